@@ -1,0 +1,81 @@
+"""Artifacts: what ships the state. One module a kind; each embeds state and reads it back.
+
+A kind offers two things:
+
+- an `Artifact`, opened for reading: its claims, its run record, and every state directory in it;
+- a function ``embed`` that makes the artifact with the bundles in it, and leaves what was there
+  before untouched until the new one is whole.
+
+Reading never trusts: an `Artifact` reports what is there, `bundler.verify` judges it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, BinaryIO, Literal, Protocol
+
+from bundler.manifest import Claim, RunRecord
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+LABEL_STATES = "io.state-bundler.states"
+LABEL_RUN_RECORD = "io.state-bundler.run-record"
+
+
+@dataclass(frozen=True)
+class Member:
+    """Something below a state directory.
+
+    path: POSIX, relative to the state directory. size: in bytes, 0 for what is no file.
+    open: a stream over the bytes; valid only until the next member is asked for.
+    """
+
+    path: str
+    kind: Literal["file", "directory", "other"]
+    size: int
+    open: Callable[[], BinaryIO]
+
+
+class StateDirectory(Protocol):
+    """One ``.local_defs_state`` as it lies in an artifact."""
+
+    @property
+    def path(self) -> str:
+        """POSIX, as the artifact names it; absolute in an image, relative in a PEX."""
+
+    def read_manifest(self) -> bytes | None:
+        """The bytes of ``@manifest.json``; None where there is none."""
+
+    def members(self) -> Iterator[Member]:
+        """Everything below it, the manifest included. Directories may be left out."""
+
+
+class Artifact(Protocol):
+    """An artifact that is open for reading; a context manager."""
+
+    @property
+    def name(self) -> str:
+        """As the person named it."""
+
+    @property
+    def kind(self) -> str:
+        """Such as ``pex`` or ``oci``; stands in output."""
+
+    @property
+    def digest(self) -> str | None:
+        """What identifies this artifact (an image's digest, a file's sha256), if it is cheap."""
+
+    def claims(self) -> Sequence[Claim] | None:
+        """What its label says of its state directories; None for a kind without labels."""
+
+    def run_record(self) -> RunRecord | None:
+        """How its state got there; None where it does not say."""
+
+    def state_directories(self) -> Sequence[StateDirectory]:
+        """Every state directory that lies where the program would look, or anywhere else."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *exc: object) -> None: ...

@@ -1,0 +1,150 @@
+"""Every expected failure: one class, one exit code, one sentence, one next step.
+
+The codes follow ``sysexits.h`` where it has a word for the matter. A child build's own failure is
+the exception: its code passes through (`ChildFailed`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import ClassVar
+
+
+class BundlerError(Exception):
+    """An expected failure.
+
+    what: a sentence that says what happened, to which key or file. Never holds a secret.
+    hint: what the person can do now; may be empty.
+    key: the defs state key concerned, where there is one.
+    """
+
+    exit_code: ClassVar[int]
+    title: ClassVar[str]
+
+    def __init__(self, what: str, *, hint: str = "", key: str | None = None) -> None:
+        super().__init__(what)
+        self.what = what
+        self.hint = hint
+        self.key = key
+
+    def __str__(self) -> str:
+        return self.what
+
+
+class Findings(BundlerError):
+    """A verdict was asked for and is negative: guard, verify's policy, diff."""
+
+    exit_code = 1
+    title = "findings"
+
+
+class UsageError(BundlerError):
+    exit_code = 2
+    title = "usage"
+
+
+class BadData(BundlerError):
+    """The API answered, with the wrong shape, with nothing, or with much less than before."""
+
+    exit_code = 65
+    title = "bad data"
+
+
+class Unavailable(BundlerError):
+    """An external API could not be reached, or did not answer in time, or not whole."""
+
+    exit_code = 69
+    title = "unavailable"
+
+
+class Bug(BundlerError):
+    exit_code = 70
+    title = "bug in state-bundler"
+
+
+class ToolFailed(BundlerError):
+    """git, docker, a registry or pex failed, is missing, or could not answer."""
+
+    exit_code = 71
+    title = "tool failed"
+
+
+class InputOutputError(BundlerError):
+    exit_code = 74
+    title = "input/output"
+
+
+class Locked(BundlerError):
+    exit_code = 75
+    title = "locked"
+
+
+class VerificationFailed(BundlerError):
+    """An artifact is malformed, has no manifest, or is not what its manifest says."""
+
+    exit_code = 76
+    title = "verification failed"
+
+
+class CredentialsRefused(BundlerError):
+    exit_code = 77
+    title = "credentials refused"
+
+
+class ConfigurationError(BundlerError):
+    exit_code = 78
+    title = "configuration"
+
+
+class Interrupted(BundlerError):
+    """A signal ended the run."""
+
+    title = "interrupted"
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__(f"Stopped by signal {signal_number}; nothing was published.")
+        self.exit_code = 128 + signal_number  # type: ignore[misc]  # a code for each signal
+
+
+class ChildFailed(BundlerError):
+    """The user's own build failed: its output is already on the terminal, its code is ours."""
+
+    title = "build failed"
+
+    def __init__(self, tool: str, exit_code: int) -> None:
+        super().__init__(f"{tool} ended with exit code {exit_code}; no artifact was made.")
+        self.exit_code = exit_code  # type: ignore[misc]  # the child's code passes through
+
+
+class Several(BundlerError):
+    """More than one failure at once; each is listed, the most serious decides the exit code."""
+
+    title = "several failures"
+
+    def __init__(self, failures: Sequence[BundlerError]) -> None:
+        super().__init__("; ".join(failure.what for failure in failures))
+        self.failures = tuple(failures)
+        self.exit_code = exit_code_of(failures)  # type: ignore[misc]  # decided by its parts
+
+
+_SIGNALS = 128  # a shell's exit code for a program that a signal ended is this plus its number
+
+# From the most to the least serious; signals (128 and above) come before them all.
+_PRECEDENCE = (70, 78, 77, 74, 71, 75, 69, 65, 76, 1)
+
+
+def exit_code_of(failures: Iterable[BundlerError]) -> int:
+    """The exit code that stands for several failures."""
+    codes = {failure.exit_code for failure in failures}
+    signals = [code for code in codes if code >= _SIGNALS]
+    if signals:
+        return max(signals)
+    return next((code for code in _PRECEDENCE if code in codes), max(codes, default=0))
+
+
+def raise_all(failures: Sequence[BundlerError]) -> None:
+    """Raises nothing for none, the failure itself for one, `Several` for more."""
+    if len(failures) == 1:
+        raise failures[0]
+    if failures:
+        raise Several(failures)

@@ -1,0 +1,39 @@
+"""How the core tells what it is doing. It never prints; a surface passes a listener that does."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Phase = Literal["waiting", "fetching", "retrying", "checking", "done", "failed", "kept"]
+
+
+@dataclass(frozen=True)
+class KeyProgress:
+    """Where the refresh of one key is. Sizes in bytes, times in seconds."""
+
+    key: str
+    phase: Phase
+    attempt: int = 0
+    size: int = 0
+    seconds: float = 0.0
+    detail: str = ""
+
+
+class Listener:
+    """Receives the narrative. This one drops it; the command line's writes it to stderr."""
+
+    def phase(self, text: str) -> None:
+        """A new step of the run begins."""
+
+    def note(self, text: str) -> None:
+        """A fact worth a line."""
+
+    def warning(self, text: str) -> None:
+        """Something that the person should act on, though the run goes on."""
+
+    def key(self, progress: KeyProgress) -> None:
+        """A key's refresh moved on."""
+
+
+SILENT = Listener()

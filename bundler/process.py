@@ -1,0 +1,136 @@
+"""The one place that starts other programs: argv lists, bounded in time, ended with their children.
+
+git's argv is composed in `bundler.git`, docker's in `bundler.artifacts.docker`, pex's in
+`bundler.artifacts.pex`; all of them run through here.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from bundler.errors import ToolFailed
+
+DEFAULT_TIMEOUT_SECONDS = 120.0
+
+
+@dataclass(frozen=True)
+class Completed:
+    """What a program left behind."""
+
+    exit_code: int
+    stdout: bytes
+    stderr: bytes
+
+
+def run(
+    argv: Sequence[str | os.PathLike[str]],
+    *,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    stdin: bytes | None = None,
+    timeout: float = DEFAULT_TIMEOUT_SECONDS,
+) -> Completed:
+    """Runs a program to its end and returns what it printed, whatever its exit code.
+
+    timeout: in seconds; at its end the program and its children are killed.
+    Raises `ToolFailed` where it cannot be started or does not end in time.
+    """
+    with _start(
+        argv,
+        cwd,
+        env,
+        stdin=subprocess.PIPE if stdin is not None else subprocess.DEVNULL,
+        output=subprocess.PIPE,
+    ) as process:
+        try:
+            stdout, stderr = process.communicate(stdin, timeout=timeout)
+        except subprocess.TimeoutExpired as error:
+            raise ToolFailed(f"{argv[0]} did not answer within {timeout:g} s.") from error
+        finally:
+            end_group(process)
+    return Completed(process.returncode, stdout, stderr)
+
+
+def check(
+    argv: Sequence[str | os.PathLike[str]],
+    *,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    stdin: bytes | None = None,
+    timeout: float = DEFAULT_TIMEOUT_SECONDS,
+) -> bytes:
+    """Like `run`, for programs that must succeed: returns their stdout.
+
+    Raises `ToolFailed` with the last line of what the program said for any other exit code.
+    """
+    done = run(argv, cwd=cwd, env=env, stdin=stdin, timeout=timeout)
+    if done.exit_code:
+        said = done.stderr.decode(errors="replace").strip().splitlines()
+        raise ToolFailed(
+            f"{argv[0]} ended with exit code {done.exit_code}" + (f": {said[-1]}" if said else ".")
+        )
+    return done.stdout
+
+
+def pass_through(
+    argv: Sequence[str | os.PathLike[str]],
+    *,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+) -> int:
+    """Runs a program on the person's own terminal and returns its exit code.
+
+    Ctrl-C reaches it by the terminal; SIGTERM to us is passed on by `end_group`.
+    """
+    with _start(argv, cwd, env, stdin=None, output=None, session=False) as process:
+        try:
+            return process.wait()
+        except BaseException:
+            with suppress(ProcessLookupError):
+                process.send_signal(signal.SIGTERM)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=10)
+            process.kill()
+            raise
+
+
+def end_group(process: subprocess.Popen[bytes]) -> None:
+    """Kills a program that was started in a session of its own, and all that it started."""
+    if process.poll() is None:
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _start(
+    argv: Sequence[str | os.PathLike[str]],
+    cwd: Path | None,
+    env: Mapping[str, str] | None,
+    *,
+    stdin: int | None,
+    output: int | None,
+    session: bool = True,
+) -> subprocess.Popen[bytes]:
+    try:
+        return subprocess.Popen(
+            argv,
+            cwd=cwd,
+            env=env,
+            stdin=stdin,
+            stdout=output,
+            stderr=output,
+            start_new_session=session,
+        )
+    except FileNotFoundError as error:
+        missing = cwd if cwd is not None and not cwd.is_dir() else argv[0]
+        raise ToolFailed(
+            f"{missing} was not found.", hint=f"Install {argv[0]}, or put it on PATH."
+        ) from error
+    except OSError as error:
+        raise ToolFailed(f"{argv[0]} cannot be started: {error.strerror}.") from error

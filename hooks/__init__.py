@@ -1,0 +1,1 @@
+"""What other programs call: the Docker CLI plugin, the pex wrapper, git's hooks, hatchling."""

@@ -1,0 +1,47 @@
+"""Python environments that the tests and the demo run user projects in, made once and kept.
+
+An environment lies in ``build/environments/<name>-<digest of its requirements>`` of the checkout,
+so that a changed list makes a new one. Made with uv, which is a development dependency.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+from pathlib import Path
+
+from filelock import FileLock
+
+ROOT = Path(__file__).parent.parent
+REQUIREMENTS = ROOT / "tests" / "requirements"
+
+
+def python_of(name: str) -> Path:
+    """The interpreter of the environment that ``tests/requirements/<name>.txt`` describes."""
+    requirements = REQUIREMENTS / f"{name}.txt"
+    digest = hashlib.sha256(requirements.read_bytes()).hexdigest()[:12]
+    home = ROOT / "build" / "environments" / f"{name}-{digest}"
+    home.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{home}.lock"):
+        if not (home / "complete").exists():
+            _make(home, requirements)
+    return home / "bin" / "python"
+
+
+def _make(home: Path, requirements: Path) -> None:
+    uv = [sys.executable, "-m", "uv"]
+    subprocess.run(
+        [*uv, "venv", "--quiet", "--clear", "--python", sys.executable, home], check=True
+    )
+    python = home / "bin" / "python"
+    subprocess.run(
+        [*uv, "pip", "install", "--quiet", "--python", python, "--requirement", requirements],
+        check=True,
+    )
+    (home / "complete").touch()
+
+
+if __name__ == "__main__":
+    for argument in sys.argv[1:]:
+        print(python_of(argument))
