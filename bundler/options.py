@@ -1,0 +1,132 @@
+"""What a refresh can be told, as values: the configuration and the command line fill them in.
+
+Every duration is in seconds, every share a number between 0 and 1. A field that is None, or an
+empty tuple where tuples add up, says nothing and leaves the decision to the next wider level:
+the key's own options, then those for all keys, then the default written here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Literal, get_args
+
+from bundler.manifest import ManagementType
+
+# always: ask the external system. missing: only for keys that have no state that verifies.
+# never: use what is there; a key without state is an error.
+RefreshMode = Literal["always", "missing", "never"]
+REFRESH_MODES: tuple[RefreshMode, ...] = get_args(RefreshMode)
+
+DEFAULT_TIMEOUT_SECONDS = 300.0
+DEFAULT_TOTAL_TIMEOUT_SECONDS = 1800.0
+DEFAULT_ATTEMPTS = 3
+DEFAULT_JOBS = 16
+# A state with less than this share of the baseline's entries (or bytes) has shrunk.
+DEFAULT_SHRINK = 0.5
+
+
+@dataclass(frozen=True)
+class KeyOptions:
+    """How one key is refreshed and judged.
+
+    timeout: for all attempts of the key together. attempts: calls of ``write_state_to_path``.
+    allow_empty: an empty state is as it should be. shrink: the share of the baseline's entries or
+    bytes below which the state is refused; 0 turns the check off. min_entries: fewer are refused.
+    allow_http: failed requests that are expected, ``METHOD PATH STATUS`` with ``*`` wildcards,
+    such as ``GET /v1/connectors/*/schemas 404``. exclude, include: patterns of paths to leave out
+    of the state beyond the usual ones, and to keep in spite of them. volatile: names of JSON
+    members that change at each run without meaning anything. writable: paths below the key
+    directory that the program may write to. json_schema: a file that the state must satisfy.
+    validate: a command (argv) that must succeed, with ``{state_path}`` replaced.
+    """
+
+    refresh: RefreshMode | None = None
+    timeout: float | None = None
+    attempts: int | None = None
+    allow_empty: bool | None = None
+    shrink: float | None = None
+    min_entries: int | None = None
+    allow_http: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    include: tuple[str, ...] = ()
+    volatile: tuple[str, ...] = ()
+    writable: tuple[str, ...] = ()
+    json_schema: Path | None = None
+    validate: tuple[str, ...] = ()
+
+    def over(self, wider: KeyOptions) -> KeyOptions:
+        """These options, with those of a wider level where they say nothing; tuples add up."""
+        merged = {}
+        for option in fields(self):
+            mine, theirs = getattr(self, option.name), getattr(wider, option.name)
+            if isinstance(mine, tuple) and option.name != "validate":
+                merged[option.name] = (*theirs, *(item for item in mine if item not in theirs))
+            else:
+                merged[option.name] = theirs if mine in (None, ()) else mine
+        return KeyOptions(**merged)
+
+
+@dataclass(frozen=True)
+class RefreshOptions:
+    """How a run refreshes.
+
+    keys, management_types: only these; empty means all. total_timeout: for the whole run.
+    jobs: keys at once. kind_jobs: at once of one kind of component, by a pattern of its class
+    name. defaults: for every key. per_key: by key, or by a pattern of keys. baseline: a state
+    directory to compare with and to fall back to. allow_stale: the greatest age of a baseline
+    that may stand in for an unavailable system; None never. secrets, not_secrets: names of
+    variables that are, or are not, secret, besides those whose name says so.
+    """
+
+    mode: RefreshMode = "always"
+    keys: tuple[str, ...] = ()
+    management_types: tuple[ManagementType, ...] = ()
+    total_timeout: float = DEFAULT_TOTAL_TIMEOUT_SECONDS
+    jobs: int = DEFAULT_JOBS
+    kind_jobs: Mapping[str, int] = field(default_factory=dict)
+    defaults: KeyOptions = KeyOptions()
+    per_key: Mapping[str, KeyOptions] = field(default_factory=dict)
+    baseline: Path | None = None
+    allow_empty: tuple[str, ...] = ()
+    allow_shrink: tuple[str, ...] = ()
+    allow_stale: float | None = None
+    secrets: tuple[str, ...] = ()
+    not_secrets: tuple[str, ...] = ()
+
+    def of_key(self, key: str) -> KeyOptions:
+        """What holds for a key: its own table, then the patterns that match it, then defaults."""
+        options = self.per_key.get(key, KeyOptions())
+        for pattern, wider in self.per_key.items():
+            # Keys are full of brackets, so only the star is a wildcard.
+            if pattern != key and "*" in pattern and matches(key, pattern):
+                options = options.over(wider)
+        if any(matches(key, pattern) for pattern in self.allow_empty):
+            options = KeyOptions(allow_empty=True).over(options)
+        if any(matches(key, pattern) for pattern in self.allow_shrink):
+            options = KeyOptions(shrink=0.0).over(options)
+        return options.over(self.defaults)
+
+
+@dataclass(frozen=True)
+class SourceOptions:
+    """One ``[[tool.state-bundler.source]]``: where a state comes from in a program without Dagster.
+
+    Exactly one of command (an argv; ``{state_path}`` is replaced) and component
+    (``package.module:Class``) is set. key: needed for a command; a component knows its own.
+    path: the state directory, relative to the project. place: where the program looks for it,
+    relative to the root from which its modules are imported; None derives it from path.
+    """
+
+    path: Path
+    key: str | None = None
+    command: tuple[str, ...] = ()
+    component: str | None = None
+    place: str | None = None
+
+
+def matches(key: str, pattern: str) -> bool:
+    """Whether a key is what the pattern says; only ``*`` is a wildcard, brackets are brackets."""
+    return fnmatchcase(key, pattern.replace("[", "[[]"))
