@@ -1,0 +1,187 @@
+"""A vendor's HTTP API on loopback: what the demonstration and the tests fetch state from.
+
+``GET /v1/<catalogue>?page=N`` with the header ``Authorization: Bearer <token>`` answers one page::
+
+    {"items": [{"id": "tea-assam", "name": "Assam", …}], "next": 2, "total": 25}
+
+with ``next`` null on the last page. It can be stopped, so that connections are refused, started
+again at the same address, and made to fail in the ways in which vendors do (`Fault`).
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, urlsplit
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+Item = Mapping[str, object]
+
+HOST = "127.0.0.1"
+TOKEN = "vendor-token-of-the-demo"  # noqa: S105  # opens nothing but this loopback server
+_PAGE_SIZE = 10
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What a request gets in place of its page.
+
+    status: the answer's status code. body: sent as it is. headers: sent beside the usual ones.
+    promised: the Content-Length announced, where it is to differ from the body's (a cut body).
+    delay: seconds until the answer begins.
+    """
+
+    status: int = 503
+    body: bytes = b'{"error": "out of order"}'
+    headers: Mapping[str, str] = field(default_factory=dict)
+    promised: int | None = None
+    delay: float = 0.0
+
+
+@dataclass(frozen=True)
+class Request:
+    """A request as it came in: its target with the query, and the status it was answered with."""
+
+    target: str
+    status: int
+
+
+def standard_catalogs() -> dict[str, list[Item]]:
+    """25 products and 4 suppliers."""
+    leaves = ("assam", "sencha", "oolong", "keemun", "rooibos")
+    kinds = (("tea", 690), ("tin", 350), ("mug", 1200), ("kettle", 4900), ("sampler", 1550))
+    products: list[Item] = [
+        {"id": f"{kind}-{leaf}", "name": f"{leaf.title()} {kind}", "price_cents": price + 10 * rank}
+        for kind, price in kinds
+        for rank, leaf in enumerate(leaves)
+    ]
+    suppliers: list[Item] = [
+        {"id": name.lower(), "name": name, "country": country}
+        for name, country in (
+            ("Brahmaputra", "IN"),
+            ("Uji", "JP"),
+            ("Anxi", "CN"),
+            ("Cederberg", "ZA"),
+        )
+    ]
+    return {"products": products, "suppliers": suppliers}
+
+
+class VendorApi:
+    """The server, in a thread of its own; a context manager that starts and stops it.
+
+    catalogs: name to items, read at each request, so that a change shows at once.
+    faults: what a request gets in place of its page, by its path such as ``/v1/products``, by path
+    and page such as ``/v1/products?page=2``, or by ``*``, which stands for every request.
+    requests: all that came in, oldest first.
+    """
+
+    def __init__(
+        self,
+        *,
+        token: str = TOKEN,
+        catalogs: dict[str, list[Item]] | None = None,
+        page_size: int = _PAGE_SIZE,
+    ) -> None:
+        self.token = token
+        self.catalogs = standard_catalogs() if catalogs is None else catalogs
+        self.page_size = page_size
+        self.faults: dict[str, Fault] = {}
+        self.requests: list[Request] = []
+        self._port = 0
+        self._server: ThreadingHTTPServer | None = None
+
+    @property
+    def url(self) -> str:
+        """The base URL; the same after a stop and a start."""
+        return f"http://{HOST}:{self._port}"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables that the sample project reads."""
+        return {"SHOP_API_URL": self.url, "SHOP_API_TOKEN": self.token}
+
+    def start(self, port: int = 0) -> None:
+        """Serves at the given port, else where it served before, else at a free one."""
+        if self._server is None:
+            server = _Server((HOST, port or self._port), _Handler)
+            server.api = self
+            self._server = server
+            self._port = server.server_port
+            threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+
+    def stop(self) -> None:
+        """From now on connections are refused."""
+        if self._server is not None:
+            self._server.shutdown()
+            self._server.server_close()
+            self._server = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.stop()
+
+    def answer(self, target: str, authorization: str | None) -> Fault:
+        """What a request gets; the good answer is one more `Fault`, with status 200."""
+        url = urlsplit(target)
+        page = parse_qs(url.query).get("page", ["1"])[0]
+        names = (f"{url.path}?page={page}", url.path, "*")
+        fault = next((self.faults[name] for name in names if name in self.faults), None)
+        if fault is not None:
+            return fault
+        if authorization != f"Bearer {self.token}":
+            return _json(401, {"error": "who are you?"})
+        items = self.catalogs.get(url.path.removeprefix("/v1/"))
+        if items is None or not page.isdigit() or page == "0":
+            return _json(404, {"error": "no such page"})
+        return _json(200, self._page(items, int(page)))
+
+    def _page(self, items: Sequence[Item], page: int) -> dict[str, object]:
+        end = page * self.page_size
+        return {
+            "items": items[end - self.page_size : end],
+            "next": page + 1 if end < len(items) else None,
+            "total": len(items),
+        }
+
+
+def _json(status: int, body: object) -> Fault:
+    return Fault(status, json.dumps(body).encode(), {"Content-Type": "application/json"})
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    block_on_close = False
+    api: VendorApi
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: _Server
+    protocol_version = "HTTP/1.1"
+    timeout = 10
+
+    def do_GET(self) -> None:
+        answer = self.server.api.answer(self.path, self.headers.get("Authorization"))
+        self.server.api.requests.append(Request(self.path, answer.status))
+        time.sleep(answer.delay)
+        self.send_response(answer.status)
+        promised = len(answer.body) if answer.promised is None else answer.promised
+        for name, value in {**answer.headers, "Content-Length": str(promised)}.items():
+            self.send_header(name, value)
+        # One request a connection: none outlives `stop`, and a cut body ends the connection.
+        self.send_header("Connection", "close")
+        self.end_headers()
+        self.wfile.write(answer.body)
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  # the base's name
+        """Keeps the terminal quiet; `VendorApi.requests` has them all."""

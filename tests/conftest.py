@@ -1,0 +1,25 @@
+"""Fixtures that more than one module uses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import sample as sample_module
+from sample import Sample
+
+from bundler.demo.vendor import VendorApi
+
+
+@pytest.fixture
+def vendor() -> Iterator[VendorApi]:
+    """A running vendor's API with its standard catalogues."""
+    with VendorApi() as api:
+        yield api
+
+
+@pytest.fixture
+def sample(tmp_path: Path, vendor: VendorApi) -> Sample:
+    """The sample project in a git repository with one commit, its environment, a running API."""
+    return sample_module.make_repository(tmp_path / "shop", vendor.environment)
