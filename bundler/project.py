@@ -1,0 +1,201 @@
+"""Projects: where they are, what they are made of, and which interpreter they run in.
+
+A *project* is a directory with a pyproject.toml or dg.toml that either declares a Dagster project
+(``[tool.dg.project]``, or ``[project]`` in dg.toml) or has sources of its own
+(``[[tool.state-bundler.source]]``). A *workspace* is a directory that names projects: Dagster's
+(``[[tool.dg.workspace.projects]]``) or uv's (``[tool.uv.workspace]``).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bundler.config import Config, load, read_toml
+from bundler.errors import ConfigurationError, UsageError
+
+
+@dataclass(frozen=True)
+class DagsterModules:
+    """The modules of a Dagster project, dotted."""
+
+    root: str
+    defs: str
+
+
+@dataclass(frozen=True)
+class Interpreter:
+    """The Python that a project runs in, and by which rule it was found."""
+
+    path: Path
+    found_by: str
+
+
+@dataclass(frozen=True)
+class Project:
+    """One project. dagster is None for a program without Dagster. workspace: the root above."""
+
+    root: Path
+    name: str
+    config: Config
+    dagster: DagsterModules | None
+    interpreter: Interpreter
+    workspace: Path | None = None
+
+
+def find(
+    directories: Sequence[Path],
+    *,
+    start: Path | None = None,
+    everything: bool = False,
+    python: Path | None = None,
+    environ: Mapping[str, str] = os.environ,
+) -> tuple[Project, ...]:
+    """The projects that a command is about.
+
+    directories: as named by ``--project``; else the project that `start` (the build context, or
+    the current directory) is or lies in; else, with `everything`, all projects of the workspace.
+    Raises `ConfigurationError` where a directory is no project, `UsageError` where a workspace
+    root needs a choice.
+    """
+    here = (start or Path.cwd()).resolve()
+    if directories:
+        roots = [directory.resolve() for directory in directories]
+    elif own := _project_above(here):
+        roots = [own]
+    elif members := list(workspace_members(here)):
+        if not everything:
+            names = ", ".join(str(member.relative_to(here)) for member in members)
+            raise UsageError(
+                f"{here} is a workspace of {len(members)} projects: {names}.",
+                hint="Name one with --project DIR, or take them all with --all.",
+            )
+        roots = members
+    else:
+        roots = [here]
+    return tuple(open_project(root, python=python, environ=environ) for root in roots)
+
+
+def open_project(
+    root: Path, *, python: Path | None = None, environ: Mapping[str, str] = os.environ
+) -> Project:
+    """Reads the project in `root`. Raises `ConfigurationError` where there is none."""
+    config = load(root)
+    dagster = dagster_modules(root)
+    if dagster is None and not config.sources:
+        raise ConfigurationError(
+            f"{root} is neither a Dagster project nor has it sources of its own.",
+            hint="Run this in a directory whose pyproject.toml has [tool.dg.project] or "
+            "[[tool.state-bundler.source]], or name one with --project DIR.",
+        )
+    workspace = _workspace_above(root)
+    return Project(
+        root=root,
+        name=_name(root),
+        config=config,
+        dagster=dagster,
+        interpreter=find_interpreter(root, workspace or root, python=python, environ=environ),
+        workspace=workspace,
+    )
+
+
+def dagster_modules(root: Path) -> DagsterModules | None:
+    """The modules that dg.toml or pyproject.toml names; None for what is no Dagster project."""
+    dg = _dg_table(root)
+    if "project" not in dg:
+        return None
+    table = _table(dg, "project")
+    root_module = table.get("root_module") or root.name.replace("-", "_")
+    return DagsterModules(root_module, table.get("defs_module") or f"{root_module}.defs")
+
+
+def workspace_members(root: Path) -> Iterator[Path]:
+    """The projects that a workspace root names; nothing for what is no workspace."""
+    named = _table(_dg_table(root), "workspace").get("projects", [])
+    paths = [root / str(_table({"": project}, "").get("path", "")) for project in named]
+    uv = _table(read_toml(root / "pyproject.toml"), "tool", "uv", "workspace")
+    for pattern in uv.get("members", []):
+        excluded = {path for skip in uv.get("exclude", []) for path in root.glob(skip)}
+        paths += [path for path in sorted(root.glob(pattern)) if path not in excluded]
+    seen = set()
+    for path in map(Path.resolve, paths):
+        if path not in seen and _is_project(path):
+            seen.add(path)
+            yield path
+
+
+def find_interpreter(
+    root: Path,
+    workspace: Path,
+    *,
+    python: Path | None = None,
+    environ: Mapping[str, str] = os.environ,
+) -> Interpreter:
+    """The project's interpreter, by the rules that dg and uv follow, in this order.
+
+    Raises `ConfigurationError` where a named one is not there.
+    """
+    if python is not None:
+        return _named(python, "--python")
+    if named := environ.get("DG_PROJECT_PYTHON_EXECUTABLE"):
+        return _named(Path(named), "DG_PROJECT_PYTHON_EXECUTABLE")
+    if named := environ.get("UV_PROJECT_ENVIRONMENT"):
+        return _named(workspace / named / "bin" / "python", "UV_PROJECT_ENVIRONMENT")
+    for directory in (root, *root.parents):
+        candidate = directory / ".venv" / "bin" / "python"
+        if candidate.exists():
+            return Interpreter(candidate, f"{candidate.parent.parent}")
+        if directory == workspace:
+            break
+    if active := environ.get("VIRTUAL_ENV"):
+        return _named(Path(active) / "bin" / "python", "VIRTUAL_ENV")
+    for name in ("python", "python3"):
+        if found := shutil.which(name, path=environ.get("PATH")):
+            return Interpreter(Path(found), f"{name} on PATH")
+    raise ConfigurationError(
+        f"No Python was found for {root}.", hint="Name the project's interpreter with --python."
+    )
+
+
+def _named(path: Path, found_by: str) -> Interpreter:
+    if not path.exists():
+        raise ConfigurationError(
+            f"{path}, the interpreter that {found_by} names, does not exist.",
+            hint="Create the environment (uv sync), or name another with --python.",
+        )
+    return Interpreter(path.absolute(), found_by)
+
+
+def _dg_table(root: Path) -> dict[str, Any]:
+    table = read_toml(root / "dg.toml")
+    return table or _table(read_toml(root / "pyproject.toml"), "tool", "dg")
+
+
+def _table(table: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    """The table below these names; empty where there is none."""
+    found: Any = table
+    for name in names:
+        found = found.get(name) if isinstance(found, Mapping) else None
+    return dict(found) if isinstance(found, Mapping) else {}
+
+
+def _is_project(root: Path) -> bool:
+    if dagster_modules(root) is not None:
+        return True
+    return "source" in _table(read_toml(root / "pyproject.toml"), "tool", "state-bundler")
+
+
+def _project_above(start: Path) -> Path | None:
+    return next((path for path in (start, *start.parents) if _is_project(path)), None)
+
+
+def _workspace_above(root: Path) -> Path | None:
+    return next((path for path in root.parents if root in workspace_members(path)), None)
+
+
+def _name(root: Path) -> str:
+    return str(_table(read_toml(root / "pyproject.toml"), "project").get("name") or root.name)
