@@ -1,0 +1,66 @@
+# `make` alone lists what there is. Each target does its own set-up: python3 with pip and venv is
+# all that has to be there. Everything is made below .venv/ and build/.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.SUFFIXES:
+
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/ready-for-state-bundler
+# What is passed on to pytest or to the demonstration, as in: make test ARGS="-k guard -x"
+ARGS ?=
+
+.PHONY: help
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: $(READY) ## the whole of it on a sample project with a loopback API, in ./state-bundler-demo
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/state-bundler demo $(ARGS)
+
+.PHONY: test
+test: $(READY) ## everything that must hold before a commit: linters, types, all tests
+	tests/install-debian-packages
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/pytest $(ARGS)
+
+.PHONY: check
+check: $(READY) ## only the linters and the types: seconds
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+.PHONY: format
+format: $(READY) ## sort imports, mend what can be mended, format
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+.PHONY: build
+build: $(READY) ## sdist and wheel, into build/dist
+	$(BIN)/uv build --quiet --out-dir build/dist
+
+# No host stands in these files: whoever installs from them asks the registry of their own.
+COMPILE := uv pip compile --quiet --upgrade --universal --python-version 3.10 --no-header --no-annotate
+.PHONY: lock
+lock: $(READY) ## renew the pinned requirements: of the development, of the tests' projects, of the sample
+	$(BIN)/$(COMPILE) --all-extras --group dev pyproject.toml -o requirements-dev.txt
+	for list in tests/requirements/*.in; do $(BIN)/$(COMPILE) "$$list" -o "$${list%.in}.txt"; done
+	cp tests/requirements/dagster.txt templates/shop/requirements.txt
+
+.PHONY: clean
+clean: ## remove all that was made here
+	rm -rf .venv build dist state-bundler-demo .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+# uv comes from the registry too: it is not expected to be installed.
+$(READY): requirements-dev.txt pyproject.toml
+	@echo "Making the development environment in .venv …" >&2
+	$(PYTHON) -c 'import sys; sys.version_info >= (3, 10) or sys.exit("Python 3.10 or newer is needed")'
+	$(PYTHON) -m venv --clear .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(grep '^uv==' requirements-dev.txt)"
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --requirement requirements-dev.txt --editable .
+	@touch $@
