@@ -59,8 +59,8 @@ clean: ## remove all that was made here
 # uv comes from the registry too: it is not expected to be installed.
 $(READY): requirements-dev.txt pyproject.toml
 	@echo "Making the development environment in .venv …" >&2
-	$(PYTHON) -c 'import sys; sys.version_info >= (3, 10) or sys.exit("Python 3.10 or newer is needed")'
-	$(PYTHON) -m venv --clear .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(grep '^uv==' requirements-dev.txt)"
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --requirement requirements-dev.txt --editable .
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 10) or sys.exit("Python 3.10 or newer is needed")'
+	@$(PYTHON) -m venv --clear .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(grep '^uv==' requirements-dev.txt)"
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --requirement requirements-dev.txt --editable .
 	@touch $@
