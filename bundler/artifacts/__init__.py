@@ -68,7 +68,7 @@ class Artifact(Protocol):
         """What identifies this artifact (an image's digest, a file's sha256), if it is cheap."""
 
     def claims(self) -> Sequence[Claim] | None:
-        """What its label says of its state directories; None for a kind without labels."""
+        """What its label says of its state directories; None where it has no such label."""
 
     def run_record(self) -> RunRecord | None:
         """How its state got there; None where it does not say."""

@@ -1,0 +1,142 @@
+"""What a person sees: lines, colours, tables. Nothing here decides anything."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from typing import TextIO
+
+from bundler.errors import BundlerError
+from bundler.listener import KeyProgress, Listener
+
+_CODES = {"red": "31", "green": "32", "yellow": "33", "cyan": "36", "dim": "2", "bold": "1"}
+_STEP = 1024
+
+
+class Console:
+    """A stream with or without colours and with or without characters beyond ASCII."""
+
+    def __init__(self, stream: TextIO, environ: Mapping[str, str] = os.environ) -> None:
+        self._stream = stream
+        self._colour = _wants_colour(stream, environ)
+        self._unicode = (stream.encoding or "").lower().replace("-", "") == "utf8"
+
+    def line(self, text: str = "") -> None:
+        """Writes a line; characters that the stream cannot show, or that steer it, are escaped."""
+        encoding = self._stream.encoding or "ascii"
+        self._stream.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+        self._stream.flush()
+
+    def styled(self, text: str, *styles: str) -> str:
+        """The text in a colour, where colours are wanted."""
+        if not self._colour:
+            return text
+        codes = ";".join(_CODES[style] for style in styles)
+        return f"\x1b[{codes}m{text}\x1b[0m"
+
+    def sign(self, unicode: str, plain: str) -> str:
+        """A sign, or its stand-in where the stream has no Unicode."""
+        return unicode if self._unicode else plain
+
+    def failure(self, error: BundlerError) -> None:
+        """The block that an expected failure ends in."""
+        cross = self.styled(self.sign("✗", "x"), "red", "bold")
+        title = self.styled(f"{error.title} ({error.exit_code})", "red", "bold")
+        self.line(f"{cross} {title}: {safe(error.what)}")
+        if error.hint:
+            self.line(f"  {self.sign('→', '->')} {safe(error.hint)}")
+
+    def table(self, headers: Sequence[str], rows: Sequence[Sequence[str]], right: str = "") -> None:
+        """Aligned columns; those whose headers `right` lists, separated by spaces, flush right."""
+        cells = [[safe(cell) for cell in row] for row in rows]
+        widths = [max(map(len, column)) for column in zip(headers, *cells, strict=True)]
+        flush = [header in right.split() for header in headers]
+        self.line(self.styled(_aligned(headers, widths, flush), "bold"))
+        for row in cells:
+            self.line(_aligned(row, widths, flush))
+
+
+def _aligned(cells: Sequence[str], widths: Sequence[int], flush: Sequence[bool]) -> str:
+    columns = zip(cells, widths, flush, strict=True)
+    return "  ".join(
+        cell.rjust(width) if right else cell.ljust(width) for cell, width, right in columns
+    ).rstrip()
+
+
+class ConsoleListener(Listener):
+    """Tells a run's story in plain lines, as CI logs want it and as a person can read it."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._started: dict[str, float] = {}
+
+    def phase(self, text: str) -> None:
+        arrow = self._console.sign("▸", ">")
+        self._console.line(self._console.styled(f"{arrow} {safe(text)}", "bold"))
+
+    def note(self, text: str) -> None:
+        self._console.line(f"  {safe(text)}")
+
+    def warning(self, text: str) -> None:
+        self._console.line(f"{self._console.styled('warning:', 'yellow')} {safe(text)}")
+
+    def key(self, progress: KeyProgress) -> None:
+        if progress.phase in ("waiting", "fetching", "checking"):
+            return
+        parts = [progress.key, progress.phase]
+        if progress.phase in ("done", "kept"):
+            parts += [size(progress.size), f"{progress.seconds:.1f} s"]
+        if progress.attempt > 1:
+            parts.append(f"attempt {progress.attempt}")
+        if progress.detail:
+            parts.append(progress.detail)
+        self._console.line(f"  {safe('  '.join(parts))}")
+
+
+def safe(text: str) -> str:
+    """Text from outside without what steers a terminal or a CI system's log."""
+    shown = "".join(
+        character if character.isprintable() or character in " \n" else repr(character)[1:-1]
+        for character in text
+    )
+    # `::command::` at the start of a line is an instruction to GitHub Actions, `##[` and `##vso[`
+    # to Azure Pipelines.
+    return "\n".join(
+        line.replace("::", ": :", 1)
+        if line.lstrip().startswith("::")
+        else line.replace("##", "# #")
+        for line in shown.split("\n")
+    )
+
+
+def size(count: int) -> str:
+    """A size in bytes for people."""
+    value = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if value < _STEP:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= _STEP
+    return f"{value:.1f} TiB"
+
+
+def age(moment: str | None, now: float | None = None) -> str:
+    """How long ago an RFC 3339 time was, for people; a dash where it is not known."""
+    if moment is None:
+        return "-"
+    import calendar
+
+    then = calendar.timegm(time.strptime(moment, "%Y-%m-%dT%H:%M:%SZ"))
+    passed = max(0, (time.time() if now is None else now) - then)
+    for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
+        if passed >= 2 * length:
+            return f"{passed / length:.0f}{unit}"
+    return f"{passed:.0f}s"
+
+
+def _wants_colour(stream: TextIO, environ: Mapping[str, str]) -> bool:
+    if environ.get("NO_COLOR"):
+        return False
+    if environ.get("FORCE_COLOR"):
+        return True
+    return stream.isatty() and environ.get("TERM") != "dumb"

@@ -1,0 +1,77 @@
+"""Runs a command to its exit code: one handler for every error.
+
+An expected failure is a short block on stderr: what kind, what happened, what to do. A bug leaves
+its traceback in a file and names it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import tempfile
+import traceback
+from collections.abc import Sequence
+from types import FrameType
+
+import click
+
+from bundler.cli.console import Console
+from bundler.errors import Bug, BundlerError, Interrupted, Several
+
+
+def run(command: click.Command, arguments: Sequence[str]) -> int:
+    """Runs the command and returns its exit code; nothing but a bug in this function escapes."""
+    signal.signal(signal.SIGTERM, _terminate)
+    console = Console(sys.stderr)
+    try:
+        code = command.main(list(arguments), standalone_mode=False)
+    except click.ClickException as error:
+        error.show(sys.stderr)
+        return error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        return _report(Interrupted(signal.SIGINT), console)
+    except SystemExit as error:
+        return _exit_code(error, console)
+    except BrokenPipeError:
+        # The reader of our output has gone (`| head`): there is nobody left to tell.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    except BundlerError as error:
+        return _report(error, console)
+    except Exception as error:  # noqa: BLE001  # whatever it is, the person gets a sentence
+        return _report(_bug(error), console)
+    return code if isinstance(code, int) else 0
+
+
+def _terminate(number: int, _: FrameType | None) -> None:
+    """SIGTERM becomes what no ``except Exception`` stops, so that everything is cleaned up."""
+    raise SystemExit(128 + number)
+
+
+def _exit_code(error: SystemExit, console: Console) -> int:
+    if error.code == 128 + signal.SIGTERM:
+        return _report(Interrupted(signal.SIGTERM), console)
+    return error.code if isinstance(error.code, int) else 1
+
+
+def _report(error: BundlerError, console: Console) -> int:
+    failures = error.failures if isinstance(error, Several) else (error,)
+    for failure in failures:
+        console.failure(failure)
+    if len(failures) > 1:
+        console.line(f"{len(failures)} failures; exit code {error.exit_code}.")
+    return error.exit_code
+
+
+def _bug(error: Exception) -> Bug:
+    with tempfile.NamedTemporaryFile(
+        "w", prefix="state-bundler-", suffix=".log", delete=False
+    ) as log:
+        # The exception's own text may hold a credential: the log has only places and types.
+        log.write("".join(traceback.format_tb(error.__traceback__)))
+        log.write(type(error).__name__)
+    return Bug(
+        f"An unexpected {type(error).__name__} occurred.",
+        hint=f"Please report it with {log.name}.",
+    )
