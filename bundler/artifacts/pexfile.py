@@ -1,0 +1,223 @@
+"""A PEX, open for reading: its PEX-INFO, the user's code, and its distributions.
+
+A PEX comes in three layouts. A *zipapp* is one zip file behind a ``#!`` line; *packed* and *loose*
+are folders. In each the user's code lies at the top and the distributions below ``.deps``:
+
+    zipapp    .deps/shop-1.0-py3-none-any.whl/shop/…    entries of the one zip
+    packed    .deps/shop-1.0-py3-none-any.whl           a zip file of the installed wheel
+    loose     .deps/shop-1.0-py3-none-any.whl/shop/…    a folder
+
+With ``--no-pre-install-wheels`` the distribution is the wheel file itself in all three.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from bundler.artifacts import zipfiles
+from bundler.artifacts.pexinfo import (
+    BOOTSTRAP,
+    DEPS,
+    IMPORT_HOOK,
+    MAIN,
+    PEX_INFO,
+    PexInfo,
+    code_hash,
+    is_user_file,
+)
+from bundler.artifacts.trees import Leaf, Tree, folder_leaves, zip_leaf
+from bundler.artifacts.zipfiles import STORED, ZipFile
+from bundler.errors import ConfigurationError, InputOutputError, UsageError, VerificationFailed
+
+_SCIE_SEARCH_BYTES = 4
+
+
+@dataclass(frozen=True)
+class PexFile:
+    """name: as the person named it. zip: the one zip file of a zipapp, else None."""
+
+    name: str
+    info: PexInfo
+    user: Tree
+    distributions: tuple[Tree, ...]
+    zip: ZipFile | None
+    root: Path
+
+    @property
+    def trees(self) -> tuple[Tree, ...]:
+        return (self.user, *self.distributions)
+
+    def importable(self, place: str) -> Tree:
+        """The tree from which the runtime imports the package beside which the state belongs.
+
+        place: of the state directory, such as ``shop/defs/.local_defs_state``.
+        Raises `ConfigurationError` where there is none, or more than one, with the candidates.
+        """
+        package = place.rpartition("/")[0]
+        found = [tree for tree in self.trees if _has_package(tree, package, place)]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            places = " and ".join(tree.at(package) for tree in found)
+            raise ConfigurationError(
+                f"{self.name} holds {package} more than once: {places}. Python imports only one.",
+                hint="Leave out `-D` and `-P` of a package that a wheel brings, or the wheel.",
+            )
+        raise ConfigurationError(
+            f"{package} cannot be imported from {self.name}, so state beside it would never be "
+            f"found. {self._candidates(package, place)}",
+            hint="Give pex the folder from which Python imports it: `-D src` for `src/shop`.",
+        )
+
+    def _candidates(self, package: str, place: str) -> str:
+        name = place.rpartition("/")[2]
+        wanted = f"/{package}/"
+        found = {
+            tree.at(path[: path.index(wanted) + len(wanted) - 1])
+            for tree in self.trees
+            for path in tree.leaves
+            if wanted in path and f"/{name}/" not in path
+        }
+        if not found:
+            return "It holds no such package at all."
+        return f"It is there under another name: {', '.join(sorted(found)[:5])}."
+
+    def check_hashes(self) -> None:
+        """Computes both hashes from what is there. Raises `VerificationFailed` if they differ."""
+        files = {path: leaf.open for path, leaf in self.user.leaves.items()}
+        if (
+            code_hash(files) != self.info.code_hash
+            or self.info.computed_pex_hash() != self.info.pex_hash
+        ):
+            raise VerificationFailed(
+                f"The hashes in the PEX-INFO of {self.name} are not those of its contents.",
+                hint="Build it again: it was changed after pex made it, or another version of "
+                "pex, which computes them differently, made it.",
+            )
+
+
+def _has_package(tree: Tree, package: str, place: str) -> bool:
+    return any(not f"{package}/{path}".startswith(f"{place}/") for path, _ in tree.below(package))
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[PexFile]:
+    """Opens a PEX of any layout.
+
+    Raises `VerificationFailed` for what is no sound PEX, `InputOutputError` where it cannot be
+    read, `UsageError` for a scie.
+    """
+    with ExitStack() as stack:
+        if path.is_dir():
+            yield _open_folder(path, stack)
+        else:
+            yield _open_zipapp(path, stack)
+
+
+def _open_zipapp(path: Path, stack: ExitStack) -> PexFile:
+    _refuse_scie(path)
+    file = stack.enter_context(zipfiles.opened(path))
+    entry = file.get(PEX_INFO)
+    if entry is None or file.get(MAIN) is None or file.get(IMPORT_HOOK) is None:
+        raise VerificationFailed(f"{path} is no PEX: it has no {PEX_INFO}, or no boot code.")
+    info = PexInfo.parse(file.read(entry), str(path))
+    user: dict[str, Leaf] = {}
+    wheels: dict[str, dict[str, Leaf]] = {name: {} for name in sorted(info.distributions)}
+    for entry in file.entries:
+        if entry.is_directory or entry.name.startswith(f"{BOOTSTRAP}/"):
+            continue
+        if not entry.name.startswith(f"{DEPS}/"):
+            if is_user_file(entry.name):
+                user[entry.name] = zip_leaf(file, entry)
+            continue
+        _, wheel, inside = f"{entry.name}/".split("/", 2)
+        if wheel in wheels:
+            wheels[wheel][inside[:-1]] = zip_leaf(file, entry)
+    trees = tuple(_wheel_in_zip(file, name, leaves) for name, leaves in wheels.items())
+    return PexFile(str(path), info, Tree("", user), trees, file, path)
+
+
+def _wheel_in_zip(file: ZipFile, name: str, leaves: dict[str, Leaf]) -> Tree:
+    path = f"{DEPS}/{name}"
+    if not leaves:
+        raise VerificationFailed(f"{file.name} lacks {path}, which its {PEX_INFO} names.")
+    whole = file.get(path)
+    if whole is None:
+        return Tree(path, leaves)
+    if whole.method != STORED:
+        raise VerificationFailed(f"{path} in {file.name} is compressed twice: pex stores wheels.")
+    inner = zipfiles.read(
+        file.descriptor, file.start + file.data_offset(whole), whole.size, f"{file.name}:{path}"
+    )
+    return Tree(path, _zip_leaves(inner))
+
+
+def _zip_leaves(file: ZipFile) -> dict[str, Leaf]:
+    return {entry.name: zip_leaf(file, entry) for entry in file.entries if not entry.is_directory}
+
+
+def _open_folder(path: Path, stack: ExitStack) -> PexFile:
+    info_path = path / PEX_INFO
+    if not info_path.is_file() or not (path / MAIN).is_file():
+        raise VerificationFailed(f"{path} is no PEX: it has no {PEX_INFO}, or no boot code.")
+    info = PexInfo.parse(_read(info_path), str(path))
+    user = {
+        name: leaf
+        for name, leaf in _folder_user_leaves(path).items()
+        if is_user_file(name) and name != "pex"
+    }
+    trees = tuple(_wheel_in_folder(path, name, stack) for name in sorted(info.distributions))
+    return PexFile(str(path), info, Tree("", user), trees, None, path)
+
+
+def _folder_user_leaves(root: Path) -> dict[str, Leaf]:
+    leaves: dict[str, Leaf] = {}
+    for child in sorted(root.iterdir()):
+        if child.name in (BOOTSTRAP, DEPS):
+            continue
+        if child.is_dir() and not child.is_symlink():
+            below = folder_leaves(child)
+            leaves.update((f"{child.name}/{name}", leaf) for name, leaf in below.items())
+        else:
+            leaves[child.name] = zipless_leaf(child)
+    return leaves
+
+
+def zipless_leaf(path: Path) -> Leaf:
+    return folder_leaves(path.parent)[path.name]
+
+
+def _wheel_in_folder(root: Path, name: str, stack: ExitStack) -> Tree:
+    where = root / DEPS / name
+    path = f"{DEPS}/{name}"
+    if os.path.basename(name) != name or not where.exists():
+        raise VerificationFailed(f"{root} lacks {path}, which its {PEX_INFO} names.")
+    if where.is_dir():
+        return Tree(path, folder_leaves(where))
+    return Tree(path, _zip_leaves(stack.enter_context(zipfiles.opened(where))))
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputOutputError(f"{path} cannot be read: {error.strerror}.") from error
+
+
+def _refuse_scie(path: Path) -> None:
+    """A scie is an executable of the platform with a PEX somewhere in it."""
+    magics = (b"\x7fELF", b"\xcf\xfa\xed\xfe", b"\xca\xfe\xba\xbe", b"MZ")
+    try:
+        with path.open("rb") as stream:
+            start = stream.read(_SCIE_SEARCH_BYTES)
+    except OSError as error:
+        raise InputOutputError(f"{path} cannot be read: {error.strerror}.") from error
+    if start.startswith(magics):
+        raise UsageError(
+            f"{path} is a scie, an executable around a PEX; its PEX cannot be changed in it.",
+            hint="Build the PEX without `--scie`, then run `pex3 scie create` on it.",
+        )

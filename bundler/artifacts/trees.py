@@ -1,0 +1,123 @@
+"""A tree of files inside an artifact, whether they lie in a folder or in a zip file.
+
+Everything that may be put in front of a program's imports is such a tree: the code at the top of a
+PEX, each distribution in it, a wheel. State directories are found and read the same way in all.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+from bundler.artifacts import Member
+from bundler.artifacts.zipfiles import Entry, ZipFile
+from bundler.bundle import MANIFEST_NAME, STATE_DIRECTORY
+from bundler.errors import InputOutputError, VerificationFailed
+from bundler.manifest import MAX_MANIFEST_BYTES
+
+# Digests are hexadecimal, so that no real manifest is ever packed to a tenth of its size; a small
+# entry that claims to be a huge manifest only wants our memory.
+_MAX_MANIFEST_RATIO = 20
+_FREE_OF_SUSPICION_BYTES = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """A file of a tree. size: in bytes. packed: the bytes that it takes up in the artifact."""
+
+    kind: Literal["file", "other"]
+    size: int
+    packed: int
+    open: Callable[[], BinaryIO]
+
+
+@dataclass(frozen=True)
+class Tree:
+    """path: where the tree is in the artifact; empty for its top. leaves: by relative path."""
+
+    path: str
+    leaves: Mapping[str, Leaf]
+
+    def at(self, relative: str) -> str:
+        """The artifact's name for a path in this tree."""
+        return f"{self.path}/{relative}" if self.path else relative
+
+    def below(self, directory: str) -> Iterator[tuple[str, Leaf]]:
+        """The files below a directory, by paths relative to that."""
+        start = f"{directory}/"
+        for path, leaf in self.leaves.items():
+            if path.startswith(start):
+                yield path[len(start) :], leaf
+
+    def state_directories(self) -> Iterator[TreeStateDirectory]:
+        """Every directory that has the name of a state directory, or a manifest in it."""
+        found = dict.fromkeys(filter(None, map(_state_directory_of, self.leaves)))
+        return (TreeStateDirectory(self, directory) for directory in found)
+
+
+def _state_directory_of(path: str) -> str | None:
+    if path.endswith(f"/{MANIFEST_NAME}"):
+        return path[: -len(MANIFEST_NAME) - 1]
+    before, found, _ = f"/{path}".partition(f"/{STATE_DIRECTORY}/")
+    return f"{before}/{STATE_DIRECTORY}"[1:] if found else None
+
+
+@dataclass(frozen=True)
+class TreeStateDirectory:
+    """A state directory in a tree."""
+
+    tree: Tree
+    relative: str
+
+    @property
+    def path(self) -> str:
+        return self.tree.at(self.relative)
+
+    def read_manifest(self) -> bytes | None:
+        leaf = self.tree.leaves.get(f"{self.relative}/{MANIFEST_NAME}")
+        if leaf is None:
+            return None
+        bomb = leaf.size > max(_FREE_OF_SUSPICION_BYTES, leaf.packed * _MAX_MANIFEST_RATIO)
+        if leaf.kind != "file" or leaf.size > MAX_MANIFEST_BYTES or bomb:
+            raise VerificationFailed(f"{self.path}/{MANIFEST_NAME} is no manifest.")
+        with leaf.open() as stream:
+            return stream.read()
+
+    def members(self) -> Iterator[Member]:
+        for path, leaf in self.tree.below(self.relative):
+            yield Member(path, leaf.kind, leaf.size, leaf.open)
+
+
+def zip_leaf(file: ZipFile, entry: Entry) -> Leaf:
+    kind: Literal["file", "other"] = "file" if entry.is_file else "other"
+    return Leaf(kind, entry.size, entry.compressed, lambda: file.open(entry))
+
+
+def folder_leaves(root: Path) -> dict[str, Leaf]:
+    """The files below a folder; links, which pex makes, are read as what they point to."""
+    leaves = {}
+    for directory, _, names in os.walk(root, followlinks=False):
+        below = Path(directory).relative_to(root)
+        for name in names:
+            leaves[(below / name).as_posix()] = _file_leaf(Path(directory, name))
+    return leaves
+
+
+def _file_leaf(path: Path) -> Leaf:
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise InputOutputError(f"{path} cannot be read: {error.strerror}.") from error
+    kind: Literal["file", "other"] = "file" if stat.S_ISREG(status.st_mode) else "other"
+    return Leaf(kind, status.st_size, status.st_size, lambda: _open(path))
+
+
+def _open(path: Path) -> BinaryIO:
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise InputOutputError(f"{path} cannot be read: {error.strerror}.") from error
