@@ -63,7 +63,7 @@ class Bundle:
     def _members(self) -> Iterator[BundleMember]:
         raw = self.manifest.raw
         yield BundleMember(MANIFEST_NAME, len(raw), self.manifest.sha256, raw)
-        for file in self.manifest.predicate.support:
+        for file in self.manifest.support:
             yield self._member(file.path, file)
         for state in self.manifest.states:
             for file in state.files:

@@ -27,6 +27,7 @@ RUN_RECORD_TYPE = "https://state-bundler.io/run-record/v1"
 # small enough that a hostile one cannot exhaust the memory.
 MAX_MANIFEST_BYTES = 256 * 1024 * 1024
 _CONTENTS_DOMAIN = b"state-bundle-contents/v1\0"
+_SUPPORT_DOMAIN = b"state-bundle-support/v1\0"
 
 Hex256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 Commit = Annotated[str, msgspec.Meta(pattern="^([0-9a-f]{40}|[0-9a-f]{64})$")]
@@ -97,21 +98,29 @@ class Contents(Model, frozen=True):
     non_local: tuple[NonLocalKey, ...] = ()
 
 
+class DirHash(Model, frozen=True):
+    """A digest set with in-toto's ``dirHash`` alone."""
+
+    dir_hash: Hex256
+
+
 class Predicate(Model, frozen=True):
-    """support: files of ours beside the states (``.gitignore``, ``@verify.py``)."""
+    """What the statement says of its subjects.
+
+    support: files of ours beside the states, ``.gitignore`` and ``@verify.py``. They have a
+    digest of their own, so that another version of this tool, whose files differ, does not make
+    the same states another content.
+    """
 
     contents: Contents
     content_digest: Hex256
-    support: tuple[File, ...] = ()
-
-
-class _SubjectDigest(Model, frozen=True):
-    dir_hash: Hex256
+    support: tuple[File, ...]
+    support_digest: Hex256
 
 
 class _Subject(Model, frozen=True):
     name: str
-    digest: _SubjectDigest
+    digest: DirHash
 
 
 class _Statement(Model, frozen=True, tag_field="_type", tag=STATEMENT_TYPE):
@@ -129,6 +138,10 @@ class Manifest(msgspec.Struct, frozen=True):
     @property
     def states(self) -> tuple[State, ...]:
         return self.predicate.contents.states
+
+    @property
+    def support(self) -> tuple[File, ...]:
+        return self.predicate.support
 
     @property
     def content_digest(self) -> str:
@@ -172,18 +185,24 @@ def build(contents: Contents, support: tuple[File, ...] = ()) -> Manifest:
         states=tuple(sorted(contents.states, key=lambda state: state.key)),
         non_local=tuple(sorted(contents.non_local, key=lambda item: item.key)),
     )
+    support = tuple(sorted(support, key=lambda file: file.path))
     predicate = Predicate(
         contents=contents,
         content_digest=content_digest(contents),
-        support=tuple(sorted(support, key=lambda file: file.path)),
+        support=support,
+        support_digest=_digest(_SUPPORT_DOMAIN, support),
     )
     return Manifest(predicate, canonical(_statement(predicate)))
+
+
+def _dir_hash(files: tuple[File, ...]) -> str:
+    return dir_hash(FileEntry(file.path, file.sha256, file.size) for file in files)
 
 
 def _statement(predicate: Predicate) -> _Statement:
     return _Statement(
         subject=tuple(
-            _Subject(state.key, _SubjectDigest(state.digest.dir_hash))
+            _Subject(state.key, DirHash(state.digest.dir_hash))
             for state in predicate.contents.states
         ),
         predicate_type=PREDICATE_TYPE,
@@ -193,10 +212,14 @@ def _statement(predicate: Predicate) -> _Statement:
 
 def content_digest(contents: Contents) -> str:
     """sha256 over a domain tag and the canonical contents, in hexadecimal."""
-    return hashlib.sha256(_CONTENTS_DOMAIN + canonical(contents)).hexdigest()
+    return _digest(_CONTENTS_DOMAIN, contents)
 
 
-def canonical(value: msgspec.Struct) -> bytes:
+def _digest(domain: bytes, value: object) -> str:
+    return hashlib.sha256(domain + canonical(value)).hexdigest()
+
+
+def canonical(value: object) -> bytes:
     """RFC 8785 canonical JSON of a model."""
     import rfc8785
 
@@ -250,7 +273,7 @@ def _inconsistency(statement: _Statement) -> str | None:
     if len(set(keys)) != len(keys) or len(set(paths)) != len(paths):
         return "a key or a key directory stands in it twice"
     if statement.predicate != build(contents, statement.predicate.support).predicate:
-        return "its keys are not sorted"
+        return "its keys are not sorted, or the digest of its support files does not match"
     return next(filter(None, map(_state_problem, contents.states)), None) or _files_problem(
         statement.predicate.support, "its support files"
     )
@@ -265,9 +288,7 @@ def _state_problem(state: State) -> str | None:
     problem = _files_problem(state.files, f"the files of {state.key!r}")
     if problem:
         return problem
-    if dir_hash(FileEntry(file.path, file.sha256, file.size) for file in state.files) != (
-        state.digest.dir_hash
-    ):
+    if _dir_hash(state.files) != state.digest.dir_hash:
         return f"the digest of {state.key!r} does not match its files"
     return None
 

@@ -145,7 +145,7 @@ def _member_problem(member: Member, expected: File | None) -> str | None:
 
 
 def _expected(manifest: Manifest) -> Iterator[tuple[str, File]]:
-    for file in manifest.predicate.support:
+    for file in manifest.support:
         yield file.path, file
     for state in manifest.states:
         for file in state.files:

@@ -42,14 +42,33 @@ def problems(directory: str) -> list[str]:
 
 
 def _predicate(raw: bytes) -> dict[str, Any]:
-    statement = json.loads(raw)
-    predicate: dict[str, Any] = statement["predicate"]
-    contents = b"state-bundle-contents/v1\0" + _canonical(predicate["contents"])
-    if _canonical(statement) != raw:
-        raise ValueError(raw)
-    if hashlib.sha256(contents).hexdigest() != predicate["contentDigest"]:
+    """The statement's predicate. Raises `ValueError` for what is not wholly consistent."""
+    predicate: dict[str, Any] = json.loads(raw)["predicate"]
+    statement = {
+        "_type": "https://in-toto.io/Statement/v1",
+        "predicateType": "https://state-bundler.io/state-bundle/v1",
+        "predicate": predicate,
+        "subject": [
+            {"digest": {"dirHash": _dir_hash(state["files"])}, "name": state["key"]}
+            for state in predicate["contents"]["states"]
+        ],
+    }
+    if (
+        _canonical(statement) != raw
+        or _digest(b"state-bundle-contents/v1", predicate["contents"]) != predicate["contentDigest"]
+        or _digest(b"state-bundle-support/v1", predicate["support"]) != predicate["supportDigest"]
+    ):
         raise ValueError(raw)
     return predicate
+
+
+def _dir_hash(files: list[dict[str, str]]) -> str:
+    lines = sorted((file["path"].encode(), file["sha256"].encode()) for file in files)
+    return hashlib.sha256(b"".join(b"%s  %s\n" % (sha, path) for path, sha in lines)).hexdigest()
+
+
+def _digest(domain: bytes, value: object) -> str:
+    return hashlib.sha256(domain + b"\0" + _canonical(value)).hexdigest()
 
 
 def _canonical(value: object) -> bytes:
@@ -59,7 +78,7 @@ def _canonical(value: object) -> bytes:
 
 
 def _expected(predicate: dict[str, Any]) -> tuple[dict[str, tuple[str, int]], tuple[str, ...]]:
-    files = {file["path"]: (file["sha256"], file["size"]) for file in predicate.get("support", [])}
+    files = {file["path"]: (file["sha256"], file["size"]) for file in predicate["support"]}
     writable = []
     for state in predicate["contents"]["states"]:
         below = state["path"] + "/"
