@@ -1,0 +1,73 @@
+"""``state-bundler init``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from bundler.edits import FileEdit
+
+# The names of `bundler.init.PARTS`; a test holds the two together.
+PART_NAMES = ("table", "backend", "ignore", "dockerignore", "pre-commit", "ci")
+_COLOURS = {"+": "green", "-": "red", "@": "cyan"}
+
+
+@click.command()
+@click.option(
+    "--project",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    default=Path(),
+    help="The project; the current directory otherwise.",
+)
+@click.option("--yes", is_flag=True, help="Write without asking.")
+@click.option("--remove", is_flag=True, help="Take back what init wrote.")
+@click.option(
+    "--without", multiple=True, type=click.Choice(PART_NAMES), help="Leave a part out; repeatable."
+)
+def init(project: Path, yes: bool, remove: bool, without: tuple[str, ...]) -> None:
+    """Configure a project by the fewest changes: show them, ask, write.
+
+    What you wrote stays as it is; a second run changes nothing.
+    """
+    from bundler.edits import apply, diff
+    from bundler.init import plan
+    from bundler.survey import survey
+
+    found = survey(project)
+    edits = plan(found, without=without, remove=remove)
+    if not edits:
+        click.echo("Nothing to take back." if remove else "Nothing to change.", err=True)
+        return
+    for line in diff(edits, found.outer):
+        click.secho(line, fg=_COLOURS.get(line[:1]))
+    if not remove:
+        _say_why(edits, found.outer)
+    if not yes and not _agreed(len(edits)):
+        click.echo("Nothing was written.", err=True)
+        sys.exit(1)
+    apply(edits)
+    click.echo(f"Changed {_files(len(edits))}.", err=True)
+
+
+def _say_why(edits: list[FileEdit], relative_to: Path) -> None:
+    click.echo(err=True)
+    for edit in edits:
+        for why in edit.why:
+            click.echo(f"{edit.path.relative_to(relative_to)}: {why}", err=True)
+    click.echo(err=True)
+
+
+def _agreed(count: int) -> bool:
+    """The person's answer; without a terminal there is nobody to ask, and nothing is written."""
+    if not sys.stdin.isatty():
+        click.echo("There is no terminal to ask on: pass --yes to write this.", err=True)
+        return False
+    return click.confirm(f"Change {_files(count)}?", err=True)
+
+
+def _files(count: int) -> str:
+    return f"{count} file" if count == 1 else f"{count} files"
