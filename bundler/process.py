@@ -47,6 +47,7 @@ def run(
         env,
         stdin=subprocess.PIPE if stdin is not None else subprocess.DEVNULL,
         output=subprocess.PIPE,
+        errors=subprocess.PIPE,
     ) as process:
         try:
             stdout, stderr = process.communicate(stdin, timeout=timeout)
@@ -83,12 +84,14 @@ def pass_through(
     *,
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
+    stdout: int | None = None,
 ) -> int:
     """Runs a program on the person's own terminal and returns its exit code.
 
+    stdout: a descriptor that takes what the program prints as data, instead of the terminal.
     Ctrl-C reaches it by the terminal; SIGTERM to us is passed on by `end_group`.
     """
-    with _start(argv, cwd, env, stdin=None, output=None, session=False) as process:
+    with _start(argv, cwd, env, stdin=None, output=stdout, errors=None, session=False) as process:
         try:
             return process.wait()
         except BaseException:
@@ -115,6 +118,7 @@ def _start(
     *,
     stdin: int | None,
     output: int | None,
+    errors: int | None,
     session: bool = True,
 ) -> subprocess.Popen[bytes]:
     try:
@@ -124,7 +128,7 @@ def _start(
             env=env,
             stdin=stdin,
             stdout=output,
-            stderr=output,
+            stderr=errors,
             start_new_session=session,
         )
     except FileNotFoundError as error:

@@ -1,0 +1,154 @@
+"""The user's arguments to pex: which of them concern us. All others are passed on as they are.
+
+pex's own parser takes ``-oF``, ``-o F``, ``--output-file=F``, unambiguous beginnings of long
+options, and files of arguments, one a line, as ``@file``; what follows ``--`` is for the program.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bundler.errors import InputOutputError, UsageError
+
+# Long option -> the shortest beginning of it that pex itself takes for it, and its short form.
+_OUTPUT = ("--output-file", "--ou", "-o")
+_PEX_ROOT = ("--pex-root", "--pex-ro", "")
+_CACHE_DIR = ("--cache-dir", "--ca", "")
+_PROJECT = ("--project", "--proj", "")
+# Options whose value may be the folder of a project without meaning the project.
+_TAKES_ANOTHER_FOLDER = frozenset(
+    ["-D", "--sources-directory", "-R", "--resources-directory", "-f", "--find-links", "--tmpdir"]
+)
+
+_MAX_NESTING = 10
+_ASKS = ("-h", "--help", "-V", "--version", "--help-variables", "--docs", "--help-html")
+# What pex would do with its own result, before the state is in it.
+_TOO_EARLY = {
+    "--scie": "Build the PEX without it, then run `pex3 scie create` on the finished file.",
+    "--par": "Build the PEX without it, then run `pex3 scie create` on the finished file.",
+    "--rc": "Leave it out: Python cannot read the files that it makes.",
+    "--seed": "Leave it out: it would unpack the PEX without its state; run the finished file.",
+}
+
+
+@dataclass(frozen=True)
+class PexArguments:
+    """pex's arguments, taken apart.
+
+    output: what ``-o`` says, None where pex would run at once. rest: all the others, in their
+    order. program: what follows ``--``. pex_root: the user's own, where one is given.
+    """
+
+    output: str | None
+    rest: tuple[str, ...]
+    program: tuple[str, ...] = ()
+    pex_root: str | None = None
+
+    @property
+    def only_asks(self) -> bool:
+        """Whether pex would print something about itself and end."""
+        return any(argument in _ASKS for argument in self.rest)
+
+    @property
+    def has_venv(self) -> bool:
+        return any(argument.split("=")[0] in ("--venv", "--seed") for argument in self.rest)
+
+    def local_projects(self) -> Iterator[tuple[int, Path]]:
+        """Where in `rest` a project directory stands, and which one.
+
+        As the value of ``--project``, or as a requirement, such as ``.`` or ``./shop[extra]``.
+        """
+        for index, argument in enumerate(self.rest):
+            value = argument.partition("=")[2] if argument.startswith("--proj") else argument
+            if argument.startswith("-") and not value:
+                continue
+            path = Path(value.partition("[")[0])
+            before = self.rest[index - 1] if index else ""
+            if _is_project(path) and before not in _TAKES_ANOTHER_FOLDER:
+                yield index, path
+
+
+def parse(arguments: Sequence[str]) -> PexArguments:
+    """Takes pex's arguments apart.
+
+    Raises `UsageError` for what cannot be done before the state is in the file.
+    """
+    own, program = _split(list(arguments))
+    output = pex_root = None
+    rest: list[str] = []
+    position = 0
+    while position < len(own):
+        argument = own[position]
+        _refuse(argument)
+        value, used = _value(own, position, _OUTPUT)
+        if used:
+            output = value
+            position += used
+            continue
+        for option in (_PEX_ROOT, _CACHE_DIR):
+            value, used = _value(own, position, option)
+            pex_root = value or pex_root
+        rest.append(argument)
+        position += 1
+    return PexArguments(output, tuple(rest), tuple(program), pex_root)
+
+
+def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
+    if "--" in arguments:
+        end = arguments.index("--")
+        return list(_expanded(arguments[:end])), arguments[end + 1 :]
+    return list(_expanded(arguments)), []
+
+
+def _expanded(arguments: Sequence[str], depth: int = 0) -> Iterator[str]:
+    for argument in arguments:
+        if not argument.startswith("@") or len(argument) == 1:
+            yield argument
+        elif depth == _MAX_NESTING:
+            raise UsageError(f"{argument} names itself.")
+        else:
+            yield from _expanded(_lines(Path(argument[1:])), depth + 1)
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text().splitlines()
+    except OSError as error:
+        raise InputOutputError(
+            f"The arguments in {path} cannot be read: {error.strerror}."
+        ) from error
+
+
+def _names(argument: str, option: tuple[str, str, str]) -> bool:
+    whole, shortest, short = option
+    return argument == short or (argument.startswith(shortest) and whole.startswith(argument))
+
+
+def _value(
+    arguments: Sequence[str], position: int, option: tuple[str, str, str]
+) -> tuple[str | None, int]:
+    """The option's value if it stands here, and how many arguments it takes up; 0 if not."""
+    argument = arguments[position]
+    name, equals, value = argument.partition("=")
+    if _names(name, option) and equals:
+        return value, 1
+    if _names(argument, option):
+        if position + 1 == len(arguments):
+            raise UsageError(f"{argument} needs a value.")
+        return arguments[position + 1], 2
+    short = option[2]
+    if short and argument.startswith(short) and not argument.startswith("--"):
+        return argument[len(short) :], 1
+    return None, 0
+
+
+def _refuse(argument: str) -> None:
+    name, _, value = argument.partition("=")
+    if name in _TOO_EARLY and value != "none":
+        raise UsageError(f"{name} works on a PEX without its state.", hint=_TOO_EARLY[name])
+
+
+def _is_project(path: Path) -> bool:
+    return any((path / name).is_file() for name in ("pyproject.toml", "setup.py", "setup.cfg"))
