@@ -222,11 +222,9 @@ def _maybe_seconds(duration: str | None) -> float | None:
 
 
 def _refresh_options(table: _Root, root: Path) -> RefreshOptions:
-    default = RefreshOptions()
     return RefreshOptions(
-        mode=table.refresh or default.mode,
-        total_timeout=_maybe_seconds(table.total_timeout) or default.total_timeout,
-        jobs=table.jobs or default.jobs,
+        total_timeout=_maybe_seconds(table.total_timeout),
+        jobs=table.jobs,
         kind_jobs=table.kind_jobs,
         defaults=_key_options(table, root),
         per_key={key: _key_options(item, root) for key, item in table.keys.items()},

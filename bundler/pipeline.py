@@ -1,0 +1,108 @@
+"""What a build does before and after the tool that builds: guard, refresh, and read back.
+
+    guard  ->  refresh and publish  ->  [docker, pex, …]  ->  embed  ->  read back  ->  name
+
+Everything up to the refresh is `prepare`; reading back is `read_back`. Between them stands what
+knows the artifact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bundler import git, guard, runrecord
+from bundler.artifacts import Artifact
+from bundler.bundle import Bundle
+from bundler.errors import Findings, ToolFailed, VerificationFailed
+from bundler.listener import SILENT, Listener
+from bundler.manifest import RunRecord
+from bundler.options import RefreshOptions
+from bundler.project import Project
+from bundler.refresh import Refreshed, refresh
+from bundler.verify import Verdict, verify
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """States that were refreshed, and the record of it, ready to be embedded."""
+
+    projects: tuple[Project, ...]
+    bundles: tuple[Bundle, ...]
+    record: RunRecord
+    refreshed: Refreshed
+
+
+def prepare(
+    projects: Sequence[Project],
+    options: RefreshOptions,
+    *,
+    guarded: bool = True,
+    environment: str | None = None,
+    listener: Listener = SILENT,
+) -> Prepared:
+    """Asks git whether the states are kept out, then refreshes and publishes them.
+
+    guarded: False skips git, which the record then says. Raises `Findings` where a state is, or
+    could come, in the repository, and as `bundler.refresh.refresh` does.
+    """
+    if guarded:
+        listener.phase("Asking git whether state is kept out of the repository")
+        for project in projects:
+            check_guard(project, listener)
+    else:
+        listener.warning("The guard was skipped; the artifact will say so.")
+    listener.phase("Refreshing state")
+    refreshed = refresh(projects, options, listener)
+    record = runrecord.make(
+        _identity(projects[0], required=guarded),
+        refreshed.record,
+        guarded=guarded,
+        environment=environment or projects[0].config.environment,
+    )
+    return Prepared(tuple(projects), refreshed.bundles, record, refreshed)
+
+
+def _identity(project: Project, *, required: bool) -> git.CodeIdentity | None:
+    try:
+        return git.code_identity(project.root)
+    except ToolFailed:
+        if required:
+            raise
+        return None
+
+
+def check_guard(project: Project, listener: Listener) -> None:
+    """Raises `Findings` with everything that git says against building this project."""
+    verdict = guard.check(
+        project.root,
+        "build",
+        directories=[project.root / source.path for source in project.config.sources],
+        allow=project.config.guard_allow,
+    )
+    for finding in verdict.findings:
+        if finding.grade == "warn":
+            listener.warning(finding.what)
+    if verdict.failed:
+        failed = [finding for finding in verdict.findings if finding.grade == "fail"]
+        raise Findings(
+            " ".join(finding.what for finding in failed),
+            hint=failed[0].mend,
+        )
+
+
+def read_back(artifact: Artifact, bundles: Sequence[Bundle]) -> Verdict:
+    """Verifies a finished artifact, and that it holds these very states.
+
+    Raises `VerificationFailed` for anything else.
+    """
+    verdict = verify(artifact)
+    verdict.raise_for_problems()
+    there = {directory.manifest.sha256 for directory in verdict.directories if directory.manifest}
+    for bundle in bundles:
+        if bundle.manifest.sha256 not in there:
+            raise VerificationFailed(
+                f"{artifact.name} does not hold the state of {bundle.place} that was embedded.",
+                hint="This is a bug in state-bundler, or something else wrote to the artifact.",
+            )
+    return verdict

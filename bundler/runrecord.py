@@ -1,0 +1,47 @@
+"""Makes the run record of a build: which code, whether guarded, how each state came about."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from bundler import __version__
+from bundler.git import CodeIdentity
+from bundler.manifest import Build, DirectoryRefresh, RunRecord, Tool
+
+TOOL = Tool("state-bundler", __version__)
+
+
+def make(
+    identity: CodeIdentity | None,
+    refresh: Sequence[DirectoryRefresh],
+    *,
+    guarded: bool,
+    environment: str | None = None,
+    environ: Mapping[str, str] = os.environ,
+) -> RunRecord:
+    """The record of this run. Under SOURCE_DATE_EPOCH it has no times, so that it is reproducible.
+
+    identity: of the code that is built; None where there is no repository.
+    """
+    build = Build(guarded=guarded)
+    if identity is not None:
+        build = Build(
+            commit=identity.commit,
+            tree=identity.tree,
+            dirty=identity.dirty,
+            remote=identity.remote,
+            guarded=guarded,
+        )
+    if environ.get("SOURCE_DATE_EPOCH"):
+        refresh = [_without_times(directory) for directory in refresh]
+    return RunRecord(build=build, refresh=tuple(refresh), tool=TOOL, environment=environment)
+
+
+def _without_times(directory: DirectoryRefresh) -> DirectoryRefresh:
+    keys = tuple(
+        msgspec.structs.replace(key, fetched=None, confirmed=None) for key in directory.keys
+    )
+    return msgspec.structs.replace(directory, keys=keys)
