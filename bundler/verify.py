@@ -92,10 +92,12 @@ def _judge(directory: StateDirectory, claims: Sequence[Claim] | None) -> Verifie
         manifest = parse(raw, where)
     except BundlerError as error:
         return VerifiedDirectory(directory.path, None, (error.what,))
-    problems = [
-        *_against_claims(directory.path, manifest, claims),
-        *_against_manifest(directory, manifest, shipped=claims is not None),
-    ]
+    problems = list(_against_claims(directory.path, manifest, claims))
+    try:
+        for problem in _against_manifest(directory, manifest, shipped=claims is not None):
+            problems.append(problem)  # noqa: PERF402  # what was found before a failure stays
+    except VerificationFailed as error:
+        problems.append(error.what)
     return VerifiedDirectory(directory.path, manifest, tuple(problems))
 
 

@@ -1,0 +1,248 @@
+"""An image's configuration and manifest, and how a state layer changes them: values in, values out.
+
+An image is a *manifest* (which layers, packed how) and a *configuration* (what to run, which
+layers by the digest of their unpacked bytes, and how each came about). A state layer adds one
+layer, one line of history and three labels; everything else stays. The label `LABEL_LAYER` tells
+which layer is ours, so that the next one replaces it where it is still the topmost.
+
+Formats: https://github.com/opencontainers/image-spec, and Docker's schema 2.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from bundler.artifacts import LABEL_RUN_RECORD, LABEL_STATES
+from bundler.artifacts.compression import Compression
+from bundler.artifacts.layer import Placed, Written
+from bundler.errors import ConfigurationError, VerificationFailed
+from bundler.manifest import Claim, DirectoryRefresh, RunRecord, canonical, decode_canonical
+
+LABEL_LAYER = "io.state-bundler.layer"
+
+OCI_INDEX = "application/vnd.oci.image.index.v1+json"
+OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+OCI_CONFIG = "application/vnd.oci.image.config.v1+json"
+OCI_LAYER = "application/vnd.oci.image.layer.v1.tar"
+DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
+DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar"
+INDEX_TYPES = (OCI_INDEX, DOCKER_LIST)
+MANIFEST_TYPES = (OCI_MANIFEST, DOCKER_MANIFEST)
+
+# Overlay file systems take 127 layers, and the engine keeps some for itself.
+MAX_LAYERS = 125
+
+Json = dict[str, Any]
+
+
+def dump(value: Mapping[str, Any]) -> bytes:
+    """JSON as it is stored: keys in their order, no white space."""
+    return msgspec.json.encode(value)
+
+
+def load(raw: bytes, what: str) -> Json:
+    """Raises `VerificationFailed` for what is no JSON object."""
+    try:
+        value = msgspec.json.decode(raw)
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        raise VerificationFailed(f"{what} is no JSON: {error}.") from error
+    if not isinstance(value, dict):
+        raise VerificationFailed(f"{what} is no JSON object.")
+    return value
+
+
+# --- reading --------------------------------------------------------------------------------
+
+
+def diff_ids(config: Mapping[str, Any]) -> list[str]:
+    """The digests of the unpacked layers, from the lowest on."""
+    rootfs = config.get("rootfs")
+    found = rootfs.get("diff_ids") if isinstance(rootfs, dict) else None
+    if not isinstance(found, list) or not all(isinstance(item, str) for item in found):
+        raise VerificationFailed("The image's configuration does not list its layers.")
+    return list(found)
+
+
+def labels(config: Mapping[str, Any]) -> dict[str, str]:
+    section = config.get("config")
+    found = section.get("Labels") if isinstance(section, dict) else None
+    return {str(name): str(value) for name, value in (found or {}).items()}
+
+
+class _Claims(msgspec.Struct, frozen=True):
+    states: tuple[Claim, ...]
+
+
+def claims_of(found: Mapping[str, str]) -> tuple[Claim, ...] | None:
+    """The claims in an image's labels; None without the label.
+
+    Raises `VerificationFailed` for a label that was altered.
+    """
+    text = found.get(LABEL_STATES)
+    if text is None:
+        return None
+    raw = b'{"states":' + text.encode() + b"}"
+    return decode_canonical(raw, _Claims, f"The label {LABEL_STATES}").states
+
+
+def run_record_of(found: Mapping[str, str]) -> RunRecord | None:
+    """The run record in an image's labels; None without the label."""
+    text = found.get(LABEL_RUN_RECORD)
+    if text is None:
+        return None
+    return decode_canonical(text.encode(), RunRecord, f"The label {LABEL_RUN_RECORD}")
+
+
+def own_layer_is_last(config: Mapping[str, Any]) -> bool:
+    """Whether the topmost layer is a state layer that we put there."""
+    layers = diff_ids(config)
+    return bool(layers) and labels(config).get(LABEL_LAYER) == layers[-1]
+
+
+def replaceable(config: Mapping[str, Any], paths: Iterable[str]) -> bool:
+    """Whether a layer with states at these paths can take the place of the topmost one.
+
+    It cannot where that layer also holds states which the new one does not bring.
+    """
+    if not own_layer_is_last(config):
+        return False
+    held = claims_of(labels(config)) or ()
+    return {claim.path for claim in held} <= set(paths)
+
+
+def volume_over(config: Mapping[str, Any], path: str) -> str | None:
+    """The VOLUME that would hide a path at run time."""
+    section = config.get("config")
+    volumes = section.get("Volumes") if isinstance(section, dict) else None
+    for volume in volumes or ():
+        if f"{path}/".startswith(f"{volume.rstrip('/')}/"):
+            return str(volume)
+    return None
+
+
+# --- changing -------------------------------------------------------------------------------
+
+
+def without_last_layer(config: Mapping[str, Any]) -> Json:
+    """The configuration without the topmost layer and its line of history."""
+    changed = copy.deepcopy(dict(config))
+    changed["rootfs"]["diff_ids"].pop()
+    history = changed.get("history") or []
+    for position in range(len(history) - 1, -1, -1):
+        if not history[position].get("empty_layer"):
+            del history[position]
+            break
+    return changed
+
+
+def with_layer(
+    config: Mapping[str, Any],
+    layer: Written,
+    claims: Sequence[Claim],
+    record: RunRecord,
+    *,
+    created: str,
+) -> Json:
+    """The configuration with the layer on top, its line of history and its labels.
+
+    created: RFC 3339; when the image came about.
+    """
+    changed = copy.deepcopy(dict(config))
+    if len(diff_ids(changed)) >= MAX_LAYERS:
+        raise ConfigurationError(
+            f"The image has {len(diff_ids(changed))} layers; engines take {MAX_LAYERS}.",
+            hint="Join RUN lines in the Dockerfile.",
+        )
+    diff_id = f"sha256:{layer.diff_id}"
+    changed["rootfs"]["diff_ids"].append(diff_id)
+    section = changed["config"] = changed.get("config") or {}
+    section["Labels"] = {**(section.get("Labels") or {}), **_labels(claims, record, diff_id)}
+    if isinstance(changed.get("history"), list):
+        changed["history"].append(_history(claims, created))
+    changed["created"] = created
+    return changed
+
+
+def _labels(claims: Sequence[Claim], record: RunRecord, diff_id: str) -> dict[str, str]:
+    return {
+        LABEL_LAYER: diff_id,
+        LABEL_RUN_RECORD: canonical(record).decode(),
+        LABEL_STATES: encode_claims(claims),
+    }
+
+
+def new_claims(placed: Sequence[Placed], before: Sequence[Claim]) -> list[Claim]:
+    """The claims of an image with these states on top; those of other places stay."""
+    new = [
+        Claim(item.path, item.bundle.manifest.content_digest, item.bundle.manifest.sha256)
+        for item in placed
+    ]
+    replaced = {claim.path for claim in new}
+    return [*(claim for claim in before if claim.path not in replaced), *new]
+
+
+def encode_claims(claims: Sequence[Claim]) -> str:
+    whole = canonical(_Claims(tuple(sorted(claims, key=lambda claim: claim.path))))
+    return whole[len(b'{"states":') : -1].decode()
+
+
+def _history(claims: Sequence[Claim], created: str) -> Json:
+    what = ", ".join(f"{claim.path} {claim.content_digest[:12]}" for claim in claims)
+    return {"created": created, "created_by": f"state-bundler embed {what}", "comment": "state"}
+
+
+def annotations_for(claims: Sequence[Claim], record: RunRecord) -> dict[str, str]:
+    """What the labels say, for a manifest: readable in a registry without the configuration."""
+    return {
+        LABEL_RUN_RECORD: canonical(record).decode(),
+        LABEL_STATES: encode_claims(claims),
+    }
+
+
+def packing_of(layer_types: Sequence[str]) -> Compression:
+    """How a new layer is packed: as the topmost one is; by gzip where there is none."""
+    last = layer_types[-1] if layer_types else "gzip"
+    if last.endswith("zstd"):
+        return "zstd"
+    return "gzip" if last.endswith("gzip") else "none"
+
+
+def layer_media_type(manifest_type: str, packing: Compression) -> str:
+    """Docker's schema 2 has no type for zstd: there the OCI one stands."""
+    if manifest_type == DOCKER_MANIFEST and packing != "zstd":
+        return DOCKER_LAYER + (".gzip" if packing == "gzip" else "")
+    return OCI_LAYER + ("" if packing == "none" else f"+{packing}")
+
+
+def empty_config(architecture: str, system: str = "linux") -> Json:
+    """The configuration of an image with nothing in it yet."""
+    return {
+        "architecture": architecture,
+        "os": system,
+        "config": {"WorkingDir": "/"},
+        "rootfs": {"type": "layers", "diff_ids": []},
+        "history": [],
+    }
+
+
+def created_now() -> str:
+    """Now, or ``SOURCE_DATE_EPOCH``; RFC 3339 in whole seconds, UTC."""
+    epoch = os.environ.get("SOURCE_DATE_EPOCH", "")
+    seconds = int(epoch) if epoch.isdecimal() else time.time()
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+
+
+def placed_record(record: RunRecord, places: Mapping[str, str]) -> RunRecord:
+    """The run record with the paths that the state directories have in the image."""
+    refresh = tuple(
+        DirectoryRefresh(places.get(directory.path, directory.path), directory.keys)
+        for directory in record.refresh
+    )
+    return msgspec.structs.replace(record, refresh=refresh)

@@ -1,0 +1,303 @@
+"""An OCI image layout: a folder, or a tar archive of one, that holds images by digest.
+
+    layout/
+      oci-layout            {"imageLayoutVersion": "1.0.0"}
+      index.json            the images in it; a tag is an annotation of an entry
+      blobs/sha256/HEX      manifests, configurations, layers
+
+A blob is written beside under a temporary name and renamed to its digest; ``index.json`` is
+replaced last, by rename. So at every moment the layout holds what it held, or also the new image.
+See https://github.com/opencontainers/image-spec/blob/main/image-layout.md.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import tarfile
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol, cast
+
+from bundler.artifacts.image import OCI_INDEX, Json, dump, load
+from bundler.errors import InputOutputError, VerificationFailed
+
+REF_NAME = "org.opencontainers.image.ref.name"
+_LAYOUT_FILE = "oci-layout"
+_INDEX_FILE = "index.json"
+_VERSION = {"imageLayoutVersion": "1.0.0"}
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+# A manifest or a configuration with labels of many megabytes is still below this.
+_MAX_JSON_BYTES = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Descriptor:
+    """Points at a blob. digest: ``sha256:`` and hexadecimal; size in bytes; raw: all its fields."""
+
+    media_type: str
+    digest: str
+    size: int
+    raw: Json
+
+    @property
+    def tag(self) -> str | None:
+        found = (self.raw.get("annotations") or {}).get(REF_NAME)
+        return str(found) if found is not None else None
+
+    def to(self, digest: str, size: int, **fields: Any) -> Json:
+        """The same entry for another blob."""
+        return {**self.raw, "digest": digest, "size": size, **fields}
+
+
+def descriptor(value: object, where: str) -> Descriptor:
+    """Raises `VerificationFailed` for what is no descriptor of a sha256 blob."""
+    if isinstance(value, dict):
+        media_type, digest, size = (value.get(key) for key in ("mediaType", "digest", "size"))
+        annotations = value.get("annotations") or {}
+        if (
+            isinstance(media_type, str)
+            and isinstance(digest, str)
+            and _DIGEST.fullmatch(digest)
+            and isinstance(size, int)
+            and size >= 0
+            and isinstance(annotations, dict)
+        ):
+            return Descriptor(media_type, digest, size, value)
+    raise VerificationFailed(f"{where} holds an entry that does not describe a blob.")
+
+
+def descriptors(value: object, where: str) -> list[Descriptor]:
+    if not isinstance(value, list):
+        raise VerificationFailed(f"{where} has no list of blobs.")
+    return [descriptor(item, where) for item in value]
+
+
+class Store(Protocol):
+    """Blobs to read. name: as the person named it."""
+
+    @property
+    def name(self) -> str: ...
+
+    def index(self) -> Json: ...
+
+    def open_blob(self, digest: str) -> BinaryIO: ...
+
+    def close(self) -> None: ...
+
+
+def read_json(store: Store, entry: Descriptor) -> Json:
+    """A manifest or a configuration, checked against its digest."""
+    if entry.size > _MAX_JSON_BYTES:
+        raise VerificationFailed(f"{entry.digest} in {store.name} is too large to be a manifest.")
+    with store.open_blob(entry.digest) as stream:
+        raw = stream.read(entry.size + 1)
+    if len(raw) != entry.size or f"sha256:{hashlib.sha256(raw).hexdigest()}" != entry.digest:
+        raise VerificationFailed(f"{entry.digest} in {store.name} is not what its digest says.")
+    return load(raw, f"{entry.digest} in {store.name}")
+
+
+def open_store(path: Path) -> Store:
+    """Opens a layout's folder or archive.
+
+    Raises `VerificationFailed` for what is neither.
+    """
+    return Folder(path) if path.is_dir() else Archive(path)
+
+
+class Folder:
+    """A layout in a folder, to read and to write."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        if not (path / _INDEX_FILE).is_file():
+            raise VerificationFailed(f"{path} is no OCI layout: it has no index.json.")
+
+    @property
+    def name(self) -> str:
+        return str(self.path)
+
+    def index(self) -> Json:
+        try:
+            raw = (self.path / _INDEX_FILE).read_bytes()
+        except OSError as error:
+            raise InputOutputError(f"{self.path} cannot be read: {error.strerror}.") from error
+        return load(raw, f"{self.path / _INDEX_FILE}")
+
+    def open_blob(self, digest: str) -> BinaryIO:
+        path = self._blob(digest)
+        try:
+            return path.open("rb")
+        except FileNotFoundError as error:
+            raise VerificationFailed(f"{self.path} lacks the blob {digest}.") from error
+        except OSError as error:
+            raise InputOutputError(f"{path} cannot be read: {error.strerror}.") from error
+
+    def _blob(self, digest: str) -> Path:
+        return self.path / "blobs" / "sha256" / digest.removeprefix("sha256:")
+
+    def close(self) -> None:
+        """A folder holds nothing open."""
+
+    # --- writing
+
+    @staticmethod
+    def create(path: Path) -> Folder:
+        """An empty layout."""
+        (path / "blobs" / "sha256").mkdir(parents=True)
+        (path / _LAYOUT_FILE).write_bytes(dump(_VERSION))
+        index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": []}
+        (path / _INDEX_FILE).write_bytes(dump(index))
+        return Folder(path)
+
+    def add_json(self, value: Mapping[str, Any]) -> tuple[str, int]:
+        """Stores a manifest or a configuration; returns its digest and size."""
+        raw = dump(value)
+        digest = f"sha256:{hashlib.sha256(raw).hexdigest()}"
+        self.add(lambda stream: stream.write(raw), lambda: digest)
+        return digest, len(raw)
+
+    def add(self, write: Callable[[BinaryIO], object], digest: Callable[[], str]) -> None:
+        """Stores a blob that is written first and whose digest is known afterwards."""
+        folder = self.path / "blobs" / "sha256"
+        folder.mkdir(parents=True, exist_ok=True)
+        with _named_when_whole(folder) as (stream, name_it):
+            write(stream)
+            name_it(self._blob(digest()))
+
+    def copy_blob(self, source: Store, entry: Descriptor) -> None:
+        """Takes a blob over from another layout, checked against its digest."""
+        if self._blob(entry.digest).exists():
+            return
+        seen = hashlib.sha256()
+
+        def write(stream: BinaryIO) -> None:
+            with source.open_blob(entry.digest) as blob:
+                while chunk := blob.read(1024 * 1024):
+                    seen.update(chunk)
+                    stream.write(chunk)
+            if f"sha256:{seen.hexdigest()}" != entry.digest:
+                raise VerificationFailed(
+                    f"{entry.digest} in {source.name} is not what its digest says."
+                )
+
+        self.add(write, lambda: entry.digest)
+
+    def publish(self, index: Mapping[str, Any]) -> None:
+        """Replaces the index: from now on the layout holds the new image."""
+        with _named_when_whole(self.path) as (stream, name_it):
+            stream.write(dump(index))
+            name_it(self.path / _INDEX_FILE)
+        sync_folder(self.path)
+
+
+@contextmanager
+def _named_when_whole(
+    folder: Path,
+) -> Iterator[tuple[BinaryIO, Callable[[Path], None]]]:
+    """A temporary file that gets its name once it is written and on disk, or disappears."""
+    descriptor, temporary = tempfile.mkstemp(prefix=".partial-", dir=folder)
+    final: list[Path] = []
+    try:
+        with open(descriptor, "wb") as stream:
+            yield stream, final.append
+            stream.flush()
+            os.fchmod(stream.fileno(), 0o644)
+            os.fsync(stream.fileno())
+        os.replace(temporary, final[0])
+    except OSError as error:
+        raise InputOutputError(f"{folder} cannot be written to: {error.strerror}.") from error
+    finally:
+        with suppress(FileNotFoundError):
+            os.unlink(temporary)
+
+
+def sync_folder(path: Path) -> None:
+    """Makes the renames in a folder survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+class Archive:
+    """A layout in an uncompressed tar archive, to read."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self._archive = tarfile.open(path, "r:")  # noqa: SIM115  # closed by close()
+            self._members = {
+                member.name.removeprefix("./"): member for member in self._archive if member.isreg()
+            }
+        except tarfile.TarError as error:
+            raise VerificationFailed(f"{path} is neither an OCI layout nor an archive.") from error
+        except OSError as error:
+            raise InputOutputError(f"{path} cannot be read: {error.strerror}.") from error
+        if _INDEX_FILE not in self._members:
+            self._archive.close()
+            raise VerificationFailed(f"{path} is no OCI archive: it has no index.json.")
+
+    @property
+    def name(self) -> str:
+        return str(self.path)
+
+    def index(self) -> Json:
+        with self._open(_INDEX_FILE) as stream:
+            return load(stream.read(_MAX_JSON_BYTES), f"index.json in {self.path}")
+
+    def open_blob(self, digest: str) -> BinaryIO:
+        return self._open(f"blobs/sha256/{digest.removeprefix('sha256:')}")
+
+    def _open(self, name: str) -> BinaryIO:
+        member = self._members.get(name)
+        stream = self._archive.extractfile(member) if member is not None else None
+        if stream is None:
+            raise VerificationFailed(f"{self.path} lacks {name}.")
+        return cast("BinaryIO", stream)
+
+    def close(self) -> None:
+        self._archive.close()
+
+
+def write_archive(folder: Path, destination: Path) -> None:
+    """Makes an archive of a layout's folder, the same for the same layout."""
+    with _named_when_whole(destination.parent) as (stream, name_it):
+        with tarfile.open(fileobj=stream, mode="w|", format=tarfile.PAX_FORMAT) as archive:
+            for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+                info = tarfile.TarInfo(path.relative_to(folder).as_posix())
+                info.size = path.stat().st_size
+                with path.open("rb") as source:
+                    archive.addfile(info, source)
+        name_it(destination)
+    sync_folder(destination.parent)
+
+
+def is_archive(path: Path) -> bool:
+    """Whether a destination is to be an archive: it is a file, or its name says so."""
+    return path.is_file() or (not path.is_dir() and path.suffix == ".tar")
+
+
+@contextmanager
+def replaced_folder(destination: Path) -> Iterator[Folder]:
+    """A new layout that takes its place by one rename when it is whole, or disappears."""
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{destination.name}-", dir=destination.parent))
+    try:
+        temporary.chmod(0o755)
+        yield Folder.create(temporary)
+        if is_archive(destination):
+            write_archive(temporary, destination)
+        else:
+            os.replace(temporary, destination)
+            sync_folder(destination.parent)
+    except OSError as error:
+        raise InputOutputError(f"{destination} cannot be written: {error.strerror}.") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

@@ -1,0 +1,412 @@
+"""Images in an OCI layout: what `embed` makes, other tools accept; what is damaged is refused."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import shutil
+import subprocess
+import tarfile
+from pathlib import Path
+
+import pytest
+from bundles import PLACE, make_bundle, make_record
+from engine import install
+from layouts import LayoutMaker, blob_of, code_layer, directory, layer, read_image
+
+from bundler.artifacts import LABEL_RUN_RECORD, LABEL_STATES
+from bundler.artifacts.compression import unpacked
+from bundler.artifacts.oci import Embedded, embed, open_layout
+from bundler.bundle import Bundle
+from bundler.errors import ConfigurationError, UsageError, VerificationFailed
+from bundler.verify import verify
+
+STATES = {
+    "Catalog[eu]": {"state": b'{"products": 3}'},
+    "Dbt": {"state": b"", "project/a": b"a" * 70000},
+}
+
+
+@pytest.fixture(scope="module")
+def tools() -> tuple[str, str]:
+    """skopeo and umoci."""
+    return install("skopeo"), install("umoci")
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Bundle:
+    return make_bundle(tmp_path / "state", STATES, writable={"Dbt": ("project/target",)})
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    maker = LayoutMaker(tmp_path / "base")
+    config = {"WorkingDir": "/app", "User": "1000", "Labels": {"team": "shop"}}
+    maker.tag(maker.manifest([layer({"etc": None}), code_layer()], config))
+    return maker.path
+
+
+def embed_here(base: Path | None, bundle: Bundle, destination: Path, **options: object) -> Embedded:
+    record = make_record(bundle)
+    return embed(base, [bundle], record, destination, **options)  # type: ignore[arg-type]
+
+
+def assert_verifies(path: Path, tag: str = "latest") -> None:
+    with open_layout(path, tag) as artifact:
+        verdict = verify(artifact)
+    assert verdict.all_problems == ()
+    assert verdict.directories
+
+
+def last_layer(path: Path, tag: str = "latest") -> list[tarfile.TarInfo]:
+    manifest, _ = read_image(path, tag)
+    with unpacked(blob_of(path, manifest["layers"][-1]["digest"]).open("rb")) as stream:
+        return tarfile.open(fileobj=io.BytesIO(stream.read())).getmembers()
+
+
+def test_an_image_with_a_base_verifies(base: Path, bundle: Bundle, tmp_path: Path) -> None:
+    made = embed_here(base, bundle, tmp_path / "out", tag="app")
+
+    assert made.paths == (f"/app/src/{PLACE}",)
+    assert made.changed
+    assert_verifies(tmp_path / "out", "app")
+
+
+def test_only_a_layer_its_history_and_its_labels_are_added(
+    base: Path, bundle: Bundle, tmp_path: Path
+) -> None:
+    embed_here(base, bundle, tmp_path / "out")
+
+    before_manifest, before = read_image(base, "latest")
+    manifest, config = read_image(tmp_path / "out", "latest")
+    assert manifest["layers"][:-1] == before_manifest["layers"]
+    assert config["rootfs"]["diff_ids"][:-1] == before["rootfs"]["diff_ids"]
+    assert config["history"][:-1] == before["history"]
+    labels = config["config"].pop("Labels")
+    assert before["config"].pop("Labels").items() <= labels.items()
+    assert {LABEL_STATES, LABEL_RUN_RECORD} < labels.keys()
+    assert config["config"] == before["config"]
+    assert json.loads(labels[LABEL_STATES])[0]["path"] == f"/app/src/{PLACE}"
+    assert json.loads(labels[LABEL_RUN_RECORD])["refresh"][0]["path"] == f"/app/src/{PLACE}"
+
+
+def test_parents_keep_owner_and_mode_and_the_state_is_readable(
+    base: Path, bundle: Bundle, tmp_path: Path
+) -> None:
+    embed_here(base, bundle, tmp_path / "out")
+
+    members = {member.name: member for member in last_layer(tmp_path / "out")}
+    defs = members["app/src/shop/defs"]
+    assert (defs.mode, defs.uid, defs.gid) == (0o2775, 1000, 1001)
+    root = f"app/src/{PLACE}"
+    state = members[f"{root}/Catalog[eu]/state"]
+    assert (state.mode, state.uid, state.gid, state.mtime) == (0o644, 0, 0, 0)
+    target = members[f"{root}/Dbt/project/target"]
+    assert (target.mode, target.uid, target.gid, target.isdir()) == (0o775, 1000, 0, True)
+
+
+def test_the_same_state_makes_the_same_layer_and_image(
+    base: Path, bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = embed_here(base, bundle, tmp_path / "one")
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
+    second = embed_here(base, bundle, tmp_path / "two")
+    third = embed_here(base, bundle, tmp_path / "three")
+    again = embed_here(base, bundle, tmp_path / "three")
+
+    assert first.layer == second.layer
+    assert second.digest == third.digest == again.digest
+    assert third.changed
+    assert not again.changed
+
+
+def test_an_earlier_state_is_replaced_and_deleted_keys_are_gone(
+    base: Path, bundle: Bundle, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    embed_here(base, bundle, out)
+    count = len(read_image(out, "latest")[0]["layers"])
+    newer = make_bundle(tmp_path / "newer", {"Other": {"state": b"new"}})
+    embed_here(out, newer, out)
+
+    manifest, config = read_image(out, "latest")
+    assert len(manifest["layers"]) == len(config["rootfs"]["diff_ids"]) == count
+    assert len(config["history"]) == count
+    assert_verifies(out)
+    with open_layout(out) as artifact:
+        (found,) = artifact.state_directories()
+        names = {member.path for member in found.members() if member.kind == "file"}
+    assert names == {"@manifest.json", ".gitignore", "Other/state"}
+
+
+def test_a_state_below_other_layers_is_hidden_not_removed(bundle: Bundle, tmp_path: Path) -> None:
+    maker = LayoutMaker(tmp_path / "base")
+    old = layer({f"app/src/{PLACE}/Gone/state": b"old"})
+    maker.tag(maker.manifest([code_layer(), old], {"WorkingDir": "/app"}))
+    embed_here(maker.path, bundle, tmp_path / "out")
+
+    assert len(read_image(tmp_path / "out", "latest")[0]["layers"]) == 3
+    assert_verifies(tmp_path / "out")
+
+
+def test_a_second_code_location_keeps_the_first(base: Path, bundle: Bundle, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    embed_here(base, bundle, out)
+    maker = LayoutMaker(tmp_path / "both")
+    both = layer({"app/src/bank/defs/__init__.py": b""})
+    maker.tag(maker.manifest([code_layer(), both], {"WorkingDir": "/app"}))
+    other = make_bundle(
+        tmp_path / "bank", {"B": {"state": b"b"}}, place="bank/defs/.local_defs_state"
+    )
+    embed(maker.path, [bundle], make_record(bundle), out)
+    embed(out, [other], make_record(other), out)
+
+    with open_layout(out) as artifact:
+        verdict = verify(artifact)
+    assert verdict.all_problems == ()
+    assert [found.path for found in verdict.directories] == [
+        "/app/src/bank/defs/.local_defs_state",
+        f"/app/src/{PLACE}",
+    ]
+
+
+def test_other_tags_of_the_destination_stay(base: Path, bundle: Bundle, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(base, out)
+    embed_here(base, bundle, out, tag="v2")
+
+    assert read_image(out, "latest")[0] == read_image(base, "latest")[0]
+    assert_verifies(out, "v2")
+    assert not list(out.rglob(".partial-*"))
+    with pytest.raises(UsageError, match="latest, v2"):
+        open_layout(out)
+
+
+def test_an_archive_is_read_and_written(base: Path, bundle: Bundle, tmp_path: Path) -> None:
+    embed_here(base, bundle, tmp_path / "out.tar", tag="a")
+    embed_here(tmp_path / "out.tar", bundle, tmp_path / "out.tar", tag="b")
+
+    assert_verifies(tmp_path / "out.tar", "a")
+    assert_verifies(tmp_path / "out.tar", "b")
+
+
+def test_every_platform_of_an_index_gets_the_state(bundle: Bundle, tmp_path: Path) -> None:
+    maker = LayoutMaker(tmp_path / "base")
+    images = [
+        {
+            **maker.manifest([code_layer()], {"WorkingDir": "/app"}, architecture=architecture),
+            "platform": {"architecture": architecture, "os": "linux"},
+        }
+        for architecture in ("amd64", "arm64")
+    ]
+    attestation = {
+        **maker.manifest([layer({"x": b""})]),
+        "annotations": {"vnd.docker.reference.type": "attestation-manifest"},
+    }
+    maker.tag(maker.index([*images, attestation]))
+    embed_here(maker.path, bundle, tmp_path / "out")
+
+    index, _ = _read_index(tmp_path / "out")
+    assert [item["platform"]["architecture"] for item in index["manifests"]] == ["amd64", "arm64"]
+    for item in index["manifests"]:
+        manifest = json.loads(blob_of(tmp_path / "out", item["digest"]).read_text())
+        assert len(manifest["layers"]) == 2
+    assert_verifies(tmp_path / "out")
+
+
+def _read_index(path: Path) -> tuple[dict[str, list[dict[str, dict[str, str]]]], str]:
+    entry = json.loads((path / "index.json").read_text())["manifests"][0]
+    return json.loads(blob_of(path, entry["digest"]).read_text()), entry["digest"]
+
+
+@pytest.mark.parametrize("packing", ["none", "gzip", "zstd"])
+def test_the_layer_is_packed_as_the_base_is(packing: str, bundle: Bundle, tmp_path: Path) -> None:
+    maker = LayoutMaker(tmp_path / "base")
+    maker.tag(maker.manifest([code_layer()], {"WorkingDir": "/app"}, packing=packing))
+    made = embed_here(maker.path, bundle, tmp_path / "out")
+
+    assert made.layer.compression == packing
+    types = {item["mediaType"] for item in read_image(tmp_path / "out", "latest")[0]["layers"]}
+    assert len(types) == 1
+    assert_verifies(tmp_path / "out")
+
+
+def test_docker_media_types_stay(bundle: Bundle, tmp_path: Path) -> None:
+    maker = LayoutMaker(tmp_path / "base")
+    entry = maker.manifest([code_layer()], {"WorkingDir": "/app"})
+    body = json.loads(blob_of(maker.path, entry["digest"]).read_text())
+    docker = "application/vnd.docker"
+    body["mediaType"] = f"{docker}.distribution.manifest.v2+json"
+    body["config"]["mediaType"] = f"{docker}.container.image.v1+json"
+    body["layers"][0]["mediaType"] = f"{docker}.image.rootfs.diff.tar.gzip"
+    maker.tag(maker.blob(json.dumps(body).encode(), body["mediaType"]))
+    embed_here(maker.path, bundle, tmp_path / "out")
+
+    manifest, _ = read_image(tmp_path / "out", "latest")
+    assert manifest["mediaType"] == body["mediaType"]
+    assert "annotations" not in manifest
+    assert manifest["layers"][1]["mediaType"] == body["layers"][0]["mediaType"]
+    assert_verifies(tmp_path / "out")
+
+
+def test_a_volume_over_the_state_is_refused(bundle: Bundle, tmp_path: Path) -> None:
+    maker = LayoutMaker(tmp_path / "base")
+    config = {"WorkingDir": "/app", "Volumes": {"/app": {}}}
+    maker.tag(maker.manifest([code_layer()], config))
+    with pytest.raises(ConfigurationError, match="VOLUME /app"):
+        embed_here(maker.path, bundle, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_state_that_changed_leaves_the_destination_as_it_was(
+    base: Path, bundle: Bundle, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    embed_here(base, bundle, out)
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    (bundle.root / "Catalog[eu]" / "state").write_bytes(b'{"products": 4}')
+    with pytest.raises(VerificationFailed, match="state changed between"):
+        embed_here(base, bundle, out)
+
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+
+
+def test_every_flipped_byte_of_the_layer_is_found(bundle: Bundle, tmp_path: Path) -> None:
+    small = make_bundle(tmp_path / "small", {"K": {"state": b"value"}})
+    maker = LayoutMaker(tmp_path / "base")
+    maker.tag(maker.manifest([code_layer()], {"WorkingDir": "/app"}, packing="none"))
+    out = tmp_path / "out"
+    embed_here(maker.path, small, out)
+    blob = blob_of(out, read_image(out, "latest")[0]["layers"][-1]["digest"])
+    good = blob.read_bytes()
+    for position in range(0, len(good), 37):
+        blob.write_bytes(good[:position] + bytes([good[position] ^ 0x10]) + good[position + 1 :])
+        assert _is_refused(out), position
+    blob.write_bytes(good)
+    assert not _is_refused(out)
+
+
+def _is_refused(path: Path) -> bool:
+    try:
+        with open_layout(path) as artifact:
+            return bool(verify(artifact).all_problems)
+    except VerificationFailed:
+        return True
+
+
+def test_a_flipped_byte_in_a_state_names_the_file(bundle: Bundle, tmp_path: Path) -> None:
+    maker = LayoutMaker(tmp_path / "base")
+    maker.tag(maker.manifest([code_layer()], {"WorkingDir": "/app"}, packing="none"))
+    out = tmp_path / "out"
+    embed_here(maker.path, bundle, out)
+    blob = blob_of(out, read_image(out, "latest")[0]["layers"][-1]["digest"])
+    data = bytearray(blob.read_bytes())
+    data[data.index(b'{"products": 3}') + 3] ^= 1
+    blob.write_bytes(data)
+    with open_layout(out) as artifact:
+        problems = verify(artifact).all_problems
+    assert problems[0] == f"/app/src/{PLACE}/Catalog[eu]/state was altered."
+    assert "not what its digest says" in problems[1]
+
+
+def test_a_file_that_a_layer_holds_twice_is_refused(base: Path, tmp_path: Path) -> None:
+    maker = LayoutMaker(tmp_path / "base2")
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for content in (b"good", b"evil"):
+            info = tarfile.TarInfo(f"app/{PLACE}/K/state")
+            info.size = 4
+            archive.addfile(info, io.BytesIO(content))
+    maker.tag(maker.manifest([buffer.getvalue()]))
+    with open_layout(maker.path) as artifact:
+        (found,) = artifact.state_directories()
+        with pytest.raises(VerificationFailed, match="twice"):
+            list(found.members())
+
+
+def test_hard_links_are_read_under_each_name(tmp_path: Path) -> None:
+    maker = LayoutMaker(tmp_path / "base")
+    link = tarfile.TarInfo()
+    link.type, link.linkname = tarfile.LNKTYPE, "cache/state"
+    maker.tag(maker.manifest([layer({"cache/state": b"shared", f"app/{PLACE}/K/state": link})]))
+    with open_layout(maker.path) as artifact:
+        (found,) = artifact.state_directories()
+        read = {member.path: member.open().read() for member in found.members()}
+    assert read == {"K/state": b"shared"}
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        ("index", "no JSON"),
+        ("manifest", "not what its digest says"),
+        ("missing", "lacks the blob"),
+        ("layer", "damaged|no tar archive"),
+    ],
+)
+def test_a_malformed_layout_is_refused(
+    damage: str, message: str, base: Path, bundle: Bundle, tmp_path: Path
+) -> None:
+    entry = json.loads((base / "index.json").read_text())["manifests"][0]
+    manifest, _ = read_image(base, "latest")
+    if damage == "index":
+        (base / "index.json").write_text("{")
+    elif damage == "manifest":
+        blob_of(base, entry["digest"]).write_text("{}")
+    elif damage == "missing":
+        blob_of(base, manifest["config"]["digest"]).unlink()
+    else:
+        blob_of(base, manifest["layers"][0]["digest"]).write_bytes(b"\x1f\x8bnonsense")
+    with pytest.raises(VerificationFailed, match=message), open_layout(base) as artifact:
+        artifact.state_directories()
+    with pytest.raises(VerificationFailed, match=message):
+        embed_here(base, bundle, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_image_of_the_state_alone(bundle: Bundle, tmp_path: Path) -> None:
+    made = embed_here(None, bundle, tmp_path / "out", tag="state")
+
+    assert made.paths == (f"/{PLACE}",)
+    assert_verifies(tmp_path / "out", "state")
+    names = [member.name for member in last_layer(tmp_path / "out", "state")]
+    assert names[:3] == ["shop", "shop/defs", PLACE]
+    assert not any(".wh." in name for name in names)
+
+
+@pytest.mark.parametrize("with_base", [True, False])
+def test_skopeo_and_umoci_accept_it(
+    with_base: bool, base: Path, bundle: Bundle, tmp_path: Path, tools: tuple[str, str]
+) -> None:
+    skopeo, umoci = tools
+    out = tmp_path / "out"
+    embed_here(base if with_base else None, bundle, out, tag="app")
+
+    inspected = subprocess.run(
+        [skopeo, "inspect", f"oci:{out}:app"], check=True, capture_output=True
+    )
+    labels = json.loads(inspected.stdout)["Labels"]
+    assert json.loads(labels[LABEL_STATES])[0]["manifest"] == bundle.manifest.sha256
+    unpack = [umoci, "unpack", "--rootless", "--image", f"{out}:app", str(tmp_path / "rootfs")]
+    subprocess.run(unpack, check=True, capture_output=True)
+    place = Path("app/src") / PLACE if with_base else Path(PLACE)
+    unpacked_to = tmp_path / "rootfs" / "rootfs" / place
+    for member in bundle.members():
+        content = (unpacked_to / member.path).read_bytes()
+        assert hashlib.sha256(content).hexdigest() == member.sha256
+    assert {path.name for path in unpacked_to.iterdir()} == {
+        "@manifest.json",
+        ".gitignore",
+        "Catalog[eu]",
+        "Dbt",
+    }
+
+
+def test_owners_of_parents_that_the_base_has_in_two_layers(bundle: Bundle, tmp_path: Path) -> None:
+    maker = LayoutMaker(tmp_path / "base")
+    above = layer({"app/src/shop": directory(0o700, 7, 8)})
+    maker.tag(maker.manifest([code_layer(), above], {"WorkingDir": "/app"}))
+    embed_here(maker.path, bundle, tmp_path / "out")
+    shop = next(item for item in last_layer(tmp_path / "out") if item.name == "app/src/shop")
+    assert (shop.mode, shop.uid, shop.gid) == (0o700, 7, 8)
