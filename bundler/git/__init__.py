@@ -1,0 +1,61 @@
+"""Asks git. The only module that composes git's argv.
+
+What holds for every question here:
+
+- It is read-only, and executes nothing that a repository configures: fsmonitor and hooks are
+  overridden, no filter, diff driver, pager or alias takes part in the commands used, and no
+  transport is allowed, so that a missing object is a failure and not a download.
+- The environment is cleaned: of ``GIT_*`` only what says *which* repository and configuration is
+  meant survives (`repository._KEPT`).
+- Paths are bytes, NUL-separated, literal.
+- Any exit code that the question does not expect is `ToolFailed`: "could not ask" is never "no".
+
+Processes are started through `bundler.converse`, which says why it is not `bundler.process`.
+"""
+
+from __future__ import annotations
+
+from bundler.git.identity import CodeIdentity, code_identity
+from bundler.git.questions import (
+    Change,
+    Entry,
+    Rule,
+    below,
+    blobs,
+    blobs_in_head,
+    changes,
+    empty_repository,
+    everywhere,
+    exactly,
+    head_question,
+    index_entries,
+    index_question,
+    rules,
+    rules_question,
+)
+from bundler.git.repository import Question, Repository, literal, open_repository, quoted
+
+__all__ = [
+    "Change",
+    "CodeIdentity",
+    "Entry",
+    "Question",
+    "Repository",
+    "Rule",
+    "below",
+    "blobs",
+    "blobs_in_head",
+    "changes",
+    "code_identity",
+    "empty_repository",
+    "everywhere",
+    "exactly",
+    "head_question",
+    "index_entries",
+    "index_question",
+    "literal",
+    "open_repository",
+    "quoted",
+    "rules",
+    "rules_question",
+]

@@ -1,0 +1,102 @@
+"""Which code an artifact is built from: for the run record."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from bundler.git.repository import Question, Repository, open_repository
+
+
+class CodeIdentity(NamedTuple):
+    """Which code is checked out. commit and tree are None before the first commit.
+
+    dirty: what lies in the work tree is not what the commit says; files that are neither tracked
+    nor ignored count, since a build can take them in. remote: without credentials; None where
+    there is none that means anything on another machine.
+    """
+
+    commit: str | None
+    tree: str | None
+    dirty: bool
+    remote: str | None
+
+
+def code_identity(root: str | os.PathLike[str]) -> CodeIdentity | None:
+    """The commit, tree, remote and cleanliness for the run record; None without a repository.
+
+    Raises `ToolFailed` where git cannot answer.
+    """
+    repository = open_repository(root)
+    if repository is None:
+        return None
+    wanted = r"^(remote\..*\.url|branch\..*\.remote|filter\..*\.(clean|process|required))$"
+    questions = [
+        Question(["config", "-z", "--get-regexp", wanted], expected=(0, 1)),
+        Question(["symbolic-ref", "-q", "--short", "HEAD"], expected=(0, 1)),
+    ]
+    if repository.head is not None:
+        questions.append(Question(["rev-parse", "--verify", "HEAD^{tree}"]))
+    configured, branch, *tree = repository.ask(*questions)
+    settings = [
+        (name, value)
+        for name, _, value in (
+            record.partition("\n") for record in os.fsdecode(configured).split("\0") if record
+        )
+    ]
+    return CodeIdentity(
+        repository.head,
+        tree[0].decode().strip() if tree else None,
+        repository.top is not None and _is_dirty(repository, [name for name, _ in settings]),
+        _remote(dict(settings), os.fsdecode(branch).strip()),
+    )
+
+
+def _is_dirty(repository: Repository, settings: Sequence[str]) -> bool:
+    # A clean filter runs a program that the repository names, once a file's times have changed:
+    # emptied, it leaves the file as it is. Submodules are not entered, since git asks there in a
+    # process of its own, without these overrides: only their commit is compared.
+    filters = [name for name in settings if name.startswith("filter.")]
+    variables = dict(repository.environment)
+    count = int(variables.get("GIT_CONFIG_COUNT") or 0)
+    for number, name in enumerate(filters, count):
+        variables[f"GIT_CONFIG_KEY_{number}"] = name
+        variables[f"GIT_CONFIG_VALUE_{number}"] = "false" if name.endswith(".required") else ""
+    variables["GIT_CONFIG_COUNT"] = str(count + len(filters))
+    options = ["--porcelain", "-z", "--untracked-files=normal", "--ignore-submodules=dirty"]
+    asking = repository._replace(environment=variables)
+    (answer,) = asking.ask(Question(["status", "--no-renames", *options]))
+    return bool(answer)
+
+
+def _remote(settings: Mapping[str, str], branch: str) -> str | None:
+    """The remote that the branch follows, else origin, else the only one there is."""
+    urls = {
+        name.removeprefix("remote.").removesuffix(".url"): value
+        for name, value in settings.items()
+        if name.startswith("remote.")
+    }
+    name = settings.get(f"branch.{branch}.remote", "origin")
+    only = next(iter(urls.values())) if len(urls) == 1 else None
+    url = urls.get(name) or urls.get("origin") or only
+    return without_credentials(url) if url else None
+
+
+def without_credentials(url: str) -> str | None:
+    """A remote's address that may be published; None for a path, which says nothing elsewhere."""
+    scheme, separator, _ = url.partition("://")
+    if separator and "::" not in scheme:
+        from urllib.parse import urlsplit, urlunsplit
+
+        if scheme.lower() == "file":
+            return None
+        parts = urlsplit(url)
+        user, _, host = parts.netloc.rpartition("@")
+        # ssh logs in by key, and its user name is part of the address; elsewhere it may be a token
+        keeps_user = "ssh" in scheme.lower() and user
+        place = f"{user.partition(':')[0]}@{host}" if keeps_user else host
+        return urlunsplit((parts.scheme, place, parts.path, "", ""))
+    host, colon, path = url.partition(":")
+    is_address = colon and "/" not in host and not path.startswith(":")
+    return url if is_address else None

@@ -1,0 +1,176 @@
+"""The questions, each as the command that answers it and the reading of its answer."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from bundler.errors import ToolFailed
+from bundler.git.repository import ONE_REPOSITORY, Question, Repository
+
+
+class Entry(NamedTuple):
+    """A path in the index or in a tree. Mode in git's octal text, object id in hexadecimal."""
+
+    path: bytes
+    mode: bytes
+    oid: bytes
+    stage: bytes = b"0"
+
+
+class Rule(NamedTuple):
+    """The ignore rule that decides over a path. An empty pattern: there is none."""
+
+    path: bytes
+    source: bytes
+    line: bytes
+    pattern: bytes
+
+    @property
+    def ignores(self) -> bool:
+        return bool(self.pattern) and not self.pattern.startswith(b"!")
+
+
+class Change(NamedTuple):
+    """A path that a commit (or the index) holds and its predecessor holds otherwise."""
+
+    commit: bytes
+    path: bytes
+    mode_before: bytes
+    oid_before: bytes
+    mode: bytes
+    oid: bytes
+
+
+def below(directory: bytes, *, ignore_case: bool = False) -> bytes:
+    """The pathspec of all that lies in a directory, given relative to the top."""
+    magic = b":(top,literal,icase)" if ignore_case else b":(top,literal)"
+    return magic + directory.rstrip(b"/") + b"/"
+
+
+def exactly(path: bytes) -> bytes:
+    """The pathspec of one path, given relative to the top."""
+    return b":(top,literal)" + path
+
+
+def everywhere(name: bytes, *, ignore_case: bool = False) -> bytes:
+    """The pathspec of all that lies in any directory of this name (without glob characters)."""
+    magic = b":(top,glob,icase)" if ignore_case else b":(top,glob)"
+    return magic + b"**/" + name + b"/**"
+
+
+def index_question(pathspecs: Iterable[bytes]) -> Question:
+    """Every entry: also unmerged, intent-to-add, assume-unchanged and skip-worktree ones."""
+    return Question(["ls-files", "-z", "-s", "--full-name", "--", *pathspecs])
+
+
+def index_entries(answer: bytes) -> list[Entry]:
+    """What `index_question` was answered."""
+    entries = []
+    for record in answer.split(b"\0"):
+        if record:
+            attributes, _, path = record.partition(b"\t")
+            mode, oid, stage = attributes.split(b" ")
+            entries.append(Entry(path, mode, oid, stage))
+    return entries
+
+
+def head_question(pathspecs: Iterable[bytes]) -> Question:
+    """Where HEAD and the index differ: cheap, since git skips the subtrees that are the same."""
+    options = ["--cached", "--raw", "-z", "--no-renames", "--no-ext-diff", "--no-abbrev"]
+    return Question(["diff-index", *options, "HEAD", "--", *pathspecs])
+
+
+def rules_question(paths: Iterable[bytes]) -> Question:
+    """Which rule decides over each path, tracked or not. Paths are relative to the top."""
+    # "./" keeps a leading colon from being read as pathspec magic, which applies here, too.
+    stdin = b"".join(b"./" + path + b"\0" for path in paths)
+    options = ["--no-index", "-v", "-n", "-z", "--stdin"]
+    return Question(["check-ignore", *options], stdin, expected=(0, 1))
+
+
+def rules(answer: bytes) -> list[Rule]:
+    """What `rules_question` was answered, in its order."""
+    fields = answer.split(b"\0")[:-1]
+    return [
+        Rule(fields[at + 3].removeprefix(b"./"), *fields[at : at + 3])
+        for at in range(0, len(fields), 4)
+    ]
+
+
+def blobs_in_head(repository: Repository, paths: Sequence[bytes]) -> dict[bytes, bytes]:
+    """The contents of those paths that are regular files in HEAD."""
+    pathspecs = [exactly(path) for path in paths]
+    question = Question(["ls-tree", "-z", "--full-tree", "HEAD", "--", *pathspecs])
+    (listing,) = repository.ask(question)
+    oids = {}
+    for record in listing.split(b"\0")[:-1]:
+        attributes, _, path = record.partition(b"\t")
+        mode, _, oid = attributes.split(b" ")
+        if mode.startswith(b"100"):
+            oids[path] = oid
+    return dict(zip(oids, blobs(repository, list(oids.values())), strict=True))
+
+
+def blobs(repository: Repository, oids: Sequence[bytes]) -> list[bytes]:
+    """The contents of blobs, in order. Raises `ToolFailed` for one that is not here."""
+    if not oids:
+        return []
+    stdin = b"".join(oid + b"\n" for oid in oids)
+    (answer,) = repository.ask(Question(["cat-file", "--batch"], stdin))
+    contents = []
+    at = 0
+    for oid in oids:
+        end = answer.index(b"\n", at)
+        words = answer[at:end].split(b" ")
+        if words[-1] == b"missing":
+            raise ToolFailed(
+                f"The object {oid.decode()} is not in this clone.",
+                hint="This is a partial clone: fetch what is missing, then try again.",
+            )
+        at = end + 1 + int(words[2])
+        contents.append(answer[end + 1 : at])
+        at += 1
+    return contents
+
+
+def empty_repository(like: Repository, place: bytes) -> Repository:
+    """A repository without objects over a directory, for asking what its ignore files say alone.
+
+    It has no configuration of a person or a machine.
+    """
+    git_dir = place + b"/.git"
+    for name in (b"objects", b"refs"):
+        os.makedirs(git_dir + b"/" + name)
+    with open(git_dir + b"/HEAD", "wb") as head:
+        head.write(b"ref: refs/heads/none\n")
+    variables = {
+        name: value
+        for name, value in like.environment.items()
+        if name not in ONE_REPOSITORY and not name.startswith("GIT_CONFIG")
+    }
+    variables |= {
+        "GIT_CONFIG_NOSYSTEM": "1",
+        "GIT_CONFIG_GLOBAL": os.devnull,
+        "GIT_CONFIG_SYSTEM": os.devnull,
+        "XDG_CONFIG_HOME": os.fsdecode(git_dir),  # git/ignore there would count otherwise
+        "GIT_DIR": os.fsdecode(git_dir),
+        "GIT_WORK_TREE": os.fsdecode(place),
+    }
+    return Repository(place, git_dir, git_dir, like.algorithm, None, variables)
+
+
+def changes(answer: bytes, commit: bytes = b"") -> list[Change]:
+    """Reads git's ``--raw -z`` format without renames, of two trees or (``-c``) of a merge."""
+    found = []
+    fields = iter(answer.split(b"\0"))
+    for field in fields:
+        if not field.startswith(b":"):
+            commit = field.strip() or commit
+            continue
+        parents = len(field) - len(field.lstrip(b":"))
+        words = field[parents:].split(b" ")
+        modes, oids = words[: parents + 1], words[parents + 1 : 2 * parents + 2]
+        found.append(Change(commit, next(fields), modes[0], oids[0], modes[-1], oids[-1]))
+    return found

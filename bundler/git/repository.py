@@ -1,0 +1,267 @@
+"""Finding a repository and asking it: which environment, which overrides, which failures."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from bundler.converse import Answer, Command, converse
+from bundler.errors import ToolFailed
+
+DEFAULT_TIMEOUT_SECONDS = 120.0
+
+# Which repository (a running hook hands these over), and where the person's configuration lies.
+_KEPT = frozenset(
+    {
+        "GIT_DIR",
+        "GIT_WORK_TREE",
+        "GIT_COMMON_DIR",
+        "GIT_INDEX_FILE",
+        "GIT_OBJECT_DIRECTORY",
+        "GIT_ALTERNATE_OBJECT_DIRECTORIES",
+        "GIT_QUARANTINE_PATH",
+        "GIT_SHALLOW_FILE",
+        "GIT_CEILING_DIRECTORIES",
+        "GIT_DISCOVERY_ACROSS_FILESYSTEM",
+        "GIT_CONFIG_GLOBAL",
+        "GIT_CONFIG_SYSTEM",
+        "GIT_CONFIG_NOSYSTEM",
+        "GIT_CONFIG_PARAMETERS",
+        "GIT_CONFIG_COUNT",
+    }
+)
+_KEPT_PREFIXES = ("GIT_CONFIG_KEY_", "GIT_CONFIG_VALUE_")
+_PATHS_OF_THE_REPOSITORY = (
+    "GIT_DIR",
+    "GIT_WORK_TREE",
+    "GIT_COMMON_DIR",
+    "GIT_INDEX_FILE",
+    "GIT_OBJECT_DIRECTORY",
+)
+ONE_REPOSITORY = (
+    *_PATHS_OF_THE_REPOSITORY,
+    "GIT_ALTERNATE_OBJECT_DIRECTORIES",
+    "GIT_QUARANTINE_PATH",
+    "GIT_SHALLOW_FILE",
+)
+_SET = {
+    "GIT_OPTIONAL_LOCKS": "0",
+    "GIT_NO_REPLACE_OBJECTS": "1",
+    "GIT_GRAFT_FILE": os.devnull,  # grafts hide history, as replace refs do
+    "GIT_NO_LAZY_FETCH": "1",
+    "GIT_ALLOW_PROTOCOL": "none",  # before git 2.44 nothing else stops a lazy fetch
+    "GIT_TERMINAL_PROMPT": "0",
+    "LC_ALL": "C",
+}
+_OVERRIDES = (
+    "--no-pager",
+    "-c",
+    "core.fsmonitor=false",
+    "-c",
+    f"core.hooksPath={os.devnull}",
+    "-c",
+    "log.showSignature=false",
+)
+_FATAL = 128
+
+
+class Question(NamedTuple):
+    """One command: arguments after ``git``, what it reads, the exit codes that are answers."""
+
+    arguments: Sequence[str | bytes]
+    stdin: bytes = b""
+    expected: tuple[int, ...] = (0,)
+
+
+class Repository(NamedTuple):
+    """A repository that git agreed to open. Paths are absolute.
+
+    top: the work tree; None in a bare repository. git_dir: of this work tree; common_dir: shared
+    by all of them. algorithm: "sha1" or "sha256". head: the commit checked out; None before the
+    first one.
+    """
+
+    top: bytes | None
+    git_dir: bytes
+    common_dir: bytes
+    algorithm: str
+    head: str | None
+    environment: dict[str, str]
+
+    @property
+    def bare(self) -> bool:
+        return self.top is None
+
+    @property
+    def shallow(self) -> bool:
+        return os.path.exists(os.path.join(self.common_dir, b"shallow"))
+
+    def ask(self, *questions: Question, timeout: float = DEFAULT_TIMEOUT_SECONDS) -> list[bytes]:
+        """The answers to questions that are asked side by side.
+
+        Raises `ToolFailed` where git cannot answer one of them.
+        """
+        place = self.top if self.top is not None else self.git_dir
+        answers = _converse(place, questions, self.environment, timeout)
+        for question, answer in zip(questions, answers, strict=True):
+            if answer.exit_code not in question.expected:
+                raise _cannot_answer(question.arguments, answer)
+        return [answer.stdout for answer in answers]
+
+
+# --- finding the repository -----------------------------------------------------------------
+
+
+def environment(inherited: Mapping[str, str], *, of_this_repository: bool = True) -> dict[str, str]:
+    """The environment for git. Without `of_this_repository`, for another than the hook's own."""
+    dropped = () if of_this_repository else ONE_REPOSITORY
+    cleaned = {
+        name: value
+        for name, value in inherited.items()
+        if not name.startswith("GIT_")
+        or (name in _KEPT and name not in dropped)
+        or name.startswith(_KEPT_PREFIXES)
+    }
+    return {**cleaned, **_SET}
+
+
+def open_repository(
+    root: str | os.PathLike[str], *, of_this_environment: bool = True
+) -> Repository | None:
+    """The repository that a directory lies in; None where there is none.
+
+    of_this_environment: whether ``GIT_DIR`` and its like, as a running hook hands them over, are
+    to be followed where the directory lies in that work tree.
+    Raises `ToolFailed` where git is missing, refuses, or cannot say.
+    """
+    place = os.path.realpath(os.fsencode(root))
+    if of_this_environment and "GIT_DIR" in os.environ:
+        # git's convention: with GIT_DIR and without GIT_WORK_TREE the current directory is the
+        # top of the work tree, so this question must be asked here and not below.
+        found = _locate(os.fsencode(os.getcwd()), environment(os.environ))
+        if found and (found.top is None or _is_below(place, found.top)):
+            return found
+        of_this_environment = False
+    return _locate(place, environment(os.environ, of_this_repository=of_this_environment))
+
+
+def _locate(place: bytes, env: dict[str, str]) -> Repository | None:
+    questions = [
+        Question(["rev-parse", "--is-bare-repository", "--show-object-format", "--show-cdup"]),
+        Question(["rev-parse", "--absolute-git-dir"]),
+        Question(["rev-parse", "--path-format=absolute", "--git-common-dir"]),
+        Question(["rev-parse", "-q", "--verify", "HEAD^{commit}"]),
+    ]
+    answers = _converse(place, questions, env)
+    for question, answer in zip(questions[:3], answers, strict=False):
+        if answer.exit_code:
+            if _says_there_is_none(answer):
+                return None
+            raise _cannot_answer(question.arguments, answer)
+    bare, algorithm, up = answers[0].stdout.decode("utf-8", "surrogateescape").split("\n", 2)
+    top = None
+    if bare != "true":
+        top = os.path.realpath(os.path.join(place, os.fsencode(up.removesuffix("\n"))))
+    git_dir = answers[1].stdout.removesuffix(b"\n")
+    return Repository(
+        top,
+        git_dir,
+        answers[2].stdout.removesuffix(b"\n"),
+        algorithm,
+        _head(answers[3]),
+        _pinned(env, place, top, git_dir),
+    )
+
+
+def _head(answer: Answer) -> str | None:
+    if answer.exit_code == 0:
+        return answer.stdout.decode().strip()
+    if answer.exit_code == 1:  # --verify -q: no such commit, and no complaint
+        return None
+    raise _cannot_answer(["rev-parse", "HEAD"], answer)
+
+
+def _pinned(env: dict[str, str], place: bytes, top: bytes | None, git_dir: bytes) -> dict[str, str]:
+    """The environment in which every later question is about exactly this repository."""
+    pinned = dict(env)
+    for name in _PATHS_OF_THE_REPOSITORY:
+        if name in pinned:
+            pinned[name] = os.path.join(os.fsdecode(top or place), pinned[name])
+    pinned["GIT_DIR"] = os.fsdecode(git_dir)
+    if top is not None:
+        pinned["GIT_WORK_TREE"] = os.fsdecode(top)
+    return pinned
+
+
+def _says_there_is_none(answer: Answer) -> bool:
+    # Without "(or any": a .git that leads nowhere, which is a broken repository and not none.
+    return answer.exit_code == _FATAL and b"not a git repository (or any" in answer.stderr
+
+
+def _is_below(path: bytes, directory: bytes) -> bool:
+    return path == directory or path.startswith(directory.rstrip(b"/") + b"/")
+
+
+def _complaint(answer: Answer) -> str:
+    """The last line on stderr, without git's own "fatal:"."""
+    lines = os.fsdecode(answer.stderr).strip().splitlines()
+    return lines[-1].removeprefix("fatal: ").removeprefix("error: ") if lines else ""
+
+
+def _cannot_answer(arguments: Sequence[str | bytes], answer: Answer) -> ToolFailed:
+    if b"dubious ownership" in answer.stderr:
+        owned = os.fsdecode(answer.stderr.split(b"'")[1])
+        return ToolFailed(
+            f"git refuses to answer: the repository {owned} belongs to another user.",
+            hint=f"If you trust it: git config --global --add safe.directory {quoted(owned)}",
+        )
+    words = [os.fsdecode(word) for word in arguments]
+    reason = _complaint(answer) or f"it ended with exit code {answer.exit_code}"
+    return ToolFailed(
+        f"git could not answer ({' '.join(words[:2])}): {reason.rstrip('.')}.",
+        hint="The guard cannot tell, and does not guess. Mend the repository, then try again.",
+    )
+
+
+def quoted(text: str) -> str:
+    """A word for a shell command that a person can paste."""
+    from shlex import quote
+
+    return quote(text)
+
+
+def literal(path: bytes) -> str:
+    """A path for a git command that a person can paste: its characters mean themselves."""
+    text = os.fsdecode(path)
+    special = text.startswith(":") or any(character in text for character in "*?[\\")
+    return f":(top,literal){text}" if special else f":/{text}"
+
+
+# --- starting git ---------------------------------------------------------------------------
+
+
+def _converse(
+    place: bytes,
+    questions: Sequence[Question],
+    env: Mapping[str, str],
+    timeout: float = DEFAULT_TIMEOUT_SECONDS,
+) -> list[Answer]:
+    git = _executable()
+    return converse(
+        [
+            Command(git, ["-C", place, *_OVERRIDES, *question.arguments], question.stdin)
+            for question in questions
+        ],
+        env,
+        timeout,
+    )
+
+
+def _executable() -> str:
+    """git's place. Relative entries of PATH are skipped: a repository could hold its own git."""
+    for directory in os.environ.get("PATH", os.defpath).split(os.pathsep):
+        candidate = f"{directory}/git"
+        if directory.startswith("/") and os.access(candidate, os.X_OK):
+            return candidate
+    raise ToolFailed("git was not found.", hint="Install git, or put it on PATH.")

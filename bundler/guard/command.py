@@ -1,0 +1,183 @@
+"""The command line of the guard, for ``state-guard`` and ``state-bundler guard``.
+
+It prints, which is otherwise left to `bundler.cli`: that package imports click, and a commit does
+not wait for click. For the same reason the few arguments are read by hand.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from bundler import guard
+from bundler.errors import BundlerError, UsageError
+from bundler.guard.verdict import Finding, Moment, Verdict
+
+USAGE = """\
+Usage: state-guard [--staged | --push | --receive | --history] [OPTION]... [DIR]...
+
+Asks git whether any state is in the repository, or could slip in.
+DIR names a state directory beside those that are found by name and configuration.
+
+  --staged         what the commit being made will contain (pre-commit)
+  --push           the commits that are being pushed (pre-push)
+  --receive        the commits that are being received (pre-receive)
+  --history        everything that any ref reaches
+                   (none of these: the index, HEAD and the ignore rules)
+  --allow PATTERN  a path that is committed on purpose; repeatable
+  --strict         a warning is a failure
+  --format FORMAT  text, json, github or sarif
+  -C DIR           look from here
+  -h, --help       this text
+  --version        the version
+
+Exit codes: 0 clean, 1 findings, 2 usage, 71 git cannot answer.
+"""
+FORMATS = ("text", "json", "github", "sarif")
+
+
+class Request(NamedTuple):
+    """What was asked for."""
+
+    moment: Moment = "build"
+    directories: tuple[str, ...] = ()
+    allow: tuple[str, ...] = ()
+    strict: bool = False
+    format: str = "text"
+    root: str = "."
+
+
+def run(arguments: Sequence[str]) -> int:
+    """``state-guard``: prints the verdict, returns the exit code."""
+    try:
+        if any(argument in ("-h", "--help") for argument in arguments):
+            sys.stdout.write(USAGE)
+            return 0
+        if "--version" in arguments:
+            from bundler import __version__
+
+            sys.stdout.write(f"state-guard, version {__version__}\n")
+            return 0
+        return answer(parse(arguments))
+    except BundlerError as error:
+        say(f"state-guard: {error.what}")
+        if error.hint:
+            say(f"  {error.hint}")
+        return error.exit_code
+
+
+def parse(arguments: Sequence[str]) -> Request:
+    """Reads the arguments. Raises `UsageError`."""
+    moments: list[Moment] = []
+    directories: list[str] = []
+    allow: list[str] = []
+    request = Request()
+    words = iter(arguments)
+    for word in words:
+        name, equals, value = word.partition("=")
+        if word == "--":
+            directories += words
+        elif word in ("--staged", "--push", "--receive", "--history"):
+            moments.append(_MOMENTS[word])
+        elif word == "--strict":
+            request = request._replace(strict=True)
+        elif name in ("--allow", "--format", "-C"):
+            value = value if equals else _value(words, name)
+            if name == "--allow":
+                allow.append(value)
+            elif name == "-C":
+                request = request._replace(root=value)
+            else:
+                request = request._replace(format=_format(value))
+        elif word.startswith("-") and word != "-":
+            raise UsageError(f"There is no option {word}.", hint="See state-guard --help.")
+        else:
+            directories.append(word)
+    if len(moments) > 1:
+        raise UsageError("Only one of --staged, --push, --receive and --history can be asked.")
+    return request._replace(
+        moment=moments[0] if moments else "build",
+        directories=tuple(directories),
+        allow=tuple(allow),
+    )
+
+
+_MOMENTS: dict[str, Moment] = {
+    "--staged": "staged",
+    "--push": "push",
+    "--receive": "receive",
+    "--history": "history",
+}
+
+
+def _value(words: Iterator[str], name: str) -> str:
+    value = next(words, None)
+    if value is None:
+        raise UsageError(f"{name} wants a value.", hint="See state-guard --help.")
+    return value
+
+
+def _format(name: str) -> str:
+    if name not in FORMATS:
+        raise UsageError(f"There is no format {name!r}: choose from {', '.join(FORMATS)}.")
+    return name
+
+
+def answer(request: Request) -> int:
+    """Asks, prints the verdict, returns the exit code. Raises what `guard.check` raises."""
+    verdict = guard.check(
+        request.root,
+        request.moment,
+        request.directories,
+        request.allow,
+        strict=request.strict,
+    )
+    report(verdict, request.format)
+    return 1 if verdict.failed else 0
+
+
+def report(verdict: Verdict, form: str = "text") -> None:
+    """Prints a verdict: as text for a person to stderr, in other formats as data to stdout."""
+    if form == "text":
+        for line in lines(verdict):
+            say(line)
+    else:
+        from bundler.guard.formats import formatted
+
+        sys.stdout.write(formatted(verdict, form))
+
+
+def say(line: str) -> None:
+    """A line on stderr, whatever bytes a path in it holds."""
+    sys.stderr.buffer.write(line.encode("utf-8", "surrogateescape") + b"\n")
+    sys.stderr.buffer.flush()
+
+
+def lines(verdict: Verdict) -> Iterator[str]:
+    """A sentence a finding; reason and mend once for those in a row that share them."""
+    findings = verdict.findings
+    for finding, following in zip(findings, [*findings[1:], None], strict=False):
+        yield f"{_WORDS[finding.grade]}: {finding.what}"
+        if following is None or _shared(finding) != _shared(following):
+            yield f"  Why: {finding.why}"
+            yield f"  Mend: {finding.mend}"
+    if not findings and verdict.moment in ("build", "history"):
+        yield _clean(verdict)
+
+
+_WORDS = {"fail": "error", "warn": "warning"}
+
+
+def _shared(finding: Finding) -> tuple[str, ...]:
+    return (finding.grade, finding.rule, finding.why, finding.mend)
+
+
+def _clean(verdict: Verdict) -> str:
+    count = len(verdict.directories)
+    if verdict.moment == "history":
+        return "guard: no ref reaches any state."
+    if not count:
+        return "guard: there is no state directory, and no state in the index or in HEAD."
+    noun = "state directory is" if count == 1 else "state directories are"
+    return f"guard: {count} {noun} kept out of git."

@@ -1,0 +1,105 @@
+"""A verdict as data: JSON of our own, GitHub's workflow commands, SARIF for code scanning."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from urllib.parse import quote
+
+from bundler import __version__
+from bundler.guard.verdict import Finding, Verdict
+
+SCHEMA_VERSION = 1
+_SARIF_SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
+# https://docs.oasis-open.org/sarif/sarif/v2.1.0/
+_SARIF_LEVELS = {"fail": "error", "warn": "warning"}
+_RULES = {
+    "state-in-index": "A state file is in the index.",
+    "state-in-head": "A state file is in HEAD.",
+    "state-in-commit": "A commit that is pushed, or that a ref reaches, holds a state file.",
+    "state-copy": "A file under another name has the content of a current state file.",
+    "state-unprotected": "git add -A would take state.",
+    "protection-missing": "No ignore rule covers a state directory yet.",
+    "protection-local": "A state directory is ignored on this machine only.",
+    "wheel-drops-state": "An ignore rule would drop the state from the wheel.",
+}
+
+
+def formatted(verdict: Verdict, form: str) -> str:
+    """The verdict in a format other than text, ending in a newline."""
+    return _FORMATS[form](verdict)
+
+
+def _json(verdict: Verdict) -> str:
+    return _dumped(
+        {
+            "schemaVersion": SCHEMA_VERSION,
+            "moment": verdict.moment,
+            "failed": verdict.failed,
+            "directories": [_text(directory) for directory in verdict.directories],
+            "findings": [
+                {name: _text(value) for name, value in finding._asdict().items()}
+                for finding in verdict.findings
+            ],
+        }
+    )
+
+
+def _dumped(value: object) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+
+
+def _text(path: str) -> str:
+    """Text that is UTF-8, whatever bytes a path held: those that are none become ``\\xNN``."""
+    return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def _github(verdict: Verdict) -> str:
+    commands = {"fail": "error", "warn": "warning"}
+    return "".join(
+        f"::{commands[finding.grade]} file={_property(finding.where)},"
+        f"title={_property(finding.rule)}::"
+        f"{_escaped(f'{finding.what} {finding.why} Mend: {finding.mend}')}\n"
+        for finding in verdict.findings
+    )
+
+
+def _escaped(text: str) -> str:
+    # https://docs.github.com/actions/reference/workflow-commands-for-github-actions
+    return _text(text).replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def _property(text: str) -> str:
+    return _escaped(text).replace(":", "%3A").replace(",", "%2C")
+
+
+def _sarif(verdict: Verdict) -> str:
+    driver = {
+        "name": "state-bundler guard",
+        "version": __version__,
+        "rules": [
+            {"id": name, "shortDescription": {"text": text}} for name, text in _RULES.items()
+        ],
+    }
+    results = [_result(finding) for finding in verdict.findings]
+    run = {"tool": {"driver": driver}, "results": results, "columnKind": "utf16CodeUnits"}
+    return _dumped({"$schema": _SARIF_SCHEMA, "version": "2.1.0", "runs": [run]})
+
+
+def _result(finding: Finding) -> dict[str, object]:
+    place = quote(finding.where.encode("utf-8", "surrogateescape"))
+    return {
+        "ruleId": finding.rule,
+        "level": _SARIF_LEVELS[finding.grade],
+        "message": {"text": _text(f"{finding.what} {finding.why} Mend: {finding.mend}")},
+        "locations": [
+            {"physicalLocation": {"artifactLocation": {"uri": place, "uriBaseId": "%SRCROOT%"}}}
+        ],
+    }
+
+
+_FORMATS: dict[str, Callable[[Verdict], str]] = {
+    "json": _json,
+    "github": _github,
+    "sarif": _sarif,
+}

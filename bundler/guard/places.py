@@ -1,0 +1,254 @@
+"""Where state lies: found by name, by configuration and on the command line, without running code.
+
+A *state directory* is any directory named ``.local_defs_state``, the ``path`` of a
+``[[tool.state-bundler.source]]`` table, or one that was named to the guard. A *state file* is
+anything below it but the ``.gitignore`` that lies directly in it: that one is a rule, no state.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+from bundler.errors import ConfigurationError, ToolFailed
+
+NAME = b".local_defs_state"
+RULE_FILE = b".gitignore"
+_PROJECT_FILES = (b"pyproject.toml", b"dg.toml")
+# A file without any of these has no table that we read: not worth tomllib's time.
+_OF_INTEREST = (b"state-bundler", b"root_module", b"defs_module")
+
+
+class Project(NamedTuple):
+    """What one pyproject.toml (or dg.toml) says. Paths are relative to the top of the repository.
+
+    sources: the state directories it configures. expected: where Dagster will make one. allow:
+    fixtures that are committed on purpose. table: the whole file, parsed.
+    """
+
+    directory: bytes
+    sources: tuple[bytes, ...] = ()
+    expected: tuple[bytes, ...] = ()
+    allow: tuple[bytes, ...] = ()
+    table: dict[str, Any] | None = None
+
+
+class Found(NamedTuple):
+    """What lies in the work tree. Paths are relative to its top.
+
+    states: state directories by name. links: symbolic links of that name. repositories: other
+    repositories inside. projects: the directories with a project file.
+    """
+
+    states: tuple[bytes, ...]
+    links: tuple[bytes, ...]
+    repositories: tuple[bytes, ...]
+    projects: tuple[bytes, ...]
+
+
+def join(directory: bytes, name: bytes) -> bytes:
+    return directory + b"/" + name if directory else name
+
+
+def is_state(path: bytes, directories: Iterable[bytes]) -> bool:
+    """Whether a path of the repository is a state file."""
+    return state_directory_of(path, directories) is not None
+
+
+def state_directory_of(path: bytes, directories: Iterable[bytes]) -> bytes | None:
+    """The state directory that a path is a state file of."""
+    inside = b"/" + path
+    at = inside.rfind(b"/" + NAME + b"/")
+    if at >= 0:
+        directory = path[: at + len(NAME)]
+        return None if path == join(directory, RULE_FILE) else directory
+    for directory in directories:
+        if path.startswith(directory + b"/") and path != join(directory, RULE_FILE):
+            return directory
+    return None
+
+
+# --- the work tree --------------------------------------------------------------------------
+
+
+def walk(top: bytes) -> Found:
+    """Looks through the whole work tree, down to other repositories' borders.
+
+    Raises `ToolFailed` for a directory that cannot be read: what lies there cannot be told.
+    """
+    states, links, repositories, projects = [], [], [], []
+    pending = [b""]
+    while pending:
+        directory = pending.pop()
+        for entry in _listing(top, directory):
+            name = entry.name
+            path = join(directory, name)
+            if entry.is_dir(follow_symlinks=False):
+                if name == NAME:
+                    states.append(path)
+                elif name == b".git" and directory:
+                    repositories.append(directory)
+                elif name != b".git":
+                    pending.append(path)
+            elif name == NAME and entry.is_symlink():
+                links.append(path)
+            elif name == b".git" and directory:
+                repositories.append(directory)
+            elif name in _PROJECT_FILES:
+                projects.append(directory)
+    borders = set(repositories)
+    return Found(
+        tuple(sorted(path for path in states if not _behind(path, borders))),
+        tuple(sorted(path for path in links if not _behind(path, borders))),
+        tuple(sorted(path for path in borders if not _behind(os.path.dirname(path), borders))),
+        tuple(sorted({path for path in projects if not _behind(path, borders)})),
+    )
+
+
+def _listing(top: bytes, directory: bytes) -> list[os.DirEntry[bytes]]:
+    try:
+        with os.scandir(join(top, directory)) as listing:
+            return list(listing)
+    except FileNotFoundError:  # gone since its parent was read
+        return []
+    except OSError as error:
+        place = os.fsdecode(join(top, directory))
+        raise ToolFailed(f"{place} cannot be read: {error.strerror}.") from error
+
+
+def _behind(path: bytes, borders: set[bytes]) -> bool:
+    while path:
+        if path in borders:
+            return True
+        path = os.path.dirname(path)
+    return False
+
+
+def takeable(top: bytes, directory: bytes) -> Iterator[bytes]:
+    """What ``git add -A`` could take below a directory: files, links, other repositories."""
+    pending = [directory]
+    while pending:
+        below = pending.pop()
+        for entry in _listing(top, below):
+            path = join(below, entry.name)
+            if entry.is_dir(follow_symlinks=False):
+                if os.path.lexists(join(top, join(path, b".git"))):
+                    yield path
+                else:
+                    pending.append(path)
+            elif entry.is_file(follow_symlinks=False) or entry.is_symlink():
+                yield path
+
+
+# --- configuration --------------------------------------------------------------------------
+
+
+def read_project(top: bytes, directory: bytes) -> Project:
+    """What the project files in a directory say about state.
+
+    Raises `ConfigurationError` for a file with our table or Dagster's that is not TOML.
+    """
+    project = Project(directory)
+    for name in _PROJECT_FILES:
+        text = _read(join(top, join(directory, name)))
+        if not any(word in text for word in _OF_INTEREST):
+            continue
+        table = _parse(text, os.fsdecode(join(directory, name)))
+        project = _with(project, top, name, table)
+    return project
+
+
+def _with(project: Project, top: bytes, name: bytes, table: dict[str, Any]) -> Project:
+    if name == b"dg.toml":
+        return project._replace(
+            expected=project.expected
+            + _expected(top, project.directory, _mapping(table, "project"))
+        )
+    tool = _mapping(table, "tool")
+    ours = _mapping(tool, "state-bundler")
+    sources = ours.get("source")
+    paths = [
+        _normal(join(project.directory, os.fsencode(source["path"])))
+        for source in (sources if isinstance(sources, list) else [])
+        if isinstance(source, dict) and isinstance(source.get("path"), str)
+    ]
+    allow = _mapping(ours, "guard").get("allow")
+    allowed = [
+        _normal(join(project.directory, os.fsencode(pattern)))
+        for pattern in (allow if isinstance(allow, list) else [])
+        if isinstance(pattern, str)
+    ]
+    dagster = _mapping(_mapping(tool, "dg"), "project")
+    return project._replace(
+        sources=tuple(path for path in paths if path),
+        expected=_expected(top, project.directory, dagster),
+        allow=tuple(allowed),
+        table=table,
+    )
+
+
+def _expected(top: bytes, directory: bytes, dagster: dict[str, Any]) -> tuple[bytes, ...]:
+    root = dagster.get("root_module")
+    module = dagster.get("defs_module") or (f"{root}.defs" if isinstance(root, str) else None)
+    if not isinstance(module, str):
+        return ()
+    relative = os.fsencode(module.replace(".", "/"))
+    for parent in (join(directory, b"src"), directory):
+        if os.path.isdir(join(top, join(parent, relative.split(b"/")[0]))):
+            return (join(join(parent, relative), NAME),)
+    return ()
+
+
+def _mapping(table: dict[str, Any], name: str) -> dict[str, Any]:
+    value = table.get(name)
+    return value if isinstance(value, dict) else {}
+
+
+def _read(path: bytes) -> bytes:
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # a FIFO would hang us
+            return b""
+        with open(path, "rb") as stream:
+            return stream.read()
+    except FileNotFoundError:
+        return b""
+    except OSError as error:
+        raise ToolFailed(f"{os.fsdecode(path)} cannot be read: {error.strerror}.") from error
+
+
+def _parse(text: bytes, name: str) -> dict[str, Any]:
+    import sys
+
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    try:
+        return tomllib.loads(text.decode())
+    except ValueError as error:
+        raise ConfigurationError(f"{name} is not TOML: {error}.") from error
+
+
+def _normal(path: bytes) -> bytes:
+    normal = os.path.normpath(path)
+    return b"" if normal == b"." else normal
+
+
+def named(top: bytes, directories: Sequence[str | os.PathLike[str]]) -> tuple[bytes, ...]:
+    """Directories that were named to the guard, relative to the top.
+
+    A state directory's own path is followed where it leads, since git sees the files there.
+    Raises `ToolFailed` for one outside of the repository.
+    """
+    found = []
+    for directory in directories:
+        real = os.path.realpath(os.fsencode(directory))
+        if real == top or not real.startswith(top.rstrip(b"/") + b"/"):
+            raise ToolFailed(
+                f"{os.fspath(directory)} does not lie inside the repository {os.fsdecode(top)}.",
+                hint="Run the guard in the repository that the directory lies in.",
+            )
+        found.append(real[len(top.rstrip(b"/")) + 1 :])
+    return tuple(found)

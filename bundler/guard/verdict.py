@@ -1,0 +1,55 @@
+"""What the guard says: findings with a grade, a place, a reason and a command that mends them."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+Grade = Literal["fail", "warn"]
+Moment = Literal["staged", "build", "push", "receive", "history"]
+
+
+class Finding(NamedTuple):
+    """One thing that is wrong, or could become so.
+
+    rule: a stable name for the kind. what: a sentence that names the path. where: the path,
+    relative to the top of the repository. why: the reason that it matters. mend: a command.
+    """
+
+    grade: Grade
+    rule: str
+    where: str
+    what: str
+    why: str
+    mend: str
+
+
+class Verdict(NamedTuple):
+    """The answer to one question. `directories` are the state directories it is about."""
+
+    moment: Moment
+    findings: tuple[Finding, ...] = ()
+    directories: tuple[str, ...] = ()
+    top: str = ""
+
+    @property
+    def failures(self) -> tuple[Finding, ...]:
+        return tuple(finding for finding in self.findings if finding.grade == "fail")
+
+    @property
+    def warnings(self) -> tuple[Finding, ...]:
+        return tuple(finding for finding in self.findings if finding.grade == "warn")
+
+    @property
+    def failed(self) -> bool:
+        return bool(self.failures)
+
+    def strict(self) -> Verdict:
+        """The same with every warning a failure."""
+        return self._replace(findings=tuple(each._replace(grade="fail") for each in self.findings))
+
+
+def joined(*verdicts: Verdict) -> Verdict:
+    """One verdict of several about the same moment; a finding that both have is said once."""
+    findings = dict.fromkeys(finding for verdict in verdicts for finding in verdict.findings)
+    directories = dict.fromkeys(place for verdict in verdicts for place in verdict.directories)
+    return verdicts[0]._replace(findings=tuple(findings), directories=tuple(directories))

@@ -1,0 +1,296 @@
+"""The moment before a build and in CI: the index, HEAD, and what the ignore rules protect.
+
+A rule *protects* a state directory when ``git add -A`` takes nothing from it. The protection is
+*durable* when a fresh clone has it, too: that is asked of git itself, in an empty work tree that
+holds nothing but HEAD's own ignore files.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from bundler import git
+from bundler.errors import ToolFailed
+from bundler.guard.places import (
+    NAME,
+    RULE_FILE,
+    Project,
+    is_state,
+    join,
+    named,
+    read_project,
+    state_directory_of,
+    takeable,
+    walk,
+)
+from bundler.guard.verdict import Finding, Moment, Verdict, joined
+
+# A key directory that nobody has: what is true of it is true of the next state.
+_PROBE = b"state-bundler-probe/state"
+_IN_GIT = "Whoever can read the repository can read it from then on, and it goes stale there."
+
+
+class Scope(NamedTuple):
+    """What is looked at in one repository. Paths are relative to its top."""
+
+    present: tuple[bytes, ...]  # state directories that lie on disk
+    expected: tuple[bytes, ...]  # those that are configured, named, or that Dagster will make
+    submodules: tuple[bytes, ...]
+    outside: tuple[bytes, ...]  # absolute: where links of the name lead out of the repository
+    projects: tuple[Project, ...]
+
+    @property
+    def directories(self) -> tuple[bytes, ...]:
+        return tuple(dict.fromkeys(self.present + self.expected))
+
+
+def check_work_tree(
+    repository: git.Repository, moment: Moment, directories: Sequence[str | os.PathLike[str]]
+) -> Verdict:
+    """The verdict on one repository and the submodules in it.
+
+    Raises `ToolFailed` where git cannot answer.
+    """
+    if repository.top is None:
+        raise ToolFailed(
+            f"{os.fsdecode(repository.git_dir)} has no work tree.",
+            hint="In a bare repository, ask about commits: guard --history, or guard --push.",
+        )
+    top = repository.top
+    scope = find(repository, named(top, directories))
+    findings = [*committed(repository, scope.directories), *unprotected(repository, scope)]
+    verdict = Verdict(
+        moment,
+        tuple(findings),
+        tuple(os.fsdecode(directory) for directory in scope.directories),
+        os.fsdecode(top),
+    )
+    others = [join(top, path) for path in scope.submodules] + list(scope.outside)
+    return joined(verdict, *(_elsewhere(top, place, moment) for place in others))
+
+
+def _elsewhere(top: bytes, place: bytes, moment: Moment) -> Verdict:
+    """The verdict on another repository, in paths that are relative to this one's top."""
+    other = git.open_repository(os.fsdecode(place), of_this_environment=False)
+    if other is None or other.top is None or other.top == top:
+        return Verdict(moment)
+    inside = os.path.relpath(os.fsdecode(other.top), os.fsdecode(top))
+    verdict = check_work_tree(other, moment, [os.fsdecode(place)] if place != other.top else [])
+    return verdict._replace(
+        findings=tuple(
+            each._replace(
+                where=f"{inside}/{each.where}",
+                what=f"In {inside}: {each.what}",
+                mend=f"(cd {git.quoted(inside)} && {each.mend})",
+            )
+            for each in verdict.findings
+        ),
+        directories=tuple(f"{inside}/{directory}" for directory in verdict.directories),
+    )
+
+
+def find(repository: git.Repository, extra: Sequence[bytes]) -> Scope:
+    """Every state directory of a repository with a work tree."""
+    top = repository.top or b""
+    found = walk(top)
+    projects = [read_project(top, directory) for directory in found.projects]
+    targets = [os.path.realpath(join(top, link)) for link in found.links]
+    inside = [path[len(top) + 1 :] for path in targets if path.startswith(top + b"/")]
+    configured = [
+        *extra,
+        *(path for project in projects for path in project.sources),
+        *inside,
+    ]
+    on_disk = [path for path in configured if os.path.isdir(join(top, path))]
+    expected = [path for project in projects for path in project.expected]
+    return Scope(
+        present=tuple(dict.fromkeys([*found.states, *on_disk])),
+        expected=tuple(dict.fromkeys([*configured, *expected])),
+        submodules=_submodules(repository, found.repositories),
+        outside=tuple(
+            path for path in targets if not path.startswith(top + b"/") and os.path.isdir(path)
+        ),
+        projects=tuple(projects),
+    )
+
+
+def _submodules(repository: git.Repository, repositories: Sequence[bytes]) -> tuple[bytes, ...]:
+    """Those repositories in the work tree that the index knows: the others are not ours."""
+    if not repositories:
+        return ()
+    pathspecs = [git.exactly(path) for path in repositories]
+    (answer,) = repository.ask(git.index_question(pathspecs))
+    known = {entry.path for entry in git.index_entries(answer) if entry.mode == b"160000"}
+    return tuple(path for path in repositories if path in known)
+
+
+# --- what is committed ----------------------------------------------------------------------
+
+
+def committed(repository: git.Repository, directories: Sequence[bytes]) -> list[Finding]:
+    """A finding for each state file in the index or in HEAD."""
+    pathspecs = [git.everywhere(NAME), *(git.below(directory) for directory in directories)]
+    questions = [git.index_question(pathspecs)]
+    if repository.head is not None:
+        questions.append(git.head_question(pathspecs))
+    answers = repository.ask(*questions)
+    entries = git.index_entries(answers[0])
+    changes = git.changes(answers[1]) if len(answers) > 1 else []
+    added = {change.path for change in changes if change.mode_before == b"000000"}
+    in_index = {entry.path for entry in entries if is_state(entry.path, directories)}
+    in_head = {change.path for change in changes if is_state(change.path, directories)} - added
+    if repository.head is not None:
+        in_head |= in_index - added
+    return [
+        _state_in(path, directories, in_index=path in in_index, in_head=path in in_head)
+        for path in sorted(in_index | in_head)
+    ]
+
+
+def _key_directory(path: bytes, directories: Sequence[bytes]) -> bytes:
+    """What to take out of the index: not the whole directory, which may hold a rule of its own."""
+    directory = state_directory_of(path, directories) or b""
+    return join(directory, path[len(directory) + 1 :].partition(b"/")[0])
+
+
+def _state_in(
+    path: bytes, directories: Sequence[bytes], *, in_index: bool, in_head: bool
+) -> Finding:
+    name = os.fsdecode(path)
+    if in_index:
+        where = "in the index and in HEAD" if in_head else "in the index"
+        return Finding(
+            "fail",
+            "state-in-index",
+            name,
+            f"The state file {printable(path)} is {where}.",
+            f"The next commit holds it. {_IN_GIT}",
+            f"git rm -r --cached -- {git.quoted(git.literal(_key_directory(path, directories)))}",
+        )
+    return Finding(
+        "fail",
+        "state-in-head",
+        name,
+        f"The state file {printable(path)} is in HEAD, though no longer in the index.",
+        _IN_GIT,
+        "git commit",
+    )
+
+
+def printable(path: bytes) -> str:
+    """A path for a sentence: on one line, whatever its name holds."""
+    text = os.fsdecode(path)
+    return text if text.isprintable() and text.strip() == text else repr(text)
+
+
+# --- what the rules protect -----------------------------------------------------------------
+
+
+def unprotected(repository: git.Repository, scope: Scope) -> list[Finding]:
+    """A finding for each state directory that ``git add -A`` would take, now or in a clone."""
+    top = repository.top or b""
+    directories = scope.directories
+    if not directories:
+        return []
+    takes = {path: list(takeable(top, path)) for path in scope.present}
+    probes = {join(directory, _PROBE): directory for directory in directories}
+    paths = [*(path for files in takes.values() for path in files), *probes]
+    answers = repository.ask(
+        git.rules_question(paths), git.index_question(git.below(path) for path in directories)
+    )
+    tracked = {entry.path for entry in git.index_entries(answers[1])}
+    open_paths = [rule.path for rule in git.rules(answers[0]) if not rule.ignores]
+    exposed: dict[bytes, list[bytes]] = {}
+    for path in open_paths:
+        owner = state_directory_of(path, directories)
+        if owner is not None and path not in tracked and path not in probes:
+            exposed.setdefault(owner, []).append(path)
+    open_probes = {probes[path] for path in open_paths if path in probes}
+    durable = durably_protected(repository, [path for path in directories if path not in exposed])
+    findings = [_offered(directory, files) for directory, files in sorted(exposed.items())]
+    findings += [
+        _not_durable(directory, nowhere=directory in open_probes)
+        for directory in directories
+        if directory not in exposed and directory not in durable
+    ]
+    return findings
+
+
+def _offered(directory: bytes, files: Sequence[bytes]) -> Finding:
+    count = "1 file" if len(files) == 1 else f"{len(files)} files"
+    return Finding(
+        "fail",
+        "state-unprotected",
+        os.fsdecode(directory),
+        f"git add -A would take {count} of the state directory {printable(directory)}: "
+        f"no rule ignores {printable(min(files))}.",
+        "The next careless commit holds the state.",
+        ignore_command(directory),
+    )
+
+
+def _not_durable(directory: bytes, *, nowhere: bool) -> Finding:
+    if nowhere:
+        return Finding(
+            "warn",
+            "protection-missing",
+            os.fsdecode(directory),
+            f"No ignore rule covers the state directory {printable(directory)} yet.",
+            "State that is copied or restored there would be taken by git add -A.",
+            ignore_command(directory),
+        )
+    return Finding(
+        "warn",
+        "protection-local",
+        os.fsdecode(directory),
+        f"The state directory {printable(directory)} is ignored on this machine only: "
+        "HEAD holds no rule for it.",
+        "A fresh clone, and every other machine, would offer it to git add -A.",
+        ignore_command(directory),
+    )
+
+
+def ignore_rule(directory: bytes) -> bytes:
+    """The line for the root's ignore file that protects a state directory everywhere."""
+    if directory.rpartition(b"/")[2] == NAME:
+        return NAME + b"/"
+    escaped = b"".join(b"\\" + byte if byte in b"\\*?[] !#" else byte for byte in _bytes(directory))
+    return b"/" + escaped + b"/"
+
+
+def _bytes(text: bytes) -> Iterable[bytes]:
+    return (text[at : at + 1] for at in range(len(text)))
+
+
+def ignore_command(directory: bytes) -> str:
+    line = git.quoted(os.fsdecode(ignore_rule(directory)))
+    return f"printf '%s\\n' {line} >> .gitignore && git add .gitignore"
+
+
+def durably_protected(repository: git.Repository, directories: Sequence[bytes]) -> frozenset[bytes]:
+    """Those directories that a fresh clone of HEAD ignores by rules of its own."""
+    if repository.head is None or not directories:
+        return frozenset()
+    from tempfile import TemporaryDirectory
+
+    rule_files = sorted({join(above, RULE_FILE) for path in directories for above in _chain(path)})
+    contents = git.blobs_in_head(repository, rule_files)
+    if not contents:
+        return frozenset()
+    with TemporaryDirectory(prefix="state-guard-") as place:
+        for path, content in contents.items():
+            target = Path(os.fsdecode(join(os.fsencode(place), path)))
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(content)
+        clone = git.empty_repository(repository, os.fsencode(place))
+        probes = {join(directory, _PROBE): directory for directory in directories}
+        (answer,) = clone.ask(git.rules_question(probes))
+    return frozenset(probes[rule.path] for rule in git.rules(answer) if rule.ignores)
+
+
+def _chain(directory: bytes) -> list[bytes]:
+    parts = directory.split(b"/")
+    return [b"/".join(parts[:length]) for length in range(len(parts) + 1)]
