@@ -94,7 +94,7 @@ def _judge(directory: StateDirectory, claims: Sequence[Claim] | None) -> Verifie
         return VerifiedDirectory(directory.path, None, (error.what,))
     problems = list(_against_claims(directory.path, manifest, claims))
     try:
-        for problem in _against_manifest(directory, manifest, shipped=claims is not None):
+        for problem in verify_directory(directory, manifest, shipped=claims is not None):
             problems.append(problem)  # noqa: PERF402  # what was found before a failure stays
     except VerificationFailed as error:
         problems.append(error.what)
@@ -114,9 +114,13 @@ def _against_claims(path: str, manifest: Manifest, claims: Sequence[Claim] | Non
             yield f"{path}/{MANIFEST_NAME} has not the content digest that the label names."
 
 
-def _against_manifest(
+def verify_directory(
     directory: StateDirectory, manifest: Manifest, *, shipped: bool
 ) -> Iterator[str]:
+    """What is wrong with the files of a state directory, as sentences.
+
+    shipped: nothing may lie there that only a project's own directory holds.
+    """
     expected = dict(_expected(manifest))
     writable = tuple(f"{state.path}/{path}" for state in manifest.states for path in state.writable)
     missing = {path for path in expected if not _is_below(path, writable)}

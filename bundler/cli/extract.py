@@ -1,0 +1,40 @@
+"""``state-bundler extract``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from bundler.cli.console import Console, size
+
+
+@click.command()
+@click.argument("artifact")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    required=True,
+    help="A directory that does not exist yet, or is empty.",
+)
+def extract(artifact: str, output: Path) -> None:
+    """Take the states out of ARTIFACT, verified, into a directory.
+
+    \b
+    Examples:
+      state-bundler extract app.pex -o states
+      state-bundler extract oci:build/image -o states
+    """
+    from bundler.artifacts.opening import open_artifact
+    from bundler.extract import extract as take_out
+
+    with open_artifact(artifact) as opened:
+        found = take_out(opened, output)
+    console = Console(sys.stdout)
+    for item in found:
+        console.line(
+            f"{item.target}: {len(item.manifest.states)} states, {size(item.manifest.size)}, "
+            f"content {item.manifest.content_digest[:12]}"
+        )
