@@ -67,22 +67,26 @@ def _aligned(cells: Sequence[str], widths: Sequence[int], flush: Sequence[bool])
 class ConsoleListener(Listener):
     """Tells a run's story in plain lines, as CI logs want it and as a person can read it."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, *, quiet: bool = False) -> None:
         self._console = console
-        self._started: dict[str, float] = {}
+        self._quiet = quiet
 
     def phase(self, text: str) -> None:
+        if self._quiet:
+            return
         arrow = self._console.sign("▸", ">")
         self._console.line(self._console.styled(f"{arrow} {safe(text)}", "bold"))
 
     def note(self, text: str) -> None:
+        if self._quiet:
+            return
         self._console.line(f"  {safe(text)}")
 
     def warning(self, text: str) -> None:
         self._console.line(f"{self._console.styled('warning:', 'yellow')} {safe(text)}")
 
     def key(self, progress: KeyProgress) -> None:
-        if progress.phase in ("waiting", "fetching", "checking"):
+        if self._quiet or progress.phase in ("waiting", "fetching", "checking"):
             return
         parts = [progress.key, progress.phase]
         if progress.phase in ("done", "kept"):
