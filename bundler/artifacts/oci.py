@@ -7,13 +7,13 @@ is what they add up to.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from bundler.artifacts import image, place
+from bundler.artifacts import Artifact, image, place
 from bundler.artifacts.compression import Compression
 from bundler.artifacts.image import Json
 from bundler.artifacts.layer import Layer, Placed, Written
@@ -87,13 +87,15 @@ def embed(
     tag: str = "latest",
     base_tag: str | None = None,
     places: Mapping[str, str] | None = None,
+    check: Callable[[Artifact], object] = lambda _: None,
     listener: Listener = SILENT,
 ) -> Embedded:
     """Makes an image with the bundles in it, under a tag of the destination.
 
     base: a layout's folder or archive; None makes an image of the state alone, with each state
     directory at ``/<Bundle.place>``. places: the person's paths in the image, by `Bundle.place`.
-    A destination that exists keeps its other tags; it may be the base itself.
+    A destination that exists keeps its other tags; it may be the base itself. check: is given the
+    finished image before it gets its tag, and raises to keep it from it.
     Raises `ConfigurationError` where a place cannot be decided, `VerificationFailed` for a
     malformed base or a state that changed meanwhile, `InputOutputError`.
     """
@@ -111,6 +113,8 @@ def embed(
         made = _onto_nothing(job) if source is None else _onto(job, choose(source, base_tag))
         entry = _entry(made.entry, tag)
         changed = before is None or before.digest != entry["digest"]
+        listener.phase("Reading back")
+        check(LayoutImage(target, descriptor(entry, target.name), f"oci:{destination}:{tag}"))
         target.publish(_with_entry(target.index(), entry, tag))
     return Embedded(
         entry["digest"], made.config_digest, made.layer, changed, tuple(sorted(made.paths))
