@@ -1,0 +1,114 @@
+"""``state-bundler doctor``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from bundler.cli.console import Console
+
+if TYPE_CHECKING:
+    from bundler.doctor import Examined, Finding
+
+_SIGNS = {"ok": ("✓", "ok", "green"), "warn": ("!", "!", "yellow"), "fail": ("✗", "x", "red")}
+
+
+@click.command()
+@click.option(
+    "--project",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    default=Path(),
+    help="The project; the current directory otherwise.",
+)
+@click.option("--python", type=click.Path(path_type=Path), help="The project's interpreter.")
+@click.option("--fix", is_flag=True, help="Mend what can be mended safely, then look again.")
+@click.option(
+    "--format", "style", type=click.Choice(["text", "json"]), default="text", show_default=True
+)
+@click.pass_context
+def doctor(ctx: click.Context, project: Path, python: Path | None, fix: bool, style: str) -> None:
+    """Find every reason why a build would fail, or silently lose state.
+
+    Exit code 1 if there is one. Warnings are what a build survives.
+    """
+    root = project.resolve()
+    if fix:
+        _fix(root, python)
+    examined = _examine(root, python, Console(sys.stdout) if style == "text" else None)
+    findings = [finding for check in examined for finding in check.findings]
+    failures = sum(finding.grade == "fail" for finding in findings)
+    warnings = sum(finding.grade == "warn" for finding in findings)
+    if style == "json":
+        click.echo(json.dumps({"schema": 1, "project": str(root), "checks": _as_json(examined)}))
+    else:
+        _conclude(failures, warnings, mendable=any(finding.part for finding in findings))
+    ctx.exit(1 if failures else 0)
+
+
+def _examine(root: Path, python: Path | None, console: Console | None) -> list[Examined]:
+    """Runs all checks; with a console each is shown as soon as it has answered."""
+    from bundler.doctor import examine
+
+    examined = []
+    for check in examine(root, python=python):
+        examined.append(check)
+        if console:
+            console.line(console.styled(check.title, "bold"))
+            for finding in check.findings:
+                _show(console, finding)
+    return examined
+
+
+def _show(console: Console, finding: Finding) -> None:
+    unicode, plain, colour = _SIGNS[finding.grade]
+    console.line(f"  {console.styled(console.sign(unicode, plain), colour)} {finding.what}")
+    if finding.why:
+        console.line(f"    {finding.why}")
+    if finding.mend:
+        console.line(f"    {console.sign('→', '->')} {finding.mend}")
+
+
+def _conclude(failures: int, warnings: int, *, mendable: bool) -> None:
+    click.echo(f"\n{_count(failures, 'failure')}, {_count(warnings, 'warning')}.", err=True)
+    if mendable:
+        click.echo("Some of it can be mended at once: state-bundler doctor --fix", err=True)
+
+
+def _fix(root: Path, python: Path | None) -> None:
+    from bundler.doctor import fixes
+    from bundler.edits import apply, diff
+    from bundler.survey import survey
+
+    found = [finding for check in _examine(root, python, None) for finding in check.findings]
+    edits = fixes(root, found)
+    for line in diff(edits, survey(root).outer):
+        click.echo(line, err=True)
+    apply(edits)
+    click.echo(f"Mended {_count(len(edits), 'file')}.\n", err=True)
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+
+
+def _as_json(examined: list[Examined]) -> list[dict[str, Any]]:
+    return [
+        {
+            "check": check.title,
+            "findings": [
+                {
+                    "grade": finding.grade,
+                    "what": finding.what,
+                    "why": finding.why,
+                    "mend": finding.mend,
+                    "fixable": bool(finding.part),
+                }
+                for finding in check.findings
+            ],
+        }
+        for check in examined
+    ]

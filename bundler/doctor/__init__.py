@@ -1,0 +1,96 @@
+"""Every reason why a build would fail, or silently lose state, found in seconds.
+
+A *check* looks at one thing and yields *findings*: what it found, why that matters, the line that
+mends it. A check that could not ask yields a failure, never nothing. `CHECKS` lists them all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from bundler.edits import FileEdit
+from bundler.errors import BundlerError
+from bundler.survey import Survey, survey
+
+Grade = Literal["ok", "warn", "fail"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """what: a sentence. why: the reason that it matters. mend: the line or command that mends it.
+
+    part: the part of `init` that mends it safely; empty where only a person can.
+    """
+
+    grade: Grade
+    what: str
+    why: str = ""
+    mend: str = ""
+    part: str = ""
+
+
+@dataclass(frozen=True)
+class Patient:
+    """What is examined: a project's files, and what the command line says of it."""
+
+    survey: Survey
+    python: Path | None = None
+
+
+@dataclass(frozen=True)
+class Check:
+    """title: a noun for the report. look: yields the findings; may raise `BundlerError`."""
+
+    title: str
+    look: Callable[[Patient], Iterator[Finding]]
+
+
+@dataclass(frozen=True)
+class Examined:
+    """One check's answer."""
+
+    title: str
+    findings: tuple[Finding, ...]
+
+
+def checks() -> tuple[Check, ...]:
+    """All checks, in the order of the report: what later ones build on comes first."""
+    from bundler.doctor import components, docker, environment, packaging, repository
+
+    return (
+        Check("configuration", environment.configuration),
+        Check("repository", repository.guard),
+        Check("interpreter", environment.interpreter),
+        Check("components", components.components),
+        Check("build backend", packaging.backend),
+        Check("Docker context", docker.context),
+        Check("Dockerfile", docker.dockerfiles),
+    )
+
+
+def examine(root: Path, *, python: Path | None = None) -> Iterator[Examined]:
+    """Runs the checks one after the other; each answer comes as soon as it is there.
+
+    Raises `ConfigurationError` where not even the project's TOML can be read.
+    """
+    patient = Patient(survey(root), python)
+    for check in checks():
+        yield Examined(check.title, tuple(_answers(check, patient)))
+
+
+def _answers(check: Check, patient: Patient) -> Iterator[Finding]:
+    try:
+        yield from check.look(patient)
+    except BundlerError as error:
+        yield Finding("fail", error.what, mend=error.hint)
+
+
+def fixes(root: Path, findings: Sequence[Finding]) -> list[FileEdit]:
+    """The edits that mend what can be mended safely: those of `init`'s parts, and no other."""
+    from bundler.init import PARTS, plan
+
+    wanted = {finding.part for finding in findings if finding.part}
+    return plan(survey(root), without=[part.name for part in PARTS if part.name not in wanted])

@@ -1,0 +1,226 @@
+"""`doctor`: each trap is named with its reason and the line that mends it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import sample as sample_module
+from sample import Sample
+
+from bundler.doctor import Examined, Finding, Patient, components, docker, examine, packaging
+from bundler.doctor.environment import interpreter
+from bundler.sources import Component, Found
+from bundler.survey import survey
+
+PYPROJECT = """\
+[project]
+name = "shop"
+version = "1"
+
+[build-system]
+requires = ["{backend}"]
+build-backend = "{backend}"
+
+[tool.dg.project]
+root_module = "shop"
+"""
+
+
+def _project(root: Path, backend: str = "hatchling.build") -> Path:
+    (root / "src" / "shop" / "defs").mkdir(parents=True)
+    (root / "pyproject.toml").write_text(PYPROJECT.format(backend=backend))
+    return root
+
+
+def _grades(findings: Sequence[Finding]) -> list[str]:
+    return [finding.grade for finding in findings]
+
+
+def _by_title(examined: Sequence[Examined]) -> dict[str, tuple[Finding, ...]]:
+    return {check.title: check.findings for check in examined}
+
+
+def _doctor(sample: Sample, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = (sys.executable, "-m", "bundler", "doctor", *arguments)
+    return sample.run(*command, check=False)
+
+
+# --- the whole of it --------------------------------------------------------------------------
+
+
+def test_the_sample_project_has_no_failure_and_its_legacy_component_is_named(
+    sample: Sample,
+) -> None:
+    done = _doctor(sample, "--format=json")
+    assert done.returncode == 0, done.stdout
+    report = json.loads(done.stdout)
+    findings = [finding for check in report["checks"] for finding in check["findings"]]
+    assert report["schema"] == 1
+    assert [finding["grade"] for finding in findings if finding["grade"] == "fail"] == []
+    texts = "\n".join(finding["what"] for finding in findings)
+    assert "VendorCatalog[products], DbtProjectComponent[warehouse]" in texts
+    assert "ShopCalendar[2026]" in texts
+    assert "VendorCatalog[suppliers]" not in texts
+
+
+def test_fix_mends_what_is_safe_and_the_report_says_so(sample: Sample) -> None:
+    ignore = sample.root / ".gitignore"
+    ignore.write_text(ignore.read_text().replace(".local_defs_state\n", ""))
+    pyproject = sample.root / "pyproject.toml"
+    pyproject.write_text(
+        pyproject.read_text().replace('artifacts = ["**/.local_defs_state/**"]\n', "")
+    )
+    sample.git("commit", "--quiet", "--all", "--message=Take the rules away")
+    key_directory = sample.state_directory / "VendorCatalog__products__"
+    key_directory.mkdir(parents=True)
+    (key_directory / "state").write_text("[]")
+
+    before = _doctor(sample)
+    assert before.returncode == 1
+    assert "git add -A would take" in before.stdout
+    assert "doctor --fix" in before.stderr
+
+    after = _doctor(sample, "--fix")
+    assert after.returncode == 0, after.stdout
+    assert "+.local_defs_state" in after.stderr
+    assert 'artifacts = ["**/.local_defs_state/**"]' in pyproject.read_text()
+
+
+def test_outside_of_a_repository_that_is_a_failure_and_the_rest_is_still_examined(
+    tmp_path: Path,
+) -> None:
+    sample = sample_module.make(tmp_path / "shop")
+    report = _by_title(list(examine(sample.root)))
+    assert _grades(report["repository"]) == ["fail"]
+    assert "in no git repository" in report["repository"][0].what
+    assert _grades(report["interpreter"]) == ["ok"]
+
+
+def test_a_folder_that_is_no_project_is_told_what_to_do(tmp_path: Path) -> None:
+    report = _by_title(list(examine(tmp_path, python=Path(sys.executable))))
+    assert _grades(report["configuration"]) == ["ok", "fail"]
+    assert "state-bundler init" in report["configuration"][1].mend
+
+
+# --- the interpreter --------------------------------------------------------------------------
+
+
+def test_an_interpreter_without_dagster_is_a_failure(tmp_path: Path) -> None:
+    patient = Patient(survey(_project(tmp_path)), python=Path(sys.executable))
+    (finding,) = interpreter(patient)
+    assert finding.grade == "fail"
+    assert "has no dagster" in finding.what
+
+
+# --- the build backend ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("backend", "rule", "grade"),
+    [
+        ("hatchling.build", ".local_defs_state\n", "fail"),
+        ("hatchling.build", "", "warn"),
+        ("setuptools.build_meta", "", "fail"),
+        ("poetry.core.masonry.api", "", "fail"),
+        ("uv_build", ".local_defs_state\n", "ok"),
+        ("flit_core.buildapi", ".local_defs_state\n", "ok"),
+        ("pdm.backend", ".local_defs_state\n", "ok"),
+    ],
+)
+def test_backends_that_lose_the_state(tmp_path: Path, backend: str, rule: str, grade: str) -> None:
+    root = _project(tmp_path, backend)
+    (root / ".gitignore").write_text(rule)
+    (finding,) = packaging.backend(Patient(survey(root)))
+    assert finding.grade == grade
+    if grade != "ok":
+        assert "pyproject.toml: [tool." in finding.mend
+        assert finding.part == "backend"
+
+
+# --- components -------------------------------------------------------------------------------
+
+
+def _found(*found: Component) -> Found:
+    return Found(Path("/x"), "shop/defs/.local_defs_state", found)
+
+
+def test_keys_that_share_a_folder_are_a_failure() -> None:
+    one = Component("Foo[a/b]", "LOCAL_FILESYSTEM", "shop.Foo")
+    two = Component("Foo[a:b]", "LOCAL_FILESYSTEM", "shop.Foo")
+    stored = Component("foo[a/b]", "VERSIONED_STATE_STORAGE", "shop.Foo")
+    assert "fail" in _grades(list(components.judge(_found(one, two))))
+    assert "fail" not in _grades(list(components.judge(_found(one, one, stored))))
+
+
+def test_a_key_that_is_made_of_variables_gets_advice() -> None:
+    component = Component("Foo[http://x]", "LOCAL_FILESYSTEM", "F", key_variables=("SHOP_URL",))
+    warning = list(components.judge(_found(component)))[-1]
+    assert warning.grade == "warn"
+    assert "SHOP_URL" in warning.what
+
+
+def test_no_component_at_all_is_a_warning() -> None:
+    assert _grades(list(components.judge(_found()))) == ["warn"]
+
+
+# --- Docker -----------------------------------------------------------------------------------
+
+
+def _docker_findings(
+    root: Path, dockerfile: str, ignore: str = "**/.local_defs_state\n.env\n"
+) -> list[Finding]:
+    _project(root)
+    (root / "Dockerfile").write_text(dockerfile)
+    (root / ".dockerignore").write_text(ignore)
+    (root / ".env").write_text("")
+    patient = Patient(survey(root))
+    found = [*docker.context(patient), *docker.dockerfiles(patient)]
+    return [finding for finding in found if finding.grade != "ok"]
+
+
+def test_a_sound_dockerfile_has_no_findings(tmp_path: Path) -> None:
+    assert _docker_findings(tmp_path, "FROM x\nCOPY . .\nRUN uv sync\n") == []
+
+
+@pytest.mark.parametrize(
+    ("line", "grade", "says"),
+    [
+        ("COPY src/shop/defs/.local_defs_state /x", "fail", "names the state directory"),
+        ('ADD ["src/shop/defs/.local_defs_state/", "/x"]', "fail", "names the state directory"),
+        ("RUN dg utils refresh-defs-state", "warn", "refresh-defs-state"),
+        ("RUN cd a && dbt --quiet parse || true", "warn", "dbt --quiet parse"),
+        ("RUN <<EOF\nstate-bundler refresh\nEOF", "warn", "state-bundler refresh"),
+    ],
+)
+def test_instructions_that_defeat_the_state(
+    tmp_path: Path, line: str, grade: str, says: str
+) -> None:
+    (finding,) = _docker_findings(tmp_path, f"FROM x\n{line}\n")
+    assert finding.grade == grade
+    assert finding.what.startswith("Dockerfile:2:")
+    assert says in finding.what
+    assert ("whatever is there" in finding.why) == ("||" in line)
+
+
+def test_copying_the_state_directory_from_another_stage_is_no_finding(tmp_path: Path) -> None:
+    line = "COPY --from=state /src/shop/defs/.local_defs_state /x"
+    assert _docker_findings(tmp_path, f"FROM x\n{line}\n") == []
+
+
+@pytest.mark.parametrize(
+    ("ignore", "grade", "says"),
+    [
+        ("**/.local_defs_state\n.env\n*.toml\n", "fail", "pyproject.toml"),
+        (".env\n", "warn", "src/shop/defs/.local_defs_state"),
+        ("**/.local_defs_state\n", "warn", ".env"),
+    ],
+)
+def test_traps_of_the_context(tmp_path: Path, ignore: str, grade: str, says: str) -> None:
+    (finding,) = _docker_findings(tmp_path, "FROM x\n", ignore)
+    assert finding.grade == grade
+    assert says in finding.what
