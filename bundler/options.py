@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from bundler.manifest import ManagementType
 
@@ -59,7 +59,7 @@ class KeyOptions:
 
     def over(self, wider: KeyOptions) -> KeyOptions:
         """These options, with those of a wider level where they say nothing; tuples add up."""
-        merged = {}
+        merged: dict[str, Any] = {}
         for option in fields(self):
             mine, theirs = getattr(self, option.name), getattr(wider, option.name)
             if isinstance(mine, tuple) and option.name != "validate":
@@ -73,28 +73,54 @@ class KeyOptions:
 class RefreshOptions:
     """How a run refreshes.
 
+    mode: for every key, whatever its own options say; None leaves it to them.
     keys, management_types: only these; empty means all. total_timeout: for the whole run.
     jobs: keys at once. kind_jobs: at once of one kind of component, by a pattern of its class
-    name. defaults: for every key. per_key: by key, or by a pattern of keys. baseline: a state
-    directory to compare with and to fall back to. allow_stale: the greatest age of a baseline
-    that may stand in for an unavailable system; None never. secrets, not_secrets: names of
-    variables that are, or are not, secret, besides those whose name says so.
+    name. defaults: for every key. per_key: by key, or by a pattern of keys. over_all: what goes
+    before a key's own options, since the command line says it. baseline: a state directory to
+    compare with and to fall back to. allow_stale: the greatest age of a baseline that may stand in
+    for an unavailable system; None never. secrets, not_secrets: names of variables that are, or
+    are not, secret, besides those whose name says so.
     """
 
-    mode: RefreshMode = "always"
+    mode: RefreshMode | None = None
     keys: tuple[str, ...] = ()
     management_types: tuple[ManagementType, ...] = ()
-    total_timeout: float = DEFAULT_TOTAL_TIMEOUT_SECONDS
-    jobs: int = DEFAULT_JOBS
+    total_timeout: float | None = None
+    jobs: int | None = None
     kind_jobs: Mapping[str, int] = field(default_factory=dict)
     defaults: KeyOptions = KeyOptions()
     per_key: Mapping[str, KeyOptions] = field(default_factory=dict)
+    over_all: KeyOptions = KeyOptions()
     baseline: Path | None = None
     allow_empty: tuple[str, ...] = ()
     allow_shrink: tuple[str, ...] = ()
     allow_stale: float | None = None
     secrets: tuple[str, ...] = ()
     not_secrets: tuple[str, ...] = ()
+
+    def over(self, wider: RefreshOptions) -> RefreshOptions:
+        """These options (the command line's), with a project's where they say nothing."""
+        merged: dict[str, Any] = {}
+        for option in fields(self):
+            mine, theirs = getattr(self, option.name), getattr(wider, option.name)
+            if option.name in ("secrets", "not_secrets"):
+                merged[option.name] = (*theirs, *mine)
+            else:
+                merged[option.name] = theirs if mine in (None, (), {}) else mine
+        # The project's mode stands in its defaults too, where a key's own mode goes before it.
+        return RefreshOptions(
+            **{
+                **merged,
+                "mode": self.mode,
+                "defaults": self.defaults.over(wider.defaults),
+                "over_all": self.over_all.over(wider.over_all),
+            }
+        )
+
+    def mode_of(self, key: str) -> RefreshMode:
+        """Whether a key is refreshed."""
+        return self.mode or self.of_key(key).refresh or "always"
 
     def of_key(self, key: str) -> KeyOptions:
         """What holds for a key: its own table, then the patterns that match it, then defaults."""
@@ -107,7 +133,7 @@ class RefreshOptions:
             options = KeyOptions(allow_empty=True).over(options)
         if any(matches(key, pattern) for pattern in self.allow_shrink):
             options = KeyOptions(shrink=0.0).over(options)
-        return options.over(self.defaults)
+        return self.over_all.over(options.over(self.defaults))
 
 
 @dataclass(frozen=True)

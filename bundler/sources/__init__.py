@@ -6,10 +6,18 @@ write the state of one of them to a path, in a process that can be killed.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 from bundler.manifest import ManagementType
+
+if TYPE_CHECKING:
+    from bundler.errors import BundlerError
+    from bundler.exchanges import Link
+    from bundler.project import Project
+    from bundler.secrets import Secrets
 
 
 @dataclass(frozen=True)
@@ -45,3 +53,55 @@ class Found:
     components: tuple[Component, ...]
     version: str = ""
     warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Source:
+    """How the worker is to find a source's components.
+
+    kind: the file ``<kind>_worker.py`` beside this one. python: the interpreter that it runs in.
+    load: the rest of the worker's ``load`` command. judged_by: ``report`` where the worker itself
+    calls the component, ``exit`` where another program does.
+    """
+
+    project: Project
+    kind: str
+    python: Path
+    load: Mapping[str, Any]
+    judged_by: Literal["report", "exit"] = "report"
+
+
+def found_of(event: Mapping[str, Any]) -> Found:
+    """The worker's ``found`` event as a value."""
+    return Found(
+        directory=Path(event["directory"]),
+        place=event["place"],
+        components=tuple(
+            Component(
+                key=told["key"],
+                management_type=told["management_type"],
+                kind=told["kind"],
+                refresh_if_dev=told["refresh_if_dev"],
+                location=told.get("location", ""),
+                key_variables=tuple(told.get("key_variables", ())),
+                environment_variables=tuple(told.get("environment_variables", ())),
+            )
+            for told in event["components"]
+        ),
+        version=event["version"],
+        warnings=tuple(event["warnings"]),
+    )
+
+
+def load_error(source: Source, chain: Sequence[Link], secrets: Secrets) -> BundlerError:
+    """Why a source could not tell its components."""
+    from bundler.sources import dagster
+
+    return dagster.load_error(source, chain, secrets)
+
+
+def sources_of(project: Project) -> tuple[Source, ...]:
+    """The sources of a project, Dagster's first."""
+    from bundler.sources import dagster
+
+    return tuple(dagster.sources(project))

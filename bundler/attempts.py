@@ -1,0 +1,166 @@
+"""One key's refresh: attempts within a deadline, retried where a retry can mend it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from bundler.checks import Baseline, Checked, check
+from bundler.classify import Failure, failure_of
+from bundler.discovery import Loaded
+from bundler.errors import BadData, BundlerError, Unavailable
+from bundler.exchanges import Report, read
+from bundler.listener import KeyProgress, Listener
+from bundler.options import DEFAULT_ATTEMPTS, DEFAULT_TIMEOUT_SECONDS, KeyOptions
+from bundler.sources import Component
+from bundler.workers import Write
+
+# Waits between attempts: the first at least, doubled each time up to the longest, plus jitter.
+_FIRST_WAIT_SECONDS = 0.2
+_LONGEST_WAIT_SECONDS = 5.0
+_JITTER_SECONDS = 0.3
+_LOG_LINES = 20
+_LOG_BYTES = 16 * 1024
+
+
+@dataclass(frozen=True)
+class Job:
+    """A key that is to be fetched. directory: makes an empty key directory in the staging area."""
+
+    component: Component
+    source: Loaded
+    options: KeyOptions
+    directory: Callable[[str], Path]
+    baseline: Baseline | None
+
+    @property
+    def timeout(self) -> float:
+        return self.options.timeout or DEFAULT_TIMEOUT_SECONDS
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """A state that passed every check."""
+
+    checked: Checked
+    attempts: int
+    seconds: float
+
+
+class KeyFailedError(Exception):
+    """A key could not be refreshed. Carries what is to be told."""
+
+    def __init__(self, error: BundlerError, attempts: int, log: tuple[str, ...]) -> None:
+        super().__init__(error.what)
+        self.error = error
+        self.attempts = attempts
+        self.log = log
+
+
+async def fetch(job: Job, scratch: Path, listener: Listener) -> Fetched:
+    """Refreshes one key into the staging area. Raises `KeyFailedError`."""
+    began = time.monotonic()
+    deadline = began + job.timeout
+    most = job.options.attempts or DEFAULT_ATTEMPTS
+    key = job.component.key
+    for attempt in range(1, most + 1):
+        listener.key(KeyProgress(key, "fetching", attempt))
+        write = _write(job, scratch, attempt)
+        failure = await _attempt(job, write, deadline)
+        if failure is None:
+            checked = await _check(job, write, attempt)
+            return Fetched(checked, attempt, time.monotonic() - began)
+        wait = _wait_before_next(failure, attempt, most)
+        if wait is None or time.monotonic() + wait >= deadline:
+            raise _failed(job, failure.error, write, attempt)
+        listener.key(KeyProgress(key, "retrying", attempt, detail=failure.error.what))
+        await asyncio.sleep(wait)
+    raise AssertionError
+
+
+def _write(job: Job, scratch: Path, attempt: int) -> Write:
+    directory = job.directory(job.component.key)
+    name = f"{directory.name[:100]}-{id(job)}-{attempt}"
+    return Write(
+        key=job.component.key,
+        state_path=directory / "state",
+        report=scratch / f"{name}.report",
+        log=scratch / f"{name}.log",
+    )
+
+
+async def _attempt(job: Job, write: Write, deadline: float) -> Failure | None:
+    """One call of the component. None if it went well."""
+    late: float | None = None
+    status = 0
+    try:
+        status = await asyncio.wait_for(_run(job.source, write), deadline - time.monotonic())
+    except (asyncio.TimeoutError, TimeoutError):
+        late = job.timeout
+    report = read(write.report, job.options.allow_http)
+    if job.source.source.judged_by == "exit":
+        report = Report(returned=status == 0)
+    return failure_of(
+        job.component,
+        report,
+        secrets=job.source.surroundings.secrets,
+        deadline=late,
+        signal=os.WTERMSIG(status) if os.WIFSIGNALED(status) else None,
+    )
+
+
+async def _run(source: Loaded, write: Write) -> int:
+    if source.forks:
+        return await source.worker.write(write)
+    worker = await source.second()
+    try:
+        return await worker.write(write, inline=True)
+    finally:
+        await worker.close()
+
+
+async def _check(job: Job, write: Write, attempt: int) -> Checked:
+    try:
+        return await asyncio.to_thread(
+            check,
+            job.component,
+            write.state_path.parent,
+            job.options,
+            secrets=job.source.surroundings.secrets,
+            baseline=job.baseline,
+        )
+    except BundlerError as error:
+        raise _failed(job, error, write, attempt) from error
+
+
+def _wait_before_next(failure: Failure, attempt: int, most: int) -> float | None:
+    """Seconds until the next attempt; None if there shall be none."""
+    if attempt >= most or failure.retry == "no" or (failure.retry == "once" and attempt > 1):
+        return None
+    backoff = min(_LONGEST_WAIT_SECONDS, _FIRST_WAIT_SECONDS * 2.0 ** (attempt - 1))
+    jitter = random.uniform(0, _JITTER_SECONDS)  # noqa: S311  # no secret hangs on it
+    return max(failure.wait or 0.0, backoff + jitter)
+
+
+def _failed(job: Job, error: BundlerError, write: Write, attempts: int) -> KeyFailedError:
+    told = error.what.rstrip(".") + (f", after {attempts} attempts." if attempts > 1 else ".")
+    again = type(error)(told, hint=error.hint, key=job.component.key)
+    quiet = isinstance(error, (Unavailable, BadData)) and not isinstance(error, BadData)
+    log = () if quiet else tuple(_tail(write.log, job))
+    return KeyFailedError(again, attempts, log)
+
+
+def _tail(log: Path, job: Job) -> list[str]:
+    """The last lines that the component printed, without secrets."""
+    try:
+        with open(log, "rb") as stream:
+            stream.seek(max(0, log.stat().st_size - _LOG_BYTES))
+            text = stream.read().decode("utf-8", "replace")
+    except OSError:
+        return []
+    return job.source.surroundings.secrets.redact(text).rstrip().splitlines()[-_LOG_LINES:]

@@ -1,0 +1,346 @@
+"""What a freshly written state must pass before it may be published.
+
+In this order: what does not belong into a state is left out; what cannot be part of a state tree
+is refused; no secret and no path of the staging area may stand in its bytes; it is neither empty
+nor much smaller than before; it satisfies the project's own schema or command.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from bundler.atomic import io_errors
+from bundler.errors import BadData, CredentialsRefused
+from bundler.manifest import State, state_of
+from bundler.options import DEFAULT_SHRINK, KeyOptions
+from bundler.secrets import Secrets
+from bundler.sources import Component
+from bundler.statedir import sanitize_key
+from bundler.tree import FileEntry, StateTree, dir_hash, scan
+
+# Names of what never belongs into a state, wherever it lies in one.
+_LEFT_OUT = (
+    ".git",
+    ".env",
+    ".env.*",
+    "*.log",
+    "logs",
+    "__pycache__",
+    ".local_defs_state",
+    ".DS_Store",
+)
+_DATABASES = ("*.duckdb", "*.duckdb.wal", "*.sqlite", "*.sqlite3", "*.db")
+_STATE = "state"
+# Larger files are compared by their bytes alone: parsing takes several times their size of memory.
+_MAX_PARSED_BYTES = 32 * 1024 * 1024
+_MAX_FILES = 250_000
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What is known of a kind of component, by a pattern of its class name.
+
+    volatile: names of JSON members, ignored: patterns of files, that change at every run without
+    meaning anything. writable: paths that the program writes to at run time. jobs: how many at
+    once its vendor bears, None for no bound of its own.
+    """
+
+    pattern: str
+    volatile: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = ()
+    writable: tuple[str, ...] = ()
+    jobs: int | None = None
+
+
+KINDS = (
+    Kind(
+        "dagster_dbt.*",
+        volatile=(
+            "created_at",
+            "generated_at",
+            "invocation_id",
+            "invocation_started_at",
+            "run_started_at",
+        ),
+        ignored=("*/partial_parse.msgpack", "*/perf_info.json", "*.log"),
+        writable=("project/target",),
+    ),
+    Kind("dagster_fivetran.*", volatile=("succeeded_at",), jobs=4),
+    Kind("dagster_airbyte.*", jobs=4),
+    Kind("dagster_tableau.*", jobs=4),
+    Kind("dagster_looker.*", jobs=4),
+    Kind("dagster_sigma.*", jobs=4),
+    Kind("dagster_powerbi.*", jobs=4),
+)
+_UNKNOWN = Kind("*")
+
+
+def kind_of(component: Component) -> Kind:
+    """What is known of a component's kind."""
+    return next((kind for kind in KINDS if fnmatchcase(component.kind, kind.pattern)), _UNKNOWN)
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """The state of one key that a new one is held against, and the key directory it lies in."""
+
+    state: State
+    directory: Path
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A state that may be published. left_out: paths that were removed. notes: for the person."""
+
+    state: State
+    left_out: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+def check(
+    component: Component,
+    directory: Path,
+    options: KeyOptions,
+    *,
+    secrets: Secrets,
+    baseline: Baseline | None,
+) -> Checked:
+    """Judges what a component wrote into its staged key directory.
+
+    Raises `BadData`, `CredentialsRefused` or `InputOutputError` naming key and file.
+    """
+    key = component.key
+    left_out = tuple(_tidy(key, directory, options))
+    try:
+        tree = scan(directory)
+    except BadData as error:
+        raise BadData(f"{key}: {error.what}", hint=error.hint, key=key) from error
+    _refuse_nothing(key, tree, directory)
+    _refuse_secrets(key, tree, directory, secrets)
+    kind = kind_of(component)
+    state = state_of(
+        key,
+        sanitize_key(key),
+        tree,
+        semantic=semantic_digest(directory, tree, kind, options),
+        writable=_writable((*kind.writable, *options.writable), tree),
+    )
+    _refuse_loss(key, directory, tree, options, baseline)
+    databases = [file.path for file in tree.files if _any_match(file.path, _DATABASES)]
+    return Checked(
+        state, left_out, tuple(f"{key}: ships the database {path}." for path in databases)
+    )
+
+
+def _writable(paths: tuple[str, ...], tree: StateTree) -> tuple[str, ...]:
+    return tuple(
+        sorted({path for path in paths if any(f.path.startswith(f"{path}/") for f in tree.files)})
+    )
+
+
+def _tidy(key: str, directory: Path, options: KeyOptions) -> Iterator[str]:
+    """Removes what does not belong into a state, then directories without any file."""
+    count = 0
+    with io_errors(directory):
+        for parent, directories, files in os.walk(directory):
+            below = Path(parent).relative_to(directory).as_posix()
+            prefix = "" if below == "." else f"{below}/"
+            count += len(files)
+            if count > _MAX_FILES:
+                raise BadData(
+                    f"{key}: the component wrote more than {_MAX_FILES} files.",
+                    hint="Make it write fewer and larger files.",
+                    key=key,
+                )
+            for name in [*directories, *files]:
+                path = f"{prefix}{name}"
+                if _is_left_out(directory / path, path, options):
+                    _remove(directory / path)
+                    directories[:] = [item for item in directories if item != name]
+                    yield path
+        for parent, _, _ in os.walk(directory, topdown=False):
+            if parent != str(directory) and not os.listdir(parent):
+                os.rmdir(parent)
+
+
+def _is_left_out(file: Path, path: str, options: KeyOptions) -> bool:
+    if path == _STATE or _any_match(path, options.include):
+        return False
+    if _any_match(path, (*_LEFT_OUT, *options.exclude)):
+        return True
+    return not file.is_symlink() and (file / "pyvenv.cfg").is_file()
+
+
+def _any_match(path: str, patterns: tuple[str, ...]) -> bool:
+    """A pattern with a slash is for the whole path, else for the last name in it."""
+    name = path.rpartition("/")[2]
+    return any(fnmatchcase(path if "/" in pattern else name, pattern) for pattern in patterns)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
+def _refuse_nothing(key: str, tree: StateTree, directory: Path) -> None:
+    if not tree.files:
+        raise BadData(
+            f"{key}: the component wrote nothing.",
+            hint="`write_state_to_path` must write a file or a directory at the path it is given.",
+            key=key,
+        )
+    if not (directory / _STATE).exists():
+        raise BadData(
+            f"{key}: the component wrote {tree.files[0].path}, but not the path it was given.",
+            hint="Make `write_state_to_path` write to its argument, a path that ends in `state`.",
+            key=key,
+        )
+
+
+def _refuse_secrets(key: str, tree: StateTree, directory: Path, secrets: Secrets) -> None:
+    for file in tree.files:
+        with io_errors(directory / file.path):
+            name = secrets.find(directory / file.path, others={"": os.fsencode(directory)})
+        if name == "":
+            raise BadData(
+                f"{key}: {file.path} holds the path of the staging directory, which will be gone.",
+                hint="Make the component write relative paths, or leave the file out: "
+                f'exclude = ["{file.path}"].',
+                key=key,
+            )
+        if name is not None:
+            raise CredentialsRefused(
+                f"{key}: {file.path} holds the value of {name}.",
+                hint="Whoever gets the artifact gets that credential. Make the component leave it "
+                f'out; if it is no secret, say so: not-secrets = ["{name}"].',
+                key=key,
+            )
+
+
+# --- empty and shrunk -------------------------------------------------------------------------
+
+
+def _refuse_loss(
+    key: str, directory: Path, tree: StateTree, options: KeyOptions, baseline: Baseline | None
+) -> None:
+    document = _document(directory / _STATE)
+    entries = None if document is None else count_entries(document[0])
+    empty = tree.size == 0 or (document is not None and is_empty(document[0]))
+    if empty and not options.allow_empty:
+        raise BadData(
+            f"{key}: the state is empty.",
+            hint=f"Check what the API answers. If it is right: --allow-empty '{key}'.",
+            key=key,
+        )
+    if options.min_entries is not None and (entries or 0) < options.min_entries:
+        raise BadData(
+            f"{key}: the state has {entries or 0} entries, fewer than min-entries = "
+            f"{options.min_entries}.",
+            hint="Check what the API answers.",
+            key=key,
+        )
+    if baseline is not None and not (empty and options.allow_empty):
+        _refuse_shrunk(key, tree, entries, options, baseline)
+
+
+def _refuse_shrunk(
+    key: str, tree: StateTree, entries: int | None, options: KeyOptions, baseline: Baseline
+) -> None:
+    share = DEFAULT_SHRINK if options.shrink is None else options.shrink
+    before_document = _document(baseline.directory / _STATE)
+    if entries is not None and before_document is not None:
+        now, before, unit = entries, count_entries(before_document[0]), "entries"
+    else:
+        now, before, unit = tree.size, baseline.state.size, "bytes"
+    if now < before * share:
+        raise BadData(
+            f"{key}: the state has shrunk from {before} to {now} {unit}.",
+            hint=f"Check what the API answers. If it is right: --allow-shrink '{key}'.",
+            key=key,
+        )
+
+
+def _document(path: Path) -> tuple[Any] | None:
+    """What a JSON file holds; None for what is no JSON file, or too large to parse."""
+    if not path.is_file() or not 0 < path.stat().st_size <= _MAX_PARSED_BYTES:
+        return None
+    try:
+        return (msgspec.json.decode(path.read_bytes()),)
+    except (msgspec.DecodeError, RecursionError, UnicodeError):
+        return None
+
+
+def count_entries(document: Any) -> int:
+    """Items of arrays and members of objects, at every depth."""
+    total = 0
+    pending = [document]
+    while pending:
+        value = pending.pop()
+        children = _children(value)
+        total += len(children)
+        pending += children
+    return total
+
+
+def is_empty(document: Any) -> bool:
+    """Whether a JSON document holds nothing: null, "", [], {}, or containers of no items only."""
+    if not isinstance(document, (dict, list)):
+        return document in (None, "")
+    if isinstance(document, list):
+        return all(isinstance(item, (dict, list)) and is_empty(item) for item in document)
+    containers = [value for value in document.values() if isinstance(value, (dict, list))]
+    return not document or (bool(containers) and all(map(is_empty, containers)))
+
+
+def _children(value: Any) -> list[Any]:
+    if isinstance(value, dict):
+        return list(value.values())
+    return value if isinstance(value, list) else []
+
+
+# --- the semantic digest ----------------------------------------------------------------------
+
+
+def semantic_digest(
+    directory: Path, tree: StateTree, kind: Kind, options: KeyOptions
+) -> str | None:
+    """A ``dirHash`` over what means something; None where every byte does."""
+    volatile = frozenset((*kind.volatile, *options.volatile))
+    if not volatile:
+        return None
+    entries = [
+        FileEntry(file.path, _meaning(directory / file.path, file, volatile), 0)
+        for file in tree.files
+        if not _any_match(file.path, kind.ignored)
+    ]
+    return dir_hash(entries)
+
+
+def _meaning(path: Path, file: FileEntry, volatile: frozenset[str]) -> str:
+    """The digest of a JSON file without its volatile members; of another file, all of it."""
+    if not (path.name == _STATE or path.suffix == ".json"):
+        return file.sha256
+    document = _document(path)
+    if document is None:
+        return file.sha256
+    pruned = _without(document[0], volatile.__contains__)
+    return hashlib.sha256(msgspec.json.encode(pruned, order="sorted")).hexdigest()
+
+
+def _without(value: Any, drop: Callable[[str], bool]) -> Any:
+    if isinstance(value, dict):
+        return {name: _without(item, drop) for name, item in value.items() if not drop(name)}
+    if isinstance(value, list):
+        return [_without(item, drop) for item in value]
+    return value

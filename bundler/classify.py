@@ -1,0 +1,361 @@
+"""Why an attempt failed: from what happened on the wire, and from the chain of exceptions.
+
+The wire goes first: the libraries of vendors turn refused connections into other errors, drop
+causes, and swallow failed sub-requests. An attempt with a failed exchange has failed, whatever the
+component returned, unless the same exchange succeeded later or is one of those that may fail.
+
+====================================  =====  =====================================
+what happened                         code   retry
+====================================  =====  =====================================
+DNS, refused, reset, closed, timeout  69     yes
+TLS certificate                       69     no
+proxy                                 69     unless it wants credentials (407)
+429                                   69     after ``Retry-After``
+5xx, 408                              69     yes
+401, 403                              77     no
+other 4xx                             78     no
+cut body, cut JSON, HTML, no HTTP     69     once
+wrong shape                           65     no
+no end before the deadline            69     no
+====================================  =====  =====================================
+"""
+
+from __future__ import annotations
+
+import errno
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+from urllib.parse import urlsplit
+
+from bundler.errors import (
+    BadData,
+    BundlerError,
+    ConfigurationError,
+    CredentialsRefused,
+    InputOutputError,
+    ToolFailed,
+    Unavailable,
+)
+from bundler.exchanges import Exchange, Link, Report
+from bundler.secrets import Secrets
+from bundler.sources import Component
+
+Retry = Literal["no", "once", "yes"]
+Fault = Literal[
+    "dns", "refused", "reset", "closed", "timeout", "tls", "proxy", "cut", "unreachable", "no-http"
+]
+
+_RETRY: dict[Fault, Retry] = {
+    "dns": "yes",
+    "refused": "yes",
+    "reset": "yes",
+    "closed": "yes",
+    "timeout": "yes",
+    "unreachable": "yes",
+    "tls": "no",
+    "proxy": "yes",
+    "cut": "once",
+    "no-http": "once",
+}
+_SAYS: dict[Fault, str] = {
+    "dns": "the name {host} cannot be resolved",
+    "refused": "{host} refused the connection",
+    "reset": "{host} reset the connection",
+    "closed": "{host} closed the connection before it answered",
+    "timeout": "{host} did not answer in time",
+    "unreachable": "{host} cannot be reached from here",
+    "tls": "the TLS certificate of {host} is not accepted",
+    "proxy": "the proxy before {host} did not let the request through",
+    "cut": "the answer of {host} was cut off",
+    "no-http": "what {host} answered is not HTTP",
+}
+# Errno and names of exception classes, the most telling first.
+_BY_ERRNO: dict[int, Fault] = {
+    errno.ECONNREFUSED: "refused",
+    errno.ECONNRESET: "reset",
+    errno.EPIPE: "reset",
+    errno.ECONNABORTED: "reset",
+    errno.ETIMEDOUT: "timeout",
+    errno.ENETUNREACH: "unreachable",
+    errno.EHOSTUNREACH: "unreachable",
+    errno.ENETDOWN: "unreachable",
+}
+_BY_NAME: tuple[tuple[Fault, frozenset[str]], ...] = (
+    ("dns", frozenset({"gaierror", "NameResolutionError", "ClientConnectorDNSError"})),
+    ("tls", frozenset({"SSLCertVerificationError", "ClientConnectorCertificateError"})),
+    ("cut", frozenset({"IncompleteRead", "ClientPayloadError", "ContentLengthError"})),
+    ("cut", frozenset({"ChunkedEncodingError", "InvalidChunkLength", "TransferEncodingError"})),
+    ("closed", frozenset({"RemoteDisconnected", "ServerDisconnectedError", "SSLEOFError"})),
+    ("refused", frozenset({"ConnectionRefusedError"})),
+    ("reset", frozenset({"ConnectionResetError", "BrokenPipeError"})),
+    ("no-http", frozenset({"BadStatusLine", "LineTooLong", "BadHttpMessage", "UnknownProtocol"})),
+    ("timeout", frozenset({"TimeoutError", "TimeoutException", "Timeout", "ReadTimeoutError"})),
+    ("timeout", frozenset({"ConnectTimeoutError", "ReadTimeout", "ConnectTimeout"})),
+    ("proxy", frozenset({"ProxyError", "ClientHttpProxyError", "ClientProxyConnectionError"})),
+    ("tls", frozenset({"SSLError", "ClientSSLError"})),
+)
+_BY_TEXT: tuple[tuple[Fault, str], ...] = (
+    ("tls", r"CERTIFICATE_VERIFY_FAILED"),
+    ("closed", r"UNEXPECTED_EOF|(?i:without sending a(ny)? response|server disconnected)"),
+    ("cut", r"without sending complete message body|incomplete chunked read"),
+    ("no-http", r"illegal status line|illegal header line|Bad HTTP response"),
+    ("dns", r"Name or service not known|Temporary failure in name resolution|getaddrinfo failed"),
+    ("dns", r"nodename nor servname provided|No address associated with hostname"),
+    ("refused", r"Connection refused"),
+)
+# Names under which a JSON decoder says that its input is no JSON.
+_NOT_JSON = frozenset({"JSONDecodeError", "DecodeError", "ContentTypeError", "ExpatError"})
+_SHAPE = frozenset(
+    {"KeyError", "TypeError", "IndexError", "AttributeError", "ValidationError", "ValueError"}
+)
+_CERTIFICATE = (
+    ("certificate has expired", "it has expired"),
+    ("certificate is not yet valid", "it is not valid yet"),
+    ("Hostname mismatch", "it is for another host"),
+    ("IP address mismatch", "it is for another host"),
+    ("self-signed certificate", "it is self-signed"),
+    ("self signed certificate", "it is self-signed"),
+    ("unable to get local issuer", "its issuer is not trusted here"),
+)
+_PROXY_STATUS = re.compile(r"(?i)(?:tunnel connection failed: |proxy\D{0,40})(\d{3})\b")
+_LOCAL_ERRNO = frozenset(
+    {errno.ENOSPC, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.EDQUOT, errno.EMFILE}
+)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A failed attempt. wait: seconds that the server asked for, before another one."""
+
+    error: BundlerError
+    retry: Retry = "no"
+    wait: float | None = None
+
+
+@dataclass(frozen=True)
+class _Finding:
+    """A failure before it is said: the class, what happened, and whether a retry may mend it."""
+
+    kind: type[BundlerError]
+    says: str
+    retry: Retry = "no"
+    wait: float | None = None
+
+
+def failure_of(
+    component: Component,
+    report: Report,
+    *,
+    secrets: Secrets,
+    deadline: float | None = None,
+    signal: int | None = None,
+) -> Failure | None:
+    """Why this attempt failed; None if it did not.
+
+    deadline: the seconds it was given, where it was stopped for exceeding them. signal: the one
+    that ended it, where it was not us.
+    """
+    if deadline is not None:
+        return _say(component, _late(report, deadline), report.waiting, secrets)
+    failed = report.failed
+    if report.raised:
+        exchange = _behind(report, failed)
+        if exchange is not None:
+            return _say(component, of_exchange(exchange), exchange, secrets)
+        return _say(component, _of_chain(report, secrets), report.last, secrets)
+    if not report.returned:
+        return _say(component, _vanished(signal), None, secrets)
+    if failed:
+        return _partial(component, failed[-1], secrets)
+    return None
+
+
+def _partial(component: Component, exchange: Exchange, secrets: Secrets) -> Failure:
+    finding = of_exchange(exchange)
+    status = exchange.status or "error"
+    pattern = f"{exchange.method} {urlsplit(exchange.url).path} {status}"
+    error = finding.kind(
+        f"{component.key}: {finding.says} ({_request(exchange)}), and the component went on "
+        "without that part.",
+        hint=f'If that answer is expected, say so: allow-http = ["{pattern}"].',
+        key=component.key,
+    )
+    return Failure(_clean(error, secrets), _retry(finding, exchange), finding.wait)
+
+
+def _behind(report: Report, failed: Sequence[Exchange]) -> Exchange | None:
+    """The failed exchange that an exception came from."""
+    marks = {link.wire for link in report.raised if link.wire}
+    for exchange in reversed(failed):
+        if exchange.id in marks:
+            return exchange
+    statuses = {link.status for link in report.raised}
+    for exchange in reversed(failed):
+        if exchange.status in statuses:
+            return exchange
+    return failed[-1] if failed else None
+
+
+def of_exchange(exchange: Exchange) -> _Finding:
+    """What a failed exchange means."""
+    host = urlsplit(exchange.url).netloc
+    if exchange.chain:
+        return _of_fault(exchange.chain, host) or _Finding(
+            Unavailable, f"the request to {host} failed", "once"
+        )
+    return _of_status(exchange.status or 0, host, exchange.retry_after)
+
+
+def _of_status(status: int, host: str, retry_after: float | None = None) -> _Finding:
+    says = f"{host} answered {status}"
+    if status in (401, 403):
+        return _Finding(CredentialsRefused, says)
+    if status == 429:  # noqa: PLR2004
+        return _Finding(Unavailable, f"{says} (too many requests)", "yes", retry_after)
+    if status == 407:  # noqa: PLR2004
+        return _Finding(Unavailable, f"the proxy before {host} wants credentials (407)")
+    if status == 408 or status >= 500:  # noqa: PLR2004
+        return _Finding(Unavailable, says, "yes", retry_after)
+    return _Finding(ConfigurationError, says)
+
+
+def _of_fault(chain: Sequence[Link], host: str) -> _Finding | None:
+    """What a chain of exceptions says of the network; None if nothing."""
+    fault = fault_of(chain)
+    if fault is None:
+        return None
+    text = " ".join(link.text for link in chain)
+    says = _SAYS[fault].format(host=host)
+    retry = _RETRY[fault]
+    if fault == "tls":
+        detail = next((said for sign, said in _CERTIFICATE if sign in text), "")
+        says += f": {detail}" if detail else ""
+    if fault == "proxy":
+        status = _proxy_status(chain, text)
+        says += f" (it answered {status})" if status else ""
+        retry = "no" if status == 407 else "yes"  # noqa: PLR2004
+    return _Finding(Unavailable, says, retry)
+
+
+def _proxy_status(chain: Sequence[Link], text: str) -> int | None:
+    carried = next((link.status for link in chain if link.status), None)
+    found = _PROXY_STATUS.search(text)
+    return carried or (int(found[1]) if found else None)
+
+
+def fault_of(chain: Sequence[Link]) -> Fault | None:
+    """The kind of network fault that a chain of exceptions tells of."""
+    text = " ".join(link.text for link in chain)
+    names = {name for link in chain for name in link.names}
+    if "proxy" in text.lower() and _PROXY_STATUS.search(text):
+        return "proxy"
+    for fault, known in _BY_NAME[:5]:
+        if not known.isdisjoint(names):
+            return fault
+    for number in (link.errno for link in chain):
+        if number in _BY_ERRNO:
+            return _BY_ERRNO[number]
+    for fault, pattern in _BY_TEXT:
+        if re.search(pattern, text):
+            return fault
+    return next((fault for fault, known in _BY_NAME if not known.isdisjoint(names)), None)
+
+
+def _of_chain(report: Report, secrets: Secrets) -> _Finding:
+    """What an exception means when every exchange went well, or none was seen."""
+    chain = report.raised
+    last = report.last
+    host = urlsplit(last.url).netloc if last else "the external system"
+    status = next((link.status for link in chain if link.status and link.status >= 400), None)  # noqa: PLR2004
+    if status:
+        return _of_status(status, host)
+    network = _of_fault(chain, host)
+    if network:
+        return network
+    names = {name for link in chain for name in link.names}
+    if any(link.errno in _LOCAL_ERRNO for link in chain):
+        return _Finding(InputOutputError, f"it could not write: {quoted(chain[0], secrets)}")
+    missing = next((link.text.strip("'\"") for link in chain if _asked_environment(link)), None)
+    if missing:
+        return _Finding(ConfigurationError, f"the environment variable {missing} is not set")
+    if last and not _NOT_JSON.isdisjoint(names):
+        return _Finding(Unavailable, f"what {host} answered is {_no_json(last)}", "once")
+    if last and not _SHAPE.isdisjoint(names):
+        says = f"the answer of {host} has another shape than expected: {quoted(chain[0], secrets)}"
+        return _Finding(BadData, says)
+    return _Finding(ToolFailed, f"the component failed: {quoted(chain[0], secrets)}")
+
+
+def _no_json(exchange: Exchange) -> str:
+    return "HTML" if "html" in exchange.content_type else "not whole JSON"
+
+
+def _asked_environment(link: Link) -> bool:
+    return (
+        link.type == "builtins.KeyError" and re.search(r"\bos\.py:\d+ in", link.where) is not None
+    )
+
+
+def quoted(link: Link, secrets: Secrets) -> str:
+    """An exception as a person reads it. A client library's text may hold headers: left away."""
+    name = link.type.rpartition(".")[2]
+    text = "" if link.is_of_a_client else secrets.redact(link.text).strip().split("\n")[0]
+    where = link.where.rpartition("/")[2]
+    return f"{name}{': ' if text else ''}{text}" + (f" ({where})" if where else "")
+
+
+def _late(report: Report, deadline: float) -> _Finding:
+    waiting = report.waiting
+    says = f"it did not finish within {deadline:g} s"
+    if waiting is not None:
+        says += f"; it was waiting for {urlsplit(waiting.url).netloc}"
+    return _Finding(Unavailable, says)
+
+
+def _vanished(signal: int | None) -> _Finding:
+    if signal is not None:
+        detail = ", as happens when memory runs out" if signal == 9 else ""  # noqa: PLR2004
+        return _Finding(ToolFailed, f"its process was ended by signal {signal}{detail}")
+    return _Finding(ToolFailed, "its process ended without a word")
+
+
+def _say(
+    component: Component, finding: _Finding, exchange: Exchange | None, secrets: Secrets
+) -> Failure:
+    request = f" ({_request(exchange)})" if exchange and finding.kind is not ToolFailed else ""
+    error = finding.kind(
+        f"{component.key}: {finding.says}{request}.",
+        hint=_hint(component, finding, exchange),
+        key=component.key,
+    )
+    return Failure(_clean(error, secrets), _retry(finding, exchange), finding.wait)
+
+
+def _request(exchange: Exchange) -> str:
+    return f"{exchange.method} {urlsplit(exchange.url).path}"
+
+
+def _retry(finding: _Finding, exchange: Exchange | None) -> Retry:
+    """None is added where the library inside has already retried."""
+    return "no" if exchange is not None and exchange.tries > 1 else finding.retry
+
+
+def _hint(component: Component, finding: _Finding, exchange: Exchange | None) -> str:
+    host = urlsplit(exchange.url).netloc if exchange else "the external system"
+    if finding.kind is CredentialsRefused:
+        names = ", ".join(component.environment_variables)
+        return f"Check the credentials{f' ({names})' if names else ''}, then try again."
+    if finding.kind is ConfigurationError:
+        return "Check the URL and the settings of the component."
+    if finding.kind is Unavailable:
+        return f"Check that {host} is up and reachable from here, then try again."
+    if finding.kind is BadData:
+        return "Check what the API answers and what the component expects of it."
+    return ""
+
+
+def _clean(error: BundlerError, secrets: Secrets) -> BundlerError:
+    """The same error with no secret in its sentences."""
+    return type(error)(secrets.redact(error.what), hint=secrets.redact(error.hint), key=error.key)

@@ -1,0 +1,156 @@
+"""Finds the components of projects: one worker a source, all of them at once."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bundler import dotenv, secrets
+from bundler.errors import BundlerError, ConfigurationError, Unavailable, raise_all
+from bundler.exchanges import links
+from bundler.secrets import Secrets
+from bundler.sources import Component, Found, Source, found_of, load_error, sources_of
+from bundler.workers import Worker
+
+if TYPE_CHECKING:
+    from bundler.project import Project
+
+_LOAD_SECONDS = 120.0
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a project's processes see, and which of it is secret."""
+
+    environment: Mapping[str, str]
+    secrets: Secrets
+
+
+@dataclass
+class Loaded:
+    """A source whose components are known. forks: its worker can write several states."""
+
+    source: Source
+    found: Found
+    worker: Worker
+    forks: bool
+    surroundings: Surroundings
+    scratch: Path
+
+    async def second(self) -> Worker:
+        """Another worker, loaded, for a write of its own where forking is not safe."""
+        worker = start(self.source, self.surroundings, self.scratch)
+        try:
+            await worker.load(self.source.load)
+        except BaseException:
+            await worker.close()
+            raise
+        return worker
+
+
+def surroundings_of(
+    project: Project, *, named: Sequence[str], excluded: Sequence[str]
+) -> Surroundings:
+    """The environment with the project's ``.env`` over it, as Dagster's tools load it."""
+    environment = dict(os.environ)
+    from_file: set[str] = set()
+    for directory in (project.workspace, project.root):
+        if directory is not None:
+            values = dotenv.read(directory / ".env", environment)
+            environment.update(values)
+            from_file |= set(values)
+    # What our own interpreter was started with is not the project's.
+    for name in ("PYTHONHOME", "__PYVENV_LAUNCHER__"):
+        environment.pop(name, None)
+    environment["PATH"] = os.pathsep.join(
+        [str(project.interpreter.path.parent), environment.get("PATH", os.defpath)]
+    )
+    return Surroundings(
+        environment,
+        secrets.collect(environment, named=named, from_file=from_file, excluded=excluded),
+    )
+
+
+def start(source: Source, surroundings: Surroundings, scratch: Path) -> Worker:
+    """A worker of this source that has loaded nothing yet."""
+    return Worker(
+        source.python,
+        source.kind,
+        cwd=source.project.root,
+        environment=surroundings.environment,
+        output=scratch / "load.log",
+    )
+
+
+async def load_all(
+    projects: Sequence[Project],
+    scratch: Path,
+    loaded: list[Loaded],
+    *,
+    named: Sequence[str] = (),
+    excluded: Sequence[str] = (),
+) -> None:
+    """Appends every source of the projects, with its worker running.
+
+    The caller closes the workers, also after an error. Raises one error for all that failed.
+    """
+    tasks = []
+    for project in projects:
+        config = project.config.refresh
+        surroundings = surroundings_of(
+            project,
+            named=(*named, *config.secrets),
+            excluded=(*excluded, *config.not_secrets),
+        )
+        tasks += [_load(source, surroundings, scratch, loaded) for source in sources_of(project)]
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    failures = []
+    for result in results:
+        if isinstance(result, BundlerError):
+            failures.append(result)
+        elif isinstance(result, BaseException):
+            raise result
+    raise_all(failures)
+
+
+async def _load(
+    source: Source, surroundings: Surroundings, scratch: Path, loaded: list[Loaded]
+) -> None:
+    worker = start(source, surroundings, scratch)
+    try:
+        event = await asyncio.wait_for(worker.load(source.load), _LOAD_SECONDS)
+    except (asyncio.TimeoutError, TimeoutError) as error:
+        await worker.close()
+        raise Unavailable(
+            f"The components of {source.project.name} were not loaded within {_LOAD_SECONDS:g} s.",
+            hint="Something waits while the project is imported: run `dg list components`.",
+        ) from error
+    except BaseException:
+        await worker.close()
+        raise
+    if event["event"] == "load-failed":
+        await worker.close()
+        raise load_error(source, links(event["chain"]), surroundings.secrets)
+    loaded.append(Loaded(source, found_of(event), worker, event["forks"], surroundings, scratch))
+
+
+def unique(components: Sequence[Component]) -> dict[str, Component]:
+    """One component a key: those that share a key share its state, which is written once.
+
+    Raises `ConfigurationError` where they do not agree on where the state lives.
+    """
+    by_key: dict[str, Component] = {}
+    for component in components:
+        first = by_key.setdefault(component.key, component)
+        if first.management_type != component.management_type:
+            raise ConfigurationError(
+                f"Two components share the key {component.key!r}, one as {first.management_type} "
+                f"and one as {component.management_type}.",
+                hint="Give them one management type, or keys of their own.",
+                key=component.key,
+            )
+    return by_key

@@ -1,0 +1,222 @@
+"""The report of an attempt, read back: which exchanges failed and stayed failed, and how it ended.
+
+`bundler.transport` and the worker write it; this reads it line by line, keeping no more of the
+exchanges that went well than what they were.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from email.utils import parsedate_to_datetime
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+_CLIENTS = ("requests", "urllib3", "httpx", "httpcore", "aiohttp", "http", "botocore", "google")
+_FIRST_FAILED_STATUS = 400
+# Cloud libraries ask these whether they run in a cloud; elsewhere nobody answers.
+_METADATA_HOSTS = frozenset(
+    {"169.254.169.254", "metadata.google.internal", "metadata", "fd00:ec2::254"}
+)
+
+
+@dataclass(frozen=True)
+class Link:
+    """One exception of a chain: its class and bases (dotted), errno, HTTP status, text and place.
+
+    wire: the exchange that it came from, where the recorder saw it.
+    """
+
+    type: str
+    names: frozenset[str] = frozenset()
+    errno: int | None = None
+    status: int | None = None
+    text: str = ""
+    where: str = ""
+    wire: int | None = None
+
+    @property
+    def is_of_a_client(self) -> bool:
+        return self.type.split(".")[0] in _CLIENTS
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """A request and what became of it: a status, a chain of exceptions, or nothing yet.
+
+    url: without user info and query. same: knows the same exchange again. retry_after: in seconds.
+    tries: how often the client library made it by itself.
+    """
+
+    id: int
+    method: str
+    url: str
+    same: str
+    status: int | None = None
+    chain: tuple[Link, ...] = ()
+    content_type: str = ""
+    retry_after: float | None = None
+    date: str = ""
+    tries: int = 1
+
+
+@dataclass(frozen=True)
+class Report:
+    """What an attempt left behind.
+
+    failed: exchanges that failed and did not succeed later, in order. last: the last that was
+    answered. waiting: the last without an answer or with an unread body.
+    """
+
+    failed: tuple[Exchange, ...] = ()
+    last: Exchange | None = None
+    waiting: Exchange | None = None
+    answered: int = 0
+    returned: bool = False
+    raised: tuple[Link, ...] = ()
+
+
+@dataclass
+class _Reading:
+    allowed: Sequence[str]
+    open: dict[int, Exchange] = field(default_factory=dict)
+    failed: dict[str, Exchange] = field(default_factory=dict)
+    last: Exchange | None = None
+    answered: int = 0
+    returned: bool = False
+    raised: tuple[Link, ...] = ()
+
+    def take(self, line: dict[str, Any]) -> None:
+        event = line["event"]
+        if event == "request":
+            self.open[line["id"]] = Exchange(line["id"], line["method"], line["url"], line["same"])
+        elif event == "response":
+            self._answer(line)
+        elif event == "failure":
+            self._fail(line)
+        elif event == "raised":
+            self.raised = links(line["chain"])
+        elif event == "returned":
+            self.returned = True
+
+    def _answer(self, line: dict[str, Any]) -> None:
+        exchange = self.open.pop(line["id"], None)
+        if exchange is None:
+            return
+        self.last = exchange = replace(
+            exchange,
+            status=line["status"],
+            content_type=line["type"],
+            retry_after=_seconds(line["retry_after"], line["date"]),
+            date=line["date"] or "",
+            tries=line["tries"],
+        )
+        if line["status"] >= _FIRST_FAILED_STATUS:
+            self._note_failure(exchange)
+        else:
+            self.failed.pop(exchange.same, None)
+            self.answered += 1
+
+    def _fail(self, line: dict[str, Any]) -> None:
+        exchange = self.open.pop(line["id"], None)
+        if exchange is None and self.last is not None and self.last.id == line["id"]:
+            exchange = self.last  # its body
+        if exchange is not None:
+            self._note_failure(
+                replace(exchange, status=None, chain=links(line["chain"]), tries=line["tries"])
+            )
+
+    def _note_failure(self, exchange: Exchange) -> None:
+        if is_expected(exchange, self.allowed):
+            return
+        before = self.failed.pop(exchange.same, None)
+        tries = exchange.tries + (before.tries if before else 0)
+        self.failed[exchange.same] = replace(exchange, tries=tries)
+
+
+def read(path: Path, allowed: Sequence[str] = ()) -> Report:
+    """The report in this file; an empty one where nothing was written."""
+    try:
+        with open(path, "rb") as stream:
+            return digest(_lines(stream), allowed)
+    except FileNotFoundError:
+        return Report()
+
+
+def digest(lines: Iterable[dict[str, Any]], allowed: Sequence[str] = ()) -> Report:
+    """What the events of an attempt come to."""
+    reading = _Reading(allowed)
+    for line in lines:
+        reading.take(line)
+    return Report(
+        failed=tuple(reading.failed.values()),
+        last=reading.last,
+        waiting=next(reversed(reading.open.values()), reading.last),
+        answered=reading.answered,
+        returned=reading.returned,
+        raised=reading.raised,
+    )
+
+
+def _lines(stream: Iterable[bytes]) -> Iterable[dict[str, Any]]:
+    for line in stream:
+        try:
+            yield json.loads(line)
+        except ValueError:  # the process was killed while it wrote
+            continue
+
+
+def links(chain: Iterable[dict[str, Any]]) -> tuple[Link, ...]:
+    """The chain of exceptions that a worker described."""
+    return tuple(
+        Link(
+            type=link["type"],
+            names=frozenset(name.rpartition(".")[2] for name in (link["type"], *link["bases"])),
+            errno=link["errno"],
+            status=link["status"],
+            text=link["text"],
+            where=link["where"],
+            wire=link["wire"],
+        )
+        for link in chain
+    )
+
+
+def is_expected(exchange: Exchange, allowed: Sequence[str]) -> bool:
+    """Whether a failed exchange is one that may fail: ``METHOD PATH STATUS``, with wildcards.
+
+    The path may begin with the host; the status may be ``4xx`` or, for no answer, ``error``.
+    """
+    parts = urlsplit(exchange.url)
+    if parts.hostname in _METADATA_HOSTS:
+        return True
+    status = str(exchange.status) if exchange.status else "error"
+    for pattern in allowed:
+        method, _, rest = pattern.strip().partition(" ")
+        where, _, code = rest.strip().rpartition(" ")
+        path = parts.path if where.startswith("/") else f"{parts.hostname}{parts.path}"
+        if (
+            fnmatchcase(exchange.method, method)
+            and fnmatchcase(path, where.replace("[", "[[]"))
+            and fnmatchcase(status, code.lower().replace("x", "?"))
+        ):
+            return True
+    return False
+
+
+def _seconds(retry_after: str | None, date: str | None) -> float | None:
+    """``Retry-After`` in seconds: a number, or a date held against the server's own clock."""
+    if not retry_after:
+        return None
+    try:
+        return max(0.0, float(retry_after))
+    except ValueError:
+        pass
+    try:
+        until, now = parsedate_to_datetime(retry_after), parsedate_to_datetime(date or "")
+        return max(0.0, (until - now).total_seconds())
+    except (ValueError, TypeError):
+        return None

@@ -1,0 +1,121 @@
+"""Finds the state-backed components of a Dagster project, in the project's own interpreter.
+
+Imports the standard library and dagster, nothing else. Uses only what Dagster exports publicly
+(1.12 and later): ``ComponentTree.for_project`` and ``get_all_components``.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+_OLDEST = (1, 12)
+_STATE_DIRECTORY = ".local_defs_state"
+# A shorter value stands in a key by chance.
+_SHORTEST_VALUE = 4
+_MAX_DEPTH = 4
+
+
+class TooOldError(Exception):
+    """The project's Dagster has no public state-backed components."""
+
+
+def load(command: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Loads the component tree once. Returns what there is to tell, and a component a key."""
+    root = Path(command["root"])
+    os.chdir(root)
+    warnings = _make_importable(root, command["root_module"])
+    dagster = importlib.import_module("dagster")
+
+    version = dagster.__version__
+    if tuple(int(part) for part in re.findall(r"\d+", version)[:2]) < _OLDEST:
+        raise TooOldError(version)
+    with _watch_environment() as read:
+        tree = dagster.ComponentTree.for_project(root)
+        components = tree.get_all_components(of_type=dagster.StateBackedComponent)
+    by_key: dict[str, Any] = {}
+    told = []
+    for component in components:
+        told.append(_tell(component, read))
+        by_key.setdefault(told[-1]["key"], component)
+    defs = Path(tree.defs_module_path)
+    return {
+        "components": told,
+        "directory": str(defs / _STATE_DIRECTORY),
+        "place": f"{tree.defs_module_name.replace('.', '/')}/{_STATE_DIRECTORY}",
+        "version": f"dagster {version}",
+        "warnings": warnings,
+    }, by_key
+
+
+def _make_importable(root: Path, root_module: str) -> list[str]:
+    """Lets a project load that is not installed, from the places where its package may lie."""
+    sys.path.insert(0, str(root))
+    if not root_module or importlib.util.find_spec(root_module):
+        return []
+    source = root / "src"
+    if not (source / root_module).is_dir():
+        return []
+    sys.path.insert(0, str(source))
+    return [
+        f"The package {root_module} is not installed in {sys.executable}; it is used from {source}."
+    ]
+
+
+def _tell(component: Any, read: set[str]) -> dict[str, Any]:
+    config = component.defs_state_config
+    kind = type(component)
+    texts = set(_texts(vars(component), _MAX_DEPTH))
+    values = {name: os.environ.get(name, "") for name in read}
+    usable = {name: value for name, value in values.items() if len(value) >= _SHORTEST_VALUE}
+    return {
+        "key": config.key,
+        "management_type": config.management_type.value,
+        "refresh_if_dev": config.refresh_if_dev,
+        "kind": f"{kind.__module__}.{kind.__qualname__}",
+        "key_variables": sorted(name for name, value in usable.items() if value in config.key),
+        "environment_variables": sorted(
+            name for name, value in usable.items() if any(value in text for text in texts)
+        ),
+    }
+
+
+def _texts(value: Any, depth: int) -> Iterator[str]:
+    """The strings that a component is made of, its attributes' attributes included."""
+    if isinstance(value, str):
+        yield value
+    elif depth:
+        if isinstance(value, dict):
+            items = list(value.values())
+        elif isinstance(value, (list, tuple, set)):
+            items = list(value)
+        else:
+            items = list(getattr(value, "__dict__", {}).values())
+        for item in items:
+            yield from _texts(item, depth - 1)
+
+
+@contextmanager
+def _watch_environment() -> Iterator[set[str]]:
+    """Collects the names of the environment variables that are read meanwhile."""
+    read: set[str] = set()
+    kind = type(os.environ)
+    original = kind.__getitem__
+
+    def watched(self: Any, name: str) -> str:
+        if isinstance(name, str):
+            read.add(name)
+        return original(self, name)
+
+    kind.__getitem__ = watched  # type: ignore[method-assign]  # put back below
+    try:
+        yield read
+    finally:
+        kind.__getitem__ = original  # type: ignore[method-assign]  # as it was

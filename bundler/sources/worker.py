@@ -1,0 +1,309 @@
+"""The worker: runs in the *project's* interpreter, finds its components and writes their states.
+
+Only the standard library here: nothing of ours is installed in that interpreter. It is started as
+``python worker.py KIND COMMANDS EVENTS`` with two descriptors that carry JSON lines, because
+components print. KIND names the file beside this one that knows how to find components.
+
+Commands: ``load`` (find the components, once), ``write`` (write one state). Events: ``found``,
+``load-failed``, ``started`` and ``ended`` (with a wait status). Each ``write`` runs in a forked
+child that leads a session of its own, so that it can be killed with its descendants. Where forking
+is not safe (another thread runs, or the platform is macOS) ``found`` says so, and the parent starts
+one worker a key, whose ``write`` runs in the worker itself.
+
+What happens inside a write goes to a *report*, JSON lines in a file of its own: every exchange on
+the wire as it begins and ends, then ``returned``, or ``raised`` with the chain of exceptions.
+The report is there even if the child is killed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import gc
+import importlib.util
+import inspect
+import json
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+from types import FrameType, ModuleType
+from typing import Any
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+_MAX_LINKS = 60
+_MAX_TEXT = 500
+
+
+def _sibling(name: str, path: Path) -> ModuleType:
+    """A module by its file: the folder of this one must not shadow the project's packages."""
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{path} cannot be loaded.")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+class Lines:
+    """Writes JSON lines to a descriptor; one write a line, so that writers do not mix."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._lock = threading.Lock()
+
+    def __call__(self, event: str, **fields: Any) -> None:
+        line = json.dumps({"event": event, **fields}).encode() + b"\n"
+        with self._lock:
+            while line:
+                line = line[os.write(self._descriptor, line) :]
+
+
+def describe(error: BaseException) -> list[dict[str, Any]]:
+    """The chain of exceptions behind one, outermost first, as plain values.
+
+    Follows causes, contexts (hidden ones too), exceptions inside ``args`` and ``reason``, and
+    groups. The text of an exception may hold credentials: the parent decides what to show.
+    """
+    links: list[dict[str, Any]] = []
+    pending: list[Any] = [error]
+    seen: set[int] = set()
+    while pending and len(links) < _MAX_LINKS:
+        link = pending.pop(0)
+        if not isinstance(link, BaseException) or id(link) in seen:
+            continue
+        seen.add(id(link))
+        links.append(_describe_one(link))
+        pending += [link.__cause__, link.__context__, getattr(link, "reason", None)]
+        pending += [*link.args, *getattr(link, "exceptions", ())]
+    return links
+
+
+def _describe_one(error: BaseException) -> dict[str, Any]:
+    kind = type(error)
+    number = getattr(error, "errno", None)
+    return {
+        "type": f"{kind.__module__}.{kind.__qualname__}",
+        "bases": [f"{base.__module__}.{base.__qualname__}" for base in kind.__mro__[1:-1]],
+        "errno": number if isinstance(number, int) else None,
+        "status": _status(error),
+        "text": _text(error),
+        "where": _where(error),
+        "wire": getattr(error, "_state_bundler_wire", None),
+    }
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)[:_MAX_TEXT]
+    except Exception:  # noqa: BLE001  # a foreign __str__ may raise anything
+        return ""
+
+
+def _status(error: BaseException) -> int | None:
+    """The HTTP status that an exception of a client library carries."""
+    response = getattr(error, "response", None)
+    for holder, name in (
+        (response, "status_code"),
+        (response, "status"),
+        (error, "status_code"),
+        (error, "status"),
+        (error, "code"),
+    ):
+        value = getattr(holder, name, None)
+        if isinstance(value, int) and not isinstance(value, bool) and 100 <= value < 600:  # noqa: PLR2004
+            return value
+    return None
+
+
+def _where(error: BaseException) -> str:
+    """The file, line and function that raised."""
+    trace = error.__traceback__
+    if trace is None:
+        return ""
+    while trace.tb_next is not None:
+        trace = trace.tb_next
+    code = trace.tb_frame.f_code
+    return f"{code.co_filename}:{trace.tb_lineno} in {code.co_name}"
+
+
+class Worker:
+    """Reads commands until there are no more."""
+
+    def __init__(self, kind: str, commands: int, events: int) -> None:
+        here = Path(__file__).parent
+        self._commands = commands
+        self._events = events
+        self._say = Lines(events)
+        self._transport = _sibling("_state_bundler_transport", here.parent / "transport.py")
+        self._transport.install()
+        self._source = _sibling("_state_bundler_source", here / f"{kind}_worker.py")
+        self._components: dict[str, Any] = {}
+        self._running: dict[int, int] = {}  # pid -> id of the write
+
+    def serve(self) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops us
+        signal.signal(signal.SIGTERM, _leave)
+        wake_read, wake_write = os.pipe()
+        os.set_blocking(wake_write, False)
+        signal.signal(signal.SIGCHLD, _nothing)
+        signal.set_wakeup_fd(wake_write)
+        _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+        import select
+
+        buffer = b""
+        while True:
+            ready, _, _ = select.select([self._commands, wake_read], [], [])
+            if wake_read in ready:
+                os.read(wake_read, 4096)
+                self._reap()
+            if self._commands in ready:
+                data = os.read(self._commands, 65536)
+                if not data:
+                    break
+                *lines, buffer = (buffer + data).split(b"\n")
+                for line in lines:
+                    self._obey(json.loads(line))
+        self._kill_all()
+
+    def _obey(self, command: dict[str, Any]) -> None:
+        if command["do"] == "load":
+            self._load(command)
+        elif command["inline"]:
+            self._write_here(command)
+        else:
+            self._write_forked(command)
+
+    def _load(self, command: dict[str, Any]) -> None:
+        try:
+            found, self._components = self._source.load(command)
+        except BaseException as error:  # noqa: BLE001  # whatever the project's code raises is told
+            self._say("load-failed", chain=describe(error))
+            return
+        gc.collect()
+        gc.freeze()  # children would copy the pages that a collection touches
+        self._say("found", forks=_can_fork(), **found)
+
+    def _write_forked(self, command: dict[str, Any]) -> None:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        pid = os.fork()
+        if pid == 0:
+            try:
+                signal.set_wakeup_fd(-1)
+                os.setsid()
+                _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+                os.close(self._commands)
+                os.close(self._events)
+                self._attempt(command)
+            finally:
+                os._exit(70)
+        self._running[pid] = command["id"]
+        self._say("started", id=command["id"], pid=pid)
+
+    def _write_here(self, command: dict[str, Any]) -> None:
+        self._say("started", id=command["id"], pid=os.getpid())
+        os.close(self._commands)
+        os.close(self._events)
+        self._attempt(command)
+
+    def _attempt(self, command: dict[str, Any]) -> None:
+        """Calls the component and ends this process; never returns."""
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD):
+            signal.signal(number, signal.SIG_DFL)
+        _prctl(_PR_SET_CHILD_SUBREAPER, 1)  # orphans stay below us, where the parent finds them
+        _redirect(command["log"])
+        report = Lines(
+            os.open(command["report"], os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        )
+        self._transport.record(report, describe)
+        code = 1
+        try:
+            self._write(command["key"], Path(command["state_path"]))
+        except BaseException as error:  # noqa: BLE001  # SystemExit too: a component must not end us
+            report("raised", chain=describe(error))
+            _print_traceback(error)
+        else:
+            report("returned")
+            code = 0
+        finally:
+            _flush()
+            os._exit(code)
+
+    def _write(self, key: str, state_path: Path) -> None:
+        result = self._components[key].write_state_to_path(state_path)
+        if inspect.isawaitable(result):
+            asyncio.run(_wait_for(result))
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            if pid in self._running:
+                self._say("ended", id=self._running.pop(pid), status=status)
+
+    def _kill_all(self) -> None:
+        for pid in self._running:
+            try:
+                os.killpg(pid, signal.SIGKILL)
+            except OSError:
+                continue
+
+
+async def _wait_for(awaitable: Any) -> None:
+    await awaitable
+
+
+def _can_fork() -> bool:
+    """Only Linux, and only while this process has one thread, of Python's or of a library's."""
+    if sys.platform != "linux" or threading.active_count() > 1:
+        return False
+    return len(os.listdir("/proc/self/task")) == 1
+
+
+def _prctl(option: int, value: int) -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
+
+
+def _redirect(log: str) -> None:
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.dup2(nothing, 0)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+
+
+def _print_traceback(error: BaseException) -> None:
+    import traceback
+
+    traceback.print_exception(type(error), error, error.__traceback__)
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            continue
+
+
+def _nothing(_number: int, _frame: FrameType | None) -> None:
+    """SIGCHLD only has to wake the loop."""
+
+
+def _leave(number: int, _frame: FrameType | None) -> None:
+    os._exit(128 + number)
+
+
+if __name__ == "__main__":
+    # The folder of this file holds modules named like the projects' own.
+    del sys.path[0]
+    Worker(sys.argv[1], int(sys.argv[2]), int(sys.argv[3])).serve()

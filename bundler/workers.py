@@ -1,0 +1,266 @@
+"""Supervises the worker processes: starts them, tells them what to do, ends them with everything.
+
+These processes are not started through `bundler.process`: they live on, take commands, report on a
+descriptor of their own, and a deadline ends one write among many, with all that it has started.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bundler.errors import ToolFailed
+
+_WORKER = Path(__file__).parent / "sources" / "worker.py"
+# What a process gets between SIGTERM and SIGKILL: it only writes to staging, nothing is lost.
+_GRACE_SECONDS = 0.3
+_POLL_SECONDS = 0.01
+_READ_BYTES = 65536
+
+
+@dataclass(frozen=True)
+class Write:
+    """One attempt. state_path: what the component writes to. report, log: files that it fills."""
+
+    key: str
+    state_path: Path
+    report: Path
+    log: Path
+
+
+class Worker:
+    """One worker process in a project's interpreter."""
+
+    def __init__(
+        self, python: Path, kind: str, *, cwd: Path, environment: Mapping[str, str], output: Path
+    ) -> None:
+        """output: a file for what the project prints while it loads. Raises `ToolFailed`."""
+        self._numbers = itertools.count(1)
+        self._replies: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self._ended: dict[int, asyncio.Future[int]] = {}
+        self._pids: dict[int, int] = {}
+        self._buffer = b""
+        self._python = python
+        commands, self._commands = os.pipe()
+        self._events, events = os.pipe()
+        try:
+            with open(output, "ab") as stream:
+                self._process = subprocess.Popen(
+                    [python, _WORKER, kind, str(commands), str(events)],
+                    cwd=cwd,
+                    env=dict(environment),
+                    stdin=subprocess.DEVNULL,
+                    stdout=stream,
+                    stderr=stream,
+                    pass_fds=(commands, events),
+                    start_new_session=True,
+                )
+        except OSError as error:
+            os.close(self._commands)
+            os.close(self._events)
+            raise ToolFailed(
+                f"{python} cannot be started: {error.strerror}.",
+                hint="Name the project's interpreter with --python.",
+            ) from error
+        finally:
+            os.close(commands)
+            os.close(events)
+        os.set_blocking(self._events, False)
+        asyncio.get_running_loop().add_reader(self._events, self._read)
+
+    async def load(self, command: Mapping[str, Any]) -> dict[str, Any]:
+        """Loads the project. Returns the event ``found`` or ``load-failed``.
+
+        Raises `ToolFailed` where the worker ends without an answer.
+        """
+        self._tell({"do": "load", **command})
+        reply = await self._replies.get()
+        if reply["event"] == "gone":
+            raise ToolFailed(
+                f"{self._python} ended while it loaded the project.",
+                hint="Run it by hand to see why: an import may have ended the process.",
+            )
+        return reply
+
+    async def write(self, write: Write, *, inline: bool = False) -> int:
+        """Makes one attempt and returns the wait status of its process.
+
+        inline: in the worker itself, which ends with it. When this is cancelled, the attempt's
+        process and all that it has started are ended first.
+        """
+        number = next(self._numbers)
+        ended = self._ended[number] = asyncio.get_running_loop().create_future()
+        self._tell(
+            {
+                "do": "write",
+                "id": number,
+                "inline": inline,
+                "key": write.key,
+                "state_path": str(write.state_path),
+                "report": str(write.report),
+                "log": str(write.log),
+            }
+        )
+        try:
+            return int(await ended)
+        finally:
+            await self._end(number)
+
+    async def close(self) -> None:
+        """Ends the worker and whatever it still runs."""
+        with suppress(OSError):
+            os.close(self._commands)
+        await end_tree(self._process.pid, grace=0)
+        asyncio.get_running_loop().remove_reader(self._events)
+        with suppress(OSError):
+            os.close(self._events)
+        self._process.wait()
+
+    async def _end(self, number: int) -> None:
+        """Ends an attempt's process, or what it has left behind."""
+        ended = self._ended[number]
+        pid = self._pids.pop(number, None)
+        over = ended.done() and not ended.cancelled()
+        if pid is not None and not (over and self._left_nothing(pid)):
+            await end_tree(pid, grace=0 if over else None)
+        self._ended.pop(number, None)
+
+    def _left_nothing(self, pid: int) -> bool:
+        """Whether an attempt that has ended left no process. Cheaper than looking for them."""
+        with suppress(ProcessLookupError):
+            os.killpg(pid, 0)
+            return False
+        worker = self._process.pid
+        try:  # orphans become the worker's children
+            children = Path(f"/proc/{worker}/task/{worker}/children").read_text().split()
+        except OSError:
+            return sys.platform != "linux"
+        return {int(child) for child in children} <= set(self._pids.values())
+
+    def _tell(self, command: Mapping[str, Any]) -> None:
+        data = json.dumps(command).encode() + b"\n"
+        with suppress(BrokenPipeError):  # its end is told by the events
+            while data:
+                data = data[os.write(self._commands, data) :]
+
+    def _read(self) -> None:
+        with suppress(BlockingIOError):
+            while data := os.read(self._events, _READ_BYTES):
+                *lines, self._buffer = (self._buffer + data).split(b"\n")
+                for line in lines:
+                    self._take(json.loads(line))
+            self._gone()
+
+    def _take(self, event: dict[str, Any]) -> None:
+        if event["event"] == "started":
+            self._pids[event["id"]] = event["pid"]
+        elif event["event"] == "ended":
+            self._settle(event["id"], event["status"])
+        else:
+            self._replies.put_nowait(event)
+
+    def _gone(self) -> None:
+        """The worker has closed its events: it ends, or an inline write has begun."""
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(self._events)
+        self._replies.put_nowait({"event": "gone"})
+        self._poll(loop)
+
+    def _poll(self, loop: asyncio.AbstractEventLoop) -> None:
+        status = self._process.poll()
+        if status is None:
+            loop.call_later(_POLL_SECONDS, self._poll, loop)
+            return
+        for number in list(self._ended):
+            self._settle(number, -status if status < 0 else status << 8)
+
+    def _settle(self, number: int, status: int) -> None:
+        ended = self._ended.get(number)
+        if ended is not None and not ended.done():
+            ended.set_result(status)
+
+
+async def end_tree(pid: int, *, grace: float | None = None) -> None:
+    """Ends a process that leads a session, and everything that it has started.
+
+    SIGTERM first, unless there is no grace; then SIGKILL until nothing is left. A descendant that
+    made a session of its own is found as long as one of its ancestors is.
+    """
+    grace = _GRACE_SECONDS if grace is None else grace
+    known = dict(_tree(pid))
+    if grace:
+        _signal_group(pid, signal.SIGTERM)
+        await _gone_within(pid, grace)
+    for _ in range(10):
+        known.update(_tree(pid))
+        _signal_group(pid, signal.SIGKILL)
+        alive = [member for member, started in known.items() if _started(member) == started]
+        for member in alive:
+            with suppress(OSError):
+                os.kill(member, signal.SIGKILL)
+        if not alive:
+            return
+        await asyncio.sleep(_POLL_SECONDS)
+
+
+def _signal_group(pid: int, number: int) -> None:
+    with suppress(OSError):
+        os.killpg(pid, number)
+
+
+async def _gone_within(pid: int, seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        try:
+            os.killpg(pid, 0)
+        except OSError:
+            return
+        await asyncio.sleep(_POLL_SECONDS)
+
+
+def _tree(pid: int) -> Iterator[tuple[int, str]]:
+    """The process, its descendants and its session: pid and start time. Linux only."""
+    if sys.platform != "linux":
+        return
+    stats = {
+        int(name): stat
+        for name in os.listdir("/proc")
+        if name.isdigit() and (stat := _stat(int(name)))
+    }
+    wanted = {pid}
+    while True:
+        more = {
+            member
+            for member, stat in stats.items()
+            if member not in wanted and (int(stat[1]) in wanted or int(stat[3]) == pid)
+        }
+        if not more:
+            break
+        wanted |= more
+    yield from ((member, stats[member][19]) for member in wanted if member in stats)
+
+
+def _stat(pid: int) -> list[str] | None:
+    """The fields of /proc/PID/stat from the state on; None for a process that has ended."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+    except OSError:
+        return None
+    fields = text.rpartition(")")[2].split()
+    return None if fields[0] == "Z" else fields
+
+
+def _started(pid: int) -> str | None:
+    stat = _stat(pid)
+    return stat[19] if stat else None

@@ -1,0 +1,153 @@
+"""`bundler.refresh` on the sample project: a real Dagster, a real dbt, HTTP on loopback."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sample import Sample
+
+from bundler.demo.vendor import Fault, VendorApi
+from bundler.errors import ConfigurationError, Unavailable
+from bundler.listener import KeyProgress, Listener
+from bundler.options import RefreshOptions
+from bundler.project import Project, open_project
+from bundler.refresh import Refreshed, discover, refresh
+
+CATALOG = "VendorCatalog[products]"
+
+
+class Recorded(Listener):
+    """Keeps everything that was told."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.progress: list[KeyProgress] = []
+
+    def note(self, text: str) -> None:
+        self.lines.append(text)
+
+    def warning(self, text: str) -> None:
+        self.lines.append(f"warning: {text}")
+
+    def key(self, progress: KeyProgress) -> None:
+        self.progress.append(progress)
+
+
+@pytest.fixture
+def project(sample: Sample, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
+    for name, value in sample.env.items():
+        monkeypatch.setenv(name, value)
+    return open_project(sample.root)
+
+
+def digests(directory: Path) -> dict[str, str]:
+    """Every file's digest, but for what stays on this machine."""
+    return {
+        str(path.relative_to(directory)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(directory.rglob("*"))
+        if path.is_file() and "@staging" not in path.parts and path.name != "@run.json"
+    }
+
+
+def run(project: Project, *keys: str, **options: object) -> tuple[Refreshed, Recorded]:
+    told = Recorded()
+    done = refresh([project], RefreshOptions(keys=keys, **options), told)  # type: ignore[arg-type]
+    return done, told
+
+
+def test_discovery_tells_every_component_without_fetching(
+    project: Project, vendor: VendorApi
+) -> None:
+    (found,) = discover([project], Recorded())
+    assert {c.key: c.management_type for c in found.components} == {
+        "VendorCatalog[products]": "LOCAL_FILESYSTEM",
+        "DbtProjectComponent[warehouse]": "LOCAL_FILESYSTEM",
+        "VendorCatalog[suppliers]": "VERSIONED_STATE_STORAGE",
+        "ShopCalendar[2026]": "LEGACY_CODE_SERVER_SNAPSHOTS",
+    }
+    assert found.place == "shop/defs/.local_defs_state"
+    assert not vendor.requests
+
+
+def test_a_refresh_publishes_and_a_second_one_changes_nothing(
+    project: Project, sample: Sample, vendor: VendorApi
+) -> None:
+    first, told = run(project)
+    assert set(first.changed) == {CATALOG, "DbtProjectComponent[warehouse]"}
+    assert any("LEGACY_CODE_SERVER_SNAPSHOTS" in line for line in told.lines)
+    files = digests(sample.state_directory)
+    assert not any(name.endswith((".log", ".env")) for name in files)
+    second, _ = run(project)
+    assert second.changed == ()
+    assert digests(sample.state_directory) == files
+    assert first.bundles[0].manifest.raw == second.bundles[0].manifest.raw
+    names = {item.key for item in second.bundles[0].manifest.predicate.contents.non_local}
+    assert names == {"VendorCatalog[suppliers]", "ShopCalendar[2026]"}
+
+
+def test_a_stopped_api_is_told_by_key_host_and_event_and_nothing_is_lost(
+    project: Project, sample: Sample, vendor: VendorApi
+) -> None:
+    run(project, CATALOG)
+    before = digests(sample.state_directory)
+    address = vendor.url.removeprefix("http://")
+    vendor.stop()
+    with pytest.raises(Unavailable) as failed:
+        run(project, CATALOG)
+    assert failed.value.exit_code == 69
+    assert failed.value.key == CATALOG
+    assert f"{address} refused the connection" in failed.value.what
+    assert "Traceback" not in failed.value.what
+    assert digests(sample.state_directory) == before
+
+
+def test_a_failure_that_passes_is_mended_by_another_attempt(
+    project: Project, vendor: VendorApi
+) -> None:
+    vendor.faults["/v1/products"] = Fault(status=503)
+
+    class Mends(Recorded):
+        def key(self, progress: KeyProgress) -> None:
+            super().key(progress)
+            if progress.phase == "retrying":
+                vendor.faults.clear()
+
+    told = Mends()
+    done = refresh([project], RefreshOptions(keys=(CATALOG,)), told)
+    assert done.record[0].keys[0].attempts == 2
+    assert [item.phase for item in told.progress] == ["fetching", "retrying", "fetching", "done"]
+
+
+def test_an_unknown_key_is_an_error_with_a_suggestion(project: Project) -> None:
+    with pytest.raises(ConfigurationError, match="No component has the key") as failed:
+        run(project, "VendorCatalog[product]")
+    assert CATALOG in failed.value.hint
+
+
+def test_missing_asks_only_for_what_does_not_verify(
+    project: Project, sample: Sample, vendor: VendorApi
+) -> None:
+    run(project, CATALOG)
+    vendor.requests.clear()
+    run(project, CATALOG, mode="missing")
+    assert not vendor.requests
+    (sample.state_directory / "VendorCatalog__products__" / "state").write_text("[]")
+    run(project, CATALOG, mode="missing")
+    assert vendor.requests
+
+
+def test_no_staging_and_no_scratch_is_left(
+    project: Project,
+    sample: Sample,
+    vendor: VendorApi,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    run(project, CATALOG)
+    staging = sample.state_directory / "@staging"
+    assert {path.name for path in staging.iterdir()} <= {"lock", "holder"}
+    assert not list(tmp_path.glob("state-bundler-*"))
