@@ -11,9 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from bundler.manifest import ManagementType
+if TYPE_CHECKING:
+    from bundler.manifest import ManagementType
 
 # always: ask the external system. missing: only for keys that have no state that verifies.
 # never: use what is there; a key without state is an error.

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from bundler.cli.console import Console, ConsoleListener, size
-from bundler.cli.options import find_projects, narrator, project_options
-from bundler.cli.refresh import options_of, refresh_options
+from bundler.cli.options import build_options, narrator, prepare_from, show_verdict, split_layout
 
 if TYPE_CHECKING:
     from bundler.pipeline import Prepared
     from bundler.verify import Verdict
-
-_Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
 @click.group()
@@ -25,25 +19,12 @@ def build() -> None:
     """Guard, refresh, build, embed, read back: an artifact with its state, or none at all."""
 
 
-def _build_options(command: _Command) -> _Command:
-    """The options that every kind of build has."""
-    for option in (
-        click.option("-q", "--quiet", is_flag=True, help="Only warnings, errors and the result."),
-        click.option("--environment", help="A name for the run record, such as staging."),
-        click.option(
-            "--no-guard", is_flag=True, help="Do not ask git. The artifact's record says so."
-        ),
-    ):
-        command = option(command)
-    return project_options(refresh_options(command))
-
-
 @build.command(
     name="pex", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False}
 )
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The PEX.")
 @click.option("--pex", "pex_command", help="The pex command. Default: the project's, then ours.")
-@_build_options
+@build_options
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="-- [PEX ARGUMENTS]...")
 def build_pex(
     output: Path, pex_command: str | None, arguments: tuple[str, ...], **given: Any
@@ -61,13 +42,13 @@ def build_pex(
 
     listener = narrator(quiet=given.pop("quiet"))
     parsed = parse([*arguments, "-o", str(output)])
-    prepared = _prepare(given, listener)
+    prepared = prepare_from(given, listener)
     command = find_pex(prepared.projects[0].interpreter.path, pex_command)
     with building(command, parsed, prepared.bundles, prepared.record, listener) as built:
         listener.phase("Reading back")
         with open_pex(built.path) as artifact:
             verdict = read_back(artifact, prepared.bundles)
-    _show(verdict, name=str(built.destination))
+    show_verdict(verdict, name=str(built.destination))
 
 
 @build.command(name="oci")
@@ -78,7 +59,7 @@ def build_pex(
 )
 @click.option("-o", "--output", metavar="LAYOUT[:TAG]", required=True, help="Where the image goes.")
 @click.option("--image-path", help="The state directory's path in the image.")
-@_build_options
+@build_options
 def build_oci(base: str | None, output: str, image_path: str | None, **given: Any) -> None:
     """Append the state to an image in an OCI layout, without any engine.
 
@@ -93,9 +74,9 @@ def build_oci(base: str | None, output: str, image_path: str | None, **given: An
     from bundler.pipeline import read_back
 
     listener = narrator(quiet=given.pop("quiet"))
-    prepared = _prepare(given, listener)
-    target, tag = _layout(output)
-    source, base_tag = _layout(base) if base else (None, None)
+    prepared = prepare_from(given, listener)
+    target, tag = split_layout(output)
+    source, base_tag = split_layout(base) if base else (None, None)
     verdicts: list[Verdict] = []
     listener.phase("Putting the state into the image")
     oci.embed(
@@ -109,35 +90,7 @@ def build_oci(base: str | None, output: str, image_path: str | None, **given: An
         check=lambda made: verdicts.append(read_back(made, prepared.bundles)),
         listener=listener,
     )
-    _show(verdicts[0])
-
-
-def _prepare(given: dict[str, Any], listener: ConsoleListener) -> Prepared:
-    from bundler.pipeline import prepare
-
-    projects = find_projects(
-        given.pop("directories"),
-        everything=given.pop("everything"),
-        python=given.pop("python"),
-        listener=listener,
-    )
-    no_guard, environment = given.pop("no_guard"), given.pop("environment")
-    return prepare(
-        projects,
-        options_of(given),
-        guarded=not no_guard,
-        environment=environment,
-        listener=listener,
-    )
-
-
-def _layout(reference: str) -> tuple[Path, str | None]:
-    """``oci:DIR:TAG``, ``DIR:TAG`` or ``DIR``; a path that exists is one, colons and all."""
-    name = reference.removeprefix("oci:")
-    directory, colon, tag = name.rpartition(":")
-    if not colon or Path(name).exists() or "/" in tag:
-        return Path(name), None
-    return Path(directory), tag
+    show_verdict(verdicts[0])
 
 
 def _places(prepared: Prepared, image_path: str | None) -> dict[str, str]:
@@ -148,16 +101,3 @@ def _places(prepared: Prepared, image_path: str | None) -> dict[str, str]:
     if len(prepared.bundles) > 1:
         raise click.UsageError("--image-path names one state directory, but there are several.")
     return {bundle.place: named for bundle in prepared.bundles}
-
-
-def _show(verdict: Verdict, name: str | None = None) -> None:
-    console = Console(sys.stdout)
-    digest = f" {verdict.digest}" if verdict.digest else ""
-    tick = console.styled(console.sign("✓", "ok"), "green", "bold")
-    console.line(f"{tick} {name or verdict.name}{digest}")
-    for directory in verdict.directories:
-        if directory.manifest is not None:
-            console.line(
-                f"  {directory.path}: {len(directory.manifest.states)} states, "
-                f"{size(directory.manifest.size)}, content {directory.manifest.content_digest[:12]}"
-            )

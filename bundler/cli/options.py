@@ -10,10 +10,21 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from bundler.cli.console import Console, ConsoleListener
+from bundler.cli.console import Console, ConsoleListener, size
+from bundler.options import REFRESH_MODES, RefreshMode
 
 if TYPE_CHECKING:
+    from bundler.options import RefreshOptions
+    from bundler.pipeline import Prepared
     from bundler.project import Project
+    from bundler.verify import Verdict
+
+# The values of `bundler.manifest.ManagementType`, whose import --help can do without.
+MANAGEMENT_TYPES = (
+    "LOCAL_FILESYSTEM",
+    "VERSIONED_STATE_STORAGE",
+    "LEGACY_CODE_SERVER_SNAPSHOTS",
+)
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _DIRECTORY = click.Path(path_type=Path, exists=True, file_okay=False)
@@ -41,6 +52,85 @@ project_options = _together(
     ),
 )
 
+
+class Duration(click.ParamType):  # type: ignore[type-arg]  # generic only in newer click
+    """A number and a unit, as in the configuration: ``30s``, ``5m``, ``24h``."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> float:
+        from bundler.config import seconds
+        from bundler.errors import ConfigurationError
+
+        if isinstance(value, float):
+            return value
+        try:
+            return seconds(value)
+        except ConfigurationError as error:
+            self.fail(f"{error.what} {error.hint}", param, ctx)
+
+
+refresh_options = _together(
+    click.option(
+        "--refresh",
+        "mode",
+        type=click.Choice(REFRESH_MODES),
+        help="Ask the external systems always, for keys without a state that verifies, or never.",
+    ),
+    click.option("--key", "keys", multiple=True, help="Only this key; may be repeated."),
+    click.option(
+        "--management-type",
+        "management_types",
+        multiple=True,
+        type=click.Choice(MANAGEMENT_TYPES),
+        help="Only keys of this type; may be repeated.",
+    ),
+    click.option("--timeout", type=Duration(), help="For one key, all attempts together.  [5m]"),
+    click.option("--total-timeout", type=Duration(), help="For the whole refresh.  [30m]"),
+    click.option("--attempts", type=click.IntRange(1), help="Most attempts for a key.  [3]"),
+    click.option("--jobs", type=click.IntRange(1), help="Keys at once.  [16]"),
+    click.option(
+        "--allow-empty", multiple=True, metavar="KEY", help="An empty state of KEY is right."
+    ),
+    click.option(
+        "--allow-shrink", multiple=True, metavar="KEY", help="A much smaller state of KEY is right."
+    ),
+    click.option(
+        "--allow-stale",
+        type=Duration(),
+        help="Where a system is unavailable, use the last good state if it is not older than this.",
+    ),
+    click.option(
+        "--allow-http",
+        multiple=True,
+        metavar="'METHOD PATH STATUS'",
+        help="A failed request that is expected, with * wildcards.",
+    ),
+)
+
+
+def options_of(given: dict[str, Any]) -> RefreshOptions:
+    """The options that `refresh_options` added, taken out of a command's arguments."""
+    from bundler.options import KeyOptions, RefreshOptions
+
+    mode: RefreshMode | None = given.pop("mode")
+    return RefreshOptions(
+        mode=mode,
+        keys=given.pop("keys"),
+        management_types=given.pop("management_types"),
+        total_timeout=given.pop("total_timeout"),
+        jobs=given.pop("jobs"),
+        allow_empty=given.pop("allow_empty"),
+        allow_shrink=given.pop("allow_shrink"),
+        allow_stale=given.pop("allow_stale"),
+        over_all=KeyOptions(
+            timeout=given.pop("timeout"),
+            attempts=given.pop("attempts"),
+            allow_http=given.pop("allow_http"),
+        ),
+    )
+
+
 def find_projects(
     directories: tuple[Path, ...],
     *,
@@ -64,3 +154,54 @@ def find_projects(
 def narrator(*, quiet: bool = False) -> ConsoleListener:
     """The listener that tells the run's story on stderr."""
     return ConsoleListener(Console(sys.stderr), quiet=quiet)
+
+
+# What every kind of build takes.
+build_options = _together(
+    project_options,
+    refresh_options,
+    click.option("--no-guard", is_flag=True, help="Do not ask git. The artifact's record says so."),
+    click.option("--environment", help="A name for the run record, such as staging."),
+    click.option("-q", "--quiet", is_flag=True, help="Only warnings, errors and the result."),
+)
+
+
+def prepare_from(given: dict[str, Any], listener: ConsoleListener) -> Prepared:
+    from bundler.pipeline import prepare
+
+    projects = find_projects(
+        given.pop("directories"),
+        everything=given.pop("everything"),
+        python=given.pop("python"),
+        listener=listener,
+    )
+    no_guard, environment = given.pop("no_guard"), given.pop("environment")
+    return prepare(
+        projects,
+        options_of(given),
+        guarded=not no_guard,
+        environment=environment,
+        listener=listener,
+    )
+
+
+def split_layout(reference: str) -> tuple[Path, str | None]:
+    """``oci:DIR:TAG``, ``DIR:TAG`` or ``DIR``; a path that exists is one, colons and all."""
+    name = reference.removeprefix("oci:")
+    directory, colon, tag = name.rpartition(":")
+    if not colon or Path(name).exists() or "/" in tag:
+        return Path(name), None
+    return Path(directory), tag
+
+
+def show_verdict(verdict: Verdict, name: str | None = None) -> None:
+    console = Console(sys.stdout)
+    digest = f" {verdict.digest}" if verdict.digest else ""
+    tick = console.styled(console.sign("✓", "ok"), "green", "bold")
+    console.line(f"{tick} {name or verdict.name}{digest}")
+    for directory in verdict.directories:
+        if directory.manifest is not None:
+            console.line(
+                f"  {directory.path}: {len(directory.manifest.states)} states, "
+                f"{size(directory.manifest.size)}, content {directory.manifest.content_digest[:12]}"
+            )

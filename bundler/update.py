@@ -1,0 +1,130 @@
+"""Puts new state into an artifact that exists, without building it again.
+
+The record's `build` stays: it is the same code. Its `refresh` is new. Where the artifact already
+holds these very states nothing is made, so that nothing is rolled out.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from bundler.artifacts import Artifact
+from bundler.atomic import io_errors, sync_directory
+from bundler.bundle import Bundle
+from bundler.listener import Listener
+from bundler.manifest import Manifest, RunRecord, parse
+from bundler.pipeline import Prepared, read_back
+from bundler.verify import Verdict
+
+_TAG_DIGITS = 12
+
+
+@dataclass(frozen=True)
+class Updated:
+    """name: of the artifact that has the states now; the old one's where nothing changed."""
+
+    name: str
+    changed: bool
+    verdict: Verdict
+
+    @property
+    def digest(self) -> str | None:
+        return self.verdict.digest
+
+
+def update_pex(path: Path, prepared: Prepared, listener: Listener) -> Updated:
+    """Replaces a PEX by one with the new states; a program that runs from it is not disturbed."""
+    from bundler.artifacts.pex import embed, open_pex
+
+    with open_pex(path) as pex:
+        if is_current(pex, prepared.bundles):
+            return Updated(str(path), changed=False, verdict=read_back(pex, prepared.bundles))
+        record = renewed(pex.run_record(), prepared.record)
+    target = path.resolve()
+    with io_errors(target):
+        folder = Path(tempfile.mkdtemp(prefix=".state-bundler-", dir=target.parent))
+    try:
+        made = folder / target.name
+        listener.phase(f"Putting the state into {path}")
+        embed(target, prepared.bundles, record, made)
+        listener.phase("Reading back")
+        with open_pex(made) as pex:
+            verdict = read_back(pex, prepared.bundles)
+        with io_errors(target):
+            os.replace(made, target)
+            sync_directory(target.parent)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return Updated(str(path), changed=True, verdict=verdict)
+
+
+def update_layout(
+    layout: Path, tag: str | None, new_tag: str | None, prepared: Prepared, listener: Listener
+) -> Updated:
+    """Adds an image with the new states to an OCI layout, under its own tag.
+
+    new_tag: where it goes; None makes one of the old tag and the content, see `tag_for`.
+    """
+    from bundler.artifacts.oci import embed, open_layout
+
+    with open_layout(layout, tag) as image:
+        if is_current(image, prepared.bundles):
+            verdict = read_back(image, prepared.bundles)
+            return Updated(image.name, changed=False, verdict=verdict)
+        record = renewed(image.run_record(), prepared.record)
+    verdicts: list[Verdict] = []
+    target = new_tag or tag_for(tag or "latest", prepared.bundles)
+    listener.phase(f"Putting the state into oci:{layout}:{target}")
+    embed(
+        layout,
+        prepared.bundles,
+        record,
+        layout,
+        tag=target,
+        base_tag=tag,
+        check=lambda made: verdicts.append(read_back(made, prepared.bundles)),
+        listener=listener,
+    )
+    return Updated(f"oci:{layout}:{target}", changed=True, verdict=verdicts[0])
+
+
+def tag_for(tag: str, bundles: Sequence[Bundle]) -> str:
+    """``{tag}-s{content digest}``: new state gets a new tag, so that a roll-out notices it."""
+    import hashlib
+
+    digests = [bundle.manifest.content_digest for bundle in bundles]
+    joined = digests[0] if len(digests) == 1 else "\n".join(sorted(digests))
+    whole = joined if len(digests) == 1 else hashlib.sha256(joined.encode()).hexdigest()
+    base, _, old = tag.rpartition("-s")
+    is_ours = base and len(old) == _TAG_DIGITS and not old.strip("0123456789abcdef")
+    return f"{base if is_ours else tag}-s{whole[:_TAG_DIGITS]}"
+
+
+def is_current(artifact: Artifact, bundles: Sequence[Bundle]) -> bool:
+    """Whether the artifact holds these states already, by its manifests' content digests."""
+    there = {manifest.content_digest for manifest in manifests(artifact)}
+    return all(bundle.manifest.content_digest in there for bundle in bundles)
+
+
+def manifests(artifact: Artifact) -> list[Manifest]:
+    """The manifests in an artifact. Raises `VerificationFailed` for a malformed one."""
+    found = []
+    for directory in artifact.state_directories():
+        raw = directory.read_manifest()
+        if raw is not None:
+            found.append(parse(raw, f"{artifact.name}: the manifest in {directory.path}"))
+    return found
+
+
+def renewed(before: RunRecord | None, now: RunRecord) -> RunRecord:
+    """The new record, with the `build` of the artifact that it is put into."""
+    if before is None:
+        return now
+    return msgspec.structs.replace(now, build=before.build)
