@@ -30,8 +30,9 @@ from bundler.artifacts.pexinfo import (
     is_user_file,
 )
 from bundler.artifacts.trees import Leaf, Tree, folder_leaves, zip_leaf
+from bundler.artifacts.wheelzip import tree_of
 from bundler.artifacts.zipfiles import STORED, ZipFile
-from bundler.errors import ConfigurationError, InputOutputError, UsageError, VerificationFailed
+from bundler.errors import InputOutputError, UsageError, VerificationFailed
 
 _SCIE_SEARCH_BYTES = 4
 
@@ -51,40 +52,13 @@ class PexFile:
     def trees(self) -> tuple[Tree, ...]:
         return (self.user, *self.distributions)
 
-    def importable(self, place: str) -> Tree:
-        """The tree from which the runtime imports the package beside which the state belongs.
-
-        place: of the state directory, such as ``shop/defs/.local_defs_state``.
-        Raises `ConfigurationError` where there is none, or more than one, with the candidates.
-        """
-        package = place.rpartition("/")[0]
-        found = [tree for tree in self.trees if _has_package(tree, package, place)]
-        if len(found) == 1:
-            return found[0]
-        if found:
-            places = " and ".join(tree.at(package) for tree in found)
-            raise ConfigurationError(
-                f"{self.name} holds {package} more than once: {places}. Python imports only one.",
-                hint="Leave out `-D` and `-P` of a package that a wheel brings, or the wheel.",
-            )
-        raise ConfigurationError(
-            f"{package} cannot be imported from {self.name}, so state beside it would never be "
-            f"found. {self._candidates(package, place)}",
-            hint="Give pex the folder from which Python imports it: `-D src` for `src/shop`.",
-        )
-
-    def _candidates(self, package: str, place: str) -> str:
-        name = place.rpartition("/")[2]
-        wanted = f"/{package}/"
-        found = {
-            tree.at(path[: path.index(wanted) + len(wanted) - 1])
-            for tree in self.trees
-            for path in tree.leaves
-            if wanted in path and f"/{name}/" not in path
-        }
-        if not found:
-            return "It holds no such package at all."
-        return f"It is there under another name: {', '.join(sorted(found)[:5])}."
+    def boot_file(self, name: str) -> tuple[bytes, int] | None:
+        """The bytes and the permission bits of one of pex's own files; None where it has none."""
+        if self.zip is None:
+            path = self.root / name
+            return (_read(path), path.stat().st_mode & 0o777) if path.is_file() else None
+        entry = self.zip.get(name)
+        return None if entry is None else (self.zip.read(entry), entry.permissions)
 
     def check_hashes(self) -> None:
         """Computes both hashes from what is there. Raises `VerificationFailed` if they differ."""
@@ -98,10 +72,6 @@ class PexFile:
                 hint="Build it again: it was changed after pex made it, or another version of "
                 "pex, which computes them differently, made it.",
             )
-
-
-def _has_package(tree: Tree, package: str, place: str) -> bool:
-    return any(not f"{package}/{path}".startswith(f"{place}/") for path, _ in tree.below(package))
 
 
 @contextmanager
@@ -153,11 +123,7 @@ def _wheel_in_zip(file: ZipFile, name: str, leaves: dict[str, Leaf]) -> Tree:
     inner = zipfiles.read(
         file.descriptor, file.start + file.data_offset(whole), whole.size, f"{file.name}:{path}"
     )
-    return Tree(path, _zip_leaves(inner))
-
-
-def _zip_leaves(file: ZipFile) -> dict[str, Leaf]:
-    return {entry.name: zip_leaf(file, entry) for entry in file.entries if not entry.is_directory}
+    return tree_of(inner, path)
 
 
 def _open_folder(path: Path, stack: ExitStack) -> PexFile:
@@ -198,7 +164,7 @@ def _wheel_in_folder(root: Path, name: str, stack: ExitStack) -> Tree:
         raise VerificationFailed(f"{root} lacks {path}, which its {PEX_INFO} names.")
     if where.is_dir():
         return Tree(path, folder_leaves(where))
-    return Tree(path, _zip_leaves(stack.enter_context(zipfiles.opened(where))))
+    return tree_of(stack.enter_context(zipfiles.opened(where)), path)
 
 
 def _read(path: Path) -> bytes:

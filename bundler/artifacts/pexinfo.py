@@ -19,11 +19,10 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO
 
-import msgspec
-
 from bundler.artifacts import LABEL_RUN_RECORD, LABEL_STATES
+from bundler.artifacts.labels import decode_claims, decode_record, encode_claims
 from bundler.errors import VerificationFailed
-from bundler.manifest import Claim, RunRecord, canonical, decode_canonical
+from bundler.manifest import Claim, RunRecord, canonical
 
 PEX_INFO = "PEX-INFO"
 MAIN = "__main__.py"
@@ -115,9 +114,7 @@ class PexInfo:
 
     def run_record(self, name: str) -> RunRecord | None:
         text = self._text(LABEL_RUN_RECORD, name)
-        if text is None:
-            return None
-        return decode_canonical(text.encode(), RunRecord, f"The run record of {name}")
+        return None if text is None else decode_record(text.encode(), name)
 
     def _text(self, label: str, name: str) -> str | None:
         text = self.build_properties.get(label)
@@ -134,23 +131,6 @@ class PexInfo:
         }
 
 
-def encode_claims(claims: tuple[Claim, ...]) -> bytes:
-    """Canonical JSON, sorted by path."""
-    ordered = sorted(claims, key=lambda claim: claim.path)
-    return b"[" + b",".join(canonical(claim) for claim in ordered) + b"]"
-
-
-def decode_claims(raw: bytes, name: str) -> tuple[Claim, ...]:
-    """Reads claims strictly. Raises `VerificationFailed`."""
-    try:
-        claims = msgspec.json.decode(raw, type=tuple[Claim, ...])
-    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-        raise VerificationFailed(f"The label {LABEL_STATES} of {name} cannot be read.") from error
-    if encode_claims(claims) != raw:
-        raise VerificationFailed(f"The label {LABEL_STATES} of {name} was altered.")
-    return claims
-
-
 def code_hash(files: Mapping[str, Callable[[], BinaryIO]]) -> str:
     """pex's hash of the user's files, by path; reads only those that count."""
     names = sorted(name for name in files if counts(name))
@@ -164,7 +144,12 @@ def code_hash(files: Mapping[str, Callable[[], BinaryIO]]) -> str:
 
 def counts(name: str) -> bool:
     """Whether pex's ``code_hash`` covers a file."""
-    return not name.rpartition("/")[2].startswith(".") and not _BYTECODE.search(name)
+    return not name.rpartition("/")[2].startswith(".") and not is_bytecode(name)
+
+
+def is_bytecode(name: str) -> bool:
+    """Whether pex leaves a file out of every hash."""
+    return _BYTECODE.search(name) is not None
 
 
 def is_user_file(name: str) -> bool:

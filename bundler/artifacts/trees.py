@@ -6,6 +6,8 @@ PEX, each distribution in it, a wheel. State directories are found and read the 
 
 from __future__ import annotations
 
+import hashlib
+import io
 import os
 import stat
 from collections.abc import Callable, Iterator, Mapping
@@ -22,6 +24,8 @@ from bundler.manifest import MAX_MANIFEST_BYTES
 # Digests are hexadecimal, so that no real manifest is ever packed to a tenth of its size; a small
 # entry that claims to be a huge manifest only wants our memory.
 _MAX_MANIFEST_RATIO = 20
+_IGNORE_NAME = ".gitignore"
+_MAX_TEXT_BYTES = 64 * 1024 * 1024
 _FREE_OF_SUSPICION_BYTES = 1024 * 1024
 
 
@@ -36,15 +40,69 @@ class Leaf:
 
 
 @dataclass(frozen=True)
+class NewFile:
+    """A file that is to be written. size: in bytes. mode: permission bits, None for the usual."""
+
+    open: Callable[[], BinaryIO]
+    size: int
+    sha256: str
+    mode: int | None = None
+
+    @classmethod
+    def of(cls, data: bytes, mode: int | None = None) -> NewFile:
+        digest = hashlib.sha256(data).hexdigest()
+        return cls(lambda: io.BytesIO(data), len(data), digest, mode)
+
+
+@dataclass(frozen=True)
+class TreeChange:
+    """What becomes of a tree.
+
+    added: files to write, by relative path. replaced: directories whose every file goes first.
+    """
+
+    added: Mapping[str, NewFile]
+    replaced: tuple[str, ...] = ()
+
+    def keeps(self, path: str) -> bool:
+        """Whether a file that is there stays as it is."""
+        return path not in self.added and not self.removes(path)
+
+    def removes(self, path: str) -> bool:
+        return any(path.startswith(f"{directory}/") for directory in self.replaced)
+
+    def and_also(self, added: Mapping[str, NewFile]) -> TreeChange:
+        return TreeChange({**self.added, **added}, self.replaced)
+
+
+@dataclass(frozen=True)
 class Tree:
-    """path: where the tree is in the artifact; empty for its top. leaves: by relative path."""
+    """path: where the tree is in the artifact; empty for its top. leaves: by relative path.
+
+    zip: the zip file that the tree is the whole of, such as a wheel; None for any other tree.
+    """
 
     path: str
     leaves: Mapping[str, Leaf]
+    zip: ZipFile | None = None
 
     def at(self, relative: str) -> str:
         """The artifact's name for a path in this tree."""
         return f"{self.path}/{relative}" if self.path else relative
+
+    def changed(self, change: TreeChange) -> dict[str, Callable[[], BinaryIO]]:
+        """How to open each file of the tree as it will be."""
+        files = {path: leaf.open for path, leaf in self.leaves.items() if change.keeps(path)}
+        files.update((path, file.open) for path, file in change.added.items())
+        return files
+
+    def read(self, path: str) -> bytes:
+        """A small file. Raises `VerificationFailed` where it is missing or too large for one."""
+        leaf = self.leaves.get(path)
+        if leaf is None or leaf.kind != "file" or leaf.size > _MAX_TEXT_BYTES:
+            raise VerificationFailed(f"{self.at(path)} is missing, or is no plain text.")
+        with leaf.open() as stream:
+            return stream.read()
 
     def below(self, directory: str) -> Iterator[tuple[str, Leaf]]:
         """The files below a directory, by paths relative to that."""
@@ -54,12 +112,19 @@ class Tree:
                 yield path[len(start) :], leaf
 
     def state_directories(self) -> Iterator[TreeStateDirectory]:
-        """Every directory that has the name of a state directory, or a manifest in it."""
+        """Every directory that has the name of a state directory, or a manifest in it.
+
+        Without the one that Dagster makes when it loads a code location that has none.
+        """
         found = dict.fromkeys(filter(None, map(_state_directory_of, self.leaves)))
         return (TreeStateDirectory(self, directory) for directory in found)
 
 
 def _state_directory_of(path: str) -> str | None:
+    if STATE_DIRECTORY not in path and MANIFEST_NAME not in path:
+        return None
+    if path.endswith(f"{STATE_DIRECTORY}/{_IGNORE_NAME}"):
+        return None
     if path.endswith(f"/{MANIFEST_NAME}"):
         return path[: -len(MANIFEST_NAME) - 1]
     before, found, _ = f"/{path}".partition(f"/{STATE_DIRECTORY}/")

@@ -1,181 +1,114 @@
-"""Writing a zipapp PEX anew with other state in it: the order and bytes are those of pex itself.
+"""Writing zip files anew in pex's order, with what stays copied without being unpacked.
 
-pex writes the files sorted by path, each directory just before the first file in it, and a
-distribution in one piece. What stays is copied without being unpacked.
+pex writes the user's files sorted by path and a distribution folder by folder, files before
+folders; each directory comes just before the first file in it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from bundler.artifacts.pexfile import PexFile
-from bundler.artifacts.pexinfo import (
-    DEPS,
-    IMPORT_HOOK,
-    MAIN,
-    PEX_INFO,
-    PexInfo,
-    code_hash,
-    is_user_file,
-    replace_hash,
-)
-from bundler.artifacts.trees import Tree
+from bundler.artifacts.pexinfo import DEPS, PEX_INFO
+from bundler.artifacts.trees import NewFile
 from bundler.artifacts.zipfiles import STORED, Entry, ZipFile, ZipWriter
-from bundler.bundle import Bundle
-from bundler.manifest import Claim, RunRecord
-
-Source = Callable[[], BinaryIO]
 
 
 @dataclass(frozen=True)
-class Change:
-    """What a PEX shall hold from now on.
+class ZipChange:
+    """What becomes of a zip file.
 
-    bundles: each with the tree that it goes into. files: further ones at the top, by path.
-    claims, record: everything that PEX-INFO shall say.
+    added: files to write, by entry name. removed: names of files that go. walked: the folders,
+    each with its slash, whose files are ordered as pex walks them. stored: names of files that
+    are not to be compressed.
     """
 
-    bundles: tuple[tuple[Tree, Bundle], ...]
-    files: Mapping[str, bytes]
-    claims: tuple[Claim, ...]
-    record: RunRecord
+    added: Mapping[str, NewFile]
+    removed: frozenset[str]
+    walked: tuple[str, ...] = ()
+    stored: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True)
-class _New:
-    """A file that is written instead of copied. mode: of the zip entry; None for the usual one."""
+def rewrite(file: ZipFile, change: ZipChange, prefix: bytes, stream: BinaryIO) -> None:
+    """Writes the changed zip to a stream that is empty and can be read and moved about in.
 
-    open: Source
-    mode: int | None = None
-
-
-def rewrite(pex: PexFile, file: ZipFile, change: Change, stream: BinaryIO) -> None:
-    """Writes the changed PEX to a stream that is empty and can be read and moved about in."""
-    new = _new_files(change)
-    replaced = tuple(f"{bundle.place}/" for _, bundle in change.bundles)
-    info = _new_info(pex, change, new, replaced)
-    new |= _boot_files(pex, file, info)
+    prefix: what comes before the first entry, such as the ``#!`` line.
+    """
     writer = ZipWriter(stream, compress=_is_compressed(file))
-    # The #! line, and with --sh-boot a script that holds the hash.
-    writer.write_prefix(
-        file.read_prefix().replace(pex.info.pex_hash.encode(), info.pex_hash.encode())
-    )
-    _write(file, writer, new, replaced)
-    writer.finish()
-
-
-def _new_files(change: Change) -> dict[str, _New]:
-    new = {}
-    for _, bundle in change.bundles:
-        for member in bundle.members():
-            new[f"{bundle.place}/{member.path}"] = _New(member.open)
-    for path, data in change.files.items():
-        new[path] = _New(_bytes(data))
-    return new
-
-
-def _bytes(data: bytes) -> Source:
-    import io
-
-    return lambda: io.BytesIO(data)
-
-
-def _new_info(
-    pex: PexFile, change: Change, new: Mapping[str, _New], replaced: tuple[str, ...]
-) -> PexInfo:
-    files: dict[str, Source] = {
-        path: leaf.open for path, leaf in pex.user.leaves.items() if not path.startswith(replaced)
-    }
-    files.update((path, file.open) for path, file in new.items())
-    return pex.info.with_values(
-        code_hash=code_hash(files),
-        build_properties=pex.info.labelled(change.claims, change.record),
-    )
-
-
-def _boot_files(pex: PexFile, file: ZipFile, info: PexInfo) -> dict[str, _New]:
-    """PEX-INFO and the code that repeats its hash; compiled code, too, where there is any."""
-    new = {PEX_INFO: _New(_bytes(info.dump()))}
-    for name in (MAIN, IMPORT_HOOK, f"{MAIN}c", f"{IMPORT_HOOK}c"):
-        entry = file.get(name)
-        if entry is not None:
-            data = replace_hash(
-                file.read(entry), pex.info.pex_hash, info.pex_hash, f"{name} in {file.name}"
-            )
-            new[name] = _New(_bytes(data), entry.mode)
-    return new
-
-
-def _is_compressed(file: ZipFile) -> bool:
-    entry = file.get(PEX_INFO)
-    return entry is None or entry.method != STORED
-
-
-# --- in pex's order -------------------------------------------------------------------------------
-
-
-def _write(
-    file: ZipFile, writer: ZipWriter, new: Mapping[str, _New], replaced: tuple[str, ...]
-) -> None:
-    kept, directories = _sorted_out(file, new, replaced)
-    written: set[str] = set()
+    writer.write_prefix(prefix)
+    kept, directories = _sorted_out(file, change)
+    order = _order(kept, change)
     run: list[Entry] = []
-    for key in sorted({*kept, *new}):
-        for directory in _parents(key):
-            if directory in written or key.startswith(f"{DEPS}/"):
+    written: set[str] = set()
+    for name in order:
+        for directory in _parents(name):
+            if directory in written:
                 continue
             written.add(directory)
             if directory in directories:
                 run.append(directories[directory])
             else:
-                writer.copy(file, _drain(run))
+                _flush(writer, file, run)
                 writer.write_directory(directory)
-        if key in new:
-            writer.copy(file, _drain(run))
-            _write_new(writer, key, new[key])
+        if name in kept:
+            run.append(kept[name])
         else:
-            run += kept[key]
-    writer.copy(file, _drain(run))
+            _flush(writer, file, run)
+            _write_new(writer, name, change)
+    _flush(writer, file, run)
+    writer.finish()
 
 
-def _write_new(writer: ZipWriter, path: str, file: _New) -> None:
-    with file.open() as stream:
-        if file.mode is None:
-            writer.write_stream(path, stream)
-        else:
-            writer.write_stream(path, stream, file.mode)
+def _is_compressed(file: ZipFile) -> bool:
+    """A PEX is compressed or it is not, except for wheels in it, which never are."""
+    entry = file.get(PEX_INFO)
+    entries = file.entries if entry is None else (entry,)
+    return any(entry.method != STORED for entry in entries)
 
 
-def _drain(run: list[Entry]) -> Iterator[Entry]:
-    entries = tuple(run)
-    run.clear()
-    return iter(entries)
-
-
-def _sorted_out(
-    file: ZipFile, new: Mapping[str, _New], replaced: tuple[str, ...]
-) -> tuple[dict[str, list[Entry]], dict[str, Entry]]:
-    """What stays, by the name that decides its place, and the directories outside ``.deps``."""
-    kept: dict[str, list[Entry]] = {}
+def _sorted_out(file: ZipFile, change: ZipChange) -> tuple[dict[str, Entry], dict[str, Entry]]:
+    kept: dict[str, Entry] = {}
     directories: dict[str, Entry] = {}
     for entry in file.entries:
-        if entry.name.startswith(f"{DEPS}/"):
-            kept.setdefault(_distribution(entry.name), []).append(entry)
-        elif entry.is_directory:
+        if entry.is_directory:
             directories[entry.name] = entry
-        elif entry.name not in new and not _is_replaced(entry.name, replaced):
-            kept[entry.name] = [entry]
+        elif entry.name not in change.added and entry.name not in change.removed:
+            kept[entry.name] = entry
     return kept, directories
 
 
-def _is_replaced(name: str, replaced: tuple[str, ...]) -> bool:
-    return is_user_file(name) and name.startswith(replaced)
+def _order(kept: Mapping[str, Entry], change: ZipChange) -> list[str]:
+    """All names in pex's order; a distribution that does not change keeps its own."""
+    place = {name: index for index, name in enumerate(kept)}
+
+    def key(name: str) -> tuple[str, int, tuple[tuple[int, str], ...]]:
+        if name.startswith(change.walked):
+            root = next(root for root in change.walked if name.startswith(root))
+            return root[:-1], 0, _walk_key(name[len(root) :])
+        if name.startswith(f"{DEPS}/"):
+            return "/".join(name.split("/", 2)[:2]), place.get(name, 0), ()
+        return name, 0, ()
+
+    return sorted({**kept, **change.added}, key=key)
 
 
-def _distribution(name: str) -> str:
-    return "/".join(name.split("/", 2)[:2])
+def _walk_key(path: str) -> tuple[tuple[int, str], ...]:
+    *folders, name = path.split("/")
+    return (*((1, folder) for folder in folders), (0, name))
+
+
+def _write_new(writer: ZipWriter, name: str, change: ZipChange) -> None:
+    file = change.added[name]
+    with file.open() as stream:
+        writer.write_stream(
+            name, stream, mode=file.mode, compress=False if name in change.stored else None
+        )
+
+
+def _flush(writer: ZipWriter, file: ZipFile, run: list[Entry]) -> None:
+    writer.copy(file, run)
+    run.clear()
 
 
 def _parents(path: str) -> Iterator[str]:

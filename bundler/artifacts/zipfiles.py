@@ -89,6 +89,10 @@ class Entry(NamedTuple):
         return self.name.endswith("/")
 
     @property
+    def permissions(self) -> int:
+        return self.mode >> 16 & 0o7777
+
+    @property
     def is_file(self) -> bool:
         """Links and devices are neither files nor directories; what made this wrote no type."""
         kind = stat.S_IFMT(self.mode >> 16)
@@ -357,15 +361,24 @@ class ZipWriter:
         header = _Header(name, STORED, _DIRECTORY_MODE)
         self._write_record(header, _Packed(0, 0, 0))
 
-    def write(self, name: str, data: bytes, mode: int = _FILE_MODE) -> None:
-        self.write_stream(name, io.BytesIO(data), mode)
+    def write_stream(
+        self,
+        name: str,
+        source: BinaryIO,
+        *,
+        mode: int | None = None,
+        compress: bool | None = None,
+    ) -> None:
+        """Writes a file of any size with flat memory.
 
-    def write_stream(self, name: str, source: BinaryIO, mode: int = _FILE_MODE) -> None:
-        """Writes a file of any size with flat memory."""
-        header = _Header(name, DEFLATED if self._compress else STORED, mode)
+        mode: permission bits; 644 by default. compress: None for what the writer was told.
+        """
+        packs = self._compress if compress is None else compress
+        attributes = _FILE_MODE if mode is None else (stat.S_IFREG | mode) << 16
+        header = _Header(name, DEFLATED if packs else STORED, attributes)
         at = self._offset
         self._stream.write(header.local(_Packed(0, 0, 0)))
-        packed = _pack(source, self._stream, compress=self._compress)
+        packed = _pack(source, self._stream, compress=packs)
         self._stream.seek(at)
         self._stream.write(header.local(packed))
         self._stream.seek(0, os.SEEK_END)
