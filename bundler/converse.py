@@ -9,14 +9,20 @@ from __future__ import annotations
 
 import os
 import select
-import signal
 import time
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 from bundler.errors import ToolFailed
+from bundler.record import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
 
 _READ_BYTES = 1 << 16
+# POSIX fixes these numbers; the module `signal` builds enumerations of all of them when imported.
+_SIGPIPE = 13
+_SIGKILL = 9
 
 
 class Command(NamedTuple):
@@ -56,7 +62,7 @@ class _Conversation:
                 env,
                 file_actions=actions,
                 setpgroup=0,
-                setsigdef=[signal.SIGPIPE],
+                setsigdef=[_SIGPIPE],
             )
         except OSError as error:
             for descriptor in (feed, out, err):
@@ -101,7 +107,7 @@ class _Conversation:
             if descriptor >= 0:
                 os.close(descriptor)
         try:
-            os.killpg(self.pid, signal.SIGKILL)
+            os.killpg(self.pid, _SIGKILL)
             os.waitpid(self.pid, 0)
         except (ProcessLookupError, ChildProcessError, PermissionError):
             pass

@@ -6,8 +6,11 @@ the exception: its code passes through (`ChildFailed`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import ClassVar
+# Not from `typing`, whose import takes longer than git takes to answer the guard.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from typing import ClassVar
 
 
 class BundlerError(Exception):

@@ -25,15 +25,18 @@ from bundler.git.questions import (
     blobs_in_head,
     changes,
     empty_repository,
+    empty_tree,
     everywhere,
     exactly,
-    head_question,
     index_entries,
     index_question,
+    require_whole_index,
     rules,
     rules_question,
+    sizes,
+    staged_question,
 )
-from bundler.git.repository import Question, Repository, literal, open_repository, quoted
+from bundler.git.repository import Question, Repository, literal, open_repository, printable, quoted
 
 __all__ = [
     "Change",
@@ -48,14 +51,18 @@ __all__ = [
     "changes",
     "code_identity",
     "empty_repository",
+    "empty_tree",
     "everywhere",
     "exactly",
-    "head_question",
     "index_entries",
     "index_question",
     "literal",
     "open_repository",
+    "printable",
     "quoted",
+    "require_whole_index",
     "rules",
     "rules_question",
+    "sizes",
+    "staged_question",
 ]

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
 
 from bundler.errors import ToolFailed
-from bundler.git.repository import ONE_REPOSITORY, Question, Repository
+from bundler.git.index import RawIndex
+from bundler.git.repository import (
+    ONE_REPOSITORY,
+    Question,
+    Repository,
+    printable,
+    quoted,
+)
+from bundler.record import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
 
 
 class Entry(NamedTuple):
@@ -76,10 +86,49 @@ def index_entries(answer: bytes) -> list[Entry]:
     return entries
 
 
-def head_question(pathspecs: Iterable[bytes]) -> Question:
-    """Where HEAD and the index differ: cheap, since git skips the subtrees that are the same."""
+def empty_tree(repository: Repository) -> str:
+    """What a repository without a commit has instead of HEAD: git knows it without an object."""
+    import hashlib
+
+    return hashlib.new(repository.algorithm, b"tree 0\0", usedforsecurity=False).hexdigest()
+
+
+def require_whole_index(repository: Repository) -> None:
+    """Raises `ToolFailed` for a damaged index: git would read garbage, and exit with 0."""
+    given = repository.environment.get("GIT_INDEX_FILE")
+    index = os.fsencode(given) if given else repository.git_dir + b"/index"
+    shared = [name for name in os.listdir(repository.git_dir) if name.startswith(b"sharedindex.")]
+    for path in (index, *(repository.git_dir + b"/" + name for name in shared)):
+        try:
+            with RawIndex(path) as raw:
+                whole = raw.is_whole()
+        except FileNotFoundError:  # nothing was ever added, or the shared one is just replaced
+            continue
+        except OSError as error:
+            raise ToolFailed(f"{printable(path)} cannot be read: {error.strerror}.") from error
+        if not whole:
+            raise ToolFailed(
+                f"The index {printable(path)} is damaged: it does not match its own checksum.",
+                hint=f"git reset rebuilds it from HEAD, after: rm {quoted(os.fsdecode(path))}",
+            )
+
+
+def staged_question(base: str, pathspecs: Iterable[bytes] = ()) -> Question:
+    """Where the index differs from a commit or tree; git skips the subtrees that are the same."""
     options = ["--cached", "--raw", "-z", "--no-renames", "--no-ext-diff", "--no-abbrev"]
-    return Question(["diff-index", *options, "HEAD", "--", *pathspecs])
+    return Question(["diff-index", *options, "--ignore-submodules=none", base, "--", *pathspecs])
+
+
+def sizes(repository: Repository, oids: Sequence[bytes]) -> dict[bytes, int]:
+    """The sizes of those objects that are here, by object id."""
+    stdin = b"".join(oid + b"\n" for oid in oids)
+    (answer,) = repository.ask(Question(["cat-file", "--batch-check", "--buffer"], stdin))
+    found = {}
+    for line in answer.splitlines():
+        oid, kind, *size = line.split(b" ")
+        if kind != b"missing":
+            found[oid] = int(size[0])
+    return found
 
 
 def rules_question(paths: Iterable[bytes]) -> Question:

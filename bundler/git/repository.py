@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 from bundler.converse import Answer, Command, converse
 from bundler.errors import ToolFailed
+from bundler.record import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
 
 DEFAULT_TIMEOUT_SECONDS = 120.0
 
@@ -225,10 +229,20 @@ def _cannot_answer(arguments: Sequence[str | bytes], answer: Answer) -> ToolFail
 
 
 def quoted(text: str) -> str:
-    """A word for a shell command that a person can paste."""
-    from shlex import quote
+    """A word for a shell command that a person can paste, as `shlex.quote` makes it.
 
-    return quote(text)
+    That module imports `re`: a hook that warns would wait for it.
+    """
+    plain = text.replace("/", "").replace(".", "").replace("-", "").replace("_", "")
+    if plain.isascii() and plain.isalnum() and not text.startswith("-"):
+        return text
+    return "'" + text.replace("'", "'\"'\"'") + "'"
+
+
+def printable(path: bytes) -> str:
+    """A path for a sentence: on one line, whatever its name holds."""
+    text = os.fsdecode(path)
+    return text if text.isprintable() and text.strip() == text else repr(text)
 
 
 def literal(path: bytes) -> str:

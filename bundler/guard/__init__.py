@@ -38,23 +38,33 @@ def check(
     allow: Sequence[str] = (),
     *,
     strict: bool = False,
+    compare: tuple[bytes, ...] | None = None,
 ) -> Verdict:
     """git's verdict on the repository that `root` lies in.
 
     directories: state directories beside those that are found by name and configuration.
     allow: paths or patterns, relative to `root`, that are committed on purpose.
-    strict: makes failures of warnings.
+    strict: makes failures of warnings. compare: at the moment ``staged``, where the index is known
+    to hold no state under its own name: the directories with state that could have been copied.
     Raises `ToolFailed` where there is no repository, or git cannot answer.
     """
     from bundler.guard.moments import verdict_at
 
-    return verdict_at(root, moment, directories, allow, strict=strict)
+    return verdict_at(root, moment, directories, allow, strict=strict, compare=compare)
 
 
 def main() -> int:
     """The console script ``state-guard``."""
     import sys
 
+    arguments = sys.argv[1:]
+    compare = None
+    if arguments[:1] == ["--staged"] and not any(word.startswith("-") for word in arguments[1:]):
+        from bundler.guard.quick import look
+
+        compare = look(arguments[1:])
+        if compare == ():
+            return 0
     from bundler.guard.command import run
 
-    return run(sys.argv[1:])
+    return run(arguments, compare)

@@ -7,12 +7,16 @@ not wait for click. For the same reason the few arguments are read by hand.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
 from bundler import guard
 from bundler.errors import BundlerError, UsageError
 from bundler.guard.verdict import Finding, Moment, Verdict
+from bundler.record import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
 
 USAGE = """\
 Usage: state-guard [--staged | --push | --receive | --history] [OPTION]... [DIR]...
@@ -46,10 +50,15 @@ class Request(NamedTuple):
     strict: bool = False
     format: str = "text"
     root: str = "."
+    compare: tuple[bytes, ...] | None = None
 
 
-def run(arguments: Sequence[str]) -> int:
-    """``state-guard``: prints the verdict, returns the exit code."""
+def run(arguments: Sequence[str], compare: tuple[bytes, ...] | None = None) -> int:
+    """``state-guard``: prints the verdict, returns the exit code.
+
+    compare: where the index is known to hold no state under its own name, the directories with
+    state that could have been copied.
+    """
     try:
         if any(argument in ("-h", "--help") for argument in arguments):
             sys.stdout.write(USAGE)
@@ -59,7 +68,7 @@ def run(arguments: Sequence[str]) -> int:
 
             sys.stdout.write(f"state-guard, version {__version__}\n")
             return 0
-        return answer(parse(arguments))
+        return answer(parse(arguments)._replace(compare=compare))
     except BundlerError as error:
         say(f"state-guard: {error.what}")
         if error.hint:
@@ -132,6 +141,7 @@ def answer(request: Request) -> int:
         request.directories,
         request.allow,
         strict=request.strict,
+        compare=request.compare,
     )
     report(verdict, request.format)
     return 1 if verdict.failed else 0

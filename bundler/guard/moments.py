@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
 
 from bundler import git
 from bundler.errors import ToolFailed
 from bundler.guard.places import join, read_project
 from bundler.guard.verdict import Finding, Moment, Verdict
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
 
 
 def verdict_at(
@@ -18,15 +21,31 @@ def verdict_at(
     allow: Sequence[str],
     *,
     strict: bool,
+    compare: tuple[bytes, ...] | None,
 ) -> Verdict:
     """See `bundler.guard.check`."""
     repository = open_or_refuse(root)
-    from bundler.guard.worktree import check_work_tree
+    if compare is not None:
+        from bundler.guard.index import staged_copies
 
-    verdict = check_work_tree(repository, moment, directories)
+        verdict = Verdict("staged", tuple(staged_copies(repository, compare)))
+    else:
+        verdict = _ask(repository, moment, directories)
     patterns = [*_allowed_here(repository, root, allow), *_allowed_in_projects(repository, verdict)]
     verdict = without_allowed(verdict, patterns)
     return verdict.strict() if strict else verdict
+
+
+def _ask(
+    repository: git.Repository, moment: Moment, directories: Sequence[str | os.PathLike[str]]
+) -> Verdict:
+    if moment == "staged":
+        from bundler.guard.index import check_staged
+
+        return check_staged(repository, directories)
+    from bundler.guard.worktree import check_work_tree
+
+    return check_work_tree(repository, moment, directories)
 
 
 def open_or_refuse(root: str | os.PathLike[str]) -> git.Repository:

@@ -9,30 +9,34 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
 
 from bundler.errors import ConfigurationError, ToolFailed
+from bundler.record import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from typing import Any
+
 
 NAME = b".local_defs_state"
 RULE_FILE = b".gitignore"
 _PROJECT_FILES = (b"pyproject.toml", b"dg.toml")
-# A file without any of these has no table that we read: not worth tomllib's time.
-_OF_INTEREST = (b"state-bundler", b"root_module", b"defs_module")
+# A file without any of these has no table of Dagster's that we read: not worth tomllib's time.
+_OF_INTEREST = (b"root_module", b"defs_module")
 
 
 class Project(NamedTuple):
     """What one pyproject.toml (or dg.toml) says. Paths are relative to the top of the repository.
 
     sources: the state directories it configures. expected: where Dagster will make one. allow:
-    fixtures that are committed on purpose. table: the whole file, parsed.
+    fixtures that are committed on purpose.
     """
 
     directory: bytes
     sources: tuple[bytes, ...] = ()
     expected: tuple[bytes, ...] = ()
     allow: tuple[bytes, ...] = ()
-    table: dict[str, Any] | None = None
 
 
 class Found(NamedTuple):
@@ -145,6 +149,24 @@ def takeable(top: bytes, directory: bytes) -> Iterator[bytes]:
 # --- configuration --------------------------------------------------------------------------
 
 
+def mentions_us(text: bytes) -> bool:
+    """Whether a project file may have a table of ours."""
+    return b"state-bundler" in text
+
+
+def expected_by_dagster(top: bytes, directory: bytes, text: bytes) -> tuple[bytes, ...]:
+    """Where Dagster will make a state directory, by a pyproject.toml with no table of ours.
+
+    Raises `ConfigurationError` where it cannot be read.
+    """
+    if not any(word in text for word in _OF_INTEREST):
+        return ()
+    table = _dagster_alone(b"pyproject.toml", text)
+    if table is None:
+        table = _parse(text, os.fsdecode(join(directory, b"pyproject.toml")))
+    return _with(Project(directory), top, b"pyproject.toml", table).expected
+
+
 def read_project(top: bytes, directory: bytes) -> Project:
     """What the project files in a directory say about state.
 
@@ -153,40 +175,42 @@ def read_project(top: bytes, directory: bytes) -> Project:
     project = Project(directory)
     for name in _PROJECT_FILES:
         text = _read(join(top, join(directory, name)))
-        if not any(word in text for word in _OF_INTEREST):
-            continue
-        table = _parse(text, os.fsdecode(join(directory, name)))
-        project = _with(project, top, name, table)
+        if mentions_us(text) or any(word in text for word in _OF_INTEREST):
+            table = None if mentions_us(text) else _dagster_alone(name, text)
+            if table is None:
+                table = _parse(text, os.fsdecode(join(directory, name)))
+            project = _with(project, top, name, table)
     return project
 
 
 def _with(project: Project, top: bytes, name: bytes, table: dict[str, Any]) -> Project:
     if name == b"dg.toml":
+        modules = _mapping(table, "project")
         return project._replace(
-            expected=project.expected
-            + _expected(top, project.directory, _mapping(table, "project"))
+            expected=project.expected + _expected(top, project.directory, modules)
         )
     tool = _mapping(table, "tool")
     ours = _mapping(tool, "state-bundler")
-    sources = ours.get("source")
-    paths = [
-        _normal(join(project.directory, os.fsencode(source["path"])))
-        for source in (sources if isinstance(sources, list) else [])
-        if isinstance(source, dict) and isinstance(source.get("path"), str)
-    ]
-    allow = _mapping(ours, "guard").get("allow")
-    allowed = [
-        _normal(join(project.directory, os.fsencode(pattern)))
-        for pattern in (allow if isinstance(allow, list) else [])
-        if isinstance(pattern, str)
-    ]
-    dagster = _mapping(_mapping(tool, "dg"), "project")
+    modules = _mapping(_mapping(tool, "dg"), "project")
     return project._replace(
-        sources=tuple(path for path in paths if path),
-        expected=_expected(top, project.directory, dagster),
-        allow=tuple(allowed),
-        table=table,
+        sources=tuple(_paths(project.directory, _tables(ours, "source"), "path")),
+        expected=_expected(top, project.directory, modules),
+        allow=tuple(_paths(project.directory, [_mapping(ours, "guard")], "allow")),
     )
+
+
+def _paths(directory: bytes, tables: Iterable[dict[str, Any]], name: str) -> Iterator[bytes]:
+    """The paths under a name in tables, one or a list, relative to the top."""
+    for table in tables:
+        value = table.get(name)
+        for path in value if isinstance(value, list) else [value]:
+            if isinstance(path, str) and path:
+                yield os.path.normpath(join(directory, os.fsencode(path)))
+
+
+def _tables(table: dict[str, Any], name: str) -> list[dict[str, Any]]:
+    value = table.get(name)
+    return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
 
 
 def _expected(top: bytes, directory: bytes, dagster: dict[str, Any]) -> tuple[bytes, ...]:
@@ -199,6 +223,31 @@ def _expected(top: bytes, directory: bytes, dagster: dict[str, Any]) -> tuple[by
         if os.path.isdir(join(top, join(parent, relative.split(b"/")[0]))):
             return (join(join(parent, relative), NAME),)
     return ()
+
+
+def _dagster_alone(name: bytes, text: bytes) -> dict[str, Any] | None:
+    """The table of Dagster's in a file with none of ours, where it is written the plain way.
+
+    That is how ``create-dagster`` writes it, and importing a TOML parser takes longer than asking
+    git. None where it is written otherwise.
+    """
+    header = b"[project]" if name == b"dg.toml" else b"[tool.dg.project]"
+    _, found, section = (b"\n" + text).partition(b"\n" + header + b"\n")
+    modules = {}
+    for line in section.partition(b"\n[")[0].splitlines():
+        key, _, value = line.partition(b"=")
+        word = value.strip()
+        if key.strip() not in _OF_INTEREST:
+            continue
+        if (
+            word[:1] + word[-1:] != b'""'
+            or not word[1:-1].replace(b".", b"").replace(b"_", b"").isalnum()
+        ):
+            return None
+        modules[key.strip().decode()] = word[1:-1].decode()
+    if not found or not modules:
+        return None
+    return {"project": modules} if name == b"dg.toml" else {"tool": {"dg": {"project": modules}}}
 
 
 def _mapping(table: dict[str, Any], name: str) -> dict[str, Any]:
@@ -231,24 +280,15 @@ def _parse(text: bytes, name: str) -> dict[str, Any]:
         raise ConfigurationError(f"{name} is not TOML: {error}.") from error
 
 
-def _normal(path: bytes) -> bytes:
-    normal = os.path.normpath(path)
-    return b"" if normal == b"." else normal
+def within(top: bytes, directories: Sequence[str | os.PathLike[str]]) -> list[bytes]:
+    """Directories that were named to the guard, relative to the top, with links followed.
 
-
-def named(top: bytes, directories: Sequence[str | os.PathLike[str]]) -> tuple[bytes, ...]:
-    """Directories that were named to the guard, relative to the top.
-
-    A state directory's own path is followed where it leads, since git sees the files there.
-    Raises `ToolFailed` for one outside of the repository.
+    Raises `ValueError`, naming it, for one outside of the repository.
     """
     found = []
     for directory in directories:
         real = os.path.realpath(os.fsencode(directory))
-        if real == top or not real.startswith(top.rstrip(b"/") + b"/"):
-            raise ToolFailed(
-                f"{os.fspath(directory)} does not lie inside the repository {os.fsdecode(top)}.",
-                hint="Run the guard in the repository that the directory lies in.",
-            )
+        if not real.startswith(top.rstrip(b"/") + b"/"):
+            raise ValueError(os.fspath(directory))
         found.append(real[len(top.rstrip(b"/")) + 1 :])
-    return tuple(found)
+    return found

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from bundler.record import NamedTuple
 
-Grade = Literal["fail", "warn"]
-Moment = Literal["staged", "build", "push", "receive", "history"]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Literal
+
+    Grade = Literal["fail", "warn"]
+    Moment = Literal["staged", "build", "push", "receive", "history"]
+else:
+    Grade = Moment = str
 
 
 class Finding(NamedTuple):

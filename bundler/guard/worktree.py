@@ -8,29 +8,30 @@ holds nothing but HEAD's own ignore files.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
-from pathlib import Path
-from typing import NamedTuple
 
 from bundler import git
 from bundler.errors import ToolFailed
+from bundler.guard.index import committed, copied, within_or_refuse
 from bundler.guard.places import (
     NAME,
     RULE_FILE,
     Project,
-    is_state,
     join,
-    named,
     read_project,
     state_directory_of,
     takeable,
     walk,
 )
 from bundler.guard.verdict import Finding, Moment, Verdict, joined
+from bundler.record import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
 
 # A key directory that nobody has: what is true of it is true of the next state.
 _PROBE = b"state-bundler-probe/state"
-_IN_GIT = "Whoever can read the repository can read it from then on, and it goes stale there."
 
 
 class Scope(NamedTuple):
@@ -60,8 +61,12 @@ def check_work_tree(
             hint="In a bare repository, ask about commits: guard --history, or guard --push.",
         )
     top = repository.top
-    scope = find(repository, named(top, directories))
-    findings = [*committed(repository, scope.directories), *unprotected(repository, scope)]
+    scope = find(repository, within_or_refuse(top, directories))
+    findings = [
+        *committed(repository, scope.directories),
+        *copied(repository, scope.present),
+        *unprotected(repository, scope),
+    ]
     verdict = Verdict(
         moment,
         tuple(findings),
@@ -127,65 +132,6 @@ def _submodules(repository: git.Repository, repositories: Sequence[bytes]) -> tu
     return tuple(path for path in repositories if path in known)
 
 
-# --- what is committed ----------------------------------------------------------------------
-
-
-def committed(repository: git.Repository, directories: Sequence[bytes]) -> list[Finding]:
-    """A finding for each state file in the index or in HEAD."""
-    pathspecs = [git.everywhere(NAME), *(git.below(directory) for directory in directories)]
-    questions = [git.index_question(pathspecs)]
-    if repository.head is not None:
-        questions.append(git.head_question(pathspecs))
-    answers = repository.ask(*questions)
-    entries = git.index_entries(answers[0])
-    changes = git.changes(answers[1]) if len(answers) > 1 else []
-    added = {change.path for change in changes if change.mode_before == b"000000"}
-    in_index = {entry.path for entry in entries if is_state(entry.path, directories)}
-    in_head = {change.path for change in changes if is_state(change.path, directories)} - added
-    if repository.head is not None:
-        in_head |= in_index - added
-    return [
-        _state_in(path, directories, in_index=path in in_index, in_head=path in in_head)
-        for path in sorted(in_index | in_head)
-    ]
-
-
-def _key_directory(path: bytes, directories: Sequence[bytes]) -> bytes:
-    """What to take out of the index: not the whole directory, which may hold a rule of its own."""
-    directory = state_directory_of(path, directories) or b""
-    return join(directory, path[len(directory) + 1 :].partition(b"/")[0])
-
-
-def _state_in(
-    path: bytes, directories: Sequence[bytes], *, in_index: bool, in_head: bool
-) -> Finding:
-    name = os.fsdecode(path)
-    if in_index:
-        where = "in the index and in HEAD" if in_head else "in the index"
-        return Finding(
-            "fail",
-            "state-in-index",
-            name,
-            f"The state file {printable(path)} is {where}.",
-            f"The next commit holds it. {_IN_GIT}",
-            f"git rm -r --cached -- {git.quoted(git.literal(_key_directory(path, directories)))}",
-        )
-    return Finding(
-        "fail",
-        "state-in-head",
-        name,
-        f"The state file {printable(path)} is in HEAD, though no longer in the index.",
-        _IN_GIT,
-        "git commit",
-    )
-
-
-def printable(path: bytes) -> str:
-    """A path for a sentence: on one line, whatever its name holds."""
-    text = os.fsdecode(path)
-    return text if text.isprintable() and text.strip() == text else repr(text)
-
-
 # --- what the rules protect -----------------------------------------------------------------
 
 
@@ -225,8 +171,8 @@ def _offered(directory: bytes, files: Sequence[bytes]) -> Finding:
         "fail",
         "state-unprotected",
         os.fsdecode(directory),
-        f"git add -A would take {count} of the state directory {printable(directory)}: "
-        f"no rule ignores {printable(min(files))}.",
+        f"git add -A would take {count} of the state directory {git.printable(directory)}: "
+        f"no rule ignores {git.printable(min(files))}.",
         "The next careless commit holds the state.",
         ignore_command(directory),
     )
@@ -238,7 +184,7 @@ def _not_durable(directory: bytes, *, nowhere: bool) -> Finding:
             "warn",
             "protection-missing",
             os.fsdecode(directory),
-            f"No ignore rule covers the state directory {printable(directory)} yet.",
+            f"No ignore rule covers the state directory {git.printable(directory)} yet.",
             "State that is copied or restored there would be taken by git add -A.",
             ignore_command(directory),
         )
@@ -246,7 +192,7 @@ def _not_durable(directory: bytes, *, nowhere: bool) -> Finding:
         "warn",
         "protection-local",
         os.fsdecode(directory),
-        f"The state directory {printable(directory)} is ignored on this machine only: "
+        f"The state directory {git.printable(directory)} is ignored on this machine only: "
         "HEAD holds no rule for it.",
         "A fresh clone, and every other machine, would offer it to git add -A.",
         ignore_command(directory),
@@ -274,21 +220,36 @@ def durably_protected(repository: git.Repository, directories: Sequence[bytes]) 
     """Those directories that a fresh clone of HEAD ignores by rules of its own."""
     if repository.head is None or not directories:
         return frozenset()
-    from tempfile import TemporaryDirectory
-
     rule_files = sorted({join(above, RULE_FILE) for path in directories for above in _chain(path)})
     contents = git.blobs_in_head(repository, rule_files)
     if not contents:
         return frozenset()
-    with TemporaryDirectory(prefix="state-guard-") as place:
+    probes = {join(directory, _PROBE): directory for directory in directories}
+    with _Scratch() as place:
         for path, content in contents.items():
-            target = Path(os.fsdecode(join(os.fsencode(place), path)))
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(content)
-        clone = git.empty_repository(repository, os.fsencode(place))
-        probes = {join(directory, _PROBE): directory for directory in directories}
-        (answer,) = clone.ask(git.rules_question(probes))
+            os.makedirs(os.path.dirname(join(place, path)), exist_ok=True)
+            with open(join(place, path), "wb") as target:
+                target.write(content)
+        (answer,) = git.empty_repository(repository, place).ask(git.rules_question(probes))
     return frozenset(probes[rule.path] for rule in git.rules(answer) if rule.ignores)
+
+
+class _Scratch:
+    """A private directory, gone afterwards. `tempfile` takes longer to import than git to ask."""
+
+    def __enter__(self) -> bytes:
+        parent = os.path.realpath(os.environ.get("TMPDIR") or "/tmp")  # noqa: S108  # mkdir is safe
+        self.path = os.fsencode(f"{parent}/state-guard-{os.urandom(8).hex()}")
+        os.mkdir(self.path, 0o700)
+        return self.path
+
+    def __exit__(self, *_: object) -> None:
+        for directory, below, files in os.walk(self.path, topdown=False):
+            for name in files:
+                os.unlink(join(directory, name))
+            for name in below:
+                os.rmdir(join(directory, name))
+        os.rmdir(self.path)
 
 
 def _chain(directory: bytes) -> list[bytes]:

@@ -1,0 +1,199 @@
+"""Copies of state under other names: renamed, with other line ends, or as a pointer to Git LFS.
+
+What is compared are object ids, so that no file of the repository is read. Contents that say
+nothing (``{}``, ``null``, blanks) are nobody's copy. Dagster's dbt component copies the project,
+which lies in the repository by right, into its state: of such a copy only what dbt made is ours.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+
+from bundler import git
+from bundler.guard.places import join, takeable
+from bundler.guard.verdict import Finding
+from bundler.record import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Iterator, Sequence
+
+_TELLING_BYTES = 16
+_STEP_BYTES = 1 << 18
+# A pointer's size depends on the digits of the size that it names.
+# https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md
+_POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:%s\nsize %d\n"
+_POINTER_SIZES = range(120, 150)
+
+
+_HOW = {"raw": "", "lf": " with other line ends", "crlf": " with other line ends"}
+
+
+class Copy(NamedTuple):
+    """What a blob is: a state file, and how it was altered."""
+
+    state: bytes
+    how: str
+
+
+class _Forms(NamedTuple):
+    """The sizes of a file as it is, with LF alone and with CRLF alone."""
+
+    raw: int
+    lf: int
+    crlf: int
+
+
+def copies(
+    repository: git.Repository, directories: Sequence[bytes], sizes: Collection[int] | None = None
+) -> dict[bytes, Copy]:
+    """Object id -> what it is, for every form of every state file on disk.
+
+    sizes: of the blobs that are in question; a state file that fits none is not read.
+    """
+    top = repository.top or b""
+    known: dict[bytes, Copy] = {}
+    for path in _state_files(top, directories):
+        for oid, how in _ids(join(top, path), repository.algorithm, sizes):
+            known.setdefault(oid, Copy(path, how))
+    return known
+
+
+def _state_files(top: bytes, directories: Iterable[bytes]) -> Iterator[bytes]:
+    for directory in directories:
+        if not os.path.isdir(join(top, directory)):
+            continue
+        for path in takeable(top, directory):
+            key, _, rest = path[len(directory) + 1 :].partition(b"/")
+            is_dbt_source = rest.startswith(b"project/") and not rest.startswith(b"project/target/")
+            marker = join(join(top, directory), key) + b"/state"
+            if is_dbt_source and os.path.isfile(marker) and os.path.getsize(marker) == 0:
+                continue
+            is_file = os.path.isfile(join(top, path)) and not os.path.islink(join(top, path))
+            if rest and is_file and not key.startswith(b"@"):
+                yield path
+
+
+def _ids(path: bytes, algorithm: str, sizes: Collection[int] | None) -> Iterator[tuple[bytes, str]]:
+    size = os.path.getsize(path)
+    if size < _TELLING_BYTES or not _is_possible(size, sizes):
+        return
+    forms = _forms(path)
+    if forms is None:
+        return
+    wanted = {
+        form: how
+        for form, how in (
+            ("raw", ""),
+            ("lf", " with other line ends"),
+            ("crlf", " with other line ends"),
+        )
+        if (form == "raw" or getattr(forms, form) != forms.raw)
+        and (sizes is None or getattr(forms, form) in sizes)
+    }
+    pointers = sizes is None or any(each in _POINTER_SIZES for each in sizes)
+    for form, oid, sha256 in _digests(path, algorithm, forms, pointers=pointers):
+        if form in wanted:
+            yield oid, wanted[form]
+        if sha256:
+            pointer = _POINTER % (sha256, getattr(forms, form))
+            header = b"blob %d\0" % len(pointer)
+            digest = hashlib.new(algorithm, header + pointer, usedforsecurity=False)
+            yield digest.hexdigest().encode(), " as a Git LFS pointer"
+
+
+def _is_possible(size: int, sizes: Collection[int] | None) -> bool:
+    """Whether a blob of one of these sizes can be a form of a file of this size."""
+    if sizes is None:
+        return True
+    return any((size <= 2 * each and each <= 2 * size) or each in _POINTER_SIZES for each in sizes)
+
+
+def _steps(path: bytes) -> Iterator[bytes]:
+    """The file's bytes, never parted between a carriage return and a line feed."""
+    with open(path, "rb") as stream:
+        rest = b""
+        while step := stream.read(_STEP_BYTES):
+            step = rest + step
+            rest = b"\r" if step.endswith(b"\r") else b""
+            yield step[: len(step) - len(rest)]
+        yield rest
+
+
+def _forms(path: bytes) -> _Forms | None:
+    """None for contents that say nothing."""
+    size = pairs = feeds = telling = 0
+    for step in _steps(path):
+        size += len(step)
+        pairs += step.count(b"\r\n")
+        feeds += step.count(b"\n")
+        if telling < _TELLING_BYTES:
+            telling += len(b"".join(step.split()))
+    if telling < _TELLING_BYTES:
+        return None
+    return _Forms(size, size - pairs, size - pairs + feeds)
+
+
+def _digests(
+    path: bytes, algorithm: str, forms: _Forms, *, pointers: bool
+) -> Iterator[tuple[str, bytes, bytes]]:
+    """Form, object id, and the sha256 that an LFS pointer would name, of each distinct form."""
+    sizes = forms._asdict()
+    distinct = {size: form for form, size in reversed(list(sizes.items()))}
+    hashers = {
+        form: hashlib.new(algorithm, b"blob %d\0" % size, usedforsecurity=False)
+        for size, form in distinct.items()
+    }
+    contents = {form: hashlib.sha256() for form in hashers if pointers}
+    for step in _steps(path):
+        lf = step.replace(b"\r\n", b"\n")
+        texts = {"raw": step, "lf": lf, "crlf": lf.replace(b"\n", b"\r\n")}
+        for form, hasher in hashers.items():
+            hasher.update(texts[form])
+            if pointers:
+                contents[form].update(texts[form])
+    for form, hasher in hashers.items():
+        sha256 = contents[form].hexdigest().encode() if pointers else b""
+        yield form, hasher.hexdigest().encode(), sha256
+
+
+# --- where copies lie -----------------------------------------------------------------------
+
+
+def copied_in_changes(
+    repository: git.Repository, changes: Sequence[git.Change], directories: Sequence[bytes]
+) -> list[tuple[git.Change, Copy]]:
+    """Those changes that bring a copy of a current state file."""
+    oids = sorted({change.oid for change in changes if change.mode.startswith(b"100")})
+    if not oids:
+        return []
+    known = copies(repository, directories, set(git.sizes(repository, oids).values()))
+    return [(change, known[change.oid]) for change in changes if change.oid in known]
+
+
+def copied_in_index(
+    repository: git.Repository, directories: Sequence[bytes]
+) -> list[tuple[bytes, Copy]]:
+    """The paths in the index that hold a copy of a current state file."""
+    known = copies(repository, directories)
+    stored = git.sizes(repository, sorted(known)) if known else {}
+    if not stored:  # no such object was ever added: nothing to look for
+        return []
+    (answer,) = repository.ask(git.index_question([]))
+    return [
+        (entry.path, known[entry.oid]) for entry in git.index_entries(answer) if entry.oid in stored
+    ]
+
+
+def finding(path: bytes, copy: Copy, where: str, mend: str) -> Finding:
+    """What is said about a copy. where: the end of the sentence, as "is in the index"."""
+    return Finding(
+        "fail",
+        "state-copy",
+        os.fsdecode(path),
+        f"{git.printable(path)} {where}, and is a copy{copy.how} "
+        f"of the state file {git.printable(copy.state)}.",
+        "State under another name is state all the same: it leaks, and it goes stale.",
+        mend,
+    )

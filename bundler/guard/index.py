@@ -1,0 +1,155 @@
+"""The index, and HEAD beside it: what the next commit holds, and what the last one does."""
+
+from __future__ import annotations
+
+import os
+
+from bundler import git
+from bundler.errors import ToolFailed
+from bundler.guard.places import (
+    NAME,
+    is_state,
+    join,
+    read_project,
+    state_directory_of,
+    within,
+)
+from bundler.guard.verdict import Finding, Verdict
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+IN_GIT = "Whoever can read the repository can read it from then on, and it goes stale there."
+_NO_FILE = b"000000"
+
+
+def check_staged(
+    repository: git.Repository, directories: Sequence[str | os.PathLike[str]]
+) -> Verdict:
+    """The verdict on what the commit that is being made will contain.
+
+    HEAD is not asked: the commit that takes a leak away must pass.
+    Raises `ToolFailed` where git cannot answer.
+    """
+    top = repository.top or b""
+    named = within_or_refuse(top, directories)
+    git.require_whole_index(repository)
+    entries = _entries(repository, [git.everywhere(NAME), *map(git.below, named), _PROJECTS])
+    projects = [
+        read_project(top, os.path.dirname(entry.path))
+        for entry in entries
+        if os.path.basename(entry.path) == b"pyproject.toml"
+    ]
+    sources = [path for project in projects for path in project.sources]
+    if sources:
+        entries += _entries(repository, map(git.below, sources))
+    expected = [path for project in projects for path in project.expected]
+    places = [*named, *sources, *expected]
+    in_index = {entry.path for entry in entries if is_state(entry.path, places)}
+    findings = [state_in(path, places, in_index=True, in_head=False) for path in sorted(in_index)]
+    on_disk = [path for path in places if os.path.isdir(join(top, path))]
+    copies = staged_copies(repository, on_disk) if on_disk else []
+    return Verdict(
+        "staged", (*findings, *copies), tuple(map(os.fsdecode, places)), os.fsdecode(top)
+    )
+
+
+_PROJECTS = b":(top,glob)**/pyproject.toml"
+
+
+def _entries(repository: git.Repository, pathspecs: Iterable[bytes]) -> list[git.Entry]:
+    (answer,) = repository.ask(git.index_question(pathspecs))
+    return git.index_entries(answer)
+
+
+def staged_copies(repository: git.Repository, directories: Sequence[bytes]) -> list[Finding]:
+    """A finding for each staged change that brings a copy of a state file."""
+    from bundler.guard.content import copied_in_changes, finding
+
+    base = repository.head or git.empty_tree(repository)
+    (answer,) = repository.ask(git.staged_question(base))
+    changes = [change for change in git.changes(answer) if not is_state(change.path, directories)]
+    return [
+        finding(change.path, copy, "is staged", _take_out(change.path))
+        for change, copy in copied_in_changes(repository, changes, directories)
+    ]
+
+
+def copied(repository: git.Repository, directories: Sequence[bytes]) -> list[Finding]:
+    """A finding for each path in the index that holds a copy of a state file on disk."""
+    if not directories:
+        return []
+    from bundler.guard.content import copied_in_index, finding
+
+    return [
+        finding(path, copy, "is in the index", _take_out(path))
+        for path, copy in copied_in_index(repository, directories)
+        if not is_state(path, directories)
+    ]
+
+
+def committed(repository: git.Repository, directories: Sequence[bytes]) -> list[Finding]:
+    """A finding for each state file in the index or in HEAD."""
+    git.require_whole_index(repository)
+    pathspecs = [git.everywhere(NAME), *(git.below(directory) for directory in directories)]
+    questions = [git.index_question(pathspecs)]
+    if repository.head is not None:
+        questions.append(git.staged_question("HEAD", pathspecs))
+    answers = repository.ask(*questions)
+    entries = git.index_entries(answers[0])
+    changes = git.changes(answers[1]) if len(answers) > 1 else []
+    added = {change.path for change in changes if change.mode_before == _NO_FILE}
+    in_index = {entry.path for entry in entries if is_state(entry.path, directories)}
+    in_head = {change.path for change in changes if is_state(change.path, directories)} - added
+    if repository.head is not None:
+        in_head |= in_index - added
+    return [
+        state_in(path, directories, in_index=path in in_index, in_head=path in in_head)
+        for path in sorted(in_index | in_head)
+    ]
+
+
+def state_in(
+    path: bytes, directories: Sequence[bytes], *, in_index: bool, in_head: bool
+) -> Finding:
+    name, shown = os.fsdecode(path), git.printable(path)
+    if in_index:
+        where = "in the index and in HEAD" if in_head else "in the index"
+        return Finding(
+            "fail",
+            "state-in-index",
+            name,
+            f"The state file {shown} is {where}.",
+            f"The next commit holds it. {IN_GIT}",
+            _take_out(_key_directory(path, directories)),
+        )
+    return Finding(
+        "fail",
+        "state-in-head",
+        name,
+        f"The state file {shown} is in HEAD, though no longer in the index.",
+        IN_GIT,
+        "git commit",
+    )
+
+
+def _take_out(path: bytes) -> str:
+    return f"git rm -r --cached -- {git.quoted(git.literal(path))}"
+
+
+def _key_directory(path: bytes, directories: Sequence[bytes]) -> bytes:
+    """What to take out of the index: not the whole directory, which may hold a rule of its own."""
+    directory = state_directory_of(path, directories) or b""
+    return join(directory, path[len(directory) + 1 :].partition(b"/")[0])
+
+
+def within_or_refuse(top: bytes, directories: Sequence[str | os.PathLike[str]]) -> list[bytes]:
+    """Directories that were named, relative to the top. Raises `ToolFailed` for one outside."""
+    try:
+        return within(top, directories)
+    except ValueError as error:
+        raise ToolFailed(
+            f"{error} does not lie inside the repository {os.fsdecode(top)}.",
+            hint="Run the guard in the repository that the directory lies in.",
+        ) from error
