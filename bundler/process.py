@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -101,6 +102,25 @@ def pass_through(
                 process.wait(timeout=10)
             process.kill()
             raise
+
+
+@contextmanager
+def dial(
+    argv: Sequence[str | os.PathLike[str]], *, env: Mapping[str, str] | None = None
+) -> Iterator[socket.socket]:
+    """Starts a program that carries a conversation over its stdin and stdout; our end of it.
+
+    The program is ended when this is.
+    """
+    ours, theirs = socket.socketpair()
+    with ours:
+        with theirs:
+            line = theirs.fileno()
+            process = _start(argv, None, env, stdin=line, output=line, errors=subprocess.DEVNULL)
+        try:
+            yield ours
+        finally:
+            end_group(process)
 
 
 def end_group(process: subprocess.Popen[bytes]) -> None:

@@ -1,8 +1,41 @@
+"""A Docker engine for the tests: the one that is reachable, else Debian's own, started here.
+
+Our own lives in ``build/engine`` of the checkout (data, socket, pid file, log), is shared by one
+test run at a time, and ends with it. Its data stays, so that the next run finds the base images.
+
+Run as a script it starts the engine and prints the ``DOCKER_HOST``; ``stop`` ends it.
+"""
+
 from __future__ import annotations
 
+import hashlib
+import io
 import os
 import shutil
+import signal
 import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from environments import ROOT, python_of
+from filelock import FileLock
+
+HOME = ROOT / "build" / "engine"
+PYTHON_BASE = "state-bundler-test/python:3.11"
+DAGSTER_BASE = "state-bundler-test/dagster:3.11"
+
+_PACKAGES = (
+    "python3.11-minimal libpython3.11-minimal libpython3.11-stdlib python3-minimal libc6 zlib1g "
+    "libexpat1 libssl3 libffi8 libsqlite3-0 libbz2-1.0 liblzma5 libuuid1 libcrypt1 libgcc-s1 "
+    "libstdc++6 busybox-static ca-certificates libreadline8 libtinfo6 libncursesw6 media-types"
+).split()
+_START_SECONDS = 60.0
 
 
 def install(program: str, package: str = "") -> str:
@@ -10,11 +43,298 @@ def install(program: str, package: str = "") -> str:
     found = shutil.which(program)
     if found is None:
         assert os.geteuid() == 0, f"{program} is missing, and only root can install it"
-        apt = ["apt-get", "-qq", "-o", "DPkg::Lock::Timeout=120"]
-        environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-        subprocess.run([*apt, "update"], check=True, env=environment, capture_output=True)
-        command = [*apt, "install", "--no-install-recommends", "-y", package or program]
-        subprocess.run(command, check=True, env=environment, capture_output=True)
+        _apt("update")
+        _apt("install", "--no-install-recommends", "--yes", package or program)
         found = shutil.which(program)
     assert found is not None, program
     return found
+
+
+def _apt(*arguments: str, cwd: Path | None = None) -> None:
+    argv = ["apt-get", "-qq", "-o", "DPkg::Lock::Timeout=300", "-o", "Acquire::Retries=3"]
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    subprocess.run([*argv, *arguments], check=True, env=environment, cwd=cwd, capture_output=True)
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A reachable engine. clis: the docker programs to test with, Debian's own first."""
+
+    host: str
+    clis: tuple[str, ...]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """For programs that are to talk to this engine and to no other."""
+        kept = {name: value for name, value in os.environ.items() if "DOCKER" not in name}
+        config = HOME / "client"
+        config.mkdir(parents=True, exist_ok=True)
+        return {**kept, "DOCKER_HOST": self.host, "DOCKER_CONFIG": str(config)}
+
+    def docker(
+        self, *arguments: str, stdin: bytes | None = None, check: bool = True
+    ) -> subprocess.CompletedProcess[bytes]:
+        """Runs the first CLI."""
+        done = subprocess.run(
+            [self.clis[0], *arguments], env=self.environment, input=stdin, capture_output=True
+        )
+        assert not check or done.returncode == 0, (arguments, done.stderr.decode())
+        return done
+
+    def has_image(self, name: str) -> bool:
+        return self.docker("image", "inspect", name, check=False).returncode == 0
+
+
+@contextmanager
+def running_engine() -> Iterator[Engine]:
+    """The reachable engine, or our own for as long as this lasts."""
+    host = os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
+    debian = install("dockerd", "docker.io")
+    clis = _clis(Path(debian))
+    if _answers(clis[0], host):
+        yield Engine(host, clis)
+        return
+    HOME.mkdir(parents=True, exist_ok=True)
+    with FileLock(HOME / "lock"):
+        pid = start(debian)
+        try:
+            yield Engine(_own_host(), clis)
+        finally:
+            stop(pid)
+
+
+def _clis(dockerd: Path) -> tuple[str, ...]:
+    """Debian's CLI, and another one that is first on PATH."""
+    debian = str(dockerd.parent.parent / "bin" / "docker")
+    first = shutil.which("docker") or debian
+    found = [debian, first] if Path(debian).exists() else [first]
+    return tuple(dict.fromkeys(found))
+
+
+def _own_host() -> str:
+    return f"unix://{HOME / 'docker.sock'}"
+
+
+def _answers(cli: str, host: str) -> bool:
+    done = subprocess.run([cli, "-H", host, "version"], capture_output=True, timeout=30)
+    return done.returncode == 0
+
+
+def start(dockerd: str = "dockerd", home: Path = HOME, options: Sequence[str] = ()) -> int:
+    """Starts an engine of our own, or takes over one that a killed run has left; returns its pid."""
+    home.mkdir(parents=True, exist_ok=True)
+    pid_file = home / "docker.pid"
+    left = _left_running(pid_file, home)
+    if left is not None:
+        return left
+    pid_file.unlink(missing_ok=True)
+    with (home / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [
+                dockerd,
+                f"--data-root={home / 'data'}",
+                f"--exec-root={home / 'exec'}",
+                f"--pidfile={pid_file}",
+                f"--host=unix://{home / 'docker.sock'}",
+                *options,
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    deadline = time.monotonic() + _START_SECONDS
+    cli = _clis(Path(dockerd))[0]
+    while not _answers(cli, f"unix://{home / 'docker.sock'}"):
+        if process.poll() is not None or time.monotonic() > deadline:
+            tail = (home / "log").read_text(errors="replace")[-2000:]
+            raise AssertionError(f"dockerd did not start:\n{tail}")
+        time.sleep(0.2)
+    return process.pid
+
+
+def _left_running(pid_file: Path, home: Path) -> int | None:
+    with suppress(OSError, ValueError):
+        pid = int(pid_file.read_text())
+        if str(home / "data") in Path(f"/proc/{pid}/cmdline").read_text():
+            return pid
+    return None
+
+
+def stop(pid: int) -> None:
+    """Ends an engine by its pid and waits until it is gone."""
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGTERM)
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        with suppress(ChildProcessError):
+            if os.waitpid(pid, os.WNOHANG)[0] == pid:
+                return
+        if not Path(f"/proc/{pid}").exists():
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"dockerd {pid} did not end")
+
+
+@pytest.fixture(scope="session")
+def engine() -> Iterator[Engine]:
+    """A reachable engine with the Python base image."""
+    with running_engine() as found:
+        make_python_base(found)
+        yield found
+
+
+@pytest.fixture(scope="session")
+def dagster_engine(engine: Engine) -> Engine:
+    """The same, with a base image in which Dagster and dbt are installed."""
+    make_dagster_base(engine)
+    return engine
+
+
+# --- base images ----------------------------------------------------------------------------
+
+
+def make_python_base(engine: Engine) -> str:
+    """A small image with Python, a shell and uv: Debian's packages, unpacked."""
+    if engine.has_image(PYTHON_BASE):
+        return PYTHON_BASE
+    packages = HOME / "packages"
+    if not (packages / "complete").exists():
+        packages.mkdir(parents=True, exist_ok=True)
+        _download(packages)
+        (packages / "complete").touch()
+    root = HOME / "rootfs"
+    shutil.rmtree(root, ignore_errors=True)
+    for archive in sorted(packages.glob("*.deb")):
+        subprocess.run(["dpkg-deb", "-x", archive, root], check=True)
+    _finish_root(root)
+    tar = ["tar", "--sort=name", "--mtime=@0", "--owner=0", "--group=0", "--numeric-owner"]
+    with subprocess.Popen([*tar, "-C", root, "-c", "."], stdout=subprocess.PIPE) as stream:
+        changes = ["ENV PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin", 'CMD ["python3"]']
+        options = [word for change in changes for word in ("--change", change)]
+        subprocess.run(
+            [engine.clis[0], "import", *options, "-", PYTHON_BASE],
+            stdin=stream.stdout,
+            env=engine.environment,
+            check=True,
+            capture_output=True,
+        )
+    shutil.rmtree(root)
+    return PYTHON_BASE
+
+
+def _download(folder: Path) -> None:
+    try:
+        _apt("download", "-o", "APT::Sandbox::User=root", *_PACKAGES, cwd=folder)
+    except subprocess.CalledProcessError:  # a bare machine has no package lists
+        _apt("update")
+        _apt("download", "-o", "APT::Sandbox::User=root", *_PACKAGES, cwd=folder)
+
+
+def _finish_root(root: Path) -> None:
+    import uv
+
+    for applet in (
+        "sh",
+        "ls",
+        "cat",
+        "id",
+        "mkdir",
+        "rm",
+        "cp",
+        "ln",
+        "env",
+        "chown",
+        "touch",
+        "adduser",
+        "addgroup",
+        "find",
+        "sha256sum",
+        "chmod",
+        "stat",
+        "sleep",
+        "test",
+    ):
+        (root / "bin" / applet).symlink_to("busybox")
+    for folder in ("tmp", "root", "proc", "sys", "dev", "etc", "usr/local/bin", "home", "run"):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+    (root / "tmp").chmod(0o1777)
+    (root / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\n")
+    (root / "etc/group").write_text("root:x:0:\n")
+    (root / "usr/bin/python").symlink_to("python3")
+    shutil.copy(uv.find_uv_bin(), root / "usr/local/bin/uv")
+    certificates = os.environ.get("SSL_CERT_FILE", "/etc/ssl/certs/ca-certificates.crt")
+    (root / "etc/ssl/certs").mkdir(parents=True, exist_ok=True)
+    shutil.copy(certificates, root / "etc/ssl/certs/ca-certificates.crt")
+
+
+def make_dagster_base(engine: Engine) -> str:
+    """The Python base with the packages of the tests' Dagster environment."""
+    site = next((python_of("dagster").parent.parent / "lib").glob("python3.*/site-packages"))
+    mark = hashlib.sha256(str(site.parents[2].name).encode()).hexdigest()[:12]
+    label = f"{DAGSTER_BASE}-{mark}"
+    if not engine.has_image(label):
+        target = f"usr/local/lib/{site.parent.name}/dist-packages"
+        with subprocess.Popen(
+            [engine.clis[0], "build", "-t", label, "-"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            env={**engine.environment, "DOCKER_BUILDKIT": "0"},
+        ) as build:
+            assert build.stdin is not None
+            with tarfile.open(fileobj=build.stdin, mode="w|") as context:
+                dockerfile = (
+                    f"FROM {PYTHON_BASE}\nCOPY packages /{target}\nCOPY bin /usr/local/bin\n"
+                )
+                info = tarfile.TarInfo("Dockerfile")
+                info.size = len(dockerfile)
+                context.addfile(info, io.BytesIO(dockerfile.encode()))
+                context.add(site, "packages", filter=_plain)
+                for name, module in (
+                    ("dagster", "dagster"),
+                    ("dbt", "dbt.cli.main:cli"),
+                    ("dg", "x"),
+                ):
+                    _add_script(context, name, module)
+            build.stdin.close()
+            assert build.stderr is not None
+            said = build.stderr.read()
+            assert build.wait() == 0, said.decode()
+    engine.docker("tag", label, DAGSTER_BASE)
+    return DAGSTER_BASE
+
+
+_SCRIPTS = {
+    "dagster": "from dagster._cli import main; main()",
+    "dbt": "from dbt.cli.main import cli; cli()",
+    "dg": "from dagster_dg_cli.cli import main; main()",
+}
+
+
+def _add_script(context: tarfile.TarFile, name: str, module: str) -> None:
+    text = f"#!/usr/bin/python3\n{_SCRIPTS[name]}\n".encode()
+    info = tarfile.TarInfo(f"bin/{name}")
+    info.size, info.mode = len(text), 0o755
+    context.addfile(info, io.BytesIO(text))
+
+
+def _plain(info: tarfile.TarInfo) -> tarfile.TarInfo | None:
+    """Without compiled files, and owned by root."""
+    if info.name.endswith("__pycache__"):
+        return None
+    info.uid = info.gid = 0
+    info.uname = info.gname = ""
+    return info
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] == ["stop"]:
+        running = _left_running(HOME / "docker.pid", HOME)
+        if running is not None:
+            stop(running)
+    else:
+        start(install("dockerd", "docker.io"))
+        own = Engine(_own_host(), _clis(Path(install("dockerd"))))
+        make_python_base(own)
+        print(f"export DOCKER_HOST={own.host}")

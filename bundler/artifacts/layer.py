@@ -120,7 +120,7 @@ class Layer:
         blob = _Counting(sink)
         packed = packer(compression, blob)
         diff_id = hashlib.sha256()
-        for piece in self._pieces():
+        for piece in self.pieces():
             diff_id.update(piece)
             packed.write(piece)
         packed.finish()
@@ -130,7 +130,8 @@ class Layer:
         """The digest that the layer would have; reads every file."""
         return self.write(_nowhere).diff_id
 
-    def _pieces(self) -> Iterator[bytes]:
+    def pieces(self) -> Iterator[bytes]:
+        """The unpacked tar stream."""
         for entry in self._entries():
             yield entry.header()
             if entry.content is not None:

@@ -56,6 +56,23 @@ def content_members(tree: Tree, top: str, stream: BinaryIO, layer: int) -> Itera
             yield from _spooled(archive, info, [name for name, _ in wanted])
 
 
+def members_below(stream: BinaryIO, top: str) -> Iterator[Member]:
+    """The members of a tar stream of one directory, which calls itself ``top``."""
+    seen: dict[str, Member] = {}
+    for archive, info in read_tar(stream):
+        name = posixpath.relpath(absolute(info.name), f"/{top}")
+        if name == ".":
+            continue
+        if name in seen and not info.isdir():
+            raise VerificationFailed(f"The engine named {name} twice.")
+        if info.isreg():
+            member = Member(name, "file", info.size, _opener(archive, info))
+        else:
+            member = Member(name, "directory" if info.isdir() else "other", 0, _nothing)
+        seen[name] = member
+        yield member
+
+
 def _names(tree: Tree, top: str, layer: int) -> dict[str, list[_Name]]:
     """For each member of the layer's stream: its names below the directory, and what they are."""
     names: dict[str, list[_Name]] = {}

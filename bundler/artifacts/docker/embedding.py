@@ -1,0 +1,222 @@
+"""Puts states into an image that lies in an engine, by sending it the one new layer.
+
+The classic image store takes an archive that names layers which are not in it, as long as it has
+them already. So the archive holds the new layer, the new configuration and a list. Where a store
+does not take that, the whole image is fetched, changed as an OCI layout, and sent back.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from bundler.artifacts import Artifact, image, place
+from bundler.artifacts.docker.config import config_of
+from bundler.artifacts.docker.connection import Engine, NotFound
+from bundler.artifacts.docker.files import Container, reading
+from bundler.artifacts.docker.loading import archive_of, load
+from bundler.artifacts.image import Json
+from bundler.artifacts.layer import Layer, Placed, Written
+from bundler.artifacts.oci import refuse_volumes
+from bundler.bundle import Bundle
+from bundler.errors import BundlerError, ToolFailed, UsageError
+from bundler.listener import SILENT, Listener
+from bundler.manifest import RunRecord
+
+# An engine with containerd's image store says so in its driver's status.
+_CONTAINERD = "io.containerd.snapshotter.v1"
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """An image in the engine that has its states. image_id: ``sha256:…``.
+
+    changed: False where the image held the very same states already. paths: in the image.
+    """
+
+    image_id: str
+    changed: bool
+    paths: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Image:
+    """An image in the engine."""
+
+    identity: str
+    config: Json
+    containerd: bool
+
+
+def load_image(engine: Engine, name: str) -> _Image:
+    """Raises `NotFound` for an image that the engine does not have."""
+    inspected = engine.get(f"/images/{name}/json")
+    history = engine.get(f"/images/{inspected['Id']}/history")
+    return _Image(inspected["Id"], config_of(inspected, history), _has_containerd(engine))
+
+
+def _has_containerd(engine: Engine) -> bool:
+    status = engine.get("/info").get("DriverStatus") or []
+    return ["driver-type", _CONTAINERD] in status
+
+
+def embed(
+    engine: Engine,
+    name: str,
+    bundles: Sequence[Bundle],
+    record: RunRecord,
+    *,
+    places: Mapping[str, str] | None = None,
+    hints: Sequence[str] = (),
+    check: Callable[[Artifact], object] = lambda _: None,
+    keep_unchanged: bool = False,
+    listener: Listener = SILENT,
+) -> Embedded:
+    """Makes an image with the bundles on top of an image in the engine. It has no name yet.
+
+    name: the image's name or ID. places: the person's paths in the image, by `Bundle.place`.
+    hints: import roots that are worth asking first, relative to the working directory. check: is
+    given the finished image; where it raises, the image is removed again. keep_unchanged: make
+    nothing where the image's layer is the very one that would be made.
+    Raises `ConfigurationError` where a place cannot be decided, `ToolFailed` where the engine
+    refuses, `VerificationFailed` where a state changed meanwhile.
+    """
+    if not bundles:
+        raise UsageError("There is no state to embed.")
+    base = load_image(engine, name)
+    with reading(engine, base.identity) as container:
+        layer = plan(container, base.config, bundles, places or {}, hints)
+    paths = tuple(sorted(item.path for item in layer.placed))
+    listener.note(f"The state belongs at {', '.join(paths)}.")
+    if keep_unchanged and _is_on_top(base.config, layer):
+        return Embedded(base.identity, changed=False, paths=paths)
+    refuse_volumes(base.config, layer.placed)
+    made = _send(engine, base, layer, record)
+    try:
+        from bundler.artifacts.docker.opening import EngineImage
+
+        with EngineImage(engine, made) as artifact:
+            check(artifact)
+    except BaseException:
+        with suppress(BundlerError):
+            remove_unnamed(engine, made)
+        raise
+    return Embedded(made, changed=True, paths=paths)
+
+
+def plan(
+    container: Container,
+    config: Mapping[str, Any],
+    bundles: Sequence[Bundle],
+    places: Mapping[str, str],
+    hints: Sequence[str] = (),
+) -> Layer:
+    """The layer that an image gets, at the places that its files decide."""
+    runs = place.runs_as(config.get("config") or {})
+    known: list[str] = []
+    if image.own_layer_is_last(config):  # a label may also come from the image that it was made of
+        known = [claim.path for claim in image.claims_of(image.labels(config)) or ()]
+    files = _Files(container)
+    placed = []
+    for bundle in bundles:
+        path = _known_place(known, bundle.place, places) or files.find(
+            runs, bundle.place, places.get(bundle.place), hints
+        )
+        placed.append(Placed(bundle, path, place.parents(container, path)))
+    return Layer(tuple(placed), user=place.user_id(container, runs.user))
+
+
+def _known_place(known: Sequence[str], wanted: str, places: Mapping[str, str]) -> str | None:
+    """Where the image's label says that the state is; it was found out when that was put there."""
+    if wanted in places:
+        return None
+    found = [path for path in known if path.endswith(f"/{wanted}")]
+    return found[0] if len(found) == 1 else None
+
+
+class _Files:
+    """Looks for places: a few questions first, the whole listing where they do not decide."""
+
+    def __init__(self, container: Container) -> None:
+        self._container = container
+        self._tree: place.Files | None = None
+
+    def find(
+        self, runs: place.RunsAs, wanted: str, override: str | None, hints: Sequence[str]
+    ) -> str:
+        if self._tree is None:
+            with suppress(place.Nowhere):
+                return place.find(self._container, runs, wanted, override=override, hints=hints)
+            self._tree = self._container.tree()
+        return place.find(self._tree, runs, wanted, override=override, hints=hints)
+
+
+def _is_on_top(config: Mapping[str, Any], layer: Layer) -> bool:
+    if not image.own_layer_is_last(config):
+        return False
+    return f"sha256:{layer.diff_id()}" == image.diff_ids(config)[-1]
+
+
+def remove_unnamed(engine: Engine, image_id: str) -> None:
+    """Removes an image that has no name; its layers stay where another image has them."""
+    with suppress(NotFound):
+        if not engine.get(f"/images/{image_id}/json").get("RepoTags"):
+            engine.delete(f"/images/{image_id}", noprune="1")
+
+
+def tag(engine: Engine, image_id: str, name: str) -> None:
+    """Gives an image a name, ``repository`` or ``repository:tag``."""
+    repository, tag_name = split_name(name)
+    engine.post(f"/images/{image_id}/tag", None, repo=repository, tag=tag_name)
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """``host:5000/app:1`` is ``host:5000/app`` and ``1``; without a tag it is ``latest``."""
+    head, _, last = name.rpartition("/")
+    repository, _, tag_name = last.partition(":")
+    return (f"{head}/{repository}" if head else repository), tag_name or "latest"
+
+
+# --- sending --------------------------------------------------------------------------------
+
+
+def _send(engine: Engine, base: _Image, layer: Layer, record: RunRecord) -> str:
+    if not base.containerd:
+        return _send_layer(engine, base.config, layer, record)
+    from bundler.artifacts.docker.whole import send_whole
+
+    return send_whole(engine, base.identity, layer, record)
+
+
+def _send_layer(engine: Engine, config: Mapping[str, Any], layer: Layer, record: RunRecord) -> str:
+    """Loads an archive with nothing but the new layer, and returns the new image's ID."""
+    bare = dict(config)
+    claims = image.claims_of(image.labels(config)) or ()
+    if image.replaceable(bare, [item.path for item in layer.placed]):
+        bare, claims = image.without_last_layer(bare), ()
+    new_claims = image.new_claims(layer.placed, claims)
+    placed = image.placed_record(record, {item.bundle.place: item.path for item in layer.placed})
+    raw: list[bytes] = []
+
+    def finish(written: Written) -> bytes:
+        changed = image.with_layer(bare, written, new_claims, placed, created=image.created_now())
+        raw.append(image.dump(changed))
+        return raw[0]
+
+    load(engine, archive_of(layer, len(image.diff_ids(bare)), finish))
+    image_id = f"sha256:{hashlib.sha256(raw[0]).hexdigest()}"
+    try:
+        found = engine.get(f"/images/{image_id}/json")
+    except NotFound as error:
+        raise ToolFailed(
+            "The engine said that it loaded the image, but does not have it.",
+            hint="See the engine's log.",
+        ) from error
+    if found["RootFS"]["Layers"] != msgspec.json.decode(raw[0])["rootfs"]["diff_ids"]:
+        raise ToolFailed("The engine holds other layers than those that were sent to it.")
+    return image_id

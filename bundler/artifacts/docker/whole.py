@@ -1,0 +1,141 @@
+"""The last way into an engine: fetch the whole image, change it as an OCI layout, send it back.
+
+For stores that do not take a single layer: containerd's, and Podman's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+from bundler.artifacts import image, oci
+from bundler.artifacts.docker.connection import Engine
+from bundler.artifacts.docker.loading import load
+from bundler.artifacts.layer import Layer
+from bundler.artifacts.layout import Folder, write_archive
+from bundler.errors import ToolFailed, VerificationFailed
+from bundler.manifest import RunRecord
+
+_NAME = "io.containerd.image.name"
+_CHUNK_BYTES = 1024 * 1024
+
+
+def send_whole(engine: Engine, image_id: str, layer: Layer, record: RunRecord) -> str:
+    """Returns the new image's temporary name: these engines drop an image that has none."""
+    with tempfile.TemporaryDirectory(prefix="state-bundler-") as folder:
+        layout = _fetch(engine, image_id, Path(folder))
+        made = oci.embed(
+            layout.path,
+            [item.bundle for item in layer.placed],
+            record,
+            layout.path,
+            tag="made",
+            places={item.bundle.place: item.path for item in layer.placed},
+        )
+        name = f"state-bundler.invalid/embed:{made.digest.removeprefix('sha256:')[:32]}"
+        _keep_only(layout, made.digest, name)
+        archive = Path(folder) / "image.tar"
+        write_archive(layout.path, archive)
+        load(engine, _read(archive))
+    return name
+
+
+def _fetch(engine: Engine, image_id: str, folder: Path) -> Folder:
+    archive = folder / "fetched.tar"
+    with (
+        engine.request("GET", f"/images/{image_id}/get") as response,
+        archive.open("wb") as stream,
+    ):
+        shutil.copyfileobj(response, stream, _CHUNK_BYTES)
+    with tarfile.open(archive, "r:") as opened:
+        names = set(opened.getnames())
+        if "index.json" in names:
+            layout = folder / "layout"
+            _unpack(opened, layout)
+            return Folder(layout)
+        return _converted(opened, folder / "layout")
+
+
+def _unpack(archive: tarfile.TarFile, folder: Path) -> None:
+    for member in archive:
+        if member.isreg() and ".." not in Path(member.name).parts:
+            target = folder / member.name.lstrip("/")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with target.open("wb") as stream:
+                shutil.copyfileobj(cast("BinaryIO", archive.extractfile(member)), stream)
+
+
+def _converted(archive: tarfile.TarFile, folder: Path) -> Folder:
+    """A docker archive as an OCI layout."""
+    layout = Folder.create(folder)
+    listing = image.load(b'{"images":' + _bytes_of(archive, "manifest.json") + b"}", "The list")
+    try:
+        entry: dict[str, Any] = listing["images"][0]
+        config = _bytes_of(archive, entry["Config"])
+        layers = [_add_layer(layout, archive, name) for name in entry["Layers"]]
+    except (KeyError, IndexError, TypeError) as error:
+        raise ToolFailed("The engine's archive of the image cannot be read.") from error
+    digest = f"sha256:{hashlib.sha256(config).hexdigest()}"
+    layout.add(lambda stream: stream.write(config), lambda: digest)
+    manifest = {
+        "schemaVersion": 2,
+        "mediaType": image.OCI_MANIFEST,
+        "config": {"mediaType": image.OCI_CONFIG, "digest": digest, "size": len(config)},
+        "layers": layers,
+    }
+    manifest_digest, size = layout.add_json(manifest)
+    top = {"mediaType": image.OCI_MANIFEST, "digest": manifest_digest, "size": size}
+    layout.publish({"schemaVersion": 2, "mediaType": image.OCI_INDEX, "manifests": [top]})
+    return layout
+
+
+def _bytes_of(archive: tarfile.TarFile, name: str) -> bytes:
+    stream = archive.extractfile(archive.getmember(name))
+    if stream is None:
+        raise VerificationFailed(f"The engine's archive lacks {name}.")
+    with stream:
+        return stream.read()
+
+
+def _add_layer(layout: Folder, archive: tarfile.TarFile, name: str) -> dict[str, Any]:
+    digest = hashlib.sha256()
+    size = 0
+
+    def write(stream: BinaryIO) -> None:
+        nonlocal size
+        source = cast("BinaryIO", archive.extractfile(archive.getmember(name)))
+        with source:
+            while chunk := source.read(_CHUNK_BYTES):
+                digest.update(chunk)
+                size += len(chunk)
+                stream.write(chunk)
+
+    layout.add(write, lambda: f"sha256:{digest.hexdigest()}")
+    return {
+        "mediaType": image.OCI_LAYER,
+        "digest": f"sha256:{digest.hexdigest()}",
+        "size": size,
+    }
+
+
+def _keep_only(layout: Folder, digest: str, name: str) -> None:
+    """Leaves one image in the index, under the name by which the engine will know it."""
+    index = layout.index()
+    entries = [entry for entry in index["manifests"] if entry["digest"] == digest]
+    annotations = {**(entries[0].get("annotations") or {}), _NAME: name}
+    layout.publish({**index, "manifests": [{**entries[0], "annotations": annotations}]})
+    for left_over in ("manifest.json", "repositories"):
+        if (layout.path / left_over).exists():
+            os.unlink(layout.path / left_over)
+
+
+def _read(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as stream:
+        while chunk := stream.read(_CHUNK_BYTES):
+            yield chunk
