@@ -19,7 +19,7 @@ help: ## this list
 
 .PHONY: demo
 demo: $(READY) ## the whole of it on a sample project with a loopback API, in ./state-bundler-demo
-	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/state-bundler demo $(ARGS)
+	@$(BIN)/state-bundler demo $(ARGS)
 
 .PHONY: test
 test: $(READY) ## everything that must hold before a commit: linters, types, all tests
