@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 
 from bundler.errors import ToolFailed
-from bundler.git.index import RawIndex
 from bundler.git.repository import (
     ONE_REPOSITORY,
     Question,
@@ -13,6 +12,7 @@ from bundler.git.repository import (
     printable,
     quoted,
 )
+from bundler.gitindex import RawIndex
 from bundler.record import NamedTuple
 
 TYPE_CHECKING = False

@@ -7,7 +7,6 @@ which lies in the repository by right, into its state: of such a copy only what 
 
 from __future__ import annotations
 
-import hashlib
 import os
 
 from bundler import git
@@ -99,8 +98,13 @@ def _ids(path: bytes, algorithm: str, sizes: Collection[int] | None) -> Iterator
         if sha256:
             pointer = _POINTER % (sha256, getattr(forms, form))
             header = b"blob %d\0" % len(pointer)
-            digest = hashlib.new(algorithm, header + pointer, usedforsecurity=False)
-            yield digest.hexdigest().encode(), " as a Git LFS pointer"
+            yield _hexdigest(algorithm, header + pointer), " as a Git LFS pointer"
+
+
+def _hexdigest(algorithm: str, content: bytes) -> bytes:
+    import hashlib
+
+    return hashlib.new(algorithm, content, usedforsecurity=False).hexdigest().encode()
 
 
 def _is_possible(size: int, sizes: Collection[int] | None) -> bool:
@@ -139,6 +143,8 @@ def _digests(
     path: bytes, algorithm: str, forms: _Forms, *, pointers: bool
 ) -> Iterator[tuple[str, bytes, bytes]]:
     """Form, object id, and the sha256 that an LFS pointer would name, of each distinct form."""
+    import hashlib  # here, since most commits hold no blob of a fitting size
+
     sizes = forms._asdict()
     distinct = {size: form for form, size in reversed(list(sizes.items()))}
     hashers = {

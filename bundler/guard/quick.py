@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from bundler.git.index import RawIndex
+from bundler.gitindex import RawIndex
 from bundler.guard.places import NAME, expected_by_dagster, join, mentions_us, within
 
 TYPE_CHECKING = False
