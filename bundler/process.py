@@ -10,7 +10,7 @@ import os
 import signal
 import socket
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,11 +96,39 @@ def pass_through(
         try:
             return process.wait()
         except BaseException:
-            with suppress(ProcessLookupError):
-                process.send_signal(signal.SIGTERM)
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(timeout=10)
-            process.kill()
+            _terminate(process)
+            raise
+
+
+def _terminate(process: subprocess.Popen[bytes]) -> None:
+    with suppress(ProcessLookupError):
+        process.send_signal(signal.SIGTERM)
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(timeout=10)
+    process.kill()
+
+
+def feed(
+    argv: Sequence[str | os.PathLike[str]],
+    pieces: Iterable[bytes],
+    *,
+    env: Mapping[str, str] | None = None,
+    stdout: int | None = None,
+) -> int:
+    """Like `pass_through`, with the program's stdin filled by us; it may stop reading early."""
+    with _start(
+        argv, None, env, stdin=subprocess.PIPE, output=stdout, errors=None, session=False
+    ) as process:
+        try:
+            if process.stdin is not None:
+                with suppress(BrokenPipeError):
+                    for piece in pieces:
+                        process.stdin.write(piece)
+                with suppress(BrokenPipeError):
+                    process.stdin.close()
+            return process.wait()
+        except BaseException:
+            _terminate(process)
             raise
 
 

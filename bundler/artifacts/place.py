@@ -41,6 +41,9 @@ class Files(Protocol):
     def resolve(self, path: str) -> str | None:
         """The path without symbolic links; None where nothing is there."""
 
+    def is_directory(self, path: str) -> bool:
+        """Whether a directory has exactly this path."""
+
     def lookup(self, path: str) -> Node | None:
         """What has exactly this path."""
 
@@ -105,7 +108,7 @@ def _overridden(files: Files, place: str, override: str) -> str:
     if posixpath.basename(folder) == name:
         folder = posixpath.dirname(folder)
     real = files.resolve(folder)
-    if real is None or not _is_directory(files, real):
+    if real is None or not files.is_directory(real):
         raise ConfigurationError(
             f"image_path names {override}, but the image has no directory {folder}.",
             hint="Give the folder of the defs module as it lies in the image.",
@@ -139,12 +142,7 @@ def _in_roots(files: Files, roots: Iterable[str], package: str) -> list[str]:
 def _package_at(files: Files, folder: str) -> str | None:
     """The real path of a package; a folder without ``__init__.py`` is a namespace package."""
     real = files.resolve(folder)
-    return real if real is not None and _is_directory(files, real) else None
-
-
-def _is_directory(files: Files, path: str) -> bool:
-    node = files.lookup(path)
-    return node is not None and node.kind == "directory"
+    return real if real is not None and files.is_directory(real) else None
 
 
 def _below(runs: RunsAs, folders: Iterable[str]) -> list[str]:

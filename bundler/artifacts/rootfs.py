@@ -87,6 +87,10 @@ class Tree:
             node = node.children.get(part) if node is not None else None
         return node
 
+    def is_directory(self, path: str) -> bool:
+        node = self.lookup(path)
+        return node is not None and node.kind == "directory"
+
     def resolve(self, path: str) -> str | None:
         """The path with every symbolic link in it followed; None where it leads nowhere."""
         pending = list(reversed(_parts(path)))

@@ -21,7 +21,7 @@ from bundler.artifacts.docker.connection import Engine, NotFound
 from bundler.artifacts.docker.files import Container, reading
 from bundler.artifacts.docker.loading import archive_of, load
 from bundler.artifacts.image import Json
-from bundler.artifacts.layer import Layer, Placed, Written
+from bundler.artifacts.layer import Layer, Placed, Written, parents_of
 from bundler.artifacts.oci import refuse_volumes
 from bundler.bundle import Bundle
 from bundler.errors import BundlerError, ToolFailed, UsageError
@@ -127,6 +127,7 @@ def plan(
         path = _known_place(known, bundle.place, places) or files.find(
             runs, bundle.place, places.get(bundle.place), hints
         )
+        container.fetch(parents_of(path))
         placed.append(Placed(bundle, path, place.parents(container, path)))
     return Layer(tuple(placed), user=place.user_id(container, runs.user))
 

@@ -1,0 +1,146 @@
+"""The arguments of ``docker build``: which of them say where the result goes.
+
+They are the person's, and go to docker as they are, except those that would give a name to an
+image without its state: ``-t``, ``--push``, ``--load``, ``-o``, ``--iidfile``,
+``--metadata-file`` and ``-q``. These are carried out with the finished image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from bundler.errors import UsageError
+
+# Of docker build 20.10 and of buildx 0.29: options that take no value. All others that are known
+# take one; what is unknown is taken for a switch unless it has its value behind a "=".
+_SWITCHES = {
+    *("--check", "--compress", "-D", "--debug", "--disable-content-trust", "--force-rm"),
+    *("--help", "-h", "--load", "--no-cache", "--pull", "--push", "-q", "--quiet"),
+    *("--rm", "--squash", "--stream"),
+}
+_WITH_VALUE = {
+    *("--add-host", "--allow", "--annotation", "--attest", "--build-arg", "--build-context"),
+    *("--builder", "--cache-from", "--cache-to", "--call", "--cgroup-parent", "--cpu-period"),
+    *("--cpu-quota", "-c", "--cpu-shares", "--cpuset-cpus", "--cpuset-mems", "-f", "--file"),
+    *("--iidfile", "--isolation", "--label", "-m", "--memory", "--memory-swap"),
+    *("--metadata-file", "--network", "--no-cache-filter", "-o", "--output", "--platform"),
+    *("--policy", "--progress", "--provenance", "--sbom", "--secret", "--security-opt"),
+    *("--shm-size", "--ssh", "-t", "--tag", "--target", "--ulimit"),
+}
+_SHORT = {"-t": "--tag", "-o": "--output", "-f": "--file", "-q": "--quiet"}
+_WITHHELD = {
+    *("--tag", "--push", "--load", "--output", "--iidfile", "--metadata-file", "--quiet"),
+}
+_TRUE = {"1", "t", "true"}
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """What a command line asks for.
+
+    forwarded: without the context, the Dockerfile and what says where the result goes. context: a
+    folder, a URL, or ``-``. file: the Dockerfile as it was given. outputs: of ``--output``.
+    """
+
+    forwarded: tuple[str, ...] = ()
+    context: str = "."
+    file: str | None = None
+    target: str | None = None
+    tags: tuple[str, ...] = ()
+    platforms: tuple[str, ...] = ()
+    push: bool = False
+    load: bool = False
+    quiet: bool = False
+    outputs: tuple[str, ...] = ()
+    iidfile: str | None = None
+    metadata_file: str | None = None
+    help: bool = False
+
+
+@dataclass
+class _Found:
+    forwarded: list[str] = field(default_factory=list)
+    positional: list[str] = field(default_factory=list)
+    values: dict[str, list[str]] = field(default_factory=dict)
+
+    def take(self, name: str, value: str) -> None:
+        self.values.setdefault(_SHORT.get(name, name), []).append(value)
+
+    def last(self, name: str) -> str | None:
+        return self.values.get(name, [None])[-1]
+
+    def on(self, name: str) -> bool:
+        return (self.last(name) or "").lower() in _TRUE
+
+
+def parse(arguments: Sequence[str]) -> Arguments:
+    """Takes a command line after ``build`` apart.
+
+    Raises `UsageError` for an option without its value, and for not exactly one context.
+    """
+    found = _Found()
+    rest = list(arguments)
+    while rest:
+        word = rest.pop(0)
+        if word == "--":
+            found.positional += rest
+            break
+        if word.startswith("-") and word != "-":
+            _option(found, word, rest)
+        else:
+            found.positional.append(word)
+    wants_help = found.on("--help") or found.on("-h")
+    if len(found.positional) != 1 and not wants_help:
+        raise UsageError(
+            f"docker build takes one context, but {len(found.positional)} were given.",
+            hint="Most often it is the current folder: docker bundle build -t NAME .",
+        )
+    return Arguments(
+        forwarded=tuple(found.forwarded),
+        context=found.positional[0] if found.positional else ".",
+        file=found.last("--file"),
+        target=found.last("--target"),
+        tags=tuple(found.values.get("--tag", ())),
+        platforms=tuple(
+            platform
+            for value in found.values.get("--platform", ())
+            for platform in value.split(",")
+            if platform
+        ),
+        push=found.on("--push"),
+        load=found.on("--load"),
+        quiet=found.on("--quiet"),
+        outputs=tuple(found.values.get("--output", ())),
+        iidfile=found.last("--iidfile"),
+        metadata_file=found.last("--metadata-file"),
+        help=wants_help,
+    )
+
+
+def _option(found: _Found, word: str, rest: list[str]) -> None:
+    """Takes one option, and its value from what follows it."""
+    name, equals, value = word.partition("=")
+    words = [word]
+    if not word.startswith("--"):
+        if f"{word[:2]}" in _WITH_VALUE and len(word) > 2:  # noqa: PLR2004  # -tNAME
+            name, equals, value = word[:2], "=", word[2:].removeprefix("=")
+        elif len(word) > 2 and not equals:  # noqa: PLR2004  # -qD: switches together
+            for letter in word[1:]:
+                _option(found, f"-{letter}", rest)
+            return
+    if not equals and name in _WITH_VALUE:
+        if not rest:
+            raise UsageError(f"{name} needs a value.")
+        value = rest.pop(0)
+        words.append(value)
+    elif not equals:
+        value = "true"
+    found.take(name, value)
+    long_name = _SHORT.get(name, name)
+    if long_name not in _WITHHELD and long_name != "--file":
+        found.forwarded += words
+
+
+def is_known(name: str) -> bool:
+    return name in _SWITCHES or name in _WITH_VALUE

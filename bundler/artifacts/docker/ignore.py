@@ -1,0 +1,163 @@
+"""Docker's ignore rules: which files of a folder belong to the build context.
+
+A rule is a path relative to the context with Go's wildcards (``*``, ``?``, ``[a-z]``, ``**`` for
+any number of folders). A rule matches what is below its match, too; of several the last decides; a
+``!`` in front takes in again. See https://docs.docker.com/build/concepts/context/.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bundler.errors import ConfigurationError, InputOutputError
+
+IGNORE_FILE = ".dockerignore"
+
+
+@dataclass(frozen=True)
+class Rule:
+    pattern: re.Pattern[str]
+    exclude: bool
+    text: str
+
+
+def parse(text: str) -> list[Rule]:
+    """Raises `ConfigurationError` for a pattern that docker would refuse."""
+    rules = []
+    for number, line in enumerate(text.removeprefix("\ufeff").splitlines(), 1):
+        if line.startswith("#"):
+            continue
+        pattern = line.strip()
+        exclude = not pattern.startswith("!")
+        pattern = pattern.removeprefix("!").strip()
+        if not pattern:
+            continue
+        cleaned = posixpath.normpath(pattern).lstrip("/")
+        if cleaned != ".":
+            rules.append(Rule(_compiled(cleaned, number), exclude, cleaned))
+    return rules
+
+
+def _compiled(pattern: str, number: int) -> re.Pattern[str]:
+    try:
+        return re.compile(_translated(pattern), re.DOTALL)
+    except (re.error, IndexError) as error:
+        raise ConfigurationError(
+            f"Line {number} of the ignore file is no pattern: {pattern}.",
+            hint="A [ needs its ], and a \\ a character after it.",
+        ) from error
+
+
+def _translated(pattern: str) -> str:
+    """The regular expression of a pattern, as BuildKit's own matcher makes it."""
+    out = []
+    position = 0
+    while position < len(pattern):
+        character = pattern[position]
+        position += 1
+        if character == "*":
+            if pattern[position : position + 1] != "*":
+                out.append("[^/]*")
+                continue
+            position += 1
+            if pattern[position : position + 1] == "/":
+                position += 1
+            at_end = position >= len(pattern)
+            out.append(".*" if at_end else "(?:.*/)?")
+        elif character == "?":
+            out.append("[^/]")
+        elif character == "\\":
+            out.append(re.escape(pattern[position]))
+            position += 1
+        elif character == "[":
+            end = pattern.index("]", position + 1) if "]" in pattern[position + 1 :] else -1
+            if end < 0:
+                raise re.error("missing ]")
+            out.append("[" + pattern[position:end].replace("\\", "\\\\") + "]")
+            position = end + 1
+        else:
+            out.append(re.escape(character))
+    return "".join(out)
+
+
+def excluded(path: str, rules: Sequence[Rule]) -> bool:
+    """Whether a path (relative, POSIX) is left out of the context."""
+    above = list(_above(path))
+    verdict = False
+    for rule in rules:
+        if rule.exclude == verdict:
+            continue
+        if any(rule.pattern.fullmatch(candidate) for candidate in above):
+            verdict = rule.exclude
+    return verdict
+
+
+def _above(path: str) -> Iterator[str]:
+    parts = path.split("/")
+    for end in range(1, len(parts) + 1):
+        yield "/".join(parts[:end])
+
+
+def walk(root: Path, rules: Sequence[Rule]) -> Iterator[tuple[str, Path]]:
+    """What belongs to the context below a folder, sorted: relative path and path on disk.
+
+    Raises `InputOutputError` for a folder that cannot be read.
+    """
+    takes_in = [rule for rule in rules if not rule.exclude]
+    pending = [""]
+    while pending:
+        below = pending.pop()
+        try:
+            with os.scandir(root / below) as listing:
+                children = sorted(listing, key=lambda child: child.name, reverse=True)
+        except OSError as error:
+            raise InputOutputError(f"{root / below} cannot be read: {error.strerror}.") from error
+        here = []
+        for child in children:
+            path = f"{below}/{child.name}" if below else child.name
+            out = excluded(path, rules)
+            if child.is_dir(follow_symlinks=False) and (not out or _may_hold(path, takes_in)):
+                pending.append(path)
+            if not out:
+                here.append((path, root / path))
+        yield from reversed(here)
+
+
+def _may_hold(folder: str, takes_in: Iterable[Rule]) -> bool:
+    """Whether a rule could take in something below an excluded folder."""
+    depth = folder.split("/")
+    for rule in takes_in:
+        parts = rule.text.split("/")
+        if "**" in rule.text or "*" in parts[0] or parts[: len(depth)] == depth[: len(parts)]:
+            return True
+        if any(character in rule.text for character in "*?[\\"):
+            return True
+    return False
+
+
+def effective(context: Path, dockerfile: Path | None) -> str:
+    """The text of the rules that hold: those beside the Dockerfile, else the context's.
+
+    dockerfile: None for one that the classic builder uses, which knows only the context's.
+    """
+    candidates = [context / IGNORE_FILE]
+    if dockerfile is not None:
+        candidates.insert(0, dockerfile.with_name(dockerfile.name + IGNORE_FILE))
+    for candidate in candidates:
+        try:
+            return candidate.read_text()
+        except FileNotFoundError:
+            continue
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputOutputError(f"{candidate} cannot be read.") from error
+    return ""
+
+
+def quoted(path: str) -> str:
+    """A pattern that matches exactly this path."""
+    return re.sub(r"([*?\[\]\\])", r"\\\1", path)

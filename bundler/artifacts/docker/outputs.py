@@ -1,0 +1,120 @@
+"""What the person's arguments say of the result, carried out with the finished image."""
+
+from __future__ import annotations
+
+import csv
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from bundler import process
+from bundler.artifacts.docker.arguments import Arguments
+from bundler.artifacts.docker.connection import Docker, Engine
+from bundler.atomic import io_errors, write_synced
+from bundler.errors import ChildFailed, UsageError
+from bundler.listener import Listener
+
+_CHUNK_BYTES = 1024 * 1024
+
+
+def check(arguments: Arguments) -> None:
+    """Raises `UsageError` for what cannot be done with a finished image."""
+    if len(arguments.platforms) > 1:
+        raise UsageError(
+            "Several platforms in one build need an image index, which the engine cannot hold.",
+            hint="Build each platform, then join them: state-bundler embed A B --tag NAME",
+        )
+    for output in arguments.outputs:
+        fields = _fields(output)
+        kind = fields.get("type")
+        if kind not in ("docker", "image", "registry", "tar", "local"):
+            raise UsageError(
+                f"--output {output} cannot be made of an image with its state.",
+                hint="Possible are type=docker, image, registry, tar and local.",
+            )
+        if kind in ("tar", "local") and not fields.get("dest"):
+            raise UsageError(f"--output {output} needs dest=PATH.")
+    if _pushes(arguments) and not arguments.tags:
+        raise UsageError("--push needs a name to push: add -t NAME.")
+
+
+def carry_out(
+    docker: Docker, engine: Engine, arguments: Arguments, image_id: str, listener: Listener
+) -> None:
+    """Files and pushes. Raises `ChildFailed` where a push fails, `InputOutputError`."""
+    for output in arguments.outputs:
+        _output(docker, engine, _fields(output), image_id)
+    if _pushes(arguments):
+        for name in arguments.tags:
+            listener.phase(f"Pushing {name}")
+            exit_code = process.pass_through(
+                docker.argv("push", name), env=docker.environment, stdout=2
+            )
+            if exit_code:
+                raise ChildFailed(f"docker push {name}", exit_code)
+    if arguments.metadata_file is not None:
+        metadata = {
+            "containerimage.config.digest": image_id,
+            "image.name": ",".join(arguments.tags),
+        }
+        _write(Path(arguments.metadata_file), msgspec.json.encode(metadata))
+    if arguments.iidfile is not None:
+        _write(Path(arguments.iidfile), image_id.encode())
+
+
+def _pushes(arguments: Arguments) -> bool:
+    return arguments.push or any(
+        fields.get("type") == "registry" or fields.get("push") == "true"
+        for fields in map(_fields, arguments.outputs)
+    )
+
+
+def _fields(output: str) -> dict[str, str]:
+    """``type=docker,dest=app.tar``; a bare path is a local folder, ``-`` an archive on stdout."""
+    if "=" not in output:
+        return {"type": "tar" if output == "-" else "local", "dest": output}
+    pairs = (part.partition("=") for part in next(csv.reader([output])))
+    return {name.strip(): value for name, _, value in pairs}
+
+
+def _output(docker: Docker, engine: Engine, fields: Mapping[str, str], image_id: str) -> None:
+    destination = fields.get("dest")
+    if destination is None:
+        return
+    if fields["type"] == "docker":
+        _save(engine, f"/images/{image_id}/get", destination)
+    elif fields["type"] in ("tar", "local"):
+        body = {"Image": image_id, "Entrypoint": ["none"], "Cmd": []}
+        identity = engine.post("/containers/create", body)["Id"]
+        try:
+            if fields["type"] == "tar":
+                _save(engine, f"/containers/{identity}/export", destination)
+            else:
+                docker.ask("cp", "--archive", f"{identity}:/.", destination, timeout=3600)
+        finally:
+            engine.delete(f"/containers/{identity}", force="1", v="1")
+
+
+def _save(engine: Engine, path: str, destination: str) -> None:
+    with engine.request("GET", path) as response:
+        if destination == "-":
+            while chunk := response.read(_CHUNK_BYTES):
+                os.write(1, chunk)
+            return
+        target = Path(destination)
+        beside = target.with_name(f"{target.name}.{os.getpid()}.new")
+        with io_errors(target):
+            try:
+                with open(beside, "xb") as stream:
+                    shutil.copyfileobj(response, stream, _CHUNK_BYTES)
+                os.replace(beside, target)
+            finally:
+                beside.unlink(missing_ok=True)
+
+
+def _write(path: Path, data: bytes) -> None:
+    with io_errors(path):
+        write_synced(path, data)
