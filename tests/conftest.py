@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import sample as sample_module
 from sample import Sample
+from workdir import WorkDir
 
 from bundler.demo.vendor import VendorApi
 
@@ -23,3 +24,9 @@ def vendor() -> Iterator[VendorApi]:
 def sample(tmp_path: Path, vendor: VendorApi) -> Sample:
     """The sample project in a git repository with one commit, its environment, a running API."""
     return sample_module.make_repository(tmp_path / "shop", vendor.environment)
+
+
+@pytest.fixture
+def wd(tmp_path: Path) -> WorkDir:
+    """A new git repository, with commands that run in it and an empty home."""
+    return WorkDir.make(tmp_path / "repository")

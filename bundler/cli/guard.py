@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from bundler.guard.command import FORMATS, Request, answer
-from bundler.guard.verdict import Moment
+from bundler.guard.verdict import Moment, Movement
 
 
 @click.command()
@@ -25,6 +25,7 @@ from bundler.guard.verdict import Moment
 )
 @click.option("--strict", is_flag=True, help="A warning is a failure.")
 @click.option("--format", "form", type=click.Choice(FORMATS), default="text", show_default=True)
+@click.option("--remote", default="", metavar="NAME", help="The remote that is pushed to.")
 @click.option("-C", "root", default=".", metavar="DIR", help="Look from here.")
 @click.argument("directories", nargs=-1, metavar="[DIR]...")
 @click.pass_context
@@ -35,6 +36,7 @@ def guard(
     allow: tuple[str, ...],
     strict: bool,
     form: str,
+    remote: str,
     root: str,
     directories: tuple[str, ...],
 ) -> None:
@@ -43,5 +45,7 @@ def guard(
     Without an option for the moment: the index, HEAD and the ignore rules, as before a build.
     DIR names a state directory beside those that are found by name and configuration.
     """
-    request = Request(moment or "build", directories, allow, strict, form, root)
+    request = Request(
+        moment or "build", directories, allow, strict, form, root, Movement(remote=remote)
+    )
     ctx.exit(answer(request))

@@ -15,6 +15,15 @@ Processes are started through `bundler.converse`, which says why it is not `bund
 
 from __future__ import annotations
 
+from bundler.git.history import (
+    Object,
+    changes_in,
+    commits,
+    is_shallow,
+    objects,
+    stashes,
+    tree_entries,
+)
 from bundler.git.identity import CodeIdentity, code_identity
 from bundler.git.questions import (
     Change,
@@ -42,6 +51,7 @@ __all__ = [
     "Change",
     "CodeIdentity",
     "Entry",
+    "Object",
     "Question",
     "Repository",
     "Rule",
@@ -49,14 +59,18 @@ __all__ = [
     "blobs",
     "blobs_in_head",
     "changes",
+    "changes_in",
     "code_identity",
+    "commits",
     "empty_repository",
     "empty_tree",
     "everywhere",
     "exactly",
     "index_entries",
     "index_question",
+    "is_shallow",
     "literal",
+    "objects",
     "open_repository",
     "printable",
     "quoted",
@@ -65,4 +79,6 @@ __all__ = [
     "rules_question",
     "sizes",
     "staged_question",
+    "stashes",
+    "tree_entries",
 ]

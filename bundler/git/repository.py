@@ -97,10 +97,6 @@ class Repository(NamedTuple):
     def bare(self) -> bool:
         return self.top is None
 
-    @property
-    def shallow(self) -> bool:
-        return os.path.exists(os.path.join(self.common_dir, b"shallow"))
-
     def ask(self, *questions: Question, timeout: float = DEFAULT_TIMEOUT_SECONDS) -> list[bytes]:
         """The answers to questions that are asked side by side.
 

@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Sequence
 
-    from bundler.guard.verdict import Finding, Moment, Verdict
+    from bundler.guard.verdict import Finding, Moment, Movement, Verdict
 
-__all__ = ["Finding", "Moment", "Verdict", "check", "main"]
+__all__ = ["Finding", "Moment", "Movement", "Verdict", "check", "main"]
 
 
 def __getattr__(name: str) -> object:
     """The types of a verdict, for those who want to name them."""
-    if name in ("Finding", "Moment", "Verdict"):
+    if name in ("Finding", "Moment", "Movement", "Verdict"):
         from bundler.guard import verdict
 
         return getattr(verdict, name)
@@ -38,19 +38,20 @@ def check(
     allow: Sequence[str] = (),
     *,
     strict: bool = False,
-    compare: tuple[bytes, ...] | None = None,
+    movement: Movement | None = None,
 ) -> Verdict:
     """git's verdict on the repository that `root` lies in.
 
     directories: state directories beside those that are found by name and configuration.
     allow: paths or patterns, relative to `root`, that are committed on purpose.
-    strict: makes failures of warnings. compare: at the moment ``staged``, where the index is known
-    to hold no state under its own name: the directories with state that could have been copied.
+    strict: makes failures of warnings. movement: what is pushed or received, as git told.
     Raises `ToolFailed` where there is no repository, or git cannot answer.
     """
     from bundler.guard.moments import verdict_at
+    from bundler.guard.verdict import Movement
 
-    return verdict_at(root, moment, directories, allow, strict=strict, compare=compare)
+    movement = movement or Movement()
+    return verdict_at(root, moment, directories, allow, strict=strict, movement=movement)
 
 
 def main() -> int:

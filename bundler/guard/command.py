@@ -6,16 +6,17 @@ not wait for click. For the same reason the few arguments are read by hand.
 
 from __future__ import annotations
 
+import os
 import sys
 
 from bundler import guard
 from bundler.errors import BundlerError, UsageError
-from bundler.guard.verdict import Finding, Moment, Verdict
+from bundler.guard.verdict import Finding, Moment, Movement, Verdict
 from bundler.record import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 
 USAGE = """\
@@ -32,6 +33,7 @@ DIR names a state directory beside those that are found by name and configuratio
   --allow PATTERN  a path that is committed on purpose; repeatable
   --strict         a warning is a failure
   --format FORMAT  text, json, github or sarif
+  --remote NAME    the remote that is pushed to (pre-push's first argument)
   -C DIR           look from here
   -h, --help       this text
   --version        the version
@@ -50,7 +52,7 @@ class Request(NamedTuple):
     strict: bool = False
     format: str = "text"
     root: str = "."
-    compare: tuple[bytes, ...] | None = None
+    movement: Movement = Movement()
 
 
 def run(arguments: Sequence[str], compare: tuple[bytes, ...] | None = None) -> int:
@@ -68,7 +70,8 @@ def run(arguments: Sequence[str], compare: tuple[bytes, ...] | None = None) -> i
 
             sys.stdout.write(f"state-guard, version {__version__}\n")
             return 0
-        return answer(parse(arguments)._replace(compare=compare))
+        request = parse(arguments)
+        return answer(request._replace(movement=request.movement._replace(compare=compare)))
     except BundlerError as error:
         say(f"state-guard: {error.what}")
         if error.hint:
@@ -80,36 +83,26 @@ def parse(arguments: Sequence[str]) -> Request:
     """Reads the arguments. Raises `UsageError`."""
     moments: list[Moment] = []
     directories: list[str] = []
-    allow: list[str] = []
     request = Request()
     words = iter(arguments)
     for word in words:
         name, equals, value = word.partition("=")
         if word == "--":
             directories += words
-        elif word in ("--staged", "--push", "--receive", "--history"):
+        elif word in _MOMENTS:
             moments.append(_MOMENTS[word])
         elif word == "--strict":
             request = request._replace(strict=True)
-        elif name in ("--allow", "--format", "-C"):
-            value = value if equals else _value(words, name)
-            if name == "--allow":
-                allow.append(value)
-            elif name == "-C":
-                request = request._replace(root=value)
-            else:
-                request = request._replace(format=_format(value))
-        elif word.startswith("-") and word != "-":
+        elif name in _WITH_VALUE:
+            request = _WITH_VALUE[name](request, value if equals else _value(words, name))
+        elif word.startswith("-"):
             raise UsageError(f"There is no option {word}.", hint="See state-guard --help.")
         else:
             directories.append(word)
     if len(moments) > 1:
         raise UsageError("Only one of --staged, --push, --receive and --history can be asked.")
-    return request._replace(
-        moment=moments[0] if moments else "build",
-        directories=tuple(directories),
-        allow=tuple(allow),
-    )
+    moment = moments[0] if moments else request.moment
+    return request._replace(moment=moment, directories=tuple(directories))
 
 
 _MOMENTS: dict[str, Moment] = {
@@ -127,10 +120,18 @@ def _value(words: Iterator[str], name: str) -> str:
     return value
 
 
-def _format(name: str) -> str:
+def _with_format(request: Request, name: str) -> Request:
     if name not in FORMATS:
         raise UsageError(f"There is no format {name!r}: choose from {', '.join(FORMATS)}.")
-    return name
+    return request._replace(format=name)
+
+
+_WITH_VALUE: dict[str, Callable[[Request, str], Request]] = {
+    "--allow": lambda request, value: request._replace(allow=(*request.allow, value)),
+    "--format": _with_format,
+    "--remote": lambda request, value: request._replace(movement=Movement(remote=value)),
+    "-C": lambda request, value: request._replace(root=value),
+}
 
 
 def answer(request: Request) -> int:
@@ -141,10 +142,32 @@ def answer(request: Request) -> int:
         request.directories,
         request.allow,
         strict=request.strict,
-        compare=request.compare,
+        movement=_moved(request),
     )
     report(verdict, request.format)
     return 1 if verdict.failed else 0
+
+
+def _moved(request: Request) -> Movement:
+    """What is pushed or received, as git told the hook, or as the pre-commit framework tells it.
+
+    Raises `ToolFailed` where the standard input is not what git tells.
+    """
+    movement = request.movement
+    told = {name: os.environ.get(f"PRE_COMMIT_{name}") for name in ("FROM_REF", "TO_REF")}
+    if request.moment in ("staged", "push") and told["TO_REF"]:
+        updates = ((told["FROM_REF"] or "0", told["TO_REF"]),)
+        remote = movement.remote or os.environ.get("PRE_COMMIT_REMOTE_NAME", "")
+        return movement._replace(updates=updates, remote=remote)
+    if request.moment not in ("push", "receive") or sys.stdin is None or sys.stdin.isatty():
+        return movement
+    from bundler.guard.commits import pushed, received
+
+    text = sys.stdin.buffer.read()
+    if not text:  # not called by git, or by a framework that hands nothing on
+        return movement
+    read = pushed if request.moment == "push" else received
+    return movement._replace(updates=tuple((each.old, each.new) for each in read(text)))
 
 
 def report(verdict: Verdict, form: str = "text") -> None:

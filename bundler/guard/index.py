@@ -15,6 +15,7 @@ from bundler.guard.places import (
     within,
 )
 from bundler.guard.verdict import Finding, Verdict
+from bundler.record import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,8 +34,28 @@ def check_staged(
     Raises `ToolFailed` where git cannot answer.
     """
     top = repository.top or b""
-    named = within_or_refuse(top, directories)
     git.require_whole_index(repository)
+    found = find_in_index(repository, directories)
+    findings = [state_in(path, found.places, in_index=True, in_head=False) for path in found.state]
+    on_disk = [path for path in found.places if os.path.isdir(join(top, path))]
+    copies = staged_copies(repository, on_disk) if on_disk else []
+    places = tuple(map(os.fsdecode, found.places))
+    return Verdict("staged", (*findings, *copies), places, os.fsdecode(top))
+
+
+class InIndex(NamedTuple):
+    """What the index tells: state files, and the places where state may lie beside the name."""
+
+    state: list[bytes]
+    places: list[bytes]
+
+
+def find_in_index(
+    repository: git.Repository, directories: Sequence[str | os.PathLike[str]]
+) -> InIndex:
+    """State files by name and by the configuration of every project in the index."""
+    top = repository.top or b""
+    named = within_or_refuse(top, directories)
     entries = _entries(repository, [git.everywhere(NAME), *map(git.below, named), _PROJECTS])
     projects = [
         read_project(top, os.path.dirname(entry.path))
@@ -45,13 +66,9 @@ def check_staged(
     if sources:
         entries += _entries(repository, map(git.below, sources))
     expected = [path for project in projects for path in project.expected]
-    places = [*named, *sources, *expected]
-    in_index = {entry.path for entry in entries if is_state(entry.path, places)}
-    findings = [state_in(path, places, in_index=True, in_head=False) for path in sorted(in_index)]
-    on_disk = [path for path in places if os.path.isdir(join(top, path))]
-    copies = staged_copies(repository, on_disk) if on_disk else []
-    return Verdict(
-        "staged", (*findings, *copies), tuple(map(os.fsdecode, places)), os.fsdecode(top)
+    places = list(dict.fromkeys([*named, *sources, *expected]))
+    return InIndex(
+        sorted({entry.path for entry in entries if is_state(entry.path, places)}), places
     )
 
 

@@ -7,7 +7,7 @@ import os
 from bundler import git
 from bundler.errors import ToolFailed
 from bundler.guard.places import join, read_project
-from bundler.guard.verdict import Finding, Moment, Verdict
+from bundler.guard.verdict import Finding, Moment, Movement, Verdict, joined
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,31 +21,78 @@ def verdict_at(
     allow: Sequence[str],
     *,
     strict: bool,
-    compare: tuple[bytes, ...] | None,
+    movement: Movement,
 ) -> Verdict:
     """See `bundler.guard.check`."""
     repository = open_or_refuse(root)
-    if compare is not None:
-        from bundler.guard.index import staged_copies
-
-        verdict = Verdict("staged", tuple(staged_copies(repository, compare)))
-    else:
-        verdict = _ask(repository, moment, directories)
-    patterns = [*_allowed_here(repository, root, allow), *_allowed_in_projects(repository, verdict)]
+    verdict = _ask(repository, moment, directories, movement)
+    patterns = [
+        *_allowed_here(repository, root, allow),
+        *_allowed_in_projects(repository, verdict, movement),
+    ]
     verdict = without_allowed(verdict, patterns)
     return verdict.strict() if strict else verdict
 
 
 def _ask(
-    repository: git.Repository, moment: Moment, directories: Sequence[str | os.PathLike[str]]
+    repository: git.Repository,
+    moment: Moment,
+    directories: Sequence[str | os.PathLike[str]],
+    movement: Movement,
 ) -> Verdict:
+    if moment == "build":
+        from bundler.guard.worktree import check_work_tree
+
+        return check_work_tree(repository, moment, directories)
     if moment == "staged":
-        from bundler.guard.index import check_staged
+        verdict = _staged(repository, directories, movement)
+        if movement.updates is None:
+            return verdict
+        return joined(verdict, _commits(repository, moment, directories, movement, ()))
+    if moment == "history":
+        from bundler.guard.commits import check_history
 
+        return check_history(repository, directories)
+    if moment == "receive":
+        if movement.updates is None:
+            raise ToolFailed(
+                "Nothing stands on the standard input, so that nothing is received.",
+                hint="state-guard --receive is for git's pre-receive hook.",
+            )
+        return _commits(repository, moment, directories, movement, ["--all"])
+    known = [f"--remotes={movement.remote}"] if movement.remote else []
+    if movement.updates is None:
+        here = movement._replace(updates=((_NOTHING, "HEAD"),))
+        return _commits(repository, moment, directories, here, known or ["--remotes"])
+    return _commits(repository, moment, directories, movement, known)
+
+
+_NOTHING = "0" * 40
+
+
+def _staged(
+    repository: git.Repository,
+    directories: Sequence[str | os.PathLike[str]],
+    movement: Movement,
+) -> Verdict:
+    from bundler.guard.index import check_staged, staged_copies
+
+    if movement.compare is None:
         return check_staged(repository, directories)
-    from bundler.guard.worktree import check_work_tree
+    return Verdict("staged", tuple(staged_copies(repository, movement.compare)))
 
-    return check_work_tree(repository, moment, directories)
+
+def _commits(
+    repository: git.Repository,
+    moment: Moment,
+    directories: Sequence[str | os.PathLike[str]],
+    movement: Movement,
+    known_refs: Sequence[str],
+) -> Verdict:
+    from bundler.guard.commits import Update, check_commits
+
+    updates = [Update(old, new) for old, new in movement.updates or ()]
+    return check_commits(repository, moment, updates, known_refs, directories)
 
 
 def open_or_refuse(root: str | os.PathLike[str]) -> git.Repository:
@@ -67,17 +114,26 @@ def _allowed_here(
     return [os.path.normpath(f"{base}/{pattern}") for pattern in allow]
 
 
-def _allowed_in_projects(repository: git.Repository, verdict: Verdict) -> list[str]:
+def _allowed_in_projects(
+    repository: git.Repository, verdict: Verdict, movement: Movement
+) -> list[str]:
     """What the project files above the findings allow; read only when there are findings."""
+    if not verdict.findings:
+        return []
     top = repository.top
     if top is None:
-        return []
-    above = {b""}
-    for finding in verdict.findings:
-        path = os.fsencode(finding.where)
-        above.update(path[:at] for at in range(len(path)) if path[at : at + 1] == b"/")
-    inside = [path for path in sorted(above) if os.path.isdir(join(top, path))]
-    return [os.fsdecode(each) for path in inside for each in read_project(top, path).allow]
+        from bundler.guard.commits import tip_projects
+
+        tips = [new for _, new in movement.updates or () if new.strip("0")] or ["HEAD"]
+        projects = tip_projects(repository, tips)
+    else:
+        above = {b""}
+        for finding in verdict.findings:
+            path = os.fsencode(finding.where)
+            above.update(path[:at] for at in range(len(path)) if path[at : at + 1] == b"/")
+        inside = [path for path in sorted(above) if os.path.isdir(join(top, path))]
+        projects = [read_project(top, path) for path in inside]
+    return [os.fsdecode(pattern) for project in projects for pattern in project.allow]
 
 
 def without_allowed(verdict: Verdict, patterns: Sequence[str]) -> Verdict:

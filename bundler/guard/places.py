@@ -154,49 +154,38 @@ def mentions_us(text: bytes) -> bool:
     return b"state-bundler" in text
 
 
-def expected_by_dagster(top: bytes, directory: bytes, text: bytes) -> tuple[bytes, ...]:
-    """Where Dagster will make a state directory, by a pyproject.toml with no table of ours.
+def project_of(top: bytes, directory: bytes, name: bytes, text: bytes) -> Project:
+    """What a project file says about state.
 
-    Raises `ConfigurationError` where it cannot be read.
+    Raises `ConfigurationError` for one with our table or Dagster's that is not TOML.
     """
-    if not any(word in text for word in _OF_INTEREST):
-        return ()
-    table = _dagster_alone(b"pyproject.toml", text)
+    if not (mentions_us(text) or any(word in text for word in _OF_INTEREST)):
+        return Project(directory)
+    table = None if mentions_us(text) else _dagster_alone(name, text)
     if table is None:
-        table = _parse(text, os.fsdecode(join(directory, b"pyproject.toml")))
-    return _with(Project(directory), top, b"pyproject.toml", table).expected
-
-
-def read_project(top: bytes, directory: bytes) -> Project:
-    """What the project files in a directory say about state.
-
-    Raises `ConfigurationError` for a file with our table or Dagster's that is not TOML.
-    """
-    project = Project(directory)
-    for name in _PROJECT_FILES:
-        text = _read(join(top, join(directory, name)))
-        if mentions_us(text) or any(word in text for word in _OF_INTEREST):
-            table = None if mentions_us(text) else _dagster_alone(name, text)
-            if table is None:
-                table = _parse(text, os.fsdecode(join(directory, name)))
-            project = _with(project, top, name, table)
-    return project
-
-
-def _with(project: Project, top: bytes, name: bytes, table: dict[str, Any]) -> Project:
+        table = _parse(text, os.fsdecode(join(directory, name)))
     if name == b"dg.toml":
         modules = _mapping(table, "project")
-        return project._replace(
-            expected=project.expected + _expected(top, project.directory, modules)
-        )
+        return Project(directory, expected=_expected(top, directory, modules))
     tool = _mapping(table, "tool")
     ours = _mapping(tool, "state-bundler")
     modules = _mapping(_mapping(tool, "dg"), "project")
-    return project._replace(
-        sources=tuple(_paths(project.directory, _tables(ours, "source"), "path")),
-        expected=_expected(top, project.directory, modules),
-        allow=tuple(_paths(project.directory, [_mapping(ours, "guard")], "allow")),
+    return Project(
+        directory,
+        sources=tuple(_paths(directory, _tables(ours, "source"), "path")),
+        expected=_expected(top, directory, modules),
+        allow=tuple(_paths(directory, [_mapping(ours, "guard")], "allow")),
     )
+
+
+def read_project(top: bytes, directory: bytes) -> Project:
+    """What the project files in a directory say. Raises as `project_of` does."""
+    files = (
+        project_of(top, directory, name, _read(join(top, join(directory, name))))
+        for name in _PROJECT_FILES
+    )
+    python, dagster = files
+    return python._replace(expected=python.expected + dagster.expected)
 
 
 def _paths(directory: bytes, tables: Iterable[dict[str, Any]], name: str) -> Iterator[bytes]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 from bundler.gitindex import RawIndex
-from bundler.guard.places import NAME, expected_by_dagster, join, mentions_us, within
+from bundler.guard.places import NAME, join, mentions_us, project_of, within
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -53,7 +53,8 @@ def look(named: Sequence[str] = ()) -> tuple[bytes, ...] | None:
                 text = stream.read()
             if mentions_us(text):
                 return None
-            places += expected_by_dagster(top, os.path.dirname(project), text)
+            directory, name = os.path.split(project)
+            places += project_of(top, directory, name, text).expected
     except (OSError, ValueError):
         return None
     return tuple(place for place in places if os.path.isdir(join(top, place)))

@@ -54,6 +54,20 @@ class Verdict(NamedTuple):
         return self._replace(findings=tuple(each._replace(grade="fail") for each in self.findings))
 
 
+class Movement(NamedTuple):
+    """What a moment is about beside the repository itself.
+
+    updates: old and new object of each ref that is pushed or received; None where git did not
+    tell. remote: the name of the remote that is pushed to. compare: at the moment ``staged``,
+    where the index is known to hold no state under its own name, the directories with state that
+    could have been copied.
+    """
+
+    updates: tuple[tuple[str, str], ...] | None = None
+    remote: str = ""
+    compare: tuple[bytes, ...] | None = None
+
+
 def joined(*verdicts: Verdict) -> Verdict:
     """One verdict of several about the same moment; a finding that both have is said once."""
     findings = dict.fromkeys(finding for verdict in verdicts for finding in verdict.findings)

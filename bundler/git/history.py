@@ -1,0 +1,98 @@
+"""Questions about commits. Plumbing alone: ``git log`` obeys a repository's configuration."""
+
+from __future__ import annotations
+
+import os
+
+from bundler.git.questions import Change, Entry, changes
+from bundler.git.repository import Question, Repository
+from bundler.record import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+# A walk over a long history, and the comparison of what it finds.
+_WALK_SECONDS = 1800.0
+
+
+def is_shallow(repository: Repository) -> bool:
+    """Whether parents are missing by design."""
+    border = repository.environment.get("GIT_SHALLOW_FILE")
+    path = os.fsencode(border) if border else os.path.join(repository.common_dir, b"shallow")
+    return os.path.exists(path) and os.path.getsize(path) > 0
+
+
+class Object(NamedTuple):
+    """An object's id, and whether it is a commit, tree, blob or tag."""
+
+    oid: str
+    kind: str
+
+
+def objects(repository: Repository, names: Sequence[str]) -> dict[str, Object | None]:
+    """What names stand for; None where there is no such object here.
+
+    By standard input: a name can never be taken for an option.
+    """
+    if not names:
+        return {}
+    stdin = "".join(f"{name}\n" for name in names).encode("utf-8", "surrogateescape")
+    (answer,) = repository.ask(
+        Question(["cat-file", "--batch-check=%(objectname) %(objecttype)"], stdin)
+    )
+    said = [os.fsdecode(line) for line in answer.splitlines()]
+    return {
+        name: None if line.endswith((" missing", " ambiguous")) else Object(*line.split(" "))
+        for name, line in zip(names, said, strict=True)
+    }
+
+
+def stashes(repository: Repository) -> list[str]:
+    """Every stash: only the last one is a ref, the others lie in its log."""
+    (answer,) = repository.ask(Question(["for-each-ref", "--format=%(refname)", "refs/stash"]))
+    if not answer:
+        return []
+    (answer,) = repository.ask(Question(["rev-list", "--walk-reflogs", "refs/stash"]))
+    return answer.decode().split()
+
+
+def commits(
+    repository: Repository,
+    new: Sequence[str],
+    known: Sequence[str],
+    known_refs: Sequence[str],
+    pathspecs: Iterable[bytes],
+) -> list[bytes]:
+    """The commits that touch the paths, on whatever side of a merge; all, without paths."""
+    options = ["--full-history", *new, "--not", *known, *known_refs]
+    (answer,) = repository.ask(
+        Question(["rev-list", *options, "--", *pathspecs]), timeout=_WALK_SECONDS
+    )
+    return answer.split()
+
+
+def changes_in(
+    repository: Repository, touching: Sequence[bytes], pathspecs: Iterable[bytes]
+) -> list[Change]:
+    """What each commit has otherwise than all of its parents."""
+    if not touching:
+        return []
+    options = ["--stdin", "-r", "-z", "--raw", "--root", "-c", "--no-renames", "--no-abbrev"]
+    question = Question(
+        ["diff-tree", *options, "--no-ext-diff", "--", *pathspecs],
+        b"".join(commit + b"\n" for commit in touching),
+    )
+    (answer,) = repository.ask(question, timeout=_WALK_SECONDS)
+    return changes(answer)
+
+
+def tree_entries(repository: Repository, tree: str) -> list[Entry]:
+    """All that lies in a tree."""
+    (answer,) = repository.ask(Question(["ls-tree", "-r", "-z", "--full-tree", tree]))
+    entries = []
+    for record in answer.split(b"\0")[:-1]:
+        attributes, _, path = record.partition(b"\t")
+        mode, _, oid = attributes.split(b" ")
+        entries.append(Entry(path, mode, oid))
+    return entries

@@ -1,0 +1,236 @@
+"""Commits: those that are pushed, those that are received, and all that any ref reaches.
+
+A commit *brings* state when a state file in it differs from all of its parents': added, changed,
+or made by the merge itself. A merge that only carries what its parents had brings nothing, so
+that the commits in question are judged, and no older ones.
+"""
+
+from __future__ import annotations
+
+import os
+
+from bundler import git
+from bundler.errors import ToolFailed
+from bundler.guard.index import find_in_index
+from bundler.guard.places import NAME, Project, is_state, join, project_of
+from bundler.guard.verdict import Finding, Moment, Verdict
+from bundler.record import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_GONE = b"000000"
+_PUBLISHED = "Whoever has the commit has the state, even when a later commit removes it."
+
+
+class Update(NamedTuple):
+    """A ref that moves, from one object to another: names, or zeros where there is none."""
+
+    old: str
+    new: str
+
+
+class Range(NamedTuple):
+    """The commits in question: reached from `new`, and not from `known` or `known_refs`.
+
+    known_refs: rev-list's options for sets of refs, as ``--all``.
+    """
+
+    new: tuple[str, ...]
+    known: tuple[str, ...] = ()
+    known_refs: tuple[str, ...] = ()
+
+
+def pushed(text: bytes) -> list[Update]:
+    """What git tells a pre-push hook: local ref, its object, remote ref, its object, a line each.
+
+    Raises `ToolFailed` for anything else.
+    """
+    return [Update(fields[3], fields[1]) for fields in _fields(text, 4)]
+
+
+def received(text: bytes) -> list[Update]:
+    """What git tells a pre-receive hook: old object, new object, ref, a line each."""
+    return [Update(fields[0], fields[1]) for fields in _fields(text, 3)]
+
+
+def _fields(text: bytes, count: int) -> list[list[str]]:
+    lines = [os.fsdecode(line).split(" ") for line in text.splitlines() if line]
+    if any(len(line) < count for line in lines):
+        raise ToolFailed(
+            "What stands on the standard input is not what git tells this hook.",
+            hint="Call state-guard from the hook itself, with its standard input.",
+        )
+    return lines
+
+
+def check_commits(
+    repository: git.Repository,
+    moment: Moment,
+    updates: Sequence[Update],
+    known_refs: Sequence[str],
+    directories: Sequence[str | os.PathLike[str]],
+) -> Verdict:
+    """The verdict on the commits that these updates bring.
+
+    Raises `ToolFailed` where git cannot answer.
+    """
+    new = [f"{update.new}^{{}}" for update in updates if update.new.strip("0")]
+    old = [update.old for update in updates if update.old.strip("0")]
+    objects = git.objects(repository, [*new, *old])
+    found = [_or_refuse(name, objects[name]) for name in new]
+    commits = tuple(each.oid for each in found if each.kind == "commit")
+    known = tuple(each.oid for each in map(objects.__getitem__, old) if each is not None)
+    places = _places(repository, directories, commits)
+    findings = [
+        *_brought(repository, Range(commits, known, tuple(known_refs)), places),
+        *(
+            finding
+            for each in found
+            if each.kind == "tree"
+            for finding in _in_tree(repository, each.oid, places)
+        ),
+    ]
+    return Verdict(moment, tuple(findings), tuple(map(os.fsdecode, places)), _top(repository))
+
+
+def _or_refuse(name: str, found: git.Object | None) -> git.Object:
+    if found is None:
+        name = name.removesuffix("^{}")
+        raise ToolFailed(f"There is no {name} here, so that nothing can be said about it.")
+    return found
+
+
+def check_history(
+    repository: git.Repository, directories: Sequence[str | os.PathLike[str]]
+) -> Verdict:
+    """The verdict on all that any ref, stash or work tree reaches.
+
+    Raises `ToolFailed` where git cannot answer, and for a shallow clone without a finding: what
+    lies below its border cannot be told.
+    """
+    places = _places(repository, directories, ("HEAD",) if repository.head else ())
+    everything = Range(("--all", *git.stashes(repository)))
+    findings = _brought(repository, everything, places)
+    if git.is_shallow(repository):
+        if not findings:
+            raise ToolFailed(
+                "This is a shallow clone: what older commits hold cannot be told.",
+                hint="git fetch --unshallow (actions/checkout: fetch-depth: 0), then try again.",
+            )
+        findings.append(_border())
+    return Verdict("history", tuple(findings), tuple(map(os.fsdecode, places)), _top(repository))
+
+
+def _border() -> Finding:
+    return Finding(
+        "warn",
+        "history-unknown",
+        ".",
+        "This is a shallow clone: what older commits hold cannot be told.",
+        "There may be more state than is listed here.",
+        "git fetch --unshallow",
+    )
+
+
+def _top(repository: git.Repository) -> str:
+    return os.fsdecode(repository.top or repository.git_dir)
+
+
+def _places(
+    repository: git.Repository,
+    directories: Sequence[str | os.PathLike[str]],
+    tips: Sequence[str],
+) -> list[bytes]:
+    """The state directories beside those found by name."""
+    if repository.top is not None:
+        return find_in_index(repository, directories).places
+    named = [os.path.normpath(os.fsencode(directory)) for directory in directories]
+    sources = [path for project in tip_projects(repository, tips) for path in project.sources]
+    return [*named, *sources]
+
+
+def tip_projects(repository: git.Repository, tips: Sequence[str]) -> list[Project]:
+    """What the project files at the root of commits say: a bare repository has no other."""
+    names = [f"{tip}:pyproject.toml" for tip in dict.fromkeys(tips)]
+    found = git.objects(repository, names).values()
+    texts = git.blobs(repository, [each.oid.encode() for each in found if each is not None])
+    return [project_of(b"", b"", b"pyproject.toml", text) for text in texts]
+
+
+# --- what commits bring ---------------------------------------------------------------------
+
+
+def _brought(repository: git.Repository, commits: Range, places: Sequence[bytes]) -> list[Finding]:
+    if not commits.new:
+        return []
+    pathspecs = [git.everywhere(NAME), *(git.below(place) for place in places)]
+    touching = git.commits(repository, commits.new, commits.known, commits.known_refs, pathspecs)
+    changes = git.changes_in(repository, touching, pathspecs)
+    findings = [
+        _in_commit(change)
+        for change in changes
+        if change.mode != _GONE and is_state(change.path, places)
+    ]
+    return findings + _copies(repository, commits, places)
+
+
+def _in_commit(change: git.Change) -> Finding:
+    path, commit = os.fsdecode(change.path), change.commit.decode()
+    return Finding(
+        "fail",
+        "state-in-commit",
+        path,
+        f"Commit {commit[:12]} brings the state file {git.printable(change.path)}.",
+        _PUBLISHED,
+        _rewrite(change.path),
+    )
+
+
+def _rewrite(path: bytes) -> str:
+    pathspec = git.quoted(git.literal(path))
+    return (
+        f"git rm -r --cached -- {pathspec} && git commit --amend  # the last commit; "
+        "for older ones: git rebase -i, or git filter-repo --invert-paths"
+    )
+
+
+def _in_tree(repository: git.Repository, tree: str, places: Sequence[bytes]) -> list[Finding]:
+    """A tag may name a tree, and no commit."""
+    return [
+        Finding(
+            "fail",
+            "state-in-commit",
+            os.fsdecode(entry.path),
+            f"The tree {tree[:12]} holds the state file {git.printable(entry.path)}.",
+            _PUBLISHED,
+            "git tag --delete the tag that names it",
+        )
+        for entry in git.tree_entries(repository, tree)
+        if is_state(entry.path, places)
+    ]
+
+
+def _copies(repository: git.Repository, commits: Range, places: Sequence[bytes]) -> list[Finding]:
+    top = repository.top
+    on_disk = [place for place in places if top and os.path.isdir(join(top, place))]
+    if not on_disk:
+        return []
+    from bundler.guard.content import copies, finding
+
+    known = copies(repository, on_disk)
+    stored = git.sizes(repository, sorted(known)) if known else {}
+    if not stored:  # no such object was ever added: nothing to look for
+        return []
+    touching = git.commits(repository, commits.new, commits.known, commits.known_refs, ())
+    return [
+        finding(
+            change.path,
+            known[change.oid],
+            f"is in commit {change.commit[:12].decode()}",
+            _rewrite(change.path),
+        )
+        for change in git.changes_in(repository, touching, ())
+        if change.oid in stored and not is_state(change.path, places)
+    ]
