@@ -335,10 +335,18 @@ class KeyRefresh(Model, frozen=True):
 
 
 class DirectoryRefresh(Model, frozen=True):
-    """The refresh of one state directory; path as in the artifact, or in the project."""
+    """The refresh of one state directory; path as in the artifact, or in the project.
+
+    content_digest: of the states that it speaks of, so that the record of other states shows.
+    """
 
     path: str
     keys: tuple[KeyRefresh, ...]
+    content_digest: Hex256 | None = None
+
+    def of(self, manifest: Manifest) -> DirectoryRefresh:
+        """This refresh, bound to the states that came of it."""
+        return msgspec.structs.replace(self, content_digest=manifest.content_digest)
 
 
 class Tool(Model, frozen=True):

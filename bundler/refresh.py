@@ -353,27 +353,50 @@ async def _fetch_all(
     whole = directories[0].options if directories else options
     limits = _Limits(whole)
     seconds = whole.total_timeout or DEFAULT_TOTAL_TIMEOUT_SECONDS
-    tasks = {asyncio.ensure_future(limits.fetch(job, scratch, listener)): job for job in jobs}
+    by_owner = {id(item): directory for directory in directories for item in directory.sources}
+
+    async def one(job: Job) -> BundlerError | None:
+        return await _one(job, by_owner[id(job.source)], limits, scratch, listener)
+
+    tasks = {asyncio.ensure_future(one(job)): job for job in jobs}
     try:
         done, late = await asyncio.wait(tasks, timeout=seconds) if tasks else (set(), set())
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-    failures: list[BundlerError] = [
-        Unavailable(
-            f"{tasks[task].component.key}: the whole refresh did not end within {seconds:g} s.",
-            hint="Allow more with --total-timeout, or find out what is slow.",
-            key=tasks[task].component.key,
-        )
-        for task in late
-    ]
-    by_owner = {id(item): directory for directory in directories for item in directory.sources}
-    for task, job in tasks.items():
-        if task in done:
-            failure = _settle(task, job, by_owner[id(job.source)], listener)
-            failures += [failure] if failure else []
+    failures = [failure for task in tasks if task in done and (failure := task.result())]
+    failures += [_too_late(tasks[task].component.key, seconds) for task in late]
     raise_all(failures)
+
+
+def _too_late(key: str, seconds: float) -> BundlerError:
+    return Unavailable(
+        f"{key}: the whole refresh did not end within {seconds:g} s.",
+        hint="Allow more with --total-timeout, or find out what is slow.",
+        key=key,
+    )
+
+
+async def _one(
+    job: Job, directory: _Directory, limits: _Limits, scratch: Path, listener: Listener
+) -> BundlerError | None:
+    """Fetches a key and takes the result over. Returns its failure, if that stands."""
+    key = job.component.key
+    try:
+        fetched = await limits.fetch(job, scratch, listener)
+    except KeyFailedError as failed:
+        if _take_stale(directory, job, failed, listener):
+            return None
+        listener.key(KeyProgress(key, "failed", failed.attempts))
+        for line in failed.log:
+            listener.note(f"{key} | {line}")
+        return failed.error
+    except BundlerError as error:
+        listener.key(KeyProgress(key, "failed"))
+        return error
+    _take(directory, job, fetched, listener)
+    return None
 
 
 class _Limits:
@@ -398,27 +421,6 @@ class _Limits:
                 return pattern, jobs
         kind = kind_of(component)
         return kind.pattern, kind.jobs or self._options.jobs or DEFAULT_JOBS
-
-
-def _settle(
-    task: asyncio.Task[Fetched], job: Job, directory: _Directory, listener: Listener
-) -> BundlerError | None:
-    """Takes the result of a key over. Returns its failure, if that stands."""
-    key = job.component.key
-    try:
-        fetched = task.result()
-    except KeyFailedError as failed:
-        if _take_stale(directory, job, failed, listener):
-            return None
-        listener.key(KeyProgress(key, "failed", failed.attempts))
-        for line in failed.log:
-            listener.note(f"{key} | {line}")
-        return failed.error
-    except BundlerError as error:
-        listener.key(KeyProgress(key, "failed"))
-        return error
-    _take(directory, job, fetched, listener)
-    return None
 
 
 def _take(directory: _Directory, job: Job, fetched: Fetched, listener: Listener) -> None:
@@ -504,7 +506,7 @@ def _publish(
         for name in publication.removed:
             listener.note(f"Removed {name}: no component has that key any more.")
         bundles.append(publication.bundle)
-        records.append(record)
+        records.append(record.of(publication.bundle.manifest))
         changed += [
             key for key, state in directory.states.items() if state.path in publication.changed
         ]
@@ -521,8 +523,8 @@ def _non_local(directory: _Directory) -> tuple[NonLocalKey, ...]:
     )
 
 
-def _record(record: DirectoryRefresh, _: Manifest) -> RunRecord:
-    return RunRecord(refresh=(record,), tool=Tool("state-bundler", __version__))
+def _record(record: DirectoryRefresh, manifest: Manifest) -> RunRecord:
+    return RunRecord(refresh=(record.of(manifest),), tool=Tool("state-bundler", __version__))
 
 
 def _now() -> str:

@@ -70,6 +70,8 @@ def verify(artifact: Artifact) -> Verdict:
         record = artifact.run_record()
     except VerificationFailed as error:
         problems.append(error.what)
+    else:
+        problems += _of_others(record, directories)
     return Verdict(
         artifact.name, artifact.kind, artifact.digest, tuple(directories), record, tuple(problems)
     )
@@ -81,6 +83,21 @@ def _unmet(claims: Sequence[Claim], found: set[str]) -> list[str]:
         for claim in claims
         if claim.path not in found
     ]
+
+
+def _of_others(record: RunRecord | None, found: Sequence[VerifiedDirectory]) -> Iterator[str]:
+    """Where the run record belongs to other states than are here: it was taken from elsewhere."""
+    here = {item.path: item.manifest.content_digest for item in found if item.manifest}
+    for refresh in record.refresh if record else ():
+        digest = refresh.content_digest
+        other = (
+            here[refresh.path] != digest if refresh.path in here else digest not in here.values()
+        )
+        if digest is not None and other:
+            yield (
+                f"The run record speaks of other states ({digest[:12]}) in {refresh.path}: it "
+                "belongs to another artifact, or to an older one."
+            )
 
 
 def _judge(directory: StateDirectory, claims: Sequence[Claim] | None) -> VerifiedDirectory:

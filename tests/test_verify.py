@@ -15,7 +15,7 @@ from bundler import verify_at_start
 from bundler.artifacts.directory import DirectoryArtifact
 from bundler.errors import ConfigurationError, UsageError, VerificationFailed
 from bundler.extract import extract
-from bundler.manifest import RunRecord, state_of
+from bundler.manifest import DirectoryRefresh, KeyRefresh, RunRecord, canonical, state_of
 from bundler.statedir import StateDir, check_keys, sanitize_key
 from bundler.tree import scan
 from bundler.verify import Verdict, verify
@@ -178,6 +178,22 @@ def test_extract_does_not_overwrite(directory: Path, tmp_path: Path) -> None:
     (tmp_path / "out" / "mine").touch()
     with DirectoryArtifact(directory) as artifact, pytest.raises(UsageError, match="not empty"):
         extract(artifact, tmp_path / "out")
+
+
+def test_a_run_record_of_other_states_is_refused(tmp_path: Path) -> None:
+    """A record with a younger `confirmed`, taken from another artifact, makes no state younger."""
+    places = {}
+    for name, text in (("mine", "1"), ("other", "2")):
+        path = tmp_path / name / ".local_defs_state"
+        published = publish(StateDir(path, "defs"), {"Shop": {"state": text}})
+        refresh = DirectoryRefresh("defs", (KeyRefresh("Shop", confirmed="2026-01-02T03:04:05Z"),))
+        bound = RunRecord(refresh=(refresh.of(published.bundle.manifest),))
+        (path / "@run.json").write_bytes(canonical(bound))
+        places[name] = path
+    assert _verify(places["mine"]).all_problems == ()
+    shutil.copy(places["other"] / "@run.json", places["mine"] / "@run.json")
+    with pytest.raises(VerificationFailed, match="speaks of other states"):
+        _verify(places["mine"]).raise_for_problems()
 
 
 def test_a_bug_in_json_never_escapes(directory: Path) -> None:

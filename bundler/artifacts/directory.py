@@ -12,6 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
+import msgspec
+
 from bundler.artifacts import Member
 from bundler.bundle import MANIFEST_NAME, RUN_RECORD_NAME, STATE_DIRECTORY
 from bundler.errors import InputOutputError
@@ -80,8 +82,7 @@ class DirectoryArtifact:
             if raw is not None:
                 what = f"{self.name}/{directory.path}/{RUN_RECORD_NAME}"
                 record = decode_canonical(raw, RunRecord, what)
-                keys = tuple(key for entry in record.refresh for key in entry.keys)
-                records.append((record, DirectoryRefresh(directory.path, keys)))
+                records.append((record, _only_refresh(record, directory.path)))
         if not records:
             return None
         first = records[0][0]
@@ -100,6 +101,13 @@ class DirectoryArtifact:
 
     def __exit__(self, *exc: object) -> None:
         pass
+
+
+def _only_refresh(record: RunRecord, path: str) -> DirectoryRefresh:
+    """What a directory's own record says of it, under the path that it has now."""
+    if len(record.refresh) == 1:
+        return msgspec.structs.replace(record.refresh[0], path=path)
+    return DirectoryRefresh(path, tuple(key for entry in record.refresh for key in entry.keys))
 
 
 def find_state_directories(root: Path) -> list[Path]:

@@ -22,7 +22,7 @@ from bundler.artifacts import LABEL_RUN_RECORD, LABEL_STATES
 from bundler.artifacts.compression import Compression
 from bundler.artifacts.layer import Placed, Written
 from bundler.errors import ConfigurationError, VerificationFailed
-from bundler.manifest import Claim, DirectoryRefresh, RunRecord, canonical, decode_canonical
+from bundler.manifest import Claim, RunRecord, canonical, decode_canonical
 
 LABEL_LAYER = "io.state-bundler.layer"
 
@@ -242,7 +242,7 @@ def created_now() -> str:
 def placed_record(record: RunRecord, places: Mapping[str, str]) -> RunRecord:
     """The run record with the paths that the state directories have in the image."""
     refresh = tuple(
-        DirectoryRefresh(places.get(directory.path, directory.path), directory.keys)
+        msgspec.structs.replace(directory, path=places.get(directory.path, directory.path))
         for directory in record.refresh
     )
     return msgspec.structs.replace(record, refresh=refresh)
