@@ -44,10 +44,15 @@ def write_synced(path: Path, data: bytes) -> None:
 
 
 def sync_tree(root: Path) -> None:
-    """Brings every file and directory below to the disk, the root included."""
+    """Brings every file and directory below to the disk, the root included.
+
+    A symbolic link is a name in its directory and nothing else.
+    """
     for directory, _, names in os.walk(root):
         for name in names:
-            _sync(os.path.join(directory, name))
+            path = os.path.join(directory, name)
+            if not os.path.islink(path):
+                _sync(path)
         sync_directory(Path(directory))
 
 

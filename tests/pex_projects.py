@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import os
 import shutil
 import subprocess
 import sys
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -83,3 +86,44 @@ def output_of(pex: Path, root: Path, **environ: str) -> str:
         text=True,
     )
     return done.stdout.strip()
+
+
+def wheel(folder: Path, files: Mapping[str, str | bytes] | None = None) -> Path:
+    """A wheel of the package ``shop`` with further files before its metadata, as a backend would
+    write it."""
+    code: dict[str, str | bytes] = {
+        "shop/__init__.py": "",
+        "shop/__main__.py": PRINT_STATE + "def main(): pass\n",
+        "shop/defs/__init__.py": "",
+        **dict(sorted((files or {}).items())),
+    }
+    about = {
+        "shop-1.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: shop\nVersion: 1.0\n",
+        "shop-1.0.dist-info/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\n"
+        "Tag: py3-none-any\n",
+        "shop-1.0.dist-info/entry_points.txt": "[console_scripts]\nshop = shop.__main__:main\n",
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "shop-1.0-py3-none-any.whl"
+    record = "shop-1.0.dist-info/RECORD"
+    lines = []
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as made:
+        for name, content in {**code, **about}.items():
+            data = content.encode() if isinstance(content, str) else content
+            digest = base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()
+            lines.append(f"{name},sha256={digest},{len(data)}\n")
+            made.writestr(_info(name), data)
+        made.writestr(_info(record), "".join([*lines, f"{record},,\n"]))
+    return path
+
+
+def _info(name: str) -> zipfile.ZipInfo:
+    info = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
+    info.external_attr = 0o100644 << 16
+    info.compress_type = zipfile.ZIP_DEFLATED
+    return info
+
+
+def state_files(bundle: Bundle) -> dict[str, bytes]:
+    """What embedding a bundle adds, by path in the wheel."""
+    return {f"{bundle.place}/{m.path}": m.open().read() for m in bundle.members()}

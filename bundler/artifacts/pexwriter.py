@@ -7,7 +7,6 @@ changes, ``code_hash``, ``pex_hash``, and the boot code that repeats it.
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 import shutil
 import tempfile
@@ -103,16 +102,15 @@ def _packed(tree: Tree, file: ZipFile, change: TreeChange, stream: BinaryIO) -> 
 
 def _spooled(stack: ExitStack, write_to: Callable[[BinaryIO], None]) -> NewFile:
     """What is written goes to a file without a name, from which it can be read again and again."""
-    stream = stack.enter_context(tempfile.TemporaryFile())
+    stream = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115  # the stack closes it
     write_to(stream)
     size = stream.seek(0, os.SEEK_END)
     descriptor = stream.fileno()
 
     def reopened() -> BinaryIO:
         stream.flush()
-        raw = io.FileIO(os.dup(descriptor))  # noqa: SIM115  # whoever reads it closes it
-        raw.seek(0)
-        return io.BufferedReader(raw, _BUFFER_BYTES)
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        return open(os.dup(descriptor), "rb", buffering=_BUFFER_BYTES)
 
     with reopened() as copy:
         digest = hashlib.sha256()
