@@ -95,6 +95,47 @@ def update_layout(
     return Updated(f"oci:{layout}:{target}", changed=True, verdict=verdicts[0])
 
 
+def update_image(
+    name: str, new_tag: str | None, *, in_place: bool, prepared: Prepared, listener: Listener
+) -> Updated:
+    """Adds an image with the new states to the engine that has the old one: one layer is sent.
+
+    new_tag: a whole name, or a tag of the same repository; None makes one, see `tag_for`.
+    """
+    from bundler.artifacts import docker
+    from bundler.artifacts.opening import ENGINE
+
+    name = name.removeprefix(ENGINE)
+    with docker.open_image(name) as image:
+        if is_current(image, prepared.bundles):
+            verdict = read_back(image, prepared.bundles)
+            return Updated(name, changed=False, verdict=verdict)
+        record = renewed(image.run_record(), prepared.record)
+        target = name if in_place else _image_name(name, new_tag, prepared.bundles)
+        listener.phase(f"Putting the state into {target}")
+        verdicts: list[Verdict] = []
+        made = docker.embed(
+            image.engine,
+            name,
+            prepared.bundles,
+            record,
+            check=lambda found: verdicts.append(read_back(found, prepared.bundles)),
+            listener=listener,
+        )
+        docker.tag(image.engine, made.image_id, target)
+    return Updated(target, changed=True, verdict=verdicts[0])
+
+
+def _image_name(name: str, new_tag: str | None, bundles: Sequence[Bundle]) -> str:
+    """The name of the updated image."""
+    from bundler.artifacts.docker import split_name
+
+    repository, tag = split_name(name)
+    if new_tag is None:
+        return f"{repository}:{tag_for(tag, bundles)}"
+    return new_tag if ":" in new_tag or "/" in new_tag else f"{repository}:{new_tag}"
+
+
 def tag_for(tag: str, bundles: Sequence[Bundle]) -> str:
     """``{tag}-s{content digest}``: new state gets a new tag, so that a roll-out notices it."""
     import hashlib

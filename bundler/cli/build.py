@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from bundler.cli.build_docker import build_docker, places_of
 from bundler.cli.options import build_options, narrator, prepare_from, show_verdict, split_layout
 
 if TYPE_CHECKING:
-    from bundler.pipeline import Prepared
     from bundler.verify import Verdict
 
 
@@ -86,18 +86,11 @@ def build_oci(base: str | None, output: str, image_path: str | None, **given: An
         target,
         tag=tag or "latest",
         base_tag=base_tag,
-        places=_places(prepared, image_path),
+        places=places_of(prepared, image_path),
         check=lambda made: verdicts.append(read_back(made, prepared.bundles)),
         listener=listener,
     )
     show_verdict(verdicts[0])
 
 
-def _places(prepared: Prepared, image_path: str | None) -> dict[str, str]:
-    """The person's path in the image, by the place that it stands for."""
-    named = image_path or prepared.projects[0].config.image_path
-    if named is None:
-        return {}
-    if len(prepared.bundles) > 1:
-        raise click.UsageError("--image-path names one state directory, but there are several.")
-    return {bundle.place: named for bundle in prepared.bundles}
+build.add_command(build_docker)

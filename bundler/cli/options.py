@@ -166,7 +166,9 @@ build_options = _together(
 )
 
 
-def prepare_from(given: dict[str, Any], listener: ConsoleListener) -> Prepared:
+def prepare_from(
+    given: dict[str, Any], listener: ConsoleListener, start: Path | None = None
+) -> Prepared:
     from bundler.pipeline import prepare
 
     projects = find_projects(
@@ -174,6 +176,7 @@ def prepare_from(given: dict[str, Any], listener: ConsoleListener) -> Prepared:
         everything=given.pop("everything"),
         python=given.pop("python"),
         listener=listener,
+        start=start,
     )
     no_guard, environment = given.pop("no_guard"), given.pop("environment")
     return prepare(

@@ -54,7 +54,7 @@ def update(artifact: str, new_tag: str | None, in_place: bool, style: str, **giv
 def _update(
     name: str, new_tag: str | None, in_place: bool, prepared: Prepared, listener: Listener
 ) -> Updated:
-    from bundler.update import update_layout, update_pex
+    from bundler.update import update_image, update_layout, update_pex
 
     path = Path(name)
     if path.is_file() or (path / "PEX-INFO").exists():
@@ -63,8 +63,6 @@ def _update(
         layout, tag = split_layout(name)
         target = (tag or "latest") if in_place else new_tag
         return update_layout(layout, tag, target, prepared, listener)
-    from bundler.artifacts.docker import update_image
-
     return update_image(name, new_tag, in_place=in_place, prepared=prepared, listener=listener)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bundler.artifacts.docker.arguments import Arguments, parse
 from bundler.artifacts.docker.building import Built, build, preflight
 from bundler.artifacts.docker.connection import Docker, Engine, split_options
-from bundler.artifacts.docker.embedding import Embedded, embed, tag
+from bundler.artifacts.docker.embedding import Embedded, embed, split_name, tag
 from bundler.artifacts.docker.opening import EngineImage, open_image
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "open_image",
     "parse",
     "preflight",
+    "split_name",
     "split_options",
     "tag",
 ]

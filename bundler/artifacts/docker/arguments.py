@@ -7,18 +7,13 @@ image without its state: ``-t``, ``--push``, ``--load``, ``-o``, ``--iidfile``,
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from bundler.errors import UsageError
 
-# Of docker build 20.10 and of buildx 0.29: options that take no value. All others that are known
-# take one; what is unknown is taken for a switch unless it has its value behind a "=".
-_SWITCHES = {
-    *("--check", "--compress", "-D", "--debug", "--disable-content-trust", "--force-rm"),
-    *("--help", "-h", "--load", "--no-cache", "--pull", "--push", "-q", "--quiet"),
-    *("--rm", "--squash", "--stream"),
-}
+# Options of docker build 20.10 and of buildx 0.29 that take a value. Every other is taken for a
+# switch, unless it has its value behind a "=".
 _WITH_VALUE = {
     *("--add-host", "--allow", "--annotation", "--attest", "--build-arg", "--build-context"),
     *("--builder", "--cache-from", "--cache-to", "--call", "--cgroup-parent", "--cpu-period"),
@@ -142,5 +137,30 @@ def _option(found: _Found, word: str, rest: list[str]) -> None:
         found.forwarded += words
 
 
-def is_known(name: str) -> bool:
-    return name in _SWITCHES or name in _WITH_VALUE
+def split_own(
+    arguments: Sequence[str], takes_value: Mapping[str, bool], prefix: str = "--"
+) -> tuple[list[str], list[str]]:
+    """Takes our options out of docker's arguments: ours, theirs.
+
+    takes_value: for each of our options, as ``--name``, whether it has a value. prefix: how ours
+    begin here, such as ``--bundle-``. After ``--`` everything is docker's.
+    """
+    rest = list(arguments)
+    ours: list[str] = []
+    theirs: list[str] = []
+    while rest:
+        word = rest.pop(0)
+        if word == "--":
+            theirs += rest
+            break
+        name, equals, _ = word.partition("=")
+        mine = f"--{name.removeprefix(prefix)}" if name.startswith(prefix) else ""
+        if mine in takes_value:
+            ours.append(mine + word.removeprefix(name))
+            if takes_value[mine] and not equals and rest:
+                ours.append(rest.pop(0))
+            continue
+        theirs.append(word)
+        if word in _WITH_VALUE and rest:
+            theirs.append(rest.pop(0))
+    return ours, theirs

@@ -133,7 +133,7 @@ def build(
     command: ``build`` or ``buildx build``. check: is given the image before it has a name.
     Raises `ChildFailed` with docker's own exit code where the build fails, and as `embed` does.
     """
-    docker = docker or Docker()
+    docker = docker or Docker.from_environment()
     engine = docker.connect()
     builder = detect(docker, engine)
     listener.note(f"Building with {builder}.")

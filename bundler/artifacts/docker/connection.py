@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import http.client
 import os
+import shlex
 import socket
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -37,6 +38,12 @@ class Docker:
     program: str = "docker"
     options: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
+
+    @classmethod
+    def from_environment(cls) -> Docker:
+        """``docker``, or what ``STATE_BUNDLER_DOCKER`` says: a program and global options."""
+        words = shlex.split(os.environ.get("STATE_BUNDLER_DOCKER", "")) or ["docker"]
+        return cls(words[0], tuple(words[1:]))
 
     def argv(self, *arguments: str) -> list[str]:
         return [self.program, *self.options, *arguments]

@@ -32,7 +32,7 @@ class EngineImage:
         self.name = name
         inspected = engine.get(f"/images/{name}/json")
         self.digest: str | None = str(inspected["Id"])
-        self._engine = engine
+        self.engine = engine
         self._labels = image.labels({"config": inspected.get("Config")})
         self._stack = ExitStack()
         self._opened: Container | None = None
@@ -54,7 +54,7 @@ class EngineImage:
     @property
     def _container(self) -> Container:
         if self._opened is None:
-            context = reading(self._engine, str(self.digest))
+            context = reading(self.engine, str(self.digest))
             self._opened = self._stack.enter_context(context)
         return self._opened
 
@@ -70,7 +70,7 @@ def open_image(name: str, docker: Docker | None = None) -> EngineImage:
 
     Raises `UsageError` where the engine does not have it, `ToolFailed` where it cannot be asked.
     """
-    engine = (docker or Docker()).connect()
+    engine = (docker or Docker.from_environment()).connect()
     try:
         return EngineImage(engine, name)
     except NotFound as error:

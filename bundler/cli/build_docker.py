@@ -1,0 +1,103 @@
+"""``state-bundler build docker``: the real docker builds, the state goes on top."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from bundler.cli.options import build_options, narrator, prepare_from, show_verdict
+
+if TYPE_CHECKING:
+    from bundler.artifacts.docker import Arguments
+    from bundler.pipeline import Prepared
+    from bundler.project import Project
+    from bundler.verify import Verdict
+
+_META = "bundler.docker.arguments"
+
+
+class _Wrapping(click.Command):
+    """Takes its own options wherever they stand, and leaves the rest to docker as it is.
+
+    click would look for our short options inside docker's, such as the q of ``-tsquid``.
+    """
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        from bundler.artifacts.docker.arguments import split_own
+
+        takes_value = {
+            name: not (isinstance(option, click.Option) and option.is_flag)
+            for option in self.get_params(ctx)
+            for name in option.opts
+            if name.startswith("--")
+        }
+        mine, theirs = split_own(args, takes_value)
+        ctx.meta[_META] = theirs
+        return super().parse_args(ctx, mine)
+
+    def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
+        return [*super().collect_usage_pieces(ctx), "[DOCKER BUILD'S ARGUMENTS] CONTEXT"]
+
+
+@click.command(name="docker", cls=_Wrapping)
+@click.option("--image-path", help="The state directory's path in the image.")
+@build_options
+@click.pass_context
+def build_docker(ctx: click.Context, /, image_path: str | None, **given: Any) -> None:
+    """Build an image with the real docker and its own arguments, with the state on top.
+
+    The build never sees the state, so that new state reuses every cached layer. No name (-t) and
+    no file (--iidfile, -o) exists before the state was read back from the image.
+
+    \b
+    Example:
+      state-bundler build docker -t shop:1.4 .
+    """
+    from bundler.artifacts import docker
+    from bundler.pipeline import read_back
+
+    arguments = docker.parse(ctx.meta[_META])
+    quiet = given.pop("quiet") or arguments.quiet
+    listener = narrator(quiet=quiet)
+    docker.preflight(arguments, listener)
+    context = Path(arguments.context)
+    prepared = prepare_from(given, listener, start=context if context.is_dir() else None)
+    verdicts: list[Verdict] = []
+    listener.phase("Building the image")
+    built = docker.build(
+        arguments,
+        prepared.bundles,
+        prepared.record,
+        places=places_of(prepared, image_path),
+        hints=_hints(arguments, prepared.projects),
+        check=lambda made: verdicts.append(read_back(made, prepared.bundles)),
+        listener=listener,
+    )
+    if quiet:
+        click.echo(built.image_id)
+    else:
+        show_verdict(verdicts[0], " ".join(built.tags) or None)
+
+
+def places_of(prepared: Prepared, image_path: str | None) -> dict[str, str]:
+    """The person's path in the image, by the place that it stands for."""
+    named = image_path or prepared.projects[0].config.image_path
+    if named is None:
+        return {}
+    if len(prepared.bundles) > 1:
+        raise click.UsageError("--image-path names one state directory, but there are several.")
+    return {bundle.place: named for bundle in prepared.bundles}
+
+
+def _hints(arguments: Arguments, projects: tuple[Project, ...]) -> list[str]:
+    """Where a project that is copied as it lies in the context has its import root."""
+    hints = []
+    top = Path(arguments.context).resolve()
+    for project in projects:
+        root = project.root.resolve()
+        if root != top and root.is_relative_to(top):
+            below = root.relative_to(top).as_posix()
+            hints += [f"{below}/src", below]
+    return hints
