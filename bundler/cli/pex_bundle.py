@@ -1,0 +1,126 @@
+"""``pex-bundle``: pex with pex's own arguments; ours begin with ``--bundle-``."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import click
+
+from bundler.cli.console import Console, ConsoleListener
+from bundler.cli.run import run
+
+_PREFIX = "--bundle-"
+_ABOUT = """
+state-bundler puts the state of your state-backed components into the PEX: it asks git whether the
+state is kept out of the repository, refreshes it, runs pex with your arguments, puts the state into
+its result and reads it back. These options are ours; all others are pex's.
+"""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The console script. Returns the exit code: ours, or pex's own where pex fails."""
+
+    @click.command(add_help_option=False, context_settings={"ignore_unknown_options": True})
+    @click.argument("ignored", nargs=-1, type=click.UNPROCESSED)
+    def pex_bundle(ignored: tuple[str, ...]) -> int:
+        return _pex_bundle(ignored)
+
+    # click would take a bare `--` for its own: one more in front keeps the user's.
+    return run(pex_bundle, ["--", *arguments])
+
+
+def _pex_bundle(arguments: Sequence[str]) -> int:
+    from bundler.artifacts.pexarguments import parse
+    from bundler.cli.build import build_pex
+
+    ours, theirs = _split(arguments, build_pex)
+    parsed = parse(theirs)
+    if parsed.only_asks or parsed.output is None:
+        return _pass_on(parsed.only_asks, ours, theirs, build_pex)
+    code = build_pex.main(
+        [*ours, "--output", parsed.output, "--", *parsed.rest],
+        prog_name="pex-bundle",
+        standalone_mode=False,
+    )
+    return code if isinstance(code, int) else 0
+
+
+def _split(arguments: Sequence[str], command: click.Command) -> tuple[list[str], list[str]]:
+    """Our arguments, as ``build pex`` knows them, and pex's. What follows ``--`` is pex's."""
+    flags = {
+        name
+        for option in command.params
+        if isinstance(option, click.Option) and option.is_flag
+        for name in option.opts
+    }
+    ours: list[str] = []
+    theirs: list[str] = []
+    rest = iter(arguments)
+    for argument in rest:
+        if argument == "--":
+            theirs += [argument, *rest]
+        elif argument.startswith(_PREFIX):
+            name = f"--{argument[len(_PREFIX) :]}"
+            ours.append(name)
+            if "=" not in name and name not in flags:
+                ours += _next(rest)
+        else:
+            theirs.append(argument)
+    return ours, theirs
+
+
+def _next(rest: Iterator[str]) -> list[str]:
+    value = next(rest, None)
+    return [] if value is None else [value]
+
+
+def _pass_on(
+    only_asks: bool, ours: Sequence[str], theirs: Sequence[str], command: click.Command
+) -> int:
+    """Runs pex as it is: it is asked about itself, or would run its PEX at once."""
+    from bundler import process
+    from bundler.artifacts.pexbuild import find_pex
+    from bundler.project import find_interpreter
+
+    listener = ConsoleListener(Console(sys.stderr))
+    if not only_asks:
+        listener.warning(
+            "Without -o pex makes no file, it runs the program at once. No state is refreshed or "
+            "put in; the program finds what is on disk."
+        )
+    here = Path.cwd()
+    pex = find_pex(find_interpreter(here, here).path, _value_of("--pex", ours))
+    code = process.pass_through([pex, *theirs])
+    if "--help" in theirs or "-h" in theirs:
+        click.echo(_help(command))
+    return code
+
+
+def _value_of(name: str, arguments: Sequence[str]) -> str | None:
+    for index, argument in enumerate(arguments):
+        if argument.startswith(f"{name}="):
+            return argument.partition("=")[2]
+        if argument == name and index + 1 < len(arguments):
+            return arguments[index + 1]
+    return None
+
+
+def _help(command: click.Command) -> str:
+    context = click.Context(command, info_name="pex-bundle")
+    formatter = context.make_formatter()
+    formatter.write_text(_ABOUT)
+    records = (option.get_help_record(context) for option in command.params if _is_ours(option))
+    with formatter.section("Options of pex-bundle"):
+        formatter.write_dl([(_renamed(record[0]), record[1]) for record in records if record])
+    return formatter.getvalue()
+
+
+def _is_ours(option: click.Parameter) -> bool:
+    return isinstance(option, click.Option) and option.name not in ("output", "help")
+
+
+def _renamed(names: str) -> str:
+    return re.sub(r"^(?:-\w, )?--", _PREFIX, names)
