@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bundler.checks import Baseline, Checked, check
-from bundler.classify import Failure, failure_of
+from bundler.classify import Failure, failure_of, of_command
 from bundler.discovery import Loaded
-from bundler.errors import BadData, BundlerError, Unavailable
-from bundler.exchanges import Report, read
+from bundler.errors import BundlerError, Unavailable
+from bundler.exchanges import read
 from bundler.listener import KeyProgress, Listener
 from bundler.options import DEFAULT_ATTEMPTS, DEFAULT_TIMEOUT_SECONDS, KeyOptions
+from bundler.secrets import Secrets
 from bundler.sources import Component
 from bundler.workers import Write
 
@@ -102,13 +103,17 @@ async def _attempt(job: Job, write: Write, deadline: float) -> Failure | None:
         status = await asyncio.wait_for(_run(job.source, write), deadline - time.monotonic())
     except (asyncio.TimeoutError, TimeoutError):
         late = job.timeout
-    report = read(write.report, job.options.allow_http)
-    if job.source.source.judged_by == "exit":
-        report = Report(returned=status == 0)
+    secrets = job.source.surroundings.secrets
+    by_exit = job.source.source.judged_by == "exit"
+    if by_exit and late is None and os.WIFEXITED(status):
+        report = read(write.report)
+        if not report.raised:  # else the program could not be started
+            output = "\n".join(_tail(write.log, secrets))
+            return of_command(job.component, os.WEXITSTATUS(status), output, secrets=secrets)
     return failure_of(
         job.component,
-        report,
-        secrets=job.source.surroundings.secrets,
+        read(write.report, job.options.allow_http),
+        secrets=secrets,
         deadline=late,
         signal=os.WTERMSIG(status) if os.WIFSIGNALED(status) else None,
     )
@@ -150,12 +155,12 @@ def _wait_before_next(failure: Failure, attempt: int, most: int) -> float | None
 def _failed(job: Job, error: BundlerError, write: Write, attempts: int) -> KeyFailedError:
     told = error.what.rstrip(".") + (f", after {attempts} attempts." if attempts > 1 else ".")
     again = type(error)(told, hint=error.hint, key=job.component.key)
-    quiet = isinstance(error, (Unavailable, BadData)) and not isinstance(error, BadData)
-    log = () if quiet else tuple(_tail(write.log, job))
+    quiet = isinstance(error, Unavailable)
+    log = () if quiet else tuple(_tail(write.log, job.source.surroundings.secrets))
     return KeyFailedError(again, attempts, log)
 
 
-def _tail(log: Path, job: Job) -> list[str]:
+def _tail(log: Path, secrets: Secrets) -> list[str]:
     """The last lines that the component printed, without secrets."""
     try:
         with open(log, "rb") as stream:
@@ -163,4 +168,4 @@ def _tail(log: Path, job: Job) -> list[str]:
             text = stream.read().decode("utf-8", "replace")
     except OSError:
         return []
-    return job.source.surroundings.secrets.redact(text).rstrip().splitlines()[-_LOG_LINES:]
+    return secrets.redact(text).rstrip().splitlines()[-_LOG_LINES:]

@@ -82,6 +82,7 @@ _BY_ERRNO: dict[int, Fault] = {
     errno.EHOSTUNREACH: "unreachable",
     errno.ENETDOWN: "unreachable",
 }
+_PROXY_NAMES = frozenset({"ProxyError", "ClientHttpProxyError", "ClientProxyConnectionError"})
 _BY_NAME: tuple[tuple[Fault, frozenset[str]], ...] = (
     ("dns", frozenset({"gaierror", "NameResolutionError", "ClientConnectorDNSError"})),
     ("tls", frozenset({"SSLCertVerificationError", "ClientConnectorCertificateError"})),
@@ -93,7 +94,7 @@ _BY_NAME: tuple[tuple[Fault, frozenset[str]], ...] = (
     ("no-http", frozenset({"BadStatusLine", "LineTooLong", "BadHttpMessage", "UnknownProtocol"})),
     ("timeout", frozenset({"TimeoutError", "TimeoutException", "Timeout", "ReadTimeoutError"})),
     ("timeout", frozenset({"ConnectTimeoutError", "ReadTimeout", "ConnectTimeout"})),
-    ("proxy", frozenset({"ProxyError", "ClientHttpProxyError", "ClientProxyConnectionError"})),
+    ("proxy", _PROXY_NAMES),
     ("tls", frozenset({"SSLError", "ClientSSLError"})),
 )
 _BY_TEXT: tuple[tuple[Fault, str], ...] = (
@@ -119,10 +120,34 @@ _CERTIFICATE = (
     ("self signed certificate", "it is self-signed"),
     ("unable to get local issuer", "its issuer is not trusted here"),
 )
-_PROXY_STATUS = re.compile(r"(?i)(?:tunnel connection failed: |proxy\D{0,40})(\d{3})\b")
+_PROXY_STATUS = re.compile(r"(?i)tunnel connection failed: (\d{3})\b")
+_ERROR_STATUS = re.compile(r"\b([45]\d\d)\b")
 _LOCAL_ERRNO = frozenset(
     {errno.ENOSPC, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.EDQUOT, errno.EMFILE}
 )
+_SYSEXITS: dict[int, tuple[type[BundlerError], Retry]] = {
+    65: (BadData, "no"),
+    69: (Unavailable, "yes"),
+    74: (InputOutputError, "no"),
+    75: (Unavailable, "yes"),  # "temporary failure; try again"
+    77: (CredentialsRefused, "no"),
+    78: (ConfigurationError, "no"),
+}
+# https://curl.se/libcurl/c/libcurl-errors.html
+_CURL: dict[int, tuple[type[BundlerError], Retry]] = {
+    3: (ConfigurationError, "no"),
+    5: (Unavailable, "yes"),
+    6: (Unavailable, "yes"),
+    7: (Unavailable, "yes"),
+    18: (Unavailable, "once"),
+    22: (Unavailable, "yes"),
+    28: (Unavailable, "yes"),
+    35: (Unavailable, "no"),
+    52: (Unavailable, "yes"),
+    56: (Unavailable, "yes"),
+    60: (Unavailable, "no"),
+    67: (CredentialsRefused, "no"),
+}
 
 
 @dataclass(frozen=True)
@@ -172,6 +197,38 @@ def failure_of(
     return None
 
 
+def of_command(
+    component: Component, exit_code: int, output: str, *, secrets: Secrets
+) -> Failure | None:
+    """Why a command failed, by its exit code and what it printed; None if it did not.
+
+    The codes of ``sysexits.h`` and of curl mean what they say; else a network fault named in the
+    output, such as a traceback's last line, decides.
+    """
+    if exit_code == 0:
+        return None
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    last = secrets.redact(lines[-1])[:300] if lines else "it printed nothing"
+    name = re.match(r"([\w.]+)(?::|$)", lines[-1]) if lines else None
+    link = Link(type=name[1] if name else "", text="\n".join(lines[-5:]), names=_own_name(name))
+    fault = fault_of((link,))
+    program = component.location.rpartition("/")[2]
+    code = _CURL.get(exit_code) if program == "curl" else None
+    refused = re.search(r"returned error: (\d{3})", output) if program == "curl" else None
+    if refused:
+        by_status = _of_status(int(refused[1]), "the server")
+        code = (by_status.kind, by_status.retry)
+    kind, retry = code or _SYSEXITS.get(exit_code, (ToolFailed, "no"))
+    if fault and kind is ToolFailed:
+        kind, retry = Unavailable, _RETRY[fault]
+    says = f"{program} ended with exit code {exit_code}: {last.rstrip('.')}"
+    return _say(component, _Finding(kind, says, retry), None, secrets)
+
+
+def _own_name(name: re.Match[str] | None) -> frozenset[str]:
+    return frozenset({name[1].rpartition(".")[2]}) if name else frozenset()
+
+
 def _partial(component: Component, exchange: Exchange, secrets: Secrets) -> Failure:
     finding = of_exchange(exchange)
     status = exchange.status or "error"
@@ -202,8 +259,11 @@ def of_exchange(exchange: Exchange) -> _Finding:
     """What a failed exchange means."""
     host = urlsplit(exchange.url).netloc
     if exchange.chain:
-        return _of_fault(exchange.chain, host) or _Finding(
-            Unavailable, f"the request to {host} failed", "once"
+        carried = next((link for link in exchange.chain if link.status), None)
+        return (
+            _of_fault(exchange.chain, host)
+            or (_of_status(carried.status or 0, host, carried.retry_after) if carried else None)
+            or _Finding(Unavailable, f"the request to {host} failed", "once")
         )
     return _of_status(exchange.status or 0, host, exchange.retry_after)
 
@@ -233,23 +293,27 @@ def _of_fault(chain: Sequence[Link], host: str) -> _Finding | None:
         detail = next((said for sign, said in _CERTIFICATE if sign in text), "")
         says += f": {detail}" if detail else ""
     if fault == "proxy":
-        status = _proxy_status(chain, text)
+        status = _proxy_status(chain)
         says += f" (it answered {status})" if status else ""
         retry = "no" if status == 407 else "yes"  # noqa: PLR2004
     return _Finding(Unavailable, says, retry)
 
 
-def _proxy_status(chain: Sequence[Link], text: str) -> int | None:
-    carried = next((link.status for link in chain if link.status), None)
-    found = _PROXY_STATUS.search(text)
-    return carried or (int(found[1]) if found else None)
+def _proxy_status(chain: Sequence[Link]) -> int | None:
+    for link in chain:
+        found = _PROXY_STATUS.search(link.text)
+        if not found and not _PROXY_NAMES.isdisjoint(link.names):
+            found = _ERROR_STATUS.search(link.text)
+        if found:
+            return int(found[1])
+    return next((link.status for link in chain if link.status), None)
 
 
 def fault_of(chain: Sequence[Link]) -> Fault | None:
     """The kind of network fault that a chain of exceptions tells of."""
     text = " ".join(link.text for link in chain)
     names = {name for link in chain for name in link.names}
-    if "proxy" in text.lower() and _PROXY_STATUS.search(text):
+    if _PROXY_STATUS.search(text):
         return "proxy"
     for fault, known in _BY_NAME[:5]:
         if not known.isdisjoint(names):
@@ -280,7 +344,7 @@ def _of_chain(report: Report, secrets: Secrets) -> _Finding:
     missing = next((link.text.strip("'\"") for link in chain if _asked_environment(link)), None)
     if missing:
         return _Finding(ConfigurationError, f"the environment variable {missing} is not set")
-    if last and not _NOT_JSON.isdisjoint(names):
+    if last and (report.not_json or not _NOT_JSON.isdisjoint(names)):
         return _Finding(Unavailable, f"what {host} answered is {_no_json(last)}", "once")
     if last and not _SHAPE.isdisjoint(names):
         says = f"the answer of {host} has another shape than expected: {quoted(chain[0], secrets)}"

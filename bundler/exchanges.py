@@ -27,7 +27,8 @@ _METADATA_HOSTS = frozenset(
 class Link:
     """One exception of a chain: its class and bases (dotted), errno, HTTP status, text and place.
 
-    wire: the exchange that it came from, where the recorder saw it.
+    retry_after: in seconds, where the exception carries the answer's headers. wire: the exchange
+    that it came from, where the recorder saw it.
     """
 
     type: str
@@ -37,6 +38,7 @@ class Link:
     text: str = ""
     where: str = ""
     wire: int | None = None
+    retry_after: float | None = None
 
     @property
     def is_of_a_client(self) -> bool:
@@ -68,13 +70,15 @@ class Report:
     """What an attempt left behind.
 
     failed: exchanges that failed and did not succeed later, in order. last: the last that was
-    answered. waiting: the last without an answer or with an unread body.
+    answered. waiting: the last without an answer or with an unread body. not_json: something after
+    the last answer was no JSON, whatever became of that exception.
     """
 
     failed: tuple[Exchange, ...] = ()
     last: Exchange | None = None
     waiting: Exchange | None = None
     answered: int = 0
+    not_json: bool = False
     returned: bool = False
     raised: tuple[Link, ...] = ()
 
@@ -86,6 +90,7 @@ class _Reading:
     failed: dict[str, Exchange] = field(default_factory=dict)
     last: Exchange | None = None
     answered: int = 0
+    not_json: bool = False
     returned: bool = False
     raised: tuple[Link, ...] = ()
 
@@ -97,6 +102,8 @@ class _Reading:
             self._answer(line)
         elif event == "failure":
             self._fail(line)
+        elif event == "not-json":
+            self.not_json = True
         elif event == "raised":
             self.raised = links(line["chain"])
         elif event == "returned":
@@ -106,6 +113,7 @@ class _Reading:
         exchange = self.open.pop(line["id"], None)
         if exchange is None:
             return
+        self.not_json = False
         self.last = exchange = replace(
             exchange,
             status=line["status"],
@@ -156,6 +164,7 @@ def digest(lines: Iterable[dict[str, Any]], allowed: Sequence[str] = ()) -> Repo
         last=reading.last,
         waiting=next(reversed(reading.open.values()), reading.last),
         answered=reading.answered,
+        not_json=reading.not_json,
         returned=reading.returned,
         raised=reading.raised,
     )
@@ -180,6 +189,7 @@ def links(chain: Iterable[dict[str, Any]]) -> tuple[Link, ...]:
             text=link["text"],
             where=link["where"],
             wire=link["wire"],
+            retry_after=_seconds(link.get("retry_after"), None),
         )
         for link in chain
     )

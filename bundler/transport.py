@@ -19,6 +19,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import itertools
+import json
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -90,6 +91,17 @@ def install() -> None:
         if name in sys.modules:
             waiting.pop(name)(sys.modules[name])
     sys.meta_path.insert(0, _Waiting(waiting))
+    _wrap(json.JSONDecodeError, "__init__", _not_json)
+
+
+def _not_json(original: Any) -> Any:
+    # Vendors' libraries catch it and fail later with something that tells nothing.
+    def __init__(error: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807  # it replaces one
+        original(error, *args, **kwargs)
+        if _recorder.report is not None:
+            _recorder.report("not-json")
+
+    return __init__
 
 
 class _Waiting:

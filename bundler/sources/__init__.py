@@ -95,13 +95,15 @@ def found_of(event: Mapping[str, Any]) -> Found:
 
 def load_error(source: Source, chain: Sequence[Link], secrets: Secrets) -> BundlerError:
     """Why a source could not tell its components."""
-    from bundler.sources import dagster
+    from bundler.sources import component, dagster
 
-    return dagster.load_error(source, chain, secrets)
+    if source.kind == "dagster":
+        return dagster.load_error(source, chain, secrets)
+    return component.load_error(source, chain, secrets)
 
 
 def sources_of(project: Project) -> tuple[Source, ...]:
     """The sources of a project, Dagster's first."""
-    from bundler.sources import dagster
+    from bundler.sources import command, component, dagster
 
-    return tuple(dagster.sources(project))
+    return (*dagster.sources(project), *component.sources(project), *command.sources(project))

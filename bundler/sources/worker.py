@@ -93,7 +93,17 @@ def _describe_one(error: BaseException) -> dict[str, Any]:
         "text": _text(error),
         "where": _where(error),
         "wire": getattr(error, "_state_bundler_wire", None),
+        "retry_after": _retry_after(error),
     }
+
+
+def _retry_after(error: BaseException) -> str | None:
+    for holder in (error, getattr(error, "response", None)):
+        headers = getattr(holder, "headers", None)
+        if headers is not None and hasattr(headers, "get"):
+            value = headers.get("Retry-After")
+            return value if isinstance(value, str) else None
+    return None
 
 
 def _text(error: BaseException) -> str:

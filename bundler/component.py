@@ -1,0 +1,344 @@
+"""State-backed components for programs without Dagster. The standard library only.
+
+A *state-backed component* depends on an external system in two steps: `write_state_to_path` asks
+the system and computes the state, at build time; `build_defs_from_state` uses it, in the program,
+without the system::
+
+    class Catalog(StateBackedComponent[list[Product]]):
+        defs_state_config = DefsStateConfig("Catalog[acme]")
+
+        def write_state_to_path(self, state_path: Path) -> None:
+            state_path.write_text(json.dumps(fetch_products()))
+
+        def build_defs_from_state(self, context, state_path):
+            return parse(state_path.read_text()) if state_path else []
+
+    with Load(Path(__file__).parent / "state") as load:
+        products = load.build_defs(Catalog())
+
+The names and the life cycle are Dagster's. A *load* is one start or reload of the program: in it
+each key is written at most once, and versioned state stays at one version.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import os
+import re
+import shutil
+import tempfile
+import threading
+import uuid
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Coroutine, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Generic, TypeVar
+
+_T = TypeVar("_T")
+_UNSAFE = re.compile(r"[^A-Za-z0-9._-]")
+_DEVELOPMENT = "STATE_BUNDLER_DEVELOPMENT"
+
+
+class StateError(Exception):
+    """The state is missing, or is not what its manifest says."""
+
+
+class LegacyStateWarning(UserWarning):
+    """A component fetches its state at every load: an outage breaks the load itself."""
+
+
+class DefsStateManagementType(str, Enum):
+    """Where a state lives."""
+
+    LOCAL_FILESYSTEM = "LOCAL_FILESYSTEM"
+    """In the artifact, put there at build time."""
+
+    VERSIONED_STATE_STORAGE = "VERSIONED_STATE_STORAGE"
+    """In a storage that a load takes the newest version from."""
+
+    LEGACY_CODE_SERVER_SNAPSHOTS = "LEGACY_CODE_SERVER_SNAPSHOTS"
+    """Nowhere: fetched at every load. Discouraged."""
+
+
+@dataclass(frozen=True)
+class DefsStateConfig:
+    """key: names one state, ``ClassName[discriminator]``; components with the same key share it.
+
+    refresh_if_dev: fetch at every load in development, instead of using what is there.
+    """
+
+    key: str
+    management_type: DefsStateManagementType = DefsStateManagementType.LOCAL_FILESYSTEM
+    refresh_if_dev: bool = True
+
+    @classmethod
+    def of(
+        cls,
+        component: object,
+        discriminator: str,
+        management_type: DefsStateManagementType = DefsStateManagementType.LOCAL_FILESYSTEM,
+        *,
+        refresh_if_dev: bool = True,
+    ) -> DefsStateConfig:
+        """The configuration with the usual key: the component's class, and what it is for."""
+        key = f"{type(component).__name__}[{discriminator}]"
+        return cls(key, management_type, refresh_if_dev)
+
+
+@dataclass(frozen=True)
+class LoadContext:
+    """What a component may know of the load. version: of versioned state, else None."""
+
+    state_directory: Path
+    is_development: bool
+    version: str | None = None
+
+
+class StateBackedComponent(ABC, Generic[_T]):
+    """Something whose definitions, whatever the program means by that, come from a state."""
+
+    @property
+    @abstractmethod
+    def defs_state_config(self) -> DefsStateConfig:
+        """The key and how its state is managed. A class attribute or a property."""
+
+    @abstractmethod
+    def write_state_to_path(self, state_path: Path) -> Awaitable[None] | None:
+        """Asks the external system and writes the state, a file or a directory, at this path.
+
+        May be ``async``. Must raise where a part could not be fetched: what is written is shipped.
+        """
+
+    @abstractmethod
+    def build_defs_from_state(self, context: LoadContext, state_path: Path | None) -> _T:
+        """Uses the state. None stands for no state, which only occurs in development."""
+
+
+class DefsStateStorage(ABC):
+    """Where versioned state lives. A version is a name that is never given twice."""
+
+    @abstractmethod
+    def get_latest_version(self, key: str) -> str | None:
+        """The version that new loads shall use; None where there is none."""
+
+    @abstractmethod
+    def download_state_to_path(self, key: str, version: str, path: Path) -> None:
+        """Copies the state of this version to a path. Raises `StateError` where it is missing."""
+
+    @abstractmethod
+    def upload_state_from_path(self, key: str, version: str, path: Path) -> None:
+        """Stores the state at this path under a new version."""
+
+    @abstractmethod
+    def set_latest_version(self, key: str, version: str) -> None:
+        """Makes a stored version the one that new loads use."""
+
+    def store(self, key: str, path: Path) -> str:
+        """Stores the state at this path and makes it the latest. Returns its version."""
+        version = str(uuid.uuid4())
+        self.upload_state_from_path(key, version, path)
+        self.set_latest_version(key, version)
+        return version
+
+
+class FolderStateStorage(DefsStateStorage):
+    """Versioned state in a folder: ``<key>/<version>/state`` and ``<key>/latest``."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def get_latest_version(self, key: str) -> str | None:
+        try:
+            return (self._folder(key) / "latest").read_text().strip() or None
+        except FileNotFoundError:
+            return None
+
+    def download_state_to_path(self, key: str, version: str, path: Path) -> None:
+        source = self._folder(key) / _safe(version) / "state"
+        if not source.exists():
+            raise StateError(f"The storage holds no version {version} of {key!r}.")
+        _copy(source, path)
+
+    def upload_state_from_path(self, key: str, version: str, path: Path) -> None:
+        folder = self._folder(key)
+        folder.mkdir(parents=True, exist_ok=True)
+        beside = Path(tempfile.mkdtemp(prefix=".new-", dir=folder))
+        _copy(path, beside / "state")
+        os.replace(beside, folder / _safe(version))
+
+    def set_latest_version(self, key: str, version: str) -> None:
+        folder = self._folder(key)
+        if not (folder / _safe(version) / "state").exists():
+            raise StateError(f"The storage holds no version {version} of {key!r}.")
+        beside = folder / f".latest-{uuid.uuid4()}"
+        beside.write_text(version)
+        os.replace(beside, folder / "latest")
+
+    def _folder(self, key: str) -> Path:
+        return self._root / _safe(key)
+
+
+@dataclass
+class Load:
+    """One load of the program. A context manager: what it has fetched goes with it.
+
+    state_directory: as built, with ``@manifest.json``; what lies there is verified before it is
+    used. storage: for versioned state. is_development: None asks the environment variable
+    ``STATE_BUNDLER_DEVELOPMENT``. In development a missing state is handed over as None, elsewhere
+    it is an error; and fetched state serves this load only: what was built stays as it is.
+    """
+
+    state_directory: Path
+    storage: DefsStateStorage | None = None
+    is_development: bool | None = None
+    versions: Mapping[str, str] = field(default_factory=dict)
+    _paths: dict[str, Path | None] = field(default_factory=dict, init=False, repr=False)
+    _pinned: dict[str, str] = field(default_factory=dict, init=False, repr=False)
+    _problems: list[str] | None = field(default=None, init=False, repr=False)
+    _scratch: Path | None = field(default=None, init=False, repr=False)
+    _lock: threading.RLock = field(default_factory=threading.RLock, init=False, repr=False)
+
+    def __enter__(self) -> Load:  # noqa: PYI034  # Self is in no standard library before 3.11
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Removes what was fetched for this load."""
+        if self._scratch is not None:
+            shutil.rmtree(self._scratch, ignore_errors=True)
+            self._scratch = None
+            self._paths.clear()
+
+    @property
+    def _develops(self) -> bool:
+        if self.is_development is not None:
+            return self.is_development
+        return os.environ.get(_DEVELOPMENT, "").lower() in ("1", "true", "yes")
+
+    def build_defs(self, component: StateBackedComponent[_T]) -> _T:
+        """What the component makes of its state.
+
+        Raises `StateError` where the state is missing or was altered.
+        """
+        key = component.defs_state_config.key
+        with self._lock:
+            if key not in self._paths:
+                self._paths[key] = self._state_path(component)
+            path = self._paths[key]
+        context = LoadContext(self.state_directory, self._develops, self._pinned.get(key))
+        return component.build_defs_from_state(context, path)
+
+    def _state_path(self, component: StateBackedComponent[Any]) -> Path | None:
+        config = component.defs_state_config
+        if config.management_type is DefsStateManagementType.LEGACY_CODE_SERVER_SNAPSHOTS:
+            warnings.warn(
+                f"{config.key} is {config.management_type.value}: it is fetched at every load, so "
+                "that an outage breaks the load itself.",
+                LegacyStateWarning,
+                stacklevel=3,
+            )
+            return self._fetch(component)
+        if self._develops and config.refresh_if_dev:
+            return self._fetch(component)
+        if config.management_type is DefsStateManagementType.VERSIONED_STATE_STORAGE:
+            return self._versioned(config.key)
+        return self._local(config.key)
+
+    def _fetch(self, component: StateBackedComponent[Any]) -> Path | None:
+        """Writes the state to a place that lasts as long as this load."""
+        path = self._room(component.defs_state_config.key) / "state"
+        result = component.write_state_to_path(path)
+        if inspect.iscoroutine(result):
+            _complete(result)
+        return path if path.exists() else None
+
+    def _versioned(self, key: str) -> Path | None:
+        if self.storage is None:
+            raise StateError(f"{key!r} is in versioned storage, and this load was given none.")
+        version = self.versions.get(key) or self.storage.get_latest_version(key)
+        if version is None:
+            self._refuse_missing(f"The storage holds no state of {key!r}.")
+            return None
+        path = self._room(key) / "state"
+        self.storage.download_state_to_path(key, version, path)
+        self._pinned[key] = version
+        return path
+
+    def _local(self, key: str) -> Path | None:
+        folder = self.state_directory / _safe(key)
+        path = folder / "state"
+        if not path.exists():
+            self._refuse_missing(f"There is no state of {key!r} in {self.state_directory}.")
+            return None
+        self._verify()
+        return path
+
+    def _refuse_missing(self, what: str) -> None:
+        if not self._develops:
+            raise StateError(f"{what} Run `state-bundler refresh`, and build with state-bundler.")
+
+    def _verify(self) -> None:
+        """Holds the whole state directory against its manifest, once a load."""
+        from bundler.verify_at_start import problems
+
+        if self._problems is None:
+            self._problems = problems(str(self.state_directory))
+        if self._problems:
+            raise StateError(f"{self.state_directory}: {' '.join(self._problems)}")
+
+    def _room(self, key: str) -> Path:
+        if self._scratch is None:
+            self._scratch = Path(tempfile.mkdtemp(prefix="state-"))
+        room = self._scratch / _safe(key)
+        room.mkdir()
+        return room
+
+
+def _safe(key: str) -> str:
+    """The name of a key's folder, as Dagster makes it."""
+    name = _UNSAFE.sub("__", key)
+    if name in ("", ".", ".."):
+        raise StateError(f"The key {key!r} names no folder.")
+    return name
+
+
+def _copy(source: Path, target: Path) -> None:
+    if source.is_dir():
+        shutil.copytree(source, target, symlinks=True)
+    else:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, target)
+
+
+def _complete(coroutine: Coroutine[Any, Any, None]) -> None:
+    """Runs a coroutine to its end, also where this thread already runs an event loop."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        asyncio.run(coroutine)
+        return
+    failure: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            asyncio.run(coroutine)
+        except BaseException as error:  # noqa: BLE001  # raised again below, in the caller's thread
+            failure.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    if failure:
+        raise failure[0]

@@ -1,0 +1,41 @@
+"""States that a program of any kind writes: the worker's child becomes that program."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Command:
+    """argv: with ``{state_path}`` where the path of the state belongs."""
+
+    argv: list[str]
+
+    def write_state_to_path(self, state_path: Path) -> None:
+        argv = [part.replace("{state_path}", str(state_path)) for part in self.argv]
+        os.execvp(argv[0], argv)  # noqa: S606  # an argv list from the configuration, no shell
+
+
+def load(command: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """One component a command; there is nothing to import."""
+    os.chdir(command["root"])
+    told = [
+        {
+            "key": entry["key"],
+            "management_type": "LOCAL_FILESYSTEM",
+            "refresh_if_dev": True,
+            "kind": "command",
+            "location": entry["argv"][0],
+        }
+        for entry in command["entries"]
+    ]
+    return {
+        "components": told,
+        "directory": command["directory"],
+        "place": command["place"],
+        "version": "",
+        "warnings": [],
+    }, {entry["key"]: Command(entry["argv"]) for entry in command["entries"]}
