@@ -1,0 +1,44 @@
+"""Start-up is a feature: what is only asked for its help imports nothing heavy."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from bundler.cli import _COMMANDS
+
+HEAVY = {"dagster", "docker", "git", "msgspec", "rich", "stamina", "tomlkit", "urllib3"}
+
+# `git` at the top level is GitPython; bundler.git is ours, and cheap.
+_MODULES = """\
+import json, sys
+sys.argv = ["state-bundler", *{arguments!r}]
+from bundler.cli import main
+try:
+    main()
+except SystemExit as end:
+    assert end.code in (0, None), end.code
+finally:
+    print("\\n" + json.dumps(sorted({{name.partition(".")[0] for name in sys.modules}})))
+"""
+
+
+def _imported(*arguments: str) -> set[str]:
+    script = _MODULES.format(arguments=list(arguments))
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("--version",)])
+def test_help_and_version_import_nothing_heavy(arguments: tuple[str, ...]) -> None:
+    assert _imported(*arguments) & HEAVY == set()
+
+
+@pytest.mark.parametrize("command", _COMMANDS)
+def test_the_help_of_a_command_imports_nothing_heavy(command: str) -> None:
+    assert _imported(command, "--help") & HEAVY == set()
