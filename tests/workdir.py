@@ -88,11 +88,14 @@ class WorkDir:
         assert done.returncode == 0, (command, done.stdout, done.stderr)
         return os.fsdecode(done.stdout).strip()
 
-    def write(self, path: str | bytes, content: str | bytes = CONTENT) -> Path:
-        """Writes a file, and the directories above it."""
-        target = self.path / os.fsdecode(path)
+    def write(self, path: str | bytes, content: str | bytes | None = None) -> Path:
+        """Writes a file, and the directories above it: state, or a text that is no other's."""
+        path = os.fsdecode(path)
+        if content is None:
+            content = CONTENT if STATE in path else f"This is {path}, and no state.\n"
+        target = self.path / path
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(content.encode() if isinstance(content, str) else content)
+        target.write_bytes(os.fsencode(content) if isinstance(content, str) else content)
         return target
 
     def commit(self, message: str = "change", *, add: bool = True) -> str:

@@ -11,7 +11,7 @@ from bundler.guard.verdict import Finding, Moment, Movement, Verdict, joined
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
 
 def verdict_at(
@@ -143,11 +143,12 @@ def without_allowed(verdict: Verdict, patterns: Sequence[str]) -> Verdict:
     )
 
 
-def is_allowed(finding: Finding, patterns: Iterable[str]) -> bool:
-    """Whether a pattern names the finding's path, or a directory above it."""
+def is_allowed(finding: Finding, patterns: Sequence[str]) -> bool:
+    """Whether a pattern matches the finding's path, or a directory above it."""
+    if not patterns:
+        return False
     from fnmatch import fnmatchcase
 
-    return any(
-        fnmatchcase(finding.where, pattern) or f"{finding.where}/".startswith(f"{pattern}/")
-        for pattern in patterns
-    )
+    parts = finding.where.split("/")
+    paths = ["/".join(parts[:length]) for length in range(1, len(parts) + 1)]
+    return any(fnmatchcase(path, pattern) for path in paths for pattern in patterns)
