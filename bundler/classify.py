@@ -358,7 +358,7 @@ def _no_json(exchange: Exchange) -> str:
 
 def _asked_environment(link: Link) -> bool:
     return (
-        link.type == "builtins.KeyError" and re.search(r"\bos\.py:\d+ in", link.where) is not None
+        link.type == "builtins.KeyError" and re.search(r"\bos(\.py|>):\d+ in", link.where) is not None
     )
 
 

@@ -260,11 +260,33 @@ class Worker:
                 self._say("ended", id=self._running.pop(pid), status=status)
 
     def _kill_all(self) -> None:
-        for pid in self._running:
-            try:
-                os.killpg(pid, signal.SIGKILL)
-            except OSError:
-                continue
+        """The parent is gone, or has no more use for us: nothing of ours shall go on."""
+        pids = list(self._running)
+        while pids:
+            for pid in pids:
+                _kill(pid)
+            pids = _children()
+
+
+def _kill(pid: int) -> None:
+    for kill in (os.killpg, os.kill):
+        try:
+            kill(pid, signal.SIGKILL)
+        except OSError:
+            continue
+    try:
+        os.waitpid(pid, 0)
+    except ChildProcessError:
+        return
+
+
+def _children() -> list[int]:
+    """Our children, which all orphans below us become. None where the kernel does not say."""
+    try:
+        text = Path(f"/proc/self/task/{os.getpid()}/children").read_text()
+    except OSError:
+        return []
+    return [int(pid) for pid in text.split()]
 
 
 async def _wait_for(awaitable: Any) -> None:

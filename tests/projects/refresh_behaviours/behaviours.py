@@ -1,0 +1,150 @@
+"""Components that do what they should not; BEHAVIOURS names those that take part."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from bundler.component import DefsStateConfig, StateBackedComponent
+
+# Where a behaviour leaves word of the processes that it has started.
+PIDS = Path(os.environ.get("PIDS", os.devnull))
+
+
+class Odd(StateBackedComponent):
+    def __init__(self, behaviour):
+        self._behaviour = behaviour
+
+    @property
+    def defs_state_config(self):
+        return DefsStateConfig(f"Odd[{self._behaviour.__name__}]")
+
+    def build_defs_from_state(self, context, state_path):
+        return None
+
+    def write_state_to_path(self, state_path):
+        return self._behaviour(state_path)
+
+
+def good(path):
+    path.write_text(json.dumps([1, 2, 3]))
+
+
+def stubborn(path):
+    """Ignores SIGTERM, and so do its child and a daemon that has left for a session of its own."""
+    code = (
+        "import os, signal, sys, time\n"
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "if sys.argv[1] == 'daemon' and os.fork() == 0:\n"
+        "    os.setsid()\n"
+        "    if os.fork(): os._exit(0)\n"
+        "open(sys.argv[2], 'a').write(f'{os.getpid()} ')\n"
+        "time.sleep(600)\n"
+    )
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for kind in ("child", "daemon"):
+        subprocess.Popen([sys.executable, "-c", code, kind, str(PIDS)])
+    with PIDS.open("a") as stream:
+        stream.write(f"{os.getpid()} ")
+    time.sleep(600)
+
+
+def leaves_a_daemon(path):
+    good(path)
+    process = subprocess.Popen(["sleep", "600"], start_new_session=True)
+    PIDS.write_text(f"{process.pid}")
+
+
+def exits(path):
+    good(path)
+    os._exit(3)
+
+
+def says_exit(path):
+    sys.exit("the vendor is tired")
+
+
+def is_killed(path):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def divides(path):
+    print("about to divide", flush=True)
+    return 1 / 0
+
+
+def needs_a_variable(path):
+    path.write_text(os.environ["NOBODY_SETS_THIS"])
+
+
+def chatters(path):
+    for _ in range(1000):
+        print("x" * 10_000)
+    good(path)
+
+
+def writes_nothing(path):
+    pass
+
+
+def writes_an_empty_list(path):
+    path.write_text("[]")
+
+
+def writes_elsewhere(path):
+    (path.parent / "other").write_text("1")
+
+
+def writes_a_link(path):
+    path.symlink_to("/etc/passwd")
+
+
+def writes_a_fifo(path):
+    path.mkdir()
+    os.mkfifo(path / "pipe")
+
+
+def writes_a_device(path):
+    path.mkdir()
+    os.mknod(path / "null", 0o600 | 0o020000, os.makedev(1, 3))
+
+
+def writes_a_secret(path):
+    path.write_text(json.dumps({"url": f"https://x/?t={os.environ['VENDOR_TOKEN']}", "n": [1]}))
+
+
+def writes_its_path(path):
+    path.write_text(json.dumps([str(path)]))
+
+
+def writes_litter(path):
+    project = path.parent / "project"
+    for name in (".git/config", ".venv/pyvenv.cfg", "logs/dbt.log", "__pycache__/a.pyc", "empty/x"):
+        file = project / name
+        file.parent.mkdir(parents=True)
+        file.write_text("x")
+    (project / "empty" / "x").unlink()
+    (project / ".env").write_text("PASSWORD=x")
+    (project / "model.sql").write_text("select 1")
+    (project / "warehouse.duckdb").write_text("db")
+    path.touch()
+
+
+def writes_many(path):
+    path.mkdir()
+    for number in range(300):
+        (path / str(number)).write_text("x")
+
+
+def fails_in_async(path):
+    async def fetch():
+        raise ConnectionRefusedError(111, "Connection refused")
+
+    return fetch()
+
+
+def chosen():
+    return [Odd(globals()[name]) for name in os.environ["BEHAVIOURS"].split()]
