@@ -6,7 +6,6 @@ holds these very states nothing is made, so that nothing is rolled out.
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -16,7 +15,7 @@ from pathlib import Path
 import msgspec
 
 from bundler.artifacts import Artifact
-from bundler.atomic import io_errors, sync_directory
+from bundler.atomic import io_errors
 from bundler.bundle import Bundle
 from bundler.listener import Listener
 from bundler.manifest import Manifest, RunRecord, parse
@@ -42,6 +41,7 @@ class Updated:
 def update_pex(path: Path, prepared: Prepared, listener: Listener) -> Updated:
     """Replaces a PEX by one with the new states; a program that runs from it is not disturbed."""
     from bundler.artifacts.pex import embed, open_pex
+    from bundler.artifacts.replacing import publish
 
     with open_pex(path) as pex:
         if is_current(pex, prepared.bundles):
@@ -57,9 +57,7 @@ def update_pex(path: Path, prepared: Prepared, listener: Listener) -> Updated:
         listener.phase("Reading back")
         with open_pex(made) as pex:
             verdict = read_back(pex, prepared.bundles)
-        with io_errors(target):
-            os.replace(made, target)
-            sync_directory(target.parent)
+        publish(made, target)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     return Updated(str(path), changed=True, verdict=verdict)

@@ -18,7 +18,8 @@ from pathlib import Path
 from bundler import process
 from bundler.artifacts.pex import embed, open_pex
 from bundler.artifacts.pexarguments import PexArguments
-from bundler.atomic import io_errors, sync_directory
+from bundler.artifacts.replacing import publish
+from bundler.atomic import io_errors
 from bundler.bundle import Bundle
 from bundler.errors import ChildFailed, ToolFailed, UsageError, VerificationFailed
 from bundler.listener import Listener
@@ -80,7 +81,7 @@ def building(
             _refuse_state(made)
         _advise(arguments, bundles, listener)
         yield BuiltPex(made, destination, printed.replace(str(made), _as_given(arguments, made)))
-        _publish(made, destination)
+        publish(made, destination)
 
 
 def _as_given(arguments: PexArguments, made: Path) -> str:
@@ -156,14 +157,3 @@ def _refuse_state(made: Path) -> None:
             f"The PEX holds state that was not refreshed for it: {', '.join(found)}.",
             hint="Name the project that it belongs to with --project.",
         )
-
-
-def _publish(made: Path, destination: Path) -> None:
-    with io_errors(destination):
-        if destination.is_dir() and not destination.is_symlink():
-            aside = made.with_name(f"{made.name}.replaced")
-            os.replace(destination, aside)
-        elif made.is_dir() and os.path.lexists(destination):
-            destination.unlink()
-        os.replace(made, destination)
-        sync_directory(destination.parent)

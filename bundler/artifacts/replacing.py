@@ -55,3 +55,17 @@ def folder(source: Path, destination: Path) -> Iterator[Path]:
             exchange(beside, target)
         finally:
             shutil.rmtree(beside, ignore_errors=True)
+
+
+def publish(made: Path, destination: Path) -> None:
+    """Gives a finished file or folder its name. What had the name before goes, whole."""
+    with io_errors(destination):
+        if made.is_dir() and destination.is_dir() and not destination.is_symlink():
+            exchange(made, destination)
+            return
+        if destination.is_dir() and not destination.is_symlink():
+            os.replace(destination, made.with_name(f"{made.name}.replaced"))
+        elif made.is_dir() and os.path.lexists(destination):
+            destination.unlink()
+        os.replace(made, destination)
+        sync_directory(destination.parent)

@@ -6,7 +6,7 @@ A wheel's files lie in its zip as they will lie in site-packages. What we say of
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,6 +39,9 @@ class WheelArtifact:
             self._tree = tree_of(file)
             self._metadata = metadata_of(file)
             self._stack = stack.pop_all()
+
+    def labels(self) -> Mapping[str, str]:
+        return {}
 
     def claims(self) -> Sequence[Claim] | None:
         raw = self._read(_STATES)
@@ -79,7 +82,8 @@ def embed(source: Path, bundles: Sequence[Bundle], record: RunRecord, destinatio
     with zipfiles.opened(source) as file:
         tree = tree_of(file)
         metadata = metadata_of(file)
-        made = plan(str(source), (tree,), _claims(source), bundles, record, dagster=True)
+        dagster = b"Requires-Dist: dagster" in tree.read(f"{metadata}/METADATA")
+        made = plan(str(source), (tree,), _claims(source), bundles, record, dagster=dagster)
         change = made.changes[""].and_also(_labels(metadata, made))
         with replacing.file(source, destination) as stream:
             rewrite(file, change, stream)

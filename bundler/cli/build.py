@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bundler.cli.build_docker import build_docker, places_of
+from bundler.cli.build_wheel import build_wheel
 from bundler.cli.options import build_options, narrator, prepare_from, show_verdict, split_layout
 
 if TYPE_CHECKING:
@@ -94,3 +95,4 @@ def build_oci(base: str | None, output: str, image_path: str | None, **given: An
 
 
 build.add_command(build_docker)
+build.add_command(build_wheel)

@@ -1,0 +1,50 @@
+"""``state-bundler build wheel``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from bundler.cli.options import build_options, narrator, prepare_from, show_verdict
+
+
+@click.command(name="wheel")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("dist"),
+    show_default=True,
+    help="The folder that the wheel goes to.",
+)
+@build_options
+def build_wheel(output: Path, **given: Any) -> None:
+    """Build the project's wheel with its own backend, with the state inside.
+
+    \b
+    Example:
+      state-bundler build wheel -o dist
+    """
+    from bundler.artifacts.wheel import open_wheel
+    from bundler.artifacts.wheelbuild import building
+    from bundler.pipeline import read_back
+
+    listener = narrator(quiet=given.pop("quiet"))
+    prepared = prepare_from(given, listener)
+    project = prepared.projects[0]
+    if len(prepared.projects) > 1:
+        raise click.UsageError("A wheel is of one project: name it with --project.")
+    with building(
+        project.root,
+        project.interpreter.path,
+        prepared.bundles,
+        prepared.record,
+        output=output.resolve(),
+        listener=listener,
+    ) as built:
+        listener.phase("Reading back")
+        with open_wheel(built.path) as artifact:
+            verdict = read_back(artifact, prepared.bundles)
+    show_verdict(verdict, name=str(built.destination))

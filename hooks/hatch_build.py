@@ -1,0 +1,73 @@
+"""The hatchling build hook: ``[tool.hatch.build.hooks.state-bundler]``.
+
+A wheel gets the verified state after hatchling has made it; a source distribution carries it, so
+that a wheel built from that gets it, too. Where there is no state it warns and goes on, unless
+``require = true``. ``state-bundler`` must be in ``[build-system] requires``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+from hatchling.plugin import hookimpl
+
+if TYPE_CHECKING:
+    from bundler.wheelhook import Published
+
+
+class StateBundlerHook(BuildHookInterface):  # type: ignore[type-arg]  # generic in its stubs only
+    """Named ``state-bundler`` in the configuration."""
+
+    PLUGIN_NAME = "state-bundler"
+
+    def initialize(
+        self,
+        version: str,  # noqa: ARG002  # hatchling's signature
+        build_data: dict[str, Any],
+    ) -> None:
+        if self.target_name == "sdist":
+            files = {str(path): relative for path, relative in self._published().files()}
+            build_data.setdefault("force_include", {}).update(files)
+
+    def finalize(
+        self,
+        version: str,
+        build_data: dict[str, Any],  # noqa: ARG002  # hatchling's signature
+        artifact_path: str,
+    ) -> None:
+        if self.target_name != "wheel" or version == "editable":
+            return
+        from bundler.artifacts.wheel import embed
+
+        found = self._published()
+        if found.bundles:
+            wheel = Path(artifact_path)
+            self._run(embed, wheel, found.bundles, found.record, wheel)
+
+    def _published(self) -> Published:
+        from bundler.wheelhook import published
+
+        found: Published = self._run(published, Path(self.root))
+        for path in found.missing:
+            what = f"{path} holds no state"
+            if self.config.get("require"):
+                self.app.abort(f"{what}. Run: state-bundler refresh")
+            self.app.display_warning(f"{what}, so the {self.target_name} ships without it.")
+        return found
+
+    def _run(self, function: Any, *arguments: Any) -> Any:
+        """An expected failure is a sentence in hatchling's own words, not a traceback."""
+        from bundler.errors import BundlerError
+
+        try:
+            return function(*arguments)
+        except BundlerError as error:
+            self.app.abort(f"{error.what} {error.hint}".strip(), code=error.exit_code)
+
+
+@hookimpl
+def hatch_register_build_hook() -> type[StateBundlerHook]:
+    """The entry point that hatchling looks for."""
+    return StateBundlerHook
