@@ -105,6 +105,11 @@ class WorkDir:
         self(["git", "commit", "--quiet", "--allow-empty", "-m", message])
         return self("git rev-parse HEAD")
 
+    def submodule(self, library: WorkDir, path: str) -> None:
+        """Adds another repository as a submodule."""
+        add = ["submodule", "add", "--quiet", "--", str(library.path), path]
+        self(["git", "-c", "protocol.file.allow=always", *add])
+
     def guard(
         self, *arguments: str, env: dict[str, str] | None = None, stdin: bytes | None = None
     ) -> Said:

@@ -24,7 +24,7 @@ from bundler.git.history import (
     stashes,
     tree_entries,
 )
-from bundler.git.identity import CodeIdentity, code_identity
+from bundler.git.identity import CodeIdentity, code_identity, commit_of
 from bundler.git.questions import (
     Change,
     Entry,
@@ -61,6 +61,7 @@ __all__ = [
     "changes",
     "changes_in",
     "code_identity",
+    "commit_of",
     "commits",
     "empty_repository",
     "empty_tree",

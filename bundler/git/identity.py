@@ -56,6 +56,19 @@ def code_identity(root: str | os.PathLike[str]) -> CodeIdentity | None:
     )
 
 
+def commit_of(root: str | os.PathLike[str], revision: str) -> str | None:
+    """The commit that a person's name for it (``HEAD``, a tag) means in the repository here.
+
+    None where there is no repository, or it knows no such commit.
+    """
+    repository = open_repository(root)
+    if repository is None:
+        return None
+    arguments = ["rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}"]
+    (answer,) = repository.ask(Question(arguments, expected=(0, 1)))
+    return answer.decode().strip() or None
+
+
 def _is_dirty(repository: Repository, settings: Sequence[str]) -> bool:
     # A clean filter runs a program that the repository names, once a file's times have changed:
     # emptied, it leaves the file as it is. Submodules are not entered, since git asks there in a

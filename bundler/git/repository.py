@@ -244,7 +244,9 @@ def printable(path: bytes) -> str:
 def literal(path: bytes) -> str:
     """A path for a git command that a person can paste: its characters mean themselves."""
     text = os.fsdecode(path)
-    special = text.startswith(":") or any(character in text for character in "*?[\\")
+    # After ":/" git takes most punctuation for further magic.
+    plain_start = text[:1].isalnum() or text.startswith(".")
+    special = not plain_start or any(character in text for character in "*?[\\")
     return f":(top,literal){text}" if special else f":/{text}"
 
 

@@ -8,8 +8,10 @@ from bundler import git
 from bundler.errors import ToolFailed
 from bundler.guard.places import (
     NAME,
+    Project,
     is_state,
     join,
+    project_of,
     read_project,
     state_directory_of,
     within,
@@ -57,11 +59,7 @@ def find_in_index(
     top = repository.top or b""
     named = within_or_refuse(top, directories)
     entries = _entries(repository, [git.everywhere(NAME), *map(git.below, named), _PROJECTS])
-    projects = [
-        read_project(top, os.path.dirname(entry.path))
-        for entry in entries
-        if os.path.basename(entry.path) == b"pyproject.toml"
-    ]
+    projects = _read_projects(repository, entries)
     sources = [path for project in projects for path in project.sources]
     if sources:
         entries += _entries(repository, map(git.below, sources))
@@ -73,6 +71,32 @@ def find_in_index(
 
 
 _PROJECTS = b":(top,glob)**/pyproject.toml"
+
+
+def _read_projects(repository: git.Repository, entries: Iterable[git.Entry]) -> list[Project]:
+    """The projects in the index: as they lie on disk, else (a sparse checkout) as in the index."""
+    top = repository.top or b""
+    projects = [entry for entry in entries if os.path.basename(entry.path) == b"pyproject.toml"]
+    here = [entry.path for entry in projects if os.path.lexists(join(top, entry.path))]
+    elsewhere = {entry.path: entry.oid for entry in projects if entry.path not in set(here)}
+    texts = zip(elsewhere, git.blobs(repository, list(elsewhere.values())), strict=True)
+    return [
+        *(read_project(top, os.path.dirname(path)) for path in here),
+        *(project_of(top, *os.path.split(path), text) for path, text in texts),
+    ]
+
+
+def projects_not_here(repository: git.Repository) -> list[Project]:
+    """The projects in the index that are not checked out."""
+    top = repository.top or b""
+    return _read_projects(
+        repository,
+        (
+            entry
+            for entry in _entries(repository, [_PROJECTS])
+            if not os.path.lexists(join(top, entry.path))
+        ),
+    )
 
 
 def _entries(repository: git.Repository, pathspecs: Iterable[bytes]) -> list[git.Entry]:

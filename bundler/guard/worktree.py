@@ -11,7 +11,7 @@ import os
 
 from bundler import git
 from bundler.errors import ToolFailed
-from bundler.guard.index import committed, copied, within_or_refuse
+from bundler.guard.index import committed, copied, projects_not_here, within_or_refuse
 from bundler.guard.places import (
     NAME,
     RULE_FILE,
@@ -101,7 +101,10 @@ def find(repository: git.Repository, extra: Sequence[bytes]) -> Scope:
     """Every state directory of a repository with a work tree."""
     top = repository.top or b""
     found = walk(top)
-    projects = [read_project(top, directory) for directory in found.projects]
+    projects = [
+        *(read_project(top, directory) for directory in found.projects),
+        *projects_not_here(repository),
+    ]
     targets = [os.path.realpath(join(top, link)) for link in found.links]
     inside = [path[len(top) + 1 :] for path in targets if path.startswith(top + b"/")]
     configured = [
