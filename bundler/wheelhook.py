@@ -44,7 +44,9 @@ def published(root: Path) -> Published:
     Raises `VerificationFailed` where a state is not what its manifest says.
     """
     root = root.resolve()
-    bundles, refreshes, missing = [], [], []
+    bundles: list[Bundle] = []
+    refreshes: list[DirectoryRefresh] = []
+    missing: list[Path] = []
     first = RunRecord()
     for relative in survey(root).state_directories:
         directory = StateDir(root / relative, _place(relative.parts))

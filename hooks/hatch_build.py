@@ -24,12 +24,14 @@ class StateBundlerHook(BuildHookInterface):  # type: ignore[type-arg]  # generic
 
     def initialize(
         self,
-        version: str,  # noqa: ARG002  # hatchling's signature
+        version: str,  # hatchling's signature
         build_data: dict[str, Any],
     ) -> None:
-        if self.target_name == "sdist":
-            files = {str(path): relative for path, relative in self._published().files()}
-            build_data.setdefault("force_include", {}).update(files)
+        if self._concerns(version):
+            self._found = self._published()
+            if self.target_name == "sdist":
+                files = {str(path): relative for path, relative in self._found.files()}
+                build_data.setdefault("force_include", {}).update(files)
 
     def finalize(
         self,
@@ -37,14 +39,15 @@ class StateBundlerHook(BuildHookInterface):  # type: ignore[type-arg]  # generic
         build_data: dict[str, Any],  # noqa: ARG002  # hatchling's signature
         artifact_path: str,
     ) -> None:
-        if self.target_name != "wheel" or version == "editable":
-            return
-        from bundler.artifacts.wheel import embed
+        if self._concerns(version) and self.target_name == "wheel" and self._found.bundles:
+            from bundler.artifacts.wheel import embed
 
-        found = self._published()
-        if found.bundles:
             wheel = Path(artifact_path)
-            self._run(embed, wheel, found.bundles, found.record, wheel)
+            self._run(embed, wheel, self._found.bundles, self._found.record, wheel, spoilt=wheel)
+
+    def _concerns(self, version: str) -> bool:
+        """An editable wheel holds no files: the program finds the state where it is."""
+        return self.target_name in ("sdist", "wheel") and version != "editable"
 
     def _published(self) -> Published:
         from bundler.wheelhook import published
@@ -57,13 +60,18 @@ class StateBundlerHook(BuildHookInterface):  # type: ignore[type-arg]  # generic
             self.app.display_warning(f"{what}, so the {self.target_name} ships without it.")
         return found
 
-    def _run(self, function: Any, *arguments: Any) -> Any:
-        """An expected failure is a sentence in hatchling's own words, not a traceback."""
+    def _run(self, function: Any, *arguments: Any, spoilt: Path | None = None) -> Any:
+        """An expected failure is a sentence in hatchling's own words, not a traceback.
+
+        spoilt: what hatchling has made by then, and nobody may find without its state.
+        """
         from bundler.errors import BundlerError
 
         try:
             return function(*arguments)
         except BundlerError as error:
+            if spoilt is not None:
+                spoilt.unlink(missing_ok=True)
             self.app.abort(f"{error.what} {error.hint}".strip(), code=error.exit_code)
 
 

@@ -23,7 +23,6 @@ from bundler.errors import ChildFailed, ToolFailed
 from bundler.listener import Listener
 from bundler.manifest import RunRecord
 
-
 _STDERR = 2  # what a build prints is narrative
 
 

@@ -18,32 +18,36 @@ from bundler.errors import VerificationFailed
 def edited(raw: bytes, change: TreeChange, where: str) -> bytes:
     """RECORD as it reads after the change.
 
-    A changed file keeps its line's place; new ones come before those of the wheel's metadata, in
-    the order of their paths. Raises `VerificationFailed` where RECORD cannot be read.
+    A changed file keeps its line's place; new ones come before those of the wheel's metadata, new
+    metadata before RECORD itself, in the order of their paths. Raises `VerificationFailed` where RECORD cannot be read.
     """
     lines = list(_lines(raw, where))
     end = "\r\n" if lines and lines[0][1].endswith("\r\n") else "\n"
     known = {path for path, _ in lines}
-    fresh = [
-        _line(path, file, end)
+    fresh = {
+        path: _line(path, file, end)
         for path, file in sorted(change.added.items())
         if path not in known or change.removes(path)
-    ]
+    }
+    code = [line for path, line in fresh.items() if not is_metadata(path)]
+    about = [line for path, line in fresh.items() if is_metadata(path)]
     result: list[str] = []
     for path, line in lines:
-        if fresh and is_metadata(path):
-            result += fresh
-            fresh = []
+        if is_metadata(path):
+            result += _taken(code)
+        if is_metadata(path) and path.endswith("/RECORD"):
+            result += _taken(about)
         if change.keeps(path):
             result.append(line)
-        elif path in change.added and not change.removes(path):
+        elif path in change.added and path not in fresh:
             result.append(_line(path, change.added[path], end))
-    return "".join(result + fresh).encode()
+    return "".join(result + code + about).encode()
 
 
-def paths(raw: bytes, where: str) -> list[str]:
-    """The paths that RECORD names, in its order."""
-    return [path for path, _ in _lines(raw, where)]
+def _taken(lines: list[str]) -> list[str]:
+    taken = list(lines)
+    lines.clear()
+    return taken
 
 
 def is_metadata(path: str) -> bool:
