@@ -56,7 +56,7 @@ def _examine(root: Path, python: Path | None, console: Console | None) -> list[E
     examined = []
     for check in examine(root, python=python):
         examined.append(check)
-        if console:
+        if console and check.findings:
             console.line(console.styled(check.title, "bold"))
             for finding in check.findings:
                 _show(console, finding)
