@@ -46,9 +46,10 @@ class Job:
 
 @dataclass(frozen=True)
 class Fetched:
-    """A state that passed every check."""
+    """A state that passed every check. environment: the variables that were read for it."""
 
     checked: Checked
+    environment: tuple[str, ...]
     attempts: int
     seconds: float
 
@@ -75,7 +76,9 @@ async def fetch(job: Job, scratch: Path, listener: Listener) -> Fetched:
         failure = await _attempt(job, write, deadline)
         if failure is None:
             checked = await _check(job, write, attempt)
-            return Fetched(checked, attempt, time.monotonic() - began)
+            names = {*job.component.environment_variables, *read(write.report).environment}
+            took = time.monotonic() - began
+            return Fetched(checked, tuple(sorted(names)), attempt, took)
         wait = _wait_before_next(failure, attempt, most)
         if wait is None or time.monotonic() + wait >= deadline:
             raise _failed(job, failure.error, write, attempt)
@@ -89,6 +92,7 @@ def _write(job: Job, scratch: Path, attempt: int) -> Write:
     name = f"{directory.name[:100]}-{id(job)}-{attempt}"
     return Write(
         key=job.component.key,
+        root=job.source.source.project.root,
         state_path=directory / "state",
         report=scratch / f"{name}.report",
         log=scratch / f"{name}.log",

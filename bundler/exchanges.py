@@ -71,7 +71,8 @@ class Report:
 
     failed: exchanges that failed and did not succeed later, in order. last: the last that was
     answered. waiting: the last without an answer or with an unread body. not_json: something after
-    the last answer was no JSON, whatever became of that exception.
+    the last answer was no JSON, whatever became of that exception. environment: the variables that
+    the project's own code has read.
     """
 
     failed: tuple[Exchange, ...] = ()
@@ -81,6 +82,7 @@ class Report:
     not_json: bool = False
     returned: bool = False
     raised: tuple[Link, ...] = ()
+    environment: tuple[str, ...] = ()
 
 
 @dataclass
@@ -93,6 +95,7 @@ class _Reading:
     not_json: bool = False
     returned: bool = False
     raised: tuple[Link, ...] = ()
+    environment: set[str] = field(default_factory=set)
 
     def take(self, line: dict[str, Any]) -> None:
         event = line["event"]
@@ -104,6 +107,8 @@ class _Reading:
             self._fail(line)
         elif event == "not-json":
             self.not_json = True
+        elif event == "environment":
+            self.environment.add(line["name"])
         elif event == "raised":
             self.raised = links(line["chain"])
         elif event == "returned":
@@ -167,6 +172,7 @@ def digest(lines: Iterable[dict[str, Any]], allowed: Sequence[str] = ()) -> Repo
         not_json=reading.not_json,
         returned=reading.returned,
         raised=reading.raised,
+        environment=tuple(sorted(reading.environment)),
     )
 
 

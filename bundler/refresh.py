@@ -436,7 +436,7 @@ def _take(directory: _Directory, job: Job, fetched: Fetched, listener: Listener)
         attempts=fetched.attempts,
         fetched=before.fetched if same and before and before.fetched else now,
         confirmed=now,
-        environment_variables=job.component.environment_variables,
+        environment_variables=fetched.environment,
     )
     for warning in fetched.checked.warnings:
         listener.warning(warning)

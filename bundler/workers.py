@@ -31,9 +31,13 @@ _READ_BYTES = 65536
 
 @dataclass(frozen=True)
 class Write:
-    """One attempt. state_path: what the component writes to. report, log: files that it fills."""
+    """One attempt. state_path: what the component writes to. report, log: files that it fills.
+
+    root: the project's, whose own code's use of environment variables is reported.
+    """
 
     key: str
+    root: Path
     state_path: Path
     report: Path
     log: Path
@@ -107,6 +111,7 @@ class Worker:
                 "id": number,
                 "inline": inline,
                 "key": write.key,
+                "root": f"{write.root}/",
                 "state_path": str(write.state_path),
                 "report": str(write.report),
                 "log": str(write.log),

@@ -21,6 +21,7 @@ _STATE_DIRECTORY = ".local_defs_state"
 # A shorter value stands in a key by chance.
 _SHORTEST_VALUE = 4
 _MAX_DEPTH = 4
+_FUNCTION_MARK = "component_instance"
 
 
 class TooOldError(Exception):
@@ -40,12 +41,14 @@ def load(command: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     with _watch_environment() as read:
         tree = dagster.ComponentTree.for_project(root)
         components = tree.get_all_components(of_type=dagster.StateBackedComponent)
+        defs = Path(tree.defs_module_path)
+        unlisted = list(_unlisted(dagster, tree, defs, components))
     by_key: dict[str, Any] = {}
     told = []
-    for component in components:
+    for component in (*components, *unlisted):
         told.append(_tell(component, read))
         by_key.setdefault(told[-1]["key"], component)
-    defs = Path(tree.defs_module_path)
+    warnings += [_warn_unlisted(component) for component in unlisted]
     return {
         "components": told,
         "directory": str(defs / _STATE_DIRECTORY),
@@ -67,6 +70,48 @@ def _make_importable(root: Path, root_module: str) -> list[str]:
     return [
         f"The package {root_module} is not installed in {sys.executable}; it is used from {source}."
     ]
+
+
+def _unlisted(dagster: Any, tree: Any, defs: Path, listed: list[Any]) -> Iterator[Any]:
+    """State-backed components that the tree does not tell by their type, though a load uses them.
+
+    A function under ``@component_instance`` whose return annotation is missing, or is a string
+    (``from __future__ import annotations``), has no type before it is called. Everything is only
+    loaded where such functions exist at all.
+    """
+    if not any(_FUNCTION_MARK in _text(path) for path in _python_files(defs)):
+        return
+    seen = {id(component) for component in listed}
+    pending = list(tree.get_all_components(of_type=dagster.Component))
+    while pending:
+        component = pending.pop(0)
+        if id(component) in seen:
+            continue
+        seen.add(id(component))
+        if isinstance(component, dagster.StateBackedComponent):
+            yield component
+        inner = getattr(component, "components", ())
+        pending += list(inner.values() if isinstance(inner, dict) else inner)
+
+
+def _python_files(directory: Path) -> Iterator[Path]:
+    for parent, directories, files in os.walk(directory):
+        directories[:] = [name for name in directories if not name.startswith((".", "__"))]
+        yield from (Path(parent, name) for name in files if name.endswith(".py"))
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text("utf-8", "replace")
+    except OSError:
+        return ""
+
+
+def _warn_unlisted(component: Any) -> str:
+    return (
+        f"{component.defs_state_config.key} is made by a function without a return annotation that "
+        "can be evaluated, so `dg utils refresh-defs-state` passes it over; it is refreshed here."
+    )
 
 
 def _tell(component: Any, read: set[str]) -> dict[str, Any]:

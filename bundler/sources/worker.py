@@ -230,6 +230,7 @@ class Worker:
             os.open(command["report"], os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         )
         self._transport.record(report, describe)
+        _tell_environment(command["root"], report)
         code = 1
         try:
             self._write(command["key"], Path(command["state_path"]))
@@ -287,6 +288,29 @@ def _children() -> list[int]:
     except OSError:
         return []
     return [int(pid) for pid in text.split()]
+
+
+def _tell_environment(root: str, report: Lines) -> None:
+    """From now on, reports which environment variables the project's own code reads."""
+    kind = type(os.environ)
+    original = kind.__getitem__
+    told: set[str] = set()
+
+    def watched(environment: Any, name: Any) -> Any:
+        if isinstance(name, str) and name not in told and _asks(inspect.currentframe(), root):
+            told.add(name)
+            report("environment", name=name)
+        return original(environment, name)
+
+    kind.__getitem__ = watched  # type: ignore[method-assign]  # for the rest of this process
+
+
+def _asks(frame: FrameType | None, root: str) -> bool:
+    """Whether it is the project that asks, perhaps by ``os.getenv`` or ``.get``."""
+    frame = frame.f_back if frame is not None else None  # ours comes first
+    while frame is not None and frame.f_globals.get("__name__") in ("os", "_collections_abc"):
+        frame = frame.f_back
+    return frame is not None and frame.f_code.co_filename.startswith(root)
 
 
 async def _wait_for(awaitable: Any) -> None:
