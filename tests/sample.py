@@ -99,5 +99,14 @@ def _adopt(script: Path, shared: Path, target: Path) -> None:
         return
     content = script.read_bytes()
     if content.startswith(b"#!"):
-        target.write_bytes(content.replace(bytes(shared), bytes(target.parent / "python")))
+        content = content.replace(bytes(shared), bytes(target.parent / "python"))
+        target.write_bytes(_startable(content))
         target.chmod(0o755)
+
+
+def _startable(script: bytes) -> bytes:
+    """With sh as the starter where the interpreter's path has a space, as installers do it."""
+    first, _, rest = script.partition(b"\n")
+    if b" " not in first:
+        return script
+    return b"#!/bin/sh\n'''exec' \"%s\" \"$0\" \"$@\"\n' '''\n%s" % (first[2:], rest)
