@@ -27,14 +27,16 @@ from environments import ROOT, python_of
 from filelock import FileLock
 
 HOME = ROOT / "build" / "engine"
-PYTHON_BASE = "state-bundler-test/python:3.11"
-DAGSTER_BASE = "state-bundler-test/dagster:3.11"
+# Another recipe for a base image takes another number here: engines keep what they have.
+PYTHON_BASE = "state-bundler-test/python:3.11-2"
+DAGSTER_BASE = "state-bundler-test/dagster:3.11-2"
 
 _PACKAGES = (
-    "python3.11-minimal libpython3.11-minimal libpython3.11-stdlib python3-minimal libc6 zlib1g "
-    "libexpat1 libssl3 libffi8 libsqlite3-0 libbz2-1.0 liblzma5 libuuid1 libcrypt1 libgcc-s1 "
-    "libstdc++6 busybox-static ca-certificates libreadline8 libtinfo6 libncursesw6 media-types"
-).split()
+    *("python3.11-minimal", "libpython3.11-minimal", "libpython3.11-stdlib", "python3-minimal"),
+    *("libc6", "zlib1g", "libexpat1", "libssl3", "libffi8", "libsqlite3-0", "libbz2-1.0"),
+    *("liblzma5", "libuuid1", "libcrypt1", "libgcc-s1", "libstdc++6", "libreadline8"),
+    *("libtinfo6", "libncursesw6", "media-types", "busybox-static", "ca-certificates"),
+)
 _START_SECONDS = 60.0
 
 
@@ -76,7 +78,11 @@ class Engine:
     ) -> subprocess.CompletedProcess[bytes]:
         """Runs the first CLI."""
         done = subprocess.run(
-            [self.clis[0], *arguments], env=self.environment, input=stdin, capture_output=True
+            [self.clis[0], *arguments],
+            env=self.environment,
+            input=stdin,
+            capture_output=True,
+            check=False,
         )
         assert not check or done.returncode == 0, (arguments, done.stderr.decode())
         return done
@@ -116,12 +122,13 @@ def _own_host() -> str:
 
 
 def _answers(cli: str, host: str) -> bool:
-    done = subprocess.run([cli, "-H", host, "version"], capture_output=True, timeout=30)
+    argv = [cli, "-H", host, "version"]
+    done = subprocess.run(argv, capture_output=True, timeout=30, check=False)
     return done.returncode == 0
 
 
 def start(dockerd: str = "dockerd", home: Path = HOME, options: Sequence[str] = ()) -> int:
-    """Starts an engine of our own, or takes over one that a killed run has left; returns its pid."""
+    """Starts an engine of our own, or takes over one that a killed run left; returns its pid."""
     home.mkdir(parents=True, exist_ok=True)
     pid_file = home / "docker.pid"
     left = _left_running(pid_file, home)
@@ -210,7 +217,11 @@ def make_python_base(engine: Engine) -> str:
     _finish_root(root)
     tar = ["tar", "--sort=name", "--mtime=@0", "--owner=0", "--group=0", "--numeric-owner"]
     with subprocess.Popen([*tar, "-C", root, "-c", "."], stdout=subprocess.PIPE) as stream:
-        changes = ["ENV PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin", 'CMD ["python3"]']
+        changes = [
+            "ENV SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt",
+            "ENV PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
+            'CMD ["python3"]',
+        ]
         options = [word for change in changes for word in ("--change", change)]
         subprocess.run(
             [engine.clis[0], "import", *options, "-", PYTHON_BASE],
@@ -262,6 +273,8 @@ def _finish_root(root: Path) -> None:
     (root / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\n")
     (root / "etc/group").write_text("root:x:0:\n")
     (root / "usr/bin/python").symlink_to("python3")
+    # The image stands for one whose Python is the person's own, such as python:3.11.
+    (root / "usr/lib/python3.11/EXTERNALLY-MANAGED").unlink()
     shutil.copy(uv.find_uv_bin(), root / "usr/local/bin/uv")
     certificates = os.environ.get("SSL_CERT_FILE", "/etc/ssl/certs/ca-certificates.crt")
     (root / "etc/ssl/certs").mkdir(parents=True, exist_ok=True)
@@ -291,12 +304,8 @@ def make_dagster_base(engine: Engine) -> str:
                 info.size = len(dockerfile)
                 context.addfile(info, io.BytesIO(dockerfile.encode()))
                 context.add(site, "packages", filter=_plain)
-                for name, module in (
-                    ("dagster", "dagster"),
-                    ("dbt", "dbt.cli.main:cli"),
-                    ("dg", "x"),
-                ):
-                    _add_script(context, name, module)
+                for name in _SCRIPTS:
+                    _add_script(context, name)
             build.stdin.close()
             assert build.stderr is not None
             said = build.stderr.read()
@@ -312,17 +321,15 @@ _SCRIPTS = {
 }
 
 
-def _add_script(context: tarfile.TarFile, name: str, module: str) -> None:
+def _add_script(context: tarfile.TarFile, name: str) -> None:
     text = f"#!/usr/bin/python3\n{_SCRIPTS[name]}\n".encode()
     info = tarfile.TarInfo(f"bin/{name}")
     info.size, info.mode = len(text), 0o755
     context.addfile(info, io.BytesIO(text))
 
 
-def _plain(info: tarfile.TarInfo) -> tarfile.TarInfo | None:
-    """Without compiled files, and owned by root."""
-    if info.name.endswith("__pycache__"):
-        return None
+def _plain(info: tarfile.TarInfo) -> tarfile.TarInfo:
+    """Owned by root. Compiled files stay: without them the first import takes a quarter minute."""
     info.uid = info.gid = 0
     info.uname = info.gname = ""
     return info

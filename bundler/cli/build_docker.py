@@ -27,18 +27,23 @@ class _Wrapping(click.Command):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         from bundler.artifacts.docker.arguments import split_own
 
-        takes_value = {
-            name: not (isinstance(option, click.Option) and option.is_flag)
-            for option in self.get_params(ctx)
-            for name in option.opts
-            if name.startswith("--")
-        }
-        mine, theirs = split_own(args, takes_value)
+        mine, theirs = split_own(args, takes_value(self))
         ctx.meta[_META] = theirs
         return super().parse_args(ctx, mine)
 
     def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
         return [*super().collect_usage_pieces(ctx), "[DOCKER BUILD'S ARGUMENTS] CONTEXT"]
+
+
+def takes_value(command: click.Command) -> dict[str, bool]:
+    """A command's options as ``--name``, and whether each has a value."""
+    context = click.Context(command)
+    return {
+        name: not (isinstance(option, click.Option) and option.is_flag)
+        for option in command.get_params(context)
+        for name in option.opts
+        if name.startswith("--")
+    }
 
 
 @click.command(name="docker", cls=_Wrapping)
