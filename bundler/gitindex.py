@@ -72,8 +72,10 @@ class RawIndex:
         tail = self._read(max(0, self.size - 256), 256)
         return self.version in (2, 3) and b"sdir\0\0\0\0" not in tail
 
-    def holds(self, text: bytes) -> bool:
+    def holds(self, text: bytes, *, ignore_case: bool = False) -> bool:
         """Whether a text stands anywhere in it."""
+        if ignore_case:
+            return any(text.lower() in window.lower() for window in self._windows())
         return any(text in window for window in self._windows())
 
     def paths_ending_in(self, name: bytes) -> set[bytes]:
@@ -116,6 +118,15 @@ class RawIndex:
             if _chain_end(tail, at) in (len(tail) - 20, len(tail) - 32):
                 return True
             at = tail.rfind(b"TREE", 0, at)
+        return False
+
+
+def ignores_case(common_dir: bytes) -> bool:
+    """Whether names that differ by case are one: git found that out when it made the repository."""
+    try:
+        with open(common_dir + b"/config", "rb") as config:
+            return b"ignorecase = true" in config.read().lower()
+    except FileNotFoundError:
         return False
 
 

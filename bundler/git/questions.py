@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from bundler import gitindex
 from bundler.errors import ToolFailed
 from bundler.git.repository import (
     ONE_REPOSITORY,
@@ -12,7 +13,6 @@ from bundler.git.repository import (
     printable,
     quoted,
 )
-from bundler.gitindex import RawIndex
 from bundler.record import NamedTuple
 
 TYPE_CHECKING = False
@@ -100,7 +100,7 @@ def require_whole_index(repository: Repository) -> None:
     shared = [name for name in os.listdir(repository.git_dir) if name.startswith(b"sharedindex.")]
     for path in (index, *(repository.git_dir + b"/" + name for name in shared)):
         try:
-            with RawIndex(path) as raw:
+            with gitindex.RawIndex(path) as raw:
                 whole = raw.is_whole()
         except FileNotFoundError:  # nothing was ever added, or the shared one is just replaced
             continue
@@ -111,6 +111,11 @@ def require_whole_index(repository: Repository) -> None:
                 f"The index {printable(path)} is damaged: it does not match its own checksum.",
                 hint=f"git reset rebuilds it from HEAD, after: rm {quoted(os.fsdecode(path))}",
             )
+
+
+def ignores_case(repository: Repository) -> bool:
+    """Whether names that differ by case are one in this repository."""
+    return gitindex.ignores_case(repository.common_dir)
 
 
 def staged_question(base: str, pathspecs: Iterable[bytes] = ()) -> Question:

@@ -151,7 +151,7 @@ def _locate(place: bytes, env: dict[str, str]) -> Repository | None:
         Question(["rev-parse", "--is-bare-repository", "--show-object-format", "--show-cdup"]),
         Question(["rev-parse", "--absolute-git-dir"]),
         Question(["rev-parse", "--path-format=absolute", "--git-common-dir"]),
-        Question(["rev-parse", "-q", "--verify", "HEAD^{commit}"]),
+        Question(["rev-parse", "-q", "--verify", "HEAD"]),
     ]
     answers = _converse(place, questions, env)
     for question, answer in zip(questions[:3], answers, strict=False):
@@ -169,17 +169,22 @@ def _locate(place: bytes, env: dict[str, str]) -> Repository | None:
         git_dir,
         answers[2].stdout.removesuffix(b"\n"),
         algorithm,
-        _head(answers[3]),
+        _head(answers[3], place, env),
         _pinned(env, place, top, git_dir),
     )
 
 
-def _head(answer: Answer) -> str | None:
+def _head(answer: Answer, place: bytes, env: dict[str, str]) -> str | None:
     if answer.exit_code == 0:
         return answer.stdout.decode().strip()
-    if answer.exit_code == 1:  # --verify -q: no such commit, and no complaint
+    # No commit yet is a branch without a ref; a ref that cannot be read is something else.
+    unborn = Question(["symbolic-ref", "-q", "HEAD"])
+    (branch,) = _converse(place, [unborn], env)
+    refs = Question(["for-each-ref", "--format=%(objectname)", branch.stdout.decode().strip()])
+    (known,) = _converse(place, [refs], env)
+    if branch.exit_code == known.exit_code == 0 and not known.stdout and not known.stderr:
         return None
-    raise _cannot_answer(["rev-parse", "HEAD"], answer)
+    raise _cannot_answer(["rev-parse", "HEAD"], known if known.stderr else answer)
 
 
 def _pinned(env: dict[str, str], place: bytes, top: bytes | None, git_dir: bytes) -> dict[str, str]:

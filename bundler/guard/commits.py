@@ -12,7 +12,7 @@ import os
 from bundler import git
 from bundler.errors import ToolFailed
 from bundler.guard.index import find_in_index
-from bundler.guard.places import NAME, Project, is_state, join, project_of
+from bundler.guard.places import Places, Project, project_of
 from bundler.guard.verdict import Finding, Moment, Verdict
 from bundler.record import NamedTuple
 
@@ -92,7 +92,9 @@ def check_commits(
             for finding in _in_tree(repository, each.oid, places)
         ),
     ]
-    return Verdict(moment, tuple(findings), tuple(map(os.fsdecode, places)), _top(repository))
+    return Verdict(
+        moment, tuple(findings), tuple(map(os.fsdecode, places.directories)), _top(repository)
+    )
 
 
 def _or_refuse(name: str, found: git.Object | None) -> git.Object:
@@ -120,7 +122,9 @@ def check_history(
                 hint="git fetch --unshallow (actions/checkout: fetch-depth: 0), then try again.",
             )
         findings.append(_border())
-    return Verdict("history", tuple(findings), tuple(map(os.fsdecode, places)), _top(repository))
+    return Verdict(
+        "history", tuple(findings), tuple(map(os.fsdecode, places.directories)), _top(repository)
+    )
 
 
 def _border() -> Finding:
@@ -142,13 +146,12 @@ def _places(
     repository: git.Repository,
     directories: Sequence[str | os.PathLike[str]],
     tips: Sequence[str],
-) -> list[bytes]:
-    """The state directories beside those found by name."""
+) -> Places:
     if repository.top is not None:
         return find_in_index(repository, directories).places
     named = [os.path.normpath(os.fsencode(directory)) for directory in directories]
     sources = [path for project in tip_projects(repository, tips) for path in project.sources]
-    return [*named, *sources]
+    return Places((*named, *sources))
 
 
 def tip_projects(repository: git.Repository, tips: Sequence[str]) -> list[Project]:
@@ -162,16 +165,16 @@ def tip_projects(repository: git.Repository, tips: Sequence[str]) -> list[Projec
 # --- what commits bring ---------------------------------------------------------------------
 
 
-def _brought(repository: git.Repository, commits: Range, places: Sequence[bytes]) -> list[Finding]:
+def _brought(repository: git.Repository, commits: Range, places: Places) -> list[Finding]:
     if not commits.new:
         return []
-    pathspecs = [git.everywhere(NAME), *(git.below(place) for place in places)]
+    pathspecs = places.pathspecs()
     touching = git.commits(repository, commits.new, commits.known, commits.known_refs, pathspecs)
     changes = git.changes_in(repository, touching, pathspecs)
     findings = [
         _in_commit(change)
         for change in changes
-        if change.mode != _GONE and is_state(change.path, places)
+        if change.mode != _GONE and places.hold(change.path)
     ]
     return findings + _copies(repository, commits, places)
 
@@ -196,7 +199,7 @@ def _rewrite(path: bytes) -> str:
     )
 
 
-def _in_tree(repository: git.Repository, tree: str, places: Sequence[bytes]) -> list[Finding]:
+def _in_tree(repository: git.Repository, tree: str, places: Places) -> list[Finding]:
     """A tag may name a tree, and no commit."""
     return [
         Finding(
@@ -208,13 +211,13 @@ def _in_tree(repository: git.Repository, tree: str, places: Sequence[bytes]) -> 
             "git tag --delete the tag that names it",
         )
         for entry in git.tree_entries(repository, tree)
-        if is_state(entry.path, places)
+        if places.hold(entry.path)
     ]
 
 
-def _copies(repository: git.Repository, commits: Range, places: Sequence[bytes]) -> list[Finding]:
+def _copies(repository: git.Repository, commits: Range, places: Places) -> list[Finding]:
     top = repository.top
-    on_disk = [place for place in places if top and os.path.isdir(join(top, place))]
+    on_disk = places.on_disk(top) if top is not None else []
     if not on_disk:
         return []
     from bundler.guard.content import copies, finding
@@ -232,5 +235,5 @@ def _copies(repository: git.Repository, commits: Range, places: Sequence[bytes])
             _rewrite(change.path),
         )
         for change in git.changes_in(repository, touching, ())
-        if change.oid in stored and not is_state(change.path, places)
+        if change.oid in stored and not places.hold(change.path)
     ]

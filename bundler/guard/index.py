@@ -7,13 +7,11 @@ import os
 from bundler import git
 from bundler.errors import ToolFailed
 from bundler.guard.places import (
-    NAME,
+    Places,
     Project,
-    is_state,
     join,
     project_of,
     read_project,
-    state_directory_of,
     within,
 )
 from bundler.guard.verdict import Finding, Verdict
@@ -35,21 +33,30 @@ def check_staged(
     HEAD is not asked: the commit that takes a leak away must pass.
     Raises `ToolFailed` where git cannot answer.
     """
-    top = repository.top or b""
+    top = work_tree_of(repository)
     git.require_whole_index(repository)
     found = find_in_index(repository, directories)
     findings = [state_in(path, found.places, in_index=True, in_head=False) for path in found.state]
-    on_disk = [path for path in found.places if os.path.isdir(join(top, path))]
-    copies = staged_copies(repository, on_disk) if on_disk else []
-    places = tuple(map(os.fsdecode, found.places))
-    return Verdict("staged", (*findings, *copies), places, os.fsdecode(top))
+    on_disk = found.places.on_disk(top)
+    copies = staged_copies(repository, found.places) if on_disk else []
+    return Verdict("staged", (*findings, *copies), found.places.names, os.fsdecode(top))
+
+
+def work_tree_of(repository: git.Repository) -> bytes:
+    """The top. Raises `ToolFailed` in a bare repository."""
+    if repository.top is None:
+        raise ToolFailed(
+            f"{os.fsdecode(repository.git_dir)} has no work tree.",
+            hint="In a bare repository, ask about commits: guard --history, or guard --receive.",
+        )
+    return repository.top
 
 
 class InIndex(NamedTuple):
     """What the index tells: state files, and the places where state may lie beside the name."""
 
     state: list[bytes]
-    places: list[bytes]
+    places: Places
 
 
 def find_in_index(
@@ -58,16 +65,16 @@ def find_in_index(
     """State files by name and by the configuration of every project in the index."""
     top = repository.top or b""
     named = within_or_refuse(top, directories)
-    entries = _entries(repository, [git.everywhere(NAME), *map(git.below, named), _PROJECTS])
+    at_first = Places(tuple(named), git.ignores_case(repository))
+    entries = _entries(repository, [*at_first.pathspecs(), _PROJECTS])
     projects = _read_projects(repository, entries)
     sources = [path for project in projects for path in project.sources]
     if sources:
-        entries += _entries(repository, map(git.below, sources))
+        entries += _entries(repository, at_first._replace(directories=tuple(sources)).pathspecs())
     expected = [path for project in projects for path in project.expected]
-    places = list(dict.fromkeys([*named, *sources, *expected]))
-    return InIndex(
-        sorted({entry.path for entry in entries if is_state(entry.path, places)}), places
-    )
+    every = dict.fromkeys([*named, *sources, *expected])
+    places = at_first._replace(directories=tuple(every))
+    return InIndex(sorted({entry.path for entry in entries if places.hold(entry.path)}), places)
 
 
 _PROJECTS = b":(top,glob)**/pyproject.toml"
@@ -104,36 +111,35 @@ def _entries(repository: git.Repository, pathspecs: Iterable[bytes]) -> list[git
     return git.index_entries(answer)
 
 
-def staged_copies(repository: git.Repository, directories: Sequence[bytes]) -> list[Finding]:
+def staged_copies(repository: git.Repository, places: Places) -> list[Finding]:
     """A finding for each staged change that brings a copy of a state file."""
     from bundler.guard.content import copied_in_changes, finding
 
     base = repository.head or git.empty_tree(repository)
     (answer,) = repository.ask(git.staged_question(base))
-    changes = [change for change in git.changes(answer) if not is_state(change.path, directories)]
+    changes = [change for change in git.changes(answer) if not places.hold(change.path)]
     return [
         finding(change.path, copy, "is staged", _take_out(change.path))
-        for change, copy in copied_in_changes(repository, changes, directories)
+        for change, copy in copied_in_changes(repository, changes, places.directories)
     ]
 
 
-def copied(repository: git.Repository, directories: Sequence[bytes]) -> list[Finding]:
+def copied(repository: git.Repository, places: Places, present: Sequence[bytes]) -> list[Finding]:
     """A finding for each path in the index that holds a copy of a state file on disk."""
-    if not directories:
+    if not present:
         return []
     from bundler.guard.content import copied_in_index, finding
 
     return [
         finding(path, copy, "is in the index", _take_out(path))
-        for path, copy in copied_in_index(repository, directories)
-        if not is_state(path, directories)
+        for path, copy in copied_in_index(repository, present)
+        if not places.hold(path)
     ]
 
 
-def committed(repository: git.Repository, directories: Sequence[bytes]) -> list[Finding]:
+def committed(repository: git.Repository, places: Places) -> list[Finding]:
     """A finding for each state file in the index or in HEAD."""
-    git.require_whole_index(repository)
-    pathspecs = [git.everywhere(NAME), *(git.below(directory) for directory in directories)]
+    pathspecs = places.pathspecs()
     questions = [git.index_question(pathspecs)]
     if repository.head is not None:
         questions.append(git.staged_question("HEAD", pathspecs))
@@ -141,19 +147,17 @@ def committed(repository: git.Repository, directories: Sequence[bytes]) -> list[
     entries = git.index_entries(answers[0])
     changes = git.changes(answers[1]) if len(answers) > 1 else []
     added = {change.path for change in changes if change.mode_before == _NO_FILE}
-    in_index = {entry.path for entry in entries if is_state(entry.path, directories)}
-    in_head = {change.path for change in changes if is_state(change.path, directories)} - added
+    in_index = {entry.path for entry in entries if places.hold(entry.path)}
+    in_head = {change.path for change in changes if places.hold(change.path)} - added
     if repository.head is not None:
         in_head |= in_index - added
     return [
-        state_in(path, directories, in_index=path in in_index, in_head=path in in_head)
+        state_in(path, places, in_index=path in in_index, in_head=path in in_head)
         for path in sorted(in_index | in_head)
     ]
 
 
-def state_in(
-    path: bytes, directories: Sequence[bytes], *, in_index: bool, in_head: bool
-) -> Finding:
+def state_in(path: bytes, places: Places, *, in_index: bool, in_head: bool) -> Finding:
     name, shown = os.fsdecode(path), git.printable(path)
     if in_index:
         where = "in the index and in HEAD" if in_head else "in the index"
@@ -163,7 +167,7 @@ def state_in(
             name,
             f"The state file {shown} is {where}.",
             f"The next commit holds it. {IN_GIT}",
-            _take_out(_key_directory(path, directories)),
+            _take_out(_key_directory(path, places)),
         )
     return Finding(
         "fail",
@@ -179,9 +183,9 @@ def _take_out(path: bytes) -> str:
     return f"git rm -r --cached -- {git.quoted(git.literal(path))}"
 
 
-def _key_directory(path: bytes, directories: Sequence[bytes]) -> bytes:
+def _key_directory(path: bytes, places: Places) -> bytes:
     """What to take out of the index: not the whole directory, which may hold a rule of its own."""
-    directory = state_directory_of(path, directories) or b""
+    directory = places.directory_of(path) or b""
     return join(directory, path[len(directory) + 1 :].partition(b"/")[0])
 
 

@@ -6,7 +6,7 @@ import os
 
 from bundler import git
 from bundler.errors import ToolFailed
-from bundler.guard.places import join, read_project
+from bundler.guard.places import Places, join, read_project
 from bundler.guard.verdict import Finding, Moment, Movement, Verdict, joined
 
 TYPE_CHECKING = False
@@ -79,7 +79,8 @@ def _staged(
 
     if movement.compare is None:
         return check_staged(repository, directories)
-    return Verdict("staged", tuple(staged_copies(repository, movement.compare)))
+    places = Places(movement.compare, git.ignores_case(repository))
+    return Verdict("staged", tuple(staged_copies(repository, places)))
 
 
 def _commits(

@@ -56,22 +56,50 @@ def join(directory: bytes, name: bytes) -> bytes:
     return directory + b"/" + name if directory else name
 
 
-def is_state(path: bytes, directories: Iterable[bytes]) -> bool:
-    """Whether a path of the repository is a state file."""
-    return state_directory_of(path, directories) is not None
+class Places(NamedTuple):
+    """Which paths are state: below the name anywhere, and below these directories.
 
+    directories: relative to the top. ignore_case: as the file system of the work tree does.
+    """
 
-def state_directory_of(path: bytes, directories: Iterable[bytes]) -> bytes | None:
-    """The state directory that a path is a state file of."""
-    inside = b"/" + path
-    at = inside.rfind(b"/" + NAME + b"/")
-    if at >= 0:
-        directory = path[: at + len(NAME)]
-        return None if path == join(directory, RULE_FILE) else directory
-    for directory in directories:
-        if path.startswith(directory + b"/") and path != join(directory, RULE_FILE):
-            return directory
-    return None
+    directories: tuple[bytes, ...] = ()
+    ignore_case: bool = False
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(map(os.fsdecode, self.directories))
+
+    def pathspecs(self) -> list[bytes]:
+        """What makes git speak of state files alone (and of rule files among them)."""
+        from bundler import git  # here, since the quick way needs none of it
+
+        fold = self.ignore_case
+        named = (git.below(directory, ignore_case=fold) for directory in self.directories)
+        return [git.everywhere(NAME, ignore_case=fold), *named]
+
+    def hold(self, path: bytes) -> bool:
+        """Whether a path is a state file."""
+        return self.directory_of(path) is not None
+
+    def directory_of(self, path: bytes) -> bytes | None:
+        """The state directory that a path is a state file of."""
+        folded = self._fold(path)
+        at = (b"/" + folded).rfind(b"/" + NAME + b"/")
+        if at >= 0:
+            length = at + len(NAME)
+            return None if folded[length:] == b"/" + RULE_FILE else path[:length]
+        for directory in self.directories:
+            inside = self._fold(directory) + b"/"
+            if folded.startswith(inside) and folded != inside + RULE_FILE:
+                return path[: len(directory)]
+        return None
+
+    def on_disk(self, top: bytes) -> list[bytes]:
+        """Those directories that are there."""
+        return [path for path in self.directories if os.path.isdir(join(top, path))]
+
+    def _fold(self, path: bytes) -> bytes:
+        return path.lower() if self.ignore_case else path
 
 
 # --- the work tree --------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from bundler.gitindex import RawIndex
+from bundler.gitindex import RawIndex, ignores_case
 from bundler.guard.places import NAME, join, mentions_us, project_of, within
 
 TYPE_CHECKING = False
@@ -42,10 +42,11 @@ def look(named: Sequence[str] = ()) -> tuple[bytes, ...] | None:
         if any(name.startswith(b"sharedindex.") for name in os.listdir(git_dir)):
             return None
         places = within(top, named)
+        fold = ignores_case(_common_dir(git_dir))
         with RawIndex(_index_path(top, git_dir)) as index:
             if not index.is_plain() or not index.is_whole():
                 return None
-            if any(index.holds(place + b"/") for place in (NAME, *places)):
+            if any(index.holds(place + b"/", ignore_case=fold) for place in (NAME, *places)):
                 return None
             projects = sorted(index.paths_ending_in(b"pyproject.toml"))
         for project in projects:
@@ -81,6 +82,15 @@ def _locate() -> tuple[bytes, bytes] | None:
     if os.stat(found).st_uid != os.geteuid() or os.stat(here).st_uid != os.geteuid():
         return None
     return here, found
+
+
+def _common_dir(git_dir: bytes) -> bytes:
+    """Of a linked work tree, the repository's own directory."""
+    try:
+        with open(join(git_dir, b"commondir"), "rb") as link:
+            return os.path.join(git_dir, link.read().rstrip(b"\n"))
+    except FileNotFoundError:
+        return git_dir
 
 
 def _index_path(top: bytes, git_dir: bytes) -> bytes:

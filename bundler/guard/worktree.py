@@ -10,15 +10,14 @@ from __future__ import annotations
 import os
 
 from bundler import git
-from bundler.errors import ToolFailed
-from bundler.guard.index import committed, copied, projects_not_here, within_or_refuse
+from bundler.guard.index import committed, copied, projects_not_here, within_or_refuse, work_tree_of
 from bundler.guard.places import (
     NAME,
     RULE_FILE,
+    Places,
     Project,
     join,
     read_project,
-    state_directory_of,
     takeable,
     walk,
 )
@@ -42,6 +41,11 @@ class Scope(NamedTuple):
     submodules: tuple[bytes, ...]
     outside: tuple[bytes, ...]  # absolute: where links of the name lead out of the repository
     projects: tuple[Project, ...]
+    ignore_case: bool
+
+    @property
+    def places(self) -> Places:
+        return Places(self.directories, self.ignore_case)
 
     @property
     def directories(self) -> tuple[bytes, ...]:
@@ -55,16 +59,12 @@ def check_work_tree(
 
     Raises `ToolFailed` where git cannot answer.
     """
-    if repository.top is None:
-        raise ToolFailed(
-            f"{os.fsdecode(repository.git_dir)} has no work tree.",
-            hint="In a bare repository, ask about commits: guard --history, or guard --push.",
-        )
-    top = repository.top
+    top = work_tree_of(repository)
+    git.require_whole_index(repository)
     scope = find(repository, within_or_refuse(top, directories))
     findings = [
-        *committed(repository, scope.directories),
-        *copied(repository, scope.present),
+        *committed(repository, scope.places),
+        *copied(repository, scope.places, scope.present),
         *unprotected(repository, scope),
     ]
     verdict = Verdict(
@@ -122,6 +122,7 @@ def find(repository: git.Repository, extra: Sequence[bytes]) -> Scope:
             path for path in targets if not path.startswith(top + b"/") and os.path.isdir(path)
         ),
         projects=tuple(projects),
+        ignore_case=git.ignores_case(repository),
     )
 
 
@@ -154,7 +155,7 @@ def unprotected(repository: git.Repository, scope: Scope) -> list[Finding]:
     open_paths = [rule.path for rule in git.rules(answers[0]) if not rule.ignores]
     exposed: dict[bytes, list[bytes]] = {}
     for path in open_paths:
-        owner = state_directory_of(path, directories)
+        owner = scope.places.directory_of(path)
         if owner is not None and path not in tracked and path not in probes:
             exposed.setdefault(owner, []).append(path)
     open_probes = {probes[path] for path in open_paths if path in probes}
