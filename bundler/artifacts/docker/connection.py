@@ -1,8 +1,8 @@
 """How to reach the engine: as the person's own ``docker`` does.
 
 The program knows contexts, TLS, ssh and proxies; so it is asked where the engine is. A local
-socket is then spoken to directly. Any other engine is reached through ``docker system
-dial-stdio``, which carries the API over a pipe whatever the transport behind it is.
+socket is then spoken to directly by the Docker SDK. Any other engine is reached through ``docker
+system dial-stdio``, which carries the API over a pipe whatever the transport behind it is.
 
 What is spoken is the Engine API (https://docs.docker.com/reference/api/engine/), version 1.41 or
 later (Docker 20.10), of which only old and stable parts are used.
@@ -11,23 +11,29 @@ later (Docker 20.10), of which only old and stable parts are used.
 from __future__ import annotations
 
 import http.client
+import io
 import os
 import shlex
-import socket
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any
-from urllib.parse import quote, urlencode
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from urllib.parse import quote
 
 import msgspec
 
 from bundler import process
 from bundler.errors import ToolFailed
 
+if TYPE_CHECKING:
+    import requests
+    from _typeshed import WriteableBuffer
+    from docker import APIClient
+
+# Docker 20.10's; the SDK would ask the engine for its own with a request more.
+_API_VERSION = "1.41"
 _TIMEOUT_SECONDS = 600.0
 _UNIX = "unix://"
-# Who only sends headers does not want to wait for a container's whole file system afterwards.
 _HINT_ENGINE = "Is the engine running? `docker version` tells."
 
 
@@ -67,44 +73,42 @@ class Docker:
 
 
 class Engine:
-    """The API of an engine. Each request has a connection of its own.
+    """The API of an engine, through the Docker SDK; paths and answers are the API's own.
 
-    So a stream of which only the beginning is wanted can be given up at no cost.
+    Each request has a connection of its own, so that a stream of which only the beginning is
+    wanted can be given up at no cost.
     """
 
     def __init__(self, docker: Docker) -> None:
         self.docker = docker
-        host = docker.host()
-        self._socket = host.removeprefix(_UNIX) if host.startswith(_UNIX) else None
+        self._client = _client(docker)
         self.headers = self._ping()
 
     def _ping(self) -> Mapping[str, str]:
-        with self.request("GET", "/_ping") as response:
-            response.read()
-            return dict(response.getheaders())
+        with self._send("GET", "/_ping") as response:
+            return dict(response.headers)
 
     def get(self, path: str, /, **query: str) -> Any:
         """The JSON that the engine answers with."""
-        with self.request("GET", path, query) as response:
-            return _json(response.read())
+        with self._send("GET", path, query) as response:
+            return _json(response.content)
 
     def post(self, path: str, value: object = None, /, **query: str) -> Any:
         """Sends JSON, returns JSON; None for an empty answer."""
         body = msgspec.json.encode(value) if value is not None else b""
-        headers = {"Content-Type": "application/json", "Content-Length": str(len(body))}
-        with self.request("POST", path, query, body=body, headers=headers) as response:
-            answer = response.read()
-        return _json(answer) if answer else None
+        headers = {"Content-Type": "application/json"}
+        with self._send("POST", path, query, body=body, headers=headers) as response:
+            return _json(response.content) if response.content else None
 
     def delete(self, path: str, /, **query: str) -> None:
-        with self.request("DELETE", path, query) as response:
-            response.read()
+        with self._send("DELETE", path, query):
+            pass
 
     def head(self, path: str, /, **query: str) -> Mapping[str, str] | None:
         """The headers of an answer; None where nothing is there."""
         try:
-            with self.request("HEAD", path, query) as response:
-                return dict(response.getheaders())
+            with self._send("HEAD", path, query) as response:
+                return dict(response.headers)
         except NotFound:
             return None
 
@@ -117,72 +121,101 @@ class Engine:
         *,
         body: bytes | Iterable[bytes] | None = None,
         headers: Mapping[str, str] | None = None,
-    ) -> Iterator[http.client.HTTPResponse]:
+    ) -> Iterator[BinaryIO]:
         """A request; the answer is open for reading as long as this lasts.
 
         Raises `NotFound` for 404, `ToolFailed` for every other refusal and for a broken line.
         """
-        target = quote(path) + (f"?{urlencode(query)}" if query else "")
-        with self._connection() as connection:
-            try:
-                chunked = body is not None and not isinstance(body, bytes)
-                connection.request(
-                    method, target, body=body, headers=dict(headers or {}), encode_chunked=chunked
-                )
-                response = connection.getresponse()
-            except (OSError, http.client.HTTPException) as error:
-                raise ToolFailed(
-                    "The Docker engine broke the connection.", hint=_HINT_ENGINE
-                ) from error
-            with response:
-                _refuse(response, path)
-                yield response
+        with self._send(method, path, query, body=body, headers=headers) as response:
+            yield cast("BinaryIO", _Body(response.raw))
 
     @contextmanager
-    def _connection(self) -> Iterator[http.client.HTTPConnection]:
-        connection = http.client.HTTPConnection("docker", timeout=_TIMEOUT_SECONDS)
-        if self._socket is not None:
-            connection.sock = _unix_socket(self._socket)
-            try:
-                yield connection
-            finally:
-                connection.close()
-        else:
-            argv = self.docker.argv("system", "dial-stdio")
-            with process.dial(argv, env=self.docker.environment) as line:
-                line.settimeout(_TIMEOUT_SECONDS)
-                connection.sock = line
-                try:
-                    yield connection
-                finally:
-                    connection.close()
+    def _send(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str] | None = None,
+        *,
+        body: bytes | Iterable[bytes] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Iterator[requests.Response]:
+        import requests
+
+        try:
+            response = self._client.request(
+                method,
+                f"{self._client.base_url}{quote(path)}",
+                params=dict(query or {}),
+                data=body,
+                headers=dict(headers or {}),
+                stream=True,
+                timeout=_TIMEOUT_SECONDS,
+            )
+        except requests.RequestException as error:
+            raise ToolFailed(
+                f"No Docker engine answers at {self.docker.host()}.", hint=_HINT_ENGINE
+            ) from error
+        with response:
+            _refuse(response, path)
+            yield response
+
+
+class _Body(io.RawIOBase):
+    """What the engine sends; a line that breaks is a failure of the engine, not an end."""
+
+    def __init__(self, raw: Any) -> None:
+        super().__init__()
+        self._raw = raw
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
+        import urllib3
+
+        view = memoryview(buffer)
+        try:
+            data = self._raw.read(len(view))
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            raise ToolFailed(
+                "The Docker engine broke the connection.", hint=_HINT_ENGINE
+            ) from error
+        view[: len(data)] = data
+        return len(data)
+
+
+def _client(docker: Docker) -> APIClient:
+    """The SDK's client. A local socket is spoken to directly, all else through the CLI."""
+    from docker import APIClient
+    from docker.errors import DockerException
+
+    host = docker.host()
+    base = host if host.startswith(_UNIX) else f"{_UNIX}/dialled"
+    try:
+        client = APIClient(base_url=base, version=_API_VERSION, timeout=int(_TIMEOUT_SECONDS))
+    except DockerException as error:
+        raise ToolFailed(f"The Docker SDK cannot use {host}.", hint=_HINT_ENGINE) from error
+    if base != host:
+        from bundler.artifacts.docker.dialling import DialAdapter
+
+        client.mount("http+docker://", DialAdapter(docker, _TIMEOUT_SECONDS))
+    client.trust_env = False  # a proxy of the environment is not for this line
+    client.headers["Accept-Encoding"] = "identity"  # packing costs more than the line is worth
+    return client
 
 
 class NotFound(ToolFailed):
     """The engine does not have what was asked for."""
 
 
-def _unix_socket(path: str) -> socket.socket:
-    line = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    line.settimeout(_TIMEOUT_SECONDS)
-    try:
-        line.connect(path)
-    except OSError as error:
-        line.close()
-        raise ToolFailed(
-            f"No Docker engine answers at {path}: {error.strerror}.", hint=_HINT_ENGINE
-        ) from error
-    return line
-
-
-def _refuse(response: http.client.HTTPResponse, path: str) -> None:
-    if response.status < http.client.BAD_REQUEST:
+def _refuse(response: requests.Response, path: str) -> None:
+    if response.ok:
         return
-    said = response.read()
+    said = response.content
     with suppress(msgspec.DecodeError):
         said = str(msgspec.json.decode(said)["message"]).encode()
     text = said.decode(errors="replace").strip() or response.reason
-    if response.status == http.client.NOT_FOUND:
+    if response.status_code == http.client.NOT_FOUND:
         raise NotFound(f"The Docker engine does not have it: {text}.")
     raise ToolFailed(f"The Docker engine refused {path.partition('?')[0]}: {text}.")
 

@@ -116,14 +116,14 @@ class Container:
         """The whole file system, from one listing."""
         tree = Tree()
         with self._engine.request("GET", f"{self._path}/export") as response:
-            tree.apply(cast("BinaryIO", response), 0, captured)
+            tree.apply(response, 0, captured)
         return tree
 
     @contextmanager
     def archive(self, path: str) -> Iterator[BinaryIO]:
         """A tar stream of a file or of a directory with all below it, named after it."""
         with self._engine.request("GET", f"{self._path}/archive", {"path": path}) as response:
-            yield cast("BinaryIO", response)
+            yield response
 
     def has(self, path: str) -> bool:
         return self._stat(path) is not None
