@@ -41,6 +41,11 @@ def pex_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("build-root")
 
 
+def dist(made: Path) -> tuple[str | Path, ...]:
+    """pex's arguments to take a wheel without a resolve by pip, which takes seconds."""
+    return "--pre-resolved-dists", made.parent
+
+
 def contents(path: Path) -> dict[str, tuple[int, bytes]]:
     """Every file's mode and bytes; of a PEX that is one file or a folder."""
     files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
@@ -53,7 +58,7 @@ def test_every_layout_becomes_what_pex_makes_of_a_wheel_with_the_state(
 ) -> None:
     build = ["-m", "shop", "--venv", *options]
     old = wheel(tmp_path / "old", {f"{PLACE}/A/state": "old", f"{PLACE}/Gone/state": "x"})
-    run_pex(old, *build, "-o", "app.pex", cwd=tmp_path, root=pex_root)
+    run_pex(*dist(old), *build, "-o", "app.pex", cwd=tmp_path, root=pex_root)
     assert output_of(tmp_path / "app.pex", tmp_path / "root") == "A=old Gone=x"
     mode = (tmp_path / "app.pex").stat().st_mode
 
@@ -73,7 +78,7 @@ def test_every_layout_becomes_what_pex_makes_of_a_wheel_with_the_state(
         for argument in ("--build-property", f"{name}={json.dumps(properties[name])}")
     ]
     new = wheel(tmp_path / "new", state_files(bundle))
-    run_pex(new, *build, *labels, "-o", "theirs.pex", cwd=tmp_path, root=pex_root)
+    run_pex(*dist(new), *build, *labels, "-o", "theirs.pex", cwd=tmp_path, root=pex_root)
     assert contents(tmp_path / "app.pex") == contents(tmp_path / "theirs.pex")
 
 
@@ -83,7 +88,7 @@ def test_an_installed_venv_and_a_repackaged_wheel_have_the_state(
     """pex's own tools agree with RECORD and with the list of the wheel's entries."""
     old = wheel(tmp_path / "old")
     tools = ["-m", "shop", "--venv", "--include-tools"]
-    run_pex(old, *tools, "-o", "app.pex", cwd=tmp_path, root=pex_root)
+    run_pex(*dist(old), *tools, "-o", "app.pex", cwd=tmp_path, root=pex_root)
     bundle = bundle_of(set_state(tmp_path / "state", A="new"))
     embed(tmp_path / "app.pex", [bundle], RECORD, tmp_path / "app.pex")
     environ = {**os.environ, "PEX_ROOT": str(tmp_path / "root"), "PEX_TOOLS": "1"}
@@ -113,7 +118,7 @@ def test_updating_in_place_leaves_what_pex_linked_to_alone(tmp_path: Path, pex_r
 def test_a_package_that_is_there_twice_is_refused(tmp_path: Path, pex_root: Path) -> None:
     package(tmp_path / "src")
     made = wheel(tmp_path / "w")
-    run_pex(made, "-D", "src", "-o", "app.pex", cwd=tmp_path, root=pex_root)
+    run_pex(*dist(made), "-D", "src", "-o", "app.pex", cwd=tmp_path, root=pex_root)
     bundle = bundle_of(set_state(tmp_path / "state", A="1"))
     with pytest.raises(ConfigurationError, match=r"more than once: shop/defs and \.deps/shop-1\.0"):
         embed(tmp_path / "app.pex", [bundle], RECORD, tmp_path / "b.pex")
@@ -121,7 +126,7 @@ def test_a_package_that_is_there_twice_is_refused(tmp_path: Path, pex_root: Path
 
 def test_a_distribution_that_was_changed_is_refused(tmp_path: Path, pex_root: Path) -> None:
     made = wheel(tmp_path / "w")
-    run_pex(made, "--layout", "loose", "-o", "app", cwd=tmp_path, root=pex_root)
+    run_pex(*dist(made), "--layout", "loose", "-o", "app", cwd=tmp_path, root=pex_root)
     path = tmp_path / "app" / ".deps" / made.name / "shop" / "__init__.py"
     path.write_text("changed = True")
     bundle = bundle_of(set_state(tmp_path / "state", A="1"))

@@ -19,7 +19,8 @@ def edited(raw: bytes, change: TreeChange, where: str) -> bytes:
     """RECORD as it reads after the change.
 
     A changed file keeps its line's place; new ones come before those of the wheel's metadata, new
-    metadata before RECORD itself, in the order of their paths. Raises `VerificationFailed` where RECORD cannot be read.
+    metadata before RECORD itself, in the order of their paths.
+    Raises `VerificationFailed` where RECORD cannot be read.
     """
     lines = list(_lines(raw, where))
     end = "\r\n" if lines and lines[0][1].endswith("\r\n") else "\n"
