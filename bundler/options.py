@@ -24,7 +24,7 @@ REFRESH_MODES: tuple[RefreshMode, ...] = get_args(RefreshMode)
 DEFAULT_TIMEOUT_SECONDS = 300.0
 DEFAULT_TOTAL_TIMEOUT_SECONDS = 1800.0
 DEFAULT_ATTEMPTS = 3
-DEFAULT_JOBS = 16
+DEFAULT_JOBS = 32
 # A state with less than this share of the baseline's entries (or bytes) has shrunk.
 DEFAULT_SHRINK = 0.5
 

@@ -133,25 +133,12 @@ class Worker:
         self._process.wait()
 
     async def _end(self, number: int) -> None:
-        """Ends an attempt's process, or what it has left behind."""
+        """Ends an attempt's process; of one that has ended the worker has put away what it left."""
         ended = self._ended[number]
         pid = self._pids.pop(number, None)
-        over = ended.done() and not ended.cancelled()
-        if pid is not None and not (over and self._left_nothing(pid)):
-            await end_tree(pid, grace=0 if over else None)
+        if pid is not None and (ended.cancelled() or not ended.done()):
+            await end_tree(pid)
         self._ended.pop(number, None)
-
-    def _left_nothing(self, pid: int) -> bool:
-        """Whether an attempt that has ended left no process. Cheaper than looking for them."""
-        with suppress(ProcessLookupError):
-            os.killpg(pid, 0)
-            return False
-        worker = self._process.pid
-        try:  # orphans become the worker's children
-            children = Path(f"/proc/{worker}/task/{worker}/children").read_text().split()
-        except OSError:
-            return sys.platform != "linux"
-        return {int(child) for child in children} <= set(self._pids.values())
 
     def _tell(self, command: Mapping[str, Any]) -> None:
         data = json.dumps(command).encode() + b"\n"

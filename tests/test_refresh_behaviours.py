@@ -113,10 +113,19 @@ def test_a_child_that_ignores_sigterm_is_killed_with_all_it_has_started(
     assert wait_for(lambda: not alive(pids), 1.0), alive(pids)
 
 
-def test_what_a_component_leaves_running_is_ended(prepare: Prepare, tmp_path: Path) -> None:
-    succeed(prepare("leaves_a_daemon"))
-    pid = int((tmp_path / "pids").read_text())
-    assert wait_for(lambda: not alive([pid]), 1.0)
+def test_what_a_component_leaves_running_is_ended_before_its_state_is_read(
+    prepare: Prepare, tmp_path: Path
+) -> None:
+    class Looks(Told):
+        found: list[int] | None = None
+
+        def key(self, progress: KeyProgress) -> None:
+            if progress.phase == "done":
+                self.found = alive([int((tmp_path / "pids").read_text())])
+
+    told = Looks()
+    succeed(prepare("leaves_a_daemon"), told)
+    assert told.found == []
 
 
 def _start(project: Project) -> subprocess.Popen[bytes]:

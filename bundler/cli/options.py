@@ -88,7 +88,7 @@ refresh_options = _together(
     click.option("--timeout", type=Duration(), help="For one key, all attempts together.  [5m]"),
     click.option("--total-timeout", type=Duration(), help="For the whole refresh.  [30m]"),
     click.option("--attempts", type=click.IntRange(1), help="Most attempts for a key.  [3]"),
-    click.option("--jobs", type=click.IntRange(1), help="Keys at once.  [16]"),
+    click.option("--jobs", type=click.IntRange(1), help="Keys at once.  [32]"),
     click.option(
         "--allow-empty", multiple=True, metavar="KEY", help="An empty state of KEY is right."
     ),

@@ -258,7 +258,16 @@ class Worker:
             if pid == 0:
                 return
             if pid in self._running:
-                self._say("ended", id=self._running.pop(pid), status=status)
+                number = self._running.pop(pid)
+                self._end_what_is_left(pid)
+                self._say("ended", id=number, status=status)
+
+    def _end_what_is_left(self, pid: int) -> None:
+        """A state is whole once nothing can write to it any more."""
+        _kill(pid)  # its session
+        while orphans := [child for child in _children() if child not in self._running]:
+            for orphan in orphans:
+                _kill(orphan)
 
     def _kill_all(self) -> None:
         """The parent is gone, or has no more use for us: nothing of ours shall go on."""

@@ -1,0 +1,173 @@
+"""Ours and ``dg utils refresh-defs-state`` on the same projects, side by side, alternating.
+
+    python benchmarks/refresh.py [--rounds N] [--keys 1,10,50,200] [--dbt]
+
+Each project has N keys whose component waits 200 ms for its system: once as a plain function, once
+as an ``async def`` with blocking I/O inside, the shape of most vendors' integrations. The fixed
+cost is a project with nothing to fetch. The fetch time is the whole time less the fixed cost.
+Prints the best of the rounds and the ratio ours/theirs; less than one is faster.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "tests"))
+
+from environments import python_of  # noqa: E402  # the tests' helper
+
+_PYPROJECT = """\
+[project]
+name = "bench"
+version = "1"
+
+[tool.dg]
+directory_type = "project"
+
+[tool.dg.project]
+root_module = "bench"
+"""
+_COMPONENT = """\
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import dagster as dg
+from dagster.components import DefsStateConfig, DefsStateConfigArgs
+
+
+@dataclass
+class Waits(dg.StateBackedComponent, dg.Resolvable):
+    name: str
+
+    @property
+    def defs_state_config(self) -> DefsStateConfig:
+        return DefsStateConfig.from_args(
+            DefsStateConfigArgs.local_filesystem(), default_key=f"Waits[{self.name}]"
+        )
+
+    def write_state_to_path(self, state_path: Path) -> None:
+        time.sleep(0.2)
+        state_path.write_text('["something"]')
+
+    def build_defs_from_state(self, context, state_path):
+        return dg.Definitions()
+
+
+@dataclass
+class WaitsAsync(Waits):
+    async def write_state_to_path(self, state_path: Path) -> None:
+        Waits.write_state_to_path(self, state_path)
+"""
+
+
+def make_project(root: Path, kind: str, keys: int) -> None:
+    defs = root / "src" / "bench" / "defs"
+    defs.mkdir(parents=True)
+    (root / "pyproject.toml").write_text(_PYPROJECT)
+    (root / "src/bench/__init__.py").touch()
+    (defs / "__init__.py").touch()
+    (root / "src/bench/waits.py").write_text(_COMPONENT)
+    if keys:
+        (defs / "all").mkdir()
+        (defs / "all" / "defs.yaml").write_text(
+            "---\n".join(
+                f"type: bench.waits.{kind}\nattributes:\n  name: '{number}'\n"
+                for number in range(keys)
+            )
+        )
+
+
+def measure(argv: Sequence[str | Path], root: Path, environment: dict[str, str]) -> float:
+    began = time.perf_counter()
+    done = subprocess.run(argv, cwd=root, env=environment, capture_output=True, check=False)
+    took = time.perf_counter() - began
+    if done.returncode:
+        sys.exit(f"{argv[0]} failed:\n{done.stderr.decode()[-3000:]}")
+    return took
+
+
+def compare(root: Path, rounds: int) -> tuple[float, float]:
+    """The best times of ours and of dg's, in seconds."""
+    python = python_of("dagster")
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(root / "src"),
+        "DAGSTER_DISABLE_TELEMETRY": "true",
+        "DAGSTER_HOME": "",
+        "PATH": f"{python.parent}{os.pathsep}{os.environ['PATH']}",
+    }
+    ours = [sys.executable, "-m", "bundler", "refresh", "--python", python]
+    theirs = [python.parent / "dg", "utils", "refresh-defs-state"]
+    times: tuple[list[float], list[float]] = ([], [])
+    for _ in range(rounds):
+        times[0].append(
+            measure(ours, root, {**environment, "PYTHONPATH": f"{root / 'src'}:{ROOT}"})
+        )
+        times[1].append(measure(theirs, root, environment))
+    return min(times[0]), min(times[1])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--keys", default="1,10,50,200")
+    parser.add_argument("--dbt", action="store_true", help="also a dbt component")
+    given = parser.parse_args()
+    work = Path(tempfile.mkdtemp(prefix="refresh-benchmark-"))
+    try:
+        run(work, given.rounds, [int(count) for count in given.keys.split(",")])
+        if given.dbt:
+            run_dbt(work, given.rounds)
+    finally:
+        shutil.rmtree(work)
+
+
+def run(work: Path, rounds: int, counts: Sequence[int]) -> None:
+    make_project(work / "nothing", "Waits", 0)
+    fixed = compare(work / "nothing", rounds)
+    print(f"{'':24} {'ours s':>8} {'dg s':>8} {'ratio':>6}   fetch: ours s   dg s  ratio")
+    print(f"{'fixed cost':24} {fixed[0]:8.2f} {fixed[1]:8.2f} {fixed[0] / fixed[1]:6.2f}")
+    for kind in ("Waits", "WaitsAsync"):
+        for count in counts:
+            root = work / f"{kind}-{count}"
+            make_project(root, kind, count)
+            ours, theirs = compare(root, rounds)
+            mine, others = max(ours - fixed[0], 0.0), max(theirs - fixed[1], 0.001)
+            name = f"{count} {'async' if kind == 'WaitsAsync' else 'sync'}"
+            print(
+                f"{name:24} {ours:8.2f} {theirs:8.2f} {ours / theirs:6.2f}   "
+                f"{mine:13.2f} {others:6.2f} {mine / others:6.2f}",
+                flush=True,
+            )
+
+
+def run_dbt(work: Path, rounds: int) -> None:
+    from sample import make
+
+    sample = make(work / "shop")
+    for name in ("products", "suppliers", "calendar"):
+        shutil.rmtree(sample.root / "src/shop/defs" / name)
+    environment = sample.env
+    environment["PATH"] = f"{sample.python.parent}{os.pathsep}{environment['PATH']}"
+    ours = [sys.executable, "-m", "bundler", "refresh"]
+    theirs = [sample.python.parent / "dg", "utils", "refresh-defs-state"]
+    times: tuple[list[float], list[float]] = ([], [])
+    for _ in range(rounds):
+        times[0].append(measure(ours, sample.root, {**environment, "PYTHONPATH": str(ROOT)}))
+        times[1].append(measure(theirs, sample.root, environment))
+    mine, others = min(times[0]), min(times[1])
+    print(f"{'dbt':24} {mine:8.2f} {others:8.2f} {mine / others:6.2f}")
+
+
+if __name__ == "__main__":
+    main()
