@@ -16,7 +16,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from bundler.atomic import io_errors
 from bundler.errors import VerificationFailed
@@ -43,13 +43,44 @@ class Place:
     offset: int
 
 
+class Incoming(Protocol):
+    """A file that is to come into the store: what it must hold, and its bytes.
+
+    chunks: raises `VerificationFailed` before its end where the bytes are others.
+    """
+
+    @property
+    def sha256(self) -> str: ...
+
+    @property
+    def size(self) -> int: ...
+
+    def chunks(self) -> Iterator[Buffer]: ...
+
+
 @dataclass(frozen=True)
 class Upload:
-    """A file that is to come into the store: where it is on this machine, what it must hold."""
+    """A file of this machine that is to come into the store."""
 
     path: Path
     sha256: str
     size: int
+
+    def chunks(self) -> Iterator[Buffer]:
+        """The last one comes only when all of them are what they should be."""
+        digest, size = hashlib.sha256(), 0
+        with io_errors(self.path), open(self.path, "rb", buffering=0) as stream:
+            while chunk := stream.read(CHUNK_BYTES):
+                digest.update(chunk)
+                size += len(chunk)
+                if size > self.size or (size == self.size and digest.hexdigest() != self.sha256):
+                    break
+                yield chunk
+        if size != self.size or digest.hexdigest() != self.sha256:
+            raise VerificationFailed(
+                f"{self.path} changed between hashing and its upload.",
+                hint="Something still writes to the state: end it, then try again.",
+            )
 
 
 def object_name(sha256: str) -> str:
@@ -57,7 +88,7 @@ def object_name(sha256: str) -> str:
     return f"content/{sha256}.{uuid.uuid4().hex[:8]}"
 
 
-def upload(objects: Objects, files: Iterable[Upload]) -> dict[str, Place]:
+def upload(objects: Objects, files: Iterable[Incoming]) -> dict[str, Place]:
     """Brings files in, those with the same content once. Returns their places by sha256.
 
     Raises `VerificationFailed` where a file is not what it should be.
@@ -90,8 +121,8 @@ def in_parallel(jobs: Sequence[Callable[[], _T]], at_once: int) -> Iterator[_T]:
                 future.cancel()
 
 
-def _packs(files: Sequence[Upload]) -> Iterator[list[Upload]]:
-    pack: list[Upload] = []
+def _packs(files: Sequence[Incoming]) -> Iterator[list[Incoming]]:
+    pack: list[Incoming] = []
     size = 0
     for file in files:
         if pack and size + file.size > _PACK_BYTES:
@@ -103,43 +134,22 @@ def _packs(files: Sequence[Upload]) -> Iterator[list[Upload]]:
         yield pack
 
 
-def _upload_large(objects: Objects, file: Upload) -> dict[str, Place]:
+def _upload_large(objects: Objects, file: Incoming) -> dict[str, Place]:
     name = object_name(file.sha256)
-    objects.write(name, _chunks(file), file.size)
+    objects.write(name, file.chunks(), file.size)
     return {file.sha256: Place(name, 0)}
 
 
-def _upload_pack(objects: Objects, files: Sequence[Upload]) -> dict[str, Place]:
+def _upload_pack(objects: Objects, files: Sequence[Incoming]) -> dict[str, Place]:
     data = bytearray()
     offsets = {}
     for file in files:
         offsets[file.sha256] = len(data)
-        for chunk in _chunks(file):
+        for chunk in file.chunks():
             data += chunk
     name = object_name(hashlib.sha256(data).hexdigest())
     objects.write(name, [data], len(data))
     return {sha256: Place(name, offset) for sha256, offset in offsets.items()}
-
-
-def _chunks(file: Upload) -> Iterator[bytes]:
-    """The bytes of a file, which end in an error where they are not what they should be."""
-    digest, size = hashlib.sha256(), 0
-    with io_errors(file.path), open(file.path, "rb", buffering=0) as stream:
-        while chunk := stream.read(CHUNK_BYTES):
-            digest.update(chunk)
-            size += len(chunk)
-            if size > file.size or (size == file.size and digest.hexdigest() != file.sha256):
-                raise _changed(file)
-            yield chunk
-    if size != file.size or digest.hexdigest() != file.sha256:
-        raise _changed(file)
-
-
-def _changed(file: Upload) -> VerificationFailed:
-    return VerificationFailed(
-        f"{file.path} changed between hashing and its upload.",
-        hint="Something still writes to the state: end it, then try again.",
-    )
 
 
 # --- out of the store -------------------------------------------------------------------------
@@ -157,6 +167,10 @@ class Piece:
     @property
     def end(self) -> int:
         return self.place.offset + self.size
+
+
+# A file in the store, and where to write it; None: only look whether it is whole.
+_Wanted = tuple[Piece, Path | None]
 
 
 def pieces(version: Version) -> Iterator[tuple[FileEntry, Piece]]:
@@ -224,6 +238,37 @@ def read_parts(
     _check(piece, digest.hexdigest(), size)
 
 
+def check(objects: Objects, wanted: Iterable[Piece]) -> list[str]:
+    """What is wrong with files in the store, as sentences; reads every byte of them."""
+    files = list(wanted)
+    small = [(piece, None) for piece in files if piece.size < _SMALL_BYTES]
+    jobs: list[Callable[[], list[str]]] = [
+        *(partial(_problems, objects, [piece]) for piece in files if piece.size >= _SMALL_BYTES),
+        *(partial(_span_problems, objects, span) for span in _spans(small)),
+    ]
+    return [problem for found in in_parallel(jobs, _FILES_AT_ONCE) for problem in found]
+
+
+def _span_problems(objects: Objects, span: Sequence[_Wanted]) -> list[str]:
+    try:
+        _download_span(objects, span)
+    except VerificationFailed:
+        return _problems(objects, [piece for piece, _ in span])
+    return []
+
+
+def _problems(objects: Objects, files: Iterable[Piece]) -> list[str]:
+    problems = []
+    for piece in files:
+        try:
+            with ThreadPoolExecutor(2) as parts:
+                for _ in read_parts(objects, piece, parts, 2):
+                    pass
+        except VerificationFailed as error:
+            problems.append(error.what)
+    return problems
+
+
 def read_piece(objects: Objects, piece: Piece) -> Buffer:
     """A small file at once, held against its digest."""
     data = _read(objects, piece, piece.place.offset, piece.size)
@@ -249,9 +294,6 @@ def _check(piece: Piece, sha256: str, size: int) -> None:
             f"{piece.place.name} does not hold {piece.what} any more: its bytes were altered.",
             hint="Restore the object, or roll the key back to a version that is whole.",
         )
-
-
-_Wanted = tuple[Piece, Path]
 
 
 def _spans(files: Sequence[_Wanted]) -> Iterator[list[_Wanted]]:
@@ -282,7 +324,8 @@ def _download_span(objects: Objects, span: Sequence[_Wanted]) -> None:
     for piece, path in span:
         data = view[piece.place.offset - begin : piece.end - begin]
         _check(piece, hashlib.sha256(data).hexdigest(), len(data))
-        _write(path, [data])
+        if path is not None:
+            _write(path, [data])
 
 
 def _write(path: Path, chunks: Iterable[Buffer]) -> None:

@@ -14,6 +14,7 @@ others have moved on meanwhile, in ``sets/<its number>.json``.
 
 from __future__ import annotations
 
+import itertools
 import random
 import time
 import uuid
@@ -97,8 +98,8 @@ def amend(objects: Objects, decide: Callable[[Current], Current | None]) -> Curr
 def _swap(
     objects: Objects, decide: Callable[[Current | None], Current | None], mine: str | None
 ) -> Current:
-    end, pause, tried = time.monotonic() + _PATIENCE_SECONDS, _FIRST_PAUSE_SECONDS, 0
-    while True:
+    end, tried = time.monotonic() + _PATIENCE_SECONDS, 0
+    for attempt in itertools.count():
         now, tag = _read(objects)
         if mine and tried and now and _is_in(objects, now, mine, tried):
             return now
@@ -118,8 +119,15 @@ def _swap(
                 f"{_PATIENCE_SECONDS:g} s.",
                 hint="Try again when fewer pipelines push at once.",
             )
-        time.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311  # no secret hangs on it
-        pause = min(pause * 1.5, _LONGEST_PAUSE_SECONDS)
+        time.sleep(pause(attempt))
+    raise AssertionError  # the loop has no end of its own
+
+
+def pause(attempt: int) -> float:
+    """Seconds to wait after a refused write, counted from 0: longer each time, and never the same
+    for two writers."""
+    longest = min(_FIRST_PAUSE_SECONDS * 1.5 ** min(attempt, 20), _LONGEST_PAUSE_SECONDS)
+    return longest * random.uniform(0.5, 1.5)  # noqa: S311  # no secret hangs on it
 
 
 def _write(objects: Objects, wanted: Current, tag: str) -> bool:

@@ -99,7 +99,7 @@ class Push:
             before={key: entry for key, entry in entries.items() if key in self._keys},
             versions=versions,
             sharing=any(names.intersection(version.objects) for version in versions),
-            unchanged=tuple(new.state.key for new in self.states if new not in changed),
+            unchanged=tuple(new.state.key for new in self.states if not _differs(new, entries)),
             deadline=self._started + GRACE_SECONDS / 2,
         )
 
@@ -181,8 +181,9 @@ class Attempt:
 
 
 def _differs(new: NewState, entries: Mapping[str, Entry]) -> bool:
+    """Whether it needs a version of its own: also where somebody has given it one by name."""
     entry = entries.get(new.state.key)
-    return entry is None or entry.semantic != new.state.digest.semantic
+    return new.version is not None or entry is None or entry.semantic != new.state.digest.semantic
 
 
 def _places(versions: Mapping[str, Version]) -> dict[str, Place]:
@@ -206,19 +207,29 @@ def _new_versions(
 def _new_version(
     new: NewState, version: str, places: Mapping[str, Place], author: Author, made: str
 ) -> Version:
-    mine = [places[file.sha256] for file in new.state.files]
-    index = {name: at for at, name in enumerate(sorted({place.name for place in mine}))}
-    return Version(
+    bare = Version(
         version=version,
         key=new.state.key,
         state=new.state,
-        objects=tuple(index),
-        at=tuple((index[place.name], place.offset) for place in mine),
+        objects=(),
+        at=(),
         made=made,
         by=author.by,
         commit=author.commit,
         place=new.place,
         refresh=new.refresh,
+    )
+    return relocated(bare, places)
+
+
+def relocated(version: Version, places: Mapping[str, Place]) -> Version:
+    """The version with its files in these places, by their sha256."""
+    mine = [places[file.sha256] for file in version.state.files]
+    index = {name: at for at, name in enumerate(sorted({place.name for place in mine}))}
+    return msgspec.structs.replace(
+        version,
+        objects=tuple(index),
+        at=tuple((index[place.name], place.offset) for place in mine),
     )
 
 

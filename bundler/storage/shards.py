@@ -1,0 +1,115 @@
+"""A refresh of many keys in several jobs, which becomes one set only when all of them are done.
+
+Each shard pushes its states without moving the pointer and writes down what they became; the join
+reads all of these by name and moves the pointer once. A join that finds a shard missing changes
+nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+
+from bundler.errors import ConfigurationError, UsageError, VerificationFailed
+from bundler.manifest import decode_canonical
+from bundler.storage import pointer, records
+from bundler.storage.lease import server_time
+from bundler.storage.pointer import NOBODY, Author
+from bundler.storage.pushing import GRACE_SECONDS, NewState, Push
+from bundler.storage.records import Current, Shard
+from bundler.storage.store import Store
+
+_RUN = re.compile(r"^[A-Za-z0-9._-]{1,100}$")
+_SHARD = re.compile(r"^([1-9][0-9]{0,5})/([1-9][0-9]{0,5})$")
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """``3/10`` as numbers. Raises `UsageError`."""
+    found = _SHARD.match(text)
+    if found is None or int(found[1]) > int(found[2]):
+        raise UsageError(f"{text!r} is no shard.", hint="Write 3/10 for the third of ten.")
+    return int(found[1]), int(found[2])
+
+
+def belongs(key: str, index: int, count: int) -> bool:
+    """Whether a key is refreshed by this shard; the same on every machine."""
+    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") % count == index - 1
+
+
+def stage(
+    store: Store,
+    states: Sequence[NewState],
+    run: str,
+    shard: tuple[int, int],
+    author: Author = NOBODY,
+) -> Shard:
+    """Uploads what one shard has refreshed. A shard that runs again replaces what it did before.
+
+    run: what the shards of one refresh have in common, such as the CI run's id.
+    """
+    name = _name(run, shard[0])
+    attempt = Push(store.known, states, author).attempt(share=False)
+    kept = {key: attempt.before[key].version for key in attempt.unchanged}
+    versions = tuple(version.version for version in attempt.versions)
+    value = Shard(shard[0], shard[1], versions, kept)
+    raw = records.encode(value)
+    pointer.make(store.objects)
+    while not store.objects.create(name, raw):
+        before = store.objects.get(name)
+        if before is not None and store.objects.replace(name, raw, before.tag):
+            break
+    return value
+
+
+def join(store: Store, run: str, count: int, author: Author = NOBODY) -> Current:
+    """Makes what all shards of a run have pushed one set.
+
+    Raises `UsageError` where a shard is missing or too old, or a key moved on meanwhile.
+    """
+    shards = _all(store, run, count)
+    kept = {key: version for shard in shards for key, version in shard.unchanged.items()}
+    current = store.current()
+    for key, version in kept.items():
+        entry = current.keys.get(key) if current else None
+        if entry is None or entry.version != version:
+            raise UsageError(
+                f"{key} was changed while run {run} refreshed it.", hint="Refresh again.", key=key
+            )
+    wanted = [version for shard in shards for version in shard.versions]
+    found = store.known.find_all(wanted)
+    for version in wanted:
+        if version not in found:
+            raise VerificationFailed(f"{store.url} has lost version {version} of run {run}.")
+    joined = store.adopt([found[version] for version in wanted], "join", author)
+    store.objects.delete([_name(run, index) for index in range(1, count + 1)])
+    return joined
+
+
+def _all(store: Store, run: str, count: int) -> list[Shard]:
+    shards, missing = [], []
+    too_old = server_time(store.objects) - GRACE_SECONDS / 2
+    for index in range(1, count + 1):
+        name = _name(run, index)
+        stored = store.objects.get(name)
+        if stored is None or stored.modified < too_old:
+            missing.append(f"{index}/{count}")
+            continue
+        shard = decode_canonical(stored.data, Shard, f"{store.url}/{name}")
+        if (shard.index, shard.count) != (index, count):
+            raise UsageError(f"Run {run} was made of {shard.count} shards, not of {count}.")
+        shards.append(shard)
+    if missing:
+        raise UsageError(
+            f"{store.url} has nothing of run {run} from {', '.join(missing)}; nothing was joined.",
+            hint="Run the missing shards first: state-bundler store push --shard N/COUNT --run RUN",
+        )
+    return shards
+
+
+def _name(run: str, index: int) -> str:
+    if not _RUN.match(run) or run in (".", ".."):
+        raise ConfigurationError(
+            f"{run!r} cannot name a run.", hint="Use letters, digits, '.', '_' and '-'."
+        )
+    return f"shards/{run}/{index}.json"
