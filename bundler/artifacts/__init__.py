@@ -11,7 +11,7 @@ Reading never trusts: an `Artifact` reports what is there, `bundler.verify` judg
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, Literal, Protocol
 
@@ -66,6 +66,9 @@ class Artifact(Protocol):
     @property
     def digest(self) -> str | None:
         """What identifies this artifact (an image's digest, a file's sha256), if it is cheap."""
+
+    def labels(self) -> Mapping[str, str]:
+        """What it says of itself by name: an image's labels, a PEX's build properties."""
 
     def claims(self) -> Sequence[Claim] | None:
         """What its label says of its state directories; None where it has no such label."""

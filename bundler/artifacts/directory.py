@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -70,6 +70,9 @@ class DirectoryArtifact:
             StateDirectoryOnDisk(found, found.relative_to(root).as_posix())
             for found in find_state_directories(root)
         )
+
+    def labels(self) -> Mapping[str, str]:
+        return {}
 
     def claims(self) -> Sequence[Claim] | None:
         return None

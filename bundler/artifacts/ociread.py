@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 
@@ -114,6 +114,9 @@ class LayoutImage:
         self._store = store
         self._image = LoadedImage(store, _for_this_machine(store, entry))
         self.config_digest = self._image.manifest["config"]["digest"]
+
+    def labels(self) -> Mapping[str, str]:
+        return image.labels(self._image.config)
 
     def claims(self) -> Sequence[Claim] | None:
         return image.claims_of(image.labels(self._image.config))

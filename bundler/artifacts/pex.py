@@ -7,7 +7,7 @@ recognises a file are computed anew, so that a machine that has run the older fi
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,6 +34,9 @@ class PexArtifact:
         with ExitStack() as stack:  # what is refused is closed again
             self._pex = stack.enter_context(opened(path))
             self._stack = stack.pop_all()
+
+    def labels(self) -> Mapping[str, str]:
+        return {name: str(value) for name, value in self._pex.info.build_properties.items()}
 
     def claims(self) -> Sequence[Claim] | None:
         return self._pex.info.claims(self.name)

@@ -22,6 +22,9 @@ _COMMANDS = {
     "build": "bundler.cli.build:build",
     "update": "bundler.cli.update:update",
     "verify": "bundler.cli.verify:verify",
+    "predicate": "bundler.cli.predicate:predicate",
+    "sign": "bundler.cli.sign:sign",
+    "diff": "bundler.cli.diff:diff",
     "extract": "bundler.cli.extract:extract",
     "demo": "bundler.cli.demo:demo",
 }

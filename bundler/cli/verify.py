@@ -2,82 +2,185 @@
 
 from __future__ import annotations
 
-import json
+import re
 import sys
-from typing import Any
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from bundler.cli.console import Console, size
+from bundler.cli.console import Console, age
+from bundler.cli.options import Duration, narrator, show_verdict
+
+if TYPE_CHECKING:
+    from bundler.policy import Policy
+    from bundler.report import Report
+
+_FORMATS = ("text", "json", "github", "sarif")
+_FILE = click.Path(path_type=Path, dir_okay=False)
+_COMMIT = re.compile(r"[0-9a-fA-F]{7,64}")
 
 
 @click.command()
 @click.argument("artifacts", nargs=-1, required=True, metavar="ARTIFACT...")
+@click.option("--max-age", type=Duration(), help="Since a state was last confirmed, such as 24h.")
+@click.option("--require", multiple=True, metavar="KEY", help="A key that must be there.")
 @click.option(
-    "--format", "style", type=click.Choice(["text", "json"]), default="text", show_default=True
+    "--require-keys-of",
+    multiple=True,
+    metavar="PROJECT",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Every local key that the components of this project have.",
 )
-def verify(artifacts: tuple[str, ...], style: str) -> None:
+@click.option("--commit", metavar="REV", help="The commit that it must be built from.")
+@click.option("--clean", is_flag=True, help="Built from a work tree without changes.")
+@click.option("--guarded", is_flag=True, help="Built with the guard.")
+@click.option("--no-stale", is_flag=True, help="No older state stands in for an unavailable one.")
+@click.option("--environment", metavar="NAME", help="Built for this environment.")
+@click.option(
+    "--min-entries",
+    multiple=True,
+    metavar="[KEY=]N",
+    help="Least entries of a state's JSON (files, of another state); without KEY: of any.",
+)
+@click.option(
+    "--require-label", multiple=True, metavar="NAME[=VALUE]", help="A label it must have."
+)
+@click.option("--signed-by", type=_FILE, metavar="ALLOWED_SIGNERS", help="Signed by one of these.")
+@click.option("--signature", type=_FILE, help="Where the signature is.  [ARTIFACT.sig]")
+@click.option("--format", "style", type=click.Choice(_FORMATS), default="text", show_default=True)
+def verify(artifacts: tuple[str, ...], style: str, **given: Any) -> None:
     """Check that the state in each ARTIFACT is what its manifest says, and nothing more.
 
-    ARTIFACT is a PEX, a directory, an OCI layout (oci:DIR[:TAG]) or an image in the engine.
-    Exit code 76 if one does not verify.
+    ARTIFACT is a PEX, a wheel, a directory, an OCI layout (oci:DIR[:TAG]) or an image. Exit code
+    76 where one is not intact, 1 where one is not as the options demand.
 
     \b
     Examples:
       state-bundler verify app.pex
-      state-bundler verify oci:build/image:latest src/shop/defs/.local_defs_state
+      state-bundler verify shop:1.4 --max-age 24h --commit HEAD --clean --guarded
+      state-bundler verify oci:build/image --signed-by allowed_signers
     """
-    from bundler.artifacts.opening import open_artifact
-    from bundler.errors import BundlerError, raise_all
-    from bundler.verify import Verdict
-    from bundler.verify import verify as judge
+    from bundler.errors import raise_all
+    from bundler.report import formatted
 
-    verdicts: list[Verdict] = []
-    failures: list[BundlerError] = []
-    for name in artifacts:
-        try:
-            with open_artifact(name) as artifact:
-                verdict = judge(artifact)
-            verdicts.append(verdict)
-            verdict.raise_for_problems()
-        except BundlerError as error:
-            failures.append(error)
-    if style == "json":
-        click.echo(json.dumps({"schema": 1, "artifacts": [_as_json(item) for item in verdicts]}))
+    if given["signature"] and (len(artifacts) > 1 or not given["signed_by"]):
+        raise click.UsageError("--signature goes with one ARTIFACT and --signed-by.")
+    signed_by, signature = given.pop("signed_by"), given.pop("signature")
+    policy = _policy(**given)
+    reports = [_report(name, policy, signed_by, signature) for name in artifacts]
+    if style == "text":
+        _as_text(reports)
     else:
-        _as_text(verdicts)
-    raise_all(failures)
+        click.echo(formatted(reports, style), nl=False)
+    raise_all([failure for report in reports if (failure := report.failure()) is not None])
 
 
-def _as_text(verdicts: list[Any]) -> None:
+def _policy(
+    *,
+    require: tuple[str, ...],
+    require_keys_of: tuple[Path, ...],
+    commit: str | None,
+    min_entries: tuple[str, ...],
+    require_label: tuple[str, ...],
+    **same: Any,
+) -> Policy:
+    from bundler.policy import Policy
+
+    labels = (label.partition("=") for label in require_label)
+    return Policy(
+        require=(*require, *_keys_of(require_keys_of)),
+        commit=_commit(commit) if commit else None,
+        min_entries=dict(map(_least, min_entries)),
+        require_labels={name: value if equals else None for name, equals, value in labels},
+        **same,
+    )
+
+
+def _keys_of(directories: tuple[Path, ...]) -> list[str]:
+    if not directories:
+        return []
+    from bundler.project import find
+    from bundler.refresh import discover
+
+    found = discover(find(directories), narrator())
+    return sorted(
+        {
+            component.key
+            for source in found
+            for component in source.components
+            if component.management_type == "LOCAL_FILESYSTEM"
+        }
+    )
+
+
+def _commit(revision: str) -> str:
+    """A commit's name as it is, or what a revision means in the repository here."""
+    if _COMMIT.fullmatch(revision):
+        return revision
+    from bundler.git import commit_of
+
+    found = commit_of(Path.cwd(), revision)
+    if found is None:
+        raise click.BadParameter(f"{revision} names no commit here.", param_hint="--commit")
+    return found
+
+
+def _least(given: str) -> tuple[str, int]:
+    key, _, count = given.rpartition("=")
+    if not count.isdecimal():
+        raise click.BadParameter(f"{given!r} is not [KEY=]N.", param_hint="--min-entries")
+    return key or "*", int(count)
+
+
+def _report(name: str, policy: Policy, signed_by: Path | None, signature: Path | None) -> Report:
+    from bundler import signature as signatures
+    from bundler.artifacts.opening import open_artifact
+    from bundler.errors import BundlerError
+    from bundler.policy import judge, subject_of
+    from bundler.report import Report
+    from bundler.verify import verify as check
+
+    verdict = None
+    try:
+        with open_artifact(name) as artifact:
+            verdict = check(artifact)
+            verdict.raise_for_problems()
+            # Only what is intact is asked what it says of itself.
+            breaches = judge(policy, subject_of(policy, artifact, verdict, time.time()))
+            signer, unsigned = None, ()
+            if signed_by is not None:
+                where = signature or signatures.sidecar(name)
+                signer, unsigned = _signer(artifact, verdict, signed_by, where)
+    except BundlerError as error:
+        return Report(name, verdict, error=error)
+    return Report(name, verdict, (*breaches, *unsigned), signer)
+
+
+def _signer(
+    artifact: Any, verdict: Any, signed_by: Path, where: Path
+) -> tuple[str | None, tuple[Any, ...]]:
+    from bundler import signature as signatures
+    from bundler.errors import Findings
+    from bundler.policy import Breach
+
+    try:
+        return signatures.check(signatures.statement(artifact, verdict), where, signed_by), ()
+    except Findings as error:
+        return None, (Breach("signature", error.what),)
+
+
+def _as_text(reports: list[Report]) -> None:
     console = Console(sys.stdout)
-    for verdict in verdicts:
-        if verdict.all_problems:
+    for report in reports:
+        if report.verdict is None or report.failure() is not None:
             continue
-        tick = console.styled(console.sign("✓", "ok"), "green", "bold")
-        digest = f" {verdict.digest}" if verdict.digest else ""
-        console.line(f"{tick} {verdict.name} ({verdict.kind}){digest}")
-        for directory in verdict.directories:
-            manifest = directory.manifest
-            console.line(
-                f"  {directory.path}: {len(manifest.states)} states, "
-                f"{size(manifest.size)}, content {manifest.content_digest[:12]}"
-            )
-
-
-def _as_json(verdict: Any) -> dict[str, Any]:
-    return {
-        "name": verdict.name,
-        "kind": verdict.kind,
-        "digest": verdict.digest,
-        "verified": not verdict.all_problems,
-        "problems": list(verdict.problems),
-        "directories": [
-            {
-                "path": directory.path,
-                "contentDigest": directory.manifest and directory.manifest.content_digest,
-                "problems": list(directory.problems),
-            }
-            for directory in verdict.directories
-        ],
-    }
+        show_verdict(report.verdict, report.name)
+        record = report.verdict.record
+        keys = [key for refresh in (record.refresh if record else ()) for key in refresh.keys]
+        times = [key.confirmed or key.fetched for key in keys if key.confirmed or key.fetched]
+        if times:
+            console.line(f"  oldest state confirmed {age(min(filter(None, times)))} ago")
+        if report.signer:
+            console.line(f"  signed by {report.signer}")

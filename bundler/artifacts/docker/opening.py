@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, BinaryIO, cast
 
@@ -36,6 +36,9 @@ class EngineImage:
         self._labels = image.labels({"config": inspected.get("Config")})
         self._stack = ExitStack()
         self._opened: Container | None = None
+
+    def labels(self) -> Mapping[str, str]:
+        return self._labels
 
     def claims(self) -> Sequence[Claim] | None:
         return image.claims_of(self._labels)

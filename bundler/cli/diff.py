@@ -1,0 +1,207 @@
+"""``state-bundler diff``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from bundler.cli.console import Console, safe, size
+
+if TYPE_CHECKING:
+    from bundler.diff import Difference, FileDifference, KeyDifference
+    from bundler.jsondiff import Change
+
+_SIGNS = {"added": "+", "removed": "-", "renamed": "~", "changed": "~", "reordered": "~"}
+_COLOURS = {"+": "green", "-": "red", "~": "yellow"}
+_MOST_LINES = 40
+
+
+@click.command()
+@click.argument("before", metavar="A")
+@click.argument("after", metavar="B")
+@click.option("--volatile", multiple=True, metavar="NAME", help="A JSON member that means nothing.")
+@click.option("--all", "everything", is_flag=True, help="Every change; else the first of each key.")
+@click.option(
+    "--format",
+    "style",
+    type=click.Choice(["text", "json", "markdown"]),
+    default="text",
+    show_default=True,
+)
+@click.pass_context
+def diff(
+    ctx: click.Context,
+    before: str,
+    after: str,
+    *,
+    volatile: tuple[str, ...],
+    everything: bool,
+    style: str,
+) -> None:
+    """Show what changed from the states of A to those of B, key by key, inside JSON too.
+
+    A and B are artifacts or directories. Exit code 1 if they differ, 0 if they do not; what
+    changes at each run and means nothing is shown, and is no difference.
+
+    \b
+    Examples:
+      state-bundler diff app-1.pex app-2.pex
+      state-bundler diff shop:1.4 app.pex --format markdown
+    """
+    from bundler.artifacts.opening import open_artifact
+    from bundler.diff import diff as compare
+
+    with open_artifact(before) as one, open_artifact(after) as other:
+        found = compare(one, other, volatile)
+    most = sys.maxsize if everything else _MOST_LINES
+    if style == "json":
+        click.echo(json.dumps(_as_json(found), indent=2, ensure_ascii=False))
+    elif style == "markdown":
+        click.echo("\n".join(_as_markdown(found, most)))
+    else:
+        _as_text(found, most)
+    ctx.exit(1 if found.differs else 0)
+
+
+# --- text -----------------------------------------------------------------------------------
+
+
+def _as_text(found: Difference, most: int) -> None:
+    console = Console(sys.stdout)
+    for key in found.keys:
+        console.line(f"{console.styled(safe(key.key), 'bold')}  {safe(_headline(key))}")
+        lines = list(_lines(key))
+        for line in lines[:most]:
+            colour = _COLOURS.get(line.lstrip()[:1], "dim")
+            console.line(f"  {console.styled(safe(line), colour)}")
+        if len(lines) > most:
+            console.line(f"  … and {len(lines) - most} more; --all shows them")
+    console.line(_conclusion(found))
+
+
+def _conclusion(found: Difference) -> str:
+    kinds = [key.kind for key in found.keys]
+    named = {"added": "added", "removed": "removed", "changed": "changed"}
+    parts = [f"{kinds.count(kind)} {word}" for kind, word in named.items() if kind in kinds]
+    if "volatile" in kinds:
+        parts.append(f"{kinds.count('volatile')} changed in what means nothing")
+    parts.append(f"{found.unchanged} unchanged")
+    return f"Keys: {', '.join(parts)}."
+
+
+def _headline(key: KeyDifference) -> str:
+    if key.kind in ("added", "removed"):
+        amount = key.after if key.kind == "added" else key.before
+        return f"{key.kind}, {_amount(amount)}"
+    if isinstance(key.before, str):
+        return f"{key.before} -> {key.after}"
+    told = "only what means nothing changed" if key.kind == "volatile" else key.summary
+    sizes = _amount(key.after) if key.before == key.after else _sizes(key.before, key.after)
+    return f"{told}, {sizes}" if told else f"changed, {sizes}"
+
+
+def _sizes(before: int | str | None, after: int | str | None) -> str:
+    one, other = _amount(before), _amount(after)
+    return f"{one} -> {other}" if one != other else f"{before} -> {after} bytes"
+
+
+def _amount(value: int | str | None) -> str:
+    return size(value) if isinstance(value, int) else str(value)
+
+
+def _lines(key: KeyDifference) -> Iterator[str]:
+    several = len(key.files) > 1
+    for file in key.files:
+        indent = ""
+        if several or not file.changes:
+            yield _file_line(file)
+            indent = "  "
+        yield from _changes(file.changes, indent)
+
+
+def _file_line(file: FileDifference) -> str:
+    if file.kind in ("added", "removed"):
+        return f"{_SIGNS[file.kind]} {file.path}"
+    if file.form_only:
+        return f"~ {file.path}: the same JSON, written otherwise"
+    note = " (means nothing)" if file.kind == "volatile" else ""
+    sizes = "" if file.changes else f": {_sizes(file.before, file.after)}"
+    return f"~ {file.path}{sizes}{note}"
+
+
+def _changes(changes: Sequence[Change], indent: str) -> Iterator[str]:
+    # What means something first.
+    for change in sorted(changes, key=lambda change: change.volatile):
+        yield f"{indent}{_SIGNS[change.kind]} {_told(change)}"
+        yield from _changes(change.details, f"{indent}    ")
+
+
+def _told(change: Change) -> str:
+    note = " (means nothing)" if change.volatile else ""
+    what = f"{_singular(change.what)} " if change.what else ""
+    if change.kind == "renamed":
+        return f"{what}{change.before} is now {change.after}{note}"
+    if change.kind == "reordered":
+        return f"{change.name}: another order{note}"
+    if change.kind == "changed" and change.details:
+        return f"{what}{change.name}{note}"
+    values = {"added": change.after, "removed": change.before}.get(
+        change.kind, f"{change.before} -> {change.after}"
+    )
+    return f"{what}{change.name}{f': {values}' if values is not None else ''}{note}"
+
+
+def _singular(what: str) -> str:
+    return f"{what[:-3]}y" if what.endswith("ies") else what.removesuffix("s")
+
+
+# --- Markdown -------------------------------------------------------------------------------
+
+
+def _as_markdown(found: Difference, most: int) -> Iterator[str]:
+    if not found.keys:
+        yield f"**State unchanged**: {found.unchanged} keys are the same."
+        return
+    yield "| key | change |"
+    yield "|---|---|"
+    for key in found.keys:
+        yield f"| `{_cell(key.key)}` | {_cell(_headline(key))} |"
+    yield ""
+    for key in found.keys:
+        lines = list(_lines(key))
+        if lines:
+            yield f"<details><summary>{_html(key.key)}</summary>"
+            # A fence of four: what is inside may hold one of three.
+            yield from ("", "````diff", *(safe(line).replace("`", "'") for line in lines[:most]))
+            if len(lines) > most:
+                yield f"… and {len(lines) - most} more"
+            yield from ("````", "", "</details>", "")
+    yield _conclusion(found)
+
+
+def _cell(text: str) -> str:
+    return _html(safe(text)).replace("|", "\\|").replace("`", "'").replace("\n", " ")
+
+
+def _html(text: str) -> str:
+    return safe(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+# --- JSON -----------------------------------------------------------------------------------
+
+
+def _as_json(found: Difference) -> dict[str, object]:
+    import dataclasses
+
+    return {
+        "schema": 1,
+        "before": found.before,
+        "after": found.after,
+        "differs": found.differs,
+        "unchanged": found.unchanged,
+        "keys": [{**dataclasses.asdict(key), "summary": key.summary or None} for key in found.keys],
+    }

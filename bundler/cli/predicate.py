@@ -1,0 +1,29 @@
+"""``state-bundler predicate``."""
+
+from __future__ import annotations
+
+import click
+
+
+@click.command()
+@click.argument("artifact")
+@click.option("--slsa", is_flag=True, help="SLSA provenance v1 instead: code and states.")
+@click.option("--directory", metavar="PATH", help="Which state directory, where there are several.")
+def predicate(artifact: str, slsa: bool, directory: str | None) -> None:
+    """Print what ARTIFACT holds as a predicate to attest it with; verifies it first.
+
+    \b
+    Examples:
+      state-bundler predicate shop:1.4 > states.json
+      cosign attest --type https://state-bundler.io/state-bundle/v1 \\
+        --predicate states.json registry/shop@sha256:…
+    """
+    from bundler import attestation
+    from bundler.artifacts.opening import open_artifact
+    from bundler.verify import verify
+
+    with open_artifact(artifact) as opened:
+        verdict = verify(opened)
+    verdict.raise_for_problems()
+    printed = attestation.slsa(verdict) if slsa else attestation.predicate(verdict, directory)
+    click.echo(printed)

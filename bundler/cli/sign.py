@@ -1,0 +1,44 @@
+"""``state-bundler sign``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from bundler.cli.console import Console
+
+
+@click.command()
+@click.argument("artifact")
+@click.option(
+    "--key",
+    type=click.Path(path_type=Path, dir_okay=False),
+    required=True,
+    help="An SSH key; its public half where an agent holds the private one.",
+)
+@click.option(
+    "--signature",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Where the signature goes.  [ARTIFACT.sig]",
+)
+def sign(artifact: str, key: Path, signature: Path | None) -> None:
+    """Verify ARTIFACT, and sign it with an SSH key; `verify --signed-by` checks that.
+
+    \b
+    Examples:
+      state-bundler sign app.pex --key ~/.ssh/id_ed25519
+      state-bundler verify app.pex --signed-by allowed_signers
+    """
+    from bundler import signature as signatures
+    from bundler.artifacts.opening import open_artifact
+    from bundler.verify import verify
+
+    with open_artifact(artifact) as opened:
+        verdict = verify(opened)
+        verdict.raise_for_problems()
+        message = signatures.statement(opened, verdict)
+    target = signature or signatures.sidecar(artifact)
+    signatures.sign(message, key, target)
+    Console(sys.stdout).line(str(target))

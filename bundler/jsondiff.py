@@ -1,0 +1,335 @@
+"""What changed inside a JSON document, in the words of the document.
+
+A *collection* is a list of objects with an identity (``id``, ``name`` and the like), or an object
+whose members are objects of one shape, by their identity. The items of a collection are matched
+by identity, so that one more connector is one more, wherever it stands. An item whose name alone
+changed is *renamed*. Everything else is compared member by member.
+
+Members that are *volatile*, such as ``generated_at``, are compared too, but told apart.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import msgspec
+
+Kind = Literal["added", "removed", "renamed", "changed", "reordered"]
+
+_NAMES = ("name", "display_name", "displayName", "title", "full_name", "label", "table_name")
+_IDENTITIES = ("unique_id", "id", "uid", "uuid", "guid", "urn", "key", "slug", *_NAMES, "path")
+_SHOWN = 60
+_SAMPLE = 20
+_TEXT_LINES = 500
+_SHOWN_LINES = 6
+
+
+@dataclass(frozen=True)
+class Change:
+    """One thing that changed.
+
+    what: the collection that it belongs to, such as ``connectors``; empty for a plain member.
+    name: of the item, or the member. before, after: as short text, where there is such. details:
+    what changed inside an item.
+    """
+
+    kind: Kind
+    name: str
+    what: str = ""
+    before: str | None = None
+    after: str | None = None
+    volatile: bool = False
+    details: tuple[Change, ...] = ()
+
+
+@dataclass
+class Counts:
+    """How many items of a collection were added, removed, renamed, changed."""
+
+    added: int = 0
+    removed: int = 0
+    renamed: int = 0
+    changed: int = 0
+
+
+def compare(before: Any, after: Any, volatile: frozenset[str] = frozenset()) -> tuple[Change, ...]:
+    """Everything that differs between two decoded documents; nothing for equal ones."""
+    # `==` takes 1, 1.0 and true for one. It is also quick, so that it has the first word.
+    found = tuple(_Comparison(volatile, _alike).of(before, after, "", ""))
+    return found or tuple(_Comparison(volatile, _identical).of(before, after, "", ""))
+
+
+def counts(changes: Sequence[Change]) -> dict[str, Counts]:
+    """By collection, nested ones too; volatile changes do not count."""
+    total: dict[str, Counts] = {}
+    for change in changes:
+        if change.what and not change.volatile and change.kind != "reordered":
+            of_kind = total.setdefault(change.what, Counts())
+            setattr(of_kind, change.kind, getattr(of_kind, change.kind) + 1)
+        for name, nested in counts(change.details).items():
+            into = total.setdefault(name, Counts())
+            for kind in ("added", "removed", "renamed", "changed"):
+                setattr(into, kind, getattr(into, kind) + getattr(nested, kind))
+    return total
+
+
+def summary(changes: Sequence[Change]) -> str:
+    """The counts in a line, such as ``+3 connectors, -1 table, 1 connector renamed``."""
+    parts = []
+    for what, found in counts(changes).items():
+        for sign, number in (("+", found.added), ("-", found.removed)):
+            if number:
+                parts.append(f"{sign}{_amount(number, what)}")
+        for word, number in (("renamed", found.renamed), ("changed", found.changed)):
+            if number:
+                parts.append(f"{_amount(number, what)} {word}")
+    plain = sum(not change.what and not change.volatile for change in changes)
+    if plain:
+        parts.append(f"{_amount(plain, 'members')} changed")
+    return ", ".join(parts)
+
+
+def _amount(number: int, what: str) -> str:
+    if number == 1:
+        singular = what[:-3] + "y" if what.endswith("ies") else what.removesuffix("s")
+        return f"1 {singular}"
+    return f"{number} {what}"
+
+
+def _alike(before: Any, after: Any) -> bool:
+    return bool(before == after)
+
+
+def _identical(before: Any, after: Any) -> bool:
+    """Equal, and of the same type at every depth."""
+    return _encoded(before) == _encoded(after)
+
+
+def _encoded(value: Any) -> bytes:
+    return msgspec.json.encode(value, order="sorted")
+
+
+@dataclass
+class _Comparison:
+    volatile: frozenset[str]
+    equal: Callable[[Any, Any], bool]
+
+    def of(self, before: Any, after: Any, path: str, what: str) -> Iterator[Change]:
+        """path: of the value in the document; what: its items' name, were it a collection."""
+        if self.equal(before, after):
+            return
+        if isinstance(before, dict) and isinstance(after, dict):
+            if _is_collection(before, after, what):
+                yield from self._items(before, after, what or "entries", None)
+            else:
+                yield from self._members(before, after, path)
+        elif isinstance(before, list) and isinstance(after, list):
+            yield from self._lists(before, after, path, what or "entries")
+        else:
+            details = tuple(_changed_lines(before, after))
+            yield Change("changed", path, before=short(before), after=short(after), details=details)
+
+    def _members(
+        self, before: Mapping[str, Any], after: Mapping[str, Any], path: str
+    ) -> Iterator[Change]:
+        for name in {**before, **after}:
+            below = f"{path}.{name}" if path else name
+            volatile = name in self.volatile
+            if name not in after:
+                yield Change("removed", below, before=short(before[name]), volatile=volatile)
+            elif name not in before:
+                yield Change("added", below, after=short(after[name]), volatile=volatile)
+            elif volatile:
+                if not self.equal(before[name], after[name]):
+                    told = short(before[name]), short(after[name])
+                    yield Change("changed", below, "", *told, volatile=True)
+            else:
+                yield from self.of(before[name], after[name], below, _collection_name(name))
+
+    def _lists(self, before: list[Any], after: list[Any], path: str, what: str) -> Iterator[Change]:
+        identity = _identity(before, after)
+        if identity is not None:
+            items = [{item[identity]: item for item in side} for side in (before, after)]
+            yield from self._items(items[0], items[1], what, identity)
+            common = [key for key in items[0] if key in items[1]]
+            if common != [key for key in items[1] if key in items[0]]:
+                yield Change("reordered", what)
+            return
+        gone, new = _leftovers(before, after)
+        if not gone and not new:
+            yield Change("reordered", path or what)
+        elif len(gone) == len(new) and all(isinstance(item, dict) for item in (*gone, *new)):
+            for number, (one, other) in enumerate(zip(gone, new, strict=True), 1):
+                details = tuple(self.of(one, other, "", ""))
+                yield _item("changed", f"#{number}", what, details)
+        else:
+            for kind, side in (("removed", gone), ("added", new)):
+                yield from (Change(kind, _label(item), what) for item in side)  # type: ignore[arg-type]  # one of two words
+
+    def _items(
+        self, before: Mapping[Any, Any], after: Mapping[Any, Any], what: str, identity: str | None
+    ) -> Iterator[Change]:
+        gone = {key: item for key, item in before.items() if key not in after}
+        new = {key: item for key, item in after.items() if key not in before}
+        for old, now in self._renamed(gone, new, identity):
+            yield Change(
+                "renamed",
+                _label(gone[old], old),
+                what,
+                _label(gone[old], old),
+                _label(new[now], now),
+            )
+            del gone[old], new[now]
+        yield from (Change("removed", _label(item, key), what) for key, item in gone.items())
+        yield from (Change("added", _label(item, key), what) for key, item in new.items())
+        for key, item in before.items():
+            if key in after and not self.equal(item, after[key]):
+                yield self._changed_item(key, item, after[key], what)
+
+    def _changed_item(self, key: Any, before: Any, after: Any, what: str) -> Change:
+        name = next((n for n in _NAMES if _differ(before, after, n)), None)
+        if name is None or name in self.volatile:
+            return _item("changed", _label(after, key), what, tuple(self.of(before, after, "", "")))
+        rest = [{n: v for n, v in item.items() if n != name} for item in (before, after)]
+        return Change(
+            "renamed",
+            str(before[name]),
+            what,
+            str(before[name]),
+            str(after[name]),
+            details=tuple(self.of(rest[0], rest[1], "", "")),
+        )
+
+    def _renamed(
+        self, gone: Mapping[Any, Any], new: Mapping[Any, Any], identity: str | None
+    ) -> list[tuple[Any, Any]]:
+        """Items that are the same but for the identity by which they are matched."""
+        left: dict[bytes, list[Any]] = {}
+        for key, item in gone.items():
+            if isinstance(item, dict):
+                left.setdefault(self._without_identity(item, key, identity), []).append(key)
+        pairs = []
+        for key, item in new.items():
+            if isinstance(item, dict):
+                same = left.get(self._without_identity(item, key, identity))
+                if same:
+                    pairs.append((same.pop(0), key))
+        return pairs
+
+    def _without_identity(self, item: Mapping[str, Any], key: Any, identity: str | None) -> bytes:
+        rest = {
+            name: value
+            for name, value in item.items()
+            if name != identity
+            and name not in self.volatile
+            and not (name in _IDENTITIES and value == key)
+        }
+        # An item of which nothing is left could be any: it was not renamed.
+        return _encoded(rest) if rest else _encoded(["", str(key)])
+
+
+def _changed_lines(before: Any, after: Any) -> Iterator[Change]:
+    """The first lines that only one of two texts has, such as a model's SQL."""
+    if not isinstance(before, str) or not isinstance(after, str) or "\n" not in before + after:
+        return
+    import difflib
+    import itertools
+
+    old, new = before.splitlines()[:_TEXT_LINES], after.splitlines()[:_TEXT_LINES]
+    lines = itertools.islice(difflib.unified_diff(old, new, lineterm="", n=0), 2, None)
+    changed = (line for line in lines if not line.startswith("@@"))
+    for line in itertools.islice(changed, _SHOWN_LINES):
+        yield Change("added" if line.startswith("+") else "removed", line[1:].strip())
+
+
+def _item(kind: Kind, name: str, what: str, details: tuple[Change, ...]) -> Change:
+    volatile = bool(details) and all(change.volatile for change in details)
+    return Change(kind, name, what, volatile=volatile, details=details)
+
+
+def _differ(before: Any, after: Any, name: str) -> bool:
+    if not isinstance(before, dict) or not isinstance(after, dict):
+        return False
+    one, other = before.get(name), after.get(name)
+    return isinstance(one, str) and isinstance(other, str) and one != other
+
+
+def _is_collection(before: Mapping[str, Any], after: Mapping[str, Any], what: str) -> bool:
+    """Whether an object's members are items of one shape, by their identity."""
+    values = [*before.values(), *after.values()]
+    if not values or not all(map(_is_record, values)):
+        return False
+    shapes = [frozenset(value) for value in [*values[:_SAMPLE], *values[-_SAMPLE:]]]
+    common = frozenset.intersection(*shapes)
+    if 2 * len(common) < max(map(len, shapes)):
+        return False
+    # One member alone is a collection of one only where a name says so.
+    several = len({*before, *after}) > 1
+    items = (*before.items(), *after.items())
+    return several or what.endswith("s") or any(key in item.values() for key, item in items)
+
+
+def _is_record(value: Any) -> bool:
+    """Whether an object says anything itself, and does not only hold further ones."""
+    return isinstance(value, dict) and not all(isinstance(item, dict) for item in value.values())
+
+
+def _identity(before: Sequence[Any], after: Sequence[Any]) -> str | None:
+    """The member that tells the items of both lists apart."""
+    items = [*before, *after]
+    if not items or not all(isinstance(item, dict) for item in items):
+        return None
+    names: list[str] = [name for name in items[0] if name.endswith(("_id", "Id"))]
+    for name in (*_IDENTITIES, *names):
+        if all(isinstance(item.get(name), (str, int)) for item in items):
+            sides = ([item[name] for item in side] for side in (before, after))
+            if all(len(set(side)) == len(side) for side in sides):
+                return name
+    return None
+
+
+def _leftovers(before: Sequence[Any], after: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+    """What only one of two lists holds, however often and in whatever order."""
+    encoded = [[_encoded(item) for item in side] for side in (before, after)]
+    only = [Counter(encoded[0]) - Counter(encoded[1]), Counter(encoded[1]) - Counter(encoded[0])]
+    return (_take(before, encoded[0], only[0]), _take(after, encoded[1], only[1]))
+
+
+def _take(items: Sequence[Any], encoded: Sequence[bytes], wanted: Counter[bytes]) -> list[Any]:
+    found = []
+    for item, code in zip(items, encoded, strict=True):
+        if wanted[code] > 0:
+            wanted[code] -= 1
+            found.append(item)
+    return found
+
+
+def _label(item: Any, key: Any = None) -> str:
+    """What a person calls an item."""
+    if not isinstance(item, dict):
+        return short(item) if key is None else str(key)
+    name = next((item[name] for name in _NAMES if isinstance(item.get(name), str)), None)
+    if key is None:
+        return str(name) if name is not None else short(item)
+    return f"{name} ({key})" if name is not None and name != key else str(key)
+
+
+def _collection_name(member: str) -> str:
+    for ending in ("_by_id", "ById", "_by_name", "ByName", "_by_unique_id"):
+        member = member.removesuffix(ending)
+    return member
+
+
+def short(value: Any) -> str:
+    """A value as text that fits into a line."""
+    if isinstance(value, str) and "\n" in value:
+        return f"{value.count(chr(10)) + 1} lines"
+    if isinstance(value, dict):
+        return f"{{{len(value)} members}}" if value else "{}"
+    if isinstance(value, list) and len(value) > 1:
+        return f"[{len(value)} items]"
+    text = msgspec.json.encode(value).decode()
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"
