@@ -43,7 +43,7 @@ def pex_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def dist(made: Path) -> tuple[str | Path, ...]:
     """pex's arguments to take a wheel without a resolve by pip, which takes seconds."""
-    return "--pre-resolved-dists", made.parent
+    return "--pre-resolved-dists", made.parent, "shop"
 
 
 def contents(path: Path) -> dict[str, tuple[int, bytes]]:
