@@ -228,3 +228,12 @@ def changes(answer: bytes, commit: bytes = b"") -> list[Change]:
         modes, oids = words[: parents + 1], words[parents + 1 : 2 * parents + 2]
         found.append(Change(commit, next(fields), modes[0], oids[0], modes[-1], oids[-1]))
     return found
+
+
+def hooks_path(repository: Repository) -> str | None:
+    """Where ``core.hooksPath`` says that hooks lie; None where they lie in the usual place."""
+    # Our own override for every question would answer this one: the last value but that one.
+    question = Question(["config", "-z", "--get-all", "core.hooksPath"], expected=(0, 1))
+    (answer,) = repository.ask(question)
+    said = [value for value in os.fsdecode(answer).split("\0")[:-1] if value != os.devnull]
+    return said[-1] if said else None
