@@ -8,6 +8,7 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from bundler.checks import Baseline, Checked, check
@@ -64,27 +65,66 @@ class KeyFailedError(Exception):
         self.log = log
 
 
+class _AttemptFailedError(Exception):
+    """One attempt that went wrong, for the retry to decide on."""
+
+    def __init__(self, failure: Failure, write: Write, attempt: int) -> None:
+        super().__init__(failure.error.what)
+        self.failure = failure
+        self.write = write
+        self.attempt = attempt
+
+
 async def fetch(job: Job, scratch: Path, listener: Listener) -> Fetched:
     """Refreshes one key into the staging area. Raises `KeyFailedError`."""
+    import stamina
+
     began = time.monotonic()
-    deadline = began + job.timeout
     most = job.options.attempts or DEFAULT_ATTEMPTS
-    key = job.component.key
-    for attempt in range(1, most + 1):
-        listener.key(KeyProgress(key, "fetching", attempt))
-        write = _write(job, scratch, attempt)
-        failure = await _attempt(job, write, deadline)
-        if failure is None:
-            checked = await _check(job, write, attempt)
-            names = {*job.component.environment_variables, *read(write.report).environment}
-            took = time.monotonic() - began
-            return Fetched(checked, tuple(sorted(names)), attempt, took)
-        wait = _wait_before_next(failure, attempt, most)
-        if wait is None or time.monotonic() + wait >= deadline:
-            raise _failed(job, failure.error, write, attempt)
-        listener.key(KeyProgress(key, "retrying", attempt, detail=failure.error.what))
-        await asyncio.sleep(wait)
-    raise AssertionError
+    retries = stamina.retry_context(
+        on=partial(_next, job, began + job.timeout, most, listener),
+        attempts=most,
+        timeout=None,  # the deadline bounds the attempts themselves, too
+        wait_initial=_FIRST_WAIT_SECONDS,
+        wait_max=_LONGEST_WAIT_SECONDS,
+        wait_jitter=_JITTER_SECONDS,
+    )
+    try:
+        async for attempt in retries:
+            with attempt:
+                return await _fetch_once(job, scratch, attempt.num, began, listener)
+    except _AttemptFailedError as failed:
+        error = failed.failure.error
+        raise _failed(job, error, failed.write, failed.attempt) from failed
+    raise AssertionError  # stamina ends with a result or with the last exception
+
+
+async def _fetch_once(
+    job: Job, scratch: Path, attempt: int, began: float, listener: Listener
+) -> Fetched:
+    listener.key(KeyProgress(job.component.key, "fetching", attempt))
+    write = _write(job, scratch, attempt)
+    failure = await _attempt(job, write, began + job.timeout)
+    if failure is not None:
+        raise _AttemptFailedError(failure, write, attempt)
+    checked = await _check(job, write, attempt)
+    names = {*job.component.environment_variables, *read(write.report).environment}
+    return Fetched(checked, tuple(sorted(names)), attempt, time.monotonic() - began)
+
+
+def _next(
+    job: Job, deadline: float, most: int, listener: Listener, error: Exception
+) -> bool | float:
+    """Whether there is another attempt; a number is how many seconds to wait for it."""
+    if not isinstance(error, _AttemptFailedError):
+        return False
+    failure, attempt = error.failure, error.attempt
+    if attempt >= most or failure.retry == "no" or (failure.retry == "once" and attempt > 1):
+        return False
+    if time.monotonic() + max(failure.wait or 0.0, _FIRST_WAIT_SECONDS) >= deadline:
+        return False
+    listener.key(KeyProgress(job.component.key, "retrying", attempt, detail=failure.error.what))
+    return failure.wait or True
 
 
 def _write(job: Job, scratch: Path, attempt: int) -> Write:
