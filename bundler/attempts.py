@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -185,15 +184,6 @@ async def _check(job: Job, write: Write, attempt: int) -> Checked:
         )
     except BundlerError as error:
         raise _failed(job, error, write, attempt) from error
-
-
-def _wait_before_next(failure: Failure, attempt: int, most: int) -> float | None:
-    """Seconds until the next attempt; None if there shall be none."""
-    if attempt >= most or failure.retry == "no" or (failure.retry == "once" and attempt > 1):
-        return None
-    backoff = min(_LONGEST_WAIT_SECONDS, _FIRST_WAIT_SECONDS * 2.0 ** (attempt - 1))
-    jitter = random.uniform(0, _JITTER_SECONDS)  # noqa: S311  # no secret hangs on it
-    return max(failure.wait or 0.0, backoff + jitter)
 
 
 def _failed(job: Job, error: BundlerError, write: Write, attempts: int) -> KeyFailedError:
