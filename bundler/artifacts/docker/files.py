@@ -9,8 +9,7 @@ from __future__ import annotations
 import base64
 import posixpath
 import tarfile
-from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, BinaryIO, cast
@@ -25,7 +24,8 @@ from bundler.errors import ToolFailed
 _STAT_HEADER = "X-Docker-Container-Path-Stat"
 # Bits of Go's io/fs.FileMode, which the engine answers with.
 _GO_DIRECTORY, _GO_SYMLINK, _GO_SPECIAL = 1 << 31, 1 << 27, (1 << 26) | (1 << 25) | (1 << 24)
-_AT_ONCE = 4
+# Another question costs as much as reading on for so long.
+_MAX_PASSED_BYTES = 8 * 1024 * 1024
 _MAX_CAPTURED_BYTES = 256 * 1024
 # No program is ever run in the container; an image without a command needs a name for one.
 _NEVER_RUN = ["state-bundler-reads-only"]
@@ -84,11 +84,26 @@ class Container:
         stat = self._stat(path)
         return stat is not None and stat.kind == "directory"
 
-    def fetch(self, paths: Iterable[str]) -> None:
-        """Asks for several paths at once, since the engine takes a tenth of a second for each."""
-        wanted = [path for path in paths if path not in self._nodes]
-        with ThreadPoolExecutor(max_workers=_AT_ONCE) as pool:
-            self._nodes.update(zip(wanted, pool.map(self._fetch, wanted), strict=True))
+    def fetch(self, paths: Sequence[str]) -> None:
+        """Looks up directories that lie below each other, with as few questions as possible.
+
+        The engine takes a tenth of a second to begin an archive, and then lists what is below.
+        """
+        for path in paths:
+            if path not in self._nodes:
+                self._fetch_below(path, {path, *paths} - self._nodes.keys())
+
+    def _fetch_below(self, top: str, wanted: set[str]) -> None:
+        passed = 0
+        with self.archive(top) as stream:
+            for _, info in read_tar(stream):
+                path = posixpath.normpath(posixpath.join(posixpath.dirname(top), info.name))
+                if path in wanted:
+                    self._nodes[path] = _node(info, None)
+                    wanted.discard(path)
+                passed += info.size
+                if not wanted or passed > _MAX_PASSED_BYTES:
+                    return
 
     def lookup(self, path: str) -> Node | None:
         """What has exactly this path: owner, mode, and the bytes of a captured file."""
