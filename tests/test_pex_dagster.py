@@ -1,0 +1,76 @@
+"""A real Dagster in a PEX: its code location has the assets of the new state. About 40 s."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from environments import python_of
+from pex_projects import PLACE, RECORD, bundle_of, output_of, run_pex, set_state, write
+
+from bundler.artifacts.pex import embed, open_pex
+from bundler.verify import verify
+
+COMPONENTS = """
+import json
+import dagster as dg
+from dagster.components.utils.defs_state import DefsStateConfig, DefsStateConfigArgs
+from dagster_shared.serdes.objects.models.defs_state_info import DefsStateManagementType
+
+
+class Catalog(dg.StateBackedComponent, dg.Component, dg.Model, dg.Resolvable):
+    @property
+    def defs_state_config(self):
+        return DefsStateConfig.from_args(
+            DefsStateConfigArgs.local_filesystem(), default_key="Catalog"
+        )
+
+    def write_state_to_path(self, state_path):
+        raise SystemExit("a finished artifact asks nobody")
+
+    def build_defs_from_state(self, context, state_path):
+        names = json.loads(state_path.read_text()) if state_path else []
+        return dg.Definitions(assets=[dg.AssetSpec(name) for name in names])
+"""
+
+MAIN = """
+from pathlib import Path
+import dagster as dg
+
+defs = dg.load_from_defs_folder(path_within_project=Path(__file__).parent)
+print(" ".join(sorted(key.to_user_string() for key in defs.resolve_all_asset_keys())) or "nothing")
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    return write(
+        tmp_path / "src",
+        {
+            "shop/__init__.py": "",
+            "shop/__main__.py": MAIN,
+            "shop/components.py": COMPONENTS,
+            "shop/defs/__init__.py": "",
+            "shop/defs/catalog/defs.yaml": "type: shop.components.Catalog\n",
+        },
+    )
+
+
+def test_the_new_assets_are_served_where_the_older_pex_has_run(
+    project: Path, tmp_path: Path
+) -> None:
+    environment = python_of("dagster").parent.parent
+    set_state(project / PLACE, Catalog='["old"]')
+    build = ["--venv-repository", environment, "dagster", "-D", "src", "-m", "shop", "--venv"]
+    run_pex(*build, "-o", "app.pex", cwd=tmp_path, root=tmp_path / "build-root")
+    bundle = bundle_of(set_state(tmp_path / "state", Catalog='["old"]'))
+    embed(tmp_path / "app.pex", [bundle], RECORD, tmp_path / "app.pex")
+    assert output_of(tmp_path / "app.pex", tmp_path / "root", **ENVIRONMENT) == "old"
+    bundle = bundle_of(set_state(tmp_path / "state", Catalog='["newer", "newest"]'))
+    embed(tmp_path / "app.pex", [bundle], RECORD, tmp_path / "app.pex")
+    assert output_of(tmp_path / "app.pex", tmp_path / "root", **ENVIRONMENT) == "newer newest"
+    with open_pex(tmp_path / "app.pex") as artifact:
+        assert verify(artifact).all_problems == ()
+
+
+ENVIRONMENT = {"DAGSTER_DISABLE_TELEMETRY": "true"}
