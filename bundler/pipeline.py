@@ -20,6 +20,7 @@ from bundler.manifest import RunRecord
 from bundler.options import RefreshOptions
 from bundler.project import Project
 from bundler.refresh import Refreshed, refresh
+from bundler.replay import replay
 from bundler.verify import Verdict, verify
 
 
@@ -39,11 +40,13 @@ def prepare(
     *,
     guarded: bool = True,
     environment: str | None = None,
+    state_from: str | None = None,
     listener: Listener = SILENT,
 ) -> Prepared:
     """Asks git whether the states are kept out, then refreshes and publishes them.
 
-    guarded: False skips git, which the record then says. Raises `Findings` where a state is, or
+    guarded: False skips git, which the record then says. state_from: an artifact whose states are
+    taken instead of a refresh. Raises `Findings` where a state is, or
     could come, in the repository, and as `bundler.refresh.refresh` does.
     """
     if guarded:
@@ -52,8 +55,12 @@ def prepare(
             check_guard(project, listener)
     else:
         listener.warning("The guard was skipped; the artifact will say so.")
-    listener.phase("Refreshing state")
-    refreshed = refresh(projects, options, listener)
+    if state_from is None:
+        listener.phase("Refreshing state")
+        refreshed = refresh(projects, options, listener)
+    else:
+        listener.phase(f"Taking the state of {state_from}")
+        refreshed = replay(projects, state_from, listener)
     record = runrecord.make(
         _identity(projects[0], required=guarded),
         refreshed.record,

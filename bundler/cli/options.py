@@ -160,6 +160,11 @@ def narrator(*, quiet: bool = False) -> ConsoleListener:
 build_options = _together(
     project_options,
     refresh_options,
+    click.option(
+        "--state-from",
+        metavar="ARTIFACT",
+        help="Take the states of this artifact, or states.tar, instead of a refresh.",
+    ),
     click.option("--no-guard", is_flag=True, help="Do not ask git. The artifact's record says so."),
     click.option("--environment", help="A name for the run record, such as staging."),
     click.option("-q", "--quiet", is_flag=True, help="Only warnings, errors and the result."),
@@ -179,11 +184,15 @@ def prepare_from(
         start=start,
     )
     no_guard, environment = given.pop("no_guard"), given.pop("environment")
+    options, state_from = options_of(given), given.pop("state_from")
+    if state_from is not None and (options.mode or options.keys):
+        raise click.UsageError("--state-from takes all states, and refreshes none.")
     return prepare(
         projects,
-        options_of(given),
+        options,
         guarded=not no_guard,
         environment=environment,
+        state_from=state_from,
         listener=listener,
     )
 
