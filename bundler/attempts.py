@@ -19,6 +19,7 @@ from bundler.listener import KeyProgress, Listener
 from bundler.options import DEFAULT_ATTEMPTS, DEFAULT_TIMEOUT_SECONDS, KeyOptions
 from bundler.secrets import Secrets
 from bundler.sources import Component
+from bundler.validation import validate
 from bundler.workers import Write
 
 # Waits between attempts: the first at least, doubled each time up to the longest, plus jitter.
@@ -174,16 +175,29 @@ async def _run(source: Loaded, write: Write) -> int:
 
 async def _check(job: Job, write: Write, attempt: int) -> Checked:
     try:
-        return await asyncio.to_thread(
-            check,
-            job.component,
-            write.state_path.parent,
-            job.options,
-            secrets=job.source.surroundings.secrets,
-            baseline=job.baseline,
-        )
+        return await asyncio.to_thread(_judge, job, write)
     except BundlerError as error:
         raise _failed(job, error, write, attempt) from error
+
+
+def _judge(job: Job, write: Write) -> Checked:
+    surroundings = job.source.surroundings
+    checked = check(
+        job.component,
+        write.state_path.parent,
+        job.options,
+        secrets=surroundings.secrets,
+        baseline=job.baseline,
+    )
+    validate(
+        job.component.key,
+        write.state_path,
+        job.options,
+        root=write.root,
+        environment=surroundings.environment,
+        secrets=surroundings.secrets,
+    )
+    return checked
 
 
 def _failed(job: Job, error: BundlerError, write: Write, attempts: int) -> KeyFailedError:

@@ -2,7 +2,7 @@
 
 A line is ``NAME=value``, perhaps after ``export``; single quotes keep a value as it is, double
 quotes know escapes, both may go over several lines; elsewhere a ``#`` after white space begins a
-comment. ``${NAME}`` and ``${NAME:-default}`` are replaced, except in single quotes.
+comment. ``${NAME}`` and ``${NAME:-default}`` are replaced everywhere, in single quotes too.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ def read(path: Path, environment: Mapping[str, str]) -> dict[str, str]:
 
 def _value(found: re.Match[str], known: Mapping[str, str]) -> str:
     if found["single"] is not None:
-        return re.sub(r"\\(['\\])", r"\1", found["single"])
-    if found["double"] is not None:
+        value = re.sub(r"\\(['\\])", r"\1", found["single"])
+    elif found["double"] is not None:
         value = _ESCAPE.sub(lambda escape: _ESCAPES.get(escape[1], escape[1]), found["double"])
     else:
         value = found["bare"]

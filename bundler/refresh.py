@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from bundler import __version__
+from bundler.atomic import io_errors
 from bundler.attempts import Fetched, Job, KeyFailedError, fetch
 from bundler.bundle import Bundle
 from bundler.checks import Baseline, kind_of
@@ -83,6 +84,7 @@ class _Directory:
     components: dict[str, Component] = field(default_factory=dict)
     owners: dict[str, Loaded] = field(default_factory=dict)
     published: Published | None = None
+    record: dict[str, KeyRefresh] = field(default_factory=dict)
     staging: Staging | None = None
     baselines: dict[str, Baseline] = field(default_factory=dict)
     states: dict[str, State] = field(default_factory=dict)
@@ -174,7 +176,7 @@ async def _refresh(
         directories = _directories(loaded, options)
         _check_selection(options, directories)
         for directory in directories:
-            await _open(directory, stack)
+            await _open(directory, stack, listener)
             _tell_non_local(directory, listener)
         jobs = [job for directory in directories for job in _jobs(directory, listener)]
         await _fetch_all(jobs, directories, options, scratch, listener)
@@ -225,15 +227,38 @@ def _check_selection(options: RefreshOptions, directories: Sequence[_Directory])
             )
 
 
-async def _open(directory: _Directory, stack: AsyncExitStack) -> None:
-    """Locks the state directory, and reads what is published and what of it verifies."""
-    directory.staging = await _stage(directory.statedir, stack)
-    directory.published = directory.statedir.read()
-    if directory.published is not None:
-        for state in directory.published.manifest.states:
-            path = directory.statedir.path / state.path
-            if await asyncio.to_thread(_verifies, state, path):
-                directory.baselines[state.key] = Baseline(state, path)
+async def _open(directory: _Directory, stack: AsyncExitStack, listener: Listener) -> None:
+    """Locks the state directory, and finds out what each key is to be held against."""
+    statedir = directory.statedir
+    directory.staging = await _stage(statedir, stack)
+    directory.published = await _read_baselines(directory, statedir)
+    given = directory.options.baseline
+    if given is not None:
+        inside = given / statedir.place
+        other = StateDir(inside if inside.is_dir() else given, statedir.place)
+        if await _read_baselines(directory, other) is None:
+            raise ConfigurationError(
+                f"The baseline {given} holds no manifest.",
+                hint="Name a directory that state-bundler has published or extracted.",
+            )
+    if not directory.baselines and any(directory.local):
+        listener.note("No baseline: the check for shrunk states is off.")
+
+
+async def _read_baselines(directory: _Directory, statedir: StateDir) -> Published | None:
+    """Takes the states of a state directory that verify as what new ones are held against."""
+    published = statedir.read()
+    if published is None:
+        return None
+    for state in published.manifest.states:
+        path = statedir.path / state.path
+        if await asyncio.to_thread(_verifies, state, path):
+            directory.baselines[state.key] = Baseline(state, path)
+            known = published.record.key(statedir.place, state.key) if published.record else None
+            directory.record.pop(state.key, None)
+            if known is not None:
+                directory.record[state.key] = known
+    return published
 
 
 async def _stage(statedir: StateDir, stack: AsyncExitStack) -> Staging:
@@ -317,24 +342,29 @@ def _keep_unselected(directory: _Directory, key: str, listener: Listener) -> Non
 
 def _keep(directory: _Directory, key: str, listener: Listener) -> None:
     """Takes over what is published. Raises `VerificationFailed` where that does not verify."""
-    baseline = directory.baselines.get(key)
-    if baseline is None:
+    if key not in directory.baselines:
         raise VerificationFailed(
             f"{key} has no state that verifies in {directory.statedir.path}, and is not to be "
             "refreshed.",
             hint=f"Run: state-bundler refresh --key '{key}'",
             key=key,
         )
-    directory.states[key] = baseline.state
-    directory.refreshes[key] = _known_refresh(directory, key) or KeyRefresh(key, origin="unknown")
-    listener.key(KeyProgress(key, "kept", size=baseline.state.size))
+    state = directory.states[key] = _use_baseline(directory, key)
+    directory.refreshes[key] = directory.record.get(key) or KeyRefresh(key, origin="unknown")
+    listener.key(KeyProgress(key, "kept", size=state.size))
 
 
-def _known_refresh(directory: _Directory, key: str) -> KeyRefresh | None:
-    published = directory.published
-    if published is None or published.record is None:
-        return None
-    return published.record.key(directory.statedir.place, key)
+def _use_baseline(directory: _Directory, key: str) -> State:
+    """Makes the baseline's bytes what is published for a key."""
+    baseline, staging = directory.baselines[key], directory.staging
+    assert staging is not None  # noqa: S101  # `_open` has been here
+    if baseline.directory == directory.statedir.path / baseline.state.path:
+        staging.discard(key)
+    else:
+        target = staging.key_directory(key)
+        with io_errors(target):
+            shutil.copytree(baseline.directory, target, symlinks=True, dirs_exist_ok=True)
+    return baseline.state
 
 
 # --- fetching ---------------------------------------------------------------------------------
@@ -425,11 +455,10 @@ class _Limits:
 
 def _take(directory: _Directory, job: Job, fetched: Fetched, listener: Listener) -> None:
     key, state, now = job.component.key, fetched.checked.state, _now()
-    baseline, before = job.baseline, _known_refresh(directory, job.component.key)
+    baseline, before = job.baseline, directory.record.get(key)
     same = baseline is not None and baseline.state.digest.semantic == state.digest.semantic
-    if same and baseline is not None and directory.staging is not None:
-        directory.staging.discard(key)
-        state = baseline.state
+    if same:
+        state = _use_baseline(directory, key)
     directory.states[key] = state
     directory.refreshes[key] = KeyRefresh(
         key=key,
@@ -455,34 +484,22 @@ def _take_stale(
     directory: _Directory, job: Job, failed: KeyFailedError, listener: Listener
 ) -> bool:
     """Uses the baseline in place of an unavailable system, if that was allowed and it is young."""
-    most, baseline = directory.options.allow_stale, job.baseline
-    before = _known_refresh(directory, job.component.key)
+    import msgspec
+
+    key, most = job.component.key, directory.options.allow_stale
+    before = directory.record.get(key)
     confirmed = before.confirmed or before.fetched if before else None
-    if most is None or baseline is None or confirmed is None:
+    if most is None or before is None or confirmed is None:
         return False
-    if not isinstance(failed.error, Unavailable):
+    if not isinstance(failed.error, Unavailable) or _seconds_since(confirmed) > most:
         return False
-    old = _seconds_since(confirmed)
-    if old > most:
-        return False
-    key = job.component.key
-    if directory.staging is not None:
-        directory.staging.discard(key)
-    directory.states[key] = baseline.state
-    directory.refreshes[key] = replace_refresh(before, attempts=failed.attempts)
+    directory.states[key] = _use_baseline(directory, key)
+    directory.refreshes[key] = msgspec.structs.replace(before, stale=True, attempts=failed.attempts)
     listener.warning(
         f"{failed.error.what} The state of {confirmed} is used instead, because --allow-stale "
         "allows it."
     )
     return True
-
-
-def replace_refresh(before: KeyRefresh | None, attempts: int) -> KeyRefresh:
-    """The record of a key whose older state stands in."""
-    import msgspec
-
-    assert before is not None  # noqa: S101  # the caller has looked
-    return msgspec.structs.replace(before, stale=True, attempts=attempts)
 
 
 # --- publishing -------------------------------------------------------------------------------

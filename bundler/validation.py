@@ -1,0 +1,86 @@
+"""The project's own judgement of a state, before it is published: a JSON schema, or a command."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from bundler import process
+from bundler.errors import BadData, ConfigurationError
+from bundler.options import KeyOptions
+from bundler.secrets import Secrets
+
+# A schema is held against the whole document, which takes several times its size of memory.
+_MAX_BYTES = 64 * 1024 * 1024
+_MAX_SAID = 300
+
+
+def validate(
+    key: str,
+    state_path: Path,
+    options: KeyOptions,
+    *,
+    root: Path,
+    environment: Mapping[str, str],
+    secrets: Secrets,
+) -> None:
+    """Raises `BadData` where the state does not satisfy what the configuration asks of it."""
+    if options.json_schema is not None:
+        _against_schema(key, state_path, options.json_schema, secrets)
+    if options.validate:
+        argv = [part.replace("{state_path}", str(state_path)) for part in options.validate]
+        _by_command(key, argv, root=root, environment=environment, secrets=secrets)
+
+
+def _against_schema(key: str, state_path: Path, schema: Path, secrets: Secrets) -> None:
+    try:
+        jsonschema: Any = importlib.import_module("jsonschema")  # an extra; it has no types
+    except ImportError as error:
+        raise ConfigurationError(
+            f"json-schema of {key} needs the package jsonschema, which is not installed here.",
+            hint="Install state-bundler[schema].",
+            key=key,
+        ) from error
+    document = _read(key, state_path, "the state")
+    try:
+        validator = jsonschema.validators.validator_for(rules := _read(key, schema, str(schema)))
+        validator.check_schema(rules)
+    except jsonschema.SchemaError as error:
+        raise ConfigurationError(f"{schema} is no JSON schema: {error.message}.") from error
+    problem = jsonschema.exceptions.best_match(validator(rules).iter_errors(document))
+    if problem is not None:
+        said = secrets.redact(problem.message)[:_MAX_SAID].rstrip(".")
+        raise BadData(
+            f"{key}: the state does not satisfy {schema.name}: {said} (at {problem.json_path}).",
+            hint="Check what the API answers, and the schema.",
+            key=key,
+        )
+
+
+def _read(key: str, path: Path, what: str) -> Any:
+    try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise BadData(f"{key}: {what} is too large to be held against a schema.", key=key)
+        return msgspec.json.decode(path.read_bytes())
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be read: {error.strerror}.") from error
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        raise BadData(f"{key}: {what} is no JSON.", key=key) from error
+
+
+def _by_command(
+    key: str, argv: list[str], *, root: Path, environment: Mapping[str, str], secrets: Secrets
+) -> None:
+    done = process.run(argv, cwd=root, env=environment)
+    if done.exit_code:
+        lines = (done.stderr or done.stdout).decode("utf-8", "replace").strip().splitlines()
+        said = secrets.redact(lines[-1])[:_MAX_SAID].rstrip(".") if lines else "it said nothing"
+        raise BadData(
+            f"{key}: {argv[0]} refuses the state: {said}.",
+            hint="Check what the API answers, and the command that `validate` names.",
+            key=key,
+        )
