@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from environments import ROOT
 
-from bundler.errors import BundlerError, Several
+from bundler.errors import BundlerError, Locked, Several
 from bundler.listener import KeyProgress, Listener
 from bundler.options import KeyOptions, RefreshOptions
 from bundler.project import Project, open_project
@@ -99,9 +99,12 @@ def wait_for(condition: Callable[[], bool], seconds: float) -> bool:
     return condition()
 
 
+@pytest.mark.parametrize("thread", [False, True])
 def test_a_child_that_ignores_sigterm_is_killed_with_all_it_has_started(
-    prepare: Prepare, tmp_path: Path
+    prepare: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, thread: bool
 ) -> None:
+    if thread:  # then each key gets a worker of its own, as it does on macOS
+        monkeypatch.setenv("THREAD", "1")
     began = time.monotonic()
     failures = failures_of(prepare("stubborn", "good"), timeout=3.0)
     assert time.monotonic() - began < 3.0 + 2 + 2  # the deadline, its slack, the start
@@ -178,11 +181,25 @@ def test_when_we_are_killed_our_workers_end_too(prepare: Prepare, tmp_path: Path
     assert wait_for(lambda: not alive([int(pid) for pid in pids.read_text().split()]), 2.0)
 
 
+def test_of_two_refreshes_at_once_one_waits_or_says_who_holds_the_lock(
+    prepare: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = _start(prepare("stubborn"))
+    assert wait_for((tmp_path / "pids").exists, 15)
+    monkeypatch.setattr("bundler.refresh._LOCK_SECONDS", 0.5)
+    with pytest.raises(Locked, match=f"locked by process {process.pid} since"):
+        succeed(prepare("good"))
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=10)
+    assert succeed(prepare("good")).changed == ("Odd[good]",)
+
+
 EXPECTED = {
     "exits": (71, "ended without a word"),
     "says_exit": (71, "the vendor is tired"),
     "is_killed": (71, "ended by signal 9"),
     "divides": (71, "ZeroDivisionError: division by zero"),
+    "prints_a_secret": (71, "RuntimeError: https://vendor.example.org/"),
     "needs_a_variable": (78, "the environment variable NOBODY_SETS_THIS is not set"),
     "writes_nothing": (65, "wrote nothing"),
     "writes_an_empty_list": (65, "the state is empty"),
@@ -196,7 +213,12 @@ EXPECTED = {
 }
 
 
-def test_everything_a_component_does_wrong_is_one_sentence(prepare: Prepare) -> None:
+@pytest.mark.parametrize("thread", [False, True])
+def test_everything_a_component_does_wrong_is_one_sentence(
+    prepare: Prepare, monkeypatch: pytest.MonkeyPatch, *, thread: bool
+) -> None:
+    if thread:
+        monkeypatch.setenv("THREAD", "1")
     told = Told()
     failures = failures_of(prepare("good", "chatters", *EXPECTED), told)
     assert set(failures) == set(EXPECTED)
@@ -206,8 +228,11 @@ def test_everything_a_component_does_wrong_is_one_sentence(prepare: Prepare) -> 
         assert sentence in failure.what
         assert failure.what.startswith(f"Odd[{behaviour}]: ")
         assert TOKEN not in failure.what + failure.hint
-    assert any("about to divide" in word for word in told.words)
-    assert not any(TOKEN in word for word in told.words)
+    text = "\n".join([*told.words, *(f.what + f.hint for f in failures.values())])
+    assert "about to divide" in text
+    assert TOKEN not in text
+    assert "Bearer [VENDOR_TOKEN]" in text
+    assert "\x1b" not in text
 
 
 def test_what_does_not_belong_into_a_state_is_left_out_and_said(prepare: Prepare) -> None:

@@ -5,10 +5,14 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 from bundler.component import DefsStateConfig, StateBackedComponent
+
+if "THREAD" in os.environ:  # as some clients' modules do: the worker may not fork any more
+    threading.Thread(target=time.sleep, args=(600,), daemon=True).start()
 
 # Where a behaviour leaves word of the processes that it has started.
 PIDS = Path(os.environ.get("PIDS", os.devnull))
@@ -74,6 +78,12 @@ def is_killed(path):
 def divides(path):
     print("about to divide", flush=True)
     return 1 / 0
+
+
+def prints_a_secret(path):
+    token = os.environ["VENDOR_TOKEN"]
+    print(f"Authorization: Bearer {token}", flush=True)
+    raise RuntimeError(f"https://me:{token}@vendor.example.org/?t={token} \x1b[31m is down")
 
 
 def needs_a_variable(path):
