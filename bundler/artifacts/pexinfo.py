@@ -108,9 +108,12 @@ class PexInfo:
     # --- what we say in it --------------------------------------------------------------------
 
     def claims(self, name: str) -> tuple[Claim, ...] | None:
-        """What it says of the state directories; None where it says nothing."""
+        """What it says of the state directories; None where it says nothing at all."""
         text = self._text(LABEL_STATES, name)
-        return None if text is None else decode_claims(text.encode(), name)
+        if text is None:
+            # We write both or neither: a run record alone means that the claims were taken out.
+            return () if LABEL_RUN_RECORD in self.build_properties else None
+        return decode_claims(text.encode(), name)
 
     def run_record(self, name: str) -> RunRecord | None:
         text = self._text(LABEL_RUN_RECORD, name)
