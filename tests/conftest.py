@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import sample as sample_module
+from engine import engine  # noqa: F401  # a fixture: session-wide only if it has one home
 from sample import Sample
 from workdir import WorkDir
 

@@ -8,7 +8,6 @@ Run as a script it starts the engine and prints the ``DOCKER_HOST``; ``stop`` en
 
 from __future__ import annotations
 
-import hashlib
 import io
 import os
 import shutil
@@ -23,13 +22,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from environments import ROOT, python_of
+from environments import ROOT
 from filelock import FileLock
 
 HOME = ROOT / "build" / "engine"
 # Another recipe for a base image takes another number here: engines keep what they have.
 PYTHON_BASE = "state-bundler-test/python:3.11-2"
-DAGSTER_BASE = "state-bundler-test/dagster:3.11-2"
+UV_IMAGE = "state-bundler-test/uv:2"
 
 _PACKAGES = (
     *("python3.11-minimal", "libpython3.11-minimal", "libpython3.11-stdlib", "python3-minimal"),
@@ -86,6 +85,14 @@ class Engine:
         )
         assert not check or done.returncode == 0, (arguments, done.stderr.decode())
         return done
+
+    def remove_made(self) -> None:
+        """Removes what a test run made: by name, and in our own engine what has none, too."""
+        names = self.docker("image", "ls", "-q", "--filter", "reference=sbt/*")
+        for image in set(names.stdout.decode().split()):
+            self.docker("image", "rm", "--force", image, check=False)
+        if self.host == _own_host():
+            self.docker("image", "prune", "--force")
 
     def has_image(self, name: str) -> bool:
         return self.docker("image", "inspect", name, check=False).returncode == 0
@@ -185,17 +192,11 @@ def stop(pid: int) -> None:
 
 @pytest.fixture(scope="session")
 def engine() -> Iterator[Engine]:
-    """A reachable engine with the Python base image."""
+    """A reachable engine with the Python base image. Tests name their images ``sbt/…``."""
     with running_engine() as found:
         make_python_base(found)
         yield found
-
-
-@pytest.fixture(scope="session")
-def dagster_engine(engine: Engine) -> Engine:
-    """The same, with a base image in which Dagster and dbt are installed."""
-    make_dagster_base(engine)
-    return engine
+        found.remove_made()
 
 
 # --- base images ----------------------------------------------------------------------------
@@ -281,58 +282,19 @@ def _finish_root(root: Path) -> None:
     shutil.copy(certificates, root / "etc/ssl/certs/ca-certificates.crt")
 
 
-def make_dagster_base(engine: Engine) -> str:
-    """The Python base with the packages of the tests' Dagster environment."""
-    site = next((python_of("dagster").parent.parent / "lib").glob("python3.*/site-packages"))
-    mark = hashlib.sha256(str(site.parents[2].name).encode()).hexdigest()[:12]
-    label = f"{DAGSTER_BASE}-{mark}"
-    if not engine.has_image(label):
-        target = f"usr/local/lib/{site.parent.name}/dist-packages"
-        with subprocess.Popen(
-            [engine.clis[0], "build", "-t", label, "-"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            env={**engine.environment, "DOCKER_BUILDKIT": "0"},
-        ) as build:
-            assert build.stdin is not None
-            with tarfile.open(fileobj=build.stdin, mode="w|") as context:
-                dockerfile = (
-                    f"FROM {PYTHON_BASE}\nCOPY packages /{target}\nCOPY bin /usr/local/bin\n"
-                )
-                info = tarfile.TarInfo("Dockerfile")
-                info.size = len(dockerfile)
-                context.addfile(info, io.BytesIO(dockerfile.encode()))
-                context.add(site, "packages", filter=_plain)
-                for name in _SCRIPTS:
-                    _add_script(context, name)
-            build.stdin.close()
-            assert build.stderr is not None
-            said = build.stderr.read()
-            assert build.wait() == 0, said.decode()
-    engine.docker("tag", label, DAGSTER_BASE)
-    return DAGSTER_BASE
+def make_uv_image(engine: Engine) -> str:
+    """An image with nothing but uv, as its makers publish it."""
+    import uv
 
-
-_SCRIPTS = {
-    "dagster": "from dagster._cli import main; main()",
-    "dbt": "from dbt.cli.main import cli; cli()",
-    "dg": "from dagster_dg_cli.cli import main; main()",
-}
-
-
-def _add_script(context: tarfile.TarFile, name: str) -> None:
-    text = f"#!/usr/bin/python3\n{_SCRIPTS[name]}\n".encode()
-    info = tarfile.TarInfo(f"bin/{name}")
-    info.size, info.mode = len(text), 0o755
-    context.addfile(info, io.BytesIO(text))
-
-
-def _plain(info: tarfile.TarInfo) -> tarfile.TarInfo:
-    """Owned by root. Compiled files stay: without them the first import takes a quarter minute."""
-    info.uid = info.gid = 0
-    info.uname = info.gname = ""
-    return info
+    if not engine.has_image(UV_IMAGE):
+        binary = Path(uv.find_uv_bin()).read_bytes()
+        archive = io.BytesIO()
+        with tarfile.open(fileobj=archive, mode="w") as opened:
+            info = tarfile.TarInfo("uv")
+            info.size, info.mode = len(binary), 0o755
+            opened.addfile(info, io.BytesIO(binary))
+        engine.docker("import", "-", UV_IMAGE, stdin=archive.getvalue())
+    return UV_IMAGE
 
 
 if __name__ == "__main__":
