@@ -37,6 +37,7 @@ _LEFT_OUT = (
     "__pycache__",
     ".local_defs_state",
     ".DS_Store",
+    "*.concurrent-update-lock",
 )
 _DATABASES = ("*.duckdb", "*.duckdb.wal", "*.sqlite", "*.sqlite3", "*.db")
 _STATE = "state"

@@ -122,6 +122,8 @@ _CERTIFICATE = (
 )
 _PROXY_STATUS = re.compile(r"(?i)tunnel connection failed: (\d{3})\b")
 _ERROR_STATUS = re.compile(r"\b([45]\d\d)\b")
+_DBT_SAID = "Errors parsed from dbt logs:"
+_MAX_QUOTED = 300
 _LOCAL_ERRNO = frozenset(
     {errno.ENOSPC, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.EDQUOT, errno.EMFILE}
 )
@@ -357,17 +359,23 @@ def _no_json(exchange: Exchange) -> str:
 
 
 def _asked_environment(link: Link) -> bool:
-    return (
-        link.type == "builtins.KeyError" and re.search(r"\bos(\.py|>):\d+ in", link.where) is not None
-    )
+    asked = re.search(r"\bos(\.py|>):\d+ in", link.where)
+    return link.type == "builtins.KeyError" and asked is not None
 
 
 def quoted(link: Link, secrets: Secrets) -> str:
     """An exception as a person reads it. A client library's text may hold headers: left away."""
     name = link.type.rpartition(".")[2]
-    text = "" if link.is_of_a_client else secrets.redact(link.text).strip().split("\n")[0]
+    text = "" if link.is_of_a_client else _one_line(secrets.redact(link.text))
     where = link.where.rpartition("/")[2]
     return f"{name}{': ' if text else ''}{text}" + (f" ({where})" if where else "")
+
+
+def _one_line(text: str) -> str:
+    """The text in one line; of dagster-dbt's long story only what dbt itself said."""
+    said = text.partition(_DBT_SAID)[2].strip().removeprefix("Encountered an error:") or text
+    line = " ".join(said.split())
+    return line if len(line) <= _MAX_QUOTED else f"{line[:_MAX_QUOTED]}…"
 
 
 def _late(report: Report, deadline: float) -> _Finding:
@@ -417,7 +425,7 @@ def _hint(component: Component, finding: _Finding, exchange: Exchange | None) ->
         return f"Check that {host} is up and reachable from here, then try again."
     if finding.kind is BadData:
         return "Check what the API answers and what the component expects of it."
-    return ""
+    return "What the component printed stands above."
 
 
 def _clean(error: BundlerError, secrets: Secrets) -> BundlerError:

@@ -34,7 +34,7 @@ from typing import Any
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _MAX_LINKS = 60
-_MAX_TEXT = 500
+_MAX_TEXT = 2000
 
 
 def _sibling(name: str, path: Path) -> ModuleType:

@@ -1,0 +1,296 @@
+"""A state directory on its way to a new set of states: what becomes of each key.
+
+A key is fetched, or what is published (or the given baseline) is taken over. Nothing is visible
+before `Directory.publish`, and that publishes the whole set.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import calendar
+import functools
+import os
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+
+import msgspec
+
+from bundler import __version__
+from bundler.atomic import io_errors
+from bundler.attempts import Fetched, Job, KeyFailedError
+from bundler.bundle import Bundle
+from bundler.checks import Baseline
+from bundler.discovery import Loaded, unique
+from bundler.errors import (
+    BundlerError,
+    ConfigurationError,
+    Locked,
+    Unavailable,
+    VerificationFailed,
+)
+from bundler.listener import KeyProgress, Listener
+from bundler.manifest import (
+    DirectoryRefresh,
+    KeyRefresh,
+    Manifest,
+    NonLocalKey,
+    RunRecord,
+    State,
+    Tool,
+)
+from bundler.options import RefreshOptions
+from bundler.sources import Component
+from bundler.statedir import Staging, StateDir, check_keys
+from bundler.tree import scan
+
+LOCAL = "LOCAL_FILESYSTEM"
+_LOCK_SECONDS = 10.0
+_LOCK_POLL_SECONDS = 0.1
+_SHOWN_PATHS = 5
+
+
+@dataclass(frozen=True)
+class Published:
+    """What a publish came to. changed: the keys whose bytes are others than before."""
+
+    bundle: Bundle
+    record: DirectoryRefresh
+    changed: tuple[str, ...]
+
+
+@dataclass
+class Directory:
+    """One state directory, the sources that share it, and what was decided of each key.
+
+    baselines: what new states are held against and may fall back to, and, by key too, how those
+    came about (record). states, refreshes: what will be published.
+    """
+
+    statedir: StateDir
+    options: RefreshOptions
+    sources: list[Loaded] = field(default_factory=list)
+    components: dict[str, Component] = field(default_factory=dict)
+    baselines: dict[str, Baseline] = field(default_factory=dict)
+    record: dict[str, KeyRefresh] = field(default_factory=dict)
+    states: dict[str, State] = field(default_factory=dict)
+    refreshes: dict[str, KeyRefresh] = field(default_factory=dict)
+    _opened: Staging | None = None
+
+    @property
+    def staging(self) -> Staging:
+        """Where new states are written; only between `open` and the end of its stack."""
+        if self._opened is None:
+            raise AssertionError
+        return self._opened
+
+    @property
+    def local(self) -> tuple[Component, ...]:
+        return tuple(c for c in self.components.values() if c.management_type == LOCAL)
+
+    def settle_components(self) -> None:
+        """One component a key. Raises `ConfigurationError` for keys that cannot be."""
+        found = [component for item in self.sources for component in item.found.components]
+        self.components = unique(found)
+        check_keys(self.components)
+
+    # --- opening ------------------------------------------------------------------------------
+
+    async def open(self, stack: AsyncExitStack, listener: Listener) -> None:
+        """Locks the state directory, and finds out what each key is to be held against."""
+        self._opened = await self._stage(stack)
+        await self._read_baselines(self.statedir)
+        given, place = self.options.baseline, self.statedir.place
+        if given is not None:
+            inside = given / place
+            other = StateDir(inside if inside.is_dir() else given, place)
+            if not await self._read_baselines(other):
+                raise ConfigurationError(
+                    f"The baseline {given} holds no manifest.",
+                    hint="Name a directory that state-bundler has published or extracted.",
+                )
+        if self.local and not self.baselines:
+            listener.note("No baseline: the check for shrunk states is off.")
+
+    async def _stage(self, stack: AsyncExitStack) -> Staging:
+        """Waits for the lock, so that Ctrl-C is heard meanwhile."""
+        end = time.monotonic() + _LOCK_SECONDS
+        while True:
+            try:
+                return stack.enter_context(self.statedir.staging(timeout=0))
+            except Locked:
+                if time.monotonic() > end:
+                    raise
+            await asyncio.sleep(_LOCK_POLL_SECONDS)
+
+    async def _read_baselines(self, statedir: StateDir) -> bool:
+        """Takes the states of a state directory that verify. False where it has no manifest."""
+        published = statedir.read()
+        if published is None:
+            return False
+        for state in published.manifest.states:
+            path = statedir.path / state.path
+            if await asyncio.to_thread(_verifies, Baseline(state, path)):
+                known = published.record and published.record.key(statedir.place, state.key)
+                self.baselines[state.key] = Baseline(state, path)
+                self.record[state.key] = known or KeyRefresh(state.key, origin="unknown")
+        return True
+
+    # --- deciding -----------------------------------------------------------------------------
+
+    def jobs(self, listener: Listener) -> Iterator[Job]:
+        """The keys that are to be fetched; for the others, what is there is taken over.
+
+        Raises `VerificationFailed` where that does not verify.
+        """
+        for component in self.local:
+            key = component.key
+            mode = self.options.mode_of(key)
+            if not self._is_selected(component):
+                self._keep_unselected(key, listener)
+            elif mode == "always" or (mode == "missing" and key not in self.baselines):
+                yield self._job(component)
+            else:
+                self._keep(key, listener)
+
+    def _is_selected(self, component: Component) -> bool:
+        keys, types = self.options.keys, self.options.management_types
+        return (not keys or component.key in keys) and (
+            not types or component.management_type in types
+        )
+
+    def _job(self, component: Component) -> Job:
+        source = next(item for item in self.sources if component in item.found.components)
+        return Job(
+            component=component,
+            source=source,
+            options=self.options.of_key(component.key),
+            directory=self.staging.key_directory,
+            baseline=self.baselines.get(component.key),
+        )
+
+    def _keep_unselected(self, key: str, listener: Listener) -> None:
+        if key in self.baselines:
+            self._keep(key, listener)
+        else:
+            listener.warning(f"{key} has no state that verifies, and was not asked for.")
+
+    def _keep(self, key: str, listener: Listener) -> None:
+        if key not in self.baselines:
+            raise VerificationFailed(
+                f"{key} has no state that verifies in {self.statedir.path}, and is not to be "
+                "refreshed.",
+                hint=f"Run: state-bundler refresh --key '{key}'",
+                key=key,
+            )
+        state = self._use_baseline(key)
+        self.refreshes[key] = self.record[key]
+        listener.key(KeyProgress(key, "kept", size=state.size))
+
+    def _use_baseline(self, key: str) -> State:
+        """Makes the baseline's bytes what will be published for a key."""
+        baseline = self.baselines[key]
+        if baseline.directory == self.statedir.path / baseline.state.path:
+            self.staging.discard(key)
+        else:
+            target = self.staging.key_directory(key)
+            with io_errors(target):
+                shutil.copytree(baseline.directory, target, symlinks=True, dirs_exist_ok=True)
+        self.states[key] = baseline.state
+        return baseline.state
+
+    # --- taking over what was fetched ---------------------------------------------------------
+
+    def take(self, job: Job, fetched: Fetched, listener: Listener) -> None:
+        """Takes a fetched state over, or the baseline's bytes where they mean the same."""
+        key, state = job.component.key, fetched.checked.state
+        same = job.baseline is not None and (
+            job.baseline.state.digest.semantic == state.digest.semantic
+        )
+        self.states[key] = self._use_baseline(key) if same else state
+        self.refreshes[key] = KeyRefresh(
+            key=key,
+            attempts=fetched.attempts,
+            fetched=(self.record[key].fetched if same else None) or _now(),
+            confirmed=_now(),
+            environment_variables=fetched.environment,
+        )
+        _tell(key, fetched, self.states[key], listener, same=same)
+
+    def take_stale(self, job: Job, failed: KeyFailedError, listener: Listener) -> bool:
+        """Takes the baseline for an unavailable system, if that was allowed and it is young."""
+        key, most = job.component.key, self.options.allow_stale
+        before = self.record.get(key)
+        confirmed = before.confirmed or before.fetched if before else None
+        if most is None or before is None or confirmed is None:
+            return False
+        if not isinstance(failed.error, Unavailable) or _seconds_since(confirmed) > most:
+            return False
+        self._use_baseline(key)
+        self.refreshes[key] = msgspec.structs.replace(before, stale=True, attempts=failed.attempts)
+        listener.warning(
+            f"{failed.error.what} The state of {confirmed} is used instead, because --allow-stale "
+            "allows it."
+        )
+        return True
+
+    # --- publishing ---------------------------------------------------------------------------
+
+    def publish(self, listener: Listener) -> Published:
+        """Makes what was decided the contents of the state directory."""
+        keys = sorted(self.refreshes.values(), key=lambda item: item.key)
+        record = DirectoryRefresh(self.statedir.place, tuple(keys))
+        publication = self.staging.publish(
+            tuple(self.states.values()), self._non_local(), functools.partial(_record, record)
+        )
+        for name in publication.removed:
+            listener.note(f"Removed {name}: no component has that key any more.")
+        changed = [key for key, state in self.states.items() if state.path in publication.changed]
+        return Published(publication.bundle, record, tuple(changed))
+
+    def _non_local(self) -> tuple[NonLocalKey, ...]:
+        return tuple(
+            NonLocalKey(component.key, component.management_type)
+            for component in self.components.values()
+            if component.management_type != LOCAL
+        )
+
+
+def _verifies(baseline: Baseline) -> bool:
+    """Whether a key directory still holds exactly what the manifest says."""
+    try:
+        return scan(baseline.directory).dir_hash == baseline.state.digest.dir_hash
+    except BundlerError:
+        return False
+
+
+def _tell(key: str, fetched: Fetched, state: State, listener: Listener, *, same: bool) -> None:
+    for warning in fetched.checked.warnings:
+        listener.warning(warning)
+    if fetched.checked.left_out:
+        listener.note(f"{key}: left out {_shortened(fetched.checked.left_out)}.")
+    detail = "unchanged" if same else ""
+    listener.key(KeyProgress(key, "done", fetched.attempts, state.size, fetched.seconds, detail))
+
+
+def _shortened(paths: Sequence[str]) -> str:
+    more = len(paths) - _SHOWN_PATHS
+    return ", ".join(paths[:_SHOWN_PATHS]) + (f" and {more} more" if more > 0 else "")
+
+
+def _record(record: DirectoryRefresh, _: Manifest) -> RunRecord:
+    return RunRecord(refresh=(record,), tool=Tool("state-bundler", __version__))
+
+
+def _now() -> str:
+    """The time, or ``SOURCE_DATE_EPOCH`` for a reproducible record; RFC 3339."""
+    epoch = os.environ.get("SOURCE_DATE_EPOCH")
+    moment = int(epoch) if epoch and epoch.isdigit() else time.time()
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(moment))
+
+
+def _seconds_since(moment: str) -> float:
+    then = calendar.timegm(time.strptime(moment, "%Y-%m-%dT%H:%M:%SZ"))
+    return time.time() - then
