@@ -11,14 +11,19 @@ from bundler.errors import UsageError, VerificationFailed
 ENGINE = "docker-daemon:"
 LAYOUT = "oci:"
 REGISTRY = "docker://"
+STORE = "store:"
 
 
 def open_artifact(name: str) -> Artifact:
-    """The artifact behind a path, ``docker-daemon:NAME`` or ``oci:DIR[:TAG]``.
+    """The artifact behind a path, ``docker-daemon:NAME``, ``oci:DIR[:TAG]`` or ``store:URL``.
 
     An existing path is taken by what it is; any other bare name is an image in the engine.
     Raises `UsageError` for what is nothing of these, `VerificationFailed` for what is malformed.
     """
+    if name.startswith(STORE):
+        from bundler.storage.artifact import open_stored
+
+        return open_stored(name)
     if name.startswith(LAYOUT):
         return _open_layout(name[len(LAYOUT) :])
     if name.startswith(REGISTRY):

@@ -39,7 +39,8 @@ if TYPE_CHECKING:
 
 PREFIX = "store:"
 _PARTS_AT_ONCE = 3
-_NAME = re.compile(r"(?P<url>.*?)(@(?P<moment>[0-9][0-9a-fA-FTZ:-]*))?")
+_MOMENT = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9]+|[0-9]{4}-[0-9-]+T[0-9:]+Z"
+_NAME = re.compile(rf"(?P<url>.*?)(@(?P<moment>{_MOMENT}))?")
 
 
 def open_stored(name: str, default: str | None = None) -> StoredStates:
@@ -90,6 +91,9 @@ class StoredStates:
     def run_record(self) -> RunRecord | None:
         """How each state came about; its origin names the version that it was taken from."""
         return RunRecord(refresh=tuple(item.refresh for item in self._directories))
+
+    def labels(self) -> Mapping[str, str]:
+        return {}
 
     def state_directories(self) -> Sequence[_Directory]:
         return self._directories

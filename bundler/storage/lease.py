@@ -43,6 +43,9 @@ class _Leases(
     leases: tuple[_Lease, ...] = ()
 
 
+msgspec.json.Decoder(_Leases)  # before a thread does it: see `bundler.storage.records`
+
+
 def server_time(objects: Objects) -> float:
     """Now, in seconds since the epoch, by the store's clock: when it says that a write was."""
     name = f"probe/{uuid.uuid4().hex}"

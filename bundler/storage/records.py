@@ -213,3 +213,13 @@ def _problem(version: Version, name: str) -> str | None:
 def now() -> str:
     """This machine's time, RFC 3339."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+def _warm_up() -> None:
+    """msgspec works out a type at its first use, and crashes where two threads do so at once."""
+    for model in (Format, Batch, Current, Change, Shard, KeyRefresh):
+        msgspec.json.Decoder(model)
+    parse(build(Contents(())).raw)
+
+
+_warm_up()

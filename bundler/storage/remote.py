@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 _CHUNK_BYTES = 8 * 1024 * 1024
 _PARTS_AT_ONCE = 3  # of one file; several files are under way at once
-_RETRIES = 8
+_RETRIES = 10
 _RETRY_SECONDS = 60
 # What a vendor calls a bucket that is not there, in the body of its answer.
 _NO_BUCKET = re.compile(

@@ -1,0 +1,479 @@
+"""Every test here runs on every kind of store."""
+
+from __future__ import annotations
+
+import os
+import threading
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import stores
+from bundles import make_bundle
+
+from bundler.artifacts.opening import open_artifact
+from bundler.errors import (
+    ConfigurationError,
+    CredentialsRefused,
+    Locked,
+    Unavailable,
+    UsageError,
+    VerificationFailed,
+)
+from bundler.extract import extract
+from bundler.manifest import KeyRefresh
+from bundler.storage import Store, checking, copying, importing, lease, open_store, prune, shards
+from bundler.storage.artifact import open_stored
+from bundler.storage.objects import open_objects
+from bundler.storage.pointer import Author
+from bundler.storage.pushing import NewState
+from bundler.verify import verify
+
+ME = Author("ada@build", "a" * 40)
+MEBIBYTE = 1024 * 1024
+Files = Mapping[str, bytes]
+Make = Callable[..., list[NewState]]
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[stores.Server]:
+    with stores.s3() as server:
+        yield server
+
+
+@pytest.fixture
+def s3(s3_server: stores.Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[stores.Server]:
+    _enter(s3_server, monkeypatch)
+    yield s3_server
+    s3_server.faults()
+
+
+@pytest.fixture(params=["file", "s3"])
+def new_url(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[], str]:
+    """Makes URLs of new, empty stores."""
+    if request.param == "file":
+        return lambda: f"file://{tmp_path}/store-{uuid.uuid4().hex[:8]}"
+    server: stores.Server = request.getfixturevalue(f"{request.param}_server")
+    _enter(server, monkeypatch)
+    return server.url
+
+
+def _enter(server: stores.Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith(("AWS_", "GOOGLE_", "AZURE_"))]:
+        monkeypatch.delenv(name)
+    for name, value in server.environment.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.fixture
+def url(new_url: Callable[[], str]) -> str:
+    return new_url()
+
+
+@pytest.fixture
+def store(url: str) -> Store:
+    return open_store(url)
+
+
+@pytest.fixture
+def states(tmp_path: Path) -> Callable[..., list[NewState]]:
+    def make(**keys: Files | bytes) -> list[NewState]:
+        files = {
+            key: {"state": value} if isinstance(value, bytes) else value
+            for key, value in keys.items()
+        }
+        bundle = make_bundle(tmp_path / uuid.uuid4().hex, files)
+        return [
+            NewState(state, bundle.root / state.path, bundle.place)
+            for state in bundle.manifest.states
+        ]
+
+    return make
+
+
+def contents(
+    store: Store, tmp_path: Path, versions: Mapping[str, str] | None = None
+) -> dict[str, Files]:
+    """What is pulled: by key, its files."""
+    found = store.currents() if versions is None else store.all_of(versions)
+    root = tmp_path / uuid.uuid4().hex
+    store.pull((version, root / key) for key, version in found.items())
+    return {
+        key: {
+            path.relative_to(root / key).as_posix(): path.read_bytes()
+            for path in (root / key).rglob("*")
+            if path.is_file()
+        }
+        for key in found
+    }
+
+
+def test_what_was_pushed_comes_back(store: Store, states: Make, tmp_path: Path) -> None:
+    large = os.urandom(9 * MEBIBYTE + 17)
+    tree = {"state": b"", "project/manifest.json": b"{}", "project/large": large, "project/e": b""}
+    assert store.current() is None
+    pushed = store.push(states(A=b"one", dbt=tree), ME)
+    assert pushed.number == 1
+    assert contents(open_store(store.url), tmp_path) == {"A": {"state": b"one"}, "dbt": tree}
+    version = open_store(store.url).version(pushed.versions["A"])
+    assert (version.by, version.commit) == (ME.by, ME.commit)
+    assert not checking.check(store).problems
+
+
+def test_an_unchanged_state_uploads_nothing(store: Store, states: Make) -> None:
+    first = store.push(states(A=b"one", B=b"two" * MEBIBYTE))
+    before = {item.name for item in store.objects.list("content")}
+    again = open_store(store.url).push(states(A=b"one", B=b"two" * MEBIBYTE))
+    assert (again.number, again.versions, again.uploaded) == (1, first.versions, 0)
+    assert again.unchanged == ("A", "B")
+    assert {item.name for item in store.objects.list("content")} == before
+
+
+def test_files_that_stay_are_not_uploaded_again(store: Store, states: Make, tmp_path: Path) -> None:
+    store.push(states(dbt={"state": b"1", "large": b"x" * 2 * MEBIBYTE}))
+    pushed = store.push(states(dbt={"state": b"2", "large": b"x" * 2 * MEBIBYTE}))
+    assert (pushed.number, pushed.uploaded) == (2, 1)
+    assert contents(store, tmp_path)["dbt"]["state"] == b"2"
+
+
+def test_a_push_is_one_set(store: Store, states: Make) -> None:
+    store.push(states(A=b"1", B=b"1"))
+    store.push(states(A=b"2", B=b"2"))
+    newest, oldest = store.history()
+    assert [move.key for move in newest.moves] == [move.key for move in oldest.moves] == ["A", "B"]
+    assert store.at(1)[1] == {move.key: move.after for move in oldest.moves}
+
+
+def test_rollback(store: Store, states: Make, tmp_path: Path) -> None:
+    first = store.push(states(A=b"1", B=b"1"))
+    store.push(states(A=b"2"))
+    store.push(states(C=b"3"))
+    store.rollback()
+    assert set(contents(store, tmp_path)) == {"A", "B"}
+    store.rollback(first.versions["A"])
+    assert contents(store, tmp_path)["A"] == {"state": b"1"}
+    store.rollback(2, ["A"])
+    assert contents(store, tmp_path) == {"A": {"state": b"2"}, "B": {"state": b"1"}}
+    assert [change.action for change in store.history()][:3] == ["rollback"] * 3
+    made = store.require_current().change.made
+    assert store.rollback(made).number == 6, "nothing to change, so no set"
+    with pytest.raises(UsageError, match="keeps nothing"):
+        store.rollback("1999-01-01T00:00:00Z")
+
+
+def test_confirmation_is_noted_without_a_new_set(store: Store, states: Make) -> None:
+    def refreshed(moment: str) -> list[NewState]:
+        refresh = KeyRefresh("A", fetched=moment, confirmed=moment)
+        return [NewState(new.state, new.directory, refresh=refresh) for new in states(A=b"1")]
+
+    store.push(refreshed("2026-01-01T00:00:00Z"))
+    store.push(refreshed("2026-01-02T00:00:00Z"))
+    current = store.require_current()
+    assert (current.number, current.keys["A"].confirmed) == (1, "2026-01-02T00:00:00Z")
+    store.push(refreshed("2026-01-01T12:00:00Z"))
+    assert store.require_current().keys["A"].confirmed == "2026-01-02T00:00:00Z"
+
+
+def test_a_file_that_changes_meanwhile_is_not_pushed(store: Store, states: Make) -> None:
+    news = states(A=b"one", B=b"x" * 2 * MEBIBYTE)
+    (news[1].directory / "state").write_bytes(b"y" * 2 * MEBIBYTE)
+    with pytest.raises(VerificationFailed, match="changed between hashing"):
+        store.push(news)
+    assert store.current() is None
+
+
+def test_writers_on_many_keys_and_on_one(store: Store, states: Make, tmp_path: Path) -> None:
+    """Eight at once here; fifty processes in `test_storage_races`."""
+    writers = 8
+    news = [states(mine=b"%d" % n, **{f"key-{n}": b"%d" % n}) for n in range(writers)]
+    threads = [
+        threading.Thread(target=lambda new=new: open_store(store.url).push(new)) for new in news
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    changes = list(store.history())
+    assert [change.number for change in changes] == list(range(writers, 0, -1))
+    found = contents(store, tmp_path)
+    assert {found[f"key-{n}"]["state"] for n in range(writers)} == {
+        b"%d" % n for n in range(writers)
+    }
+    after = [move.after for change in changes for move in change.moves if move.key == "mine"]
+    assert len(set(after)) == writers
+    before = [move.before for change in changes for move in change.moves if move.key == "mine"]
+    assert before == [*after[1:], None], "each rests on the one before"
+
+
+def test_prune_keeps_what_is_needed(store: Store, states: Make, tmp_path: Path) -> None:
+    versions = [store.push(states(A=b"%d" % n, B=b"same")).versions["A"] for n in range(6)]
+    store.pin(versions[1], "the release")
+    rules = prune.Rules(keep=2, referenced=frozenset({versions[2]}))
+    planned = prune.prune(store, rules, dry_run=True)
+    assert contents(store, tmp_path, {"A": versions[0]})
+    done = prune.prune(store, rules)
+    assert done == planned
+    assert {version.version for version in done.versions} == {versions[0], versions[3]}
+    fresh = open_store(store.url)
+    left = {version: fresh.known.find(version) for version in versions}
+    assert [left[version] is not None for version in versions] == [
+        False,
+        True,
+        True,
+        False,
+        True,
+        True,
+    ]
+    assert not fresh.require_current().retired
+    assert not checking.check(fresh).problems
+    assert contents(fresh, tmp_path)["B"] == {"state": b"same"}
+    assert contents(fresh, tmp_path, {"A": versions[1]})["A"] == {"state": b"1"}
+    assert prune.prune(fresh, rules).versions == ()
+    with pytest.raises(UsageError, match="no version"):
+        fresh.rollback(versions[0])
+
+
+def test_prune_leaves_shared_content_and_young_versions(
+    store: Store, states: Make, tmp_path: Path
+) -> None:
+    large = b"x" * 2 * MEBIBYTE
+    for n in range(4):
+        store.push(states(A={"state": b"%d" % n, "large": large}))
+    assert not prune.prune(store, prune.Rules(keep=1, older_than=3600)).versions
+    done = prune.prune(store, prune.Rules(keep=1))
+    assert len(done.versions) == 3
+    assert done.size == 3, "the large file stays"
+    assert contents(store, tmp_path)["A"] == {"state": b"3", "large": large}
+    assert store.require_current().oldest == 4
+    assert len(list(store.history())) == 1
+
+
+def test_bit_rot_is_found_and_never_pulled(store: Store, states: Make, tmp_path: Path) -> None:
+    store.push(states(A=b"small", B=os.urandom(2 * MEBIBYTE)))
+    for key, version in store.currents().items():
+        name = version.objects[0]
+        data = bytearray(store.objects.read(name, 0, 3 * MEBIBYTE))
+        data[len(data) // 2] ^= 1
+        store.objects.write(name, [bytes(data)], len(data))
+        assert any(key in problem for problem in checking.check(store).problems)
+        with pytest.raises(VerificationFailed, match="altered"):
+            contents(store, tmp_path, {key: version.version})
+    store.objects.delete([store.currents()["A"].objects[0]])
+    assert any("missing" in problem for problem in checking.check(store).problems)
+
+
+def test_an_altered_pointer_is_refused(store: Store, states: Make) -> None:
+    store.push(states(A=b"1"))
+    stored = store.objects.get("current.json")
+    assert stored is not None
+    store.objects.replace(
+        "current.json", stored.data.replace(b'"number":1', b'"number":1.0'), stored.tag
+    )
+    with pytest.raises(VerificationFailed, match=r"current\.json"):
+        store.current()
+
+
+def test_copy(new_url: Callable[[], str], states: Make, tmp_path: Path) -> None:
+    source, target = open_store(new_url()), open_store(new_url())
+    old = source.push(states(A=b"1", B=os.urandom(9 * MEBIBYTE)))
+    source.push(states(A=b"2"))
+    copied = copying.copy(source, target)
+    assert len(copied.versions) == 2
+    assert contents(target, tmp_path) == contents(source, tmp_path)
+    assert copying.copy(source, target).versions == ()
+    again = copying.copy(source, target, history=True)
+    assert again.versions == (old.versions["A"],)
+    assert contents(target, tmp_path) == contents(source, tmp_path)
+    assert not checking.check(target).problems
+
+
+def test_a_lease_keeps_others_away(store: Store) -> None:
+    with lease.lease(store.objects, ["A", "B"], "pipeline 1"):
+        with pytest.raises(Locked, match="B: pipeline 1 is refreshing"):
+            lease.lease(store.objects, ["B", "C"], "pipeline 2").__enter__()
+        with lease.lease(store.objects, ["C"], "pipeline 3"):
+            pass
+        with pytest.raises(Locked, match="Every key: pipeline 1"):
+            lease.lease(store.objects, [], "pipeline 4").__enter__()
+    with lease.lease(store.objects, [], "pipeline 5") as held:
+        held.check()
+
+
+def test_a_lease_is_renewed_and_that_of_a_dead_holder_runs_out(store: Store) -> None:
+    with lease.lease(store.objects, ["A"], "alive", length=1.5), pytest.raises(Locked):
+        lease.lease(store.objects, ["A"], "waiting", wait=3.0).__enter__()
+    dead = lease._Lease(uuid.uuid4().hex, "dead", 0, ("A",))
+    lease._acquire(store.objects, dead, 1.0, 0.0)
+    with lease.lease(store.objects, ["A"], "next", wait=10.0):
+        pass
+
+
+def test_shards_become_one_set(store: Store, states: Make, tmp_path: Path) -> None:
+    store.push(states(A=b"1", B=b"1", C=b"same"))
+    shards.stage(store, states(A=b"2"), "run-1", (1, 2), ME)
+    assert contents(store, tmp_path)["A"] == {"state": b"1"}, "not before the join"
+    with pytest.raises(UsageError, match="nothing of run run-1 from 2/2"):
+        shards.join(store, "run-1", 2)
+    shards.stage(open_store(store.url), states(B=b"wrong", C=b"same"), "run-1", (2, 2), ME)
+    shards.stage(open_store(store.url), states(B=b"2", C=b"same"), "run-1", (2, 2), ME)
+    joined = shards.join(store, "run-1", 2)
+    assert [move.key for move in joined.change.moves] == ["A", "B"]
+    assert {k: v["state"] for k, v in contents(store, tmp_path).items()} == {
+        "A": b"2",
+        "B": b"2",
+        "C": b"same",
+    }
+    with pytest.raises(UsageError, match="nothing of run"):
+        shards.join(store, "run-1", 2)
+
+
+def test_every_key_belongs_to_one_shard() -> None:
+    for key in (f"Key[{n}]" for n in range(200)):
+        assert sum(shards.belongs(key, index, 7) for index in range(1, 8)) == 1
+    assert shards.parse_shard("3/10") == (3, 10)
+    for wrong in ("0/3", "4/3", "a/b", "3"):
+        with pytest.raises(UsageError):
+            shards.parse_shard(wrong)
+
+
+def test_what_dagster_wrote_is_imported(new_url: Callable[[], str], tmp_path: Path) -> None:
+    source, target = open_objects(new_url()), open_store(new_url())
+    old, new = str(uuid.uuid4()), str(uuid.uuid4())
+    source.create(f"Foo__a__/{old}", b"old")
+    source.create(f"Foo__a__/{new}", b"new")
+    source.create(f"Bar/{uuid.uuid4()}", b"whose?")
+    done = importing.import_dagster(source, target, ["Foo[a]"], latest={"Foo[a]": old})
+    assert done.versions == {"Foo[a]": (new, old)}
+    assert done.unknown == ("Bar",)
+    assert contents(target, tmp_path) == {"Foo[a]": {"state": b"old"}}
+    assert contents(target, tmp_path, {"Foo[a]": new}) == {"Foo[a]": {"state": b"new"}}
+    with pytest.raises(ConfigurationError, match="holds nothing of Baz"):
+        importing.import_dagster(source, target, ["Baz"])
+
+
+def test_a_store_is_an_artifact(store: Store, states: Make, tmp_path: Path) -> None:
+    first = store.push(states(A=b"1", B=os.urandom(9 * MEBIBYTE)))
+    store.push(states(A=b"2"))
+    artifact = open_stored(f"store:{store.url}")
+    verdict = verify(artifact)
+    assert not verdict.all_problems
+    (found,) = extract(artifact, tmp_path / "out")
+    assert (found.target / "A" / "state").read_bytes() == b"2"
+    (old,) = extract(open_stored(f"store:{store.url}@1"), tmp_path / "old")
+    assert (old.target / "A" / "state").read_bytes() == b"1"
+    one = open_stored(f"store:@{first.versions['A']}", default=store.url)
+    record = one.run_record()
+    assert record is not None
+    assert [key.origin for key in record.refresh[0].keys] == [f"store:{first.versions['A']}"]
+
+
+# --- S3's own faults ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["current.json", "content/", "versions/", "sets/", "store.json"])
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"status": 500, "code": "InternalError"},
+        {"status": 503, "code": "SlowDown"},
+        {"cut": True},
+        {"lost": True},
+    ],
+    ids=["500", "slowdown", "cut", "lost-answer"],
+)
+def test_what_passes_is_waited_for(
+    s3: stores.Server, states: Make, tmp_path: Path, name: str, how: dict[str, Any]
+) -> None:
+    store = open_store(s3.url())
+    store.push(states(A=b"1"))
+    s3.faults(stores.fault(name, times=2, method="PUT", **how))
+    store.push(states(A=b"2", B=b"x" * 2 * MEBIBYTE))
+    s3.faults()
+    assert contents(store, tmp_path)["A"] == {"state": b"2"}
+    assert [change.number for change in store.history()] == [2, 1], "once, though sent twice"
+
+
+def test_a_cut_part_of_a_large_upload_is_sent_again(
+    s3: stores.Server, states: Make, tmp_path: Path
+) -> None:
+    store, large = open_store(s3.url()), os.urandom(20 * MEBIBYTE)
+    s3.faults(
+        stores.fault("partNumber=2", method="PUT", cut=True),
+        stores.fault("partNumber=1", method="PUT", lost=True),
+    )
+    store.push(states(A=large))
+    assert contents(store, tmp_path)["A"] == {"state": large}
+
+
+def test_what_does_not_pass_is_an_error_of_its_kind(
+    s3: stores.Server, states: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_store(s3.url())
+    store.push(states(A=b"1"))
+    s3.faults(stores.fault("/", times=1000, status=503, code="SlowDown"))
+    with pytest.raises(Unavailable, match="answered 503"):
+        open_store(store.url).current()
+    s3.faults()
+    with pytest.raises(ConfigurationError, match="no such bucket"):
+        open_store("s3://elsewhere/x").push(states(A=b"1"))
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAWRONG")
+    with pytest.raises(CredentialsRefused) as refused:
+        open_store(store.url).current()
+    assert stores.S3_SECRET not in str(refused.value) + refused.value.hint
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    with pytest.raises(Unavailable, match="did not answer"):
+        open_store(store.url).current()
+
+
+def test_a_thousand_small_states_are_a_few_requests(s3: stores.Server, states: Make) -> None:
+    store = open_store(s3.url())
+    news = [states(**{f"K{n}": b"%d" % (n * step) for n in range(300)}) for step in (1, 7)]
+    store.push(news[0])
+    s3.requests()
+    open_store(store.url).push(news[1])
+    asked = s3.requests()
+    assert len(asked) <= 8, asked
+    open_store(store.url).push(news[1])
+    assert len(s3.requests()) == 2, "the pointer, once to compare and once to move it"
+
+
+def test_a_place_that_ignores_conditions_is_refused(tmp_path: Path, states: Make) -> None:
+    from bundler.storage.folder import Folder
+    from bundler.storage.reading import Versions
+
+    class Careless(Folder):
+        def replace(self, name: str, data: bytes, tag: str) -> bool:  # noqa: ARG002  # careless
+            self.write(name, [data], len(data))
+            return True
+
+    objects = Careless(tmp_path / "store")
+    with pytest.raises(ConfigurationError, match="does not carry out conditional writes"):
+        Store(objects, Versions(objects)).push(states(A=b"1"))
+
+
+@pytest.mark.parametrize(
+    "url", ["", "s3://", "ftp://a/b", "/a/folder", "file://host/x", "file://relative", "s3:/x"]
+)
+def test_what_is_no_store(url: str) -> None:
+    with pytest.raises(ConfigurationError):
+        open_store(url)
+
+
+def test_a_url_is_shown_without_credentials() -> None:
+    from bundler.storage.objects import shown
+
+    assert shown("s3://key:secret@bucket/p?token=x") == "s3://bucket/p"
+    with pytest.raises(ConfigurationError) as error:
+        open_store("ftp://key:secret@bucket/p?token=x")
+    assert "secret" not in str(error.value)
+
+
+def test_an_artifact_can_be_named_as_a_store(tmp_path: Path, states: Make) -> None:
+    url = f"file://{tmp_path}/store"
+    open_store(url).push(states(A=b"1"))
+    with open_artifact(f"store:{url}") as artifact:
+        assert artifact.kind == "store"
