@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from functools import partial
 from pathlib import Path
 
@@ -14,13 +16,16 @@ from bundler.checks import Baseline, Checked, check
 from bundler.classify import Failure, failure_of, of_command
 from bundler.discovery import Loaded
 from bundler.errors import BundlerError, Unavailable
-from bundler.exchanges import read
+from bundler.exchanges import Report, read
 from bundler.listener import KeyProgress, Listener
 from bundler.options import DEFAULT_ATTEMPTS, DEFAULT_TIMEOUT_SECONDS, KeyOptions
 from bundler.secrets import Secrets
 from bundler.sources import Component
 from bundler.validation import validate
 from bundler.workers import Write
+
+# Retries are told to the listener: without a handler, logging would write stamina's to stderr.
+logging.getLogger("stamina").addHandler(logging.NullHandler())
 
 # Waits between attempts: the first at least, doubled each time up to the longest, plus jitter.
 _FIRST_WAIT_SECONDS = 0.2
@@ -47,10 +52,15 @@ class Job:
 
 @dataclass(frozen=True)
 class Fetched:
-    """A state that passed every check. environment: the variables that were read for it."""
+    """A state that passed every check.
+
+    environment: the variables that were read for it. skew: seconds by which the server's clock
+    is before ours.
+    """
 
     checked: Checked
     environment: tuple[str, ...]
+    skew: float
     attempts: int
     seconds: float
 
@@ -108,8 +118,25 @@ async def _fetch_once(
     if failure is not None:
         raise _AttemptFailedError(failure, write, attempt)
     checked = await _check(job, write, attempt)
-    names = {*job.component.environment_variables, *read(write.report).environment}
-    return Fetched(checked, tuple(sorted(names)), attempt, time.monotonic() - began)
+    report = read(write.report)
+    names = {*job.component.environment_variables, *report.environment}
+    return Fetched(
+        checked=checked,
+        environment=tuple(sorted(names)),
+        skew=_skew(report),
+        attempts=attempt,
+        seconds=time.monotonic() - began,
+    )
+
+
+def _skew(report: Report) -> float:
+    """Seconds by which a server's clock differs from ours, as far as its last answer tells."""
+    if report.last is None or not report.last.date:
+        return 0.0
+    try:
+        return parsedate_to_datetime(report.last.date).timestamp() - time.time()
+    except ValueError:
+        return 0.0
 
 
 def _next(
