@@ -10,12 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from bundler import git, guard, runrecord
+from bundler import git, guard, loadcheck, runrecord
 from bundler.artifacts import Artifact
+from bundler.artifacts.running import Runner
 from bundler.bundle import Bundle
-from bundler.errors import Findings, ToolFailed, VerificationFailed
+from bundler.errors import Findings, ToolFailed, UsageError, VerificationFailed
 from bundler.listener import SILENT, Listener
+from bundler.loadcheck import LoadCheck
 from bundler.manifest import RunRecord
 from bundler.options import RefreshOptions
 from bundler.project import Project
@@ -26,12 +29,16 @@ from bundler.verify import Verdict, verify
 
 @dataclass(frozen=True)
 class Prepared:
-    """States that were refreshed, and the record of it, ready to be embedded."""
+    """States that were refreshed, and the record of it, ready to be embedded.
+
+    load_check: what loading the finished artifact must show; None where that was not asked.
+    """
 
     projects: tuple[Project, ...]
     bundles: tuple[Bundle, ...]
     record: RunRecord
     refreshed: Refreshed
+    load_check: LoadCheck | None = None
 
 
 def prepare(
@@ -56,7 +63,6 @@ def prepare(
     else:
         listener.warning("The guard was skipped; the artifact will say so.")
     if state_from is None:
-        listener.phase("Refreshing state")
         refreshed = refresh(projects, options, listener)
     else:
         listener.phase(f"Taking the state of {state_from}")
@@ -113,3 +119,54 @@ def read_back(artifact: Artifact, bundles: Sequence[Bundle]) -> Verdict:
                 hint="This is a bug in state-bundler, or something else wrote to the artifact.",
             )
     return verdict
+
+
+def prove(
+    artifact: Artifact, prepared: Prepared, listener: Listener, *, before: str | None = None
+) -> Verdict:
+    """Reads back, and loads what is in the artifact where that was asked.
+
+    before: what has the artifact's name now; its definitions are the least that there must be.
+    Raises as `read_back` and `bundler.loadcheck.check` do.
+    """
+    verdict = read_back(artifact, prepared.bundles)
+    if prepared.load_check is not None:
+        listener.phase("Loading what is in the artifact, without network")
+        runner = _runner(artifact, prepared.projects[0], listener)
+        if runner is None:
+            raise UsageError(
+                f"{artifact.name} cannot be loaded here: {artifact.kind} does not run by itself.",
+                hint="Leave --load-check out; in the pod `@verify.py --load MODULE` does the same.",
+            )
+        loadcheck.check(
+            runner,
+            prepared.load_check,
+            artifact.name,
+            listener,
+            baseline=_older_runner(artifact.kind, before, prepared.projects[0]),
+        )
+    return verdict
+
+
+def _runner(artifact: Artifact, project: Project, listener: Listener) -> Runner | None:
+    if artifact.kind == "pex":
+        from bundler.artifacts.pexrun import runner
+
+        return runner(Path(artifact.name), project.interpreter.path, listener)
+    if artifact.kind == "docker" and artifact.digest is not None:
+        from bundler.artifacts.docker.running import runner as image_runner
+
+        return image_runner(artifact.digest)
+    return None
+
+
+def _older_runner(kind: str, before: str | None, project: Project) -> Runner | None:
+    if before is None:
+        return None
+    if kind == "docker":
+        from bundler.artifacts.docker.running import runner as image_runner
+
+        return image_runner(before)
+    from bundler.artifacts.pexrun import runner
+
+    return runner(Path(before), project.interpreter.path, SILENT) if Path(before).exists() else None
