@@ -53,7 +53,8 @@ def install(folder: Path) -> bool:
         _call(folder, [sys.executable, "-m", "venv", "--clear", str(home)])
         pip = [python, "-m", "pip", "--disable-pip-version-check", "install"]
     _call(folder, [*pip, "--requirement", str(requirements)])
-    _call(folder, [*pip, "--no-deps", "--editable", str(folder)])
+    # The list has the build backend, too: nothing more is fetched to build with.
+    _call(folder, [*pip, "--no-deps", "--no-build-isolation", "--editable", str(folder)])
     stamp.write_text(digest)
     return True
 
