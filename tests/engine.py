@@ -37,6 +37,8 @@ _PACKAGES = (
     *("libtinfo6", "libncursesw6", "media-types", "busybox-static", "ca-certificates"),
 )
 _START_SECONDS = 60.0
+# Engines that this process started, by pid.
+_STARTED: dict[int, subprocess.Popen[bytes]] = {}
 
 
 def install(program: str, package: str = "") -> str:
@@ -157,6 +159,7 @@ def start(dockerd: str = "dockerd", home: Path = HOME, options: Sequence[str] = 
             stderr=log,
             start_new_session=True,
         )
+    _STARTED[process.pid] = process
     deadline = time.monotonic() + _START_SECONDS
     cli = _clis(Path(dockerd))[0]
     while not _answers(cli, f"unix://{home / 'docker.sock'}"):
@@ -179,15 +182,13 @@ def stop(pid: int) -> None:
     """Ends an engine by its pid and waits until it is gone."""
     with suppress(ProcessLookupError):
         os.kill(pid, signal.SIGTERM)
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
-        with suppress(ChildProcessError):
-            if os.waitpid(pid, os.WNOHANG)[0] == pid:
-                return
-        if not Path(f"/proc/{pid}").exists():
-            return
+    if pid in _STARTED:
+        _STARTED.pop(pid).wait(timeout=60)
+        return
+    deadline = time.monotonic() + 60
+    while Path(f"/proc/{pid}").exists():
+        assert time.monotonic() < deadline, f"dockerd {pid} did not end"
         time.sleep(0.1)
-    raise AssertionError(f"dockerd {pid} did not end")
 
 
 @pytest.fixture(scope="session")

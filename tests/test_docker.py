@@ -6,14 +6,16 @@ real Dagster project is in ``test_docker_whole_way.py``.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
 import socket
 import subprocess
 import sys
+import tarfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,9 +128,9 @@ def project(tmp_path: Path, engine: Engine, request: pytest.FixtureRequest) -> I
 
 
 @pytest.fixture
-def transcript(capfd: pytest.CaptureFixture[str]) -> Iterator[Any]:
+def transcript(capfd: pytest.CaptureFixture[str]) -> Callable[[], str]:
     """What docker printed since the last time that it was asked."""
-    yield lambda: "".join(capfd.readouterr())
+    return lambda: "".join(capfd.readouterr())
 
 
 BUILDERS = [(0, "0"), (0, "1"), (1, "0"), (1, "")]
@@ -136,7 +138,7 @@ BUILDERS = [(0, "0"), (0, "1"), (1, "0"), (1, "")]
 
 @pytest.mark.parametrize(("cli", "buildkit"), BUILDERS)
 def test_every_builder_and_new_state_reuses_every_layer(
-    cli: int, buildkit: str, project: Project, transcript: Any
+    cli: int, buildkit: str, project: Project, transcript: Callable[[], str]
 ) -> None:
     project.write(".dockerignore", f"**/.*\n!src/shop/defs/{STATE_DIRECTORY}\n")
     docker = project.docker(cli, buildkit)
@@ -249,7 +251,7 @@ def test_an_update_replaces_the_layer_and_an_unchanged_state_makes_nothing(
 
 
 def test_a_failing_build_passes_its_code_and_leaves_the_name_alone(
-    project: Project, transcript: Any
+    project: Project, transcript: Callable[[], str]
 ) -> None:
     before = project.build()
     for buildkit in ("0", "1"):
@@ -297,7 +299,10 @@ def test_a_state_that_changed_meanwhile_is_refused(project: Project) -> None:
     [
         ("VOLUME /app/src\n", "VOLUME /app/src"),
         ("RUN rm -rf /app/src\n", "nowhere in the image"),
-        ("ENV PYTHONPATH=/two\nUSER 0\nRUN cp -r /app/src /two\n", "/two/shop/defs, /app/src"),
+        (
+            "ENV PYTHONPATH=/two\nRUN cp -r /app/src /two; cp -r /two/shop .\n",
+            "/two/shop/defs, /app",
+        ),
         ("USER nobody-knows\n", "nobody-knows"),
     ],
 )
@@ -395,9 +400,10 @@ def test_a_dockerfile_outside_the_context_and_its_own_ignore_file(
 
 
 def test_the_classic_builder_gets_the_very_same_context(project: Project) -> None:
-    """As docker's own client packs it, but for the state: the layer of COPY is found in its cache."""
+    """COPY makes the same layer of it as of what docker's own client sends."""
     project.write("Dockerfile", f"FROM {PYTHON_BASE}\nWORKDIR /app\nCOPY . /app\n")
-    project.write(".dockerignore", "*.log\nbuild/**\n!build/keep\n/top\n**/deep?\n\\#odd\n")
+    project.write(".dockerignore", "*.log\nbuild/**\n!build/keep\n/top\n**/deep?\n\\#odd\n**/.*\n")
+    bundle = project.new_state()
     for path in ("a.log", "b/c.log", "build/x", "build/keep", "top", "b/top", "b/deep1", "#odd"):
         project.write(path, path)
     (project.root / "run").symlink_to("b/top")
@@ -406,10 +412,33 @@ def test_the_classic_builder_gets_the_very_same_context(project: Project) -> Non
     environment = {**project.engine.environment, "DOCKER_BUILDKIT": "0"}
     argv = [project.engine.clis[0], "build", "-q", project.root]
     done = subprocess.run(argv, env=environment, check=True, capture_output=True)
-    theirs = project.inspect(done.stdout.decode().strip())["RootFS"]["Layers"]
+    theirs = _layer(project, done.stdout.decode().strip(), -1)
 
-    project.build(docker=project.docker(0, "0"))
-    assert project.inspect()["RootFS"]["Layers"][:-1] == theirs
+    project.build(bundle=bundle, docker=project.docker(0, "0"))
+    ours = _layer(project, project.name, -2)
+    assert ours == theirs
+    assert {"app/build/keep", "app/b/top", "app/run", "app/tool"} < ours.keys()
+
+
+def _layer(project: Project, name: str, position: int) -> dict[str, tuple[object, ...]]:
+    """What a layer holds, below the folder whose time is that of the build."""
+    saved = io.BytesIO(project.engine.docker("save", name).stdout)
+    with tarfile.open(fileobj=saved) as archive:
+        listing = json.loads(archive.extractfile("manifest.json").read())  # type: ignore[union-attr]  # is there
+        layer = archive.extractfile(listing[0]["Layers"][position])
+        with tarfile.open(fileobj=layer) as members:
+            return {
+                item.name: (
+                    item.mode & 0o7777,
+                    item.uid,
+                    item.gid,
+                    item.size,
+                    item.mtime,
+                    item.linkname,
+                )
+                for item in members
+                if item.name != "app"
+            }
 
 
 def test_a_copied_state_directory_is_found_before_anything_runs(project: Project) -> None:
@@ -459,14 +488,22 @@ def tcp(engine: Engine) -> Iterator[str]:
             with suppress(OSError):
                 while True:
                     line, _ = server.accept()
-                    upstream = socket.socket(socket.AF_UNIX)
-                    upstream.connect(path)
-                    for one, other in ((line, upstream), (upstream, line)):
-                        threading.Thread(target=_pump, args=(one, other), daemon=True).start()
+                    threading.Thread(target=_relay, args=(line, path), daemon=True).start()
 
-        threading.Thread(target=serve, daemon=True).start()
+        thread = threading.Thread(target=serve)
+        thread.start()
         yield f"tcp://127.0.0.1:{server.getsockname()[1]}"
         server.shutdown(socket.SHUT_RDWR)
+        thread.join()
+
+
+def _relay(line: socket.socket, path: str) -> None:
+    with line, socket.socket(socket.AF_UNIX) as upstream:
+        upstream.connect(path)
+        back = threading.Thread(target=_pump, args=(upstream, line))
+        back.start()
+        _pump(line, upstream)
+        back.join()
 
 
 def _pump(source: socket.socket, target: socket.socket) -> None:

@@ -92,7 +92,12 @@ def find(
     if override is not None:
         return _overridden(files, place, override)
     package, _, name = place.rpartition("/")
-    found = _in_roots(files, import_roots(files, runs), package)
+    found = _in_roots(files, [runs.working_directory], package)
+    for roots in import_roots(files, runs):
+        shadowing = _in_roots(files, roots, package)
+        if shadowing:
+            found = list(dict.fromkeys([*shadowing, *found]))
+            break
     if not found:
         found = _in_roots(files, _below(runs, [*hints, "src"]), package)
     if not found:
@@ -163,14 +168,17 @@ def _anywhere(files: Files, package: str) -> list[str]:
     return modules or folders
 
 
-def import_roots(files: Files, runs: RunsAs) -> list[str]:
-    """The folders from which the image's program can import, as far as files and names tell."""
-    roots = [entry for entry in runs.variable("PYTHONPATH").split(":") if entry]
-    for packages in site_packages(files, runs):
-        roots.append(packages)
-        roots += _pointed_to(files, packages)
-    roots.append(runs.working_directory)
-    return roots
+def import_roots(files: Files, runs: RunsAs) -> Iterator[list[str]]:
+    """The folders from which the image's program can import, in groups, as far as files tell.
+
+    A group hides the packages of those after it. The working directory is in none of them: whether
+    it comes first depends on how the program is started.
+    """
+    for entry in runs.variable("PYTHONPATH").split(":"):
+        yield [entry] if entry else []
+    packages = site_packages(files, runs)
+    yield packages
+    yield [folder for root in packages for folder in _pointed_to(files, root)]
 
 
 def site_packages(files: Files, runs: RunsAs) -> list[str]:
