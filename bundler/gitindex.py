@@ -27,6 +27,7 @@ _HEADER_BYTES = 12
 _FIXED_BYTES = {20: 62, 32: 74}
 _MODE_OFFSET = 24
 _NAME_LENGTH_MASK = 0xFFF
+_WITH_EXTENDED_FLAGS, _COMPRESSED = 3, 4  # versions
 # Up to here the checksum is computed; beyond, it would take longer than all the rest.
 _CHECKED_BYTES = 1 << 20
 _WINDOW_BYTES = 1 << 18  # stays in the processor's cache
@@ -107,7 +108,9 @@ class RawIndex:
         for start in range(0, end, _WINDOW_BYTES):
             digest.update(self._read(start, min(_WINDOW_BYTES, end - start)))
         said = self._read(max(end, 0), digest.digest_size)
-        return said in (digest.digest(), bytes(digest.digest_size))
+        if said == bytes(digest.digest_size):  # index.skipHash: the structure has to do
+            return _structure_end(self._read(0, self.size), digest.digest_size) == end
+        return said == digest.digest()
 
     def _ends_in_extensions(self) -> bool:
         """Whether a chain of extensions that begins with the cached tree reaches the checksum."""
@@ -115,7 +118,8 @@ class RawIndex:
         tail = self._read(start, self.size - start)
         at = tail.rfind(b"TREE")
         while at >= 0:
-            if _chain_end(tail, at) in (len(tail) - 20, len(tail) - 32):
+            ends = [len(tail) - length for length in _FIXED_BYTES]
+            if _is_tree(tail, at + 8) and any(_chain_end(tail, at, end) == end for end in ends):
                 return True
             at = tail.rfind(b"TREE", 0, at)
         return False
@@ -147,11 +151,38 @@ def _sha256() -> hashlib._Hash:
     return hashlib.sha256()
 
 
-def _chain_end(tail: bytes, at: int) -> int:
+def _is_tree(index: bytes, at: int) -> bool:
+    """Whether a cached tree begins there: no name, a count of entries, one of subtrees."""
+    name, _, rest = index[at : at + 64].partition(b"\0")
+    counts = rest.partition(b"\n")[0].split(b" ")
+    return not name and [each.lstrip(b"-").isdigit() for each in counts] == [True, True]
+
+
+def _chain_end(index: bytes, at: int, end: int) -> int:
     """Where the extensions end that begin at an offset."""
-    while tail[at : at + 4].isalpha() and at + 8 <= len(tail) - 20:
-        at += 8 + int.from_bytes(tail[at + 4 : at + 8], "big")
+    while at + 8 <= end and index[at : at + 4].isalpha():
+        at += 8 + int.from_bytes(index[at + 4 : at + 8], "big")
     return at
+
+
+def _structure_end(index: bytes, id_bytes: int) -> int:
+    """Where the entries and extensions end, by the lengths that they say they have."""
+    version, entries = (int.from_bytes(index[start : start + 4], "big") for start in (4, 8))
+    at = _HEADER_BYTES
+    end = len(index) - id_bytes
+    for _ in range(entries):
+        name = at + _FIXED_BYTES[id_bytes]
+        if version >= _WITH_EXTENDED_FLAGS and index[name - 2 : name - 1] >= b"\x40":
+            name += 2 * (index[name - 2] >> 6 & 1)
+        if version == _COMPRESSED:  # a number, seven bits a byte, says what the path shares
+            while index[name : name + 1] >= b"\x80":
+                name += 1
+            name += 1
+        finish = index.find(b"\0", name, end)
+        if finish < 0:
+            return -1
+        at = finish + 1 if version == _COMPRESSED else at + (finish - at + 8) // 8 * 8
+    return _chain_end(index, at, end)
 
 
 def _path_before(window: bytes, end: int) -> bytes | None:

@@ -86,7 +86,7 @@ class WorkDir:
         """Runs a command that must succeed; returns what it printed."""
         done = self.run(command, env=env, stdin=stdin)
         assert done.returncode == 0, (command, done.stdout, done.stderr)
-        return os.fsdecode(done.stdout).strip()
+        return os.fsdecode(done.stdout).removesuffix("\n")
 
     def write(self, path: str | bytes, content: str | bytes | None = None) -> Path:
         """Writes a file, and the directories above it: state, or a text that is no other's."""

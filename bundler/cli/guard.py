@@ -24,6 +24,9 @@ from bundler.guard.verdict import Moment, Movement
     help="A path that is committed on purpose; repeatable.",
 )
 @click.option("--strict", is_flag=True, help="A warning is a failure.")
+@click.option(
+    "--fix", is_flag=True, help="Take state out of the index, add the ignore rule; then ask again."
+)
 @click.option("--format", "form", type=click.Choice(FORMATS), default="text", show_default=True)
 @click.option("--remote", default="", metavar="NAME", help="The remote that is pushed to.")
 @click.option("-C", "root", default=".", metavar="DIR", help="Look from here.")
@@ -35,6 +38,7 @@ def guard(
     moment: Moment | None,
     allow: tuple[str, ...],
     strict: bool,
+    fix: bool,
     form: str,
     remote: str,
     root: str,
@@ -46,6 +50,13 @@ def guard(
     DIR names a state directory beside those that are found by name and configuration.
     """
     request = Request(
-        moment or "build", directories, allow, strict, form, root, Movement(remote=remote)
+        moment=moment or "build",
+        directories=directories,
+        allow=allow,
+        strict=strict,
+        format=form,
+        root=root,
+        fix=fix,
+        movement=Movement(remote=remote),
     )
     ctx.exit(answer(request))

@@ -2,9 +2,10 @@
 
 What holds for every question here:
 
-- It is read-only, and executes nothing that a repository configures: fsmonitor and hooks are
-  overridden, no filter, diff driver, pager or alias takes part in the commands used, and no
-  transport is allowed, so that a missing object is a failure and not a download.
+- It is read-only (but for `forget`), and executes nothing that a repository configures:
+  fsmonitor and hooks are overridden, no filter, diff driver, pager or alias takes part in the
+  commands used, and no transport is allowed, so that a missing object is a failure and not a
+  download.
 - The environment is cleaned: of ``GIT_*`` only what says *which* repository and configuration is
   meant survives (`repository._KEPT`).
 - Paths are bytes, NUL-separated, literal.
@@ -37,6 +38,7 @@ from bundler.git.questions import (
     empty_tree,
     everywhere,
     exactly,
+    forget,
     hooks_path,
     ignores_case,
     index_entries,
@@ -69,6 +71,7 @@ __all__ = [
     "empty_tree",
     "everywhere",
     "exactly",
+    "forget",
     "hooks_path",
     "ignores_case",
     "index_entries",

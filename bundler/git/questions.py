@@ -237,3 +237,9 @@ def hooks_path(repository: Repository) -> str | None:
     (answer,) = repository.ask(question)
     said = [value for value in os.fsdecode(answer).split("\0")[:-1] if value != os.devnull]
     return said[-1] if said else None
+
+
+def forget(repository: Repository, paths: Iterable[bytes]) -> None:
+    """Takes paths out of the index: the one question that is an order. Files stay as they are."""
+    stdin = b"".join(path + b"\0" for path in paths)
+    repository.ask(Question(["update-index", "--force-remove", "-z", "--stdin"], stdin))

@@ -32,6 +32,7 @@ DIR names a state directory beside those that are found by name and configuratio
                    (none of these: the index, HEAD and the ignore rules)
   --allow PATTERN  a path that is committed on purpose; repeatable
   --strict         a warning is a failure
+  --fix            take state out of the index, add the ignore rule; then ask again
   --format FORMAT  text, json, github or sarif
   --remote NAME    the remote that is pushed to (pre-push's first argument)
   -C DIR           look from here
@@ -52,6 +53,7 @@ class Request(NamedTuple):
     strict: bool = False
     format: str = "text"
     root: str = "."
+    fix: bool = False
     movement: Movement = Movement()
 
 
@@ -91,8 +93,8 @@ def parse(arguments: Sequence[str]) -> Request:
             directories += words
         elif word in _MOMENTS:
             moments.append(_MOMENTS[word])
-        elif word == "--strict":
-            request = request._replace(strict=True)
+        elif word in _FLAGS:
+            request = _FLAGS[word](request)
         elif name in _WITH_VALUE:
             request = _WITH_VALUE[name](request, value if equals else _value(words, name))
         elif word.startswith("-"):
@@ -126,6 +128,10 @@ def _with_format(request: Request, name: str) -> Request:
     return request._replace(format=name)
 
 
+_FLAGS: dict[str, Callable[[Request], Request]] = {
+    "--strict": lambda request: request._replace(strict=True),
+    "--fix": lambda request: request._replace(fix=True),
+}
 _WITH_VALUE: dict[str, Callable[[Request, str], Request]] = {
     "--allow": lambda request, value: request._replace(allow=(*request.allow, value)),
     "--format": _with_format,
@@ -136,14 +142,25 @@ _WITH_VALUE: dict[str, Callable[[Request, str], Request]] = {
 
 def answer(request: Request) -> int:
     """Asks, prints the verdict, returns the exit code. Raises what `guard.check` raises."""
-    verdict = guard.check(
-        request.root,
-        request.moment,
-        request.directories,
-        request.allow,
-        strict=request.strict,
-        movement=_moved(request),
-    )
+    movement = _moved(request)
+
+    def ask() -> Verdict:
+        return guard.check(
+            request.root,
+            request.moment,
+            request.directories,
+            request.allow,
+            strict=request.strict,
+            movement=movement,
+        )
+
+    verdict = ask()
+    if request.fix and verdict.findings:
+        from bundler.guard.fix import fix
+
+        for done in fix(request.root, verdict):
+            say(f"fixed: {done}")
+        verdict = ask()
     report(verdict, request.format)
     return 1 if verdict.failed else 0
 

@@ -25,6 +25,7 @@ _RULES = {
     "state-unprotected": "git add -A would take state.",
     "protection-missing": "No ignore rule covers a state directory yet.",
     "protection-local": "A state directory is ignored on this machine only.",
+    "history-unknown": "A shallow clone hides what older commits hold.",
     "wheel-drops-state": "An ignore rule would drop the state from the wheel.",
 }
 

@@ -19,6 +19,7 @@ class Finding(NamedTuple):
 
     rule: a stable name for the kind. what: a sentence that names the path. where: the path,
     relative to the top of the repository. why: the reason that it matters. mend: a command.
+    inside: the other repository (a submodule) that it is about, relative to the top.
     """
 
     grade: Grade
@@ -27,6 +28,7 @@ class Finding(NamedTuple):
     what: str
     why: str
     mend: str
+    inside: str = ""
 
 
 class Verdict(NamedTuple):

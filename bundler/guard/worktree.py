@@ -87,6 +87,7 @@ def _elsewhere(top: bytes, place: bytes, moment: Moment) -> Verdict:
     return verdict._replace(
         findings=tuple(
             each._replace(
+                inside=inside,
                 where=f"{inside}/{each.where}",
                 what=f"In {inside}: {each.what}",
                 mend=f"(cd {git.quoted(inside)} && {each.mend})",
@@ -161,6 +162,11 @@ def unprotected(repository: git.Repository, scope: Scope) -> list[Finding]:
     open_probes = {probes[path] for path in open_paths if path in probes}
     durable = durably_protected(repository, [path for path in directories if path not in exposed])
     findings = [_offered(directory, files) for directory, files in sorted(exposed.items())]
+    if durable:
+        from bundler.guard.wheel import dropped_from_wheels
+
+        projects = (project.directory for project in scope.projects)
+        findings += dropped_from_wheels(top, projects, sorted(durable))
     findings += [
         _not_durable(directory, nowhere=directory in open_probes)
         for directory in directories
