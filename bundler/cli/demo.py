@@ -59,13 +59,12 @@ def demo(folder: Path) -> None:
 
 
 def _set_up(console: Console, folder: Path) -> None:
-    from bundler.demo.environment import commit_all, install, installer
+    from bundler.demo.environment import commit_all, install
     from bundler.demo.project import prepare_folder
 
     console.line(console.styled(f"The sample project, in {folder}", "bold"))
     prepare_folder(folder)
-    tool = "uv" if installer() else "venv and pip: this takes a minute"
-    console.line(f"  Its environment, .venv, with {tool} …")
+    console.line("  Its environment, .venv, with Dagster and dbt …")
     if not install(folder):
         console.line("  (it is there from the last time)")
     commit_all(folder)

@@ -48,10 +48,12 @@ def install(folder: Path) -> bool:
     uv = installer()
     if uv:
         _call(folder, [uv, "venv", "--clear", "--python", sys.executable, str(home)])
-        pip = [uv, "pip", "install", "--python", python]
     else:
         _call(folder, [sys.executable, "-m", "venv", "--clear", str(home)])
-        pip = [python, "-m", "pip", "--disable-pip-version-check", "install"]
+        # pip alone would take minutes for what uv does in seconds.
+        _call(folder, [python, "-m", "pip", "--disable-pip-version-check", "install", "uv"])
+        uv = str(home / "bin" / "uv")
+    pip = [uv, "pip", "install", "--python", python]
     _call(folder, [*pip, "--requirement", str(requirements)])
     # The list has the build backend, too: nothing more is fetched to build with.
     _call(folder, [*pip, "--no-deps", "--no-build-isolation", "--editable", str(folder)])
