@@ -12,9 +12,10 @@ import functools
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import msgspec
 
@@ -43,13 +44,14 @@ from bundler.manifest import (
 )
 from bundler.options import RefreshOptions
 from bundler.sources import Component
-from bundler.statedir import Staging, StateDir, check_keys
+from bundler.statedir import Staging, StateDir, check_keys, sanitize_key
 from bundler.tree import scan
 
 LOCAL = "LOCAL_FILESYSTEM"
 _LOCK_SECONDS = 10.0
 _LOCK_POLL_SECONDS = 0.1
 _SHOWN_PATHS = 5
+_MOST_SKEW_SECONDS = 300.0
 
 
 @dataclass(frozen=True)
@@ -148,28 +150,27 @@ class Directory:
         for component in self.local:
             key = component.key
             mode = self.options.mode_of(key)
-            if not self._is_selected(component):
+            if not self.is_selected(component):
                 self._keep_unselected(key, listener)
             elif mode == "always" or (mode == "missing" and key not in self.baselines):
-                yield self._job(component)
+                yield self.job(component, self.staging.key_directory, self.baselines.get(key))
             else:
                 self._keep(key, listener)
 
-    def _is_selected(self, component: Component) -> bool:
+    def is_selected(self, component: Component) -> bool:
+        """Whether this key was asked for."""
         keys, types = self.options.keys, self.options.management_types
         return (not keys or component.key in keys) and (
             not types or component.management_type in types
         )
 
-    def _job(self, component: Component) -> Job:
+    def job(
+        self, component: Component, directory: Callable[[str], Path], baseline: Baseline | None
+    ) -> Job:
+        """What it takes to fetch a key. directory: makes an empty key directory for it."""
         source = next(item for item in self.sources if component in item.found.components)
-        return Job(
-            component=component,
-            source=source,
-            options=self.options.of_key(component.key),
-            directory=self.staging.key_directory,
-            baseline=self.baselines.get(component.key),
-        )
+        options = self.options.of_key(component.key)
+        return Job(component, source, options, directory, baseline)
 
     def _keep_unselected(self, key: str, listener: Listener) -> None:
         if key in self.baselines:
@@ -258,6 +259,70 @@ class Directory:
         )
 
 
+@dataclass(frozen=True)
+class Collected:
+    """A state that was fetched for somewhere else than a state directory.
+
+    place: of the state directory that its key belongs to. directory: its key directory.
+    """
+
+    place: str
+    component: Component
+    directory: Path
+    state: State
+    refresh: KeyRefresh
+
+
+@dataclass
+class Collector:
+    """Takes fetched states that are not published: those of keys in versioned storage."""
+
+    folder: Path
+    of: Directory
+    collected: list[Collected] = field(default_factory=list)
+
+    @property
+    def options(self) -> RefreshOptions:
+        return self.of.options
+
+    @property
+    def sources(self) -> list[Loaded]:
+        return self.of.sources
+
+    def jobs(self) -> Iterator[Job]:
+        """The selected keys, of versioned storage unless other types were named."""
+        types = self.options.management_types or ("VERSIONED_STATE_STORAGE",)
+        for component in self.of.components.values():
+            if component.management_type in types and self.of.is_selected(component):
+                yield self.of.job(component, self._key_directory, None)
+
+    def _key_directory(self, key: str) -> Path:
+        target = self.folder / sanitize_key(key)
+        with io_errors(target):
+            shutil.rmtree(target, ignore_errors=True)
+            target.mkdir(parents=True)
+        return target
+
+    def take(self, job: Job, fetched: Fetched, listener: Listener) -> None:
+        """Keeps what was fetched."""
+        key, state = job.component.key, fetched.checked.state
+        refresh = KeyRefresh(
+            key=key,
+            attempts=fetched.attempts,
+            fetched=_now(),
+            confirmed=_now(),
+            environment_variables=fetched.environment,
+        )
+        directory = self.folder / sanitize_key(key)
+        place = self.of.statedir.place
+        self.collected.append(Collected(place, job.component, directory, state, refresh))
+        _tell(key, fetched, state, listener, same=False)
+
+    def take_stale(self, _job: Job, _failed: KeyFailedError, _listener: Listener) -> bool:
+        """The storage keeps its latest version; nothing needs to stand in for it."""
+        return False
+
+
 def _verifies(baseline: Baseline) -> bool:
     """Whether a key directory still holds exactly what the manifest says."""
     try:
@@ -269,6 +334,11 @@ def _verifies(baseline: Baseline) -> bool:
 def _tell(key: str, fetched: Fetched, state: State, listener: Listener, *, same: bool) -> None:
     for warning in fetched.checked.warnings:
         listener.warning(warning)
+    if abs(fetched.skew) > _MOST_SKEW_SECONDS:
+        listener.warning(
+            f"{key}: the server's clock and this machine's differ by {abs(fetched.skew):.0f} s: "
+            "signatures and tokens may be refused."
+        )
     if fetched.checked.left_out:
         listener.note(f"{key}: left out {_shortened(fetched.checked.left_out)}.")
     detail = "unchanged" if same else ""

@@ -13,7 +13,7 @@ import asyncio
 import shutil
 import signal
 import tempfile
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from bundler.attempts import Fetched, Job, KeyFailedError, fetch
 from bundler.bundle import Bundle
 from bundler.checks import kind_of
-from bundler.directories import LOCAL, Directory
+from bundler.directories import LOCAL, Collected, Collector, Directory
 from bundler.discovery import Loaded, load_all
 from bundler.errors import (
     BundlerError,
@@ -60,7 +60,7 @@ class Refreshed:
 
 def discover(projects: Sequence[Project], listener: Listener) -> tuple[Found, ...]:
     """What the sources of the projects have, one value a source; refreshes nothing."""
-    return _run(_discover(projects, listener))
+    return _run(lambda _: _discover(projects, listener))
 
 
 def refresh(projects: Sequence[Project], options: RefreshOptions, listener: Listener) -> Refreshed:
@@ -68,20 +68,35 @@ def refresh(projects: Sequence[Project], options: RefreshOptions, listener: List
 
     Raises the failure of a key, or `Several`; nothing was published then.
     """
-    return _run(_refresh(projects, options, listener))
+    return _run(lambda decided: _refresh(projects, options, listener, decided))
 
 
-def _run(work: Coroutine[Any, Any, _T]) -> _T:
-    """Runs to the end, or until SIGINT or SIGTERM: then everything is ended and put away."""
+def fetch_into(
+    folder: Path, projects: Sequence[Project], options: RefreshOptions, listener: Listener
+) -> tuple[Collected, ...]:
+    """Refreshes keys in versioned storage (or of ``options.management_types``) into a folder.
+
+    Each gets a key directory of its own below the folder, which must be empty; nothing is
+    published. Raises as `refresh` does, and leaves what was written to the caller.
+    """
+    return _run(lambda _: _fetch_into(folder, projects, options, listener))
+
+
+def _run(work: Callable[[asyncio.Event], Coroutine[Any, Any, _T]]) -> _T:
+    """Runs to the end, or until SIGINT or SIGTERM: then everything is ended and put away.
+
+    The event that the work gets is its word that the end is decided on: a signal is too late then.
+    """
     received: list[int] = []
 
     async def main() -> _T:
-        loop = asyncio.get_running_loop()
-        task = asyncio.ensure_future(work)
+        loop, decided = asyncio.get_running_loop(), asyncio.Event()
+        task = asyncio.ensure_future(work(decided))
 
         def stop(number: int) -> None:
-            received.append(number)
-            task.cancel()
+            if not decided.is_set():
+                received.append(number)
+                task.cancel()
 
         for number in (signal.SIGINT, signal.SIGTERM):
             # Not in another thread than the main one, where signals arrive anyway.
@@ -132,7 +147,10 @@ async def _loaded(
 
 
 async def _refresh(
-    projects: Sequence[Project], options: RefreshOptions, listener: Listener
+    projects: Sequence[Project],
+    options: RefreshOptions,
+    listener: Listener,
+    decided: asyncio.Event,
 ) -> Refreshed:
     listener.phase("Finding components")
     async with _loaded(projects, options, listener) as (loaded, scratch), AsyncExitStack() as stack:
@@ -142,8 +160,22 @@ async def _refresh(
             await directory.open(stack, listener)
             _tell_non_local(directory, listener)
         jobs = [job for directory in directories for job in directory.jobs(listener)]
-        await _fetch_all(jobs, directories, options, scratch, listener)
+        await _fetch_all(jobs, directories, scratch, listener)
+        decided.set()
         return _publish(directories, loaded, listener)
+
+
+async def _fetch_into(
+    folder: Path, projects: Sequence[Project], options: RefreshOptions, listener: Listener
+) -> tuple[Collected, ...]:
+    listener.phase("Finding components")
+    async with _loaded(projects, options, listener) as (loaded, scratch):
+        directories = _directories(loaded, options)
+        _check_selection(options, directories)
+        collectors = [Collector(folder / str(n), item) for n, item in enumerate(directories)]
+        jobs = [job for collector in collectors for job in collector.jobs()]
+        await _fetch_all(jobs, collectors, scratch, listener)
+    return tuple(item for collector in collectors for item in collector.collected)
 
 
 def _directories(loaded: Sequence[Loaded], options: RefreshOptions) -> list[Directory]:
@@ -203,15 +235,14 @@ def _tell_non_local(directory: Directory, listener: Listener) -> None:
 
 async def _fetch_all(
     jobs: Sequence[Job],
-    directories: Sequence[Directory],
-    options: RefreshOptions,
+    directories: Sequence[Directory | Collector],
     scratch: Path,
     listener: Listener,
 ) -> None:
     """Fetches every key, then raises for those that failed."""
     if jobs:
         listener.phase(f"Refreshing {len(jobs)} {'key' if len(jobs) == 1 else 'keys'}")
-    whole = directories[0].options if directories else options
+    whole = directories[0].options if directories else RefreshOptions()
     limits = _Limits(whole)
     seconds = whole.total_timeout or DEFAULT_TOTAL_TIMEOUT_SECONDS
     by_owner = {id(item): directory for directory in directories for item in directory.sources}
@@ -240,7 +271,7 @@ def _too_late(key: str, seconds: float) -> BundlerError:
 
 
 async def _one(
-    job: Job, directory: Directory, limits: _Limits, scratch: Path, listener: Listener
+    job: Job, directory: Directory | Collector, limits: _Limits, scratch: Path, listener: Listener
 ) -> BundlerError | None:
     """Fetches a key and takes the result over. Returns its failure, if that stands."""
     key = job.component.key

@@ -136,6 +136,7 @@ class FaultServer:
             "null": lambda c, _: c.sendall(_ok(b"null")),
             "empty": lambda c, _: c.sendall(_ok(b'{"items": [], "total": 0}')),
             "reflect": lambda c, head: c.sendall(_response(401, head.encode("latin-1"))),
+            "old-clock": lambda c, _: c.sendall(_response(200, body, extra=_OLD_DATE)),
             "steer": lambda c, _: c.sendall(_response(500, b"\x1b]0;x\x07::set-output name=a::b")),
         }
 
@@ -163,6 +164,7 @@ def _send_status(connection: socket.socket, fault: str) -> None:
 
 
 _HTML = b"<!doctype html><title>Please log in</title><h1>Please log in</h1>"
+_OLD_DATE = "Date: Wed, 21 Oct 2015 07:28:00 GMT\r\n"
 _CHUNKED = (
     b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n"
     b"Connection: close\r\n\r\n"

@@ -107,7 +107,11 @@ class Outcome:
 
 
 def _refresh(
-    root: Path, bases: dict[str, str], monkeypatch: pytest.MonkeyPatch, clients: str = ""
+    root: Path,
+    bases: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    clients: str = "",
+    allow_http: tuple[str, ...] = (),
 ) -> tuple[dict[str, BundlerError], Told]:
     shutil.copytree(ROOT / "tests/projects/refresh_clients", root)
     monkeypatch.setenv("FAULTS", json.dumps(bases))
@@ -117,7 +121,9 @@ def _refresh(
     project = open_project(root, python=python_of("clients"))
     told = Told()
     options = RefreshOptions(
-        over_all=KeyOptions(timeout=TIMEOUT, attempts=ATTEMPTS), jobs=24, total_timeout=300
+        over_all=KeyOptions(timeout=TIMEOUT, attempts=ATTEMPTS, allow_http=allow_http),
+        jobs=24,
+        total_timeout=300,
     )
     try:
         refresh([project], options, told)
@@ -196,6 +202,18 @@ def test_no_word_of_it_holds_a_secret_a_query_or_a_control_character(outcome: Ou
     assert TOKEN not in text
     assert "in-the-query" not in text
     assert "\x1b" not in text
+
+
+def test_a_server_whose_clock_is_wrong_and_a_status_that_is_expected_are_no_failures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with FaultServer() as server:
+        bases = {name: server.of(name) for name in ("old-clock", "swallow-404@2")}
+        failures, told = _refresh(
+            tmp_path / "project", bases, monkeypatch, "requests", ("GET /swallow-404@2/* 404",)
+        )
+    assert not failures
+    assert any("clock" in word and "old-clock" in word for word in told.words)
 
 
 # --- TLS and proxies ---------------------------------------------------------------------------

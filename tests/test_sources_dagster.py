@@ -13,7 +13,7 @@ from bundler.errors import ConfigurationError
 from bundler.listener import Listener
 from bundler.options import RefreshOptions
 from bundler.project import Project, open_project
-from bundler.refresh import discover, refresh
+from bundler.refresh import discover, fetch_into, refresh
 
 
 class Told(Listener):
@@ -108,3 +108,19 @@ def test_colliding_keys_are_refused_by_name(
     monkeypatch.setenv("TINY_NAME", "a:b")
     with pytest.raises(ConfigurationError, match=r"a/b.*a:b"):
         refresh([project], RefreshOptions(), Listener())
+
+
+def test_versioned_keys_are_fetched_for_a_storage_and_not_published(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = prepare(tmp_path, monkeypatch, "dagster")
+    yaml = project.root / "src/tiny/defs/listed/defs.yaml"
+    stored = "  defs_state:\n    management_type: VERSIONED_STATE_STORAGE\n"
+    yaml.write_text(
+        "".join(f"---\n{part.strip()}\n{stored}" for part in yaml.read_text().split("---"))
+    )
+    (fetched,) = fetch_into(tmp_path / "into", [project], RefreshOptions(), Listener())
+    assert fetched.component.key == "Numbers[primes]"
+    assert json.loads((fetched.directory / "state").read_text()) == ["2", "3", "5", "7"]
+    assert fetched.refresh.environment_variables == ("TINY_NAME", "TINY_NUMBERS")
+    assert not (project.root / "src/tiny/defs/.local_defs_state").exists()
