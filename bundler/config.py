@@ -76,6 +76,7 @@ class _Root(_KeyTable, frozen=True):
     not_secrets: tuple[str, ...] = ()
     image_path: str | None = None
     environment: str | None = None
+    store: str | None = None
     guard: _GuardTable = _GuardTable()
     keys: dict[str, _KeyTable] = {}
     source: tuple[_SourceTable, ...] = ()
@@ -87,6 +88,7 @@ class Config:
 
     file: where it was read. guard_allow: patterns of paths that are committed on purpose.
     image_path: the state directory in an image. environment: a name for the run record.
+    store: the URL of the versioned state storage.
     given: the names that the file sets, for the summary of what differs from the default.
     """
 
@@ -96,6 +98,7 @@ class Config:
     guard_allow: tuple[str, ...] = ()
     image_path: str | None = None
     environment: str | None = None
+    store: str | None = None
     given: tuple[str, ...] = ()
 
 
@@ -141,6 +144,7 @@ def parse(table: Mapping[str, Any], file: Path) -> Config:
         guard_allow=root.guard.allow,
         image_path=root.image_path,
         environment=root.environment,
+        store=root.store,
         given=tuple(sorted(normal)),
     )
 

@@ -288,7 +288,7 @@ class StoreMachine(RuleBasedStateMachine):
 
 TestStoreMachine = StoreMachine.TestCase
 TestStoreMachine.settings = settings(
-    max_examples=25, stateful_step_count=12, deadline=None,
+    max_examples=12, stateful_step_count=12, deadline=None,
     phases=[Phase.explicit, Phase.reuse, Phase.generate],  # each step is on a disk: no shrinking
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )  # fmt: skip

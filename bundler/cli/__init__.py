@@ -26,6 +26,7 @@ _COMMANDS = {
     "sign": "bundler.cli.sign:sign",
     "diff": "bundler.cli.diff:diff",
     "extract": "bundler.cli.extract:extract",
+    "store": "bundler.cli.store:store",
     "demo": "bundler.cli.demo:demo",
 }
 

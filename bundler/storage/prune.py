@@ -24,11 +24,13 @@ from dataclasses import dataclass
 
 import msgspec
 
-from bundler.errors import Locked
+from bundler.artifacts import Artifact
+from bundler.errors import Locked, VerificationFailed
+from bundler.manifest import parse
 from bundler.storage import pointer, records
 from bundler.storage.lease import server_time
 from bundler.storage.pushing import GRACE_SECONDS
-from bundler.storage.records import Batch, Change, Current, Version
+from bundler.storage.records import Batch, Current, Version
 from bundler.storage.store import Store
 
 _ATTEMPTS = 20
@@ -227,9 +229,20 @@ def seconds_of(moment: str) -> float:
     return calendar.timegm(time.strptime(moment, "%Y-%m-%dT%H:%M:%SZ"))
 
 
-def versions_in(changes: Iterable[Change]) -> Iterator[tuple[Change, str, str]]:
-    """Every version that a history made current: the set, the key, the version."""
-    for change in changes:
-        for move in change.moves:
-            if move.after is not None:
-                yield change, move.key, move.after
+def referenced_by(artifact: Artifact) -> frozenset[str]:
+    """The versions that an artifact names: those that it pins, and those it was made from.
+
+    Raises `VerificationFailed` for an artifact whose manifest is missing or malformed: what it
+    needs is not known then, and nothing may be removed.
+    """
+    record = artifact.run_record()
+    origins = [key.origin for item in (record.refresh if record else ()) for key in item.keys]
+    found = {name.removeprefix("store:") for name in origins}
+    for directory in artifact.state_directories():
+        what = f"{artifact.name}: the manifest of {directory.path}"
+        raw = directory.read_manifest()
+        if raw is None:
+            raise VerificationFailed(f"{what} is missing.")
+        pinned = parse(raw, what).predicate.contents.non_local
+        found.update(key.version for key in pinned if key.version)
+    return frozenset(filter(records.is_version, found))

@@ -100,7 +100,7 @@ class Store:
 
     def version(self, version: str) -> Version:
         """A version by its UUID. Raises `UsageError` where the store has none such."""
-        found = self.known.find(version)
+        found = self.known.find(version) if records.is_version(version) else None
         if found is None:
             raise UsageError(
                 f"{self.url} has no version {version}.",

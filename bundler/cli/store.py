@@ -1,0 +1,275 @@
+"""``state-bundler store``: versioned state storage. Here: what only reads."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from bundler.cli import store_changes
+from bundler.cli.console import Console, age, size
+from bundler.cli.store_options import NOWHERE, SHOWN, format_option, opened, store_options, url_of
+
+if TYPE_CHECKING:
+    from bundler.storage import Store
+    from bundler.storage.records import Change, Current, Version
+
+_MOST_SETS = 30
+
+
+@click.group()
+def store() -> None:
+    """Keep every version of every state in a bucket or a folder."""
+
+
+for _change in store_changes.COMMANDS:
+    store.add_command(_change)
+
+
+@store.command("list")
+@store_options
+@click.option("--key", "keys", multiple=True, help="Only this key; may be repeated.")
+@click.option("--all", "everything", is_flag=True, help="Every version that is kept.")
+@click.option("--sets", is_flag=True, help="What happened, the newest first.")
+@click.option("-n", "most", type=click.IntRange(1), default=_MOST_SETS, help="Most sets.  [30]")
+@format_option
+def list_(
+    *,
+    url: str | None,
+    root: Path,
+    keys: tuple[str, ...],
+    everything: bool,
+    sets: bool,
+    most: int,
+    style: str,
+) -> None:
+    """Show the current version of each key: age, size, who pushed it, at which commit.
+
+    \b
+    Examples:
+      state-bundler store list
+      state-bundler store list --all --key 'FivetranAccountComponent[acme]'
+      state-bundler store list --sets
+    """
+    found = opened(url, root)
+    current = found.current()
+    if current is None:
+        click.echo(f"{found.url} holds no state yet.", err=True)
+        if style == "json":
+            click.echo(json.dumps({"schema": 1, "store": found.url, "keys": []}))
+        return
+    if sets:
+        _show_sets(list(islice(found.history(), most)), found, style)
+    else:
+        versions = [
+            version
+            for version in _versions(found, current, everything=everything)
+            if not keys or version.key in keys
+        ]
+        _show_versions(versions, current, found, style)
+
+
+def _versions(store: Store, current: Current, *, everything: bool) -> Iterator[Version]:
+    wanted = [entry.version for entry in current.keys.values()]
+    if everything:
+        wanted += [pin.version for pin in current.pins]
+        for change in store.history():
+            wanted += [item for move in change.moves for item in (move.after, move.before) if item]
+    found = store.known.find_all(dict.fromkeys(wanted)).values()
+    newest = sorted(found, key=lambda version: version.made, reverse=True)
+    yield from sorted(newest, key=lambda version: version.key)
+
+
+def _show_versions(versions: list[Version], current: Current, store: Store, style: str) -> None:
+    pins = {pin.version: pin.note or "pinned" for pin in current.pins}
+    live = {entry.version: entry for entry in current.keys.values()}
+    if style == "json":
+        rows = [
+            {
+                **_as_json(version),
+                "current": version.version in live,
+                "confirmed": live[version.version].confirmed if version.version in live else None,
+                "pin": pins.get(version.version),
+            }
+            for version in versions
+        ]
+        body = {"schema": 1, "store": store.url, "set": current.number, "keys": rows}
+        click.echo(json.dumps(body))
+        return
+    console = Console(sys.stdout)
+    console.line(f"{store.url}, set {current.number} of {current.change.made}")
+    rows_shown = [
+        (
+            version.key,
+            version.version,
+            "current" if version.version in live else "",
+            age(version.made),
+            size(version.state.size),
+            version.by or NOWHERE,
+            (version.commit or NOWHERE)[:SHOWN],
+            pins.get(version.version, ""),
+        )
+        for version in versions
+    ]
+    headers = ("KEY", "VERSION", "", "AGE", "SIZE", "BY", "COMMIT", "PIN")
+    console.table(headers, rows_shown, "AGE SIZE")
+
+
+def _as_json(version: Version) -> dict[str, Any]:
+    return {
+        "key": version.key,
+        "version": version.version,
+        "made": version.made,
+        "size": version.state.size,
+        "dirHash": version.state.digest.dir_hash,
+        "by": version.by,
+        "commit": version.commit,
+        "place": version.place,
+    }
+
+
+def _show_sets(changes: list[Change], store: Store, style: str) -> None:
+    if style == "json":
+        import msgspec
+
+        sets = [msgspec.to_builtins(change) for change in changes]
+        click.echo(json.dumps({"schema": 1, "store": store.url, "sets": sets}))
+        return
+    rows = [
+        (
+            str(change.number),
+            change.made,
+            change.action,
+            change.by or NOWHERE,
+            (change.commit or NOWHERE)[:SHOWN],
+            _told(change),
+        )
+        for change in changes
+    ]
+    Console(sys.stdout).table(("SET", "TIME", "WHAT", "BY", "COMMIT", "KEYS"), rows, "SET")
+
+
+def _told(change: Change, most: int = 3) -> str:
+    keys = [move.key if move.after else f"-{move.key}" for move in change.moves]
+    more = f" and {len(keys) - most} more" if len(keys) > most else ""
+    note = f" ({change.note})" if change.note else ""
+    return ", ".join(keys[:most]) + more + note
+
+
+@store.command()
+@store_options
+@format_option
+@click.argument("name", metavar="VERSION|KEY")
+def show(*, url: str | None, root: Path, name: str, style: str) -> None:
+    """Show one version and the files in it."""
+    from bundler.storage import records
+
+    found = opened(url, root)
+    version = found.version(name) if records.is_version(name) else found.currents([name])[name]
+    if style == "json":
+        import msgspec
+
+        click.echo(json.dumps({"schema": 1, **msgspec.to_builtins(version)}))
+        return
+    console = Console(sys.stdout)
+    console.line(console.styled(f"{version.key}  {version.version}", "bold"))
+    console.line(
+        f"made {version.made} by {version.by or NOWHERE}, commit {version.commit or NOWHERE}"
+    )
+    if version.refresh is not None:
+        told = version.refresh
+        console.line(f"fetched {told.fetched or NOWHERE}, confirmed {told.confirmed or NOWHERE}")
+    console.line(f"{size(version.state.size)}, dirHash {version.state.digest.dir_hash}")
+    rows = [(file.path, size(file.size), file.sha256[:SHOWN]) for file in version.state.files]
+    console.table(("FILE", "SIZE", "SHA256"), rows, "SIZE")
+
+
+@store.command("diff")
+@store_options
+@click.argument("before", metavar="A")
+@click.argument("after", metavar="[B]", required=False)
+@click.pass_context
+def diff_(
+    ctx: click.Context, *, url: str | None, root: Path, before: str, after: str | None
+) -> None:
+    """Show what changed from A to B: versions, numbers of sets, or times. B: what is current.
+
+    \b
+    Examples:
+      state-bundler store diff 41
+      state-bundler store diff 2026-05-01T00:00:00Z 2026-06-01T00:00:00Z
+    """
+    from bundler.cli.diff import diff
+
+    where = url_of(url, root)
+    names = [f"store:{where}{f'@{item}' if item else ''}" for item in (before, after)]
+    ctx.invoke(diff, before=names[0], after=names[1], volatile=(), everything=False, style="text")
+
+
+@store.command()
+@store_options
+@click.option("--current", "only_current", is_flag=True, help="Only the current versions.")
+@format_option
+def verify(*, url: str | None, root: Path, only_current: bool, style: str) -> None:
+    """Read every byte that is kept, and name what has rotted. Exit code 76 if anything has."""
+    from bundler.errors import VerificationFailed
+    from bundler.storage import checking
+
+    found = opened(url, root)
+    checked = checking.check(found, everything=not only_current)
+    if style == "json":
+        body = {"versions": checked.versions, "size": checked.size, "problems": checked.problems}
+        click.echo(json.dumps({"schema": 1, "store": found.url, **body}))
+    elif not checked.problems:
+        console = Console(sys.stdout)
+        tick = console.styled(console.sign("✓", "ok"), "green", "bold")
+        console.line(f"{tick} {found.url}: {checked.versions} versions, {size(checked.size)}")
+    if checked.problems:
+        raise VerificationFailed(
+            f"{found.url} does not verify: {' '.join(checked.problems)}",
+            hint="Roll back to a version that is whole: state-bundler store rollback",
+        )
+
+
+@store.command()
+@store_options
+@click.option("--key", "keys", multiple=True, help="Only this key; may be repeated.")
+@click.option("--at", metavar="WHEN", help="A version, a set's number, or a time.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    required=True,
+    help="A directory that does not exist yet, or is empty.",
+)
+def pull(
+    *, url: str | None, root: Path, keys: tuple[str, ...], at: str | None, output: Path
+) -> None:
+    """Take states out of the store, verified, into a directory.
+
+    \b
+    Examples:
+      state-bundler store pull -o states
+      state-bundler store pull -o states --at 2026-05-01T00:00:00Z
+    """
+    from bundler.errors import UsageError
+    from bundler.extract import extract
+    from bundler.storage.artifact import StoredStates, versions_at
+
+    found = opened(url, root)
+    versions = versions_at(found, (at or "").removeprefix("#"))
+    for key in keys:
+        if key not in versions:
+            raise UsageError(f"{found.url} has no version of {key} there.", key=key)
+    wanted = {key: versions[key] for key in (keys or versions)}
+    console = Console(sys.stdout)
+    for item in extract(StoredStates(found.url, found, wanted), output):
+        console.line(
+            f"{item.target}: {len(item.manifest.states)} states, {size(item.manifest.size)}, "
+            f"content {item.manifest.content_digest[:SHOWN]}"
+        )

@@ -1,0 +1,264 @@
+"""The commands of ``state-bundler store`` that change it."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from bundler.cli.console import Console, safe, size
+from bundler.cli.options import Duration
+from bundler.cli.store_options import moment, opened, store_options
+
+if TYPE_CHECKING:
+    from bundler.storage.pushing import NewState
+    from bundler.storage.records import Current
+
+_NOTE = click.option("--note", default="", help="Why, for those who read the history.")
+_RUN = click.option("--run", help="What the shards have in common. Default: the CI run's id.")
+
+
+@click.command()
+@store_options
+@click.option("--key", "keys", multiple=True, help="Only this key; may be repeated.")
+@click.option("--shard", metavar="N/COUNT", help="This is one of several: `store join` ends it.")
+@_RUN
+@_NOTE
+@click.argument("artifact", required=False)
+def push(
+    *,
+    url: str | None,
+    root: Path,
+    keys: tuple[str, ...],
+    shard: str | None,
+    run: str | None,
+    note: str,
+    artifact: str | None,
+) -> None:
+    """Make published states the current ones: those of the project, or those in ARTIFACT.
+
+    All of them become current at once. What means the same as the current version uploads nothing.
+
+    \b
+    Examples:
+      state-bundler store push
+      state-bundler store push app.pex --note 'as shipped in 1.4'
+      state-bundler store push --shard 3/10
+    """
+    from bundler.storage import local
+
+    with tempfile.TemporaryDirectory(prefix="state-bundler-") as scratch:
+        states = local.select(_states(artifact, root, Path(scratch) / "states"), keys)
+        store, author = opened(url, root), local.author(root, note)
+        if shard is not None:
+            from bundler.storage import shards
+
+            index, count = shards.parse_shard(shard)
+            staged = shards.stage(store, states, _run_of(run), (index, count), author)
+            click.echo(
+                f"Shard {index}/{count} of run {_run_of(run)}: {len(staged.versions)} new, "
+                f"{len(staged.unchanged)} unchanged; not current before: state-bundler store join"
+            )
+            return
+        pushed = store.push(states, author)
+    console = Console(sys.stdout)
+    rows = [
+        (key, version, "unchanged" if key in pushed.unchanged else "new")
+        for key, version in sorted(pushed.versions.items())
+    ]
+    console.table(("KEY", "VERSION", ""), rows)
+    console.line(f"{store.url}: set {pushed.number}, {size(pushed.uploaded)} uploaded")
+
+
+def _states(artifact: str | None, root: Path, scratch: Path) -> list[NewState]:
+    from bundler.storage import local
+
+    if artifact is None:
+        return local.published(root)
+    from bundler.artifacts.opening import open_artifact
+    from bundler.extract import extract
+
+    with open_artifact(artifact) as found:
+        extract(found, scratch)
+    return local.published(scratch)
+
+
+def _run_of(run: str | None) -> str:
+    from bundler.errors import UsageError
+    from bundler.storage import local
+
+    found = run or local.run_id()
+    if not found:
+        raise UsageError(
+            "Nothing names the run that the shards belong to.", hint="Say it: --run 2026-05-01"
+        )
+    return found
+
+
+@click.command()
+@store_options
+@_RUN
+@_NOTE
+@click.argument("count", type=click.IntRange(1))
+def join(*, url: str | None, root: Path, run: str | None, note: str, count: int) -> None:
+    """Make what COUNT shards have pushed current, all at once; nothing if one is missing.
+
+    \b
+    Example:
+      state-bundler store join 10 --run "$GITHUB_RUN_ID"
+    """
+    from bundler.storage import local, shards
+
+    _tell(shards.join(opened(url, root), _run_of(run), count, local.author(root, note)))
+
+
+@click.command()
+@store_options
+@click.option("--to", metavar="WHEN", help="A version, a time, a set's number. Default: one back.")
+@click.option("--key", "keys", multiple=True, help="Only this key; may be repeated.")
+@_NOTE
+def rollback(
+    *, url: str | None, root: Path, to: str | None, keys: tuple[str, ...], note: str
+) -> None:
+    """Make an earlier set, or an earlier version, current again. Nothing is lost by it.
+
+    \b
+    Examples:
+      state-bundler store rollback
+      state-bundler store rollback --to 2026-05-01T00:00:00Z
+      state-bundler store rollback --to 41 --key 'FivetranAccountComponent[acme]'
+    """
+    from bundler.storage import local
+
+    _tell(opened(url, root).rollback(moment(to), keys, local.author(root, note)))
+
+
+def _tell(current: Current) -> None:
+    console = Console(sys.stdout)
+    console.line(f"set {current.number} of {current.change.made}")
+    for move in current.change.moves:
+        console.line(f"  {safe(move.key)}: {move.before or 'none'} -> {move.after or 'none'}")
+
+
+@click.command()
+@store_options
+@click.option("--remove", is_flag=True, help="Let a prune have it again.")
+@_NOTE
+@click.argument("version")
+def pin(*, url: str | None, root: Path, remove: bool, note: str, version: str) -> None:
+    """Keep VERSION from every prune."""
+    store = opened(url, root)
+    if remove:
+        store.unpin(version)
+    else:
+        store.pin(version, note)
+
+
+@click.command()
+@store_options
+@click.option("--keep", type=click.IntRange(1), default=10, show_default=True, help="Of each key.")
+@click.option("--older-than", type=Duration(), help="Younger ones stay too, such as 30d.")
+@click.option(
+    "--referenced-by",
+    "artifacts",
+    multiple=True,
+    metavar="ARTIFACT",
+    help="What this artifact names stays; may be repeated.",
+)
+@click.option("--dry-run", is_flag=True, help="Only say what would go.")
+def prune(
+    *,
+    url: str | None,
+    root: Path,
+    keep: int,
+    older_than: float | None,
+    artifacts: tuple[str, ...],
+    dry_run: bool,
+) -> None:
+    """Remove versions beyond the newest ones, never a current, pinned or referenced one.
+
+    \b
+    Example:
+      state-bundler store prune --keep 10 --older-than 30d --referenced-by shop:1.4 --dry-run
+    """
+    from bundler.artifacts.opening import open_artifact
+    from bundler.storage.prune import Rules, referenced_by
+    from bundler.storage.prune import prune as carry_out
+
+    referenced: set[str] = set()
+    for name in artifacts:
+        with open_artifact(name) as artifact:
+            referenced |= referenced_by(artifact)
+    rules = Rules(keep, older_than or 0.0, frozenset(referenced))
+    done = carry_out(opened(url, root), rules, dry_run=dry_run)
+    console = Console(sys.stdout)
+    if done.versions:
+        rows = [(item.key, item.version, item.made) for item in done.versions]
+        console.table(("KEY", "VERSION", "MADE"), sorted(rows))
+    told = f"{len(done.versions)} versions, {size(done.size)} and {len(done.leftovers)} leftovers"
+    console.line(f"{told} {'would go' if dry_run else 'removed'}")
+
+
+@click.command()
+@store_options
+@click.option("--history", is_flag=True, help="Also what was current before, set after set.")
+@_NOTE
+@click.argument("target", metavar="URL")
+def copy(*, url: str | None, root: Path, history: bool, note: str, target: str) -> None:
+    """Copy the states to the store at URL, and make them current there.
+
+    \b
+    Example:
+      state-bundler store copy s3://production/states --note 'tested in staging'
+    """
+    from bundler.storage import copying, local, open_store
+
+    other = open_store(target)
+    done = copying.copy(opened(url, root), other, history=history, author=local.author(root, note))
+    Console(sys.stdout).line(
+        f"{other.url}: set {done.number}, {len(done.versions)} new versions, {size(done.size)}"
+    )
+
+
+@click.command("import")
+@store_options
+@click.option("--key", "keys", multiple=True, required=True, help="A key to import; repeatable.")
+@click.option(
+    "--latest",
+    multiple=True,
+    metavar="KEY=VERSION",
+    help="Which version is current. Default: the newest.",
+)
+@click.argument("source", metavar="URL")
+def import_(
+    *, url: str | None, root: Path, keys: tuple[str, ...], latest: tuple[str, ...], source: str
+) -> None:
+    """Take over what Dagster's UPathDefsStateStorage has written at URL, its base path.
+
+    \b
+    Example:
+      state-bundler store import s3://bucket/dagster --key 'FivetranAccountComponent[acme]'
+    """
+    from bundler.errors import UsageError
+    from bundler.storage import importing, local
+    from bundler.storage.objects import open_objects
+
+    pairs = dict(item.rpartition("=")[::2] for item in latest)
+    if "" in pairs:
+        raise UsageError("--latest wants KEY=VERSION.")
+    done = importing.import_dagster(
+        open_objects(source), opened(url, root), keys, latest=pairs, author=local.author(root)
+    )
+    console = Console(sys.stdout)
+    for key, versions in done.versions.items():
+        console.line(f"{safe(key)}: {len(versions)} versions, current {versions[-1]}")
+    if done.unknown:
+        Console(sys.stderr).line(
+            f"warning: not imported, since no --key names them: {', '.join(done.unknown)}"
+        )
+
+
+COMMANDS = (push, join, rollback, pin, prune, copy, import_)

@@ -1,0 +1,130 @@
+"""``state-bundler store`` as a person uses it, on a folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+from bundles import make_bundle
+
+from bundler.cli import cli
+from bundler.cli.run import run
+from bundler.storage import local, open_store
+
+Run = Callable[..., str]
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    root = tmp_path / "shop"
+    root.mkdir()
+    table = f'[tool.state-bundler]\nstore = "file://{tmp_path}/store"\n'
+    (root / "pyproject.toml").write_text(table)
+    monkeypatch.chdir(root)
+    monkeypatch.delenv("GITHUB_ACTOR", raising=False)
+    return root
+
+
+@pytest.fixture
+def store(capsys: pytest.CaptureFixture[str]) -> Run:
+    def call(*arguments: str, code: int = 0) -> str:
+        found = run(cli, ["store", *arguments])
+        printed = capsys.readouterr()
+        assert found == code, printed.err
+        return printed.out if code in (0, 1) else printed.err
+
+    return call
+
+
+def publish(root: Path, states: dict[str, bytes]) -> None:
+    make_bundle(root / ".local_defs_state", {key: {"state": v} for key, v in states.items()})
+
+
+def test_push_look_roll_back(project: Path, store: Run, tmp_path: Path) -> None:
+    assert store("list") == ""
+    publish(project, {"A": b'{"a": 1}', "B": b"b"})
+    assert "set 1, 9 B uploaded" in store("push", "--note", "first")
+    publish(project, {"A": b'{"a": 2}', "B": b"b"})
+    assert "B    " in store("push")
+    assert "a: 1 -> 2" in store("diff", "1", code=1)
+    sets = json.loads(store("list", "--sets", "--format", "json"))["sets"]
+    assert [(item["number"], item.get("note", "")) for item in sets] == [(2, ""), (1, "first")]
+    assert "set 3" in store("rollback")
+    store("pull", "-o", "out", "--key", "A")
+    assert (project / "out/.local_defs_state/A/state").read_bytes() == b'{"a": 1}'
+    rows = json.loads(store("list", "--all", "--format", "json"))["keys"]
+    assert [(row["key"], row["current"]) for row in rows].count(("A", False)) == 1
+    version = next(row["version"] for row in rows if not row["current"])
+    assert "{" not in store("show", version)
+    store("pin", version, "--note", "release")
+    assert "release" in store("list", "--all")
+    assert "0 versions" in store("prune", "--keep", "1")
+    store("pin", version, "--remove")
+    assert "would go" in store("prune", "--keep", "1", "--dry-run")
+    assert "removed" in store("prune", "--keep", "1")
+    assert "2 versions" in store("verify")
+    assert "2 new versions" in store("copy", f"file://{tmp_path}/other")
+
+
+def test_prune_keeps_what_an_artifact_names(project: Path, store: Run) -> None:
+    for value in (b"1", b"2"):
+        publish(project, {"A": value})
+        store("push")
+    store("pull", "-o", "old", "--at", "1")
+    assert "0 versions" in store("prune", "--keep", "1", "--referenced-by", "old")
+    (project / "old/.local_defs_state/@manifest.json").unlink()
+    store("prune", "--keep", "1", "--referenced-by", "old", code=76)
+    assert len(json.loads(store("list", "--all", "--format", "json"))["keys"]) == 2
+
+
+def test_shards(project: Path, store: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GITHUB_RUN_ID", "77")
+    publish(project, {"A": b"1", "B": b"2"})
+    store("push", "--shard", "1/2", "--key", "A")
+    assert "nothing was joined" in store("join", "2", code=2)
+    store("push", "--shard", "2/2", "--key", "B")
+    assert "set 1" in store("join", "2")
+    assert "2 versions" in store("verify")
+
+
+def test_bit_rot_is_76(project: Path, store: Run, tmp_path: Path) -> None:
+    publish(project, {"A": b"1"})
+    store("push")
+    next((tmp_path / "store" / "content").iterdir()).write_bytes(b"0")
+    assert "altered" in store("verify", code=76)
+    assert "altered" in store("pull", "-o", "out", code=76)
+    assert not (project / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        (["show", "nonsense"], 2, "no current version of nonsense"),
+        (["pin", "nonsense"], 2, "no version nonsense"),
+        (["list", "--store", "ftp://x"], 78, "is no store"),
+        (["push", "--key", "Nobody"], 78, "Known: A"),
+        (["push", "--shard", "4/3"], 2, "is no shard"),
+    ],
+)
+def test_what_cannot_be_is_said(
+    project: Path, store: Run, arguments: Sequence[str], code: int, told: str
+) -> None:
+    publish(project, {"A": b"1"})
+    store("push")
+    assert told in store(*arguments, code=code)
+
+
+def test_without_a_store_it_says_how_to_name_one(project: Path, store: Run) -> None:
+    (project / "pyproject.toml").unlink()
+    assert "--store URL" in store("list", code=78)
+
+
+def test_who_pushed(project: Path, store: Run) -> None:
+    assert local.user({"GITHUB_ACTOR": "ada"}) == "ada"
+    assert "@" in local.user({})
+    publish(project, {"A": b"1"})
+    store("push")
+    (version,) = open_store(f"file://{project.parent}/store").currents().values()
+    assert version.by == local.user()
