@@ -1,0 +1,332 @@
+"""How long the guard takes, beside what it cannot do without and what others take.
+
+    python benchmarks/guard.py [--sizes 1000,100000,1000000] [--commits 10000,100000] [--keep DIR]
+
+Whole processes, as a hook runs them; wall time and CPU time of the process and its children, the
+minimum and the median, the candidates in turn so that a busy machine is busy for all of them.
+The floor of a moment is an empty interpreter and the git commands that answer it, one by one.
+
+Rows: ``floor``, ``state-guard`` at that moment, ``shell`` (a three-line hook with the same git
+commands), ``large files`` (pre-commit-hooks' check-added-large-files, where it is installed).
+``git commit`` is measured with and without the hook. Repositories are made by fast-import and
+``update-index --index-info``: a million entries, not a million files. No work tree is walked here
+but that of the first two sizes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+GUARD = str(Path(sys.executable).with_name("state-guard"))
+LARGE_FILES = shutil.which("check-added-large-files", path=str(Path(sys.executable).parent))
+STATE = "src/shop/defs/.local_defs_state"
+PYPROJECT = '[project]\nname = "shop"\nversion = "1"\n\n[tool.dg.project]\nroot_module = "shop"\n'
+AIM_RATIO = 1.5
+AIM_COMMIT_MS = 50
+AIM_HISTORY = 1.2
+
+
+@dataclass(frozen=True)
+class Time:
+    """Milliseconds: wall and CPU, minimum and median."""
+
+    wall: float
+    wall_median: float
+    cpu: float
+
+
+def environment() -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    kept.pop("PYTHONDONTWRITEBYTECODE", None)  # a hook runs from compiled modules
+    return {
+        **kept,
+        "GIT_CONFIG_GLOBAL": os.devnull,
+        "GIT_CONFIG_NOSYSTEM": "1",
+        "GIT_AUTHOR_NAME": "A",
+        "GIT_AUTHOR_EMAIL": "a@example.com",
+        "GIT_COMMITTER_NAME": "C",
+        "GIT_COMMITTER_EMAIL": "c@example.com",
+        "LC_ALL": "C",
+    }
+
+
+def git(root: Path, *arguments: str, stdin: bytes | None = None) -> bytes:
+    argv = ["git", "-C", str(root), *arguments]
+    done = subprocess.run(argv, input=stdin, env=environment(), check=True, capture_output=True)
+    return done.stdout
+
+
+def once(argv: Sequence[str], root: Path) -> tuple[float, float]:
+    """Wall and CPU milliseconds of one run, children included."""
+    start = time.perf_counter()
+    with subprocess.Popen(
+        argv,
+        cwd=root,
+        env=environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stderr is not None
+        said = process.stderr.read()
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    wall = (time.perf_counter() - start) * 1000
+    if process.returncode:
+        raise SystemExit(f"{argv} ended with {process.returncode}: {said.decode()}")
+    return wall, (usage.ru_utime + usage.ru_stime) * 1000
+
+
+def measure(
+    candidates: dict[str, Sequence[str]],
+    root: Path,
+    rounds: int,
+    before: Callable[[], None] = lambda: None,
+) -> dict[str, Time]:
+    runs: dict[str, list[tuple[float, float]]] = {name: [] for name in candidates}
+    for _ in range(rounds + 1):
+        for name, argv in candidates.items():
+            before()
+            runs[name].append(once(argv, root))
+    times = {}
+    for name, measured in runs.items():
+        walls = sorted(wall for wall, _ in measured[1:])  # the first fills the caches
+        cpu = min(cpu for _, cpu in measured[1:])
+        times[name] = Time(walls[0], walls[len(walls) // 2], cpu)
+    return times
+
+
+def show(title: str, times: dict[str, Time], floor: Sequence[str]) -> Time:
+    """Prints a table; returns the floor, which is the sum of the named rows."""
+    parts = [times[name] for name in floor]
+    least = Time(
+        sum(part.wall for part in parts),
+        sum(part.wall_median for part in parts),
+        sum(part.cpu for part in parts),
+    )
+    print(f"\n{title}\n  {'':34} {'wall ms':>9} {'median':>9} {'CPU ms':>9} {'of floor':>9}")
+    for name, each in [("floor", least), *times.items()]:
+        ratio = each.wall / least.wall
+        row = f"{each.wall:9.1f} {each.wall_median:9.1f} {each.cpu:9.1f} {ratio:9.2f}"
+        print(f"  {name:34} {row}")
+    sys.stdout.flush()
+    return least
+
+
+# --- repositories ---------------------------------------------------------------------------
+
+
+def make_files(root: Path, count: int, *, on_disk: bool) -> None:
+    """A repository with so many files in its index and HEAD; on disk, where that is wanted."""
+    root.mkdir(parents=True)
+    git(root, "init", "-q", "--initial-branch=main")
+    contents = {
+        "pyproject.toml": PYPROJECT,
+        "src/shop/defs/__init__.py": "",
+        ".gitignore": ".local_defs_state/\n",
+        "text": "the same text everywhere\n",
+    }
+    for name, content in contents.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(content)
+    git(root, "add", "-A")
+    blob = git(root, "hash-object", "text").decode().strip()
+    names = [
+        f"services/team{number % 997:03}/src/package{number % 31}/module_{number:07}.py"
+        for number in range(count)
+    ]
+    lines = "".join(f"100644 {blob}\t{name}\n" for name in names)
+    git(root, "update-index", "--index-info", stdin=lines.encode())
+    git(root, "commit", "-q", "-m", "files")
+    if on_disk:
+        git(root, "checkout", "-q", "-f", "HEAD")
+    else:  # as a sparse checkout leaves them: in the index, not on disk
+        git(root, "update-index", "-z", "--skip-worktree", "--stdin",
+            stdin="".join(f"{name}\0" for name in names).encode())  # fmt: skip
+
+
+def make_history(root: Path, count: int) -> None:
+    """A repository with so many commits, of which none touches state."""
+    root.mkdir(parents=True)
+    git(root, "init", "-q", "--initial-branch=main")
+    stream = []
+    for number in range(1, count + 1):
+        path = f"services/team{number % 97}/src/module{number % 1009}.py"
+        text = f"{number}\n"
+        parent = f"from :{number - 1}\n" if number > 1 else ""
+        stream.append(
+            f"commit refs/heads/main\nmark :{number}\ncommitter C <c@example.com> {number} +0000\n"
+            f"data 1\nx\n{parent}M 644 inline {path}\ndata {len(text)}\n{text}\n"
+        )
+    git(root, "fast-import", "--quiet", stdin="".join(stream).encode())
+    git(root, "reset", "-q", "--hard")
+    git(root, "commit-graph", "write", "--reachable")
+
+
+# --- what is measured -----------------------------------------------------------------------
+
+EMPTY = [sys.executable, "-I", "-c", "pass"]
+
+
+def hook_of(root: Path, text: str) -> Path:
+    path = root / ".git" / "hooks" / "pre-commit"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return path
+
+
+def shell_hook(root: Path) -> list[str]:
+    path = root / ".git" / "shell-hook"
+    path.write_text(
+        "#!/bin/sh\n"
+        f'[ -z "$(git ls-files -z -s -- "{STATE}")" ] || exit 1\n'
+        f'git check-ignore -q --no-index -- "{STATE}/K/state" || exit 1\n'
+    )
+    path.chmod(0o755)
+    return [str(path)]
+
+
+def files(root: Path, count: int, rounds: int, *, on_disk: bool) -> list[str]:
+    """The moments before a commit and before a build; returns the aims that were missed."""
+    missed = []
+    ls_files = ["git", "ls-files", "-z", "-s", "--", STATE]
+    check_ignore = ["git", "check-ignore", "-q", "--no-index", "--", f"{STATE}/K/state"]
+    candidates = {
+        "empty interpreter": EMPTY,
+        "git ls-files": ls_files,
+        "git check-ignore": check_ignore,
+        "state-guard --staged": [GUARD, "--staged"],
+        "shell": shell_hook(root),
+    }
+    if LARGE_FILES is not None:
+        candidates["large files"] = [LARGE_FILES]
+    times = measure(candidates, root, rounds)
+    floor = show(
+        f"A commit in a repository of {count:,} files",
+        times,
+        ["empty interpreter", "git ls-files", "git check-ignore"],
+    )
+    ratio = times["state-guard --staged"].wall / floor.wall
+    if ratio > AIM_RATIO:
+        missed.append(f"--staged, {count:,} files: {ratio:.2f} times the floor")
+    if on_disk:
+        missed += whole(root, count, rounds)
+    return missed + commit(root, count, rounds)
+
+
+def whole(root: Path, count: int, rounds: int) -> list[str]:
+    """Before a build: the work tree is looked through, as ``git add -A`` would do."""
+    (root / STATE / "K").mkdir(parents=True, exist_ok=True)
+    (root / STATE / "K" / "state").write_text('{"rows": [1, 2, 3, 4, 5, 6, 7, 8]}\n')
+    everywhere = ":(top,glob)**/.local_defs_state/**"
+    candidates = {
+        "empty interpreter": EMPTY,
+        "git ls-files": ["git", "ls-files", "-z", "-s", "--", everywhere],
+        "git diff-index": ["git", "diff-index", "--cached", "--raw", "HEAD", "--", everywhere],
+        "git ls-files -o": ["git", "ls-files", "-o", "--exclude-standard", "--", everywhere],
+        "state-guard": [GUARD],
+        "state-guard --staged": [GUARD, "--staged"],
+    }
+    times = measure(candidates, root, rounds)
+    floor = show(
+        f"Before a build, {count:,} files on disk, with state",
+        times,
+        ["empty interpreter", "git ls-files", "git diff-index", "git ls-files -o"],
+    )
+    shutil.rmtree(root / STATE)
+    ratio = times["state-guard"].wall / floor.wall
+    return [f"guard, {count:,} files: {ratio:.2f} times the floor"] if ratio > AIM_RATIO else []
+
+
+def commit(root: Path, count: int, rounds: int) -> list[str]:
+    """git itself, with the hook and without."""
+    hook_of(root, f'exec "{GUARD}" --staged')
+    number = 0
+
+    def change() -> None:
+        nonlocal number
+        number += 1
+        (root / "text").write_text(f"{number}\n")
+        git(root, "add", "text")
+
+    times = measure(
+        {
+            "git commit --no-verify": ["git", "commit", "-q", "--no-verify", "-m", "x"],
+            "git commit": ["git", "commit", "-q", "-m", "x"],
+        },
+        root,
+        max(3, rounds // 2),
+        change,
+    )
+    show(f"git commit, {count:,} files", times, ["git commit --no-verify"])
+    longer = times["git commit"].wall - times["git commit --no-verify"].wall
+    print(f"  a commit waits {longer:.1f} ms longer (median {_median(times):.1f})")
+    if longer > AIM_COMMIT_MS:
+        return [f"git commit, {count:,} files: {longer:.1f} ms longer"]
+    return []
+
+
+def _median(times: dict[str, Time]) -> float:
+    return times["git commit"].wall_median - times["git commit --no-verify"].wall_median
+
+
+def history(root: Path, count: int, rounds: int) -> list[str]:
+    everywhere = ":(top,glob)**/.local_defs_state/**"
+    walk = ["git", "rev-list", "--full-history", "--all", "--", everywhere]
+    candidates = {
+        "git's own walk": walk,
+        "state-guard --history": [GUARD, "--history"],
+        "git's walk of one literal path": [*walk[:-1], STATE],
+    }
+    times = measure(candidates, root, rounds)
+    show(f"A history of {count:,} commits", times, ["git's own walk"])
+    ratio = times["state-guard --history"].wall / times["git's own walk"].wall
+    if ratio > AIM_HISTORY and count >= 100_000:  # below, the interpreter's start is most of it
+        return [f"--history, {count:,} commits: {ratio:.2f} times git's walk"]
+    return []
+
+
+def numbers(text: str) -> list[int]:
+    return [int(word) for word in text.split(",") if word]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--sizes", type=numbers, default=[1_000, 100_000, 1_000_000])
+    parser.add_argument("--commits", type=numbers, default=[10_000, 100_000])
+    parser.add_argument("--rounds", type=int, default=11)
+    parser.add_argument("--keep", type=Path, help="make the repositories here, and keep them")
+    options = parser.parse_args()
+    home = options.keep or Path(tempfile.mkdtemp(prefix="guard-benchmark-"))
+    missed = []
+    try:
+        for count in options.sizes:
+            root = home / f"files-{count}"
+            on_disk = count <= 100_000
+            if not root.exists():
+                make_files(root, count, on_disk=on_disk)
+            missed += files(root, count, options.rounds, on_disk=on_disk)
+        for count in options.commits:
+            root = home / f"commits-{count}"
+            if not root.exists():
+                make_history(root, count)
+            missed += history(root, count, max(3, options.rounds // 3))
+    finally:
+        if options.keep is None:
+            shutil.rmtree(home)
+    print("\n" + ("\n".join(f"missed: {each}" for each in missed) or "All aims are met."))
+    sys.exit(bool(missed))
+
+
+if __name__ == "__main__":
+    main()
