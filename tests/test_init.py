@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -281,3 +282,52 @@ def test_modes_and_links_survive(tmp_path: Path) -> None:
     assert link.is_symlink()
     assert real.read_text() == "new"
     assert real.stat().st_mode & 0o777 == 0o640
+
+
+# --- the build backends, for real -------------------------------------------------------------
+
+_STATE = "shop/defs/.local_defs_state/Foo__x__/state"
+
+
+@pytest.mark.parametrize(
+    ("backend", "requires"),
+    [
+        ("hatchling.build", "hatchling"),
+        ("setuptools.build_meta", "setuptools"),
+        ("poetry.core.masonry.api", "poetry-core"),
+    ],
+)
+def test_after_init_a_wheel_by_way_of_the_sdist_holds_the_state(
+    tmp_path: Path, backend: str, requires: str
+) -> None:
+    root = _project(
+        tmp_path / "shop",
+        PYPROJECT.replace("hatchling.build", backend).replace('"hatchling"', f'"{requires}"'),
+    )
+    if requires != "hatchling":
+        text = (root / "pyproject.toml").read_text()
+        (root / "pyproject.toml").write_text(
+            text.replace("[tool.hatch.build.targets.wheel]", "[tool.x]")
+        )
+    subprocess.run(["git", "init", "--quiet", root], check=True)
+    (root / ".gitignore").write_text(".local_defs_state\n")
+    state = root / "src" / _STATE
+    state.parent.mkdir(parents=True)
+    state.write_text("{}")
+    (state.parent.parent / ".gitignore").write_text("*\n*/\n.*")
+    for module in ("shop", "shop/defs"):
+        (root / "src" / module / "__init__.py").write_text("")
+
+    assert _STATE not in _wheel(root, tmp_path / "before")
+    apply(plan(survey(root)))
+    assert _STATE in _wheel(root, tmp_path / "after")
+
+
+def _wheel(root: Path, folder: Path) -> list[str]:
+    """The names in the wheel that is built from the project's sdist."""
+    subprocess.run(
+        [sys.executable, "-m", "uv", "build", "--quiet", "--out-dir", folder, root], check=True
+    )
+    (wheel,) = folder.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        return archive.namelist()
