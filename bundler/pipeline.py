@@ -8,7 +8,8 @@ knows the artifact.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -132,41 +133,36 @@ def prove(
     verdict = read_back(artifact, prepared.bundles)
     if prepared.load_check is not None:
         listener.phase("Loading what is in the artifact, without network")
-        runner = _runner(artifact, prepared.projects[0], listener)
-        if runner is None:
-            raise UsageError(
-                f"{artifact.name} cannot be loaded here: {artifact.kind} does not run by itself.",
-                hint="Leave --load-check out; in the pod `@verify.py --load MODULE` does the same.",
+        with tempfile.TemporaryDirectory(prefix="state-bundler-") as root:
+            runner = _runners(artifact.kind, prepared.projects[0], Path(root), listener)
+            if runner is None:
+                raise UsageError(
+                    f"{artifact.name} cannot be loaded here: {artifact.kind} does not run by "
+                    "itself.",
+                    hint="Leave --load-check out; `@verify.py --load MODULE` does it in the pod.",
+                )
+            there = before is not None and (artifact.kind != "pex" or Path(before).exists())
+            loadcheck.check(
+                runner(artifact.digest if artifact.kind == "docker" else artifact.name),
+                prepared.load_check,
+                artifact.name,
+                listener,
+                baseline=runner(before) if there else None,
             )
-        loadcheck.check(
-            runner,
-            prepared.load_check,
-            artifact.name,
-            listener,
-            baseline=_older_runner(artifact.kind, before, prepared.projects[0]),
-        )
     return verdict
 
 
-def _runner(artifact: Artifact, project: Project, listener: Listener) -> Runner | None:
-    if artifact.kind == "pex":
-        from bundler.artifacts.pexrun import runner
+def _runners(
+    kind: str, project: Project, root: Path, listener: Listener
+) -> Callable[[str | None], Runner] | None:
+    """How to run what is in an artifact of this kind, by its name; None where it does not run."""
+    if kind == "pex":
+        from bundler.artifacts import pexrun
 
-        return runner(Path(artifact.name), project.interpreter.path, listener)
-    if artifact.kind == "docker" and artifact.digest is not None:
-        from bundler.artifacts.docker.running import runner as image_runner
-
-        return image_runner(artifact.digest)
-    return None
-
-
-def _older_runner(kind: str, before: str | None, project: Project) -> Runner | None:
-    if before is None:
-        return None
+        python = project.interpreter.path
+        return lambda name: pexrun.runner(Path(str(name)), python, root, listener)
     if kind == "docker":
-        from bundler.artifacts.docker.running import runner as image_runner
+        from bundler.artifacts.docker import running
 
-        return image_runner(before)
-    from bundler.artifacts.pexrun import runner
-
-    return runner(Path(before), project.interpreter.path, SILENT) if Path(before).exists() else None
+        return lambda name: running.runner(str(name))
+    return None

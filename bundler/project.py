@@ -21,10 +21,14 @@ from bundler.errors import ConfigurationError, UsageError
 
 @dataclass(frozen=True)
 class DagsterModules:
-    """The modules of a Dagster project, dotted."""
+    """The modules of a Dagster project, dotted.
+
+    target: what a code server loads, where the project names it.
+    """
 
     root: str
     defs: str
+    target: str | None = None
 
 
 @dataclass(frozen=True)
@@ -110,7 +114,8 @@ def dagster_modules(root: Path) -> DagsterModules | None:
         return None
     table = _table(dg, "project")
     root_module = table.get("root_module") or root.name.replace("-", "_")
-    return DagsterModules(root_module, table.get("defs_module") or f"{root_module}.defs")
+    defs_module = table.get("defs_module") or f"{root_module}.defs"
+    return DagsterModules(root_module, defs_module, table.get("code_location_target_module"))
 
 
 def workspace_members(root: Path) -> Iterator[Path]:

@@ -19,8 +19,8 @@ from bundler.atomic import io_errors
 from bundler.bundle import Bundle
 from bundler.listener import Listener
 from bundler.manifest import Manifest, RunRecord, parse
-from bundler.pipeline import Prepared, read_back
-from bundler.verify import Verdict
+from bundler.pipeline import Prepared, prove
+from bundler.verify import Verdict, verify
 
 _TAG_DIGITS = 12
 
@@ -45,7 +45,7 @@ def update_pex(path: Path, prepared: Prepared, listener: Listener) -> Updated:
 
     with open_pex(path) as pex:
         if is_current(pex, prepared.bundles):
-            return Updated(str(path), changed=False, verdict=read_back(pex, prepared.bundles))
+            return Updated(str(path), changed=False, verdict=_intact(pex))
         record = renewed(pex.run_record(), prepared.record)
     target = path.resolve()
     with io_errors(target):
@@ -56,7 +56,7 @@ def update_pex(path: Path, prepared: Prepared, listener: Listener) -> Updated:
         embed(target, prepared.bundles, record, made)
         listener.phase("Reading back")
         with open_pex(made) as pex:
-            verdict = read_back(pex, prepared.bundles)
+            verdict = prove(pex, prepared, listener, before=str(target))
         publish(made, target)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -74,7 +74,7 @@ def update_layout(
 
     with open_layout(layout, tag) as image:
         if is_current(image, prepared.bundles):
-            verdict = read_back(image, prepared.bundles)
+            verdict = _intact(image)
             return Updated(image.name, changed=False, verdict=verdict)
         record = renewed(image.run_record(), prepared.record)
     verdicts: list[Verdict] = []
@@ -87,7 +87,7 @@ def update_layout(
         layout,
         tag=target,
         base_tag=tag,
-        check=lambda made: verdicts.append(read_back(made, prepared.bundles)),
+        check=lambda made: verdicts.append(prove(made, prepared, listener)),
         listener=listener,
     )
     return Updated(f"oci:{layout}:{target}", changed=True, verdict=verdicts[0])
@@ -106,7 +106,7 @@ def update_image(
     name = name.removeprefix(ENGINE)
     with docker.open_image(name) as image:
         if is_current(image, prepared.bundles):
-            verdict = read_back(image, prepared.bundles)
+            verdict = _intact(image)
             return Updated(name, changed=False, verdict=verdict)
         record = renewed(image.run_record(), prepared.record)
         target = name if in_place else _image_name(name, new_tag, prepared.bundles)
@@ -117,11 +117,18 @@ def update_image(
             name,
             prepared.bundles,
             record,
-            check=lambda found: verdicts.append(read_back(found, prepared.bundles)),
+            check=lambda found: verdicts.append(prove(found, prepared, listener, before=name)),
             listener=listener,
         )
         docker.tag(image.engine, made.image_id, target)
     return Updated(target, changed=True, verdict=verdicts[0])
+
+
+def _intact(artifact: Artifact) -> Verdict:
+    """That what is there already verifies; its support files may be those of an older version."""
+    verdict = verify(artifact)
+    verdict.raise_for_problems()
+    return verdict
 
 
 def _image_name(name: str, new_tag: str | None, bundles: Sequence[Bundle]) -> str:

@@ -4,6 +4,11 @@ It is put beside the manifest as ``@verify.py`` and needs nothing but Python:
 
     python .local_defs_state/@verify.py                       # an init container: exit 0 or 76
     python .local_defs_state/@verify.py dagster api grpc …    # an entrypoint: check, then become it
+    python .local_defs_state/@verify.py --load shop.definitions --min-definitions 10
+
+With ``--load`` the code location, or the program on `bundler.component`, is loaded too: a component
+without its state, an error, or fewer definitions than the least are a failure. Dagster itself loads
+a missing state as "no assets" and says that all is well.
 
 Files below a path that the manifest declares writable may change and come and go; everything else
 must be there, be what the manifest says, and be all there is.
@@ -12,6 +17,7 @@ must be there, be what the manifest says, and be all there is.
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import os
 import sys
@@ -24,6 +30,11 @@ MANIFEST = "@manifest.json"
 # Ours, but not part of what ships; an artifact that a plain copy filled may hold them.
 NOT_SHIPPED = ("@run.json", "@staging")
 FAILED = 76
+# A target of this name and a package stands for a project whose definitions `dg` finds itself.
+AUTOLOAD = "defs-of"
+# What the line begins with that tells a build what came of a load; programs print, too.
+REPORT = "\x1estate-bundler-load "
+_MOST_TEXT = 2000
 _BUFFER_BYTES = 256 * 1024
 
 
@@ -134,15 +145,192 @@ def _is_same(path: str, sha256: str, size: int) -> bool:
     return digest.hexdigest() == sha256
 
 
-def main(arguments: list[str]) -> int:
+# --- loading ----------------------------------------------------------------------------------
+
+
+class Load:
+    """What came of loading the program: how many definitions of a kind, and each key's state.
+
+    states: by key, whether its state was there; None for what does not lie in the artifact.
+    """
+
+    def __init__(self) -> None:
+        self.definitions: dict[str, int] = {}
+        self.states: dict[str, bool | None] = {}
+        self.error: str | None = None
+
+    def of(self, target: str) -> Load:
+        """Imports ``MODULE``, or calls ``MODULE:NAME``, and looks at what that makes."""
+        try:
+            dagster = self._watch_dagster()
+            self._watch_components()
+            self._load(target, dagster)
+        except Exception as error:  # noqa: BLE001  # whatever the program raises is the answer
+            self.error = f"{type(error).__name__}: {error}"[:_MOST_TEXT]
+        return self
+
+    def problems(self, least: int = 1) -> list[str]:
+        found = [
+            f"{key} has no state." for key, there in sorted(self.states.items()) if there is False
+        ]
+        if self.error is not None:
+            found.append(f"The program does not load: {self.error}")
+        elif sum(self.definitions.values()) < least:
+            number = sum(self.definitions.values())
+            found.append(f"The program loads {number} definitions, fewer than {least}.")
+        return found
+
+    def _watch_dagster(self) -> Any:
+        """Dagster, which from now on tells which component gets its state; None without it."""
+        dagster = _imported("dagster")
+        base = getattr(dagster, "StateBackedComponent", None)
+        if base is not None:
+            original = base.build_defs
+
+            def build_defs(component: Any, context: Any) -> Any:
+                config = component.defs_state_config
+                if config.management_type.value != "LOCAL_FILESYSTEM":
+                    # What is not in the artifact needs the network, which a check does not have.
+                    self.states.setdefault(config.key, None)
+                    return dagster.Definitions()
+                self._watch_class(type(component))
+                return original(component, context)
+
+            base.build_defs = build_defs
+        return dagster
+
+    def _watch_class(self, kind: Any) -> None:
+        original = kind.build_defs_from_state
+        if getattr(original, "watched", False):
+            return
+
+        def build_defs_from_state(component: Any, context: Any, state_path: Any = None) -> Any:
+            self.states[component.defs_state_config.key] = state_path is not None
+            return original(component, context, state_path)
+
+        build_defs_from_state.watched = True  # type: ignore[attr-defined]  # read above
+        kind.build_defs_from_state = build_defs_from_state
+
+    def _watch_components(self) -> None:
+        module = _imported("bundler.component")
+        if module is None:
+            return
+        original = module.Load.build_defs
+
+        def build_defs(load: Any, component: Any) -> Any:
+            config = component.defs_state_config
+            local = config.management_type.value == "LOCAL_FILESYSTEM"
+            try:
+                made = original(load, component)
+            except module.StateError:
+                self.states[config.key] = False if local else None
+                raise
+            self.states[config.key] = True if local else None
+            self._add("definitions", len(made) if hasattr(made, "__len__") else 1)
+            return made
+
+        module.Load.build_defs = build_defs
+
+    def _load(self, target: str, dagster: Any) -> None:
+        name, _, attribute = target.partition(":")
+        if name == AUTOLOAD:
+            self._count(_autoloaded(dagster, attribute))
+            return
+        module = importlib.import_module(name)
+        found = [getattr(module, attribute)] if attribute else list(vars(module).values())
+        locations = [value for value in found if dagster and _is_location(dagster, value)]
+        for location in locations:
+            self._count(location() if callable(location) else location)
+        if attribute and not locations and callable(found[0]):
+            made = found[0]()
+            if not self.definitions:
+                self._add("definitions", len(made) if hasattr(made, "__len__") else 1)
+
+    def _count(self, location: Any) -> None:
+        repository = location
+        if hasattr(location, "get_repository_def"):
+            repository = location.get_repository_def()
+        graph = repository.asset_graph
+        self._add("assets", len(graph.get_all_asset_keys()))
+        self._add("asset checks", len(graph.asset_check_keys))
+        jobs = [name for name in repository.job_names if not name.startswith("__")]
+        self._add("jobs", len(jobs))
+        self._add("schedules", len(repository.schedule_defs))
+        self._add("sensors", len(repository.sensor_defs))
+
+    def _add(self, kind: str, number: int) -> None:
+        self.definitions[kind] = self.definitions.get(kind, 0) + number
+
+
+def _imported(name: str) -> Any:
+    """A module, or None where it is not installed; any other failure is the program's."""
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and (name == error.name or name.startswith(error.name + ".")):
+            return None
+        raise
+
+
+def _is_location(dagster: Any, value: object) -> bool:
+    if isinstance(value, (dagster.Definitions, dagster.RepositoryDefinition)):
+        return True
+    return type(value).__name__ == "LazyDefinitions"  # what @definitions makes
+
+
+def _autoloaded(dagster: Any, package: str) -> Any:
+    """What `dg` makes of a project without a module of definitions, from its defs folder."""
+    import pathlib
+
+    directory = os.path.dirname(str(importlib.import_module(package).__file__))
+    while not any(
+        os.path.exists(os.path.join(directory, name)) for name in ("dg.toml", "pyproject.toml")
+    ):
+        parent = os.path.dirname(directory)
+        if parent == directory:
+            raise FileNotFoundError(f"There is no dg.toml above {package}.")
+        directory = parent
+    return dagster.load_from_defs_folder(path_within_project=pathlib.Path(directory))
+
+
+# --- the program ------------------------------------------------------------------------------
+
+
+def _options(arguments: list[str]) -> tuple[dict[str, str], list[str]]:
+    """Our options at the front, and the program that follows."""
+    options: dict[str, str] = {}
+    rest = list(arguments)
+    while rest and rest[0] in ("--load", "--min-definitions", "--report"):
+        name = rest.pop(0)
+        options[name] = "" if name == "--report" or not rest else rest.pop(0)
+    return options, rest
+
+
+def _verified() -> list[str]:
     directory = os.path.dirname(os.path.abspath(__file__))
-    found = problems(directory)
+    if sys.path and os.path.abspath(sys.path[0]) == directory:
+        # This folder's own names must not shadow the program's: it imports as from `python -m`.
+        sys.path[0] = ""
+    return [f"{directory}: {problem}" for problem in problems(directory)]
+
+
+def main(arguments: list[str]) -> int:
+    options, program = _options(arguments)
+    if "--report" in options:
+        load = Load().of(options["--load"])
+        print(REPORT + json.dumps(vars(load)), flush=True)  # noqa: T201  # read by the build
+        return 0
+    found = _verified()
+    if not found and "--load" in options:
+        least = int(options.get("--min-definitions", "1"))
+        found = Load().of(options["--load"]).problems(least)
     for problem in found:
-        print(f"state-bundler: {directory}: {problem}", file=sys.stderr)  # noqa: T201  # a script
+        print(f"state-bundler: {problem}", file=sys.stderr)  # noqa: T201  # a script
     if found:
         return FAILED
-    if arguments:
-        os.execvp(arguments[0], arguments)  # noqa: S606  # to become the program is the point
+    if program:
+        sys.stdout.flush()
+        os.execvp(program[0], program)  # noqa: S606  # to become the program is the point
     return 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,9 @@ from environments import python_of
 from pex_projects import PLACE, RECORD, bundle_of, output_of, run_pex, set_state, write
 
 from bundler.artifacts.pex import embed, open_pex
+from bundler.artifacts.pexrun import runner
+from bundler.listener import Listener
+from bundler.loadcheck import LoadCheck, check
 from bundler.verify import verify
 
 COMPONENTS = """
@@ -71,6 +75,9 @@ def test_the_new_assets_are_served_where_the_older_pex_has_run(
     assert output_of(tmp_path / "app.pex", tmp_path / "root", **ENVIRONMENT) == "newer newest"
     with open_pex(tmp_path / "app.pex") as artifact:
         assert verify(artifact).all_problems == ()
+    runs = runner(tmp_path / "app.pex", Path(sys.executable), tmp_path / "root", Listener())
+    (loaded,) = check(runs, LoadCheck(("shop.__main__",)), "app.pex", Listener())
+    assert (loaded.total, loaded.states) == (2, {"Catalog": True})
 
 
 ENVIRONMENT = {"DAGSTER_DISABLE_TELEMETRY": "true"}

@@ -9,7 +9,15 @@ import click
 
 from bundler.cli.build_docker import build_docker, places_of
 from bundler.cli.build_wheel import build_wheel
-from bundler.cli.options import build_options, narrator, prepare_from, show_verdict, split_layout
+from bundler.cli.options import (
+    build_options,
+    load_options,
+    narrator,
+    prepare_from,
+    show_verdict,
+    split_layout,
+    with_load_check,
+)
 
 if TYPE_CHECKING:
     from bundler.verify import Verdict
@@ -26,6 +34,7 @@ def build() -> None:
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The PEX.")
 @click.option("--pex", "pex_command", help="The pex command. Default: the project's, then ours.")
 @build_options
+@load_options
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="-- [PEX ARGUMENTS]...")
 def build_pex(
     output: Path, pex_command: str | None, arguments: tuple[str, ...], **given: Any
@@ -39,16 +48,17 @@ def build_pex(
     from bundler.artifacts.pex import open_pex
     from bundler.artifacts.pexarguments import parse
     from bundler.artifacts.pexbuild import building, find_pex
-    from bundler.pipeline import read_back
+    from bundler.pipeline import prove
 
     listener = narrator(quiet=given.pop("quiet"))
     parsed = parse([*arguments, "-o", str(output)])
-    prepared = prepare_from(given, listener)
+    load_check = with_load_check(given)
+    prepared = load_check(prepare_from(given, listener))
     command = find_pex(prepared.projects[0].interpreter.path, pex_command)
     with building(command, parsed, prepared.bundles, prepared.record, listener) as built:
         listener.phase("Reading back")
         with open_pex(built.path) as artifact:
-            verdict = read_back(artifact, prepared.bundles)
+            verdict = prove(artifact, prepared, listener, before=str(built.destination))
     show_verdict(verdict, name=str(built.destination))
 
 

@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bundler.cli.options import build_options, narrator, prepare_from, show_verdict
+from bundler.cli.options import (
+    build_options,
+    load_options,
+    narrator,
+    prepare_from,
+    show_verdict,
+    with_load_check,
+)
 
 if TYPE_CHECKING:
     from bundler.artifacts.docker import Arguments
@@ -49,6 +56,7 @@ def takes_value(command: click.Command) -> dict[str, bool]:
 @click.command(name="docker", cls=_Wrapping)
 @click.option("--image-path", help="The state directory's path in the image.")
 @build_options
+@load_options
 @click.pass_context
 def build_docker(ctx: click.Context, /, image_path: str | None, **given: Any) -> None:
     """Build an image with the real docker and its own arguments, with the state on top.
@@ -61,14 +69,17 @@ def build_docker(ctx: click.Context, /, image_path: str | None, **given: Any) ->
       state-bundler build docker -t shop:1.4 .
     """
     from bundler.artifacts import docker
-    from bundler.pipeline import read_back
+    from bundler.pipeline import prove
 
     arguments = docker.parse(ctx.meta[_META])
     quiet = given.pop("quiet") or arguments.quiet
     listener = narrator(quiet=quiet)
     docker.preflight(arguments, listener)
     context = Path(arguments.context)
-    prepared = prepare_from(given, listener, start=context if context.is_dir() else None)
+    load_check = with_load_check(given)
+    prepared = load_check(
+        prepare_from(given, listener, start=context if context.is_dir() else None)
+    )
     verdicts: list[Verdict] = []
     listener.phase("Building the image")
     built = docker.build(
@@ -77,7 +88,9 @@ def build_docker(ctx: click.Context, /, image_path: str | None, **given: Any) ->
         prepared.record,
         places=places_of(prepared, image_path),
         hints=_hints(arguments, prepared.projects),
-        check=lambda made: verdicts.append(read_back(made, prepared.bundles)),
+        check=lambda made: verdicts.append(
+            prove(made, prepared, listener, before=next(iter(arguments.tags), None))
+        ),
         listener=listener,
     )
     if quiet:

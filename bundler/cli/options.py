@@ -171,6 +171,52 @@ build_options = _together(
 )
 
 
+# What takes an artifact that can be run.
+load_options = _together(
+    click.option(
+        "--load-check", is_flag=True, help="Load the code location inside, without network."
+    ),
+    click.option(
+        "--load-module",
+        multiple=True,
+        metavar="MODULE[:NAME]",
+        help="What --load-check loads. Default: the module that a code server loads.",
+    ),
+    click.option(
+        "--min-definitions",
+        type=click.IntRange(0),
+        help="The least that --load-check must find.  [1, or what the older artifact had]",
+    ),
+)
+
+
+def with_load_check(given: dict[str, Any]) -> Callable[[Prepared], Prepared]:
+    """The options that `load_options` added, taken out, to be applied once projects are known."""
+    wanted, modules = given.pop("load_check"), given.pop("load_module")
+    least: int | None = given.pop("min_definitions")
+
+    def apply(prepared: Prepared) -> Prepared:
+        from dataclasses import replace
+
+        from bundler import loadcheck
+        from bundler.discovery import surroundings_of
+
+        if not (wanted or modules or least is not None):
+            return prepared
+        environ: dict[str, str] = {}
+        for project in prepared.projects:
+            environ.update(surroundings_of(project, named=(), excluded=()).environment)
+        check = loadcheck.LoadCheck(
+            loadcheck.targets_of(prepared.projects, modules),
+            1 if least is None else least,
+            loadcheck.environment_of(prepared.record, environ),
+            compares=least is None,
+        )
+        return replace(prepared, load_check=check)
+
+    return apply
+
+
 def prepare_from(
     given: dict[str, Any], listener: ConsoleListener, start: Path | None = None
 ) -> Prepared:

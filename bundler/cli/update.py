@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bundler.cli.options import build_options, narrator, prepare_from, show_verdict, split_layout
+from bundler.cli.options import (
+    build_options,
+    load_options,
+    narrator,
+    prepare_from,
+    show_verdict,
+    split_layout,
+    with_load_check,
+)
 
 if TYPE_CHECKING:
     from bundler.listener import Listener
@@ -25,6 +33,7 @@ if TYPE_CHECKING:
     "--format", "style", type=click.Choice(["text", "json"]), default="text", show_default=True
 )
 @build_options
+@load_options
 def update(artifact: str, new_tag: str | None, in_place: bool, style: str, **given: Any) -> None:
     """Refresh, and put the state into ARTIFACT without building it again.
 
@@ -40,7 +49,8 @@ def update(artifact: str, new_tag: str | None, in_place: bool, style: str, **giv
     if new_tag and in_place:
         raise click.UsageError("--tag and --in-place exclude each other.")
     listener = narrator(quiet=given.pop("quiet") or style == "json")
-    prepared = prepare_from(given, listener)
+    load_check = with_load_check(given)
+    prepared = load_check(prepare_from(given, listener))
     updated = _update(artifact, new_tag, in_place, prepared, listener)
     _tell_github(updated)
     if style == "json":

@@ -1,0 +1,22 @@
+"""Running Python inside an artifact: what the kinds that can be run have in common."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+
+from bundler.process import Completed
+
+TIMEOUT_SECONDS = 300.0
+# Runs a Python program, given on stdin, inside an artifact: (arguments, program, environment).
+Runner = Callable[[Sequence[str], bytes, Mapping[str, str]], Completed]
+
+
+def bare_environment(home: str, given: Mapping[str, str]) -> dict[str, str]:
+    """What a program sees that runs on this machine but must not see this machine's settings."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if name in ("PATH", "LANG", "TZ", "TMPDIR", "LD_LIBRARY_PATH") or name.startswith("LC_")
+    }
+    return {**kept, "HOME": home, "DAGSTER_DISABLE_TELEMETRY": "true", **given}
