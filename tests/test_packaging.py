@@ -207,3 +207,43 @@ def test_the_lock_has_every_requirement_and_names_no_host() -> None:
 def test_the_sample_project_runs_on_what_the_tests_run_on() -> None:
     ours = ROOT / "tests" / "requirements" / "dagster.txt"
     assert (ROOT / "templates" / "shop" / "requirements.txt").read_bytes() == ours.read_bytes()
+
+
+# --- the pre-commit entry ---------------------------------------------------------------------
+
+
+def test_the_entry_that_init_writes_stops_a_commit_with_state(
+    installed: Installed, built: Built, tmp_path: Path
+) -> None:
+    """By the real pre-commit, which installs the wheel into an environment of its own."""
+    repository = tmp_path / "shop"
+    (repository / "src" / "shop" / "defs").mkdir(parents=True)
+    (repository / "pyproject.toml").write_text('[tool.dg.project]\nroot_module = "shop"\n')
+    environment = {
+        **{k: v for k, v in os.environ.items() if not k.startswith(("GIT_", "PYTHON"))},
+        "PRE_COMMIT_HOME": str(tmp_path / "pre-commit"),
+        "PIP_FIND_LINKS": str(built.wheel.parent),
+    }
+
+    def git(*arguments: str) -> subprocess.CompletedProcess[str]:
+        identity = ("-c", "user.name=Test", "-c", "user.email=test@example.org")
+        command = ["git", "-C", repository, *identity, *arguments]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+    git("init", "--quiet")
+    done = installed.run("state-bundler", "init", "--yes", "--project", str(repository))
+    assert done.returncode == 0, done.stderr
+    pre_commit = [sys.executable, "-m", "pre_commit", "install"]
+    subprocess.run(pre_commit, cwd=repository, env=environment, check=True, capture_output=True)
+
+    git("add", "--all")
+    clean = git("commit", "--message=clean")
+    assert clean.returncode == 0, clean.stdout + clean.stderr
+
+    state = repository / "src" / "shop" / "defs" / ".local_defs_state" / "Foo__x__" / "state"
+    state.parent.mkdir(parents=True)
+    state.write_text("{}")
+    git("add", "--force", str(state))
+    stopped = git("commit", "--message=with state")
+    assert stopped.returncode == 1
+    assert "src/shop/defs/.local_defs_state/Foo__x__/state" in stopped.stdout + stopped.stderr
