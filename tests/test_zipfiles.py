@@ -16,8 +16,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bundler.artifacts import zipfiles
-from bundler.artifacts.zipfiles import ZipFile, ZipWriter
+from bundler.artifacts import zipfiles, zipwriter
+from bundler.artifacts.zipfiles import ZipFile
+from bundler.artifacts.zipwriter import ZipWriter
 from bundler.errors import ConfigurationError, VerificationFailed
 
 NAMES = st.lists(
@@ -204,7 +205,7 @@ def test_a_bomb_is_inflated_piece_by_piece(tmp_path: Path) -> None:
 
 
 def test_what_would_need_zip64_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(zipfiles, "_MAX_16", 3)
+    monkeypatch.setattr(zipwriter, "_MAX_16", 3)
     writer = ZipWriter(io.BytesIO())
     for name in "abc":
         writer.write_stream(name, io.BytesIO())
@@ -222,3 +223,21 @@ def test_a_zip_inside_another_file(tmp_path: Path) -> None:
         assert file.open(file.entries[0]).read() == b"inside"
     finally:
         os.close(descriptor)
+
+
+def test_a_large_file_is_packed_in_blocks_the_same_on_every_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = b"".join(b"%d," % number for number in range(1_500_000))
+    files = []
+    for cores in (1, 5):
+        monkeypatch.setattr(os, "cpu_count", lambda cores=cores: cores)
+        path = tmp_path / f"{cores}.zip"
+        with path.open("w+b") as stream:
+            writer = ZipWriter(stream)
+            writer.write_stream("large", io.BytesIO(data), size=len(data))
+            writer.finish()
+        with zipfile.ZipFile(path) as file:
+            assert file.read("large") == data
+        files.append(path.read_bytes())
+    assert files[0] == files[1]

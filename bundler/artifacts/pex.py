@@ -14,8 +14,6 @@ from typing import TYPE_CHECKING
 
 from bundler.artifacts import StateDirectory
 from bundler.artifacts.pexfile import opened
-from bundler.artifacts.pexwriter import write
-from bundler.artifacts.placing import plan
 from bundler.bundle import Bundle
 from bundler.manifest import Claim, RunRecord
 
@@ -70,6 +68,9 @@ def embed(source: Path, bundles: Sequence[Bundle], record: RunRecord, destinatio
     Raises `ConfigurationError` where a package is not importable, `VerificationFailed` where the
     PEX is malformed, holds state that nobody vouches for, or where a state changed meanwhile.
     """
+    from bundler.artifacts.pexwriter import write
+    from bundler.artifacts.placing import plan
+
     with opened(source) as pex:
         pex.check_hashes()
         made = plan(

@@ -29,12 +29,15 @@ from bundler.artifacts.pexinfo import (
     code_hash,
     is_user_file,
 )
-from bundler.artifacts.trees import Leaf, Tree, folder_leaves, zip_leaf
+from bundler.artifacts.trees import Leaf, Tree, TreeChange, ZipLeaves, folder_leaves
 from bundler.artifacts.wheelzip import tree_of
 from bundler.artifacts.zipfiles import STORED, ZipFile
 from bundler.errors import InputOutputError, UsageError, VerificationFailed
 
 _SCIE_SEARCH_BYTES = 4
+_IN_BOOTSTRAP = f"{BOOTSTRAP}/"
+_IN_IMPORT_HOOK = IMPORT_HOOK[: IMPORT_HOOK.index("/") + 1]
+_IN_DEPS = f"{DEPS}/"
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,7 @@ class PexFile:
 
     def check_hashes(self) -> None:
         """Computes both hashes from what is there. Raises `VerificationFailed` if they differ."""
-        files = {path: leaf.open for path, leaf in self.user.leaves.items()}
+        files = self.user.changed(TreeChange({}))
         if (
             code_hash(files) != self.info.code_hash
             or self.info.computed_pex_hash() != self.info.pex_hash
@@ -92,38 +95,45 @@ def _open_zipapp(path: Path, stack: ExitStack) -> PexFile:
     _refuse_scie(path)
     file = stack.enter_context(zipfiles.opened(path))
     entry = file.get(PEX_INFO)
-    if entry is None or file.get(MAIN) is None or file.get(IMPORT_HOOK) is None:
+    if entry is None or MAIN not in file or IMPORT_HOOK not in file:
         raise VerificationFailed(f"{path} is no PEX: it has no {PEX_INFO}, or no boot code.")
     info = PexInfo.parse(file.read(entry), str(path))
-    user: dict[str, Leaf] = {}
-    wheels: dict[str, dict[str, Leaf]] = {name: {} for name in sorted(info.distributions)}
-    for entry in file.entries:
-        if entry.is_directory or entry.name.startswith(f"{BOOTSTRAP}/"):
-            continue
-        if not entry.name.startswith(f"{DEPS}/"):
-            if is_user_file(entry.name):
-                user[entry.name] = zip_leaf(file, entry)
-            continue
-        _, wheel, inside = f"{entry.name}/".split("/", 2)
-        if wheel in wheels:
-            wheels[wheel][inside[:-1]] = zip_leaf(file, entry)
-    trees = tuple(_wheel_in_zip(file, name, leaves) for name, leaves in wheels.items())
-    return PexFile(str(path), info, Tree("", user), trees, file, path)
+    user, below_deps = _sorted_out(file)
+    trees = tuple(
+        _wheel_in_zip(file, name, below_deps.get(name, {})) for name in sorted(info.distributions)
+    )
+    return PexFile(str(path), info, Tree("", ZipLeaves(file, user)), trees, file, path)
 
 
-def _wheel_in_zip(file: ZipFile, name: str, leaves: dict[str, Leaf]) -> Tree:
+def _sorted_out(file: ZipFile) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
+    """The entries of the user's files, and of each distribution's by their paths in it."""
+    user: dict[str, str] = {}
+    wheels: dict[str, dict[str, str]] = {}
+    for name in file.names:
+        if name.endswith("/"):
+            continue
+        if name.startswith(_IN_DEPS):
+            wheel, _, inside = name[len(_IN_DEPS) :].partition("/")
+            if wheel in wheels:
+                wheels[wheel][inside] = name
+            else:
+                wheels[wheel] = {inside: name}
+        elif not name.startswith((_IN_BOOTSTRAP, _IN_IMPORT_HOOK)) and is_user_file(name):
+            user[name] = name
+    return user, wheels
+
+
+def _wheel_in_zip(file: ZipFile, name: str, entries: dict[str, str]) -> Tree:
     path = f"{DEPS}/{name}"
-    if not leaves:
+    if not entries:
         raise VerificationFailed(f"{file.name} lacks {path}, which its {PEX_INFO} names.")
     whole = file.get(path)
     if whole is None:
-        return Tree(path, leaves)
+        return Tree(path, ZipLeaves(file, entries))
     if whole.method != STORED:
         raise VerificationFailed(f"{path} in {file.name} is compressed twice: pex stores wheels.")
-    inner = zipfiles.read(
-        file.descriptor, file.start + file.data_offset(whole), whole.size, f"{file.name}:{path}"
-    )
-    return tree_of(inner, path)
+    start = file.start + file.data_offset(whole)
+    return tree_of(zipfiles.read(file.descriptor, start, whole.size, f"{file.name}:{path}"), path)
 
 
 def _open_folder(path: Path, stack: ExitStack) -> PexFile:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import BinaryIO, Literal
 
 from bundler.artifacts import Member
-from bundler.artifacts.zipfiles import Entry, ZipFile
+from bundler.artifacts.zipfiles import ZipFile
 from bundler.bundle import MANIFEST_NAME, STATE_DIRECTORY
 from bundler.errors import InputOutputError, VerificationFailed
 from bundler.manifest import MAX_MANIFEST_BYTES
@@ -92,7 +92,7 @@ class Tree:
 
     def changed(self, change: TreeChange) -> dict[str, Callable[[], BinaryIO]]:
         """How to open each file of the tree as it will be."""
-        files = {path: leaf.open for path, leaf in self.leaves.items() if change.keeps(path)}
+        files = {path: self.leaves[path].open for path in self.leaves if change.keeps(path)}
         files.update((path, file.open) for path, file in change.added.items())
         return files
 
@@ -107,22 +107,22 @@ class Tree:
     def below(self, directory: str) -> Iterator[tuple[str, Leaf]]:
         """The files below a directory, by paths relative to that."""
         start = f"{directory}/"
-        for path, leaf in self.leaves.items():
+        for path in self.leaves:
             if path.startswith(start):
-                yield path[len(start) :], leaf
+                yield path[len(start) :], self.leaves[path]
 
     def state_directories(self) -> Iterator[TreeStateDirectory]:
         """Every directory that has the name of a state directory, or a manifest in it.
 
         Without the one that Dagster makes when it loads a code location that has none.
         """
-        found = dict.fromkeys(filter(None, map(_state_directory_of, self.leaves)))
+        hints = (STATE_DIRECTORY, MANIFEST_NAME)
+        likely = [path for path in self.leaves if hints[0] in path or hints[1] in path]
+        found = dict.fromkeys(filter(None, map(_state_directory_of, likely)))
         return (TreeStateDirectory(self, directory) for directory in found)
 
 
 def _state_directory_of(path: str) -> str | None:
-    if STATE_DIRECTORY not in path and MANIFEST_NAME not in path:
-        return None
     if path.endswith(f"{STATE_DIRECTORY}/{_IGNORE_NAME}"):
         return None
     if path.endswith(f"/{MANIFEST_NAME}"):
@@ -157,9 +157,31 @@ class TreeStateDirectory:
             yield Member(path, leaf.kind, leaf.size, leaf.open)
 
 
-def zip_leaf(file: ZipFile, entry: Entry) -> Leaf:
-    kind: Literal["file", "other"] = "file" if entry.is_file else "other"
-    return Leaf(kind, entry.size, entry.compressed, lambda: file.open(entry))
+class ZipLeaves(Mapping[str, Leaf]):
+    """Entries of a zip file as leaves, each made when it is asked for: there are thousands.
+
+    entries: the name of each entry in the zip file, by its path in the tree.
+    """
+
+    def __init__(self, file: ZipFile, entries: Mapping[str, str]) -> None:
+        self._file = file
+        self._entries = entries
+
+    def __getitem__(self, path: str) -> Leaf:
+        entry = self._file.get(self._entries[path])
+        if entry is None:
+            raise KeyError(path)
+        kind: Literal["file", "other"] = "file" if entry.is_file else "other"
+        return Leaf(kind, entry.size, entry.compressed, lambda: self._file.open(entry))
+
+    def __contains__(self, path: object) -> bool:
+        return path in self._entries
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
 
 
 def folder_leaves(root: Path) -> dict[str, Leaf]:

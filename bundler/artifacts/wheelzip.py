@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import BinaryIO
 
 from bundler.artifacts import wheelrecord
-from bundler.artifacts.trees import NewFile, Tree, TreeChange, zip_leaf
-from bundler.artifacts.zipfiles import Entry, ZipFile, ZipWriter
+from bundler.artifacts.trees import NewFile, Tree, TreeChange, ZipLeaves
+from bundler.artifacts.zipfiles import Entry, ZipFile
+from bundler.artifacts.zipwriter import ZipWriter
 from bundler.errors import UsageError, VerificationFailed
 
 _SIGNATURES = ("RECORD.jws", "RECORD.p7s")
@@ -15,16 +16,16 @@ _SIGNATURES = ("RECORD.jws", "RECORD.p7s")
 
 def tree_of(file: ZipFile, path: str = "") -> Tree:
     """The wheel's files. path: of the wheel in the artifact that it is a part of."""
-    leaves = {e.name: zip_leaf(file, e) for e in file.entries if not e.is_directory}
-    return Tree(path, leaves, file)
+    names = {name: name for name in file.names if not name.endswith("/")}
+    return Tree(path, ZipLeaves(file, names), file)
 
 
 def metadata_of(file: ZipFile) -> str:
     """The name of the ``*.dist-info`` folder. Raises `VerificationFailed` where there is none."""
     found = {
-        entry.name.partition("/")[0]
-        for entry in file.entries
-        if wheelrecord.is_metadata(entry.name) and entry.name.endswith("/RECORD")
+        name.partition("/")[0]
+        for name in file.names
+        if wheelrecord.is_metadata(name) and name.endswith("/RECORD")
     }
     if len(found) != 1:
         raise VerificationFailed(f"{file.name} is no wheel: it does not have one RECORD.")
@@ -60,7 +61,7 @@ def _split(entries: Sequence[Entry]) -> tuple[list[Entry], list[Entry]]:
 def _write_all(writer: ZipWriter, files: Mapping[str, NewFile]) -> None:
     for name, file in sorted(files.items()):
         with file.open() as source:
-            writer.write_stream(name, source, mode=file.mode)
+            writer.write_stream(name, source, mode=file.mode, size=file.size)
 
 
 def _refuse_signed(file: ZipFile, metadata: str) -> None:

@@ -6,13 +6,18 @@ folders; each directory comes just before the first file in it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from bundler.artifacts.pexinfo import DEPS, PEX_INFO
+from bundler.artifacts.pexinfo import BOOTSTRAP, DEPS, PEX_INFO
 from bundler.artifacts.trees import NewFile
-from bundler.artifacts.zipfiles import STORED, Entry, ZipFile, ZipWriter
+from bundler.artifacts.zipfiles import STORED, Entry, ZipFile
+from bundler.artifacts.zipwriter import ZipWriter
+
+# What begins so comes before everything of the user's that begins with a letter.
+_HEAD = (f"{BOOTSTRAP}/", f"{DEPS}/")
+_IN_EVERY_PEX = _HEAD
 
 
 @dataclass(frozen=True)
@@ -37,11 +42,39 @@ def rewrite(file: ZipFile, change: ZipChange, prefix: bytes, stream: BinaryIO) -
     """
     writer = ZipWriter(stream, compress=_is_compressed(file))
     writer.write_prefix(prefix)
-    kept, directories = _sorted_out(file, change)
-    order = _order(kept, change)
+    head = _untouched_head(file, change)
+    writer.copy(file, file.entries[:head])
+    _write_sorted(file, file.entries[head:], change, writer)
+    writer.finish()
+
+
+def _untouched_head(file: ZipFile, change: ZipChange) -> int:
+    """How many entries stay as they are before the first that may change or move.
+
+    pex's bootstrap and the distributions come first, and are most of the file.
+    """
+    touched = (*change.walked, *change.added, *change.removed)
+    if any(not name.startswith(_HEAD) and name < _HEAD[-1] for name in touched):
+        return 0
+    distributions = {_distribution(name) for name in touched if name.startswith(f"{DEPS}/")}
+    for index, entry in enumerate(file.entries):
+        name = entry.name
+        if not name.startswith(_HEAD) or (distributions and _distribution(name) in distributions):
+            return index
+    return len(file.entries)
+
+
+def _distribution(name: str) -> str:
+    return "/".join(name.split("/", 2)[:2])
+
+
+def _write_sorted(
+    file: ZipFile, entries: Sequence[Entry], change: ZipChange, writer: ZipWriter
+) -> None:
+    kept, directories = _sorted_out(entries, change)
     run: list[Entry] = []
-    written: set[str] = set()
-    for name in order:
+    written = {directory for directory in _IN_EVERY_PEX if directory not in directories}
+    for name in _order(kept, change):
         for directory in _parents(name):
             if directory in written:
                 continue
@@ -57,7 +90,6 @@ def rewrite(file: ZipFile, change: ZipChange, prefix: bytes, stream: BinaryIO) -
             _flush(writer, file, run)
             _write_new(writer, name, change)
     _flush(writer, file, run)
-    writer.finish()
 
 
 def _is_compressed(file: ZipFile) -> bool:
@@ -67,10 +99,12 @@ def _is_compressed(file: ZipFile) -> bool:
     return any(entry.method != STORED for entry in entries)
 
 
-def _sorted_out(file: ZipFile, change: ZipChange) -> tuple[dict[str, Entry], dict[str, Entry]]:
+def _sorted_out(
+    entries: Sequence[Entry], change: ZipChange
+) -> tuple[dict[str, Entry], dict[str, Entry]]:
     kept: dict[str, Entry] = {}
     directories: dict[str, Entry] = {}
-    for entry in file.entries:
+    for entry in entries:
         if entry.is_directory:
             directories[entry.name] = entry
         elif entry.name not in change.added and entry.name not in change.removed:
@@ -87,7 +121,7 @@ def _order(kept: Mapping[str, Entry], change: ZipChange) -> list[str]:
             root = next(root for root in change.walked if name.startswith(root))
             return root[:-1], 0, _walk_key(name[len(root) :])
         if name.startswith(f"{DEPS}/"):
-            return "/".join(name.split("/", 2)[:2]), place.get(name, 0), ()
+            return _distribution(name), place.get(name, 0), ()
         return name, 0, ()
 
     return sorted({**kept, **change.added}, key=key)
@@ -101,9 +135,8 @@ def _walk_key(path: str) -> tuple[tuple[int, str], ...]:
 def _write_new(writer: ZipWriter, name: str, change: ZipChange) -> None:
     file = change.added[name]
     with file.open() as stream:
-        writer.write_stream(
-            name, stream, mode=file.mode, compress=False if name in change.stored else None
-        )
+        compress = False if name in change.stored else None
+        writer.write_stream(name, stream, mode=file.mode, compress=compress, size=file.size)
 
 
 def _flush(writer: ZipWriter, file: ZipFile, run: list[Entry]) -> None:

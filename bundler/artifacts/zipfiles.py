@@ -1,4 +1,4 @@
-"""Zip files, read strictly and written so that what is unchanged is copied byte for byte.
+"""Zip files, read strictly.
 
 A zip file is a sequence of records (a local header, then an entry's bytes), a directory that lists
 them, and an end record that says where the directory lies. Programs may put a prefix before the
@@ -7,8 +7,7 @@ first record, as a PEX does with its ``#!`` line.
 Python's own `zipfile` reads whatever it can, with as much memory as the file asks for, and cannot
 take an entry out. Here everything that is not exactly one plain zip file is refused: no ZIP64 (no
 Python before 3.13 can start such a program), no comment, no encryption, no duplicate or unsafe
-name, no entry that overlaps another. Entries that are written look as `zipfile` writes them under
-pex, dated 1980-01-01, so that the result is the file that pex would have made.
+name, no entry that overlaps another. `bundler.artifacts.zipwriter` writes them.
 See https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT.
 """
 
@@ -16,17 +15,18 @@ from __future__ import annotations
 
 import io
 import os
-import re
 import stat
 import struct
 import zlib
-from collections.abc import Iterable, Iterator
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from functools import cached_property
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
-from bundler.errors import ConfigurationError, InputOutputError, VerificationFailed
+from bundler.errors import InputOutputError, VerificationFailed
 from bundler.tree import name_problem
 
 if TYPE_CHECKING:
@@ -36,41 +36,51 @@ STORED = 0
 DEFLATED = 8
 _KNOWN_METHODS = (STORED, DEFLATED)
 
-_LOCAL = struct.Struct("<4s5H3L2H")
-_CENTRAL = struct.Struct("<4s6H3L5H2L")
-_END = struct.Struct("<4s4H2LH")
-_LOCAL_MAGIC = b"PK\x03\x04"
-_CENTRAL_MAGIC = b"PK\x01\x02"
-_END_MAGIC = b"PK\x05\x06"
+LOCAL = struct.Struct("<4s5H3L2H")
+CENTRAL = struct.Struct("<4s6H3L5H2L")
+END = struct.Struct("<4s4H2LH")
+LOCAL_MAGIC = b"PK\x03\x04"
+CENTRAL_MAGIC = b"PK\x01\x02"
+END_MAGIC = b"PK\x05\x06"
 _ZIP64_LOCATOR_MAGIC = b"PK\x06\x07"
 _ZIP64_LOCATOR_BYTES = 20
 
-_OFFSET_AT = _CENTRAL.size - 4  # of the local header's offset within a central record
-_UTF8 = 0x800
+_LENGTHS = struct.Struct("<3H")  # of name, extra field and comment, within a central record
+_LENGTHS_AT = 28
+_OFFSET = struct.Struct("<L")  # of the local header, within a central record
+OFFSET_AT = CENTRAL.size - _OFFSET.size
+UTF8 = 0x800
 _ENCRYPTED = 0x2041  # plain, strong and hidden-header encryption
-_VERSION = 20
-_MADE_BY_UNIX = 3 << 8 | _VERSION
-_DATE_1980 = 0x21
-_FILE_MODE = (stat.S_IFREG | 0o644) << 16
-_DIRECTORY_MODE = (stat.S_IFDIR | 0o755) << 16 | 0x10
 
-# Printable ASCII without a backslash, no part of it "." or "..".
-_PART = r"(?!\.\.?(?:/|\Z))[ -.0-\[\]-~]{1,255}"
-_ORDINARY = re.compile(f"{_PART}(?:/{_PART})*/?")
+# What no ordinary name has, looked for in all names at once, with a line feed around each.
+_UNUSUAL = (
+    "\\",
+    "//",
+    "\n/",
+    "\n\n",
+    "/./",
+    "/../",
+    "/.\n",
+    "/..\n",
+    "\n./",
+    "\n../",
+    "\n.\n",
+    "\n..\n",
+)
+_LONG_NAME = 200
 
-_MAX_32 = 0xFFFFFFFF
-_MAX_16 = 0xFFFF
+MAX_32 = 0xFFFFFFFF
 # A directory of the 65,535 entries that a zip file can have, with names of 1,000 bytes.
 _MAX_DIRECTORY_BYTES = 64 * 1024 * 1024
-_BUFFER_BYTES = 256 * 1024
+BUFFER_BYTES = 256 * 1024
 _MAX_TEXT_BYTES = 16 * 1024 * 1024
 
 
 class Entry(NamedTuple):
     """One entry as the directory lists it.
 
-    size, compressed: in bytes. offset: of its local header from the start of the file. end: where
-    its record ends at the latest. record: its bytes in the directory.
+    size, compressed: in bytes. offset: of its local header from the start of the file. record:
+    its bytes in the directory.
     """
 
     name: str
@@ -81,7 +91,6 @@ class Entry(NamedTuple):
     size: int
     mode: int
     offset: int
-    end: int
     record: bytes
 
     @property
@@ -99,28 +108,84 @@ class Entry(NamedTuple):
         return not self.is_directory and kind in (0, stat.S_IFREG)
 
 
-@dataclass(frozen=True)
-class ZipFile:
-    """A zip file that is open; entries lie in the order of the directory.
+class _Directory(NamedTuple):
+    """Its bytes, where they begin, and how many entries the end record announces."""
 
-    start: where the zip begins in the file (a zip may lie stored inside another). prefix: how many
-    bytes come before the first record.
+    raw: bytes
+    offset: int
+    announced: int
+
+
+class ZipFile:
+    """A zip file that is open.
+
+    name: for messages. descriptor: of the file. start: where the zip begins in it (a zip may lie
+    stored inside another). prefix: how many bytes come before the first record.
+
+    The directory is taken apart as far as it is asked for: its names at once, what an entry is when
+    that is opened, everything when the file is written anew.
     """
 
-    name: str
-    descriptor: int
-    entries: tuple[Entry, ...]
-    prefix: int
-    start: int = 0
-    _by_name: dict[str, Entry] = field(default_factory=dict, repr=False, compare=False)
+    def __init__(self, name: str, descriptor: int, start: int, directory: _Directory) -> None:
+        self.name = name
+        self.descriptor = descriptor
+        self.start = start
+        self._directory = directory
+        self._positions: dict[str, int] = {}
+
+    def read_names(self) -> None:
+        """Raises `VerificationFailed` for a directory that is damaged, or an unsafe name."""
+        raws, positions = _split(self, self._directory.raw)
+        if len(raws) != self._directory.announced:
+            raise self.refuse("its directory does not have the entries that it announces")
+        names = _decode_all(self, raws, positions, self._directory.raw)
+        self._positions = dict(zip(names, positions, strict=True))
+        if len(self._positions) != len(positions):
+            raise self.refuse("a name stands in it twice")
+        _check_names(self, names)
+
+    @property
+    def names(self) -> Iterable[str]:
+        """In the order of the directory; those of folders end in a slash."""
+        return self._positions.keys()
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._positions
 
     def get(self, name: str) -> Entry | None:
-        return self._by_name.get(name)
+        position = self._positions.get(name)
+        return None if position is None else _entry(self, self._directory.raw, name, position)
+
+    @cached_property
+    def entries(self) -> tuple[Entry, ...]:
+        """All entries, in the order of the directory."""
+        raw = self._directory.raw
+        entries = tuple(_entry(self, raw, name, at) for name, at in self._positions.items())
+        by_offset = sorted(entries, key=attrgetter("offset"))
+        for entry, end in zip(by_offset, self.offsets[1:], strict=True):
+            if entry.offset + LOCAL.size + entry.compressed > end:
+                raise self.refuse(f"{entry.name} overlaps what follows it")
+        return entries
+
+    @cached_property
+    def offsets(self) -> list[int]:
+        """Where the records begin, ascending, then the directory."""
+        unpack, raw = _OFFSET.unpack_from, self._directory.raw
+        found = [unpack(raw, at + OFFSET_AT)[0] for at in self._positions.values()]
+        return [*sorted(found), self._directory.offset]
+
+    @property
+    def prefix(self) -> int:
+        return self.offsets[0]
+
+    def end(self, entry: Entry) -> int:
+        """Where the entry's record ends at the latest: where the next one begins."""
+        return self.offsets[min(bisect_right(self.offsets, entry.offset), len(self.offsets) - 1)]
 
     def open(self, entry: Entry) -> BinaryIO:
         """The entry's bytes; reading them to the end raises `VerificationFailed` if they are
         not what the directory says."""
-        return io.BufferedReader(_Inflating(self, entry), buffer_size=_BUFFER_BYTES)
+        return io.BufferedReader(_Inflating(self, entry), buffer_size=BUFFER_BYTES)
 
     def read(self, entry: Entry, limit: int = _MAX_TEXT_BYTES) -> bytes:
         """The entry's bytes as one piece, `limit` at the most."""
@@ -142,15 +207,15 @@ class ZipFile:
 
     def data_offset(self, entry: Entry) -> int:
         """Where the entry's own bytes begin, after its local header."""
-        header = self.pread(_LOCAL.size, entry.offset)
-        if len(header) < _LOCAL.size or not header.startswith(_LOCAL_MAGIC):
+        header = self.pread(LOCAL.size, entry.offset)
+        if len(header) < LOCAL.size or not header.startswith(LOCAL_MAGIC):
             raise self.refuse(f"{entry.name} is not where its directory says")
-        name_length, extra_length = _LOCAL.unpack(header)[9:]
-        at = entry.offset + _LOCAL.size
+        name_length, extra_length = LOCAL.unpack(header)[9:]
+        at = entry.offset + LOCAL.size
         if self.pread(name_length, at) != _raw_name(entry.record):
             raise self.refuse(f"{entry.name} has another name in front of its bytes")
         offset = at + name_length + extra_length
-        if offset + entry.compressed > entry.end:
+        if offset + entry.compressed > self.end(entry):
             raise self.refuse(f"{entry.name} overlaps what follows it")
         return int(offset)
 
@@ -177,98 +242,105 @@ def opened(path: Path, name: str | None = None) -> Iterator[ZipFile]:
 
 def read(descriptor: int, start: int, size: int, name: str) -> ZipFile:
     """Reads the directory of the zip that fills `size` bytes of a file from `start` on."""
-    bare = ZipFile(name, descriptor, (), 0, start)
-    count, directory_size, directory_offset = _read_end(bare, size)
-    directory = bare.pread(directory_size, directory_offset)
-    if len(directory) != directory_size:
+    bare = ZipFile(name, descriptor, start, _Directory(b"", 0, 0))
+    count, directory_size, offset = _read_end(bare, size)
+    raw = bare.pread(directory_size, offset)
+    if len(raw) != directory_size:
         raise bare.refuse("it is cut off")
-    entries = _with_ends(bare, _parse(bare, directory), directory_offset)
-    if len(entries) != count:
-        raise bare.refuse("its directory does not have the entries that it announces")
-    by_name = {entry.name: entry for entry in entries}
-    _check_names(bare, entries, by_name)
-    prefix = min((entry.offset for entry in entries), default=directory_offset)
-    return ZipFile(name, descriptor, entries, prefix, start, by_name)
+    file = ZipFile(name, descriptor, start, _Directory(raw, offset, count))
+    file.read_names()
+    return file
 
 
 def _read_end(file: ZipFile, size: int) -> tuple[int, int, int]:
     """The number of entries, the size and the offset of the directory."""
-    end = file.pread(_END.size, size - _END.size) if size >= _END.size else b""
-    if not end.startswith(_END_MAGIC) or len(end) != _END.size:
+    end = file.pread(END.size, size - END.size) if size >= END.size else b""
+    if not end.startswith(END_MAGIC) or len(end) != END.size:
         raise file.refuse("it has no directory at its end, so it is something else or cut off")
-    _, disk, first_disk, here, count, directory_size, offset, comment = _END.unpack(end)
-    at = size - _END.size - _ZIP64_LOCATOR_BYTES
+    _, disk, first_disk, here, count, directory_size, offset, comment = END.unpack(end)
+    at = size - END.size - _ZIP64_LOCATOR_BYTES
     if at >= 0 and file.pread(4, at) == _ZIP64_LOCATOR_MAGIC:
         raise file.refuse("it uses ZIP64, which no Python before 3.13 can start")
     if comment or disk or first_disk or here != count:
         raise file.refuse("it has a comment, or is a part of several")
-    if offset + directory_size + _END.size != size:
+    if offset + directory_size + END.size != size:
         raise file.refuse("its directory is not where its end says")
     if directory_size > _MAX_DIRECTORY_BYTES:
         raise file.refuse("its directory is too large")
     return count, directory_size, offset
 
 
-def _parse(file: ZipFile, directory: bytes) -> Iterator[Entry]:
+def _split(file: ZipFile, directory: bytes) -> tuple[list[bytes], list[int]]:
+    """The name of each record and where it begins. Tens of thousands of turns: nothing more."""
+    raws: list[bytes] = []
+    positions: list[int] = []
+    unpack, fixed, total = _LENGTHS.unpack_from, CENTRAL.size, len(directory)
     position = 0
-    while position < len(directory):
-        if len(directory) - position < _CENTRAL.size:
-            raise file.refuse("its directory is cut off")
-        fields = _CENTRAL.unpack_from(directory, position)
-        magic, _, _, flags, method, _, _, crc, compressed, size = fields[:10]
-        name_length, extra_length, comment_length, _, _, mode, offset = fields[10:]
-        end = position + _CENTRAL.size + name_length + extra_length + comment_length
-        if magic != _CENTRAL_MAGIC or end > len(directory):
+    while position + fixed <= total:
+        name_length, extra_length, comment_length = unpack(directory, position + _LENGTHS_AT)
+        if not directory.startswith(CENTRAL_MAGIC, position):
             raise file.refuse("its directory is damaged")
-        record = directory[position:end]
-        raw = record[_CENTRAL.size : _CENTRAL.size + name_length]
-        name = _decode(file, raw, flags)
-        if flags & _ENCRYPTED or method not in _KNOWN_METHODS:
-            raise file.refuse(f"{name} is encrypted or compressed by method {method}")
-        if _MAX_32 in (compressed, size, offset):
-            raise file.refuse("it uses ZIP64, which no Python before 3.13 can start")
-        yield Entry(name, flags, method, crc, compressed, size, mode, offset, 0, record)
-        position = end
+        positions.append(position)
+        position += fixed
+        raws.append(directory[position : position + name_length])
+        position += name_length + extra_length + comment_length
+    if position != total:
+        raise file.refuse("its directory is damaged")
+    return raws, positions
+
+
+def _decode_all(
+    file: ZipFile, raws: Sequence[bytes], positions: Sequence[int], directory: bytes
+) -> list[str]:
+    text = b"\n".join(raws)
+    if text.isascii() and text.count(b"\n") == len(raws) - 1:
+        return text.decode().split("\n")
+    flags = (int.from_bytes(directory[at + 8 : at + 10], "little") for at in positions)
+    return [_decode(file, raw, flag) for raw, flag in zip(raws, flags, strict=True)]
+
+
+def _entry(file: ZipFile, directory: bytes, name: str, position: int) -> Entry:
+    fields = CENTRAL.unpack_from(directory, position)
+    flags, method, crc, compressed, size = fields[3], fields[4], *fields[7:10]
+    mode, offset = fields[15:]
+    if flags & _ENCRYPTED or method not in _KNOWN_METHODS:
+        raise file.refuse(f"{name} is encrypted or compressed by method {method}")
+    if MAX_32 in (compressed, size, offset):
+        raise file.refuse("it uses ZIP64, which no Python before 3.13 can start")
+    end = position + CENTRAL.size + sum(fields[10:13])
+    record = directory[position:end]
+    return Entry(name, flags, method, crc, compressed, size, mode, offset, record)
 
 
 def _decode(file: ZipFile, raw: bytes, flags: int) -> str:
     try:
-        return raw.decode("utf-8" if flags & _UTF8 else "cp437")
+        return raw.decode("utf-8" if flags & UTF8 else "cp437")
     except UnicodeDecodeError as error:
         raise file.refuse("a name in it is not UTF-8") from error
 
 
 def _raw_name(record: bytes) -> bytes:
-    length = int.from_bytes(record[28:30], "little")
-    return record[_CENTRAL.size : _CENTRAL.size + length]
+    length = int.from_bytes(record[_LENGTHS_AT : _LENGTHS_AT + 2], "little")
+    return record[CENTRAL.size : CENTRAL.size + length]
 
 
-def _with_ends(file: ZipFile, entries: Iterable[Entry], directory: int) -> tuple[Entry, ...]:
-    """Each entry may reach as far as the next one begins, the last to the directory."""
-    listed = list(entries)
-    ordered = sorted(range(len(listed)), key=lambda index: listed[index].offset)
-    end = directory
-    for index in reversed(ordered):
-        entry = listed[index]
-        if entry.offset + _LOCAL.size + entry.compressed > end:
-            raise file.refuse(f"{entry.name} overlaps what follows it")
-        listed[index] = entry._replace(end=end)
-        end = entry.offset
-    return tuple(listed)
-
-
-def _check_names(file: ZipFile, entries: tuple[Entry, ...], by_name: dict[str, Entry]) -> None:
-    if len(by_name) != len(entries):
-        raise file.refuse("a name stands in it twice")
-    for name in by_name:
-        problem = _name_problem(name)
+def _check_names(file: ZipFile, names: Sequence[str]) -> None:
+    # name_problem looks at every character: too slow for tens of thousands of ordinary names.
+    for name in () if _are_ordinary(names) else names:
+        problem = name_problem(name.removesuffix("/"))
         if problem:
             raise file.refuse(f"the name {name!r} {problem}")
 
 
-def _name_problem(name: str) -> str | None:
-    # name_problem looks at every character: too slow for tens of thousands of ordinary names.
-    return None if _ORDINARY.fullmatch(name) else name_problem(name.removesuffix("/"))
+def _are_ordinary(names: Sequence[str]) -> bool:
+    text = "\n".join(["", *names, ""])
+    return (
+        text.isascii()
+        and text.count("\n") == len(names) + 1
+        and text.replace("\n", "").isprintable()
+        and not any(unusual in text for unusual in _UNUSUAL)
+        and max(map(len, names), default=0) < _LONG_NAME
+    )
 
 
 class _Inflating(io.RawIOBase):
@@ -300,9 +372,9 @@ class _Inflating(io.RawIOBase):
 
     def _next(self, limit: int) -> bytes:
         if self._inflate is None:
-            return self._packed_bytes(min(limit, _BUFFER_BYTES))
+            return self._packed_bytes(min(limit, BUFFER_BYTES))
         while not self._inflate.eof:
-            packed = self._pending or self._packed_bytes(_BUFFER_BYTES)
+            packed = self._pending or self._packed_bytes(BUFFER_BYTES)
             try:
                 piece = self._inflate.decompress(packed, limit)
             except zlib.error as error:
@@ -321,143 +393,3 @@ class _Inflating(io.RawIOBase):
     def _is_whole(self) -> bool:
         done = self._inflate is None or self._inflate.eof
         return done and not self._left and not self._packed and self._crc == self._entry.crc
-
-
-class ZipWriter:
-    """Writes a zip file from its first byte on; `finish` writes the directory."""
-
-    def __init__(self, stream: BinaryIO, *, compress: bool = True) -> None:
-        self._stream = stream
-        self._compress = compress
-        self._records: list[bytes] = []
-        self._offset = 0
-
-    def write_prefix(self, prefix: bytes) -> None:
-        self._stream.write(prefix)
-        self._offset += len(prefix)
-
-    def copy(self, source: ZipFile, entries: Iterable[Entry]) -> None:
-        """Copies entries as they are; neighbours are copied in one go."""
-        start = end = -1
-        for entry in entries:
-            if entry.offset != end:
-                self._copy_range(source, start, end)
-                start = entry.offset
-            self._record(_moved(entry.record, self._offset + entry.offset - start))
-            end = entry.end
-        self._copy_range(source, start, end)
-
-    def _copy_range(self, source: ZipFile, start: int, end: int) -> None:
-        position = start
-        while position < end:
-            piece = source.pread(min(end - position, 4 * _BUFFER_BYTES), position)
-            if not piece:
-                raise source.refuse("it is cut off")
-            self._stream.write(piece)
-            position += len(piece)
-        self._offset += max(end - start, 0)
-
-    def write_directory(self, name: str) -> None:
-        header = _Header(name, STORED, _DIRECTORY_MODE)
-        self._write_record(header, _Packed(0, 0, 0))
-
-    def write_stream(
-        self,
-        name: str,
-        source: BinaryIO,
-        *,
-        mode: int | None = None,
-        compress: bool | None = None,
-    ) -> None:
-        """Writes a file of any size with flat memory.
-
-        mode: permission bits; 644 by default. compress: None for what the writer was told.
-        """
-        packs = self._compress if compress is None else compress
-        attributes = _FILE_MODE if mode is None else (stat.S_IFREG | mode) << 16
-        header = _Header(name, DEFLATED if packs else STORED, attributes)
-        at = self._offset
-        self._stream.write(header.local(_Packed(0, 0, 0)))
-        packed = _pack(source, self._stream, compress=packs)
-        self._stream.seek(at)
-        self._stream.write(header.local(packed))
-        self._stream.seek(0, os.SEEK_END)
-        self._offset = self._stream.tell()
-        self._record(header.central(packed, at))
-
-    def _write_record(self, header: _Header, packed: _Packed) -> None:
-        local = header.local(packed)
-        self._stream.write(local)
-        self._record(header.central(packed, self._offset))
-        self._offset += len(local)
-
-    def _record(self, record: bytes) -> None:
-        self._records.append(record)
-
-    def finish(self) -> None:
-        """Writes the directory. Raises `ConfigurationError` where ZIP64 would be needed."""
-        directory = b"".join(self._records)
-        count = len(self._records)
-        if count >= _MAX_16 or self._offset >= _MAX_32:
-            raise _too_large()
-        self._stream.write(directory)
-        self._stream.write(
-            _END.pack(_END_MAGIC, 0, 0, count, count, len(directory), self._offset, 0)
-        )
-
-
-class _Packed(NamedTuple):
-    crc: int
-    compressed: int
-    size: int
-
-
-@dataclass(frozen=True)
-class _Header:
-    name: str
-    method: int
-    mode: int
-
-    def _common(self, packed: _Packed) -> tuple[bytes, tuple[int, ...]]:
-        raw = self.name.encode()
-        flags = 0 if self.name.isascii() else _UTF8
-        return raw, (_VERSION, flags, self.method, 0, _DATE_1980, *packed, len(raw), 0)
-
-    def local(self, packed: _Packed) -> bytes:
-        raw, fields = self._common(packed)
-        return _LOCAL.pack(_LOCAL_MAGIC, *fields) + raw
-
-    def central(self, packed: _Packed, offset: int) -> bytes:
-        raw, fields = self._common(packed)
-        if offset >= _MAX_32:
-            raise _too_large()
-        tail = (0, 0, 0, self.mode, offset)
-        return _CENTRAL.pack(_CENTRAL_MAGIC, _MADE_BY_UNIX, *fields, *tail) + raw
-
-
-def _pack(source: BinaryIO, target: BinaryIO, *, compress: bool) -> _Packed:
-    deflate = zlib.compressobj(zlib.Z_DEFAULT_COMPRESSION, zlib.DEFLATED, -15)
-    crc = size = compressed = 0
-    while piece := source.read(_BUFFER_BYTES):
-        crc = zlib.crc32(piece, crc)
-        size += len(piece)
-        compressed += target.write(deflate.compress(piece) if compress else piece)
-    if compress:
-        compressed += target.write(deflate.flush())
-    if max(size, compressed) >= _MAX_32:
-        raise _too_large()
-    return _Packed(crc, compressed, size)
-
-
-def _moved(record: bytes, offset: int) -> bytes:
-    if offset >= _MAX_32:
-        raise _too_large()
-    return record[:_OFFSET_AT] + offset.to_bytes(4, "little") + record[_OFFSET_AT + 4 :]
-
-
-def _too_large() -> ConfigurationError:
-    return ConfigurationError(
-        "With this state the file would be larger than 4 GiB or have more than 65,534 entries, "
-        "and Python before 3.13 cannot start such a zip file.",
-        hint="Build with `--layout packed` or `--layout loose`.",
-    )
