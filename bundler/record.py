@@ -6,7 +6,7 @@ need: fields by annotation, defaults, `_replace`, `_asdict`. To a type checker i
 
 from __future__ import annotations
 
-from operator import itemgetter
+from _operator import itemgetter  # `operator` re-exports it, and more
 
 __all__ = ["NamedTuple"]
 

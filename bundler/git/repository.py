@@ -147,31 +147,28 @@ def open_repository(
 
 
 def _locate(place: bytes, env: dict[str, str]) -> Repository | None:
-    questions = [
-        Question(["rev-parse", "--is-bare-repository", "--show-object-format", "--show-cdup"]),
-        Question(["rev-parse", "--absolute-git-dir"]),
-        Question(["rev-parse", "--path-format=absolute", "--git-common-dir"]),
-        Question(["rev-parse", "-q", "--verify", "HEAD"]),
+    flags = [
+        ["--is-bare-repository"],
+        ["--show-object-format"],
+        ["--absolute-git-dir"],
+        ["--path-format=absolute", "--git-common-dir"],
+        ["--show-cdup"],
     ]
-    answers = _converse(place, questions, env)
-    for question, answer in zip(questions[:3], answers, strict=False):
-        if answer.exit_code:
-            if _says_there_is_none(answer):
-                return None
-            raise _cannot_answer(question.arguments, answer)
-    bare, algorithm, up = answers[0].stdout.decode("utf-8", "surrogateescape").split("\n", 2)
-    top = None
-    if bare != "true":
-        top = os.path.realpath(os.path.join(place, os.fsencode(up.removesuffix("\n"))))
-    git_dir = answers[1].stdout.removesuffix(b"\n")
-    return Repository(
-        top,
-        git_dir,
-        answers[2].stdout.removesuffix(b"\n"),
-        algorithm,
-        _head(answers[3], place, env),
-        _pinned(env, place, top, git_dir),
-    )
+    together = Question(["rev-parse", *(word for words in flags for word in words)])
+    head = Question(["rev-parse", "-q", "--verify", "HEAD"])
+    answer, tip = _converse(place, [together, head], env)
+    if answer.exit_code:
+        if _says_there_is_none(answer):
+            return None
+        raise _cannot_answer(together.arguments, answer)
+    said = answer.stdout.split(b"\n")[:-1]
+    if len(said) != len(flags):  # a path holds a newline
+        apart = [Question(["rev-parse", *words]) for words in flags]
+        said = [each.stdout.removesuffix(b"\n") for each in _converse(place, apart, env)]
+    bare, algorithm, git_dir, common_dir, up = said
+    top = None if bare == b"true" else os.path.realpath(os.path.join(place, up))
+    pinned = _pinned(env, place, top, git_dir)
+    return Repository(top, git_dir, common_dir, algorithm.decode(), _head(tip, place, env), pinned)
 
 
 def _head(answer: Answer, place: bytes, env: dict[str, str]) -> str | None:

@@ -93,16 +93,11 @@ def _read_projects(repository: git.Repository, entries: Iterable[git.Entry]) -> 
     ]
 
 
-def projects_not_here(repository: git.Repository) -> list[Project]:
+def projects_not_here(repository: git.Repository, entries: Iterable[git.Entry]) -> list[Project]:
     """The projects in the index that are not checked out."""
     top = repository.top or b""
     return _read_projects(
-        repository,
-        (
-            entry
-            for entry in _entries(repository, [_PROJECTS])
-            if not os.path.lexists(join(top, entry.path))
-        ),
+        repository, [each for each in entries if not os.path.lexists(join(top, each.path))]
     )
 
 
@@ -137,19 +132,34 @@ def copied(repository: git.Repository, places: Places, present: Sequence[bytes])
     ]
 
 
-def committed(repository: git.Repository, places: Places) -> list[Finding]:
-    """A finding for each state file in the index or in HEAD."""
+class Contents(NamedTuple):
+    """What the index holds of some places, the project files in it, and where HEAD differs."""
+
+    entries: list[git.Entry]
+    changes: list[git.Change]
+    has_head: bool
+
+    def tracked(self) -> set[bytes]:
+        return {entry.path for entry in self.entries}
+
+
+def contents(repository: git.Repository, places: Places) -> Contents:
+    """Asks for index and HEAD side by side. Raises `ToolFailed` where git cannot answer."""
     pathspecs = places.pathspecs()
-    questions = [git.index_question(pathspecs)]
-    if repository.head is not None:
+    questions = [git.index_question([*pathspecs, _PROJECTS])]
+    has_head = repository.head is not None
+    if has_head:
         questions.append(git.staged_question("HEAD", pathspecs))
-    answers = repository.ask(*questions)
-    entries = git.index_entries(answers[0])
-    changes = git.changes(answers[1]) if len(answers) > 1 else []
-    added = {change.path for change in changes if change.mode_before == _NO_FILE}
-    in_index = {entry.path for entry in entries if places.hold(entry.path)}
-    in_head = {change.path for change in changes if places.hold(change.path)} - added
-    if repository.head is not None:
+    index, *changes = repository.ask(*questions)
+    return Contents(git.index_entries(index), git.changes(changes[0]) if changes else [], has_head)
+
+
+def committed(found: Contents, places: Places) -> list[Finding]:
+    """A finding for each state file in the index or in HEAD."""
+    added = {change.path for change in found.changes if change.mode_before == _NO_FILE}
+    in_index = {path for path in found.tracked() if places.hold(path)}
+    in_head = {change.path for change in found.changes if places.hold(change.path)} - added
+    if found.has_head:
         in_head |= in_index - added
     return [
         state_in(path, places, in_index=path in in_index, in_head=path in in_head)

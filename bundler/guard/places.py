@@ -74,7 +74,8 @@ class Places(NamedTuple):
         from bundler import git  # here, since the quick way needs none of it
 
         fold = self.ignore_case
-        named = (git.below(directory, ignore_case=fold) for directory in self.directories)
+        others = (path for path in self.directories if NAME not in path.split(b"/"))
+        named = (git.below(directory, ignore_case=fold) for directory in others)
         return [git.everywhere(NAME, ignore_case=fold), *named]
 
     def hold(self, path: bytes) -> bool:

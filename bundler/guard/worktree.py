@@ -10,7 +10,14 @@ from __future__ import annotations
 import os
 
 from bundler import git
-from bundler.guard.index import committed, copied, projects_not_here, within_or_refuse, work_tree_of
+from bundler.guard.index import (
+    committed,
+    contents,
+    copied,
+    projects_not_here,
+    within_or_refuse,
+    work_tree_of,
+)
 from bundler.guard.places import (
     NAME,
     RULE_FILE,
@@ -61,11 +68,17 @@ def check_work_tree(
     """
     top = work_tree_of(repository)
     git.require_whole_index(repository)
-    scope = find(repository, within_or_refuse(top, directories))
+    named = within_or_refuse(top, directories)
+    scope = find(repository, named)
+    found = contents(repository, scope.places)
+    elsewhere = projects_not_here(repository, found.entries)
+    if any(project.sources for project in elsewhere):
+        scope = find(repository, named, elsewhere)
+        found = contents(repository, scope.places)
     findings = [
-        *committed(repository, scope.places),
+        *committed(found, scope.places),
         *copied(repository, scope.places, scope.present),
-        *unprotected(repository, scope),
+        *unprotected(repository, scope, found.tracked()),
     ]
     verdict = Verdict(
         moment,
@@ -98,13 +111,18 @@ def _elsewhere(top: bytes, place: bytes, moment: Moment) -> Verdict:
     )
 
 
-def find(repository: git.Repository, extra: Sequence[bytes]) -> Scope:
-    """Every state directory of a repository with a work tree."""
+def find(
+    repository: git.Repository, extra: Sequence[bytes], elsewhere: Sequence[Project] = ()
+) -> Scope:
+    """Every state directory of a repository with a work tree.
+
+    extra: directories that were named. elsewhere: projects that are not checked out.
+    """
     top = repository.top or b""
     found = walk(top)
     projects = [
         *(read_project(top, directory) for directory in found.projects),
-        *projects_not_here(repository),
+        *elsewhere,
     ]
     targets = [os.path.realpath(join(top, link)) for link in found.links]
     inside = [path[len(top) + 1 :] for path in targets if path.startswith(top + b"/")]
@@ -140,7 +158,7 @@ def _submodules(repository: git.Repository, repositories: Sequence[bytes]) -> tu
 # --- what the rules protect -----------------------------------------------------------------
 
 
-def unprotected(repository: git.Repository, scope: Scope) -> list[Finding]:
+def unprotected(repository: git.Repository, scope: Scope, tracked: set[bytes]) -> list[Finding]:
     """A finding for each state directory that ``git add -A`` would take, now or in a clone."""
     top = repository.top or b""
     directories = scope.directories
@@ -149,11 +167,8 @@ def unprotected(repository: git.Repository, scope: Scope) -> list[Finding]:
     takes = {path: list(takeable(top, path)) for path in scope.present}
     probes = {join(directory, _PROBE): directory for directory in directories}
     paths = [*(path for files in takes.values() for path in files), *probes]
-    answers = repository.ask(
-        git.rules_question(paths), git.index_question(git.below(path) for path in directories)
-    )
-    tracked = {entry.path for entry in git.index_entries(answers[1])}
-    open_paths = [rule.path for rule in git.rules(answers[0]) if not rule.ignores]
+    (answer,) = repository.ask(git.rules_question(paths))
+    open_paths = [rule.path for rule in git.rules(answer) if not rule.ignores]
     exposed: dict[bytes, list[bytes]] = {}
     for path in open_paths:
         owner = scope.places.directory_of(path)
