@@ -12,8 +12,7 @@ import sys
 
 _METADATA = (
     '{"SchemaVersion":"0.1.0","Vendor":"state-bundler","Version":"%s",'
-    '"ShortDescription":"Build images with the state of external systems baked in",'
-    '"URL":"https://state-bundler.io"}'
+    '"ShortDescription":"Build images with the state of external systems baked in"}'
 )
 # docker build's own arguments have no prefix here; ours do.
 _PREFIX = "--bundle-"

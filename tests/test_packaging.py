@@ -247,3 +247,26 @@ def test_the_entry_that_init_writes_stops_a_commit_with_state(
     stopped = git("commit", "--message=with state")
     assert stopped.returncode == 1
     assert "src/shop/defs/.local_defs_state/Foo__x__/state" in stopped.stdout + stopped.stderr
+
+
+# --- what must not be in the repository -------------------------------------------------------
+
+
+def test_no_file_names_a_package_registry_or_a_folder_of_one_machine() -> None:
+    """The names are put together here, so that this file is none of those it finds."""
+    hosts = [
+        ("py", "pi.org"),
+        ("files.python", "hosted.org"),
+        ("npm", "js.org"),
+        ("deb.", "debian.org"),
+    ]
+    folders = [("/wo", "rk/main"), ("/wo", "rk/shared"), ("/tm", "p/w/")]
+    words = ["".join(parts).encode() for parts in hosts + folders]
+    found = {
+        name: word
+        for name in _tracked(".")
+        if (ROOT / name).is_file()
+        for word in words
+        if word in (ROOT / name).read_bytes()
+    }
+    assert found == {}
