@@ -10,7 +10,7 @@ import pytest
 from sample import Sample
 
 from bundler.demo.vendor import Fault, VendorApi
-from bundler.errors import ConfigurationError, Unavailable
+from bundler.errors import Unavailable
 from bundler.listener import KeyProgress, Listener
 from bundler.options import RefreshOptions
 from bundler.project import Project, open_project
@@ -119,35 +119,3 @@ def test_a_failure_that_passes_is_mended_by_another_attempt(
     done = refresh([project], RefreshOptions(keys=(CATALOG,)), told)
     assert done.record[0].keys[0].attempts == 2
     assert [item.phase for item in told.progress] == ["fetching", "retrying", "fetching", "done"]
-
-
-def test_an_unknown_key_is_an_error_with_a_suggestion(project: Project) -> None:
-    with pytest.raises(ConfigurationError, match="No component has the key") as failed:
-        run(project, "VendorCatalog[product]")
-    assert CATALOG in failed.value.hint
-
-
-def test_missing_asks_only_for_what_does_not_verify(
-    project: Project, sample: Sample, vendor: VendorApi
-) -> None:
-    run(project, CATALOG)
-    vendor.requests.clear()
-    run(project, CATALOG, mode="missing")
-    assert not vendor.requests
-    (sample.state_directory / "VendorCatalog__products__" / "state").write_text("[]")
-    run(project, CATALOG, mode="missing")
-    assert vendor.requests
-
-
-def test_no_staging_and_no_scratch_is_left(
-    project: Project,
-    sample: Sample,
-    vendor: VendorApi,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    run(project, CATALOG)
-    staging = sample.state_directory / "@staging"
-    assert {path.name for path in staging.iterdir()} <= {"lock", "holder"}
-    assert not list(tmp_path.glob("state-bundler-*"))

@@ -208,6 +208,13 @@ def test_never_refreshes_nothing_and_refuses_what_does_not_verify(run: Refresh, 
         run("sys.exit(1)", mode="never")
 
 
+def test_missing_asks_only_for_what_does_not_verify(run: Refresh, root: Path) -> None:
+    run(writes([1]), mode="missing")
+    assert run("sys.exit(1)", mode="missing").changed == ()
+    (root / "state" / "Vendor__catalogue__" / "state").write_text("[9]")
+    assert run(writes([2]), mode="missing").changed == (KEY,)
+
+
 def test_the_configuration_of_a_key_decides_unless_the_command_line_does(run: Refresh) -> None:
     run(writes([1]))
     table = f'refresh = "always"\n[tool.state-bundler.keys."{KEY}"]\nrefresh = "missing"'

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from environments import ROOT
 
-from bundler.errors import BundlerError, Locked, Several
+from bundler.errors import BundlerError, ConfigurationError, Locked, Several
 from bundler.listener import KeyProgress, Listener
 from bundler.options import KeyOptions, RefreshOptions
 from bundler.project import Project, open_project
@@ -281,3 +281,20 @@ def test_the_state_lies_where_the_configuration_says(prepare: Prepare) -> None:
     assert bundle.place == "odd/state"
     assert json.loads((bundle.root / "Odd__good__/state").read_text()) == [1, 2, 3]
     assert os.listdir(bundle.root / "@staging") != []
+
+
+def test_an_unknown_key_is_an_error_with_a_suggestion(prepare: Prepare) -> None:
+    project = prepare("good")
+    with pytest.raises(ConfigurationError, match="No component has the key") as failed:
+        refresh([project], RefreshOptions(keys=("Odd[god]",)), Listener())
+    assert "Odd[good]" in failed.value.hint
+
+
+def test_nothing_is_left_in_the_folder_for_temporary_files(
+    prepare: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    assert failures_of(prepare("good", "divides"))
+    succeed(prepare("good"))
+    assert not list((tmp_path / "temporary").iterdir())

@@ -264,7 +264,7 @@ class Worker:
 
     def _end_what_is_left(self, pid: int) -> None:
         """A state is whole once nothing can write to it any more."""
-        _kill(pid)  # its session
+        _kill_group(pid)
         while orphans := [child for child in _children() if child not in self._running]:
             for orphan in orphans:
                 _kill(orphan)
@@ -278,15 +278,19 @@ class Worker:
             pids = _children()
 
 
-def _kill(pid: int) -> None:
-    for kill in (os.killpg, os.kill):
-        try:
-            kill(pid, signal.SIGKILL)
-        except OSError:
-            continue
+def _kill_group(leader: int) -> None:
     try:
-        os.waitpid(pid, 0)
-    except ChildProcessError:
+        os.killpg(leader, signal.SIGKILL)
+    except OSError:
+        return
+
+
+def _kill(child: int) -> None:
+    _kill_group(child)
+    try:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    except OSError:
         return
 
 
