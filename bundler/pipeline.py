@@ -134,7 +134,7 @@ def prove(
     if prepared.load_check is not None:
         listener.phase("Loading what is in the artifact, without network")
         with tempfile.TemporaryDirectory(prefix="state-bundler-") as root:
-            runner = _runners(artifact.kind, prepared.projects[0], Path(root), listener)
+            runner = _runners(artifact, prepared.projects[0], Path(root), listener)
             if runner is None:
                 raise UsageError(
                     f"{artifact.name} cannot be loaded here: {artifact.kind} does not run by "
@@ -153,16 +153,17 @@ def prove(
 
 
 def _runners(
-    kind: str, project: Project, root: Path, listener: Listener
+    artifact: Artifact, project: Project, root: Path, listener: Listener
 ) -> Callable[[str | None], Runner] | None:
     """How to run what is in an artifact of this kind, by its name; None where it does not run."""
-    if kind == "pex":
+    if artifact.kind == "pex":
         from bundler.artifacts import pexrun
 
         python = project.interpreter.path
         return lambda name: pexrun.runner(Path(str(name)), python, root, listener)
-    if kind == "docker":
-        from bundler.artifacts.docker import running
+    if artifact.kind == "docker":
+        from bundler.artifacts.docker import EngineImage, running
 
-        return lambda name: running.runner(str(name))
+        docker = artifact.engine.docker if isinstance(artifact, EngineImage) else None
+        return lambda name: running.runner(str(name), docker)
     return None

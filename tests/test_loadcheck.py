@@ -14,12 +14,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
+from engine import PYTHON_BASE, Engine
 from environments import python_of
 from pex_projects import PLACE, package, run_pex, set_state, write
 from test_pex_dagster import COMPONENTS
 from test_statedir import publish
 
 from bundler import process, verify_at_start
+from bundler.artifacts.docker import Docker
+from bundler.artifacts.docker import embed as embed_image
+from bundler.artifacts.docker.running import runner as image_runner
 from bundler.artifacts.pex import embed
 from bundler.artifacts.pexrun import runner
 from bundler.artifacts.running import Runner, bare_environment
@@ -224,6 +228,41 @@ def test_there_is_no_network(program_pex: Path, root: Path) -> None:
 def test_a_module_that_is_not_there_is_named(program_pex: Path, root: Path) -> None:
     with pytest.raises(VerificationFailed, match=r"No module named 'shop\.nothing'"):
         check(_runner(program_pex, root), LoadCheck(("shop.nothing",)), "app.pex", Listener())
+
+
+# --- in an image --------------------------------------------------------------------------------
+
+
+def test_a_program_in_an_image_loads_without_network(engine: Engine, tmp_path: Path) -> None:
+    here = Path(verify_at_start.__file__).parent
+    write(
+        tmp_path / "app",
+        {
+            "bundler/__init__.py": "",
+            "bundler/component.py": (here / "component.py").read_bytes(),
+            "bundler/verify_at_start.py": (here / "verify_at_start.py").read_bytes(),
+            "shop/__init__.py": "",
+            "shop/catalog.py": _PROGRAM,
+        },
+    )
+    name = "sbt/load-check"
+    (tmp_path / "Dockerfile").write_text(
+        f'FROM {PYTHON_BASE}\nCOPY app /app\nWORKDIR /app\nUSER 1000\nENTRYPOINT ["false"]\n'
+    )
+    engine.docker("build", "-t", name, str(tmp_path))
+    directory = StateDir(tmp_path / "state", "shop/state")
+    bundle = publish(directory, {"Catalog[acme]": {"state": "[1, 2, 3]"}}).bundle
+    docker = Docker(engine.clis[0], (), engine.environment)
+    demanded = LoadCheck(("shop.catalog:products",), environment={"SHOP_TOKEN": "hunter22"})
+    with pytest.raises(VerificationFailed, match=r"Catalog\[acme\] finds no state"):
+        check(image_runner(name, docker), demanded, name, Listener())
+    made = embed_image(docker.connect(), name, [bundle], RunRecord())
+    (loaded,) = check(image_runner(made.image_id, docker), demanded, name, Listener())
+    assert (loaded.total, loaded.states) == (3, {"Catalog[acme]": True})
+    with pytest.raises(VerificationFailed, match="Network is unreachable"):
+        check(image_runner(name, docker), LoadCheck(("shop.catalog:network",)), name, Listener())
+    with pytest.raises(ToolFailed, match="could not be tried"):
+        check(image_runner("sbt/no-such-image", docker), demanded, name, Listener())
 
 
 # --- beside the program ---------------------------------------------------------------------------

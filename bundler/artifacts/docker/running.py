@@ -16,7 +16,7 @@ def runner(image: str, docker: Docker | None = None, python: str = "python") -> 
 
     python: the interpreter, by name on the image's PATH, or by path.
     """
-    cli = docker or Docker()
+    cli = docker or Docker.from_environment()
 
     def run(arguments: Sequence[str], program: bytes, environment: Mapping[str, str]) -> Completed:
         # By name, so that no value stands in a process list.
