@@ -275,7 +275,8 @@ def _of_status(status: int, host: str, retry_after: float | None = None) -> _Fin
     if status in (401, 403):
         return _Finding(CredentialsRefused, says)
     if status == 429:  # noqa: PLR2004
-        return _Finding(Unavailable, f"{says} (too many requests)", "yes", retry_after)
+        asks = f" and asks to wait {retry_after:g} s" if retry_after else ""
+        return _Finding(Unavailable, f"{says}{asks}", "yes", retry_after)
     if status == 407:  # noqa: PLR2004
         return _Finding(Unavailable, f"the proxy before {host} wants credentials (407)")
     if status == 408 or status >= 500:  # noqa: PLR2004

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -252,3 +253,53 @@ def test_a_state_that_the_projects_own_check_refuses_is_bad_data(
     code = "import json, sys; json.load(open(sys.argv[1]))"
     good = f'validate = ["python", "-c", "{code}", "{{state_path}}"]'
     run(writes(["a"]), table=f'json-schema = "schema.json"\n{good}')
+
+
+def _second_project(root: Path, script: str) -> None:
+    root.mkdir()
+    (root / "pyproject.toml").write_text(
+        f'[tool.state-bundler]\nattempts = 1\n[[tool.state-bundler.source]]\nkey = "{KEY}"\n'
+        f'path = "state"\ncommand = ["python", "-c", {json.dumps(script)}, "{{state_path}}"]\n'
+    )
+
+
+def test_of_several_projects_all_are_published_or_none(
+    run: Refresh, root: Path, tmp_path: Path
+) -> None:
+    run(writes([1]))
+    other = tmp_path / "other"
+    _second_project(other, "import sys; open(sys.argv[1], 'w').write('[2]')")
+    both = [open_project(path, python=Path(sys.executable)) for path in (root, other)]
+    done = refresh(both, RefreshOptions(), Listener())
+    assert [bundle.root for bundle in done.bundles] == [root / "state", other / "state"]
+    (root / "fetch.py").write_text("import sys; open(sys.argv[1], 'w').write('[1, 2]')")
+    file = other / "pyproject.toml"
+    file.write_text(file.read_text().replace("import sys;", "import sys; sys.exit(69);"))
+    both[1] = open_project(other, python=Path(sys.executable))
+    with pytest.raises(Unavailable):
+        refresh(both, RefreshOptions(), Listener())
+    assert (root / "state/Vendor__catalogue__/state").read_text() == "[1]"
+    assert (other / "state/Vendor__catalogue__/state").read_text() == "[2]"
+
+
+def test_too_many_files_are_refused(run: Refresh, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bundler.checks._MAX_FILES", 50)
+    script = "os.mkdir(path)\nfor n in range(60): open(f'{path}/{n}', 'w').write('x')"
+    with pytest.raises(BadData, match="more than 50 files"):
+        run(script)
+
+
+def test_a_large_state_is_read_with_little_memory(run: Refresh, root: Path) -> None:
+    run(writes([1]))
+    script = "import sys\nwith open(sys.argv[1], 'wb') as f: f.seek(300_000_000); f.write(b'x')\n"
+    (root / "fetch.py").write_text(script)
+    measured = (
+        "import resource, sys; from bundler.cli.refresh import refresh\n"
+        "refresh(['--python', sys.executable], standalone_mode=False)\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", measured], cwd=root, capture_output=True, text=True, check=True
+    )
+    kibibytes = int(done.stdout.splitlines()[-1])
+    assert kibibytes < 120 * 1024

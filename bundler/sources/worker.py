@@ -35,6 +35,7 @@ _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _MAX_LINKS = 60
 _MAX_TEXT = 2000
+_MOST_ROUNDS = 20
 
 
 def _sibling(name: str, path: Path) -> ModuleType:
@@ -265,14 +266,17 @@ class Worker:
     def _end_what_is_left(self, pid: int) -> None:
         """A state is whole once nothing can write to it any more."""
         _kill_group(pid)
-        while orphans := [child for child in _children() if child not in self._running]:
+        for _ in range(_MOST_ROUNDS):  # what is killed may leave orphans of its own
+            orphans = [child for child in _children() if child not in self._running]
+            if not orphans:
+                return
             for orphan in orphans:
                 _kill(orphan)
 
     def _kill_all(self) -> None:
         """The parent is gone, or has no more use for us: nothing of ours shall go on."""
         pids = list(self._running)
-        while pids:
+        for _ in range(_MOST_ROUNDS):
             for pid in pids:
                 _kill(pid)
             pids = _children()
