@@ -7,10 +7,10 @@ import tarfile
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import BinaryIO, Literal, cast
+from typing import BinaryIO, Literal
 
 from bundler.artifacts import Member
-from bundler.artifacts.rootfs import Tree, absolute, read_tar
+from bundler.artifacts.rootfs import Tree, absolute, content_of, read_tar
 from bundler.bundle import MANIFEST_NAME, STATE_DIRECTORY
 from bundler.errors import VerificationFailed
 
@@ -90,7 +90,7 @@ def _names(tree: Tree, top: str, layer: int) -> dict[str, list[_Name]]:
 
 
 def _opener(archive: tarfile.TarFile, info: tarfile.TarInfo) -> Callable[[], BinaryIO]:
-    return lambda: cast("BinaryIO", archive.extractfile(info))
+    return partial(content_of, archive, info)
 
 
 def _spooled(

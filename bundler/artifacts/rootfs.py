@@ -7,14 +7,18 @@ https://github.com/opencontainers/image-spec/blob/main/layer.md.
 
 from __future__ import annotations
 
+import io
 import posixpath
 import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import BinaryIO, Literal
+from typing import IO, TYPE_CHECKING, BinaryIO, Literal
 
 from bundler.artifacts.layer import OPAQUE_WHITEOUT, WHITEOUT_PREFIX
 from bundler.errors import VerificationFailed
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 Kind = Literal["file", "directory", "symlink", "hardlink", "other"]
 
@@ -165,8 +169,7 @@ def members_of(
     for archive, info in read_tar(stream):
         content = None
         if info.isreg() and info.size <= _MAX_CAPTURED_BYTES and capture(absolute(info.name)):
-            source = archive.extractfile(info)
-            content = source.read() if source is not None else None
+            content = content_of(archive, info).read()
         yield info, content
 
 
@@ -183,6 +186,37 @@ def read_tar(stream: BinaryIO) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInf
                 archive.members = []  # type: ignore[attr-defined]  # typeshed leaves it out
     except tarfile.TarError as error:
         raise VerificationFailed(f"A layer is no tar archive: {error}.") from error
+
+
+def content_of(archive: tarfile.TarFile, info: tarfile.TarInfo) -> BinaryIO:
+    """The bytes of the member that the stream has come to.
+
+    Reading raises `VerificationFailed` where the stream ends before them.
+    """
+    source = archive.extractfile(info)
+    if source is None:
+        raise VerificationFailed(f"A layer holds {info.name}, which has no bytes of its own.")
+    return io.BufferedReader(_Content(source))
+
+
+class _Content(io.RawIOBase):
+    """A member's bytes; a cut stream is a damaged layer."""
+
+    def __init__(self, source: IO[bytes]) -> None:
+        super().__init__()
+        self._source = source
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
+        view = memoryview(buffer)
+        try:
+            data = self._source.read(len(view))
+        except tarfile.TarError as error:
+            raise VerificationFailed(f"A layer is no tar archive: {error}.") from error
+        view[: len(data)] = data
+        return len(data)
 
 
 def absolute(name: str) -> str:

@@ -12,13 +12,13 @@ import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO
 
 import msgspec
 
 from bundler.artifacts.docker.connection import Engine, NotFound
 from bundler.artifacts.place import captured
-from bundler.artifacts.rootfs import Kind, Node, Tree, kind_of, read_tar
+from bundler.artifacts.rootfs import Kind, Node, Tree, content_of, kind_of, read_tar
 from bundler.errors import ToolFailed
 
 _STAT_HEADER = "X-Docker-Container-Path-Stat"
@@ -118,7 +118,7 @@ class Container:
             for archive, info in read_tar(stream):
                 content = None
                 if info.isreg() and captured(path) and info.size <= _MAX_CAPTURED_BYTES:
-                    content = cast("BinaryIO", archive.extractfile(info)).read()
+                    content = content_of(archive, info).read()
                 return _node(info, content)
         return None
 

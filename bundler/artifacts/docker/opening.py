@@ -5,13 +5,13 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, BinaryIO, cast
+from typing import TYPE_CHECKING
 
 from bundler.artifacts import Member, StateDirectory, image
 from bundler.artifacts.docker.connection import Docker, Engine, NotFound
 from bundler.artifacts.docker.files import Container, reading
 from bundler.artifacts.members import members_below, state_directories_in
-from bundler.artifacts.rootfs import read_tar
+from bundler.artifacts.rootfs import content_of, read_tar
 from bundler.bundle import MANIFEST_NAME
 from bundler.errors import UsageError, VerificationFailed
 from bundler.manifest import MAX_MANIFEST_BYTES, Claim, RunRecord
@@ -99,7 +99,7 @@ class _EngineDirectory:
                     return None
                 if info.size > MAX_MANIFEST_BYTES:
                     raise VerificationFailed(f"{path} is too large.")
-                return cast("BinaryIO", archive.extractfile(info)).read()
+                return content_of(archive, info).read()
         return None
 
     def members(self) -> Iterator[Member]:
