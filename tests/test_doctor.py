@@ -10,9 +10,19 @@ from pathlib import Path
 
 import pytest
 import sample as sample_module
+from bundles import make_bundle
 from sample import Sample
 
-from bundler.doctor import Examined, Finding, Patient, components, docker, examine, packaging
+from bundler.doctor import (
+    Examined,
+    Finding,
+    Patient,
+    components,
+    docker,
+    examine,
+    packaging,
+    state,
+)
 from bundler.doctor.environment import interpreter
 from bundler.sources import Component, Found
 from bundler.survey import survey
@@ -168,6 +178,29 @@ def test_no_component_at_all_is_a_warning() -> None:
     assert _grades(list(components.judge(_found()))) == ["warn"]
 
 
+# --- published state --------------------------------------------------------------------------
+
+
+def test_a_published_state_is_the_baseline_as_long_as_it_verifies(tmp_path: Path) -> None:
+    root = _project(tmp_path)
+    patient = Patient(survey(root))
+    (fresh,) = state.state(patient)
+    assert fresh.grade == "ok"
+    assert "no baseline" in fresh.what
+
+    directory = root / "src" / "shop" / "defs" / ".local_defs_state"
+    make_bundle(directory, {"Foo": {"state": b"{}"}})
+    (published,) = state.state(patient)
+    assert published.grade == "ok"
+    assert "1 state, verified" in published.what
+
+    (directory / "Foo" / "state").write_text("[]")
+    (altered,) = state.state(patient)
+    assert altered.grade == "fail"
+    assert "Foo/state" in altered.what
+    assert altered.mend == "state-bundler refresh"
+
+
 # --- Docker -----------------------------------------------------------------------------------
 
 
@@ -218,3 +251,15 @@ def test_traps_of_the_context(tmp_path: Path, ignore: str, grade: str, says: str
     (finding,) = _docker_findings(tmp_path, "FROM x\n", ignore)
     assert finding.grade == grade
     assert says in finding.what
+
+
+def test_a_missing_engine_is_a_warning_and_only_where_there_is_a_dockerfile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/no.sock")
+    root = _project(tmp_path)
+    assert list(docker.engine(Patient(survey(root)))) == []
+    (root / "Dockerfile").write_text("FROM x\n")
+    (finding,) = docker.engine(Patient(survey(root)))
+    assert finding.grade == "warn"
+    assert "no.sock" in finding.what

@@ -58,16 +58,18 @@ class Examined:
 
 def checks() -> tuple[Check, ...]:
     """All checks, in the order of the report: what later ones build on comes first."""
-    from bundler.doctor import components, docker, environment, packaging, repository
+    from bundler.doctor import components, docker, environment, packaging, repository, state
 
     return (
         Check("configuration", environment.configuration),
         Check("repository", repository.guard),
         Check("interpreter", environment.interpreter),
         Check("components", components.components),
+        Check("state", state.state),
         Check("build backend", packaging.backend),
         Check("Docker context", docker.context),
         Check("Dockerfile", docker.dockerfiles),
+        Check("Docker engine", docker.engine),
     )
 
 

@@ -9,7 +9,7 @@ from bundler.artifacts.docker.ignore import Rule, effective, excluded, parse
 from bundler.bundle import STATE_DIRECTORY
 from bundler.doctor import Finding, Patient
 from bundler.edits import read_text
-from bundler.errors import ConfigurationError
+from bundler.errors import ConfigurationError, ToolFailed
 
 _PROJECT_FILES = ("pyproject.toml", "dg.toml")
 _NOT_IN_CONTEXT = (
@@ -81,3 +81,19 @@ def dockerfiles(patient: Patient) -> Iterator[Finding]:
             findings.append(Finding("fail", error.what, _NOT_IN_CONTEXT, error.hint))
         sound = Finding("ok", f"{name}: no instruction makes or copies state.")
         yield from findings or [sound]
+
+
+def engine(patient: Patient) -> Iterator[Finding]:
+    """Which engine a build would talk to; asked only where there is something to build."""
+    from bundler.artifacts.docker.connection import Docker
+
+    if not patient.survey.dockerfiles:
+        return
+    docker = Docker.from_environment()
+    try:
+        version = docker.ask("version", "--format", "{{.Server.Version}}")
+    except ToolFailed as error:
+        why = "build docker needs an engine; build oci works without one."
+        yield Finding("warn", error.what, why, error.hint or "docker version")
+    else:
+        yield Finding("ok", f"Engine {version} at {docker.host()}.")
