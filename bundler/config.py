@@ -232,11 +232,16 @@ def _refresh_options(table: _Root, root: Path) -> RefreshOptions:
         kind_jobs=table.kind_jobs,
         defaults=_key_options(table, root),
         per_key={key: _key_options(item, root) for key, item in table.keys.items()},
-        baseline=root / table.baseline if table.baseline else None,
+        baseline=_baseline(table.baseline, root),
         allow_stale=_maybe_seconds(table.allow_stale),
         secrets=table.secrets,
         not_secrets=table.not_secrets,
     )
+
+
+def _baseline(name: str | None, root: Path) -> str | None:
+    """A path is relative to the project; what is none is an artifact's name."""
+    return str(root / name) if name and (root / name).exists() else name
 
 
 def _source_options(table: _SourceTable, file: Path) -> SourceOptions:

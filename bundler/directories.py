@@ -22,16 +22,17 @@ import msgspec
 from bundler import __version__
 from bundler.atomic import io_errors
 from bundler.attempts import Fetched, Job, KeyFailedError
+from bundler.baseline import of_place
 from bundler.bundle import Bundle
 from bundler.checks import Baseline
 from bundler.discovery import Loaded, unique
 from bundler.errors import (
     BundlerError,
-    ConfigurationError,
     Locked,
     Unavailable,
     VerificationFailed,
 )
+from bundler.extract import Extracted
 from bundler.listener import KeyProgress, Listener
 from bundler.manifest import (
     DirectoryRefresh,
@@ -100,19 +101,18 @@ class Directory:
 
     # --- opening ------------------------------------------------------------------------------
 
-    async def open(self, stack: AsyncExitStack, listener: Listener) -> None:
-        """Locks the state directory, and finds out what each key is to be held against."""
+    async def open(
+        self, stack: AsyncExitStack, given: Sequence[Extracted], listener: Listener
+    ) -> None:
+        """Locks the state directory, and finds out what each key is to be held against.
+
+        given: the state directories of the baseline that was named.
+        """
         self._opened = await self._stage(stack)
         await self._read_baselines(self.statedir)
-        given, place = self.options.baseline, self.statedir.place
-        if given is not None:
-            inside = given / place
-            other = StateDir(inside if inside.is_dir() else given, place)
-            if not await self._read_baselines(other):
-                raise ConfigurationError(
-                    f"The baseline {given} holds no manifest.",
-                    hint="Name a directory that state-bundler has published or extracted.",
-                )
+        if self.options.baseline is not None:
+            place = self.statedir.place
+            await self._read_baselines(of_place(given, place, self.options.baseline))
         if self.local and not self.baselines:
             listener.note("No baseline: the check for shrunk states is off.")
 
@@ -127,18 +127,22 @@ class Directory:
                     raise
             await asyncio.sleep(_LOCK_POLL_SECONDS)
 
-    async def _read_baselines(self, statedir: StateDir) -> bool:
-        """Takes the states of a state directory that verify. False where it has no manifest."""
+    async def _read_baselines(self, statedir: StateDir) -> None:
+        """Takes the states of a state directory that verify."""
         published = statedir.read()
         if published is None:
-            return False
+            return
+        known = {
+            refresh.key: refresh
+            for directory in (published.record.refresh if published.record else ())
+            for refresh in directory.keys
+        }
         for state in published.manifest.states:
-            path = statedir.path / state.path
-            if await asyncio.to_thread(_verifies, Baseline(state, path)):
-                known = published.record and published.record.key(statedir.place, state.key)
-                self.baselines[state.key] = Baseline(state, path)
-                self.record[state.key] = known or KeyRefresh(state.key, origin="unknown")
-        return True
+            baseline = Baseline(state, statedir.path / state.path)
+            if await asyncio.to_thread(_verifies, baseline):
+                self.baselines[state.key] = baseline
+                unknown = KeyRefresh(state.key, origin="unknown")
+                self.record[state.key] = known.get(state.key, unknown)
 
     # --- deciding -----------------------------------------------------------------------------
 

@@ -78,10 +78,10 @@ class RefreshOptions:
     keys, management_types: only these; empty means all. total_timeout: for the whole run.
     jobs: keys at once. kind_jobs: at once of one kind of component, by a pattern of its class
     name. defaults: for every key. per_key: by key, or by a pattern of keys. over_all: what goes
-    before a key's own options, since the command line says it. baseline: a state directory to
-    compare with and to fall back to. allow_stale: the greatest age of a baseline that may stand in
-    for an unavailable system; None never. secrets, not_secrets: names of variables that are, or
-    are not, secret, besides those whose name says so.
+    before a key's own options, since the command line says it. baseline: an artifact or a directory
+    whose states new ones are compared with and may fall back to. allow_stale: the greatest age of
+    a baseline that may stand in for an unavailable system; None never. secrets, not_secrets: names
+    of variables that are, or are not, secret, besides those whose name says so.
     """
 
     mode: RefreshMode | None = None
@@ -93,7 +93,7 @@ class RefreshOptions:
     defaults: KeyOptions = KeyOptions()
     per_key: Mapping[str, KeyOptions] = field(default_factory=dict)
     over_all: KeyOptions = KeyOptions()
-    baseline: Path | None = None
+    baseline: str | None = None
     allow_empty: tuple[str, ...] = ()
     allow_shrink: tuple[str, ...] = ()
     allow_stale: float | None = None

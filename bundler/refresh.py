@@ -20,6 +20,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from bundler import baseline
 from bundler.attempts import Fetched, Job, KeyFailedError, fetch
 from bundler.bundle import Bundle
 from bundler.checks import kind_of
@@ -156,8 +157,10 @@ async def _refresh(
     async with _loaded(projects, options, listener) as (loaded, scratch), AsyncExitStack() as stack:
         directories = _directories(loaded, options)
         _check_selection(options, directories)
+        name = directories[0].options.baseline if directories else None
+        given = stack.enter_context(baseline.opened(name))
         for directory in directories:
-            await directory.open(stack, listener)
+            await directory.open(stack, given, listener)
             _tell_non_local(directory, listener)
         jobs = [job for directory in directories for job in directory.jobs(listener)]
         await _fetch_all(jobs, directories, scratch, listener)

@@ -14,7 +14,6 @@ import pytest
 from bundler.errors import (
     BadData,
     BundlerError,
-    ConfigurationError,
     CredentialsRefused,
     ToolFailed,
     Unavailable,
@@ -151,13 +150,16 @@ def test_another_baseline_is_compared_with_and_its_bytes_are_kept(
     run(writes({"at": 1, "items": items(100)}), table=volatile)
     (root / "state").rename(tmp_path / "other")
     with pytest.raises(BadData, match="shrunk"):
-        run(writes({"at": 2, "items": items(3)}), table=volatile, baseline=tmp_path / "other")
-    done = run(writes({"at": 2, "items": items(100)}), table=volatile, baseline=tmp_path / "other")
+        run(writes({"at": 2, "items": items(3)}), table=volatile, baseline=str(tmp_path / "other"))
+    done = run(
+        writes({"at": 2, "items": items(100)}), table=volatile, baseline=str(tmp_path / "other")
+    )
     written = json.loads((root / "state" / "Vendor__catalogue__" / "state").read_text())
     assert written["at"] == 1
     assert done.bundles[0].manifest.state(KEY) is not None
-    with pytest.raises(ConfigurationError, match="holds no manifest"):
-        run(writes([1]), baseline=tmp_path)
+    (tmp_path / "nothing").mkdir()
+    with pytest.raises(BundlerError, match="holds no state directory"):
+        run(writes([1]), baseline=str(tmp_path / "nothing"))
 
 
 def test_what_means_the_same_keeps_its_bytes_and_its_time(

@@ -96,6 +96,11 @@ refresh_options = _together(
         "--allow-shrink", multiple=True, metavar="KEY", help="A much smaller state of KEY is right."
     ),
     click.option(
+        "--baseline",
+        metavar="ARTIFACT",
+        help="Compare with its states, and fall back to them; else with what is published here.",
+    ),
+    click.option(
         "--allow-stale",
         type=Duration(),
         help="Where a system is unavailable, use the last good state if it is not older than this.",
@@ -122,6 +127,7 @@ def options_of(given: dict[str, Any]) -> RefreshOptions:
         jobs=given.pop("jobs"),
         allow_empty=given.pop("allow_empty"),
         allow_shrink=given.pop("allow_shrink"),
+        baseline=given.pop("baseline"),
         allow_stale=given.pop("allow_stale"),
         over_all=KeyOptions(
             timeout=given.pop("timeout"),
