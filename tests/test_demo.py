@@ -161,7 +161,8 @@ def test_the_commands_in_the_readme_exist_with_their_options(words: list[str]) -
         assert found is not None, f"there is no {words[0]}"
         command, words = found, words[1:]
     ours = words[: words.index("--")] if "--" in words else words
-    if not any(parameter.type is click.UNPROCESSED for parameter in command.params):
+    hands_on = any(parameter.type is click.UNPROCESSED for parameter in command.params)
+    if not hands_on and type(command).parse_args is click.Command.parse_args:
         known = {name for parameter in command.params for name in parameter.opts}
         assert {word for word in ours if word.startswith("-")} <= known
 
