@@ -42,9 +42,7 @@ def install(root: Path, names: Sequence[str] = NAMES) -> list[Hook]:
     Raises `ToolFailed` where there is none, and `UsageError` where ``core.hooksPath`` leads to a
     directory that is not this repository's alone.
     """
-    repository = git.open_repository(root)
-    if repository is None:
-        raise ToolFailed(f"{root} is in no git repository.", hint="git init makes one.")
+    repository = _repository(root)
     elsewhere = git.hooks_path(repository)
     if elsewhere is not None:
         lines = "; ".join(f"{name}: {_line(name)}" for name in names)
@@ -53,12 +51,43 @@ def install(root: Path, names: Sequence[str] = NAMES) -> list[Hook]:
             "this repository's alone.",
             hint=f"Add these lines to the hooks there: {lines}",
         )
-    directory = Path(os.fsdecode(repository.common_dir)) / "hooks"
+    directory = _directory(repository)
     try:
         directory.mkdir(exist_ok=True)
         return [_install(directory, name) for name in names]
     except OSError as error:
         raise InputOutputError(f"{directory} cannot be written: {error.strerror}.") from error
+
+
+def remove(root: Path, names: Sequence[str] = NAMES) -> list[Path]:
+    """Takes our hooks away again, and puts those that were here before back in their places.
+
+    Returns what was removed. Raises `ToolFailed` where there is no repository.
+    """
+    directory = _directory(_repository(root))
+    try:
+        candidates = [directory / f"{name}{end}" for name in names for end in ("", ".legacy")]
+        ours = [path for path in candidates if path.is_file() and _OURS in path.read_bytes()]
+        for path in ours:
+            before = path.with_name(f"{path.name}.before")
+            if before.exists():
+                before.replace(path)
+            else:
+                path.unlink()
+    except OSError as error:
+        raise InputOutputError(f"{directory} cannot be changed: {error.strerror}.") from error
+    return ours
+
+
+def _repository(root: Path) -> git.Repository:
+    repository = git.open_repository(root)
+    if repository is None:
+        raise ToolFailed(f"{root} is in no git repository.", hint="git init makes one.")
+    return repository
+
+
+def _directory(repository: git.Repository) -> Path:
+    return Path(os.fsdecode(repository.common_dir)) / "hooks"
 
 
 def _line(name: str) -> str:

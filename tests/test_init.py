@@ -284,6 +284,28 @@ def test_modes_and_links_survive(tmp_path: Path) -> None:
     assert real.stat().st_mode & 0o777 == 0o640
 
 
+# --- git's own hooks --------------------------------------------------------------------------
+
+
+def test_git_hooks_come_and_go_and_a_hook_that_was_here_stays(tmp_path: Path) -> None:
+    root = tmp_path
+    subprocess.run(["git", "init", "--quiet", root], check=True)
+    hooks = root / ".git" / "hooks"
+    theirs = hooks / "pre-commit"
+    theirs.write_text("#!/bin/sh\nexit 0\n")
+    before = {path.name: path.read_text() for path in hooks.iterdir()}
+
+    done = _init(root, "--git-hooks")
+    assert done.returncode == 0, done.stderr
+    assert "state-guard" in theirs.read_text()
+    assert (hooks / "pre-commit.before").exists()
+    assert not (root / "pyproject.toml").exists()
+
+    assert _init(root, "--git-hooks", "--remove").returncode == 0
+    assert {path.name: path.read_text() for path in hooks.iterdir()} == before
+    assert "Nothing to take back" in _init(root, "--git-hooks", "--remove").stderr
+
+
 # --- the build backends, for real -------------------------------------------------------------
 
 _STATE = "shop/defs/.local_defs_state/Foo__x__/state"
