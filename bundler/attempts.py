@@ -150,7 +150,9 @@ def _next(
         return False
     if time.monotonic() + max(failure.wait or 0.0, _FIRST_WAIT_SECONDS) >= deadline:
         return False
-    listener.key(KeyProgress(job.component.key, "retrying", attempt, detail=failure.error.what))
+    key = job.component.key
+    detail = failure.error.what.removeprefix(f"{key}: ")
+    listener.key(KeyProgress(key, "retrying", attempt, detail=detail))
     return failure.wait or True
 
 

@@ -28,6 +28,7 @@ from bundler.checks import Baseline
 from bundler.discovery import Loaded, unique
 from bundler.errors import (
     BundlerError,
+    CredentialsRefused,
     Locked,
     Unavailable,
     VerificationFailed,
@@ -94,10 +95,16 @@ class Directory:
         return tuple(c for c in self.components.values() if c.management_type == LOCAL)
 
     def settle_components(self) -> None:
-        """One component a key. Raises `ConfigurationError` for keys that cannot be."""
+        """One component a key.
+
+        Raises `ConfigurationError` for keys that cannot be, `CredentialsRefused` for one that holds
+        a secret: keys stand in manifests, logs and names of directories.
+        """
         found = [component for item in self.sources for component in item.found.components]
         self.components = unique(found)
         check_keys(self.components)
+        for item in self.sources:
+            _refuse_secret_keys(item)
 
     # --- opening ------------------------------------------------------------------------------
 
@@ -325,6 +332,17 @@ class Collector:
     def take_stale(self, _job: Job, _failed: KeyFailedError, _listener: Listener) -> bool:
         """The storage keeps its latest version; nothing needs to stand in for it."""
         return False
+
+
+def _refuse_secret_keys(source: Loaded) -> None:
+    for component in source.found.components:
+        for name, value in source.surroundings.secrets.values.items():
+            if value in component.key:
+                raise CredentialsRefused(
+                    f"The defs state key of a {component.kind} holds the value of {name}.",
+                    hint="Give the component a fixed key (`defs_state: {key: …}`), or, if that is "
+                    f'no secret, say so: not-secrets = ["{name}"].',
+                )
 
 
 def _verifies(baseline: Baseline) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from environments import ROOT, python_of
 
-from bundler.errors import ConfigurationError
+from bundler.errors import ConfigurationError, CredentialsRefused
 from bundler.listener import Listener
 from bundler.options import RefreshOptions
 from bundler.project import Project, open_project
@@ -124,3 +124,14 @@ def test_versioned_keys_are_fetched_for_a_storage_and_not_published(
     assert json.loads((fetched.directory / "state").read_text()) == ["2", "3", "5", "7"]
     assert fetched.refresh.environment_variables == ("TINY_NAME", "TINY_NUMBERS")
     assert not (project.root / "src/tiny/defs/.local_defs_state").exists()
+
+
+def test_a_key_that_holds_a_secret_is_refused_without_showing_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = prepare(tmp_path, monkeypatch, "dagster")
+    monkeypatch.setenv("TINY_NAME", "canary-0123456789")
+    monkeypatch.setenv("VENDOR_API_KEY", "canary-0123456789")
+    with pytest.raises(CredentialsRefused, match="holds the value of VENDOR_API_KEY") as failed:
+        refresh([project], RefreshOptions(), Listener())
+    assert "canary" not in failed.value.what + failed.value.hint
