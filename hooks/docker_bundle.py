@@ -23,11 +23,16 @@ _DOCKER = "DOCKER_CLI_PLUGIN_ORIGINAL_CLI_COMMAND"
 def main() -> None:
     arguments = sys.argv[1:]
     if arguments == ["docker-cli-plugin-metadata"]:
-        from bundler import __version__
-
-        print(_METADATA % __version__)  # noqa: T201  # docker reads it
+        print(metadata())  # noqa: T201  # docker reads it
         return
     sys.exit(_run(arguments))
+
+
+def metadata() -> str:
+    """What docker wants to know of a plugin, as JSON."""
+    from bundler import __version__
+
+    return _METADATA % __version__
 
 
 def _run(arguments: list[str]) -> int:

@@ -586,3 +586,31 @@ def test_the_plugin_answers_before_it_imports_anything(engine: Engine) -> None:
     assert metadata["Vendor"]
     imported = {line.rpartition(b"|")[2].strip() for line in done.stderr.splitlines()}
     assert {b"click", b"msgspec", b"docker", b"subprocess"}.isdisjoint(imported)
+
+
+def test_init_installs_the_plugin_and_takes_it_away(
+    engine: Engine, tmp_path: Path, project: Project
+) -> None:
+    config = tmp_path / "config of docker"
+    environment = {**engine.environment, "DOCKER_CONFIG": str(config)}
+    init = [PLUGIN.with_name("state-bundler"), "init", "--docker-plugin"]
+    for _ in range(2):
+        subprocess.run(init, env=environment, check=True, capture_output=True)
+    for cli in engine.clis:
+        done = subprocess.run([cli, "bundle", "--version"], env=environment, check=True,
+                              capture_output=True)  # fmt: skip
+        assert b"version" in done.stdout
+    plugin = config / "cli-plugins" / "docker-bundle"
+    text = plugin.read_text()
+    plugin.write_text(re.sub(r"^exec .*$", "exit 1", text, flags=re.MULTILINE))
+    asked = [plugin, "docker-cli-plugin-metadata"]
+    said = subprocess.run(asked, check=True, capture_output=True).stdout
+    assert json.loads(said)["SchemaVersion"] == "0.1.0"  # by the shell alone: no Python starts
+    plugin.write_text(text)
+
+    subprocess.run([*init, "--remove"], env=environment, check=True, capture_output=True)
+    assert list((config / "cli-plugins").iterdir()) == []
+    (config / "cli-plugins" / "docker-bundle").write_text("another's")
+    refused = subprocess.run(init, env=environment, check=False, capture_output=True)
+    assert refused.returncode == 78
+    assert (config / "cli-plugins" / "docker-bundle").read_text() == "another's"

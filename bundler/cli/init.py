@@ -28,11 +28,30 @@ _COLOURS = {"+": "green", "-": "red", "@": "cyan"}
 @click.option(
     "--without", multiple=True, type=click.Choice(PART_NAMES), help="Leave a part out; repeatable."
 )
-def init(project: Path, yes: bool, remove: bool, without: tuple[str, ...]) -> None:
+@click.option("--git-hooks", is_flag=True, help="Only install the guard as git's own hooks here.")
+@click.option("--docker-plugin", is_flag=True, help="Only install `docker bundle …` for yourself.")
+def init(
+    project: Path,
+    *,
+    yes: bool,
+    remove: bool,
+    without: tuple[str, ...],
+    git_hooks: bool,
+    docker_plugin: bool,
+) -> None:
     """Configure a project by the fewest changes: show them, ask, write.
 
     What you wrote stays as it is; a second run changes nothing.
     """
+    if git_hooks:
+        _git_hooks(project, remove=remove)
+    if docker_plugin:
+        _docker_plugin(remove=remove)
+    if not (git_hooks or docker_plugin):
+        _files_of(project, yes=yes, remove=remove, without=without)
+
+
+def _files_of(project: Path, *, yes: bool, remove: bool, without: tuple[str, ...]) -> None:
     from bundler.edits import apply, diff
     from bundler.init import plan
     from bundler.survey import survey
@@ -51,6 +70,32 @@ def init(project: Path, yes: bool, remove: bool, without: tuple[str, ...]) -> No
         sys.exit(1)
     apply(edits)
     click.echo(f"Changed {_files(len(edits))}.", err=True)
+
+
+def _git_hooks(project: Path, *, remove: bool) -> None:
+    from bundler import githooks
+
+    if remove:
+        gone = githooks.remove(project)
+        for path in gone:
+            click.echo(f"Removed {path}.", err=True)
+        if not gone:
+            click.echo("Nothing to take back.", err=True)
+        return
+    for hook in githooks.install(project):
+        click.echo(f"{hook.path}: {hook.action}.", err=True)
+
+
+def _docker_plugin(*, remove: bool) -> None:
+    from bundler.init import dockerplugin
+
+    changed = dockerplugin.remove() if remove else dockerplugin.install()
+    if changed is None:
+        click.echo("Nothing to take back." if remove else "Nothing to change.", err=True)
+    else:
+        click.echo(f"{'Removed' if remove else 'Wrote'} {changed}.", err=True)
+        if not remove:
+            click.echo("Try it: docker bundle build --help", err=True)
 
 
 def _say_why(edits: list[FileEdit], relative_to: Path) -> None:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 _API_VERSION = "1.41"
 _TIMEOUT_SECONDS = 600.0
 _UNIX = "unix://"
+_BROKEN = "The Docker engine broke the connection."
 _HINT_ENGINE = "Is the engine running? `docker version` tells."
 
 
@@ -155,9 +156,12 @@ class Engine:
             raise ToolFailed(
                 f"No Docker engine answers at {self.docker.host()}.", hint=_HINT_ENGINE
             ) from error
-        with response:
-            _refuse(response, path)
-            yield response
+        try:
+            with response:
+                _refuse(response, path)
+                yield response
+        except requests.RequestException as error:
+            raise ToolFailed(_BROKEN, hint=_HINT_ENGINE) from error
 
 
 class _Body(io.RawIOBase):
@@ -177,9 +181,7 @@ class _Body(io.RawIOBase):
         try:
             data = self._raw.read(len(view))
         except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise ToolFailed(
-                "The Docker engine broke the connection.", hint=_HINT_ENGINE
-            ) from error
+            raise ToolFailed(_BROKEN, hint=_HINT_ENGINE) from error
         view[: len(data)] = data
         return len(data)
 
