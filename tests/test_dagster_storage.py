@@ -1,0 +1,229 @@
+"""The storage class and the job under real Dagster, in its own environment, on a folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from environments import ROOT, python_of
+
+from bundler.storage import Store, checking, open_store
+
+PROJECT = ROOT / "tests" / "projects" / "versioned_shop"
+
+LOAD = """
+import sys
+from dagster import DagsterInstance
+with DagsterInstance.get():
+    from versioned_shop.definitions import defs
+    print(*sorted(key.to_user_string() for key in defs().resolve_all_asset_keys()))
+"""
+
+# The interface as Dagster's own class offers it.
+INTERFACE = """
+import os, tempfile, uuid
+from pathlib import Path
+from typing import Any
+from dagster import DagsterInstance
+
+def write(make):
+    scratch = Path(tempfile.mkdtemp())
+    make(scratch)
+    return scratch / "state"
+
+with DagsterInstance.get() as instance:
+    storage = instance.defs_state_storage
+    assert storage.get_latest_defs_state_info() is None
+    assert storage.get_latest_version("A") is None
+    one, two = str(uuid.uuid4()), str(uuid.uuid4())
+    storage.upload_state_from_path("A", one, write(lambda d: (d / "state").write_text("1")))
+    storage.upload_state_from_path("A", two, write(lambda d: (d / "state").write_text("1")))
+    assert storage.get_latest_version("A") == two, "also where the state is the same"
+    storage.set_latest_version("A", one)
+    assert storage.get_latest_version("A") == one
+    storage.set_latest_version("B[x]", "__local__")
+    assert storage.list_state_keys_with_prefix("B") == ["B[x]"]
+    info = storage.get_latest_defs_state_info().info_mapping
+    assert info["B[x]"].management_type.value == "LOCAL_FILESYSTEM"
+    storage.set_latest_version("B[x]", None)
+    storage.set_latest_version("B[x]", None)
+    assert list(storage.get_latest_defs_state_info().info_mapping) == ["A"]
+    target = Path(tempfile.mkdtemp()) / "state"
+    storage.download_state_to_path("A", two, target)
+    assert target.read_text() == "1"
+    # A path from elsewhere is taken without what lies beside it.
+    home = Path(os.environ["DAGSTER_HOME"]) / "elsewhere"
+    (home / "state").mkdir(parents=True)
+    (home / "state" / "file").write_text("inside")
+    (home / "secret").write_text("beside")
+    three = str(uuid.uuid4())
+    storage.upload_state_from_path("C", three, home / "state")
+    target = Path(tempfile.mkdtemp()) / "state"
+    storage.download_state_to_path("C", three, target)
+    assert (target / "file").read_text() == "inside" and not (target.parent / "secret").exists()
+    for key, version in (("B", one), ("A", str(uuid.uuid4()))):
+        try:
+            storage.download_state_to_path(key, version, target)
+        except Exception as error:
+            assert key in str(error) or version in str(error), error
+        else:
+            raise AssertionError
+"""
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """A project, an instance and a store."""
+
+    root: Path
+    home: Path
+    url: str
+    port: int = 0
+
+    @property
+    def store(self) -> Store:
+        return open_store(self.url)
+
+    def env(self, **more: str) -> dict[str, str]:
+        kept = {
+            k: v for k, v in os.environ.items() if not k.startswith(("DAGSTER", "DG_", "PYTHON"))
+        }
+        return {
+            **kept,
+            "PATH": f"{python_of('store').parent}{os.pathsep}{kept['PATH']}",
+            "PYTHONPATH": f"{ROOT}{os.pathsep}{self.root / 'src'}",
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "DAGSTER_HOME": str(self.home),
+            "SHOP_TABLES": "unset",
+            **more,
+        }
+
+    def run(self, *argv: str, **env: str) -> str:
+        done = subprocess.run(
+            argv,
+            cwd=self.root,
+            env=self.env(**env),
+            capture_output=True,
+            text=True,
+            timeout=400,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def assets(self) -> list[str]:
+        return self.run("python", "-c", LOAD).split()
+
+
+def make_home(home: Path, url: str) -> Path:
+    home.mkdir()
+    (home / "dagster.yaml").write_text(
+        "defs_state_storage:\n  module: bundler.dagster_storage\n"
+        f"  class: StoreDefsStateStorage\n  config:\n    url: {url}\n"
+        "telemetry: {enabled: false}\n"
+    )
+    return home
+
+
+@pytest.fixture
+def deployment(tmp_path: Path) -> Deployment:
+    url = f"file://{tmp_path}/store"
+    shutil.copytree(PROJECT, tmp_path / "shop")
+    return Deployment(tmp_path / "shop", make_home(tmp_path / "home", url), url)
+
+
+def test_the_interface(deployment: Deployment) -> None:
+    deployment.run("python", "-c", INTERFACE)
+    assert not checking.check(deployment.store).problems
+
+
+def test_dagster_refreshes_to_it_and_a_fresh_instance_loads(
+    deployment: Deployment, tmp_path: Path
+) -> None:
+    deployment.run("dg", "utils", "refresh-defs-state", SHOP_TABLES="a,b")
+    fresh = replace(deployment, home=make_home(tmp_path / "fresh", deployment.url))
+    assert fresh.assets() == ["file_a", "file_b", "folder_a", "folder_b"]
+    assert set(deployment.store.currents()) == {"FileComponent[file]", "FolderComponent[folder]"}
+
+
+def test_the_job_refreshes_all_keys_at_once_and_reloads_the_code_location(
+    deployment: Deployment,
+) -> None:
+    served = replace(deployment, port=_free_port())
+    with _webserver(served) as ask:
+        assert ask() == []
+        served.run(
+            *("dagster", "job", "execute", "-m", "versioned_shop.definitions"),
+            *("-j", "refresh_state"),
+            SHOP_TABLES="x,y",
+            SHOP_IN_PROCESS="1",
+            SHOP_LOCATION="versioned_shop.definitions",
+            SHOP_WEBSERVER=f"localhost:{served.port}",
+        )
+        assert ask() == ["file_x", "file_y", "folder_x", "folder_y"]
+    (change,) = served.store.history()
+    assert [move.key for move in change.moves] == ["FileComponent[file]", "FolderComponent[folder]"]
+    assert not checking.check(served.store).problems
+
+
+@contextmanager
+def _webserver(deployment: Deployment) -> Iterator[Callable[[], list[str]]]:
+    """A code server behind a webserver; gives a function that asks it for its assets."""
+    argv = ["dagster-webserver", "-m", "versioned_shop.definitions", "-h", "localhost"]
+    process = subprocess.Popen(
+        [*argv, "-p", str(deployment.port)],
+        cwd=deployment.root,
+        env=deployment.env(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    url = f"http://localhost:{deployment.port}/graphql"
+    try:
+        _wait_for(url, process)
+        yield lambda: _assets(url)
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+def _wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
+    end = time.monotonic() + 300
+    while time.monotonic() < end and process.poll() is None:
+        try:
+            _graphql(url, "{version}")
+        except (urllib.error.URLError, ConnectionError):
+            time.sleep(0.3)
+        else:
+            return
+    raise AssertionError("the webserver did not come up")
+
+
+def _assets(url: str) -> list[str]:
+    found = _graphql(url, "{assetNodes{assetKey{path}}}")["data"]["assetNodes"]
+    return sorted("/".join(node["assetKey"]["path"]) for node in found)
+
+
+def _graphql(url: str, query: str) -> Any:
+    body = json.dumps({"query": query}).encode()
+    request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        return json.load(answer)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
