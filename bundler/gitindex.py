@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import os
 
+from bundler import digests
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import hashlib
@@ -101,7 +103,8 @@ class RawIndex:
             yield self._read(start, _WINDOW_BYTES + _OVERLAP_BYTES)
 
     def _matches_checksum(self) -> bool:
-        return any(self._has_checksum(digest()) for digest in (_sha1, _sha256))
+        algorithms = ("sha1", "sha256")
+        return any(self._has_checksum(digests.new(name, self.size)) for name in algorithms)
 
     def _has_checksum(self, digest: hashlib._Hash) -> bool:
         end = self.size - digest.digest_size
@@ -132,23 +135,6 @@ def ignores_case(common_dir: bytes) -> bool:
             return b"ignorecase = true" in config.read().lower()
     except FileNotFoundError:
         return False
-
-
-def _sha1() -> hashlib._Hash:
-    """SHA-1 of Python's own where there is one: the module hashlib loads OpenSSL first."""
-    try:
-        digest: hashlib._Hash = __import__("_sha1").sha1()
-    except ImportError:
-        import hashlib
-
-        digest = hashlib.sha1(usedforsecurity=False)
-    return digest
-
-
-def _sha256() -> hashlib._Hash:
-    import hashlib
-
-    return hashlib.sha256()
 
 
 def _is_tree(index: bytes, at: int) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from bundler import gitindex
+from bundler import digests, gitindex
 from bundler.errors import ToolFailed
 from bundler.git.repository import (
     ONE_REPOSITORY,
@@ -88,9 +88,9 @@ def index_entries(answer: bytes) -> list[Entry]:
 
 def empty_tree(repository: Repository) -> str:
     """What a repository without a commit has instead of HEAD: git knows it without an object."""
-    import hashlib
-
-    return hashlib.new(repository.algorithm, b"tree 0\0", usedforsecurity=False).hexdigest()
+    digest = digests.new(repository.algorithm, 0)
+    digest.update(b"tree 0\0")
+    return digest.hexdigest()
 
 
 def require_whole_index(repository: Repository) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 
-from bundler import git
+from bundler import digests, git
 from bundler.guard.places import join, takeable
 from bundler.guard.verdict import Finding
 from bundler.record import NamedTuple
@@ -102,9 +102,9 @@ def _ids(path: bytes, algorithm: str, sizes: Collection[int] | None) -> Iterator
 
 
 def _hexdigest(algorithm: str, content: bytes) -> bytes:
-    import hashlib
-
-    return hashlib.new(algorithm, content, usedforsecurity=False).hexdigest().encode()
+    digest = digests.new(algorithm, len(content))
+    digest.update(content)
+    return digest.hexdigest().encode()
 
 
 def _is_possible(size: int, sizes: Collection[int] | None) -> bool:
@@ -143,15 +143,12 @@ def _digests(
     path: bytes, algorithm: str, forms: _Forms, *, pointers: bool
 ) -> Iterator[tuple[str, bytes, bytes]]:
     """Form, object id, and the sha256 that an LFS pointer would name, of each distinct form."""
-    import hashlib  # here, since most commits hold no blob of a fitting size
-
     sizes = forms._asdict()
     distinct = {size: form for form, size in reversed(list(sizes.items()))}
-    hashers = {
-        form: hashlib.new(algorithm, b"blob %d\0" % size, usedforsecurity=False)
-        for size, form in distinct.items()
-    }
-    contents = {form: hashlib.sha256() for form in hashers if pointers}
+    hashers = {form: digests.new(algorithm, size) for size, form in distinct.items()}
+    for size, form in distinct.items():
+        hashers[form].update(b"blob %d\0" % size)
+    contents = {form: digests.new("sha256", sizes[form]) for form in hashers if pointers}
     for step in _steps(path):
         lf = step.replace(b"\r\n", b"\n")
         texts = {"raw": step, "lf": lf, "crlf": lf.replace(b"\n", b"\r\n")}

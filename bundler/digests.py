@@ -1,0 +1,29 @@
+"""SHA-1 and SHA-256 without OpenSSL, for little data at every commit.
+
+``hashlib`` loads OpenSSL, which takes longer than an empty interpreter needs to start; Python's
+own implementation hashes about half as fast, so that OpenSSL pays from about a megabyte on.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import hashlib
+
+WORTH_OPENSSL_BYTES = 1 << 20
+# 3.12 has moved SHA-256 into a module with its kin.
+_MODULES = {"sha1": ("_sha1",), "sha256": ("_sha2", "_sha256")}
+
+
+def new(algorithm: str, size: int) -> hashlib._Hash:
+    """A digest ("sha1" or "sha256") for about so many bytes."""
+    if size < WORTH_OPENSSL_BYTES:
+        for module in _MODULES[algorithm]:
+            try:
+                digest: hashlib._Hash = getattr(__import__(module), algorithm)()
+            except ImportError:
+                continue
+            return digest
+    import hashlib
+
+    return hashlib.new(algorithm, usedforsecurity=False)
