@@ -17,21 +17,19 @@ import os
 import stat
 import unicodedata
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
 
 import msgspec
 
 from bundler.errors import BadData, InputOutputError
+from bundler.parallel import in_parallel
 
 # Explicit formatting characters that reorder text on a screen: a name must read as it is.
 _BIDIRECTIONAL = frozenset(
     "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 )
 _MAX_NAME_BYTES = 255
-# Below this, handing a file to a thread costs more than hashing it.
-_PARALLEL_FROM_BYTES = 4 * 1024 * 1024
 _BUFFER_BYTES = 256 * 1024
 
 
@@ -79,12 +77,7 @@ def scan(root: Path) -> StateTree:
     """
     found = list(_walk(root))
     check_names([path for path, _ in found], root)
-    small = [item for item in found if item[1].st_size < _PARALLEL_FROM_BYTES]
-    large = [item for item in found if item[1].st_size >= _PARALLEL_FROM_BYTES]
-    entries = [_hash_file(root, *item) for item in small]
-    if large:
-        with ThreadPoolExecutor(max_workers=min(len(large), os.cpu_count() or 1)) as pool:
-            entries += pool.map(lambda item: _hash_file(root, *item), large)
+    entries = in_parallel(lambda item: _hash_file(root, *item), found, lambda item: item[1].st_size)
     return StateTree(tuple(sorted(entries, key=lambda entry: os.fsencode(entry.path))))
 
 
@@ -187,7 +180,7 @@ def _hash_file(root: Path, path: str, before: os.stat_result) -> FileEntry:
         # O_NOFOLLOW: between the listing and here the name may have become a link.
         descriptor = os.open(root / path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         with open(descriptor, "rb", buffering=0) as stream:
-            digest, size = hash_stream(stream)
+            digest, size = hash_stream(stream, before.st_size)
             after = os.fstat(descriptor)
     except OSError as error:
         raise InputOutputError(f"{root / path} cannot be read: {error.strerror}.") from error
@@ -203,10 +196,14 @@ def _hash_file(root: Path, path: str, before: os.stat_result) -> FileEntry:
     return FileEntry(path=path, sha256=digest, size=size)
 
 
-def hash_stream(stream: SupportsReadInto) -> tuple[str, int]:
-    """The sha256 in hexadecimal and the size in bytes of what a stream still holds."""
+def hash_stream(stream: SupportsReadInto, expected: int = _BUFFER_BYTES) -> tuple[str, int]:
+    """The sha256 in hexadecimal and the size in bytes of what a stream still holds.
+
+    expected: about how many bytes that is.
+    """
     digest = hashlib.sha256()
-    buffer = bytearray(_BUFFER_BYTES)
+    # For a small file, clearing a large buffer takes longer than hashing.
+    buffer = bytearray(min(expected + 1, _BUFFER_BYTES))
     view = memoryview(buffer)
     size = 0
     while count := stream.readinto(buffer):

@@ -15,6 +15,7 @@ from bundler.artifacts import Artifact, Member, StateDirectory
 from bundler.bundle import MANIFEST_NAME, RUN_RECORD_NAME, STAGING_NAME
 from bundler.errors import BundlerError, VerificationFailed
 from bundler.manifest import Claim, File, Manifest, RunRecord, parse
+from bundler.parallel import in_parallel
 from bundler.tree import hash_stream
 
 
@@ -141,15 +142,26 @@ def verify_directory(
     expected = dict(_expected(manifest))
     writable = tuple(f"{state.path}/{path}" for state in manifest.states for path in state.writable)
     missing = {path for path in expected if not _is_below(path, writable)}
-    for member in directory.members():
+
+    def is_judged(member: Member) -> bool:
         if member.kind == "directory" or _is_below(member.path, writable):
-            continue
-        if member.path == MANIFEST_NAME or (not shipped and _stays_local(member.path)):
-            continue
-        missing.discard(member.path)
-        problem = _member_problem(member, expected.get(member.path))
+            return False
+        return member.path != MANIFEST_NAME and (shipped or not _stays_local(member.path))
+
+    def judge(member: Member) -> tuple[str, str | None]:
+        return member.path, _member_problem(member, expected.get(member.path))
+
+    judged = filter(is_judged, directory.members())
+    # Where members can be opened at any time and side by side, several are hashed at once.
+    at_once = getattr(directory, "concurrent", False)
+    for path, problem in (
+        in_parallel(judge, list(judged), lambda member: member.size)
+        if at_once
+        else map(judge, judged)
+    ):
+        missing.discard(path)
         if problem:
-            yield f"{directory.path}/{member.path} {problem}."
+            yield f"{directory.path}/{path} {problem}."
     for path in sorted(missing):
         yield f"{directory.path}/{path} is missing."
 
@@ -163,7 +175,7 @@ def _member_problem(member: Member, expected: File | None) -> str | None:
     if member.size != expected.size:
         return f"has {member.size} bytes instead of {expected.size}"
     with member.open() as stream:
-        digest, size = hash_stream(stream)  # type: ignore[arg-type]  # BinaryIO hides readinto
+        digest, size = hash_stream(stream, expected.size)  # type: ignore[arg-type]  # BinaryIO hides readinto
     return None if (digest, size) == (expected.sha256, expected.size) else "was altered"
 
 

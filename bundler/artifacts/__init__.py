@@ -39,7 +39,11 @@ class Member:
 
 
 class StateDirectory(Protocol):
-    """One ``.local_defs_state`` as it lies in an artifact."""
+    """One ``.local_defs_state`` as it lies in an artifact.
+
+    One whose members can be opened at any time, and by several threads at once, may say so by an
+    attribute ``concurrent`` that is true.
+    """
 
     @property
     def path(self) -> str:

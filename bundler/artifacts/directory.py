@@ -29,6 +29,8 @@ _NOT_SEARCHED = frozenset({".git", ".hg", ".venv", "venv", "node_modules", "__py
 class StateDirectoryOnDisk:
     """A state directory in the file system."""
 
+    concurrent = True
+
     def __init__(self, root: Path, path: str) -> None:
         self._root = root
         self._path = path

@@ -13,7 +13,7 @@ import stat
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import BinaryIO, ClassVar, Literal
 
 from bundler.artifacts import Member
 from bundler.artifacts.zipfiles import ZipFile
@@ -137,6 +137,8 @@ class TreeStateDirectory:
 
     tree: Tree
     relative: str
+
+    concurrent: ClassVar[bool] = True
 
     @property
     def path(self) -> str:

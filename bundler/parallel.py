@@ -1,0 +1,68 @@
+"""Work on many files at once, in order: hashing and inflating let other threads run meanwhile."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+
+# Below this, starting threads costs more than they save.
+_WORTH_BYTES = 4 * 1024 * 1024
+# Handing one small file to a thread costs more than hashing it, so they go by the dozen.
+_BATCH_BYTES = 2 * 1024 * 1024
+_BATCH_ITEMS = 64
+
+
+def in_parallel(
+    work: Callable[[_Item], _Result], items: Sequence[_Item], size: Callable[[_Item], int]
+) -> Iterator[_Result]:
+    """Like ``map(work, items)``. size: of an item's file, in bytes.
+
+    What `work` raises for an item is raised after the results of all items before it.
+    """
+    workers = processors()
+    if workers == 1 or len(items) == 1 or sum(map(size, items)) < _WORTH_BYTES:
+        yield from map(work, items)
+        return
+    batches = list(_batches(items, size))
+    with ThreadPoolExecutor(max_workers=min(workers, len(batches))) as pool:
+        for results, error in pool.map(lambda batch: _whole(work, batch), batches):
+            yield from results
+            if error is not None:
+                raise error
+
+
+def processors() -> int:
+    """How many processors this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _batches(items: Iterable[_Item], size: Callable[[_Item], int]) -> Iterator[list[_Item]]:
+    batch: list[_Item] = []
+    left = _BATCH_BYTES
+    for item in items:
+        batch.append(item)
+        left -= size(item)
+        if left <= 0 or len(batch) == _BATCH_ITEMS:
+            yield batch
+            batch, left = [], _BATCH_BYTES
+    if batch:
+        yield batch
+
+
+def _whole(
+    work: Callable[[_Item], _Result], batch: Sequence[_Item]
+) -> tuple[list[_Result], Exception | None]:
+    results: list[_Result] = []
+    try:
+        for item in batch:
+            results.append(work(item))  # noqa: PERF401  # what was done before a failure stays
+    except Exception as error:  # noqa: BLE001  # raised again in the caller's thread
+        return results, error
+    return results, None
