@@ -34,7 +34,7 @@ _WITH_EXTENDED_FLAGS, _COMPRESSED = 3, 4  # versions
 _CHECKED_BYTES = 1 << 20
 _WINDOW_BYTES = 1 << 18  # stays in the processor's cache
 _OVERLAP_BYTES = 1 << 13  # a path of PATH_MAX and what stands before it
-_LARGEST_TAIL = 1 << 25
+_TAILS = (1 << 22, 1 << 25)  # the cached tree of a million files takes about a megabyte
 
 
 class RawIndex:
@@ -62,7 +62,7 @@ class RawIndex:
         """Whether nothing is missing; up to a megabyte, also whether nothing is altered."""
         if not self.version:
             return False
-        if self.size > _CHECKED_BYTES and self._ends_in_extensions():
+        if self.size > _CHECKED_BYTES and self._cached_tree() is not None:
             return True
         return self._matches_checksum()
 
@@ -80,6 +80,20 @@ class RawIndex:
         if ignore_case:
             return any(text.lower() in window.lower() for window in self._windows())
         return any(text in window for window in self._windows())
+
+    def holds_below(self, name: bytes, *, ignore_case: bool = False) -> bool:
+        """Whether an entry may lie below a directory of this name.
+
+        In a large index git's cached tree, where it is whole, has the name of every directory:
+        that is a hundredth of the bytes.
+        """
+        if self.size > _CHECKED_BYTES and not ignore_case:
+            tree = self._cached_tree() or b""
+            root = tree[1:].partition(b" ")[0]
+            # A part that is out of date has -1 for a count, and so has then the root.
+            if root == b"%d" % self.entries and b"\0-1 " not in tree:
+                return name + b"\0" in tree
+        return self.holds(name + b"/", ignore_case=ignore_case)
 
     def paths_ending_in(self, name: bytes) -> set[bytes]:
         """The paths whose last part is this name. Raises `ValueError` where one is unreadable."""
@@ -115,17 +129,18 @@ class RawIndex:
             return _structure_end(self._read(0, self.size), digest.digest_size) == end
         return said == digest.digest()
 
-    def _ends_in_extensions(self) -> bool:
-        """Whether a chain of extensions that begins with the cached tree reaches the checksum."""
-        start = max(_HEADER_BYTES, self.size - _LARGEST_TAIL)
-        tail = self._read(start, self.size - start)
-        at = tail.rfind(b"TREE")
-        while at >= 0:
-            ends = [len(tail) - length for length in _FIXED_BYTES]
-            if _is_tree(tail, at + 8) and any(_chain_end(tail, at, end) == end for end in ends):
-                return True
-            at = tail.rfind(b"TREE", 0, at)
-        return False
+    def _cached_tree(self) -> bytes | None:
+        """The cached tree, where a chain of extensions from it on reaches the checksum."""
+        for length in _TAILS:
+            start = max(_HEADER_BYTES, self.size - length)
+            tail = self._read(start, self.size - start)
+            ends = [len(tail) - each for each in _FIXED_BYTES]
+            at = tail.rfind(b"TREE")
+            while at >= 0:
+                if _is_tree(tail, at + 8) and any(_chain_end(tail, at, end) == end for end in ends):
+                    return tail[at + 8 : _chain_end(tail, at, at + 8)]
+                at = tail.rfind(b"TREE", 0, at)
+        return None
 
 
 def ignores_case(common_dir: bytes) -> bool:

@@ -54,6 +54,34 @@ def test_large(wd: WorkDir, monkeypatch: pytest.MonkeyPatch) -> None:
         assert not is_whole(index), size
 
 
+def test_large_directories(wd: WorkDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cached tree speaks for the entries while it is whole, and for nothing else."""
+    monkeypatch.setattr(gitindex, "_CHECKED_BYTES", 64)
+
+    def holds(name: str) -> bool:
+        with RawIndex(os.fsencode(wd.path / ".git/index")) as raw:
+            return raw.holds_below(name.encode())
+
+    wd.write("a/b/file")
+    wd.write("c")
+    wd("git add -A")
+    assert holds("b")  # before git has written any tree
+    wd.commit()
+    assert holds("b")
+    assert not holds("c")
+    wd.write("a/state/file")
+    wd("git add -A")
+    assert holds("state")  # not in the cached tree, which is out of date
+    wd("git write-tree")
+    assert holds("state")
+    wd("git rm -rq --cached a/state")
+    assert not holds("state")
+    wd("git add -N a/state/file")
+    assert holds("state")
+    wd("git write-tree")
+    assert holds("state")
+
+
 def test_windows_overlap(wd: WorkDir, monkeypatch: pytest.MonkeyPatch) -> None:
     """A path is found wherever the border of a window falls."""
     monkeypatch.setattr(gitindex, "_OVERLAP_BYTES", 300)

@@ -46,7 +46,9 @@ def look(named: Sequence[str] = ()) -> tuple[bytes, ...] | None:
         with RawIndex(_index_path(top, git_dir)) as index:
             if not index.is_plain() or not index.is_whole():
                 return None
-            if any(index.holds(place + b"/", ignore_case=fold) for place in (NAME, *places)):
+            if index.holds_below(NAME, ignore_case=fold):
+                return None
+            if any(index.holds(place + b"/", ignore_case=fold) for place in places):
                 return None
             projects = sorted(index.paths_ending_in(b"pyproject.toml"))
         for project in projects:
