@@ -36,6 +36,8 @@ _PR_SET_CHILD_SUBREAPER = 36
 _MAX_LINKS = 60
 _MAX_TEXT = 2000
 _MOST_ROUNDS = 20
+# Opened once: in each child that would cost as much as the fork itself.
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 def _sibling(name: str, path: Path) -> ModuleType:
@@ -342,8 +344,8 @@ def _can_fork() -> bool:
 
 
 def _prctl(option: int, value: int) -> None:
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
+    if _LIBC is not None:
+        _LIBC.prctl(option, value, 0, 0, 0)
 
 
 def _redirect(log: str) -> None:
