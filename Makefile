@@ -15,7 +15,7 @@ ARGS ?=
 
 .PHONY: help
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: $(READY) ## the whole of it on a sample project with a loopback API, in ./state-bundler-demo
@@ -39,6 +39,10 @@ check: $(READY) ## only the linters and the types: seconds
 format: $(READY) ## sort imports, mend what can be mended, format
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+
+.PHONY: pex-matrix
+pex-matrix: $(READY) ## every way to make a PEX, tried: most of an hour; writes docs/pex-matrix.md
+	$(BIN)/python tests/pex_matrix.py $(ARGS)
 
 .PHONY: build
 build: $(READY) ## sdist and wheel, into build/dist
