@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from bundler.cli import _COMMANDS
 
+BIN = Path(sys.executable).parent
 HEAVY = {"dagster", "docker", "git", "msgspec", "rich", "stamina", "tomlkit", "urllib3"}
 
 # `git` at the top level is GitPython; bundler.git is ours, and cheap.
@@ -42,3 +45,24 @@ def test_help_and_version_import_nothing_heavy(arguments: tuple[str, ...]) -> No
 @pytest.mark.parametrize("command", _COMMANDS)
 def test_the_help_of_a_command_imports_nothing_heavy(command: str) -> None:
     assert _imported(command, "--help") & HEAVY == set()
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_shells_can_complete(shell: str) -> None:
+    def said(instruction: str, **variables: str) -> str:
+        done = subprocess.run(
+            [BIN / "state-bundler"],
+            env={**os.environ, "_STATE_BUNDLER_COMPLETE": f"{shell}_{instruction}", **variables},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return done.stdout
+
+    assert f"{shell}_complete" in said("source")
+    words = "state-bundler build pe"
+    last = "pe" if shell == "fish" else "2"
+    assert "pex" in said("complete", COMP_WORDS=words, COMP_CWORD=last)
+    words = "state-bundler verify --max"
+    last = "--max" if shell == "fish" else "2"
+    assert "--max-age" in said("complete", COMP_WORDS=words, COMP_CWORD=last)
