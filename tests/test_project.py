@@ -50,7 +50,9 @@ def test_a_directory_inside_a_project_finds_it(tmp_path: Path) -> None:
     assert find([], start=root / "src" / "deep")[0].root == root
 
 
-@pytest.mark.parametrize("text", ["", "[tool.dg]\nworkspace = 1\n", "[tool]\ndg = 1\n", "[tool.black]\n"])
+@pytest.mark.parametrize(
+    "text", ["", "[tool.dg]\nworkspace = 1\n", "[tool]\ndg = 1\n", "[tool.black]\n"]
+)
 def test_what_is_no_project_is_a_sentence(tmp_path: Path, text: str) -> None:
     (tmp_path / "pyproject.toml").write_text(text)
     with pytest.raises(ConfigurationError, match="neither a Dagster project"):
