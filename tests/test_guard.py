@@ -11,6 +11,7 @@ from workdir import CONTENT, STATE, WorkDir
 
 from bundler import guard
 from bundler.errors import ToolFailed
+from bundler.guard import command
 
 DEFS = "src/shop/defs"
 DIRECTORY = f"{DEFS}/{STATE}"
@@ -417,6 +418,17 @@ def test_library(project: WorkDir, monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
 )
 def test_usage(wd: WorkDir, arguments: list[str]) -> None:
     assert wd.guard(*arguments).code == 2
+
+
+def test_a_bug_is_no_finding(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(guard, "check", broken)
+    assert command.run([]) == 70
+    assert "a bug in state-bundler" in capfd.readouterr().err
 
 
 def test_help_and_version(wd: WorkDir) -> None:

@@ -310,6 +310,13 @@ def test_broken_configuration(repository: WorkDir) -> None:
     assert repository.guard("--staged").code == 78
 
 
+def test_broken_configuration_of_dagster_s(repository: WorkDir) -> None:
+    repository.write("pyproject.toml", "[tool.dg.project\nroot_module = 'x'\n")
+    repository("git add -A")
+    said = repository.guard("--staged")
+    assert (said.code, "pyproject.toml is not TOML" in said.err) == (78, True)
+
+
 def test_gitlink_below_a_state_directory(repository: WorkDir) -> None:
     commit = repository("git rev-parse HEAD")
     place = f"defs/{STATE}/K/project"

@@ -10,7 +10,7 @@ import os
 import sys
 
 from bundler import guard
-from bundler.errors import BundlerError, UsageError
+from bundler.errors import Bug, BundlerError, UsageError
 from bundler.guard.verdict import Finding, Moment, Movement, Verdict
 from bundler.record import NamedTuple
 
@@ -79,6 +79,15 @@ def run(arguments: Sequence[str], compare: tuple[bytes, ...] | None = None) -> i
         if error.hint:
             say(f"  {error.hint}")
         return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+    except Exception:  # noqa: BLE001  # Python's own exit code for it, 1, would mean "findings"
+        import traceback
+
+        say(
+            f"{traceback.format_exc()}state-guard: This is a bug in state-bundler; please report it."
+        )
+        return Bug.exit_code
 
 
 def parse(arguments: Sequence[str]) -> Request:

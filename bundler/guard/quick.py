@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 
+from bundler.errors import BundlerError
 from bundler.gitindex import RawIndex, ignores_case
 from bundler.guard.places import NAME, join, mentions_us, project_of, within
 
@@ -58,7 +59,7 @@ def look(named: Sequence[str] = ()) -> tuple[bytes, ...] | None:
                 return None
             directory, name = os.path.split(project)
             places += project_of(top, directory, name, text).expected
-    except (OSError, ValueError):
+    except (OSError, ValueError, BundlerError):  # the long way meets it again, and says it
         return None
     return tuple(place for place in places if os.path.isdir(join(top, place)))
 
