@@ -156,6 +156,7 @@ class Worker:
         self._source = _sibling("_state_bundler_source", here / f"{kind}_worker.py")
         self._components: dict[str, Any] = {}
         self._running: dict[int, int] = {}  # pid -> id of the write
+        self._helpers: set[int] = set()  # what the project started while it was loaded
 
     def serve(self) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops us
@@ -196,6 +197,7 @@ class Worker:
         except BaseException as error:  # noqa: BLE001  # whatever the project's code raises is told
             self._say("load-failed", chain=describe(error))
             return
+        self._helpers = set(_children())
         gc.collect()
         gc.freeze()  # children would copy the pages that a collection touches
         self._say("found", forks=_can_fork(), **found)
@@ -269,7 +271,7 @@ class Worker:
         """A state is whole once nothing can write to it any more."""
         _kill_group(pid)
         for _ in range(_MOST_ROUNDS):  # what is killed may leave orphans of its own
-            orphans = [child for child in _children() if child not in self._running]
+            orphans = set(_children()) - self._running.keys() - self._helpers
             if not orphans:
                 return
             for orphan in orphans:
