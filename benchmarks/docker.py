@@ -1,0 +1,208 @@
+"""New state into an image of an engine: ours beside what a user would do otherwise.
+
+    python benchmarks/docker.py [--rounds N] [--sizes 1,100,1000] [--image-megabytes 20]
+
+Each way is a whole process (or several), timed by the clock, with a state of its own each round so
+that no cache answers; the ways alternate. Prints the median seconds, the ratio to ours, and our
+peak memory. Ways whose tool is missing are left out and said so.
+
+- ours: `state-bundler embed`'s step as a process: place, layer, load, read back, tag
+- documentation: the Dockerfile that copies the project with its state, then installs
+- from-copy: ``FROM image`` and ``COPY state``, by BuildKit
+- commit: create a container, copy in, commit
+- buildah: from, copy, commit
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "tests"))
+
+from bundles import PLACE, make_bundle  # noqa: E402  # the tests' helpers
+from engine import PYTHON_BASE, Engine, make_python_base, running_engine  # noqa: E402
+
+_MEGABYTE = 1_000_000
+_IMAGE = "sbt/benchmark"
+_OURS = """
+import sys
+from pathlib import Path
+from bundler.artifacts import docker
+from bundler.bundle import Bundle
+from bundler.manifest import RunRecord, parse
+from bundler.verify import verify
+root, image, target = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
+bundle = Bundle(root, parse((root / "@manifest.json").read_bytes()), sys.argv[4])
+def check(found):
+    if sys.argv[5] == "deep":
+        verify(found).raise_for_problems()
+    else:
+        assert found.state_directories()[0].read_manifest() == bundle.manifest.raw
+engine = docker.Docker.from_environment().connect()
+made = docker.embed(engine, image, [bundle], RunRecord(), check=check)
+docker.tag(engine, made.image_id, target)
+"""
+_DOCUMENTATION = f"""\
+FROM {PYTHON_BASE}
+WORKDIR /app
+COPY . /app
+RUN mkdir -p /usr/local/lib/python3.11/dist-packages && \\
+    echo /app/src > /usr/local/lib/python3.11/dist-packages/_shop.pth && \\
+    cp -r /app/packages /usr/local/lib/python3.11/dist-packages/ && \\
+    python3 -m compileall -q /usr/local/lib/python3.11/dist-packages
+"""
+
+
+@dataclass
+class Bench:
+    """A project in a folder, its image in the engine."""
+
+    engine: Engine
+    root: Path
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {**self.engine.environment, "DOCKER_BUILDKIT": "1",
+                "STATE_BUNDLER_DOCKER": self.engine.clis[0]}  # fmt: skip
+
+    @property
+    def state(self) -> Path:
+        return self.root / "src" / PLACE
+
+    def run(self, *argv: str | Path) -> None:
+        done = subprocess.run(
+            argv, env=self.environment, cwd=self.root, capture_output=True, check=False
+        )
+        if done.returncode:
+            sys.exit(f"{argv}: {done.stderr.decode()[-1500:]}")
+
+    def docker(self, *arguments: str | Path) -> None:
+        self.run(self.engine.clis[0], *arguments)
+
+    def new_state(self, megabytes: float) -> None:
+        """Random bytes in files of at most 8 MB: no packing, no cache helps anybody."""
+        shutil.rmtree(self.state, ignore_errors=True)
+        left, files = int(megabytes * _MEGABYTE), {}
+        while left > 0:
+            size = min(left, 8 * _MEGABYTE)
+            files[f"part{len(files)}"] = os.urandom(size)
+            left -= size
+        make_bundle(self.state, {"Key": files})
+
+
+def make_project(bench: Bench, megabytes: int) -> None:
+    """A project whose installation takes something: packages of many small modules."""
+    (bench.root / "src/shop/defs").mkdir(parents=True)
+    for path in ("src/shop/__init__.py", "src/shop/defs/__init__.py"):
+        (bench.root / path).touch()
+    (bench.root / "Dockerfile").write_text(_DOCUMENTATION)
+    (bench.root / "FromCopy").write_text(f"FROM {_IMAGE}\nCOPY src/{PLACE} /app/src/{PLACE}\n")
+    packages = bench.root / "packages"
+    packages.mkdir()
+    body = "".join(
+        f"def f{number}(a, b=1):\n    return a + b + {number}\n" for number in range(400)
+    )
+    for number in range(megabytes * _MEGABYTE // (len(body) * 5 // 2)):
+        (packages / f"m{number}.py").write_text(f"# {number}\n{body}")
+
+
+def ours(bench: Bench, how: str = "cheap") -> None:
+    bench.run(sys.executable, "-c", _OURS, bench.state, _IMAGE, f"{_IMAGE}:ours", PLACE, how)
+
+
+def ours_deep(bench: Bench) -> None:
+    ours(bench, "deep")
+
+
+def documentation(bench: Bench) -> None:
+    bench.docker("build", "-q", "-t", f"{_IMAGE}:documentation", ".")
+
+
+def from_copy(bench: Bench) -> None:
+    bench.docker("build", "-q", "-f", "FromCopy", "-t", f"{_IMAGE}:from-copy", ".")
+
+
+def commit(bench: Bench) -> None:
+    name = f"benchmark-{os.getpid()}"
+    bench.docker("create", "--name", name, _IMAGE)
+    bench.docker("cp", f"{bench.state}/.", f"{name}:/app/src/{PLACE}")
+    bench.docker("commit", name, f"{_IMAGE}:commit")
+    bench.docker("rm", "-v", name)
+
+
+def buildah(bench: Bench) -> None:
+    script = (
+        f"set -e; c=$(buildah from docker-daemon:{_IMAGE}:latest);"
+        f"buildah copy -q $c {bench.state} /app/src/{PLACE};"
+        f"buildah commit -q $c {_IMAGE}:buildah; buildah rm $c"
+    )
+    bench.run("sh", "-c", script)
+
+
+_WAYS: Mapping[str, Callable[[Bench], None]] = {
+    "ours": ours,
+    "ours, every byte read back": ours_deep,
+    "documentation": documentation,
+    "from-copy": from_copy,
+    "commit": commit,
+    "buildah": buildah,
+}
+
+
+def measure(bench: Bench, megabytes: float, rounds: int) -> dict[str, float]:
+    ways = {name: way for name, way in _WAYS.items() if name != "buildah" or shutil.which(name)}
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(rounds):
+        for name, way in ways.items():
+            bench.new_state(megabytes)
+            start = time.perf_counter()
+            way(bench)
+            seconds[name].append(time.perf_counter() - start)
+    bench.engine.docker("image", "prune", "--force")
+    return {name: statistics.median(found) for name, found in seconds.items()}
+
+
+def peak_megabytes(bench: Bench) -> float:
+    """The peak of our process, which waits for docker's own: measured in a child of this one."""
+    argv = [sys.executable, "-c", _OURS, bench.state, _IMAGE, f"{_IMAGE}:ours", PLACE, "deep"]
+    process = subprocess.Popen(argv, env=bench.environment)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    return usage.ru_maxrss / 1000
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--sizes", default="1,100,1000", help="of the state, in megabytes")
+    parser.add_argument("--image-megabytes", type=int, default=20, help="of packages in the image")
+    options = parser.parse_args()
+    with running_engine() as engine, tempfile.TemporaryDirectory() as folder:
+        make_python_base(engine)
+        bench = Bench(engine, Path(folder))
+        make_project(bench, options.image_megabytes)
+        bench.docker("build", "-q", "-t", _IMAGE, ".")
+        if not shutil.which("buildah"):
+            print("buildah is not installed: left out")
+        for megabytes in (float(size) for size in options.sizes.split(",")):
+            found = measure(bench, megabytes, options.rounds)
+            print(f"\nstate of {megabytes:g} MB (median of {options.rounds})")
+            for name, seconds in found.items():
+                print(f"  {name:28} {seconds:7.2f} s   {seconds / found['ours']:6.1f} times ours")
+            print(f"  our peak memory              {peak_megabytes(bench):7.0f} MB")
+        engine.remove_made()
+
+
+if __name__ == "__main__":
+    main()
