@@ -200,3 +200,16 @@ def test_a_bug_in_json_never_escapes(directory: Path) -> None:
     (directory / "@manifest.json").write_text(json.dumps({"predicate": []}))
     assert _verify(directory).all_problems != ()
     assert verify_at_start.problems(str(directory)) != []
+
+
+@pytest.mark.parametrize("number", [0, 1, 5, 6])
+def test_at_the_start_many_bytes_are_checked_as_well_as_few(tmp_path: Path, number: int) -> None:
+    """More than 8 MiB are hashed by two threads; each file is checked by one of them."""
+    path = tmp_path / ".local_defs_state"
+    files = {"state": "", **{f"f{index}": str(index) * 2_000_000 for index in range(6)}}
+    publish(StateDir(path, "x"), {"Shop": files})
+    assert verify_at_start.problems(str(path)) == []
+    name = f"f{number}" if number < 6 else "state"
+    with (path / "Shop" / name).open("r+b") as stream:
+        stream.write(b"x")
+    assert verify_at_start.problems(str(path)) == [f"Shop/{name} is not what the manifest says."]
