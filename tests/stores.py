@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hmac
 import json
 import os
 import subprocess
@@ -10,10 +12,12 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from email.utils import formatdate
 from pathlib import Path
 from typing import Any
 
-from environments import python_of
+from environments import ROOT, python_of
+from filelock import FileLock
 
 HERE = Path(__file__).parent
 S3_KEY_ID = "AKIATESTTESTTESTTEST"
@@ -93,3 +97,70 @@ def s3() -> Iterator[Server]:
             "AWS_ENDPOINT_URL": endpoint,
         }
         yield Server("s3", "states", environment, endpoint)
+
+
+@contextmanager
+def gcs() -> Iterator[Server]:
+    """gcp-storage-emulator, with the bucket ``states``."""
+    with _running([python_of("gcs"), HERE / "gcsserver.py"]) as port:
+        account = {
+            "gcs_base_url": f"http://127.0.0.1:{port}",
+            "disable_oauth": True,
+            "client_email": "",
+            "private_key": "",
+            "private_key_id": "",
+        }
+        yield Server("gs", "states", {"GOOGLE_SERVICE_ACCOUNT_KEY": json.dumps(account)})
+
+
+AZURITE = "3.37.0"
+_AZURE_ACCOUNT = "devstoreaccount1"
+# Azurite's own, which its documentation gives.
+_AZURE_KEY = (
+    "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+)
+
+
+@contextmanager
+def azure() -> Iterator[Server]:
+    """Azurite, with the container ``states``."""
+    program = _azurite() / "node_modules" / ".bin" / "azurite-blob"
+    argv = [program, "--inMemoryPersistence", "--blobPort", "0", "--blobHost", "127.0.0.1"]
+    quiet = ["--skipApiVersionCheck", "--disableTelemetry"]
+    with _running([*argv, *quiet], ready="successfully listens") as line:
+        endpoint = f"{line.rpartition(' ')[2]}/{_AZURE_ACCOUNT}"
+        _make_container(endpoint, "states")
+        environment = {
+            "AZURE_STORAGE_ACCOUNT_NAME": _AZURE_ACCOUNT,
+            "AZURE_STORAGE_ACCOUNT_KEY": _AZURE_KEY,
+            "AZURE_STORAGE_ENDPOINT": endpoint,
+        }
+        yield Server("az", "states", environment)
+
+
+def _azurite() -> Path:
+    """Azurite, installed by npm once."""
+    home = ROOT / "build" / "environments" / f"azurite-{AZURITE}"
+    home.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{home}.lock"):
+        if not (home / "complete").exists():
+            argv = ["npm", "install", "--silent", "--no-fund", "--no-audit", f"azurite@{AZURITE}"]
+            subprocess.run(argv, cwd=home, check=True, stdin=subprocess.DEVNULL, timeout=300)
+            (home / "complete").touch()
+    return home
+
+
+def _make_container(endpoint: str, name: str) -> None:
+    """Asks for a container, signed with the account's key as Azure's documentation has it."""
+    headers = {
+        "x-ms-date": formatdate(usegmt=True),
+        "x-ms-version": "2021-12-02",
+    }
+    told = "".join(f"{key}:{value}\n" for key, value in sorted(headers.items()))
+    resource = f"/{_AZURE_ACCOUNT}/{_AZURE_ACCOUNT}/{name}\nrestype:container"
+    text = "PUT" + "\n" * 12 + told + resource
+    key = base64.b64decode(_AZURE_KEY)
+    signature = base64.b64encode(hmac.digest(key, text.encode(), "sha256")).decode()
+    headers["Authorization"] = f"SharedKey {_AZURE_ACCOUNT}:{signature}"
+    headers["Content-Type"] = ""
+    _ask(f"{endpoint}/{name}?restype=container", "PUT", b"", headers)

@@ -43,6 +43,18 @@ def s3_server() -> Iterator[stores.Server]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def gcs_server() -> Iterator[stores.Server]:
+    with stores.gcs() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def azure_server() -> Iterator[stores.Server]:
+    with stores.azure() as server:
+        yield server
+
+
 @pytest.fixture
 def s3(s3_server: stores.Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[stores.Server]:
     _enter(s3_server, monkeypatch)
@@ -50,7 +62,7 @@ def s3(s3_server: stores.Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[st
     s3_server.faults()
 
 
-@pytest.fixture(params=["file", "s3"])
+@pytest.fixture(params=["file", "s3", "gcs", "azure"])
 def new_url(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[], str]:

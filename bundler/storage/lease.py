@@ -49,7 +49,7 @@ msgspec.json.Decoder(_Leases)  # before a thread does it: see `bundler.storage.r
 def server_time(objects: Objects) -> float:
     """Now, in seconds since the epoch, by the store's clock: when it says that a write was."""
     name = f"probe/{uuid.uuid4().hex}"
-    objects.create(name, b"")
+    objects.create(name, b"1")
     try:
         stored = objects.get(name)
     finally:

@@ -238,13 +238,10 @@ def _open(url: str, where: str) -> ObjectStore:
 
 def _plain_http() -> bool:
     """Whether an endpoint of the person's own is without TLS, as a test server on loopback is."""
-    endpoints = (
-        "AWS_ENDPOINT_URL",
-        "AWS_ENDPOINT_URL_S3",
-        "AWS_ENDPOINT",
-        "AZURE_STORAGE_ENDPOINT",
-    )
-    return any(os.environ.get(name, "").startswith("http://") for name in endpoints) or (
-        os.environ.get("AZURE_STORAGE_USE_EMULATOR", "") == "true"
-        or os.environ.get("STORAGE_EMULATOR_HOST", "").startswith("http://")
+    own = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT", "AZURE_STORAGE_ENDPOINT")
+    if any(os.environ.get(name, "").startswith("http://") for name in own):
+        return True
+    account = os.environ.get("GOOGLE_SERVICE_ACCOUNT_KEY", "")
+    return os.environ.get("GOOGLE_BASE_URL", "").startswith("http://") or bool(
+        re.search(r'"gcs_base_url"\s*:\s*"http://', account)
     )
