@@ -1,0 +1,81 @@
+"""The installed ``pex-bundle``, as a person types it. About 20 s."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from pex_projects import PLACE, output_of, package
+
+BUNDLE = Path(sys.executable).parent / "pex-bundle"
+PYPROJECT = f"""
+[project]
+name = "shop"
+version = "1"
+[[tool.state-bundler.source]]
+key = "Shop"
+command = ["cp", "../state", "{{state_path}}"]
+path = "src/{PLACE}"
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A project in git whose state is refreshed by copying a file."""
+    root = tmp_path / "project"
+    package(root / "src", Leftover="on disk")
+    (root / "pyproject.toml").write_text(PYPROJECT)
+    (root / ".gitignore").write_text(".local_defs_state/\n*.pex\n")
+    (tmp_path / "state").write_text("fetched")
+    identity = ("-c", "user.name=Test", "-c", "user.email=test@example.org")
+    for command in (["init", "-q"], ["add", "-A"], [*identity, "commit", "-qm", "x"]):
+        subprocess.run(["git", *command], cwd=root, check=True)
+    return root
+
+
+def run(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("PEX_")}
+    environ["XDG_CACHE_HOME"] = str(project.parent / "cache")
+    return subprocess.run(
+        [BUNDLE, *arguments], cwd=project, env=environ, capture_output=True, text=True, check=False
+    )
+
+
+def test_it_builds_with_pex_s_own_arguments_and_ours(project: Path, tmp_path: Path) -> None:
+    done = run(
+        project, "-D", "src", "-m", "shop", "--bundle-refresh=always", "--venv", "-oapp.pex",
+        "--bundle-environment", "staging",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert output_of(project / "app.pex", tmp_path / "root") == "Shop=fetched"
+    assert f"{PLACE}: 1 state" in done.stdout
+
+
+def test_pex_s_own_failure_comes_through(project: Path) -> None:
+    done = run(project, "-D", "src", "--no-such-option", "-o", "app.pex")
+    assert done.returncode == 2
+    assert "unrecognized arguments: --no-such-option" in done.stderr
+    assert not (project / "app.pex").exists()
+
+
+def test_without_o_it_says_what_pex_does_and_does_it(project: Path) -> None:
+    done = run(project, "-D", "src", "-m", "shop", "--", "given")
+    assert done.returncode == 0
+    assert "Without -o pex makes no file" in done.stderr
+    assert "Leftover=on disk" in done.stdout
+
+
+def test_help_is_pex_s_and_ours(project: Path) -> None:
+    done = run(project, "--help")
+    assert done.returncode == 0
+    assert "--sources-directory" in done.stdout
+    assert "--bundle-no-guard" in done.stdout
+
+
+def test_a_scie_is_refused_with_the_way_to_make_one(project: Path) -> None:
+    done = run(project, "-D", "src", "--scie", "eager", "-o", "app.pex")
+    assert done.returncode == 2
+    assert "pex3 scie create" in done.stderr
