@@ -428,7 +428,7 @@ def test_a_bug_is_no_finding(
 
     monkeypatch.setattr(guard, "check", broken)
     assert command.run([]) == 70
-    assert "a bug in state-bundler" in capfd.readouterr().err
+    assert "this is a bug in state-bundler" in capfd.readouterr().err
 
 
 def test_help_and_version(wd: WorkDir) -> None:

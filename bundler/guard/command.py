@@ -84,9 +84,8 @@ def run(arguments: Sequence[str], compare: tuple[bytes, ...] | None = None) -> i
     except Exception:  # noqa: BLE001  # Python's own exit code for it, 1, would mean "findings"
         import traceback
 
-        say(
-            f"{traceback.format_exc()}state-guard: This is a bug in state-bundler; please report it."
-        )
+        say(traceback.format_exc())
+        say("state-guard: this is a bug in state-bundler; please report it.")
         return Bug.exit_code
 
 
