@@ -10,6 +10,7 @@ from __future__ import annotations
 import gc
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -29,6 +30,8 @@ Kind = Literal["added", "removed", "changed", "volatile"]
 
 # Larger files are compared by their digests alone: parsing takes several times their size.
 _MAX_PARSED_BYTES = 128 * 1024 * 1024
+_BRIEF = ("state", "project/target/manifest.json")
+_MAX_BRIEF_BYTES = 16 * 1024 * 1024
 _VOLATILE = frozenset(name for kind in KINDS for name in kind.volatile)
 _IGNORED = tuple(pattern for kind in KINDS for pattern in kind.ignored)
 # dbt's manifest: what a person calls the resources, by the member that lists them.
@@ -108,17 +111,19 @@ def diff(before: Artifact, after: Artifact, volatile: Sequence[str] = ()) -> Dif
     return Difference(before.name, after.name, found, shared - both)
 
 
-def brief(before: Path, after: Path, volatile: Sequence[str] = ()) -> str:
-    """What changed from one key directory's ``state`` to another's, in a line; empty if no JSON."""
-    documents = []
-    for directory in (before, after):
-        path = directory / "state"
-        if not path.is_file() or path.stat().st_size > _MAX_PARSED_BYTES:
-            return ""
-        documents.append(_decoded(path.read_bytes()))
-    if documents[0] is None or documents[1] is None:
-        return ""
-    return summary(compare(documents[0][0], documents[1][0], _VOLATILE | frozenset(volatile)))
+def brief(before: Path, after: Path) -> str:
+    """What changed from one key directory to another's, in a line.
+
+    Looks into the ``state`` and, where that is dbt's, into its manifest. Empty where there is
+    nothing to count: no JSON, too large to look into at once, or unreadable.
+    """
+    for name in _BRIEF:
+        with suppress(OSError):
+            paths = [directory / name for directory in (before, after)]
+            if all(0 < path.stat().st_size <= _MAX_BRIEF_BYTES for path in paths):
+                old, new = (path.read_bytes() for path in paths)
+                return summary(_inside(old, new, _VOLATILE) or ())
+    return ""
 
 
 def _changed(before: State, after: State) -> bool:

@@ -25,6 +25,7 @@ from bundler.attempts import Fetched, Job, KeyFailedError
 from bundler.baseline import of_place
 from bundler.bundle import Bundle
 from bundler.checks import Baseline
+from bundler.diff import brief
 from bundler.discovery import Loaded, unique
 from bundler.errors import (
     BundlerError,
@@ -229,7 +230,15 @@ class Directory:
             confirmed=_now(),
             environment_variables=fetched.environment,
         )
-        _tell(key, fetched, self.states[key], listener, same=same)
+        detail = "unchanged" if same else self._brief(job)
+        _tell(key, fetched, self.states[key], listener, detail)
+
+    def _brief(self, job: Job) -> str:
+        """What changed against the baseline, such as ``+3 connectors, -1 table``."""
+        if job.baseline is None:
+            return ""
+        staged = self.staging.path / sanitize_key(job.component.key)
+        return brief(job.baseline.directory, staged)
 
     def take_stale(self, job: Job, failed: KeyFailedError, listener: Listener) -> bool:
         """Takes the baseline for an unavailable system, if that was allowed and it is young."""
@@ -260,7 +269,8 @@ class Directory:
         for name in publication.removed:
             listener.note(f"Removed {name}: no component has that key any more.")
         changed = [key for key, state in self.states.items() if state.path in publication.changed]
-        return Published(publication.bundle, record, tuple(changed))
+        bound = record.of(publication.bundle.manifest)
+        return Published(publication.bundle, bound, tuple(changed))
 
     def _non_local(self) -> tuple[NonLocalKey, ...]:
         return tuple(
@@ -327,7 +337,7 @@ class Collector:
         directory = self.folder / sanitize_key(key)
         place = self.of.statedir.place
         self.collected.append(Collected(place, job.component, directory, state, refresh))
-        _tell(key, fetched, state, listener, same=False)
+        _tell(key, fetched, state, listener)
 
     def take_stale(self, _job: Job, _failed: KeyFailedError, _listener: Listener) -> bool:
         """The storage keeps its latest version; nothing needs to stand in for it."""
@@ -353,7 +363,7 @@ def _verifies(baseline: Baseline) -> bool:
         return False
 
 
-def _tell(key: str, fetched: Fetched, state: State, listener: Listener, *, same: bool) -> None:
+def _tell(key: str, fetched: Fetched, state: State, listener: Listener, detail: str = "") -> None:
     for warning in fetched.checked.warnings:
         listener.warning(warning)
     if abs(fetched.skew) > _MOST_SKEW_SECONDS:
@@ -363,7 +373,6 @@ def _tell(key: str, fetched: Fetched, state: State, listener: Listener, *, same:
         )
     if fetched.checked.left_out:
         listener.note(f"{key}: left out {_shortened(fetched.checked.left_out)}.")
-    detail = "unchanged" if same else ""
     listener.key(KeyProgress(key, "done", fetched.attempts, state.size, fetched.seconds, detail))
 
 
@@ -372,8 +381,8 @@ def _shortened(paths: Sequence[str]) -> str:
     return ", ".join(paths[:_SHOWN_PATHS]) + (f" and {more} more" if more > 0 else "")
 
 
-def _record(record: DirectoryRefresh, _: Manifest) -> RunRecord:
-    return RunRecord(refresh=(record,), tool=Tool("state-bundler", __version__))
+def _record(record: DirectoryRefresh, manifest: Manifest) -> RunRecord:
+    return RunRecord(refresh=(record.of(manifest),), tool=Tool("state-bundler", __version__))
 
 
 def _now() -> str:

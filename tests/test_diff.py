@@ -16,7 +16,11 @@ from bundler.artifacts.directory import DirectoryArtifact
 from bundler.artifacts.opening import open_artifact
 from bundler.diff import Difference, brief, diff
 from bundler.errors import VerificationFailed
+from bundler.listener import KeyProgress, Listener
 from bundler.manifest import RunRecord
+from bundler.options import RefreshOptions
+from bundler.project import open_project
+from bundler.refresh import refresh
 
 _States = Mapping[str, Mapping[str, bytes]]
 
@@ -137,6 +141,32 @@ def test_brief_is_one_line_about_two_key_directories(tmp_path: Path) -> None:
     assert brief(tmp_path / "a", tmp_path / "b") == "+2 tables"
     (tmp_path / "b" / "state").write_text("no JSON")
     assert brief(tmp_path / "a", tmp_path / "b") == ""
+
+
+class _Details(Listener):
+    def __init__(self) -> None:
+        self.details: list[str] = []
+
+    def key(self, progress: KeyProgress) -> None:
+        if progress.phase == "done":
+            self.details.append(progress.detail)
+
+
+def test_a_refresh_tells_the_counts_and_binds_its_record(tmp_path: Path) -> None:
+    source = '[[tool.state-bundler.source]]\nkey = "A"\ncommand = ["cp", "in", "{state_path}"]\n'
+    (tmp_path / "pyproject.toml").write_text(f'{source}path = "src/state"\nplace = "shop/state"\n')
+    project = open_project(tmp_path, python=Path(sys.executable))
+    told = _Details()
+    for tables in ([1, 2, 3], [2, 3, 4, 5], [2, 3, 4, 5]):
+        (tmp_path / "in").write_text(json.dumps({"tables": tables}))
+        done = refresh([project], RefreshOptions(), told)
+    assert told.details == ["", "+2 tables, -1 table", "unchanged"]
+    digest = done.bundles[0].manifest.content_digest
+    assert [entry.content_digest for entry in done.record] == [digest]
+    with DirectoryArtifact(tmp_path / "src/state") as artifact:
+        record = artifact.run_record()
+    assert record is not None
+    assert record.refresh[0].content_digest == digest
 
 
 def _cli(tmp_path: Path, *options: str) -> subprocess.CompletedProcess[str]:
