@@ -20,6 +20,7 @@ from bundler.artifacts.compression import unpacked
 from bundler.artifacts.oci import Embedded, embed, open_layout
 from bundler.bundle import Bundle
 from bundler.errors import ConfigurationError, UsageError, VerificationFailed
+from bundler.manifest import Build, RunRecord
 from bundler.verify import verify
 
 STATES = {
@@ -410,3 +411,24 @@ def test_owners_of_parents_that_the_base_has_in_two_layers(bundle: Bundle, tmp_p
     embed_here(maker.path, bundle, tmp_path / "out")
     shop = next(item for item in last_layer(tmp_path / "out") if item.name == "app/src/shop")
     assert (shop.mode, shop.uid, shop.gid) == (0o700, 7, 8)
+
+
+@pytest.mark.parametrize(
+    ("remote", "own", "expected"),
+    [
+        ("https://example.org/shop.git", {}, ("a" * 40, "https://example.org/shop.git")),
+        ("git@example.org:shop.git", {}, ("a" * 40, None)),
+        (None, {"org.opencontainers.image.revision": "mine"}, ("mine", None)),
+    ],
+)
+def test_the_code_has_the_names_that_oci_has_for_it(
+    tmp_path: Path, bundle: Bundle, remote: str, own: dict[str, str], expected: tuple[str, str]
+) -> None:
+    maker = LayoutMaker(tmp_path / "own")
+    maker.tag(maker.manifest([code_layer()], {"WorkingDir": "/app", "Labels": own}))
+    record = RunRecord(build=Build(commit="a" * 40, remote=remote))
+    embed(maker.path, [bundle], record, tmp_path / "out")
+    manifest, config = read_image(tmp_path / "out", "latest")
+    names = ("org.opencontainers.image.revision", "org.opencontainers.image.source")
+    assert tuple(config["config"]["Labels"].get(name) for name in names) == expected
+    assert manifest["annotations"]["org.opencontainers.image.revision"] == "a" * 40

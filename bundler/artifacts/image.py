@@ -163,7 +163,12 @@ def with_layer(
     diff_id = f"sha256:{layer.diff_id}"
     changed["rootfs"]["diff_ids"].append(diff_id)
     section = changed["config"] = changed.get("config") or {}
-    section["Labels"] = {**(section.get("Labels") or {}), **_labels(claims, record, diff_id)}
+    # A revision that the image names itself stays: its author knows better.
+    section["Labels"] = {
+        **code_names(record),
+        **(section.get("Labels") or {}),
+        **_labels(claims, record, diff_id),
+    }
     if isinstance(changed.get("history"), list):
         changed["history"].append(_history(claims, created))
     changed["created"] = created
@@ -201,9 +206,20 @@ def _history(claims: Sequence[Claim], created: str) -> Json:
 def annotations_for(claims: Sequence[Claim], record: RunRecord) -> dict[str, str]:
     """What the labels say, for a manifest: readable in a registry without the configuration."""
     return {
+        **code_names(record),
         LABEL_RUN_RECORD: canonical(record).decode(),
         LABEL_STATES: encode_claims(claims),
     }
+
+
+def code_names(record: RunRecord) -> dict[str, str]:
+    """What the record says of the code, by the names that OCI has for it."""
+    # https://github.com/opencontainers/image-spec/blob/main/annotations.md
+    commit, remote = record.build.commit, record.build.remote
+    names = {"org.opencontainers.image.revision": commit} if commit else {}
+    if remote and "://" in remote:  # it must be an address; what ssh takes is none
+        names["org.opencontainers.image.source"] = remote
+    return names
 
 
 def packing_of(layer_types: Sequence[str]) -> Compression:
