@@ -153,6 +153,12 @@ def test_bare(leaky: WorkDir, tmp_path: Path) -> None:
     assert "has no work tree" in cannot_tell(bare, "--staged")
 
 
+def test_bare_inside_a_work_tree(clean: WorkDir) -> None:
+    clean("git init -q --bare fixtures/bare.git")
+    assert "has no work tree" in cannot_tell(clean.at("fixtures", "bare.git"), "--staged")
+    assert clean.at("fixtures").guard("--staged").code == 0
+
+
 def test_shallow(clean: WorkDir, tmp_path: Path) -> None:
     clean.write("more.py")
     clean.commit()

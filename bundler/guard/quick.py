@@ -73,6 +73,10 @@ def _locate() -> tuple[bytes, bytes] | None:
         found = os.path.join(here, b".git")
         if os.path.lexists(found):
             break
+        if os.path.lexists(
+            join(here, b"HEAD")
+        ):  # a bare repository, which git sees first
+            return None
         if here == b"/":
             return None
         here = os.path.dirname(here)
