@@ -26,9 +26,13 @@ from bundles import PLACE, make_bundle, make_record
 from engine import PYTHON_BASE, Engine
 
 from bundler.artifacts import docker as dockers
+from bundler.artifacts import oci
 from bundler.artifacts.docker import Docker
 from bundler.artifacts.docker.building import detect
+from bundler.artifacts.docker.whole import fetch, keep_only
 from bundler.artifacts.image import LABEL_LAYER
+from bundler.artifacts.layout import descriptor
+from bundler.artifacts.ociread import LoadedImage
 from bundler.bundle import STATE_DIRECTORY, Bundle
 from bundler.errors import (
     BundlerError,
@@ -473,6 +477,30 @@ def test_an_altered_file_in_an_image_is_named(project: Project) -> None:
     assert "Catalog/state has" in problem
     with pytest.raises(UsageError, match="no image"):
         dockers.open_image("sbt/never-made", project.docker())
+
+
+def test_an_image_as_a_whole_becomes_a_layout_with_its_state(
+    project: Project, tmp_path: Path
+) -> None:
+    """What an engine that takes no single layer is sent: all but the last step, which is a load."""
+    project.build()
+    bundle = project.new_state()
+    engine = project.docker().connect()
+    layout = fetch(engine, project.inspect()["Id"], tmp_path)
+    made = oci.embed(layout.path, [bundle], make_record(bundle), layout.path, tag="made")
+    name = keep_only(layout, made.digest, "sbt/name:1")
+
+    with oci.open_layout(layout.path) as artifact:
+        assert verify(artifact).all_problems == ()
+        assert artifact.config_digest == made.config_digest
+    (entry,) = layout.index()["manifests"]
+    assert entry["annotations"]["io.containerd.image.name"] == name
+    assert made.paths == (f"/app/src/{PLACE}",)
+    expected = project.inspect()["RootFS"]["Layers"]
+    assert (
+        LoadedImage(layout, descriptor(entry, "")).config["rootfs"]["diff_ids"][:-1]
+        == expected[:-1]
+    )
 
 
 # --- engines --------------------------------------------------------------------------------

@@ -29,6 +29,8 @@ from bundler.listener import SILENT, Listener
 from bundler.manifest import RunRecord
 
 # An engine with containerd's image store says so in its driver's status.
+# The name of an image in a store that drops images without one, until it has its own.
+TEMPORARY = "state-bundler.invalid/embed:"
 _CONTAINERD = "io.containerd.snapshotter.v1"
 
 
@@ -104,9 +106,9 @@ def embed(
             check(artifact)
     except BaseException:
         with suppress(BundlerError):
-            remove_unnamed(engine, made)
+            _discard(engine, made)
         raise
-    return Embedded(made, changed=True, paths=paths)
+    return Embedded(str(engine.get(f"/images/{made}/json")["Id"]), changed=True, paths=paths)
 
 
 def plan(
@@ -174,6 +176,17 @@ def tag(engine: Engine, image_id: str, name: str) -> None:
     """Gives an image a name, ``repository`` or ``repository:tag``."""
     repository, tag_name = split_name(name)
     engine.post(f"/images/{image_id}/tag", None, repo=repository, tag=tag_name)
+    for known in engine.get(f"/images/{image_id}/json").get("RepoTags") or ():
+        if known.startswith(TEMPORARY):
+            engine.delete(f"/images/{known}", noprune="1")
+
+
+def _discard(engine: Engine, made: str) -> None:
+    """Removes an image that `_send` made and that nobody named."""
+    if made.startswith(TEMPORARY):
+        engine.delete(f"/images/{made}")
+    else:
+        remove_unnamed(engine, made)
 
 
 def split_name(name: str) -> tuple[str, str]:
@@ -187,11 +200,12 @@ def split_name(name: str) -> tuple[str, str]:
 
 
 def _send(engine: Engine, base: _Image, layer: Layer, record: RunRecord) -> str:
+    """Returns the new image's ID, or the temporary name that its store needs."""
     if not base.containerd:
         return _send_layer(engine, base.config, layer, record)
     from bundler.artifacts.docker.whole import send_whole
 
-    return send_whole(engine, base.identity, layer, record)
+    return send_whole(engine, base.identity, layer, record, TEMPORARY)
 
 
 def _send_layer(engine: Engine, config: Mapping[str, Any], layer: Layer, record: RunRecord) -> str:

@@ -26,10 +26,12 @@ _NAME = "io.containerd.image.name"
 _CHUNK_BYTES = 1024 * 1024
 
 
-def send_whole(engine: Engine, image_id: str, layer: Layer, record: RunRecord) -> str:
+def send_whole(
+    engine: Engine, image_id: str, layer: Layer, record: RunRecord, name_prefix: str
+) -> str:
     """Returns the new image's temporary name: these engines drop an image that has none."""
     with tempfile.TemporaryDirectory(prefix="state-bundler-") as folder:
-        layout = _fetch(engine, image_id, Path(folder))
+        layout = fetch(engine, image_id, Path(folder))
         made = oci.embed(
             layout.path,
             [item.bundle for item in layer.placed],
@@ -38,15 +40,16 @@ def send_whole(engine: Engine, image_id: str, layer: Layer, record: RunRecord) -
             tag="made",
             places={item.bundle.place: item.path for item in layer.placed},
         )
-        name = f"state-bundler.invalid/embed:{made.digest.removeprefix('sha256:')[:32]}"
-        _keep_only(layout, made.digest, name)
+        name = f"{name_prefix}{made.digest.removeprefix('sha256:')[:32]}"
+        keep_only(layout, made.digest, name)
         archive = Path(folder) / "image.tar"
         write_archive(layout.path, archive)
         load(engine, _read(archive))
     return name
 
 
-def _fetch(engine: Engine, image_id: str, folder: Path) -> Folder:
+def fetch(engine: Engine, image_id: str, folder: Path) -> Folder:
+    """The image as a layout; newer engines hand out one, older ones their own kind of archive."""
     archive = folder / "fetched.tar"
     with (
         engine.request("GET", f"/images/{image_id}/get") as response,
@@ -124,7 +127,7 @@ def _add_layer(layout: Folder, archive: tarfile.TarFile, name: str) -> dict[str,
     }
 
 
-def _keep_only(layout: Folder, digest: str, name: str) -> None:
+def keep_only(layout: Folder, digest: str, name: str) -> str:
     """Leaves one image in the index, under the name by which the engine will know it."""
     index = layout.index()
     entries = [entry for entry in index["manifests"] if entry["digest"] == digest]
@@ -133,6 +136,7 @@ def _keep_only(layout: Folder, digest: str, name: str) -> None:
     for left_over in ("manifest.json", "repositories"):
         if (layout.path / left_over).exists():
             os.unlink(layout.path / left_over)
+    return name
 
 
 def _read(path: Path) -> Iterator[bytes]:
