@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -115,6 +116,12 @@ def writes_a_link(path):
 def writes_a_fifo(path):
     path.mkdir()
     os.mkfifo(path / "pipe")
+
+
+def writes_a_socket(path):
+    path.mkdir()
+    os.chdir(path)  # a socket's name may not be long
+    socket.socket(socket.AF_UNIX).bind("s")
 
 
 def writes_a_device(path):
