@@ -3,7 +3,7 @@
 What is checked, from the outside in: the artifact's labels name exactly the state directories that
 are there; each manifest has the digest that its label gives, is canonical and agrees with itself;
 every file of every state has its digest; nothing lies there that the manifest does not name,
-except below a path that it declares writable.
+except what the program has added below a path that the manifest declares writable.
 """
 
 from __future__ import annotations
@@ -141,10 +141,12 @@ def verify_directory(
     """
     expected = dict(_expected(manifest))
     writable = tuple(f"{state.path}/{path}" for state in manifest.states for path in state.writable)
-    missing = {path for path in expected if not _is_below(path, writable)}
+    missing = set(expected)
 
     def is_judged(member: Member) -> bool:
-        if member.kind == "directory" or _is_below(member.path, writable):
+        if member.kind == "directory":
+            return False
+        if member.path not in expected and _is_below(member.path, writable):
             return False
         return member.path != MANIFEST_NAME and (shipped or not _stays_local(member.path))
 

@@ -10,8 +10,8 @@ With ``--load`` the code location, or the program on `bundler.component`, is loa
 without its state, an error, or fewer definitions than the least are a failure. Dagster itself loads
 a missing state as "no assets" and says that all is well.
 
-Files below a path that the manifest declares writable may change and come and go; everything else
-must be there, be what the manifest says, and be all there is.
+Every file that the manifest names must be there and be what it says. Nothing else may be there,
+except what the program has added below a path that the manifest declares writable.
 """
 
 from __future__ import annotations
@@ -106,16 +106,16 @@ def _expected(predicate: dict[str, Any]) -> tuple[dict[str, tuple[str, int]], tu
 def _compare(
     directory: str, expected: dict[str, tuple[str, int]], writable: tuple[str, ...]
 ) -> list[str]:
-    missing = {path for path in expected if not _is_below(path, writable)}
+    missing = set(expected)
     found = []
     known = []
     for path in _walk(directory, ""):
-        if path == MANIFEST or path in NOT_SHIPPED or _is_below(path, writable):
+        if path == MANIFEST or path in NOT_SHIPPED:
             continue
         missing.discard(path)
         if path in expected:
             known.append((path, *expected[path]))
-        else:
+        elif not _is_below(path, writable):
             found.append(f"{path} is not in the manifest.")
     altered = [f"{path} is not what the manifest says." for path in _altered(directory, known)]
     return found + altered + [f"{path} is missing." for path in sorted(missing)]

@@ -90,7 +90,7 @@ def test_a_folder_without_state_does_not_verify(tmp_path: Path) -> None:
         _verify(tmp_path).raise_for_problems()
 
 
-def test_files_below_a_writable_path_may_change(tmp_path: Path) -> None:
+def test_a_program_may_add_files_below_a_writable_path_and_change_none(tmp_path: Path) -> None:
     directory = StateDir(tmp_path / "s", "s")
     with directory.staging() as staging:
         target = staging.key_directory("dbt")
@@ -102,9 +102,15 @@ def test_files_below_a_writable_path_may_change(tmp_path: Path) -> None:
     below = directory.path / "dbt" / "project" / "target"
     (below / "run").mkdir()
     (below / "run" / "log").write_text("new")
-    (below / "manifest.json").write_text("changed")
     assert _verify(directory.path).all_problems == ()
     assert verify_at_start.problems(str(directory.path)) == []
+    (below / "manifest.json").write_text("y")
+    assert "manifest.json was altered" in _verify(directory.path).all_problems[0]
+    assert "manifest.json is not what" in verify_at_start.problems(str(directory.path))[0]
+    (below / "manifest.json").unlink()
+    assert "manifest.json is missing" in _verify(directory.path).all_problems[0]
+    assert "manifest.json is missing" in verify_at_start.problems(str(directory.path))[0]
+    (below / "manifest.json").write_text("x")
     (directory.path / "dbt" / "project" / "target2").write_text("x")
     assert _verify(directory.path).all_problems != ()
     assert verify_at_start.problems(str(directory.path)) != []
