@@ -27,7 +27,7 @@ from engine import PYTHON_BASE, Engine
 
 from bundler.artifacts import docker as dockers
 from bundler.artifacts import oci
-from bundler.artifacts.docker import Docker
+from bundler.artifacts.docker import Docker, embedding
 from bundler.artifacts.docker.building import detect
 from bundler.artifacts.docker.whole import fetch, keep_only
 from bundler.artifacts.image import LABEL_LAYER
@@ -252,6 +252,38 @@ def test_an_update_replaces_the_layer_and_an_unchanged_state_makes_nothing(
     assert len(before["RootFS"]["Layers"]) == len(after["RootFS"]["Layers"])
     assert before["Config"]["Labels"][LABEL_LAYER] != after["Config"]["Labels"][LABEL_LAYER]
     engine.delete(f"/images/{made.image_id}", noprune="1")
+
+
+def test_a_place_is_remembered_only_for_the_very_same_image(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project.build()
+
+    def build_again() -> tuple[int, str]:
+        """How often the image's files were asked, and where the state went."""
+        asked: list[str] = []
+        plan = embedding.plan
+
+        def counting(*arguments: Any) -> Any:
+            asked.append("")
+            return plan(*arguments)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(embedding, "plan", counting)
+            (path,) = project.build().paths
+        return len(asked), path
+
+    # The same files: what the earlier image's label says. plan is looked up when it is called.
+    assert build_again() == (0, f"/app/src/{PLACE}")
+    moved = "ENV PYTHONPATH=/two\nUSER 0\nRUN cp -r /app/src /two\nUSER 1000\n"
+    for text, place in (
+        (EDITABLE + moved, "/two"),
+        (EDITABLE + "ENV OTHER=1\n", "/app/src"),
+        (INSTALLED, "/usr/local/lib/python3.11/dist-packages"),
+    ):
+        project.write("Dockerfile", text)
+        assert project.build().paths == (f"{place}/{PLACE}",)
+        assert build_again()[1] == f"{place}/{PLACE}"
 
 
 def test_a_failing_build_passes_its_code_and_leaves_the_name_alone(

@@ -20,11 +20,13 @@ import msgspec
 
 from bundler.artifacts import LABEL_RUN_RECORD, LABEL_STATES
 from bundler.artifacts.compression import Compression
-from bundler.artifacts.layer import Placed, Written
+from bundler.artifacts.layer import Layer, Owned, Placed, Written
+from bundler.bundle import Bundle
 from bundler.errors import ConfigurationError, VerificationFailed
 from bundler.manifest import Claim, RunRecord, canonical, decode_canonical
 
 LABEL_LAYER = "io.state-bundler.layer"
+LABEL_PLACES = "io.state-bundler.places"
 
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -127,6 +129,53 @@ def volume_over(config: Mapping[str, Any], path: str) -> str | None:
     return None
 
 
+class _Place(msgspec.Struct, frozen=True, array_like=True):
+    """Where a bundle was put, and what its parents were like: path, mode, owner, group."""
+
+    place: str
+    path: str
+    parents: tuple[tuple[str, int, int, int], ...]
+
+
+class _Places(msgspec.Struct, frozen=True):
+    user: int
+    places: tuple[_Place, ...]
+
+
+def _encode_places(layer: Layer) -> str:
+    places = tuple(
+        _Place(
+            item.bundle.place,
+            item.path,
+            tuple((above.path, above.mode, above.uid, above.gid) for above in item.parents),
+        )
+        for item in sorted(layer.placed, key=lambda item: item.path)
+    )
+    return msgspec.json.encode(_Places(layer.user, places)).decode()
+
+
+def remembered(config: Mapping[str, Any], bundles: Sequence[Bundle]) -> Layer | None:
+    """The layer that these bundles get in an image that differs from this one in no layer but ours.
+
+    Where its places are, and what their parents are like, was found out for the layer that the
+    image has. None where that did not hold all of the bundles, or the label does not say.
+    """
+    text = labels(config).get(LABEL_PLACES)
+    if text is None or not own_layer_is_last(config):
+        return None
+    try:
+        found = msgspec.json.decode(text, type=_Places)
+        known = {item.place: item for item in found.places}
+        placed = tuple(
+            Placed(bundle, item.path, tuple(Owned(*above) for above in item.parents))
+            for bundle in bundles
+            for item in (known[bundle.place],)
+        )
+    except (msgspec.DecodeError, KeyError, ConfigurationError):
+        return None
+    return Layer(placed, user=found.user)
+
+
 # --- changing -------------------------------------------------------------------------------
 
 
@@ -144,7 +193,8 @@ def without_last_layer(config: Mapping[str, Any]) -> Json:
 
 def with_layer(
     config: Mapping[str, Any],
-    layer: Written,
+    layer: Layer,
+    written: Written,
     claims: Sequence[Claim],
     record: RunRecord,
     *,
@@ -160,27 +210,22 @@ def with_layer(
             f"The image has {len(diff_ids(changed))} layers; engines take {MAX_LAYERS}.",
             hint="Join RUN lines in the Dockerfile.",
         )
-    diff_id = f"sha256:{layer.diff_id}"
+    diff_id = f"sha256:{written.diff_id}"
     changed["rootfs"]["diff_ids"].append(diff_id)
     section = changed["config"] = changed.get("config") or {}
     # A revision that the image names itself stays: its author knows better.
     section["Labels"] = {
         **code_names(record),
         **(section.get("Labels") or {}),
-        **_labels(claims, record, diff_id),
+        LABEL_LAYER: diff_id,
+        LABEL_PLACES: _encode_places(layer),
+        LABEL_RUN_RECORD: canonical(record).decode(),
+        LABEL_STATES: encode_claims(claims),
     }
     if isinstance(changed.get("history"), list):
         changed["history"].append(_history(claims, created))
     changed["created"] = created
     return changed
-
-
-def _labels(claims: Sequence[Claim], record: RunRecord, diff_id: str) -> dict[str, str]:
-    return {
-        LABEL_LAYER: diff_id,
-        LABEL_RUN_RECORD: canonical(record).decode(),
-        LABEL_STATES: encode_claims(claims),
-    }
 
 
 def new_claims(placed: Sequence[Placed], before: Sequence[Claim]) -> list[Claim]:

@@ -302,7 +302,7 @@ def _append(job: _Job, layer: Layer, packing: Compression, onto: _Bare) -> _Adde
         "size": written[0].size,
     }
     return _Added(
-        image.with_layer(onto.config, written[0], new, record, created=job.created),
+        image.with_layer(onto.config, layer, written[0], new, record, created=job.created),
         {**onto.manifest, "layers": [*onto.manifest["layers"], entry]},
         written[0],
         tuple(new),

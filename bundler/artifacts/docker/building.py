@@ -148,6 +148,7 @@ def build(
             places=places,
             hints=hints,
             check=check,
+            before=next(iter(arguments.tags), None),
             listener=listener,
         )
     finally:

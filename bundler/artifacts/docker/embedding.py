@@ -24,14 +24,15 @@ from bundler.artifacts.image import Json
 from bundler.artifacts.layer import Layer, Placed, Written, parents_of
 from bundler.artifacts.oci import refuse_volumes
 from bundler.bundle import Bundle
-from bundler.errors import BundlerError, ToolFailed, UsageError
+from bundler.errors import BundlerError, ToolFailed, UsageError, VerificationFailed
 from bundler.listener import SILENT, Listener
 from bundler.manifest import RunRecord
 
-# An engine with containerd's image store says so in its driver's status.
 # The name of an image in a store that drops images without one, until it has its own.
 TEMPORARY = "state-bundler.invalid/embed:"
+# An engine with containerd's image store says so in its driver's status.
 _CONTAINERD = "io.containerd.snapshotter.v1"
+_PODMAN_HEADER = "libpod-api-version"
 
 
 @dataclass(frozen=True)
@@ -48,21 +49,24 @@ class Embedded:
 
 @dataclass(frozen=True)
 class _Image:
-    """An image in the engine."""
+    """An image in the engine. as_a_whole: its store takes no single layer."""
 
     identity: str
     config: Json
-    containerd: bool
+    as_a_whole: bool
 
 
 def load_image(engine: Engine, name: str) -> _Image:
     """Raises `NotFound` for an image that the engine does not have."""
     inspected = engine.get(f"/images/{name}/json")
     history = engine.get(f"/images/{inspected['Id']}/history")
-    return _Image(inspected["Id"], config_of(inspected, history), _has_containerd(engine))
+    return _Image(inspected["Id"], config_of(inspected, history), _takes_whole_images(engine))
 
 
-def _has_containerd(engine: Engine) -> bool:
+def _takes_whole_images(engine: Engine) -> bool:
+    """Whether the engine's store refuses an archive of a single layer."""
+    if _PODMAN_HEADER in {name.lower() for name in engine.headers}:
+        return True
     status = engine.get("/info").get("DriverStatus") or []
     return ["driver-type", _CONTAINERD] in status
 
@@ -77,6 +81,7 @@ def embed(
     hints: Sequence[str] = (),
     check: Callable[[Artifact], object] = lambda _: None,
     keep_unchanged: bool = False,
+    before: str | None = None,
     listener: Listener = SILENT,
 ) -> Embedded:
     """Makes an image with the bundles on top of an image in the engine. It has no name yet.
@@ -84,15 +89,18 @@ def embed(
     name: the image's name or ID. places: the person's paths in the image, by `Bundle.place`.
     hints: import roots that are worth asking first, relative to the working directory. check: is
     given the finished image; where it raises, the image is removed again. keep_unchanged: make
-    nothing where the image's layer is the very one that would be made.
+    nothing where the image's layer is the very one that would be made. before: the name of an
+    image that may be this one with an earlier state; what was found out for it is not asked again.
     Raises `ConfigurationError` where a place cannot be decided, `ToolFailed` where the engine
     refuses, `VerificationFailed` where a state changed meanwhile.
     """
     if not bundles:
         raise UsageError("There is no state to embed.")
     base = load_image(engine, name)
-    with reading(engine, base.identity) as container:
-        layer = plan(container, base.config, bundles, places or {}, hints)
+    layer = _remembered(engine, base, before, bundles) if not places else None
+    if layer is None:
+        with reading(engine, base.identity) as container:
+            layer = plan(container, base.config, bundles, places or {}, hints)
     paths = tuple(sorted(item.path for item in layer.placed))
     listener.note(f"The state belongs at {', '.join(paths)}.")
     if keep_unchanged and _is_on_top(base.config, layer):
@@ -109,6 +117,26 @@ def embed(
             _discard(engine, made)
         raise
     return Embedded(str(engine.get(f"/images/{made}/json")["Id"]), changed=True, paths=paths)
+
+
+def _remembered(
+    engine: Engine, base: _Image, before: str | None, bundles: Sequence[Bundle]
+) -> Layer | None:
+    """The layer as it was decided for an image that has all the same files below its state."""
+    known = [base.config]
+    if before is not None:
+        with suppress(NotFound, VerificationFailed):
+            known.append(load_image(engine, before).config)
+    paths = [claim.path for claim in image.claims_of(image.labels(base.config)) or ()]
+    is_replaced = image.replaceable(base.config, paths)
+    files = image.diff_ids(base.config)[: -1 if is_replaced else None]
+    runs = place.runs_as(base.config["config"])
+    for config in known:
+        if image.diff_ids(config)[:-1] == files and place.runs_as(config["config"]) == runs:
+            layer = image.remembered(config, bundles)
+            if layer is not None:
+                return layer
+    return None
 
 
 def plan(
@@ -201,7 +229,7 @@ def split_name(name: str) -> tuple[str, str]:
 
 def _send(engine: Engine, base: _Image, layer: Layer, record: RunRecord) -> str:
     """Returns the new image's ID, or the temporary name that its store needs."""
-    if not base.containerd:
+    if not base.as_a_whole:
         return _send_layer(engine, base.config, layer, record)
     from bundler.artifacts.docker.whole import send_whole
 
@@ -219,7 +247,9 @@ def _send_layer(engine: Engine, config: Mapping[str, Any], layer: Layer, record:
     raw: list[bytes] = []
 
     def finish(written: Written) -> bytes:
-        changed = image.with_layer(bare, written, new_claims, placed, created=image.created_now())
+        changed = image.with_layer(
+            bare, layer, written, new_claims, placed, created=image.created_now()
+        )
         raw.append(image.dump(changed))
         return raw[0]
 
