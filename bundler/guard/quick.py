@@ -73,9 +73,7 @@ def _locate() -> tuple[bytes, bytes] | None:
         found = os.path.join(here, b".git")
         if os.path.lexists(found):
             break
-        if os.path.lexists(
-            join(here, b"HEAD")
-        ):  # a bare repository, which git sees first
+        if os.path.lexists(join(here, b"HEAD")):  # a bare repository, which git sees first
             return None
         if here == b"/":
             return None
