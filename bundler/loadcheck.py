@@ -110,19 +110,21 @@ def check(
         )
     total = sum(item.total for item in loaded)
     least, why = demanded.least, "--min-definitions demands"
+    if demanded.least == LoadCheck.least:
+        why = "there must be at least"
     compared = baseline if demanded.compares else None
     before = _before(compared, demanded, listener) if compared is not None else None
     if before is not None and before > least:
-        least, why = before, "the artifact of this name had before"
+        least, why = before, "the artifact that has this name now has"
     if total < least:
         raise VerificationFailed(
-            f"{name} loads {total} definitions ({_told(loaded)}); {why} {least}.",
+            f"{name} loads only {_told(loaded)}; {why} {least}.",
             hint="If it is right that there are so few, say so: --min-definitions N.",
         )
     unjudged = sorted(key for item in loaded for key, there in item.states.items() if there is None)
     if unjudged:
         listener.note(f"Not in the artifact, not judged: {', '.join(unjudged)}.")
-    listener.note(f"Loads {total} definitions: {_told(loaded)}.")
+    listener.note(f"Loads {_told(loaded)}.")
     return loaded
 
 
@@ -138,7 +140,7 @@ def _told(loaded: Sequence[Loaded]) -> str:
     for item in loaded:
         for kind, number in item.definitions.items():
             kinds[kind] = kinds.get(kind, 0) + number
-    return ", ".join(f"{number} {kind}" for kind, number in kinds.items() if number) or "none"
+    return ", ".join(f"{number} {kind}" for kind, number in kinds.items() if number) or "nothing"
 
 
 def _before(run: Runner, demanded: LoadCheck, listener: Listener) -> int | None:

@@ -145,7 +145,7 @@ def prove(
             loadcheck.check(
                 runner(artifact.digest if artifact.kind == "docker" else artifact.name),
                 prepared.load_check,
-                artifact.name,
+                before or artifact.name,
                 listener,
                 baseline=runner(before) if there else None,
             )
