@@ -80,7 +80,7 @@ def quoted(text: str) -> str:
 
 @pytest.mark.parametrize(
     "options",
-    [["--venv"], ["--sh-boot"], ["--venv", "--sh-boot"], ["--no-compress"], ["--compile"]],
+    [["--sh-boot"], ["--venv", "--sh-boot"], ["--no-compress"], ["--compile"]],
     ids=" ".join,
 )
 def test_every_kind_of_zipapp_serves_the_new_state(
@@ -89,12 +89,11 @@ def test_every_kind_of_zipapp_serves_the_new_state(
     package(tmp_path / "src", A="old")
     run_pex("-D", "src", "-m", "shop", *options, "-o", "a.pex", cwd=tmp_path, root=pex_root)
     runs = {**os.environ, "PEX_ROOT": str(tmp_path / "root")}
-    for text in ("new", "newer"):
-        subprocess.run([tmp_path / "a.pex"], env=runs, check=True, capture_output=True)
-        bundle = bundle_of(set_state(tmp_path / "s", A=text))
-        embed(tmp_path / "a.pex", [bundle], RECORD, tmp_path / "a.pex")
-        done = subprocess.run([tmp_path / "a.pex"], env=runs, check=True, capture_output=True)
-        assert done.stdout.decode().strip() == f"A={text}"
+    subprocess.run([tmp_path / "a.pex"], env=runs, check=True, capture_output=True)
+    bundle = bundle_of(set_state(tmp_path / "s", A="new"))
+    embed(tmp_path / "a.pex", [bundle], RECORD, tmp_path / "a.pex")
+    done = subprocess.run([tmp_path / "a.pex"], env=runs, check=True, capture_output=True)
+    assert done.stdout.decode().strip() == "A=new"
 
 
 def test_the_same_inputs_give_the_same_file(plain: Path, tmp_path: Path) -> None:

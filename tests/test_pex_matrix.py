@@ -10,7 +10,6 @@ from pex_matrix import BACKENDS, Case, run, whole
 CASES = [
     Case("setuptools", flat=False, ignored=True, source="."),
     Case("poetry-core", flat=True, ignored=False, source="--project"),
-    Case("flit", flat=False, ignored=True, source="-r", options=("--layout", "packed", "--venv")),
 ]
 
 

@@ -27,7 +27,7 @@ from bundler.errors import ConfigurationError, VerificationFailed
 from bundler.verify import verify
 
 LAYOUTS = [
-    [],
+    ["--venv"],
     ["--no-pre-install-wheels"],
     ["--layout", "packed"],
     ["--layout", "packed", "--no-pre-install-wheels"],
@@ -52,11 +52,11 @@ def contents(path: Path) -> dict[str, tuple[int, bytes]]:
     return {str(p.relative_to(path)): (p.stat().st_mode, p.read_bytes()) for p in files}
 
 
-@pytest.mark.parametrize("options", LAYOUTS, ids=lambda options: "".join(options) or "zipapp")
+@pytest.mark.parametrize("options", LAYOUTS, ids=" ".join)
 def test_every_layout_becomes_what_pex_makes_of_a_wheel_with_the_state(
     options: list[str], tmp_path: Path, pex_root: Path
 ) -> None:
-    build = ["-m", "shop", "--venv", *options]
+    build = ["-m", "shop", *options]
     old = wheel(tmp_path / "old", {f"{PLACE}/A/state": "old", f"{PLACE}/Gone/state": "x"})
     run_pex(*dist(old), *build, "-o", "app.pex", cwd=tmp_path, root=pex_root)
     assert output_of(tmp_path / "app.pex", tmp_path / "root") == "A=old Gone=x"
