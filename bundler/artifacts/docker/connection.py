@@ -99,7 +99,8 @@ class Engine:
         body = msgspec.json.encode(value) if value is not None else b""
         headers = {"Content-Type": "application/json"}
         with self._send("POST", path, query, body=body, headers=headers) as response:
-            return _json(response.content) if response.content else None
+            answer = response.content.strip()  # Podman's empty answer is a line end
+            return _json(answer) if answer else None
 
     def delete(self, path: str, /, **query: str) -> None:
         with self._send("DELETE", path, query):
