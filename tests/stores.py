@@ -124,8 +124,8 @@ _AZURE_KEY = (
 @contextmanager
 def azure() -> Iterator[Server]:
     """Azurite, with the container ``states``."""
-    program = _azurite() / "node_modules" / ".bin" / "azurite-blob"
-    argv = [program, "--inMemoryPersistence", "--blobPort", "0", "--blobHost", "127.0.0.1"]
+    node, program = python_of("node").parent / "node", _azurite() / "node_modules/.bin/azurite-blob"
+    argv = [node, program, "--inMemoryPersistence", "--blobPort", "0", "--blobHost", "127.0.0.1"]
     quiet = ["--skipApiVersionCheck", "--disableTelemetry"]
     with _running([*argv, *quiet], ready="successfully listens") as line:
         endpoint = f"{line.rpartition(' ')[2]}/{_AZURE_ACCOUNT}"
@@ -144,8 +144,17 @@ def _azurite() -> Path:
     home.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{home}.lock"):
         if not (home / "complete").exists():
-            argv = ["npm", "install", "--silent", "--no-fund", "--no-audit", f"azurite@{AZURITE}"]
-            subprocess.run(argv, cwd=home, check=True, stdin=subprocess.DEVNULL, timeout=300)
+            programs = python_of("node").parent
+            path = f"{programs}{os.pathsep}{os.environ['PATH']}"
+            quiet = ("--silent", "--no-fund", "--no-audit")
+            subprocess.run(
+                [programs / "npm", "install", *quiet, f"azurite@{AZURITE}"],
+                cwd=home,
+                env={**os.environ, "PATH": path},
+                check=True,
+                stdin=subprocess.DEVNULL,
+                timeout=300,
+            )
             (home / "complete").touch()
     return home
 

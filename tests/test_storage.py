@@ -315,9 +315,10 @@ def test_a_lease_keeps_others_away(store: Store) -> None:
         held.check()
 
 
+@pytest.mark.parametrize("new_url", ["file", "s3"], indirect=True)  # it is all waiting
 def test_a_lease_is_renewed_and_that_of_a_dead_holder_runs_out(store: Store) -> None:
-    with lease.lease(store.objects, ["A"], "alive", length=1.5), pytest.raises(Locked):
-        lease.lease(store.objects, ["A"], "waiting", wait=3.0).__enter__()
+    with lease.lease(store.objects, ["A"], "alive", length=3.0), pytest.raises(Locked):
+        lease.lease(store.objects, ["A"], "waiting", wait=5.0).__enter__()
     dead = lease._Lease(uuid.uuid4().hex, "dead", 0, ("A",))
     lease._acquire(store.objects, dead, 1.0, 0.0)
     with lease.lease(store.objects, ["A"], "next", wait=10.0):

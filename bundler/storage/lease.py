@@ -8,6 +8,7 @@ length.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 import uuid
@@ -141,7 +142,7 @@ def _with(
                 f"{what}: {other.holder} is refreshing at this moment.",
                 hint="Wait for it to end: --wait 10m.",
             )
-    return (*others, msgspec.structs.replace(mine, until=int(now + length)))
+    return (*others, msgspec.structs.replace(mine, until=math.ceil(now + length)))
 
 
 def _without(leases: tuple[_Lease, ...], gone: str) -> tuple[_Lease, ...]:
