@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -128,3 +129,66 @@ def test_who_pushed(project: Path, store: Run) -> None:
     store("push")
     (version,) = open_store(f"file://{project.parent}/store").currents().values()
     assert version.by == local.user()
+
+
+SERVICE = """
+[project]
+name = "shop"
+version = "1"
+
+[tool.state-bundler]
+store = "{store}"
+
+[[tool.state-bundler.source]]
+path = "state"
+key = "Command"
+command = ["sh", "-c", 'echo "$VALUE" > {{state_path}}']
+
+[[tool.state-bundler.source]]
+path = "state"
+component = "shop_components:Versioned"
+"""
+COMPONENT = """
+import os
+from bundler.component import DefsStateConfig, DefsStateManagementType, StateBackedComponent
+
+class Versioned(StateBackedComponent):
+    defs_state_config = DefsStateConfig(
+        "Versioned", DefsStateManagementType.VERSIONED_STATE_STORAGE
+    )
+
+    def write_state_to_path(self, path):
+        path.write_text(os.environ["VALUE"])
+
+    def build_defs_from_state(self, context, path):
+        return path.read_text()
+"""
+
+
+@pytest.fixture
+def service(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    text = SERVICE.format(store=f"file://{project.parent}/store")
+    (project / "pyproject.toml").write_text(text)
+    (project / "shop_components.py").write_text(COMPONENT)
+    monkeypatch.setenv("STATE_BUNDLER_PYTHON", sys.executable)
+    return project
+
+
+def test_refresh_pushes_local_and_versioned_keys_as_one_set(
+    service: Path, store: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for value in ("one", "two"):
+        monkeypatch.setenv("VALUE", value)
+        assert run(cli, ["refresh", "--push"]) == 0
+    store("pull", "-o", "out", "--at", "1")
+    assert (service / "out/state/Versioned/state").read_text() == "one"
+    assert (service / "out/state/Command/state").read_text() == "one\n"
+    sets = json.loads(store("list", "--sets", "--format", "json"))["sets"]
+    assert [sorted(move["key"] for move in item["moves"]) for item in sets] == [
+        ["Command", "Versioned"],
+        ["Command", "Versioned"],
+    ]
+    monkeypatch.setenv("VALUE", "three")
+    assert run(cli, ["refresh", "--shard", "1/1", "--run", "7"]) == 0
+    assert "set 3" in store("join", "1", "--run", "7")
+    assert run(cli, ["status", "store:"]) == 0

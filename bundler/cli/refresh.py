@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,15 +11,20 @@ import click
 
 from bundler.cli.console import Console, size
 from bundler.cli.options import (
+    Duration,
     find_projects,
     narrator,
     options_of,
     project_options,
     refresh_options,
 )
+from bundler.cli.store_options import opened, run_of, show_pushed, show_staged
 
 if TYPE_CHECKING:
+    from bundler.options import RefreshOptions
+    from bundler.project import Project
     from bundler.refresh import Refreshed
+    from bundler.storage.refreshing import Into
 
 _SHOWN_DIGEST = 12
 
@@ -26,8 +32,26 @@ _SHOWN_DIGEST = 12
 @click.command()
 @project_options
 @refresh_options
+@click.option(
+    "--push", is_flag=True, help="Refresh versioned keys too, and push everything to the store."
+)
+@click.option(
+    "--shard", metavar="N/COUNT", help="Push only a share of the keys; `store join` ends it."
+)
+@click.option("--run", help="What the shards have in common. Default: the CI run's id.")
+@click.option("--wait", type=Duration(), help="For another pipeline that refreshes the same keys.")
+@click.option("--store", "url", envvar="STATE_BUNDLER_STORE", help="Default: the configured one.")
 def refresh(
-    directories: tuple[Path, ...], everything: bool, python: Path | None, **given: Any
+    *,
+    directories: tuple[Path, ...],
+    everything: bool,
+    python: Path | None,
+    push: bool,
+    shard: str | None,
+    run: str | None,
+    wait: float | None,
+    url: str | None,
+    **given: Any,
 ) -> None:
     """Refresh the state of every component: all of them, or nothing.
 
@@ -36,12 +60,46 @@ def refresh(
       state-bundler refresh
       state-bundler refresh --key 'FivetranAccountComponent[acme]' --timeout 2m
       state-bundler refresh --refresh missing
+      state-bundler refresh --push
+      state-bundler refresh --shard 3/10
     """
-    from bundler.refresh import refresh as run
+    from bundler.refresh import refresh as only_refresh
 
     listener = narrator()
     projects = find_projects(directories, everything=everything, python=python, listener=listener)
-    _show(run(projects, options_of(given), listener))
+    options = options_of(given)
+    if shard is not None:
+        _push_shard(projects, options, _into(projects, url, wait), shard, run)
+    elif push:
+        from bundler.storage.refreshing import refresh_and_push
+
+        into = _into(projects, url, wait)
+        refreshed, pushed = refresh_and_push(projects, options, into, listener)
+        _show(refreshed)
+        show_pushed(pushed, into.store.url)
+    else:
+        _show(only_refresh(projects, options, listener))
+
+
+def _into(projects: Sequence[Project], url: str | None, wait: float | None) -> Into:
+    from bundler.storage import local
+    from bundler.storage.refreshing import Into
+
+    root = projects[0].root
+    return Into(opened(url, root), local.author(root), wait or 0.0)
+
+
+def _push_shard(
+    projects: Sequence[Project], options: RefreshOptions, into: Into, shard: str, run: str | None
+) -> None:
+    from bundler.storage import shards
+    from bundler.storage.refreshing import refresh_shard
+
+    index_and_count, name = shards.parse_shard(shard), run_of(run)
+    staged = refresh_shard(
+        projects, options, into, run=name, shard=index_and_count, listener=narrator()
+    )
+    show_staged(staged, name)
 
 
 def _show(refreshed: Refreshed) -> None:

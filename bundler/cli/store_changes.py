@@ -11,7 +11,14 @@ import click
 
 from bundler.cli.console import Console, safe, size
 from bundler.cli.options import Duration
-from bundler.cli.store_options import moment, opened, store_options
+from bundler.cli.store_options import (
+    moment,
+    opened,
+    run_of,
+    show_pushed,
+    show_staged,
+    store_options,
+)
 
 if TYPE_CHECKING:
     from bundler.storage.pushing import NewState
@@ -56,21 +63,10 @@ def push(
         if shard is not None:
             from bundler.storage import shards
 
-            index, count = shards.parse_shard(shard)
-            staged = shards.stage(store, states, _run_of(run), (index, count), author)
-            click.echo(
-                f"Shard {index}/{count} of run {_run_of(run)}: {len(staged.versions)} new, "
-                f"{len(staged.unchanged)} unchanged; not current before: state-bundler store join"
-            )
-            return
-        pushed = store.push(states, author)
-    console = Console(sys.stdout)
-    rows = [
-        (key, version, "unchanged" if key in pushed.unchanged else "new")
-        for key, version in sorted(pushed.versions.items())
-    ]
-    console.table(("KEY", "VERSION", ""), rows)
-    console.line(f"{store.url}: set {pushed.number}, {size(pushed.uploaded)} uploaded")
+            number, name = shards.parse_shard(shard), run_of(run)
+            show_staged(shards.stage(store, states, name, number, author), name)
+        else:
+            show_pushed(store.push(states, author), store.url)
 
 
 def _states(artifact: str | None, root: Path, scratch: Path) -> list[NewState]:
@@ -84,18 +80,6 @@ def _states(artifact: str | None, root: Path, scratch: Path) -> list[NewState]:
     with open_artifact(artifact) as found:
         extract(found, scratch)
     return local.published(scratch)
-
-
-def _run_of(run: str | None) -> str:
-    from bundler.errors import UsageError
-    from bundler.storage import local
-
-    found = run or local.run_id()
-    if not found:
-        raise UsageError(
-            "Nothing names the run that the shards belong to.", hint="Say it: --run 2026-05-01"
-        )
-    return found
 
 
 @click.command()
@@ -112,7 +96,7 @@ def join(*, url: str | None, root: Path, run: str | None, note: str, count: int)
     """
     from bundler.storage import local, shards
 
-    _tell(shards.join(opened(url, root), _run_of(run), count, local.author(root, note)))
+    _tell(shards.join(opened(url, root), run_of(run), count, local.author(root, note)))
 
 
 @click.command()

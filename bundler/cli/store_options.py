@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from bundler.cli.console import Console, size
+
 if TYPE_CHECKING:
     from bundler.storage import Store
+    from bundler.storage.pushing import Pushed
+    from bundler.storage.records import Shard
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -71,3 +76,33 @@ def moment(text: str | None) -> str | int | None:
         return None
     digits = text.removeprefix("#")
     return int(digits) if digits.isdigit() else text
+
+
+def run_of(run: str | None) -> str:
+    """What the shards of a refresh have in common. Raises `UsageError` where nothing says it."""
+    from bundler.errors import UsageError
+    from bundler.storage import local
+
+    found = run or local.run_id()
+    if not found:
+        raise UsageError(
+            "Nothing names the run that the shards belong to.", hint="Say it: --run 2026-05-01"
+        )
+    return found
+
+
+def show_staged(staged: Shard, run: str) -> None:
+    click.echo(
+        f"Shard {staged.index}/{staged.count} of run {run}: {len(staged.versions)} new, "
+        f"{len(staged.unchanged)} unchanged; not current before: state-bundler store join"
+    )
+
+
+def show_pushed(pushed: Pushed, url: str) -> None:
+    console = Console(sys.stdout)
+    rows = [
+        (key, version, "unchanged" if key in pushed.unchanged else "new")
+        for key, version in sorted(pushed.versions.items())
+    ]
+    console.table(("KEY", "VERSION", ""), rows)
+    console.line(f"{url}: set {pushed.number}, {size(pushed.uploaded)} uploaded")

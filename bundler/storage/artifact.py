@@ -7,16 +7,19 @@ without one (by Dagster) share ``.local_defs_state``.
 from __future__ import annotations
 
 import io
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 import msgspec
 
 from bundler.artifacts import Member
 from bundler.bundle import MANIFEST_NAME, STATE_DIRECTORY
+from bundler.config import load
 from bundler.errors import UsageError
 from bundler.manifest import (
     Claim,
@@ -47,11 +50,12 @@ def open_stored(name: str, default: str | None = None) -> StoredStates:
     """The states behind ``store:[URL][@WHEN]``.
 
     WHEN: a version, a set's number or an RFC 3339 time; the newest set without one. default: the
-    configured store, for a name without a URL. Raises `UsageError`, `ConfigurationError`.
+    store, for a name without a URL; else that of the environment, else that which the project in
+    the current directory configures. Raises `UsageError`, `ConfigurationError`.
     """
     found = _NAME.fullmatch(name.removeprefix(PREFIX))
     url, moment = (found["url"], found["moment"] or "") if found else ("", "")
-    where = url or default
+    where = url or default or os.environ.get("STATE_BUNDLER_STORE") or load(Path()).store
     if not where:
         raise UsageError(
             f"{name} names no store.",
