@@ -162,7 +162,7 @@ def make_history(root: Path, count: int) -> None:
     git(root, "init", "-q", "--initial-branch=main")
     stream = []
     for number in range(1, count + 1):
-        path = f"services/team{number % 97}/src/module{number % 1009}.py"
+        path = f"services/team{number % 97}/package{number % 31}/module{number % 7}.py"
         text = f"{number}\n"
         parent = f"from :{number - 1}\n" if number > 1 else ""
         stream.append(
