@@ -274,7 +274,9 @@ class Directory:
 
     def _non_local(self) -> tuple[NonLocalKey, ...]:
         return tuple(
-            NonLocalKey(component.key, component.management_type)
+            NonLocalKey(
+                component.key, component.management_type, self.options.pins.get(component.key)
+            )
             for component in self.components.values()
             if component.management_type != LOCAL
         )

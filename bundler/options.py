@@ -81,7 +81,8 @@ class RefreshOptions:
     before a key's own options, since the command line says it. baseline: an artifact or a directory
     whose states new ones are compared with and may fall back to. allow_stale: the greatest age of
     a baseline that may stand in for an unavailable system; None never. secrets, not_secrets: names
-    of variables that are, or are not, secret, besides those whose name says so.
+    of variables that are, or are not, secret, besides those whose name says so. pins: by key, the
+    version in storage that the manifest names for a key whose state is not in the artifact.
     """
 
     mode: RefreshMode | None = None
@@ -99,6 +100,7 @@ class RefreshOptions:
     allow_stale: float | None = None
     secrets: tuple[str, ...] = ()
     not_secrets: tuple[str, ...] = ()
+    pins: Mapping[str, str] = field(default_factory=dict)
 
     def over(self, wider: RefreshOptions) -> RefreshOptions:
         """These options (the command line's), with a project's where they say nothing."""

@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 from bundles import make_bundle
 
+from bundler.artifacts.opening import open_artifact
 from bundler.cli import cli
 from bundler.cli.run import run
 from bundler.storage import local, open_store
+from bundler.storage.prune import referenced_by
 
 Run = Callable[..., str]
 
@@ -31,6 +33,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def store(capsys: pytest.CaptureFixture[str]) -> Run:
     def call(*arguments: str, code: int = 0) -> str:
+        capsys.readouterr()  # what came before is not this command's
         found = run(cli, ["store", *arguments])
         printed = capsys.readouterr()
         assert found == code, printed.err
@@ -192,3 +195,20 @@ def test_refresh_pushes_local_and_versioned_keys_as_one_set(
     assert run(cli, ["refresh", "--shard", "1/1", "--run", "7"]) == 0
     assert "set 3" in store("join", "1", "--run", "7")
     assert run(cli, ["status", "store:"]) == 0
+
+
+def test_a_build_pins_versions_which_a_prune_then_keeps(
+    service: Path, store: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VALUE", "one")
+    assert run(cli, ["refresh", "--push"]) == 0
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(service.parent))
+    assert run(cli, ["build", "oci", "-o", "layout", "--no-guard", "--pin-versioned"]) == 0
+    pinned = json.loads(store("show", "Versioned", "--format", "json"))["version"]
+    with open_artifact("oci:layout") as artifact:
+        assert pinned in referenced_by(artifact)
+    monkeypatch.setenv("VALUE", "two")
+    assert run(cli, ["refresh", "--push"]) == 0
+    assert pinned not in store("prune", "--keep", "1", "--referenced-by", "oci:layout")
+    assert pinned in store("list", "--all")
+    assert pinned in store("prune", "--keep", "1")

@@ -171,6 +171,11 @@ build_options = _together(
         metavar="ARTIFACT",
         help="Take the states of this artifact, or states.tar, instead of a refresh.",
     ),
+    click.option(
+        "--pin-versioned",
+        is_flag=True,
+        help="Name in the manifest the versions that the store holds now of versioned keys.",
+    ),
     click.option("--no-guard", is_flag=True, help="Do not ask git. The artifact's record says so."),
     click.option("--environment", help="A name for the run record, such as staging."),
     click.option("-q", "--quiet", is_flag=True, help="Only warnings, errors and the result."),
@@ -237,6 +242,8 @@ def prepare_from(
     )
     no_guard, environment = given.pop("no_guard"), given.pop("environment")
     options, state_from = options_of(given), given.pop("state_from")
+    if given.pop("pin_versioned"):
+        options = _pinned(options, projects)
     if state_from is not None and (options.mode or options.keys):
         raise click.UsageError("--state-from takes all states, and refreshes none.")
     return prepare(
@@ -247,6 +254,19 @@ def prepare_from(
         state_from=state_from,
         listener=listener,
     )
+
+
+def _pinned(options: RefreshOptions, projects: tuple[Project, ...]) -> RefreshOptions:
+    """The options with the versions that are current in the projects' stores."""
+    from dataclasses import replace
+
+    from bundler.cli.store_options import opened
+
+    pins: dict[str, str] = {}
+    for project in projects:
+        current = opened(None, project.root).require_current()
+        pins.update({key: entry.version for key, entry in current.keys.items()})
+    return replace(options, pins=pins)
 
 
 def split_layout(reference: str) -> tuple[Path, str | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 SHOWN = 12
+_VARIABLE = "STATE_BUNDLER_STORE"
 NOWHERE = "-"
 
 
@@ -36,7 +38,7 @@ def store_options(command: _Command) -> _Command:
             "--store",
             "url",
             metavar="URL",
-            envvar="STATE_BUNDLER_STORE",
+            envvar=_VARIABLE,
             help="s3://, gs://, az:// or file://. Default: `store` in [tool.state-bundler].",
         ),
     ):
@@ -54,7 +56,7 @@ def url_of(url: str | None, root: Path) -> str:
     from bundler.config import load
     from bundler.errors import ConfigurationError
 
-    found = url or load(root).store
+    found = url or os.environ.get(_VARIABLE) or load(root).store
     if not found:
         raise ConfigurationError(
             "No store is named.",
