@@ -70,6 +70,8 @@ def test_push_look_roll_back(project: Path, store: Run, tmp_path: Path) -> None:
     assert "removed" in store("prune", "--keep", "1")
     assert "2 versions" in store("verify")
     assert "2 new versions" in store("copy", f"file://{tmp_path}/other")
+    assert "-> none" in store("remove", "B")
+    store("remove", "B", code=2)
 
 
 def test_prune_keeps_what_an_artifact_names(project: Path, store: Run) -> None:

@@ -245,4 +245,17 @@ def import_(
         )
 
 
-COMMANDS = (push, join, rollback, pin, prune, copy, import_)
+@click.command()
+@store_options
+@_NOTE
+@click.argument("keys", nargs=-1, required=True, metavar="KEY...")
+def remove(*, url: str | None, root: Path, note: str, keys: tuple[str, ...]) -> None:
+    """Leave keys without a current version. What they had stays until it is pruned."""
+    from bundler.storage import local
+
+    store = opened(url, root)
+    store.currents(keys)  # an unknown key is an error
+    _tell(store.remove(keys, local.author(root, note)))
+
+
+COMMANDS = (push, join, rollback, remove, pin, prune, copy, import_)
