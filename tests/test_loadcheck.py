@@ -218,6 +218,20 @@ def test_a_program_on_our_component_loads(program_pex: Path, root: Path) -> None
     assert loaded.total == 3
 
 
+def test_beside_its_state_in_an_unpacked_pex_it_verifies(program_pex: Path, root: Path) -> None:
+    program = (
+        "import os, runpy, shop, sys\n"
+        "sys.argv = [os.path.join(os.path.dirname(shop.__file__), 'state', '@verify.py')]\n"
+        "runpy.run_path(sys.argv[0], run_name='__main__')\n"
+    )
+    assert _runner(program_pex, root)(["-c", program], b"", {}).exit_code == 0
+    for state in root.rglob("shop/state/Catalog__acme__/state"):
+        state.write_text("[1]")
+    done = _runner(program_pex, root)(["-c", program], b"", {})
+    assert done.exit_code == 76
+    assert b"Catalog__acme__/state is not what the manifest says" in done.stderr
+
+
 def test_there_is_no_network(program_pex: Path, root: Path) -> None:
     with pytest.raises(VerificationFailed, match="Network is unreachable"):
         check(
@@ -259,6 +273,11 @@ def test_a_program_in_an_image_loads_without_network(engine: Engine, tmp_path: P
     made = embed_image(docker.connect(), name, [bundle], RunRecord())
     (loaded,) = check(image_runner(made.image_id, docker), demanded, name, Listener())
     assert (loaded.total, loaded.states) == (3, {"Catalog[acme]": True})
+    # As the image's entrypoint, with nothing of ours but what lies beside the manifest.
+    entrypoint = ["--entrypoint", "python", made.image_id, "shop/state/@verify.py"]
+    target = ["--load", "shop.catalog:products", "python", "-c", "print('started')"]
+    started = engine.docker("run", "--rm", *entrypoint, *target)
+    assert (started.stdout, started.stderr) == (b"started\n", b"")
     with pytest.raises(VerificationFailed, match="Network is unreachable"):
         check(image_runner(name, docker), LoadCheck(("shop.catalog:network",)), name, Listener())
     with pytest.raises(ToolFailed, match="could not be tried"):
