@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import subprocess
 import sys
 import tempfile
+import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -292,3 +295,50 @@ TestStoreMachine.settings = settings(
     phases=[Phase.explicit, Phase.reuse, Phase.generate],  # each step is on a disk: no shrinking
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )  # fmt: skip
+
+
+class Lagging(Folder):
+    """A place whose listings show nothing of what was written lately."""
+
+    def list(self, prefix: str) -> Iterator[Listed]:  # noqa: ARG002  # nothing of it
+        return iter(())
+
+
+def test_a_listing_that_lags_hides_nothing(tmp_path: Path) -> None:
+    objects = Lagging(tmp_path / "store")
+    store = Store(objects, Versions(objects))
+    for value in (b"1", b"2", b"3"):
+        store.push(news_of(tmp_path, {"A": value}))
+    prune.prune(store, prune.Rules(keep=2))
+    assert pulled(store, tmp_path) == {"A": b"3"}
+    store.rollback()
+    assert pulled(store, tmp_path) == {"A": b"2"}
+    assert not checking.check(store).problems
+
+
+def test_a_clock_that_is_off_does_not_disturb_the_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_store(f"file://{tmp_path}/store")
+    for value, clock in ((b"1", "2030-01-01T00:00:00Z"), (b"2", "1999-01-01T00:00:00Z")):
+        monkeypatch.setattr("bundler.storage.records.now", lambda clock=clock: clock)
+        store.push(news_of(tmp_path, {"A": value}))
+    assert pulled(store, tmp_path) == {"A": b"2"}
+    assert [change.made for change in store.history()] == ["2030-01-01T00:00:00Z"] * 2
+    check_order(store)
+    assert not prune.prune(store, prune.Rules(keep=1)).leftovers
+
+
+def test_leftovers_go_after_a_day_by_the_stores_clock(tmp_path: Path) -> None:
+    store = open_store(f"file://{tmp_path}/store")
+    store.push(news_of(tmp_path, {"A": b"1"}))
+    for name, days in (("young", 0.9), ("old", 1.1)):
+        path = tmp_path / "store" / "content" / f"{hashlib.sha256(name.encode()).hexdigest()}.00"
+        path.write_bytes(b"")
+        moment = time.time() - days * 86400
+        os.utime(path, (moment, moment))
+    needed = tmp_path / "store" / store.currents()["A"].objects[0]
+    os.utime(needed, (0, 0))
+    (left,) = prune.prune(store, prune.Rules()).leftovers
+    assert hashlib.sha256(b"old").hexdigest() in left
+    assert pulled(store, tmp_path) == {"A": b"1"}

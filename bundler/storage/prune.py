@@ -20,7 +20,7 @@ from __future__ import annotations
 import calendar
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 
@@ -65,12 +65,12 @@ class Pruned:
 
 @dataclass(frozen=True)
 class _Seen:
-    """A version in the history. last: the number of the last set that names it. until: when it
+    """A version in the history. first: the number of the first set that names it. until: when it
     stopped being current, in seconds since the epoch."""
 
     key: str
     version: str
-    last: int
+    first: int
     until: float
 
 
@@ -123,12 +123,11 @@ def _seen(store: Store, current: Current) -> list[_Seen]:
     """Every version that the history names, the newest first of each key."""
     found: dict[str, _Seen] = {}
     for change in pointer.history(store.objects, current):
-        moment = seconds_of(change.made)
         for move in change.moves:
-            if move.after is not None:
-                found.setdefault(move.after, _Seen(move.key, move.after, change.number, moment))
-            if move.before is not None:
-                found.setdefault(move.before, _Seen(move.key, move.before, change.number, moment))
+            for version in filter(None, (move.after, move.before)):
+                seen = _Seen(move.key, version, change.number, seconds_of(change.made))
+                known = found.setdefault(version, seen)
+                found[version] = replace(known, first=change.number)
     return list(found.values())
 
 
@@ -153,10 +152,10 @@ def _version_of(current: Current, key: str) -> str | None:
 
 
 def _oldest(current: Current, seen: Sequence[_Seen], drop: frozenset[str]) -> int:
-    """The number of the oldest set without which a version that stays could not be found."""
+    """The number of the set that made the oldest of the versions that stay current."""
     easy = {entry.version for entry in current.keys.values()}
     easy.update(pin.version for pin in current.pins)
-    needed = [item.last for item in seen if item.version not in drop and item.version not in easy]
+    needed = [item.first for item in seen if item.version not in drop and item.version not in easy]
     return min([*needed, current.number])
 
 
