@@ -253,3 +253,58 @@ def test_every_command_has_help(name: str) -> None:
     assert all(
         len(line) <= 80 or "MANAGEMENT" in line or "|" in line for line in done.stdout.splitlines()
     )
+
+
+_REFRESHING = """
+import time, click
+from bundler.cli.options import narrator
+from bundler.cli.run import run
+from bundler.errors import Unavailable
+from bundler.listener import KeyProgress
+
+@click.command()
+def command():
+    listener = narrator()
+    listener.key(KeyProgress("Slow[eu]", "fetching", 1))
+    time.sleep(0.5)
+    listener.warning("careful")
+    listener.key(KeyProgress("Quick", "done", 1, 1024, 0.1))
+    raise Unavailable("It is down.")
+
+raise SystemExit(run(command, []))
+"""
+
+
+@pytest.mark.parametrize(("variables", "live"), [({}, True), ({"CI": "1"}, False)])
+def test_a_terminal_shows_what_is_under_way_and_keeps_what_was_told(
+    variables: dict[str, str], live: bool
+) -> None:
+    import pty
+
+    ours, theirs = pty.openpty()
+    environ = {name: value for name, value in os.environ.items() if name != "CI"}
+    with subprocess.Popen(
+        [sys.executable, "-c", _REFRESHING],
+        stderr=theirs, env={**environ, "TERM": "xterm", "COLUMNS": "80", **variables},
+    ) as process:  # fmt: skip
+        os.close(theirs)
+        shown = _read_all(ours)
+    assert process.returncode == 69
+    assert ("fetching" in shown) is live
+    told = [line.strip() for line in shown.replace("\r", "\n").split("\n")]
+    assert any(line.endswith("careful") for line in told)
+    assert any("Quick  done  1.0 KiB" in line for line in told)
+    assert "It is down." in shown
+    assert ("\x1b[?25l" in shown) is live  # rich hides the cursor …
+    assert shown.count("\x1b[?25h") == shown.count("\x1b[?25l")  # … and gives it back
+
+
+def _read_all(descriptor: int) -> str:
+    parts = []
+    try:
+        while part := os.read(descriptor, 65536):
+            parts.append(part)
+    except OSError:  # Linux's way to say that the other end is closed
+        pass
+    os.close(descriptor)
+    return b"".join(parts).decode()

@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from bundler.errors import BundlerError
 from bundler.listener import KeyProgress, Listener
+
+if TYPE_CHECKING:
+    from rich.console import Console as RichConsole
 
 _CODES = {"red": "31", "green": "32", "yellow": "33", "cyan": "36", "dim": "2", "bold": "1"}
 _STEP = 1024
@@ -21,11 +24,22 @@ class Console:
         self._stream = stream
         self._colour = _wants_colour(stream, environ)
         self._unicode = (stream.encoding or "").lower().replace("-", "") == "utf8"
+        self._live: RichConsole | None = None
+
+    def above(self, live: RichConsole | None) -> None:
+        """From now on lines are written above a live display, until there is none."""
+        self._live = live
 
     def line(self, text: str = "") -> None:
         """Writes a line; characters that the stream cannot show, or that steer it, are escaped."""
         encoding = self._stream.encoding or "ascii"
-        self._stream.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+        shown = text.encode(encoding, "backslashreplace").decode(encoding)
+        if self._live is not None:
+            from rich.text import Text
+
+            self._live.print(Text.from_ansi(shown), soft_wrap=True)
+            return
+        self._stream.write(f"{shown}\n")
         self._stream.flush()
 
     def styled(self, text: str, *styles: str) -> str:
@@ -94,7 +108,7 @@ class ConsoleListener(Listener):
         if progress.attempt > 1:
             parts.append(f"attempt {progress.attempt}")
         if progress.detail:
-            parts.append(progress.detail)
+            parts.append(progress.detail.removeprefix(f"{progress.key}: "))
         self._console.line(f"  {safe('  '.join(parts))}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from functools import reduce
@@ -159,7 +160,16 @@ def find_projects(
 
 def narrator(*, quiet: bool = False) -> ConsoleListener:
     """The listener that tells the run's story on stderr."""
-    return ConsoleListener(Console(sys.stderr), quiet=quiet)
+    console = Console(sys.stderr)
+    if sys.stderr.isatty() and os.environ.get("TERM") != "dumb" and not os.environ.get("CI"):
+        from bundler.cli.live import LiveListener
+
+        live = LiveListener(console, quiet=quiet)
+        context = click.get_current_context(silent=True)
+        if context is not None:  # also when the command ends by an error or a signal
+            context.call_on_close(live.close)
+        return live
+    return ConsoleListener(console, quiet=quiet)
 
 
 # What every kind of build takes.

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import click
 
-from bundler.cli.console import Console, ConsoleListener
 from bundler.cli.run import run
 
 _PREFIX = "--bundle-"
@@ -83,9 +81,10 @@ def _pass_on(
     """Runs pex as it is: it is asked about itself, or would run its PEX at once."""
     from bundler import process
     from bundler.artifacts.pexbuild import find_pex
+    from bundler.cli.options import narrator
     from bundler.project import find_interpreter
 
-    listener = ConsoleListener(Console(sys.stderr))
+    listener = narrator()
     if not only_asks:
         listener.warning(
             "Without -o pex makes no file, it runs the program at once. No state is refreshed or "

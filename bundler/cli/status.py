@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bundler.cli.console import Console, ConsoleListener, age, size
+from bundler.cli.console import Console, age, size
+from bundler.cli.options import narrator
 
 if TYPE_CHECKING:
     from bundler.status import KeyStatus
@@ -64,7 +65,7 @@ def _of_projects(
     from bundler.refresh import discover
     from bundler.status import of_sources
 
-    listener = ConsoleListener(Console(sys.stderr))
+    listener = narrator()
     projects = find(directories, everything=True, python=python)
     return {str(project.root): of_sources(discover([project], listener)) for project in projects}
 
