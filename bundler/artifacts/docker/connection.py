@@ -14,6 +14,7 @@ import http.client
 import io
 import os
 import shlex
+import socket
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -193,6 +194,8 @@ def _client(docker: Docker) -> APIClient:
     from docker.errors import DockerException
 
     host = docker.host()
+    if host.startswith(_UNIX):
+        _knock(host)
     base = host if host.startswith(_UNIX) else f"{_UNIX}/dialled"
     try:
         client = APIClient(base_url=base, version=_API_VERSION, timeout=int(_TIMEOUT_SECONDS))
@@ -205,6 +208,17 @@ def _client(docker: Docker) -> APIClient:
     client.trust_env = False  # a proxy of the environment is not for this line
     client.headers["Accept-Encoding"] = "identity"  # packing costs more than the line is worth
     return client
+
+
+def _knock(host: str) -> None:
+    """Raises `ToolFailed` where nobody listens; the SDK would leave its socket open then."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as line:
+        try:
+            line.connect(host.removeprefix(_UNIX))
+        except OSError as error:
+            raise ToolFailed(
+                f"No Docker engine answers at {host}: {error.strerror}.", hint=_HINT_ENGINE
+            ) from error
 
 
 class NotFound(ToolFailed):
