@@ -15,12 +15,7 @@ Imports dagster: nothing else in this package imports it.
 
 from __future__ import annotations
 
-import os
-import shutil
-import stat
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,18 +24,11 @@ from dagster._core.storage.defs_state.base import DefsStateStorage
 from dagster._serdes import ConfigurableClass, ConfigurableClassData
 from dagster_shared.serdes.objects.models.defs_state_info import DefsKeyStateInfo, DefsStateInfo
 
-from bundler.manifest import state_of
-from bundler.statedir import sanitize_key
-from bundler.storage import Store, content, local, open_store, records
-from bundler.storage.pointer import Author
+from bundler.storage import Store, handover, open_store, records
 from bundler.storage.prune import seconds_of
-from bundler.storage.pushing import NewState
-from bundler.tree import scan
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-_STATE = "state"
 
 
 class StoreDefsStateStorage(DefsStateStorage, ConfigurableClass):
@@ -80,56 +68,13 @@ class StoreDefsStateStorage(DefsStateStorage, ConfigurableClass):
     def set_latest_version(self, key: str, version: str | None) -> None:
         if version is None or not records.is_version(version):
             # ``__local__``, ``__code_server__``: the state of the key lies elsewhere.
-            self.store.label(key, version, _author())
+            self.store.label(key, version, handover.author())
         else:
-            self.store.adopt([self.store.version(version)], "push", _author())
+            self.store.adopt([self.store.version(version)], "push", handover.author())
 
     def upload_state_from_path(self, key: str, version: str, path: Path) -> None:
-        with _key_directory(Path(path)) as directory:
-            state = state_of(key, sanitize_key(key), scan(directory))
-            self.store.push([NewState(state, directory, version=version)], _author())
+        handover.upload(self.store, key, version, Path(path))
 
     def download_state_to_path(self, key: str, version: str, path: Path) -> None:
         """What lies beside ``state`` in the key directory comes to lie beside `path`."""
-        found = self.store.version(version)
-        if found.key != key:
-            raise ValueError(f"Version {version} is one of {found.key}, not of {key}.")
-        content.download(
-            self.store.objects,
-            ((piece, _target(path, file.path)) for file, piece in content.pieces(found)),
-        )
-
-
-def _target(path: Path, name: str) -> Path:
-    first, _, rest = name.partition("/")
-    return (path / rest if rest else path) if first == _STATE else path.parent / name
-
-
-def _author() -> Author:
-    return Author(local.user())
-
-
-@contextmanager
-def _key_directory(path: Path) -> Iterator[Path]:
-    """The key directory that a state lies in: ``state`` and what the component left beside it.
-
-    Dagster hands over ``state`` in a temporary directory of its own. A state from anywhere else
-    is taken by itself.
-    """
-    if path.name == _STATE and _is_private(path.parent):
-        yield path.parent
-        return
-    with tempfile.TemporaryDirectory(prefix="state-bundler-") as scratch:
-        target = Path(scratch) / _STATE
-        if path.is_dir():
-            shutil.copytree(path, target, symlinks=True)
-        else:
-            shutil.copyfile(path, target)
-        yield Path(scratch)
-
-
-def _is_private(directory: Path) -> bool:
-    """Whether ``tempfile`` has made a directory, which then holds nothing but a state."""
-    status = directory.stat()
-    mine = stat.S_IMODE(status.st_mode) == stat.S_IRWXU and status.st_uid == os.getuid()
-    return mine and directory.resolve().parent == Path(tempfile.gettempdir()).resolve()
+        handover.download(self.store, key, version, Path(path))
