@@ -18,6 +18,9 @@ from bundler.manifest import Claim, File, Manifest, RunRecord, parse
 from bundler.parallel import in_parallel
 from bundler.tree import hash_stream
 
+# Kinds that say of themselves what is in them, and how it got there; never one without the other.
+_LABELLED = ("docker", "oci", "pex", "registry", "wheel")
+
 
 @dataclass(frozen=True)
 class VerifiedDirectory:
@@ -73,6 +76,9 @@ def verify(artifact: Artifact) -> Verdict:
         problems.append(error.what)
     else:
         problems += _of_others(record, directories)
+        if (claims is None) != (record is None) and artifact.kind in _LABELLED:
+            lost = "what it says of its states" if claims is None else "its run record"
+            problems.append(f"{artifact.name} has lost {lost}: whoever embeds writes both.")
     return Verdict(
         artifact.name, artifact.kind, artifact.digest, tuple(directories), record, tuple(problems)
     )
