@@ -4,13 +4,12 @@
 
 Each way is a whole process (or several), timed by the clock, with a state of its own each round so
 that no cache answers; the ways alternate. Prints the median seconds, the ratio to ours, and our
-peak memory. Ways whose tool is missing are left out and said so.
+peak memory.
 
 - ours: `state-bundler embed`'s step as a process: place, layer, load, read back, tag
 - documentation: the Dockerfile that copies the project with its state, then installs
 - from-copy: ``FROM image`` and ``COPY state``, by BuildKit
 - commit: create a container, copy in, commit
-- buildah: from, copy, commit
 """
 
 from __future__ import annotations
@@ -50,7 +49,7 @@ def check(found):
     else:
         assert found.state_directories()[0].read_manifest() == bundle.manifest.raw
 engine = docker.Docker.from_environment().connect()
-made = docker.embed(engine, image, [bundle], RunRecord(), check=check)
+made = docker.embed(engine, image, [bundle], RunRecord(), check=check, before=target)
 docker.tag(engine, made.image_id, target)
 """
 _DOCUMENTATION = f"""\
@@ -141,30 +140,19 @@ def commit(bench: Bench) -> None:
     bench.docker("rm", "-v", name)
 
 
-def buildah(bench: Bench) -> None:
-    script = (
-        f"set -e; c=$(buildah from docker-daemon:{_IMAGE}:latest);"
-        f"buildah copy -q $c {bench.state} /app/src/{PLACE};"
-        f"buildah commit -q $c {_IMAGE}:buildah; buildah rm $c"
-    )
-    bench.run("sh", "-c", script)
-
-
 _WAYS: Mapping[str, Callable[[Bench], None]] = {
     "ours": ours,
     "ours, every byte read back": ours_deep,
     "documentation": documentation,
     "from-copy": from_copy,
     "commit": commit,
-    "buildah": buildah,
 }
 
 
 def measure(bench: Bench, megabytes: float, rounds: int) -> dict[str, float]:
-    ways = {name: way for name, way in _WAYS.items() if name != "buildah" or shutil.which(name)}
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    seconds: dict[str, list[float]] = {name: [] for name in _WAYS}
     for _ in range(rounds):
-        for name, way in ways.items():
+        for name, way in _WAYS.items():
             bench.new_state(megabytes)
             start = time.perf_counter()
             way(bench)
@@ -193,8 +181,6 @@ def main() -> None:
         bench = Bench(engine, Path(folder))
         make_project(bench, options.image_megabytes)
         bench.docker("build", "-q", "-t", _IMAGE, ".")
-        if not shutil.which("buildah"):
-            print("buildah is not installed: left out")
         for megabytes in (float(size) for size in options.sizes.split(",")):
             found = measure(bench, megabytes, options.rounds)
             print(f"\nstate of {megabytes:g} MB (median of {options.rounds})")

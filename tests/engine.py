@@ -72,6 +72,8 @@ class Engine:
         kept = {name: value for name, value in os.environ.items() if "DOCKER" not in name}
         config = HOME / "client"
         config.mkdir(parents=True, exist_ok=True)
+        if not (config / "config.json").exists():  # buildah wants one
+            (config / "config.json").write_text("{}")
         return {**kept, "DOCKER_HOST": self.host, "DOCKER_CONFIG": str(config)}
 
     def docker(
