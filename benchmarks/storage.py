@@ -158,22 +158,23 @@ def compare(cases: list[tuple[int, int]]) -> None:
             **server.environment,
             "AWS_DEFAULT_REGION": "us-east-1",
             "PYTHONPATH": str(ROOT),
-            "DAGSTER_HOME": f"{scratch}/home",
             "DAGSTER_DISABLE_TELEMETRY": "true",
         }
-        Path(scratch, "home").mkdir()
-        Path(scratch, "home", "dagster.yaml").touch()
         print("| case | tool | push s | pull s | again s | peak MiB |\n|---|---|---|---|---|---|")
         for count, size in cases:
-            root = Path(scratch) / uuid.uuid4().hex
+            root, home = (Path(scratch) / uuid.uuid4().hex for _ in range(2))
             make_files(root, count, size)
+            # Dagster keeps in its home what is in the bucket: a home for each case.
+            home.mkdir()
+            (home / "dagster.yaml").touch()
+            env = {**base, "DAGSTER_HOME": str(home)}
             for tool in ("store", "upath", "s3fs", "aws"):
                 python = Path(sys.executable) if tool == "store" else python_of("transfer")
                 prefix, target = uuid.uuid4().hex, Path(scratch) / uuid.uuid4().hex
-                push = measure(f"{tool}_push", python, root, prefix, base)
-                again = measure(f"{tool}_push", python, root, prefix, base)
+                push = measure(f"{tool}_push", python, root, prefix, env)
+                again = measure(f"{tool}_push", python, root, prefix, env)
                 target.mkdir()
-                pull = measure(f"{tool}_pull", python, target, prefix, base)
+                pull = measure(f"{tool}_pull", python, target, prefix, env)
                 peak = max(push["mib"], pull["mib"], again["mib"])
                 print(
                     f"| {count} x {size:,} B | {tool} | {push['seconds']:.2f} | "
