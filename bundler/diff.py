@@ -20,10 +20,10 @@ import msgspec
 
 from bundler.artifacts import Artifact, StateDirectory
 from bundler.bundle import MANIFEST_NAME
-from bundler.checks import KINDS
 from bundler.errors import VerificationFailed
 from bundler.jsondiff import Change, compare, summary
 from bundler.manifest import Contents, Manifest, State, build, parse, state_of
+from bundler.refresh.checks import KINDS
 from bundler.tree import FileEntry, StateTree, hash_stream
 
 Kind = Literal["added", "removed", "changed", "volatile"]

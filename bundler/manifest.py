@@ -386,3 +386,9 @@ class Claim(Model, frozen=True):
 def json_schema() -> dict[str, Any]:
     """The JSON schema (2020-12) of the manifest."""
     return msgspec.json.schema(_Statement)
+
+
+# msgspec works a type out when it is first decoded, and two threads that do so at once have crashed
+# it (seen with 0.22): so it happens here, while there is one.
+for _model in (_Statement, RunRecord, Claim):
+    msgspec.json.Decoder(_model)

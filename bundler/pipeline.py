@@ -23,7 +23,7 @@ from bundler.loadcheck import LoadCheck
 from bundler.manifest import RunRecord
 from bundler.options import RefreshOptions
 from bundler.project import Project
-from bundler.refresh import Refreshed, refresh
+from bundler.refresh.run import Refreshed, refresh
 from bundler.replay import replay
 from bundler.verify import Verdict, verify
 
@@ -55,7 +55,7 @@ def prepare(
 
     guarded: False skips git, which the record then says. state_from: an artifact whose states are
     taken instead of a refresh. Raises `Findings` where a state is, or
-    could come, in the repository, and as `bundler.refresh.refresh` does.
+    could come, in the repository, and as `bundler.refresh.run.refresh` does.
     """
     if guarded:
         listener.phase("Asking git whether state is kept out of the repository")
@@ -157,7 +157,7 @@ def _runners(
 ) -> Callable[[str | None], Runner] | None:
     """How to run what is in an artifact of this kind, by its name; None where it does not run."""
     if artifact.kind == "pex":
-        from bundler.artifacts import pexrun
+        from bundler.artifacts.pex import running as pexrun
 
         python = project.interpreter.path
         return lambda name: pexrun.runner(Path(str(name)), python, root, listener)

@@ -108,7 +108,7 @@ def _entries(directory: StateDirectory, verdict: Verdict) -> Iterator[tuple[tupl
 def _count(raw: bytes, otherwise: int) -> int:
     import msgspec
 
-    from bundler.checks import count_entries
+    from bundler.refresh.checks import count_entries
 
     try:
         return count_entries(msgspec.json.decode(raw))

@@ -35,7 +35,7 @@ from bundler.extract import Extracted, extract
 from bundler.listener import Listener
 from bundler.manifest import DirectoryRefresh, KeyRefresh, Manifest, RunRecord
 from bundler.project import Project
-from bundler.refresh import Refreshed, discover
+from bundler.refresh.run import Refreshed, discover
 from bundler.runrecord import TOOL
 from bundler.sources import Found, sources_of
 from bundler.statedir import StateDir, sanitize_key

@@ -37,13 +37,7 @@ from pathlib import Path
 import msgspec
 
 from bundler.atomic import exchange, io_errors, sync_directory, sync_tree, write_synced
-from bundler.bundle import (
-    MANIFEST_NAME,
-    RUN_RECORD_NAME,
-    STAGING_NAME,
-    VERIFIER_NAME,
-    Bundle,
-)
+from bundler.bundle import MANIFEST_NAME, RUN_RECORD_NAME, STAGING_NAME, VERIFIER_NAME, Bundle
 from bundler.errors import ConfigurationError, InputOutputError, Locked
 from bundler.manifest import (
     Contents,

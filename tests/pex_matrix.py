@@ -21,8 +21,8 @@ from pathlib import Path
 from pex_projects import PEX, PRINT_STATE, RECORD, bundle_of, output_of, set_state, write
 
 from bundler.artifacts.pex import embed, open_pex
-from bundler.artifacts.pexarguments import parse
-from bundler.artifacts.pexbuild import building
+from bundler.artifacts.pex.arguments import parse
+from bundler.artifacts.pex.building import building
 from bundler.bundle import Bundle
 from bundler.errors import BundlerError
 from bundler.listener import SILENT

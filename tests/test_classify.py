@@ -1,4 +1,4 @@
-"""`bundler.classify` where no server is needed; the fault table is in test_refresh_outages.py."""
+"""Classifying where no server is needed; the fault table is in test_refresh_outages.py."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import errno
 
 import pytest
 
-from bundler.classify import failure_of, of_command, quoted
 from bundler.errors import (
     BadData,
     BundlerError,
@@ -16,8 +15,9 @@ from bundler.errors import (
     ToolFailed,
     Unavailable,
 )
-from bundler.exchanges import Exchange, Link, Report
-from bundler.secrets import NO_SECRETS, Secrets
+from bundler.refresh.classify import failure_of, of_command, quoted
+from bundler.refresh.exchanges import Exchange, Link, Report
+from bundler.refresh.secrets import NO_SECRETS, Secrets
 from bundler.sources import Component
 
 COMPONENT = Component("Key[x]", "LOCAL_FILESYSTEM", "command", location="/usr/bin/curl")

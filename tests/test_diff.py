@@ -20,7 +20,7 @@ from bundler.listener import KeyProgress, Listener
 from bundler.manifest import RunRecord
 from bundler.options import RefreshOptions
 from bundler.project import open_project
-from bundler.refresh import refresh
+from bundler.refresh.run import refresh
 
 _States = Mapping[str, Mapping[str, bytes]]
 

@@ -13,16 +13,7 @@ import sample as sample_module
 from bundles import make_bundle
 from sample import Sample
 
-from bundler.doctor import (
-    Examined,
-    Finding,
-    Patient,
-    components,
-    docker,
-    examine,
-    packaging,
-    state,
-)
+from bundler.doctor import Examined, Finding, Patient, components, docker, examine, packaging, state
 from bundler.doctor.environment import interpreter
 from bundler.sources import Component, Found
 from bundler.survey import survey

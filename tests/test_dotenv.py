@@ -1,4 +1,4 @@
-"""`bundler.dotenv` reads what python-dotenv, which Dagster uses, reads."""
+"""`bundler.refresh.dotenv` reads what python-dotenv, which Dagster uses, reads."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from environments import python_of
 
-from bundler import dotenv
 from bundler.errors import ConfigurationError
+from bundler.refresh import dotenv
 
 SAMPLE = """\
 # a comment

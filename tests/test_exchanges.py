@@ -1,4 +1,4 @@
-"""`bundler.exchanges`: which failed requests count, from the events of a report."""
+"""`bundler.refresh.exchanges`: which failed requests count, from the events of a report."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bundler.exchanges import Exchange, Report, digest, is_expected, read
+from bundler.refresh.exchanges import Exchange, Report, digest, is_expected, read
 
 
 def request(number: int, url: str, same: str | None = None, method: str = "GET") -> dict[str, Any]:

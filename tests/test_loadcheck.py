@@ -25,7 +25,7 @@ from bundler.artifacts.docker import Docker
 from bundler.artifacts.docker import embed as embed_image
 from bundler.artifacts.docker.running import runner as image_runner
 from bundler.artifacts.pex import embed
-from bundler.artifacts.pexrun import runner
+from bundler.artifacts.pex.running import runner
 from bundler.artifacts.running import Runner, bare_environment
 from bundler.errors import ToolFailed, UsageError, VerificationFailed
 from bundler.listener import Listener

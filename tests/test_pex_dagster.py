@@ -10,7 +10,7 @@ from environments import python_of
 from pex_projects import PLACE, RECORD, bundle_of, output_of, run_pex, set_state, write
 
 from bundler.artifacts.pex import embed, open_pex
-from bundler.artifacts.pexrun import runner
+from bundler.artifacts.pex.running import runner
 from bundler.listener import Listener
 from bundler.loadcheck import LoadCheck, check
 from bundler.verify import verify

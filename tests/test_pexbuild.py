@@ -9,8 +9,8 @@ import pytest
 from pex_projects import PEX, PLACE, RECORD, bundle_of, output_of, package, run_pex, set_state
 
 from bundler.artifacts.pex import open_pex
-from bundler.artifacts.pexarguments import parse
-from bundler.artifacts.pexbuild import building, find_pex
+from bundler.artifacts.pex.arguments import parse
+from bundler.artifacts.pex.building import building, find_pex
 from bundler.errors import ChildFailed, ToolFailed, UsageError, VerificationFailed
 from bundler.listener import Listener
 from bundler.verify import verify

@@ -9,15 +9,7 @@ import tarfile
 import pytest
 from layouts import directory, layer
 
-from bundler.artifacts.place import (
-    Nowhere,
-    RunsAs,
-    captured,
-    find,
-    parents,
-    runs_as,
-    user_id,
-)
+from bundler.artifacts.place import Nowhere, RunsAs, captured, find, parents, runs_as, user_id
 from bundler.artifacts.rootfs import Tree
 from bundler.errors import ConfigurationError
 

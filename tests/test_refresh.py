@@ -1,4 +1,4 @@
-"""`bundler.refresh` on the sample project: a real Dagster, a real dbt, HTTP on loopback."""
+"""`bundler.refresh.run` on the sample project: a real Dagster, a real dbt, HTTP on loopback."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bundler.errors import Unavailable
 from bundler.listener import KeyProgress, Listener
 from bundler.options import RefreshOptions
 from bundler.project import Project, open_project
-from bundler.refresh import Refreshed, discover, refresh
+from bundler.refresh.run import Refreshed, discover, refresh
 
 CATALOG = "VendorCatalog[products]"
 

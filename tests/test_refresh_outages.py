@@ -21,7 +21,7 @@ from bundler.errors import BundlerError, Several
 from bundler.listener import KeyProgress, Listener
 from bundler.options import KeyOptions, RefreshOptions
 from bundler.project import open_project
-from bundler.refresh import refresh
+from bundler.refresh.run import refresh
 
 CLIENTS = (
     "requests",

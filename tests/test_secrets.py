@@ -1,4 +1,4 @@
-"""`bundler.secrets`: what is secret, and that no form of it stays in a text or goes unseen."""
+"""What is secret, and that no form of it stays in a text or goes unseen."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bundler.secrets import Secrets, collect, neutralise
+from bundler.refresh.secrets import Secrets, collect, neutralise
 
 VALUES = st.text(
     st.characters(codec="utf-8", exclude_categories=("Cs", "Cc")), min_size=8, max_size=40
@@ -48,7 +48,7 @@ def test_a_redacted_text_names_the_variable_in_place_of_the_value(value: str) ->
 def test_a_secret_across_the_border_of_two_reads_is_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bundler.secrets._CHUNK_BYTES", 64)
+    monkeypatch.setattr("bundler.refresh.secrets._CHUNK_BYTES", 64)
     path = tmp_path / "state"
     secrets = Secrets({"NAME": "a-secret-of-some-length"})
     for offset in range(40, 70):

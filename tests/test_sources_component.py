@@ -16,7 +16,7 @@ from bundler.errors import ConfigurationError
 from bundler.listener import Listener
 from bundler.options import RefreshOptions
 from bundler.project import Project, open_project
-from bundler.refresh import discover, refresh
+from bundler.refresh.run import discover, refresh
 
 ASK = """\
 import json, sys

@@ -13,7 +13,7 @@ from bundler.errors import ConfigurationError, CredentialsRefused
 from bundler.listener import Listener
 from bundler.options import RefreshOptions
 from bundler.project import Project, open_project
-from bundler.refresh import discover, fetch_into, refresh
+from bundler.refresh.run import discover, fetch_into, refresh
 
 
 class Told(Listener):

@@ -46,8 +46,8 @@ def build_pex(
       state-bundler build pex -o app.pex -- -D src -r requirements.txt --venv
     """
     from bundler.artifacts.pex import open_pex
-    from bundler.artifacts.pexarguments import parse
-    from bundler.artifacts.pexbuild import building, find_pex
+    from bundler.artifacts.pex.arguments import parse
+    from bundler.artifacts.pex.building import building, find_pex
     from bundler.pipeline import prove
 
     listener = narrator(quiet=given.pop("quiet"))

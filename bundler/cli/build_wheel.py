@@ -28,7 +28,7 @@ def build_wheel(output: Path, **given: Any) -> None:
       state-bundler build wheel -o dist
     """
     from bundler.artifacts.wheel import open_wheel
-    from bundler.artifacts.wheelbuild import building
+    from bundler.artifacts.wheel.building import building
     from bundler.pipeline import read_back
 
     listener = narrator(quiet=given.pop("quiet"))

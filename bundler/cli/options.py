@@ -220,7 +220,7 @@ def with_load_check(given: dict[str, Any]) -> Callable[[Prepared], Prepared]:
         from dataclasses import replace
 
         from bundler import loadcheck
-        from bundler.discovery import surroundings_of
+        from bundler.refresh.discovery import surroundings_of
 
         if not (wanted or modules or least is not None):
             return prepared

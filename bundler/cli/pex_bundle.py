@@ -31,7 +31,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _pex_bundle(arguments: Sequence[str]) -> int:
-    from bundler.artifacts.pexarguments import parse
+    from bundler.artifacts.pex.arguments import parse
     from bundler.cli.build import build_pex
 
     ours, theirs = _split(arguments, build_pex)
@@ -80,7 +80,7 @@ def _pass_on(
 ) -> int:
     """Runs pex as it is: it is asked about itself, or would run its PEX at once."""
     from bundler import process
-    from bundler.artifacts.pexbuild import find_pex
+    from bundler.artifacts.pex.building import find_pex
     from bundler.cli.options import narrator
     from bundler.project import find_interpreter
 

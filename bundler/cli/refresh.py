@@ -23,7 +23,7 @@ from bundler.cli.store_options import opened, run_of, show_pushed, show_staged
 if TYPE_CHECKING:
     from bundler.options import RefreshOptions
     from bundler.project import Project
-    from bundler.refresh import Refreshed
+    from bundler.refresh.run import Refreshed
     from bundler.storage.refreshing import Into
 
 _SHOWN_DIGEST = 12
@@ -63,7 +63,7 @@ def refresh(
       state-bundler refresh --push
       state-bundler refresh --shard 3/10
     """
-    from bundler.refresh import refresh as only_refresh
+    from bundler.refresh.run import refresh as only_refresh
 
     listener = narrator()
     projects = find_projects(directories, everything=everything, python=python, listener=listener)

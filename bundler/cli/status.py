@@ -62,7 +62,7 @@ def _of_projects(
     directories: tuple[Path, ...], python: Path | None
 ) -> dict[str, tuple[KeyStatus, ...]]:
     from bundler.project import find
-    from bundler.refresh import discover
+    from bundler.refresh.run import discover
     from bundler.status import of_sources
 
     listener = narrator()

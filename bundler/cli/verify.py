@@ -102,7 +102,7 @@ def _keys_of(directories: tuple[Path, ...]) -> list[str]:
     if not directories:
         return []
     from bundler.project import find
-    from bundler.refresh import discover
+    from bundler.refresh.run import discover
 
     found = discover(find(directories), narrator())
     return sorted(

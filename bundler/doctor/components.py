@@ -16,7 +16,7 @@ from bundler.tree import fold
 def components(patient: Patient) -> Iterator[Finding]:
     """Discovers them, in the project's own interpreter, without asking any external system."""
     from bundler.project import open_project
-    from bundler.refresh import discover
+    from bundler.refresh.run import discover
 
     project = open_project(patient.survey.root, python=patient.python)
     for found in discover([project], SILENT):

@@ -6,13 +6,7 @@ import os
 
 from bundler import digests, gitindex
 from bundler.errors import ToolFailed
-from bundler.git.repository import (
-    ONE_REPOSITORY,
-    Question,
-    Repository,
-    printable,
-    quoted,
-)
+from bundler.git.repository import ONE_REPOSITORY, Question, Repository, printable, quoted
 from bundler.record import NamedTuple
 
 TYPE_CHECKING = False

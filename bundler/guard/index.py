@@ -6,14 +6,7 @@ import os
 
 from bundler import git
 from bundler.errors import ToolFailed
-from bundler.guard.places import (
-    Places,
-    Project,
-    join,
-    project_of,
-    read_project,
-    within,
-)
+from bundler.guard.places import Places, Project, join, project_of, read_project, within
 from bundler.guard.verdict import Finding, Verdict
 from bundler.record import NamedTuple
 

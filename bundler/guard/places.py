@@ -71,7 +71,7 @@ class Places(NamedTuple):
 
     def pathspecs(self) -> list[bytes]:
         """What makes git speak of state files alone (and of rule files among them)."""
-        from bundler import git  # here, since the quick way needs none of it
+        from bundler import git
 
         fold = self.ignore_case
         others = (path for path in self.directories if NAME not in path.split(b"/"))

@@ -15,9 +15,9 @@ from bundler.manifest import ManagementType
 
 if TYPE_CHECKING:
     from bundler.errors import BundlerError
-    from bundler.exchanges import Link
     from bundler.project import Project
-    from bundler.secrets import Secrets
+    from bundler.refresh.exchanges import Link
+    from bundler.refresh.secrets import Secrets
 
 
 @dataclass(frozen=True)

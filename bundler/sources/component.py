@@ -6,15 +6,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bundler.classify import quoted
 from bundler.errors import BundlerError, ConfigurationError
-from bundler.exchanges import Link
 from bundler.options import SourceOptions
+from bundler.refresh.classify import quoted
+from bundler.refresh.exchanges import Link
 from bundler.sources import Source
 
 if TYPE_CHECKING:
     from bundler.project import Project
-    from bundler.secrets import Secrets
+    from bundler.refresh.secrets import Secrets
 
 
 def sources(project: Project) -> Iterator[Source]:

@@ -151,7 +151,7 @@ class Worker:
         self._commands = commands
         self._events = events
         self._say = Lines(events)
-        self._transport = _sibling("_state_bundler_transport", here.parent / "transport.py")
+        self._transport = _sibling("_state_bundler_transport", here / "transport.py")
         self._transport.install()
         self._source = _sibling("_state_bundler_source", here / f"{kind}_worker.py")
         self._components: dict[str, Any] = {}

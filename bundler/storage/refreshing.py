@@ -11,13 +11,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bundler.directories import Collected
 from bundler.errors import ConfigurationError
 from bundler.listener import Listener
 from bundler.manifest import ManagementType
 from bundler.options import RefreshOptions
 from bundler.project import Project
-from bundler.refresh import Refreshed, discover, fetch_into, refresh
+from bundler.refresh.directories import Collected
+from bundler.refresh.run import Refreshed, discover, fetch_into, refresh
 from bundler.storage import shards
 from bundler.storage.lease import lease
 from bundler.storage.pointer import Author

@@ -25,13 +25,7 @@ from bundler.artifacts.docker.dockerfile import refreshing, refuse_copied_state
 from bundler.artifacts.docker.embedding import Embedded, embed, remove_unnamed, tag
 from bundler.artifacts.docker.ignore import IGNORE_FILE, effective
 from bundler.bundle import Bundle
-from bundler.errors import (
-    BundlerError,
-    ChildFailed,
-    InputOutputError,
-    ToolFailed,
-    UsageError,
-)
+from bundler.errors import BundlerError, ChildFailed, InputOutputError, ToolFailed, UsageError
 from bundler.listener import SILENT, Listener
 from bundler.manifest import RunRecord
 

@@ -3,7 +3,7 @@
 1. Every source tells its components, in the project's own interpreter.
 2. Each state directory is locked, and an interrupted publish finished.
 3. Each key that is to be fetched is written into the staging area by a process of its own.
-4. What was written is judged (`bundler.checks`).
+4. What was written is judged (`bundler.refresh.checks`).
 5. Only if every key succeeded, each state directory gets its new set of states at once.
 """
 
@@ -21,23 +21,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from bundler import baseline
-from bundler.attempts import Fetched, Job, KeyFailedError, fetch
 from bundler.bundle import Bundle
-from bundler.checks import kind_of
-from bundler.directories import LOCAL, Collected, Collector, Directory
-from bundler.discovery import Loaded, load_all
-from bundler.errors import (
-    BundlerError,
-    ConfigurationError,
-    Interrupted,
-    Unavailable,
-    raise_all,
-)
+from bundler.errors import BundlerError, ConfigurationError, Interrupted, Unavailable, raise_all
 from bundler.listener import KeyProgress, Listener
-from bundler.manifest import (
-    DirectoryRefresh,
-)
+from bundler.manifest import DirectoryRefresh
 from bundler.options import DEFAULT_JOBS, DEFAULT_TOTAL_TIMEOUT_SECONDS, RefreshOptions
+from bundler.refresh.attempts import Fetched, Job, KeyFailedError, fetch
+from bundler.refresh.checks import kind_of
+from bundler.refresh.directories import LOCAL, Collected, Collector, Directory
+from bundler.refresh.discovery import Loaded, load_all
 from bundler.sources import Component, Found
 from bundler.statedir import StateDir
 

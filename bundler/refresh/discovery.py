@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bundler import dotenv, secrets
 from bundler.errors import BundlerError, ConfigurationError, Unavailable, raise_all
-from bundler.exchanges import links
-from bundler.secrets import Secrets
+from bundler.refresh import dotenv, secrets
+from bundler.refresh.exchanges import links
+from bundler.refresh.secrets import Secrets
+from bundler.refresh.workers import Worker
 from bundler.sources import Component, Found, Source, found_of, load_error, sources_of
-from bundler.workers import Worker
 
 if TYPE_CHECKING:
     from bundler.project import Project

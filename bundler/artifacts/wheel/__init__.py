@@ -15,7 +15,7 @@ from bundler.artifacts import StateDirectory, replacing, zipfiles
 from bundler.artifacts.labels import decode_claims, decode_record, encode_claims
 from bundler.artifacts.placing import Plan, plan
 from bundler.artifacts.trees import NewFile
-from bundler.artifacts.wheelzip import metadata_of, rewrite, tree_of
+from bundler.artifacts.wheel.zip import metadata_of, rewrite, tree_of
 from bundler.bundle import Bundle
 from bundler.manifest import Claim, RunRecord, canonical
 

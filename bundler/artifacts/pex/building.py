@@ -17,7 +17,7 @@ from pathlib import Path
 
 from bundler import process
 from bundler.artifacts.pex import embed, open_pex
-from bundler.artifacts.pexarguments import PexArguments
+from bundler.artifacts.pex.arguments import PexArguments
 from bundler.artifacts.replacing import publish
 from bundler.atomic import io_errors
 from bundler.bundle import Bundle

@@ -12,7 +12,7 @@ import msgspec
 from bundler import process
 from bundler.errors import BadData, ConfigurationError
 from bundler.options import KeyOptions
-from bundler.secrets import Secrets
+from bundler.refresh.secrets import Secrets
 
 # A schema is held against the whole document, which takes several times its size of memory.
 _MAX_BYTES = 64 * 1024 * 1024

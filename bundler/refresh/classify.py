@@ -38,8 +38,8 @@ from bundler.errors import (
     ToolFailed,
     Unavailable,
 )
-from bundler.exchanges import Exchange, Link, Report
-from bundler.secrets import Secrets
+from bundler.refresh.exchanges import Exchange, Link, Report
+from bundler.refresh.secrets import Secrets
 from bundler.sources import Component
 
 Retry = Literal["no", "once", "yes"]

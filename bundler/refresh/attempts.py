@@ -12,17 +12,17 @@ from email.utils import parsedate_to_datetime
 from functools import partial
 from pathlib import Path
 
-from bundler.checks import Baseline, Checked, check
-from bundler.classify import Failure, failure_of, of_command
-from bundler.discovery import Loaded
 from bundler.errors import BundlerError, Unavailable
-from bundler.exchanges import Report, read
 from bundler.listener import KeyProgress, Listener
 from bundler.options import DEFAULT_ATTEMPTS, DEFAULT_TIMEOUT_SECONDS, KeyOptions
-from bundler.secrets import Secrets
+from bundler.refresh.checks import Baseline, Checked, check
+from bundler.refresh.classify import Failure, failure_of, of_command
+from bundler.refresh.discovery import Loaded
+from bundler.refresh.exchanges import Report, read
+from bundler.refresh.secrets import Secrets
+from bundler.refresh.validation import validate
+from bundler.refresh.workers import Write
 from bundler.sources import Component
-from bundler.validation import validate
-from bundler.workers import Write
 
 # Retries are told to the listener: without a handler, logging would write stamina's to stderr.
 logging.getLogger("stamina").addHandler(logging.NullHandler())

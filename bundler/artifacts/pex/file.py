@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bundler.artifacts import zipfiles
-from bundler.artifacts.pexinfo import (
+from bundler.artifacts.pex.info import (
     BOOTSTRAP,
     DEPS,
     IMPORT_HOOK,
@@ -30,7 +30,7 @@ from bundler.artifacts.pexinfo import (
     is_user_file,
 )
 from bundler.artifacts.trees import Leaf, Tree, TreeChange, ZipLeaves, folder_leaves
-from bundler.artifacts.wheelzip import tree_of
+from bundler.artifacts.wheel.zip import tree_of
 from bundler.artifacts.zipfiles import STORED, ZipFile
 from bundler.errors import InputOutputError, UsageError, VerificationFailed
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from bundler.artifacts.pexinfo import BOOTSTRAP, DEPS, PEX_INFO
+from bundler.artifacts.pex.info import BOOTSTRAP, DEPS, PEX_INFO
 from bundler.artifacts.trees import NewFile
 from bundler.artifacts.zipfiles import STORED, Entry, ZipFile
 from bundler.artifacts.zipwriter import ZipWriter

@@ -17,20 +17,14 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
-from bundler.artifacts import replacing, wheelzip
-from bundler.artifacts.pexfile import PexFile
-from bundler.artifacts.pexinfo import (
-    IMPORT_HOOK,
-    MAIN,
-    PEX_INFO,
-    PexInfo,
-    code_hash,
-    replace_hash,
-)
-from bundler.artifacts.pexwheels import seal
+from bundler.artifacts import replacing
+from bundler.artifacts.pex.file import PexFile
+from bundler.artifacts.pex.info import IMPORT_HOOK, MAIN, PEX_INFO, PexInfo, code_hash, replace_hash
+from bundler.artifacts.pex.wheels import seal
+from bundler.artifacts.pex.zipapp import ZipChange, rewrite
 from bundler.artifacts.placing import Plan
 from bundler.artifacts.trees import NewFile, Tree, TreeChange
-from bundler.artifacts.zipapp import ZipChange, rewrite
+from bundler.artifacts.wheel import zip as wheelzip
 from bundler.artifacts.zipfiles import ZipFile
 
 _NOTHING = TreeChange({})

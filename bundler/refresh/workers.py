@@ -22,7 +22,7 @@ from typing import Any
 
 from bundler.errors import ToolFailed
 
-_WORKER = Path(__file__).parent / "sources" / "worker.py"
+_WORKER = Path(__file__).parent.parent / "sources" / "worker.py"
 # What a process gets between SIGTERM and SIGKILL: it only writes to staging, nothing is lost.
 _GRACE_SECONDS = 0.3
 _POLL_SECONDS = 0.01

@@ -21,19 +21,10 @@ import msgspec
 
 from bundler import __version__
 from bundler.atomic import io_errors
-from bundler.attempts import Fetched, Job, KeyFailedError
 from bundler.baseline import of_place
 from bundler.bundle import Bundle
-from bundler.checks import Baseline
 from bundler.diff import brief
-from bundler.discovery import Loaded, unique
-from bundler.errors import (
-    BundlerError,
-    CredentialsRefused,
-    Locked,
-    Unavailable,
-    VerificationFailed,
-)
+from bundler.errors import BundlerError, CredentialsRefused, Locked, Unavailable, VerificationFailed
 from bundler.extract import Extracted
 from bundler.listener import KeyProgress, Listener
 from bundler.manifest import (
@@ -46,6 +37,9 @@ from bundler.manifest import (
     Tool,
 )
 from bundler.options import RefreshOptions
+from bundler.refresh.attempts import Fetched, Job, KeyFailedError
+from bundler.refresh.checks import Baseline
+from bundler.refresh.discovery import Loaded, unique
 from bundler.sources import Component
 from bundler.statedir import Staging, StateDir, check_keys, sanitize_key
 from bundler.tree import scan

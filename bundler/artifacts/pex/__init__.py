@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bundler.artifacts import StateDirectory
-from bundler.artifacts.pexfile import opened
+from bundler.artifacts.pex.file import opened
 from bundler.bundle import Bundle
 from bundler.manifest import Claim, RunRecord
 
@@ -68,7 +68,7 @@ def embed(source: Path, bundles: Sequence[Bundle], record: RunRecord, destinatio
     Raises `ConfigurationError` where a package is not importable, `VerificationFailed` where the
     PEX is malformed, holds state that nobody vouches for, or where a state changed meanwhile.
     """
-    from bundler.artifacts.pexwriter import write
+    from bundler.artifacts.pex.writer import write
     from bundler.artifacts.placing import plan
 
     with opened(source) as pex:

@@ -17,9 +17,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-from bundler.artifacts import wheelrecord
-from bundler.artifacts.pexinfo import is_bytecode
+from bundler.artifacts.pex.info import is_bytecode
 from bundler.artifacts.trees import NewFile, Tree, TreeChange
+from bundler.artifacts.wheel import record as wheelrecord
 from bundler.errors import VerificationFailed
 
 _LAYOUT = ".layout.json"

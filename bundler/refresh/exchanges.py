@@ -1,7 +1,7 @@
 """The report of an attempt, read back: which exchanges failed and stayed failed, and how it ended.
 
-`bundler.transport` and the worker write it; this reads it line by line, keeping no more of the
-exchanges that went well than what they were.
+`bundler.sources.transport` and the worker write it; this reads it line by line, keeping no more of
+the exchanges that went well than what they were.
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import BinaryIO
 
-from bundler.artifacts import wheelrecord
 from bundler.artifacts.trees import NewFile, Tree, TreeChange, ZipLeaves
+from bundler.artifacts.wheel import record as wheelrecord
 from bundler.artifacts.zipfiles import Entry, ZipFile
 from bundler.artifacts.zipwriter import ZipWriter
 from bundler.errors import UsageError, VerificationFailed

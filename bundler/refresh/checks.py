@@ -22,7 +22,7 @@ from bundler.atomic import io_errors
 from bundler.errors import BadData, CredentialsRefused
 from bundler.manifest import State, state_of
 from bundler.options import DEFAULT_SHRINK, KeyOptions
-from bundler.secrets import Secrets
+from bundler.refresh.secrets import Secrets
 from bundler.sources import Component
 from bundler.statedir import sanitize_key
 from bundler.tree import FileEntry, StateTree, dir_hash, scan

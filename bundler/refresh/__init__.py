@@ -1,0 +1,1 @@
+"""Refreshing states: find components, fetch, judge, publish. `run` does the whole of it."""
