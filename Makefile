@@ -12,6 +12,8 @@ BIN := .venv/bin
 READY := .venv/ready-for-state-bundler
 # What is passed on to pytest or to the demonstration, as in: make test ARGS="-k guard -x"
 ARGS ?=
+# How many tests run at once.
+WORKERS ?= 2
 
 .PHONY: help
 help: ## this list
@@ -25,7 +27,7 @@ demo: $(READY) ## the whole of it on a sample project with a loopback API, in ./
 .PHONY: test
 test: $(READY) ## everything that must hold before a commit: linters, types, all tests
 	tests/install-debian-packages
-	@linted=0; $(MAKE) --no-print-directory check || linted=$$?; $(BIN)/pytest $(ARGS); exit $$linted
+	@linted=0; $(MAKE) --no-print-directory check || linted=$$?; $(BIN)/pytest -n $(WORKERS) $(ARGS); exit $$linted
 
 .PHONY: check
 check: $(READY) ## only the linters and the types: seconds

@@ -141,7 +141,7 @@ def prove(
                     "itself.",
                     hint="Leave --load-check out; `@verify.py --load MODULE` does it in the pod.",
                 )
-            there = before is not None and (artifact.kind != "pex" or Path(before).exists())
+            there = before is not None and _exists(artifact, before)
             loadcheck.check(
                 runner(artifact.digest if artifact.kind == "docker" else artifact.name),
                 prepared.load_check,
@@ -150,6 +150,15 @@ def prove(
                 baseline=runner(before) if there else None,
             )
     return verdict
+
+
+def _exists(artifact: Artifact, before: str) -> bool:
+    """Whether there is an artifact of that name now."""
+    if artifact.kind == "pex":
+        return Path(before).exists()
+    from bundler.artifacts.docker import EngineImage
+
+    return isinstance(artifact, EngineImage) and artifact.engine.has_image(before)
 
 
 def _runners(

@@ -31,3 +31,14 @@ def sample(tmp_path: Path, vendor: VendorApi) -> Sample:
 def wd(tmp_path: Path) -> WorkDir:
     """A new git repository, with commands that run in it and an empty home."""
     return WorkDir.make(tmp_path / "repository")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With several workers a module stays whole, and all that needs the engine is together.
+
+    So what a module has made once serves all its tests, and there is one engine.
+    """
+    for item in items:
+        needs_engine = "engine" in getattr(item, "fixturenames", ())
+        group = "engine" if needs_engine else item.nodeid.partition("::")[0]
+        item.add_marker(pytest.mark.xdist_group(group))

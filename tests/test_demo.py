@@ -6,11 +6,13 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import click
 import pytest
+from engine import Engine, make_python_base
 from environments import ROOT
 
 from bundler.cli import cli
@@ -23,6 +25,7 @@ README = (ROOT / "README.md").read_text()
 # What differs from run to run -> what stands for it.
 _VARIES = (
     (r"127\.0\.0\.1:\d+", "127.0.0.1:PORT"),
+    (r"PYTHON=\S+", "PYTHON=BASE"),
     (r"sha256:[0-9a-f]{64}", "DIGEST"),
     (r"\b[0-9a-f]{12}\b", "DIGEST"),
     (r"\b\d+(\.\d+)? ?([KMGT]iB|B|s|m|h|d)\b", "N"),
@@ -40,7 +43,7 @@ class Demo:
 
 
 @pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
+def demo(tmp_path_factory: pytest.TempPathFactory, engine: Engine) -> Iterator[Demo]:
     home = tmp_path_factory.mktemp("you")
     environment = {
         **environment_of(os.environ),
@@ -49,6 +52,9 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
         "UV_PROJECT_ENVIRONMENT": "/nowhere",
         "SHOP_API_TOKEN": "of-another",
         "GIT_DIR": "/nowhere",
+        "DOCKER_HOST": engine.host,
+        "DOCKER_CONFIG": engine.environment["DOCKER_CONFIG"],
+        "STATE_BUNDLER_DEMO_BASE": make_python_base(engine),
     }
     done = subprocess.run(
         [BIN / "state-bundler", "demo"],
@@ -60,7 +66,8 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Demo:
         text=True,
         check=False,
     )
-    return Demo(home / "state-bundler-demo", done.returncode, done.stdout)
+    yield Demo(home / "state-bundler-demo", done.returncode, done.stdout)
+    engine.docker("image", "rm", "state-bundler-demo:1", check=False)
 
 
 def _transcript() -> str:

@@ -21,6 +21,7 @@ _KEY = "VendorCatalog[products]"
 _STATE_DIRECTORY = "src/shop/defs/.local_defs_state"
 _PEX = "build/shop.pex"
 _IMAGE = "build/state-image"
+_TAG = "state-bundler-demo:1"
 # --venv: Dagster in a PEX needs it. --no-compress: larger, and made in half the time.
 _PEX_ARGUMENTS = (
     *("--venv-repository", ".venv", "-D", "src", "-D", "pex", "--venv", "--no-compress"),
@@ -38,7 +39,7 @@ def demo(folder: Path) -> None:
 
     Writes a Dagster project with four state-backed components, makes its environment, starts an
     API on loopback for it, and runs guard, refresh, build and verify. It needs no account and no
-    engine. Run again, it begins anew.
+    engine; where a Docker engine is reachable it makes an image as well. Run again, it begins anew.
     """
     from bundler.demo.vendor import VendorApi
 
@@ -50,9 +51,12 @@ def demo(folder: Path) -> None:
         _serve(console, folder, api)
         play = _Play(console, folder)
         _build(play)
+        image = _image(play, folder)
         _outage(play, api)
-    play.say("Both artifacts are as they were, and what is in them can be read by anybody:")
+    play.say("The artifacts are as they were, and what is in them can be read by anybody:")
     play.run("status", _PEX, f"oci:{_IMAGE}")
+    if image is not None:
+        play.run("verify", image)
     console.line()
     console.line(console.styled(f"Done in {time.monotonic() - started:.0f} s.", "bold"))
     _what_next(console, folder)
@@ -131,6 +135,20 @@ def _build(play: _Play) -> None:
     play.run("build", "oci", "--refresh", "missing", "-o", _IMAGE)
     play.say("Check every byte of both against the manifest inside:")
     play.run("verify", _PEX, f"oci:{_IMAGE}")
+
+
+def _image(play: _Play, folder: Path) -> str | None:
+    """Makes the Docker image, where an engine is reachable. Returns its name."""
+    from bundler.demo.engine import DOCKERFILE, base_image, write_dockerfile
+
+    base = base_image(os.environ)
+    if base is None:
+        return None
+    write_dockerfile(folder)
+    play.say("A Docker engine is reachable: an image, too, loaded inside without network:")
+    build = ("build", "docker", "--refresh", "missing", "--load-check")
+    play.run(*build, "-t", _TAG, "-f", DOCKERFILE, "--build-arg", f"PYTHON={base}", ".")
+    return _TAG
 
 
 def _outage(play: _Play, api: VendorApi) -> None:

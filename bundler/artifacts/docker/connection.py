@@ -103,6 +103,14 @@ class Engine:
             answer = response.content.strip()  # Podman's empty answer is a line end
             return _json(answer) if answer else None
 
+    def has_image(self, name: str) -> bool:
+        """Whether the engine has an image of this name or ID."""
+        try:
+            self.get(f"/images/{name}/json")
+        except NotFound:
+            return False
+        return True
+
     def delete(self, path: str, /, **query: str) -> None:
         with self._send("DELETE", path, query):
             pass
