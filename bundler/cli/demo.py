@@ -51,12 +51,10 @@ def demo(folder: Path) -> None:
         _serve(console, folder, api)
         play = _Play(console, folder)
         _build(play)
-        image = _image(play, folder)
         _outage(play, api)
     play.say("The artifacts are as they were, and what is in them can be read by anybody:")
     play.run("status", _PEX, f"oci:{_IMAGE}")
-    if image is not None:
-        play.run("verify", image)
+    _image(play, folder)
     console.line()
     console.line(console.styled(f"Done in {time.monotonic() - started:.0f} s.", "bold"))
     _what_next(console, folder)
@@ -137,18 +135,17 @@ def _build(play: _Play) -> None:
     play.run("verify", _PEX, f"oci:{_IMAGE}")
 
 
-def _image(play: _Play, folder: Path) -> str | None:
-    """Makes the Docker image, where an engine is reachable. Returns its name."""
+def _image(play: _Play, folder: Path) -> None:
+    """Makes the Docker image, where an engine is reachable; the API is still down."""
     from bundler.demo.engine import DOCKERFILE, base_image, write_dockerfile
 
     base = base_image(os.environ)
     if base is None:
-        return None
+        return
     write_dockerfile(folder)
-    play.say("A Docker engine is reachable: an image, too, loaded inside without network:")
+    play.say("A Docker engine is reachable: an image of the same state, loaded without network:")
     build = ("build", "docker", "--refresh", "missing", "--load-check")
     play.run(*build, "-t", _TAG, "-f", DOCKERFILE, "--build-arg", f"PYTHON={base}", ".")
-    return _TAG
 
 
 def _outage(play: _Play, api: VendorApi) -> None:
