@@ -33,6 +33,7 @@ def wd(tmp_path: Path) -> WorkDir:
     return WorkDir.make(tmp_path / "repository")
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the marks in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """With several workers a module stays whole, and all that needs the engine is together.
 
