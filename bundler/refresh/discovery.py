@@ -99,6 +99,7 @@ async def load_all(
     The caller closes the workers, also after an error. Raises one error for all that failed.
     """
     tasks = []
+    order: dict[int, int] = {}
     for project in projects:
         config = project.config.refresh
         surroundings = surroundings_of(
@@ -106,7 +107,9 @@ async def load_all(
             named=(*named, *config.secrets),
             excluded=(*excluded, *config.not_secrets),
         )
-        tasks += [_load(source, surroundings, scratch, loaded) for source in sources_of(project)]
+        for source in sources_of(project):
+            order[id(source)] = len(order)
+            tasks.append(_load(source, surroundings, scratch, loaded))
     results = await asyncio.gather(*tasks, return_exceptions=True)
     failures = []
     for result in results:
@@ -115,6 +118,8 @@ async def load_all(
         elif isinstance(result, BaseException):
             raise result
     raise_all(failures)
+    # They end in any order; the run record and what is printed keep that of the projects.
+    loaded.sort(key=lambda item: order[id(item.source)])
 
 
 async def _load(
