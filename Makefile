@@ -12,8 +12,8 @@ BIN := .venv/bin
 READY := .venv/ready-for-state-bundler
 # What is passed on to pytest or to the demonstration, as in: make test ARGS="-k guard -x"
 ARGS ?=
-# How many tests run at once. Some measure time: more than one only where cores are idle.
-WORKERS ?= 1
+# How many test modules run at once: as many as there are idle cores.
+WORKERS ?= 2
 
 .PHONY: help
 help: ## this list

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +12,8 @@ import sample as sample_module
 from engine import engine  # noqa: F401  # a fixture: session-wide only if it has one home
 from sample import Sample
 from workdir import WorkDir
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from bundler.demo.vendor import VendorApi
 
@@ -33,13 +37,20 @@ def wd(tmp_path: Path) -> WorkDir:
     return WorkDir.make(tmp_path / "repository")
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist reads the marks in the same hook
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With several workers a module stays whole, and all that needs the engine is together.
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
+    """With several workers, a module stays whole, and there is one engine."""
+    return ByModule(config, log)
 
-    So what a module has made once serves all its tests, and there is one engine.
-    """
-    for item in items:
-        needs_engine = "engine" in getattr(item, "fixturenames", ())
-        group = "engine" if needs_engine else item.nodeid.partition("::")[0]
-        item.add_marker(pytest.mark.xdist_group(group))
+
+class ByModule(LoadScopeScheduling):
+    """Gives a worker whole modules, and all that may need the engine to one worker."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        module = nodeid.partition("::")[0]
+        return "engine" if may_need_engine(self.config.rootpath / module) else module
+
+
+@functools.cache
+def may_need_engine(module: Path) -> bool:
+    """Whether a test module names the engine. The workers' fixtures are not known here."""
+    return re.search(r"\bengine\b", module.read_text(encoding="utf-8")) is not None
