@@ -13,11 +13,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bundler import git, guard, loadcheck, runrecord
+from bundler import git, loadcheck, runrecord
 from bundler.artifacts import Artifact
 from bundler.artifacts.running import Runner
 from bundler.bundle import Bundle
 from bundler.errors import Findings, ToolFailed, UsageError, VerificationFailed
+from bundler.guard import check as ask_git
 from bundler.listener import SILENT, Listener
 from bundler.loadcheck import LoadCheck
 from bundler.manifest import RunRecord
@@ -88,7 +89,7 @@ def _identity(project: Project, *, required: bool) -> git.CodeIdentity | None:
 
 def check_guard(project: Project, listener: Listener) -> None:
     """Raises `Findings` with everything that git says against building this project."""
-    verdict = guard.check(
+    verdict = ask_git(
         project.root,
         "build",
         directories=[project.root / source.path for source in project.config.sources],

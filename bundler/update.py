@@ -20,6 +20,7 @@ from bundler.bundle import Bundle
 from bundler.listener import Listener
 from bundler.manifest import Manifest, RunRecord, parse
 from bundler.pipeline import Prepared, prove
+from bundler.references import split_layout
 from bundler.verify import Verdict, verify
 
 _TAG_DIGITS = 12
@@ -36,6 +37,20 @@ class Updated:
     @property
     def digest(self) -> str | None:
         return self.verdict.digest
+
+
+def update(
+    name: str, new_tag: str | None, *, in_place: bool, prepared: Prepared, listener: Listener
+) -> Updated:
+    """Puts new state into the artifact with this name, whatever it is; see the functions below."""
+    path = Path(name)
+    if path.is_file() or (path / "PEX-INFO").exists():
+        return update_pex(path, prepared, listener)
+    if name.startswith("oci:") or (path / "oci-layout").exists():
+        layout, tag = split_layout(name)
+        target = (tag or "latest") if in_place else new_tag
+        return update_layout(layout, tag, target, prepared, listener)
+    return update_image(name, new_tag, in_place=in_place, prepared=prepared, listener=listener)
 
 
 def update_pex(path: Path, prepared: Prepared, listener: Listener) -> Updated:

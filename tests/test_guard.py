@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 from workdir import CONTENT, STATE, WorkDir
 
-from bundler import guard
 from bundler.errors import ToolFailed
-from bundler.guard import command
+from bundler.guard import check, command
 
 DEFS = "src/shop/defs"
 DIRECTORY = f"{DEFS}/{STATE}"
@@ -401,15 +400,15 @@ def test_the_command_of_state_bundler(project: WorkDir) -> None:
 def test_library(project: WorkDir, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name, value in project.env.items():
         monkeypatch.setenv(name, value)
-    verdict = guard.check(project.path / "src", "build")
+    verdict = check(project.path / "src", "build")
     assert (verdict.failed, verdict.directories) == (False, (DIRECTORY,))
     project.write(OWN_RULE, f"{CONTENT}")
     project(["git", "add", "-f", FILE])
-    verdict = guard.check(project.path, "build", allow=["src/shop/*/.local_defs_state"])
+    verdict = check(project.path, "build", allow=["src/shop/*/.local_defs_state"])
     assert not verdict.failed
     (tmp_path / "bare-directory").mkdir()
     with pytest.raises(ToolFailed, match="in no git repository"):
-        guard.check(tmp_path / "bare-directory")
+        check(tmp_path / "bare-directory")
 
 
 @pytest.mark.parametrize(
@@ -426,7 +425,7 @@ def test_a_bug_is_no_finding(
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(guard, "check", broken)
+    monkeypatch.setattr(command, "check", broken)
     assert command.run([]) == 70
     assert "this is a bug in state-bundler" in capfd.readouterr().err
 

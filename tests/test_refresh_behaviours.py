@@ -19,6 +19,7 @@ from bundler.errors import BundlerError, ConfigurationError, Locked, Several
 from bundler.listener import KeyProgress, Listener
 from bundler.options import KeyOptions, RefreshOptions
 from bundler.project import Project, open_project
+from bundler.refresh import directories
 from bundler.refresh.run import Refreshed, refresh
 
 TOKEN = "canary/token+with=signs"
@@ -186,7 +187,7 @@ def test_of_two_refreshes_at_once_one_waits_or_says_who_holds_the_lock(
 ) -> None:
     process = _start(prepare("stubborn"))
     assert wait_for((tmp_path / "pids").exists, 15)
-    monkeypatch.setattr("bundler.refresh.directories._LOCK_SECONDS", 0.5)
+    monkeypatch.setattr(directories, "_LOCK_SECONDS", 0.5)
     with pytest.raises(Locked, match=f"locked by process {process.pid} since"):
         succeed(prepare("good"))
     process.send_signal(signal.SIGINT)

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bundler.refresh import secrets as scanning
 from bundler.refresh.secrets import Secrets, collect, neutralise
 
 VALUES = st.text(
@@ -48,7 +49,7 @@ def test_a_redacted_text_names_the_variable_in_place_of_the_value(value: str) ->
 def test_a_secret_across_the_border_of_two_reads_is_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bundler.refresh.secrets._CHUNK_BYTES", 64)
+    monkeypatch.setattr(scanning, "_CHUNK_BYTES", 64)
     path = tmp_path / "state"
     secrets = Secrets({"NAME": "a-secret-of-some-length"})
     for offset in range(40, 70):

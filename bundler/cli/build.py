@@ -15,9 +15,9 @@ from bundler.cli.options import (
     narrator,
     prepare_from,
     show_verdict,
-    split_layout,
     with_load_check,
 )
+from bundler.references import split_layout
 
 if TYPE_CHECKING:
     from bundler.verify import Verdict

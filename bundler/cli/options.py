@@ -279,15 +279,6 @@ def _pinned(options: RefreshOptions, projects: tuple[Project, ...]) -> RefreshOp
     return replace(options, pins=pins)
 
 
-def split_layout(reference: str) -> tuple[Path, str | None]:
-    """``oci:DIR:TAG``, ``DIR:TAG`` or ``DIR``; a path that exists is one, colons and all."""
-    name = reference.removeprefix("oci:")
-    directory, colon, tag = name.rpartition(":")
-    if not colon or Path(name).exists() or "/" in tag:
-        return Path(name), None
-    return Path(directory), tag
-
-
 def show_verdict(verdict: Verdict, name: str | None = None) -> None:
     console = Console(sys.stdout)
     digest = f" {verdict.digest}" if verdict.digest else ""

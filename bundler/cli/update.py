@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -15,13 +14,10 @@ from bundler.cli.options import (
     narrator,
     prepare_from,
     show_verdict,
-    split_layout,
     with_load_check,
 )
 
 if TYPE_CHECKING:
-    from bundler.listener import Listener
-    from bundler.pipeline import Prepared
     from bundler.update import Updated
 
 
@@ -46,12 +42,14 @@ def update(artifact: str, new_tag: str | None, in_place: bool, style: str, **giv
       state-bundler update oci:build/app:latest
       state-bundler update shop:1.4 --refresh missing
     """
+    from bundler.update import update as renew
+
     if new_tag and in_place:
         raise click.UsageError("--tag and --in-place exclude each other.")
     listener = narrator(quiet=given.pop("quiet") or style == "json")
     load_check = with_load_check(given)
     prepared = load_check(prepare_from(given, listener))
-    updated = _update(artifact, new_tag, in_place, prepared, listener)
+    updated = renew(artifact, new_tag, in_place=in_place, prepared=prepared, listener=listener)
     _tell_github(updated)
     if style == "json":
         click.echo(json.dumps({"schema": 1, **_outputs(updated)}))
@@ -59,21 +57,6 @@ def update(artifact: str, new_tag: str | None, in_place: bool, style: str, **giv
     if not updated.changed:
         listener.note("The state is unchanged: nothing was made.")
     show_verdict(updated.verdict, updated.name)
-
-
-def _update(
-    name: str, new_tag: str | None, in_place: bool, prepared: Prepared, listener: Listener
-) -> Updated:
-    from bundler.update import update_image, update_layout, update_pex
-
-    path = Path(name)
-    if path.is_file() or (path / "PEX-INFO").exists():
-        return update_pex(path, prepared, listener)
-    if name.startswith("oci:") or (path / "oci-layout").exists():
-        layout, tag = split_layout(name)
-        target = (tag or "latest") if in_place else new_tag
-        return update_layout(layout, tag, target, prepared, listener)
-    return update_image(name, new_tag, in_place=in_place, prepared=prepared, listener=listener)
 
 
 def _outputs(updated: Updated) -> dict[str, Any]:

@@ -12,13 +12,13 @@ _MENDED_BY_A_RULE = ("state-unprotected", "protection-missing", "protection-loca
 
 def guard(patient: Patient) -> Iterator[Finding]:
     """The guard's own verdict, as before a build."""
-    from bundler import guard as asked
     from bundler.config import load
+    from bundler.guard import check
 
     root = patient.survey.root
     config = load(root)
     directories = [root / source.path for source in config.sources]
-    verdict = asked.check(root, "build", directories, config.guard_allow)
+    verdict = check(root, "build", directories, config.guard_allow)
     for finding in verdict.findings:
         part = "ignore" if finding.rule in _MENDED_BY_A_RULE else ""
         yield Finding(finding.grade, finding.what, finding.why, finding.mend, part)

@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 import sys
 
-from bundler import guard
 from bundler.errors import Bug, BundlerError, UsageError
+from bundler.guard import check
 from bundler.guard.verdict import Finding, Moment, Movement, Verdict
 from bundler.record import NamedTuple
 
@@ -149,11 +149,11 @@ _WITH_VALUE: dict[str, Callable[[Request, str], Request]] = {
 
 
 def answer(request: Request) -> int:
-    """Asks, prints the verdict, returns the exit code. Raises what `guard.check` raises."""
+    """Asks, prints the verdict, returns the exit code. Raises what `check` raises."""
     movement = _moved(request)
 
     def ask() -> Verdict:
-        return guard.check(
+        return check(
             request.root,
             request.moment,
             request.directories,
