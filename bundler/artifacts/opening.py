@@ -25,7 +25,7 @@ def open_artifact(name: str) -> Artifact:
 
         return open_stored(name)
     if name.startswith(LAYOUT):
-        return _open_layout(name[len(LAYOUT) :])
+        return _open_layout(name[len(LAYOUT) :].removeprefix("//"))
     if name.startswith(REGISTRY):
         raise UsageError(
             f"{name}: images in a registry cannot be read yet.",

@@ -21,6 +21,7 @@ from bundler.cli.options import (
 from bundler.cli.store_options import opened, run_of, show_pushed, show_staged
 
 if TYPE_CHECKING:
+    from bundler.handout import Destination
     from bundler.options import RefreshOptions
     from bundler.project import Project
     from bundler.refresh.run import Refreshed
@@ -41,6 +42,12 @@ _SHOWN_DIGEST = 12
 @click.option("--run", help="What the shards have in common. Default: the CI run's id.")
 @click.option("--wait", type=Duration(), help="For another pipeline that refreshes the same keys.")
 @click.option("--store", "url", envvar="STATE_BUNDLER_STORE", help="Default: the configured one.")
+@click.option(
+    "-o",
+    "--output",
+    metavar="FILE.tar|oci:DIR[:TAG]",
+    help="Hand the states to other jobs, which take them with --state-from.",
+)
 def refresh(
     *,
     directories: tuple[Path, ...],
@@ -51,6 +58,7 @@ def refresh(
     run: str | None,
     wait: float | None,
     url: str | None,
+    output: str | None,
     **given: Any,
 ) -> None:
     """Refresh the state of every component: all of them, or nothing.
@@ -62,9 +70,13 @@ def refresh(
       state-bundler refresh --refresh missing
       state-bundler refresh --push
       state-bundler refresh --shard 3/10
+      state-bundler refresh -o states.tar
     """
     from bundler.refresh.run import refresh as only_refresh
 
+    if output is not None and (push or shard is not None):
+        raise click.UsageError("--push and --shard hand the states to the store, -o to a file.")
+    destination = _destination(output)
     listener = narrator()
     projects = find_projects(directories, everything=everything, python=python, listener=listener)
     options = options_of(given)
@@ -78,7 +90,25 @@ def refresh(
         _show(refreshed)
         show_pushed(pushed, into.store.url)
     else:
-        _show(only_refresh(projects, options, listener))
+        refreshed = only_refresh(projects, options, listener)
+        _show(refreshed)
+        if destination is not None:
+            _hand_out(refreshed, projects, destination)
+
+
+def _destination(output: str | None) -> Destination | None:
+    if output is None:
+        return None
+    from bundler.handout import destination_of
+
+    return destination_of(output)
+
+
+def _hand_out(refreshed: Refreshed, projects: Sequence[Project], destination: Destination) -> None:
+    from bundler.handout import hand_out
+
+    digest = hand_out(refreshed, projects, destination, narrator())
+    Console(sys.stdout).line(f"{destination.name} {digest}")
 
 
 def _into(projects: Sequence[Project], url: str | None, wait: float | None) -> Into:
