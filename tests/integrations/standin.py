@@ -180,6 +180,11 @@ class StandIn:
     # Patterns of the vendor's hosts, and what it answers.
     hosts: ClassVar[tuple[str, ...]] = ()
     endpoints: ClassVar[tuple[Endpoint, ...]] = ()
+    # The vendor's name in `tests/projects/integration_<name>`, and its library.
+    name: ClassVar[str] = ""
+    library: ClassVar[str] = ""
+    # What the project reads: all values that say "canary" must never be seen again.
+    variables: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self, *cases: Case, rate: int | None = None) -> None:
         self.cases = {case.name: case for case in cases}
@@ -206,6 +211,10 @@ class StandIn:
         """The name of the case that a request belongs to."""
         return request.host.partition(".")[0]
 
+    def path_of(self, request: Request) -> str:
+        """The path by which endpoints know a request, where cases are told apart by it, too."""
+        return request.path
+
     def refusal(self, request: Request, status: int) -> Answer:
         """An error in the vendor's own words."""
         phrase = HTTPStatus(status).phrase
@@ -214,6 +223,22 @@ class StandIn:
     def is_signed_in(self, request: Request) -> bool:
         """Whether the request shows a token that this stand-in has given."""
         return bool(request.bearer)
+
+    def component(self, case: Case) -> str:
+        """The ``defs.yaml`` of a component that sees this case."""
+        raise NotImplementedError
+
+    def key(self, case: Case) -> str:
+        """The component's key."""
+        raise NotImplementedError
+
+    def host(self, case: Case, endpoint: str) -> str:
+        """The host that a sentence about this endpoint names."""
+        return case.name
+
+    def assets(self, case: Case) -> set[str]:
+        """The assets of a component that sees this case, as Dagster writes their keys."""
+        raise NotImplementedError
 
     # --- for tests ------------------------------------------------------------------------------
 
@@ -311,7 +336,7 @@ class StandIn:
     def _answer(self, connection: socket.socket, request: Request) -> bool:
         """Answers one request. Returns whether the connection goes on."""
         case = self.cases.get(self.case_of(request), Case("none"))
-        request = _with(request, case=case)
+        request = _with(request, case=case, path=self.path_of(request))
         endpoint = self._endpoint_of(request)
         if endpoint is None:
             with self._lock:
