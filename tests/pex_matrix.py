@@ -113,6 +113,11 @@ def whole() -> list[Case]:
         Case("hatchling", flat=False, ignored=True, source=source, options=("--layout", layout, *o))
         for source, layout, o in kinds
     ]
+    locked = [("-D, lock", layout) for layout in ("zipapp", "packed", "loose")]
+    cases += [
+        Case("hatchling", False, True, source, options=("--layout", layout, "--venv"))
+        for source, layout in [*locked, ("lock of the project", "zipapp")]
+    ]
     return cases
 
 
@@ -127,6 +132,7 @@ def run(case: Case, folder: Path) -> None:
     bundle = bundle_of(set_state(state, A="first"))
     arguments = [*_source_arguments(case), *case.options, "-m", "shop", "-o", str(output)]
     with _inside(project):
+        _lock(case)
         _build(arguments, bundle)
     assert output_of(output, root) == "A=first"
     bundle = bundle_of(set_state(state, A="second", B="new"))
@@ -162,7 +168,20 @@ def _source_arguments(case: Case) -> Sequence[str]:
         ".": ["."],
         "--project": ["--project", "."],
         "-r": ["-r", "requirements.txt"],
+        "-D, lock": ["-D", where, "--lock", "../lock.json"],
+        "lock of the project": ["--lock", "../lock.json"],
     }[case.source]
+
+
+def _lock(case: Case) -> None:
+    """Locks what the case names: one small package, or the project with its older state on disk."""
+    locked = {"-D, lock": "iniconfig", "lock of the project": "."}.get(case.source)
+    if locked is not None:
+        subprocess.run(
+            [PEX.with_name("pex3"), "lock", "create", locked, "-o", "../lock.json"],
+            check=True,
+            capture_output=True,
+        )
 
 
 def _project(case: Case, root: Path) -> Path:
@@ -226,7 +245,8 @@ _ABOUT = """# Every way to make a PEX, tried
 Written by `make pex-matrix`. In each case older, wrong state lies on disk, a PEX is built with a
 verified state, run, updated with a newer state, and run again on the same PEX_ROOT; it must print
 exactly the state that was put in last. "ignored" means that the root ignore file names the state
-directory, "nested" that only its own ignore file does.
+directory, "nested" that only its own ignore file does; "." and "--project" name the project's
+folder, "-r" a list that names it. The seconds are those of a busy machine.
 """
 
 if __name__ == "__main__":
