@@ -55,7 +55,7 @@ PAGES = ("missing-page", "empty-page")
 LINES = ("refused", "hanging", "dripping")
 FAULTS = (*STATUSES, *BODIES, *PAGES, *LINES)
 
-_HTML = b"<!doctype html><title>Sign in</title><h1>Sign in to continue</h1>"
+_HTML = b"<!doctype html>\n<title>Sign in</title>\n<h1>Sign in to continue</h1>\n"
 _DRIP_SECONDS = 0.5
 _LONGEST_IDLE_SECONDS = 120.0
 _RETRY_AFTER_SECONDS = 1
@@ -172,9 +172,10 @@ class Fault:
 class StandIn:
     """Serves one vendor's endpoints; a context manager.
 
-    counts: requests by case and endpoint, all that were read. strangers: hosts asked for that are
-    none of the vendor's. unknown: requests that no endpoint knows. rate: requests a second that a
-    case may make before it is answered 429; None for as many as it likes.
+    well: no fault happens while it is set. counts: requests by case and endpoint, all that were
+    read. strangers: hosts asked for that are none of the vendor's. unknown: requests that no
+    endpoint knows. rate: requests a second that a case may make before it is answered 429; None
+    for as many as it likes.
     """
 
     # Patterns of the vendor's hosts, and what it answers.
@@ -189,6 +190,7 @@ class StandIn:
     def __init__(self, *cases: Case, rate: int | None = None) -> None:
         self.cases = {case.name: case for case in cases}
         self.rate = rate
+        self.well = False
         self.counts: Counter[tuple[str, str]] = Counter()
         self.strangers: set[str] = set()
         self.unknown: list[str] = []
@@ -323,7 +325,8 @@ class StandIn:
 
     def _is_gone_from_the_start(self, host: str) -> bool:
         case = self.cases.get(self.case_of(Request("CONNECT", host, "", {}, {}, b"")))
-        return case is not None and (case.fault, case.endpoint) == ("refused", "*")
+        faulty = case is not None and (case.fault, case.endpoint) == ("refused", "*")
+        return faulty and not self.well
 
     def _context(self, host: str) -> ssl.SSLContext:
         with self._lock:
@@ -355,7 +358,7 @@ class StandIn:
 
     def _fault_of(self, case: Case, endpoint: Endpoint, request: Request) -> str:
         """The fault that happens to this request; empty if none."""
-        if not case.fault or case.endpoint not in ("*", endpoint.name):
+        if self.well or not case.fault or case.endpoint not in ("*", endpoint.name):
             return ""
         if case.fault in PAGES and (endpoint.page is None or endpoint.page(request) < 2):
             return ""
@@ -405,8 +408,10 @@ class StandIn:
         elif fault == "hanging":
             self._stopped.wait(_LONGEST_IDLE_SECONDS)
         else:
-            data = self._faulted("", endpoint, request).data
-            connection.sendall(_head(200, {"Content-Length": str(len(data))}))
+            answer = self._faulted("", endpoint, request)
+            data = answer.data
+            headers = {"Content-Type": answer.kind, "Content-Length": str(len(data))}
+            connection.sendall(_head(answer.status, {**headers, **answer.headers}))
             for byte in data:
                 connection.sendall(bytes([byte]))
                 if self._stopped.wait(_DRIP_SECONDS):

@@ -1,0 +1,273 @@
+"""A vendor's project with a component for each case, refreshed against its stand-in and judged."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+from environments import ROOT, python_of
+
+from bundler.errors import BundlerError, Several
+from bundler.listener import KeyProgress, Listener
+from bundler.options import KeyOptions, RefreshOptions
+from bundler.project import open_project
+from bundler.refresh.checks import count_entries
+from bundler.refresh.run import refresh
+from bundler.statedir import sanitize_key
+from bundler.tree import scan
+from integrations.standin import Case, Fault, StandIn
+
+# The exit codes that a fault may end with. Where 0 is one, the state must be the one from before.
+CODES: Mapping[str, frozenset[int]] = {
+    "401": frozenset({77}),
+    "403": frozenset({77}),
+    "404": frozenset({78}),
+    "429": frozenset({69}),
+    "500": frozenset({69}),
+    "503": frozenset({69}),
+    "html": frozenset({69}),
+    "cut": frozenset({69}),
+    "empty": frozenset({0, 65}),
+    "missing-page": frozenset({78}),
+    "empty-page": frozenset({0, 65}),
+    "refused": frozenset({69}),
+    "hanging": frozenset({69}),
+    "dripping": frozenset({69}),
+}
+_LATE_SECONDS = 3.0
+_FOLDER = "warehouse/defs"
+
+
+@dataclass
+class Told(Listener):
+    """Measures each key and keeps every word."""
+
+    began: dict[str, float] = field(default_factory=dict)
+    took: dict[str, float] = field(default_factory=dict)
+    words: list[str] = field(default_factory=list)
+
+    def note(self, text: str) -> None:
+        self.words.append(text)
+
+    warning = phase = note
+
+    def key(self, progress: KeyProgress) -> None:
+        self.words.append(progress.detail)
+        if progress.phase == "fetching":
+            self.began.setdefault(progress.key, time.monotonic())
+        if progress.phase in ("failed", "done"):
+            self.took[progress.key] = time.monotonic() - self.began[progress.key]
+
+
+@dataclass
+class Account:
+    """A copy of the vendor's project. timeout: seconds that a key has."""
+
+    standin: StandIn
+    root: Path
+    timeout: float = 60.0
+    told: Told = field(default_factory=Told)
+
+    @property
+    def states(self) -> Path:
+        return self.root / _FOLDER / ".local_defs_state"
+
+    @property
+    def python(self) -> Path:
+        return python_of(f"integration-{self.standin.name}")
+
+    @property
+    def variables(self) -> dict[str, str]:
+        return {
+            **self.standin.environment,
+            **self.standin.variables,
+            "DAGSTER_DISABLE_TELEMETRY": "true",
+        }
+
+    def state(self, case: Case) -> Path:
+        return self.states / sanitize_key(self.standin.key(case)) / "state"
+
+    def digests(self) -> dict[str, str]:
+        """What is published, by the name of the key's directory."""
+        return {
+            path.name: scan(path).digest
+            for path in self.states.iterdir()
+            if path.is_dir() and not path.name.startswith("@")
+        }
+
+    def refresh(self, *keys: str, **options: object) -> dict[str, BundlerError]:
+        """Refreshes all components, or some. Returns the failures by key."""
+        chosen = RefreshOptions(
+            keys=keys,
+            over_all=KeyOptions(timeout=self.timeout, attempts=2),
+            kind_jobs={"*": 12},
+            total_timeout=3600,
+        )
+        self.told = Told()
+        with self._environment():
+            project = open_project(self.root, python=self.python)
+            try:
+                refresh([project], replace(chosen, **options), self.told)  # type: ignore[arg-type]  # named by tests
+            except Several as several:
+                return {failure.key or "": failure for failure in several.failures}
+            except BundlerError as failure:
+                return {failure.key or "": failure}
+        return {}
+
+    @contextmanager
+    def _environment(self) -> Iterator[None]:
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in self.variables.items():
+                patch.setenv(name, value)
+            yield
+
+    def assets(self) -> set[str]:
+        """What a code server would load, with no network to reach."""
+        return loaded_assets([str(self.python), "-"], self.root, self.variables)
+
+
+def loaded_assets(argv: Sequence[str], root: Path, variables: Mapping[str, str]) -> set[str]:
+    """The assets of the code location below a root, loaded where every connection is refused."""
+    nowhere = dict.fromkeys(("HTTPS_PROXY", "https_proxy", "HTTP_PROXY"), "http://127.0.0.1:1")
+    done = subprocess.run(
+        argv,
+        input=PROBE,
+        text=True,
+        cwd=root,
+        env={**os.environ, **variables, **nowhere, "PYTHONPATH": str(root)},
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("ASSETS ")]
+    return set(json.loads(line.removeprefix("ASSETS ")))
+
+
+# As a production server loads: `refresh_if_dev` has no say.
+PROBE = """
+import json
+from dagster._core.definitions.definitions_load_context import (
+    DefinitionsLoadContext, DefinitionsLoadType,
+)
+DefinitionsLoadContext.set(DefinitionsLoadContext(DefinitionsLoadType.INITIALIZATION))
+from warehouse.definitions import defs
+keys = [spec.key.to_user_string() for spec in defs().resolve_all_asset_specs()]
+print("ASSETS", json.dumps(sorted(set(keys))))
+"""
+
+
+def make_account(standin: StandIn, root: Path, *, timeout: float = 60.0) -> Account:
+    """The vendor's project at this path, with a component for each case of the stand-in."""
+    shutil.copytree(ROOT / "tests" / "projects" / f"integration_{standin.name}", root)
+    if standin.cases:
+        shutil.rmtree(root / _FOLDER / "account")
+    for case in standin.cases.values():
+        folder = root / _FOLDER / case.name.replace("-", "_")
+        folder.mkdir()
+        (folder / "defs.yaml").write_text(standin.component(case))
+    return Account(standin, root, timeout)
+
+
+# --- every fault --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of one fault. wrong: why it is not as it should be; empty if it is."""
+
+    fault: Fault
+    code: int
+    what: str
+    seconds: float
+    wrong: str = ""
+
+
+def cases_of(faults: Sequence[Fault], size: int) -> list[Case]:
+    """One case a fault, named after it."""
+    return [Case(fault.case, fault.fault, fault.endpoint, size) for fault in faults]
+
+
+def try_faults(account: Account, faults: Sequence[Fault]) -> list[Verdict]:
+    """Refreshes well, then with every fault at its component, and judges each of them.
+
+    Those that went well in spite of their fault are refreshed once more by themselves, since only
+    then their state is published: it must hold what it held before.
+    """
+    standin = account.standin
+    standin.well = True
+    failures = account.refresh()
+    assert not failures, {key: failure.what for key, failure in failures.items()}
+    before = account.digests()
+    standin.well = False
+    failures = account.refresh()
+    told = account.told
+    assert account.digests() == before, "a failed refresh has changed a state"
+    passed = [
+        case for case in standin.cases.values() if standin.key(case) not in failures and case.fault
+    ]
+    lost = dict(_losses(account, passed)) if passed else {}
+    return [
+        _judge(account, fault, failures.get(account.standin.key(case)), told, lost)
+        for fault in faults
+        for case in [standin.cases[fault.case]]
+    ]
+
+
+def _losses(account: Account, cases: Sequence[Case]) -> Iterator[tuple[str, str]]:
+    """What the states of these cases have lost when they are published, by case."""
+    held = {case.name: _entries(account.state(case)) for case in cases}
+    failures = account.refresh(*(account.standin.key(case) for case in cases))
+    assert not failures, {key: failure.what for key, failure in failures.items()}
+    for case in cases:
+        now = _entries(account.state(case))
+        if now != held[case.name]:
+            yield case.name, f"success, though the state went from {held[case.name]} to {now}"
+
+
+def _entries(state: Path) -> int:
+    return count_entries(json.loads(state.read_bytes()))
+
+
+def _judge(
+    account: Account,
+    fault: Fault,
+    failure: BundlerError | None,
+    told: Told,
+    lost: Mapping[str, str],
+) -> Verdict:
+    standin = account.standin
+    case = standin.cases[fault.case]
+    key = standin.key(case)
+    seconds = told.took.get(key, 0.0)
+    code = failure.exit_code if failure else 0
+    what = failure.what if failure else ""
+    wrong = [lost[case.name]] if case.name in lost else []
+    if code not in CODES[fault.fault]:
+        wrong.append(f"exit code {code}")
+    if seconds > account.timeout + _LATE_SECONDS:
+        wrong.append(f"took {seconds:.0f} s")
+    if failure is not None:
+        wrong += _unclear(failure, key, standin.host(case, fault.endpoint))
+    return Verdict(fault, code, what, seconds, "; ".join(wrong))
+
+
+def _unclear(failure: BundlerError, key: str, host: str) -> list[str]:
+    text = f"{failure.what} {failure.hint}"
+    found = []
+    if not failure.what.startswith(f"{key}: "):
+        found.append("does not name the key")
+    if failure.exit_code != 65 and host not in failure.what:  # 65 is said of the state
+        found.append("does not name the host")
+    if not failure.hint:
+        found.append("has no hint")
+    if "canary" in text:
+        found.append("tells a secret")
+    return found
