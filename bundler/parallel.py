@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 _Item = TypeVar("_Item")
@@ -28,6 +27,8 @@ def in_parallel(
     if workers == 1 or len(items) == 1 or sum(map(size, items)) < _WORTH_BYTES:
         yield from map(work, items)
         return
+    from concurrent.futures import ThreadPoolExecutor  # half of what importing this would take
+
     batches = list(_batches(items, size))
     with ThreadPoolExecutor(max_workers=min(workers, len(batches))) as pool:
         for results, error in pool.map(lambda batch: _whole(work, batch), batches):

@@ -27,11 +27,12 @@ from engine import PYTHON_BASE, Engine
 
 from bundler.artifacts import docker as dockers
 from bundler.artifacts import oci
-from bundler.artifacts.docker import Docker, embedding
+from bundler.artifacts.blobs import descriptor
+from bundler.artifacts.docker import Docker, building, embedding
+from bundler.artifacts.docker.arguments import parse
 from bundler.artifacts.docker.building import detect
 from bundler.artifacts.docker.whole import fetch, keep_only
 from bundler.artifacts.image import LABEL_LAYER
-from bundler.artifacts.layout import descriptor
 from bundler.artifacts.ociread import LoadedImage
 from bundler.bundle import STATE_DIRECTORY, Bundle
 from bundler.errors import (
@@ -92,11 +93,11 @@ class Project:
 
     def build(
         self, *arguments: str, bundle: Bundle | None = None, docker: Docker | None = None
-    ) -> dockers.Built:
+    ) -> building.Built:
         given = bundle or self.new_state()
-        parsed = dockers.parse([*(arguments or ("-t", self.name)), str(self.root)])
-        dockers.preflight(parsed)
-        return dockers.build(
+        parsed = parse([*(arguments or ("-t", self.name)), str(self.root)])
+        building.preflight(parsed)
+        return building.build(
             parsed, [given], make_record(given), docker=docker or self.docker(), check=verified
         )
 
@@ -313,8 +314,8 @@ def test_a_failed_read_back_leaves_nothing(project: Project) -> None:
 
     bundle = project.new_state()
     with pytest.raises(VerificationFailed, match="not as it should be"):
-        dockers.build(
-            dockers.parse(["-t", project.name, str(project.root)]),
+        building.build(
+            parse(["-t", project.name, str(project.root)]),
             [bundle], make_record(bundle), docker=project.docker(), check=refuse,
         )  # fmt: skip
     assert project.inspect()["Id"] == before.image_id
@@ -354,8 +355,8 @@ def test_a_place_that_cannot_be_decided_is_a_sentence(
 def test_image_path_decides(project: Project) -> None:
     project.write("Dockerfile", EDITABLE.replace("USER 1000", "RUN cp -r /app/src /app/copy"))
     bundle = project.new_state()
-    built = dockers.build(
-        dockers.parse(["-t", project.name, str(project.root)]), [bundle], make_record(bundle),
+    built = building.build(
+        parse(["-t", project.name, str(project.root)]), [bundle], make_record(bundle),
         docker=project.docker(), places={PLACE: "/app/copy/shop/defs"}, check=verified,
     )  # fmt: skip
     assert built.paths == (f"/app/copy/{PLACE}",)
@@ -480,7 +481,7 @@ def _layer(project: Project, name: str, position: int) -> dict[str, tuple[object
 def test_a_copied_state_directory_is_found_before_anything_runs(project: Project) -> None:
     project.write("Dockerfile", EDITABLE + f"\nCOPY --chown=1:1 \\\n  src/{PLACE} /state\n")
     with pytest.raises(ConfigurationError, match=re.escape(f"Dockerfile:8 copies src/{PLACE}")):
-        dockers.preflight(dockers.parse([str(project.root)]))
+        building.preflight(parse([str(project.root)]))
 
 
 def test_reading_an_image_that_a_plain_copy_filled(project: Project) -> None:

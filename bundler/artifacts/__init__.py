@@ -42,7 +42,8 @@ class StateDirectory(Protocol):
     """One ``.local_defs_state`` as it lies in an artifact.
 
     One whose members can be opened at any time, and by several threads at once, may say so by an
-    attribute ``concurrent`` that is true.
+    attribute ``concurrent`` that is true. ``sealed`` says so of one whose bytes the artifact's
+    holder has hashed by itself, to the digest of what was made of bytes that the manifest covers.
     """
 
     @property

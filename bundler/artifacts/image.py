@@ -11,6 +11,7 @@ Formats: https://github.com/opencontainers/image-spec, and Docker's schema 2.
 from __future__ import annotations
 
 import copy
+import hashlib
 import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,13 +21,15 @@ import msgspec
 
 from bundler.artifacts import LABEL_RUN_RECORD, LABEL_STATES
 from bundler.artifacts.compression import Compression
+from bundler.artifacts.labels import decode_claims, decode_record, encode_claims
 from bundler.artifacts.layer import Layer, Owned, Placed, Written
 from bundler.bundle import Bundle
 from bundler.errors import ConfigurationError, VerificationFailed
-from bundler.manifest import Claim, RunRecord, canonical, decode_canonical
+from bundler.manifest import Claim, RunRecord, canonical
 
 LABEL_LAYER = "io.state-bundler.layer"
 LABEL_PLACES = "io.state-bundler.places"
+LABEL_BASE = "io.state-bundler.base"
 
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -38,8 +41,12 @@ DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar"
 INDEX_TYPES = (OCI_INDEX, DOCKER_LIST)
 MANIFEST_TYPES = (OCI_MANIFEST, DOCKER_MANIFEST)
 
+# What of an image's configuration decides from where its program imports.
+_STARTS = ("Cmd", "Entrypoint", "Env", "User", "WorkingDir")
 # Overlay file systems take 127 layers, and the engine keeps some for itself.
 MAX_LAYERS = 125
+# A short text can make a million small objects; labels of many megabytes have fewer commas.
+_MAX_ITEMS = 1_000_000
 
 Json = dict[str, Any]
 
@@ -50,7 +57,9 @@ def dump(value: Mapping[str, Any]) -> bytes:
 
 
 def load(raw: bytes, what: str) -> Json:
-    """Raises `VerificationFailed` for what is no JSON object."""
+    """Raises `VerificationFailed` for what is no JSON object, or would fill the memory."""
+    if sum(map(raw.count, (b",", b"[", b"{"))) > _MAX_ITEMS:
+        raise VerificationFailed(f"{what} has more parts than any image.")
     try:
         value = msgspec.json.decode(raw)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
@@ -78,28 +87,19 @@ def labels(config: Mapping[str, Any]) -> dict[str, str]:
     return {str(name): str(value) for name, value in (found or {}).items()}
 
 
-class _Claims(msgspec.Struct, frozen=True):
-    states: tuple[Claim, ...]
-
-
 def claims_of(found: Mapping[str, str]) -> tuple[Claim, ...] | None:
     """The claims in an image's labels; None without the label.
 
     Raises `VerificationFailed` for a label that was altered.
     """
     text = found.get(LABEL_STATES)
-    if text is None:
-        return None
-    raw = b'{"states":' + text.encode() + b"}"
-    return decode_canonical(raw, _Claims, f"The label {LABEL_STATES}").states
+    return None if text is None else decode_claims(text.encode(), f"the label {LABEL_STATES}")
 
 
 def run_record_of(found: Mapping[str, str]) -> RunRecord | None:
     """The run record in an image's labels; None without the label."""
     text = found.get(LABEL_RUN_RECORD)
-    if text is None:
-        return None
-    return decode_canonical(text.encode(), RunRecord, f"The label {LABEL_RUN_RECORD}")
+    return None if text is None else decode_record(text.encode(), f"the label {LABEL_RUN_RECORD}")
 
 
 def own_layer_is_last(config: Mapping[str, Any]) -> bool:
@@ -119,6 +119,16 @@ def replaceable(config: Mapping[str, Any], paths: Iterable[str]) -> bool:
     return {claim.path for claim in held} <= set(paths)
 
 
+def files_below(config: Mapping[str, Any]) -> str:
+    """A digest of all that decides where the state belongs: the other layers, and how it starts."""
+    layers = diff_ids(config)
+    if own_layer_is_last(config):
+        del layers[-1]
+    section = config.get("config") or {}
+    start = {name: section.get(name) or None for name in _STARTS}
+    return f"sha256:{hashlib.sha256(dump({'layers': layers, **start})).hexdigest()}"
+
+
 def volume_over(config: Mapping[str, Any], path: str) -> str | None:
     """The VOLUME that would hide a path at run time."""
     section = config.get("config")
@@ -127,6 +137,17 @@ def volume_over(config: Mapping[str, Any], path: str) -> str | None:
         if f"{path}/".startswith(f"{volume.rstrip('/')}/"):
             return str(volume)
     return None
+
+
+def refuse_volumes(config: Mapping[str, Any], placed: Sequence[Placed]) -> None:
+    """Raises `ConfigurationError` where a volume would hide a state at run time."""
+    for item in placed:
+        volume = volume_over(config, item.path)
+        if volume is not None:
+            raise ConfigurationError(
+                f"The Dockerfile declares VOLUME {volume}, which hides the state at {item.path}.",
+                hint="Take the line out, or install the project elsewhere.",
+            )
 
 
 class _Place(msgspec.Struct, frozen=True, array_like=True):
@@ -152,6 +173,18 @@ def _encode_places(layer: Layer) -> str:
         for item in sorted(layer.placed, key=lambda item: item.path)
     )
     return msgspec.json.encode(_Places(layer.user, places)).decode()
+
+
+def last_layer_holds(config: Mapping[str, Any], paths: Sequence[str]) -> bool:
+    """Whether the topmost layer is ours and says that all these state directories are in it."""
+    text = labels(config).get(LABEL_PLACES)
+    if text is None or not paths or not own_layer_is_last(config):
+        return False
+    try:
+        found = msgspec.json.decode(text, type=_Places)
+    except msgspec.DecodeError:
+        return False
+    return {item.path for item in found.places} == set(paths)
 
 
 def remembered(config: Mapping[str, Any], bundles: Sequence[Bundle]) -> Layer | None:
@@ -217,10 +250,11 @@ def with_layer(
     section["Labels"] = {
         **code_names(record),
         **(section.get("Labels") or {}),
+        LABEL_BASE: files_below(config),
         LABEL_LAYER: diff_id,
         LABEL_PLACES: _encode_places(layer),
         LABEL_RUN_RECORD: canonical(record).decode(),
-        LABEL_STATES: encode_claims(claims),
+        LABEL_STATES: encode_claims(claims).decode(),
     }
     if isinstance(changed.get("history"), list):
         changed["history"].append(_history(claims, created))
@@ -238,11 +272,6 @@ def new_claims(placed: Sequence[Placed], before: Sequence[Claim]) -> list[Claim]
     return [*(claim for claim in before if claim.path not in replaced), *new]
 
 
-def encode_claims(claims: Sequence[Claim]) -> str:
-    whole = canonical(_Claims(tuple(sorted(claims, key=lambda claim: claim.path))))
-    return whole[len(b'{"states":') : -1].decode()
-
-
 def _history(claims: Sequence[Claim], created: str) -> Json:
     what = ", ".join(f"{claim.path} {claim.content_digest[:12]}" for claim in claims)
     return {"created": created, "created_by": f"state-bundler embed {what}", "comment": "state"}
@@ -253,7 +282,7 @@ def annotations_for(claims: Sequence[Claim], record: RunRecord) -> dict[str, str
     return {
         **code_names(record),
         LABEL_RUN_RECORD: canonical(record).decode(),
-        LABEL_STATES: encode_claims(claims),
+        LABEL_STATES: encode_claims(claims).decode(),
     }
 
 

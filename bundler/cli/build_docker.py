@@ -17,7 +17,7 @@ from bundler.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from bundler.artifacts.docker import Arguments
+    from bundler.artifacts.docker.arguments import Arguments
     from bundler.pipeline import Prepared
     from bundler.project import Project
     from bundler.verify import Verdict
@@ -55,10 +55,13 @@ def takes_value(command: click.Command) -> dict[str, bool]:
 
 @click.command(name="docker", cls=_Wrapping)
 @click.option("--image-path", help="The state directory's path in the image.")
+@click.option("--every-byte", is_flag=True, help="Read all of the state back, not only its digest.")
 @build_options
 @load_options
 @click.pass_context
-def build_docker(ctx: click.Context, /, image_path: str | None, **given: Any) -> None:
+def build_docker(
+    ctx: click.Context, /, image_path: str | None, every_byte: bool, **given: Any
+) -> None:
     """Build an image with the real docker and its own arguments, with the state on top.
 
     The build never sees the state, so that new state reuses every cached layer. No name (-t) and
@@ -68,13 +71,14 @@ def build_docker(ctx: click.Context, /, image_path: str | None, **given: Any) ->
     Example:
       state-bundler build docker -t shop:1.4 .
     """
-    from bundler.artifacts import docker
+    from bundler.artifacts.docker import building
+    from bundler.artifacts.docker.arguments import parse
     from bundler.pipeline import prove
 
-    arguments = docker.parse(ctx.meta[_META])
+    arguments = parse(ctx.meta[_META])
     quiet = given.pop("quiet") or arguments.quiet
     listener = narrator(quiet=quiet)
-    docker.preflight(arguments, listener)
+    building.preflight(arguments, listener)
     context = Path(arguments.context)
     load_check = with_load_check(given)
     prepared = load_check(
@@ -82,7 +86,7 @@ def build_docker(ctx: click.Context, /, image_path: str | None, **given: Any) ->
     )
     verdicts: list[Verdict] = []
     listener.phase("Building the image")
-    built = docker.build(
+    built = building.build(
         arguments,
         prepared.bundles,
         prepared.record,
@@ -91,6 +95,7 @@ def build_docker(ctx: click.Context, /, image_path: str | None, **given: Any) ->
         check=lambda made: verdicts.append(
             prove(made, prepared, listener, before=next(iter(arguments.tags), None))
         ),
+        every_byte=every_byte,
         listener=listener,
     )
     if quiet:

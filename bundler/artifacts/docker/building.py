@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -61,14 +60,13 @@ class Built:
 
 def detect(docker: Docker, engine: Engine) -> Builder:
     """Which builder plain ``docker build`` would use here."""
-    version = docker.ask("version", "--format", "{{.Client.Version}}")
+    version = docker.version()
     wanted = docker.environment.get("DOCKER_BUILDKIT", "").lower()
     if wanted and wanted not in _TRUE:
         return Builder("classic", version)
     major = version.partition(".")[0]
     if major.isdecimal() and int(major) < _BUILDX_SINCE:
-        advertised = {name.lower(): value for name, value in engine.headers.items()}
-        is_default = advertised.get("builder-version") == "2"
+        is_default = engine.headers.get("builder-version") == "2"
         return Builder("buildkit" if wanted or is_default else "classic", version)
     if docker.succeeds("buildx", "version"):
         return Builder("buildx", version)
@@ -120,11 +118,13 @@ def build(
     places: Mapping[str, str] | None = None,
     hints: Sequence[str] = (),
     check: Callable[[Artifact], object] = lambda _: None,
+    every_byte: bool = False,
     listener: Listener = SILENT,
 ) -> Built:
     """Builds, embeds, reads back, and only then names the image.
 
     command: ``build`` or ``buildx build``. check: is given the image before it has a name.
+    places, hints, every_byte: as for `embed`.
     Raises `ChildFailed` with docker's own exit code where the build fails, and as `embed` does.
     """
     docker = docker or Docker.from_environment()
@@ -143,6 +143,7 @@ def build(
             hints=hints,
             check=check,
             before=next(iter(arguments.tags), None),
+            every_byte=every_byte,
             listener=listener,
         )
     finally:
@@ -173,6 +174,8 @@ def _run(
     bundles: Sequence[Bundle],
 ) -> str:
     """Runs the build and returns the ID of the image, which has no name."""
+    import tempfile
+
     with tempfile.TemporaryDirectory(prefix="state-bundler-") as name:
         folder = Path(name)
         iidfile = folder / "iid"

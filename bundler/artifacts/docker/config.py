@@ -49,6 +49,15 @@ def config_of(inspected: Mapping[str, Any], history: Sequence[Mapping[str, Any]]
     }
 
 
+def settings_of(inspected: Mapping[str, Any]) -> Json:
+    """The part of an image's configuration that is told without its history."""
+    layers = list((inspected.get("RootFS") or {}).get("Layers") or [])
+    return {
+        "config": inspected.get("Config") or {},
+        "rootfs": {"type": "layers", "diff_ids": layers},
+    }
+
+
 def history_of(history: Sequence[Mapping[str, Any]], layers: int) -> list[Json]:
     """The history, oldest first, with as many lines that made a layer as there are layers.
 

@@ -1,42 +1,38 @@
 """How to reach the engine: as the person's own ``docker`` does.
 
 The program knows contexts, TLS, ssh and proxies; so it is asked where the engine is. A local
-socket is then spoken to directly by the Docker SDK. Any other engine is reached through ``docker
-system dial-stdio``, which carries the API over a pipe whatever the transport behind it is.
+socket is then spoken to directly. Any other engine is reached through ``docker system
+dial-stdio``, which carries the API over a pipe whatever the transport behind it is.
 
-What is spoken is the Engine API (https://docs.docker.com/reference/api/engine/), version 1.41 or
-later (Docker 20.10), of which only old and stable parts are used.
+What is spoken is the Engine API (https://docs.docker.com/reference/api/engine/), of which only old
+and stable parts are used: version 1.41 is Docker 20.10's, 1.44 the oldest that Docker 29 takes.
 """
 
 from __future__ import annotations
 
 import http.client
-import io
 import os
 import shlex
-import socket
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
-from urllib.parse import quote
+from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
+from urllib.parse import quote, urlencode
 
 import msgspec
 
 from bundler import process
+from bundler.artifacts.docker.contexts import UNIX, local_socket
+from bundler.artifacts.docker.transport import Request, Transport, body_of, dial_socket
 from bundler.errors import ToolFailed
 
 if TYPE_CHECKING:
-    import requests
-    from _typeshed import WriteableBuffer
-    from docker import APIClient
+    import socket
+    from contextlib import ExitStack
 
-# Docker 20.10's; the SDK would ask the engine for its own with a request more.
-_API_VERSION = "1.41"
-_TIMEOUT_SECONDS = 600.0
-_UNIX = "unix://"
-_BROKEN = "The Docker engine broke the connection."
-_HINT_ENGINE = "Is the engine running? `docker version` tells."
+# The versions of the API that we speak.
+_OLDEST, _NEWEST = (1, 41), (1, 44)
+_PODMAN_HEADER = "libpod-api-version"
 
 
 @dataclass(frozen=True)
@@ -67,7 +63,13 @@ class Docker:
 
     def host(self) -> str:
         """The address of the engine, such as ``unix:///var/run/docker.sock``."""
-        return self.ask("context", "inspect", "--format", "{{.Endpoints.docker.Host}}")
+        known = local_socket(self.program, self.options, self.environment)
+        return known or self.ask("context", "inspect", "--format", "{{.Endpoints.docker.Host}}")
+
+    def version(self) -> str:
+        """The program's own version, such as ``28.2.2``; asks no engine."""
+        said = self.ask("--version")
+        return next((word.strip(",v") for word in said.split() if word[:1].isdecimal()), said)
 
     def connect(self) -> Engine:
         """Raises `ToolFailed` where the program is missing or no engine answers."""
@@ -75,32 +77,35 @@ class Docker:
 
 
 class Engine:
-    """The API of an engine, through the Docker SDK; paths and answers are the API's own.
-
-    Each request has a connection of its own, so that a stream of which only the beginning is
-    wanted can be given up at no cost.
-    """
+    """The API of an engine; paths and answers are the API's own."""
 
     def __init__(self, docker: Docker) -> None:
         self.docker = docker
-        self._client = _client(docker)
+        self._transport = _transport(docker)
         self.headers = self._ping()
+        self._prefix = "/v" + _spoken(self.headers.get("api-version", ""))
+
+    @property
+    def is_podman(self) -> bool:
+        return _PODMAN_HEADER in self.headers
 
     def _ping(self) -> Mapping[str, str]:
-        with self._send("GET", "/_ping") as response:
-            return dict(response.headers)
+        """What the engine says of itself; names in small letters."""
+        with self._answer(Request("GET", "/_ping")) as response:
+            body_of(response).read()
+            return {name.lower(): value for name, value in response.headers.items()}
 
     def get(self, path: str, /, **query: str) -> Any:
         """The JSON that the engine answers with."""
-        with self._send("GET", path, query) as response:
-            return _json(response.content)
+        with self.request("GET", path, query) as body:
+            return _json(body.read())
 
     def post(self, path: str, value: object = None, /, **query: str) -> Any:
         """Sends JSON, returns JSON; None for an empty answer."""
-        body = msgspec.json.encode(value) if value is not None else b""
+        data = msgspec.json.encode(value) if value is not None else b""
         headers = {"Content-Type": "application/json"}
-        with self._send("POST", path, query, body=body, headers=headers) as response:
-            answer = response.content.strip()  # Podman's empty answer is a line end
+        with self.request("POST", path, query, body=data, headers=headers) as body:
+            answer = body.read().strip()  # Podman's empty answer is a line end
             return _json(answer) if answer else None
 
     def has_image(self, name: str) -> bool:
@@ -112,13 +117,13 @@ class Engine:
         return True
 
     def delete(self, path: str, /, **query: str) -> None:
-        with self._send("DELETE", path, query):
-            pass
+        with self.request("DELETE", path, query) as body:
+            body.read()
 
     def head(self, path: str, /, **query: str) -> Mapping[str, str] | None:
         """The headers of an answer; None where nothing is there."""
         try:
-            with self._send("HEAD", path, query) as response:
+            with self._answer(Request("HEAD", self._url(path, query))) as response:
                 return dict(response.headers)
         except NotFound:
             return None
@@ -137,110 +142,51 @@ class Engine:
 
         Raises `NotFound` for 404, `ToolFailed` for every other refusal and for a broken line.
         """
-        with self._send(method, path, query, body=body, headers=headers) as response:
-            yield cast("BinaryIO", _Body(response.raw))
+        asked = Request(method, self._url(path, query or {}), body, headers or {})
+        with self._answer(asked) as response:
+            yield body_of(response)
+
+    def _url(self, path: str, query: Mapping[str, str]) -> str:
+        return f"{self._prefix}{quote(path)}" + (f"?{urlencode(query)}" if query else "")
 
     @contextmanager
-    def _send(
-        self,
-        method: str,
-        path: str,
-        query: Mapping[str, str] | None = None,
-        *,
-        body: bytes | Iterable[bytes] | None = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> Iterator[requests.Response]:
-        import requests
-
-        try:
-            response = self._client.request(
-                method,
-                f"{self._client.base_url}{quote(path)}",
-                params=dict(query or {}),
-                data=body,
-                headers=dict(headers or {}),
-                stream=True,
-                timeout=_TIMEOUT_SECONDS,
-            )
-        except requests.RequestException as error:
-            raise ToolFailed(
-                f"No Docker engine answers at {self.docker.host()}.", hint=_HINT_ENGINE
-            ) from error
-        try:
-            with response:
-                _refuse(response, path)
-                yield response
-        except requests.RequestException as error:
-            raise ToolFailed(_BROKEN, hint=_HINT_ENGINE) from error
+    def _answer(self, asked: Request) -> Iterator[http.client.HTTPResponse]:
+        with self._transport.send(asked) as response:
+            if response.status >= http.client.BAD_REQUEST:
+                _refuse(response, asked.path)
+            yield response
 
 
-class _Body(io.RawIOBase):
-    """What the engine sends; a line that breaks is a failure of the engine, not an end."""
-
-    def __init__(self, raw: Any) -> None:
-        super().__init__()
-        self._raw = raw
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: WriteableBuffer, /) -> int:
-        import urllib3
-
-        view = memoryview(buffer)
-        try:
-            data = self._raw.read(len(view))
-        except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise ToolFailed(_BROKEN, hint=_HINT_ENGINE) from error
-        view[: len(data)] = data
-        return len(data)
+def _spoken(newest: str) -> str:
+    """The version of the API to speak with an engine. newest: that it knows."""
+    major, _, minor = newest.partition(".")
+    known = (int(major), int(minor)) if major.isdecimal() and minor.isdecimal() else _OLDEST
+    return "{}.{}".format(*max(_OLDEST, min(known, _NEWEST)))
 
 
-def _client(docker: Docker) -> APIClient:
-    """The SDK's client. A local socket is spoken to directly, all else through the CLI."""
-    from docker import APIClient
-    from docker.errors import DockerException
-
+def _transport(docker: Docker) -> Transport:
+    """A local socket is spoken to directly, all else through the program."""
     host = docker.host()
-    if host.startswith(_UNIX):
-        _knock(host)
-    base = host if host.startswith(_UNIX) else f"{_UNIX}/dialled"
-    try:
-        client = APIClient(base_url=base, version=_API_VERSION, timeout=int(_TIMEOUT_SECONDS))
-    except DockerException as error:
-        raise ToolFailed(f"The Docker SDK cannot use {host}.", hint=_HINT_ENGINE) from error
-    if base != host:
-        from bundler.artifacts.docker.dialling import DialAdapter
+    if host.startswith(UNIX):
+        return Transport(dial_socket(host.removeprefix(UNIX)), host)
 
-        client.mount("http+docker://", DialAdapter(docker, _TIMEOUT_SECONDS))
-    client.trust_env = False  # a proxy of the environment is not for this line
-    client.headers["Accept-Encoding"] = "identity"  # packing costs more than the line is worth
-    return client
+    def dial(stack: ExitStack) -> socket.socket:
+        argv = docker.argv("system", "dial-stdio")
+        return stack.enter_context(process.dial(argv, env=docker.environment))
 
-
-def _knock(host: str) -> None:
-    """Raises `ToolFailed` where nobody listens; the SDK would leave its socket open then."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as line:
-        try:
-            line.connect(host.removeprefix(_UNIX))
-        except OSError as error:
-            raise ToolFailed(
-                f"No Docker engine answers at {host}: {error.strerror}.", hint=_HINT_ENGINE
-            ) from error
+    return Transport(dial, host)
 
 
 class NotFound(ToolFailed):
     """The engine does not have what was asked for."""
 
 
-def _refuse(response: requests.Response, path: str) -> None:
-    if response.ok:
-        return
-    said = response.content
+def _refuse(response: http.client.HTTPResponse, path: str) -> NoReturn:
+    said = body_of(response).read()
     with suppress(msgspec.DecodeError):
         said = str(msgspec.json.decode(said)["message"]).encode()
     text = said.decode(errors="replace").strip() or response.reason
-    if response.status_code == http.client.NOT_FOUND:
+    if response.status == http.client.NOT_FOUND:
         raise NotFound(f"The Docker engine does not have it: {text}.")
     raise ToolFailed(f"The Docker engine refused {path.partition('?')[0]}: {text}.")
 

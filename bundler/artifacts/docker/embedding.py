@@ -8,31 +8,36 @@ does not take that, the whole image is fetched, changed as an OCI layout, and se
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from bundler.artifacts import Artifact, image, place
-from bundler.artifacts.docker.config import config_of
+from bundler.artifacts.docker.config import config_of, settings_of
 from bundler.artifacts.docker.connection import Engine, NotFound
 from bundler.artifacts.docker.files import Container, reading
 from bundler.artifacts.docker.loading import archive_of, load
 from bundler.artifacts.image import Json
 from bundler.artifacts.layer import Layer, Placed, Written, parents_of
-from bundler.artifacts.oci import refuse_volumes
 from bundler.bundle import Bundle
 from bundler.errors import BundlerError, ToolFailed, UsageError, VerificationFailed
 from bundler.listener import SILENT, Listener
 from bundler.manifest import RunRecord
 
+if TYPE_CHECKING:
+    from bundler.artifacts.docker.opening import EngineImage
+
 # The name of an image in a store that drops images without one, until it has its own.
 TEMPORARY = "state-bundler.invalid/embed:"
+# Storage drivers that only the classic image store has; of others the engine is asked.
+_CLASSIC_DRIVERS = ("overlay2", "vfs", "aufs")
 # An engine with containerd's image store says so in its driver's status.
 _CONTAINERD = "io.containerd.snapshotter.v1"
-_PODMAN_HEADER = "libpod-api-version"
+# So many images of the same files are asked for what they remember.
+_MAX_ALIKE = 3
 
 
 @dataclass(frozen=True)
@@ -60,13 +65,16 @@ def load_image(engine: Engine, name: str) -> _Image:
     """Raises `NotFound` for an image that the engine does not have."""
     inspected = engine.get(f"/images/{name}/json")
     history = engine.get(f"/images/{inspected['Id']}/history")
-    return _Image(inspected["Id"], config_of(inspected, history), _takes_whole_images(engine))
+    whole = _takes_whole_images(engine, inspected)
+    return _Image(inspected["Id"], config_of(inspected, history), whole)
 
 
-def _takes_whole_images(engine: Engine) -> bool:
+def _takes_whole_images(engine: Engine, inspected: Mapping[str, Any]) -> bool:
     """Whether the engine's store refuses an archive of a single layer."""
-    if _PODMAN_HEADER in {name.lower() for name in engine.headers}:
+    if engine.is_podman:
         return True
+    if (inspected.get("GraphDriver") or {}).get("Name") in _CLASSIC_DRIVERS:
+        return False
     status = engine.get("/info").get("DriverStatus") or []
     return ["driver-type", _CONTAINERD] in status
 
@@ -82,6 +90,7 @@ def embed(
     check: Callable[[Artifact], object] = lambda _: None,
     keep_unchanged: bool = False,
     before: str | None = None,
+    every_byte: bool = False,
     listener: Listener = SILENT,
 ) -> Embedded:
     """Makes an image with the bundles on top of an image in the engine. It has no name yet.
@@ -91,6 +100,8 @@ def embed(
     given the finished image; where it raises, the image is removed again. keep_unchanged: make
     nothing where the image's layer is the very one that would be made. before: the name of an
     image that may be this one with an earlier state; what was found out for it is not asked again.
+    every_byte: have the check read all that is in the image, where the engine's own digest of the
+    layer would do.
     Raises `ConfigurationError` where a place cannot be decided, `ToolFailed` where the engine
     refuses, `VerificationFailed` where a state changed meanwhile.
     """
@@ -105,38 +116,61 @@ def embed(
     listener.note(f"The state belongs at {', '.join(paths)}.")
     if keep_unchanged and _is_on_top(base.config, layer):
         return Embedded(base.identity, changed=False, paths=paths)
-    refuse_volumes(base.config, layer.placed)
+    image.refuse_volumes(base.config, layer.placed)
     made = _send(engine, base, layer, record)
     try:
-        from bundler.artifacts.docker.opening import EngineImage
-
-        with EngineImage(engine, made) as artifact:
+        artifact = _made(engine, made, layer, every_byte=every_byte)
+        with artifact:
             check(artifact)
     except BaseException:
         with suppress(BundlerError):
-            _discard(engine, made)
+            _discard(engine, made.name)
         raise
-    return Embedded(str(engine.get(f"/images/{made}/json")["Id"]), changed=True, paths=paths)
+    return Embedded(str(artifact.digest), changed=True, paths=paths)
+
+
+def _made(engine: Engine, made: _Sent, layer: Layer, *, every_byte: bool) -> EngineImage:
+    """The finished image, as the engine has it. Raises `ToolFailed` where it has another one."""
+    from bundler.artifacts.docker.opening import EngineImage
+
+    try:
+        inspected = engine.get(f"/images/{made.name}/json")
+    except NotFound as error:
+        raise ToolFailed(
+            "The engine said that it loaded the image, but does not have it.",
+            hint="See the engine's log.",
+        ) from error
+    if inspected["RootFS"]["Layers"] != made.diff_ids:
+        raise ToolFailed("The engine holds other layers than those that were sent to it.")
+    # Podman takes our word for a layer's digest; Docker computes its own.
+    is_open = every_byte or engine.is_podman
+    sealed = {} if is_open else {item.path: item.bundle for item in layer.placed}
+    return EngineImage(engine, made.name, inspected=inspected, sealed=sealed)
 
 
 def _remembered(
     engine: Engine, base: _Image, before: str | None, bundles: Sequence[Bundle]
 ) -> Layer | None:
     """The layer as it was decided for an image that has all the same files below its state."""
-    known = [base.config]
-    if before is not None:
-        with suppress(NotFound, VerificationFailed):
-            known.append(load_image(engine, before).config)
-    paths = [claim.path for claim in image.claims_of(image.labels(base.config)) or ()]
-    is_replaced = image.replaceable(base.config, paths)
-    files = image.diff_ids(base.config)[: -1 if is_replaced else None]
-    runs = place.runs_as(base.config["config"])
-    for config in known:
-        if image.diff_ids(config)[:-1] == files and place.runs_as(config["config"]) == runs:
+    own = image.files_below(base.config)
+    for config in _alike(engine, base.config, before, own):
+        if image.files_below(config) == own:
             layer = image.remembered(config, bundles)
             if layer is not None:
                 return layer
     return None
+
+
+def _alike(engine: Engine, config: Json, before: str | None, files: str) -> Iterator[Json]:
+    """Images that may have the same files: itself, the one named, any that says so."""
+    yield config
+    if before is not None:
+        with suppress(NotFound, VerificationFailed):
+            yield settings_of(engine.get(f"/images/{before}/json"))
+    wanted = msgspec.json.encode({"label": [f"{image.LABEL_BASE}={files}"]}).decode()
+    for found in engine.get("/images/json", filters=wanted)[:_MAX_ALIKE]:
+        with suppress(NotFound, VerificationFailed):
+            yield settings_of(engine.get(f"/images/{found['Id']}/json"))
 
 
 def plan(
@@ -227,41 +261,42 @@ def split_name(name: str) -> tuple[str, str]:
 # --- sending --------------------------------------------------------------------------------
 
 
-def _send(engine: Engine, base: _Image, layer: Layer, record: RunRecord) -> str:
-    """Returns the new image's ID, or the temporary name that its store needs."""
+@dataclass(frozen=True)
+class _Sent:
+    """An image that was sent. name: its ID, or the temporary name that its store needs."""
+
+    name: str
+    diff_ids: list[str]
+
+
+def _send(engine: Engine, base: _Image, layer: Layer, record: RunRecord) -> _Sent:
     if not base.as_a_whole:
         return _send_layer(engine, base.config, layer, record)
     from bundler.artifacts.docker.whole import send_whole
 
-    return send_whole(engine, base.identity, layer, record, TEMPORARY)
+    return _Sent(*send_whole(engine, base.identity, layer, record, TEMPORARY))
 
 
-def _send_layer(engine: Engine, config: Mapping[str, Any], layer: Layer, record: RunRecord) -> str:
-    """Loads an archive with nothing but the new layer, and returns the new image's ID."""
+def _send_layer(
+    engine: Engine, config: Mapping[str, Any], layer: Layer, record: RunRecord
+) -> _Sent:
+    """Loads an archive with nothing but the new layer."""
     bare = dict(config)
     claims = image.claims_of(image.labels(config)) or ()
     if image.replaceable(bare, [item.path for item in layer.placed]):
         bare, claims = image.without_last_layer(bare), ()
     new_claims = image.new_claims(layer.placed, claims)
     placed = image.placed_record(record, {item.bundle.place: item.path for item in layer.placed})
-    raw: list[bytes] = []
+    sent: list[_Sent] = []
 
     def finish(written: Written) -> bytes:
         changed = image.with_layer(
             bare, layer, written, new_claims, placed, created=image.created_now()
         )
-        raw.append(image.dump(changed))
-        return raw[0]
+        raw = image.dump(changed)
+        image_id = f"sha256:{hashlib.sha256(raw).hexdigest()}"
+        sent.append(_Sent(image_id, image.diff_ids(changed)))
+        return raw
 
     load(engine, archive_of(layer, len(image.diff_ids(bare)), finish))
-    image_id = f"sha256:{hashlib.sha256(raw[0]).hexdigest()}"
-    try:
-        found = engine.get(f"/images/{image_id}/json")
-    except NotFound as error:
-        raise ToolFailed(
-            "The engine said that it loaded the image, but does not have it.",
-            hint="See the engine's log.",
-        ) from error
-    if found["RootFS"]["Layers"] != msgspec.json.decode(raw[0])["rootfs"]["diff_ids"]:
-        raise ToolFailed("The engine holds other layers than those that were sent to it.")
-    return image_id
+    return sent[0]

@@ -5,14 +5,13 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bundler.artifacts import Member, StateDirectory, image
 from bundler.artifacts.docker.connection import Docker, Engine, NotFound
 from bundler.artifacts.docker.files import Container, reading
-from bundler.artifacts.members import members_below, state_directories_in
 from bundler.artifacts.rootfs import content_of, read_tar
-from bundler.bundle import MANIFEST_NAME
+from bundler.bundle import MANIFEST_NAME, Bundle
 from bundler.errors import UsageError, VerificationFailed
 from bundler.manifest import MAX_MANIFEST_BYTES, Claim, RunRecord
 
@@ -24,13 +23,23 @@ class EngineImage:
     """An image in an engine.
 
     What its label names is read; only an image without our label is searched as a whole.
+    inspected: what the engine has just said of it. sealed: the bundles in its topmost layer, by
+    path, where the engine has computed the very digest of the layer that was made of them.
     """
 
     kind = "docker"
 
-    def __init__(self, engine: Engine, name: str) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        name: str,
+        *,
+        inspected: Mapping[str, Any] | None = None,
+        sealed: Mapping[str, Bundle] | None = None,
+    ) -> None:
         self.name = name
-        inspected = engine.get(f"/images/{name}/json")
+        self._sealed = sealed or {}
+        inspected = inspected or engine.get(f"/images/{name}/json")
         self.digest: str | None = str(inspected["Id"])
         self.engine = engine
         self._labels = image.labels({"config": inspected.get("Config")})
@@ -49,13 +58,18 @@ class EngineImage:
     def state_directories(self) -> Sequence[StateDirectory]:
         claims = self.claims()
         if claims is None:
-            paths = state_directories_in(self._container.tree())
+            from bundler.artifacts.members import state_directories_in
+
+            paths = state_directories_in(self.container.tree())
         else:
-            paths = [claim.path for claim in claims if self._container.has(claim.path)]
-        return [_EngineDirectory(self._container, path) for path in paths]
+            paths = [claim.path for claim in claims if self._has(claim.path)]
+        return [_EngineDirectory(self, path, self._sealed.get(path)) for path in paths]
+
+    def _has(self, path: str) -> bool:
+        return path in self._sealed or self.container.has(path)
 
     @property
-    def _container(self) -> Container:
+    def container(self) -> Container:
         if self._opened is None:
             context = reading(self.engine, str(self.digest))
             self._opened = self._stack.enter_context(context)
@@ -83,17 +97,24 @@ def open_image(name: str, docker: Docker | None = None) -> EngineImage:
 
 
 class _EngineDirectory:
-    """A state directory in an image."""
+    """A state directory in an image.
 
-    def __init__(self, container: Container, path: str) -> None:
+    sealed: its bytes are those of the bundle, by the digest of the layer that holds them.
+    """
+
+    def __init__(self, found: EngineImage, path: str, bundle: Bundle | None) -> None:
         self.path = path
-        self._container = container
+        self.sealed = bundle is not None
+        self._image = found
+        self._bundle = bundle
 
     def read_manifest(self) -> bytes | None:
-        path = f"{self.path}/{MANIFEST_NAME}"
-        if not self._container.has(path):
+        if self._bundle is not None:
+            return self._bundle.manifest.raw
+        container, path = self._image.container, f"{self.path}/{MANIFEST_NAME}"
+        if not container.has(path):
             return None
-        with self._container.archive(path) as stream:
+        with container.archive(path) as stream:
             for archive, info in read_tar(stream):
                 if not info.isreg():
                     return None
@@ -103,5 +124,7 @@ class _EngineDirectory:
         return None
 
     def members(self) -> Iterator[Member]:
-        with self._container.archive(self.path) as stream:
+        from bundler.artifacts.members import members_below
+
+        with self._image.container.archive(self.path) as stream:
             yield from members_below(stream, posixpath.basename(self.path))

@@ -17,6 +17,7 @@ from typing import Any, BinaryIO, cast
 from bundler.artifacts import image, oci
 from bundler.artifacts.docker.connection import Engine
 from bundler.artifacts.docker.loading import load
+from bundler.artifacts.image import Json
 from bundler.artifacts.layer import Layer
 from bundler.artifacts.layout import Folder, write_archive
 from bundler.errors import ToolFailed, VerificationFailed
@@ -28,8 +29,10 @@ _CHUNK_BYTES = 1024 * 1024
 
 def send_whole(
     engine: Engine, image_id: str, layer: Layer, record: RunRecord, name_prefix: str
-) -> str:
-    """Returns the new image's temporary name: these engines drop an image that has none."""
+) -> tuple[str, list[str]]:
+    """Returns the new image's temporary name (these engines drop an image that has none), and
+    the digests of its layers.
+    """
     with tempfile.TemporaryDirectory(prefix="state-bundler-") as folder:
         layout = fetch(engine, image_id, Path(folder))
         made = oci.embed(
@@ -42,10 +45,16 @@ def send_whole(
         )
         name = f"{name_prefix}{made.digest.removeprefix('sha256:')[:32]}"
         keep_only(layout, made.digest, name)
+        diff_ids = image.diff_ids(_config(layout, made.config_digest))
         archive = Path(folder) / "image.tar"
         write_archive(layout.path, archive)
         load(engine, _read(archive))
-    return name
+    return name, diff_ids
+
+
+def _config(layout: Folder, digest: str) -> Json:
+    with layout.open_blob(digest) as stream:
+        return image.load(stream.read(), digest)
 
 
 def fetch(engine: Engine, image_id: str, folder: Path) -> Folder:
