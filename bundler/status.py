@@ -1,15 +1,22 @@
-"""What there is to know of every key of a project or an artifact, without judging it."""
+"""What there is to know of every key of a project, an artifact or a fleet, without judging it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from bundler.artifacts import Artifact
-from bundler.errors import VerificationFailed
+from bundler.errors import BundlerError, VerificationFailed
 from bundler.manifest import KeyRefresh, ManagementType, Manifest, RunRecord, parse
-from bundler.sources import Found
+from bundler.sources import Component, Found
 from bundler.statedir import StateDir
+
+if TYPE_CHECKING:
+    from bundler.diff import Difference
+
+PROJECT = "project"
 
 
 @dataclass(frozen=True)
@@ -17,7 +24,8 @@ class KeyStatus:
     """One key. directory: the state directory's path, as in the artifact or the project.
 
     size: in bytes; digest: dirHash; both None where there is no state here. refresh: how the
-    state came about, where that is known. version: of a state in versioned storage, if pinned.
+    state came about, where that is known. version: of a state in versioned storage, if pinned or
+    embedded. users: the components that have this key, as a project's discovery names them.
     """
 
     directory: str
@@ -27,46 +35,135 @@ class KeyStatus:
     digest: str | None = None
     version: str | None = None
     refresh: KeyRefresh | None = None
+    users: tuple[str, ...] = ()
 
 
-def of_artifact(artifact: Artifact) -> tuple[KeyStatus, ...]:
+@dataclass(frozen=True)
+class Holder:
+    """What holds keys: a project, or an artifact.
+
+    name: as the person named it. kind: ``project``, or the artifact's. digest: the artifact's, if
+    it is cheap. contents: the content digest of each state directory, by its path. record: how an
+    artifact came about. failure: why it could not be read; there are no keys then. since: what
+    changed since the baseline, where one was given.
+    """
+
+    name: str
+    kind: str
+    keys: tuple[KeyStatus, ...] = ()
+    digest: str | None = None
+    contents: Mapping[str, str] | None = None
+    record: RunRecord | None = None
+    failure: BundlerError | None = None
+    since: Difference | None = None
+
+    @property
+    def size(self) -> int:
+        """All states together, in bytes."""
+        return sum(key.size or 0 for key in self.keys)
+
+
+def of_names(names: Sequence[str], baseline: str | None = None) -> Iterator[Holder]:
+    """The artifacts with these names, one after the other; one that cannot be read says why.
+
+    Raises where the baseline cannot be read: nothing could be said of any of them then.
+    """
+    from bundler.artifacts.opening import open_artifact
+
+    with ExitStack() as stack:
+        before = stack.enter_context(open_artifact(baseline)) if baseline else None
+        for name in names:
+            try:
+                with open_artifact(name) as artifact:
+                    yield of_artifact(artifact, before)
+            except BundlerError as error:
+                yield Holder(name, "unknown", failure=error)
+
+
+def of_artifact(artifact: Artifact, baseline: Artifact | None = None) -> Holder:
     """Every key that the artifact's manifests name.
 
     Raises `VerificationFailed` where there is no manifest, or one is malformed.
     """
-    found: list[KeyStatus] = []
+    keys: list[KeyStatus] = []
+    contents: dict[str, str] = {}
     record = artifact.run_record()
-    directories = artifact.state_directories()
-    for directory in directories:
+    for directory in artifact.state_directories():
         raw = directory.read_manifest()
         if raw is None:
             raise VerificationFailed(
                 f"{artifact.name}: {directory.path} has no manifest.",
                 hint="Its state was not put there by state-bundler: refresh it, then build again.",
             )
-        found += _of_manifest(directory.path, parse(raw, f"{artifact.name}: the manifest"), record)
-    if not directories:
+        manifest = parse(raw, f"{artifact.name}: the manifest")
+        contents[directory.path] = manifest.content_digest
+        keys += _of_manifest(directory.path, manifest, record)
+    if not contents:
         raise VerificationFailed(f"{artifact.name} holds no state directory.")
-    return tuple(found)
+    return Holder(
+        artifact.name,
+        artifact.kind,
+        tuple(keys),
+        artifact.digest,
+        contents,
+        record,
+        since=_since(baseline, artifact),
+    )
 
 
-def of_sources(sources: Sequence[Found]) -> tuple[KeyStatus, ...]:
+def of_sources(name: str, sources: Sequence[Found], baseline: str | None = None) -> Holder:
     """Every key that the sources of a project have, with what was last published of it."""
-    found = []
+    keys: dict[tuple[str, str], KeyStatus] = {}
+    contents: dict[str, str] = {}
     for source in sources:
         published = StateDir(source.directory, source.place).read()
-        known = {
-            status.key: status
-            for status in (
-                _of_manifest(source.place, published.manifest, published.record)
-                if published
-                else ()
-            )
-        }
-        for component in {item.key: item for item in source.components}.values():
-            missing = KeyStatus(source.place, component.key, component.management_type)
-            found.append(known.get(component.key, missing))
-    return tuple(sorted(found, key=lambda status: (status.directory, status.key)))
+        known: dict[str, KeyStatus] = {}
+        if published:
+            contents[source.place] = published.manifest.content_digest
+            found = _of_manifest(source.place, published.manifest, published.record)
+            known = {status.key: status for status in found}
+        for key, users in _users(source.components).items():
+            missing = KeyStatus(source.place, key, users[0].management_type)
+            status = keys.get((source.place, key)) or known.get(key, missing)
+            told = tuple(dict.fromkeys((*status.users, *map(_told, users))))
+            keys[source.place, key] = replace(status, users=told)
+    return Holder(
+        name,
+        PROJECT,
+        tuple(keys[place] for place in sorted(keys)),
+        contents=contents,
+        since=_project_since(baseline, sources) if contents else None,
+    )
+
+
+def _users(components: Sequence[Component]) -> dict[str, list[Component]]:
+    by_key: dict[str, list[Component]] = {}
+    for component in components:
+        by_key.setdefault(component.key, []).append(component)
+    return by_key
+
+
+def _told(component: Component) -> str:
+    """Where the component is declared; by its class, where that is not known."""
+    return component.location or component.kind
+
+
+def _since(baseline: Artifact | None, artifact: Artifact) -> Difference | None:
+    from bundler.diff import diff
+
+    return None if baseline is None else diff(baseline, artifact)
+
+
+def _project_since(baseline: str | None, sources: Sequence[Found]) -> Difference | None:
+    """Against the one state directory of the project: with several it is asked of artifacts."""
+    from bundler.artifacts.directory import DirectoryArtifact
+    from bundler.artifacts.opening import open_artifact
+
+    directories = {source.directory for source in sources}
+    if baseline is None or len(directories) != 1:
+        return None
+    with open_artifact(baseline) as before, DirectoryArtifact(*directories) as now:
+        return _since(before, now)
 
 
 def _of_manifest(path: str, manifest: Manifest, record: RunRecord | None) -> Iterator[KeyStatus]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, TextIO
 
 from bundler.errors import BundlerError
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 _CODES = {"red": "31", "green": "32", "yellow": "33", "cyan": "36", "dim": "2", "bold": "1"}
 _STEP = 1024
+_GAP = "  "
 
 
 class Console:
@@ -62,20 +63,66 @@ class Console:
             self.line(f"  {self.sign('→', '->')} {safe(error.hint)}")
 
     def table(self, headers: Sequence[str], rows: Sequence[Sequence[str]], right: str = "") -> None:
-        """Aligned columns; those whose headers `right` lists, separated by spaces, flush right."""
+        """Aligned columns; those whose headers `right` lists, separated by spaces, flush right.
+
+        On a terminal that is too narrow for it each row is told in lines of its own.
+        """
         cells = [[safe(cell) for cell in row] for row in rows]
-        widths = [max(map(len, column)) for column in zip(headers, *cells, strict=True)]
+        widths = [max(map(width, column)) for column in zip(headers, *cells, strict=True)]
+        columns = self._columns()
+        if columns is not None and sum(widths) + len(_GAP) * (len(widths) - 1) > columns:
+            for row in cells:
+                self.line(self.styled(row[0], "bold"))
+                told = [f"{name.lower()} {cell}" for name, cell in zip(headers, row, strict=True)]
+                for line in _wrapped(told[1:], columns):
+                    self.line(line)
+            return
         flush = [header in right.split() for header in headers]
         self.line(self.styled(_aligned(headers, widths, flush), "bold"))
         for row in cells:
             self.line(_aligned(row, widths, flush))
 
+    def _columns(self) -> int | None:
+        """The terminal's width; None for what is none, where lines may be as long as they are."""
+        if not self._stream.isatty():
+            return None
+        import shutil
+
+        return shutil.get_terminal_size().columns
+
 
 def _aligned(cells: Sequence[str], widths: Sequence[int], flush: Sequence[bool]) -> str:
-    columns = zip(cells, widths, flush, strict=True)
-    return "  ".join(
-        cell.rjust(width) if right else cell.ljust(width) for cell, width, right in columns
-    ).rstrip()
+    padded = []
+    for cell, whole, right in zip(cells, widths, flush, strict=True):
+        padding = " " * (whole - width(cell))
+        padded.append(padding + cell if right else cell + padding)
+    return _GAP.join(padded).rstrip()
+
+
+def _wrapped(parts: Sequence[str], columns: int) -> Iterator[str]:
+    """The parts in indented lines, as many in each as there is room for."""
+    line = ""
+    for part in parts:
+        if line and width(line) + len(_GAP) + width(part) > columns:
+            yield line
+            line = ""
+        line = f"{line}{_GAP}{part}"
+    if line:
+        yield line
+
+
+def width(text: str) -> int:
+    """How many columns of a terminal a text takes."""
+    if text.isascii():
+        return len(text)
+    import unicodedata
+
+    return sum(
+        0
+        if unicodedata.combining(character)
+        else 1 + (unicodedata.east_asian_width(character) in "WF")
+        for character in text
+    )
 
 
 class ConsoleListener(Listener):

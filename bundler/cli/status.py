@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,101 +15,236 @@ from bundler.cli.console import Console, age, size
 from bundler.cli.options import narrator
 
 if TYPE_CHECKING:
-    from bundler.status import KeyStatus
+    from bundler.status import Holder, KeyStatus
 
 _SHOWN_DIGEST = 12
 _NOWHERE = "-"
+_FROM_STDIN = "-"
+_TYPES = {
+    "LOCAL_FILESYSTEM": "local",
+    "VERSIONED_STATE_STORAGE": "versioned",
+    "LEGACY_CODE_SERVER_SNAPSHOTS": "legacy",
+}
+_CLEAR = "\x1b[H\x1b[2J"
+_WATCH_SECONDS = 5.0
+
+Look = Callable[[], "Sequence[Holder]"]
 
 
 @click.command()
-@click.argument("artifacts", nargs=-1, metavar="[ARTIFACT...]")
+@click.argument("artifacts", nargs=-1, metavar="[ARTIFACT... | -]")
 @click.option(
     "--project",
     "directories",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
     multiple=True,
-    help="A project's directory; the current one if nothing is named.",
+    help="A project's directory; the current one, or its workspace, if nothing is named.",
 )
 @click.option("--python", type=click.Path(path_type=Path), help="The project's interpreter.")
+@click.option("--baseline", metavar="ARTIFACT", help="Say what changed since this one.")
+@click.option("--watch", is_flag=True, help="Look again and again, until Ctrl-C.")
+@click.option(
+    "--html",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write it all to one self-contained page instead.",
+)
 @click.option(
     "--format", "style", type=click.Choice(["text", "json"]), default="text", show_default=True
 )
 def status(
-    artifacts: tuple[str, ...], directories: tuple[Path, ...], python: Path | None, style: str
+    artifacts: tuple[str, ...],
+    directories: tuple[Path, ...],
+    *,
+    python: Path | None,
+    baseline: str | None,
+    watch: bool,
+    html: Path | None,
+    style: str,
 ) -> None:
     """Show every key of a project or of each ARTIFACT: age, size, digest, management type.
+
+    With - the artifacts' names are read from stdin, one a line. Of a project, it says which
+    components use a key.
 
     \b
     Examples:
       state-bundler status
-      state-bundler status app.pex oci:build/image
+      state-bundler status app.pex oci:build/image --baseline app-old.pex
+      state-bundler status --html report.html
+      docker image ls --format '{{.Repository}}:{{.Tag}}' shop | state-bundler status -
     """
-    names: dict[str, tuple[KeyStatus, ...]] = {}
-    if artifacts:
-        from bundler.artifacts.opening import open_artifact
-        from bundler.status import of_artifact
-
-        for name in artifacts:
-            with open_artifact(name) as artifact:
-                names[name] = of_artifact(artifact)
+    names = _names(artifacts)
+    if watch and (html or style == "json"):
+        raise click.UsageError("--watch shows text on a terminal, and nothing else.")
+    look = _at_artifacts(names, baseline) if names else _at_projects(directories, python, baseline)
+    if watch:
+        _watch(look)
+        return
+    holders = look()
+    if html is not None:
+        _as_page(holders, html)
+    elif style == "json":
+        click.echo(json.dumps({"schema": 1, "artifacts": _as_json(holders)}))
     else:
-        names = _of_projects(directories, python)
-    if style == "json":
-        click.echo(json.dumps({"schema": 1, "artifacts": _as_json(names)}))
-    else:
-        _as_text(names)
+        _as_text(holders)
+    _raise_failures(holders)
 
 
-def _of_projects(
-    directories: tuple[Path, ...], python: Path | None
-) -> dict[str, tuple[KeyStatus, ...]]:
+def _names(artifacts: tuple[str, ...]) -> list[str]:
+    if _FROM_STDIN not in artifacts:
+        return list(artifacts)
+    if len(artifacts) > 1:
+        raise click.UsageError("- stands alone: the names come from stdin.")
+    names = [line.strip() for line in sys.stdin if line.strip()]
+    if not names:
+        raise click.UsageError("No artifact was named on stdin.")
+    return list(dict.fromkeys(names))
+
+
+def _at_artifacts(names: Sequence[str], baseline: str | None) -> Look:
+    from bundler.status import of_names
+
+    return lambda: list(of_names(names, baseline))
+
+
+def _at_projects(directories: tuple[Path, ...], python: Path | None, baseline: str | None) -> Look:
+    """Discovers once: what changes while one watches is what is published."""
     from bundler.project import find
     from bundler.refresh.run import discover
     from bundler.status import of_sources
 
     listener = narrator()
     projects = find(directories, everything=True, python=python)
-    return {str(project.root): of_sources(discover([project], listener)) for project in projects}
+    found = [(project, discover([project], listener)) for project in projects]
+    return lambda: [
+        of_sources(str(project.root), sources, baseline or project.config.refresh.baseline)
+        for project, sources in found
+    ]
 
 
-def _as_text(names: dict[str, tuple[KeyStatus, ...]]) -> None:
+def _watch(look: Look) -> None:
     console = Console(sys.stdout)
-    for name, keys in names.items():
-        console.line(console.styled(name, "bold"))
-        rows = [_row(key) for key in keys]
-        console.table(("KEY", "TYPE", "FETCHED", "CONFIRMED", "SIZE", "DIGEST"), rows, "SIZE")
+    try:
+        while True:
+            holders = look()
+            if sys.stdout.isatty():
+                click.echo(_CLEAR, nl=False)
+            _as_text(holders)
+            console.line(console.styled(f"\n{time.strftime('%X')}; Ctrl-C ends this.", "dim"))
+            time.sleep(_WATCH_SECONDS)
+    except KeyboardInterrupt:
+        return
 
 
-def _row(key: KeyStatus) -> tuple[str, ...]:
+def _raise_failures(holders: Iterable[Holder]) -> None:
+    """A fleet is shown whole; what of it could not be read fails the command afterwards."""
+    from bundler.errors import raise_all
+
+    raise_all([holder.failure for holder in holders if holder.failure is not None])
+
+
+def _as_page(holders: Sequence[Holder], target: Path) -> None:
+    from bundler.atomic import io_errors, write_synced
+    from bundler.page import page
+
+    with io_errors(target):
+        write_synced(target, page(holders, time.time()).encode())
+    click.echo(f"Wrote {target}.", err=True)
+
+
+# --- text -----------------------------------------------------------------------------------
+
+
+def _as_text(holders: Sequence[Holder]) -> None:
+    console = Console(sys.stdout)
+    for holder in holders:
+        if holder.failure is not None:
+            continue
+        console.line(console.styled(holder.name, "bold"))
+        _table(console, holder)
+        for key in holder.since.keys if holder.since else ():
+            if key.kind == "removed":
+                console.line(f"  {key.key} is not there any more.")
+    if len(holders) > 1:
+        console.line(_sum(holders))
+
+
+def _table(console: Console, holder: Holder) -> None:
+    """A row for each key, with the columns that have something to say."""
+    headers = ["KEY", "TYPE", "FETCHED", "CONFIRMED", "SIZE", "DIGEST"]
+    rows = [_row(key) for key in holder.keys]
+    if holder.since is not None:
+        changes = {key.key: key for key in holder.since.keys}
+        headers.append("SINCE BASELINE")
+        for row, key in zip(rows, holder.keys, strict=True):
+            change = changes.get(key.key)
+            row.append("unchanged" if change is None else change.summary or change.kind)
+    if any(key.users for key in holder.keys):
+        headers.append("USED BY")
+        for row, key in zip(rows, holder.keys, strict=True):
+            row.append(", ".join(key.users))
+    console.table(headers, rows, "SIZE")
+
+
+def _row(key: KeyStatus) -> list[str]:
     refresh = key.refresh
-    return (
+    return [
         key.key,
-        key.management_type,
+        _TYPES[key.management_type],
         age(refresh.fetched if refresh else None),
-        age(refresh.confirmed if refresh else None),
+        age(refresh.confirmed if refresh else None) + (" stale" * bool(refresh and refresh.stale)),
         _NOWHERE if key.size is None else size(key.size),
         (key.digest or key.version or _NOWHERE)[:_SHOWN_DIGEST],
-    )
+    ]
 
 
-def _as_json(names: dict[str, tuple[KeyStatus, ...]]) -> list[dict[str, Any]]:
-    import msgspec
+def _sum(holders: Sequence[Holder]) -> str:
+    keys = sum(len(holder.keys) for holder in holders)
+    contents = {tuple(sorted(holder.contents.values())) for holder in holders if holder.contents}
+    total = size(sum(holder.size for holder in holders))
+    same = "the same content in all" if len(contents) == 1 else f"{len(contents)} contents"
+    return f"{len(holders)} in all: {keys} keys, {total}, {same}."
 
-    return [
-        {
-            "name": name,
+
+# --- JSON -----------------------------------------------------------------------------------
+
+
+def _as_json(holders: Sequence[Holder]) -> list[dict[str, Any]]:
+    return [_holder_as_json(holder) for holder in holders]
+
+
+def _holder_as_json(holder: Holder) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "name": holder.name,
+        "kind": holder.kind,
+        "digest": holder.digest,
+        "contentDigests": dict(holder.contents or {}),
+        "keys": [_key_as_json(key) for key in holder.keys],
+    }
+    if holder.failure is not None:
+        found["error"] = {"exitCode": holder.failure.exit_code, "what": holder.failure.what}
+    if holder.since is not None:
+        found["since"] = {
+            "baseline": holder.since.before,
+            "unchanged": holder.since.unchanged,
             "keys": [
-                {
-                    "directory": key.directory,
-                    "key": key.key,
-                    "managementType": key.management_type,
-                    "size": key.size,
-                    "dirHash": key.digest,
-                    "version": key.version,
-                    "refresh": key.refresh and msgspec.to_builtins(key.refresh),
-                }
-                for key in keys
+                {"key": key.key, "kind": key.kind, "summary": key.summary or None}
+                for key in holder.since.keys
             ],
         }
-        for name, keys in names.items()
-    ]
+    return found
+
+
+def _key_as_json(key: KeyStatus) -> dict[str, Any]:
+    import msgspec
+
+    return {
+        "directory": key.directory,
+        "key": key.key,
+        "managementType": key.management_type,
+        "size": key.size,
+        "dirHash": key.digest,
+        "version": key.version,
+        "refresh": key.refresh and msgspec.to_builtins(key.refresh),
+        "usedBy": list(key.users),
+    }

@@ -22,6 +22,7 @@ _STATE_DIRECTORY = ".local_defs_state"
 _SHORTEST_VALUE = 4
 _MAX_DEPTH = 4
 _FUNCTION_MARK = "component_instance"
+_DECLARATIONS = ("defs.yaml", "component.yaml")
 
 
 class TooOldError(Exception):
@@ -43,10 +44,11 @@ def load(command: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         components = tree.get_all_components(of_type=dagster.StateBackedComponent)
         defs = Path(tree.defs_module_path)
         unlisted = list(_unlisted(dagster, tree, defs, components))
+        places = _places(tree, defs, [*components, *unlisted])
     by_key: dict[str, Any] = {}
     told = []
     for component in (*components, *unlisted):
-        told.append(_tell(component, read))
+        told.append({**_tell(component, read), "location": places.get(id(component), "")})
         by_key.setdefault(told[-1]["key"], component)
     warnings += [_warn_unlisted(component) for component in unlisted]
     return {
@@ -90,8 +92,31 @@ def _unlisted(dagster: Any, tree: Any, defs: Path, listed: list[Any]) -> Iterato
         seen.add(id(component))
         if isinstance(component, dagster.StateBackedComponent):
             yield component
-        inner = getattr(component, "components", ())
-        pending += list(inner.values() if isinstance(inner, dict) else inner)
+        pending += _inside(component)
+
+
+def _places(tree: Any, defs: Path, components: list[Any]) -> dict[int, str]:
+    """The file that declares each component, relative to the project, by the component's id.
+
+    Only files that name a component's class are asked for: those are loaded already.
+    """
+    names = {type(component).__name__ for component in components}
+    places: dict[int, str] = {}
+    for file in sorted(path for name in _DECLARATIONS for path in defs.rglob(name)):
+        if not any(name in _text(file) for name in names):
+            continue
+        try:
+            found = tree.load_component(file.parent)
+        except Exception:  # noqa: BLE001, S112  # a place is for people: what fails says so elsewhere
+            continue
+        for component in (found, *_inside(found)):
+            places.setdefault(id(component), os.path.relpath(file))
+    return places
+
+
+def _inside(component: Any) -> list[Any]:
+    inner = getattr(component, "components", ())
+    return list(inner.values() if isinstance(inner, dict) else inner)
 
 
 def _python_files(directory: Path) -> Iterator[Path]:

@@ -1,0 +1,55 @@
+"""HTML that is escaped where it is made: a string that is no `Html` cannot get into a page."""
+
+from __future__ import annotations
+
+import html
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Html:
+    """A piece of a page."""
+
+    source: str
+
+    def __str__(self) -> str:
+        return self.source
+
+
+# What is put in as it is: our own style and script, never anything from outside.
+Markup = Html
+
+
+def text(content: object) -> Html:
+    """Text, escaped; characters that steer the reading direction or show nothing are named."""
+    shown = "".join(
+        character if character.isprintable() or character in " \n" else repr(character)[1:-1]
+        for character in str(content)
+    )
+    return Html(html.escape(shown))
+
+
+def joined(*parts: Html) -> Html:
+    return Html("".join(part.source for part in parts))
+
+
+def element(name: str, /, *parts: Html, **attributes: str | float | bool) -> Html:
+    """An element. Attributes' names are written with ``_`` for ``-``, and ``class_``."""
+    return Html(f"<{name}{_attributes(attributes)}>{joined(*parts)}</{name}>")
+
+
+def void(name: str, /, **attributes: str | float | bool) -> Html:
+    """An element that has no content."""
+    return Html(f"<{name}{_attributes(attributes)}>")
+
+
+def _attributes(attributes: dict[str, str | float | bool]) -> str:
+    return "".join(
+        f" {_name(name)}" if value is True else f' {_name(name)}="{text(value)}"'
+        for name, value in attributes.items()
+        if value is not False and value != ""
+    )
+
+
+def _name(name: str) -> str:
+    return name.rstrip("_").replace("_", "-")
