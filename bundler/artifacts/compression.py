@@ -97,10 +97,11 @@ class _Zstd:
         self._sink(self._object.flush())
 
 
-def unpacked(stream: BinaryIO) -> BinaryIO:
+def unpacked(stream: BinaryIO, most: int | None = None) -> BinaryIO:
     """The tar stream inside a layer's blob; closing it closes the blob's stream.
 
-    Reading it raises `VerificationFailed` where the blob is cut or damaged.
+    most: how many bytes it may have. Reading it raises `VerificationFailed` where there are more,
+    or the blob is cut or damaged.
     """
     buffered = io.BufferedReader(_Raw(stream))
     magic = buffered.peek(_MAGIC_BYTES)[:_MAGIC_BYTES]
@@ -109,7 +110,9 @@ def unpacked(stream: BinaryIO) -> BinaryIO:
         inner = gzip.GzipFile(fileobj=buffered, mode="rb")
     elif magic == _ZSTD_MAGIC:
         inner = _zstandard().ZstdDecompressor().stream_reader(buffered, read_across_frames=True)
-    return io.BufferedReader(_Refusing(inner, cast("BinaryIO", buffered)), buffer_size=256 * 1024)
+    return io.BufferedReader(
+        _Refusing(inner, cast("BinaryIO", buffered), most), buffer_size=256 * 1024
+    )
 
 
 class _Raw(io.RawIOBase):
@@ -136,9 +139,10 @@ class _Raw(io.RawIOBase):
 class _Refusing(_Raw):
     """Says of damaged bytes what they are, in place of the library's error."""
 
-    def __init__(self, stream: BinaryIO, below: BinaryIO) -> None:
+    def __init__(self, stream: BinaryIO, below: BinaryIO, most: int | None) -> None:
         super().__init__(stream)
         self._below = below
+        self._left = most
 
     def close(self) -> None:
         super().close()
@@ -146,7 +150,7 @@ class _Refusing(_Raw):
 
     def readinto(self, buffer: WriteableBuffer, /) -> int:
         try:
-            return super().readinto(buffer)
+            count = super().readinto(buffer)
         except (EOFError, OSError, zlib.error) as error:
             raise VerificationFailed("A layer's blob is damaged: it cannot be unpacked.") from error
         except Exception as error:
@@ -155,6 +159,11 @@ class _Refusing(_Raw):
                     "A layer's blob is damaged: it cannot be unpacked."
                 ) from error
             raise
+        if self._left is not None:
+            self._left -= count
+            if self._left < 0:
+                raise VerificationFailed("A layer's blob unpacks to far more than any layer has.")
+        return count
 
 
 def _zstandard() -> Any:

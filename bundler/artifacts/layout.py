@@ -14,95 +14,33 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import shutil
 import tarfile
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, cast
 
+from bundler.artifacts.blobs import Descriptor, Store
+from bundler.artifacts.compression import Compression
 from bundler.artifacts.image import OCI_INDEX, Json, dump, load
+from bundler.artifacts.layer import Layer, Written
 from bundler.errors import InputOutputError, VerificationFailed
 
-REF_NAME = "org.opencontainers.image.ref.name"
 _LAYOUT_FILE = "oci-layout"
 _INDEX_FILE = "index.json"
 _VERSION = {"imageLayoutVersion": "1.0.0"}
-_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
-# A manifest or a configuration with labels of many megabytes is still below this.
-_MAX_JSON_BYTES = 64 * 1024 * 1024
+_MAX_INDEX_BYTES = 16 * 1024 * 1024
 
 
-@dataclass(frozen=True)
-class Descriptor:
-    """Points at a blob. digest: ``sha256:`` and hexadecimal; size in bytes; raw: all its fields."""
-
-    media_type: str
-    digest: str
-    size: int
-    raw: Json
-
-    @property
-    def tag(self) -> str | None:
-        found = (self.raw.get("annotations") or {}).get(REF_NAME)
-        return str(found) if found is not None else None
-
-    def to(self, digest: str, size: int, **fields: Any) -> Json:
-        """The same entry for another blob."""
-        return {**self.raw, "digest": digest, "size": size, **fields}
-
-
-def descriptor(value: object, where: str) -> Descriptor:
-    """Raises `VerificationFailed` for what is no descriptor of a sha256 blob."""
-    if isinstance(value, dict):
-        media_type, digest, size = (value.get(key) for key in ("mediaType", "digest", "size"))
-        annotations = value.get("annotations") or {}
-        if (
-            isinstance(media_type, str)
-            and isinstance(digest, str)
-            and _DIGEST.fullmatch(digest)
-            and isinstance(size, int)
-            and size >= 0
-            and isinstance(annotations, dict)
-        ):
-            return Descriptor(media_type, digest, size, value)
-    raise VerificationFailed(f"{where} holds an entry that does not describe a blob.")
-
-
-def descriptors(value: object, where: str) -> list[Descriptor]:
-    if not isinstance(value, list):
-        raise VerificationFailed(f"{where} has no list of blobs.")
-    return [descriptor(item, where) for item in value]
-
-
-class Store(Protocol):
-    """Blobs to read. name: as the person named it."""
-
-    @property
-    def name(self) -> str: ...
+class Layout(Store, Protocol):
+    """A store that lists its images."""
 
     def index(self) -> Json: ...
 
-    def open_blob(self, digest: str) -> BinaryIO: ...
 
-    def close(self) -> None: ...
-
-
-def read_json(store: Store, entry: Descriptor) -> Json:
-    """A manifest or a configuration, checked against its digest."""
-    if entry.size > _MAX_JSON_BYTES:
-        raise VerificationFailed(f"{entry.digest} in {store.name} is too large to be a manifest.")
-    with store.open_blob(entry.digest) as stream:
-        raw = stream.read(entry.size + 1)
-    if len(raw) != entry.size or f"sha256:{hashlib.sha256(raw).hexdigest()}" != entry.digest:
-        raise VerificationFailed(f"{entry.digest} in {store.name} is not what its digest says.")
-    return load(raw, f"{entry.digest} in {store.name}")
-
-
-def open_store(path: Path) -> Store:
+def open_store(path: Path) -> Layout:
     """Opens a layout's folder or archive.
 
     Raises `VerificationFailed` for what is neither.
@@ -128,6 +66,9 @@ class Folder:
         except OSError as error:
             raise InputOutputError(f"{self.path} cannot be read: {error.strerror}.") from error
         return load(raw, f"{self.path / _INDEX_FILE}")
+
+    def open(self, entry: Descriptor) -> BinaryIO:
+        return self.open_blob(entry.digest)
 
     def open_blob(self, digest: str) -> BinaryIO:
         path = self._blob(digest)
@@ -170,14 +111,29 @@ class Folder:
             write(stream)
             name_it(self._blob(digest()))
 
-    def copy_blob(self, source: Store, entry: Descriptor) -> None:
-        """Takes a blob over from another layout, checked against its digest."""
+    def add_layer(self, layer: Layer, packing: Compression) -> Written:
+        written: list[Written] = []
+
+        def write(stream: BinaryIO) -> None:
+            written.append(layer.write(stream.write, packing))
+
+        self.add(write, lambda: f"sha256:{written[0].digest}")
+        return written[0]
+
+    def add_config(self, value: Mapping[str, Any]) -> tuple[str, int]:
+        return self.add_json(value)
+
+    def add_manifest(self, value: Mapping[str, Any], media_type: str) -> tuple[str, int]:
+        del media_type  # stands in the manifest, and in the entry that points at it
+        return self.add_json(value)
+
+    def take(self, source: Store, entry: Descriptor) -> None:
         if self._blob(entry.digest).exists():
             return
         seen = hashlib.sha256()
 
         def write(stream: BinaryIO) -> None:
-            with source.open_blob(entry.digest) as blob:
+            with source.open(entry) as blob:
                 while chunk := blob.read(1024 * 1024):
                     seen.update(chunk)
                     stream.write(chunk)
@@ -250,10 +206,10 @@ class Archive:
 
     def index(self) -> Json:
         with self._open(_INDEX_FILE) as stream:
-            return load(stream.read(_MAX_JSON_BYTES), f"index.json in {self.path}")
+            return load(stream.read(_MAX_INDEX_BYTES), f"index.json in {self.path}")
 
-    def open_blob(self, digest: str) -> BinaryIO:
-        return self._open(f"blobs/sha256/{digest.removeprefix('sha256:')}")
+    def open(self, entry: Descriptor) -> BinaryIO:
+        return self._open(f"blobs/sha256/{entry.digest.removeprefix('sha256:')}")
 
     def _open(self, name: str) -> BinaryIO:
         member = self._members.get(name)

@@ -56,21 +56,29 @@ def content_members(tree: Tree, top: str, stream: BinaryIO, layer: int) -> Itera
             yield from _spooled(archive, info, [name for name, _ in wanted])
 
 
-def members_below(stream: BinaryIO, top: str) -> Iterator[Member]:
-    """The members of a tar stream of one directory, which calls itself ``top``."""
-    seen: dict[str, Member] = {}
+def members_below(
+    stream: BinaryIO, top: str, others: Callable[[str, bool], object] = lambda *_: None
+) -> Iterator[Member]:
+    """The members of a tar stream that lie below a directory. top: that directory's path.
+
+    others: is told of every other member: its path, and whether it is a directory.
+    """
+    root = absolute(top)
+    seen: set[str] = set()
     for archive, info in read_tar(stream):
-        name = posixpath.relpath(absolute(info.name), f"/{top}")
-        if name == ".":
+        path = absolute(info.name)
+        if not path.startswith(f"{root}/"):
+            if path != root:
+                others(path, info.isdir())
             continue
+        name = path[len(root) + 1 :]
         if name in seen and not info.isdir():
-            raise VerificationFailed(f"The engine named {name} twice.")
+            raise VerificationFailed(f"The archive holds {path} twice.")
+        seen.add(name)
         if info.isreg():
-            member = Member(name, "file", info.size, _opener(archive, info))
+            yield Member(name, "file", info.size, _opener(archive, info))
         else:
-            member = Member(name, "directory" if info.isdir() else "other", 0, _nothing)
-        seen[name] = member
-        yield member
+            yield Member(name, "directory" if info.isdir() else "other", 0, _nothing)
 
 
 def _names(tree: Tree, top: str, layer: int) -> dict[str, list[_Name]]:

@@ -1,23 +1,31 @@
-"""Opens an image in an OCI layout or archive: what its layers add up to, and the state in it."""
+"""Opens an image that lies in a store: what its layers add up to, and the state in it.
+
+What counts is what the layers add up to, so that all of them would have to be read. But where the
+topmost one is ours, hides all below it (an opaque whiteout) and holds every state that the label
+names, then it alone decides, and only it is read.
+"""
 
 from __future__ import annotations
 
 import platform
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 from bundler.artifacts import Member, StateDirectory, image, place
-from bundler.artifacts.compression import Hashing, unpacked
-from bundler.artifacts.layout import (
+from bundler.artifacts.blobs import (
     Descriptor,
     Store,
     descriptor,
     descriptors,
-    open_store,
+    images_of,
     read_json,
 )
-from bundler.artifacts.members import content_members, state_directories_in
+from bundler.artifacts.compression import Hashing, unpacked
+from bundler.artifacts.layer import OPAQUE_WHITEOUT, parents_of
+from bundler.artifacts.layout import Layout, open_store
+from bundler.artifacts.members import content_members, members_below, state_directories_in
 from bundler.artifacts.rootfs import Tree
 from bundler.bundle import MANIFEST_NAME
 from bundler.errors import UsageError, VerificationFailed
@@ -26,9 +34,11 @@ from bundler.manifest import MAX_MANIFEST_BYTES, Claim, RunRecord
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-_ATTESTATION = "vnd.docker.reference.type"
 # What Python calls a machine, and what Go does.
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "AMD64": "amd64"}
+# No layer of a program unpacks to so much; one that does only wants our time.
+_FREE_OF_SUSPICION_BYTES = 1024**3
+_MAX_RATIO = 200
 
 
 def architecture() -> str:
@@ -36,10 +46,10 @@ def architecture() -> str:
     return _ARCHITECTURES.get(platform.machine(), platform.machine())
 
 
-def choose(store: Store, tag: str | None) -> Descriptor:
+def choose(store: Layout, tag: str | None) -> Descriptor:
     """The entry of a tag, or the only entry that there is."""
     entries = descriptors(store.index().get("manifests"), store.name)
-    found = [entry for entry in entries if tag is None or entry.tag == tag]
+    found = [entry for entry in entries if tag is None or tag in (entry.tag, entry.digest)]
     if len(found) == 1:
         return found[0]
     tags = ", ".join(sorted(entry.tag or entry.digest for entry in entries)) or "none"
@@ -48,10 +58,6 @@ def choose(store: Store, tag: str | None) -> Descriptor:
         f"{store.name} does not hold {what} but: {tags}.",
         hint=f"Name one: oci:{store.name}:TAG",
     )
-
-
-def is_attestation(entry: Descriptor) -> bool:
-    return _ATTESTATION in (entry.raw.get("annotations") or {})
 
 
 class LoadedImage:
@@ -87,14 +93,18 @@ class LoadedImage:
 
     def open_layer(self, position: int) -> BinaryIO:
         """A layer's unpacked tar stream."""
-        return unpacked(self.store.open_blob(self.layers[position].digest))
-
-    def check_layer(self, position: int) -> None:
-        """Raises `VerificationFailed` where a layer is not what the image says of it."""
         entry = self.layers[position]
-        with self.store.open_blob(entry.digest) as blob:
-            packed = Hashing(blob)
-            plain = Hashing(unpacked(cast("BinaryIO", packed)))
+        most = max(_FREE_OF_SUSPICION_BYTES, entry.size * _MAX_RATIO)
+        return unpacked(self.store.open(entry), most)
+
+    @contextmanager
+    def checked_layer(self, position: int) -> Iterator[BinaryIO]:
+        """Like `open_layer`; raises at the end like `check_layer`, with one reading for both."""
+        entry = self.layers[position]
+        most = max(_FREE_OF_SUSPICION_BYTES, entry.size * _MAX_RATIO)
+        with Hashing(self.store.open(entry)) as packed:
+            plain = Hashing(unpacked(cast("BinaryIO", packed), most))
+            yield cast("BinaryIO", plain)
             diff_id = f"sha256:{plain.drain()}"
             digest = f"sha256:{packed.drain()}"
         if digest != entry.digest or diff_id != image.diff_ids(self.config)[position]:
@@ -102,43 +112,60 @@ class LoadedImage:
                 f"The layer {entry.digest} in {self.store.name} is not what its digest says."
             )
 
+    def check_layer(self, position: int) -> None:
+        """Raises `VerificationFailed` where a layer is not what the image says of it."""
+        with self.checked_layer(position):
+            pass
 
-class LayoutImage:
-    """An image in a layout, open for reading. Of several platforms, the one of this machine."""
 
-    kind = "oci"
+class OciImage:
+    """An image in a store, open for reading. Of several platforms, the one of this machine.
 
-    def __init__(self, store: Store, entry: Descriptor, name: str) -> None:
+    platform: the manifest of another one.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        entry: Descriptor,
+        name: str,
+        kind: str = "oci",
+        platform: Descriptor | None = None,
+    ) -> None:
         self.name = name
+        self.kind = kind
         self.digest: str | None = entry.digest
-        self._store = store
-        self._image = LoadedImage(store, _for_this_machine(store, entry))
-        self.config_digest = self._image.manifest["config"]["digest"]
+        self.entry = entry
+        self.store = store
+        self.image = LoadedImage(store, platform or for_this_machine(store, entry))
+        self.config_digest = self.image.manifest["config"]["digest"]
 
     def labels(self) -> Mapping[str, str]:
-        return image.labels(self._image.config)
+        return image.labels(self.image.config)
 
     def claims(self) -> Sequence[Claim] | None:
-        return image.claims_of(image.labels(self._image.config))
+        return image.claims_of(image.labels(self.image.config))
 
     def run_record(self) -> RunRecord | None:
-        return image.run_record_of(image.labels(self._image.config))
+        return image.run_record_of(image.labels(self.image.config))
 
     def state_directories(self) -> Sequence[StateDirectory]:
-        claimed = [claim.path for claim in self.claims() or ()]
+        claimed = sorted(claim.path for claim in self.claims() or ())
+        if image.last_layer_holds(self.image.config, claimed):
+            return [_TopDirectory(self.image, path, claimed) for path in claimed]
         return [
-            _LayoutDirectory(self._image, path)
-            for path in state_directories_in(self._image.tree, claimed)
+            _LayoutDirectory(self.image, path)
+            for path in state_directories_in(self.image.tree, claimed)
         ]
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._store.close()
+        self.store.close()
 
 
-def open_layout(path: Path | str, tag: str | None = None) -> LayoutImage:
+def open_layout(path: Path | str, tag: str | None = None) -> OciImage:
     """Opens an image in a layout's folder or archive.
 
     Raises `VerificationFailed` for a malformed one, `UsageError` where the tag is not there or the
@@ -147,29 +174,64 @@ def open_layout(path: Path | str, tag: str | None = None) -> LayoutImage:
     store = open_store(Path(path))
     try:
         name = f"oci:{path}:{tag}" if tag else f"oci:{path}"
-        return LayoutImage(store, choose(store, tag or None), name)
+        return OciImage(store, choose(store, tag or None), name)
     except BaseException:
         store.close()
         raise
 
 
-def _for_this_machine(store: Store, entry: Descriptor) -> Descriptor:
-    if entry.media_type not in image.INDEX_TYPES:
-        return entry
-    children = [
-        child
-        for child in descriptors(read_json(store, entry).get("manifests"), entry.digest)
-        if not is_attestation(child)
-    ]
-    if not children:
-        raise VerificationFailed(f"{entry.digest} in {store.name} holds no image.")
+def for_this_machine(store: Store, entry: Descriptor) -> Descriptor:
+    """The manifest of this machine's platform, or the first where there is none."""
+    children = images_of(store, entry)
     machine = architecture()
     mine = [
         child
         for child in children
         if (child.raw.get("platform") or {}).get("architecture") == machine
     ]
-    return _for_this_machine(store, (mine or children)[0])
+    return (mine or children)[0]
+
+
+class _TopDirectory:
+    """A state directory that the topmost layer holds, and that layer alone."""
+
+    def __init__(self, loaded: LoadedImage, path: str, all_paths: Sequence[str]) -> None:
+        self.path = path
+        self._image = loaded
+        self._all_paths = all_paths
+        self._position = len(loaded.layers) - 1
+
+    def read_manifest(self) -> bytes | None:
+        """Reads the layer up to the manifest, which lies near its beginning."""
+        with self._image.open_layer(self._position) as stream:
+            for member in members_below(stream, self.path):
+                if member.path == MANIFEST_NAME and member.kind == "file":
+                    if member.size > MAX_MANIFEST_BYTES:
+                        raise VerificationFailed(f"{self.path}/{MANIFEST_NAME} is too large.")
+                    with member.open() as content:
+                        return content.read()
+        return None
+
+    def members(self) -> Iterator[Member]:
+        hides_all = self._position == 0
+        with self._image.checked_layer(self._position) as stream:
+            for member in members_below(stream, self.path, self._foreign):
+                if member.path == OPAQUE_WHITEOUT:
+                    hides_all = True
+                else:
+                    yield member
+        if not hides_all:
+            raise VerificationFailed(
+                f"The state layer does not hide what other layers may have in {self.path}."
+            )
+
+    def _foreign(self, path: str, is_directory: bool) -> None:  # a callback's signature
+        """What our layer holds outside of this directory: other ones, and parents."""
+        if any(f"{path}/".startswith(f"{known}/") for known in self._all_paths):
+            return
+        if is_directory and any(path in parents_of(known) for known in self._all_paths):
+            return
+        raise VerificationFailed(f"The state layer holds {path}, which is no state.")
 
 
 class _LayoutDirectory:

@@ -26,6 +26,12 @@ Kind = Literal["file", "directory", "symlink", "hardlink", "other"]
 _MAX_LINKS = 40
 # A captured file is a password file or a list of import paths: longer ones are something else.
 _MAX_CAPTURED_BYTES = 256 * 1024
+# Long names and attributes; those that stand before a member, in tar's various dialects.
+_EXTENDED = (
+    *(tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE),
+    *(tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK),
+)
+_MAX_HEADER_BYTES = 1024 * 1024
 
 
 @dataclass
@@ -173,13 +179,26 @@ def members_of(
         yield info, content
 
 
+class _Bounded(tarfile.TarInfo):
+    """Refuses a header that claims to be huge: such a one is read into memory as a whole."""
+
+    def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
+        if self.type in _EXTENDED and self.size > _MAX_HEADER_BYTES:
+            raise VerificationFailed("A layer holds a header that is too large.")
+        # The one place where tarfile has read a header and not yet what belongs to it.
+        processed: tarfile.TarInfo = super()._proc_member(archive)  # type: ignore[misc]  # not in typeshed
+        return processed
+
+
 def read_tar(stream: BinaryIO) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
     """The members of a tar stream one after the other, in flat memory.
 
     Raises `VerificationFailed` for what is no tar stream, or is cut.
     """
     try:
-        with tarfile.open(fileobj=stream, mode="r|", bufsize=256 * 1024) as archive:
+        with tarfile.open(
+            fileobj=stream, mode="r|", bufsize=256 * 1024, tarinfo=_Bounded
+        ) as archive:
             while (info := archive.next()) is not None:
                 yield archive, info
                 # It keeps every member for random access, which a stream does not have.
