@@ -57,6 +57,8 @@ IGNORE_NAME = ".gitignore"
 # The bytes that Dagster writes when it makes the directory itself.
 _IGNORE_EVERYTHING = b"*\n*/\n.*"
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]")
+# What `write_synced` calls a file before it is whole.
+_UNFINISHED = re.compile(r"(\.gitignore|journal\.json)\.[0-9]+\.new")
 _MAX_KEY_BYTES = 255
 _DEFAULT_LOCK_SECONDS = 10.0
 
@@ -155,9 +157,7 @@ class StateDir:
         Finishes an interrupted publish first. Raises `VerificationFailed` for a manifest that is
         malformed; does not look at the states themselves.
         """
-        if self._journal.exists():
-            with self.lock():
-                pass
+        self.finish()
         raw = _read(self.path / MANIFEST_NAME)
         if raw is None:
             return None
@@ -168,6 +168,12 @@ class StateDir:
             if record is None
             else decode_canonical(record, RunRecord, f"{self.path / RUN_RECORD_NAME}"),
         )
+
+    def finish(self) -> None:
+        """Finishes an interrupted publish, if there is one. Raises `InputOutputError`, `Locked`."""
+        if self._journal.exists():
+            with self.lock():
+                pass
 
     def bundle(self) -> Bundle | None:
         """The published states as a bundle; None where nothing was ever published."""
@@ -196,11 +202,13 @@ class StateDir:
                     hint="Wait for the other refresh to end, or stop it.",
                 ) from error
         try:
+            self._sweep()
             self._sign()
             self._recover()
             yield
         finally:
-            lock.release()
+            with io_errors(self.path):
+                lock.release()
 
     @contextmanager
     def staging(self, timeout: float = _DEFAULT_LOCK_SECONDS) -> Iterator[Staging]:
@@ -214,6 +222,15 @@ class StateDir:
             finally:
                 if not self._journal.exists():
                     _remove(self._run)
+
+    def _sweep(self) -> None:
+        """Removes files that a process was writing when it was killed."""
+        with io_errors(self.path):
+            for directory in (self.path, self._staging):
+                for child in os.scandir(directory):
+                    unfinished = _UNFINISHED.fullmatch(child.name)
+                    if unfinished and child.is_file(follow_symlinks=False):
+                        os.unlink(child)
 
     def _protect(self) -> None:
         ignore = self.path / IGNORE_NAME

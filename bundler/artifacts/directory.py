@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import msgspec
 
 from bundler.artifacts import Member
-from bundler.bundle import MANIFEST_NAME, RUN_RECORD_NAME, STATE_DIRECTORY
+from bundler.bundle import MANIFEST_NAME, RUN_RECORD_NAME, STAGING_NAME, STATE_DIRECTORY
 from bundler.errors import InputOutputError
 from bundler.manifest import Claim, DirectoryRefresh, RunRecord, decode_canonical
 
@@ -61,16 +61,23 @@ class StateDirectoryOnDisk:
 
 
 class DirectoryArtifact:
-    """A directory that is, or holds, state directories. It has no labels."""
+    """A directory that is, or holds, state directories. It has no labels.
+
+    A publish that was interrupted in one of them is finished before anything is read. Raises
+    `InputOutputError` where that cannot be.
+    """
 
     kind = "directory"
     digest = None
 
     def __init__(self, root: Path) -> None:
         self.name = str(root)
+        found = find_state_directories(root)
+        for directory in found:
+            _finish_publish(directory)
         self._directories = tuple(
-            StateDirectoryOnDisk(found, found.relative_to(root).as_posix())
-            for found in find_state_directories(root)
+            StateDirectoryOnDisk(directory, directory.relative_to(root).as_posix())
+            for directory in found
         )
 
     def labels(self) -> Mapping[str, str]:
@@ -106,6 +113,13 @@ class DirectoryArtifact:
 
     def __exit__(self, *exc: object) -> None:
         pass
+
+
+def _finish_publish(directory: Path) -> None:
+    if (directory / STAGING_NAME).is_dir():  # else it was made elsewhere, and is whole or not
+        from bundler.statedir import StateDir
+
+        StateDir(directory, directory.name).finish()
 
 
 def _only_refresh(record: RunRecord, path: str) -> DirectoryRefresh:
