@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import msgspec
@@ -22,6 +22,7 @@ from bundler.atomic import io_errors
 from bundler.errors import BadData, CredentialsRefused
 from bundler.manifest import State, state_of
 from bundler.options import DEFAULT_SHRINK, KeyOptions
+from bundler.refresh.relocate import relocate
 from bundler.refresh.secrets import Secrets
 from bundler.sources import Component
 from bundler.statedir import sanitize_key
@@ -52,7 +53,8 @@ class Kind:
 
     volatile: names of JSON members, ignored: patterns of files, that change at every run without
     meaning anything. writable: paths that the program writes to at run time. jobs: how many at
-    once its vendor bears, None for no bound of its own.
+    once its vendor bears, None for no bound of its own. relocated: its files hold the path at which
+    they were made.
     """
 
     pattern: str
@@ -60,6 +62,7 @@ class Kind:
     ignored: tuple[str, ...] = ()
     writable: tuple[str, ...] = ()
     jobs: int | None = None
+    relocated: bool = False
 
 
 KINDS = (
@@ -70,10 +73,12 @@ KINDS = (
             "generated_at",
             "invocation_id",
             "invocation_started_at",
+            "root_path",  # of seeds: where the project lay
             "run_started_at",
         ),
         ignored=("*/partial_parse.msgpack", "*/perf_info.json", "*.log"),
-        writable=("project/target",),
+        writable=("project/target", "project/*/target"),
+        relocated=True,
     ),
     Kind("dagster_fivetran.*", volatile=("succeeded_at",), jobs=4),
     Kind("dagster_airbyte.*", jobs=4),
@@ -120,14 +125,16 @@ def check(
     Raises `BadData`, `CredentialsRefused` or `InputOutputError` naming key and file.
     """
     key = component.key
+    kind = kind_of(component)
     left_out = tuple(_tidy(key, directory, options))
+    if kind.relocated:
+        relocate(directory)
     try:
         tree = scan(directory)
     except BadData as error:
         raise BadData(f"{key}: {error.what}", hint=error.hint, key=key) from error
     _refuse_nothing(key, tree, directory)
     _refuse_secrets(key, tree, directory, secrets)
-    kind = kind_of(component)
     state = state_of(
         key,
         sanitize_key(key),
@@ -142,10 +149,21 @@ def check(
     )
 
 
-def _writable(paths: tuple[str, ...], tree: StateTree) -> tuple[str, ...]:
-    return tuple(
-        sorted({path for path in paths if any(f.path.startswith(f"{path}/") for f in tree.files)})
-    )
+def _writable(patterns: tuple[str, ...], tree: StateTree) -> tuple[str, ...]:
+    """The directories of the tree that match, without those inside another."""
+    directories = {
+        parent.as_posix()
+        for file in tree.files
+        for parent in PurePosixPath(file.path).parents
+        if parent.name
+    }
+    found: list[str] = []
+    for path in sorted(directories, key=len):
+        if any(path.startswith(f"{outer}/") for outer in found):
+            continue
+        if any(fnmatchcase(path, pattern) for pattern in patterns):
+            found.append(path)
+    return tuple(sorted(found))
 
 
 def _tidy(key: str, directory: Path, options: KeyOptions) -> Iterator[str]:

@@ -38,11 +38,11 @@ from bundler.errors import (
     ToolFailed,
     Unavailable,
 )
+from bundler.refresh.clones import Retry, clone_without_project, is_cloned, of_clone
 from bundler.refresh.exchanges import Exchange, Link, Report
 from bundler.refresh.secrets import Secrets
 from bundler.sources import Component
 
-Retry = Literal["no", "once", "yes"]
 Fault = Literal[
     "dns", "refused", "reset", "closed", "timeout", "tls", "proxy", "cut", "unreachable", "no-http"
 ]
@@ -110,6 +110,13 @@ _BY_TEXT: tuple[tuple[Fault, str], ...] = (
 _NOT_JSON = frozenset({"JSONDecodeError", "DecodeError", "ContentTypeError", "ExpatError"})
 _SHAPE = frozenset(
     {"KeyError", "TypeError", "IndexError", "AttributeError", "ValidationError", "ValueError"}
+)
+_NO_DBT_PROJECT = frozenset(
+    {
+        "DagsterDbtProjectNotFoundError",
+        "DagsterDbtProjectYmlFileNotFoundError",
+        "DagsterDbtProfilesDirectoryNotFoundError",
+    }
 )
 _CERTIFICATE = (
     ("certificate has expired", "it has expired"),
@@ -261,6 +268,9 @@ def of_exchange(exchange: Exchange) -> _Finding:
     """What a failed exchange means."""
     host = urlsplit(exchange.url).netloc
     if exchange.chain:
+        cloned = of_clone(exchange, host)
+        if cloned is not None:
+            return _Finding(*cloned)
         carried = next((link for link in exchange.chain if link.status), None)
         return (
             _of_fault(exchange.chain, host)
@@ -342,6 +352,9 @@ def _of_chain(report: Report, secrets: Secrets) -> _Finding:
     if network:
         return network
     names = {name for link in chain for name in link.names}
+    if not _NO_DBT_PROJECT.isdisjoint(names):
+        without = clone_without_project(last) if last else None
+        return _Finding(ConfigurationError, without or quoted(chain[0], secrets))
     if any(link.errno in _LOCAL_ERRNO for link in chain):
         return _Finding(InputOutputError, f"it could not write: {quoted(chain[0], secrets)}")
     missing = next((link.text.strip("'\"") for link in chain if _asked_environment(link)), None)
@@ -382,7 +395,7 @@ def _one_line(text: str) -> str:
 def _late(report: Report, deadline: float) -> _Finding:
     waiting = report.waiting
     says = f"it did not finish within {deadline:g} s"
-    if waiting is not None:
+    if waiting is not None and not is_cloned(waiting):
         says += f"; it was waiting for {urlsplit(waiting.url).netloc}"
     return _Finding(Unavailable, says)
 

@@ -40,6 +40,7 @@ from bundler.options import RefreshOptions
 from bundler.refresh.attempts import Fetched, Job, KeyFailedError
 from bundler.refresh.checks import Baseline
 from bundler.refresh.discovery import Loaded, unique
+from bundler.refresh.secrets import has_credentials
 from bundler.sources import Component
 from bundler.statedir import Staging, StateDir, check_keys, sanitize_key
 from bundler.tree import scan
@@ -342,6 +343,14 @@ class Collector:
 
 def _refuse_secret_keys(source: Loaded) -> None:
     for component in source.found.components:
+        if has_credentials(component.key):
+            shown = source.surroundings.secrets.redact(component.key)
+            raise CredentialsRefused(
+                f"The defs state key {shown!r} holds the credentials of a URL.",
+                hint="Keys stand in manifests, logs and names of directories. Take the credentials "
+                "out of the URL; dagster-dbt takes a token by itself: "
+                'token: "{{ env.GIT_TOKEN }}".',
+            )
         for name, value in source.surroundings.secrets.values.items():
             if value in component.key:
                 raise CredentialsRefused(

@@ -19,6 +19,10 @@ _SHORTEST_SECRET_BYTES = 8
 _CHUNK_BYTES = 1024 * 1024
 _SETTING = re.compile(r"(?i)^([a-z][a-z0-9+.-]*://[^@?\s]*|[~.]{0,2}/.*|[a-z][a-z_-]*|[\d.:]+)$")
 _USER_INFO = re.compile(r"(?i)\b([a-z][a-z0-9+.-]*://)[^/\s@]+@")
+# A password, or a token of a git host alone; a name alone says only who asks.
+_CREDENTIALS = re.compile(
+    r"(?i)\b[a-z][a-z0-9+.-]*://([^/\s@:]*:[^/\s@]+|(gh[a-z]_|github_pat_|glpat-|ATBB)[^/\s@]+)@"
+)
 _QUERY = re.compile(r"(?i)\b([a-z][a-z0-9+.-]*://[^\s?#'\"]+)\?[^\s'\"]*")
 
 
@@ -90,6 +94,11 @@ def collect(
             and is_secret(name, value)
         }
     )
+
+
+def has_credentials(text: str) -> bool:
+    """Whether a URL in the text has a password, or a token that a git host has issued."""
+    return _CREDENTIALS.search(text) is not None
 
 
 def neutralise(text: str) -> str:

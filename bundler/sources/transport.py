@@ -6,7 +6,8 @@ exception tells little and its absence nothing. The wire tells what happened.
 
 It wraps the one function of each client library that makes an exchange: urllib3's ``urlopen``
 (requests, botocore and most vendors stand on it), ``http.client`` itself, httpcore's pools
-(httpx) and aiohttp's session, those that are imported and those that will be.
+(httpx) and aiohttp's session, those that are imported and those that will be. A clone by GitPython
+is an exchange too, with the method ``git-clone``: dagster-dbt fetches projects that way.
 
 An *exchange* is a method, a URL and a body. It is reported as it begins (``request``: method, URL
 without user info and query, and an identity by which the same exchange is known again), and when
@@ -20,6 +21,7 @@ import functools
 import hashlib
 import itertools
 import json
+import re
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -33,7 +35,10 @@ Report = Callable[..., None]
 Describe = Callable[[BaseException], list[dict[str, Any]]]
 
 _MARK = "_state_bundler_wire"
-_DEFAULT_PORTS = {"http": 80, "https": 443}
+_DEFAULT_PORTS = {"http": 80, "https": 443, "ssh": 22, "git": 9418}
+_CLONE = "git-clone"
+# The other way to write an ssh URL: git@host:group/repository.git
+_SCP_LIKE = re.compile(r"(?:[^@/:]+@)?(?P<host>[\w.-]+):(?P<path>(?!//).+)")
 
 
 class _Recorder:
@@ -419,10 +424,40 @@ def _aiohttp_read(original: Any) -> Any:
     return read
 
 
+# --- GitPython --------------------------------------------------------------------------------
+
+
+def _patch_gitpython(module: ModuleType) -> None:
+    original = getattr(module.Repo.clone_from, "__func__", None)
+    if original is not None:
+        module.Repo.clone_from = classmethod(functools.wraps(original)(_clone_from(original)))
+
+
+def _clone_from(original: Any) -> Any:
+    def clone_from(cls: Any, url: Any, *args: Any, **kwargs: Any) -> Any:
+        full = _clone_url(str(url))
+        number = _recorder.begin(_CLONE, full) if urlsplit(full).hostname else 0
+        try:
+            repository = original(cls, url, *args, **kwargs)
+        except BaseException as error:
+            _recorder.fail(number, error)
+            raise
+        _recorder.answer(number, 200, {})
+        return repository
+
+    return clone_from
+
+
+def _clone_url(url: str) -> str:
+    found = None if "://" in url else _SCP_LIKE.fullmatch(url)
+    return f"ssh://{found['host']}/{found['path'].lstrip('/')}" if found else url
+
+
 _PATCHES: dict[str, Callable[[ModuleType], None]] = {
     "http.client": _patch_http_client,
     "urllib3.connectionpool": _patch_urllib3_pool,
     "urllib3.response": _patch_urllib3_response,
     "httpcore": _patch_httpcore,
     "aiohttp.client": _patch_aiohttp,
+    "git.repo.base": _patch_gitpython,
 }

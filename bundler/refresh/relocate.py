@@ -1,0 +1,82 @@
+"""dbt notes where a project lay when it was parsed; in an artifact it lies elsewhere.
+
+A project that dagster-dbt clones is parsed where it is staged, and dbt writes that directory into
+what it makes of each seed (``root_path``), in ``manifest.json`` and in ``partial_parse.msgpack``.
+dbt runs in the project's own directory, so ``.`` says the same, wherever the state is put.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from bundler.atomic import io_errors
+
+_CHUNK_BYTES = 1024 * 1024
+_PARSED = "manifest.json"
+
+
+def relocate(directory: Path) -> None:
+    """Makes what dbt parsed in this directory, or below it, independent of where it lies.
+
+    Raises `InputOutputError`.
+    """
+    with io_errors(directory):
+        for parent, _, files in os.walk(directory):
+            if _PARSED in files:
+                for path in sorted(Path(parent).iterdir()):
+                    if path.suffix in (".json", ".msgpack") and path.is_file():
+                        _replace_all(path, path.parent.parent)
+
+
+def _replace_all(path: Path, project: Path) -> None:
+    for old, new in _replacements(project, escaped=path.suffix == ".json"):
+        if _holds(path, old):
+            _replace(path, old, new)
+
+
+def _replacements(project: Path, *, escaped: bool) -> Iterator[tuple[bytes, bytes]]:
+    for name in sorted({str(project), os.path.realpath(project)}):
+        if not escaped:  # the strings of msgpack are preceded by their length
+            old = os.fsencode(name)
+            yield old, _here(len(old))
+            continue
+        for ascii_only in (True, False):
+            old = json.dumps(name, ensure_ascii=ascii_only)[1:-1].encode("utf-8", "surrogateescape")
+            yield from ((old + end, b"." + end) for end in (b'"', b"/"))
+
+
+def _here(length: int) -> bytes:
+    """``.`` in so many bytes: ``./././.``"""
+    return (b"./" * length)[:length]
+
+
+def _holds(path: Path, form: bytes) -> bool:
+    with open(path, "rb") as stream:
+        tail = b""
+        while chunk := stream.read(_CHUNK_BYTES):
+            if form in tail + chunk:
+                return True
+            tail = (tail + chunk)[1 - len(form) :]
+    return False
+
+
+def _replace(path: Path, old: bytes, new: bytes) -> None:
+    beside = path.with_name(f"{path.name}.relocated")
+    with open(beside, "wb") as output:
+        output.writelines(_replaced(path, old, new))
+    os.replace(beside, path)
+
+
+def _replaced(path: Path, old: bytes, new: bytes) -> Iterator[bytes]:
+    keep = len(old) - 1
+    tail = b""
+    with open(path, "rb") as stream:
+        while chunk := stream.read(_CHUNK_BYTES):
+            data = (tail + chunk).replace(old, new)
+            cut = max(0, len(data) - keep)
+            yield data[:cut]
+            tail = data[cut:]
+    yield tail
