@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import tarfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from bundler.artifacts.compression import Compression, Sink, packer
@@ -117,14 +117,27 @@ class Layer:
 
         Raises `VerificationFailed` where a file is no longer what the manifest says.
         """
-        blob = _Counting(sink)
-        packed = packer(compression, blob)
+        written: list[Written] = []
+        for piece in self.packed(compression, written.append):
+            sink(piece)
+        return written[0]
+
+    def packed(
+        self, compression: Compression, finished: Callable[[Written], object]
+    ) -> Iterator[bytes]:
+        """The blob in pieces. finished: is told what it was when the last one was taken."""
+        ready: list[bytes] = []
+        blob = _Counting(ready.append)
+        packing = packer(compression, blob)
         diff_id = hashlib.sha256()
         for piece in self.pieces():
             diff_id.update(piece)
-            packed.write(piece)
-        packed.finish()
-        return Written(diff_id.hexdigest(), blob.digest.hexdigest(), blob.size, compression)
+            packing.write(piece)
+            yield from ready
+            ready.clear()
+        packing.finish()
+        yield from ready
+        finished(Written(diff_id.hexdigest(), blob.digest.hexdigest(), blob.size, compression))
 
     def diff_id(self) -> str:
         """The digest that the layer would have; reads every file."""

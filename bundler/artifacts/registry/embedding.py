@@ -1,0 +1,125 @@
+"""Puts states into images in a registry. What is made has no tag until `name` gives it one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from bundler.artifacts import Artifact, appending
+from bundler.artifacts.appending import Job, Source
+from bundler.artifacts.blobs import Descriptor, Store, copy, images_of
+from bundler.artifacts.oci import check_platforms
+from bundler.artifacts.ociread import LoadedImage, OciImage
+from bundler.artifacts.registry import reference as references
+from bundler.artifacts.registry.connection import Connection
+from bundler.artifacts.registry.reference import Reference
+from bundler.artifacts.registry.store import RegistryStore
+from bundler.artifacts.registry.target import RegistryTarget
+from bundler.bundle import Bundle
+from bundler.listener import SILENT, Listener
+from bundler.manifest import RunRecord
+
+KIND = "registry"
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """An image that a registry has, under no tag yet. changed: false where it had it already.
+
+    paths: of the state directories in the image.
+    """
+
+    target: RegistryTarget
+    entry: Descriptor
+    paths: tuple[str, ...] = ()
+
+    @property
+    def digest(self) -> str:
+        return self.entry.digest
+
+    def name(self, tag: str) -> None:
+        """Lets a tag name it: the one step that anybody sees. See `RegistryTarget.move_tag`."""
+        self.target.move_tag(self.digest, tag)
+
+
+@contextmanager
+def opened(
+    name: str | Reference, listener: Listener = SILENT
+) -> Iterator[tuple[RegistryTarget, Reference]]:
+    """The repository of a name, to read and to write."""
+    reference = references.parse(name) if isinstance(name, str) else name
+    target = RegistryTarget(reference, listener)
+    try:
+        yield target, reference
+    finally:
+        target.close()
+
+
+def open_image(name: str, listener: Listener = SILENT) -> OciImage:
+    """Opens an image in a registry by its name.
+
+    Raises `UsageError` where there is none, `CredentialsRefused`, and `ToolFailed` where the
+    registry cannot be asked.
+    """
+    reference = references.parse(name)
+    store = RegistryStore(reference, listener)
+    try:
+        return OciImage(store, store.resolve(reference), f"docker://{reference}", KIND)
+    except BaseException:
+        store.close()
+        raise
+
+
+def source(reference: Reference, connection: Connection, listener: Listener = SILENT) -> Source:
+    """An image in a registry to put state on. connection: of a target, used if it fits."""
+    shared = connection if connection.host == reference.host else None
+    store = RegistryStore(reference, listener, connection=shared)
+    return Source(store, store.resolve(reference))
+
+
+def embed(
+    target: RegistryTarget,
+    sources: Sequence[Source],
+    bundles: Sequence[Bundle],
+    record: RunRecord,
+    *,
+    places: Mapping[str, str] | None = None,
+    before: str | None = None,
+    check: Callable[[Artifact], object] = lambda _: None,
+    listener: Listener = SILENT,
+) -> Pushed:
+    """Makes an image, or an index of several, with the bundles in it, under no tag.
+
+    sources: none makes an image of the state alone. places: the person's paths in the image, by
+    `Bundle.place`. before: a tag that may name the same files below an earlier state. check: is
+    given the finished image, and raises to keep it from ever getting a tag.
+    Raises as `bundler.artifacts.appending.append` does.
+    """
+    job = Job(
+        tuple(bundles),
+        record,
+        target,
+        places or {},
+        before=_known(target, before) if before is not None else (),
+        listener=listener,
+    )
+    made = appending.append(job, sources) if sources else appending.onto_nothing(job)
+    entry = target.stored(made.entry["digest"])
+    listener.phase("Reading back")
+    check_platforms(target, entry, f"docker://{target.reference.at(entry.digest)}", check, KIND)
+    return Pushed(target, entry, tuple(sorted(made.paths)))
+
+
+def _known(target: RegistryTarget, tag: str) -> tuple[LoadedImage, ...]:
+    """The platforms of the image that a tag names now, where it names one."""
+    entry = target.find(target.reference.tagged(tag))
+    if entry is None:
+        return ()
+    return tuple(LoadedImage(target, platform) for platform in images_of(target, entry))
+
+
+def push(target: RegistryTarget, store: Store, entry: Descriptor) -> Pushed:
+    """Copies an image of any store into a registry as it is, under no tag."""
+    copy(store, target, entry)
+    return Pushed(target, target.stored(entry.digest))

@@ -1,0 +1,97 @@
+"""Names of images in registries: ``HOST/REPOSITORY[:TAG][@DIGEST]``.
+
+The first part is a host where it has a dot or a port or is ``localhost``; else the image is one of
+Docker Hub's. See https://github.com/distribution/reference.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+
+from bundler.errors import UsageError
+
+HUB = "docker.io"
+LATEST = "latest"
+PREFIX = "docker://"
+_HUB_ALIASES = (HUB, "index.docker.io", "registry-1.docker.io")
+_PART = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
+_REPOSITORY = re.compile(rf"{_PART}(?:/{_PART})*")
+_HOST = re.compile(r"(?:\[[0-9a-fA-F:]+\]|[A-Za-z0-9][A-Za-z0-9.-]*)(?::[0-9]{1,5})?")
+_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+_MAX_REPOSITORY = 255
+
+
+@dataclass(frozen=True)
+class Reference:
+    """An image in a registry. host: as in the name. At least one of tag and digest is given."""
+
+    host: str
+    repository: str
+    tag: str | None = None
+    digest: str | None = None
+
+    @property
+    def what(self) -> str:
+        """By what the registry is asked for it: its digest, or else its tag."""
+        return self.digest or self.tag or LATEST
+
+    @property
+    def name(self) -> str:
+        """The repository with its host, as docker names it."""
+        return f"{self.host}/{self.repository}"
+
+    def at(self, digest: str) -> Reference:
+        return replace(self, tag=None, digest=digest)
+
+    def tagged(self, tag: str) -> Reference:
+        """Another tag of the same repository. Raises `UsageError` for what is no tag."""
+        if not _TAG.fullmatch(tag):
+            raise UsageError(
+                f"{tag!r} is no tag.",
+                hint="A tag has up to 128 letters, digits, dots, dashes and underscores.",
+            )
+        return replace(self, tag=tag, digest=None)
+
+    def __str__(self) -> str:
+        tag = f":{self.tag}" if self.tag else ""
+        digest = f"@{self.digest}" if self.digest else ""
+        return f"{self.name}{tag}{digest}"
+
+
+def parse(name: str) -> Reference:
+    """Raises `UsageError` for what is no name of an image."""
+    bare = name.removeprefix(PREFIX)
+    rest, at, digest = bare.partition("@")
+    head, _, last = rest.rpartition("/")
+    last, colon, tag = last.partition(":")
+    path = f"{head}/{last}" if head else last
+    host, repository = _split_host(path)
+    if (
+        not _HOST.fullmatch(host)
+        or not _REPOSITORY.fullmatch(repository)
+        or len(repository) > _MAX_REPOSITORY
+        or (colon and not _TAG.fullmatch(tag))
+        or (at and not _DIGEST.fullmatch(digest))
+    ):
+        raise UsageError(
+            f"{name!r} is no name of an image in a registry.",
+            hint="Such as ghcr.io/acme/shop:1.4 or ghcr.io/acme/shop@sha256:…, in lower case.",
+        )
+    return Reference(host, repository, tag or (None if digest else LATEST), digest or None)
+
+
+def names_host(name: str) -> bool:
+    """Whether a bare name says in which registry the image is."""
+    first, slash, _ = name.partition("/")
+    return bool(slash) and ("." in first or ":" in first or first == "localhost")
+
+
+def _split_host(path: str) -> tuple[str, str]:
+    if not names_host(path):
+        return HUB, path if "/" in path else f"library/{path}"
+    host, _, repository = path.partition("/")
+    if host in _HUB_ALIASES:
+        return HUB, repository if "/" in repository else f"library/{repository}"
+    return host, repository
