@@ -186,7 +186,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._body()
         self._error(404, "UNSUPPORTED", "no such route")
 
-    do_GET = do_HEAD = do_PUT = do_POST = do_PATCH = do_DELETE = _serve
+    do_GET = do_HEAD = do_PUT = do_POST = do_PATCH = do_DELETE = _serve  # noqa: N815  # http.server
 
     # --- who asks
 
