@@ -267,6 +267,10 @@ def _behind(report: Report, failed: Sequence[Exchange]) -> Exchange | None:
 def of_exchange(exchange: Exchange) -> _Finding:
     """What a failed exchange means."""
     host = urlsplit(exchange.url).netloc
+    if exchange.body == "not-json":
+        return _Finding(Unavailable, f"what {host} answered is {_no_json(exchange)}", "once")
+    if exchange.body == "graphql-errors":
+        return _Finding(BadData, f"{host} answered with GraphQL errors")
     if exchange.chain:
         cloned = of_clone(exchange, host)
         if cloned is not None:
@@ -369,7 +373,10 @@ def _of_chain(report: Report, secrets: Secrets) -> _Finding:
 
 
 def _no_json(exchange: Exchange) -> str:
-    return "HTML" if "html" in exchange.content_type else "not whole JSON"
+    kind = exchange.content_type
+    if "html" in kind:
+        return "HTML"
+    return "not whole XML" if "xml" in kind else "not whole JSON"
 
 
 def _asked_environment(link: Link) -> bool:

@@ -12,11 +12,15 @@ from dataclasses import dataclass, field, replace
 from email.utils import parsedate_to_datetime
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 _CLIENTS = ("requests", "urllib3", "httpx", "httpcore", "aiohttp", "http", "botocore", "google")
 _FIRST_FAILED_STATUS = 400
+# HTML is what stands where JSON should be: a page to log in.
+_PARSED_TYPES = ("json", "xml", "html")
+# Bodies are read, and parsed, while later exchanges are answered already.
+_MOST_RECENT = 4096
 # Cloud libraries ask these whether they run in a cloud; elsewhere nobody answers.
 _METADATA_HOSTS = frozenset(
     {"169.254.169.254", "metadata.google.internal", "metadata", "fd00:ec2::254"}
@@ -50,7 +54,8 @@ class Exchange:
     """A request and what became of it: a status, a chain of exceptions, or nothing yet.
 
     url: without user info and query. same: knows the same exchange again. retry_after: in seconds.
-    tries: how often the client library made it by itself.
+    tries: how often the client library made it by itself. body: what is wrong with an answer whose
+    status says that all is well: it is no JSON (or XML), or it holds GraphQL's errors.
     """
 
     id: int
@@ -63,6 +68,7 @@ class Exchange:
     retry_after: float | None = None
     date: str = ""
     tries: int = 1
+    body: Literal["", "not-json", "graphql-errors"] = ""
 
 
 @dataclass(frozen=True)
@@ -91,6 +97,7 @@ class _Reading:
     open: dict[int, Exchange] = field(default_factory=dict)
     failed: dict[str, Exchange] = field(default_factory=dict)
     last: Exchange | None = None
+    recent: dict[int, Exchange] = field(default_factory=dict)
     answered: int = 0
     not_json: bool = False
     returned: bool = False
@@ -105,8 +112,8 @@ class _Reading:
             self._answer(line)
         elif event == "failure":
             self._fail(line)
-        elif event == "not-json":
-            self.not_json = True
+        elif event in ("not-json", "graphql-errors"):
+            self._reject_body(line)
         elif event == "environment":
             self.environment.add(line["name"])
         elif event == "raised":
@@ -127,6 +134,9 @@ class _Reading:
             date=line["date"] or "",
             tries=line["tries"],
         )
+        self.recent[exchange.id] = exchange
+        if len(self.recent) > _MOST_RECENT:
+            self.recent.pop(next(iter(self.recent)))
         if line["status"] >= _FIRST_FAILED_STATUS:
             self._note_failure(exchange)
         else:
@@ -134,13 +144,22 @@ class _Reading:
             self.answered += 1
 
     def _fail(self, line: dict[str, Any]) -> None:
-        exchange = self.open.pop(line["id"], None)
-        if exchange is None and self.last is not None and self.last.id == line["id"]:
-            exchange = self.last  # its body
+        exchange = self.open.pop(line["id"], None) or self.recent.get(line["id"])  # its body
         if exchange is not None:
             self._note_failure(
                 replace(exchange, status=None, chain=links(line["chain"]), tries=line["tries"])
             )
+
+    def _reject_body(self, line: dict[str, Any]) -> None:
+        """What a component parses in vain need not be an answer: only one that promises it is."""
+        event = line["event"]
+        self.not_json |= event == "not-json"
+        exchange = self.recent.get(line.get("id", 0))
+        if exchange is None or (exchange.status or 0) >= _FIRST_FAILED_STATUS:
+            return
+        promised = any(kind in exchange.content_type for kind in _PARSED_TYPES)
+        if promised and not line.get("blank"):
+            self._note_failure(replace(exchange, body=event))
 
     def _note_failure(self, exchange: Exchange) -> None:
         if is_expected(exchange, self.allowed):

@@ -13,6 +13,8 @@ An *exchange* is a method, a URL and a body. It is reported as it begins (``requ
 without user info and query, and an identity by which the same exchange is known again), and when
 it ends: ``response`` (status, content type, ``Retry-After``, ``Date``, how often the library
 itself tried) or ``failure`` (the chain of exceptions), also when it fails while the body is read.
+What a body turns out to be is told when it is parsed: ``not-json``, of XML too, and
+``graphql-errors``, with the exchange that this thread or task has had last.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
@@ -39,6 +42,8 @@ _DEFAULT_PORTS = {"http": 80, "https": 443, "ssh": 22, "git": 9418}
 _CLONE = "git-clone"
 # The other way to write an ssh URL: git@host:group/repository.git
 _SCP_LIKE = re.compile(r"(?:[^@/:]+@)?(?P<host>[\w.-]+):(?P<path>(?!//).+)")
+# The exchange that was answered last here: what this thread or task parses next is its body.
+_answered: ContextVar[int] = ContextVar("_state_bundler_answered", default=0)
 
 
 class _Recorder:
@@ -62,6 +67,7 @@ class _Recorder:
     def answer(self, number: int, status: int, headers: Mapping[str, str], tries: int = 1) -> None:
         if self.report is None or not number:
             return
+        _answered.set(number)
         self.report(
             "response",
             id=number,
@@ -97,16 +103,53 @@ def install() -> None:
             waiting.pop(name)(sys.modules[name])
     sys.meta_path.insert(0, _Waiting(waiting))
     _wrap(json.JSONDecodeError, "__init__", _not_json)
+    _wrap(json.JSONDecoder, "decode", _decode)
 
 
 def _not_json(original: Any) -> Any:
-    # Vendors' libraries catch it and fail later with something that tells nothing.
+    # Vendors' libraries catch it and fail later with something that tells nothing, or go on.
     def __init__(error: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807  # it replaces one
         original(error, *args, **kwargs)
         if _recorder.report is not None:
-            _recorder.report("not-json")
+            blank = not str(getattr(error, "doc", "?")).strip()
+            _recorder.report("not-json", id=_answered.get(), blank=blank)
 
     return __init__
+
+
+def _not_xml(original: Any) -> Any:
+    def __init__(error: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807  # it replaces one
+        original(error, *args, **kwargs)
+        if _recorder.report is not None:
+            _recorder.report("not-json", id=_answered.get(), blank=False)
+
+    return __init__
+
+
+def _patch_xml(module: ModuleType) -> None:
+    _wrap(module.ParseError, "__init__", _not_xml)
+
+
+def _decode(original: Any) -> Any:
+    # GraphQL answers 200 whatever happens; clients that do not look take a part for the whole.
+    def decode(decoder: Any, *args: Any, **kwargs: Any) -> Any:
+        value = original(decoder, *args, **kwargs)
+        if _recorder.report is not None and _has_graphql_errors(value):
+            _recorder.report("graphql-errors", id=_answered.get())
+        return value
+
+    return decode
+
+
+def _has_graphql_errors(value: Any) -> bool:
+    """Whether this is an answer with errors, other than mere warnings (which Tableau gives)."""
+    errors = value.get("errors") if isinstance(value, dict) and "data" in value else None
+    return isinstance(errors, list) and any(
+        isinstance(error, dict)
+        and "message" in error
+        and (error.get("extensions") or {}).get("severity") != "WARNING"
+        for error in errors
+    )
 
 
 class _Waiting:
@@ -460,4 +503,5 @@ _PATCHES: dict[str, Callable[[ModuleType], None]] = {
     "httpcore": _patch_httpcore,
     "aiohttp.client": _patch_aiohttp,
     "git.repo.base": _patch_gitpython,
+    "xml.etree.ElementTree": _patch_xml,
 }

@@ -22,7 +22,7 @@ from bundler.project import open_project
 from bundler.refresh.checks import count_entries
 from bundler.refresh.run import refresh
 from bundler.statedir import sanitize_key
-from bundler.tree import scan
+from bundler.tree import dir_hash, scan
 from integrations.standin import Case, Fault, StandIn
 
 # The exit codes that a fault may end with. Where 0 is one, the state must be the one from before.
@@ -98,7 +98,7 @@ class Account:
     def digests(self) -> dict[str, str]:
         """What is published, by the name of the key's directory."""
         return {
-            path.name: scan(path).digest
+            path.name: dir_hash(scan(path).files)
             for path in self.states.iterdir()
             if path.is_dir() and not path.name.startswith("@")
         }
