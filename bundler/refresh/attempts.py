@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ _LONGEST_WAIT_SECONDS = 5.0
 _JITTER_SECONDS = 0.3
 _LOG_LINES = 20
 _LOG_BYTES = 16 * 1024
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 @dataclass(frozen=True)
@@ -245,4 +247,4 @@ def _tail(log: Path, secrets: Secrets) -> list[str]:
             text = stream.read().decode("utf-8", "replace")
     except OSError:
         return []
-    return secrets.redact(text).rstrip().splitlines()[-_LOG_LINES:]
+    return secrets.redact(_COLOURS.sub("", text)).rstrip().splitlines()[-_LOG_LINES:]

@@ -65,21 +65,24 @@ class Kind:
     relocated: bool = False
 
 
+_OF_DBT = (
+    "created_at",
+    "generated_at",
+    "invocation_id",
+    "invocation_started_at",
+    "root_path",  # of seeds: where the project lay
+    "run_started_at",
+)
+_UNTOLD_OF_DBT = ("*/partial_parse.msgpack", "*/perf_info.json", "*.log")
 KINDS = (
     Kind(
         "dagster_dbt.*",
-        volatile=(
-            "created_at",
-            "generated_at",
-            "invocation_id",
-            "invocation_started_at",
-            "root_path",  # of seeds: where the project lay
-            "run_started_at",
-        ),
-        ignored=("*/partial_parse.msgpack", "*/perf_info.json", "*.log"),
+        volatile=_OF_DBT,
+        ignored=_UNTOLD_OF_DBT,
         writable=("project/target", "project/*/target"),
         relocated=True,
     ),
+    Kind("command:dbt", volatile=_OF_DBT, ignored=_UNTOLD_OF_DBT),
     Kind("dagster_fivetran.*", volatile=("succeeded_at",), jobs=4),
     Kind("dagster_airbyte.*", jobs=4),
     Kind("dagster_tableau.*", jobs=4),

@@ -130,6 +130,7 @@ _CERTIFICATE = (
 _PROXY_STATUS = re.compile(r"(?i)tunnel connection failed: (\d{3})\b")
 _ERROR_STATUS = re.compile(r"\b([45]\d\d)\b")
 _DBT_SAID = "Errors parsed from dbt logs:"
+_DBT_ENDED = "Encountered an error:"
 _MAX_QUOTED = 300
 _LOCAL_ERRNO = frozenset(
     {errno.ENOSPC, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.EDQUOT, errno.EMFILE}
@@ -217,7 +218,7 @@ def of_command(
     if exit_code == 0:
         return None
     lines = [line.strip() for line in output.splitlines() if line.strip()]
-    last = secrets.redact(lines[-1])[:300] if lines else "it printed nothing"
+    last = secrets.redact(_last_word(output, lines))[:_MAX_QUOTED]
     name = re.match(r"([\w.]+)(?::|$)", lines[-1]) if lines else None
     link = Link(type=name[1] if name else "", text="\n".join(lines[-5:]), names=_own_name(name))
     fault = fault_of((link,))
@@ -232,6 +233,14 @@ def of_command(
         kind, retry = Unavailable, _RETRY[fault]
     says = f"{program} ended with exit code {exit_code}: {last.rstrip('.')}"
     return _say(component, _Finding(kind, says, retry), None, secrets)
+
+
+def _last_word(output: str, lines: list[str]) -> str:
+    """What a program ended with: its last line, or all of the error that dbt ends with."""
+    _, ended, story = output.rpartition(_DBT_ENDED)
+    if ended:
+        return " ".join(story.split())
+    return lines[-1] if lines else "it printed nothing"
 
 
 def _own_name(name: re.Match[str] | None) -> frozenset[str]:
@@ -394,7 +403,7 @@ def quoted(link: Link, secrets: Secrets) -> str:
 
 def _one_line(text: str) -> str:
     """The text in one line; of dagster-dbt's long story only what dbt itself said."""
-    said = text.partition(_DBT_SAID)[2].strip().removeprefix("Encountered an error:") or text
+    said = text.partition(_DBT_SAID)[2].strip().removeprefix(_DBT_ENDED) or text
     line = " ".join(said.split())
     return line if len(line) <= _MAX_QUOTED else f"{line[:_MAX_QUOTED]}…"
 

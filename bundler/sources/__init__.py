@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 class Component:
     """A component that a source has found.
 
-    kind: its class, ``package.module.Class``, or ``command``; vendors limit requests by kind.
+    kind: its class, ``package.module.Class``, ``command``, or
+    ``command:dbt``; vendors limit requests by kind.
     location: where the project declares it, such as ``defs/shop/defs.yaml``; for people.
     key_variables: environment variables that the key is made of: another value is another key.
     environment_variables: every variable that was read to make it.

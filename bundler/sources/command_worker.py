@@ -19,6 +19,11 @@ class Command:
         os.execvp(argv[0], argv)  # noqa: S606  # an argv list from the configuration, no shell
 
 
+def _kind(argv: list[str]) -> str:
+    """``command``, or ``command:dbt`` for what is known to need other treatment."""
+    return "command:dbt" if any(os.path.basename(part) == "dbt" for part in argv) else "command"
+
+
 def load(command: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """One component a command; there is nothing to import."""
     os.chdir(command["root"])
@@ -27,7 +32,7 @@ def load(command: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
             "key": entry["key"],
             "management_type": "LOCAL_FILESYSTEM",
             "refresh_if_dev": True,
-            "kind": "command",
+            "kind": _kind(entry["argv"]),
             "location": entry["argv"][0],
         }
         for entry in command["entries"]
