@@ -22,6 +22,7 @@ from bundler.atomic import io_errors
 from bundler.errors import BadData, CredentialsRefused
 from bundler.manifest import State, state_of
 from bundler.options import DEFAULT_SHRINK, KeyOptions
+from bundler.refresh.losses import losses
 from bundler.refresh.relocate import relocate
 from bundler.refresh.secrets import Secrets
 from bundler.sources import Component
@@ -273,24 +274,36 @@ def _refuse_loss(
             key=key,
         )
     if baseline is not None and not (empty and options.allow_empty):
-        _refuse_shrunk(key, tree, entries, options, baseline)
+        _refuse_shrunk(key, tree, document, options, baseline)
 
 
 def _refuse_shrunk(
-    key: str, tree: StateTree, entries: int | None, options: KeyOptions, baseline: Baseline
+    key: str,
+    tree: StateTree,
+    document: tuple[Any] | None,
+    options: KeyOptions,
+    baseline: Baseline,
 ) -> None:
     share = DEFAULT_SHRINK if options.shrink is None else options.shrink
-    before_document = _document(baseline.directory / _STATE)
-    if entries is not None and before_document is not None:
-        now, before, unit = entries, count_entries(before_document[0]), "entries"
+    hint = f"Check what the API answers. If it is right: --allow-shrink '{key}'."
+    earlier = _document(baseline.directory / _STATE)
+    if document is not None and earlier is not None:
+        now, before, unit = count_entries(document[0]), count_entries(earlier[0]), "entries"
     else:
         now, before, unit = tree.size, baseline.state.size, "bytes"
     if now < before * share:
         raise BadData(
-            f"{key}: the state has shrunk from {before} to {now} {unit}.",
-            hint=f"Check what the API answers. If it is right: --allow-shrink '{key}'.",
-            key=key,
+            f"{key}: the state has shrunk from {before} to {now} {unit}.", hint=hint, key=key
         )
+    if document is not None and earlier is not None:
+        lost = losses(earlier[0], document[0], share)
+        if lost:
+            name, before, now = lost[0].name, lost[0].before, lost[0].now
+            raise BadData(
+                f"{key}: `{name}` in the state has shrunk from {before} to {now} entries.",
+                hint=hint,
+                key=key,
+            )
 
 
 def _document(path: Path) -> tuple[Any] | None:

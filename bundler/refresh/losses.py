@@ -1,0 +1,82 @@
+"""Which collections of a state have been lost, where the size of the whole hides it.
+
+An API that answers one of its lists with nothing leaves a state that is only a little smaller: the
+dashboards are there, their owners are not. A *collection* is everything that members of one name
+hold, all over a JSON document: with ``{"books": {"a": {"tags": [1, 2]}, "b": {"tags": [3]}}}``
+``books`` has two entries, ``tags`` three. A name that stands for one thing (an id) has gone with
+that thing; so only names that are still there are held against what they held before.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+# Fewer may well have been removed by a person.
+_FEWEST_FOR_NOTHING = 5
+_FEWEST_FOR_SHRUNK = 20
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A collection that held more before. before, now: entries."""
+
+    name: str
+    before: int
+    now: int
+
+
+def losses(before: Any, now: Any, share: float) -> tuple[Loss, ...]:
+    """The collections that have shrunk below a share of what they were, the greatest loss first."""
+    if not share:
+        return ()
+    held, holds = census(before), census(now)
+    found = [
+        Loss(name, count, holds[name])
+        for name, count in held.items()
+        if name in holds and _is_lost(count, holds[name], share)
+    ]
+    return tuple(sorted(found, key=lambda loss: (loss.now - loss.before, loss.name)))
+
+
+def _is_lost(before: int, now: int, share: float) -> bool:
+    if now == 0:
+        return before >= _FEWEST_FOR_NOTHING
+    return before >= _FEWEST_FOR_SHRUNK and now < before * share
+
+
+def census(document: Any) -> Counter[str]:
+    """How many entries the members of each name hold together; 0 where they are there, but empty.
+
+    JSON inside strings counts too: Looker's state is made of it.
+    """
+    found: Counter[str] = Counter()
+    pending: list[tuple[str, Any]] = [("", document)]
+    while pending:
+        name, value = pending.pop()
+        value = _unwrapped(value)
+        if isinstance(value, dict):
+            found[name] += len(value)
+            pending += value.items()
+        elif isinstance(value, list):
+            found[name] += len(value)
+            pending += ((name, item) for item in value if isinstance(item, list))
+            pending += (
+                pair
+                for item in map(_unwrapped, value)
+                if isinstance(item, dict)
+                for pair in item.items()
+            )
+    return found
+
+
+def _unwrapped(value: Any) -> Any:
+    if isinstance(value, str) and value[:1] in ("{", "["):
+        try:
+            return msgspec.json.decode(value)
+        except (msgspec.DecodeError, RecursionError):
+            return value
+    return value
