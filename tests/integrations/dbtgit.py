@@ -1,7 +1,7 @@
 """A git server: dbt projects in repositories that want a token, by git's own smart HTTP protocol.
 
 The server's side is git's own ``http-backend``. The first label of the host is the case, as in
-``https://html-at-refs.git.example.com/warehouse.git``. There are four repositories: ``warehouse``
+``https://html-at-refs.git.example.com/shop.git``. There are four repositories: ``shop``
 (the dbt project of ``tests/projects/integration_dbt``, in a folder, and the same at the root of
 ``plain``), ``empty``, which has no commit, and ``headless``, whose default branch is missing.
 """
@@ -22,11 +22,11 @@ from integrations.standin import Answer, Case, Endpoint, Request, StandIn
 
 TOKEN = "git-token-0123456789-of-nobody"
 DOMAIN = "git.example.com"
-PROJECT = ROOT / "tests/projects/integration_dbt/warehouse"
+PROJECT = ROOT / "tests/projects/integration_dbt/orders"
 _IDENTITY = ("-c", "user.name=Test", "-c", "user.email=test@example.org")
 
 
-def url_of(case: str, repository: str = "warehouse") -> str:
+def url_of(case: str, repository: str = "shop") -> str:
     """Where a case's repository is cloned from."""
     return f"https://{case}.{DOMAIN}/{repository}.git"
 
@@ -40,12 +40,12 @@ def _repositories() -> tempfile.TemporaryDirectory[str]:
     """Bare repositories, made once; removed when the program ends."""
     folder = tempfile.TemporaryDirectory(prefix="git-server-")
     root = Path(folder.name)
-    for name, work_tree in (("warehouse", PROJECT.parent), ("plain", PROJECT)):
+    for name, work_tree in (("shop", PROJECT.parent), ("plain", PROJECT)):
         bare = root / f"{name}.git"
         _git("init", "--quiet", "--bare", "--initial-branch=main", bare)
         here = (f"--git-dir={bare}", f"--work-tree={work_tree}")
         _git(*here, "add", "--all", "--", PROJECT)
-        _git(*here, "commit", "--quiet", "--message=The warehouse")
+        _git(*here, "commit", "--quiet", "--message=The orders")
     _git("init", "--quiet", "--bare", "--initial-branch=main", root / "empty.git")
     _git("clone", "--quiet", "--bare", root / "plain.git", root / "headless.git")
     _git("-C", root / "headless.git", "symbolic-ref", "HEAD", "refs/heads/gone")
