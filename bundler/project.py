@@ -84,6 +84,12 @@ def find(
     return tuple(open_project(root, python=python, environ=environ) for root in roots)
 
 
+def is_inside_one(start: Path) -> bool:
+    """Whether `find` would come upon any project from here."""
+    here = start.resolve()
+    return _project_above(here) is not None or any(True for _ in workspace_members(here))
+
+
 def open_project(
     root: Path, *, python: Path | None = None, environ: Mapping[str, str] = os.environ
 ) -> Project:
@@ -99,7 +105,7 @@ def open_project(
     workspace = _workspace_above(root)
     return Project(
         root=root,
-        name=_name(root),
+        name=project_name(root),
         config=config,
         dagster=dagster,
         interpreter=find_interpreter(root, workspace or root, python=python, environ=environ),
@@ -202,5 +208,6 @@ def _workspace_above(root: Path) -> Path | None:
     return next((path for path in root.parents if root in workspace_members(path)), None)
 
 
-def _name(root: Path) -> str:
+def project_name(root: Path) -> str:
+    """What its distribution is called; its directory's name where it says nothing."""
     return str(_table(read_toml(root / "pyproject.toml"), "project").get("name") or root.name)

@@ -18,6 +18,13 @@ _METADATA = (
 _PREFIX = "--bundle-"
 _SOCKET = "DOCKER_CLI_PLUGIN_SOCKET"
 _DOCKER = "DOCKER_CLI_PLUGIN_ORIGINAL_CLI_COMMAND"
+# How often an older docker is looked after.
+_PARENT_SECONDS = 0.25
+# Commands of docker's builders that come here where `docker builder` is taken over.
+_BUILDERS_OWN = {
+    *("create", "debug", "dial-stdio", "du", "history", "imagetools", "inspect", "ls", "prune"),
+    *("rm", "stop", "use"),
+}
 
 
 def main() -> None:
@@ -45,7 +52,15 @@ def _run(arguments: list[str]) -> int:
         del rest[0]
     _remember(options)
     _end_with_docker()
-    return run(cli, _ours(rest))
+    own = _ours(rest)
+    return _dockers(rest) if own is None else run(cli, own)
+
+
+def _dockers(rest: list[str]) -> int:
+    """What `docker builder …` and `docker build` mean where they are not ours: docker's own."""
+    from bundler.artifacts.docker import building
+
+    return building.plain(rest)
 
 
 def _remember(options: tuple[str, ...]) -> None:
@@ -57,8 +72,13 @@ def _remember(options: tuple[str, ...]) -> None:
         os.environ["STATE_BUNDLER_DOCKER"] = shlex.join([program, *options])
 
 
-def _ours(rest: list[str]) -> list[str]:
-    """``build …`` and ``buildx build …`` as our own command takes them; the rest as it is."""
+def _ours(rest: list[str]) -> list[str] | None:
+    """``build …`` and ``buildx build …`` as our own command takes them; the rest as it is.
+
+    None for what reaches us only because `docker build` and `docker builder` were taken over.
+    """
+    if rest[:1] and rest[0] in _BUILDERS_OWN:
+        return None
     command = [word for word in ("buildx", "build") if word in rest[:2]]
     if rest[: len(command)] != command or command[-1:] != ["build"]:
         return rest
@@ -68,30 +88,70 @@ def _ours(rest: list[str]) -> list[str]:
     ours, theirs = split_own(rest[len(command) :], takes_value(build_docker), _PREFIX)
     if "--help" in theirs or "-h" in theirs:
         ours, theirs = ["--help"], []
+    elif not ours and _is_of_no_project(theirs):
+        return None
     return ["build", "docker", *ours, "--", *theirs]
 
 
+def _is_of_no_project(theirs: list[str]) -> bool:
+    """Whether `docker build` was taken over, and what it builds has nothing to do with state."""
+    from pathlib import Path
+
+    from bundler.artifacts.docker.arguments import parse
+    from bundler.artifacts.docker.contexts import builder_alias
+    from bundler.errors import UsageError
+    from bundler.project import is_inside_one
+
+    if builder_alias(os.environ) != "bundle":
+        return False
+    try:
+        context = Path(parse(theirs).context)
+    except UsageError:
+        return True
+    return not is_inside_one(context if context.is_dir() else Path())
+
+
 def _end_with_docker() -> None:
-    """Newer dockers hold a socket open for as long as they live: at its end this program ends."""
+    """A signal to docker does not reach its plugin: end when docker does.
+
+    Newer dockers hold a socket open for as long as they live; of older ones we are the child.
+    """
     name = os.environ.pop(_SOCKET, "")
-    if not name:
+    if not name and _DOCKER not in os.environ:  # nobody started us but the person
         return
     import signal
-    import socket
     import threading
+
+    def watch() -> None:
+        if not (name and _waited_at_socket(name)):
+            _wait_for_parent()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _waited_at_socket(name: str) -> bool:
+    """Returns at docker's end; False where there is nothing to wait at."""
+    import socket
     from contextlib import suppress
 
-    line = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    with suppress(OSError):
-        line.connect("\0" + name[1:] if name.startswith("@") else name)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as line:
+        try:
+            line.connect("\0" + name[1:] if name.startswith("@") else name)
+        except OSError:
+            return False
+        with suppress(OSError):
+            while line.recv(1):
+                pass
+    return True
 
-        def watch() -> None:
-            with suppress(OSError):
-                while line.recv(1):
-                    pass
-            os.kill(os.getpid(), signal.SIGTERM)
 
-        threading.Thread(target=watch, daemon=True).start()
+def _wait_for_parent() -> None:
+    import time
+
+    parent = os.getppid()
+    while os.getppid() == parent:
+        time.sleep(_PARENT_SECONDS)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import sample as sample_module
+from dockerprojects import plugged, project, tcp, transcript  # noqa: F401  # likewise fixtures
 from engine import engine  # noqa: F401  # a fixture: session-wide only if it has one home
 from sample import Sample
 from workdir import WorkDir

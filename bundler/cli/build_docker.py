@@ -76,6 +76,8 @@ def build_docker(
     from bundler.pipeline import prove
 
     arguments = parse(ctx.meta[_META])
+    if arguments.asks:
+        ctx.exit(building.plain(["build", *ctx.meta[_META]]))
     quiet = given.pop("quiet") or arguments.quiet
     listener = narrator(quiet=quiet)
     building.preflight(arguments, listener)

@@ -30,6 +30,9 @@ _COLOURS = {"+": "green", "-": "red", "@": "cyan"}
 )
 @click.option("--git-hooks", is_flag=True, help="Only install the guard as git's own hooks here.")
 @click.option("--docker-plugin", is_flag=True, help="Only install `docker bundle …` for yourself.")
+@click.option(
+    "--docker-alias", is_flag=True, help="Only have plain `docker build` do what the plugin does."
+)
 def init(
     project: Path,
     *,
@@ -38,6 +41,7 @@ def init(
     without: tuple[str, ...],
     git_hooks: bool,
     docker_plugin: bool,
+    docker_alias: bool,
 ) -> None:
     """Configure a project by the fewest changes: show them, ask, write.
 
@@ -45,9 +49,9 @@ def init(
     """
     if git_hooks:
         _git_hooks(project, remove=remove)
-    if docker_plugin:
-        _docker_plugin(remove=remove)
-    if not (git_hooks or docker_plugin):
+    if docker_plugin or docker_alias:
+        _docker_plugin(remove=remove, alias=docker_alias, plugin=docker_plugin)
+    if not (git_hooks or docker_plugin or docker_alias):
         _files_of(project, yes=yes, remove=remove, without=without)
 
 
@@ -86,16 +90,20 @@ def _git_hooks(project: Path, *, remove: bool) -> None:
         click.echo(f"{hook.path}: {hook.action}.", err=True)
 
 
-def _docker_plugin(*, remove: bool) -> None:
-    from bundler.init import dockerplugin
+def _docker_plugin(*, remove: bool, alias: bool, plugin: bool) -> None:
+    """An alias needs the plugin; without the plugin it would break every `docker build`."""
+    from bundler.init import dockeralias, dockerplugin
 
-    changed = dockerplugin.remove() if remove else dockerplugin.install()
-    if changed is None:
-        click.echo("Nothing to take back." if remove else "Nothing to change.", err=True)
+    if remove:
+        changed = [dockeralias.remove(), dockerplugin.remove() if plugin else None]
     else:
-        click.echo(f"{'Removed' if remove else 'Wrote'} {changed}.", err=True)
-        if not remove:
-            click.echo("Try it: docker bundle build --help", err=True)
+        changed = [dockerplugin.install(), dockeralias.install() if alias else None]
+    for path in filter(None, changed):
+        click.echo(f"{'Changed' if path.exists() else 'Removed'} {path}.", err=True)
+    if not any(changed):
+        click.echo("Nothing to take back." if remove else "Nothing to change.", err=True)
+    elif not remove:
+        click.echo(f"Try it: docker {'build' if alias else 'bundle build'} --help", err=True)
 
 
 def _say_why(edits: list[FileEdit], relative_to: Path) -> None:

@@ -28,6 +28,8 @@ _WITHHELD = {
     *("--tag", "--push", "--load", "--output", "--iidfile", "--metadata-file", "--quiet"),
 }
 _TRUE = {"1", "t", "true"}
+# What makes docker tell of a build instead of running it, and the values that do not.
+_ASKING = {"--call": ("build",), "--print": ("false",), "--check": ("false", "0", "f")}
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ class Arguments:
 
     forwarded: without the context, the Dockerfile and what says where the result goes. context: a
     folder, a URL, or ``-``. file: the Dockerfile as it was given. outputs: of ``--output``.
+    asks: nothing is built; docker checks or explains the Dockerfile.
     """
 
     forwarded: tuple[str, ...] = ()
@@ -51,6 +54,7 @@ class Arguments:
     iidfile: str | None = None
     metadata_file: str | None = None
     help: bool = False
+    asks: bool = False
 
 
 @dataclass
@@ -110,6 +114,11 @@ def parse(arguments: Sequence[str]) -> Arguments:
         iidfile=found.last("--iidfile"),
         metadata_file=found.last("--metadata-file"),
         help=wants_help,
+        asks=any(
+            value not in building
+            for name, building in _ASKING.items()
+            if (value := found.last(name))
+        ),
     )
 
 

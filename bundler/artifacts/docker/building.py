@@ -20,6 +20,7 @@ from bundler.artifacts.docker import outputs
 from bundler.artifacts.docker.arguments import Arguments
 from bundler.artifacts.docker.connection import Docker, Engine
 from bundler.artifacts.docker.context import ClassicContext, Withheld, withheld_rules
+from bundler.artifacts.docker.contexts import builder_alias, unaliased
 from bundler.artifacts.docker.dockerfile import refreshing, refuse_copied_state
 from bundler.artifacts.docker.embedding import Embedded, embed, remove_unnamed, tag
 from bundler.artifacts.docker.ignore import IGNORE_FILE, effective
@@ -184,14 +185,39 @@ def _run(
             words.append("--quiet")
         if builder.kind == "buildx":
             words.append("--load")
+        environment = _environment(docker, folder)
         with _context(builder, arguments, bundles, folder) as (more, stdin):
             argv = docker.argv(*command, *words, *more)
-            exit_code = _docker(argv, docker.environment, stdin, quiet=arguments.quiet)
+            exit_code = _docker(argv, environment, stdin, quiet=arguments.quiet)
         if exit_code:
             raise ChildFailed("docker build", exit_code)
         if not iidfile.exists():
             raise ToolFailed("docker build ended well, but did not say which image it made.")
         return iidfile.read_text().strip()
+
+
+def _environment(docker: Docker, folder: Path) -> Mapping[str, str]:
+    """docker's environment; a take-over of `docker build` would lead back here."""
+    if not builder_alias(docker.environment):
+        return docker.environment
+    home = folder / "docker"
+    home.mkdir()
+    return unaliased(docker.environment, home)
+
+
+def plain(arguments: Sequence[str], docker: Docker | None = None) -> int:
+    """Lets docker do what is not about state, as it would without us; returns its exit code.
+
+    arguments: of `docker builder`, such as ``build --check .`` or ``prune``.
+    """
+    import tempfile
+
+    docker = docker or Docker.from_environment()
+    with tempfile.TemporaryDirectory(prefix="state-bundler-") as name:
+        environment = _environment(docker, Path(name))
+        has_buildx = docker.succeeds("buildx", "version")
+        program = ["buildx"] if has_buildx and arguments[:1] != ["build"] else ["builder"]
+        return process.pass_through(docker.argv(*program, *arguments), env=environment)
 
 
 def _docker(

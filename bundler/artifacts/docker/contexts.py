@@ -7,6 +7,7 @@ long as all that is asked of an engine afterwards; so it is started for named co
 
 from __future__ import annotations
 
+import os
 import posixpath
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,10 +16,16 @@ import msgspec
 
 DEFAULT = "unix:///var/run/docker.sock"
 UNIX = "unix://"
+CONFIGURATION = "config.json"
+
+
+# The name in docker's configuration by which `docker build` becomes another command.
+_BUILDER = "builder"
 
 
 class _Configuration(msgspec.Struct, rename="camel"):
     current_context: str = ""
+    aliases: dict[str, str] = {}
 
 
 def local_socket(program: str, options: Sequence[str], environ: Mapping[str, str]) -> str | None:
@@ -45,11 +52,45 @@ def _context(environ: Mapping[str, str]) -> str | None:
     """The name of the current context; None where the configuration cannot be read."""
     if name := environ.get("DOCKER_CONTEXT"):
         return name
-    home = environ.get("DOCKER_CONFIG") or str(Path(environ.get("HOME", "")) / ".docker")
     try:
-        raw = (Path(home) / "config.json").read_bytes()
-        return msgspec.json.decode(raw, type=_Configuration).current_context
+        return _configuration(environ).current_context
     except FileNotFoundError:
         return ""
     except (OSError, msgspec.DecodeError):
         return None
+
+
+def home(environ: Mapping[str, str]) -> Path:
+    """The folder of docker's own configuration."""
+    return Path(environ.get("DOCKER_CONFIG") or Path(environ.get("HOME", "")) / ".docker")
+
+
+def _configuration(environ: Mapping[str, str]) -> _Configuration:
+    raw = (home(environ) / CONFIGURATION).read_bytes()
+    return msgspec.json.decode(raw, type=_Configuration)
+
+
+def builder_alias(environ: Mapping[str, str]) -> str:
+    """What `docker build` stands for, such as ``buildx``; empty where it is itself."""
+    try:
+        return _configuration(environ).aliases.get(_BUILDER, "")
+    except (OSError, msgspec.DecodeError):
+        return ""
+
+
+def unaliased(environ: Mapping[str, str], folder: Path) -> dict[str, str]:
+    """The environment in which `docker build` is docker's own again, all else as it was.
+
+    folder: an empty one, which then stands for docker's configuration as long as it is there.
+    """
+    real = home(environ)
+    settings = msgspec.json.decode((real / CONFIGURATION).read_bytes())
+    settings.pop("aliases", None)
+    for entry in real.iterdir():
+        if entry.name != CONFIGURATION:
+            (folder / entry.name).symlink_to(entry.absolute())
+    # It may hold credentials.
+    descriptor = os.open(folder / CONFIGURATION, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with open(descriptor, "wb") as stream:
+        stream.write(msgspec.json.encode(settings))
+    return {**environ, "DOCKER_CONFIG": str(folder)}

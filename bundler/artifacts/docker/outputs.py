@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +19,14 @@ from bundler.errors import ChildFailed, UsageError
 from bundler.listener import Listener
 
 _CHUNK_BYTES = 1024 * 1024
+_KINDS = ("docker", "image", "registry", "tar", "local", "oci")
+# https://github.com/distribution/reference: a host may have capitals and a port.
+_NAME = re.compile(
+    r"(?:[A-Za-z0-9.-]+(?::\d+)?/|\[[0-9a-fA-F:]+\](?::\d+)?/)?"
+    r"[a-z0-9]+(?:(?:\.|__?|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|__?|-+)[a-z0-9]+)*)*"
+    r"(?::\w[\w.-]{0,127})?",
+    re.ASCII,
+)
 
 
 def check(arguments: Arguments) -> None:
@@ -27,15 +36,21 @@ def check(arguments: Arguments) -> None:
             "Several platforms in one build need an image index, which the engine cannot hold.",
             hint="Build each platform, then join them: state-bundler embed A B --tag NAME",
         )
+    for name in arguments.tags:
+        if not _NAME.fullmatch(name):
+            raise UsageError(
+                f"-t {name} is no name of an image.",
+                hint="Small letters, digits and . _ - /, then :tag, as in team/shop:1.4.",
+            )
     for output in arguments.outputs:
         fields = _fields(output)
         kind = fields.get("type")
-        if kind not in ("docker", "image", "registry", "tar", "local"):
+        if kind not in _KINDS:
             raise UsageError(
                 f"--output {output} cannot be made of an image with its state.",
-                hint="Possible are type=docker, image, registry, tar and local.",
+                hint=f"Possible are: type={', '.join(_KINDS)}.",
             )
-        if kind in ("tar", "local") and not fields.get("dest"):
+        if kind in ("tar", "local", "oci") and not fields.get("dest"):
             raise UsageError(f"--output {output} needs dest=PATH.")
     if _pushes(arguments) and not arguments.tags:
         raise UsageError("--push needs a name to push: add -t NAME.")
@@ -46,7 +61,8 @@ def carry_out(
 ) -> None:
     """Files and pushes. Raises `ChildFailed` where a push fails, `InputOutputError`."""
     for output in arguments.outputs:
-        _output(docker, engine, _fields(output), image_id)
+        name = next(iter(arguments.tags), "latest")
+        _output(docker, engine, _fields(output), image_id, name)
     if _pushes(arguments):
         for name in arguments.tags:
             listener.phase(f"Pushing {name}")
@@ -80,12 +96,16 @@ def _fields(output: str) -> dict[str, str]:
     return {name.strip(): value for name, _, value in pairs}
 
 
-def _output(docker: Docker, engine: Engine, fields: Mapping[str, str], image_id: str) -> None:
+def _output(
+    docker: Docker, engine: Engine, fields: Mapping[str, str], image_id: str, name: str
+) -> None:
     destination = fields.get("dest")
     if destination is None:
         return
     if fields["type"] == "docker":
         _save(engine, f"/images/{image_id}/get", destination)
+    elif fields["type"] == "oci":
+        _layout(engine, image_id, fields, name)
     elif fields["type"] in ("tar", "local"):
         body = {"Image": image_id, "Entrypoint": ["none"], "Cmd": []}
         identity = engine.post("/containers/create", body)["Id"]
@@ -96,6 +116,23 @@ def _output(docker: Docker, engine: Engine, fields: Mapping[str, str], image_id:
                 docker.ask("cp", "--archive", f"{identity}:/.", destination, timeout=3600)
         finally:
             engine.delete(f"/containers/{identity}", force="1", v="1")
+
+
+def _layout(engine: Engine, image_id: str, fields: Mapping[str, str], name: str) -> None:
+    """The image as an OCI archive, or as a layout's folder with ``tar=false``."""
+    import tempfile
+
+    from bundler.artifacts.docker.whole import fetch, keep_only
+    from bundler.artifacts.layout import write_archive
+
+    destination = Path(fields["dest"])
+    with tempfile.TemporaryDirectory(prefix="state-bundler-") as folder, io_errors(destination):
+        layout = fetch(engine, image_id, Path(folder))
+        keep_only(layout, layout.index()["manifests"][0]["digest"], name)
+        if fields.get("tar", "true").lower() in ("false", "0"):
+            shutil.copytree(layout.path, destination, dirs_exist_ok=True)
+        else:
+            write_archive(layout.path, destination)
 
 
 def _save(engine: Engine, path: str, destination: str) -> None:

@@ -24,7 +24,7 @@ def runner(image: str, docker: Docker | None = None, python: str = "python") -> 
         options = ["--rm", "--interactive", "--pull", "never", "--network", "none", *names]
         return process.run(
             cli.argv("run", *options, "--entrypoint", python, image, *arguments),
-            env={**cli.environment, **environment, **_kept()},
+            env={**cli.environment, **environment, **kept()},
             stdin=program,
             timeout=TIMEOUT_SECONDS,
         )
@@ -32,6 +32,6 @@ def runner(image: str, docker: Docker | None = None, python: str = "python") -> 
     return run
 
 
-def _kept() -> dict[str, str]:
+def kept() -> dict[str, str]:
     """What docker itself goes by, whatever a component's variables are called."""
     return {name: value for name, value in os.environ.items() if name.startswith("DOCKER_")}

@@ -1,0 +1,42 @@
+"""Engines: near and far, with what they can and what they lack."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from dockerprojects import Project
+from engine import Engine
+
+from bundler.artifacts.docker import Docker
+from bundler.artifacts.docker.building import detect
+from bundler.errors import (
+    BundlerError,
+    ToolFailed,
+)
+
+
+def test_a_remote_engine_is_reached_through_the_cli(project: Project, tcp: str) -> None:
+    environment = {k: v for k, v in project.engine.environment.items() if k != "DOCKER_HOST"}
+    docker = Docker(project.engine.clis[-1], ("-H", tcp), environment)
+    built = project.build(docker=docker)
+    assert project.inspect()["Id"] == built.image_id
+
+
+def test_no_engine_is_a_sentence(tmp_path: Path, engine: Engine) -> None:
+    environment = {**engine.environment, "DOCKER_HOST": f"unix://{tmp_path}/none.sock"}
+    with pytest.raises(ToolFailed, match=r"No Docker engine answers"):
+        Docker(engine.clis[0], (), environment).connect()
+    with pytest.raises(ToolFailed, match="not found"):
+        Docker("docker-that-is-not-there", (), environment).connect()
+
+
+def test_buildkit_without_buildx_is_said(engine: Engine) -> None:
+    for cli in engine.clis:
+        docker = Docker(cli, (), {**engine.environment, "DOCKER_BUILDKIT": "1"})
+        try:
+            builder = detect(docker, docker.connect())
+        except BundlerError as error:
+            assert "buildx" in error.what  # noqa: PT017  # either is right, by what is installed
+        else:
+            assert builder.is_buildkit
