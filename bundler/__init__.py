@@ -130,8 +130,9 @@ def embed(
 ) -> Updated:
     """Puts state into a finished artifact, reads it back, and only then gives it its name.
 
-    artifact: a PEX, which is replaced; ``oci:LAYOUT[:TAG]`` or an image in the engine, which get a
-    new tag: `tag`, or one made of the old one and the content, or with `in_place` the old one.
+    artifact: a PEX, which is replaced; ``oci:LAYOUT[:TAG]`` or an image in the engine or, as
+    ``docker://NAME``, in a registry, which get a new tag: `tag`, or one made of the old one and the
+    content, or with `in_place` the old one.
     options: None takes the states that were published last; ``RefreshOptions(mode="always")`` asks
     the external systems first. state_from: an artifact whose states are taken instead.
     guarded: False does not ask git, which the artifact's record then says.

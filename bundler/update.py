@@ -11,17 +11,23 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from bundler.artifacts import Artifact
 from bundler.atomic import io_errors
 from bundler.bundle import Bundle
+from bundler.errors import ToolFailed, UsageError
 from bundler.listener import Listener
 from bundler.manifest import Manifest, RunRecord, parse
 from bundler.pipeline import Prepared, prove
 from bundler.references import split_layout
 from bundler.verify import Verdict, verify
+
+if TYPE_CHECKING:
+    from bundler.artifacts.blobs import Descriptor, Store
+    from bundler.artifacts.ociread import OciImage
 
 _TAG_DIGITS = 12
 
@@ -50,7 +56,27 @@ def update(
         layout, tag = split_layout(name)
         target = (tag or "latest") if in_place else new_tag
         return update_layout(layout, tag, target, prepared, listener)
+    if _is_in_registry(name):
+        return update_registry(
+            name, new_tag, in_place=in_place, prepared=prepared, listener=listener
+        )
     return update_image(name, new_tag, in_place=in_place, prepared=prepared, listener=listener)
+
+
+def _is_in_registry(name: str) -> bool:
+    """A bare name is one in the engine if that has it, else in the registry that it names."""
+    from bundler.artifacts.opening import ENGINE, REGISTRY
+    from bundler.artifacts.registry import names_host
+
+    if name.startswith((ENGINE, REGISTRY)) or not names_host(name):
+        return name.startswith(REGISTRY)
+    from bundler.artifacts.docker import open_image
+
+    try:
+        with open_image(name):
+            return False
+    except (UsageError, ToolFailed):
+        return True
 
 
 def update_pex(path: Path, prepared: Prepared, listener: Listener) -> Updated:
@@ -137,6 +163,71 @@ def update_image(
         )
         docker.tag(image.engine, made.image_id, target)
     return Updated(target, changed=True, verdict=verdicts[0])
+
+
+def update_registry(
+    name: str, new_tag: str | None, *, in_place: bool, prepared: Prepared, listener: Listener
+) -> Updated:
+    """Adds an image with the new states to the registry that has the old one, by its blobs.
+
+    new_tag: a tag of the same repository; None makes one, see `tag_for`. Where that tag has this
+    very state on the same files already, as after an earlier update, nothing is made either.
+    """
+    from bundler.artifacts import registry
+
+    with registry.opened(name, listener) as (target, reference):
+        entry = target.resolve(reference)
+        tag = _registry_tag(reference.tag, new_tag, in_place=in_place, bundles=prepared.bundles)
+        wanted = reference.tagged(tag)
+        old = _platforms(target, entry, f"docker://{reference}")
+        if all(is_current(image, prepared.bundles) for image in old):
+            return Updated(old[0].name, changed=False, verdict=_intact(old[0]))
+        there = target.find(wanted) if wanted.tag != reference.tag else None
+        made = _platforms(target, there, f"docker://{wanted}") if there is not None else []
+        if made and _same_code(old, made) and all(is_current(it, prepared.bundles) for it in made):
+            return Updated(made[0].name, changed=False, verdict=_intact(made[0]))
+        listener.phase(f"Putting the state into {wanted}")
+        verdicts: list[Verdict] = []
+        pushed = registry.embed(
+            target,
+            [registry.Source(target, entry)],
+            prepared.bundles,
+            renewed(old[0].run_record(), prepared.record),
+            check=lambda found: verdicts.append(prove(found, prepared, listener)),
+            listener=listener,
+        )
+        pushed.name(tag)
+    return Updated(str(wanted), changed=True, verdict=verdicts[0])
+
+
+def _registry_tag(
+    old: str | None, new: str | None, *, in_place: bool, bundles: Sequence[Bundle]
+) -> str:
+    if new is not None:
+        return new
+    if old is None:
+        raise UsageError(
+            "An image that is named by its digest alone has no tag to go by.",
+            hint="Name the new one: --tag TAG",
+        )
+    return old if in_place else tag_for(old, bundles)
+
+
+def _platforms(store: Store, entry: Descriptor, name: str) -> list[OciImage]:
+    from bundler.artifacts.blobs import images_of
+    from bundler.artifacts.ociread import OciImage
+
+    return [OciImage(store, entry, name, "registry", item) for item in images_of(store, entry)]
+
+
+def _same_code(one: Sequence[OciImage], other: Sequence[OciImage]) -> bool:
+    """Whether two images have the same files and settings below their states."""
+    from bundler.artifacts.image import files_below
+
+    def below(images: Sequence[OciImage]) -> list[str]:
+        return sorted(files_below(item.image.config) for item in images)
+
+    return below(one) == below(other)
 
 
 def _intact(artifact: Artifact) -> Verdict:

@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
-import zipfile
+import os
 from pathlib import Path
 
 from bundler.artifacts import Artifact
-from bundler.errors import UsageError, VerificationFailed
+from bundler.errors import (
+    BundlerError,
+    InputOutputError,
+    ToolFailed,
+    UsageError,
+    VerificationFailed,
+)
 
 ENGINE = "docker-daemon:"
 LAYOUT = "oci:"
 REGISTRY = "docker://"
 STORE = "store:"
 
+# Of the last record of a zip file, and how long it can be with its comment.
+_END_MAGIC = b"PK\x05\x06"
+_MAX_END_BYTES = 22 + 0xFFFF
+
 
 def open_artifact(name: str) -> Artifact:
-    """The artifact behind a path, ``docker-daemon:NAME``, ``oci:DIR[:TAG]`` or ``store:URL``.
+    """The artifact behind a path, or a name that says what it is.
 
-    An existing path is taken by what it is; any other bare name is an image in the engine.
+    Such are ``docker-daemon:NAME``, ``docker://NAME``, ``oci:DIR[:TAG]`` and ``store:URL``. An
+    existing path is taken by what it is; any other bare name is an image in the engine, or else in
+    the registry that it names.
     Raises `UsageError` for what is nothing of these, `VerificationFailed` for what is malformed.
     """
     if name.startswith(STORE):
@@ -27,10 +39,7 @@ def open_artifact(name: str) -> Artifact:
     if name.startswith(LAYOUT):
         return _open_layout(name[len(LAYOUT) :].removeprefix("//"))
     if name.startswith(REGISTRY):
-        raise UsageError(
-            f"{name}: images in a registry cannot be read yet.",
-            hint="Pull the image, or copy it to an OCI layout, and name that.",
-        )
+        return _open_in_registry(name)
     if name.startswith(ENGINE):
         return _open_image(name[len(ENGINE) :])
     path = Path(name)
@@ -40,7 +49,7 @@ def open_artifact(name: str) -> Artifact:
         return _open_file(path)
     if "/" in name and path.parent.is_dir() and not path.exists() and path.suffix:
         raise UsageError(f"{name} does not exist.")
-    return _open_image(name)
+    return _open_anywhere(name)
 
 
 def _open_directory(path: Path) -> Artifact:
@@ -60,7 +69,7 @@ def _open_file(path: Path) -> Artifact:
         from bundler.artifacts.wheel import open_wheel
 
         return open_wheel(path)
-    if zipfile.is_zipfile(path):
+    if _ends_as_zip(path):
         from bundler.artifacts.pex import open_pex
 
         return open_pex(path)
@@ -72,6 +81,16 @@ def _open_file(path: Path) -> Artifact:
         f"{path} is no artifact: neither a PEX, a wheel, nor an image archive.",
         hint="If it is a PEX, it was cut short or damaged: build it again.",
     )
+
+
+def _ends_as_zip(path: Path) -> bool:
+    """Whether there is the record that ends a zip file, whatever else is wrong with it."""
+    try:
+        with path.open("rb") as stream:
+            stream.seek(-min(_MAX_END_BYTES, path.stat().st_size), os.SEEK_END)
+            return _END_MAGIC in stream.read()
+    except OSError as error:
+        raise InputOutputError(f"{path} cannot be read: {error.strerror}.") from error
 
 
 def _open_layout(reference: str) -> Artifact:
@@ -87,3 +106,25 @@ def _open_image(name: str) -> Artifact:
     from bundler.artifacts.docker import open_image
 
     return open_image(name)
+
+
+def _open_in_registry(name: str) -> Artifact:
+    from bundler.artifacts.registry import open_image
+
+    return open_image(name)
+
+
+def _open_anywhere(name: str) -> Artifact:
+    """A name without a host is not looked for at Docker Hub: it may be a mistyped path."""
+    from bundler.artifacts.registry import names_host
+
+    try:
+        return _open_image(name)
+    except (UsageError, ToolFailed) as error:
+        if not names_host(name):
+            raise
+        not_in_engine = error
+    try:
+        return _open_in_registry(name)
+    except BundlerError as error:
+        raise type(error)(f"{not_in_engine.what} {error.what}", hint=error.hint) from error

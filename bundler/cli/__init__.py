@@ -20,6 +20,7 @@ _COMMANDS = {
     "refresh": "bundler.cli.refresh:refresh",
     "guard": "bundler.cli.guard:guard",
     "build": "bundler.cli.build:build",
+    "embed": "bundler.cli.embed:embed",
     "update": "bundler.cli.update:update",
     "verify": "bundler.cli.verify:verify",
     "predicate": "bundler.cli.predicate:predicate",

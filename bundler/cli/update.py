@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -13,21 +11,16 @@ from bundler.cli.options import (
     load_options,
     narrator,
     prepare_from,
-    show_verdict,
     with_load_check,
 )
-
-if TYPE_CHECKING:
-    from bundler.update import Updated
+from bundler.cli.outcome import format_option, show_outcome
 
 
 @click.command()
 @click.argument("artifact")
 @click.option("--tag", "new_tag", help="The new image's tag. Default: {tag}-s{content digest}.")
 @click.option("--in-place", is_flag=True, help="Move the image's own tag.")
-@click.option(
-    "--format", "style", type=click.Choice(["text", "json"]), default="text", show_default=True
-)
+@format_option
 @build_options
 @load_options
 def update(artifact: str, new_tag: str | None, in_place: bool, style: str, **given: Any) -> None:
@@ -41,6 +34,7 @@ def update(artifact: str, new_tag: str | None, in_place: bool, style: str, **giv
       state-bundler update app.pex
       state-bundler update oci:build/app:latest
       state-bundler update shop:1.4 --refresh missing
+      state-bundler update docker://ghcr.io/acme/shop:1.4 --format json
     """
     from bundler.update import update as renew
 
@@ -50,24 +44,6 @@ def update(artifact: str, new_tag: str | None, in_place: bool, style: str, **giv
     load_check = with_load_check(given)
     prepared = load_check(prepare_from(given, listener))
     updated = renew(artifact, new_tag, in_place=in_place, prepared=prepared, listener=listener)
-    _tell_github(updated)
-    if style == "json":
-        click.echo(json.dumps({"schema": 1, **_outputs(updated)}))
-        return
     if not updated.changed:
         listener.note("The state is unchanged: nothing was made.")
-    show_verdict(updated.verdict, updated.name)
-
-
-def _outputs(updated: Updated) -> dict[str, Any]:
-    return {"changed": updated.changed, "image": updated.name, "digest": updated.digest}
-
-
-def _tell_github(updated: Updated) -> None:
-    """Hands the outcome to the steps that follow in a GitHub Actions job."""
-    path = os.environ.get("GITHUB_OUTPUT")
-    if path:
-        with open(path, "a", encoding="utf-8") as stream:
-            for name, value in _outputs(updated).items():
-                text = str(value).lower() if isinstance(value, bool) else value or ""
-                stream.write(f"{name}={text}\n")
+    show_outcome(updated, style)

@@ -1,0 +1,53 @@
+"""``state-bundler embed``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from bundler.cli.options import build_options, narrator, prepare_from
+from bundler.cli.outcome import format_option, show_outcome
+
+
+@click.command()
+@click.argument("sources", nargs=-1, metavar="SOURCE...")
+@click.option(
+    "-t",
+    "--tag",
+    "tags",
+    multiple=True,
+    required=True,
+    metavar="NAME",
+    help="What the image is called; may be repeated. {content} and {environment} are filled in.",
+)
+@click.option("--image-path", help="The state directory's path in the image.")
+@format_option
+@build_options
+def embed(
+    sources: tuple[str, ...],
+    tags: tuple[str, ...],
+    image_path: str | None,
+    style: str,
+    **given: Any,
+) -> None:
+    """Refresh, and put the state on images that any builder made; nothing is built or run.
+
+    SOURCE is an image in a registry (docker://NAME, or a name with its host), in an OCI layout or
+    an archive, or in the engine (docker-daemon:NAME). Several become one index, a platform each.
+    All is read back before any tag is moved. Without a SOURCE: an image of the state alone.
+
+    \b
+    Examples:
+      state-bundler embed ghcr.io/acme/shop@sha256:… --tag ghcr.io/acme/shop:1.4
+      state-bundler embed ghcr.io/acme/shop@sha256:… ghcr.io/acme/shop@sha256:… -t 1.4
+      state-bundler embed oci:build/image --tag ghcr.io/acme/shop:1.4-{environment} \\
+        --environment prod
+    """
+    from bundler.cli.build_docker import places_of
+    from bundler.embedding import embed as embed_images
+
+    listener = narrator(quiet=given.pop("quiet") or style == "json")
+    prepared = prepare_from(given, listener)
+    made = embed_images(sources, tags, prepared, listener, places=places_of(prepared, image_path))
+    show_outcome(made, style)

@@ -1,0 +1,40 @@
+"""What became of an artifact, as text or JSON, and for the steps that follow in a CI job."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from bundler.cli.options import show_verdict
+
+if TYPE_CHECKING:
+    from bundler.update import Updated
+
+format_option = click.option(
+    "--format", "style", type=click.Choice(["text", "json"]), default="text", show_default=True
+)
+
+
+def show_outcome(made: Updated, style: str) -> None:
+    """On stdout, and in the file that ``GITHUB_OUTPUT`` names."""
+    _tell_github(made)
+    if style == "json":
+        click.echo(json.dumps({"schema": 1, **_outputs(made)}))
+    else:
+        show_verdict(made.verdict, made.name)
+
+
+def _outputs(made: Updated) -> dict[str, Any]:
+    return {"changed": made.changed, "image": made.name, "digest": made.digest}
+
+
+def _tell_github(made: Updated) -> None:
+    path = os.environ.get("GITHUB_OUTPUT")
+    if path:
+        with open(path, "a", encoding="utf-8") as stream:
+            for name, value in _outputs(made).items():
+                text = str(value).lower() if isinstance(value, bool) else value or ""
+                stream.write(f"{name}={text}\n")
