@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import json
 import os
 import re
 import shutil
@@ -46,6 +47,14 @@ _DEVELOPMENT = "STATE_BUNDLER_DEVELOPMENT"
 
 class StateError(Exception):
     """The state is missing, or is not what its manifest says."""
+
+
+class StorageUnavailableError(StateError):
+    """The storage of versioned state does not answer."""
+
+
+class EmbeddedStateWarning(UserWarning):
+    """The storage does not answer, so the state that was embedded in the program is used."""
 
 
 class LegacyStateWarning(UserWarning):
@@ -120,7 +129,10 @@ class StateBackedComponent(ABC, Generic[_T]):
 
 
 class DefsStateStorage(ABC):
-    """Where versioned state lives. A version is a name that is never given twice."""
+    """Where versioned state lives. A version is a name that is never given twice.
+
+    A storage that does not answer raises `StorageUnavailableError`.
+    """
 
     @abstractmethod
     def get_latest_version(self, key: str) -> str | None:
@@ -188,9 +200,11 @@ class Load:
     """One load of the program. A context manager: what it has fetched goes with it.
 
     state_directory: as built, with ``@manifest.json``; what lies there is verified before it is
-    used. storage: for versioned state. is_development: None asks the environment variable
-    ``STATE_BUNDLER_DEVELOPMENT``. In development a missing state is handed over as None, elsewhere
-    it is an error; and fetched state serves this load only: what was built stays as it is.
+    used. storage: for versioned state; while it does not answer, or where there is none, the state
+    is used that a build embedded with ``--embed-versioned``. is_development: None asks the
+    environment variable ``STATE_BUNDLER_DEVELOPMENT``. In development a missing state is handed
+    over as None, elsewhere it is an error; and fetched state serves this load only: what was built
+    stays as it is.
     """
 
     state_directory: Path
@@ -265,16 +279,51 @@ class Load:
         return path if path.exists() else None
 
     def _versioned(self, key: str) -> Path | None:
+        embedded = self._embedded_version(key)
         if self.storage is None:
-            raise StateError(f"{key!r} is in versioned storage, and this load was given none.")
-        version = self.versions.get(key) or self.storage.get_latest_version(key)
+            if embedded is None:
+                raise StateError(f"{key!r} is in versioned storage, and this load was given none.")
+            return self._use_embedded(key, embedded)
+        try:
+            return self._stored(key, self.storage, embedded)
+        except StorageUnavailableError as error:
+            if embedded is None or self.versions.get(key, embedded) != embedded:
+                raise
+            warnings.warn(
+                f"{error} The embedded state of {key!r} is used.",
+                EmbeddedStateWarning,
+                stacklevel=5,
+            )
+            return self._use_embedded(key, embedded)
+
+    def _stored(self, key: str, storage: DefsStateStorage, embedded: str | None) -> Path | None:
+        version = self.versions.get(key) or storage.get_latest_version(key)
+        if version is None and embedded is not None:
+            # A storage that has lost what it once held, such as a folder that is not mounted.
+            raise StorageUnavailableError(f"The storage holds no state of {key!r}.")
         if version is None:
             self._refuse_missing(f"The storage holds no state of {key!r}.")
             return None
+        if version == embedded:
+            return self._use_embedded(key, version)
         path = self._room(key) / "state"
-        self.storage.download_state_to_path(key, version, path)
+        storage.download_state_to_path(key, version, path)
         self._pinned[key] = version
         return path
+
+    def _use_embedded(self, key: str, version: str) -> Path | None:
+        self._pinned[key] = version
+        return self._local(key)
+
+    def _embedded_version(self, key: str) -> str | None:
+        """The version of a key that the manifest says is here; `_local` verifies it."""
+        try:
+            raw = (self.state_directory / "@manifest.json").read_bytes()
+            states = json.loads(raw)["predicate"]["contents"]["states"]
+            found = (state.get("version") for state in states if state["key"] == key)
+            return next(found, None)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return None
 
     def _local(self, key: str) -> Path | None:
         folder = self.state_directory / _safe(key)
@@ -302,6 +351,7 @@ class Load:
         if self._scratch is None:
             self._scratch = Path(tempfile.mkdtemp(prefix="state-"))
         room = self._scratch / _safe(key)
+        shutil.rmtree(room, ignore_errors=True)  # of a download that failed
         room.mkdir()
         return room
 

@@ -6,27 +6,34 @@ with Load(state_directory, storage=StoreStateStorage("s3://bucket/prefix")) as l
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from bundler.component import DefsStateStorage, StateError
-from bundler.errors import UsageError
+from bundler.component import DefsStateStorage, StateError, StorageUnavailableError
+from bundler.errors import Unavailable, UsageError
 from bundler.storage import handover, open_store
 
 
 class StoreStateStorage(DefsStateStorage):
-    """`bundler.component.DefsStateStorage` over a `bundler.storage.Store`."""
+    """`bundler.component.DefsStateStorage` over a `bundler.storage.Store`.
 
-    def __init__(self, url: str) -> None:
-        self._store = open_store(url)
+    patience: seconds for which a store that does not answer is asked again; None for the usual.
+    """
+
+    def __init__(self, url: str, patience: float | None = None) -> None:
+        self._store = open_store(url, patience)
 
     def get_latest_version(self, key: str) -> str | None:
-        current = self._store.current()
+        with _answering():
+            current = self._store.current()
         entry = current.keys.get(key) if current else None
         return entry.version if entry else None
 
     def download_state_to_path(self, key: str, version: str, path: Path) -> None:
         try:
-            handover.download(self._store, key, version, path)
+            with _answering():
+                handover.download(self._store, key, version, path)
         except UsageError as error:
             raise StateError(error.what) from error
 
@@ -42,3 +49,11 @@ class StoreStateStorage(DefsStateStorage):
         if found.key != key:
             raise StateError(f"Version {version} is one of {found.key}, not of {key}.")
         self._store.adopt([found], "push", handover.author())
+
+
+@contextmanager
+def _answering() -> Iterator[None]:
+    try:
+        yield
+    except Unavailable as error:
+        raise StorageUnavailableError(error.what) from error

@@ -10,32 +10,62 @@ It stands in for ``UPathDefsStateStorage``. Which version of a key is the latest
 so that every instance on it sees the same, and of several refreshes at once none is lost. States
 may be directories of any size. Credentials come from where the vendors' tools look for them.
 
+In an image that was built with ``--embed-versioned`` the states of the build are used while the
+store does not answer; with ``versions: pinned`` in the configuration, those of the build always
+(``--pin-versioned``). What was embedded is found by itself, or where ``embedded`` says
+(`bundler.storage.embedded`).
+
 Imports dagster: nothing else in this package imports it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterable, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dagster import Field, StringSource
+from dagster import Enum, EnumValue, Field, StringSource
 from dagster._core.storage.defs_state.base import DefsStateStorage
 from dagster._serdes import ConfigurableClass, ConfigurableClassData
 from dagster_shared.serdes.objects.models.defs_state_info import DefsKeyStateInfo, DefsStateInfo
 
-from bundler.storage import Store, handover, open_store, records
+from bundler.errors import ConfigurationError, Unavailable
+from bundler.storage import Store, embedded, handover, open_store, records
 from bundler.storage.prune import seconds_of
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+    from bundler.storage.records import Current
+
+
+LATEST, PINNED = "latest", "pinned"
+# A program that has embedded states does not wait as long for the store as one that needs it.
+_PATIENCE_SECONDS = 5.0
+_log = logging.getLogger("bundler.dagster_storage")
+
 
 class StoreDefsStateStorage(DefsStateStorage, ConfigurableClass):
-    """Dagster's interface over a `bundler.storage.Store`."""
+    """Dagster's interface over a `bundler.storage.Store`.
 
-    def __init__(self, url: str, inst_data: ConfigurableClassData | None = None) -> None:
+    versions: ``latest``, or ``pinned`` for those that the manifest in the artifact names.
+    embedded: where the artifact's state directories are; None looks for them.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        inst_data: ConfigurableClassData | None = None,
+        *,
+        versions: str = LATEST,
+        embedded: str | None = None,
+    ) -> None:
         self._inst_data = inst_data
+        self._url = url
+        self._follows = versions
+        self._named = embedded
         self.store: Store = open_store(url)
 
     @property
@@ -44,26 +74,66 @@ class StoreDefsStateStorage(DefsStateStorage, ConfigurableClass):
 
     @classmethod
     def config_type(cls) -> Any:
-        return {"url": Field(StringSource, description="s3://, gs://, az:// or file://")}
+        return {
+            "url": Field(StringSource, description="s3://, gs://, az:// or file://"),
+            "versions": Field(
+                Enum("StoreVersions", [EnumValue(LATEST), EnumValue(PINNED)]),
+                is_required=False,
+                default_value=LATEST,
+                description="latest, or those that the artifact's manifest pins",
+            ),
+            "embedded": Field(
+                StringSource,
+                is_required=False,
+                description="the module or directory with embedded states; else they are found",
+            ),
+        }
 
     @classmethod
     def from_config_value(
         cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]
     ) -> Self:
-        return cls(url=config_value["url"], inst_data=inst_data)
+        return cls(
+            url=config_value["url"],
+            inst_data=inst_data,
+            versions=config_value.get("versions", LATEST),
+            embedded=config_value.get("embedded"),
+        )
+
+    @cached_property
+    def _embedded(self) -> embedded.Embedded:
+        return embedded.find(self._named)
 
     def get_latest_defs_state_info(self) -> DefsStateInfo | None:
-        current = self.store.current()
-        if current is None:
-            return None
-        latest = {
-            key: DefsKeyStateInfo(version=entry.version, create_timestamp=seconds_of(entry.made))
-            for key, entry in current.keys.items()
-        }
-        noted = seconds_of(current.change.made)
-        for key, label in current.labels.items():
-            latest[key] = DefsKeyStateInfo(version=label, create_timestamp=noted)
-        return DefsStateInfo(info_mapping=latest)
+        there = self._embedded
+        if self._follows == PINNED:
+            return self._pinned(there)
+        if not there.states:
+            return _of_store(self.store.current())
+        try:
+            current = open_store(self._url, _PATIENCE_SECONDS).current()
+        except Unavailable as error:
+            current, why = None, error.what
+        else:
+            why = f"{self.store.url} holds nothing of some keys."
+        found, missing = _of_store(current), set(there.states)
+        if found is not None:
+            missing -= found.info_mapping.keys()
+        if not missing:
+            return found
+        _log.warning("%s The states that are embedded in this program are used.", why)
+        known = found.info_mapping if found is not None else {}
+        return DefsStateInfo(info_mapping={**_infos(there, missing), **known})
+
+    def _pinned(self, there: embedded.Embedded) -> DefsStateInfo:
+        """Raises `ConfigurationError` where the artifact names no version."""
+        if not there.pins:
+            raise ConfigurationError(
+                "This program is to use the versions that its manifest pins, and it pins none.",
+                hint="Build it with --pin-versioned or --embed-versioned, or name the directory of "
+                "the manifest: `embedded` in dagster.yaml.",
+            )
+        return DefsStateInfo(info_mapping=_infos(there, there.pins))
 
     def set_latest_version(self, key: str, version: str | None) -> None:
         if version is None or not records.is_version(version):
@@ -76,5 +146,32 @@ class StoreDefsStateStorage(DefsStateStorage, ConfigurableClass):
         handover.upload(self.store, key, version, Path(path))
 
     def download_state_to_path(self, key: str, version: str, path: Path) -> None:
-        """What lies beside ``state`` in the key directory comes to lie beside `path`."""
-        handover.download(self.store, key, version, Path(path))
+        """What lies beside ``state`` in the key directory comes to lie beside `path`.
+
+        An embedded version is not asked of the store.
+        """
+        found = self._embedded.find(key, version)
+        if found is not None:
+            found.copy(Path(path))
+        else:
+            handover.download(self.store, key, version, Path(path))
+
+
+def _of_store(current: Current | None) -> DefsStateInfo | None:
+    if current is None:
+        return None
+    latest = {
+        key: DefsKeyStateInfo(version=entry.version, create_timestamp=seconds_of(entry.made))
+        for key, entry in current.keys.items()
+    }
+    noted = seconds_of(current.change.made)
+    for key, label in current.labels.items():
+        latest[key] = DefsKeyStateInfo(version=label, create_timestamp=noted)
+    return DefsStateInfo(info_mapping=latest)
+
+
+def _infos(there: embedded.Embedded, keys: Iterable[str]) -> dict[str, DefsKeyStateInfo]:
+    """These keys at the versions that the manifest names; as old as the manifest's file."""
+    return {
+        key: DefsKeyStateInfo(version=there.pins[key], create_timestamp=there.made) for key in keys
+    }

@@ -67,9 +67,10 @@ class StateDigest(Model, frozen=True):
 
 
 class State(Model, frozen=True):
-    """One local state: its key, its key directory, and every file in that.
+    """One state that is here: its key, its key directory, and every file in that.
 
-    writable: paths below the key directory that the program may write to at run time.
+    writable: paths below the key directory that the program may write to at run time. version: of a
+    key in versioned storage, whose state was embedded so that the program starts without that.
     """
 
     key: str
@@ -77,6 +78,7 @@ class State(Model, frozen=True):
     digest: StateDigest
     files: tuple[File, ...]
     writable: tuple[str, ...] = ()
+    version: str | None = None
 
     @property
     def size(self) -> int:

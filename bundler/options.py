@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
 if TYPE_CHECKING:
-    from bundler.manifest import ManagementType
+    from bundler.manifest import KeyRefresh, ManagementType, State
 
 # always: ask the external system. missing: only for keys that have no state that verifies.
 # never: use what is there; a key without state is an error.
@@ -70,6 +70,38 @@ class KeyOptions:
         return KeyOptions(**merged)
 
 
+class Stored(Protocol):
+    """The versions that storage holds now; asked only where there is a key in versioned storage.
+
+    embeds: their states come into the artifact; else the manifest only names the versions.
+    """
+
+    @property
+    def embeds(self) -> bool: ...
+
+    def state(self, key: str) -> tuple[State, KeyRefresh] | None:
+        """The state as the manifest of an artifact that embeds it has it, and how it came about.
+
+        None where the storage has none and that is allowed; else raises `UsageError`.
+        """
+
+    def pull(self, key: str, directory: Path) -> None:
+        """Writes the state into an empty key directory."""
+
+
+@dataclass(frozen=True)
+class Inside:
+    """An image that has the project: the refresh runs in it.
+
+    network: as ``docker run`` takes it; None for its default. python: the interpreter in the image;
+    None for the project's ``.venv`` in its working directory, else ``python``.
+    """
+
+    image: str
+    network: str | None = None
+    python: str | None = None
+
+
 @dataclass(frozen=True)
 class RefreshOptions:
     """How a run refreshes.
@@ -81,8 +113,9 @@ class RefreshOptions:
     before a key's own options, since the command line says it. baseline: an artifact or a directory
     whose states new ones are compared with and may fall back to. allow_stale: the greatest age of
     a baseline that may stand in for an unavailable system; None never. secrets, not_secrets: names
-    of variables that are, or are not, secret, besides those whose name says so. pins: by key, the
-    version in storage that the manifest names for a key whose state is not in the artifact.
+    of variables that are, or are not, secret, besides those whose name says so. stored: what
+    becomes of keys in versioned storage; None leaves them out of the artifact without a version.
+    inside: the image that the components run in; None for this machine.
     """
 
     mode: RefreshMode | None = None
@@ -100,7 +133,8 @@ class RefreshOptions:
     allow_stale: float | None = None
     secrets: tuple[str, ...] = ()
     not_secrets: tuple[str, ...] = ()
-    pins: Mapping[str, str] = field(default_factory=dict)
+    stored: Stored | None = None
+    inside: Inside | None = None
 
     def over(self, wider: RefreshOptions) -> RefreshOptions:
         """These options (the command line's), with a project's where they say nothing."""

@@ -218,6 +218,10 @@ class Load:
             def build_defs(component: Any, context: Any) -> Any:
                 config = component.defs_state_config
                 if config.management_type.value != "LOCAL_FILESYSTEM":
+                    embedded = _embedded_state(config.key, context.project_root)
+                    if embedded is not None:
+                        self.states[config.key] = True
+                        return component.build_defs_from_state(context, state_path=embedded)
                     # What is not in the artifact needs the network, which a check does not have.
                     self.states.setdefault(config.key, None)
                     return dagster.Definitions()
@@ -298,6 +302,21 @@ def _imported(name: str) -> Any:
         if error.name is not None and (name == error.name or name.startswith(error.name + ".")):
             return None
         raise
+
+
+def _embedded_state(key: str, project_root: Any) -> Any:
+    """The path of the state of a versioned key, if a build embedded it; else None."""
+    paths = importlib.import_module("dagster.components.utils.project_paths")
+    defs = paths.get_defs_module_path_for_project(project_root)
+    directory = defs / ".local_defs_state"
+    try:
+        raw = (directory / MANIFEST).read_bytes()
+    except OSError:
+        return None
+    for state in json.loads(raw)["predicate"]["contents"]["states"]:
+        if state["key"] == key and "version" in state:
+            return directory / state["path"] / "state"
+    return None
 
 
 def _is_location(dagster: Any, value: object) -> bool:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import sample as sample_module
+import stores
 from dockerprojects import plugged, project, tcp, transcript  # noqa: F401  # likewise fixtures
 from engine import engine  # noqa: F401  # a fixture: session-wide only if it has one home
 from sample import Sample
@@ -24,6 +25,24 @@ def vendor() -> Iterator[VendorApi]:
     """A running vendor's API with its standard catalogues."""
     with VendorApi() as api:
         yield api
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[stores.Server]:
+    with stores.s3() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def gcs_server() -> Iterator[stores.Server]:
+    with stores.gcs() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def azure_server() -> Iterator[stores.Server]:
+    with stores.azure() as server:
+        yield server
 
 
 @pytest.fixture

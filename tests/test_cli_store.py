@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
+import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -13,8 +15,12 @@ from bundles import make_bundle
 from bundler.artifacts.opening import open_artifact
 from bundler.cli import cli
 from bundler.cli.run import run
+from bundler.component import DefsStateStorage, EmbeddedStateWarning, Load, StateError
+from bundler.component_storage import StoreStateStorage
 from bundler.storage import local, open_store
 from bundler.storage.prune import referenced_by
+from bundler.update import manifests
+from bundler.verify import verify
 
 Run = Callable[..., str]
 
@@ -199,14 +205,32 @@ def test_refresh_pushes_local_and_versioned_keys_as_one_set(
     assert run(cli, ["status", "store:"]) == 0
 
 
-def test_a_build_pins_versions_which_a_prune_then_keeps(
-    service: Path, store: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def build(*arguments: str, code: int = 0) -> None:
+    assert run(cli, ["build", "oci", "-o", "layout", "--no-guard", *arguments]) == code
+
+
+def non_local(name: str = "oci:layout") -> dict[str, str | None]:
+    """The keys whose states are not in the artifact, with the versions that it pins."""
+    with open_artifact(name) as artifact:
+        (manifest,) = manifests(artifact)
+    return {item.key: item.version for item in manifest.predicate.contents.non_local}
+
+
+@pytest.fixture
+def pushed(service: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The service, with both keys in the store; git would look above the test's folder."""
     monkeypatch.setenv("VALUE", "one")
-    assert run(cli, ["refresh", "--push"]) == 0
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(service.parent))
-    assert run(cli, ["build", "oci", "-o", "layout", "--no-guard", "--pin-versioned"]) == 0
+    assert run(cli, ["refresh", "--push"]) == 0
+    return service
+
+
+def test_a_build_pins_versions_which_a_prune_then_keeps(
+    pushed: Path, store: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build()
     pinned = json.loads(store("show", "Versioned", "--format", "json"))["version"]
+    assert non_local() == {"Versioned": pinned}
     with open_artifact("oci:layout") as artifact:
         assert pinned in referenced_by(artifact)
     monkeypatch.setenv("VALUE", "two")
@@ -214,3 +238,73 @@ def test_a_build_pins_versions_which_a_prune_then_keeps(
     assert pinned not in store("prune", "--keep", "1", "--referenced-by", "oci:layout")
     assert pinned in store("list", "--all")
     assert pinned in store("prune", "--keep", "1")
+    shutil.rmtree(pushed / "layout")
+    build("--no-pin-versioned")
+    assert non_local() == {"Versioned": None}
+
+
+def test_a_build_embeds_versioned_states_for_when_the_store_is_down(
+    pushed: Path, store: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    build("--embed-versioned")
+    version = json.loads(store("show", "Versioned", "--format", "json"))["version"]
+    assert non_local() == {}
+    with open_artifact("oci:layout") as artifact:
+        assert version in referenced_by(artifact)
+        assert not verify(artifact).all_problems
+        (manifest,) = manifests(artifact)
+    state = manifest.state("Versioned")
+    assert state is not None
+    assert state.version == version
+    capsys.readouterr()
+    assert run(cli, ["status", "oci:layout"]) == 0
+    shown = capsys.readouterr().out
+    assert "VERSIONED_STATE_STORAGE" in shown or "versioned" in shown.lower()
+    # Nothing is fetched again where the same version is embedded already.
+    embedded = pushed / "state" / "Versioned" / "state"
+    before = embedded.stat().st_ino
+    build("--embed-versioned")
+    assert embedded.stat().st_ino == before
+    monkeypatch.setenv("VALUE", "two")
+    assert run(cli, ["refresh", "--push", "--key", "Versioned"]) == 0
+    assert not embedded.exists(), "a refresh for the store leaves nothing of it here"
+    build("--embed-versioned")
+    assert embedded.read_text() == "two"
+    assert store("remove", "Versioned")
+    build("--embed-versioned", code=2)
+    build("--pin-versioned", code=2)
+
+
+def test_a_program_uses_what_is_embedded_while_the_store_is_down(
+    pushed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build("--embed-versioned")
+    monkeypatch.syspath_prepend(str(pushed))
+    from shop_components import Versioned  # type: ignore[import-not-found]  # made by `service`
+
+    def value(storage: DefsStateStorage | None, **versions: str) -> str:
+        with Load(pushed / "state", storage, versions=versions) as load:
+            return str(load.build_defs(Versioned()))
+
+    working = StoreStateStorage(f"file://{pushed.parent}/store")
+    assert value(None) == "one"
+    monkeypatch.setenv("VALUE", "two")
+    assert run(cli, ["refresh", "--push"]) == 0
+    assert run(cli, ["store", "rollback"]) == 0
+    build("--embed-versioned")
+    assert run(cli, ["store", "rollback"]) == 0
+    assert value(working) == "two", "the newest, while the store answers"
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "unused")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    down = StoreStateStorage("s3://bucket/prefix", patience=0.1)
+    with pytest.warns(EmbeddedStateWarning, match="did not answer"):
+        assert value(down) == "one"
+    with pytest.raises(StateError, match="did not answer"):
+        value(down, Versioned=str(uuid.uuid4()))
+    lost = StoreStateStorage(f"file://{pushed.parent}/not-mounted")
+    with pytest.warns(EmbeddedStateWarning, match="holds no state"):
+        assert value(lost) == "one"
+    (pushed / "state" / "Versioned" / "state").write_text("altered")
+    with pytest.raises(StateError, match="not what the manifest says"):
+        value(None)

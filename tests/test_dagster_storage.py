@@ -7,9 +7,11 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -17,9 +19,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bundles import make_bundle
 from environments import ROOT, python_of
+from stores import Server
 
+from bundler.artifacts.opening import open_artifact
 from bundler.storage import Store, checking, open_store
+from bundler.storage.pushing import NewState
+from bundler.verify import verify
 
 PROJECT = ROOT / "tests" / "projects" / "versioned_shop"
 
@@ -104,7 +111,6 @@ class Deployment:
             **kept,
             "PATH": f"{python_of('store').parent}{os.pathsep}{kept['PATH']}",
             "PYTHONPATH": f"{ROOT}{os.pathsep}{self.root / 'src'}",
-            "PYTHONDONTWRITEBYTECODE": "1",
             "DAGSTER_HOME": str(self.home),
             "SHOP_TABLES": "unset",
             **more,
@@ -127,11 +133,11 @@ class Deployment:
         return self.run("python", "-c", LOAD).split()
 
 
-def make_home(home: Path, url: str) -> Path:
+def make_home(home: Path, url: str, versions: str = "latest") -> Path:
     home.mkdir()
     (home / "dagster.yaml").write_text(
         "defs_state_storage:\n  module: bundler.dagster_storage\n"
-        f"  class: StoreDefsStateStorage\n  config:\n    url: {url}\n"
+        f"  class: StoreDefsStateStorage\n  config:\n    url: {url}\n    versions: {versions}\n"
         "telemetry: {enabled: false}\n"
     )
     return home
@@ -176,6 +182,58 @@ def test_the_job_refreshes_all_keys_at_once_and_reloads_the_code_location(
     (change,) = served.store.history()
     assert [move.key for move in change.moves] == ["FileComponent[file]", "FolderComponent[folder]"]
     assert not checking.check(served.store).problems
+
+
+def push(deployment: Deployment, root: Path, *tables: str) -> None:
+    """Makes a state of these tables current, as a refresh would have."""
+    scratch = root / uuid.uuid4().hex
+    folder = {f"state/{table}": table.encode() for table in tables}
+    files: dict[str, dict[str, bytes]] = {
+        "FileComponent[file]": {"state": json.dumps(tables).encode()},
+        "FolderComponent[folder]": {**folder, "project/manifest.json": b"{}"},
+    }
+    bundle = make_bundle(scratch, files)
+    deployment.store.push(
+        [NewState(state, scratch / state.path) for state in bundle.manifest.states]
+    )
+
+
+def build(deployment: Deployment, *arguments: str) -> None:
+    """Builds for the project in its own environment, with ours as the program."""
+    argv = [sys.executable, "-m", "bundler", "build", "oci", "-o", "layout", "--no-guard"]
+    python = ["--python", str(python_of("store"))]
+    deployment.run(*argv, *python, *arguments, STATE_BUNDLER_STORE=deployment.url)
+
+
+def test_an_image_starts_from_what_is_embedded_while_the_store_is_down(
+    s3_server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dagster loads the newest version from a store that answers, else the embedded one; a pinned
+    program always loads the version of its build, from the store or from itself."""
+    for name, value in s3_server.environment.items():
+        monkeypatch.setenv(name, value)
+    url = s3_server.url()
+    shutil.copytree(PROJECT, tmp_path / "shop")
+    deployment = Deployment(tmp_path / "shop", make_home(tmp_path / "home", url), url)
+    push(deployment, tmp_path, "old")
+    build(deployment)
+    pins = tmp_path / "pins"
+    shutil.copytree(deployment.root, pins)  # as a plain COPY puts it into an image
+    build(deployment, "--embed-versioned")
+    push(deployment, tmp_path, "new")
+    old, new = ["file_old", "folder_old"], ["file_new", "folder_new"]
+    follows = make_home(tmp_path / "follows", url, versions="pinned")
+
+    assert deployment.assets() == new, "the store answers"
+    assert replace(deployment, root=pins, home=follows).assets() == old, "pinned, in the store"
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    assert deployment.assets() == old, "the store is down"
+    with open_artifact(f"oci:{deployment.root / 'layout'}") as artifact:
+        assert not verify(artifact).all_problems
+    state = next(deployment.root.rglob("FileComponent__file__/state"))
+    state.write_text("[]")
+    with pytest.raises(AssertionError, match="not what its manifest says"):
+        deployment.assets()
 
 
 @contextmanager

@@ -37,24 +37,6 @@ Files = Mapping[str, bytes]
 Make = Callable[..., list[NewState]]
 
 
-@pytest.fixture(scope="session")
-def s3_server() -> Iterator[stores.Server]:
-    with stores.s3() as server:
-        yield server
-
-
-@pytest.fixture(scope="session")
-def gcs_server() -> Iterator[stores.Server]:
-    with stores.gcs() as server:
-        yield server
-
-
-@pytest.fixture(scope="session")
-def azure_server() -> Iterator[stores.Server]:
-    with stores.azure() as server:
-        yield server
-
-
 @pytest.fixture
 def s3(s3_server: stores.Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[stores.Server]:
     _enter(s3_server, monkeypatch)
@@ -459,7 +441,7 @@ def test_a_place_that_ignores_conditions_is_refused(tmp_path: Path, states: Make
     from bundler.storage.reading import Versions
 
     class Careless(Folder):
-        def replace(self, name: str, data: bytes, tag: str) -> bool:  # noqa: ARG002  # careless
+        def replace(self, name: str, data: bytes, tag: str) -> bool:
             self.write(name, [data], len(data))
             return True
 

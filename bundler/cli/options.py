@@ -15,7 +15,7 @@ from bundler.cli.console import Console, ConsoleListener, size
 from bundler.options import REFRESH_MODES, RefreshMode
 
 if TYPE_CHECKING:
-    from bundler.options import RefreshOptions
+    from bundler.options import Inside, RefreshOptions
     from bundler.pipeline import Prepared
     from bundler.project import Project
     from bundler.verify import Verdict
@@ -112,6 +112,14 @@ refresh_options = _together(
         metavar="'METHOD PATH STATUS'",
         help="A failed request that is expected, with * wildcards.",
     ),
+    click.option(
+        "--in",
+        "image",
+        metavar="IMAGE",
+        help="Run the components in this image, where the project is installed, not here.",
+    ),
+    click.option("--in-network", metavar="NETWORK", help="The network of --in, such as host."),
+    click.option("--in-python", metavar="PATH", help="The interpreter in --in.  [python]"),
 )
 
 
@@ -119,6 +127,7 @@ def options_of(given: dict[str, Any]) -> RefreshOptions:
     """The options that `refresh_options` added, taken out of a command's arguments."""
     from bundler.options import KeyOptions, RefreshOptions
 
+    inside = _inside(given.pop("image"), given.pop("in_network"), given.pop("in_python"))
     mode: RefreshMode | None = given.pop("mode")
     return RefreshOptions(
         mode=mode,
@@ -130,12 +139,21 @@ def options_of(given: dict[str, Any]) -> RefreshOptions:
         allow_shrink=given.pop("allow_shrink"),
         baseline=given.pop("baseline"),
         allow_stale=given.pop("allow_stale"),
+        inside=inside,
         over_all=KeyOptions(
             timeout=given.pop("timeout"),
             attempts=given.pop("attempts"),
             allow_http=given.pop("allow_http"),
         ),
     )
+
+
+def _inside(image: str | None, network: str | None, python: str | None) -> Inside | None:
+    from bundler.options import Inside
+
+    if image is None and (network or python):
+        raise click.UsageError("--in-network and --in-python say more of --in, which is missing.")
+    return Inside(image, network, python) if image else None
 
 
 def find_projects(
@@ -182,9 +200,15 @@ build_options = _together(
         help="Take the states of this artifact, or states.tar, instead of a refresh.",
     ),
     click.option(
-        "--pin-versioned",
+        "--pin-versioned/--no-pin-versioned",
+        default=None,
+        help="Name in the manifest the versions that the store holds now of versioned keys.  "
+        "[if a store is configured]",
+    ),
+    click.option(
+        "--embed-versioned",
         is_flag=True,
-        help="Name in the manifest the versions that the store holds now of versioned keys.",
+        help="Embed them, too: the program then starts while the store is down.",
     ),
     click.option("--no-guard", is_flag=True, help="Do not ask git. The artifact's record says so."),
     click.option("--environment", help="A name for the run record, such as staging."),
@@ -252,10 +276,11 @@ def prepare_from(
     )
     no_guard, environment = given.pop("no_guard"), given.pop("environment")
     options, state_from = options_of(given), given.pop("state_from")
-    if given.pop("pin_versioned"):
-        options = _pinned(options, projects)
-    if state_from is not None and (options.mode or options.keys):
+    embeds, pins = given.pop("embed_versioned"), given.pop("pin_versioned")
+    if state_from is not None and (options.mode or options.keys or embeds):
         raise click.UsageError("--state-from takes all states, and refreshes none.")
+    if state_from is None:
+        options = _with_stored(options, projects, embeds=embeds, pins=pins)
     return prepare(
         projects,
         options,
@@ -266,17 +291,29 @@ def prepare_from(
     )
 
 
-def _pinned(options: RefreshOptions, projects: tuple[Project, ...]) -> RefreshOptions:
-    """The options with the versions that are current in the projects' stores."""
+def _with_stored(
+    options: RefreshOptions, projects: tuple[Project, ...], *, embeds: bool, pins: bool | None
+) -> RefreshOptions:
+    """The options with the projects' stores, which are asked only for versioned keys.
+
+    pins: None where nothing was said: then a project without a store has no versions.
+    """
     from dataclasses import replace
 
-    from bundler.cli.store_options import opened
+    from bundler.cli.store_options import is_named, opened
 
-    pins: dict[str, str] = {}
-    for project in projects:
-        current = opened(None, project.root).require_current()
-        pins.update({key: entry.version for key, entry in current.keys.items()})
-    return replace(options, pins=pins)
+    needed = embeds or bool(pins)
+    stores = {
+        store.url: store
+        for project in projects
+        if needed or (pins is None and is_named(project.config.store))
+        for store in (opened(None, project.root),)
+    }
+    if not stores:
+        return options
+    from bundler.storage.building import CurrentVersions
+
+    return replace(options, stored=CurrentVersions(tuple(stores.values()), embeds, needed))
 
 
 def show_verdict(verdict: Verdict, name: str | None = None) -> None:

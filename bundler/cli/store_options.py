@@ -65,6 +65,11 @@ def url_of(url: str | None, root: Path) -> str:
     return found
 
 
+def is_named(configured: str | None) -> bool:
+    """Whether the configuration or the environment names a store."""
+    return bool(os.environ.get(_VARIABLE) or configured)
+
+
 def opened(url: str | None, root: Path) -> Store:
     """The store that the options or the configuration name."""
     from bundler.storage import open_store

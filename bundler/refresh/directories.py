@@ -36,7 +36,7 @@ from bundler.manifest import (
     State,
     Tool,
 )
-from bundler.options import RefreshOptions
+from bundler.options import RefreshOptions, Stored
 from bundler.refresh.attempts import Fetched, Job, KeyFailedError
 from bundler.refresh.checks import Baseline
 from bundler.refresh.discovery import Loaded, unique
@@ -46,6 +46,7 @@ from bundler.statedir import Staging, StateDir, check_keys, sanitize_key
 from bundler.tree import scan
 
 LOCAL = "LOCAL_FILESYSTEM"
+VERSIONED = "VERSIONED_STATE_STORAGE"
 _LOCK_SECONDS = 10.0
 _LOCK_POLL_SECONDS = 0.1
 _SHOWN_PATHS = 5
@@ -66,7 +67,8 @@ class Directory:
     """One state directory, the sources that share it, and what was decided of each key.
 
     baselines: what new states are held against and may fall back to, and, by key too, how those
-    came about (record). states, refreshes: what will be published.
+    came about (record). states, refreshes: what will be published. versions: of keys in versioned
+    storage, as that has them now.
     """
 
     statedir: StateDir
@@ -77,6 +79,7 @@ class Directory:
     record: dict[str, KeyRefresh] = field(default_factory=dict)
     states: dict[str, State] = field(default_factory=dict)
     refreshes: dict[str, KeyRefresh] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
     _opened: Staging | None = None
 
     @property
@@ -261,19 +264,53 @@ class Directory:
         publication = self.staging.publish(
             tuple(self.states.values()), self._non_local(), functools.partial(_record, record)
         )
+        known = {sanitize_key(key) for key in self.components}
         for name in publication.removed:
-            listener.note(f"Removed {name}: no component has that key any more.")
+            why = "it is not embedded" if name in known else "no component has that key"
+            listener.note(f"Removed {name}: {why} any more.")
         changed = [key for key, state in self.states.items() if state.path in publication.changed]
         bound = record.of(publication.bundle.manifest)
         return Published(publication.bundle, bound, tuple(changed))
 
+    # --- versioned storage --------------------------------------------------------------------
+
+    async def take_stored(self, listener: Listener) -> None:
+        """Asks the storage for the versions of its keys, and embeds their states if that is wanted.
+
+        Raises what the storage raises.
+        """
+        stored = self.options.stored
+        for component in self.components.values():
+            if stored is not None and component.management_type == VERSIONED:
+                await asyncio.to_thread(self._take_stored, component.key, stored, listener)
+            elif component.management_type == VERSIONED:
+                listener.note(
+                    f"{component.key} is {VERSIONED}: not in the artifact, not refreshed here."
+                )
+
+    def _take_stored(self, key: str, stored: Stored, listener: Listener) -> None:
+        found = stored.state(key)
+        if found is None:
+            listener.note(f"{key} is in versioned storage, which has no version of it yet.")
+            return
+        state, refresh = found
+        self.versions[key] = str(state.version)
+        if not stored.embeds:
+            listener.note(f"{key} stays in versioned storage; the manifest names {state.version}.")
+            return
+        before = self.baselines.get(key)
+        if before is not None and before.state.digest.dir_hash == state.digest.dir_hash:
+            self._use_baseline(key)
+        else:
+            stored.pull(key, self.staging.key_directory(key))
+        self.states[key], self.refreshes[key] = state, refresh
+        listener.note(f"{key}: version {state.version} of versioned storage is embedded.")
+
     def _non_local(self) -> tuple[NonLocalKey, ...]:
         return tuple(
-            NonLocalKey(
-                component.key, component.management_type, self.options.pins.get(component.key)
-            )
+            NonLocalKey(component.key, component.management_type, self.versions.get(component.key))
             for component in self.components.values()
-            if component.management_type != LOCAL
+            if component.management_type != LOCAL and component.key not in self.states
         )
 
 

@@ -28,7 +28,7 @@ from bundler.manifest import DirectoryRefresh
 from bundler.options import DEFAULT_JOBS, DEFAULT_TOTAL_TIMEOUT_SECONDS, RefreshOptions
 from bundler.refresh.attempts import Fetched, Job, KeyFailedError, fetch
 from bundler.refresh.checks import kind_of
-from bundler.refresh.directories import LOCAL, Collected, Collector, Directory
+from bundler.refresh.directories import Collected, Collector, Directory
 from bundler.refresh.discovery import Loaded, load_all
 from bundler.sources import Component, Found
 from bundler.statedir import StateDir
@@ -129,7 +129,12 @@ async def _loaded(
     loaded: list[Loaded] = []
     try:
         await load_all(
-            projects, scratch, loaded, named=options.secrets, excluded=options.not_secrets
+            projects,
+            scratch,
+            loaded,
+            named=options.secrets,
+            excluded=options.not_secrets,
+            inside=options.inside,
         )
         for warning in (text for item in loaded for text in item.found.warnings):
             listener.warning(warning)
@@ -153,7 +158,8 @@ async def _refresh(
         given = stack.enter_context(baseline.opened(name))
         for directory in directories:
             await directory.open(stack, given, listener)
-            _tell_non_local(directory, listener)
+            _tell_legacy(directory, listener)
+            await directory.take_stored(listener)
         jobs = [job for directory in directories for job in directory.jobs(listener)]
         await _fetch_all(jobs, directories, scratch, listener)
         decided.set()
@@ -211,17 +217,12 @@ def _check_selection(options: RefreshOptions, directories: Sequence[Directory]) 
             )
 
 
-def _tell_non_local(directory: Directory, listener: Listener) -> None:
+def _tell_legacy(directory: Directory, listener: Listener) -> None:
     for component in directory.components.values():
         if component.management_type == _LEGACY:
             listener.warning(
                 f"{component.key} is {_LEGACY}: it is fetched at every load of the code location, "
                 "so an outage breaks the load itself, and no build can prevent that."
-            )
-        elif component.management_type != LOCAL:
-            listener.note(
-                f"{component.key} is {component.management_type}: not in the artifact, not "
-                "refreshed here."
             )
 
 

@@ -19,6 +19,7 @@ from bundler.errors import UsageError
 from bundler.manifest import state_of
 from bundler.statedir import sanitize_key
 from bundler.storage import content, local
+from bundler.storage.embedded import target_of
 from bundler.storage.pointer import Author
 from bundler.storage.pushing import NewState
 from bundler.storage.store import Store
@@ -48,13 +49,8 @@ def download(store: Store, key: str, version: str, path: Path) -> None:
         raise UsageError(f"Version {version} is one of {found.key}, not of {key}.", key=key)
     content.download(
         store.objects,
-        ((piece, _target(path, file.path)) for file, piece in content.pieces(found)),
+        ((piece, target_of(path, file.path)) for file, piece in content.pieces(found)),
     )
-
-
-def _target(path: Path, name: str) -> Path:
-    first, _, rest = name.partition("/")
-    return (path / rest if rest else path) if first == _STATE else path.parent / name
 
 
 @contextmanager

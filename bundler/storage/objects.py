@@ -72,10 +72,11 @@ class Objects(Protocol):
         """The objects below a folder, such as ``content``; may lag behind what was written."""
 
 
-def open_objects(url: str) -> Objects:
+def open_objects(url: str, patience: float | None = None) -> Objects:
     """The place behind a URL: ``s3://bucket/prefix``, ``gs://…``, ``az://…``, ``file:///…``.
 
-    Raises `ConfigurationError` for any other, or where the extra for it is not installed.
+    patience: seconds for which a bucket that does not answer is asked again. Raises
+    `ConfigurationError` for any other, or where the extra for it is not installed.
     """
     scheme, separator, rest = url.partition("://")
     if not separator or scheme not in SCHEMES or not rest.strip("/"):
@@ -90,7 +91,7 @@ def open_objects(url: str) -> Objects:
         return Folder.of_url(url)
     from bundler.storage.remote import Bucket
 
-    return Bucket(url)
+    return Bucket(url) if patience is None else Bucket(url, patience)
 
 
 def shown(url: str) -> str:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 _CHUNK_BYTES = 8 * 1024 * 1024
 _PARTS_AT_ONCE = 3  # of one file; several files are under way at once
 _RETRIES = 10
-_RETRY_SECONDS = 60
+_RETRY_SECONDS = 60.0
 # What a vendor calls a bucket that is not there, in the body of its answer.
 _NO_BUCKET = re.compile(
     r"NoSuchBucket|ContainerNotFound|bucket does not exist|container does not exist"
@@ -47,9 +47,9 @@ _REFUSED = re.compile(
 class Bucket:
     """`bundler.storage.objects.Objects` in a bucket."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, patience: float = _RETRY_SECONDS) -> None:
         self.url = shown(url).rstrip("/")
-        self._store = _open(url, self.url)
+        self._store = _open(url, self.url, patience)
 
     def get(self, name: str) -> Stored | None:
         import obstore
@@ -207,7 +207,7 @@ def _no_bucket(url: str) -> ConfigurationError:
     )
 
 
-def _open(url: str, where: str) -> ObjectStore:
+def _open(url: str, where: str, patience: float) -> ObjectStore:
     try:
         import obstore.store
     except ImportError:
@@ -224,7 +224,7 @@ def _open(url: str, where: str) -> ObjectStore:
             client_options={"timeout": timedelta(seconds=120), "allow_http": _plain_http()},
             retry_config={
                 "max_retries": _RETRIES,
-                "retry_timeout": timedelta(seconds=_RETRY_SECONDS),
+                "retry_timeout": timedelta(seconds=patience),
             },
         )
     except (BaseError, ValueError, TypeError):

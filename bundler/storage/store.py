@@ -225,7 +225,10 @@ def _refuse_retired(now: Current | None, version: str) -> None:
         raise UsageError(f"Version {version} is being pruned at this moment.")
 
 
-def open_store(url: str) -> Store:
-    """The store behind a URL; asks nothing yet. Raises `ConfigurationError`."""
-    objects = open_objects(url)
+def open_store(url: str, patience: float | None = None) -> Store:
+    """The store behind a URL; asks nothing yet. Raises `ConfigurationError`.
+
+    patience: seconds for which a bucket that does not answer is asked again.
+    """
+    objects = open_objects(url, patience)
     return Store(objects, Versions(objects))
