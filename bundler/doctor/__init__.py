@@ -58,7 +58,15 @@ class Examined:
 
 def checks() -> tuple[Check, ...]:
     """All checks, in the order of the report: what later ones build on comes first."""
-    from bundler.doctor import components, docker, environment, packaging, repository, state
+    from bundler.doctor import (
+        components,
+        contents,
+        docker,
+        environment,
+        packaging,
+        repository,
+        state,
+    )
 
     return (
         Check("configuration", environment.configuration),
