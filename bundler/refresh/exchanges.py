@@ -17,8 +17,13 @@ from urllib.parse import urlsplit
 
 _CLIENTS = ("requests", "urllib3", "httpx", "httpcore", "aiohttp", "http", "botocore", "google")
 _FIRST_FAILED_STATUS = 400
-# HTML is what stands where JSON should be: a page to log in.
-_PARSED_TYPES = ("json", "xml", "html")
+# What is wrong with a body, by the types of content that it is said of. Clients try one format on
+# another. HTML is what stands where either should be: a page to log in.
+_OF_TYPES = {
+    "not-json": ("json", "html"),
+    "not-xml": ("xml", "html"),
+    "graphql-errors": ("json",),
+}
 # Bodies are read, and parsed, while later exchanges are answered already.
 _MOST_RECENT = 4096
 # Cloud libraries ask these whether they run in a cloud; elsewhere nobody answers.
@@ -68,7 +73,7 @@ class Exchange:
     retry_after: float | None = None
     date: str = ""
     tries: int = 1
-    body: Literal["", "not-json", "graphql-errors"] = ""
+    body: Literal["", "not-json", "not-xml", "graphql-errors"] = ""
 
 
 @dataclass(frozen=True)
@@ -112,7 +117,7 @@ class _Reading:
             self._answer(line)
         elif event == "failure":
             self._fail(line)
-        elif event in ("not-json", "graphql-errors"):
+        elif event in _OF_TYPES:
             self._reject_body(line)
         elif event == "environment":
             self.environment.add(line["name"])
@@ -157,7 +162,7 @@ class _Reading:
         exchange = self.recent.get(line.get("id", 0))
         if exchange is None or (exchange.status or 0) >= _FIRST_FAILED_STATUS:
             return
-        promised = any(kind in exchange.content_type for kind in _PARSED_TYPES)
+        promised = any(kind in exchange.content_type for kind in _OF_TYPES[event])
         if promised and not line.get("blank"):
             self._note_failure(replace(exchange, body=event))
 

@@ -13,7 +13,7 @@ An *exchange* is a method, a URL and a body. It is reported as it begins (``requ
 without user info and query, and an identity by which the same exchange is known again), and when
 it ends: ``response`` (status, content type, ``Retry-After``, ``Date``, how often the library
 itself tried) or ``failure`` (the chain of exceptions), also when it fails while the body is read.
-What a body turns out to be is told when it is parsed: ``not-json``, of XML too, and
+What a body turns out to be is told when it is parsed: ``not-json``, ``not-xml`` and
 ``graphql-errors``, with the exchange that this thread or task has had last.
 """
 
@@ -121,7 +121,7 @@ def _not_xml(original: Any) -> Any:
     def __init__(error: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807  # it replaces one
         original(error, *args, **kwargs)
         if _recorder.report is not None:
-            _recorder.report("not-json", id=_answered.get(), blank=False)
+            _recorder.report("not-xml", id=_answered.get())
 
     return __init__
 
