@@ -79,6 +79,14 @@ def remove(root: Path, names: Sequence[str] = NAMES) -> list[Path]:
     return ours
 
 
+def is_installed(root: Path) -> bool:
+    """Whether a commit in this repository asks the guard, by our hook or by one that calls it."""
+    directory = _directory(_repository(root))
+    hooks = [directory / name for name in ("pre-commit", "pre-commit.legacy")]
+    texts = [hook.read_bytes() for hook in hooks if hook.is_file()]
+    return any(_OURS in text or b"state-guard" in text for text in texts)
+
+
 def _repository(root: Path) -> git.Repository:
     repository = git.open_repository(root)
     if repository is None:

@@ -254,3 +254,32 @@ def test_a_missing_engine_is_a_warning_and_only_where_there_is_a_dockerfile(
     (finding,) = docker.engine(Patient(survey(root)))
     assert finding.grade == "warn"
     assert "no.sock" in finding.what
+
+
+# --- workspaces -------------------------------------------------------------------------------
+
+
+def test_a_workspace_is_examined_whole_and_printed_as_a_matrix(tmp_path: Path) -> None:
+    for name in ("orders", "stock"):
+        root = _project(tmp_path / "projects" / name)
+        (root / "Dockerfile").write_text("FROM x\n")
+    paths = ["projects/orders", "projects/stock"]
+    tables = "".join(f'[[tool.dg.workspace.projects]]\npath = "{path}"\n' for path in paths)
+    (tmp_path / "pyproject.toml").write_text(tables)
+
+    def doctor(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "bundler", "doctor", *arguments]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    found = json.loads(doctor("--matrix").stdout)["include"]
+    assert found == [{"name": "shop", "path": path, "dockerfile": "Dockerfile"} for path in paths]
+    report = json.loads(doctor("--format=json", f"--python={sys.executable}").stdout)
+    assert [Path(one["project"]).name for one in report["projects"]] == ["orders", "stock"]
+
+
+def test_a_matrix_of_nothing_is_an_error(tmp_path: Path) -> None:
+    from bundler.doctor.matrix import matrix
+    from bundler.errors import ConfigurationError
+
+    with pytest.raises(ConfigurationError, match="neither a project nor a workspace"):
+        matrix(tmp_path)

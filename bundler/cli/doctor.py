@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,31 +23,69 @@ _SIGNS = {"ok": ("✓", "ok", "green"), "warn": ("!", "!", "yellow"), "fail": ("
     "--project",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     default=Path(),
-    help="The project; the current directory otherwise.",
+    help="The project; the current directory, or all of its workspace, otherwise.",
 )
 @click.option("--python", type=click.Path(path_type=Path), help="The project's interpreter.")
 @click.option("--fix", is_flag=True, help="Mend what can be mended safely, then look again.")
+@click.option("--matrix", is_flag=True, help="Only print the projects here as a CI matrix.")
 @click.option(
     "--format", "style", type=click.Choice(["text", "json"]), default="text", show_default=True
 )
 @click.pass_context
-def doctor(ctx: click.Context, project: Path, python: Path | None, fix: bool, style: str) -> None:
+def doctor(
+    ctx: click.Context, project: Path, python: Path | None, *, fix: bool, matrix: bool, style: str
+) -> None:
     """Find every reason why a build would fail, or silently lose state.
 
     Exit code 1 if there is one. Warnings are what a build survives.
+
+    \b
+    Examples:
+      state-bundler doctor
+      state-bundler doctor --fix
+      echo "matrix=$(state-bundler doctor --matrix)" >> "$GITHUB_OUTPUT"
     """
-    root = project.resolve()
-    if fix:
-        _fix(root, python)
-    examined = _examine(root, python, Console(sys.stdout) if style == "text" else None)
-    findings = [finding for check in examined for finding in check.findings]
+    if matrix:
+        from bundler.doctor.matrix import matrix as entries
+
+        click.echo(json.dumps({"include": entries(project)}))
+        return
+    reports = {root: _report(root, python, fix=fix, style=style) for root in _roots(project)}
+    findings = [
+        finding for checks in reports.values() for check in checks for finding in check.findings
+    ]
     failures = sum(finding.grade == "fail" for finding in findings)
     warnings = sum(finding.grade == "warn" for finding in findings)
     if style == "json":
-        click.echo(json.dumps({"schema": 1, "project": str(root), "checks": _as_json(examined)}))
+        whole = [{"project": str(root), "checks": _as_json(it)} for root, it in reports.items()]
+        # One project stands at the top, as it did before there could be several.
+        told = whole[0] if len(whole) == 1 else {"projects": whole}
+        click.echo(json.dumps({"schema": 1, **told}))
     else:
         _conclude(failures, warnings, mendable=any(finding.part for finding in findings))
     ctx.exit(1 if failures else 0)
+
+
+def _roots(project: Path) -> Sequence[Path]:
+    """The projects to look at; what is none is looked at too, and told so."""
+    from bundler.doctor.matrix import projects_in
+    from bundler.errors import ConfigurationError
+
+    try:
+        return projects_in(project)
+    except ConfigurationError:
+        return [project.resolve()]
+
+
+def _report(root: Path, python: Path | None, *, fix: bool, style: str) -> list[Examined]:
+    if fix:
+        _fix(root, python)
+    if style != "text":
+        return _examine(root, python, None)
+    console = Console(sys.stdout)
+    if root != Path.cwd():
+        console.line(console.styled(str(root), "bold", "cyan"))
+    return _examine(root, python, console)
 
 
 def _examine(root: Path, python: Path | None, console: Console | None) -> list[Examined]:

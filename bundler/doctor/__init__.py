@@ -59,8 +59,11 @@ class Examined:
 def checks() -> tuple[Check, ...]:
     """All checks, in the order of the report: what later ones build on comes first."""
     from bundler.doctor import (
+        build,
+        commits,
         components,
         contents,
+        credentials,
         docker,
         environment,
         packaging,
@@ -71,11 +74,14 @@ def checks() -> tuple[Check, ...]:
     return (
         Check("configuration", environment.configuration),
         Check("repository", repository.guard),
+        Check("commits", commits.commits),
         Check("interpreter", environment.interpreter),
+        Check("credentials", credentials.credentials),
         Check("components", components.components),
         Check("state", state.state),
         Check("what states hold", contents.contents),
         Check("build backend", packaging.backend),
+        Check("a build", build.build),
         Check("Docker context", docker.context),
         Check("Dockerfile", docker.dockerfiles),
         Check("Docker engine", docker.engine),

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 
 from bundler.doctor import Finding, Patient
+from bundler.errors import ConfigurationError
 from bundler.listener import SILENT
 from bundler.sources import Component, Found
-from bundler.statedir import sanitize_key
+from bundler.statedir import check_keys, sanitize_key
 from bundler.tree import fold
 
 
@@ -31,7 +31,10 @@ def judge(found: Found) -> Iterator[Finding]:
         yield Finding("warn", f"{found.place}: no state-backed component was found.")
     for warning in found.warnings:
         yield Finding("warn", warning)
+    yield from _unsafe(found.components)
     yield from _collisions(found.components)
+    yield from _left_over(found)
+    yield from _in_development(found)
     for component in {item.key: item for item in found.components}.values():
         yield from _of_one(component)
 
@@ -40,6 +43,52 @@ def _summary(found: Found) -> str:
     local = [item for item in found.components if item.management_type == "LOCAL_FILESYSTEM"]
     keys = ", ".join(dict.fromkeys(item.key for item in local)) or "none"
     return f"{found.place} would hold: {keys}."
+
+
+def _unsafe(found: Iterable[Component]) -> Iterator[Finding]:
+    """Keys whose directory would be another one than theirs."""
+    for component in found:
+        try:
+            check_keys([component.key])
+        except ConfigurationError as error:
+            why = "Dagster would write it beside the state directory, or into its root."
+            yield Finding("fail", error.what, why, error.hint)
+
+
+def _left_over(found: Found) -> Iterator[Finding]:
+    """Directories of keys that no component has any more; Dagster ships them."""
+    known = {sanitize_key(component.key) for component in found.components}
+    if not found.directory.is_dir() or not found.components:
+        return
+    names = sorted(
+        path.name
+        for path in found.directory.iterdir()
+        if path.is_dir() and not path.name.startswith("@") and path.name not in known
+    )
+    if names:
+        yield Finding(
+            "warn",
+            f"{found.place} holds {', '.join(names)}, which no component here has.",
+            "What lies there ships, by any way but ours, and was perhaps never meant to.",
+            "state-bundler refresh (removes what has no component)",
+        )
+
+
+def _in_development(found: Found) -> Iterator[Finding]:
+    """Components that fetch at every load on a developer's machine, over what was refreshed."""
+    keys = [
+        item.key
+        for item in found.components
+        if item.refresh_if_dev and item.management_type == "LOCAL_FILESYSTEM"
+    ]
+    if keys and found.version.startswith("dagster"):
+        yield Finding(
+            "ok",
+            f"In development {len(set(keys))} keys are fetched anew at every load.",
+            "`dg list defs` and `dg check defs` then call the APIs and overwrite what a refresh "
+            "left; a build refreshes in any case.",
+            "defs.yaml: defs_state: {refresh_if_dev: false, …}",
+        )
 
 
 def _collisions(found: Iterable[Component]) -> Iterator[Finding]:
@@ -75,12 +124,4 @@ def _of_one(component: Component) -> Iterator[Finding]:
             "With another value the key is another one, and the state in the artifact is not "
             "found.",
             "defs.yaml: defs_state: {key: a fixed name, management_type: …}",
-        )
-    unset = [name for name in component.environment_variables if name not in os.environ]
-    if unset and component.management_type == "LOCAL_FILESYSTEM":
-        yield Finding(
-            "warn",
-            f"{where} reads {', '.join(unset)}, not set here.",
-            "The refresh is likely to fail.",
-            f"Set them, or put them into .env: {' '.join(f'{name}=…' for name in unset)}",
         )

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import posixpath
+from collections.abc import Iterator, Sequence
 
-from bundler.artifacts.docker.dockerfile import refreshing, refuse_copied_state
+from bundler.artifacts.docker.dockerfile import (
+    Instruction,
+    instructions,
+    refreshing,
+    refuse_copied_state,
+)
 from bundler.artifacts.docker.ignore import Rule, effective, excluded, parse
 from bundler.bundle import STATE_DIRECTORY
 from bundler.doctor import Finding, Patient
 from bundler.edits import read_text
 from bundler.errors import ConfigurationError, ToolFailed
+from bundler.refresh.secrets import has_a_secret_name
 
 _PROJECT_FILES = ("pyproject.toml", "dg.toml")
 _NOT_IN_CONTEXT = (
@@ -75,12 +82,69 @@ def dockerfiles(patient: Patient) -> Iterator[Finding]:
             Finding("warn", sentence, mend="Take it out: a build refreshes beforehand, outside.")
             for sentence in refreshing(text, name)
         ]
+        findings += _of_instructions(list(instructions(text)), name)
         try:
             refuse_copied_state(text, name)
         except ConfigurationError as error:
             findings.append(Finding("fail", error.what, _NOT_IN_CONTEXT, error.hint))
         sound = Finding("ok", f"{name}: no instruction makes or copies state.")
         yield from findings or [sound]
+
+
+def _of_instructions(found: Sequence[Instruction], name: str) -> Iterator[Finding]:
+    directory = "/"
+    for instruction in found:
+        where = f"{name}:{instruction.line}"
+        if instruction.name == "FROM":
+            directory = "/"
+        elif instruction.name == "WORKDIR":
+            directory = posixpath.join(directory, instruction.text)
+        elif instruction.name in ("ARG", "ENV"):
+            yield from _secret_argument(instruction, where)
+        elif instruction.name == "VOLUME":
+            yield from _volume(instruction, where, directory)
+        elif instruction.name in ("COPY", "ADD"):
+            yield from _flattened(instruction, where)
+
+
+def _secret_argument(found: Instruction, where: str) -> Iterator[Finding]:
+    for word in found.text.split():
+        variable = word.partition("=")[0]
+        if has_a_secret_name(variable):
+            yield Finding(
+                "warn",
+                f"{where} takes {variable} by {found.name}.",
+                "It stands in `docker history` and in provenance for everybody who has the image. "
+                "A build refreshes outside, where the variable can stay.",
+                f"Take {variable} out; what another step needs: RUN --mount=type=secret,…",
+            )
+            return
+
+
+def _volume(found: Instruction, where: str, directory: str) -> Iterator[Finding]:
+    """A volume at the code, or above it: what lies below is not part of the image any more."""
+    for path in found.text.strip("[]").replace(",", " ").split():
+        volume = path.strip("\"'")
+        if volume.startswith("/") and f"{directory}/".startswith(f"{volume.rstrip('/')}/"):
+            yield Finding(
+                "warn",
+                f"{where} makes a volume of {volume}, where the code lies.",
+                "A volume hides the state below it; build docker refuses such an image.",
+                "Name the directory that is written to, and no more: VOLUME /data",
+            )
+
+
+def _flattened(found: Instruction, where: str) -> Iterator[Finding]:
+    sources = [word for word in found.text.split()[:-1] if not word.startswith("--")]
+    for source in sources:
+        if source.endswith("/*"):
+            yield Finding(
+                "warn",
+                f"{where} copies {source}.",
+                "COPY takes what is in each directory that the star stands for, without the "
+                "directory: a package arrives flattened.",
+                f"Write {source.removesuffix('*')}",
+            )
 
 
 def engine(patient: Patient) -> Iterator[Finding]:

@@ -16,31 +16,76 @@ _WHY = (
 )
 # These drop the state whether the project's own ignore file names it or only Dagster's does.
 _ALWAYS_DROP = ("poetry", "setuptools")
+# For each backend, where people write what looks like the mend.
+_LOOK_ALIKE: dict[str, tuple[tuple[str, ...], ...]] = {
+    "hatchling": (
+        ("tool", "hatch", "build", "include"),
+        ("tool", "hatch", "build", "artifacts"),
+        ("tool", "hatch", "build", "targets", "wheel", "include"),
+        ("tool", "hatch", "build", "targets", "wheel", "artifacts"),
+        ("tool", "hatch", "build", "targets", "wheel", "force-include"),
+    ),
+    "setuptools": (("tool", "setuptools", "package-data", "*"),),
+}
+
+
+_PYPROJECT = "pyproject.toml"
 
 
 def backend(patient: Patient) -> Iterator[Finding]:
-    """The trap of the backends that leave out what git ignores."""
-    survey = patient.survey
+    """The trap of the backends that leave out what git ignores, and what they keep too long."""
+    yield _by_the_backend(patient.survey)
+    yield from _left_over(patient.survey)
+
+
+def _by_the_backend(survey: Survey) -> Finding:
     if survey.backend is None:
-        yield Finding("ok", "Nothing builds a distribution of this project.")
-        return
+        return Finding("ok", "Nothing builds a distribution of this project.")
     target = backend_list(survey)
     if target is None or _names_the_state(survey, target[0]):
-        yield Finding("ok", f"{survey.backend} puts the state into a wheel.")
-    elif survey.backend in _ALWAYS_DROP or _root_rule(survey):
+        return Finding("ok", f"{survey.backend} puts the state into a wheel.")
+    mend = f"{_PYPROJECT}: {backend_line(survey)}"
+    if looks := _looks_like_it(survey, target[0]):
+        what = f"{survey.backend} leaves the state out of a wheel: {looks} does not bring it back."
+        return Finding("fail", what, _WHY, mend, "backend")
+    if survey.backend in _ALWAYS_DROP or _root_rule(survey):
         what = f"{survey.backend} leaves the state out of a wheel."
-        yield Finding("fail", what, _WHY, f"pyproject.toml: {backend_line(survey)}", "backend")
-    else:
-        what = (
-            f"{survey.backend} puts the state into a wheel only as long as no ignore file of the "
-            "project names it."
-        )
-        yield Finding("warn", what, _WHY, f"pyproject.toml: {backend_line(survey)}", "backend")
+        return Finding("fail", what, _WHY, mend, "backend")
+    what = (
+        f"{survey.backend} puts the state into a wheel only as long as no ignore file of the "
+        "project names it."
+    )
+    return Finding("warn", what, _WHY, mend, "backend")
 
 
 def _names_the_state(survey: Survey, path: tuple[str, ...]) -> bool:
     listed = table(survey.pyproject, *path[:-1]).get(path[-1], [])
-    return any(STATE_DIRECTORY in str(item) for item in listed)
+    items = [item for item in listed if STATE_DIRECTORY in str(item)]
+    if survey.backend == "hatchling":
+        # Without these stars it is the top of the project that is meant.
+        return any(str(item).startswith(("**/", "/", "src/")) for item in items)
+    return bool(items)
+
+
+def _looks_like_it(survey: Survey, right: tuple[str, ...]) -> str:
+    """A setting that names the state and does not put it into every wheel; measured, one by one."""
+    for *path, name in _LOOK_ALIKE.get(survey.backend or "", ()):
+        listed = table(survey.pyproject, *path).get(name, [])
+        if STATE_DIRECTORY in str(listed) or (name == right[-1] and "**/*" in listed):
+            return f"[{'.'.join(path)}] {name}"
+    return ""
+
+
+def _left_over(survey: Survey) -> Iterator[Finding]:
+    """setuptools copies into build/lib and deletes nothing there."""
+    found = next((survey.root / "build" / "lib").rglob(STATE_DIRECTORY), None)
+    if survey.backend == "setuptools" and found is not None:
+        yield Finding(
+            "fail",
+            f"{found.relative_to(survey.root)} holds the states of an earlier build.",
+            "setuptools puts all of build/lib into the next wheel, deleted keys as well.",
+            "rm -rf build/lib",
+        )
 
 
 def _root_rule(survey: Survey) -> bool:

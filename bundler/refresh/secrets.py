@@ -81,7 +81,7 @@ def collect(
     def is_secret(name: str, value: str) -> bool:
         if name in named:
             return True
-        if any(word in name.upper() for word in _TELLING):
+        if has_a_secret_name(name):
             return not os.path.exists(value)  # a file's name is none
         return name in from_file and not _SETTING.match(value)
 
@@ -94,6 +94,11 @@ def collect(
             and is_secret(name, value)
         }
     )
+
+
+def has_a_secret_name(name: str) -> bool:
+    """Whether a variable's name says that its value is secret."""
+    return any(word in name.upper() for word in _TELLING)
 
 
 def has_credentials(text: str) -> bool:
