@@ -8,15 +8,17 @@ import os
 import re
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
 from functools import partial
 from pathlib import Path
 
+from bundler.atomic import io_errors
 from bundler.errors import BundlerError, Unavailable
 from bundler.listener import KeyProgress, Listener
 from bundler.options import DEFAULT_ATTEMPTS, DEFAULT_TIMEOUT_SECONDS, KeyOptions
-from bundler.refresh.checks import Baseline, Checked, check
+from bundler.refresh import classify, expected
+from bundler.refresh.checks import Baseline, Checked, check, kind_of
 from bundler.refresh.classify import Failure, failure_of, of_command
 from bundler.refresh.discovery import Loaded
 from bundler.refresh.exchanges import Report, read
@@ -57,7 +59,7 @@ class Fetched:
     """A state that passed every check.
 
     environment: the variables that were read for it. skew: seconds by which the server's clock
-    is before ours.
+    is before ours. notes: which failed requests were taken as normal, and why.
     """
 
     checked: Checked
@@ -65,6 +67,7 @@ class Fetched:
     skew: float
     attempts: int
     seconds: float
+    notes: tuple[str, ...] = ()
 
 
 class KeyFailedError(Exception):
@@ -120,7 +123,8 @@ async def _fetch_once(
     if failure is not None:
         raise _AttemptFailedError(failure, write, attempt)
     checked = await _check(job, write, attempt)
-    report = read(write.report)
+    report = _report(job, write)
+    normal = kind_of(job.component).expected
     names = {*job.component.environment_variables, *report.environment}
     return Fetched(
         checked=checked,
@@ -128,6 +132,7 @@ async def _fetch_once(
         skew=_skew(report),
         attempts=attempt,
         seconds=time.monotonic() - began,
+        notes=tuple(expected.notes(report.expected, normal, job.options.allow_http)),
     )
 
 
@@ -175,7 +180,7 @@ async def _attempt(job: Job, write: Write, deadline: float) -> Failure | None:
     late: float | None = None
     status = 0
     try:
-        status = await asyncio.wait_for(_run(job.source, write), deadline - time.monotonic())
+        status = await asyncio.wait_for(job.source.worker.write(write), deadline - time.monotonic())
     except (asyncio.TimeoutError, TimeoutError):
         late = job.timeout
     secrets = job.source.surroundings.secrets
@@ -185,23 +190,34 @@ async def _attempt(job: Job, write: Write, deadline: float) -> Failure | None:
         if not report.raised:  # else the program could not be started
             output = "\n".join(_tail(write.log, secrets))
             return of_command(job.component, os.WEXITSTATUS(status), output, secrets=secrets)
+    report = _report(job, write)
     return failure_of(
         job.component,
-        read(write.report, job.options.allow_http),
+        report,
         secrets=secrets,
         deadline=late,
         signal=os.WTERMSIG(status) if os.WIFSIGNALED(status) else None,
-    )
+    ) or _lost(job, report, secrets)
 
 
-async def _run(source: Loaded, write: Write) -> int:
-    if source.forks:
-        return await source.worker.write(write)
-    worker = await source.second()
-    try:
-        return await worker.write(write, inline=True)
-    finally:
-        await worker.close()
+def _report(job: Job, write: Write) -> Report:
+    """What happened, held against what may fail: by the configuration, or for this kind."""
+    kind = kind_of(job.component)
+    normal = tuple(one.pattern for one in kind.expected)
+    report = read(write.report, (*job.options.allow_http, *normal))
+    return report if kind.whole_pages else replace(report, unfollowed=())
+
+
+def _lost(job: Job, report: Report, secrets: Secrets) -> Failure | None:
+    """A failed request that would be normal, did it not concern what the last state still had."""
+    if job.baseline is None:
+        return None
+    before = job.baseline.directory / "state"
+    normal = kind_of(job.component).expected
+    with io_errors(before):
+        exchange = expected.lost(report.expected, normal, job.options.allow_http, before)
+    though = ", though the last state has what this is about"
+    return classify.partial(job.component, exchange, secrets, though) if exchange else None
 
 
 async def _check(job: Job, write: Write, attempt: int) -> Checked:
@@ -219,6 +235,7 @@ def _judge(job: Job, write: Write) -> Checked:
         job.options,
         secrets=surroundings.secrets,
         baseline=job.baseline,
+        written_at=job.source.worker.written_at(write),
     )
     validate(
         job.component.key,

@@ -22,6 +22,7 @@ from bundler.atomic import io_errors
 from bundler.errors import BadData, CredentialsRefused
 from bundler.manifest import State, state_of
 from bundler.options import DEFAULT_SHRINK, KeyOptions
+from bundler.refresh.expected import Expected
 from bundler.refresh.losses import losses
 from bundler.refresh.relocate import relocate
 from bundler.refresh.secrets import Secrets
@@ -45,7 +46,7 @@ _DATABASES = ("*.duckdb", "*.duckdb.wal", "*.sqlite", "*.sqlite3", "*.db")
 _STATE = "state"
 # Larger files are compared by their bytes alone: parsing takes several times their size of memory.
 _MAX_PARSED_BYTES = 32 * 1024 * 1024
-_MAX_FILES = 250_000
+MAX_FILES = 250_000
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,8 @@ class Kind:
     volatile: names of JSON members, ignored: patterns of files, that change at every run without
     meaning anything. writable: paths that the program writes to at run time. jobs: how many at
     once its vendor bears, None for no bound of its own. relocated: its files hold the path at which
-    they were made.
+    they were made. expected: failed requests that are normal. whole_pages: its library is to ask
+    for every page of a list.
     """
 
     pattern: str
@@ -64,6 +66,8 @@ class Kind:
     writable: tuple[str, ...] = ()
     jobs: int | None = None
     relocated: bool = False
+    expected: tuple[Expected, ...] = ()
+    whole_pages: bool = False
 
 
 _OF_DBT = (
@@ -84,7 +88,18 @@ KINDS = (
         relocated=True,
     ),
     Kind("command:dbt", volatile=_OF_DBT, ignored=_UNTOLD_OF_DBT),
-    Kind("dagster_fivetran.*", volatile=("succeeded_at",), jobs=4),
+    Kind(
+        "dagster_fivetran.*",
+        volatile=("succeeded_at",),
+        jobs=4,
+        expected=(
+            Expected(
+                "GET api.fivetran.com/v1/connectors/*/schemas 404",
+                "a connector that was never synced has no schemas yet, and no assets",
+            ),
+        ),
+        whole_pages=True,
+    ),
     Kind("dagster_airbyte.*", jobs=4),
     Kind("dagster_tableau.*", jobs=4),
     Kind("dagster_looker.*", jobs=4),
@@ -123,9 +138,11 @@ def check(
     *,
     secrets: Secrets,
     baseline: Baseline | None,
+    written_at: str | None = None,
 ) -> Checked:
     """Judges what a component wrote into its staged key directory.
 
+    written_at: the key directory as the component knew it, where that was in a container.
     Raises `BadData`, `CredentialsRefused` or `InputOutputError` naming key and file.
     """
     key = component.key
@@ -138,7 +155,7 @@ def check(
     except BadData as error:
         raise BadData(f"{key}: {error.what}", hint=error.hint, key=key) from error
     _refuse_nothing(key, tree, directory)
-    _refuse_secrets(key, tree, directory, secrets)
+    _refuse_secrets(key, tree, directory, secrets, written_at or str(directory))
     state = state_of(
         key,
         sanitize_key(key),
@@ -178,9 +195,9 @@ def _tidy(key: str, directory: Path, options: KeyOptions) -> Iterator[str]:
             below = Path(parent).relative_to(directory).as_posix()
             prefix = "" if below == "." else f"{below}/"
             count += len(files)
-            if count > _MAX_FILES:
+            if count > MAX_FILES:
                 raise BadData(
-                    f"{key}: the component wrote more than {_MAX_FILES} files.",
+                    f"{key}: the component wrote more than {MAX_FILES} files.",
                     hint="Make it write fewer and larger files.",
                     key=key,
                 )
@@ -231,10 +248,12 @@ def _refuse_nothing(key: str, tree: StateTree, directory: Path) -> None:
         )
 
 
-def _refuse_secrets(key: str, tree: StateTree, directory: Path, secrets: Secrets) -> None:
+def _refuse_secrets(
+    key: str, tree: StateTree, directory: Path, secrets: Secrets, written_at: str
+) -> None:
     for file in tree.files:
         with io_errors(directory / file.path):
-            name = secrets.find(directory / file.path, others={"": os.fsencode(directory)})
+            name = secrets.find(directory / file.path, others={"": os.fsencode(written_at)})
         if name == "":
             raise BadData(
                 f"{key}: {file.path} holds the path of the staging directory, which will be gone.",

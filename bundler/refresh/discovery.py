@@ -13,11 +13,13 @@ from bundler.errors import BundlerError, ConfigurationError, Unavailable, raise_
 from bundler.refresh import dotenv, secrets
 from bundler.refresh.exchanges import links
 from bundler.refresh.secrets import Secrets
-from bundler.refresh.workers import Worker
+from bundler.refresh.workers import Worker, launch
 from bundler.sources import Component, Found, Source, found_of, load_error, sources_of
 
 if TYPE_CHECKING:
+    from bundler.options import Inside
     from bundler.project import Project
+    from bundler.refresh.inside import Image
 
 _LOAD_SECONDS = 120.0
 
@@ -30,26 +32,14 @@ class Surroundings:
     secrets: Secrets
 
 
-@dataclass
+@dataclass(frozen=True)
 class Loaded:
-    """A source whose components are known. forks: its worker can write several states."""
+    """A source whose components are known, with the worker that writes their states."""
 
     source: Source
     found: Found
     worker: Worker
-    forks: bool
     surroundings: Surroundings
-    scratch: Path
-
-    async def second(self) -> Worker:
-        """Another worker, loaded, for a write of its own where forking is not safe."""
-        worker = start(self.source, self.surroundings, self.scratch)
-        try:
-            await worker.load(self.source.load)
-        except BaseException:
-            await worker.close()
-            raise
-        return worker
 
 
 def surroundings_of(
@@ -75,15 +65,23 @@ def surroundings_of(
     )
 
 
-def start(source: Source, surroundings: Surroundings, scratch: Path) -> Worker:
-    """A worker of this source that has loaded nothing yet."""
-    return Worker(
+def start(
+    source: Source, surroundings: Surroundings, scratch: Path, image: Image | None = None
+) -> Worker:
+    """A worker of this source that has loaded nothing yet; in an image, or on this machine."""
+    if image is not None:
+        from bundler.refresh.inside import InsideWorker
+
+        output = scratch / f"inside-{id(source)}.log"
+        return InsideWorker(source, image, surroundings.environment, output)
+    how = launch(
         source.python,
         source.kind,
         cwd=source.project.root,
         environment=surroundings.environment,
         output=scratch / "load.log",
     )
+    return Worker(how, str(source.python))
 
 
 async def load_all(
@@ -93,11 +91,17 @@ async def load_all(
     *,
     named: Sequence[str] = (),
     excluded: Sequence[str] = (),
+    inside: Inside | None = None,
 ) -> None:
     """Appends every source of the projects, with its worker running.
 
     The caller closes the workers, also after an error. Raises one error for all that failed.
     """
+    image = None
+    if inside is not None:
+        from bundler.refresh.inside import Image
+
+        image = await asyncio.to_thread(Image.find, inside)
     tasks = []
     order: dict[int, int] = {}
     for project in projects:
@@ -109,7 +113,7 @@ async def load_all(
         )
         for source in sources_of(project):
             order[id(source)] = len(order)
-            tasks.append(_load(source, surroundings, scratch, loaded))
+            tasks.append(_load(source, surroundings, scratch, loaded, image))
     results = await asyncio.gather(*tasks, return_exceptions=True)
     failures = []
     for result in results:
@@ -123,9 +127,13 @@ async def load_all(
 
 
 async def _load(
-    source: Source, surroundings: Surroundings, scratch: Path, loaded: list[Loaded]
+    source: Source,
+    surroundings: Surroundings,
+    scratch: Path,
+    loaded: list[Loaded],
+    image: Image | None,
 ) -> None:
-    worker = start(source, surroundings, scratch)
+    worker = start(source, surroundings, scratch, image)
     try:
         event = await asyncio.wait_for(worker.load(source.load), _LOAD_SECONDS)
     except (asyncio.TimeoutError, TimeoutError) as error:
@@ -140,7 +148,7 @@ async def _load(
     if event["event"] == "load-failed":
         await worker.close()
         raise load_error(source, links(event["chain"]), surroundings.secrets)
-    loaded.append(Loaded(source, found_of(event), worker, event["forks"], surroundings, scratch))
+    loaded.append(Loaded(source, found_of(event), worker, surroundings))
 
 
 def unique(components: Sequence[Component]) -> dict[str, Component]:

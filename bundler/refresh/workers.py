@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,38 +43,53 @@ class Write:
     log: Path
 
 
-class Worker:
-    """One worker process in a project's interpreter."""
+Launch = Callable[[int, int], "subprocess.Popen[bytes]"]
 
-    def __init__(
-        self, python: Path, kind: str, *, cwd: Path, environment: Mapping[str, str], output: Path
-    ) -> None:
-        """output: a file for what the project prints while it loads. Raises `ToolFailed`."""
+
+def launch(
+    python: Path, kind: str, *, cwd: Path, environment: Mapping[str, str], output: Path
+) -> Launch:
+    """How to start a worker of this kind on this machine.
+
+    output: a file for what the project prints while it loads.
+    """
+
+    def start(commands: int, events: int) -> subprocess.Popen[bytes]:
+        with open(output, "ab") as stream:
+            return subprocess.Popen(
+                [python, _WORKER, kind, str(commands), str(events)],
+                cwd=cwd,
+                env=dict(environment),
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=stream,
+                pass_fds=(commands, events),
+                start_new_session=True,
+            )
+
+    return start
+
+
+class Worker:
+    """One worker process, which has a project's interpreter."""
+
+    def __init__(self, launch: Launch, name: str) -> None:
+        """name: what is started, for sentences. Raises `ToolFailed`."""
         self._numbers = itertools.count(1)
         self._replies: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self._ended: dict[int, asyncio.Future[int]] = {}
         self._pids: dict[int, int] = {}
         self._buffer = b""
-        self._python = python
+        self._name = name
         commands, self._commands = os.pipe()
         self._events, events = os.pipe()
         try:
-            with open(output, "ab") as stream:
-                self._process = subprocess.Popen(
-                    [python, _WORKER, kind, str(commands), str(events)],
-                    cwd=cwd,
-                    env=dict(environment),
-                    stdin=subprocess.DEVNULL,
-                    stdout=stream,
-                    stderr=stream,
-                    pass_fds=(commands, events),
-                    start_new_session=True,
-                )
+            self._process = launch(commands, events)
         except OSError as error:
             os.close(self._commands)
             os.close(self._events)
             raise ToolFailed(
-                f"{python} cannot be started: {error.strerror}.",
+                f"{name} cannot be started: {error.strerror}.",
                 hint="Name the project's interpreter with --python.",
             ) from error
         finally:
@@ -83,25 +98,31 @@ class Worker:
         os.set_blocking(self._events, False)
         asyncio.get_running_loop().add_reader(self._events, self._read)
 
+    def written_at(self, write: Write) -> str:
+        """The key directory of an attempt as the component knows it."""
+        return str(write.state_path.parent)
+
     async def load(self, command: Mapping[str, Any]) -> dict[str, Any]:
         """Loads the project. Returns the event ``found`` or ``load-failed``.
 
         Raises `ToolFailed` where the worker ends without an answer.
         """
         self._tell({"do": "load", **command})
+        return await self._reply()
+
+    async def _reply(self) -> dict[str, Any]:
         reply = await self._replies.get()
         if reply["event"] == "gone":
             raise ToolFailed(
-                f"{self._python} ended while it loaded the project.",
+                f"{self._name} ended while it loaded the project.",
                 hint="Run it by hand to see why: an import may have ended the process.",
             )
         return reply
 
-    async def write(self, write: Write, *, inline: bool = False) -> int:
+    async def write(self, write: Write) -> int:
         """Makes one attempt and returns the wait status of its process.
 
-        inline: in the worker itself, which ends with it. When this is cancelled, the attempt's
-        process and all that it has started are ended first.
+        When this is cancelled, the attempt's process and all that it has started are ended first.
         """
         number = next(self._numbers)
         ended = self._ended[number] = asyncio.get_running_loop().create_future()
@@ -109,7 +130,6 @@ class Worker:
             {
                 "do": "write",
                 "id": number,
-                "inline": inline,
                 "key": write.key,
                 "root": f"{write.root}/",
                 "state_path": str(write.state_path),
@@ -124,13 +144,18 @@ class Worker:
 
     async def close(self) -> None:
         """Ends the worker and whatever it still runs."""
-        with suppress(OSError):
-            os.close(self._commands)
+        self._hang_up()
         await end_tree(self._process.pid, grace=0)
         asyncio.get_running_loop().remove_reader(self._events)
         with suppress(OSError):
             os.close(self._events)
         self._process.wait()
+
+    def _hang_up(self) -> None:
+        """Without commands the worker ends by itself."""
+        if self._commands >= 0:
+            os.close(self._commands)
+            self._commands = -1
 
     async def _end(self, number: int) -> None:
         """Ends an attempt's process; of one that has ended the worker has put away what it left."""
@@ -141,7 +166,9 @@ class Worker:
         self._ended.pop(number, None)
 
     def _tell(self, command: Mapping[str, Any]) -> None:
-        data = json.dumps(command).encode() + b"\n"
+        self._send(json.dumps(command).encode() + b"\n")
+
+    def _send(self, data: bytes) -> None:
         with suppress(BrokenPipeError):  # its end is told by the events
             while data:
                 data = data[os.write(self._commands, data) :]
@@ -163,7 +190,7 @@ class Worker:
             self._replies.put_nowait(event)
 
     def _gone(self) -> None:
-        """The worker has closed its events: it ends, or an inline write has begun."""
+        """The worker has closed its events: it ends."""
         loop = asyncio.get_running_loop()
         loop.remove_reader(self._events)
         self._replies.put_nowait({"event": "gone"})

@@ -4,11 +4,14 @@ Only the standard library here: nothing of ours is installed in that interpreter
 ``python worker.py KIND COMMANDS EVENTS`` with two descriptors that carry JSON lines, because
 components print. KIND names the file beside this one that knows how to find components.
 
-Commands: ``load`` (find the components, once), ``write`` (write one state). Events: ``found``,
-``load-failed``, ``started`` and ``ended`` (with a wait status). Each ``write`` runs in a forked
-child that leads a session of its own, so that it can be killed with its descendants. Where forking
-is not safe (another thread runs, or the platform is macOS) ``found`` says so, and the parent starts
-one worker a key, whose ``write`` runs in the worker itself.
+Commands: ``load`` (find the components, once; without a root, look for the project here), ``write``
+(write one state), ``end`` (kill a write, for a parent in another PID namespace). Events: ``found``,
+``load-failed``, ``started`` and ``ended`` (with a wait status).
+
+Each ``write`` runs in a forked child that leads a session of its own, so that it can be killed
+with its descendants. Where forking is not safe (another thread runs, or the platform is macOS) the
+child is a fresh process, ``python worker.py KIND``, which gets the ``load`` and the ``write`` on
+its stdin and loads once more.
 
 What happens inside a write goes to a *report*, JSON lines in a file of its own: every exchange on
 the wire as it begins and ends, then ``returned``, or ``raised`` with the chain of exceptions.
@@ -27,6 +30,7 @@ import os
 import signal
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType, ModuleType
 from typing import Any
@@ -148,6 +152,7 @@ class Worker:
 
     def __init__(self, kind: str, commands: int, events: int) -> None:
         here = Path(__file__).parent
+        self._kind = kind
         self._commands = commands
         self._events = events
         self._say = Lines(events)
@@ -155,6 +160,8 @@ class Worker:
         self._transport.install()
         self._source = _sibling("_state_bundler_source", here / f"{kind}_worker.py")
         self._components: dict[str, Any] = {}
+        self._loaded_by: dict[str, Any] = {}
+        self._forks = False
         self._running: dict[int, int] = {}  # pid -> id of the write
         self._helpers: set[int] = set()  # what the project started while it was loaded
 
@@ -186,21 +193,25 @@ class Worker:
     def _obey(self, command: dict[str, Any]) -> None:
         if command["do"] == "load":
             self._load(command)
-        elif command["inline"]:
-            self._write_here(command)
-        else:
+        elif command["do"] == "end":
+            self._end(command["id"])
+        elif self._forks:
             self._write_forked(command)
+        else:
+            self._write_afresh(command)
 
     def _load(self, command: dict[str, Any]) -> None:
         try:
-            found, self._components = self._source.load(command)
+            self._loaded_by = {**command, "root": command["root"] or _project_here(command)}
+            found, self._components = self._source.load(self._loaded_by)
         except BaseException as error:  # noqa: BLE001  # whatever the project's code raises is told
             self._say("load-failed", chain=describe(error))
             return
         self._helpers = set(_children())
         gc.collect()
         gc.freeze()  # children would copy the pages that a collection touches
-        self._say("found", forks=_can_fork(), **found)
+        self._forks = _can_fork()
+        self._say("found", root=self._loaded_by["root"], **found)
 
     def _write_forked(self, command: dict[str, Any]) -> None:
         sys.stdout.flush()
@@ -219,25 +230,49 @@ class Worker:
         self._running[pid] = command["id"]
         self._say("started", id=command["id"], pid=pid)
 
-    def _write_here(self, command: dict[str, Any]) -> None:
-        self._say("started", id=command["id"], pid=os.getpid())
-        os.close(self._commands)
-        os.close(self._events)
-        self._attempt(command)
+    def _write_afresh(self, command: dict[str, Any]) -> None:
+        import subprocess
 
-    def _attempt(self, command: dict[str, Any]) -> None:
+        process = subprocess.Popen(
+            [sys.executable, __file__, self._kind],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        process.returncode = 0  # it is reaped with all others
+        self._running[process.pid] = command["id"]
+        self._say("started", id=command["id"], pid=process.pid)
+        if process.stdin is not None:
+            with suppress(BrokenPipeError), process.stdin:
+                process.stdin.write(json.dumps([self._loaded_by, command]).encode())
+
+    def write_alone(self, load: dict[str, Any], command: dict[str, Any]) -> None:
+        """The whole life of a fresh process that writes one state."""
+        _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        self._attempt(command, load)
+
+    def _end(self, number: int) -> None:
+        for pid, running in self._running.items():
+            if running == number:
+                _kill_group(pid)
+
+    def _attempt(self, command: dict[str, Any], load: dict[str, Any] | None = None) -> None:
         """Calls the component and ends this process; never returns."""
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)
         _prctl(_PR_SET_CHILD_SUBREAPER, 1)  # orphans stay below us, where the parent finds them
+        for name in ("state_path", "report"):  # in a container there is nothing yet
+            os.makedirs(os.path.dirname(command[name]), exist_ok=True)
         _redirect(command["log"])
         report = Lines(
             os.open(command["report"], os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         )
-        self._transport.record(report, describe)
-        _tell_environment(command["root"], report)
         code = 1
         try:
+            if load is not None:
+                _, self._components = self._source.load(load)
+            self._transport.record(report, describe)
+            _tell_environment(command["root"], report)
             self._write(command["key"], Path(command["state_path"]))
         except BaseException as error:  # noqa: BLE001  # SystemExit too: a component must not end us
             report("raised", chain=describe(error))
@@ -284,6 +319,24 @@ class Worker:
             for pid in pids:
                 _kill(pid)
             pids = _children()
+
+
+class NoProjectError(Exception):
+    """There is no project where this runs."""
+
+
+def _project_here(command: dict[str, Any]) -> str:
+    """The project's root, as far as this machine's files tell: here, or above its package."""
+    here = Path.cwd()
+    module = command.get("root_module", "").partition(".")[0]
+    if not module:
+        return str(here)
+    spec = importlib.util.find_spec(module)
+    origin = Path(spec.origin) if spec is not None and spec.origin else here
+    for folder in (here, *origin.parents):
+        if (folder / "pyproject.toml").is_file() or (folder / "dg.toml").is_file():
+            return str(folder)
+    raise NoProjectError(f"no pyproject.toml or dg.toml in {here}, nor above the package {module}")
 
 
 def _kill_group(leader: int) -> None:
@@ -383,4 +436,6 @@ def _leave(number: int, _frame: FrameType | None) -> None:
 if __name__ == "__main__":
     # The folder of this file holds modules named like the projects' own.
     del sys.path[0]
+    if len(sys.argv) == 2:  # noqa: PLR2004
+        Worker(sys.argv[1], -1, -1).write_alone(*json.load(sys.stdin))
     Worker(sys.argv[1], int(sys.argv[2]), int(sys.argv[3])).serve()

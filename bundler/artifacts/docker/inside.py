@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-from bundler.artifacts.docker.connection import Docker, Engine
+from bundler.artifacts.docker.connection import Docker
 from bundler.artifacts.docker.running import kept
 from bundler.errors import ToolFailed
 
@@ -36,9 +36,18 @@ class Container:
         """The variables that the image sets; pulls it where the engine does not have it."""
         engine = self.docker.connect()
         if not engine.has_image(self.image):
-            self.docker.ask("pull", "--quiet", self.image, timeout=_PULL_SECONDS)
+            self._pull()
         config = engine.get(f"/images/{self.image}/json").get("Config") or {}
         return dict(item.split("=", 1) for item in config.get("Env") or () if "=" in item)
+
+    def _pull(self) -> None:
+        try:
+            self.docker.ask("pull", "--quiet", self.image, timeout=_PULL_SECONDS)
+        except ToolFailed as error:
+            raise ToolFailed(
+                f"The engine neither has the image {self.image} nor can it pull it: {error.what}",
+                hint="Build it, or log in to its registry, first.",
+            ) from error
 
     def start(
         self,
@@ -77,15 +86,11 @@ class Container:
     @contextmanager
     def archive(self, path: str) -> Iterator[BinaryIO]:
         """What lies at a path of the running container, as a tar stream."""
-        with self._engine().request(
-            "GET", f"/containers/{self.name}/archive", {"path": path}
-        ) as stream:
+        target = f"/containers/{self.name}/archive"
+        with self.docker.connect().request("GET", target, {"path": path}) as stream:
             yield stream
 
     def remove(self) -> None:
         """Kills and removes it, if it is still there."""
         with suppress(ToolFailed):
             self.docker.ask("rm", "--force", self.name)
-
-    def _engine(self) -> Engine:
-        return self.docker.connect()

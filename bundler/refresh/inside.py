@@ -1,0 +1,289 @@
+"""Refreshes inside an image: ``--in IMAGE``, where the project is not installed on this machine.
+
+The worker (`bundler.sources.worker`) runs in a container of the image, in the environment and with
+the code that the image has, and speaks over stdin and stdout what it else speaks over pipes:
+
+1. A bootstrap takes the worker's own files from stdin, since nothing of ours is in the image, puts
+   them into a temporary folder, and becomes the worker.
+2. The worker looks for the project where the image's working directory is, and tells it.
+3. Each attempt writes into that folder; the state, the report and the log are then copied out.
+4. The worker ends when its stdin is closed, and the engine removes the container.
+
+The states are judged and published here, like all others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import stat
+import subprocess
+import tarfile
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from bundler.artifacts.docker.inside import Container
+from bundler.atomic import io_errors
+from bundler.errors import BadData, InputOutputError, ToolFailed
+from bundler.options import Inside
+from bundler.refresh.checks import MAX_FILES
+from bundler.refresh.workers import Launch, Worker, Write
+from bundler.sources import Source
+
+_SOURCES = Path(__file__).parent.parent / "sources"
+# Variables that describe this machine and would spoil the image's.
+_MACHINE = frozenset(
+    {
+        *("PATH", "HOME", "PWD", "OLDPWD", "SHLVL", "_", "USER", "LOGNAME", "SHELL", "HOSTNAME"),
+        *(
+            "TERM",
+            "TMPDIR",
+            "TEMP",
+            "TMP",
+            "LANG",
+            "LANGUAGE",
+            "EDITOR",
+            "PAGER",
+            "DISPLAY",
+            "MAIL",
+        ),
+        *("VIRTUAL_ENV", "VIRTUAL_ENV_PROMPT", "SSL_CERT_FILE", "SSL_CERT_DIR", "PS1", "MANPATH"),
+        *("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "NODE_EXTRA_CA_CERTS", "DAGSTER_HOME"),
+    }
+)
+_MACHINE_PREFIXES = (
+    *("LC_", "PYTHON", "LD_", "DYLD_", "XDG_", "SSH_", "DOCKER_", "BUILDKIT_", "UV_", "PIP_"),
+    *("CONDA", "GIT_", "DBUS_", "STATE_BUNDLER_", "PYENV_", "npm_", "MAKE", "PYTEST_"),
+)
+_PYTHON = "python"
+_END_SECONDS = 2.0
+_BUFFER_BYTES = 256 * 1024
+# A project's own environment goes before the image's, as it would on this machine.
+_BOOTSTRAP = """\
+import json, os, sys, tempfile
+def take(size):
+    data = b""
+    while len(data) < size:
+        part = os.read(0, size - len(data))
+        if not part:
+            sys.exit(1)
+        data += part
+    return data
+files = json.loads(take(int(take(10))))
+folder = tempfile.mkdtemp(prefix="state-bundler-")
+for name in files:
+    with open(os.path.join(folder, name), "w") as stream:
+        stream.write(files[name])
+commands, events = os.dup(0), os.dup(1)
+os.set_inheritable(commands, True)
+os.set_inheritable(events, True)
+os.dup2(2, 1)
+os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+os.write(events, json.dumps({"event": "ready", "folder": folder}).encode() + b"\\n")
+python = os.path.abspath(".venv/bin/python")
+python = python if os.path.exists(python) else sys.executable
+worker = os.path.join(folder, "worker.py")
+os.execv(python, [python, worker, sys.argv[1], str(commands), str(events)])
+"""
+
+
+@dataclass(frozen=True)
+class Image:
+    """An image that the engine has. variables: those that the image sets."""
+
+    inside: Inside
+    variables: Mapping[str, str]
+
+    @classmethod
+    def find(cls, inside: Inside) -> Image:
+        """Looks it up, or pulls it. Raises `ToolFailed`."""
+        return cls(inside, Container(inside.image).own_variables())
+
+
+class InsideWorker(Worker):
+    """A worker in a container."""
+
+    def __init__(
+        self, source: Source, image: Image, environment: Mapping[str, str], output: Path
+    ) -> None:
+        """environment: this machine's. Raises `ToolFailed`."""
+        self._source = source
+        self._output = output
+        inside = image.inside
+        self._container = Container(inside.image, inside.network)
+        given = {
+            name: value for name, value in environment.items() if _goes_along(name, image.variables)
+        }
+        self._folder = self._root = ""
+        super().__init__(self._launch(inside.python or _PYTHON, given), inside.image)
+
+    def _launch(self, python: str, environment: Mapping[str, str]) -> Launch:
+        def start(commands: int, events: int) -> subprocess.Popen[bytes]:
+            program = [python, "-c", _BOOTSTRAP, self._source.kind]
+            return self._container.start(
+                program, environment, commands=commands, events=events, output=self._output
+            )
+
+        return start
+
+    def written_at(self, write: Write) -> str:
+        return str(self._inside(write).state_path.parent)
+
+    async def load(self, command: Mapping[str, Any]) -> dict[str, Any]:
+        names = ("worker.py", "transport.py", f"{self._source.kind}_worker.py")
+        files = json.dumps({name: (_SOURCES / name).read_text() for name in names}).encode()
+        self._send(f"{len(files):010}".encode() + files)
+        self._folder = (await self._reply())["folder"]
+        found = await super().load({**command, "root": ""})
+        self._root = found.get("root", "")
+        if found["event"] == "found":
+            found["directory"] = str(self._on_this_machine(found))
+        return found
+
+    async def _reply(self) -> dict[str, Any]:
+        try:
+            return await super()._reply()
+        except ToolFailed as error:
+            said = self._output.read_text(errors="replace").strip().splitlines()
+            raise ToolFailed(
+                f"{self._container.image} cannot run the refresh: "
+                f"{said[-1].rstrip('.') if said else 'it said nothing'}.",
+                hint="The image must hold the project and its Python; --in-python names that.",
+            ) from error
+
+    def _on_this_machine(self, found: Mapping[str, Any]) -> Path:
+        """The state directory here that stands for the one in the image."""
+        project = self._source.project
+        if self._source.kind != "dagster":
+            return Path(found["directory"])
+        place = PurePosixPath(found["place"])
+        for root in (project.root / "src", project.root):
+            if (root / place.parent).is_dir():
+                return root / place
+        return project.root / place
+
+    async def write(self, write: Write) -> int:
+        """As the worker's own, and copies out what the attempt has left."""
+        inside = self._inside(write)
+        try:
+            status = await super().write(inside)
+        except asyncio.CancelledError:
+            with suppress(ToolFailed, BadData, InputOutputError):
+                await asyncio.to_thread(self._copy_said, inside, write)
+            raise
+        await asyncio.to_thread(self._copy_said, inside, write)
+        if status == 0:
+            await asyncio.to_thread(self._copy_state, inside, write)
+        return status
+
+    def _inside(self, write: Write) -> Write:
+        """The same attempt with the paths that it has in the container."""
+        home = PurePosixPath(self._folder) / write.report.stem
+        return replace(
+            write,
+            root=Path(self._root),
+            state_path=Path(home / "tree" / write.state_path.parent.name / write.state_path.name),
+            report=Path(home / "said" / "report"),
+            log=Path(home / "said" / "log"),
+        )
+
+    def _copy_said(self, inside: Write, write: Write) -> None:
+        said = write.report.with_suffix(".said")
+        with self._container.archive(str(inside.report.parent)) as stream:
+            _unpack(stream, said, write.key)
+        for name, path in (("report", write.report), ("log", write.log)):
+            if (said / name).is_file():
+                os.replace(said / name, path)
+        shutil.rmtree(said)
+
+    def _copy_state(self, inside: Write, write: Write) -> None:
+        with self._container.archive(str(inside.state_path.parent)) as stream:
+            _unpack(stream, write.state_path.parent, write.key)
+
+    async def close(self) -> None:
+        self._hang_up()
+        await asyncio.to_thread(self._remove_unless_gone)
+        await super().close()
+
+    def _remove_unless_gone(self) -> None:
+        try:
+            self._process.wait(_END_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._container.remove()
+
+    async def _end(self, number: int) -> None:
+        """Has the worker kill an attempt, which is out of our reach."""
+        ended = self._ended[number]
+        if self._pids.pop(number, None) is not None and (ended.cancelled() or not ended.done()):
+            gone = self._ended[number] = asyncio.get_running_loop().create_future()
+            self._tell({"do": "end", "id": number})
+            with suppress(asyncio.TimeoutError, TimeoutError):
+                await asyncio.wait_for(gone, _END_SECONDS)
+        self._ended.pop(number, None)
+
+
+def _goes_along(name: str, own: Mapping[str, str]) -> bool:
+    """Whether a variable is the project's, and not one of this machine or of the image."""
+    return not (name in own or name in _MACHINE or name.startswith(_MACHINE_PREFIXES))
+
+
+def _unpack(stream: Any, target: Path, key: str) -> None:
+    """Writes a tar stream whose top is one directory; nothing in it leads out of the target.
+
+    Links and FIFOs are made as such, for the check that refuses them by name.
+    Raises `BadData` for what cannot be made, and for too many files.
+    """
+    made = {""}
+    with io_errors(target):
+        target.mkdir(parents=True, exist_ok=True)
+        try:
+            with tarfile.open(fileobj=stream, mode="r|", bufsize=_BUFFER_BYTES) as archive:
+                for count, info in enumerate(archive):
+                    if count > MAX_FILES:
+                        raise BadData(f"{key}: the component wrote too many files.", key=key)
+                    _unpack_one(archive, info, target, made, key)
+                    archive.members = []  # type: ignore[attr-defined]  # typeshed leaves it out
+        except tarfile.TarError as error:
+            raise ToolFailed(f"What {key} wrote could not be copied out of its image.") from error
+
+
+def _unpack_one(
+    archive: tarfile.TarFile, info: tarfile.TarInfo, target: Path, made: set[str], key: str
+) -> None:
+    _, _, path = info.name.strip("/").partition("/")
+    parent, _, name = path.rpartition("/")
+    if not path:
+        return
+    if parent not in made or name in ("", ".", ".."):
+        raise BadData(f"{key}: {path!r} leads out of the state.", key=key)
+    here = target / path
+    if info.isdir():
+        here.mkdir(exist_ok=True)
+        made.add(path)
+    elif info.isreg():
+        _write(archive, info, here)
+    elif info.issym():
+        os.symlink(info.linkname, here)
+    elif info.isfifo():
+        os.mkfifo(here)
+    else:
+        kind = "a hard link" if info.islnk() else "a device"
+        raise BadData(
+            f"{key}: {path} is {kind}, which no state may hold.",
+            hint="Make the component write regular files.",
+            key=key,
+        )
+
+
+def _write(archive: tarfile.TarFile, info: tarfile.TarInfo, path: Path) -> None:
+    source = archive.extractfile(info)
+    if source is None:
+        return
+    with open(path, "xb") as stream:
+        shutil.copyfileobj(source, stream, _BUFFER_BYTES)
+    path.chmod(stat.S_IMODE(info.mode) | 0o600)
