@@ -13,8 +13,9 @@ An *exchange* is a method, a URL and a body. It is reported as it begins (``requ
 without user info and query, and an identity by which the same exchange is known again), and when
 it ends: ``response`` (status, content type, ``Retry-After``, ``Date``, how often the library
 itself tried) or ``failure`` (the chain of exceptions), also when it fails while the body is read.
-What a body turns out to be is told when it is parsed: ``not-json``, ``not-xml`` and
-``graphql-errors``, with the exchange that this thread or task has had last.
+What a body turns out to be is told when it is parsed: ``not-json`` and
+``graphql-errors``, with the exchange that this thread or task has had last. So is that an answer
+says there is more of it (``more``), and that a later request asks for that (``followed``).
 """
 
 from __future__ import annotations
@@ -75,6 +76,7 @@ class _Recorder:
             type=headers.get("content-type") or "",
             retry_after=headers.get("retry-after"),
             date=headers.get("date"),
+            size=None if headers.get("content-encoding") else headers.get("content-length"),
             tries=tries,
         )
 
@@ -111,23 +113,11 @@ def _not_json(original: Any) -> Any:
     def __init__(error: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807  # it replaces one
         original(error, *args, **kwargs)
         if _recorder.report is not None:
-            blank = not str(getattr(error, "doc", "?")).strip()
-            _recorder.report("not-json", id=_answered.get(), blank=blank)
+            text = str(getattr(error, "doc", ""))
+            size = len(text.encode("utf-8", "replace")) if text.strip() else 0
+            _recorder.report("not-json", id=_answered.get(), size=size)
 
     return __init__
-
-
-def _not_xml(original: Any) -> Any:
-    def __init__(error: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807  # it replaces one
-        original(error, *args, **kwargs)
-        if _recorder.report is not None:
-            _recorder.report("not-xml", id=_answered.get())
-
-    return __init__
-
-
-def _patch_xml(module: ModuleType) -> None:
-    _wrap(module.ParseError, "__init__", _not_xml)
 
 
 def _decode(original: Any) -> Any:
@@ -503,5 +493,4 @@ _PATCHES: dict[str, Callable[[ModuleType], None]] = {
     "httpcore": _patch_httpcore,
     "aiohttp.client": _patch_aiohttp,
     "git.repo.base": _patch_gitpython,
-    "xml.etree.ElementTree": _patch_xml,
 }
