@@ -17,13 +17,9 @@ from urllib.parse import urlsplit
 
 _CLIENTS = ("requests", "urllib3", "httpx", "httpcore", "aiohttp", "http", "botocore", "google")
 _FIRST_FAILED_STATUS = 400
-# What is wrong with a body, by the types of content that it is said of. Clients try one format on
-# another. HTML is what stands where either should be: a page to log in.
-_OF_TYPES = {
-    "not-json": ("json", "html"),
-    "not-xml": ("xml", "html"),
-    "graphql-errors": ("json",),
-}
+# What is wrong with a body, by the types of content that it is said of: clients try one format on
+# another. HTML is what stands where JSON should be: a page to log in.
+_OF_TYPES = {"not-json": ("json", "html"), "graphql-errors": ("json",)}
 # Bodies are read, and parsed, while later exchanges are answered already.
 _MOST_RECENT = 4096
 # Cloud libraries ask these whether they run in a cloud; elsewhere nobody answers.
@@ -59,8 +55,10 @@ class Exchange:
     """A request and what became of it: a status, a chain of exceptions, or nothing yet.
 
     url: without user info and query. same: knows the same exchange again. retry_after: in seconds.
-    tries: how often the client library made it by itself. body: what is wrong with an answer whose
-    status says that all is well: it is no JSON (or XML), or it holds GraphQL's errors.
+    tries: how often the client library made it by itself. size: of the body, in bytes, where it came
+    as it is. body: what is wrong with an answer whose
+    status says that all is well: it is no JSON, it holds GraphQL's errors, or it says that
+    there is more, which was not asked for.
     """
 
     id: int
@@ -73,7 +71,8 @@ class Exchange:
     retry_after: float | None = None
     date: str = ""
     tries: int = 1
-    body: Literal["", "not-json", "not-xml", "graphql-errors"] = ""
+    size: int | None = None
+    body: Literal["", "not-json", "graphql-errors", "more"] = ""
 
 
 @dataclass(frozen=True)
@@ -138,6 +137,7 @@ class _Reading:
             retry_after=_seconds(line["retry_after"], line["date"]),
             date=line["date"] or "",
             tries=line["tries"],
+            size=_size(line.get("size")),
         )
         self.recent[exchange.id] = exchange
         if len(self.recent) > _MOST_RECENT:
@@ -163,11 +163,21 @@ class _Reading:
         if exchange is None or (exchange.status or 0) >= _FIRST_FAILED_STATUS:
             return
         promised = any(kind in exchange.content_type for kind in _OF_TYPES[event])
-        if promised and not line.get("blank"):
+        size = line.get("size")  # of what was parsed; 0 if that was blank
+        another = size == 0 or (size and exchange.size and size != exchange.size)
+        if promised and not another:
             self._note_failure(replace(exchange, body=event))
+
+    def _note_more(self, number: int) -> None:
+        exchange = self.recent.get(number)
+        if exchange is not None:
+            told = replace(exchange, body="more")
+            if not is_expected(told, self.allowed):
+                self.unfollowed[number] = told
 
     def _note_failure(self, exchange: Exchange) -> None:
         if is_expected(exchange, self.allowed):
+            self.expected[exchange.same] = exchange
             return
         before = self.failed.pop(exchange.same, None)
         tries = exchange.tries + (before.tries if before else 0)
@@ -245,6 +255,10 @@ def is_expected(exchange: Exchange, allowed: Sequence[str]) -> bool:
         ):
             return True
     return False
+
+
+def _size(length: str | None) -> int | None:
+    return int(length) if length and length.isdigit() else None
 
 
 def _seconds(retry_after: str | None, date: str | None) -> float | None:
