@@ -276,7 +276,7 @@ def _behind(report: Report, failed: Sequence[Exchange]) -> Exchange | None:
 def of_exchange(exchange: Exchange) -> _Finding:
     """What a failed exchange means."""
     host = urlsplit(exchange.url).netloc
-    if exchange.body in ("not-json", "not-xml"):
+    if exchange.body == "not-json":
         return _Finding(Unavailable, f"what {host} answered is {_no_json(exchange)}", "once")
     if exchange.body == "graphql-errors":
         return _Finding(BadData, f"{host} answered with GraphQL errors")
