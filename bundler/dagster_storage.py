@@ -21,6 +21,7 @@ Imports dagster: nothing else in this package imports it.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 LATEST, PINNED = "latest", "pinned"
 # A program that has embedded states does not wait as long for the store as one that needs it.
 _PATIENCE_SECONDS = 5.0
+_SILENT_SECONDS = 30.0
 _log = logging.getLogger("bundler.dagster_storage")
 
 
@@ -66,6 +68,7 @@ class StoreDefsStateStorage(DefsStateStorage, ConfigurableClass):
         self._url = url
         self._follows = versions
         self._named = embedded
+        self._silent_until = 0.0
         self.store: Store = open_store(url)
 
     @property
@@ -110,20 +113,25 @@ class StoreDefsStateStorage(DefsStateStorage, ConfigurableClass):
             return self._pinned(there)
         if not there.states:
             return _of_store(self.store.current())
+        found = self._if_it_answers()
+        known = found.info_mapping if found is not None else {}
+        missing = there.states.keys() - known.keys()
+        return DefsStateInfo(info_mapping={**_infos(there, missing), **known})
+
+    def _if_it_answers(self) -> DefsStateInfo | None:
+        """What the store says; None while it does not answer, which is not waited for each time.
+
+        One load of a code location asks a dozen times.
+        """
+        if time.monotonic() < self._silent_until:
+            return None
         try:
             current = open_store(self._url, _PATIENCE_SECONDS).current()
         except Unavailable as error:
-            current, why = None, error.what
-        else:
-            why = f"{self.store.url} holds nothing of some keys."
-        found, missing = _of_store(current), set(there.states)
-        if found is not None:
-            missing -= found.info_mapping.keys()
-        if not missing:
-            return found
-        _log.warning("%s The states that are embedded in this program are used.", why)
-        known = found.info_mapping if found is not None else {}
-        return DefsStateInfo(info_mapping={**_infos(there, missing), **known})
+            self._silent_until = time.monotonic() + _SILENT_SECONDS
+            _log.warning("%s What is embedded in this program is used.", error.what)
+            return None
+        return _of_store(current)
 
     def _pinned(self, there: embedded.Embedded) -> DefsStateInfo:
         """Raises `ConfigurationError` where the artifact names no version."""
