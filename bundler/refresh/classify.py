@@ -202,8 +202,8 @@ def failure_of(
         return _say(component, _of_chain(report, secrets), report.last, secrets)
     if not report.returned:
         return _say(component, _vanished(signal), None, secrets)
-    if failed:
-        return _partial(component, failed[-1], secrets)
+    if failed or report.unfollowed:
+        return partial(component, (*report.unfollowed, *failed)[-1], secrets)
     return None
 
 
@@ -247,13 +247,16 @@ def _own_name(name: re.Match[str] | None) -> frozenset[str]:
     return frozenset({name[1].rpartition(".")[2]}) if name else frozenset()
 
 
-def _partial(component: Component, exchange: Exchange, secrets: Secrets) -> Failure:
+def partial(
+    component: Component, exchange: Exchange, secrets: Secrets, though: str = ""
+) -> Failure:
+    """A failed exchange without which the component went on. though: what makes that wrong."""
     finding = of_exchange(exchange)
-    status = exchange.status or "error"
+    status = "more" if exchange.body == "more" else exchange.status or "error"
     pattern = f"{exchange.method} {urlsplit(exchange.url).path} {status}"
     error = finding.kind(
-        f"{component.key}: {finding.says} ({_request(exchange)}), and the component went on "
-        "without that part.",
+        f"{component.key}: {finding.says} ({_request(exchange)}){though}, and the component went "
+        "on without that part.",
         hint=f'If that answer is expected, say so: allow-http = ["{pattern}"].',
         key=component.key,
     )
@@ -280,6 +283,8 @@ def of_exchange(exchange: Exchange) -> _Finding:
         return _Finding(Unavailable, f"what {host} answered is {_no_json(exchange)}", "once")
     if exchange.body == "graphql-errors":
         return _Finding(BadData, f"{host} answered with GraphQL errors")
+    if exchange.body == "more":
+        return _Finding(BadData, f"{host} said that there is more, and was not asked for the rest")
     if exchange.chain:
         cloned = of_clone(exchange, host)
         if cloned is not None:

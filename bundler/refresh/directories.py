@@ -413,6 +413,8 @@ def _tell(key: str, fetched: Fetched, state: State, listener: Listener, detail: 
             f"{key}: the server's clock and this machine's differ by {abs(fetched.skew):.0f} s: "
             "signatures and tokens may be refused."
         )
+    for note in fetched.notes:
+        listener.note(f"{key}: {note}.")
     if fetched.checked.left_out:
         listener.note(f"{key}: left out {_shortened(fetched.checked.left_out)}.")
     listener.key(KeyProgress(key, "done", fetched.attempts, state.size, fetched.seconds, detail))

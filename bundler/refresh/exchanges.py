@@ -55,9 +55,8 @@ class Exchange:
     """A request and what became of it: a status, a chain of exceptions, or nothing yet.
 
     url: without user info and query. same: knows the same exchange again. retry_after: in seconds.
-    tries: how often the client library made it by itself. size: of the body, in bytes, where it came
-    as it is. body: what is wrong with an answer whose
-    status says that all is well: it is no JSON, it holds GraphQL's errors, or it says that
+    tries: how often the client library made it by itself. size: of the body, in bytes, where it is
+    known. body: what is wrong with an answer whose status says that all is well: it is no JSON, it holds GraphQL's errors, or it says that
     there is more, which was not asked for.
     """
 
@@ -79,13 +78,16 @@ class Exchange:
 class Report:
     """What an attempt left behind.
 
-    failed: exchanges that failed and did not succeed later, in order. last: the last that was
+    failed: exchanges that failed and did not succeed later, in order. expected: those that failed
+    and may. unfollowed: answers whose next page was not asked for. last: the last that was
     answered. waiting: the last without an answer or with an unread body. not_json: something after
     the last answer was no JSON, whatever became of that exception. environment: the variables that
     the project's own code has read.
     """
 
     failed: tuple[Exchange, ...] = ()
+    expected: tuple[Exchange, ...] = ()
+    unfollowed: tuple[Exchange, ...] = ()
     last: Exchange | None = None
     waiting: Exchange | None = None
     answered: int = 0
@@ -100,6 +102,8 @@ class _Reading:
     allowed: Sequence[str]
     open: dict[int, Exchange] = field(default_factory=dict)
     failed: dict[str, Exchange] = field(default_factory=dict)
+    expected: dict[str, Exchange] = field(default_factory=dict)
+    unfollowed: dict[int, Exchange] = field(default_factory=dict)
     last: Exchange | None = None
     recent: dict[int, Exchange] = field(default_factory=dict)
     answered: int = 0
@@ -118,6 +122,10 @@ class _Reading:
             self._fail(line)
         elif event in _OF_TYPES:
             self._reject_body(line)
+        elif event == "more":
+            self._note_more(line["id"])
+        elif event == "followed":
+            self.unfollowed.pop(line["id"], None)
         elif event == "environment":
             self.environment.add(line["name"])
         elif event == "raised":
@@ -146,6 +154,7 @@ class _Reading:
             self._note_failure(exchange)
         else:
             self.failed.pop(exchange.same, None)
+            self.expected.pop(exchange.same, None)
             self.answered += 1
 
     def _fail(self, line: dict[str, Any]) -> None:
@@ -200,6 +209,8 @@ def digest(lines: Iterable[dict[str, Any]], allowed: Sequence[str] = ()) -> Repo
         reading.take(line)
     return Report(
         failed=tuple(reading.failed.values()),
+        expected=tuple(reading.expected.values()),
+        unfollowed=tuple(reading.unfollowed.values()),
         last=reading.last,
         waiting=next(reversed(reading.open.values()), reading.last),
         answered=reading.answered,
@@ -238,12 +249,13 @@ def links(chain: Iterable[dict[str, Any]]) -> tuple[Link, ...]:
 def is_expected(exchange: Exchange, allowed: Sequence[str]) -> bool:
     """Whether a failed exchange is one that may fail: ``METHOD PATH STATUS``, with wildcards.
 
-    The path may begin with the host; the status may be ``4xx`` or, for no answer, ``error``.
+    The path may begin with the host; the status may be ``4xx``, for no answer ``error``, and for an
+    answer whose next page was not asked for ``more``.
     """
     parts = urlsplit(exchange.url)
     if parts.hostname in _METADATA_HOSTS:
         return True
-    status = str(exchange.status) if exchange.status else "error"
+    status = "more" if exchange.body == "more" else str(exchange.status or "error")
     for pattern in allowed:
         method, _, rest = pattern.strip().partition(" ")
         where, _, code = rest.strip().rpartition(" ")

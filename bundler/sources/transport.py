@@ -33,7 +33,7 @@ from contextvars import ContextVar
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 Report = Callable[..., None]
 Describe = Callable[[BaseException], list[dict[str, Any]]]
@@ -43,6 +43,16 @@ _DEFAULT_PORTS = {"http": 80, "https": 443, "ssh": 22, "git": 9418}
 _CLONE = "git-clone"
 # The other way to write an ssh URL: git@host:group/repository.git
 _SCP_LIKE = re.compile(r"(?:[^@/:]+@)?(?P<host>[\w.-]+):(?P<path>(?!//).+)")
+# How answers call what the next page is asked for with.
+_CURSORS = (
+    "next_cursor",
+    "nextCursor",
+    "next_page_token",
+    "nextPageToken",
+    "nextPage",
+    "@odata.nextLink",
+)
+_MOST_CURSORS = 1000
 # The exchange that was answered last here: what this thread or task parses next is its body.
 _answered: ContextVar[int] = ContextVar("_state_bundler_answered", default=0)
 
@@ -54,6 +64,7 @@ class _Recorder:
         self.report: Report | None = None
         self.describe: Describe = lambda _: []
         self._numbers = itertools.count(1)
+        self._cursors: dict[str, int] = {}
         self.local = threading.local()
 
     def begin(self, method: str, url: str, body: Any = None) -> int:
@@ -63,7 +74,27 @@ class _Recorder:
         self.report(
             "request", id=number, method=method, url=_public(url), same=_identity(method, url, body)
         )
+        self._follow(url, body)
         return number
+
+    def decoded(self, value: Any) -> None:
+        """What this thread or task has parsed."""
+        if self.report is None or not isinstance(value, dict):
+            return
+        if _has_graphql_errors(value):
+            self.report("graphql-errors", id=_answered.get())
+        cursor = _cursor(value)
+        if cursor and len(self._cursors) < _MOST_CURSORS:
+            self.report("followed", id=self._cursors.pop(cursor, 0))  # the same page, once more
+            self._cursors[cursor] = _answered.get()
+            self.report("more", id=_answered.get())
+
+    def _follow(self, url: str, body: Any) -> None:
+        if not self._cursors or self.report is None:
+            return
+        asked = f"{url} {unquote(url)} {body!r}"
+        for cursor in [cursor for cursor in list(self._cursors) if cursor in asked]:
+            self.report("followed", id=self._cursors.pop(cursor, 0))
 
     def answer(self, number: int, status: int, headers: Mapping[str, str], tries: int = 1) -> None:
         if self.report is None or not number:
@@ -124,8 +155,7 @@ def _decode(original: Any) -> Any:
     # GraphQL answers 200 whatever happens; clients that do not look take a part for the whole.
     def decode(decoder: Any, *args: Any, **kwargs: Any) -> Any:
         value = original(decoder, *args, **kwargs)
-        if _recorder.report is not None and _has_graphql_errors(value):
-            _recorder.report("graphql-errors", id=_answered.get())
+        _recorder.decoded(value)
         return value
 
     return decode
@@ -140,6 +170,16 @@ def _has_graphql_errors(value: Any) -> bool:
         and (error.get("extensions") or {}).get("severity") != "WARNING"
         for error in errors
     )
+
+
+def _cursor(value: dict[str, Any]) -> str:
+    """What the answer says the next page is to be asked for with; empty on the last one."""
+    for holder in (value, value.get("data"), value.get("meta"), value.get("pagination")):
+        if isinstance(holder, dict):
+            for name in _CURSORS:
+                if isinstance(holder.get(name), str) and holder[name]:
+                    return str(holder[name])
+    return ""
 
 
 class _Waiting:

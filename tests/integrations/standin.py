@@ -402,8 +402,9 @@ class StandIn:
         self, connection: socket.socket, fault: str, endpoint: Endpoint, request: Request
     ) -> bool:
         if fault == "refused":
-            if endpoint.name == request.case.endpoint:
-                self._gone.add(request.host)
+            whose = self.case_of(Request("CONNECT", request.host, "", {}, {}, b""))
+            if (endpoint.name, request.case.name) == (request.case.endpoint, whose):
+                self._gone.add(request.host)  # else the host is that of all cases
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         elif fault == "hanging":
             self._stopped.wait(_LONGEST_IDLE_SECONDS)
