@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -44,7 +43,10 @@ BACKENDS: dict[str, tuple[str, str, str, str]] = {
         '"hatchling", "hatch-vcs"',
         "hatchling.build",
         _DYNAMIC,
-        '[tool.hatch]\nversion.source = "vcs"\nbuild.targets.wheel.packages = ["{folder}shop"]\n',
+        (
+            '[tool.hatch.version]\nsource = "vcs"\n'
+            '[tool.hatch.build.targets.wheel]\npackages = ["{folder}shop"]\n'
+        ),
     ),
     "setuptools": (
         '"setuptools"',
@@ -56,7 +58,10 @@ BACKENDS: dict[str, tuple[str, str, str, str]] = {
         '"setuptools", "setuptools-scm"',
         "setuptools.build_meta",
         _DYNAMIC,
-        '[tool]\nsetuptools_scm = {{}}\nsetuptools.packages.find.where = ["{where}"]\n',
+        (
+            "[tool.setuptools_scm]\n[tool.setuptools.packages.find]\n"
+            'where = ["{where}"]\ninclude = ["shop*"]\n'
+        ),
     ),
     "poetry-core": (
         '"poetry-core>=2"',
@@ -73,6 +78,15 @@ BACKENDS: dict[str, tuple[str, str, str, str]] = {
     "flit": ('"flit_core>=3.11"', "flit_core.buildapi", _FIXED + '\ndescription = "A shop"', ""),
     "pdm": ('"pdm-backend"', "pdm.backend", _FIXED, '[tool.pdm.build]\npackage-dir = "{where}"\n'),
 }
+
+_LAYOUTS = ("zipapp", "packed", "loose")
+_OPTIONS = (
+    (),
+    ("--venv",),
+    ("--no-pre-install-wheels",),
+    ("--venv", "--sh-boot"),
+    ("--no-compress",),
+)
 
 
 @dataclass(frozen=True)
@@ -98,32 +112,20 @@ def whole() -> list[Case]:
         Case(backend, flat, ignored, "." if flat else "--project")
         for backend, flat, ignored in itertools.product(BACKENDS, (False, True), (False, True))
     ]
-    kinds = itertools.product(
-        ("-D", "-P", ".", "-r"),
-        ("zipapp", "packed", "loose"),
-        (
-            (),
-            ("--venv",),
-            ("--no-pre-install-wheels",),
-            ("--venv", "--sh-boot"),
-            ("--no-compress",),
-        ),
-    )
+    kinds = [*itertools.product(("-D", "."), _LAYOUTS, _OPTIONS)]
+    # Whatever named the code, it lies in the PEX as with -D or with `.`: one kind of each layout.
+    kinds += itertools.product(("-P", "-r", "-D, lock"), _LAYOUTS, [("--venv",)])
+    kinds.append(("lock of the project", "zipapp", ("--venv",)))
     cases += [
         Case("hatchling", flat=False, ignored=True, source=source, options=("--layout", layout, *o))
         for source, layout, o in kinds
-    ]
-    locked = [("-D, lock", layout) for layout in ("zipapp", "packed", "loose")]
-    cases += [
-        Case("hatchling", False, True, source, options=("--layout", layout, "--venv"))
-        for source, layout in [*locked, ("lock of the project", "zipapp")]
     ]
     return cases
 
 
 def run(case: Case, folder: Path) -> None:
     """Raises `AssertionError` or `BundlerError` where the case does not hold."""
-    project = _project(case, folder / "project")
+    project = make_project(case, folder / "project")
     output = folder / "app.pex"
     root = folder / "run root"
     source = project / ("" if case.flat else "src")
@@ -184,7 +186,8 @@ def _lock(case: Case) -> None:
         )
 
 
-def _project(case: Case, root: Path) -> Path:
+def make_project(case: Case, root: Path) -> Path:
+    """A project in git, with its first commit tagged."""
     requires, backend, version, tables = BACKENDS[case.backend]
     folder, where, in_root = ("", ".", "") if case.flat else ("src/", "src", "src")
     text = (
@@ -219,25 +222,26 @@ def main(words: Sequence[str]) -> int:
     os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="pex-matrix-")
     os.environ.pop("PEX_ROOT", None)
     rows = ["| case | holds | s |", "|---|---|---|"]
-    failed = 0
     for case in (case for case in whole() if all(word in case.name for word in words)):
-        folder = Path(tempfile.mkdtemp(prefix="pex-matrix-"))
         start = time.monotonic()
-        try:
-            run(case, folder)
-            verdict = "yes"
-        except (AssertionError, BundlerError, subprocess.CalledProcessError) as error:
-            verdict = f"no: {type(error).__name__}: {error}".replace("\n", " ")[:200]
-            failed += 1
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+        with tempfile.TemporaryDirectory(prefix="pex-matrix-") as folder:
+            verdict = _verdict(case, Path(folder))
         rows.append(f"| {case.name} | {verdict} | {time.monotonic() - start:.0f} |")
         print(rows[-1], flush=True)
-    if words:
-        return 1 if failed else 0
-    page = Path(__file__).parent.parent / "docs" / "pex-matrix.md"
-    page.write_text(f"{_ABOUT}\n" + "\n".join(rows) + "\n")
-    return 1 if failed else 0
+    if not words:
+        wheels = backend_matrix.table()
+        rows += ["", backend_matrix.ABOUT, *wheels]
+        page = Path(__file__).parent.parent / "docs" / "pex-matrix.md"
+        page.write_text(f"{_ABOUT}\n" + "\n".join(rows) + "\n")
+    return 1 if any("| no:" in row for row in rows) else 0
+
+
+def _verdict(case: Case, folder: Path) -> str:
+    try:
+        run(case, folder)
+    except (AssertionError, BundlerError, subprocess.CalledProcessError) as error:
+        return f"no: {type(error).__name__}: {error}".replace("\n", " ")[:200]
+    return "yes"
 
 
 _ABOUT = """# Every way to make a PEX, tried
@@ -250,4 +254,6 @@ folder, "-r" a list that names it. The seconds are those of a busy machine.
 """
 
 if __name__ == "__main__":
+    import backend_matrix
+
     sys.exit(main(sys.argv[1:]))
