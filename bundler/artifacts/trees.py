@@ -10,8 +10,9 @@ import hashlib
 import io
 import os
 import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO, ClassVar, Literal
 
@@ -162,28 +163,40 @@ class TreeStateDirectory:
 class ZipLeaves(Mapping[str, Leaf]):
     """Entries of a zip file as leaves, each made when it is asked for: there are thousands.
 
-    entries: the name of each entry in the zip file, by its path in the tree.
+    names: of the entries. below: the folder, with its slash, from which their paths count.
     """
 
-    def __init__(self, file: ZipFile, entries: Mapping[str, str]) -> None:
+    def __init__(self, file: ZipFile, names: Sequence[str], below: str = "") -> None:
         self._file = file
-        self._entries = entries
+        self._names = names
+        self._below = below
 
     def __getitem__(self, path: str) -> Leaf:
-        entry = self._file.get(self._entries[path])
-        if entry is None:
+        entry = self._file.get(self._below + path)
+        if entry is None or path not in self:
             raise KeyError(path)
         kind: Literal["file", "other"] = "file" if entry.is_file else "other"
         return Leaf(kind, entry.size, entry.compressed, lambda: self._file.open(entry))
 
+    @cached_property
+    def _paths(self) -> Mapping[str, None]:
+        start = len(self._below)
+        return dict.fromkeys([name[start:] for name in self._names] if start else self._names)
+
     def __contains__(self, path: object) -> bool:
-        return path in self._entries
+        return path in self._paths
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._entries)
+        return iter(self._paths)
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self._names)
+
+
+def zip_tree(file: ZipFile, path: str = "") -> Tree:
+    """A zip file as a whole, such as a wheel. path: where it lies in what it is a part of."""
+    names = [name for name in file.names if not name.endswith("/")]
+    return Tree(path, ZipLeaves(file, names), file)
 
 
 def folder_leaves(root: Path) -> dict[str, Leaf]:

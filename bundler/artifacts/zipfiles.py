@@ -45,29 +45,18 @@ END_MAGIC = b"PK\x05\x06"
 _ZIP64_LOCATOR_MAGIC = b"PK\x06\x07"
 _ZIP64_LOCATOR_BYTES = 20
 
-_LENGTHS = struct.Struct("<3H")  # of name, extra field and comment, within a central record
+# Of a central record: magic, lengths of name, extra field and comment, offset of the local header.
+_OUTLINE = struct.Struct("<4s24x3H8xL")
 _LENGTHS_AT = 28
-_OFFSET = struct.Struct("<L")  # of the local header, within a central record
-OFFSET_AT = CENTRAL.size - _OFFSET.size
+OFFSET_AT = CENTRAL.size - 4
 UTF8 = 0x800
 _ENCRYPTED = 0x2041  # plain, strong and hidden-header encryption
 
-# What no ordinary name has, looked for in all names at once, with a line feed around each.
-_UNUSUAL = (
-    "\\",
-    "//",
-    "\n/",
-    "\n\n",
-    "/./",
-    "/../",
-    "/.\n",
-    "/..\n",
-    "\n./",
-    "\n../",
-    "\n.\n",
-    "\n..\n",
-)
-_LONG_NAME = 200
+# Looked for in all names at once: what ordinary ones are made of, and what leads elsewhere where
+# there is a slash around each.
+_ORDINARY = bytes(set(range(0x20, 0x7F)) - set(b"\\"))
+_UNUSUAL = (b"//", b"/./", b"/../")
+_LONG_NAME = 256
 
 MAX_32 = 0xFFFFFFFF
 # A directory of the 65,535 entries that a zip file can have, with names of 1,000 bytes.
@@ -132,17 +121,21 @@ class ZipFile:
         self.start = start
         self._directory = directory
         self._positions: dict[str, int] = {}
+        self._offsets: list[int] = []
 
     def read_names(self) -> None:
         """Raises `VerificationFailed` for a directory that is damaged, or an unsafe name."""
-        raws, positions = _split(self, self._directory.raw)
+        raws, positions, self._offsets = _split(self, self._directory.raw)
         if len(raws) != self._directory.announced:
             raise self.refuse("its directory does not have the entries that it announces")
-        names = _decode_all(self, raws, positions, self._directory.raw)
+        # name_problem looks at every character: too slow for tens of thousands of names.
+        if raws and _are_ordinary(raws):
+            names = b"\n".join(raws).decode().split("\n")
+        else:
+            names = _decode_all(self, raws, positions, self._directory.raw)
         self._positions = dict(zip(names, positions, strict=True))
         if len(self._positions) != len(positions):
             raise self.refuse("a name stands in it twice")
-        _check_names(self, names)
 
     @property
     def names(self) -> Iterable[str]:
@@ -170,9 +163,7 @@ class ZipFile:
     @cached_property
     def offsets(self) -> list[int]:
         """Where the records begin, ascending, then the directory."""
-        unpack, raw = _OFFSET.unpack_from, self._directory.raw
-        found = [unpack(raw, at + OFFSET_AT)[0] for at in self._positions.values()]
-        return [*sorted(found), self._directory.offset]
+        return [*sorted(self._offsets), self._directory.offset]
 
     @property
     def prefix(self) -> int:
@@ -270,33 +261,53 @@ def _read_end(file: ZipFile, size: int) -> tuple[int, int, int]:
     return count, directory_size, offset
 
 
-def _split(file: ZipFile, directory: bytes) -> tuple[list[bytes], list[int]]:
-    """The name of each record and where it begins. Tens of thousands of turns: nothing more."""
+def _split(file: ZipFile, directory: bytes) -> tuple[list[bytes], list[int], list[int]]:
+    """The name of each record, where it begins, and where the entry's own bytes do.
+
+    Tens of thousands of turns: nothing more than what must be.
+    """
     raws: list[bytes] = []
     positions: list[int] = []
-    unpack, fixed, total = _LENGTHS.unpack_from, CENTRAL.size, len(directory)
+    offsets: list[int] = []
+    unpack, fixed, total = _OUTLINE.unpack_from, CENTRAL.size, len(directory)
     position = 0
     while position + fixed <= total:
-        name_length, extra_length, comment_length = unpack(directory, position + _LENGTHS_AT)
-        if not directory.startswith(CENTRAL_MAGIC, position):
+        magic, name_length, extra_length, comment_length, offset = unpack(directory, position)
+        if magic != CENTRAL_MAGIC:
             raise file.refuse("its directory is damaged")
         positions.append(position)
+        offsets.append(offset)
         position += fixed
         raws.append(directory[position : position + name_length])
         position += name_length + extra_length + comment_length
     if position != total:
         raise file.refuse("its directory is damaged")
-    return raws, positions
+    return raws, positions, offsets
+
+
+def _are_ordinary(raws: Sequence[bytes]) -> bool:
+    """Whether all names are of plain characters, not long, and lead nowhere else."""
+    lines = b"\n".join(raws)
+    if lines.translate(None, _ORDINARY) != b"\n" * (len(raws) - 1):
+        return False
+    # A folder's name ends in a slash of its own.
+    paths = b"/%b\n" % lines
+    paths = paths.replace(b"/\n", b"\n").replace(b"\n", b"/")
+    return not any(unusual in paths for unusual in _UNUSUAL) and (
+        max(map(len, raws), default=0) < _LONG_NAME
+    )
 
 
 def _decode_all(
     file: ZipFile, raws: Sequence[bytes], positions: Sequence[int], directory: bytes
 ) -> list[str]:
-    text = b"\n".join(raws)
-    if text.isascii() and text.count(b"\n") == len(raws) - 1:
-        return text.decode().split("\n")
     flags = (int.from_bytes(directory[at + 8 : at + 10], "little") for at in positions)
-    return [_decode(file, raw, flag) for raw, flag in zip(raws, flags, strict=True)]
+    names = [_decode(file, raw, flag) for raw, flag in zip(raws, flags, strict=True)]
+    for name in names:
+        problem = name_problem(name.removesuffix("/"))
+        if problem:
+            raise file.refuse(f"the name {name!r} {problem}")
+    return names
 
 
 def _entry(file: ZipFile, directory: bytes, name: str, position: int) -> Entry:
@@ -322,25 +333,6 @@ def _decode(file: ZipFile, raw: bytes, flags: int) -> str:
 def _raw_name(record: bytes) -> bytes:
     length = int.from_bytes(record[_LENGTHS_AT : _LENGTHS_AT + 2], "little")
     return record[CENTRAL.size : CENTRAL.size + length]
-
-
-def _check_names(file: ZipFile, names: Sequence[str]) -> None:
-    # name_problem looks at every character: too slow for tens of thousands of ordinary names.
-    for name in () if _are_ordinary(names) else names:
-        problem = name_problem(name.removesuffix("/"))
-        if problem:
-            raise file.refuse(f"the name {name!r} {problem}")
-
-
-def _are_ordinary(names: Sequence[str]) -> bool:
-    text = "\n".join(["", *names, ""])
-    return (
-        text.isascii()
-        and text.count("\n") == len(names) + 1
-        and text.replace("\n", "").isprintable()
-        and not any(unusual in text for unusual in _UNUSUAL)
-        and max(map(len, names), default=0) < _LONG_NAME
-    )
 
 
 class _Inflating(io.RawIOBase):

@@ -9,8 +9,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import tempfile
-import traceback
 from collections.abc import Sequence
 from types import FrameType
 
@@ -65,6 +63,9 @@ def _report(error: BundlerError, console: Console) -> int:
 
 
 def _bug(error: Exception) -> Bug:
+    import tempfile
+    import traceback
+
     with tempfile.NamedTemporaryFile(
         "w", prefix="state-bundler-", suffix=".log", delete=False
     ) as log:

@@ -135,7 +135,6 @@ def _least(given: str) -> tuple[str, int]:
 
 
 def _report(name: str, policy: Policy, signed_by: Path | None, signature: Path | None) -> Report:
-    from bundler import signature as signatures
     from bundler.artifacts.opening import open_artifact
     from bundler.errors import BundlerError
     from bundler.policy import judge, subject_of
@@ -151,8 +150,9 @@ def _report(name: str, policy: Policy, signed_by: Path | None, signature: Path |
             breaches = judge(policy, subject_of(policy, artifact, verdict, time.time()))
             signer, unsigned = None, ()
             if signed_by is not None:
-                where = signature or signatures.sidecar(name)
-                signer, unsigned = _signer(artifact, verdict, signed_by, where)
+                from bundler.signature import sidecar
+
+                signer, unsigned = _signer(artifact, verdict, signed_by, signature or sidecar(name))
     except BundlerError as error:
         return Report(name, verdict, error=error)
     return Report(name, verdict, (*breaches, *unsigned), signer)

@@ -13,7 +13,8 @@ With ``--no-pre-install-wheels`` the distribution is the wheel file itself in al
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,15 +30,14 @@ from bundler.artifacts.pex.info import (
     code_hash,
     is_user_file,
 )
-from bundler.artifacts.trees import Leaf, Tree, TreeChange, ZipLeaves, folder_leaves
-from bundler.artifacts.wheel.zip import tree_of
+from bundler.artifacts.trees import Leaf, Tree, TreeChange, ZipLeaves, folder_leaves, zip_tree
 from bundler.artifacts.zipfiles import STORED, ZipFile
 from bundler.errors import InputOutputError, UsageError, VerificationFailed
 
 _SCIE_SEARCH_BYTES = 4
-_IN_BOOTSTRAP = f"{BOOTSTRAP}/"
-_IN_IMPORT_HOOK = IMPORT_HOOK[: IMPORT_HOOK.index("/") + 1]
-_IN_DEPS = f"{DEPS}/"
+# Sorted, each with its slash.
+_PEXS_FOLDERS = (f"{BOOTSTRAP}/", f"{DEPS}/", IMPORT_HOOK[: IMPORT_HOOK.index("/") + 1])
+_AFTER_SLASH = chr(ord("/") + 1)
 
 
 @dataclass(frozen=True)
@@ -98,42 +98,41 @@ def _open_zipapp(path: Path, stack: ExitStack) -> PexFile:
     if entry is None or MAIN not in file or IMPORT_HOOK not in file:
         raise VerificationFailed(f"{path} is no PEX: it has no {PEX_INFO}, or no boot code.")
     info = PexInfo.parse(file.read(entry), str(path))
-    user, below_deps = _sorted_out(file)
-    trees = tuple(
-        _wheel_in_zip(file, name, below_deps.get(name, {})) for name in sorted(info.distributions)
+    names = sorted(name for name in file.names if not name.endswith("/"))
+    trees = tuple(_wheel_in_zip(file, name, names) for name in sorted(info.distributions))
+    return PexFile(
+        str(path), info, Tree("", ZipLeaves(file, [*_user_files(names)])), trees, file, path
     )
-    return PexFile(str(path), info, Tree("", ZipLeaves(file, user)), trees, file, path)
 
 
-def _sorted_out(file: ZipFile) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
-    """The entries of the user's files, and of each distribution's by their paths in it."""
-    user: dict[str, str] = {}
-    wheels: dict[str, dict[str, str]] = {}
-    for name in file.names:
-        if name.endswith("/"):
-            continue
-        if name.startswith(_IN_DEPS):
-            wheel, _, inside = name[len(_IN_DEPS) :].partition("/")
-            if wheel in wheels:
-                wheels[wheel][inside] = name
-            else:
-                wheels[wheel] = {inside: name}
-        elif not name.startswith((_IN_BOOTSTRAP, _IN_IMPORT_HOOK)) and is_user_file(name):
-            user[name] = name
-    return user, wheels
+def _below(folder: str, names: Sequence[str]) -> slice:
+    """Where the names below a folder stand in a sorted list; the folder with its slash."""
+    return slice(bisect_left(names, folder), bisect_left(names, f"{folder[:-1]}{_AFTER_SLASH}"))
 
 
-def _wheel_in_zip(file: ZipFile, name: str, entries: dict[str, str]) -> Tree:
+def _user_files(names: Sequence[str]) -> Iterator[str]:
+    """Of sorted names those that are not pex's; its folders are passed over as a whole."""
+    position = 0
+    for folder in _PEXS_FOLDERS:
+        found = _below(folder, names)
+        yield from filter(is_user_file, names[position : found.start])
+        position = found.stop
+    yield from filter(is_user_file, names[position:])
+
+
+def _wheel_in_zip(file: ZipFile, name: str, names: Sequence[str]) -> Tree:
     path = f"{DEPS}/{name}"
-    if not entries:
-        raise VerificationFailed(f"{file.name} lacks {path}, which its {PEX_INFO} names.")
     whole = file.get(path)
     if whole is None:
-        return Tree(path, ZipLeaves(file, entries))
+        inside = names[_below(f"{path}/", names)]
+        if not inside:
+            raise VerificationFailed(f"{file.name} lacks {path}, which its {PEX_INFO} names.")
+        return Tree(path, ZipLeaves(file, inside, f"{path}/"))
     if whole.method != STORED:
         raise VerificationFailed(f"{path} in {file.name} is compressed twice: pex stores wheels.")
     start = file.start + file.data_offset(whole)
-    return tree_of(zipfiles.read(file.descriptor, start, whole.size, f"{file.name}:{path}"), path)
+    inner = zipfiles.read(file.descriptor, start, whole.size, f"{file.name}:{path}")
+    return zip_tree(inner, path)
 
 
 def _open_folder(path: Path, stack: ExitStack) -> PexFile:
@@ -174,7 +173,7 @@ def _wheel_in_folder(root: Path, name: str, stack: ExitStack) -> Tree:
         raise VerificationFailed(f"{root} lacks {path}, which its {PEX_INFO} names.")
     if where.is_dir():
         return Tree(path, folder_leaves(where))
-    return tree_of(stack.enter_context(zipfiles.opened(where)), path)
+    return zip_tree(stack.enter_context(zipfiles.opened(where)), path)
 
 
 def _read(path: Path) -> bytes:

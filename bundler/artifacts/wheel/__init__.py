@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 from bundler.artifacts import StateDirectory, replacing, zipfiles
 from bundler.artifacts.labels import decode_claims, decode_record, encode_claims
 from bundler.artifacts.placing import Plan, plan
-from bundler.artifacts.trees import NewFile
-from bundler.artifacts.wheel.zip import metadata_of, rewrite, tree_of
+from bundler.artifacts.trees import NewFile, zip_tree
+from bundler.artifacts.wheel.zip import metadata_of, rewrite
 from bundler.bundle import Bundle
 from bundler.manifest import Claim, RunRecord, canonical
 
@@ -36,7 +36,7 @@ class WheelArtifact:
         self.name = str(path)
         with ExitStack() as stack:  # what is refused is closed again
             file = stack.enter_context(zipfiles.opened(path))
-            self._tree = tree_of(file)
+            self._tree = zip_tree(file)
             self._metadata = metadata_of(file)
             self._stack = stack.pop_all()
 
@@ -80,7 +80,7 @@ def embed(source: Path, bundles: Sequence[Bundle], record: RunRecord, destinatio
     Raises as `bundler.artifacts.pex.embed` does.
     """
     with zipfiles.opened(source) as file:
-        tree = tree_of(file)
+        tree = zip_tree(file)
         metadata = metadata_of(file)
         dagster = b"Requires-Dist: dagster" in tree.read(f"{metadata}/METADATA")
         made = plan(str(source), (tree,), _claims(source), bundles, record, dagster=dagster)

@@ -5,19 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import BinaryIO
 
-from bundler.artifacts.trees import NewFile, Tree, TreeChange, ZipLeaves
+from bundler.artifacts.trees import NewFile, TreeChange, zip_tree
 from bundler.artifacts.wheel import record as wheelrecord
 from bundler.artifacts.zipfiles import Entry, ZipFile
 from bundler.artifacts.zipwriter import ZipWriter
 from bundler.errors import UsageError, VerificationFailed
 
 _SIGNATURES = ("RECORD.jws", "RECORD.p7s")
-
-
-def tree_of(file: ZipFile, path: str = "") -> Tree:
-    """The wheel's files. path: of the wheel in the artifact that it is a part of."""
-    names = {name: name for name in file.names if not name.endswith("/")}
-    return Tree(path, ZipLeaves(file, names), file)
 
 
 def metadata_of(file: ZipFile) -> str:
@@ -40,7 +34,7 @@ def rewrite(file: ZipFile, change: TreeChange, stream: BinaryIO) -> None:
     metadata = metadata_of(file)
     record = f"{metadata}/RECORD"
     _refuse_signed(file, metadata)
-    raw = wheelrecord.edited(tree_of(file).read(record), change, f"{file.name}:{record}")
+    raw = wheelrecord.edited(zip_tree(file).read(record), change, f"{file.name}:{record}")
     writer = ZipWriter(stream)
     kept = [e for e in file.entries if change.keeps(e.name) and e.name != record]
     code, about = _split(kept)
