@@ -56,8 +56,8 @@ class Exchange:
 
     url: without user info and query. same: knows the same exchange again. retry_after: in seconds.
     tries: how often the client library made it by itself. size: of the body, in bytes, where it is
-    known. body: what is wrong with an answer whose status says that all is well: it is no JSON, it holds GraphQL's errors, or it says that
-    there is more, which was not asked for.
+    known. body: what is wrong with an answer whose status says that all is well: it is no JSON, it
+    holds GraphQL's errors, or it says that there is more, which was not asked for.
     """
 
     id: int
