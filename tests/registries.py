@@ -97,6 +97,7 @@ class Registry:
     retry_after: str | None = None
     mend: Callable[[str, bytes], bytes] = lambda _, body: body
     claims_length: int | None = None
+    redirect: str | None = None
     host: str = ""
 
     def tag(self, repository: str, name: str) -> str | None:
@@ -161,7 +162,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         if fault == "half":
             self.half = True
-        parts = urlsplit(self.path)
+        parts = urlsplit(self.path)  # with a host where we are asked as a proxy
         self.query = {name: values[0] for name, values in parse_qs(parts.query).items()}
         if isinstance(fault, int):
             self._body()
@@ -221,6 +222,9 @@ class _Handler(BaseHTTPRequestHandler):
         data = self.registry.blobs.get((name, what))
         if data is None:
             self._error(404, "BLOB_UNKNOWN", "no such blob")
+            return
+        if self.registry.redirect is not None:
+            self._answer(307, b"", Location=f"{self.registry.redirect}/{what}")
             return
         wanted = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
         start = int(wanted[1]) if wanted else 0

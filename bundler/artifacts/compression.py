@@ -29,6 +29,7 @@ _GZIP_HEADER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x04\xff"
 _GZIP_MAGIC = b"\x1f\x8b"
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _MAGIC_BYTES = 4
+_BLOCK = 512
 
 Sink = Callable[[bytes], object]
 
@@ -176,6 +177,31 @@ def _zstandard() -> Any:
             "The image has layers packed with zstd, which this Python cannot read.",
             hint='Install the library: pip install "state-bundler[zstd]"',
         ) from error
+
+
+class Ended(_Raw):
+    """A tar stream with its end: umoci, for one, writes none after the last member's bytes.
+
+    Go's reader, with which engines unpack layers, takes such a stream for whole.
+    """
+
+    def __init__(self, stream: BinaryIO) -> None:
+        super().__init__(stream)
+        self._count = 0
+        self._missing: int | None = None
+
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
+        view = memoryview(buffer).cast("B")
+        if self._missing is None:
+            count = super().readinto(view)
+            self._count += count
+            if count or not len(view):
+                return count
+            self._missing = -self._count % _BLOCK + 2 * _BLOCK
+        count = min(len(view), self._missing)
+        view[:count] = bytes(count)
+        self._missing -= count
+        return count
 
 
 class Hashing(io.RawIOBase):

@@ -22,7 +22,7 @@ from bundler.artifacts.blobs import (
     images_of,
     read_json,
 )
-from bundler.artifacts.compression import Hashing, unpacked
+from bundler.artifacts.compression import Ended, Hashing, unpacked
 from bundler.artifacts.layer import OPAQUE_WHITEOUT, parents_of
 from bundler.artifacts.layout import Layout, open_store
 from bundler.artifacts.members import content_members, members_below, state_directories_in
@@ -95,7 +95,7 @@ class LoadedImage:
         """A layer's unpacked tar stream."""
         entry = self.layers[position]
         most = max(_FREE_OF_SUSPICION_BYTES, entry.size * _MAX_RATIO)
-        return unpacked(self.store.open(entry), most)
+        return cast("BinaryIO", Ended(unpacked(self.store.open(entry), most)))
 
     @contextmanager
     def checked_layer(self, position: int) -> Iterator[BinaryIO]:
@@ -104,7 +104,8 @@ class LoadedImage:
         most = max(_FREE_OF_SUSPICION_BYTES, entry.size * _MAX_RATIO)
         with Hashing(self.store.open(entry)) as packed:
             plain = Hashing(unpacked(cast("BinaryIO", packed), most))
-            yield cast("BinaryIO", plain)
+            ended = Ended(cast("BinaryIO", plain))  # kept: its end closes what is below
+            yield cast("BinaryIO", ended)
             diff_id = f"sha256:{plain.drain()}"
             digest = f"sha256:{packed.drain()}"
         if digest != entry.digest or diff_id != image.diff_ids(self.config)[position]:

@@ -20,7 +20,7 @@ from urllib.parse import urljoin, urlsplit
 
 from bundler import __version__
 from bundler.artifacts.registry.credentials import find
-from bundler.artifacts.registry.proxies import pool_for
+from bundler.artifacts.registry.proxies import is_loopback, pool_for
 from bundler.artifacts.registry.reference import HUB, Reference
 from bundler.artifacts.registry.tokens import Authorizer, Scope
 from bundler.errors import BundlerError, CredentialsRefused, ToolFailed
@@ -263,8 +263,7 @@ class Connection:
 
 def may_be_plain(host: str) -> bool:
     """Whether a registry may be spoken to without TLS."""
-    name = urlsplit(f"//{host}").hostname or ""
-    if name in ("localhost", "::1") or name.startswith("127."):
+    if is_loopback(urlsplit(f"//{host}").hostname or ""):
         return True
     allowed = os.environ.get(INSECURE, "").split(",")
     return host in [item.strip() for item in allowed]

@@ -41,6 +41,8 @@ def pool_for(address: str) -> urllib3.PoolManager:
 def proxy_of(address: str) -> str | None:
     """The address of the proxy by which the environment sends this request."""
     parts = urlsplit(address)
+    if is_loopback(parts.hostname or ""):
+        return None
     if proxy_bypass(parts.hostname or "") or proxy_bypass(parts.netloc):
         return None
     proxies = getproxies()
@@ -48,6 +50,11 @@ def proxy_of(address: str) -> str | None:
     if found and "://" not in found:
         return f"http://{found}"
     return found or None
+
+
+def is_loopback(name: str) -> bool:
+    """Whether a host is this machine, by its name alone."""
+    return name in ("localhost", "::1") or name.startswith("127.")
 
 
 def _context(host: str) -> ssl.SSLContext:
