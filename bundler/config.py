@@ -48,6 +48,7 @@ class _KeyTable(_Table, frozen=True):
     writable: tuple[str, ...] = ()
     json_schema: str | None = None
     validate: tuple[str, ...] = ()
+    reach: tuple[str, ...] = ()
 
 
 class _GuardTable(_Table, frozen=True):
@@ -218,6 +219,7 @@ def _key_options(table: _KeyTable, root: Path) -> KeyOptions:
         writable=table.writable,
         json_schema=root / table.json_schema if table.json_schema else None,
         validate=table.validate,
+        reach=table.reach,
     )
 
 

@@ -29,6 +29,10 @@ DEFAULT_JOBS = 32
 DEFAULT_SHRINK = 0.5
 
 
+# Options that are an argv: one goes before the other, they do not add up.
+_COMMANDS = ("validate", "reach")
+
+
 @dataclass(frozen=True)
 class KeyOptions:
     """How one key is refreshed and judged.
@@ -41,7 +45,8 @@ class KeyOptions:
     of the state beyond the usual ones, and to keep in spite of them. volatile: names of JSON
     members that change at each run without meaning anything. writable: paths below the key
     directory that the program may write to. json_schema: a file that the state must satisfy.
-    validate: a command (argv) that must succeed, with ``{state_path}`` replaced.
+    validate: a command (argv) that must succeed, with ``{state_path}`` replaced. reach: a command
+    (argv) by which ``doctor`` finds out whether the external system answers these credentials.
     """
 
     refresh: RefreshMode | None = None
@@ -57,13 +62,14 @@ class KeyOptions:
     writable: tuple[str, ...] = ()
     json_schema: Path | None = None
     validate: tuple[str, ...] = ()
+    reach: tuple[str, ...] = ()
 
     def over(self, wider: KeyOptions) -> KeyOptions:
         """These options, with those of a wider level where they say nothing; tuples add up."""
         merged: dict[str, Any] = {}
         for option in fields(self):
             mine, theirs = getattr(self, option.name), getattr(wider, option.name)
-            if isinstance(mine, tuple) and option.name != "validate":
+            if isinstance(mine, tuple) and option.name not in _COMMANDS:
                 merged[option.name] = (*theirs, *(item for item in mine if item not in theirs))
             else:
                 merged[option.name] = theirs if mine in (None, ()) else mine

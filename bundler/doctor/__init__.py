@@ -67,6 +67,7 @@ def checks() -> tuple[Check, ...]:
         docker,
         environment,
         packaging,
+        reach,
         repository,
         state,
     )
@@ -78,6 +79,7 @@ def checks() -> tuple[Check, ...]:
         Check("interpreter", environment.interpreter),
         Check("credentials", credentials.credentials),
         Check("components", components.components),
+        Check("external systems", reach.reach),
         Check("state", state.state),
         Check("what states hold", contents.contents),
         Check("build backend", packaging.backend),

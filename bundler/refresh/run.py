@@ -53,7 +53,7 @@ class Refreshed:
 
 def discover(projects: Sequence[Project], listener: Listener) -> tuple[Found, ...]:
     """What the sources of the projects have, one value a source; refreshes nothing."""
-    return _run(lambda _: _discover(projects, listener))
+    return run_to_end(lambda _: _discover(projects, listener))
 
 
 def refresh(projects: Sequence[Project], options: RefreshOptions, listener: Listener) -> Refreshed:
@@ -61,7 +61,7 @@ def refresh(projects: Sequence[Project], options: RefreshOptions, listener: List
 
     Raises the failure of a key, or `Several`; nothing was published then.
     """
-    return _run(lambda decided: _refresh(projects, options, listener, decided))
+    return run_to_end(lambda decided: _refresh(projects, options, listener, decided))
 
 
 def fetch_into(
@@ -72,10 +72,10 @@ def fetch_into(
     Each gets a key directory of its own below the folder, which must be empty; nothing is
     published. Raises as `refresh` does, and leaves what was written to the caller.
     """
-    return _run(lambda _: _fetch_into(folder, projects, options, listener))
+    return run_to_end(lambda _: _fetch_into(folder, projects, options, listener))
 
 
-def _run(work: Callable[[asyncio.Event], Coroutine[Any, Any, _T]]) -> _T:
+def run_to_end(work: Callable[[asyncio.Event], Coroutine[Any, Any, _T]]) -> _T:
     """Runs to the end, or until SIGINT or SIGTERM: then everything is ended and put away.
 
     The event that the work gets is its word that the end is decided on: a signal is too late then.
@@ -116,12 +116,12 @@ def _handlers() -> dict[int, Any]:
 
 
 async def _discover(projects: Sequence[Project], listener: Listener) -> tuple[Found, ...]:
-    async with _loaded(projects, RefreshOptions(), listener) as (loaded, _):
+    async with loaded_sources(projects, RefreshOptions(), listener) as (loaded, _):
         return tuple(item.found for item in loaded)
 
 
 @asynccontextmanager
-async def _loaded(
+async def loaded_sources(
     projects: Sequence[Project], options: RefreshOptions, listener: Listener
 ) -> AsyncIterator[tuple[list[Loaded], Path]]:
     """The sources with their workers, which end with the context, and a private scratch folder."""
@@ -151,7 +151,10 @@ async def _refresh(
     decided: asyncio.Event,
 ) -> Refreshed:
     listener.phase("Finding components")
-    async with _loaded(projects, options, listener) as (loaded, scratch), AsyncExitStack() as stack:
+    async with (
+        loaded_sources(projects, options, listener) as (loaded, scratch),
+        AsyncExitStack() as stack,
+    ):
         directories = _directories(loaded, options)
         _check_selection(options, directories)
         name = directories[0].options.baseline if directories else None
@@ -170,7 +173,7 @@ async def _fetch_into(
     folder: Path, projects: Sequence[Project], options: RefreshOptions, listener: Listener
 ) -> tuple[Collected, ...]:
     listener.phase("Finding components")
-    async with _loaded(projects, options, listener) as (loaded, scratch):
+    async with loaded_sources(projects, options, listener) as (loaded, scratch):
         directories = _directories(loaded, options)
         _check_selection(options, directories)
         collectors = [Collector(folder / str(n), item) for n, item in enumerate(directories)]

@@ -33,7 +33,8 @@ _READ_BYTES = 65536
 class Write:
     """One attempt. state_path: what the component writes to. report, log: files that it fills.
 
-    root: the project's, whose own code's use of environment variables is reported.
+    root: the project's, whose own code's use of environment variables is reported. rehearsal: ends
+    as soon as the wire has shown that the external system answers; what is written is no state.
     """
 
     key: str
@@ -41,6 +42,7 @@ class Write:
     state_path: Path
     report: Path
     log: Path
+    rehearsal: bool = False
 
 
 Launch = Callable[[int, int], "subprocess.Popen[bytes]"]
@@ -135,6 +137,7 @@ class Worker:
                 "state_path": str(write.state_path),
                 "report": str(write.report),
                 "log": str(write.log),
+                "rehearsal": write.rehearsal,
             }
         )
         try:

@@ -27,6 +27,7 @@ import importlib.util
 import inspect
 import json
 import os
+import re
 import signal
 import sys
 import threading
@@ -40,6 +41,9 @@ _PR_SET_CHILD_SUBREAPER = 36
 _MAX_LINKS = 60
 _MAX_TEXT = 2000
 _MOST_ROUNDS = 20
+# Requests that answer without the credentials that matter, or only to get them.
+_LOGIN = re.compile(r"(?i)token|oauth|login|signin|sign_in|authoriz|well-known|metadata|169\.254\.")
+_ANSWERS = 3
 # Opened once: in each child that would cost as much as the fork itself.
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
@@ -271,7 +275,8 @@ class Worker:
         try:
             if load is not None:
                 _, self._components = self._source.load(load)
-            self._transport.record(report, describe)
+            tell = _until_answered(report) if command["rehearsal"] else report
+            self._transport.record(tell, describe)
             _tell_environment(command["root"], report)
             self._write(command["key"], Path(command["state_path"]))
         except BaseException as error:  # noqa: BLE001  # SystemExit too: a component must not end us
@@ -319,6 +324,27 @@ class Worker:
             for pid in pids:
                 _kill(pid)
             pids = _children()
+
+
+def _until_answered(report: Lines) -> Any:
+    """Reports, and ends this process once the external system has shown that it answers.
+
+    That is one answered read, beyond those that only fetch a token, or several other requests.
+    """
+    telling: set[int] = set()
+    answered = 0
+
+    def tell(event: str, **fields: Any) -> None:
+        nonlocal answered
+        report(event, **fields)
+        if event == "request" and fields["method"] == "GET" and not _LOGIN.search(fields["url"]):
+            telling.add(fields["id"])
+        if event == "response" and fields["status"] < 300:  # noqa: PLR2004
+            answered += 1
+            if fields["id"] in telling or answered >= _ANSWERS:
+                os._exit(0)
+
+    return tell
 
 
 class NoProjectError(Exception):

@@ -1,0 +1,212 @@
+"""Reaches every external system with the credentials that a refresh would use, without refreshing.
+
+Only a component knows its system's address and how it logs in. So each is *rehearsed*: it begins to
+write its state, into a folder that is thrown away, and its process ends with the first answer that
+tells that the system is there and takes the credentials: one read beyond what fetches a token, or a
+few other requests. That takes a request or two, and whatever goes wrong is called what a refresh
+would call it. A key whose requests the recorder cannot see (gRPC, pycurl, a program of any kind)
+can say with ``reach = ["curl", …]`` how to ask; else the hosts in a program's own arguments are
+connected to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import socket
+import ssl
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from bundler import process
+from bundler.errors import BundlerError, Unavailable
+from bundler.listener import SILENT
+from bundler.options import KeyOptions, RefreshOptions
+from bundler.refresh.classify import failure_of, of_command
+from bundler.refresh.discovery import Loaded
+from bundler.refresh.exchanges import Report, read
+from bundler.refresh.run import loaded_sources, run_to_end
+from bundler.refresh.workers import Write
+from bundler.sources import Component
+from bundler.statedir import sanitize_key
+
+if TYPE_CHECKING:
+    from bundler.project import Project
+
+REACH_SECONDS = 10.0
+_JOBS = 8
+# These work on files; what they ask of a git host is asked when they refresh.
+_ASKS_NOBODY = ("dagster_dbt.*",)
+
+
+@dataclass(frozen=True)
+class Reached:
+    """What came of reaching one key's system.
+
+    hosts: those that answered, with their port. how: by what that is known. failure: as a refresh
+    would say it. how ``nothing`` with no failure: nobody was seen to be asked.
+    """
+
+    key: str
+    hosts: tuple[str, ...]
+    how: str
+    seconds: float
+    failure: BundlerError | None = None
+
+
+def reach(projects: Sequence[Project], seconds: float = REACH_SECONDS) -> tuple[Reached, ...]:
+    """Reaches the systems of all keys at once. seconds: the most that one may take.
+
+    Raises as a refresh does where the components cannot be found.
+    """
+    return run_to_end(lambda _: _reach(projects, seconds))
+
+
+async def _reach(projects: Sequence[Project], seconds: float) -> tuple[Reached, ...]:
+    slots = asyncio.Semaphore(_JOBS)
+    async with loaded_sources(projects, RefreshOptions(), SILENT) as (loaded, scratch):
+        tasks = []
+        for item in loaded:
+            options = item.source.project.config.refresh
+            for key, component in {c.key: c for c in item.found.components}.items():
+                if not any(fnmatchcase(component.kind, kind) for kind in _ASKS_NOBODY):
+                    attempt = _Attempt(component, item, options.of_key(key), scratch, seconds)
+                    tasks.append(_in_turn(slots, attempt))
+        return tuple(await asyncio.gather(*tasks))
+
+
+async def _in_turn(slots: asyncio.Semaphore, attempt: _Attempt) -> Reached:
+    async with slots:
+        return await attempt.run()
+
+
+@dataclass(frozen=True)
+class _Attempt:
+    component: Component
+    source: Loaded
+    options: KeyOptions
+    scratch: Path
+    seconds: float
+
+    async def run(self) -> Reached:
+        began = time.monotonic()
+        try:
+            if self.options.reach:
+                hosts, how = await asyncio.to_thread(self._by_command), "its own command"
+            elif self.source.source.judged_by == "exit":
+                hosts = await asyncio.to_thread(self._by_connecting)
+                how = "a connection" if hosts else "nothing"
+            else:
+                hosts = await self._by_rehearsal()
+                how = "a request of its own" if hosts else "nothing"
+        except BundlerError as failure:
+            return Reached(self.component.key, (), "", time.monotonic() - began, failure)
+        return Reached(self.component.key, hosts, how, time.monotonic() - began)
+
+    async def _by_rehearsal(self) -> tuple[str, ...]:
+        write = self._write()
+        late, status = None, 0
+        try:
+            status = await asyncio.wait_for(self.source.worker.write(write), self.seconds)
+        except (asyncio.TimeoutError, TimeoutError):
+            late = self.seconds
+        report = read(write.report, self.options.allow_http)
+        if late is not None and report.answered and not report.failed:
+            return _hosts(report)  # it answers, and takes its time
+        stopped = report.answered > 0 and not report.raised and not report.failed
+        if late is not None or not (stopped or report.returned):
+            failure = failure_of(
+                self.component,
+                report,
+                secrets=self.source.surroundings.secrets,
+                deadline=late,
+                signal=os.WTERMSIG(status) if os.WIFSIGNALED(status) else None,
+            )
+            if failure is not None:
+                raise failure.error
+        return _hosts(report)
+
+    def _write(self) -> Write:
+        folder = self.scratch / f"reach-{id(self)}" / sanitize_key(self.component.key)
+        folder.mkdir(parents=True)
+        return Write(
+            key=self.component.key,
+            root=self.source.source.project.root,
+            state_path=folder / "state",
+            report=folder.parent / "reach.report",
+            log=folder.parent / "reach.log",
+            rehearsal=True,
+        )
+
+    def _by_command(self) -> tuple[str, ...]:
+        secrets = self.source.surroundings.secrets
+        argv = self.options.reach
+        done = process.run(
+            argv,
+            cwd=self.source.source.project.root,
+            env=self.source.surroundings.environment,
+            timeout=self.seconds,
+        )
+        output = (done.stderr or done.stdout).decode("utf-8", "replace")
+        failure = of_command(
+            _located(self.component, argv[0]), done.exit_code, output, secrets=secrets
+        )
+        if failure is not None:
+            raise failure.error
+        return tuple(host for host, _ in _addresses(argv)) or (argv[0],)
+
+    def _by_connecting(self) -> tuple[str, ...]:
+        entries = self.source.source.load["entries"]
+        argv = next(entry["argv"] for entry in entries if entry["key"] == self.component.key)
+        found = _addresses(argv)
+        for host, secure in found:
+            _connect(self.component.key, host, self.seconds, secure=secure)
+        return tuple(host for host, _ in found)
+
+
+def _located(component: Component, program: str) -> Component:
+    from dataclasses import replace
+
+    return replace(component, location=program)
+
+
+def _hosts(report: Report) -> tuple[str, ...]:
+    return (urlsplit(report.last.url).netloc,) if report.last and report.answered else ()
+
+
+def _addresses(argv: Sequence[str]) -> list[tuple[str, bool]]:
+    """HOST:PORT of every URL in a command line, and whether TLS is spoken there."""
+    found: dict[tuple[str, bool], None] = {}
+    for url in re.findall(r"https?://[^\s\"'<>]+", " ".join(argv)):
+        try:
+            parts = urlsplit(url)
+            secure = parts.scheme == "https"
+            port = parts.port or (443 if secure else 80)
+        except ValueError:
+            continue
+        if parts.hostname and re.fullmatch(r"[\w.:-]+", parts.hostname):
+            found[f"{parts.hostname}:{port}", secure] = None
+    return list(found)
+
+
+def _connect(key: str, address: str, seconds: float, *, secure: bool) -> None:
+    """Raises `Unavailable` where nobody listens, or whoever does is not trusted."""
+    host, _, port = address.rpartition(":")
+    try:
+        with socket.create_connection((host, int(port)), timeout=seconds) as line:
+            if secure:
+                with ssl.create_default_context().wrap_socket(line, server_hostname=host):
+                    pass
+    except OSError as error:
+        said = getattr(error, "verify_message", "") or error.strerror or "no answer in time"
+        raise Unavailable(
+            f"{key}: {address} cannot be reached: {said}.",
+            hint=f"Check that {address} is up and reachable from here.",
+            key=key,
+        ) from error
