@@ -109,8 +109,11 @@ def check_guard(project: Project, listener: Listener) -> None:
 def read_back(artifact: Artifact, bundles: Sequence[Bundle]) -> Verdict:
     """Verifies a finished artifact, and that it holds these very states.
 
+    Without any the artifact is what its builder made, and must hold no state at all.
     Raises `VerificationFailed` for anything else.
     """
+    if not bundles and not artifact.state_directories():
+        return Verdict(artifact.name, artifact.kind, artifact.digest, (), None, ())
     verdict = verify(artifact)
     verdict.raise_for_problems()
     there = {directory.manifest.sha256 for directory in verdict.directories if directory.manifest}

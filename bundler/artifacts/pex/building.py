@@ -79,6 +79,7 @@ def building(
             embed(made, bundles, record, made)
         else:
             _refuse_state(made)
+            listener.note("No component keeps its state in the artifact: this is pex's own PEX.")
         _advise(arguments, bundles, listener)
         yield BuiltPex(made, destination, printed.replace(str(made), _as_given(arguments, made)))
         publish(made, destination)
