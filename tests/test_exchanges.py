@@ -51,6 +51,41 @@ def test_a_body_that_breaks_off_makes_a_good_answer_a_failure() -> None:
     assert failed(request(1, A), response(1, 200), failure(1)) == [A]
 
 
+def test_a_body_may_break_off_while_later_exchanges_are_answered() -> None:
+    events = (request(1, A), response(1, 200), request(2, B), response(2, 200), failure(1))
+    assert failed(*events) == [A]
+
+
+def not_json(number: int, size: int) -> dict[str, Any]:
+    return {"event": "not-json", "id": number, "size": size}
+
+
+def test_what_could_not_be_parsed_is_a_failure_of_the_exchange_that_it_came_from() -> None:
+    events = (request(1, A), response(1, 200), request(2, B), response(2, 200), not_json(1, 50))
+    (exchange,) = digest(events).failed
+    assert (exchange.url, exchange.status, exchange.body) == (A, 200, "not-json")
+    assert failed(*events, request(3, A), response(3, 200)) == []
+    assert failed(*events, allowed=("GET /a 200",)) == []
+
+
+@pytest.mark.parametrize(
+    ("answer", "parsed"),
+    [
+        ({"type": "text/plain"}, 50),  # a client may try JSON on anything
+        ({"size": "60"}, 50),  # of another size than the answer: something else was parsed
+        ({}, 0),  # an answer without a body needs none
+    ],
+)
+def test_what_is_parsed_in_vain_need_not_be_an_answer(answer: dict[str, Any], parsed: int) -> None:
+    assert failed(request(1, A), response(1, 200, **answer), not_json(1, parsed)) == []
+
+
+def test_errors_of_graphql_are_a_failure_though_the_status_is_200() -> None:
+    events = (request(1, A), response(1, 200), {"event": "graphql-errors", "id": 1})
+    (exchange,) = digest(events).failed
+    assert (exchange.status, exchange.body) == (200, "graphql-errors")
+
+
 def test_requests_with_other_bodies_are_not_the_same() -> None:
     events = (
         request(1, A, "first body", "POST"),
