@@ -44,6 +44,11 @@ format: $(READY) ## sort imports, mend what can be mended, format
 pex-matrix: $(READY) ## every way to make a PEX, tried: most of an hour; writes docs/pex-matrix.md
 	$(BIN)/python tests/pex_matrix.py $(ARGS)
 
+.PHONY: faults
+faults: $(READY) ## break refreshes at every system call, cut the power: most of an hour, as root; writes docs/faults.md
+	tests/install-debian-packages
+	$(BIN)/python tests/fault_campaign.py --write docs/faults.md $(ARGS)
+
 .PHONY: build
 build: $(READY) ## sdist and wheel, into build/dist
 	$(BIN)/uv build --quiet --out-dir build/dist
