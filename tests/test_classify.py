@@ -121,3 +121,26 @@ def test_the_text_of_a_client_library_is_never_shown() -> None:
     assert quoted(link("aiohttp.client_exceptions.ClientError", text), NO_SECRETS) == "ClientError"
     redacted = quoted(link("vendor.Error", "token=abcdefgh"), Secrets({"TOKEN": "abcdefgh"}))
     assert redacted == "Error: token=[TOKEN]"
+
+
+def test_an_outage_that_was_passed_over_is_the_reason_of_the_wrong_request_after_it() -> None:
+    asked = Exchange(1, "GET", "https://host:443/serverInfo", "a", 503)
+    wrong = Exchange(2, "POST", "https://host:443/2.4/signin", "b", 400)
+    raised = (link("vendor.Error", status=400),)
+    report = Report(failed=(asked, wrong), last=wrong, raised=raised)
+    failure = failure_of(COMPONENT, report, secrets=NO_SECRETS)
+    assert failure is not None
+    assert type(failure.error) is Unavailable
+    assert "/serverInfo" in failure.error.what
+    alone = failure_of(COMPONENT, Report(failed=(wrong,), raised=raised), secrets=NO_SECRETS)
+    assert alone is not None
+    assert type(alone.error) is ConfigurationError
+
+
+def test_a_refusal_that_the_library_tries_again_until_the_deadline_is_a_refusal() -> None:
+    refused = Exchange(1, "GET", "https://host:443/v1", "a", 401)
+    report = Report(failed=(refused,), last=refused, waiting=refused)
+    failure = failure_of(COMPONENT, report, secrets=NO_SECRETS, deadline=30.0)
+    assert failure is not None
+    assert type(failure.error) is CredentialsRefused
+    assert "answered 401, and it did not finish within 30 s" in failure.error.what

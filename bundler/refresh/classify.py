@@ -264,7 +264,20 @@ def partial(
 
 
 def _behind(report: Report, failed: Sequence[Exchange]) -> Exchange | None:
-    """The failed exchange that an exception came from."""
+    """The failed exchange that an exception came from.
+
+    An earlier outage or refusal that the component passed over is the reason where the last request
+    was only wrong: tableauserverclient signs in by an old API where it cannot ask for the newest.
+    """
+    exchange = _raised_from(report, failed)
+    if exchange is None or of_exchange(exchange).kind not in (ConfigurationError, BadData):
+        return exchange
+    earlier = failed[: failed.index(exchange)]
+    reasons = (Unavailable, CredentialsRefused)
+    return next((one for one in earlier if of_exchange(one).kind in reasons), exchange)
+
+
+def _raised_from(report: Report, failed: Sequence[Exchange]) -> Exchange | None:
     marks = {link.wire for link in report.raised if link.wire}
     for exchange in reversed(failed):
         if exchange.id in marks:
@@ -416,6 +429,10 @@ def _one_line(text: str) -> str:
 def _late(report: Report, deadline: float) -> _Finding:
     waiting = report.waiting
     says = f"it did not finish within {deadline:g} s"
+    refused = next((one for one in report.failed if waiting and one.id == waiting.id), None)
+    if refused is not None:  # the library was about to ask once more
+        finding = of_exchange(refused)
+        return _Finding(finding.kind, f"{finding.says}, and {says}")
     if waiting is not None and not is_cloned(waiting):
         says += f"; it was waiting for {urlsplit(waiting.url).netloc}"
     return _Finding(Unavailable, says)

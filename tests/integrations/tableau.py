@@ -15,10 +15,18 @@ from xml.sax.saxutils import quoteattr
 from integrations.standin import Answer, Case, Endpoint, Request, StandIn
 
 _TIMES = 'createdAt="2025-01-10T08:00:00Z" updatedAt="2025-11-02T08:00:00Z"'
-_CODES = {401: "401002", 403: "403004", 404: "404006", 429: "429000", 500: "500000", 503: "503000"}
+_CODES = {
+    400: "400000",
+    401: "401002",
+    403: "403004",
+    404: "404006",
+    429: "429000",
+    500: "500000",
+    503: "503000",
+}
 _SECRET = "canary-tableau-secret-value-0123456789"
 _SESSION = "canary-tableau-session"
-_SITES = "/api/3.24/sites/{site}"
+_SITES = "/api/{version}/sites/{site}"
 
 
 def _xml(content: str) -> Answer:
@@ -41,6 +49,8 @@ def _server_info(_: Request) -> Answer:
 
 
 def _sign_in(request: Request) -> Answer:
+    if request.parts["version"] != "3.24":  # older ones do not know a connected app's token
+        return Tableau.refused(400)
     site = request.body.decode().partition('contentUrl="')[2].partition('"')[0]
     if not _is_signed_token(request.body.decode()):
         return Tableau.refused(401)
@@ -207,11 +217,11 @@ class Tableau(StandIn):
     }
     endpoints = (
         Endpoint(
-            "server-info", "GET", "/api/2.4/serverInfo", _server_info,
+            "server-info", "GET", "/api/{version}/serverInfo", _server_info,
             empty=lambda _: _xml(""), signed_in=False,
         ),
         Endpoint(
-            "sign-in", "POST", "/api/3.24/auth/signin", _sign_in,
+            "sign-in", "POST", "/api/{version}/auth/signin", _sign_in,
             empty=lambda _: _xml(""), signed_in=False,
         ),
         Endpoint(
@@ -226,7 +236,7 @@ class Tableau(StandIn):
             "data-sources", "GET", f"{_SITES}/datasources", _data_sources,
             empty=_nothing_of("datasources"), page=_page_of,
         ),
-        Endpoint("sign-out", "POST", "/api/3.24/auth/signout", lambda _: Answer(status=204)),
+        Endpoint("sign-out", "POST", "/api/{version}/auth/signout", lambda _: Answer(status=204)),
     )  # fmt: skip
 
     @staticmethod
