@@ -58,9 +58,9 @@ def _run(arguments: list[str]) -> int:
 
 def _dockers(rest: list[str]) -> int:
     """What `docker builder …` and `docker build` mean where they are not ours: docker's own."""
-    from bundler.artifacts.docker import building
+    from bundler.artifacts.docker import dockerbuild
 
-    return building.plain(rest)
+    return dockerbuild.plain(rest)
 
 
 def _remember(options: tuple[str, ...]) -> None:

@@ -26,6 +26,8 @@ from environments import ROOT
 from filelock import FileLock
 
 HOME = ROOT / "build" / "engine"
+# Names a configuration of docker's to test with: another one has other plugins.
+CLIENT_VARIABLE = "STATE_BUNDLER_TEST_DOCKER_CONFIG"
 # Another recipe for a base image takes another number here: engines keep what they have.
 PYTHON_BASE = "state-bundler-test/python:3.11-2"
 UV_IMAGE = "state-bundler-test/uv:2"
@@ -70,7 +72,7 @@ class Engine:
     def environment(self) -> dict[str, str]:
         """For programs that are to talk to this engine and to no other."""
         kept = {name: value for name, value in os.environ.items() if "DOCKER" not in name}
-        config = HOME / "client"
+        config = Path(os.environ.get(CLIENT_VARIABLE) or HOME / "client")
         config.mkdir(parents=True, exist_ok=True)
         if not (config / "config.json").exists():  # buildah wants one
             (config / "config.json").write_text("{}")

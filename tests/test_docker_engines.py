@@ -9,7 +9,7 @@ from dockerprojects import Project
 from engine import Engine
 
 from bundler.artifacts.docker import Docker
-from bundler.artifacts.docker.building import detect
+from bundler.artifacts.docker.dockerbuild import detect
 from bundler.errors import (
     BundlerError,
     ToolFailed,

@@ -12,8 +12,8 @@ from engine import PYTHON_BASE
 
 from bundler.artifacts import docker as dockers
 from bundler.artifacts import oci
+from bundler.artifacts.blobs import descriptor
 from bundler.artifacts.docker.whole import fetch, keep_only
-from bundler.artifacts.layout import descriptor
 from bundler.artifacts.ociread import LoadedImage
 from bundler.errors import (
     UsageError,

@@ -71,13 +71,13 @@ def build_docker(
     Example:
       state-bundler build docker -t shop:1.4 .
     """
-    from bundler.artifacts.docker import building
+    from bundler.artifacts.docker import building, dockerbuild
     from bundler.artifacts.docker.arguments import parse
     from bundler.pipeline import prove
 
     arguments = parse(ctx.meta[_META])
     if arguments.asks:
-        ctx.exit(building.plain(["build", *ctx.meta[_META]]))
+        ctx.exit(dockerbuild.plain(["build", *ctx.meta[_META]]))
     quiet = given.pop("quiet") or arguments.quiet
     listener = narrator(quiet=quiet)
     building.preflight(arguments, listener)

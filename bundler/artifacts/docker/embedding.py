@@ -75,6 +75,11 @@ def _takes_whole_images(engine: Engine, inspected: Mapping[str, Any]) -> bool:
         return True
     if (inspected.get("GraphDriver") or {}).get("Name") in _CLASSIC_DRIVERS:
         return False
+    return has_containerd_store(engine)
+
+
+def has_containerd_store(engine: Engine) -> bool:
+    """Whether the engine keeps its images in containerd, which can hold several platforms."""
     status = engine.get("/info").get("DriverStatus") or []
     return ["driver-type", _CONTAINERD] in status
 

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -29,13 +30,19 @@ _NAME = re.compile(
 )
 
 
+@dataclass(frozen=True)
+class Built:
+    """A finished image. image_id: ``sha256:…``, or the digest of its manifest or index where it
+    went past the engine; tags: the names that it got.
+    """
+
+    image_id: str
+    tags: tuple[str, ...]
+    paths: tuple[str, ...]
+
+
 def check(arguments: Arguments) -> None:
     """Raises `UsageError` for what cannot be done with a finished image."""
-    if len(arguments.platforms) > 1:
-        raise UsageError(
-            "Several platforms in one build need an image index, which the engine cannot hold.",
-            hint="Build each platform, then join them: state-bundler embed A B --tag NAME",
-        )
     for name in arguments.tags:
         if not _NAME.fullmatch(name):
             raise UsageError(
@@ -43,7 +50,7 @@ def check(arguments: Arguments) -> None:
                 hint="Small letters, digits and . _ - /, then :tag, as in team/shop:1.4.",
             )
     for output in arguments.outputs:
-        fields = _fields(output)
+        fields = fields_of(output)
         kind = fields.get("type")
         if kind not in _KINDS:
             raise UsageError(
@@ -52,7 +59,7 @@ def check(arguments: Arguments) -> None:
             )
         if kind in ("tar", "local", "oci") and not fields.get("dest"):
             raise UsageError(f"--output {output} needs dest=PATH.")
-    if _pushes(arguments) and not arguments.tags:
+    if pushes(arguments) and not arguments.tags:
         raise UsageError("--push needs a name to push: add -t NAME.")
 
 
@@ -62,8 +69,8 @@ def carry_out(
     """Files and pushes. Raises `ChildFailed` where a push fails, `InputOutputError`."""
     for output in arguments.outputs:
         name = next(iter(arguments.tags), "latest")
-        _output(docker, engine, _fields(output), image_id, name)
-    if _pushes(arguments):
+        _output(docker, engine, fields_of(output), image_id, name)
+    if pushes(arguments):
         for name in arguments.tags:
             listener.phase(f"Pushing {name}")
             exit_code = process.pass_through(
@@ -71,24 +78,34 @@ def carry_out(
             )
             if exit_code:
                 raise ChildFailed(f"docker push {name}", exit_code)
+    write_files(arguments, image_id, {"containerimage.config.digest": image_id})
+
+
+def write_files(arguments: Arguments, image_id: str, metadata: Mapping[str, str]) -> None:
+    """``--metadata-file`` and ``--iidfile``. Raises `InputOutputError`."""
     if arguments.metadata_file is not None:
-        metadata = {
-            "containerimage.config.digest": image_id,
-            "image.name": ",".join(arguments.tags),
-        }
-        _write(Path(arguments.metadata_file), msgspec.json.encode(metadata))
+        told = {**metadata, "image.name": ",".join(arguments.tags)}
+        _write(Path(arguments.metadata_file), msgspec.json.encode(told))
     if arguments.iidfile is not None:
         _write(Path(arguments.iidfile), image_id.encode())
 
 
-def _pushes(arguments: Arguments) -> bool:
+def pushes(arguments: Arguments) -> bool:
     return arguments.push or any(
         fields.get("type") == "registry" or fields.get("push") == "true"
-        for fields in map(_fields, arguments.outputs)
+        for fields in map(fields_of, arguments.outputs)
     )
 
 
-def _fields(output: str) -> dict[str, str]:
+def stays(arguments: Arguments) -> bool:
+    """Whether the image is wanted here, too: in the engine or in a file."""
+    return arguments.load or any(
+        "dest" in fields or fields.get("type") == "docker"
+        for fields in map(fields_of, arguments.outputs)
+    )
+
+
+def fields_of(output: str) -> dict[str, str]:
     """``type=docker,dest=app.tar``; a bare path is a local folder, ``-`` an archive on stdout."""
     if "=" not in output:
         return {"type": "tar" if output == "-" else "local", "dest": output}
@@ -123,16 +140,23 @@ def _layout(engine: Engine, image_id: str, fields: Mapping[str, str], name: str)
     import tempfile
 
     from bundler.artifacts.docker.whole import fetch, keep_only
+
+    with tempfile.TemporaryDirectory(prefix="state-bundler-") as folder:
+        layout = fetch(engine, image_id, Path(folder))
+        keep_only(layout, layout.index()["manifests"][0]["digest"], name)
+        write_layout(layout.path, fields)
+
+
+def write_layout(layout: Path, fields: Mapping[str, str]) -> None:
+    """What ``--output type=oci`` asks for, of a layout that is whole."""
     from bundler.artifacts.layout import write_archive
 
     destination = Path(fields["dest"])
-    with tempfile.TemporaryDirectory(prefix="state-bundler-") as folder, io_errors(destination):
-        layout = fetch(engine, image_id, Path(folder))
-        keep_only(layout, layout.index()["manifests"][0]["digest"], name)
+    with io_errors(destination):
         if fields.get("tar", "true").lower() in ("false", "0"):
-            shutil.copytree(layout.path, destination, dirs_exist_ok=True)
+            shutil.copytree(layout, destination, dirs_exist_ok=True)
         else:
-            write_archive(layout.path, destination)
+            write_archive(layout, destination)
 
 
 def _save(engine: Engine, path: str, destination: str) -> None:

@@ -48,7 +48,7 @@ def send_whole(
         diff_ids = image.diff_ids(_config(layout, made.config_digest))
         archive = Path(folder) / "image.tar"
         write_archive(layout.path, archive)
-        load(engine, _read(archive))
+        load(engine, pieces_of(archive))
     return name, diff_ids
 
 
@@ -148,7 +148,8 @@ def keep_only(layout: Folder, digest: str, name: str) -> str:
     return name
 
 
-def _read(path: Path) -> Iterator[bytes]:
+def pieces_of(path: Path) -> Iterator[bytes]:
+    """The bytes of a file."""
     with path.open("rb") as stream:
         while chunk := stream.read(_CHUNK_BYTES):
             yield chunk

@@ -1,0 +1,192 @@
+"""docker's own build, with the person's own arguments, of a context that lacks the state.
+
+With BuildKit the Dockerfile is given from a temporary folder, with the ignore rules that hold and
+the state directories beside it. The classic builder knows no such rules: it gets the context as a
+filtered archive on its stdin.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from bundler import process
+from bundler.artifacts.docker.arguments import Arguments
+from bundler.artifacts.docker.connection import Docker, Engine
+from bundler.artifacts.docker.context import ClassicContext, Withheld, withheld_rules
+from bundler.artifacts.docker.contexts import builder_alias, unaliased
+from bundler.artifacts.docker.ignore import IGNORE_FILE, effective
+from bundler.bundle import Bundle
+from bundler.errors import ChildFailed, InputOutputError, ToolFailed, UsageError
+
+# The first docker whose own builder is buildx, a plugin; before, BuildKit was built in.
+_BUILDX_SINCE = 23
+_TRUE = {"1", "t", "true"}
+
+
+@dataclass(frozen=True)
+class Builder:
+    """What builds: ``classic``, ``buildkit`` (inside the engine) or ``buildx``."""
+
+    kind: str
+    version: str
+
+    @property
+    def is_buildkit(self) -> bool:
+        return self.kind != "classic"
+
+    def __str__(self) -> str:
+        names = {"classic": "the classic builder", "buildkit": "BuildKit", "buildx": "buildx"}
+        return f"docker {self.version}, {names[self.kind]}"
+
+
+def detect(docker: Docker, engine: Engine) -> Builder:
+    """Which builder plain ``docker build`` would use here."""
+    version = docker.version()
+    wanted = docker.environment.get("DOCKER_BUILDKIT", "").lower()
+    if wanted and wanted not in _TRUE:
+        return Builder("classic", version)
+    major = version.partition(".")[0]
+    if major.isdecimal() and int(major) < _BUILDX_SINCE:
+        is_default = engine.headers.get("builder-version") == "2"
+        return Builder("buildkit" if wanted or is_default else "classic", version)
+    if docker.succeeds("buildx", "version"):
+        return Builder("buildx", version)
+    if wanted:
+        raise ToolFailed(
+            "DOCKER_BUILDKIT asks for BuildKit, but this docker has no buildx.",
+            hint="Install the docker-buildx plugin, or unset DOCKER_BUILDKIT.",
+        )
+    return Builder("classic", version)
+
+
+def is_local(arguments: Arguments) -> bool:
+    """Whether the context is a folder here."""
+    return arguments.context != "-" and Path(arguments.context).is_dir()
+
+
+def dockerfile_of(arguments: Arguments) -> Path | None:
+    """The Dockerfile, where it is a file here."""
+    if arguments.file == "-":
+        return None
+    if arguments.file is not None:
+        return Path(arguments.file) if is_local(arguments) else None
+    return Path(arguments.context) / "Dockerfile" if is_local(arguments) else None
+
+
+@dataclass(frozen=True)
+class DockerBuild:
+    """A build that docker is asked for; its context lacks the states of these bundles.
+
+    command: ``build`` or ``buildx build``.
+    """
+
+    docker: Docker
+    builder: Builder
+    arguments: Arguments
+    bundles: tuple[Bundle, ...]
+    command: tuple[str, ...] = ("build",)
+
+    def run(self, folder: Path, result: Sequence[str]) -> None:
+        """folder: for what the build needs for a while. result: the options that say where the
+        image goes, which has no name yet.
+
+        Raises `ChildFailed` with docker's own exit code.
+        """
+        words = [*self.arguments.forwarded, *result]
+        if self.arguments.quiet:
+            words.append("--quiet")
+        environment = _environment(self.docker, folder)
+        with _context(self.builder, self.arguments, self.bundles, folder) as (more, stdin):
+            argv = self.docker.argv(*self.command, *words, *more)
+            exit_code = _docker(argv, environment, stdin, quiet=self.arguments.quiet)
+        if exit_code:
+            raise ChildFailed("docker build", exit_code)
+
+
+def _environment(docker: Docker, folder: Path) -> Mapping[str, str]:
+    """docker's environment; a take-over of `docker build` would lead back here."""
+    if not builder_alias(docker.environment):
+        return docker.environment
+    home = folder / "docker"
+    home.mkdir()
+    return unaliased(docker.environment, home)
+
+
+def plain(arguments: Sequence[str], docker: Docker | None = None) -> int:
+    """Lets docker do what is not about state, as it would without us; returns its exit code.
+
+    arguments: of `docker builder`, such as ``build --check .`` or ``prune``.
+    """
+    import tempfile
+
+    docker = docker or Docker.from_environment()
+    with tempfile.TemporaryDirectory(prefix="state-bundler-") as name:
+        environment = _environment(docker, Path(name))
+        has_buildx = docker.succeeds("buildx", "version")
+        program = ["buildx"] if has_buildx and arguments[:1] != ["build"] else ["builder"]
+        return process.pass_through(docker.argv(*program, *arguments), env=environment)
+
+
+def _docker(
+    argv: Sequence[str],
+    environment: Mapping[str, str],
+    stdin: ClassicContext | None,
+    *,
+    quiet: bool,
+) -> int:
+    """Its progress goes to stderr, since our stdout is for data."""
+    sys.stdout.flush()
+    with open(os.devnull, "wb") as nowhere:
+        stdout = nowhere.fileno() if quiet else 2
+        if stdin is None:
+            return process.pass_through(argv, env=environment, stdout=stdout)
+        return process.feed(argv, stdin.pieces(), env=environment, stdout=stdout)
+
+
+@contextmanager
+def _context(
+    builder: Builder, arguments: Arguments, bundles: Sequence[Bundle], folder: Path
+) -> Iterator[tuple[list[str], ClassicContext | None]]:
+    """The arguments that name the Dockerfile and the context, and what goes to stdin."""
+    given = ["--file", arguments.file] if arguments.file is not None else []
+    if not is_local(arguments):
+        yield [*given, arguments.context], None
+        return
+    root = Path(arguments.context)
+    withheld = withheld_rules(root, bundles)
+    if arguments.file == "-":
+        path, text = None, sys.stdin.buffer.read()
+    else:
+        path = dockerfile_of(arguments)
+        if path is None or not path.is_file():
+            raise UsageError(
+                f"There is no Dockerfile at {path}.", hint="Name it with -f, or give the context."
+            )
+        text = read(path)
+    if builder.is_buildkit:
+        yield _buildkit(root, path, text, withheld, folder), None
+    else:
+        context = ClassicContext(root, effective(root, None), withheld, path, text)
+        yield ["--file", context.dockerfile, "-"], context
+
+
+def _buildkit(
+    root: Path, path: Path | None, text: bytes, withheld: Withheld, folder: Path
+) -> list[str]:
+    copy = folder / (path.name if path is not None else "Dockerfile")
+    copy.write_bytes(text)
+    rules = [effective(root, path).rstrip("\n"), *withheld.rules]
+    copy.with_name(copy.name + IGNORE_FILE).write_text("\n".join(rules).lstrip("\n") + "\n")
+    return ["--file", str(copy), str(root)]
+
+
+def read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputOutputError(f"{path} cannot be read: {error.strerror}.") from error

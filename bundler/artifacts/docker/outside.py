@@ -1,0 +1,238 @@
+"""Builds whose result goes past the engine's image store: to a registry, or as several platforms.
+
+buildx hands out the code's image without a name: it pushes it by digest alone, or writes an OCI
+layout. The state is put on top there, every platform gets it, it is read back, and only then a
+tag names it.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from bundler.artifacts import Artifact
+from bundler.artifacts.docker import outputs
+from bundler.artifacts.docker.connection import Docker, Engine
+from bundler.artifacts.docker.dockerbuild import DockerBuild
+from bundler.artifacts.docker.embedding import has_containerd_store, tag
+from bundler.artifacts.docker.outputs import Built, fields_of
+from bundler.errors import ToolFailed, UsageError
+from bundler.listener import Listener
+from bundler.manifest import RunRecord
+
+if TYPE_CHECKING:
+    from bundler.artifacts.docker.arguments import Arguments
+    from bundler.artifacts.layout import Folder
+    from bundler.artifacts.registry import Pushed
+
+_TAG = "made"
+
+
+def is_meant(asked: DockerBuild, engine: Engine) -> bool:
+    """Whether this build goes past the engine's store.
+
+    Raises `ToolFailed` for several platforms where there is no buildx, `UsageError` where they
+    are to go into a store that cannot hold them.
+    """
+    arguments = asked.arguments
+    is_buildx = asked.builder.kind == "buildx"
+    if len(arguments.platforms) > 1:
+        if not is_buildx:
+            raise ToolFailed(
+                f"Several platforms need buildx, and this is {asked.builder}.",
+                hint="Install the docker-buildx plugin, or build each platform by itself.",
+            )
+        _refuse_what_no_store_holds(arguments, engine)
+        return True
+    if not is_buildx or outputs.stays(arguments) or not outputs.pushes(arguments):
+        return False
+    return _pushes_by_digest(asked.docker, engine, arguments)
+
+
+def _refuse_what_no_store_holds(arguments: Arguments, engine: Engine) -> None:
+    for fields in map(fields_of, arguments.outputs):
+        if fields["type"] in ("tar", "local", "docker") and "dest" in fields:
+            raise UsageError(
+                f"--output type={fields['type']} holds one platform.",
+                hint="Several fit into type=oci,dest=PATH, or into a registry: --push.",
+            )
+    if _is_loaded(arguments) and not has_containerd_store(engine):
+        raise UsageError(
+            "The engine's image store cannot hold several platforms.",
+            hint="Add --push or -o type=oci,dest=PATH, or turn on containerd's image store.",
+        )
+
+
+def _is_loaded(arguments: Arguments) -> bool:
+    if arguments.load:
+        return True
+    elsewhere = outputs.pushes(arguments) or any(
+        "dest" in fields_of(output) for output in arguments.outputs
+    )
+    return not elsewhere and bool(arguments.tags)
+
+
+def _pushes_by_digest(docker: Docker, engine: Engine, arguments: Arguments) -> bool:
+    """Whether the builder can; docker's own cannot with the classic image store."""
+    named = _named_builder(arguments)
+    said = docker.ask("buildx", "inspect", *([named] if named else []))
+    driver = next((line for line in said.splitlines() if line.startswith("Driver:")), "")
+    return driver.split()[-1:] != ["docker"] or has_containerd_store(engine)
+
+
+def _named_builder(arguments: Arguments) -> str | None:
+    words = list(arguments.forwarded)
+    for position, word in enumerate(words):
+        name, equals, value = word.partition("=")
+        if name == "--builder":
+            return value if equals else words[position + 1]
+    return None
+
+
+@dataclass(frozen=True)
+class Put:
+    """How the state is put on top: as for `bundler.artifacts.docker.embed`."""
+
+    record: RunRecord
+    places: Mapping[str, str]
+    check: Callable[[Artifact], object]
+    listener: Listener
+
+
+def build(asked: DockerBuild, engine: Engine, put: Put) -> Built:
+    """Builds, embeds and reads back without a name; then files, pushes, tags."""
+    arguments = asked.arguments
+    only_pushes = outputs.pushes(arguments) and not outputs.stays(arguments)
+    with tempfile.TemporaryDirectory(prefix="state-bundler-") as name:
+        way = _to_registry if only_pushes else _to_layout
+        digest, paths = way(asked, engine, put, Path(name))
+    outputs.write_files(arguments, digest, {"containerimage.digest": digest})
+    return Built(digest, arguments.tags, paths)
+
+
+def _to_registry(
+    asked: DockerBuild, engine: Engine, put: Put, folder: Path
+) -> tuple[str, tuple[str, ...]]:
+    """No byte of it passes through this machine but the state's."""
+    del engine
+    from bundler.artifacts import registry
+
+    first, *others = _repositories(asked.arguments.tags)
+    with ExitStack() as stack:
+        target, reference = stack.enter_context(registry.opened(first, put.listener))
+        digest = _pushed_code(asked, reference.name, folder)
+        put.listener.phase("Putting the state into the image")
+        found = registry.source(reference.at(digest), target.connection, put.listener)
+        made = registry.embed(
+            target,
+            [found],
+            asked.bundles,
+            put.record,
+            places=put.places,
+            before=reference.tag,
+            check=put.check,
+            listener=put.listener,
+        )
+        pushed = [made]
+        for name in others:
+            other, _ = stack.enter_context(registry.opened(name, put.listener))
+            pushed.append(registry.push(other, target, made.entry))
+        _name(pushed, asked.arguments.tags, put.listener)
+    return made.digest, made.paths
+
+
+def _repositories(tags: Sequence[str]) -> list[str]:
+    """A name for each repository, the first one that was given."""
+    from bundler.artifacts import registry
+
+    first: dict[str, str] = {}
+    for name in tags:
+        first.setdefault(registry.parse(name).name, name)
+    return list(first.values())
+
+
+def _pushed_code(asked: DockerBuild, repository: str, folder: Path) -> str:
+    """Builds the code's image into a repository; returns its digest. No tag names it."""
+    metadata = folder / "metadata.json"
+    output = f"type=image,name={repository},push-by-digest=true,name-canonical=true,push=true"
+    asked.run(folder, ["--output", output, "--metadata-file", str(metadata)])
+    try:
+        return str(msgspec.json.decode(metadata.read_bytes())["containerimage.digest"])
+    except (OSError, msgspec.DecodeError, KeyError, TypeError) as error:
+        raise ToolFailed("docker build ended well, but did not say what it pushed.") from error
+
+
+def _name(pushed: Sequence[Pushed], tags: Sequence[str], listener: Listener) -> None:
+    """Every repository has the image: now the tags."""
+    from bundler.artifacts import registry
+
+    by_repository = {one.target.reference.name: one for one in pushed}
+    for name in tags:
+        reference = registry.parse(name)
+        listener.phase(f"Naming {name}")
+        by_repository[reference.name].name(reference.what)
+
+
+def _to_layout(
+    asked: DockerBuild, engine: Engine, put: Put, folder: Path
+) -> tuple[str, tuple[str, ...]]:
+    from bundler.artifacts import oci
+    from bundler.artifacts.docker.whole import keep_only
+    from bundler.artifacts.layout import Folder
+
+    arguments = asked.arguments
+    code = folder / "code.tar"
+    asked.run(folder, ["--output", f"type=oci,dest={code}"])
+    put.listener.phase("Putting the state into the image")
+    made = oci.embed(
+        code,
+        asked.bundles,
+        put.record,
+        folder / "with-state",
+        tag=_TAG,
+        places=put.places,
+        check=put.check,
+        listener=put.listener,
+    )
+    code.unlink()
+    layout = Folder(folder / "with-state")
+    keep_only(layout, made.digest, next(iter(arguments.tags), _TAG))
+    for fields in map(fields_of, arguments.outputs):
+        if fields["type"] == "oci":
+            outputs.write_layout(layout.path, fields)
+    if _is_loaded(arguments):
+        _load(engine, layout, arguments.tags, folder)
+    if outputs.pushes(arguments):
+        _push(layout, arguments.tags, put.listener)
+    return made.digest, made.paths
+
+
+def _load(engine: Engine, layout: Folder, tags: Sequence[str], folder: Path) -> None:
+    from bundler.artifacts.docker.loading import load
+    from bundler.artifacts.docker.whole import pieces_of
+    from bundler.artifacts.layout import write_archive
+
+    archive = folder / "image.tar"
+    write_archive(layout.path, archive)
+    load(engine, pieces_of(archive))
+    for name in tags[1:]:
+        tag(engine, tags[0], name)
+
+
+def _push(layout: Folder, tags: Sequence[str], listener: Listener) -> None:
+    from bundler.artifacts import registry
+    from bundler.artifacts.blobs import descriptors
+
+    (entry,) = descriptors(layout.index()["manifests"], layout.name)
+    with ExitStack() as stack:
+        pushed = []
+        for name in _repositories(tags):
+            target, _ = stack.enter_context(registry.opened(name, listener))
+            pushed.append(registry.push(target, layout, entry))
+        _name(pushed, tags, listener)
