@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 import subprocess
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from pathlib import Path
 from bundler.errors import ToolFailed
 
 DEFAULT_TIMEOUT_SECONDS = 120.0
+# A build takes seconds; a hundred of them are asked in well under a millisecond.
+_POLL_SECONDS = 0.05
 
 
 @dataclass(frozen=True)
@@ -149,6 +152,35 @@ def dial(
             yield ours
         finally:
             end_group(process)
+
+
+async def logged(
+    argv: Sequence[str | os.PathLike[str]], log: Path, *, cwd: Path, env: Mapping[str, str]
+) -> tuple[int, bytes]:
+    """Runs a program with its stderr in a file; its exit code and what it printed.
+
+    When it is cancelled, the program is asked to end, with all that it has started, and waited for.
+    Raises `ToolFailed` where it cannot be started.
+    """
+    import asyncio
+
+    with log.open("wb") as errors, tempfile.TemporaryFile() as output:
+        process = _start(
+            argv, cwd, env, stdin=subprocess.DEVNULL, output=output.fileno(), errors=errors.fileno()
+        )
+        try:
+            while process.poll() is None:  # noqa: ASYNC110  # nothing tells asyncio before 3.12
+                await asyncio.sleep(_POLL_SECONDS)
+        except BaseException:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGTERM)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=10)
+            raise
+        finally:
+            end_group(process)
+        output.seek(0)
+        return process.returncode, output.read()
 
 
 def end_group(process: subprocess.Popen[bytes]) -> None:

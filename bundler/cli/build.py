@@ -22,10 +22,46 @@ from bundler.references import split_layout
 if TYPE_CHECKING:
     from bundler.verify import Verdict
 
+_REST = "bundler.build.rest"
 
-@click.group()
+
+class _BuildGroup(click.Group):
+    """With ``--all`` the rest of the line is run once for each project, in a process of its own."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        # The command and all that is its own: nothing where none is named.
+        _, rest, _ = self.make_parser(ctx).parse_args(list(args))
+        ctx.meta[_REST] = rest
+        return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        params = ctx.params
+        if params.pop("everything"):
+            from bundler.cli.build_all import build_all
+
+            return ctx.exit(build_all(ctx.meta[_REST], **params))
+        if any(value is not None for value in params.values()):
+            raise click.UsageError("--workers and --report go with --all, before the kind.")
+        ctx.params = {}
+        return super().invoke(ctx)
+
+
+@click.group(cls=_BuildGroup)
+@click.option("--all", "everything", is_flag=True, help="An artifact for each project here.")
+@click.option("--workers", type=click.IntRange(1), help="With --all: builds at once.  [4]")
+@click.option(
+    "--report", type=click.Path(path_type=Path, dir_okay=False), help="With --all: JSON of them."
+)
 def build() -> None:
-    """Guard, refresh, build, embed, read back: an artifact with its state, or none at all."""
+    """Guard, refresh, build, embed, read back: an artifact with its state, or none at all.
+
+    With --all every project of the workspace is built, in its own directory, by what follows.
+    There {name} is the project's name, {path} its path, and {here} the directory you are in.
+
+    \b
+    Example:
+      state-bundler build --all docker -t 'shop/{name}:1.4' .
+    """
 
 
 @build.command(

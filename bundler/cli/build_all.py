@@ -1,0 +1,84 @@
+"""``state-bundler build --all``: every project of a workspace, some at once, one report."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from bundler.cli.console import Console, safe
+
+if TYPE_CHECKING:
+    from bundler.fleet import Outcome
+
+_LOGS = Path("build") / "state-bundler"
+_PROGRAM = (sys.executable, "-m", "bundler", "build")
+
+
+def build_all(arguments: Sequence[str], workers: int | None, report: Path | None) -> int:
+    """Builds them, prints a table, returns the exit code of the most serious failure."""
+    from bundler import fleet
+    from bundler.doctor.matrix import projects_in
+
+    if not arguments or arguments[0].startswith("-"):
+        raise click.UsageError("Say what is to be built: docker, pex, oci or wheel.")
+    if os.environ.get(fleet.MARK):
+        raise click.UsageError("A build of all projects does not build all projects again.")
+    here = Path.cwd()
+    jobs = fleet.jobs_of(projects_in(here), _PROGRAM, arguments, here, here / _LOGS)
+    workers = min(workers or fleet.DEFAULT_WORKERS, len(jobs))
+    narrative, done = Console(sys.stderr), 0
+    narrative.line(f"{len(jobs)} projects, {workers} at once; what each says: {_LOGS}")
+
+    def told(outcome: Outcome) -> None:
+        nonlocal done
+        done += 1
+        narrative.line(f"{_sign(narrative, outcome)} {done}/{len(jobs)} {_summary(outcome)}")
+
+    outcomes = fleet.run_all(jobs, workers, told)
+    _show(outcomes)
+    if report is not None:
+        from bundler.atomic import io_errors, write_synced
+
+        with io_errors(report):
+            write_synced(report, fleet.as_json(outcomes).encode())
+    return fleet.failure_of(outcomes)
+
+
+def _sign(console: Console, outcome: Outcome) -> str:
+    if outcome.exit_code:
+        return console.styled(console.sign("✗", "x"), "red", "bold")
+    return console.styled(console.sign("✓", "ok"), "green", "bold")
+
+
+def _summary(outcome: Outcome) -> str:
+    told = f"{outcome.job.name}  {outcome.seconds:.0f} s"
+    if not outcome.exit_code:
+        return safe(told)
+    return safe(f"{told}  {outcome.why}") + f"\n  {outcome.job.log}"
+
+
+def _show(outcomes: Sequence[Outcome]) -> None:
+    console = Console(sys.stdout)
+    rows = [
+        (
+            outcome.job.name,
+            "built" if not outcome.exit_code else f"failed ({outcome.exit_code})",
+            f"{outcome.seconds:.0f} s",
+            _artifact(outcome),
+        )
+        for outcome in outcomes
+    ]
+    console.table(("PROJECT", "RESULT", "TIME", "ARTIFACT"), rows, "TIME")
+    failed = sum(bool(outcome.exit_code) for outcome in outcomes)
+    console.line(f"{len(outcomes) - failed} built, {failed} failed.")
+
+
+def _artifact(outcome: Outcome) -> str:
+    """The first line that a build prints names what it made."""
+    first = outcome.said.partition("\n")[0]
+    return first.removeprefix("✓").removeprefix("ok").strip() or "-"
