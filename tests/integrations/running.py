@@ -85,7 +85,7 @@ class Account:
 
     @property
     def python(self) -> Path:
-        return python_of(f"integration-{self.standin.name}")
+        return python_of(self.standin.requirements or f"integration-{self.standin.name}")
 
     @property
     def variables(self) -> dict[str, str]:

@@ -184,6 +184,8 @@ class StandIn:
     # The vendor's name in `tests/projects/integration_<name>`, and its library.
     name: ClassVar[str] = ""
     library: ClassVar[str] = ""
+    # The list in `tests/requirements` that the project is installed from; else the vendor's own.
+    requirements: ClassVar[str] = ""
     # What the project reads: all values that say "canary" must never be seen again.
     variables: ClassVar[Mapping[str, str]] = {}
 
