@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from bundler.cli.ci import summarise, table
 from bundler.cli.console import Console, safe
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ def _show(outcomes: Sequence[Outcome]) -> None:
         )
         for outcome in outcomes
     ]
+    summarise(["### Builds", "", *table(("project", "result", "time", "artifact"), rows)])
     console.table(("PROJECT", "RESULT", "TIME", "ARTIFACT"), rows, "TIME")
     failed = sum(bool(outcome.exit_code) for outcome in outcomes)
     console.line(f"{len(outcomes) - failed} built, {failed} failed.")

@@ -43,6 +43,12 @@ class Console:
         self._stream.write(f"{shown}\n")
         self._stream.flush()
 
+    def command(self, text: str) -> None:
+        """Writes a line that steers a CI system; whatever is in it from outside went by `safe`."""
+        encoding = self._stream.encoding or "ascii"
+        self._stream.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+        self._stream.flush()
+
     def styled(self, text: str, *styles: str) -> str:
         """The text in a colour, where colours are wanted."""
         if not self._colour:

@@ -187,7 +187,16 @@ def narrator(*, quiet: bool = False) -> ConsoleListener:
         if context is not None:  # also when the command ends by an error or a signal
             context.call_on_close(live.close)
         return live
-    return ConsoleListener(console, quiet=quiet)
+    from bundler.cli.ci import CiListener, system
+
+    where = system()
+    if where is None:
+        return ConsoleListener(console, quiet=quiet)
+    folded = CiListener(console, where, quiet=quiet)
+    context = click.get_current_context(silent=True)
+    if context is not None:
+        context.call_on_close(folded.close)
+    return folded
 
 
 # What every kind of build takes.
@@ -317,6 +326,10 @@ def _with_stored(
 
 
 def show_verdict(verdict: Verdict, name: str | None = None) -> None:
+    """Says what an artifact holds, here and in the summary of a CI step."""
+    from bundler.cli.ci import summarise, verdict_summary
+
+    summarise(verdict_summary(verdict, name or verdict.name))
     console = Console(sys.stdout)
     digest = f" {verdict.digest}" if verdict.digest else ""
     tick = console.styled(console.sign("✓", "ok"), "green", "bold")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from bundler.cli.ci import summarise, table
 from bundler.cli.console import Console, size
 from bundler.cli.options import (
     Duration,
@@ -145,3 +146,4 @@ def _show(refreshed: Refreshed) -> None:
             for state in bundle.manifest.states
         ]
         console.table(("KEY", "SIZE", "DIGEST", ""), rows, "SIZE")
+        summarise(["### States", "", *table(("key", "size", "digest", ""), rows)])

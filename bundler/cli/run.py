@@ -54,11 +54,16 @@ def _exit_code(error: SystemExit, console: Console) -> int:
 
 
 def _report(error: BundlerError, console: Console) -> int:
+    from bundler.cli import ci
+
     failures = error.failures if isinstance(error, Several) else (error,)
     for failure in failures:
         console.failure(failure)
+        if line := ci.annotation(ci.system(), "error", failure.what):
+            console.command(line)
     if len(failures) > 1:
         console.line(f"{len(failures)} failures; exit code {error.exit_code}.")
+    ci.summarise(ci.failure_summary(failures))
     return error.exit_code
 
 
