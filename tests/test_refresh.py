@@ -72,22 +72,6 @@ def test_discovery_tells_every_component_without_fetching(
     assert not vendor.requests
 
 
-def test_a_refresh_publishes_and_a_second_one_changes_nothing(
-    project: Project, sample: Sample, vendor: VendorApi
-) -> None:
-    first, told = run(project)
-    assert set(first.changed) == {CATALOG, "DbtProjectComponent[warehouse]"}
-    assert any("LEGACY_CODE_SERVER_SNAPSHOTS" in line for line in told.lines)
-    files = digests(sample.state_directory)
-    assert not any(name.endswith((".log", ".env")) for name in files)
-    second, _ = run(project)
-    assert second.changed == ()
-    assert digests(sample.state_directory) == files
-    assert first.bundles[0].manifest.raw == second.bundles[0].manifest.raw
-    names = {item.key for item in second.bundles[0].manifest.predicate.contents.non_local}
-    assert names == {"VendorCatalog[suppliers]", "ShopCalendar[2026]"}
-
-
 def test_a_stopped_api_is_told_by_key_host_and_event_and_nothing_is_lost(
     project: Project, sample: Sample, vendor: VendorApi
 ) -> None:

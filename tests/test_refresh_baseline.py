@@ -294,7 +294,7 @@ def test_too_many_files_are_refused(run: Refresh, monkeypatch: pytest.MonkeyPatc
 
 def test_a_large_state_is_read_with_little_memory(run: Refresh, root: Path) -> None:
     run(writes([1]))
-    script = "import sys\nwith open(sys.argv[1], 'wb') as f: f.seek(300_000_000); f.write(b'x')\n"
+    script = "import sys\nwith open(sys.argv[1], 'wb') as f: f.seek(150_000_000); f.write(b'x')\n"
     (root / "fetch.py").write_text(script)
     measured = (
         "import sys; from bundler.cli.refresh import refresh\n"

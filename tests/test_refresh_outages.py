@@ -122,7 +122,7 @@ def _refresh(
     told = Told()
     options = RefreshOptions(
         over_all=KeyOptions(timeout=TIMEOUT, attempts=ATTEMPTS, allow_http=allow_http),
-        jobs=24,
+        jobs=12,  # more only wait for two cores, and a deadline counts that wait
         total_timeout=300,
     )
     try:

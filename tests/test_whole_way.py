@@ -68,6 +68,24 @@ def _as_it_was(shop: Shop) -> Iterator[None]:
 # --- refresh ------------------------------------------------------------------------------------
 
 
+def test_a_second_refresh_changes_nothing_not_even_of_dbt(shop: Shop) -> None:
+    before = shop.states
+    assert not any(name.endswith((".log", ".env")) for name in before)
+    done = shop.run("refresh")
+    assert [line.split()[-1] for line in done.stdout.splitlines()[1:]] == ["unchanged"] * 2
+    assert "ShopCalendar[2026] is LEGACY_CODE_SERVER_SNAPSHOTS" in done.stderr
+    assert shop.states == before
+    contents = json.loads(before["@manifest.json"])["predicate"]["contents"]
+    assert [state["key"] for state in contents["states"]] == [
+        "DbtProjectComponent[warehouse]",
+        PRODUCTS,
+    ]
+    assert {item["key"] for item in contents["nonLocal"]} == {
+        "VendorCatalog[suppliers]",
+        "ShopCalendar[2026]",
+    }
+
+
 def test_a_stopped_api_is_69_and_the_last_good_state_stays(shop: Shop) -> None:
     before = shop.states
     host = shop.vendor.url.removeprefix("http://")

@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -220,12 +220,12 @@ async def end_tree(pid: int, *, grace: float | None = None) -> None:
     made a session of its own is found as long as one of its ancestors is.
     """
     grace = _GRACE_SECONDS if grace is None else grace
-    known = dict(_tree(pid))
+    known = _below([pid])
     if grace:
         _signal_group(pid, signal.SIGTERM)
         await _gone_within(pid, grace)
     for _ in range(10):
-        known.update(_tree(pid))
+        known.update(_below(known))
         _signal_group(pid, signal.SIGKILL)
         alive = [member for member, started in known.items() if _started(member) == started]
         for member in alive:
@@ -251,26 +251,31 @@ async def _gone_within(pid: int, seconds: float) -> None:
         await asyncio.sleep(_POLL_SECONDS)
 
 
-def _tree(pid: int) -> Iterator[tuple[int, str]]:
-    """The process, its descendants and its session: pid and start time. Linux only."""
+def _below(pids: Iterable[int]) -> dict[int, str]:
+    """These processes and their descendants: pid and start time. Linux only.
+
+    Asks for each one's children, which costs a hundredth of looking at every process there is.
+    """
     if sys.platform != "linux":
-        return
-    stats = {
-        int(name): stat
-        for name in os.listdir("/proc")
-        if name.isdigit() and (stat := _stat(int(name)))
-    }
-    wanted = {pid}
-    while True:
-        more = {
-            member
-            for member, stat in stats.items()
-            if member not in wanted and (int(stat[1]) in wanted or int(stat[3]) == pid)
-        }
-        if not more:
-            break
-        wanted |= more
-    yield from ((member, stats[member][19]) for member in wanted if member in stats)
+        return {}
+    found: dict[int, str] = {}
+    pending = list(pids)
+    while pending:
+        pid = pending.pop()
+        started = None if pid in found else _started(pid)
+        if started is not None:
+            found[pid] = started
+            pending += _children(pid)
+    return found
+
+
+def _children(pid: int) -> list[int]:
+    children: list[int] = []
+    with suppress(OSError):
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            text = Path(f"/proc/{pid}/task/{thread}/children").read_text()
+            children += map(int, text.split())
+    return children
 
 
 def _stat(pid: int) -> list[str] | None:
