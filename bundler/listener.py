@@ -21,7 +21,12 @@ class KeyProgress:
 
 
 class Listener:
-    """Receives the narrative. This one drops it; the command line's writes it to stderr."""
+    """Receives the narrative. This one drops it; the command line's writes it to stderr.
+
+    follows: whether it wants to be told twice a second how far a key is.
+    """
+
+    follows: bool = False
 
     def phase(self, text: str) -> None:
         """A new step of the run begins."""

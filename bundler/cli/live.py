@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from bundler.cli.console import Console, ConsoleListener, safe
+from bundler.cli.console import Console, ConsoleListener, safe, size
 from bundler.listener import KeyProgress
 
 if TYPE_CHECKING:
@@ -19,6 +19,8 @@ _MOST_ROWS = 20
 class LiveListener(ConsoleListener):
     """Like `ConsoleListener`, with a table of the keys under way below what was told."""
 
+    follows = True
+
     def __init__(self, console: Console, *, quiet: bool = False) -> None:
         super().__init__(console, quiet=quiet)
         self._under_way: dict[str, tuple[KeyProgress, float]] = {}
@@ -29,6 +31,8 @@ class LiveListener(ConsoleListener):
             return
         if progress.phase in ("done", "failed", "kept"):
             self._under_way.pop(progress.key, None)
+            if self._live is not None:  # else the line above it comes before the row goes
+                self._live.refresh()
         else:
             _, began = self._under_way.get(progress.key, (progress, time.monotonic()))
             self._under_way[progress.key] = (progress, began)
@@ -72,10 +76,11 @@ class LiveListener(ConsoleListener):
             attempt = f"attempt {progress.attempt}" if progress.attempt > 1 else ""
             table.add_row(
                 Spinner("dots"),
-                Text(safe(progress.key)),
+                Text(safe(progress.key), overflow="ellipsis", no_wrap=True),
                 Text(progress.phase),
                 Text(attempt),
-                Text(f"{now - began:.0f} s"),
+                Text(size(progress.size) if progress.size else "", justify="right"),
+                Text(f"{now - began:.0f} s", justify="right"),
             )
         if len(rows) > _MOST_ROWS:
             table.add_row("", Text(f"and {len(rows) - _MOST_ROWS} more"))

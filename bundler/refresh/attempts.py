@@ -24,6 +24,7 @@ from bundler.refresh.discovery import Loaded
 from bundler.refresh.exchanges import Report, read
 from bundler.refresh.secrets import Secrets
 from bundler.refresh.validation import validate
+from bundler.refresh.watching import watched
 from bundler.refresh.workers import Write
 from bundler.sources import Component
 
@@ -119,7 +120,8 @@ async def _fetch_once(
 ) -> Fetched:
     listener.key(KeyProgress(job.component.key, "fetching", attempt))
     write = _write(job, scratch, attempt)
-    failure = await _attempt(job, write, began + job.timeout)
+    async with watched(job.component.key, attempt, write.state_path.parent, listener):
+        failure = await _attempt(job, write, began + job.timeout)
     if failure is not None:
         raise _AttemptFailedError(failure, write, attempt)
     checked = await _check(job, write, attempt)

@@ -1,0 +1,57 @@
+"""How much of a state has been written so far, for a person who waits for it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+from bundler.listener import KeyProgress, Listener
+
+_EVERY_SECONDS = 0.5
+# dbt's folders have hundreds of files; to count more would take longer than it tells.
+_MOST_FILES = 2000
+
+
+@asynccontextmanager
+async def watched(
+    key: str, attempt: int, directory: Path, listener: Listener
+) -> AsyncIterator[None]:
+    """Tells a listener that follows how many bytes lie in the key directory, until this ends."""
+    if not listener.follows:
+        yield
+        return
+    task = asyncio.ensure_future(_tell(key, attempt, directory, listener))
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+async def _tell(key: str, attempt: int, directory: Path, listener: Listener) -> None:
+    began = time.monotonic()
+    while True:
+        await asyncio.sleep(_EVERY_SECONDS)
+        passed = time.monotonic() - began
+        listener.key(KeyProgress(key, "fetching", attempt, size_below(directory), passed))
+
+
+def size_below(directory: Path) -> int:
+    """The bytes of the files below a directory that somebody is writing to, as far as they go."""
+    total = seen = 0
+    pending = [os.fspath(directory)]
+    while pending and seen < _MOST_FILES:
+        with suppress(OSError), os.scandir(pending.pop()) as entries:
+            for entry in entries:
+                seen += 1
+                with suppress(OSError):
+                    if entry.is_dir(follow_symlinks=False):
+                        pending.append(entry.path)
+                    else:
+                        total += entry.stat(follow_symlinks=False).st_size
+    return total

@@ -1,0 +1,54 @@
+"""How far a key is, told to whom follows it, and to nobody else."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from bundler.listener import KeyProgress, Listener
+from bundler.refresh import watching
+from bundler.refresh.watching import size_below, watched
+
+
+class Following(Listener):
+    def __init__(self, *, follows: bool) -> None:
+        self.follows = follows
+        self.told: list[KeyProgress] = []
+
+    def key(self, progress: KeyProgress) -> None:
+        self.told.append(progress)
+
+
+def _watch(directory: Path, listener: Listener) -> None:
+    async def main() -> None:
+        async with watched("Foo", 2, directory, listener):
+            (directory / "state").write_bytes(b"x" * 5000)
+            await asyncio.sleep(0.1)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("follows", [True, False])
+def test_who_follows_is_told_the_bytes_so_far(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, follows: bool
+) -> None:
+    monkeypatch.setattr(watching, "_EVERY_SECONDS", 0.02)
+    listener = Following(follows=follows)
+    _watch(tmp_path, listener)
+    sizes = {(told.phase, told.attempt, told.size) for told in listener.told}
+    assert sizes == ({("fetching", 2, 5000)} if follows else set())
+
+
+def test_what_goes_away_meanwhile_and_what_is_too_much_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(30):
+        (tmp_path / "a").mkdir(exist_ok=True)
+        (tmp_path / f"a/{number}").write_bytes(b"12345")
+    assert size_below(tmp_path) == 150
+    assert size_below(tmp_path / "nowhere") == 0
+    (tmp_path / "link").symlink_to(tmp_path)
+    monkeypatch.setattr(watching, "_MOST_FILES", 1)
+    assert size_below(tmp_path) < 150
