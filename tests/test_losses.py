@@ -50,6 +50,12 @@ def test_the_few_of_a_small_collection_may_go() -> None:
     assert losses(_looker(19, 90), _looker(1, 90), HALF) == ()
 
 
+def test_what_a_set_holds_counts_for_the_name_of_the_set() -> None:
+    before = {"datasets": [{"columns": {"__set__": ["id", "amount"]}} for _ in range(9)]}
+    now = {"datasets": [{"columns": {"__set__": []}} for _ in range(9)]}
+    assert losses(before, now, HALF) == (Loss("columns", 18, 0),)
+
+
 def test_a_thing_that_was_removed_takes_its_own_names_along() -> None:
     before = {"books": {f"id-{number}": dict.fromkeys("abcdefgh", 1) for number in range(40)}}
     now = {"books": {f"id-{number}": dict.fromkeys("abcdefgh", 1) for number in range(1, 40)}}

@@ -302,6 +302,8 @@ def of_exchange(exchange: Exchange) -> _Finding:
         cloned = of_clone(exchange, host)
         if cloned is not None:
             return _Finding(*cloned)
+        if any("ContentTypeError" in link.names for link in exchange.chain):
+            return _Finding(Unavailable, f"what {host} answered is {_no_json(exchange)}", "once")
         carried = next((link for link in exchange.chain if link.status), None)
         return (
             _of_fault(exchange.chain, host)

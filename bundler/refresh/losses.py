@@ -51,7 +51,8 @@ def _is_lost(before: int, now: int, share: float) -> bool:
 def census(document: Any) -> Counter[str]:
     """How many entries the members of each name hold together; 0 where they are there, but empty.
 
-    JSON inside strings counts too: Looker's state is made of it.
+    JSON inside strings counts too (Looker's state is made of it), and what Dagster writes sets and
+    mappings with, ``{"__set__": […]}``, counts for the name outside.
     """
     found: Counter[str] = Counter()
     pending: list[tuple[str, Any]] = [("", document)]
@@ -63,20 +64,19 @@ def census(document: Any) -> Counter[str]:
             pending += value.items()
         elif isinstance(value, list):
             found[name] += len(value)
-            pending += ((name, item) for item in value if isinstance(item, list))
-            pending += (
-                pair
-                for item in map(_unwrapped, value)
-                if isinstance(item, dict)
-                for pair in item.items()
-            )
+            for item in map(_unwrapped, value):
+                pending += item.items() if isinstance(item, dict) else [(name, item)]
     return found
 
 
 def _unwrapped(value: Any) -> Any:
     if isinstance(value, str) and value[:1] in ("{", "["):
         try:
-            return msgspec.json.decode(value)
+            value = msgspec.json.decode(value)
         except (msgspec.DecodeError, RecursionError):
             return value
+    if isinstance(value, dict) and len(value) == 1:
+        name, inner = next(iter(value.items()))
+        if name.startswith("__") and isinstance(inner, (dict, list)):
+            return inner
     return value

@@ -20,7 +20,7 @@ from environments import ROOT
 
 from integrations.standin import Answer, Case, Endpoint, Request, StandIn
 
-TOKEN = "git-token-0123456789-of-nobody"
+TOKEN = "canary-git-token-0123456789"
 DOMAIN = "git.example.com"
 PROJECT = ROOT / "tests/projects/integration_dbt/orders"
 _IDENTITY = ("-c", "user.name=Test", "-c", "user.email=test@example.org")
@@ -87,13 +87,25 @@ def _nothing(kind: str) -> Answer:
 class GitServer(StandIn):
     """Serves the repositories to whoever shows the token as the user's name or password."""
 
+    name = "dbt"
+    library = "dagster-dbt"
+    requirements = "dagster"
     hosts: ClassVar[tuple[str, ...]] = (rf"[\w-]+\.{DOMAIN}",)
+    variables: ClassVar = {"SHOP_GIT_TOKEN": TOKEN}
     endpoints: ClassVar[tuple[Endpoint, ...]] = (
         Endpoint(
-            "refs", "GET", "/{repository}/info/refs", _serve, lambda _: _nothing("advertisement")
+            "refs",
+            "GET",
+            "/{repository}/info/refs",
+            _serve,
+            lambda _: _nothing("advertisement"),
         ),
         Endpoint(
-            "pack", "POST", "/{repository}/git-upload-pack", _serve, lambda _: _nothing("result")
+            "pack",
+            "POST",
+            "/{repository}/git-upload-pack",
+            _serve,
+            lambda _: _nothing("result"),
         ),
     )
 
@@ -104,8 +116,26 @@ class GitServer(StandIn):
     def is_signed_in(self, request: Request) -> bool:
         return TOKEN in base64.b64decode(request.bearer).decode().split(":")
 
+    def key(self, case: Case) -> str:
+        return f"DbtProjectComponent[{url_of(case.name)}]"
 
-def cases() -> list[Case]:
-    """A case a fault, and ``good``."""
-    faulty = [Case(one.case, one.fault, one.endpoint) for one in GitServer.faults()]
-    return [Case("good"), *faulty]
+    def host(self, case: Case, endpoint: str) -> str:
+        return f"{case.name}.{DOMAIN}"
+
+    def component(self, case: Case) -> str:
+        return component(url_of(case.name))
+
+    def assets(self, case: Case) -> set[str]:
+        return {"raw_orders", "raw_customers", "stg_orders", "stg_customers", "revenue"}
+
+
+def component(url: str, path: str = "orders", token: str = "{{ env.SHOP_GIT_TOKEN }}") -> str:
+    """The ``defs.yaml`` of a component whose project is in a repository."""
+    return f"""
+type: dagster_dbt.DbtProjectComponent
+attributes:
+  project:
+    repo_url: {url}
+    repo_relative_path: {path}
+    token: "{token}"
+"""

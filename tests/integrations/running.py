@@ -23,7 +23,7 @@ from bundler.refresh.checks import count_entries
 from bundler.refresh.run import refresh
 from bundler.statedir import sanitize_key
 from bundler.tree import dir_hash, scan
-from integrations.standin import Case, Fault, StandIn
+from integrations.standin import PAGES, Case, Fault, StandIn
 
 # The exit codes that a fault may end with. All may end with 0 where nothing was lost: what a
 # sign-out answers is of no account. After an empty answer, what comes next may be refused.
@@ -194,8 +194,11 @@ class Verdict:
 
 
 def cases_of(faults: Sequence[Fault], size: int) -> list[Case]:
-    """One case a fault, named after it."""
-    return [Case(fault.case, fault.fault, fault.endpoint, size) for fault in faults]
+    """One case a fault, named after it. Of pages, enough must be missing to be missed."""
+    return [
+        Case(fault.case, fault.fault, fault.endpoint, 30 if fault.fault in PAGES else size)
+        for fault in faults
+    ]
 
 
 def try_faults(account: Account, faults: Sequence[Fault]) -> list[Verdict]:

@@ -47,7 +47,7 @@ def pex_of(root: Path, bundle: Bundle, folder: Path) -> Path:
 
 
 def image_of(root: Path, bundle: Bundle, folder: Path) -> Path:
-    """An image of the project's code with the state put onto it. Returns it unpacked: its ``/app``."""
+    """An image of the code with the state put onto it. Returns its ``/app``, unpacked."""
     base = LayoutMaker(folder / "base")
     entries: dict[str, Any] = {_APP: directory(0o755, 0, 0)}
     for name, content in _code_of(root, bundle).items():
@@ -70,6 +70,11 @@ def assets_in_pex(pex: Path, python: Path, folder: Path, variables: Mapping[str,
         "PEX_INTERPRETER": "1",
     }
     return loaded_assets([str(python), str(pex), "-"], folder, {**variables, **settings})
+
+
+def assets_in_image(image: Path, python: Path, variables: Mapping[str, str]) -> set[str]:
+    """What the code location in an unpacked image loads, with no network to reach."""
+    return loaded_assets([str(python), "-"], image, variables)
 
 
 def bytes_of(pex: Path, image: Path) -> bytes:
