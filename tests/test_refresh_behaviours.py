@@ -20,7 +20,7 @@ from bundler.listener import KeyProgress, Listener
 from bundler.options import KeyOptions, RefreshOptions
 from bundler.project import Project, open_project
 from bundler.refresh import directories
-from bundler.refresh.run import Refreshed, refresh
+from bundler.refresh.run import Refreshed, discover, refresh
 
 TOKEN = "canary/token+with=signs"
 
@@ -180,6 +180,24 @@ def test_when_we_are_killed_our_workers_end_too(prepare: Prepare, tmp_path: Path
     process.kill()
     process.communicate(timeout=10)
     assert wait_for(lambda: not alive([int(pid) for pid in pids.read_text().split()]), 2.0)
+
+
+def test_what_a_killed_run_left_in_temporary_files_goes_with_the_next_run(
+    prepare: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    killed, running = _start(prepare("stubborn")), _start(prepare("stubborn", "good"))
+    assert wait_for(lambda: len(list((tmp_path / "temporary").glob("*/lock"))) == 2, 15)
+    killed.kill()
+    killed.communicate(timeout=10)
+    assert len(list((tmp_path / "temporary").iterdir())) == 2
+    discover([prepare("good")], Told())
+    assert len(list((tmp_path / "temporary").iterdir())) == 1
+    running.send_signal(signal.SIGINT)
+    running.communicate(timeout=10)
+    assert not list((tmp_path / "temporary").iterdir())
 
 
 def test_of_two_refreshes_at_once_one_waits_or_says_who_holds_the_lock(

@@ -10,9 +10,7 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 import signal
-import tempfile
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -30,6 +28,7 @@ from bundler.refresh.attempts import Fetched, Job, KeyFailedError, fetch
 from bundler.refresh.checks import kind_of
 from bundler.refresh.directories import Collected, Collector, Directory
 from bundler.refresh.discovery import Loaded, load_all
+from bundler.refresh.scratch import scratch_folder
 from bundler.sources import Component, Found
 from bundler.statedir import StateDir
 
@@ -125,23 +124,22 @@ async def loaded_sources(
     projects: Sequence[Project], options: RefreshOptions, listener: Listener
 ) -> AsyncIterator[tuple[list[Loaded], Path]]:
     """The sources with their workers, which end with the context, and a private scratch folder."""
-    scratch = Path(tempfile.mkdtemp(prefix="state-bundler-"))
     loaded: list[Loaded] = []
-    try:
-        await load_all(
-            projects,
-            scratch,
-            loaded,
-            named=options.secrets,
-            excluded=options.not_secrets,
-            inside=options.inside,
-        )
-        for warning in (text for item in loaded for text in item.found.warnings):
-            listener.warning(warning)
-        yield loaded, scratch
-    finally:
-        await asyncio.gather(*(item.worker.close() for item in loaded))
-        shutil.rmtree(scratch, ignore_errors=True)
+    with scratch_folder() as scratch:
+        try:
+            await load_all(
+                projects,
+                scratch,
+                loaded,
+                named=options.secrets,
+                excluded=options.not_secrets,
+                inside=options.inside,
+            )
+            for warning in (text for item in loaded for text in item.found.warnings):
+                listener.warning(warning)
+            yield loaded, scratch
+        finally:
+            await asyncio.gather(*(item.worker.close() for item in loaded))
 
 
 async def _refresh(
