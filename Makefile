@@ -49,6 +49,21 @@ faults: $(READY) ## break refreshes at every system call, cut the power: most of
 	tests/install-debian-packages
 	$(BIN)/python tests/fault_campaign.py --write docs/faults.md $(ARGS)
 
+.PHONY: integrations
+integrations: $(READY) ## every vendor, endpoint and fault, with the real libraries: most of an hour; writes docs/integrations.md
+	$(BIN)/python tests/integration_matrix.py --engine $(ARGS)
+
+.PHONY: scale
+scale: $(READY) ## 100 projects with 1,000 keys, built on this machine: minutes
+	$(BIN)/python benchmarks/scale.py $(ARGS)
+
+.PHONY: floor
+floor: $(READY) ## the tests with the lowest versions that pyproject.toml allows
+	rm -rf build/floor
+	$(BIN)/uv venv --quiet build/floor
+	$(BIN)/uv pip install --quiet --python build/floor --resolution lowest-direct --editable '.[pex,schema,store,zstd]' --group dev
+	build/floor/bin/pytest $(if $(ARGS),$(ARGS),tests/test_api.py tests/test_cli.py tests/test_git.py tests/test_init.py tests/test_oci.py tests/test_refresh.py tests/test_schema.py tests/test_status.py tests/test_storage.py tests/test_tree.py tests/test_verify.py)
+
 .PHONY: build
 build: $(READY) ## sdist and wheel, into build/dist
 	$(BIN)/uv build --quiet --out-dir build/dist

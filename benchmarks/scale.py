@@ -1,0 +1,139 @@
+"""A workspace of many projects with many keys on one machine, built with ``build --all``.
+
+    python benchmarks/scale.py [--projects 100] [--keys 10] [--workers 4] [--milliseconds 50]
+
+Each key waits so long for its system, as one that is asked over a network does, and writes a state
+of its own. Every project becomes an OCI image of its own with its states inside. Then one project
+with all the keys refreshes alone. Prints wall-clock and CPU seconds, the largest memory that a
+process of the run had, and what is left over per project and per key; every image is verified.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+_BUNDLER = [sys.executable, "-m", "bundler"]
+_COMPONENT = """\
+import time
+from bundler.component import DefsStateConfig, StateBackedComponent
+
+
+class Waits(StateBackedComponent):
+    def __init__(self, number):
+        self.number = number
+
+    @property
+    def defs_state_config(self):
+        return DefsStateConfig(f"Waits[{self.number:04}]")
+
+    def write_state_to_path(self, state_path):
+        time.sleep(%(seconds)s)
+        state_path.write_text(str([self.number] * 100))
+
+    def build_defs_from_state(self, context, state_path):
+        return None
+
+
+"""
+_INSTANCE = (
+    "class Waits%(number)d(Waits):\n    def __init__(self):\n        super().__init__(%(number)d)\n"
+)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Seconds of the wall clock and of the processors, of a run and of all that it started."""
+
+    wall: float
+    cpu: float
+
+    def told(self, what: str, count: int, unit: str) -> str:
+        each = f"{1000 * self.wall / count:.0f} ms a {unit}, {1000 * self.cpu / count:.0f} ms CPU"
+        return f"{what}: {self.wall:.1f} s, CPU {self.cpu:.1f} s; {each}"
+
+
+def make_project(root: Path, name: str, keys: Sequence[int], seconds: float) -> None:
+    """A program with these keys, each a component."""
+    package = root / "src" / name
+    package.mkdir(parents=True)
+    text = f'[project]\nname = "{name}"\nversion = "1"\n'
+    for number in keys:
+        text += (
+            "\n[[tool.state-bundler.source]]\n"
+            f'component = "{name}.keys:Waits{number}"\npath = "src/{name}/state"\n'
+        )
+    (root / "pyproject.toml").write_text(text)
+    (package / "__init__.py").write_text("")
+    instances = "\n\n".join(_INSTANCE % {"number": number} for number in keys)
+    (package / "keys.py").write_text(_COMPONENT % {"seconds": seconds} + instances)
+
+
+def make_workspace(root: Path, projects: int, keys: int, seconds: float) -> None:
+    """A git repository with all of them."""
+    (root / "pyproject.toml").write_text('[tool.uv.workspace]\nmembers = ["projects/*"]\n')
+    (root / ".gitignore").write_text("/build\nstate\n")
+    for number in range(projects):
+        first = number * keys
+        name = f"shop_{number:03}"
+        make_project(root / "projects" / name, name, range(first, first + keys), seconds)
+    make_project(root / "single", "single", range(projects * keys), seconds)
+    for command in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "-m", "all"]):
+        identity = ["-c", "user.name=bench", "-c", "user.email=bench@localhost"]
+        subprocess.run(["git", *identity, *command], cwd=root, check=True)
+
+
+def measured(arguments: Sequence[str], cwd: Path, log: Path) -> Measured:
+    """Runs our command line. Raises `CalledProcessError` where it fails."""
+    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
+    with log.open("wb") as output:
+        subprocess.run(
+            [*_BUNDLER, *arguments], cwd=cwd, check=True, stdout=output, stderr=subprocess.STDOUT,
+            env={**os.environ, "CI": "1", "PYTHONPATH": str(cwd / "src")},
+        )  # fmt: skip
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return Measured(time.monotonic() - began, cpu)
+
+
+def main() -> None:
+    """Makes the workspace, builds it twice, refreshes the single project, verifies everything."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--projects", type=int, default=100)
+    parser.add_argument("--keys", type=int, default=10)
+    parser.add_argument("--workers", type=int, default=4)
+    parser.add_argument("--milliseconds", type=int, default=50)
+    given = parser.parse_args()
+    total = given.projects * given.keys
+    with tempfile.TemporaryDirectory(prefix="scale-") as name:
+        root = Path(name)
+        make_workspace(root, given.projects, given.keys, given.milliseconds / 1000)
+        build = ["build", "--all", "--workers", str(given.workers), "--report", "report.json"]
+        image = ["oci", "-o", "{here}/build/{name}:1"]
+        print(f"{given.projects} projects of {given.keys} keys, {given.workers} at once")
+        first = measured([*build, *image], root / "projects" / "..", root / "log")
+        print(first.told("refreshed and built", given.projects, "project"))
+        again = measured([*build, *image, "--refresh", "missing"], root, root / "log")
+        print(again.told("built again, state unchanged", given.projects, "project"))
+        builds = json.loads((root / "report.json").read_text())["builds"]
+        assert [found["exitCode"] for found in builds] == [0] * given.projects
+        images = [f"oci:{root}/build/shop_{number:03}:1" for number in range(given.projects)]
+        proof = measured(["verify", *images], root, root / "log")
+        print(proof.told("verified", given.projects, "image"))
+        alone = measured(["refresh"], root / "single", root / "log")
+        print(alone.told(f"one project of {total} keys refreshed", total, "key"))
+        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+        print(f"largest process: {peak:.0f} MiB")
+
+
+if __name__ == "__main__":
+    main()
