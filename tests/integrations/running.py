@@ -43,9 +43,12 @@ CODES: Mapping[str, frozenset[int]] = {
     "hanging": frozenset({69}),
     "dripping": frozenset({69}),
 }
+_BAD_DATA = frozenset({65})
 # Generous: on a busy machine everything is late.
 _LATE_SECONDS = 15.0
 _WELL_SECONDS = 300.0
+_SHORT_SECONDS = 10.0
+_FEW = 12
 _FOLDER = "warehouse/defs"
 
 
@@ -227,6 +230,52 @@ def try_faults(account: Account, faults: Sequence[Fault]) -> list[Verdict]:
     ]
 
 
+@dataclass
+class Tried:
+    """A thinned part of the matrix and what came of it. good: cases without any fault."""
+
+    account: Account
+    good: tuple[Case, ...]
+    verdicts: list[Verdict]
+
+    @property
+    def standin(self) -> StandIn:
+        return self.account.standin
+
+    @property
+    def wrong(self) -> list[str]:
+        return [
+            f"{verdict.fault.fault} at {verdict.fault.endpoint}: {verdict.wrong}. {verdict.what}"
+            for verdict in self.verdicts
+            if verdict.wrong
+        ]
+
+    def missing_assets(self, loaded: set[str] | None = None) -> set[str]:
+        """What the accounts have, but not the code location that was loaded from the states."""
+        found = self.account.assets() if loaded is None else loaded
+        return set().union(*map(self.standin.assets, self.standin.cases.values())) - found
+
+    def leaks(self) -> list[str]:
+        """Where a secret was told, or published. What an expression holds is the vendor's own."""
+        told = [*self.account.told.words, *(verdict.what for verdict in self.verdicts)]
+        found = [text for text in told if "canary" in text]
+        for path in self.account.states.rglob("*"):
+            if path.is_file():
+                text = path.read_bytes().replace(b"canary-in-an-expression", b"")
+                found += [str(path)] if b"canary" in text else []
+        return found
+
+
+@contextmanager
+def trying(
+    vendor: type[StandIn], good: Case, faults: Sequence[Fault], folder: Path, *more: Case
+) -> Iterator[Tried]:
+    """Some faults, and good accounts of a realistic size: in one project, by three refreshes."""
+    with vendor(*cases_of(faults, _FEW), good, *more) as standin:
+        account = make_account(standin, folder / "project", timeout=_SHORT_SECONDS)
+        yield Tried(account, (good, *more), try_faults(account, faults))
+
+
 def _losses(account: Account, cases: Sequence[Case]) -> Iterator[tuple[str, str]]:
     """What the states of these cases have lost when they are published, by case."""
     held = {case.name: _entries(account.state(case)) for case in cases}
@@ -256,7 +305,7 @@ def _judge(
     code = failure.exit_code if failure else 0
     what = failure.what if failure else ""
     wrong = [lost[case.name]] if case.name in lost else []
-    if failure is not None and code not in CODES[fault.fault]:
+    if failure is not None and code not in CODES.get(fault.fault, _BAD_DATA):
         wrong.append(f"exit code {code}")
     if seconds > account.timeout + _LATE_SECONDS:
         wrong.append(f"took {seconds:.0f} s")
@@ -270,7 +319,7 @@ def _unclear(failure: BundlerError, key: str, host: str) -> list[str]:
     found = []
     if not failure.what.startswith(f"{key}: "):
         found.append("does not name the key")
-    if failure.exit_code != 65 and host not in failure.what:  # 65 is said of the state
+    if failure.exit_code != 65 and host not in failure.what:  # 65 may be said of the state
         found.append("does not name the host")
     if not failure.hint:
         found.append("has no hint")

@@ -205,6 +205,7 @@ attributes:
     base_url: {self.url}/{case.name}
     client_id: "{{{{ env.SIGMA_CLIENT_ID }}}}"
     client_secret: "{{{{ env.SIGMA_CLIENT_SECRET }}}}"
+    warn_on_lineage_fetch_error: {str(case.name.startswith("lenient")).lower()}
 """
 
     def assets(self, case: Case) -> set[str]:

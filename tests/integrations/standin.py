@@ -127,7 +127,8 @@ class Endpoint:
     path: with ``{name}`` for one part; it may begin with a host, where the vendor has several.
     answer: gives the body, or an `Answer`. empty: how this one says "nothing". page: the number
     of the page that is asked for, from 1; None where there are no pages. matches: tells apart
-    what has the same path (GraphQL). signed_in: whether a token must be shown.
+    what has the same path (GraphQL). signed_in: whether a token must be shown. own: further faults,
+    by name, that only this vendor knows.
     """
 
     name: str
@@ -138,6 +139,7 @@ class Endpoint:
     page: Callable[[Request], int] | None = None
     matches: Callable[[Request], bool] = lambda _: True
     signed_in: bool = True
+    own: Mapping[str, Make] = field(default_factory=dict)
 
     @cached_property
     def _pattern(self) -> re.Pattern[str]:
@@ -274,7 +276,7 @@ class StandIn:
         found = [Fault(fault, "*") for fault in FAULTS if fault not in PAGES]
         for endpoint in cls.endpoints:
             kinds = FAULTS if endpoint.page else [kind for kind in FAULTS if kind not in PAGES]
-            found += [Fault(fault, endpoint.name) for fault in kinds]
+            found += [Fault(fault, endpoint.name) for fault in (*kinds, *endpoint.own)]
         return found
 
     # --- the server -----------------------------------------------------------------------------
@@ -378,6 +380,8 @@ class StandIn:
             return self._status(429, request)
         if endpoint.signed_in and not self.is_signed_in(request):
             return self._status(401, request)
+        if fault in endpoint.own:
+            return _as_answer(endpoint.own[fault](request))
         if fault in ("empty", "empty-page"):
             return _as_answer(endpoint.empty(request))
         answer = _as_answer(endpoint.answer(request))

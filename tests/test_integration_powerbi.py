@@ -1,0 +1,67 @@
+"""Power BI: its unmodified library against its two hosts' stand-in; all: ``make integrations``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from integrations.powerbi import PowerBI
+from integrations.running import Tried, trying
+from integrations.standin import Case, Fault
+from integrations.ways import through_layout
+
+from bundler.doctor import Patient, contents
+from bundler.survey import survey
+
+GOOD = Case("acme", size=300)
+# Without the administrators' scan: a request for each dashboard and each semantic model.
+ONE_BY_ONE = Case("one-by-one", size=40)
+FAULTS = (
+    Fault("refused", "*"),
+    Fault("401", "login"),
+    Fault("403", "scan"),
+    Fault("429", "scan"),
+    Fault("cut", "scan-result"),
+    Fault("empty", "scan-result"),
+    Fault("hanging", "scan-status"),
+    Fault("404", "tiles"),
+    Fault("empty", "tiles"),
+    Fault("html", "reports"),
+    Fault("dripping", "datasets"),
+    Fault("500", "data-sources"),
+)
+
+
+@pytest.fixture(scope="module")
+def tried(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tried]:
+    with trying(PowerBI, GOOD, FAULTS, tmp_path_factory.mktemp("powerbi"), ONE_BY_ONE) as tried:
+        yield tried
+
+
+def test_every_fault_is_seen_for_what_it_is(tried: Tried) -> None:
+    assert tried.wrong == []
+
+
+def test_the_library_asks_only_for_what_power_bi_has(tried: Tried) -> None:
+    assert (tried.standin.unknown, tried.standin.strangers) == ([], set())
+    assert tried.standin.called(GOOD.name)["scan-status"] == 3
+    assert tried.standin.called(ONE_BY_ONE.name)["data-sources"] == 40
+
+
+def test_an_image_has_every_asset(tried: Tried, tmp_path: Path) -> None:
+    """The state goes through an OCI layout; code that had none is loaded with it."""
+    assert tried.missing_assets(through_layout(tried.account, tmp_path)) == set()
+
+
+def test_no_secret_is_told_or_shipped(tried: Tried) -> None:
+    assert tried.leaks() == []
+
+
+def test_doctor_tells_what_expressions_hold(tried: Tried) -> None:
+    key = tried.standin.key(GOOD)
+    findings = contents.contents(Patient(survey(tried.account.root), tried.account.python))
+    (finding,) = [one for one in findings if one.what.startswith(key)]
+    assert finding.grade == "warn"
+    assert finding.what.startswith(f"{key} holds 1 password or token, 1 e-mail address, ")
+    assert "canary" not in repr(finding)
