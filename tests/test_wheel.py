@@ -139,13 +139,40 @@ def state_in(path: Path) -> str:
         return file.read(f"{PLACE}/A/state").decode()
 
 
-def test_the_hook_puts_the_state_in_also_by_way_of_an_sdist(project: Path, tmp_path: Path) -> None:
+# Each makes an sdist first and the wheel of that, except pip, which takes the directory.
+@pytest.mark.parametrize(
+    "builder",
+    [
+        ["uv", "build", "--no-build-isolation", "--out-dir", "dist"],
+        ["build", "--no-isolation", "--outdir", "dist"],
+        ["pip", "wheel", "--no-build-isolation", "--no-deps", "--wheel-dir", "dist"],
+    ],
+    ids=lambda builder: builder[0],
+)
+def test_the_hook_puts_the_state_in_whoever_builds(
+    builder: list[str], project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VIRTUAL_ENV", sys.prefix)  # where uv finds the backend and the hook
+    (project / "src" / PLACE / "Stale").mkdir()
+    (project / "src" / PLACE / "Stale" / "state").touch()
+    command = [sys.executable, "-m", *builder, "."]
+    subprocess.run(command, cwd=project, check=True, capture_output=True)
+    (made,) = (project / "dist").glob("*.whl")
+    with open_wheel(made) as artifact:
+        assert verify(artifact).all_problems == ()
+        assert [found.path for found in artifact.state_directories()] == [PLACE]
+    assert state_in(made) == "published"
+    with zipfile.ZipFile(made) as file:
+        assert not [name for name in file.namelist() if "Stale" in name]
+
+
+def test_an_sdist_carries_the_state_and_a_wheel_of_it_is_the_same(
+    project: Path, tmp_path: Path
+) -> None:
     (project / "src" / PLACE / "Stale").mkdir()
     (project / "src" / PLACE / "Stale" / "state").touch()
     assert hatchling(project).returncode == 0
     made = project / "dist" / "shop-1.0-py2.py3-none-any.whl"
-    with open_wheel(made) as artifact:
-        assert verify(artifact).all_problems == ()
     subprocess.run(["tar", "xf", project / "dist" / "shop-1.0.tar.gz"], cwd=tmp_path, check=True)
     unpacked = tmp_path / "shop-1.0"
     assert not (unpacked / "src" / PLACE / "Stale").exists()
