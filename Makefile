@@ -53,6 +53,11 @@ faults: $(READY) ## break refreshes at every system call, cut the power: most of
 integrations: $(READY) ## every vendor, endpoint and fault, with the real libraries: most of an hour; writes docs/integrations.md
 	$(BIN)/python tests/integration_matrix.py --engine $(ARGS)
 
+.PHONY: docs
+docs: $(READY) ## write the pages that are made from the program, and the schemas
+	$(BIN)/python tests/reference.py
+	$(BIN)/python -m bundler.schema
+
 .PHONY: scale
 scale: $(READY) ## 100 projects with 1,000 keys, built on this machine: minutes
 	$(BIN)/python benchmarks/scale.py $(ARGS)
@@ -63,6 +68,11 @@ floor: $(READY) ## the tests with the lowest versions that pyproject.toml allows
 	$(BIN)/uv venv --quiet build/floor
 	$(BIN)/uv pip install --quiet --python build/floor --resolution lowest-direct --editable '.[pex,schema,store,zstd]' --group dev
 	build/floor/bin/pytest $(if $(ARGS),$(ARGS),tests/test_api.py tests/test_cli.py tests/test_git.py tests/test_init.py tests/test_oci.py tests/test_refresh.py tests/test_schema.py tests/test_status.py tests/test_storage.py tests/test_tree.py tests/test_verify.py)
+
+.PHONY: docker-newer
+docker-newer: $(READY) ## images in Debian's next Docker, with both of its image stores: minutes
+	$(BIN)/python tests/newer_engine.py --store containerd -- tests/newer_docker.py tests/test_docker_builders.py tests/test_docker_places.py tests/test_docker_reading.py $(ARGS)
+	$(BIN)/python tests/newer_engine.py --store classic -- tests/newer_docker.py tests/test_docker_builders.py $(ARGS)
 
 .PHONY: build
 build: $(READY) ## sdist and wheel, into build/dist

@@ -79,6 +79,8 @@ def _ours(rest: list[str]) -> list[str] | None:
     """
     if rest[:1] and rest[0] in _BUILDERS_OWN:
         return None
+    if rest[:1] == ["bake"]:
+        return _bake(rest[1:])
     command = [word for word in ("buildx", "build") if word in rest[:2]]
     if rest[: len(command)] != command or command[-1:] != ["build"]:
         return rest
@@ -91,6 +93,17 @@ def _ours(rest: list[str]) -> list[str] | None:
     elif not ours and _is_of_no_project(theirs):
         return None
     return ["build", "docker", *ours, "--", *theirs]
+
+
+def _bake(rest: list[str]) -> list[str]:
+    from bundler.artifacts.docker.arguments import split_own
+    from bundler.cli.build_bake import build_bake
+    from bundler.cli.build_docker import takes_value
+
+    ours, theirs = split_own(rest, takes_value(build_bake), _PREFIX)
+    if "--help" in theirs or "-h" in theirs:
+        ours, theirs = ["--help"], []
+    return ["build", "bake", *ours, "--", *theirs]
 
 
 def _is_of_no_project(theirs: list[str]) -> bool:

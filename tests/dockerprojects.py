@@ -21,6 +21,7 @@ from engine import PYTHON_BASE, Engine
 
 from bundler.artifacts.docker import Docker, building
 from bundler.artifacts.docker.arguments import parse
+from bundler.artifacts.docker.outputs import Built
 from bundler.bundle import STATE_DIRECTORY, Bundle
 from bundler.verify import verify
 
@@ -98,7 +99,7 @@ class Project:
 
     def build(
         self, *arguments: str, bundle: Bundle | None = None, docker: Docker | None = None
-    ) -> building.Built:
+    ) -> Built:
         given = bundle or self.new_state()
         parsed = parse([*(arguments or ("-t", self.name)), str(self.root)])
         building.preflight(parsed)

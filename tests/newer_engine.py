@@ -103,8 +103,11 @@ def running(store: str) -> Iterator[str]:
     home = HOME / store
     home.mkdir(parents=True, exist_ok=True)
     _bridge()
-    features = {"features": {"containerd-snapshotter": store == "containerd"}}
-    (home / "daemon.json").write_text(json.dumps(features))
+    settings = {
+        "features": {"containerd-snapshotter": store == "containerd"},
+        "insecure-registries": ["127.0.0.0/8"],
+    }
+    (home / "daemon.json").write_text(json.dumps(settings))
     script = _ENTER.format(root=shlex.quote(str(root)), home=shlex.quote(str(home)))
     starter = home / "dockerd"
     starter.write_text(

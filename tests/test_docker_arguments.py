@@ -63,8 +63,9 @@ def test_a_command_line_that_docker_would_refuse(line: str) -> None:
 
 @pytest.mark.parametrize(
     "line",
-    ["--push .", "-o type=oci,dest=x .", "-o type=tar .", "--platform a,b .", "-o type=registry ."],
-)
+    ["--push .", "-o type=cacheonly .", "-o type=tar .", "-o type=oci .", "-o type=registry .",
+     "-t Shop .", "-t shop:1:2 .", "-t shop/ .", "-t shop:-1 ."],
+)  # fmt: skip
 def test_what_cannot_be_done_with_a_finished_image_is_said(line: str) -> None:
     with pytest.raises(UsageError):
         check(parse(line.split()))

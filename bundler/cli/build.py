@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from bundler.cli.build_bake import build_bake
 from bundler.cli.build_docker import build_docker, places_of
 from bundler.cli.build_wheel import build_wheel
 from bundler.cli.options import (
@@ -141,4 +142,5 @@ def build_oci(base: str | None, output: str, image_path: str | None, **given: An
 
 
 build.add_command(build_docker)
+build.add_command(build_bake)
 build.add_command(build_wheel)

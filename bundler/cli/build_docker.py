@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from bundler.project import Project
     from bundler.verify import Verdict
 
-_META = "bundler.docker.arguments"
+META = "bundler.docker.arguments"
 
 
-class _Wrapping(click.Command):
+class Wrapping(click.Command):
     """Takes its own options wherever they stand, and leaves the rest to docker as it is.
 
     click would look for our short options inside docker's, such as the q of ``-tsquid``.
@@ -35,11 +35,14 @@ class _Wrapping(click.Command):
         from bundler.artifacts.docker.arguments import split_own
 
         mine, theirs = split_own(args, takes_value(self))
-        ctx.meta[_META] = theirs
+        ctx.meta[META] = theirs
         return super().parse_args(ctx, mine)
 
     def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
-        return [*super().collect_usage_pieces(ctx), "[DOCKER BUILD'S ARGUMENTS] CONTEXT"]
+        theirs = (
+            "[BAKE'S ARGUMENTS]" if self.name == "bake" else "[DOCKER BUILD'S ARGUMENTS] CONTEXT"
+        )
+        return [*super().collect_usage_pieces(ctx), theirs]
 
 
 def takes_value(command: click.Command) -> dict[str, bool]:
@@ -53,7 +56,7 @@ def takes_value(command: click.Command) -> dict[str, bool]:
     }
 
 
-@click.command(name="docker", cls=_Wrapping)
+@click.command(name="docker", cls=Wrapping)
 @click.option("--image-path", help="The state directory's path in the image.")
 @click.option("--every-byte", is_flag=True, help="Read all of the state back, not only its digest.")
 @build_options
@@ -75,9 +78,9 @@ def build_docker(
     from bundler.artifacts.docker.arguments import parse
     from bundler.pipeline import prove
 
-    arguments = parse(ctx.meta[_META])
+    arguments = parse(ctx.meta[META])
     if arguments.asks:
-        ctx.exit(dockerbuild.plain(["build", *ctx.meta[_META]]))
+        ctx.exit(dockerbuild.plain(["build", *ctx.meta[META]]))
     quiet = given.pop("quiet") or arguments.quiet
     listener = narrator(quiet=quiet)
     building.preflight(arguments, listener)

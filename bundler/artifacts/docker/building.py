@@ -20,7 +20,7 @@ from bundler.artifacts.docker.embedding import Embedded, embed, remove_unnamed, 
 from bundler.artifacts.docker.outputs import Built
 from bundler.artifacts.docker.outside import Put
 from bundler.bundle import Bundle
-from bundler.errors import BundlerError, ToolFailed
+from bundler.errors import BundlerError, ToolFailed, UsageError
 from bundler.listener import SILENT, Listener
 from bundler.manifest import RunRecord
 
@@ -33,8 +33,12 @@ def preflight(arguments: Arguments, listener: Listener = SILENT) -> None:
     """
     outputs.check(arguments)
     path = dockerfile_of(arguments)
-    if path is None or not path.is_file():
+    if path is None:
         return
+    if not path.is_file():
+        raise UsageError(
+            f"There is no Dockerfile at {path}.", hint="Name it with -f, or give the context."
+        )
     text = dockerbuild.read(path).decode(errors="replace")
     refuse_copied_state(text, path.name)
     for sentence in refreshing(text, path.name):
@@ -87,12 +91,17 @@ def build(
         if builder.is_buildkit:
             with suppress(BundlerError):
                 remove_unnamed(engine, base)
-    return _finish(docker, engine, arguments, embedded, listener)
+    return finish(docker, engine, arguments, embedded, listener)
 
 
-def _finish(
-    docker: Docker, engine: Engine, arguments: Arguments, embedded: Embedded, listener: Listener
+def finish(
+    docker: Docker,
+    engine: Engine,
+    arguments: Arguments,
+    embedded: Embedded,
+    listener: Listener = SILENT,
 ) -> Built:
+    """Names an image that was read back; then files and pushes."""
     for name in arguments.tags:
         tag(engine, embedded.image_id, name)
     outputs.carry_out(docker, engine, arguments, embedded.image_id, listener)

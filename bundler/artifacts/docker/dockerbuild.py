@@ -21,7 +21,7 @@ from bundler.artifacts.docker.context import ClassicContext, Withheld, withheld_
 from bundler.artifacts.docker.contexts import builder_alias, unaliased
 from bundler.artifacts.docker.ignore import IGNORE_FILE, effective
 from bundler.bundle import Bundle
-from bundler.errors import ChildFailed, InputOutputError, ToolFailed, UsageError
+from bundler.errors import ChildFailed, InputOutputError, ToolFailed
 
 # The first docker whose own builder is buildx, a plugin; before, BuildKit was built in.
 _BUILDX_SINCE = 23
@@ -162,27 +162,25 @@ def _context(
     if arguments.file == "-":
         path, text = None, sys.stdin.buffer.read()
     else:
-        path = dockerfile_of(arguments)
-        if path is None or not path.is_file():
-            raise UsageError(
-                f"There is no Dockerfile at {path}.", hint="Name it with -f, or give the context."
-            )
+        path = dockerfile_of(arguments) or root / "Dockerfile"
         text = read(path)
     if builder.is_buildkit:
-        yield _buildkit(root, path, text, withheld, folder), None
+        copy = with_rules(root, path, text, withheld, folder)
+        yield ["--file", str(copy), str(root)], None
     else:
         context = ClassicContext(root, effective(root, None), withheld, path, text)
         yield ["--file", context.dockerfile, "-"], context
 
 
-def _buildkit(
+def with_rules(
     root: Path, path: Path | None, text: bytes, withheld: Withheld, folder: Path
-) -> list[str]:
+) -> Path:
+    """A Dockerfile's copy, and beside it the rules that hold for its context, and ours."""
     copy = folder / (path.name if path is not None else "Dockerfile")
     copy.write_bytes(text)
     rules = [effective(root, path).rstrip("\n"), *withheld.rules]
     copy.with_name(copy.name + IGNORE_FILE).write_text("\n".join(rules).lstrip("\n") + "\n")
-    return ["--file", str(copy), str(root)]
+    return copy
 
 
 def read(path: Path) -> bytes:

@@ -129,7 +129,7 @@ def embed(
             check(artifact)
     except BaseException:
         with suppress(BundlerError):
-            _discard(engine, made.name)
+            discard(engine, made.name)
         raise
     return Embedded(str(artifact.digest), changed=True, paths=paths)
 
@@ -248,12 +248,15 @@ def tag(engine: Engine, image_id: str, name: str) -> None:
             engine.delete(f"/images/{known}", noprune="1")
 
 
-def _discard(engine: Engine, made: str) -> None:
-    """Removes an image that `_send` made and that nobody named."""
-    if made.startswith(TEMPORARY):
-        engine.delete(f"/images/{made}")
-    else:
-        remove_unnamed(engine, made)
+def discard(engine: Engine, made: str) -> None:
+    """Removes an image that `embed` made and that nobody named, by ID or temporary name."""
+    with suppress(NotFound):
+        names = engine.get(f"/images/{made}/json").get("RepoTags") or ()
+        for name in names:
+            if name.startswith(TEMPORARY):
+                engine.delete(f"/images/{name}")
+        if not names:
+            remove_unnamed(engine, made)
 
 
 def split_name(name: str) -> tuple[str, str]:

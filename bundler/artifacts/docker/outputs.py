@@ -85,9 +85,9 @@ def write_files(arguments: Arguments, image_id: str, metadata: Mapping[str, str]
     """``--metadata-file`` and ``--iidfile``. Raises `InputOutputError`."""
     if arguments.metadata_file is not None:
         told = {**metadata, "image.name": ",".join(arguments.tags)}
-        _write(Path(arguments.metadata_file), msgspec.json.encode(told))
+        write(Path(arguments.metadata_file), msgspec.json.encode(told))
     if arguments.iidfile is not None:
-        _write(Path(arguments.iidfile), image_id.encode())
+        write(Path(arguments.iidfile), image_id.encode())
 
 
 def pushes(arguments: Arguments) -> bool:
@@ -176,6 +176,7 @@ def _save(engine: Engine, path: str, destination: str) -> None:
                 beside.unlink(missing_ok=True)
 
 
-def _write(path: Path, data: bytes) -> None:
+def write(path: Path, data: bytes) -> None:
+    """Raises `InputOutputError`; the file is old or new."""
     with io_errors(path):
         write_synced(path, data)

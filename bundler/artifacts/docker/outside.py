@@ -18,7 +18,7 @@ import msgspec
 
 from bundler.artifacts import Artifact
 from bundler.artifacts.docker import outputs
-from bundler.artifacts.docker.connection import Docker, Engine
+from bundler.artifacts.docker.connection import Engine
 from bundler.artifacts.docker.dockerbuild import DockerBuild
 from bundler.artifacts.docker.embedding import has_containerd_store, tag
 from bundler.artifacts.docker.outputs import Built, fields_of
@@ -52,7 +52,7 @@ def is_meant(asked: DockerBuild, engine: Engine) -> bool:
         return True
     if not is_buildx or outputs.stays(arguments) or not outputs.pushes(arguments):
         return False
-    return _pushes_by_digest(asked.docker, engine, arguments)
+    return has_containerd_store(engine) or _pushes_by_digest(asked)
 
 
 def _refuse_what_no_store_holds(arguments: Arguments, engine: Engine) -> None:
@@ -78,12 +78,12 @@ def _is_loaded(arguments: Arguments) -> bool:
     return not elsewhere and bool(arguments.tags)
 
 
-def _pushes_by_digest(docker: Docker, engine: Engine, arguments: Arguments) -> bool:
-    """Whether the builder can; docker's own cannot with the classic image store."""
-    named = _named_builder(arguments)
-    said = docker.ask("buildx", "inspect", *([named] if named else []))
+def _pushes_by_digest(asked: DockerBuild) -> bool:
+    """Whether the builder can; the one that is inside docker's engine cannot."""
+    named = _named_builder(asked.arguments)
+    said = asked.docker.ask("buildx", "inspect", *([named] if named else []))
     driver = next((line for line in said.splitlines() if line.startswith("Driver:")), "")
-    return driver.split()[-1:] != ["docker"] or has_containerd_store(engine)
+    return driver.split()[-1:] != ["docker"]
 
 
 def _named_builder(arguments: Arguments) -> str | None:
@@ -110,7 +110,7 @@ def build(asked: DockerBuild, engine: Engine, put: Put) -> Built:
     arguments = asked.arguments
     only_pushes = outputs.pushes(arguments) and not outputs.stays(arguments)
     with tempfile.TemporaryDirectory(prefix="state-bundler-") as name:
-        way = _to_registry if only_pushes else _to_layout
+        way = _to_registry if only_pushes and _pushes_by_digest(asked) else _to_layout
         digest, paths = way(asked, engine, put, Path(name))
     outputs.write_files(arguments, digest, {"containerimage.digest": digest})
     return Built(digest, arguments.tags, paths)
@@ -202,7 +202,7 @@ def _to_layout(
     )
     code.unlink()
     layout = Folder(folder / "with-state")
-    keep_only(layout, made.digest, next(iter(arguments.tags), _TAG))
+    keep_only(layout, made.digest, _whole_name(next(iter(arguments.tags), _TAG)))
     for fields in map(fields_of, arguments.outputs):
         if fields["type"] == "oci":
             outputs.write_layout(layout.path, fields)
@@ -211,6 +211,13 @@ def _to_layout(
     if outputs.pushes(arguments):
         _push(layout, arguments.tags, put.listener)
     return made.digest, made.paths
+
+
+def _whole_name(name: str) -> str:
+    """With its registry and tag: containerd takes no other."""
+    from bundler.artifacts import registry
+
+    return str(registry.parse(name))
 
 
 def _load(engine: Engine, layout: Folder, tags: Sequence[str], folder: Path) -> None:

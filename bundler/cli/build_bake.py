@@ -1,0 +1,92 @@
+"""``state-bundler build bake``: docker's bake, the targets with the code get the state."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from bundler.cli.build_docker import META, Wrapping
+from bundler.cli.options import (
+    build_options,
+    load_options,
+    narrator,
+    prepare_from,
+    show_verdict,
+    with_load_check,
+)
+
+if TYPE_CHECKING:
+    from bundler.artifacts.docker import Embedded, Engine
+    from bundler.artifacts.docker.baking import Baking
+    from bundler.pipeline import Prepared
+    from bundler.verify import Verdict
+
+
+@click.command(name="bake", cls=Wrapping)
+@click.option(
+    "--state-target",
+    "chosen",
+    multiple=True,
+    metavar="TARGET",
+    help="A target that gets the state; may be repeated. Default: whose context holds the project.",
+)
+@click.option("--every-byte", is_flag=True, help="Read all of the state back, not only its digest.")
+@build_options
+@load_options
+@click.pass_context
+def build_bake(
+    ctx: click.Context, /, chosen: tuple[str, ...], every_byte: bool, **given: Any
+) -> None:
+    """Build images with docker's bake and its own arguments, with the state on top.
+
+    \b
+    Example:
+      state-bundler build bake -f docker-bake.hcl app
+    """
+    from bundler.artifacts.docker import Docker, baking, embed
+    from bundler.pipeline import prove
+
+    words, docker = ctx.meta[META], Docker.from_environment()
+    if baking.asks(words):
+        from bundler.artifacts.docker import dockerbuild
+
+        ctx.exit(dockerbuild.plain(["bake", *words]))
+    found = baking.resolve(docker, words)
+    baking.preflight(found, chosen)
+    listener = narrator(quiet=given.pop("quiet"))
+    prepared = with_load_check(given)(prepare_from(given, listener))
+    targets = chosen or _with_code(found, prepared)
+    baking.preflight(found, targets)
+    verdicts: list[Verdict] = []
+
+    def embed_one(engine: Engine, base: str) -> Embedded:
+        return embed(
+            engine,
+            base,
+            prepared.bundles,
+            prepared.record,
+            check=lambda made: verdicts.append(prove(made, prepared, listener)),
+            every_byte=every_byte,
+            listener=listener,
+        )
+
+    listener.phase("Building the images")
+    built = baking.build(found, targets, prepared.bundles, embed_one)
+    for one, verdict in zip(built, verdicts, strict=True):
+        show_verdict(verdict, " ".join(one.tags) or None)
+
+
+def _with_code(found: Baking, prepared: Prepared) -> list[str]:
+    """The targets whose context holds a project, or lies in one."""
+    roots = [project.root.resolve() for project in prepared.projects]
+    contexts = {name: Path(found.context(name)).resolve() for name in found.final}
+    targets = [
+        name
+        for name, context in contexts.items()
+        if any(root.is_relative_to(context) or context.is_relative_to(root) for root in roots)
+    ]
+    if not targets:
+        raise click.UsageError("No target of bake has the project in its context: --state-target.")
+    return targets
