@@ -161,7 +161,9 @@ def seconds(duration: str) -> float:
 
 def json_schema() -> dict[str, Any]:
     """The JSON schema of ``[tool.state-bundler]``."""
-    return msgspec.json.schema(_Root)
+    from bundler.meanings import described
+
+    return described(msgspec.json.schema(_Root))
 
 
 def _checked(table: Any, model: type[msgspec.Struct], name: str, file: Path) -> dict[str, Any]:
