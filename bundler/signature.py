@@ -4,7 +4,8 @@ What is signed is a canonical in-toto Statement that is made anew from the artif
 digest of the artifact as a whole, of each manifest in it, and of its run record. So a signature
 of another artifact, or of an earlier state of this one, is a signature of other bytes.
 
-It lies beside the artifact as ``<artifact>.sig``. Allowed signers are a file in the format of
+It lies beside the artifact as ``<artifact>.sig``, or, of an image in a registry, there: as a
+manifest that refers to the image. Allowed signers are a file in the format of
 ``ssh-keygen(1)``, ALLOWED SIGNERS.
 """
 
@@ -15,6 +16,7 @@ import os
 import re
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bundler import process
 from bundler.artifacts import Artifact
@@ -24,9 +26,16 @@ from bundler.manifest import STATEMENT_TYPE, Model, canonical
 from bundler.tree import FileEntry, dir_hash, hash_stream
 from bundler.verify import Verdict
 
+if TYPE_CHECKING:
+    from bundler.artifacts.ociread import OciImage
+
 NAMESPACE = "artifact@state-bundler.io"
 PREDICATE_TYPE = "https://state-bundler.io/signed-artifact/v1"
 _KEYGEN = "ssh-keygen"
+# In a registry: what a signature is, as the referring manifest and as its one blob.
+ARTIFACT_TYPE = "application/vnd.state-bundler.signature.v1"
+_MEDIA_TYPE = "application/vnd.state-bundler.ssh-signature"
+_MAX_SIGNATURE_BYTES = 64 * 1024
 
 
 class _State(Model, frozen=True):
@@ -77,7 +86,9 @@ def _subjects(artifact: Artifact) -> tuple[_Subject, ...]:
         return ()
     if artifact.digest is not None:
         algorithm, _, value = artifact.digest.partition(":")
-        return (_Subject(artifact.kind, {algorithm: value}),)
+        # The same image keeps its signature on its way from a layout to a registry.
+        kind = "oci" if artifact.kind == "registry" else artifact.kind
+        return (_Subject(kind, {algorithm: value}),)
     path = Path(artifact.name)
     if path.is_dir():
         return (_Subject(artifact.kind, {"dirHash": _folder_hash(path)}),)
@@ -107,6 +118,48 @@ def sidecar(name: str) -> Path:
         path = Path(name) if Path(name).name not in ("", "..") else Path(name).resolve()
         return path.with_name(f"{path.name}.sig")
     return Path(re.sub(r"[^A-Za-z0-9._-]+", "_", name) + ".sig")
+
+
+def attach(artifact: OciImage, signature: Path) -> str:
+    """Puts a signature beside an image in a registry; returns the name by which it is there."""
+    from bundler.artifacts.registry import RegistryStore, RegistryTarget, referrers
+
+    store = artifact.store
+    if not isinstance(store, RegistryStore):
+        raise UsageError(f"{artifact.name} is in no registry.")
+    with io_errors(signature):
+        content = signature.read_bytes()
+    target = RegistryTarget(store.reference, connection=store.connection)
+    digest = referrers.attach(target, artifact.entry, ARTIFACT_TYPE, content, _MEDIA_TYPE)
+    return f"docker://{store.reference.at(digest)}"
+
+
+def check_attached(message: bytes, artifact: OciImage, allowed: Path) -> str:
+    """Who signed an image in a registry: the first signature there that `check` accepts.
+
+    Raises `Findings` where there is none, or none is good: as `check` does for the last.
+    """
+    from bundler.artifacts.registry import RegistryStore, referrers
+
+    store = artifact.store
+    if not isinstance(store, RegistryStore):
+        raise UsageError(f"{artifact.name} is in no registry.")
+    failure = Findings(
+        f"The registry has no signature of {artifact.name}.",
+        hint=f"Sign it: state-bundler sign {artifact.name} --key KEY",
+    )
+    with tempfile.TemporaryDirectory(prefix="state-bundler-") as folder:
+        path = Path(folder) / "attached.sig"
+        for content in referrers.contents(
+            store, artifact.entry, ARTIFACT_TYPE, _MAX_SIGNATURE_BYTES
+        ):
+            path.write_bytes(content)
+            try:
+                return check(message, path, allowed)
+            except Findings as error:
+                named = error.what.replace(f" {path}", "")
+                failure = Findings(f"{named} (in the registry)", hint=error.hint)
+    raise failure
 
 
 def sign(message: bytes, key: Path, destination: Path) -> None:

@@ -145,6 +145,7 @@ _ROUTES = [
 class _Handler(BaseHTTPRequestHandler):
     registry: Registry
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # an answer in two packets would wait for an acknowledgement
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # its signature
         pass

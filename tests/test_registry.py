@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -19,6 +20,7 @@ from engine import install
 from layouts import LayoutMaker, code_layer, layer
 from registries import Registry
 
+from bundler import signature
 from bundler.artifacts import image, registry
 from bundler.artifacts.layout import open_store
 from bundler.artifacts.ociread import choose
@@ -622,3 +624,69 @@ def test_immutable_tags_are_never_moved(ours: Registry, maker: LayoutMaker, bund
     assert ours.tag("shop", "1") == base
     embed(f"{ours.host}/shop:2", bundle, f"{ours.host}/shop:1")
     assert verdict_of(f"{ours.host}/shop:2").all_problems == ()
+
+
+# --- signatures -----------------------------------------------------------------------------
+
+
+def make_key(path: Path) -> tuple[Path, Path]:
+    """A key, and a file of allowed signers that allows it."""
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", path], check=True)
+    allowed = path.with_name(f"{path.name}.allowed")
+    public = path.with_name(f"{path.name}.pub").read_text()
+    allowed.write_text(f'{path.name}@example.org namespaces="{signature.NAMESPACE}" {public}')
+    return path, allowed
+
+
+def state_bundler(*arguments: str | Path, code: int = 0) -> str:
+    argv = [Path(sys.executable).parent / "state-bundler", *arguments]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == code, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("which", ["debian", "ours", "knowing nothing of referrers"])
+def test_a_signature_lies_beside_the_image_in_the_registry(
+    which: str, maker: LayoutMaker, bundle: Bundle, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    ours = None if which == "debian" else request.getfixturevalue("ours")
+    host = ours.host if ours else request.getfixturevalue("debian")
+    if ours:
+        ours.knows_referrers = which == "ours"
+    (mine, allowed), (_, others) = make_key(tmp_path / "mine"), make_key(tmp_path / "other")
+    push_base(maker, f"{host}/signed/shop:1")
+    embed(f"{host}/signed/shop:2", bundle, f"{host}/signed/shop:1")
+    name = f"docker://{host}/signed/shop:2"
+
+    assert "no signature" in state_bundler("verify", name, "--signed-by", allowed, code=1)
+    state_bundler("sign", name, "--key", mine)
+    assert "mine@example.org" in state_bundler("verify", name, "--signed-by", allowed)
+    assert "does not allow" in state_bundler("verify", name, "--signed-by", others, code=1)
+    # Beside an image with another state, the same signature is worth nothing.
+    newer = make_bundle(tmp_path / "newer", {"K": {"state": b"newer"}})
+    embed(f"{host}/signed/shop:3", newer, f"{host}/signed/shop:1")
+    with registry.open_image(f"{host}/signed/shop:2") as old:
+        (kept,) = registry.referrers.contents(old.store, old.entry, signature.ARTIFACT_TYPE, 9999)
+    with registry.opened(f"{host}/signed/shop:3") as (target, reference):
+        entry = target.resolve(reference)
+        registry.referrers.attach(target, entry, signature.ARTIFACT_TYPE, kept, "x/y")
+    other = f"docker://{host}/signed/shop:3"
+    assert "not one of this artifact" in state_bundler(
+        "verify", other, "--signed-by", allowed, code=1
+    )
+
+
+def test_a_layout_s_signature_is_good_for_its_copy_in_a_registry(
+    ours: Registry, maker: LayoutMaker, bundle: Bundle, tmp_path: Path
+) -> None:
+    key, allowed = make_key(tmp_path / "mine")
+    push_base(maker, f"{ours.host}/shop:1")
+    embed(f"{ours.host}/shop:2", bundle, f"{ours.host}/shop:1")
+    copied = tmp_path / "copied"
+    skopeo("copy", "--src-tls-verify=false", f"docker://{ours.host}/shop:2", f"oci:{copied}:2")
+    state_bundler("sign", f"oci:{copied}:2", "--key", key, "--signature", tmp_path / "sig")
+
+    name = f"docker://{ours.host}/shop:2"
+    options = ("--signed-by", allowed, "--signature", tmp_path / "sig")
+    assert "mine@example.org" in state_bundler("verify", name, *options)

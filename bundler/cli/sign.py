@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import tempfile
 from pathlib import Path
 
 import click
@@ -21,7 +22,7 @@ from bundler.cli.console import Console
 @click.option(
     "--signature",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Where the signature goes.  [ARTIFACT.sig]",
+    help="Where the signature goes.  [ARTIFACT.sig; of an image in a registry: there]",
 )
 def sign(artifact: str, key: Path, signature: Path | None) -> None:
     """Verify ARTIFACT, and sign it with an SSH key; `verify --signed-by` checks that.
@@ -30,15 +31,23 @@ def sign(artifact: str, key: Path, signature: Path | None) -> None:
     Examples:
       state-bundler sign app.pex --key ~/.ssh/id_ed25519
       state-bundler verify app.pex --signed-by allowed_signers
+      state-bundler sign docker://ghcr.io/acme/shop:1.4 --key ~/.ssh/id_ed25519
     """
     from bundler import signature as signatures
+    from bundler.artifacts.ociread import OciImage
     from bundler.artifacts.opening import open_artifact
     from bundler.verify import verify
 
-    with open_artifact(artifact) as opened:
+    with open_artifact(artifact) as opened, tempfile.TemporaryDirectory() as folder:
         verdict = verify(opened)
         verdict.raise_for_problems()
         message = signatures.statement(opened, verdict)
-    target = signature or signatures.sidecar(artifact)
-    signatures.sign(message, key, target)
-    Console(sys.stdout).line(str(target))
+        if isinstance(opened, OciImage) and opened.kind == "registry" and signature is None:
+            made = Path(folder) / "statement.sig"
+            signatures.sign(message, key, made)
+            where = signatures.attach(opened, made)
+        else:
+            target = signature or signatures.sidecar(artifact)
+            signatures.sign(message, key, target)
+            where = str(target)
+    Console(sys.stdout).line(where)

@@ -48,7 +48,11 @@ _COMMIT = re.compile(r"[0-9a-fA-F]{7,64}")
     "--require-label", multiple=True, metavar="NAME[=VALUE]", help="A label it must have."
 )
 @click.option("--signed-by", type=_FILE, metavar="ALLOWED_SIGNERS", help="Signed by one of these.")
-@click.option("--signature", type=_FILE, help="Where the signature is.  [ARTIFACT.sig]")
+@click.option(
+    "--signature",
+    type=_FILE,
+    help="Where it is.  [ARTIFACT.sig; of an image in a registry: there]",
+)
 @click.option("--format", "style", type=click.Choice(_FORMATS), default="text", show_default=True)
 def verify(artifacts: tuple[str, ...], style: str, **given: Any) -> None:
     """Check that the state in each ARTIFACT is what its manifest says, and nothing more.
@@ -150,23 +154,24 @@ def _report(name: str, policy: Policy, signed_by: Path | None, signature: Path |
             breaches = judge(policy, subject_of(policy, artifact, verdict, time.time()))
             signer, unsigned = None, ()
             if signed_by is not None:
-                from bundler.signature import sidecar
-
-                signer, unsigned = _signer(artifact, verdict, signed_by, signature or sidecar(name))
+                signer, unsigned = _signer(artifact, verdict, signed_by, signature, name)
     except BundlerError as error:
         return Report(name, verdict, error=error)
     return Report(name, verdict, (*breaches, *unsigned), signer)
 
 
 def _signer(
-    artifact: Any, verdict: Any, signed_by: Path, where: Path
+    artifact: Any, verdict: Any, signed_by: Path, signature: Path | None, name: str
 ) -> tuple[str | None, tuple[Any, ...]]:
     from bundler import signature as signatures
     from bundler.errors import Findings
     from bundler.policy import Breach
 
+    message = signatures.statement(artifact, verdict)
     try:
-        return signatures.check(signatures.statement(artifact, verdict), where, signed_by), ()
+        if artifact.kind == "registry" and signature is None:
+            return signatures.check_attached(message, artifact, signed_by), ()
+        return signatures.check(message, signature or signatures.sidecar(name), signed_by), ()
     except Findings as error:
         return None, (Breach("signature", error.what),)
 

@@ -17,6 +17,7 @@ SDK needs an engine; so it is urllib3 and the specification.
 """
 
 from bundler.artifacts.appending import Source
+from bundler.artifacts.registry import referrers
 from bundler.artifacts.registry.connection import NotFound, Transient
 from bundler.artifacts.registry.embedding import (
     KIND,
@@ -46,5 +47,6 @@ __all__ = [
     "opened",
     "parse",
     "push",
+    "referrers",
     "source",
 ]
