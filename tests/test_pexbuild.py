@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -58,13 +61,17 @@ def test_only_our_verified_bytes_are_in(
     assert output_of(app, tmp_path / "root") == "A=verified"
 
 
-def test_without_state_the_file_is_pex_s_own(
+def test_for_another_platform_and_without_state_the_file_is_pex_s_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     source = package(tmp_path / "src")
-    __import__("shutil").rmtree(source / PLACE)
-    arguments = ["-D", "src", "-m", "shop", "--sh-boot"]
+    shutil.rmtree(source / PLACE)
+    inspect = [PEX.with_name("pex3"), "interpreter", "inspect", "--markers", "--tags"]
+    here = json.loads(subprocess.run(inspect, check=True, capture_output=True).stdout)
+    here["marker_environment"]["platform_machine"] = "riscv64"
+    (tmp_path / "other.json").write_text(json.dumps(here))
+    arguments = ["-D", "src", "-m", "shop", "--sh-boot", "--complete-platform", "other.json"]
     run_pex(*arguments, "-o", "theirs.pex", cwd=tmp_path, root=tmp_path / "root")
     ours = build(*arguments, "-o", "ours.pex", bundles=[])
     assert ours.read_bytes() == (tmp_path / "theirs.pex").read_bytes()
