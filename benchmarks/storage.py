@@ -1,23 +1,27 @@
 """The store beside Dagster's UPathDefsStateStorage, the aws command and s3fs, on one S3 server.
 
-    python benchmarks/storage.py            small cases: seconds
-    python benchmarks/storage.py --full     1,000 x 10 KB, 10 x 100 MB, 1 x 5 GB
+    python benchmarks/storage.py                        small cases: seconds
+    python benchmarks/storage.py --full                 1,000 x 10 KB, 10 x 100 MB, 1 x 5 GB
+    python benchmarks/storage.py --full --scale 0.01    the same with a hundredth of bytes and keys
 
-Each measurement is a process of its own, so that its peak memory is its own. The server is moto's,
-on loopback, from the tests. Times are wall-clock seconds.
+Each measurement is a process of its own, so that its peak memory is its own. The server is that of
+`s3files`, on loopback. Times are wall-clock seconds: of what a program does once it is loaded, and
+for the aws command, which is loaded every time, of all of it.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
-import resource
+import signal
 import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -40,6 +44,11 @@ def make_files(root: Path, count: int, size: int) -> None:
             left = size
             while left:
                 left -= stream.write(os.urandom(min(CHUNK, left)))
+
+
+def _store() -> None:
+    importlib.import_module("bundler.storage.remote")
+    importlib.import_module("obstore.store")
 
 
 # --- one process each -----------------------------------------------------------------------------
@@ -112,15 +121,27 @@ def aws_pull(root: Path, prefix: str) -> None:
 
 
 def _aws(source: str, target: str) -> None:
-    program = Path(sys.executable).parent / "aws"
-    argv = [program, "s3", "cp", "--recursive", "--quiet", source, target]
-    subprocess.run(argv, check=True)
+    """The aws command, in this process, so that its memory can be read."""
+    from awscli.clidriver import create_clidriver
+
+    code = create_clidriver().main(["s3", "cp", "--recursive", "--quiet", source, target])
+    assert not code, code
+
+
+def forget(_root: Path, prefix: str) -> None:
+    """Makes room in the server."""
+    import obstore
+    from obstore.store import S3Store
+
+    store = S3Store("states", prefix=prefix, client_options={"allow_http": True})
+    for batch in obstore.list(store):
+        obstore.delete(store, [meta["path"] for meta in batch])
 
 
 WORK: dict[str, Callable[[Path, str], None]] = {
     name: function
     for name, function in globals().items()
-    if name.endswith(("_push", "_pull")) and callable(function)
+    if (name == "forget" or name.endswith(("_push", "_pull"))) and callable(function)
 }
 
 
@@ -128,35 +149,59 @@ WORK: dict[str, Callable[[Path, str], None]] = {
 
 
 def measure(
-    work: str, python: Path, root: Path, prefix: str, env: dict[str, str]
+    work: str, python: Path | str, root: Path, prefix: str, env: dict[str, str]
 ) -> dict[str, float]:
     argv = [python, __file__, "--work", work, "--root", root, "--prefix", prefix]
-    done = subprocess.run(argv, env=env, check=True, capture_output=True, text=True)
+    done = subprocess.run(argv, env=env, check=True, stdout=subprocess.PIPE, text=True)
     result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return result
 
 
 def carry_out(work: str, root: Path, prefix: str) -> None:
     # What a program pays anyway, once in its life, is not the transfer's.
-    if work.startswith("upath"):
-        _upath(prefix)
+    warm = {"upath": lambda: (_upath(prefix), _s3fs()), "s3fs": _s3fs, "store": _store}
+    warm.get(work.partition("_")[0], list)()
     begun = time.monotonic()
     WORK[work](root, prefix)
     seconds = time.monotonic() - begun
-    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-    print(json.dumps({"seconds": seconds, "mib": max(own, children) / 1024}))
+    print(json.dumps({"seconds": seconds, "mib": peak_kib() / 1024}))
+
+
+def peak_kib() -> int:
+    """This process's own peak memory; getrusage would begin with what its parent had."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
+
+
+@contextmanager
+def serving() -> Iterator[dict[str, str]]:
+    """The server; gives the variables by which clients find it."""
+    argv = [sys.executable, str(Path(__file__).parent / "s3files.py")]
+    process = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        yield {
+            "AWS_ACCESS_KEY_ID": "unused",
+            "AWS_SECRET_ACCESS_KEY": "unused",
+            "AWS_REGION": "us-east-1",
+            "AWS_DEFAULT_REGION": "us-east-1",
+            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{process.stdout.readline().strip()}",
+            # No client shall pay for checksums that another one does not send.
+            "AWS_REQUEST_CHECKSUM_CALCULATION": "when_required",
+            "AWS_RESPONSE_CHECKSUM_VALIDATION": "when_required",
+        }
+    finally:
+        process.send_signal(signal.SIGINT)  # it removes its files
+        process.wait(60)
 
 
 def compare(cases: list[tuple[int, int]]) -> None:
-    import stores
     from environments import python_of
 
-    with stores.s3() as server, TemporaryDirectory() as scratch:
+    with serving() as server, TemporaryDirectory() as scratch:
         base = {
-            **os.environ,
-            **server.environment,
-            "AWS_DEFAULT_REGION": "us-east-1",
+            **{k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"},
+            **server,
             "PYTHONPATH": str(ROOT),
             "DAGSTER_DISABLE_TELEMETRY": "true",
         }
@@ -182,12 +227,14 @@ def compare(cases: list[tuple[int, int]]) -> None:
                     flush=True,
                 )
                 subprocess.run(["rm", "-rf", target], check=True)
+                measure("forget", sys.executable, root, prefix, env)
             subprocess.run(["rm", "-rf", root], check=True)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--full", action="store_true")
+    parser.add_argument("--scale", type=float, default=1.0, help="of bytes and keys")
     parser.add_argument("--work", choices=WORK)
     parser.add_argument("--root", type=Path)
     parser.add_argument("--prefix")
@@ -195,4 +242,10 @@ if __name__ == "__main__":
     if given.work:
         carry_out(given.work, given.root, given.prefix)
     else:
-        compare(CASES["full" if given.full else "small"])
+        cases = CASES["full" if given.full else "small"]
+        compare(
+            [
+                (max(min(count, 10), int(count * given.scale)), max(1, int(size * given.scale)))
+                for count, size in cases
+            ]
+        )

@@ -1,6 +1,8 @@
 """Google Cloud Storage on loopback, in its XML language, over gcp-storage-emulator.
 
 The emulator speaks the JSON language alone, and checks no conditions; obstore speaks the XML one.
+Nor does fake-gcs-server, the other one that there is (in Go), check them in that language; Google's
+own test bench is in no registry.
 This front keeps its objects in the emulator and does what the XML language adds: conditions on
 generations, multipart uploads, listings. Prints its port, then serves until it is ended.
 """

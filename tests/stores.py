@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from email.utils import formatdate
 from pathlib import Path
-from typing import Any
 
 from environments import ROOT, python_of
 from filelock import FileLock
@@ -31,24 +30,10 @@ class Server:
     scheme: str
     bucket: str
     environment: Mapping[str, str] = field(default_factory=dict)
-    endpoint: str = ""
 
     def url(self) -> str:
         """A place in it that nobody else has."""
         return f"{self.scheme}://{self.bucket}/{uuid.uuid4().hex[:8]}"
-
-    def faults(self, *faults: Mapping[str, Any]) -> None:
-        """See `s3server`; S3 only."""
-        _ask(f"{self.endpoint}/@faults", "PUT", json.dumps(faults).encode())
-
-    def requests(self) -> list[str]:
-        """What was asked since the last call; S3 only."""
-        found: list[str] = json.loads(_ask(f"{self.endpoint}/@requests"))
-        return found
-
-
-def fault(contains: str, *, times: int = 1, **rest: Any) -> dict[str, Any]:
-    return {"contains": contains, "times": times, **rest}
 
 
 def _ask(
@@ -96,7 +81,7 @@ def s3() -> Iterator[Server]:
             "AWS_REGION": "us-east-1",
             "AWS_ENDPOINT_URL": endpoint,
         }
-        yield Server("s3", "states", environment, endpoint)
+        yield Server("s3", "states", environment)
 
 
 @contextmanager
