@@ -181,11 +181,11 @@ def update_registry(
         wanted = reference.tagged(tag)
         old = _platforms(target, entry, f"docker://{reference}")
         if all(is_current(image, prepared.bundles) for image in old):
-            return Updated(old[0].name, changed=False, verdict=_intact(old[0]))
+            return Updated(str(reference), changed=False, verdict=_intact(old[0]))
         there = target.find(wanted) if wanted.tag != reference.tag else None
         made = _platforms(target, there, f"docker://{wanted}") if there is not None else []
         if made and _same_code(old, made) and all(is_current(it, prepared.bundles) for it in made):
-            return Updated(made[0].name, changed=False, verdict=_intact(made[0]))
+            return Updated(str(wanted), changed=False, verdict=_intact(made[0]))
         listener.phase(f"Putting the state into {wanted}")
         verdicts: list[Verdict] = []
         pushed = registry.embed(

@@ -144,6 +144,9 @@ def read_at_most(response: urllib3.BaseHTTPResponse, limit: int, what: str) -> b
     import urllib3
 
     pieces, size = [], 0
+    told = response.headers.get("Content-Length") or ""
+    if told.isdecimal() and int(told) > limit:
+        raise VerificationFailed(f"{what} is larger than any.")
     try:
         while piece := response.read(64 * 1024):
             pieces.append(piece)
@@ -152,8 +155,7 @@ def read_at_most(response: urllib3.BaseHTTPResponse, limit: int, what: str) -> b
                 raise VerificationFailed(f"{what} is larger than any.")
     except (urllib3.exceptions.HTTPError, OSError) as error:
         raise Transient(f"The registry broke off in the middle of {what}.") from error
-    told = response.headers.get("Content-Length")
-    if told is not None and told.isdecimal() and int(told) != size:
+    if told.isdecimal() and int(told) != size:
         raise Transient(f"The registry broke off in the middle of {what}.")
     return b"".join(pieces)
 
@@ -210,9 +212,20 @@ class _Blob(io.RawIOBase):
         except NotFound as error:
             what = f"{self._store.name} lacks the blob {self._digest}."
             raise VerificationFailed(what) from error
+        self._refuse_length(response, start if response.status == _PARTIAL else 0)
         if start and response.status != _PARTIAL:  # it sends all of it again
             self._skip(response, start)
         return response
+
+    def _refuse_length(self, response: urllib3.BaseHTTPResponse, start: int) -> None:
+        """More than there is would be waited for in vain."""
+        told = response.headers.get("Content-Length") or ""
+        if told.isdecimal() and int(told) != self._size - start:
+            response.close()
+            raise VerificationFailed(
+                f"{self._store.name} says that {self._digest} has {int(told) + start} bytes "
+                f"instead of {self._size}."
+            )
 
     def _skip(self, response: urllib3.BaseHTTPResponse, count: int) -> None:
         import urllib3
