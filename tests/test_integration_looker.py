@@ -9,7 +9,7 @@ import pytest
 from integrations.looker import Looker
 from integrations.running import Tried, make_account, trying
 from integrations.standin import Case, Fault
-from integrations.ways import through_pex
+from integrations.ways import through_thin_pex
 
 GOOD = Case("acme", size=300)
 FAULTS = (
@@ -56,5 +56,5 @@ def test_a_pex_has_every_asset(tmp_path: Path) -> None:
     case = Case("acme", size=20)
     with Looker(case) as standin:
         account = make_account(standin, tmp_path / "project")
-        loaded = through_pex(account, tmp_path)
+        loaded = through_thin_pex(account, tmp_path)
     assert standin.assets(case) - loaded == set()

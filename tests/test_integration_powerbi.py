@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from integrations.powerbi import PowerBI
-from integrations.running import Tried, trying
+from integrations.running import Tried, make_account, trying
 from integrations.standin import Case, Fault
 from integrations.ways import through_layout
 
@@ -49,9 +49,17 @@ def test_the_library_asks_only_for_what_power_bi_has(tried: Tried) -> None:
     assert tried.standin.called(ONE_BY_ONE.name)["data-sources"] == 40
 
 
-def test_an_image_has_every_asset(tried: Tried, tmp_path: Path) -> None:
+def test_every_asset_is_there_without_network(tried: Tried) -> None:
+    assert tried.missing_assets() == set()
+
+
+def test_an_image_has_every_asset(tmp_path: Path) -> None:
     """The state goes through an OCI layout; code that had none is loaded with it."""
-    assert tried.missing_assets(through_layout(tried.account, tmp_path)) == set()
+    case = Case("acme", size=20)
+    with PowerBI(case) as standin:
+        account = make_account(standin, tmp_path / "project")
+        loaded = through_layout(account, tmp_path)
+    assert standin.assets(case) - loaded == set()
 
 
 def test_no_secret_is_told_or_shipped(tried: Tried) -> None:

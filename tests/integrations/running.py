@@ -152,7 +152,7 @@ def loaded_assets(argv: Sequence[str], root: Path, variables: Mapping[str, str])
         capture_output=True,
         check=False,
     )
-    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.returncode == 0, done.stderr[-1000:]
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("ASSETS ")]
     return set(json.loads(line.removeprefix("ASSETS ")))
 
@@ -176,10 +176,15 @@ def make_account(standin: StandIn, root: Path, *, timeout: float = 60.0) -> Acco
     if standin.cases:
         shutil.rmtree(root / _FOLDER / "account")
     for case in standin.cases.values():
-        folder = root / _FOLDER / case.name.replace("-", "_")
+        folder = root / _FOLDER / folder_of(case)
         folder.mkdir()
         (folder / "defs.yaml").write_text(standin.component(case))
     return Account(standin, root, timeout)
+
+
+def folder_of(case: Case) -> str:
+    """Where the project declares the component of a case."""
+    return case.name.replace("-", "_")
 
 
 # --- every fault --------------------------------------------------------------------------------
@@ -219,9 +224,8 @@ def try_faults(account: Account, faults: Sequence[Fault]) -> list[Verdict]:
     failures = account.refresh(*(standin.key(standin.cases[fault.case]) for fault in faults))
     told = account.told
     assert account.digests() == before, "a failed refresh has changed a state"
-    passed = [
-        case for case in standin.cases.values() if standin.key(case) not in failures and case.fault
-    ]
+    tried = [standin.cases[fault.case] for fault in faults]
+    passed = [case for case in tried if standin.key(case) not in failures]
     lost = dict(_losses(account, passed)) if passed else {}
     return [
         _judge(account, fault, failures.get(account.standin.key(case)), told, lost)
@@ -250,10 +254,13 @@ class Tried:
             if verdict.wrong
         ]
 
-    def missing_assets(self, loaded: set[str] | None = None) -> set[str]:
-        """What the accounts have, but not the code location that was loaded from the states."""
-        found = self.account.assets() if loaded is None else loaded
-        return set().union(*map(self.standin.assets, self.standin.cases.values())) - found
+    def missing_assets(self) -> set[str]:
+        """What the good account has, but not the code location loaded from its state alone."""
+        good = self.good[0]
+        alone = self.account.root.with_name("alone")
+        others = [folder_of(case) for case in self.standin.cases.values() if case != good]
+        shutil.copytree(self.account.root, alone, ignore=shutil.ignore_patterns(*others))
+        return self.standin.assets(good) - Account(self.standin, alone).assets()
 
     def leaks(self) -> list[str]:
         """Where a secret was told, or published. What an expression holds is the vendor's own."""

@@ -180,7 +180,7 @@ class Sigma(StandIn):
         return {**super().environment, **direct, "SIGMA_BASE_URL": f"{self.url}/acme"}
 
     def case_of(self, request: Request) -> str:
-        return request.path.split("/")[1]
+        return request.path.partition("/")[2].partition("/")[0]
 
     def path_of(self, request: Request) -> str:
         return f"/{request.path.split('/', 2)[2]}"

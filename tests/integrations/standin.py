@@ -304,20 +304,22 @@ class StandIn:
 
     def _serve(self, connection: socket.socket) -> None:
         """One connection: perhaps a CONNECT first, then requests until either side has enough."""
-        with contextlib.suppress(OSError, ValueError):
-            with contextlib.closing(connection):
-                request = _read(connection, "")
-                host = ""
-                if request is not None and request.method == "CONNECT":
-                    host = request.host
-                    if self._refuses(host):
-                        connection.sendall(_head(502, {"Content-Length": "0"}))
-                        return
-                    connection.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
-                    connection = self._context(host).wrap_socket(connection, server_side=True)
-                    request = _read(connection, host)
-                while request is not None and self._answer(connection, request):
-                    request = _read(connection, host)
+        try:
+            request = _read(connection, "")
+            host = ""
+            if request is not None and request.method == "CONNECT":
+                host = request.host
+                if self._refuses(host):
+                    connection.sendall(_head(502, {"Content-Length": "0"}))
+                    return
+                connection.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+                connection = self._context(host).wrap_socket(connection, server_side=True)
+                request = _read(connection, host)
+            while request is not None and self._answer(connection, request):
+                request = _read(connection, host)
+        except (OSError, ValueError):
+            return  # the other side went away, or spoke no HTTP
+        finally:
             connection.close()
 
     def _refuses(self, host: str) -> bool:

@@ -27,6 +27,17 @@ def through_pex(account: Account, folder: Path) -> set[str]:
     return loaded_assets([sys.executable, str(made), "-"], folder, {**account.variables, **loading})
 
 
+def through_thin_pex(account: Account, folder: Path) -> set[str]:
+    """The same with the project's code alone in the PEX: the libraries are the environment's."""
+    made = folder / "thin.pex"
+    pex = ("--", "-D", account.root, "--inherit-path=fallback")
+    _bundle(account, folder, "build", "pex", "-o", made, after=pex)
+    loading = {"PEX_INTERPRETER": "1", "PEX_ROOT": str(folder / "pex root"), "PYTHONPATH": ""}
+    return loaded_assets(
+        [str(account.python), str(made), "-"], folder, {**account.variables, **loading}
+    )
+
+
 def through_layout(account: Account, folder: Path) -> set[str]:
     """In an image of the state alone; taken out of it and loaded beside code that had none."""
     layout, states, code = folder / "layout", folder / "states", folder / "code"
