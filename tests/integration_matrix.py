@@ -18,7 +18,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from environments import ROOT, python_of
-from integrations.airbyte import AirbyteCloud
+from integrations.airbyte import Airbyte, AirbyteCloud
+from integrations.dbtgit import GitServer
 from integrations.fivetran import Fivetran
 from integrations.looker import Looker
 from integrations.powerbi import PowerBI
@@ -28,7 +29,10 @@ from integrations.standin import Case, StandIn
 from integrations.tableau import Tableau
 from integrations.ways import WAYS, through_engine
 
-VENDORS: tuple[type[StandIn], ...] = (Tableau, Looker, Sigma, PowerBI, Fivetran, AirbyteCloud)
+VENDORS: tuple[type[StandIn], ...] = (
+    *(Tableau, Looker, Sigma, PowerBI),
+    *(Fivetran, AirbyteCloud, Airbyte, GitServer),
+)
 # How many of everything the good account has. Sigma's library makes 17 requests a workbook at once.
 SIZES = {"sigma": 60}
 _SIZE = 300
@@ -59,7 +63,7 @@ def run(
     vendor: type[StandIn], folder: Path, engine: Callable[[Account, Path], set[str]] | None
 ) -> Result:
     """The whole of one vendor."""
-    result = Result(vendor.name, _version(vendor, vendor.library), _version(vendor, "dagster"))
+    result = Result(_title(vendor), _version(vendor, vendor.library), _version(vendor, "dagster"))
     _whole_way(vendor, folder, result, engine)
     faults = vendor.faults()
     with vendor(*cases_of(faults, _FAULTY_SIZE)) as standin:
@@ -103,9 +107,13 @@ def _told(verdict: Verdict) -> str:
     return f"{fault.fault} at {fault.endpoint}: {verdict.wrong}. {verdict.what}"
 
 
+def _title(vendor: type[StandIn]) -> str:
+    return vendor.title or vendor.name.capitalize()
+
+
 def _version(vendor: type[StandIn], package: str) -> str:
     script = f"import importlib.metadata as m; print(m.version({package!r}))"
-    python = python_of(f"integration-{vendor.name}")
+    python = python_of(vendor.requirements or f"integration-{vendor.name}")
     return subprocess.check_output([python, "-c", script], text=True).strip()
 
 
@@ -120,7 +128,7 @@ def table(results: Sequence[Result]) -> str:
     ]
     for one in results:
         cells = (
-            one.vendor.capitalize(),
+            one.vendor,
             one.library,
             one.dagster,
             f"{len(one.endpoints)}: {', '.join(one.endpoints)}",
@@ -142,8 +150,9 @@ def write_page(results: Sequence[Result]) -> None:
 
 def _remembered() -> list[Result]:
     """The last result of every vendor, also of those that were not run now."""
-    found = {path.stem: Result(**json.loads(path.read_text())) for path in _RESULTS.glob("*.json")}
-    return [found[vendor.name] for vendor in VENDORS if vendor.name in found]
+    results = [Result(**json.loads(path.read_text())) for path in _RESULTS.glob("*.json")]
+    found = {result.vendor: result for result in results}
+    return [found[_title(vendor)] for vendor in VENDORS if _title(vendor) in found]
 
 
 def main() -> int:
@@ -158,10 +167,10 @@ def main() -> int:
         began = time.monotonic()
         with tempfile.TemporaryDirectory(prefix=f"{vendor.name}-") as folder:
             result = _run_with(vendor, Path(folder), engine=arguments.engine)
-        (_RESULTS / f"{vendor.name}.json").write_text(json.dumps(asdict(result)))
+        (_RESULTS / f"{_title(vendor)}.json").write_text(json.dumps(asdict(result)))
         write_page(_remembered())
         seconds = time.monotonic() - began
-        print(f"{vendor.name}: {result.passed} of {result.faults} faults, {seconds:.0f} s")
+        print(f"{_title(vendor)}: {result.passed} of {result.faults} faults, {seconds:.0f} s")
         for sentence in result.wrong:
             print(f"  {sentence}")
         wrong += len(result.wrong)

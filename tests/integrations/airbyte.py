@@ -167,6 +167,7 @@ class AirbyteCloud(StandIn):
 
     name = "airbyte"
     library = "dagster-airbyte"
+    title = "Airbyte Cloud"
     hosts = (r"(api|cloud)\.airbyte\.com",)
     variables: ClassVar = {"AIRBYTE_CLIENT_ID": _CLIENT, "AIRBYTE_CLIENT_SECRET": _SECRET}
     endpoints = _endpoints("api.airbyte.com/v1", "cloud.airbyte.com/api/v1")
@@ -211,6 +212,7 @@ attributes:
 class Airbyte(AirbyteCloud):
     """A self-managed instance a case, with a name and a password."""
 
+    title = "Airbyte, self-managed"
     hosts = (r"[\w-]+\.airbyte\.example",)
     variables: ClassVar = {"AIRBYTE_USER": "airbyte", "AIRBYTE_PASSWORD": _PASSWORD}
     endpoints = _endpoints("/api/public/v1", "/api/v1")[1:]

@@ -89,6 +89,8 @@ class GitServer(StandIn):
 
     name = "dbt"
     library = "dagster-dbt"
+    title = "dbt from git"
+    codes: ClassVar = {"empty": frozenset({69})}  # no answer of git's is empty
     requirements = "dagster"
     hosts: ClassVar[tuple[str, ...]] = (rf"[\w-]+\.{DOMAIN}",)
     variables: ClassVar = {"SHOP_GIT_TOKEN": TOKEN}

@@ -312,7 +312,8 @@ def _judge(
     code = failure.exit_code if failure else 0
     what = failure.what if failure else ""
     wrong = [lost[case.name]] if case.name in lost else []
-    if failure is not None and code not in CODES.get(fault.fault, _BAD_DATA):
+    right = standin.codes.get(fault.fault) or CODES.get(fault.fault, _BAD_DATA)
+    if failure is not None and code not in right:
         wrong.append(f"exit code {code}")
     if seconds > account.timeout + _LATE_SECONDS:
         wrong.append(f"took {seconds:.0f} s")

@@ -188,6 +188,10 @@ class StandIn:
     library: ClassVar[str] = ""
     # The list in `tests/requirements` that the project is installed from; else the vendor's own.
     requirements: ClassVar[str] = ""
+    # What a table calls it, where the name is not enough.
+    title: ClassVar[str] = ""
+    # The exit codes of faults that mean something else for this vendor.
+    codes: ClassVar[Mapping[str, frozenset[int]]] = {}
     # What the project reads: all values that say "canary" must never be seen again.
     variables: ClassVar[Mapping[str, str]] = {}
 
