@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -141,10 +142,13 @@ class Account:
 
 
 def loaded_assets(argv: Sequence[str], root: Path, variables: Mapping[str, str]) -> set[str]:
-    """The assets of the code location below a root, loaded where every connection is refused."""
+    """The assets of the code location below a root, loaded where every connection is refused.
+
+    Where the kernel allows it, in a network namespace that has nothing but itself.
+    """
     nowhere = dict.fromkeys(("HTTPS_PROXY", "https_proxy", "HTTP_PROXY"), "http://127.0.0.1:1")
     done = subprocess.run(
-        argv,
+        [*_alone(), *argv],
         input=PROBE,
         text=True,
         cwd=root,
@@ -155,6 +159,13 @@ def loaded_assets(argv: Sequence[str], root: Path, variables: Mapping[str, str])
     assert done.returncode == 0, done.stderr[-1000:]
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("ASSETS ")]
     return set(json.loads(line.removeprefix("ASSETS ")))
+
+
+@cache
+def _alone() -> tuple[str, ...]:
+    argv = ("unshare", "--map-root-user", "--net")
+    done = subprocess.run([*argv, "true"], capture_output=True, check=False)
+    return argv if done.returncode == 0 else ()
 
 
 # As a production server loads: `refresh_if_dev` has no say.
