@@ -71,6 +71,8 @@ def building(
         raise UsageError("Without -o pex makes no file.", hint="Say where it goes: -o app.pex.")
     output = Path(arguments.output).absolute()
     with _folder_beside(output) as folder:
+        # pex is silent, and a first resolution takes minutes.
+        listener.phase("Building the PEX")
         printed = _run_pex(pex, arguments, folder / output.name, listener)
         made = _only_child(folder)
         destination = output.with_name(made.name)
