@@ -67,12 +67,13 @@ floor: $(READY) ## the tests with the lowest versions that pyproject.toml allows
 	rm -rf build/floor
 	$(BIN)/uv venv --quiet build/floor
 	$(BIN)/uv pip install --quiet --python build/floor --resolution lowest-direct --editable '.[pex,schema,store,zstd]' --group dev
-	build/floor/bin/pytest $(if $(ARGS),$(ARGS),tests/test_api.py tests/test_cli.py tests/test_git.py tests/test_init.py tests/test_oci.py tests/test_refresh.py tests/test_schema.py tests/test_status.py tests/test_storage.py tests/test_tree.py tests/test_verify.py)
+	build/floor/bin/pytest $(if $(ARGS),$(ARGS),tests/test_api.py tests/test_cli.py tests/test_git.py tests/test_init.py tests/test_oci.py tests/test_refresh.py tests/test_status.py tests/test_storage.py tests/test_tree.py tests/test_verify.py)
 
 .PHONY: docker-newer
 docker-newer: $(READY) ## images in Debian's next Docker, with both of its image stores: minutes
 	$(BIN)/python tests/newer_engine.py --store containerd -- tests/newer_docker.py tests/test_docker_builders.py tests/test_docker_places.py tests/test_docker_reading.py $(ARGS)
 	$(BIN)/python tests/newer_engine.py --store classic -- tests/newer_docker.py tests/test_docker_builders.py $(ARGS)
+	$(BIN)/pytest tests/newer_podman.py $(ARGS)
 
 .PHONY: build
 build: $(READY) ## sdist and wheel, into build/dist

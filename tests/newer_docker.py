@@ -20,11 +20,14 @@ from dockerprojects import Project, verified
 
 from bundler.artifacts import docker as dockers
 from bundler.artifacts import registry
-from bundler.artifacts.blobs import images_of
+from bundler.artifacts.blobs import descriptor, descriptors, images_of, read_json
 from bundler.artifacts.docker import building
 from bundler.artifacts.docker.arguments import parse
+from bundler.artifacts.docker.loading import load
 from bundler.artifacts.docker.outputs import Built
+from bundler.artifacts.docker.whole import fetch, keep_only, pieces_of
 from bundler.artifacts.image import LABEL_LAYER
+from bundler.artifacts.layout import write_archive
 from bundler.artifacts.ociread import LoadedImage, open_layout
 from bundler.errors import ChildFailed, ToolFailed, UsageError
 from bundler.verify import verify
@@ -198,3 +201,27 @@ def test_bake_puts_the_state_into_the_targets_with_the_code(
     bake("--set", "app.dockerfile=Missing", code=2)
     for name in (f"{project.name}:7", f"{project.name}:latest", f"{project.name}-tool"):
         project.engine.docker("image", "rm", name)
+
+
+@only_containerd
+def test_a_layer_that_is_not_what_its_digest_says_is_refused(
+    project: Project, tmp_path: Path
+) -> None:
+    """containerd answers with 200 and says so in the stream; the name must not stay."""
+    build(project)
+    engine = project.docker(1, "").connect()
+    layout = fetch(engine, project.inspect()["Id"], tmp_path)
+    (entry,) = descriptors(layout.index()["manifests"], "")
+    (platform,) = images_of(layout, entry)
+    manifest = read_json(layout, platform)
+    config = read_json(layout, descriptor(manifest["config"], ""))
+    config["rootfs"]["diff_ids"][-1] = f"sha256:{'0' * 64}"
+    digest, size = layout.add_json(config)
+    manifest["config"].update(digest=digest, size=size)
+    digest, size = layout.add_json(manifest)
+    layout.publish({"schemaVersion": 2, "manifests": [platform.to(digest, size)]})
+    keep_only(layout, digest, "docker.io/sbt/worse:1")
+    write_archive(layout.path, tmp_path / "worse.tar")
+    with pytest.raises(ToolFailed, match="refused the image"):
+        load(engine, pieces_of(tmp_path / "worse.tar"))
+    project.engine.docker("image", "rm", "--force", "sbt/worse:1", check=False)
