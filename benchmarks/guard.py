@@ -142,10 +142,10 @@ def make_files(root: Path, count: int, *, on_disk: bool) -> None:
         (root / name).write_text(content)
     git(root, "add", "-A")
     blob = git(root, "hash-object", "text").decode().strip()
-    names = [
+    names = sorted(  # git takes what comes in its own order without moving what it has
         f"services/team{number % 997:03}/src/package{number % 31}/module_{number:07}.py"
         for number in range(count)
-    ]
+    )
     lines = "".join(f"100644 {blob}\t{name}\n" for name in names)
     git(root, "update-index", "--index-info", stdin=lines.encode())
     git(root, "commit", "-q", "-m", "files")
