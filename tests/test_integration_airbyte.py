@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from integrations.airbyte import Airbyte, AirbyteCloud
-from integrations.running import cases_of, make_account, try_faults
+from integrations.running import cases_of, make_account, try_faults, trying
 from integrations.shipping import (
     assets_in_image,
     assets_in_pex,
@@ -64,10 +64,8 @@ def test_every_kind_of_fault_in_the_cloud(tmp_path: Path) -> None:
 
 
 def test_a_self_managed_one_with_a_name_and_a_password(tmp_path: Path) -> None:
-    good = Case("good", size=6)
-    with Airbyte(good, *cases_of(SELF_MANAGED, size=6)) as airbyte:
-        account = make_account(airbyte, tmp_path / "project", timeout=30)
-        verdicts = try_faults(account, SELF_MANAGED)
-        assert account.assets() == airbyte.assets(good)
-    assert not [verdict for verdict in verdicts if verdict.wrong]
-    assert all(verdict.code for verdict in verdicts)
+    with trying(Airbyte, Case("good", size=6), SELF_MANAGED, tmp_path) as tried:
+        assert tried.wrong == []
+        assert all(verdict.code for verdict in tried.verdicts)
+        assert tried.missing_assets() == set()
+        assert tried.leaks() == []

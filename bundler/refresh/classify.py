@@ -26,7 +26,6 @@ import errno
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 from urllib.parse import urlsplit
 
 from bundler.errors import (
@@ -38,74 +37,19 @@ from bundler.errors import (
     ToolFailed,
     Unavailable,
 )
-from bundler.refresh.clones import Retry, clone_without_project, is_cloned, of_clone
+from bundler.refresh.clones import Retry, clone_without_project, is_cloned, of_clone, of_package
 from bundler.refresh.exchanges import Exchange, Link, Report
+from bundler.refresh.faults import (
+    CERTIFICATE,
+    PROXY_NAMES,
+    PROXY_STATUS,
+    RETRY,
+    SAYS,
+    fault_of,
+)
 from bundler.refresh.secrets import Secrets
 from bundler.sources import Component
 
-Fault = Literal[
-    "dns", "refused", "reset", "closed", "timeout", "tls", "proxy", "cut", "unreachable", "no-http"
-]
-
-_RETRY: dict[Fault, Retry] = {
-    "dns": "yes",
-    "refused": "yes",
-    "reset": "yes",
-    "closed": "yes",
-    "timeout": "yes",
-    "unreachable": "yes",
-    "tls": "no",
-    "proxy": "yes",
-    "cut": "once",
-    "no-http": "once",
-}
-_SAYS: dict[Fault, str] = {
-    "dns": "the name {host} cannot be resolved",
-    "refused": "{host} refused the connection",
-    "reset": "{host} reset the connection",
-    "closed": "{host} closed the connection before it answered",
-    "timeout": "{host} did not answer in time",
-    "unreachable": "{host} cannot be reached from here",
-    "tls": "the TLS certificate of {host} is not accepted",
-    "proxy": "the proxy before {host} did not let the request through",
-    "cut": "the answer of {host} was cut off",
-    "no-http": "what {host} answered is not HTTP",
-}
-# Errno and names of exception classes, the most telling first.
-_BY_ERRNO: dict[int, Fault] = {
-    errno.ECONNREFUSED: "refused",
-    errno.ECONNRESET: "reset",
-    errno.EPIPE: "reset",
-    errno.ECONNABORTED: "reset",
-    errno.ETIMEDOUT: "timeout",
-    errno.ENETUNREACH: "unreachable",
-    errno.EHOSTUNREACH: "unreachable",
-    errno.ENETDOWN: "unreachable",
-}
-_PROXY_NAMES = frozenset({"ProxyError", "ClientHttpProxyError", "ClientProxyConnectionError"})
-_BY_NAME: tuple[tuple[Fault, frozenset[str]], ...] = (
-    ("dns", frozenset({"gaierror", "NameResolutionError", "ClientConnectorDNSError"})),
-    ("tls", frozenset({"SSLCertVerificationError", "ClientConnectorCertificateError"})),
-    ("cut", frozenset({"IncompleteRead", "ClientPayloadError", "ContentLengthError"})),
-    ("cut", frozenset({"ChunkedEncodingError", "InvalidChunkLength", "TransferEncodingError"})),
-    ("closed", frozenset({"RemoteDisconnected", "ServerDisconnectedError", "SSLEOFError"})),
-    ("refused", frozenset({"ConnectionRefusedError"})),
-    ("reset", frozenset({"ConnectionResetError", "BrokenPipeError"})),
-    ("no-http", frozenset({"BadStatusLine", "LineTooLong", "BadHttpMessage", "UnknownProtocol"})),
-    ("timeout", frozenset({"TimeoutError", "TimeoutException", "Timeout", "ReadTimeoutError"})),
-    ("timeout", frozenset({"ConnectTimeoutError", "ReadTimeout", "ConnectTimeout"})),
-    ("proxy", _PROXY_NAMES),
-    ("tls", frozenset({"SSLError", "ClientSSLError"})),
-)
-_BY_TEXT: tuple[tuple[Fault, str], ...] = (
-    ("tls", r"CERTIFICATE_VERIFY_FAILED"),
-    ("closed", r"UNEXPECTED_EOF|(?i:without sending a(ny)? response|server disconnected)"),
-    ("cut", r"without sending complete message body|incomplete chunked read"),
-    ("no-http", r"illegal status line|illegal header line|Bad HTTP response"),
-    ("dns", r"Name or service not known|Temporary failure in name resolution|getaddrinfo failed"),
-    ("dns", r"nodename nor servname provided|No address associated with hostname"),
-    ("refused", r"Connection refused"),
-)
 # Names under which a JSON decoder says that its input is no JSON.
 _NOT_JSON = frozenset({"JSONDecodeError", "DecodeError", "ContentTypeError", "ExpatError"})
 _SHAPE = frozenset(
@@ -118,19 +62,10 @@ _NO_DBT_PROJECT = frozenset(
         "DagsterDbtProfilesDirectoryNotFoundError",
     }
 )
-_CERTIFICATE = (
-    ("certificate has expired", "it has expired"),
-    ("certificate is not yet valid", "it is not valid yet"),
-    ("Hostname mismatch", "it is for another host"),
-    ("IP address mismatch", "it is for another host"),
-    ("self-signed certificate", "it is self-signed"),
-    ("self signed certificate", "it is self-signed"),
-    ("unable to get local issuer", "its issuer is not trusted here"),
-)
-_PROXY_STATUS = re.compile(r"(?i)tunnel connection failed: (\d{3})\b")
 _ERROR_STATUS = re.compile(r"\b([45]\d\d)\b")
 _DBT_SAID = "Errors parsed from dbt logs:"
 _DBT_ENDED = "Encountered an error:"
+_POOL = re.compile(r"HTTPS?ConnectionPool\(host='([\w.-]+)'")
 _MAX_QUOTED = 300
 _LOCAL_ERRNO = frozenset(
     {errno.ENOSPC, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.EDQUOT, errno.EMFILE}
@@ -218,6 +153,9 @@ def of_command(
     if exit_code == 0:
         return None
     lines = [line.strip() for line in output.splitlines() if line.strip()]
+    package = of_package(output)
+    if package is not None:
+        return _say(component, _Finding(*package), None, secrets)
     last = secrets.redact(_last_word(output, lines))[:_MAX_QUOTED]
     name = re.match(r"([\w.]+)(?::|$)", lines[-1]) if lines else None
     link = Link(type=name[1] if name else "", text="\n".join(lines[-5:]), names=_own_name(name))
@@ -230,7 +168,7 @@ def of_command(
         code = (by_status.kind, by_status.retry)
     kind, retry = code or _SYSEXITS.get(exit_code, (ToolFailed, "no"))
     if fault and kind is ToolFailed:
-        kind, retry = Unavailable, _RETRY[fault]
+        kind, retry = Unavailable, RETRY[fault]
     says = f"{program} ended with exit code {exit_code}: {last.rstrip('.')}"
     return _say(component, _Finding(kind, says, retry), None, secrets)
 
@@ -333,10 +271,10 @@ def _of_fault(chain: Sequence[Link], host: str) -> _Finding | None:
     if fault is None:
         return None
     text = " ".join(link.text for link in chain)
-    says = _SAYS[fault].format(host=host)
-    retry = _RETRY[fault]
+    says = SAYS[fault].format(host=host)
+    retry = RETRY[fault]
     if fault == "tls":
-        detail = next((said for sign, said in _CERTIFICATE if sign in text), "")
+        detail = next((said for sign, said in CERTIFICATE if sign in text), "")
         says += f": {detail}" if detail else ""
     if fault == "proxy":
         status = _proxy_status(chain)
@@ -347,37 +285,22 @@ def _of_fault(chain: Sequence[Link], host: str) -> _Finding | None:
 
 def _proxy_status(chain: Sequence[Link]) -> int | None:
     for link in chain:
-        found = _PROXY_STATUS.search(link.text)
-        if not found and not _PROXY_NAMES.isdisjoint(link.names):
+        found = PROXY_STATUS.search(link.text)
+        if not found and not PROXY_NAMES.isdisjoint(link.names):
             found = _ERROR_STATUS.search(link.text)
         if found:
             return int(found[1])
     return next((link.status for link in chain if link.status), None)
 
 
-def fault_of(chain: Sequence[Link]) -> Fault | None:
-    """The kind of network fault that a chain of exceptions tells of."""
-    text = " ".join(link.text for link in chain)
-    names = {name for link in chain for name in link.names}
-    if _PROXY_STATUS.search(text):
-        return "proxy"
-    for fault, known in _BY_NAME[:5]:
-        if not known.isdisjoint(names):
-            return fault
-    for number in (link.errno for link in chain):
-        if number in _BY_ERRNO:
-            return _BY_ERRNO[number]
-    for fault, pattern in _BY_TEXT:
-        if re.search(pattern, text):
-            return fault
-    return next((fault for fault, known in _BY_NAME if not known.isdisjoint(names)), None)
-
-
 def _of_chain(report: Report, secrets: Secrets) -> _Finding:
     """What an exception means when every exchange went well, or none was seen."""
     chain = report.raised
     last = report.last
-    host = urlsplit(last.url).netloc if last else "the external system"
+    host = urlsplit(last.url).netloc if last else _host_in(chain)
+    package = next(filter(None, (of_package(link.text) for link in chain)), None)
+    if package is not None:
+        return _Finding(*package)
     status = next((link.status for link in chain if link.status and link.status >= 400), None)  # noqa: PLR2004
     if status:
         return _of_status(status, host)
@@ -399,6 +322,12 @@ def _of_chain(report: Report, secrets: Secrets) -> _Finding:
         says = f"the answer of {host} has another shape than expected: {quoted(chain[0], secrets)}"
         return _Finding(BadData, says)
     return _Finding(ToolFailed, f"the component failed: {quoted(chain[0], secrets)}")
+
+
+def _host_in(chain: Sequence[Link]) -> str:
+    """The host that a client library's text names, which another process may have quoted."""
+    found = next(filter(None, (_POOL.search(link.text) for link in chain)), None)
+    return found[1] if found else "the external system"
 
 
 def _no_json(exchange: Exchange) -> str:

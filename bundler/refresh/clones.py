@@ -18,6 +18,7 @@ Cause = tuple[type[BundlerError], str, Retry]
 
 _METHOD = "git-clone"
 _STATUS = re.compile(r"(?:HTTP |returned error: )(\d{3})\b")
+_PACKAGE = re.compile(r"Error (?:checking out spec='.*?' for|cloning) repo (?P<url>\S+)")
 _URL = re.compile(r"'[^']*://[^']*'")
 # In this order: the last lines of a broken clone hold the general ones besides the telling one.
 _SAYS: tuple[tuple[tuple[str, ...], Cause], ...] = (
@@ -100,7 +101,21 @@ def of_clone(exchange: Exchange, host: str) -> Cause | None:
     """What a failed clone means; None for what is none."""
     if exchange.method != _METHOD:
         return None
-    text = _URL.sub("", "\n".join(link.text.partition("stderr:")[2] for link in exchange.chain))
+    return _cause("\n".join(link.text.partition("stderr:")[2] for link in exchange.chain), host)
+
+
+def of_package(text: str) -> Cause | None:
+    """Why ``dbt deps`` did not get a package from git; None for what is not its words on that."""
+    found = _PACKAGE.search(text)
+    if found is None:
+        return None
+    host = urlsplit(found["url"]).hostname or "the git repository"
+    kind, says, retry = _cause(text[found.end() :], host)
+    return kind, f"{says}, which dbt takes a package from", retry
+
+
+def _cause(text: str, host: str) -> Cause:
+    text = _URL.sub("", text)
     status = _STATUS.search(text)
     if status:
         return _of_status(int(status[1]), host)
