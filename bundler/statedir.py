@@ -8,27 +8,21 @@
       @staging/           stays on this machine
         lock, holder      one writer at a time, and who it is
         journal.json      a publish that was decided on and is not finished
+        prepared.json     one that is to be decided on together with other directories
+        set.json          in the first of these: the decision
         run/              states on their way in, then the states they replaced
       <sanitised key>/    one state tree: ``state`` and its siblings
 
-**A publish** is decided by one rename, that of the journal, after everything staged is on disk.
-Before it, whatever happens leaves the old set. After it, each key changes by an atomic exchange
-with its staged directory, and whoever comes next finishes what is left before reading anything:
-
-1. P stages and fsyncs the new trees, then renames ``journal.json`` into place.
-2. P exchanges key A. P dies.
-3. Q takes the lock and finds the journal. A's staged tree does not have the digest that the
-   journal promises, so it is the old one and A is done; B's has it, so Q exchanges B.
-4. Q moves away what has no component any more, puts the manifest in place, removes the journal.
+How a publish is made atomic and durable is told in `bundler.publishing`.
 """
 
 from __future__ import annotations
 
 import os
 import re
-import shutil
 import time
 import unicodedata
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -36,9 +30,9 @@ from pathlib import Path
 
 import msgspec
 
-from bundler.atomic import exchange, io_errors, sync_directory, sync_tree, write_synced
-from bundler.bundle import MANIFEST_NAME, RUN_RECORD_NAME, STAGING_NAME, VERIFIER_NAME, Bundle
-from bundler.errors import ConfigurationError, InputOutputError, Locked
+from bundler.atomic import io_errors, sync_directory, sync_tree, write_synced
+from bundler.bundle import MANIFEST_NAME, RUN_RECORD_NAME, VERIFIER_NAME, Bundle
+from bundler.errors import ConfigurationError, Locked
 from bundler.manifest import (
     Contents,
     File,
@@ -51,14 +45,13 @@ from bundler.manifest import (
     decode_canonical,
     parse,
 )
-from bundler.tree import fold, hash_stream, name_problem, scan
+from bundler.publishing import Decision, Journal, Publisher, read, remove
+from bundler.tree import fold, hash_stream
 
 IGNORE_NAME = ".gitignore"
 # The bytes that Dagster writes when it makes the directory itself.
 _IGNORE_EVERYTHING = b"*\n*/\n.*"
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]")
-# What `write_synced` calls a file before it is whole.
-_UNFINISHED = re.compile(r"(\.gitignore|journal\.json)\.[0-9]+\.new")
 _MAX_KEY_BYTES = 255
 _DEFAULT_LOCK_SECONDS = 10.0
 
@@ -120,14 +113,6 @@ class Publication:
     removed: tuple[str, ...]
 
 
-class _Journal(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """states: key directory to the dirHash it shall have. files: names to put in place."""
-
-    states: dict[str, str]
-    removed: tuple[str, ...]
-    files: tuple[str, ...]
-
-
 @dataclass(frozen=True)
 class StateDir:
     """A state directory on disk; it need not exist yet.
@@ -141,15 +126,15 @@ class StateDir:
 
     @property
     def _staging(self) -> Path:
-        return self.path / STAGING_NAME
+        return self._publisher.staging
 
     @property
-    def _journal(self) -> Path:
-        return self._staging / "journal.json"
+    def _publisher(self) -> Publisher:
+        return Publisher(self.path)
 
-    @property
-    def _run(self) -> Path:
-        return self._staging / "run"
+    def exists(self) -> bool:
+        with io_errors(self.path):
+            return self.path.exists()
 
     def read(self) -> Published | None:
         """The manifest and the run record; None where nothing was ever published.
@@ -158,10 +143,10 @@ class StateDir:
         malformed; does not look at the states themselves.
         """
         self.finish()
-        raw = _read(self.path / MANIFEST_NAME)
+        raw = read(self.path / MANIFEST_NAME)
         if raw is None:
             return None
-        record = _read(self.path / RUN_RECORD_NAME)
+        record = read(self.path / RUN_RECORD_NAME)
         return Published(
             parse(raw, f"{self.path / MANIFEST_NAME}"),
             None
@@ -171,7 +156,7 @@ class StateDir:
 
     def finish(self) -> None:
         """Finishes an interrupted publish, if there is one. Raises `InputOutputError`, `Locked`."""
-        if self._journal.exists():
+        if self._publisher.is_pending():
             with self.lock():
                 pass
 
@@ -202,9 +187,9 @@ class StateDir:
                     hint="Wait for the other refresh to end, or stop it.",
                 ) from error
         try:
-            self._sweep()
+            self._publisher.sweep()
             self._sign()
-            self._recover()
+            self._publisher.recover(lambda other: StateDir(other, "").finish())
             yield
         finally:
             with io_errors(self.path):
@@ -214,23 +199,14 @@ class StateDir:
     def staging(self, timeout: float = _DEFAULT_LOCK_SECONDS) -> Iterator[Staging]:
         """Locks the directory and gives an empty place to write new states to."""
         with self.lock(timeout):
-            _remove(self._run)
-            with io_errors(self._run):
-                self._run.mkdir()
+            run = self._publisher.run
+            remove(run)
+            with io_errors(run):
+                run.mkdir()
             try:
-                yield Staging(self, self._run, self._commit)
+                yield Staging(self, run)
             finally:
-                if not self._journal.exists():
-                    _remove(self._run)
-
-    def _sweep(self) -> None:
-        """Removes files that a process was writing when it was killed."""
-        with io_errors(self.path):
-            for directory in (self.path, self._staging):
-                for child in os.scandir(directory):
-                    unfinished = _UNFINISHED.fullmatch(child.name)
-                    if unfinished and child.is_file(follow_symlinks=False):
-                        os.unlink(child)
+                self._publisher.abandon()
 
     def _protect(self) -> None:
         ignore = self.path / IGNORE_NAME
@@ -248,59 +224,6 @@ class StateDir:
         except OSError:
             return "another process"
 
-    def _recover(self) -> None:
-        """Finishes a publish that was decided on. The lock is held."""
-        raw = _read(self._journal)
-        if raw is None:
-            return
-        try:
-            journal = msgspec.json.decode(raw, type=_Journal)
-        except msgspec.DecodeError as error:
-            raise InputOutputError(
-                f"{self._journal} is damaged, so it cannot be told which states are whole.",
-                hint=f"Run: rm -r '{self.path}', then refresh again.",
-            ) from error
-        for name in (*journal.states, *journal.removed, *journal.files):
-            _refuse_path(name, self._journal)
-        for name, dir_hash in journal.states.items():
-            if not self._is_installed(name, dir_hash):
-                exchange(self._run / name, self.path / name)
-        self._tidy(journal)
-
-    def _commit(self, journal: _Journal) -> None:
-        """Decides on a publish, and carries it out."""
-        with io_errors(self.path):
-            write_synced(self._journal, msgspec.json.encode(journal))
-            for name in journal.states:
-                exchange(self._run / name, self.path / name)
-            self._tidy(journal)
-
-    def _tidy(self, journal: _Journal) -> None:
-        """The part of a publish that is the same whether it is done at once or finished later."""
-        with io_errors(self.path):
-            for name in journal.removed:
-                if (self.path / name).exists():
-                    os.replace(self.path / name, self._run / f"@removed-{name}")
-            for name in journal.files:
-                if (self._run / name).exists():
-                    os.replace(self._run / name, self.path / name)
-            sync_directory(self.path)
-            self._journal.unlink()
-            sync_directory(self._staging)
-        _remove(self._run)
-
-    def _is_installed(self, name: str, dir_hash: str) -> bool:
-        """Whether an interrupted publish came as far as this key."""
-        staged, live = self._run / name, self.path / name
-        if staged.exists() and scan(staged).dir_hash == dir_hash:
-            return False
-        if live.exists() and scan(live).dir_hash == dir_hash:
-            return True
-        raise InputOutputError(
-            f"{live} is neither the state that was published nor the one before it.",
-            hint=f"Run: rm -r '{self.path}', then refresh again.",
-        )
-
 
 @dataclass(frozen=True)
 class Staging:
@@ -308,19 +231,18 @@ class Staging:
 
     directory: StateDir
     path: Path
-    _commit: Callable[[_Journal], None]
 
     def key_directory(self, key: str) -> Path:
         """A new, empty key directory; the component writes ``state`` into it."""
         target = self.path / sanitize_key(key)
-        _remove(target)
+        remove(target)
         with io_errors(target):
             target.mkdir()
         return target
 
     def discard(self, key: str) -> None:
         """Forgets what was staged for a key: what is published stays."""
-        _remove(self.path / sanitize_key(key))
+        remove(self.path / sanitize_key(key))
 
     def publish(
         self,
@@ -330,27 +252,39 @@ class Staging:
     ) -> Publication:
         """Makes these states, and no others, the contents of the state directory.
 
-        A state that was not staged stays as it is. `record` makes the run record of the manifest.
         Raises `InputOutputError`; the set is then the old one, or whole after the next command.
         """
+        (publication,) = publish_together([self.ready(states, non_local, record)])
+        return publication
+
+    def ready(
+        self,
+        states: Sequence[State],
+        non_local: Sequence[NonLocalKey],
+        record: Callable[[Manifest], RunRecord],
+    ) -> Ready:
+        """Brings these states to the disk, beside what is published.
+
+        A state that was not staged stays as it is. `record` makes the run record of the manifest.
+        Raises `InputOutputError`.
+        """
         live = self.directory.path
-        changed = tuple(state.path for state in states if (self.path / state.path).exists())
-        removed = tuple(sorted(self._leftovers({state.path for state in states})))
         with io_errors(live):
+            changed = tuple(state.path for state in states if (self.path / state.path).exists())
+            removed = tuple(sorted(self._leftovers({state.path for state in states})))
             manifest = build(Contents(tuple(states), tuple(non_local)), self._support())
             write_synced(self.path / MANIFEST_NAME, manifest.raw)
             write_synced(self.path / RUN_RECORD_NAME, canonical(record(manifest)))
             for name in changed:
                 sync_tree(self.path / name)
             sync_directory(self.path)
-        self._commit(
-            _Journal(
-                {state.path: state.digest.dir_hash for state in states if state.path in changed},
-                removed,
-                (VERIFIER_NAME, RUN_RECORD_NAME, MANIFEST_NAME),
-            )
+        journal = Journal(
+            {state.path: state.digest.dir_hash for state in states if state.path in changed},
+            removed,
+            (VERIFIER_NAME, RUN_RECORD_NAME, MANIFEST_NAME),
         )
-        return Publication(Bundle(live, manifest, self.directory.place), changed, removed)
+        bundle = Bundle(live, manifest, self.directory.place)
+        return Ready(Publisher(live), journal, Publication(bundle, changed, removed))
 
     def _leftovers(self, expected: set[str]) -> Iterator[str]:
         for child in os.scandir(self.directory.path):
@@ -367,6 +301,43 @@ class Staging:
         )
 
 
+@dataclass(frozen=True)
+class Ready:
+    """A set of states that lies on the disk and waits for the decision."""
+
+    publisher: Publisher
+    journal: Journal
+    publication: Publication
+
+
+def publish_together(all_ready: Sequence[Ready]) -> tuple[Publication, ...]:
+    """Publishes in several state directories at once: in all of them, or in none.
+
+    Their locks are held, and their staging is open. Raises `InputOutputError`; whether the set is
+    old or new is decided then all the same, and the next command makes it whole.
+    """
+    if len(all_ready) == 1:
+        all_ready[0].publisher.decide_alone(all_ready[0].journal)
+    elif all_ready:
+        _decide_together(all_ready)
+    for ready in all_ready:
+        ready.publisher.carry_out(ready.journal)
+    if len(all_ready) > 1:
+        all_ready[0].publisher.end_set()
+    return tuple(ready.publication for ready in all_ready)
+
+
+def _decide_together(all_ready: Sequence[Ready]) -> None:
+    first = all_ready[0].publisher
+    identity = uuid.uuid4().hex
+    for ready in all_ready:
+        where = os.path.relpath(first.path, ready.publisher.path)
+        pointing = msgspec.structs.replace(ready.journal, decided_in=where, identity=identity)
+        ready.publisher.prepare(pointing)
+    members = tuple(os.path.relpath(ready.publisher.path, first.path) for ready in all_ready)
+    first.decide_set(Decision(identity, members))
+
+
 def _verifier() -> bytes:
     from bundler import verify_at_start
 
@@ -376,28 +347,3 @@ def _verifier() -> bytes:
 def _file(name: str, path: Path) -> File:
     with open(path, "rb") as stream:
         return File(name, *hash_stream(stream))
-
-
-def _read(path: Path) -> bytes | None:
-    with io_errors(path):
-        try:
-            return path.read_bytes()
-        except FileNotFoundError:
-            return None
-
-
-def _refuse_path(name: str, journal: Path) -> None:
-    if "/" in name or name_problem(name):
-        raise InputOutputError(f"{journal} names {name!r}, which is no key directory.")
-
-
-def _remove(path: Path) -> None:
-    """Removes a tree of the staging area, also one that was left read-only."""
-
-    shutil.rmtree(path, ignore_errors=True)
-    if path.exists():
-        for directory, _, _ in os.walk(path):
-            with suppress(OSError):
-                os.chmod(directory, 0o700)
-        with io_errors(path):
-            shutil.rmtree(path)

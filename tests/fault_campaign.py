@@ -1,6 +1,6 @@
 """The fault campaign: refreshes that are broken at every system call that touches the states.
 
-    python tests/fault_campaign.py [--points N] [--no-power-cuts] [--write docs/faults.md]
+    python tests/fault_campaign.py [--points N] [--jobs N] [--no-power-cuts] [--write FILE]
 
 A small project has published one set of states and refreshes to another: a changed file, a changed
 tree, a new key, a removed key, a key that stays. One run under strace tells the system calls of
@@ -321,6 +321,7 @@ def _judge_end(campaign: Campaign, fault: Fault, done: Done) -> Iterator[str]:
         yield f"exit code {done.code}: {done.said[-300:]}"
     if left := os.listdir(campaign.work / "tmp"):
         yield f"left in TMPDIR: {left}"
+        shutil.rmtree(campaign.work / "tmp")
 
 
 def _mixed(states: Path, campaign: Campaign) -> Iterator[str]:
@@ -343,34 +344,31 @@ def _by_key(files: dict[str, bytes]) -> dict[str, dict[str, bytes]]:
 
 # --- campaigns --------------------------------------------------------------------------------
 
+FOLDER = "a folder"
+_KINDS = ("SIGKILL", *_ERRNOS)
 
-def on_a_folder(
-    campaign: Campaign, limit: int | None, tallies: dict[tuple[str, str], Tally]
-) -> None:
-    """SIGKILL and errnos, on the file system of the temporary folder."""
+
+def on_a_folder(campaign: Campaign, kind: str, limit: int | None) -> Tally:
+    """One kind of fault, on the file system of the working folder."""
     root = campaign.work / "project"
     shutil.copytree(campaign.template, root)
-    points = campaign.points(root)
-    kinds = [("SIGKILL", point) for point in points]
-    kinds += [(kind, point) for kind in _ERRNOS for point in points if point.writes]
-    kinds += [("EIO", point) for point in points if not point.writes and point.call != "fcntl"]
-    faults = [Fault(kind, point) for kind, point in kinds]
-    for fault in _some(faults, limit):
-        tally = tallies["a folder", fault.kind]
+    points = [
+        point for point in campaign.points(root) if point.writes or kind in ("SIGKILL", "EIO")
+    ]
+    tally = Tally()
+    for fault in _some([Fault(kind, point) for point in points], limit):
         shutil.rmtree(root)
         shutil.copytree(campaign.template, root)
-        done = strike(campaign, root, fault, tally)
-        _note(tally, campaign, root, fault, done)
+        _note(tally, campaign, root, fault, strike(campaign, root, fault, tally))
+    return tally
 
 
-def on_an_image(
-    campaign: Campaign, system: str, limit: int | None, tallies: dict[tuple[str, str], Tally]
-) -> None:
+def on_an_image(campaign: Campaign, system: str, limit: int | None) -> Tally:
     """Power cuts on a file system of its own."""
     mount, old, now, cut = (
         campaign.work / name for name in ("mount", "old.img", "now.img", "cut.img")
     )
-    mount.mkdir(exist_ok=True)
+    mount.mkdir()
     _make_image(old, system)
     root = mount / "shop"
     with mounted(old, mount):
@@ -378,7 +376,7 @@ def on_an_image(
     _copy_image(old, now)
     with mounted(now, mount):
         points = [point for point in campaign.points(root) if point.writes]
-    tally = tallies[system, "power cut"]
+    tally = Tally()
     for fault in _some([Fault("power cut", point) for point in points], limit):
         _copy_image(old, now)
         with mounted(now, mount):
@@ -386,6 +384,32 @@ def on_an_image(
             _copy_image(now, cut)
         with mounted(cut, mount):
             _note(tally, campaign, root, fault, done)
+    return tally
+
+
+def run_part(where: str, kind: str, limit: int | None) -> Tally:
+    """One line of the table, in a working folder of its own."""
+    memory = Path("/dev/shm")  # what is flushed to it is as durable to us, and sooner
+    work = Path(tempfile.mkdtemp(prefix="faults-", dir=memory if memory.is_dir() else None))
+    try:
+        campaign = Campaign.prepare(work)
+        if where == FOLDER:
+            return on_a_folder(campaign, kind, limit)
+        return on_an_image(campaign, where, limit)
+    finally:
+        shutil.rmtree(work)
+
+
+def run_all(
+    parts: Sequence[tuple[str, str]], limit: int | None, jobs: int
+) -> dict[tuple[str, str], Tally]:
+    """Every part in a process of its own, so many at once."""
+    import multiprocessing
+
+    context = multiprocessing.get_context("fork")
+    with context.Pool(jobs, maxtasksperchild=1) as pool:
+        begun = {part: pool.apply_async(run_part, (*part, limit)) for part in parts}
+        return {part: result.get() for part, result in begun.items()}
 
 
 def _note(
@@ -404,8 +428,8 @@ def _note(
         else:
             tally.problems.append(f"{fault.injection}: {word}")
             print(f"PROBLEM {fault.kind} {fault.injection}: {word}", file=sys.stderr, flush=True)
-    if turn % 50 == 49:
-        print(f"  {turn + 1} points of {fault.kind}", file=sys.stderr, flush=True)
+    if turn % 50 == 0:
+        print(f"  {turn} points of {fault.kind}", file=sys.stderr, flush=True)
 
 
 def _some(faults: list[Fault], limit: int | None) -> list[Fault]:
@@ -475,21 +499,16 @@ def write_report(file: Path, text: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Break refreshes at every system call.")
-    parser.add_argument("--points", type=int, help="so many a place, evenly spread; default: all")
+    parser.add_argument("--points", type=int, help="so many a line, evenly spread; default: all")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="lines at once")
     parser.add_argument("--no-power-cuts", action="store_true")
     parser.add_argument("--write", type=Path, metavar="FILE", help="put the table into this file")
     given = parser.parse_args()
     import_everything()
-    tallies: dict[tuple[str, str], Tally] = defaultdict(Tally)
-    memory = Path("/dev/shm")  # what is flushed to it is as durable to us, and sooner
-    work = Path(tempfile.mkdtemp(prefix="faults-", dir=memory if memory.is_dir() else None))
-    try:
-        campaign = Campaign.prepare(work)
-        on_a_folder(campaign, given.points, tallies)
-        for system in () if given.no_power_cuts else _FILE_SYSTEMS:
-            on_an_image(campaign, system, given.points, tallies)
-    finally:
-        shutil.rmtree(work)
+    parts = [(FOLDER, kind) for kind in _KINDS]
+    if not given.no_power_cuts:
+        parts += [(system, "power cut") for system in _FILE_SYSTEMS]
+    tallies = run_all(parts, given.points, given.jobs)
     text = table(tallies)
     print(text)
     missed = sum(tally.missed for tally in tallies.values())

@@ -1,7 +1,7 @@
 """A state directory on its way to a new set of states: what becomes of each key.
 
 A key is fetched, or what is published (or the given baseline) is taken over. Nothing is visible
-before `Directory.publish`, and that publishes the whole set.
+before `bundler.statedir.publish_together`, and that publishes the whole set.
 """
 
 from __future__ import annotations
@@ -42,7 +42,14 @@ from bundler.refresh.checks import Baseline
 from bundler.refresh.discovery import Loaded, unique
 from bundler.refresh.secrets import has_credentials
 from bundler.sources import Component
-from bundler.statedir import Staging, StateDir, check_keys, sanitize_key
+from bundler.statedir import (
+    Publication,
+    Ready,
+    Staging,
+    StateDir,
+    check_keys,
+    sanitize_key,
+)
 from bundler.tree import scan
 
 LOCAL = "LOCAL_FILESYSTEM"
@@ -257,19 +264,23 @@ class Directory:
 
     # --- publishing ---------------------------------------------------------------------------
 
-    def publish(self, listener: Listener) -> Published:
-        """Makes what was decided the contents of the state directory."""
+    def ready(self) -> Ready:
+        """What was decided, on the disk beside what is published."""
+        make_record = functools.partial(_record, self._refresh())
+        return self.staging.ready(tuple(self.states.values()), self._non_local(), make_record)
+
+    def _refresh(self) -> DirectoryRefresh:
         keys = sorted(self.refreshes.values(), key=lambda item: item.key)
-        record = DirectoryRefresh(self.statedir.place, tuple(keys))
-        publication = self.staging.publish(
-            tuple(self.states.values()), self._non_local(), functools.partial(_record, record)
-        )
+        return DirectoryRefresh(self.statedir.place, tuple(keys))
+
+    def published(self, publication: Publication, listener: Listener) -> Published:
+        """Tells what publishing it came to."""
         known = {sanitize_key(key) for key in self.components}
         for name in publication.removed:
             why = "it is not embedded" if name in known else "no component has that key"
             listener.note(f"Removed {name}: {why} any more.")
         changed = [key for key, state in self.states.items() if state.path in publication.changed]
-        bound = record.of(publication.bundle.manifest)
+        bound = self._refresh().of(publication.bundle.manifest)
         return Published(publication.bundle, bound, tuple(changed))
 
     # --- versioned storage --------------------------------------------------------------------

@@ -4,7 +4,7 @@
 2. Each state directory is locked, and an interrupted publish finished.
 3. Each key that is to be fetched is written into the staging area by a process of its own.
 4. What was written is judged (`bundler.refresh.checks`).
-5. Only if every key succeeded, each state directory gets its new set of states at once.
+5. Only if every key succeeded, the state directories get their new states, all at once.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from bundler.refresh.directories import Collected, Collector, Directory
 from bundler.refresh.discovery import Loaded, load_all
 from bundler.refresh.scratch import scratch_folder
 from bundler.sources import Component, Found
-from bundler.statedir import StateDir
+from bundler.statedir import StateDir, publish_together
 
 if TYPE_CHECKING:
     from bundler.project import Project
@@ -198,7 +198,7 @@ def _directories(loaded: Sequence[Loaded], options: RefreshOptions) -> list[Dire
     return [
         directory
         for directory in by_path.values()
-        if directory.components or directory.statedir.path.exists()
+        if directory.components or directory.statedir.exists()
     ]
 
 
@@ -315,7 +315,11 @@ class _Limits:
 def _publish(
     directories: Sequence[Directory], loaded: Sequence[Loaded], listener: Listener
 ) -> Refreshed:
-    published = [directory.publish(listener) for directory in directories]
+    publications = publish_together([directory.ready() for directory in directories])
+    published = [
+        directory.published(publication, listener)
+        for directory, publication in zip(directories, publications, strict=True)
+    ]
     return Refreshed(
         bundles=tuple(item.bundle for item in published),
         record=tuple(item.record for item in published),
