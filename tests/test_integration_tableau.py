@@ -10,6 +10,8 @@ from integrations.standin import Case, Fault
 from integrations.tableau import Tableau
 
 GOOD = Case("acme", size=150)
+# Too many requests, until it has waited as long as it was told to.
+BUSY = Case("busy", "429", "workbooks", size=6, times=1)
 FAULTS = (
     Fault("refused", "*"),
     Fault("503", "server-info"),
@@ -30,7 +32,7 @@ FAULTS = (
 
 @pytest.fixture(scope="module")
 def tried(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tried]:
-    with trying(Tableau, GOOD, FAULTS, tmp_path_factory.mktemp("tableau")) as tried:
+    with trying(Tableau, GOOD, FAULTS, tmp_path_factory.mktemp("tableau"), BUSY) as tried:
         yield tried
 
 
@@ -55,3 +57,10 @@ def test_no_secret_is_told_or_shipped(tried: Tried) -> None:
 def test_a_warning_of_graphql_is_none_of_its_errors(tried: Tried) -> None:
     codes = {verdict.fault.fault: verdict.code for verdict in tried.verdicts}
     assert (codes["graphql-warnings"], codes["graphql-errors"]) == (0, 65)
+
+
+def test_a_rate_limit_is_waited_for_as_long_as_tableau_asks(tried: Tried) -> None:
+    key = tried.standin.key(BUSY)
+    assert tried.account.refresh(key) == {}
+    assert tried.account.told.took[key] > 1  # Retry-After
+    assert "answered 429 and asks to wait 1 s" in " ".join(tried.account.told.words)
