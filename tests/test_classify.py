@@ -144,3 +144,11 @@ def test_a_refusal_that_the_library_tries_again_until_the_deadline_is_a_refusal(
     assert failure is not None
     assert type(failure.error) is CredentialsRefused
     assert "answered 401, and it did not finish within 30 s" in failure.error.what
+
+
+def test_a_404_at_lookers_login_is_a_refusal() -> None:
+    asked = Exchange(1, "POST", "https://x.cloud.looker.com:443/api/4.0/login", "a", 404)
+    report = Report(failed=(asked,), last=asked, raised=(link("looker_sdk.error.SDKError"),))
+    failure = failure_of(COMPONENT, report, secrets=NO_SECRETS)
+    assert failure is not None
+    assert type(failure.error) is CredentialsRefused

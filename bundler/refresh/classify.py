@@ -67,6 +67,8 @@ _DBT_SAID = "Errors parsed from dbt logs:"
 _DBT_ENDED = "Encountered an error:"
 _POOL = re.compile(r"HTTPS?ConnectionPool\(host='([\w.-]+)'")
 _MAX_QUOTED = 300
+# https://cloud.google.com/looker/docs/api-auth
+_LOOKER_LOGIN = re.compile(r"/api/\d\.\d/login")
 _LOCAL_ERRNO = frozenset(
     {errno.ENOSPC, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.EDQUOT, errno.EMFILE}
 )
@@ -248,6 +250,9 @@ def of_exchange(exchange: Exchange) -> _Finding:
             or (_of_status(carried.status or 0, host, carried.retry_after) if carried else None)
             or _Finding(Unavailable, f"the request to {host} failed", "once")
         )
+    if exchange.status == 404 and _LOOKER_LOGIN.fullmatch(urlsplit(exchange.url).path):  # noqa: PLR2004
+        says = f"{host} answered 404, as Looker does to credentials that it does not know"
+        return _Finding(CredentialsRefused, says)
     return _of_status(exchange.status or 0, host, exchange.retry_after)
 
 

@@ -99,6 +99,8 @@ class Looker(StandIn):
     name = "looker"
     library = "dagster-looker"
     hosts = (r"[\w-]+\.cloud\.looker\.com",)
+    # At the login it refuses credentials.
+    codes: ClassVar = {"404": frozenset({77, 78})}
     variables: ClassVar = {
         "LOOKER_CLIENT_ID": "canary-looker-client-id",
         "LOOKER_CLIENT_SECRET": _SECRET,
