@@ -45,6 +45,19 @@ class Updated:
         return self.verdict.digest
 
 
+def check_first(name: str) -> None:
+    """Refuses what is never updated, such as a scie, before anything is refreshed for it.
+
+    Raises as `bundler.artifacts.pex.open_pex` does.
+    """
+    path = Path(name)
+    if path.is_file() or (path / "PEX-INFO").exists():
+        from bundler.artifacts.pex import open_pex
+
+        with open_pex(path):
+            pass
+
+
 def update(
     name: str, new_tag: str | None, *, in_place: bool, prepared: Prepared, listener: Listener
 ) -> Updated:

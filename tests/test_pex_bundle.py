@@ -24,12 +24,16 @@ path = "src/{PLACE}"
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
+    return make_project(tmp_path)
+
+
+def make_project(folder: Path) -> Path:
     """A project in git whose state is refreshed by copying a file."""
-    root = tmp_path / "project"
+    root = folder / "project"
     package(root / "src", Leftover="on disk")
     (root / "pyproject.toml").write_text(PYPROJECT)
     (root / ".gitignore").write_text(".local_defs_state/\n*.pex\n")
-    (tmp_path / "state").write_text("fetched")
+    (folder / "state").write_text("fetched")
     identity = ("-c", "user.name=Test", "-c", "user.email=test@example.org")
     for command in (["init", "-q"], ["add", "-A"], [*identity, "commit", "-qm", "x"]):
         subprocess.run(["git", *command], cwd=root, check=True)
@@ -73,6 +77,18 @@ def test_help_is_pex_s_and_ours(project: Path) -> None:
     assert done.returncode == 0
     assert "--sources-directory" in done.stdout
     assert "--bundle-no-guard" in done.stdout
+
+
+def test_a_scie_is_refused_before_anything_is_refreshed(project: Path) -> None:
+    scie = project / "app"
+    scie.write_bytes(b"\x7fELF" + bytes(100))
+    (project.parent / "state").unlink()
+    update = [BUNDLE.with_name("state-bundler"), "update", scie]
+    done = subprocess.run(update, cwd=project, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "app is a scie" in done.stderr
+    assert "pex3 scie create" in done.stderr
+    assert "Refreshing" not in done.stderr
 
 
 def test_a_scie_is_refused_with_the_way_to_make_one(project: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 import subprocess
 import sys
 import zipfile
@@ -163,7 +164,37 @@ def huge(path: Path, files: Files) -> None:
         stream.truncate(5 * 2**30)
 
 
-@pytest.mark.parametrize("make", [bomb, huge])
+def whole(path: Path, files: Files) -> None:
+    """5 GB with everything in its place, as ZIP64: a hole in the file holds no disk space."""
+    name = f"{PLACE}/A/large".encode()
+    with zipfile.ZipFile(path, "w") as file:
+        for entry, data in files.items():
+            file.writestr(entry, data)
+        file.writestr(name.decode(), b"")
+    small = path.read_bytes()
+    at = small.index(b"PK\x01\x02")
+    size, directory = 5 * 2**30, small[at : small.rindex(b"PK\x05\x06")]
+    extra = struct.pack("<2H2Q", 1, 16, size, size)
+    last = bytearray(directory[directory.rindex(b"PK\x01\x02") :])
+    last[20:28] = b"\xff" * 8
+    last[30:32] = struct.pack("<H", len(extra))
+    directory = directory[: directory.rindex(b"PK\x01\x02")] + bytes(last) + extra
+    count, start = len(files) + 1, at + size
+    with path.open("r+b") as stream:
+        stream.seek(start)
+        stream.truncate()
+        stream.write(directory)
+        end = start + len(directory)
+        sizes = struct.pack("<4Q", count, count, len(directory), start)
+        stream.write(struct.pack("<4sQ2H2L", b"PK\x06\x06", 44, 45, 45, 0, 0) + sizes)
+        stream.write(struct.pack("<4sLQL", b"PK\x06\x07", 0, end, 1))
+        ends = (b"PK\x05\x06", 0, 0, count, count, len(directory), 2**32 - 1, 0)
+        stream.write(struct.pack("<4s4H2LH", *ends))
+    with zipfile.ZipFile(path) as file:
+        assert file.getinfo(name.decode()).file_size == size
+
+
+@pytest.mark.parametrize("make", [bomb, huge, whole])
 def test_memory_stays_flat_and_the_exit_code_is_76(
     make: Callable[[Path, Files], None], good: Files, tmp_path: Path
 ) -> None:

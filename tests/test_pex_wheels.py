@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -19,6 +20,7 @@ from pex_projects import (
     set_state,
     state_files,
     wheel,
+    write,
 )
 
 from bundler.artifacts import LABEL_RUN_RECORD, LABEL_STATES
@@ -70,7 +72,11 @@ def test_every_layout_becomes_what_pex_makes_of_a_wheel_with_the_state(
         assert verify(artifact).all_problems == ()
         properties = artifact._pex.info.build_properties
     if "--no-pre-install-wheels" in options:
-        return  # the wheel in it is packed by whoever built it, not by pex
+        # The wheel in it is packed by whoever built it: a rebuild with us is what it comes out as.
+        run_pex(*dist(wheel(tmp_path / "plain")), *build, "-o", "b", cwd=tmp_path, root=pex_root)
+        embed(tmp_path / "b", [bundle], RECORD, tmp_path / "b")
+        assert contents(tmp_path / "app.pex") == contents(tmp_path / "b")
+        return
 
     labels = [
         argument
@@ -80,6 +86,43 @@ def test_every_layout_becomes_what_pex_makes_of_a_wheel_with_the_state(
     new = wheel(tmp_path / "new", state_files(bundle))
     run_pex(*dist(new), *build, *labels, "-o", "theirs.pex", cwd=tmp_path, root=pex_root)
     assert contents(tmp_path / "app.pex") == contents(tmp_path / "theirs.pex")
+
+
+@pytest.mark.parametrize("layout", ["packed", "loose"])
+def test_code_in_a_folder_becomes_what_pex_makes_of_it_with_the_state(
+    layout: str, tmp_path: Path, pex_root: Path
+) -> None:
+    source = package(tmp_path / "src", A="old", Gone="x")
+    build = ["-D", "src", "-m", "shop", "--layout", layout]
+    run_pex(*build, "-o", "app", cwd=tmp_path, root=pex_root)
+    bundle = bundle_of(set_state(tmp_path / "state", A="new", Bä="more"))
+    embed(tmp_path / "app", [bundle], RECORD, tmp_path / "app")
+    with open_pex(tmp_path / "app") as artifact:
+        properties = artifact._pex.info.build_properties
+    set_state(source / PLACE)
+    write(source, state_files(bundle))
+    labels = [
+        argument
+        for name in (LABEL_STATES, LABEL_RUN_RECORD)
+        for argument in ("--build-property", f"{name}={json.dumps(properties[name])}")
+    ]
+    run_pex(*build, *labels, "-o", "theirs", cwd=tmp_path, root=pex_root)
+    assert contents(tmp_path / "app") == contents(tmp_path / "theirs")
+
+
+def test_a_pylock_brings_the_package(tmp_path: Path, pex_root: Path) -> None:
+    made = wheel(tmp_path / "w", {f"{PLACE}/A/state": "old"})
+    digest = hashlib.sha256(made.read_bytes()).hexdigest()
+    (tmp_path / "pylock.toml").write_text(
+        'lock-version = "1.0"\ncreated-by = "hand"\n[[packages]]\nname = "shop"\n'
+        'version = "1.0"\n[[packages.wheels]]\n'
+        f'name = "{made.name}"\npath = "w/{made.name}"\nhashes = {{ sha256 = "{digest}" }}\n'
+    )
+    build = ["--pylock", "pylock.toml", "-m", "shop"]
+    run_pex(*build, "-o", "app.pex", cwd=tmp_path, root=pex_root)
+    bundle = bundle_of(set_state(tmp_path / "state", A="new"))
+    embed(tmp_path / "app.pex", [bundle], RECORD, tmp_path / "app.pex")
+    assert output_of(tmp_path / "app.pex", tmp_path / "root") == "A=new"
 
 
 def test_an_installed_venv_and_a_repackaged_wheel_have_the_state(

@@ -36,10 +36,12 @@ def update(artifact: str, new_tag: str | None, in_place: bool, style: str, **giv
       state-bundler update shop:1.4 --refresh missing
       state-bundler update docker://ghcr.io/acme/shop:1.4 --format json
     """
+    from bundler.update import check_first
     from bundler.update import update as renew
 
     if new_tag and in_place:
         raise click.UsageError("--tag and --in-place exclude each other.")
+    check_first(artifact)
     listener = narrator(quiet=given.pop("quiet") or style == "json")
     load_check = with_load_check(given)
     prepared = load_check(prepare_from(given, listener))
