@@ -234,3 +234,67 @@ def test_a_copied_state_directory_is_found_before_anything_runs(project: Project
     project.write("Dockerfile", EDITABLE + f"\nCOPY --chown=1:1 \\\n  src/{PLACE} /state\n")
     with pytest.raises(ConfigurationError, match=re.escape(f"Dockerfile:8 copies src/{PLACE}")):
         building.preflight(parse([str(project.root)]))
+
+
+# As their makers recommend them, with what takes a network replaced by what it comes down to.
+_INSTALL = "mkdir -p $P && echo /app/src > $P/shop.pth"
+RECOMMENDED = {
+    "documentation": f"""\
+FROM {PYTHON_BASE}
+ENV P=/usr/local/lib/python3.11/dist-packages
+WORKDIR /app
+COPY pyproject.toml .
+COPY . .
+RUN {_INSTALL}
+""",
+    "scaffold": f"""\
+FROM {PYTHON_BASE} AS builder
+WORKDIR /app
+ENV P=/app/.venv/lib/python3.11/site-packages
+ADD . /app
+RUN mkdir -p .venv/bin && ln -s /usr/bin/python3.11 .venv/bin/python && cp -r src $P 2>/dev/null; \\
+    mkdir -p $P && cp -r src/. $P
+FROM {PYTHON_BASE}
+WORKDIR /srv
+ENV PATH=/srv/env/bin:$PATH
+COPY --from=builder /app/.venv /srv/env
+""",
+    "uv": f"""\
+FROM {PYTHON_BASE}
+WORKDIR /app
+ENV P=/usr/local/lib/python3.11/dist-packages UV_PROJECT_ENVIRONMENT=/usr/local
+RUN --mount=type=cache,target=/root/.cache/uv \\
+    --mount=type=bind,source=pyproject.toml,target=pyproject.toml mkdir -p $P
+ADD . /app
+RUN --mount=type=cache,target=/root/.cache/uv {_INSTALL}
+""",
+    "poetry": f"""\
+FROM {PYTHON_BASE}
+ENV P=/usr/local/lib/python3.11/dist-packages
+WORKDIR /app
+COPY pyproject.toml ./
+RUN mkdir -p $P
+COPY src/ src/
+RUN {_INSTALL}
+USER 1000
+""",
+}
+
+
+@pytest.mark.parametrize("name", RECOMMENDED)
+def test_new_state_reuses_every_layer_of_the_dockerfiles_that_people_have(
+    name: str, project: Project, transcript: Callable[[], str]
+) -> None:
+    project.write("pyproject.toml", "[project]\n")
+    project.write("Dockerfile", RECOMMENDED[name])
+    first = project.build()
+    transcript()
+    second = project.build()
+    said = transcript()
+    steps = re.findall(r"^(#\d+) \[(?:\S+ )?\d+/\d+\] (?!FROM)", said, re.MULTILINE)
+    assert steps
+    assert [step for step in steps if f"\n{step} CACHED" not in said] == []
+    layers = [project.inspect(built.image_id)["RootFS"]["Layers"] for built in (first, second)]
+    assert layers[0][:-1] == layers[1][:-1]
+    assert layers[0][-1] != layers[1][-1]
+    assert first.paths == second.paths

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 from typing import Any
 
 import pytest
@@ -24,6 +26,8 @@ def test_the_code_finds_its_state_where_it_is_imported(project: Project) -> None
     for dockerfile in (EDITABLE, INSTALLED):
         project.write("Dockerfile", dockerfile)
         bundle = project.new_state()
+        for path in (bundle.root, *bundle.root.rglob("*")):  # as under umask 077
+            path.chmod(0o700 if path.is_dir() else 0o600)
         project.build(bundle=bundle)
         code = (
             "import shop.defs, pathlib;"
@@ -156,3 +160,17 @@ def test_what_the_manifest_declares_is_writable_by_the_user(project: Project) ->
     )
     for user in ("1000", "54321:0"):
         project.engine.docker("run", "--rm", "--user", user, project.name, "sh", "-c", script)
+
+
+def test_what_a_copy_brought_is_hidden(project: Project) -> None:
+    """An earlier state that is no layer of ours: deleted keys must not live on below."""
+    make_bundle(project.root / "src" / PLACE, {"Deleted": {"state": b"old"}})
+    argv = [project.engine.clis[0], "build", "-q", "-t", project.name, str(project.root)]
+    subprocess.run(argv, env=project.environment(), check=True, capture_output=True)
+    shutil.rmtree(project.root / "src" / PLACE)
+    bundle = project.new_state()
+    engine = project.docker().connect()
+    made = dockers.embed(engine, project.name, [bundle], make_record(bundle), check=verified)
+    dockers.tag(engine, made.image_id, project.name)
+    run = ("run", "--rm", project.name, "ls", f"/app/src/{PLACE}")
+    assert project.engine.docker(*run).stdout.decode().split() == ["@manifest.json", "Catalog"]

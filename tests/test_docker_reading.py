@@ -15,6 +15,7 @@ from bundler.artifacts import oci
 from bundler.artifacts.blobs import descriptor
 from bundler.artifacts.docker.whole import fetch, keep_only
 from bundler.artifacts.ociread import LoadedImage
+from bundler.artifacts.opening import open_artifact
 from bundler.errors import (
     UsageError,
 )
@@ -45,6 +46,9 @@ def test_an_altered_file_in_an_image_is_named(project: Project) -> None:
     with dockers.open_image(worse, project.docker()) as artifact:
         (problem,) = verify(artifact).all_problems
     assert "Catalog/state has" in problem
+    for name in ("app.pex", "./app", "/nowhere/app", "build/app.tar"):
+        with pytest.raises(UsageError, match=f"^{name} does not exist"):
+            open_artifact(name)
     with pytest.raises(UsageError, match="no image"):
         dockers.open_image("sbt/never-made", project.docker())
 

@@ -48,6 +48,9 @@ MAX_LAYERS = 125
 # A short text can make a million small objects; labels of many megabytes have fewer commas.
 _MAX_ITEMS = 1_000_000
 
+# Registries take manifests of up to 4 MiB, some of less; in a configuration megabytes are fine.
+_MAX_ANNOTATION = 256 * 1024
+
 Json = dict[str, Any]
 
 
@@ -278,12 +281,16 @@ def _history(claims: Sequence[Claim], created: str) -> Json:
 
 
 def annotations_for(claims: Sequence[Claim], record: RunRecord) -> dict[str, str]:
-    """What the labels say, for a manifest: readable in a registry without the configuration."""
-    return {
-        **code_names(record),
+    """What the labels say, for a manifest: readable in a registry without the configuration.
+
+    What would make the manifest too large for a registry is said by the label alone.
+    """
+    found = {
         LABEL_RUN_RECORD: canonical(record).decode(),
         LABEL_STATES: encode_claims(claims).decode(),
     }
+    short = {name: text for name, text in found.items() if len(text) <= _MAX_ANNOTATION}
+    return {**code_names(record), **short}
 
 
 def code_names(record: RunRecord) -> dict[str, str]:

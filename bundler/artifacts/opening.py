@@ -19,6 +19,8 @@ LAYOUT = "oci:"
 REGISTRY = "docker://"
 STORE = "store:"
 
+# No tag of an image ends like this by chance.
+_SUFFIXES = (".pex", ".pyz", ".whl", ".tar", ".tgz", ".gz", ".zst")
 # Of the last record of a zip file, and how long it can be with its comment.
 _END_MAGIC = b"PK\x05\x06"
 _MAX_END_BYTES = 22 + 0xFFFF
@@ -47,9 +49,18 @@ def open_artifact(name: str) -> Artifact:
         return _open_directory(path)
     if path.is_file():
         return _open_file(path)
-    if "/" in name and path.parent.is_dir() and not path.exists() and path.suffix:
-        raise UsageError(f"{name} does not exist.")
+    if _means_a_path(path, name):
+        raise UsageError(
+            f"{name} does not exist.", hint=f"An image of that name: {ENGINE}{name.lstrip('./')}"
+        )
     return _open_anywhere(name)
+
+
+def _means_a_path(path: Path, name: str) -> bool:
+    """Whether a name of nothing that is here was meant for a file or folder."""
+    if name.startswith(("/", "./", "../", "~")) or path.suffix in _SUFFIXES:
+        return True
+    return "/" in name and path.parent.is_dir() and bool(path.suffix)
 
 
 def _open_directory(path: Path) -> Artifact:
