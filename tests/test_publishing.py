@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
+from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
@@ -53,22 +55,29 @@ def test_both_are_published_and_nothing_is_left(tmp_path: Path) -> None:
         assert sorted(os.listdir(directory.path / "@staging")) == ["holder", "lock"]
 
 
-@pytest.mark.parametrize("kind", ["kill", "ENOSPC"])
-@pytest.mark.parametrize("asked", [0, 1])
+@pytest.fixture
+def quick(tmp_path: Path) -> Iterator[Path]:
+    """A folder in memory where there is one: here every step is failed, none has to last."""
+    memory = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else tmp_path) as folder:
+        yield Path(folder)
+
+
+@pytest.mark.parametrize(("kind", "asked"), [("kill", 0), ("kill", 1), ("ENOSPC", 1)])
 def test_an_interruption_anywhere_leaves_all_old_or_all_new(
-    tmp_path: Path, kind: str, asked: int
+    quick: Path, kind: str, asked: int
 ) -> None:
     """asked: which of the directories the next command is about."""
     whole = {}
     for name, states in (("old", OLD), ("new", _FEW)):
-        publish(StateDir(tmp_path / name, PLACE), states)
-        whole[name] = snapshot(tmp_path / name)
-    _publish_all(tmp_path / "template", OLD)
+        publish(StateDir(quick / name, PLACE), states)
+        whole[name] = snapshot(quick / name)
+    _publish_all(quick / "template", OLD)
     at, outcomes = 0, set()
     while True:
         at += 1
-        root = tmp_path / "now"
-        shutil.copytree(tmp_path / "template", root)
+        root = quick / "now"
+        shutil.copytree(quick / "template", root)
         with pytest.MonkeyPatch.context() as patch:
             count = _interrupt(patch, at, lambda: _fail(kind))
             with suppress(_Died, InputOutputError, OSError):  # OSError: the test's own writes
