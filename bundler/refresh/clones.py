@@ -111,7 +111,7 @@ def of_package(text: str) -> Cause | None:
         return None
     host = urlsplit(found["url"]).hostname or "the git repository"
     kind, says, retry = _cause(text[found.end() :], host)
-    return kind, f"{says}, which dbt takes a package from", retry
+    return kind, f"dbt cannot get a package: {says}", retry
 
 
 def _cause(text: str, host: str) -> Cause:
