@@ -80,7 +80,7 @@ def quoted(text: str) -> str:
 
 @pytest.mark.parametrize(
     "options",
-    [["--sh-boot"], ["--venv", "--sh-boot"], ["--no-compress"], ["--compile"]],
+    [["--sh-boot"], ["--no-compress"], ["--compile"]],
     ids=" ".join,
 )
 def test_every_kind_of_zipapp_serves_the_new_state(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -72,12 +74,38 @@ def test_the_new_assets_are_served_where_the_older_pex_has_run(
     assert output_of(tmp_path / "app.pex", tmp_path / "root", **ENVIRONMENT) == "old"
     bundle = bundle_of(set_state(tmp_path / "state", Catalog='["newer", "newest"]'))
     embed(tmp_path / "app.pex", [bundle], RECORD, tmp_path / "app.pex")
-    assert output_of(tmp_path / "app.pex", tmp_path / "root", **ENVIRONMENT) == "newer newest"
+    assert output_of(tmp_path / "app.pex", tmp_path / "root", **ENVIRONMENT) == NEWER
     with open_pex(tmp_path / "app.pex") as artifact:
         assert verify(artifact).all_problems == ()
     runs = runner(tmp_path / "app.pex", Path(sys.executable), tmp_path / "root", Listener())
+    assert loads_where_nothing_can_be_written(tmp_path / "app.pex", tmp_path / "root") == NEWER
     (loaded,) = check(runs, LoadCheck(("shop.__main__",)), "app.pex", Listener())
     assert (loaded.total, loaded.states) == (2, {"Catalog": True})
 
 
+# Bind mounts a folder to itself, read-only, and runs a command in it.
+READ_ONLY = """
+mount --bind "$1" "$1" && mount -o remount,ro,bind "$1" || exit 70
+! touch "$1/anything" 2>/dev/null || exit 71
+shift; exec "$@"
+"""
+
+
+def loads_where_nothing_can_be_written(pex: Path, root: Path) -> str:
+    """What the venv that the PEX has made for itself prints on a read-only file system.
+
+    Its interpreter is run: pex's own start notes in the venv when it was last used.
+    """
+    environ = {**os.environ, **ENVIRONMENT, "PEX_ROOT": str(root)}
+    asks = ["-c", "import sys; print(sys.prefix)"]
+    interpreter = {**environ, "PEX_INTERPRETER": "1"}
+    venv = subprocess.run([pex, *asks], env=interpreter, check=True, capture_output=True, text=True)
+    unshare = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--map-root-user"])]
+    program = [Path(venv.stdout.strip()) / "bin" / "python", "-m", "shop"]
+    command = [*unshare, "sh", "-c", READ_ONLY, "sh", root.parent, *program]
+    done = subprocess.run(command, env=environ, check=True, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+NEWER = "newer newest"
 ENVIRONMENT = {"DAGSTER_DISABLE_TELEMETRY": "true"}

@@ -29,7 +29,7 @@ from bundler.errors import ConfigurationError, VerificationFailed
 from bundler.verify import verify
 
 LAYOUTS = [
-    ["--venv"],
+    ["--layout", "zipapp"],
     ["--no-pre-install-wheels"],
     ["--layout", "packed"],
     ["--layout", "packed", "--no-pre-install-wheels"],
