@@ -16,7 +16,8 @@ from bundler.tree import FileEntry, check_names, dir_hash, name_problem, scan
 # in-toto's own definition of the digest, as a shell command. sha256sum is asked for ./name, and the
 # ./ taken off its answer: a file named - alone would be its standard input.
 _DIR_HASH = (
-    "find . -type f -print0 | LC_ALL=C sort -z | xargs -0 -r sha256sum | sed -E 's|^(.{64}  )./|\\1|'"
+    "find . -type f -print0 | LC_ALL=C sort -z"
+    " | xargs -0 -r sha256sum | sed -E 's|^(.{64}  )./|\\1|'"
 )
 
 
