@@ -154,6 +154,6 @@ def test_mypy_knows_the_types_for_a_user(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout
 
 
-def test_what_is_no_artifact_is_said() -> None:
-    with pytest.raises(UsageError):
-        bundler.verify("docker://nowhere/at:all")
+def test_what_is_no_artifact_is_said(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="does not exist"):
+        bundler.verify(str(tmp_path / "none.pex"))

@@ -152,28 +152,6 @@ def test_a_folder_with_something_else_in_it_is_left_alone(tmp_path: Path) -> Non
 # --- the README -------------------------------------------------------------------------------
 
 
-def _shown_commands() -> list[list[str]]:
-    """Every command of ours in the README's consoles, as words."""
-    consoles = re.findall(r"```console\n(.*?)```", README, re.DOTALL)
-    lines = "".join(consoles).splitlines()
-    return [line.split()[2:] for line in lines if line.startswith("$ state-bundler ")]
-
-
-@pytest.mark.parametrize("words", _shown_commands(), ids=" ".join)
-def test_the_commands_in_the_readme_exist_with_their_options(words: list[str]) -> None:
-    command: click.Command = cli
-    context = click.Context(cli)
-    while isinstance(command, click.Group):
-        found = command.get_command(context, words[0])
-        assert found is not None, f"there is no {words[0]}"
-        command, words = found, words[1:]
-    ours = words[: words.index("--")] if "--" in words else words
-    hands_on = any(parameter.type is click.UNPROCESSED for parameter in command.params)
-    if not hands_on and type(command).parse_args is click.Command.parse_args:
-        known = {name for parameter in command.params for name in parameter.opts}
-        assert {word for word in ours if word.startswith("-")} <= known
-
-
 def test_the_readme_lists_every_command() -> None:
     listed = re.findall(r"^\| `(\w+)` \|", README, re.MULTILINE)
     assert listed == [name for name in cli.list_commands(click.Context(cli)) if name in listed]
