@@ -6,10 +6,14 @@ Each way is a whole process (or several), timed by the clock, with a state of it
 that no cache answers; the ways alternate. Prints the median seconds, the ratio to ours, and our
 peak memory.
 
-- ours: `state-bundler embed`'s step as a process: place, layer, load, read back, tag
+- ours: `state-bundler update`'s step as a process: place, layer, load, read back, tag
+- docker bundle build: the whole command, guard and all, but for the refresh
+- docker build: the same without state, all cached: what the command before it costs on top
 - documentation: the Dockerfile that copies the project with its state, then installs
 - from-copy: ``FROM image`` and ``COPY state``, by BuildKit
+- named-context: the same with buildx's ``--build-context``, where there is buildx
 - commit: create a container, copy in, commit
+- buildah: from, copy, commit, where there is buildah
 """
 
 from __future__ import annotations
@@ -34,6 +38,7 @@ from engine import PYTHON_BASE, Engine, make_python_base, running_engine  # noqa
 
 _MEGABYTE = 1_000_000
 _IMAGE = "sbt/benchmark"
+_PROGRAM = Path(sys.executable).with_name("state-bundler")
 _OURS = """
 import sys
 from pathlib import Path
@@ -44,13 +49,20 @@ from bundler.verify import verify
 root, image, target = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
 bundle = Bundle(root, parse((root / "@manifest.json").read_bytes()), sys.argv[4])
 def check(found):
-    if sys.argv[5] == "deep":
-        verify(found).raise_for_problems()
-    else:
-        assert found.state_directories()[0].read_manifest() == bundle.manifest.raw
+    verify(found).raise_for_problems()
 engine = docker.Docker.from_environment().connect()
-made = docker.embed(engine, image, [bundle], RunRecord(), check=check, before=target)
+made = docker.embed(engine, image, [bundle], RunRecord(), check=check, before=target,
+                    every_byte=sys.argv[5] == "deep")
 docker.tag(engine, made.image_id, target)
+"""
+_PROJECT = f"""\
+[project]
+name = "shop"
+version = "1"
+[[tool.state-bundler.source]]
+key = "Key"
+command = ["true"]
+path = "src/{PLACE}"
 """
 _DOCUMENTATION = f"""\
 FROM {PYTHON_BASE}
@@ -89,6 +101,10 @@ class Bench:
     def docker(self, *arguments: str | Path) -> None:
         self.run(self.engine.clis[0], *arguments)
 
+    def has(self, *argv: str) -> bool:
+        done = subprocess.run(argv, env=self.environment, capture_output=True, check=False)
+        return done.returncode == 0
+
     def new_state(self, megabytes: float) -> None:
         """Random bytes in files of at most 8 MB: no packing, no cache helps anybody."""
         shutil.rmtree(self.state, ignore_errors=True)
@@ -107,6 +123,13 @@ def make_project(bench: Bench, megabytes: int) -> None:
         (bench.root / path).touch()
     (bench.root / "Dockerfile").write_text(_DOCUMENTATION)
     (bench.root / "FromCopy").write_text(f"FROM {_IMAGE}\nCOPY src/{PLACE} /app/src/{PLACE}\n")
+    (bench.root / "pyproject.toml").write_text(_PROJECT)
+    (bench.root / ".gitignore").write_text(".local_defs_state/\n")
+    (bench.root / "OfCode").write_text(_DOCUMENTATION)
+    (bench.root / "OfCode.dockerignore").write_text("**/.local_defs_state\n.git\n")
+    (bench.root / "Named").write_text(f"FROM {_IMAGE}\nCOPY --from=state / /app/src/{PLACE}/\n")
+    for words in (("init", "-q"), ("add", ".gitignore"), ("commit", "-qm", "All")):
+        bench.run("git", "-c", "user.name=A", "-c", "user.email=a@example.com", *words)
     packages = bench.root / "packages"
     packages.mkdir()
     body = "".join(
@@ -122,6 +145,15 @@ def ours(bench: Bench, how: str = "cheap") -> None:
 
 def ours_deep(bench: Bench) -> None:
     ours(bench, "deep")
+
+
+def bundle_build(bench: Bench) -> None:
+    options = ("--refresh", "never", "-q", "-t", f"{_IMAGE}:bundle", "-f", "OfCode")
+    bench.run(_PROGRAM, "build", "docker", *options, ".")
+
+
+def docker_build(bench: Bench) -> None:
+    bench.docker("build", "-q", "-t", f"{_IMAGE}:of-code", "-f", "OfCode", ".")
 
 
 def documentation(bench: Bench) -> None:
@@ -140,19 +172,53 @@ def commit(bench: Bench) -> None:
     bench.docker("rm", "-v", name)
 
 
+def named_context(bench: Bench) -> None:
+    state = f"state={bench.state}"
+    options = ("--build-context", state, "--load", "-q", "-t", f"{_IMAGE}:named", "-f", "Named")
+    bench.run("docker", "buildx", "build", *options, ".")
+
+
+def buildah(bench: Bench) -> None:
+    """In its own store, into which the image is brought before the clock starts."""
+    made = f"benchmark-{os.getpid()}"
+    bench.run("buildah", "from", "--pull-never", "--name", made, f"localhost/{_IMAGE}")
+    bench.run("buildah", "copy", made, bench.state, f"/app/src/{PLACE}")
+    bench.run("buildah", "commit", "-q", "--rm", made, f"localhost/{_IMAGE}:buildah")
+
+
 _WAYS: Mapping[str, Callable[[Bench], None]] = {
     "ours": ours,
     "ours, every byte read back": ours_deep,
+    "docker bundle build": bundle_build,
+    "docker build": docker_build,
     "documentation": documentation,
     "from-copy": from_copy,
     "commit": commit,
 }
 
 
-def measure(bench: Bench, megabytes: float, rounds: int) -> dict[str, float]:
-    seconds: dict[str, list[float]] = {name: [] for name in _WAYS}
+def ways_here(bench: Bench) -> dict[str, Callable[[Bench], None]]:
+    """The ways that this machine has the programs for; says which it has not."""
+    ways = dict(_WAYS)
+    if bench.has("docker", "buildx", "version"):
+        ways["named-context"] = named_context
+    else:
+        print("no buildx here: named-context is left out")
+    if shutil.which("buildah"):
+        bench.run("buildah", "pull", "-q", f"docker-daemon:{_IMAGE}:latest")
+        bench.run("buildah", "tag", f"{_IMAGE}:latest", f"localhost/{_IMAGE}")
+        ways["buildah"] = buildah
+    else:
+        print("no buildah here: it is left out")
+    return ways
+
+
+def measure(
+    bench: Bench, ways: Mapping[str, Callable[[Bench], None]], megabytes: float, rounds: int
+) -> dict[str, float]:
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(rounds):
-        for name, way in _WAYS.items():
+        for name, way in ways.items():
             bench.new_state(megabytes)
             start = time.perf_counter()
             way(bench)
@@ -162,12 +228,11 @@ def measure(bench: Bench, megabytes: float, rounds: int) -> dict[str, float]:
 
 
 def peak_megabytes(bench: Bench) -> float:
-    """The peak of our process, which waits for docker's own: measured in a child of this one."""
-    argv = [sys.executable, "-c", _OURS, bench.state, _IMAGE, f"{_IMAGE}:ours", PLACE, "deep"]
-    process = subprocess.Popen(argv, env=bench.environment)
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    return usage.ru_maxrss / 1000
+    """The peak of our process by its own account; what a parent had is not counted."""
+    code = _OURS + "\nprint(open('/proc/self/status').read().partition('VmHWM:')[2].split()[0])"
+    argv = [sys.executable, "-c", code, str(bench.state), _IMAGE, f"{_IMAGE}:ours", PLACE, "deep"]
+    done = subprocess.run(argv, env=bench.environment, check=True, capture_output=True)
+    return int(done.stdout) / 1000
 
 
 def main() -> None:
@@ -181,8 +246,12 @@ def main() -> None:
         bench = Bench(engine, Path(folder))
         make_project(bench, options.image_megabytes)
         bench.docker("build", "-q", "-t", _IMAGE, ".")
+        ways = ways_here(bench)
+        bench.new_state(1)
+        for prepare in (ours, bundle_build, docker_build):  # the place is known, layers are cached
+            prepare(bench)
         for megabytes in (float(size) for size in options.sizes.split(",")):
-            found = measure(bench, megabytes, options.rounds)
+            found = measure(bench, ways, megabytes, options.rounds)
             print(f"\nstate of {megabytes:g} MB (median of {options.rounds})")
             for name, seconds in found.items():
                 print(f"  {name:28} {seconds:7.2f} s   {seconds / found['ours']:6.1f} times ours")
