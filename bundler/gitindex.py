@@ -19,7 +19,7 @@ from bundler import digests
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import hashlib
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from types import TracebackType
 
     from typing_extensions import Self
@@ -34,17 +34,19 @@ _WITH_EXTENDED_FLAGS, _COMPRESSED = 3, 4  # versions
 _CHECKED_BYTES = 1 << 20
 _WINDOW_BYTES = 1 << 18  # stays in the processor's cache
 _OVERLAP_BYTES = 1 << 13  # a path of PATH_MAX and what stands before it
+_BY_LIBC_BYTES = 1 << 24
 _TAILS = (1 << 22, 1 << 25)  # the cached tree of a million files takes about a megabyte
 
 
 class RawIndex:
     """An open index file, to be used in a ``with`` statement."""
 
-    __slots__ = ("_descriptor", "entries", "size", "version")
+    __slots__ = ("_descriptor", "_found", "entries", "size", "version")
 
     def __init__(self, path: bytes) -> None:
         """Raises `OSError` where it cannot be read."""
         self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self._found: dict[bytes, list[int]] = {}
         self.size = os.fstat(self._descriptor).st_size
         header = self._read(0, _HEADER_BYTES)
         self.version = int.from_bytes(header[4:8], "big") if header[:4] == b"DIRC" else 0
@@ -75,11 +77,19 @@ class RawIndex:
         tail = self._read(max(0, self.size - 256), 256)
         return self.version in (2, 3) and b"sdir\0\0\0\0" not in tail
 
+    def prepare(self, directory: bytes, texts: Iterable[bytes]) -> None:
+        """Looks for several texts in one pass, so that the questions below need none of their own.
+
+        directory: for `holds_below`.
+        """
+        below = [] if self._tree_names(directory) is not None else [directory + b"/"]
+        self._look_for([*below, *texts])
+
     def holds(self, text: bytes, *, ignore_case: bool = False) -> bool:
         """Whether a text stands anywhere in it."""
         if ignore_case:
-            return any(text.lower() in window.lower() for window in self._windows())
-        return any(text in window for window in self._windows())
+            return any(text.lower() in window.lower() for _, window in self._windows())
+        return bool(self._look_for([text])[text])
 
     def holds_below(self, name: bytes, *, ignore_case: bool = False) -> bool:
         """Whether an entry may lie below a directory of this name.
@@ -87,34 +97,52 @@ class RawIndex:
         In a large index git's cached tree, where it is whole, has the name of every directory:
         that is a hundredth of the bytes.
         """
-        if self.size > _CHECKED_BYTES and not ignore_case:
-            tree = self._cached_tree() or b""
-            root = tree[1:].partition(b" ")[0]
-            # A part that is out of date has -1 for a count, and so has then the root.
-            if root == b"%d" % self.entries and b"\0-1 " not in tree:
-                return name + b"\0" in tree
-        return self.holds(name + b"/", ignore_case=ignore_case)
+        told = None if ignore_case else self._tree_names(name)
+        return self.holds(name + b"/", ignore_case=ignore_case) if told is None else told
+
+    def _tree_names(self, directory: bytes) -> bool | None:
+        """Whether the cached tree has a directory of this name; None where it cannot tell."""
+        if self.size <= _CHECKED_BYTES:
+            return None
+        tree = self._cached_tree() or b""
+        root = tree[1:].partition(b" ")[0]
+        # A part that is out of date has -1 for a count, and so has then the root.
+        if root == b"%d" % self.entries and b"\0-1 " not in tree:
+            return directory + b"\0" in tree
+        return None
 
     def paths_ending_in(self, name: bytes) -> set[bytes]:
         """The paths whose last part is this name. Raises `ValueError` where one is unreadable."""
         found = set()
-        for number, window in enumerate(self._windows()):
-            at = window.find(name + b"\0")
-            while at >= 0:
-                path = _path_before(window, at + len(name))
-                if path is not None:
-                    found.add(path)
-                elif number == 0 or at >= _OVERLAP_BYTES:  # else it was whole one window earlier
-                    raise ValueError("an entry that cannot be read")
-                at = window.find(name + b"\0", at + 1)
+        for at in self._look_for([name + b"\0"])[name + b"\0"]:
+            start = max(0, at - _OVERLAP_BYTES)
+            path = _path_before(self._read(start, at - start + len(name)), at - start + len(name))
+            if path is None:
+                raise ValueError("an entry that cannot be read")
+            found.add(path)
         return {path for path in found if (b"/" + path).endswith(b"/" + name)}
+
+    def _look_for(self, texts: Sequence[bytes]) -> dict[bytes, list[int]]:
+        """Where each of the texts stands: offsets, in order."""
+        new = [text for text in texts if text not in self._found]
+        if new:
+            search = _libc_search() if self.size > _BY_LIBC_BYTES else None
+            found: dict[bytes, set[int]] = {text: set() for text in new}
+            for start, window in self._windows():
+                for text, offsets in found.items():
+                    # The libc's search is four times as fast, and has to be loaded.
+                    if search is None or search(window, len(window), text, len(text)):
+                        offsets.update(start + at for at in _occurrences(window, text))
+            self._found.update({text: sorted(offsets) for text, offsets in found.items()})
+        return self._found
 
     def _read(self, start: int, length: int) -> bytes:
         return os.pread(self._descriptor, length, start)
 
-    def _windows(self) -> Iterator[bytes]:
+    def _windows(self) -> Iterator[tuple[int, bytes]]:
+        """The whole of it in pieces that overlap, with their offsets."""
         for start in range(0, self.size, _WINDOW_BYTES):
-            yield self._read(start, _WINDOW_BYTES + _OVERLAP_BYTES)
+            yield start, self._read(start, _WINDOW_BYTES + _OVERLAP_BYTES)
 
     def _matches_checksum(self) -> bool:
         algorithms = ("sha1", "sha256")
@@ -141,6 +169,26 @@ class RawIndex:
                     return tail[at + 8 : _chain_end(tail, at, at + 8)]
                 at = tail.rfind(b"TREE", 0, at)
         return None
+
+
+def _occurrences(window: bytes, text: bytes) -> Iterator[int]:
+    at = window.find(text)
+    while at >= 0:
+        yield at
+        at = window.find(text, at + 1)
+
+
+def _libc_search() -> Callable[[bytes, int, bytes, int], int | None] | None:
+    """``memmem``: the address of a text's first occurrence; None where it cannot be had."""
+    try:
+        import ctypes
+
+        search = ctypes.CDLL(None).memmem
+    except (ImportError, OSError, AttributeError):
+        return None
+    search.restype = ctypes.c_void_p
+    search.argtypes = (ctypes.c_char_p, ctypes.c_size_t, ctypes.c_char_p, ctypes.c_size_t)
+    return search
 
 
 def ignores_case(common_dir: bytes) -> bool:

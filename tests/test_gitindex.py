@@ -82,9 +82,11 @@ def test_large_directories(wd: WorkDir, monkeypatch: pytest.MonkeyPatch) -> None
     assert holds("state")
 
 
-def test_windows_overlap(wd: WorkDir, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A path is found wherever the border of a window falls."""
+@pytest.mark.parametrize("by_libc_from", [0, 1 << 24])
+def test_windows_overlap(wd: WorkDir, monkeypatch: pytest.MonkeyPatch, by_libc_from: int) -> None:
+    """A path is found wherever the border of a window falls, by whichever search."""
     monkeypatch.setattr(gitindex, "_OVERLAP_BYTES", 300)
+    monkeypatch.setattr(gitindex, "_BY_LIBC_BYTES", by_libc_from)
     for number in range(20):
         wd.write(f"{'d' * (number * 7)}-{number}/pyproject.toml", "")
     wd("git add -A")
@@ -95,7 +97,13 @@ def test_windows_overlap(wd: WorkDir, monkeypatch: pytest.MonkeyPatch) -> None:
         with RawIndex(index) as raw:
             assert raw.paths_ending_in(b"pyproject.toml") == listed
             assert all(raw.holds(path) for path in listed)
+            assert not raw.holds(b"nowhere")
             assert raw.is_whole()
+        with RawIndex(index) as raw:
+            raw.prepare(b"ddd-1", [b"pyproject.toml\0", b"nowhere"])
+            assert raw.holds_below(b"ddd-1")
+            assert raw.paths_ending_in(b"pyproject.toml") == listed
+            assert not raw.holds(b"nowhere")
 
 
 def test_what_is_no_index(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+_PROJECT = b"pyproject.toml"
 # With one of these, where the repository lies is for git to say.
 _UNUSUAL = (
     "GIT_WORK_TREE",
@@ -47,11 +48,9 @@ def look(named: Sequence[str] = ()) -> tuple[bytes, ...] | None:
         with RawIndex(_index_path(top, git_dir)) as index:
             if not index.is_plain() or not index.is_whole():
                 return None
-            if index.holds_below(NAME, ignore_case=fold):
+            if _may_hold_state(index, places, ignore_case=fold):
                 return None
-            if any(index.holds(place + b"/", ignore_case=fold) for place in places):
-                return None
-            projects = sorted(index.paths_ending_in(b"pyproject.toml"))
+            projects = sorted(index.paths_ending_in(_PROJECT))
         for project in projects:
             with open(join(top, project), "rb") as stream:
                 text = stream.read()
@@ -62,6 +61,14 @@ def look(named: Sequence[str] = ()) -> tuple[bytes, ...] | None:
     except (OSError, ValueError, BundlerError):  # the long way meets it again, and says it
         return None
     return tuple(place for place in places if os.path.isdir(join(top, place)))
+
+
+def _may_hold_state(index: RawIndex, places: Sequence[bytes], *, ignore_case: bool) -> bool:
+    if not ignore_case:
+        index.prepare(NAME, [*(place + b"/" for place in places), _PROJECT + b"\0"])
+    return index.holds_below(NAME, ignore_case=ignore_case) or any(
+        index.holds(place + b"/", ignore_case=ignore_case) for place in places
+    )
 
 
 def _locate() -> tuple[bytes, bytes] | None:
