@@ -107,6 +107,13 @@ class Tally:
     codes: Counter[int] = field(default_factory=Counter)
     problems: list[str] = field(default_factory=list)
 
+    def add(self, other: Tally) -> None:
+        self.points += other.points
+        self.missed += other.missed
+        self.sets += other.sets
+        self.codes += other.codes
+        self.problems += other.problems
+
 
 # --- the project ------------------------------------------------------------------------------
 
@@ -346,17 +353,20 @@ def _by_key(files: dict[str, bytes]) -> dict[str, dict[str, bytes]]:
 
 FOLDER = "a folder"
 _KINDS = ("SIGKILL", *_ERRNOS)
+# Those that strike every call, and not only those that write, are done by several processes.
+_SHARES = {"SIGKILL": 4, "EIO": 4}
 
 
-def on_a_folder(campaign: Campaign, kind: str, limit: int | None) -> Tally:
-    """One kind of fault, on the file system of the working folder."""
+def on_a_folder(campaign: Campaign, kind: str, limit: int | None, share: int) -> Tally:
+    """A share of one kind of fault, on the file system of the working folder."""
     root = campaign.work / "project"
     shutil.copytree(campaign.template, root)
     points = [
         point for point in campaign.points(root) if point.writes or kind in ("SIGKILL", "EIO")
     ]
     tally = Tally()
-    for fault in _some([Fault(kind, point) for point in points], limit):
+    faults = _some([Fault(kind, point) for point in points], limit)
+    for fault in faults[share :: _SHARES.get(kind, 1)]:
         shutil.rmtree(root)
         shutil.copytree(campaign.template, root)
         _note(tally, campaign, root, fault, strike(campaign, root, fault, tally))
@@ -387,14 +397,14 @@ def on_an_image(campaign: Campaign, system: str, limit: int | None) -> Tally:
     return tally
 
 
-def run_part(where: str, kind: str, limit: int | None) -> Tally:
-    """One line of the table, in a working folder of its own."""
+def run_part(where: str, kind: str, limit: int | None, share: int) -> Tally:
+    """A line of the table, or a share of one, in a working folder of its own."""
     memory = Path("/dev/shm")  # what is flushed to it is as durable to us, and sooner
     work = Path(tempfile.mkdtemp(prefix="faults-", dir=memory if memory.is_dir() else None))
     try:
         campaign = Campaign.prepare(work)
         if where == FOLDER:
-            return on_a_folder(campaign, kind, limit)
+            return on_a_folder(campaign, kind, limit, share)
         return on_an_image(campaign, where, limit)
     finally:
         shutil.rmtree(work)
@@ -403,13 +413,20 @@ def run_part(where: str, kind: str, limit: int | None) -> Tally:
 def run_all(
     parts: Sequence[tuple[str, str]], limit: int | None, jobs: int
 ) -> dict[tuple[str, str], Tally]:
-    """Every part in a process of its own, so many at once."""
+    """Every line in processes of its own, so many at once."""
     import multiprocessing
 
     context = multiprocessing.get_context("fork")
     with context.Pool(jobs, maxtasksperchild=1) as pool:
-        begun = {part: pool.apply_async(run_part, (*part, limit)) for part in parts}
-        return {part: result.get() for part, result in begun.items()}
+        begun = [
+            (part, pool.apply_async(run_part, (*part, limit, share)))
+            for part in parts
+            for share in range(_SHARES.get(part[1], 1))
+        ]
+        tallies: dict[tuple[str, str], Tally] = defaultdict(Tally)
+        for part, result in begun:
+            tallies[part].add(result.get())
+    return dict(tallies)
 
 
 def _note(

@@ -6,11 +6,13 @@ import datetime as dt
 import json
 import shutil
 import ssl
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import trustme
@@ -22,6 +24,9 @@ from bundler.listener import KeyProgress, Listener
 from bundler.options import KeyOptions, RefreshOptions
 from bundler.project import open_project
 from bundler.refresh.run import refresh
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 CLIENTS = (
     "requests",
@@ -96,14 +101,39 @@ class Told(Listener):
             self.took[progress.key] = time.monotonic() - self.began[progress.key]
 
 
+class Lag:
+    """The longest that this machine kept a thread waiting that wanted to run; a context manager."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._stopped = threading.Event()
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._measure, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopped.set()
+
+    def _measure(self) -> None:
+        while not self._stopped.is_set():
+            began = time.monotonic()
+            time.sleep(0.02)
+            self.seconds = max(self.seconds, time.monotonic() - began - 0.02)
+
+
 @dataclass(frozen=True)
 class Outcome:
-    """What a refresh of every client against every fault came to, by key."""
+    """What a refresh of every client against every fault came to, by key.
+
+    lag: in seconds, what this machine kept a program waiting at most while it went on.
+    """
 
     failures: dict[str, BundlerError]
     told: Told
     requests: dict[str, int]
     published: bool
+    lag: float
 
 
 def _refresh(
@@ -117,6 +147,8 @@ def _refresh(
     monkeypatch.setenv("FAULTS", json.dumps(bases))
     monkeypatch.setenv("CLIENTS", clients or " ".join(CLIENTS))
     monkeypatch.setenv("CLIENT_TOKEN", TOKEN)
+    # A machine that is busy answers late: less would be a timeout where another fault was meant.
+    monkeypatch.setenv("CLIENT_TIMEOUT", "2.5")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     project = open_project(root, python=python_of("clients"))
     told = Told()
@@ -141,6 +173,7 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outcome]:
         FaultServer() as server,
         FaultServer(at_once=True) as rude,
         pytest.MonkeyPatch.context() as patch,
+        Lag() as lag,
     ):
         bases = {fault: server.of(fault) for fault in PATHS}
         bases["reset-at-once"] = rude.of("x")
@@ -148,7 +181,11 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outcome]:
         bases["dns"] = "http://nowhere.invalid:80"
         failures, told = _refresh(root, bases, patch)
         yield Outcome(
-            failures, told, dict(server.requests), (root / "state/@manifest.json").exists()
+            failures,
+            told,
+            dict(server.requests),
+            (root / "state/@manifest.json").exists(),
+            lag.seconds,
         )
 
 
@@ -180,8 +217,10 @@ def test_every_failure_names_its_key_and_what_to_do(outcome: Outcome) -> None:
 
 
 def test_no_deadline_is_missed(outcome: Outcome) -> None:
-    late = {key: took for key, took in outcome.told.took.items() if took > TIMEOUT + 2}
-    assert not late
+    # To end a key takes a few turns on the processor; what others take of it is not ours.
+    most = TIMEOUT + 2 + 4 * outcome.lag
+    late = {key: took for key, took in outcome.told.took.items() if took > most}
+    assert not late, most
 
 
 def test_attempts_are_as_many_as_make_sense(outcome: Outcome) -> None:
