@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+import re
 import tarfile
 from pathlib import Path
 
 import pytest
 from bundles import PLACE, make_bundle
+from environments import ROOT
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -220,3 +222,13 @@ def test_a_copied_state_is_refused_by_line(copied: str, tmp_path: Path) -> None:
     (tmp_path / "Dockerfile").write_text(f"FROM x\nCOPY --from=y /{PLACE} /z\n{copied}\n")
     with pytest.raises(ConfigurationError, match="Dockerfile:3 copies"):
         preflight(parse([str(tmp_path)]))
+
+
+def test_the_table_of_traps_names_tests_that_exist() -> None:
+    text = (ROOT / "docs" / "docker.md").read_text()
+    table = text.partition("<!-- traps -->")[2].partition("<!-- end -->")[0]
+    named = set(re.findall(r"`(test_\w+)` \|$", table, re.MULTILINE))
+    rows = [line for line in table.splitlines() if line.startswith("| ")]
+    assert len(rows) > len(named) > 20  # a head, and some tests hold two
+    tests = "".join(path.read_text() for path in (ROOT / "tests").glob("*.py"))
+    assert {name for name in named if f"def {name}(" not in tests} == set()
