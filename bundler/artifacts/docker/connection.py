@@ -2,7 +2,8 @@
 
 The program knows contexts, TLS, ssh and proxies; so it is asked where the engine is. A local
 socket is then spoken to directly. Any other engine is reached through ``docker system
-dial-stdio``, which carries the API over a pipe whatever the transport behind it is.
+dial-stdio``, which carries the API over a pipe whatever the transport behind it is. The requests
+themselves are the Docker SDK's.
 
 What is spoken is the Engine API (https://docs.docker.com/reference/api/engine/), of which only old
 and stable parts are used: version 1.41 is Docker 20.10's, 1.44 the oldest that Docker 29 takes.
@@ -23,12 +24,14 @@ import msgspec
 
 from bundler import process
 from bundler.artifacts.docker.contexts import UNIX, local_socket
-from bundler.artifacts.docker.transport import Request, Transport, body_of, dial_socket
+from bundler.artifacts.docker.transport import Request, Transport, body_of, dialled, to_socket
 from bundler.errors import ToolFailed
 
 if TYPE_CHECKING:
     import socket
     from contextlib import ExitStack
+
+    import requests
 
 # The versions of the API that we speak.
 _OLDEST, _NEWEST = (1, 41), (1, 44)
@@ -150,9 +153,9 @@ class Engine:
         return f"{self._prefix}{quote(path)}" + (f"?{urlencode(query)}" if query else "")
 
     @contextmanager
-    def _answer(self, asked: Request) -> Iterator[http.client.HTTPResponse]:
+    def _answer(self, asked: Request) -> Iterator[requests.Response]:
         with self._transport.send(asked) as response:
-            if response.status >= http.client.BAD_REQUEST:
+            if not response.ok:
                 _refuse(response, asked.path)
             yield response
 
@@ -168,25 +171,25 @@ def _transport(docker: Docker) -> Transport:
     """A local socket is spoken to directly, all else through the program."""
     host = docker.host()
     if host.startswith(UNIX):
-        return Transport(dial_socket(host.removeprefix(UNIX)), host)
+        return to_socket(host.removeprefix(UNIX))
 
     def dial(stack: ExitStack) -> socket.socket:
         argv = docker.argv("system", "dial-stdio")
         return stack.enter_context(process.dial(argv, env=docker.environment))
 
-    return Transport(dial, host)
+    return dialled(dial, host)
 
 
 class NotFound(ToolFailed):
     """The engine does not have what was asked for."""
 
 
-def _refuse(response: http.client.HTTPResponse, path: str) -> NoReturn:
+def _refuse(response: requests.Response, path: str) -> NoReturn:
     said = body_of(response).read()
     with suppress(msgspec.DecodeError):
         said = str(msgspec.json.decode(said)["message"]).encode()
     text = said.decode(errors="replace").strip() or response.reason
-    if response.status == http.client.NOT_FOUND:
+    if response.status_code == http.client.NOT_FOUND:
         raise NotFound(f"The Docker engine does not have it: {text}.")
     raise ToolFailed(f"The Docker engine refused {path.partition('?')[0]}: {text}.")
 

@@ -1,53 +1,36 @@
-"""HTTP to an engine over any line: a local socket, or one that the docker program carries.
+"""Requests to an engine through the Docker SDK, over any line.
 
-One line serves one request after the other. A stream of which only the beginning is wanted is
-given up with its line. The standard library's HTTP does all that the Engine API needs; the Docker
-SDK on top of it would cost every command more than its requests do.
+The SDK opens local sockets. To every other engine a line is carried by ``docker system
+dial-stdio``, which knows contexts, TLS and ssh as the person's own docker does.
 """
 
 from __future__ import annotations
 
-import http.client
 import io
 import socket
-import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bundler.errors import ToolFailed
 
 if TYPE_CHECKING:
+    import requests
     from _typeshed import WriteableBuffer
+    from docker import APIClient
 
 # The longest that an engine is silent: it unpacks gigabytes before it answers.
 TIMEOUT_SECONDS = 600.0
-# An engine, or what lies between, may have closed a line that was idle for longer.
-_IDLE_SECONDS = 5.0
 _BUFFER_BYTES = 256 * 1024
 HINT = "Is the engine running? `docker version` tells."
 BROKEN = "The Docker engine broke the connection."
+# Paths name the version they mean; with this one the SDK does not ask the engine for its own.
+_SDK_VERSION = "1.41"
 
 # Opens a line; the stack closes it.
 Dial = Callable[[ExitStack], socket.socket]
-
-
-def dial_socket(path: str) -> Dial:
-    """A local socket. Dialling raises `ToolFailed` where nobody listens."""
-
-    def dial(stack: ExitStack) -> socket.socket:
-        line = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
-        try:
-            line.connect(path)
-        except OSError as error:
-            raise ToolFailed(
-                f"No Docker engine answers at unix://{path}: {error.strerror or error}.", hint=HINT
-            ) from error
-        return line
-
-    return dial
 
 
 @dataclass(frozen=True)
@@ -63,97 +46,95 @@ class Request:
 class Transport:
     """Requests to one engine. where: its address, for messages."""
 
-    def __init__(self, dial: Dial, where: str) -> None:
-        self._dial = dial
+    def __init__(self, client: APIClient, where: str) -> None:
+        client.trust_env = False  # a proxy of the environment is not for this line
+        client.headers["Accept-Encoding"] = "identity"  # packing costs more than the line is worth
+        self._client = client
         self._where = where
-        self._idle: list[tuple[_Line, float]] = []
-        weakref.finalize(self, _close, self._idle)
+        weakref.finalize(self, client.close)
 
     @contextmanager
-    def send(self, request: Request) -> Iterator[http.client.HTTPResponse]:
+    def send(self, request: Request) -> Iterator[requests.Response]:
         """The answer, open for reading as long as this lasts.
 
         Raises `ToolFailed` where no engine answers, or it breaks off.
         """
-        line = self._line()
+        import requests
+
         try:
-            with line.answer_to(request, self._where) as response:
-                yield response
-                if response.isclosed() and not response.will_close:
-                    self._idle.append((line, time.monotonic()))
-                    return
-        except BaseException:
-            line.close()
-            raise
-        line.close()
-
-    def _line(self) -> _Line:
-        while self._idle:
-            line, since = self._idle.pop()
-            if time.monotonic() - since < _IDLE_SECONDS:
-                return line
-            line.close()
-        return _Line(self._dial)
-
-
-def _close(idle: list[tuple[_Line, float]]) -> None:
-    for line, _ in idle:
-        line.close()
-
-
-class _Line(http.client.HTTPConnection):
-    def __init__(self, dial: Dial) -> None:
-        super().__init__("docker", timeout=TIMEOUT_SECONDS)
-        self._dial = dial
-        self._stack = ExitStack()
-
-    def connect(self) -> None:
-        self.sock = self._dial(self._stack)
-        self.sock.settimeout(TIMEOUT_SECONDS)
-
-    def close(self) -> None:
-        super().close()
-        self._stack.close()
-
-    @contextmanager
-    def answer_to(self, request: Request, where: str) -> Iterator[http.client.HTTPResponse]:
-        try:
-            # An engine that refuses what it is sent answers before it has read it all.
-            with suppress(BrokenPipeError, ConnectionResetError):
-                self.request(
-                    request.method,
-                    request.path,
-                    request.body,
-                    dict(request.headers),
-                    encode_chunked=not isinstance(request.body, (bytes, type(None))),
-                )
-            response = self.getresponse()
-        except (OSError, http.client.HTTPException) as error:
-            raise ToolFailed(f"No Docker engine answers at {where}.", hint=HINT) from error
+            response = self._client.request(
+                request.method,
+                self._client.base_url + request.path,
+                data=request.body,
+                headers=dict(request.headers),
+                stream=True,
+                timeout=TIMEOUT_SECONDS,
+            )
+        except requests.RequestException as error:
+            raise ToolFailed(f"No Docker engine answers at {self._where}.", hint=HINT) from error
         with response:
             yield response
+
+
+def to_socket(path: str) -> Transport:
+    """Over a local socket. Raises `ToolFailed` where nobody listens."""
+    host = f"unix://{path}"
+    _knock(path, host)
+    return Transport(_client(host), host)
+
+
+def dialled(dial: Dial, where: str) -> Transport:
+    """Over lines that something else carries."""
+    from bundler.artifacts.docker.dialling import DialAdapter
+
+    client = _client("unix:///dialled")
+    client.mount("http+docker://", DialAdapter(dial, TIMEOUT_SECONDS))
+    return Transport(client, where)
+
+
+def _client(host: str) -> APIClient:
+    from docker import APIClient
+    from docker.errors import DockerException
+
+    try:
+        return APIClient(base_url=host, version=_SDK_VERSION, timeout=int(TIMEOUT_SECONDS))
+    except DockerException as error:
+        raise ToolFailed(f"The Docker SDK cannot use {host}.", hint=HINT) from error
+
+
+def _knock(path: str, host: str) -> None:
+    """Raises `ToolFailed` where nobody listens; the SDK would leave its socket open then."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as line:
+        try:
+            line.connect(path)
+        except OSError as error:
+            raise ToolFailed(
+                f"No Docker engine answers at {host}: {error.strerror or error}.", hint=HINT
+            ) from error
 
 
 class _Body(io.RawIOBase):
     """What the engine sends; a line that breaks is a failure of the engine, not an end."""
 
-    def __init__(self, response: http.client.HTTPResponse) -> None:
+    def __init__(self, raw: Any) -> None:
         super().__init__()
-        self._response = response
+        self._raw = raw
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: WriteableBuffer, /) -> int:
+        import urllib3
+
+        view = memoryview(buffer)
         try:
-            count = self._response.readinto(buffer)
-        except (OSError, http.client.HTTPException) as error:
+            data = self._raw.read(len(view))
+        except (urllib3.exceptions.HTTPError, OSError) as error:
             raise ToolFailed(BROKEN, hint=HINT) from error
-        if not count and self._response.length:  # the end, before what was announced
-            raise ToolFailed(BROKEN, hint=HINT)
-        return count
+        view[: len(data)] = data
+        return len(data)
 
 
-def body_of(response: http.client.HTTPResponse) -> io.BufferedReader:
+def body_of(response: requests.Response) -> io.BufferedReader:
     """The answer's bytes. Reading raises `ToolFailed` where the line breaks."""
-    return io.BufferedReader(_Body(response), _BUFFER_BYTES)
+    return io.BufferedReader(_Body(response.raw), _BUFFER_BYTES)
