@@ -79,6 +79,9 @@ def verify(artifact: Artifact) -> Verdict:
         if (claims is None) != (record is None) and artifact.kind in _LABELLED:
             lost = "what it says of its states" if claims is None else "its run record"
             problems.append(f"{artifact.name} has lost {lost}: whoever embeds writes both.")
+    # An index has one image for each platform, and whoever runs it gets any of them.
+    for other in getattr(artifact, "other_platforms", tuple)():
+        problems += [f"{other.name}: {problem}" for problem in verify(other).all_problems]
     return Verdict(
         artifact.name, artifact.kind, artifact.digest, tuple(directories), record, tuple(problems)
     )

@@ -8,16 +8,21 @@ import json
 import shutil
 import subprocess
 import tarfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from bundles import PLACE, make_bundle, make_record
 from engine import install
-from layouts import LayoutMaker, blob_of, code_layer, directory, layer, read_image
+from layouts import LayoutMaker, blob_of, code_layer, directory, layer, pack, read_image
 
 from bundler.artifacts import LABEL_RUN_RECORD, LABEL_STATES
 from bundler.artifacts.compression import unpacked
+from bundler.artifacts.layout import open_store
 from bundler.artifacts.oci import Embedded, embed, open_layout
+from bundler.artifacts.ociread import choose
+from bundler.artifacts.opening import open_artifact
 from bundler.bundle import Bundle
 from bundler.errors import ConfigurationError, UsageError, VerificationFailed
 from bundler.manifest import Build, RunRecord
@@ -214,6 +219,50 @@ def test_every_platform_of_an_index_gets_the_state(bundle: Bundle, tmp_path: Pat
         manifest = json.loads(blob_of(tmp_path / "out", item["digest"]).read_text())
         assert len(manifest["layers"]) == 2
     assert_verifies(tmp_path / "out")
+
+
+def test_every_platform_of_an_index_is_judged(bundle: Bundle, tmp_path: Path) -> None:
+    """Whichever platform this machine has: state on one alone, other labels, another state."""
+    maker = LayoutMaker(tmp_path / "base")
+    for name in ("whole", "bare"):
+        maker.tag(maker.manifest([code_layer()], {"WorkingDir": "/app"}), name)
+    other = make_bundle(tmp_path / "other", {"A": {"state": b"another"}})
+    for tag, states in (("one", bundle), ("two", other)):
+        embed_here(maker.path, states, tmp_path / "out", tag=tag, base_tag="whole")
+    index = json.loads((tmp_path / "out/index.json").read_text())
+    entries = {
+        item["annotations"]["org.opencontainers.image.ref.name"]: item
+        for item in index["manifests"]
+    }
+    bare = json.loads((maker.path / "index.json").read_text())["manifests"][1]
+    for blob in (maker.path / "blobs/sha256").iterdir():
+        shutil.copy(blob, tmp_path / "out/blobs/sha256")
+    joined = LayoutMaker(tmp_path / "out")
+
+    def problems(*images: Mapping[str, Any]) -> tuple[str, ...]:
+        platforms = [
+            {**image, "platform": {"os": "linux", "architecture": name}}
+            for image, name in zip(images, ("amd64", "arm64"), strict=True)
+        ]
+        joined.tag(joined.index(platforms), "joined")
+        joined._index.clear()
+        with open_layout(tmp_path / "out", "joined") as artifact:
+            try:
+                return verify(artifact).all_problems
+            except VerificationFailed as error:  # what cannot even be unpacked
+                return (error.what,)
+
+    assert problems(entries["one"], entries["one"]) == ()
+    assert problems(entries["one"], entries["two"]) == (), "each is what it says"
+    for images in ((entries["one"], bare), (bare, entries["one"])):
+        assert any("holds no state directory" in problem for problem in problems(*images))
+    layer_digest = json.loads(blob_of(tmp_path / "out", entries["two"]["digest"]).read_text())
+    blob = blob_of(tmp_path / "out", layer_digest["layers"][-1]["digest"])
+    data = bytearray(blob.read_bytes())
+    data[len(data) // 2] ^= 1
+    blob.write_bytes(data)
+    for images in ((entries["one"], entries["two"]), (entries["two"], entries["one"])):
+        assert problems(*images), "a flipped bit in the other platform's layer"
 
 
 def _read_index(path: Path) -> tuple[dict[str, list[dict[str, dict[str, str]]]], str]:
@@ -432,3 +481,78 @@ def test_the_code_has_the_names_that_oci_has_for_it(
     names = ("org.opencontainers.image.revision", "org.opencontainers.image.source")
     assert tuple(config["config"]["Labels"].get(name) for name in names) == expected
     assert manifest["annotations"]["org.opencontainers.image.revision"] == "a" * 40
+
+
+# --- archives -------------------------------------------------------------------------------
+
+
+def _copied(tools: tuple[str, str], source: Path, destination: str) -> None:
+    argv = [tools[0], "--insecure-policy", "copy", f"oci:{source}:latest", destination]
+    subprocess.run(argv, check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("packing", ["none", "gzip", "zstd"])
+@pytest.mark.parametrize("kind", ["oci-archive", "docker-archive"])
+def test_archives_are_read_packed_or_not(
+    tools: tuple[str, str], base: Path, bundle: Bundle, kind: str, packing: str
+) -> None:
+    tmp_path = base.parent
+    embed_here(base, bundle, tmp_path / "with")
+    plain, path = tmp_path / "plain.tar", tmp_path / "image.tar"
+    _copied(tools, tmp_path / "with", f"{kind}:{plain}:acme/shop:latest")
+    path.write_bytes(pack(plain.read_bytes(), packing))
+
+    with open_artifact(str(path)) as artifact:
+        assert verify(artifact).all_problems == ()
+        assert [found.path for found in artifact.state_directories()] == [f"/app/src/{PLACE}"]
+    embed_here(path, bundle, tmp_path / "again", tag="x")
+    assert_verifies(tmp_path / "again", "x")
+    if kind == "docker-archive":
+        store = open_store(path)
+        assert choose(store, "latest") == choose(store, "acme/shop:latest")
+        store.close()
+        with pytest.raises(UsageError, match="docker's own kind"):
+            embed_here(path, bundle, path)
+
+
+def test_a_docker_archive_as_older_engines_save_it(
+    tools: tuple[str, str], base: Path, bundle: Bundle
+) -> None:
+    """Layers in folders of their own, the same one a second time as a link, packed ones too."""
+    tmp_path = base.parent
+    embed_here(base, bundle, tmp_path / "with")
+    _copied(tools, tmp_path / "with", f"docker-archive:{tmp_path / 'new.tar'}:shop:1")
+    with tarfile.open(tmp_path / "new.tar") as new, tarfile.open(tmp_path / "old.tar", "w") as old:
+        (entry,) = json.loads(new.extractfile("manifest.json").read())  # type: ignore[union-attr]
+        names = []
+        for number, name in enumerate(entry["Layers"]):
+            data = new.extractfile(name).read()  # type: ignore[union-attr]
+            data = pack(data, "gzip") if number == 1 else data
+            _add(old, f"{number}/layer.tar", data)
+            link = tarfile.TarInfo(f"link{number}/layer.tar")
+            link.type, link.linkname = tarfile.SYMTYPE, f"../{number}/layer.tar"
+            old.addfile(link)
+            names.append(link.name)
+        _add(old, entry["Config"], new.extractfile(entry["Config"]).read())  # type: ignore[union-attr]
+        listing = [{"Config": entry["Config"], "RepoTags": ["shop:1"], "Layers": names}]
+        _add(old, "manifest.json", json.dumps(listing).encode())
+
+    with open_artifact(str(tmp_path / "old.tar")) as artifact:
+        assert verify(artifact).all_problems == ()
+
+
+@pytest.mark.parametrize(
+    "listing",
+    [b"{}", b"[{}]", b"[3]", b'[{"Config": "none", "Layers": []}]', b"[", b'[{"Config": 1}]'],
+)
+def test_docker_archives_that_are_none(tmp_path: Path, listing: bytes) -> None:
+    with tarfile.open(tmp_path / "bad.tar", "w") as archive:
+        _add(archive, "manifest.json", listing)
+    with pytest.raises((VerificationFailed, UsageError)):
+        open_artifact(str(tmp_path / "bad.tar"))
+
+
+def _add(archive: tarfile.TarFile, name: str, data: bytes) -> None:
+    info = tarfile.TarInfo(name)
+    info.size = len(data)
+    archive.addfile(info, io.BytesIO(data))

@@ -49,7 +49,7 @@ def architecture() -> str:
 def choose(store: Layout, tag: str | None) -> Descriptor:
     """The entry of a tag, or the only entry that there is."""
     entries = descriptors(store.index().get("manifests"), store.name)
-    found = [entry for entry in entries if tag is None or tag in (entry.tag, entry.digest)]
+    found = [entry for entry in entries if tag is None or tag in _names(entry)]
     if len(found) == 1:
         return found[0]
     tags = ", ".join(sorted(entry.tag or entry.digest for entry in entries)) or "none"
@@ -58,6 +58,11 @@ def choose(store: Layout, tag: str | None) -> Descriptor:
         f"{store.name} does not hold {what} but: {tags}.",
         hint=f"Name one: oci:{store.name}:TAG",
     )
+
+
+def _names(entry: Descriptor) -> tuple[str | None, ...]:
+    """What an entry goes by. In docker's archives a tag has its repository before it."""
+    return entry.tag, entry.digest, (entry.tag or "").rpartition(":")[2]
 
 
 class LoadedImage:
@@ -138,6 +143,7 @@ class OciImage:
         self.digest: str | None = entry.digest
         self.entry = entry
         self.store = store
+        self.is_one_of_several = platform is not None
         self.image = LoadedImage(store, platform or for_this_machine(store, entry))
         self.config_digest = self.image.manifest["config"]["digest"]
 
@@ -149,6 +155,28 @@ class OciImage:
 
     def run_record(self) -> RunRecord | None:
         return image.run_record_of(image.labels(self.image.config))
+
+    def other_platforms(self) -> Iterator[OciImage]:
+        """The other images of the index, but for those that have the same state and labels.
+
+        None where one platform was named. Each is open as long as this one is.
+        """
+        if self.is_one_of_several:
+            return
+        for child in images_of(self.store, self.entry):
+            if child.digest != self.image.entry.digest:
+                platform = child.raw.get("platform") or {}
+                said = "/".join(str(platform.get(part, "?")) for part in ("os", "architecture"))
+                other = OciImage(self.store, self.entry, f"{self.name} ({said})", self.kind, child)
+                if self._states() is None or self._states() != other._states():
+                    yield other
+
+    def _states(self) -> tuple[object, ...] | None:
+        """What the state depends on: the topmost layer, if that holds all of it, and the labels."""
+        claims = self.claims()
+        if not image.last_layer_holds(self.image.config, [claim.path for claim in claims or ()]):
+            return None
+        return self.image.layers[-1].digest, claims, self.run_record()
 
     def state_directories(self) -> Sequence[StateDirectory]:
         claimed = sorted(claim.path for claim in self.claims() or ())
