@@ -289,7 +289,18 @@ def manifests(artifact: Artifact) -> list[Manifest]:
 
 
 def renewed(before: RunRecord | None, now: RunRecord) -> RunRecord:
-    """The new record, with the `build` of the artifact that it is put into."""
+    """The new record, with what the artifact's own says that is not renewed.
+
+    That is its `build`, and how the states of other state directories came about.
+    """
     if before is None:
         return now
-    return msgspec.structs.replace(now, build=before.build)
+    places = [item.path for item in now.refresh]
+    others = tuple(item for item in before.refresh if not _is_one_of(item.path, places))
+    refresh = tuple(sorted((*others, *now.refresh), key=lambda item: item.path))
+    return msgspec.structs.replace(now, build=before.build, refresh=refresh)
+
+
+def _is_one_of(path: str, places: Sequence[str]) -> bool:
+    """Whether a state directory, as an artifact may name it, is that of a project's place."""
+    return any(f"/{path.strip('/')}".endswith(f"/{place.strip('/')}") for place in places)

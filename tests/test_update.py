@@ -1,0 +1,90 @@
+"""New state for one of several state directories: the other one stays as it is, and is said to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from bundles import make_bundle
+from layouts import LayoutMaker, layer
+from pex_projects import run_pex, write
+
+from bundler.artifacts import oci
+from bundler.artifacts import pex as pexes
+from bundler.artifacts.opening import open_artifact
+from bundler.bundle import Bundle
+from bundler.listener import SILENT
+from bundler.manifest import DirectoryRefresh, KeyRefresh, RunRecord
+from bundler.pipeline import Prepared
+from bundler.refresh.run import Refreshed
+from bundler.update import renewed, update_layout, update_pex
+from bundler.verify import verify
+
+ONE, OTHER = "one/defs/.local_defs_state", "other/defs/.local_defs_state"
+# Makes an artifact with bundles and updates it with others; returns its name.
+Make = Callable[[Path, list[Bundle], RunRecord, Prepared], str]
+
+
+def record_of(*bundles: Bundle, fetched: str) -> RunRecord:
+    """A record that is bound to its manifests, as a refresh makes it."""
+    return RunRecord(
+        refresh=tuple(
+            DirectoryRefresh(
+                bundle.place,
+                tuple(KeyRefresh(s.key, 1, fetched=fetched) for s in bundle.manifest.states),
+            ).of(bundle.manifest)
+            for bundle in bundles
+        )
+    )
+
+
+def in_pex(root: Path, bundles: list[Bundle], record: RunRecord, prepared: Prepared) -> str:
+    plain, made = root / "plain.pex", root / "app.pex"
+    names = [f"{name}{inner}/__init__.py" for name in ("one", "other") for inner in ("", "/defs")]
+    write(root / "src", dict.fromkeys(names, ""))
+    run_pex("-D", "src", "-o", plain, cwd=root, root=root / "pex-root")
+    pexes.embed(plain, bundles, record, made)
+    assert update_pex(made, prepared, SILENT).changed
+    return str(made)
+
+
+def in_layout(root: Path, bundles: list[Bundle], record: RunRecord, prepared: Prepared) -> str:
+    maker = LayoutMaker(root / "base")
+    files = {f"app/src/{name}/defs/__init__.py": b"" for name in ("one", "other")}
+    maker.tag(maker.manifest([layer(files)], {"WorkingDir": "/app"}))
+    oci.embed(maker.path, bundles, record, root / "layout", tag="latest")
+    updated = update_layout(root / "layout", "latest", "new", prepared, SILENT)
+    assert updated.changed
+    return updated.name
+
+
+@pytest.mark.parametrize("make", [in_pex, in_layout])
+def test_one_of_several_directories(tmp_path: Path, make: Make) -> None:
+    first = [
+        make_bundle(tmp_path / place, {key: {"state": b"old"}}, place=place)
+        for key, place in (("A", ONE), ("B", OTHER))
+    ]
+    newer = make_bundle(tmp_path / "newer", {"A": {"state": b"new"}}, place=ONE)
+    record = record_of(*first, fetched="2026-01-01T00:00:00Z")
+    renews = record_of(newer, fetched="2026-02-02T00:00:00Z")
+    prepared = Prepared((), (newer,), renews, Refreshed((newer,), renews.refresh, ()))
+    name = make(tmp_path, first, record, prepared)
+    with open_artifact(name) as artifact:
+        assert verify(artifact).all_problems == ()
+        found = artifact.run_record()
+        paths = [directory.path for directory in artifact.state_directories()]
+    assert found is not None
+    assert [path.rpartition("src/")[2] for path in paths] == [ONE, OTHER]
+    fetched = {key.key: key.fetched for item in found.refresh for key in item.keys}
+    assert fetched == {"A": "2026-02-02T00:00:00Z", "B": "2026-01-01T00:00:00Z"}
+
+
+def test_a_renewed_record_keeps_the_build_and_says_everything_once() -> None:
+    def directory(path: str, fetched: str) -> DirectoryRefresh:
+        return DirectoryRefresh(path, (KeyRefresh("A", fetched=fetched),))
+
+    before = RunRecord(refresh=(directory(f"/app/src/{ONE}", "2026-01-01T00:00:00Z"),))
+    now = RunRecord(refresh=(directory(ONE, "2026-02-02T00:00:00Z"),))
+    assert renewed(before, now).refresh == now.refresh
+    assert renewed(None, now) == now
