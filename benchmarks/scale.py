@@ -128,9 +128,10 @@ def main() -> None:
         assert [found["exitCode"] for found in builds] == [0] * given.projects
         images = [f"oci:{root}/build/shop_{number:03}:1" for number in range(given.projects)]
         proof = measured(["verify", *images], root, root / "log")
-        print(proof.told("verified", given.projects, "image"))
+        print(proof.told("verified", given.projects, "proof"))
         alone = measured(["refresh"], root / "single", root / "log")
         print(alone.told(f"one project of {total} keys refreshed", total, "key"))
+        # Of children: the processes started here inherit no larger figure, this one stays small.
         peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
         print(f"largest process: {peak:.0f} MiB")
 

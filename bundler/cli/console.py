@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 _CODES = {"red": "31", "green": "32", "yellow": "33", "cyan": "36", "dim": "2", "bold": "1"}
 _STEP = 1024
 _GAP = "  "
+# Below this, words would stand one below the other.
+_NARROWEST = 40
 
 
 class Console:
@@ -42,6 +44,23 @@ class Console:
             return
         self._stream.write(f"{shown}\n")
         self._stream.flush()
+
+    def paragraph(self, text: str, *, indent: str = "", first: str | None = None) -> None:
+        """A sentence or two, indented; on a terminal broken between words at its width.
+
+        first: what the first line begins with instead; as wide as the indentation.
+        """
+        columns = self._columns()
+        begin = indent if first is None else first
+        if columns is None or columns < _NARROWEST:
+            self.line(begin + text)
+            return
+        import textwrap
+
+        room = columns - len(indent)
+        lines = textwrap.wrap(text, room, break_long_words=False, break_on_hyphens=False) or [""]
+        for number, line in enumerate(lines):
+            self.line((indent if number else begin) + line)
 
     def command(self, text: str) -> None:
         """Writes a line that steers a CI system; whatever is in it from outside went by `safe`."""

@@ -104,10 +104,12 @@ def _examine(root: Path, python: Path | None, console: Console | None) -> list[E
 
 def _show(console: Console, finding: Finding) -> None:
     unicode, plain, colour = _SIGNS[finding.grade]
-    console.line(f"  {console.styled(console.sign(unicode, plain), colour)} {finding.what}")
+    sign = console.styled(console.sign(unicode, plain), colour)
+    console.paragraph(finding.what, indent="    ", first=f"  {sign} ")
     if finding.why:
-        console.line(f"    {finding.why}")
+        console.paragraph(finding.why, indent="    ")
     if finding.mend:
+        # A line to copy stays whole.
         console.line(f"    {console.sign('→', '->')} {finding.mend}")
 
 

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
 
 # The names of `bundler.init.PARTS`; a test holds the two together.
 PART_NAMES = ("table", "backend", "ignore", "dockerignore", "pre-commit", "ci")
+_LOCAL = (
+    "state-bundler is installed from a folder here: until a package index has it, take "
+    "`language: system`\nin .pre-commit-config.yaml, without additional_dependencies."
+)
 _COLOURS = {"+": "green", "-": "red", "@": "cyan"}
 
 
@@ -74,6 +78,20 @@ def _files_of(project: Path, *, yes: bool, remove: bool, without: tuple[str, ...
         sys.exit(1)
     apply(edits)
     click.echo(f"Changed {_files(len(edits))}.", err=True)
+    if not remove and _is_local() and any(edit.path.suffix == ".yaml" for edit in edits):
+        click.echo(_LOCAL, err=True)
+
+
+def _is_local() -> bool:
+    """Whether we were installed from a folder, which pre-commit and CI do not have (PEP 610)."""
+    import json
+    from importlib.metadata import PackageNotFoundError, distribution
+
+    try:
+        told = distribution("state-bundler").read_text("direct_url.json")
+    except PackageNotFoundError:
+        return False
+    return told is not None and json.loads(told).get("url", "").startswith("file:")
 
 
 def _git_hooks(project: Path, *, remove: bool) -> None:
