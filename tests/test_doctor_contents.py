@@ -110,3 +110,12 @@ def test_a_large_state_is_read_in_part_and_that_is_said(
     monkeypatch.setattr(contents, "_MOST_BYTES", 1024 * 1024)
     (finding,) = _findings(tmp_path, Large="x" * (2 * 1024 * 1024))
     assert "in its first 1 MB" in finding.what
+
+
+def test_no_word_is_halved_where_chunks_meet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(contents, "_CHUNK_BYTES", 4096)
+    line = '{"by": "ada.lovelace@example.com", "at": "https://app.example.com/x"}, '
+    (finding,) = _findings(tmp_path, Long=line * 1000)
+    assert finding.what == "Long holds 1 e-mail address, 1 host (app.example.com)."

@@ -17,49 +17,48 @@ from typing import BinaryIO
 from bundler.doctor import Finding, Patient
 from bundler.manifest import State
 
-# Enough to know what kind of thing a state is, and read in a second or two.
-_MOST_BYTES = 64 * 1024 * 1024
+# Enough to know what kind of thing a state is, and read in about a second.
+_MOST_BYTES = 32 * 1024 * 1024
 _CHUNK_BYTES = 1024 * 1024
 # What is looked for must lie in one window; windows overlap by this much.
 _OVERLAP_BYTES = 1024
 _MOST_DISTINCT = 10_000
 _SHOWN = 3
 
-# Quotes may be escaped: an expression stands in JSON, which may stand in a JSON string again.
+# Each thing is looked for by a word that it begins with or has in it (which is fast), and by a
+# pattern from there on. Quotes may be escaped: an expression stands in JSON, in a string again.
 _QUOTE = rb"""(?:\\{0,3}["'])"""
-_VALUE = rb"""(?P<value>[^"'\\\s;,&<>{}()$%*]{4,128})"""
-_NAMES = (
-    rb"pwd|password|passwd|accountkey|sharedaccesskey|client_?secret|secret_?access_?key|"
-    rb"private_?key_?passphrase|access_?token|api_?key"
+_GIVEN = _QUOTE + rb"?\s{0,8}[=:]\s{0,8}" + _QUOTE + rb"?"
+_SECRET_WORDS = (
+    *(b"pwd", b"password", b"passwd", b"accountkey", b"sharedaccesskey", b"clientsecret"),
+    *(b"client_secret", b"secret_access_key", b"secretaccesskey", b"access_token", b"api_key"),
+    *(b"accesstoken", b"apikey", b"private_key_passphrase"),
 )
-# Each needs a cheap word before the costly pattern: most windows have none of them.
-_CREDENTIALS = tuple(
-    re.compile(pattern)
-    for pattern in (
-        rb"(?i)(?<![a-z])(?:" + _NAMES + rb")" + _QUOTE + rb"?\s*[=:]\s*" + _QUOTE + rb"?" + _VALUE,
-        rb"(?i)\b[a-z][a-z0-9+.-]{1,20}://[^/\s:@\"'\\]{1,64}:(?P<value>[^/\s@\"'\\{}]{3,128})@",
-        rb"(?P<value>\bAKIA[0-9A-Z]{16}\b|\bgh[pousr]_[A-Za-z0-9]{36}|\bxox[abprs]-[\w-]{10,72})",
-        rb"(?P<value>\beyJ[\w-]{10,500}\.eyJ[\w-]{10,400}\.)",
-        rb"(?P<value>-----BEGIN (?:[A-Z]{2,9} )?PRIVATE KEY-----)",
-    )
-)
+_SECRET_VALUE = re.compile(_GIVEN + rb"""([^"'\\\s;,&<>{}()$%*]{4,128})""")
+_BREAK = re.compile(rb"""[\s"'\\,;{}\[\]]""")
 _NO_VALUES = re.compile(rb"(?i)none|null|true|false|undefined|string|text|redacted|x+|\.+|env_var")
-_EMAIL = re.compile(
-    rb"(?<![\w.:/%+-])[A-Za-z0-9._%+-]{1,64}@"
-    rb"[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63}){0,4}\.(?!(?:png|jpe?g|svg|gif)\b)[A-Za-z]{2,24}\b"
+_TOKENS: tuple[tuple[bytes, re.Pattern[bytes]], ...] = (
+    (b"AKIA", re.compile(rb"(AKIA[0-9A-Z]{16})\b")),
+    (b"gh", re.compile(rb"(gh[pousr]_[A-Za-z0-9]{36})")),
+    (b"xox", re.compile(rb"(xox[abprs]-[\w-]{10,72})")),
+    (b"eyJ", re.compile(rb"(eyJ[\w-]{10,500}\.eyJ[\w-]{10,400}\.)")),
+    (b"-----BEGIN ", re.compile(rb"(-----BEGIN (?:[A-Z]{2,9} )?PRIVATE KEY-----)")),
+    (b"://", re.compile(rb"://[^/\s:@\"'\\]{1,64}:([^/\s@\"'\\{}]{3,128})@")),
 )
-_HOSTS = (
-    re.compile(
-        rb"(?i)\b[a-z][a-z0-9+.-]{1,20}://(?:[^/@\s\"'\\]{1,200}@)?(?P<host>[a-z0-9.-]{3,253})"
-    ),
-    re.compile(
-        rb"(?i)\b(?:server|host|data source|account)" + _QUOTE + rb"?\s*[=:]\s*" + _QUOTE + rb"?"
-        rb"(?:tcp:)?(?P<host>[a-z0-9-]{1,63}(?:\.[a-z0-9-]{1,63}){1,6})"
+_DOMAIN = re.compile(
+    rb"@[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63}){0,4}\.(?!(?:png|jpe?g|svg|gif)\b)[A-Za-z]{2,24}\b"
+)
+_LOCAL_PART = re.compile(rb"(?<![\w.:/%+-])[A-Za-z0-9._%+-]{1,64}\Z")
+_HOST = rb"([A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63}){1,6})"
+_NAMED = rb"([A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63}){1,6}\.[A-Za-z]{2,24})\b"
+_HOSTS: tuple[tuple[bytes, re.Pattern[bytes]], ...] = (
+    (b"://", re.compile(rb"://(?:[^/@\s\"'\\]{1,200}@)?([A-Za-z0-9.-]{3,253})")),
+    *(
+        (word, re.compile(rb"(?i)" + re.escape(word) + _GIVEN + rb"(?:tcp:)?" + _HOST))
+        for word in (b"server", b"host", b"data source", b"account")
     ),
     # The first argument of a function, as in Snowflake.Databases("acme.example.com", …)
-    re.compile(
-        rb"(?i)\(" + _QUOTE + rb"(?P<host>[a-z0-9-]{1,63}(?:\.[a-z0-9-]{1,63}){1,6}\.[a-z]{2,24})"
-    ),
+    (b"(", re.compile(rb"\(" + _QUOTE + _NAMED)),
 )
 
 
@@ -73,16 +72,50 @@ class Contents:
     whole: bool = True
 
     def take(self, window: bytes, name: str) -> None:
-        for pattern in _CREDENTIALS:
-            for found in pattern.finditer(window):
-                value = found["value"]
-                if not _NO_VALUES.fullmatch(value) and len(self.credentials) < _MOST_DISTINCT:
-                    self.credentials.setdefault(value, name)
-        for email in _EMAIL.findall(window):
+        lower = window.lower()
+        for value in (*_given(window, lower), *_matches(window, window, _TOKENS)):
+            if len(self.credentials) < _MOST_DISTINCT:
+                self.credentials.setdefault(value, name)
+        for email in _emails(window):
             _keep(self.emails, email)
-        for pattern in _HOSTS:
-            for found in pattern.finditer(window):
-                _keep(self.hosts, found["host"].strip(b"."))
+        for host in _matches(window, lower, _HOSTS):
+            _keep(self.hosts, host.strip(b"."))
+
+
+def _places(text: bytes, word: bytes) -> Iterator[int]:
+    place = text.find(word)
+    while place >= 0:
+        yield place
+        place = text.find(word, place + len(word))
+
+
+def _given(window: bytes, lower: bytes) -> Iterator[bytes]:
+    """Values that a word such as ``password`` is given: ``Pwd=…``, ``"password": "…"``."""
+    for word in _SECRET_WORDS:
+        for place in _places(lower, word):
+            before = lower[place - 1 : place]
+            found = None if before.isalpha() else _SECRET_VALUE.match(window, place + len(word))
+            if found and not _NO_VALUES.fullmatch(found[1]):
+                yield found[1]
+
+
+def _matches(
+    window: bytes, text: bytes, known: tuple[tuple[bytes, re.Pattern[bytes]], ...]
+) -> Iterator[bytes]:
+    """What patterns find where their words stand. text: the window as the words are written."""
+    for word, pattern in known:
+        for place in _places(text, word):
+            found = pattern.match(window, place)
+            if found:
+                yield found[1]
+
+
+def _emails(window: bytes) -> Iterator[bytes]:
+    for place in _places(window, b"@"):
+        domain = _DOMAIN.match(window, place)
+        local = _LOCAL_PART.search(window, max(0, place - 65), place) if domain else None
+        if domain and local:
+            yield local[0] + domain[0]
 
 
 def _keep(known: set[bytes], value: bytes) -> None:
@@ -129,11 +162,24 @@ def contents_of(directory: Path, state: State) -> Contents:
 
 
 def _windows(stream: BinaryIO, most: int) -> Iterator[bytes]:
+    """The file in pieces that overlap, each cut between two words, so that none is halved."""
     tail = b""
     while most > 0 and (chunk := stream.read(min(_CHUNK_BYTES, most))):
         most -= len(chunk)
-        yield tail + chunk
-        tail = (tail + chunk)[-_OVERLAP_BYTES:]
+        window = tail + chunk
+        end = _last_break(window)
+        yield window[:end]
+        tail = window[_last_break(window[: max(0, end - _OVERLAP_BYTES)]) :]
+    if tail:
+        yield tail
+
+
+def _last_break(window: bytes) -> int:
+    """Where the last word of a window begins; its end, if that word is very long."""
+    breaks = [
+        found.end() for found in _BREAK.finditer(window, max(0, len(window) - _OVERLAP_BYTES))
+    ]
+    return breaks[-1] if breaks else len(window)
 
 
 def _finding(state: State, found: Contents) -> Finding:
