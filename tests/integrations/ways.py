@@ -110,7 +110,7 @@ def _run(
     done = subprocess.run(
         [*_BUNDLER, *map(str, arguments)],
         cwd=folder,
-        env={**os.environ, **account.variables, **(env or {})},
+        env={**os.environ, **(env or {}), **account.variables},
         text=True,
         capture_output=True,
         check=False,
