@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -11,11 +10,10 @@ from typing import TYPE_CHECKING
 from bundler.artifacts import Artifact
 from bundler.errors import BundlerError, VerificationFailed
 from bundler.manifest import KeyRefresh, ManagementType, Manifest, RunRecord, parse
-from bundler.sources import Component, Found
-from bundler.statedir import StateDir
 
 if TYPE_CHECKING:
     from bundler.diff import Difference
+    from bundler.sources import Component, Found
 
 PROJECT = "project"
 # Registries answer in tens of milliseconds and count the requests of each client.
@@ -89,6 +87,8 @@ def of_names(names: Sequence[str], baseline: str | None = None) -> Iterator[Hold
         if before is not None or len(names) == 1:
             yield from map(look, names)
         else:
+            from concurrent.futures import ThreadPoolExecutor
+
             with ThreadPoolExecutor(max_workers=_AT_ONCE) as pool:
                 yield from pool.map(look, names)
 
@@ -126,6 +126,8 @@ def of_artifact(artifact: Artifact, baseline: Artifact | None = None) -> Holder:
 
 def of_sources(name: str, sources: Sequence[Found], baseline: str | None = None) -> Holder:
     """Every key that the sources of a project have, with what was last published of it."""
+    from bundler.statedir import StateDir
+
     keys: dict[tuple[str, str], KeyStatus] = {}
     contents: dict[str, str] = {}
     for source in sources:
@@ -162,9 +164,11 @@ def _told(component: Component) -> str:
 
 
 def _since(baseline: Artifact | None, artifact: Artifact) -> Difference | None:
+    if baseline is None:
+        return None
     from bundler.diff import diff
 
-    return None if baseline is None else diff(baseline, artifact)
+    return diff(baseline, artifact)
 
 
 def _project_since(baseline: str | None, sources: Sequence[Found]) -> Difference | None:
