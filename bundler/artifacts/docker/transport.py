@@ -1,7 +1,7 @@
 """Requests to an engine through the Docker SDK, over any line.
 
-The SDK opens local sockets. To every other engine a line is carried by ``docker system
-dial-stdio``, which knows contexts, TLS and ssh as the person's own docker does.
+To an engine that is not here a line is carried by ``docker system dial-stdio``, which knows
+contexts, TLS and ssh as the person's own docker does.
 """
 
 from __future__ import annotations
@@ -77,40 +77,36 @@ class Transport:
 
 
 def to_socket(path: str) -> Transport:
-    """Over a local socket. Raises `ToolFailed` where nobody listens."""
+    """Over a local socket, which we open: the SDK leaves its own open where nobody listens."""
     host = f"unix://{path}"
-    _knock(path, host)
-    return Transport(_client(host), host)
 
-
-def dialled(dial: Dial, where: str) -> Transport:
-    """Over lines that something else carries."""
-    from bundler.artifacts.docker.dialling import DialAdapter
-
-    client = _client("unix:///dialled")
-    client.mount("http+docker://", DialAdapter(dial, TIMEOUT_SECONDS))
-    return Transport(client, where)
-
-
-def _client(host: str) -> APIClient:
-    from docker import APIClient
-    from docker.errors import DockerException
-
-    try:
-        return APIClient(base_url=host, version=_SDK_VERSION, timeout=int(TIMEOUT_SECONDS))
-    except DockerException as error:
-        raise ToolFailed(f"The Docker SDK cannot use {host}.", hint=HINT) from error
-
-
-def _knock(path: str, host: str) -> None:
-    """Raises `ToolFailed` where nobody listens; the SDK would leave its socket open then."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as line:
+    def dial(stack: ExitStack) -> socket.socket:
+        line = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
         try:
             line.connect(path)
         except OSError as error:
             raise ToolFailed(
                 f"No Docker engine answers at {host}: {error.strerror or error}.", hint=HINT
             ) from error
+        return line
+
+    return dialled(dial, host)
+
+
+def dialled(dial: Dial, where: str) -> Transport:
+    """Over lines that something else opens."""
+    from docker import APIClient
+    from docker.errors import DockerException
+
+    from bundler.artifacts.docker.dialling import DialAdapter
+
+    try:
+        timeout = int(TIMEOUT_SECONDS)
+        client = APIClient(base_url="unix:///dialled", version=_SDK_VERSION, timeout=timeout)
+    except DockerException as error:
+        raise ToolFailed(f"The Docker SDK cannot use {where}.", hint=HINT) from error
+    client.mount("http+docker://", DialAdapter(dial, TIMEOUT_SECONDS))
+    return Transport(client, where)
 
 
 class _Body(io.RawIOBase):
