@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import tarfile
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -508,9 +509,8 @@ def test_archives_are_read_packed_or_not(
     embed_here(path, bundle, tmp_path / "again", tag="x")
     assert_verifies(tmp_path / "again", "x")
     if kind == "docker-archive":
-        store = open_store(path)
-        assert choose(store, "latest") == choose(store, "acme/shop:latest")
-        store.close()
+        with closing(open_store(path)) as store:
+            assert choose(store, "latest") == choose(store, "acme/shop:latest")
         with pytest.raises(UsageError, match="docker's own kind"):
             embed_here(path, bundle, path)
 

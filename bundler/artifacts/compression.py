@@ -98,6 +98,13 @@ class _Zstd:
         self._sink(self._object.flush())
 
 
+def is_packed(magic: bytes) -> Compression | None:
+    """By which packing a blob begins so; None for a plain one. magic: its first four bytes."""
+    if magic.startswith(_GZIP_MAGIC):
+        return "gzip"
+    return "zstd" if magic.startswith(_ZSTD_MAGIC) else None
+
+
 def unpacked(stream: BinaryIO, most: int | None = None) -> BinaryIO:
     """The tar stream inside a layer's blob; closing it closes the blob's stream.
 

@@ -20,8 +20,9 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol, cast
+from typing import Any, BinaryIO, Protocol
 
+from bundler.artifacts.archive import Archive
 from bundler.artifacts.blobs import Descriptor, Store
 from bundler.artifacts.compression import Compression
 from bundler.artifacts.image import OCI_INDEX, Json, dump, load
@@ -41,7 +42,7 @@ class Layout(Store, Protocol):
 
 
 def open_store(path: Path) -> Layout:
-    """Opens a layout's folder or archive.
+    """Opens a layout's folder, or an archive of one or of docker's.
 
     Raises `VerificationFailed` for what is neither.
     """
@@ -180,46 +181,6 @@ def sync_folder(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-class Archive:
-    """A layout in an uncompressed tar archive, to read."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        try:
-            self._archive = tarfile.open(path, "r:")  # noqa: SIM115  # closed by close()
-            self._members = {
-                member.name.removeprefix("./"): member for member in self._archive if member.isreg()
-            }
-        except tarfile.TarError as error:
-            raise VerificationFailed(f"{path} is neither an OCI layout nor an archive.") from error
-        except OSError as error:
-            raise InputOutputError(f"{path} cannot be read: {error.strerror}.") from error
-        if _INDEX_FILE not in self._members:
-            self._archive.close()
-            raise VerificationFailed(f"{path} is no OCI archive: it has no index.json.")
-
-    @property
-    def name(self) -> str:
-        return str(self.path)
-
-    def index(self) -> Json:
-        with self._open(_INDEX_FILE) as stream:
-            return load(stream.read(_MAX_INDEX_BYTES), f"index.json in {self.path}")
-
-    def open(self, entry: Descriptor) -> BinaryIO:
-        return self._open(f"blobs/sha256/{entry.digest.removeprefix('sha256:')}")
-
-    def _open(self, name: str) -> BinaryIO:
-        member = self._members.get(name)
-        stream = self._archive.extractfile(member) if member is not None else None
-        if stream is None:
-            raise VerificationFailed(f"{self.path} lacks {name}.")
-        return cast("BinaryIO", stream)
-
-    def close(self) -> None:
-        self._archive.close()
 
 
 def write_archive(folder: Path, destination: Path) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from bundler.artifacts import Artifact, appending
 from bundler.artifacts.appending import Job, Source
+from bundler.artifacts.archive import Archive
 from bundler.artifacts.blobs import (
     REF_NAME,
     Descriptor,
@@ -24,7 +25,7 @@ from bundler.artifacts.blobs import (
 )
 from bundler.artifacts.image import Json, refuse_volumes
 from bundler.artifacts.layer import Written
-from bundler.artifacts.layout import Archive, Folder, is_archive, open_store, replaced_folder
+from bundler.artifacts.layout import Folder, is_archive, open_store, replaced_folder
 from bundler.artifacts.ociread import OciImage, choose, open_layout
 from bundler.bundle import Bundle
 from bundler.errors import UsageError
@@ -138,10 +139,21 @@ def _destination(path: Path) -> Iterator[Folder]:
     if is_archive(path) or not (path / "index.json").exists():
         with replaced_folder(path) as folder:
             if path.is_file():
-                _copy_all(Archive(path), folder)
+                _copy_all(_changeable(path), folder)
             yield folder
     else:
         yield Folder(path)
+
+
+def _changeable(path: Path) -> Archive:
+    found = Archive(path)
+    if found.is_docker:
+        found.close()
+        raise UsageError(
+            f"{path} is an archive of docker's own kind, which is only read here.",
+            hint="Give the result another name: --tag oci:DIR:TAG",
+        )
+    return found
 
 
 def _copy_all(source: Archive, target: Folder) -> None:

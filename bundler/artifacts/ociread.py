@@ -49,7 +49,7 @@ def architecture() -> str:
 def choose(store: Layout, tag: str | None) -> Descriptor:
     """The entry of a tag, or the only entry that there is."""
     entries = descriptors(store.index().get("manifests"), store.name)
-    found = [entry for entry in entries if tag is None or tag in _names(entry)]
+    found = [entry for entry in entries if tag is None or _is_called(entry, tag)]
     if len(found) == 1:
         return found[0]
     tags = ", ".join(sorted(entry.tag or entry.digest for entry in entries)) or "none"
@@ -60,9 +60,10 @@ def choose(store: Layout, tag: str | None) -> Descriptor:
     )
 
 
-def _names(entry: Descriptor) -> tuple[str | None, ...]:
-    """What an entry goes by. In docker's archives a tag has its repository before it."""
-    return entry.tag, entry.digest, (entry.tag or "").rpartition(":")[2]
+def _is_called(entry: Descriptor, tag: str) -> bool:
+    """In docker's archives a tag has its repository before it, and that its host."""
+    own = entry.tag or ""
+    return tag in (own, entry.digest) or own.endswith((f":{tag}", f"/{tag}"))
 
 
 class LoadedImage:
