@@ -40,6 +40,7 @@ from bundler.runrecord import TOOL
 from bundler.sources import Found, sources_of
 from bundler.statedir import StateDir, sanitize_key
 from bundler.verify import verify
+from bundler.wording import counted
 
 _LOCAL = "LOCAL_FILESYSTEM"
 
@@ -73,7 +74,9 @@ def replay(projects: Sequence[Project], name: str, listener: Listener) -> Refres
         published = [_publish(target, item, record, origin) for target, item in matched]
     for bundle, _, _ in published:
         digest = bundle.manifest.content_digest[:12]
-        listener.note(f"{len(bundle.manifest.states)} states (content {digest}) from {name}.")
+        listener.note(
+            f"{counted(len(bundle.manifest.states), 'state')} (content {digest}) from {name}."
+        )
     return Refreshed(
         bundles=tuple(bundle for bundle, _, _ in published),
         record=tuple(refresh for _, refresh, _ in published),

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from bundler.cli.console import Console, size
+from bundler.wording import counted
 
 
 @click.command()
@@ -35,6 +36,7 @@ def extract(artifact: str, output: Path) -> None:
     console = Console(sys.stdout)
     for item in found:
         console.line(
-            f"{item.target}: {len(item.manifest.states)} states, {size(item.manifest.size)}, "
+            f"{item.target}: {counted(len(item.manifest.states), 'state')}, "
+            f"{size(item.manifest.size)}, "
             f"content {item.manifest.content_digest[:12]}"
         )

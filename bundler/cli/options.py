@@ -13,6 +13,7 @@ import click
 
 from bundler.cli.console import Console, ConsoleListener, size
 from bundler.options import REFRESH_MODES, RefreshMode
+from bundler.wording import counted
 
 if TYPE_CHECKING:
     from bundler.options import Inside, RefreshOptions
@@ -337,6 +338,6 @@ def show_verdict(verdict: Verdict, name: str | None = None) -> None:
     for directory in verdict.directories:
         if directory.manifest is not None:
             console.line(
-                f"  {directory.path}: {len(directory.manifest.states)} states, "
+                f"  {directory.path}: {counted(len(directory.manifest.states), 'state')}, "
                 f"{size(directory.manifest.size)}, content {directory.manifest.content_digest[:12]}"
             )

@@ -14,6 +14,7 @@ import click
 from bundler.cli import store_changes
 from bundler.cli.console import Console, age, size
 from bundler.cli.store_options import NOWHERE, SHOWN, format_option, opened, store_options, url_of
+from bundler.wording import counted
 
 if TYPE_CHECKING:
     from bundler.storage import Store
@@ -228,7 +229,9 @@ def verify(*, url: str | None, root: Path, only_current: bool, style: str) -> No
     elif not checked.problems:
         console = Console(sys.stdout)
         tick = console.styled(console.sign("✓", "ok"), "green", "bold")
-        console.line(f"{tick} {found.url}: {checked.versions} versions, {size(checked.size)}")
+        console.line(
+            f"{tick} {found.url}: {counted(checked.versions, 'version')}, {size(checked.size)}"
+        )
     if checked.problems:
         raise VerificationFailed(
             f"{found.url} does not verify: {' '.join(checked.problems)}",
@@ -270,6 +273,7 @@ def pull(
     console = Console(sys.stdout)
     for item in extract(StoredStates(found.url, found, wanted), output):
         console.line(
-            f"{item.target}: {len(item.manifest.states)} states, {size(item.manifest.size)}, "
+            f"{item.target}: {counted(len(item.manifest.states), 'state')}, "
+            f"{size(item.manifest.size)}, "
             f"content {item.manifest.content_digest[:SHOWN]}"
         )

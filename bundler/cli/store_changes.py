@@ -19,6 +19,7 @@ from bundler.cli.store_options import (
     show_staged,
     store_options,
 )
+from bundler.wording import counted
 
 if TYPE_CHECKING:
     from bundler.storage.pushing import NewState
@@ -182,7 +183,7 @@ def prune(
     if done.versions:
         rows = [(item.key, item.version, item.made) for item in done.versions]
         console.table(("KEY", "VERSION", "MADE"), sorted(rows))
-    told = f"{len(done.versions)} versions, {size(done.size)} and {len(done.leftovers)} leftovers"
+    told = f"{counted(len(done.versions), 'version')}, {size(done.size)} and {counted(len(done.leftovers), 'leftover')}"
     console.line(f"{told} {'would go' if dry_run else 'removed'}")
 
 
@@ -238,7 +239,7 @@ def import_(
     )
     console = Console(sys.stdout)
     for key, versions in done.versions.items():
-        console.line(f"{safe(key)}: {len(versions)} versions, current {versions[-1]}")
+        console.line(f"{safe(key)}: {counted(len(versions), 'version')}, current {versions[-1]}")
     if done.unknown:
         Console(sys.stderr).line(
             f"warning: not imported, since no --key names them: {', '.join(done.unknown)}"
