@@ -183,7 +183,8 @@ def prune(
     if done.versions:
         rows = [(item.key, item.version, item.made) for item in done.versions]
         console.table(("KEY", "VERSION", "MADE"), sorted(rows))
-    told = f"{counted(len(done.versions), 'version')}, {size(done.size)} and {counted(len(done.leftovers), 'leftover')}"
+    left = counted(len(done.leftovers), "leftover")
+    told = f"{counted(len(done.versions), 'version')}, {size(done.size)} and {left}"
     console.line(f"{told} {'would go' if dry_run else 'removed'}")
 
 
