@@ -241,7 +241,8 @@ def _refuse_path(name: str, journal: Path) -> None:
 
 def remove(path: Path) -> None:
     """Removes a tree of the staging area, also one that was left read-only."""
-    shutil.rmtree(path, ignore_errors=True)
+    with suppress(OSError):  # ignore_errors does not ignore all of them
+        shutil.rmtree(path)
     with io_errors(path):
         if path.exists():
             for directory, _, _ in os.walk(path):

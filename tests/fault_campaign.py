@@ -33,7 +33,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 STATES = Path("src/shop/state")
@@ -90,11 +90,15 @@ class Fault:
 
 @dataclass(frozen=True)
 class Done:
-    """A command that has ended. code: negative for a signal, as `subprocess` has it."""
+    """A command that has ended. code: negative for a signal, as `subprocess` has it.
+
+    struck: whether the fault struck a call that touches the states.
+    """
 
     code: int
     said: str
     trace: str
+    struck: bool = True
 
 
 @dataclass
@@ -274,8 +278,12 @@ def _wait_for_tracer(pid: int) -> None:
 # --- one fault --------------------------------------------------------------------------------
 
 
-def strike(campaign: Campaign, root: Path, fault: Fault, tally: Tally) -> Done:
-    """Refreshes with this fault; counts a miss where it struck a call that touches no state."""
+def strike(campaign: Campaign, root: Path, fault: Fault) -> Done:
+    """Refreshes with this fault.
+
+    The order of events differs a little between runs, so that it may strike the call next to it,
+    on a pipe of ours, say.
+    """
     call = fault.point.call
     trace = ("-y", "-e", f"trace={call}", "-e", f"inject={fault.injection}")
     done = run(root, campaign.work, REFRESH, trace)
@@ -284,8 +292,7 @@ def strike(campaign: Campaign, root: Path, fault: Fault, tally: Tally) -> Done:
         struck = [line for line in lines if "(INJECTED)" in line]
     else:
         struck = lines[-1:] if done.code == -signal.SIGKILL else []
-    tally.missed += not any(str(root / STATES) in line for line in struck)
-    return done
+    return replace(done, struck=any(str(root / STATES) in line for line in struck))
 
 
 def judge(campaign: Campaign, root: Path, fault: Fault, done: Done, turn: int) -> Iterator[str]:
@@ -319,16 +326,17 @@ def judge(campaign: Campaign, root: Path, fault: Fault, done: Done, turn: int) -
 
 
 def _judge_end(campaign: Campaign, fault: Fault, done: Done) -> Iterator[str]:
-    if "Traceback" in done.said or "unexpected" in done.said:
-        yield f"a traceback: {done.said[-300:]}"
+    if done.struck and ("Traceback" in done.said or "unexpected" in done.said):
+        yield f"a traceback: {done.said[-1000:]}"
     if not fault.kind.startswith("E"):
         shutil.rmtree(campaign.work / "tmp")  # a killed process cannot
         return
-    if done.code not in _CODES:
+    if done.struck and done.code not in _CODES:
         yield f"exit code {done.code}: {done.said[-300:]}"
-    if left := os.listdir(campaign.work / "tmp"):
+    left = os.listdir(campaign.work / "tmp")
+    if left and done.struck:
         yield f"left in TMPDIR: {left}"
-        shutil.rmtree(campaign.work / "tmp")
+    shutil.rmtree(campaign.work / "tmp")
 
 
 def _mixed(states: Path, campaign: Campaign) -> Iterator[str]:
@@ -369,7 +377,7 @@ def on_a_folder(campaign: Campaign, kind: str, limit: int | None, share: int) ->
     for fault in faults[share :: _SHARES.get(kind, 1)]:
         shutil.rmtree(root)
         shutil.copytree(campaign.template, root)
-        _note(tally, campaign, root, fault, strike(campaign, root, fault, tally))
+        _note(tally, campaign, root, fault, strike(campaign, root, fault))
     return tally
 
 
@@ -390,7 +398,7 @@ def on_an_image(campaign: Campaign, system: str, limit: int | None) -> Tally:
     for fault in _some([Fault("power cut", point) for point in points], limit):
         _copy_image(old, now)
         with mounted(now, mount):
-            done = strike(campaign, root, fault, tally)
+            done = strike(campaign, root, fault)
             _copy_image(now, cut)
         with mounted(cut, mount):
             _note(tally, campaign, root, fault, done)
@@ -437,6 +445,7 @@ def _note(
     done: Done,
 ) -> None:
     tally.points += 1
+    tally.missed += not done.struck
     tally.codes[done.code] += 1
     turn = tally.points
     for word in judge(campaign, root, fault, done, turn):
@@ -471,14 +480,19 @@ def _copy_image(source: Path, target: Path) -> None:
 
 @contextmanager
 def mounted(image: Path, at: Path) -> Iterator[None]:
-    subprocess.run(["mount", "-o", "loop", image, at], check=True)
+    # Several that look for a free loop device at once get in each other's way.
+    _insist("mount", "-o", "loop", image, at)
     try:
         yield
     finally:
-        deadline = time.monotonic() + 20  # a worker of a killed process may still be ending
-        while subprocess.run(["umount", at], capture_output=True, check=False).returncode:
-            assert time.monotonic() < deadline, f"{at} stays busy"
-            time.sleep(0.02)
+        _insist("umount", at)  # a worker of a killed process may still be ending
+
+
+def _insist(*argv: str | Path) -> None:
+    deadline = time.monotonic() + 20
+    while (done := subprocess.run(argv, capture_output=True, check=False)).returncode:
+        assert time.monotonic() < deadline, (argv, done.stderr)
+        time.sleep(0.05)
 
 
 # --- the report -------------------------------------------------------------------------------
@@ -487,8 +501,8 @@ def mounted(image: Path, at: Path) -> Iterator[None]:
 def table(tallies: dict[tuple[str, str], Tally]) -> str:
     """The report as a table in Markdown."""
     lines = [
-        "| fault | on | points | old set | new set | refreshed | exit codes | problems |",
-        "|---|---|---|---|---|---|---|---|",
+        "| fault | on | points | old set | new set | refreshed | exit codes | missed | problems |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for (where, kind), tally in tallies.items():
         codes = ", ".join(
@@ -497,11 +511,11 @@ def table(tallies: dict[tuple[str, str], Tally]) -> str:
         )
         lines.append(
             f"| {kind} | {where} | {tally.points} | {tally.sets['old']} | {tally.sets['new']} "
-            f"| {tally.sets['brought']} | {codes} | {len(tally.problems)} |"
+            f"| {tally.sets['brought']} | {codes} | {tally.missed} | {len(tally.problems)} |"
         )
     total = sum(tally.points for tally in tallies.values())
     problems = sum(len(tally.problems) for tally in tallies.values())
-    lines.append(f"| **all** | | **{total}** | | | | | **{problems}** |")
+    lines.append(f"| **all** | | **{total}** | | | | | | **{problems}** |")
     return "\n".join(lines)
 
 
