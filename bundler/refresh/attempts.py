@@ -7,7 +7,7 @@ import logging
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
 from functools import partial
@@ -54,6 +54,10 @@ class Job:
     def timeout(self) -> float:
         return self.options.timeout or DEFAULT_TIMEOUT_SECONDS
 
+    @property
+    def attempts(self) -> int:
+        return self.options.attempts or DEFAULT_ATTEMPTS
+
 
 @dataclass(frozen=True)
 class Fetched:
@@ -96,10 +100,10 @@ async def fetch(job: Job, scratch: Path, listener: Listener) -> Fetched:
     import stamina
 
     began = time.monotonic()
-    most = job.options.attempts or DEFAULT_ATTEMPTS
+    earlier: list[Failure] = []
     retries = stamina.retry_context(
-        on=partial(_next, job, began + job.timeout, most, listener),
-        attempts=most,
+        on=partial(_next, job, began + job.timeout, listener, earlier),
+        attempts=job.attempts,
         timeout=None,  # the deadline bounds the attempts themselves, too
         wait_initial=_FIRST_WAIT_SECONDS,
         wait_max=_LONGEST_WAIT_SECONDS,
@@ -110,7 +114,7 @@ async def fetch(job: Job, scratch: Path, listener: Listener) -> Fetched:
             with attempt:
                 return await _fetch_once(job, scratch, attempt.num, began, listener)
     except _AttemptFailedError as failed:
-        error = failed.failure.error
+        error = _telling(failed.failure, earlier)
         raise _failed(job, error, failed.write, failed.attempt) from failed
     raise AssertionError  # stamina ends with a result or with the last exception
 
@@ -148,17 +152,36 @@ def _skew(report: Report) -> float:
         return 0.0
 
 
+def _telling(failure: Failure, earlier: Sequence[Failure]) -> BundlerError:
+    """A deadline that ends a second attempt says less than what became of the first."""
+    error = failure.error
+    if not failure.late or not earlier:
+        return error
+    before = earlier[-1].error.what.removeprefix(f"{error.key}: ")
+    what = f"{error.what.rstrip('.')}; the attempt before: {before}"
+    return type(error)(what, hint=error.hint, key=error.key)
+
+
 def _next(
-    job: Job, deadline: float, most: int, listener: Listener, error: Exception
+    job: Job,
+    deadline: float,
+    listener: Listener,
+    earlier: list[Failure],
+    error: Exception,
 ) -> bool | float:
     """Whether there is another attempt; a number is how many seconds to wait for it."""
     if not isinstance(error, _AttemptFailedError):
         return False
     failure, attempt = error.failure, error.attempt
-    if attempt >= most or failure.retry == "no" or (failure.retry == "once" and attempt > 1):
+    if (
+        attempt >= job.attempts
+        or failure.retry == "no"
+        or (failure.retry == "once" and attempt > 1)
+    ):
         return False
     if time.monotonic() + max(failure.wait or 0.0, _FIRST_WAIT_SECONDS) >= deadline:
         return False
+    earlier.append(failure)
     key = job.component.key
     detail = failure.error.what.removeprefix(f"{key}: ")
     listener.key(KeyProgress(key, "retrying", attempt, detail=detail))

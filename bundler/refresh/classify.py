@@ -25,7 +25,7 @@ from __future__ import annotations
 import errno
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
 from bundler.errors import (
@@ -99,11 +99,15 @@ _CURL: dict[int, tuple[type[BundlerError], Retry]] = {
 
 @dataclass(frozen=True)
 class Failure:
-    """A failed attempt. wait: seconds that the server asked for, before another one."""
+    """A failed attempt.
+
+    wait: seconds that the server asked for, before another one. late: the deadline has ended it.
+    """
 
     error: BundlerError
     retry: Retry = "no"
     wait: float | None = None
+    late: bool = False
 
 
 @dataclass(frozen=True)
@@ -130,7 +134,8 @@ def failure_of(
     that ended it, where it was not us.
     """
     if deadline is not None:
-        return _say(component, _late(report, deadline), report.waiting, secrets)
+        late = _say(component, _late(report, deadline), report.waiting, secrets)
+        return replace(late, late=True)
     failed = report.failed
     if report.raised:
         exchange = _behind(report, failed)
