@@ -286,7 +286,7 @@ def test_of_several_projects_all_are_published_or_none(
 
 
 def test_too_many_files_are_refused(run: Refresh, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checks, "_MAX_FILES", 50)
+    monkeypatch.setattr(checks, "MAX_FILES", 50)
     script = "os.mkdir(path)\nfor n in range(60): open(f'{path}/{n}', 'w').write('x')"
     with pytest.raises(BadData, match="more than 50 files"):
         run(script)
