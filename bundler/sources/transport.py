@@ -237,6 +237,16 @@ def _identity(method: str, url: str, body: Any) -> str:
     return digest.hexdigest()[:16]
 
 
+@contextmanager
+def _failing(number: int, caught: type[BaseException] = BaseException) -> Iterator[None]:
+    """Tells what is raised meanwhile as the failure of this exchange."""
+    try:
+        yield
+    except caught as error:
+        _recorder.fail(number, error)
+        raise
+
+
 def _wrap(owner: Any, name: str, make: Callable[[Any], Any]) -> None:
     """Puts a function around a method, where the library still has that method."""
     original = getattr(owner, name, None)
@@ -287,12 +297,8 @@ def _patch_urllib3_response(module: ModuleType) -> None:
 def _error_catcher(original: Any) -> Any:
     @contextmanager
     def catcher(response: Any) -> Iterator[None]:
-        try:
-            with original(response):
-                yield
-        except Exception as error:
-            _recorder.fail(getattr(response, _MARK, 0), error)
-            raise
+        with _failing(getattr(response, _MARK, 0), Exception), original(response):
+            yield
 
     return catcher
 
@@ -334,12 +340,9 @@ def _endheaders(original: Any) -> Any:
 
 def _getresponse(original: Any) -> Any:
     def getresponse(connection: Any, *args: Any, **kwargs: Any) -> Any:
-        try:
-            response = original(connection, *args, **kwargs)
-        except BaseException as error:
-            _recorder.fail(_taken(connection), error)
-            raise
         number = _taken(connection)
+        with _failing(number):
+            response = original(connection, *args, **kwargs)
         if number:
             _recorder.answer(number, response.status, response.headers)
             setattr(response, _MARK, number)
@@ -356,11 +359,8 @@ def _taken(connection: Any) -> int:
 
 def _read(original: Any) -> Any:
     def read(response: Any, *args: Any, **kwargs: Any) -> Any:
-        try:
+        with _failing(getattr(response, _MARK, 0), Exception):
             return original(response, *args, **kwargs)
-        except Exception as error:
-            _recorder.fail(getattr(response, _MARK, 0), error)
-            raise
 
     return read
 
@@ -376,14 +376,9 @@ def _patch_httpcore(module: ModuleType) -> None:
 def _handle_request(original: Any) -> Any:
     def handle_request(pool: Any, request: Any) -> Any:
         number = _begin_httpcore(request)
-        try:
+        with _failing(number):
             response = original(pool, request)
-        except BaseException as error:
-            _recorder.fail(number, error)
-            raise
-        _recorder.answer(number, response.status, _headers(response.headers))
-        response.stream = _Stream(response.stream, number)
-        return response
+        return _answered_httpcore(number, response, _Stream)
 
     return handle_request
 
@@ -391,14 +386,9 @@ def _handle_request(original: Any) -> Any:
 def _handle_async_request(original: Any) -> Any:
     async def handle_async_request(pool: Any, request: Any) -> Any:
         number = _begin_httpcore(request)
-        try:
+        with _failing(number):
             response = await original(pool, request)
-        except BaseException as error:
-            _recorder.fail(number, error)
-            raise
-        _recorder.answer(number, response.status, _headers(response.headers))
-        response.stream = _AsyncStream(response.stream, number)
-        return response
+        return _answered_httpcore(number, response, _AsyncStream)
 
     return handle_async_request
 
@@ -418,6 +408,12 @@ def _begin_httpcore(request: Any) -> int:
     )
 
 
+def _answered_httpcore(number: int, response: Any, stream: Callable[[Any, int], Any]) -> Any:
+    _recorder.answer(number, response.status, _headers(response.headers))
+    response.stream = stream(response.stream, number)
+    return response
+
+
 def _headers(headers: Any) -> dict[str, str]:
     return {
         name.decode("latin-1").lower(): value.decode("latin-1") for name, value in headers or ()
@@ -430,11 +426,8 @@ class _Stream:
         self._number = number
 
     def __iter__(self) -> Iterator[bytes]:
-        try:
+        with _failing(self._number, Exception):
             yield from self._inner
-        except Exception as error:
-            _recorder.fail(self._number, error)
-            raise
 
     def close(self) -> None:
         if hasattr(self._inner, "close"):
@@ -447,12 +440,9 @@ class _AsyncStream:
         self._number = number
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        try:
+        with _failing(self._number, Exception):
             async for part in self._inner:
                 yield part
-        except Exception as error:
-            _recorder.fail(self._number, error)
-            raise
 
     async def aclose(self) -> None:
         if hasattr(self._inner, "aclose"):
@@ -474,11 +464,8 @@ def _aiohttp_request(original: Any) -> Any:
         body = kwargs.get("data") if kwargs.get("data") is not None else kwargs.get("json")
         query = kwargs.get("params")
         number = _recorder.begin(method, full, (body, query) if body or query else None)
-        try:
+        with _failing(number):
             response = await original(session, method, url, **kwargs)
-        except BaseException as error:
-            _recorder.fail(number, error)
-            raise
         _recorder.answer(number, response.status, response.headers)
         setattr(response, _MARK, number)
         return response
@@ -488,11 +475,8 @@ def _aiohttp_request(original: Any) -> Any:
 
 def _aiohttp_read(original: Any) -> Any:
     async def read(response: Any) -> Any:
-        try:
+        with _failing(getattr(response, _MARK, 0), Exception):
             return await original(response)
-        except Exception as error:
-            _recorder.fail(getattr(response, _MARK, 0), error)
-            raise
 
     return read
 
