@@ -127,7 +127,7 @@ class Layer:
     ) -> Iterator[bytes]:
         """The blob in pieces. finished: is told what it was when the last one was taken."""
         ready: list[bytes] = []
-        blob = _Counting(ready.append)
+        blob = _Counting(ready.append, hashes=compression != "none")
         packing = packer(compression, blob)
         diff_id = hashlib.sha256()
         for piece in self.pieces():
@@ -137,7 +137,8 @@ class Layer:
             ready.clear()
         packing.finish()
         yield from ready
-        finished(Written(diff_id.hexdigest(), blob.digest.hexdigest(), blob.size, compression))
+        digest = diff_id if compression == "none" else blob.digest
+        finished(Written(diff_id.hexdigest(), digest.hexdigest(), blob.size, compression))
 
     def diff_id(self) -> str:
         """The digest that the layer would have; reads every file."""
@@ -207,13 +208,15 @@ def _directory(owned: Owned) -> _Entry:
 
 
 class _Counting:
-    def __init__(self, sink: Sink) -> None:
+    def __init__(self, sink: Sink, *, hashes: bool) -> None:
         self.digest = hashlib.sha256()
         self.size = 0
+        self._hashes = hashes
         self._sink = sink
 
     def __call__(self, data: bytes) -> None:
-        self.digest.update(data)
+        if self._hashes:
+            self.digest.update(data)
         self.size += len(data)
         self._sink(data)
 

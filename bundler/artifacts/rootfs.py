@@ -32,6 +32,8 @@ _EXTENDED = (
     *(tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK),
 )
 _MAX_HEADER_BYTES = 1024 * 1024
+# tarfile goes on skipping what a header promises where the stream has long ended.
+_MAX_MEMBER_BYTES = 64 * 1024**3
 
 
 @dataclass
@@ -187,6 +189,8 @@ class _Bounded(tarfile.TarInfo):
             raise VerificationFailed("A layer holds a header that is too large.")
         # The one place where tarfile has read a header and not yet what belongs to it.
         processed: tarfile.TarInfo = super()._proc_member(archive)  # type: ignore[misc]  # not in typeshed
+        if processed.size > _MAX_MEMBER_BYTES:
+            raise VerificationFailed(f"A layer holds {processed.name!r}, which cannot be so large.")
         return processed
 
 

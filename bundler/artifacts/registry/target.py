@@ -55,7 +55,7 @@ class RegistryTarget(RegistryStore):
             written.clear()
             return layer.packed(packing, written.append)
 
-        self.send_blob(pieces)
+        self.send_blob(pieces, told=lambda: f"sha256:{written[0].digest}")
         return written[0]
 
     def add_config(self, value: Mapping[str, Any]) -> tuple[str, int]:
@@ -133,11 +133,14 @@ class RegistryTarget(RegistryStore):
 
     # --- blobs
 
-    def send_blob(self, pieces: Pieces, expected: str | None = None) -> tuple[str, int]:
+    def send_blob(
+        self, pieces: Pieces, expected: str | None = None, told: Callable[[], str] | None = None
+    ) -> tuple[str, int]:
         """Sends a blob and returns its digest and size in bytes.
 
         pieces: gives the same bytes each time. expected: the digest that it must have; raises
-        `VerificationFailed` for another one, and then nothing was stored.
+        `VerificationFailed` for another one, and then nothing was stored. told: gives its digest
+        once the pieces are at their end, where whoever makes them has hashed them already.
         """
         stream = pieces()
         head: list[bytes] = []
@@ -149,7 +152,7 @@ class RegistryTarget(RegistryStore):
                 break
         else:
             return self._send_small(b"".join(head), expected)
-        return _Stream(self, pieces, expected).send(chain(head, stream))
+        return _Stream(self, pieces, expected, told).send(chain(head, stream))
 
     def _send_small(self, data: bytes, expected: str | None) -> tuple[str, int]:
         digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
@@ -225,7 +228,14 @@ class RegistryTarget(RegistryStore):
 class _Stream:
     """A large blob on its way: one request that streams, and more where it breaks off."""
 
-    def __init__(self, target: RegistryTarget, pieces: Pieces, expected: str | None) -> None:
+    def __init__(
+        self,
+        target: RegistryTarget,
+        pieces: Pieces,
+        expected: str | None,
+        told: Callable[[], str] | None,
+    ) -> None:
+        self._told = told
         self._target = target
         self._pieces = pieces
         self._expected = expected
@@ -244,7 +254,7 @@ class _Stream:
             self._location = self._target.open_upload()
         self._digest, self._size = hashlib.sha256(), 0
         self._patch(skipped, stream)
-        digest = f"sha256:{self._digest.hexdigest()}"
+        digest = self._told() if self._told else f"sha256:{self._digest.hexdigest()}"
         try:
             _refuse_other(digest, self._expected, self._target.name)
             self._finish(digest)
@@ -259,7 +269,8 @@ class _Stream:
                 raise Transient(f"The registry {connection.host} wants an upload once more.")
             left = skipped
             for piece in stream:
-                self._digest.update(piece)
+                if self._told is None:
+                    self._digest.update(piece)
                 self._size += len(piece)
                 if left < len(piece):
                     yield piece[left:]
