@@ -133,6 +133,8 @@ def test_an_interrupted_run_leaves_no_build_behind(wd: WorkDir, number: int) -> 
         [*_BUNDLER, "build", "--all", "oci", "-o", "build/{name}"],
         cwd=wd.path, env={**os.environ, **wd.env},
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        # A shell lets what it starts with & ignore SIGINT, and so would this.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509  # no threads
     ) as process:  # fmt: skip
         pid = wd.path / "pid"
         deadline = time.monotonic() + 60

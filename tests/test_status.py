@@ -168,6 +168,7 @@ def _on_a_terminal(*arguments: str | Path, interrupt: str = "", **variables: str
     with subprocess.Popen(
         [*_BUNDLER, *arguments], stdout=theirs, stderr=theirs, stdin=theirs,
         env={**os.environ, "TERM": "xterm", **variables}, start_new_session=True,
+        preexec_fn=_hear_ctrl_c,  # noqa: PLW1509  # no other thread runs here
     ) as process:  # fmt: skip
         os.close(theirs)
         shown = b""
@@ -182,6 +183,11 @@ def _on_a_terminal(*arguments: str | Path, interrupt: str = "", **variables: str
         os.close(ours)
     assert process.returncode == 0
     return shown.decode()
+
+
+def _hear_ctrl_c() -> None:
+    """A shell lets what it starts with & ignore SIGINT, and so would all that is started here."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 # --- the page ----------------------------------------------------------------------------------
