@@ -189,6 +189,7 @@ class PowerBI(StandIn):
     """One workspace of one tenant a case."""
 
     name = "powerbi"
+    title = "Power BI"
     library = "dagster-powerbi"
     hosts = (r"api\.powerbi\.com", r"login\.microsoftonline\.com")
     # How often the status of a case's scan was asked for.
