@@ -27,6 +27,8 @@ from bundler.artifacts.docker.running import runner as image_runner
 from bundler.artifacts.pex import embed
 from bundler.artifacts.pex.running import runner
 from bundler.artifacts.running import Runner, bare_environment
+from bundler.cli import cli
+from bundler.cli.run import run
 from bundler.errors import ToolFailed, UsageError, VerificationFailed
 from bundler.listener import Listener
 from bundler.loadcheck import LoadCheck, check, environment_of, load, targets_of
@@ -352,3 +354,51 @@ def test_only_the_keys_variables_are_handed_in() -> None:
     keys = (KeyRefresh("A", environment_variables=("B", "MISSING")), KeyRefresh("C"))
     record = RunRecord(refresh=(DirectoryRefresh("x", keys),))
     assert environment_of(record, {"B": "1", "OTHER": "2"}) == {"B": "1"}
+
+
+# --- as a person asks for it ----------------------------------------------------------------------
+
+
+def test_build_and_update_refuse_what_does_not_load(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    here = Path(verify_at_start.__file__).parent
+    source = 'component = "shop.catalog:Catalog"\npath = "src/shop/state"\n'
+    fetching = 'state_path.write_text(__import__("os").environ["PRODUCTS"])'
+    write(
+        tmp_path,
+        {
+            "pyproject.toml": f'[project]\nname = "shop"\n[[tool.state-bundler.source]]\n{source}',
+            "src/shop/__init__.py": "",
+            "src/shop/catalog.py": _PROGRAM.replace(
+                'raise SystemExit("a finished artifact asks nobody")', fetching
+            ),
+            "src/bundler/__init__.py": "",
+            "src/bundler/component.py": (here / "component.py").read_bytes(),
+            "src/bundler/verify_at_start.py": (here / "verify_at_start.py").read_bytes(),
+        },
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PEX_ROOT", str(tmp_path / "pex-root"))
+    monkeypatch.setenv("STATE_BUNDLER_PYTHON", sys.executable)
+    check_it = ["--no-guard", "--load-check", "--load-module", "shop.catalog:products"]
+
+    def told(command: list[str], products: str, code: int) -> str:
+        monkeypatch.setenv("PRODUCTS", products)
+        found = run(cli, command)
+        printed = capsys.readouterr()
+        assert found == code, printed.err
+        return printed.err
+
+    build = ["build", "pex", "-o", "app.pex", *check_it]
+    pex = ["--", "-D", "src", "--venv"]
+    assert "loads only 2 definitions; --min-definitions demands 3" in told(
+        [*build, "--min-definitions", "3", *pex], "[1, 2]", 76
+    )
+    assert not (tmp_path / "app.pex").exists()
+    assert "Loads 3 definitions" in told([*build, *pex], "[1, 2, 3]", 0)
+    before = (tmp_path / "app.pex").read_bytes()
+    shrinks = ["update", "app.pex", *check_it, "--allow-shrink", "Catalog[acme]"]
+    assert "now has 3" in told(shrinks, "[1, 2]", 76)
+    assert (tmp_path / "app.pex").read_bytes() == before
+    assert "Loads 4 definitions" in told(["update", "app.pex", *check_it], "[1, 2, 3, 4]", 0)
