@@ -110,7 +110,15 @@ _AZURE_KEY = (
 def azure() -> Iterator[Server]:
     """Azurite, with the container ``states``."""
     node, program = python_of("node").parent / "node", _azurite() / "node_modules/.bin/azurite-blob"
-    argv = [node, program, "--inMemoryPersistence", "--blobPort", "0", "--blobHost", "127.0.0.1"]
+    argv: list[str | Path] = [
+        node,
+        program,
+        "--inMemoryPersistence",
+        "--blobPort",
+        "0",
+        "--blobHost",
+        "127.0.0.1",
+    ]
     quiet = ["--skipApiVersionCheck", "--disableTelemetry"]
     with _running([*argv, *quiet], ready="successfully listens") as line:
         endpoint = f"{line.rpartition(' ')[2]}/{_AZURE_ACCOUNT}"
