@@ -90,6 +90,8 @@ class GitServer(StandIn):
     name = "dbt"
     library = "dagster-dbt"
     title = "dbt from git"
+    packages = ("dbt-core", "dbt-duckdb")
+    asks_others = True  # dbt looks for newer versions of itself
     codes: ClassVar = {"empty": frozenset({69})}  # no answer of git's is empty
     requirements = "dagster"
     hosts: ClassVar[tuple[str, ...]] = (rf"[\w-]+\.{DOMAIN}",)

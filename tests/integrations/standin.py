@@ -188,6 +188,9 @@ class StandIn:
     library: ClassVar[str] = ""
     # The list in `tests/requirements` that the project is installed from; else the vendor's own.
     requirements: ClassVar[str] = ""
+    # What a PEX needs beside the library, and whether more than the vendor is asked for anything.
+    packages: ClassVar[tuple[str, ...]] = ()
+    asks_others: ClassVar[bool] = False
     # What a table calls it, where the name is not enough.
     title: ClassVar[str] = ""
     # The exit codes of faults that mean something else for this vendor.
