@@ -69,6 +69,8 @@ def run(
     with vendor(*cases_of(faults, _FAULTY_SIZE)) as standin:
         account = make_account(standin, folder / "faulty", timeout=_TIMEOUT_SECONDS)
         verdicts = try_faults(account, faults)
+        called = {*result.endpoints, *standin.called()}
+    result.endpoints = [one.name for one in vendor.endpoints if one.name in called]
     result.faults = len(verdicts)
     result.passed = sum(not verdict.wrong for verdict in verdicts)
     result.wrong += [_told(verdict) for verdict in verdicts if verdict.wrong]
