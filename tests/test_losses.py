@@ -56,6 +56,12 @@ def test_what_a_set_holds_counts_for_the_name_of_the_set() -> None:
     assert losses(before, now, HALF) == (Loss("columns", 18, 0),)
 
 
+def test_the_top_is_counted_by_itself_where_a_name_stands_for_two_things() -> None:
+    books = [{"datasets": [number]} for number in range(12)]
+    before = {"datasets": list(range(12)), "books": books}
+    assert losses(before, {"datasets": [], "books": books}, HALF) == (Loss(".datasets", 12, 0),)
+
+
 def test_a_thing_that_was_removed_takes_its_own_names_along() -> None:
     before = {"books": {f"id-{number}": dict.fromkeys("abcdefgh", 1) for number in range(40)}}
     now = {"books": {f"id-{number}": dict.fromkeys("abcdefgh", 1) for number in range(1, 40)}}

@@ -39,6 +39,8 @@ def losses(before: Any, now: Any, share: float) -> tuple[Loss, ...]:
         for name, count in held.items()
         if name in holds and _is_lost(count, holds[name], share)
     ]
+    whole = {loss.name for loss in found}
+    found = [loss for loss in found if loss.name.removeprefix(".") not in whole - {loss.name}]
     return tuple(sorted(found, key=lambda loss: (loss.now - loss.before, loss.name)))
 
 
@@ -55,6 +57,11 @@ def census(document: Any) -> Counter[str]:
     mappings with, ``{"__set__": […]}``, counts for the name outside.
     """
     found: Counter[str] = Counter()
+    top = _unwrapped(document)
+    if isinstance(top, dict):  # by themselves, too: members further down may have the same name
+        for name, value in top.items():
+            inner = _unwrapped(value)
+            found[f".{name}"] = len(inner) if isinstance(inner, (dict, list)) else 0
     pending: list[tuple[str, Any]] = [("", document)]
     while pending:
         name, value = pending.pop()
