@@ -93,13 +93,18 @@ def make_workspace(root: Path, projects: int, keys: int, seconds: float) -> None
 
 
 def measured(arguments: Sequence[str], cwd: Path, log: Path) -> Measured:
-    """Runs our command line. Raises `CalledProcessError` where it fails."""
+    """Runs our command line. Where it fails, this ends with what it said."""
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
     with log.open("wb") as output:
-        subprocess.run(
-            [*_BUNDLER, *arguments], cwd=cwd, check=True, stdout=output, stderr=subprocess.STDOUT,
-            env={**os.environ, "CI": "1", "PYTHONPATH": str(cwd / "src")},
+        done = subprocess.run(
+            [*_BUNDLER, *arguments], cwd=cwd, check=False, stdout=output, stderr=subprocess.STDOUT,
+            env={
+                **os.environ, "CI": "1", "PYTHONPATH": str(cwd / "src"),
+                "DG_PROJECT_PYTHON_EXECUTABLE": sys.executable,
+            },
         )  # fmt: skip
+    if done.returncode:
+        sys.exit(f"{arguments} ended with {done.returncode}:\n{log.read_text(errors='replace')}")
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return Measured(time.monotonic() - began, cpu)

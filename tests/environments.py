@@ -7,6 +7,7 @@ so that a changed list makes a new one. Made with uv, which is a development dep
 from __future__ import annotations
 
 import hashlib
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,8 @@ from filelock import FileLock
 
 ROOT = Path(__file__).parent.parent
 REQUIREMENTS = ROOT / "tests" / "requirements"
+# As it is before any test plays a proxy or an authority for certificates.
+_ENVIRONMENT = dict(os.environ)
 
 
 def python_of(name: str) -> Path:
@@ -37,8 +40,8 @@ def _make(home: Path, requirements: Path) -> None:
     python = home / "bin" / "python"
     subprocess.run(
         [*uv, "pip", "install", "--quiet", "--python", python, "--requirement", requirements],
-        check=True,
-    )
+        env=_ENVIRONMENT, check=True,
+    )  # fmt: skip
     (home / "complete").touch()
 
 

@@ -40,9 +40,12 @@ def running(*words: str) -> list[int]:
 def started(
     argv: list[str | Path], environment: dict[str, str]
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A program as a terminal starts it: in a group of its own."""
+    """A program as a terminal starts it: in a group of its own, and heeding Ctrl-C.
+
+    Whoever started the tests in the background may have had Ctrl-C ignored.
+    """
     with subprocess.Popen(
-        argv,
+        ["env", "--default-signal=INT", *argv],
         env=environment,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
