@@ -19,12 +19,11 @@ from bundler.artifacts import image
 from bundler.artifacts.appending import Source
 from bundler.artifacts.blobs import images_of
 from bundler.artifacts.ociread import LoadedImage
-from bundler.artifacts.opening import ENGINE, LAYOUT, REGISTRY
 from bundler.errors import UsageError
 from bundler.listener import Listener
 from bundler.manifest import RunRecord
 from bundler.pipeline import Prepared, prove
-from bundler.references import split_layout
+from bundler.references import ENGINE, LAYOUT, REGISTRY, split_layout
 from bundler.update import Updated, tag_for
 from bundler.verify import Verdict
 
@@ -58,7 +57,7 @@ def source_name(text: str) -> Name:
     if text.startswith(ENGINE):
         return Name("engine", text.removeprefix(ENGINE))
     if text.startswith(LAYOUT) or Path(text).exists():
-        path, tag = split_layout(text.removeprefix(LAYOUT).removeprefix("//"))
+        path, tag = split_layout(text)
         return Name("oci", str(path), tag)
     return Name("registry" if names_host(text) else "engine", text)
 

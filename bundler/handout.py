@@ -19,10 +19,12 @@ from bundler.errors import ToolFailed, UsageError, VerificationFailed
 from bundler.listener import Listener
 from bundler.pipeline import read_back
 from bundler.project import Project
+from bundler.references import LAYOUT, split_layout
 from bundler.refresh.run import Refreshed
 
-_LAYOUT = "oci:"
 _ARCHIVE = ".tar"
+# The tag where none is said.
+_LATEST = "latest"
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class Destination:
     @property
     def name(self) -> str:
         """As other commands take it."""
-        return str(self.path) if self.is_archive else f"{_LAYOUT}{self.path}:{self.tag}"
+        return str(self.path) if self.is_archive else f"{LAYOUT}{self.path}:{self.tag}"
 
 
 def destination_of(name: str) -> Destination:
@@ -47,12 +49,9 @@ def destination_of(name: str) -> Destination:
 
     Raises `UsageError` for anything else, and for a file that is there and is no such archive.
     """
-    if name.startswith(_LAYOUT):
-        rest = name.removeprefix(_LAYOUT).removeprefix("//")
-        directory, colon, tag = rest.rpartition(":")
-        if not colon or "/" in tag:
-            directory, tag = rest, "latest"
-        return Destination(Path(directory), tag)
+    if name.startswith(LAYOUT):
+        directory, tag = split_layout(name)
+        return Destination(directory, tag or _LATEST)
     path = Path(name)
     if path.suffix != _ARCHIVE or path.is_dir():
         raise UsageError(
@@ -60,7 +59,7 @@ def destination_of(name: str) -> Destination:
             hint="Hand the states out with -o states.tar or -o oci:build/states.",
         )
     _refuse_foreign(path)
-    return Destination(path, "latest")
+    return Destination(path, _LATEST)
 
 
 def _refuse_foreign(path: Path) -> None:

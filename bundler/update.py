@@ -22,7 +22,7 @@ from bundler.errors import ToolFailed, UsageError
 from bundler.listener import Listener
 from bundler.manifest import Manifest, RunRecord, parse
 from bundler.pipeline import Prepared, prove
-from bundler.references import split_layout
+from bundler.references import ENGINE, LAYOUT, REGISTRY, split_layout
 from bundler.verify import Verdict, verify
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def update(
     path = Path(name)
     if path.is_file() or (path / "PEX-INFO").exists():
         return update_pex(path, prepared, listener)
-    if name.startswith("oci:") or (path / "oci-layout").exists():
+    if name.startswith(LAYOUT) or (path / "oci-layout").exists():
         layout, tag = split_layout(name)
         target = (tag or "latest") if in_place else new_tag
         return update_layout(layout, tag, target, prepared, listener)
@@ -78,7 +78,6 @@ def update(
 
 def _is_in_registry(name: str) -> bool:
     """A bare name is one in the engine if that has it, else in the registry that it names."""
-    from bundler.artifacts.opening import ENGINE, REGISTRY
     from bundler.artifacts.registry import names_host
 
     if name.startswith((ENGINE, REGISTRY)) or not names_host(name):
@@ -144,7 +143,7 @@ def update_layout(
         check=lambda made: verdicts.append(prove(made, prepared, listener)),
         listener=listener,
     )
-    return Updated(f"oci:{layout}:{target}", changed=True, verdict=verdicts[0])
+    return Updated(f"{LAYOUT}{layout}:{target}", changed=True, verdict=verdicts[0])
 
 
 def update_image(
@@ -155,7 +154,6 @@ def update_image(
     new_tag: a whole name, or a tag of the same repository; None makes one, see `tag_for`.
     """
     from bundler.artifacts import docker
-    from bundler.artifacts.opening import ENGINE
 
     name = name.removeprefix(ENGINE)
     with docker.open_image(name) as image:

@@ -13,11 +13,7 @@ from bundler.errors import (
     UsageError,
     VerificationFailed,
 )
-
-ENGINE = "docker-daemon:"
-LAYOUT = "oci:"
-REGISTRY = "docker://"
-STORE = "store:"
+from bundler.references import ENGINE, LAYOUT, REGISTRY, STORE, split_layout
 
 # No tag of an image ends like this by chance.
 _SUFFIXES = (".pex", ".pyz", ".whl", ".tar", ".tgz", ".gz", ".zst")
@@ -39,7 +35,7 @@ def open_artifact(name: str) -> Artifact:
 
         return open_stored(name)
     if name.startswith(LAYOUT):
-        return _open_layout(name[len(LAYOUT) :].removeprefix("//"))
+        return _open_layout(name)
     if name.startswith(REGISTRY):
         return _open_in_registry(name)
     if name.startswith(ENGINE):
@@ -107,10 +103,7 @@ def _ends_as_zip(path: Path) -> bool:
 def _open_layout(reference: str) -> Artifact:
     from bundler.artifacts.oci import open_layout
 
-    directory, _, tag = reference.rpartition(":")
-    if directory and not Path(reference).exists():
-        return open_layout(Path(directory), tag)
-    return open_layout(Path(reference))
+    return open_layout(*split_layout(reference))
 
 
 def _open_image(name: str) -> Artifact:

@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from bundler.artifacts.docker.contexts import CONFIGURATION, home
+from bundler.artifacts.dockerhome import CONFIGURATION, dockerhome
 from bundler.atomic import io_errors, write_synced
 from bundler.errors import ConfigurationError
 
@@ -23,7 +23,7 @@ def install() -> Path | None:
 
     Raises `ConfigurationError` where another program has it, or the file is no JSON.
     """
-    target = home(os.environ) / CONFIGURATION
+    target = dockerhome(os.environ) / CONFIGURATION
     settings = _read(target)
     aliases = settings.setdefault("aliases", {})
     if (other := aliases.get("builder")) == _COMMAND:
@@ -40,7 +40,7 @@ def install() -> Path | None:
 
 def remove() -> Path | None:
     """Gives ``docker build`` back; None where it was docker's own."""
-    target = home(os.environ) / CONFIGURATION
+    target = dockerhome(os.environ) / CONFIGURATION
     settings = _read(target)
     aliases = settings.get("aliases") or {}
     if aliases.get("builder") != _COMMAND:

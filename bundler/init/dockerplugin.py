@@ -11,6 +11,7 @@ import shlex
 import sysconfig
 from pathlib import Path
 
+from bundler.artifacts.dockerhome import dockerhome
 from bundler.atomic import io_errors, write_synced
 from bundler.errors import ConfigurationError
 from bundler.hooks.docker_bundle import metadata
@@ -21,8 +22,7 @@ _MARK = "# Written by `state-bundler init --docker-plugin`; `--remove` takes it 
 
 def path() -> Path:
     """Where docker looks for the person's plugins."""
-    home = os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker"
-    return Path(home) / "cli-plugins" / PLUGIN
+    return dockerhome(os.environ) / "cli-plugins" / PLUGIN
 
 
 def script() -> str:

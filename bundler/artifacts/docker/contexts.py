@@ -14,11 +14,10 @@ from pathlib import Path
 
 import msgspec
 
+from bundler.artifacts.dockerhome import CONFIGURATION, dockerhome
+
 DEFAULT = "unix:///var/run/docker.sock"
 UNIX = "unix://"
-CONFIGURATION = "config.json"
-
-
 # The name in docker's configuration by which `docker build` becomes another command.
 _BUILDER = "builder"
 
@@ -60,13 +59,8 @@ def _context(environ: Mapping[str, str]) -> str | None:
         return None
 
 
-def home(environ: Mapping[str, str]) -> Path:
-    """The folder of docker's own configuration."""
-    return Path(environ.get("DOCKER_CONFIG") or Path(environ.get("HOME", "")) / ".docker")
-
-
 def _configuration(environ: Mapping[str, str]) -> _Configuration:
-    raw = (home(environ) / CONFIGURATION).read_bytes()
+    raw = (dockerhome(environ) / CONFIGURATION).read_bytes()
     return msgspec.json.decode(raw, type=_Configuration)
 
 
@@ -83,7 +77,7 @@ def unaliased(environ: Mapping[str, str], folder: Path) -> dict[str, str]:
 
     folder: an empty one, which then stands for docker's configuration as long as it is there.
     """
-    real = home(environ)
+    real = dockerhome(environ)
     settings = msgspec.json.decode((real / CONFIGURATION).read_bytes())
     settings.pop("aliases", None)
     for entry in real.iterdir():

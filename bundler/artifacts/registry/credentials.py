@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from bundler import process
+from bundler.artifacts.dockerhome import CONFIGURATION, dockerhome, personal
 from bundler.artifacts.registry.reference import HUB, Reference
 from bundler.errors import ConfigurationError, ToolFailed
 
@@ -73,11 +74,10 @@ def _configurations(environ: Mapping[str, str]) -> Iterator[tuple[str, Mapping[s
     inline = environ.get("DOCKER_AUTH_CONFIG")
     if inline:
         yield "DOCKER_AUTH_CONFIG", _parsed(inline.encode(), "DOCKER_AUTH_CONFIG")
-    home = Path(environ.get("HOME") or Path.home())
-    folder = Path(environ.get("DOCKER_CONFIG") or home / ".docker")
-    yield str(folder / "config.json"), _read(folder / "config.json")
+    docker = dockerhome(environ) / CONFIGURATION
+    yield str(docker), _read(docker)
     runtime = environ.get("XDG_RUNTIME_DIR")
-    for below in (*([Path(runtime)] if runtime else []), home / ".config"):
+    for below in (*([Path(runtime)] if runtime else []), personal(environ) / ".config"):
         path = below / "containers" / "auth.json"
         yield str(path), _read(path)
 
