@@ -48,7 +48,7 @@ class Result:
     """What a vendor's run came to. ways: how its state was shipped and loaded. wrong: sentences."""
 
     vendor: str
-    library: str
+    integration: str
     dagster: str
     requests: int = 0
     assets: int = 0
@@ -63,7 +63,9 @@ def run(
     vendor: type[StandIn], folder: Path, engine: Callable[[Account, Path], set[str]] | None
 ) -> Result:
     """The whole of one vendor."""
-    result = Result(_title(vendor), _version(vendor, vendor.library), _version(vendor, "dagster"))
+    result = Result(
+        _title(vendor), _version(vendor, vendor.integration), _version(vendor, "dagster")
+    )
     _whole_way(vendor, folder, result, engine)
     faults = vendor.faults()
     with vendor(*cases_of(faults, _FAULTY_SIZE)) as standin:
@@ -132,7 +134,7 @@ def table(results: Sequence[Result]) -> str:
     for one in results:
         cells = (
             one.vendor,
-            one.library,
+            one.integration,
             one.dagster,
             f"{len(one.endpoints)}: {', '.join(one.endpoints)}",
             str(one.requests),

@@ -166,7 +166,7 @@ class AirbyteCloud(StandIn):
     """One client of one organisation a case."""
 
     name = "airbyte"
-    library = "dagster-airbyte"
+    integration = "dagster-airbyte"
     title = "Airbyte Cloud"
     hosts = (r"(api|cloud)\.airbyte\.com",)
     variables: ClassVar = {"AIRBYTE_CLIENT_ID": _CLIENT, "AIRBYTE_CLIENT_SECRET": _SECRET}

@@ -88,7 +88,7 @@ class GitServer(StandIn):
     """Serves the repositories to whoever shows the token as the user's name or password."""
 
     name = "dbt"
-    library = "dagster-dbt"
+    integration = "dagster-dbt"
     title = "dbt from git"
     packages = ("dbt-core", "dbt-duckdb")
     asks_others = True  # dbt looks for newer versions of itself

@@ -153,7 +153,7 @@ class Fivetran(StandIn):
     """One account a case."""
 
     name = "fivetran"
-    library = "dagster-fivetran"
+    integration = "dagster-fivetran"
     hosts = (r"api\.fivetran\.com",)
     variables: ClassVar = {"FIVETRAN_API_KEY": _KEY, "FIVETRAN_API_SECRET": _SECRET}
     endpoints = (

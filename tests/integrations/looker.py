@@ -97,7 +97,7 @@ class Looker(StandIn):
     """One instance a case: ``<case>.cloud.looker.com``."""
 
     name = "looker"
-    library = "dagster-looker"
+    integration = "dagster-looker"
     hosts = (r"[\w-]+\.cloud\.looker\.com",)
     # At the login it refuses credentials.
     codes: ClassVar = {"404": frozenset({77, 78})}

@@ -190,7 +190,7 @@ class PowerBI(StandIn):
 
     name = "powerbi"
     title = "Power BI"
-    library = "dagster-powerbi"
+    integration = "dagster-powerbi"
     hosts = (r"api\.powerbi\.com", r"login\.microsoftonline\.com")
     # How often the status of a case's scan was asked for.
     rounds: ClassVar[dict[str, int]] = {}

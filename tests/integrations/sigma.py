@@ -147,7 +147,7 @@ class Sigma(StandIn):
     """One base URL a case: ``<url>/<case>``."""
 
     name = "sigma"
-    library = "dagster-sigma"
+    integration = "dagster-sigma"
     hosts = (r"127\.0\.0\.1",)
     variables: ClassVar = {
         "SIGMA_CLIENT_ID": "canary-sigma-client-id",

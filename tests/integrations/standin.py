@@ -185,7 +185,7 @@ class StandIn:
     endpoints: ClassVar[tuple[Endpoint, ...]] = ()
     # The vendor's name in `tests/projects/integration_<name>`, and its library.
     name: ClassVar[str] = ""
-    library: ClassVar[str] = ""
+    integration: ClassVar[str] = ""
     # The list in `tests/requirements` that the project is installed from; else the vendor's own.
     requirements: ClassVar[str] = ""
     # What a PEX needs beside the library, and whether more than the vendor is asked for anything.

@@ -219,7 +219,7 @@ class Tableau(StandIn):
     """One pod a case: ``<case>.online.tableau.com``."""
 
     name = "tableau"
-    library = "dagster-tableau"
+    integration = "dagster-tableau"
     hosts = (r"[\w-]+\.online\.tableau\.com",)
     variables: ClassVar = {
         "TABLEAU_CLIENT_ID": "b0000000-0000-4000-8000-000000000001",

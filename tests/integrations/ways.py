@@ -19,7 +19,7 @@ _PACKAGE = "warehouse"
 def through_pex(account: Account, folder: Path) -> set[str]:
     """Refreshed by ``build pex``, embedded, and loaded from the PEX elsewhere."""
     environment = account.python.parent.parent
-    requirements = ("dagster", account.standin.library, *account.standin.packages)
+    requirements = ("dagster", account.standin.integration, *account.standin.packages)
     pex = ("--venv-repository", environment, *requirements, "-D", account.root, "--venv")
     made = folder / "app.pex"
     _bundle(account, folder, "build", "pex", "-o", made, after=("--", *pex))
