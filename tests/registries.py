@@ -16,7 +16,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -31,8 +31,12 @@ _CONFIG = """\
 version: 0.1
 log: {{level: error, accesslog: {{disabled: true}}}}
 storage: {{filesystem: {{rootdirectory: {root}}}, delete: {{enabled: true}}}}
-http: {{addr: "127.0.0.1:{port}"}}
+http: {{addr: "127.0.0.1:{port}"{tls}}}
+{auth}
 """
+# "s3cret-word", as htpasswd -B writes it.
+USER, PASSWORD = "me", "s3cret-word"
+_HTPASSWD = f"{USER}:$2y$05$abcdefghijklmnopqrstuuEpHRRKIlpAGo.iP7Bpa.htQEJMAAnRe\n"
 
 
 def free_port() -> int:
@@ -42,13 +46,29 @@ def free_port() -> int:
 
 
 @contextmanager
-def distribution() -> Iterator[str]:
-    """Debian's registry; gives its ``127.0.0.1:PORT``."""
+def distribution(tls: Mapping[str, Path] | None = None, *, login: bool = False) -> Iterator[str]:
+    """Debian's registry; gives its ``127.0.0.1:PORT``.
+
+    tls: the files ``certificate``, ``key`` and perhaps ``clientcas``, of whom it wants to see a
+    certificate. login: it wants `USER` and `PASSWORD`.
+    """
     program = install("docker-registry")
     port = free_port()
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder, "config.yml")
-        config.write_text(_CONFIG.format(root=f"{folder}/data", port=port))
+        files = {name: str(path) for name, path in (tls or {}).items()}
+        shown = {**files, **({"clientcas": [files["clientcas"]]} if "clientcas" in files else {})}
+        htpasswd = Path(folder, "htpasswd")
+        htpasswd.write_text(_HTPASSWD)
+        auth = {"htpasswd": {"realm": "test", "path": str(htpasswd)}}
+        config.write_text(
+            _CONFIG.format(
+                root=f"{folder}/data",
+                port=port,
+                tls=f", tls: {json.dumps(shown)}" if shown else "",
+                auth=f"auth: {json.dumps(auth)}" if login else "",
+            )
+        )
         process = subprocess.Popen(
             [program, "serve", config], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )

@@ -23,6 +23,7 @@ from bundler.artifacts.registry.credentials import find
 from bundler.artifacts.registry.proxies import is_loopback, pool_for
 from bundler.artifacts.registry.reference import HUB, Reference
 from bundler.artifacts.registry.tokens import Authorizer, Scope
+from bundler.artifacts.registry.trust import distrust
 from bundler.errors import BundlerError, CredentialsRefused, ToolFailed
 from bundler.listener import SILENT, Listener
 
@@ -43,7 +44,7 @@ _MAX_REDIRECTS = 5
 _MAX_ERROR_BYTES = 64 * 1024
 _MAX_TOKEN_BYTES = 1024 * 1024
 _REDIRECTS = (301, 302, 303, 307, 308)
-_UNAUTHORIZED, _FORBIDDEN, _NOT_FOUND, _TOO_MANY = 401, 403, 404, 429
+_UNAUTHORIZED, _FORBIDDEN, _NOT_FOUND, _PROXY_LOGIN, _TOO_MANY = 401, 403, 404, 407, 429
 _TRANSIENT = (408, _TOO_MANY, 500, 502, 503, 504)
 _SHOWN_MESSAGE = 200
 
@@ -203,12 +204,9 @@ class Connection:
                 timeout=urllib3.Timeout(connect=_CONNECT_SECONDS, read=_READ_SECONDS),
             )
         except urllib3.exceptions.SSLError as error:
-            raise ToolFailed(
-                f"{_host_of(address)} has no certificate that is trusted here.",
-                hint="Name the CA's file in SSL_CERT_FILE, or put it into /etc/docker/certs.d.",
-            ) from error
+            raise distrust(_host_of(address), error) from error
         except urllib3.exceptions.ProxyError as error:
-            raise Transient(f"The proxy for {_host_of(address)} cannot be used.") from error
+            raise _of_proxy(_host_of(address), error) from error
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise Transient(f"{_host_of(address)} {_why(error)}.") from error
 
@@ -229,11 +227,12 @@ class Connection:
         return answer
 
     def _pool(self, address: str) -> urllib3.PoolManager:
-        host = urlsplit(address).netloc
+        parts = urlsplit(address)
+        way = f"{parts.scheme}://{parts.netloc}"  # certificates and proxies differ by scheme, too
         with self._lock:
-            if host not in self._pools:
-                self._pools[host] = pool_for(address)
-            return self._pools[host]
+            if way not in self._pools:
+                self._pools[way] = pool_for(address)
+            return self._pools[way]
 
     def _base(self) -> str:
         with self._lock:
@@ -289,6 +288,16 @@ def _why(error: Exception) -> str:
     if isinstance(error, urllib3.exceptions.TimeoutError):
         return "did not answer in time"
     return "dropped the connection"
+
+
+def _of_proxy(host: str, error: urllib3.exceptions.ProxyError) -> BundlerError:
+    """A proxy that wants another login will want it the next time as well."""
+    if f" {_PROXY_LOGIN} " in f"{error.original_error} ":
+        return CredentialsRefused(
+            f"The proxy for {host} wants (other) credentials.",
+            hint="They belong into its address: HTTPS_PROXY=http://USER:PASSWORD@HOST:PORT",
+        )
+    return Transient(f"The proxy for {host} cannot be used.")
 
 
 def _described(request: Request) -> str:

@@ -1,20 +1,16 @@
-"""The way to a host: directly or by the proxy that the environment names, with its certificates."""
+"""The way to a host: directly, or by the proxy that the environment names."""
 
 from __future__ import annotations
 
-import ssl
-from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
+from bundler.artifacts.registry.trust import context_for
 from bundler.errors import ConfigurationError
 
 if TYPE_CHECKING:
     import urllib3
-
-# Where docker and podman look for a registry's own CA.
-_CERTIFICATES = ("/etc/docker/certs.d", "/etc/containers/certs.d")
 
 
 def pool_for(address: str) -> urllib3.PoolManager:
@@ -22,7 +18,7 @@ def pool_for(address: str) -> urllib3.PoolManager:
     import urllib3
 
     parts = urlsplit(address)
-    context = _context(parts.netloc) if parts.scheme == "https" else None
+    context = context_for(parts.netloc) if parts.scheme == "https" else None
     proxy = proxy_of(address)
     if proxy is None:
         return urllib3.PoolManager(ssl_context=context)
@@ -32,7 +28,8 @@ def pool_for(address: str) -> urllib3.PoolManager:
         user, password = unquote(found.username), unquote(found.password or "")
         headers = urllib3.make_headers(proxy_basic_auth=f"{user}:{password}")
     try:
-        bare = f"{found.scheme}://{found.hostname}:{found.port or 80}"
+        port = found.port or (443 if found.scheme == "https" else 80)
+        bare = f"{found.scheme}://{found.hostname}:{port}"
         return urllib3.ProxyManager(bare, proxy_headers=headers, ssl_context=context)
     except (ValueError, urllib3.exceptions.HTTPError):  # its text may hold the password
         raise ConfigurationError(f"The proxy for {parts.netloc} has no usable address.") from None
@@ -55,15 +52,3 @@ def proxy_of(address: str) -> str | None:
 def is_loopback(name: str) -> bool:
     """Whether a host is this machine, by its name alone."""
     return name in ("localhost", "::1") or name.startswith("127.")
-
-
-def _context(host: str) -> ssl.SSLContext:
-    """What this machine trusts (``SSL_CERT_FILE`` included), and the registry's own CA."""
-    context = ssl.create_default_context()
-    for folder in _CERTIFICATES:
-        for path in sorted(Path(folder, host).glob("*.crt")):
-            try:
-                context.load_verify_locations(path)
-            except OSError as error:  # ssl.SSLError is one
-                raise ConfigurationError(f"{path} is no certificate that can be read.") from error
-    return context

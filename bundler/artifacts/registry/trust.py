@@ -1,0 +1,93 @@
+"""Whom a registry must be to be believed: this machine's CAs, and the files in ``certs.d``.
+
+Where docker and podman look for a registry's own CA (any ``*.crt``) and for a certificate of ours
+that it wants to see (``NAME.cert`` with ``NAME.key``), there we look, in the same order:
+https://docs.docker.com/engine/security/certificates/, containers-certs.d(5).
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Iterator
+from pathlib import Path
+
+from bundler.errors import BundlerError, ConfigurationError, ToolFailed
+
+_SYSTEM = ("/etc/docker/certs.d", "/etc/containers/certs.d")
+# Of engines without root, and of Docker Desktop.
+_OWN = (".config/docker/certs.d", ".config/containers/certs.d", ".docker/certs.d")
+# What OpenSSL calls them: X509_V_ERR_*.
+_NOT_YET, _EXPIRED, _OTHER_HOST, _OTHER_ADDRESS = 9, 10, 62, 64
+_WRONG = {
+    _NOT_YET: "shows a certificate that is not valid yet",
+    _EXPIRED: "shows a certificate that has expired",
+    _OTHER_HOST: "shows a certificate of another host",
+    _OTHER_ADDRESS: "shows a certificate of another host",
+}
+
+
+def context_for(host: str) -> ssl.SSLContext:
+    """What this machine trusts (``SSL_CERT_FILE`` included), and the registry's own files.
+
+    Raises `ConfigurationError` for a file that cannot be read.
+    """
+    context = ssl.create_default_context()
+    for folder in _folders(host):
+        for path in sorted(folder.glob("*.crt")):
+            try:
+                context.load_verify_locations(path)
+            except OSError as error:  # ssl.SSLError is one
+                raise ConfigurationError(f"{path} is no certificate that can be read.") from error
+        for path in sorted(folder.glob("*.cert")):
+            key = path.with_suffix(".key")
+            try:
+                context.load_cert_chain(path, key, password=_no_password)
+            except (OSError, ValueError) as error:
+                raise ConfigurationError(
+                    f"{path} and {key.name} beside it are no certificate and key that fit."
+                ) from error
+    return context
+
+
+def _folders(host: str) -> Iterator[Path]:
+    for folder in _SYSTEM:
+        yield Path(folder, host)
+    try:
+        home = Path.home()
+    except RuntimeError:  # a user without an entry, as containers have them
+        return
+    for folder in _OWN:
+        yield home / folder / host
+
+
+def _no_password() -> bytes:
+    """OpenSSL would ask on the terminal for that of an encrypted key."""
+    return b""
+
+
+def distrust(host: str, error: BaseException) -> BundlerError:
+    """What to say where TLS failed."""
+    reason = _verification(error)
+    if reason is None:
+        return ToolFailed(
+            f"There is no way to speak TLS with {host}.",
+            hint="Does it listen there, with TLS? Does it want a certificate of ours?",
+        )
+    wrong = _WRONG.get(reason)
+    if wrong is not None:
+        return ToolFailed(f"{host} {wrong}.", hint="Its operator renews it, or names it rightly.")
+    return ToolFailed(
+        f"{host} has no certificate that is trusted here.",
+        hint=f"Name the CA's file in SSL_CERT_FILE, or put it into {_SYSTEM[0]}/{host}/ca.crt.",
+    )
+
+
+def _verification(error: BaseException | None) -> int | None:
+    """OpenSSL's number of why a certificate was refused, from whatever wraps it."""
+    seen = 0
+    while error is not None and seen < 8:  # noqa: PLR2004  # deeper than any client nests
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return error.verify_code
+        inner = next((arg for arg in error.args if isinstance(arg, BaseException)), None)
+        error, seen = inner or error.__cause__, seen + 1
+    return None
