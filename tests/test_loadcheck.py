@@ -17,8 +17,8 @@ import pytest
 from engine import PYTHON_BASE, Engine
 from environments import python_of
 from pex_projects import PLACE, package, run_pex, set_state, write
+from statedirs import publish
 from test_pex_dagster import COMPONENTS
-from test_statedir import publish
 
 from bundler import process, verify_at_start
 from bundler.artifacts.docker import Docker

@@ -10,12 +10,11 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
-from test_statedir import NEW, OLD, PLACE, _Died, _fail, _interrupt, publish, snapshot
+from statedirs import NEW, OLD, PLACE, Died, failure_of, fill, interrupt, publish, snapshot
 
 from bundler.errors import InputOutputError
-from bundler.manifest import RunRecord, state_of
-from bundler.statedir import Ready, StateDir, publish_together, sanitize_key
-from bundler.tree import scan
+from bundler.manifest import RunRecord
+from bundler.statedir import Ready, StateDir, publish_together
 
 _FOLDERS = ("first/state", "other/deeper/state")
 _FEW = {"a": {"state": "new a"}, "c": {"state": "new c"}}
@@ -32,14 +31,7 @@ def _publish_all(root: Path, states: dict[str, dict[str, str]]) -> None:
 
 def _ready(stack: ExitStack, directory: StateDir, states: dict[str, dict[str, str]]) -> Ready:
     staging = stack.enter_context(directory.staging())
-    entries = []
-    for key, files in states.items():
-        target = staging.key_directory(key)
-        for path, text in files.items():
-            (target / path).parent.mkdir(parents=True, exist_ok=True)
-            (target / path).write_text(text)
-        entries.append(state_of(key, sanitize_key(key), scan(target)))
-    return staging.ready(entries, (), lambda _: RunRecord())
+    return staging.ready(fill(staging, states), (), lambda _: RunRecord())
 
 
 def _generation(directory: StateDir, whole: dict[str, dict[str, bytes]]) -> str:
@@ -79,8 +71,8 @@ def test_an_interruption_anywhere_leaves_all_old_or_all_new(
         root = quick / "now"
         shutil.copytree(quick / "template", root)
         with pytest.MonkeyPatch.context() as patch:
-            count = _interrupt(patch, at, lambda: _fail(kind))
-            with suppress(_Died, InputOutputError, OSError):  # OSError: the test's own writes
+            count = interrupt(patch, at, lambda: failure_of(kind))
+            with suppress(Died, InputOutputError, OSError):  # OSError: the test's own writes
                 _publish_all(root, _FEW)
         if count[0] < at:
             break
@@ -106,7 +98,7 @@ def test_the_first_finishes_the_others_and_one_that_is_gone_is_no_matter(tmp_pat
         ready = [_ready(stack, directory, _FEW) for directory in (first, other)]
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("bundler.publishing.Publisher.carry_out", _die)
-            with pytest.raises(_Died):
+            with pytest.raises(Died):
                 publish_together(ready)
     shutil.copytree(tmp_path, tmp_path.parent / "moved")
     assert first.read() is not None
@@ -119,4 +111,4 @@ def test_the_first_finishes_the_others_and_one_that_is_gone_is_no_matter(tmp_pat
 
 
 def _die(*_: object) -> None:
-    raise _Died
+    raise Died

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,9 +18,9 @@ import pytest
 import trustme
 from environments import ROOT, python_of
 from faultserver import FaultServer
+from told import Told
 
 from bundler.errors import BundlerError, Several
-from bundler.listener import KeyProgress, Listener
 from bundler.options import KeyOptions, RefreshOptions
 from bundler.project import open_project
 from bundler.refresh.run import refresh
@@ -76,29 +76,6 @@ PATHS: dict[str, tuple[int, int]] = {
     "reflect": (77, 1),
     "steer": (69, 2),
 }
-
-
-@dataclass
-class Told(Listener):
-    """Measures each key and keeps every word."""
-
-    began: dict[str, float] = field(default_factory=dict)
-    took: dict[str, float] = field(default_factory=dict)
-    attempts: dict[str, int] = field(default_factory=dict)
-    words: list[str] = field(default_factory=list)
-
-    def note(self, text: str) -> None:
-        self.words.append(text)
-
-    warning = phase = note
-
-    def key(self, progress: KeyProgress) -> None:
-        self.words.append(progress.detail)
-        if progress.phase == "fetching":
-            self.began.setdefault(progress.key, time.monotonic())
-            self.attempts[progress.key] = progress.attempt
-        if progress.phase in ("failed", "done"):
-            self.took[progress.key] = time.monotonic() - self.began[progress.key]
 
 
 class Lag:

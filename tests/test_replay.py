@@ -153,7 +153,7 @@ def test_a_fork_without_credentials_builds_from_the_last_image(
 
 
 def _dagster_bundle(root: Path, place: str) -> Bundle:
-    from test_statedir import publish
+    from statedirs import publish
 
     from bundler.statedir import StateDir
 

@@ -5,42 +5,19 @@ import multiprocessing
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from statedirs import NEW, OLD, PLACE, Died, failure_of, interrupt, publish, snapshot
 
 from bundler import verify_at_start
 from bundler.errors import ConfigurationError, InputOutputError, Locked
 from bundler.manifest import RunRecord, state_of
-from bundler.statedir import Publication, StateDir, check_keys, sanitize_key
+from bundler.statedir import StateDir, check_keys, sanitize_key
 from bundler.tree import scan
-
-PLACE = "shop/defs/.local_defs_state"
-
-
-def publish(directory: StateDir, states: dict[str, dict[str, str]]) -> Publication:
-    """Publishes states given as {key: {path: text}}."""
-    with directory.staging() as staging:
-        entries = []
-        for key, files in states.items():
-            target = staging.key_directory(key)
-            for path, text in files.items():
-                (target / path).parent.mkdir(parents=True, exist_ok=True)
-                (target / path).write_text(text)
-            entries.append(state_of(key, sanitize_key(key), scan(target)))
-        return staging.publish(entries, (), lambda _: RunRecord())
-
-
-def snapshot(root: Path) -> dict[str, bytes]:
-    return {
-        path.relative_to(root).as_posix(): path.read_bytes()
-        for path in sorted(root.rglob("*"))
-        if path.is_file() and "@staging" not in path.parts
-    }
 
 
 @pytest.fixture
@@ -162,41 +139,6 @@ def test_a_key_that_is_accepted_makes_one_safe_directory_name(key: str) -> None:
 
 # --- interruptions ---------------------------------------------------------------------------
 
-OLD = {"a": {"state": "old a"}, "b": {"state": "old b"}, "gone": {"state": "x"}}
-NEW = {"a": {"state": "new a"}, "b": {"state": "new b", "project/p": "q"}, "c": {"state": "c"}}
-_STEPS = ("os.replace", "os.fsync", "bundler.atomic._exchange", "os.unlink", "os.open", "os.mkdir")
-
-
-class _Died(BaseException):
-    """Stands for a process that ends between two system calls."""
-
-
-def _interrupt(
-    monkeypatch: pytest.MonkeyPatch, at: int, failure: Callable[[], BaseException]
-) -> list[int]:
-    """Lets the system call number `at` of a publish fail; counts them in the list returned."""
-    count = [0]
-
-    def wrap(original: Callable[..., object]) -> Callable[..., object]:
-        def step(*args: object, **kwargs: object) -> object:
-            count[0] += 1
-            if count[0] == at:
-                raise failure()
-            return original(*args, **kwargs)
-
-        return step
-
-    for name in _STEPS:
-        module, _, attribute = name.rpartition(".")
-        monkeypatch.setattr(
-            sys.modules[module], attribute, wrap(getattr(sys.modules[module], attribute))
-        )
-    return count
-
-
-def _fail(kind: str) -> BaseException:
-    return _Died() if kind == "kill" else OSError(28, os.strerror(28))
-
 
 @pytest.mark.parametrize("kind", ["kill", "ENOSPC"])
 def test_an_interruption_anywhere_leaves_the_old_set_or_the_new(tmp_path: Path, kind: str) -> None:
@@ -210,8 +152,8 @@ def test_an_interruption_anywhere_leaves_the_old_set_or_the_new(tmp_path: Path, 
         directory = StateDir(tmp_path / f"{at}", PLACE)
         publish(directory, OLD)
         with pytest.MonkeyPatch.context() as patch:
-            count = _interrupt(patch, at, lambda: _fail(kind))
-            with suppress(_Died, InputOutputError, OSError):  # OSError: the test's own writes
+            count = interrupt(patch, at, lambda: failure_of(kind))
+            with suppress(Died, InputOutputError, OSError):  # OSError: the test's own writes
                 publish(directory, NEW)
         if count[0] < at:
             break

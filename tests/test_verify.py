@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_statedir import publish
+from statedirs import publish
 
 from bundler import verify_at_start
 from bundler.artifacts.directory import DirectoryArtifact

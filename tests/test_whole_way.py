@@ -19,7 +19,7 @@ import pytest
 import sample as sample_module
 from environments import python_of
 from sample import Sample
-from test_statedir import snapshot
+from statedirs import snapshot
 
 from bundler.demo.vendor import VendorApi
 

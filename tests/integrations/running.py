@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import subprocess
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,9 +14,9 @@ from pathlib import Path
 
 import pytest
 from environments import ROOT, python_of
+from told import Told
 
 from bundler.errors import BundlerError, Several
-from bundler.listener import KeyProgress, Listener
 from bundler.options import KeyOptions, RefreshOptions
 from bundler.project import open_project
 from bundler.refresh.checks import count_entries
@@ -51,27 +50,6 @@ _WELL_SECONDS = 300.0
 _SHORT_SECONDS = 10.0
 _FEW = 12
 _FOLDER = "warehouse/defs"
-
-
-@dataclass
-class Told(Listener):
-    """Measures each key and keeps every word."""
-
-    began: dict[str, float] = field(default_factory=dict)
-    took: dict[str, float] = field(default_factory=dict)
-    words: list[str] = field(default_factory=list)
-
-    def note(self, text: str) -> None:
-        self.words.append(text)
-
-    warning = phase = note
-
-    def key(self, progress: KeyProgress) -> None:
-        self.words.append(progress.detail)
-        if progress.phase == "fetching":
-            self.began.setdefault(progress.key, time.monotonic())
-        if progress.phase in ("failed", "done"):
-            self.took[progress.key] = time.monotonic() - self.began[progress.key]
 
 
 @dataclass
