@@ -18,6 +18,7 @@ from bundler.cli.options import (
 
 if TYPE_CHECKING:
     from bundler.artifacts.docker.arguments import Arguments
+    from bundler.listener import Listener
     from bundler.pipeline import Prepared
     from bundler.project import Project
     from bundler.verify import Verdict
@@ -74,7 +75,7 @@ def build_docker(
     Example:
       state-bundler build docker -t shop:1.4 .
     """
-    from bundler.artifacts.docker import building, dockerbuild
+    from bundler.artifacts.docker import building, dockerbuild, piped
     from bundler.artifacts.docker.arguments import parse
     from bundler.pipeline import prove
 
@@ -83,12 +84,10 @@ def build_docker(
         ctx.exit(dockerbuild.plain(["build", *ctx.meta[META]]))
     quiet = given.pop("quiet") or arguments.quiet
     listener = narrator(quiet=quiet)
-    building.preflight(arguments, listener)
-    context = Path(arguments.context)
+    by_stdin = ctx.with_resource(piped.take(arguments))
+    building.preflight(arguments, listener, by_stdin)
     load_check = with_load_check(given)
-    prepared = load_check(
-        prepare_from(given, listener, start=context if context.is_dir() else None)
-    )
+    prepared = load_check(prepare_from(given, listener, start=_start(arguments, listener)))
     verdicts: list[Verdict] = []
     listener.phase("Building the image")
     built = building.build(
@@ -101,12 +100,23 @@ def build_docker(
             prove(made, prepared, listener, before=next(iter(arguments.tags), None))
         ),
         every_byte=every_byte,
+        piped=by_stdin,
         listener=listener,
     )
     if quiet:
         click.echo(built.image_id)
     else:
         show_verdict(verdicts[0], " ".join(built.tags) or None)
+
+
+def _start(arguments: Arguments, listener: Listener) -> Path | None:
+    """Where the project is looked for: a context that is no folder here says nothing of it."""
+    from bundler.artifacts.docker.dockerbuild import is_local
+
+    if is_local(arguments):
+        return Path(arguments.context)
+    listener.note("The context is no folder here: the state is of --project, or the project here.")
+    return None
 
 
 def places_of(prepared: Prepared, image_path: str | None) -> dict[str, str]:

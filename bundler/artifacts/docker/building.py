@@ -19,30 +19,52 @@ from bundler.artifacts.docker.dockerfile import refreshing, refuse_copied_state
 from bundler.artifacts.docker.embedding import Embedded, embed, remove_unnamed, tag
 from bundler.artifacts.docker.outputs import Built
 from bundler.artifacts.docker.outside import Put
+from bundler.artifacts.docker.piped import Piped
 from bundler.bundle import Bundle
 from bundler.errors import BundlerError, ToolFailed, UsageError
 from bundler.listener import SILENT, Listener
 from bundler.manifest import RunRecord
 
 
-def preflight(arguments: Arguments, listener: Listener = SILENT) -> None:
+def preflight(
+    arguments: Arguments, listener: Listener = SILENT, piped: Piped | None = None
+) -> None:
     """Finds, before anything is refreshed, what cannot end well.
 
+    piped: what came by stdin.
     Raises `ConfigurationError` for a Dockerfile that copies state, `UsageError` for what cannot
     be carried out with the finished image.
     """
     outputs.check(arguments)
-    path = dockerfile_of(arguments)
-    if path is None:
+    if (found := _dockerfile(arguments, piped)) is None:
         return
-    if not path.is_file():
-        raise UsageError(
-            f"There is no Dockerfile at {path}.", hint="Name it with -f, or give the context."
-        )
-    text = dockerbuild.read(path).decode(errors="replace")
-    refuse_copied_state(text, path.name)
-    for sentence in refreshing(text, path.name):
+    name, text = found[0], found[1].decode(errors="replace")
+    refuse_copied_state(text, name)
+    for sentence in refreshing(text, name):
         listener.warning(sentence)
+
+
+def _dockerfile(arguments: Arguments, piped: Piped | None) -> tuple[str, bytes] | None:
+    """Its name for messages, and its text; None where only docker knows it."""
+    path = dockerfile_of(arguments)
+    if path is not None:
+        if "://" in str(arguments.file):
+            raise UsageError(
+                f"The Dockerfile {arguments.file} is not here.",
+                hint="Fetch it first, and name the file with -f.",
+            )
+        if not path.is_file():
+            raise UsageError(
+                f"There is no Dockerfile at {path}.", hint="Name it with -f, or give the context."
+            )
+        return path.name, dockerbuild.read(path)
+    if piped is None:
+        return None
+    name = arguments.file if piped.is_archive and arguments.file else "Dockerfile"
+    text = piped.dockerfile(name)
+    if text is None:
+        raise UsageError(f"The archive on stdin has no {name}.", hint="Name it with -f.")
+    return name, text
 
 
 def build(
@@ -56,19 +78,20 @@ def build(
     hints: Sequence[str] = (),
     check: Callable[[Artifact], object] = lambda _: None,
     every_byte: bool = False,
+    piped: Piped | None = None,
     listener: Listener = SILENT,
 ) -> Built:
     """Builds, embeds, reads back, and only then names the image.
 
     command: ``build`` or ``buildx build``. check: is given the image before it has a name.
-    places, hints, every_byte: as for `embed`.
+    places, hints, every_byte: as for `embed`. piped: what came by stdin.
     Raises `ChildFailed` with docker's own exit code where the build fails, and as `embed` does.
     """
     docker = docker or Docker.from_environment()
     engine = docker.connect()
     builder = detect(docker, engine)
     listener.note(f"Building with {builder}.")
-    asked = DockerBuild(docker, builder, arguments, tuple(bundles), tuple(command))
+    asked = DockerBuild(docker, builder, arguments, tuple(bundles), tuple(command), piped)
     if outside.is_meant(asked, engine):
         return outside.build(asked, engine, Put(record, places or {}, check, listener))
     base = _loaded(asked)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from bundler.artifacts.docker.connection import Docker, Engine
 from bundler.artifacts.docker.context import ClassicContext, Withheld, withheld_rules
 from bundler.artifacts.docker.contexts import builder_alias, unaliased
 from bundler.artifacts.docker.ignore import IGNORE_FILE, effective
+from bundler.artifacts.docker.piped import STDIN, Piped
 from bundler.bundle import Bundle
 from bundler.errors import ChildFailed, InputOutputError, ToolFailed
 
@@ -66,23 +66,21 @@ def detect(docker: Docker, engine: Engine) -> Builder:
 
 def is_local(arguments: Arguments) -> bool:
     """Whether the context is a folder here."""
-    return arguments.context != "-" and Path(arguments.context).is_dir()
+    return arguments.context != STDIN and Path(arguments.context).is_dir()
 
 
 def dockerfile_of(arguments: Arguments) -> Path | None:
     """The Dockerfile, where it is a file here."""
-    if arguments.file == "-":
+    if arguments.file == STDIN or not is_local(arguments):
         return None
-    if arguments.file is not None:
-        return Path(arguments.file) if is_local(arguments) else None
-    return Path(arguments.context) / "Dockerfile" if is_local(arguments) else None
+    return Path(arguments.file or Path(arguments.context) / "Dockerfile")
 
 
 @dataclass(frozen=True)
 class DockerBuild:
     """A build that docker is asked for; its context lacks the states of these bundles.
 
-    command: ``build`` or ``buildx build``.
+    command: ``build`` or ``buildx build``. piped: what the person gave by stdin.
     """
 
     docker: Docker
@@ -90,6 +88,7 @@ class DockerBuild:
     arguments: Arguments
     bundles: tuple[Bundle, ...]
     command: tuple[str, ...] = ("build",)
+    piped: Piped | None = None
 
     def run(self, folder: Path, result: Sequence[str]) -> None:
         """folder: for what the build needs for a while. result: the options that say where the
@@ -101,11 +100,30 @@ class DockerBuild:
         if self.arguments.quiet:
             words.append("--quiet")
         environment = _environment(self.docker, folder)
-        with _context(self.builder, self.arguments, self.bundles, folder) as (more, stdin):
-            argv = self.docker.argv(*self.command, *words, *more)
-            exit_code = _docker(argv, environment, stdin, quiet=self.arguments.quiet)
+        more, stdin = self._context(folder)
+        argv = self.docker.argv(*self.command, *words, *more)
+        exit_code = _docker(argv, environment, stdin, quiet=self.arguments.quiet)
         if exit_code:
             raise ChildFailed("docker build", exit_code)
+
+    def _context(self, folder: Path) -> tuple[list[str], Iterator[bytes] | None]:
+        """The arguments that name the Dockerfile and the context, and what goes to stdin."""
+        arguments, piped = self.arguments, self.piped
+        if not is_local(arguments):
+            given = ["--file", arguments.file] if arguments.file is not None else []
+            places = [bundle.place for bundle in self.bundles]
+            return [*given, arguments.context], piped.pieces(places) if piped else None
+        root = Path(arguments.context)
+        withheld = withheld_rules(root, self.bundles)
+        path, text = None, piped.dockerfile(STDIN) if piped else None
+        if text is None:
+            path = dockerfile_of(arguments) or root / "Dockerfile"
+            text = read(path)
+        if self.builder.is_buildkit:
+            copy = with_rules(root, path, text, withheld, folder)
+            return ["--file", str(copy), str(root)], None
+        context = ClassicContext(root, effective(root, None), withheld, path, text)
+        return ["--file", context.dockerfile, "-"], context.pieces()
 
 
 def _environment(docker: Docker, folder: Path) -> Mapping[str, str]:
@@ -135,7 +153,7 @@ def plain(arguments: Sequence[str], docker: Docker | None = None) -> int:
 def _docker(
     argv: Sequence[str],
     environment: Mapping[str, str],
-    stdin: ClassicContext | None,
+    stdin: Iterator[bytes] | None,
     *,
     quiet: bool,
 ) -> int:
@@ -145,31 +163,7 @@ def _docker(
         stdout = nowhere.fileno() if quiet else 2
         if stdin is None:
             return process.pass_through(argv, env=environment, stdout=stdout)
-        return process.feed(argv, stdin.pieces(), env=environment, stdout=stdout)
-
-
-@contextmanager
-def _context(
-    builder: Builder, arguments: Arguments, bundles: Sequence[Bundle], folder: Path
-) -> Iterator[tuple[list[str], ClassicContext | None]]:
-    """The arguments that name the Dockerfile and the context, and what goes to stdin."""
-    given = ["--file", arguments.file] if arguments.file is not None else []
-    if not is_local(arguments):
-        yield [*given, arguments.context], None
-        return
-    root = Path(arguments.context)
-    withheld = withheld_rules(root, bundles)
-    if arguments.file == "-":
-        path, text = None, sys.stdin.buffer.read()
-    else:
-        path = dockerfile_of(arguments) or root / "Dockerfile"
-        text = read(path)
-    if builder.is_buildkit:
-        copy = with_rules(root, path, text, withheld, folder)
-        yield ["--file", str(copy), str(root)], None
-    else:
-        context = ClassicContext(root, effective(root, None), withheld, path, text)
-        yield ["--file", context.dockerfile, "-"], context
+        return process.feed(argv, stdin, env=environment, stdout=stdout)
 
 
 def with_rules(
