@@ -55,11 +55,13 @@ def launch(
 
     output: a file for what the project prints while it loads.
     """
+    # What only starts another program needs no installed package, and starts sooner without.
+    flags = ["-S"] if kind == "command" else []
 
     def start(commands: int, events: int) -> subprocess.Popen[bytes]:
         with open(output, "ab") as stream:
             return subprocess.Popen(
-                [python, _WORKER, kind, str(commands), str(events)],
+                [python, *flags, _WORKER, kind, str(commands), str(events)],
                 cwd=cwd,
                 env=dict(environment),
                 stdin=subprocess.DEVNULL,

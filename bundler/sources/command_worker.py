@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+
+# The imports that are left out here would take longer than all the rest.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pathlib import Path
+    from typing import Any
 
 
-@dataclass(frozen=True)
 class Command:
     """argv: with ``{state_path}`` where the path of the state belongs."""
 
-    argv: list[str]
+    def __init__(self, argv: list[str]) -> None:
+        self._argv = argv
 
     def write_state_to_path(self, state_path: Path) -> None:
-        argv = [part.replace("{state_path}", str(state_path)) for part in self.argv]
+        argv = [part.replace("{state_path}", str(state_path)) for part in self._argv]
         os.execvp(argv[0], argv)  # noqa: S606  # an argv list from the configuration, no shell
 
 

@@ -20,11 +20,9 @@ The report is there even if the child is killed.
 
 from __future__ import annotations
 
-import asyncio
 import ctypes
 import gc
 import importlib.util
-import inspect
 import json
 import os
 import re
@@ -33,8 +31,12 @@ import sys
 import threading
 from contextlib import suppress
 from pathlib import Path
-from types import FrameType, ModuleType
-from typing import Any
+
+# `typing` and `inspect` take as long as all else here: only the names of types need the first.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import FrameType, ModuleType
+    from typing import Any
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
@@ -57,6 +59,15 @@ def _sibling(name: str, path: Path) -> ModuleType:
     sys.modules[name] = module
     spec.loader.exec_module(module)
     return module
+
+
+def _transport(folder: Path) -> ModuleType:
+    # Components may be asynchronous: imported once, and not in each child.
+    import asyncio  # noqa: F401
+
+    transport = _sibling("_state_bundler_transport", folder / "transport.py")
+    transport.install()
+    return transport
 
 
 class Lines:
@@ -160,8 +171,8 @@ class Worker:
         self._commands = commands
         self._events = events
         self._say = Lines(events)
-        self._transport = _sibling("_state_bundler_transport", here / "transport.py")
-        self._transport.install()
+        # What another program asks on the wire cannot be seen from here.
+        self._transport = None if kind == "command" else _transport(here)
         self._source = _sibling("_state_bundler_source", here / f"{kind}_worker.py")
         self._components: dict[str, Any] = {}
         self._loaded_by: dict[str, Any] = {}
@@ -275,9 +286,10 @@ class Worker:
         try:
             if load is not None:
                 _, self._components = self._source.load(load)
-            tell = _until_answered(report) if command["rehearsal"] else report
-            self._transport.record(tell, describe)
-            _tell_environment(command["root"], report)
+            if self._transport is not None:
+                tell = _until_answered(report) if command["rehearsal"] else report
+                self._transport.record(tell, describe)
+                _tell_environment(command["root"], report)
             self._write(command["key"], Path(command["state_path"]))
         except BaseException as error:  # noqa: BLE001  # SystemExit too: a component must not end us
             report("raised", chain=describe(error))
@@ -291,7 +303,13 @@ class Worker:
 
     def _write(self, key: str, state_path: Path) -> None:
         result = self._components[key].write_state_to_path(state_path)
+        if result is None:
+            return
+        import inspect
+
         if inspect.isawaitable(result):
+            import asyncio
+
             asyncio.run(_wait_for(result))
 
     def _reap(self) -> None:
@@ -392,6 +410,8 @@ def _children() -> list[int]:
 
 def _tell_environment(root: str, report: Lines) -> None:
     """From now on, reports which environment variables the project's own code reads."""
+    import inspect
+
     kind = type(os.environ)
     original = kind.__getitem__
     told: set[str] = set()
