@@ -160,4 +160,4 @@ def test_memory_stays_flat(compression: Compression, tmp_path: Path) -> None:
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert peak < size / 20
+    assert peak < size / 10  # gzip: a few chunks a thread

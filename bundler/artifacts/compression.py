@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Protocol, cast
 
+from bundler.artifacts.deflating import Gzip
 from bundler.errors import ToolFailed, VerificationFailed
 
 if TYPE_CHECKING:
@@ -20,12 +21,7 @@ if TYPE_CHECKING:
 
 Compression = Literal["none", "gzip", "zstd"]
 
-# The fastest level: a layer is packed at each new state and read a few times. Level 6 takes five
-# times as long for a tenth less.
-_GZIP_LEVEL = 1
 _ZSTD_LEVEL = 3
-# Magic, deflate, no flags, no time, "fastest", unknown system (RFC 1952, 2.3.1).
-_GZIP_HEADER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x04\xff"
 _GZIP_MAGIC = b"\x1f\x8b"
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _MAGIC_BYTES = 4
@@ -45,7 +41,7 @@ class Packer(Protocol):
 def packer(compression: Compression, sink: Sink) -> Packer:
     """Raises `ToolFailed` where the zstd library is not installed."""
     if compression == "gzip":
-        return _Gzip(sink)
+        return Gzip(sink)
     if compression == "zstd":
         return _Zstd(sink)
     return _Plain(sink)
@@ -60,28 +56,6 @@ class _Plain:
 
     def finish(self) -> None:
         pass
-
-
-class _Gzip:
-    """Writes its own header, in which `gzip` differs between systems."""
-
-    def __init__(self, sink: Sink) -> None:
-        self._sink = sink
-        self._deflate = zlib.compressobj(_GZIP_LEVEL, zlib.DEFLATED, -zlib.MAX_WBITS)
-        self._crc = 0
-        self._size = 0
-        sink(_GZIP_HEADER)
-
-    def write(self, data: bytes) -> None:
-        self._crc = zlib.crc32(data, self._crc)
-        self._size += len(data)
-        packed = self._deflate.compress(data)
-        if packed:
-            self._sink(packed)
-
-    def finish(self) -> None:
-        trailer = self._crc.to_bytes(4, "little") + (self._size & 0xFFFFFFFF).to_bytes(4, "little")
-        self._sink(self._deflate.flush() + trailer)
 
 
 class _Zstd:
