@@ -154,21 +154,32 @@ def _locate(place: bytes, env: dict[str, str]) -> Repository | None:
         ["--path-format=absolute", "--git-common-dir"],
         ["--show-cdup"],
     ]
-    together = Question(["rev-parse", *(word for words in flags for word in words)])
-    head = Question(["rev-parse", "-q", "--verify", "HEAD"])
-    answer, tip = _converse(place, [together, head], env)
-    if answer.exit_code:
-        if _says_there_is_none(answer):
-            return None
-        raise _cannot_answer(together.arguments, answer)
-    said = answer.stdout.split(b"\n")[:-1]
-    if len(said) != len(flags):  # a path holds a newline
-        apart = [Question(["rev-parse", *words]) for words in flags]
-        said = [each.stdout.removesuffix(b"\n") for each in _converse(place, apart, env)]
+    words = [word for each in flags for word in each]
+    (answer,) = _converse(place, [Question(["rev-parse", "-q", "--verify", *words, "HEAD"])], env)
+    if _says_there_is_none(answer):
+        return None
+    *said, head = answer.stdout.split(b"\n")[:-1] or [b""]
+    tip: str | None = head.decode(errors="replace")
+    if answer.exit_code or len(said) != len(flags):
+        # No commit yet, a path that holds a newline, or something is broken: which of them?
+        said, tip = _one_by_one(place, flags, env)
     bare, algorithm, git_dir, common_dir, up = said
     top = None if bare == b"true" else os.path.realpath(os.path.join(place, up))
     pinned = _pinned(env, place, top, git_dir)
-    return Repository(top, git_dir, common_dir, algorithm.decode(), _head(tip, place, env), pinned)
+    return Repository(top, git_dir, common_dir, algorithm.decode(), tip, pinned)
+
+
+def _one_by_one(
+    place: bytes, flags: Sequence[Sequence[str]], env: dict[str, str]
+) -> tuple[list[bytes], str | None]:
+    """What git says to each of the flags, and to HEAD. Raises `ToolFailed`."""
+    questions = [Question(["rev-parse", *words]) for words in flags]
+    head = Question(["rev-parse", "-q", "--verify", "HEAD"])
+    *answers, tip = _converse(place, [*questions, head], env)
+    for question, answer in zip(questions, answers, strict=True):
+        if answer.exit_code:
+            raise _cannot_answer(question.arguments, answer)
+    return [answer.stdout.removesuffix(b"\n") for answer in answers], _head(tip, place, env)
 
 
 def _head(answer: Answer, place: bytes, env: dict[str, str]) -> str | None:

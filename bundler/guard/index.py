@@ -126,25 +126,38 @@ def copied(repository: git.Repository, places: Places, present: Sequence[bytes])
 
 
 class Contents(NamedTuple):
-    """What the index holds of some places, the project files in it, and where HEAD differs."""
+    """What the index holds of some places, the project files in it, and where HEAD differs.
+
+    others: single paths that were asked for beside the places.
+    """
 
     entries: list[git.Entry]
     changes: list[git.Change]
     has_head: bool
+    others: tuple[bytes, ...] = ()
 
     def tracked(self) -> set[bytes]:
         return {entry.path for entry in self.entries}
 
+    def in_head(self, path: bytes) -> git.Entry | None:
+        """What HEAD holds at one of the `others` that is not unmerged."""
+        for change in self.changes:
+            if change.path == path:
+                before = git.Entry(path, change.mode_before, change.oid_before)
+                return None if before.mode == _NO_FILE else before
+        return next((entry for entry in self.entries if entry.path == path), None)
 
-def contents(repository: git.Repository, places: Places) -> Contents:
+
+def contents(repository: git.Repository, places: Places, others: Sequence[bytes] = ()) -> Contents:
     """Asks for index and HEAD side by side. Raises `ToolFailed` where git cannot answer."""
-    pathspecs = places.pathspecs()
+    pathspecs = [*places.pathspecs(), *map(git.exactly, others)]
     questions = [git.index_question([*pathspecs, _PROJECTS])]
     has_head = repository.head is not None
     if has_head:
         questions.append(git.staged_question("HEAD", pathspecs))
     index, *changes = repository.ask(*questions)
-    return Contents(git.index_entries(index), git.changes(changes[0]) if changes else [], has_head)
+    found = git.changes(changes[0]) if changes else []
+    return Contents(git.index_entries(index), found, has_head, tuple(others))
 
 
 def committed(found: Contents, places: Places) -> list[Finding]:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 NAME = b".local_defs_state"
 RULE_FILE = b".gitignore"
 _PROJECT_FILES = (b"pyproject.toml", b"dg.toml")
+_BORDERS = (NAME, b".git")
+_TELLING = frozenset((*_BORDERS, *_PROJECT_FILES))
 # A file without any of these has no table of Dagster's that we read: not worth tomllib's time.
 _OF_INTEREST = (b"root_module", b"defs_module")
 
@@ -111,26 +113,33 @@ def walk(top: bytes) -> Found:
 
     Raises `ToolFailed` for a directory that cannot be read: what lies there cannot be told.
     """
-    states, links, repositories, projects = [], [], [], []
-    pending = [b""]
-    while pending:
+    telling = []
+    pending = [top]
+    while pending:  # a round for each directory of the repository: what can be, is left out
         directory = pending.pop()
-        for entry in _listing(top, directory):
-            name = entry.name
-            path = join(directory, name)
+        for entry in _listing(directory):
+            if entry.name in _TELLING:
+                telling.append((directory[len(top.rstrip(b"/")) + 1 :], entry))
+                if entry.name in _BORDERS:
+                    continue
             if entry.is_dir(follow_symlinks=False):
-                if name == NAME:
-                    states.append(path)
-                elif name == b".git" and directory:
-                    repositories.append(directory)
-                elif name != b".git":
-                    pending.append(path)
-            elif name == NAME and entry.is_symlink():
-                links.append(path)
-            elif name == b".git" and directory:
-                repositories.append(directory)
-            elif name in _PROJECT_FILES:
-                projects.append(directory)
+                pending.append(entry.path)
+    return _found(telling)
+
+
+def _found(telling: Iterable[tuple[bytes, os.DirEntry[bytes]]]) -> Found:
+    """What entries with telling names, and the directories that they lie in, come to."""
+    states, links, repositories, projects = [], [], [], []
+    for directory, entry in telling:
+        is_directory = entry.is_dir(follow_symlinks=False)
+        if entry.name == NAME and is_directory:
+            states.append(join(directory, NAME))
+        elif entry.name == NAME and entry.is_symlink():
+            links.append(join(directory, NAME))
+        elif entry.name == b".git" and directory:
+            repositories.append(directory)
+        elif entry.name in _PROJECT_FILES and not is_directory:
+            projects.append(directory)
     borders = set(repositories)
     return Found(
         tuple(sorted(path for path in states if not _behind(path, borders))),
@@ -140,14 +149,14 @@ def walk(top: bytes) -> Found:
     )
 
 
-def _listing(top: bytes, directory: bytes) -> list[os.DirEntry[bytes]]:
+def _listing(directory: bytes) -> list[os.DirEntry[bytes]]:
     try:
-        with os.scandir(join(top, directory)) as listing:
+        with os.scandir(directory) as listing:
             return list(listing)
     except FileNotFoundError:  # gone since its parent was read
         return []
     except OSError as error:
-        place = os.fsdecode(join(top, directory))
+        place = os.fsdecode(directory)
         raise ToolFailed(f"{place} cannot be read: {error.strerror}.") from error
 
 
@@ -164,7 +173,7 @@ def takeable(top: bytes, directory: bytes) -> Iterator[bytes]:
     pending = [directory]
     while pending:
         below = pending.pop()
-        for entry in _listing(top, below):
+        for entry in _listing(join(top, below)):
             path = join(below, entry.name)
             if entry.is_dir(follow_symlinks=False):
                 if os.path.lexists(join(top, join(path, b".git"))):

@@ -1,8 +1,7 @@
 """The moment before a build and in CI: the index, HEAD, and what the ignore rules protect.
 
 A rule *protects* a state directory when ``git add -A`` takes nothing from it. The protection is
-*durable* when a fresh clone has it, too: that is asked of git itself, in an empty work tree that
-holds nothing but HEAD's own ignore files.
+*durable* when a fresh clone has it, too: see `bundler.guard.durable`.
 """
 
 from __future__ import annotations
@@ -10,7 +9,9 @@ from __future__ import annotations
 import os
 
 from bundler import git
+from bundler.guard.durable import PROBE, durably_protected, rule_files
 from bundler.guard.index import (
+    Contents,
     committed,
     contents,
     copied,
@@ -20,7 +21,6 @@ from bundler.guard.index import (
 )
 from bundler.guard.places import (
     NAME,
-    RULE_FILE,
     Places,
     Project,
     join,
@@ -34,10 +34,6 @@ from bundler.record import NamedTuple
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-
-
-# A key directory that nobody has: what is true of it is true of the next state.
-_PROBE = b"state-bundler-probe/state"
 
 
 class Scope(NamedTuple):
@@ -70,15 +66,15 @@ def check_work_tree(
     git.require_whole_index(repository)
     named = within_or_refuse(top, directories)
     scope = find(repository, named)
-    found = contents(repository, scope.places)
+    found = contents(repository, scope.places, rule_files(scope.directories))
     elsewhere = projects_not_here(repository, found.entries)
     if any(project.sources for project in elsewhere):
         scope = find(repository, named, elsewhere)
-        found = contents(repository, scope.places)
+        found = contents(repository, scope.places, rule_files(scope.directories))
     findings = [
         *committed(found, scope.places),
         *copied(repository, scope.places, scope.present),
-        *unprotected(repository, scope, found.tracked()),
+        *unprotected(repository, scope, found),
     ]
     verdict = Verdict(
         moment,
@@ -158,24 +154,31 @@ def _submodules(repository: git.Repository, repositories: Sequence[bytes]) -> tu
 # --- what the rules protect -----------------------------------------------------------------
 
 
-def unprotected(repository: git.Repository, scope: Scope, tracked: set[bytes]) -> list[Finding]:
+def unprotected(repository: git.Repository, scope: Scope, found: Contents) -> list[Finding]:
     """A finding for each state directory that ``git add -A`` would take, now or in a clone."""
     top = repository.top or b""
     directories = scope.directories
     if not directories:
         return []
     takes = {path: list(takeable(top, path)) for path in scope.present}
-    probes = {join(directory, _PROBE): directory for directory in directories}
+    probes = {join(directory, PROBE): directory for directory in directories}
     paths = [*(path for files in takes.values() for path in files), *probes]
     (answer,) = repository.ask(git.rules_question(paths))
-    open_paths = [rule.path for rule in git.rules(answer) if not rule.ignores]
+    deciding = {rule.path: rule for rule in git.rules(answer)}
+    open_paths = [path for path, rule in deciding.items() if not rule.ignores]
+    tracked = found.tracked()
     exposed: dict[bytes, list[bytes]] = {}
     for path in open_paths:
         owner = scope.places.directory_of(path)
         if owner is not None and path not in tracked and path not in probes:
             exposed.setdefault(owner, []).append(path)
     open_probes = {probes[path] for path in open_paths if path in probes}
-    durable = durably_protected(repository, [path for path in directories if path not in exposed])
+    protected = {
+        directory: deciding[probe]
+        for probe, directory in probes.items()
+        if directory not in exposed
+    }
+    durable = durably_protected(repository, protected, found)
     findings = [_offered(directory, files) for directory, files in sorted(exposed.items())]
     if durable:
         from bundler.guard.wheel import dropped_from_wheels
@@ -239,44 +242,3 @@ def _bytes(text: bytes) -> Iterable[bytes]:
 def ignore_command(directory: bytes) -> str:
     line = git.quoted(os.fsdecode(ignore_rule(directory)))
     return f"printf '%s\\n' {line} >> .gitignore && git add .gitignore"
-
-
-def durably_protected(repository: git.Repository, directories: Sequence[bytes]) -> frozenset[bytes]:
-    """Those directories that a fresh clone of HEAD ignores by rules of its own."""
-    if repository.head is None or not directories:
-        return frozenset()
-    rule_files = sorted({join(above, RULE_FILE) for path in directories for above in _chain(path)})
-    contents = git.blobs_in_head(repository, rule_files)
-    if not contents:
-        return frozenset()
-    probes = {join(directory, _PROBE): directory for directory in directories}
-    with _Scratch() as place:
-        for path, content in contents.items():
-            os.makedirs(os.path.dirname(join(place, path)), exist_ok=True)
-            with open(join(place, path), "wb") as target:
-                target.write(content)
-        (answer,) = git.empty_repository(repository, place).ask(git.rules_question(probes))
-    return frozenset(probes[rule.path] for rule in git.rules(answer) if rule.ignores)
-
-
-class _Scratch:
-    """A private directory, gone afterwards. `tempfile` takes longer to import than git to ask."""
-
-    def __enter__(self) -> bytes:
-        parent = os.path.realpath(os.environ.get("TMPDIR") or "/tmp")  # noqa: S108  # mkdir is safe
-        self.path = os.fsencode(f"{parent}/state-guard-{os.urandom(8).hex()}")
-        os.mkdir(self.path, 0o700)
-        return self.path
-
-    def __exit__(self, *_: object) -> None:
-        for directory, below, files in os.walk(self.path, topdown=False):
-            for name in files:
-                os.unlink(join(directory, name))
-            for name in below:
-                os.rmdir(join(directory, name))
-        os.rmdir(self.path)
-
-
-def _chain(directory: bytes) -> list[bytes]:
-    parts = directory.split(b"/")
-    return [b"/".join(parts[:length]) for length in range(len(parts) + 1)]

@@ -1,0 +1,134 @@
+"""Which state directories a fresh clone protects, too: by rules that HEAD holds itself.
+
+git is asked in an empty work tree that has nothing but HEAD's own ignore files. In most
+repositories that is not needed: where the rule that decides *here* stands in the root's ignore
+file, and every ignore file of HEAD's on the way to the directory lies here unaltered, it decides in
+a clone as well. What else may lie here (ignore files that were never committed, those of one person
+or machine) can only have taken protection away, and is not in the clone.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from bundler import digests, git
+from bundler.guard.places import RULE_FILE, join
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping
+
+    from bundler.guard.index import Contents
+
+# A key directory that nobody has: what is true of it is true of the next state.
+PROBE = b"state-bundler-probe/state"
+# Each is compared with every path in the index.
+_MANY_PATHS = 16
+_LARGE_BYTES = 1 << 20
+
+
+def rule_files(directories: Iterable[bytes]) -> list[bytes]:
+    """The ignore files in some directories and above, to be asked for; none where too many."""
+    paths = sorted({path for directory in directories for path in _rule_files(directory)})
+    return paths if len(paths) <= _MANY_PATHS else []
+
+
+def _rule_files(directory: bytes) -> list[bytes]:
+    parts = directory.split(b"/")
+    return [join(b"/".join(parts[:length]), RULE_FILE) for length in range(len(parts) + 1)]
+
+
+def durably_protected(
+    repository: git.Repository, deciding: Mapping[bytes, git.Rule], found: Contents
+) -> frozenset[bytes]:
+    """Those directories that a fresh clone of HEAD ignores by rules of its own.
+
+    deciding: which rule decides over each of them here. found: with `rule_files` asked for.
+    """
+    if repository.head is None or not deciding:
+        return frozenset()
+    told = _told_by_the_root(repository, deciding, found)
+    return told | _asked(repository, [path for path in deciding if path not in told])
+
+
+def _told_by_the_root(
+    repository: git.Repository, deciding: Mapping[bytes, git.Rule], found: Contents
+) -> frozenset[bytes]:
+    asked = {path for directory in deciding for path in _rule_files(directory)}
+    unmerged = {entry.path for entry in found.entries if entry.stage != b"0"}
+    root = found.in_head(RULE_FILE)
+    if not asked.issubset(found.others) or asked & unmerged or not _is_file(root):
+        return frozenset()
+    # A clone may lie on a file system that tells names apart by case, though this one does not.
+    if git.ignores_case(repository):
+        return frozenset()
+    unaltered = {path for path in asked if _is_as_in_head(repository, path, found.in_head(path))}
+    # Of the sources that git names, only this one is certain: core.excludesFile may be a relative
+    # path, too, and is then read as though it lay at the root.
+    return frozenset(
+        directory
+        for directory, rule in deciding.items()
+        if rule.ignores
+        and rule.source == RULE_FILE
+        and unaltered.issuperset(_rule_files(directory))
+    )
+
+
+def _is_file(there: git.Entry | None) -> bool:
+    """Whether git reads rules from it: not from a link."""
+    return there is not None and there.mode.startswith(b"100")
+
+
+def _is_as_in_head(repository: git.Repository, path: bytes, there: git.Entry | None) -> bool:
+    """Whether git reads here what it reads in a clone, or more."""
+    if there is None or not _is_file(there):
+        return True
+    here = join(repository.top or b"", path)
+    try:
+        status = os.lstat(here)
+        if not stat.S_ISREG(status.st_mode) or status.st_size > _LARGE_BYTES:
+            return False
+        with open(here, "rb") as stream:
+            text = stream.read()
+    except OSError:
+        return False
+    digest = digests.new(repository.algorithm, len(text))
+    digest.update(b"blob %d\0" % len(text))
+    digest.update(text)
+    return digest.hexdigest().encode() == there.oid
+
+
+def _asked(repository: git.Repository, directories: Collection[bytes]) -> frozenset[bytes]:
+    if not directories:
+        return frozenset()
+    paths = sorted({path for directory in directories for path in _rule_files(directory)})
+    contents = git.blobs_in_head(repository, paths)
+    if not contents:
+        return frozenset()
+    probes = {join(directory, PROBE): directory for directory in directories}
+    with _Scratch() as place:
+        for path, content in contents.items():
+            os.makedirs(os.path.dirname(join(place, path)), exist_ok=True)
+            with open(join(place, path), "wb") as target:
+                target.write(content)
+        (answer,) = git.empty_repository(repository, place).ask(git.rules_question(probes))
+    return frozenset(probes[rule.path] for rule in git.rules(answer) if rule.ignores)
+
+
+class _Scratch:
+    """A private directory, gone afterwards. `tempfile` takes longer to import than git to ask."""
+
+    def __enter__(self) -> bytes:
+        parent = os.path.realpath(os.environ.get("TMPDIR") or "/tmp")  # noqa: S108  # mkdir is safe
+        self.path = os.fsencode(f"{parent}/state-guard-{os.urandom(8).hex()}")
+        os.mkdir(self.path, 0o700)
+        return self.path
+
+    def __exit__(self, *_: object) -> None:
+        for directory, below, files in os.walk(self.path, topdown=False):
+            for name in files:
+                os.unlink(join(directory, name))
+            for name in below:
+                os.rmdir(join(directory, name))
+        os.rmdir(self.path)
