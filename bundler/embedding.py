@@ -87,12 +87,14 @@ def embed(
     listener: Listener,
     *,
     places: Mapping[str, str] | None = None,
+    every_byte: bool = False,
 ) -> Updated:
     """Makes one image of the sources with the states in it, and gives it every tag.
 
     sources: none makes an image of the state alone. tags: names as `target_name` takes them;
-    ``{content}`` stands for the content digest, ``{environment}`` for the run's. Raises as
-    `bundler.artifacts.appending.append` does, and `ToolFailed` where a registry refuses.
+    ``{content}`` stands for the content digest, ``{environment}`` for the run's. every_byte: read
+    back from an engine or a registry, too, which vouches for the digest of what it took.
+    Raises as `bundler.artifacts.appending.append` does, and `ToolFailed` where a registry refuses.
     """
     names = [source_name(text) for text in sources]
     beside = names[0] if names else Name("registry", "")
@@ -100,7 +102,7 @@ def embed(
     kinds = {target.kind for target in targets}
     if len(kinds) != 1:
         raise UsageError("The tags must all be in registries, in layouts or in the engine.")
-    job = _Job(prepared, listener, places or {})
+    job = _Job(prepared, listener, places or {}, every_byte)
     listener.phase(f"Putting the state into {', '.join(map(str, targets))}")
     (kind,) = kinds
     if kind == "engine":
@@ -117,6 +119,7 @@ class _Job:
     prepared: Prepared
     listener: Listener
     places: Mapping[str, str]
+    every_byte: bool
 
 
 def _filled(text: str, prepared: Prepared) -> str:
@@ -197,6 +200,7 @@ def _pushed(job: _Job, sources: Sequence[Source], targets: Sequence[Name]) -> Up
             places=job.places,
             before=references[0].tag,
             check=lambda made: verdicts.append(prove(made, job.prepared, job.listener)),
+            every_byte=job.every_byte,
             listener=job.listener,
         )
         pushed = {opened[0].name: first}
@@ -250,6 +254,7 @@ def _in_engine(job: _Job, names: Sequence[Name], targets: Sequence[Name]) -> Upd
             job.prepared.record,
             places=job.places,
             check=lambda it: verdicts.append(prove(it, job.prepared, job.listener)),
+            every_byte=job.every_byte,
             listener=job.listener,
         )
         for target in targets:

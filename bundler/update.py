@@ -9,7 +9,6 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,8 +31,7 @@ if TYPE_CHECKING:
 _TAG_DIGITS = 12
 
 
-@dataclass(frozen=True)
-class Updated:
+class Updated(msgspec.Struct, frozen=True):
     """name: of the artifact that has the states now; the old one's where nothing changed."""
 
     name: str
@@ -59,9 +57,18 @@ def check_first(name: str) -> None:
 
 
 def update(
-    name: str, new_tag: str | None, *, in_place: bool, prepared: Prepared, listener: Listener
+    name: str,
+    new_tag: str | None,
+    *,
+    in_place: bool,
+    prepared: Prepared,
+    listener: Listener,
+    every_byte: bool = False,
 ) -> Updated:
-    """Puts new state into the artifact with this name, whatever it is; see the functions below."""
+    """Puts new state into the artifact with this name, whatever it is; see the functions below.
+
+    every_byte: of an image in an engine or a registry; all others are read back as a whole anyway.
+    """
     path = Path(name)
     if path.is_file() or (path / "PEX-INFO").exists():
         return update_pex(path, prepared, listener)
@@ -69,11 +76,15 @@ def update(
         layout, tag = split_layout(name)
         target = (tag or "latest") if in_place else new_tag
         return update_layout(layout, tag, target, prepared, listener)
-    if _is_in_registry(name):
-        return update_registry(
-            name, new_tag, in_place=in_place, prepared=prepared, listener=listener
-        )
-    return update_image(name, new_tag, in_place=in_place, prepared=prepared, listener=listener)
+    way = update_registry if _is_in_registry(name) else update_image
+    return way(
+        name,
+        new_tag,
+        in_place=in_place,
+        prepared=prepared,
+        listener=listener,
+        every_byte=every_byte,
+    )
 
 
 def _is_in_registry(name: str) -> bool:
@@ -147,7 +158,13 @@ def update_layout(
 
 
 def update_image(
-    name: str, new_tag: str | None, *, in_place: bool, prepared: Prepared, listener: Listener
+    name: str,
+    new_tag: str | None,
+    *,
+    in_place: bool,
+    prepared: Prepared,
+    listener: Listener,
+    every_byte: bool = False,
 ) -> Updated:
     """Adds an image with the new states to the engine that has the old one: one layer is sent.
 
@@ -170,6 +187,7 @@ def update_image(
             prepared.bundles,
             record,
             check=lambda found: verdicts.append(prove(found, prepared, listener, before=name)),
+            every_byte=every_byte,
             listener=listener,
         )
         docker.tag(image.engine, made.image_id, target)
@@ -177,7 +195,13 @@ def update_image(
 
 
 def update_registry(
-    name: str, new_tag: str | None, *, in_place: bool, prepared: Prepared, listener: Listener
+    name: str,
+    new_tag: str | None,
+    *,
+    in_place: bool,
+    prepared: Prepared,
+    listener: Listener,
+    every_byte: bool = False,
 ) -> Updated:
     """Adds an image with the new states to the registry that has the old one, by its blobs.
 
@@ -205,6 +229,7 @@ def update_registry(
             prepared.bundles,
             renewed(old[0].run_record(), prepared.record),
             check=lambda found: verdicts.append(prove(found, prepared, listener)),
+            every_byte=every_byte,
             listener=listener,
         )
         pushed.name(tag)

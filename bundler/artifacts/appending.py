@@ -70,6 +70,15 @@ class Job:
         self._layers.append((layer, packing, written))
         return written
 
+    def added(self) -> Mapping[tuple[str, int], Mapping[str, Bundle]]:
+        """What was made, by the blob's digest and size: the bundles in it, by path."""
+        return {
+            (f"sha256:{written.digest}", written.size): {
+                placed.path: placed.bundle for placed in layer.placed
+            }
+            for layer, _, written in self._layers
+        }
+
 
 @dataclass(frozen=True)
 class Made:

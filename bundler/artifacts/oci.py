@@ -122,15 +122,22 @@ def check_platforms(
     entry: Descriptor,
     name: str,
     check: Callable[[Artifact], object],
+    *,
     kind: str = "oci",
+    sealed: Mapping[str, Mapping[str, Bundle]] | None = None,
 ) -> None:
-    """Hands over an image once for each state layer in it; platforms mostly share one."""
+    """Hands over an image once for each state layer in it; platforms mostly share one.
+
+    sealed: the bundles in a layer, by path, of those layers that need not be read again, by digest.
+    """
     seen = set()
     for platform in images_of(store, entry):
         artifact = OciImage(store, entry, name, kind, platform)
-        if artifact.image.layers[-1].digest not in seen:
-            seen.add(artifact.image.layers[-1].digest)
-            check(artifact)
+        layer = artifact.image.layers[-1].digest
+        if layer not in seen:
+            seen.add(layer)
+            known = (sealed or {}).get(layer)
+            check(OciImage(store, entry, name, kind, platform, sealed=known) if known else artifact)
 
 
 @contextmanager

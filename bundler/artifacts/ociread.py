@@ -27,7 +27,7 @@ from bundler.artifacts.layer import OPAQUE_WHITEOUT, parents_of
 from bundler.artifacts.layout import Layout, open_store
 from bundler.artifacts.members import content_members, members_below, state_directories_in
 from bundler.artifacts.rootfs import Tree
-from bundler.bundle import MANIFEST_NAME
+from bundler.bundle import MANIFEST_NAME, Bundle
 from bundler.errors import UsageError, VerificationFailed
 from bundler.manifest import MAX_MANIFEST_BYTES, Claim, RunRecord
 
@@ -128,7 +128,8 @@ class LoadedImage:
 class OciImage:
     """An image in a store, open for reading. Of several platforms, the one of this machine.
 
-    platform: the manifest of another one.
+    platform: the manifest of another one. sealed: the bundles in its topmost layer, by path, where
+    its digest is known to be that of the bytes that were made of them.
     """
 
     def __init__(
@@ -138,8 +139,11 @@ class OciImage:
         name: str,
         kind: str = "oci",
         platform: Descriptor | None = None,
+        *,
+        sealed: Mapping[str, Bundle] | None = None,
     ) -> None:
         self.name = name
+        self._sealed = sealed or {}
         self.kind = kind
         self.digest: str | None = entry.digest
         self.entry = entry
@@ -182,7 +186,8 @@ class OciImage:
     def state_directories(self) -> Sequence[StateDirectory]:
         claimed = sorted(claim.path for claim in self.claims() or ())
         if image.last_layer_holds(self.image.config, claimed):
-            return [_TopDirectory(self.image, path, claimed) for path in claimed]
+            sealed = self._sealed
+            return [_TopDirectory(self.image, path, claimed, sealed.get(path)) for path in claimed]
         return [
             _LayoutDirectory(self.image, path)
             for path in state_directories_in(self.image.tree, claimed)
@@ -223,16 +228,25 @@ def for_this_machine(store: Store, entry: Descriptor) -> Descriptor:
 
 
 class _TopDirectory:
-    """A state directory that the topmost layer holds, and that layer alone."""
+    """A state directory that the topmost layer holds, and that layer alone.
 
-    def __init__(self, loaded: LoadedImage, path: str, all_paths: Sequence[str]) -> None:
+    sealed: its bytes are those of the bundle, by the digest of the layer.
+    """
+
+    def __init__(
+        self, loaded: LoadedImage, path: str, all_paths: Sequence[str], bundle: Bundle | None
+    ) -> None:
         self.path = path
+        self.sealed = bundle is not None
+        self._bundle = bundle
         self._image = loaded
         self._all_paths = all_paths
         self._position = len(loaded.layers) - 1
 
     def read_manifest(self) -> bytes | None:
         """Reads the layer up to the manifest, which lies near its beginning."""
+        if self._bundle is not None:
+            return self._bundle.manifest.raw
         with self._image.open_layer(self._position) as stream:
             for member in members_below(stream, self.path):
                 if member.path == MANIFEST_NAME and member.kind == "file":

@@ -22,12 +22,14 @@ from bundler.cli.outcome import format_option, show_outcome
     help="What the image is called; may be repeated. {content} and {environment} are filled in.",
 )
 @click.option("--image-path", help="The state directory's path in the image.")
+@click.option("--every-byte", is_flag=True, help="Read all of the state back, not only its digest.")
 @format_option
 @build_options
 def embed(
     sources: tuple[str, ...],
     tags: tuple[str, ...],
     image_path: str | None,
+    every_byte: bool,
     style: str,
     **given: Any,
 ) -> None:
@@ -49,5 +51,6 @@ def embed(
 
     listener = narrator(quiet=given.pop("quiet") or style == "json")
     prepared = prepare_from(given, listener)
-    made = embed_images(sources, tags, prepared, listener, places=places_of(prepared, image_path))
+    places = places_of(prepared, image_path)
+    made = embed_images(sources, tags, prepared, listener, places=places, every_byte=every_byte)
     show_outcome(made, style)

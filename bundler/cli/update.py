@@ -20,10 +20,18 @@ from bundler.cli.outcome import format_option, show_outcome
 @click.argument("artifact")
 @click.option("--tag", "new_tag", help="The new image's tag. Default: {tag}-s{content digest}.")
 @click.option("--in-place", is_flag=True, help="Move the image's own tag.")
+@click.option("--every-byte", is_flag=True, help="Read all of the state back, not only its digest.")
 @format_option
 @build_options
 @load_options
-def update(artifact: str, new_tag: str | None, in_place: bool, style: str, **given: Any) -> None:
+def update(
+    artifact: str,
+    new_tag: str | None,
+    in_place: bool,
+    every_byte: bool,
+    style: str,
+    **given: Any,
+) -> None:
     """Refresh, and put the state into ARTIFACT without building it again.
 
     A PEX is replaced in place. An image gets a new tag, so that a roll-out notices the new state.
@@ -45,7 +53,14 @@ def update(artifact: str, new_tag: str | None, in_place: bool, style: str, **giv
     listener = narrator(quiet=given.pop("quiet") or style == "json")
     load_check = with_load_check(given)
     prepared = load_check(prepare_from(given, listener))
-    updated = renew(artifact, new_tag, in_place=in_place, prepared=prepared, listener=listener)
+    updated = renew(
+        artifact,
+        new_tag,
+        in_place=in_place,
+        prepared=prepared,
+        listener=listener,
+        every_byte=every_byte,
+    )
     if not updated.changed:
         listener.note("The state is unchanged: nothing was made.")
     show_outcome(updated, style)

@@ -17,6 +17,7 @@ from bundler.artifacts.registry.reference import Reference
 from bundler.artifacts.registry.store import RegistryStore
 from bundler.artifacts.registry.target import RegistryTarget
 from bundler.bundle import Bundle
+from bundler.errors import VerificationFailed
 from bundler.listener import SILENT, Listener
 from bundler.manifest import RunRecord
 
@@ -87,13 +88,15 @@ def embed(
     places: Mapping[str, str] | None = None,
     before: str | None = None,
     check: Callable[[Artifact], object] = lambda _: None,
+    every_byte: bool = False,
     listener: Listener = SILENT,
 ) -> Pushed:
     """Makes an image, or an index of several, with the bundles in it, under no tag.
 
     sources: none makes an image of the state alone. places: the person's paths in the image, by
     `Bundle.place`. before: a tag that may name the same files below an earlier state. check: is
-    given the finished image, and raises to keep it from ever getting a tag.
+    given the finished image, and raises to keep it from ever getting a tag. every_byte: have it
+    fetch the layer again, where the digest under which the registry keeps it would do.
     Raises as `bundler.artifacts.appending.append` does.
     """
     job = Job(
@@ -107,8 +110,27 @@ def embed(
     made = appending.append(job, sources) if sources else appending.onto_nothing(job)
     entry = target.stored(made.entry["digest"])
     listener.phase("Reading back")
-    check_platforms(target, entry, f"docker://{target.reference.at(entry.digest)}", check, KIND)
+    sealed = {} if every_byte else _sealed(job, target)
+    name = f"docker://{target.reference.at(entry.digest)}"
+    check_platforms(target, entry, name, check, kind=KIND, sealed=sealed)
     return Pushed(target, entry, tuple(sorted(made.paths)))
+
+
+def _sealed(job: Job, target: RegistryTarget) -> Mapping[str, Mapping[str, Bundle]]:
+    """The bundles in each layer that was sent, by its digest.
+
+    It was hashed on its way, a registry takes a blob under no other digest than its own
+    (https://github.com/opencontainers/distribution-spec/blob/main/spec.md#pushing-blobs), and
+    nobody can pull another one by it: what is left to ask is whether the registry has it.
+    Raises `VerificationFailed` where it has not, or one of another size.
+    """
+    for digest, size in job.added():
+        if not target.has_blob(digest, size):
+            raise VerificationFailed(
+                f"{target.name} took the layer {digest} and does not have it.",
+                hint="Try again. If it stays so, the registry is broken.",
+            )
+    return {digest: bundles for (digest, _), bundles in job.added().items()}
 
 
 def _known(target: RegistryTarget, tag: str) -> tuple[LoadedImage, ...]:
