@@ -2,11 +2,16 @@
 
     python benchmarks/guard.py [--sizes 1000,100000,1000000] [--commits 10000,100000] [--keep DIR]
 
-Whole processes, as a hook runs them; wall time and CPU time of the process and its children, the
-minimum and the median, the candidates in turn so that a busy machine is busy for all of them.
-Ratios and aims go by CPU time, which a busy machine changes least; it gives the guard no credit
-for asking git side by side. The floor of a moment is an empty interpreter and the git commands
-that answer it, one by one.
+Whole processes, as a hook runs them; wall time and CPU time of the process and its children. The
+candidates take turns, every other round in the opposite order, so that a busy machine is busy for
+all of them. Ratios and aims go by CPU time, which a busy machine changes least; it gives the guard
+no credit for asking git side by side. A ratio is the median over the rounds of what the candidate
+took to what the floor took in the same round; the middle half of the rounds stands beside it.
+
+The floor of a moment is an empty interpreter and the git commands that answer it, one by one.
+Before a build these are: which repository, its entries, where HEAD differs, which rule ignores the
+state, whether a copy of it was ever added, and what ``git add -A`` would find on disk. The guard
+asks the first five itself; for the last it looks through the work tree without git.
 
 Rows: ``floor``, ``state-guard`` at that moment, ``shell`` (a three-line hook with the same git
 commands), ``large files`` (pre-commit-hooks' check-added-large-files, where it is installed).
@@ -24,9 +29,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
 GUARD = str(Path(sys.executable).with_name("state-guard"))
 LARGE_FILES = shutil.which("check-added-large-files", path=str(Path(sys.executable).parent))
@@ -39,11 +45,29 @@ AIM_HISTORY = 1.2
 
 @dataclass(frozen=True)
 class Time:
-    """Milliseconds: wall and CPU, minimum and median."""
+    """Milliseconds, wall and CPU, of every round."""
 
-    wall: float
-    wall_median: float
-    cpu: float
+    walls: tuple[float, ...]
+    cpus: tuple[float, ...]
+
+    @property
+    def wall(self) -> float:
+        return min(self.walls)
+
+    @property
+    def cpu(self) -> float:
+        return min(self.cpus)
+
+    def of(self, floor: Time) -> list[float]:
+        """What it took to what the floor took in the same round, from the least to the most."""
+        return sorted(mine / least for mine, least in zip(self.cpus, floor.cpus, strict=True))
+
+
+def together(times: Sequence[Time]) -> Time:
+    """One after another: the sums, round by round."""
+    walls = zip(*(each.walls for each in times), strict=True)
+    cpus = zip(*(each.cpus for each in times), strict=True)
+    return Time(tuple(map(sum, walls)), tuple(map(sum, cpus)))
 
 
 def environment() -> dict[str, str]:
@@ -89,37 +113,34 @@ def once(argv: Sequence[str], root: Path) -> tuple[float, float]:
 
 
 def measure(
-    candidates: dict[str, Sequence[str]],
+    candidates: Mapping[str, Sequence[str]],
     root: Path,
     rounds: int,
     before: Callable[[], None] = lambda: None,
 ) -> dict[str, Time]:
     runs: dict[str, list[tuple[float, float]]] = {name: [] for name in candidates}
+    order = list(candidates)
     for _ in range(rounds + 1):
-        for name, argv in candidates.items():
+        for name in order:
             before()
-            runs[name].append(once(argv, root))
+            runs[name].append(once(candidates[name], root))
+        order.reverse()
     times = {}
-    for name, measured in runs.items():
-        walls = sorted(wall for wall, _ in measured[1:])  # the first fills the caches
-        cpu = min(cpu for _, cpu in measured[1:])
-        times[name] = Time(walls[0], walls[len(walls) // 2], cpu)
+    for name, (_, *measured) in runs.items():  # the first fills the caches
+        walls, cpus = zip(*measured, strict=True)
+        times[name] = Time(walls, cpus)
     return times
 
 
 def show(title: str, times: dict[str, Time], floor: Sequence[str]) -> Time:
     """Prints a table; returns the floor, which is the sum of the named rows."""
-    parts = [times[name] for name in floor]
-    least = Time(
-        sum(part.wall for part in parts),
-        sum(part.wall_median for part in parts),
-        sum(part.cpu for part in parts),
-    )
+    least = together([times[name] for name in floor])
     print(f"\n{title}\n  {'':34} {'wall ms':>9} {'median':>9} {'CPU ms':>9} {'of floor':>9}")
     for name, each in [("floor", least), *times.items()]:
-        ratio = each.cpu / least.cpu
-        row = f"{each.wall:9.1f} {each.wall_median:9.1f} {each.cpu:9.1f} {ratio:9.2f}"
-        print(f"  {name:34} {row}")
+        row = f"{each.wall:9.1f} {median(each.walls):9.1f} {each.cpu:9.1f}"
+        ratios = each.of(least)
+        half = f"{ratios[len(ratios) // 4]:6.2f} to {ratios[-1 - len(ratios) // 4]:.2f}"
+        print(f"  {name:34} {row} {median(ratios):9.2f} {half}")
     sys.stdout.flush()
     return least
 
@@ -218,7 +239,7 @@ def files(root: Path, count: int, rounds: int, *, on_disk: bool) -> list[str]:
         times,
         ["empty interpreter", "git ls-files", "git check-ignore"],
     )
-    ratio = times["state-guard --staged"].cpu / floor.cpu
+    ratio = median(times["state-guard --staged"].of(floor))
     if ratio > AIM_RATIO:
         missed.append(f"--staged, {count:,} files: {ratio:.2f} times the floor")
     if on_disk:
@@ -231,14 +252,13 @@ def whole(root: Path, count: int, rounds: int) -> list[str]:
     (root / STATE / "K").mkdir(parents=True, exist_ok=True)
     (root / STATE / "K" / "state").write_text('{"rows": [1, 2, 3, 4, 5, 6, 7, 8]}\n')
     everywhere = ":(top,glob)**/.local_defs_state/**"
-    rules = [f":(top,literal){name}" for name in (".gitignore", f"{STATE}/.gitignore")]
     candidates = {
         "empty interpreter": EMPTY,
-        "git rev-parse": ["git", "rev-parse", "--show-object-format", "--absolute-git-dir"],
-        "git check-ignore": ["git", "check-ignore", "-v", "--no-index", "--", f"{STATE}/K/state"],
-        "git ls-tree": ["git", "ls-tree", "-z", "HEAD", "--", *rules],
+        "git rev-parse": ["git", "rev-parse", "--show-object-format", "--absolute-git-dir", "HEAD"],
         "git ls-files": ["git", "ls-files", "-z", "-s", "--", everywhere],
         "git diff-index": ["git", "diff-index", "--cached", "--raw", "HEAD", "--", everywhere],
+        "git check-ignore": ["git", "check-ignore", "-v", "--no-index", "--", f"{STATE}/K/state"],
+        "git cat-file": ["git", "cat-file", "--batch-check"],
         "git ls-files -o": ["git", "ls-files", "-o", "--exclude-standard", "--", everywhere],
         "state-guard": [GUARD],
         "state-guard --staged": [GUARD, "--staged"],
@@ -250,7 +270,7 @@ def whole(root: Path, count: int, rounds: int) -> list[str]:
         [name for name in candidates if name.startswith(("empty", "git "))],
     )
     shutil.rmtree(root / STATE)
-    ratio = times["state-guard"].cpu / floor.cpu
+    ratio = median(times["state-guard"].of(floor))
     return [f"guard, {count:,} files: {ratio:.2f} times the floor"] if ratio > AIM_RATIO else []
 
 
@@ -283,7 +303,7 @@ def commit(root: Path, count: int, rounds: int) -> list[str]:
     )
     show(f"git commit, {count:,} files", times, ["git commit --no-verify"])
     nobody, guarded = times["git commit, a hook of nothing"], times["git commit, the guard"]
-    longer = guarded.cpu - nobody.cpu
+    longer = median(guarded.cpus) - median(nobody.cpus)
     print(f"  {longer:.1f} ms of CPU more than with a hook of nothing")
     if longer > AIM_COMMIT_MS:
         return [f"git commit, {count:,} files: {longer:.1f} ms longer"]
@@ -299,8 +319,8 @@ def history(root: Path, count: int, rounds: int) -> list[str]:
         "git's walk of one literal path": [*walk[:-1], STATE],
     }
     times = measure(candidates, root, rounds)
-    show(f"A history of {count:,} commits", times, ["git's own walk"])
-    ratio = times["state-guard --history"].cpu / times["git's own walk"].cpu
+    floor = show(f"A history of {count:,} commits", times, ["git's own walk"])
+    ratio = median(times["state-guard --history"].of(floor))
     if ratio > AIM_HISTORY and count >= 100_000:  # below, the interpreter's start is most of it
         return [f"--history, {count:,} commits: {ratio:.2f} times git's walk"]
     return []
@@ -330,7 +350,7 @@ def main() -> None:
             root = home / f"commits-{count}"
             if not root.exists():
                 make_history(root, count)
-            missed += history(root, count, max(3, options.rounds // 3))
+            missed += history(root, count, options.rounds)
     finally:
         if options.keep is None:
             shutil.rmtree(home)
