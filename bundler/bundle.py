@@ -10,9 +10,10 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
+
+import msgspec
 
 from bundler.errors import InputOutputError, VerificationFailed
 from bundler.manifest import File, Manifest
@@ -29,8 +30,7 @@ VERIFIER_NAME = "@verify.py"
 STAGING_NAME = "@staging"
 
 
-@dataclass(frozen=True)
-class BundleMember:
+class BundleMember(msgspec.Struct, frozen=True):
     """A file that goes into the artifact: path relative to the state directory, size in bytes."""
 
     path: str
@@ -44,8 +44,7 @@ class BundleMember:
         return io.BufferedReader(_Checked(source, self), buffer_size=_BUFFER_BYTES)
 
 
-@dataclass(frozen=True)
-class Bundle:
+class Bundle(msgspec.Struct, frozen=True):
     """A state directory that was published or staged.
 
     root: where its files are now. place: where the program looks for it, relative to the root from

@@ -10,7 +10,6 @@ import difflib
 import re
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -83,8 +82,7 @@ class _Root(_KeyTable, frozen=True):
     source: tuple[_SourceTable, ...] = ()
 
 
-@dataclass(frozen=True)
-class Config:
+class Config(msgspec.Struct, frozen=True):
     """What a project's pyproject.toml says.
 
     file: where it was read. guard_allow: patterns of paths that are committed on purpose.
@@ -94,7 +92,7 @@ class Config:
     """
 
     file: Path
-    refresh: RefreshOptions = field(default_factory=RefreshOptions)
+    refresh: RefreshOptions = msgspec.field(default_factory=RefreshOptions)
     sources: tuple[SourceOptions, ...] = ()
     guard_allow: tuple[str, ...] = ()
     image_path: str | None = None

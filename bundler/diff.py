@@ -11,7 +11,6 @@ import gc
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal
@@ -42,8 +41,7 @@ _DBT_MEANING = (
 )
 
 
-@dataclass(frozen=True)
-class FileDifference:
+class FileDifference(msgspec.Struct, frozen=True):
     """A file of a state. changes: what is different inside, where that can be told. Sizes in
     bytes, None where the file is not there. form_only: the same JSON, written otherwise."""
 
@@ -55,8 +53,7 @@ class FileDifference:
     form_only: bool = False
 
 
-@dataclass(frozen=True)
-class KeyDifference:
+class KeyDifference(msgspec.Struct, frozen=True):
     """A key. volatile: its bytes differ, and mean the same. before, after: sizes in bytes, or
     the pinned versions of what is not in the artifact."""
 
@@ -72,8 +69,7 @@ class KeyDifference:
         return summary([change for file in self.files for change in file.changes])
 
 
-@dataclass(frozen=True)
-class Difference:
+class Difference(msgspec.Struct, frozen=True):
     """before, after: the artifacts' names. unchanged: how many keys are the same in both."""
 
     before: str
@@ -133,20 +129,18 @@ def _changed(before: State, after: State) -> bool:
 # --- reading --------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Located:
+class _Located(msgspec.Struct, frozen=True):
     directory: str
     state: State
 
 
-@dataclass
-class _Side:
+class _Side(msgspec.Struct):
     """One artifact: its states by key, and the bytes of those files that are looked into."""
 
     artifact: Artifact
-    states: dict[str, _Located] = field(default_factory=dict)
-    non_local: dict[str, str] = field(default_factory=dict)
-    contents: dict[tuple[str, str], bytes] = field(default_factory=dict)
+    states: dict[str, _Located] = msgspec.field(default_factory=dict)
+    non_local: dict[str, str] = msgspec.field(default_factory=dict)
+    contents: dict[tuple[str, str], bytes] = msgspec.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         manifests = {

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import msgspec
@@ -27,8 +26,7 @@ _TEXT_LINES = 500
 _SHOWN_LINES = 6
 
 
-@dataclass(frozen=True)
-class Change:
+class Change(msgspec.Struct, frozen=True):
     """One thing that changed.
 
     what: the collection that it belongs to, such as ``connectors``; empty for a plain member.
@@ -45,8 +43,7 @@ class Change:
     details: tuple[Change, ...] = ()
 
 
-@dataclass
-class Counts:
+class Counts(msgspec.Struct):
     """How many items of a collection were added, removed, renamed, changed."""
 
     added: int = 0
@@ -112,8 +109,7 @@ def _encoded(value: Any) -> bytes:
     return msgspec.json.encode(value, order="sorted")
 
 
-@dataclass
-class _Comparison:
+class _Comparison(msgspec.Struct):
     volatile: frozenset[str]
     equal: Callable[[Any, Any], bool]
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
+
+from bundler.record import NamedTuple
 
 Phase = Literal["waiting", "fetching", "retrying", "checking", "done", "failed", "kept"]
 
 
-@dataclass(frozen=True)
-class KeyProgress:
+class KeyProgress(NamedTuple):
     """Where the refresh of one key is. Sizes in bytes, times in seconds."""
 
     key: str

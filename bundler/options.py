@@ -8,10 +8,11 @@ the key's own options, then those for all keys, then the default written here.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import msgspec
 
 if TYPE_CHECKING:
     from bundler.manifest import KeyRefresh, ManagementType, State
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 # always: ask the external system. missing: only for keys that have no state that verifies.
 # never: use what is there; a key without state is an error.
 RefreshMode = Literal["always", "missing", "never"]
-REFRESH_MODES: tuple[RefreshMode, ...] = get_args(RefreshMode)
 
 DEFAULT_TIMEOUT_SECONDS = 300.0
 DEFAULT_TOTAL_TIMEOUT_SECONDS = 1800.0
@@ -33,8 +33,7 @@ DEFAULT_SHRINK = 0.5
 _COMMANDS = ("validate", "reach")
 
 
-@dataclass(frozen=True)
-class KeyOptions:
+class KeyOptions(msgspec.Struct, frozen=True):
     """How one key is refreshed and judged.
 
     timeout: for all attempts of the key together. attempts: calls of ``write_state_to_path``.
@@ -67,12 +66,12 @@ class KeyOptions:
     def over(self, wider: KeyOptions) -> KeyOptions:
         """These options, with those of a wider level where they say nothing; tuples add up."""
         merged: dict[str, Any] = {}
-        for option in fields(self):
-            mine, theirs = getattr(self, option.name), getattr(wider, option.name)
-            if isinstance(mine, tuple) and option.name not in _COMMANDS:
-                merged[option.name] = (*theirs, *(item for item in mine if item not in theirs))
+        for name in self.__struct_fields__:
+            mine, theirs = getattr(self, name), getattr(wider, name)
+            if isinstance(mine, tuple) and name not in _COMMANDS:
+                merged[name] = (*theirs, *(item for item in mine if item not in theirs))
             else:
-                merged[option.name] = theirs if mine in (None, ()) else mine
+                merged[name] = theirs if mine in (None, ()) else mine
         return KeyOptions(**merged)
 
 
@@ -95,8 +94,7 @@ class Stored(Protocol):
         """Writes the state into an empty key directory."""
 
 
-@dataclass(frozen=True)
-class Inside:
+class Inside(msgspec.Struct, frozen=True):
     """An image that has the project: the refresh runs in it.
 
     network: as ``docker run`` takes it; None for its default. python: the interpreter in the image;
@@ -108,8 +106,7 @@ class Inside:
     python: str | None = None
 
 
-@dataclass(frozen=True)
-class RefreshOptions:
+class RefreshOptions(msgspec.Struct, frozen=True):
     """How a run refreshes.
 
     mode: for every key, whatever its own options say; None leaves it to them.
@@ -129,9 +126,9 @@ class RefreshOptions:
     management_types: tuple[ManagementType, ...] = ()
     total_timeout: float | None = None
     jobs: int | None = None
-    kind_jobs: Mapping[str, int] = field(default_factory=dict)
+    kind_jobs: Mapping[str, int] = msgspec.field(default_factory=dict)
     defaults: KeyOptions = KeyOptions()
-    per_key: Mapping[str, KeyOptions] = field(default_factory=dict)
+    per_key: Mapping[str, KeyOptions] = msgspec.field(default_factory=dict)
     over_all: KeyOptions = KeyOptions()
     baseline: str | None = None
     allow_empty: tuple[str, ...] = ()
@@ -145,12 +142,12 @@ class RefreshOptions:
     def over(self, wider: RefreshOptions) -> RefreshOptions:
         """These options (the command line's), with a project's where they say nothing."""
         merged: dict[str, Any] = {}
-        for option in fields(self):
-            mine, theirs = getattr(self, option.name), getattr(wider, option.name)
-            if option.name in ("secrets", "not_secrets"):
-                merged[option.name] = (*theirs, *mine)
+        for name in self.__struct_fields__:
+            mine, theirs = getattr(self, name), getattr(wider, name)
+            if name in ("secrets", "not_secrets"):
+                merged[name] = (*theirs, *mine)
             else:
-                merged[option.name] = theirs if mine in (None, (), {}) else mine
+                merged[name] = theirs if mine in (None, (), {}) else mine
         # The project's mode stands in its defaults too, where a key's own mode goes before it.
         return RefreshOptions(
             **{
@@ -179,8 +176,7 @@ class RefreshOptions:
         return self.over_all.over(options.over(self.defaults))
 
 
-@dataclass(frozen=True)
-class SourceOptions:
+class SourceOptions(msgspec.Struct, frozen=True):
     """One ``[[tool.state-bundler.source]]``: where a state comes from in a program without Dagster.
 
     Exactly one of command (an argv; ``{state_path}`` is replaced) and component

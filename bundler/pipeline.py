@@ -10,27 +10,29 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from bundler import git, loadcheck, runrecord
+import msgspec
+
+from bundler import git, runrecord
 from bundler.artifacts import Artifact
-from bundler.artifacts.running import Runner
 from bundler.bundle import Bundle
 from bundler.errors import Findings, ToolFailed, UsageError, VerificationFailed
 from bundler.guard import check as ask_git
 from bundler.listener import SILENT, Listener
-from bundler.loadcheck import LoadCheck
 from bundler.manifest import RunRecord
 from bundler.options import RefreshOptions
 from bundler.project import Project
-from bundler.refresh.run import Refreshed, refresh
-from bundler.replay import replay
 from bundler.verify import Verdict, verify
 
+if TYPE_CHECKING:
+    from bundler.artifacts.running import Runner
+    from bundler.loadcheck import LoadCheck
+    from bundler.refresh.run import Refreshed
 
-@dataclass(frozen=True)
-class Prepared:
+
+class Prepared(msgspec.Struct, frozen=True):
     """States that were refreshed, and the record of it, ready to be embedded.
 
     load_check: what loading the finished artifact must show; None where that was not asked.
@@ -65,8 +67,12 @@ def prepare(
     else:
         listener.warning("The guard was skipped; the artifact will say so.")
     if state_from is None:
+        from bundler.refresh.run import refresh
+
         refreshed = refresh(projects, options, listener)
     else:
+        from bundler.replay import replay
+
         listener.phase(f"Taking the state of {state_from}")
         refreshed = replay(projects, state_from, listener)
     record = runrecord.make(
@@ -136,6 +142,8 @@ def prove(
     """
     verdict = read_back(artifact, prepared.bundles)
     if prepared.load_check is not None:
+        from bundler import loadcheck
+
         listener.phase("Loading what is in the artifact, without network")
         with tempfile.TemporaryDirectory(prefix="state-bundler-") as root:
             runner = _runners(artifact, prepared.projects[0], Path(root), listener)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+
+import msgspec
 
 from bundler.artifacts import Artifact, StateDirectory
 from bundler.manifest import KeyRefresh, State
@@ -22,8 +23,7 @@ _HOUR, _DAY = 3600, 86400
 _MAX_PARSED_BYTES = 64 * 1024 * 1024
 
 
-@dataclass(frozen=True)
-class Policy:
+class Policy(msgspec.Struct, frozen=True):
     """Which demands are made; what is None, False or empty is not.
 
     max_age: seconds since each state was last confirmed. require: keys that must be there.
@@ -39,12 +39,11 @@ class Policy:
     guarded: bool = False
     no_stale: bool = False
     environment: str | None = None
-    min_entries: Mapping[str, int] = field(default_factory=dict)
-    require_labels: Mapping[str, str | None] = field(default_factory=dict)
+    min_entries: Mapping[str, int] = msgspec.field(default_factory=dict)
+    require_labels: Mapping[str, str | None] = msgspec.field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Subject:
+class Subject(msgspec.Struct, frozen=True):
     """What is judged. labels: the artifact's. entries: of each state, by directory and key.
 
     now: seconds since the epoch.
@@ -67,8 +66,7 @@ class Subject:
                 )
 
 
-@dataclass(frozen=True)
-class Breach:
+class Breach(msgspec.Struct, frozen=True):
     """A demand that is not met. rule: its option without dashes. key: where it is about one."""
 
     rule: str

@@ -13,8 +13,9 @@ import subprocess
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from bundler.errors import ToolFailed
 
@@ -23,8 +24,7 @@ DEFAULT_TIMEOUT_SECONDS = 120.0
 _POLL_SECONDS = 0.05
 
 
-@dataclass(frozen=True)
-class Completed:
+class Completed(msgspec.Struct, frozen=True):
     """What a program left behind."""
 
     exit_code: int

@@ -11,16 +11,16 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from bundler.config import Config, load, read_toml
 from bundler.errors import ConfigurationError, UsageError
 
 
-@dataclass(frozen=True)
-class DagsterModules:
+class DagsterModules(msgspec.Struct, frozen=True):
     """The modules of a Dagster project, dotted.
 
     target: what a code server loads, where the project names it.
@@ -31,16 +31,14 @@ class DagsterModules:
     target: str | None = None
 
 
-@dataclass(frozen=True)
-class Interpreter:
+class Interpreter(msgspec.Struct, frozen=True):
     """The Python that a project runs in, and by which rule it was found."""
 
     path: Path
     found_by: str
 
 
-@dataclass(frozen=True)
-class Project:
+class Project(msgspec.Struct, frozen=True):
     """One project. dagster is None for a program without Dagster. workspace: the root above."""
 
     root: Path

@@ -23,7 +23,6 @@ import re
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -59,8 +58,7 @@ class Decision(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     members: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Publisher:
+class Publisher(msgspec.Struct, frozen=True):
     """Publishes in one state directory. Its lock is held, but for `is_pending`."""
 
     path: Path

@@ -15,7 +15,6 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -45,8 +44,7 @@ from bundler.wording import counted
 _LOCAL = "LOCAL_FILESYSTEM"
 
 
-@dataclass(frozen=True)
-class _Target:
+class _Target(msgspec.Struct, frozen=True):
     """A project's state directory. keys: the local ones of its components; None if unknown."""
 
     path: Path

@@ -25,7 +25,6 @@ import unicodedata
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -96,16 +95,14 @@ def _key_problem(key: str) -> str | None:
     return None
 
 
-@dataclass(frozen=True)
-class Published:
+class Published(msgspec.Struct, frozen=True):
     """What a state directory says of itself."""
 
     manifest: Manifest
     record: RunRecord | None
 
 
-@dataclass(frozen=True)
-class Publication:
+class Publication(msgspec.Struct, frozen=True):
     """What a publish did. changed and removed are names of key directories."""
 
     bundle: Bundle
@@ -113,8 +110,7 @@ class Publication:
     removed: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class StateDir:
+class StateDir(msgspec.Struct, frozen=True):
     """A state directory on disk; it need not exist yet.
 
     place: relative to the root from which the program imports, such as
@@ -225,8 +221,7 @@ class StateDir:
             return "another process"
 
 
-@dataclass(frozen=True)
-class Staging:
+class Staging(msgspec.Struct, frozen=True):
     """New states on their way into a state directory. Nothing is visible before `publish`."""
 
     directory: StateDir
@@ -301,8 +296,7 @@ class Staging:
         )
 
 
-@dataclass(frozen=True)
-class Ready:
+class Ready(msgspec.Struct, frozen=True):
     """A set of states that lies on the disk and waits for the decision."""
 
     publisher: Publisher
@@ -339,9 +333,7 @@ def _decide_together(all_ready: Sequence[Ready]) -> None:
 
 
 def _verifier() -> bytes:
-    from bundler import verify_at_start
-
-    return Path(verify_at_start.__file__).read_bytes()
+    return Path(__file__).with_name("verify_at_start.py").read_bytes()
 
 
 def _file(name: str, path: Path) -> File:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from bundler.artifacts import Artifact
 from bundler.errors import BundlerError, VerificationFailed
@@ -20,8 +21,7 @@ PROJECT = "project"
 _AT_ONCE = 8
 
 
-@dataclass(frozen=True)
-class KeyStatus:
+class KeyStatus(msgspec.Struct, frozen=True):
     """One key. directory: the state directory's path, as in the artifact or the project.
 
     size: in bytes; digest: dirHash; both None where there is no state here. refresh: how the
@@ -39,8 +39,7 @@ class KeyStatus:
     users: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Holder:
+class Holder(msgspec.Struct, frozen=True):
     """What holds keys: a project, or an artifact.
 
     name: as the person named it. kind: ``project``, or the artifact's. digest: the artifact's, if
@@ -141,7 +140,7 @@ def of_sources(name: str, sources: Sequence[Found], baseline: str | None = None)
             missing = KeyStatus(source.place, key, users[0].management_type)
             status = keys.get((source.place, key)) or known.get(key, missing)
             told = tuple(dict.fromkeys((*status.users, *map(_told, users))))
-            keys[source.place, key] = replace(status, users=told)
+            keys[source.place, key] = msgspec.structs.replace(status, users=told)
     return Holder(
         name,
         PROJECT,

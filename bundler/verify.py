@@ -9,7 +9,8 @@ except what the program has added below a path that the manifest declares writab
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from bundler.artifacts import Artifact, Member, StateDirectory
 from bundler.bundle import MANIFEST_NAME, RUN_RECORD_NAME, STAGING_NAME
@@ -22,8 +23,7 @@ from bundler.tree import hash_stream
 _LABELLED = ("docker", "oci", "pex", "registry", "wheel")
 
 
-@dataclass(frozen=True)
-class VerifiedDirectory:
+class VerifiedDirectory(msgspec.Struct, frozen=True):
     """A state directory and what is wrong with it, as sentences; nothing if it verifies."""
 
     path: str
@@ -31,8 +31,7 @@ class VerifiedDirectory:
     problems: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Verdict:
+class Verdict(msgspec.Struct, frozen=True):
     """What was found in one artifact. problems: what concerns the artifact as a whole."""
 
     name: str

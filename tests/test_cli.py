@@ -13,7 +13,7 @@ import pytest
 
 from bundler import errors
 from bundler.cli.console import Console, ConsoleListener, age, safe, size
-from bundler.cli.options import MANAGEMENT_TYPES
+from bundler.cli.options import MANAGEMENT_TYPES, REFRESH_MODES
 from bundler.cli.run import run
 
 
@@ -218,8 +218,10 @@ def test_the_choices_are_the_models() -> None:
     from typing import get_args
 
     from bundler.manifest import ManagementType
+    from bundler.options import RefreshMode
 
     assert get_args(ManagementType) == MANAGEMENT_TYPES
+    assert get_args(RefreshMode) == REFRESH_MODES
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 from bundles import make_bundle
 from hypothesis import given
@@ -84,8 +84,6 @@ def _record(key: KeyRefresh | None = None, **build: object) -> RunRecord:
 
 
 def replace_build(build: Build, **fields: object) -> Build:
-    import msgspec
-
     return msgspec.structs.replace(build, **fields)
 
 
@@ -137,9 +135,9 @@ def test_each_demand_that_is_not_met_is_one_sentence(
 def test_labels_are_compared(directory: Path) -> None:
     policy = Policy(require_labels={"team": "data", "tier": None})
     subject = _subject(directory, policy)
-    good = replace(subject, labels={"team": "data", "tier": ""})
+    good = msgspec.structs.replace(subject, labels={"team": "data", "tier": ""})
     assert judge(policy, good) == ()
-    (breach,) = judge(policy, replace(subject, labels={"team": "web", "tier": ""}))
+    (breach,) = judge(policy, msgspec.structs.replace(subject, labels={"team": "web", "tier": ""}))
     assert breach.what == "Its label team is 'web', not 'data'."
 
 

@@ -12,8 +12,9 @@ Reading never trusts: an `Artifact` reports what is there, `bundler.verify` judg
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, Literal, Protocol
+
+import msgspec
 
 from bundler.manifest import Claim, RunRecord
 
@@ -24,8 +25,7 @@ LABEL_STATES = "io.state-bundler.states"
 LABEL_RUN_RECORD = "io.state-bundler.run-record"
 
 
-@dataclass(frozen=True)
-class Member:
+class Member(msgspec.Struct, frozen=True):
     """Something below a state directory.
 
     path: POSIX, relative to the state directory. size: in bytes, 0 for what is no file.

@@ -9,7 +9,6 @@ nothing; it is refused.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 import msgspec
 
@@ -22,8 +21,7 @@ _MAX_CANDIDATES = 5
 _MAX_PYPROJECT_BYTES = 1024 * 1024
 
 
-@dataclass(frozen=True)
-class Plan:
+class Plan(msgspec.Struct, frozen=True):
     """What putting bundles in comes down to. changes: by the tree's path."""
 
     changes: Mapping[str, TreeChange]

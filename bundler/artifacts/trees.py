@@ -11,10 +11,11 @@ import io
 import os
 import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO, ClassVar, Literal
+
+import msgspec
 
 from bundler.artifacts import Member
 from bundler.artifacts.zipfiles import ZipFile
@@ -30,8 +31,7 @@ _MAX_TEXT_BYTES = 64 * 1024 * 1024
 _FREE_OF_SUSPICION_BYTES = 1024 * 1024
 
 
-@dataclass(frozen=True)
-class Leaf:
+class Leaf(msgspec.Struct, frozen=True):
     """A file of a tree. size: in bytes. packed: the bytes that it takes up in the artifact."""
 
     kind: Literal["file", "other"]
@@ -40,8 +40,7 @@ class Leaf:
     open: Callable[[], BinaryIO]
 
 
-@dataclass(frozen=True)
-class NewFile:
+class NewFile(msgspec.Struct, frozen=True):
     """A file that is to be written. size: in bytes. mode: permission bits, None for the usual."""
 
     open: Callable[[], BinaryIO]
@@ -55,8 +54,7 @@ class NewFile:
         return cls(lambda: io.BytesIO(data), len(data), digest, mode)
 
 
-@dataclass(frozen=True)
-class TreeChange:
+class TreeChange(msgspec.Struct, frozen=True):
     """What becomes of a tree.
 
     added: files to write, by relative path. replaced: directories whose every file goes first.
@@ -76,8 +74,7 @@ class TreeChange:
         return TreeChange({**self.added, **added}, self.replaced)
 
 
-@dataclass(frozen=True)
-class Tree:
+class Tree(msgspec.Struct, frozen=True):
     """path: where the tree is in the artifact; empty for its top. leaves: by relative path.
 
     zip: the zip file that the tree is the whole of, such as a wheel; None for any other tree.
@@ -132,8 +129,7 @@ def _state_directory_of(path: str) -> str | None:
     return f"{before}/{STATE_DIRECTORY}"[1:] if found else None
 
 
-@dataclass(frozen=True)
-class TreeStateDirectory:
+class TreeStateDirectory(msgspec.Struct, frozen=True):
     """A state directory in a tree."""
 
     tree: Tree

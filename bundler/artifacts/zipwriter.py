@@ -17,8 +17,9 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import BinaryIO, NamedTuple
+
+import msgspec
 
 from bundler.artifacts.zipfiles import (
     BUFFER_BYTES,
@@ -163,8 +164,7 @@ class _Packed(NamedTuple):
     size: int
 
 
-@dataclass(frozen=True)
-class _Header:
+class _Header(msgspec.Struct, frozen=True):
     name: str
     method: int
     mode: int

@@ -195,7 +195,7 @@ def _html(text: str) -> str:
 
 
 def _as_json(found: Difference) -> dict[str, object]:
-    import dataclasses
+    import msgspec
 
     return {
         "schema": 1,
@@ -203,5 +203,7 @@ def _as_json(found: Difference) -> dict[str, object]:
         "after": found.after,
         "differs": found.differs,
         "unchanged": found.unchanged,
-        "keys": [{**dataclasses.asdict(key), "summary": key.summary or None} for key in found.keys],
+        "keys": [
+            {**msgspec.to_builtins(key), "summary": key.summary or None} for key in found.keys
+        ],
     }

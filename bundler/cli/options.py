@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from bundler.cli.console import Console, ConsoleListener, size
-from bundler.options import REFRESH_MODES, RefreshMode
 from bundler.wording import counted
 
 if TYPE_CHECKING:
-    from bundler.options import Inside, RefreshOptions
+    from bundler.options import Inside, RefreshMode, RefreshOptions
     from bundler.pipeline import Prepared
     from bundler.project import Project
     from bundler.verify import Verdict
 
-# The values of `bundler.manifest.ManagementType`, whose import --help can do without.
+# The values of `RefreshMode` and `ManagementType`, whose import --help can do without.
+REFRESH_MODES = ("always", "missing", "never")
 MANAGEMENT_TYPES = (
     "LOCAL_FILESYSTEM",
     "VERSIONED_STATE_STORAGE",
@@ -251,13 +251,13 @@ def with_load_check(given: dict[str, Any]) -> Callable[[Prepared], Prepared]:
     least: int | None = given.pop("min_definitions")
 
     def apply(prepared: Prepared) -> Prepared:
-        from dataclasses import replace
+        if not (wanted or modules or least is not None):
+            return prepared
+        import msgspec
 
         from bundler import loadcheck
         from bundler.refresh.discovery import surroundings_of
 
-        if not (wanted or modules or least is not None):
-            return prepared
         environ: dict[str, str] = {}
         for project in prepared.projects:
             environ.update(surroundings_of(project, named=(), excluded=()).environment)
@@ -267,7 +267,7 @@ def with_load_check(given: dict[str, Any]) -> Callable[[Prepared], Prepared]:
             loadcheck.environment_of(prepared.record, environ),
             compares=least is None,
         )
-        return replace(prepared, load_check=check)
+        return msgspec.structs.replace(prepared, load_check=check)
 
     return apply
 
@@ -308,7 +308,7 @@ def _with_stored(
 
     pins: None where nothing was said: then a project without a store has no versions.
     """
-    from dataclasses import replace
+    import msgspec
 
     from bundler.cli.store_options import is_named, opened
 
@@ -323,7 +323,9 @@ def _with_stored(
         return options
     from bundler.storage.building import CurrentVersions
 
-    return replace(options, stored=CurrentVersions(tuple(stores.values()), embeds, needed))
+    return msgspec.structs.replace(
+        options, stored=CurrentVersions(tuple(stores.values()), embeds, needed)
+    )
 
 
 def show_verdict(verdict: Verdict, name: str | None = None) -> None:

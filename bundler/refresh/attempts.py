@@ -8,18 +8,18 @@ import os
 import re
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from email.utils import parsedate_to_datetime
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
 
 from bundler.atomic import io_errors
 from bundler.errors import BundlerError, Unavailable
 from bundler.listener import KeyProgress, Listener
 from bundler.options import DEFAULT_ATTEMPTS, DEFAULT_TIMEOUT_SECONDS, KeyOptions
-from bundler.refresh import classify, expected
+from bundler.refresh import expected
 from bundler.refresh.checks import Baseline, Checked, check, kind_of
-from bundler.refresh.classify import Failure, failure_of, of_command
 from bundler.refresh.discovery import Loaded
 from bundler.refresh.exchanges import Report, read
 from bundler.refresh.secrets import Secrets
@@ -27,6 +27,9 @@ from bundler.refresh.validation import validate
 from bundler.refresh.watching import watched
 from bundler.refresh.workers import Write
 from bundler.sources import Component
+
+if TYPE_CHECKING:
+    from bundler.refresh.classify import Failure
 
 # Retries are told to the listener: without a handler, logging would write stamina's to stderr.
 logging.getLogger("stamina").addHandler(logging.NullHandler())
@@ -40,8 +43,7 @@ _LOG_BYTES = 16 * 1024
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
-@dataclass(frozen=True)
-class Job:
+class Job(msgspec.Struct, frozen=True):
     """A key that is to be fetched. directory: makes an empty key directory in the staging area."""
 
     component: Component
@@ -59,8 +61,7 @@ class Job:
         return self.options.attempts or DEFAULT_ATTEMPTS
 
 
-@dataclass(frozen=True)
-class Fetched:
+class Fetched(msgspec.Struct, frozen=True):
     """A state that passed every check.
 
     environment: the variables that were read for it. skew: seconds by which the server's clock
@@ -97,9 +98,20 @@ class _AttemptFailedError(Exception):
 
 async def fetch(job: Job, scratch: Path, listener: Listener) -> Fetched:
     """Refreshes one key into the staging area. Raises `KeyFailedError`."""
+    began = time.monotonic()
+    try:
+        return await _fetch_once(job, scratch, 1, began, listener)
+    except _AttemptFailedError as failed:
+        first = failed
+    return await _fetch_again(job, scratch, began, listener, first)
+
+
+async def _fetch_again(
+    job: Job, scratch: Path, began: float, listener: Listener, first: _AttemptFailedError
+) -> Fetched:
+    """What follows a first attempt that failed: others, or the end."""
     import stamina
 
-    began = time.monotonic()
     earlier: list[Failure] = []
     retries = stamina.retry_context(
         on=partial(_next, job, began + job.timeout, listener, earlier),
@@ -112,6 +124,8 @@ async def fetch(job: Job, scratch: Path, listener: Listener) -> Fetched:
     try:
         async for attempt in retries:
             with attempt:
+                if attempt.num == 1:
+                    raise first
                 return await _fetch_once(job, scratch, attempt.num, began, listener)
     except _AttemptFailedError as failed:
         error = _telling(failed.failure, earlier)
@@ -147,6 +161,8 @@ def _skew(report: Report) -> float:
     if report.last is None or not report.last.date:
         return 0.0
     try:
+        from email.utils import parsedate_to_datetime
+
         return parsedate_to_datetime(report.last.date).timestamp() - time.time()
     except ValueError:
         return 0.0
@@ -213,9 +229,15 @@ async def _attempt(job: Job, write: Write, deadline: float) -> Failure | None:
     if by_exit and late is None and os.WIFEXITED(status):
         report = read(write.report)
         if not report.raised:  # else the program could not be started
+            if status == 0:
+                return None
+            from bundler.refresh.classify import of_command
+
             output = "\n".join(_tail(write.log, secrets))
             return of_command(job.component, os.WEXITSTATUS(status), output, secrets=secrets)
     report = _report(job, write)
+    from bundler.refresh.classify import failure_of
+
     return failure_of(
         job.component,
         report,
@@ -230,7 +252,7 @@ def _report(job: Job, write: Write) -> Report:
     kind = kind_of(job.component)
     normal = tuple(one.pattern for one in kind.expected)
     report = read(write.report, (*job.options.allow_http, *normal))
-    return report if kind.whole_pages else replace(report, unfollowed=())
+    return report if kind.whole_pages else msgspec.structs.replace(report, unfollowed=())
 
 
 def _lost(job: Job, report: Report, secrets: Secrets) -> Failure | None:
@@ -242,7 +264,11 @@ def _lost(job: Job, report: Report, secrets: Secrets) -> Failure | None:
     with io_errors(before):
         exchange = expected.lost(report.expected, normal, job.options.allow_http, before)
     though = ", though the last state has what this is about"
-    return classify.partial(job.component, exchange, secrets, though) if exchange else None
+    if exchange is None:
+        return None
+    from bundler.refresh.classify import partial as partial_failure
+
+    return partial_failure(job.component, exchange, secrets, though)
 
 
 async def _check(job: Job, write: Write, attempt: int) -> Checked:

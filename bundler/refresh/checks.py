@@ -11,7 +11,6 @@ import hashlib
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -49,8 +48,7 @@ _MAX_PARSED_BYTES = 32 * 1024 * 1024
 MAX_FILES = 250_000
 
 
-@dataclass(frozen=True)
-class Kind:
+class Kind(msgspec.Struct, frozen=True):
     """What is known of a kind of component, by a pattern of its class name.
 
     volatile: names of JSON members, ignored: patterns of files, that change at every run without
@@ -126,16 +124,14 @@ def kind_of(component: Component) -> Kind:
     return next((kind for kind in KINDS if fnmatchcase(component.kind, kind.pattern)), _UNKNOWN)
 
 
-@dataclass(frozen=True)
-class Baseline:
+class Baseline(msgspec.Struct, frozen=True):
     """The state of one key that a new one is held against, and the key directory it lies in."""
 
     state: State
     directory: Path
 
 
-@dataclass(frozen=True)
-class Checked:
+class Checked(msgspec.Struct, frozen=True):
     """A state that may be published. left_out: paths that were removed. notes: for the person."""
 
     state: State

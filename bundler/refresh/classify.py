@@ -25,8 +25,9 @@ from __future__ import annotations
 import errno
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
+
+import msgspec
 
 from bundler.errors import (
     BadData,
@@ -97,8 +98,7 @@ _CURL: dict[int, tuple[type[BundlerError], Retry]] = {
 }
 
 
-@dataclass(frozen=True)
-class Failure:
+class Failure(msgspec.Struct, frozen=True):
     """A failed attempt.
 
     wait: seconds that the server asked for, before another one. late: the deadline has ended it.
@@ -110,8 +110,7 @@ class Failure:
     late: bool = False
 
 
-@dataclass(frozen=True)
-class _Finding:
+class _Finding(msgspec.Struct, frozen=True):
     """A failure before it is said: the class, what happened, and whether a retry may mend it."""
 
     kind: type[BundlerError]
@@ -135,7 +134,7 @@ def failure_of(
     """
     if deadline is not None:
         late = _say(component, _late(report, deadline), report.waiting, secrets)
-        return replace(late, late=True)
+        return msgspec.structs.replace(late, late=True)
     failed = report.failed
     if report.raised:
         exchange = _behind(report, failed)

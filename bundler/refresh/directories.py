@@ -14,7 +14,6 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
@@ -23,7 +22,6 @@ from bundler import __version__
 from bundler.atomic import io_errors
 from bundler.baseline import of_place
 from bundler.bundle import Bundle
-from bundler.diff import brief
 from bundler.errors import BundlerError, CredentialsRefused, Locked, Unavailable, VerificationFailed
 from bundler.extract import Extracted
 from bundler.listener import KeyProgress, Listener
@@ -60,8 +58,7 @@ _SHOWN_PATHS = 5
 _MOST_SKEW_SECONDS = 300.0
 
 
-@dataclass(frozen=True)
-class Published:
+class Published(msgspec.Struct, frozen=True):
     """What a publish came to. changed: the keys whose bytes are others than before."""
 
     bundle: Bundle
@@ -69,8 +66,7 @@ class Published:
     changed: tuple[str, ...]
 
 
-@dataclass
-class Directory:
+class Directory(msgspec.Struct):
     """One state directory, the sources that share it, and what was decided of each key.
 
     baselines: what new states are held against and may fall back to, and, by key too, how those
@@ -80,13 +76,13 @@ class Directory:
 
     statedir: StateDir
     options: RefreshOptions
-    sources: list[Loaded] = field(default_factory=list)
-    components: dict[str, Component] = field(default_factory=dict)
-    baselines: dict[str, Baseline] = field(default_factory=dict)
-    record: dict[str, KeyRefresh] = field(default_factory=dict)
-    states: dict[str, State] = field(default_factory=dict)
-    refreshes: dict[str, KeyRefresh] = field(default_factory=dict)
-    versions: dict[str, str] = field(default_factory=dict)
+    sources: list[Loaded] = msgspec.field(default_factory=list)
+    components: dict[str, Component] = msgspec.field(default_factory=dict)
+    baselines: dict[str, Baseline] = msgspec.field(default_factory=dict)
+    record: dict[str, KeyRefresh] = msgspec.field(default_factory=dict)
+    states: dict[str, State] = msgspec.field(default_factory=dict)
+    refreshes: dict[str, KeyRefresh] = msgspec.field(default_factory=dict)
+    versions: dict[str, str] = msgspec.field(default_factory=dict)
     _opened: Staging | None = None
 
     @property
@@ -242,6 +238,8 @@ class Directory:
         """What changed against the baseline, such as ``+3 connectors, -1 table``."""
         if job.baseline is None:
             return ""
+        from bundler.diff import brief
+
         staged = self.staging.path / sanitize_key(job.component.key)
         return brief(job.baseline.directory, staged)
 
@@ -325,8 +323,7 @@ class Directory:
         )
 
 
-@dataclass(frozen=True)
-class Collected:
+class Collected(msgspec.Struct, frozen=True):
     """A state that was fetched for somewhere else than a state directory.
 
     place: of the state directory that its key belongs to. directory: its key directory.
@@ -339,13 +336,12 @@ class Collected:
     refresh: KeyRefresh
 
 
-@dataclass
-class Collector:
+class Collector(msgspec.Struct):
     """Takes fetched states that are not published: those of keys in versioned storage."""
 
     folder: Path
     of: Directory
-    collected: list[Collected] = field(default_factory=list)
+    collected: list[Collected] = msgspec.field(default_factory=list)
 
     @property
     def options(self) -> RefreshOptions:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from bundler.errors import BundlerError, ConfigurationError, Unavailable, raise_all
 from bundler.refresh import dotenv, secrets
@@ -24,16 +25,14 @@ if TYPE_CHECKING:
 _LOAD_SECONDS = 120.0
 
 
-@dataclass(frozen=True)
-class Surroundings:
+class Surroundings(msgspec.Struct, frozen=True):
     """What a project's processes see, and which of it is secret."""
 
     environment: Mapping[str, str]
     secrets: Secrets
 
 
-@dataclass(frozen=True)
-class Loaded:
+class Loaded(msgspec.Struct, frozen=True):
     """A source whose components are known, with the worker that writes their states."""
 
     source: Source

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
-from email.utils import parsedate_to_datetime
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
+
+import msgspec
 
 _CLIENTS = ("requests", "urllib3", "httpx", "httpcore", "aiohttp", "http", "botocore", "google")
 _FIRST_FAILED_STATUS = 400
@@ -28,8 +28,7 @@ _METADATA_HOSTS = frozenset(
 )
 
 
-@dataclass(frozen=True)
-class Link:
+class Link(msgspec.Struct, frozen=True):
     """One exception of a chain: its class and bases (dotted), errno, HTTP status, text and place.
 
     retry_after: in seconds, where the exception carries the answer's headers. wire: the exchange
@@ -50,8 +49,7 @@ class Link:
         return self.type.split(".")[0] in _CLIENTS
 
 
-@dataclass(frozen=True)
-class Exchange:
+class Exchange(msgspec.Struct, frozen=True):
     """A request and what became of it: a status, a chain of exceptions, or nothing yet.
 
     url: without user info and query. same: knows the same exchange again. retry_after: in seconds.
@@ -74,8 +72,7 @@ class Exchange:
     body: Literal["", "not-json", "graphql-errors", "more"] = ""
 
 
-@dataclass(frozen=True)
-class Report:
+class Report(msgspec.Struct, frozen=True):
     """What an attempt left behind.
 
     failed: exchanges that failed and did not succeed later, in order. expected: those that failed
@@ -97,20 +94,19 @@ class Report:
     environment: tuple[str, ...] = ()
 
 
-@dataclass
-class _Reading:
+class _Reading(msgspec.Struct):
     allowed: Sequence[str]
-    open: dict[int, Exchange] = field(default_factory=dict)
-    failed: dict[str, Exchange] = field(default_factory=dict)
-    expected: dict[str, Exchange] = field(default_factory=dict)
-    unfollowed: dict[int, Exchange] = field(default_factory=dict)
+    open: dict[int, Exchange] = msgspec.field(default_factory=dict)
+    failed: dict[str, Exchange] = msgspec.field(default_factory=dict)
+    expected: dict[str, Exchange] = msgspec.field(default_factory=dict)
+    unfollowed: dict[int, Exchange] = msgspec.field(default_factory=dict)
     last: Exchange | None = None
-    recent: dict[int, Exchange] = field(default_factory=dict)
+    recent: dict[int, Exchange] = msgspec.field(default_factory=dict)
     answered: int = 0
     not_json: bool = False
     returned: bool = False
     raised: tuple[Link, ...] = ()
-    environment: set[str] = field(default_factory=set)
+    environment: set[str] = msgspec.field(default_factory=set)
 
     def take(self, line: dict[str, Any]) -> None:
         event = line["event"]
@@ -138,7 +134,7 @@ class _Reading:
         if exchange is None:
             return
         self.not_json = False
-        self.last = exchange = replace(
+        self.last = exchange = msgspec.structs.replace(
             exchange,
             status=line["status"],
             content_type=line["type"],
@@ -161,7 +157,9 @@ class _Reading:
         exchange = self.open.pop(line["id"], None) or self.recent.get(line["id"])  # its body
         if exchange is not None:
             self._note_failure(
-                replace(exchange, status=None, chain=links(line["chain"]), tries=line["tries"])
+                msgspec.structs.replace(
+                    exchange, status=None, chain=links(line["chain"]), tries=line["tries"]
+                )
             )
 
     def _reject_body(self, line: dict[str, Any]) -> None:
@@ -175,12 +173,12 @@ class _Reading:
         size = line.get("size")  # of what was parsed; 0 if that was blank
         another = size == 0 or (size and exchange.size and size != exchange.size)
         if promised and not another:
-            self._note_failure(replace(exchange, body=event))
+            self._note_failure(msgspec.structs.replace(exchange, body=event))
 
     def _note_more(self, number: int) -> None:
         exchange = self.recent.get(number)
         if exchange is not None:
-            told = replace(exchange, body="more")
+            told = msgspec.structs.replace(exchange, body="more")
             if not is_expected(told, self.allowed):
                 self.unfollowed[number] = told
 
@@ -190,7 +188,7 @@ class _Reading:
             return
         before = self.failed.pop(exchange.same, None)
         tries = exchange.tries + (before.tries if before else 0)
-        self.failed[exchange.same] = replace(exchange, tries=tries)
+        self.failed[exchange.same] = msgspec.structs.replace(exchange, tries=tries)
 
 
 def read(path: Path, allowed: Sequence[str] = ()) -> Report:
@@ -281,6 +279,8 @@ def _seconds(retry_after: str | None, date: str | None) -> float | None:
         return max(0.0, float(retry_after))
     except ValueError:
         pass
+    from email.utils import parsedate_to_datetime
+
     try:
         until, now = parsedate_to_datetime(retry_after), parsedate_to_datetime(date or "")
         return max(0.0, (until - now).total_seconds())

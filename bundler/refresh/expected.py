@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
+
+import msgspec
 
 from bundler.refresh.exchanges import Exchange, is_expected
 
 _CHUNK_BYTES = 1024 * 1024
 
 
-@dataclass(frozen=True)
-class Expected:
+class Expected(msgspec.Struct, frozen=True):
     """pattern: ``METHOD HOST/PATH STATUS`` as in ``allow-http``. why: what such an answer means."""
 
     pattern: str

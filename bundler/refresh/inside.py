@@ -23,9 +23,11 @@ import subprocess
 import tarfile
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
+
+import msgspec
 
 from bundler.artifacts.docker.inside import Container
 from bundler.atomic import io_errors
@@ -184,7 +186,7 @@ class InsideWorker(Worker):
     def _inside(self, write: Write) -> Write:
         """The same attempt with the paths that it has in the container."""
         home = PurePosixPath(self._folder) / write.report.stem
-        return replace(
+        return msgspec.structs.replace(
             write,
             root=Path(self._root),
             state_path=Path(home / "tree" / write.state_path.parent.name / write.state_path.name),

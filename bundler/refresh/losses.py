@@ -10,7 +10,6 @@ that thing; so only names that are still there are held against what they held b
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -20,8 +19,7 @@ _FEWEST_FOR_NOTHING = 5
 _FEWEST_FOR_SHRUNK = 20
 
 
-@dataclass(frozen=True)
-class Loss:
+class Loss(msgspec.Struct, frozen=True):
     """A collection that held more before. before, now: entries."""
 
     name: str

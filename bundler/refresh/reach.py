@@ -24,6 +24,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+import msgspec
+
 from bundler import process
 from bundler.errors import BundlerError, Unavailable
 from bundler.listener import SILENT
@@ -171,9 +173,7 @@ class _Attempt:
 
 
 def _located(component: Component, program: str) -> Component:
-    from dataclasses import replace
-
-    return replace(component, location=program)
+    return msgspec.structs.replace(component, location=program)
 
 
 def _hosts(report: Report) -> tuple[str, ...]:

@@ -13,10 +13,11 @@ import asyncio
 import signal
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
 
 from bundler import baseline
 from bundler.bundle import Bundle
@@ -39,8 +40,7 @@ _LEGACY = "LEGACY_CODE_SERVER_SNAPSHOTS"
 _T = TypeVar("_T")
 
 
-@dataclass(frozen=True)
-class Refreshed:
+class Refreshed(msgspec.Struct, frozen=True):
     """What a refresh did. bundles: one a state directory, published. changed: those keys whose
     bytes are others than before."""
 

@@ -8,10 +8,11 @@ import os
 import re
 import unicodedata
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import quote, quote_plus
+
+import msgspec
 
 _TELLING = ("TOKEN", "SECRET", "PASSWORD", "KEY", "CREDENTIAL")
 # A shorter value stands in a text by chance.
@@ -26,8 +27,7 @@ _CREDENTIALS = re.compile(
 _QUERY = re.compile(r"(?i)\b([a-z][a-z0-9+.-]*://[^\s?#'\"]+)\?[^\s'\"]*")
 
 
-@dataclass(frozen=True)
-class Secrets:
+class Secrets(msgspec.Struct, frozen=True):
     """Secret values by the name of their variable."""
 
     values: Mapping[str, str]

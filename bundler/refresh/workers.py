@@ -16,9 +16,10 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from bundler.errors import ToolFailed
 
@@ -29,8 +30,7 @@ _POLL_SECONDS = 0.01
 _READ_BYTES = 65536
 
 
-@dataclass(frozen=True)
-class Write:
+class Write(msgspec.Struct, frozen=True):
     """One attempt. state_path: what the component writes to. report, log: files that it fills.
 
     root: the project's, whose own code's use of environment variables is reported. rehearsal: ends

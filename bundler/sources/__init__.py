@@ -7,9 +7,10 @@ write the state of one of them to a path, in a process that can be killed.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
 
 from bundler.manifest import ManagementType
 
@@ -20,8 +21,7 @@ if TYPE_CHECKING:
     from bundler.refresh.secrets import Secrets
 
 
-@dataclass(frozen=True)
-class Component:
+class Component(msgspec.Struct, frozen=True):
     """A component that a source has found.
 
     kind: its class, ``package.module.Class``, ``command``, or
@@ -40,8 +40,7 @@ class Component:
     environment_variables: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Found:
+class Found(msgspec.Struct, frozen=True):
     """What one source yields.
 
     directory: the state directory, absolute. place: where the program looks for it, relative to
@@ -56,8 +55,7 @@ class Found:
     warnings: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Source:
+class Source(msgspec.Struct, frozen=True):
     """How the worker is to find a source's components.
 
     kind: the file ``<kind>_worker.py`` beside this one. python: the interpreter that it runs in.

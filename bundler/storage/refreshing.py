@@ -8,8 +8,10 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from bundler.errors import ConfigurationError
 from bundler.listener import Listener
@@ -66,7 +68,7 @@ def refresh_shard(
     mine = _keys_of(projects, options, shard, listener)
     if not mine:
         return shards.stage(into.store, [], run, shard, into.author)
-    chosen = replace(options, keys=mine, management_types=(_LOCAL, _VERSIONED))
+    chosen = msgspec.structs.replace(options, keys=mine, management_types=(_LOCAL, _VERSIONED))
     with _leased(mine, into), tempfile.TemporaryDirectory(prefix="state-bundler-") as scratch:
         collected = fetch_into(Path(scratch), projects, chosen, listener)
         return shards.stage(into.store, list(_new(collected)), run, shard, into.author)
@@ -106,7 +108,7 @@ def _collected(
     if types and _VERSIONED not in types:
         yield ()
         return
-    chosen = replace(options, management_types=(_VERSIONED,))
+    chosen = msgspec.structs.replace(options, management_types=(_VERSIONED,))
     with tempfile.TemporaryDirectory(prefix="state-bundler-") as scratch:
         yield fetch_into(Path(scratch), projects, chosen, listener)
 

@@ -16,8 +16,9 @@ import os
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from bundler.artifacts import zipfiles
 from bundler.artifacts.pex.info import (
@@ -40,8 +41,7 @@ _PEXS_FOLDERS = (f"{BOOTSTRAP}/", f"{DEPS}/", IMPORT_HOOK[: IMPORT_HOOK.index("/
 _AFTER_SLASH = chr(ord("/") + 1)
 
 
-@dataclass(frozen=True)
-class PexFile:
+class PexFile(msgspec.Struct, frozen=True):
     """name: as the person named it. zip: the one zip file of a zipapp, else None."""
 
     name: str

@@ -14,8 +14,9 @@ import hashlib
 import json
 import stat
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, BinaryIO
+
+import msgspec
 
 from bundler.artifacts.pex.info import is_bytecode
 from bundler.artifacts.trees import NewFile, Tree, TreeChange
@@ -29,8 +30,7 @@ _DATE = [1980, 1, 1, 0, 0, 0]
 _FILE_MODE = (stat.S_IFREG | 0o644) << 16
 
 
-@dataclass(frozen=True)
-class Sealed:
+class Sealed(msgspec.Struct, frozen=True):
     """A change with everything that follows from it, and the fingerprint that results."""
 
     change: TreeChange

@@ -12,10 +12,11 @@ import shutil
 import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO
+
+import msgspec
 
 from bundler.artifacts import replacing
 from bundler.artifacts.pex.file import PexFile
@@ -31,14 +32,13 @@ _NOTHING = TreeChange({})
 _BUFFER_BYTES = 1024 * 1024
 
 
-@dataclass
-class _Changes:
+class _Changes(msgspec.Struct):
     """What changes in the whole PEX, by paths from its top. folders: of distributions."""
 
-    added: dict[str, NewFile] = field(default_factory=dict)
-    removed: set[str] = field(default_factory=set)
-    folders: list[str] = field(default_factory=list)
-    wheels: set[str] = field(default_factory=set)
+    added: dict[str, NewFile] = msgspec.field(default_factory=dict)
+    removed: set[str] = msgspec.field(default_factory=set)
+    folders: list[str] = msgspec.field(default_factory=list)
+    wheels: set[str] = msgspec.field(default_factory=set)
 
     def take(self, tree: Tree, change: TreeChange) -> None:
         self.added.update((tree.at(path), file) for path, file in change.added.items())

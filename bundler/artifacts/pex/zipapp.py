@@ -7,8 +7,9 @@ folders; each directory comes just before the first file in it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import BinaryIO
+
+import msgspec
 
 from bundler.artifacts.pex.info import BOOTSTRAP, DEPS, PEX_INFO
 from bundler.artifacts.trees import NewFile
@@ -20,8 +21,7 @@ _HEAD = (f"{BOOTSTRAP}/", f"{DEPS}/")
 _IN_EVERY_PEX = _HEAD
 
 
-@dataclass(frozen=True)
-class ZipChange:
+class ZipChange(msgspec.Struct, frozen=True):
     """What becomes of a zip file.
 
     added: files to write, by entry name. removed: names of files that go. walked: the folders,

@@ -11,8 +11,9 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from bundler import process
 from bundler.artifacts.replacing import publish
@@ -26,8 +27,7 @@ from bundler.manifest import RunRecord
 _STDERR = 2  # what a build prints is narrative
 
 
-@dataclass(frozen=True)
-class BuiltWheel:
+class BuiltWheel(msgspec.Struct, frozen=True):
     """path: the finished wheel, where nobody looks yet. destination: where it will be."""
 
     path: Path
