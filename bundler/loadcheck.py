@@ -23,6 +23,11 @@ from bundler.manifest import RunRecord
 from bundler.project import Project
 
 _SHOWN_LINES = 15
+# They describe the machine that a program runs on: those of this one would lead another astray.
+_MACHINE = frozenset(
+    {"DOCKER_HOST", "HOME", "LANG", "LOGNAME", "OLDPWD", "PATH", "PWD", "PYTHONHOME", "PYTHONPATH"}
+    | {"SHELL", "SHLVL", "TERM", "TMPDIR", "USER", "VIRTUAL_ENV", "_"}
+)
 
 
 @dataclass(frozen=True)
@@ -85,7 +90,7 @@ def environment_of(record: RunRecord, environ: Mapping[str, str]) -> dict[str, s
         for key in directory.keys
         for name in key.environment_variables
     }
-    return {name: environ[name] for name in sorted(names) if name in environ}
+    return {name: environ[name] for name in sorted(names - _MACHINE) if name in environ}
 
 
 def check(

@@ -137,7 +137,7 @@ class InsideWorker(Worker):
         return str(self._inside(write).state_path.parent)
 
     async def load(self, command: Mapping[str, Any]) -> dict[str, Any]:
-        names = ("worker.py", "transport.py", f"{self._source.kind}_worker.py")
+        names = ("worker.py", "watching.py", "transport.py", f"{self._source.kind}_worker.py")
         files = json.dumps({name: (_SOURCES / name).read_text() for name in names}).encode()
         self._send(f"{len(files):010}".encode() + files)
         self._folder = (await self._reply())["folder"]

@@ -174,6 +174,7 @@ class Worker:
         # What another program asks on the wire cannot be seen from here.
         self._transport = None if kind == "command" else _transport(here)
         self._source = _sibling("_state_bundler_source", here / f"{kind}_worker.py")
+        self._watching = _sibling("_state_bundler_watching", here / "watching.py")
         self._components: dict[str, Any] = {}
         self._loaded_by: dict[str, Any] = {}
         self._forks = False
@@ -289,11 +290,11 @@ class Worker:
             if self._transport is not None:
                 tell = _until_answered(report) if command["rehearsal"] else report
                 self._transport.record(tell, describe)
-                _tell_environment(command["root"], report)
+                self._watching.tell_environment(command["root"], report)
             self._write(command["key"], Path(command["state_path"]))
         except BaseException as error:  # noqa: BLE001  # SystemExit too: a component must not end us
             report("raised", chain=describe(error))
-            _print_traceback(error)
+            self._watching.print_traceback(error)
         else:
             report("returned")
             code = 0
@@ -408,31 +409,6 @@ def _children() -> list[int]:
     return [int(pid) for pid in text.split()]
 
 
-def _tell_environment(root: str, report: Lines) -> None:
-    """From now on, reports which environment variables the project's own code reads."""
-    import inspect
-
-    kind = type(os.environ)
-    original = kind.__getitem__
-    told: set[str] = set()
-
-    def watched(environment: Any, name: Any) -> Any:
-        if isinstance(name, str) and name not in told and _asks(inspect.currentframe(), root):
-            told.add(name)
-            report("environment", name=name)
-        return original(environment, name)
-
-    kind.__getitem__ = watched  # type: ignore[method-assign]  # for the rest of this process
-
-
-def _asks(frame: FrameType | None, root: str) -> bool:
-    """Whether it is the project that asks, perhaps by ``os.getenv`` or ``.get``."""
-    frame = frame.f_back if frame is not None else None  # ours comes first
-    while frame is not None and frame.f_globals.get("__name__") in ("os", "_collections_abc"):
-        frame = frame.f_back
-    return frame is not None and frame.f_code.co_filename.startswith(root)
-
-
 async def _wait_for(awaitable: Any) -> None:
     await awaitable
 
@@ -455,12 +431,6 @@ def _redirect(log: str) -> None:
     os.dup2(nothing, 0)
     os.dup2(output, 1)
     os.dup2(output, 2)
-
-
-def _print_traceback(error: BaseException) -> None:
-    import traceback
-
-    traceback.print_exception(type(error), error, error.__traceback__)
 
 
 def _flush() -> None:
