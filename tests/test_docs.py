@@ -86,7 +86,7 @@ ELSEWHERE = {
     "state-bundler refresh --in": "test_refresh_inside",
     "state-bundler build docker --state-from registry-copy.tar": "test_replay",
     "docker bundle bake app": "newer_docker, by make docker-newer: buildx has to be there",
-    "state-bundler predicate": "test_signature",
+    "state-bundler predicate": "test_attestation",
     "state-bundler sign": "test_signature",
     "state-bundler verify app.pex --signed-by": "test_signature",
     "state-bundler update registry.example": "test_registry",
