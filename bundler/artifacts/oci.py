@@ -132,12 +132,10 @@ def check_platforms(
     """
     seen = set()
     for platform in images_of(store, entry):
-        artifact = OciImage(store, entry, name, kind, platform)
-        layer = artifact.image.layers[-1].digest
-        if layer not in seen:
-            seen.add(layer)
-            known = (sealed or {}).get(layer)
-            check(OciImage(store, entry, name, kind, platform, sealed=known) if known else artifact)
+        artifact = OciImage(store, entry, name, kind, platform, sealed=sealed)
+        if artifact.image.layers[-1].digest not in seen:
+            seen.add(artifact.image.layers[-1].digest)
+            check(artifact)
 
 
 @contextmanager

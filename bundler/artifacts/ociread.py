@@ -128,8 +128,8 @@ class LoadedImage:
 class OciImage:
     """An image in a store, open for reading. Of several platforms, the one of this machine.
 
-    platform: the manifest of another one. sealed: the bundles in its topmost layer, by path, where
-    its digest is known to be that of the bytes that were made of them.
+    platform: the manifest of another one. sealed: the bundles in layers, by path, whose digests are
+    known to be those of the bytes that were made of them.
     """
 
     def __init__(
@@ -140,10 +140,9 @@ class OciImage:
         kind: str = "oci",
         platform: Descriptor | None = None,
         *,
-        sealed: Mapping[str, Bundle] | None = None,
+        sealed: Mapping[str, Mapping[str, Bundle]] | None = None,
     ) -> None:
         self.name = name
-        self._sealed = sealed or {}
         self.kind = kind
         self.digest: str | None = entry.digest
         self.entry = entry
@@ -151,6 +150,8 @@ class OciImage:
         self.is_one_of_several = platform is not None
         self.image = LoadedImage(store, platform or for_this_machine(store, entry))
         self.config_digest = self.image.manifest["config"]["digest"]
+        top = self.image.layers[-1].digest if self.image.layers else ""
+        self._sealed = (sealed or {}).get(top, {})
 
     def labels(self) -> Mapping[str, str]:
         return image.labels(self.image.config)

@@ -136,7 +136,7 @@ class RegistryTarget(RegistryStore):
     def send_blob(
         self, pieces: Pieces, expected: str | None = None, told: Callable[[], str] | None = None
     ) -> tuple[str, int]:
-        """Sends a blob and returns its digest and size in bytes.
+        """Sends a blob, which is not known to be here, and returns its digest and size in bytes.
 
         pieces: gives the same bytes each time. expected: the digest that it must have; raises
         `VerificationFailed` for another one, and then nothing was stored. told: gives its digest
@@ -157,21 +157,20 @@ class RegistryTarget(RegistryStore):
     def _send_small(self, data: bytes, expected: str | None) -> tuple[str, int]:
         digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
         _refuse_other(digest, expected, self.name)
-        if not self.has_blob(digest, len(data)):
 
-            def once() -> None:
-                location = self.open_upload()
-                request = Request(
-                    "PUT",
-                    with_digest(location, digest),
-                    self.scope,
-                    {**_OCTETS, "Content-Length": str(len(data))},
-                    lambda: data,
-                    (_CREATED, _NO_CONTENT),
-                )
-                self.once_in_upload(request)
+        def once() -> None:
+            location = self.open_upload()
+            request = Request(
+                "PUT",
+                with_digest(location, digest),
+                self.scope,
+                {**_OCTETS, "Content-Length": str(len(data))},
+                lambda: data,
+                (_CREATED, _NO_CONTENT),
+            )
+            self.once_in_upload(request)
 
-            self.connection.patient(once)
+        self.connection.patient(once)
         return digest, len(data)
 
     def open_upload(self) -> str:
