@@ -71,8 +71,8 @@ floor: $(READY) ## the tests with the lowest versions that pyproject.toml allows
 
 .PHONY: docker-newer
 docker-newer: $(READY) ## images in Debian's next Docker, with both of its image stores: minutes
-	$(BIN)/python tests/newer_engine.py --store containerd -- tests/newer_docker.py tests/test_docker_builders.py tests/test_docker_contexts.py tests/test_docker_places.py tests/test_docker_reading.py $(ARGS)
-	$(BIN)/python tests/newer_engine.py --store classic -- tests/newer_docker.py tests/test_docker_builders.py $(ARGS)
+	$(BIN)/python tests/newer_engine.py --store containerd -- tests/newer_docker.py tests/newer_builders.py tests/test_docker_secrets.py tests/test_docker_builders.py tests/test_docker_contexts.py tests/test_docker_places.py tests/test_docker_reading.py $(ARGS)
+	$(BIN)/python tests/newer_engine.py --store classic -- tests/newer_docker.py tests/newer_builders.py tests/test_docker_builders.py $(ARGS)
 	$(BIN)/pytest tests/newer_podman.py $(ARGS)
 
 .PHONY: build

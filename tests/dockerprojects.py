@@ -154,7 +154,9 @@ def tcp(engine: Engine) -> Iterator[str]:
             with suppress(OSError):
                 while True:
                     line, _ = server.accept()
-                    threading.Thread(target=_relay, args=(line, path), daemon=True).start()
+                    upstream = socket.socket(socket.AF_UNIX)
+                    upstream.connect(path)
+                    threading.Thread(target=relay, args=(line, upstream), daemon=True).start()
 
         thread = threading.Thread(target=serve)
         thread.start()
@@ -163,9 +165,9 @@ def tcp(engine: Engine) -> Iterator[str]:
         thread.join()
 
 
-def _relay(line: socket.socket, path: str) -> None:
-    with line, socket.socket(socket.AF_UNIX) as upstream:
-        upstream.connect(path)
+def relay(line: socket.socket, upstream: socket.socket) -> None:
+    """Carries bytes both ways until either ends."""
+    with line, upstream:
         back = threading.Thread(target=_pump, args=(upstream, line))
         back.start()
         _pump(line, upstream)

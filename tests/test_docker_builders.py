@@ -173,6 +173,10 @@ def test_the_arguments_that_name_the_result_are_carried_out(
     assert project.inspect(names[0])["Config"]["Labels"]["a"] == "b"
     project.engine.docker("image", "rm", *names)
 
+    left = project.left_behind()
+    project.build("-o", f"type=tar,dest={tmp_path / 'app.tar'}")
+    assert project.left_behind() == left
+
 
 def test_a_dockerfile_outside_the_context_and_its_own_ignore_file(
     project: Project, tmp_path: Path

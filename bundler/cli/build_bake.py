@@ -18,7 +18,6 @@ from bundler.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from bundler.artifacts.docker import Embedded, Engine
     from bundler.artifacts.docker.baking import Baking
     from bundler.pipeline import Prepared
     from bundler.verify import Verdict
@@ -45,7 +44,8 @@ def build_bake(
     Example:
       state-bundler build bake -f docker-bake.hcl app
     """
-    from bundler.artifacts.docker import Docker, baking, embed
+    from bundler.artifacts.docker import Docker, baking
+    from bundler.artifacts.docker.outside import Put
     from bundler.pipeline import prove
 
     words, docker = ctx.meta[META], Docker.from_environment()
@@ -60,22 +60,16 @@ def build_bake(
     targets = chosen or _with_code(found, prepared)
     baking.preflight(found, targets)
     verdicts: list[Verdict] = []
-
-    def embed_one(engine: Engine, base: str) -> Embedded:
-        return embed(
-            engine,
-            base,
-            prepared.bundles,
-            prepared.record,
-            check=lambda made: verdicts.append(prove(made, prepared, listener)),
-            every_byte=every_byte,
-            listener=listener,
-        )
-
+    put = Put(
+        prepared.record,
+        {},
+        lambda made: verdicts.append(prove(made, prepared, listener)),
+        listener,
+    )
     listener.phase("Building the images")
-    built = baking.build(found, targets, prepared.bundles, embed_one)
+    built = baking.build(found, targets, prepared.bundles, put, every_byte=every_byte)
     for one, verdict in zip(built, verdicts, strict=True):
-        show_verdict(verdict, " ".join(one.tags) or None)
+        show_verdict(verdict, one.called)
 
 
 def _with_code(found: Baking, prepared: Prepared) -> list[str]:

@@ -106,7 +106,7 @@ def build_docker(
     if quiet:
         click.echo(built.image_id)
     else:
-        show_verdict(verdicts[0], " ".join(built.tags) or None)
+        show_verdict(verdicts[0], built.called)
 
 
 def _start(arguments: Arguments, listener: Listener) -> Path | None:

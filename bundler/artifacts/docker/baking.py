@@ -7,23 +7,26 @@ beside it; they get their names once the others are baked, too.
 
 from __future__ import annotations
 
+import io
 import re
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
 from bundler import process
-from bundler.artifacts.docker import building, outputs
+from bundler.artifacts.docker import building, outputs, outside
 from bundler.artifacts.docker.arguments import Arguments
 from bundler.artifacts.docker.connection import Docker, Engine
 from bundler.artifacts.docker.context import withheld_rules
-from bundler.artifacts.docker.dockerbuild import read, with_rules
-from bundler.artifacts.docker.embedding import Embedded, discard, remove_unnamed
+from bundler.artifacts.docker.dockerbuild import Builder, read, with_rules
+from bundler.artifacts.docker.embedding import Embedded, discard, embed, remove_unnamed
 from bundler.artifacts.docker.outputs import Built
+from bundler.artifacts.docker.outside import Put
+from bundler.artifacts.docker.piped import STDIN, Piped
 from bundler.artifacts.image import Json
 from bundler.bundle import Bundle
 from bundler.errors import BundlerError, ChildFailed, ToolFailed, UsageError
@@ -61,10 +64,11 @@ class Baking:
         """What the target says of its result, as docker build's arguments."""
         target = self.target(name)
         context = self.context(name)
-        file = None if "dockerfile-inline" in target else target.get("dockerfile") or "Dockerfile"
+        file = context / (target.get("dockerfile") or "Dockerfile")
         return Arguments(
+            forwarded=self.running,
             context=str(context),
-            file=str(context / file) if file and context.is_dir() else None,
+            file=STDIN if "dockerfile-inline" in target else str(file),
             tags=tuple(target.get("tags") or ()),
             platforms=tuple(target.get("platforms") or ()),
             outputs=tuple(map(_output, target.get("output") or ())),
@@ -156,73 +160,162 @@ def preflight(baking: Baking, chosen: Sequence[str]) -> None:
             raise UsageError(
                 f"bake makes no image of {name!r}.", hint=f"It makes: {', '.join(baking.final)}."
             )
-        if len(baking.target(name).get("platforms") or ()) > 1:
-            raise UsageError(
-                f"{name} has several platforms, which bake would put into the engine.",
-                hint="docker bundle build --platform a,b --push builds them.",
-            )
-        building.preflight(baking.arguments(name))
+        inline = baking.target(name).get("dockerfile-inline")
+        given = Piped(io.BytesIO(inline.encode()), is_archive=False) if inline else None
+        building.preflight(baking.arguments(name), piped=given)
+
+
+@dataclass(frozen=True)
+class Target:
+    """A target that gets state, as something that is built by itself."""
+
+    baking: Baking
+    name: str
+    bundles: tuple[Bundle, ...]
+
+    @property
+    def docker(self) -> Docker:
+        return self.baking.docker
+
+    @property
+    def builder(self) -> Builder:
+        return Builder("buildx", "")
+
+    @property
+    def arguments(self) -> Arguments:
+        return self.baking.arguments(self.name)
+
+    def run(self, folder: Path, result: Sequence[str]) -> None:
+        """As `bundler.artifacts.docker.outside.Asked` says."""
+        options = dict(zip(result[::2], result[1::2], strict=True))
+        told = _bake(self.baking, [self], folder, options["--output"])
+        if "--metadata-file" in options:
+            Path(options["--metadata-file"]).write_bytes(msgspec.json.encode(told[self.name]))
 
 
 def build(
     baking: Baking,
     chosen: Sequence[str],
     bundles: Sequence[Bundle],
-    embed_one: Callable[[Engine, str], Embedded],
+    put: Put,
+    *,
+    every_byte: bool = False,
 ) -> list[Built]:
-    """Builds the chosen targets, has each embedded and read back, bakes the others, names them."""
+    """Builds the chosen targets, has each embedded and read back, bakes the others, names them.
+
+    put, every_byte: as for `bundler.artifacts.docker.building.build`. Those that stay in the
+    engine come first.
+    """
     engine = baking.docker.connect()
-    with tempfile.TemporaryDirectory(prefix="state-bundler-") as name:
-        bases = _baked(baking, chosen, bundles, engine, Path(name))
-    try:
-        embedded = {target: embed_one(engine, base) for target, base in bases.items()}
-    finally:
-        for base in bases.values():
-            with suppress(BundlerError):
-                remove_unnamed(engine, base)
-    others = [target for target in baking.final if target not in chosen]
-    try:
-        if others:
-            _run(baking, baking.resolved, others, [])
-    except BaseException:
-        for made in embedded.values():
-            with suppress(BundlerError):
-                discard(engine, made.image_id)
-        raise
-    built = [
-        building.finish(baking.docker, engine, baking.arguments(target), made)
-        for target, made in embedded.items()
-    ]
-    if baking.metadata_file is not None:
+    targets = [Target(baking, name, tuple(bundles)) for name in chosen]
+    past = [target for target in targets if outside.is_meant(target, engine)]
+    near = [target for target in targets if target not in past]
+    others = [name for name in baking.final if name not in chosen]
+    embedded = _embedded(near, engine, put, every_byte=every_byte) if near else []
+    with tempfile.TemporaryDirectory(prefix="state-bundler-") as name, ExitStack() as stack:
+        metadata = Path(name) / "metadata.json"
+        try:
+            pushed = [stack.enter_context(outside.made(one, engine, put)) for one in past]
+            if others:
+                _run(baking, baking.resolved, others, ["--metadata-file", str(metadata)])
+            for made in pushed:
+                made.publish()
+        except BaseException:
+            for one in embedded:
+                with suppress(BundlerError):
+                    discard(engine, one.image_id)
+            raise
+        built = [
+            building.finish(baking.docker, engine, target.arguments, one, put.listener)
+            for target, one in zip(near, embedded, strict=True)
+        ]
         told = {
-            target: {"containerimage.config.digest": one.image_id, "image.name": ",".join(one.tags)}
-            for target, one in zip(embedded, built, strict=True)
+            target.name: {"containerimage.config.digest": one.image_id}
+            for target, one in zip(near, built, strict=True)
         }
-        outputs.write(Path(baking.metadata_file), msgspec.json.encode(told))
+        for target, made in zip(past, pushed, strict=True):
+            built.append(Built(made.digest, target.arguments, made.paths))
+            told[target.name] = {"containerimage.digest": made.digest}
+        if baking.metadata_file is not None:
+            _tell(baking, told, _read(metadata) if others else {})
     return built
 
 
-def _baked(
-    baking: Baking, chosen: Sequence[str], bundles: Sequence[Bundle], engine: Engine, folder: Path
-) -> dict[str, str]:
-    """The images of the chosen targets in the engine, without a name: by target, their IDs."""
+def _tell(baking: Baking, told: Mapping[str, Json], others: Json) -> None:
+    """bake's metadata, with what the images are called that have state."""
+    ours = {
+        name: {**one, "image.name": ",".join(baking.arguments(name).tags)}
+        for name, one in told.items()
+    }
+    outputs.write(Path(str(baking.metadata_file)), msgspec.json.encode({**others, **ours}))
+
+
+def _read(metadata: Path) -> Json:
+    try:
+        found: Json = msgspec.json.decode(metadata.read_bytes())
+    except (OSError, msgspec.DecodeError) as error:
+        raise ToolFailed("docker buildx bake ended well, but did not say what it made.") from error
+    return found
+
+
+def _embedded(
+    targets: Sequence[Target], engine: Engine, put: Put, *, every_byte: bool
+) -> list[Embedded]:
+    """The images of targets in the engine, with their state, without a name."""
+    baking = targets[0].baking
+    with tempfile.TemporaryDirectory(prefix="state-bundler-") as name:
+        told = _bake(baking, targets, Path(name), "type=docker")
+    bases = [_image_id(engine, target.name, told.get(target.name) or {}) for target in targets]
+    found: list[Embedded] = []
+    try:
+        for base in bases:
+            made = embed(
+                engine,
+                base,
+                targets[0].bundles,
+                put.record,
+                places=put.places,
+                check=put.check,
+                every_byte=every_byte,
+                listener=put.listener,
+            )
+            found.append(made)
+    except BaseException:
+        for made in found:
+            with suppress(BundlerError):
+                discard(engine, made.image_id)
+        raise
+    finally:
+        for base in bases:
+            with suppress(BundlerError):
+                remove_unnamed(engine, base)
+    return found
+
+
+def _bake(baking: Baking, targets: Sequence[Target], folder: Path, output: str) -> Json:
+    """Bakes targets without a name, and without the state in their contexts.
+
+    output: where each goes, as ``--output`` has it. Returns what bake tells, by target.
+    """
     resolved = msgspec.json.decode(msgspec.json.encode(baking.resolved))
-    for name in chosen:
-        target = resolved["target"][name]
-        for result in ("tags", "output"):
-            target.pop(result, None)
-        context = baking.context(name)
-        if context.is_dir() and "dockerfile-inline" not in target:
-            path = context / (target.get("dockerfile") or "Dockerfile")
-            own = folder / name
+    for one in targets:
+        target = resolved["target"][one.name]
+        target.pop("tags", None)
+        target["output"] = [output]
+        context = baking.context(one.name)
+        if context.is_dir():
+            inline = target.pop("dockerfile-inline", None)
+            path = None if inline else context / (target.get("dockerfile") or "Dockerfile")
+            text = inline.encode() if path is None else read(path)
+            own = folder / one.name
             own.mkdir()
-            copy = with_rules(context, path, read(path), withheld_rules(context, bundles), own)
+            copy = with_rules(context, path, text, withheld_rules(context, one.bundles), own)
             target["dockerfile"] = str(copy)
-    metadata = folder / "metadata.json"
-    leave = [f"--allow=fs.read={folder}"] if baking.asks_leave else []
-    _run(baking, resolved, chosen, ["--load", "--metadata-file", str(metadata), *leave])
-    told = msgspec.json.decode(metadata.read_bytes())
-    return {name: _image_id(engine, name, told.get(name) or {}) for name in chosen}
+    metadata = folder / "bake.json"
+    leave = [f"--allow=fs={folder}"] if baking.asks_leave else []
+    names = [one.name for one in targets]
+    _run(baking, resolved, names, ["--metadata-file", str(metadata), *leave])
+    return _read(metadata)
 
 
 def _image_id(engine: Engine, name: str, told: Mapping[str, str]) -> str:

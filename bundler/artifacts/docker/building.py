@@ -16,7 +16,7 @@ from bundler.artifacts.docker.arguments import Arguments
 from bundler.artifacts.docker.connection import Docker, Engine
 from bundler.artifacts.docker.dockerbuild import DockerBuild, detect, dockerfile_of
 from bundler.artifacts.docker.dockerfile import refreshing, refuse_copied_state
-from bundler.artifacts.docker.embedding import Embedded, embed, remove_unnamed, tag
+from bundler.artifacts.docker.embedding import Embedded, discard, embed, remove_unnamed, tag
 from bundler.artifacts.docker.outputs import Built
 from bundler.artifacts.docker.outside import Put
 from bundler.artifacts.docker.piped import Piped
@@ -128,7 +128,10 @@ def finish(
     for name in arguments.tags:
         tag(engine, embedded.image_id, name)
     outputs.carry_out(docker, engine, arguments, embedded.image_id, listener)
-    return Built(embedded.image_id, arguments.tags, embedded.paths)
+    if outputs.only_files(arguments):
+        with suppress(BundlerError):
+            discard(engine, embedded.image_id)
+    return Built(embedded.image_id, arguments, embedded.paths)
 
 
 def _loaded(asked: DockerBuild) -> str:

@@ -33,12 +33,22 @@ _NAME = re.compile(
 @dataclass(frozen=True)
 class Built:
     """A finished image. image_id: ``sha256:…``, or the digest of its manifest or index where it
-    went past the engine; tags: the names that it got.
+    went past the engine. arguments: with the names and files that it got. paths: of its states.
     """
 
     image_id: str
-    tags: tuple[str, ...]
+    arguments: Arguments
     paths: tuple[str, ...]
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        return self.arguments.tags
+
+    @property
+    def called(self) -> str | None:
+        """By its names, else by its files."""
+        fields = map(fields_of, self.arguments.outputs)
+        return " ".join(self.tags or [one["dest"] for one in fields if "dest" in one]) or None
 
 
 def check(arguments: Arguments) -> None:
@@ -95,6 +105,13 @@ def pushes(arguments: Arguments) -> bool:
         fields.get("type") == "registry" or fields.get("push") == "true"
         for fields in map(fields_of, arguments.outputs)
     )
+
+
+def only_files(arguments: Arguments) -> bool:
+    """Whether nothing is wanted in the engine: there are files, and nothing names the image."""
+    fields = [fields_of(output) for output in arguments.outputs]
+    named = arguments.tags or arguments.iidfile or arguments.load
+    return bool(fields) and not named and all("dest" in one for one in fields)
 
 
 def stays(arguments: Arguments) -> bool:

@@ -8,20 +8,21 @@ tag names it.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
 from bundler.artifacts import Artifact
 from bundler.artifacts.docker import outputs
-from bundler.artifacts.docker.connection import Engine
-from bundler.artifacts.docker.dockerbuild import DockerBuild
+from bundler.artifacts.docker.connection import Docker, Engine
+from bundler.artifacts.docker.dockerbuild import Builder
 from bundler.artifacts.docker.embedding import has_containerd_store, tag
 from bundler.artifacts.docker.outputs import Built, fields_of
+from bundler.bundle import Bundle
 from bundler.errors import ToolFailed, UsageError
 from bundler.listener import Listener
 from bundler.manifest import RunRecord
@@ -34,7 +35,25 @@ if TYPE_CHECKING:
 _TAG = "made"
 
 
-def is_meant(asked: DockerBuild, engine: Engine) -> bool:
+class Asked(Protocol):
+    """What is to be built, and with whose arguments: docker's build, or a target of bake's.
+
+    run: builds. folder: for what that needs for a while. result: the options that say where the
+    image goes, which has no name yet.
+    """
+
+    @property
+    def docker(self) -> Docker: ...
+    @property
+    def builder(self) -> Builder: ...
+    @property
+    def arguments(self) -> Arguments: ...
+    @property
+    def bundles(self) -> tuple[Bundle, ...]: ...
+    def run(self, folder: Path, result: Sequence[str]) -> None: ...
+
+
+def is_meant(asked: Asked, engine: Engine) -> bool:
     """Whether this build goes past the engine's store.
 
     Raises `ToolFailed` for several platforms where there is no buildx, `UsageError` where they
@@ -70,7 +89,10 @@ def _refuse_what_no_store_holds(arguments: Arguments, engine: Engine) -> None:
 
 
 def _is_loaded(arguments: Arguments) -> bool:
-    if arguments.load:
+    if arguments.load or any(
+        fields.get("type") == "docker" and "dest" not in fields
+        for fields in map(fields_of, arguments.outputs)
+    ):
         return True
     elsewhere = outputs.pushes(arguments) or any(
         "dest" in fields_of(output) for output in arguments.outputs
@@ -78,7 +100,7 @@ def _is_loaded(arguments: Arguments) -> bool:
     return not elsewhere and bool(arguments.tags)
 
 
-def _pushes_by_digest(asked: DockerBuild) -> bool:
+def _pushes_by_digest(asked: Asked) -> bool:
     """Whether the builder can; the one that is inside docker's engine cannot."""
     named = _named_builder(asked.arguments)
     said = asked.docker.ask("buildx", "inspect", *([named] if named else []))
@@ -105,46 +127,67 @@ class Put:
     listener: Listener
 
 
-def build(asked: DockerBuild, engine: Engine, put: Put) -> Built:
+@dataclass(frozen=True)
+class Made:
+    """An image with its state that was read back, and has no name yet.
+
+    publish: carries out its files, pushes and tags.
+    """
+
+    digest: str
+    paths: tuple[str, ...]
+    publish: Callable[[], None]
+
+
+def build(asked: Asked, engine: Engine, put: Put) -> Built:
     """Builds, embeds and reads back without a name; then files, pushes, tags."""
+    with made(asked, engine, put) as found:
+        found.publish()
+    outputs.write_files(asked.arguments, found.digest, {"containerimage.digest": found.digest})
+    return Built(found.digest, asked.arguments, found.paths)
+
+
+@contextmanager
+def made(asked: Asked, engine: Engine, put: Put) -> Iterator[Made]:
+    """Builds, embeds and reads back; it can be published for as long as this lasts."""
     arguments = asked.arguments
     only_pushes = outputs.pushes(arguments) and not outputs.stays(arguments)
     with tempfile.TemporaryDirectory(prefix="state-bundler-") as name:
-        way = _to_registry if only_pushes and _pushes_by_digest(asked) else _to_layout
-        digest, paths = way(asked, engine, put, Path(name))
-    outputs.write_files(arguments, digest, {"containerimage.digest": digest})
-    return Built(digest, arguments.tags, paths)
+        if only_pushes and _pushes_by_digest(asked):
+            with ExitStack() as stack:
+                yield _to_registry(asked, put, Path(name), stack)
+        else:
+            yield _to_layout(asked, engine, put, Path(name))
 
 
-def _to_registry(
-    asked: DockerBuild, engine: Engine, put: Put, folder: Path
-) -> tuple[str, tuple[str, ...]]:
+def _to_registry(asked: Asked, put: Put, folder: Path, stack: ExitStack) -> Made:
     """No byte of it passes through this machine but the state's."""
-    del engine
     from bundler.artifacts import registry
 
     first, *others = _repositories(asked.arguments.tags)
-    with ExitStack() as stack:
-        target, reference = stack.enter_context(registry.opened(first, put.listener))
-        digest = _pushed_code(asked, reference.name, folder)
-        put.listener.phase("Putting the state into the image")
-        found = registry.source(reference.at(digest), target.connection, put.listener)
-        made = registry.embed(
-            target,
-            [found],
-            asked.bundles,
-            put.record,
-            places=put.places,
-            before=reference.tag,
-            check=put.check,
-            listener=put.listener,
-        )
-        pushed = [made]
-        for name in others:
-            other, _ = stack.enter_context(registry.opened(name, put.listener))
-            pushed.append(registry.push(other, target, made.entry))
-        _name(pushed, asked.arguments.tags, put.listener)
-    return made.digest, made.paths
+    target, reference = stack.enter_context(registry.opened(first, put.listener))
+    digest = _pushed_code(asked, reference.name, folder)
+    put.listener.phase("Putting the state into the image")
+    found = registry.source(reference.at(digest), target.connection, put.listener)
+    first_pushed = registry.embed(
+        target,
+        [found],
+        asked.bundles,
+        put.record,
+        places=put.places,
+        before=reference.tag,
+        check=put.check,
+        listener=put.listener,
+    )
+    pushed = [first_pushed]
+    for name in others:
+        other, _ = stack.enter_context(registry.opened(name, put.listener))
+        pushed.append(registry.push(other, target, first_pushed.entry))
+    return Made(
+        first_pushed.digest,
+        first_pushed.paths,
+        lambda: _name(pushed, asked.arguments.tags, put.listener),
+    )
 
 
 def _repositories(tags: Sequence[str]) -> list[str]:
@@ -157,7 +200,7 @@ def _repositories(tags: Sequence[str]) -> list[str]:
     return list(first.values())
 
 
-def _pushed_code(asked: DockerBuild, repository: str, folder: Path) -> str:
+def _pushed_code(asked: Asked, repository: str, folder: Path) -> str:
     """Builds the code's image into a repository; returns its digest. No tag names it."""
     metadata = folder / "metadata.json"
     output = f"type=image,name={repository},push-by-digest=true,name-canonical=true,push=true"
@@ -179,9 +222,7 @@ def _name(pushed: Sequence[Pushed], tags: Sequence[str], listener: Listener) -> 
         by_repository[reference.name].name(reference.what)
 
 
-def _to_layout(
-    asked: DockerBuild, engine: Engine, put: Put, folder: Path
-) -> tuple[str, tuple[str, ...]]:
+def _to_layout(asked: Asked, engine: Engine, put: Put, folder: Path) -> Made:
     from bundler.artifacts import oci
     from bundler.artifacts.docker.whole import keep_only
     from bundler.artifacts.layout import Folder
@@ -190,7 +231,7 @@ def _to_layout(
     code = folder / "code.tar"
     asked.run(folder, ["--output", f"type=oci,dest={code}"])
     put.listener.phase("Putting the state into the image")
-    made = oci.embed(
+    done = oci.embed(
         code,
         asked.bundles,
         put.record,
@@ -202,15 +243,18 @@ def _to_layout(
     )
     code.unlink()
     layout = Folder(folder / "with-state")
-    keep_only(layout, made.digest, _whole_name(next(iter(arguments.tags), _TAG)))
-    for fields in map(fields_of, arguments.outputs):
-        if fields["type"] == "oci":
-            outputs.write_layout(layout.path, fields)
-    if _is_loaded(arguments):
-        _load(engine, layout, arguments.tags, folder)
-    if outputs.pushes(arguments):
-        _push(layout, arguments.tags, put.listener)
-    return made.digest, made.paths
+    keep_only(layout, done.digest, _whole_name(next(iter(arguments.tags), _TAG)))
+
+    def publish() -> None:
+        for fields in map(fields_of, arguments.outputs):
+            if fields["type"] == "oci":
+                outputs.write_layout(layout.path, fields)
+        if _is_loaded(arguments):
+            _load(engine, layout, arguments.tags, folder)
+        if outputs.pushes(arguments):
+            _push(layout, arguments.tags, put.listener)
+
+    return Made(done.digest, done.paths, publish)
 
 
 def _whole_name(name: str) -> str:
