@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,7 @@ from bundler.verify import Verdict, verify
 if TYPE_CHECKING:
     from bundler.artifacts.blobs import Descriptor, Store
     from bundler.artifacts.ociread import OciImage
+    from bundler.artifacts.pex import PexArtifact
 
 _TAG_DIGITS = 12
 
@@ -43,17 +45,21 @@ class Updated(msgspec.Struct, frozen=True):
         return self.verdict.digest
 
 
-def check_first(name: str) -> None:
+@contextmanager
+def looked_at(name: str) -> Iterator[PexArtifact | None]:
     """Refuses what is never updated, such as a scie, before anything is refreshed for it.
 
-    Raises as `bundler.artifacts.pex.open_pex` does.
+    Gives the PEX, open: its tens of thousands of names need not be read again after the refresh.
+    None for what is no PEX. Raises as `bundler.artifacts.pex.open_pex` does.
     """
     path = Path(name)
     if path.is_file() or (path / "PEX-INFO").exists():
         from bundler.artifacts.pex import open_pex
 
-        with open_pex(path):
-            pass
+        with open_pex(path) as pex:
+            yield pex
+    else:
+        yield None
 
 
 def update(
@@ -64,14 +70,16 @@ def update(
     prepared: Prepared,
     listener: Listener,
     every_byte: bool = False,
+    before: PexArtifact | None = None,
 ) -> Updated:
     """Puts new state into the artifact with this name, whatever it is; see the functions below.
 
+    before: the PEX of this name, where `looked_at` has opened it.
     every_byte: of an image in an engine or a registry; all others are read back as a whole anyway.
     """
     path = Path(name)
     if path.is_file() or (path / "PEX-INFO").exists():
-        return update_pex(path, prepared, listener)
+        return update_pex(path, prepared, listener, before)
     if name.startswith(LAYOUT) or (path / "oci-layout").exists():
         layout, tag = split_layout(name)
         target = (tag or "latest") if in_place else new_tag
@@ -102,22 +110,35 @@ def _is_in_registry(name: str) -> bool:
         return True
 
 
-def update_pex(path: Path, prepared: Prepared, listener: Listener) -> Updated:
-    """Replaces a PEX by one with the new states; a program that runs from it is not disturbed."""
-    from bundler.artifacts.pex import embed, open_pex
+def update_pex(
+    path: Path, prepared: Prepared, listener: Listener, before: PexArtifact | None = None
+) -> Updated:
+    """Replaces a PEX by one with the new states; a program that runs from it is not disturbed.
+
+    before: the PEX as it was opened earlier; it serves if it is still what has that name.
+    """
+    from bundler.artifacts.pex import open_pex
+
+    if before is None or not before.is_still(path):
+        with open_pex(path) as pex:
+            return _update_pex(path, pex, prepared, listener)
+    return _update_pex(path, before, prepared, listener)
+
+
+def _update_pex(path: Path, old: PexArtifact, prepared: Prepared, listener: Listener) -> Updated:
+    from bundler.artifacts.pex import open_pex
     from bundler.artifacts.replacing import publish
 
-    with open_pex(path) as pex:
-        if is_current(pex, prepared.bundles):
-            return Updated(str(path), changed=False, verdict=_intact(pex))
-        record = renewed(pex.run_record(), prepared.record)
+    if is_current(old, prepared.bundles):
+        return Updated(str(path), changed=False, verdict=_intact(old))
+    record = renewed(old.run_record(), prepared.record)
     target = path.resolve()
     with io_errors(target):
         folder = Path(tempfile.mkdtemp(prefix=".state-bundler-", dir=target.parent))
     try:
         made = folder / target.name
         listener.phase(f"Putting the state into {path}")
-        embed(target, prepared.bundles, record, made)
+        old.embed(prepared.bundles, record, made)
         listener.phase("Reading back")
         with open_pex(made) as pex:
             verdict = prove(pex, prepared, listener, before=str(target))

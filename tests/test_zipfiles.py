@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bundler.artifacts import zipfiles, zipwriter
-from bundler.artifacts.zipfiles import ZipFile
+from bundler.artifacts.zipfiles import CENTRAL, END, ZipFile
 from bundler.artifacts.zipwriter import ZipWriter
 from bundler.errors import ConfigurationError, VerificationFailed
 
@@ -99,6 +99,37 @@ def test_copied_entries_stay_byte_for_byte(names: list[str], data: st.DataObject
             writer.copy(source, [entry for entry in source.entries if entry.name in kept])
             writer.finish()
         assert read_all(target) == {name: entries[name] for name in names if name in kept}
+
+
+@given(NAMES.filter(len), st.data(), st.booleans())
+@settings(deadline=None, max_examples=40)
+def test_a_head_is_copied_as_one_piece(names: list[str], data: st.DataObject, turned: bool) -> None:
+    raw = made({name: data.draw(CONTENTS) for name in names}, b"before")
+    raw = _with_directory_turned_round(raw) if turned else raw
+    count = data.draw(st.integers(0, len(names)))
+    with tempfile.TemporaryDirectory() as folder:
+        path = file_of(raw, Path(folder))
+        target = Path(folder) / "b.zip"
+        with zipfiles.opened(path) as source, target.open("w+b") as stream:
+            writer = ZipWriter(stream)
+            writer.write_prefix(b"before")
+            writer.copy_head(source, count)
+            writer.copy(source, source.entries_from(count))
+            writer.finish()
+            assert (source.head(len(names)) is None) == (turned and len(names) > 1)
+        assert read_all(target) == read_all(path)
+        assert turned or target.read_bytes() == raw
+
+
+def _with_directory_turned_round(raw: bytes) -> bytes:
+    """The same entries, listed from the last to the first."""
+    *_, size, offset, _ = END.unpack(raw[-END.size :])
+    records, left = [], raw[offset : offset + size]
+    while left:
+        length = CENTRAL.size + sum(CENTRAL.unpack(left[: CENTRAL.size])[10:13])
+        records.append(left[:length])
+        left = left[length:]
+    return raw[:offset] + b"".join(reversed(records)) + raw[offset + size :]
 
 
 @given(st.data())

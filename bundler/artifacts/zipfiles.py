@@ -19,10 +19,10 @@ import stat
 import struct
 import zlib
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from operator import attrgetter
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
@@ -45,8 +45,9 @@ END_MAGIC = b"PK\x05\x06"
 _ZIP64_LOCATOR_MAGIC = b"PK\x06\x07"
 _ZIP64_LOCATOR_BYTES = 20
 
-# Of a central record: magic, lengths of name, extra field and comment, offset of the local header.
-_OUTLINE = struct.Struct("<4s24x3H8xL")
+# Of a central record: magic, flags and method in one, size of the packed bytes, lengths of name,
+# extra field and comment, offset of the local header.
+_OUTLINE = struct.Struct("<4s4xL8xL4x3H8xL")
 _LENGTHS_AT = 28
 OFFSET_AT = CENTRAL.size - 4
 UTF8 = 0x800
@@ -97,6 +98,17 @@ class Entry(NamedTuple):
         return not self.is_directory and kind in (0, stat.S_IFREG)
 
 
+class Head(NamedTuple):
+    """The first entries of a zip file, as one piece.
+
+    records: their part of the directory. end: where the last one's record ends; the first one's
+    begins where the prefix ends.
+    """
+
+    records: bytes
+    end: int
+
+
 class _Directory(NamedTuple):
     """Its bytes, where they begin, and how many entries the end record announces."""
 
@@ -121,11 +133,13 @@ class ZipFile:
         self.start = start
         self._directory = directory
         self._positions: dict[str, int] = {}
-        self._offsets: list[int] = []
+        self._outline = _Outline([], [], [], [], set())
+        self._is_apart = False
 
     def read_names(self) -> None:
         """Raises `VerificationFailed` for a directory that is damaged, or an unsafe name."""
-        raws, positions, self._offsets = _split(self, self._directory.raw)
+        self._outline = _split(self, self._directory.raw)
+        raws, positions, *_ = self._outline
         if len(raws) != self._directory.announced:
             raise self.refuse("its directory does not have the entries that it announces")
         # name_problem looks at every character: too slow for tens of thousands of names.
@@ -138,7 +152,7 @@ class ZipFile:
             raise self.refuse("a name stands in it twice")
 
     @property
-    def names(self) -> Iterable[str]:
+    def names(self) -> Collection[str]:
         """In the order of the directory; those of folders end in a slash."""
         return self._positions.keys()
 
@@ -149,21 +163,51 @@ class ZipFile:
         position = self._positions.get(name)
         return None if position is None else _entry(self, self._directory.raw, name, position)
 
-    @cached_property
+    @property
     def entries(self) -> tuple[Entry, ...]:
         """All entries, in the order of the directory."""
+        return self.entries_from(0)
+
+    def entries_from(self, start: int) -> tuple[Entry, ...]:
+        """The entries from this one on. Raises `VerificationFailed` where any two overlap."""
         raw = self._directory.raw
-        entries = tuple(_entry(self, raw, name, at) for name, at in self._positions.items())
-        by_offset = sorted(entries, key=attrgetter("offset"))
-        for entry, end in zip(by_offset, self.offsets[1:], strict=True):
-            if entry.offset + LOCAL.size + entry.compressed > end:
-                raise self.refuse(f"{entry.name} overlaps what follows it")
+        wanted = islice(self._positions.items(), start, None)
+        entries = tuple(_entry(self, raw, name, at) for name, at in wanted)
+        self._require_apart()
         return entries
+
+    def head(self, count: int) -> Head | None:
+        """The first entries as one piece, without a look at each of what may be tens of thousands.
+
+        None where their records do not lie in the order of the directory. Raises
+        `VerificationFailed` as `entries_from` does.
+        """
+        outline = self._outline
+        if outline.offsets[:count] != self.offsets[:count] or MAX_32 in outline.packed:
+            return None
+        self._require_apart()
+        for kind in outline.kinds:
+            if kind & _ENCRYPTED or kind >> 16 not in _KNOWN_METHODS:
+                return None
+        ends = len(self._directory.raw) if count == len(outline.raws) else outline.positions[count]
+        return Head(self._directory.raw[:ends], self.offsets[count])
+
+    def _require_apart(self) -> None:
+        """Raises `VerificationFailed` where an entry reaches into the next one."""
+        if self._is_apart:
+            return
+        outline = self._outline
+        spans = sorted(zip(outline.offsets, outline.packed, strict=True))
+        for (offset, packed), end in zip(spans, self.offsets[1:], strict=True):
+            if offset + LOCAL.size + packed > end:
+                name = outline.raws[outline.offsets.index(offset)].decode(errors="replace")
+                raise self.refuse(f"{name} overlaps what follows it")
+        self._is_apart = True
 
     @cached_property
     def offsets(self) -> list[int]:
         """Where the records begin, ascending, then the directory."""
-        return [*sorted(self._offsets), self._directory.offset]
+        return [*sorted(self._outline.offsets), self._directory.offset]
 
     @property
     def prefix(self) -> int:
@@ -261,28 +305,41 @@ def _read_end(file: ZipFile, size: int) -> tuple[int, int, int]:
     return count, directory_size, offset
 
 
-def _split(file: ZipFile, directory: bytes) -> tuple[list[bytes], list[int], list[int]]:
-    """The name of each record, where it begins, and where the entry's own bytes do.
+class _Outline(NamedTuple):
+    """Of each record in the directory: its name, where it begins, where the entry's local header
+    does, and the size of its packed bytes. kinds: flags and method of any of them."""
 
-    Tens of thousands of turns: nothing more than what must be.
-    """
+    raws: list[bytes]
+    positions: list[int]
+    offsets: list[int]
+    packed: list[int]
+    kinds: set[int]
+
+
+def _split(file: ZipFile, directory: bytes) -> _Outline:
+    """Tens of thousands of turns: nothing more than what must be."""
     raws: list[bytes] = []
     positions: list[int] = []
     offsets: list[int] = []
+    sizes: list[int] = []
+    kinds: set[int] = set()
     unpack, fixed, total = _OUTLINE.unpack_from, CENTRAL.size, len(directory)
     position = 0
     while position + fixed <= total:
-        magic, name_length, extra_length, comment_length, offset = unpack(directory, position)
+        fields = unpack(directory, position)
+        magic, kind, packed, name_length, extra_length, comment_length, offset = fields
         if magic != CENTRAL_MAGIC:
             raise file.refuse("its directory is damaged")
         positions.append(position)
         offsets.append(offset)
+        sizes.append(packed)
+        kinds.add(kind)
         position += fixed
         raws.append(directory[position : position + name_length])
         position += name_length + extra_length + comment_length
     if position != total:
         raise file.refuse("its directory is damaged")
-    return raws, positions, offsets
+    return _Outline(raws, positions, offsets, sizes, kinds)
 
 
 def _are_ordinary(raws: Sequence[bytes]) -> bool:

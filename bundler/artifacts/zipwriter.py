@@ -59,11 +59,22 @@ class ZipWriter:
         self._stream = stream
         self._compress = compress
         self._records: list[bytes] = []
+        self._count = 0
         self._offset = 0
 
     def write_prefix(self, prefix: bytes) -> None:
         self._stream.write(prefix)
         self._offset += len(prefix)
+
+    def copy_head(self, source: ZipFile, count: int) -> None:
+        """Copies the first entries as they are."""
+        head = source.head(count) if self._offset == source.prefix else None
+        if head is None:
+            self.copy(source, source.entries[:count])
+            return
+        self._copy_range(source, source.prefix, head.end)
+        self._records.append(head.records)
+        self._count += count
 
     def copy(self, source: ZipFile, entries: Iterable[Entry]) -> None:
         """Copies entries as they are; neighbours are copied in one go."""
@@ -76,7 +87,7 @@ class ZipWriter:
                 start = offset
                 index = bisect_left(offsets, offset)
             at = self._offset + offset - start
-            self._records.append(entry.record if at == offset else _moved(entry.record, at))
+            self._record(entry.record if at == offset else _moved(entry.record, at))
             index += 1
             end = offsets[index]
         self._copy_range(source, start, end)
@@ -147,11 +158,12 @@ class ZipWriter:
 
     def _record(self, record: bytes) -> None:
         self._records.append(record)
+        self._count += 1
 
     def finish(self) -> None:
         """Writes the directory. Raises `ConfigurationError` where ZIP64 would be needed."""
         directory = b"".join(self._records)
-        count = len(self._records)
+        count = self._count
         if count >= _MAX_16 or self._offset >= MAX_32:
             raise _too_large()
         self._stream.write(directory)

@@ -44,23 +44,24 @@ def update(
       state-bundler update shop:1.4 --refresh missing
       state-bundler update docker://ghcr.io/acme/shop:1.4 --format json
     """
-    from bundler.update import check_first
+    from bundler.update import looked_at
     from bundler.update import update as renew
 
     if new_tag and in_place:
         raise click.UsageError("--tag and --in-place exclude each other.")
-    check_first(artifact)
-    listener = narrator(quiet=given.pop("quiet") or style == "json")
-    load_check = with_load_check(given)
-    prepared = load_check(prepare_from(given, listener))
-    updated = renew(
-        artifact,
-        new_tag,
-        in_place=in_place,
-        prepared=prepared,
-        listener=listener,
-        every_byte=every_byte,
-    )
+    with looked_at(artifact) as before:
+        listener = narrator(quiet=given.pop("quiet") or style == "json")
+        load_check = with_load_check(given)
+        prepared = load_check(prepare_from(given, listener))
+        updated = renew(
+            artifact,
+            new_tag,
+            in_place=in_place,
+            prepared=prepared,
+            listener=listener,
+            every_byte=every_byte,
+            before=before,
+        )
     if not updated.changed:
         listener.note("The state is unchanged: nothing was made.")
     show_outcome(updated, style)

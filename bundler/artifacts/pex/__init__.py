@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bundler.artifacts import StateDirectory
-from bundler.artifacts.pex.file import opened
+from bundler.artifacts.pex.file import opened, stamp_of
 from bundler.bundle import Bundle
 from bundler.manifest import Claim, RunRecord
 
@@ -45,6 +45,27 @@ class PexArtifact:
     def state_directories(self) -> Sequence[StateDirectory]:
         return [found for tree in self._pex.trees for found in tree.state_directories()]
 
+    def is_still(self, path: Path) -> bool:
+        """Whether the file that was opened is the one of this name, with the bytes it had then."""
+        return self._pex.stamp is not None and self._pex.stamp == stamp_of(path)
+
+    def embed(self, bundles: Sequence[Bundle], record: RunRecord, destination: Path) -> None:
+        """Copies the PEX with the bundles in it; as the function of this name."""
+        from bundler.artifacts.pex.writer import write
+        from bundler.artifacts.placing import plan
+
+        pex = self._pex
+        pex.check_hashes()
+        made = plan(
+            pex.name,
+            pex.trees,
+            pex.info.claims(pex.name) or (),
+            bundles,
+            record,
+            dagster=any(name.startswith("dagster-") for name in pex.info.distributions),
+        )
+        write(pex, made, destination)
+
     def __enter__(self) -> Self:
         return self
 
@@ -68,17 +89,5 @@ def embed(source: Path, bundles: Sequence[Bundle], record: RunRecord, destinatio
     Raises `ConfigurationError` where a package is not importable, `VerificationFailed` where the
     PEX is malformed, holds state that nobody vouches for, or where a state changed meanwhile.
     """
-    from bundler.artifacts.pex.writer import write
-    from bundler.artifacts.placing import plan
-
-    with opened(source) as pex:
-        pex.check_hashes()
-        made = plan(
-            pex.name,
-            pex.trees,
-            pex.info.claims(pex.name) or (),
-            bundles,
-            record,
-            dagster=any(name.startswith("dagster-") for name in pex.info.distributions),
-        )
-        write(pex, made, destination)
+    with open_pex(source) as pex:
+        pex.embed(bundles, record, destination)

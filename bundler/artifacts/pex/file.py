@@ -41,8 +41,12 @@ _PEXS_FOLDERS = (f"{BOOTSTRAP}/", f"{DEPS}/", IMPORT_HOOK[: IMPORT_HOOK.index("/
 _AFTER_SLASH = chr(ord("/") + 1)
 
 
+# Which file it is, how large, and when it was written to last.
+Stamp = tuple[int, int, int, int, int]
+
+
 class PexFile(msgspec.Struct, frozen=True):
-    """name: as the person named it. zip: the one zip file of a zipapp, else None."""
+    """name: as the person named it. zip, stamp: of the one zip file of a zipapp, else None."""
 
     name: str
     info: PexInfo
@@ -50,6 +54,7 @@ class PexFile(msgspec.Struct, frozen=True):
     distributions: tuple[Tree, ...]
     zip: ZipFile | None
     root: Path
+    stamp: Stamp | None = None
 
     @property
     def trees(self) -> tuple[Tree, ...]:
@@ -98,11 +103,22 @@ def _open_zipapp(path: Path, stack: ExitStack) -> PexFile:
     if entry is None or MAIN not in file or IMPORT_HOOK not in file:
         raise VerificationFailed(f"{path} is no PEX: it has no {PEX_INFO}, or no boot code.")
     info = PexInfo.parse(file.read(entry), str(path))
-    names = sorted(name for name in file.names if not name.endswith("/"))
+    names = sorted([name for name in file.names if name[-1] != "/"])
     trees = tuple(_wheel_in_zip(file, name, names) for name in sorted(info.distributions))
-    return PexFile(
-        str(path), info, Tree("", ZipLeaves(file, [*_user_files(names)])), trees, file, path
-    )
+    user = Tree("", ZipLeaves(file, [*_user_files(names)]))
+    return PexFile(str(path), info, user, trees, file, path, _stamp(os.fstat(file.descriptor)))
+
+
+def stamp_of(path: Path) -> Stamp | None:
+    """None where there is no such file."""
+    try:
+        return _stamp(os.stat(path))
+    except OSError:
+        return None
+
+
+def _stamp(stat: os.stat_result) -> Stamp:
+    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
 
 
 def _below(folder: str, names: Sequence[str]) -> slice:

@@ -43,8 +43,8 @@ def rewrite(file: ZipFile, change: ZipChange, prefix: bytes, stream: BinaryIO) -
     writer = ZipWriter(stream, compress=_is_compressed(file))
     writer.write_prefix(prefix)
     head = _untouched_head(file, change)
-    writer.copy(file, file.entries[:head])
-    _write_sorted(file, file.entries[head:], change, writer)
+    writer.copy_head(file, head)
+    _write_sorted(file, file.entries_from(head), change, writer)
     writer.finish()
 
 
@@ -57,11 +57,10 @@ def _untouched_head(file: ZipFile, change: ZipChange) -> int:
     if any(not name.startswith(_HEAD) and name < _HEAD[-1] for name in touched):
         return 0
     distributions = {_distribution(name) for name in touched if name.startswith(f"{DEPS}/")}
-    for index, entry in enumerate(file.entries):
-        name = entry.name
+    for index, name in enumerate(file.names):
         if not name.startswith(_HEAD) or (distributions and _distribution(name) in distributions):
             return index
-    return len(file.entries)
+    return len(file.names)
 
 
 def _distribution(name: str) -> str:
