@@ -32,24 +32,37 @@ from bundler.errors import (
 )
 from bundler.extract import Extracted, extract
 from bundler.listener import Listener
-from bundler.manifest import DirectoryRefresh, KeyRefresh, Manifest, RunRecord
+from bundler.manifest import (
+    Contents,
+    DirectoryRefresh,
+    KeyRefresh,
+    Manifest,
+    RunRecord,
+    build,
+)
 from bundler.project import Project
 from bundler.refresh.run import Refreshed, discover
-from bundler.runrecord import TOOL
+from bundler.runrecord import TOOL, version_in
 from bundler.sources import Found, sources_of
 from bundler.statedir import StateDir, sanitize_key
 from bundler.verify import verify
 from bundler.wording import counted
 
 _LOCAL = "LOCAL_FILESYSTEM"
+_VERSIONED = "VERSIONED_STATE_STORAGE"
 
 
 class _Target(msgspec.Struct, frozen=True):
-    """A project's state directory. keys: the local ones of its components; None if unknown."""
+    """A project's state directory.
+
+    keys, versioned: those of its components that are local, or in versioned storage; None if
+    unknown.
+    """
 
     path: Path
     place: str
     keys: frozenset[str] | None
+    versioned: frozenset[str] | None = None
 
 
 def replay(projects: Sequence[Project], name: str, listener: Listener) -> Refreshed:
@@ -104,11 +117,20 @@ def _targets(
         return (), tuple(target for project in projects for target in _configured(project))
     by_path: dict[Path, _Target] = {}
     for source in found:
-        local = {item.key for item in source.components if item.management_type == _LOCAL}
         before = by_path.get(source.directory)
-        keys = frozenset(local | (before.keys or frozenset() if before else frozenset()))
-        by_path[source.directory] = _Target(source.directory, source.place, keys)
+        by_path[source.directory] = _Target(
+            source.directory,
+            source.place,
+            _keys_of(source, _LOCAL) | ((before and before.keys) or frozenset()),
+            _keys_of(source, _VERSIONED) | ((before and before.versioned) or frozenset()),
+        )
     return found, tuple(by_path.values())
+
+
+def _keys_of(source: Found, management_type: str) -> frozenset[str]:
+    return frozenset(
+        item.key for item in source.components if item.management_type == management_type
+    )
 
 
 def _configured(project: Project) -> list[_Target]:
@@ -176,11 +198,12 @@ def _refuse_missing(target: _Target, manifest: Manifest, name: str) -> None:
 def _publish(
     target: _Target, item: Extracted, record: RunRecord | None, origin: str
 ) -> tuple[Bundle, DirectoryRefresh, tuple[str, ...]]:
-    states, contents = item.manifest.states, item.manifest.predicate.contents
-    for state in states:
+    for state in item.manifest.states:
         if state.path != sanitize_key(state.key):
             raise VerificationFailed(f"{state.path!r} is not the directory of {state.key!r}.")
-    keys = tuple(_refresh_of(record, item.path, state.key, origin) for state in states)
+    keys = tuple(_refresh_of(record, item.path, s.key, origin) for s in item.manifest.states)
+    contents = _as_needed(item.manifest.predicate.contents, target, keys)
+    states = contents.states
     refresh = DirectoryRefresh(target.place, keys)
     with StateDir(target.path, target.place).staging() as staging:
         for state in states:
@@ -192,10 +215,28 @@ def _publish(
             lambda manifest: RunRecord(refresh=(refresh.of(manifest),), tool=TOOL),
         )
     bundle = publication.bundle
-    if bundle.manifest.content_digest != item.manifest.content_digest:
+    if bundle.manifest.content_digest != build(contents).content_digest:
         raise InputOutputError(f"The states in {target.path} are not those that were taken over.")
     changed = tuple(state.key for state in states if state.path in publication.changed)
     return bundle, refresh.of(bundle.manifest), changed
+
+
+def _as_needed(contents: Contents, target: _Target, keys: Sequence[KeyRefresh]) -> Contents:
+    """What is taken over, as the components that are here now have it: a state of a key in
+    versioned storage says which version it is, so that the program finds it without the storage."""
+    if target.versioned is None:
+        return contents
+    versions = {key.key: version_in(key.origin) for key in keys}
+    states = tuple(
+        msgspec.structs.replace(
+            state,
+            version=(state.version or versions.get(state.key))
+            if state.key in target.versioned
+            else None,
+        )
+        for state in contents.states
+    )
+    return msgspec.structs.replace(contents, states=states)
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -203,6 +244,11 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _refresh_of(record: RunRecord | None, path: str, key: str, origin: str) -> KeyRefresh:
-    """How the state came about, as its artifact says, and that it came from there."""
+    """How the state came about, as its artifact says, and that it came from there.
+
+    A version of a store is a better origin than the store: a prune keeps what is named by it.
+    """
     known = record.key(path, key) if record else None
+    if known is not None and version_in(known.origin):
+        return known
     return msgspec.structs.replace(known or KeyRefresh(key), origin=origin)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import uuid
 from collections.abc import Mapping, Sequence
 
 import msgspec
@@ -10,6 +11,7 @@ import msgspec
 from bundler import __version__
 from bundler.git import CodeIdentity
 from bundler.manifest import Build, DirectoryRefresh, RunRecord, Tool
+from bundler.references import STORE
 
 TOOL = Tool("state-bundler", __version__)
 
@@ -45,3 +47,12 @@ def _without_times(directory: DirectoryRefresh) -> DirectoryRefresh:
         msgspec.structs.replace(key, fetched=None, confirmed=None) for key in directory.keys
     )
     return msgspec.structs.replace(directory, keys=keys)
+
+
+def version_in(origin: str) -> str | None:
+    """The version of a store that a state came from, where its origin names one."""
+    prefix, _, version = origin.partition(STORE)
+    try:
+        return version if not prefix and str(uuid.UUID(version)) == version else None
+    except ValueError:
+        return None

@@ -275,6 +275,34 @@ def test_a_build_embeds_versioned_states_for_when_the_store_is_down(
     build("--pin-versioned", code=2)
 
 
+def test_states_from_the_store_are_embedded_with_their_versions(
+    pushed: Path, store: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One refresh, many builds: each finds its versioned states without the store, and a prune
+    keeps what it was built from."""
+    versions = {
+        key: json.loads(store("show", key, "--format", "json"))["version"]
+        for key in ("Versioned", "Command")
+    }
+    build("--state-from", "store:")
+    with open_artifact("oci:layout") as artifact:
+        (manifest,) = manifests(artifact)
+        assert referenced_by(artifact) == set(versions.values())
+    assert {state.key: state.version for state in manifest.states} == {
+        "Versioned": versions["Versioned"],
+        "Command": None,
+    }
+    # So does a build from that build.
+    (pushed / "layout").rename(pushed / "first")
+    build("--state-from", "oci:first")
+    with open_artifact("oci:layout") as artifact:
+        assert manifests(artifact)[0].content_digest == manifest.content_digest
+        assert referenced_by(artifact) == set(versions.values())
+    monkeypatch.setenv("VALUE", "two")
+    assert run(cli, ["refresh", "--push"]) == 0
+    assert "0 versions" in store("prune", "--keep", "1", "--referenced-by", "oci:layout")
+
+
 def test_a_program_uses_what_is_embedded_while_the_store_is_down(
     pushed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -27,6 +27,7 @@ import msgspec
 from bundler.artifacts import Artifact
 from bundler.errors import Locked, VerificationFailed
 from bundler.manifest import parse
+from bundler.runrecord import version_in
 from bundler.storage import pointer, records
 from bundler.storage.lease import server_time
 from bundler.storage.pushing import GRACE_SECONDS
@@ -236,12 +237,13 @@ def referenced_by(artifact: Artifact) -> frozenset[str]:
     """
     record = artifact.run_record()
     origins = [key.origin for item in (record.refresh if record else ()) for key in item.keys]
-    found = {name.removeprefix("store:") for name in origins}
+    found = {version for origin in origins if (version := version_in(origin))}
     for directory in artifact.state_directories():
         what = f"{artifact.name}: the manifest of {directory.path}"
         raw = directory.read_manifest()
         if raw is None:
             raise VerificationFailed(f"{what} is missing.")
-        pinned = parse(raw, what).predicate.contents.non_local
-        found.update(key.version for key in pinned if key.version)
+        contents = parse(raw, what).predicate.contents
+        found.update(item.version for item in contents.non_local if item.version)
+        found.update(state.version for state in contents.states if state.version)
     return frozenset(filter(records.is_version, found))
