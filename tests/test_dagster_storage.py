@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import stores
 from bundles import make_bundle
 from environments import ROOT, python_of
-from stores import Server
 
 from bundler.artifacts.opening import open_artifact
 from bundler.storage import Store, checking, open_store
@@ -198,42 +198,53 @@ def push(deployment: Deployment, root: Path, *tables: str) -> None:
     )
 
 
-def build(deployment: Deployment, *arguments: str) -> None:
+def build(
+    deployment: Deployment, *arguments: str, kind: str = "oci", output: str = "layout"
+) -> None:
     """Builds for the project in its own environment, with ours as the program."""
-    argv = [sys.executable, "-m", "bundler", "build", "oci", "-o", "layout", "--no-guard"]
+    argv = [sys.executable, "-m", "bundler", "build", kind, "-o", output, "--no-guard"]
     python = ["--python", str(python_of("store"))]
     deployment.run(*argv, *python, *arguments, STATE_BUNDLER_STORE=deployment.url)
 
 
-def test_an_image_starts_from_what_is_embedded_while_the_store_is_down(
-    s3_server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_program_starts_from_what_is_embedded_while_the_stores_server_is_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Dagster loads the newest version from a store that answers, else the embedded one; a pinned
     program always loads the version of its build, from the store or from itself."""
-    for name, value in s3_server.environment.items():
-        monkeypatch.setenv(name, value)
-    url = s3_server.url()
-    shutil.copytree(PROJECT, tmp_path / "shop")
-    deployment = Deployment(tmp_path / "shop", make_home(tmp_path / "home", url), url)
-    push(deployment, tmp_path, "old")
-    build(deployment)
-    pins = tmp_path / "pins"
-    shutil.copytree(deployment.root, pins)  # as a plain COPY puts it into an image
-    build(deployment, "--embed-versioned")
-    push(deployment, tmp_path, "new")
-    old, new = ["file_old", "folder_old"], ["file_new", "folder_new"]
-    follows = make_home(tmp_path / "follows", url, versions="pinned")
+    with stores.s3() as server:
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
+        url = server.url()
+        shutil.copytree(PROJECT, tmp_path / "shop")
+        deployment = Deployment(tmp_path / "shop", make_home(tmp_path / "home", url), url)
+        push(deployment, tmp_path, "old")
+        build(deployment)
+        pins = tmp_path / "pins"
+        shutil.copytree(deployment.root, pins)  # as a plain COPY puts it into an image
+        shutil.copy(deployment.root / "pyproject.toml", deployment.root / "src")  # it asks for one
+        # Dagster comes from the environment: what is tried is where the states come from.
+        pexs = ("--", "-D", "src", "--inherit-path=fallback")
+        build(deployment, "--embed-versioned", *pexs, kind="pex", output="shop.pex")
+        shutil.rmtree(deployment.root / "src")  # what is left is the PEX
+        push(deployment, tmp_path, "new")
+        old, new = ["file_old", "folder_old"], ["file_new", "folder_new"]
+        follows = make_home(tmp_path / "follows", url, versions="pinned")
 
-    assert deployment.assets() == new, "the store answers"
-    assert replace(deployment, root=pins, home=follows).assets() == old, "pinned, in the store"
-    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    assert deployment.assets() == old, "the store is down"
-    with open_artifact(f"oci:{deployment.root / 'layout'}") as artifact:
+        def program() -> list[str]:
+            environ = {"PEX_ROOT": str(tmp_path / "pex"), "PYTHONPATH": str(ROOT)}
+            return deployment.run("python", "shop.pex", "-c", LOAD, **environ).split()
+
+        assert program() == new, "the store answers"
+        assert replace(deployment, root=pins, home=follows).assets() == old, "pinned, in the store"
+    assert program() == old, "its server is stopped"
+    with open_artifact(str(deployment.root / "shop.pex")) as artifact:
         assert not verify(artifact).all_problems
-    state = next(deployment.root.rglob("FileComponent__file__/state"))
+    state = next((tmp_path / "pex").rglob("FileComponent__file__/state"))
+    state.chmod(0o644)
     state.write_text("[]")
     with pytest.raises(AssertionError, match="not what its manifest says"):
-        deployment.assets()
+        program()
 
 
 @contextmanager
