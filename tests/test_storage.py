@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import base64
 import os
 import resource
-import threading
 import uuid
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import stores
-from bundles import make_bundle
-from faultyfront import Fault, Front, front
+from storefixtures import Make, contents
 
 from bundler.artifacts.opening import open_artifact
 from bundler.errors import (
     ConfigurationError,
-    CredentialsRefused,
     InputOutputError,
     Locked,
-    Unavailable,
     UsageError,
     VerificationFailed,
 )
@@ -37,70 +30,6 @@ from bundler.verify import verify
 
 ME = Author("ada@build", "a" * 40)
 MEBIBYTE = 1024 * 1024
-Files = Mapping[str, bytes]
-Make = Callable[..., list[NewState]]
-
-
-@pytest.fixture(params=["file", "s3", "gcs", "azure"])
-def new_url(
-    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Callable[[], str]:
-    """Makes URLs of new, empty stores."""
-    if request.param == "file":
-        return lambda: f"file://{tmp_path}/store-{uuid.uuid4().hex[:8]}"
-    server: stores.Server = request.getfixturevalue(f"{request.param}_server")
-    _enter(server, monkeypatch)
-    return server.url
-
-
-def _enter(server: stores.Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in os.environ if name.startswith(("AWS_", "GOOGLE_", "AZURE_"))]:
-        monkeypatch.delenv(name)
-    for name, value in server.environment.items():
-        monkeypatch.setenv(name, value)
-
-
-@pytest.fixture
-def url(new_url: Callable[[], str]) -> str:
-    return new_url()
-
-
-@pytest.fixture
-def store(url: str) -> Store:
-    return open_store(url)
-
-
-@pytest.fixture
-def states(tmp_path: Path) -> Callable[..., list[NewState]]:
-    def make(**keys: Files | bytes) -> list[NewState]:
-        files = {
-            key: {"state": value} if isinstance(value, bytes) else value
-            for key, value in keys.items()
-        }
-        bundle = make_bundle(tmp_path / uuid.uuid4().hex, files)
-        return [
-            NewState(state, bundle.root / state.path, bundle.place)
-            for state in bundle.manifest.states
-        ]
-
-    return make
-
-
-def contents(
-    store: Store, tmp_path: Path, versions: Mapping[str, str] | None = None
-) -> dict[str, Files]:
-    """What is pulled: by key, its files."""
-    found = store.currents() if versions is None else store.all_of(versions)
-    root = tmp_path / uuid.uuid4().hex
-    store.pull((version, root / key) for key, version in found.items())
-    return {
-        key: {
-            path.relative_to(root / key).as_posix(): path.read_bytes()
-            for path in (root / key).rglob("*")
-            if path.is_file()
-        }
-        for key in found
-    }
 
 
 def test_what_was_pushed_comes_back(store: Store, states: Make, tmp_path: Path) -> None:
@@ -175,29 +104,6 @@ def test_a_file_that_changes_meanwhile_is_not_pushed(store: Store, states: Make)
     with pytest.raises(VerificationFailed, match="changed between hashing"):
         store.push(news)
     assert store.current() is None
-
-
-def test_writers_on_many_keys_and_on_one(store: Store, states: Make, tmp_path: Path) -> None:
-    """Eight at once here; fifty processes in `test_storage_races`."""
-    writers = 8
-    news = [states(mine=b"%d" % n, **{f"key-{n}": b"%d" % n}) for n in range(writers)]
-    threads = [
-        threading.Thread(target=lambda new=new: open_store(store.url).push(new)) for new in news
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    changes = list(store.history())
-    assert [change.number for change in changes] == list(range(writers, 0, -1))
-    found = contents(store, tmp_path)
-    assert {found[f"key-{n}"]["state"] for n in range(writers)} == {
-        b"%d" % n for n in range(writers)
-    }
-    after = [move.after for change in changes for move in change.moves if move.key == "mine"]
-    assert len(set(after)) == writers
-    before = [move.before for change in changes for move in change.moves if move.key == "mine"]
-    assert before == [*after[1:], None], "each rests on the one before"
 
 
 def test_prune_keeps_what_is_needed(store: Store, states: Make, tmp_path: Path) -> None:
@@ -361,137 +267,6 @@ def test_a_store_is_an_artifact(store: Store, states: Make, tmp_path: Path) -> N
     record = one.run_record()
     assert record is not None
     assert [key.origin for key in record.refresh[0].keys] == [f"store:{first.versions['A']}"]
-
-
-# --- faults of buckets, on every kind of them -----------------------------------------------------
-
-
-@pytest.fixture(params=["s3", "gcs", "azure"])
-def faulty(
-    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[tuple[Front, stores.Server]]:
-    """A bucket behind a front that carries out faults."""
-    server: stores.Server = request.getfixturevalue(f"{request.param}_server")
-    with front(server.environment) as before:
-        _enter(replace(server, environment=before.environment(server.environment)), monkeypatch)
-        yield before, server
-
-
-@pytest.mark.parametrize(
-    "fault",
-    [
-        Fault("", status=500, code="InternalError", times=2),
-        Fault("", status=503, code="SlowDown", times=2),
-        Fault("", status=429, code="TooManyRequests", times=2),
-        Fault("", "cut"),
-        Fault("", "lost"),
-    ],
-    ids=["500", "slowdown", "throttled", "cut", "lost-answer"],
-)
-def test_what_passes_is_waited_for(
-    faulty: tuple[Front, stores.Server], states: Make, tmp_path: Path, fault: Fault
-) -> None:
-    """Each kind of object that a push writes meets it once."""
-    before, server = faulty
-    names = ["store.json", "content/", "versions/", "sets/", "current.json"]
-    store = open_store(server.url())
-    for number, name in enumerate(names, 1):
-        before.faults.append(replace(fault, contains=name))
-        store.push(states(A=b"%d" % number))
-        assert not before.faults, f"nothing wrote {name}"
-        assert contents(store, tmp_path)["A"] == {"state": b"%d" % number}
-    numbers = [change.number for change in store.history()]
-    assert numbers == list(range(len(names), 0, -1)), "each once, though sent twice"
-
-
-# Azure numbers the parts of an upload in base64; the second that comes is as good.
-PARTS = {"s3": "partNumber=", "gcs": "partNumber=", "azure": "comp=block&"}
-
-
-def test_a_cut_part_of_a_large_upload_is_sent_again(
-    faulty: tuple[Front, stores.Server],
-    states: Make,
-    tmp_path: Path,
-    request: pytest.FixtureRequest,
-) -> None:
-    before, server = faulty
-    part = PARTS[request.node.callspec.params["faulty"]]
-    store, large = open_store(server.url()), os.urandom(20 * MEBIBYTE)
-    before.faults += [Fault(part, "cut", skip=1), Fault(part, "lost")]
-    store.push(states(A=large))
-    assert not before.faults
-    assert contents(store, tmp_path)["A"] == {"state": large}
-
-
-def test_a_cut_download_is_asked_for_again(
-    faulty: tuple[Front, stores.Server], states: Make, tmp_path: Path
-) -> None:
-    before, server = faulty
-    store, large = open_store(server.url()), os.urandom(9 * MEBIBYTE)
-    store.push(states(A=large, B=b"small"))
-    before.faults += [
-        Fault("content/", "lost", method="GET", times=2),
-        Fault("current.json", method="GET", times=2),
-    ]
-    assert contents(open_store(store.url), tmp_path)["A"] == {"state": large}
-    assert not before.faults
-
-
-def test_what_does_not_pass_is_an_error_of_its_kind(
-    faulty: tuple[Front, stores.Server], states: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    before, server = faulty
-    store = open_store(server.url(), patience=1.0)
-    store.push(states(A=b"1"))
-    before.faults = [Fault("/", times=1000, method="*")]
-    with pytest.raises(Unavailable, match="answered 503"):
-        store.current()
-    for status, code in ((401, "Unauthorized"), (403, "AuthenticationFailed")):
-        before.faults = [Fault("/", status=status, code=code, times=9, method="*")]
-        with pytest.raises(CredentialsRefused):
-            store.current()
-        with pytest.raises(CredentialsRefused):
-            store.push(states(A=b"2"))
-    before.faults = []
-    assert store.require_current().number == 1
-    with pytest.raises(ConfigurationError, match="no such bucket"):
-        open_store(f"{server.scheme}://elsewhere/x").push(states(A=b"1"))
-    for name, value in before.environment(server.environment).items():
-        monkeypatch.setenv(name, value.replace(str(before.server_address[1]), "9"))
-    with pytest.raises(Unavailable, match="did not answer"):
-        open_store(store.url, patience=0.5).current()
-
-
-WRONG = {
-    "s3": ("AWS_ACCESS_KEY_ID", "AKIAWRONG"),
-    "azure": ("AZURE_STORAGE_ACCOUNT_KEY", base64.b64encode(b"wrong").decode()),
-}
-
-
-@pytest.mark.parametrize("new_url", WRONG, indirect=True)  # Google's stand-in looks at no key
-def test_wrong_credentials_are_refused_without_being_shown(
-    url: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
-) -> None:
-    monkeypatch.setenv(*WRONG[request.node.callspec.params["new_url"]])
-    with pytest.raises(CredentialsRefused) as refused:
-        open_store(url).current()
-    told = str(refused.value) + refused.value.hint
-    assert not [value for name, value in os.environ.items() if "KEY" in name and value in told]
-
-
-def test_a_thousand_small_states_are_a_few_requests(
-    faulty: tuple[Front, stores.Server], states: Make
-) -> None:
-    before, server = faulty
-    store = open_store(server.url())
-    news = [states(**{f"K{n}": b"%d" % (n * step) for n in range(300)}) for step in (1, 7)]
-    store.push(news[0])
-    before.requests.clear()
-    open_store(store.url).push(news[1])
-    assert len(before.requests) <= 8, before.requests
-    before.requests.clear()
-    open_store(store.url).push(news[1])
-    assert len(before.requests) == 2, "the pointer, once to compare and once to move it"
 
 
 # --- faults of a folder ---------------------------------------------------------------------------

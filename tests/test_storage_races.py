@@ -316,19 +316,6 @@ def test_a_listing_that_lags_hides_nothing(tmp_path: Path) -> None:
     assert not checking.check(store).problems
 
 
-def test_a_clock_that_is_off_does_not_disturb_the_order(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    store = open_store(f"file://{tmp_path}/store")
-    for value, clock in ((b"1", "2030-01-01T00:00:00Z"), (b"2", "1999-01-01T00:00:00Z")):
-        monkeypatch.setattr("bundler.storage.records.now", lambda clock=clock: clock)
-        store.push(news_of(tmp_path, {"A": value}))
-    assert pulled(store, tmp_path) == {"A": b"2"}
-    assert [change.made for change in store.history()] == ["2030-01-01T00:00:00Z"] * 2
-    check_order(store)
-    assert not prune.prune(store, prune.Rules(keep=1)).leftovers
-
-
 def test_leftovers_go_after_a_day_by_the_stores_clock(tmp_path: Path) -> None:
     store = open_store(f"file://{tmp_path}/store")
     store.push(news_of(tmp_path, {"A": b"1"}))

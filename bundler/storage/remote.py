@@ -36,6 +36,8 @@ _NO_BUCKET = re.compile(
     r"NoSuchBucket|ContainerNotFound|bucket does not exist|container does not exist"
 )
 _STATUS = re.compile(r"status: (\d{3})|status code: (\d{3})")
+# What vendors say to a request whose signature or token is of another time than theirs.
+_SKEWED = re.compile(r"RequestTimeTooSkewed|RequestExpired|reasonable timeframe")
 # A bucket in another account answers 403, and wrong keys answer 400 or 403 with one of these.
 _REFUSED = re.compile(
     r"InvalidAccessKeyId|SignatureDoesNotMatch|ExpiredToken|InvalidToken|AuthenticationFailed"
@@ -185,6 +187,11 @@ def _classified(error: Exception, url: str, action: str) -> BundlerError:
         error, PermissionError
     )
     if refused or status in (401, 403) or (status in (0, 400) and _REFUSED.search(text)):
+        if _SKEWED.search(text):
+            return CredentialsRefused(
+                f"{url} refused to {action}: this machine's clock is off.",
+                hint="Set the clock: the request's time is too far from the store's.",
+            )
         return CredentialsRefused(
             f"{url} refused to {action}.",
             hint="Check the credentials and the rights that they have on the bucket.",
