@@ -107,6 +107,7 @@ def test_a_folder_that_is_no_project_is_told_what_to_do(tmp_path: Path) -> None:
     report = _by_title(list(examine(tmp_path, python=Path(sys.executable))))
     assert _grades(report["configuration"]) == ["ok", "fail"]
     assert "state-bundler init" in report["configuration"][1].mend
+    assert list(report) == ["configuration"]  # there is nothing else to say
 
 
 # --- the interpreter --------------------------------------------------------------------------
@@ -116,7 +117,10 @@ def test_an_interpreter_without_dagster_is_a_failure(tmp_path: Path) -> None:
     patient = Patient(survey(_project(tmp_path)), python=Path(sys.executable))
     (finding,) = interpreter(patient)
     assert finding.grade == "fail"
-    assert "has no dagster" in finding.what
+    whole = _by_title(list(examine(patient.survey.root, python=patient.python)))
+    assert [title for title, found in whole.items() if finding in found] == ["interpreter"]
+    assert whole["components"] == whole["external systems"] == ()
+    assert "Dagster is not installed" in finding.what
 
 
 # --- the build backend ------------------------------------------------------------------------

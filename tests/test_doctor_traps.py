@@ -13,6 +13,7 @@ from bundles import make_bundle
 from environments import ROOT
 from workdir import WorkDir
 
+from bundler.artifacts.docker.dockerbuild import Builder
 from bundler.doctor import (
     Finding,
     Patient,
@@ -76,7 +77,7 @@ def _docker(name: str, line: str, says: str, grade: str = "warn") -> Trap:
 
 
 def _ignore(name: str, text: str, says: str, grade: str) -> Trap:
-    files = {"Dockerfile": "FROM x\n", ".dockerignore": text, ".env": ""}
+    files = {"Dockerfile": "FROM x\n", ".dockerignore": text, ".env": "", ".venv/pyvenv.cfg": ""}
     return Trap(name, docker.context, says, grade, files)
 
 
@@ -93,7 +94,7 @@ TRAPS = (
     # the configuration and the environment
     Trap("a setting that does not exist", environment.configuration, "tiemout", "fail",
          more='[tool.state-bundler]\ntiemout = "5m"\n'),
-    Trap("no dagster in the interpreter", environment.interpreter, "has no dagster", "fail"),
+    Trap("no dagster in the interpreter", environment.interpreter, "is not installed", "fail"),
     Trap("a variable that is not set", credentials.credentials, "TRAP_TOKEN", "fail",
          {"src/shop/defs/a/defs.yaml": "attributes:\n  token: '{{ env.TRAP_TOKEN }}'\n"}),
     Trap("a secret too short to be found in a state", credentials.credentials, "TRAP_TOKEN", "warn",
@@ -147,6 +148,11 @@ TRAPS = (
     _ignore("an ignore file that leaves out pyproject.toml", "**/.local_defs_state\n.env\n*.toml\n",
             "pyproject.toml", "fail"),
     _ignore("credentials in the context", "**/.local_defs_state\n", ".env", "warn"),
+    _ignore("this machine's environment in the context", ".env\n", ".venv", "warn"),
+    Trap("an instruction that needs BuildKit, without one",
+         lambda patient: docker.without_buildkit(patient, lambda: Builder("classic", "28.2.2")),
+         "needs BuildKit", "fail",
+         {"Dockerfile": "FROM x\nRUN --mount=type=cache,target=/c true\n"}),
 )  # fmt: skip
 
 
@@ -176,7 +182,7 @@ def _asked(trap: Trap, root: Path) -> Iterator[Finding]:
     from bundler.doctor import Check, _answers
 
     patient = Patient(survey(root), Path(sys.executable))
-    return _answers(Check(trap.name, trap.look), patient)
+    return _answers(Check(trap.name, trap.look), patient, set())
 
 
 def test_a_published_state_that_was_edited(tmp_path: Path) -> None:

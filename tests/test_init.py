@@ -82,6 +82,38 @@ def test_what_it_writes(tmp_path: Path) -> None:
     assert workflow["permissions"] == {"contents": "read"}
 
 
+def test_what_is_this_machines_stays_out_of_the_image(tmp_path: Path) -> None:
+    root = _project(tmp_path)
+    (root / ".env").write_text("TOKEN=x\n")
+    (root / ".venv").mkdir()
+    (root / ".dockerignore").write_text("# ours\n.git\n")
+    before = _contents(root)
+    apply(plan(survey(root)))
+    written = (root / ".dockerignore").read_text().splitlines()
+    assert [line for line in written if not line.startswith("#")] == [
+        ".git", "", "**/.env", "**/.venv", "", "**/.local_defs_state"
+    ]  # fmt: skip
+    assert plan(survey(root)) == []
+    apply(plan(survey(root), remove=True))
+    assert _contents(root) == before
+
+
+def test_from_a_folder_the_hook_calls_what_is_installed(tmp_path: Path) -> None:
+    root = _project(tmp_path)  # as in a checkout, where these tests run
+    assert _init(root, "--yes").returncode == 0
+    written = (root / ".pre-commit-config.yaml").read_text()
+    (hook,) = yaml.safe_load(written)["repos"][0]["hooks"]
+    assert (hook["language"], hook["entry"]) == ("system", "state-guard --staged")
+    assert "additional_dependencies" not in hook
+    assert precommit.remove_entry("repos:\n" + precommit.entry("  ")) is None
+
+
+def test_where_there_is_no_project_it_says_so(tmp_path: Path) -> None:
+    done = _init(tmp_path, "--yes")
+    assert done.returncode == 78
+    assert "nothing to configure" in done.stderr
+
+
 def test_a_second_run_changes_nothing_and_remove_takes_everything_back(tmp_path: Path) -> None:
     root = _project(tmp_path)
     before = _contents(root)

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 # The names of `bundler.init.PARTS`; a test holds the two together.
 PART_NAMES = ("table", "backend", "ignore", "dockerignore", "pre-commit", "ci")
 _LOCAL = (
-    "state-bundler is installed from a folder here: until a package index has it, take "
-    "`language: system`\nin .pre-commit-config.yaml, without additional_dependencies."
+    "state-bundler is installed from a folder here, so no package index need have it: whoever "
+    "commits,\nand CI, install it in the same way."
 )
 _COLOURS = {"+": "green", "-": "red", "@": "cyan"}
 
@@ -61,11 +61,18 @@ def init(
 
 def _files_of(project: Path, *, yes: bool, remove: bool, without: tuple[str, ...]) -> None:
     from bundler.edits import apply, diff
+    from bundler.errors import ConfigurationError
     from bundler.init import plan
+    from bundler.init.precommit import is_local
     from bundler.survey import survey
 
     found = survey(project)
     edits = plan(found, without=without, remove=remove)
+    if not edits and not found.pyproject and found.dagster is None:
+        raise ConfigurationError(
+            f"{found.root} has no pyproject.toml and no dg.toml: there is nothing to configure.",
+            hint="Run this in the project's directory, or name it with --project DIR.",
+        )
     if not edits:
         click.echo("Nothing to take back." if remove else "Nothing to change.", err=True)
         return
@@ -78,20 +85,8 @@ def _files_of(project: Path, *, yes: bool, remove: bool, without: tuple[str, ...
         sys.exit(1)
     apply(edits)
     click.echo(f"Changed {_files(len(edits))}.", err=True)
-    if not remove and _is_local() and any(edit.path.suffix == ".yaml" for edit in edits):
+    if not remove and is_local() and any(edit.path.suffix == ".yaml" for edit in edits):
         click.echo(_LOCAL, err=True)
-
-
-def _is_local() -> bool:
-    """Whether we were installed from a folder, which pre-commit and CI do not have (PEP 610)."""
-    import json
-    from importlib.metadata import PackageNotFoundError, distribution
-
-    try:
-        told = distribution("state-bundler").read_text("direct_url.json")
-    except PackageNotFoundError:
-        return False
-    return told is not None and json.loads(told).get("url", "").startswith("file:")
 
 
 def _git_hooks(project: Path, *, remove: bool) -> None:

@@ -23,6 +23,7 @@ class Finding:
     """what: a sentence. why: the reason that it matters. mend: the line or command that mends it.
 
     part: the part of `init` that mends it safely; empty where only a person can.
+    is_end: whether nothing else can be said after it.
     """
 
     grade: Grade
@@ -30,6 +31,7 @@ class Finding:
     why: str = ""
     mend: str = ""
     part: str = ""
+    is_end: bool = False
 
 
 @dataclass(frozen=True)
@@ -96,15 +98,24 @@ def examine(root: Path, *, python: Path | None = None) -> Iterator[Examined]:
     Raises `ConfigurationError` where not even the project's TOML can be read.
     """
     patient = Patient(survey(root), python)
+    told: set[str] = set()
     for check in checks():
-        yield Examined(check.title, tuple(_answers(check, patient)))
+        findings = tuple(_answers(check, patient, told))
+        yield Examined(check.title, findings)
+        if any(finding.is_end for finding in findings):
+            return
 
 
-def _answers(check: Check, patient: Patient) -> Iterator[Finding]:
+def _answers(check: Check, patient: Patient, told: set[str]) -> Iterator[Finding]:
+    """What a check says; a reason that an earlier one has given for failing is not repeated."""
     try:
-        yield from check.look(patient)
+        for finding in check.look(patient):
+            told.add(finding.what)
+            yield finding
     except BundlerError as error:
-        yield Finding("fail", error.what, mend=error.hint)
+        if error.what not in told:
+            told.add(error.what)
+            yield Finding("fail", error.what, mend=error.hint)
 
 
 def fixes(root: Path, findings: Sequence[Finding]) -> list[FileEdit]:

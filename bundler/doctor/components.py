@@ -28,7 +28,12 @@ def judge(found: Found) -> Iterator[Finding]:
     if found.components:
         yield Finding("ok", _summary(found))
     else:
-        yield Finding("warn", f"{found.place}: no state-backed component was found.")
+        yield Finding(
+            "warn",
+            f"There is no state-backed component: no state for {found.place}.",
+            "A build would put nothing into the artifact.",
+            "dg scaffold defs, for one that is; the names of such components: dg list components",
+        )
     for warning in found.warnings:
         yield Finding("warn", warning)
     yield from _unsafe(found.components)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from bundler.artifacts.docker.dockerfile import (
     Instruction,
@@ -18,6 +20,11 @@ from bundler.edits import read_text
 from bundler.errors import ConfigurationError, ToolFailed
 from bundler.refresh.secrets import has_a_secret_name
 
+if TYPE_CHECKING:
+    from bundler.artifacts.docker.dockerbuild import Builder
+
+# Options that only BuildKit knows.
+_MODERN = re.compile(r"--(mount|link|network|security)\b")
 _PROJECT_FILES = ("pyproject.toml", "dg.toml")
 _NOT_IN_CONTEXT = (
     "New state would spoil the cache of the code's layers, so it stays out of the context: this "
@@ -36,6 +43,7 @@ def context(patient: Patient) -> Iterator[Finding]:
         *_missing_project_file(patient, rules),
         *_state_in_context(patient, rules),
         *_secrets_in_context(patient, rules),
+        *_environment_in_context(patient, rules),
     ]
     yield from findings or [Finding("ok", "The context holds the code, and no state.")]
 
@@ -71,6 +79,19 @@ def _secrets_in_context(patient: Patient, rules: list[Rule]) -> Iterator[Finding
             ".dockerignore does not name .env.",
             "COPY . and ADD . put its credentials into a layer, where they stay.",
             ".dockerignore: **/.env",
+            "dockerignore",
+        )
+
+
+def _environment_in_context(patient: Patient, rules: list[Rule]) -> Iterator[Finding]:
+    if (patient.survey.root / ".venv").is_dir() and not excluded(".venv/pyvenv.cfg", rules):
+        yield Finding(
+            "warn",
+            ".dockerignore does not name .venv.",
+            "All of this machine's environment goes to the engine with each build, and COPY . puts "
+            "it over the one that the image has made.",
+            ".dockerignore: **/.venv",
+            "dockerignore",
         )
 
 
@@ -150,6 +171,7 @@ def _flattened(found: Instruction, where: str) -> Iterator[Finding]:
 def engine(patient: Patient) -> Iterator[Finding]:
     """Which engine a build would talk to; asked only where there is something to build."""
     from bundler.artifacts.docker.connection import Docker
+    from bundler.artifacts.docker.dockerbuild import detect
 
     if not patient.survey.dockerfiles:
         return
@@ -159,5 +181,24 @@ def engine(patient: Patient) -> Iterator[Finding]:
     except ToolFailed as error:
         why = "build docker needs an engine; build oci works without one."
         yield Finding("warn", error.what, why, error.hint or "docker version")
-    else:
-        yield Finding("ok", f"Engine {version} at {docker.host()}.")
+        return
+    yield Finding("ok", f"Engine {version} at {docker.host()}.")
+    yield from without_buildkit(patient, lambda: detect(docker, docker.connect()))
+
+
+def without_buildkit(patient: Patient, detected: Callable[[], Builder]) -> Iterator[Finding]:
+    """Instructions that the classic builder refuses, where it is the one that would build."""
+    for name in map(str, patient.survey.dockerfiles):
+        text = read_text(patient.survey.root / name) or ""
+        line = next((it.line for it in instructions(text) if _MODERN.match(it.text)), None)
+        if line is None:
+            continue
+        builder = detected()
+        if not builder.is_buildkit:
+            yield Finding(
+                "fail",
+                f"{name}:{line} needs BuildKit, and {builder}, has none.",
+                "The build ends at that instruction, after the refresh.",
+                "Install docker-buildx; up to Docker 22, DOCKER_BUILDKIT=1 does it.",
+            )
+        return

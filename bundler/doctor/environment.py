@@ -35,13 +35,16 @@ def configuration(patient: Patient) -> Iterator[Finding]:
             "fail",
             f"{survey.root} is neither a Dagster project nor has it sources of its own.",
             "There is nothing to refresh and nothing to embed.",
-            "Run it where [tool.dg.project] is, or name a source: state-bundler init",
+            "Run it where [tool.dg.project] is (--project DIR), or name a source: "
+            "state-bundler init",
+            is_end=True,
         )
 
 
 def interpreter(patient: Patient) -> Iterator[Finding]:
     """Which Python a build would use, and what is installed there."""
-    from bundler.project import find_interpreter
+    from bundler.project import find_interpreter, open_project
+    from bundler.sources.dagster import no_dagster
 
     survey = patient.survey
     found = find_interpreter(survey.root, survey.outer, python=patient.python)
@@ -54,8 +57,8 @@ def interpreter(patient: Patient) -> Iterator[Finding]:
     if dagster is None:
         yield Finding(
             "fail",
-            f"{said}, has no dagster.",
-            "The components are found by the project's own Dagster.",
+            no_dagster(found.path, open_project(survey.root, python=patient.python)),
+            f"It is {said}. The components are found by the project's own Dagster.",
             "Install the project (uv sync), or name its interpreter with --python.",
         )
     elif _parts(dagster) < _DAGSTER_FLOOR:

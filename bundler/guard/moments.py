@@ -101,7 +101,7 @@ def open_or_refuse(root: str | os.PathLike[str]) -> git.Repository:
     if repository is None:
         raise ToolFailed(
             f"{os.path.realpath(root)} is in no git repository: git cannot say what it holds.",
-            hint="Where CI has stripped .git away, --no-guard builds without an answer.",
+            hint="git init makes one; where CI has stripped .git away, --no-guard builds without.",
         )
     return repository
 

@@ -20,6 +20,10 @@ from bundler.survey import Survey
 
 _IGNORE_COMMENT = "state-bundler init: state ships in the artifact, it is no part of the repository"
 _DOCKER_COMMENT = "state-bundler init: embedded after the build, so that it never spoils the cache"
+_HERE_COMMENT = "state-bundler init: credentials and this machine's environment stay here"
+
+# What never belongs into an image, where it lies in the project.
+HERE = (".env", ".venv")
 
 Change = Callable[[str | None, Survey], "str | None"]
 
@@ -82,6 +86,26 @@ def _docker_patterns(survey: Survey) -> tuple[str, ...]:
     return tuple(f"**/{pattern.lstrip('/')}" for pattern in ignore_patterns(survey))
 
 
+def _dockerignored(text: str | None, survey: Survey) -> str | None:
+    from bundler.artifacts.docker.ignore import excluded, parse
+
+    rules = parse(text or "")
+    stays = [
+        f"**/{name}"
+        for name in HERE
+        if (survey.root / name).exists()
+        and not excluded(name, rules)
+        and not any(line.strip().endswith(f"!{name}") for line in (text or "").splitlines())
+    ]
+    text = lines.add_block(text, _HERE_COMMENT, stays)
+    return lines.add_block(text, _DOCKER_COMMENT, _docker_patterns(survey))
+
+
+def _not_dockerignored(text: str | None, survey: Survey) -> str | None:
+    text = lines.remove_block(text, _DOCKER_COMMENT, _docker_patterns(survey))
+    return lines.remove_block(text, _HERE_COMMENT, [f"**/{name}" for name in HERE])
+
+
 def _pyproject(survey: Survey) -> Path | None:
     return survey.root / "pyproject.toml" if survey.pyproject else None
 
@@ -138,9 +162,9 @@ PARTS: Iterable[Part] = (
     Part(
         "dockerignore",
         _dockerignore,
-        lambda text, survey: lines.add_block(text, _DOCKER_COMMENT, _docker_patterns(survey)),
-        lambda text, survey: lines.remove_block(text, _DOCKER_COMMENT, _docker_patterns(survey)),
-        "new state does not invalidate a cached layer, and no unproven copy gets in",
+        _dockerignored,
+        _not_dockerignored,
+        "what the image is not to have: state that nobody has proven, and what is this machine's",
     ),
     Part(
         "pre-commit",

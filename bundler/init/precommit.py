@@ -1,14 +1,22 @@
-"""The entry in ``.pre-commit-config.yaml``, put in as text: a YAML writer would lose comments."""
+"""The entry in ``.pre-commit-config.yaml``, put in as text: a YAML writer would lose comments.
+
+It names the version that pre-commit installs; where we were installed from a folder, which no
+package index has, it calls the ``state-guard`` that is on PATH.
+"""
 
 from __future__ import annotations
 
+import itertools
+import json
 import re
+from importlib.metadata import PackageNotFoundError, distribution
 
 from bundler import __version__
 from bundler.edits import newline_of
 from bundler.resources import template
 
 HOOK = "no-committed-state"
+_INSTALLED = re.compile(r"(?m)^ *additional_dependencies:.*\n")
 
 
 def add_entry(text: str | None) -> str | None:
@@ -16,21 +24,21 @@ def add_entry(text: str | None) -> str | None:
     if text is not None and HOOK in text:
         return text
     if not text:
-        return "repos:\n" + entry("  ")
+        return "repos:\n" + entry("  ", local=is_local())
     newline = newline_of(text)
     lines = text.splitlines()
     place = _end_of_repos(lines)
     if place is None:
         return text
     at, indent = place
-    ours = entry(indent).rstrip("\n").split("\n")
+    ours = entry(indent, local=is_local()).rstrip("\n").split("\n")
     return newline.join([*lines[:at], *ours, *lines[at:]]) + newline
 
 
 def remove_entry(text: str | None) -> str | None:
     """Without our entry; None where nothing else was in the file."""
-    for indent in ("  ", "", "    "):
-        ours = entry(indent)
+    for indent, local in itertools.product(("  ", "", "    "), (False, True)):
+        ours = entry(indent, local=local)
         for written in (ours, ours.replace("\n", "\r\n")):
             if text is not None and written in text:
                 rest = text.replace(written, "", 1)
@@ -38,11 +46,22 @@ def remove_entry(text: str | None) -> str | None:
     return text
 
 
-def entry(indent: str) -> str:
+def entry(indent: str, *, local: bool = False) -> str:
     """The entry, as an item of ``repos`` that is indented like its neighbours."""
     stored = template("pre-commit.yaml").read_text(encoding="utf-8")
+    if local:
+        stored = _INSTALLED.sub("", stored).replace("language: python", "language: system")
     lines = stored.replace("{version}", __version__).splitlines()
     return "".join(f"{indent}{line}\n" for line in lines)
+
+
+def is_local() -> bool:
+    """Whether we were installed from a folder, which pre-commit and CI do not have (PEP 610)."""
+    try:
+        told = distribution("state-bundler").read_text("direct_url.json")
+    except PackageNotFoundError:
+        return False
+    return told is not None and str(json.loads(told).get("url", "")).startswith("file:")
 
 
 def _end_of_repos(lines: list[str]) -> tuple[int, str] | None:

@@ -117,6 +117,7 @@ class _Finding(msgspec.Struct, frozen=True):
     says: str
     retry: Retry = "no"
     wait: float | None = None
+    hint: str = ""
 
 
 def failure_of(
@@ -324,7 +325,8 @@ def _of_chain(report: Report, secrets: Secrets) -> _Finding:
         return _Finding(InputOutputError, f"it could not write: {quoted(chain[0], secrets)}")
     missing = next((link.text.strip("'\"") for link in chain if _asked_environment(link)), None)
     if missing:
-        return _Finding(ConfigurationError, f"the environment variable {missing} is not set")
+        says = f"the environment variable {missing} is not set"
+        return _Finding(ConfigurationError, says, hint=f"Export {missing}, or put it into .env.")
     if last and (report.not_json or not _NOT_JSON.isdisjoint(names)):
         return _Finding(Unavailable, f"what {host} answered is {_no_json(last)}", "once")
     if last and not _SHAPE.isdisjoint(names):
@@ -411,6 +413,8 @@ def _hint(component: Component, finding: _Finding, exchange: Exchange | None) ->
     if finding.kind is CredentialsRefused:
         names = ", ".join(component.environment_variables)
         return f"Check the credentials{f' ({names})' if names else ''}, then try again."
+    if finding.hint:
+        return finding.hint
     if finding.kind is ConfigurationError:
         return "Check the URL and the settings of the component."
     if finding.kind is Unavailable:

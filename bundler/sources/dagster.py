@@ -11,6 +11,8 @@ from bundler.refresh.exchanges import Link
 from bundler.sources import Source
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from bundler.project import Project
     from bundler.refresh.secrets import Secrets
 
@@ -26,6 +28,11 @@ def sources(project: Project) -> Iterator[Source]:
         )
 
 
+def no_dagster(python: Path, project: Project) -> str:
+    """The sentence for a project that is not installed."""
+    return f"Dagster is not installed in {python}, the interpreter of {project.name}."
+
+
 def load_error(source: Source, chain: Sequence[Link], secrets: Secrets) -> BundlerError:
     """Why the component tree did not load."""
     project = source.project
@@ -39,7 +46,7 @@ def load_error(source: Source, chain: Sequence[Link], secrets: Secrets) -> Bundl
         )
     if name == "ModuleNotFoundError" and "'dagster'" in first.text:
         return ConfigurationError(
-            f"Dagster is not installed in {source.python}, the interpreter of {project.name}.",
+            no_dagster(source.python, project),
             hint="Install the project (uv sync), or name its interpreter with --python.",
         )
     return ConfigurationError(

@@ -55,7 +55,8 @@ def _dockerfile(arguments: Arguments, piped: Piped | None) -> tuple[str, bytes] 
             )
         if not path.is_file():
             raise UsageError(
-                f"There is no Dockerfile at {path}.", hint="Name it with -f, or give the context."
+                f"There is no {path.name} in {path.resolve().parent}.",
+                hint="Name it with -f, or give another context; ours is Dockerfile.example.",
             )
         return path.name, dockerbuild.read(path)
     if piped is None:

@@ -24,7 +24,14 @@ import msgspec
 
 from bundler import process
 from bundler.artifacts.docker.contexts import UNIX, local_socket
-from bundler.artifacts.docker.transport import Request, Transport, body_of, dialled, to_socket
+from bundler.artifacts.docker.transport import (
+    Request,
+    Transport,
+    body_of,
+    dialled,
+    opened,
+    to_socket,
+)
 from bundler.errors import ToolFailed
 
 if TYPE_CHECKING:
@@ -73,6 +80,12 @@ class Docker:
         """The program's own version, such as ``28.2.2``; asks no engine."""
         said = self.ask("--version")
         return next((word.strip(",v") for word in said.split() if word[:1].isdecimal()), said)
+
+    def refuse_silence(self) -> None:
+        """Raises `ToolFailed` where the engine's socket is one here, and nobody listens at it."""
+        host = local_socket(self.program, self.options, self.environment)
+        if host is not None:
+            opened(host.removeprefix(UNIX)).close()
 
     def connect(self) -> Engine:
         """Raises `ToolFailed` where the program is missing or no engine answers."""

@@ -78,19 +78,24 @@ class Transport:
 
 def to_socket(path: str) -> Transport:
     """Over a local socket, which we open: the SDK leaves its own open where nobody listens."""
-    host = f"unix://{path}"
 
     def dial(stack: ExitStack) -> socket.socket:
-        line = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
-        try:
-            line.connect(path)
-        except OSError as error:
-            raise ToolFailed(
-                f"No Docker engine answers at {host}: {error.strerror or error}.", hint=HINT
-            ) from error
-        return line
+        return stack.enter_context(opened(path))
 
-    return dialled(dial, host)
+    return dialled(dial, f"unix://{path}")
+
+
+def opened(path: str) -> socket.socket:
+    """A line to a local socket. Raises `ToolFailed` where nobody listens."""
+    line = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        line.connect(path)
+    except OSError as error:
+        line.close()
+        raise ToolFailed(
+            f"No Docker engine answers at unix://{path}: {error.strerror or error}.", hint=HINT
+        ) from error
+    return line
 
 
 def dialled(dial: Dial, where: str) -> Transport:
