@@ -62,12 +62,15 @@ docs: $(READY) ## write the pages that are made from the program, and the schema
 scale: $(READY) ## 100 projects with 1,000 keys, built on this machine: minutes
 	$(BIN)/python benchmarks/scale.py $(ARGS)
 
+# What meets each dependency: click, docker, filelock, GitPython, msgspec, platformdirs, pex, …
+FLOOR := api cli config docker_reading git init layer manifest oci pexbuild publishing refresh \
+	refresh_watching registry schema statedir status storage tree verify
 .PHONY: floor
 floor: $(READY) ## the tests with the lowest versions that pyproject.toml allows
 	rm -rf build/floor
 	$(BIN)/uv venv --quiet build/floor
 	$(BIN)/uv pip install --quiet --python build/floor --resolution lowest-direct --editable '.[pex,schema,store,zstd]' --group dev
-	build/floor/bin/pytest $(if $(ARGS),$(ARGS),tests/test_api.py tests/test_cli.py tests/test_git.py tests/test_init.py tests/test_oci.py tests/test_refresh.py tests/test_status.py tests/test_storage.py tests/test_tree.py tests/test_verify.py)
+	build/floor/bin/pytest $(if $(ARGS),$(ARGS),$(FLOOR:%=tests/test_%.py))
 
 .PHONY: docker-newer
 docker-newer: $(READY) ## images in Debian's next Docker, with both of its image stores: minutes
