@@ -78,6 +78,7 @@ def build_docker(
     from bundler.artifacts.docker import building, dockerbuild, piped
     from bundler.artifacts.docker.arguments import parse
     from bundler.artifacts.docker.connection import Docker
+    from bundler.artifacts.docker.transport import preload
     from bundler.pipeline import prove
 
     arguments = parse(ctx.meta[META])
@@ -88,6 +89,7 @@ def build_docker(
     by_stdin = ctx.with_resource(piped.take(arguments))
     building.preflight(arguments, listener, by_stdin)
     Docker.from_environment().refuse_silence()  # before minutes are spent on a refresh
+    preload()
     load_check = with_load_check(given)
     prepared = load_check(prepare_from(given, listener, start=_start(arguments, listener)))
     verdicts: list[Verdict] = []

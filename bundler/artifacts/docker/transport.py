@@ -76,6 +76,14 @@ class Transport:
             yield response
 
 
+def preload() -> None:
+    """Imports the SDK beside other work: that takes longer than all that an engine is asked."""
+    import importlib
+    import threading
+
+    threading.Thread(target=importlib.import_module, args=("docker",)).start()
+
+
 def to_socket(path: str) -> Transport:
     """Over a local socket, which we open: the SDK leaves its own open where nobody listens."""
 
