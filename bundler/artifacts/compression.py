@@ -26,6 +26,7 @@ _GZIP_MAGIC = b"\x1f\x8b"
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _MAGIC_BYTES = 4
 _BLOCK = 512
+_DRAIN_BYTES = 256 * 1024
 
 Sink = Callable[[bytes], object]
 
@@ -85,6 +86,11 @@ def unpacked(stream: BinaryIO, most: int | None = None) -> BinaryIO:
     most: how many bytes it may have. Reading it raises `VerificationFailed` where there are more,
     or the blob is cut or damaged.
     """
+    return unpack(stream, most)[0]
+
+
+def unpack(stream: BinaryIO, most: int | None = None) -> tuple[BinaryIO, bool]:
+    """`unpacked`, and whether the blob was packed at all: else these are its very bytes."""
     buffered = io.BufferedReader(_Raw(stream))
     magic = buffered.peek(_MAGIC_BYTES)[:_MAGIC_BYTES]
     inner: Any = buffered
@@ -92,9 +98,8 @@ def unpacked(stream: BinaryIO, most: int | None = None) -> BinaryIO:
         inner = gzip.GzipFile(fileobj=buffered, mode="rb")
     elif magic == _ZSTD_MAGIC:
         inner = _zstandard().ZstdDecompressor().stream_reader(buffered, read_across_frames=True)
-    return io.BufferedReader(
-        _Refusing(inner, cast("BinaryIO", buffered), most), buffer_size=256 * 1024
-    )
+    plain = _Refusing(inner, cast("BinaryIO", buffered), most)
+    return io.BufferedReader(plain, buffer_size=256 * 1024), inner is not buffered
 
 
 class _Raw(io.RawIOBase):
@@ -103,12 +108,16 @@ class _Raw(io.RawIOBase):
     def __init__(self, stream: BinaryIO) -> None:
         super().__init__()
         self._stream = stream
+        # Most fill a buffer themselves, which saves a copy of all bytes.
+        self._fill: Any = getattr(stream, "readinto", None)
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: WriteableBuffer, /) -> int:
         view = memoryview(buffer).cast("B")
+        if self._fill is not None:
+            return int(self._fill(view) or 0)
         data = self._stream.read(len(view))
         view[: len(data)] = data
         return len(data)
@@ -185,30 +194,22 @@ class Ended(_Raw):
         return count
 
 
-class Hashing(io.RawIOBase):
+class Hashing(_Raw):
     """Passes a stream's bytes through and hashes them."""
 
     def __init__(self, stream: BinaryIO) -> None:
-        super().__init__()
-        self._stream = stream
+        super().__init__(stream)
         self._digest = hashlib.sha256()
-
-    def readable(self) -> bool:
-        return True
 
     def readinto(self, buffer: WriteableBuffer, /) -> int:
         view = memoryview(buffer).cast("B")
-        data = self._stream.read(len(view))
-        view[: len(data)] = data
-        self._digest.update(data)
-        return len(data)
+        count = super().readinto(view)
+        self._digest.update(view[:count])
+        return count
 
     def drain(self) -> str:
         """Reads what is left and returns the sha256 of it all, in hexadecimal."""
-        while self.read(1024 * 1024):
+        rest = bytearray(_DRAIN_BYTES)
+        while self.readinto(rest):
             pass
         return self._digest.hexdigest()
-
-    def close(self) -> None:
-        self._stream.close()
-        super().close()

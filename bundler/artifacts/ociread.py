@@ -22,7 +22,7 @@ from bundler.artifacts.blobs import (
     images_of,
     read_json,
 )
-from bundler.artifacts.compression import Ended, Hashing, unpacked
+from bundler.artifacts.compression import Ended, Hashing, unpack, unpacked
 from bundler.artifacts.layer import OPAQUE_WHITEOUT, parents_of
 from bundler.artifacts.layout import Layout, open_store
 from bundler.artifacts.members import content_members, members_below, state_directories_in
@@ -109,11 +109,15 @@ class LoadedImage:
         entry = self.layers[position]
         most = max(_FREE_OF_SUSPICION_BYTES, entry.size * _MAX_RATIO)
         with Hashing(self.store.open(entry)) as packed:
-            plain = Hashing(unpacked(cast("BinaryIO", packed), most))
-            ended = Ended(cast("BinaryIO", plain))  # kept: its end closes what is below
+            stream, is_packed = unpack(cast("BinaryIO", packed), most)
+            # The bytes of a layer that is not packed have one digest, and are hashed once.
+            plain = Hashing(stream) if is_packed else None
+            # Kept by a name: its end closes what is below.
+            ended = Ended(stream if plain is None else cast("BinaryIO", plain))
             yield cast("BinaryIO", ended)
-            diff_id = f"sha256:{plain.drain()}"
+            diff_id = f"sha256:{plain.drain()}" if plain is not None else ""
             digest = f"sha256:{packed.drain()}"
+            diff_id = diff_id or digest
         if digest != entry.digest or diff_id != image.diff_ids(self.config)[position]:
             raise VerificationFailed(
                 f"The layer {entry.digest} in {self.store.name} is not what its digest says."
@@ -292,18 +296,18 @@ class _LayoutDirectory:
             return None
         if node.size > MAX_MANIFEST_BYTES:
             raise VerificationFailed(f"{self.path}/{MANIFEST_NAME} is too large.")
-        for member in self._members_of(node.layer):
-            if member.path == MANIFEST_NAME:
-                with member.open() as stream:
-                    return stream.read()
+        with self._image.open_layer(node.layer) as stream:
+            for member in self._members_of(node.layer, stream):
+                if member.path == MANIFEST_NAME:
+                    with member.open() as content:
+                        return content.read()
         return None
 
     def members(self) -> Iterator[Member]:
         layers = {node.layer for _, node in self._image.tree.walk(self.path)} - {-1}
         for position in sorted(layers):
-            yield from self._members_of(position)
-            self._image.check_layer(position)
+            with self._image.checked_layer(position) as stream:
+                yield from self._members_of(position, stream)
 
-    def _members_of(self, position: int) -> Iterator[Member]:
-        with self._image.open_layer(position) as stream:
-            yield from content_members(self._image.tree, self.path, stream, position)
+    def _members_of(self, position: int, stream: BinaryIO) -> Iterator[Member]:
+        return content_members(self._image.tree, self.path, stream, position)

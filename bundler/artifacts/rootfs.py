@@ -12,7 +12,7 @@ import posixpath
 import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import IO, TYPE_CHECKING, BinaryIO, Literal
+from typing import IO, TYPE_CHECKING, BinaryIO, Literal, cast
 
 from bundler.artifacts.layer import OPAQUE_WHITEOUT, WHITEOUT_PREFIX
 from bundler.errors import VerificationFailed
@@ -34,6 +34,7 @@ _EXTENDED = (
 _MAX_HEADER_BYTES = 1024 * 1024
 # tarfile goes on skipping what a header promises where the stream has long ended.
 _MAX_MEMBER_BYTES = 64 * 1024**3
+_SKIP_BYTES = 256 * 1024
 
 
 @dataclass
@@ -200,15 +201,39 @@ def read_tar(stream: BinaryIO) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInf
     Raises `VerificationFailed` for what is no tar stream, or is cut.
     """
     try:
-        with tarfile.open(
-            fileobj=stream, mode="r|", bufsize=256 * 1024, tarinfo=_Bounded
-        ) as archive:
+        forward = cast("BinaryIO", _Forward(stream))
+        with tarfile.open(fileobj=forward, mode="r:", tarinfo=_Bounded) as archive:
             while (info := archive.next()) is not None:
                 yield archive, info
                 # It keeps every member for random access, which a stream does not have.
                 archive.members = []  # type: ignore[attr-defined]  # typeshed leaves it out
     except tarfile.TarError as error:
         raise VerificationFailed(f"A layer is no tar archive: {error}.") from error
+
+
+class _Forward:
+    """A stream that knows where it is, which is all that tarfile needs to go forward in it.
+
+    Its own reader of streams copies all bytes three times.
+    """
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._read = stream.read
+        self._at = 0
+
+    def read(self, size: int) -> bytes:
+        data = self._read(size)
+        self._at += len(data)
+        return data
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, position: int) -> None:
+        if position < self._at:
+            raise tarfile.StreamError("seeking backwards is not allowed")
+        while self._at < position and self.read(min(_SKIP_BYTES, position - self._at)):
+            pass
 
 
 def content_of(archive: tarfile.TarFile, info: tarfile.TarInfo) -> BinaryIO:
@@ -227,19 +252,17 @@ class _Content(io.RawIOBase):
 
     def __init__(self, source: IO[bytes]) -> None:
         super().__init__()
-        self._source = source
+        # tarfile's own streams have it, though typeshed does not say so.
+        self._fill: Callable[[WriteableBuffer], int] = source.readinto  # type: ignore[attr-defined]
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: WriteableBuffer, /) -> int:
-        view = memoryview(buffer)
         try:
-            data = self._source.read(len(view))
+            return self._fill(buffer)
         except tarfile.TarError as error:
             raise VerificationFailed(f"A layer is no tar archive: {error}.") from error
-        view[: len(data)] = data
-        return len(data)
 
 
 def absolute(name: str) -> str:
