@@ -82,6 +82,11 @@ class Difference(msgspec.Struct, frozen=True):
         """Whether anything that means something differs."""
         return any(key.kind != "volatile" for key in self.keys)
 
+    def of(self, key: str, directory: str) -> KeyDifference | None:
+        """What is said of a key in one of the later artifact's state directories."""
+        names = (key, _twice(key, directory))
+        return next((found for found in self.keys if found.key in names), None)
+
 
 def diff(before: Artifact, after: Artifact, volatile: Sequence[str] = ()) -> Difference:
     """Compares two open artifacts. volatile: further names of members that mean nothing.
@@ -89,6 +94,7 @@ def diff(before: Artifact, after: Artifact, volatile: Sequence[str] = ()) -> Dif
     Raises `VerificationFailed` where a manifest is malformed, or a file is not what it says.
     """
     one, other = _Side(before), _Side(after)
+    one.take_names_of(other)
     names = frozenset(volatile)
     wanted = {
         key: (one.states[key].state, other.states[key].state)
@@ -152,10 +158,18 @@ class _Side(msgspec.Struct):
         keys = [state.key for manifest in manifests.values() for state in manifest.states]
         for path, manifest in manifests.items():
             for state in manifest.states:
-                name = state.key if keys.count(state.key) == 1 else f"{state.key} in {path}"
+                name = state.key if keys.count(state.key) == 1 else _twice(state.key, path)
                 self.states[name] = _Located(path, state)
             for item in manifest.predicate.contents.non_local:
                 self.non_local[item.key] = item.version or item.management_type
+
+    def take_names_of(self, other: _Side) -> None:
+        """What both have twice is the same where one path ends in the other, as in an image."""
+        for theirs, there in other.states.items():
+            for ours, here in list(self.states.items()):
+                is_same = here.state.key == there.state.key and theirs not in self.states
+                if is_same and _ends_alike(here.directory, there.directory):
+                    self.states[theirs] = self.states.pop(ours)
 
     def read(self, wanted: Mapping[str, frozenset[str]]) -> None:
         """Reads files by key, in one pass over each state directory."""
@@ -181,6 +195,15 @@ class _Side(msgspec.Struct):
                         f"{self.artifact.name}: {directory.path}/{member.path} was altered."
                     )
                 self.contents[key, path] = raw
+
+
+def _twice(key: str, path: str) -> str:
+    """The name of a key that an artifact has in several state directories."""
+    return f"{key} in {path}"
+
+
+def _ends_alike(one: str, other: str) -> bool:
+    return f"/{one}".endswith(f"/{other}") or f"/{other}".endswith(f"/{one}")
 
 
 def _manifest(directory: StateDirectory, name: str) -> Manifest:

@@ -146,7 +146,7 @@ def of_sources(name: str, sources: Sequence[Found], baseline: str | None = None)
         PROJECT,
         tuple(keys[place] for place in sorted(keys)),
         contents=contents,
-        since=_project_since(baseline, sources) if contents else None,
+        since=_project_since(name, baseline, sources) if contents else None,
     )
 
 
@@ -170,15 +170,15 @@ def _since(baseline: Artifact | None, artifact: Artifact) -> Difference | None:
     return diff(baseline, artifact)
 
 
-def _project_since(baseline: str | None, sources: Sequence[Found]) -> Difference | None:
-    """Against the one state directory of the project: with several it is asked of artifacts."""
-    from bundler.artifacts.directory import DirectoryArtifact
+def _project_since(name: str, baseline: str | None, sources: Sequence[Found]) -> Difference | None:
+    """What is published in the project's state directories, against the baseline."""
+    from bundler.artifacts.directory import Published
     from bundler.artifacts.opening import open_artifact
 
-    directories = {source.directory for source in sources}
-    if baseline is None or len(directories) != 1:
+    if baseline is None:
         return None
-    with open_artifact(baseline) as before, DirectoryArtifact(*directories) as now:
+    places = {source.place: source.directory for source in sources}
+    with open_artifact(baseline) as before, Published(name, places) as now:
         return _since(before, now)
 
 

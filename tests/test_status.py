@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -68,6 +69,34 @@ def test_what_changed_since_a_baseline(two: tuple[Path, Path]) -> None:
     assert [key.key for key in holder.keys] == ["New", "Same", "Vendor"]
     assert holder.contents is not None
     assert list(holder.contents) == ["."]
+
+
+def test_of_several_state_directories_it_is_said_of_each(
+    two: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """The project has ``a`` and ``b``; the baseline has both at other places, as an image has."""
+    before, after = two
+    image = tmp_path / "image/app/src"
+    shutil.copytree(before, image / "a/state")
+    shutil.copytree(before, image / "b/state")
+
+    def found(path: Path, place: str) -> Found:
+        keys = ("Vendor", "New", "Same")
+        return Found(path, place, tuple(Component(k, "LOCAL_FILESYSTEM", "x") for k in keys))
+
+    sources = [found(before, "a/state"), found(after, "b/state")]
+    holder = of_sources("shop", sources, str(tmp_path / "image"))
+    assert holder.since is not None
+    told = {
+        (key.directory, key.key): change and change.kind
+        for key in holder.keys
+        for change in [holder.since.of(key.key, key.directory)]
+    }
+    assert told["b/state", "Vendor"] == "changed"
+    assert told["a/state", "Vendor"] == told["a/state", "Same"] == told["b/state", "Same"] is None
+    assert told["b/state", "New"] == "added"
+    gone = [key.key for key in holder.since.keys if key.kind == "removed"]
+    assert gone == ["Gone in app/src/b/state"]
 
 
 def test_of_a_project_it_is_known_who_uses_a_key(tmp_path: Path) -> None:

@@ -71,13 +71,15 @@ class DirectoryArtifact:
     digest = None
 
     def __init__(self, root: Path) -> None:
-        self.name = str(root)
         found = find_state_directories(root)
-        for directory in found:
+        self._take(str(root), {path.relative_to(root).as_posix(): path for path in found})
+
+    def _take(self, name: str, places: Mapping[str, Path]) -> None:
+        self.name = name
+        for directory in places.values():
             _finish_publish(directory)
         self._directories = tuple(
-            StateDirectoryOnDisk(directory, directory.relative_to(root).as_posix())
-            for directory in found
+            StateDirectoryOnDisk(directory, place) for place, directory in places.items()
         )
 
     def labels(self) -> Mapping[str, str]:
@@ -113,6 +115,16 @@ class DirectoryArtifact:
 
     def __exit__(self, *exc: object) -> None:
         pass
+
+
+class Published(DirectoryArtifact):
+    """State directories under the places that a project calls them by; those that are published."""
+
+    def __init__(self, name: str, places: Mapping[str, Path]) -> None:
+        published = {
+            place: path for place, path in places.items() if (path / MANIFEST_NAME).exists()
+        }
+        self._take(name, published)
 
 
 def _finish_publish(directory: Path) -> None:

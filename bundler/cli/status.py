@@ -174,10 +174,9 @@ def _table(console: Console, holder: Holder) -> None:
     headers = ["KEY", "TYPE", "FETCHED", "CONFIRMED", "SIZE", "DIGEST"]
     rows = [_row(key) for key in holder.keys]
     if holder.since is not None:
-        changes = {key.key: key for key in holder.since.keys}
         headers.append("SINCE BASELINE")
         for row, key in zip(rows, holder.keys, strict=True):
-            change = changes.get(key.key)
+            change = holder.since.of(key.key, key.directory)
             row.append("unchanged" if change is None else change.summary or change.kind)
     if any(key.users for key in holder.keys):
         headers.append("USED BY")

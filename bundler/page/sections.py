@@ -123,15 +123,15 @@ def _failure(holder: Holder) -> Html:
 def _keys(holder: Holder, now: Now) -> Html:
     largest = max((key.size or 0 for key in holder.keys), default=0) or 1
     oldest = max((_age(key, now) or 0.0 for key in holder.keys), default=0.0) or 1.0
-    changes = {key.key: key for key in holder.since.keys} if holder.since else None
+    since = holder.since
     used = any(key.users for key in holder.keys)
     names = ["Key", "Type", "Fetched", "Confirmed", "Size", "Digest"]
-    names += ["Since the baseline"] * (changes is not None) + ["Used by"] * used
+    names += ["Since the baseline"] * (since is not None) + ["Used by"] * used
     rows = []
     for key in holder.keys:
         row = [*_key_cells(key, now, largest, oldest)]
-        if changes is not None:
-            row.append(_change_cell(changes.get(key.key)))
+        if since is not None:
+            row.append(_change_cell(since.of(key.key, key.directory)))
         if used:
             row.append(_Cell(_lines(key.users), " ".join(key.users)))
         rows.append(tuple(row))
