@@ -1,10 +1,12 @@
 """New state into an image of an engine: ours beside what a user would do otherwise.
 
     python benchmarks/docker.py [--rounds N] [--sizes 1,100,1000] [--image-megabytes 20]
+                                [--newer classic|containerd]
 
 Each way is a whole process (or several), timed by the clock, with a state of its own each round so
-that no cache answers; the ways alternate. Prints the median seconds, the ratio to ours, and our
-peak memory.
+that no cache answers; the ways alternate. Prints the median seconds, the ratio to ours, what the
+clients used of the processor, our peak memory, and whether the aims are met. With --newer the
+engine is that of Debian's next release, which has buildx, with either of its image stores.
 
 - ours: `state-bundler update`'s step as a process: place, layer, load, read back, tag
 - docker bundle build: the whole command, guard and all, but for the refresh
@@ -13,28 +15,38 @@ peak memory.
 - from-copy: ``FROM image`` and ``COPY state``, by BuildKit
 - named-context: the same with buildx's ``--build-context``, where there is buildx
 - commit: create a container, copy in, commit
-- buildah: from, copy, commit, where there is buildah
+- buildah: from, copy, commit
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import resource
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
-from bundles import PLACE, make_bundle  # noqa: E402  # the tests' helpers
-from engine import PYTHON_BASE, Engine, make_python_base, running_engine  # noqa: E402
+import newer_engine  # noqa: E402  # the tests' helpers
+from bundles import PLACE, make_bundle  # noqa: E402
+from engine import (  # noqa: E402
+    CLIENT_VARIABLE,
+    PYTHON_BASE,
+    Engine,
+    install,
+    make_python_base,
+    running_engine,
+)
 
 _MEGABYTE = 1_000_000
 _IMAGE = "sbt/benchmark"
@@ -81,11 +93,15 @@ class Bench:
 
     engine: Engine
     root: Path
+    program: str
 
     @property
     def environment(self) -> dict[str, str]:
-        return {**self.engine.environment, "DOCKER_BUILDKIT": "1",
-                "STATE_BUNDLER_DOCKER": self.engine.clis[0]}  # fmt: skip
+        """As people have it: what was compiled once is not compiled again."""
+        own = {"DOCKER_BUILDKIT": "1", "STATE_BUNDLER_DOCKER": self.program}
+        kept = self.engine.environment
+        kept.pop("PYTHONDONTWRITEBYTECODE", None)
+        return {**kept, **own}
 
     @property
     def state(self) -> Path:
@@ -99,7 +115,7 @@ class Bench:
             sys.exit(f"{argv}: {done.stderr.decode()[-1500:]}")
 
     def docker(self, *arguments: str | Path) -> None:
-        self.run(self.engine.clis[0], *arguments)
+        self.run(self.program, *arguments)
 
     def has(self, *argv: str) -> bool:
         done = subprocess.run(argv, env=self.environment, capture_output=True, check=False)
@@ -175,7 +191,7 @@ def commit(bench: Bench) -> None:
 def named_context(bench: Bench) -> None:
     state = f"state={bench.state}"
     options = ("--build-context", state, "--load", "-q", "-t", f"{_IMAGE}:named", "-f", "Named")
-    bench.run("docker", "buildx", "build", *options, ".")
+    bench.docker("buildx", "build", *options, ".")
 
 
 def buildah(bench: Bench) -> None:
@@ -198,33 +214,70 @@ _WAYS: Mapping[str, Callable[[Bench], None]] = {
 
 
 def ways_here(bench: Bench) -> dict[str, Callable[[Bench], None]]:
-    """The ways that this machine has the programs for; says which it has not."""
+    """The ways that this docker has; says which it has not."""
     ways = dict(_WAYS)
-    if bench.has("docker", "buildx", "version"):
+    if bench.has(bench.program, "buildx", "version"):
         ways["named-context"] = named_context
     else:
-        print("no buildx here: named-context is left out")
-    if shutil.which("buildah"):
-        bench.run("buildah", "pull", "-q", f"docker-daemon:{_IMAGE}:latest")
-        bench.run("buildah", "tag", f"{_IMAGE}:latest", f"localhost/{_IMAGE}")
-        ways["buildah"] = buildah
-    else:
-        print("no buildah here: it is left out")
+        print("no buildx here: named-context is left out, --newer has it")
+    install("buildah")
+    archive = bench.root / "image.tar"
+    bench.docker("save", "-o", archive, _IMAGE)
+    bench.run("buildah", "pull", "-q", f"docker-archive:{archive}")
+    bench.run("buildah", "tag", f"{_IMAGE}:latest", f"localhost/{_IMAGE}")
+    archive.unlink()
+    ways["buildah"] = buildah
     return ways
+
+
+def processor_seconds() -> float:
+    """What the programs that we have started and waited for used; the engine is none of them."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Medians of a way's rounds, in seconds."""
+
+    clock: float
+    processor: float
 
 
 def measure(
     bench: Bench, ways: Mapping[str, Callable[[Bench], None]], megabytes: float, rounds: int
-) -> dict[str, float]:
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
+) -> dict[str, Cost]:
+    found: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
     for _ in range(rounds):
         for name, way in ways.items():
             bench.new_state(megabytes)
-            start = time.perf_counter()
+            used, start = processor_seconds(), time.perf_counter()
             way(bench)
-            seconds[name].append(time.perf_counter() - start)
+            found[name].append((time.perf_counter() - start, processor_seconds() - used))
     bench.engine.docker("image", "prune", "--force")
-    return {name: statistics.median(found) for name, found in seconds.items()}
+    return {
+        name: Cost(*map(statistics.median, zip(*costs, strict=True)))
+        for name, costs in found.items()
+    }
+
+
+def show(megabytes: float, found: Mapping[str, Cost], peak: float) -> None:
+    mine = found["ours"].clock
+    print("                                 clock   clients' CPU")
+    for name, cost in found.items():
+        print(f"  {name:28} {cost.clock:7.2f} s {cost.processor:7.2f} s   "
+              f"{cost.clock / mine:6.1f} times ours")  # fmt: skip
+    print(f"  our peak memory              {peak:7.0f} MB")
+    on_top = found["docker bundle build"].clock - found["docker build"].clock
+    print(f"  docker bundle build costs    {on_top:7.2f} s on top of docker build")
+    aims = {"from-copy 3 times ours": found["from-copy"].clock >= 3 * mine}
+    if megabytes <= 1:
+        aims["documentation 50 times ours"] = found["documentation"].clock >= 50 * mine
+        aims["0.5 s on top of docker build"] = on_top <= 0.5
+    else:
+        aims["150 MB of memory"] = peak < 150
+    for aim, met in aims.items():
+        print(f"  aim: {aim}: {'met' if met else 'MISSED'}")
 
 
 def peak_megabytes(bench: Bench) -> float:
@@ -240,10 +293,12 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--sizes", default="1,100,1000", help="of the state, in megabytes")
     parser.add_argument("--image-megabytes", type=int, default=20, help="of packages in the image")
+    parser.add_argument("--newer", choices=["classic", "containerd"], help="Debian's next Docker")
     options = parser.parse_args()
-    with running_engine() as engine, tempfile.TemporaryDirectory() as folder:
+    newer = newer_docker(options.newer) if options.newer else nullcontext()
+    with newer, running_engine() as engine, tempfile.TemporaryDirectory() as folder:
         make_python_base(engine)
-        bench = Bench(engine, Path(folder))
+        bench = Bench(engine, Path(folder), engine.clis[-1 if options.newer else 0])
         make_project(bench, options.image_megabytes)
         bench.docker("build", "-q", "-t", _IMAGE, ".")
         ways = ways_here(bench)
@@ -251,12 +306,22 @@ def main() -> None:
         for prepare in (ours, bundle_build, docker_build):  # the place is known, layers are cached
             prepare(bench)
         for megabytes in (float(size) for size in options.sizes.split(",")):
-            found = measure(bench, ways, megabytes, options.rounds)
             print(f"\nstate of {megabytes:g} MB (median of {options.rounds})")
-            for name, seconds in found.items():
-                print(f"  {name:28} {seconds:7.2f} s   {seconds / found['ours']:6.1f} times ours")
-            print(f"  our peak memory              {peak_megabytes(bench):7.0f} MB")
+            show(megabytes, measure(bench, ways, megabytes, options.rounds), peak_megabytes(bench))
         engine.remove_made()
+
+
+@contextmanager
+def newer_docker(store: str) -> Iterator[None]:
+    """The engine and the client of Debian's next release, in this process' environment."""
+    with newer_engine.running(store) as host:
+        folder, config = newer_engine.make_client(newer_engine.HOME / "root")
+        os.environ.update({
+            "DOCKER_HOST": host,
+            "PATH": f"{folder}{os.pathsep}{os.environ['PATH']}",
+            CLIENT_VARIABLE: str(config),
+        })  # fmt: skip
+        yield
 
 
 if __name__ == "__main__":

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 import json
 import os
 import re
 import socket
 import subprocess
 import sys
+import tarfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -112,6 +115,18 @@ class Project:
             self.engine.docker("image", "inspect", name or self.name).stdout
         )[0]
         return found
+
+    def everything(self) -> bytes:
+        """All that the image consists of: its layers unpacked, configuration, manifests."""
+        found = [self.engine.docker("image", "inspect", self.name).stdout]
+        found.append(self.engine.docker("history", "--no-trunc", self.name).stdout)
+        saved = self.engine.docker("save", self.name).stdout
+        with tarfile.open(fileobj=io.BytesIO(saved)) as archive:
+            for member in archive:
+                if (stream := archive.extractfile(member)) is not None:
+                    data = stream.read()
+                    found.append(gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data)
+        return b"\n".join(found)
 
     def left_behind(self) -> tuple[set[str], set[str], set[str]]:
         """Containers, volumes and images."""

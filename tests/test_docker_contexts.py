@@ -40,7 +40,7 @@ def build(project: Project, words: list[str], stdin: bytes, cli: int, buildkit: 
         )
     assert built.paths == (f"/app/src/{PLACE}",)
     assert project.inspect()["Id"] == built.image_id
-    saved = project.engine.docker("save", project.name).stdout
+    saved = project.everything()
     assert f"{project.name} {project.version}".encode() in saved
     assert before not in saved
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
-import io
 import os
 import shutil
 import subprocess
-import tarfile
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -63,19 +60,6 @@ def agent() -> Iterator[str]:
         shutil.rmtree(folder)
 
 
-def everything_in(project: Project) -> bytes:
-    """All that the image consists of: its layers unpacked, configuration, manifests."""
-    found = [project.engine.docker("image", "inspect", project.name).stdout]
-    found.append(project.engine.docker("history", "--no-trunc", project.name).stdout)
-    saved = project.engine.docker("save", project.name).stdout
-    with tarfile.open(fileobj=io.BytesIO(saved)) as archive:
-        for member in archive:
-            if (stream := archive.extractfile(member)) is not None:
-                data = stream.read()
-                found.append(gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data)
-    return b"\n".join(found)
-
-
 @pytest.mark.parametrize("cli", CLIS)
 def test_what_a_step_is_lent_stays_with_it(cli: int, project: Project, tmp_path: Path) -> None:
     project.write("Dockerfile", DOCKERFILE)
@@ -97,7 +81,7 @@ def test_what_a_step_is_lent_stays_with_it(cli: int, project: Project, tmp_path:
             cwd=project.root, capture_output=True, check=False,
         )  # fmt: skip
     assert done.returncode == 0, done.stderr.decode()
-    whole = everything_in(project)
+    whole = project.everything()
     for name, value in secrets.items():
         assert f"{name} {hashlib.sha256(value.encode()).hexdigest()}".encode() in whole
     assert b"\nkeys 1\n" in whole
