@@ -13,23 +13,23 @@ import click
 
 from bundler import __version__
 
-# name -> module and attribute of its click command, in the order in which --help shows them
+# What --help says of each command. A command is what its module calls by the same name.
 _COMMANDS = {
-    "init": "bundler.cli.init:init",
-    "doctor": "bundler.cli.doctor:doctor",
-    "status": "bundler.cli.status:status",
-    "refresh": "bundler.cli.refresh:refresh",
-    "guard": "bundler.cli.guard:guard",
-    "build": "bundler.cli.build:build",
-    "embed": "bundler.cli.embed:embed",
-    "update": "bundler.cli.update:update",
-    "verify": "bundler.cli.verify:verify",
-    "predicate": "bundler.cli.predicate:predicate",
-    "sign": "bundler.cli.sign:sign",
-    "diff": "bundler.cli.diff:diff",
-    "extract": "bundler.cli.extract:extract",
-    "store": "bundler.cli.store:store",
-    "demo": "bundler.cli.demo:demo",
+    "init": "Configure a project: show the fewest changes, ask, write.",
+    "doctor": "Find what would make a build fail, or silently lose state.",
+    "status": "Show every key of a project or an artifact: age, size, digest.",
+    "refresh": "Refresh the state of every component: all of them, or nothing.",
+    "guard": "Ask git whether state is in the repository, or could slip in.",
+    "build": "Build an image, a PEX or a wheel with its state, or none at all.",
+    "embed": "Put the state on images that any builder made.",
+    "update": "Put new state into a finished artifact, without a build.",
+    "verify": "Check that an artifact holds what its manifest says.",
+    "predicate": "Print what an artifact holds, to attest it with.",
+    "sign": "Verify an artifact, and sign it with an SSH key.",
+    "diff": "Show what changed between two artifacts' states.",
+    "extract": "Take the states out of an artifact.",
+    "store": "Keep every version of every state in a bucket or a folder.",
+    "demo": "Show the whole of it on a sample project: no account, no engine.",
 }
 
 
@@ -42,9 +42,12 @@ class _LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         if cmd_name not in _COMMANDS:
             return None
-        module, _, attribute = _COMMANDS[cmd_name].partition(":")
-        command: click.Command = getattr(import_module(module), attribute)
+        command: click.Command = getattr(import_module(f"bundler.cli.{cmd_name}"), cmd_name)
         return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_COMMANDS.items()))
 
 
 @click.command(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

@@ -66,7 +66,9 @@ def build() -> None:
 
 
 @build.command(
-    name="pex", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False}
+    name="pex",
+    short_help="A PEX, by the real pex and its arguments.",
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
 )
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The PEX.")
 @click.option("--pex", "pex_command", help="The pex command. Default: the project's, then ours.")
@@ -99,7 +101,7 @@ def build_pex(
     show_verdict(verdict, name=str(built.destination))
 
 
-@build.command(name="oci")
+@build.command(name="oci", short_help="An image in an OCI layout, without any engine.")
 @click.option(
     "--base",
     metavar="LAYOUT[:TAG]",

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from bundler.verify import Verdict
 
 
-@click.command(name="bake", cls=Wrapping)
+@click.command(name="bake", cls=Wrapping, short_help="Images, by docker's bake and its arguments.")
 @click.option(
     "--state-target",
     "chosen",

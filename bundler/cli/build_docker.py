@@ -57,7 +57,9 @@ def takes_value(command: click.Command) -> dict[str, bool]:
     }
 
 
-@click.command(name="docker", cls=Wrapping)
+@click.command(
+    name="docker", cls=Wrapping, short_help="An image, by the real docker and its arguments."
+)
 @click.option("--image-path", help="The state directory's path in the image.")
 @click.option("--every-byte", is_flag=True, help="Read all of the state back, not only its digest.")
 @build_options

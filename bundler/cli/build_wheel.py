@@ -10,7 +10,7 @@ import click
 from bundler.cli.options import build_options, narrator, prepare_from, show_verdict
 
 
-@click.command(name="wheel")
+@click.command(name="wheel", short_help="A wheel, by the project's own backend.")
 @click.option(
     "-o",
     "--output",

@@ -32,7 +32,7 @@ for _change in store_changes.COMMANDS:
     store.add_command(_change)
 
 
-@store.command("list")
+@store.command("list", short_help="Show the current version of each key.")
 @store_options
 @click.option("--key", "keys", multiple=True, help="Only this key; may be repeated.")
 @click.option("--all", "everything", is_flag=True, help="Every version that is kept.")
@@ -190,7 +190,7 @@ def show(*, url: str | None, root: Path, name: str, style: str) -> None:
     console.table(("FILE", "SIZE", "SHA256"), rows, "SIZE")
 
 
-@store.command("diff")
+@store.command("diff", short_help="Show what changed from A to B.")
 @store_options
 @click.argument("before", metavar="A")
 @click.argument("after", metavar="[B]", required=False)

@@ -29,7 +29,7 @@ _NOTE = click.option("--note", default="", help="Why, for those who read the his
 _RUN = click.option("--run", help="What the shards have in common. Default: the CI run's id.")
 
 
-@click.command()
+@click.command(short_help="Make published states the current ones.")
 @store_options
 @click.option("--key", "keys", multiple=True, help="Only this key; may be repeated.")
 @click.option("--shard", metavar="N/COUNT", help="This is one of several: `store join` ends it.")
@@ -83,7 +83,7 @@ def _states(artifact: str | None, root: Path, scratch: Path) -> list[NewState]:
     return local.published(scratch)
 
 
-@click.command()
+@click.command(short_help="Make what all shards have pushed current, at once.")
 @store_options
 @_RUN
 @_NOTE
@@ -142,7 +142,7 @@ def pin(*, url: str | None, root: Path, remove: bool, note: str, version: str) -
         store.pin(version, note)
 
 
-@click.command()
+@click.command(short_help="Remove old versions that nobody needs.")
 @store_options
 @click.option("--keep", type=click.IntRange(1), default=10, show_default=True, help="Of each key.")
 @click.option("--older-than", type=Duration(), help="Younger ones stay too, such as 30d.")
@@ -188,7 +188,7 @@ def prune(
     console.line(f"{told} {'would go' if dry_run else 'removed'}")
 
 
-@click.command()
+@click.command(short_help="Copy the states to the store at URL.")
 @store_options
 @click.option("--history", is_flag=True, help="Also what was current before, set after set.")
 @_NOTE
@@ -209,7 +209,7 @@ def copy(*, url: str | None, root: Path, history: bool, note: str, target: str) 
     )
 
 
-@click.command("import")
+@click.command("import", short_help="Take over what Dagster has written.")
 @store_options
 @click.option("--key", "keys", multiple=True, required=True, help="A key to import; repeatable.")
 @click.option(
