@@ -62,7 +62,7 @@ docs: $(READY) ## write the pages that are made from the program, and the schema
 scale: $(READY) ## 100 projects with 1,000 keys, built on this machine: minutes
 	$(BIN)/python benchmarks/scale.py $(ARGS)
 
-# What meets each dependency: click, docker, filelock, GitPython, msgspec, platformdirs, pex, …
+# What meets each dependency: click, docker, GitPython, msgspec, platformdirs, pex, …
 FLOOR := api cli config docker_reading git init layer manifest oci pexbuild publishing refresh \
 	refresh_watching registry schema statedir status storage tree verify
 .PHONY: floor
@@ -77,6 +77,10 @@ docker-newer: $(READY) ## images in Debian's next Docker, with both of its image
 	$(BIN)/python tests/newer_engine.py --store containerd -- tests/newer_docker.py tests/newer_builders.py tests/test_docker_secrets.py tests/test_docker_builders.py tests/test_docker_contexts.py tests/test_docker_places.py tests/test_docker_reading.py $(ARGS)
 	$(BIN)/python tests/newer_engine.py --store classic -- tests/newer_docker.py tests/newer_builders.py tests/test_docker_builders.py $(ARGS)
 	$(BIN)/pytest tests/newer_podman.py $(ARGS)
+
+.PHONY: clients
+clients: $(READY) ## what podman, buildah, skopeo, umoci and crane read and write: a minute
+	$(BIN)/pytest tests/other_clients.py $(ARGS)
 
 .PHONY: build
 build: $(READY) ## sdist and wheel, into build/dist

@@ -74,6 +74,27 @@ def _mirror() -> str:
     raise SystemExit("No package list of Debian is here: apt-get update.")
 
 
+def program(name: str) -> str:
+    """The path of one of that release's programs that need nothing but the C library."""
+    folder = HOME / "programs"
+    found = folder / "usr" / "bin" / name
+    if not found.exists():
+        lists = folder / "apt"
+        for made in (lists / "lists/partial", lists / "cache/archives/partial"):
+            made.mkdir(parents=True, exist_ok=True)
+        (lists / "sources.list").write_text(f"deb [signed-by={_KEYS}] {_mirror()} {SUITE} main\n")
+        options = {"Dir::State::Lists": lists / "lists", "Dir::Cache": lists / "cache",
+                   "Dir::State::status": "/dev/null", "Dir::Etc::sourceparts": "/dev/null",
+                   "Dir::Etc::sourcelist": lists / "sources.list",
+                   "Acquire::Check-Valid-Until": "false", "APT::Sandbox::User": "root"}  # fmt: skip
+        apt = ["apt-get", "-qq", *(f"-o{key}={value}" for key, value in options.items())]
+        subprocess.run([*apt, "update"], check=True, capture_output=True)
+        subprocess.run([*apt, "download", name], check=True, capture_output=True, cwd=folder)
+        (package,) = folder.glob(f"{name}_*.deb")
+        subprocess.run(["dpkg", "-x", package, folder], check=True)
+    return str(found)
+
+
 def make_client(root: Path) -> tuple[Path, Path]:
     """A folder for PATH with the newer docker, and a configuration that has its buildx."""
     folder, config = HOME / "bin", HOME / "client"
