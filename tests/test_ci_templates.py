@@ -17,7 +17,7 @@ import yaml
 from environments import ROOT
 from layouts import LayoutMaker, code_layer
 from registries import Registry
-from test_registry import config, push
+from test_registry import basic, config, login, push
 from workdir import WorkDir
 
 from bundler.artifacts.layout import Folder, write_archive
@@ -142,7 +142,7 @@ class Ci:
     def push(self, name: str) -> str:
         return push(self.maker, name)
 
-    def sh(self, script: str, code: int = 0, **variables: str) -> str:
+    def sh(self, script: str, code: int = 0, /, **variables: str) -> str:
         kept = {k: v for k, v in self.wd.env.items() if not k.lower().endswith("_proxy")}
         environment = {
             **kept,
@@ -223,10 +223,16 @@ def test_github_builds_by_digest_refreshes_nightly_and_asks_nothing_for_forks(ci
     assert state.read_text() == "a-token-of-the-example-1"
 
 
-def test_gitlab_runs(ci: Ci) -> None:
+def test_gitlab_logs_in_and_runs(ci: Ci) -> None:
     ci.wd.write("digest", ci.push(f"{ci.image}/code:x"))
+    ci.registry.user = ("gitlab-ci-token", "a%b c")
+    job = load("gitlab-ci.yml")["state"]
     ci.sh(
-        "\n".join(load("gitlab-ci.yml")["state"]["script"]),
+        "\n".join([*job["before_script"], *job["script"]]),
+        HOME=str(ci.wd.path.parent),
+        CI_REGISTRY=ci.registry.host,
+        CI_REGISTRY_USER="gitlab-ci-token",
+        CI_REGISTRY_PASSWORD="a%b c",
         CI_REGISTRY_IMAGE=ci.image,
         CI_COMMIT_SHA=ci.commit,
         CI_ENVIRONMENT_NAME="production",
@@ -234,10 +240,14 @@ def test_gitlab_runs(ci: Ci) -> None:
     assert ci.registry.tag("acme/shop", ci.commit) is not None
 
 
-def test_cloud_build_runs(ci: Ci) -> None:
+def test_cloud_build_logs_in_and_runs(ci: Ci) -> None:
     ci.push(f"{ci.image}/code:17")
+    ci.registry.user = ("oauth2accesstoken", "ya29.token")
+    metadata = ci.path / "curl"
+    metadata.write_text("""#!/bin/sh\necho '{"access_token": "ya29.token"}'\n""")
+    metadata.chmod(0o755)
     script = load("cloudbuild.yaml")["steps"][-1]["args"][-1].replace("$$", "$")
-    ci.sh(ours(script.splitlines()), BUILD="17", VERSION="abc")
+    ci.sh(script, HOME=str(ci.wd.path.parent), BUILD="17", VERSION="abc")
     assert ci.registry.tag("acme/shop/shop", "abc") is not None
 
 
@@ -254,12 +264,17 @@ def test_argo_and_helm_run(ci: Ci, tmp_path: Path) -> None:
     templates = load("argo-workflow.yaml")["spec"]["workflowSpec"]["templates"]
     (script,) = next(item for item in templates if item["name"] == "update")["container"]["args"]
     script = script.replace("/tmp/", f"{tmp_path}/")
-    ci.sh(script, IMAGE=f"{ci.image}:1")
+    # As Kubernetes keeps it in a secret of type kubernetes.io/dockerconfigjson.
+    ci.registry.user = ("robot", "word")
+    login(tmp_path / "secret.json", ci.registry.host, auth=basic("robot", "word"))
+    secret = {"REGISTRY_AUTH_FILE": str(tmp_path / "secret.json")}
+    ci.sh(script, IMAGE=f"{ci.image}:1", **secret)
     assert (tmp_path / "changed").read_text() == "true\n"
     made = (tmp_path / "image").read_text().strip()
     assert made.startswith(f"{ci.image}:1-s")
 
     job = load("helm-verify.yaml")["spec"]["template"]["spec"]["containers"][0]
     command = shlex.join(job["command"]).replace("{{ .Values.image }}", made)
-    ci.sh(command, code=1)  # Argo's step had no git to ask: it is not --guarded
-    ci.sh(command.replace(" --guarded", ""))
+    ci.sh(command, 77)
+    ci.sh(command, 1, **secret)  # Argo's step had no git to ask: it is not --guarded
+    ci.sh(command.replace(" --guarded", ""), **secret)
