@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from bundler.artifacts.docker.arguments import Arguments, parse, split_own
 from bundler.artifacts.docker.building import preflight
 from bundler.artifacts.docker.connection import split_options
-from bundler.artifacts.docker.context import ClassicContext, withheld_rules
+from bundler.artifacts.docker.context import ClassicContext, shown, withheld_rules
 from bundler.artifacts.docker.dockerfile import instructions, refreshing
 from bundler.artifacts.docker.embedding import split_name
 from bundler.artifacts.docker.ignore import excluded, quoted
@@ -182,6 +182,21 @@ def test_the_state_and_what_dbt_leaves_are_withheld(tmp_path: Path) -> None:
     context = ClassicContext(tmp_path, "!**", withheld, tmp_path / "Dockerfile", b"")
     found = {name for name in names_in(context) if (tmp_path / name).is_file()}
     assert found == set(files) - {"wh/target/a", "wh/logs/b"}
+
+
+def test_a_named_context_that_holds_the_state_is_told_of(tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path / "src/shop/defs/.local_defs_state", {"Key": {"state": b"x"}})
+    (tmp_path / "other").mkdir()
+    words = ["--build-context", f"code={tmp_path}", f"--build-context=o={tmp_path / 'other'}",
+             "--build-context", "image=docker-image://alpine", "."]  # fmt: skip
+    (said,) = shown(parse(words), [bundle])
+    line = "src/shop/defs/.local_defs_state"
+    assert said == (
+        f"--build-context code shows the build {line}: new state will miss the cache. "
+        f"Put that line into {tmp_path / '.dockerignore'}."
+    )
+    (tmp_path / ".dockerignore").write_text(f"{line}\n")
+    assert list(shown(parse(words), [bundle])) == []
 
 
 def test_a_dockerfile_from_elsewhere_does_not_stay_in_the_context(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ image without its state: ``-t``, ``--push``, ``--load``, ``-o``, ``--iidfile``,
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from bundler.errors import UsageError
@@ -55,6 +55,13 @@ class Arguments:
     metadata_file: str | None = None
     help: bool = False
     asks: bool = False
+
+    def given(self, option: str) -> Iterator[str]:
+        """The values of an option among those that are forwarded."""
+        for position, word in enumerate(self.forwarded):
+            name, equals, value = word.partition("=")
+            if name == option:
+                yield value if equals else self.forwarded[position + 1]
 
 
 @dataclass

@@ -21,7 +21,7 @@ from bundler import process
 from bundler.artifacts.docker import building, outputs, outside
 from bundler.artifacts.docker.arguments import Arguments
 from bundler.artifacts.docker.connection import Docker, Engine
-from bundler.artifacts.docker.context import withheld_rules
+from bundler.artifacts.docker.context import shown, withheld_rules
 from bundler.artifacts.docker.dockerbuild import Builder, read, with_rules
 from bundler.artifacts.docker.embedding import Embedded, discard, embed, remove_unnamed
 from bundler.artifacts.docker.outputs import Built
@@ -66,13 +66,18 @@ class Baking:
         context = self.context(name)
         file = context / (target.get("dockerfile") or "Dockerfile")
         return Arguments(
-            forwarded=self.running,
+            forwarded=(*self.running, *_contexts(target)),
             context=str(context),
             file=STDIN if "dockerfile-inline" in target else str(file),
             tags=tuple(target.get("tags") or ()),
             platforms=tuple(target.get("platforms") or ()),
             outputs=tuple(map(_output, target.get("output") or ())),
         )
+
+
+def _contexts(target: Json) -> Iterator[str]:
+    for name, where in (target.get("contexts") or {}).items():
+        yield f"--build-context={name}={where}"
 
 
 def _output(value: object) -> str:
@@ -207,6 +212,8 @@ def build(
     engine come first.
     """
     engine = baking.docker.connect()
+    for sentence in (line for name in chosen for line in shown(baking.arguments(name), bundles)):
+        put.listener.warning(sentence)
     targets = [Target(baking, name, tuple(bundles)) for name in chosen]
     past = [target for target in targets if outside.is_meant(target, engine)]
     near = [target for target in targets if target not in past]

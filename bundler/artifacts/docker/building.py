@@ -14,6 +14,7 @@ from bundler.artifacts import Artifact
 from bundler.artifacts.docker import dockerbuild, outputs, outside
 from bundler.artifacts.docker.arguments import Arguments
 from bundler.artifacts.docker.connection import Docker, Engine
+from bundler.artifacts.docker.context import shown
 from bundler.artifacts.docker.dockerbuild import DockerBuild, detect, dockerfile_of
 from bundler.artifacts.docker.dockerfile import refreshing, refuse_copied_state
 from bundler.artifacts.docker.embedding import Embedded, discard, embed, remove_unnamed, tag
@@ -92,6 +93,8 @@ def build(
     engine = docker.connect()
     builder = detect(docker, engine)
     listener.note(f"Building with {builder}.")
+    for sentence in shown(arguments, bundles):
+        listener.warning(sentence)
     asked = DockerBuild(docker, builder, arguments, tuple(bundles), tuple(command), piped)
     if outside.is_meant(asked, engine):
         return outside.build(asked, engine, Put(record, places or {}, check, listener))

@@ -10,7 +10,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bundler.artifacts.docker.ignore import IGNORE_FILE, parse, quoted, walk
+from bundler.artifacts.docker.arguments import Arguments
+from bundler.artifacts.docker.ignore import (
+    IGNORE_FILE,
+    effective,
+    excluded,
+    parse,
+    quoted,
+    walk,
+)
 from bundler.bundle import Bundle
 from bundler.errors import InputOutputError
 
@@ -38,6 +46,25 @@ def withheld_rules(root: Path, bundles: Sequence[Bundle]) -> Withheld:
         paths += [project / name for name in _DBT_LEFTOVERS]
     inside = [path.relative_to(top).as_posix() for path in paths if path.is_relative_to(top)]
     return Withheld(tuple(quoted(path) for path in inside if path != "."))
+
+
+def shown(arguments: Arguments, bundles: Sequence[Bundle]) -> Iterator[str]:
+    """A sentence for each named context that the build would see a state in.
+
+    Its rules are those that lie in it: none can be given beside the Dockerfile.
+    """
+    for named in arguments.given("--build-context"):
+        name, _, where = named.partition("=")
+        root = Path(where)
+        if not root.is_dir():
+            continue
+        rules = parse(effective(root, None))
+        for rule in withheld_rules(root, bundles).rules:
+            if not excluded(rule.replace("\\", ""), rules):
+                yield (
+                    f"--build-context {name} shows the build {rule}: new state will miss the "
+                    f"cache. Put that line into {root / IGNORE_FILE}."
+                )
 
 
 def _dbt_projects(root: Path, bundles: Sequence[Bundle]) -> Iterator[Path]:

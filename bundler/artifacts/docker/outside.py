@@ -102,19 +102,10 @@ def _is_loaded(arguments: Arguments) -> bool:
 
 def _pushes_by_digest(asked: Asked) -> bool:
     """Whether the builder can; the one that is inside docker's engine cannot."""
-    named = _named_builder(asked.arguments)
-    said = asked.docker.ask("buildx", "inspect", *([named] if named else []))
+    named = list(asked.arguments.given("--builder"))[-1:]
+    said = asked.docker.ask("buildx", "inspect", *named)
     driver = next((line for line in said.splitlines() if line.startswith("Driver:")), "")
     return driver.split()[-1:] != ["docker"]
-
-
-def _named_builder(arguments: Arguments) -> str | None:
-    words = list(arguments.forwarded)
-    for position, word in enumerate(words):
-        name, equals, value = word.partition("=")
-        if name == "--builder":
-            return value if equals else words[position + 1]
-    return None
 
 
 @dataclass(frozen=True)
