@@ -6,10 +6,11 @@
 - ours: embed into the registry (no packing, gzip, zstd), read back as `embed` does it; the same
   with every byte read back; the same by a process of its own, started for it, with the most memory
   that it ever held; into an OCI layout; and ``verify`` of what lies in the registry;
-- ``crane append`` of a ready archive, where there is a crane (``--crane``, or on PATH): it packs
-  with gzip, whatever the image has;
+- ``crane append`` of a ready archive, where there is a crane (``--crane``, on PATH, or the one that
+  ``make clients`` left): it packs with gzip, whatever the image has;
 - ``skopeo copy`` of the finished layout to the registry, and from there to a folder;
-- with ``--docker``: ``docker build`` (FROM the image, COPY the state) and ``docker push``.
+- with ``--docker``: ``docker build`` (FROM the image, COPY the state) and ``docker push``, with the
+  engine of the tests.
 
 The registry is Debian's, on loopback. Each way has a repository of its own, which knows nothing of
 the layers of the others, and other bytes in each run; the ways take turns, and in every second run
@@ -31,12 +32,15 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
+import newer_engine
 from bundles import PLACE, make_record
+from engine import Engine, running_engine
 from layouts import LayoutMaker, code_layer
 from registries import distribution
 
@@ -91,21 +95,30 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--content", choices=("half", "json"), default="half",
                         help="half: every other 32 KB are random, the rest zeros")  # fmt: skip
-    parser.add_argument("--crane", default=shutil.which("crane"), help="go-containerregistry's")
+    parser.add_argument("--crane", default=_crane(), help="go-containerregistry's")
     parser.add_argument("--docker", action="store_true", help="build and push, too")
     given = parser.parse_args()
-    with distribution() as host, tempfile.TemporaryDirectory(prefix="registry-benchmark-") as name:
+    with (
+        running_engine() if given.docker else nullcontext() as engine,
+        distribution() as host,
+        tempfile.TemporaryDirectory(prefix="registry-benchmark-") as name,
+    ):
         for size in given.sizes.split(","):
             amount = int(size[:-1]) * UNITS[size[-1]]
             case = Case(Path(name) / size, f"{host}/bench/s{amount}", amount, given.content)
             least: dict[str, Least] = {}
             for run in range(given.runs):
                 case.renew()
-                ways = list(case.ways(given.crane, docker=given.docker).items())
+                ways = list(case.ways(given.crane, engine).items())
                 for way, do in ways[:: -1 if run % 2 else 1]:
                     measure(do, least.setdefault(way, Least()))
             show(f"{size} of state, {given.content}", least, list(dict(ways)))
             shutil.rmtree(case.root)
+
+
+def _crane() -> str | None:
+    left = newer_engine.HOME / "programs/usr/bin/crane"
+    return shutil.which("crane") or (str(left) if left.exists() else None)
 
 
 def measure(do: Callable[[], object], least: Least) -> None:
@@ -138,6 +151,7 @@ class Case:
 
     def __init__(self, root: Path, name: str, size: int, content: str) -> None:
         self.root = root
+        self.context = root / "context"
         self.name = name
         self.size = size
         self.content = content
@@ -160,9 +174,9 @@ class Case:
 
     def renew(self) -> None:
         """Other bytes; and the archive and layout of them."""
-        shutil.rmtree(self.root / "state", ignore_errors=True)
+        shutil.rmtree(self.context, ignore_errors=True)
         shutil.rmtree(self.root / "made", ignore_errors=True)
-        state = self.root / "state"
+        state = self.context / "state"
         (state / "K").mkdir(parents=True)
         with open(state / "K/state", "wb") as stream:
             stream.writelines(self._blocks())
@@ -172,7 +186,7 @@ class Case:
         layer = Layer((Placed(self.bundle, f"/app/src/{self.bundle.place}", ()),))
         with open(self.root / "layer.tar", "wb") as stream:
             layer.write(stream.write)
-        (self.root / "Dockerfile").write_text(
+        (self.context / "Dockerfile").write_text(
             f"FROM {self.repository('docker', 'gzip')}:base\n"
             f"COPY state /app/src/{self.bundle.place}\n"
         )
@@ -199,7 +213,7 @@ class Case:
             yield line
             written += len(line)
 
-    def ways(self, crane: str | None, *, docker: bool) -> dict[str, Callable[[], object]]:
+    def ways(self, crane: str | None, engine: Engine | None) -> dict[str, Callable[[], object]]:
         ways: dict[str, Callable[[], object]] = {}
         for packing in PACKINGS:
             ways[f"ours, {packing}"] = self._ours("ours", packing)
@@ -224,11 +238,12 @@ class Case:
             source = f"docker://{self.repository('there', 'none')}:made"
             copy.append("--src-tls-verify=false")
             ways["skopeo copy, registry to folder"] = self._run(*copy, source, copied)
-        if docker:
+        if engine is not None:
             name = f"{self.repository('docker', 'gzip')}:made"
-            built = self._run("docker", "build", "-q", "-t", name, str(self.root))
-            pushed = self._run("docker", "push", "-q", name)
-            ways["docker build, docker push"] = lambda: (built(), pushed())
+            ways["docker build, docker push"] = lambda: (
+                engine.docker("build", "-q", "-t", name, str(self.context)),
+                engine.docker("push", "-q", name),
+            )
         return ways
 
     def _ours(self, way: str, packing: str, *, every_byte: bool = False) -> Callable[[], object]:
@@ -243,7 +258,7 @@ class Case:
     def _process(self, packing: str) -> Callable[[], int]:
         """Gives the most memory that it held, in MB."""
         name = self.repository("process", packing)
-        argv = [sys.executable, "-c", _ONE, str(self.root / "state"), name, PLACE]
+        argv = [sys.executable, "-c", _ONE, str(self.context / "state"), name, PLACE]
         return lambda: int(subprocess.run(argv, check=True, capture_output=True).stdout)
 
     def _verify(self) -> None:
