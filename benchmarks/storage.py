@@ -3,18 +3,26 @@
     python benchmarks/storage.py                        small cases: seconds
     python benchmarks/storage.py --full                 1,000 x 10 KB, 10 x 100 MB, 1 x 5 GB
     python benchmarks/storage.py --full --scale 0.01    the same with a hundredth of bytes and keys
+    python benchmarks/storage.py --full --folder /dev/shm   the clients rather than the disk
 
-Each measurement is a process of its own, so that its peak memory is its own. The server is that of
-`s3files`, on loopback. Times are wall-clock seconds: of what a program does once it is loaded, and
-for the aws command, which is loaded every time, of all of it.
+Each measurement is a process of its own, so that its peak memory is its own; it may take 8 GiB. The
+server is that of `s3files`, on loopback. Times are wall-clock seconds: of what a program does once
+it is loaded, and for the aws command, which is loaded every time, of all of it. CPU seconds are the
+client's alone, and less disturbed by what else a machine does.
+
+The store pushes published states, whose digests a refresh has worked out: how long that took
+stands beside. The others look at no digest. Every byte that the store sends and takes is hashed.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib
+import itertools
 import json
+import math
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -22,6 +30,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -34,16 +43,20 @@ CASES = {
     "full": [(1000, 10_000), (10, 100_000_000), (1, 5_000_000_000)],
 }
 CHUNK = 8 * 1024 * 1024
+MOST_MEMORY = 8 * 1024**3
 
 
 def make_files(root: Path, count: int, size: int) -> None:
+    """No two blocks of them are the same."""
+    block, blocks = bytearray(os.urandom(CHUNK)), itertools.count()
     for number in range(count):
         path = root / f"key-{number}" / "state"
         path.parent.mkdir(parents=True)
         with path.open("wb") as stream:
             left = size
             while left:
-                left -= stream.write(os.urandom(min(CHUNK, left)))
+                block[:8] = next(blocks).to_bytes(8, "big")
+                left -= stream.write(memoryview(block)[:left])
 
 
 def _store() -> None:
@@ -54,14 +67,30 @@ def _store() -> None:
 # --- one process each -----------------------------------------------------------------------------
 
 
-def store_push(root: Path, prefix: str) -> None:
+def hash_states(root: Path, _prefix: str) -> None:
+    """What a refresh does anyway: works out what the states are."""
+    import msgspec
+
     from bundler.manifest import state_of
-    from bundler.storage import open_store
-    from bundler.storage.pushing import NewState
     from bundler.tree import scan
 
-    news = [NewState(state_of(path.name, path.name, scan(path)), path) for path in root.iterdir()]
-    open_store(f"s3://states/{prefix}").push(news)
+    states = [state_of(path.name, path.name, scan(path)) for path in root.iterdir()]
+    _manifest(root).write_bytes(msgspec.json.encode(states))
+
+
+def _manifest(root: Path) -> Path:
+    return root.with_name(f"{root.name}.json")
+
+
+def store_push(root: Path, prefix: str) -> None:
+    import msgspec
+
+    from bundler.manifest import State
+    from bundler.storage import open_store
+    from bundler.storage.pushing import NewState
+
+    states = msgspec.json.decode(_manifest(root).read_bytes(), type=list[State])
+    open_store(f"s3://states/{prefix}").push([NewState(s, root / s.path) for s in states])
 
 
 def store_pull(root: Path, prefix: str) -> None:
@@ -141,30 +170,44 @@ def forget(_root: Path, prefix: str) -> None:
 WORK: dict[str, Callable[[Path, str], None]] = {
     name: function
     for name, function in globals().items()
-    if (name == "forget" or name.endswith(("_push", "_pull"))) and callable(function)
+    if (name in ("forget", "hash_states") or name.endswith(("_push", "_pull")))
+    and callable(function)
 }
 
 
 # --- the comparison -------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class Measured:
+    """seconds, cpu: of the work; mib: the peak memory. All infinite where memory ran out."""
+
+    seconds: float = math.inf
+    cpu: float = math.inf
+    mib: float = math.inf
+
+
 def measure(
     work: str, python: Path | str, root: Path, prefix: str, env: dict[str, str]
-) -> dict[str, float]:
+) -> Measured:
     argv = [python, __file__, "--work", work, "--root", root, "--prefix", prefix]
-    done = subprocess.run(argv, env=env, check=True, stdout=subprocess.PIPE, text=True)
-    result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return result
+    done = subprocess.run(argv, env=env, check=False, capture_output=True, text=True)
+    if "MemoryError" in done.stderr:
+        return Measured()
+    if done.returncode:
+        raise SystemExit(done.stderr)
+    return Measured(**json.loads(done.stdout.splitlines()[-1]))
 
 
 def carry_out(work: str, root: Path, prefix: str) -> None:
+    resource.setrlimit(resource.RLIMIT_AS, (MOST_MEMORY, MOST_MEMORY))
     # What a program pays anyway, once in its life, is not the transfer's.
     warm = {"upath": lambda: (_upath(prefix), _s3fs()), "s3fs": _s3fs, "store": _store}
     warm.get(work.partition("_")[0], list)()
-    begun = time.monotonic()
+    begun, used = time.monotonic(), sum(os.times()[:4])
     WORK[work](root, prefix)
-    seconds = time.monotonic() - begun
-    print(json.dumps({"seconds": seconds, "mib": peak_kib() / 1024}))
+    seconds, cpu = time.monotonic() - begun, sum(os.times()[:4]) - used
+    print(json.dumps({"seconds": seconds, "cpu": cpu, "mib": peak_kib() / 1024}))
 
 
 def peak_kib() -> int:
@@ -174,9 +217,13 @@ def peak_kib() -> int:
 
 
 @contextmanager
-def serving() -> Iterator[dict[str, str]]:
-    """The server; gives the variables by which clients find it."""
-    argv = [sys.executable, str(Path(__file__).parent / "s3files.py")]
+def serving(folder: Path | None = None) -> Iterator[dict[str, str]]:
+    """The server, which keeps its objects in a folder; gives the variables by which to find it."""
+    argv = [
+        sys.executable,
+        str(Path(__file__).parent / "s3files.py"),
+        *([folder] if folder else []),
+    ]
     process = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
@@ -195,45 +242,78 @@ def serving() -> Iterator[dict[str, str]]:
         process.wait(60)
 
 
-def compare(cases: list[tuple[int, int]]) -> None:
+def compare(cases: list[tuple[int, int]], folder: Path | None) -> None:
     from environments import python_of
 
-    with serving() as server, TemporaryDirectory() as scratch:
+    with serving(folder) as server, TemporaryDirectory() as sources, _scratch(folder) as scratch:
         base = {
             **{k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"},
             **server,
             "PYTHONPATH": str(ROOT),
             "DAGSTER_DISABLE_TELEMETRY": "true",
         }
-        print("| case | tool | push s | pull s | again s | peak MiB |\n|---|---|---|---|---|---|")
+        print("| case | tool | push s | pull s | again s | CPU s of push, pull | peak MiB |")
+        print("|---|---|---|---|---|---|---|")
         for count, size in cases:
-            root, home = (Path(scratch) / uuid.uuid4().hex for _ in range(2))
+            root, home = (Path(sources) / uuid.uuid4().hex for _ in range(2))
             make_files(root, count, size)
             # Dagster keeps in its home what is in the bucket: a home for each case.
             home.mkdir()
             (home / "dagster.yaml").touch()
             env = {**base, "DAGSTER_HOME": str(home)}
+            hashed = measure("hash_states", sys.executable, root, "", env)
+            case = f"{count} x {size:,} B"
+            print(f"| {case} | hashing | {hashed.seconds:.2f} | | | {hashed.cpu:.2f} | |")
+            results = {}
             for tool in ("store", "upath", "s3fs", "aws"):
                 python = Path(sys.executable) if tool == "store" else python_of("transfer")
-                prefix, target = uuid.uuid4().hex, Path(scratch) / uuid.uuid4().hex
-                push = measure(f"{tool}_push", python, root, prefix, env)
-                again = measure(f"{tool}_push", python, root, prefix, env)
-                target.mkdir()
-                pull = measure(f"{tool}_pull", python, target, prefix, env)
-                peak = max(push["mib"], pull["mib"], again["mib"])
+                results[tool] = one(tool, python, root, scratch, env)
+                push, pull, again = results[tool]
+                peak = max(push.mib, pull.mib, again.mib)
                 print(
-                    f"| {count} x {size:,} B | {tool} | {push['seconds']:.2f} | "
-                    f"{pull['seconds']:.2f} | {again['seconds']:.2f} | {peak:.0f} |",
+                    f"| {case} | {tool} | {push.seconds:.2f} | {pull.seconds:.2f} | "
+                    f"{again.seconds:.2f} | {push.cpu:.1f}, {pull.cpu:.1f} | {peak:.0f} |",
                     flush=True,
                 )
-                subprocess.run(["rm", "-rf", target], check=True)
-                measure("forget", sys.executable, root, prefix, env)
             subprocess.run(["rm", "-rf", root], check=True)
+            ours = results.pop("store")
+            ratios = [
+                min(other[at].seconds for other in results.values()) / ours[at].seconds
+                for at in range(3)
+            ]
+            text = " | ".join(f"{ratio:.1f}" for ratio in ratios)
+            print(f"| {case} | the next best, in times of the store | {text} | | |", flush=True)
+
+
+def one(
+    tool: str, python: Path, root: Path, scratch: Path, env: dict[str, str]
+) -> tuple[Measured, Measured, Measured]:
+    """Push, pull, push again."""
+    prefix, target = uuid.uuid4().hex, scratch / uuid.uuid4().hex
+    target.mkdir()
+    push = measure(f"{tool}_push", python, root, prefix, env)
+    again = Measured()
+    if tool == "store":
+        again = measure("store_push", python, root, prefix, env)
+    pull = measure(f"{tool}_pull", python, target, prefix, env)
+    subprocess.run(["rm", "-rf", target], check=True)
+    measure("forget", sys.executable, root, prefix, env)
+    if tool != "store":  # it sends everything again, into a server that has room for it
+        again = measure(f"{tool}_push", python, root, prefix, env)
+        measure("forget", sys.executable, root, prefix, env)
+    return push, pull, again
+
+
+@contextmanager
+def _scratch(folder: Path | None) -> Iterator[Path]:
+    with TemporaryDirectory(dir=folder) as path:
+        yield Path(path)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--full", action="store_true")
+    parser.add_argument("--folder", type=Path, help="for the server's objects and what is pulled")
     parser.add_argument("--scale", type=float, default=1.0, help="of bytes and keys")
     parser.add_argument("--work", choices=WORK)
     parser.add_argument("--root", type=Path)
@@ -247,5 +327,6 @@ if __name__ == "__main__":
             [
                 (max(min(count, 10), int(count * given.scale)), max(1, int(size * given.scale)))
                 for count, size in cases
-            ]
+            ],
+            given.folder,
         )

@@ -9,10 +9,11 @@ passes for whole.
 from __future__ import annotations
 
 import hashlib
+import os
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -27,6 +28,8 @@ from bundler.tree import FileEntry
 _SMALL_BYTES = 1024 * 1024
 _PACK_BYTES = 8 * 1024 * 1024
 CHUNK_BYTES = 8 * 1024 * 1024
+# What is read at once of a large file: the library holds it twice for a moment.
+_READ_BYTES = 4 * 1024 * 1024
 # Parts under way at once, over all files together: with the chunk's size, what bounds the memory.
 PARTS_AT_ONCE = 8
 _FILES_AT_ONCE = 4
@@ -199,7 +202,10 @@ def download(objects: Objects, files: Iterable[tuple[Piece, Path]]) -> None:
     with ThreadPoolExecutor(PARTS_AT_ONCE) as parts:
 
         def one_large(piece: Piece, path: Path) -> None:
-            _write(path, read_parts(objects, piece, parts, window))
+            with io_errors(path), open(path, "xb", buffering=0) as stream:
+                into = partial(_write_at, stream.fileno())
+                for _ in read_parts(objects, piece, parts, window, into):
+                    pass
 
         jobs: list[Callable[[], None]] = [
             *(partial(one_large, *item) for item in large),
@@ -210,18 +216,30 @@ def download(objects: Objects, files: Iterable[tuple[Piece, Path]]) -> None:
 
 
 def read_parts(
-    objects: Objects, piece: Piece, parts: ThreadPoolExecutor, window: int
+    objects: Objects,
+    piece: Piece,
+    parts: ThreadPoolExecutor,
+    window: int,
+    into: Callable[[Buffer, int], None] | None = None,
 ) -> Iterator[Buffer]:
-    """The bytes of a file in order, read ahead by a window of parts, held against their digest."""
+    """The bytes of a file in order, read ahead by a window of parts, held against their digest.
+
+    into: is given each part, and where in the file it belongs, by whoever has read it; in no order.
+    """
     digest, size = hashlib.sha256(), 0
-    starts = iter(range(piece.place.offset, piece.end, CHUNK_BYTES))
+    starts = iter(range(piece.place.offset, piece.end, _READ_BYTES))
     ahead: deque[Future[Buffer]] = deque()
+
+    def one(start: int) -> Buffer:
+        data = _read(objects, piece, start, min(_READ_BYTES, piece.end - start))
+        if into is not None:
+            into(data, start - piece.place.offset)
+        return data
 
     def more() -> None:
         start = next(starts, None)
         if start is not None:
-            length = min(CHUNK_BYTES, piece.end - start)
-            ahead.append(parts.submit(_read, objects, piece, start, length))
+            ahead.append(parts.submit(one, start))
 
     try:
         for _ in range(window):
@@ -233,8 +251,8 @@ def read_parts(
             size += len(chunk)
             yield chunk
     finally:
-        for future in ahead:
-            future.cancel()
+        # Whoever is still writing must have ended before the file is closed.
+        wait([future for future in ahead if not future.cancel()])
     _check(piece, digest.hexdigest(), size)
 
 
@@ -334,3 +352,10 @@ def _write(path: Path, chunks: Iterable[Buffer]) -> None:
             left = memoryview(chunk).cast("B")
             while left:
                 left = left[stream.write(left) :]
+
+
+def _write_at(descriptor: int, chunk: Buffer, offset: int) -> None:
+    left = memoryview(chunk).cast("B")
+    while left:
+        count = os.pwrite(descriptor, left, offset)
+        left, offset = left[count:], offset + count

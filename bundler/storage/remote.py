@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import cached_property, partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
@@ -51,7 +52,18 @@ class Bucket:
 
     def __init__(self, url: str, patience: float = _RETRY_SECONDS) -> None:
         self.url = shown(url).rstrip("/")
-        self._store = _open(url, self.url, patience)
+        self._open = partial(_open, url, self.url, patience)
+        self._store = self._open()
+
+    @cached_property
+    def _unsigned(self) -> ObjectStore:
+        """For streams, whose bytes are held against a digest of ours whenever they are read.
+
+        S3 would have a digest of its own in each request's signature, which takes as long.
+        """
+        if self.url.startswith("s3:") and "AWS_UNSIGNED_PAYLOAD" not in os.environ:
+            return self._open({"aws_unsigned_payload": True})
+        return self._store
 
     def get(self, name: str) -> Stored | None:
         import obstore
@@ -99,10 +111,10 @@ class Bucket:
         try:
             with self._errors(f"write {name}"):
                 if size <= _CHUNK_BYTES:
-                    obstore.put(self._store, name, b"".join(source), use_multipart=False)
+                    obstore.put(self._unsigned, name, b"".join(source), use_multipart=False)
                 else:
                     obstore.put(
-                        self._store,
+                        self._unsigned,
                         name,
                         source,
                         chunk_size=_CHUNK_BYTES,
@@ -214,7 +226,7 @@ def _no_bucket(url: str) -> ConfigurationError:
     )
 
 
-def _open(url: str, where: str, patience: float) -> ObjectStore:
+def _open(url: str, where: str, patience: float, config: Any = None) -> ObjectStore:
     try:
         import obstore.store
     except ImportError:
@@ -227,7 +239,7 @@ def _open(url: str, where: str, patience: float) -> ObjectStore:
     try:
         store: ObjectStore = obstore.store.from_url(
             url,
-            config=None,
+            config=config,
             client_options={"timeout": timedelta(seconds=120), "allow_http": _plain_http()},
             retry_config={
                 "max_retries": _RETRIES,
