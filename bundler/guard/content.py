@@ -20,11 +20,8 @@ if TYPE_CHECKING:
 
 _TELLING_BYTES = 16
 _STEP_BYTES = 1 << 18
-# A pointer's size depends on the digits of the size that it names.
 # https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md
 _POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:%s\nsize %d\n"
-_POINTER_SIZES = range(120, 150)
-
 
 _HOW = {"raw": "", "lf": " with other line ends", "crlf": " with other line ends"}
 
@@ -81,24 +78,24 @@ def _ids(path: bytes, algorithm: str, sizes: Collection[int] | None) -> Iterator
     forms = _forms(path)
     if forms is None:
         return
-    wanted = {
-        form: how
-        for form, how in (
-            ("raw", ""),
-            ("lf", " with other line ends"),
-            ("crlf", " with other line ends"),
-        )
-        if (form == "raw" or getattr(forms, form) != forms.raw)
-        and (sizes is None or getattr(forms, form) in sizes)
-    }
-    pointers = sizes is None or any(each in _POINTER_SIZES for each in sizes)
-    for form, oid, sha256 in _digests(path, algorithm, forms, pointers=pointers):
-        if form in wanted:
-            yield oid, wanted[form]
+    # Forms of the same size are the same: the first one's name is taken.
+    distinct = {size: form for form, size in reversed(forms._asdict().items())}
+    plain = [form for size, form in distinct.items() if sizes is None or size in sizes]
+    pointed = [
+        form for size, form in distinct.items() if sizes is None or _pointer_size(size) in sizes
+    ]
+    for form, oid, sha256 in _digests(path, algorithm, forms, plain, pointed):
+        if oid:
+            yield oid, _HOW[form]
         if sha256:
             pointer = _POINTER % (sha256, getattr(forms, form))
             header = b"blob %d\0" % len(pointer)
             yield _hexdigest(algorithm, header + pointer), " as a Git LFS pointer"
+
+
+def _pointer_size(size: int) -> int:
+    """How long the pointer to a file of this size is."""
+    return len(_POINTER % (b"0" * 64, size))
 
 
 def _hexdigest(algorithm: str, content: bytes) -> bytes:
@@ -111,7 +108,8 @@ def _is_possible(size: int, sizes: Collection[int] | None) -> bool:
     """Whether a blob of one of these sizes can be a form of a file of this size."""
     if sizes is None:
         return True
-    return any((size <= 2 * each and each <= 2 * size) or each in _POINTER_SIZES for each in sizes)
+    pointers = range(_pointer_size(size // 2), _pointer_size(2 * size) + 1)
+    return any((size <= 2 * each and each <= 2 * size) or each in pointers for each in sizes)
 
 
 def _steps(path: bytes) -> Iterator[bytes]:
@@ -140,25 +138,28 @@ def _forms(path: bytes) -> _Forms | None:
 
 
 def _digests(
-    path: bytes, algorithm: str, forms: _Forms, *, pointers: bool
+    path: bytes, algorithm: str, forms: _Forms, plain: Sequence[str], pointed: Sequence[str]
 ) -> Iterator[tuple[str, bytes, bytes]]:
-    """Form, object id, and the sha256 that an LFS pointer would name, of each distinct form."""
-    sizes = forms._asdict()
-    distinct = {size: form for form, size in reversed(list(sizes.items()))}
-    hashers = {form: digests.new(algorithm, size) for size, form in distinct.items()}
-    for size, form in distinct.items():
-        hashers[form].update(b"blob %d\0" % size)
-    contents = {form: digests.new("sha256", sizes[form]) for form in hashers if pointers}
-    for step in _steps(path):
-        lf = step.replace(b"\r\n", b"\n")
-        texts = {"raw": step, "lf": lf, "crlf": lf.replace(b"\n", b"\r\n")}
-        for form, hasher in hashers.items():
-            hasher.update(texts[form])
-            if pointers:
-                contents[form].update(texts[form])
+    """For each form the object id where it is one of `plain`, and the sha256 that an LFS pointer
+    would name where it is one of `pointed`; empty where it is not.
+    """
+    if not plain and not pointed:
+        return
+    hashers = {form: digests.new(algorithm, getattr(forms, form)) for form in plain}
     for form, hasher in hashers.items():
-        sha256 = contents[form].hexdigest().encode() if pointers else b""
-        yield form, hasher.hexdigest().encode(), sha256
+        hasher.update(b"blob %d\0" % getattr(forms, form))
+    contents = {form: digests.new("sha256", getattr(forms, form)) for form in pointed}
+    for step in _steps(path):
+        texts = {"raw": step}
+        if {*plain, *pointed} != {"raw"}:
+            texts["lf"] = step.replace(b"\r\n", b"\n")
+            texts["crlf"] = texts["lf"].replace(b"\n", b"\r\n")
+        for hashing in (hashers, contents):
+            for form, hasher in hashing.items():
+                hasher.update(texts[form])
+    for form in dict.fromkeys([*plain, *pointed]):
+        oid = hashers[form].hexdigest().encode() if form in hashers else b""
+        yield form, oid, contents[form].hexdigest().encode() if form in contents else b""
 
 
 # --- where copies lie -----------------------------------------------------------------------
