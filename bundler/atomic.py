@@ -1,13 +1,11 @@
-"""What makes a change on disk durable, atomic and the only one: fsync, rename, exchange, a lock."""
+"""What makes a change on disk durable and atomic: fsync, rename, exchange."""
 
 from __future__ import annotations
 
 import ctypes
 import errno
-import fcntl
 import os
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +15,6 @@ from bundler.errors import InputOutputError
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2  # Linux, linux/fs.h
 _RENAME_SWAP = 2  # macOS, sys/stdio.h
-_LOCK_POLL_SECONDS = 0.05
 _NOT_OFFERED = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP)
 
 
@@ -29,42 +26,6 @@ def io_errors(path: Path) -> Iterator[None]:
     except OSError as error:
         where = os.fsdecode(error.filename) if error.filename else str(path)
         raise InputOutputError(f"{where}: {error.strerror or error}.") from error
-
-
-@contextmanager
-def locked(path: Path, timeout: float) -> Iterator[None]:
-    """Holds a lock file, which is made where there is none. The lock ends with the process.
-
-    timeout: seconds to wait for whoever holds it. Raises `TimeoutError` after that, else `OSError`.
-    """
-    end = time.monotonic() + timeout
-    descriptor = _try_lock(path)
-    while descriptor is None:
-        if time.monotonic() >= end:
-            raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT), str(path))
-        time.sleep(_LOCK_POLL_SECONDS)
-        descriptor = _try_lock(path)
-    try:
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _try_lock(path: Path) -> int | None:
-    """The descriptor that holds the lock; None where another one does."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # Who held it may have removed the file: then the name belongs to another one, or to none.
-        if os.path.samestat(os.fstat(descriptor), os.stat(path)):
-            return descriptor
-    except (BlockingIOError, FileNotFoundError):
-        pass
-    except BaseException:
-        os.close(descriptor)
-        raise
-    os.close(descriptor)
-    return None
 
 
 def write_synced(path: Path, data: bytes) -> None:

@@ -24,12 +24,12 @@ import time
 import unicodedata
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import msgspec
 
-from bundler.atomic import io_errors, locked, sync_directory, sync_tree, write_synced
+from bundler.atomic import io_errors, sync_directory, sync_tree, write_synced
 from bundler.bundle import MANIFEST_NAME, RUN_RECORD_NAME, VERIFIER_NAME, Bundle
 from bundler.errors import ConfigurationError, Locked
 from bundler.manifest import (
@@ -169,21 +169,27 @@ class StateDir(msgspec.Struct, frozen=True):
 
         timeout: seconds to wait for another process. Raises `Locked` naming it after that.
         """
-        with ExitStack() as stack:
-            with io_errors(self.path):
-                self._staging.mkdir(parents=True, exist_ok=True)
-                self._protect()
-                try:
-                    stack.enter_context(locked(self._staging / "lock", timeout))
-                except TimeoutError as error:
-                    raise Locked(
-                        f"{self.path} is locked by {self._holder()}.",
-                        hint="Wait for the other refresh to end, or stop it.",
-                    ) from error
+        from filelock import FileLock, Timeout
+
+        with io_errors(self.path):
+            self._staging.mkdir(parents=True, exist_ok=True)
+            self._protect()
+            lock = FileLock(self._staging / "lock")
+            try:
+                lock.acquire(timeout=timeout)
+            except Timeout as error:
+                raise Locked(
+                    f"{self.path} is locked by {self._holder()}.",
+                    hint="Wait for the other refresh to end, or stop it.",
+                ) from error
+        try:
             self._publisher.sweep()
             self._sign()
             self._publisher.recover(lambda other: StateDir(other, "").finish())
             yield
+        finally:
+            with io_errors(self.path):
+                lock.release()
 
     @contextmanager
     def staging(self, timeout: float = _DEFAULT_LOCK_SECONDS) -> Iterator[Staging]:

@@ -264,7 +264,7 @@ def import_everything() -> None:
     import bundler.statedir
     import bundler.verify  # noqa: F401
 
-    for name in ("rfc8785", "stamina"):
+    for name in ("filelock", "rfc8785", "stamina"):
         __import__(name)
 
 

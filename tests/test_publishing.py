@@ -44,7 +44,8 @@ def test_both_are_published_and_nothing_is_left(tmp_path: Path) -> None:
     _publish_all(tmp_path, NEW)
     for directory in _directories(tmp_path):
         assert (directory.path / "a/state").read_text() == "new a"
-        assert set(os.listdir(directory.path / "@staging")) == {"holder", "lock"}
+        # Some versions of filelock remove the file.
+        assert set(os.listdir(directory.path / "@staging")) - {"lock"} == {"holder"}
 
 
 @pytest.fixture
@@ -85,7 +86,7 @@ def test_an_interruption_anywhere_leaves_all_old_or_all_new(
         for directory in directories:
             with directory.staging():
                 pass
-            assert set(os.listdir(directory.path / "@staging")) == {"holder", "lock"}, at
+            assert set(os.listdir(directory.path / "@staging")) - {"lock"} == {"holder"}, at
         shutil.rmtree(root)
     assert at > 40
     assert outcomes == {"old", "new"}

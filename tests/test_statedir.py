@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from statedirs import NEW, OLD, PLACE, Died, failure_of, interrupt, publish, snapshot
 
 from bundler import verify_at_start
-from bundler.atomic import locked
 from bundler.errors import ConfigurationError, InputOutputError, Locked
 from bundler.manifest import RunRecord, state_of
 from bundler.statedir import StateDir, check_keys, sanitize_key
@@ -95,16 +94,6 @@ def test_a_second_writer_is_told_who_holds_the_lock(directory: StateDir) -> None
         _lock_elsewhere(directory)
 
 
-def test_a_lock_is_of_the_file_that_has_the_name_now(tmp_path: Path) -> None:
-    path = tmp_path / "lock"
-    with locked(path, 0):
-        path.unlink()  # as `rm -r` of a state directory does
-        with locked(path, 0), pytest.raises(TimeoutError), locked(path, 0.01):
-            pass
-    with locked(path, 0):
-        pass
-
-
 def _lock_elsewhere(directory: StateDir) -> None:
     code = (
         "import sys; from pathlib import Path; from bundler.statedir import StateDir\n"
@@ -177,7 +166,7 @@ def test_an_interruption_anywhere_leaves_the_old_set_or_the_new(tmp_path: Path, 
         assert after in whole.values(), at
         outcomes.add("new" if after == whole["new"] else "old")
         assert verify_at_start.problems(str(directory.path)) == []
-        assert set(os.listdir(directory.path / "@staging")) == {"holder", "lock"}, at
+        assert set(os.listdir(directory.path / "@staging")) - {"lock"} == {"holder"}, at
     assert at > 20
     assert outcomes == {"old", "new"}
 
