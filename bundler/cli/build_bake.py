@@ -65,9 +65,10 @@ def build_bake(
         {},
         lambda made: verdicts.append(prove(made, prepared, listener)),
         listener,
+        every_byte,
     )
     listener.phase("Building the images")
-    built = baking.build(found, targets, prepared.bundles, put, every_byte=every_byte)
+    built = baking.build(found, targets, prepared.bundles, put)
     for one, verdict in zip(built, verdicts, strict=True):
         show_verdict(verdict, one.called)
 

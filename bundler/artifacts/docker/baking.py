@@ -203,13 +203,10 @@ def build(
     chosen: Sequence[str],
     bundles: Sequence[Bundle],
     put: Put,
-    *,
-    every_byte: bool = False,
 ) -> list[Built]:
     """Builds the chosen targets, has each embedded and read back, bakes the others, names them.
 
-    put, every_byte: as for `bundler.artifacts.docker.building.build`. Those that stay in the
-    engine come first.
+    Those that stay in the engine come first.
     """
     engine = baking.docker.connect()
     for sentence in (line for name in chosen for line in shown(baking.arguments(name), bundles)):
@@ -218,7 +215,7 @@ def build(
     past = [target for target in targets if outside.is_meant(target, engine)]
     near = [target for target in targets if target not in past]
     others = [name for name in baking.final if name not in chosen]
-    embedded = _embedded(near, engine, put, every_byte=every_byte) if near else []
+    embedded = _embedded(near, engine, put) if near else []
     with tempfile.TemporaryDirectory(prefix="state-bundler-") as name, ExitStack() as stack:
         metadata = Path(name) / "metadata.json"
         try:
@@ -265,9 +262,7 @@ def _read(metadata: Path) -> Json:
     return found
 
 
-def _embedded(
-    targets: Sequence[Target], engine: Engine, put: Put, *, every_byte: bool
-) -> list[Embedded]:
+def _embedded(targets: Sequence[Target], engine: Engine, put: Put) -> list[Embedded]:
     """The images of targets in the engine, with their state, without a name."""
     baking = targets[0].baking
     with tempfile.TemporaryDirectory(prefix="state-bundler-") as name:
@@ -283,7 +278,7 @@ def _embedded(
                 put.record,
                 places=put.places,
                 check=put.check,
-                every_byte=every_byte,
+                every_byte=put.every_byte,
                 listener=put.listener,
             )
             found.append(made)

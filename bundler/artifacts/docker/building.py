@@ -97,7 +97,8 @@ def build(
         listener.warning(sentence)
     asked = DockerBuild(docker, builder, arguments, tuple(bundles), tuple(command), piped)
     if outside.is_meant(asked, engine):
-        return outside.build(asked, engine, Put(record, places or {}, check, listener))
+        put = Put(record, places or {}, check, listener, every_byte)
+        return outside.build(asked, engine, put)
     base = _loaded(asked)
     listener.phase("Putting the state into the image")
     try:

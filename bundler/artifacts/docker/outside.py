@@ -116,6 +116,7 @@ class Put:
     places: Mapping[str, str]
     check: Callable[[Artifact], object]
     listener: Listener
+    every_byte: bool = False
 
 
 @dataclass(frozen=True)
@@ -168,6 +169,7 @@ def _to_registry(asked: Asked, put: Put, folder: Path, stack: ExitStack) -> Made
         places=put.places,
         before=reference.tag,
         check=put.check,
+        every_byte=put.every_byte,
         listener=put.listener,
     )
     pushed = [first_pushed]
