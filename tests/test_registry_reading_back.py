@@ -10,6 +10,7 @@ import registries
 from bundles import make_bundle
 from layouts import LayoutMaker
 from registries import Registry
+from test_ci_templates import Ci
 from test_registry import STATES, _alone, embed, push_base, verdict_of  # noqa: F401  # for all
 
 from bundler.bundle import Bundle
@@ -70,3 +71,18 @@ def test_a_layer_that_was_lost_after_it_was_sent_gets_no_tag(
     with pytest.raises(VerificationFailed, match=match):
         embed(f"{ours.host}/shop:2", bundle, f"{ours.host}/shop:1")
     assert ours.tag("shop", "2") is None
+
+
+def test_the_command_line_passes_it_on(tmp_path: Path) -> None:
+    with registries.running() as found:
+        ci = Ci(tmp_path, found)
+        ci.push(f"{ci.image}:1")
+        for state, command in (
+            ("1", f"embed {ci.image}:1 -t {ci.image}:2"),
+            ("2", f"update docker://{ci.image}:2 --tag 3"),
+        ):
+            for option, way in (("", "HEAD"), ("--every-byte", "GET")):
+                found.log.clear()
+                ci.sh(f"state-bundler {command} {option}", STATE=f"{state}{way}")
+                layer = found.manifest("acme/shop", str(int(state) + 1))["layers"][-1]["digest"]
+                assert found.requests(f"/blobs/{layer}")[-1].startswith(way), command
