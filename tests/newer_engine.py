@@ -26,7 +26,10 @@ from environments import ROOT
 SUITE = "forky"
 HOME = ROOT / "build" / "newer-engine"
 BRIDGE = "state-bundler0"
-_PACKAGES = "docker.io,docker-cli,docker-buildx,containerd,runc,ca-certificates,git"
+# git fetches contexts, and wants a shell for it.
+_PACKAGES = (
+    "docker.io,docker-cli,docker-buildx,containerd,runc,ca-certificates,git,dash,coreutils,sed"
+)
 _KEYS = "/usr/share/keyrings/debian-archive-keyring.gpg"
 # One line of shell a step: into the root, with the engine's own folder at its path on the machine.
 _ENTER = """\
