@@ -13,6 +13,8 @@ import click
 
 from bundler import __version__
 
+_LOOK_FOR_CYCLES_AFTER = 100_000  # objects more
+
 # What --help says of each command. A command is what its module calls by the same name.
 _COMMANDS = {
     "init": "Configure a project: show the fewest changes, ask, write.",
@@ -58,10 +60,11 @@ def cli() -> None:
 
 def main() -> None:
     """The console script: every expected failure ends in a short block on stderr and its code."""
+    # A command makes some tens of thousands of objects that stay. To look through them for cycles,
+    # over and over and twice more at the end, takes a tenth of a short one's time.
+    gc.set_threshold(_LOOK_FOR_CYCLES_AFTER)
     from bundler.cli.run import run
 
     code = run(cli, sys.argv[1:])
-    # Else the interpreter looks through all objects for cycles twice before it ends: a tenth of
-    # what a short command takes.
     gc.freeze()
     sys.exit(code)
