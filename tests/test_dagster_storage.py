@@ -164,17 +164,19 @@ def test_dagster_refreshes_to_it_and_a_fresh_instance_loads(
     assert set(deployment.store.currents()) == {"FileComponent[file]", "FolderComponent[folder]"}
 
 
+JOB = ("dagster", "job", "execute", "-m", "versioned_shop.definitions", "-j", "refresh_state")
+
+
 def test_the_job_refreshes_all_keys_at_once_and_reloads_the_code_location(
     deployment: Deployment,
 ) -> None:
+    """With a process for each step, as is Dagster's default."""
     served = replace(deployment, port=_free_port())
     with _webserver(served) as ask:
         assert ask() == []
         served.run(
-            *("dagster", "job", "execute", "-m", "versioned_shop.definitions"),
-            *("-j", "refresh_state"),
+            *JOB,
             SHOP_TABLES="x,y",
-            SHOP_IN_PROCESS="1",
             SHOP_LOCATION="versioned_shop.definitions",
             SHOP_WEBSERVER=f"localhost:{served.port}",
         )
@@ -182,6 +184,19 @@ def test_the_job_refreshes_all_keys_at_once_and_reloads_the_code_location(
     (change,) = served.store.history()
     assert [move.key for move in change.moves] == ["FileComponent[file]", "FolderComponent[folder]"]
     assert not checking.check(served.store).problems
+
+
+def test_the_job_runs_in_one_process_and_keeps_its_names_where_the_project_says(
+    deployment: Deployment, tmp_path: Path
+) -> None:
+    """Steps on several machines need a place for them that all see: the project's IO manager."""
+    names = tmp_path / "names"
+    deployment.run(*JOB, SHOP_TABLES="x", SHOP_IN_PROCESS="1", SHOP_NAMES=str(names))
+    (change,) = deployment.store.history()
+    assert [move.key for move in change.moves] == ["FileComponent[file]", "FolderComponent[folder]"]
+    kept = b"".join(path.read_bytes() for path in names.rglob("*") if path.is_file())
+    for move in change.moves:
+        assert str(move.after).encode() in kept
 
 
 def push(deployment: Deployment, root: Path, *tables: str) -> None:

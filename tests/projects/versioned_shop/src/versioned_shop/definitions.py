@@ -10,7 +10,10 @@ ROOT = Path(__file__).parents[2]
 
 @dg.definitions
 def defs():
+    names = os.environ.get("SHOP_NAMES")
+    io_manager = {"io_manager": dg.FilesystemIOManager(base_dir=names)} if names else {}
     return dg.Definitions.merge(
+        dg.Definitions(resources=io_manager),
         dg.load_from_defs_folder(path_within_project=Path(__file__).parent),
         refresh_definitions(
             ROOT,
