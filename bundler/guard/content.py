@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 _TELLING_BYTES = 16
 _STEP_BYTES = 1 << 18
+# What git looks at to tell a binary file, of which it converts no line ends.
+# https://git-scm.com/docs/gitattributes#_text
+_LOOKED_AT_BYTES = 8000
 # https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md
 _POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:%s\nsize %d\n"
 
@@ -126,6 +129,10 @@ def _steps(path: bytes) -> Iterator[bytes]:
 def _forms(path: bytes) -> _Forms | None:
     """None for contents that say nothing."""
     size = pairs = feeds = telling = 0
+    with open(path, "rb") as stream:
+        if b"\0" in stream.read(_LOOKED_AT_BYTES):
+            size = os.path.getsize(path)
+            return _Forms(size, size, size)
     for step in _steps(path):
         size += len(step)
         pairs += step.count(b"\r\n")
