@@ -69,7 +69,7 @@ FLOOR := api cli config docker_reading git init layer manifest oci pexbuild publ
 floor: $(READY) ## the tests with the lowest versions that pyproject.toml allows
 	rm -rf build/floor
 	$(BIN)/uv venv --quiet build/floor
-	$(BIN)/uv pip install --quiet --python build/floor --resolution lowest-direct --editable '.[pex,schema,store,zstd]' --group dev
+	$(BIN)/uv pip install --quiet --compile-bytecode --python build/floor --resolution lowest-direct --editable '.[pex,schema,store,zstd]' --group dev
 	build/floor/bin/pytest $(if $(ARGS),$(ARGS),$(FLOOR:%=tests/test_%.py))
 
 .PHONY: docker-newer
@@ -98,11 +98,14 @@ lock: $(READY) ## renew the pinned requirements: of the development, of the test
 clean: ## remove all that was made here
 	rm -rf .venv build dist state-bundler-demo .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
+# Compiled at once: the tests start thousands of processes, and PYTHONDONTWRITEBYTECODE would let each
+# of them compile all that it imports.
 # uv comes from the registry too: it is not expected to be installed.
 $(READY): requirements-dev.txt pyproject.toml
 	@echo "Making the development environment in .venv …" >&2
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 10) or sys.exit("Python 3.10 or newer is needed")'
 	@$(PYTHON) -m venv --clear .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check "$$(grep '^uv==' requirements-dev.txt)"
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python --requirement requirements-dev.txt --editable .
+	@$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --requirement requirements-dev.txt --editable .
+	@$(BIN)/python -m compileall -q bundler
 	@touch $@

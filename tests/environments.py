@@ -16,6 +16,8 @@ from filelock import FileLock
 
 ROOT = Path(__file__).parent.parent
 REQUIREMENTS = ROOT / "tests" / "requirements"
+# Of these a single process is started.
+_SERVERS = ("gcs", "moto", "node")
 # As it is before any test plays a proxy or an authority for certificates.
 _ENVIRONMENT = dict(os.environ)
 
@@ -28,18 +30,20 @@ def python_of(name: str) -> Path:
     home.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{home}.lock"):
         if not (home / "complete").exists():
-            _make(home, requirements)
+            _make(home, requirements, compiled=name not in _SERVERS)
     return home / "bin" / "python"
 
 
-def _make(home: Path, requirements: Path) -> None:
+def _make(home: Path, requirements: Path, *, compiled: bool) -> None:
+    """compiled: at once, since PYTHONDONTWRITEBYTECODE lets each process do it again."""
+    compiling = ["--compile-bytecode"] if compiled else []
     uv = [sys.executable, "-m", "uv"]
     subprocess.run(
         [*uv, "venv", "--quiet", "--clear", "--python", sys.executable, home], check=True
     )
     python = home / "bin" / "python"
     subprocess.run(
-        [*uv, "pip", "install", "--quiet", "--python", python, "--requirement", requirements],
+        [*uv, "pip", "install", "--quiet", *compiling, "--python", python, "-r", requirements],
         env=_ENVIRONMENT, check=True,
     )  # fmt: skip
     (home / "complete").touch()
