@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from bundler.errors import BundlerError, ConfigurationError
 from bundler.options import SourceOptions
-from bundler.refresh.classify import quoted
 from bundler.refresh.exchanges import Link
 from bundler.sources import Source
 
@@ -66,6 +65,8 @@ def _place(options: SourceOptions) -> str:
 
 def load_error(source: Source, chain: Sequence[Link], secrets: Secrets) -> BundlerError:
     """Why the components could not be imported."""
+    from bundler.refresh.classify import quoted
+
     names = ", ".join(entry["component"] for entry in source.load["entries"])
     return ConfigurationError(
         f"{names} of {source.project.name} cannot be loaded: {quoted(chain[-1], secrets)}.",

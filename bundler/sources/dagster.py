@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from bundler.errors import BundlerError, ConfigurationError
-from bundler.refresh.classify import quoted
 from bundler.refresh.exchanges import Link
 from bundler.sources import Source
 
@@ -49,6 +48,8 @@ def load_error(source: Source, chain: Sequence[Link], secrets: Secrets) -> Bundl
             no_dagster(source.python, project),
             hint="Install the project (uv sync), or name its interpreter with --python.",
         )
+    from bundler.refresh.classify import quoted
+
     return ConfigurationError(
         f"The components of {project.name} cannot be loaded: {quoted(chain[-1], secrets)}.",
         hint="See the whole story with: dg check defs",
