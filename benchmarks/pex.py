@@ -44,7 +44,14 @@ if TYPE_CHECKING:
 BIN = Path(sys.executable).parent
 REQUIREMENTS = {
     "small": ["dagster", "dagster-webserver"],
-    "large": ["dagster", "dagster-webserver", "dagster-dbt", "dbt-duckdb", "dbt-core<1.12", "pandas"],
+    "large": [
+        "dagster",
+        "dagster-webserver",
+        "dagster-dbt",
+        "dbt-duckdb",
+        "dbt-core<1.12",
+        "pandas",
+    ],
 }
 # The pip that pex brings along does not resolve Dagster; the newest is not on every registry.
 PIP = ("--pip-version", "25.3")
