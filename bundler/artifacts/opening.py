@@ -81,7 +81,7 @@ def _open_file(path: Path) -> Artifact:
 
         return open_pex(path)
     if path.suffix in (".tar", ".tgz", ".gz", ".zst"):
-        from bundler.artifacts.oci import open_layout
+        from bundler.artifacts.ociread import open_layout
 
         return open_layout(path)
     raise VerificationFailed(
@@ -101,7 +101,7 @@ def _ends_as_zip(path: Path) -> bool:
 
 
 def _open_layout(reference: str) -> Artifact:
-    from bundler.artifacts.oci import open_layout
+    from bundler.artifacts.ociread import open_layout
 
     return open_layout(*split_layout(reference))
 

@@ -95,7 +95,11 @@ class Connection:
 
     def patient(self, work: Callable[[], Any]) -> Any:
         """Does something with the registry, again and again while its failure is `Transient`."""
-        import stamina
+        try:
+            return work()
+        except Transient as error:
+            failed = [error]
+        import stamina  # with what it imports it takes a while, and most need it never
 
         attempts = stamina.retry_context(
             on=self._backoff,
@@ -106,6 +110,8 @@ class Connection:
         )
         for attempt in attempts:
             with attempt:
+                if failed:  # this attempt was made already
+                    raise failed.pop()
                 return work()
         raise AssertionError  # stamina ends with a result or with the last exception
 
