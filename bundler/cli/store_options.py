@@ -99,9 +99,13 @@ def run_of(run: str | None) -> str:
 
 
 def show_staged(staged: Shard, run: str) -> None:
+    shard = f"Shard {staged.index}/{staged.count} of run {run}"
+    new, unchanged = len(staged.versions), len(staged.unchanged)
+    what = f"{new} new, {unchanged} unchanged" if new or unchanged else "no key falls to it"
+    click.echo(f"{shard}: {what}.")
     click.echo(
-        f"Shard {staged.index}/{staged.count} of run {run}: {len(staged.versions)} new, "
-        f"{len(staged.unchanged)} unchanged; not current before: state-bundler store join"
+        f"When all {staged.count} are there, this makes them current: "
+        f"state-bundler store join {staged.count} --run {run}"
     )
 
 

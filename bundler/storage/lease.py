@@ -140,7 +140,8 @@ def _with(
             what = ", ".join(sorted(both)) or "Every key"
             raise Locked(
                 f"{what}: {other.holder} is refreshing at this moment.",
-                hint="Wait for it to end: --wait 10m.",
+                hint="Wait for it to end: --wait 10m. If it has died, its lease ends in "
+                f"{max(1, math.ceil(other.until - now))} s.",
             )
     return (*others, msgspec.structs.replace(mine, until=math.ceil(now + length)))
 

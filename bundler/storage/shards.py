@@ -97,12 +97,16 @@ def _all(store: Store, run: str, count: int) -> list[Shard]:
             continue
         shard = decode_canonical(stored.data, Shard, f"{store.url}/{name}")
         if (shard.index, shard.count) != (index, count):
-            raise UsageError(f"Run {run} was made of {shard.count} shards, not of {count}.")
+            raise UsageError(
+                f"Run {run} was made of {shard.count} shards, not of {count}.",
+                hint=f"Join {shard.count}, or run shard {index}/{count} again.",
+            )
         shards.append(shard)
     if missing:
         raise UsageError(
             f"{store.url} has nothing of run {run} from {', '.join(missing)}; nothing was joined.",
-            hint="Run the missing shards first: state-bundler store push --shard N/COUNT --run RUN",
+            hint=f"Run what is missing: state-bundler refresh --shard {missing[0]} --run {run}. "
+            "Was it joined already? state-bundler store list --sets",
         )
     return shards
 
