@@ -21,7 +21,7 @@ from dockerprojects import Project, verified
 from bundler.artifacts import docker as dockers
 from bundler.artifacts import registry
 from bundler.artifacts.blobs import descriptor, descriptors, images_of, read_json
-from bundler.artifacts.docker import building
+from bundler.artifacts.docker import building, whole
 from bundler.artifacts.docker.arguments import parse
 from bundler.artifacts.docker.loading import load
 from bundler.artifacts.docker.outputs import Built
@@ -137,6 +137,23 @@ def test_the_several_names_of_a_whole_image(project: Project) -> None:
     listing = project.engine.docker("image", "ls", "--format", "{{.Repository}}").stdout.decode()
     assert "state-bundler.invalid" not in listing
     project.engine.docker("image", "rm", f"{project.name}:one", f"{project.name}:two")
+
+
+@only_containerd
+@pytest.mark.parametrize("way", ["fetch", "_send_new_blobs"])
+def test_only_what_is_new_is_sent_or_else_all_of_it(
+    way: str, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise ToolFailed("Not this way.")
+
+    monkeypatch.setattr(whole, way, refuse)
+    images = [build(project, "-t", project.name) for _ in range(2)]
+    layers = [project.inspect(built.image_id)["RootFS"]["Layers"] for built in images]
+    assert layers[0][:-1] == layers[1][:-1]
+    with dockers.open_image(project.name, project.docker(1, "")) as artifact:
+        assert verify(artifact).all_problems == ()
+    assert project.inspect()["Id"] == images[1].image_id
 
 
 HCL = """

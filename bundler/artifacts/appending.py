@@ -49,7 +49,8 @@ class Source:
 class Job:
     """What is to be put where. places: the person's paths in the image, by `Bundle.place`.
 
-    before: images that may have the same files below an earlier state.
+    before: images that may have the same files below an earlier state. layer: what is to be put, if
+    that is known; then no layer of the base is read.
     """
 
     bundles: tuple[Bundle, ...]
@@ -58,6 +59,7 @@ class Job:
     places: Mapping[str, str] = field(default_factory=dict)
     created: str = field(default_factory=image.created_now)
     before: tuple[LoadedImage, ...] = ()
+    layer: Layer | None = None
     listener: Listener = SILENT
     # Layers that the target has; platforms mostly share one.
     _layers: list[tuple[Layer, Compression, Written]] = field(default_factory=list)
@@ -171,6 +173,8 @@ def _onto(job: Job, store: Store, entry: Descriptor, *, platform: bool = False) 
 
 
 def _layer_for(job: Job, loaded: LoadedImage) -> Layer:
+    if job.layer is not None:
+        return job.layer
     if not job.places:
         known = _remembered(job, loaded)
         if known is not None:

@@ -1,6 +1,8 @@
-"""The last way into an engine: fetch the whole image, change it as an OCI layout, send it back.
+"""The ways into stores that do not take a single layer by itself: containerd's, and Podman's.
 
-For stores that do not take a single layer: containerd's, and Podman's.
+containerd's takes an image of which it has all blobs but the new ones. What those others are stands
+in the manifest, which the engine hands out only together with all of the image. Where a store
+refuses that, too, the whole image is fetched, changed as an OCI layout, and sent back.
 """
 
 from __future__ import annotations
@@ -11,20 +13,28 @@ import shutil
 import tarfile
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from bundler.artifacts import image, oci
+from bundler.artifacts.appending import Job, Source, append
+from bundler.artifacts.blobs import Descriptor, Store, images_of
 from bundler.artifacts.docker.connection import Engine
 from bundler.artifacts.docker.loading import load
 from bundler.artifacts.image import Json
 from bundler.artifacts.layer import Layer
 from bundler.artifacts.layout import Folder, write_archive
+from bundler.artifacts.ociread import choose
+from bundler.artifacts.rootfs import content_of
 from bundler.errors import ToolFailed, VerificationFailed
 from bundler.manifest import RunRecord
 
 _NAME = "io.containerd.image.name"
 _CHUNK_BYTES = 1024 * 1024
+# Longer than any manifest or configuration; layers may be shorter.
+_MAX_DOCUMENT_BYTES = 16 * 1024 * 1024
 
 
 def send_whole(
@@ -33,6 +43,9 @@ def send_whole(
     """Returns the new image's temporary name (these engines drop an image that has none), and
     the digests of its layers.
     """
+    if not engine.is_podman:  # it takes an image as a whole or not at all
+        with suppress(_Unfit, ToolFailed):
+            return _send_new_blobs(engine, image_id, layer, record, name_prefix)
     with tempfile.TemporaryDirectory(prefix="state-bundler-") as folder:
         layout = fetch(engine, image_id, Path(folder))
         made = oci.embed(
@@ -50,6 +63,70 @@ def send_whole(
         write_archive(layout.path, archive)
         load(engine, pieces_of(archive))
     return name, diff_ids
+
+
+class _Unfit(Exception):
+    """The image is not one of which the new blobs would do."""
+
+
+class _Addition(Folder):
+    """A layout that gets what is new alone: the rest is in the store already."""
+
+    def take(self, source: Store, entry: Descriptor) -> None:
+        """It stays where it is."""
+
+
+def _send_new_blobs(
+    engine: Engine, image_id: str, layer: Layer, record: RunRecord, name_prefix: str
+) -> tuple[str, list[str]]:
+    with tempfile.TemporaryDirectory(prefix="state-bundler-") as folder:
+        base = _documents(engine, image_id, Path(folder, "base"))
+        entry = choose(base, None)
+        if len(list(images_of(base, entry))) != 1:  # each platform has places of its own
+            raise _Unfit
+        layout = _Addition(Folder.create(Path(folder, "new")).path)
+        bundles = tuple(item.bundle for item in layer.placed)
+        made = append(Job(bundles, record, layout, layer=layer), [Source(base, entry)])
+        name = f"{name_prefix}{made.entry['digest'].removeprefix('sha256:')[:32]}"
+        layout.publish({**layout.index(), "manifests": [made.entry]})
+        keep_only(layout, made.entry["digest"], name)
+        diff_ids = image.diff_ids(_config(layout, made.config_digest))
+        archive = Path(folder, "image.tar")
+        write_archive(layout.path, archive)
+        try:
+            load(engine, pieces_of(archive))
+        except ToolFailed:  # it may have got the name all the same
+            with suppress(ToolFailed):
+                engine.delete(f"/images/{name}", noprune="1")
+            raise
+    return name, diff_ids
+
+
+def _documents(engine: Engine, image_id: str, folder: Path) -> Folder:
+    """The image's manifests and configuration as a layout that has nothing else."""
+    layout = Folder.create(folder)
+    index = None
+    with (
+        engine.request("GET", f"/images/{image_id}/get") as response,
+        tarfile.open(fileobj=response, mode="r|", bufsize=_CHUNK_BYTES) as archive,
+    ):
+        for member in archive:
+            if not member.isreg() or member.size > _MAX_DOCUMENT_BYTES:
+                continue
+            raw = content_of(archive, member).read()
+            if member.name == "index.json":
+                index = image.load(raw, "index.json")
+            elif member.name.startswith("blobs/") and raw.startswith(b"{"):
+                digest = f"sha256:{hashlib.sha256(raw).hexdigest()}"
+                layout.add(partial(_write, raw), partial(str, digest))
+    if index is None:
+        raise _Unfit
+    layout.publish(index)
+    return layout
+
+
+def _write(raw: bytes, stream: BinaryIO) -> None:
+    stream.write(raw)
 
 
 def _config(layout: Folder, digest: str) -> Json:
