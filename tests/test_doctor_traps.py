@@ -18,6 +18,7 @@ from bundler.doctor import (
     Finding,
     Patient,
     build,
+    checks,
     commits,
     components,
     credentials,
@@ -175,6 +176,8 @@ def test_the_trap_is_found(trap: Trap, wd: WorkDir, monkeypatch: pytest.MonkeyPa
     ]
     assert findings, list(_asked(trap, wd.path))
     assert findings[0].why or findings[0].grade != "fail" or findings[0].mend
+    mending = [check.look for check in checks() if check.mends]  # all that --fix asks
+    assert not findings[0].part or trap.look in mending
 
 
 def _asked(trap: Trap, root: Path) -> Iterator[Finding]:

@@ -79,7 +79,7 @@ def _roots(project: Path) -> Sequence[Path]:
 
 def _report(root: Path, python: Path | None, *, fix: bool, style: str) -> list[Examined]:
     if fix:
-        _fix(root, python)
+        _fix(root)
     if style != "text":
         return _examine(root, python, None)
     console = Console(sys.stdout)
@@ -119,13 +119,12 @@ def _conclude(failures: int, warnings: int, *, mendable: bool) -> None:
         click.echo("Some of it can be mended at once: state-bundler doctor --fix", err=True)
 
 
-def _fix(root: Path, python: Path | None) -> None:
+def _fix(root: Path) -> None:
     from bundler.doctor import fixes
     from bundler.edits import apply, diff
     from bundler.survey import survey
 
-    found = [finding for check in _examine(root, python, None) for finding in check.findings]
-    edits = fixes(root, found)
+    edits = fixes(root)
     for line in diff(edits, survey(root).outer):
         click.echo(line, err=True)
     apply(edits)

@@ -6,7 +6,7 @@ mends it. A check that could not ask yields a failure, never nothing. `CHECKS` l
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -44,10 +44,14 @@ class Patient:
 
 @dataclass(frozen=True)
 class Check:
-    """title: a noun for the report. look: yields the findings; may raise `BundlerError`."""
+    """title: a noun for the report. look: yields the findings; may raise `BundlerError`.
+
+    mends: whether a finding of it may name a part of `init`.
+    """
 
     title: str
     look: Callable[[Patient], Iterator[Finding]]
+    mends: bool = False
 
 
 @dataclass(frozen=True)
@@ -76,17 +80,17 @@ def checks() -> tuple[Check, ...]:
 
     return (
         Check("configuration", environment.configuration),
-        Check("repository", repository.guard),
-        Check("commits", commits.commits),
+        Check("repository", repository.guard, mends=True),
+        Check("commits", commits.commits, mends=True),
         Check("interpreter", environment.interpreter),
         Check("credentials", credentials.credentials),
         Check("components", components.components),
         Check("external systems", reach.reach),
         Check("state", state.state),
         Check("what states hold", contents.contents),
-        Check("build backend", packaging.backend),
+        Check("build backend", packaging.backend, mends=True),
         Check("a build", build.build),
-        Check("Docker context", docker.context),
+        Check("Docker context", docker.context, mends=True),
         Check("Dockerfile", docker.dockerfiles),
         Check("Docker engine", docker.engine),
     )
@@ -118,9 +122,15 @@ def _answers(check: Check, patient: Patient, told: set[str]) -> Iterator[Finding
             yield Finding("fail", error.what, mend=error.hint)
 
 
-def fixes(root: Path, findings: Sequence[Finding]) -> list[FileEdit]:
-    """The edits that mend what can be mended safely: those of `init`'s parts, and no other."""
+def fixes(root: Path) -> list[FileEdit]:
+    """The edits that mend what can be mended safely: those of `init`'s parts, and no other.
+
+    Only the checks that may find such a thing are asked: they look at files, in no time.
+    """
     from bundler.init import PARTS, plan
 
+    patient = Patient(survey(root))
+    asked = [check for check in checks() if check.mends]
+    findings = [finding for check in asked for finding in _answers(check, patient, set())]
     wanted = {finding.part for finding in findings if finding.part}
     return plan(survey(root), without=[part.name for part in PARTS if part.name not in wanted])
