@@ -7,9 +7,11 @@ runs. Later images are made of it by ``update``, or by a build that finds every 
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -147,6 +149,52 @@ def test_the_image_is_an_artifact_like_any_other(shop: Shop, tmp_path: Path) -> 
     shop.bundler("extract", name, "-o", str(tmp_path / "out"))
     found = {path.name for path in (tmp_path / "out").rglob("state")}
     assert found == {"state"}
+
+
+def test_an_update_that_would_lose_definitions_makes_no_image(shop: Shop) -> None:
+    """What IMAGE has now is loaded as well; that a build loads, `test_demo` has."""
+    before = shop.images()
+    shop.vendor.catalogs["products"] = shop.vendor.catalogs["products"][:-1]
+    update = ("update", IMAGE, "--key", PRODUCTS, "--allow-shrink", PRODUCTS, "--load-check")
+    said = shop.bundler(*update, code=76).stderr
+    assert re.search(r"loads only \d+ assets.*the artifact that has this name now has \d+", said), (
+        said
+    )
+    assert shop.images() == before
+
+
+def test_a_pod_starts_its_code_server_behind_the_load(shop: Shop) -> None:
+    """``@verify.py --load`` as an entrypoint: what it starts answers, or is never started."""
+    guarded = ["python", f"{STATE}/@verify.py", "--load", "shop.definitions"]
+    server = ["dagster", "api", "grpc", "-m", "shop.definitions", "-p", "4000"]
+    docker = shop.engine.docker
+    options = ["--network=none", "--read-only", "--tmpfs=/tmp"]
+    pod = docker("run", "--detach", *options, IMAGE, *guarded, *server).stdout.decode().strip()
+    try:
+        connect = "import socket; socket.create_connection(('127.0.0.1', 4000), 1)"
+        deadline = time.monotonic() + 120
+        while docker("exec", pod, "python", "-c", connect, check=False).returncode:
+            logs = docker("logs", pod).stderr.decode()
+            assert _runs(shop, pod), logs
+            assert time.monotonic() < deadline, logs
+            time.sleep(0.5)
+        health = ("exec", pod, "dagster", "api", "grpc-health-check", "-p", "4000")
+        assert docker(*health, check=False).returncode == 0, docker("logs", pod).stderr.decode()
+        # It has become the server: nothing of ours is in between.
+        words = docker("exec", pod, "cat", "/proc/1/cmdline").stdout.split(b"\0")
+        assert words[1:4] == [b"/app/.venv/bin/dagster", b"api", b"grpc"]
+    finally:
+        docker("rm", "--force", pod)
+    lost = f"rm -r {STATE}/Vendor* && exec {' '.join(guarded)} echo started"
+    run = ("run", "--rm", "--user=0", "--network=none", IMAGE, "sh", "-c", lost)
+    refused = docker(*run, check=False)
+    assert (refused.returncode, refused.stdout) == (76, b"")
+    assert b"state is missing" in refused.stderr
+
+
+def _runs(shop: Shop, container: str) -> bool:
+    ask = ("inspect", "--format", "{{.State.Running}}", container)
+    return shop.engine.docker(*ask).stdout.strip() == b"true"
 
 
 def test_update_makes_a_new_tag_and_nothing_for_the_same_state(shop: Shop) -> None:
