@@ -89,6 +89,7 @@ def docker(engine: Engine, *words: str) -> str:
     ).stdout.decode()
 
 
+@only_containerd  # the classic store's BuildKit hands out no archive
 @pytest.mark.parametrize("words", [(), ("--load",)])
 def test_a_builder_elsewhere_builds_for_the_engine(
     words: tuple[str, ...], project: Project, elsewhere: str

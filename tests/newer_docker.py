@@ -156,6 +156,25 @@ def test_only_what_is_new_is_sent_or_else_all_of_it(
     assert project.inspect()["Id"] == images[1].image_id
 
 
+@only_containerd
+def test_the_documents_of_a_large_image_are_asked_for(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(whole, "_LARGE_BYTES", 0)
+    monkeypatch.setattr(whole, "_streamed", refuse)
+    built = build(project, "-t", project.name)
+    assert project.inspect()["Id"] == built.image_id
+    with dockers.open_image(project.name, project.docker(1, "")) as artifact:
+        assert verify(artifact).all_problems == ()
+    # Without buildx all of the image is read instead.
+    monkeypatch.undo()
+    monkeypatch.setattr(whole, "_LARGE_BYTES", 0)
+    project.build("-t", project.name, docker=project.docker(0, ""))
+
+
 HCL = """
 variable "VERSION" { default = "1" }
 group "default" { targets = ["app", "tool"] }
