@@ -95,17 +95,14 @@ class Push:
         versions = _new_versions(changed, places, self.author)
         self._write(versions)
         names = {place.name for place in shared.values()}
+        mine = frozenset(new.state.key for new in self.states)
         return Attempt(
-            before={key: entry for key, entry in entries.items() if key in self._keys},
+            before={key: entry for key, entry in entries.items() if key in mine},
             versions=versions,
             sharing=any(names.intersection(version.objects) for version in versions),
             unchanged=tuple(new.state.key for new in self.states if not _differs(new, entries)),
             deadline=self._started + GRACE_SECONDS / 2,
         )
-
-    @property
-    def _keys(self) -> frozenset[str]:
-        return frozenset(new.state.key for new in self.states)
 
     def _bring(
         self, changed: Sequence[NewState], shared: Mapping[str, Place]

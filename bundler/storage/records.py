@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import time
 import uuid
@@ -180,6 +181,7 @@ def encode(value: Model) -> bytes:
     return canonical(value)
 
 
+@functools.lru_cache(maxsize=2)  # a push reads the pointer twice, and mostly it is the same
 def read_current(raw: bytes, where: str) -> Current:
     return decode_canonical(raw, Current, f"{where}/{POINTER_NAME}")
 
