@@ -12,6 +12,7 @@ import sample as sample_module
 import stores
 from dockerprojects import plugged, project, tcp, transcript  # noqa: F401  # likewise fixtures
 from engine import engine  # noqa: F401  # a fixture: session-wide only if it has one home
+from hypothesis import settings
 from sample import Sample
 from storefixtures import faulty, new_url, states, store, url  # noqa: F401  # likewise
 from workdir import WorkDir
@@ -19,6 +20,10 @@ from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
 from bundler.demo.vendor import VendorApi
+
+# A busy machine is no failure.
+settings.register_profile("any-machine", deadline=None)
+settings.load_profile("any-machine")
 
 
 @pytest.fixture
