@@ -32,9 +32,11 @@ import tempfile
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+from faultimages import FILE_SYSTEMS, copy_image, make_image, mounted
+from faultreport import Tally, table, write_report
 
 STATES = Path("src/shop/state")
 _OLD = {
@@ -54,12 +56,6 @@ _ERRNOS = ("ENOSPC", "EIO", "EROFS", "EACCES")
 _WRITING = {
     *("mkdir", "rename", "renameat2", "fsync", "write", "unlink", "unlinkat", "rmdir"),
     *("fchmod", "chmod", "ftruncate", "flock", "link", "symlink"),
-}
-# name -> size of the image, and what makes the file system
-_FILE_SYSTEMS = {
-    "ext4": (16, ("mkfs.ext4", "-q", "-F")),
-    "xfs": (300, ("mkfs.xfs", "-q")),
-    "btrfs": (114, ("mkfs.btrfs", "-q")),
 }
 _LEFT = {"lock", "holder"}
 # An expected failure of input or output, or none because the call did not matter.
@@ -99,24 +95,6 @@ class Done:
     said: str
     trace: str
     struck: bool = True
-
-
-@dataclass
-class Tally:
-    """What came of one kind of fault on one file system."""
-
-    points: int = 0
-    missed: int = 0
-    sets: Counter[str] = field(default_factory=Counter)
-    codes: Counter[int] = field(default_factory=Counter)
-    problems: list[str] = field(default_factory=list)
-
-    def add(self, other: Tally) -> None:
-        self.points += other.points
-        self.missed += other.missed
-        self.sets += other.sets
-        self.codes += other.codes
-        self.problems += other.problems
 
 
 # --- the project ------------------------------------------------------------------------------
@@ -387,19 +365,19 @@ def on_an_image(campaign: Campaign, system: str, limit: int | None) -> Tally:
         campaign.work / name for name in ("mount", "old.img", "now.img", "cut.img")
     )
     mount.mkdir()
-    _make_image(old, system)
+    make_image(old, system)
     root = mount / "shop"
     with mounted(old, mount):
         shutil.copytree(campaign.template, root)
-    _copy_image(old, now)
+    copy_image(old, now)
     with mounted(now, mount):
         points = [point for point in campaign.points(root) if point.writes]
     tally = Tally()
     for fault in _some([Fault("power cut", point) for point in points], limit):
-        _copy_image(old, now)
+        copy_image(old, now)
         with mounted(now, mount):
             done = strike(campaign, root, fault)
-            _copy_image(now, cut)
+            copy_image(now, cut)
         with mounted(cut, mount):
             _note(tally, campaign, root, fault, done)
     return tally
@@ -465,67 +443,7 @@ def _some(faults: list[Fault], limit: int | None) -> list[Fault]:
     return [faults[number * len(faults) // limit] for number in range(limit)]
 
 
-def _make_image(path: Path, system: str) -> None:
-    size, make = _FILE_SYSTEMS[system]
-    path.unlink(missing_ok=True)
-    with path.open("wb") as stream:
-        stream.truncate(size * 1024 * 1024)
-    subprocess.run([*make, path], check=True, capture_output=True)
-
-
-def _copy_image(source: Path, target: Path) -> None:
-    target.unlink(missing_ok=True)  # a loop device lets go of an image only after a while
-    subprocess.run(["cp", "--sparse=always", source, target], check=True)
-
-
-@contextmanager
-def mounted(image: Path, at: Path) -> Iterator[None]:
-    # Several that look for a free loop device at once get in each other's way.
-    _insist("mount", "-o", "loop", image, at)
-    try:
-        yield
-    finally:
-        _insist("umount", at)  # a worker of a killed process may still be ending
-
-
-def _insist(*argv: str | Path) -> None:
-    deadline = time.monotonic() + 20
-    while (done := subprocess.run(argv, capture_output=True, check=False)).returncode:
-        assert time.monotonic() < deadline, (argv, done.stderr)
-        time.sleep(0.05)
-
-
-# --- the report -------------------------------------------------------------------------------
-
-
-def table(tallies: dict[tuple[str, str], Tally]) -> str:
-    """The report as a table in Markdown."""
-    lines = [
-        "| fault | on | points | old set | new set | refreshed | exit codes | missed | problems |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
-    for (where, kind), tally in tallies.items():
-        codes = ", ".join(
-            f"{'killed' if code < 0 else code} ({count})"
-            for code, count in sorted(tally.codes.items())
-        )
-        lines.append(
-            f"| {kind} | {where} | {tally.points} | {tally.sets['old']} | {tally.sets['new']} "
-            f"| {tally.sets['brought']} | {codes} | {tally.missed} | {len(tally.problems)} |"
-        )
-    total = sum(tally.points for tally in tallies.values())
-    problems = sum(len(tally.problems) for tally in tallies.values())
-    lines.append(f"| **all** | | **{total}** | | | | | | **{problems}** |")
-    return "\n".join(lines)
-
-
-_BEGIN, _END = "<!-- begin: written by make faults -->", "<!-- end -->"
-
-
-def write_report(file: Path, text: str) -> None:
-    """Puts the table between the marks."""
-    before, _, rest = file.read_text().partition(_BEGIN)
-    file.write_text(f"{before}{_BEGIN}\n{text}\n{_END}{rest.partition(_END)[2]}")
+# --- the command line -------------------------------------------------------------------------
 
 
 def main() -> None:
@@ -538,7 +456,7 @@ def main() -> None:
     import_everything()
     parts = [(FOLDER, kind) for kind in _KINDS]
     if not given.no_power_cuts:
-        parts += [(system, "power cut") for system in _FILE_SYSTEMS]
+        parts += [(system, "power cut") for system in FILE_SYSTEMS]
     tallies = run_all(parts, given.points, given.jobs)
     text = table(tallies)
     print(text)
