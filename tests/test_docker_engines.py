@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from dockerprojects import Project
 from engine import Engine
+from workdir import WorkDir
 
 from bundler.artifacts.docker import Docker
 from bundler.artifacts.docker.dockerbuild import detect
@@ -21,6 +25,25 @@ def test_a_remote_engine_is_reached_through_the_cli(project: Project, tcp: str) 
     docker = Docker(project.engine.clis[-1], ("-H", tcp), environment)
     built = project.build(docker=docker)
     assert project.inspect()["Id"] == built.image_id
+
+
+def test_no_engine_is_told_before_anything_is_refreshed(wd: WorkDir) -> None:
+    wd.write(
+        "pyproject.toml",
+        '[project]\nname = "shop"\n[[tool.state-bundler.source]]\nkey = "K"\npath = "state"\n'
+        'command = ["touch", "asked", "{state_path}"]\n',
+    )
+    wd.write("Dockerfile", "FROM scratch\n")
+    wd.write(".gitignore", "state\n")
+    wd.commit("project")
+    done = subprocess.run(
+        [sys.executable, "-m", "bundler", "build", "docker", "-t", "shop:1", "."],
+        cwd=wd.path, capture_output=True, text=True, check=False,
+        env={**os.environ, **wd.env, "DOCKER_HOST": f"unix://{wd.path}/none.sock"},
+    )  # fmt: skip
+    assert done.returncode == 71, done.stderr
+    assert "No Docker engine answers" in done.stderr
+    assert not (wd.path / "asked").exists()
 
 
 def test_no_engine_is_a_sentence(tmp_path: Path, engine: Engine) -> None:
