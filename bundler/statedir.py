@@ -206,8 +206,14 @@ class StateDir(msgspec.Struct, frozen=True):
 
     def _protect(self) -> None:
         ignore = self.path / IGNORE_NAME
-        if not ignore.exists():
+        if ignore.exists():
+            return
+        try:
             write_synced(ignore, _IGNORE_EVERYTHING)
+        except FileNotFoundError:
+            # Not locked yet: who holds the lock has swept away what we wrote, and has made its own.
+            if not ignore.exists():
+                raise
 
     def _sign(self) -> None:
         now = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
