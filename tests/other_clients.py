@@ -20,7 +20,7 @@ import registries
 from bundles import PLACE, make_bundle, make_record
 from engine import install
 from layouts import LayoutMaker, code_layer, layer
-from test_registry import STATES, _alone, embed, push, verdict_of  # noqa: F401  # for all
+from pushing import STATES, alone, embed, push, verdict_of  # noqa: F401  # for all
 
 from bundler.artifacts import oci
 from bundler.bundle import Bundle

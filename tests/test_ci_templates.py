@@ -16,8 +16,8 @@ import registries
 import yaml
 from environments import ROOT
 from layouts import LayoutMaker, code_layer
+from pushing import basic, config, login, push
 from registries import Registry
-from test_registry import basic, config, login, push
 from workdir import WorkDir
 
 from bundler.artifacts.layout import Folder, write_archive

@@ -9,8 +9,8 @@ from pathlib import Path
 import registries
 from environments import ROOT
 from layouts import LayoutMaker, code_layer
+from pushing import config, make_key, push
 from test_ci_templates import Ci
-from test_registry import config, make_key, push
 
 from bundler.artifacts.layout import Folder, write_archive
 
@@ -49,7 +49,7 @@ def test_every_command_runs(tmp_path: Path) -> None:
             differs = 1 if " diff " in command else 0
             state = "2" if "--environment staging" in command else "1"
             variables = {**digests, "DIGEST": digests["AMD64"], "STATE": state}
-            shown[command] = ci.sh(mine, code=differs, **variables)
+            shown[command] = ci.sh(mine, differs, **variables)
 
         assert '"changed": false' in shown[found[2]]
         fleet = shown["cat build/images | state-bundler status -"]

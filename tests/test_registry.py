@@ -2,134 +2,47 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import subprocess
-import sys
 import threading
-from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 import registries
-import stamina
 from bundles import PLACE, make_bundle, make_record
 from engine import install
 from layouts import LayoutMaker, code_layer, layer
+from pushing import (  # noqa: F401  # a fixture for all
+    alone,
+    basic,
+    config,
+    embed,
+    login,
+    make_key,
+    push,
+    push_base,
+    skopeo,
+    state_bundler,
+    verdict_of,
+)
 from registries import Registry
 
 from bundler import signature
 from bundler.artifacts import image, registry
 from bundler.artifacts.layout import open_store
 from bundler.artifacts.ociread import choose
-from bundler.artifacts.registry import credentials, proxies
+from bundler.artifacts.registry import proxies
 from bundler.artifacts.registry.reference import parse
 from bundler.bundle import Bundle
 from bundler.errors import (
-    ConfigurationError,
-    CredentialsRefused,
     ToolFailed,
     UsageError,
 )
 from bundler.listener import Listener
-from bundler.verify import Verdict, verify
 
-STATES = {
-    "Catalog[eu]": {"state": b'{"products": 3}'},
-    "Dbt": {"state": b"", "project/a": b"a" * 70000},
-}
 HOME = f"/app/src/{PLACE}"
-
-
-@pytest.fixture(autouse=True)
-def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """No waiting, and nobody's logins or proxies."""
-    for name in list(os.environ):
-        if name.lower().endswith("_proxy") or name in ("REGISTRY_AUTH_FILE", "DOCKER_AUTH_CONFIG"):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker"))
-    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
-    with stamina.set_testing(True, attempts=5, cap=True):
-        yield
-
-
-@pytest.fixture(scope="module")
-def debian() -> Iterator[str]:
-    with registries.distribution() as host:
-        yield host
-
-
-@pytest.fixture
-def ours() -> Iterator[Registry]:
-    with registries.running() as found:
-        yield found
-
-
-@pytest.fixture
-def bundle(tmp_path: Path) -> Bundle:
-    return make_bundle(tmp_path / "state", STATES, writable={"Dbt": ("project/target",)})
-
-
-@pytest.fixture
-def maker(tmp_path: Path) -> LayoutMaker:
-    return LayoutMaker(tmp_path / "base")
-
-
-def config(**more: object) -> dict[str, object]:
-    return {"WorkingDir": "/app", "User": "1000", "Labels": {"team": "shop"}, **more}
-
-
-def push_base(maker: LayoutMaker, name: str, **options: object) -> str:
-    """An image with the code, pushed and named; returns its digest."""
-    layers = [layer({"etc": None}), code_layer()]
-    maker.tag(maker.manifest(layers, config(), **options))  # type: ignore[arg-type]
-    return push(maker, name)
-
-
-def push(maker: LayoutMaker, name: str) -> str:
-    store = open_store(maker.path)
-    with registry.opened(name) as (target, reference):
-        pushed = registry.push(target, store, choose(store, None))
-        pushed.name(str(reference.tag))
-    return pushed.digest
-
-
-def embed(
-    name: str, bundle: Bundle, *sources: str, before: str | None = None, **options: object
-) -> Verdict:
-    """Puts the bundle on the sources (on the name itself without any) and names the result."""
-    verdicts: list[Verdict] = []
-
-    def check(made: object) -> None:
-        verdicts.append(verify(made))  # type: ignore[arg-type]
-        verdicts[-1].raise_for_problems()
-
-    with registry.opened(name) as (target, reference):
-        found = [registry.source(parse(source), target.connection) for source in sources or (name,)]
-        pushed = registry.embed(
-            target,
-            found,
-            [bundle],
-            make_record(bundle),
-            before=before,
-            check=check,
-            **options,  # type: ignore[arg-type]
-        )
-        pushed.name(str(reference.tag))
-    return verdicts[0]
-
-
-def verdict_of(name: str) -> Verdict:
-    with registry.open_image(name) as artifact:
-        return verify(artifact)
-
-
-def skopeo(*arguments: str) -> subprocess.CompletedProcess[str]:
-    argv = [install("skopeo"), "--insecure-policy", *arguments]
-    return subprocess.run(argv, capture_output=True, text=True, check=True)
 
 
 # --- names ----------------------------------------------------------------------------------
@@ -413,134 +326,6 @@ def test_the_state_alone_is_an_image_too(ours: Registry, bundle: Bundle) -> None
     assert [item.path for item in verdict.directories] == [f"/{PLACE}"]
 
 
-# --- who asks -------------------------------------------------------------------------------
-
-
-def login(path: Path, host: str, **entry: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"auths": {host: entry}}))
-
-
-def basic(user: str, password: str) -> str:
-    return base64.b64encode(f"{user}:{password}".encode()).decode()
-
-
-@pytest.mark.parametrize("token", [False, True])
-@pytest.mark.parametrize("where", ["config", "DOCKER_AUTH_CONFIG", "REGISTRY_AUTH_FILE"])
-def test_logins_are_found_where_they_are_left(
-    ours: Registry, maker: LayoutMaker, monkeypatch: pytest.MonkeyPatch, token: bool, where: str
-) -> None:
-    tmp_path = maker.path.parent
-    ours.user, ours.token = ("me", "s3cret:word"), token
-    entry = {"auth": basic("me", "s3cret:word")}
-    if where == "config":
-        login(tmp_path / "docker" / "config.json", ours.host, **entry)
-    elif where == "DOCKER_AUTH_CONFIG":
-        monkeypatch.setenv(where, json.dumps({"auths": {f"http://{ours.host}/v1/": entry}}))
-    else:
-        login(tmp_path / "auth.json", f"{ours.host}/acme", **entry)
-        monkeypatch.setenv(where, str(tmp_path / "auth.json"))
-    push_base(maker, f"{ours.host}/acme/shop:1")
-
-    assert ours.tag("acme/shop", "1") is not None
-    assert all(h.get("Authorization", "").startswith("Basic") or token for h in ours.headers[3:])
-
-
-def test_a_helper_is_asked(
-    ours: Registry, maker: LayoutMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    ours.user, ours.token = ("me", "word"), True
-    helper = tmp_path / "bin" / "docker-credential-test"
-    helper.parent.mkdir()
-    helper.write_text(
-        """#!/bin/sh\ntest -n "$(cat)" && echo '{"Username": "me", "Secret": "word"}'\n"""
-    )
-    helper.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{helper.parent}:{os.environ['PATH']}")
-    (tmp_path / "docker").mkdir()
-    (tmp_path / "docker" / "config.json").write_text(
-        json.dumps({"credHelpers": {ours.host: "test"}})
-    )
-    push_base(maker, f"{ours.host}/shop:1")
-    assert ours.tag("shop", "1") is not None
-
-    helper.write_text("#!/bin/sh\necho credentials not found in native keychain\nexit 1\n")
-    assert credentials.find(parse(f"{ours.host}/shop:1")) is None
-    helper.write_text("#!/bin/sh\necho password=hunter22; exit 1\n")
-    with pytest.raises(ToolFailed) as caught:
-        credentials.find(parse(f"{ours.host}/shop:1"))
-    assert "hunter22" not in caught.value.what + caught.value.hint
-
-
-def test_an_identity_token_is_exchanged(ours: Registry, maker: LayoutMaker, tmp_path: Path) -> None:
-    ours.user, ours.token = ("me", "word"), True
-    login(tmp_path / "docker" / "config.json", ours.host, identitytoken="identity")
-    push_base(maker, f"{ours.host}/shop:1")
-
-    assert ours.requests("POST /token")
-
-
-@pytest.mark.parametrize("token", [False, True])
-@pytest.mark.parametrize("password", ["", "wrong-password"])
-def test_a_refused_login_is_77_and_stays_secret(
-    ours: Registry, tmp_path: Path, token: bool, password: str
-) -> None:
-    ours.user, ours.token = ("me", "word"), token
-    if password:
-        login(tmp_path / "docker" / "config.json", ours.host, auth=basic("me", password))
-    with pytest.raises(CredentialsRefused) as caught:
-        registry.open_image(f"{ours.host}/shop:1")
-
-    assert caught.value.exit_code == 77
-    assert "docker login" in caught.value.hint
-    assert "wrong-password" not in caught.value.what
-    expected = "refuses the credentials" if password else "wants credentials"
-    assert expected in caught.value.what
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("{", "no JSON object"),
-        ("[]", "no JSON object"),
-        ('{"auths": {"H": {"auth": "!"}}}', "entry for"),
-    ],
-)
-def test_a_broken_login_file_is_named_without_its_content(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, message: str
-) -> None:
-    monkeypatch.setenv("DOCKER_AUTH_CONFIG", text.replace("H", "example.org"))
-    with pytest.raises(ConfigurationError, match=message):
-        credentials.find(parse("example.org/shop"))
-    monkeypatch.delenv("DOCKER_AUTH_CONFIG")
-    monkeypatch.setenv("REGISTRY_AUTH_FILE", str(tmp_path / "none.json"))
-    with pytest.raises(ConfigurationError, match=r"none\.json"):
-        credentials.find(parse("example.org/shop"))
-
-
-def test_credentials_have_no_repr() -> None:
-    found = credentials.Credentials("me", "hunter22", "identity-x", "bearer-x")
-    assert not any(word in repr(found) for word in ("me", "hunter22", "identity-x", "bearer-x"))
-
-
-def test_the_closest_entry_wins() -> None:
-    auths = {
-        "example.org": {"auth": basic("host", "x")},
-        "example.org/team": {"auth": basic("team", "x")},
-        "https://index.docker.io/v1/": {"auth": basic("hub", "x")},
-    }
-    environ = {"DOCKER_AUTH_CONFIG": json.dumps({"auths": auths}), "HOME": "/nonexistent"}
-
-    def user(name: str) -> str | None:
-        found = credentials.find(parse(name), environ)
-        return found.user if found else None
-
-    assert user("example.org/team/shop") == "team"
-    assert user("example.org/other") == "host"
-    assert user("acme/shop") == "hub"
-    assert user("quay.io/acme/shop") is None
-
-
 # --- the way there --------------------------------------------------------------------------
 
 
@@ -627,23 +412,6 @@ def test_immutable_tags_are_never_moved(ours: Registry, maker: LayoutMaker, bund
 
 
 # --- signatures -----------------------------------------------------------------------------
-
-
-def make_key(path: Path) -> tuple[Path, Path]:
-    """A key, and a file of allowed signers that allows it."""
-    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", path], check=True)
-    allowed = path.with_name(f"{path.name}.allowed")
-    public = path.with_name(f"{path.name}.pub").read_text()
-    allowed.write_text(f'{path.name}@example.org namespaces="{signature.NAMESPACE}" {public}')
-    return path, allowed
-
-
-def state_bundler(*arguments: str | Path, code: int = 0) -> str:
-    argv = [Path(sys.executable).parent / "state-bundler", *arguments]
-    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=120)
-    assert done.returncode == code, done.stdout + done.stderr
-    assert "Traceback" not in done.stderr
-    return done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("which", ["debian", "ours", "knowing nothing of referrers"])

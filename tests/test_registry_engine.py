@@ -7,7 +7,7 @@ from pathlib import Path
 import registries
 from bundles import PLACE, make_bundle
 from engine import PYTHON_BASE, Engine
-from test_registry import STATES, _alone, embed, verdict_of  # noqa: F401  # a fixture for all
+from pushing import STATES, alone, embed, verdict_of  # noqa: F401  # a fixture for all
 
 
 def test_an_engine_runs_what_got_its_state_in_the_registry(engine: Engine, tmp_path: Path) -> None:

@@ -22,8 +22,8 @@ import pytest
 import registries
 from bundles import make_bundle
 from layouts import LayoutMaker, layer
+from pushing import STATES, alone, embed, push, push_base, verdict_of  # noqa: F401
 from registries import OCI_INDEX, Registry, digest_of
-from test_registry import STATES, _alone, embed, push, push_base, verdict_of  # noqa: F401
 
 from bundler.artifacts import image, registry
 from bundler.bundle import Bundle
@@ -115,7 +115,7 @@ def break_at(
         (401, CredentialsRefused),
     ],
 )
-def test_a_registry_that_breaks_down_for_good_leaves_the_tag_alone(
+def test_a_registry_that_breaks_down_for_good_leaves_the_tagalone(
     ours: Registry, bundle: Bundle, tmp_path: Path, fault: str | int, error: type[BundlerError]
 ) -> None:
     tag, kept = prepared(ours, tmp_path)

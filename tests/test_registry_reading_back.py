@@ -9,9 +9,9 @@ import pytest
 import registries
 from bundles import make_bundle
 from layouts import LayoutMaker
+from pushing import STATES, alone, embed, push_base, verdict_of  # noqa: F401  # for all
 from registries import Registry
 from test_ci_templates import Ci
-from test_registry import STATES, _alone, embed, push_base, verdict_of  # noqa: F401  # for all
 
 from bundler.bundle import Bundle
 from bundler.errors import VerificationFailed

@@ -25,10 +25,9 @@ import trustme
 from bundles import make_bundle
 from engine import install
 from layouts import LayoutMaker
-from registries import PASSWORD, USER
-from test_registry import (  # noqa: F401  # a fixture for all
+from pushing import (  # noqa: F401  # a fixture for all
     STATES,
-    _alone,
+    alone,
     basic,
     embed,
     login,
@@ -36,6 +35,7 @@ from test_registry import (  # noqa: F401  # a fixture for all
     state_bundler,
     verdict_of,
 )
+from registries import PASSWORD, USER
 
 from bundler.artifacts import registry
 from bundler.errors import BundlerError, ConfigurationError, CredentialsRefused, ToolFailed
