@@ -23,6 +23,7 @@ KINDS = {
     "random": _NOISE.randbytes(6_000_001),
     "both": b"".join(_NOISE.randbytes(32768) + bytes(32768) for _ in range(100))[300:],
     "base64": base64.b64encode(_NOISE.randbytes(500_000)),
+    "digests": _NOISE.randbytes(1_000_000).hex().encode(),
     "nothing": b"",
 }
 
@@ -61,7 +62,10 @@ def test_the_bytes_are_the_same_whatever_the_processors_and_the_pieces(
     assert done.stdout == data
 
 
-@pytest.mark.parametrize(("kind", "most"), [("text", 1.02), ("both", 1.03), ("random", 1.001)])
+@pytest.mark.parametrize(
+    ("kind", "most"),
+    [("text", 1.02), ("both", 1.03), ("random", 1.001), ("base64", 0.99), ("digests", 0.9)],
+)
 def test_it_packs_about_as_well_as_zlib_does(
     kind: str, most: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,9 +1,10 @@
-"""Packs gzip on every processor; the bytes are the same whatever their number.
+"""Deflates on every processor; the bytes are the same whatever their number.
 
 The stream is cut every `_CHUNK_BYTES`. Each chunk is deflated by itself and ends where a byte ends
-(what zlib calls a sync flush), so that the chunks, put behind each other, are one gzip member like
-any other. What cannot shrink, being packed or random already, is stored as it is: zlib takes longer
-for it than for anything else, and gains nothing.
+(what zlib calls a sync flush), so that the chunks, put behind each other, are one stream like any
+other. What cannot shrink, being packed or random already, is stored as it is: zlib takes longer
+for it than for anything else, and gains nothing. Where nothing comes twice, as in digests and in
+base64, no repetitions are looked for: that is faster, and smaller too.
 """
 
 from __future__ import annotations
@@ -37,25 +38,31 @@ _HEADER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x04\xff"
 # An empty last block (RFC 1951, 3.2.6).
 _LAST_BLOCK = b"\x03\x00"
 _MOST_STORED = 0xFFFF
+# Which way is the better one is tried with so many bytes from the middle, where it is worth that.
+_TRIED_BYTES = 16 * 1024
+_WORTH_TRYING_BYTES = 128 * 1024
 
 
-class Gzip:
-    """Takes a stream in pieces, hands its packed form to a sink. Memory: a few chunks a thread."""
+class Deflate:
+    """Takes a stream in pieces, hands its packed form to a sink. Memory: a few chunks a thread.
+
+    crc, size: of what came in. packed: how many bytes have gone out.
+    """
 
     def __init__(self, sink: Callable[[bytes], object]) -> None:
         self._sink = sink
-        self._crc = 0
-        self._size = 0
+        self.crc = 0
+        self.size = 0
+        self.packed = 0
         self._chunk = bytearray()
         self._done = 0
         self._threads = min(processors(), _MOST_THREADS)
         self._pool: ThreadPoolExecutor | None = None
         self._waiting: deque[Future[bytes]] = deque()
-        sink(_HEADER)
 
     def write(self, data: bytes) -> None:
-        self._crc = zlib.crc32(data, self._crc)
-        self._size += len(data)
+        self.crc = zlib.crc32(data, self.crc)
+        self.size += len(data)
         view = memoryview(data)
         while view:
             taken = view[: _CHUNK_BYTES - len(self._chunk)]
@@ -71,13 +78,12 @@ class Gzip:
         self._hand_on(0)
         if self._pool is not None:
             self._pool.shutdown()
-        trailer = self._crc.to_bytes(4, "little") + (self._size & 0xFFFFFFFF).to_bytes(4, "little")
-        self._sink(_LAST_BLOCK + trailer)
+        self._hand(_LAST_BLOCK)
 
     def _pack(self, chunk: bytearray) -> None:
         if self._done < _ALONE or self._threads == 1:
             self._done += 1
-            self._sink(_deflated(chunk))
+            self._hand(_deflated(chunk))
             return
         if self._pool is None:
             from concurrent.futures import ThreadPoolExecutor
@@ -89,7 +95,28 @@ class Gzip:
     def _hand_on(self, left: int) -> None:
         """Gives the sink what is ready, in order, until so many chunks are left on their way."""
         while self._waiting and (len(self._waiting) > left or self._waiting[0].done()):
-            self._sink(self._waiting.popleft().result())
+            self._hand(self._waiting.popleft().result())
+
+    def _hand(self, packed: bytes) -> None:
+        self.packed += len(packed)
+        self._sink(packed)
+
+
+class Gzip:
+    """Takes a stream in pieces, hands one gzip member to a sink."""
+
+    def __init__(self, sink: Callable[[bytes], object]) -> None:
+        self._sink = sink
+        self._deflate = Deflate(sink)
+        sink(_HEADER)
+
+    def write(self, data: bytes) -> None:
+        self._deflate.write(data)
+
+    def finish(self) -> None:
+        self._deflate.finish()
+        size = self._deflate.size & 0xFFFFFFFF
+        self._sink(self._deflate.crc.to_bytes(4, "little") + size.to_bytes(4, "little"))
 
 
 def _deflated(chunk: bytearray) -> bytes:
@@ -99,9 +126,22 @@ def _deflated(chunk: bytearray) -> bytes:
         if dense:
             out.extend(_stored(view[start:end]))
         else:
-            deflate = zlib.compressobj(_LEVEL, zlib.DEFLATED, -zlib.MAX_WBITS)
-            out += [deflate.compress(view[start:end]), deflate.flush(zlib.Z_SYNC_FLUSH)]
+            out += _shrunk(view[start:end], _strategy(view[start:end]))
     return b"".join(out)
+
+
+def _strategy(view: memoryview) -> int:
+    if len(view) < _WORTH_TRYING_BYTES:
+        return zlib.Z_DEFAULT_STRATEGY
+    middle = (len(view) - _TRIED_BYTES) // 2
+    tried = view[middle : middle + _TRIED_BYTES]
+    ways = (zlib.Z_HUFFMAN_ONLY, zlib.Z_DEFAULT_STRATEGY)
+    return min(ways, key=lambda way: sum(map(len, _shrunk(tried, way))))
+
+
+def _shrunk(view: memoryview, strategy: int) -> tuple[bytes, bytes]:
+    deflate = zlib.compressobj(_LEVEL, zlib.DEFLATED, -zlib.MAX_WBITS, zlib.DEF_MEM_LEVEL, strategy)
+    return deflate.compress(view), deflate.flush(zlib.Z_SYNC_FLUSH)
 
 
 def _runs(view: memoryview) -> Iterator[tuple[int, int, bool]]:

@@ -1,9 +1,9 @@
 """Zip files, written: what is unchanged is copied byte for byte.
 
 Entries look as `zipfile` writes them under pex, dated 1980-01-01, so that the result is the file
-that pex would have made. Files of many megabytes are an exception: they are deflated in blocks, on
-all cores and with less effort, because a state of a gigabyte would take a minute otherwise. The
-blocks do not depend on the machine, so that the same inputs give the same file.
+that pex would have made. Files of many megabytes are an exception: they are deflated on all cores
+and with less effort (`bundler.artifacts.deflating`), because a state of a gigabyte would take a
+minute otherwise. The bytes do not depend on the machine: the same inputs give the same file.
 """
 
 from __future__ import annotations
@@ -13,14 +13,13 @@ import os
 import stat
 import zlib
 from bisect import bisect_left
-from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import BinaryIO, NamedTuple
 
 import msgspec
 
+from bundler.artifacts.deflating import Deflate
 from bundler.artifacts.zipfiles import (
     BUFFER_BYTES,
     CENTRAL,
@@ -46,10 +45,8 @@ _FILE_MODE = (stat.S_IFREG | 0o644) << 16
 _DIRECTORY_MODE = (stat.S_IFDIR | 0o755) << 16 | 0x10
 _MAX_16 = 0xFFFF
 
-_IN_BLOCKS_FROM_BYTES = 8 * 1024 * 1024
-_BLOCK_BYTES = 1024 * 1024
-_WINDOW_BYTES = 32 * 1024  # how far back deflate refers
-_BLOCK_EFFORT = 1
+_LARGE_BYTES = 8 * 1024 * 1024
+_PIECE_BYTES = 1024 * 1024
 
 
 class ZipWriter:
@@ -199,64 +196,38 @@ class _Header(msgspec.Struct, frozen=True):
 
 
 def _pack(source: BinaryIO, target: BinaryIO, *, compress: bool, size: int) -> _Packed:
-    crc = total = packed = 0
-    pieces = _pieces(source, _BLOCK_BYTES)
-    packing: Iterable[tuple[bytes, bytes]]
-    if not compress:
-        packing = ((piece, piece) for piece in pieces)
-    elif size >= _IN_BLOCKS_FROM_BYTES:
-        packing = _deflated_in_blocks(pieces)
+    if compress and size >= _LARGE_BYTES:
+        packed = _pack_large(_pieces(source), target)
     else:
-        packing = _deflated(pieces)
-    for piece, deflated in packing:
-        crc = zlib.crc32(piece, crc)
-        total += len(piece)
-        packed += target.write(deflated)
-    if max(total, packed) >= MAX_32:
+        packed = _pack_as_pex(_pieces(source), target, compress=compress)
+    if max(packed.size, packed.compressed) >= MAX_32:
         raise _too_large()
-    return _Packed(crc, packed, total)
+    return packed
 
 
-def _pieces(source: BinaryIO, size: int) -> Iterator[bytes]:
-    while piece := source.read(size):
+def _pieces(source: BinaryIO) -> Iterator[bytes]:
+    while piece := source.read(_PIECE_BYTES):
         yield piece
 
 
-def _deflated(pieces: Iterable[bytes]) -> Iterator[tuple[bytes, bytes]]:
-    """Each piece, and what goes into the zip for it, as pex does it."""
-    deflate = zlib.compressobj(zlib.Z_DEFAULT_COMPRESSION, zlib.DEFLATED, -zlib.MAX_WBITS)
+def _pack_large(pieces: Iterable[bytes], target: BinaryIO) -> _Packed:
+    deflate = Deflate(target.write)
     for piece in pieces:
-        yield piece, deflate.compress(piece)
-    yield b"", deflate.flush()
+        deflate.write(piece)
+    deflate.finish()
+    return _Packed(deflate.crc, deflate.packed, deflate.size)
 
 
-def _deflated_in_blocks(pieces: Iterable[bytes]) -> Iterator[tuple[bytes, bytes]]:
-    """Each block on its own, with the end of the one before as its dictionary."""
-    workers = os.cpu_count() or 1
-    waiting: deque[tuple[bytes, Future[bytes]]] = deque()
-    before = b""
-    with ThreadPoolExecutor(workers) as pool:
-        for piece in pieces:
-            waiting.append((piece, pool.submit(_block, piece, before)))
-            before = piece[-_WINDOW_BYTES:]
-            if len(waiting) > 2 * workers:
-                done, deflated = waiting.popleft()
-                yield done, deflated.result()
-        for done, deflated in waiting:
-            yield done, deflated.result()
-    yield b"", zlib.compressobj(_BLOCK_EFFORT, zlib.DEFLATED, -zlib.MAX_WBITS).flush()
-
-
-def _block(piece: bytes, before: bytes) -> bytes:
-    deflate = zlib.compressobj(
-        _BLOCK_EFFORT,
-        zlib.DEFLATED,
-        -zlib.MAX_WBITS,
-        zlib.DEF_MEM_LEVEL,
-        zlib.Z_DEFAULT_STRATEGY,
-        before,
-    )
-    return deflate.compress(piece) + deflate.flush(zlib.Z_SYNC_FLUSH)
+def _pack_as_pex(pieces: Iterable[bytes], target: BinaryIO, *, compress: bool) -> _Packed:
+    deflate = zlib.compressobj(zlib.Z_DEFAULT_COMPRESSION, zlib.DEFLATED, -zlib.MAX_WBITS)
+    crc = size = packed = 0
+    for piece in pieces:
+        crc = zlib.crc32(piece, crc)
+        size += len(piece)
+        packed += target.write(deflate.compress(piece) if compress else piece)
+    if compress:
+        packed += target.write(deflate.flush())
+    return _Packed(crc, packed, size)
 
 
 def _moved(record: bytes, offset: int) -> bytes:
