@@ -135,7 +135,8 @@ def _forms(path: bytes) -> _Forms | None:
             return _Forms(size, size, size)
     for step in _steps(path):
         size += len(step)
-        pairs += step.count(b"\r\n")
+        if b"\r" in step:  # looked for in a tenth of the time of two characters
+            pairs += step.count(b"\r\n")
         feeds += step.count(b"\n")
         if telling < _TELLING_BYTES:
             telling += len(b"".join(step.split()))
