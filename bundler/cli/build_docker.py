@@ -90,7 +90,9 @@ def build_docker(
     listener = narrator(quiet=quiet)
     by_stdin = ctx.with_resource(piped.take(arguments))
     building.preflight(arguments, listener, by_stdin)
-    Docker.from_environment().refuse_silence()  # before minutes are spent on a refresh
+    docker = Docker.from_environment()
+    docker.refuse_silence()  # before minutes are spent on a refresh
+    program = dockerbuild.asked_ahead(docker)
     preload()
     load_check = with_load_check(given)
     prepared = load_check(prepare_from(given, listener, start=_start(arguments, listener)))
@@ -100,6 +102,8 @@ def build_docker(
         arguments,
         prepared.bundles,
         prepared.record,
+        docker=docker,
+        program=program,
         places=places_of(prepared, image_path),
         hints=_hints(arguments, prepared.projects),
         check=lambda made: verdicts.append(

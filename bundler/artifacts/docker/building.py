@@ -15,7 +15,7 @@ from bundler.artifacts.docker import dockerbuild, outputs, outside
 from bundler.artifacts.docker.arguments import Arguments
 from bundler.artifacts.docker.connection import Docker, Engine
 from bundler.artifacts.docker.context import shown
-from bundler.artifacts.docker.dockerbuild import DockerBuild, detect, dockerfile_of
+from bundler.artifacts.docker.dockerbuild import DockerBuild, Program, detect, dockerfile_of
 from bundler.artifacts.docker.dockerfile import refreshing, refuse_copied_state
 from bundler.artifacts.docker.embedding import Embedded, discard, embed, remove_unnamed, tag
 from bundler.artifacts.docker.outputs import Built
@@ -75,6 +75,7 @@ def build(
     record: RunRecord,
     *,
     docker: Docker | None = None,
+    program: Callable[[], Program] | None = None,
     command: Sequence[str] = ("build",),
     places: Mapping[str, str] | None = None,
     hints: Sequence[str] = (),
@@ -85,13 +86,14 @@ def build(
 ) -> Built:
     """Builds, embeds, reads back, and only then names the image.
 
-    command: ``build`` or ``buildx build``. check: is given the image before it has a name.
+    program: what was asked ahead of the docker program. command: ``build`` or ``buildx build``.
+    check: is given the image before it has a name.
     places, hints, every_byte: as for `embed`. piped: what came by stdin.
     Raises `ChildFailed` with docker's own exit code where the build fails, and as `embed` does.
     """
     docker = docker or Docker.from_environment()
     engine = docker.connect()
-    builder = detect(docker, engine)
+    builder = detect(docker, engine, program() if program else None)
     listener.note(f"Building with {builder}.")
     for sentence in shown(arguments, bundles):
         listener.warning(sentence)

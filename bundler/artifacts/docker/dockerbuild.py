@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,17 +44,51 @@ class Builder:
         return f"docker {self.version}, {names[self.kind]}"
 
 
-def detect(docker: Docker, engine: Engine) -> Builder:
-    """Which builder plain ``docker build`` would use here."""
+@dataclass(frozen=True)
+class Program:
+    """What the docker program says of itself. No engine is asked."""
+
+    version: str
+    has_buildx: bool
+
+
+def _is_with_buildx(version: str) -> bool:
+    """Whether this docker's own builder is buildx."""
+    major = version.partition(".")[0]
+    return not major.isdecimal() or int(major) >= _BUILDX_SINCE
+
+
+def program_of(docker: Docker) -> Program:
+    """Asks the program. Raises `ToolFailed` where it is missing."""
     version = docker.version()
-    wanted = docker.environment.get("DOCKER_BUILDKIT", "").lower()
+    asked = _is_with_buildx(version) and _wanted(docker) in {"", *_TRUE}
+    return Program(version, asked and docker.succeeds("buildx", "version"))
+
+
+def asked_ahead(docker: Docker) -> Callable[[], Program]:
+    """`program_of` beside other work: to start docker takes as long as all that git is asked."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    pool = ThreadPoolExecutor(1)
+    answer = pool.submit(program_of, docker)
+    pool.shutdown(wait=False)
+    return answer.result
+
+
+def _wanted(docker: Docker) -> str:
+    return docker.environment.get("DOCKER_BUILDKIT", "").lower()
+
+
+def detect(docker: Docker, engine: Engine, program: Program | None = None) -> Builder:
+    """Which builder plain ``docker build`` would use here."""
+    program, wanted = program or program_of(docker), _wanted(docker)
+    version = program.version
     if wanted and wanted not in _TRUE:
         return Builder("classic", version)
-    major = version.partition(".")[0]
-    if major.isdecimal() and int(major) < _BUILDX_SINCE:
+    if not _is_with_buildx(version):
         is_default = engine.headers.get("builder-version") == "2"
         return Builder("buildkit" if wanted or is_default else "classic", version)
-    if docker.succeeds("buildx", "version"):
+    if program.has_buildx:
         return Builder("buildx", version)
     if wanted:
         raise ToolFailed(
