@@ -46,6 +46,36 @@ def test_no_engine_is_told_before_anything_is_refreshed(wd: WorkDir) -> None:
     assert not (wd.path / "asked").exists()
 
 
+def test_a_build_starts_docker_for_its_version_and_to_build(
+    project: Project, tmp_path: Path
+) -> None:
+    """Each start costs more than all that git is asked: the first goes on beside the guard."""
+    project.configure()
+    wrapper, log = tmp_path / "bin" / "docker", tmp_path / "log"
+    wrapper.parent.mkdir()
+    wrapper.write_text(f'#!/bin/sh\necho "$1 $2" >> {log}\nexec {project.engine.clis[0]} "$@"\n')
+    wrapper.chmod(0o755)
+    argv = [sys.executable, "-m", "bundler", "build", "docker", "-q", "-t", project.name, "."]
+
+    def build() -> subprocess.CompletedProcess[str]:
+        environment = project.environment(STATE_BUNDLER_DOCKER=str(wrapper))
+        return subprocess.run(
+            argv, cwd=project.root, capture_output=True, text=True, check=False, env=environment
+        )
+
+    done = build()
+    assert done.returncode == 0, done.stderr
+    started = [words.split()[0] for words in log.read_text().splitlines()]
+    assert [word for word in started if word != "buildx"] == ["--version", "build"]
+    project.engine.docker("image", "rm", project.name)
+
+    wrapper.write_text("#!/bin/sh\necho 'broken pipe dream' >&2\nexit 3\n")
+    done = build()
+    assert done.returncode == 71, done.stderr
+    assert "broken pipe dream" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_no_engine_is_a_sentence(tmp_path: Path, engine: Engine) -> None:
     environment = {**engine.environment, "DOCKER_HOST": f"unix://{tmp_path}/none.sock"}
     with pytest.raises(ToolFailed, match=r"No Docker engine answers"):
