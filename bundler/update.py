@@ -126,7 +126,6 @@ def update_pex(
 
 
 def _update_pex(path: Path, old: PexArtifact, prepared: Prepared, listener: Listener) -> Updated:
-    from bundler.artifacts.pex import open_pex
     from bundler.artifacts.replacing import publish
 
     if is_current(old, prepared.bundles):
@@ -140,7 +139,7 @@ def _update_pex(path: Path, old: PexArtifact, prepared: Prepared, listener: List
         listener.phase(f"Putting the state into {path}")
         old.embed(prepared.bundles, record, made)
         listener.phase("Reading back")
-        with open_pex(made) as pex:
+        with old.open_successor(made) as pex:
             verdict = prove(pex, prepared, listener, before=str(target))
         publish(made, target)
     finally:

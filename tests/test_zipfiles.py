@@ -64,6 +64,44 @@ def test_what_zipfile_wrote_is_read(
             assert file.read_prefix() == prefix
 
 
+@given(NAMES, NAMES, st.data())
+@settings(deadline=None, max_examples=60)
+def test_what_begins_as_another_file_is_read_as_if_alone(
+    names: list[str], others: list[str], data: st.DataObject
+) -> None:
+    entries = {name: data.draw(CONTENTS) for name in names}
+    kept = dict(list(entries.items())[: data.draw(st.integers(0, len(names)))])
+    changed = {**kept, **{name: data.draw(CONTENTS) for name in others if name not in kept}}
+    with tempfile.TemporaryDirectory() as folder:
+        old, new = Path(folder, "old"), Path(folder, "new")
+        old.write_bytes(made(entries))
+        new.write_bytes(made(changed))
+        with zipfiles.opened(old) as one, zipfiles.opened(new, like=one) as other:
+            assert {entry.name: other.open(entry).read() for entry in other.entries} == changed
+            assert list(other.names) == list(changed)
+            with zipfiles.opened(new) as alone:
+                assert alone.entries == other.entries
+                assert alone.offsets == other.offsets
+                assert other.known_of(made({})).names == ()
+
+
+@pytest.mark.parametrize("name", ["../c", "b"])
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_what_follows_a_known_beginning_is_not_trusted(tmp_path: Path, name: str) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    old.write_bytes(made({"a": b"1", "b": b"2"}))
+    target = io.BytesIO(old.read_bytes())
+    with zipfile.ZipFile(target, "a") as file:
+        file.writestr(zipfile.ZipInfo(name), b"3")
+    new.write_bytes(target.getvalue())
+    with (
+        zipfiles.opened(old) as like,
+        pytest.raises(VerificationFailed, match="is not a sound zip file"),
+        zipfiles.opened(new, like=like),
+    ):
+        pass
+
+
 @given(NAMES, st.data(), st.booleans())
 @settings(deadline=None, max_examples=60)
 def test_what_is_written_is_what_zipfile_would_write(

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bundler.artifacts import StateDirectory
-from bundler.artifacts.pex.file import opened, stamp_of
+from bundler.artifacts.pex.file import PexFile, opened, stamp_of
 from bundler.bundle import Bundle
 from bundler.manifest import Claim, RunRecord
 
@@ -27,10 +27,10 @@ class PexArtifact:
     kind = "pex"
     digest: str | None = None  # of a file of hundreds of megabytes: not cheap
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, like: PexFile | None = None) -> None:
         self.name = str(path)
         with ExitStack() as stack:  # what is refused is closed again
-            self._pex = stack.enter_context(opened(path))
+            self._pex = stack.enter_context(opened(path, like))
             self._stack = stack.pop_all()
 
     def labels(self) -> Mapping[str, str]:
@@ -44,6 +44,10 @@ class PexArtifact:
 
     def state_directories(self) -> Sequence[StateDirectory]:
         return [found for tree in self._pex.trees for found in tree.state_directories()]
+
+    def open_successor(self, path: Path) -> PexArtifact:
+        """Opens what was made of this one; the names that both have are not read again."""
+        return PexArtifact(path, self._pex)
 
     def is_still(self, path: Path) -> bool:
         """Whether the file that was opened is the one of this name, with the bytes it had then."""

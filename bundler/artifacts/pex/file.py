@@ -83,9 +83,10 @@ class PexFile(msgspec.Struct, frozen=True):
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[PexFile]:
+def opened(path: Path, like: PexFile | None = None) -> Iterator[PexFile]:
     """Opens a PEX of any layout.
 
+    like: one that is open and was this one but for its state: then it opens sooner.
     Raises `VerificationFailed` for what is no sound PEX, `InputOutputError` where it cannot be
     read, `UsageError` for a scie.
     """
@@ -93,12 +94,12 @@ def opened(path: Path) -> Iterator[PexFile]:
         if path.is_dir():
             yield _open_folder(path, stack)
         else:
-            yield _open_zipapp(path, stack)
+            yield _open_zipapp(path, stack, None if like is None else like.zip)
 
 
-def _open_zipapp(path: Path, stack: ExitStack) -> PexFile:
+def _open_zipapp(path: Path, stack: ExitStack, like: ZipFile | None) -> PexFile:
     _refuse_scie(path)
-    file = stack.enter_context(zipfiles.opened(path))
+    file = stack.enter_context(zipfiles.opened(path, like=like))
     entry = file.get(PEX_INFO)
     if entry is None or MAIN not in file or IMPORT_HOOK not in file:
         raise VerificationFailed(f"{path} is no PEX: it has no {PEX_INFO}, or no boot code.")
