@@ -120,11 +120,11 @@ def _open_in_registry(name: str) -> Artifact:
 
 def _open_anywhere(name: str) -> Artifact:
     """A name without a host is not looked for at Docker Hub: it may be a mistyped path."""
-    from bundler.artifacts.registry import names_host
-
     try:
         return _open_image(name)
     except (UsageError, ToolFailed) as error:
+        from bundler.artifacts.registry import names_host
+
         if not names_host(name):
             raise
         not_in_engine = error
