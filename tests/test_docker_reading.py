@@ -141,12 +141,18 @@ def test_a_manifest_behind_a_large_state_is_asked_for_by_itself(
     assert [begun, *rest] == ["GET archive"] * 3
     assert asked["taken"][0] < asked["taken"][2]
 
-    gone = f"FROM {project.name}\nUSER 0\nRUN rm /app/src/{PLACE}/@manifest.json\n"
-    project.write("Dockerfile", gone)
-    project.engine.docker("build", "-q", "-t", project.name, str(project.root))
-    with dockers.open_image(project.name, project.docker()) as artifact:
-        (problem,) = verify(artifact).all_problems[:1]
-    assert problem == f"/app/src/{PLACE}/@manifest.json is missing."
+
+def test_what_is_gone_from_an_image_is_named(project: Project) -> None:
+    project.build()
+    place = f"/app/src/{PLACE}"
+    for gone, problem in (
+        (f"{place}/@manifest.json", f"{place}/@manifest.json is missing."),
+        (place, f"The label names {place}, which is not there."),
+    ):
+        project.write("Dockerfile", f"FROM {project.name}\nUSER 0\nRUN rm -r {gone}\n")
+        project.engine.docker("build", "-q", "-t", project.name, str(project.root))
+        with dockers.open_image(project.name, project.docker()) as artifact:
+            assert problem in verify(artifact).all_problems
 
 
 def test_directories_may_be_read_in_any_order(project: Project) -> None:
