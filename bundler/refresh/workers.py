@@ -17,11 +17,12 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
 from bundler.errors import ToolFailed
+from bundler.sources.worker import can_fork
 
 _WORKER = Path(__file__).parent.parent / "sources" / "worker.py"
 # What a process gets between SIGTERM and SIGKILL: it only writes to staging, nothing is lost.
@@ -45,7 +46,16 @@ class Write(msgspec.Struct, frozen=True):
     rehearsal: bool = False
 
 
-Launch = Callable[[int, int], "subprocess.Popen[bytes]"]
+class Process(Protocol):
+    """What is asked of a process that was started."""
+
+    @property
+    def pid(self) -> int: ...
+    def poll(self) -> int | None: ...
+    def wait(self) -> int | None: ...
+
+
+Launch = Callable[[int, int], Process]
 
 
 def launch(
@@ -58,7 +68,13 @@ def launch(
     # What only starts another program needs no installed package, and starts sooner without.
     flags = ["-S"] if kind == "command" else []
 
-    def start(commands: int, events: int) -> subprocess.Popen[bytes]:
+    def start(commands: int, events: int) -> Process:
+        if kind == "command" and can_fork():
+            from bundler.refresh import forked
+
+            return forked.start(
+                kind, commands, events, cwd=cwd, environment=environment, output=output
+            )
         with open(output, "ab") as stream:
             return subprocess.Popen(
                 [python, *flags, _WORKER, kind, str(commands), str(events)],
