@@ -79,5 +79,5 @@ class ByModule(LoadScopeScheduling):
 
 @functools.cache
 def may_need_engine(module: Path) -> bool:
-    """Whether a test module names the engine. The workers' fixtures are not known here."""
-    return re.search(r"\bengine\b", module.read_text(encoding="utf-8")) is not None
+    """Whether a test module names the engine, or what starts one. Fixtures are not known here."""
+    return re.search(r"\b(engine|dockerprojects)\b", module.read_text(encoding="utf-8")) is not None

@@ -17,6 +17,7 @@ from environments import ROOT
 
 from bundler.cli import _COMMANDS
 from bundler.config import read_toml
+from bundler.init.precommit import entry
 
 UV = [sys.executable, "-m", "uv", "--quiet"]
 READ_TEMPLATES = (
@@ -215,7 +216,10 @@ def test_the_sample_project_runs_on_what_the_tests_run_on() -> None:
 def test_the_entry_that_init_writes_stops_a_commit_with_state(
     installed: Installed, built: Built, tmp_path: Path
 ) -> None:
-    """By the real pre-commit, which installs the wheel into an environment of its own."""
+    """By the real pre-commit: with the guard on PATH, and as it installs the wheel by itself.
+
+    The wheel is a file here, which no package index has: so init writes the first.
+    """
     repository = tmp_path / "shop"
     (repository / "src" / "shop" / "defs").mkdir(parents=True)
     (repository / "pyproject.toml").write_text('[tool.dg.project]\nroot_module = "shop"\n')
@@ -223,6 +227,7 @@ def test_the_entry_that_init_writes_stops_a_commit_with_state(
         **{k: v for k, v in os.environ.items() if not k.startswith(("GIT_", "PYTHON"))},
         "PRE_COMMIT_HOME": str(tmp_path / "pre-commit"),
         "PIP_FIND_LINKS": str(built.wheel.parent),
+        "PATH": f"{installed.home / 'bin'}{os.pathsep}{os.environ['PATH']}",
     }
 
     def git(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -244,9 +249,15 @@ def test_the_entry_that_init_writes_stops_a_commit_with_state(
     state.parent.mkdir(parents=True)
     state.write_text("{}")
     git("add", "--force", str(state))
-    stopped = git("commit", "--message=with state")
-    assert stopped.returncode == 1
-    assert "src/shop/defs/.local_defs_state/Foo__x__/state" in stopped.stdout + stopped.stderr
+    for language in ("system", "python"):
+        configuration = repository / ".pre-commit-config.yaml"
+        assert f"language: {language}" in configuration.read_text()
+        stopped = git("commit", "--message=with state")
+        assert stopped.returncode == 1
+        said = stopped.stdout + stopped.stderr
+        assert "src/shop/defs/.local_defs_state/Foo__x__/state" in said
+        configuration.write_text("repos:\n" + entry("  "))
+        git("add", str(configuration))
 
 
 # --- what must not be in the repository -------------------------------------------------------
