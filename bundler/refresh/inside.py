@@ -127,10 +127,9 @@ class InsideWorker(Worker):
     def _launch(self, python: str, environment: Mapping[str, str]) -> Launch:
         def start(commands: int, events: int) -> subprocess.Popen[bytes]:
             program = [python, "-c", _BOOTSTRAP, self._source.kind]
-            self._attached = self._container.start(
+            return self._container.start(
                 program, environment, commands=commands, events=events, output=self._output
             )
-            return self._attached
 
         return start
 
@@ -215,7 +214,7 @@ class InsideWorker(Worker):
 
     def _remove_unless_gone(self) -> None:
         try:
-            self._attached.wait(_END_SECONDS)
+            self._process.wait(_END_SECONDS)
         except subprocess.TimeoutExpired:
             self._container.remove()
 

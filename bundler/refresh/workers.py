@@ -17,12 +17,11 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
 from bundler.errors import ToolFailed
-from bundler.sources.worker import can_fork
 
 _WORKER = Path(__file__).parent.parent / "sources" / "worker.py"
 # What a process gets between SIGTERM and SIGKILL: it only writes to staging, nothing is lost.
@@ -46,16 +45,7 @@ class Write(msgspec.Struct, frozen=True):
     rehearsal: bool = False
 
 
-class Process(Protocol):
-    """What is asked of a process that was started."""
-
-    @property
-    def pid(self) -> int: ...
-    def poll(self) -> int | None: ...
-    def wait(self) -> int | None: ...
-
-
-Launch = Callable[[int, int], Process]
+Launch = Callable[[int, int], "subprocess.Popen[bytes]"]
 
 
 def launch(
@@ -68,13 +58,7 @@ def launch(
     # What only starts another program needs no installed package, and starts sooner without.
     flags = ["-S"] if kind == "command" else []
 
-    def start(commands: int, events: int) -> Process:
-        if kind == "command" and can_fork():
-            from bundler.refresh import forked
-
-            return forked.start(
-                kind, commands, events, cwd=cwd, environment=environment, output=output
-            )
+    def start(commands: int, events: int) -> subprocess.Popen[bytes]:
         with open(output, "ab") as stream:
             return subprocess.Popen(
                 [python, *flags, _WORKER, kind, str(commands), str(events)],

@@ -2,9 +2,7 @@
 
 Only the standard library here: nothing of ours is installed in that interpreter. It is started as
 ``python worker.py KIND COMMANDS EVENTS`` with two descriptors that carry JSON lines, because
-components print. KIND names the file beside this one that knows how to find components. One that
-only starts other programs is, where that can be, no new process but a fork of the parent
-(`bundler.refresh.forked`).
+components print. KIND names the file beside this one that knows how to find components.
 
 Commands: ``load`` (find the components, once; without a root, look for the project here), ``write``
 (write one state), ``end`` (kill a write, for a parent in another PID namespace). Events: ``found``,
@@ -228,7 +226,7 @@ class Worker:
         self._helpers = set(_children())
         gc.collect()
         gc.freeze()  # children would copy the pages that a collection touches
-        self._forks = can_fork()
+        self._forks = _can_fork()
         self._say("found", root=self._loaded_by["root"], **found)
 
     def _write_forked(self, command: dict[str, Any]) -> None:
@@ -415,7 +413,7 @@ async def _wait_for(awaitable: Any) -> None:
     await awaitable
 
 
-def can_fork() -> bool:
+def _can_fork() -> bool:
     """Only Linux, and only while this process has one thread, of Python's or of a library's."""
     if sys.platform != "linux" or threading.active_count() > 1:
         return False

@@ -10,7 +10,7 @@ import base64
 import posixpath
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -48,11 +48,9 @@ def reading(engine: Engine, image_id: str) -> Iterator[Container]:
         "Labels": {"io.state-bundler.reading": "true"},
     }
     identity = engine.post("/containers/create", body)["Id"]
-    container = Container(engine, identity)
     try:
-        yield container
+        yield Container(engine, identity)
     finally:
-        container.release()
         engine.delete(f"/containers/{identity}", force="1", v="1")
 
 
@@ -64,8 +62,6 @@ class Container:
         self._path = f"/containers/{identity}"
         self._stats: dict[str, _Stat | None] = {}
         self._nodes: dict[str, Node | None] = {}
-        self._held: BinaryIO | None = None
-        self._stack = ExitStack()
 
     def resolve(self, path: str) -> str | None:
         """The path without symbolic links; None where nothing is there."""
@@ -133,7 +129,6 @@ class Container:
 
     def tree(self) -> Tree:
         """The whole file system, from one listing."""
-        self.release()
         tree = Tree()
         with self._engine.request("GET", f"{self._path}/export") as response:
             tree.apply(response, 0, captured)
@@ -142,27 +137,8 @@ class Container:
     @contextmanager
     def archive(self, path: str) -> Iterator[BinaryIO]:
         """A tar stream of a file or of a directory with all below it, named after it."""
-        self.release()
         with self._engine.request("GET", f"{self._path}/archive", {"path": path}) as response:
             yield response
-
-    def hold(self, path: str) -> BinaryIO:
-        """The same, open until the next question: the engine answers one at a time.
-
-        Raises `NotFound` where nothing is there.
-        """
-        self.release()
-        asked = self._engine.request("GET", f"{self._path}/archive", {"path": path})
-        self._held = self._stack.enter_context(asked)
-        return self._held
-
-    def holds(self, stream: BinaryIO) -> bool:
-        return self._held is stream
-
-    def release(self) -> None:
-        """Ends the stream that is held; what has not been read of it is hardly sent."""
-        self._held = None
-        self._stack.close()
 
     def has(self, path: str) -> bool:
         return self._stat(path) is not None
@@ -173,7 +149,6 @@ class Container:
         return self._stats[path]
 
     def _ask(self, path: str) -> _Stat | None:
-        self.release()
         try:
             headers = self._engine.head(f"{self._path}/archive", path=path)
         except NotFound:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import io
 import posixpath
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from functools import partial
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 from bundler.artifacts import Member, StateDirectory, image
 from bundler.artifacts.docker.connection import Docker, Engine, NotFound
 from bundler.artifacts.docker.files import Container, reading
-from bundler.artifacts.members import members_below
 from bundler.artifacts.rootfs import content_of, read_tar
 from bundler.bundle import MANIFEST_NAME, Bundle
 from bundler.errors import UsageError, VerificationFailed
@@ -20,10 +17,6 @@ from bundler.manifest import MAX_MANIFEST_BYTES, Claim, RunRecord
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-# So much of a state directory is kept until its manifest comes by: hardly ever more than a line.
-_MAX_KEPT_BYTES = 4 * 1024 * 1024
-_HEADER_BYTES = 512
 
 
 class EngineImage:
@@ -69,13 +62,11 @@ class EngineImage:
 
             paths = state_directories_in(self.container.tree())
         else:
-            paths = [claim.path for claim in claims]
-        found = [_EngineDirectory(self, path, self._sealed.get(path)) for path in paths]
-        if claims is None:
-            return found
-        # Of one, whether it is there is told by what is read of it anyway.
-        is_there = _EngineDirectory.begin if len(found) == 1 else _EngineDirectory.exists
-        return list(filter(is_there, found))
+            paths = [claim.path for claim in claims if self._has(claim.path)]
+        return [_EngineDirectory(self, path, self._sealed.get(path)) for path in paths]
+
+    def _has(self, path: str) -> bool:
+        return path in self._sealed or self.container.has(path)
 
     @property
     def container(self) -> Container:
@@ -106,7 +97,7 @@ def open_image(name: str, docker: Docker | None = None) -> EngineImage:
 
 
 class _EngineDirectory:
-    """A state directory in an image, read as one stream from its manifest on.
+    """A state directory in an image.
 
     sealed: its bytes are those of the bundle, by the digest of the layer that holds them.
     """
@@ -116,38 +107,10 @@ class _EngineDirectory:
         self.sealed = bundle is not None
         self._image = found
         self._bundle = bundle
-        self._passing: _Passing | None = None
-
-    def exists(self) -> bool:
-        return self.sealed or self._image.container.has(self.path)
-
-    def begin(self) -> bool:
-        """Asks for all of it, of which as much is sent as is read. False: nothing is there."""
-        if not self.sealed:
-            try:
-                stream = self._image.container.hold(self.path)
-            except NotFound:
-                return False
-            self._passing = _Passing(stream, posixpath.basename(self.path))
-        return True
 
     def read_manifest(self) -> bytes | None:
         if self._bundle is not None:
             return self._bundle.manifest.raw
-        if not self._is_passing() and not self.begin():
-            return None
-        found = self._passing.manifest() if self._passing is not None else None
-        if found is None:
-            self._passing = None
-            found = self._manifest_by_itself()
-        return found
-
-    def _is_passing(self) -> bool:
-        """Whether its stream is open; whoever asks the engine something else ends it."""
-        passing = self._passing
-        return passing is not None and self._image.container.holds(passing.stream)
-
-    def _manifest_by_itself(self) -> bytes | None:
         container, path = self._image.container, f"{self.path}/{MANIFEST_NAME}"
         if not container.has(path):
             return None
@@ -161,47 +124,7 @@ class _EngineDirectory:
         return None
 
     def members(self) -> Iterator[Member]:
-        if not self._is_passing():
-            self.begin()
-        passing, self._passing = self._passing, None
-        if passing is not None:
-            yield from passing.members()
-            self._image.container.release()
+        from bundler.artifacts.members import members_below
 
-
-class _Passing:
-    """A state directory's stream. What comes before its manifest is kept, so that it is read once.
-
-    The engine sorts by name: of what we put there only a file of rules and keys that begin with
-    a digit come before it.
-    """
-
-    def __init__(self, stream: BinaryIO, top: str) -> None:
-        self.stream = stream
-        self._coming = members_below(stream, top)
-        self._kept: list[Member] = []
-        self._manifest: bytes | None = None
-
-    def manifest(self) -> bytes | None:
-        """None where it does not come soon, or as a file: then it is to be asked for by itself."""
-        kept = 0
-        while self._manifest is None:
-            member = next(self._coming, None)
-            if member is None:
-                return None
-            is_manifest = member.path == MANIFEST_NAME
-            if is_manifest and (member.kind != "file" or member.size > MAX_MANIFEST_BYTES):
-                return None
-            kept += 0 if is_manifest else member.size + _HEADER_BYTES
-            if kept > _MAX_KEPT_BYTES:
-                return None
-            content = member.open().read() if member.kind == "file" else b""
-            opener = partial(io.BytesIO, content)
-            self._kept.append(Member(member.path, member.kind, member.size, opener))
-            if is_manifest:
-                self._manifest = content
-        return self._manifest
-
-    def members(self) -> Iterator[Member]:
-        yield from self._kept
-        yield from self._coming
+        with self._image.container.archive(self.path) as stream:
+            yield from members_below(stream, posixpath.basename(self.path))
