@@ -29,21 +29,11 @@ from bundler.errors import ConfigurationError, UsageError, VerificationFailed
 from bundler.manifest import Build, RunRecord
 from bundler.verify import verify
 
-STATES = {
-    "Catalog[eu]": {"state": b'{"products": 3}'},
-    "Dbt": {"state": b"", "project/a": b"a" * 70000},
-}
-
 
 @pytest.fixture(scope="module")
 def tools() -> tuple[str, str]:
     """skopeo and umoci."""
     return install("skopeo"), install("umoci")
-
-
-@pytest.fixture
-def bundle(tmp_path: Path) -> Bundle:
-    return make_bundle(tmp_path / "state", STATES, writable={"Dbt": ("project/target",)})
 
 
 @pytest.fixture
@@ -391,6 +381,7 @@ def test_hard_links_are_read_under_each_name(tmp_path: Path) -> None:
     ("damage", "message"),
     [
         ("index", "no JSON"),
+        ("large index", "too large to be an index"),
         ("manifest", "not what its digest says"),
         ("missing", "lacks the blob"),
         ("layer", "damaged|no tar archive"),
@@ -403,6 +394,8 @@ def test_a_malformed_layout_is_refused(
     manifest, _ = read_image(base, "latest")
     if damage == "index":
         (base / "index.json").write_text("{")
+    elif damage == "large index":
+        (base / "index.json").write_bytes(b" " * (17 << 20) + b"{}")
     elif damage == "manifest":
         blob_of(base, entry["digest"]).write_text("{}")
     elif damage == "missing":

@@ -31,8 +31,8 @@ from bundler.errors import InputOutputError, VerificationFailed
 
 _LAYOUT_FILE = "oci-layout"
 _INDEX_FILE = "index.json"
-_VERSION = {"imageLayoutVersion": "1.0.0"}
 _MAX_INDEX_BYTES = 16 * 1024 * 1024
+_VERSION = {"imageLayoutVersion": "1.0.0"}
 
 
 class Layout(Store, Protocol):
@@ -63,9 +63,12 @@ class Folder:
 
     def index(self) -> Json:
         try:
-            raw = (self.path / _INDEX_FILE).read_bytes()
+            with (self.path / _INDEX_FILE).open("rb") as stream:
+                raw = stream.read(_MAX_INDEX_BYTES + 1)
         except OSError as error:
             raise InputOutputError(f"{self.path} cannot be read: {error.strerror}.") from error
+        if len(raw) > _MAX_INDEX_BYTES:
+            raise VerificationFailed(f"{self.path / _INDEX_FILE} is too large to be an index.")
         return load(raw, f"{self.path / _INDEX_FILE}")
 
     def open(self, entry: Descriptor) -> BinaryIO:
