@@ -15,11 +15,9 @@ import shutil
 import subprocess
 import sys
 import tarfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import registries
 from bundles import make_bundle
 from layouts import LayoutMaker, layer
 from pushing import STATES, alone, embed, push, push_base, verdict_of  # noqa: F401
@@ -35,12 +33,6 @@ from bundler.errors import (
 )
 
 MEMORY_BYTES = 150 * 1024 * 1024
-
-
-@pytest.fixture
-def ours() -> Iterator[Registry]:
-    with registries.running() as found:
-        yield found
 
 
 @pytest.fixture

@@ -60,12 +60,6 @@ def plan(survey: Survey, *, without: Sequence[str] = (), remove: bool = False) -
     return [FileEdit(file, before[file], texts[file], tuple(reasons[file])) for file in reasons]
 
 
-def edit_of(survey: Survey, name: str) -> FileEdit | None:
-    """The edit of one part alone; None where it is done, or does not concern this project."""
-    others = [part.name for part in PARTS if part.name != name]
-    return next(iter(plan(survey, without=others)), None)
-
-
 # --- the parts ------------------------------------------------------------------------------
 
 

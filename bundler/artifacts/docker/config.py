@@ -14,7 +14,6 @@ from typing import Any
 from bundler.artifacts.image import Json
 from bundler.errors import ToolFailed
 
-_ID = "sha256:"
 # Instructions that change no file. Of the rest, WORKDIR makes a layer only where it makes a folder.
 _METADATA = {
     *("ARG", "CMD", "ENTRYPOINT", "ENV", "EXPOSE", "HEALTHCHECK", "LABEL"),

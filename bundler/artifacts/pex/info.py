@@ -88,10 +88,6 @@ class PexInfo:
         return dict(self._values["distributions"])
 
     @property
-    def is_venv(self) -> bool:
-        return bool(self._values.get("venv"))
-
-    @property
     def has_wheel_files(self) -> bool:
         """Whether ``.deps`` holds wheels as they are instead of installed ones."""
         return bool(self._values.get("deps_are_wheel_files"))
