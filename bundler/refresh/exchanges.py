@@ -1,6 +1,6 @@
 """The report of an attempt, read back: which exchanges failed and stayed failed, and how it ended.
 
-`bundler.sources.transport` and the worker write it; this reads it line by line, keeping no more of
+`bundler.sources.recorder` and the worker write it; this reads it line by line, keeping no more of
 the exchanges that went well than what they were.
 """
 

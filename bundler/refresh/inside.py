@@ -38,6 +38,8 @@ from bundler.refresh.workers import Launch, Worker, Write
 from bundler.sources import Source
 
 _SOURCES = Path(__file__).parent.parent / "sources"
+# What a worker is made of, besides the file of its kind.
+_FILES = ("worker.py", "watching.py", "recorder.py", "patches.py")
 # Variables that describe this machine and would spoil the image's.
 _MACHINE = frozenset(
     {
@@ -137,7 +139,7 @@ class InsideWorker(Worker):
         return str(self._inside(write).state_path.parent)
 
     async def load(self, command: Mapping[str, Any]) -> dict[str, Any]:
-        names = ("worker.py", "watching.py", "transport.py", f"{self._source.kind}_worker.py")
+        names = (*_FILES, f"{self._source.kind}_worker.py")
         files = json.dumps({name: (_SOURCES / name).read_text() for name in names}).encode()
         self._send(f"{len(files):010}".encode() + files)
         self._folder = (await self._reply())["folder"]

@@ -61,13 +61,14 @@ def _sibling(name: str, path: Path) -> ModuleType:
     return module
 
 
-def _transport(folder: Path) -> ModuleType:
+def _installed_recorder(folder: Path) -> Any:
+    """What tells the wire's exchanges once an attempt records; sees every client library."""
     # Components may be asynchronous: imported once, and not in each child.
     import asyncio  # noqa: F401
 
-    transport = _sibling("_state_bundler_transport", folder / "transport.py")
-    transport.install()
-    return transport
+    recorder = _sibling("_state_bundler_recorder", folder / "recorder.py").Recorder()
+    _sibling("_state_bundler_patches", folder / "patches.py").install(recorder)
+    return recorder
 
 
 class Lines:
@@ -172,7 +173,7 @@ class Worker:
         self._events = events
         self._say = Lines(events)
         # What another program asks on the wire cannot be seen from here.
-        self._transport = None if kind == "command" else _transport(here)
+        self._recorder = None if kind == "command" else _installed_recorder(here)
         self._source = _sibling("_state_bundler_source", here / f"{kind}_worker.py")
         self._watching = _sibling("_state_bundler_watching", here / "watching.py")
         self._components: dict[str, Any] = {}
@@ -287,9 +288,9 @@ class Worker:
         try:
             if load is not None:
                 _, self._components = self._source.load(load)
-            if self._transport is not None:
+            if self._recorder is not None:
                 tell = _until_answered(report) if command["rehearsal"] else report
-                self._transport.record(tell, describe)
+                self._recorder.record(tell, describe)
                 self._watching.tell_environment(command["root"], report)
             self._write(command["key"], Path(command["state_path"]))
         except BaseException as error:  # noqa: BLE001  # SystemExit too: a component must not end us
