@@ -13,6 +13,7 @@ import stores
 from dockerprojects import plugged, project, tcp, transcript  # noqa: F401  # likewise fixtures
 from engine import engine  # noqa: F401  # a fixture: session-wide only if it has one home
 from hypothesis import settings
+from layouts import base  # noqa: F401  # likewise a fixture
 from pushing import bundle, debian, maker, ours  # noqa: F401  # likewise
 from sample import Sample
 from storefixtures import faulty, new_url, states, store, url  # noqa: F401  # likewise

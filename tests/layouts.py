@@ -1,4 +1,4 @@
-"""Base images made by hand: OCI layouts from lists of files, without any tool."""
+"""OCI layouts: base images made by hand from lists of files, without any tool; read by hand."""
 
 from __future__ import annotations
 
@@ -10,6 +10,14 @@ import tarfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import pytest
+from bundles import make_record
+
+from bundler.artifacts.compression import unpacked
+from bundler.artifacts.oci import Embedded, embed, open_layout
+from bundler.bundle import Bundle
+from bundler.verify import verify
 
 OCI = "application/vnd.oci.image"
 
@@ -132,3 +140,29 @@ def read_image(path: Path, tag: str) -> tuple[dict[str, Any], dict[str, Any]]:
     )
     manifest = json.loads(blob_of(path, entry["digest"]).read_text())
     return manifest, json.loads(blob_of(path, manifest["config"]["digest"]).read_text())
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    maker = LayoutMaker(tmp_path / "base")
+    config = {"WorkingDir": "/app", "User": "1000", "Labels": {"team": "shop"}}
+    maker.tag(maker.manifest([layer({"etc": None}), code_layer()], config))
+    return maker.path
+
+
+def embed_here(base: Path | None, bundle: Bundle, destination: Path, **options: object) -> Embedded:
+    record = make_record(bundle)
+    return embed(base, [bundle], record, destination, **options)  # type: ignore[arg-type]
+
+
+def assert_verifies(path: Path, tag: str = "latest") -> None:
+    with open_layout(path, tag) as artifact:
+        verdict = verify(artifact)
+    assert verdict.all_problems == ()
+    assert verdict.directories
+
+
+def last_layer(path: Path, tag: str = "latest") -> list[tarfile.TarInfo]:
+    manifest, _ = read_image(path, tag)
+    with unpacked(blob_of(path, manifest["layers"][-1]["digest"]).open("rb")) as stream:
+        return tarfile.open(fileobj=io.BytesIO(stream.read())).getmembers()

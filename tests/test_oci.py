@@ -1,65 +1,33 @@
-"""Images in an OCI layout: what `embed` makes, other tools accept; what is damaged is refused."""
+"""Images in an OCI layout: what `embed` makes of a base, or without one."""
 
 from __future__ import annotations
 
-import hashlib
-import io
 import json
 import shutil
-import subprocess
-import tarfile
 from collections.abc import Mapping
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 from bundles import PLACE, make_bundle, make_record
-from engine import install
-from layouts import LayoutMaker, blob_of, code_layer, directory, layer, pack, read_image
+from layouts import (
+    LayoutMaker,
+    assert_verifies,
+    blob_of,
+    code_layer,
+    directory,
+    embed_here,
+    last_layer,
+    layer,
+    read_image,
+)
 
 from bundler.artifacts import LABEL_RUN_RECORD, LABEL_STATES
-from bundler.artifacts.compression import unpacked
-from bundler.artifacts.layout import open_store
-from bundler.artifacts.oci import Embedded, embed, open_layout
-from bundler.artifacts.ociread import choose
-from bundler.artifacts.opening import open_artifact
+from bundler.artifacts.oci import embed, open_layout
 from bundler.bundle import Bundle
 from bundler.errors import ConfigurationError, UsageError, VerificationFailed
 from bundler.manifest import Build, RunRecord
 from bundler.verify import verify
-
-
-@pytest.fixture(scope="module")
-def tools() -> tuple[str, str]:
-    """skopeo and umoci."""
-    return install("skopeo"), install("umoci")
-
-
-@pytest.fixture
-def base(tmp_path: Path) -> Path:
-    maker = LayoutMaker(tmp_path / "base")
-    config = {"WorkingDir": "/app", "User": "1000", "Labels": {"team": "shop"}}
-    maker.tag(maker.manifest([layer({"etc": None}), code_layer()], config))
-    return maker.path
-
-
-def embed_here(base: Path | None, bundle: Bundle, destination: Path, **options: object) -> Embedded:
-    record = make_record(bundle)
-    return embed(base, [bundle], record, destination, **options)  # type: ignore[arg-type]
-
-
-def assert_verifies(path: Path, tag: str = "latest") -> None:
-    with open_layout(path, tag) as artifact:
-        verdict = verify(artifact)
-    assert verdict.all_problems == ()
-    assert verdict.directories
-
-
-def last_layer(path: Path, tag: str = "latest") -> list[tarfile.TarInfo]:
-    manifest, _ = read_image(path, tag)
-    with unpacked(blob_of(path, manifest["layers"][-1]["digest"]).open("rb")) as stream:
-        return tarfile.open(fileobj=io.BytesIO(stream.read())).getmembers()
 
 
 def test_an_image_with_a_base_verifies(base: Path, bundle: Bundle, tmp_path: Path) -> None:
@@ -180,14 +148,6 @@ def test_other_tags_of_the_destination_stay(base: Path, bundle: Bundle, tmp_path
         open_layout(out)
 
 
-def test_an_archive_is_read_and_written(base: Path, bundle: Bundle, tmp_path: Path) -> None:
-    embed_here(base, bundle, tmp_path / "out.tar", tag="a")
-    embed_here(tmp_path / "out.tar", bundle, tmp_path / "out.tar", tag="b")
-
-    assert_verifies(tmp_path / "out.tar", "a")
-    assert_verifies(tmp_path / "out.tar", "b")
-
-
 def test_every_platform_of_an_index_gets_the_state(bundle: Bundle, tmp_path: Path) -> None:
     maker = LayoutMaker(tmp_path / "base")
     images = [
@@ -300,115 +260,6 @@ def test_a_volume_over_the_state_is_refused(bundle: Bundle, tmp_path: Path) -> N
     assert not (tmp_path / "out").exists()
 
 
-def test_a_state_that_changed_leaves_the_destination_as_it_was(
-    base: Path, bundle: Bundle, tmp_path: Path
-) -> None:
-    out = tmp_path / "out"
-    embed_here(base, bundle, out)
-    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
-    (bundle.root / "Catalog[eu]" / "state").write_bytes(b'{"products": 4}')
-    with pytest.raises(VerificationFailed, match="state changed between"):
-        embed_here(base, bundle, out)
-
-    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
-
-
-def test_every_flipped_byte_of_the_layer_is_found(bundle: Bundle, tmp_path: Path) -> None:
-    small = make_bundle(tmp_path / "small", {"K": {"state": b"value"}})
-    maker = LayoutMaker(tmp_path / "base")
-    maker.tag(maker.manifest([code_layer()], {"WorkingDir": "/app"}, packing="none"))
-    out = tmp_path / "out"
-    embed_here(maker.path, small, out)
-    blob = blob_of(out, read_image(out, "latest")[0]["layers"][-1]["digest"])
-    good = blob.read_bytes()
-    for position in range(0, len(good), 37):
-        blob.write_bytes(good[:position] + bytes([good[position] ^ 0x10]) + good[position + 1 :])
-        assert _is_refused(out), position
-    blob.write_bytes(good)
-    assert not _is_refused(out)
-
-
-def _is_refused(path: Path) -> bool:
-    try:
-        with open_layout(path) as artifact:
-            return bool(verify(artifact).all_problems)
-    except VerificationFailed:
-        return True
-
-
-def test_a_flipped_byte_in_a_state_names_the_file(bundle: Bundle, tmp_path: Path) -> None:
-    maker = LayoutMaker(tmp_path / "base")
-    maker.tag(maker.manifest([code_layer()], {"WorkingDir": "/app"}, packing="none"))
-    out = tmp_path / "out"
-    embed_here(maker.path, bundle, out)
-    blob = blob_of(out, read_image(out, "latest")[0]["layers"][-1]["digest"])
-    data = bytearray(blob.read_bytes())
-    data[data.index(b'{"products": 3}') + 3] ^= 1
-    blob.write_bytes(data)
-    with open_layout(out) as artifact:
-        problems = verify(artifact).all_problems
-    assert problems[0] == f"/app/src/{PLACE}/Catalog[eu]/state was altered."
-    assert "not what its digest says" in problems[1]
-
-
-def test_a_file_that_a_layer_holds_twice_is_refused(base: Path, tmp_path: Path) -> None:
-    maker = LayoutMaker(tmp_path / "base2")
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as archive:
-        for content in (b"good", b"evil"):
-            info = tarfile.TarInfo(f"app/{PLACE}/K/state")
-            info.size = 4
-            archive.addfile(info, io.BytesIO(content))
-    maker.tag(maker.manifest([buffer.getvalue()]))
-    with open_layout(maker.path) as artifact:
-        (found,) = artifact.state_directories()
-        with pytest.raises(VerificationFailed, match="twice"):
-            list(found.members())
-
-
-def test_hard_links_are_read_under_each_name(tmp_path: Path) -> None:
-    maker = LayoutMaker(tmp_path / "base")
-    link = tarfile.TarInfo()
-    link.type, link.linkname = tarfile.LNKTYPE, "cache/state"
-    maker.tag(maker.manifest([layer({"cache/state": b"shared", f"app/{PLACE}/K/state": link})]))
-    with open_layout(maker.path) as artifact:
-        (found,) = artifact.state_directories()
-        read = {member.path: member.open().read() for member in found.members()}
-    assert read == {"K/state": b"shared"}
-
-
-@pytest.mark.parametrize(
-    ("damage", "message"),
-    [
-        ("index", "no JSON"),
-        ("large index", "too large to be an index"),
-        ("manifest", "not what its digest says"),
-        ("missing", "lacks the blob"),
-        ("layer", "damaged|no tar archive"),
-    ],
-)
-def test_a_malformed_layout_is_refused(
-    damage: str, message: str, base: Path, bundle: Bundle, tmp_path: Path
-) -> None:
-    entry = json.loads((base / "index.json").read_text())["manifests"][0]
-    manifest, _ = read_image(base, "latest")
-    if damage == "index":
-        (base / "index.json").write_text("{")
-    elif damage == "large index":
-        (base / "index.json").write_bytes(b" " * (17 << 20) + b"{}")
-    elif damage == "manifest":
-        blob_of(base, entry["digest"]).write_text("{}")
-    elif damage == "missing":
-        blob_of(base, manifest["config"]["digest"]).unlink()
-    else:
-        blob_of(base, manifest["layers"][0]["digest"]).write_bytes(b"\x1f\x8bnonsense")
-    with pytest.raises(VerificationFailed, match=message), open_layout(base) as artifact:
-        artifact.state_directories()
-    with pytest.raises(VerificationFailed, match=message):
-        embed_here(base, bundle, tmp_path / "out")
-    assert not (tmp_path / "out").exists()
-
-
 def test_an_image_of_the_state_alone(bundle: Bundle, tmp_path: Path) -> None:
     made = embed_here(None, bundle, tmp_path / "out", tag="state")
 
@@ -417,34 +268,6 @@ def test_an_image_of_the_state_alone(bundle: Bundle, tmp_path: Path) -> None:
     names = [member.name for member in last_layer(tmp_path / "out", "state")]
     assert names[:3] == ["shop", "shop/defs", PLACE]
     assert not any(".wh." in name for name in names)
-
-
-@pytest.mark.parametrize("with_base", [True, False])
-def test_skopeo_and_umoci_accept_it(
-    with_base: bool, base: Path, bundle: Bundle, tmp_path: Path, tools: tuple[str, str]
-) -> None:
-    skopeo, umoci = tools
-    out = tmp_path / "out"
-    embed_here(base if with_base else None, bundle, out, tag="app")
-
-    inspected = subprocess.run(
-        [skopeo, "inspect", f"oci:{out}:app"], check=True, capture_output=True
-    )
-    labels = json.loads(inspected.stdout)["Labels"]
-    assert json.loads(labels[LABEL_STATES])[0]["manifest"] == bundle.manifest.sha256
-    unpack = [umoci, "unpack", "--rootless", "--image", f"{out}:app", str(tmp_path / "rootfs")]
-    subprocess.run(unpack, check=True, capture_output=True)
-    place = Path("app/src") / PLACE if with_base else Path(PLACE)
-    unpacked_to = tmp_path / "rootfs" / "rootfs" / place
-    for member in bundle.members():
-        content = (unpacked_to / member.path).read_bytes()
-        assert hashlib.sha256(content).hexdigest() == member.sha256
-    assert {path.name for path in unpacked_to.iterdir()} == {
-        "@manifest.json",
-        ".gitignore",
-        "Catalog[eu]",
-        "Dbt",
-    }
 
 
 def test_owners_of_parents_that_the_base_has_in_two_layers(bundle: Bundle, tmp_path: Path) -> None:
@@ -475,77 +298,3 @@ def test_the_code_has_the_names_that_oci_has_for_it(
     names = ("org.opencontainers.image.revision", "org.opencontainers.image.source")
     assert tuple(config["config"]["Labels"].get(name) for name in names) == expected
     assert manifest["annotations"]["org.opencontainers.image.revision"] == "a" * 40
-
-
-# --- archives -------------------------------------------------------------------------------
-
-
-def _copied(tools: tuple[str, str], source: Path, destination: str) -> None:
-    argv = [tools[0], "--insecure-policy", "copy", f"oci:{source}:latest", destination]
-    subprocess.run(argv, check=True, capture_output=True)
-
-
-@pytest.mark.parametrize("packing", ["none", "gzip", "zstd"])
-@pytest.mark.parametrize("kind", ["oci-archive", "docker-archive"])
-def test_archives_are_read_packed_or_not(
-    tools: tuple[str, str], base: Path, bundle: Bundle, kind: str, packing: str
-) -> None:
-    tmp_path = base.parent
-    embed_here(base, bundle, tmp_path / "with")
-    plain, path = tmp_path / "plain.tar", tmp_path / "image.tar"
-    _copied(tools, tmp_path / "with", f"{kind}:{plain}:acme/shop:latest")
-    path.write_bytes(pack(plain.read_bytes(), packing))
-
-    with open_artifact(str(path)) as artifact:
-        assert verify(artifact).all_problems == ()
-        assert [found.path for found in artifact.state_directories()] == [f"/app/src/{PLACE}"]
-    embed_here(path, bundle, tmp_path / "again", tag="x")
-    assert_verifies(tmp_path / "again", "x")
-    if kind == "docker-archive":
-        with closing(open_store(path)) as store:
-            assert choose(store, "latest") == choose(store, "acme/shop:latest")
-        with pytest.raises(UsageError, match="docker's own kind"):
-            embed_here(path, bundle, path)
-
-
-def test_a_docker_archive_as_older_engines_save_it(
-    tools: tuple[str, str], base: Path, bundle: Bundle
-) -> None:
-    """Layers in folders of their own, the same one a second time as a link, packed ones too."""
-    tmp_path = base.parent
-    embed_here(base, bundle, tmp_path / "with")
-    _copied(tools, tmp_path / "with", f"docker-archive:{tmp_path / 'new.tar'}:shop:1")
-    with tarfile.open(tmp_path / "new.tar") as new, tarfile.open(tmp_path / "old.tar", "w") as old:
-        (entry,) = json.loads(new.extractfile("manifest.json").read())  # type: ignore[union-attr]
-        names = []
-        for number, name in enumerate(entry["Layers"]):
-            data = new.extractfile(name).read()  # type: ignore[union-attr]
-            data = pack(data, "gzip") if number == 1 else data
-            _add(old, f"{number}/layer.tar", data)
-            link = tarfile.TarInfo(f"link{number}/layer.tar")
-            link.type, link.linkname = tarfile.SYMTYPE, f"../{number}/layer.tar"
-            old.addfile(link)
-            names.append(link.name)
-        _add(old, entry["Config"], new.extractfile(entry["Config"]).read())  # type: ignore[union-attr]
-        listing = [{"Config": entry["Config"], "RepoTags": ["shop:1"], "Layers": names}]
-        _add(old, "manifest.json", json.dumps(listing).encode())
-
-    with open_artifact(str(tmp_path / "old.tar")) as artifact:
-        assert verify(artifact).all_problems == ()
-
-
-@pytest.mark.parametrize(
-    "listing",
-    [b"{}", b"[{}]", b"[3]", b'[{"Config": "none", "Layers": []}]', b"[", b'[{"Config": 1}]'],
-)
-def test_docker_archives_that_are_none(tmp_path: Path, listing: bytes) -> None:
-    with tarfile.open(tmp_path / "bad.tar", "w") as archive:
-        _add(archive, "manifest.json", listing)
-    with pytest.raises((VerificationFailed, UsageError)):
-        open_artifact(str(tmp_path / "bad.tar"))
-
-
-def _add(archive: tarfile.TarFile, name: str, data: bytes) -> None:
-    info = tarfile.TarInfo(name)
-    info.size = len(data)
-    archive.addfile(info, io.BytesIO(data))
