@@ -213,6 +213,30 @@ def test_of_two_refreshes_at_once_one_waits_or_says_who_holds_the_lock(
     assert succeed(prepare("good")).changed == ("Odd[good]",)
 
 
+def test_why_a_key_failed_is_told_while_others_go_on(
+    prepare: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    word = tmp_path / "word"
+    monkeypatch.setenv("WORD", str(word))
+    shown = []
+    with _start(prepare("writes_a_secret", "waits_for_word")) as process:
+        for line in process.stderr or ():  # each one as soon as it is written
+            shown.append(line.decode().strip())
+            if shown[-1].endswith("so that every failure is known."):
+                word.touch()
+    assert process.returncode == 77
+    why = "state holds the value of VENDOR_TOKEN."
+    told = shown.index(f"Odd[writes_a_secret]  failed  credentials refused (77): {why}")
+    (done,) = [at for at, line in enumerate(shown) if line.startswith("Odd[waits_for_word]  done")]
+    assert told < done < shown.index(f"✗ credentials refused (77): Odd[writes_a_secret]: {why}")
+
+
+def test_why_the_only_key_failed_is_told_once(prepare: Prepare) -> None:
+    told = Told()
+    assert failures_of(prepare("writes_a_secret"), told)
+    assert told.words[-1] == "Odd[writes_a_secret] failed "
+
+
 EXPECTED = {
     "exits": (71, "ended without a word"),
     "says_exit": (71, "the vendor is tired"),

@@ -181,7 +181,9 @@ class ConsoleListener(Listener):
             parts.append(f"attempt {progress.attempt}")
         if progress.detail:
             parts.append(progress.detail.removeprefix(f"{progress.key}: "))
-        self._console.line(f"  {safe('  '.join(parts))}")
+        told = safe("  ".join(parts))
+        told = self._console.styled(told, "red") if progress.phase == "failed" else told
+        self._console.line(f"  {told}")
 
 
 def safe(text: str) -> str:

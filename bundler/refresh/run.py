@@ -244,8 +244,14 @@ async def _fetch_all(
     seconds = whole.total_timeout or DEFAULT_TOTAL_TIMEOUT_SECONDS
     by_owner = {id(item): directory for directory in directories for item in directory.sources}
 
+    failing = _Failing(len(jobs), listener)
+
     async def one(job: Job) -> BundlerError | None:
-        return await _one(job, by_owner[id(job.source)], limits, scratch, listener)
+        try:
+            owner = by_owner[id(job.source)]
+            return await _one(job, owner, limits, scratch, listener, failing=failing)
+        finally:
+            failing.under_way -= 1
 
     tasks = {asyncio.ensure_future(one(job)): job for job in jobs}
     try:
@@ -268,7 +274,13 @@ def _too_late(key: str, seconds: float) -> BundlerError:
 
 
 async def _one(
-    job: Job, directory: Directory | Collector, limits: _Limits, scratch: Path, listener: Listener
+    job: Job,
+    directory: Directory | Collector,
+    limits: _Limits,
+    scratch: Path,
+    listener: Listener,
+    *,
+    failing: _Failing,
 ) -> BundlerError | None:
     """Fetches a key and takes the result over. Returns its failure, if that stands."""
     key = job.component.key
@@ -277,15 +289,41 @@ async def _one(
     except KeyFailedError as failed:
         if directory.take_stale(job, failed, listener):
             return None
-        listener.key(KeyProgress(key, "failed", failed.attempts))
-        for line in failed.log:
-            listener.note(f"{key} | {line}")
+        failing.tell(key, failed.error, failed.attempts, failed.log)
         return failed.error
     except BundlerError as error:
-        listener.key(KeyProgress(key, "failed"))
+        failing.tell(key, error)
         return error
     directory.take(job, fetched, listener)
     return None
+
+
+class _Failing:
+    """Tells each failure as soon as it stands.
+
+    The keys that are under way go on, so that one run names all that is to be mended; why the
+    first has failed is not for their end. Once nothing is under way, the caller tells all of it.
+    """
+
+    def __init__(self, keys: int, listener: Listener) -> None:
+        self.under_way = keys
+        self._listener = listener
+        self._told_what_follows = False
+
+    def tell(
+        self, key: str, error: BundlerError, attempts: int = 0, log: Sequence[str] = ()
+    ) -> None:
+        others = self.under_way - 1
+        why = f"{error.title} ({error.exit_code}): {error.what.removeprefix(f'{key}: ')}"
+        self._listener.key(KeyProgress(key, "failed", attempts, detail=why if others else ""))
+        for line in log:
+            self._listener.note(f"{key} | {line}")
+        if others and not self._told_what_follows:
+            self._told_what_follows = True
+            keys = "other key goes" if others == 1 else f"{others} other keys go"
+            self._listener.note(
+                f"Nothing will be published. The {keys} on, so that every failure is known."
+            )
 
 
 class _Limits:

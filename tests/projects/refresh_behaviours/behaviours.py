@@ -38,6 +38,12 @@ def good(path):
     path.write_text(json.dumps([1, 2, 3]))
 
 
+def waits_for_word(path):
+    while not Path(os.environ["WORD"]).exists():
+        time.sleep(0.02)
+    good(path)
+
+
 def stubborn(path):
     """Ignores SIGTERM, and so do its child and a daemon that has left for a session of its own."""
     code = (
