@@ -39,7 +39,7 @@ from bundler.sources import Source
 
 _SOURCES = Path(__file__).parent.parent / "sources"
 # What a worker is made of, besides the file of its kind.
-_FILES = ("worker.py", "watching.py", "recorder.py", "patches.py")
+_FILES = ("start.py", "worker.py", "watching.py", "recorder.py", "patches.py")
 # Variables that describe this machine and would spoil the image's.
 _MACHINE = frozenset(
     {
@@ -91,8 +91,8 @@ os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
 os.write(events, json.dumps({"event": "ready", "folder": folder}).encode() + b"\\n")
 python = os.path.abspath(".venv/bin/python")
 python = python if os.path.exists(python) else sys.executable
-worker = os.path.join(folder, "worker.py")
-os.execv(python, [python, worker, sys.argv[1], str(commands), str(events)])
+start = os.path.join(folder, "start.py")
+os.execv(python, [python, start, sys.argv[1], str(commands), str(events)])
 """
 
 

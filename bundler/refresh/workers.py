@@ -23,7 +23,7 @@ import msgspec
 
 from bundler.errors import ToolFailed
 
-_WORKER = Path(__file__).parent.parent / "sources" / "worker.py"
+_WORKER = Path(__file__).parent.parent / "sources" / "start.py"
 # What a process gets between SIGTERM and SIGKILL: it only writes to staging, nothing is lost.
 _GRACE_SECONDS = 0.3
 _POLL_SECONDS = 0.01

@@ -7,19 +7,13 @@ import os
 # The imports that are left out here would take longer than all the rest.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from pathlib import Path
     from typing import Any
 
 
-class Command:
-    """argv: with ``{state_path}`` where the path of the state belongs."""
-
-    def __init__(self, argv: list[str]) -> None:
-        self._argv = argv
-
-    def write_state_to_path(self, state_path: Path) -> None:
-        argv = [part.replace("{state_path}", str(state_path)) for part in self._argv]
-        os.execvp(argv[0], argv)  # noqa: S606  # an argv list from the configuration, no shell
+def write(argv: list[str], state_path: str) -> None:
+    """Becomes the program. argv: with ``{state_path}`` where the path of the state belongs."""
+    argv = [part.replace("{state_path}", state_path) for part in argv]
+    os.execvp(argv[0], argv)  # noqa: S606  # an argv list from the configuration, no shell
 
 
 def _kind(argv: list[str]) -> str:
@@ -46,4 +40,4 @@ def load(command: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         "place": command["place"],
         "version": "",
         "warnings": [],
-    }, {entry["key"]: Command(entry["argv"]) for entry in command["entries"]}
+    }, {entry["key"]: entry["argv"] for entry in command["entries"]}

@@ -35,6 +35,11 @@ def load(command: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     }, by_key
 
 
+def write(component: Any, state_path: str) -> Any:
+    """Has a component write its state; what it returns may be awaitable."""
+    return component.write_state_to_path(Path(state_path))
+
+
 def _named(name: str) -> list[Any]:
     """What a name stands for: a component, a class of one, or a function that makes some."""
     module_name, _, attribute = name.partition(":")

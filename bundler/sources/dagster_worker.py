@@ -60,6 +60,11 @@ def load(command: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     }, by_key
 
 
+def write(component: Any, state_path: str) -> Any:
+    """Has a component write its state; what it returns may be awaitable."""
+    return component.write_state_to_path(Path(state_path))
+
+
 def _make_importable(root: Path, root_module: str) -> list[str]:
     """Lets a project load that is not installed, from the places where its package may lie."""
     sys.path.insert(0, str(root))

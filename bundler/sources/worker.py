@@ -1,8 +1,9 @@
 """The worker: runs in the *project's* interpreter, finds its components and writes their states.
 
 Only the standard library here: nothing of ours is installed in that interpreter. It is started as
-``python worker.py KIND COMMANDS EVENTS`` with two descriptors that carry JSON lines, because
-components print. KIND names the file beside this one that knows how to find components.
+``python start.py KIND COMMANDS EVENTS`` with two descriptors that carry JSON lines, because
+components print. KIND names the file beside this one that knows how to find components (``load``)
+and how to have one write its state (``write``).
 
 Commands: ``load`` (find the components, once; without a root, look for the project here), ``write``
 (write one state), ``end`` (kill a write, for a parent in another PID namespace). Events: ``found``,
@@ -10,7 +11,7 @@ Commands: ``load`` (find the components, once; without a root, look for the proj
 
 Each ``write`` runs in a forked child that leads a session of its own, so that it can be killed
 with its descendants. Where forking is not safe (another thread runs, or the platform is macOS) the
-child is a fresh process, ``python worker.py KIND``, which gets the ``load`` and the ``write`` on
+child is a fresh process, ``python start.py KIND``, which gets the ``load`` and the ``write`` on
 its stdin and loads once more.
 
 What happens inside a write goes to a *report*, JSON lines in a file of its own: every exchange on
@@ -30,14 +31,15 @@ import signal
 import sys
 import threading
 from contextlib import suppress
-from pathlib import Path
 
-# `typing` and `inspect` take as long as all else here: only the names of types need the first.
+# `typing`, `inspect` and `pathlib` take as long as all else here: only the names of types need the
+# first, and a command none of them.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import FrameType, ModuleType
     from typing import Any
 
+_HERE = os.path.dirname(__file__)
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _MAX_LINKS = 60
@@ -50,8 +52,9 @@ _ANSWERS = 3
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
-def _sibling(name: str, path: Path) -> ModuleType:
+def _sibling(name: str, file: str) -> ModuleType:
     """A module by its file: the folder of this one must not shadow the project's packages."""
+    path = os.path.join(_HERE, file)
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise ImportError(f"{path} cannot be loaded.")
@@ -61,13 +64,13 @@ def _sibling(name: str, path: Path) -> ModuleType:
     return module
 
 
-def _installed_recorder(folder: Path) -> Any:
+def _installed_recorder() -> Any:
     """What tells the wire's exchanges once an attempt records; sees every client library."""
     # Components may be asynchronous: imported once, and not in each child.
     import asyncio  # noqa: F401
 
-    recorder = _sibling("_state_bundler_recorder", folder / "recorder.py").Recorder()
-    _sibling("_state_bundler_patches", folder / "patches.py").install(recorder)
+    recorder = _sibling("_state_bundler_recorder", "recorder.py").Recorder()
+    _sibling("_state_bundler_patches", "patches.py").install(recorder)
     return recorder
 
 
@@ -167,15 +170,14 @@ class Worker:
     """Reads commands until there are no more."""
 
     def __init__(self, kind: str, commands: int, events: int) -> None:
-        here = Path(__file__).parent
         self._kind = kind
         self._commands = commands
         self._events = events
         self._say = Lines(events)
         # What another program asks on the wire cannot be seen from here.
-        self._recorder = None if kind == "command" else _installed_recorder(here)
-        self._source = _sibling("_state_bundler_source", here / f"{kind}_worker.py")
-        self._watching = _sibling("_state_bundler_watching", here / "watching.py")
+        self._recorder = None if kind == "command" else _installed_recorder()
+        self._source = _sibling("_state_bundler_source", f"{kind}_worker.py")
+        self._watching = _sibling("_state_bundler_watching", "watching.py")
         self._components: dict[str, Any] = {}
         self._loaded_by: dict[str, Any] = {}
         self._forks = False
@@ -251,7 +253,7 @@ class Worker:
         import subprocess
 
         process = subprocess.Popen(
-            [sys.executable, __file__, self._kind],
+            [sys.executable, os.path.join(_HERE, "start.py"), self._kind],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             start_new_session=True,
@@ -292,7 +294,7 @@ class Worker:
                 tell = _until_answered(report) if command["rehearsal"] else report
                 self._recorder.record(tell, describe)
                 self._watching.tell_environment(command["root"], report)
-            self._write(command["key"], Path(command["state_path"]))
+            self._write(command["key"], command["state_path"])
         except BaseException as error:  # noqa: BLE001  # SystemExit too: a component must not end us
             report("raised", chain=describe(error))
             self._watching.print_traceback(error)
@@ -303,8 +305,8 @@ class Worker:
             _flush()
             os._exit(code)
 
-    def _write(self, key: str, state_path: Path) -> None:
-        result = self._components[key].write_state_to_path(state_path)
+    def _write(self, key: str, state_path: str) -> None:
+        result = self._source.write(self._components[key], state_path)
         if result is None:
             return
         import inspect
@@ -373,6 +375,8 @@ class NoProjectError(Exception):
 
 def _project_here(command: dict[str, Any]) -> str:
     """The project's root, as far as this machine's files tell: here, or above its package."""
+    from pathlib import Path
+
     here = Path.cwd()
     module = command.get("root_module", "").partition(".")[0]
     if not module:
@@ -404,10 +408,10 @@ def _kill(child: int) -> None:
 def _children() -> list[int]:
     """Our children, which all orphans below us become. None where the kernel does not say."""
     try:
-        text = Path(f"/proc/self/task/{os.getpid()}/children").read_text()
+        with open(f"/proc/self/task/{os.getpid()}/children") as children:
+            return [int(pid) for pid in children.read().split()]
     except OSError:
         return []
-    return [int(pid) for pid in text.split()]
 
 
 async def _wait_for(awaitable: Any) -> None:
@@ -450,9 +454,9 @@ def _leave(number: int, _frame: FrameType | None) -> None:
     os._exit(128 + number)
 
 
-if __name__ == "__main__":
-    # The folder of this file holds modules named like the projects' own.
-    del sys.path[0]
-    if len(sys.argv) == 2:  # noqa: PLR2004
-        Worker(sys.argv[1], -1, -1).write_alone(*json.load(sys.stdin))
-    Worker(sys.argv[1], int(sys.argv[2]), int(sys.argv[3])).serve()
+def main(arguments: list[str]) -> None:
+    """The whole life of a worker; see the top for the arguments."""
+    if len(arguments) == 1:
+        Worker(arguments[0], -1, -1).write_alone(*json.load(sys.stdin))
+    kind, commands, events = arguments
+    Worker(kind, int(commands), int(events)).serve()

@@ -1,0 +1,21 @@
+"""Starts the worker, ``worker.py``: a script is compiled at every start, and a module only once."""
+
+import importlib.util
+import os
+import sys
+
+
+def _main() -> None:
+    # The folder of this file holds modules named like the projects' own.
+    del sys.path[0]
+    path = os.path.join(os.path.dirname(__file__), "worker.py")
+    spec = importlib.util.spec_from_file_location("_state_bundler_worker", path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{path} cannot be loaded.")
+    worker = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(worker)
+    worker.main(sys.argv[1:])
+
+
+if __name__ == "__main__":
+    _main()
