@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
-from environments import python_of
+from environments import ROOT, python_of
 
 from bundler.errors import ConfigurationError
+from bundler.listener import Listener
+from bundler.options import RefreshOptions
+from bundler.project import open_project
 from bundler.refresh import dotenv
+from bundler.refresh.run import refresh
 
 SAMPLE = """\
 # a comment
@@ -59,3 +64,26 @@ def test_no_file_is_no_variables_and_a_broken_one_an_error(tmp_path: Path) -> No
     (tmp_path / ".env").write_bytes(b"A=\xff\xfe")
     with pytest.raises(ConfigurationError, match="not UTF-8"):
         dotenv.read(tmp_path / ".env", {})
+
+
+def test_over_the_shells_variables_goes_the_file_as_with_dg(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "tiny"
+    shutil.copytree(ROOT / "tests/projects/refresh_dagster", root)
+    (root / ".env").write_text("TINY_NUMBERS=1 ${TINY_NAME} ${SECOND}\nTINY_NAME=primes\n")
+    monkeypatch.setenv("DAGSTER_DISABLE_TELEMETRY", "true")
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(root / "src"))
+    for name, value in {"TINY_NUMBERS": "9 9 9", "TINY_NAME": "shell", "SECOND": "2"}.items():
+        monkeypatch.setenv(name, value)
+    state = root / "src/tiny/defs/.local_defs_state/Numbers__primes__/state"
+
+    dg = [python_of("dagster").with_name("dg"), "utils", "refresh-defs-state"]
+    subprocess.run(dg, cwd=root, check=True, capture_output=True)
+    theirs = state.read_text()
+    shutil.rmtree(state.parent.parent)
+    refresh([open_project(root, python=python_of("dagster"))], RefreshOptions(), Listener())
+
+    assert json.loads(state.read_text()) == ["1", "shell", "2"]
+    assert state.read_text() == theirs
