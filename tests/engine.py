@@ -8,6 +8,7 @@ Run as a script it starts the engine and prints the ``DOCKER_HOST``; ``stop`` en
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import shutil
@@ -20,9 +21,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
-from environments import ROOT
+from environments import REQUIREMENTS, ROOT
 from filelock import FileLock
 
 HOME = ROOT / "build" / "engine"
@@ -285,6 +287,21 @@ def _finish_root(root: Path) -> None:
     certificates = os.environ.get("SSL_CERT_FILE", "/etc/ssl/certs/ca-certificates.crt")
     (root / "etc/ssl/certs").mkdir(parents=True, exist_ok=True)
     shutil.copy(certificates, root / "etc/ssl/certs/ca-certificates.crt")
+
+
+def make_environment_image(engine: Engine, name: str) -> str:
+    """An image with what ``tests/requirements/<name>.txt`` lists, for a program to be put into."""
+    requirements = (REQUIREMENTS / f"{name}.txt").read_bytes()
+    image = f"state-bundler-test/{name}:{hashlib.sha256(requirements).hexdigest()[:12]}"
+    if not engine.has_image(image):
+        with TemporaryDirectory() as context:
+            Path(context, "requirements.txt").write_bytes(requirements)
+            Path(context, "Dockerfile").write_text(
+                f"FROM {make_python_base(engine)}\nCOPY requirements.txt /\n"
+                "RUN uv pip install --system --no-cache --compile-bytecode -r /requirements.txt\n"
+            )
+            engine.docker("build", "-t", image, context)
+    return image
 
 
 def make_uv_image(engine: Engine) -> str:

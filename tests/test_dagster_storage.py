@@ -3,40 +3,26 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import socket
 import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import stores
-from bundles import make_bundle
-from environments import ROOT, python_of
+from deployments import JOB, LOAD, PROJECT, Deployment, build, make_home, push
+from environments import ROOT
 
 from bundler.artifacts.opening import open_artifact
-from bundler.storage import Store, checking, open_store
-from bundler.storage.pushing import NewState
+from bundler.storage import checking
 from bundler.verify import verify
-
-PROJECT = ROOT / "tests" / "projects" / "versioned_shop"
-
-LOAD = """
-import sys
-from dagster import DagsterInstance
-with DagsterInstance.get():
-    from versioned_shop.definitions import defs
-    print(*sorted(key.to_user_string() for key in defs().resolve_all_asset_keys()))
-"""
 
 # The interface as Dagster's own class offers it.
 INTERFACE = """
@@ -90,59 +76,6 @@ with DagsterInstance.get() as instance:
 """
 
 
-@dataclass(frozen=True)
-class Deployment:
-    """A project, an instance and a store."""
-
-    root: Path
-    home: Path
-    url: str
-    port: int = 0
-
-    @property
-    def store(self) -> Store:
-        return open_store(self.url)
-
-    def env(self, **more: str) -> dict[str, str]:
-        kept = {
-            k: v for k, v in os.environ.items() if not k.startswith(("DAGSTER", "DG_", "PYTHON"))
-        }
-        return {
-            **kept,
-            "PATH": f"{python_of('store').parent}{os.pathsep}{kept['PATH']}",
-            "PYTHONPATH": f"{ROOT}{os.pathsep}{self.root / 'src'}",
-            "DAGSTER_HOME": str(self.home),
-            "SHOP_TABLES": "unset",
-            **more,
-        }
-
-    def run(self, *argv: str, **env: str) -> str:
-        done = subprocess.run(
-            argv,
-            cwd=self.root,
-            env=self.env(**env),
-            capture_output=True,
-            text=True,
-            timeout=400,
-            check=False,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
-    def assets(self) -> list[str]:
-        return self.run("python", "-c", LOAD).split()
-
-
-def make_home(home: Path, url: str, versions: str = "latest") -> Path:
-    home.mkdir()
-    (home / "dagster.yaml").write_text(
-        "defs_state_storage:\n  module: bundler.dagster_storage\n"
-        f"  class: StoreDefsStateStorage\n  config:\n    url: {url}\n    versions: {versions}\n"
-        "telemetry: {enabled: false}\n"
-    )
-    return home
-
-
 @pytest.fixture
 def deployment(tmp_path: Path) -> Deployment:
     url = f"file://{tmp_path}/store"
@@ -162,9 +95,6 @@ def test_dagster_refreshes_to_it_and_a_fresh_instance_loads(
     fresh = replace(deployment, home=make_home(tmp_path / "fresh", deployment.url))
     assert fresh.assets() == ["file_a", "file_b", "folder_a", "folder_b"]
     assert set(deployment.store.currents()) == {"FileComponent[file]", "FolderComponent[folder]"}
-
-
-JOB = ("dagster", "job", "execute", "-m", "versioned_shop.definitions", "-j", "refresh_state")
 
 
 def test_the_job_refreshes_all_keys_at_once_and_reloads_the_code_location(
@@ -191,35 +121,13 @@ def test_the_job_runs_in_one_process_and_keeps_its_names_where_the_project_says(
 ) -> None:
     """Steps on several machines need a place for them that all see: the project's IO manager."""
     names = tmp_path / "names"
-    deployment.run(*JOB, SHOP_TABLES="x", SHOP_IN_PROCESS="1", SHOP_NAMES=str(names))
+    executor = "dagster:in_process_executor"
+    deployment.run(*JOB, SHOP_TABLES="x", SHOP_EXECUTOR=executor, SHOP_NAMES=str(names))
     (change,) = deployment.store.history()
     assert [move.key for move in change.moves] == ["FileComponent[file]", "FolderComponent[folder]"]
     kept = b"".join(path.read_bytes() for path in names.rglob("*") if path.is_file())
     for move in change.moves:
         assert str(move.after).encode() in kept
-
-
-def push(deployment: Deployment, root: Path, *tables: str) -> None:
-    """Makes a state of these tables current, as a refresh would have."""
-    scratch = root / uuid.uuid4().hex
-    folder = {f"state/{table}": table.encode() for table in tables}
-    files: dict[str, dict[str, bytes]] = {
-        "FileComponent[file]": {"state": json.dumps(tables).encode()},
-        "FolderComponent[folder]": {**folder, "project/manifest.json": b"{}"},
-    }
-    bundle = make_bundle(scratch, files)
-    deployment.store.push(
-        [NewState(state, scratch / state.path) for state in bundle.manifest.states]
-    )
-
-
-def build(
-    deployment: Deployment, *arguments: str, kind: str = "oci", output: str = "layout"
-) -> None:
-    """Builds for the project in its own environment, with ours as the program."""
-    argv = [sys.executable, "-m", "bundler", "build", kind, "-o", output, "--no-guard"]
-    python = ["--python", str(python_of("store"))]
-    deployment.run(*argv, *python, *arguments, STATE_BUNDLER_STORE=deployment.url)
 
 
 def test_a_program_starts_from_what_is_embedded_while_the_stores_server_is_stopped(
@@ -234,13 +142,13 @@ def test_a_program_starts_from_what_is_embedded_while_the_stores_server_is_stopp
         shutil.copytree(PROJECT, tmp_path / "shop")
         deployment = Deployment(tmp_path / "shop", make_home(tmp_path / "home", url), url)
         push(deployment, tmp_path, "old")
-        build(deployment)
+        build(deployment, "oci", "-o", "layout")
         pins = tmp_path / "pins"
         shutil.copytree(deployment.root, pins)  # as a plain COPY puts it into an image
         shutil.copy(deployment.root / "pyproject.toml", deployment.root / "src")  # it asks for one
         # Dagster comes from the environment: what is tried is where the states come from.
         pexs = ("--", "-D", "src", "--inherit-path=fallback")
-        build(deployment, "--embed-versioned", *pexs, kind="pex", output="shop.pex")
+        build(deployment, "pex", "-o", "shop.pex", "--embed-versioned", *pexs)
         shutil.rmtree(deployment.root / "src")  # what is left is the PEX
         push(deployment, tmp_path, "new")
         old, new = ["file_old", "folder_old"], ["file_new", "folder_new"]

@@ -1,4 +1,5 @@
 import os
+import pkgutil
 from pathlib import Path
 
 import dagster as dg
@@ -10,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 
 @dg.definitions
 def defs():
-    names = os.environ.get("SHOP_NAMES")
+    names, executor = os.environ.get("SHOP_NAMES"), os.environ.get("SHOP_EXECUTOR")
     io_manager = {"io_manager": dg.FilesystemIOManager(base_dir=names)} if names else {}
     return dg.Definitions.merge(
         dg.Definitions(resources=io_manager),
@@ -20,6 +21,6 @@ def defs():
             cron_schedule="0 * * * *",
             location=os.environ.get("SHOP_LOCATION"),
             webserver=os.environ.get("SHOP_WEBSERVER", "localhost:3000"),
-            executor=dg.in_process_executor if os.environ.get("SHOP_IN_PROCESS") else None,
+            executor=pkgutil.resolve_name(executor) if executor else None,
         ),
     )
