@@ -19,7 +19,7 @@ from bundler import verify_at_start
 from bundler.artifacts.running import Runner
 from bundler.errors import ToolFailed, UsageError, VerificationFailed
 from bundler.listener import Listener
-from bundler.manifest import RunRecord
+from bundler.manifest import DirectoryRefresh
 from bundler.project import Project
 
 _SHOWN_LINES = 15
@@ -82,11 +82,13 @@ def _target(project: Project) -> str:
     return f"{verify_at_start.AUTOLOAD}:{project.dagster.root}"
 
 
-def environment_of(record: RunRecord, environ: Mapping[str, str]) -> dict[str, str]:
+def environment_of(
+    refresh: Sequence[DirectoryRefresh], environ: Mapping[str, str]
+) -> dict[str, str]:
     """The variables that the components read when they were found, with their values here."""
     names = {
         name
-        for directory in record.refresh
+        for directory in refresh
         for key in directory.keys
         for name in key.environment_variables
     }

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,17 +33,40 @@ if TYPE_CHECKING:
     from bundler.refresh.run import Refreshed
 
 
-class Prepared(msgspec.Struct, frozen=True):
-    """States that were refreshed, and the record of it, ready to be embedded.
+class Prepared(msgspec.Struct, frozen=True, dict=True):
+    """States that were refreshed, ready to be embedded, and the record of that.
 
-    load_check: what loading the finished artifact must show; None where that was not asked.
+    environment: a name for the record. load_check: what loading the finished artifact must show;
+    None where that was not asked.
     """
 
     projects: tuple[Project, ...]
-    bundles: tuple[Bundle, ...]
-    record: RunRecord
     refreshed: Refreshed
+    guarded: bool = True
+    environment: str | None = None
     load_check: LoadCheck | None = None
+
+    @property
+    def bundles(self) -> tuple[Bundle, ...]:
+        return self.refreshed.bundles
+
+    @cached_property
+    def record(self) -> RunRecord:
+        """The record of a build. Asks git which code that is of; raises `ToolFailed` as it does."""
+        return self._record(_identity(self.projects[0], required=self.guarded))
+
+    @property
+    def record_of_refresh(self) -> RunRecord:
+        """The same without the code, which git is not asked for."""
+        return self._record(None)
+
+    def _record(self, identity: git.CodeIdentity | None) -> RunRecord:
+        return runrecord.make(
+            identity,
+            self.refreshed.record,
+            guarded=self.guarded,
+            environment=self.environment,
+        )
 
 
 def prepare(
@@ -75,13 +99,8 @@ def prepare(
 
         listener.phase(f"Taking the state of {state_from}")
         refreshed = replay(projects, state_from, listener)
-    record = runrecord.make(
-        _identity(projects[0], required=guarded),
-        refreshed.record,
-        guarded=guarded,
-        environment=environment or projects[0].config.environment,
-    )
-    return Prepared(tuple(projects), refreshed.bundles, record, refreshed)
+    named = environment or projects[0].config.environment
+    return Prepared(tuple(projects), refreshed, guarded, named)
 
 
 def _identity(project: Project, *, required: bool) -> git.CodeIdentity | None:

@@ -130,7 +130,7 @@ def _update_pex(path: Path, old: PexArtifact, prepared: Prepared, listener: List
 
     if is_current(old, prepared.bundles):
         return Updated(str(path), changed=False, verdict=_intact(old))
-    record = renewed(old.run_record(), prepared.record)
+    record = renewed(old.run_record(), prepared)
     target = path.resolve()
     with io_errors(target):
         folder = Path(tempfile.mkdtemp(prefix=".state-bundler-", dir=target.parent))
@@ -160,7 +160,7 @@ def update_layout(
         if is_current(image, prepared.bundles):
             verdict = _intact(image)
             return Updated(image.name, changed=False, verdict=verdict)
-        record = renewed(image.run_record(), prepared.record)
+        record = renewed(image.run_record(), prepared)
     verdicts: list[Verdict] = []
     target = new_tag or tag_for(tag or "latest", prepared.bundles)
     listener.phase(f"Putting the state into oci:{layout}:{target}")
@@ -197,7 +197,7 @@ def update_image(
         if is_current(image, prepared.bundles):
             verdict = _intact(image)
             return Updated(name, changed=False, verdict=verdict)
-        record = renewed(image.run_record(), prepared.record)
+        record = renewed(image.run_record(), prepared)
         target = name if in_place else _image_name(name, new_tag, prepared.bundles)
         listener.phase(f"Putting the state into {target}")
         verdicts: list[Verdict] = []
@@ -247,7 +247,7 @@ def update_registry(
             target,
             [registry.Source(target, entry)],
             prepared.bundles,
-            renewed(old[0].run_record(), prepared.record),
+            renewed(old[0].run_record(), prepared),
             check=lambda found: verdicts.append(prove(found, prepared, listener)),
             every_byte=every_byte,
             listener=listener,
@@ -331,13 +331,14 @@ def manifests(artifact: Artifact) -> list[Manifest]:
     return found
 
 
-def renewed(before: RunRecord | None, now: RunRecord) -> RunRecord:
+def renewed(before: RunRecord | None, prepared: Prepared) -> RunRecord:
     """The new record, with what the artifact's own says that is not renewed.
 
     That is its `build`, and how the states of other state directories came about.
     """
     if before is None:
-        return now
+        return prepared.record
+    now = prepared.record_of_refresh
     places = [item.path for item in now.refresh]
     others = tuple(item for item in before.refresh if not _is_one_of(item.path, places))
     refresh = tuple(sorted((*others, *now.refresh), key=lambda item: item.path))

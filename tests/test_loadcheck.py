@@ -352,8 +352,8 @@ def test_of_a_program_without_dagster_the_module_must_be_named(tmp_path: Path) -
 
 def test_only_the_keys_variables_are_handed_in() -> None:
     keys = (KeyRefresh("A", environment_variables=("B", "MISSING")), KeyRefresh("C"))
-    record = RunRecord(refresh=(DirectoryRefresh("x", keys),))
-    assert environment_of(record, {"B": "1", "OTHER": "2"}) == {"B": "1"}
+    refresh = [DirectoryRefresh("x", keys)]
+    assert environment_of(refresh, {"B": "1", "OTHER": "2"}) == {"B": "1"}
 
 
 # --- as a person asks for it ----------------------------------------------------------------------

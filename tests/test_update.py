@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,19 +10,23 @@ import pytest
 from bundles import make_bundle
 from layouts import LayoutMaker, layer
 from pex_projects import run_pex, write
+from workdir import WorkDir
 
 from bundler.artifacts import oci
 from bundler.artifacts import pex as pexes
 from bundler.artifacts.opening import open_artifact
 from bundler.bundle import Bundle
 from bundler.listener import SILENT
-from bundler.manifest import DirectoryRefresh, KeyRefresh, RunRecord
+from bundler.manifest import Build, DirectoryRefresh, KeyRefresh, RunRecord
 from bundler.pipeline import Prepared
+from bundler.project import open_project
 from bundler.refresh.run import Refreshed
+from bundler.runrecord import TOOL
 from bundler.update import looked_at, renewed, update_layout, update_pex
 from bundler.verify import verify
 
 ONE, OTHER = "one/defs/.local_defs_state", "other/defs/.local_defs_state"
+SOURCE = '[[tool.state-bundler.source]]\nkey = "A"\ncommand = ["true"]\npath = "state"\n'
 # Makes an artifact with bundles and updates it with others; returns its name.
 Make = Callable[[Path, list[Bundle], RunRecord, Prepared], str]
 
@@ -71,7 +76,7 @@ def test_one_of_several_directories(tmp_path: Path, make: Make) -> None:
     newer = make_bundle(tmp_path / "newer", {"A": {"state": b"new"}}, place=ONE)
     record = record_of(*first, fetched="2026-01-01T00:00:00Z")
     renews = record_of(newer, fetched="2026-02-02T00:00:00Z")
-    prepared = Prepared((), (newer,), renews, Refreshed((newer,), renews.refresh, ()))
+    prepared = Prepared((), Refreshed((newer,), renews.refresh, ()))
     name = make(tmp_path, first, record, prepared)
     with open_artifact(name) as artifact:
         assert verify(artifact).all_problems == ()
@@ -87,7 +92,17 @@ def test_a_renewed_record_keeps_the_build_and_says_everything_once() -> None:
     def directory(path: str, fetched: str) -> DirectoryRefresh:
         return DirectoryRefresh(path, (KeyRefresh("A", fetched=fetched),))
 
-    before = RunRecord(refresh=(directory(f"/app/src/{ONE}", "2026-01-01T00:00:00Z"),))
-    now = RunRecord(refresh=(directory(ONE, "2026-02-02T00:00:00Z"),))
-    assert renewed(before, now).refresh == now.refresh
-    assert renewed(None, now) == now
+    build = Build(commit="a" * 40, tree="b" * 40, dirty=False, guarded=True)
+    before = RunRecord(build, refresh=(directory(f"/app/src/{ONE}", "2026-01-01T00:00:00Z"),))
+    refresh = (directory(ONE, "2026-02-02T00:00:00Z"),)
+    prepared = Prepared((), Refreshed((), refresh, ()))  # without a project to ask git about
+    assert renewed(before, prepared) == RunRecord(build, refresh=refresh, tool=TOOL)
+
+
+def test_an_artifact_without_a_record_gets_that_of_the_code(tmp_path: Path) -> None:
+    wd = WorkDir.make(tmp_path / "project")
+    wd.write("pyproject.toml", SOURCE)
+    commit = wd.commit()
+    project = open_project(wd.path, python=Path(sys.executable))
+    build = renewed(None, Prepared((project,), Refreshed((), (), ()), guarded=True)).build
+    assert (build.commit, build.dirty, build.guarded) == (commit, False, True)

@@ -264,7 +264,7 @@ def with_load_check(given: dict[str, Any]) -> Callable[[Prepared], Prepared]:
         check = loadcheck.LoadCheck(
             loadcheck.targets_of(prepared.projects, modules),
             1 if least is None else least,
-            loadcheck.environment_of(prepared.record, environ),
+            loadcheck.environment_of(prepared.refreshed.record, environ),
             compares=least is None,
         )
         return msgspec.structs.replace(prepared, load_check=check)
