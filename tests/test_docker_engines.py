@@ -84,6 +84,18 @@ def test_no_engine_is_a_sentence(tmp_path: Path, engine: Engine) -> None:
         Docker("docker-that-is-not-there", (), environment).connect()
 
 
+def test_an_engine_here_is_asked_late_and_one_elsewhere_at_once(
+    tmp_path: Path, engine: Engine
+) -> None:
+    here = {**engine.environment, "DOCKER_HOST": f"unix://{tmp_path}/none.sock"}
+    late = Docker(engine.clis[0], (), here).connect_late()
+    with pytest.raises(ToolFailed, match="No Docker engine answers"):
+        late.get("/info")
+    elsewhere = {**engine.environment, "DOCKER_HOST": "tcp://127.0.0.1:9"}
+    with pytest.raises(ToolFailed):
+        Docker(engine.clis[0], (), elsewhere).connect_late()
+
+
 def test_buildkit_without_buildx_is_said(engine: Engine) -> None:
     for cli in engine.clis:
         docker = Docker(cli, (), {**engine.environment, "DOCKER_BUILDKIT": "1"})

@@ -80,7 +80,6 @@ def build_docker(
     from bundler.artifacts.docker import building, dockerbuild, piped
     from bundler.artifacts.docker.arguments import parse
     from bundler.artifacts.docker.connection import Docker
-    from bundler.artifacts.docker.transport import preload
     from bundler.pipeline import prove
 
     arguments = parse(ctx.meta[META])
@@ -93,7 +92,6 @@ def build_docker(
     docker = Docker.from_environment()
     docker.refuse_silence()  # before minutes are spent on a refresh
     program = dockerbuild.asked_ahead(docker)
-    preload()
     load_check = with_load_check(given)
     prepared = load_check(prepare_from(given, listener, start=_start(arguments, listener)))
     verdicts: list[Verdict] = []

@@ -21,6 +21,7 @@ from bundler.artifacts.docker.embedding import Embedded, discard, embed, remove_
 from bundler.artifacts.docker.outputs import Built
 from bundler.artifacts.docker.outside import Put
 from bundler.artifacts.docker.piped import Piped
+from bundler.artifacts.docker.transport import preload
 from bundler.bundle import Bundle
 from bundler.errors import BundlerError, ToolFailed, UsageError
 from bundler.listener import SILENT, Listener
@@ -92,7 +93,7 @@ def build(
     Raises `ChildFailed` with docker's own exit code where the build fails, and as `embed` does.
     """
     docker = docker or Docker.from_environment()
-    engine = docker.connect()
+    engine = docker.connect_late()
     builder = detect(docker, engine, program() if program else None)
     listener.note(f"Building with {builder}.")
     for sentence in shown(arguments, bundles):
@@ -147,6 +148,7 @@ def _loaded(asked: DockerBuild) -> str:
         folder = Path(name)
         iidfile = folder / "iid"
         is_buildx = asked.builder.kind == "buildx"
+        preload()
         asked.run(folder, ["--iidfile", str(iidfile), *(["--load"] if is_buildx else [])])
         if not iidfile.exists():
             raise ToolFailed("docker build ended well, but did not say which image it made.")

@@ -17,6 +17,7 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 from urllib.parse import quote, urlencode
 
@@ -89,7 +90,18 @@ class Docker:
 
     def connect(self) -> Engine:
         """Raises `ToolFailed` where the program is missing or no engine answers."""
-        return Engine(self)
+        engine = Engine(self)
+        _ = engine.headers  # it is asked
+        return engine
+
+    def connect_late(self) -> Engine:
+        """As `connect`, but one at a socket here is spoken to when it is first asked something.
+
+        Then the SDK's import, which takes longer than all that an engine is asked, can go on
+        beside docker's own build.
+        """
+        is_here = local_socket(self.program, self.options, self.environment) is not None
+        return Engine(self) if is_here else self.connect()
 
 
 class Engine:
@@ -97,19 +109,25 @@ class Engine:
 
     def __init__(self, docker: Docker) -> None:
         self.docker = docker
-        self._transport = _transport(docker)
-        self.headers = self._ping()
-        self._prefix = "/v" + _spoken(self.headers.get("api-version", ""))
 
-    @property
-    def is_podman(self) -> bool:
-        return _PODMAN_HEADER in self.headers
+    @cached_property
+    def _transport(self) -> Transport:
+        return _transport(self.docker)
 
-    def _ping(self) -> Mapping[str, str]:
+    @cached_property
+    def headers(self) -> Mapping[str, str]:
         """What the engine says of itself; names in small letters."""
         with self._answer(Request("GET", "/_ping")) as response:
             body_of(response).read()
             return {name.lower(): value for name, value in response.headers.items()}
+
+    @cached_property
+    def _prefix(self) -> str:
+        return "/v" + _spoken(self.headers.get("api-version", ""))
+
+    @property
+    def is_podman(self) -> bool:
+        return _PODMAN_HEADER in self.headers
 
     def get(self, path: str, /, **query: str) -> Any:
         """The JSON that the engine answers with."""

@@ -86,8 +86,8 @@ def detect(docker: Docker, engine: Engine, program: Program | None = None) -> Bu
     if wanted and wanted not in _TRUE:
         return Builder("classic", version)
     if not _is_with_buildx(version):
-        is_default = engine.headers.get("builder-version") == "2"
-        return Builder("buildkit" if wanted or is_default else "classic", version)
+        is_buildkit = wanted or engine.headers.get("builder-version") == "2"
+        return Builder("buildkit" if is_buildkit else "classic", version)
     if program.has_buildx:
         return Builder("buildx", version)
     if wanted:
