@@ -1,6 +1,6 @@
 """New state into an image of an engine: ours beside what a user would do otherwise.
 
-    python benchmarks/docker.py [--rounds N] [--sizes 1,100,1000] [--image-megabytes 20]
+    python benchmarks/docker.py [--rounds N] [--sizes 1,100,1000] [--image-megabytes 150]
                                 [--newer classic|containerd]
 
 Each way is a whole process (or several), timed by the clock, with a state of its own each round so
@@ -9,10 +9,12 @@ clients used of the processor, our peak memory, and whether the aims are met. Wi
 engine is that of Debian's next release, which has buildx, with either of its image stores.
 
 - ours: `state-bundler update`'s step as a process: place, layer, load, read back, tag
+- engine alone: curl sends the engine an archive with that layer, which lay ready: nobody who uses
+  the engine's API can be faster
 - docker bundle build: the whole command, guard and all, but for the refresh
 - docker build: the same without state, all cached: what the command before it costs on top
 - documentation: the Dockerfile that copies the project with its state, then installs
-- from-copy: ``FROM image`` and ``COPY state``, by BuildKit
+- from-copy: ``FROM image`` and ``COPY state``, by BuildKit, with the state's folder as the context
 - named-context: the same with buildx's ``--build-context``, where there is buildx
 - commit: create a container, copy in, commit
 - buildah: from, copy, commit
@@ -21,12 +23,15 @@ engine is that of Debian's next release, which has buildx, with either of its im
 from __future__ import annotations
 
 import argparse
+import io
+import json
 import os
 import resource
 import shutil
 import statistics
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -107,6 +112,11 @@ class Bench:
     def state(self) -> Path:
         return self.root / "src" / PLACE
 
+    @property
+    def archive(self) -> Path:
+        """Outside the project: no build is to see it."""
+        return self.root.parent / "layer.tar"
+
     def run(self, *argv: str | Path) -> None:
         done = subprocess.run(
             argv, env=self.environment, cwd=self.root, capture_output=True, check=False
@@ -138,7 +148,7 @@ def make_project(bench: Bench, megabytes: int) -> None:
     for path in ("src/shop/__init__.py", "src/shop/defs/__init__.py"):
         (bench.root / path).touch()
     (bench.root / "Dockerfile").write_text(_DOCUMENTATION)
-    (bench.root / "FromCopy").write_text(f"FROM {_IMAGE}\nCOPY src/{PLACE} /app/src/{PLACE}\n")
+    (bench.root / "FromCopy").write_text(f"FROM {_IMAGE}\nCOPY . /app/src/{PLACE}/\n")
     (bench.root / "pyproject.toml").write_text(_PROJECT)
     (bench.root / ".gitignore").write_text(".local_defs_state/\n")
     (bench.root / "OfCode").write_text(_DOCUMENTATION)
@@ -177,7 +187,29 @@ def documentation(bench: Bench) -> None:
 
 
 def from_copy(bench: Bench) -> None:
-    bench.docker("build", "-q", "-f", "FromCopy", "-t", f"{_IMAGE}:from-copy", ".")
+    """A context of its own: in the project's, the next build would have to send the code again."""
+    bench.docker("build", "-q", "-f", "FromCopy", "-t", f"{_IMAGE}:from-copy", bench.state)
+
+
+def new_layer_archive(bench: Bench) -> None:
+    """Ours, reduced to the new layer, the configuration and the list; the engine forgets it."""
+    whole_path = bench.root.parent / "whole.tar"
+    ours(bench)
+    bench.docker("save", "-o", whole_path, f"{_IMAGE}:ours")
+    bench.docker("image", "rm", f"{_IMAGE}:ours")
+    with tarfile.open(whole_path) as whole:
+        (listed,) = json.load(whole.extractfile("manifest.json") or io.BytesIO())
+        with tarfile.open(bench.archive, "w") as archive:
+            for name in (listed["Layers"][-1], listed["Config"], "manifest.json"):
+                archive.addfile(whole.getmember(name), whole.extractfile(name))
+    whole_path.unlink()
+
+
+def engine_alone(bench: Bench) -> None:
+    socket = bench.environment["DOCKER_HOST"].removeprefix("unix://")
+    options = ("--fail", "--silent", "--show-error", "--unix-socket", socket, "-X", "POST")
+    sent = ("-H", "Content-Type: application/x-tar", "-T", bench.archive)
+    bench.run("curl", *options, *sent, "http://docker/v1.41/images/load?quiet=1")
 
 
 def commit(bench: Bench) -> None:
@@ -204,18 +236,22 @@ def buildah(bench: Bench) -> None:
 
 _WAYS: Mapping[str, Callable[[Bench], None]] = {
     "ours": ours,
+    "engine alone": engine_alone,
     "ours, every byte read back": ours_deep,
-    "docker bundle build": bundle_build,
     "docker build": docker_build,
+    "docker bundle build": bundle_build,
     "documentation": documentation,
     "from-copy": from_copy,
     "commit": commit,
 }
 
 
-def ways_here(bench: Bench) -> dict[str, Callable[[Bench], None]]:
+def ways_here(bench: Bench, *, takes_a_layer: bool) -> dict[str, Callable[[Bench], None]]:
     """The ways that this docker has; says which it has not."""
     ways = dict(_WAYS)
+    install("curl")
+    if not takes_a_layer:
+        del ways["engine alone"]
     if bench.has(bench.program, "buildx", "version"):
         ways["named-context"] = named_context
     else:
@@ -251,6 +287,8 @@ def measure(
     for _ in range(rounds):
         for name, way in ways.items():
             bench.new_state(megabytes)
+            if way is engine_alone:
+                new_layer_archive(bench)
             used, start = processor_seconds(), time.perf_counter()
             way(bench)
             found[name].append((time.perf_counter() - start, processor_seconds() - used))
@@ -292,16 +330,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--sizes", default="1,100,1000", help="of the state, in megabytes")
-    parser.add_argument("--image-megabytes", type=int, default=20, help="of packages in the image")
+    parser.add_argument("--image-megabytes", type=int, default=150, help="of packages in the image")
     parser.add_argument("--newer", choices=["classic", "containerd"], help="Debian's next Docker")
     options = parser.parse_args()
     newer = newer_docker(options.newer) if options.newer else nullcontext()
     with newer, running_engine() as engine, tempfile.TemporaryDirectory() as folder:
         make_python_base(engine)
-        bench = Bench(engine, Path(folder), engine.clis[-1 if options.newer else 0])
+        bench = Bench(engine, Path(folder) / "project", engine.clis[-1 if options.newer else 0])
         make_project(bench, options.image_megabytes)
         bench.docker("build", "-q", "-t", _IMAGE, ".")
-        ways = ways_here(bench)
+        ways = ways_here(bench, takes_a_layer=options.newer != "containerd")
         bench.new_state(1)
         for prepare in (ours, bundle_build, docker_build):  # the place is known, layers are cached
             prepare(bench)
