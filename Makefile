@@ -82,6 +82,10 @@ docker-newer: $(READY) ## images in Debian's next Docker, with both of its image
 clients: $(READY) ## what podman, buildah, skopeo, umoci and crane read and write: a minute
 	$(BIN)/pytest tests/other_clients.py $(ARGS)
 
+.PHONY: executors
+executors: $(READY) ## the Dagster job on Celery, Docker and Kubernetes' executors: minutes
+	$(BIN)/pytest tests/dagster_executors.py $(ARGS)
+
 .PHONY: build
 build: $(READY) ## sdist and wheel, into build/dist
 	$(BIN)/uv build --quiet --out-dir build/dist
