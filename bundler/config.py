@@ -6,7 +6,6 @@ Names are written with hyphens; underscores are accepted. Durations are a number
 
 from __future__ import annotations
 
-import difflib
 import re
 import sys
 from collections.abc import Mapping
@@ -173,6 +172,8 @@ def _checked(table: Any, model: type[msgspec.Struct], name: str, file: Path) -> 
     for key, value in table.items():
         normal_key = key.replace("_", "-")
         if normal_key not in known:
+            import difflib
+
             near = difflib.get_close_matches(normal_key, known, n=1)
             raise ConfigurationError(
                 f"{file}: [{name}] has no {key!r}.",

@@ -13,17 +13,15 @@ from pathlib import Path
 
 from bundler.errors import ConfigurationError
 
-_LINE = re.compile(
-    r"""^[^\S\n]*(?:export[^\S\n]+)?
-        (?P<name>[A-Za-z_][\w.]*)[^\S\n]*=[^\S\n]*
-        (?:'(?P<single>(?:[^'\\]|\\.)*)'
-          |"(?P<double>(?:[^"\\]|\\.)*)"
-          |(?P<bare>[^\n]*?)(?=[^\S\n]+\#|[^\S\n]*$))
-        [^\S\n]*(?:\#[^\n]*)?$""",
-    re.VERBOSE | re.MULTILINE | re.DOTALL,
-)
-_REFERENCE = re.compile(r"\$\{(?P<name>[^}:]+)(?::-(?P<default>[^}]*))?\}")
-_ESCAPE = re.compile(r"\\(.)", re.DOTALL)
+# Patterns are compiled where they are first used: most projects have no such file.
+_LINE = r"""(?xms)^[^\S\n]*(?:export[^\S\n]+)?
+    (?P<name>[A-Za-z_][\w.]*)[^\S\n]*=[^\S\n]*
+    (?:'(?P<single>(?:[^'\\]|\\.)*)'
+      |"(?P<double>(?:[^"\\]|\\.)*)"
+      |(?P<bare>[^\n]*?)(?=[^\S\n]+\#|[^\S\n]*$))
+    [^\S\n]*(?:\#[^\n]*)?$"""
+_REFERENCE = r"\$\{(?P<name>[^}:]+)(?::-(?P<default>[^}]*))?\}"
+_ESCAPE = r"(?s)\\(.)"
 _ESCAPES = {"n": "\n", "r": "\r", "t": "\t", "b": "\b", "f": "\f", "v": "\v", "a": "\a"}
 
 
@@ -41,7 +39,7 @@ def read(path: Path, environment: Mapping[str, str]) -> dict[str, str]:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise ConfigurationError(f"{path} cannot be read: {reason}.") from error
     values: dict[str, str] = {}
-    for found in _LINE.finditer(text.replace("\r\n", "\n")):
+    for found in re.finditer(_LINE, text.replace("\r\n", "\n")):
         values[found["name"]] = _value(found, {**environment, **values})
     return values
 
@@ -50,7 +48,7 @@ def _value(found: re.Match[str], known: Mapping[str, str]) -> str:
     if found["single"] is not None:
         value = re.sub(r"\\(['\\])", r"\1", found["single"])
     elif found["double"] is not None:
-        value = _ESCAPE.sub(lambda escape: _ESCAPES.get(escape[1], escape[1]), found["double"])
+        value = re.sub(_ESCAPE, lambda found: _ESCAPES.get(found[1], found[1]), found["double"])
     else:
         value = found["bare"]
-    return _REFERENCE.sub(lambda reference: known.get(reference[1], reference[2] or ""), value)
+    return re.sub(_REFERENCE, lambda found: known.get(found[1], found[2] or ""), value)

@@ -18,13 +18,14 @@ _TELLING = ("TOKEN", "SECRET", "PASSWORD", "KEY", "CREDENTIAL")
 # A shorter value stands in a text by chance.
 _SHORTEST_SECRET_BYTES = 8
 _CHUNK_BYTES = 1024 * 1024
-_SETTING = re.compile(r"(?i)^([a-z][a-z0-9+.-]*://[^@?\s]*|[~.]{0,2}/.*|[a-z][a-z_-]*|[\d.:]+)$")
-_USER_INFO = re.compile(r"(?i)\b([a-z][a-z0-9+.-]*://)[^/\s@]+@")
+# Patterns are compiled where they are first used: a refresh that goes well needs one of these.
+_SETTING = r"(?i)^([a-z][a-z0-9+.-]*://[^@?\s]*|[~.]{0,2}/.*|[a-z][a-z_-]*|[\d.:]+)$"
+_USER_INFO = r"(?i)\b([a-z][a-z0-9+.-]*://)[^/\s@]+@"
 # A password, or a token of a git host alone; a name alone says only who asks.
-_CREDENTIALS = re.compile(
+_CREDENTIALS = (
     r"(?i)\b[a-z][a-z0-9+.-]*://([^/\s@:]*:[^/\s@]+|(gh[a-z]_|github_pat_|glpat-|ATBB)[^/\s@]+)@"
 )
-_QUERY = re.compile(r"(?i)\b([a-z][a-z0-9+.-]*://[^\s?#'\"]+)\?[^\s'\"]*")
+_QUERY = r"(?i)\b([a-z][a-z0-9+.-]*://[^\s?#'\"]+)\?[^\s'\"]*"
 
 
 class Secrets(msgspec.Struct, frozen=True):
@@ -37,7 +38,7 @@ class Secrets(msgspec.Struct, frozen=True):
         for name, value in self._longest_first():
             for form in _text_forms(value):
                 text = text.replace(form, f"[{name}]")
-        text = _QUERY.sub(r"\1", _USER_INFO.sub(r"\1", text))
+        text = re.sub(_QUERY, r"\1", re.sub(_USER_INFO, r"\1", text))
         return neutralise(text)
 
     def find(self, path: Path, others: Mapping[str, bytes] | None = None) -> str | None:
@@ -83,7 +84,7 @@ def collect(
             return True
         if has_a_secret_name(name):
             return not os.path.exists(value)  # a file's name is none
-        return name in from_file and not _SETTING.match(value)
+        return name in from_file and not re.match(_SETTING, value)
 
     return Secrets(
         {
@@ -103,7 +104,7 @@ def has_a_secret_name(name: str) -> bool:
 
 def has_credentials(text: str) -> bool:
     """Whether a URL in the text has a password, or a token that a git host has issued."""
-    return _CREDENTIALS.search(text) is not None
+    return re.search(_CREDENTIALS, text) is not None
 
 
 def neutralise(text: str) -> str:
