@@ -39,7 +39,6 @@ CONTAINERD = os.environ["STATE_BUNDLER_TEST_STORE"] == "containerd"
 FROM_SCRATCH = "FROM scratch\nWORKDIR /app\nCOPY src /app/src\nENV PYTHONPATH=/app/src\n"
 PLATFORMS = "linux/amd64,linux/arm64"
 _UPGRADE = b"POST /grpc HTTP/1.1\r\nHost: docker\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
-only_containerd = pytest.mark.skipif(not CONTAINERD, reason="the classic store lacks it")
 
 
 @pytest.fixture(autouse=True)
@@ -89,7 +88,7 @@ def docker(engine: Engine, *words: str) -> str:
     ).stdout.decode()
 
 
-@only_containerd  # the classic store's BuildKit hands out no archive
+@pytest.mark.containerd  # the classic store's BuildKit hands out no archive
 @pytest.mark.parametrize("words", [(), ("--load",)])
 def test_a_builder_elsewhere_builds_for_the_engine(
     words: tuple[str, ...], project: Project, elsewhere: str
@@ -101,7 +100,7 @@ def test_a_builder_elsewhere_builds_for_the_engine(
         assert verify(artifact).all_problems == ()
 
 
-@only_containerd  # the classic store's BuildKit pushes nothing
+@pytest.mark.containerd  # the classic store's BuildKit pushes nothing
 @pytest.mark.parametrize("platforms", [(), ("--platform", PLATFORMS)])
 def test_a_builder_elsewhere_pushes_by_digest_and_the_tag_comes_last(
     platforms: tuple[str, ...], project: Project, elsewhere: str
@@ -172,7 +171,7 @@ def platforms_in(artifact: Any) -> int:
     return len(list(images_of(artifact.store, artifact.entry)))
 
 
-@only_containerd
+@pytest.mark.containerd
 def test_bake_pushes_several_platforms(
     project: Project, plugged: dict[str, str], elsewhere: str, tmp_path: Path
 ) -> None:

@@ -36,7 +36,6 @@ CONTAINERD = os.environ["STATE_BUNDLER_TEST_STORE"] == "containerd"
 # Nothing is run in it: so it can be made for every platform, without emulation.
 FROM_SCRATCH = "FROM scratch\nWORKDIR /app\nCOPY src /app/src\nENV PYTHONPATH=/app/src\n"
 PLATFORMS = "linux/amd64,linux/arm64"
-only_containerd = pytest.mark.skipif(not CONTAINERD, reason="the classic store lacks it")
 
 
 @pytest.fixture(autouse=True)
@@ -53,7 +52,7 @@ def platforms_of(store: Any, entry: Any) -> dict[str, LoadedImage]:
     return {image.config["architecture"]: image for image in loaded}
 
 
-@only_containerd
+@pytest.mark.containerd
 def test_several_platforms_into_a_file(project: Project, tmp_path: Path) -> None:
     target = tmp_path / "app.tar"
     built = build(project, "--platform", PLATFORMS, "-o", f"type=oci,dest={target}")
@@ -68,7 +67,7 @@ def test_several_platforms_into_a_file(project: Project, tmp_path: Path) -> None
         assert "index.json" in archive.getnames()
 
 
-@only_containerd
+@pytest.mark.containerd
 def test_several_platforms_into_the_engine(project: Project) -> None:
     built = build(project, "--platform", PLATFORMS, "-t", project.name, "-t", f"{project.name}:b")
     assert project.inspect()["Id"] == project.inspect(f"{project.name}:b")["Id"] == built.image_id
@@ -82,7 +81,7 @@ def test_several_platforms_where_nothing_holds_them(project: Project) -> None:
         project.build("--platform", PLATFORMS, "-t", project.name, docker=project.docker(0, "0"))
 
 
-@only_containerd
+@pytest.mark.containerd
 @pytest.mark.parametrize("platforms", [(), ("--platform", PLATFORMS)])
 def test_a_push_is_by_digest_and_the_tag_comes_last(
     platforms: tuple[str, ...], project: Project, tmp_path: Path
@@ -139,7 +138,7 @@ def test_the_several_names_of_a_whole_image(project: Project) -> None:
     project.engine.docker("image", "rm", f"{project.name}:one", f"{project.name}:two")
 
 
-@only_containerd
+@pytest.mark.containerd
 @pytest.mark.parametrize("way", ["fetch", "_send_new_blobs"])
 def test_only_what_is_new_is_sent_or_else_all_of_it(
     way: str, project: Project, monkeypatch: pytest.MonkeyPatch
@@ -156,7 +155,7 @@ def test_only_what_is_new_is_sent_or_else_all_of_it(
     assert project.inspect()["Id"] == images[1].image_id
 
 
-@only_containerd
+@pytest.mark.containerd
 def test_the_documents_of_a_large_image_are_asked_for(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -239,7 +238,7 @@ def test_bake_puts_the_state_into_the_targets_with_the_code(
         project.engine.docker("image", "rm", name)
 
 
-@only_containerd
+@pytest.mark.containerd
 def test_a_layer_that_is_not_what_its_digest_says_is_refused(
     project: Project, tmp_path: Path
 ) -> None:
