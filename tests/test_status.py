@@ -26,7 +26,7 @@ from bundler.sources import Component, Found
 from bundler.status import Holder, KeyStatus, of_artifact, of_names, of_sources
 
 _BUNDLER = [sys.executable, "-m", "bundler"]
-_NOW = 1_800_000_000.0
+_NOW = time.time()  # the page's script has no other clock
 _DAY = 86400.0
 
 
@@ -239,7 +239,7 @@ def _fleet() -> list[Holder]:
 
     hostile = "</script><script>document.title='hacked'</script><img src=x onerror=alert(1)>"
     return [
-        Holder("shop:1", "docker", (key("b", 900, _DAY), key("a", 12, 9 * _DAY)),
+        Holder("shop:1", "docker", (key("b", 900, _DAY), key("a", 12, 8 * _DAY)),
                contents={"shop": "1" * 64}),
         Holder(hostile, "pex",
                (key(hostile, 5_000_000, 60.0, stale=True), key("\u202egpj", 0, 5.0)),
@@ -351,6 +351,22 @@ def test_a_comparison_and_a_project_are_pages_too(
     assert chromium.complaints == []
 
 
+def test_a_phone_shows_a_key_as_a_card_without_what_is_not_known(
+    chromium: Browser, tmp_path: Path
+) -> None:
+    file = tmp_path / "page.html"
+    keys = (
+        KeyStatus("shop", "Calendar", "LEGACY_CODE_SERVER_SNAPSHOTS", None, None),
+        KeyStatus("shop", "Lost", "LOCAL_FILESYSTEM", None, None),
+    )
+    file.write_text(page([Holder("shop", "project", keys)], _NOW), encoding="utf-8")
+    shown = "[...document.querySelectorAll('tbody tr')].map(row => row.innerText.split(/\\s+/))"
+    chromium.show(file, width=390)
+    assert chromium.value(shown) == [["Calendar", "legacy"], ["Lost", "local", "no", "state"]]
+    chromium.show(file, width=1280)
+    assert len(chromium.value(shown)[0]) == 6
+
+
 def test_the_figures_are_those_that_matter(chromium: Browser, fleet_page: Path) -> None:
     chromium.show(fleet_page)
     figures = chromium.value(
@@ -360,7 +376,7 @@ def test_the_figures_are_those_that_matter(chromium: Browser, fleet_page: Path) 
     assert figures == {
         "keys": "4",
         "size": "4.8 MiB",
-        "oldest confirmed": "4 d",
+        "oldest confirmed": "4 d ago",
         "different contents": "2",
         "stale": "1",
         "unreadable": "1",

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from bundler import __version__
 from bundler.page.markup import Html, Markup, element, joined, text, void
-from bundler.page.sections import fleet, section
-from bundler.page.values import Now, amount, passed
+from bundler.page.sections import ago, fleet, section
+from bundler.page.values import Now, amount
 from bundler.status import Holder
 
 _HERE = Path(__file__).parent
@@ -87,7 +87,7 @@ def _figures(holders: Sequence[Holder], now: Now) -> Iterator[Html]:
     yield _figure("keys", str(len(keys)))
     yield _figure("size", amount(sum(holder.size for holder in holders)))
     if moments:
-        yield _figure("oldest confirmed", passed(min(filter(None, moments)), now))
+        yield _figure("oldest confirmed", ago(min(filter(None, moments)), now))
     if len(holders) > 1:
         yield _figure("different contents", str(len(_contents(holders))))
     for name, count in (("stale", stale), ("without state", missing), ("unreadable", failures)):
@@ -95,8 +95,9 @@ def _figures(holders: Sequence[Holder], now: Now) -> Iterator[Html]:
             yield _figure(name, str(count), alarm=True)
 
 
-def _figure(name: str, value: str, *, alarm: bool = False) -> Html:
-    parts = joined(element("dt", text(name)), element("dd", text(value)))
+def _figure(name: str, value: str | Html, *, alarm: bool = False) -> Html:
+    shown = text(value) if isinstance(value, str) else value
+    parts = joined(element("dt", text(name)), element("dd", shown))
     return element("div", parts, class_="alarm" if alarm else "")
 
 

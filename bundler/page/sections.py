@@ -19,7 +19,6 @@ _TYPES = {
     "LEGACY_CODE_SERVER_SNAPSHOTS": "legacy",
 }
 _NO_VALUE = -1.0
-_NOTHING = "\N{EN DASH}"
 
 
 @dataclass(frozen=True)
@@ -31,6 +30,9 @@ class _Cell:
     order: str | float
     share: float | None = None
     kind: str = ""
+
+
+_NOTHING = _Cell(text("\N{EN DASH}"), _NO_VALUE, kind="nothing")
 
 
 def fleet(holders: Sequence[Holder], now: Now) -> Html:
@@ -63,7 +65,7 @@ def _fleet_row(
         return (
             _Cell(link, holder.name),
             _Cell(element("strong", text("unreadable"), class_="alarm"), "unreadable"),
-            *(_Cell(text(_NOTHING), _NO_VALUE) for _ in range(4)),
+            *(_NOTHING,) * 4,
         )
     age = _oldest(holder, now)
     content = " ".join(value[:_SHOWN_DIGEST] for value in (holder.contents or {}).values())
@@ -73,8 +75,8 @@ def _fleet_row(
         _Cell(text(holder.kind), holder.kind),
         _Cell(text(len(holder.keys)), len(holder.keys), kind="number"),
         _Cell(text(amount(holder.size)), holder.size, holder.size / largest, "number"),
-        _age_cell(min(moments), now, age / oldest) if moments else _Cell(text(_NOTHING), _NO_VALUE),
-        _Cell(element("code", text(content or _NOTHING)), content),
+        _age_cell(min(moments), now, age / oldest) if moments else _NOTHING,
+        _Cell(element("code", text(content), class_="digest"), content) if content else _NOTHING,
     )
 
 
@@ -145,20 +147,22 @@ def _key_cells(key: KeyStatus, now: Now, largest: int, oldest: float) -> Iterato
     kind = _TYPES[key.management_type]
     yield _Cell(element("span", text(kind), title=key.management_type), kind)
     fetched = key.refresh.fetched if key.refresh else None
-    yield _age_cell(fetched, now) if fetched else _Cell(text(_NOTHING), _NO_VALUE)
+    yield _age_cell(fetched, now) if fetched else _NOTHING
     confirmed, age = _confirmed(key), _age(key, now)
     if confirmed and age is not None:
         yield _age_cell(confirmed, now, age / oldest)
     else:
-        yield _Cell(text(_NOTHING), _NO_VALUE)
-    if key.size is None:
-        local = key.management_type == "LOCAL_FILESYSTEM"
-        missing = element("strong", text("no state"), class_="alarm") if local else text(_NOTHING)
-        yield _Cell(missing, _NO_VALUE, kind="number")
-    else:
+        yield _NOTHING
+    if key.size is not None:
         yield _Cell(text(amount(key.size)), key.size, key.size / largest, "number")
-    shown = (key.digest or key.version or _NOTHING)[:_SHOWN_DIGEST]
-    yield _Cell(element("code", text(shown), title=key.digest or key.version or ""), shown)
+    elif key.management_type == "LOCAL_FILESYSTEM":
+        yield _Cell(element("strong", text("no state"), class_="alarm"), _NO_VALUE)
+    else:
+        yield _NOTHING
+    whole = key.digest or key.version or ""
+    shown = whole[:_SHOWN_DIGEST]
+    digest = element("code", text(shown), title=whole, class_="digest")
+    yield _Cell(digest, shown) if shown else _NOTHING
 
 
 def _change_cell(change: KeyDifference | None) -> _Cell:
@@ -237,8 +241,12 @@ def _bar(share: float) -> Html:
 
 
 def _age_cell(moment: str, now: Now, share: float | None = None) -> _Cell:
-    shown = element("time", text(f"{passed(moment, now)} ago"), datetime=moment, title=moment)
-    return _Cell(shown, now.since(moment), share, "number")
+    return _Cell(ago(moment, now), now.since(moment), share, "number")
+
+
+def ago(moment: str, now: Now) -> Html:
+    """How long ago a time was; the page's script keeps it true while the page is looked at."""
+    return element("time", text(f"{passed(moment, now)} ago"), datetime=moment, title=moment)
 
 
 def _lines(lines: Sequence[str]) -> Html:
