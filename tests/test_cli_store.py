@@ -18,6 +18,7 @@ from bundler.cli.run import run
 from bundler.component import DefsStateStorage, EmbeddedStateWarning, Load, StateError
 from bundler.component_storage import StoreStateStorage
 from bundler.storage import local, open_store
+from bundler.storage.lease import lease
 from bundler.storage.prune import referenced_by
 from bundler.update import manifests
 from bundler.verify import verify
@@ -161,7 +162,11 @@ component = "shop_components:Versioned"
 """
 COMPONENT = """
 import os
+from pathlib import Path
 from bundler.component import DefsStateConfig, DefsStateManagementType, StateBackedComponent
+
+with Path(__file__).with_name("loads").open("a") as loads:
+    print("once", file=loads)
 
 class Versioned(StateBackedComponent):
     defs_state_config = DefsStateConfig(
@@ -201,8 +206,22 @@ def test_refresh_pushes_local_and_versioned_keys_as_one_set(
     ]
     monkeypatch.setenv("VALUE", "three")
     assert run(cli, ["refresh", "--shard", "1/1", "--run", "7"]) == 0
+    assert (service / "loads").read_text().split() == ["once"] * 3, "each of them loads them once"
     assert "set 3" in store("join", "1", "--run", "7")
     assert run(cli, ["status", "store:"]) == 0
+
+
+def test_a_shard_waits_for_who_refreshes_one_of_its_keys(
+    service: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shard = ["refresh", "--shard", "1/1", "--run", "7"]
+    monkeypatch.setenv("VALUE", "one")
+    objects = open_store(f"file://{service.parent}/store").objects
+    with lease(objects, ["Versioned"], "another"):
+        assert run(cli, shard) == 75
+        assert run(cli, [*shard, "--wait", "1s"]) == 75
+    with lease(objects, ["Another"], "another"):
+        assert run(cli, shard) == 0
 
 
 def build(*arguments: str, code: int = 0) -> None:

@@ -13,6 +13,7 @@ from bundler.errors import ConfigurationError, CredentialsRefused
 from bundler.listener import Listener
 from bundler.options import RefreshOptions
 from bundler.project import Project, open_project
+from bundler.refresh.directories import VERSIONED
 from bundler.refresh.run import discover, fetch_into, refresh
 
 
@@ -119,7 +120,18 @@ def test_versioned_keys_are_fetched_for_a_storage_and_not_published(
     yaml.write_text(
         "".join(f"---\n{part.strip()}\n{stored}" for part in yaml.read_text().split("---"))
     )
-    (fetched,) = fetch_into(tmp_path / "into", [project], RefreshOptions(), Listener())
+
+    async def every(known: frozenset[str]) -> list[str]:
+        return sorted(known)
+
+    (fetched,) = fetch_into(
+        tmp_path / "into",
+        [project],
+        RefreshOptions(),
+        Listener(),
+        types=(VERSIONED,),
+        choose=every,
+    )
     assert fetched.component.key == "Numbers[primes]"
     assert json.loads((fetched.directory / "state").read_text()) == ["2", "3", "5", "7"]
     assert fetched.refresh.environment_variables == ("TINY_NAME", "TINY_NUMBERS")

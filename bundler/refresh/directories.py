@@ -28,6 +28,7 @@ from bundler.listener import KeyProgress, Listener
 from bundler.manifest import (
     DirectoryRefresh,
     KeyRefresh,
+    ManagementType,
     Manifest,
     NonLocalKey,
     RunRecord,
@@ -50,8 +51,8 @@ from bundler.statedir import (
 )
 from bundler.tree import scan
 
-LOCAL = "LOCAL_FILESYSTEM"
-VERSIONED = "VERSIONED_STATE_STORAGE"
+LOCAL: ManagementType = "LOCAL_FILESYSTEM"
+VERSIONED: ManagementType = "VERSIONED_STATE_STORAGE"
 _LOCK_SECONDS = 10.0
 _LOCK_POLL_SECONDS = 0.1
 _SHOWN_PATHS = 5
@@ -337,25 +338,17 @@ class Collected(msgspec.Struct, frozen=True):
 
 
 class Collector(msgspec.Struct):
-    """Takes fetched states that are not published: those of keys in versioned storage."""
+    """Takes fetched states that are not published: of keys of some management types."""
 
     folder: Path
     of: Directory
+    types: tuple[ManagementType, ...]
     collected: list[Collected] = msgspec.field(default_factory=list)
 
-    @property
-    def options(self) -> RefreshOptions:
-        return self.of.options
-
-    @property
-    def sources(self) -> list[Loaded]:
-        return self.of.sources
-
     def jobs(self) -> Iterator[Job]:
-        """The selected keys, of versioned storage unless other types were named."""
-        types = self.options.management_types or ("VERSIONED_STATE_STORAGE",)
+        """The selected keys."""
         for component in self.of.components.values():
-            if component.management_type in types and self.of.is_selected(component):
+            if component.management_type in self.types and self.of.is_selected(component):
                 yield self.of.job(component, self._key_directory, None)
 
     def _key_directory(self, key: str) -> Path:

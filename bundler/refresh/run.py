@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -23,11 +23,11 @@ from bundler import baseline
 from bundler.bundle import Bundle
 from bundler.errors import BundlerError, ConfigurationError, Interrupted, Unavailable, raise_all
 from bundler.listener import KeyProgress, Listener
-from bundler.manifest import DirectoryRefresh
+from bundler.manifest import DirectoryRefresh, ManagementType
 from bundler.options import DEFAULT_JOBS, DEFAULT_TOTAL_TIMEOUT_SECONDS, RefreshOptions
 from bundler.refresh.attempts import Fetched, Job, KeyFailedError, fetch
 from bundler.refresh.checks import kind_of
-from bundler.refresh.directories import Collected, Collector, Directory
+from bundler.refresh.directories import VERSIONED, Collected, Collector, Directory
 from bundler.refresh.discovery import Loaded, load_all
 from bundler.refresh.scratch import scratch_folder
 from bundler.sources import Component, Found
@@ -42,12 +42,17 @@ _T = TypeVar("_T")
 
 class Refreshed(msgspec.Struct, frozen=True):
     """What a refresh did. bundles: one a state directory, published. changed: those keys whose
-    bytes are others than before."""
+    bytes are others than before. collected: what was fetched for elsewhere."""
 
     bundles: tuple[Bundle, ...]
     record: tuple[DirectoryRefresh, ...]
     found: tuple[Found, ...]
     changed: tuple[str, ...] = ()
+    collected: tuple[Collected, ...] = ()
+
+
+# Which of the keys that are there to fetch; empty for none.
+Choose = Callable[[frozenset[str]], Awaitable[Sequence[str]]]
 
 
 def discover(projects: Sequence[Project], listener: Listener) -> tuple[Found, ...]:
@@ -55,23 +60,38 @@ def discover(projects: Sequence[Project], listener: Listener) -> tuple[Found, ..
     return run_to_end(lambda _: _discover(projects, listener))
 
 
-def refresh(projects: Sequence[Project], options: RefreshOptions, listener: Listener) -> Refreshed:
+def refresh(
+    projects: Sequence[Project],
+    options: RefreshOptions,
+    listener: Listener,
+    aside: Path | None = None,
+) -> Refreshed:
     """Refreshes and publishes. options: those of the command line; they go before the projects'.
 
-    Raises the failure of a key, or `Several`; nothing was published then.
+    aside: an empty folder into which keys in versioned storage are fetched as well; without one
+    they are not refreshed. Raises the failure of a key, or `Several`; nothing was published then.
     """
-    return run_to_end(lambda decided: _refresh(projects, options, listener, decided))
+    return run_to_end(lambda decided: _refresh(projects, options, listener, decided, aside))
 
 
 def fetch_into(
-    folder: Path, projects: Sequence[Project], options: RefreshOptions, listener: Listener
+    folder: Path,
+    projects: Sequence[Project],
+    options: RefreshOptions,
+    listener: Listener,
+    *,
+    types: Sequence[ManagementType],
+    choose: Choose,
 ) -> tuple[Collected, ...]:
-    """Refreshes keys in versioned storage (or of ``options.management_types``) into a folder.
+    """Refreshes keys of some management types into a folder.
 
-    Each gets a key directory of its own below the folder, which must be empty; nothing is
-    published. Raises as `refresh` does, and leaves what was written to the caller.
+    choose: is asked once the keys are known. Each gets a key directory of its own below the folder,
+    which must be empty; nothing is published. Raises as `refresh` does, and leaves what was written
+    to the caller.
     """
-    return run_to_end(lambda _: _fetch_into(folder, projects, options, listener))
+    return run_to_end(
+        lambda _: _fetch_into(folder, projects, options, listener, types=types, choose=choose)
+    )
 
 
 def run_to_end(work: Callable[[asyncio.Event], Coroutine[Any, Any, _T]]) -> _T:
@@ -147,6 +167,7 @@ async def _refresh(
     options: RefreshOptions,
     listener: Listener,
     decided: asyncio.Event,
+    aside: Path | None,
 ) -> Refreshed:
     listener.phase("Finding components")
     async with (
@@ -160,23 +181,49 @@ async def _refresh(
         for directory in directories:
             await directory.open(stack, given, listener)
             _tell_legacy(directory, listener)
-            await directory.take_stored(listener)
-        jobs = [job for directory in directories for job in directory.jobs(listener)]
-        await _fetch_all(jobs, directories, scratch, listener)
+            if aside is None:
+                await directory.take_stored(listener)
+        collectors = _collectors(aside, directories, (VERSIONED,)) if aside else []
+        jobs = [(item, job) for item in directories for job in item.jobs(listener)]
+        await _fetch_all([*jobs, *_jobs_of(collectors)], directories, scratch, listener)
         decided.set()
-        return _publish(directories, loaded, listener)
+        refreshed = _publish(directories, loaded, listener)
+    return msgspec.structs.replace(refreshed, collected=_collected(collectors))
 
 
 async def _fetch_into(
-    folder: Path, projects: Sequence[Project], options: RefreshOptions, listener: Listener
+    folder: Path,
+    projects: Sequence[Project],
+    options: RefreshOptions,
+    listener: Listener,
+    *,
+    types: Sequence[ManagementType],
+    choose: Choose,
 ) -> tuple[Collected, ...]:
     listener.phase("Finding components")
     async with loaded_sources(projects, options, listener) as (loaded, scratch):
-        directories = _directories(loaded, options)
-        _check_selection(options, directories)
-        collectors = [Collector(folder / str(n), item) for n, item in enumerate(directories)]
-        jobs = [job for collector in collectors for job in collector.jobs()]
-        await _fetch_all(jobs, collectors, scratch, listener)
+        components = [component for item in loaded for component in item.found.components]
+        known = {item.key for item in components if item.management_type in types}
+        chosen = await choose(frozenset(known))
+        if not chosen:
+            return ()
+        directories = _directories(loaded, msgspec.structs.replace(options, keys=tuple(chosen)))
+        collectors = _collectors(folder, directories, types)
+        await _fetch_all(_jobs_of(collectors), directories, scratch, listener)
+    return _collected(collectors)
+
+
+def _collectors(
+    folder: Path, directories: Sequence[Directory], types: Sequence[ManagementType]
+) -> list[Collector]:
+    return [Collector(folder / str(n), item, tuple(types)) for n, item in enumerate(directories)]
+
+
+def _jobs_of(collectors: Sequence[Collector]) -> list[tuple[Directory | Collector, Job]]:
+    return [(item, job) for item in collectors for job in item.jobs()]
+
+
+def _collected(collectors: Sequence[Collector]) -> tuple[Collected, ...]:
     return tuple(item for collector in collectors for item in collector.collected)
 
 
@@ -231,29 +278,27 @@ def _tell_legacy(directory: Directory, listener: Listener) -> None:
 
 
 async def _fetch_all(
-    jobs: Sequence[Job],
-    directories: Sequence[Directory | Collector],
+    jobs: Sequence[tuple[Directory | Collector, Job]],
+    directories: Sequence[Directory],
     scratch: Path,
     listener: Listener,
 ) -> None:
-    """Fetches every key, then raises for those that failed."""
+    """Fetches every key for the one that takes it, then raises for those that failed."""
     if jobs:
         listener.phase(f"Refreshing {len(jobs)} {'key' if len(jobs) == 1 else 'keys'}")
     whole = directories[0].options if directories else RefreshOptions()
     limits = _Limits(whole)
     seconds = whole.total_timeout or DEFAULT_TOTAL_TIMEOUT_SECONDS
-    by_owner = {id(item): directory for directory in directories for item in directory.sources}
 
     failing = _Failing(len(jobs), listener)
 
-    async def one(job: Job) -> BundlerError | None:
+    async def one(owner: Directory | Collector, job: Job) -> BundlerError | None:
         try:
-            owner = by_owner[id(job.source)]
             return await _one(job, owner, limits, scratch, listener, failing=failing)
         finally:
             failing.under_way -= 1
 
-    tasks = {asyncio.ensure_future(one(job)): job for job in jobs}
+    tasks = {asyncio.ensure_future(one(owner, job)): job for owner, job in jobs}
     try:
         done, late = await asyncio.wait(tasks, timeout=seconds) if tasks else (set(), set())
     finally:

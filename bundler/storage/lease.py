@@ -25,7 +25,7 @@ from bundler.storage.objects import Objects
 
 _NAME = "leases.json"
 DEFAULT_SECONDS = 120.0
-_POLL_SECONDS = 2.0
+POLL_SECONDS = 2.0
 _ATTEMPTS = 100
 
 
@@ -115,7 +115,7 @@ def _acquire(objects: Objects, mine: _Lease, length: float, wait: float) -> floa
         except Locked:
             if time.monotonic() >= end:
                 raise
-            time.sleep(min(_POLL_SECONDS, max(0.0, end - time.monotonic())))
+            time.sleep(min(POLL_SECONDS, max(0.0, end - time.monotonic())))
         else:
             return begun
 

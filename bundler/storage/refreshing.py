@@ -5,30 +5,26 @@ Everything is fetched before anything is published or pushed, and pushed as one 
 
 from __future__ import annotations
 
+import asyncio
 import tempfile
+import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
-
-from bundler.errors import ConfigurationError
+from bundler.errors import ConfigurationError, Locked
 from bundler.listener import Listener
-from bundler.manifest import ManagementType
 from bundler.options import RefreshOptions
 from bundler.project import Project
-from bundler.refresh.directories import Collected
-from bundler.refresh.run import Refreshed, discover, fetch_into, refresh
+from bundler.refresh.directories import LOCAL, VERSIONED, Collected
+from bundler.refresh.run import Refreshed, fetch_into, refresh
 from bundler.storage import shards
-from bundler.storage.lease import lease
+from bundler.storage.lease import POLL_SECONDS, Held, lease
 from bundler.storage.pointer import Author
 from bundler.storage.pushing import NewState, Pushed
 from bundler.storage.records import Shard
 from bundler.storage.store import Store
-
-_LOCAL: ManagementType = "LOCAL_FILESYSTEM"
-_VERSIONED: ManagementType = "VERSIONED_STATE_STORAGE"
 
 
 @dataclass(frozen=True)
@@ -48,10 +44,11 @@ def refresh_and_push(
     Raises `Locked` where another pipeline refreshes one of the keys, and as `refresh` and
     `Store.push` do; the store is then as it was.
     """
-    with _leased(options.keys, into), _collected(projects, options, listener) as collected:
-        refreshed = refresh(projects, options, listener)
+    with _lease(options.keys, into, into.wait), _scratch() as scratch:
+        refreshed = refresh(projects, options, listener, scratch)
         listener.phase(f"Pushing to {into.store.url}")
-        pushed = into.store.push([*_new(collected), *_published(refreshed)], into.author)
+        states = [*_new(refreshed.collected), *_published(refreshed)]
+        pushed = into.store.push(states, into.author)
     return refreshed, pushed
 
 
@@ -65,52 +62,46 @@ def refresh_shard(
     listener: Listener,
 ) -> Shard:
     """Refreshes the keys of one shard and stages them in the store; publishes nothing here."""
-    mine = _keys_of(projects, options, shard, listener)
-    if not mine:
-        return shards.stage(into.store, [], run, shard, into.author)
-    chosen = msgspec.structs.replace(options, keys=mine, management_types=(_LOCAL, _VERSIONED))
-    with _leased(mine, into), tempfile.TemporaryDirectory(prefix="state-bundler-") as scratch:
-        collected = fetch_into(Path(scratch), projects, chosen, listener)
-        return shards.stage(into.store, list(_new(collected)), run, shard, into.author)
-
-
-def _keys_of(
-    projects: Sequence[Project],
-    options: RefreshOptions,
-    shard: tuple[int, int],
-    listener: Listener,
-) -> tuple[str, ...]:
     if options.keys:
         raise ConfigurationError(
             "A shard chooses its keys itself.", hint="Leave out --key, or --shard."
         )
-    found = {
-        component.key
-        for source in discover(projects, listener)
-        for component in source.components
-        if component.management_type in (_LOCAL, _VERSIONED)
-    }
-    return tuple(sorted(key for key in found if shards.belongs(key, *shard)))
+    with ExitStack() as leased, _scratch() as scratch:
+
+        async def choose(known: frozenset[str]) -> Sequence[str]:
+            mine = sorted(key for key in known if shards.belongs(key, *shard))
+            if mine:
+                await _take_lease(leased, mine, into)
+            return mine
+
+        collected = fetch_into(
+            scratch, projects, options, listener, types=(LOCAL, VERSIONED), choose=choose
+        )
+        return shards.stage(into.store, list(_new(collected)), run, shard, into.author)
+
+
+def _lease(keys: Sequence[str], into: Into, wait: float) -> AbstractContextManager[Held]:
+    return lease(into.store.objects, keys, into.author.by or "a pipeline", wait=wait)
+
+
+async def _take_lease(held: ExitStack, keys: Sequence[str], into: Into) -> None:
+    """Waits for the lease so that Ctrl-C is heard meanwhile."""
+    end = time.monotonic() + into.wait
+    while True:
+        try:
+            held.enter_context(_lease(keys, into, 0.0))
+        except Locked:
+            if time.monotonic() >= end:
+                raise
+            await asyncio.sleep(min(POLL_SECONDS, max(0.0, end - time.monotonic())))
+        else:
+            return
 
 
 @contextmanager
-def _leased(keys: Sequence[str], into: Into) -> Iterator[None]:
-    with lease(into.store.objects, keys, into.author.by or "a pipeline", wait=into.wait):
-        yield
-
-
-@contextmanager
-def _collected(
-    projects: Sequence[Project], options: RefreshOptions, listener: Listener
-) -> Iterator[Sequence[Collected]]:
-    """The versioned keys' new states, which lie in a folder that goes with the context."""
-    types = options.management_types
-    if types and _VERSIONED not in types:
-        yield ()
-        return
-    chosen = msgspec.structs.replace(options, management_types=(_VERSIONED,))
-    with tempfile.TemporaryDirectory(prefix="state-bundler-") as scratch:
-        yield fetch_into(Path(scratch), projects, chosen, listener)
+def _scratch() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="state-bundler-") as path:
+        yield Path(path)
 
 
 def _new(collected: Iterable[Collected]) -> Iterator[NewState]:
