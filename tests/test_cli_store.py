@@ -99,6 +99,7 @@ def test_shards(project: Path, store: Run, monkeypatch: pytest.MonkeyPatch) -> N
     assert "nothing was joined" in store("join", "2", code=2)
     store("push", "--shard", "2/2", "--key", "B")
     assert "set 1" in store("join", "2")
+    assert "Run 77 is joined already: set 1" in store("join", "2")
     assert "2 versions" in store("verify")
 
 

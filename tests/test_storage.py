@@ -26,6 +26,7 @@ from bundler.storage.artifact import open_stored
 from bundler.storage.objects import open_objects
 from bundler.storage.pointer import Author
 from bundler.storage.pushing import NewState
+from bundler.storage.records import Current, Joined
 from bundler.verify import verify
 
 ME = Author("ada@build", "a" * 40)
@@ -219,14 +220,38 @@ def test_shards_become_one_set(store: Store, states: Make, tmp_path: Path) -> No
     shards.stage(open_store(store.url), states(B=b"wrong", C=b"same"), "run-1", (2, 2), ME)
     shards.stage(open_store(store.url), states(B=b"2", C=b"same"), "run-1", (2, 2), ME)
     joined = shards.join(store, "run-1", 2)
+    assert isinstance(joined, Current)
     assert [move.key for move in joined.change.moves] == ["A", "B"]
     assert {k: v["state"] for k, v in contents(store, tmp_path).items()} == {
         "A": b"2",
         "B": b"2",
         "C": b"same",
     }
-    with pytest.raises(UsageError, match="nothing of run"):
-        shards.join(store, "run-1", 2)
+
+
+def test_a_join_that_is_asked_for_again_finds_what_it_did(store: Store, states: Make) -> None:
+    for index, value in enumerate((b"1", b"2"), start=1):
+        shards.stage(store, states(**{f"K{index}": value}), "run-1", (index, 2), ME)
+    left = [item.name for item in store.objects.list("shards")]
+    kept = {name: stored.data for name in left if (stored := store.objects.get(name))}
+    joined = shards.join(store, "run-1", 2)
+    assert isinstance(joined, Current)
+    store.push(states(K1=b"newer"))
+    for killed in (left[:0], left[:1], left):  # what it had not removed yet
+        for name in killed:
+            store.objects.create(name, kept[name])
+        again = shards.join(open_store(store.url), "run-1", 2)
+        assert isinstance(again, Joined)
+        assert again.number == joined.number
+        assert not [item.name for item in store.objects.list("shards") if item.name in left]
+    with pytest.raises(UsageError, match="nothing of run run-1 from 1/3, 2/3, 3/3"):
+        shards.join(store, "run-1", 3)
+    # The whole run once more: what it fetched is joined like any other.
+    for index, value in enumerate((b"3", b"4"), start=1):
+        shards.stage(store, states(**{f"K{index}": value}), "run-1", (index, 2), ME)
+    once_more = shards.join(store, "run-1", 2)
+    assert isinstance(once_more, Current)
+    assert once_more.number == joined.number + 2
 
 
 def test_every_key_belongs_to_one_shard() -> None:

@@ -91,13 +91,22 @@ def _states(artifact: str | None, root: Path, scratch: Path) -> list[NewState]:
 def join(*, url: str | None, root: Path, run: str | None, note: str, count: int) -> None:
     """Make what COUNT shards have pushed current, all at once; nothing if one is missing.
 
+    Where that has been done, it says so and succeeds, so that a job can be tried again.
+
     \b
     Example:
       state-bundler store join 10 --run "$GITHUB_RUN_ID"
     """
     from bundler.storage import local, shards
+    from bundler.storage.records import Joined
 
-    _tell(shards.join(opened(url, root), run_of(run), count, local.author(root, note)))
+    name = run_of(run)
+    done = shards.join(opened(url, root), name, count, local.author(root, note))
+    if isinstance(done, Joined):
+        told = f"Run {safe(name)} is joined already: set {done.number} of {done.made}"
+        Console(sys.stdout).line(told)
+    else:
+        _tell(done)
 
 
 @click.command()

@@ -16,6 +16,7 @@ What lies in a store, below its URL:
     versions/<24 hex>.json      the versions that one push made: their UUIDs begin with its name
     content/<sha256>.<8 hex>    a large file, or many small ones one after the other
     shards/<run>/<n>.json       what one shard of a refresh has pushed, before it is joined
+    shards/<run>/joined.json    the set that a run's shards became; a prune removes it a day later
     leases.json, clock          who is refreshing which keys
 
 A push writes contents, then versions, then moves the pointer: a version is visible only when it

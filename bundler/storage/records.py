@@ -147,6 +147,15 @@ class Shard(Model, frozen=True, tag_field="_type", tag=f"{_TYPES}-shard/v1"):
     unchanged: dict[str, Uuid] = msgspec.field(default_factory=dict)
 
 
+class Joined(Model, frozen=True, tag_field="_type", tag=f"{_TYPES}-joined/v1"):
+    """What became of a run's shards: the set that they are in, and when it was made."""
+
+    count: Size
+    number: Size
+    made: Time
+    versions: tuple[Uuid, ...]
+
+
 def new_push() -> str:
     """What the UUIDs of a push's versions begin with."""
     return uuid.uuid4().hex[:_PUSH_DIGITS]
@@ -219,7 +228,7 @@ def now() -> str:
 
 def _warm_up() -> None:
     """msgspec works out a type at its first use, and crashes where two threads do so at once."""
-    for model in (Format, Batch, Current, Change, Shard, KeyRefresh):
+    for model in (Format, Batch, Current, Change, Joined, Shard, KeyRefresh):
         msgspec.json.Decoder(model)
     parse(build(Contents(())).raw)
 
