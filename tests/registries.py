@@ -100,6 +100,7 @@ class Registry:
     fault: is asked before each request is answered, with its number (from 0), method and path;
     gives a status to answer with, ``drop`` to break the connection, ``half`` to break the answer
     in its middle, or None. user: wants this user and password. token: by a token service.
+    lines: how many connections it has had.
     """
 
     blobs: dict[tuple[str, str], bytes] = field(default_factory=dict)
@@ -119,6 +120,7 @@ class Registry:
     claims_length: int | None = None
     redirect: str | None = None
     host: str = ""
+    lines: int = 0
 
     def tag(self, repository: str, name: str) -> str | None:
         return self.tags.get((repository, name))
@@ -166,6 +168,10 @@ class _Handler(BaseHTTPRequestHandler):
     registry: Registry
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True  # an answer in two packets would wait for an acknowledgement
+
+    def setup(self) -> None:
+        super().setup()
+        self.registry.lines += 1
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # its signature
         pass

@@ -97,6 +97,14 @@ def test_an_image_gets_its_state_and_verifies(
     assert [item.path for item in verdict.directories] == [HOME]
 
 
+def test_all_of_it_goes_by_one_line(ours: Registry, maker: LayoutMaker, bundle: Bundle) -> None:
+    base = push_base(maker, f"{ours.host}/shop:1")
+    before = ours.lines
+    embed(f"{ours.host}/shop:2", bundle, f"{ours.host}/shop@{base}")
+    assert len(ours.requests("POST|PUT|HEAD")) > 1
+    assert ours.lines == before + 1
+
+
 def test_skopeo_reads_what_was_pushed(
     host: str, maker: LayoutMaker, bundle: Bundle, tmp_path: Path
 ) -> None:

@@ -126,11 +126,14 @@ class Connection:
     @contextmanager
     def send(self, request: Request) -> Iterator[urllib3.BaseHTTPResponse]:
         """Sends until there is an answer; its body is read within the context."""
-        response = self.patient(lambda: self.once(request))
-        try:
+        with _keeping_the_line(self.patient(lambda: self.once(request))) as response:
             yield response
-        finally:
-            response.close()
+
+    @contextmanager
+    def attempt(self, request: Request) -> Iterator[urllib3.BaseHTTPResponse]:
+        """Like `send`, but only once; raises as `once` does."""
+        with _keeping_the_line(self.once(request)) as response:
+            yield response
 
     def once(self, request: Request) -> urllib3.BaseHTTPResponse:
         """One attempt, with fresh credentials where those at hand are refused.
@@ -140,8 +143,8 @@ class Connection:
         """
         response = self._redirected(request)
         if response.status == _UNAUTHORIZED and _UNAUTHORIZED not in request.expected:
-            challenge = response.headers.get("WWW-Authenticate", "")
-            response.close()
+            with _keeping_the_line(response):
+                challenge = response.headers.get("WWW-Authenticate", "")
             self._authorizer.answer(
                 challenge, request.scope, plain=self._base().startswith("http:")
             )
@@ -180,8 +183,8 @@ class Connection:
             response = self._bare(request.method, address, headers, body)
             if response.status not in _REDIRECTS:
                 return response
-            target = urljoin(address, response.headers.get("Location") or "")
-            response.close()
+            with _keeping_the_line(response):
+                target = urljoin(address, response.headers.get("Location") or "")
             if address.startswith("https:") and not target.startswith("https:"):
                 raise ToolFailed(f"The registry {self.host} redirects to an address without TLS.")
             address = target
@@ -254,7 +257,8 @@ class Connection:
         if not may_be_plain(host):
             return f"https://{host}"
         try:
-            with self._bare("GET", f"http://{host}/v2/", {}, None) as response:
+            answer = self._bare("GET", f"http://{host}/v2/", {}, None)
+            with _keeping_the_line(answer) as response:
                 # Go's TLS servers answer plain requests with 400.
                 plain = response.status in (200, _UNAUTHORIZED, _TOO_MANY) or (
                     response.status >= 500  # noqa: PLR2004  # of whatever kind: it speaks HTTP
@@ -309,6 +313,18 @@ def _of_proxy(host: str, error: urllib3.exceptions.ProxyError) -> BundlerError:
 def _described(request: Request) -> str:
     """The request without its query, which may be signed."""
     return f"{request.method} {urlsplit(request.path).path}"
+
+
+@contextmanager
+def _keeping_the_line(
+    response: urllib3.BaseHTTPResponse,
+) -> Iterator[urllib3.BaseHTTPResponse]:
+    """The rest of a short answer is read, so that the next request needs no line of its own."""
+    try:
+        yield response
+        _start_of(response, _MAX_ERROR_BYTES)
+    finally:
+        response.close()
 
 
 def _start_of(response: urllib3.BaseHTTPResponse, limit: int) -> bytes:

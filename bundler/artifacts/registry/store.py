@@ -111,7 +111,7 @@ class RegistryStore:
         request = Request("GET", self.path("manifests", what), self.scope, {"Accept": ACCEPT})
 
         def once() -> tuple[bytes, str, str | None]:
-            with self.connection.once(request) as response:
+            with self.connection.attempt(request) as response:
                 raw = read_at_most(response, MAX_MANIFEST_BYTES, f"{self.name}: manifest {what}")
                 kind = (response.headers.get("Content-Type") or "").partition(";")[0].strip()
                 return raw, kind, response.headers.get(_DIGEST_HEADER)

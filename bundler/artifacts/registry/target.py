@@ -182,13 +182,13 @@ class RegistryTarget(RegistryStore):
             {"Content-Length": "0"},
             expected=(_ACCEPTED,),
         )
-        with self.connection.once(request) as response:
+        with self.connection.attempt(request) as response:
             return located(response.headers, self.name)
 
     def once_in_upload(self, request: Request) -> Mapping[str, str]:
         """A request of an upload. One that the registry has forgotten is a passing failure."""
         try:
-            with self.connection.once(request) as response:
+            with self.connection.attempt(request) as response:
                 return dict(response.headers)
         except NotFound as error:
             raise Transient(f"The registry {self.connection.host} has lost an upload.") from error
@@ -196,7 +196,7 @@ class RegistryTarget(RegistryStore):
     def cancel(self, location: str) -> None:
         """Gives up an upload; else it goes away by itself."""
         request = Request("DELETE", location, self.scope, expected=(_NO_CONTENT, 200, _ACCEPTED))
-        with suppress(ToolFailed, CredentialsRefused), self.connection.once(request):
+        with suppress(ToolFailed, CredentialsRefused), self.connection.attempt(request):
             pass
 
     # --- names
@@ -302,7 +302,7 @@ class _Stream:
             return 0
         request = Request("GET", self._location, self._target.scope, expected=(_NO_CONTENT, 200))
         try:
-            with self._target.connection.once(request) as response:
+            with self._target.connection.attempt(request) as response:
                 self._location = response.headers.get("Location") or self._location
                 return _received(response.headers.get("Range"))
         except Transient:
