@@ -92,6 +92,8 @@ TRAPS = (
     Trap("nobody asks at a commit", commits.commits, "No hook asks", "warn"),
     Trap("pre-commit without the guard", commits.commits, ".pre-commit-config.yaml", "warn",
          {".pre-commit-config.yaml": "repos: []\n"}),
+    Trap("pre-commit that no commit starts", commits.commits, "not installed in this clone", "warn",
+         {".pre-commit-config.yaml": "repos: []  # as good as: no-committed-state\n"}),
     # the configuration and the environment
     Trap("a setting that does not exist", environment.configuration, "tiemout", "fail",
          more='[tool.state-bundler]\ntiemout = "5m"\n'),
@@ -161,7 +163,8 @@ TRAPS = (
 def test_the_trap_is_found(trap: Trap, wd: WorkDir, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in wd.env.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.delenv("TRAP_TOKEN", raising=False)
+    for name in ("TRAP_TOKEN", "CI"):
+        monkeypatch.delenv(name, raising=False)
     wd.write("pyproject.toml", _PYPROJECT.format(backend=trap.backend) + trap.more)
     wd.write("src/shop/defs/__init__.py", "")
     for path, text in trap.files.items():
@@ -186,6 +189,28 @@ def _asked(trap: Trap, root: Path) -> Iterator[Finding]:
 
     patient = Patient(survey(root), Path(sys.executable))
     return _answers(Check(trap.name, trap.look), patient, set())
+
+
+@pytest.mark.parametrize(
+    ("script", "variables"),
+    [
+        ("mise exec -- prek run", {}),
+        ("state-guard --staged", {}),
+        ("pre-commit is what this file is called", {"CI": "true"}),
+    ],
+)
+def test_pre_commit_that_something_starts_is_no_trap(
+    script: str, variables: Mapping[str, str], wd: WorkDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CI", raising=False)
+    for name, value in {**wd.env, **variables}.items():
+        monkeypatch.setenv(name, value)
+    wd.write("pyproject.toml", _PYPROJECT.format(backend="hatchling.build"))
+    wd.write(".pre-commit-config.yaml", "repos: []  # as good as: no-committed-state\n")
+    wd.write("shared/hooks/pre-commit", script)
+    wd("git config core.hooksPath shared/hooks")
+    (finding,) = commits.commits(Patient(survey(wd.path)))
+    assert finding.grade == "ok"
 
 
 def test_a_published_state_that_was_edited(tmp_path: Path) -> None:

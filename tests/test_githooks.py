@@ -106,7 +106,9 @@ def test_an_older_one_is_updated(repository: WorkDir) -> None:
 def test_beside_the_pre_commit_framework(repository: WorkDir) -> None:
     repository.write(".pre-commit-config.yaml", "repos: []\n")
     repository.commit()
+    assert not githooks.starts_framework(repository.path)
     repository([sys.executable, "-m", "pre_commit", "install"])
+    assert githooks.starts_framework(repository.path)
     assert actions(repository)[0] == "installed beside"
     assert actions(repository) == ["unchanged"] * 3
     assert (repository.path / ".git/hooks/pre-commit.legacy").exists()

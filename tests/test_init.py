@@ -100,7 +100,9 @@ def test_what_is_this_machines_stays_out_of_the_image(tmp_path: Path) -> None:
 
 def test_from_a_folder_the_hook_calls_what_is_installed(tmp_path: Path) -> None:
     root = _project(tmp_path)  # as in a checkout, where these tests run
-    assert _init(root, "--yes").returncode == 0
+    done = _init(root, "--yes")
+    assert done.returncode == 0
+    assert "Once in each clone: pre-commit install" in done.stderr
     written = (root / ".pre-commit-config.yaml").read_text()
     (hook,) = yaml.safe_load(written)["repos"][0]["hooks"]
     assert (hook["language"], hook["entry"]) == ("system", "state-guard --staged")

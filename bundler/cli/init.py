@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from bundler.cli.console import Console
+
 if TYPE_CHECKING:
     from bundler.edits import FileEdit
 
@@ -15,8 +17,9 @@ if TYPE_CHECKING:
 PART_NAMES = ("table", "backend", "ignore", "dockerignore", "pre-commit", "ci")
 _LOCAL = (
     "state-bundler is installed from a folder here, so no package index need have it: whoever "
-    "commits,\nand CI, install it in the same way."
+    "commits, and CI, install it in the same way."
 )
+_EACH_CLONE = "Once in each clone: pre-commit install -t pre-commit -t pre-merge-commit"
 _COLOURS = {"+": "green", "-": "red", "@": "cyan"}
 
 
@@ -85,8 +88,11 @@ def _files_of(project: Path, *, yes: bool, remove: bool, without: tuple[str, ...
         sys.exit(1)
     apply(edits)
     click.echo(f"Changed {_files(len(edits))}.", err=True)
-    if not remove and is_local() and any(edit.path.suffix == ".yaml" for edit in edits):
-        click.echo(_LOCAL, err=True)
+    if not remove and any(edit.path.name == ".pre-commit-config.yaml" for edit in edits):
+        console = Console(sys.stderr)
+        console.line(_EACH_CLONE)
+        if is_local():
+            console.paragraph(_LOCAL)
 
 
 def _git_hooks(project: Path, *, remove: bool) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
+from bundler import githooks
 from bundler.doctor import Finding, Patient
 from bundler.edits import read_text
 from bundler.errors import BundlerError
@@ -12,16 +15,24 @@ from bundler.init.precommit import HOOK
 _WHY = "Without it a forced `git add` is noticed at the next build, when it is pushed already."
 
 
+_INSTALL = "pre-commit install -t pre-commit -t pre-merge-commit"
+
+
 def commits(patient: Patient) -> Iterator[Finding]:
     """Whether a commit is asked about: by pre-commit, or by a hook of git's own."""
     survey = patient.survey
     if survey.repository is None:
         return
     configured = read_text(survey.outer / ".pre-commit-config.yaml")
-    if configured is not None and HOOK in configured:
+    named = configured is not None and HOOK in configured
+    # Nobody commits in a CI job, and nobody installs hooks there.
+    if named and (os.environ.get("CI") or _says_yes(githooks.starts_framework, patient)):
         yield Finding("ok", f"pre-commit runs {HOOK}.")
-    elif _has_hook(patient):
+    elif _says_yes(githooks.is_installed, patient):
         yield Finding("ok", "git's own hook asks the guard at every commit.")
+    elif named:
+        what = f"pre-commit would run {HOOK}, and is not installed in this clone."
+        yield Finding("warn", what, _WHY, _INSTALL)
     elif configured is not None:
         what = f".pre-commit-config.yaml does not name {HOOK}."
         yield Finding("warn", what, _WHY, "state-bundler init", "pre-commit")
@@ -30,10 +41,8 @@ def commits(patient: Patient) -> Iterator[Finding]:
         yield Finding("warn", what, _WHY, "state-bundler init, or state-bundler init --git-hooks")
 
 
-def _has_hook(patient: Patient) -> bool:
-    from bundler import githooks
-
+def _says_yes(question: Callable[[Path], bool], patient: Patient) -> bool:
     try:
-        return githooks.is_installed(patient.survey.root)
+        return question(patient.survey.root)
     except BundlerError:
         return False  # what git says against it stands under "repository"
