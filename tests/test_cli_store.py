@@ -212,6 +212,19 @@ def test_refresh_pushes_local_and_versioned_keys_as_one_set(
     assert run(cli, ["status", "store:"]) == 0
 
 
+def test_a_store_that_is_not_spelled_out_is_shown_with_its_url(
+    project: Path, store: Run, capsys: pytest.CaptureFixture[str]
+) -> None:
+    publish(project, {"A": b"1"})
+    store("push")
+    publish(project, {"A": b"2"})
+    store("push")
+    url = f"store:file://{project.parent}/store"
+    assert run(cli, ["status", "store:", "--baseline", "store:@1", "--format", "json"]) == 0
+    (holder,) = json.loads(capsys.readouterr().out)["artifacts"]
+    assert (holder["name"], holder["since"]["baseline"]) == (url, f"{url}@1")
+
+
 def test_a_shard_waits_for_who_refreshes_one_of_its_keys(
     service: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

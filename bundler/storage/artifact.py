@@ -32,7 +32,7 @@ from bundler.manifest import (
 )
 from bundler.storage import content, records
 from bundler.storage.content import Piece
-from bundler.storage.objects import Buffer, Objects, shown
+from bundler.storage.objects import Buffer, Objects
 from bundler.storage.records import Version
 from bundler.storage.store import Store, open_store
 
@@ -63,7 +63,8 @@ def open_stored(name: str, default: str | None = None) -> StoredStates:
             "[tool.state-bundler].",
         )
     store = open_store(where)
-    return StoredStates(shown(name), store, versions_at(store, moment))
+    told = f"{PREFIX}{store.url}{f'@{moment}' if moment else ''}"
+    return StoredStates(told, store, versions_at(store, moment))
 
 
 def versions_at(store: Store, moment: str) -> dict[str, Version]:
