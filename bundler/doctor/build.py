@@ -65,7 +65,8 @@ def _baseline(patient: Patient, config: Config) -> Finding:
             "Every refresh would end with this, before it asks anything.",
             error.hint or "[tool.state-bundler] baseline: name another, or none",
         )
-    return Finding("ok", f"Baseline: {holder.name}, with {len(holder.keys)} keys, by the configuration.")
+    keys = f"{len(holder.keys)} keys"
+    return Finding("ok", f"Baseline: {holder.name}, with {keys}, by the configuration.")
 
 
 def _pex(patient: Patient) -> Finding:
