@@ -12,8 +12,9 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from bundler.artifacts import image
 from bundler.artifacts.appending import Source
@@ -31,8 +32,7 @@ _REVISION = "org.opencontainers.image.revision"
 _COMMIT_DIGITS = 12
 
 
-@dataclass(frozen=True)
-class Name:
+class Name(msgspec.Struct, frozen=True):
     """An image's name, resolved as far as its text goes.
 
     kind: ``registry``, ``oci`` or ``engine``. rest: without the prefix. tag: of a layout's image.
@@ -114,8 +114,7 @@ def embed(
         return _in_layouts(job, opened, targets) if kind == "oci" else _pushed(job, opened, targets)
 
 
-@dataclass(frozen=True)
-class _Job:
+class _Job(msgspec.Struct, frozen=True):
     prepared: Prepared
     listener: Listener
     places: Mapping[str, str]

@@ -8,7 +8,8 @@ where the base, or an image before it with the same files, has our layer already
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+
+import msgspec
 
 from bundler.artifacts import image, place
 from bundler.artifacts.blobs import (
@@ -37,16 +38,14 @@ _CREATED = "org.opencontainers.image.created"
 _PLATFORM_KEYS = ("os", "architecture", "variant", "os.version")
 
 
-@dataclass(frozen=True)
-class Source:
+class Source(msgspec.Struct, frozen=True):
     """An image to put state on: an entry of a store."""
 
     store: Store
     entry: Descriptor
 
 
-@dataclass(frozen=True)
-class Job:
+class Job(msgspec.Struct, frozen=True):
     """What is to be put where. places: the person's paths in the image, by `Bundle.place`.
 
     before: images that may have the same files below an earlier state. layer: what is to be put, if
@@ -56,13 +55,13 @@ class Job:
     bundles: tuple[Bundle, ...]
     record: RunRecord
     target: Target
-    places: Mapping[str, str] = field(default_factory=dict)
-    created: str = field(default_factory=image.created_now)
+    places: Mapping[str, str] = msgspec.field(default_factory=dict)
+    created: str = msgspec.field(default_factory=image.created_now)
     before: tuple[LoadedImage, ...] = ()
     layer: Layer | None = None
     listener: Listener = SILENT
     # Layers that the target has; platforms mostly share one.
-    _layers: list[tuple[Layer, Compression, Written]] = field(default_factory=list)
+    _layers: list[tuple[Layer, Compression, Written]] = msgspec.field(default_factory=list)
 
     def add(self, layer: Layer, packing: Compression) -> Written:
         for known, packed, written in self._layers:
@@ -82,8 +81,7 @@ class Job:
         }
 
 
-@dataclass(frozen=True)
-class Made:
+class Made(msgspec.Struct, frozen=True):
     """A manifest or an index that is stored, and the entry that points at it.
 
     config_digest, layer: of the first platform. paths: of the state directories in the image.
@@ -228,8 +226,7 @@ def _platform(config: Json) -> Json:
     return {key: config[key] for key in _PLATFORM_KEYS if config.get(key)}
 
 
-@dataclass(frozen=True)
-class _Bare:
+class _Bare(msgspec.Struct, frozen=True):
     """An image that gets the layer, packed so. claims: of states in it that stay."""
 
     config: Json

@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, BinaryIO, Protocol
+
+import msgspec
 
 from bundler.artifacts.compression import Compression
 from bundler.artifacts.image import INDEX_TYPES, MANIFEST_TYPES, Json, load
@@ -27,8 +28,7 @@ _MAX_DEPTH = 4
 _NOT_DISTRIBUTABLE = (".nondistributable.", ".foreign.")
 
 
-@dataclass(frozen=True)
-class Descriptor:
+class Descriptor(msgspec.Struct, frozen=True):
     """Points at a blob. digest: ``sha256:`` and hexadecimal; size in bytes; raw: all its fields."""
 
     media_type: str

@@ -15,7 +15,8 @@ from __future__ import annotations
 import hashlib
 import tarfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from bundler.artifacts.compression import Compression, Sink, packer
 from bundler.bundle import Bundle, BundleMember
@@ -30,8 +31,7 @@ _END = b"\0" * (2 * _BLOCK)
 _CHUNK_BYTES = 256 * 1024
 
 
-@dataclass(frozen=True)
-class Owned:
+class Owned(msgspec.Struct, frozen=True):
     """A directory of the base: absolute path, permission bits, numeric owner and group."""
 
     path: str
@@ -40,8 +40,7 @@ class Owned:
     gid: int = 0
 
 
-@dataclass(frozen=True)
-class Placed:
+class Placed(msgspec.Struct, frozen=True):
     """A bundle and where its state directory lies in the image.
 
     path: absolute, without symbolic links. parents: from the outermost on, without ``/``.
@@ -63,8 +62,7 @@ def parents_of(path: str) -> tuple[str, ...]:
     return tuple("/" + "/".join(parts[: end + 1]) for end in range(len(parts)))
 
 
-@dataclass(frozen=True)
-class Written:
+class Written(msgspec.Struct, frozen=True):
     """A layer that was written. diff_id and digest: sha256 in hexadecimal; size: of the blob."""
 
     diff_id: str
@@ -73,8 +71,7 @@ class Written:
     compression: Compression
 
 
-@dataclass(frozen=True)
-class _Entry:
+class _Entry(msgspec.Struct, frozen=True):
     """A member of the tar stream; path without a leading slash."""
 
     path: str
@@ -96,8 +93,7 @@ class _Entry:
         return -(-self.content.size // _BLOCK) * _BLOCK if self.content else 0
 
 
-@dataclass(frozen=True)
-class Layer:
+class Layer(msgspec.Struct, frozen=True):
     """Bundles at their places. user: the numeric user that the image runs as.
 
     opaque: hide what the base has in the state directories; off where there is no base.

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from bundler.artifacts import Artifact, appending
 from bundler.artifacts.appending import Job, Source
@@ -35,8 +36,7 @@ from bundler.manifest import RunRecord
 __all__ = ["Embedded", "OciImage", "embed", "embed_sources", "open_layout", "refuse_volumes"]
 
 
-@dataclass(frozen=True)
-class Embedded:
+class Embedded(msgspec.Struct, frozen=True):
     """An image that now has its state. digest: of its manifest or index.
 
     config_digest: the engine's image ID; of the first platform where there are several. changed:

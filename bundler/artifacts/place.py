@@ -13,8 +13,9 @@ import ast
 import posixpath
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Protocol
+
+import msgspec
 
 from bundler.artifacts.layer import Owned, parents_of
 from bundler.artifacts.rootfs import Node
@@ -51,8 +52,7 @@ class Files(Protocol):
         """Everything below a directory."""
 
 
-@dataclass(frozen=True)
-class RunsAs:
+class RunsAs(msgspec.Struct, frozen=True):
     """What an image's configuration says of how its program starts."""
 
     working_directory: str = "/"

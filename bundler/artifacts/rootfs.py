@@ -11,8 +11,9 @@ import io
 import posixpath
 import tarfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, BinaryIO, Literal, cast
+
+import msgspec
 
 from bundler.artifacts.layer import OPAQUE_WHITEOUT, WHITEOUT_PREFIX
 from bundler.errors import VerificationFailed
@@ -37,8 +38,7 @@ _MAX_MEMBER_BYTES = 64 * 1024**3
 _SKIP_BYTES = 256 * 1024
 
 
-@dataclass
-class Node:
+class Node(msgspec.Struct):
     """Something in the file system.
 
     target: of a symbolic link, or the absolute path that a hard link repeats. layer: the index of
@@ -53,7 +53,7 @@ class Node:
     target: str = ""
     layer: int = -1
     content: bytes | None = None
-    children: dict[str, Node] = field(default_factory=dict)
+    children: dict[str, Node] = msgspec.field(default_factory=dict)
 
 
 Capture = Callable[[str], bool]

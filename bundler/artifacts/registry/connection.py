@@ -14,9 +14,10 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
+
+import msgspec
 
 from bundler import __version__
 from bundler.artifacts.registry.credentials import find
@@ -63,8 +64,7 @@ class Transient(ToolFailed):
         self.wait = wait
 
 
-@dataclass(frozen=True)
-class Request:
+class Request(msgspec.Struct, frozen=True):
     """path: below the host, or a whole address that the registry gave. body: made anew each time.
 
     expected: the statuses that are answers; 404 raises `NotFound` where it is not among them.
@@ -73,7 +73,7 @@ class Request:
     method: str
     path: str
     scope: Scope = ()
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = msgspec.field(default_factory=dict)
     body: Body | None = None
     expected: tuple[int, ...] = (200,)
 

@@ -19,9 +19,10 @@ import binascii
 import json
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from bundler import process
 from bundler.artifacts.dockerhome import CONFIGURATION, dockerhome, personal
@@ -35,17 +36,19 @@ _TOKEN_USER = "<token>"  # noqa: S105  # a word of the protocol
 _NOT_FOUND = b"credentials not found"
 
 
-@dataclass(frozen=True)
-class Credentials:
+class Credentials(msgspec.Struct, frozen=True):
     """user and password, or one token. identity: to be exchanged for one (OAuth 2's refresh).
 
     bearer: sent as it is. Nothing of it appears in a repr.
     """
 
-    user: str = field(default="", repr=False)
-    password: str = field(default="", repr=False)
-    identity: str = field(default="", repr=False)
-    bearer: str = field(default="", repr=False)
+    user: str = ""
+    password: str = ""
+    identity: str = ""
+    bearer: str = ""
+
+    def __repr__(self) -> str:
+        return "Credentials()"
 
     @property
     def basic(self) -> str:

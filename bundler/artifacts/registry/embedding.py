@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+
+import msgspec
 
 from bundler.artifacts import Artifact, appending
 from bundler.artifacts.appending import Job, Source
@@ -24,8 +25,7 @@ from bundler.manifest import RunRecord
 KIND = "registry"
 
 
-@dataclass(frozen=True)
-class Pushed:
+class Pushed(msgspec.Struct, frozen=True):
     """An image that a registry has, under no tag yet. changed: false where it had it already.
 
     paths: of the state directories in the image.

@@ -7,7 +7,8 @@ Docker Hub's. See https://github.com/distribution/reference.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+
+import msgspec
 
 from bundler.errors import UsageError
 
@@ -23,8 +24,7 @@ _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _MAX_REPOSITORY = 255
 
 
-@dataclass(frozen=True)
-class Reference:
+class Reference(msgspec.Struct, frozen=True):
     """An image in a registry. host: as in the name. At least one of tag and digest is given."""
 
     host: str
@@ -43,7 +43,7 @@ class Reference:
         return f"{self.host}/{self.repository}"
 
     def at(self, digest: str) -> Reference:
-        return replace(self, tag=None, digest=digest)
+        return msgspec.structs.replace(self, tag=None, digest=digest)
 
     def tagged(self, tag: str) -> Reference:
         """Another tag of the same repository. Raises `UsageError` for what is no tag."""
@@ -52,7 +52,7 @@ class Reference:
                 f"{tag!r} is no tag.",
                 hint="A tag has up to 128 letters, digits, dots, dashes and underscores.",
             )
-        return replace(self, tag=tag, digest=None)
+        return msgspec.structs.replace(self, tag=tag, digest=None)
 
     def __str__(self) -> str:
         tag = f":{self.tag}" if self.tag else ""
