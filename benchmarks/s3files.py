@@ -90,6 +90,8 @@ class Store:
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    # Head and body are two writes: the second would wait for the client's delayed acknowledgement.
+    disable_nagle_algorithm = True
     store: Store
 
     def _asked(self) -> tuple[str, dict[str, str]]:
