@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from bundler.cli.init import PART_NAMES
 from bundler.config import read_toml
+from bundler.doctor import Patient, packaging
 from bundler.edits import FileEdit, apply, diff
 from bundler.errors import InputOutputError
 from bundler.init import PARTS, lines, plan, precommit
@@ -345,27 +346,18 @@ def test_git_hooks_come_and_go_and_a_hook_that_was_here_stays(tmp_path: Path) ->
 _STATE = "shop/defs/.local_defs_state/Foo__x__/state"
 
 
-@pytest.mark.parametrize(
-    ("backend", "requires"),
-    [
-        ("hatchling.build", "hatchling"),
-        ("setuptools.build_meta", "setuptools"),
-        ("poetry.core.masonry.api", "poetry-core"),
-    ],
-)
+_BACKENDS = [
+    ("hatchling.build", "hatchling"),
+    ("setuptools.build_meta", "setuptools"),
+    ("poetry.core.masonry.api", "poetry-core"),
+]
+
+
+@pytest.mark.parametrize(("backend", "requires"), _BACKENDS)
 def test_after_init_a_wheel_by_way_of_the_sdist_holds_the_state(
     tmp_path: Path, backend: str, requires: str
 ) -> None:
-    root = _project(
-        tmp_path / "shop",
-        PYPROJECT.replace("hatchling.build", backend).replace('"hatchling"', f'"{requires}"'),
-    )
-    if requires != "hatchling":
-        text = (root / "pyproject.toml").read_text()
-        (root / "pyproject.toml").write_text(
-            text.replace("[tool.hatch.build.targets.wheel]", "[tool.x]")
-        )
-    subprocess.run(["git", "init", "--quiet", root], check=True)
+    root = _with_backend(tmp_path / "shop", PYPROJECT, backend, requires)
     (root / ".gitignore").write_text(".local_defs_state\n")
     state = root / "src" / _STATE
     state.parent.mkdir(parents=True)
@@ -377,6 +369,50 @@ def test_after_init_a_wheel_by_way_of_the_sdist_holds_the_state(
     assert _STATE not in _wheel(root, tmp_path / "before")
     apply(plan(survey(root)))
     assert _STATE in _wheel(root, tmp_path / "after")
+
+
+@pytest.mark.parametrize(("backend", "requires"), _BACKENDS)
+def test_after_init_a_wheel_holds_the_states_of_a_program_without_dagster(
+    tmp_path: Path, backend: str, requires: str
+) -> None:
+    places = ("src/shop/state", "src/shop/more/state")
+    sources = "".join(
+        f'[[tool.state-bundler.source]]\nkey = "{key}"\ncommand = ["true"]\npath = "{place}"\n'
+        for key, place in zip("AB", places, strict=True)
+    )
+    head = PYPROJECT.partition("[tool.dg]")[0]
+    root = _with_backend(tmp_path / "shop", head + sources, backend, requires)
+    (root / "src/shop/__init__.py").write_text("")
+    (root / "src/shop/more").mkdir()
+    (root / "src/shop/more/__init__.py").write_text("")
+    before = (root / "pyproject.toml").read_text()
+    apply(plan(survey(root)))
+    for key, place in zip("AB", places, strict=True):
+        (root / place / key).mkdir(parents=True)
+        (root / place / key / "state").write_text("{}")
+    ignored = (root / ".dockerignore").read_text()
+    assert all(f"**/{place}" in ignored for place in places)
+
+    assert next(packaging.backend(Patient(survey(root)))).grade == "ok"
+    expected = {
+        f"{place.removeprefix('src/')}/{key}/state" for place, key in zip(places, "AB", strict=True)
+    }
+    assert expected <= set(_wheel(root, tmp_path / "after"))
+
+    apply(plan(survey(root), remove=True))
+    assert (root / "pyproject.toml").read_text() == before
+    finding = next(packaging.backend(Patient(survey(root))))
+    assert finding.part == "backend"
+    assert "shop/state" in finding.mend or '"state/**"' in finding.mend
+
+
+def _with_backend(root: Path, text: str, backend: str, requires: str) -> Path:
+    text = text.replace("hatchling.build", backend).replace('"hatchling"', f'"{requires}"')
+    if requires != "hatchling":
+        text = text.replace("[tool.hatch.build.targets.wheel]", "[tool.x]")
+    _project(root, text)
+    subprocess.run(["git", "init", "--quiet", root], check=True)
+    return root
 
 
 def _wheel(root: Path, folder: Path) -> list[str]:

@@ -14,10 +14,10 @@ from bundler.artifacts.docker.dockerfile import (
     refuse_copied_state,
 )
 from bundler.artifacts.docker.ignore import Rule, effective, excluded, parse
-from bundler.bundle import STATE_DIRECTORY
 from bundler.doctor import Finding, Patient
 from bundler.edits import read_text
 from bundler.errors import ConfigurationError, ToolFailed
+from bundler.init import docker_patterns
 from bundler.refresh.secrets import has_a_secret_name
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def _state_in_context(patient: Patient, rules: list[Rule]) -> Iterator[Finding]:
                 f".dockerignore does not name {directory}.",
                 "New state invalidates the cached layers of the code, and a copy gets into the "
                 "image that nobody has verified.",
-                f".dockerignore: **/{STATE_DIRECTORY}",
+                ".dockerignore: " + ", ".join(docker_patterns(patient.survey)),
                 "dockerignore",
             )
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from bundler.bundle import STATE_DIRECTORY
 from bundler.doctor import Finding, Patient
@@ -42,10 +43,18 @@ def _by_the_backend(survey: Survey) -> Finding:
     if survey.backend is None:
         return Finding("ok", "Nothing builds a distribution of this project.")
     target = backend_list(survey)
-    if target is None or _names_the_state(survey, target[0]):
+    if target is None and survey.backend in _ALWAYS_DROP and survey.state_directories:
+        return Finding(
+            "warn",
+            f"{survey.state_directories[0]} lies in no package: {survey.backend} puts no state "
+            "into a wheel.",
+            _WHY,
+            "Move the state directory into a package: [[tool.state-bundler.source]] path.",
+        )
+    if target is None or _names_the_state(survey, *target):
         return Finding("ok", f"{survey.backend} puts the state into a wheel.")
     mend = f"{_PYPROJECT}: {backend_line(survey)}"
-    if looks := _looks_like_it(survey, target[0]):
+    if looks := _looks_like_it(survey, *target):
         what = f"{survey.backend} leaves the state out of a wheel: {looks} does not bring it back."
         return Finding("fail", what, _WHY, mend, "backend")
     if survey.backend in _ALWAYS_DROP or _root_rule(survey):
@@ -58,20 +67,26 @@ def _by_the_backend(survey: Survey) -> Finding:
     return Finding("warn", what, _WHY, mend, "backend")
 
 
-def _names_the_state(survey: Survey, path: tuple[str, ...]) -> bool:
-    listed = table(survey.pyproject, *path[:-1]).get(path[-1], [])
-    items = [item for item in listed if STATE_DIRECTORY in str(item)]
+def _names_the_state(survey: Survey, path: tuple[str, ...], items: list[Any]) -> bool:
+    listed = [str(item) for item in table(survey.pyproject, *path[:-1]).get(path[-1], [])]
     if survey.backend == "hatchling":
         # Without these stars it is the top of the project that is meant.
-        return any(str(item).startswith(("**/", "/", "src/")) for item in items)
-    return bool(items)
+        right = ("**/", "/", *map(str, survey.state_directories))
+        listed = [item for item in listed if item.startswith(right)]
+    return all(any(core in item for item in listed) for core in map(_core, items))
 
 
-def _looks_like_it(survey: Survey, right: tuple[str, ...]) -> str:
+def _core(item: Any) -> str:
+    """What an item of the list has in it, however it is written."""
+    text = str(item["path"] if isinstance(item, Mapping) else item)
+    return STATE_DIRECTORY if STATE_DIRECTORY in text else text.strip("/*")
+
+
+def _looks_like_it(survey: Survey, right: tuple[str, ...], items: list[Any]) -> str:
     """A setting that names the state and does not put it into every wheel; measured, one by one."""
     for *path, name in _LOOK_ALIKE.get(survey.backend or "", ()):
         listed = table(survey.pyproject, *path).get(name, [])
-        if STATE_DIRECTORY in str(listed) or (name == right[-1] and "**/*" in listed):
+        if _core(items[0]) in str(listed) or (name == right[-1] and "**/*" in listed):
             return f"[{'.'.join(path)}] {name}"
     return ""
 
@@ -89,4 +104,5 @@ def _left_over(survey: Survey) -> Iterator[Finding]:
 
 
 def _root_rule(survey: Survey) -> bool:
-    return STATE_DIRECTORY in (read_text(survey.root / ".gitignore") or "")
+    rules = read_text(survey.root / ".gitignore") or ""
+    return any(name in rules for name in (STATE_DIRECTORY, *map(str, survey.state_directories)))

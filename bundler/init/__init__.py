@@ -76,7 +76,8 @@ def _ignore_pattern(directory: object) -> str:
     return STATE_DIRECTORY if path.endswith(STATE_DIRECTORY) else f"/{path}"
 
 
-def _docker_patterns(survey: Survey) -> tuple[str, ...]:
+def docker_patterns(survey: Survey) -> tuple[str, ...]:
+    """Rules that keep the project's state directories out of a build's context."""
     return tuple(f"**/{pattern.lstrip('/')}" for pattern in ignore_patterns(survey))
 
 
@@ -92,11 +93,11 @@ def _dockerignored(text: str | None, survey: Survey) -> str | None:
         and not any(line.strip().endswith(f"!{name}") for line in (text or "").splitlines())
     ]
     text = lines.add_block(text, _HERE_COMMENT, stays)
-    return lines.add_block(text, _DOCKER_COMMENT, _docker_patterns(survey))
+    return lines.add_block(text, _DOCKER_COMMENT, docker_patterns(survey))
 
 
 def _not_dockerignored(text: str | None, survey: Survey) -> str | None:
-    text = lines.remove_block(text, _DOCKER_COMMENT, _docker_patterns(survey))
+    text = lines.remove_block(text, _DOCKER_COMMENT, docker_patterns(survey))
     return lines.remove_block(text, _HERE_COMMENT, [f"**/{name}" for name in HERE])
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from bundler.bundle import STATE_DIRECTORY
@@ -61,13 +62,14 @@ def add_backend_list(text: str | None, survey: Survey) -> str | None:
     target = backend_list(survey)
     if text is None or target is None:
         return text
-    path, item = target
+    path, items = target
     present = table(survey.pyproject, *path[:-1]).get(path[-1], [])
-    if not isinstance(present, list) or item in present:
+    if not isinstance(present, list) or all(item in present for item in items):
         return text
     if not _has_own_keys(text, path[:-1]):
-        return _append(text, _backend_table(path, item))
-    return _verified(text, _with_item(text, path, item))
+        return _append(text, _backend_table(path, items), items)
+    missing = [item for item in items if item not in present]
+    return _verified(text, _with_items(text, path, missing), items)
 
 
 def remove_backend_list(text: str | None, survey: Survey) -> str | None:
@@ -75,31 +77,50 @@ def remove_backend_list(text: str | None, survey: Survey) -> str | None:
     target = backend_list(survey)
     if text is None or target is None:
         return text
-    path, item = target
-    cut = _cut(text, _backend_table(path, item))
-    return cut if cut != text else _verified(text, _without_item(text, path))
+    path, items = target
+    cut = _cut(text, _backend_table(path, items), items)
+    return cut if cut != text else _verified(text, _without_items(text, path, items), items)
 
 
-def backend_list(survey: Survey) -> tuple[tuple[str, ...], Any] | None:
+def backend_list(survey: Survey) -> tuple[tuple[str, ...], list[Any]] | None:
     """The list that names what ships though git ignores it, and what is to stand in it.
 
-    None for a backend that ships the state anyhow, or that we know nothing of. The lists were
-    found by measurement: what looks equivalent often is not.
+    None for a backend that ships the state anyhow, or that we know nothing of, and for state in
+    no package. The lists were found by measurement: what looks equivalent often is not.
     """
-    if not survey.state_directories:
-        return None
-    directory = survey.state_directories[0]
-    if survey.backend == "hatchling":
-        return ("tool", "hatch", "build", "artifacts"), f"**/{STATE_DIRECTORY}/**"
-    if survey.backend == "poetry":
-        item = {"path": f"{directory}/**/*", "format": ["sdist", "wheel"]}
-        return ("tool", "poetry", "include"), item
-    if survey.backend == "setuptools" and survey.dagster is not None:
-        package = survey.dagster.root
-        inside = "/".join(survey.dagster.defs.split(".")[len(package.split(".")) :])
-        path = ("tool", "setuptools", "package-data", package)
-        return path, f"{inside}/{STATE_DIRECTORY}/**".lstrip("/")
+    directories = survey.state_directories
+    if survey.backend == "hatchling" and directories:
+        items = [_hatch_pattern(directory) for directory in directories]
+        return ("tool", "hatch", "build", "artifacts"), list(dict.fromkeys(items))
+    if survey.backend == "poetry" and directories:
+        included = [
+            {"path": f"{directory}/**/*", "format": ["sdist", "wheel"]} for directory in directories
+        ]
+        return ("tool", "poetry", "include"), list(included)
+    if survey.backend == "setuptools" and (found := _package_data(survey)):
+        package, patterns = found
+        return ("tool", "setuptools", "package-data", package), patterns
     return None
+
+
+def _hatch_pattern(directory: PurePosixPath) -> str:
+    """Dagster's own directory is meant wherever it lies; the stars are needed for that."""
+    is_dagsters = directory.name == STATE_DIRECTORY
+    return f"**/{STATE_DIRECTORY}/**" if is_dagsters else f"/{directory}/**"
+
+
+def _package_data(survey: Survey) -> tuple[str, list[Any]] | None:
+    """The package that the first state directory lies in, and those of its directories' files."""
+    found: dict[str, list[Any]] = {}
+    for directory in survey.state_directories:
+        parts = directory.parts[directory.parts[0] == "src" :]
+        depth = 1
+        if survey.dagster is not None and directory.name == STATE_DIRECTORY:
+            depth = len(survey.dagster.root.split("."))
+        if len(parts) > depth:
+            package = ".".join(parts[:depth])
+            found.setdefault(package, []).append("/".join((*parts[depth:], "**")))
+    return next(iter(found.items()), None)
 
 
 def backend_line(survey: Survey) -> str:
@@ -107,14 +128,14 @@ def backend_line(survey: Survey) -> str:
     target = backend_list(survey)
     if target is None:
         return ""
-    path, item = target
-    return f"{_header(path)} {_key(path[-1])} = [{_inline(item)}]"
+    path, items = target
+    return f"{_header(path)} {_key(path[-1])} = {_inline(items)}"
 
 
-def _backend_table(path: Sequence[str], item: Any) -> str:
+def _backend_table(path: Sequence[str], items: list[Any]) -> str:
     return (
         f"# {OURS}: the build leaves out what git ignores, and the state is ignored.\n"
-        f"{_header(path)}\n{_key(path[-1])} = [{_inline(item)}]\n"
+        f"{_header(path)}\n{_key(path[-1])} = {_inline(items)}\n"
     )
 
 
@@ -144,7 +165,7 @@ def _has_own_keys(text: str, path: Sequence[str]) -> bool:
     )
 
 
-def _with_item(text: str, path: Sequence[str], item: Any) -> str:
+def _with_items(text: str, path: Sequence[str], items: Sequence[Any]) -> str:
     import tomlkit
 
     document = tomlkit.parse(text)
@@ -154,14 +175,15 @@ def _with_item(text: str, path: Sequence[str], item: Any) -> str:
     if path[-1] not in parent:
         parent[path[-1]] = tomlkit.array()
     array: Array = parent[path[-1]]
-    array.append(item)
+    for item in items:
+        array.append(item)
     if not array.trivia.comment:
         array.comment(OURS)
     return tomlkit.dumps(document)
 
 
-def _without_item(text: str, path: Sequence[str]) -> str:
-    """Without the last item of the list, if our comment beside it says that it is ours."""
+def _without_items(text: str, path: Sequence[str], items: Sequence[Any]) -> str:
+    """Without these items at the list's end, if our comment beside it says that they are ours."""
     import tomlkit
 
     document = tomlkit.parse(text)
@@ -171,7 +193,8 @@ def _without_item(text: str, path: Sequence[str]) -> str:
     array = parent.get(path[-1])
     if array is None or OURS not in array.trivia.comment:
         return text
-    array.pop()
+    while array and array[-1] in items:
+        array.pop()
     array.trivia.comment = array.trivia.comment_ws = ""
     if not array:
         del parent[path[-1]]
@@ -181,37 +204,41 @@ def _without_item(text: str, path: Sequence[str]) -> str:
 # --- text -----------------------------------------------------------------------------------
 
 
-def _append(text: str, block: str) -> str:
+def _append(text: str, block: str, items: Sequence[Any] = ()) -> str:
     newline = newline_of(text)
     head = text if not text or text.endswith("\n") else text + newline
-    return _verified(text, head + (newline if head else "") + block.replace("\n", newline))
+    appended = head + (newline if head else "") + block.replace("\n", newline)
+    return _verified(text, appended, items)
 
 
-def _cut(text: str, block: str) -> str:
+def _cut(text: str, block: str, items: Sequence[Any] = ()) -> str:
     newline = newline_of(text)
     block = block.replace("\n", newline)
     for ours in (newline + block, block):
         if ours in text:
-            return _verified(text, text.replace(ours, "", 1))
+            return _verified(text, text.replace(ours, "", 1), items)
     return text
 
 
-def _verified(before: str, after: str) -> str:
-    """`after`, if all that stood in the file and is not ours still says the same."""
+def _verified(before: str, after: str, items: Sequence[Any]) -> str:
+    """`after`, if all that stood in the file and is not ours still says the same.
+
+    items: of a list that are ours.
+    """
     try:
-        same = _foreign(_parsed(before)) == _foreign(_parsed(after))
+        same = _foreign(_parsed(before), items) == _foreign(_parsed(after), items)
     except ValueError:
         same = False
     return after if same else before
 
 
-def _foreign(value: Any) -> Any:
+def _foreign(value: Any, items: Sequence[Any]) -> Any:
     """A document without anything that we write, and without what is empty then."""
     if isinstance(value, Mapping):
-        parts = {key: _foreign(part) for key, part in value.items()}
+        parts = {key: _foreign(part, items) for key, part in value.items()}
         return {key: part for key, part in parts.items() if part not in ({}, [])}
     if isinstance(value, list):
-        return [_foreign(item) for item in value if STATE_DIRECTORY not in str(item)]
+        return [_foreign(item, items) for item in value if item not in items]
     return value
 
 
