@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,9 +13,10 @@ import click
 import pytest
 
 from bundler import errors
-from bundler.cli.console import Console, ConsoleListener, age, safe, size
+from bundler.cli.console import Console, ConsoleListener, age, safe, size, width
 from bundler.cli.options import MANAGEMENT_TYPES, REFRESH_MODES
 from bundler.cli.run import run
+from bundler.listener import KeyProgress
 
 
 def _fails(error: BaseException) -> click.Command:
@@ -185,6 +187,43 @@ def test_a_table_is_aligned() -> None:
     Console(stream, {}).table(("KEY", "SIZE"), [("a", "10 B"), ("long key", "1 B")], "SIZE")
     stream.seek(0)
     assert stream.read().splitlines() == ["KEY       SIZE", "a         10 B", "long key   1 B"]
+
+
+class _Terminal(io.StringIO):
+    encoding = "utf-8"
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("columns", [40, 57, 80])
+def test_a_terminal_breaks_no_word(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    words = (
+        "VendorCatalog[products]: 127.0.0.1 refused the connection, das Länderkürzel 日本語  too."
+    )
+    hint = "a line to copy stays whole, however wide the terminal is: git rm -r --cached -- state"
+    stream = _Terminal()
+    console = Console(stream, {})
+    listener = ConsoleListener(console)
+    listener.note(words)
+    listener.warning(words)
+    listener.key(KeyProgress("Key", "failed", detail=words))
+    console.failure(errors.Unavailable(f"{words}\n{words}", hint=hint))
+
+    assert "\x1b[31m" in stream.getvalue(), "coloured, which takes no room"
+    *lines, last = re.sub(r"\x1b\[[0-9;]*m", "", stream.getvalue()).splitlines()
+    assert last == f"  → {hint}"
+    assert all(width(line) <= columns for line in lines)
+    assert " ".join(" ".join(lines).split()).count(" ".join(words.split())) == 5
+    assert len(lines) >= 10
+
+
+def test_what_is_no_terminal_gets_lines_as_they_are() -> None:
+    stream = _stream("utf-8")
+    ConsoleListener(Console(stream, {})).warning("word " * 100 + "end")
+    stream.seek(0)
+    assert stream.read() == f"warning: {'word ' * 100}end\n"
 
 
 def test_quiet_keeps_warnings() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, TextIO
@@ -18,6 +19,9 @@ _STEP = 1024
 _GAP = "  "
 # Below this, words would stand one below the other.
 _NARROWEST = 40
+# What the second line of a note begins with, and those after it.
+_FOLLOWING = "    "
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class Console:
@@ -45,22 +49,28 @@ class Console:
         self._stream.write(f"{shown}\n")
         self._stream.flush()
 
-    def paragraph(self, text: str, *, indent: str = "", first: str | None = None) -> None:
-        """A sentence or two, indented; on a terminal broken between words at its width.
+    def paragraph(
+        self, text: str, *styles: str, indent: str = "", first: str | None = None
+    ) -> None:
+        """Sentences, indented; on a terminal broken between words at its width.
 
-        first: what the first line begins with instead; as wide as the indentation.
+        styles: the text's. first: what the first line begins with instead of the indentation.
         """
-        columns = self._columns()
         begin = indent if first is None else first
-        if columns is None or columns < _NARROWEST:
-            self.line(begin + text)
-            return
-        import textwrap
+        for line in self._broken(text, begin, indent):
+            self.line(begin + self.styled(line, *styles))
+            begin = indent
 
-        room = columns - len(indent)
-        lines = textwrap.wrap(text, room, break_long_words=False, break_on_hyphens=False) or [""]
-        for number, line in enumerate(lines):
-            self.line((indent if number else begin) + line)
+    def _broken(self, text: str, first: str, indent: str) -> list[str]:
+        columns = self._columns()
+        if columns is None or columns < _NARROWEST:
+            return [text]
+        begin = width(_COLOURS.sub("", first))
+        broken: list[str] = []
+        for part in text.split("\n"):
+            broken += _in_lines(part, columns - begin, columns - len(indent))
+            begin = len(indent)
+        return broken
 
     def command(self, text: str) -> None:
         """Writes a line that steers a CI system; whatever is in it from outside went by `safe`."""
@@ -70,7 +80,7 @@ class Console:
 
     def styled(self, text: str, *styles: str) -> str:
         """The text in a colour, where colours are wanted."""
-        if not self._colour:
+        if not self._colour or not styles:
             return text
         codes = ";".join(_CODES[style] for style in styles)
         return f"\x1b[{codes}m{text}\x1b[0m"
@@ -83,8 +93,8 @@ class Console:
         """The block that an expected failure ends in."""
         cross = self.styled(self.sign("✗", "x"), "red", "bold")
         title = self.styled(f"{error.title} ({error.exit_code})", "red", "bold")
-        self.line(f"{cross} {title}: {safe(error.what)}")
-        if error.hint:
+        self.paragraph(safe(error.what), indent="  ", first=f"{cross} {title}: ")
+        if error.hint:  # a line to copy, often: it stays whole
             self.line(f"  {self.sign('→', '->')} {safe(error.hint)}")
 
     def table(self, headers: Sequence[str], rows: Sequence[Sequence[str]], right: str = "") -> None:
@@ -136,6 +146,19 @@ def _wrapped(parts: Sequence[str], columns: int) -> Iterator[str]:
         yield line
 
 
+def _in_lines(text: str, first_room: int, room: int) -> Iterator[str]:
+    """The text broken at spaces, where a line would be wider than there is room."""
+    line, left = "", first_room
+    for number, word in enumerate(text.split(" ")):
+        longer = f"{line} {word}" if number else word
+        if width(longer) > left and (line or left < room):
+            yield line.rstrip()
+            line, left = word, room
+        else:
+            line = longer
+    yield line
+
+
 def width(text: str) -> int:
     """How many columns of a terminal a text takes."""
     if text.isascii():
@@ -166,10 +189,11 @@ class ConsoleListener(Listener):
     def note(self, text: str) -> None:
         if self._quiet:
             return
-        self._console.line(f"  {safe(text)}")
+        self._console.paragraph(safe(text), indent=_FOLLOWING, first="  ")
 
     def warning(self, text: str) -> None:
-        self._console.line(f"{self._console.styled('warning:', 'yellow')} {safe(text)}")
+        first = self._console.styled("warning:", "yellow") + " "
+        self._console.paragraph(safe(text), indent=_FOLLOWING, first=first)
 
     def key(self, progress: KeyProgress) -> None:
         if self._quiet or progress.phase in ("waiting", "fetching", "checking"):
@@ -181,9 +205,8 @@ class ConsoleListener(Listener):
             parts.append(f"attempt {progress.attempt}")
         if progress.detail:
             parts.append(progress.detail.removeprefix(f"{progress.key}: "))
-        told = safe("  ".join(parts))
-        told = self._console.styled(told, "red") if progress.phase == "failed" else told
-        self._console.line(f"  {told}")
+        styles = ("red",) if progress.phase == "failed" else ()
+        self._console.paragraph(safe("  ".join(parts)), *styles, indent=_FOLLOWING, first="  ")
 
 
 def safe(text: str) -> str:
