@@ -52,7 +52,8 @@ class Fault:
 
 
 class Front(ThreadingHTTPServer):
-    """faults: those that are not used up yet. requests: what was asked so far.
+    """faults: those that are not used up yet. requests: what was asked so far. signed: what S3's
+    clients said of the bodies that they sent, by the path.
 
     victim: the process that a death kills. lags: a listing stays as it was when it was first asked
     for. ahead: seconds by which the store's clock is, for what is written from now on.
@@ -65,6 +66,7 @@ class Front(ThreadingHTTPServer):
         self.backend = port
         self.faults: list[Fault] = []
         self.requests: list[str] = []
+        self.signed: dict[str, str] = {}
         self.victim = 0
         self.lags = False
         self.ahead = 0.0
@@ -107,6 +109,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.rfile.read(min(_CUT_BYTES, length))
             return self._break()
         body = self.rfile.read(length)
+        if body:
+            self.server.signed[self.path] = self.headers.get("x-amz-content-sha256", "")
         if fault and fault.kind == "status":
             return self._error(fault)
         response, data = self._answer(body)

@@ -6,6 +6,7 @@ import base64
 import itertools
 import os
 import signal
+import ssl
 import time
 import uuid
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import pytest
 import stores
+import trustme
 from faultyfront import Fault, Front
 from storefixtures import Files, Make, contents, enter
 from storewriter import Writers, running, states_in
@@ -50,6 +52,47 @@ def test_what_passes_is_waited_for(
         assert contents(store, tmp_path)["A"] == {"state": b"%d" % number}
     numbers = [change.number for change in store.history()]
     assert numbers == list(range(len(names), 0, -1)), "each once, though sent twice"
+
+
+UNSIGNED = "UNSIGNED-PAYLOAD"
+
+
+def unsigned(server: stores.Server, before: Front, states: Make) -> tuple[bool, bool]:
+    """Whether a push signs no part of a large file, and whether it signs nothing else."""
+    before.signed.clear()
+    open_store(server.url()).push(states(A=os.urandom(10 * MEBIBYTE), B=b"small"))
+    parts = {value for path, value in before.signed.items() if "partNumber=" in path}
+    others = {value for path, value in before.signed.items() if "/content/" not in path}
+    assert parts
+    assert others
+    return parts == {UNSIGNED}, UNSIGNED in others
+
+
+@pytest.mark.parametrize("faulty", ["s3"], indirect=True)
+def test_contents_are_signed_where_no_tls_brings_them_whole(
+    faulty: tuple[Front, stores.Server],
+    states: Make,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Vendors' clients do the same, and there are servers that want it."""
+    before, server = faulty
+    assert unsigned(server, before, states) == (False, False)
+    monkeypatch.setenv("AWS_UNSIGNED_PAYLOAD", "true")
+    assert unsigned(server, before, states) == (True, True)
+    monkeypatch.delenv("AWS_UNSIGNED_PAYLOAD")
+
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    before.socket = context.wrap_socket(before.socket, server_side=True)
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    endpoint = os.environ["AWS_ENDPOINT_URL"].replace("http://", "https://")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+    assert unsigned(server, before, states) == (True, False)
+    monkeypatch.setenv("AWS_UNSIGNED_PAYLOAD", "false")
+    assert unsigned(server, before, states) == (False, False)
 
 
 # Azure numbers the parts of an upload in base64; the second that comes is as good.

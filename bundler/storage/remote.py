@@ -56,12 +56,15 @@ class Bucket:
         self._store = self._open()
 
     @cached_property
-    def _unsigned(self) -> ObjectStore:
+    def _streams(self) -> ObjectStore:
         """For streams, whose bytes are held against a digest of ours whenever they are read.
 
-        S3 would have a digest of its own in each request's signature, which takes as long.
+        S3 would have a digest of its own in each request's signature, which takes as long. Where
+        TLS brings them whole, it does without; elsewhere the vendors' clients sign, too, and there
+        are servers that want it.
         """
-        if self.url.startswith("s3:") and "AWS_UNSIGNED_PAYLOAD" not in os.environ:
+        unsaid = "AWS_UNSIGNED_PAYLOAD" not in os.environ
+        if self.url.startswith("s3:") and unsaid and not _plain_http():
             return self._open({"aws_unsigned_payload": True})
         return self._store
 
@@ -111,10 +114,10 @@ class Bucket:
         try:
             with self._errors(f"write {name}"):
                 if size <= _CHUNK_BYTES:
-                    obstore.put(self._unsigned, name, b"".join(source), use_multipart=False)
+                    obstore.put(self._streams, name, b"".join(source), use_multipart=False)
                 else:
                     obstore.put(
-                        self._unsigned,
+                        self._streams,
                         name,
                         source,
                         chunk_size=_CHUNK_BYTES,
