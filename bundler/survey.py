@@ -60,7 +60,7 @@ def survey(root: Path) -> Survey:
         pyproject=pyproject,
         dagster=dagster,
         backend=_backend(pyproject),
-        state_directories=tuple(_state_directories(root, pyproject, dagster)),
+        state_directories=tuple(dict.fromkeys(_state_directories(root, pyproject, dagster))),
         dockerfiles=tuple(_dockerfiles(root)),
     )
 

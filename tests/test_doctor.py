@@ -261,6 +261,27 @@ def test_a_missing_engine_is_a_warning_and_only_where_there_is_a_dockerfile(
     assert "no.sock" in finding.what
 
 
+# --- several sources --------------------------------------------------------------------------
+
+
+def test_what_several_sources_share_is_told_once(tmp_path: Path) -> None:
+    code = "import sys; open(sys.argv[1], 'w').write('[1]')"
+    command = json.dumps([sys.executable, "-c", code, "{state_path}"])
+    source = '[[tool.state-bundler.source]]\nkey = "{}"\ncommand = {}\npath = "src/shop/state"\n'
+    tables = ['[tool.state-bundler]\nimage-path = "/app/state"\n']
+    tables += (source.format(key, command) for key in "ABC")
+    (tmp_path / "pyproject.toml").write_text("".join(tables))
+    argv = [sys.executable, "-m", "bundler", "doctor", f"--python={sys.executable}"]
+    done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    shown = done.stdout
+    assert shown.count(": nobody was seen to be asked.") == 3
+    assert shown.count("A component that asks by gRPC") == 1
+    assert shown.index("A: nobody") < shown.index("A component that") < shown.index("B: nobody")
+    assert shown.count("src/shop/state holds no published state") == 1
+    assert "Place in an image: /app/state" in shown
+
+
 # --- workspaces -------------------------------------------------------------------------------
 
 

@@ -97,17 +97,20 @@ def _examine(root: Path, python: Path | None, console: Console | None) -> list[E
         examined.append(check)
         if console and check.findings:
             console.line(console.styled(check.title, "bold"))
+            before = None
             for finding in check.findings:
-                _show(console, finding)
+                # A reason that several share is told with the first.
+                _show(console, finding, why="" if finding.why == before else finding.why)
+                before = finding.why
     return examined
 
 
-def _show(console: Console, finding: Finding) -> None:
+def _show(console: Console, finding: Finding, *, why: str) -> None:
     unicode, plain, colour = _SIGNS[finding.grade]
     sign = console.styled(console.sign(unicode, plain), colour)
     console.paragraph(finding.what, indent="    ", first=f"  {sign} ")
-    if finding.why:
-        console.paragraph(finding.why, indent="    ")
+    if why:
+        console.paragraph(why, indent="    ")
     if finding.mend:
         # A line to copy stays whole.
         console.line(f"    {console.sign('→', '->')} {finding.mend}")

@@ -126,11 +126,13 @@ def _docker_plugin(*, remove: bool, alias: bool, plugin: bool) -> None:
 
 
 def _say_why(edits: list[FileEdit], relative_to: Path) -> None:
-    click.echo(err=True)
+    console = Console(sys.stderr)
+    console.line()
     for edit in edits:
         for why in edit.why:
-            click.echo(f"{edit.path.relative_to(relative_to)}: {why}", err=True)
-    click.echo(err=True)
+            told = f"{edit.path.relative_to(relative_to)}: {why}"
+            console.paragraph(told, indent="  ", first="")
+    console.line()
 
 
 def _agreed(count: int) -> bool:
