@@ -73,6 +73,29 @@ def test_durable_is_what_a_clone_ignores(
         assert ("protection-local" not in found) == in_clone, (found, in_clone)
 
 
+def test_a_rule_that_is_written_wants_only_a_commit(wd: WorkDir) -> None:
+    wd.write("code.py")
+    wd.commit("code")
+    wd.write(f"{DIRECTORY}/K/state", "the content of a state\n")
+
+    def mend() -> str:
+        (finding,) = json.loads(wd.guard("--format", "json").out)["findings"]
+        return f"{finding['rule']}: {finding['mend']}"
+
+    wd.write(".git/info/exclude", f"{STATE}/\n")
+    assert mend().startswith("protection-local: printf")
+    wd.write(".gitignore", f"{STATE}/\n")
+    assert mend() == "protection-local: git add .gitignore && git commit .gitignore"
+    wd(
+        [
+            "sh",
+            "-c",
+            "git add .gitignore && git -c user.name=A -c user.email=a@b commit -qm x .gitignore",
+        ]
+    )
+    assert json.loads(wd.guard("--format", "json").out)["findings"] == []
+
+
 @pytest.mark.parametrize(("rule", "questions"), [(f"{STATE}/\n", 5), (f"/*/b/{STATE}/\n", 5)])
 def test_as_few_git_processes_as_can_be(wd: WorkDir, rule: str, questions: int) -> None:
     """A build waits for each: where the repository is as usual, one for each thing to be known."""

@@ -11,10 +11,8 @@ from bundler.edits import read_text
 from bundler.init.pyproject import backend_line, backend_list
 from bundler.survey import Survey, table
 
-_WHY = (
-    "uv build, pip wheel and `pex .` would make an artifact without state, and Dagster loads that "
-    "as a location without assets."
-)
+_WHY = "uv build, pip wheel and `pex .` would make an artifact without state"
+_WHY_WITH_DAGSTER = ", and Dagster loads that as a location without assets"
 # These drop the state whether the project's own ignore file names it or only Dagster's does.
 _ALWAYS_DROP = ("poetry", "setuptools")
 # For each backend, where people write what looks like the mend.
@@ -40,6 +38,7 @@ def backend(patient: Patient) -> Iterator[Finding]:
 
 
 def _by_the_backend(survey: Survey) -> Finding:
+    why = f"{_WHY}{_WHY_WITH_DAGSTER if survey.dagster else ''}."
     if survey.backend is None:
         return Finding("ok", "Nothing builds a distribution of this project.")
     target = backend_list(survey)
@@ -48,7 +47,7 @@ def _by_the_backend(survey: Survey) -> Finding:
             "warn",
             f"{survey.state_directories[0]} lies in no package: {survey.backend} puts no state "
             "into a wheel.",
-            _WHY,
+            why,
             "Move the state directory into a package: [[tool.state-bundler.source]] path.",
         )
     if target is None or _names_the_state(survey, *target):
@@ -56,15 +55,15 @@ def _by_the_backend(survey: Survey) -> Finding:
     mend = f"{_PYPROJECT}: {backend_line(survey)}"
     if looks := _looks_like_it(survey, *target):
         what = f"{survey.backend} leaves the state out of a wheel: {looks} does not bring it back."
-        return Finding("fail", what, _WHY, mend, "backend")
+        return Finding("fail", what, why, mend, "backend")
     if survey.backend in _ALWAYS_DROP or _root_rule(survey):
         what = f"{survey.backend} leaves the state out of a wheel."
-        return Finding("fail", what, _WHY, mend, "backend")
+        return Finding("fail", what, why, mend, "backend")
     what = (
         f"{survey.backend} puts the state into a wheel only as long as no ignore file of the "
         "project names it."
     )
-    return Finding("warn", what, _WHY, mend, "backend")
+    return Finding("warn", what, why, mend, "backend")
 
 
 def _names_the_state(survey: Survey, path: tuple[str, ...], items: list[Any]) -> bool:

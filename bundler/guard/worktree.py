@@ -21,6 +21,7 @@ from bundler.guard.index import (
 )
 from bundler.guard.places import (
     NAME,
+    RULE_FILE,
     Places,
     Project,
     join,
@@ -186,8 +187,8 @@ def unprotected(repository: git.Repository, scope: Scope, found: Contents) -> li
         projects = (project.directory for project in scope.projects)
         findings += dropped_from_wheels(top, projects, sorted(durable))
     findings += [
-        _not_durable(directory, nowhere=directory in open_probes)
-        for directory in directories
+        _not_durable(directory, deciding[probe], nowhere=directory in open_probes)
+        for probe, directory in probes.items()
         if directory not in exposed and directory not in durable
     ]
     return findings
@@ -206,7 +207,8 @@ def _offered(directory: bytes, files: Sequence[bytes]) -> Finding:
     )
 
 
-def _not_durable(directory: bytes, *, nowhere: bool) -> Finding:
+def _not_durable(directory: bytes, rule: git.Rule, *, nowhere: bool) -> Finding:
+    """rule: the one that decides over what is in it, here."""
     if nowhere:
         return Finding(
             "warn",
@@ -216,6 +218,7 @@ def _not_durable(directory: bytes, *, nowhere: bool) -> Finding:
             "State that is copied or restored there would be taken by git add -A.",
             ignore_command(directory),
         )
+    is_written = rule.source == RULE_FILE and rule.ignores
     return Finding(
         "warn",
         "protection-local",
@@ -223,7 +226,7 @@ def _not_durable(directory: bytes, *, nowhere: bool) -> Finding:
         f"The state directory {git.printable(directory)} is ignored on this machine only: "
         "HEAD holds no rule for it.",
         "A fresh clone, and every other machine, would offer it to git add -A.",
-        ignore_command(directory),
+        "git add .gitignore && git commit .gitignore" if is_written else ignore_command(directory),
     )
 
 
