@@ -124,7 +124,12 @@ def load(root: Path) -> Config:
     Raises `ConfigurationError` naming file, table and key.
     """
     file = root / "pyproject.toml"
-    tool = read_toml(file).get("tool", {})
+    return of_pyproject(read_toml(file), file)
+
+
+def of_pyproject(tables: Mapping[str, Any], file: Path) -> Config:
+    """What a pyproject.toml that was read says. Raises `ConfigurationError`."""
+    tool = tables.get("tool", {})
     return parse(tool.get("state-bundler", {}), file) if isinstance(tool, dict) else Config(file)
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from bundler.config import Config, load, read_toml
+from bundler.config import Config, of_pyproject, read_toml
 from bundler.errors import ConfigurationError, UsageError
 
 
@@ -47,6 +47,18 @@ class Project(msgspec.Struct, frozen=True):
     dagster: DagsterModules | None
     interpreter: Interpreter
     workspace: Path | None = None
+
+
+class _Files(msgspec.Struct, frozen=True):
+    """What the files of a directory say. dg: dg.toml, or else what pyproject.toml has for it."""
+
+    pyproject: dict[str, Any]
+    dg: dict[str, Any]
+
+    @classmethod
+    def read(cls, root: Path) -> _Files:
+        pyproject = read_toml(root / "pyproject.toml")
+        return cls(pyproject, read_toml(root / "dg.toml") or _table(pyproject, "tool", "dg"))
 
 
 def find(
@@ -92,8 +104,9 @@ def open_project(
     root: Path, *, python: Path | None = None, environ: Mapping[str, str] = os.environ
 ) -> Project:
     """Reads the project in `root`. Raises `ConfigurationError` where there is none."""
-    config = load(root)
-    dagster = dagster_modules(root)
+    files = _Files.read(root)
+    config = of_pyproject(files.pyproject, root / "pyproject.toml")
+    dagster = _dagster_modules(root, files)
     if dagster is None and not config.sources:
         raise ConfigurationError(
             f"{root} is neither a Dagster project nor has it sources of its own.",
@@ -103,7 +116,7 @@ def open_project(
     workspace = _workspace_above(root)
     return Project(
         root=root,
-        name=project_name(root),
+        name=_name(root, files.pyproject),
         config=config,
         dagster=dagster,
         interpreter=find_interpreter(root, workspace or root, python=python, environ=environ),
@@ -113,10 +126,13 @@ def open_project(
 
 def dagster_modules(root: Path) -> DagsterModules | None:
     """The modules that dg.toml or pyproject.toml names; None for what is no Dagster project."""
-    dg = _dg_table(root)
-    if "project" not in dg:
+    return _dagster_modules(root, _Files.read(root))
+
+
+def _dagster_modules(root: Path, files: _Files) -> DagsterModules | None:
+    if "project" not in files.dg:
         return None
-    table = _table(dg, "project")
+    table = _table(files.dg, "project")
     root_module = table.get("root_module") or root.name.replace("-", "_")
     defs_module = table.get("defs_module") or f"{root_module}.defs"
     return DagsterModules(root_module, defs_module, table.get("code_location_target_module"))
@@ -124,9 +140,10 @@ def dagster_modules(root: Path) -> DagsterModules | None:
 
 def workspace_members(root: Path) -> Iterator[Path]:
     """The projects that a workspace root names; nothing for what is no workspace."""
-    named = _table(_dg_table(root), "workspace").get("projects", [])
+    files = _Files.read(root)
+    named = _table(files.dg, "workspace").get("projects", [])
     paths = [root / str(_table({"": project}, "").get("path", "")) for project in named]
-    uv = _table(read_toml(root / "pyproject.toml"), "tool", "uv", "workspace")
+    uv = _table(files.pyproject, "tool", "uv", "workspace")
     for pattern in uv.get("members", []):
         excluded = {path for skip in uv.get("exclude", []) for path in root.glob(skip)}
         paths += [path for path in sorted(root.glob(pattern)) if path not in excluded]
@@ -179,11 +196,6 @@ def _named(path: Path, found_by: str) -> Interpreter:
     return Interpreter(path.absolute(), found_by)
 
 
-def _dg_table(root: Path) -> dict[str, Any]:
-    table = read_toml(root / "dg.toml")
-    return table or _table(read_toml(root / "pyproject.toml"), "tool", "dg")
-
-
 def _table(table: Mapping[str, Any], *names: str) -> dict[str, Any]:
     """The table below these names; empty where there is none."""
     found: Any = table
@@ -193,9 +205,9 @@ def _table(table: Mapping[str, Any], *names: str) -> dict[str, Any]:
 
 
 def _is_project(root: Path) -> bool:
-    if dagster_modules(root) is not None:
-        return True
-    return "source" in _table(read_toml(root / "pyproject.toml"), "tool", "state-bundler")
+    files = _Files.read(root)
+    own = _table(files.pyproject, "tool", "state-bundler")
+    return "source" in own or "project" in files.dg
 
 
 def _project_above(start: Path) -> Path | None:
@@ -208,4 +220,8 @@ def _workspace_above(root: Path) -> Path | None:
 
 def project_name(root: Path) -> str:
     """What its distribution is called; its directory's name where it says nothing."""
-    return str(_table(read_toml(root / "pyproject.toml"), "project").get("name") or root.name)
+    return _name(root, read_toml(root / "pyproject.toml"))
+
+
+def _name(root: Path, pyproject: Mapping[str, Any]) -> str:
+    return str(_table(pyproject, "project").get("name") or root.name)
