@@ -250,11 +250,11 @@ def _directories(loaded: Sequence[Loaded], options: RefreshOptions) -> list[Dire
 
 
 def _check_selection(options: RefreshOptions, directories: Sequence[Directory]) -> None:
-    import difflib
-
     known = {key for directory in directories for key in directory.components}
     for key in options.keys:
         if key not in known:
+            import difflib
+
             near = difflib.get_close_matches(key, known, n=1)
             raise ConfigurationError(
                 f"No component has the key {key!r}.",

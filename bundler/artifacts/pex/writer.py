@@ -21,11 +21,9 @@ import msgspec
 from bundler.artifacts import replacing
 from bundler.artifacts.pex.file import PexFile
 from bundler.artifacts.pex.info import IMPORT_HOOK, MAIN, PEX_INFO, PexInfo, code_hash, replace_hash
-from bundler.artifacts.pex.wheels import seal
 from bundler.artifacts.pex.zipapp import ZipChange, rewrite
 from bundler.artifacts.placing import Plan
 from bundler.artifacts.trees import NewFile, Tree, TreeChange
-from bundler.artifacts.wheel import zip as wheelzip
 from bundler.artifacts.zipfiles import ZipFile
 
 _NOTHING = TreeChange({})
@@ -73,6 +71,10 @@ def _distribution(
     pex: PexFile, tree: Tree, change: TreeChange, changes: _Changes, stack: ExitStack
 ) -> str:
     """Enters what changes in a distribution and returns its new fingerprint."""
+    # Not needed where the state lies among the user's own files, as with --sources-directory.
+    from bundler.artifacts.pex.wheels import seal
+    from bundler.artifacts.wheel import zip as wheelzip
+
     fingerprint = pex.info.distributions[tree.path.rpartition("/")[2]]
     if pex.info.has_wheel_files and tree.zip is not None:
         made = _spooled(stack, partial(wheelzip.rewrite, tree.zip, change))
