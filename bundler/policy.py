@@ -132,7 +132,7 @@ def _age(policy: Policy, subject: Subject) -> Iterator[Breach]:
         elif age > policy.max_age:
             what = (
                 f"{state.key} in {path}: its state was last confirmed {_span(age)} ago, at "
-                f"{confirmed}; at most {_span(policy.max_age)} are allowed."
+                f"{confirmed}; at most {_span(policy.max_age)} is allowed."
             )
             yield Breach("max-age", what, state.key)
 
@@ -148,8 +148,9 @@ def _span(seconds: float) -> str:
     """A length of time for people, to two digits or so."""
     for unit, length in (("days", _DAY), ("hours", _HOUR), ("minutes", 60)):
         if seconds >= 2 * length:
-            return f"{seconds / length:.3g} {unit}"
-    return f"{seconds:.3g} seconds"
+            value = seconds / length
+            return f"{value:.0f} {unit}" if value >= 10 else f"{round(value, 1):g} {unit}"  # noqa: PLR2004
+    return "1 second" if round(seconds) == 1 else f"{seconds:.0f} seconds"
 
 
 def _required(policy: Policy, subject: Subject) -> Iterator[Breach]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -148,11 +150,23 @@ def test_without_a_run_record_nothing_that_it_would_say_is_met(directory: Path) 
 
 @given(st.integers(0, 10**6), st.integers(0, 10**6))
 def test_the_age_is_exact_to_the_second(age: int, most: int) -> None:
-    import time
-
     confirmed = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(_NOW - age))
     subject = _aged(confirmed)
     assert bool(judge(Policy(max_age=float(most)), subject)) == (age > most)
+
+
+@pytest.mark.parametrize(
+    ("age", "most", "told"),
+    [
+        (381, 1, "last confirmed 6.3 minutes ago, at .* at most 1 second is"),
+        (90_000, 86_400, "last confirmed 25 hours ago, at .* at most 24 hours is"),
+        (345_600, 119, "last confirmed 4 days ago, at .* at most 119 seconds is"),
+    ],
+)
+def test_ages_are_told_in_words(age: int, most: int, told: str) -> None:
+    confirmed = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(_NOW - age))
+    (breach,) = judge(Policy(max_age=float(most)), _aged(confirmed))
+    assert re.search(told, breach.what), breach.what
 
 
 def _aged(confirmed: str) -> Subject:
