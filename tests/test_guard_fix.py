@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -100,4 +101,27 @@ def test_what_a_wheel_would_lose(wd: WorkDir, backend: str, *, warned: bool) -> 
     assert said.code == 0
     assert ["leaves out of a wheel" in line for line in said.warnings] == [True] * warned
     wd.write("pyproject.toml", f'{project}\n[tool.hatch.build]\nartifacts = ["**/{STATE}/**"]\n')
+    assert wd.guard().warnings == []
+
+
+@pytest.mark.parametrize(
+    ("backend", "line"),
+    [
+        ("hatchling.build", '[tool.hatch.build]\nartifacts = ["/src/shop/state/**"]\n'),
+        ("setuptools.build_meta", '[tool.setuptools.package-data]\nshop = ["state/**"]\n'),
+    ],
+)
+def test_what_a_wheel_of_a_program_without_dagster_would_lose(
+    wd: WorkDir, backend: str, line: str
+) -> None:
+    source = (
+        '[[tool.state-bundler.source]]\nkey = "A"\ncommand = ["true"]\npath = "src/shop/state"\n'
+    )
+    project = f'{source}[build-system]\nbuild-backend = "{backend}"\n'
+    wd.write("pyproject.toml", project)
+    wd.write(".gitignore", "/src/shop/state\n")
+    wd.commit()
+    (finding,) = json.loads(wd.guard("--format", "json").out)["findings"]
+    assert (finding["rule"], finding["mend"]) == ("wheel-drops-state", "state-bundler init")
+    wd.write("pyproject.toml", project + line)
     assert wd.guard().warnings == []

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _WHY = "A wheel built by this backend alone comes without its state, and says nothing."
+# What finds the right lines for directories that are not Dagster's.
+_INIT = "state-bundler init"
 # Backend, as the project file names it -> what puts the state back.
 _MENDS = {
     b"hatchling": '[tool.hatch.build] artifacts = ["**/.local_defs_state/**"]',
@@ -34,7 +36,8 @@ def dropped_from_wheels(
     places = list(directories)
     findings = []
     for project in projects:
-        if not any(place.startswith(project + b"/" if project else b"") for place in places):
+        own = [place for place in places if place.startswith(project + b"/" if project else b"")]
+        if not own:
             continue
         path = join(project, b"pyproject.toml")
         try:
@@ -42,20 +45,24 @@ def dropped_from_wheels(
                 text = stream.read()
         except OSError:
             continue
-        mend = _mend_for(text)
+        mend = _mend_for(text, {place.rpartition(b"/")[2] for place in own})
         if mend:
             findings.append(_finding(path, mend))
     return findings
 
 
-def _mend_for(text: bytes) -> str | None:
-    """None where the backend keeps the state, or the project speaks of it already."""
+def _mend_for(text: bytes, names: set[bytes]) -> str | None:
+    """None where the backend keeps the state, or the project speaks of it already.
+
+    names: of the project's state directories, without what is above them.
+    """
     _, found, table = text.partition(b"[build-system]")
-    if not found or NAME in text:
+    if not found or all((NAME if name == NAME else name + b"/*") in text for name in names):
         return None
     table = table.partition(b"\n[")[0]
     backend = next((line for line in table.splitlines() if line.startswith(b"build-backend")), b"")
-    return next((mend for name, mend in _MENDS.items() if name in backend), None)
+    mend = next((mend for name, mend in _MENDS.items() if name in backend), None)
+    return mend if mend is None or names == {NAME} else _INIT
 
 
 def _finding(path: bytes, mend: str) -> Finding:
@@ -65,5 +72,5 @@ def _finding(path: bytes, mend: str) -> Finding:
         os.fsdecode(path),
         f"The build backend of {git.printable(path)} leaves out of a wheel what git ignores.",
         _WHY,
-        f"put into {git.printable(path)}: {mend}",
+        mend if mend == _INIT else f"put into {git.printable(path)}: {mend}",
     )
