@@ -59,6 +59,9 @@ CRANE = "crane append"
 _BLOCK = 64 * 1024
 # A process that embeds and ends; it prints the most memory that it held, in MB.
 _ONE = """\
+import gc
+gc.set_threshold(100_000)  # as the command line does, and the freezing at the end
+
 import sys
 from pathlib import Path
 from bundler.artifacts import registry
@@ -77,6 +80,7 @@ with registry.opened(f"{repository}:base") as (target, reference):
         check=lambda made: verify(made).raise_for_problems(),
     ).name("made")
 print(int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) // 1024)
+gc.freeze()
 """
 
 
