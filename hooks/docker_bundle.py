@@ -44,7 +44,7 @@ def metadata() -> str:
 
 def _run(arguments: list[str]) -> int:
     from bundler.artifacts.docker.connection import split_options
-    from bundler.cli import cli
+    from bundler.cli.commands import cli
     from bundler.cli.run import run
 
     options, rest = split_options(arguments)

@@ -223,7 +223,7 @@ def _child(root: Path, work: Path, arguments: Sequence[str], gate: int, opener: 
 
 
 def command(arguments: Sequence[str]) -> int:
-    from bundler.cli import cli
+    from bundler.cli.commands import cli
     from bundler.cli.run import run as run_command
 
     return run_command(cli, arguments)

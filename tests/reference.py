@@ -16,7 +16,7 @@ os.environ["COLUMNS"] = "80"  # click asks for it while it is imported
 import click
 
 from bundler import errors, meanings
-from bundler.cli import cli
+from bundler.cli.commands import cli
 from bundler.config import json_schema
 
 DOCS = Path(__file__).parent.parent / "docs"

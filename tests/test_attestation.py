@@ -25,7 +25,7 @@ from in_toto_attestation.v1.statement_pb2 import Statement
 from bundler import attestation
 from bundler.artifacts import oci
 from bundler.artifacts.opening import open_artifact
-from bundler.cli import cli
+from bundler.cli.commands import cli
 from bundler.cli.run import run
 from bundler.manifest import PREDICATE_TYPE, Predicate, build, canonical
 

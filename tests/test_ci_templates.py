@@ -21,7 +21,7 @@ from registries import Registry
 from workdir import WorkDir
 
 from bundler.artifacts.layout import Folder, write_archive
-from bundler.cli import cli
+from bundler.cli.commands import cli
 
 TEMPLATES = sorted((ROOT / "templates/ci").iterdir())
 _SCHEMAS = {

@@ -13,7 +13,7 @@ import pytest
 from bundles import make_bundle
 
 from bundler.artifacts.opening import open_artifact
-from bundler.cli import cli
+from bundler.cli.commands import cli
 from bundler.cli.run import run
 from bundler.component import DefsStateStorage, EmbeddedStateWarning, Load, StateError
 from bundler.component_storage import StoreStateStorage

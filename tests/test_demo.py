@@ -15,7 +15,7 @@ import pytest
 from engine import Engine, make_python_base
 from environments import ROOT
 
-from bundler.cli import cli
+from bundler.cli.commands import cli
 from bundler.demo.environment import commit_all, environment_of, install
 from bundler.demo.project import prepare_folder
 from bundler.errors import UsageError

@@ -27,7 +27,7 @@ from bundler.artifacts.docker.running import runner as image_runner
 from bundler.artifacts.pex import embed
 from bundler.artifacts.pex.running import runner
 from bundler.artifacts.running import Runner, bare_environment
-from bundler.cli import cli
+from bundler.cli.commands import cli
 from bundler.cli.run import run
 from bundler.errors import ToolFailed, UsageError, VerificationFailed
 from bundler.listener import Listener

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from environments import ROOT
 
-from bundler.cli import _COMMANDS
+from bundler.cli.commands import _COMMANDS
 from bundler.config import read_toml
 from bundler.init.precommit import entry
 

@@ -202,7 +202,7 @@ def test_memory_stays_flat_and_the_exit_code_is_76(
     script = (
         "import sys\n"
         "from bundler.cli.run import run\n"
-        "from bundler.cli import cli\n"
+        "from bundler.cli.commands import cli\n"
         "code = run(cli, ['verify', sys.argv[1]])\n"
         "status = open('/proc/self/status').read()\n"
         "print(code, status.partition('VmHWM:')[2].split()[0])\n"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bundler.cli import _COMMANDS
+from bundler.cli.commands import _COMMANDS
 
 BIN = Path(sys.executable).parent
 HEAVY = {"dagster", "docker", "git", "msgspec", "rich", "stamina", "tomlkit", "urllib3"}
