@@ -166,7 +166,9 @@ def find_interpreter(
     Raises `ConfigurationError` where a named one is not there.
     """
     if python is not None:
-        return _named(python, "--python")
+        is_name = python.name == str(python) and not python.exists()
+        on_path = shutil.which(python, path=environ.get("PATH")) if is_name else None
+        return _named(Path(on_path or python), "--python")
     if named := environ.get("DG_PROJECT_PYTHON_EXECUTABLE"):
         return _named(Path(named), "DG_PROJECT_PYTHON_EXECUTABLE")
     if named := environ.get("UV_PROJECT_ENVIRONMENT"):

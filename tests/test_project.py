@@ -111,6 +111,15 @@ def test_the_interpreter_is_searched_in_order(tmp_path: Path) -> None:
         search()
 
 
+def test_a_named_interpreter_may_be_one_on_path(tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    program = tmp_path / "bin" / "python3.99"
+    program.touch(mode=0o755)
+    environ = {"PATH": str(program.parent)}
+    found = find_interpreter(tmp_path, tmp_path, python=Path("python3.99"), environ=environ)
+    assert found.path == program
+
+
 def test_an_interpreter_that_is_not_there_is_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="that --python names, does not exist"):
         find_interpreter(tmp_path, tmp_path, python=tmp_path / "no", environ={})

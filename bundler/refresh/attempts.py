@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from bundler.atomic import io_errors
-from bundler.errors import BundlerError, Unavailable
+from bundler.errors import BundlerError, CredentialsRefused, Unavailable
 from bundler.listener import KeyProgress, Listener
 from bundler.options import DEFAULT_ATTEMPTS, DEFAULT_TIMEOUT_SECONDS, KeyOptions
 from bundler.refresh import expected
@@ -302,7 +302,8 @@ def _judge(job: Job, write: Write) -> Checked:
 def _failed(job: Job, error: BundlerError, write: Write, attempts: int) -> KeyFailedError:
     told = error.what.rstrip(".") + (f", after {attempts} attempts." if attempts > 1 else ".")
     again = type(error)(told, hint=error.hint, key=job.component.key)
-    quiet = isinstance(error, Unavailable)
+    # What was seen on the wire says it all; a traceback beside it would hide it.
+    quiet = isinstance(error, (Unavailable, CredentialsRefused))
     log = () if quiet else tuple(_tail(write.log, job.source.surroundings.secrets))
     return KeyFailedError(again, attempts, log)
 
