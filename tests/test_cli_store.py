@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
+import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -210,6 +213,22 @@ def test_refresh_pushes_local_and_versioned_keys_as_one_set(
     assert (service / "loads").read_text().split() == ["once"] * 3, "each of them loads them once"
     assert "set 3" in store("join", "1", "--run", "7")
     assert run(cli, ["status", "store:"]) == 0
+
+
+def test_a_shard_that_waits_hears_a_signal(service: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VALUE", "one")
+    argv = [sys.executable, "-m", "bundler", "refresh", "--shard", "1/1", "--run", "7"]
+    store = open_store(f"file://{service.parent}/store")
+    with lease(store.objects, ["Versioned"], "another"):
+        waiting = subprocess.Popen([*argv, "--wait", "1h"], stderr=subprocess.PIPE)
+        while not (service / "loads").exists():
+            assert waiting.poll() is None
+            time.sleep(0.05)
+        waiting.send_signal(signal.SIGINT)
+        waiting.communicate(timeout=120)
+        assert waiting.returncode == 130
+    with lease(store.objects, [], "the next"):
+        assert store.current() is None
 
 
 def test_a_store_that_is_not_spelled_out_is_shown_with_its_url(
