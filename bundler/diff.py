@@ -7,7 +7,6 @@ keys and which files differ; only those files are read.
 
 from __future__ import annotations
 
-import gc
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -19,6 +18,7 @@ import msgspec
 
 from bundler.artifacts import Artifact, StateDirectory
 from bundler.bundle import MANIFEST_NAME
+from bundler.documents import decoded
 from bundler.errors import VerificationFailed
 from bundler.jsondiff import Change, compare, summary
 from bundler.manifest import Contents, Manifest, State, build, parse, state_of
@@ -286,7 +286,7 @@ def _inside(
     before: bytes | None, after: bytes | None, volatile: frozenset[str]
 ) -> tuple[Change, ...] | None:
     """What changed inside a file that is JSON on both sides; None for any other."""
-    old, new = (None if raw is None else _decoded(raw) for raw in (before, after))
+    old, new = (None if raw is None else decoded(raw) for raw in (before, after))
     if old is None or new is None:
         return None
     if _is_dbt(old[0]) and _is_dbt(new[0]):
@@ -294,19 +294,6 @@ def _inside(
             old[0].get("metadata"), new[0].get("metadata"), volatile
         )
     return compare(old[0], new[0], volatile)
-
-
-def _decoded(raw: bytes) -> tuple[Any] | None:
-    # The collector would walk over all that is made, again and again, and find nothing to free.
-    collects = gc.isenabled()
-    gc.disable()
-    try:
-        return (msgspec.json.decode(raw),)
-    except (msgspec.DecodeError, RecursionError, UnicodeError):
-        return None
-    finally:
-        if collects:
-            gc.enable()
 
 
 def _is_dbt(document: Any) -> bool:

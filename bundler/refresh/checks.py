@@ -18,6 +18,7 @@ from typing import Any
 import msgspec
 
 from bundler.atomic import io_errors
+from bundler.documents import decoded
 from bundler.errors import BadData, CredentialsRefused
 from bundler.manifest import State, state_of
 from bundler.options import DEFAULT_SHRINK, KeyOptions
@@ -290,7 +291,6 @@ def _refuse_loss(
     key: str, directory: Path, tree: StateTree, options: KeyOptions, baseline: Baseline | None
 ) -> None:
     document = _document(directory / _STATE)
-    entries = None if document is None else count_entries(document[0])
     empty = tree.size == 0 or (document is not None and is_empty(document[0]))
     if empty and not options.allow_empty:
         raise BadData(
@@ -298,15 +298,19 @@ def _refuse_loss(
             hint=f"Check what the API answers. If it is right: --allow-empty '{key}'.",
             key=key,
         )
-    if options.min_entries is not None and (entries or 0) < options.min_entries:
+    if options.min_entries is not None:
+        _refuse_few(key, 0 if document is None else count_entries(document[0]), options.min_entries)
+    if baseline is not None and not (empty and options.allow_empty):
+        _refuse_shrunk(key, tree, document, options, baseline)
+
+
+def _refuse_few(key: str, entries: int, least: int) -> None:
+    if entries < least:
         raise BadData(
-            f"{key}: the state has {entries or 0} entries, fewer than min-entries = "
-            f"{options.min_entries}.",
+            f"{key}: the state has {entries} entries, fewer than min-entries = {least}.",
             hint="Check what the API answers.",
             key=key,
         )
-    if baseline is not None and not (empty and options.allow_empty):
-        _refuse_shrunk(key, tree, document, options, baseline)
 
 
 def _refuse_shrunk(
@@ -342,21 +346,22 @@ def _document(path: Path) -> tuple[Any] | None:
     """What a JSON file holds; None for what is no JSON file, or too large to parse."""
     if not path.is_file() or not 0 < path.stat().st_size <= _MAX_PARSED_BYTES:
         return None
-    try:
-        return (msgspec.json.decode(path.read_bytes()),)
-    except (msgspec.DecodeError, RecursionError, UnicodeError):
-        return None
+    return decoded(path.read_bytes())
 
 
 def count_entries(document: Any) -> int:
     """Items of arrays and members of objects, at every depth."""
     total = 0
-    pending = [document]
-    while pending:
-        value = pending.pop()
-        children = _children(value)
-        total += len(children)
-        pending += children
+    level = [document]
+    while level:
+        entries: list[Any] = []
+        for value in level:
+            if isinstance(value, dict):
+                entries += value.values()
+            elif isinstance(value, list):
+                entries += value
+        total += len(entries)
+        level = [entry for entry in entries if isinstance(entry, (dict, list))]
     return total
 
 
@@ -368,12 +373,6 @@ def is_empty(document: Any) -> bool:
         return all(isinstance(item, (dict, list)) and is_empty(item) for item in document)
     containers = [value for value in document.values() if isinstance(value, (dict, list))]
     return not document or (bool(containers) and all(map(is_empty, containers)))
-
-
-def _children(value: Any) -> list[Any]:
-    if isinstance(value, dict):
-        return list(value.values())
-    return value if isinstance(value, list) else []
 
 
 # --- the semantic digest ----------------------------------------------------------------------

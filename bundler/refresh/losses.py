@@ -17,6 +17,7 @@ import msgspec
 # Fewer may well have been removed by a person.
 _FEWEST_FOR_NOTHING = 5
 _FEWEST_FOR_SHRUNK = 20
+_BEGIN_JSON = ("{", "[")
 
 
 class Loss(msgspec.Struct, frozen=True):
@@ -66,16 +67,29 @@ def census(document: Any) -> Counter[str]:
         value = _unwrapped(value)
         if isinstance(value, dict):
             found[name] += len(value)
-            pending += value.items()
+            pending += _holding(value)
         elif isinstance(value, list):
             found[name] += len(value)
             for item in map(_unwrapped, value):
-                pending += item.items() if isinstance(item, dict) else [(name, item)]
+                if isinstance(item, dict):
+                    pending += _holding(item)
+                elif isinstance(item, list):
+                    pending.append((name, item))
     return found
 
 
+def _holding(members: dict[str, Any]) -> list[tuple[str, Any]]:
+    """Those that hold something themselves, perhaps as JSON in a string; most do not."""
+    return [
+        (name, value)
+        for name, value in members.items()
+        if isinstance(value, (dict, list))
+        or (isinstance(value, str) and value.startswith(_BEGIN_JSON))
+    ]
+
+
 def _unwrapped(value: Any) -> Any:
-    if isinstance(value, str) and value[:1] in ("{", "["):
+    if isinstance(value, str) and value.startswith(_BEGIN_JSON):
         try:
             value = msgspec.json.decode(value)
         except (msgspec.DecodeError, RecursionError):
