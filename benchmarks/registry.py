@@ -1,7 +1,7 @@
 """How fast new state gets into an image in a registry and in a layout, beside other ways.
 
     python benchmarks/registry.py [--sizes 1M,100M,1G] [--runs 3] [--content half|json]
-                                  [--crane PATH] [--docker]
+                                  [--crane PATH] [--docker] [--buildx]
 
 - ours: embed into the registry (no packing, gzip, zstd), read back as `embed` does it; the same
   with every byte read back; the same by a process of its own, started for it, with the most memory
@@ -10,13 +10,14 @@
   ``make clients`` left): it packs with gzip, whatever the image has;
 - ``skopeo copy`` of the finished layout to the registry, and from there to a folder;
 - with ``--docker``: ``docker build`` (FROM the image, COPY the state) and ``docker push``, with the
-  engine of the tests.
+  engine of the tests; the same steps by ``buildah``, in its own store;
+- with ``--buildx``: ``docker buildx build --push`` of the same, with Debian's next Docker.
 
 The registry is Debian's, on loopback. Each way has a repository of its own, which knows nothing of
 the layers of the others, and other bytes in each run; the ways take turns, and in every second run
 in the reverse order. Shown are the least wall and processor time, and the ratio of the wall time
-to crane's (or to the first). Aims: ahead of crane at each size, 10 times ahead of build and push,
-below 150 MB of memory.
+to crane's (or to the first), and which aims are met: ahead of crane at each size, 10 times ahead of
+build and push, below 150 MB of memory.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,7 +41,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
 import newer_engine
 from bundles import PLACE, make_record
-from engine import Engine, running_engine
+from engine import Engine, install, running_engine
 from layouts import LayoutMaker, code_layer
 from registries import distribution
 
@@ -56,6 +57,12 @@ from bundler.verify import verify
 UNITS = {"K": 1024, "M": 1024**2, "G": 1024**3}
 PACKINGS = ("none", "gzip", "zstd")
 CRANE = "crane append"
+# How others build and push, and how they pack what they push.
+BUILD_AND_PUSH = {
+    "docker build, docker push": "gzip",
+    "buildah, and its push": "gzip",
+    "docker buildx build --push": "gzip",
+}
 _BLOCK = 64 * 1024
 # A process that embeds and ends; it prints the most memory that it held, in MB.
 _ONE = """\
@@ -101,9 +108,13 @@ def main() -> None:
                         help="half: every other 32 KB are random, the rest zeros")  # fmt: skip
     parser.add_argument("--crane", default=_crane(), help="go-containerregistry's")
     parser.add_argument("--docker", action="store_true", help="build and push, too")
+    parser.add_argument("--buildx", action="store_true", help="and by Debian's next Docker")
     given = parser.parse_args()
+    if given.docker:
+        install("buildah")
     with (
         running_engine() if given.docker else nullcontext() as engine,
+        newer_docker() if given.buildx else nullcontext() as newer,
         distribution() as host,
         tempfile.TemporaryDirectory(prefix="registry-benchmark-") as name,
     ):
@@ -113,11 +124,20 @@ def main() -> None:
             least: dict[str, Least] = {}
             for run in range(given.runs):
                 case.renew()
-                ways = list(case.ways(given.crane, engine).items())
+                ways = list({**case.ways(given.crane, engine), **case.buildx(newer)}.items())
                 for way, do in ways[:: -1 if run % 2 else 1]:
                     measure(do, least.setdefault(way, Least()))
-            show(f"{size} of state, {given.content}", least, list(dict(ways)))
+            show(f"{size} of state, {given.content}", least)
             shutil.rmtree(case.root)
+
+
+@contextmanager
+def newer_docker() -> Iterator[Mapping[str, str]]:
+    """The environment in which ``docker`` is Debian's next, with its engine and buildx."""
+    with newer_engine.running("containerd") as host:
+        folder, config = newer_engine.make_client(newer_engine.HOME / "root")
+        path = f"{folder}{os.pathsep}{os.environ['PATH']}"
+        yield {**os.environ, "PATH": path, "DOCKER_HOST": host, "DOCKER_CONFIG": str(config)}
 
 
 def _crane() -> str | None:
@@ -140,14 +160,30 @@ def _processor() -> float:
     return time.process_time() + children.ru_utime + children.ru_stime
 
 
-def show(title: str, least: dict[str, Least], order: list[str]) -> None:
+def show(title: str, least: dict[str, Least]) -> None:
+    order = list(least)
     base = least[next((way for way in order if way.startswith(CRANE)), order[0])].wall
     print(f"{title}{'':14} wall s  ratio  processor s")
     for way in order:
         one = least[way]
         memory = f"  {one.memory} MB" if one.memory is not None else ""
         print(f"  {way:<36} {one.wall:8.3f} {one.wall / base:6.2f} {one.processor:8.3f}{memory}")
+    for aim, is_met in _aims(least):
+        print(f"  aim: {aim}: {'met' if is_met else 'MISSED'}")
     print(flush=True)
+
+
+def _aims(least: dict[str, Least]) -> Iterator[tuple[str, bool]]:
+    """Each of ours against the other's that packs in the same way."""
+    for packing in ("gzip", "none"):
+        if theirs := least.get(f"{CRANE}, onto {packing}"):
+            yield f"ahead of crane, {packing}", least[f"ours, {packing}"].wall < theirs.wall
+    for way, packing in BUILD_AND_PUSH.items():
+        if way in least:
+            is_met = least[way].wall >= 10 * least[f"ours, {packing}"].wall
+            yield f"10 times ahead of {way}", is_met
+    memory = max(one.memory or 0 for one in least.values())
+    yield "150 MB of memory", memory < 150
 
 
 class Case:
@@ -248,7 +284,28 @@ class Case:
                 engine.docker("build", "-q", "-t", name, str(self.context)),
                 engine.docker("push", "-q", name),
             )
+            ways["buildah, and its push"] = self._buildah
         return ways
+
+    def buildx(self, environment: Mapping[str, str] | None) -> dict[str, Callable[[], object]]:
+        if environment is None:
+            return {}
+        name = f"{self.repository('docker', 'gzip')}:made-by-buildx"
+        argv = ("docker", "buildx", "build", "-q", "--push", "-t", name, str(self.context))
+        run = self._run(*argv, environment=environment)
+        return {"docker buildx build --push": run}
+
+    def _buildah(self) -> None:
+        """The base is in its store after the first run."""
+        assert self.bundle is not None
+        name, made = self.repository("buildah", "gzip"), f"benchmark-{os.getpid()}"
+        for words in (
+            ("from", "-q", "--tls-verify=false", "--name", made, f"{name}:base"),
+            ("copy", "-q", made, str(self.context / "state"), f"/app/src/{self.bundle.place}"),
+            ("commit", "-q", "--rm", made, f"{name}:made"),
+            ("push", "-q", "--tls-verify=false", f"{name}:made"),
+        ):
+            subprocess.run(("buildah", *words), check=True, capture_output=True)
 
     def _ours(self, way: str, packing: str, *, every_byte: bool = False) -> Callable[[], object]:
         name = self.repository(way, packing)
@@ -274,8 +331,10 @@ class Case:
         record = make_record(self.bundle)
         oci.embed(self.root / "none", [self.bundle], record, self.root / "made", tag="x")
 
-    def _run(self, *argv: str) -> Callable[[], object]:
-        return lambda: subprocess.run(argv, check=True, capture_output=True).args
+    def _run(
+        self, *argv: str, environment: Mapping[str, str] | None = None
+    ) -> Callable[[], object]:
+        return lambda: subprocess.run(argv, check=True, capture_output=True, env=environment).args
 
 
 def _embedded(repository: str, bundle: Bundle, *, every_byte: bool = False) -> None:
