@@ -300,7 +300,9 @@ def _refuse_loss(
         )
     if options.min_entries is not None:
         _refuse_few(key, 0 if document is None else count_entries(document[0]), options.min_entries)
-    if baseline is not None and not (empty and options.allow_empty):
+    if baseline is None or baseline.state.digest.dir_hash == tree.dir_hash:
+        return
+    if not (empty and options.allow_empty):
         _refuse_shrunk(key, tree, document, options, baseline)
 
 
