@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import resource
+import subprocess
+import sys
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -292,6 +294,36 @@ def test_a_store_is_an_artifact(store: Store, states: Make, tmp_path: Path) -> N
     record = one.run_record()
     assert record is not None
     assert [key.origin for key in record.refresh[0].keys] == [f"store:{first.versions['A']}"]
+
+
+LARGE = """
+import sys
+from pathlib import Path
+from bundler.manifest import state_of
+from bundler.storage import open_store
+from bundler.storage.pushing import NewState
+from bundler.tree import scan
+
+root, url = Path(sys.argv[1]), sys.argv[2]
+store = open_store(url)
+states = [NewState(state_of(path.name, path.name, scan(path)), path) for path in root.iterdir()]
+store.push(states)
+store.pull((version, root / f"pulled-{key}") for key, version in store.currents().items())
+lines = Path("/proc/self/status").read_text().splitlines()
+print(next(line.split()[1] for line in lines if line.startswith("VmHWM:")))
+"""
+
+
+@pytest.mark.parametrize("new_url", ["s3"], indirect=True)
+def test_large_files_at_once_take_less_memory_than_they_are(url: str, tmp_path: Path) -> None:
+    size, count = 32 * MEBIBYTE, 4
+    for number in range(count):
+        path = tmp_path / "large" / f"K{number}" / "state"
+        path.parent.mkdir(parents=True)
+        path.write_bytes(os.urandom(MEBIBYTE) * (size // MEBIBYTE))
+    argv = [sys.executable, "-c", LARGE, str(tmp_path / "large"), url]
+    done = subprocess.run(argv, check=True, capture_output=True, text=True, timeout=300)
+    assert int(done.stdout) * 1024 < 200e6
 
 
 # --- faults of a folder ---------------------------------------------------------------------------

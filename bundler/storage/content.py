@@ -28,6 +28,8 @@ from bundler.tree import FileEntry
 _SMALL_BYTES = 1024 * 1024
 _PACK_BYTES = 8 * 1024 * 1024
 CHUNK_BYTES = 8 * 1024 * 1024
+# What a large file is hashed by on its way in: the library keeps the pieces until it has a part.
+_PIECE_BYTES = 1024 * 1024
 # What is read at once of a large file: the library holds it twice for a moment.
 _READ_BYTES = 4 * 1024 * 1024
 # Parts under way at once, over all files together: with the chunk's size, what bounds the memory.
@@ -73,7 +75,7 @@ class Upload:
         """The last one comes only when all of them are what they should be."""
         digest, size = hashlib.sha256(), 0
         with io_errors(self.path), open(self.path, "rb", buffering=0) as stream:
-            while chunk := stream.read(CHUNK_BYTES):
+            while chunk := stream.read(_PIECE_BYTES):
                 digest.update(chunk)
                 size += len(chunk)
                 if size > self.size or (size == self.size and digest.hexdigest() != self.sha256):
