@@ -57,6 +57,8 @@ _MEGABYTE = 1_000_000
 _IMAGE = "sbt/benchmark"
 _PROGRAM = Path(sys.executable).with_name("state-bundler")
 _OURS = """
+import gc
+gc.set_threshold(100_000)  # as the command line does, and the freezing at the end
 import sys
 from pathlib import Path
 from bundler.artifacts import docker
@@ -71,6 +73,7 @@ engine = docker.Docker.from_environment().connect()
 made = docker.embed(engine, image, [bundle], RunRecord(), check=check, before=target,
                     every_byte=sys.argv[5] == "deep")
 docker.tag(engine, made.image_id, target)
+gc.freeze()
 """
 _PROJECT = f"""\
 [project]
