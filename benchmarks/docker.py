@@ -45,7 +45,6 @@ sys.path.insert(0, str(ROOT / "tests"))
 import newer_engine  # noqa: E402  # the tests' helpers
 from bundles import PLACE, make_bundle  # noqa: E402
 from engine import (  # noqa: E402
-    CLIENT_VARIABLE,
     PYTHON_BASE,
     Engine,
     install,
@@ -356,13 +355,8 @@ def main() -> None:
 @contextmanager
 def newer_docker(store: str) -> Iterator[None]:
     """The engine and the client of Debian's next release, in this process' environment."""
-    with newer_engine.running(store) as host:
-        folder, config = newer_engine.make_client(newer_engine.HOME / "root")
-        os.environ.update({
-            "DOCKER_HOST": host,
-            "PATH": f"{folder}{os.pathsep}{os.environ['PATH']}",
-            CLIENT_VARIABLE: str(config),
-        })  # fmt: skip
+    with newer_engine.environment(store) as found:
+        os.environ.update(found)
         yield
 
 

@@ -41,7 +41,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
 import newer_engine
 from bundles import PLACE, make_record
-from engine import Engine, install, running_engine
+from engine import CLIENT_VARIABLE, Engine, install, running_engine
 from layouts import LayoutMaker, code_layer
 from registries import distribution
 
@@ -134,10 +134,8 @@ def main() -> None:
 @contextmanager
 def newer_docker() -> Iterator[Mapping[str, str]]:
     """The environment in which ``docker`` is Debian's next, with its engine and buildx."""
-    with newer_engine.running("containerd") as host:
-        folder, config = newer_engine.make_client(newer_engine.HOME / "root")
-        path = f"{folder}{os.pathsep}{os.environ['PATH']}"
-        yield {**os.environ, "PATH": path, "DOCKER_HOST": host, "DOCKER_CONFIG": str(config)}
+    with newer_engine.environment("containerd") as found:
+        yield {**found, "DOCKER_CONFIG": found[CLIENT_VARIABLE]}
 
 
 def _crane() -> str | None:

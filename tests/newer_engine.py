@@ -149,6 +149,19 @@ def running(store: str) -> Iterator[str]:
         engine.stop(pid)
 
 
+@contextmanager
+def environment(store: str) -> Iterator[dict[str, str]]:
+    """The environment in which ``docker`` is that release's, with its engine and its buildx."""
+    with running(store) as host:
+        folder, config = make_client(HOME / "root")
+        yield {
+            **os.environ,
+            "DOCKER_HOST": host,
+            "PATH": f"{folder}{os.pathsep}{os.environ['PATH']}",
+            engine.CLIENT_VARIABLE: str(config),
+        }
+
+
 def _bridge() -> None:
     """A bridge of its own: an engine without one would take the other engine's away."""
     if not Path(f"/sys/class/net/{BRIDGE}").exists():
@@ -162,19 +175,12 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--store", choices=["classic", "containerd"], default="containerd")
     parser.add_argument("rest", nargs=argparse.REMAINDER)
     options = parser.parse_args(arguments)
-    with running(options.store) as host:
-        folder, config = make_client(HOME / "root")
-        environment = {
-            **os.environ,
-            "DOCKER_HOST": host,
-            "PATH": f"{folder}{os.pathsep}{os.environ['PATH']}",
-            engine.CLIENT_VARIABLE: str(config),
-            "STATE_BUNDLER_TEST_STORE": options.store,
-        }
+    with environment(options.store) as found:
+        variables = {**found, "STATE_BUNDLER_TEST_STORE": options.store}
         rest = [word for word in options.rest if word != "--"]
         if options.store == "classic":
             rest += ["-m", "not containerd"]
-        return subprocess.run([sys.executable, "-m", "pytest", *rest], env=environment, check=False
+        return subprocess.run([sys.executable, "-m", "pytest", *rest], env=variables, check=False
                               ).returncode  # fmt: skip
 
 
