@@ -19,7 +19,6 @@ _LOCAL = (
     "state-bundler is installed from a folder here, so no package index need have it: whoever "
     "commits, and CI, install it in the same way."
 )
-_EACH_CLONE = "Once in each clone: pre-commit install -t pre-commit -t pre-merge-commit"
 _COLOURS = {"+": "green", "-": "red", "@": "cyan"}
 
 
@@ -66,7 +65,7 @@ def _files_of(project: Path, *, yes: bool, remove: bool, without: tuple[str, ...
     from bundler.edits import apply, diff
     from bundler.errors import ConfigurationError
     from bundler.init import plan
-    from bundler.init.precommit import is_local
+    from bundler.init.precommit import INSTALL, is_local
     from bundler.survey import survey
 
     found = survey(project)
@@ -90,7 +89,7 @@ def _files_of(project: Path, *, yes: bool, remove: bool, without: tuple[str, ...
     click.echo(f"Changed {_files(len(edits))}.", err=True)
     if not remove and any(edit.path.name == ".pre-commit-config.yaml" for edit in edits):
         console = Console(sys.stderr)
-        console.line(_EACH_CLONE)
+        console.line(f"Once in each clone: {INSTALL}")
         if is_local():
             console.paragraph(_LOCAL)
 

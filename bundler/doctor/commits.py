@@ -10,12 +10,9 @@ from bundler import githooks
 from bundler.doctor import Finding, Patient
 from bundler.edits import read_text
 from bundler.errors import BundlerError
-from bundler.init.precommit import HOOK
+from bundler.init.precommit import HOOK, INSTALL
 
 _WHY = "Without it a forced `git add` is noticed at the next build, when it is pushed already."
-
-
-_INSTALL = "pre-commit install -t pre-commit -t pre-merge-commit"
 
 
 def commits(patient: Patient) -> Iterator[Finding]:
@@ -32,7 +29,7 @@ def commits(patient: Patient) -> Iterator[Finding]:
         yield Finding("ok", "git's own hook asks the guard at every commit.")
     elif named:
         what = f"pre-commit would run {HOOK}, and is not installed in this clone."
-        yield Finding("warn", what, _WHY, _INSTALL)
+        yield Finding("warn", what, _WHY, INSTALL)
     elif configured is not None:
         what = f".pre-commit-config.yaml does not name {HOOK}."
         yield Finding("warn", what, _WHY, "state-bundler init", "pre-commit")

@@ -16,6 +16,8 @@ from bundler.edits import newline_of
 from bundler.resources import template
 
 HOOK = "no-committed-state"
+# What a person runs once in each clone.
+INSTALL = "pre-commit install -t pre-commit -t pre-merge-commit"
 _INSTALLED = re.compile(r"(?m)^ *additional_dependencies:.*\n")
 
 
