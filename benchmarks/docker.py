@@ -39,12 +39,11 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
-import newer_engine  # noqa: E402  # the tests' helpers
-from bundles import PLACE, make_bundle  # noqa: E402
-from engine import (  # noqa: E402
+import newer_engine  # the tests' helpers
+from bundles import PLACE, make_bundle
+from engine import (
     PYTHON_BASE,
     Engine,
     install,
