@@ -26,7 +26,7 @@ demo: $(READY) ## the whole of it on a sample project with a loopback API, in ./
 # A slip that a linter finds does not keep the tests from running, but it fails the target, too.
 .PHONY: test
 test: $(READY) ## everything that must hold before a commit: linters, types, all tests
-	tests/install-debian-packages
+	tests/support/install-debian-packages
 	@linted=0; $(MAKE) --no-print-directory check || linted=$$?; $(BIN)/pytest -n $(WORKERS) $(ARGS); exit $$linted
 
 .PHONY: check
@@ -42,20 +42,20 @@ format: $(READY) ## sort imports, mend what can be mended, format
 
 .PHONY: pex-matrix
 pex-matrix: $(READY) ## every way to make a PEX, tried: most of an hour; writes docs/pex-matrix.md
-	$(BIN)/python tests/pex_matrix.py $(ARGS)
+	$(BIN)/python tests/campaigns/pex_matrix.py $(ARGS)
 
 .PHONY: faults
 faults: $(READY) ## break refreshes at every system call, cut the power: most of an hour, as root; writes docs/faults.md
-	tests/install-debian-packages
-	$(BIN)/python tests/fault_campaign.py --write docs/faults.md $(ARGS)
+	tests/support/install-debian-packages
+	$(BIN)/python tests/campaigns/fault_campaign.py --write docs/faults.md $(ARGS)
 
 .PHONY: integrations
 integrations: $(READY) ## every vendor, endpoint and fault, with the real libraries: most of an hour; writes docs/integrations.md
-	$(BIN)/python tests/integration_matrix.py --engine $(ARGS)
+	$(BIN)/python tests/campaigns/integration_matrix.py --engine $(ARGS)
 
 .PHONY: docs
 docs: $(READY) ## write the pages that are made from the program, and the schemas
-	$(BIN)/python tests/reference.py
+	$(BIN)/python tests/support/reference.py
 	$(BIN)/python -m bundler.schema
 
 .PHONY: scale
@@ -74,17 +74,17 @@ floor: $(READY) ## the tests with the lowest versions that pyproject.toml allows
 
 .PHONY: docker-newer
 docker-newer: $(READY) ## images in Debian's next Docker, with both of its image stores: minutes
-	$(BIN)/python tests/newer_engine.py --store containerd -- tests/newer_docker.py tests/newer_builders.py tests/test_docker_secrets.py tests/test_docker_builders.py tests/test_docker_contexts.py tests/test_docker_places.py tests/test_docker_reading.py $(ARGS)
-	$(BIN)/python tests/newer_engine.py --store classic -- tests/newer_docker.py tests/newer_builders.py tests/test_docker_builders.py $(ARGS)
-	$(BIN)/pytest tests/newer_podman.py $(ARGS)
+	$(BIN)/python tests/support/newer_engine.py --store containerd -- tests/engine/newer_docker.py tests/engine/newer_builders.py tests/engine/test_docker_secrets.py tests/engine/test_docker_builders.py tests/engine/test_docker_contexts.py tests/engine/test_docker_places.py tests/engine/test_docker_reading.py $(ARGS)
+	$(BIN)/python tests/support/newer_engine.py --store classic -- tests/engine/newer_docker.py tests/engine/newer_builders.py tests/engine/test_docker_builders.py $(ARGS)
+	$(BIN)/pytest tests/engine/newer_podman.py $(ARGS)
 
 .PHONY: clients
 clients: $(READY) ## what podman, buildah, skopeo, umoci and crane read and write: a minute
-	$(BIN)/pytest tests/other_clients.py $(ARGS)
+	$(BIN)/pytest tests/campaigns/other_clients.py $(ARGS)
 
 .PHONY: executors
 executors: $(READY) ## the Dagster job on Celery, Docker and Kubernetes' executors: minutes
-	$(BIN)/pytest tests/dagster_executors.py $(ARGS)
+	$(BIN)/pytest tests/campaigns/dagster_executors.py $(ARGS)
 
 .PHONY: build
 build: $(READY) ## sdist and wheel, into build/dist

@@ -41,15 +41,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
-import newer_engine  # the tests' helpers
-from bundles import PLACE, make_bundle
-from engine import (
-    PYTHON_BASE,
-    Engine,
-    install,
-    make_python_base,
-    running_engine,
-)
+from tests.support import newer_engine
+from tests.support.bundles import PLACE, make_bundle
+from tests.support.engine import PYTHON_BASE, Engine, install, make_python_base, running_engine
 
 _MEGABYTE = 1_000_000
 _IMAGE = "sbt/benchmark"
@@ -60,9 +54,9 @@ gc.set_threshold(100_000)  # as the command line does, and the freezing at the e
 import sys
 from pathlib import Path
 from bundler.artifacts import docker
-from bundler.bundle import Bundle
-from bundler.manifest import RunRecord, parse
-from bundler.verify import verify
+from bundler.state.bundle import Bundle
+from bundler.state.manifest import RunRecord, parse
+from bundler.artifacts.verify import verify
 root, image, target = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
 bundle = Bundle(root, parse((root / "@manifest.json").read_bytes()), sys.argv[4])
 def check(found):

@@ -23,7 +23,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
-from environments import python_of  # noqa: E402  # the tests' helper
+from tests.support.environments import python_of  # noqa: E402  # the tests' helper
 
 _PYPROJECT = """\
 [project]
@@ -152,7 +152,7 @@ def run(work: Path, rounds: int, counts: Sequence[int]) -> None:
 
 
 def run_dbt(work: Path, rounds: int) -> None:
-    from sample import make
+    from tests.support.sample import make
 
     sample = make(work / "shop")
     for name in ("products", "suppliers", "calendar"):

@@ -39,20 +39,19 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
-import newer_engine
-from bundles import PLACE, make_record
-from engine import CLIENT_VARIABLE, Engine, install, running_engine
-from layouts import LayoutMaker, code_layer
-from registries import distribution
-
-from bundler.artifacts import oci, registry
-from bundler.artifacts.layer import Layer, Placed
-from bundler.artifacts.layout import open_store
-from bundler.artifacts.ociread import choose
-from bundler.bundle import MANIFEST_NAME, Bundle
-from bundler.manifest import Contents, build, state_of
-from bundler.tree import scan
-from bundler.verify import verify
+from bundler.artifacts.image import oci, registry
+from bundler.artifacts.image.layer import Layer, Placed
+from bundler.artifacts.image.layout import open_store
+from bundler.artifacts.image.ociread import choose
+from bundler.artifacts.verify import verify
+from bundler.state.bundle import MANIFEST_NAME, Bundle
+from bundler.state.manifest import Contents, build, state_of
+from bundler.state.tree import scan
+from tests.support import newer_engine
+from tests.support.bundles import PLACE, make_record
+from tests.support.engine import CLIENT_VARIABLE, Engine, install, running_engine
+from tests.support.layouts import LayoutMaker, code_layer
+from tests.support.registries import distribution
 
 UNITS = {"K": 1024, "M": 1024**2, "G": 1024**3}
 PACKINGS = ("none", "gzip", "zstd")
@@ -72,9 +71,9 @@ gc.set_threshold(100_000)  # as the command line does, and the freezing at the e
 import sys
 from pathlib import Path
 from bundler.artifacts import registry
-from bundler.bundle import MANIFEST_NAME, Bundle
-from bundler.manifest import RunRecord, parse
-from bundler.verify import verify
+from bundler.state.bundle import MANIFEST_NAME, Bundle
+from bundler.state.manifest import RunRecord, parse
+from bundler.artifacts.verify import verify
 
 state, repository, place = sys.argv[1:]
 manifest = parse(Path(state, MANIFEST_NAME).read_bytes(), state)

@@ -72,7 +72,7 @@ def make_files(root: Path, count: int, size: int) -> None:
 
 
 def _store() -> None:
-    importlib.import_module("bundler.storage.remote")
+    importlib.import_module("bundler.store.remote")
     importlib.import_module("obstore.store")
 
 
@@ -83,8 +83,8 @@ def hash_states(root: Path, _prefix: str) -> None:
     """What a refresh does anyway: works out what the states are."""
     import msgspec
 
-    from bundler.manifest import state_of
-    from bundler.tree import scan
+    from bundler.state.manifest import state_of
+    from bundler.state.tree import scan
 
     states = [state_of(path.name, path.name, scan(path)) for path in root.iterdir()]
     _manifest(root).write_bytes(msgspec.json.encode(states))
@@ -97,16 +97,16 @@ def _manifest(root: Path) -> Path:
 def store_push(root: Path, prefix: str) -> None:
     import msgspec
 
-    from bundler.manifest import State
-    from bundler.storage import open_store
-    from bundler.storage.pushing import NewState
+    from bundler.state.manifest import State
+    from bundler.store import open_store
+    from bundler.store.pushing import NewState
 
     states = msgspec.json.decode(_manifest(root).read_bytes(), type=list[State])
     open_store(f"s3://states/{prefix}").push([NewState(s, root / s.path) for s in states])
 
 
 def store_pull(root: Path, prefix: str) -> None:
-    from bundler.storage import open_store
+    from bundler.store import open_store
 
     store = open_store(f"s3://states/{prefix}")
     store.pull((version, root / key) for key, version in store.currents().items())
@@ -307,7 +307,7 @@ class Case:
 
 
 def compare(sizes: list[tuple[int, int]], folder: Path | None) -> None:
-    from environments import python_of
+    from tests.support.environments import python_of
 
     python_of("transfer")
     print("| case | tool | push s | pull s | again s | CPU s of push, pull | peak MiB | turns |")
@@ -345,7 +345,7 @@ def _environment() -> dict[str, str]:
 
 def one_turn(tool: str, root: Path, folder: Path | None) -> Turn:
     """Push, pull, push again: into a new server, with a new home of Dagster."""
-    from environments import python_of
+    from tests.support.environments import python_of
 
     python = Path(sys.executable) if tool == "store" else python_of("transfer")
     with serving(folder) as server, _scratch(folder) as scratch, TemporaryDirectory() as home:

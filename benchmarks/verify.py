@@ -37,17 +37,16 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
-from engine import running_engine
-from registries import distribution
-
-from bundler.artifacts import oci
-from bundler.artifacts.ociread import architecture
-from bundler.bundle import Bundle
-from bundler.jsondiff import compare
-from bundler.manifest import RunRecord, state_of
-from bundler.parallel import processors
-from bundler.statedir import StateDir, sanitize_key
-from bundler.tree import scan
+from bundler.artifacts.image import oci
+from bundler.artifacts.image.ociread import architecture
+from bundler.state.bundle import Bundle
+from bundler.state.jsondiff import compare
+from bundler.state.manifest import RunRecord, state_of
+from bundler.state.statedir import StateDir, sanitize_key
+from bundler.state.tree import scan
+from bundler.system.parallel import processors
+from tests.support.engine import running_engine
+from tests.support.registries import distribution
 
 UNITS = {"K": 1024, "M": 1024**2, "G": 1024**3}
 BUNDLER = [sys.executable, "-m", "bundler"]

@@ -27,19 +27,19 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from bundler.artifacts import Artifact
-    from bundler.diff import Difference
+    from bundler.artifacts.verify import Verdict
     from bundler.errors import BundlerError as BundlerError
     from bundler.guard.verdict import Moment
     from bundler.guard.verdict import Verdict as GuardVerdict
     from bundler.listener import Listener as Listener
-    from bundler.options import KeyOptions as KeyOptions
-    from bundler.options import RefreshOptions as RefreshOptions
-    from bundler.policy import Policy as Policy
-    from bundler.project import Project
+    from bundler.project.options import KeyOptions as KeyOptions
+    from bundler.project.options import RefreshOptions as RefreshOptions
+    from bundler.project.projects import Project
     from bundler.refresh.run import Refreshed
-    from bundler.update import Updated
-    from bundler.verify import Verdict
+    from bundler.state.artifact import Artifact
+    from bundler.workflows.diff import Difference
+    from bundler.workflows.policy import Policy as Policy
+    from bundler.workflows.update import Updated
 
     Directory = str | os.PathLike[str]
 
@@ -60,10 +60,10 @@ __all__ = [
 
 _CLASSES = {
     "BundlerError": "bundler.errors",
-    "KeyOptions": "bundler.options",
+    "KeyOptions": "bundler.project.options",
     "Listener": "bundler.listener",
-    "Policy": "bundler.policy",
-    "RefreshOptions": "bundler.options",
+    "Policy": "bundler.workflows.policy",
+    "RefreshOptions": "bundler.project.options",
 }
 
 
@@ -81,7 +81,7 @@ def refresh(
     `errors.CredentialsRefused`, …), or `errors.Several`; what was there before is then as it was.
     """
     from bundler.listener import SILENT
-    from bundler.options import RefreshOptions
+    from bundler.project.options import RefreshOptions
     from bundler.refresh.run import refresh
 
     return refresh(_found(projects, python), options or RefreshOptions(), listener or SILENT)
@@ -103,9 +103,9 @@ def guard(
     """
     from pathlib import Path
 
-    from bundler.config import load
     from bundler.errors import Findings
     from bundler.guard import check
+    from bundler.project.config import load
 
     root = Path(directory)
     config = load(root)
@@ -141,9 +141,9 @@ def embed(
     `guard` do.
     """
     from bundler.listener import SILENT
-    from bundler.options import RefreshOptions
-    from bundler.pipeline import prepare
-    from bundler.update import update
+    from bundler.project.options import RefreshOptions
+    from bundler.workflows.pipeline import prepare
+    from bundler.workflows.update import update
 
     listener = listener or SILENT
     prepared = prepare(
@@ -162,8 +162,8 @@ def verify(artifact: str, policy: Policy | None = None) -> Verdict:
     Raises `errors.VerificationFailed` where it is not what the manifest says, or anything more,
     and `errors.Findings` where it is intact but not as the policy demands.
     """
-    from bundler.artifacts.opening import open_artifact
-    from bundler.verify import verify
+    from bundler.artifacts.open import open_artifact
+    from bundler.artifacts.verify import verify
 
     with open_artifact(artifact) as opened:
         verdict = verify(opened)
@@ -177,7 +177,7 @@ def _demand(policy: Policy, artifact: Artifact, verdict: Verdict) -> None:
     import time
 
     from bundler.errors import Findings
-    from bundler.policy import judge, subject_of
+    from bundler.workflows.policy import judge, subject_of
 
     breaches = judge(policy, subject_of(policy, artifact, verdict, time.time()))
     if breaches:
@@ -191,8 +191,8 @@ def diff(before: str, after: str, volatile: Sequence[str] = ()) -> Difference:
     volatile: names of JSON members that mean nothing, besides those that are known.
     Raises `errors.VerificationFailed` where one of them is malformed.
     """
-    from bundler.artifacts.opening import open_artifact
-    from bundler.diff import diff
+    from bundler.artifacts.open import open_artifact
+    from bundler.workflows.diff import diff
 
     with open_artifact(before) as one, open_artifact(after) as other:
         return diff(one, other, volatile)
@@ -201,7 +201,7 @@ def diff(before: str, after: str, volatile: Sequence[str] = ()) -> Difference:
 def _found(directories: Sequence[Directory], python: Directory | None) -> tuple[Project, ...]:
     from pathlib import Path
 
-    from bundler.project import find
+    from bundler.project.projects import find
 
     interpreter: Path | None = None if python is None else Path(python)
     return find([Path(directory) for directory in directories], python=interpreter)

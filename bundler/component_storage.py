@@ -12,11 +12,11 @@ from pathlib import Path
 
 from bundler.component import DefsStateStorage, StateError, StorageUnavailableError
 from bundler.errors import Unavailable, UsageError
-from bundler.storage import handover, open_store
+from bundler.store import handover, open_store
 
 
 class StoreStateStorage(DefsStateStorage):
-    """`bundler.component.DefsStateStorage` over a `bundler.storage.Store`.
+    """`bundler.component.DefsStateStorage` over a `bundler.store.Store`.
 
     patience: seconds for which a store that does not answer is asked again; None for the usual.
     """

@@ -27,12 +27,12 @@ from dagster import DagsterInstance
 
 from bundler.dagster_storage import StoreDefsStateStorage
 from bundler.errors import ConfigurationError
-from bundler.manifest import KeyRefresh, state_of
-from bundler.statedir import check_keys, sanitize_key
-from bundler.storage import local, records
-from bundler.storage.pointer import Author
-from bundler.storage.pushing import NewState, Push
-from bundler.tree import scan
+from bundler.state.manifest import KeyRefresh, state_of
+from bundler.state.statedir import check_keys, sanitize_key
+from bundler.state.tree import scan
+from bundler.store import local, records
+from bundler.store.pointer import Author
+from bundler.store.pushing import NewState, Push
 
 _VERSIONED = "VERSIONED_STATE_STORAGE"
 _NO_STEP_NAME = re.compile(r"[^A-Za-z0-9_]")

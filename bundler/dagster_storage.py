@@ -13,7 +13,7 @@ may be directories of any size. Credentials come from where the vendors' tools l
 In an image that was built with ``--embed-versioned`` the states of the build are used while the
 store does not answer; with ``versions: pinned`` in the configuration, those of the build always
 (``--pin-versioned``). What was embedded is found by itself, or where ``embedded`` says
-(`bundler.storage.embedded`).
+(`bundler.store.embedded`).
 
 Imports dagster: nothing else in this package imports it.
 """
@@ -33,13 +33,13 @@ from dagster._serdes import ConfigurableClass, ConfigurableClassData
 from dagster_shared.serdes.objects.models.defs_state_info import DefsKeyStateInfo, DefsStateInfo
 
 from bundler.errors import ConfigurationError, Unavailable
-from bundler.storage import Store, embedded, handover, open_store, records
-from bundler.storage.prune import seconds_of
+from bundler.store import Store, embedded, handover, open_store, records
+from bundler.store.prune import seconds_of
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from bundler.storage.records import Current
+    from bundler.store.records import Current
 
 
 LATEST, PINNED = "latest", "pinned"
@@ -50,7 +50,7 @@ _log = logging.getLogger("bundler.dagster_storage")
 
 
 class StoreDefsStateStorage(DefsStateStorage, ConfigurableClass):
-    """Dagster's interface over a `bundler.storage.Store`.
+    """Dagster's interface over a `bundler.store.Store`.
 
     versions: ``latest``, or ``pinned`` for those that the manifest in the artifact names.
     embedded: where the artifact's state directories are; None looks for them.

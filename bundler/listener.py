@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from bundler.record import NamedTuple
+from bundler.system.fast_tuple import NamedTuple
 
 Phase = Literal["waiting", "fetching", "retrying", "checking", "done", "failed", "kept"]
 

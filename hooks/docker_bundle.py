@@ -37,13 +37,13 @@ def main() -> None:
 
 def metadata() -> str:
     """What docker wants to know of a plugin, as JSON."""
-    from bundler import __version__
+    from bundler.version import __version__
 
     return _METADATA % __version__
 
 
 def _run(arguments: list[str]) -> int:
-    from bundler.artifacts.docker.connection import split_options
+    from bundler.artifacts.image.engine.connection import split_options
     from bundler.cli.commands import cli
     from bundler.cli.run import run
 
@@ -58,7 +58,7 @@ def _run(arguments: list[str]) -> int:
 
 def _dockers(rest: list[str]) -> int:
     """What `docker builder …` and `docker build` mean where they are not ours: docker's own."""
-    from bundler.artifacts.docker import dockerbuild
+    from bundler.artifacts.image.engine import dockerbuild
 
     return dockerbuild.plain(rest)
 
@@ -84,7 +84,7 @@ def _ours(rest: list[str]) -> list[str] | None:
     command = [word for word in ("buildx", "build") if word in rest[:2]]
     if rest[: len(command)] != command or command[-1:] != ["build"]:
         return rest
-    from bundler.artifacts.docker.arguments import split_own
+    from bundler.artifacts.image.engine.arguments import split_own
     from bundler.cli.build_docker import build_docker, takes_value
 
     ours, theirs = split_own(rest[len(command) :], takes_value(build_docker), _PREFIX)
@@ -96,7 +96,7 @@ def _ours(rest: list[str]) -> list[str] | None:
 
 
 def _bake(rest: list[str]) -> list[str]:
-    from bundler.artifacts.docker.arguments import split_own
+    from bundler.artifacts.image.engine.arguments import split_own
     from bundler.cli.build_bake import build_bake
     from bundler.cli.build_docker import takes_value
 
@@ -110,10 +110,10 @@ def _is_of_no_project(theirs: list[str]) -> bool:
     """Whether `docker build` was taken over, and what it builds has nothing to do with state."""
     from pathlib import Path
 
-    from bundler.artifacts.docker.arguments import parse
-    from bundler.artifacts.docker.contexts import builder_alias
+    from bundler.artifacts.image.engine.arguments import parse
+    from bundler.artifacts.image.engine.contexts import builder_alias
     from bundler.errors import UsageError
-    from bundler.project import is_inside_one
+    from bundler.project.projects import is_inside_one
 
     if builder_alias(os.environ) != "bundle":
         return False

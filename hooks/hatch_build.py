@@ -14,7 +14,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 from hatchling.plugin import hookimpl
 
 if TYPE_CHECKING:
-    from bundler.wheelhook import Published
+    from bundler.workflows.wheel_hook import Published
 
 
 class StateBundlerHook(BuildHookInterface):  # type: ignore[type-arg]  # generic in its stubs only
@@ -40,7 +40,7 @@ class StateBundlerHook(BuildHookInterface):  # type: ignore[type-arg]  # generic
         artifact_path: str,
     ) -> None:
         if self._concerns(version) and self.target_name == "wheel" and self._found.bundles:
-            from bundler.artifacts.wheel import embed
+            from bundler.artifacts.python.wheel import embed
 
             wheel = Path(artifact_path)
             self._run(embed, wheel, self._found.bundles, self._found.record, wheel, spoilt=wheel)
@@ -50,7 +50,7 @@ class StateBundlerHook(BuildHookInterface):  # type: ignore[type-arg]  # generic
         return self.target_name in ("sdist", "wheel") and version != "editable"
 
     def _published(self) -> Published:
-        from bundler.wheelhook import published
+        from bundler.workflows.wheel_hook import published
 
         found: Published = self._run(published, Path(self.root))
         for path in found.missing:

@@ -8,20 +8,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import sample as sample_module
-import stores
-from dockerprojects import plugged, project, tcp, transcript  # noqa: F401  # likewise fixtures
-from engine import engine  # noqa: F401  # a fixture: session-wide only if it has one home
 from hypothesis import settings
-from layouts import base  # noqa: F401  # likewise a fixture
-from pushing import bundle, debian, maker, ours  # noqa: F401  # likewise
-from sample import Sample
-from storefixtures import faulty, new_url, states, store, url  # noqa: F401  # likewise
-from workdir import WorkDir
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
-from bundler.demo.vendor import VendorApi
+from bundler.setup.demo.vendor import VendorApi
+from tests.support import sample as sample_module
+from tests.support import stores
+from tests.support.dockerprojects import plugged, project, tcp, transcript  # noqa: F401  # likewise fixtures
+from tests.support.engine import engine  # noqa: F401  # a fixture: session-wide only if it has one home
+from tests.support.layouts import base  # noqa: F401  # likewise a fixture
+from tests.support.pushing import bundle, debian, maker, ours  # noqa: F401  # likewise
+from tests.support.sample import Sample
+from tests.support.storefixtures import faulty, new_url, states, store, url  # noqa: F401  # likewise
+from tests.support.workdir import WorkDir
 
 # A busy machine is no failure.
 settings.register_profile("any-machine", deadline=None)

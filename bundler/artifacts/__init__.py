@@ -6,7 +6,7 @@ A kind offers two things:
 - a function ``embed`` that makes the artifact with the bundles in it, and leaves what was there
   before untouched until the new one is whole.
 
-Reading never trusts: an `Artifact` reports what is there, `bundler.verify` judges it.
+Reading never trusts: an `Artifact` reports what is there, `bundler.artifacts.verify` judges it.
 """
 
 from __future__ import annotations
@@ -16,74 +16,8 @@ from typing import TYPE_CHECKING, BinaryIO, Literal, Protocol
 
 import msgspec
 
-from bundler.manifest import Claim, RunRecord
+from bundler.state.artifact import LABEL_RUN_RECORD, LABEL_STATES, Artifact, Member, StateDirectory
+from bundler.state.manifest import Claim, RunRecord
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-LABEL_STATES = "io.state-bundler.states"
-LABEL_RUN_RECORD = "io.state-bundler.run-record"
-
-
-class Member(msgspec.Struct, frozen=True):
-    """Something below a state directory.
-
-    path: POSIX, relative to the state directory. size: in bytes, 0 for what is no file.
-    open: a stream over the bytes; valid only until the next member is asked for.
-    """
-
-    path: str
-    kind: Literal["file", "directory", "other"]
-    size: int
-    open: Callable[[], BinaryIO]
-
-
-class StateDirectory(Protocol):
-    """One ``.local_defs_state`` as it lies in an artifact.
-
-    One whose members can be opened at any time, and by several threads at once, may say so by an
-    attribute ``concurrent`` that is true. ``sealed`` says so of one whose bytes the artifact's
-    holder has hashed by itself, to the digest of what was made of bytes that the manifest covers.
-    """
-
-    @property
-    def path(self) -> str:
-        """POSIX, as the artifact names it; absolute in an image, relative in a PEX."""
-
-    def read_manifest(self) -> bytes | None:
-        """The bytes of ``@manifest.json``; None where there is none."""
-
-    def members(self) -> Iterator[Member]:
-        """Everything below it, the manifest included. Directories may be left out."""
-
-
-class Artifact(Protocol):
-    """An artifact that is open for reading; a context manager."""
-
-    @property
-    def name(self) -> str:
-        """As the person named it."""
-
-    @property
-    def kind(self) -> str:
-        """Such as ``pex`` or ``oci``; stands in output."""
-
-    @property
-    def digest(self) -> str | None:
-        """What identifies this artifact (an image's digest, a file's sha256), if it is cheap."""
-
-    def labels(self) -> Mapping[str, str]:
-        """What it says of itself by name: an image's labels, a PEX's build properties."""
-
-    def claims(self) -> Sequence[Claim] | None:
-        """What its label says of its state directories; None where it has no such label."""
-
-    def run_record(self) -> RunRecord | None:
-        """How its state got there; None where it does not say."""
-
-    def state_directories(self) -> Sequence[StateDirectory]:
-        """Every state directory that lies where the program would look, or anywhere else."""
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(self, *exc: object) -> None: ...

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from bundler.manifest import Claim, RunRecord, canonical, decode_canonical
+from bundler.state.manifest import Claim, RunRecord, canonical, decode_canonical
 
 
 class _Claims(msgspec.Struct, frozen=True):

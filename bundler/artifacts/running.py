@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 
-from bundler.process import Completed
+from bundler.system.process import Completed
 
 TIMEOUT_SECONDS = 300.0
 # Runs a Python program, given on stdin, inside an artifact: (arguments, program, environment).

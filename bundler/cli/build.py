@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from bundler.artifacts.names import split_layout
 from bundler.cli.build_bake import build_bake
 from bundler.cli.build_docker import build_docker, places_of
 from bundler.cli.build_wheel import build_wheel
@@ -18,10 +19,9 @@ from bundler.cli.options import (
     show_verdict,
     with_load_check,
 )
-from bundler.references import split_layout
 
 if TYPE_CHECKING:
-    from bundler.verify import Verdict
+    from bundler.artifacts.verify import Verdict
 
 _REST = "bundler.build.rest"
 
@@ -84,10 +84,10 @@ def build_pex(
     Example:
       state-bundler build pex -o app.pex -- -D src -r requirements.txt --venv
     """
-    from bundler.artifacts.pex import open_pex
-    from bundler.artifacts.pex.arguments import parse
-    from bundler.artifacts.pex.building import building, find_pex
-    from bundler.pipeline import prove
+    from bundler.artifacts.python.pex import open_pex
+    from bundler.artifacts.python.pex.arguments import parse
+    from bundler.artifacts.python.pex.building import building, find_pex
+    from bundler.workflows.pipeline import prove
 
     listener = narrator(quiet=given.pop("quiet"))
     parsed = parse([*arguments, "-o", str(output)])
@@ -120,8 +120,8 @@ def build_oci(base: str | None, output: str, image_path: str | None, **given: An
       state-bundler build oci --base build/app -o build/app-with-state
       state-bundler build oci -o build/state
     """
-    from bundler.artifacts import oci
-    from bundler.pipeline import read_back
+    from bundler.artifacts.image import oci
+    from bundler.workflows.pipeline import read_back
 
     listener = narrator(quiet=given.pop("quiet"))
     prepared = prepare_from(given, listener)

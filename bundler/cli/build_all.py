@@ -14,7 +14,7 @@ from bundler.cli.ci import summarise, table
 from bundler.cli.console import Console, safe
 
 if TYPE_CHECKING:
-    from bundler.fleet import Outcome
+    from bundler.workflows.build_all import Outcome
 
 _LOGS = Path("build") / "state-bundler"
 _PROGRAM = (sys.executable, "-m", "bundler", "build")
@@ -22,8 +22,8 @@ _PROGRAM = (sys.executable, "-m", "bundler", "build")
 
 def build_all(arguments: Sequence[str], workers: int | None, report: Path | None) -> int:
     """Builds them, prints a table, returns the exit code of the most serious failure."""
-    from bundler import fleet
-    from bundler.doctor.matrix import projects_in
+    from bundler.setup.doctor.matrix import projects_in
+    from bundler.workflows import build_all as fleet
 
     if not arguments or arguments[0].startswith("-"):
         raise click.UsageError("Say what is to be built: docker, pex, oci or wheel.")
@@ -43,7 +43,7 @@ def build_all(arguments: Sequence[str], workers: int | None, report: Path | None
     outcomes = fleet.run_all(jobs, workers, told)
     _show(outcomes)
     if report is not None:
-        from bundler.atomic import io_errors, write_synced
+        from bundler.system.atomic import io_errors, write_synced
 
         with io_errors(report):
             write_synced(report, fleet.as_json(outcomes).encode())

@@ -18,9 +18,9 @@ from bundler.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from bundler.artifacts.docker.baking import Baking
-    from bundler.pipeline import Prepared
-    from bundler.verify import Verdict
+    from bundler.artifacts.image.engine.baking import Baking
+    from bundler.artifacts.verify import Verdict
+    from bundler.workflows.pipeline import Prepared
 
 
 @click.command(name="bake", cls=Wrapping, short_help="Images, by docker's bake and its arguments.")
@@ -44,13 +44,13 @@ def build_bake(
     Example:
       state-bundler build bake -f docker-bake.hcl app
     """
-    from bundler.artifacts.docker import Docker, baking
-    from bundler.artifacts.docker.outside import Put
-    from bundler.pipeline import prove
+    from bundler.artifacts.image.engine import Docker, baking
+    from bundler.artifacts.image.engine.bypasses_image_store import Put
+    from bundler.workflows.pipeline import prove
 
     words, docker = ctx.meta[META], Docker.from_environment()
     if baking.asks(words):
-        from bundler.artifacts.docker import dockerbuild
+        from bundler.artifacts.image.engine import dockerbuild
 
         ctx.exit(dockerbuild.plain(["bake", *words]))
     found = baking.resolve(docker, words)

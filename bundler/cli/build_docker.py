@@ -17,11 +17,11 @@ from bundler.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from bundler.artifacts.docker.arguments import Arguments
+    from bundler.artifacts.image.engine.arguments import Arguments
+    from bundler.artifacts.verify import Verdict
     from bundler.listener import Listener
-    from bundler.pipeline import Prepared
-    from bundler.project import Project
-    from bundler.verify import Verdict
+    from bundler.project.projects import Project
+    from bundler.workflows.pipeline import Prepared
 
 META = "bundler.docker.arguments"
 
@@ -33,7 +33,7 @@ class Wrapping(click.Command):
     """
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        from bundler.artifacts.docker.arguments import split_own
+        from bundler.artifacts.image.engine.arguments import split_own
 
         mine, theirs = split_own(args, takes_value(self))
         ctx.meta[META] = theirs
@@ -77,17 +77,17 @@ def build_docker(
     Example:
       state-bundler build docker -t shop:1.4 .
     """
-    from bundler.artifacts.docker import building, dockerbuild, piped
-    from bundler.artifacts.docker.arguments import parse
-    from bundler.artifacts.docker.connection import Docker
-    from bundler.pipeline import prove
+    from bundler.artifacts.image.engine import building, dockerbuild, stdin_context
+    from bundler.artifacts.image.engine.arguments import parse
+    from bundler.artifacts.image.engine.connection import Docker
+    from bundler.workflows.pipeline import prove
 
     arguments = parse(ctx.meta[META])
     if arguments.asks:
         ctx.exit(dockerbuild.plain(["build", *ctx.meta[META]]))
     quiet = given.pop("quiet") or arguments.quiet
     listener = narrator(quiet=quiet)
-    by_stdin = ctx.with_resource(piped.take(arguments))
+    by_stdin = ctx.with_resource(stdin_context.take(arguments))
     building.preflight(arguments, listener, by_stdin)
     docker = Docker.from_environment()
     docker.refuse_silence()  # before minutes are spent on a refresh
@@ -119,7 +119,7 @@ def build_docker(
 
 def _start(arguments: Arguments, listener: Listener) -> Path | None:
     """Where the project is looked for: a context that is no folder here says nothing of it."""
-    from bundler.artifacts.docker.dockerbuild import is_local
+    from bundler.artifacts.image.engine.dockerbuild import is_local
 
     if is_local(arguments):
         return Path(arguments.context)

@@ -27,9 +27,9 @@ def build_wheel(output: Path, **given: Any) -> None:
     Example:
       state-bundler build wheel -o dist
     """
-    from bundler.artifacts.wheel import open_wheel
-    from bundler.artifacts.wheel.building import building
-    from bundler.pipeline import read_back
+    from bundler.artifacts.python.wheel import open_wheel
+    from bundler.artifacts.python.wheel.building import building
+    from bundler.workflows.pipeline import read_back
 
     listener = narrator(quiet=given.pop("quiet"))
     prepared = prepare_from(given, listener)

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Literal
 from bundler.cli.console import Console, ConsoleListener, safe
 
 if TYPE_CHECKING:
+    from bundler.artifacts.verify import Verdict
     from bundler.errors import BundlerError
-    from bundler.verify import Verdict
 
 System = Literal["github", "gitlab", "azure"]
 Grade = Literal["error", "warning"]

@@ -6,7 +6,7 @@ from importlib import import_module
 
 import click
 
-from bundler import __version__
+from bundler.version import __version__
 
 # What --help says of each command. A command is what its module calls by the same name.
 _COMMANDS = {

@@ -15,7 +15,7 @@ import click
 from bundler.cli.console import Console
 
 if TYPE_CHECKING:
-    from bundler.demo.vendor import VendorApi
+    from bundler.setup.demo.vendor import VendorApi
 
 _KEY = "VendorCatalog[products]"
 _STATE_DIRECTORY = "src/shop/defs/.local_defs_state"
@@ -41,7 +41,7 @@ def demo(folder: Path) -> None:
     API on loopback for it, and runs guard, refresh, build and verify. It needs no account and no
     engine; where a Docker engine is reachable it makes an image as well. Run again, it begins anew.
     """
-    from bundler.demo.vendor import VendorApi
+    from bundler.setup.demo.vendor import VendorApi
 
     started = time.monotonic()
     console = Console(sys.stderr)
@@ -61,8 +61,8 @@ def demo(folder: Path) -> None:
 
 
 def _set_up(console: Console, folder: Path) -> None:
-    from bundler.demo.environment import commit_all, install
-    from bundler.demo.project import prepare_folder
+    from bundler.setup.demo.environment import commit_all, install
+    from bundler.setup.demo.project import prepare_folder
 
     console.line(console.styled(f"The sample project, in {folder}", "bold"))
     prepare_folder(folder)
@@ -73,7 +73,7 @@ def _set_up(console: Console, folder: Path) -> None:
 
 
 def _serve(console: Console, folder: Path, api: VendorApi) -> None:
-    from bundler.demo.project import write_dotenv
+    from bundler.setup.demo.project import write_dotenv
 
     write_dotenv(folder, api.environment)
     console.line(f"  A vendor's API on {api.url}; its address and token are in .env")
@@ -83,7 +83,7 @@ class _Play:
     """Runs our own commands as a user would, in the project."""
 
     def __init__(self, console: Console, folder: Path) -> None:
-        from bundler.demo.environment import environment_of
+        from bundler.setup.demo.environment import environment_of
 
         self._console = console
         self._folder = folder
@@ -96,7 +96,7 @@ class _Play:
     def run(self, *arguments: str, expected: int = 0) -> None:
         """Shows a command, runs it. Raises `ChildFailed` where it ends otherwise than it should."""
         from bundler.errors import Bug, ChildFailed
-        from bundler.process import pass_through
+        from bundler.system.process import pass_through
 
         prompt = self._console.styled("$", "dim")
         self._console.line(f"{prompt} {_shown(['state-bundler', *arguments])}")
@@ -137,7 +137,7 @@ def _build(play: _Play) -> None:
 
 def _image(play: _Play, folder: Path) -> None:
     """Makes the Docker image, where an engine is reachable; the API is still down."""
-    from bundler.demo.engine import DOCKERFILE, base_image, write_dockerfile
+    from bundler.setup.demo.engine import DOCKERFILE, base_image, write_dockerfile
 
     base = base_image(os.environ)
     if base is None:

@@ -13,7 +13,7 @@ import click
 from bundler.cli.console import Console
 
 if TYPE_CHECKING:
-    from bundler.doctor import Examined, Finding
+    from bundler.setup.doctor import Examined, Finding
 
 _SIGNS = {"ok": ("✓", "ok", "green"), "warn": ("!", "!", "yellow"), "fail": ("✗", "x", "red")}
 
@@ -46,7 +46,7 @@ def doctor(
       echo "matrix=$(state-bundler doctor --matrix)" >> "$GITHUB_OUTPUT"
     """
     if matrix:
-        from bundler.doctor.matrix import matrix as entries
+        from bundler.setup.doctor.matrix import matrix as entries
 
         click.echo(json.dumps({"include": entries(project)}))
         return
@@ -68,8 +68,8 @@ def doctor(
 
 def _roots(project: Path) -> Sequence[Path]:
     """The projects to look at; what is none is looked at too, and told so."""
-    from bundler.doctor.matrix import projects_in
     from bundler.errors import ConfigurationError
+    from bundler.setup.doctor.matrix import projects_in
 
     try:
         return projects_in(project)
@@ -90,7 +90,7 @@ def _report(root: Path, python: Path | None, *, fix: bool, style: str) -> list[E
 
 def _examine(root: Path, python: Path | None, console: Console | None) -> list[Examined]:
     """Runs all checks; with a console each is shown as soon as it has answered."""
-    from bundler.doctor import examine
+    from bundler.setup.doctor import examine
 
     examined = []
     for check in examine(root, python=python):
@@ -123,9 +123,9 @@ def _conclude(failures: int, warnings: int, *, mendable: bool) -> None:
 
 
 def _fix(root: Path) -> None:
-    from bundler.doctor import fixes
-    from bundler.edits import apply, diff
-    from bundler.survey import survey
+    from bundler.project.survey import survey
+    from bundler.setup.doctor import fixes
+    from bundler.setup.file_edits import apply, diff
 
     edits = fixes(root)
     for line in diff(edits, survey(root).outer):

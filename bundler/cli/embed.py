@@ -47,7 +47,7 @@ def embed(
         --environment prod
     """
     from bundler.cli.build_docker import places_of
-    from bundler.embedding import embed as embed_images
+    from bundler.workflows.embed import embed as embed_images
 
     listener = narrator(quiet=given.pop("quiet") or style == "json")
     prepared = prepare_from(given, listener)

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from bundler.cli.console import Console, size
-from bundler.wording import counted
+from bundler.system.wording import counted
 
 
 @click.command()
@@ -28,8 +28,8 @@ def extract(artifact: str, output: Path) -> None:
       state-bundler extract app.pex -o states
       state-bundler extract oci:build/image -o states
     """
-    from bundler.artifacts.opening import open_artifact
-    from bundler.extract import extract as take_out
+    from bundler.artifacts.extract import extract as take_out
+    from bundler.artifacts.open import open_artifact
 
     with open_artifact(artifact) as opened:
         found = take_out(opened, output)

@@ -11,9 +11,9 @@ import click
 from bundler.cli.console import Console
 
 if TYPE_CHECKING:
-    from bundler.edits import FileEdit
+    from bundler.setup.file_edits import FileEdit
 
-# The names of `bundler.init.PARTS`; a test holds the two together.
+# The names of `bundler.setup.init.PARTS`; a test holds the two together.
 PART_NAMES = ("table", "backend", "ignore", "dockerignore", "pre-commit", "ci")
 _LOCAL = (
     "state-bundler is installed from a folder here, so no package index need have it: whoever "
@@ -62,11 +62,11 @@ def init(
 
 
 def _files_of(project: Path, *, yes: bool, remove: bool, without: tuple[str, ...]) -> None:
-    from bundler.edits import apply, diff
     from bundler.errors import ConfigurationError
-    from bundler.init import plan
-    from bundler.init.precommit import INSTALL, is_local
-    from bundler.survey import survey
+    from bundler.project.survey import survey
+    from bundler.setup.file_edits import apply, diff
+    from bundler.setup.init import plan
+    from bundler.setup.init.precommit import INSTALL, is_local
 
     found = survey(project)
     edits = plan(found, without=without, remove=remove)
@@ -95,7 +95,7 @@ def _files_of(project: Path, *, yes: bool, remove: bool, without: tuple[str, ...
 
 
 def _git_hooks(project: Path, *, remove: bool) -> None:
-    from bundler import githooks
+    from bundler.guard import git_hooks as githooks
 
     if remove:
         gone = githooks.remove(project)
@@ -110,7 +110,7 @@ def _git_hooks(project: Path, *, remove: bool) -> None:
 
 def _docker_plugin(*, remove: bool, alias: bool, plugin: bool) -> None:
     """An alias needs the plugin; without the plugin it would break every `docker build`."""
-    from bundler.init import dockeralias, dockerplugin
+    from bundler.setup.init import dockeralias, dockerplugin
 
     if remove:
         changed = [dockeralias.remove(), dockerplugin.remove() if plugin else None]

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from bundler.cli.console import Console, ConsoleListener, size
-from bundler.wording import counted
+from bundler.system.wording import counted
 
 if TYPE_CHECKING:
-    from bundler.options import Inside, RefreshMode, RefreshOptions
-    from bundler.pipeline import Prepared
-    from bundler.project import Project
-    from bundler.verify import Verdict
+    from bundler.artifacts.verify import Verdict
+    from bundler.project.options import Inside, RefreshMode, RefreshOptions
+    from bundler.project.projects import Project
+    from bundler.workflows.pipeline import Prepared
 
 # The values of `RefreshMode` and `ManagementType`, whose import --help can do without.
 REFRESH_MODES = ("always", "missing", "never")
@@ -61,8 +61,8 @@ class Duration(click.ParamType):  # type: ignore[type-arg]  # generic only in ne
     name = "duration"
 
     def convert(self, value: Any, param: Any, ctx: Any) -> float:
-        from bundler.config import seconds
         from bundler.errors import ConfigurationError
+        from bundler.project.config import seconds
 
         if isinstance(value, float):
             return value
@@ -126,7 +126,7 @@ refresh_options = _together(
 
 def options_of(given: dict[str, Any]) -> RefreshOptions:
     """The options that `refresh_options` added, taken out of a command's arguments."""
-    from bundler.options import KeyOptions, RefreshOptions
+    from bundler.project.options import KeyOptions, RefreshOptions
 
     inside = _inside(given.pop("image"), given.pop("in_network"), given.pop("in_python"))
     mode: RefreshMode | None = given.pop("mode")
@@ -150,7 +150,7 @@ def options_of(given: dict[str, Any]) -> RefreshOptions:
 
 
 def _inside(image: str | None, network: str | None, python: str | None) -> Inside | None:
-    from bundler.options import Inside
+    from bundler.project.options import Inside
 
     if image is None and (network or python):
         raise click.UsageError("--in-network and --in-python say more of --in, which is missing.")
@@ -166,7 +166,7 @@ def find_projects(
     start: Path | None = None,
 ) -> tuple[Project, ...]:
     """The projects that a command is about; says which interpreter each of them has."""
-    from bundler.project import find
+    from bundler.project.projects import find
 
     projects = find(directories, start=start, everything=everything, python=python)
     for project in projects:
@@ -255,8 +255,8 @@ def with_load_check(given: dict[str, Any]) -> Callable[[Prepared], Prepared]:
             return prepared
         import msgspec
 
-        from bundler import loadcheck
         from bundler.refresh.discovery import surroundings_of
+        from bundler.workflows import loadcheck
 
         environ: dict[str, str] = {}
         for project in prepared.projects:
@@ -275,7 +275,7 @@ def with_load_check(given: dict[str, Any]) -> Callable[[Prepared], Prepared]:
 def prepare_from(
     given: dict[str, Any], listener: ConsoleListener, start: Path | None = None
 ) -> Prepared:
-    from bundler.pipeline import prepare
+    from bundler.workflows.pipeline import prepare
 
     projects = find_projects(
         given.pop("directories"),
@@ -321,7 +321,7 @@ def _with_stored(
     }
     if not stores:
         return options
-    from bundler.storage.building import CurrentVersions
+    from bundler.workflows.store_build import CurrentVersions
 
     return msgspec.structs.replace(
         options, stored=CurrentVersions(tuple(stores.values()), embeds, needed)

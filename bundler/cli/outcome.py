@@ -11,7 +11,7 @@ import click
 from bundler.cli.options import show_verdict
 
 if TYPE_CHECKING:
-    from bundler.update import Updated
+    from bundler.workflows.update import Updated
 
 format_option = click.option(
     "--format", "style", type=click.Choice(["text", "json"]), default="text", show_default=True

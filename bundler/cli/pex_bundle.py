@@ -31,7 +31,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _pex_bundle(arguments: Sequence[str]) -> int:
-    from bundler.artifacts.pex.arguments import parse
+    from bundler.artifacts.python.pex.arguments import parse
     from bundler.cli.build import build_pex
 
     ours, theirs = _split(arguments, build_pex)
@@ -79,10 +79,10 @@ def _pass_on(
     only_asks: bool, ours: Sequence[str], theirs: Sequence[str], command: click.Command
 ) -> int:
     """Runs pex as it is: it is asked about itself, or would run its PEX at once."""
-    from bundler import process
-    from bundler.artifacts.pex.building import find_pex
+    from bundler.artifacts.python.pex.building import find_pex
     from bundler.cli.options import narrator
-    from bundler.project import find_interpreter
+    from bundler.project.projects import find_interpreter
+    from bundler.system import process
 
     listener = narrator()
     if not only_asks:

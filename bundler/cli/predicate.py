@@ -18,9 +18,9 @@ def predicate(artifact: str, slsa: bool, directory: str | None) -> None:
       cosign attest --type https://state-bundler.io/state-bundle/v1 \\
         --predicate states.json registry/shop@sha256:…
     """
-    from bundler import attestation
-    from bundler.artifacts.opening import open_artifact
-    from bundler.verify import verify
+    from bundler.artifacts.open import open_artifact
+    from bundler.artifacts.verify import verify
+    from bundler.workflows import attestation
 
     with open_artifact(artifact) as opened:
         verdict = verify(opened)

@@ -22,11 +22,11 @@ from bundler.cli.options import (
 from bundler.cli.store_options import opened, run_of, show_pushed, show_staged
 
 if TYPE_CHECKING:
-    from bundler.handout import Destination
-    from bundler.options import RefreshOptions
-    from bundler.project import Project
+    from bundler.project.options import RefreshOptions
+    from bundler.project.projects import Project
     from bundler.refresh.run import Refreshed
-    from bundler.storage.refreshing import Into
+    from bundler.workflows.export import Destination
+    from bundler.workflows.store_refresh import Into
 
 _SHOWN_DIGEST = 12
 
@@ -84,7 +84,7 @@ def refresh(
     if shard is not None:
         _push_shard(projects, options, _into(projects, url, wait), shard, run)
     elif push:
-        from bundler.storage.refreshing import refresh_and_push
+        from bundler.workflows.store_refresh import refresh_and_push
 
         into = _into(projects, url, wait)
         refreshed, pushed = refresh_and_push(projects, options, into, listener)
@@ -100,21 +100,21 @@ def refresh(
 def _destination(output: str | None) -> Destination | None:
     if output is None:
         return None
-    from bundler.handout import destination_of
+    from bundler.workflows.export import destination_of
 
     return destination_of(output)
 
 
 def _hand_out(refreshed: Refreshed, projects: Sequence[Project], destination: Destination) -> None:
-    from bundler.handout import hand_out
+    from bundler.workflows.export import hand_out
 
     digest = hand_out(refreshed, projects, destination, narrator())
     Console(sys.stdout).line(f"{destination.name} {digest}")
 
 
 def _into(projects: Sequence[Project], url: str | None, wait: float | None) -> Into:
-    from bundler.storage import local
-    from bundler.storage.refreshing import Into
+    from bundler.store import local
+    from bundler.workflows.store_refresh import Into
 
     root = projects[0].root
     return Into(opened(url, root), local.author(root), wait or 0.0)
@@ -123,8 +123,8 @@ def _into(projects: Sequence[Project], url: str | None, wait: float | None) -> I
 def _push_shard(
     projects: Sequence[Project], options: RefreshOptions, into: Into, shard: str, run: str | None
 ) -> None:
-    from bundler.storage import shards
-    from bundler.storage.refreshing import refresh_shard
+    from bundler.store import shards
+    from bundler.workflows.store_refresh import refresh_shard
 
     index_and_count, name = shards.parse_shard(shard), run_of(run)
     staged = refresh_shard(

@@ -33,10 +33,10 @@ def sign(artifact: str, key: Path, signature: Path | None) -> None:
       state-bundler verify app.pex --signed-by allowed_signers
       state-bundler sign docker://ghcr.io/acme/shop:1.4 --key ~/.ssh/id_ed25519
     """
-    from bundler import signature as signatures
-    from bundler.artifacts.ociread import OciImage
-    from bundler.artifacts.opening import open_artifact
-    from bundler.verify import verify
+    from bundler.artifacts.image.ociread import OciImage
+    from bundler.artifacts.open import open_artifact
+    from bundler.artifacts.verify import verify
+    from bundler.workflows import signature as signatures
 
     with open_artifact(artifact) as opened, tempfile.TemporaryDirectory() as folder:
         verdict = verify(opened)

@@ -15,7 +15,7 @@ from bundler.cli.console import Console, age, size
 from bundler.cli.options import narrator
 
 if TYPE_CHECKING:
-    from bundler.status import Holder, KeyStatus
+    from bundler.workflows.status import Holder, KeyStatus
 
 _SHOWN_DIGEST = 12
 _NOWHERE = "-"
@@ -102,16 +102,16 @@ def _names(artifacts: tuple[str, ...]) -> list[str]:
 
 
 def _at_artifacts(names: Sequence[str], baseline: str | None) -> Look:
-    from bundler.status import of_names
+    from bundler.workflows.status import of_names
 
     return lambda: list(of_names(names, baseline))
 
 
 def _at_projects(directories: tuple[Path, ...], python: Path | None, baseline: str | None) -> Look:
     """Discovers once: what changes while one watches is what is published."""
-    from bundler.project import find
+    from bundler.project.projects import find
     from bundler.refresh.run import discover
-    from bundler.status import of_sources
+    from bundler.workflows.status import of_sources
 
     listener = narrator()
     projects = find(directories, everything=True, python=python)
@@ -144,8 +144,8 @@ def _raise_failures(holders: Iterable[Holder]) -> None:
 
 
 def _as_page(holders: Sequence[Holder], target: Path) -> None:
-    from bundler.atomic import io_errors, write_synced
-    from bundler.page import page
+    from bundler.cli.page import page
+    from bundler.system.atomic import io_errors, write_synced
 
     with io_errors(target):
         write_synced(target, page(holders, time.time()).encode())

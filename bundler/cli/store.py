@@ -14,11 +14,11 @@ import click
 from bundler.cli import store_changes
 from bundler.cli.console import Console, age, size
 from bundler.cli.store_options import NOWHERE, SHOWN, format_option, opened, store_options, url_of
-from bundler.wording import counted
+from bundler.system.wording import counted
 
 if TYPE_CHECKING:
-    from bundler.storage import Store
-    from bundler.storage.records import Change, Current, Version
+    from bundler.store import Store
+    from bundler.store.records import Change, Current, Version
 
 _MOST_SETS = 30
 
@@ -168,7 +168,7 @@ def _told(change: Change, most: int = 3) -> str:
 @click.argument("name", metavar="VERSION|KEY")
 def show(*, url: str | None, root: Path, name: str, style: str) -> None:
     """Show one version and the files in it."""
-    from bundler.storage import records
+    from bundler.store import records
 
     found = opened(url, root)
     version = found.version(name) if records.is_version(name) else found.currents([name])[name]
@@ -219,7 +219,7 @@ def diff_(
 def verify(*, url: str | None, root: Path, only_current: bool, style: str) -> None:
     """Read every byte that is kept, and name what has rotted. Exit code 76 if anything has."""
     from bundler.errors import VerificationFailed
-    from bundler.storage import checking
+    from bundler.store import checking
 
     found = opened(url, root)
     checked = checking.check(found, everything=not only_current)
@@ -260,9 +260,9 @@ def pull(
       state-bundler store pull -o states
       state-bundler store pull -o states --at 2026-05-01T00:00:00Z
     """
+    from bundler.artifacts.extract import extract
+    from bundler.artifacts.stored import StoredStates, versions_at
     from bundler.errors import UsageError
-    from bundler.extract import extract
-    from bundler.storage.artifact import StoredStates, versions_at
 
     found = opened(url, root)
     versions = versions_at(found, (at or "").removeprefix("#"))

@@ -19,11 +19,11 @@ from bundler.cli.store_options import (
     show_staged,
     store_options,
 )
-from bundler.wording import counted
+from bundler.system.wording import counted
 
 if TYPE_CHECKING:
-    from bundler.storage.pushing import NewState
-    from bundler.storage.records import Current
+    from bundler.store.pushing import NewState
+    from bundler.store.records import Current
 
 _NOTE = click.option("--note", default="", help="Why, for those who read the history.")
 _RUN = click.option("--run", help="What the shards have in common. Default: the CI run's id.")
@@ -56,13 +56,13 @@ def push(
       state-bundler store push app.pex --note 'as shipped in 1.4'
       state-bundler store push --shard 3/10
     """
-    from bundler.storage import local
+    from bundler.store import local
 
     with tempfile.TemporaryDirectory(prefix="state-bundler-") as scratch:
         states = local.select(_states(artifact, root, Path(scratch) / "states"), keys)
         store, author = opened(url, root), local.author(root, note)
         if shard is not None:
-            from bundler.storage import shards
+            from bundler.store import shards
 
             number, name = shards.parse_shard(shard), run_of(run)
             show_staged(shards.stage(store, states, name, number, author), name)
@@ -71,12 +71,12 @@ def push(
 
 
 def _states(artifact: str | None, root: Path, scratch: Path) -> list[NewState]:
-    from bundler.storage import local
+    from bundler.store import local
 
     if artifact is None:
         return local.published(root)
-    from bundler.artifacts.opening import open_artifact
-    from bundler.extract import extract
+    from bundler.artifacts.extract import extract
+    from bundler.artifacts.open import open_artifact
 
     with open_artifact(artifact) as found:
         extract(found, scratch)
@@ -97,8 +97,8 @@ def join(*, url: str | None, root: Path, run: str | None, note: str, count: int)
     Example:
       state-bundler store join 10 --run "$GITHUB_RUN_ID"
     """
-    from bundler.storage import local, shards
-    from bundler.storage.records import Joined
+    from bundler.store import local, shards
+    from bundler.store.records import Joined
 
     name = run_of(run)
     done = shards.join(opened(url, root), name, count, local.author(root, note))
@@ -125,7 +125,7 @@ def rollback(
       state-bundler store rollback --to 2026-05-01T00:00:00Z
       state-bundler store rollback --to 41 --key 'FivetranAccountComponent[acme]'
     """
-    from bundler.storage import local
+    from bundler.store import local
 
     _tell(opened(url, root).rollback(moment(to), keys, local.author(root, note)))
 
@@ -178,9 +178,9 @@ def prune(
     Example:
       state-bundler store prune --keep 10 --older-than 30d --referenced-by shop:1.4 --dry-run
     """
-    from bundler.artifacts.opening import open_artifact
-    from bundler.storage.prune import Rules, referenced_by
-    from bundler.storage.prune import prune as carry_out
+    from bundler.artifacts.open import open_artifact
+    from bundler.store.prune import Rules, referenced_by
+    from bundler.store.prune import prune as carry_out
 
     referenced: set[str] = set()
     for name in artifacts:
@@ -209,7 +209,7 @@ def copy(*, url: str | None, root: Path, history: bool, note: str, target: str) 
     Example:
       state-bundler store copy s3://production/states --note 'tested in staging'
     """
-    from bundler.storage import copying, local, open_store
+    from bundler.store import copying, local, open_store
 
     other = open_store(target)
     done = copying.copy(opened(url, root), other, history=history, author=local.author(root, note))
@@ -238,8 +238,8 @@ def import_(
       state-bundler store import s3://bucket/dagster --key 'FivetranAccountComponent[acme]'
     """
     from bundler.errors import UsageError
-    from bundler.storage import importing, local
-    from bundler.storage.objects import open_objects
+    from bundler.store import importing, local
+    from bundler.store.open_objects import open_objects
 
     pairs = dict(item.rpartition("=")[::2] for item in latest)
     if "" in pairs:
@@ -262,7 +262,7 @@ def import_(
 @click.argument("keys", nargs=-1, required=True, metavar="KEY...")
 def remove(*, url: str | None, root: Path, note: str, keys: tuple[str, ...]) -> None:
     """Leave keys without a current version. What they had stays until it is pruned."""
-    from bundler.storage import local
+    from bundler.store import local
 
     store = opened(url, root)
     store.currents(keys)  # an unknown key is an error

@@ -13,9 +13,9 @@ import click
 from bundler.cli.console import Console, size
 
 if TYPE_CHECKING:
-    from bundler.storage import Store
-    from bundler.storage.pushing import Pushed
-    from bundler.storage.records import Shard
+    from bundler.store import Store
+    from bundler.store.pushing import Pushed
+    from bundler.store.records import Shard
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -53,8 +53,8 @@ format_option = click.option(
 
 def url_of(url: str | None, root: Path) -> str:
     """The store's URL. Raises `ConfigurationError` where nothing names one."""
-    from bundler.config import load
     from bundler.errors import ConfigurationError
+    from bundler.project.config import load
 
     found = url or os.environ.get(_VARIABLE) or load(root).store
     if not found:
@@ -72,7 +72,7 @@ def is_named(configured: str | None) -> bool:
 
 def opened(url: str | None, root: Path) -> Store:
     """The store that the options or the configuration name."""
-    from bundler.storage import open_store
+    from bundler.store import open_store
 
     return open_store(url_of(url, root))
 
@@ -88,7 +88,7 @@ def moment(text: str | None) -> str | int | None:
 def run_of(run: str | None) -> str:
     """What the shards of a refresh have in common. Raises `UsageError` where nothing says it."""
     from bundler.errors import UsageError
-    from bundler.storage import local
+    from bundler.store import local
 
     found = run or local.run_id()
     if not found:

@@ -44,8 +44,8 @@ def update(
       state-bundler update shop:1.4 --refresh missing
       state-bundler update docker://ghcr.io/acme/shop:1.4 --format json
     """
-    from bundler.update import looked_at
-    from bundler.update import update as renew
+    from bundler.workflows.update import looked_at
+    from bundler.workflows.update import update as renew
 
     if new_tag and in_place:
         raise click.UsageError("--tag and --in-place exclude each other.")

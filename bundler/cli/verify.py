@@ -14,8 +14,8 @@ from bundler.cli.console import Console, age
 from bundler.cli.options import Duration, narrator, show_verdict
 
 if TYPE_CHECKING:
-    from bundler.policy import Policy
-    from bundler.report import Report
+    from bundler.cli.verify_formats import Report
+    from bundler.workflows.policy import Policy
 
 _FORMATS = ("text", "json", "github", "sarif")
 _FILE = click.Path(path_type=Path, dir_okay=False)
@@ -66,8 +66,8 @@ def verify(artifacts: tuple[str, ...], style: str, **given: Any) -> None:
       state-bundler verify shop:1.4 --max-age 24h --commit HEAD --clean --guarded
       state-bundler verify oci:build/image --signed-by allowed_signers
     """
+    from bundler.cli.verify_formats import formatted
     from bundler.errors import raise_all
-    from bundler.report import formatted
 
     if given["signature"] and (len(artifacts) > 1 or not given["signed_by"]):
         raise click.UsageError("--signature goes with one ARTIFACT and --signed-by.")
@@ -90,7 +90,7 @@ def _policy(
     require_label: tuple[str, ...],
     **same: Any,
 ) -> Policy:
-    from bundler.policy import Policy
+    from bundler.workflows.policy import Policy
 
     labels = (label.partition("=") for label in require_label)
     return Policy(
@@ -105,7 +105,7 @@ def _policy(
 def _keys_of(directories: tuple[Path, ...]) -> list[str]:
     if not directories:
         return []
-    from bundler.project import find
+    from bundler.project.projects import find
     from bundler.refresh.run import discover
 
     found = discover(find(directories), narrator())
@@ -139,11 +139,11 @@ def _least(given: str) -> tuple[str, int]:
 
 
 def _report(name: str, policy: Policy, signed_by: Path | None, signature: Path | None) -> Report:
-    from bundler.artifacts.opening import open_artifact
+    from bundler.artifacts.open import open_artifact
+    from bundler.artifacts.verify import verify as check
+    from bundler.cli.verify_formats import Report
     from bundler.errors import BundlerError
-    from bundler.policy import judge, subject_of
-    from bundler.report import Report
-    from bundler.verify import verify as check
+    from bundler.workflows.policy import judge, subject_of
 
     verdict = None
     try:
@@ -163,9 +163,9 @@ def _report(name: str, policy: Policy, signed_by: Path | None, signature: Path |
 def _signer(
     artifact: Any, verdict: Any, signed_by: Path, signature: Path | None, name: str
 ) -> tuple[str | None, tuple[Any, ...]]:
-    from bundler import signature as signatures
     from bundler.errors import Findings
-    from bundler.policy import Breach
+    from bundler.workflows import signature as signatures
+    from bundler.workflows.policy import Breach
 
     message = signatures.statement(artifact, verdict)
     try:

@@ -6,7 +6,7 @@ import os
 
 from bundler.git.questions import Change, Entry, changes
 from bundler.git.repository import Question, Repository
-from bundler.record import NamedTuple
+from bundler.system.fast_tuple import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

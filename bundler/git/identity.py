@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from bundler.git.repository import Question, Repository, open_repository
-from bundler.record import NamedTuple
+from bundler.system.fast_tuple import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 
-from bundler import digests, gitindex
 from bundler.errors import ToolFailed
+from bundler.git import index_file
 from bundler.git.repository import ONE_REPOSITORY, Question, Repository, printable, quoted
-from bundler.record import NamedTuple
+from bundler.system import digests
+from bundler.system.fast_tuple import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ def require_whole_index(repository: Repository) -> None:
     shared = [name for name in os.listdir(repository.git_dir) if name.startswith(b"sharedindex.")]
     for path in (index, *(repository.git_dir + b"/" + name for name in shared)):
         try:
-            with gitindex.RawIndex(path) as raw:
+            with index_file.RawIndex(path) as raw:
                 whole = raw.is_whole()
         except FileNotFoundError:  # nothing was ever added, or the shared one is just replaced
             continue
@@ -109,7 +110,7 @@ def require_whole_index(repository: Repository) -> None:
 
 def ignores_case(repository: Repository) -> bool:
     """Whether names that differ by case are one in this repository."""
-    return gitindex.ignores_case(repository.common_dir)
+    return index_file.ignores_case(repository.common_dir)
 
 
 def staged_question(base: str, pathspecs: Iterable[bytes] = ()) -> Question:

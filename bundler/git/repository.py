@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 
-from bundler.converse import Answer, Command, converse
 from bundler.errors import ToolFailed
-from bundler.record import NamedTuple
+from bundler.system.fast_process import Answer, Command, converse
+from bundler.system.fast_tuple import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import sys
 from bundler.errors import Bug, BundlerError, UsageError
 from bundler.guard import check
 from bundler.guard.verdict import Finding, Moment, Movement, Verdict
-from bundler.record import NamedTuple
+from bundler.system.fast_tuple import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def run(arguments: Sequence[str], compare: tuple[bytes, ...] | None = None) -> i
             sys.stdout.write(USAGE)
             return 0
         if "--version" in arguments:
-            from bundler import __version__
+            from bundler.version import __version__
 
             sys.stdout.write(f"state-guard, version {__version__}\n")
             return 0

@@ -12,9 +12,9 @@ import os
 from bundler import git
 from bundler.errors import ToolFailed
 from bundler.guard.index import find_in_index
-from bundler.guard.places import Places, Project, project_of
+from bundler.guard.state_paths import Places, Project, project_of
 from bundler.guard.verdict import Finding, Moment, Verdict
-from bundler.record import NamedTuple
+from bundler.system.fast_tuple import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

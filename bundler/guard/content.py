@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import os
 
-from bundler import digests, git
-from bundler.guard.places import join, takeable
+from bundler import git
+from bundler.guard.state_paths import join, takeable
 from bundler.guard.verdict import Finding
-from bundler.record import NamedTuple
+from bundler.system import digests
+from bundler.system.fast_tuple import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -12,8 +12,9 @@ from __future__ import annotations
 import os
 import stat
 
-from bundler import digests, git
-from bundler.guard.places import RULE_FILE, join
+from bundler import git
+from bundler.guard.state_paths import RULE_FILE, join
+from bundler.system import digests
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

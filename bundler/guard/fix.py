@@ -11,7 +11,7 @@ import os
 from bundler import git
 from bundler.errors import InputOutputError
 from bundler.guard.moments import open_or_refuse
-from bundler.guard.places import RULE_FILE, join
+from bundler.guard.state_paths import RULE_FILE, join
 from bundler.guard.worktree import ignore_rule
 
 TYPE_CHECKING = False

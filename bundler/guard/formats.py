@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from urllib.parse import quote
 
-from bundler import __version__
 from bundler.guard.verdict import Finding, Verdict
+from bundler.version import __version__
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -6,9 +6,9 @@ import os
 
 from bundler import git
 from bundler.errors import ToolFailed
-from bundler.guard.places import Places, Project, join, project_of, read_project, within
+from bundler.guard.state_paths import Places, Project, join, project_of, read_project, within
 from bundler.guard.verdict import Finding, Verdict
-from bundler.record import NamedTuple
+from bundler.system.fast_tuple import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

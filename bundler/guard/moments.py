@@ -6,7 +6,7 @@ import os
 
 from bundler import git
 from bundler.errors import ToolFailed
-from bundler.guard.places import Places, join, read_project
+from bundler.guard.state_paths import Places, join, read_project
 from bundler.guard.verdict import Finding, Moment, Movement, Verdict, joined
 
 TYPE_CHECKING = False

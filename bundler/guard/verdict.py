@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bundler.record import NamedTuple
+from bundler.system.fast_tuple import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

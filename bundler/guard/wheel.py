@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 
 from bundler import git
-from bundler.guard.places import NAME, join
+from bundler.guard.state_paths import NAME, join
 from bundler.guard.verdict import Finding
 
 TYPE_CHECKING = False

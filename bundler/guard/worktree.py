@@ -19,7 +19,7 @@ from bundler.guard.index import (
     within_or_refuse,
     work_tree_of,
 )
-from bundler.guard.places import (
+from bundler.guard.state_paths import (
     NAME,
     RULE_FILE,
     Places,
@@ -30,7 +30,7 @@ from bundler.guard.places import (
     walk,
 )
 from bundler.guard.verdict import Finding, Moment, Verdict, joined
-from bundler.record import NamedTuple
+from bundler.system.fast_tuple import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

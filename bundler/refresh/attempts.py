@@ -14,22 +14,23 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from bundler.atomic import io_errors
 from bundler.errors import BundlerError, CredentialsRefused, Unavailable
 from bundler.listener import KeyProgress, Listener
-from bundler.options import DEFAULT_ATTEMPTS, DEFAULT_TIMEOUT_SECONDS, KeyOptions
-from bundler.refresh import expected
-from bundler.refresh.checks import Baseline, Checked, check, kind_of
+from bundler.project.options import DEFAULT_ATTEMPTS, DEFAULT_TIMEOUT_SECONDS, KeyOptions
+from bundler.refresh import vendor_exceptions
+from bundler.refresh.checks import Baseline, Checked, check
 from bundler.refresh.discovery import Loaded
-from bundler.refresh.exchanges import Report, read
+from bundler.refresh.outcome.exchanges import Report, read
 from bundler.refresh.secrets import Secrets
+from bundler.refresh.sources.model import Component
 from bundler.refresh.validation import validate
+from bundler.refresh.vendors import kind_of
 from bundler.refresh.watching import watched
 from bundler.refresh.workers import Write
-from bundler.sources import Component
+from bundler.system.atomic import io_errors
 
 if TYPE_CHECKING:
-    from bundler.refresh.classify import Failure
+    from bundler.refresh.outcome.classify import Failure
 
 # Retries are told to the listener: without a handler, logging would write stamina's to stderr.
 logging.getLogger("stamina").addHandler(logging.NullHandler())
@@ -152,7 +153,7 @@ async def _fetch_once(
         skew=_skew(report),
         attempts=attempt,
         seconds=time.monotonic() - began,
-        notes=tuple(expected.notes(report.expected, normal, job.options.allow_http)),
+        notes=tuple(vendor_exceptions.notes(report.expected, normal, job.options.allow_http)),
     )
 
 
@@ -231,12 +232,12 @@ async def _attempt(job: Job, write: Write, deadline: float) -> Failure | None:
         if not report.raised:  # else the program could not be started
             if status == 0:
                 return None
-            from bundler.refresh.classify import of_command
+            from bundler.refresh.outcome.classify import of_command
 
             output = "\n".join(_tail(write.log, secrets))
             return of_command(job.component, os.WEXITSTATUS(status), output, secrets=secrets)
     report = _report(job, write)
-    from bundler.refresh.classify import failure_of
+    from bundler.refresh.outcome.classify import failure_of
 
     return failure_of(
         job.component,
@@ -262,11 +263,11 @@ def _lost(job: Job, report: Report, secrets: Secrets) -> Failure | None:
     before = job.baseline.directory / "state"
     normal = kind_of(job.component).expected
     with io_errors(before):
-        exchange = expected.lost(report.expected, normal, job.options.allow_http, before)
+        exchange = vendor_exceptions.lost(report.expected, normal, job.options.allow_http, before)
     though = ", though the last state has what this is about"
     if exchange is None:
         return None
-    from bundler.refresh.classify import partial as partial_failure
+    from bundler.refresh.outcome.classify import partial as partial_failure
 
     return partial_failure(job.component, exchange, secrets, though)
 

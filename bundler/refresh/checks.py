@@ -17,18 +17,19 @@ from typing import Any
 
 import msgspec
 
-from bundler.atomic import io_errors
-from bundler.documents import decoded
 from bundler.errors import BadData, CredentialsRefused
-from bundler.manifest import State, state_of
-from bundler.options import DEFAULT_SHRINK, KeyOptions
-from bundler.refresh.expected import Expected
-from bundler.refresh.losses import losses
+from bundler.project.options import DEFAULT_SHRINK, KeyOptions
+from bundler.refresh.outcome.losses import losses
 from bundler.refresh.relocate import relocate
 from bundler.refresh.secrets import Secrets
-from bundler.sources import Component
-from bundler.statedir import sanitize_key
-from bundler.tree import FileEntry, StateTree, dir_hash, scan
+from bundler.refresh.sources.model import Component
+from bundler.refresh.vendors import Kind, kind_of
+from bundler.state.json_entries import count_entries
+from bundler.state.manifest import State, state_of
+from bundler.state.statedir import sanitize_key
+from bundler.state.tree import FileEntry, StateTree, dir_hash, scan
+from bundler.system.atomic import io_errors
+from bundler.system.documents import decoded
 
 # Names of what never belongs into a state, wherever it lies in one.
 _LEFT_OUT = (
@@ -47,87 +48,6 @@ _STATE = "state"
 # Larger files are compared by their bytes alone: parsing takes several times their size of memory.
 _MAX_PARSED_BYTES = 32 * 1024 * 1024
 MAX_FILES = 250_000
-
-
-class Kind(msgspec.Struct, frozen=True):
-    """What is known of a kind of component, by its class name, or a beginning of it and a star.
-
-    volatile: names of JSON members, ignored: patterns of files, that change at every run without
-    meaning anything. writable: paths that the program writes to at run time. jobs: how many at
-    once its vendor bears, None for no bound of its own. relocated: its files hold the path at which
-    they were made. expected: failed requests that are normal. whole_pages: its library is to ask
-    for every page of a list.
-    """
-
-    pattern: str
-    volatile: tuple[str, ...] = ()
-    ignored: tuple[str, ...] = ()
-    writable: tuple[str, ...] = ()
-    jobs: int | None = None
-    relocated: bool = False
-    expected: tuple[Expected, ...] = ()
-    whole_pages: bool = False
-
-    def covers(self, name: str) -> bool:
-        """Without `fnmatch`, which would compile each of the patterns for one question."""
-        beginning, star, _ = self.pattern.partition("*")
-        return name.startswith(beginning) if star else name == beginning
-
-
-_OF_DBT = (
-    "created_at",
-    "generated_at",
-    "invocation_id",
-    "invocation_started_at",
-    "root_path",  # of seeds: where the project lay
-    "run_started_at",
-)
-_UNTOLD_OF_DBT = ("*/partial_parse.msgpack", "*/perf_info.json", "*.log")
-KINDS = (
-    Kind(
-        "dagster_dbt.*",
-        volatile=_OF_DBT,
-        ignored=_UNTOLD_OF_DBT,
-        writable=("project/target", "project/*/target"),
-        relocated=True,
-    ),
-    Kind("command:dbt", volatile=_OF_DBT, ignored=_UNTOLD_OF_DBT),
-    Kind(
-        "dagster_fivetran.*",
-        volatile=("succeeded_at",),
-        jobs=4,
-        expected=(
-            Expected(
-                "GET api.fivetran.com/v1/connectors/*/schemas 404",
-                "a connector that was never synced has no schemas yet, and no assets",
-            ),
-        ),
-        whole_pages=True,
-    ),
-    Kind("dagster_airbyte.*", jobs=4),
-    Kind("dagster_tableau.*", jobs=4),
-    Kind("dagster_looker.*", jobs=4),
-    Kind(
-        "dagster_sigma.*",
-        jobs=4,
-        # Of use only under `warn_on_lineage_fetch_error`: else the library fails. Whose lineage was
-        # there before cannot be told by an id; much less of it is seen as a lost collection.
-        expected=tuple(
-            Expected(
-                f"GET */workbooks/*/lineage/elements/* {status}",
-                "some kinds of elements have no lineage, and the project lets that pass",
-            )
-            for status in (400, 404)
-        ),
-    ),
-    Kind("dagster_powerbi.*", jobs=4),
-)
-_UNKNOWN = Kind("*")
-
-
-def kind_of(component: Component) -> Kind:
-    """What is known of a component's kind."""
-    return next((kind for kind in KINDS if kind.covers(component.kind)), _UNKNOWN)
 
 
 class Baseline(msgspec.Struct, frozen=True):
@@ -349,22 +269,6 @@ def _document(path: Path) -> tuple[Any] | None:
     if not path.is_file() or not 0 < path.stat().st_size <= _MAX_PARSED_BYTES:
         return None
     return decoded(path.read_bytes())
-
-
-def count_entries(document: Any) -> int:
-    """Items of arrays and members of objects, at every depth."""
-    total = 0
-    level = [document]
-    while level:
-        entries: list[Any] = []
-        for value in level:
-            if isinstance(value, dict):
-                entries += value.values()
-            elif isinstance(value, list):
-                entries += value
-        total += len(entries)
-        level = [entry for entry in entries if isinstance(entry, (dict, list))]
-    return total
 
 
 def is_empty(document: Any) -> bool:

@@ -1,7 +1,7 @@
 """A state directory on its way to a new set of states: what becomes of each key.
 
 A key is fetched, or what is published (or the given baseline) is taken over. Nothing is visible
-before `bundler.statedir.publish_together`, and that publishes the whole set.
+before `bundler.state.statedir.publish_together`, and that publishes the whole set.
 """
 
 from __future__ import annotations
@@ -18,14 +18,18 @@ from pathlib import Path
 
 import msgspec
 
-from bundler import __version__
-from bundler.atomic import io_errors
-from bundler.baseline import of_place
-from bundler.bundle import Bundle
+from bundler.artifacts.baseline import of_place
+from bundler.artifacts.extract import Extracted
 from bundler.errors import BundlerError, CredentialsRefused, Locked, Unavailable, VerificationFailed
-from bundler.extract import Extracted
 from bundler.listener import KeyProgress, Listener
-from bundler.manifest import (
+from bundler.project.options import RefreshOptions, Stored
+from bundler.refresh.attempts import Fetched, Job, KeyFailedError
+from bundler.refresh.checks import Baseline
+from bundler.refresh.discovery import Loaded, unique
+from bundler.refresh.secrets import has_credentials
+from bundler.refresh.sources.model import Component
+from bundler.state.bundle import Bundle
+from bundler.state.manifest import (
     DirectoryRefresh,
     KeyRefresh,
     ManagementType,
@@ -35,21 +39,10 @@ from bundler.manifest import (
     State,
     Tool,
 )
-from bundler.options import RefreshOptions, Stored
-from bundler.refresh.attempts import Fetched, Job, KeyFailedError
-from bundler.refresh.checks import Baseline
-from bundler.refresh.discovery import Loaded, unique
-from bundler.refresh.secrets import has_credentials
-from bundler.sources import Component
-from bundler.statedir import (
-    Publication,
-    Ready,
-    Staging,
-    StateDir,
-    check_keys,
-    sanitize_key,
-)
-from bundler.tree import scan
+from bundler.state.statedir import Publication, Ready, Staging, StateDir, check_keys, sanitize_key
+from bundler.state.tree import scan
+from bundler.system.atomic import io_errors
+from bundler.version import __version__
 
 LOCAL: ManagementType = "LOCAL_FILESYSTEM"
 VERSIONED: ManagementType = "VERSIONED_STATE_STORAGE"
@@ -239,7 +232,7 @@ class Directory(msgspec.Struct):
         """What changed against the baseline, such as ``+3 connectors, -1 table``."""
         if job.baseline is None:
             return ""
-        from bundler.diff import brief
+        from bundler.workflows.diff import brief
 
         staged = self.staging.path / sanitize_key(job.component.key)
         return brief(job.baseline.directory, staged)

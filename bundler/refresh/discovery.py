@@ -12,14 +12,15 @@ import msgspec
 
 from bundler.errors import BundlerError, ConfigurationError, Unavailable, raise_all
 from bundler.refresh import dotenv, secrets
-from bundler.refresh.exchanges import links
+from bundler.refresh.outcome.exchanges import links
 from bundler.refresh.secrets import Secrets
+from bundler.refresh.sources import load_error, sources_of
+from bundler.refresh.sources.model import Component, Found, Source, found_of
 from bundler.refresh.workers import Worker, launch
-from bundler.sources import Component, Found, Source, found_of, load_error, sources_of
 
 if TYPE_CHECKING:
-    from bundler.options import Inside
-    from bundler.project import Project
+    from bundler.project.options import Inside
+    from bundler.project.projects import Project
     from bundler.refresh.inside import Image
 
 _LOAD_SECONDS = 120.0

@@ -1,6 +1,6 @@
 """Refreshes inside an image: ``--in IMAGE``, where the project is not installed on this machine.
 
-The worker (`bundler.sources.worker`) runs in a container of the image, in the environment and with
+The worker (`bundler.worker.worker`) runs in a container of the image, in the environment and with
 the code that the image has, and speaks over stdin and stdout what it else speaks over pipes:
 
 1. A bootstrap takes the worker's own files from stdin, since nothing of ours is in the image, puts
@@ -29,13 +29,13 @@ from typing import Any
 
 import msgspec
 
-from bundler.artifacts.docker.inside import Container
-from bundler.atomic import io_errors
+from bundler.artifacts.image.engine.inside import Container
 from bundler.errors import BadData, InputOutputError, ToolFailed
-from bundler.options import Inside
+from bundler.project.options import Inside
 from bundler.refresh.checks import MAX_FILES
+from bundler.refresh.sources.model import Source
 from bundler.refresh.workers import Launch, Worker, Write
-from bundler.sources import Source
+from bundler.system.atomic import io_errors
 
 _SOURCES = Path(__file__).parent.parent / "sources"
 # What a worker is made of, besides the file of its kind.

@@ -26,20 +26,20 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from bundler import process
 from bundler.errors import BundlerError, Unavailable
 from bundler.listener import SILENT
-from bundler.options import KeyOptions, RefreshOptions
-from bundler.refresh.classify import failure_of, of_command
+from bundler.project.options import KeyOptions, RefreshOptions
 from bundler.refresh.discovery import Loaded
-from bundler.refresh.exchanges import Report, read
+from bundler.refresh.outcome.classify import failure_of, of_command
+from bundler.refresh.outcome.exchanges import Report, read
 from bundler.refresh.run import loaded_sources, run_to_end
+from bundler.refresh.sources.model import Component
 from bundler.refresh.workers import Write
-from bundler.sources import Component
-from bundler.statedir import sanitize_key
+from bundler.state.statedir import sanitize_key
+from bundler.system import process
 
 if TYPE_CHECKING:
-    from bundler.project import Project
+    from bundler.project.projects import Project
 
 REACH_SECONDS = 10.0
 _JOBS = 8

@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from bundler.atomic import io_errors
+from bundler.system.atomic import io_errors
 
 _CHUNK_BYTES = 1024 * 1024
 _PARSED = "manifest.json"

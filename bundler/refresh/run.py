@@ -19,22 +19,22 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
-from bundler import baseline
-from bundler.bundle import Bundle
+from bundler.artifacts import baseline
 from bundler.errors import BundlerError, ConfigurationError, Interrupted, Unavailable, raise_all
 from bundler.listener import KeyProgress, Listener
-from bundler.manifest import DirectoryRefresh, ManagementType
-from bundler.options import DEFAULT_JOBS, DEFAULT_TOTAL_TIMEOUT_SECONDS, RefreshOptions
+from bundler.project.options import DEFAULT_JOBS, DEFAULT_TOTAL_TIMEOUT_SECONDS, RefreshOptions
 from bundler.refresh.attempts import Fetched, Job, KeyFailedError, fetch
-from bundler.refresh.checks import kind_of
 from bundler.refresh.directories import VERSIONED, Collected, Collector, Directory
 from bundler.refresh.discovery import Loaded, load_all
 from bundler.refresh.scratch import scratch_folder
-from bundler.sources import Component, Found
-from bundler.statedir import StateDir, publish_together
+from bundler.refresh.sources.model import Component, Found
+from bundler.refresh.vendors import kind_of
+from bundler.state.bundle import Bundle
+from bundler.state.manifest import DirectoryRefresh, ManagementType
+from bundler.state.statedir import StateDir, publish_together
 
 if TYPE_CHECKING:
-    from bundler.project import Project
+    from bundler.project.projects import Project
 
 _LEGACY = "LEGACY_CODE_SERVER_SNAPSHOTS"
 _T = TypeVar("_T")

@@ -9,10 +9,10 @@ from typing import Any
 
 import msgspec
 
-from bundler import process
 from bundler.errors import BadData, ConfigurationError
-from bundler.options import KeyOptions
+from bundler.project.options import KeyOptions
 from bundler.refresh.secrets import Secrets
+from bundler.system import process
 
 # A schema is held against the whole document, which takes several times its size of memory.
 _MAX_BYTES = 64 * 1024 * 1024

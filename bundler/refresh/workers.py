@@ -1,6 +1,6 @@
 """Supervises the worker processes: starts them, tells them what to do, ends them with everything.
 
-These processes are not started through `bundler.process`: they live on, take commands, report on a
+These processes are not started through `bundler.system.process`: they live on, take commands, report on a
 descriptor of their own, and a deadline ends one write among many, with all that it has started.
 """
 

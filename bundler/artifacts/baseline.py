@@ -1,0 +1,45 @@
+"""The baseline that a refresh was given: an artifact or a directory that holds earlier states."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from bundler.artifacts.extract import Extracted, extract
+from bundler.artifacts.open import open_artifact
+from bundler.errors import ConfigurationError
+from bundler.state.statedir import StateDir
+
+
+@contextmanager
+def opened(name: str | None) -> Iterator[tuple[Extracted, ...]]:
+    """The states of the artifact with this name, verified and on disk as long as this lasts.
+
+    Raises `UsageError` or `ToolFailed` where there is no such artifact, `VerificationFailed` where
+    it is not what its manifests say.
+    """
+    if name is None:
+        yield ()
+        return
+    with tempfile.TemporaryDirectory(prefix="state-bundler-") as scratch:
+        with open_artifact(name) as artifact:
+            extracted = extract(artifact, Path(scratch) / "states")
+        yield extracted
+
+
+def of_place(extracted: Sequence[Extracted], place: str, name: str) -> StateDir:
+    """The state directory in it that the program looks for at this place.
+
+    Raises `ConfigurationError` where there is none.
+    """
+    found = [item for item in extracted if f"/{item.path.strip('/')}".endswith(f"/{place}")]
+    if not found and len(extracted) == 1:
+        found = list(extracted)
+    if not found:
+        raise ConfigurationError(
+            f"The baseline {name} holds no states of {place}.",
+            hint=f"It holds: {', '.join(item.path for item in extracted)}.",
+        )
+    return StateDir(found[0].target, place)

@@ -1,0 +1,107 @@
+"""Takes the states out of an artifact, verified byte by byte on their way."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from bundler.artifacts.verify import verify_directory
+from bundler.errors import UsageError, VerificationFailed
+from bundler.state.artifact import Artifact, Member, StateDirectory
+from bundler.state.bundle import MANIFEST_NAME, RUN_RECORD_NAME
+from bundler.state.manifest import Manifest, RunRecord, canonical, parse
+from bundler.state.tree import name_problem
+from bundler.system.atomic import io_errors, sync_tree
+
+_BUFFER_BYTES = 256 * 1024
+
+
+class Extracted(msgspec.Struct, frozen=True):
+    """A state directory that now lies on disk. path: as the artifact named it."""
+
+    path: str
+    target: Path
+    manifest: Manifest
+
+
+def extract(artifact: Artifact, destination: Path) -> tuple[Extracted, ...]:
+    """Writes every state directory of the artifact below `destination`, under its own path.
+
+    The destination appears whole or not at all. Raises `UsageError` where it holds something
+    already, `VerificationFailed` where a state is not what its manifest says.
+    """
+    if destination.exists() and any(destination.iterdir()):
+        raise UsageError(f"{destination} is not empty.", hint="Name a new directory with -o.")
+    directories = artifact.state_directories()
+    if not directories:
+        raise VerificationFailed(f"{artifact.name} holds no state directory.")
+    with io_errors(destination):
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        beside = Path(tempfile.mkdtemp(prefix=f".{destination.name}.", dir=destination.parent))
+    try:
+        record = artifact.run_record()
+        found = [_extract_one(item, record, artifact.name, beside) for item in directories]
+        with io_errors(destination):
+            beside.chmod(0o755)
+            sync_tree(beside)
+            beside.replace(destination)
+    except BaseException:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise
+    return tuple(
+        Extracted(path, destination / target, manifest) for path, target, manifest in found
+    )
+
+
+def _extract_one(
+    directory: StateDirectory, record: RunRecord | None, name: str, root: Path
+) -> tuple[str, str, Manifest]:
+    raw = directory.read_manifest()
+    if raw is None:
+        raise VerificationFailed(f"{name}: {directory.path} has no manifest.")
+    manifest = parse(raw, f"{name}: the manifest in {directory.path}")
+    relative = directory.path.strip("/")
+    if relative != "." and name_problem(relative):
+        raise VerificationFailed(f"{name}: {directory.path!r} {name_problem(relative)}.")
+    target = root / relative
+    _write(directory, manifest, target)
+    (target / MANIFEST_NAME).write_bytes(raw)
+    if record is not None:
+        mine = tuple(item for item in record.refresh if item.path == directory.path)
+        (target / RUN_RECORD_NAME).write_bytes(
+            canonical(msgspec.structs.replace(record, refresh=mine))
+        )
+    _check(target, manifest, name)
+    return directory.path, relative, manifest
+
+
+def _write(directory: StateDirectory, manifest: Manifest, target: Path) -> None:
+    wanted = {file.path for file in manifest.support} | {
+        f"{state.path}/{file.path}" for state in manifest.states for file in state.files
+    }
+    with io_errors(target):
+        target.mkdir(parents=True, exist_ok=True)
+        for member in directory.members():
+            if member.kind == "file" and member.path in wanted:
+                _copy(member, target / member.path)
+
+
+def _copy(member: Member, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with member.open() as source, open(path, "xb") as target:
+        shutil.copyfileobj(source, target, _BUFFER_BYTES)
+
+
+def _check(target: Path, manifest: Manifest, name: str) -> None:
+    """Holds what was written against the manifest: a file that a program changed is no state."""
+    from bundler.state.directory import StateDirectoryOnDisk
+
+    problems: Sequence[str] = list(
+        verify_directory(StateDirectoryOnDisk(target, target.name), manifest, shipped=False)
+    )
+    if problems:
+        raise VerificationFailed(f"{name} does not verify: {' '.join(problems)}")

@@ -1,0 +1,266 @@
+"""Puts one state layer on every platform of an image, whatever store it comes from and goes to.
+
+`append` makes blobs and manifests in a `Target`; what it returns has no tag yet. A place in the
+image, and what its parents are like, is found in the base's layers, which must then all be read;
+where the base, or an image before it with the same files, has our layer already, its label tells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from bundler.artifacts.image import image, image_import_path
+from bundler.artifacts.image.blobs import (
+    REF_NAME,
+    Descriptor,
+    Store,
+    Target,
+    descriptors,
+    images_of,
+    read_json,
+    take_layer,
+)
+from bundler.artifacts.image.compression import Compression
+from bundler.artifacts.image.image import Json
+from bundler.artifacts.image.layer import Layer, Placed, Written
+from bundler.artifacts.image.ociread import LoadedImage, architecture
+from bundler.artifacts.image.rootfs import Tree
+from bundler.errors import UsageError, VerificationFailed
+from bundler.listener import SILENT, Listener
+from bundler.state.bundle import Bundle
+from bundler.state.manifest import Claim, RunRecord
+
+_BASE_DIGEST = "org.opencontainers.image.base.digest"
+_CREATED = "org.opencontainers.image.created"
+# What tells one platform of an index from another.
+_PLATFORM_KEYS = ("os", "architecture", "variant", "os.version")
+
+
+class Source(msgspec.Struct, frozen=True):
+    """An image to put state on: an entry of a store."""
+
+    store: Store
+    entry: Descriptor
+
+
+class Job(msgspec.Struct, frozen=True):
+    """What is to be put where. places: the person's paths in the image, by `Bundle.place`.
+
+    before: images that may have the same files below an earlier state. layer: what is to be put, if
+    that is known; then no layer of the base is read.
+    """
+
+    bundles: tuple[Bundle, ...]
+    record: RunRecord
+    target: Target
+    places: Mapping[str, str] = msgspec.field(default_factory=dict)
+    created: str = msgspec.field(default_factory=image.created_now)
+    before: tuple[LoadedImage, ...] = ()
+    layer: Layer | None = None
+    listener: Listener = SILENT
+    # Layers that the target has; platforms mostly share one.
+    _layers: list[tuple[Layer, Compression, Written]] = msgspec.field(default_factory=list)
+
+    def add(self, layer: Layer, packing: Compression) -> Written:
+        for known, packed, written in self._layers:
+            if known == layer and packed == packing:
+                return written
+        written = self.target.add_layer(layer, packing)
+        self._layers.append((layer, packing, written))
+        return written
+
+    def added(self) -> Mapping[tuple[str, int], Mapping[str, Bundle]]:
+        """What was made, by the blob's digest and size: the bundles in it, by path."""
+        return {
+            (f"sha256:{written.digest}", written.size): {
+                placed.path: placed.bundle for placed in layer.placed
+            }
+            for layer, _, written in self._layers
+        }
+
+
+class Made(msgspec.Struct, frozen=True):
+    """A manifest or an index that is stored, and the entry that points at it.
+
+    config_digest, layer: of the first platform. paths: of the state directories in the image.
+    """
+
+    entry: Json
+    config_digest: str
+    layer: Written
+    paths: frozenset[str]
+
+
+def append(job: Job, sources: Sequence[Source]) -> Made:
+    """One image or index is changed as it is; several become one index, a platform each.
+
+    Raises `ConfigurationError` where a place cannot be decided, `UsageError` for two images of one
+    platform, `VerificationFailed` for a malformed base or a state that changed meanwhile.
+    """
+    if not job.bundles:
+        raise UsageError("There is no state to embed.")
+    if len(sources) == 1:
+        (source,) = sources
+        if not source.entry.is_index:
+            (only,) = images_of(source.store, source.entry)
+            return _onto(job, source.store, only)
+        return _index(job, sources, read_json(source.store, source.entry))
+    fresh = {"schemaVersion": 2, "mediaType": image.OCI_INDEX}
+    return _index(job, sources, fresh)
+
+
+def _index(job: Job, sources: Sequence[Source], index: Json) -> Made:
+    """Every platform gets the layer; attestations spoke of the old images and are dropped."""
+    found = [(item.store, entry) for item in sources for entry in images_of(item.store, item.entry)]
+    if any(_has_attestations(source) for source in sources):
+        job.listener.note(
+            "Attestations of the base are dropped: they speak of the image without its state."
+        )
+    made = [_onto(job, store, entry, platform=True) for store, entry in found]
+    _refuse_twins([item.entry for item in made])
+    media_type = str(index.get("mediaType") or image.OCI_INDEX)
+    changed = {**index, "manifests": [item.entry for item in made]}
+    digest, size = job.target.add_manifest(changed, media_type)
+    entry = {"mediaType": media_type, "digest": digest, "size": size}
+    paths = frozenset().union(*(item.paths for item in made))
+    return Made(entry, made[0].config_digest, made[0].layer, paths)
+
+
+def _has_attestations(source: Source) -> bool:
+    if not source.entry.is_index:
+        return False
+    listed = read_json(source.store, source.entry).get("manifests")
+    return any(child.is_attestation for child in descriptors(listed, source.entry.digest))
+
+
+def _refuse_twins(entries: Sequence[Json]) -> None:
+    seen = set()
+    for entry in entries:
+        platform = tuple(str(entry["platform"].get(key, "")) for key in _PLATFORM_KEYS)
+        if platform in seen:
+            raise UsageError(
+                f"Two of the images are for {platform[0]}/{platform[1]}.",
+                hint="An index has one image for each platform.",
+            )
+        seen.add(platform)
+
+
+def _onto(job: Job, store: Store, entry: Descriptor, *, platform: bool = False) -> Made:
+    loaded = LoadedImage(store, entry)
+    layer = _layer_for(job, loaded)
+    image.refuse_volumes(loaded.config, layer.placed)
+    config, manifest = loaded.config, loaded.manifest
+    claims = image.claims_of(image.labels(config)) or ()
+    if image.replaceable(config, [item.path for item in layer.placed]):
+        config = image.without_last_layer(config)
+        manifest = {**manifest, "layers": manifest["layers"][:-1]}
+        claims = ()
+    for kept in descriptors(manifest["layers"], entry.digest):
+        take_layer(store, job.target, kept)
+    packing = image.packing_of(loaded.layer_types)
+    raw = {**entry.raw, "mediaType": entry.media_type}
+    annotations = {k: v for k, v in (raw.pop("annotations", None) or {}).items() if k != REF_NAME}
+    if annotations:
+        raw["annotations"] = annotations
+    if platform:
+        raw = {**raw, "platform": raw.get("platform") or _platform(config)}
+    bare = _Bare(config, manifest, packing, claims)
+    return _store(job, layer, bare, raw, {_BASE_DIGEST: entry.digest})
+
+
+def _layer_for(job: Job, loaded: LoadedImage) -> Layer:
+    if job.layer is not None:
+        return job.layer
+    if not job.places:
+        known = _remembered(job, loaded)
+        if known is not None:
+            return known
+    runs = image_import_path.runs_as(loaded.config.get("config") or {})
+    tree = loaded.tree
+    placed = tuple(_placed(job, tree, runs, bundle) for bundle in job.bundles)
+    return Layer(placed, user=image_import_path.user_id(tree, runs.user))
+
+
+def _remembered(job: Job, loaded: LoadedImage) -> Layer | None:
+    """The layer as it was decided for an image that has all the same files below its state."""
+    own = image.files_below(loaded.config)
+    for known in (loaded, *job.before):
+        if image.files_below(known.config) == own:
+            layer = image.remembered(known.config, job.bundles)
+            if layer is not None:
+                return layer
+    return None
+
+
+def _placed(job: Job, tree: Tree, runs: image_import_path.RunsAs, bundle: Bundle) -> Placed:
+    path = image_import_path.find(tree, runs, bundle.place, override=job.places.get(bundle.place))
+    return Placed(bundle, path, image_import_path.parents(tree, path))
+
+
+def onto_nothing(job: Job) -> Made:
+    """An image of the state alone, with each state directory at ``/<Bundle.place>``."""
+    if not job.bundles:
+        raise UsageError("There is no state to embed.")
+    placed = tuple(
+        Placed(bundle, f"/{bundle.place}", image_import_path.parents(Tree(), f"/{bundle.place}"))
+        for bundle in job.bundles
+    )
+    config = image.empty_config(architecture())
+    manifest = {
+        "schemaVersion": 2,
+        "mediaType": image.OCI_MANIFEST,
+        "config": {"mediaType": image.OCI_CONFIG},
+        "layers": [],
+    }
+    entry = {"mediaType": image.OCI_MANIFEST, "platform": _platform(config)}
+    # gzip: the one packing that every tool and every registry takes.
+    bare = _Bare(config, manifest, "gzip")
+    return _store(job, Layer(placed, opaque=False), bare, entry, {})
+
+
+def _platform(config: Json) -> Json:
+    if not isinstance(config.get("architecture"), str) or not isinstance(config.get("os"), str):
+        raise VerificationFailed("The image's configuration does not say its platform.")
+    return {key: config[key] for key in _PLATFORM_KEYS if config.get(key)}
+
+
+class _Bare(msgspec.Struct, frozen=True):
+    """An image that gets the layer, packed so. claims: of states in it that stay."""
+
+    config: Json
+    manifest: Json
+    packing: Compression
+    claims: tuple[Claim, ...] = ()
+
+
+def _store(
+    job: Job, layer: Layer, onto: _Bare, entry: Json, annotations: Mapping[str, str]
+) -> Made:
+    """Stores the layer, then the configuration, then the manifest that names both."""
+    written = job.add(layer, onto.packing)
+    claims = tuple(image.new_claims(layer.placed, onto.claims))
+    places = {item.bundle.place: item.path for item in layer.placed}
+    record = image.placed_record(job.record, places)
+    config = image.with_layer(onto.config, layer, written, claims, record, created=job.created)
+    config_digest, config_size = job.target.add_config(config)
+    manifest = dict(onto.manifest)
+    media_type = str(manifest.get("mediaType") or entry["mediaType"])
+    blob = {
+        "mediaType": image.layer_media_type(media_type, onto.packing),
+        "digest": f"sha256:{written.digest}",
+        "size": written.size,
+    }
+    manifest["layers"] = [*manifest["layers"], blob]
+    manifest["config"] = {**manifest["config"], "digest": config_digest, "size": config_size}
+    if media_type == image.OCI_MANIFEST:
+        manifest["annotations"] = {
+            **annotations,
+            **(manifest.get("annotations") or {}),
+            **image.annotations_for(claims, record),
+            _CREATED: job.created,
+        }
+    digest, size = job.target.add_manifest(manifest, media_type)
+    made = {**entry, "mediaType": media_type, "digest": digest, "size": size}
+    return Made(made, config_digest, written, frozenset(item.path for item in layer.placed))

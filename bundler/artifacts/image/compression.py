@@ -1,0 +1,215 @@
+"""How a layer's tar stream is packed: not at all, by gzip or by zstd.
+
+Packing is deterministic: no time, no name and one level. Reading goes by the first bytes, not by
+the media type, since builders have written the wrong one.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import zlib
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Protocol, cast
+
+from bundler.artifacts.image.deflating import Gzip
+from bundler.errors import ToolFailed, VerificationFailed
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+Compression = Literal["none", "gzip", "zstd"]
+
+_ZSTD_LEVEL = 3
+_GZIP_MAGIC = b"\x1f\x8b"
+_ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+_MAGIC_BYTES = 4
+_BLOCK = 512
+_DRAIN_BYTES = 256 * 1024
+
+Sink = Callable[[bytes], object]
+
+
+class Packer(Protocol):
+    """Takes a tar stream in pieces, hands its packed form to a sink."""
+
+    def write(self, data: bytes, /) -> None: ...
+
+    def finish(self) -> None: ...
+
+
+def packer(compression: Compression, sink: Sink) -> Packer:
+    """Raises `ToolFailed` where the zstd library is not installed."""
+    if compression == "gzip":
+        return Gzip(sink)
+    if compression == "zstd":
+        return _Zstd(sink)
+    return _Plain(sink)
+
+
+class _Plain:
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+
+    def write(self, data: bytes) -> None:
+        self._sink(data)
+
+    def finish(self) -> None:
+        pass
+
+
+class _Zstd:
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+        self._object = _zstandard().ZstdCompressor(level=_ZSTD_LEVEL).compressobj()
+
+    def write(self, data: bytes) -> None:
+        packed = self._object.compress(data)
+        if packed:
+            self._sink(packed)
+
+    def finish(self) -> None:
+        self._sink(self._object.flush())
+
+
+def is_packed(magic: bytes) -> Compression | None:
+    """By which packing a blob begins so; None for a plain one. magic: its first four bytes."""
+    if magic.startswith(_GZIP_MAGIC):
+        return "gzip"
+    return "zstd" if magic.startswith(_ZSTD_MAGIC) else None
+
+
+def unpacked(stream: BinaryIO, most: int | None = None) -> BinaryIO:
+    """The tar stream inside a layer's blob; closing it closes the blob's stream.
+
+    most: how many bytes it may have. Reading it raises `VerificationFailed` where there are more,
+    or the blob is cut or damaged.
+    """
+    return unpack(stream, most)[0]
+
+
+def unpack(stream: BinaryIO, most: int | None = None) -> tuple[BinaryIO, bool]:
+    """`unpacked`, and whether the blob was packed at all: else these are its very bytes."""
+    buffered = io.BufferedReader(_Raw(stream))
+    magic = buffered.peek(_MAGIC_BYTES)[:_MAGIC_BYTES]
+    inner: Any = buffered
+    if magic.startswith(_GZIP_MAGIC):
+        inner = gzip.GzipFile(fileobj=buffered, mode="rb")
+    elif magic == _ZSTD_MAGIC:
+        inner = _zstandard().ZstdDecompressor().stream_reader(buffered, read_across_frames=True)
+    plain = _Refusing(inner, cast("BinaryIO", buffered), most)
+    return io.BufferedReader(plain, buffer_size=256 * 1024), inner is not buffered
+
+
+class _Raw(io.RawIOBase):
+    """A stream that only needs ``read``, such as a tar member or an HTTP body."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        super().__init__()
+        self._stream = stream
+        # Most fill a buffer themselves, which saves a copy of all bytes.
+        self._fill: Any = getattr(stream, "readinto", None)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
+        view = memoryview(buffer).cast("B")
+        if self._fill is not None:
+            return int(self._fill(view) or 0)
+        data = self._stream.read(len(view))
+        view[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        self._stream.close()
+        super().close()
+
+
+class _Refusing(_Raw):
+    """Says of damaged bytes what they are, in place of the library's error."""
+
+    def __init__(self, stream: BinaryIO, below: BinaryIO, most: int | None) -> None:
+        super().__init__(stream)
+        self._below = below
+        self._left = most
+
+    def close(self) -> None:
+        super().close()
+        self._below.close()
+
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
+        try:
+            count = super().readinto(buffer)
+        except (EOFError, OSError, zlib.error) as error:
+            raise VerificationFailed("A layer's blob is damaged: it cannot be unpacked.") from error
+        except Exception as error:
+            if type(error).__name__ == "ZstdError":  # the library may not be importable here
+                raise VerificationFailed(
+                    "A layer's blob is damaged: it cannot be unpacked."
+                ) from error
+            raise
+        if self._left is not None:
+            self._left -= count
+            if self._left < 0:
+                raise VerificationFailed("A layer's blob unpacks to far more than any layer has.")
+        return count
+
+
+def _zstandard() -> Any:
+    from importlib import import_module
+
+    try:
+        return import_module("zstandard")
+    except ImportError as error:
+        raise ToolFailed(
+            "The image has layers packed with zstd, which this Python cannot read.",
+            hint='Install the library: pip install "state-bundler[zstd]"',
+        ) from error
+
+
+class Ended(_Raw):
+    """A tar stream with its end: umoci, for one, writes none after the last member's bytes.
+
+    Go's reader, with which engines unpack layers, takes such a stream for whole.
+    """
+
+    def __init__(self, stream: BinaryIO) -> None:
+        super().__init__(stream)
+        self._count = 0
+        self._missing: int | None = None
+
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
+        view = memoryview(buffer).cast("B")
+        if self._missing is None:
+            count = super().readinto(view)
+            self._count += count
+            if count or not len(view):
+                return count
+            self._missing = -self._count % _BLOCK + 2 * _BLOCK
+        count = min(len(view), self._missing)
+        view[:count] = bytes(count)
+        self._missing -= count
+        return count
+
+
+class Hashing(_Raw):
+    """Passes a stream's bytes through and hashes them."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        super().__init__(stream)
+        self._digest = hashlib.sha256()
+
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
+        view = memoryview(buffer).cast("B")
+        count = super().readinto(view)
+        self._digest.update(view[:count])
+        return count
+
+    def drain(self) -> str:
+        """Reads what is left and returns the sha256 of it all, in hexadecimal."""
+        rest = bytearray(_DRAIN_BYTES)
+        while self.readinto(rest):
+            pass
+        return self._digest.hexdigest()

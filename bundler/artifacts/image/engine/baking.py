@@ -1,0 +1,341 @@
+"""``docker buildx bake``: several targets by one file, those with the code get the state.
+
+bake itself resolves its files, variables and overrides; what it prints is what is built. The
+targets that get state are built without a name, by their Dockerfile with the state's ignore rules
+beside it; they get their names once the others are baked, too.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from bundler.artifacts.image.engine import building, bypasses_image_store, outputs
+from bundler.artifacts.image.engine.arguments import Arguments
+from bundler.artifacts.image.engine.bypasses_image_store import Put
+from bundler.artifacts.image.engine.connection import Docker, Engine
+from bundler.artifacts.image.engine.context import shown, withheld_rules
+from bundler.artifacts.image.engine.dockerbuild import Builder, read, with_rules
+from bundler.artifacts.image.engine.embedding import Embedded, discard, embed, remove_unnamed
+from bundler.artifacts.image.engine.outputs import Built
+from bundler.artifacts.image.engine.stdin_context import STDIN, Piped
+from bundler.artifacts.image.image import Json
+from bundler.errors import BundlerError, ChildFailed, ToolFailed, UsageError
+from bundler.state.bundle import Bundle
+from bundler.system import process
+
+# Options of bake that tell of targets, or of the resolved file, and so are not given twice.
+_RUNNING = ("--allow", "--builder", "--progress")
+# The first buildx whose bake asks for leave to read what lies outside the current folder.
+_ASKS_LEAVE_SINCE = (0, 18)
+_ASKING = ("--print", "--list", "--check", "--call", "--help", "-h", "--list-targets")
+
+
+@dataclass(frozen=True)
+class Baking:
+    """What one command line of bake comes down to.
+
+    final: the targets that it makes images of. running: options that every run of bake gets.
+    asks_leave: bake reads files outside the current folder only where ``--allow`` names them.
+    """
+
+    docker: Docker
+    resolved: Json
+    final: tuple[str, ...]
+    running: tuple[str, ...]
+    metadata_file: str | None = None
+    asks_leave: bool = True
+
+    def target(self, name: str) -> Json:
+        found: Json = self.resolved["target"][name]
+        return found
+
+    def context(self, name: str) -> Path:
+        return Path(self.target(name).get("context") or ".")
+
+    def arguments(self, name: str) -> Arguments:
+        """What the target says of its result, as docker build's arguments."""
+        target = self.target(name)
+        context = self.context(name)
+        file = context / (target.get("dockerfile") or "Dockerfile")
+        return Arguments(
+            forwarded=(*self.running, *_contexts(target)),
+            context=str(context),
+            file=STDIN if "dockerfile-inline" in target else str(file),
+            tags=tuple(target.get("tags") or ()),
+            platforms=tuple(target.get("platforms") or ()),
+            outputs=tuple(map(_output, target.get("output") or ())),
+        )
+
+
+def _contexts(target: Json) -> Iterator[str]:
+    for name, where in (target.get("contexts") or {}).items():
+        yield f"--build-context={name}={where}"
+
+
+def _output(value: object) -> str:
+    """An output as ``--output`` has it; newer versions print an object."""
+    if isinstance(value, dict):
+        return ",".join(f"{name}={text}" for name, text in value.items())
+    return str(value)
+
+
+def asks(words: Sequence[str]) -> bool:
+    """Whether bake would only tell something, and build nothing."""
+    return any(word.partition("=")[0] in _ASKING for word in words)
+
+
+def resolve(docker: Docker, words: Sequence[str]) -> Baking:
+    """Has bake say what it would do. words: after ``bake``.
+
+    Raises `ToolFailed` without buildx, `ChildFailed` with bake's own exit code.
+    """
+    version = process.run(docker.argv("buildx", "version"), env=docker.environment)
+    if version.exit_code:
+        raise ToolFailed("bake needs buildx.", hint="Install the docker-buildx plugin.")
+    metadata_file, rest = _taken(words, "--metadata-file")
+    argv = docker.argv("buildx", "bake", *rest, "--print")
+    done = process.run(argv, env=docker.environment)
+    if done.exit_code:
+        said = done.stderr.decode(errors="replace").strip().splitlines() or [""]
+        raise ToolFailed(f"docker buildx bake: {said[-1]}")
+    resolved = msgspec.json.decode(done.stdout)
+    running = [word for name in _RUNNING for word in _given(words, name)]
+    groups = {name: group["targets"] for name, group in (resolved.get("group") or {}).items()}
+    final = dict.fromkeys(_final("default", groups))
+    return Baking(
+        docker,
+        resolved,
+        tuple(final),
+        tuple(running),
+        metadata_file,
+        asks_leave=_number(version.stdout) >= _ASKS_LEAVE_SINCE,
+    )
+
+
+def _number(said: bytes) -> tuple[int, ...]:
+    """buildx's version: ``github.com/docker/buildx v0.29.1 …``."""
+    found = re.search(rb"\bv?(\d+)\.(\d+)\.\d+", said)
+    return tuple(map(int, found.groups())) if found else ()
+
+
+def _final(name: str, groups: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    if name not in groups:
+        yield name
+        return
+    for member in groups[name]:
+        yield from _final(member, {key: value for key, value in groups.items() if key != name})
+
+
+def _taken(words: Sequence[str], option: str) -> tuple[str | None, list[str]]:
+    """An option's value, and the words without it."""
+    rest, value = [], None
+    left = list(words)
+    while left:
+        word = left.pop(0)
+        name, equals, text = word.partition("=")
+        if name != option:
+            rest.append(word)
+        else:
+            value = text if equals else (left.pop(0) if left else None)
+    return value, rest
+
+
+def _given(words: Sequence[str], option: str) -> list[str]:
+    """Every occurrence of an option, with its value."""
+    found, left = [], list(words)
+    while left:
+        word = left.pop(0)
+        if word.partition("=")[0] == option:
+            found += [word] if "=" in word or not left else [word, left.pop(0)]
+    return found
+
+
+def preflight(baking: Baking, chosen: Sequence[str]) -> None:
+    """Raises `UsageError` for a target that cannot get its state, and as `building.preflight`."""
+    for name in chosen:
+        if name not in baking.final:
+            raise UsageError(
+                f"bake makes no image of {name!r}.", hint=f"It makes: {', '.join(baking.final)}."
+            )
+        inline = baking.target(name).get("dockerfile-inline")
+        given = Piped(io.BytesIO(inline.encode()), is_archive=False) if inline else None
+        building.preflight(baking.arguments(name), piped=given)
+
+
+@dataclass(frozen=True)
+class Target:
+    """A target that gets state, as something that is built by itself."""
+
+    baking: Baking
+    name: str
+    bundles: tuple[Bundle, ...]
+
+    @property
+    def docker(self) -> Docker:
+        return self.baking.docker
+
+    @property
+    def builder(self) -> Builder:
+        return Builder("buildx", "")
+
+    @property
+    def arguments(self) -> Arguments:
+        return self.baking.arguments(self.name)
+
+    def run(self, folder: Path, result: Sequence[str]) -> None:
+        """As `bundler.artifacts.image.engine.bypasses_image_store.Asked` says."""
+        options = dict(zip(result[::2], result[1::2], strict=True))
+        told = _bake(self.baking, [self], folder, options["--output"])
+        if "--metadata-file" in options:
+            Path(options["--metadata-file"]).write_bytes(msgspec.json.encode(told[self.name]))
+
+
+def build(
+    baking: Baking,
+    chosen: Sequence[str],
+    bundles: Sequence[Bundle],
+    put: Put,
+) -> list[Built]:
+    """Builds the chosen targets, has each embedded and read back, bakes the others, names them.
+
+    Those that stay in the engine come first.
+    """
+    engine = baking.docker.connect()
+    for sentence in (line for name in chosen for line in shown(baking.arguments(name), bundles)):
+        put.listener.warning(sentence)
+    targets = [Target(baking, name, tuple(bundles)) for name in chosen]
+    past = [target for target in targets if bypasses_image_store.is_meant(target, engine)]
+    near = [target for target in targets if target not in past]
+    others = [name for name in baking.final if name not in chosen]
+    embedded = _embedded(near, engine, put) if near else []
+    with tempfile.TemporaryDirectory(prefix="state-bundler-") as name, ExitStack() as stack:
+        metadata = Path(name) / "metadata.json"
+        try:
+            pushed = [
+                stack.enter_context(bypasses_image_store.made(one, engine, put)) for one in past
+            ]
+            if others:
+                _run(baking, baking.resolved, others, ["--metadata-file", str(metadata)])
+            for made in pushed:
+                made.publish()
+        except BaseException:
+            for one in embedded:
+                with suppress(BundlerError):
+                    discard(engine, one.image_id)
+            raise
+        built = [
+            building.finish(baking.docker, engine, target.arguments, one, put.listener)
+            for target, one in zip(near, embedded, strict=True)
+        ]
+        told = {
+            target.name: {"containerimage.config.digest": one.image_id}
+            for target, one in zip(near, built, strict=True)
+        }
+        for target, made in zip(past, pushed, strict=True):
+            built.append(Built(made.digest, target.arguments, made.paths))
+            told[target.name] = {"containerimage.digest": made.digest}
+        if baking.metadata_file is not None:
+            _tell(baking, told, _read(metadata) if others else {})
+    return built
+
+
+def _tell(baking: Baking, told: Mapping[str, Json], others: Json) -> None:
+    """bake's metadata, with what the images are called that have state."""
+    ours = {
+        name: {**one, "image.name": ",".join(baking.arguments(name).tags)}
+        for name, one in told.items()
+    }
+    outputs.write(Path(str(baking.metadata_file)), msgspec.json.encode({**others, **ours}))
+
+
+def _read(metadata: Path) -> Json:
+    try:
+        found: Json = msgspec.json.decode(metadata.read_bytes())
+    except (OSError, msgspec.DecodeError) as error:
+        raise ToolFailed("docker buildx bake ended well, but did not say what it made.") from error
+    return found
+
+
+def _embedded(targets: Sequence[Target], engine: Engine, put: Put) -> list[Embedded]:
+    """The images of targets in the engine, with their state, without a name."""
+    baking = targets[0].baking
+    with tempfile.TemporaryDirectory(prefix="state-bundler-") as name:
+        told = _bake(baking, targets, Path(name), "type=docker")
+    bases = [_image_id(engine, target.name, told.get(target.name) or {}) for target in targets]
+    found: list[Embedded] = []
+    try:
+        for base in bases:
+            made = embed(
+                engine,
+                base,
+                targets[0].bundles,
+                put.record,
+                places=put.places,
+                check=put.check,
+                every_byte=put.every_byte,
+                listener=put.listener,
+            )
+            found.append(made)
+    except BaseException:
+        for made in found:
+            with suppress(BundlerError):
+                discard(engine, made.image_id)
+        raise
+    finally:
+        for base in bases:
+            with suppress(BundlerError):
+                remove_unnamed(engine, base)
+    return found
+
+
+def _bake(baking: Baking, targets: Sequence[Target], folder: Path, output: str) -> Json:
+    """Bakes targets without a name, and without the state in their contexts.
+
+    output: where each goes, as ``--output`` has it. Returns what bake tells, by target.
+    """
+    resolved = msgspec.json.decode(msgspec.json.encode(baking.resolved))
+    for one in targets:
+        target = resolved["target"][one.name]
+        target.pop("tags", None)
+        target["output"] = [output]
+        context = baking.context(one.name)
+        if context.is_dir():
+            inline = target.pop("dockerfile-inline", None)
+            path = None if inline else context / (target.get("dockerfile") or "Dockerfile")
+            text = inline.encode() if path is None else read(path)
+            own = folder / one.name
+            own.mkdir()
+            copy = with_rules(context, path, text, withheld_rules(context, one.bundles), own)
+            target["dockerfile"] = str(copy)
+    metadata = folder / "bake.json"
+    leave = [f"--allow=fs={folder}"] if baking.asks_leave else []
+    names = [one.name for one in targets]
+    _run(baking, resolved, names, ["--metadata-file", str(metadata), *leave])
+    return _read(metadata)
+
+
+def _image_id(engine: Engine, name: str, told: Mapping[str, str]) -> str:
+    """The classic store knows an image by its configuration, containerd's by its manifest."""
+    for key in ("containerimage.config.digest", "containerimage.digest"):
+        if key in told and engine.has_image(told[key]):
+            return told[key]
+    raise ToolFailed(f"bake did not say which image it made of {name}.")
+
+
+def _run(baking: Baking, resolved: Json, targets: Sequence[str], options: Sequence[str]) -> None:
+    with tempfile.TemporaryDirectory(prefix="state-bundler-") as name:
+        file = Path(name) / "docker-bake.json"
+        file.write_bytes(msgspec.json.encode(resolved))
+        words = ["buildx", "bake", *baking.running, "-f", str(file), *options, *targets]
+        argv = baking.docker.argv(*words)
+        exit_code = process.pass_through(argv, env=baking.docker.environment, stdout=2)
+    if exit_code:
+        raise ChildFailed("docker buildx bake", exit_code)

@@ -1,0 +1,98 @@
+"""An image's configuration as the engine tells it.
+
+The engine keeps the configuration's bytes to itself: it answers with the parts by another name,
+and the history without its times' fractions and without saying which lines made a layer.
+`config_of` puts the object together again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from bundler.artifacts.image.image import Json
+from bundler.errors import ToolFailed
+
+# Instructions that change no file. Of the rest, WORKDIR makes a layer only where it makes a folder.
+_METADATA = {
+    *("ARG", "CMD", "ENTRYPOINT", "ENV", "EXPOSE", "HEALTHCHECK", "LABEL"),
+    *("MAINTAINER", "ONBUILD", "SHELL", "STOPSIGNAL", "USER", "VOLUME"),
+}
+_NOP = "/bin/sh -c #(nop)"
+# Which lines to doubt first where the count is wrong, from the surest metadata on.
+_SURE, _MAYBE, _FILES = 0, 1, 2
+
+
+def config_of(inspected: Mapping[str, Any], history: Sequence[Mapping[str, Any]]) -> Json:
+    """The configuration of an image.
+
+    inspected: the answer to ``/images/ID/json``. history: to ``/images/ID/history``, newest first.
+    Raises `ToolFailed` where the two do not fit each other.
+    """
+    layers = list((inspected.get("RootFS") or {}).get("Layers") or [])
+    fields = {
+        "architecture": inspected.get("Architecture"),
+        "variant": inspected.get("Variant"),
+        "os": inspected.get("Os"),
+        "os.version": inspected.get("OsVersion"),
+        "author": inspected.get("Author"),
+        "created": inspected.get("Created"),
+        "docker_version": inspected.get("DockerVersion"),
+        "config": inspected.get("Config") or {},
+    }
+    return {
+        **{name: value for name, value in fields.items() if value not in (None, "")},
+        "rootfs": {"type": "layers", "diff_ids": layers},
+        "history": history_of(history, len(layers)),
+    }
+
+
+def settings_of(inspected: Mapping[str, Any]) -> Json:
+    """The part of an image's configuration that is told without its history."""
+    layers = list((inspected.get("RootFS") or {}).get("Layers") or [])
+    return {
+        "config": inspected.get("Config") or {},
+        "rootfs": {"type": "layers", "diff_ids": layers},
+    }
+
+
+def history_of(history: Sequence[Mapping[str, Any]], layers: int) -> list[Json]:
+    """The history, oldest first, with as many lines that made a layer as there are layers.
+
+    Raises `ToolFailed` where there are more layers than lines.
+    """
+    oldest_first = list(reversed(history))
+    ranked = sorted(
+        range(len(oldest_first)),
+        key=lambda position: (-_likelihood(oldest_first[position]), position),
+    )
+    if layers > len(ranked):
+        raise ToolFailed("The Docker engine tells of fewer steps than the image has layers.")
+    making = set(ranked[:layers])
+    return [_line(entry, position in making) for position, entry in enumerate(oldest_first)]
+
+
+def _likelihood(entry: Mapping[str, Any]) -> int:
+    """How surely a line of history made a layer."""
+    if entry.get("Size"):
+        return _FILES + 1
+    words = str(entry.get("CreatedBy") or "").removeprefix(_NOP).split()
+    instruction = words[0] if words else ""
+    if instruction in _METADATA:
+        return _SURE
+    return _MAYBE if instruction == "WORKDIR" else _FILES
+
+
+def _line(entry: Mapping[str, Any], makes_layer: bool) -> Json:
+    line: Json = {}
+    if entry.get("Created"):
+        seconds = int(entry["Created"])
+        line["created"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+    if entry.get("CreatedBy"):
+        line["created_by"] = entry["CreatedBy"]
+    if entry.get("Comment"):
+        line["comment"] = entry["Comment"]
+    if not makes_layer:
+        line["empty_layer"] = True
+    return line

@@ -1,0 +1,90 @@
+"""Which engine docker would talk to, where its settings say so plainly.
+
+docker's order: its own ``-H`` or ``--context``, then DOCKER_HOST, then DOCKER_CONTEXT, then the
+current context in its configuration, then the local socket. Starting the program to ask takes as
+long as all that is asked of an engine afterwards; so it is started for named contexts alone.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+from bundler.artifacts.image.engine.dockerhome import CONFIGURATION, dockerhome
+
+DEFAULT = "unix:///var/run/docker.sock"
+UNIX = "unix://"
+# The name in docker's configuration by which `docker build` becomes another command.
+_BUILDER = "builder"
+
+
+class _Configuration(msgspec.Struct, rename="camel"):
+    current_context: str = ""
+    aliases: dict[str, str] = {}
+
+
+def local_socket(program: str, options: Sequence[str], environ: Mapping[str, str]) -> str | None:
+    """The address of a local socket that docker would use; None where docker has to be asked."""
+    if posixpath.basename(program) != "docker":
+        return None
+    if options:
+        return _named(options)
+    if host := environ.get("DOCKER_HOST"):
+        return host if host.startswith(UNIX) else None
+    return None if _context(environ) not in ("", "default") else DEFAULT
+
+
+def _named(options: Sequence[str]) -> str | None:
+    """``-H unix://…`` by itself; anything else is docker's to understand."""
+    words = list(options)
+    if words[0] in ("-H", "--host"):
+        del words[0]
+    host = words[0].removeprefix("--host=").removeprefix("-H").removeprefix("=") if words else ""
+    return host if len(words) == 1 and host.startswith(UNIX) else None
+
+
+def _context(environ: Mapping[str, str]) -> str | None:
+    """The name of the current context; None where the configuration cannot be read."""
+    if name := environ.get("DOCKER_CONTEXT"):
+        return name
+    try:
+        return _configuration(environ).current_context
+    except FileNotFoundError:
+        return ""
+    except (OSError, msgspec.DecodeError):
+        return None
+
+
+def _configuration(environ: Mapping[str, str]) -> _Configuration:
+    raw = (dockerhome(environ) / CONFIGURATION).read_bytes()
+    return msgspec.json.decode(raw, type=_Configuration)
+
+
+def builder_alias(environ: Mapping[str, str]) -> str:
+    """What `docker build` stands for, such as ``buildx``; empty where it is itself."""
+    try:
+        return _configuration(environ).aliases.get(_BUILDER, "")
+    except (OSError, msgspec.DecodeError):
+        return ""
+
+
+def unaliased(environ: Mapping[str, str], folder: Path) -> dict[str, str]:
+    """The environment in which `docker build` is docker's own again, all else as it was.
+
+    folder: an empty one, which then stands for docker's configuration as long as it is there.
+    """
+    real = dockerhome(environ)
+    settings = msgspec.json.decode((real / CONFIGURATION).read_bytes())
+    settings.pop("aliases", None)
+    for entry in real.iterdir():
+        if entry.name != CONFIGURATION:
+            (folder / entry.name).symlink_to(entry.absolute())
+    # It may hold credentials.
+    descriptor = os.open(folder / CONFIGURATION, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with open(descriptor, "wb") as stream:
+        stream.write(msgspec.json.encode(settings))
+    return {**environ, "DOCKER_CONFIG": str(folder)}

@@ -1,0 +1,218 @@
+"""docker's own build, with the person's own arguments, of a context that lacks the state.
+
+With BuildKit the Dockerfile is given from a temporary folder, with the ignore rules that hold and
+the state directories beside it. The classic builder knows no such rules: it gets the context as a
+filtered archive on its stdin.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bundler.artifacts.image.engine.arguments import Arguments
+from bundler.artifacts.image.engine.connection import Docker, Engine
+from bundler.artifacts.image.engine.context import ClassicContext, Withheld, withheld_rules
+from bundler.artifacts.image.engine.contexts import builder_alias, unaliased
+from bundler.artifacts.image.engine.ignore import IGNORE_FILE, effective
+from bundler.artifacts.image.engine.stdin_context import STDIN, Piped
+from bundler.errors import ChildFailed, InputOutputError, ToolFailed
+from bundler.state.bundle import Bundle
+from bundler.system import process
+
+# The first docker whose own builder is buildx, a plugin; before, BuildKit was built in.
+_BUILDX_SINCE = 23
+_TRUE = {"1", "t", "true"}
+
+
+@dataclass(frozen=True)
+class Builder:
+    """What builds: ``classic``, ``buildkit`` (inside the engine) or ``buildx``."""
+
+    kind: str
+    version: str
+
+    @property
+    def is_buildkit(self) -> bool:
+        return self.kind != "classic"
+
+    def __str__(self) -> str:
+        names = {"classic": "the classic builder", "buildkit": "BuildKit", "buildx": "buildx"}
+        return f"docker {self.version}, {names[self.kind]}"
+
+
+@dataclass(frozen=True)
+class Program:
+    """What the docker program says of itself. No engine is asked."""
+
+    version: str
+    has_buildx: bool
+
+
+def _is_with_buildx(version: str) -> bool:
+    """Whether this docker's own builder is buildx."""
+    major = version.partition(".")[0]
+    return not major.isdecimal() or int(major) >= _BUILDX_SINCE
+
+
+def program_of(docker: Docker) -> Program:
+    """Asks the program. Raises `ToolFailed` where it is missing."""
+    version = docker.version()
+    asked = _is_with_buildx(version) and _wanted(docker) in {"", *_TRUE}
+    return Program(version, asked and docker.succeeds("buildx", "version"))
+
+
+def asked_ahead(docker: Docker) -> Callable[[], Program]:
+    """`program_of` beside other work: to start docker takes as long as all that git is asked."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    pool = ThreadPoolExecutor(1)
+    answer = pool.submit(program_of, docker)
+    pool.shutdown(wait=False)
+    return answer.result
+
+
+def _wanted(docker: Docker) -> str:
+    return docker.environment.get("DOCKER_BUILDKIT", "").lower()
+
+
+def detect(docker: Docker, engine: Engine, program: Program | None = None) -> Builder:
+    """Which builder plain ``docker build`` would use here."""
+    program, wanted = program or program_of(docker), _wanted(docker)
+    version = program.version
+    if wanted and wanted not in _TRUE:
+        return Builder("classic", version)
+    if not _is_with_buildx(version):
+        is_buildkit = wanted or engine.headers.get("builder-version") == "2"
+        return Builder("buildkit" if is_buildkit else "classic", version)
+    if program.has_buildx:
+        return Builder("buildx", version)
+    if wanted:
+        raise ToolFailed(
+            "DOCKER_BUILDKIT asks for BuildKit, but this docker has no buildx.",
+            hint="Install the docker-buildx plugin, or unset DOCKER_BUILDKIT.",
+        )
+    return Builder("classic", version)
+
+
+def is_local(arguments: Arguments) -> bool:
+    """Whether the context is a folder here."""
+    return arguments.context != STDIN and Path(arguments.context).is_dir()
+
+
+def dockerfile_of(arguments: Arguments) -> Path | None:
+    """The Dockerfile, where it is a file here."""
+    if arguments.file == STDIN or not is_local(arguments):
+        return None
+    return Path(arguments.file or Path(arguments.context) / "Dockerfile")
+
+
+@dataclass(frozen=True)
+class DockerBuild:
+    """A build that docker is asked for; its context lacks the states of these bundles.
+
+    command: ``build`` or ``buildx build``. piped: what the person gave by stdin.
+    """
+
+    docker: Docker
+    builder: Builder
+    arguments: Arguments
+    bundles: tuple[Bundle, ...]
+    command: tuple[str, ...] = ("build",)
+    piped: Piped | None = None
+
+    def run(self, folder: Path, result: Sequence[str]) -> None:
+        """folder: for what the build needs for a while. result: the options that say where the
+        image goes, which has no name yet.
+
+        Raises `ChildFailed` with docker's own exit code.
+        """
+        words = [*self.arguments.forwarded, *result]
+        if self.arguments.quiet:
+            words.append("--quiet")
+        environment = _environment(self.docker, folder)
+        more, stdin = self._context(folder)
+        argv = self.docker.argv(*self.command, *words, *more)
+        exit_code = _docker(argv, environment, stdin, quiet=self.arguments.quiet)
+        if exit_code:
+            raise ChildFailed("docker build", exit_code)
+
+    def _context(self, folder: Path) -> tuple[list[str], Iterator[bytes] | None]:
+        """The arguments that name the Dockerfile and the context, and what goes to stdin."""
+        arguments, piped = self.arguments, self.piped
+        if not is_local(arguments):
+            given = ["--file", arguments.file] if arguments.file is not None else []
+            places = [bundle.place for bundle in self.bundles]
+            return [*given, arguments.context], piped.pieces(places) if piped else None
+        root = Path(arguments.context)
+        withheld = withheld_rules(root, self.bundles)
+        path, text = None, piped.dockerfile(STDIN) if piped else None
+        if text is None:
+            path = dockerfile_of(arguments) or root / "Dockerfile"
+            text = read(path)
+        if self.builder.is_buildkit:
+            copy = with_rules(root, path, text, withheld, folder)
+            return ["--file", str(copy), str(root)], None
+        context = ClassicContext(root, effective(root, None), withheld, path, text)
+        return ["--file", context.dockerfile, "-"], context.pieces()
+
+
+def _environment(docker: Docker, folder: Path) -> Mapping[str, str]:
+    """docker's environment; a take-over of `docker build` would lead back here."""
+    if not builder_alias(docker.environment):
+        return docker.environment
+    home = folder / "docker"
+    home.mkdir()
+    return unaliased(docker.environment, home)
+
+
+def plain(arguments: Sequence[str], docker: Docker | None = None) -> int:
+    """Lets docker do what is not about state, as it would without us; returns its exit code.
+
+    arguments: of `docker builder`, such as ``build --check .`` or ``prune``.
+    """
+    import tempfile
+
+    docker = docker or Docker.from_environment()
+    with tempfile.TemporaryDirectory(prefix="state-bundler-") as name:
+        environment = _environment(docker, Path(name))
+        has_buildx = docker.succeeds("buildx", "version")
+        program = ["buildx"] if has_buildx and arguments[:1] != ["build"] else ["builder"]
+        return process.pass_through(docker.argv(*program, *arguments), env=environment)
+
+
+def _docker(
+    argv: Sequence[str],
+    environment: Mapping[str, str],
+    stdin: Iterator[bytes] | None,
+    *,
+    quiet: bool,
+) -> int:
+    """Its progress goes to stderr, since our stdout is for data."""
+    sys.stdout.flush()
+    with open(os.devnull, "wb") as nowhere:
+        stdout = nowhere.fileno() if quiet else 2
+        if stdin is None:
+            return process.pass_through(argv, env=environment, stdout=stdout)
+        return process.feed(argv, stdin, env=environment, stdout=stdout)
+
+
+def with_rules(
+    root: Path, path: Path | None, text: bytes, withheld: Withheld, folder: Path
+) -> Path:
+    """A Dockerfile's copy, and beside it the rules that hold for its context, and ours."""
+    copy = folder / (path.name if path is not None else "Dockerfile")
+    copy.write_bytes(text)
+    rules = [effective(root, path).rstrip("\n"), *withheld.rules]
+    copy.with_name(copy.name + IGNORE_FILE).write_text("\n".join(rules).lstrip("\n") + "\n")
+    return copy
+
+
+def read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputOutputError(f"{path} cannot be read: {error.strerror}.") from error

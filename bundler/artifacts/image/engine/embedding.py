@@ -1,0 +1,317 @@
+"""Puts states into an image that lies in an engine, by sending it the one new layer.
+
+The classic image store takes an archive that names layers which are not in it, as long as it has
+them already. So the archive holds the new layer, the new configuration and a list. Where a store
+does not take that, the whole image is fetched, changed as an OCI layout, and sent back.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from bundler.artifacts.image import image, image_import_path
+from bundler.artifacts.image.engine.config import config_of, settings_of
+from bundler.artifacts.image.engine.connection import Engine, NotFound
+from bundler.artifacts.image.engine.files import Container, reading
+from bundler.artifacts.image.engine.loading import archive_of, load
+from bundler.artifacts.image.image import Json
+from bundler.artifacts.image.layer import Layer, Placed, Written, parents_of
+from bundler.errors import BundlerError, ToolFailed, UsageError, VerificationFailed
+from bundler.listener import SILENT, Listener
+from bundler.state.artifact import Artifact
+from bundler.state.bundle import Bundle
+from bundler.state.manifest import RunRecord
+
+if TYPE_CHECKING:
+    from bundler.artifacts.image.engine.opening import EngineImage
+
+# The name of an image in a store that drops images without one, until it has its own.
+TEMPORARY = "state-bundler.invalid/embed:"
+# Storage drivers that only the classic image store has; of others the engine is asked.
+_CLASSIC_DRIVERS = ("overlay2", "vfs", "aufs")
+# An engine with containerd's image store says so in its driver's status.
+_CONTAINERD = "io.containerd.snapshotter.v1"
+# So many images of the same files are asked for what they remember.
+_MAX_ALIKE = 3
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """An image in the engine that has its states. image_id: ``sha256:…``.
+
+    changed: False where the image held the very same states already. paths: in the image.
+    """
+
+    image_id: str
+    changed: bool
+    paths: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Image:
+    """An image in the engine. as_a_whole: its store takes no single layer."""
+
+    identity: str
+    config: Json
+    as_a_whole: bool
+
+
+def load_image(engine: Engine, name: str) -> _Image:
+    """Raises `NotFound` for an image that the engine does not have."""
+    inspected = engine.get(f"/images/{name}/json")
+    history = engine.get(f"/images/{inspected['Id']}/history")
+    whole = _takes_whole_images(engine, inspected)
+    return _Image(inspected["Id"], config_of(inspected, history), whole)
+
+
+def _takes_whole_images(engine: Engine, inspected: Mapping[str, Any]) -> bool:
+    """Whether the engine's store refuses an archive of a single layer."""
+    if engine.is_podman:
+        return True
+    if (inspected.get("GraphDriver") or {}).get("Name") in _CLASSIC_DRIVERS:
+        return False
+    return has_containerd_store(engine)
+
+
+def has_containerd_store(engine: Engine) -> bool:
+    """Whether the engine keeps its images in containerd, which can hold several platforms."""
+    status = engine.get("/info").get("DriverStatus") or []
+    return ["driver-type", _CONTAINERD] in status
+
+
+def embed(
+    engine: Engine,
+    name: str,
+    bundles: Sequence[Bundle],
+    record: RunRecord,
+    *,
+    places: Mapping[str, str] | None = None,
+    hints: Sequence[str] = (),
+    check: Callable[[Artifact], object] = lambda _: None,
+    keep_unchanged: bool = False,
+    before: str | None = None,
+    every_byte: bool = False,
+    listener: Listener = SILENT,
+) -> Embedded:
+    """Makes an image with the bundles on top of an image in the engine. It has no name yet.
+
+    name: the image's name or ID. places: the person's paths in the image, by `Bundle.place`.
+    hints: import roots that are worth asking first, relative to the working directory. check: is
+    given the finished image; where it raises, the image is removed again. keep_unchanged: make
+    nothing where the image's layer is the very one that would be made. before: the name of an
+    image that may be this one with an earlier state; what was found out for it is not asked again.
+    every_byte: have the check read all that is in the image, where the engine's own digest of the
+    layer would do.
+    Raises `ConfigurationError` where a place cannot be decided, `ToolFailed` where the engine
+    refuses, `VerificationFailed` where a state changed meanwhile.
+    """
+    if not bundles:
+        raise UsageError("There is no state to embed.")
+    base = load_image(engine, name)
+    layer = _remembered(engine, base, before, bundles) if not places else None
+    if layer is None:
+        with reading(engine, base.identity) as container:
+            layer = plan(container, base.config, bundles, places or {}, hints)
+    paths = tuple(sorted(item.path for item in layer.placed))
+    listener.note(f"The state belongs at {', '.join(paths)}.")
+    if keep_unchanged and _is_on_top(base.config, layer):
+        return Embedded(base.identity, changed=False, paths=paths)
+    image.refuse_volumes(base.config, layer.placed)
+    made = _send(engine, base, layer, record)
+    try:
+        artifact = _made(engine, made, layer, every_byte=every_byte)
+        with artifact:
+            check(artifact)
+    except BaseException:
+        with suppress(BundlerError):
+            discard(engine, made.name)
+        raise
+    return Embedded(str(artifact.digest), changed=True, paths=paths)
+
+
+def _made(engine: Engine, made: _Sent, layer: Layer, *, every_byte: bool) -> EngineImage:
+    """The finished image, as the engine has it. Raises `ToolFailed` where it has another one."""
+    from bundler.artifacts.image.engine.opening import EngineImage
+
+    try:
+        inspected = engine.get(f"/images/{made.name}/json")
+    except NotFound as error:
+        raise ToolFailed(
+            "The engine said that it loaded the image, but does not have it.",
+            hint="See the engine's log.",
+        ) from error
+    if inspected["RootFS"]["Layers"] != made.diff_ids:
+        raise ToolFailed("The engine holds other layers than those that were sent to it.")
+    # Podman takes our word for a layer's digest; Docker computes its own.
+    is_open = every_byte or engine.is_podman
+    sealed = {} if is_open else {item.path: item.bundle for item in layer.placed}
+    return EngineImage(engine, made.name, inspected=inspected, sealed=sealed)
+
+
+def _remembered(
+    engine: Engine, base: _Image, before: str | None, bundles: Sequence[Bundle]
+) -> Layer | None:
+    """The layer as it was decided for an image that has all the same files below its state."""
+    own = image.files_below(base.config)
+    for config in _alike(engine, base.config, before, own):
+        if image.files_below(config) == own:
+            layer = image.remembered(config, bundles)
+            if layer is not None:
+                return layer
+    return None
+
+
+def _alike(engine: Engine, config: Json, before: str | None, files: str) -> Iterator[Json]:
+    """Images that may have the same files: itself, the one named, any that says so."""
+    yield config
+    if before is not None:
+        with suppress(NotFound, VerificationFailed):
+            yield settings_of(engine.get(f"/images/{before}/json"))
+    wanted = msgspec.json.encode({"label": [f"{image.LABEL_BASE}={files}"]}).decode()
+    for found in engine.get("/images/json", filters=wanted)[:_MAX_ALIKE]:
+        with suppress(NotFound, VerificationFailed):
+            yield settings_of(engine.get(f"/images/{found['Id']}/json"))
+
+
+def plan(
+    container: Container,
+    config: Mapping[str, Any],
+    bundles: Sequence[Bundle],
+    places: Mapping[str, str],
+    hints: Sequence[str] = (),
+) -> Layer:
+    """The layer that an image gets, at the places that its files decide."""
+    runs = image_import_path.runs_as(config.get("config") or {})
+    known: list[str] = []
+    if image.own_layer_is_last(config):  # a label may also come from the image that it was made of
+        known = [claim.path for claim in image.claims_of(image.labels(config)) or ()]
+    files = _Files(container)
+    placed = []
+    for bundle in bundles:
+        path = _known_place(known, bundle.place, places) or files.find(
+            runs, bundle.place, places.get(bundle.place), hints
+        )
+        container.fetch(parents_of(path))
+        placed.append(Placed(bundle, path, image_import_path.parents(container, path)))
+    return Layer(tuple(placed), user=image_import_path.user_id(container, runs.user))
+
+
+def _known_place(known: Sequence[str], wanted: str, places: Mapping[str, str]) -> str | None:
+    """Where the image's label says that the state is; it was found out when that was put there."""
+    if wanted in places:
+        return None
+    found = [path for path in known if path.endswith(f"/{wanted}")]
+    return found[0] if len(found) == 1 else None
+
+
+class _Files:
+    """Looks for places: a few questions first, the whole listing where they do not decide."""
+
+    def __init__(self, container: Container) -> None:
+        self._container = container
+        self._tree: image_import_path.Files | None = None
+
+    def find(
+        self,
+        runs: image_import_path.RunsAs,
+        wanted: str,
+        override: str | None,
+        hints: Sequence[str],
+    ) -> str:
+        if self._tree is None:
+            with suppress(image_import_path.Nowhere):
+                return image_import_path.find(
+                    self._container, runs, wanted, override=override, hints=hints
+                )
+            self._tree = self._container.tree()
+        return image_import_path.find(self._tree, runs, wanted, override=override, hints=hints)
+
+
+def _is_on_top(config: Mapping[str, Any], layer: Layer) -> bool:
+    if not image.own_layer_is_last(config):
+        return False
+    return f"sha256:{layer.diff_id()}" == image.diff_ids(config)[-1]
+
+
+def remove_unnamed(engine: Engine, image_id: str) -> None:
+    """Removes an image that has no name; its layers stay where another image has them."""
+    with suppress(NotFound):
+        if not engine.get(f"/images/{image_id}/json").get("RepoTags"):
+            engine.delete(f"/images/{image_id}", noprune="1")
+
+
+def tag(engine: Engine, image_id: str, name: str) -> None:
+    """Gives an image a name, ``repository`` or ``repository:tag``."""
+    repository, tag_name = split_name(name)
+    engine.post(f"/images/{image_id}/tag", None, repo=repository, tag=tag_name)
+    for known in engine.get(f"/images/{image_id}/json").get("RepoTags") or ():
+        if known.startswith(TEMPORARY):
+            engine.delete(f"/images/{known}", noprune="1")
+
+
+def discard(engine: Engine, made: str) -> None:
+    """Removes an image that `embed` made and that nobody named, by ID or temporary name."""
+    with suppress(NotFound):
+        names = engine.get(f"/images/{made}/json").get("RepoTags") or ()
+        for name in names:
+            if name.startswith(TEMPORARY):
+                engine.delete(f"/images/{name}")
+        if not names:
+            remove_unnamed(engine, made)
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """``host:5000/app:1`` is ``host:5000/app`` and ``1``; without a tag it is ``latest``."""
+    head, _, last = name.rpartition("/")
+    repository, _, tag_name = last.partition(":")
+    return (f"{head}/{repository}" if head else repository), tag_name or "latest"
+
+
+# --- sending --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Sent:
+    """An image that was sent. name: its ID, or the temporary name that its store needs."""
+
+    name: str
+    diff_ids: list[str]
+
+
+def _send(engine: Engine, base: _Image, layer: Layer, record: RunRecord) -> _Sent:
+    if not base.as_a_whole:
+        return _send_layer(engine, base.config, layer, record)
+    from bundler.artifacts.image.engine.full_image_transfer import send_whole
+
+    return _Sent(*send_whole(engine, base.identity, layer, record, TEMPORARY))
+
+
+def _send_layer(
+    engine: Engine, config: Mapping[str, Any], layer: Layer, record: RunRecord
+) -> _Sent:
+    """Loads an archive with nothing but the new layer."""
+    bare = dict(config)
+    claims = image.claims_of(image.labels(config)) or ()
+    if image.replaceable(bare, [item.path for item in layer.placed]):
+        bare, claims = image.without_last_layer(bare), ()
+    new_claims = image.new_claims(layer.placed, claims)
+    placed = image.placed_record(record, {item.bundle.place: item.path for item in layer.placed})
+    sent: list[_Sent] = []
+
+    def finish(written: Written) -> bytes:
+        changed = image.with_layer(
+            bare, layer, written, new_claims, placed, created=image.created_now()
+        )
+        raw = image.dump(changed)
+        image_id = f"sha256:{hashlib.sha256(raw).hexdigest()}"
+        sent.append(_Sent(image_id, image.diff_ids(changed)))
+        return raw
+
+    load(engine, archive_of(layer, len(image.diff_ids(bare)), finish))
+    return sent[0]

@@ -1,0 +1,176 @@
+"""The file system of an image in an engine, asked path by path.
+
+The engine shows an image's files only through a container. One is made of the image and never
+started; its files are read by the archive calls, and it is removed with its anonymous volumes.
+"""
+
+from __future__ import annotations
+
+import base64
+import posixpath
+import tarfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+import msgspec
+
+from bundler.artifacts.image.engine.connection import Engine, NotFound
+from bundler.artifacts.image.image_import_path import captured
+from bundler.artifacts.image.rootfs import Kind, Node, Tree, content_of, kind_of, read_tar
+from bundler.errors import ToolFailed
+
+_STAT_HEADER = "X-Docker-Container-Path-Stat"
+# Bits of Go's io/fs.FileMode, which the engine answers with.
+_GO_DIRECTORY, _GO_SYMLINK, _GO_SPECIAL = 1 << 31, 1 << 27, (1 << 26) | (1 << 25) | (1 << 24)
+# Another question costs as much as reading on for so long.
+_MAX_PASSED_BYTES = 8 * 1024 * 1024
+_MAX_CAPTURED_BYTES = 256 * 1024
+# No program is ever run in the container; an image without a command needs a name for one.
+_NEVER_RUN = ["state-bundler-reads-only"]
+
+
+@dataclass(frozen=True)
+class _Stat:
+    kind: Kind
+    target: str
+
+
+@contextmanager
+def reading(engine: Engine, image_id: str) -> Iterator[Container]:
+    """A container of the image for as long as this lasts."""
+    body = {
+        "Image": image_id,
+        "Entrypoint": _NEVER_RUN,
+        "Cmd": [],
+        "NetworkDisabled": True,
+        "Labels": {"io.state-bundler.reading": "true"},
+    }
+    identity = engine.post("/containers/create", body)["Id"]
+    try:
+        yield Container(engine, identity)
+    finally:
+        engine.delete(f"/containers/{identity}", force="1", v="1")
+
+
+class Container:
+    """A container's files."""
+
+    def __init__(self, engine: Engine, identity: str) -> None:
+        self._engine = engine
+        self._path = f"/containers/{identity}"
+        self._stats: dict[str, _Stat | None] = {}
+        self._nodes: dict[str, Node | None] = {}
+
+    def resolve(self, path: str) -> str | None:
+        """The path without symbolic links; None where nothing is there."""
+        real = "/"
+        for part in path.split("/"):
+            if part in ("", "."):
+                continue
+            real = posixpath.normpath(posixpath.join(real, part))
+            stat = self._stat(real)
+            if stat is None:
+                return None
+            if stat.kind == "symlink":
+                # The engine has followed the link, and those that it led to.
+                real = stat.target
+                if self._stat(real) is None:
+                    return None
+        return real
+
+    def is_directory(self, path: str) -> bool:
+        stat = self._stat(path)
+        return stat is not None and stat.kind == "directory"
+
+    def fetch(self, paths: Sequence[str]) -> None:
+        """Looks up directories that lie below each other, with as few questions as possible.
+
+        The engine takes a tenth of a second to begin an archive, and then lists what is below.
+        """
+        for path in paths:
+            if path not in self._nodes:
+                self._fetch_below(path, {path, *paths} - self._nodes.keys())
+
+    def _fetch_below(self, top: str, wanted: set[str]) -> None:
+        passed = 0
+        with self.archive(top) as stream:
+            for _, info in read_tar(stream):
+                path = posixpath.normpath(posixpath.join(posixpath.dirname(top), info.name))
+                if path in wanted:
+                    self._nodes[path] = _node(info, None)
+                    wanted.discard(path)
+                passed += info.size
+                if not wanted or passed > _MAX_PASSED_BYTES:
+                    return
+
+    def lookup(self, path: str) -> Node | None:
+        """What has exactly this path: owner, mode, and the bytes of a captured file."""
+        if path not in self._nodes:
+            self._nodes[path] = self._fetch(path)
+        return self._nodes[path]
+
+    def _fetch(self, path: str) -> Node | None:
+        if self._stat(path) is None:
+            return None
+        with self.archive(path) as stream:
+            for archive, info in read_tar(stream):
+                content = None
+                if info.isreg() and captured(path) and info.size <= _MAX_CAPTURED_BYTES:
+                    content = content_of(archive, info).read()
+                return _node(info, content)
+        return None
+
+    def walk(self, top: str = "/") -> Iterator[tuple[str, Node]]:
+        """Nothing: whoever wants a listing takes `tree`, which costs a second or more."""
+        del top
+        return iter(())
+
+    def tree(self) -> Tree:
+        """The whole file system, from one listing."""
+        tree = Tree()
+        with self._engine.request("GET", f"{self._path}/export") as response:
+            tree.apply(response, 0, captured)
+        return tree
+
+    @contextmanager
+    def archive(self, path: str) -> Iterator[BinaryIO]:
+        """A tar stream of a file or of a directory with all below it, named after it."""
+        with self._engine.request("GET", f"{self._path}/archive", {"path": path}) as response:
+            yield response
+
+    def has(self, path: str) -> bool:
+        return self._stat(path) is not None
+
+    def _stat(self, path: str) -> _Stat | None:
+        if path not in self._stats:
+            self._stats[path] = self._ask(path)
+        return self._stats[path]
+
+    def _ask(self, path: str) -> _Stat | None:
+        try:
+            headers = self._engine.head(f"{self._path}/archive", path=path)
+        except NotFound:
+            return None
+        return _parse_stat(headers) if headers is not None else None
+
+
+def _parse_stat(headers: Mapping[str, str]) -> _Stat:
+    try:
+        raw = next(value for name, value in headers.items() if name.lower() == _STAT_HEADER.lower())
+        stat: dict[str, Any] = msgspec.json.decode(base64.b64decode(raw))
+        mode, target = int(stat["mode"]), str(stat.get("linkTarget") or "")
+    except (StopIteration, ValueError, KeyError, msgspec.DecodeError) as error:
+        raise ToolFailed("The Docker engine did not say what a path is.") from error
+    if mode & _GO_SYMLINK:
+        return _Stat("symlink", target)
+    if mode & _GO_DIRECTORY:
+        return _Stat("directory", "")
+    return _Stat("other" if mode & _GO_SPECIAL else "file", "")
+
+
+def _node(info: tarfile.TarInfo, content: bytes | None) -> Node:
+    return Node(
+        kind_of(info), info.mode & 0o7777, info.uid, info.gid, info.size, info.linkname, 0, content
+    )

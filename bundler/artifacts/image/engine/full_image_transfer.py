@@ -1,0 +1,269 @@
+"""The ways into stores that do not take a single layer by itself: containerd's, and Podman's.
+
+containerd's takes an image of which it has all blobs but the new ones. What those others are stands
+in the manifest, which the engine hands out only together with all of the image. Where a store
+refuses that, too, the whole image is fetched, changed as an OCI layout, and sent back.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any, BinaryIO, cast
+
+from bundler.artifacts.image import image, oci
+from bundler.artifacts.image.add_layer import Job, Source, append
+from bundler.artifacts.image.blobs import Descriptor, Store, descriptor, images_of
+from bundler.artifacts.image.engine.connection import Docker, Engine
+from bundler.artifacts.image.engine.loading import load
+from bundler.artifacts.image.image import Json
+from bundler.artifacts.image.layer import Layer
+from bundler.artifacts.image.layout import Folder, write_archive
+from bundler.artifacts.image.ociread import choose
+from bundler.artifacts.image.rootfs import content_of
+from bundler.errors import ToolFailed, VerificationFailed
+from bundler.state.manifest import RunRecord
+from bundler.system import process
+
+_NAME = "io.containerd.image.name"
+_CHUNK_BYTES = 1024 * 1024
+# Of larger images buildx is asked first: for one of 440 MB that took a tenth of reading it.
+_LARGE_BYTES = 100_000_000
+# Longer than any manifest or configuration; layers may be shorter.
+_MAX_DOCUMENT_BYTES = 16 * 1024 * 1024
+
+
+def send_whole(
+    engine: Engine, image_id: str, layer: Layer, record: RunRecord, name_prefix: str
+) -> tuple[str, list[str]]:
+    """Returns the new image's temporary name (these engines drop an image that has none), and
+    the digests of its layers.
+    """
+    if not engine.is_podman:  # it takes an image as a whole or not at all
+        with suppress(_Unfit, ToolFailed):
+            return _send_new_blobs(engine, image_id, layer, record, name_prefix)
+    with tempfile.TemporaryDirectory(prefix="state-bundler-") as folder:
+        layout = fetch(engine, image_id, Path(folder))
+        made = oci.embed(
+            layout.path,
+            [item.bundle for item in layer.placed],
+            record,
+            layout.path,
+            tag="made",
+            places={item.bundle.place: item.path for item in layer.placed},
+        )
+        name = f"{name_prefix}{made.digest.removeprefix('sha256:')[:32]}"
+        keep_only(layout, made.digest, name)
+        diff_ids = image.diff_ids(_config(layout, made.config_digest))
+        archive = Path(folder) / "image.tar"
+        write_archive(layout.path, archive)
+        load(engine, pieces_of(archive))
+    return name, diff_ids
+
+
+class _Unfit(Exception):
+    """The image is not one of which the new blobs would do."""
+
+
+class _Addition(Folder):
+    """A layout that gets what is new alone: the rest is in the store already."""
+
+    def take(self, source: Store, entry: Descriptor) -> None:
+        """It stays where it is."""
+
+
+def _send_new_blobs(
+    engine: Engine, image_id: str, layer: Layer, record: RunRecord, name_prefix: str
+) -> tuple[str, list[str]]:
+    with tempfile.TemporaryDirectory(prefix="state-bundler-") as folder:
+        base = _documents(engine, image_id, Path(folder, "base"))
+        entry = choose(base, None)
+        if len(list(images_of(base, entry))) != 1:  # each platform has places of its own
+            raise _Unfit
+        layout = _Addition(Folder.create(Path(folder, "new")).path)
+        bundles = tuple(item.bundle for item in layer.placed)
+        made = append(Job(bundles, record, layout, layer=layer), [Source(base, entry)])
+        name = f"{name_prefix}{made.entry['digest'].removeprefix('sha256:')[:32]}"
+        layout.publish({**layout.index(), "manifests": [made.entry]})
+        keep_only(layout, made.entry["digest"], name)
+        diff_ids = image.diff_ids(_config(layout, made.config_digest))
+        archive = Path(folder, "image.tar")
+        write_archive(layout.path, archive)
+        try:
+            load(engine, pieces_of(archive))
+        except ToolFailed:  # it may have got the name all the same
+            with suppress(ToolFailed):
+                engine.delete(f"/images/{name}", noprune="1")
+            raise
+    return name, diff_ids
+
+
+def _documents(engine: Engine, image_id: str, folder: Path) -> Folder:
+    """The image's manifests and configuration as a layout that has nothing else."""
+    if engine.get(f"/images/{image_id}/json").get("Size", 0) > _LARGE_BYTES:
+        with suppress(ToolFailed):
+            return _told(engine.docker, image_id, folder / "told")
+    return _streamed(engine, image_id, folder / "streamed")
+
+
+def _told(docker: Docker, image_id: str, folder: Path) -> Folder:
+    """As buildx tells them: its builds' history shows any document of the engine's own store.
+
+    Raises `ToolFailed` where it does not.
+    """
+    layout = Folder.create(folder)
+
+    def ask(digest: str) -> Json:
+        argv = docker.argv("buildx", "history", "inspect", "attachment", "", digest)
+        raw = process.check(argv, env=docker.environment)
+        if f"sha256:{hashlib.sha256(raw).hexdigest()}" != digest:
+            raise ToolFailed(f"buildx told something else than {digest}.")
+        layout.add(partial(_write, raw), partial(str, digest))
+        top.setdefault("size", len(raw))
+        return image.load(raw, digest)
+
+    top: dict[str, Any] = {"digest": image_id}
+    found = ask(image_id)
+    top["mediaType"] = found.get("mediaType")
+    layout.publish({**layout.index(), "manifests": [top]})
+    for entry in images_of(layout, choose(layout, None)):
+        manifest = found if entry.digest == image_id else ask(entry.digest)
+        ask(descriptor(manifest.get("config"), entry.digest).digest)
+    return layout
+
+
+def _streamed(engine: Engine, image_id: str, folder: Path) -> Folder:
+    """Out of all that the engine hands out of the image."""
+    layout = Folder.create(folder)
+    index = None
+    with (
+        engine.request("GET", f"/images/{image_id}/get") as response,
+        tarfile.open(fileobj=response, mode="r|", bufsize=_CHUNK_BYTES) as archive,
+    ):
+        for member in archive:
+            if not member.isreg() or member.size > _MAX_DOCUMENT_BYTES:
+                continue
+            raw = content_of(archive, member).read()
+            if member.name == "index.json":
+                index = image.load(raw, "index.json")
+            elif member.name.startswith("blobs/") and raw.startswith(b"{"):
+                digest = f"sha256:{hashlib.sha256(raw).hexdigest()}"
+                layout.add(partial(_write, raw), partial(str, digest))
+    if index is None:
+        raise _Unfit
+    layout.publish(index)
+    return layout
+
+
+def _write(raw: bytes, stream: BinaryIO) -> None:
+    stream.write(raw)
+
+
+def _config(layout: Folder, digest: str) -> Json:
+    with layout.open_blob(digest) as stream:
+        return image.load(stream.read(), digest)
+
+
+def fetch(engine: Engine, image_id: str, folder: Path) -> Folder:
+    """The image as a layout; newer engines hand out one, older ones their own kind of archive."""
+    archive = folder / "fetched.tar"
+    with (
+        engine.request("GET", f"/images/{image_id}/get") as response,
+        archive.open("wb") as stream,
+    ):
+        shutil.copyfileobj(response, stream, _CHUNK_BYTES)
+    with tarfile.open(archive, "r:") as opened:
+        names = set(opened.getnames())
+        if "index.json" in names:
+            layout = folder / "layout"
+            _unpack(opened, layout)
+            return Folder(layout)
+        return _converted(opened, folder / "layout")
+
+
+def _unpack(archive: tarfile.TarFile, folder: Path) -> None:
+    for member in archive:
+        if member.isreg() and ".." not in Path(member.name).parts:
+            target = folder / member.name.lstrip("/")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with target.open("wb") as stream:
+                shutil.copyfileobj(cast("BinaryIO", archive.extractfile(member)), stream)
+
+
+def _converted(archive: tarfile.TarFile, folder: Path) -> Folder:
+    """A docker archive as an OCI layout."""
+    layout = Folder.create(folder)
+    listing = image.load(b'{"images":' + _bytes_of(archive, "manifest.json") + b"}", "The list")
+    try:
+        entry: dict[str, Any] = listing["images"][0]
+        config = _bytes_of(archive, entry["Config"])
+        layers = [_add_layer(layout, archive, name) for name in entry["Layers"]]
+    except (KeyError, IndexError, TypeError) as error:
+        raise ToolFailed("The engine's archive of the image cannot be read.") from error
+    digest = f"sha256:{hashlib.sha256(config).hexdigest()}"
+    layout.add(lambda stream: stream.write(config), lambda: digest)
+    manifest = {
+        "schemaVersion": 2,
+        "mediaType": image.OCI_MANIFEST,
+        "config": {"mediaType": image.OCI_CONFIG, "digest": digest, "size": len(config)},
+        "layers": layers,
+    }
+    manifest_digest, size = layout.add_json(manifest)
+    top = {"mediaType": image.OCI_MANIFEST, "digest": manifest_digest, "size": size}
+    layout.publish({"schemaVersion": 2, "mediaType": image.OCI_INDEX, "manifests": [top]})
+    return layout
+
+
+def _bytes_of(archive: tarfile.TarFile, name: str) -> bytes:
+    stream = archive.extractfile(archive.getmember(name))
+    if stream is None:
+        raise VerificationFailed(f"The engine's archive lacks {name}.")
+    with stream:
+        return stream.read()
+
+
+def _add_layer(layout: Folder, archive: tarfile.TarFile, name: str) -> dict[str, Any]:
+    digest = hashlib.sha256()
+    size = 0
+
+    def write(stream: BinaryIO) -> None:
+        nonlocal size
+        source = cast("BinaryIO", archive.extractfile(archive.getmember(name)))
+        with source:
+            while chunk := source.read(_CHUNK_BYTES):
+                digest.update(chunk)
+                size += len(chunk)
+                stream.write(chunk)
+
+    layout.add(write, lambda: f"sha256:{digest.hexdigest()}")
+    return {
+        "mediaType": image.OCI_LAYER,
+        "digest": f"sha256:{digest.hexdigest()}",
+        "size": size,
+    }
+
+
+def keep_only(layout: Folder, digest: str, name: str) -> str:
+    """Leaves one image in the index, under the name by which the engine will know it."""
+    index = layout.index()
+    entries = [entry for entry in index["manifests"] if entry["digest"] == digest]
+    annotations = {**(entries[0].get("annotations") or {}), _NAME: name}
+    layout.publish({**index, "manifests": [{**entries[0], "annotations": annotations}]})
+    for left_over in ("manifest.json", "repositories"):
+        if (layout.path / left_over).exists():
+            os.unlink(layout.path / left_over)
+    return name
+
+
+def pieces_of(path: Path) -> Iterator[bytes]:
+    """The bytes of a file."""
+    with path.open("rb") as stream:
+        while chunk := stream.read(_CHUNK_BYTES):
+            yield chunk

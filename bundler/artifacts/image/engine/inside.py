@@ -1,0 +1,96 @@
+"""A program in a container that lives as long as the conversation over its stdin and stdout.
+
+Nothing of it stays: the engine removes the container when the program ends, and that ends when its
+stdin is closed, also if we are killed. Values of variables stand neither in a process list nor in
+an image: the CLI takes them from its own environment, by name.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+from bundler.artifacts.image.engine.connection import Docker
+from bundler.artifacts.image.engine.running import kept
+from bundler.errors import ToolFailed
+
+_PULL_SECONDS = 1800.0
+
+
+@dataclass(frozen=True)
+class Container:
+    """A container that `start` makes. network: as ``docker run`` takes it; None for its default."""
+
+    image: str
+    network: str | None = None
+    docker: Docker = field(default_factory=Docker.from_environment)
+    name: str = field(default_factory=lambda: f"state-bundler-{uuid.uuid4().hex[:12]}")
+
+    def own_variables(self) -> dict[str, str]:
+        """The variables that the image sets; pulls it where the engine does not have it."""
+        engine = self.docker.connect()
+        if not engine.has_image(self.image):
+            self._pull()
+        config = engine.get(f"/images/{self.image}/json").get("Config") or {}
+        return dict(item.split("=", 1) for item in config.get("Env") or () if "=" in item)
+
+    def _pull(self) -> None:
+        try:
+            self.docker.ask("pull", "--quiet", self.image, timeout=_PULL_SECONDS)
+        except ToolFailed as error:
+            raise ToolFailed(
+                f"The engine neither has the image {self.image} nor can it pull it: {error.what}",
+                hint="Build it, or log in to its registry, first.",
+            ) from error
+
+    def start(
+        self,
+        program: Sequence[str],
+        environment: Mapping[str, str],
+        *,
+        commands: int,
+        events: int,
+        output: Path,
+    ) -> subprocess.Popen[bytes]:
+        """Runs a program as the image's user in the image's folder.
+
+        program: the executable, then its arguments. commands, events: descriptors that become its
+        stdin and stdout. output: a file for its stderr. Raises `OSError`.
+        """
+        names = [word for name in environment for word in ("--env", name)]
+        network = ["--network", self.network] if self.network else []
+        # No log: the engine would keep on its disk what goes over the line.
+        options = ["--rm", "--interactive", "--name", self.name, "--log-driver", "none"]
+        with open(output, "ab") as stream:
+            return subprocess.Popen(
+                self.docker.argv(
+                    "run",
+                    *options,
+                    *network,
+                    *names,
+                    *("--entrypoint", program[0], self.image, *program[1:]),
+                ),
+                env={**os.environ, **self.docker.environment, **environment, **kept()},
+                stdin=commands,
+                stdout=events,
+                stderr=stream,
+                start_new_session=True,  # Ctrl-C is ours: we end it
+            )
+
+    @contextmanager
+    def archive(self, path: str) -> Iterator[BinaryIO]:
+        """What lies at a path of the running container, as a tar stream."""
+        target = f"/containers/{self.name}/archive"
+        with self.docker.connect().request("GET", target, {"path": path}) as stream:
+            yield stream
+
+    def remove(self) -> None:
+        """Kills and removes it, if it is still there."""
+        with suppress(ToolFailed):
+            self.docker.ask("rm", "--force", self.name)

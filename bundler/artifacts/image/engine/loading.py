@@ -1,0 +1,74 @@
+"""Sends images to an engine, and reads what it says of them."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import tarfile
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+
+import msgspec
+
+from bundler.artifacts.image.engine.connection import Engine
+from bundler.artifacts.image.layer import Layer, Written
+from bundler.errors import ToolFailed
+
+
+def archive_of(layer: Layer, below: int, finish: Callable[[Written], bytes]) -> Iterator[bytes]:
+    """A docker archive in pieces: the new layer, the configuration, the list.
+
+    below: how many layers the engine has already; they are named and absent. finish: makes the
+    configuration once the layer's digest is known.
+    """
+    size = layer.size()
+    digest = hashlib.sha256()
+    yield _header("layer.tar", size)
+    for piece in layer.pieces():
+        digest.update(piece)
+        yield piece
+    yield _padding(size)
+    config = finish(Written(digest.hexdigest(), digest.hexdigest(), size, "none"))
+    name = f"{hashlib.sha256(config).hexdigest()}.json"
+    absent = [f"absent-{number}/layer.tar" for number in range(below)]
+    listing = [{"Config": name, "RepoTags": None, "Layers": [*absent, "layer.tar"]}]
+    for member, data in ((name, config), ("manifest.json", msgspec.json.encode(listing))):
+        yield _header(member, len(data)) + data + _padding(len(data))
+    yield b"\0" * 1024
+
+
+def _header(name: str, size: int) -> bytes:
+    info = tarfile.TarInfo(name)
+    info.size = size
+    return info.tobuf(tarfile.PAX_FORMAT)
+
+
+def _padding(size: int) -> bytes:
+    return b"\0" * (-size % 512)
+
+
+def load(engine: Engine, archive: Iterator[bytes]) -> None:
+    """Sends an image archive, and reads the answer: the engine reports errors in it, with a 200."""
+    headers = {"Content-Type": "application/x-tar", "Transfer-Encoding": "chunked"}
+    with engine.request(
+        "POST", "/images/load", {"quiet": "1"}, body=_joined(archive), headers=headers
+    ) as response:
+        said = response.read()
+    for line in said.splitlines():
+        with suppress(msgspec.DecodeError):
+            event = msgspec.json.decode(line)
+            problem = event.get("error") or event.get("stream", "")
+            if event.get("error") or "rror unpacking" in problem:
+                raise ToolFailed(f"The Docker engine refused the image: {str(problem).strip()}.")
+
+
+def _joined(archive: Iterator[bytes], size: int = 1024 * 1024) -> Iterator[bytes]:
+    """Small pieces together: each one is a chunk of HTTP."""
+    buffer = io.BytesIO()
+    for piece in archive:
+        buffer.write(piece)
+        if buffer.tell() >= size:
+            yield buffer.getvalue()
+            buffer = io.BytesIO()
+    if buffer.tell():
+        yield buffer.getvalue()

@@ -1,0 +1,199 @@
+"""What the person's arguments say of the result, carried out with the finished image."""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from bundler.artifacts.image.engine.arguments import Arguments
+from bundler.artifacts.image.engine.connection import Docker, Engine
+from bundler.errors import ChildFailed, UsageError
+from bundler.listener import Listener
+from bundler.system import process
+from bundler.system.atomic import io_errors, write_synced
+
+_CHUNK_BYTES = 1024 * 1024
+_KINDS = ("docker", "image", "registry", "tar", "local", "oci")
+# https://github.com/distribution/reference: a host may have capitals and a port.
+_NAME = re.compile(
+    r"(?:[A-Za-z0-9.-]+(?::\d+)?/|\[[0-9a-fA-F:]+\](?::\d+)?/)?"
+    r"[a-z0-9]+(?:(?:\.|__?|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|__?|-+)[a-z0-9]+)*)*"
+    r"(?::\w[\w.-]{0,127})?",
+    re.ASCII,
+)
+
+
+@dataclass(frozen=True)
+class Built:
+    """A finished image. image_id: ``sha256:…``, or the digest of its manifest or index where it
+    went past the engine. arguments: with the names and files that it got. paths: of its states.
+    """
+
+    image_id: str
+    arguments: Arguments
+    paths: tuple[str, ...]
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        return self.arguments.tags
+
+    @property
+    def called(self) -> str | None:
+        """By its names, else by its files."""
+        fields = map(fields_of, self.arguments.outputs)
+        return " ".join(self.tags or [one["dest"] for one in fields if "dest" in one]) or None
+
+
+def check(arguments: Arguments) -> None:
+    """Raises `UsageError` for what cannot be done with a finished image."""
+    for name in arguments.tags:
+        if not _NAME.fullmatch(name):
+            raise UsageError(
+                f"-t {name} is no name of an image.",
+                hint="Small letters, digits and . _ - /, then :tag, as in team/shop:1.4.",
+            )
+    for output in arguments.outputs:
+        fields = fields_of(output)
+        kind = fields.get("type")
+        if kind not in _KINDS:
+            raise UsageError(
+                f"--output {output} cannot be made of an image with its state.",
+                hint=f"Possible are: type={', '.join(_KINDS)}.",
+            )
+        if kind in ("tar", "local", "oci") and not fields.get("dest"):
+            raise UsageError(f"--output {output} needs dest=PATH.")
+    if pushes(arguments) and not arguments.tags:
+        raise UsageError("--push needs a name to push: add -t NAME.")
+
+
+def carry_out(
+    docker: Docker, engine: Engine, arguments: Arguments, image_id: str, listener: Listener
+) -> None:
+    """Files and pushes. Raises `ChildFailed` where a push fails, `InputOutputError`."""
+    for output in arguments.outputs:
+        name = next(iter(arguments.tags), "latest")
+        _output(docker, engine, fields_of(output), image_id, name)
+    if pushes(arguments):
+        for name in arguments.tags:
+            listener.phase(f"Pushing {name}")
+            exit_code = process.pass_through(
+                docker.argv("push", name), env=docker.environment, stdout=2
+            )
+            if exit_code:
+                raise ChildFailed(f"docker push {name}", exit_code)
+    write_files(arguments, image_id, {"containerimage.config.digest": image_id})
+
+
+def write_files(arguments: Arguments, image_id: str, metadata: Mapping[str, str]) -> None:
+    """``--metadata-file`` and ``--iidfile``. Raises `InputOutputError`."""
+    if arguments.metadata_file is not None:
+        told = {**metadata, "image.name": ",".join(arguments.tags)}
+        write(Path(arguments.metadata_file), msgspec.json.encode(told))
+    if arguments.iidfile is not None:
+        write(Path(arguments.iidfile), image_id.encode())
+
+
+def pushes(arguments: Arguments) -> bool:
+    return arguments.push or any(
+        fields.get("type") == "registry" or fields.get("push") == "true"
+        for fields in map(fields_of, arguments.outputs)
+    )
+
+
+def only_files(arguments: Arguments) -> bool:
+    """Whether nothing is wanted in the engine: there are files, and nothing names the image."""
+    fields = [fields_of(output) for output in arguments.outputs]
+    named = arguments.tags or arguments.iidfile or arguments.load
+    return bool(fields) and not named and all("dest" in one for one in fields)
+
+
+def stays(arguments: Arguments) -> bool:
+    """Whether the image is wanted here, too: in the engine or in a file."""
+    return arguments.load or any(
+        "dest" in fields or fields.get("type") == "docker"
+        for fields in map(fields_of, arguments.outputs)
+    )
+
+
+def fields_of(output: str) -> dict[str, str]:
+    """``type=docker,dest=app.tar``; a bare path is a local folder, ``-`` an archive on stdout."""
+    if "=" not in output:
+        return {"type": "tar" if output == "-" else "local", "dest": output}
+    pairs = (part.partition("=") for part in next(csv.reader([output])))
+    return {name.strip(): value for name, _, value in pairs}
+
+
+def _output(
+    docker: Docker, engine: Engine, fields: Mapping[str, str], image_id: str, name: str
+) -> None:
+    destination = fields.get("dest")
+    if destination is None:
+        return
+    if fields["type"] == "docker":
+        _save(engine, f"/images/{image_id}/get", destination)
+    elif fields["type"] == "oci":
+        _layout(engine, image_id, fields, name)
+    elif fields["type"] in ("tar", "local"):
+        body = {"Image": image_id, "Entrypoint": ["none"], "Cmd": []}
+        identity = engine.post("/containers/create", body)["Id"]
+        try:
+            if fields["type"] == "tar":
+                _save(engine, f"/containers/{identity}/export", destination)
+            else:
+                docker.ask("cp", "--archive", f"{identity}:/.", destination, timeout=3600)
+        finally:
+            engine.delete(f"/containers/{identity}", force="1", v="1")
+
+
+def _layout(engine: Engine, image_id: str, fields: Mapping[str, str], name: str) -> None:
+    """The image as an OCI archive, or as a layout's folder with ``tar=false``."""
+    import tempfile
+
+    from bundler.artifacts.image.engine.full_image_transfer import fetch, keep_only
+
+    with tempfile.TemporaryDirectory(prefix="state-bundler-") as folder:
+        layout = fetch(engine, image_id, Path(folder))
+        keep_only(layout, layout.index()["manifests"][0]["digest"], name)
+        write_layout(layout.path, fields)
+
+
+def write_layout(layout: Path, fields: Mapping[str, str]) -> None:
+    """What ``--output type=oci`` asks for, of a layout that is whole."""
+    from bundler.artifacts.image.layout import write_archive
+
+    destination = Path(fields["dest"])
+    with io_errors(destination):
+        if fields.get("tar", "true").lower() in ("false", "0"):
+            shutil.copytree(layout, destination, dirs_exist_ok=True)
+        else:
+            write_archive(layout, destination)
+
+
+def _save(engine: Engine, path: str, destination: str) -> None:
+    with engine.request("GET", path) as response:
+        if destination == "-":
+            while chunk := response.read(_CHUNK_BYTES):
+                os.write(1, chunk)
+            return
+        target = Path(destination)
+        beside = target.with_name(f"{target.name}.{os.getpid()}.new")
+        with io_errors(target):
+            try:
+                with open(beside, "xb") as stream:
+                    shutil.copyfileobj(response, stream, _CHUNK_BYTES)
+                os.replace(beside, target)
+            finally:
+                beside.unlink(missing_ok=True)
+
+
+def write(path: Path, data: bytes) -> None:
+    """Raises `InputOutputError`; the file is old or new."""
+    with io_errors(path):
+        write_synced(path, data)

@@ -1,0 +1,171 @@
+"""What comes by stdin: a Dockerfile, or a context as an archive.
+
+It is taken in before anything is refreshed, so that a Dockerfile that cannot end well is refused
+first. What docker then gets of an archive is every byte of it but the state directories.
+"""
+
+from __future__ import annotations
+
+import io
+import posixpath
+import shutil
+import sys
+import tarfile
+import tempfile
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from bundler.artifacts.image.engine.arguments import Arguments
+from bundler.errors import UsageError
+
+STDIN = "-"
+_CHUNK_BYTES = 1024 * 1024
+
+
+# How packed archives begin; what is neither one of them nor a tar docker takes for a Dockerfile.
+_GZIP, _BZIP2, _XZ = b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0"
+
+
+@dataclass(frozen=True)
+class Piped:
+    """content: a file of ours. is_archive: it is a context, unpacked; else it is a Dockerfile."""
+
+    content: BinaryIO
+    is_archive: bool
+
+    def dockerfile(self, path: str) -> bytes | None:
+        """The Dockerfile. path: where it lies in an archive; None where it is not there."""
+        self.content.seek(0)
+        if not self.is_archive:
+            return self.content.read()
+        with _opened(self.content) as archive:
+            for member in archive:
+                if member.isreg() and _path(member) == posixpath.normpath(path):
+                    found = archive.extractfile(member)
+                    return found.read() if found is not None else None
+        return None
+
+    def pieces(self, places: Sequence[str]) -> Iterator[bytes]:
+        """What docker gets: every byte, but of an archive no member below one of the places.
+
+        places: how the paths of state directories end. An archive is packed, without pressing
+        it: docker knows it by its first bytes, and an unpacked one not by every kind of header.
+        """
+        if not self.is_archive:
+            yield from _between(self.content, 0, None)
+            return
+        packing = zlib.compressobj(0, wbits=zlib.MAX_WBITS + 16)
+        for piece in self._kept(places):
+            yield packing.compress(piece)
+        yield packing.flush()
+
+    def _kept(self, places: Sequence[str]) -> Iterator[bytes]:
+        done = 0
+        with _opened(self.content) as archive:
+            while (member := archive.next()) is not None:
+                end = member.offset if _is_below(_path(member), places) else archive.offset
+                yield from _between(self.content, done, end)
+                done = archive.offset
+        yield from _between(self.content, done, None)
+
+
+@contextmanager
+def take(arguments: Arguments, stdin: BinaryIO | None = None) -> Iterator[Piped | None]:
+    """What the arguments say comes by stdin, for as long as this lasts; None where nothing does.
+
+    Raises `UsageError` where it is empty, unreadable, or would be context and Dockerfile at once.
+    """
+    by_stdin = [value for value in (arguments.context, arguments.file) if value == STDIN]
+    if not by_stdin:
+        yield None
+        return
+    if len(by_stdin) > 1:
+        raise UsageError(
+            "stdin cannot be the Dockerfile and the context at once.",
+            hint="With the Dockerfile on stdin the context is a folder: docker bundle build -f - .",
+        )
+    with tempfile.TemporaryFile(prefix="state-bundler-") as content:
+        shutil.copyfileobj(stdin or sys.stdin.buffer, content, _CHUNK_BYTES)
+        if not content.tell():
+            raise UsageError(
+                "Nothing came by stdin.", hint="A Dockerfile, or a tar archive of the context."
+            )
+        if arguments.file == STDIN:
+            yield Piped(content, is_archive=False)
+            return
+        with _unpacked(content) as plain:
+            yield Piped(plain, is_archive=plain is not content or _is_archive(content))
+
+
+@contextmanager
+def _unpacked(content: BinaryIO) -> Iterator[BinaryIO]:
+    """The same file where it is not packed."""
+    import lzma
+
+    source = _unpacking(content)
+    if source is None:
+        yield content
+        return
+    with tempfile.TemporaryFile(prefix="state-bundler-") as plain:
+        try:
+            with source:
+                shutil.copyfileobj(source, plain, _CHUNK_BYTES)
+        except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
+            raise UsageError("The archive on stdin cannot be unpacked.") from error
+        yield plain
+
+
+def _unpacking(content: BinaryIO) -> io.BufferedIOBase | None:
+    """The bytes that are packed in it; None where nothing is."""
+    content.seek(0)
+    begins = content.read(len(_XZ))
+    content.seek(0)
+    if begins.startswith(_GZIP):
+        import gzip
+
+        return gzip.GzipFile(fileobj=content)
+    if begins.startswith(_BZIP2):
+        import bz2
+
+        return bz2.BZ2File(content)
+    if begins.startswith(_XZ):
+        import lzma
+
+        return lzma.LZMAFile(content)
+    return None
+
+
+def _is_archive(content: BinaryIO) -> bool:
+    with suppress(tarfile.TarError):
+        tarfile.open(fileobj=content, mode="r:").close()
+        return True
+    return False
+
+
+@contextmanager
+def _opened(content: BinaryIO) -> Iterator[tarfile.TarFile]:
+    content.seek(0)
+    try:
+        with tarfile.open(fileobj=content, mode="r:") as archive:
+            yield archive
+    except tarfile.TarError as error:
+        raise UsageError(f"The archive on stdin cannot be read: {error}.") from error
+
+
+def _path(member: tarfile.TarInfo) -> str:
+    return posixpath.normpath(member.name).lstrip("/")
+
+
+def _is_below(path: str, places: Sequence[str]) -> bool:
+    return any(f"/{place}/" in f"/{path}/" for place in places)
+
+
+def _between(content: BinaryIO, start: int, end: int | None) -> Iterator[bytes]:
+    content.seek(start)
+    left = sys.maxsize if end is None else end - start
+    while left and (chunk := content.read(min(_CHUNK_BYTES, left))):
+        left -= len(chunk)
+        yield chunk

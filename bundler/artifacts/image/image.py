@@ -1,0 +1,345 @@
+"""An image's configuration and manifest, and how a state layer changes them: values in, values out.
+
+An image is a *manifest* (which layers, packed how) and a *configuration* (what to run, which
+layers by the digest of their unpacked bytes, and how each came about). A state layer adds one
+layer, one line of history and three labels; everything else stays. The label `LABEL_LAYER` tells
+which layer is ours, so that the next one replaces it where it is still the topmost.
+
+Formats: https://github.com/opencontainers/image-spec, and Docker's schema 2.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import os
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from bundler.artifacts.image.compression import Compression
+from bundler.artifacts.image.layer import Layer, Owned, Placed, Written
+from bundler.artifacts.labels import decode_claims, decode_record, encode_claims
+from bundler.errors import ConfigurationError, VerificationFailed
+from bundler.state.artifact import LABEL_RUN_RECORD, LABEL_STATES
+from bundler.state.bundle import Bundle
+from bundler.state.manifest import Claim, RunRecord, canonical
+
+LABEL_LAYER = "io.state-bundler.layer"
+LABEL_PLACES = "io.state-bundler.places"
+LABEL_BASE = "io.state-bundler.base"
+
+OCI_INDEX = "application/vnd.oci.image.index.v1+json"
+OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+OCI_CONFIG = "application/vnd.oci.image.config.v1+json"
+OCI_LAYER = "application/vnd.oci.image.layer.v1.tar"
+DOCKER_LIST = "application/vnd.docker.distribution.manifest.list.v2+json"
+DOCKER_MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
+DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar"
+INDEX_TYPES = (OCI_INDEX, DOCKER_LIST)
+MANIFEST_TYPES = (OCI_MANIFEST, DOCKER_MANIFEST)
+
+# What of an image's configuration decides from where its program imports.
+_STARTS = ("Cmd", "Entrypoint", "Env", "User", "WorkingDir")
+# Overlay file systems take 127 layers, and the engine keeps some for itself.
+MAX_LAYERS = 125
+# A short text can make a million small objects; labels of many megabytes have fewer commas.
+_MAX_ITEMS = 1_000_000
+
+# Registries take manifests of up to 4 MiB, some of less; in a configuration megabytes are fine.
+_MAX_ANNOTATION = 256 * 1024
+
+Json = dict[str, Any]
+
+
+def dump(value: Mapping[str, Any]) -> bytes:
+    """JSON as it is stored: keys in their order, no white space."""
+    return msgspec.json.encode(value)
+
+
+def load(raw: bytes, what: str) -> Json:
+    """Raises `VerificationFailed` for what is no JSON object, or would fill the memory."""
+    if sum(map(raw.count, (b",", b"[", b"{"))) > _MAX_ITEMS:
+        raise VerificationFailed(f"{what} has more parts than any image.")
+    try:
+        value = msgspec.json.decode(raw)
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        raise VerificationFailed(f"{what} is no JSON: {error}.") from error
+    if not isinstance(value, dict):
+        raise VerificationFailed(f"{what} is no JSON object.")
+    return value
+
+
+# --- reading --------------------------------------------------------------------------------
+
+
+def diff_ids(config: Mapping[str, Any]) -> list[str]:
+    """The digests of the unpacked layers, from the lowest on."""
+    rootfs = config.get("rootfs")
+    found = rootfs.get("diff_ids") if isinstance(rootfs, dict) else None
+    if not isinstance(found, list) or not all(isinstance(item, str) for item in found):
+        raise VerificationFailed("The image's configuration does not list its layers.")
+    return list(found)
+
+
+def labels(config: Mapping[str, Any]) -> dict[str, str]:
+    section = config.get("config")
+    found = section.get("Labels") if isinstance(section, dict) else None
+    return {str(name): str(value) for name, value in (found or {}).items()}
+
+
+def claims_of(found: Mapping[str, str]) -> tuple[Claim, ...] | None:
+    """The claims in an image's labels; None without the label.
+
+    Raises `VerificationFailed` for a label that was altered.
+    """
+    text = found.get(LABEL_STATES)
+    return None if text is None else decode_claims(text.encode(), f"the label {LABEL_STATES}")
+
+
+def run_record_of(found: Mapping[str, str]) -> RunRecord | None:
+    """The run record in an image's labels; None without the label."""
+    text = found.get(LABEL_RUN_RECORD)
+    return None if text is None else decode_record(text.encode(), f"the label {LABEL_RUN_RECORD}")
+
+
+def own_layer_is_last(config: Mapping[str, Any]) -> bool:
+    """Whether the topmost layer is a state layer that we put there."""
+    layers = diff_ids(config)
+    return bool(layers) and labels(config).get(LABEL_LAYER) == layers[-1]
+
+
+def replaceable(config: Mapping[str, Any], paths: Iterable[str]) -> bool:
+    """Whether a layer with states at these paths can take the place of the topmost one.
+
+    It cannot where that layer also holds states which the new one does not bring.
+    """
+    if not own_layer_is_last(config):
+        return False
+    held = claims_of(labels(config)) or ()
+    return {claim.path for claim in held} <= set(paths)
+
+
+def files_below(config: Mapping[str, Any]) -> str:
+    """A digest of all that decides where the state belongs: the other layers, and how it starts."""
+    layers = diff_ids(config)
+    if own_layer_is_last(config):
+        del layers[-1]
+    section = config.get("config") or {}
+    start = {name: section.get(name) or None for name in _STARTS}
+    return f"sha256:{hashlib.sha256(dump({'layers': layers, **start})).hexdigest()}"
+
+
+def volume_over(config: Mapping[str, Any], path: str) -> str | None:
+    """The VOLUME that would hide a path at run time."""
+    section = config.get("config")
+    volumes = section.get("Volumes") if isinstance(section, dict) else None
+    for volume in volumes or ():
+        if f"{path}/".startswith(f"{volume.rstrip('/')}/"):
+            return str(volume)
+    return None
+
+
+def refuse_volumes(config: Mapping[str, Any], placed: Sequence[Placed]) -> None:
+    """Raises `ConfigurationError` where a volume would hide a state at run time."""
+    for item in placed:
+        volume = volume_over(config, item.path)
+        if volume is not None:
+            raise ConfigurationError(
+                f"The Dockerfile declares VOLUME {volume}, which hides the state at {item.path}.",
+                hint="Take the line out, or install the project elsewhere.",
+            )
+
+
+class _Place(msgspec.Struct, frozen=True, array_like=True):
+    """Where a bundle was put, and what its parents were like: path, mode, owner, group."""
+
+    place: str
+    path: str
+    parents: tuple[tuple[str, int, int, int], ...]
+
+
+class _Places(msgspec.Struct, frozen=True):
+    user: int
+    places: tuple[_Place, ...]
+
+
+def _encode_places(layer: Layer) -> str:
+    places = tuple(
+        _Place(
+            item.bundle.place,
+            item.path,
+            tuple((above.path, above.mode, above.uid, above.gid) for above in item.parents),
+        )
+        for item in sorted(layer.placed, key=lambda item: item.path)
+    )
+    return msgspec.json.encode(_Places(layer.user, places)).decode()
+
+
+def last_layer_holds(config: Mapping[str, Any], paths: Sequence[str]) -> bool:
+    """Whether the topmost layer is ours and says that all these state directories are in it."""
+    text = labels(config).get(LABEL_PLACES)
+    if text is None or not paths or not own_layer_is_last(config):
+        return False
+    try:
+        found = msgspec.json.decode(text, type=_Places)
+    except msgspec.DecodeError:
+        return False
+    return {item.path for item in found.places} == set(paths)
+
+
+def remembered(config: Mapping[str, Any], bundles: Sequence[Bundle]) -> Layer | None:
+    """The layer that these bundles get in an image that differs from this one in no layer but ours.
+
+    Where its places are, and what their parents are like, was found out for the layer that the
+    image has. None where that did not hold all of the bundles, or the label does not say.
+    """
+    text = labels(config).get(LABEL_PLACES)
+    if text is None or not own_layer_is_last(config):
+        return None
+    try:
+        found = msgspec.json.decode(text, type=_Places)
+        known = {item.place: item for item in found.places}
+        placed = tuple(
+            Placed(bundle, item.path, tuple(Owned(*above) for above in item.parents))
+            for bundle in bundles
+            for item in (known[bundle.place],)
+        )
+    except (msgspec.DecodeError, KeyError, ConfigurationError):
+        return None
+    return Layer(placed, user=found.user)
+
+
+# --- changing -------------------------------------------------------------------------------
+
+
+def without_last_layer(config: Mapping[str, Any]) -> Json:
+    """The configuration without the topmost layer and its line of history."""
+    changed = copy.deepcopy(dict(config))
+    changed["rootfs"]["diff_ids"].pop()
+    history = changed.get("history") or []
+    for position in range(len(history) - 1, -1, -1):
+        if not history[position].get("empty_layer"):
+            del history[position]
+            break
+    return changed
+
+
+def with_layer(
+    config: Mapping[str, Any],
+    layer: Layer,
+    written: Written,
+    claims: Sequence[Claim],
+    record: RunRecord,
+    *,
+    created: str,
+) -> Json:
+    """The configuration with the layer on top, its line of history and its labels.
+
+    created: RFC 3339; when the image came about.
+    """
+    changed = copy.deepcopy(dict(config))
+    if len(diff_ids(changed)) >= MAX_LAYERS:
+        raise ConfigurationError(
+            f"The image has {len(diff_ids(changed))} layers; engines take {MAX_LAYERS}.",
+            hint="Join RUN lines in the Dockerfile.",
+        )
+    diff_id = f"sha256:{written.diff_id}"
+    changed["rootfs"]["diff_ids"].append(diff_id)
+    section = changed["config"] = changed.get("config") or {}
+    # A revision that the image names itself stays: its author knows better.
+    section["Labels"] = {
+        **code_names(record),
+        **(section.get("Labels") or {}),
+        LABEL_BASE: files_below(config),
+        LABEL_LAYER: diff_id,
+        LABEL_PLACES: _encode_places(layer),
+        LABEL_RUN_RECORD: canonical(record).decode(),
+        LABEL_STATES: encode_claims(claims).decode(),
+    }
+    if isinstance(changed.get("history"), list):
+        changed["history"].append(_history(claims, created))
+    changed["created"] = created
+    return changed
+
+
+def new_claims(placed: Sequence[Placed], before: Sequence[Claim]) -> list[Claim]:
+    """The claims of an image with these states on top; those of other places stay."""
+    new = [
+        Claim(item.path, item.bundle.manifest.content_digest, item.bundle.manifest.sha256)
+        for item in placed
+    ]
+    replaced = {claim.path for claim in new}
+    return [*(claim for claim in before if claim.path not in replaced), *new]
+
+
+def _history(claims: Sequence[Claim], created: str) -> Json:
+    what = ", ".join(f"{claim.path} {claim.content_digest[:12]}" for claim in claims)
+    return {"created": created, "created_by": f"state-bundler embed {what}", "comment": "state"}
+
+
+def annotations_for(claims: Sequence[Claim], record: RunRecord) -> dict[str, str]:
+    """What the labels say, for a manifest: readable in a registry without the configuration.
+
+    What would make the manifest too large for a registry is said by the label alone.
+    """
+    found = {
+        LABEL_RUN_RECORD: canonical(record).decode(),
+        LABEL_STATES: encode_claims(claims).decode(),
+    }
+    short = {name: text for name, text in found.items() if len(text) <= _MAX_ANNOTATION}
+    return {**code_names(record), **short}
+
+
+def code_names(record: RunRecord) -> dict[str, str]:
+    """What the record says of the code, by the names that OCI has for it."""
+    # https://github.com/opencontainers/image-spec/blob/main/annotations.md
+    commit, remote = record.build.commit, record.build.remote
+    names = {"org.opencontainers.image.revision": commit} if commit else {}
+    if remote and "://" in remote:  # it must be an address; what ssh takes is none
+        names["org.opencontainers.image.source"] = remote
+    return names
+
+
+def packing_of(layer_types: Sequence[str]) -> Compression:
+    """How a new layer is packed: as the topmost one is; by gzip where there is none."""
+    last = layer_types[-1] if layer_types else "gzip"
+    if last.endswith("zstd"):
+        return "zstd"
+    return "gzip" if last.endswith("gzip") else "none"
+
+
+def layer_media_type(manifest_type: str, packing: Compression) -> str:
+    """Docker's schema 2 has no type for zstd: there the OCI one stands."""
+    if manifest_type == DOCKER_MANIFEST and packing != "zstd":
+        return DOCKER_LAYER + (".gzip" if packing == "gzip" else "")
+    return OCI_LAYER + ("" if packing == "none" else f"+{packing}")
+
+
+def empty_config(architecture: str, system: str = "linux") -> Json:
+    """The configuration of an image with nothing in it yet."""
+    return {
+        "architecture": architecture,
+        "os": system,
+        "config": {"WorkingDir": "/"},
+        "rootfs": {"type": "layers", "diff_ids": []},
+        "history": [],
+    }
+
+
+def created_now() -> str:
+    """Now, or ``SOURCE_DATE_EPOCH``; RFC 3339 in whole seconds, UTC."""
+    epoch = os.environ.get("SOURCE_DATE_EPOCH", "")
+    seconds = int(epoch) if epoch.isdecimal() else time.time()
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+
+
+def placed_record(record: RunRecord, places: Mapping[str, str]) -> RunRecord:
+    """The run record with the paths that the state directories have in the image."""
+    refresh = tuple(
+        msgspec.structs.replace(directory, path=places.get(directory.path, directory.path))
+        for directory in record.refresh
+    )
+    return msgspec.structs.replace(record, refresh=refresh)

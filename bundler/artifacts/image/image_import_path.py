@@ -1,0 +1,300 @@
+"""Where in an image a state directory belongs: beside the defs module that Python would import.
+
+An image may hold the same package twice, once as source that was copied in and once installed.
+Dagster looks beside the module that is imported. So the *import roots* are asked first: what
+``PYTHONPATH`` names, the site-packages of every Python on ``PATH``, the folders to which their
+``.pth`` files and editable finders point, and the working directory. Only where none of them has
+the module is the whole image searched. Two places or none are an error that lists the candidates.
+"""
+
+from __future__ import annotations
+
+import ast
+import posixpath
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Protocol
+
+import msgspec
+
+from bundler.artifacts.image.layer import Owned, parents_of
+from bundler.artifacts.image.rootfs import Node
+from bundler.errors import ConfigurationError
+
+INIT = "__init__.py"
+
+
+class Nowhere(ConfigurationError):
+    """The defs module was not found."""
+
+
+_INTERPRETER = re.compile(r"^python(\d+\.\d+)$")
+_FINDER_MAPPING = re.compile(r"^MAPPING\b[^=]*= *(\{.*?\})$", re.MULTILINE)
+# Copies that no program imports: caches, build folders, the layers of other file systems.
+_NOISE = re.compile(r"/(\.cache|\.git|node_modules|build/lib|proc|sys)/")
+# What a Debian python3 or a distribution's own layout calls its site-packages.
+_PACKAGE_FOLDERS = ("site-packages", "dist-packages")
+
+
+class Files(Protocol):
+    """The file system of an image, however it is asked."""
+
+    def resolve(self, path: str) -> str | None:
+        """The path without symbolic links; None where nothing is there."""
+
+    def is_directory(self, path: str) -> bool:
+        """Whether a directory has exactly this path."""
+
+    def lookup(self, path: str) -> Node | None:
+        """What has exactly this path."""
+
+    def walk(self, top: str = "/") -> Iterator[tuple[str, Node]]:
+        """Everything below a directory."""
+
+
+class RunsAs(msgspec.Struct, frozen=True):
+    """What an image's configuration says of how its program starts."""
+
+    working_directory: str = "/"
+    environment: tuple[tuple[str, str], ...] = ()
+    program: tuple[str, ...] = ()
+    user: str = ""
+
+    def variable(self, name: str) -> str:
+        return dict(self.environment).get(name, "")
+
+
+def captured(path: str) -> bool:
+    """Files whose bytes finding a place takes: import paths, and the names of users."""
+    if path in ("/etc/passwd", "/etc/group"):
+        return True
+    folder, name = posixpath.split(path)
+    if posixpath.basename(folder) not in _PACKAGE_FOLDERS:
+        return False
+    return name.endswith(".pth") or (name.startswith("__editable__") and name.endswith(".py"))
+
+
+def find(
+    files: Files,
+    runs: RunsAs,
+    place: str,
+    *,
+    override: str | None = None,
+    hints: Sequence[str] = (),
+) -> str:
+    """The absolute path of a state directory in an image, without symbolic links.
+
+    place: relative to the import root, such as ``shop/defs/.local_defs_state``. override: the
+    person's ``image_path``: that directory, or the one that it lies in. hints: import roots that
+    are worth asking first, such as the project's folder below the working directory.
+    Raises `ConfigurationError` for none and for more than one.
+    """
+    if override is not None:
+        return _overridden(files, place, override)
+    package, _, name = place.rpartition("/")
+    found = _in_roots(files, [runs.working_directory], package)
+    for roots in import_roots(files, runs):
+        shadowing = _in_roots(files, roots, package)
+        if shadowing:
+            found = list(dict.fromkeys([*shadowing, *found]))
+            break
+    if not found:
+        found = _in_roots(files, _below(runs, [*hints, "src"]), package)
+    if not found:
+        found = _anywhere(files, package)
+    if len(found) == 1:
+        return posixpath.join(found[0], name)
+    raise _undecided(package, found, runs)
+
+
+def _overridden(files: Files, place: str, override: str) -> str:
+    name = posixpath.basename(place)
+    folder = override.rstrip("/")
+    if posixpath.basename(folder) == name:
+        folder = posixpath.dirname(folder)
+    real = files.resolve(folder)
+    if real is None or not files.is_directory(real):
+        raise ConfigurationError(
+            f"image_path names {override}, but the image has no directory {folder}.",
+            hint="Give the folder of the defs module as it lies in the image.",
+        )
+    return posixpath.join(real, name)
+
+
+def _undecided(package: str, found: Sequence[str], runs: RunsAs) -> ConfigurationError:
+    hint = "Say which with image_path in [tool.state-bundler], or --image-path."
+    if found:
+        candidates = ", ".join(found)
+        return ConfigurationError(
+            f"{package} lies in the image more than once: {candidates}.", hint=hint
+        )
+    return Nowhere(
+        f"{package} is nowhere in the image: not below its working directory "
+        f"({runs.working_directory}), on PYTHONPATH or in a site-packages folder.",
+        hint=f"Does the Dockerfile copy or install the project? {hint}",
+    )
+
+
+def _in_roots(files: Files, roots: Iterable[str], package: str) -> list[str]:
+    found: list[str] = []
+    for root in roots:
+        real = _package_at(files, posixpath.join(root, package) if package else root)
+        if real is not None and real not in found:
+            found.append(real)
+    return found
+
+
+def _package_at(files: Files, folder: str) -> str | None:
+    """The real path of a package; a folder without ``__init__.py`` is a namespace package."""
+    real = files.resolve(folder)
+    return real if real is not None and files.is_directory(real) else None
+
+
+def _below(runs: RunsAs, folders: Iterable[str]) -> list[str]:
+    return [posixpath.join(runs.working_directory, folder) for folder in folders]
+
+
+def _anywhere(files: Files, package: str) -> list[str]:
+    """Every place of the package in the image; real modules before bare folders."""
+    ending = f"/{package}"
+    folders, modules = [], []
+    for path, node in files.walk():
+        if package and node.kind == "directory" and path.endswith(ending):
+            if _NOISE.search(path):
+                continue
+            folders.append(path)
+            if INIT in node.children:
+                modules.append(path)
+    return modules or folders
+
+
+def import_roots(files: Files, runs: RunsAs) -> Iterator[list[str]]:
+    """The folders from which the image's program can import, in groups, as far as files tell.
+
+    A group hides the packages of those after it. The working directory is in none of them: whether
+    it comes first depends on how the program is started.
+    """
+    for entry in runs.variable("PYTHONPATH").split(":"):
+        yield [entry] if entry else []
+    packages = site_packages(files, runs)
+    yield packages
+    yield [folder for root in packages for folder in _pointed_to(files, root)]
+
+
+def site_packages(files: Files, runs: RunsAs) -> list[str]:
+    """The site-packages folders of the Pythons that the image's program may run with."""
+    found: list[str] = []
+    for prefix in _prefixes(runs):
+        for version in _versions(files, runs, prefix):
+            for name in _PACKAGE_FOLDERS:
+                real = files.resolve(f"{prefix}/lib/python{version}/{name}")
+                if real is not None and real not in found:
+                    found.append(real)
+        debian = files.resolve(f"{prefix}/lib/python3/dist-packages")
+        if debian is not None and debian not in found:
+            found.append(debian)
+    return found
+
+
+def _prefixes(runs: RunsAs) -> list[str]:
+    """Where Pythons may be installed: beside every ``bin`` folder that is named somewhere."""
+    folders = [entry for entry in runs.variable("PATH").split(":") if entry]
+    folders += [posixpath.dirname(word) for word in runs.program if word.startswith("/")]
+    prefixes = [
+        posixpath.dirname(folder) for folder in folders if posixpath.basename(folder) == "bin"
+    ]
+    prefixes += [runs.variable("VIRTUAL_ENV"), runs.variable("UV_PROJECT_ENVIRONMENT")]
+    prefixes += [posixpath.join(runs.working_directory, ".venv"), "/usr/local"]
+    # Without a configured PATH the engine's default has /usr/bin.
+    prefixes.append("/usr")
+    absolute = [
+        posixpath.join(runs.working_directory, prefix).rstrip("/") for prefix in prefixes if prefix
+    ]
+    return list(dict.fromkeys(prefix for prefix in absolute if prefix))
+
+
+def _versions(files: Files, runs: RunsAs, prefix: str) -> list[str]:
+    """The versions of Python at a prefix: a link ``python3`` ends at ``python3.11``."""
+    found = [
+        ".".join(runs.variable("PYTHON_VERSION").split(".")[:2]),
+        *(_version_of(files, f"{prefix}/bin/{name}") for name in ("python3", "python")),
+    ]
+    return list(dict.fromkeys(version for version in found if version))
+
+
+def _version_of(files: Files, program: str) -> str:
+    real = files.resolve(program)
+    match = _INTERPRETER.match(posixpath.basename(real)) if real is not None else None
+    return match[1] if match else ""
+
+
+def _pointed_to(files: Files, packages: str) -> Iterator[str]:
+    """What the ``.pth`` files and editable finders in a site-packages folder name."""
+    node = files.lookup(packages)
+    for name, child in sorted(node.children.items() if node is not None else ()):
+        text = (child.content or b"").decode(errors="replace")
+        if name.endswith(".pth"):
+            for line in text.splitlines():
+                if line.startswith("/"):
+                    yield line.strip()
+        elif name.startswith("__editable__"):
+            yield from _mapped(text)
+
+
+def _mapped(finder: str) -> Iterator[str]:
+    """setuptools' editable finder maps a top-level package to its folder."""
+    for match in _FINDER_MAPPING.finditer(finder):
+        try:
+            mapping = ast.literal_eval(match[1])
+        except (ValueError, SyntaxError):
+            continue
+        if isinstance(mapping, dict):
+            yield from (posixpath.dirname(str(folder)) for folder in mapping.values())
+
+
+def parents(files: Files, path: str) -> tuple[Owned, ...]:
+    """The directories above a path, with the owner and mode that they have in the image."""
+    return tuple(_owned(files, parent) for parent in parents_of(path))
+
+
+def _owned(files: Files, path: str) -> Owned:
+    node = files.lookup(path)
+    if node is None or node.kind != "directory":
+        return Owned(path)
+    return Owned(path, node.mode, node.uid, node.gid)
+
+
+def user_id(files: Files, user: str) -> int:
+    """The numeric user of an image's ``User``, by its ``/etc/passwd`` where that is a name.
+
+    Raises `ConfigurationError` where the image does not know the name: no container would start.
+    """
+    name = user.partition(":")[0]
+    if not name:
+        return 0
+    if name.isdecimal():
+        return int(name)
+    node = files.lookup("/etc/passwd")
+    for line in ((node.content if node is not None else None) or b"").splitlines():
+        fields = line.decode(errors="replace").split(":")
+        if fields[0] == name and len(fields) > 2 and fields[2].isdecimal():  # noqa: PLR2004  # passwd(5)
+            return int(fields[2])
+    raise ConfigurationError(
+        f"The image runs as {name!r}, whom its /etc/passwd does not name.",
+        hint="Make the user in the Dockerfile, or give a number: USER 10001.",
+    )
+
+
+def runs_as(config: Mapping[str, object]) -> RunsAs:
+    """Reads the part of an image's ``config`` object that tells how its program starts."""
+    variables = [str(entry).partition("=") for entry in _strings(config.get("Env"))]
+    return RunsAs(
+        working_directory=str(config.get("WorkingDir") or "/"),
+        environment=tuple((name, value) for name, _, value in variables),
+        program=(*_strings(config.get("Entrypoint")), *_strings(config.get("Cmd"))),
+        user=str(config.get("User") or ""),
+    )
+
+
+def _strings(value: object) -> list[str]:
+    return [str(item) for item in value] if isinstance(value, list) else []

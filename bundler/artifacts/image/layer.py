@@ -1,0 +1,221 @@
+"""The layer: one tar stream that puts state directories into an image, always the same bytes.
+
+A layer holds, in this order for each state directory: its parents with the owner and mode that
+they have in the base (a layer that left them out or invented them would change them), the state
+directory, an opaque whiteout (so that nothing of an earlier state shines through), and every file
+of the bundle. Files belong to root and are readable by everyone; what the manifest declares
+writable belongs to the image's user, in group 0, so that an arbitrary user of that group
+(Kubernetes, OpenShift) can write as well. All times are 0.
+
+The stream's sha256 is the layer's *diff_id*; the sha256 of its packed form is its *digest*.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tarfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import msgspec
+
+from bundler.artifacts.image.compression import Compression, Sink, packer
+from bundler.errors import ConfigurationError
+from bundler.state.bundle import Bundle, BundleMember
+from bundler.state.manifest import State
+
+OPAQUE_WHITEOUT = ".wh..wh..opq"
+WHITEOUT_PREFIX = ".wh."
+
+_BLOCK = 512
+_END = b"\0" * (2 * _BLOCK)
+_CHUNK_BYTES = 256 * 1024
+
+
+class Owned(msgspec.Struct, frozen=True):
+    """A directory of the base: absolute path, permission bits, numeric owner and group."""
+
+    path: str
+    mode: int = 0o755
+    uid: int = 0
+    gid: int = 0
+
+
+class Placed(msgspec.Struct, frozen=True):
+    """A bundle and where its state directory lies in the image.
+
+    path: absolute, without symbolic links. parents: from the outermost on, without ``/``.
+    """
+
+    bundle: Bundle
+    path: str
+    parents: tuple[Owned, ...]
+
+    def __post_init__(self) -> None:
+        names = self.path.split("/")
+        if names[0] or any(name in ("", ".", "..") for name in names[1:]):
+            raise ConfigurationError(f"{self.path!r} is not an absolute path in an image.")
+
+
+def parents_of(path: str) -> tuple[str, ...]:
+    """``/app/src/x`` has the parents ``/app`` and ``/app/src``."""
+    parts = path.strip("/").split("/")[:-1]
+    return tuple("/" + "/".join(parts[: end + 1]) for end in range(len(parts)))
+
+
+class Written(msgspec.Struct, frozen=True):
+    """A layer that was written. diff_id and digest: sha256 in hexadecimal; size: of the blob."""
+
+    diff_id: str
+    digest: str
+    size: int
+    compression: Compression
+
+
+class _Entry(msgspec.Struct, frozen=True):
+    """A member of the tar stream; path without a leading slash."""
+
+    path: str
+    mode: int
+    uid: int = 0
+    gid: int = 0
+    content: BundleMember | None = None
+    directory: bool = False
+
+    def header(self) -> bytes:
+        info = tarfile.TarInfo(self.path)
+        info.mode, info.uid, info.gid = self.mode, self.uid, self.gid
+        info.type = tarfile.DIRTYPE if self.directory else tarfile.REGTYPE
+        info.size = self.content.size if self.content else 0
+        return info.tobuf(tarfile.PAX_FORMAT)
+
+    @property
+    def padded_size(self) -> int:
+        return -(-self.content.size // _BLOCK) * _BLOCK if self.content else 0
+
+
+class Layer(msgspec.Struct, frozen=True):
+    """Bundles at their places. user: the numeric user that the image runs as.
+
+    opaque: hide what the base has in the state directories; off where there is no base.
+    """
+
+    placed: tuple[Placed, ...]
+    user: int = 0
+    opaque: bool = True
+
+    def size(self) -> int:
+        """The size of the unpacked tar stream, in bytes; reads no file."""
+        entries = self._entries()
+        return sum(len(entry.header()) + entry.padded_size for entry in entries) + len(_END)
+
+    def write(self, sink: Sink, compression: Compression = "none") -> Written:
+        """Hands the layer to the sink in pieces, in flat memory.
+
+        Raises `VerificationFailed` where a file is no longer what the manifest says.
+        """
+        written: list[Written] = []
+        for piece in self.packed(compression, written.append):
+            sink(piece)
+        return written[0]
+
+    def packed(
+        self, compression: Compression, finished: Callable[[Written], object]
+    ) -> Iterator[bytes]:
+        """The blob in pieces. finished: is told what it was when the last one was taken."""
+        ready: list[bytes] = []
+        blob = _Counting(ready.append, hashes=compression != "none")
+        packing = packer(compression, blob)
+        diff_id = hashlib.sha256()
+        for piece in self.pieces():
+            diff_id.update(piece)
+            packing.write(piece)
+            yield from ready
+            ready.clear()
+        packing.finish()
+        yield from ready
+        digest = diff_id if compression == "none" else blob.digest
+        finished(Written(diff_id.hexdigest(), digest.hexdigest(), blob.size, compression))
+
+    def diff_id(self) -> str:
+        """The digest that the layer would have; reads every file."""
+        return self.write(_nowhere).diff_id
+
+    def pieces(self) -> Iterator[bytes]:
+        """The unpacked tar stream."""
+        for entry in self._entries():
+            yield entry.header()
+            if entry.content is not None:
+                with entry.content.open() as stream:
+                    while chunk := stream.read(_CHUNK_BYTES):
+                        yield chunk
+                yield b"\0" * (entry.padded_size - entry.content.size)
+        yield _END
+
+    def _entries(self) -> Iterator[_Entry]:
+        emitted: set[str] = set()
+        for placed in sorted(self.placed, key=lambda placed: placed.path.encode()):
+            for parent in placed.parents:
+                if parent.path not in emitted:
+                    emitted.add(parent.path)
+                    yield _directory(parent)
+            yield from self._state_directory(placed)
+
+    def _state_directory(self, placed: Placed) -> Iterator[_Entry]:
+        root = placed.path.lstrip("/")
+        yield _Entry(root, 0o755, directory=True)
+        if self.opaque:
+            yield _Entry(f"{root}/{OPAQUE_WHITEOUT}", 0o644)
+        writable = _Writable(placed.bundle.manifest.states)
+        members = {member.path: member for member in placed.bundle.members()}
+        directories = _directories([*members, *(f"{path}/." for path in writable.paths)])
+        for path in sorted(members.keys() | directories, key=str.encode):
+            member = members.get(path)
+            if writable.covers(path):
+                mode = 0o664 if member else 0o775
+                yield _Entry(f"{root}/{path}", mode, self.user, 0, member, member is None)
+            else:
+                mode = 0o644 if member else 0o755
+                yield _Entry(f"{root}/{path}", mode, 0, 0, member, member is None)
+
+
+class _Writable:
+    """What the program may write to at run time, below a state directory."""
+
+    def __init__(self, states: Iterable[State]) -> None:
+        self.paths = tuple(f"{state.path}/{path}" for state in states for path in state.writable)
+
+    def covers(self, path: str) -> bool:
+        return any(path == root or path.startswith(f"{root}/") for root in self.paths)
+
+
+def _directories(paths: Sequence[str]) -> set[str]:
+    """Every directory above the paths."""
+    found: set[str] = set()
+    for path in paths:
+        above = path.rpartition("/")[0]
+        while above and above not in found:
+            found.add(above)
+            above = above.rpartition("/")[0]
+    return found
+
+
+def _directory(owned: Owned) -> _Entry:
+    return _Entry(owned.path.lstrip("/"), owned.mode, owned.uid, owned.gid, directory=True)
+
+
+class _Counting:
+    def __init__(self, sink: Sink, *, hashes: bool) -> None:
+        self.digest = hashlib.sha256()
+        self.size = 0
+        self._hashes = hashes
+        self._sink = sink
+
+    def __call__(self, data: bytes) -> None:
+        if self._hashes:
+            self.digest.update(data)
+        self.size += len(data)
+        self._sink(data)
+
+
+def _nowhere(data: bytes) -> None:
+    del data

@@ -1,0 +1,363 @@
+"""A line to one registry: requests with credentials, proxies, redirects, and patience.
+
+Tried again, up to a minute and a half, is what waiting can mend: a dropped connection, a server's
+error, "too many requests" (after the time that it names). What is spoken is
+https://github.com/opencontainers/distribution-spec/blob/main/spec.md over HTTPS; plain HTTP only
+with loopback addresses and with the hosts that ``STATE_BUNDLER_INSECURE_REGISTRIES`` names.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urljoin, urlsplit
+
+import msgspec
+
+from bundler.artifacts.image.registry.credentials import find
+from bundler.artifacts.image.registry.proxies import is_loopback, pool_for
+from bundler.artifacts.image.registry.reference import HUB, Reference
+from bundler.artifacts.image.registry.tokens import Authorizer, Scope
+from bundler.artifacts.image.registry.trust import distrust
+from bundler.errors import BundlerError, CredentialsRefused, ToolFailed
+from bundler.listener import SILENT, Listener
+from bundler.version import __version__
+
+if TYPE_CHECKING:
+    import urllib3
+
+Body = Callable[[], bytes | Iterable[bytes]]
+
+INSECURE = "STATE_BUNDLER_INSECURE_REGISTRIES"
+_HUB_HOST = "registry-1.docker.io"
+_ATTEMPTS = 5
+_PATIENCE_SECONDS = 90.0
+# One who asks for more than this is not waited for: the person decides.
+_LONGEST_WAIT_SECONDS = 60.0
+_CONNECT_SECONDS = 10.0
+_READ_SECONDS = 60.0
+_MAX_REDIRECTS = 5
+_MAX_ERROR_BYTES = 64 * 1024
+_MAX_TOKEN_BYTES = 1024 * 1024
+_REDIRECTS = (301, 302, 303, 307, 308)
+_UNAUTHORIZED, _FORBIDDEN, _NOT_FOUND, _PROXY_LOGIN, _TOO_MANY = 401, 403, 404, 407, 429
+_TRANSIENT = (408, _TOO_MANY, 500, 502, 503, 504)
+_SHOWN_MESSAGE = 200
+
+logging.getLogger("stamina").addHandler(logging.NullHandler())
+
+
+class NotFound(ToolFailed):
+    """The registry does not have what was asked for."""
+
+
+class Transient(ToolFailed):
+    """A failure that waiting may mend. wait: in seconds, as the registry wishes; None: as we do."""
+
+    def __init__(self, what: str, *, wait: float | None = None) -> None:
+        super().__init__(what, hint="Try again later; nothing was changed under any tag.")
+        self.wait = wait
+
+
+class Request(msgspec.Struct, frozen=True):
+    """path: below the host, or a whole address that the registry gave. body: made anew each time.
+
+    expected: the statuses that are answers; 404 raises `NotFound` where it is not among them.
+    """
+
+    method: str
+    path: str
+    scope: Scope = ()
+    headers: Mapping[str, str] = msgspec.field(default_factory=dict)
+    body: Body | None = None
+    expected: tuple[int, ...] = (200,)
+
+
+class Connection:
+    """Speaks to the registry of a reference; may be used by several threads at once."""
+
+    def __init__(self, reference: Reference, listener: Listener = SILENT) -> None:
+        self.host = reference.host
+        self._listener = listener
+        self._authorizer = Authorizer(reference.host, lambda: find(reference), self._ask)
+        self._pools: dict[str, urllib3.PoolManager] = {}
+        self._base_address: str | None = None
+        self._lock = threading.Lock()
+
+    def close(self) -> None:
+        for pool in self._pools.values():
+            pool.clear()
+
+    def patient(self, work: Callable[[], Any]) -> Any:
+        """Does something with the registry, again and again while its failure is `Transient`."""
+        try:
+            return work()
+        except Transient as error:
+            failed = [error]
+        import stamina  # with what it imports it takes a while, and most need it never
+
+        attempts = stamina.retry_context(
+            on=self._backoff,
+            attempts=_ATTEMPTS,
+            timeout=_PATIENCE_SECONDS,
+            wait_initial=0.5,
+            wait_max=10.0,
+        )
+        for attempt in attempts:
+            with attempt:
+                if failed:  # this attempt was made already
+                    raise failed.pop()
+                return work()
+        raise AssertionError  # stamina ends with a result or with the last exception
+
+    def _backoff(self, error: Exception) -> bool | float:
+        if not isinstance(error, Transient):
+            return False
+        if error.wait is not None and error.wait > _LONGEST_WAIT_SECONDS:
+            return False
+        self._listener.note(f"{error.what} Trying again.")
+        return True if error.wait is None else error.wait
+
+    @contextmanager
+    def send(self, request: Request) -> Iterator[urllib3.BaseHTTPResponse]:
+        """Sends until there is an answer; its body is read within the context."""
+        with _keeping_the_line(self.patient(lambda: self.once(request))) as response:
+            yield response
+
+    @contextmanager
+    def attempt(self, request: Request) -> Iterator[urllib3.BaseHTTPResponse]:
+        """Like `send`, but only once; raises as `once` does."""
+        with _keeping_the_line(self.once(request)) as response:
+            yield response
+
+    def once(self, request: Request) -> urllib3.BaseHTTPResponse:
+        """One attempt, with fresh credentials where those at hand are refused.
+
+        The caller closes the answer. Raises `Transient`, `NotFound`, `CredentialsRefused` and
+        `ToolFailed` for what is not expected.
+        """
+        response = self._redirected(request)
+        if response.status == _UNAUTHORIZED and _UNAUTHORIZED not in request.expected:
+            with _keeping_the_line(response):
+                challenge = response.headers.get("WWW-Authenticate", "")
+            self._authorizer.answer(
+                challenge, request.scope, plain=self._base().startswith("http:")
+            )
+            response = self._redirected(request)
+        if response.status not in request.expected:
+            with response:
+                raise self._failure(request, response)
+        return response
+
+    def _failure(self, request: Request, response: urllib3.BaseHTTPResponse) -> BundlerError:
+        status = response.status
+        said = _said(_start_of(response, _MAX_ERROR_BYTES))
+        what = f"The registry {self.host} answered {status} to {_described(request)}"
+        if status in _TRANSIENT:
+            return Transient(f"{what}{said}.", wait=_seconds(response.headers.get("Retry-After")))
+        if status == _NOT_FOUND:
+            return NotFound(f"{what}{said}.")
+        if status == _UNAUTHORIZED:
+            return self._authorizer.refused()
+        if status == _FORBIDDEN:
+            return CredentialsRefused(
+                f"{what}{said}.", hint="Does this login have the right to do that there?"
+            )
+        return ToolFailed(f"{what}{said}.")
+
+    def _redirected(self, request: Request) -> urllib3.BaseHTTPResponse:
+        """Follows redirects: blobs often lie in an object store, which must not see our token."""
+        base = self._base()
+        address = urljoin(base, request.path)
+        for _ in range(_MAX_REDIRECTS):
+            headers = {"Accept-Encoding": "identity", **request.headers}
+            authorization = self._authorizer.header(request.scope)
+            if authorization is not None and _same_host(address, base):
+                headers["Authorization"] = authorization
+            body = request.body() if request.body is not None else None
+            response = self._bare(request.method, address, headers, body)
+            if response.status not in _REDIRECTS:
+                return response
+            with _keeping_the_line(response):
+                target = urljoin(address, response.headers.get("Location") or "")
+            if address.startswith("https:") and not target.startswith("https:"):
+                raise ToolFailed(f"The registry {self.host} redirects to an address without TLS.")
+            address = target
+        raise ToolFailed(f"The registry {self.host} redirects without end.")
+
+    def _bare(
+        self,
+        method: str,
+        address: str,
+        headers: Mapping[str, str],
+        body: bytes | Iterable[bytes] | None,
+    ) -> urllib3.BaseHTTPResponse:
+        import urllib3
+
+        named = {"User-Agent": f"state-bundler/{__version__}", **headers}
+        try:
+            return self._pool(address).request(
+                method,
+                address,
+                headers=named,
+                body=body,
+                preload_content=False,
+                decode_content=False,
+                redirect=False,
+                retries=False,
+                timeout=urllib3.Timeout(connect=_CONNECT_SECONDS, read=_READ_SECONDS),
+            )
+        except urllib3.exceptions.SSLError as error:
+            raise distrust(_host_of(address), error) from error
+        except urllib3.exceptions.ProxyError as error:
+            raise _of_proxy(_host_of(address), error) from error
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            raise Transient(f"{_host_of(address)} {_why(error)}.") from error
+
+    def _ask(
+        self, method: str, address: str, headers: Mapping[str, str], body: bytes | None
+    ) -> tuple[int, bytes]:
+        """A request to a token service."""
+
+        def once() -> tuple[int, bytes]:
+            with self._bare(method, address, headers, body) as response:
+                if response.status in _TRANSIENT:
+                    wait = _seconds(response.headers.get("Retry-After"))
+                    what = f"The token service of {self.host} answered {response.status}."
+                    raise Transient(what, wait=wait)
+                return response.status, _start_of(response, _MAX_TOKEN_BYTES)
+
+        answer: tuple[int, bytes] = self.patient(once)
+        return answer
+
+    def _pool(self, address: str) -> urllib3.PoolManager:
+        parts = urlsplit(address)
+        way = f"{parts.scheme}://{parts.netloc}"  # certificates and proxies differ by scheme, too
+        with self._lock:
+            if way not in self._pools:
+                self._pools[way] = pool_for(address)
+            return self._pools[way]
+
+    def _base(self) -> str:
+        with self._lock:
+            known = self._base_address
+        if known is None:
+            known = self._found_base()
+            with self._lock:
+                self._base_address = known
+        return known
+
+    def _found_base(self) -> str:
+        host = _HUB_HOST if self.host == HUB else self.host
+        if not may_be_plain(host):
+            return f"https://{host}"
+        try:
+            answer = self._bare("GET", f"http://{host}/v2/", {}, None)
+            with _keeping_the_line(answer) as response:
+                # Go's TLS servers answer plain requests with 400.
+                plain = response.status in (200, _UNAUTHORIZED, _TOO_MANY) or (
+                    response.status >= 500  # noqa: PLR2004  # of whatever kind: it speaks HTTP
+                )
+        except Transient as error:
+            if isinstance(error.__cause__, ConnectionError) or "refused" in error.what:
+                return f"http://{host}"
+            plain = False
+        return f"http://{host}" if plain else f"https://{host}"
+
+
+def may_be_plain(host: str) -> bool:
+    """Whether a registry may be spoken to without TLS."""
+    if is_loopback(urlsplit(f"//{host}").hostname or ""):
+        return True
+    allowed = os.environ.get(INSECURE, "").split(",")
+    return host in [item.strip() for item in allowed]
+
+
+def _same_host(address: str, base: str) -> bool:
+    return urlsplit(address)[:2] == urlsplit(base)[:2]
+
+
+def _host_of(address: str) -> str:
+    return urlsplit(address).netloc.rpartition("@")[2]
+
+
+def _why(error: Exception) -> str:
+    """The end of a sentence; a client's error itself may quote addresses with secrets."""
+    import urllib3
+
+    text = str(error).lower()
+    if isinstance(error, urllib3.exceptions.NameResolutionError):
+        return "is no host that can be found"
+    if "refused" in text:
+        return "refused the connection"
+    if isinstance(error, urllib3.exceptions.TimeoutError):
+        return "did not answer in time"
+    return "dropped the connection"
+
+
+def _of_proxy(host: str, error: urllib3.exceptions.ProxyError) -> BundlerError:
+    """A proxy that wants another login will want it the next time as well."""
+    if f" {_PROXY_LOGIN} " in f"{error.original_error} ":
+        return CredentialsRefused(
+            f"The proxy for {host} wants (other) credentials.",
+            hint="They belong into its address: HTTPS_PROXY=http://USER:PASSWORD@HOST:PORT",
+        )
+    return Transient(f"The proxy for {host} cannot be used.")
+
+
+def _described(request: Request) -> str:
+    """The request without its query, which may be signed."""
+    return f"{request.method} {urlsplit(request.path).path}"
+
+
+@contextmanager
+def _keeping_the_line(
+    response: urllib3.BaseHTTPResponse,
+) -> Iterator[urllib3.BaseHTTPResponse]:
+    """The rest of a short answer is read, so that the next request needs no line of its own."""
+    try:
+        yield response
+        _start_of(response, _MAX_ERROR_BYTES)
+    finally:
+        response.close()
+
+
+def _start_of(response: urllib3.BaseHTTPResponse, limit: int) -> bytes:
+    import urllib3
+
+    try:
+        return response.read(limit) or b""
+    except (urllib3.exceptions.HTTPError, OSError):
+        return b""
+
+
+def _said(raw: bytes) -> str:
+    """What a registry gives as its reason: a code and a sentence, made fit for a terminal."""
+    try:
+        first = json.loads(raw)["errors"][0]
+        words = [str(first.get(name) or "") for name in ("code", "message")]
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
+        return ""
+    text = ", ".join(word for word in words if word)
+    shown = "".join(char for char in text if char.isprintable())[:_SHOWN_MESSAGE].rstrip(".")
+    return f": {shown}" if shown else ""
+
+
+def _seconds(retry_after: str | None) -> float | None:
+    """Seconds or a date, as RFC 9110 has them."""
+    import time
+    from email.utils import parsedate_to_datetime
+
+    if not retry_after:
+        return None
+    if retry_after.strip().isdecimal():
+        return float(retry_after)
+    try:
+        return max(0.0, parsedate_to_datetime(retry_after).timestamp() - time.time())
+    except ValueError:
+        return None

@@ -1,0 +1,196 @@
+"""Who we are to a registry: what ``docker login`` and ``podman login`` have left, or CI hands in.
+
+Asked in this order; the first that knows the registry is used:
+
+1. the file that ``REGISTRY_AUTH_FILE`` names (podman, skopeo, buildah),
+2. the JSON in ``DOCKER_AUTH_CONFIG`` (GitLab CI),
+3. ``config.json`` in ``DOCKER_CONFIG`` or ``~/.docker``,
+4. podman's ``auth.json``.
+
+All have docker's format: ``auths`` by registry (podman: also by repository), ``credHelpers`` and
+``credsStore``, which name programs ``docker-credential-*``. The Docker SDK reads the third alone,
+knows no repositories, does not bound a helper's time, and takes a quarter of a second to import.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from bundler.artifacts.image.engine.dockerhome import CONFIGURATION, dockerhome, personal
+from bundler.artifacts.image.registry.reference import HUB, Reference
+from bundler.errors import ConfigurationError, ToolFailed
+from bundler.system import process
+
+_HUB_KEY = "https://index.docker.io/v1/"
+_HELPER_SECONDS = 60.0
+# What a helper answers in place of a user where the secret is a token (docker-credential-helpers).
+_TOKEN_USER = "<token>"  # noqa: S105  # a word of the protocol
+_NOT_FOUND = b"credentials not found"
+
+
+class Credentials(msgspec.Struct, frozen=True):
+    """user and password, or one token. identity: to be exchanged for one (OAuth 2's refresh).
+
+    bearer: sent as it is. Nothing of it appears in a repr.
+    """
+
+    user: str = ""
+    password: str = ""
+    identity: str = ""
+    bearer: str = ""
+
+    def __repr__(self) -> str:
+        return "Credentials()"
+
+    @property
+    def basic(self) -> str:
+        """The value of an ``Authorization`` header."""
+        pair = f"{self.user}:{self.password}".encode()
+        return f"Basic {base64.b64encode(pair).decode()}"
+
+
+def find(reference: Reference, environ: Mapping[str, str] = os.environ) -> Credentials | None:
+    """The credentials for a repository; None where nobody has logged in.
+
+    Raises `ConfigurationError` for a file that cannot be read, `ToolFailed` for a helper that
+    fails.
+    """
+    for where, config in _configurations(environ):
+        found = _in(config, where, reference, environ)
+        if found is not None:
+            return found
+    return None
+
+
+def _configurations(environ: Mapping[str, str]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    named = environ.get("REGISTRY_AUTH_FILE")
+    if named:
+        yield named, _read(Path(named), required=True)
+    inline = environ.get("DOCKER_AUTH_CONFIG")
+    if inline:
+        yield "DOCKER_AUTH_CONFIG", _parsed(inline.encode(), "DOCKER_AUTH_CONFIG")
+    docker = dockerhome(environ) / CONFIGURATION
+    yield str(docker), _read(docker)
+    runtime = environ.get("XDG_RUNTIME_DIR")
+    for below in (*([Path(runtime)] if runtime else []), personal(environ) / ".config"):
+        path = below / "containers" / "auth.json"
+        yield str(path), _read(path)
+
+
+def _read(path: Path, *, required: bool = False) -> Mapping[str, Any]:
+    try:
+        return _parsed(path.read_bytes(), str(path))
+    except OSError as error:
+        if isinstance(error, FileNotFoundError) and not required:
+            return {}
+        raise ConfigurationError(
+            f"{path}, which holds registry credentials, cannot be read: {error.strerror}."
+        ) from error
+
+
+def _parsed(raw: bytes, where: str) -> Mapping[str, Any]:
+    try:
+        value = json.loads(raw or b"{}")
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        # Not chained: the error of the parser quotes the text, which holds secrets.
+        raise ConfigurationError(f"{where} is no JSON object.", hint="Log in again: docker login.")
+    return value
+
+
+def _in(
+    config: Mapping[str, Any], where: str, reference: Reference, environ: Mapping[str, str]
+) -> Credentials | None:
+    helpers = _table(config, "credHelpers")
+    for key in _keys(reference):
+        if isinstance(helpers.get(key), str):
+            return _from_helper(helpers[key], key, environ)
+    auths = {_normal(str(key)): value for key, value in _table(config, "auths").items()}
+    for key in _keys(reference):
+        entry = auths.get(_normal(key))
+        found = _from_entry(entry, where, key) if isinstance(entry, dict) else None
+        if found is not None:
+            return found
+    store = config.get("credsStore")
+    if isinstance(store, str) and store:
+        key = _HUB_KEY if reference.host == HUB else reference.host
+        return _from_helper(store, key, environ)
+    return None
+
+
+def _table(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    found = config.get(name)
+    return found if isinstance(found, dict) else {}
+
+
+def _keys(reference: Reference) -> Iterator[str]:
+    """The names under which an entry may stand, the closest first."""
+    parts = reference.repository.split("/")
+    for end in range(len(parts), 0, -1):
+        yield f"{reference.host}/{'/'.join(parts[:end])}"
+    yield reference.host
+    if reference.host == HUB:
+        yield from (_HUB_KEY, "index.docker.io", "registry-1.docker.io")
+
+
+def _normal(key: str) -> str:
+    """Older logins have addresses: ``https://ghcr.io/v2/`` is ``ghcr.io``."""
+    bare = key.removeprefix("https://").removeprefix("http://").rstrip("/")
+    for version in ("/v1", "/v2"):
+        bare = bare.removesuffix(version)
+    return bare
+
+
+def _from_entry(entry: Mapping[str, Any], where: str, key: str) -> Credentials | None:
+    bearer, identity = entry.get("registrytoken"), entry.get("identitytoken")
+    if isinstance(bearer, str) and bearer:
+        return Credentials(bearer=bearer)
+    if isinstance(identity, str) and identity:
+        return Credentials(identity=identity)
+    user, password = entry.get("username"), entry.get("password")
+    packed = entry.get("auth")
+    if isinstance(packed, str) and packed:
+        try:
+            text = base64.b64decode(packed).decode().rstrip("\0")
+        except (binascii.Error, UnicodeDecodeError):
+            text = ""
+        user, colon, password = text.partition(":")
+        if not colon:
+            raise ConfigurationError(
+                f"{where} has an entry for {key} that cannot be read.",
+                hint=f"Log in again: docker login {key.partition('/')[0]}",
+            )
+    if isinstance(user, str) and user and isinstance(password, str):
+        return Credentials(user, password)
+    return None
+
+
+def _from_helper(name: str, server: str, environ: Mapping[str, str]) -> Credentials | None:
+    """Asks ``docker-credential-NAME``.
+
+    See https://github.com/docker/docker-credential-helpers.
+    """
+    program = f"docker-credential-{name}"
+    hint = f"Try: echo {server} | {program} get"
+    done = process.run(
+        [program, "get"], env=environ, stdin=server.encode(), timeout=_HELPER_SECONDS
+    )
+    if done.exit_code:
+        if _NOT_FOUND in done.stdout.lower() or _NOT_FOUND in done.stderr.lower():
+            return None
+        raise ToolFailed(f"{program} has no credentials for {server} to give.", hint=hint)
+    try:
+        answer = json.loads(done.stdout)
+        user, secret = str(answer["Username"]), str(answer["Secret"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise ToolFailed(f"{program} answered what is no credential.", hint=hint) from None
+    return Credentials(identity=secret) if user == _TOKEN_USER else Credentials(user, secret)

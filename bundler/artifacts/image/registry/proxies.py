@@ -1,0 +1,54 @@
+"""The way to a host: directly, or by the proxy that the environment names."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+from bundler.artifacts.image.registry.trust import context_for
+from bundler.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    import urllib3
+
+
+def pool_for(address: str) -> urllib3.PoolManager:
+    """Raises `ConfigurationError` for a proxy's address that is none."""
+    import urllib3
+
+    parts = urlsplit(address)
+    context = context_for(parts.netloc) if parts.scheme == "https" else None
+    proxy = proxy_of(address)
+    if proxy is None:
+        return urllib3.PoolManager(ssl_context=context)
+    found = urlsplit(proxy)
+    headers = {}
+    if found.username:
+        user, password = unquote(found.username), unquote(found.password or "")
+        headers = urllib3.make_headers(proxy_basic_auth=f"{user}:{password}")
+    try:
+        port = found.port or (443 if found.scheme == "https" else 80)
+        bare = f"{found.scheme}://{found.hostname}:{port}"
+        return urllib3.ProxyManager(bare, proxy_headers=headers, ssl_context=context)
+    except (ValueError, urllib3.exceptions.HTTPError):  # its text may hold the password
+        raise ConfigurationError(f"The proxy for {parts.netloc} has no usable address.") from None
+
+
+def proxy_of(address: str) -> str | None:
+    """The address of the proxy by which the environment sends this request."""
+    parts = urlsplit(address)
+    if is_loopback(parts.hostname or ""):
+        return None
+    if proxy_bypass(parts.hostname or "") or proxy_bypass(parts.netloc):
+        return None
+    proxies = getproxies()
+    found = proxies.get(parts.scheme) or proxies.get("all")
+    if found and "://" not in found:
+        return f"http://{found}"
+    return found or None
+
+
+def is_loopback(name: str) -> bool:
+    """Whether a host is this machine, by its name alone."""
+    return name in ("localhost", "::1") or name.startswith("127.")

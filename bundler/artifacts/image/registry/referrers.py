@@ -1,0 +1,139 @@
+"""What refers to an image in a registry: signatures and the like, as manifests with a *subject*.
+
+A registry that knows referrers lists them by itself. For one that does not, the list is an index
+under the tag ``sha256-<hexadecimal>`` of the subject, which whoever adds one keeps up to date. See
+https://github.com/opencontainers/distribution-spec/blob/main/spec.md#listing-referrers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from typing import Any
+
+from bundler.artifacts.image.blobs import Descriptor, descriptors, read_json
+from bundler.artifacts.image.image import OCI_INDEX, OCI_MANIFEST, Json, dump, load
+from bundler.artifacts.image.registry.connection import Request
+from bundler.artifacts.image.registry.store import MAX_MANIFEST_BYTES, RegistryStore, read_at_most
+from bundler.artifacts.image.registry.target import RegistryTarget
+from bundler.errors import VerificationFailed
+
+_EMPTY = b"{}"
+_EMPTY_TYPE = "application/vnd.oci.empty.v1+json"
+_SUBJECT_HEADER = "OCI-Subject"
+# More of one kind than anybody has; each costs two requests to read.
+_MAX_REFERRERS = 64
+_MAX_PAGES = 16
+
+
+def attach(
+    target: RegistryTarget,
+    subject: Descriptor,
+    artifact_type: str,
+    content: bytes,
+    media_type: str,
+) -> str:
+    """Stores content that refers to an image, and returns the digest of its manifest."""
+    empty, _ = target.send_blob(lambda: iter([_EMPTY]))
+    blob, size = target.send_blob(lambda: iter([content]))
+    manifest = {
+        "schemaVersion": 2,
+        "mediaType": OCI_MANIFEST,
+        "artifactType": artifact_type,
+        "config": {"mediaType": _EMPTY_TYPE, "digest": empty, "size": len(_EMPTY)},
+        "layers": [{"mediaType": media_type, "digest": blob, "size": size}],
+        "subject": {
+            "mediaType": subject.media_type,
+            "digest": subject.digest,
+            "size": subject.size,
+        },
+    }
+    raw = dump(manifest)
+    digest = f"sha256:{hashlib.sha256(raw).hexdigest()}"
+    headers = target.put_manifest(raw, OCI_MANIFEST, digest)
+    if _SUBJECT_HEADER.lower() not in {name.lower() for name in headers}:
+        entry = {"mediaType": OCI_MANIFEST, "digest": digest, "size": len(raw)}
+        _list_by_tag(target, subject, {**entry, "artifactType": artifact_type})
+    return digest
+
+
+def contents(
+    store: RegistryStore, subject: Descriptor, artifact_type: str, limit: int
+) -> Iterator[bytes]:
+    """What refers to an image, of one type. limit: in bytes; larger ones are no such thing.
+
+    Raises `VerificationFailed` for what is malformed.
+    """
+    found = [entry for entry in _listed(store, subject) if _type_of(entry) == artifact_type]
+    for entry in found[-_MAX_REFERRERS:]:
+        manifest = read_json(store, entry)
+        named = manifest.get("subject")
+        if not isinstance(named, dict) or named.get("digest") != subject.digest:
+            raise VerificationFailed(f"{entry.digest} in {store.name} does not refer to the image.")
+        layers = descriptors(manifest.get("layers"), entry.digest)
+        if len(layers) != 1 or layers[0].size > limit:
+            raise VerificationFailed(f"{entry.digest} in {store.name} is no {artifact_type}.")
+        with store.open(layers[0]) as stream:
+            content = stream.read(limit + 1)
+        if f"sha256:{hashlib.sha256(content).hexdigest()}" != layers[0].digest:
+            raise VerificationFailed(f"{layers[0].digest} in {store.name} was altered.")
+        yield content
+
+
+def _type_of(entry: Descriptor) -> str | None:
+    found = entry.raw.get("artifactType")
+    return found if isinstance(found, str) else None
+
+
+def _listed(store: RegistryStore, subject: Descriptor) -> list[Descriptor]:
+    """Every referrer that the registry or the fallback tag names, each once."""
+    found = {entry.digest: entry for entry in (*_of_api(store, subject), *_of_tag(store, subject))}
+    return list(found.values())
+
+
+def _of_api(store: RegistryStore, subject: Descriptor) -> list[Descriptor]:
+    where: str | None = store.path("referrers", subject.digest)
+    found: list[Descriptor] = []
+    for _ in range(_MAX_PAGES):
+        if where is None:
+            break
+        request = Request("GET", where, store.scope, {"Accept": OCI_INDEX}, expected=(200, 404))
+        with store.connection.send(request) as response:
+            if response.status != 200:  # noqa: PLR2004  # HTTP's "OK"
+                return found
+            raw = read_at_most(response, MAX_MANIFEST_BYTES, f"{store.name}: referrers")
+            where = _next(response.headers.get("Link"))
+        index = load(raw, f"The referrers of {subject.digest}")
+        found += descriptors(index.get("manifests"), f"The referrers of {subject.digest}")
+    return found
+
+
+def _next(link: str | None) -> str | None:
+    """``</v2/…?last=x>; rel="next"``, as RFC 8288 has it."""
+    target, _, parameters = (link or "").partition(";")
+    if "next" not in parameters:
+        return None
+    return target.strip().removeprefix("<").removesuffix(">")
+
+
+def _fallback_tag(subject: Descriptor) -> str:
+    return subject.digest.replace(":", "-")
+
+
+def _fallback_index(store: RegistryStore, subject: Descriptor) -> Json | None:
+    found = store.find(store.reference.tagged(_fallback_tag(subject)))
+    return read_json(store, found) if found is not None else None
+
+
+def _of_tag(store: RegistryStore, subject: Descriptor) -> list[Descriptor]:
+    index = _fallback_index(store, subject)
+    return descriptors(index.get("manifests"), _fallback_tag(subject)) if index else []
+
+
+def _list_by_tag(target: RegistryTarget, subject: Descriptor, entry: dict[str, Any]) -> None:
+    index = _fallback_index(target, subject)
+    before = index.get("manifests") if index else []
+    kept = [item.raw for item in descriptors(before, _fallback_tag(subject))]
+    kept = [item for item in kept if item["digest"] != entry["digest"]]
+    changed = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [*kept, entry]}
+    target.put_manifest(dump(changed), OCI_INDEX, _fallback_tag(subject))

@@ -1,0 +1,334 @@
+"""Images in a registry, to write: blobs first, then manifests by digest, the tag last.
+
+Until a tag is moved nobody sees what was sent: each request before may fail and leaves the image
+behind the tag as it was. Blobs go by what fits: taken over from another repository of the same
+registry without being sent (a *mount*), in one piece if small, else as a stream, which is taken up
+again where it broke off.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from itertools import chain
+from typing import Any
+from urllib.parse import quote, urlencode, urlsplit
+
+from bundler.artifacts.image.blobs import Descriptor, Store, descriptor
+from bundler.artifacts.image.compression import Compression
+from bundler.artifacts.image.image import dump
+from bundler.artifacts.image.layer import Layer, Written
+from bundler.artifacts.image.registry.connection import Connection, NotFound, Request, Transient
+from bundler.artifacts.image.registry.reference import Reference
+from bundler.artifacts.image.registry.store import RegistryStore
+from bundler.errors import CredentialsRefused, ToolFailed, VerificationFailed
+from bundler.listener import SILENT, Listener
+
+_CREATED, _ACCEPTED, _NO_CONTENT = 201, 202, 204
+# Up to this a blob is held in memory: so its digest is known before it is sent.
+_SMALL_BYTES = 4 * 1024 * 1024
+_CHUNK_BYTES = 256 * 1024
+_OCTETS = {"Content-Type": "application/octet-stream"}
+
+Pieces = Callable[[], Iterator[bytes]]
+
+
+class RegistryTarget(RegistryStore):
+    """One repository, to read and to write."""
+
+    def __init__(
+        self,
+        reference: Reference,
+        listener: Listener = SILENT,
+        *,
+        connection: Connection | None = None,
+    ) -> None:
+        super().__init__(reference, listener, connection=connection, actions="pull,push")
+
+    # --- what an image is put together of
+
+    def add_layer(self, layer: Layer, packing: Compression) -> Written:
+        written: list[Written] = []
+
+        def pieces() -> Iterator[bytes]:
+            written.clear()
+            return layer.packed(packing, written.append)
+
+        self.send_blob(pieces, told=lambda: f"sha256:{written[0].digest}")
+        return written[0]
+
+    def add_config(self, value: Mapping[str, Any]) -> tuple[str, int]:
+        raw = dump(value)
+        return self.send_blob(lambda: iter([raw]))
+
+    def add_manifest(self, value: Mapping[str, Any], media_type: str) -> tuple[str, int]:
+        raw = dump(value)
+        digest = f"sha256:{hashlib.sha256(raw).hexdigest()}"
+        self.put_manifest(raw, media_type, digest)
+        return digest, len(raw)
+
+    def put_manifest(self, raw: bytes, media_type: str, what: str) -> Mapping[str, str]:
+        """Stores a manifest under a tag or its digest, and returns the answer's headers."""
+        request = Request(
+            "PUT",
+            self.path("manifests", what),
+            self.scope,
+            {"Content-Type": media_type},
+            lambda: raw,
+            (_CREATED, 200),
+        )
+        digest = f"sha256:{hashlib.sha256(raw).hexdigest()}"
+        with self.connection.send(request) as response:
+            told = response.headers.get("Docker-Content-Digest")
+            if told is not None and told != digest:
+                raise VerificationFailed(f"{self.name} stored {told} instead of {digest}.")
+            self.manifests[digest] = (raw, media_type)
+            return dict(response.headers)
+
+    def take(self, source: Store, entry: Descriptor) -> None:
+        if entry.is_index or entry.is_manifest:
+            with source.open(entry) as stream:
+                raw = stream.read(entry.size + 1)
+            if f"sha256:{hashlib.sha256(raw).hexdigest()}" != entry.digest:
+                raise VerificationFailed(
+                    f"{entry.digest} in {source.name} is not what its digest says."
+                )
+            self.put_manifest(raw, entry.media_type, entry.digest)
+        elif not self._has(source, entry) and not self._mounted(source, entry):
+            self._copy(source, entry)
+
+    def _has(self, source: Store, entry: Descriptor) -> bool:
+        """Whether a blob is here already; a base's are, where the image stays in its repository."""
+        same = isinstance(source, RegistryStore) and source.name == self.name
+        return same or self.has_blob(entry.digest, entry.size)
+
+    def _mounted(self, source: Store, entry: Descriptor) -> bool:
+        if not isinstance(source, RegistryStore) or source.connection.host != self.connection.host:
+            return False
+        other = source.reference.repository
+        query = urlencode({"mount": entry.digest, "from": other})
+        request = Request(
+            "POST",
+            f"{self.path('blobs', 'uploads/')}?{query}",
+            (*self.scope, f"repository:{other}:pull"),
+            {"Content-Length": "0"},
+            expected=(_CREATED, _ACCEPTED),
+        )
+        with self.connection.send(request) as response:
+            if response.status == _CREATED:
+                return True
+            location = response.headers.get("Location")
+        if location:  # it opened an upload instead, which nobody needs
+            self.cancel(location)
+        return False
+
+    def _copy(self, source: Store, entry: Descriptor) -> None:
+        def pieces() -> Iterator[bytes]:
+            with source.open(entry) as stream:
+                while chunk := stream.read(_CHUNK_BYTES):
+                    yield chunk
+
+        self.send_blob(pieces, entry.digest)
+
+    # --- blobs
+
+    def send_blob(
+        self, pieces: Pieces, expected: str | None = None, told: Callable[[], str] | None = None
+    ) -> tuple[str, int]:
+        """Sends a blob, which is not known to be here, and returns its digest and size in bytes.
+
+        pieces: gives the same bytes each time. expected: the digest that it must have; raises
+        `VerificationFailed` for another one, and then nothing was stored. told: gives its digest
+        once the pieces are at their end, where whoever makes them has hashed them already.
+        """
+        stream = pieces()
+        head: list[bytes] = []
+        size = 0
+        for piece in stream:
+            head.append(piece)
+            size += len(piece)
+            if size > _SMALL_BYTES:
+                break
+        else:
+            return self._send_small(b"".join(head), expected)
+        return _Stream(self, pieces, expected, told).send(chain(head, stream))
+
+    def _send_small(self, data: bytes, expected: str | None) -> tuple[str, int]:
+        digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
+        _refuse_other(digest, expected, self.name)
+
+        def once() -> None:
+            location = self.open_upload()
+            request = Request(
+                "PUT",
+                with_digest(location, digest),
+                self.scope,
+                {**_OCTETS, "Content-Length": str(len(data))},
+                lambda: data,
+                (_CREATED, _NO_CONTENT),
+            )
+            self.once_in_upload(request)
+
+        self.connection.patient(once)
+        return digest, len(data)
+
+    def open_upload(self) -> str:
+        """The location of a new upload."""
+        request = Request(
+            "POST",
+            self.path("blobs", "uploads/"),
+            self.scope,
+            {"Content-Length": "0"},
+            expected=(_ACCEPTED,),
+        )
+        with self.connection.attempt(request) as response:
+            return located(response.headers, self.name)
+
+    def once_in_upload(self, request: Request) -> Mapping[str, str]:
+        """A request of an upload. One that the registry has forgotten is a passing failure."""
+        try:
+            with self.connection.attempt(request) as response:
+                return dict(response.headers)
+        except NotFound as error:
+            raise Transient(f"The registry {self.connection.host} has lost an upload.") from error
+
+    def cancel(self, location: str) -> None:
+        """Gives up an upload; else it goes away by itself."""
+        request = Request("DELETE", location, self.scope, expected=(_NO_CONTENT, 200, _ACCEPTED))
+        with suppress(ToolFailed, CredentialsRefused), self.connection.attempt(request):
+            pass
+
+    # --- names
+
+    def move_tag(self, digest: str, tag: str) -> None:
+        """Lets a tag name a manifest or index that is stored here. The last step of all.
+
+        Raises `ToolFailed` where the registry does not let it, as with immutable tags.
+        """
+        if digest not in self.manifests:
+            self.resolve(self.reference.at(digest))
+        raw, media_type = self.manifests[digest]
+        self.put_manifest(raw, media_type, tag)
+        named = self.resolve(self.reference.tagged(tag))
+        if named.digest != digest:
+            raise VerificationFailed(
+                f"{self.reference.tagged(tag)} names {named.digest} instead of {digest}: someone "
+                "else moved it at the same time, or the registry did not do as it said."
+            )
+
+    def stored(self, digest: str) -> Descriptor:
+        """The entry of a manifest that was put here."""
+        raw, media_type = self.manifests[digest]
+        entry = {"mediaType": media_type, "digest": digest, "size": len(raw)}
+        return descriptor(entry, self.name)
+
+
+class _Stream:
+    """A large blob on its way: one request that streams, and more where it breaks off."""
+
+    def __init__(
+        self,
+        target: RegistryTarget,
+        pieces: Pieces,
+        expected: str | None,
+        told: Callable[[], str] | None,
+    ) -> None:
+        self._told = told
+        self._target = target
+        self._pieces = pieces
+        self._expected = expected
+        self._location: str | None = None
+        self._digest = hashlib.sha256()
+        self._size = 0
+
+    def send(self, first: Iterator[bytes]) -> tuple[str, int]:
+        streams = chain([first], iter(self._pieces, None))
+        digest: str = self._target.connection.patient(lambda: self._attempt(next(streams)))
+        return digest, self._size
+
+    def _attempt(self, stream: Iterator[bytes]) -> str:
+        skipped = self._where()
+        if self._location is None:
+            self._location = self._target.open_upload()
+        self._digest, self._size = hashlib.sha256(), 0
+        self._patch(skipped, stream)
+        digest = self._told() if self._told else f"sha256:{self._digest.hexdigest()}"
+        try:
+            _refuse_other(digest, self._expected, self._target.name)
+            self._finish(digest)
+        except VerificationFailed:
+            self._target.cancel(self._location)
+            raise
+        return digest
+
+    def _patch(self, skipped: int, stream: Iterator[bytes]) -> None:
+        def body() -> Iterator[bytes]:
+            if self._size:  # what was taken from the stream is gone
+                raise Transient(f"The registry {connection.host} wants an upload once more.")
+            left = skipped
+            for piece in stream:
+                if self._told is None:
+                    self._digest.update(piece)
+                self._size += len(piece)
+                if left < len(piece):
+                    yield piece[left:]
+                left = max(0, left - len(piece))
+
+        connection = self._target.connection
+        location = str(self._location)
+        request = Request(
+            "PATCH", location, self._target.scope, _OCTETS, body, (_ACCEPTED, _NO_CONTENT)
+        )
+        headers = self._target.once_in_upload(request)
+        for piece in stream:  # an answer before the end: it does not want the rest
+            del piece
+            raise Transient(f"The registry {connection.host} hung up on an upload.")
+        self._location = headers.get("Location") or location
+
+    def _finish(self, digest: str) -> None:
+        request = Request(
+            "PUT",
+            with_digest(str(self._location), digest),
+            self._target.scope,
+            {**_OCTETS, "Content-Length": "0"},
+            expected=(_CREATED, _NO_CONTENT),
+        )
+        self._target.once_in_upload(request)
+
+    def _where(self) -> int:
+        """How many bytes the registry has of an upload that broke off; 0 where it starts anew."""
+        if self._location is None:
+            return 0
+        request = Request("GET", self._location, self._target.scope, expected=(_NO_CONTENT, 200))
+        try:
+            with self._target.connection.attempt(request) as response:
+                self._location = response.headers.get("Location") or self._location
+                return _received(response.headers.get("Range"))
+        except Transient:
+            raise
+        except ToolFailed:
+            self._location = None
+            return 0
+
+
+def _received(range_header: str | None) -> int:
+    """``0-99`` is a hundred bytes; ``0-0``, which registries say of none, is taken for none."""
+    _, _, last = (range_header or "").partition("-")
+    return int(last) + 1 if last.isdecimal() and int(last) else 0
+
+
+def located(headers: Mapping[str, str], name: str) -> str:
+    location = headers.get("Location")
+    if not location:
+        raise ToolFailed(f"{name}: the registry does not say where to send a blob.")
+    return location
+
+
+def with_digest(location: str, digest: str) -> str:
+    return f"{location}{'&' if urlsplit(location).query else '?'}digest={quote(digest, safe='')}"
+
+
+def _refuse_other(digest: str, expected: str | None, name: str) -> None:
+    if expected is not None and digest != expected:
+        raise VerificationFailed(f"What was to become {expected} in {name} is {digest}.")

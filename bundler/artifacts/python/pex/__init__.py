@@ -1,0 +1,97 @@
+"""PEX files: state is read out of them without running them, and put in where it is imported from.
+
+Embedding rewrites the file beside itself and renames it into place. What is not ours is copied
+byte for byte; the state directory is replaced as a whole; the hashes by which pex's runtime
+recognises a file are computed anew, so that a machine that has run the older file notices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bundler.artifacts.python.pex.file import PexFile, opened, stamp_of
+from bundler.state.artifact import StateDirectory
+from bundler.state.bundle import Bundle
+from bundler.state.manifest import Claim, RunRecord
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+class PexArtifact:
+    """A PEX that is open for reading; nothing of it is run or unpacked."""
+
+    kind = "pex"
+    digest: str | None = None  # of a file of hundreds of megabytes: not cheap
+
+    def __init__(self, path: Path, like: PexFile | None = None) -> None:
+        self.name = str(path)
+        with ExitStack() as stack:  # what is refused is closed again
+            self._pex = stack.enter_context(opened(path, like))
+            self._stack = stack.pop_all()
+
+    def labels(self) -> Mapping[str, str]:
+        return {name: str(value) for name, value in self._pex.info.build_properties.items()}
+
+    def claims(self) -> Sequence[Claim] | None:
+        return self._pex.info.claims(self.name)
+
+    def run_record(self) -> RunRecord | None:
+        return self._pex.info.run_record(self.name)
+
+    def state_directories(self) -> Sequence[StateDirectory]:
+        return [found for tree in self._pex.trees for found in tree.state_directories()]
+
+    def open_successor(self, path: Path) -> PexArtifact:
+        """Opens what was made of this one; the names that both have are not read again."""
+        return PexArtifact(path, self._pex)
+
+    def is_still(self, path: Path) -> bool:
+        """Whether the file that was opened is the one of this name, with the bytes it had then."""
+        return self._pex.stamp is not None and self._pex.stamp == stamp_of(path)
+
+    def embed(self, bundles: Sequence[Bundle], record: RunRecord, destination: Path) -> None:
+        """Copies the PEX with the bundles in it; as the function of this name."""
+        from bundler.artifacts.python.pex.writer import write
+        from bundler.artifacts.python.python_import_path import plan
+
+        pex = self._pex
+        pex.check_hashes()
+        made = plan(
+            pex.name,
+            pex.trees,
+            pex.info.claims(pex.name) or (),
+            bundles,
+            record,
+            dagster=any(name.startswith("dagster-") for name in pex.info.distributions),
+        )
+        write(pex, made, destination)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._stack.close()
+
+
+def open_pex(path: Path) -> PexArtifact:
+    """Opens a PEX for reading, whatever its layout.
+
+    Raises `VerificationFailed` for what is no sound PEX, `InputOutputError` where it cannot be
+    read, `UsageError` for a scie.
+    """
+    return PexArtifact(path)
+
+
+def embed(source: Path, bundles: Sequence[Bundle], record: RunRecord, destination: Path) -> None:
+    """Copies a PEX with the bundles in it; the two may be the same.
+
+    The destination is the old PEX or the new one at every moment, and keeps its mode.
+    Raises `ConfigurationError` where a package is not importable, `VerificationFailed` where the
+    PEX is malformed, holds state that nobody vouches for, or where a state changed meanwhile.
+    """
+    with open_pex(source) as pex:
+        pex.embed(bundles, record, destination)

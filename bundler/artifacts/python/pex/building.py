@@ -1,0 +1,162 @@
+"""Building a PEX: the real pex with the user's arguments, then the state put into its result.
+
+pex writes into a folder beside the destination. The state goes in there, the caller verifies it
+there, and only then does the file get the name that the user gave: no PEX of that name ever
+exists without its state.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from bundler.artifacts.python.pex import embed, open_pex
+from bundler.artifacts.python.pex.arguments import PexArguments
+from bundler.artifacts.python.replacing import publish
+from bundler.errors import ChildFailed, ToolFailed, UsageError, VerificationFailed
+from bundler.listener import Listener
+from bundler.state.bundle import Bundle
+from bundler.state.manifest import RunRecord
+from bundler.system import process
+from bundler.system.atomic import io_errors
+
+
+@dataclass(frozen=True)
+class BuiltPex:
+    """path: the finished PEX, under a name that nobody uses yet. destination: its name to be.
+    stdout: what pex printed, with the destination in it."""
+
+    path: Path
+    destination: Path
+    stdout: str
+
+
+def find_pex(interpreter: Path | None, named: str | None = None) -> str:
+    """The pex command: the named one, the project's, the one beside us, or that on PATH.
+
+    Raises `ToolFailed` where there is none.
+    """
+    import sys
+
+    beside = [path.parent / "pex" for path in (interpreter, Path(sys.executable)) if path]
+    found = named or next((str(path) for path in beside if os.access(path, os.X_OK)), None)
+    command = shutil.which(found or "pex")
+    if command is None:
+        raise ToolFailed(
+            f"{found or 'pex'} was not found.",
+            hint="Install pex in the project (`uv add --dev pex`), or name it with --pex.",
+        )
+    return command
+
+
+@contextmanager
+def building(
+    pex: str,
+    arguments: PexArguments,
+    bundles: Sequence[Bundle],
+    record: RunRecord,
+    listener: Listener,
+) -> Iterator[BuiltPex]:
+    """Builds a PEX with the bundles in it, and gives it its name when the block ends well.
+
+    Without bundles the PEX is pex's own, byte for byte. Raises `ChildFailed` with pex's exit code,
+    else as `bundler.artifacts.python.pex.embed` does.
+    """
+    if arguments.output is None:
+        raise UsageError("Without -o pex makes no file.", hint="Say where it goes: -o app.pex.")
+    output = Path(arguments.output).absolute()
+    with _folder_beside(output) as folder:
+        # pex is silent, and a first resolution takes minutes.
+        listener.phase("Building the PEX")
+        printed = _run_pex(pex, arguments, folder / output.name, listener)
+        made = _only_child(folder)
+        destination = output.with_name(made.name)
+        if bundles:
+            listener.phase("Putting the state into the PEX")
+            embed(made, bundles, record, made)
+        else:
+            _refuse_state(made)
+            listener.note("No component keeps its state in the artifact: this is pex's own PEX.")
+        _advise(arguments, bundles, listener)
+        yield BuiltPex(made, destination, printed.replace(str(made), _as_given(arguments, made)))
+        publish(made, destination)
+
+
+def _as_given(arguments: PexArguments, made: Path) -> str:
+    return str(Path(arguments.output or "").with_name(made.name))
+
+
+def _advise(arguments: PexArguments, bundles: Sequence[Bundle], listener: Listener) -> None:
+    dagster = any(bundle.place.endswith("/.local_defs_state") for bundle in bundles)
+    if dagster and not arguments.has_venv:
+        listener.warning(
+            "The PEX was built without --venv: Dagster's code server cannot load from it, because "
+            "it starts a bare Python. Add --venv."
+        )
+
+
+@contextmanager
+def _folder_beside(output: Path) -> Iterator[Path]:
+    if "{" in str(output.parent):
+        raise UsageError(f"Only the file's own name may hold a placeholder, not {output.parent}.")
+    with io_errors(output):
+        output.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=".state-bundler-", dir=output.parent))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _run_pex(pex: str, arguments: PexArguments, output: Path, listener: Listener) -> str:
+    argv = [pex, *arguments.rest, "--output-file", str(output)]
+    with tempfile.TemporaryFile() as stdout:
+        code = process.pass_through(
+            argv, env=_environment(arguments, os.environ, listener), stdout=stdout.fileno()
+        )
+        stdout.seek(0)
+        printed = stdout.read().decode(errors="replace")
+    if code:
+        for line in printed.splitlines():
+            listener.note(line)
+        raise ChildFailed("pex", code)
+    return printed
+
+
+def _environment(
+    arguments: PexArguments, environ: Mapping[str, str], listener: Listener
+) -> dict[str, str]:
+    """With a PEX_ROOT that no run uses: what a run writes there, the next build would bake in."""
+    own = arguments.pex_root or environ.get("PEX_ROOT")
+    if own:
+        listener.warning(
+            f"{own} is used as pex's cache, as you say. If a PEX ever runs with this PEX_ROOT, "
+            "what it writes into its own files can come back in the next build."
+        )
+        return dict(environ)
+    from platformdirs import user_cache_path
+
+    root = user_cache_path("state-bundler") / "pex-root"
+    return {**environ, "PEX_ROOT": str(root)}
+
+
+def _only_child(folder: Path) -> Path:
+    children = list(folder.iterdir())
+    if len(children) != 1:
+        raise ToolFailed(f"pex ended well but left {len(children)} files instead of one PEX.")
+    return children[0]
+
+
+def _refuse_state(made: Path) -> None:
+    with open_pex(made) as pex:
+        found = [directory.path for directory in pex.state_directories()]
+    if found:
+        raise VerificationFailed(
+            f"The PEX holds state that was not refreshed for it: {', '.join(found)}.",
+            hint="Name the project that it belongs to with --project.",
+        )

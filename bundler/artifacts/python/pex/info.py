@@ -1,0 +1,172 @@
+"""PEX-INFO, and the hashes by which a PEX's runtime decides whether it has seen a file before.
+
+On a machine where a PEX has run, its code lies unpacked under PEX_ROOT, by ``code_hash`` and by
+``pex_hash``. New bytes under old hashes are never looked at, so both are computed as pex does
+(`pex_code_hash` in pex/util.py, `_prepare_code` in pex/pex_builder.py, 2.105):
+
+- ``code_hash``: sha1 over the sorted names of the user's files, one after the other, then over the
+  bytes of each; without bytecode and without files whose own name begins with a dot;
+- ``pex_hash``: sha1 over PEX-INFO as compact, sorted JSON before it holds the ``pex_hash``.
+
+The second stands as 40 hexadecimal digits in the boot code, too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, BinaryIO
+
+from bundler.artifacts.labels import decode_claims, decode_record, encode_claims
+from bundler.errors import VerificationFailed
+from bundler.state.artifact import LABEL_RUN_RECORD, LABEL_STATES
+from bundler.state.manifest import Claim, RunRecord, canonical
+
+PEX_INFO = "PEX-INFO"
+MAIN = "__main__.py"
+IMPORT_HOOK = "__pex__/__init__.py"
+BOOTSTRAP = ".bootstrap"
+DEPS = ".deps"
+
+_MAX_INFO_BYTES = 16 * 1024 * 1024
+_BUFFER_BYTES = 1024 * 1024
+_HEX_SHA1 = re.compile("[0-9a-f]{40}")
+_BYTECODE = re.compile(r"(?:^|/)__pycache__/|\.py[co]$|\.pyc\.[0-9]+$")
+
+
+class PexInfo:
+    """What PEX-INFO says; a value, changed by making another."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        self._values = dict(values)
+
+    @classmethod
+    def parse(cls, raw: bytes, name: str) -> PexInfo:
+        """Reads the bytes that pex wrote, and nothing else.
+
+        Raises `VerificationFailed`; what does not come out again byte for byte was not written by
+        pex, or would not be written the same way by us.
+        """
+        try:
+            values = json.loads(raw) if len(raw) <= _MAX_INFO_BYTES else None
+            info = cls(values) if isinstance(values, dict) else None
+            same = info is not None and info.dump() == raw
+        except (ValueError, RecursionError) as error:
+            raise VerificationFailed(f"The PEX-INFO of {name} is no JSON.") from error
+        if info is None or not same or not info.is_plausible():
+            raise VerificationFailed(f"The PEX-INFO of {name} is not what pex writes.")
+        return info
+
+    def is_plausible(self) -> bool:
+        hashes = (self._values.get("code_hash"), self._values.get("pex_hash"))
+        return (
+            all(isinstance(value, str) and _HEX_SHA1.fullmatch(value) for value in hashes)
+            and isinstance(self._values.get("build_properties"), dict)
+            and isinstance(self._values.get("distributions"), dict)
+        )
+
+    def dump(self) -> bytes:
+        return json.dumps(self._values, sort_keys=True, separators=(",", ":")).encode()
+
+    @property
+    def code_hash(self) -> str:
+        return str(self._values["code_hash"])
+
+    @property
+    def pex_hash(self) -> str:
+        return str(self._values["pex_hash"])
+
+    @property
+    def build_properties(self) -> dict[str, Any]:
+        return dict(self._values["build_properties"])
+
+    @property
+    def distributions(self) -> dict[str, str]:
+        """The fingerprint of each distribution, by its name below ``.deps``."""
+        return dict(self._values["distributions"])
+
+    @property
+    def has_wheel_files(self) -> bool:
+        """Whether ``.deps`` holds wheels as they are instead of installed ones."""
+        return bool(self._values.get("deps_are_wheel_files"))
+
+    def computed_pex_hash(self) -> str:
+        without = {key: value for key, value in self._values.items() if key != "pex_hash"}
+        return hashlib.sha1(PexInfo(without).dump(), usedforsecurity=False).hexdigest()
+
+    def with_values(self, **changes: Any) -> PexInfo:
+        """A PEX-INFO with these values and the ``pex_hash`` that belongs to it."""
+        changed = PexInfo({**self._values, **changes})
+        return PexInfo({**changed._values, "pex_hash": changed.computed_pex_hash()})
+
+    # --- what we say in it --------------------------------------------------------------------
+
+    def claims(self, name: str) -> tuple[Claim, ...] | None:
+        """What it says of the state directories; None where it says nothing at all."""
+        text = self._text(LABEL_STATES, name)
+        if text is None:
+            # We write both or neither: a run record alone means that the claims were taken out.
+            return () if LABEL_RUN_RECORD in self.build_properties else None
+        return decode_claims(text.encode(), name)
+
+    def run_record(self, name: str) -> RunRecord | None:
+        text = self._text(LABEL_RUN_RECORD, name)
+        return None if text is None else decode_record(text.encode(), name)
+
+    def _text(self, label: str, name: str) -> str | None:
+        text = self.build_properties.get(label)
+        if text is not None and not isinstance(text, str):
+            raise VerificationFailed(f"The build property {label} of {name} is no text.")
+        return text
+
+    def labelled(self, claims: tuple[Claim, ...], record: RunRecord) -> dict[str, Any]:
+        """The build properties with these claims and this run record."""
+        return {
+            **self.build_properties,
+            LABEL_STATES: encode_claims(claims).decode(),
+            LABEL_RUN_RECORD: canonical(record).decode(),
+        }
+
+
+def code_hash(files: Mapping[str, Callable[[], BinaryIO]]) -> str:
+    """pex's hash of the user's files, by path; reads only those that count."""
+    names = sorted(name for name in files if counts(name))
+    digest = hashlib.sha1("".join(names).encode(), usedforsecurity=False)
+    for name in names:
+        with files[name]() as stream:
+            while piece := stream.read(_BUFFER_BYTES):
+                digest.update(piece)
+    return digest.hexdigest()
+
+
+def counts(name: str) -> bool:
+    """Whether pex's ``code_hash`` covers a file."""
+    return not name.rpartition("/")[2].startswith(".") and not is_bytecode(name)
+
+
+def is_bytecode(name: str) -> bool:
+    """Whether pex leaves a file out of every hash."""
+    return _BYTECODE.search(name) is not None
+
+
+def is_user_file(name: str) -> bool:
+    """Whether a path at the top of a PEX is the user's, and not pex's own."""
+    top = name.partition("/")[0]
+    if top in (BOOTSTRAP, DEPS, "__pex__", PEX_INFO):
+        return False
+    return name not in (MAIN, f"{MAIN}c")
+
+
+def replace_hash(data: bytes, old: str, new: str, what: str) -> bytes:
+    """Puts the new ``pex_hash`` in the place of the old one in boot code.
+
+    Raises `VerificationFailed` where the old one is not in it.
+    """
+    if old.encode() not in data:
+        raise VerificationFailed(
+            f"{what} does not hold the hash that PEX-INFO gives.",
+            hint="Build it again: pex changed it after it was made, or another version wrote it.",
+        )
+    return data.replace(old.encode(), new.encode())

@@ -1,0 +1,59 @@
+"""Runs Python inside a PEX: with a cache that goes afterwards, and without network."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from bundler.artifacts.running import TIMEOUT_SECONDS, Runner, bare_environment
+from bundler.errors import ToolFailed
+from bundler.listener import Listener
+from bundler.system import process
+from bundler.system.process import Completed
+
+
+def runner(pex: Path, interpreter: Path, root: Path, listener: Listener) -> Runner:
+    """What runs a program inside this PEX.
+
+    root: the PEX_ROOT, which must be no build's: what a run writes there, a build would take for
+    the wheel's. Several PEX files that share it unpack what they have in common once. The folder
+    that it runs in is empty: nothing of a checkout is imported in place of what was packed.
+    """
+    isolation = _isolation()
+    if not isolation:
+        listener.warning(
+            "The network could not be taken away from the load check (unshare is missing or not "
+            "permitted): what loads here may still need it."
+        )
+    start = pex / "__main__.py" if pex.is_dir() else pex
+
+    def run(arguments: Sequence[str], program: bytes, environment: Mapping[str, str]) -> Completed:
+        with tempfile.TemporaryDirectory(prefix="state-bundler-") as folder:
+            environ = {
+                **bare_environment(folder, environment),
+                "PEX_ROOT": str(root),
+                "PEX_INTERPRETER": "1",
+            }
+            empty = Path(folder) / "empty"
+            empty.mkdir()
+            return process.run(
+                [*isolation, str(interpreter), str(start.absolute()), *arguments],
+                cwd=empty,
+                env=environ,
+                stdin=program,
+                timeout=TIMEOUT_SECONDS,
+            )
+
+    return run
+
+
+def _isolation() -> list[str]:
+    """The command that takes the network away; empty where this machine does not permit it."""
+    for command in (["unshare", "--net"], ["unshare", "--map-root-user", "--net"]):
+        try:
+            if process.run([*command, "true"], timeout=10).exit_code == 0:
+                return command
+        except ToolFailed:
+            return []
+    return []

@@ -1,0 +1,115 @@
+"""State in a distribution of a PEX: what else changes in it, and its new fingerprint.
+
+pex keeps each installed wheel as a folder with a ``.layout.json`` that holds its fingerprint: the
+sha256 over the sorted names of all its other files and over the bytes of each, without bytecode.
+PEX-INFO repeats it, and a machine that knows a fingerprint does not look at the bytes again. Beside
+the wheel's metadata lies ``*.pex-info/original-whl-info.json``, from which pex rebuilds the wheel.
+
+With ``--no-pre-install-wheels`` the distribution is the wheel, and the fingerprint its sha256.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import stat
+from collections.abc import Callable, Mapping
+from typing import Any, BinaryIO
+
+import msgspec
+
+from bundler.artifacts.python.pex.info import is_bytecode
+from bundler.artifacts.python.trees import NewFile, Tree, TreeChange
+from bundler.artifacts.python.wheel import record as wheelrecord
+from bundler.errors import VerificationFailed
+
+_LAYOUT = ".layout.json"
+_WHEEL_INFO = "original-whl-info.json"
+_BUFFER_BYTES = 1024 * 1024
+_DATE = [1980, 1, 1, 0, 0, 0]
+_FILE_MODE = (stat.S_IFREG | 0o644) << 16
+
+
+class Sealed(msgspec.Struct, frozen=True):
+    """A change with everything that follows from it, and the fingerprint that results."""
+
+    change: TreeChange
+    fingerprint: str
+
+
+def seal(tree: Tree, change: TreeChange, fingerprint: str) -> Sealed:
+    """Adds to a change of an installed wheel what keeps it whole.
+
+    fingerprint: the present one, as PEX-INFO gives it.
+    Raises `VerificationFailed` where it is not that of the files.
+    """
+    layout = _json(tree, _LAYOUT)
+    if layout.get("fingerprint") != fingerprint or fingerprint_of(tree.changed(_NOTHING)) != (
+        fingerprint
+    ):
+        raise VerificationFailed(
+            f"{tree.path} does not have the fingerprint that PEX-INFO gives.",
+            hint="Build the PEX again: it was changed after pex made it, or another version of "
+            "pex, which computes fingerprints differently, made it.",
+        )
+    change = change.and_also(_rebuilt_wheel_info(tree, change))
+    record = str(layout.get("record_relpath"))
+    new_record = wheelrecord.edited(tree.read(record), change, tree.at(record))
+    change = change.and_also({record: NewFile.of(new_record)})
+    result = fingerprint_of(tree.changed(change))
+    new_layout = _dump({**layout, "fingerprint": result})
+    return Sealed(change.and_also({_LAYOUT: NewFile.of(new_layout)}), result)
+
+
+_NOTHING = TreeChange({})
+
+
+def fingerprint_of(files: Mapping[str, Callable[[], BinaryIO]]) -> str:
+    """pex's hash of an installed wheel's files, by path."""
+    names = sorted(name for name in files if name != _LAYOUT and not is_bytecode(name))
+    digest = hashlib.sha256("".join(names).encode())
+    for name in names:
+        with files[name]() as stream:
+            while piece := stream.read(_BUFFER_BYTES):
+                digest.update(piece)
+    return digest.hexdigest()
+
+
+def _rebuilt_wheel_info(tree: Tree, change: TreeChange) -> dict[str, NewFile]:
+    """The list of the wheel's entries, in their order, with date and mode."""
+    path = next((path for path in tree.leaves if _is_wheel_info(path)), None)
+    if path is None:
+        return {}
+    info = _json(tree, path)
+    entries = info.get("entries")
+    if not isinstance(entries, list) or not all(isinstance(entry, list) for entry in entries):
+        raise VerificationFailed(f"{tree.at(path)} is not what pex writes.")
+    kept = [entry for entry in entries if not change.removes(str(entry[0]))]
+    known = {str(entry[0]) for entry in kept}
+    fresh = [[name, _DATE, _FILE_MODE] for name in sorted(change.added) if name not in known]
+    at = next(
+        (index for index, entry in enumerate(kept) if wheelrecord.is_metadata(str(entry[0]))),
+        len(kept),
+    )
+    return {path: NewFile.of(_dump({**info, "entries": kept[:at] + fresh + kept[at:]}))}
+
+
+def _is_wheel_info(path: str) -> bool:
+    folder, _, name = path.partition("/")
+    return name == _WHEEL_INFO and folder.endswith(".pex-info")
+
+
+def _json(tree: Tree, path: str) -> dict[str, Any]:
+    raw = tree.read(path)
+    try:
+        value = json.loads(raw)
+        same = isinstance(value, dict) and _dump(value) == raw
+    except (ValueError, RecursionError):
+        same = False
+    if not same:
+        raise VerificationFailed(f"{tree.at(path)} is not what pex writes.")
+    return dict(value)
+
+
+def _dump(value: Mapping[str, Any]) -> bytes:
+    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()

@@ -1,0 +1,151 @@
+"""Writing zip files anew in pex's order, with what stays copied without being unpacked.
+
+pex writes the user's files sorted by path and a distribution folder by folder, files before
+folders; each directory comes just before the first file in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import BinaryIO
+
+import msgspec
+
+from bundler.artifacts.python.pex.info import BOOTSTRAP, DEPS, PEX_INFO
+from bundler.artifacts.python.trees import NewFile
+from bundler.artifacts.python.zipfiles import STORED, Entry, ZipFile
+from bundler.artifacts.python.zipwriter import ZipWriter
+
+# What begins so comes before everything of the user's that begins with a letter.
+_HEAD = (f"{BOOTSTRAP}/", f"{DEPS}/")
+_IN_EVERY_PEX = _HEAD
+
+
+class ZipChange(msgspec.Struct, frozen=True):
+    """What becomes of a zip file.
+
+    added: files to write, by entry name. removed: names of files that go. walked: the folders,
+    each with its slash, whose files are ordered as pex walks them. stored: names of files that
+    are not to be compressed.
+    """
+
+    added: Mapping[str, NewFile]
+    removed: frozenset[str]
+    walked: tuple[str, ...] = ()
+    stored: frozenset[str] = frozenset()
+
+
+def rewrite(file: ZipFile, change: ZipChange, prefix: bytes, stream: BinaryIO) -> None:
+    """Writes the changed zip to a stream that is empty and can be read and moved about in.
+
+    prefix: what comes before the first entry, such as the ``#!`` line.
+    """
+    writer = ZipWriter(stream, compress=_is_compressed(file))
+    writer.write_prefix(prefix)
+    head = _untouched_head(file, change)
+    writer.copy_head(file, head)
+    _write_sorted(file, file.entries_from(head), change, writer)
+    writer.finish()
+
+
+def _untouched_head(file: ZipFile, change: ZipChange) -> int:
+    """How many entries stay as they are before the first that may change or move.
+
+    pex's bootstrap and the distributions come first, and are most of the file.
+    """
+    touched = (*change.walked, *change.added, *change.removed)
+    if any(not name.startswith(_HEAD) and name < _HEAD[-1] for name in touched):
+        return 0
+    distributions = {_distribution(name) for name in touched if name.startswith(f"{DEPS}/")}
+    for index, name in enumerate(file.names):
+        if not name.startswith(_HEAD) or (distributions and _distribution(name) in distributions):
+            return index
+    return len(file.names)
+
+
+def _distribution(name: str) -> str:
+    return "/".join(name.split("/", 2)[:2])
+
+
+def _write_sorted(
+    file: ZipFile, entries: Sequence[Entry], change: ZipChange, writer: ZipWriter
+) -> None:
+    kept, directories = _sorted_out(entries, change)
+    run: list[Entry] = []
+    written = {directory for directory in _IN_EVERY_PEX if directory not in directories}
+    for name in _order(kept, change):
+        for directory in _parents(name):
+            if directory in written:
+                continue
+            written.add(directory)
+            if directory in directories:
+                run.append(directories[directory])
+            else:
+                _flush(writer, file, run)
+                writer.write_directory(directory)
+        if name in kept:
+            run.append(kept[name])
+        else:
+            _flush(writer, file, run)
+            _write_new(writer, name, change)
+    _flush(writer, file, run)
+
+
+def _is_compressed(file: ZipFile) -> bool:
+    """A PEX is compressed or it is not, except for wheels in it, which never are."""
+    entry = file.get(PEX_INFO)
+    entries = file.entries if entry is None else (entry,)
+    return any(entry.method != STORED for entry in entries)
+
+
+def _sorted_out(
+    entries: Sequence[Entry], change: ZipChange
+) -> tuple[dict[str, Entry], dict[str, Entry]]:
+    kept: dict[str, Entry] = {}
+    directories: dict[str, Entry] = {}
+    for entry in entries:
+        if entry.is_directory:
+            directories[entry.name] = entry
+        elif entry.name not in change.added and entry.name not in change.removed:
+            kept[entry.name] = entry
+    return kept, directories
+
+
+def _order(kept: Mapping[str, Entry], change: ZipChange) -> list[str]:
+    """All names in pex's order; a distribution that does not change keeps its own."""
+    place = {name: index for index, name in enumerate(kept)}
+
+    def key(name: str) -> tuple[str, int, tuple[tuple[int, str], ...]]:
+        if name.startswith(change.walked):
+            root = next(root for root in change.walked if name.startswith(root))
+            return root[:-1], 0, _walk_key(name[len(root) :])
+        if name.startswith(f"{DEPS}/"):
+            return _distribution(name), place.get(name, 0), ()
+        return name, 0, ()
+
+    return sorted({**kept, **change.added}, key=key)
+
+
+def _walk_key(path: str) -> tuple[tuple[int, str], ...]:
+    *folders, name = path.split("/")
+    return (*((1, folder) for folder in folders), (0, name))
+
+
+def _write_new(writer: ZipWriter, name: str, change: ZipChange) -> None:
+    file = change.added[name]
+    with file.open() as stream:
+        compress = False if name in change.stored else None
+        writer.write_stream(name, stream, mode=file.mode, compress=compress, size=file.size)
+
+
+def _flush(writer: ZipWriter, file: ZipFile, run: list[Entry]) -> None:
+    writer.copy(file, run)
+    run.clear()
+
+
+def _parents(path: str) -> Iterator[str]:
+    """The directories of a path, outermost first, each with its slash."""
+    end = path.find("/")
+    while end >= 0:
+        yield path[: end + 1]
+        end = path.find("/", end + 1)

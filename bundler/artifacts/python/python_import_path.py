@@ -1,0 +1,184 @@
+"""Where state belongs in an artifact that Python imports from: a PEX, a wheel.
+
+Such an artifact is made of trees, each of which is a place that Python imports from. State belongs
+beside the package that is imported, in the tree that has it. A copy of the package at a place that
+nobody imports from (``src/shop`` instead of ``shop``) serves nothing, and state beside it proves
+nothing; it is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import msgspec
+
+from bundler.artifacts.python.trees import NewFile, Tree, TreeChange
+from bundler.errors import ConfigurationError, VerificationFailed
+from bundler.state.bundle import STATE_DIRECTORY, Bundle
+from bundler.state.manifest import Claim, RunRecord
+
+_MAX_CANDIDATES = 5
+_MAX_PYPROJECT_BYTES = 1024 * 1024
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """What putting bundles in comes down to. changes: by the tree's path."""
+
+    changes: Mapping[str, TreeChange]
+    claims: tuple[Claim, ...]
+    record: RunRecord
+
+
+def plan(
+    name: str,
+    trees: Sequence[Tree],
+    claims: Sequence[Claim],
+    bundles: Sequence[Bundle],
+    record: RunRecord,
+    *,
+    dagster: bool,
+) -> Plan:
+    """Finds each bundle's place and says what changes there.
+
+    name: of the artifact. claims: what it says of its states so far. dagster: whether Dagster
+    loads the package, which then needs a dg.toml or pyproject.toml above it.
+    Raises `ConfigurationError` where a package is not importable, `VerificationFailed` where there
+    is state that nobody vouches for.
+    """
+    places = {bundle.place: importable(name, trees, bundle.place) for bundle in bundles}
+    new = tuple(_claim(bundle, places[bundle.place]) for bundle in bundles)
+    kept = _kept_claims(name, trees, claims, {claim.path for claim in new})
+    extra = _configuration(trees, bundles, places) if dagster else {}
+    changes = {
+        tree.path: _change([b for b in bundles if places[b.place] is tree], extra.get(tree.path))
+        for tree in places.values()
+    }
+    return Plan(changes, new + kept, _in_artifact(record, places))
+
+
+def _claim(bundle: Bundle, tree: Tree) -> Claim:
+    return Claim(tree.at(bundle.place), bundle.manifest.content_digest, bundle.manifest.sha256)
+
+
+def _change(bundles: Sequence[Bundle], extra: Mapping[str, NewFile] | None) -> TreeChange:
+    added = {
+        f"{bundle.place}/{member.path}": NewFile(member.open, member.size, member.sha256)
+        for bundle in bundles
+        for member in bundle.members()
+    }
+    return TreeChange({**added, **(extra or {})}, tuple(bundle.place for bundle in bundles))
+
+
+def importable(name: str, trees: Sequence[Tree], place: str) -> Tree:
+    """The tree from which the package beside which the state belongs is imported.
+
+    place: of the state directory, such as ``shop/defs/.local_defs_state``.
+    Raises `ConfigurationError` where there is none, or more than one, with the candidates.
+    """
+    package = place.rpartition("/")[0]
+    found = [tree for tree in trees if _has_package(tree, package, place)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        places = " and ".join(tree.at(package) for tree in found)
+        raise ConfigurationError(
+            f"{name} holds {package} more than once: {places}. Python imports only one of them.",
+            hint="Leave out `-D` or `-P` of a package that a wheel brings, or the wheel.",
+        )
+    raise ConfigurationError(
+        f"{package} cannot be imported from {name}, so state beside it would never be found. "
+        f"{_candidates(trees, package, place)}",
+        hint="Give pex the folder from which Python imports it: `-D src` for `src/shop`.",
+    )
+
+
+def _has_package(tree: Tree, package: str, place: str) -> bool:
+    return any(not f"{package}/{path}".startswith(f"{place}/") for path, _ in tree.below(package))
+
+
+def _candidates(trees: Sequence[Tree], package: str, place: str) -> str:
+    wanted = f"/{package}/"
+    inside = f"/{place}/"
+    found = {
+        tree.at(path[: path.index(wanted) + len(wanted) - 1])
+        for tree in trees
+        for path in tree.leaves
+        if wanted in path and inside not in path
+    }
+    if not found:
+        return "It holds no such package at all."
+    return f"It is there under another name: {', '.join(sorted(found)[:_MAX_CANDIDATES])}."
+
+
+def _kept_claims(
+    name: str, trees: Sequence[Tree], claims: Sequence[Claim], replaced: set[str]
+) -> tuple[Claim, ...]:
+    """The claims on state directories that stay as they are."""
+    there = {found.path for tree in trees for found in tree.state_directories()}
+    unknown = sorted(there - replaced - {claim.path for claim in claims})
+    if unknown:
+        raise VerificationFailed(
+            f"{name} holds state that was not refreshed for it: {', '.join(unknown)}.",
+            hint="Give pex only the folder from which Python imports the package, or name the "
+            "project that this state belongs to with --project.",
+        )
+    return tuple(claim for claim in claims if claim.path in there - replaced)
+
+
+def _in_artifact(record: RunRecord, places: Mapping[str, Tree]) -> RunRecord:
+    """The run record with the paths that the artifact uses."""
+    directories = tuple(
+        msgspec.structs.replace(directory, path=places[directory.path].at(directory.path))
+        if directory.path in places
+        else directory
+        for directory in record.refresh
+    )
+    return msgspec.structs.replace(record, refresh=directories)
+
+
+# --- what Dagster needs beside the package ------------------------------------------------------
+
+
+def _configuration(
+    trees: Sequence[Tree], bundles: Sequence[Bundle], places: Mapping[str, Tree]
+) -> dict[str, dict[str, NewFile]]:
+    """dg.toml, where Dagster would look for one and finds nothing: without it nothing loads."""
+    of_dagster = [bundle for bundle in bundles if bundle.place.endswith(f"/{STATE_DIRECTORY}")]
+    if len(of_dagster) != 1:
+        return {}
+    place = of_dagster[0].place
+    tree = places[place]
+    # The code at the top and every distribution come to lie in one folder with --venv.
+    if any(_configures(other, place) for other in (tree, trees[0])):
+        return {}
+    return {tree.path: {"dg.toml": NewFile.of(_dg_toml(place))}}
+
+
+def _configures(tree: Tree, place: str) -> bool:
+    return any(
+        f"{folder}dg.toml" in tree.leaves or _has_dagster_table(tree, f"{folder}pyproject.toml")
+        for folder in _folders_above(place)
+    )
+
+
+def _folders_above(place: str) -> Iterator[str]:
+    """Each with its slash; the tree's top is the empty one."""
+    parts = place.split("/")
+    return ("".join(f"{part}/" for part in parts[:end]) for end in range(len(parts)))
+
+
+def _has_dagster_table(tree: Tree, path: str) -> bool:
+    leaf = tree.leaves.get(path)
+    if leaf is None:
+        return False
+    with leaf.open() as stream:
+        return b"tool.dg" in stream.read(_MAX_PYPROJECT_BYTES)
+
+
+def _dg_toml(place: str) -> bytes:
+    package = place.removesuffix(f"/{STATE_DIRECTORY}").replace("/", ".")
+    root = package.partition(".")[0]
+    lines = ['directory_type = "project"', "", "[project]", f'root_module = "{root}"']
+    if package != f"{root}.defs":
+        lines.append(f'defs_module = "{package}"')
+    return ("\n".join(lines) + "\n").encode()

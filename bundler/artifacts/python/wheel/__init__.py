@@ -1,0 +1,102 @@
+"""Wheels: state beside the package, RECORD that names it, and our labels in the metadata.
+
+A wheel's files lie in its zip as they will lie in site-packages. What we say of them is in
+``*.dist-info/state-bundler/``: ``states.json`` and ``run-record.json``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bundler.artifacts.labels import decode_claims, decode_record, encode_claims
+from bundler.artifacts.python import replacing, zipfiles
+from bundler.artifacts.python.python_import_path import Plan, plan
+from bundler.artifacts.python.trees import NewFile, zip_tree
+from bundler.artifacts.python.wheel.zip import metadata_of, rewrite
+from bundler.state.artifact import StateDirectory
+from bundler.state.bundle import Bundle
+from bundler.state.manifest import Claim, RunRecord, canonical
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+_STATES = "state-bundler/states.json"
+_RUN_RECORD = "state-bundler/run-record.json"
+
+
+class WheelArtifact:
+    """A wheel that is open for reading."""
+
+    kind = "wheel"
+    digest: str | None = None
+
+    def __init__(self, path: Path) -> None:
+        self.name = str(path)
+        with ExitStack() as stack:  # what is refused is closed again
+            file = stack.enter_context(zipfiles.opened(path))
+            self._tree = zip_tree(file)
+            self._metadata = metadata_of(file)
+            self._stack = stack.pop_all()
+
+    def labels(self) -> Mapping[str, str]:
+        return {}
+
+    def claims(self) -> Sequence[Claim] | None:
+        raw = self._read(_STATES)
+        return None if raw is None else decode_claims(raw, self.name)
+
+    def run_record(self) -> RunRecord | None:
+        raw = self._read(_RUN_RECORD)
+        return None if raw is None else decode_record(raw, self.name)
+
+    def _read(self, name: str) -> bytes | None:
+        path = f"{self._metadata}/{name}"
+        return self._tree.read(path) if path in self._tree.leaves else None
+
+    def state_directories(self) -> Sequence[StateDirectory]:
+        return list(self._tree.state_directories())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._stack.close()
+
+
+def open_wheel(path: Path) -> WheelArtifact:
+    """Opens a wheel for reading.
+
+    Raises `VerificationFailed` for what is no sound wheel, `InputOutputError` where it cannot be
+    read.
+    """
+    return WheelArtifact(path)
+
+
+def embed(source: Path, bundles: Sequence[Bundle], record: RunRecord, destination: Path) -> None:
+    """Copies a wheel with the bundles in it; the two may be the same file.
+
+    Raises as `bundler.artifacts.python.pex.embed` does.
+    """
+    with zipfiles.opened(source) as file:
+        tree = zip_tree(file)
+        metadata = metadata_of(file)
+        dagster = b"Requires-Dist: dagster" in tree.read(f"{metadata}/METADATA")
+        made = plan(str(source), (tree,), _claims(source), bundles, record, dagster=dagster)
+        change = made.changes[""].and_also(_labels(metadata, made))
+        with replacing.file(source, destination) as stream:
+            rewrite(file, change, stream)
+
+
+def _claims(source: Path) -> Sequence[Claim]:
+    with open_wheel(source) as wheel:
+        return wheel.claims() or ()
+
+
+def _labels(metadata: str, made: Plan) -> dict[str, NewFile]:
+    return {
+        f"{metadata}/{_STATES}": NewFile.of(encode_claims(made.claims)),
+        f"{metadata}/{_RUN_RECORD}": NewFile.of(canonical(made.record)),
+    }

@@ -1,0 +1,95 @@
+"""Building a wheel: the project's own backend, then the state put into its result.
+
+What a backend takes along of a directory that git ignores differs from backend to backend. So
+whatever it took is replaced by the bytes that were verified.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+from bundler.artifacts.python.replacing import publish
+from bundler.artifacts.python.wheel import embed
+from bundler.errors import ChildFailed, ToolFailed
+from bundler.listener import Listener
+from bundler.state.bundle import Bundle
+from bundler.state.manifest import RunRecord
+from bundler.system import process
+from bundler.system.atomic import io_errors
+
+_STDERR = 2  # what a build prints is narrative
+
+
+class BuiltWheel(msgspec.Struct, frozen=True):
+    """path: the finished wheel, where nobody looks yet. destination: where it will be."""
+
+    path: Path
+    destination: Path
+
+
+@contextmanager
+def building(
+    project: Path,
+    interpreter: Path,
+    bundles: Sequence[Bundle],
+    record: RunRecord,
+    *,
+    output: Path,
+    listener: Listener,
+) -> Iterator[BuiltWheel]:
+    """Builds the project's wheel with the bundles in it; moves it to the folder `output` when the
+    block ends well.
+
+    Raises `ChildFailed` with the backend's exit code, else as `bundler.artifacts.python.wheel.embed`.
+    """
+    with io_errors(output):
+        output.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=".state-bundler-", dir=output))
+    try:
+        _build(project, interpreter, folder, listener)
+        made = _only_wheel(folder)
+        if bundles:
+            listener.phase("Putting the state into the wheel")
+            embed(made, bundles, record, made)
+        yield BuiltWheel(made, output / made.name)
+        publish(made, output / made.name)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _build(project: Path, interpreter: Path, folder: Path, listener: Listener) -> None:
+    argv = _command(interpreter, project, folder)
+    listener.phase(f"Building the wheel with {Path(argv[0]).name}")
+    code = process.pass_through(argv, cwd=project, stdout=_STDERR)
+    if code:
+        raise ChildFailed("The build of the wheel", code)
+
+
+def _command(interpreter: Path, project: Path, folder: Path) -> list[str]:
+    uv = shutil.which("uv")
+    if uv:
+        return [uv, "build", "--wheel", "--out-dir", str(folder), str(project)]
+    for module, arguments in (
+        ("build", ["--wheel", "--outdir", str(folder), str(project)]),
+        ("pip", ["wheel", "--no-deps", "--wheel-dir", str(folder), str(project)]),
+    ):
+        if process.run([interpreter, "-c", f"import {module}"]).exit_code == 0:
+            return [str(interpreter), "-m", module, *arguments]
+    raise ToolFailed(
+        f"Nothing here can build a wheel: no uv, and neither build nor pip in {interpreter}.",
+        hint="Install uv, or `build` in the project.",
+    )
+
+
+def _only_wheel(folder: Path) -> Path:
+    wheels = [Path(entry.path) for entry in os.scandir(folder) if entry.name.endswith(".whl")]
+    if len(wheels) != 1:
+        raise ToolFailed(f"The build ended well but left {len(wheels)} wheels instead of one.")
+    return wheels[0]

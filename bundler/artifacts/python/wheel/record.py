@@ -1,0 +1,73 @@
+"""RECORD, the list of a wheel's files: a line a file, with its sha256 and its size.
+
+Its format is that of https://packaging.python.org/specifications/recording-installed-packages/;
+lines that do not change are kept byte for byte.
+"""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+from collections.abc import Iterator
+
+from bundler.artifacts.python.trees import NewFile, TreeChange
+from bundler.errors import VerificationFailed
+
+
+def edited(raw: bytes, change: TreeChange, where: str) -> bytes:
+    """RECORD as it reads after the change.
+
+    A changed file keeps its line's place; new ones come before those of the wheel's metadata, new
+    metadata before RECORD itself, in the order of their paths.
+    Raises `VerificationFailed` where RECORD cannot be read.
+    """
+    lines = list(_lines(raw, where))
+    end = "\r\n" if lines and lines[0][1].endswith("\r\n") else "\n"
+    known = {path for path, _ in lines}
+    fresh = {
+        path: _line(path, file, end)
+        for path, file in sorted(change.added.items())
+        if path not in known or change.removes(path)
+    }
+    code = [line for path, line in fresh.items() if not is_metadata(path)]
+    about = [line for path, line in fresh.items() if is_metadata(path)]
+    result: list[str] = []
+    for path, line in lines:
+        if is_metadata(path):
+            result += _taken(code)
+        if is_metadata(path) and path.endswith("/RECORD"):
+            result += _taken(about)
+        if change.keeps(path):
+            result.append(line)
+        elif path in change.added and path not in fresh:
+            result.append(_line(path, change.added[path], end))
+    return "".join(result + code + about).encode()
+
+
+def _taken(lines: list[str]) -> list[str]:
+    taken = list(lines)
+    lines.clear()
+    return taken
+
+
+def is_metadata(path: str) -> bool:
+    return path.partition("/")[0].endswith(".dist-info")
+
+
+def _lines(raw: bytes, where: str) -> Iterator[tuple[str, str]]:
+    try:
+        text = raw.decode()
+        for line in io.StringIO(text, newline=""):
+            row = next(csv.reader([line], strict=True), [])
+            if row:
+                yield row[0], line if line.endswith("\n") else f"{line}\n"
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise VerificationFailed(f"{where} cannot be read.") from error
+
+
+def _line(path: str, file: NewFile, end: str) -> str:
+    digest = base64.urlsafe_b64encode(bytes.fromhex(file.sha256)).rstrip(b"=").decode()
+    text = io.StringIO()
+    csv.writer(text, lineterminator=end).writerow([path, f"sha256={digest}", file.size])
+    return text.getvalue()

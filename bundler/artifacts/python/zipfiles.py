@@ -1,0 +1,479 @@
+"""Zip files, read strictly.
+
+A zip file is a sequence of records (a local header, then an entry's bytes), a directory that lists
+them, and an end record that says where the directory lies. Programs may put a prefix before the
+first record, as a PEX does with its ``#!`` line.
+
+Python's own `zipfile` reads whatever it can, with as much memory as the file asks for, and cannot
+take an entry out. Here everything that is not exactly one plain zip file is refused: no ZIP64 (no
+Python before 3.13 can start such a program), no comment, no encryption, no duplicate or unsafe
+name, no entry that overlaps another. `bundler.artifacts.python.zipwriter` writes them.
+See https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+import struct
+import zlib
+from bisect import bisect_right
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
+
+from bundler.errors import InputOutputError, VerificationFailed
+from bundler.state.tree import name_problem
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+STORED = 0
+DEFLATED = 8
+_KNOWN_METHODS = (STORED, DEFLATED)
+
+LOCAL = struct.Struct("<4s5H3L2H")
+CENTRAL = struct.Struct("<4s6H3L5H2L")
+END = struct.Struct("<4s4H2LH")
+LOCAL_MAGIC = b"PK\x03\x04"
+CENTRAL_MAGIC = b"PK\x01\x02"
+END_MAGIC = b"PK\x05\x06"
+_ZIP64_LOCATOR_MAGIC = b"PK\x06\x07"
+_ZIP64_LOCATOR_BYTES = 20
+
+# Of a central record: magic, flags and method in one, size of the packed bytes, lengths of name,
+# extra field and comment, offset of the local header.
+_OUTLINE = struct.Struct("<4s4xL8xL4x3H8xL")
+_LENGTHS_AT = 28
+OFFSET_AT = CENTRAL.size - 4
+UTF8 = 0x800
+_ENCRYPTED = 0x2041  # plain, strong and hidden-header encryption
+
+# Looked for in all names at once: what ordinary ones are made of, and what leads elsewhere where
+# there is a slash around each.
+_ORDINARY = bytes(set(range(0x20, 0x7F)) - set(b"\\"))
+_UNUSUAL = (b"//", b"/./", b"/../")
+_LONG_NAME = 256
+
+MAX_32 = 0xFFFFFFFF
+# A directory of the 65,535 entries that a zip file can have, with names of 1,000 bytes.
+_MAX_DIRECTORY_BYTES = 64 * 1024 * 1024
+BUFFER_BYTES = 256 * 1024
+_MAX_TEXT_BYTES = 16 * 1024 * 1024
+
+
+class Entry(NamedTuple):
+    """One entry as the directory lists it.
+
+    size, compressed: in bytes. offset: of its local header from the start of the file. record:
+    its bytes in the directory.
+    """
+
+    name: str
+    flags: int
+    method: int
+    crc: int
+    compressed: int
+    size: int
+    mode: int
+    offset: int
+    record: bytes
+
+    @property
+    def is_directory(self) -> bool:
+        return self.name.endswith("/")
+
+    @property
+    def permissions(self) -> int:
+        return self.mode >> 16 & 0o7777
+
+    @property
+    def is_file(self) -> bool:
+        """Links and devices are neither files nor directories; what made this wrote no type."""
+        kind = stat.S_IFMT(self.mode >> 16)
+        return not self.is_directory and kind in (0, stat.S_IFREG)
+
+
+class Head(NamedTuple):
+    """The first entries of a zip file, as one piece.
+
+    records: their part of the directory. end: where the last one's record ends; the first one's
+    begins where the prefix ends.
+    """
+
+    records: bytes
+    end: int
+
+
+class _Directory(NamedTuple):
+    """Its bytes, where they begin, and how many entries the end record announces."""
+
+    raw: bytes
+    offset: int
+    announced: int
+
+
+class ZipFile:
+    """A zip file that is open.
+
+    name: for messages. descriptor: of the file. start: where the zip begins in it (a zip may lie
+    stored inside another). prefix: how many bytes come before the first record.
+
+    The directory is taken apart as far as it is asked for: its names at once, what an entry is when
+    that is opened, everything when the file is written anew.
+    """
+
+    def __init__(self, name: str, descriptor: int, start: int, directory: _Directory) -> None:
+        self.name = name
+        self.descriptor = descriptor
+        self.start = start
+        self._directory = directory
+        self._positions: dict[str, int] = {}
+        self._outline = _Outline([], [], [], [], set())
+        self._is_apart = False
+
+    def read_names(self, like: ZipFile | None = None) -> None:
+        """Raises `VerificationFailed` for a directory that is damaged, or an unsafe name.
+
+        like: a file whose directory may begin with the same bytes, which are not taken apart again.
+        """
+        raw = self._directory.raw
+        begun = (
+            _Known(_Outline([], [], [], [], set()), (), 0) if like is None else like.known_of(raw)
+        )
+        outline, known = begun.outline, len(begun.names)
+        _split(self, raw, outline, begun.end)
+        self._outline = outline
+        if len(outline.raws) != self._directory.announced:
+            raise self.refuse("its directory does not have the entries that it announces")
+        positions = outline.positions
+        names = [*begun.names, *self._names_of(outline.raws[known:], positions[known:])]
+        self._positions = dict(zip(names, positions, strict=True))
+        if len(self._positions) != len(positions):
+            raise self.refuse("a name stands in it twice")
+
+    def _names_of(self, raws: Sequence[bytes], positions: Sequence[int]) -> list[str]:
+        # name_problem looks at every character: too slow for tens of thousands of names.
+        if raws and _are_ordinary(raws):
+            return b"\n".join(raws).decode().split("\n")
+        return _decode_all(self, raws, positions, self._directory.raw)
+
+    def known_of(self, raw: bytes) -> _Known:
+        """What is known of another directory, as far as it begins with ours, byte for byte."""
+        ours = self._directory.raw
+        ends = [*self._outline.positions, len(ours)]
+        fewest, most = 0, len(ends) - 1
+        while fewest < most:
+            middle = (fewest + most + 1) // 2
+            if raw.startswith(ours[ends[fewest] : ends[middle]], ends[fewest]):
+                fewest = middle
+            else:
+                most = middle - 1
+        names = tuple(islice(self._positions, fewest))
+        return _Known(self._outline.first(fewest), names, ends[fewest])
+
+    @property
+    def names(self) -> Collection[str]:
+        """In the order of the directory; those of folders end in a slash."""
+        return self._positions.keys()
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._positions
+
+    def get(self, name: str) -> Entry | None:
+        position = self._positions.get(name)
+        return None if position is None else _entry(self, self._directory.raw, name, position)
+
+    @property
+    def entries(self) -> tuple[Entry, ...]:
+        """All entries, in the order of the directory."""
+        return self.entries_from(0)
+
+    def entries_from(self, start: int) -> tuple[Entry, ...]:
+        """The entries from this one on. Raises `VerificationFailed` where any two overlap."""
+        raw = self._directory.raw
+        wanted = islice(self._positions.items(), start, None)
+        entries = tuple(_entry(self, raw, name, at) for name, at in wanted)
+        self._require_apart()
+        return entries
+
+    def head(self, count: int) -> Head | None:
+        """The first entries as one piece, without a look at each of what may be tens of thousands.
+
+        None where their records do not lie in the order of the directory. Raises
+        `VerificationFailed` as `entries_from` does.
+        """
+        outline = self._outline
+        if outline.offsets[:count] != self.offsets[:count] or MAX_32 in outline.packed:
+            return None
+        self._require_apart()
+        for kind in outline.kinds:
+            if kind & _ENCRYPTED or kind >> 16 not in _KNOWN_METHODS:
+                return None
+        ends = len(self._directory.raw) if count == len(outline.raws) else outline.positions[count]
+        return Head(self._directory.raw[:ends], self.offsets[count])
+
+    def _require_apart(self) -> None:
+        """Raises `VerificationFailed` where an entry reaches into the next one."""
+        if self._is_apart:
+            return
+        outline = self._outline
+        spans = sorted(zip(outline.offsets, outline.packed, strict=True))
+        for (offset, packed), end in zip(spans, self.offsets[1:], strict=True):
+            if offset + LOCAL.size + packed > end:
+                name = outline.raws[outline.offsets.index(offset)].decode(errors="replace")
+                raise self.refuse(f"{name} overlaps what follows it")
+        self._is_apart = True
+
+    @cached_property
+    def offsets(self) -> list[int]:
+        """Where the records begin, ascending, then the directory."""
+        return [*sorted(self._outline.offsets), self._directory.offset]
+
+    @property
+    def prefix(self) -> int:
+        return self.offsets[0]
+
+    def end(self, entry: Entry) -> int:
+        """Where the entry's record ends at the latest: where the next one begins."""
+        return self.offsets[min(bisect_right(self.offsets, entry.offset), len(self.offsets) - 1)]
+
+    def open(self, entry: Entry) -> BinaryIO:
+        """The entry's bytes; reading them to the end raises `VerificationFailed` if they are
+        not what the directory says."""
+        return io.BufferedReader(_Inflating(self, entry), buffer_size=BUFFER_BYTES)
+
+    def read(self, entry: Entry, limit: int = _MAX_TEXT_BYTES) -> bytes:
+        """The entry's bytes as one piece, `limit` at the most."""
+        if entry.size > limit:
+            raise self.refuse(f"{entry.name} is larger than {limit} bytes")
+        with self.open(entry) as stream:
+            return stream.read()
+
+    def read_prefix(self) -> bytes:
+        if self.prefix > _MAX_TEXT_BYTES:
+            raise self.refuse("what comes before its first entry is too long")
+        return self.pread(self.prefix, 0)
+
+    def pread(self, size: int, offset: int) -> bytes:
+        try:
+            return os.pread(self.descriptor, size, self.start + offset)
+        except OSError as error:
+            raise InputOutputError(f"{self.name} cannot be read: {error.strerror}.") from error
+
+    def data_offset(self, entry: Entry) -> int:
+        """Where the entry's own bytes begin, after its local header."""
+        header = self.pread(LOCAL.size, entry.offset)
+        if len(header) < LOCAL.size or not header.startswith(LOCAL_MAGIC):
+            raise self.refuse(f"{entry.name} is not where its directory says")
+        name_length, extra_length = LOCAL.unpack(header)[9:]
+        at = entry.offset + LOCAL.size
+        if self.pread(name_length, at) != _raw_name(entry.record):
+            raise self.refuse(f"{entry.name} has another name in front of its bytes")
+        offset = at + name_length + extra_length
+        if offset + entry.compressed > self.end(entry):
+            raise self.refuse(f"{entry.name} overlaps what follows it")
+        return int(offset)
+
+    def refuse(self, why: str) -> VerificationFailed:
+        return VerificationFailed(f"{self.name} is not a sound zip file: {why}.")
+
+
+@contextmanager
+def opened(path: Path, name: str | None = None, like: ZipFile | None = None) -> Iterator[ZipFile]:
+    """Opens a zip file and reads its directory.
+
+    like: one that is open and begins as this one does: then this takes a tenth of the time.
+    Raises `VerificationFailed` for anything that is not a plain zip file, `InputOutputError` where
+    it cannot be read.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise InputOutputError(f"{path} cannot be read: {error.strerror}.") from error
+    try:
+        yield read(descriptor, 0, os.fstat(descriptor).st_size, name or str(path), like)
+    finally:
+        os.close(descriptor)
+
+
+def read(descriptor: int, start: int, size: int, name: str, like: ZipFile | None = None) -> ZipFile:
+    """Reads the directory of the zip that fills `size` bytes of a file from `start` on."""
+    bare = ZipFile(name, descriptor, start, _Directory(b"", 0, 0))
+    count, directory_size, offset = _read_end(bare, size)
+    raw = bare.pread(directory_size, offset)
+    if len(raw) != directory_size:
+        raise bare.refuse("it is cut off")
+    file = ZipFile(name, descriptor, start, _Directory(raw, offset, count))
+    file.read_names(like)
+    return file
+
+
+def _read_end(file: ZipFile, size: int) -> tuple[int, int, int]:
+    """The number of entries, the size and the offset of the directory."""
+    end = file.pread(END.size, size - END.size) if size >= END.size else b""
+    if not end.startswith(END_MAGIC) or len(end) != END.size:
+        raise file.refuse("it has no directory at its end, so it is something else or cut off")
+    _, disk, first_disk, here, count, directory_size, offset, comment = END.unpack(end)
+    at = size - END.size - _ZIP64_LOCATOR_BYTES
+    if at >= 0 and file.pread(4, at) == _ZIP64_LOCATOR_MAGIC:
+        raise file.refuse("it uses ZIP64, which no Python before 3.13 can start")
+    if comment or disk or first_disk or here != count:
+        raise file.refuse("it has a comment, or is a part of several")
+    if offset + directory_size + END.size != size:
+        raise file.refuse("its directory is not where its end says")
+    if directory_size > _MAX_DIRECTORY_BYTES:
+        raise file.refuse("its directory is too large")
+    return count, directory_size, offset
+
+
+class _Outline(NamedTuple):
+    """Of each record in the directory: its name, where it begins, where the entry's local header
+    does, and the size of its packed bytes. kinds: flags and method of any of them."""
+
+    raws: list[bytes]
+    positions: list[int]
+    offsets: list[int]
+    packed: list[int]
+    kinds: set[int]
+
+    def first(self, count: int) -> _Outline:
+        """Of so many records; the kinds stay those of all."""
+        raws, positions, offsets, packed, kinds = self
+        return _Outline(
+            raws[:count], positions[:count], offsets[:count], packed[:count], set(kinds)
+        )
+
+
+class _Known(NamedTuple):
+    """The first records of a directory: outline, names, and where the last one ends."""
+
+    outline: _Outline
+    names: tuple[str, ...]
+    end: int
+
+
+def _split(file: ZipFile, directory: bytes, outline: _Outline, position: int) -> None:
+    """Enters the records from a position on. Tens of thousands of turns: no more than must be."""
+    raws, positions, offsets, sizes, kinds = outline
+    unpack, fixed, total = _OUTLINE.unpack_from, CENTRAL.size, len(directory)
+    while position + fixed <= total:
+        fields = unpack(directory, position)
+        magic, kind, packed, name_length, extra_length, comment_length, offset = fields
+        if magic != CENTRAL_MAGIC:
+            raise file.refuse("its directory is damaged")
+        positions.append(position)
+        offsets.append(offset)
+        sizes.append(packed)
+        kinds.add(kind)
+        position += fixed
+        raws.append(directory[position : position + name_length])
+        position += name_length + extra_length + comment_length
+    if position != total:
+        raise file.refuse("its directory is damaged")
+
+
+def _are_ordinary(raws: Sequence[bytes]) -> bool:
+    """Whether all names are of plain characters, not long, and lead nowhere else."""
+    lines = b"\n".join(raws)
+    if lines.translate(None, _ORDINARY) != b"\n" * (len(raws) - 1):
+        return False
+    # A folder's name ends in a slash of its own.
+    paths = b"/%b\n" % lines
+    paths = paths.replace(b"/\n", b"\n").replace(b"\n", b"/")
+    return not any(unusual in paths for unusual in _UNUSUAL) and (
+        max(map(len, raws), default=0) < _LONG_NAME
+    )
+
+
+def _decode_all(
+    file: ZipFile, raws: Sequence[bytes], positions: Sequence[int], directory: bytes
+) -> list[str]:
+    flags = (int.from_bytes(directory[at + 8 : at + 10], "little") for at in positions)
+    names = [_decode(file, raw, flag) for raw, flag in zip(raws, flags, strict=True)]
+    for name in names:
+        problem = name_problem(name.removesuffix("/"))
+        if problem:
+            raise file.refuse(f"the name {name!r} {problem}")
+    return names
+
+
+def _entry(file: ZipFile, directory: bytes, name: str, position: int) -> Entry:
+    fields = CENTRAL.unpack_from(directory, position)
+    flags, method, crc, compressed, size = fields[3], fields[4], *fields[7:10]
+    mode, offset = fields[15:]
+    if flags & _ENCRYPTED or method not in _KNOWN_METHODS:
+        raise file.refuse(f"{name} is encrypted or compressed by method {method}")
+    if MAX_32 in (compressed, size, offset):
+        raise file.refuse("it uses ZIP64, which no Python before 3.13 can start")
+    end = position + CENTRAL.size + sum(fields[10:13])
+    record = directory[position:end]
+    return Entry(name, flags, method, crc, compressed, size, mode, offset, record)
+
+
+def _decode(file: ZipFile, raw: bytes, flags: int) -> str:
+    try:
+        return raw.decode("utf-8" if flags & UTF8 else "cp437")
+    except UnicodeDecodeError as error:
+        raise file.refuse("a name in it is not UTF-8") from error
+
+
+def _raw_name(record: bytes) -> bytes:
+    length = int.from_bytes(record[_LENGTHS_AT : _LENGTHS_AT + 2], "little")
+    return record[CENTRAL.size : CENTRAL.size + length]
+
+
+class _Inflating(io.RawIOBase):
+    """An entry's bytes, inflated as they are read, no more of them than the directory says."""
+
+    def __init__(self, file: ZipFile, entry: Entry) -> None:
+        super().__init__()
+        self._file = file
+        self._entry = entry
+        self._position = file.data_offset(entry)
+        self._packed = entry.compressed
+        self._left = entry.size
+        self._crc = 0
+        self._pending = b""
+        self._inflate = zlib.decompressobj(-15) if entry.method == DEFLATED else None
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
+        view = memoryview(buffer).cast("B")
+        piece = self._next(len(view))
+        self._left -= len(piece)
+        self._crc = zlib.crc32(piece, self._crc)
+        if self._left < 0 or (not piece and not self._is_whole()):
+            raise self._file.refuse(f"the bytes of {self._entry.name} are damaged")
+        view[: len(piece)] = piece
+        return len(piece)
+
+    def _next(self, limit: int) -> bytes:
+        if self._inflate is None:
+            return self._packed_bytes(min(limit, BUFFER_BYTES))
+        while not self._inflate.eof:
+            packed = self._pending or self._packed_bytes(BUFFER_BYTES)
+            try:
+                piece = self._inflate.decompress(packed, limit)
+            except zlib.error as error:
+                raise self._file.refuse(f"{self._entry.name} does not inflate") from error
+            self._pending = self._inflate.unconsumed_tail
+            if piece or not packed:
+                return piece
+        return b""
+
+    def _packed_bytes(self, limit: int) -> bytes:
+        piece = self._file.pread(min(limit, self._packed), self._position)
+        self._position += len(piece)
+        self._packed -= len(piece)
+        return piece
+
+    def _is_whole(self) -> bool:
+        done = self._inflate is None or self._inflate.eof
+        return done and not self._left and not self._packed and self._crc == self._entry.crc

@@ -1,0 +1,186 @@
+"""A store as an artifact that is open for reading: for verify, diff, status, extract, baselines.
+
+Its state directories are the places that the states were pushed from; states that were pushed
+without one (by Dagster) share ``.local_defs_state``.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+import msgspec
+
+from bundler.errors import UsageError
+from bundler.project.config import load
+from bundler.state.artifact import Member
+from bundler.state.bundle import MANIFEST_NAME, STATE_DIRECTORY
+from bundler.state.manifest import (
+    Claim,
+    Contents,
+    DirectoryRefresh,
+    KeyRefresh,
+    Manifest,
+    RunRecord,
+    build,
+)
+from bundler.store import content, records
+from bundler.store.content import Piece
+from bundler.store.objects import Buffer, Objects
+from bundler.store.records import Version
+from bundler.store.store import Store, open_store
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+    from typing_extensions import Self
+
+PREFIX = "store:"
+_PARTS_AT_ONCE = 3
+_MOMENT = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9]+|[0-9]{4}-[0-9-]+T[0-9:]+Z"
+_NAME = re.compile(rf"(?P<url>.*?)(@(?P<moment>{_MOMENT}))?")
+
+
+def open_stored(name: str, default: str | None = None) -> StoredStates:
+    """The states behind ``store:[URL][@WHEN]``.
+
+    WHEN: a version, a set's number or an RFC 3339 time; the newest set without one. default: the
+    store, for a name without a URL; else that of the environment, else that which the project in
+    the current directory configures. Raises `UsageError`, `ConfigurationError`.
+    """
+    found = _NAME.fullmatch(name.removeprefix(PREFIX))
+    url, moment = (found["url"], found["moment"] or "") if found else ("", "")
+    where = url or default or os.environ.get("STATE_BUNDLER_STORE") or load(Path()).store
+    if not where:
+        raise UsageError(
+            f"{name} names no store.",
+            hint='Write store:s3://bucket/prefix, or configure it: store = "s3://…" in '
+            "[tool.state-bundler].",
+        )
+    store = open_store(where)
+    told = f"{PREFIX}{store.url}{f'@{moment}' if moment else ''}"
+    return StoredStates(told, store, versions_at(store, moment))
+
+
+def versions_at(store: Store, moment: str) -> dict[str, Version]:
+    """The versions by key at a moment; see `open_stored`."""
+    if not moment:
+        return store.currents()
+    if records.is_version(moment):
+        version = store.version(moment)
+        return {version.key: version}
+    return store.all_of(store.at(int(moment) if moment.isdigit() else moment)[1])
+
+
+class StoredStates:
+    """`bundler.state.artifact.Artifact` over some versions of a store."""
+
+    kind = "store"
+    digest = None
+
+    def __init__(self, name: str, store: Store, versions: Mapping[str, Version]) -> None:
+        self.name = name
+        self._directories = tuple(
+            _Directory(store.objects, place, members)
+            for place, members in sorted(by_place(versions.values()).items())
+        )
+
+    def claims(self) -> Sequence[Claim] | None:
+        return None
+
+    def run_record(self) -> RunRecord | None:
+        """How each state came about; its origin names the version that it was taken from."""
+        return RunRecord(refresh=tuple(item.refresh for item in self._directories))
+
+    def labels(self) -> Mapping[str, str]:
+        return {}
+
+    def state_directories(self) -> Sequence[_Directory]:
+        return self._directories
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        pass
+
+
+def by_place(versions: Iterable[Version]) -> dict[str, list[Version]]:
+    """The versions by the state directory that they belong in."""
+    places: dict[str, list[Version]] = {}
+    for version in versions:
+        places.setdefault(version.place or STATE_DIRECTORY, []).append(version)
+    return places
+
+
+def refresh_of(version: Version) -> KeyRefresh:
+    """What the run record says of a state that was taken from a store."""
+    known = version.refresh or KeyRefresh(version.key, fetched=version.made)
+    return msgspec.structs.replace(known, origin=f"{PREFIX}{version.version}")
+
+
+class _Directory:
+    """The states of one place, as a state directory."""
+
+    def __init__(self, objects: Objects, path: str, versions: Sequence[Version]) -> None:
+        self._objects = objects
+        self.path = path
+        self._versions = versions
+        self.manifest = manifest_of(versions)
+
+    @property
+    def refresh(self) -> DirectoryRefresh:
+        keys = sorted(map(refresh_of, self._versions), key=lambda refresh: refresh.key)
+        return DirectoryRefresh(self.path, tuple(keys))
+
+    def read_manifest(self) -> bytes | None:
+        return self.manifest.raw
+
+    def members(self) -> Iterator[Member]:
+        raw = self.manifest.raw
+        yield Member(MANIFEST_NAME, "file", len(raw), partial(io.BytesIO, raw))
+        for version in self._versions:
+            for file, piece in content.pieces(version):
+                opened = partial(_open, self._objects, piece)
+                yield Member(f"{version.state.path}/{file.path}", "file", file.size, opened)
+
+
+def manifest_of(versions: Sequence[Version]) -> Manifest:
+    return build(Contents(tuple(version.state for version in versions)))
+
+
+def _open(objects: Objects, piece: Piece) -> BinaryIO:
+    if piece.size <= content.CHUNK_BYTES:
+        return io.BytesIO(content.read_piece(objects, piece))
+    return io.BufferedReader(_Stream(objects, piece))
+
+
+class _Stream(io.RawIOBase):
+    """A large file of a store, read ahead, held against its digest at its end."""
+
+    def __init__(self, objects: Objects, piece: Piece) -> None:
+        super().__init__()
+        self._parts = ThreadPoolExecutor(_PARTS_AT_ONCE)
+        self._chunks = content.read_parts(objects, piece, self._parts, _PARTS_AT_ONCE)
+        self._left: Buffer = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
+        if not self._left:
+            self._left = memoryview(next(self._chunks, b"")).cast("B")
+        target = memoryview(buffer).cast("B")
+        count = min(len(target), len(self._left))
+        target[:count] = self._left[:count]
+        self._left = self._left[count:]
+        return count
+
+    def close(self) -> None:
+        self._parts.shutdown(cancel_futures=True)
+        super().close()

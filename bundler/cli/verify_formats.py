@@ -1,0 +1,144 @@
+"""What `verify` found, as data: JSON of our own, GitHub's workflow commands, SARIF."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bundler.artifacts.verify import Verdict
+from bundler.errors import BundlerError, Findings
+from bundler.version import __version__
+from bundler.workflows.policy import DESCRIPTIONS, Breach
+
+SCHEMA_VERSION = 1
+_SARIF_SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was found of one artifact.
+
+    name: as the person named it. verdict: None where it could not be read; error says why then.
+    signer: who signed it, where that was asked.
+    """
+
+    name: str
+    verdict: Verdict | None = None
+    breaches: tuple[Breach, ...] = ()
+    signer: str | None = None
+    error: BundlerError | None = None
+
+    def failure(self) -> BundlerError | None:
+        """The one error that stands for everything that is wrong with the artifact."""
+        if self.error is not None:
+            return self.error
+        if not self.breaches:
+            return None
+        return Findings(
+            f"{self.name} is intact, but not as is demanded: "
+            + " ".join(breach.what for breach in self.breaches),
+        )
+
+    def findings(self) -> Iterator[tuple[str, str]]:
+        """Every rule that is broken, and how, as a sentence."""
+        problems = self.verdict.all_problems if self.verdict else ()
+        if self.error is not None and not problems:
+            problems = (self.error.what,)
+        yield from (("integrity", problem) for problem in problems)
+        yield from ((breach.rule, breach.what) for breach in self.breaches)
+
+
+def formatted(reports: Sequence[Report], form: str) -> str:
+    """The reports in a format other than text; empty, or ending in a newline."""
+    return _FORMATS[form](reports)
+
+
+def _json(reports: Sequence[Report]) -> str:
+    return _dumped({"schema": SCHEMA_VERSION, "artifacts": [_as_json(item) for item in reports]})
+
+
+def _as_json(report: Report) -> dict[str, Any]:
+    verdict = report.verdict
+    return {
+        "name": report.name,
+        "kind": verdict and verdict.kind,
+        "digest": verdict and verdict.digest,
+        "verified": report.error is None,
+        "passed": report.failure() is None,
+        "signer": report.signer,
+        "problems": [what for rule, what in report.findings() if rule == "integrity"],
+        "breaches": [
+            {"rule": breach.rule, "key": breach.key, "what": breach.what}
+            for breach in report.breaches
+        ],
+        "directories": [
+            {
+                "path": directory.path,
+                "contentDigest": directory.manifest and directory.manifest.content_digest,
+                "keys": [state.key for state in directory.manifest.states]
+                if directory.manifest
+                else [],
+                "problems": list(directory.problems),
+            }
+            for directory in (verdict.directories if verdict else ())
+        ],
+    }
+
+
+def _dumped(value: object) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+
+
+def _github(reports: Sequence[Report]) -> str:
+    return "".join(
+        f"::error title={_property(f'state-bundler verify: {rule}')}::"
+        f"{_escaped(f'{report.name}: {what}')}\n"
+        for report in reports
+        for rule, what in report.findings()
+    )
+
+
+def _escaped(text: str) -> str:
+    # https://docs.github.com/actions/reference/workflow-commands-for-github-actions
+    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def _property(text: str) -> str:
+    return _escaped(text).replace(":", "%3A").replace(",", "%2C")
+
+
+def _sarif(reports: Sequence[Report]) -> str:
+    # https://docs.oasis-open.org/sarif/sarif/v2.1.0/
+    driver = {
+        "name": "state-bundler verify",
+        "version": __version__,
+        "rules": [
+            {"id": name, "shortDescription": {"text": text}} for name, text in DESCRIPTIONS.items()
+        ],
+    }
+    results = [
+        {
+            "ruleId": rule,
+            "level": "error",
+            "message": {"text": what},
+            "locations": [{"logicalLocations": [{"name": report.name, "kind": "module"}]}],
+        }
+        for report in reports
+        for rule, what in report.findings()
+    ]
+    return _dumped(
+        {
+            "$schema": _SARIF_SCHEMA,
+            "version": "2.1.0",
+            "runs": [{"tool": {"driver": driver}, "results": results}],
+        }
+    )
+
+
+_FORMATS: dict[str, Callable[[Sequence[Report]], str]] = {
+    "json": _json,
+    "github": _github,
+    "sarif": _sarif,
+}

@@ -1,0 +1,321 @@
+"""Where state lies: found by name, by configuration and on the command line, without running code.
+
+A *state directory* is any directory named ``.local_defs_state``, the ``path`` of a
+``[[tool.state-bundler.source]]`` table, or one that was named to the guard. A *state file* is
+anything below it but the ``.gitignore`` that lies directly in it: that one is a rule, no state.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from bundler.errors import ConfigurationError, ToolFailed
+from bundler.system.fast_tuple import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from typing import Any
+
+
+NAME = b".local_defs_state"
+RULE_FILE = b".gitignore"
+_PROJECT_FILES = (b"pyproject.toml", b"dg.toml")
+_BORDERS = (NAME, b".git")
+_TELLING = frozenset((*_BORDERS, *_PROJECT_FILES))
+# A file without any of these has no table of Dagster's that we read: not worth tomllib's time.
+_OF_INTEREST = (b"root_module", b"defs_module")
+
+
+class Project(NamedTuple):
+    """What one pyproject.toml (or dg.toml) says. Paths are relative to the top of the repository.
+
+    sources: the state directories it configures. expected: where Dagster will make one. allow:
+    fixtures that are committed on purpose.
+    """
+
+    directory: bytes
+    sources: tuple[bytes, ...] = ()
+    expected: tuple[bytes, ...] = ()
+    allow: tuple[bytes, ...] = ()
+
+
+class Found(NamedTuple):
+    """What lies in the work tree. Paths are relative to its top.
+
+    states: state directories by name. links: symbolic links of that name. repositories: other
+    repositories inside. projects: the directories with a project file.
+    """
+
+    states: tuple[bytes, ...]
+    links: tuple[bytes, ...]
+    repositories: tuple[bytes, ...]
+    projects: tuple[bytes, ...]
+
+
+def join(directory: bytes, name: bytes) -> bytes:
+    return directory + b"/" + name if directory else name
+
+
+class Places(NamedTuple):
+    """Which paths are state: below the name anywhere, and below these directories.
+
+    directories: relative to the top. ignore_case: as the file system of the work tree does.
+    """
+
+    directories: tuple[bytes, ...] = ()
+    ignore_case: bool = False
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(map(os.fsdecode, self.directories))
+
+    def pathspecs(self) -> list[bytes]:
+        """What makes git speak of state files alone (and of rule files among them)."""
+        from bundler import git
+
+        fold = self.ignore_case
+        others = (path for path in self.directories if NAME not in path.split(b"/"))
+        named = (git.below(directory, ignore_case=fold) for directory in others)
+        return [git.everywhere(NAME, ignore_case=fold), *named]
+
+    def hold(self, path: bytes) -> bool:
+        """Whether a path is a state file."""
+        return self.directory_of(path) is not None
+
+    def directory_of(self, path: bytes) -> bytes | None:
+        """The state directory that a path is a state file of."""
+        folded = self._fold(path)
+        at = (b"/" + folded).rfind(b"/" + NAME + b"/")
+        if at >= 0:
+            length = at + len(NAME)
+            return None if folded[length:] == b"/" + RULE_FILE else path[:length]
+        for directory in self.directories:
+            inside = self._fold(directory) + b"/"
+            if folded.startswith(inside) and folded != inside + RULE_FILE:
+                return path[: len(directory)]
+        return None
+
+    def on_disk(self, top: bytes) -> list[bytes]:
+        """Those directories that are there."""
+        return [path for path in self.directories if os.path.isdir(join(top, path))]
+
+    def _fold(self, path: bytes) -> bytes:
+        return path.lower() if self.ignore_case else path
+
+
+# --- the work tree --------------------------------------------------------------------------
+
+
+def walk(top: bytes) -> Found:
+    """Looks through the whole work tree, down to other repositories' borders.
+
+    Raises `ToolFailed` for a directory that cannot be read: what lies there cannot be told.
+    """
+    telling = []
+    pending = [top]
+    while pending:  # a round for each directory of the repository: what can be, is left out
+        directory = pending.pop()
+        for entry in _listing(directory):
+            if entry.name in _TELLING:
+                telling.append((directory[len(top.rstrip(b"/")) + 1 :], entry))
+                if entry.name in _BORDERS:
+                    continue
+            if entry.is_dir(follow_symlinks=False):
+                pending.append(entry.path)
+    return _found(telling)
+
+
+def _found(telling: Iterable[tuple[bytes, os.DirEntry[bytes]]]) -> Found:
+    """What entries with telling names, and the directories that they lie in, come to."""
+    states, links, repositories, projects = [], [], [], []
+    for directory, entry in telling:
+        is_directory = entry.is_dir(follow_symlinks=False)
+        if entry.name == NAME and is_directory:
+            states.append(join(directory, NAME))
+        elif entry.name == NAME and entry.is_symlink():
+            links.append(join(directory, NAME))
+        elif entry.name == b".git" and directory:
+            repositories.append(directory)
+        elif entry.name in _PROJECT_FILES and not is_directory:
+            projects.append(directory)
+    borders = set(repositories)
+    return Found(
+        tuple(sorted(path for path in states if not _behind(path, borders))),
+        tuple(sorted(path for path in links if not _behind(path, borders))),
+        tuple(sorted(path for path in borders if not _behind(os.path.dirname(path), borders))),
+        tuple(sorted({path for path in projects if not _behind(path, borders)})),
+    )
+
+
+def _listing(directory: bytes) -> list[os.DirEntry[bytes]]:
+    try:
+        with os.scandir(directory) as listing:
+            return list(listing)
+    except FileNotFoundError:  # gone since its parent was read
+        return []
+    except OSError as error:
+        place = os.fsdecode(directory)
+        raise ToolFailed(f"{place} cannot be read: {error.strerror}.") from error
+
+
+def _behind(path: bytes, borders: set[bytes]) -> bool:
+    while path:
+        if path in borders:
+            return True
+        path = os.path.dirname(path)
+    return False
+
+
+def takeable(top: bytes, directory: bytes) -> Iterator[bytes]:
+    """What ``git add -A`` could take below a directory: files, links, other repositories."""
+    pending = [directory]
+    while pending:
+        below = pending.pop()
+        for entry in _listing(join(top, below)):
+            path = join(below, entry.name)
+            if entry.is_dir(follow_symlinks=False):
+                if os.path.lexists(join(top, join(path, b".git"))):
+                    yield path
+                else:
+                    pending.append(path)
+            elif entry.is_file(follow_symlinks=False) or entry.is_symlink():
+                yield path
+
+
+# --- configuration --------------------------------------------------------------------------
+
+
+def mentions_us(text: bytes) -> bool:
+    """Whether a project file may have a table of ours."""
+    return b"state-bundler" in text
+
+
+def project_of(top: bytes, directory: bytes, name: bytes, text: bytes) -> Project:
+    """What a project file says about state.
+
+    Raises `ConfigurationError` for one with our table or Dagster's that is not TOML.
+    """
+    if not (mentions_us(text) or any(word in text for word in _OF_INTEREST)):
+        return Project(directory)
+    table = None if mentions_us(text) else _dagster_alone(name, text)
+    if table is None:
+        table = _parse(text, os.fsdecode(join(directory, name)))
+    if name == b"dg.toml":
+        modules = _mapping(table, "project")
+        return Project(directory, expected=_expected(top, directory, modules))
+    tool = _mapping(table, "tool")
+    ours = _mapping(tool, "state-bundler")
+    modules = _mapping(_mapping(tool, "dg"), "project")
+    return Project(
+        directory,
+        sources=tuple(_paths(directory, _tables(ours, "source"), "path")),
+        expected=_expected(top, directory, modules),
+        allow=tuple(_paths(directory, [_mapping(ours, "guard")], "allow")),
+    )
+
+
+def read_project(top: bytes, directory: bytes) -> Project:
+    """What the project files in a directory say. Raises as `project_of` does."""
+    files = (
+        project_of(top, directory, name, _read(join(top, join(directory, name))))
+        for name in _PROJECT_FILES
+    )
+    python, dagster = files
+    return python._replace(expected=python.expected + dagster.expected)
+
+
+def _paths(directory: bytes, tables: Iterable[dict[str, Any]], name: str) -> Iterator[bytes]:
+    """The paths under a name in tables, one or a list, relative to the top."""
+    for table in tables:
+        value = table.get(name)
+        for path in value if isinstance(value, list) else [value]:
+            if isinstance(path, str) and path:
+                yield os.path.normpath(join(directory, os.fsencode(path)))
+
+
+def _tables(table: dict[str, Any], name: str) -> list[dict[str, Any]]:
+    value = table.get(name)
+    return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
+
+
+def _expected(top: bytes, directory: bytes, dagster: dict[str, Any]) -> tuple[bytes, ...]:
+    root = dagster.get("root_module")
+    module = dagster.get("defs_module") or (f"{root}.defs" if isinstance(root, str) else None)
+    if not isinstance(module, str):
+        return ()
+    relative = os.fsencode(module.replace(".", "/"))
+    for parent in (join(directory, b"src"), directory):
+        if os.path.isdir(join(top, join(parent, relative.split(b"/")[0]))):
+            return (join(join(parent, relative), NAME),)
+    return ()
+
+
+def _dagster_alone(name: bytes, text: bytes) -> dict[str, Any] | None:
+    """The table of Dagster's in a file with none of ours, where it is written the plain way.
+
+    That is how ``create-dagster`` writes it, and importing a TOML parser takes longer than asking
+    git. None where it is written otherwise.
+    """
+    header = b"[project]" if name == b"dg.toml" else b"[tool.dg.project]"
+    _, found, section = (b"\n" + text).partition(b"\n" + header + b"\n")
+    modules = {}
+    for line in section.partition(b"\n[")[0].splitlines():
+        key, _, value = line.partition(b"=")
+        word = value.strip()
+        if key.strip() not in _OF_INTEREST:
+            continue
+        if (
+            word[:1] + word[-1:] != b'""'
+            or not word[1:-1].replace(b".", b"").replace(b"_", b"").isalnum()
+        ):
+            return None
+        modules[key.strip().decode()] = word[1:-1].decode()
+    if not found or not modules:
+        return None
+    return {"project": modules} if name == b"dg.toml" else {"tool": {"dg": {"project": modules}}}
+
+
+def _mapping(table: dict[str, Any], name: str) -> dict[str, Any]:
+    value = table.get(name)
+    return value if isinstance(value, dict) else {}
+
+
+def _read(path: bytes) -> bytes:
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # a FIFO would hang us
+            return b""
+        with open(path, "rb") as stream:
+            return stream.read()
+    except FileNotFoundError:
+        return b""
+    except OSError as error:
+        raise ToolFailed(f"{os.fsdecode(path)} cannot be read: {error.strerror}.") from error
+
+
+def _parse(text: bytes, name: str) -> dict[str, Any]:
+    import sys
+
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    try:
+        return tomllib.loads(text.decode())
+    except ValueError as error:
+        raise ConfigurationError(f"{name} is not TOML: {error}.") from error
+
+
+def within(top: bytes, directories: Sequence[str | os.PathLike[str]]) -> list[bytes]:
+    """Directories that were named to the guard, relative to the top, with links followed.
+
+    Raises `ValueError`, naming it, for one outside of the repository.
+    """
+    found = []
+    for directory in directories:
+        real = os.path.realpath(os.fsencode(directory))
+        if not real.startswith(top.rstrip(b"/") + b"/"):
+            raise ValueError(os.fspath(directory))
+        found.append(real[len(top.rstrip(b"/")) + 1 :])
+    return found

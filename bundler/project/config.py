@@ -1,0 +1,270 @@
+"""``[tool.state-bundler]`` of a project's pyproject.toml, as values.
+
+Names are written with hyphens; underscores are accepted. Durations are a number and a unit:
+``30s``, ``5m``, ``24h``, ``7d``. An unknown name is an error that suggests the nearest known one.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+
+from bundler.errors import ConfigurationError
+from bundler.project.options import KeyOptions, RefreshMode, RefreshOptions, SourceOptions
+
+TABLE = "tool.state-bundler"
+_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_DURATION = r"^[0-9]+(\.[0-9]+)?[smhd]$"
+
+Duration = Annotated[str, msgspec.Meta(pattern=_DURATION, examples=["30s", "5m", "24h", "7d"])]
+Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+Count = Annotated[int, msgspec.Meta(ge=1)]
+
+
+class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):
+    """A TOML table."""
+
+
+class _KeyTable(_Table, frozen=True):
+    """What can be said of one key, or of all."""
+
+    refresh: RefreshMode | None = None
+    timeout: Duration | None = None
+    attempts: Count | None = None
+    allow_empty: bool | None = None
+    shrink: Share | None = None
+    min_entries: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    allow_http: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    include: tuple[str, ...] = ()
+    volatile: tuple[str, ...] = ()
+    writable: tuple[str, ...] = ()
+    json_schema: str | None = None
+    validate: tuple[str, ...] = ()
+    reach: tuple[str, ...] = ()
+
+
+class _GuardTable(_Table, frozen=True):
+    """allow: patterns of paths that are committed on purpose."""
+
+    allow: tuple[str, ...] = ()
+
+
+class _SourceTable(_Table, frozen=True):
+    path: str
+    key: str | None = None
+    command: tuple[str, ...] = ()
+    component: str | None = None
+    place: str | None = None
+
+
+class _Root(_KeyTable, frozen=True):
+    """``[tool.state-bundler]``; what a key can be told stands here for all keys."""
+
+    total_timeout: Duration | None = None
+    jobs: Count | None = None
+    kind_jobs: dict[str, Count] = {}
+    baseline: str | None = None
+    allow_stale: Duration | None = None
+    secrets: tuple[str, ...] = ()
+    not_secrets: tuple[str, ...] = ()
+    image_path: str | None = None
+    environment: str | None = None
+    store: str | None = None
+    guard: _GuardTable = _GuardTable()
+    keys: dict[str, _KeyTable] = {}
+    source: tuple[_SourceTable, ...] = ()
+
+
+class Config(msgspec.Struct, frozen=True):
+    """What a project's pyproject.toml says.
+
+    file: where it was read. guard_allow: patterns of paths that are committed on purpose.
+    image_path: the state directory in an image. environment: a name for the run record.
+    store: the URL of the versioned state storage.
+    given: the names that the file sets, for the summary of what differs from the default.
+    """
+
+    file: Path
+    refresh: RefreshOptions = msgspec.field(default_factory=RefreshOptions)
+    sources: tuple[SourceOptions, ...] = ()
+    guard_allow: tuple[str, ...] = ()
+    image_path: str | None = None
+    environment: str | None = None
+    store: str | None = None
+    given: tuple[str, ...] = ()
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The tables of a TOML file; empty where there is none. Raises `ConfigurationError`."""
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    try:
+        with open(path, "rb") as stream:
+            tables: dict[str, Any] = tomllib.load(stream)
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be read: {error.strerror}.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path} is not valid TOML: {error}.") from error
+    return tables
+
+
+def load(root: Path) -> Config:
+    """Reads the configuration of the project in `root`; defaults where there is none.
+
+    Raises `ConfigurationError` naming file, table and key.
+    """
+    file = root / "pyproject.toml"
+    return of_pyproject(read_toml(file), file)
+
+
+def of_pyproject(tables: Mapping[str, Any], file: Path) -> Config:
+    """What a pyproject.toml that was read says. Raises `ConfigurationError`."""
+    tool = tables.get("tool", {})
+    return parse(tool.get("state-bundler", {}), file) if isinstance(tool, dict) else Config(file)
+
+
+def parse(table: Mapping[str, Any], file: Path) -> Config:
+    """Checks the table and turns it into values. Raises `ConfigurationError`."""
+    normal = _checked(table, _Root, TABLE, file)
+    try:
+        root = msgspec.convert(normal, _Root)
+    except msgspec.ValidationError as error:
+        raise ConfigurationError(f"{file}: [{TABLE}]: {_readable(error)}.") from error
+    return Config(
+        file=file,
+        refresh=_refresh_options(root, file.parent),
+        sources=tuple(_source_options(source, file) for source in root.source),
+        guard_allow=root.guard.allow,
+        image_path=root.image_path,
+        environment=root.environment,
+        store=root.store,
+        given=tuple(sorted(normal)),
+    )
+
+
+def seconds(duration: str) -> float:
+    """A duration such as ``24h`` in seconds. Raises `ConfigurationError`."""
+    if not re.match(_DURATION, duration):
+        raise ConfigurationError(
+            f"{duration!r} is not a duration.", hint="Write a number and a unit: 30s, 5m, 24h, 7d."
+        )
+    return float(duration[:-1]) * _SECONDS[duration[-1]]
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON schema of ``[tool.state-bundler]``."""
+    from bundler.project.settings_docs import described
+
+    return described(msgspec.json.schema(_Root))
+
+
+def _checked(table: Any, model: type[msgspec.Struct], name: str, file: Path) -> dict[str, Any]:
+    """The table with hyphens in its names. Raises for a name that the model does not know."""
+    if not isinstance(table, Mapping):
+        raise ConfigurationError(f"{file}: [{name}] is not a table.")
+    known = {field.encode_name for field in msgspec.structs.fields(model)}
+    normal: dict[str, Any] = {}
+    for key, value in table.items():
+        normal_key = key.replace("_", "-")
+        if normal_key not in known:
+            import difflib
+
+            near = difflib.get_close_matches(normal_key, known, n=1)
+            raise ConfigurationError(
+                f"{file}: [{name}] has no {key!r}.",
+                hint=f"Did you mean {near[0]!r}?"
+                if near
+                else f"Known: {', '.join(sorted(known))}.",
+            )
+        normal[normal_key] = _checked_below(normal_key, value, name, file)
+    return normal
+
+
+def _checked_below(key: str, value: Any, name: str, file: Path) -> Any:
+    below = f"{name}.{key}"
+    if key == "guard":
+        return _checked(value, _GuardTable, below, file)
+    if key == "keys" and isinstance(value, Mapping):
+        return {
+            item: _checked(table, _KeyTable, f'{below}."{item}"', file)
+            for item, table in value.items()
+        }
+    if key == "source" and isinstance(value, list):
+        return [_checked(table, _SourceTable, below, file) for table in value]
+    return value
+
+
+def _readable(error: msgspec.ValidationError) -> str:
+    """msgspec's sentence with the place named as TOML names it."""
+    text, _, place = str(error).partition(" - at `$")
+    return f"{place.strip('`.') or 'the table'}: {text}".replace("[...]", "")
+
+
+def _key_options(table: _KeyTable, root: Path) -> KeyOptions:
+    return KeyOptions(
+        refresh=table.refresh,
+        timeout=_maybe_seconds(table.timeout),
+        attempts=table.attempts,
+        allow_empty=table.allow_empty,
+        shrink=table.shrink,
+        min_entries=table.min_entries,
+        allow_http=table.allow_http,
+        exclude=table.exclude,
+        include=table.include,
+        volatile=table.volatile,
+        writable=table.writable,
+        json_schema=root / table.json_schema if table.json_schema else None,
+        validate=table.validate,
+        reach=table.reach,
+    )
+
+
+def _maybe_seconds(duration: str | None) -> float | None:
+    return None if duration is None else seconds(duration)
+
+
+def _refresh_options(table: _Root, root: Path) -> RefreshOptions:
+    return RefreshOptions(
+        total_timeout=_maybe_seconds(table.total_timeout),
+        jobs=table.jobs,
+        kind_jobs=table.kind_jobs,
+        defaults=_key_options(table, root),
+        per_key={key: _key_options(item, root) for key, item in table.keys.items()},
+        baseline=_baseline(table.baseline, root),
+        allow_stale=_maybe_seconds(table.allow_stale),
+        secrets=table.secrets,
+        not_secrets=table.not_secrets,
+    )
+
+
+def _baseline(name: str | None, root: Path) -> str | None:
+    """A path is relative to the project; what is none is an artifact's name."""
+    return str(root / name) if name and (root / name).exists() else name
+
+
+def _source_options(table: _SourceTable, file: Path) -> SourceOptions:
+    where = f"{file}: [[{TABLE}.source]]"
+    if bool(table.command) == bool(table.component):
+        raise ConfigurationError(f"{where} needs either `command` or `component`.")
+    if table.command and not table.key:
+        raise ConfigurationError(f"{where} with a command needs a `key`.")
+    path = Path(table.path)
+    if path.is_absolute() or ".." in path.parts:
+        raise ConfigurationError(f"{where}: path {table.path!r} is not inside the project.")
+    return SourceOptions(
+        path=path,
+        key=table.key,
+        command=table.command,
+        component=table.component,
+        place=table.place,
+    )

@@ -1,0 +1,229 @@
+"""Projects: where they are, what they are made of, and which interpreter they run in.
+
+A *project* is a directory with a pyproject.toml or dg.toml that either declares a Dagster project
+(``[tool.dg.project]``, or ``[project]`` in dg.toml) or has sources of its own
+(``[[tool.state-bundler.source]]``). A *workspace* is a directory that names projects: Dagster's
+(``[[tool.dg.workspace.projects]]``) or uv's (``[tool.uv.workspace]``).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from bundler.errors import ConfigurationError, UsageError
+from bundler.project.config import Config, of_pyproject, read_toml
+
+
+class DagsterModules(msgspec.Struct, frozen=True):
+    """The modules of a Dagster project, dotted.
+
+    target: what a code server loads, where the project names it.
+    """
+
+    root: str
+    defs: str
+    target: str | None = None
+
+
+class Interpreter(msgspec.Struct, frozen=True):
+    """The Python that a project runs in, and by which rule it was found."""
+
+    path: Path
+    found_by: str
+
+
+class Project(msgspec.Struct, frozen=True):
+    """One project. dagster is None for a program without Dagster. workspace: the root above."""
+
+    root: Path
+    name: str
+    config: Config
+    dagster: DagsterModules | None
+    interpreter: Interpreter
+    workspace: Path | None = None
+
+
+class _Files(msgspec.Struct, frozen=True):
+    """What the files of a directory say. dg: dg.toml, or else what pyproject.toml has for it."""
+
+    pyproject: dict[str, Any]
+    dg: dict[str, Any]
+
+    @classmethod
+    def read(cls, root: Path) -> _Files:
+        pyproject = read_toml(root / "pyproject.toml")
+        return cls(pyproject, read_toml(root / "dg.toml") or _table(pyproject, "tool", "dg"))
+
+
+def find(
+    directories: Sequence[Path],
+    *,
+    start: Path | None = None,
+    everything: bool = False,
+    python: Path | None = None,
+    environ: Mapping[str, str] = os.environ,
+) -> tuple[Project, ...]:
+    """The projects that a command is about.
+
+    directories: as named by ``--project``; else the project that `start` (the build context, or
+    the current directory) is or lies in; else, with `everything`, all projects of the workspace.
+    Raises `ConfigurationError` where a directory is no project, `UsageError` where a workspace
+    root needs a choice.
+    """
+    here = (start or Path.cwd()).resolve()
+    if directories:
+        roots = [directory.resolve() for directory in directories]
+    elif own := _project_above(here):
+        roots = [own]
+    elif members := list(workspace_members(here)):
+        if not everything:
+            names = ", ".join(str(member.relative_to(here)) for member in members)
+            raise UsageError(
+                f"{here} is a workspace of {len(members)} projects: {names}.",
+                hint="Name one with --project DIR, or take them all with --all.",
+            )
+        roots = members
+    else:
+        roots = [here]
+    return tuple(open_project(root, python=python, environ=environ) for root in roots)
+
+
+def is_inside_one(start: Path) -> bool:
+    """Whether `find` would come upon any project from here."""
+    here = start.resolve()
+    return _project_above(here) is not None or any(True for _ in workspace_members(here))
+
+
+def open_project(
+    root: Path, *, python: Path | None = None, environ: Mapping[str, str] = os.environ
+) -> Project:
+    """Reads the project in `root`. Raises `ConfigurationError` where there is none."""
+    files = _Files.read(root)
+    config = of_pyproject(files.pyproject, root / "pyproject.toml")
+    dagster = _dagster_modules(root, files)
+    if dagster is None and not config.sources:
+        raise ConfigurationError(
+            f"{root} is neither a Dagster project nor has it sources of its own.",
+            hint="Run this in a directory whose pyproject.toml has [tool.dg.project] or "
+            "[[tool.state-bundler.source]], or name one with --project DIR.",
+        )
+    workspace = _workspace_above(root)
+    return Project(
+        root=root,
+        name=_name(root, files.pyproject),
+        config=config,
+        dagster=dagster,
+        interpreter=find_interpreter(root, workspace or root, python=python, environ=environ),
+        workspace=workspace,
+    )
+
+
+def dagster_modules(root: Path) -> DagsterModules | None:
+    """The modules that dg.toml or pyproject.toml names; None for what is no Dagster project."""
+    return _dagster_modules(root, _Files.read(root))
+
+
+def _dagster_modules(root: Path, files: _Files) -> DagsterModules | None:
+    if "project" not in files.dg:
+        return None
+    table = _table(files.dg, "project")
+    root_module = table.get("root_module") or root.name.replace("-", "_")
+    defs_module = table.get("defs_module") or f"{root_module}.defs"
+    return DagsterModules(root_module, defs_module, table.get("code_location_target_module"))
+
+
+def workspace_members(root: Path) -> Iterator[Path]:
+    """The projects that a workspace root names; nothing for what is no workspace."""
+    files = _Files.read(root)
+    named = _table(files.dg, "workspace").get("projects", [])
+    paths = [root / str(_table({"": project}, "").get("path", "")) for project in named]
+    uv = _table(files.pyproject, "tool", "uv", "workspace")
+    for pattern in uv.get("members", []):
+        excluded = {path for skip in uv.get("exclude", []) for path in root.glob(skip)}
+        paths += [path for path in sorted(root.glob(pattern)) if path not in excluded]
+    seen = set()
+    for path in map(Path.resolve, paths):
+        if path not in seen and _is_project(path):
+            seen.add(path)
+            yield path
+
+
+def find_interpreter(
+    root: Path,
+    workspace: Path,
+    *,
+    python: Path | None = None,
+    environ: Mapping[str, str] = os.environ,
+) -> Interpreter:
+    """The project's interpreter, by the rules that dg and uv follow, in this order.
+
+    Raises `ConfigurationError` where a named one is not there.
+    """
+    if python is not None:
+        is_name = python.name == str(python) and not python.exists()
+        on_path = shutil.which(python, path=environ.get("PATH")) if is_name else None
+        return _named(Path(on_path or python), "--python")
+    if named := environ.get("DG_PROJECT_PYTHON_EXECUTABLE"):
+        return _named(Path(named), "DG_PROJECT_PYTHON_EXECUTABLE")
+    if named := environ.get("UV_PROJECT_ENVIRONMENT"):
+        return _named(workspace / named / "bin" / "python", "UV_PROJECT_ENVIRONMENT")
+    for directory in (root, *root.parents):
+        candidate = directory / ".venv" / "bin" / "python"
+        if candidate.exists():
+            return Interpreter(candidate, f"{candidate.parent.parent}")
+        if directory == workspace:
+            break
+    if active := environ.get("VIRTUAL_ENV"):
+        return _named(Path(active) / "bin" / "python", "VIRTUAL_ENV")
+    for name in ("python", "python3"):
+        if found := shutil.which(name, path=environ.get("PATH")):
+            return Interpreter(Path(found), f"{name} on PATH")
+    raise ConfigurationError(
+        f"No Python was found for {root}.", hint="Name the project's interpreter with --python."
+    )
+
+
+def _named(path: Path, found_by: str) -> Interpreter:
+    if not path.exists():
+        raise ConfigurationError(
+            f"{path}, the interpreter that {found_by} names, does not exist.",
+            hint="Create the environment (uv sync), or name another with --python.",
+        )
+    return Interpreter(path.absolute(), found_by)
+
+
+def _table(table: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    """The table below these names; empty where there is none."""
+    found: Any = table
+    for name in names:
+        found = found.get(name) if isinstance(found, Mapping) else None
+    return dict(found) if isinstance(found, Mapping) else {}
+
+
+def _is_project(root: Path) -> bool:
+    files = _Files.read(root)
+    own = _table(files.pyproject, "tool", "state-bundler")
+    return "source" in own or "project" in files.dg
+
+
+def _project_above(start: Path) -> Path | None:
+    return next((path for path in (start, *start.parents) if _is_project(path)), None)
+
+
+def _workspace_above(root: Path) -> Path | None:
+    return next((path for path in root.parents if root in workspace_members(path)), None)
+
+
+def project_name(root: Path) -> str:
+    """What its distribution is called; its directory's name where it says nothing."""
+    return _name(root, read_toml(root / "pyproject.toml"))
+
+
+def _name(root: Path, pyproject: Mapping[str, Any]) -> str:
+    return str(_table(pyproject, "project").get("name") or root.name)

@@ -1,0 +1,72 @@
+"""The JSON schemas of what this package writes and reads, generated from its models.
+
+They lie in ``bundler/schemas``; ``python -m bundler.schema`` writes them anew, and a test holds
+files and models together.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+FOLDER = Path(__file__).parent / "schemas"
+CONFIGURATION = "configuration.schema.json"
+_BASE = "https://state-bundler.io/schemas"
+
+
+def generated() -> dict[str, dict[str, Any]]:
+    """Every schema by its file's name, from the models as they are now."""
+    import msgspec
+
+    from bundler.project import config
+    from bundler.state import manifest
+
+    schemas = {
+        "manifest.schema.json": manifest.json_schema(),
+        "run-record.schema.json": msgspec.json.schema(manifest.RunRecord),
+        CONFIGURATION: config.json_schema(),
+    }
+    return {
+        name: {"$schema": _draft(name), "$id": f"{_BASE}/{name}", **_in_order(schema)}
+        for name, schema in schemas.items()
+    }
+
+
+def _in_order(part: Any) -> Any:
+    """With ``null`` as the last of several types: msgspec's versions differ in that."""
+    if isinstance(part, list):
+        return [_in_order(item) for item in part]
+    if not isinstance(part, dict):
+        return part
+    ordered = {name: _in_order(value) for name, value in part.items()}
+    if "anyOf" in ordered:
+        ordered["anyOf"].sort(key=lambda kind: kind == {"type": "null"})
+    return ordered
+
+
+def _draft(name: str) -> str:
+    # validate-pyproject reads nothing newer; the models use nothing that it lacks.
+    if name == CONFIGURATION:
+        return "http://json-schema.org/draft-07/schema#"
+    return "https://json-schema.org/draft/2020-12/schema"
+
+
+def render(schema: dict[str, Any]) -> str:
+    """A schema as its file holds it."""
+    return json.dumps(schema, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def tool_schema(_: str) -> dict[str, Any]:
+    """The schema of ``[tool.state-bundler]``, for validate-pyproject."""
+    schema: dict[str, Any] = json.loads((FOLDER / CONFIGURATION).read_text())
+    return schema
+
+
+def main() -> None:
+    for name, schema in generated().items():
+        (FOLDER / name).write_text(render(schema))
+
+
+if __name__ == "__main__":
+    main()

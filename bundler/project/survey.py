@@ -1,0 +1,109 @@
+"""What a project is made of, read from its files alone: nothing is imported, nothing is asked.
+
+`init` plans its changes on it, `doctor` its checks. It is lenient: a project that is half set up
+is exactly what both of them are for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from bundler.project.config import read_toml
+from bundler.project.projects import DagsterModules, dagster_modules
+from bundler.state.bundle import STATE_DIRECTORY
+
+# build-backend's first part -> the name people know it by
+_BACKENDS = {
+    "flit_core": "flit",
+    "hatchling": "hatchling",
+    "pdm": "pdm",
+    "poetry": "poetry",
+    "setuptools": "setuptools",
+    "uv_build": "uv_build",
+}
+
+
+@dataclass(frozen=True)
+class Survey:
+    """root: the project. repository: the work tree that it lies in. pyproject: its tables.
+
+    backend: the build backend's name; None where nothing builds a distribution.
+    state_directories: relative to the root, where the project's states lie or will lie.
+    dockerfiles: relative to the root.
+    """
+
+    root: Path
+    repository: Path | None
+    pyproject: Mapping[str, Any]
+    dagster: DagsterModules | None
+    backend: str | None
+    state_directories: tuple[PurePosixPath, ...]
+    dockerfiles: tuple[PurePosixPath, ...]
+
+    @property
+    def outer(self) -> Path:
+        """The folder that holds what belongs to the whole repository."""
+        return self.repository or self.root
+
+
+def survey(root: Path) -> Survey:
+    """Looks at the project in `root`. Raises `ConfigurationError` for TOML that cannot be read."""
+    root = root.resolve()
+    pyproject = read_toml(root / "pyproject.toml")
+    dagster = dagster_modules(root)
+    return Survey(
+        root=root,
+        repository=repository_of(root),
+        pyproject=pyproject,
+        dagster=dagster,
+        backend=_backend(pyproject),
+        state_directories=tuple(dict.fromkeys(_state_directories(root, pyproject, dagster))),
+        dockerfiles=tuple(_dockerfiles(root)),
+    )
+
+
+def repository_of(directory: Path) -> Path | None:
+    """The nearest folder, this one or above, with a ``.git`` (a worktree has it as a file)."""
+    return next(
+        (path for path in (directory, *directory.parents) if (path / ".git").exists()), None
+    )
+
+
+def table(tables: Mapping[str, Any], *names: str) -> Mapping[str, Any]:
+    """The table below these names; empty where there is none."""
+    found: Any = tables
+    for name in names:
+        found = found.get(name) if isinstance(found, Mapping) else None
+    return found if isinstance(found, Mapping) else {}
+
+
+def _backend(pyproject: Mapping[str, Any]) -> str | None:
+    named = table(pyproject, "build-system").get("build-backend")
+    if named is None:
+        # Without a table pip assumes setuptools; uv takes the project for one that is not built.
+        return "setuptools" if "build-system" in pyproject else None
+    first = str(named).split(".")[0].split(":")[0]
+    return _BACKENDS.get(first, first)
+
+
+def _state_directories(
+    root: Path, pyproject: Mapping[str, Any], dagster: DagsterModules | None
+) -> Iterator[PurePosixPath]:
+    if dagster is not None:
+        module = PurePosixPath(*dagster.defs.split("."))
+        layout = "src" if (root / "src" / module.parts[0]).is_dir() else ""
+        yield layout / module / STATE_DIRECTORY
+    sources = table(pyproject, "tool", "state-bundler").get("source", [])
+    for source in sources if isinstance(sources, list) else []:
+        if isinstance(source, Mapping) and isinstance(source.get("path"), str):
+            yield PurePosixPath(source["path"])
+
+
+def _dockerfiles(root: Path) -> Iterator[PurePosixPath]:
+    for pattern in ("Dockerfile", "Dockerfile.*", "*.Dockerfile", "Containerfile"):
+        for path in sorted(root.glob(pattern)):
+            if path.is_file() and not path.name.endswith(".dockerignore"):
+                yield PurePosixPath(path.name)

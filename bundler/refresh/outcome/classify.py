@@ -1,0 +1,424 @@
+"""Why an attempt failed: from what happened on the wire, and from the chain of exceptions.
+
+The wire goes first: the libraries of vendors turn refused connections into other errors, drop
+causes, and swallow failed sub-requests. An attempt with a failed exchange has failed, whatever the
+component returned, unless the same exchange succeeded later or is one of those that may fail.
+
+====================================  =====  =====================================
+what happened                         code   retry
+====================================  =====  =====================================
+DNS, refused, reset, closed, timeout  69     yes
+TLS certificate                       69     no
+proxy                                 69     unless it wants credentials (407)
+429                                   69     after ``Retry-After``
+5xx, 408                              69     yes
+401, 403                              77     no
+other 4xx                             78     no
+cut body, cut JSON, HTML, no HTTP     69     once
+wrong shape                           65     no
+no end before the deadline            69     no
+====================================  =====  =====================================
+"""
+
+from __future__ import annotations
+
+import errno
+import re
+from collections.abc import Sequence
+from urllib.parse import urlsplit
+
+import msgspec
+
+from bundler.errors import (
+    BadData,
+    BundlerError,
+    ConfigurationError,
+    CredentialsRefused,
+    InputOutputError,
+    ToolFailed,
+    Unavailable,
+)
+from bundler.refresh.outcome.clones import (
+    Retry,
+    clone_without_project,
+    is_cloned,
+    of_clone,
+    of_package,
+)
+from bundler.refresh.outcome.exchanges import (
+    _DBT_ENDED,
+    _MAX_QUOTED,
+    Exchange,
+    Link,
+    Report,
+    quoted,
+)
+from bundler.refresh.outcome.faults import (
+    CERTIFICATE,
+    PROXY_NAMES,
+    PROXY_STATUS,
+    RETRY,
+    SAYS,
+    fault_of,
+)
+from bundler.refresh.secrets import Secrets
+from bundler.refresh.sources.model import Component
+
+# Names under which a JSON decoder says that its input is no JSON.
+_NOT_JSON = frozenset({"JSONDecodeError", "DecodeError", "ContentTypeError", "ExpatError"})
+_SHAPE = frozenset(
+    {"KeyError", "TypeError", "IndexError", "AttributeError", "ValidationError", "ValueError"}
+)
+_NO_DBT_PROJECT = frozenset(
+    {
+        "DagsterDbtProjectNotFoundError",
+        "DagsterDbtProjectYmlFileNotFoundError",
+        "DagsterDbtProfilesDirectoryNotFoundError",
+    }
+)
+_ERROR_STATUS = re.compile(r"\b([45]\d\d)\b")
+_POOL = re.compile(r"HTTPS?ConnectionPool\(host='([\w.-]+)'")
+# https://cloud.google.com/looker/docs/api-auth
+_LOOKER_LOGIN = re.compile(r"/api/\d\.\d/login")
+_LOCAL_ERRNO = frozenset(
+    {errno.ENOSPC, errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.EDQUOT, errno.EMFILE}
+)
+_SYSEXITS: dict[int, tuple[type[BundlerError], Retry]] = {
+    65: (BadData, "no"),
+    69: (Unavailable, "yes"),
+    74: (InputOutputError, "no"),
+    75: (Unavailable, "yes"),  # "temporary failure; try again"
+    77: (CredentialsRefused, "no"),
+    78: (ConfigurationError, "no"),
+}
+# https://curl.se/libcurl/c/libcurl-errors.html
+_CURL: dict[int, tuple[type[BundlerError], Retry]] = {
+    3: (ConfigurationError, "no"),
+    5: (Unavailable, "yes"),
+    6: (Unavailable, "yes"),
+    7: (Unavailable, "yes"),
+    18: (Unavailable, "once"),
+    22: (Unavailable, "yes"),
+    28: (Unavailable, "yes"),
+    35: (Unavailable, "no"),
+    52: (Unavailable, "yes"),
+    56: (Unavailable, "yes"),
+    60: (Unavailable, "no"),
+    67: (CredentialsRefused, "no"),
+}
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """A failed attempt.
+
+    wait: seconds that the server asked for, before another one. late: the deadline has ended it.
+    """
+
+    error: BundlerError
+    retry: Retry = "no"
+    wait: float | None = None
+    late: bool = False
+
+
+class _Finding(msgspec.Struct, frozen=True):
+    """A failure before it is said: the class, what happened, and whether a retry may mend it."""
+
+    kind: type[BundlerError]
+    says: str
+    retry: Retry = "no"
+    wait: float | None = None
+    hint: str = ""
+
+
+def failure_of(
+    component: Component,
+    report: Report,
+    *,
+    secrets: Secrets,
+    deadline: float | None = None,
+    signal: int | None = None,
+) -> Failure | None:
+    """Why this attempt failed; None if it did not.
+
+    deadline: the seconds it was given, where it was stopped for exceeding them. signal: the one
+    that ended it, where it was not us.
+    """
+    if deadline is not None:
+        late = _say(component, _late(report, deadline), report.waiting, secrets)
+        return msgspec.structs.replace(late, late=True)
+    failed = report.failed
+    if report.raised:
+        exchange = _behind(report, failed)
+        if exchange is not None:
+            return _say(component, of_exchange(exchange), exchange, secrets)
+        return _say(component, _of_chain(report, secrets), report.last, secrets)
+    if not report.returned:
+        return _say(component, _vanished(signal), None, secrets)
+    if failed or report.unfollowed:
+        return partial(component, (*report.unfollowed, *failed)[-1], secrets)
+    return None
+
+
+def of_command(
+    component: Component, exit_code: int, output: str, *, secrets: Secrets
+) -> Failure | None:
+    """Why a command failed, by its exit code and what it printed; None if it did not.
+
+    The codes of ``sysexits.h`` and of curl mean what they say; else a network fault named in the
+    output, such as a traceback's last line, decides.
+    """
+    if exit_code == 0:
+        return None
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    package = of_package(output)
+    if package is not None:
+        return _say(component, _Finding(*package), None, secrets)
+    last = secrets.redact(_last_word(output, lines))[:_MAX_QUOTED]
+    name = re.match(r"([\w.]+)(?::|$)", lines[-1]) if lines else None
+    link = Link(type=name[1] if name else "", text="\n".join(lines[-5:]), names=_own_name(name))
+    fault = fault_of((link,))
+    program = component.location.rpartition("/")[2]
+    code = _CURL.get(exit_code) if program == "curl" else None
+    refused = re.search(r"returned error: (\d{3})", output) if program == "curl" else None
+    if refused:
+        by_status = _of_status(int(refused[1]), "the server")
+        code = (by_status.kind, by_status.retry)
+    kind, retry = code or _SYSEXITS.get(exit_code, (ToolFailed, "no"))
+    if fault and kind is ToolFailed:
+        kind, retry = Unavailable, RETRY[fault]
+    says = f"{program} ended with exit code {exit_code}: {last.rstrip('.')}"
+    return _say(component, _Finding(kind, says, retry), None, secrets)
+
+
+def _last_word(output: str, lines: list[str]) -> str:
+    """What a program ended with: its last line, or all of the error that dbt ends with."""
+    _, ended, story = output.rpartition(_DBT_ENDED)
+    if ended:
+        return " ".join(story.split())
+    return lines[-1] if lines else "it printed nothing"
+
+
+def _own_name(name: re.Match[str] | None) -> frozenset[str]:
+    return frozenset({name[1].rpartition(".")[2]}) if name else frozenset()
+
+
+def partial(
+    component: Component, exchange: Exchange, secrets: Secrets, though: str = ""
+) -> Failure:
+    """A failed exchange without which the component went on. though: what makes that wrong."""
+    finding = of_exchange(exchange)
+    status = "more" if exchange.body == "more" else exchange.status or "error"
+    pattern = f"{exchange.method} {urlsplit(exchange.url).path} {status}"
+    error = finding.kind(
+        f"{component.key}: {finding.says} ({_request(exchange)}){though}, and the component went "
+        "on without that part.",
+        hint=f'If that answer is expected, say so: allow-http = ["{pattern}"].',
+        key=component.key,
+    )
+    return Failure(_clean(error, secrets), _retry(finding, exchange), finding.wait)
+
+
+def _behind(report: Report, failed: Sequence[Exchange]) -> Exchange | None:
+    """The failed exchange that an exception came from.
+
+    An earlier outage or refusal that the component passed over is the reason where the last request
+    was only wrong: tableauserverclient signs in by an old API where it cannot ask for the newest.
+    """
+    exchange = _raised_from(report, failed)
+    if exchange is None or of_exchange(exchange).kind not in (ConfigurationError, BadData):
+        return exchange
+    earlier = failed[: failed.index(exchange)]
+    reasons = (Unavailable, CredentialsRefused)
+    return next((one for one in earlier if of_exchange(one).kind in reasons), exchange)
+
+
+def _raised_from(report: Report, failed: Sequence[Exchange]) -> Exchange | None:
+    marks = {link.wire for link in report.raised if link.wire}
+    for exchange in reversed(failed):
+        if exchange.id in marks:
+            return exchange
+    statuses = {link.status for link in report.raised}
+    for exchange in reversed(failed):
+        if exchange.status in statuses:
+            return exchange
+    return failed[-1] if failed else None
+
+
+def of_exchange(exchange: Exchange) -> _Finding:
+    """What a failed exchange means."""
+    host = urlsplit(exchange.url).netloc
+    if exchange.body == "not-json":
+        return _Finding(Unavailable, f"what {host} answered is {_no_json(exchange)}", "once")
+    if exchange.body == "graphql-errors":
+        return _Finding(BadData, f"{host} answered with GraphQL errors")
+    if exchange.body == "more":
+        return _Finding(BadData, f"{host} said that there is more, and was not asked for the rest")
+    if exchange.chain:
+        cloned = of_clone(exchange, host)
+        if cloned is not None:
+            return _Finding(*cloned)
+        if any("ContentTypeError" in link.names for link in exchange.chain):
+            return _Finding(Unavailable, f"what {host} answered is {_no_json(exchange)}", "once")
+        carried = next((link for link in exchange.chain if link.status), None)
+        return (
+            _of_fault(exchange.chain, host)
+            or (_of_status(carried.status or 0, host, carried.retry_after) if carried else None)
+            or _Finding(Unavailable, f"the request to {host} failed", "once")
+        )
+    if exchange.status == 404 and _LOOKER_LOGIN.fullmatch(urlsplit(exchange.url).path):  # noqa: PLR2004
+        says = f"{host} answered 404, as Looker does to credentials that it does not know"
+        return _Finding(CredentialsRefused, says)
+    return _of_status(exchange.status or 0, host, exchange.retry_after)
+
+
+def _of_status(status: int, host: str, retry_after: float | None = None) -> _Finding:
+    says = f"{host} answered {status}"
+    if status in (401, 403):
+        return _Finding(CredentialsRefused, says)
+    if status == 429:  # noqa: PLR2004
+        asks = f" and asks to wait {retry_after:g} s" if retry_after else ""
+        return _Finding(Unavailable, f"{says}{asks}", "yes", retry_after)
+    if status == 407:  # noqa: PLR2004
+        return _Finding(Unavailable, f"the proxy before {host} wants credentials (407)")
+    if status == 408 or status >= 500:  # noqa: PLR2004
+        return _Finding(Unavailable, says, "yes", retry_after)
+    return _Finding(ConfigurationError, says)
+
+
+def _of_fault(chain: Sequence[Link], host: str) -> _Finding | None:
+    """What a chain of exceptions says of the network; None if nothing."""
+    fault = fault_of(chain)
+    if fault is None:
+        return None
+    text = " ".join(link.text for link in chain)
+    says = SAYS[fault].format(host=host)
+    retry = RETRY[fault]
+    if fault == "tls":
+        detail = next((said for sign, said in CERTIFICATE if sign in text), "")
+        says += f": {detail}" if detail else ""
+    if fault == "proxy":
+        status = _proxy_status(chain)
+        says += f" (it answered {status})" if status else ""
+        retry = "no" if status == 407 else "yes"  # noqa: PLR2004
+    return _Finding(Unavailable, says, retry)
+
+
+def _proxy_status(chain: Sequence[Link]) -> int | None:
+    for link in chain:
+        found = PROXY_STATUS.search(link.text)
+        if not found and not PROXY_NAMES.isdisjoint(link.names):
+            found = _ERROR_STATUS.search(link.text)
+        if found:
+            return int(found[1])
+    return next((link.status for link in chain if link.status), None)
+
+
+def _of_chain(report: Report, secrets: Secrets) -> _Finding:
+    """What an exception means when every exchange went well, or none was seen."""
+    chain = report.raised
+    last = report.last
+    host = urlsplit(last.url).netloc if last else _host_in(chain)
+    package = next(filter(None, (of_package(link.text) for link in chain)), None)
+    if package is not None:
+        return _Finding(*package)
+    status = next((link.status for link in chain if link.status and link.status >= 400), None)  # noqa: PLR2004
+    if status:
+        return _of_status(status, host)
+    network = _of_fault(chain, host)
+    if network:
+        return network
+    names = {name for link in chain for name in link.names}
+    if not _NO_DBT_PROJECT.isdisjoint(names):
+        without = clone_without_project(last) if last else None
+        return _Finding(ConfigurationError, without or quoted(chain[0], secrets))
+    if any(link.errno in _LOCAL_ERRNO for link in chain):
+        return _Finding(InputOutputError, f"it could not write: {quoted(chain[0], secrets)}")
+    missing = next((link.text.strip("'\"") for link in chain if _asked_environment(link)), None)
+    if missing:
+        says = f"the environment variable {missing} is not set"
+        return _Finding(ConfigurationError, says, hint=f"Export {missing}, or put it into .env.")
+    if last and (report.not_json or not _NOT_JSON.isdisjoint(names)):
+        return _Finding(Unavailable, f"what {host} answered is {_no_json(last)}", "once")
+    if last and not _SHAPE.isdisjoint(names):
+        says = f"the answer of {host} has another shape than expected: {quoted(chain[0], secrets)}"
+        return _Finding(BadData, says)
+    return _Finding(ToolFailed, f"the component failed: {quoted(chain[0], secrets)}")
+
+
+def _host_in(chain: Sequence[Link]) -> str:
+    """The host that a client library's text names, which another process may have quoted."""
+    found = next(filter(None, (_POOL.search(link.text) for link in chain)), None)
+    return found[1] if found else "the external system"
+
+
+def _no_json(exchange: Exchange) -> str:
+    kind = exchange.content_type
+    if "html" in kind:
+        return "HTML"
+    return "not whole XML" if "xml" in kind else "not whole JSON"
+
+
+def _asked_environment(link: Link) -> bool:
+    asked = re.search(r"\bos(\.py|>):\d+ in", link.where)
+    return link.type == "builtins.KeyError" and asked is not None
+
+
+def _late(report: Report, deadline: float) -> _Finding:
+    waiting = report.waiting
+    says = f"it did not finish within {deadline:g} s"
+    refused = next((one for one in report.failed if waiting and one.id == waiting.id), None)
+    if refused is not None:  # the library was about to ask once more
+        finding = of_exchange(refused)
+        return _Finding(finding.kind, f"{finding.says}, and {says}")
+    if waiting is not None and not is_cloned(waiting):
+        says += f"; it was waiting for {urlsplit(waiting.url).netloc}"
+    return _Finding(Unavailable, says)
+
+
+def _vanished(signal: int | None) -> _Finding:
+    if signal is not None:
+        detail = ", as happens when memory runs out" if signal == 9 else ""  # noqa: PLR2004
+        return _Finding(ToolFailed, f"its process was ended by signal {signal}{detail}")
+    return _Finding(ToolFailed, "its process ended without a word")
+
+
+def _say(
+    component: Component, finding: _Finding, exchange: Exchange | None, secrets: Secrets
+) -> Failure:
+    request = f" ({_request(exchange)})" if exchange and finding.kind is not ToolFailed else ""
+    error = finding.kind(
+        f"{component.key}: {finding.says}{request}.",
+        hint=_hint(component, finding, exchange),
+        key=component.key,
+    )
+    return Failure(_clean(error, secrets), _retry(finding, exchange), finding.wait)
+
+
+def _request(exchange: Exchange) -> str:
+    return f"{exchange.method} {urlsplit(exchange.url).path}"
+
+
+def _retry(finding: _Finding, exchange: Exchange | None) -> Retry:
+    """None is added where the library inside has already retried."""
+    return "no" if exchange is not None and exchange.tries > 1 else finding.retry
+
+
+def _hint(component: Component, finding: _Finding, exchange: Exchange | None) -> str:
+    host = urlsplit(exchange.url).netloc if exchange else "the external system"
+    if finding.kind is CredentialsRefused:
+        names = ", ".join(component.environment_variables)
+        return f"Check the credentials{f' ({names})' if names else ''}, then try again."
+    if finding.hint:
+        return finding.hint
+    if finding.kind is ConfigurationError:
+        return "Check the URL and the settings of the component."
+    if finding.kind is Unavailable:
+        return f"Check that {host} is up and reachable from here, then try again."
+    if finding.kind is BadData:
+        return "Check what the API answers and what the component expects of it."
+    return "What the component printed stands above."
+
+
+def _clean(error: BundlerError, secrets: Secrets) -> BundlerError:
+    """The same error with no secret in its sentences."""
+    return type(error)(secrets.redact(error.what), hint=secrets.redact(error.hint), key=error.key)

@@ -1,0 +1,314 @@
+"""The report of an attempt, read back: which exchanges failed and stayed failed, and how it ended.
+
+`bundler.worker.recorder` and the worker write it; this reads it line by line, keeping no more of
+the exchanges that went well than what they were.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+import msgspec
+
+from bundler.refresh.secrets import Secrets
+
+_DBT_SAID = "Errors parsed from dbt logs:"
+
+
+_DBT_ENDED = "Encountered an error:"
+
+
+_MAX_QUOTED = 300
+
+
+def quoted(link: Link, secrets: Secrets) -> str:
+    """An exception as a person reads it. A client library's text may hold headers: left away."""
+    name = link.type.rpartition(".")[2]
+    text = "" if link.is_of_a_client else _one_line(secrets.redact(link.text))
+    where = link.where.rpartition("/")[2]
+    return f"{name}{': ' if text else ''}{text}" + (f" ({where})" if where else "")
+
+
+def _one_line(text: str) -> str:
+    """The text in one line; of dagster-dbt's long story only what dbt itself said."""
+    said = text.partition(_DBT_SAID)[2].strip().removeprefix(_DBT_ENDED) or text
+    line = " ".join(said.split())
+    return line if len(line) <= _MAX_QUOTED else f"{line[:_MAX_QUOTED]}…"
+
+
+_CLIENTS = ("requests", "urllib3", "httpx", "httpcore", "aiohttp", "http", "botocore", "google")
+_FIRST_FAILED_STATUS = 400
+# What is wrong with a body, by the types of content that it is said of: clients try one format on
+# another. HTML is what stands where JSON should be: a page to log in.
+_OF_TYPES = {"not-json": ("json", "html"), "graphql-errors": ("json",)}
+# Bodies are read, and parsed, while later exchanges are answered already.
+_MOST_RECENT = 4096
+# Cloud libraries ask these whether they run in a cloud; elsewhere nobody answers.
+_METADATA_HOSTS = frozenset(
+    {"169.254.169.254", "metadata.google.internal", "metadata", "fd00:ec2::254"}
+)
+
+
+class Link(msgspec.Struct, frozen=True):
+    """One exception of a chain: its class and bases (dotted), errno, HTTP status, text and place.
+
+    retry_after: in seconds, where the exception carries the answer's headers. wire: the exchange
+    that it came from, where the recorder saw it.
+    """
+
+    type: str
+    names: frozenset[str] = frozenset()
+    errno: int | None = None
+    status: int | None = None
+    text: str = ""
+    where: str = ""
+    wire: int | None = None
+    retry_after: float | None = None
+
+    @property
+    def is_of_a_client(self) -> bool:
+        return self.type.split(".")[0] in _CLIENTS
+
+
+class Exchange(msgspec.Struct, frozen=True):
+    """A request and what became of it: a status, a chain of exceptions, or nothing yet.
+
+    url: without user info and query. same: knows the same exchange again. retry_after: in seconds.
+    tries: how often the client library made it by itself. size: of the body, in bytes, where it is
+    known. body: what is wrong with an answer whose status says that all is well: it is no JSON, it
+    holds GraphQL's errors, or it says that there is more, which was not asked for.
+    """
+
+    id: int
+    method: str
+    url: str
+    same: str
+    status: int | None = None
+    chain: tuple[Link, ...] = ()
+    content_type: str = ""
+    retry_after: float | None = None
+    date: str = ""
+    tries: int = 1
+    size: int | None = None
+    body: Literal["", "not-json", "graphql-errors", "more"] = ""
+
+
+class Report(msgspec.Struct, frozen=True):
+    """What an attempt left behind.
+
+    failed: exchanges that failed and did not succeed later, in order. expected: those that failed
+    and may. unfollowed: answers whose next page was not asked for. last: the last that was
+    answered. waiting: the last without an answer or with an unread body. not_json: something after
+    the last answer was no JSON, whatever became of that exception. environment: the variables that
+    the project's own code has read.
+    """
+
+    failed: tuple[Exchange, ...] = ()
+    expected: tuple[Exchange, ...] = ()
+    unfollowed: tuple[Exchange, ...] = ()
+    last: Exchange | None = None
+    waiting: Exchange | None = None
+    answered: int = 0
+    not_json: bool = False
+    returned: bool = False
+    raised: tuple[Link, ...] = ()
+    environment: tuple[str, ...] = ()
+
+
+class _Reading(msgspec.Struct):
+    allowed: Sequence[str]
+    open: dict[int, Exchange] = msgspec.field(default_factory=dict)
+    failed: dict[str, Exchange] = msgspec.field(default_factory=dict)
+    expected: dict[str, Exchange] = msgspec.field(default_factory=dict)
+    unfollowed: dict[int, Exchange] = msgspec.field(default_factory=dict)
+    last: Exchange | None = None
+    recent: dict[int, Exchange] = msgspec.field(default_factory=dict)
+    answered: int = 0
+    not_json: bool = False
+    returned: bool = False
+    raised: tuple[Link, ...] = ()
+    environment: set[str] = msgspec.field(default_factory=set)
+
+    def take(self, line: dict[str, Any]) -> None:
+        event = line["event"]
+        if event == "request":
+            self.open[line["id"]] = Exchange(line["id"], line["method"], line["url"], line["same"])
+        elif event == "response":
+            self._answer(line)
+        elif event == "failure":
+            self._fail(line)
+        elif event in _OF_TYPES:
+            self._reject_body(line)
+        elif event == "more":
+            self._note_more(line["id"])
+        elif event == "followed":
+            self.unfollowed.pop(line["id"], None)
+        elif event == "environment":
+            self.environment.add(line["name"])
+        elif event == "raised":
+            self.raised = links(line["chain"])
+        elif event == "returned":
+            self.returned = True
+
+    def _answer(self, line: dict[str, Any]) -> None:
+        exchange = self.open.pop(line["id"], None)
+        if exchange is None:
+            return
+        self.not_json = False
+        self.last = exchange = msgspec.structs.replace(
+            exchange,
+            status=line["status"],
+            content_type=line["type"],
+            retry_after=_seconds(line["retry_after"], line["date"]),
+            date=line["date"] or "",
+            tries=line["tries"],
+            size=_size(line.get("size")),
+        )
+        self.recent[exchange.id] = exchange
+        if len(self.recent) > _MOST_RECENT:
+            self.recent.pop(next(iter(self.recent)))
+        if line["status"] >= _FIRST_FAILED_STATUS:
+            self._note_failure(exchange)
+        else:
+            self.failed.pop(exchange.same, None)
+            self.expected.pop(exchange.same, None)
+            self.answered += 1
+
+    def _fail(self, line: dict[str, Any]) -> None:
+        exchange = self.open.pop(line["id"], None) or self.recent.get(line["id"])  # its body
+        if exchange is not None:
+            self._note_failure(
+                msgspec.structs.replace(
+                    exchange, status=None, chain=links(line["chain"]), tries=line["tries"]
+                )
+            )
+
+    def _reject_body(self, line: dict[str, Any]) -> None:
+        """What a component parses in vain need not be an answer: only one that promises it is."""
+        event = line["event"]
+        self.not_json |= event == "not-json"
+        exchange = self.recent.get(line.get("id", 0))
+        if exchange is None or (exchange.status or 0) >= _FIRST_FAILED_STATUS:
+            return
+        promised = any(kind in exchange.content_type for kind in _OF_TYPES[event])
+        size = line.get("size")  # of what was parsed; 0 if that was blank
+        another = size == 0 or (size and exchange.size and size != exchange.size)
+        if promised and not another:
+            self._note_failure(msgspec.structs.replace(exchange, body=event))
+
+    def _note_more(self, number: int) -> None:
+        exchange = self.recent.get(number)
+        if exchange is not None:
+            told = msgspec.structs.replace(exchange, body="more")
+            if not is_expected(told, self.allowed):
+                self.unfollowed[number] = told
+
+    def _note_failure(self, exchange: Exchange) -> None:
+        if is_expected(exchange, self.allowed):
+            self.expected[exchange.same] = exchange
+            return
+        before = self.failed.pop(exchange.same, None)
+        tries = exchange.tries + (before.tries if before else 0)
+        self.failed[exchange.same] = msgspec.structs.replace(exchange, tries=tries)
+
+
+def read(path: Path, allowed: Sequence[str] = ()) -> Report:
+    """The report in this file; an empty one where nothing was written."""
+    try:
+        with open(path, "rb") as stream:
+            return digest(_lines(stream), allowed)
+    except FileNotFoundError:
+        return Report()
+
+
+def digest(lines: Iterable[dict[str, Any]], allowed: Sequence[str] = ()) -> Report:
+    """What the events of an attempt come to."""
+    reading = _Reading(allowed)
+    for line in lines:
+        reading.take(line)
+    return Report(
+        failed=tuple(reading.failed.values()),
+        expected=tuple(reading.expected.values()),
+        unfollowed=tuple(reading.unfollowed.values()),
+        last=reading.last,
+        waiting=next(reversed(reading.open.values()), reading.last),
+        answered=reading.answered,
+        not_json=reading.not_json,
+        returned=reading.returned,
+        raised=reading.raised,
+        environment=tuple(sorted(reading.environment)),
+    )
+
+
+def _lines(stream: Iterable[bytes]) -> Iterable[dict[str, Any]]:
+    for line in stream:
+        try:
+            yield json.loads(line)
+        except ValueError:  # the process was killed while it wrote
+            continue
+
+
+def links(chain: Iterable[dict[str, Any]]) -> tuple[Link, ...]:
+    """The chain of exceptions that a worker described."""
+    return tuple(
+        Link(
+            type=link["type"],
+            names=frozenset(name.rpartition(".")[2] for name in (link["type"], *link["bases"])),
+            errno=link["errno"],
+            status=link["status"],
+            text=link["text"],
+            where=link["where"],
+            wire=link["wire"],
+            retry_after=_seconds(link.get("retry_after"), None),
+        )
+        for link in chain
+    )
+
+
+def is_expected(exchange: Exchange, allowed: Sequence[str]) -> bool:
+    """Whether a failed exchange is one that may fail: ``METHOD PATH STATUS``, with wildcards.
+
+    The path may begin with the host; the status may be ``4xx``, for no answer ``error``, and for an
+    answer whose next page was not asked for ``more``.
+    """
+    parts = urlsplit(exchange.url)
+    if parts.hostname in _METADATA_HOSTS:
+        return True
+    status = "more" if exchange.body == "more" else str(exchange.status or "error")
+    for pattern in allowed:
+        method, _, rest = pattern.strip().partition(" ")
+        where, _, code = rest.strip().rpartition(" ")
+        path = parts.path if where.startswith("/") else f"{parts.hostname}{parts.path}"
+        if (
+            fnmatchcase(exchange.method, method)
+            and fnmatchcase(path, where.replace("[", "[[]"))
+            and fnmatchcase(status, code.lower().replace("x", "?"))
+        ):
+            return True
+    return False
+
+
+def _size(length: str | None) -> int | None:
+    return int(length) if length and length.isdigit() else None
+
+
+def _seconds(retry_after: str | None, date: str | None) -> float | None:
+    """``Retry-After`` in seconds: a number, or a date held against the server's own clock."""
+    if not retry_after:
+        return None
+    try:
+        return max(0.0, float(retry_after))
+    except ValueError:
+        pass
+    from email.utils import parsedate_to_datetime
+
+    try:
+        until, now = parsedate_to_datetime(retry_after), parsedate_to_datetime(date or "")
+        return max(0.0, (until - now).total_seconds())
+    except (ValueError, TypeError):
+        return None

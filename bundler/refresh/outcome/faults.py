@@ -1,0 +1,105 @@
+"""Network faults: how they are told apart in a chain of exceptions, and what is said of them."""
+
+from __future__ import annotations
+
+import errno
+import re
+from collections.abc import Sequence
+from typing import Literal
+
+from bundler.refresh.outcome.clones import Retry
+from bundler.refresh.outcome.exchanges import Link
+
+Fault = Literal[
+    "dns", "refused", "reset", "closed", "timeout", "tls", "proxy", "cut", "unreachable", "no-http"
+]
+
+# Whether another attempt may mend it.
+RETRY: dict[Fault, Retry] = {
+    "dns": "yes",
+    "refused": "yes",
+    "reset": "yes",
+    "closed": "yes",
+    "timeout": "yes",
+    "unreachable": "yes",
+    "tls": "no",
+    "proxy": "yes",
+    "cut": "once",
+    "no-http": "once",
+}
+SAYS: dict[Fault, str] = {
+    "dns": "the name {host} cannot be resolved",
+    "refused": "{host} refused the connection",
+    "reset": "{host} reset the connection",
+    "closed": "{host} closed the connection before it answered",
+    "timeout": "{host} did not answer in time",
+    "unreachable": "{host} cannot be reached from here",
+    "tls": "the TLS certificate of {host} is not accepted",
+    "proxy": "the proxy before {host} did not let the request through",
+    "cut": "the answer of {host} was cut off",
+    "no-http": "what {host} answered is not HTTP",
+}
+# Errno and names of exception classes, the most telling first.
+_BY_ERRNO: dict[int, Fault] = {
+    errno.ECONNREFUSED: "refused",
+    errno.ECONNRESET: "reset",
+    errno.EPIPE: "reset",
+    errno.ECONNABORTED: "reset",
+    errno.ETIMEDOUT: "timeout",
+    errno.ENETUNREACH: "unreachable",
+    errno.EHOSTUNREACH: "unreachable",
+    errno.ENETDOWN: "unreachable",
+}
+PROXY_NAMES = frozenset({"ProxyError", "ClientHttpProxyError", "ClientProxyConnectionError"})
+_BY_NAME: tuple[tuple[Fault, frozenset[str]], ...] = (
+    ("dns", frozenset({"gaierror", "NameResolutionError", "ClientConnectorDNSError"})),
+    ("tls", frozenset({"SSLCertVerificationError", "ClientConnectorCertificateError"})),
+    ("cut", frozenset({"IncompleteRead", "ClientPayloadError", "ContentLengthError"})),
+    ("cut", frozenset({"ChunkedEncodingError", "InvalidChunkLength", "TransferEncodingError"})),
+    ("closed", frozenset({"RemoteDisconnected", "ServerDisconnectedError", "SSLEOFError"})),
+    ("refused", frozenset({"ConnectionRefusedError"})),
+    ("reset", frozenset({"ConnectionResetError", "BrokenPipeError"})),
+    ("no-http", frozenset({"BadStatusLine", "LineTooLong", "BadHttpMessage", "UnknownProtocol"})),
+    ("timeout", frozenset({"TimeoutError", "TimeoutException", "Timeout", "ReadTimeoutError"})),
+    ("timeout", frozenset({"ConnectTimeoutError", "ReadTimeout", "ConnectTimeout"})),
+    ("proxy", PROXY_NAMES),
+    ("tls", frozenset({"SSLError", "ClientSSLError"})),
+)
+_BY_TEXT: tuple[tuple[Fault, str], ...] = (
+    ("tls", r"CERTIFICATE_VERIFY_FAILED"),
+    ("closed", r"UNEXPECTED_EOF|(?i:without sending a(ny)? response|server disconnected)"),
+    ("cut", r"without sending complete message body|incomplete chunked read"),
+    ("no-http", r"illegal status line|illegal header line|Bad HTTP response"),
+    ("dns", r"Name or service not known|Temporary failure in name resolution|getaddrinfo failed"),
+    ("dns", r"nodename nor servname provided|No address associated with hostname"),
+    ("refused", r"Connection refused"),
+)
+# What a TLS library says of a certificate, and what that means.
+CERTIFICATE = (
+    ("certificate has expired", "it has expired"),
+    ("certificate is not yet valid", "it is not valid yet"),
+    ("Hostname mismatch", "it is for another host"),
+    ("IP address mismatch", "it is for another host"),
+    ("self-signed certificate", "it is self-signed"),
+    ("self signed certificate", "it is self-signed"),
+    ("unable to get local issuer", "its issuer is not trusted here"),
+)
+PROXY_STATUS = re.compile(r"(?i)tunnel connection failed: (\d{3})\b")
+
+
+def fault_of(chain: Sequence[Link]) -> Fault | None:
+    """The kind of network fault that a chain of exceptions tells of."""
+    text = " ".join(link.text for link in chain)
+    names = {name for link in chain for name in link.names}
+    if PROXY_STATUS.search(text):
+        return "proxy"
+    for fault, known in _BY_NAME[:5]:
+        if not known.isdisjoint(names):
+            return fault
+    for number in (link.errno for link in chain):
+        if number in _BY_ERRNO:
+            return _BY_ERRNO[number]
+    for fault, pattern in _BY_TEXT:
+        if re.search(pattern, text):
+            return fault
+    return next((fault for fault, known in _BY_NAME if not known.isdisjoint(names)), None)

@@ -1,0 +1,38 @@
+"""Where states come from. One module a kind: `dagster`, `component`, `command`.
+
+A *source* belongs to one project and one state directory. It yields *components*, and it can
+write the state of one of them to a path, in a process that can be killed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+
+from bundler.refresh.sources.model import Component, Found, Source, found_of
+from bundler.state.manifest import ManagementType
+
+if TYPE_CHECKING:
+    from bundler.errors import BundlerError
+    from bundler.project.projects import Project
+    from bundler.refresh.outcome.exchanges import Link
+    from bundler.refresh.secrets import Secrets
+
+
+def load_error(source: Source, chain: Sequence[Link], secrets: Secrets) -> BundlerError:
+    """Why a source could not tell its components."""
+    from bundler.refresh.sources import component, dagster
+
+    if source.kind == "dagster":
+        return dagster.load_error(source, chain, secrets)
+    return component.load_error(source, chain, secrets)
+
+
+def sources_of(project: Project) -> tuple[Source, ...]:
+    """The sources of a project, Dagster's first."""
+    from bundler.refresh.sources import command, component, dagster
+
+    return (*dagster.sources(project), *component.sources(project), *command.sources(project))

@@ -1,0 +1,31 @@
+"""Commands that write a state: an argv list in the configuration, never a shell's string."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bundler.refresh.sources.component import by_directory
+from bundler.refresh.sources.model import Source
+
+if TYPE_CHECKING:
+    from bundler.project.projects import Project
+
+
+def sources(project: Project) -> Iterator[Source]:
+    """One source a state directory. Its worker needs no more than a Python, so it takes ours."""
+    for path, place, entries in by_directory(project, "command"):
+        yield Source(
+            project,
+            "command",
+            Path(sys.executable),
+            {
+                "root": str(project.root),
+                "directory": str(path),
+                "place": place,
+                "entries": [{"key": entry.key, "argv": list(entry.command)} for entry in entries],
+            },
+            judged_by="exit",
+        )

@@ -1,0 +1,56 @@
+"""A Dagster project's state-backed components."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from bundler.errors import BundlerError, ConfigurationError
+from bundler.refresh.outcome.exchanges import Link
+from bundler.refresh.sources.model import Source
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from bundler.project.projects import Project
+    from bundler.refresh.secrets import Secrets
+
+
+def sources(project: Project) -> Iterator[Source]:
+    """The one source of a Dagster project; none of another."""
+    if project.dagster is not None:
+        yield Source(
+            project,
+            "dagster",
+            project.interpreter.path,
+            {"root": str(project.root), "root_module": project.dagster.root},
+        )
+
+
+def no_dagster(python: Path, project: Project) -> str:
+    """The sentence for a project that is not installed."""
+    return f"Dagster is not installed in {python}, the interpreter of {project.name}."
+
+
+def load_error(source: Source, chain: Sequence[Link], secrets: Secrets) -> BundlerError:
+    """Why the component tree did not load."""
+    project = source.project
+    first = chain[0]
+    name = first.type.rpartition(".")[2]
+    if name == "TooOldError":
+        return ConfigurationError(
+            f"{project.name} has Dagster {first.text}, which has no public state-backed "
+            "components.",
+            hint="Update it to 1.12 or later.",
+        )
+    if name == "ModuleNotFoundError" and "'dagster'" in first.text:
+        return ConfigurationError(
+            no_dagster(source.python, project),
+            hint="Install the project (uv sync), or name its interpreter with --python.",
+        )
+    from bundler.refresh.outcome.exchanges import quoted
+
+    return ConfigurationError(
+        f"The components of {project.name} cannot be loaded: {quoted(chain[-1], secrets)}.",
+        hint="See the whole story with: dg check defs",
+    )

@@ -1,0 +1,85 @@
+"""The values that a source is made of and yields."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+
+from bundler.state.manifest import ManagementType
+
+if TYPE_CHECKING:
+    from bundler.project.projects import Project
+
+
+class Component(msgspec.Struct, frozen=True):
+    """A component that a source has found.
+
+    kind: its class, ``package.module.Class``, ``command``, or
+    ``command:dbt``; vendors limit requests by kind.
+    location: where the project declares it, such as ``defs/shop/defs.yaml``; for people.
+    key_variables: environment variables that the key is made of: another value is another key.
+    environment_variables: every variable that was read to make it.
+    """
+
+    key: str
+    management_type: ManagementType
+    kind: str
+    refresh_if_dev: bool = True
+    location: str = ""
+    key_variables: tuple[str, ...] = ()
+    environment_variables: tuple[str, ...] = ()
+
+
+class Found(msgspec.Struct, frozen=True):
+    """What one source yields.
+
+    directory: the state directory, absolute. place: where the program looks for it, relative to
+    the root from which its modules are imported (POSIX). version: of what runs the components,
+    such as ``dagster 1.13.27``. warnings: sentences for the person.
+    """
+
+    directory: Path
+    place: str
+    components: tuple[Component, ...]
+    version: str = ""
+    warnings: tuple[str, ...] = ()
+
+
+class Source(msgspec.Struct, frozen=True):
+    """How the worker is to find a source's components.
+
+    kind: the file ``<kind>_worker.py`` beside this one. python: the interpreter that it runs in.
+    load: the rest of the worker's ``load`` command. judged_by: ``report`` where the worker itself
+    calls the component, ``exit`` where another program does.
+    """
+
+    project: Project
+    kind: str
+    python: Path
+    load: Mapping[str, Any]
+    judged_by: Literal["report", "exit"] = "report"
+
+
+def found_of(event: Mapping[str, Any]) -> Found:
+    """The worker's ``found`` event as a value."""
+    return Found(
+        directory=Path(event["directory"]),
+        place=event["place"],
+        components=tuple(
+            Component(
+                key=told["key"],
+                management_type=told["management_type"],
+                kind=told["kind"],
+                refresh_if_dev=told["refresh_if_dev"],
+                location=told.get("location", ""),
+                key_variables=tuple(told.get("key_variables", ())),
+                environment_variables=tuple(told.get("environment_variables", ())),
+            )
+            for told in event["components"]
+        ),
+        version=event["version"],
+        warnings=tuple(event["warnings"]),
+    )

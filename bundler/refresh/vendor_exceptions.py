@@ -1,0 +1,84 @@
+"""Failed requests that are normal for a vendor: allowed by default, but for what was there before.
+
+A connector of Fivetran that has never been synced has no schemas: 404. So has one whose schemas
+have got lost, and of that one the last state knew. Only the first is as it should be.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import msgspec
+
+from bundler.refresh.outcome.exchanges import Exchange, is_expected
+
+_CHUNK_BYTES = 1024 * 1024
+
+
+class Expected(msgspec.Struct, frozen=True):
+    """pattern: ``METHOD HOST/PATH STATUS`` as in ``allow-http``. why: what such an answer means."""
+
+    pattern: str
+    why: str
+
+
+def notes(
+    exchanges: Sequence[Exchange], normal: Sequence[Expected], allowed: Sequence[str]
+) -> Iterator[str]:
+    """A sentence for each default that was made use of. allowed: the project's own, not told."""
+    for expected in normal:
+        count = len(_of(expected, exchanges, allowed))
+        if count:
+            yield f"{count} times {expected.pattern}: {expected.why}"
+
+
+def lost(
+    exchanges: Sequence[Exchange],
+    normal: Sequence[Expected],
+    allowed: Sequence[str],
+    before: Path,
+) -> Exchange | None:
+    """The first of them that concerns something which the state from before holds.
+
+    before: that state's file. allowed: what the project itself says is expected, whatever it is
+    about. Raises `OSError`.
+    """
+    about = {
+        f'"{name}"'.encode(): exchange
+        for expected in normal
+        for exchange in _of(expected, exchanges, allowed)
+        for name in _names(expected, exchange)
+    }
+    if not about or not before.is_file():
+        return None
+    overlap = max(map(len, about))
+    with open(before, "rb") as stream:
+        tail = b""
+        while chunk := stream.read(_CHUNK_BYTES):
+            window = tail + chunk
+            found = next((name for name in about if name in window), None)
+            if found is not None:
+                return about[found]
+            tail = window[-overlap:]
+    return None
+
+
+def _of(
+    expected: Expected, exchanges: Sequence[Exchange], allowed: Sequence[str]
+) -> list[Exchange]:
+    return [
+        exchange
+        for exchange in exchanges
+        if is_expected(exchange, [expected.pattern]) and not is_expected(exchange, allowed)
+    ]
+
+
+def _names(expected: Expected, exchange: Exchange) -> tuple[str, ...]:
+    """What the stars of the pattern stand for in a request's path."""
+    where = expected.pattern.split(" ")[1]
+    path = "/" + where.partition("/")[2]
+    found = re.fullmatch(re.escape(path).replace(r"\*", "(.*)"), urlsplit(exchange.url).path)
+    return found.groups() if found else ()

@@ -1,0 +1,95 @@
+"""What is known of each vendor's component."""
+
+from __future__ import annotations
+
+import msgspec
+
+from bundler.refresh.sources.model import Component
+from bundler.refresh.vendor_exceptions import Expected
+
+
+class Kind(msgspec.Struct, frozen=True):
+    """What is known of a kind of component, by its class name, or a beginning of it and a star.
+
+    volatile: names of JSON members, ignored: patterns of files, that change at every run without
+    meaning anything. writable: paths that the program writes to at run time. jobs: how many at
+    once its vendor bears, None for no bound of its own. relocated: its files hold the path at which
+    they were made. expected: failed requests that are normal. whole_pages: its library is to ask
+    for every page of a list.
+    """
+
+    pattern: str
+    volatile: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = ()
+    writable: tuple[str, ...] = ()
+    jobs: int | None = None
+    relocated: bool = False
+    expected: tuple[Expected, ...] = ()
+    whole_pages: bool = False
+
+    def covers(self, name: str) -> bool:
+        """Without `fnmatch`, which would compile each of the patterns for one question."""
+        beginning, star, _ = self.pattern.partition("*")
+        return name.startswith(beginning) if star else name == beginning
+
+
+_OF_DBT = (
+    "created_at",
+    "generated_at",
+    "invocation_id",
+    "invocation_started_at",
+    "root_path",  # of seeds: where the project lay
+    "run_started_at",
+)
+
+
+_UNTOLD_OF_DBT = ("*/partial_parse.msgpack", "*/perf_info.json", "*.log")
+
+
+KINDS = (
+    Kind(
+        "dagster_dbt.*",
+        volatile=_OF_DBT,
+        ignored=_UNTOLD_OF_DBT,
+        writable=("project/target", "project/*/target"),
+        relocated=True,
+    ),
+    Kind("command:dbt", volatile=_OF_DBT, ignored=_UNTOLD_OF_DBT),
+    Kind(
+        "dagster_fivetran.*",
+        volatile=("succeeded_at",),
+        jobs=4,
+        expected=(
+            Expected(
+                "GET api.fivetran.com/v1/connectors/*/schemas 404",
+                "a connector that was never synced has no schemas yet, and no assets",
+            ),
+        ),
+        whole_pages=True,
+    ),
+    Kind("dagster_airbyte.*", jobs=4),
+    Kind("dagster_tableau.*", jobs=4),
+    Kind("dagster_looker.*", jobs=4),
+    Kind(
+        "dagster_sigma.*",
+        jobs=4,
+        # Of use only under `warn_on_lineage_fetch_error`: else the library fails. Whose lineage was
+        # there before cannot be told by an id; much less of it is seen as a lost collection.
+        expected=tuple(
+            Expected(
+                f"GET */workbooks/*/lineage/elements/* {status}",
+                "some kinds of elements have no lineage, and the project lets that pass",
+            )
+            for status in (400, 404)
+        ),
+    ),
+    Kind("dagster_powerbi.*", jobs=4),
+)
+
+
+_UNKNOWN = Kind("*")
+
+
+def kind_of(component: Component) -> Kind:
+    """What is known of a component's kind."""
+    return next((kind for kind in KINDS if kind.covers(component.kind)), _UNKNOWN)

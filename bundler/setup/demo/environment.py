@@ -1,0 +1,99 @@
+"""The demonstration's environment and repository: what a user would type, typed for them.
+
+It calls git and installers by itself, since it stands in for the user and not for the bundler.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from bundler.errors import ToolFailed
+from bundler.system.process import run
+
+_INSTALL_TIMEOUT_SECONDS = 900.0
+_STAMP = "installed-by-the-demo"
+# What would lead our commands away from the demonstration's own project.
+_FOREIGN = ("GIT_", "DAGSTER_", "DG_", "SHOP_", "STATE_BUNDLER_", "UV_PROJECT_", "VIRTUAL_ENV")
+
+
+def environment_of(environ: Mapping[str, str]) -> dict[str, str]:
+    """The variables that the demonstration's commands get."""
+    kept = {name: value for name, value in environ.items() if not name.startswith(_FOREIGN)}
+    return {**kept, "DAGSTER_DISABLE_TELEMETRY": "true"}
+
+
+def installer() -> str | None:
+    """uv, beside our own interpreter or on PATH; None where it is not there."""
+    beside = Path(sys.executable).with_name("uv")
+    return str(beside) if beside.exists() else shutil.which("uv")
+
+
+def install(folder: Path) -> bool:
+    """Makes ``.venv`` with what the project needs and the project itself, editable.
+
+    Returns False where the one from the last time still fits. Raises `ToolFailed`.
+    """
+    home = folder / ".venv"
+    requirements = folder / "requirements.txt"
+    digest = hashlib.sha256(requirements.read_bytes() + sys.version.encode()).hexdigest()
+    stamp = home / _STAMP
+    if stamp.exists() and stamp.read_text() == digest:
+        return False
+    python = str(home / "bin" / "python")
+    uv = installer()
+    if uv:
+        _call(folder, [uv, "venv", "--clear", "--python", sys.executable, str(home)])
+    else:
+        _call(folder, [sys.executable, "-m", "venv", "--clear", str(home)])
+        # pip alone would take minutes for what uv does in seconds.
+        _call(folder, [python, "-m", "pip", "--disable-pip-version-check", "install", "uv"])
+        uv = str(home / "bin" / "uv")
+    pip = [uv, "pip", "install", "--python", python]
+    _call(folder, [*pip, "--requirement", str(requirements)])
+    # The list has the build backend, too: nothing more is fetched to build with.
+    _call(folder, [*pip, "--no-deps", "--no-build-isolation", "--editable", str(folder)])
+    stamp.write_text(digest)
+    return True
+
+
+def commit_all(folder: Path) -> None:
+    """Makes the folder a git repository, if it is none, and commits what is in it."""
+    for name in [name for name in os.environ if name.startswith("GIT_")]:
+        del os.environ[name]  # GitPython hands them on, and some lead into another repository
+    try:
+        import git
+    except ImportError as error:  # GitPython does not import without git
+        raise _no_git() from error
+    try:
+        repository = git.Repo.init(folder, initial_branch="main")
+        repository.git.add(all=True)
+        plain = ["commit.gpgsign=false", f"core.hooksPath={os.devnull}"]
+        committer = ["user.name=Demo", "user.email=demo@example.org"]
+        repository.git(c=[*plain, *committer]).commit(
+            quiet=True, allow_empty=True, message="The shop, as the demo wrote it"
+        )
+    except git.GitError as error:
+        raise _no_git() from error
+
+
+def _no_git() -> ToolFailed:
+    return ToolFailed(
+        "git could not make the demonstration's repository.",
+        hint="Install git; `git --version` shows whether it is there.",
+    )
+
+
+def _call(folder: Path, argv: Sequence[str]) -> None:
+    environment = environment_of(os.environ)
+    done = run(argv, cwd=folder, env=environment, timeout=_INSTALL_TIMEOUT_SECONDS)
+    if done.exit_code:
+        said = done.stderr.decode(errors="replace").strip()
+        raise ToolFailed(
+            f"`{' '.join(argv[:3])} …` ended with exit code {done.exit_code}.",
+            hint=said[-2000:] or "It said nothing.",
+        )

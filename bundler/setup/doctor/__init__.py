@@ -1,0 +1,136 @@
+"""Every reason why a build would fail, or silently lose state, found in seconds.
+
+A *check* looks at one thing and yields *findings*: what it found, why that matters, the line that
+mends it. A check that could not ask yields a failure, never nothing. `CHECKS` lists them all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from bundler.errors import BundlerError
+from bundler.project.survey import Survey, survey
+from bundler.setup.file_edits import FileEdit
+
+Grade = Literal["ok", "warn", "fail"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """what: a sentence. why: the reason that it matters. mend: the line or command that mends it.
+
+    part: the part of `init` that mends it safely; empty where only a person can.
+    is_end: whether nothing else can be said after it.
+    """
+
+    grade: Grade
+    what: str
+    why: str = ""
+    mend: str = ""
+    part: str = ""
+    is_end: bool = False
+
+
+@dataclass(frozen=True)
+class Patient:
+    """What is examined: a project's files, and what the command line says of it."""
+
+    survey: Survey
+    python: Path | None = None
+
+
+@dataclass(frozen=True)
+class Check:
+    """title: a noun for the report. look: yields the findings; may raise `BundlerError`.
+
+    mends: whether a finding of it may name a part of `init`.
+    """
+
+    title: str
+    look: Callable[[Patient], Iterator[Finding]]
+    mends: bool = False
+
+
+@dataclass(frozen=True)
+class Examined:
+    """One check's answer."""
+
+    title: str
+    findings: tuple[Finding, ...]
+
+
+def checks() -> tuple[Check, ...]:
+    """All checks, in the order of the report: what later ones build on comes first."""
+    from bundler.setup.doctor import (
+        build,
+        commits,
+        components,
+        contents,
+        credentials,
+        docker,
+        environment,
+        packaging,
+        reach,
+        repository,
+        state,
+    )
+
+    return (
+        Check("configuration", environment.configuration),
+        Check("repository", repository.guard, mends=True),
+        Check("commits", commits.commits, mends=True),
+        Check("interpreter", environment.interpreter),
+        Check("credentials", credentials.credentials),
+        Check("components", components.components),
+        Check("external systems", reach.reach),
+        Check("state", state.state),
+        Check("what states hold", contents.contents),
+        Check("build backend", packaging.backend, mends=True),
+        Check("a build", build.build),
+        Check("Docker context", docker.context, mends=True),
+        Check("Dockerfile", docker.dockerfiles),
+        Check("Docker engine", docker.engine),
+    )
+
+
+def examine(root: Path, *, python: Path | None = None) -> Iterator[Examined]:
+    """Runs the checks one after the other; each answer comes as soon as it is there.
+
+    Raises `ConfigurationError` where not even the project's TOML can be read.
+    """
+    patient = Patient(survey(root), python)
+    told: set[str] = set()
+    for check in checks():
+        findings = tuple(_answers(check, patient, told))
+        yield Examined(check.title, findings)
+        if any(finding.is_end for finding in findings):
+            return
+
+
+def _answers(check: Check, patient: Patient, told: set[str]) -> Iterator[Finding]:
+    """What a check says; a reason that an earlier one has given for failing is not repeated."""
+    try:
+        for finding in check.look(patient):
+            told.add(finding.what)
+            yield finding
+    except BundlerError as error:
+        if error.what not in told:
+            told.add(error.what)
+            yield Finding("fail", error.what, mend=error.hint)
+
+
+def fixes(root: Path) -> list[FileEdit]:
+    """The edits that mend what can be mended safely: those of `init`'s parts, and no other.
+
+    Only the checks that may find such a thing are asked: they look at files, in no time.
+    """
+    from bundler.setup.init import PARTS, plan
+
+    patient = Patient(survey(root))
+    asked = [check for check in checks() if check.mends]
+    findings = [finding for check in asked for finding in _answers(check, patient, set())]
+    wanted = {finding.part for finding in findings if finding.part}
+    return plan(survey(root), without=[part.name for part in PARTS if part.name not in wanted])

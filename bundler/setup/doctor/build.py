@@ -1,0 +1,81 @@
+"""What a build would take for granted: the place, the baseline, the store, the programs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from bundler.errors import BundlerError, ToolFailed
+from bundler.project.config import Config, load
+from bundler.setup.doctor import Finding, Patient
+from bundler.state.bundle import MANIFEST_NAME
+
+
+def build(patient: Patient) -> Iterator[Finding]:
+    """Each of them, and where it was decided."""
+    config = load(patient.survey.root)
+    yield from _place(patient, config)
+    yield _baseline(patient, config)
+    if config.store:
+        yield Finding("ok", "Versioned keys are in the store that `store` names.")
+    yield _pex(patient)
+
+
+def _place(patient: Patient, config: Config) -> Iterator[Finding]:
+    if config.image_path is None:
+        yield Finding("ok", "Place in an image: where its Python imports the defs module.")
+    elif not config.image_path.startswith("/"):
+        yield Finding(
+            "fail",
+            f"image-path is {config.image_path!r}, which is not absolute.",
+            "A path in an image begins at its root.",
+            f'image-path = "/app/{config.image_path}"',
+        )
+    elif len(patient.survey.state_directories) > 1:
+        yield Finding(
+            "fail",
+            f"image-path is {config.image_path}, and there are several state directories.",
+            "All of them would lie in the same place.",
+            "Leave image-path out; for a source say `place`.",
+        )
+    else:
+        yield Finding("ok", f"Place in an image: {config.image_path}, by image-path.")
+
+
+def _baseline(patient: Patient, config: Config) -> Finding:
+    """The configured one, else what is published here."""
+    named = config.refresh.baseline
+    if named is None:
+        published = [
+            str(path)
+            for path in patient.survey.state_directories
+            if (patient.survey.root / path / MANIFEST_NAME).exists()
+        ]
+        where = " and ".join(published) or "none, so that a shrunk state is not noticed"
+        return Finding("ok", f"Baseline: {where}.")
+    from bundler.artifacts.open import open_artifact
+    from bundler.workflows.status import of_artifact
+
+    try:
+        with open_artifact(named) as artifact:
+            holder = of_artifact(artifact)
+    except BundlerError as error:
+        return Finding(
+            "fail",
+            f"The baseline {named} cannot be read: {error.what}",
+            "Every refresh would end with this, before it asks anything.",
+            error.hint or "[tool.state-bundler] baseline: name another, or none",
+        )
+    keys = f"{len(holder.keys)} keys"
+    return Finding("ok", f"Baseline: {holder.name}, with {keys}, by the configuration.")
+
+
+def _pex(patient: Patient) -> Finding:
+    from bundler.artifacts.python.pex.building import find_pex
+    from bundler.project.projects import open_project
+
+    project = open_project(patient.survey.root, python=patient.python)
+    try:
+        command = find_pex(project.interpreter.path)
+    except ToolFailed as error:
+        return Finding("ok", f"build pex would not find pex; {error.hint}")
+    return Finding("ok", f"build pex would call {command}.")

@@ -1,0 +1,45 @@
+"""What stands between a slip of the hand and the repository, before a build would notice."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from bundler.errors import BundlerError
+from bundler.guard import git_hooks
+from bundler.setup.doctor import Finding, Patient
+from bundler.setup.file_edits import read_text
+from bundler.setup.init.precommit import HOOK, INSTALL
+
+_WHY = "Without it a forced `git add` is noticed at the next build, when it is pushed already."
+
+
+def commits(patient: Patient) -> Iterator[Finding]:
+    """Whether a commit is asked about: by pre-commit, or by a hook of git's own."""
+    survey = patient.survey
+    if survey.repository is None:
+        return
+    configured = read_text(survey.outer / ".pre-commit-config.yaml")
+    named = configured is not None and HOOK in configured
+    # Nobody commits in a CI job, and nobody installs hooks there.
+    if named and (os.environ.get("CI") or _says_yes(git_hooks.starts_framework, patient)):
+        yield Finding("ok", f"pre-commit runs {HOOK}.")
+    elif _says_yes(git_hooks.is_installed, patient):
+        yield Finding("ok", "git's own hook asks the guard at every commit.")
+    elif named:
+        what = f"pre-commit would run {HOOK}, and is not installed in this clone."
+        yield Finding("warn", what, _WHY, INSTALL)
+    elif configured is not None:
+        what = f".pre-commit-config.yaml does not name {HOOK}."
+        yield Finding("warn", what, _WHY, "state-bundler init", "pre-commit")
+    else:
+        what = "No hook asks the guard when a commit is made."
+        yield Finding("warn", what, _WHY, "state-bundler init, or state-bundler init --git-hooks")
+
+
+def _says_yes(question: Callable[[Path], bool], patient: Patient) -> bool:
+    try:
+        return question(patient.survey.root)
+    except BundlerError:
+        return False  # what git says against it stands under "repository"

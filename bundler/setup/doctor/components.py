@@ -1,0 +1,132 @@
+"""Which keys a build would refresh, and what is wrong with them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+
+from bundler.errors import ConfigurationError
+from bundler.listener import SILENT
+from bundler.refresh.sources.model import Component, Found
+from bundler.setup.doctor import Finding, Patient
+from bundler.state.statedir import check_keys, sanitize_key
+from bundler.state.tree import fold
+
+
+def components(patient: Patient) -> Iterator[Finding]:
+    """Discovers them, in the project's own interpreter, without asking any external system."""
+    from bundler.project.projects import open_project
+    from bundler.refresh.run import discover
+
+    project = open_project(patient.survey.root, python=patient.python)
+    for found in discover([project], SILENT):
+        yield from judge(found)
+
+
+def judge(found: Found) -> Iterator[Finding]:
+    """What is to be said of one source's components."""
+    if found.components:
+        yield Finding("ok", _summary(found))
+    else:
+        yield Finding(
+            "warn",
+            f"There is no state-backed component: no state for {found.place}.",
+            "A build would put nothing into the artifact.",
+            "dg scaffold defs, for one that is; the names of such components: dg list components",
+        )
+    for warning in found.warnings:
+        yield Finding("warn", warning)
+    yield from _unsafe(found.components)
+    yield from _collisions(found.components)
+    yield from _left_over(found)
+    yield from _in_development(found)
+    for component in {item.key: item for item in found.components}.values():
+        yield from _of_one(component)
+
+
+def _summary(found: Found) -> str:
+    local = [item for item in found.components if item.management_type == "LOCAL_FILESYSTEM"]
+    keys = ", ".join(dict.fromkeys(item.key for item in local)) or "none"
+    return f"{found.place} would hold: {keys}."
+
+
+def _unsafe(found: Iterable[Component]) -> Iterator[Finding]:
+    """Keys whose directory would be another one than theirs."""
+    for component in found:
+        try:
+            check_keys([component.key])
+        except ConfigurationError as error:
+            why = "Dagster would write it beside the state directory, or into its root."
+            yield Finding("fail", error.what, why, error.hint)
+
+
+def _left_over(found: Found) -> Iterator[Finding]:
+    """Directories of keys that no component has any more; Dagster ships them."""
+    known = {sanitize_key(component.key) for component in found.components}
+    if not found.directory.is_dir() or not found.components:
+        return
+    names = sorted(
+        path.name
+        for path in found.directory.iterdir()
+        if path.is_dir() and not path.name.startswith("@") and path.name not in known
+    )
+    if names:
+        yield Finding(
+            "warn",
+            f"{found.place} holds {', '.join(names)}, which no component here has.",
+            "What lies there ships, by any way but ours, and was perhaps never meant to.",
+            "state-bundler refresh (removes what has no component)",
+        )
+
+
+def _in_development(found: Found) -> Iterator[Finding]:
+    """Components that fetch at every load on a developer's machine, over what was refreshed."""
+    keys = [
+        item.key
+        for item in found.components
+        if item.refresh_if_dev and item.management_type == "LOCAL_FILESYSTEM"
+    ]
+    if keys and found.version.startswith("dagster"):
+        yield Finding(
+            "ok",
+            f"In development {len(set(keys))} keys are fetched anew at every load.",
+            "`dg list defs` and `dg check defs` then call the APIs and overwrite what a refresh "
+            "left; a build refreshes in any case.",
+            "defs.yaml: defs_state: {refresh_if_dev: false, …}",
+        )
+
+
+def _collisions(found: Iterable[Component]) -> Iterator[Finding]:
+    """Different keys whose states would lie in the same folder."""
+    folders: dict[str, set[str]] = defaultdict(set)
+    for component in found:
+        if component.management_type == "LOCAL_FILESYSTEM":
+            folders[fold(sanitize_key(component.key))].add(component.key)
+    for keys in folders.values():
+        if len(keys) > 1:
+            yield Finding(
+                "fail",
+                f"The keys {' and '.join(sorted(map(repr, keys)))} share one folder.",
+                "One state would overwrite the other, and assets come from the wrong source.",
+                "Give one of them another key: attributes.defs_state.key in its defs.yaml",
+            )
+
+
+def _of_one(component: Component) -> Iterator[Finding]:
+    where = f"{component.key} ({component.location})" if component.location else component.key
+    if component.management_type == "LEGACY_CODE_SERVER_SNAPSHOTS":
+        yield Finding(
+            "warn",
+            f"{where} is LEGACY_CODE_SERVER_SNAPSHOTS.",
+            "It is refreshed at every load: an outage of its system breaks the load itself, and "
+            "no build can prevent that.",
+            "defs.yaml: defs_state: {management_type: LOCAL_FILESYSTEM}",
+        )
+    if component.key_variables:
+        yield Finding(
+            "warn",
+            f"{where}: its key is made of {', '.join(component.key_variables)}.",
+            "With another value the key is another one, and the state in the artifact is not "
+            "found.",
+            "defs.yaml: defs_state: {key: a fixed name, management_type: …}",
+        )

@@ -1,0 +1,217 @@
+"""What the vendors' answers themselves hold, and whoever gets the artifact gets with them.
+
+A state is a copy of what an API answered: expressions of a report with the password that its
+author has written into them, the e-mail addresses of owners, the hosts of databases. None of it is
+in our environment, so no refresh can recognise it. Here it is looked for by its form, in the bytes
+of every published state, and told in a line a key: how often, never the value itself.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+from bundler.setup.doctor import Finding, Patient
+from bundler.state.manifest import State
+
+# Enough to know what kind of thing a state is, and read in about a second.
+_MOST_BYTES = 32 * 1024 * 1024
+_CHUNK_BYTES = 1024 * 1024
+# What is looked for must lie in one window; windows overlap by this much.
+_OVERLAP_BYTES = 1024
+_MOST_DISTINCT = 10_000
+_SHOWN = 3
+
+# Each thing is looked for by a word that it begins with or has in it (which is fast), and by a
+# pattern from there on. Quotes may be escaped: an expression stands in JSON, in a string again.
+_QUOTE = rb"""(?:\\{0,3}["'])"""
+_GIVEN = _QUOTE + rb"?\s{0,8}[=:]\s{0,8}" + _QUOTE + rb"?"
+_SECRET_WORDS = (
+    *(b"pwd", b"password", b"passwd", b"accountkey", b"sharedaccesskey", b"clientsecret"),
+    *(b"client_secret", b"secret_access_key", b"secretaccesskey", b"access_token", b"api_key"),
+    *(b"accesstoken", b"apikey", b"private_key_passphrase"),
+)
+_SECRET_VALUE = re.compile(_GIVEN + rb"""([^"'\\\s;,&<>{}()$%*]{4,128})""")
+_BREAK = re.compile(rb"""[\s"'\\,;{}\[\]]""")
+_NO_VALUES = re.compile(rb"(?i)none|null|true|false|undefined|string|text|redacted|x+|\.+|env_var")
+_TOKENS: tuple[tuple[bytes, re.Pattern[bytes]], ...] = (
+    (b"AKIA", re.compile(rb"(AKIA[0-9A-Z]{16})\b")),
+    (b"gh", re.compile(rb"(gh[pousr]_[A-Za-z0-9]{36})")),
+    (b"xox", re.compile(rb"(xox[abprs]-[\w-]{10,72})")),
+    (b"eyJ", re.compile(rb"(eyJ[\w-]{10,500}\.eyJ[\w-]{10,400}\.)")),
+    (b"-----BEGIN ", re.compile(rb"(-----BEGIN (?:[A-Z]{2,9} )?PRIVATE KEY-----)")),
+    (b"://", re.compile(rb"://[^/\s:@\"'\\]{1,64}:([^/\s@\"'\\{}]{3,128})@")),
+)
+_DOMAIN = re.compile(
+    rb"@[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63}){0,4}\.(?!(?:png|jpe?g|svg|gif)\b)[A-Za-z]{2,24}\b"
+)
+_LOCAL_PART = re.compile(rb"(?<![\w.:/%+-])[A-Za-z0-9._%+-]{1,64}\Z")
+_HOST = rb"([A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63}){1,6})"
+_NAMED = rb"([A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63}){1,6}\.[A-Za-z]{2,24})\b"
+_HOSTS: tuple[tuple[bytes, re.Pattern[bytes]], ...] = (
+    (b"://", re.compile(rb"://(?:[^/@\s\"'\\]{1,200}@)?([A-Za-z0-9.-]{3,253})")),
+    *(
+        (word, re.compile(rb"(?i)" + re.escape(word) + _GIVEN + rb"(?:tcp:)?" + _HOST))
+        for word in (b"server", b"host", b"data source", b"account")
+    ),
+    # The first argument of a function, as in Snowflake.Databases("acme.example.com", …)
+    (b"(", re.compile(rb"\(" + _QUOTE + _NAMED)),
+)
+
+
+@dataclass
+class Contents:
+    """What one state holds, each thing once. credentials: with the first file that has it."""
+
+    credentials: dict[bytes, str] = field(default_factory=dict)
+    emails: set[bytes] = field(default_factory=set)
+    hosts: set[bytes] = field(default_factory=set)
+    whole: bool = True
+
+    def take(self, window: bytes, name: str) -> None:
+        lower = window.lower()
+        for value in (*_given(window, lower), *_matches(window, window, _TOKENS)):
+            if len(self.credentials) < _MOST_DISTINCT:
+                self.credentials.setdefault(value, name)
+        for email in _emails(window):
+            _keep(self.emails, email)
+        for host in _matches(window, lower, _HOSTS):
+            _keep(self.hosts, host.strip(b"."))
+
+
+def _places(text: bytes, word: bytes) -> Iterator[int]:
+    place = text.find(word)
+    while place >= 0:
+        yield place
+        place = text.find(word, place + len(word))
+
+
+def _given(window: bytes, lower: bytes) -> Iterator[bytes]:
+    """Values that a word such as ``password`` is given: ``Pwd=…``, ``"password": "…"``."""
+    for word in _SECRET_WORDS:
+        for place in _places(lower, word):
+            before = lower[place - 1 : place]
+            found = None if before.isalpha() else _SECRET_VALUE.match(window, place + len(word))
+            if found and not _NO_VALUES.fullmatch(found[1]):
+                yield found[1]
+
+
+def _matches(
+    window: bytes, text: bytes, known: tuple[tuple[bytes, re.Pattern[bytes]], ...]
+) -> Iterator[bytes]:
+    """What patterns find where their words stand. text: the window as the words are written."""
+    for word, pattern in known:
+        for place in _places(text, word):
+            found = pattern.match(window, place)
+            if found:
+                yield found[1]
+
+
+def _emails(window: bytes) -> Iterator[bytes]:
+    for place in _places(window, b"@"):
+        domain = _DOMAIN.match(window, place)
+        local = _LOCAL_PART.search(window, max(0, place - 65), place) if domain else None
+        if domain and local:
+            yield local[0] + domain[0]
+
+
+def _keep(known: set[bytes], value: bytes) -> None:
+    if len(known) < _MOST_DISTINCT:
+        known.add(value.lower())
+
+
+def contents(patient: Patient) -> Iterator[Finding]:
+    """A line a key for every published state; the check of the state says whether it verifies."""
+    from bundler.artifacts.verify import verify
+    from bundler.state.bundle import MANIFEST_NAME
+    from bundler.state.directory import DirectoryArtifact
+
+    findings = []
+    for place in patient.survey.state_directories:
+        directory = patient.survey.root / place
+        if not (directory / MANIFEST_NAME).exists():
+            continue
+        with DirectoryArtifact(directory) as artifact:
+            verdict = verify(artifact)
+        for found in verdict.directories:
+            states = found.manifest.states if found.manifest else ()
+            findings += [_finding(state, contents_of(directory, state)) for state in states]
+    yield from findings or [Finding("ok", "There is no published state yet to look into.")]
+
+
+def contents_of(directory: Path, state: State) -> Contents:
+    """Reads the files of one state. A file that is not there any more holds nothing."""
+    found = Contents()
+    left = _MOST_BYTES
+    for file in state.files:
+        if left <= 0:
+            found.whole = False
+            break
+        try:
+            with open(directory / state.path / file.path, "rb") as stream:
+                for window in _windows(stream, left):
+                    found.take(window, file.path)
+        except OSError:
+            continue
+        found.whole = found.whole and file.size <= left
+        left -= file.size
+    return found
+
+
+def _windows(stream: BinaryIO, most: int) -> Iterator[bytes]:
+    """The file in pieces that overlap, each cut between two words, so that none is halved."""
+    tail = b""
+    while most > 0 and (chunk := stream.read(min(_CHUNK_BYTES, most))):
+        most -= len(chunk)
+        window = tail + chunk
+        end = _last_break(window)
+        yield window[:end]
+        tail = window[_last_break(window[: max(0, end - _OVERLAP_BYTES)]) :]
+    if tail:
+        yield tail
+
+
+def _last_break(window: bytes) -> int:
+    """Where the last word of a window begins; its end, if that word is very long."""
+    breaks = [
+        found.end() for found in _BREAK.finditer(window, max(0, len(window) - _OVERLAP_BYTES))
+    ]
+    return breaks[-1] if breaks else len(window)
+
+
+def _finding(state: State, found: Contents) -> Finding:
+    told = [
+        _count(len(found.credentials), "password or token", "passwords or tokens"),
+        _count(len(found.emails), "e-mail address", "e-mail addresses"),
+        _hosts(found.hosts),
+    ]
+    holds = ", ".join(filter(None, told)) or "no password, e-mail address or host"
+    cut = "" if found.whole else f" (in its first {_MOST_BYTES // 1024 // 1024} MB)"
+    what = f"{state.key} holds {holds}{cut}."
+    if not found.credentials:
+        return Finding("ok", what)
+    files = sorted(set(found.credentials.values()))
+    named = ", ".join(files[:_SHOWN]) + (" …" if len(files) > _SHOWN else "")
+    return Finding(
+        "warn",
+        what,
+        f"They stand in what the API answered ({named}), and ship to whoever gets the artifact.",
+        "Take them out of the vendor's objects (use a stored connection), and renew them.",
+    )
+
+
+def _hosts(hosts: set[bytes]) -> str:
+    names = sorted(host.decode("ascii", "replace") for host in hosts)
+    shown = ", ".join(names[:_SHOWN]) + (" …" if len(names) > _SHOWN else "")
+    counted = _count(len(names), "host", "hosts")
+    return f"{counted} ({shown})" if names else ""
+
+
+def _count(number: int, one: str, many: str) -> str:
+    if not number:
+        return ""
+    more = "more than " if number >= _MOST_DISTINCT else ""
+    return f"{more}{number} {one if number == 1 else many}"

@@ -1,0 +1,85 @@
+"""Variables that the components want, and secrets that could not be recognised in a state."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from bundler.project.projects import Project, open_project
+from bundler.setup.doctor import Finding, Patient
+from bundler.setup.file_edits import read_text
+
+_DECLARATIONS = ("defs.yaml", "component.yaml")
+# {{ env.NAME }} and {{ env('NAME') }}, the two forms of Dagster's templates; one with a default
+# is not asked for.
+_WANTED = re.compile(r"\{\{\s*env(?:\.(\w+)|\(\s*['\"](\w+)['\"]\s*\))\s*\}\}")
+_ENV_FILE = ".env"
+
+
+def credentials(patient: Patient) -> Iterator[Finding]:
+    """Whether what the declarations name is set, and whether ``.env`` can be protected."""
+    project = open_project(patient.survey.root, python=patient.python)
+    environment, from_file = _environment(project)
+    findings = [*_unset(patient, environment), *_short(project, from_file)]
+    yield from findings or [Finding("ok", _summary(patient, from_file))]
+
+
+def _environment(project: Project) -> tuple[dict[str, str], dict[str, str]]:
+    """What a refresh would see, and what of it is from ``.env``."""
+    from bundler.refresh.dotenv import read
+
+    environment, from_file = dict(os.environ), dict[str, str]()
+    for directory in (project.workspace, project.root):
+        if directory is not None:
+            from_file.update(read(directory / _ENV_FILE, environment))
+            environment.update(from_file)
+    return environment, from_file
+
+
+def _summary(patient: Patient, from_file: Mapping[str, str]) -> str:
+    count = len(wanted(patient.survey.root))
+    told = "No declaration names a variable"
+    if count:
+        told = f"All variables that declarations name are set ({count})"
+    return f"{told}; .env sets {len(from_file)}." if from_file else f"{told}; there is no .env."
+
+
+def wanted(root: Path) -> dict[str, str]:
+    """The variables that the project's declarations name, each with the first file that does."""
+    found: dict[str, str] = {}
+    for name in _DECLARATIONS:
+        for file in sorted(root.rglob(name)):
+            if {".venv", "venv", "node_modules", "site-packages"}.isdisjoint(file.parts):
+                for one, other in _WANTED.findall(read_text(file) or ""):
+                    found.setdefault(one or other, file.relative_to(root).as_posix())
+    return found
+
+
+def _unset(patient: Patient, environment: Mapping[str, str]) -> Iterator[Finding]:
+    for name, file in sorted(wanted(patient.survey.root).items()):
+        if not environment.get(name):
+            yield Finding(
+                "fail",
+                f"{file} reads {name}, which is not set here.",
+                "The component cannot be loaded, so nothing can be refreshed.",
+                f"Export {name}, or put it into .env: {name}=…",
+            )
+
+
+def _short(project: Project, from_file: Mapping[str, str]) -> Iterator[Finding]:
+    """Secrets too short to be looked for: their value would be found everywhere by chance."""
+    from bundler.refresh.secrets import collect
+
+    excluded = project.config.refresh.not_secrets
+    for name, value in sorted(from_file.items()):
+        long = collect({name: value * 8}, excluded=excluded)
+        if value and long.values and not collect({name: value}, excluded=excluded).values:
+            yield Finding(
+                "warn",
+                f"{name} in .env is called a secret, and is too short to be looked for.",
+                "The build fails where a secret stands in a state, but one of fewer than 8 bytes "
+                "stands everywhere by chance.",
+                f"Take a longer one, or say that it is none: not-secrets = [{name!r}]",
+            )

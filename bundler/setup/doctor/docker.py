@@ -1,0 +1,204 @@
+"""What would keep the state out of an image, or make it old there."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from bundler.artifacts.image.engine.dockerfile import (
+    Instruction,
+    instructions,
+    refreshing,
+    refuse_copied_state,
+)
+from bundler.artifacts.image.engine.ignore import Rule, effective, excluded, parse
+from bundler.errors import ConfigurationError, ToolFailed
+from bundler.refresh.secrets import has_a_secret_name
+from bundler.setup.doctor import Finding, Patient
+from bundler.setup.file_edits import read_text
+from bundler.setup.init import docker_patterns
+
+if TYPE_CHECKING:
+    from bundler.artifacts.image.engine.dockerbuild import Builder
+
+# Options that only BuildKit knows.
+_MODERN = re.compile(r"--(mount|link|network|security)\b")
+_PROJECT_FILES = ("pyproject.toml", "dg.toml")
+_NOT_IN_CONTEXT = (
+    "New state would spoil the cache of the code's layers, so it stays out of the context: this "
+    "instruction finds nothing there."
+)
+
+
+def context(patient: Patient) -> Iterator[Finding]:
+    """What goes to the engine with the build."""
+    survey = patient.survey
+    if not survey.dockerfiles:
+        yield Finding("ok", "There is no Dockerfile here.")
+        return
+    rules = parse(effective(survey.root, survey.root / survey.dockerfiles[0]))
+    findings = [
+        *_missing_project_file(patient, rules),
+        *_state_in_context(patient, rules),
+        *_secrets_in_context(patient, rules),
+        *_environment_in_context(patient, rules),
+    ]
+    yield from findings or [Finding("ok", "The context holds the code, and no state.")]
+
+
+def _missing_project_file(patient: Patient, rules: list[Rule]) -> Iterator[Finding]:
+    for name in _PROJECT_FILES if patient.survey.dagster else ():
+        if (patient.survey.root / name).exists() and excluded(name, rules):
+            yield Finding(
+                "fail",
+                f".dockerignore leaves {name} out of the image.",
+                "Dagster finds the project, and with it the state, by that file.",
+                f".dockerignore, at its end: !{name}",
+            )
+
+
+def _state_in_context(patient: Patient, rules: list[Rule]) -> Iterator[Finding]:
+    for directory in patient.survey.state_directories:
+        if not excluded(f"{directory}/state", rules):
+            yield Finding(
+                "warn",
+                f".dockerignore does not name {directory}.",
+                "New state invalidates the cached layers of the code, and a copy gets into the "
+                "image that nobody has verified.",
+                ".dockerignore: " + ", ".join(docker_patterns(patient.survey)),
+                "dockerignore",
+            )
+
+
+def _secrets_in_context(patient: Patient, rules: list[Rule]) -> Iterator[Finding]:
+    if (patient.survey.root / ".env").exists() and not excluded(".env", rules):
+        yield Finding(
+            "warn",
+            ".dockerignore does not name .env.",
+            "COPY . and ADD . put its credentials into a layer, where they stay.",
+            ".dockerignore: **/.env",
+            "dockerignore",
+        )
+
+
+def _environment_in_context(patient: Patient, rules: list[Rule]) -> Iterator[Finding]:
+    if (patient.survey.root / ".venv").is_dir() and not excluded(".venv/pyvenv.cfg", rules):
+        yield Finding(
+            "warn",
+            ".dockerignore does not name .venv.",
+            "All of this machine's environment goes to the engine with each build, and COPY . puts "
+            "it over the one that the image has made.",
+            ".dockerignore: **/.venv",
+            "dockerignore",
+        )
+
+
+def dockerfiles(patient: Patient) -> Iterator[Finding]:
+    """Instructions that defeat the state."""
+    for name in map(str, patient.survey.dockerfiles):
+        text = read_text(patient.survey.root / name) or ""
+        findings = [
+            Finding("warn", sentence, mend="Take it out: a build refreshes beforehand, outside.")
+            for sentence in refreshing(text, name)
+        ]
+        findings += _of_instructions(list(instructions(text)), name)
+        try:
+            refuse_copied_state(text, name)
+        except ConfigurationError as error:
+            findings.append(Finding("fail", error.what, _NOT_IN_CONTEXT, error.hint))
+        sound = Finding("ok", f"{name}: no instruction makes or copies state.")
+        yield from findings or [sound]
+
+
+def _of_instructions(found: Sequence[Instruction], name: str) -> Iterator[Finding]:
+    directory = "/"
+    for instruction in found:
+        where = f"{name}:{instruction.line}"
+        if instruction.name == "FROM":
+            directory = "/"
+        elif instruction.name == "WORKDIR":
+            directory = posixpath.join(directory, instruction.text)
+        elif instruction.name in ("ARG", "ENV"):
+            yield from _secret_argument(instruction, where)
+        elif instruction.name == "VOLUME":
+            yield from _volume(instruction, where, directory)
+        elif instruction.name in ("COPY", "ADD"):
+            yield from _flattened(instruction, where)
+
+
+def _secret_argument(found: Instruction, where: str) -> Iterator[Finding]:
+    for word in found.text.split():
+        variable = word.partition("=")[0]
+        if has_a_secret_name(variable):
+            yield Finding(
+                "warn",
+                f"{where} takes {variable} by {found.name}.",
+                "It stands in `docker history` and in provenance for everybody who has the image. "
+                "A build refreshes outside, where the variable can stay.",
+                f"Take {variable} out; what another step needs: RUN --mount=type=secret,…",
+            )
+            return
+
+
+def _volume(found: Instruction, where: str, directory: str) -> Iterator[Finding]:
+    """A volume at the code, or above it: what lies below is not part of the image any more."""
+    for path in found.text.strip("[]").replace(",", " ").split():
+        volume = path.strip("\"'")
+        if volume.startswith("/") and f"{directory}/".startswith(f"{volume.rstrip('/')}/"):
+            yield Finding(
+                "warn",
+                f"{where} makes a volume of {volume}, where the code lies.",
+                "A volume hides the state below it; build docker refuses such an image.",
+                "Name the directory that is written to, and no more: VOLUME /data",
+            )
+
+
+def _flattened(found: Instruction, where: str) -> Iterator[Finding]:
+    sources = [word for word in found.text.split()[:-1] if not word.startswith("--")]
+    for source in sources:
+        if source.endswith("/*"):
+            yield Finding(
+                "warn",
+                f"{where} copies {source}.",
+                "COPY takes what is in each directory that the star stands for, without the "
+                "directory: a package arrives flattened.",
+                f"Write {source.removesuffix('*')}",
+            )
+
+
+def engine(patient: Patient) -> Iterator[Finding]:
+    """Which engine a build would talk to; asked only where there is something to build."""
+    from bundler.artifacts.image.engine.connection import Docker
+    from bundler.artifacts.image.engine.dockerbuild import detect
+
+    if not patient.survey.dockerfiles:
+        return
+    docker = Docker.from_environment()
+    try:
+        version = docker.ask("version", "--format", "{{.Server.Version}}")
+    except ToolFailed as error:
+        why = "build docker needs an engine; build oci works without one."
+        yield Finding("warn", error.what, why, error.hint or "docker version")
+        return
+    yield Finding("ok", f"Engine {version} at {docker.host()}.")
+    yield from without_buildkit(patient, lambda: detect(docker, docker.connect()))
+
+
+def without_buildkit(patient: Patient, detected: Callable[[], Builder]) -> Iterator[Finding]:
+    """Instructions that the classic builder refuses, where it is the one that would build."""
+    for name in map(str, patient.survey.dockerfiles):
+        text = read_text(patient.survey.root / name) or ""
+        line = next((it.line for it in instructions(text) if _MODERN.match(it.text)), None)
+        if line is None:
+            continue
+        builder = detected()
+        if not builder.is_buildkit:
+            yield Finding(
+                "fail",
+                f"{name}:{line} needs BuildKit, and {builder}, has none.",
+                "The build ends at that instruction, after the refresh.",
+                "Install docker-buildx; up to Docker 22, DOCKER_BUILDKIT=1 does it.",
+            )
+        return

@@ -1,0 +1,95 @@
+"""The configuration, and the interpreter that the project runs in."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+from bundler.errors import ToolFailed
+from bundler.setup.doctor import Finding, Patient
+
+# Where the public names for finding state-backed components appeared.
+_DAGSTER_FLOOR = (1, 12)
+_QUESTION = """\
+import importlib.metadata as m, json, platform
+def version(name):
+    try:
+        return m.version(name)
+    except m.PackageNotFoundError:
+        return None
+names = ("dagster", "dagster-dbt", "dbt-core")
+print(json.dumps({"python": platform.python_version(), **{name: version(name) for name in names}}))
+"""
+
+
+def configuration(patient: Patient) -> Iterator[Finding]:
+    """``[tool.state-bundler]``, and whether there is anything to bundle."""
+    from bundler.project.config import load
+
+    survey = patient.survey
+    config = load(survey.root)
+    given = f": {', '.join(config.given)}" if config.given else ": all defaults"
+    yield Finding("ok", f"The configuration is valid{given}.")
+    if survey.dagster is None and not config.sources:
+        yield Finding(
+            "fail",
+            f"{survey.root} is neither a Dagster project nor has it sources of its own.",
+            "There is nothing to refresh and nothing to embed.",
+            "Run it where [tool.dg.project] is (--project DIR), or name a source: "
+            "state-bundler init",
+            is_end=True,
+        )
+
+
+def interpreter(patient: Patient) -> Iterator[Finding]:
+    """Which Python a build would use, and what is installed there."""
+    from bundler.project.projects import find_interpreter, open_project
+    from bundler.refresh.sources.dagster import no_dagster
+
+    survey = patient.survey
+    found = find_interpreter(survey.root, survey.outer, python=patient.python)
+    answer = _ask(str(found.path))
+    said = f"Python {answer['python']}, found by {found.found_by}"
+    if survey.dagster is None:
+        yield Finding("ok", f"{said}.")
+        return
+    dagster = answer["dagster"]
+    if dagster is None:
+        yield Finding(
+            "fail",
+            no_dagster(found.path, open_project(survey.root, python=patient.python)),
+            f"It is {said}. The components are found by the project's own Dagster.",
+            "Install the project (uv sync), or name its interpreter with --python.",
+        )
+    elif _parts(dagster) < _DAGSTER_FLOOR:
+        yield Finding(
+            "fail",
+            f"{said}, has dagster {dagster}.",
+            "State-backed components are public from 1.12 on.",
+            "uv add 'dagster>=1.12'",
+        )
+    else:
+        yield Finding("ok", f"{said}, with dagster {dagster}.")
+    if answer["dagster-dbt"] and not (answer["dbt-core"] or found.path.with_name("dbtf").exists()):
+        yield Finding(
+            "fail",
+            "dagster-dbt is installed there, and no dbt.",
+            "A DbtProjectComponent calls dbt to make its state.",
+            "uv add 'dbt-core<1.12'",
+        )
+
+
+def _ask(python: str) -> dict[str, str | None]:
+    from bundler.system.process import check
+
+    # -I: what is asked is the environment, not what lies around in the current directory.
+    raw = check([python, "-I", "-c", _QUESTION], timeout=30)
+    try:
+        answer: dict[str, str | None] = json.loads(raw)
+    except ValueError as error:
+        raise ToolFailed(f"{python} did not say what is installed in it.") from error
+    return answer
+
+
+def _parts(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".")[:2] if part.isdigit())

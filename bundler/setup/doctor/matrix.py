@@ -1,0 +1,59 @@
+"""The projects of a workspace as a CI matrix: each of them is a job of its own.
+
+Found by files alone, so that the job that computes it needs no environment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TypedDict
+
+from bundler.errors import ConfigurationError
+from bundler.project.projects import project_name, workspace_members
+from bundler.project.survey import survey
+
+
+class Entry(TypedDict):
+    """One job. name: the distribution's. path: relative to the root, POSIX. dockerfile: of the
+    project, relative to it; empty where there is none."""
+
+    name: str
+    path: str
+    dockerfile: str
+
+
+def projects_in(root: Path) -> Sequence[Path]:
+    """The workspace's projects, or the one that is here.
+
+    Raises `ConfigurationError` where there is neither.
+    """
+    root = root.resolve()
+    found = survey(root)
+    if found.dagster is not None or "source" in found.pyproject.get("tool", {}).get(
+        "state-bundler", {}
+    ):
+        return [root]
+    members = list(workspace_members(root))
+    if not members:
+        raise ConfigurationError(
+            f"{root} is neither a project nor a workspace of projects.",
+            hint="Run this where [tool.dg.workspace] or [tool.uv.workspace] is.",
+        )
+    return members
+
+
+def matrix(root: Path) -> list[Entry]:
+    """An entry for each project, in the order of the workspace."""
+    return list(_entries(root.resolve()))
+
+
+def _entries(root: Path) -> Iterator[Entry]:
+    for project in projects_in(root):
+        dockerfiles = survey(project).dockerfiles
+        path = project.relative_to(root) if project.is_relative_to(root) else project
+        yield Entry(
+            name=project_name(project),
+            path=path.as_posix(),
+            dockerfile=str(dockerfiles[0]) if dockerfiles else "",
+        )

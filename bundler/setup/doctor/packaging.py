@@ -1,0 +1,107 @@
+"""Does a wheel of this project hold the state? Measured for each build backend."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from bundler.project.survey import Survey, table
+from bundler.setup.doctor import Finding, Patient
+from bundler.setup.file_edits import read_text
+from bundler.setup.init.pyproject import backend_line, backend_list
+from bundler.state.bundle import STATE_DIRECTORY
+
+_WHY = "uv build, pip wheel and `pex .` would make an artifact without state"
+_WHY_WITH_DAGSTER = ", and Dagster loads that as a location without assets"
+# These drop the state whether the project's own ignore file names it or only Dagster's does.
+_ALWAYS_DROP = ("poetry", "setuptools")
+# For each backend, where people write what looks like the mend.
+_LOOK_ALIKE: dict[str, tuple[tuple[str, ...], ...]] = {
+    "hatchling": (
+        ("tool", "hatch", "build", "include"),
+        ("tool", "hatch", "build", "artifacts"),
+        ("tool", "hatch", "build", "targets", "wheel", "include"),
+        ("tool", "hatch", "build", "targets", "wheel", "artifacts"),
+        ("tool", "hatch", "build", "targets", "wheel", "force-include"),
+    ),
+    "setuptools": (("tool", "setuptools", "package-data", "*"),),
+}
+
+
+_PYPROJECT = "pyproject.toml"
+
+
+def backend(patient: Patient) -> Iterator[Finding]:
+    """The trap of the backends that leave out what git ignores, and what they keep too long."""
+    yield _by_the_backend(patient.survey)
+    yield from _left_over(patient.survey)
+
+
+def _by_the_backend(survey: Survey) -> Finding:
+    why = f"{_WHY}{_WHY_WITH_DAGSTER if survey.dagster else ''}."
+    if survey.backend is None:
+        return Finding("ok", "Nothing builds a distribution of this project.")
+    target = backend_list(survey)
+    if target is None and survey.backend in _ALWAYS_DROP and survey.state_directories:
+        return Finding(
+            "warn",
+            f"{survey.state_directories[0]} lies in no package: {survey.backend} puts no state "
+            "into a wheel.",
+            why,
+            "Move the state directory into a package: [[tool.state-bundler.source]] path.",
+        )
+    if target is None or _names_the_state(survey, *target):
+        return Finding("ok", f"{survey.backend} puts the state into a wheel.")
+    mend = f"{_PYPROJECT}: {backend_line(survey)}"
+    if looks := _looks_like_it(survey, *target):
+        what = f"{survey.backend} leaves the state out of a wheel: {looks} does not bring it back."
+        return Finding("fail", what, why, mend, "backend")
+    if survey.backend in _ALWAYS_DROP or _root_rule(survey):
+        what = f"{survey.backend} leaves the state out of a wheel."
+        return Finding("fail", what, why, mend, "backend")
+    what = (
+        f"{survey.backend} puts the state into a wheel only as long as no ignore file of the "
+        "project names it."
+    )
+    return Finding("warn", what, why, mend, "backend")
+
+
+def _names_the_state(survey: Survey, path: tuple[str, ...], items: list[Any]) -> bool:
+    listed = [str(item) for item in table(survey.pyproject, *path[:-1]).get(path[-1], [])]
+    if survey.backend == "hatchling":
+        # Without these stars it is the top of the project that is meant.
+        right = ("**/", "/", *map(str, survey.state_directories))
+        listed = [item for item in listed if item.startswith(right)]
+    return all(any(core in item for item in listed) for core in map(_core, items))
+
+
+def _core(item: Any) -> str:
+    """What an item of the list has in it, however it is written."""
+    text = str(item["path"] if isinstance(item, Mapping) else item)
+    return STATE_DIRECTORY if STATE_DIRECTORY in text else text.strip("/*")
+
+
+def _looks_like_it(survey: Survey, right: tuple[str, ...], items: list[Any]) -> str:
+    """A setting that names the state and does not put it into every wheel; measured, one by one."""
+    for *path, name in _LOOK_ALIKE.get(survey.backend or "", ()):
+        listed = table(survey.pyproject, *path).get(name, [])
+        if _core(items[0]) in str(listed) or (name == right[-1] and "**/*" in listed):
+            return f"[{'.'.join(path)}] {name}"
+    return ""
+
+
+def _left_over(survey: Survey) -> Iterator[Finding]:
+    """setuptools copies into build/lib and deletes nothing there."""
+    found = next((survey.root / "build" / "lib").rglob(STATE_DIRECTORY), None)
+    if survey.backend == "setuptools" and found is not None:
+        yield Finding(
+            "fail",
+            f"{found.relative_to(survey.root)} holds the states of an earlier build.",
+            "setuptools puts all of build/lib into the next wheel, deleted keys as well.",
+            "rm -rf build/lib",
+        )
+
+
+def _root_rule(survey: Survey) -> bool:
+    rules = read_text(survey.root / ".gitignore") or ""
+    return any(name in rules for name in (STATE_DIRECTORY, *map(str, survey.state_directories)))

@@ -1,0 +1,26 @@
+"""Is the state kept out of the repository?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from bundler.setup.doctor import Finding, Patient
+
+# Rules of the guard that a line in the project's ignore file settles.
+_MENDED_BY_A_RULE = ("state-unprotected", "protection-missing", "protection-local")
+
+
+def guard(patient: Patient) -> Iterator[Finding]:
+    """The guard's own verdict, as before a build."""
+    from bundler.guard import check
+    from bundler.project.config import load
+
+    root = patient.survey.root
+    config = load(root)
+    directories = [root / source.path for source in config.sources]
+    verdict = check(root, "build", directories, config.guard_allow)
+    for finding in verdict.findings:
+        part = "ignore" if finding.rule in _MENDED_BY_A_RULE else ""
+        yield Finding(finding.grade, finding.what, finding.why, finding.mend, part)
+    if not verdict.findings:
+        yield Finding("ok", "git keeps the state out of the repository, in every clone.")

@@ -1,0 +1,42 @@
+"""What an earlier refresh has left: the baseline that the next one is compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from bundler.setup.doctor import Finding, Patient
+
+_NO_BASELINE = (
+    "{place} holds no published state: the first refresh has no baseline, and cannot tell whether "
+    "a state has shrunk."
+)
+
+
+def state(patient: Patient) -> Iterator[Finding]:
+    """Each state directory on disk, read and judged like any artifact."""
+    for directory in patient.survey.state_directories:
+        yield _judge(patient.survey.root / directory, str(directory))
+
+
+def _judge(directory: Path, place: str) -> Finding:
+    from bundler.artifacts.verify import verify
+    from bundler.state.bundle import MANIFEST_NAME
+    from bundler.state.directory import DirectoryArtifact
+
+    if not (directory / MANIFEST_NAME).exists():
+        return Finding("ok", _NO_BASELINE.format(place=place))
+    with DirectoryArtifact(directory) as artifact:
+        verdict = verify(artifact)
+    if verdict.all_problems:
+        return Finding(
+            "fail",
+            f"{place} does not verify: {' '.join(verdict.all_problems)}",
+            "It was changed since it was published: it is no baseline, and must not be shipped.",
+            "state-bundler refresh",
+        )
+    states = [
+        item for found in verdict.directories if found.manifest for item in found.manifest.states
+    ]
+    count = "1 state" if len(states) == 1 else f"{len(states)} states"
+    return Finding("ok", f"{place}: {count}, verified; the baseline of the next refresh.")

@@ -1,0 +1,87 @@
+"""Changes to a user's files: planned as values, shown as a diff, written whole or not at all."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bundler.errors import InputOutputError
+from bundler.system.atomic import io_errors, write_synced
+
+
+@dataclass(frozen=True)
+class FileEdit:
+    """One file's change. before, after: its text; None where there is no such file.
+
+    why: a sentence for each reason.
+    """
+
+    path: Path
+    before: str | None
+    after: str | None
+    why: tuple[str, ...]
+
+
+def read_text(path: Path) -> str | None:
+    """A text file with its line ends as they are; None where there is none.
+
+    Raises `InputOutputError` where it cannot be read or is not UTF-8.
+    """
+    with io_errors(path):
+        try:
+            return path.read_bytes().decode("utf-8")
+        except FileNotFoundError:
+            return None
+        except UnicodeDecodeError as error:
+            raise InputOutputError(
+                f"{path} is not UTF-8.", hint="Convert it, or make the change by hand."
+            ) from error
+
+
+def newline_of(text: str) -> str:
+    return "\r\n" if "\r\n" in text else "\n"
+
+
+def diff(edits: Iterable[FileEdit], relative_to: Path) -> Iterator[str]:
+    """The lines of a unified diff, without line ends, as ``patch -p1`` takes it."""
+    for edit in edits:
+        name = edit.path.relative_to(relative_to).as_posix()
+        yield from difflib.unified_diff(
+            (edit.before or "").splitlines(),
+            (edit.after or "").splitlines(),
+            "/dev/null" if edit.before is None else f"a/{name}",
+            "/dev/null" if edit.after is None else f"b/{name}",
+            lineterm="",
+        )
+
+
+def apply(edits: Sequence[FileEdit]) -> None:
+    """Writes the edits; each file is old or new at any moment.
+
+    Raises `InputOutputError` where a file is no longer what the edit was planned on: then nothing
+    is written; and where one cannot be written: then the files before it are.
+    """
+    for edit in edits:
+        if read_text(edit.path) != edit.before:
+            raise InputOutputError(
+                f"{edit.path} changed while its new text was shown; nothing was written.",
+                hint="Run the command again.",
+            )
+    for edit in edits:
+        with io_errors(edit.path):
+            _write(edit)
+
+
+def _write(edit: FileEdit) -> None:
+    if edit.after is None:
+        edit.path.unlink()
+        return
+    # A link stays a link: what it points to is rewritten.
+    target = edit.path.resolve()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    mode = target.stat().st_mode if edit.before is not None else None
+    write_synced(target, edit.after.encode())
+    if mode is not None:
+        target.chmod(mode & 0o7777)

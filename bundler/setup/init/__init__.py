@@ -1,0 +1,178 @@
+"""Configures a project by the fewest changes: planned from a survey, shown, written on yes.
+
+A *part* is one change to one file. It adds nothing that is there already in any form, so that a
+second run changes nothing, and it can find what it added, so that it can be taken back; what a
+user wrote or changed since stays as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bundler.project.survey import Survey
+from bundler.setup.file_edits import FileEdit, read_text
+from bundler.setup.init import lines, precommit, pyproject
+from bundler.state.bundle import STATE_DIRECTORY
+from bundler.system.packaged_files import template
+from bundler.version import __version__
+
+_IGNORE_COMMENT = "state-bundler init: state ships in the artifact, it is no part of the repository"
+_DOCKER_COMMENT = "state-bundler init: embedded after the build, so that it never spoils the cache"
+_HERE_COMMENT = "state-bundler init: credentials and this machine's environment stay here"
+
+# What never belongs into an image, where it lies in the project.
+HERE = (".env", ".venv")
+
+Change = Callable[[str | None, Survey], "str | None"]
+
+
+@dataclass(frozen=True)
+class Part:
+    """name: for ``--without``. file: None where the part does not concern this project.
+
+    add, remove: from the file's text (None: no file) to its new text. why: a sentence.
+    """
+
+    name: str
+    file: Callable[[Survey], Path | None]
+    add: Change
+    remove: Change
+    why: str
+
+
+def plan(survey: Survey, *, without: Sequence[str] = (), remove: bool = False) -> list[FileEdit]:
+    """The edits that configure the project, or that take this back; none where all is done."""
+    texts: dict[Path, str | None] = {}
+    reasons: dict[Path, list[str]] = {}
+    before: dict[Path, str | None] = {}
+    for part in PARTS:
+        file = part.file(survey)
+        if file is None or part.name in without:
+            continue
+        if file not in texts:
+            before[file] = texts[file] = read_text(file)
+        changed = (part.remove if remove else part.add)(texts[file], survey)
+        if changed != texts[file]:
+            texts[file] = changed
+            reasons.setdefault(file, []).append(part.why)
+    return [FileEdit(file, before[file], texts[file], tuple(reasons[file])) for file in reasons]
+
+
+# --- the parts ------------------------------------------------------------------------------
+
+
+def ignore_patterns(survey: Survey) -> tuple[str, ...]:
+    """Rules that keep the project's state directories out of the repository.
+
+    Without a slash at the end: such a rule would not hold for a link.
+    """
+    return tuple(dict.fromkeys(map(_ignore_pattern, survey.state_directories)))
+
+
+def _ignore_pattern(directory: object) -> str:
+    path = str(directory)
+    return STATE_DIRECTORY if path.endswith(STATE_DIRECTORY) else f"/{path}"
+
+
+def docker_patterns(survey: Survey) -> tuple[str, ...]:
+    """Rules that keep the project's state directories out of a build's context."""
+    return tuple(f"**/{pattern.lstrip('/')}" for pattern in ignore_patterns(survey))
+
+
+def _dockerignored(text: str | None, survey: Survey) -> str | None:
+    from bundler.artifacts.image.engine.ignore import excluded, parse
+
+    rules = parse(text or "")
+    stays = [
+        f"**/{name}"
+        for name in HERE
+        if (survey.root / name).exists()
+        and not excluded(name, rules)
+        and not any(line.strip().endswith(f"!{name}") for line in (text or "").splitlines())
+    ]
+    text = lines.add_block(text, _HERE_COMMENT, stays)
+    return lines.add_block(text, _DOCKER_COMMENT, docker_patterns(survey))
+
+
+def _not_dockerignored(text: str | None, survey: Survey) -> str | None:
+    text = lines.remove_block(text, _DOCKER_COMMENT, docker_patterns(survey))
+    return lines.remove_block(text, _HERE_COMMENT, [f"**/{name}" for name in HERE])
+
+
+def _pyproject(survey: Survey) -> Path | None:
+    return survey.root / "pyproject.toml" if survey.pyproject else None
+
+
+def _gitignore(survey: Survey) -> Path | None:
+    """The project's own ignore file, unless one above it has the rule already."""
+    above = [path for path in survey.root.parents if path.is_relative_to(survey.outer)]
+    texts = [read_text(path / ".gitignore") or "" for path in above]
+    if not survey.state_directories or any(STATE_DIRECTORY in text.split() for text in texts):
+        return None
+    return survey.root / ".gitignore"
+
+
+def _dockerignore(survey: Survey) -> Path | None:
+    return survey.root / ".dockerignore" if survey.dockerfiles else None
+
+
+def _pre_commit(survey: Survey) -> Path | None:
+    return None if survey.repository is None else survey.outer / ".pre-commit-config.yaml"
+
+
+def _workflow(survey: Survey) -> Path | None:
+    github = survey.outer / ".github"
+    return github / "workflows" / "state-bundler.yml" if github.is_dir() else None
+
+
+def _workflow_text() -> str:
+    stored = template("github-workflow.yml").read_text(encoding="utf-8")
+    return stored.replace("{version}", __version__)
+
+
+PARTS: Iterable[Part] = (
+    Part(
+        "table",
+        _pyproject,
+        pyproject.add_table,
+        pyproject.remove_table,
+        "the settings of state-bundler have their place",
+    ),
+    Part(
+        "backend",
+        _pyproject,
+        pyproject.add_backend_list,
+        pyproject.remove_backend_list,
+        "the build backend leaves out what git ignores; without this a wheel has no state",
+    ),
+    Part(
+        "ignore",
+        _gitignore,
+        lambda text, survey: lines.add_block(text, _IGNORE_COMMENT, ignore_patterns(survey)),
+        lambda text, survey: lines.remove_block(text, _IGNORE_COMMENT, ignore_patterns(survey)),
+        "a rule that every clone has: Dagster's own exists only where a refresh ran",
+    ),
+    Part(
+        "dockerignore",
+        _dockerignore,
+        _dockerignored,
+        _not_dockerignored,
+        "what the image is not to have: state that nobody has proven, and what is this machine's",
+    ),
+    Part(
+        "pre-commit",
+        _pre_commit,
+        lambda text, _: precommit.add_entry(text),
+        lambda text, _: precommit.remove_entry(text),
+        "no commit takes state into the repository",
+    ),
+    Part(
+        "ci",
+        _workflow,
+        lambda text, _: _workflow_text() if text is None else text,
+        lambda text, _: None if text == _workflow_text() else text,
+        "a workflow that guards every push and builds on main",
+    ),
+)

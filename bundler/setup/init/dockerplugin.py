@@ -1,0 +1,77 @@
+"""Installs the Docker CLI plugin for the person: a few lines of shell in docker's own folder.
+
+docker asks every plugin what it is at each ``docker --help``. The shell answers that by itself, in
+a few milliseconds, and starts Python only for a real command.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sysconfig
+from pathlib import Path
+
+from bundler.artifacts.image.engine.dockerhome import dockerhome
+from bundler.errors import ConfigurationError
+from bundler.hooks.docker_bundle import metadata
+from bundler.system.atomic import io_errors, write_synced
+
+PLUGIN = "docker-bundle"
+_MARK = "# Written by `state-bundler init --docker-plugin`; `--remove` takes it away."
+
+
+def path() -> Path:
+    """Where docker looks for the person's plugins."""
+    return dockerhome(os.environ) / "cli-plugins" / PLUGIN
+
+
+def script() -> str:
+    """The plugin's text. Raises `ConfigurationError` where our program is not installed."""
+    program = Path(sysconfig.get_path("scripts")) / PLUGIN
+    if not program.exists():
+        raise ConfigurationError(
+            f"{program} is missing: state-bundler is not installed as a package here.",
+            hint="Install it: uv tool install state-bundler",
+        )
+    return (
+        f"#!/bin/sh\n{_MARK}\n"
+        f'[ "$*" = docker-cli-plugin-metadata ] && echo {shlex.quote(metadata())} && exit\n'
+        f'exec {shlex.quote(str(program))} "$@"\n'
+    )
+
+
+def install() -> Path | None:
+    """Puts the plugin there; None where it is there already.
+
+    Raises `ConfigurationError` for a file of that name that is not ours.
+    """
+    target, text = path(), script()
+    if _present(target) == text:
+        return None
+    with io_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_synced(target, text.encode())
+        target.chmod(0o755)
+    return target
+
+
+def remove() -> Path | None:
+    """Takes the plugin away; None where there is none."""
+    target = path()
+    if _present(target) is None:
+        return None
+    with io_errors(target):
+        target.unlink()
+    return target
+
+
+def _present(target: Path) -> str | None:
+    with io_errors(target):
+        if not target.exists() and not target.is_symlink():
+            return None
+        text = target.read_text(errors="replace")
+    if _MARK not in text:
+        raise ConfigurationError(
+            f"{target} is not from state-bundler.", hint="Move it away, then run this again."
+        )
+    return text

@@ -1,0 +1,250 @@
+"""pyproject.toml: our table, and the build backend's leave to ship what git ignores.
+
+A new table is appended as text, everything else goes through tomlkit: comments, order and white
+space survive. Each change is then read back, and given up where it does anything else than it
+was meant to.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from bundler.project.survey import Survey, table
+from bundler.setup.file_edits import newline_of
+from bundler.state.bundle import STATE_DIRECTORY
+
+if TYPE_CHECKING:
+    from tomlkit.items import Array
+
+OURS = "state-bundler init"
+_DAGSTER_TABLE = f"""\
+# {OURS}: every setting has a default; one for a single key has a table of its own, as in
+#   [tool.state-bundler.keys."VendorCatalog[products]"]
+#   timeout = "5m"
+[tool.state-bundler]
+"""
+_SOURCE_TABLE = f"""\
+# {OURS}: say where each state comes from; the command writes it to {{state_path}}, as in
+#   [[tool.state-bundler.source]]
+#   key = "VendorCatalog"
+#   command = ["python", "-m", "package.fetch", "{{state_path}}"]
+#   path = "src/package/state"
+[tool.state-bundler]
+"""
+
+
+def add_table(text: str | None, survey: Survey) -> str | None:
+    """With a ``[tool.state-bundler]`` below a comment that says what can stand in it."""
+    if text is None or "state-bundler" in table(survey.pyproject, "tool"):
+        return text
+    return _append(text, _table_of(survey))
+
+
+def remove_table(text: str | None, survey: Survey) -> str | None:
+    """Without what `add_table` wrote, as long as nothing was added to the table."""
+    if text is None or table(survey.pyproject, "tool").get("state-bundler") != {}:
+        return text
+    return _cut(text, _table_of(survey))
+
+
+def _table_of(survey: Survey) -> str:
+    return _SOURCE_TABLE if survey.dagster is None else _DAGSTER_TABLE
+
+
+# --- the build backend ----------------------------------------------------------------------
+
+
+def add_backend_list(text: str | None, survey: Survey) -> str | None:
+    """With the state in the list of what the build backend ships though git ignores it."""
+    target = backend_list(survey)
+    if text is None or target is None:
+        return text
+    path, items = target
+    present = table(survey.pyproject, *path[:-1]).get(path[-1], [])
+    if not isinstance(present, list) or all(item in present for item in items):
+        return text
+    if not _has_own_keys(text, path[:-1]):
+        return _append(text, _backend_table(path, items), items)
+    missing = [item for item in items if item not in present]
+    return _verified(text, _with_items(text, path, missing), items)
+
+
+def remove_backend_list(text: str | None, survey: Survey) -> str | None:
+    """Without what `add_backend_list` wrote."""
+    target = backend_list(survey)
+    if text is None or target is None:
+        return text
+    path, items = target
+    cut = _cut(text, _backend_table(path, items), items)
+    return cut if cut != text else _verified(text, _without_items(text, path, items), items)
+
+
+def backend_list(survey: Survey) -> tuple[tuple[str, ...], list[Any]] | None:
+    """The list that names what ships though git ignores it, and what is to stand in it.
+
+    None for a backend that ships the state anyhow, or that we know nothing of, and for state in
+    no package. The lists were found by measurement: what looks equivalent often is not.
+    """
+    directories = survey.state_directories
+    if survey.backend == "hatchling" and directories:
+        items = [_hatch_pattern(directory) for directory in directories]
+        return ("tool", "hatch", "build", "artifacts"), list(dict.fromkeys(items))
+    if survey.backend == "poetry" and directories:
+        included = [
+            {"path": f"{directory}/**/*", "format": ["sdist", "wheel"]} for directory in directories
+        ]
+        return ("tool", "poetry", "include"), list(included)
+    if survey.backend == "setuptools" and (found := _package_data(survey)):
+        package, patterns = found
+        return ("tool", "setuptools", "package-data", package), patterns
+    return None
+
+
+def _hatch_pattern(directory: PurePosixPath) -> str:
+    """Dagster's own directory is meant wherever it lies; the stars are needed for that."""
+    is_dagsters = directory.name == STATE_DIRECTORY
+    return f"**/{STATE_DIRECTORY}/**" if is_dagsters else f"/{directory}/**"
+
+
+def _package_data(survey: Survey) -> tuple[str, list[Any]] | None:
+    """The package that the first state directory lies in, and those of its directories' files."""
+    found: dict[str, list[Any]] = {}
+    for directory in survey.state_directories:
+        parts = directory.parts[directory.parts[0] == "src" :]
+        depth = 1
+        if survey.dagster is not None and directory.name == STATE_DIRECTORY:
+            depth = len(survey.dagster.root.split("."))
+        if len(parts) > depth:
+            package = ".".join(parts[:depth])
+            found.setdefault(package, []).append("/".join((*parts[depth:], "**")))
+    return next(iter(found.items()), None)
+
+
+def backend_line(survey: Survey) -> str:
+    """The lines that put the state back, as a person would add them."""
+    target = backend_list(survey)
+    if target is None:
+        return ""
+    path, items = target
+    return f"{_header(path)} {_key(path[-1])} = {_inline(items)}"
+
+
+def _backend_table(path: Sequence[str], items: list[Any]) -> str:
+    return (
+        f"# {OURS}: the build leaves out what git ignores, and the state is ignored.\n"
+        f"{_header(path)}\n{_key(path[-1])} = {_inline(items)}\n"
+    )
+
+
+def _header(path: Sequence[str]) -> str:
+    return f"[{'.'.join(_key(part) for part in path[:-1])}]"
+
+
+def _key(name: str) -> str:
+    bare = name.replace("-", "").replace("_", "")
+    return name if bare.isalnum() and bare.isascii() else f'"{name}"'
+
+
+def _inline(item: Any) -> str:
+    if isinstance(item, Mapping):
+        return "{ " + ", ".join(f"{key} = {_inline(value)}" for key, value in item.items()) + " }"
+    if isinstance(item, list):
+        return "[" + ", ".join(map(_inline, item)) + "]"
+    return f'"{item}"'
+
+
+def _has_own_keys(text: str, path: Sequence[str]) -> bool:
+    """Whether a table is written out in the file, and not only implied by tables below it."""
+    found = table(_parsed(text), *path)
+    return any(not isinstance(value, Mapping) for value in found.values()) or any(
+        line.split("#")[0].strip().replace(" ", "") == f"[{'.'.join(path)}]"
+        for line in text.splitlines()
+    )
+
+
+def _with_items(text: str, path: Sequence[str], items: Sequence[Any]) -> str:
+    import tomlkit
+
+    document = tomlkit.parse(text)
+    parent: Any = document
+    for part in path[:-1]:
+        parent = parent[part]
+    if path[-1] not in parent:
+        parent[path[-1]] = tomlkit.array()
+    array: Array = parent[path[-1]]
+    for item in items:
+        array.append(item)
+    if not array.trivia.comment:
+        array.comment(OURS)
+    return tomlkit.dumps(document)
+
+
+def _without_items(text: str, path: Sequence[str], items: Sequence[Any]) -> str:
+    """Without these items at the list's end, if our comment beside it says that they are ours."""
+    import tomlkit
+
+    document = tomlkit.parse(text)
+    parent: Any = document
+    for part in path[:-1]:
+        parent = parent.get(part, {})
+    array = parent.get(path[-1])
+    if array is None or OURS not in array.trivia.comment:
+        return text
+    while array and array[-1] in items:
+        array.pop()
+    array.trivia.comment = array.trivia.comment_ws = ""
+    if not array:
+        del parent[path[-1]]
+    return tomlkit.dumps(document)
+
+
+# --- text -----------------------------------------------------------------------------------
+
+
+def _append(text: str, block: str, items: Sequence[Any] = ()) -> str:
+    newline = newline_of(text)
+    head = text if not text or text.endswith("\n") else text + newline
+    appended = head + (newline if head else "") + block.replace("\n", newline)
+    return _verified(text, appended, items)
+
+
+def _cut(text: str, block: str, items: Sequence[Any] = ()) -> str:
+    newline = newline_of(text)
+    block = block.replace("\n", newline)
+    for ours in (newline + block, block):
+        if ours in text:
+            return _verified(text, text.replace(ours, "", 1), items)
+    return text
+
+
+def _verified(before: str, after: str, items: Sequence[Any]) -> str:
+    """`after`, if all that stood in the file and is not ours still says the same.
+
+    items: of a list that are ours.
+    """
+    try:
+        same = _foreign(_parsed(before), items) == _foreign(_parsed(after), items)
+    except ValueError:
+        same = False
+    return after if same else before
+
+
+def _foreign(value: Any, items: Sequence[Any]) -> Any:
+    """A document without anything that we write, and without what is empty then."""
+    if isinstance(value, Mapping):
+        parts = {key: _foreign(part, items) for key, part in value.items()}
+        return {key: part for key, part in parts.items() if part not in ({}, [])}
+    if isinstance(value, list):
+        return [_foreign(item, items) for item in value if item not in items]
+    return value
+
+
+def _parsed(text: str) -> dict[str, Any]:
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    return tomllib.loads(text)

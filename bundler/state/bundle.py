@@ -1,0 +1,111 @@
+"""A bundle: one state directory on disk, with its manifest, ready to be embedded.
+
+What is embedded of a state directory is exactly `Bundle.members`: the manifest, our support files
+and every file of every state, each under the digest that the manifest gives. Nothing else that
+lies in the directory (the staging area, the run record) ever goes along.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+import msgspec
+
+from bundler.errors import InputOutputError, VerificationFailed
+from bundler.state.manifest import File, Manifest
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+_BUFFER_BYTES = 256 * 1024
+
+STATE_DIRECTORY = ".local_defs_state"
+MANIFEST_NAME = "@manifest.json"
+RUN_RECORD_NAME = "@run.json"
+VERIFIER_NAME = "@verify.py"
+STAGING_NAME = "@staging"
+
+
+class BundleMember(msgspec.Struct, frozen=True):
+    """A file that goes into the artifact: path relative to the state directory, size in bytes."""
+
+    path: str
+    size: int
+    sha256: str
+    source: Path | bytes
+
+    def open(self) -> BinaryIO:
+        """The bytes; reading them to the end raises `VerificationFailed` if they changed."""
+        source = io.BytesIO(self.source) if isinstance(self.source, bytes) else _open(self.source)
+        return io.BufferedReader(_Checked(source, self), buffer_size=_BUFFER_BYTES)
+
+
+class Bundle(msgspec.Struct, frozen=True):
+    """A state directory that was published or staged.
+
+    root: where its files are now. place: where the program looks for it, relative to the root from
+    which its modules are imported, such as ``shop/defs/.local_defs_state``.
+    """
+
+    root: Path
+    manifest: Manifest
+    place: str
+
+    def members(self) -> Iterator[BundleMember]:
+        """Everything that is to be embedded, in the order of its path's bytes."""
+        return iter(sorted(self._members(), key=lambda member: member.path.encode()))
+
+    def _members(self) -> Iterator[BundleMember]:
+        raw = self.manifest.raw
+        yield BundleMember(MANIFEST_NAME, len(raw), self.manifest.sha256, raw)
+        for file in self.manifest.support:
+            yield self._member(file.path, file)
+        for state in self.manifest.states:
+            for file in state.files:
+                yield self._member(f"{state.path}/{file.path}", file)
+
+    def _member(self, path: str, file: File) -> BundleMember:
+        return BundleMember(path, file.size, file.sha256, self.root / path)
+
+
+def _open(path: Path) -> io.FileIO:
+    try:
+        return io.FileIO(path)
+    except OSError as error:
+        raise InputOutputError(f"{path} cannot be read: {error.strerror}.") from error
+
+
+class _Checked(io.RawIOBase):
+    """Passes bytes through and holds them against the manifest's digest at their end."""
+
+    def __init__(self, source: io.FileIO | io.BytesIO, member: BundleMember) -> None:
+        super().__init__()
+        self._source = source
+        self._member = member
+        self._digest = hashlib.sha256()
+        self._left = member.size
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
+        count = self._source.readinto(buffer) or 0
+        self._digest.update(memoryview(buffer)[:count])
+        self._left -= count
+        if self._left < 0 or (not count and self._changed()):
+            raise VerificationFailed(
+                f"{self._member.path} changed between hashing and embedding.",
+                hint="Something still writes to the state: end it, then build again.",
+            )
+        return count
+
+    def _changed(self) -> bool:
+        return self._left != 0 or self._digest.hexdigest() != self._member.sha256
+
+    def close(self) -> None:
+        self._source.close()
+        super().close()

@@ -1,0 +1,183 @@
+"""Directories as artifacts: a state directory, or a tree that holds some.
+
+This is what a plain ``COPY`` brought into an image, an unpacked wheel, or a project on disk.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+import msgspec
+
+from bundler.errors import InputOutputError
+from bundler.state.artifact import Member
+from bundler.state.bundle import MANIFEST_NAME, RUN_RECORD_NAME, STAGING_NAME, STATE_DIRECTORY
+from bundler.state.manifest import Claim, DirectoryRefresh, RunRecord, decode_canonical
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+# Where dependencies and version control lie: large, and never the home of a project's state.
+_NOT_SEARCHED = frozenset({".git", ".hg", ".venv", "venv", "node_modules", "__pycache__", ".tox"})
+
+
+class StateDirectoryOnDisk:
+    """A state directory in the file system."""
+
+    concurrent = True
+
+    def __init__(self, root: Path, path: str) -> None:
+        self._root = root
+        self._path = path
+
+    @property
+    def path(self) -> str:
+        return self._path
+
+    def read_manifest(self) -> bytes | None:
+        return _read(self._root / MANIFEST_NAME)
+
+    def read_run_record(self) -> bytes | None:
+        return _read(self._root / RUN_RECORD_NAME)
+
+    def members(self) -> Iterator[Member]:
+        pending = [""]
+        while pending:
+            below = pending.pop()
+            for child in sorted(_list(self._root / below), key=lambda child: child.name):
+                path = f"{below}/{child.name}" if below else child.name
+                status = child.stat(follow_symlinks=False)
+                if stat.S_ISDIR(status.st_mode):
+                    pending.append(path)
+                elif stat.S_ISREG(status.st_mode):
+                    yield Member(path, "file", status.st_size, partial(_open, self._root / path))
+                else:
+                    yield Member(path, "other", 0, partial(_open, self._root / path))
+
+
+class DirectoryArtifact:
+    """A directory that is, or holds, state directories. It has no labels.
+
+    A publish that was interrupted in one of them is finished before anything is read. Raises
+    `InputOutputError` where that cannot be.
+    """
+
+    kind = "directory"
+    digest = None
+
+    def __init__(self, root: Path) -> None:
+        found = find_state_directories(root)
+        self._take(str(root), {path.relative_to(root).as_posix(): path for path in found})
+
+    def _take(self, name: str, places: Mapping[str, Path]) -> None:
+        self.name = name
+        for directory in places.values():
+            _finish_publish(directory)
+        self._directories = tuple(
+            StateDirectoryOnDisk(directory, place) for place, directory in places.items()
+        )
+
+    def labels(self) -> Mapping[str, str]:
+        return {}
+
+    def claims(self) -> Sequence[Claim] | None:
+        return None
+
+    def run_record(self) -> RunRecord | None:
+        """The records that lie beside the manifests, as one; the build is that of the first."""
+        records = []
+        for directory in self._directories:
+            raw = directory.read_run_record()
+            if raw is not None:
+                what = f"{self.name}/{directory.path}/{RUN_RECORD_NAME}"
+                record = decode_canonical(raw, RunRecord, what)
+                records.append((record, _only_refresh(record, directory.path)))
+        if not records:
+            return None
+        first = records[0][0]
+        return RunRecord(
+            build=first.build,
+            refresh=tuple(refresh for _, refresh in records),
+            tool=first.tool,
+            environment=first.environment,
+        )
+
+    def state_directories(self) -> Sequence[StateDirectoryOnDisk]:
+        return self._directories
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        pass
+
+
+class Published(DirectoryArtifact):
+    """State directories under the places that a project calls them by; those that are published."""
+
+    def __init__(self, name: str, places: Mapping[str, Path]) -> None:
+        published = {
+            place: path for place, path in places.items() if (path / MANIFEST_NAME).exists()
+        }
+        self._take(name, published)
+
+
+def _finish_publish(directory: Path) -> None:
+    if (directory / STAGING_NAME).is_dir():  # else it was made elsewhere, and is whole or not
+        from bundler.state.statedir import StateDir
+
+        StateDir(directory, directory.name).finish()
+
+
+def _only_refresh(record: RunRecord, path: str) -> DirectoryRefresh:
+    """What a directory's own record says of it, under the path that it has now."""
+    if len(record.refresh) == 1:
+        return msgspec.structs.replace(record.refresh[0], path=path)
+    return DirectoryRefresh(path, tuple(key for entry in record.refresh for key in entry.keys))
+
+
+def find_state_directories(root: Path) -> list[Path]:
+    """`root` itself where it is a state directory, else all below it, sorted."""
+    if root.name == STATE_DIRECTORY or (root / MANIFEST_NAME).exists():
+        return [root]
+    found = []
+    for directory, names, _ in os.walk(root):
+        for name in names:
+            path = Path(directory, name)
+            if name == STATE_DIRECTORY or (path / MANIFEST_NAME).exists():
+                found.append(path)
+        names[:] = [
+            name
+            for name in names
+            if name not in _NOT_SEARCHED and Path(directory, name) not in found
+        ]
+    return sorted(found)
+
+
+def _read(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise InputOutputError(f"{path} cannot be read: {error.strerror}.") from error
+
+
+def _list(path: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(path) as listing:
+            return list(listing)
+    except OSError as error:
+        raise InputOutputError(f"{path} cannot be read: {error.strerror}.") from error
+
+
+def _open(path: Path) -> BinaryIO:
+    try:
+        return open(path, "rb")
+    except OSError as error:
+        raise InputOutputError(f"{path} cannot be read: {error.strerror}.") from error

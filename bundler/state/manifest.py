@@ -1,0 +1,396 @@
+"""The manifest: what state an artifact holds. The run record: when, from where, how it got there.
+
+The manifest is an in-toto Statement v1 in RFC 8785 canonical bytes. It holds no time, no commit
+and no attempt, so that the same state is the same manifest and the same layer; all of those are
+in the run record, which lies beside the artifact's bytes (a label, a build property).
+
+The format is specified in ``docs/manifest.md``; `json_schema` gives its JSON schema.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from typing import Annotated, Any, Literal, TypeVar
+
+import msgspec
+
+from bundler.errors import BadData, VerificationFailed
+from bundler.state.tree import FileEntry, StateTree, check_names, dir_hash, name_problem
+
+STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
+PredicateType = Literal["https://state-bundler.io/state-bundle/v1"]
+PREDICATE_TYPE: PredicateType = "https://state-bundler.io/state-bundle/v1"
+RUN_RECORD_TYPE = "https://state-bundler.io/run-record/v1"
+
+# Larger than any real manifest (a million files are about 150 MB of states, 120 bytes a file),
+# small enough that a hostile one cannot exhaust the memory.
+MAX_MANIFEST_BYTES = 256 * 1024 * 1024
+_CONTENTS_DOMAIN = b"state-bundle-contents/v1\0"
+_SUPPORT_DOMAIN = b"state-bundle-support/v1\0"
+
+Hex256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+Commit = Annotated[str, msgspec.Meta(pattern="^([0-9a-f]{40}|[0-9a-f]{64})$")]
+# Largest integer that every JSON reader holds exactly (RFC 8785 forbids more).
+Size = Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)]
+# RFC 3339, whole seconds, UTC.
+Time = Annotated[str, msgspec.Meta(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$")]
+
+ManagementType = Literal[
+    "LOCAL_FILESYSTEM", "VERSIONED_STATE_STORAGE", "LEGACY_CODE_SERVER_SNAPSHOTS"
+]
+
+
+class Model(
+    msgspec.Struct,
+    frozen=True,
+    forbid_unknown_fields=True,
+    rename="camel",
+    omit_defaults=True,
+):
+    pass
+
+
+class File(Model, frozen=True):
+    """A file: path (POSIX, relative to its key directory), sha256, size in bytes."""
+
+    path: str
+    sha256: Hex256
+    size: Size
+
+
+class StateDigest(Model, frozen=True):
+    """dir_hash covers every byte; semantic leaves out what changes at each run without meaning."""
+
+    dir_hash: Hex256
+    semantic: Hex256
+
+
+class State(Model, frozen=True):
+    """One state that is here: its key, its key directory, and every file in that.
+
+    writable: paths below the key directory that the program may write to at run time. version: of a
+    key in versioned storage, whose state was embedded so that the program starts without that.
+    """
+
+    key: str
+    path: str
+    digest: StateDigest
+    files: tuple[File, ...]
+    writable: tuple[str, ...] = ()
+    version: str | None = None
+
+    @property
+    def size(self) -> int:
+        return sum(file.size for file in self.files)
+
+
+class NonLocalKey(Model, frozen=True):
+    """A key whose state is not in the artifact; version where it is pinned."""
+
+    key: str
+    management_type: ManagementType
+    version: str | None = None
+
+
+class Contents(Model, frozen=True):
+    """What the content digest covers."""
+
+    states: tuple[State, ...]
+    non_local: tuple[NonLocalKey, ...] = ()
+
+
+class DirHash(Model, frozen=True):
+    """A digest set with in-toto's ``dirHash`` alone."""
+
+    dir_hash: Hex256
+
+
+class Predicate(Model, frozen=True):
+    """What the statement says of its subjects.
+
+    support: files of ours beside the states, ``.gitignore`` and ``@verify.py``. They have a
+    digest of their own, so that another version of this tool, whose files differ, does not make
+    the same states another content.
+    """
+
+    contents: Contents
+    content_digest: Hex256
+    support: tuple[File, ...]
+    support_digest: Hex256
+
+
+class _Subject(Model, frozen=True):
+    name: str
+    digest: DirHash
+
+
+class _Statement(Model, frozen=True, tag_field="_type", tag=STATEMENT_TYPE):
+    subject: tuple[_Subject, ...]
+    predicate_type: PredicateType
+    predicate: Predicate
+
+
+class Manifest(msgspec.Struct, frozen=True):
+    """A manifest that was checked, with its canonical bytes."""
+
+    predicate: Predicate
+    raw: bytes
+
+    @property
+    def states(self) -> tuple[State, ...]:
+        return self.predicate.contents.states
+
+    @property
+    def support(self) -> tuple[File, ...]:
+        return self.predicate.support
+
+    @property
+    def content_digest(self) -> str:
+        return self.predicate.content_digest
+
+    @property
+    def sha256(self) -> str:
+        """The digest of the manifest's own bytes, which the labels repeat."""
+        return hashlib.sha256(self.raw).hexdigest()
+
+    @property
+    def size(self) -> int:
+        return sum(state.size for state in self.states)
+
+    def state(self, key: str) -> State | None:
+        return next((state for state in self.states if state.key == key), None)
+
+
+def state_of(
+    key: str,
+    path: str,
+    tree: StateTree,
+    *,
+    semantic: str | None = None,
+    writable: tuple[str, ...] = (),
+) -> State:
+    """The manifest's entry for a scanned key directory."""
+    whole = tree.dir_hash
+    return State(
+        key=key,
+        path=path,
+        digest=StateDigest(dir_hash=whole, semantic=semantic or whole),
+        files=tuple(File(entry.path, entry.sha256, entry.size) for entry in tree.files),
+        writable=tuple(sorted(writable)),
+    )
+
+
+def build(contents: Contents, support: tuple[File, ...] = ()) -> Manifest:
+    """The manifest of these contents; states are sorted by key."""
+    contents = Contents(
+        states=tuple(sorted(contents.states, key=lambda state: state.key)),
+        non_local=tuple(sorted(contents.non_local, key=lambda item: item.key)),
+    )
+    support = tuple(sorted(support, key=lambda file: file.path))
+    predicate = Predicate(
+        contents=contents,
+        content_digest=content_digest(contents),
+        support=support,
+        support_digest=_digest(_SUPPORT_DOMAIN, support),
+    )
+    return Manifest(predicate, canonical(_statement(predicate)))
+
+
+def _dir_hash(files: tuple[File, ...]) -> str:
+    return dir_hash(FileEntry(file.path, file.sha256, file.size) for file in files)
+
+
+def _statement(predicate: Predicate) -> _Statement:
+    return _Statement(
+        subject=tuple(
+            _Subject(state.key, DirHash(state.digest.dir_hash))
+            for state in predicate.contents.states
+        ),
+        predicate_type=PREDICATE_TYPE,
+        predicate=predicate,
+    )
+
+
+def content_digest(contents: Contents) -> str:
+    """sha256 over a domain tag and the canonical contents, in hexadecimal."""
+    return _digest(_CONTENTS_DOMAIN, contents)
+
+
+def _digest(domain: bytes, value: object) -> str:
+    return hashlib.sha256(domain + canonical(value)).hexdigest()
+
+
+def canonical(value: object) -> bytes:
+    """RFC 8785 canonical JSON of a model."""
+    import rfc8785
+
+    return rfc8785.dumps(msgspec.to_builtins(value))
+
+
+_Decoded = TypeVar("_Decoded", bound=msgspec.Struct)
+
+
+def decode_canonical(raw: bytes, model: type[_Decoded], what: str) -> _Decoded:
+    """Decodes canonical JSON strictly.
+
+    Whatever is not canonical (a duplicate or unknown key, a float, white space, another escape)
+    does not come out again as the bytes that went in, so one comparison refuses it.
+    Raises `VerificationFailed` with `what` in the sentence.
+    """
+    if len(raw) > MAX_MANIFEST_BYTES:
+        raise VerificationFailed(f"{what} is larger than {MAX_MANIFEST_BYTES} bytes.")
+    try:
+        value = msgspec.json.decode(raw, type=model, strict=True)
+        again = canonical(value)
+    except (msgspec.DecodeError, UnicodeError, ValueError, RecursionError) as error:
+        reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
+        raise VerificationFailed(f"{what} cannot be read: {reason}.") from error
+    if again != raw:
+        raise VerificationFailed(f"{what} is not in canonical form, so it was altered.")
+    return value
+
+
+def parse(raw: bytes, what: str = "The manifest") -> Manifest:
+    """Reads a manifest strictly: canonical bytes, consistent digests, safe paths.
+
+    Raises `VerificationFailed` for everything else.
+    """
+    statement = decode_canonical(raw, _Statement, what)
+    predicate = statement.predicate
+    problem = _inconsistency(statement)
+    if problem:
+        raise VerificationFailed(f"{what} contradicts itself: {problem}.")
+    return Manifest(predicate, raw)
+
+
+def _inconsistency(statement: _Statement) -> str | None:
+    contents = statement.predicate.contents
+    if statement.predicate.content_digest != content_digest(contents):
+        return "its content digest does not match its contents"
+    if statement != _statement(statement.predicate):
+        return "its subjects are not its states"
+    keys = [state.key for state in contents.states] + [item.key for item in contents.non_local]
+    paths = [state.path for state in contents.states]
+    if len(set(keys)) != len(keys) or len(set(paths)) != len(paths):
+        return "a key or a key directory stands in it twice"
+    if statement.predicate != build(contents, statement.predicate.support).predicate:
+        return "its keys are not sorted, or the digest of its support files does not match"
+    return next(filter(None, map(_state_problem, contents.states)), None) or _files_problem(
+        statement.predicate.support, "its support files"
+    )
+
+
+def _state_problem(state: State) -> str | None:
+    if "/" in state.path or state.path.startswith("@") or name_problem(state.path):
+        return f"the key directory {state.path!r} is not a plain name"
+    for path in state.writable:
+        if name_problem(path):
+            return f"the writable path {path!r} {name_problem(path)}"
+    problem = _files_problem(state.files, f"the files of {state.key!r}")
+    if problem:
+        return problem
+    if _dir_hash(state.files) != state.digest.dir_hash:
+        return f"the digest of {state.key!r} does not match its files"
+    return None
+
+
+def _files_problem(files: tuple[File, ...], what: str) -> str | None:
+    paths = [file.path for file in files]
+    if len(set(paths)) != len(paths) or paths != sorted(paths, key=os.fsencode):
+        return f"{what} are not sorted, or one stands there twice"
+    try:
+        check_names(paths, what)
+    except BadData as error:
+        return error.what.rstrip(".")
+    return None
+
+
+# --- the run record -------------------------------------------------------------------------
+
+
+class Build(Model, frozen=True):
+    """The code that the artifact was built from. remote is without credentials."""
+
+    commit: Commit | None = None
+    tree: Commit | None = None
+    dirty: bool | None = None
+    remote: str | None = None
+    guarded: bool = False
+
+
+class KeyRefresh(Model, frozen=True):
+    """How one state came about.
+
+    fetched: when its bytes came from the external system. confirmed: when the external system was
+    last asked and its answer meant the same. origin: "source" for a refresh, else what it was
+    taken from.
+    """
+
+    key: str
+    attempts: Size = 0
+    stale: bool = False
+    fetched: Time | None = None
+    confirmed: Time | None = None
+    origin: str = "source"
+    environment_variables: tuple[str, ...] = ()
+
+
+class DirectoryRefresh(Model, frozen=True):
+    """The refresh of one state directory; path as in the artifact, or in the project.
+
+    content_digest: of the states that it speaks of, so that the record of other states shows.
+    """
+
+    path: str
+    keys: tuple[KeyRefresh, ...]
+    content_digest: Hex256 | None = None
+
+    def of(self, manifest: Manifest) -> DirectoryRefresh:
+        """This refresh, bound to the states that came of it."""
+        return msgspec.structs.replace(self, content_digest=manifest.content_digest)
+
+
+class Tool(Model, frozen=True):
+    name: str
+    version: str
+
+
+class RunRecord(Model, frozen=True, tag_field="_type", tag=RUN_RECORD_TYPE):
+    build: Build = Build()
+    refresh: tuple[DirectoryRefresh, ...] = ()
+    tool: Tool | None = None
+    environment: str | None = None
+    invocation: str | None = None
+
+    def key(self, path: str, key: str) -> KeyRefresh | None:
+        """How the state of this key in this state directory came about."""
+        return next(
+            (
+                refresh
+                for directory in self.refresh
+                if directory.path == path
+                for refresh in directory.keys
+                if refresh.key == key
+            ),
+            None,
+        )
+
+
+class Claim(Model, frozen=True):
+    """What an artifact's label says of one state directory."""
+
+    path: str
+    content_digest: Hex256
+    manifest: Hex256
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON schema (2020-12) of the manifest."""
+    return msgspec.json.schema(_Statement)
+
+
+# msgspec works a type out when it is first decoded, and two threads that do so at once have crashed
+# it (seen with 0.22): so it happens here, while there is one.
+for _model in (_Statement, RunRecord, Claim):
+    msgspec.json.Decoder(_model)

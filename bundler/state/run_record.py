@@ -1,0 +1,58 @@
+"""Makes the run record of a build: which code, whether guarded, how each state came about."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from bundler.artifacts.names import STORE
+from bundler.git import CodeIdentity
+from bundler.state.manifest import Build, DirectoryRefresh, RunRecord, Tool
+from bundler.version import __version__
+
+TOOL = Tool("state-bundler", __version__)
+
+
+def make(
+    identity: CodeIdentity | None,
+    refresh: Sequence[DirectoryRefresh],
+    *,
+    guarded: bool,
+    environment: str | None = None,
+    environ: Mapping[str, str] = os.environ,
+) -> RunRecord:
+    """The record of this run. Under SOURCE_DATE_EPOCH it has no times, so that it is reproducible.
+
+    identity: of the code that is built; None where there is no repository.
+    """
+    build = Build(guarded=guarded)
+    if identity is not None:
+        build = Build(
+            commit=identity.commit,
+            tree=identity.tree,
+            dirty=identity.dirty,
+            remote=identity.remote,
+            guarded=guarded,
+        )
+    if environ.get("SOURCE_DATE_EPOCH"):
+        refresh = [_without_times(directory) for directory in refresh]
+    return RunRecord(build=build, refresh=tuple(refresh), tool=TOOL, environment=environment)
+
+
+def _without_times(directory: DirectoryRefresh) -> DirectoryRefresh:
+    keys = tuple(
+        msgspec.structs.replace(key, fetched=None, confirmed=None) for key in directory.keys
+    )
+    return msgspec.structs.replace(directory, keys=keys)
+
+
+def version_in(origin: str) -> str | None:
+    """The version of a store that a state came from, where its origin names one."""
+    prefix, _, version = origin.partition(STORE)
+    try:
+        return version if not prefix and str(uuid.UUID(version)) == version else None
+    except ValueError:
+        return None

@@ -1,0 +1,212 @@
+"""The state tree: what one key directory may hold, and its digest.
+
+A *state tree* is a directory of regular files and non-empty directories. Names are UTF-8 without
+control or bidirectional characters and stay apart under NFC and case folding, so that the tree is
+the same on every file system. Symlinks, devices, FIFOs, sockets and setuid bits are refused.
+Modes, owners and times are not part of it.
+
+Its digest is the ``dirHash`` of in-toto's digest set (Go's ``h1:`` hash in hexadecimal): the
+sha256 over one line a file, sorted by path as bytes: the file's sha256, two spaces, the path, a
+newline. See https://github.com/in-toto/attestation/blob/main/spec/v1/digest_set.md.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import unicodedata
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+from bundler.errors import BadData, InputOutputError
+from bundler.system.parallel import in_parallel
+
+# Explicit formatting characters that reorder text on a screen: a name must read as it is.
+_BIDIRECTIONAL = frozenset(
+    "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+)
+_MAX_NAME_BYTES = 255
+_BUFFER_BYTES = 256 * 1024
+
+
+class SupportsReadInto(Protocol):
+    """A binary stream that fills a buffer and returns how many bytes it wrote; 0 at the end."""
+
+    def readinto(self, buffer: bytearray, /) -> int | None: ...
+
+
+class FileEntry(msgspec.Struct, frozen=True, order=True):
+    """One file of a state tree: path (POSIX, relative), size in bytes, sha256 in hexadecimal."""
+
+    path: str
+    sha256: str
+    size: int
+
+
+class StateTree(msgspec.Struct, frozen=True):
+    """The files of one key directory, sorted by path as bytes."""
+
+    files: tuple[FileEntry, ...]
+
+    @property
+    def size(self) -> int:
+        return sum(entry.size for entry in self.files)
+
+    @property
+    def dir_hash(self) -> str:
+        return dir_hash(self.files)
+
+
+def dir_hash(files: Iterable[FileEntry]) -> str:
+    """in-toto's ``dirHash`` of the files, in lowercase hexadecimal."""
+    summary = hashlib.sha256()
+    for entry in sorted(files, key=lambda entry: os.fsencode(entry.path)):
+        summary.update(b"%s  %s\n" % (entry.sha256.encode(), os.fsencode(entry.path)))
+    return summary.hexdigest()
+
+
+def scan(root: Path) -> StateTree:
+    """Reads and hashes the tree below a key directory.
+
+    Raises `BadData` for anything that a state tree may not hold, naming it, and
+    `InputOutputError` where a file cannot be read or changes while it is.
+    """
+    found = list(_walk(root))
+    check_names([path for path, _ in found], root)
+    entries = in_parallel(lambda item: _hash_file(root, *item), found, lambda item: item[1].st_size)
+    return StateTree(tuple(sorted(entries, key=lambda entry: os.fsencode(entry.path))))
+
+
+def _walk(root: Path) -> Iterator[tuple[str, os.stat_result]]:
+    pending = [""]
+    while pending:
+        below = pending.pop()
+        try:
+            with os.scandir(root / below) as listing:
+                children = list(listing)
+        except OSError as error:
+            raise InputOutputError(f"{root / below} cannot be read: {error.strerror}.") from error
+        if below and not children:
+            raise BadData(
+                f"The state holds an empty directory, {root / below}.",
+                hint="Artifacts cannot carry empty directories: put a file in, or remove it.",
+            )
+        for child in children:
+            path = f"{below}/{child.name}" if below else child.name
+            status = child.stat(follow_symlinks=False)
+            _refuse_special(root / path, status.st_mode)
+            if stat.S_ISDIR(status.st_mode):
+                pending.append(path)
+            else:
+                yield path, status
+
+
+def _refuse_special(path: Path, mode: int) -> None:
+    kinds = {
+        stat.S_IFLNK: "a symbolic link",
+        stat.S_IFIFO: "a FIFO",
+        stat.S_IFSOCK: "a socket",
+        stat.S_IFCHR: "a device",
+        stat.S_IFBLK: "a device",
+    }
+    kind = kinds.get(stat.S_IFMT(mode))
+    if kind is None and stat.S_ISREG(mode) and mode & (stat.S_ISUID | stat.S_ISGID):
+        kind = "a setuid file"
+    if kind is not None:
+        raise BadData(
+            f"The state holds {kind}, {path}.",
+            hint="A state consists of regular files only: make the component write plain files.",
+        )
+
+
+def check_names(paths: Iterable[str], root: Path | str) -> None:
+    """Refuses paths that do not mean the same on every file system.
+
+    Raises `BadData` naming the first offender.
+    """
+    seen: dict[str, str] = {}
+    for path in paths:
+        problem = name_problem(path)
+        if problem:
+            raise BadData(
+                f"The name {path!r} in {root} {problem}.",
+                hint="Make the component write portable file names.",
+            )
+        for prefix in _prefixes(path):
+            twin = seen.setdefault(fold(prefix), prefix)
+            if twin != prefix:
+                raise BadData(
+                    f"{twin!r} and {prefix!r} in {root} differ only by case or Unicode form.",
+                    hint="They are one on macOS and Windows: make the component name them apart.",
+                )
+
+
+def fold(name: str) -> str:
+    """The form in which two names are the same to a file system that ignores case or Unicode."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+
+
+def _prefixes(path: str) -> Iterator[str]:
+    parts = path.split("/")
+    return ("/".join(parts[: end + 1]) for end in range(len(parts)))
+
+
+def name_problem(path: str) -> str | None:
+    """Why a path cannot stand in a state tree, as the end of a sentence; None if it can."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return "is not UTF-8"
+    parts = path.split("/")
+    if not path or any(part in ("", ".", "..") for part in parts):
+        return "is not a plain relative path"
+    if any(unicodedata.category(character) == "Cc" for character in path):
+        return "holds a control character"
+    if "\\" in path:
+        return "holds a backslash"
+    if not _BIDIRECTIONAL.isdisjoint(path):
+        return "holds a bidirectional control character"
+    if any(len(part.encode()) > _MAX_NAME_BYTES for part in parts):
+        return f"has a part longer than {_MAX_NAME_BYTES} bytes"
+    return None
+
+
+def _hash_file(root: Path, path: str, before: os.stat_result) -> FileEntry:
+    try:
+        # O_NOFOLLOW: between the listing and here the name may have become a link.
+        descriptor = os.open(root / path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        with open(descriptor, "rb", buffering=0) as stream:
+            digest, size = hash_stream(stream, before.st_size)
+            after = os.fstat(descriptor)
+    except OSError as error:
+        raise InputOutputError(f"{root / path} cannot be read: {error.strerror}.") from error
+    if (before.st_size, before.st_mtime_ns, before.st_ino) != (
+        after.st_size,
+        after.st_mtime_ns,
+        after.st_ino,
+    ):
+        raise InputOutputError(
+            f"{root / path} changed while it was read.",
+            hint="Something still writes to the state: end it, then try again.",
+        )
+    return FileEntry(path=path, sha256=digest, size=size)
+
+
+def hash_stream(stream: SupportsReadInto, expected: int = _BUFFER_BYTES) -> tuple[str, int]:
+    """The sha256 in hexadecimal and the size in bytes of what a stream still holds.
+
+    expected: about how many bytes that is.
+    """
+    digest = hashlib.sha256()
+    # For a small file, clearing a large buffer takes longer than hashing.
+    buffer = bytearray(min(expected + 1, _BUFFER_BYTES))
+    view = memoryview(buffer)
+    size = 0
+    while count := stream.readinto(buffer):
+        digest.update(view[:count])
+        size += count
+    return digest.hexdigest(), size

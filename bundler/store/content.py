@@ -1,0 +1,363 @@
+"""Brings the files of states into a store and out of it, with flat memory, in parallel.
+
+A file of a mebibyte or more is an object by itself. Smaller ones are put together, so that a
+thousand small states are a few requests. Every file is held against its sha256 on its way in and
+on its way out, so that a state that changes while it is read, or that rotted in the store, never
+passes for whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import uuid
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from bundler.errors import VerificationFailed
+from bundler.state.tree import FileEntry
+from bundler.store.objects import Buffer, Objects
+from bundler.store.records import Version
+from bundler.system.atomic import io_errors
+
+_SMALL_BYTES = 1024 * 1024
+_PACK_BYTES = 8 * 1024 * 1024
+CHUNK_BYTES = 8 * 1024 * 1024
+# What a large file is hashed by on its way in: the library keeps the pieces until it has a part.
+_PIECE_BYTES = 1024 * 1024
+# What is read at once of a large file: the library holds it twice for a moment.
+_READ_BYTES = 4 * 1024 * 1024
+# Parts under way at once, over all files together: with the chunk's size, what bounds the memory.
+PARTS_AT_ONCE = 8
+_FILES_AT_ONCE = 4
+# Between two files of a pack that are both wanted, this much is read rather than asked for apart.
+_GAP_BYTES = 64 * 1024
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a file's bytes lie in the store: an object, and from which byte."""
+
+    name: str
+    offset: int
+
+
+class Incoming(Protocol):
+    """A file that is to come into the store: what it must hold, and its bytes.
+
+    chunks: raises `VerificationFailed` before its end where the bytes are others.
+    """
+
+    @property
+    def sha256(self) -> str: ...
+
+    @property
+    def size(self) -> int: ...
+
+    def chunks(self) -> Iterator[Buffer]: ...
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A file of this machine that is to come into the store."""
+
+    path: Path
+    sha256: str
+    size: int
+
+    def chunks(self) -> Iterator[Buffer]:
+        """The last one comes only when all of them are what they should be."""
+        digest, size = hashlib.sha256(), 0
+        with io_errors(self.path), open(self.path, "rb", buffering=0) as stream:
+            while chunk := stream.read(_PIECE_BYTES):
+                digest.update(chunk)
+                size += len(chunk)
+                if size > self.size or (size == self.size and digest.hexdigest() != self.sha256):
+                    break
+                yield chunk
+        if size != self.size or digest.hexdigest() != self.sha256:
+            raise VerificationFailed(
+                f"{self.path} changed between hashing and its upload.",
+                hint="Something still writes to the state: end it, then try again.",
+            )
+
+
+def object_name(sha256: str) -> str:
+    """A new name for content: never one that a prune may be removing at this moment."""
+    return f"content/{sha256}.{uuid.uuid4().hex[:8]}"
+
+
+def upload(objects: Objects, files: Iterable[Incoming]) -> dict[str, Place]:
+    """Brings files in, those with the same content once. Returns their places by sha256.
+
+    Raises `VerificationFailed` where a file is not what it should be.
+    """
+    wanted = {file.sha256: file for file in files}
+    large = [file for file in wanted.values() if file.size >= _SMALL_BYTES]
+    small = [file for file in wanted.values() if file.size < _SMALL_BYTES]
+    jobs: list[Callable[[], dict[str, Place]]] = [
+        *(partial(_upload_large, objects, file) for file in large),
+        *(partial(_upload_pack, objects, pack) for pack in _packs(small)),
+    ]
+    places: dict[str, Place] = {}
+    for found in in_parallel(jobs, _FILES_AT_ONCE):
+        places.update(found)
+    return places
+
+
+def in_parallel(jobs: Sequence[Callable[[], _T]], at_once: int) -> Iterator[_T]:
+    """The jobs' results; after a failure no further job is begun, and the first failure raised."""
+    if len(jobs) == 1:
+        yield jobs[0]()
+        return
+    with ThreadPoolExecutor(max(1, min(at_once, len(jobs)))) as pool:
+        futures = [pool.submit(job) for job in jobs]
+        try:
+            for future in futures:
+                yield future.result()
+        finally:
+            for future in futures:
+                future.cancel()
+
+
+def _packs(files: Sequence[Incoming]) -> Iterator[list[Incoming]]:
+    pack: list[Incoming] = []
+    size = 0
+    for file in files:
+        if pack and size + file.size > _PACK_BYTES:
+            yield pack
+            pack, size = [], 0
+        pack.append(file)
+        size += file.size
+    if pack:
+        yield pack
+
+
+def _upload_large(objects: Objects, file: Incoming) -> dict[str, Place]:
+    name = object_name(file.sha256)
+    objects.write(name, file.chunks(), file.size)
+    return {file.sha256: Place(name, 0)}
+
+
+def _upload_pack(objects: Objects, files: Sequence[Incoming]) -> dict[str, Place]:
+    data = bytearray()
+    offsets = {}
+    for file in files:
+        offsets[file.sha256] = len(data)
+        for chunk in file.chunks():
+            data += chunk
+    name = object_name(hashlib.sha256(data).hexdigest())
+    objects.write(name, [data], len(data))
+    return {sha256: Place(name, offset) for sha256, offset in offsets.items()}
+
+
+# --- out of the store -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A file in the store: its place, what it must hold, what to call it in an error."""
+
+    place: Place
+    sha256: str
+    size: int
+    what: str
+
+    @property
+    def end(self) -> int:
+        return self.place.offset + self.size
+
+
+# A file in the store, and where to write it; None: only look whether it is whole.
+_Wanted = tuple[Piece, Path | None]
+
+
+def pieces(version: Version) -> Iterator[tuple[FileEntry, Piece]]:
+    """The files of a version, each with its place."""
+    for file, (index, offset) in zip(version.state.files, version.at, strict=True):
+        place = Place(version.objects[index], offset)
+        what = f"{file.path} of {version.key}, version {version.version}"
+        yield (
+            FileEntry(file.path, file.sha256, file.size),
+            Piece(place, file.sha256, file.size, what),
+        )
+
+
+def download(objects: Objects, files: Iterable[tuple[Piece, Path]]) -> None:
+    """Writes files to paths that do not exist yet; their folders are made.
+
+    Raises `VerificationFailed` for content that is missing or not what it should be.
+    """
+    wanted = list(files)
+    for _, path in wanted:
+        with io_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+    large = [item for item in wanted if item[0].size >= _SMALL_BYTES]
+    spans = list(_spans([item for item in wanted if item[0].size < _SMALL_BYTES]))
+    window = max(2, PARTS_AT_ONCE // max(1, min(len(large), _FILES_AT_ONCE)))
+    with ThreadPoolExecutor(PARTS_AT_ONCE) as parts:
+
+        def one_large(piece: Piece, path: Path) -> None:
+            with io_errors(path), open(path, "xb", buffering=0) as stream:
+                into = partial(_write_at, stream.fileno())
+                for _ in read_parts(objects, piece, parts, window, into):
+                    pass
+
+        jobs: list[Callable[[], None]] = [
+            *(partial(one_large, *item) for item in large),
+            *(partial(_download_span, objects, span) for span in spans),
+        ]
+        for _ in in_parallel(jobs, _FILES_AT_ONCE):
+            pass
+
+
+def read_parts(
+    objects: Objects,
+    piece: Piece,
+    parts: ThreadPoolExecutor,
+    window: int,
+    into: Callable[[Buffer, int], None] | None = None,
+) -> Iterator[Buffer]:
+    """The bytes of a file in order, read ahead by a window of parts, held against their digest.
+
+    into: is given each part, and where in the file it belongs, by whoever has read it; in no order.
+    """
+    digest, size = hashlib.sha256(), 0
+    starts = iter(range(piece.place.offset, piece.end, _READ_BYTES))
+    ahead: deque[Future[Buffer]] = deque()
+
+    def one(start: int) -> Buffer:
+        data = _read(objects, piece, start, min(_READ_BYTES, piece.end - start))
+        if into is not None:
+            into(data, start - piece.place.offset)
+        return data
+
+    def more() -> None:
+        start = next(starts, None)
+        if start is not None:
+            ahead.append(parts.submit(one, start))
+
+    try:
+        for _ in range(window):
+            more()
+        while ahead:
+            chunk = ahead.popleft().result()
+            more()
+            digest.update(chunk)
+            size += len(chunk)
+            yield chunk
+    finally:
+        # Whoever is still writing must have ended before the file is closed.
+        wait([future for future in ahead if not future.cancel()])
+    _check(piece, digest.hexdigest(), size)
+
+
+def check(objects: Objects, wanted: Iterable[Piece]) -> list[str]:
+    """What is wrong with files in the store, as sentences; reads every byte of them."""
+    files = list(wanted)
+    small = [(piece, None) for piece in files if piece.size < _SMALL_BYTES]
+    jobs: list[Callable[[], list[str]]] = [
+        *(partial(_problems, objects, [piece]) for piece in files if piece.size >= _SMALL_BYTES),
+        *(partial(_span_problems, objects, span) for span in _spans(small)),
+    ]
+    return [problem for found in in_parallel(jobs, _FILES_AT_ONCE) for problem in found]
+
+
+def _span_problems(objects: Objects, span: Sequence[_Wanted]) -> list[str]:
+    try:
+        _download_span(objects, span)
+    except VerificationFailed:
+        return _problems(objects, [piece for piece, _ in span])
+    return []
+
+
+def _problems(objects: Objects, files: Iterable[Piece]) -> list[str]:
+    problems = []
+    for piece in files:
+        try:
+            with ThreadPoolExecutor(2) as parts:
+                for _ in read_parts(objects, piece, parts, 2):
+                    pass
+        except VerificationFailed as error:
+            problems.append(error.what)
+    return problems
+
+
+def read_piece(objects: Objects, piece: Piece) -> Buffer:
+    """A small file at once, held against its digest."""
+    data = _read(objects, piece, piece.place.offset, piece.size)
+    _check(piece, hashlib.sha256(data).hexdigest(), len(data))
+    return data
+
+
+def _read(objects: Objects, piece: Piece, start: int, length: int) -> Buffer:
+    if not length:
+        return b""
+    try:
+        return objects.read(piece.place.name, start, length)
+    except FileNotFoundError:
+        raise VerificationFailed(
+            f"{objects.url}: {piece.place.name}, with {piece.what}, is missing.",
+            hint="Restore the object, or roll the key back to a version that is whole.",
+        ) from None
+
+
+def _check(piece: Piece, sha256: str, size: int) -> None:
+    if (sha256, size) != (piece.sha256, piece.size):
+        raise VerificationFailed(
+            f"{piece.place.name} does not hold {piece.what} any more: its bytes were altered.",
+            hint="Restore the object, or roll the key back to a version that is whole.",
+        )
+
+
+def _spans(files: Sequence[_Wanted]) -> Iterator[list[_Wanted]]:
+    """Files that lie near each other in one object, to be read at once."""
+    span: list[_Wanted] = []
+    begin = end = 0
+    for piece, path in sorted(files, key=lambda item: (item[0].place.name, item[0].place.offset)):
+        near = (
+            span
+            and span[0][0].place.name == piece.place.name
+            and piece.place.offset <= end + _GAP_BYTES
+            and piece.end - begin <= _PACK_BYTES
+        )
+        if not near:
+            if span:
+                yield span
+            span, begin, end = [], piece.place.offset, piece.place.offset
+        span.append((piece, path))
+        end = max(end, piece.end)
+    if span:
+        yield span
+
+
+def _download_span(objects: Objects, span: Sequence[_Wanted]) -> None:
+    begin = span[0][0].place.offset
+    end = max(piece.end for piece, _ in span)
+    view = memoryview(_read(objects, span[0][0], begin, end - begin))
+    for piece, path in span:
+        data = view[piece.place.offset - begin : piece.end - begin]
+        _check(piece, hashlib.sha256(data).hexdigest(), len(data))
+        if path is not None:
+            _write(path, [data])
+
+
+def _write(path: Path, chunks: Iterable[Buffer]) -> None:
+    with io_errors(path), open(path, "xb", buffering=0) as stream:
+        for chunk in chunks:
+            left = memoryview(chunk).cast("B")
+            while left:
+                left = left[stream.write(left) :]
+
+
+def _write_at(descriptor: int, chunk: Buffer, offset: int) -> None:
+    left = memoryview(chunk).cast("B")
+    while left:
+        count = os.pwrite(descriptor, left, offset)
+        left, offset = left[count:], offset + count

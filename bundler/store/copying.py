@@ -1,0 +1,115 @@
+"""Copies states from one store to another: versions keep their UUIDs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from bundler.errors import VerificationFailed
+from bundler.store import content, pointer, records
+from bundler.store.content import Piece
+from bundler.store.objects import Buffer, Objects
+from bundler.store.pointer import NOBODY, Author
+from bundler.store.pushing import relocated
+from bundler.store.records import Batch, Version
+from bundler.store.store import Store
+
+_WINDOW = 3
+
+
+@dataclass(frozen=True)
+class Copied:
+    """What a copy did. versions: those that were not there before. size: bytes of content."""
+
+    versions: tuple[str, ...]
+    size: int
+    number: int
+
+
+def copy(source: Store, target: Store, *, history: bool = False, author: Author = NOBODY) -> Copied:
+    """Makes the source's current versions those of the target, all at once.
+
+    history: also what was current before, set after set. Raises what either store raises, and
+    `VerificationFailed` for content that is not what it should be; the target is then as before,
+    or, with history, at one of the source's sets.
+    """
+    steps = list(_steps(source, history=history))
+    wanted = {version for step in steps for version in step.values()}
+    versions, size = _bring(source, target, wanted)
+    there = target.known.find_all(wanted)
+    for key, version in steps[-1].items():
+        if version not in there:
+            raise VerificationFailed(f"{source.url} has lost version {version} of {key}.", key=key)
+    number = 0
+    for step in steps:
+        members = [there[version] for version in step.values() if version in there]
+        number = target.adopt(members, "copy", author).number
+    return Copied(versions, size, number)
+
+
+def _steps(source: Store, *, history: bool) -> Iterator[Mapping[str, str]]:
+    """What to make current, step by step; the last is what is current in the source."""
+    current = source.require_current()
+    if history:
+        changes = list(pointer.history(source.objects, current))
+        yield pointer.keys_at(current, changes, current.oldest - 1)
+        for change in reversed(changes):
+            yield {move.key: move.after for move in change.moves if move.after is not None}
+    yield {key: entry.version for key, entry in current.keys.items()}
+
+
+def _bring(source: Store, target: Store, wanted: Iterable[str]) -> tuple[tuple[str, ...], int]:
+    """Copies versions that the target does not have: their ids, and the bytes of their content."""
+    ids = set(wanted)
+    missing = source.known.find_all(ids - set(target.known.find_all(ids)))
+    pieces = {
+        piece.sha256: Transfer(source.objects, piece)
+        for version in missing.values()
+        for _, piece in content.pieces(version)
+    }
+    if missing:
+        pointer.make(target.objects)
+    places = content.upload(target.objects, pieces.values())
+    batches: dict[str, list[Version]] = {}
+    for version in missing.values():
+        name = records.batch_name(version.version)
+        batches.setdefault(name, []).append(relocated(version, places))
+    for name, members in batches.items():
+        _add(target, name, members)
+    return tuple(missing), sum(piece.size for piece in pieces.values())
+
+
+def _add(target: Store, name: str, members: Sequence[Version]) -> None:
+    """Adds versions to the object of their push, which may hold others of it already."""
+    batch = Batch(tuple(members))
+    while not target.objects.create(name, records.encode(batch)):
+        stored = target.objects.get(name)
+        if stored is None:
+            continue
+        there = records.read_batch(stored.data, name, target.url).versions
+        ids = {version.version for version in there}
+        batch = Batch((*there, *(item for item in members if item.version not in ids)))
+        if target.objects.replace(name, records.encode(batch), stored.tag):
+            break
+    target.known.remember(name, batch)
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """A file in one store that is to come into another."""
+
+    source: Objects
+    piece: Piece
+
+    @property
+    def sha256(self) -> str:
+        return self.piece.sha256
+
+    @property
+    def size(self) -> int:
+        return self.piece.size
+
+    def chunks(self) -> Iterator[Buffer]:
+        with ThreadPoolExecutor(_WINDOW) as parts:
+            yield from content.read_parts(self.source, self.piece, parts, _WINDOW)

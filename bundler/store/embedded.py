@@ -1,0 +1,147 @@
+"""States of versioned keys that lie in the artifact, for a program to use while the store is down.
+
+A build with ``--embed-versioned`` puts the current states of versioned keys beside the local ones;
+the manifest says which version each of them is. This module finds them again in the running
+program:
+
+1. where ``embedded`` of the storage's configuration or ``STATE_BUNDLER_EMBEDDED`` says, a module or
+   a path of a state directory (several are separated as in ``PATH``);
+2. else below every package that can be imported by now, in ``<package>/defs`` and ``<package>``.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from bundler.errors import ConfigurationError, VerificationFailed
+from bundler.state.bundle import MANIFEST_NAME, STATE_DIRECTORY
+from bundler.state.manifest import File, State, parse
+from bundler.state.tree import hash_stream
+from bundler.system.atomic import io_errors
+
+VARIABLE = "STATE_BUNDLER_EMBEDDED"
+_BUFFER_BYTES = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class EmbeddedState:
+    """A state in the artifact, and its key directory."""
+
+    state: State
+    directory: Path
+
+    def copy(self, path: Path) -> None:
+        """Copies ``state`` to a path, and what lies beside it beside that path.
+
+        Raises `VerificationFailed` where a file is not what the manifest says.
+        """
+        for file in self.state.files:
+            target = target_of(path, file.path)
+            with io_errors(target):
+                target.parent.mkdir(parents=True, exist_ok=True)
+                self._copy(file, target)
+
+    def _copy(self, file: File, target: Path) -> None:
+        source = self.directory / file.path
+        with open(source, "rb", buffering=0) as stream, open(target, "xb", buffering=0) as out:
+            while chunk := stream.read(_BUFFER_BYTES):
+                out.write(chunk)
+        with open(target, "rb", buffering=0) as stream:  # what was written is what is used
+            found = hash_stream(stream, file.size)
+        if found != (file.sha256, file.size):
+            target.unlink()
+            raise VerificationFailed(f"{source} is not what its manifest says.", key=self.state.key)
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """What the artifact says of versioned keys. states, pins: by key; a pin is a version.
+
+    made: when the newest of the manifests was written here, in seconds since the epoch.
+    """
+
+    states: Mapping[str, EmbeddedState]
+    pins: Mapping[str, str]
+    made: float = 0.0
+
+    def find(self, key: str, version: str) -> EmbeddedState | None:
+        found = self.states.get(key)
+        return found if found is not None and found.state.version == version else None
+
+
+def find(named: str | None = None) -> Embedded:
+    """What is embedded in this program.
+
+    named: modules and paths, as in the configuration. Raises `ConfigurationError` where one of them
+    has no state directory, `VerificationFailed` for a manifest that is malformed.
+    """
+    told = named or os.environ.get(VARIABLE)
+    directories = [_named(item) for item in told.split(os.pathsep)] if told else _discovered()
+    states: dict[str, EmbeddedState] = {}
+    pins: dict[str, str] = {}
+    made = 0.0
+    for directory in directories:
+        path = directory / MANIFEST_NAME
+        with io_errors(path):
+            contents = parse(path.read_bytes(), str(path)).predicate.contents
+            made = max(made, path.stat().st_mtime)
+        for state in contents.states:
+            if state.version is not None:
+                states[state.key] = EmbeddedState(state, directory / state.path)
+                pins[state.key] = state.version
+        pins.update({item.key: item.version for item in contents.non_local if item.version})
+    return Embedded(states, pins, made)
+
+
+def _named(name: str) -> Path:
+    path = Path(name)
+    places = [path, path / STATE_DIRECTORY, *_below_module(name)]
+    found = next((place for place in places if (place / MANIFEST_NAME).is_file()), None)
+    if found is None:
+        raise ConfigurationError(
+            f"{name} holds no state directory with a manifest.",
+            hint="Name the module of the definitions, such as shop.defs, or the directory itself.",
+        )
+    return found
+
+
+def _below_module(name: str) -> Iterator[Path]:
+    from importlib.util import find_spec
+
+    try:
+        spec = find_spec(name)
+    except (ImportError, ValueError):
+        return
+    for place in (spec.submodule_search_locations or ()) if spec else ():
+        yield Path(place) / STATE_DIRECTORY
+
+
+def _discovered() -> list[Path]:
+    """State directories with a manifest, in the order in which modules are looked for."""
+    places = dict.fromkeys(Path(entry or ".").resolve() for entry in sys.path)
+    found = (
+        Path(package) / inner
+        for place in places
+        if place.is_dir()
+        for package in _packages(place)
+        for inner in (f"defs/{STATE_DIRECTORY}", STATE_DIRECTORY)
+    )
+    return list(dict.fromkeys(path for path in found if (path / MANIFEST_NAME).is_file()))
+
+
+def _packages(place: Path) -> Iterator[str]:
+    try:
+        with os.scandir(place) as listing:
+            yield from sorted(item.path for item in listing if item.name.isidentifier())
+    except OSError:
+        return
+
+
+def target_of(path: Path, name: str) -> Path:
+    """Where a file of a key directory comes to lie for a program that names ``state``'s path."""
+    first, _, rest = name.partition("/")
+    return (path / rest if rest else path) if first == "state" else path.parent / name

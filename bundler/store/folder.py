@@ -1,0 +1,139 @@
+"""A local folder as a store: the same promises as a bucket's, by locks and renames.
+
+A conditional write holds ``.lock`` (``flock``, which the kernel releases when a writer dies) while
+it compares and renames. Whatever else is written appears by a rename. On a network file system
+this holds as far as its ``flock`` and its renames do.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from urllib.parse import unquote
+
+from bundler.errors import ConfigurationError
+from bundler.store.objects import Buffer, Listed, Stored
+from bundler.system.atomic import io_errors, sync_directory
+
+_TEMPORARY = ".part-"
+
+
+class Folder:
+    """`bundler.store.objects.Objects` in a folder, which is made when it is first written to."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    @classmethod
+    def of_url(cls, url: str) -> Folder:
+        """Raises `ConfigurationError` for a host or a relative path."""
+        host, slash, path = url.removeprefix("file://").partition("/")
+        if host not in ("", "localhost") or not slash:
+            raise ConfigurationError(
+                f"{url!r} is no folder of this machine.", hint="Write file:///an/absolute/path."
+            )
+        return cls(Path("/" + unquote(path)))
+
+    @property
+    def url(self) -> str:
+        return f"file://{self.root}"
+
+    def get(self, name: str) -> Stored | None:
+        with io_errors(self.root / name):
+            try:
+                with open(self.root / name, "rb") as stream:
+                    data = stream.read()
+                    return Stored(data, _tag(data), os.fstat(stream.fileno()).st_mtime)
+            except FileNotFoundError:
+                return None
+
+    def read(self, name: str, start: int, length: int) -> Buffer:
+        path = self.root / name
+        if not path.exists():
+            raise FileNotFoundError(name)
+        with io_errors(path), open(path, "rb", buffering=0) as stream:
+            return os.pread(stream.fileno(), length, start)
+
+    def create(self, name: str, data: bytes) -> bool:
+        path = self.root / name
+        with io_errors(path), self._new(path, [data]) as beside:
+            try:
+                os.link(beside, path)  # unlike a rename, this fails where something is there
+            except FileExistsError:
+                return False
+            sync_directory(path.parent)
+        return True
+
+    def replace(self, name: str, data: bytes, tag: str) -> bool:
+        path = self.root / name
+        with io_errors(path), self._locked():
+            now = self.get(name)
+            if now is None or now.tag != tag:
+                return False
+            self._put(path, [data])
+        return True
+
+    def write(self, name: str, chunks: Iterable[Buffer], size: int) -> None:  # noqa: ARG002  # a bucket's needs the size
+        with io_errors(self.root / name):
+            self._put(self.root / name, chunks)
+
+    def delete(self, names: Sequence[str]) -> None:
+        for name in names:
+            with io_errors(self.root / name), suppress(FileNotFoundError):
+                os.unlink(self.root / name)
+
+    def list(self, prefix: str) -> Iterator[Listed]:
+        for directory, _, names in os.walk(self.root / prefix):
+            for file in names:
+                path = Path(directory, file)
+                if not file.startswith(_TEMPORARY):
+                    # What was removed since the folder was read is no member of it.
+                    with suppress(FileNotFoundError), io_errors(path):
+                        status = path.stat()
+                        name = path.relative_to(self.root).as_posix()
+                        yield Listed(name, status.st_size, status.st_mtime)
+
+    def _put(self, path: Path, chunks: Iterable[Buffer]) -> None:
+        with self._new(path, chunks) as beside:
+            os.replace(beside, path)
+            sync_directory(path.parent)
+
+    @contextmanager
+    def _new(self, path: Path, chunks: Iterable[Buffer]) -> Iterator[Path]:
+        """A file with these bytes beside the path, on the disk; gone at the end if not renamed."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = path.with_name(f"{_TEMPORARY}{uuid.uuid4().hex}")
+        try:
+            with open(beside, "xb", buffering=0) as stream:
+                for chunk in chunks:
+                    _write_all(stream.fileno(), chunk)
+                os.fsync(stream.fileno())
+            yield beside
+        finally:
+            with suppress(FileNotFoundError):
+                os.unlink(beside)
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        self.root.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(self.root / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
+
+def _write_all(descriptor: int, chunk: Buffer) -> None:
+    left = memoryview(chunk).cast("B")
+    while left:
+        left = left[os.write(descriptor, left) :]
+
+
+def _tag(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

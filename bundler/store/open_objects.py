@@ -1,0 +1,28 @@
+"""Opens the object store that a URL names."""
+
+from __future__ import annotations
+
+from bundler.errors import ConfigurationError
+from bundler.store.objects import SCHEMES, Objects, shown
+
+
+def open_objects(url: str, patience: float | None = None) -> Objects:
+    """The place behind a URL: ``s3://bucket/prefix``, ``gs://…``, ``az://…``, ``file:///…``.
+
+    patience: seconds for which a bucket that does not answer is asked again. Raises
+    `ConfigurationError` for any other, or where the extra for it is not installed.
+    """
+    scheme, separator, rest = url.partition("://")
+    if not separator or scheme not in SCHEMES or not rest.strip("/"):
+        raise ConfigurationError(
+            f"{shown(url)!r} is no store.",
+            hint="Write s3://bucket/prefix, gs://bucket/prefix, az://container/prefix or "
+            "file:///a/folder.",
+        )
+    if scheme == "file":
+        from bundler.store.folder import Folder
+
+        return Folder.of_url(url)
+    from bundler.store.remote import Bucket
+
+    return Bucket(url) if patience is None else Bucket(url, patience)

@@ -1,0 +1,250 @@
+"""Moves the pointer by compare and swap, and walks the sets that it went through.
+
+**Why no update is lost**, told as a race between two writers, P and Q, at set 7:
+
+1. P and Q read the pointer: set 7, tag t7.
+2. P puts ``sets/7.json`` in place (it may be there already, and is the same then) and writes set 8
+   on the condition t7. Q does the same; one of the two writes is refused.
+3. Q reads the pointer again, finds set 8, decides anew on that, and writes set 9.
+
+**Why a lost answer does no harm**: a write that was applied, while its answer was lost, is refused
+when it is sent again. So a writer that is refused looks for its own id: in the pointer, or, where
+others have moved on meanwhile, in ``sets/<its number>.json``.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import msgspec
+
+from bundler.errors import ConfigurationError, Locked, VerificationFailed
+from bundler.state.manifest import decode_canonical
+from bundler.store import records
+from bundler.store.objects import Objects
+from bundler.store.records import Action, Change, Current, Format, Move
+
+_PATIENCE_SECONDS = 180.0
+_FIRST_PAUSE_SECONDS = 0.02
+_LONGEST_PAUSE_SECONDS = 1.0
+# Sets that are read at once: a walk through a long history waits for the network alone.
+_AT_ONCE = 16
+
+
+@dataclass(frozen=True)
+class Author:
+    """Who changes the store, and with which code checked out."""
+
+    by: str = ""
+    commit: str | None = None
+    note: str = ""
+
+
+NOBODY = Author()
+_NO_SET = Change(0, str(uuid.UUID(int=0)), "1970-01-01T00:00:00Z", "push", ())
+NOTHING = Current(_NO_SET, {})  # what the pointer of a store without a push would say
+
+
+def read(objects: Objects) -> Current | None:
+    """The newest set; None where nothing was ever pushed.
+
+    Raises `VerificationFailed` for a pointer that is malformed.
+    """
+    return _read(objects)[0]
+
+
+def _read(objects: Objects) -> tuple[Current | None, str]:
+    stored = objects.get(records.POINTER_NAME)
+    if stored is None:
+        return None, ""
+    return records.read_current(stored.data, objects.url), stored.tag
+
+
+def advance(
+    objects: Objects,
+    action: Action,
+    author: Author,
+    decide: Callable[[Current | None], Current | None],
+) -> Current:
+    """Makes the next set. decide: what the pointer shall say of keys, pins and labels, from what it
+    says now; None for no change. It may be asked several times, and what it raises comes out.
+
+    Number, time and moves are filled in here. Raises `Locked` where others are always faster.
+    """
+    mine = str(uuid.uuid4())
+
+    def next_set(now: Current | None) -> Current | None:
+        wanted = decide(now)
+        return None if wanted is None else _numbered(now, wanted, action, author, mine)
+
+    return _swap(objects, next_set, mine)
+
+
+def amend(objects: Objects, decide: Callable[[Current], Current | None]) -> Current:
+    """Changes what is no set: pins, what is retired, confirmations. decide: as in `advance`."""
+
+    def amended(now: Current | None) -> Current | None:
+        return None if now is None else decide(now)
+
+    return _swap(objects, amended, None)
+
+
+def _swap(
+    objects: Objects, decide: Callable[[Current | None], Current | None], mine: str | None
+) -> Current:
+    end, tried = time.monotonic() + _PATIENCE_SECONDS, 0
+    for attempt in itertools.count():
+        now, tag = _read(objects)
+        if mine and tried and now and _is_in(objects, now, mine, tried):
+            return now
+        wanted = decide(now)
+        if wanted is None:
+            return now or NOTHING
+        tried = wanted.number
+        if now is None:
+            make(objects)
+        elif wanted.number != now.number:
+            objects.create(records.set_name(now.number), records.encode(now.change))
+        if _write(objects, wanted, tag):
+            return wanted
+        if time.monotonic() > end:
+            raise Locked(
+                f"{objects.url}: other writers moved the pointer first, for "
+                f"{_PATIENCE_SECONDS:g} s.",
+                hint="Try again when fewer pipelines push at once.",
+            )
+        time.sleep(pause(attempt))
+    raise AssertionError  # the loop has no end of its own
+
+
+def pause(attempt: int) -> float:
+    """Seconds to wait after a refused write, counted from 0: longer each time, and never the same
+    for two writers."""
+    longest = min(_FIRST_PAUSE_SECONDS * 1.5 ** min(attempt, 20), _LONGEST_PAUSE_SECONDS)
+    return longest * random.uniform(0.5, 1.5)  # noqa: S311  # no secret hangs on it
+
+
+def _write(objects: Objects, wanted: Current, tag: str) -> bool:
+    raw = records.encode(wanted)
+    if tag:
+        return objects.replace(records.POINTER_NAME, raw, tag)
+    return objects.create(records.POINTER_NAME, raw)
+
+
+def _is_in(objects: Objects, now: Current, mine: str, number: int) -> bool:
+    """Whether a write of ours whose answer was lost has become a set."""
+    if now.number < number:
+        return False
+    change = now.change if now.number == number else read_set(objects, number)
+    return change is not None and change.id == mine
+
+
+def _numbered(
+    now: Current | None, wanted: Current, action: Action, author: Author, mine: str
+) -> Current:
+    before = now or NOTHING
+    change = Change(
+        number=before.number + 1,
+        id=mine,
+        # Never before the set that it follows, whatever this machine's clock says.
+        made=max(records.now(), before.change.made),
+        action=action,
+        moves=tuple(_moves(before, wanted)),
+        by=author.by,
+        commit=author.commit,
+        note=author.note,
+    )
+    keys = {
+        key: entry
+        if before.keys.get(key) == entry
+        else msgspec.structs.replace(entry, since=change.number)
+        for key, entry in wanted.keys.items()
+    }
+    return msgspec.structs.replace(wanted, change=change, keys=keys)
+
+
+def _moves(before: Current, after: Current) -> Iterator[Move]:
+    for key in sorted({*before.keys, *after.keys}):
+        old, new = before.keys.get(key), after.keys.get(key)
+        move = Move(key, old.version if old else None, new.version if new else None)
+        if move.before != move.after:
+            yield move
+
+
+def make(objects: Objects) -> None:
+    """Makes a store, where there is none; proves that the place keeps its promises.
+
+    Raises `ConfigurationError` where it writes though the condition does not hold: updates would
+    be lost there without a word.
+    """
+    stored = objects.get(records.FORMAT_NAME)
+    if stored is not None:
+        decode_canonical(stored.data, Format, f"{objects.url}/{records.FORMAT_NAME}")
+        return
+    probe = f"probe/{uuid.uuid4().hex}"
+    objects.create(probe, b"1")
+    try:
+        first = objects.get(probe)
+        kept = first is not None and not objects.create(probe, b"2")
+        kept = kept and first is not None and objects.replace(probe, b"3", first.tag)
+        if not kept or first is None or objects.replace(probe, b"4", first.tag):
+            raise ConfigurationError(
+                f"{objects.url} does not carry out conditional writes, so that of two updates at "
+                "once one would be lost.",
+                hint="Use a store that offers If-Match and If-None-Match on PUT.",
+            )
+    finally:
+        objects.delete([probe])
+    objects.create(records.FORMAT_NAME, records.encode(Format(records.now())))
+
+
+def read_set(objects: Objects, number: int) -> Change | None:
+    """An older set; None where it was pruned."""
+    name = records.set_name(number)
+    stored = objects.get(name)
+    if stored is None:
+        return None
+    return decode_canonical(stored.data, Change, f"{objects.url}/{name}")
+
+
+def history(objects: Objects, current: Current) -> Iterator[Change]:
+    """Every set that is kept, the newest first.
+
+    Raises `VerificationFailed` where one is missing that should be there.
+    """
+    if not current.number:
+        return
+    yield current.change
+    older = range(current.number - 1, current.oldest - 1, -1)
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        for start in range(0, len(older), _AT_ONCE):
+            numbers = older[start : start + _AT_ONCE]
+            found = pool.map(lambda number: read_set(objects, number), numbers)
+            for number, change in zip(numbers, found, strict=True):
+                if change is None:
+                    raise VerificationFailed(
+                        f"{objects.url}/{records.set_name(number)} is missing: the history has a "
+                        "gap there.",
+                        hint="If a prune runs at this moment, try again; else restore the object.",
+                    )
+                yield change
+
+
+def keys_at(current: Current, changes: Iterable[Change], number: int) -> dict[str, str]:
+    """Which version each key had in a set: today's, with everything after it undone."""
+    versions = {key: entry.version for key, entry in current.keys.items()}
+    for change in changes:
+        if change.number <= number:
+            break
+        for move in change.moves:
+            if move.before is None:
+                versions.pop(move.key, None)
+            else:
+                versions[move.key] = move.before
+    return versions

@@ -1,0 +1,249 @@
+"""Removes versions that nobody needs any more, and what died writers left behind.
+
+Kept are, of each key: its current version, the newest few, those that were current a short while
+ago, the pinned ones, and those that an artifact names. The order makes a prune safe beside any
+writer, and safe to kill:
+
+1. The pointer is amended: the versions are *retired*, and the sets that led to them forgotten. A
+   writer that rests on one of them has its compare and swap refused, and finds it retired.
+2. Their objects are removed, but for content that a version that stays has in common with them.
+   Nobody comes to share it meanwhile, since content is shared with current versions alone.
+3. The pointer is amended again: nothing is retired any more. A prune that died before this step
+   is finished by the next.
+
+What belongs to no version is removed only when it is a day old by the store's own clock: before, it
+may belong to a push that is under way.
+"""
+
+from __future__ import annotations
+
+import calendar
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import msgspec
+
+from bundler.errors import Locked, VerificationFailed
+from bundler.state.artifact import Artifact
+from bundler.state.manifest import parse
+from bundler.state.run_record import version_in
+from bundler.store import pointer, records
+from bundler.store.lease import server_time
+from bundler.store.pushing import GRACE_SECONDS
+from bundler.store.records import Batch, Current, Version
+from bundler.store.store import Store
+
+_ATTEMPTS = 20
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What stays beside what is current or pinned; whatever one of the rules keeps, stays.
+
+    keep: so many newest versions of each key, the current one among them. older_than: seconds;
+    versions that were current since then stay. referenced: versions that artifacts name.
+    """
+
+    keep: int = 10
+    older_than: float = 0.0
+    referenced: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """What a prune removed, or would. objects: content of the versions. size: its bytes.
+
+    sets: how many sets are forgotten. leftovers: objects that belonged to no version.
+    """
+
+    versions: tuple[Version, ...]
+    objects: tuple[str, ...]
+    size: int
+    sets: int
+    leftovers: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """A version in the history. first: the number of the first set that names it. until: when it
+    stopped being current, in seconds since the epoch."""
+
+    key: str
+    version: str
+    first: int
+    until: float
+
+
+def prune(store: Store, rules: Rules, *, dry_run: bool = False) -> Pruned:
+    """Raises `UsageError` where nothing was ever pushed, `Locked` where others never pause."""
+    for _ in range(_ATTEMPTS):
+        current = store.require_current()
+        if current.retired and not dry_run:
+            current = _finish(store, current)
+        seen = _seen(store, current)
+        drop = frozenset(_dropped(current, seen, rules))
+        oldest = _oldest(current, seen, drop)
+        found = store.known.find_all(drop)
+        kept = _kept(store, current, seen, drop)
+        objects = _only(found.values(), kept.values())
+        leftovers = tuple(_leftovers(store, {**kept, **found}))
+        listed = {item.name: item.size for item in store.objects.list("content")}
+        result = Pruned(
+            tuple(found.values()),
+            objects,
+            sum(listed.get(name, 0) for name in objects),
+            oldest - current.oldest,
+            leftovers,
+        )
+        if dry_run or _carry_out(store, current, result, oldest):
+            return result
+    raise Locked(f"{store.url}: other writers moved the pointer during each of {_ATTEMPTS} tries.")
+
+
+def _carry_out(store: Store, planned: Current, result: Pruned, oldest: int) -> bool:
+    """False, and nothing done, where the pointer has moved since the plan was made."""
+    gone = tuple(version.version for version in result.versions)
+
+    def retire(now: Current) -> Current | None:
+        # A set that came later may rest on what is to go; so may a pin.
+        if (now.number, now.pins) != (planned.number, planned.pins):
+            return None
+        return msgspec.structs.replace(now, retired=gone, oldest=oldest)
+
+    if gone or oldest != planned.oldest:
+        current = pointer.amend(store.objects, retire)
+        if (current.number, current.pins) != (planned.number, planned.pins):
+            return False
+        _finish(store, current)
+    store.objects.delete(result.leftovers)
+    return True
+
+
+def _seen(store: Store, current: Current) -> list[_Seen]:
+    """Every version that the history names, the newest first of each key."""
+    found: dict[str, _Seen] = {}
+    for change in pointer.history(store.objects, current):
+        for move in change.moves:
+            for version in filter(None, (move.after, move.before)):
+                seen = _Seen(move.key, version, change.number, seconds_of(change.made))
+                known = found.setdefault(version, seen)
+                found[version] = replace(known, first=change.number)
+    return list(found.values())
+
+
+def _dropped(current: Current, seen: Sequence[_Seen], rules: Rules) -> Iterator[str]:
+    stay = {entry.version for entry in current.keys.values()}
+    stay.update(pin.version for pin in current.pins)
+    stay.update(rules.referenced)
+    since = time.time() - rules.older_than
+    ranks: dict[str, int] = dict.fromkeys(current.keys, 1)  # the current one comes first
+    for item in seen:
+        if item.version == _version_of(current, item.key):
+            continue
+        ranks[item.key] = ranks.get(item.key, 0) + 1
+        young = rules.older_than > 0 and item.until > since
+        if item.version not in stay and ranks[item.key] > rules.keep and not young:
+            yield item.version
+
+
+def _version_of(current: Current, key: str) -> str | None:
+    entry = current.keys.get(key)
+    return entry.version if entry else None
+
+
+def _oldest(current: Current, seen: Sequence[_Seen], drop: frozenset[str]) -> int:
+    """The number of the set that made the oldest of the versions that stay current."""
+    easy = {entry.version for entry in current.keys.values()}
+    easy.update(pin.version for pin in current.pins)
+    needed = [item.first for item in seen if item.version not in drop and item.version not in easy]
+    return min([*needed, current.number])
+
+
+def _kept(
+    store: Store, current: Current, seen: Sequence[_Seen], drop: frozenset[str]
+) -> dict[str, Version]:
+    """The versions that stay. Raises `VerificationFailed` where one that must be there is not."""
+    must = {key: entry.version for key, entry in current.keys.items()}
+    must.update({f"{pin.key} (pinned)": pin.version for pin in current.pins})
+    store.all_of(must)
+    wanted = {item.version for item in seen} | set(must.values())
+    return store.known.find_all(wanted - drop)
+
+
+def _only(gone: Iterable[Version], kept: Iterable[Version]) -> tuple[str, ...]:
+    shared = {name for version in kept for name in version.objects}
+    return tuple(sorted({name for version in gone for name in version.objects} - shared))
+
+
+def _finish(store: Store, current: Current) -> Current:
+    """Removes what is retired; also what an earlier prune retired and did not get to."""
+    retired = frozenset(current.retired)
+    kept = _kept(store, current, _seen(store, current), retired)
+    found = store.known.find_all(retired)
+    store.objects.delete(_only(found.values(), kept.values()))
+    for name in sorted({records.batch_name(version) for version in retired}):
+        _thin_out(store, name, retired)
+    old = [item.name for item in store.objects.list("sets") if _number(item.name) < current.oldest]
+    store.objects.delete(old)
+    return pointer.amend(
+        store.objects,
+        lambda now: msgspec.structs.replace(
+            now, retired=tuple(item for item in now.retired if item not in retired)
+        ),
+    )
+
+
+def _thin_out(store: Store, name: str, retired: frozenset[str]) -> None:
+    """Removes versions from the object of their push, which goes with the last of them."""
+    stored = store.objects.get(name)
+    if stored is None:
+        return
+    batch = records.read_batch(stored.data, name, store.url)
+    left = tuple(version for version in batch.versions if version.version not in retired)
+    if left:
+        store.objects.replace(name, records.encode(Batch(left)), stored.tag)
+    else:
+        store.objects.delete([name])
+    store.known.remember(name, Batch(left))
+
+
+def _leftovers(store: Store, versions: Mapping[str, Version]) -> Iterator[str]:
+    """Objects that no version needs and that are too old to belong to a push under way."""
+    before = server_time(store.objects) - GRACE_SECONDS
+    needed = {name for version in versions.values() for name in version.objects}
+    needed.update(records.batch_name(version) for version in versions)
+    for folder in ("content", "versions", "shards", "probe"):
+        for item in store.objects.list(folder):
+            if item.name not in needed and item.modified < before:
+                yield item.name
+
+
+def _number(name: str) -> int:
+    digits = name.removeprefix("sets/").removesuffix(".json")
+    return int(digits) if digits.isdigit() else 2**53
+
+
+def seconds_of(moment: str) -> float:
+    """An RFC 3339 time in seconds since the epoch."""
+    return calendar.timegm(time.strptime(moment, "%Y-%m-%dT%H:%M:%SZ"))
+
+
+def referenced_by(artifact: Artifact) -> frozenset[str]:
+    """The versions that an artifact names: those that it pins, and those it was made from.
+
+    Raises `VerificationFailed` for an artifact whose manifest is missing or malformed: what it
+    needs is not known then, and nothing may be removed.
+    """
+    record = artifact.run_record()
+    origins = [key.origin for item in (record.refresh if record else ()) for key in item.keys]
+    found = {version for origin in origins if (version := version_in(origin))}
+    for directory in artifact.state_directories():
+        what = f"{artifact.name}: the manifest of {directory.path}"
+        raw = directory.read_manifest()
+        if raw is None:
+            raise VerificationFailed(f"{what} is missing.")
+        contents = parse(raw, what).predicate.contents
+        found.update(item.version for item in contents.non_local if item.version)
+        found.update(state.version for state in contents.states if state.version)
+    return frozenset(filter(records.is_version, found))

@@ -1,0 +1,274 @@
+"""Makes versions of states: uploads what the store does not have, and writes down where it lies."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+
+from bundler.errors import InputOutputError, UsageError
+from bundler.state.manifest import KeyRefresh, State
+from bundler.store import content, pointer, records
+from bundler.store.content import Place, Upload
+from bundler.store.pointer import Author
+from bundler.store.reading import Versions
+from bundler.store.records import Batch, Current, Entry, Version
+
+# What lies in the store without being part of a set is removed by a prune when it is a day old: a
+# push gives up when it has taken half as long.
+GRACE_SECONDS = 24 * 3600.0
+
+
+@dataclass(frozen=True)
+class NewState:
+    """A state to push: the manifest's entry of it, and the key directory that it lies in.
+
+    place: the state directory, as the program looks for it. refresh: how the state came about.
+    version: a UUID that somebody has chosen already, as Dagster does.
+    """
+
+    state: State
+    directory: Path
+    place: str | None = None
+    refresh: KeyRefresh | None = None
+    version: str | None = None
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """What a push did. number: of the set. versions: of every key that was pushed.
+
+    unchanged: keys that kept the version they had. uploaded: bytes that went into the store.
+    """
+
+    number: int
+    versions: Mapping[str, str]
+    unchanged: tuple[str, ...]
+    uploaded: int
+
+
+@dataclass
+class Push:
+    """A push on its way; it may take several attempts where others write the same keys."""
+
+    known: Versions
+    states: Sequence[NewState]
+    author: Author
+    uploaded: int = 0
+    _fresh: dict[str, Place] = field(default_factory=dict)
+    _written: dict[str, Batch] = field(default_factory=dict)
+    _started: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        for key, count in Counter(new.state.key for new in self.states).items():
+            if count > 1:
+                raise UsageError(f"{key} stands twice in what is to be pushed.", key=key)
+
+    def run(self) -> Pushed:
+        """Uploads, then moves the pointer. Raises what either raises; nothing is visible then."""
+        while True:
+            attempt = self.attempt(share=True)
+            try:
+                current = pointer.advance(self.known.objects, "push", self.author, attempt.decide)
+            except OutdatedError:
+                continue  # what was to be shared with the older version is uploaded now
+            confirm(self.known, self.states, current)
+            return Pushed(
+                current.number,
+                {new.state.key: current.keys[new.state.key].version for new in self.states},
+                attempt.unchanged,
+                self.uploaded,
+            )
+
+    def attempt(self, *, share: bool) -> Attempt:
+        """Uploads what is needed as things are now. share: content with the current versions."""
+        base = pointer.read(self.known.objects)
+        entries = base.keys if base else {}
+        changed = [new for new in self.states if _differs(new, entries)]
+        before = [entries[new.state.key].version for new in changed if new.state.key in entries]
+        shared = _places(self.known.find_all(before)) if share else {}
+        places = {**shared, **self._bring(changed, shared)}
+        versions = _new_versions(changed, places, self.author)
+        self._write(versions)
+        names = {place.name for place in shared.values()}
+        mine = frozenset(new.state.key for new in self.states)
+        return Attempt(
+            before={key: entry for key, entry in entries.items() if key in mine},
+            versions=versions,
+            sharing=any(names.intersection(version.objects) for version in versions),
+            unchanged=tuple(new.state.key for new in self.states if not _differs(new, entries)),
+            deadline=self._started + GRACE_SECONDS / 2,
+        )
+
+    def _bring(
+        self, changed: Sequence[NewState], shared: Mapping[str, Place]
+    ) -> Mapping[str, Place]:
+        """Uploads the files that are neither shared nor uploaded by an attempt before this one."""
+        missing = {
+            file.sha256: Upload(new.directory / file.path, file.sha256, file.size)
+            for new in changed
+            for file in new.state.files
+            if file.sha256 not in shared and file.sha256 not in self._fresh
+        }
+        if changed:
+            pointer.make(self.known.objects)
+        self._fresh.update(content.upload(self.known.objects, missing.values()))
+        self.uploaded += sum(file.size for file in missing.values())
+        return self._fresh
+
+    def _write(self, versions: Iterable[Version]) -> None:
+        batches: dict[str, list[Version]] = {}
+        for version in versions:
+            batches.setdefault(records.batch_name(version.version), []).append(version)
+        for name, members in batches.items():
+            self._write_batch(name, Batch(tuple(members)))
+
+    def _write_batch(self, name: str, batch: Batch) -> None:
+        objects, raw = self.known.objects, records.encode(batch)
+        if not objects.create(name, raw):
+            stored = objects.get(name)
+            # Ours: sent again after an answer was lost, or written by an attempt before this one.
+            ours = [raw, *(records.encode(old) for old in [self._written.get(name)] if old)]
+            if stored is None or stored.data not in ours:
+                raise UsageError(
+                    f"{objects.url} has a version {batch.versions[0].version} already."
+                )
+            if stored.data != raw:
+                objects.replace(name, raw, stored.tag)
+        self._written[name] = batch
+        self.known.remember(name, batch)
+
+
+class OutdatedError(Exception):
+    """Another writer moved a key meanwhile, so that this attempt rests on what may be gone."""
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """What one attempt wants the pointer to say, and what that rests on.
+
+    before: what the pointer said of the keys. sharing: a version has content in common with the
+    one before it, which only lasts while that is current. deadline: on this process's clock.
+    """
+
+    before: Mapping[str, Entry]
+    versions: tuple[Version, ...]
+    sharing: bool
+    unchanged: tuple[str, ...]
+    deadline: float
+
+    def decide(self, now: Current | None) -> Current | None:
+        """Raises `OutdatedError`, or `InputOutputError` where the push has taken too long."""
+        if time.monotonic() > self.deadline:
+            raise InputOutputError("The push took too long: a prune may have removed parts of it.")
+        keys = dict(now.keys) if now else {}
+        for key in self.unchanged:
+            if key not in keys or keys[key].semantic != self.before[key].semantic:
+                raise OutdatedError
+        for version in self.versions:
+            mine, theirs = self.before.get(version.key), keys.get(version.key)
+            if self.sharing and (mine and mine.version) != (theirs and theirs.version):
+                raise OutdatedError
+            keys[version.key] = entry_of(version)
+        return with_keys(now, keys)
+
+
+def _differs(new: NewState, entries: Mapping[str, Entry]) -> bool:
+    """Whether it needs a version of its own: also where somebody has given it one by name."""
+    entry = entries.get(new.state.key)
+    return new.version is not None or entry is None or entry.semantic != new.state.digest.semantic
+
+
+def _places(versions: Mapping[str, Version]) -> dict[str, Place]:
+    return {
+        piece.sha256: piece.place
+        for version in versions.values()
+        for _, piece in content.pieces(version)
+    }
+
+
+def _new_versions(
+    changed: Sequence[NewState], places: Mapping[str, Place], author: Author
+) -> tuple[Version, ...]:
+    push, made = records.new_push(), records.now()
+    return tuple(
+        _new_version(new, new.version or records.version_id(push, number), places, author, made)
+        for number, new in enumerate(changed)
+    )
+
+
+def _new_version(
+    new: NewState, version: str, places: Mapping[str, Place], author: Author, made: str
+) -> Version:
+    bare = Version(
+        version=version,
+        key=new.state.key,
+        state=new.state,
+        objects=(),
+        at=(),
+        made=made,
+        by=author.by,
+        commit=author.commit,
+        place=new.place,
+        refresh=new.refresh,
+    )
+    return relocated(bare, places)
+
+
+def relocated(version: Version, places: Mapping[str, Place]) -> Version:
+    """The version with its files in these places, by their sha256."""
+    mine = [places[file.sha256] for file in version.state.files]
+    index = {name: at for at, name in enumerate(sorted({place.name for place in mine}))}
+    return msgspec.structs.replace(
+        version,
+        objects=tuple(index),
+        at=tuple((index[place.name], place.offset) for place in mine),
+    )
+
+
+def entry_of(version: Version) -> Entry:
+    """What the pointer says of a version."""
+    return Entry(
+        version=version.version,
+        since=0,  # filled in when the set gets its number
+        semantic=version.state.digest.semantic,
+        size=version.state.size,
+        made=version.made,
+        confirmed=version.refresh.confirmed if version.refresh else None,
+    )
+
+
+def with_keys(now: Current | None, keys: dict[str, Entry]) -> Current | None:
+    """The pointer with other keys; None where every key has the version that it had."""
+    before = now or pointer.NOTHING
+    old = {key: entry.version for key, entry in before.keys.items()}
+    if old == {key: entry.version for key, entry in keys.items()}:
+        return None
+    labels = {key: label for key, label in before.labels.items() if key not in keys}
+    return msgspec.structs.replace(before, keys=keys, labels=labels)
+
+
+def confirm(known: Versions, states: Sequence[NewState], current: Current) -> None:
+    """Notes when the external systems were last asked, where that is later than was known."""
+    seen = {
+        new.state.key: (new.state.digest.semantic, new.refresh.confirmed)
+        for new in states
+        if new.refresh and new.refresh.confirmed
+    }
+
+    def confirmed(key: str, entry: Entry) -> Entry:
+        semantic, moment = seen.get(key, ("", ""))
+        if semantic != entry.semantic or moment <= (entry.confirmed or ""):
+            return entry
+        return msgspec.structs.replace(entry, confirmed=moment)
+
+    def decide(now: Current) -> Current | None:
+        keys = {key: confirmed(key, entry) for key, entry in now.keys.items()}
+        return None if keys == now.keys else msgspec.structs.replace(now, keys=keys)
+
+    if decide(current) is not None:
+        pointer.amend(known.objects, decide)

@@ -1,0 +1,236 @@
+"""The values in a store, in RFC 8785 canonical JSON, read as strictly as a manifest is."""
+
+from __future__ import annotations
+
+import functools
+import re
+import time
+import uuid
+from typing import Annotated, Literal
+
+import msgspec
+
+from bundler.errors import VerificationFailed
+from bundler.state.manifest import (
+    Commit,
+    Contents,
+    Hex256,
+    KeyRefresh,
+    Model,
+    Size,
+    State,
+    Time,
+    build,
+    canonical,
+    decode_canonical,
+    parse,
+)
+
+FORMAT_NAME = "store.json"
+POINTER_NAME = "current.json"
+FORMAT_TYPE = "https://state-bundler.io/store/v1"
+
+_TYPES = "https://state-bundler.io/store"
+_CONTENT_NAME = re.compile(r"^content/[0-9a-f]{64}\.[0-9a-f]{8}$")
+# As many hexadecimal digits as name a push; the other eight number its versions.
+_PUSH_DIGITS = 24
+
+Uuid = Annotated[
+    str, msgspec.Meta(pattern="^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$")
+]
+Action = Literal["push", "rollback", "import", "copy", "join", "remove"]
+
+
+class Format(Model, frozen=True, tag_field="_type", tag=FORMAT_TYPE):
+    """What makes a folder or a prefix a store."""
+
+    made: Time
+
+
+class Version(Model, frozen=True):
+    """One state of one key.
+
+    objects: those that its files lie in. at: for each file of the state, in its order, which of
+    the objects, and from which byte. place: the state directory that it was pushed from. by: who
+    pushed. commit: of the code that was checked out then. refresh: how the state came about.
+    """
+
+    version: Uuid
+    key: str
+    state: State
+    objects: tuple[str, ...]
+    at: tuple[tuple[Size, Size], ...]
+    made: Time
+    by: str = ""
+    commit: Commit | None = None
+    place: str | None = None
+    refresh: KeyRefresh | None = None
+
+
+class Batch(Model, frozen=True, tag_field="_type", tag=f"{_TYPES}-versions/v1"):
+    """The versions of one push."""
+
+    versions: tuple[Version, ...]
+
+
+class Entry(Model, frozen=True):
+    """What the pointer says of a key.
+
+    since: the number of the set that gave the key this version. semantic: the state's digest,
+    by which an unchanged state is known without reading anything else. confirmed: when the
+    external system was last known to mean the same.
+    """
+
+    version: Uuid
+    since: Size
+    semantic: Hex256
+    size: Size
+    made: Time
+    confirmed: Time | None = None
+
+
+class Move(Model, frozen=True):
+    """A key's change: from which version to which; None is none."""
+
+    key: str
+    before: Uuid | None = None
+    after: Uuid | None = None
+
+
+class Change(Model, frozen=True, tag_field="_type", tag=f"{_TYPES}-set/v1"):
+    """A set by its difference from the one before. number: counts from 1; id: its writer's."""
+
+    number: Size
+    id: Uuid
+    made: Time
+    action: Action
+    moves: tuple[Move, ...]
+    by: str = ""
+    commit: Commit | None = None
+    note: str = ""
+
+
+class Pin(Model, frozen=True):
+    """A version that is kept, and why."""
+
+    version: Uuid
+    key: str
+    note: str = ""
+
+
+class Current(Model, frozen=True, tag_field="_type", tag=f"{_TYPES}-current/v1"):
+    """The pointer. change: the newest set. keys: what it adds up to.
+
+    pins: never pruned. retired: being pruned at this moment, so that nobody turns to them again.
+    oldest: the number of the oldest set that is kept. labels: what Dagster notes for keys whose
+    state lies elsewhere (``__local__``, ``__code_server__``), which is no version.
+    """
+
+    change: Change
+    keys: dict[str, Entry]
+    pins: tuple[Pin, ...] = ()
+    retired: tuple[Uuid, ...] = ()
+    oldest: Size = 1
+    labels: dict[str, str] = msgspec.field(default_factory=dict)
+
+    @property
+    def number(self) -> int:
+        return self.change.number
+
+
+class Shard(Model, frozen=True, tag_field="_type", tag=f"{_TYPES}-shard/v1"):
+    """What one shard of a refresh has pushed; unchanged: keys that kept this version."""
+
+    index: Size
+    count: Size
+    versions: tuple[Uuid, ...]
+    unchanged: dict[str, Uuid] = msgspec.field(default_factory=dict)
+
+
+class Joined(Model, frozen=True, tag_field="_type", tag=f"{_TYPES}-joined/v1"):
+    """What became of a run's shards: the set that they are in, and when it was made."""
+
+    count: Size
+    number: Size
+    made: Time
+    versions: tuple[Uuid, ...]
+
+
+def new_push() -> str:
+    """What the UUIDs of a push's versions begin with."""
+    return uuid.uuid4().hex[:_PUSH_DIGITS]
+
+
+def version_id(push: str, number: int) -> str:
+    """The UUID of a push's version with this number."""
+    return str(uuid.UUID(hex=f"{push}{number:08x}"))
+
+
+def batch_name(version: str) -> str:
+    """The object that holds a version. Raises `VerificationFailed` for what is no UUID."""
+    if not is_version(version):
+        raise VerificationFailed(f"{version!r} is no version: it is not a UUID.")
+    return f"versions/{uuid.UUID(version).hex[:_PUSH_DIGITS]}.json"
+
+
+def is_version(text: str) -> bool:
+    """Whether a text is a version's UUID."""
+    try:
+        return str(uuid.UUID(text)) == text
+    except ValueError:
+        return False
+
+
+def set_name(number: int) -> str:
+    """The object that holds a set."""
+    return f"sets/{number:012d}.json"
+
+
+def encode(value: Model) -> bytes:
+    return canonical(value)
+
+
+@functools.lru_cache(maxsize=2)  # a push reads the pointer twice, and mostly it is the same
+def read_current(raw: bytes, where: str) -> Current:
+    return decode_canonical(raw, Current, f"{where}/{POINTER_NAME}")
+
+
+def read_batch(raw: bytes, name: str, where: str) -> Batch:
+    """Raises `VerificationFailed` where a version's entry contradicts itself."""
+    batch = decode_canonical(raw, Batch, f"{where}/{name}")
+    for version in batch.versions:
+        problem = _problem(version, name)
+        if problem:
+            raise VerificationFailed(f"{where}/{name}: {version.version} {problem}.")
+    return batch
+
+
+def _problem(version: Version, name: str) -> str | None:
+    if batch_name(version.version) != name:
+        return "does not belong there"
+    if version.state.key != version.key or len(version.at) != len(version.state.files):
+        return "is not made of its state's files"
+    if not all(map(_CONTENT_NAME.match, version.objects)):
+        return "names an object that holds no content"
+    if any(index >= len(version.objects) for index, _ in version.at):
+        return "places a file in an object that it does not name"
+    try:
+        parse(build(Contents((version.state,))).raw)
+    except VerificationFailed as error:
+        return f"contradicts itself: {error.what}"
+    return None
+
+
+def now() -> str:
+    """This machine's time, RFC 3339."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+def _warm_up() -> None:
+    """msgspec works out a type at its first use, and crashes where two threads do so at once."""
+    for model in (Format, Batch, Current, Change, Joined, Shard, KeyRefresh):
+        msgspec.json.Decoder(model)
+    parse(build(Contents(())).raw)
+
+
+_warm_up()

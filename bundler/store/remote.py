@@ -1,0 +1,269 @@
+"""Buckets: S3 and what speaks its language, Google Cloud Storage, Azure Blob Storage; by obstore.
+
+obstore (the extra ``store``) reads credentials and endpoints where the vendors' own tools read
+them: the environment, a profile of the machine, a workload's identity. It asks again by itself
+after 5xx, throttling and broken connections, with backoff and jitter.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from functools import cached_property, partial
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+from bundler.errors import (
+    BundlerError,
+    ConfigurationError,
+    CredentialsRefused,
+    ToolFailed,
+    Unavailable,
+)
+from bundler.store.objects import Buffer, Listed, Stored, shown
+
+if TYPE_CHECKING:
+    from obstore.store import ObjectStore
+
+_CHUNK_BYTES = 8 * 1024 * 1024
+_PARTS_AT_ONCE = 3  # of one file; several files are under way at once
+_RETRIES = 10
+_RETRY_SECONDS = 60.0
+# What a vendor calls a bucket that is not there, in the body of its answer.
+_NO_BUCKET = re.compile(
+    r"NoSuchBucket|ContainerNotFound|bucket does not exist|container does not exist"
+)
+_STATUS = re.compile(r"status: (\d{3})|status code: (\d{3})")
+# What vendors say to a request whose signature or token is of another time than theirs.
+_SKEWED = re.compile(r"RequestTimeTooSkewed|RequestExpired|reasonable timeframe")
+# A bucket in another account answers 403, and wrong keys answer 400 or 403 with one of these.
+_REFUSED = re.compile(
+    r"InvalidAccessKeyId|SignatureDoesNotMatch|ExpiredToken|InvalidToken|AuthenticationFailed"
+    r"|AuthorizationFailure|AccessDenied|invalid_grant|credential",
+    re.IGNORECASE,
+)
+
+
+class Bucket:
+    """`bundler.store.objects.Objects` in a bucket."""
+
+    def __init__(self, url: str, patience: float = _RETRY_SECONDS) -> None:
+        self.url = shown(url).rstrip("/")
+        self._open = partial(_open, url, self.url, patience)
+        self._store = self._open()
+
+    @cached_property
+    def _streams(self) -> ObjectStore:
+        """For streams, whose bytes are held against a digest of ours whenever they are read.
+
+        S3 would have a digest of its own in each request's signature, which takes as long. Where
+        TLS brings them whole, it does without; elsewhere the vendors' clients sign, too, and there
+        are servers that want it.
+        """
+        unsaid = "AWS_UNSIGNED_PAYLOAD" not in os.environ
+        if self.url.startswith("s3:") and unsaid and not _plain_http():
+            return self._open({"aws_unsigned_payload": True})
+        return self._store
+
+    def get(self, name: str) -> Stored | None:
+        import obstore
+
+        try:
+            with self._errors(f"read {name}"):
+                result = obstore.get(self._store, name)
+                data = bytes(result.bytes())
+        except FileNotFoundError:
+            return None
+        meta = result.meta
+        return Stored(data, _tag(meta), meta["last_modified"].timestamp())
+
+    def read(self, name: str, start: int, length: int) -> Buffer:
+        import obstore
+
+        with self._errors(f"read {name}"):
+            return obstore.get_range(self._store, name, start=start, length=length)
+
+    def create(self, name: str, data: bytes) -> bool:
+        return self._conditional(name, data, "create")
+
+    def replace(self, name: str, data: bytes, tag: str) -> bool:
+        etag, _, version = tag.partition("\n")
+        mode = {"e_tag": etag} if not version else {"e_tag": etag, "version": version}
+        return self._conditional(name, data, mode)
+
+    def _conditional(self, name: str, data: bytes, mode: Any) -> bool:
+        import obstore
+        from obstore.exceptions import AlreadyExistsError, NotFoundError, PreconditionError
+
+        try:
+            with self._errors(f"write {name}"):
+                obstore.put(self._store, name, data, mode=mode)
+        except (AlreadyExistsError, PreconditionError):
+            return False
+        except (FileNotFoundError, NotFoundError):
+            return False  # what was to be replaced has been removed
+        return True
+
+    def write(self, name: str, chunks: Iterable[Buffer], size: int) -> None:
+        import obstore
+
+        source = _Source(chunks)
+        try:
+            with self._errors(f"write {name}"):
+                if size <= _CHUNK_BYTES:
+                    obstore.put(self._streams, name, b"".join(source), use_multipart=False)
+                else:
+                    obstore.put(
+                        self._streams,
+                        name,
+                        source,
+                        chunk_size=_CHUNK_BYTES,
+                        max_concurrency=_PARTS_AT_ONCE,
+                    )
+        except BundlerError:
+            # What the stream raised comes back from the library as an error of its own.
+            if source.error is not None:
+                raise source.error from None
+            raise
+
+    def delete(self, names: Sequence[str]) -> None:
+        import obstore
+
+        for name in names:
+            try:
+                with self._errors(f"delete {name}"):
+                    obstore.delete(self._store, name)
+            except FileNotFoundError:
+                continue
+
+    def list(self, prefix: str) -> Iterator[Listed]:
+        import obstore
+
+        with self._errors(f"list {prefix}"):
+            for batch in obstore.list(self._store, prefix):
+                for meta in batch:
+                    yield Listed(meta["path"], meta["size"], meta["last_modified"].timestamp())
+
+    @contextmanager
+    def _errors(self, action: str) -> Iterator[None]:
+        """Turns the library's errors into ours; their own texts may hold credentials."""
+        from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
+
+        try:
+            yield
+        except (AlreadyExistsError, PreconditionError):
+            raise
+        except FileNotFoundError as error:
+            if _NO_BUCKET.search(str(error)):
+                raise _no_bucket(self.url) from None
+            raise
+        except (BaseError, OSError) as error:
+            raise _classified(error, self.url, action) from None
+
+
+class _Source:
+    """A stream whose error is remembered, since the library wraps it."""
+
+    def __init__(self, chunks: Iterable[Buffer]) -> None:
+        self._chunks = iter(chunks)
+        self.error: Exception | None = None
+
+    def __iter__(self) -> _Source:
+        return self
+
+    def __next__(self) -> Buffer:
+        try:
+            return next(self._chunks)
+        except StopIteration:
+            raise
+        except Exception as error:
+            self.error = error
+            raise
+
+
+def _tag(meta: Any) -> str:
+    version = meta.get("version")
+    # Google's generations are what it compares; the others compare ETags.
+    return f"{meta.get('e_tag') or ''}\n{version}" if version else str(meta.get("e_tag") or "")
+
+
+def _classified(error: Exception, url: str, action: str) -> BundlerError:
+    """What an error of the library means; its text is read, never shown."""
+    text = str(error)
+    found = _STATUS.search(text)
+    status = int(found.group(1) or found.group(2)) if found else 0
+    kind = type(error).__name__
+    if _NO_BUCKET.search(text):
+        return _no_bucket(url)
+    refused = kind in ("PermissionDeniedError", "UnauthenticatedError") or isinstance(
+        error, PermissionError
+    )
+    if refused or status in (401, 403) or (status in (0, 400) and _REFUSED.search(text)):
+        if _SKEWED.search(text):
+            return CredentialsRefused(
+                f"{url} refused to {action}: this machine's clock is off.",
+                hint="Set the clock: the request's time is too far from the store's.",
+            )
+        return CredentialsRefused(
+            f"{url} refused to {action}.",
+            hint="Check the credentials and the rights that they have on the bucket.",
+        )
+    if status == HTTPStatus.NOT_IMPLEMENTED or kind == "NotSupportedError":
+        return ConfigurationError(
+            f"{url} does not offer what is needed to {action}.",
+            hint="Use a store that offers conditional writes.",
+        )
+    again = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS)
+    if status and status < HTTPStatus.INTERNAL_SERVER_ERROR and status not in again:
+        return ToolFailed(f"{url} answered {status} when asked to {action}.")
+    answer = f"answered {status}" if status else "did not answer"
+    return Unavailable(f"{url} {answer} when asked to {action}.", hint="Try again later.")
+
+
+def _no_bucket(url: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"{url}: there is no such bucket.", hint="Create it, or correct the store's URL."
+    )
+
+
+def _open(url: str, where: str, patience: float, config: Any = None) -> ObjectStore:
+    try:
+        import obstore.store
+    except ImportError:
+        raise ConfigurationError(
+            f"{where} needs obstore, which is not installed.",
+            hint="Install it: pip install 'state-bundler[store]'",
+        ) from None
+    from obstore.exceptions import BaseError
+
+    try:
+        store: ObjectStore = obstore.store.from_url(
+            url,
+            config=config,
+            client_options={"timeout": timedelta(seconds=120), "allow_http": _plain_http()},
+            retry_config={
+                "max_retries": _RETRIES,
+                "retry_timeout": timedelta(seconds=patience),
+            },
+        )
+    except (BaseError, ValueError, TypeError):
+        raise ConfigurationError(
+            f"{where} cannot be opened.",
+            hint="Check the URL, and the variables that configure the store (AWS_…, GOOGLE_…, "
+            "AZURE_…).",
+        ) from None
+    return store
+
+
+def _plain_http() -> bool:
+    """Whether an endpoint of the person's own is without TLS, as a test server on loopback is."""
+    own = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT", "AZURE_STORAGE_ENDPOINT")
+    if any(os.environ.get(name, "").startswith("http://") for name in own):
+        return True
+    account = os.environ.get("GOOGLE_SERVICE_ACCOUNT_KEY", "")
+    return os.environ.get("GOOGLE_BASE_URL", "").startswith("http://") or bool(
+        re.search(r'"gcs_base_url"\s*:\s*"http://', account)
+    )

@@ -1,0 +1,155 @@
+"""A refresh of many keys in several jobs, which becomes one set only when all of them are done.
+
+Each shard pushes its states without moving the pointer and writes down what they became; the join
+reads all of these by name and moves the pointer once. A join that finds a shard missing changes
+nothing. One that is asked for again, as a CI job that is tried again does, finds what it did.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+
+from bundler.errors import ConfigurationError, UsageError, VerificationFailed
+from bundler.state.manifest import decode_canonical
+from bundler.store import pointer, records
+from bundler.store.lease import server_time
+from bundler.store.pointer import NOBODY, Author
+from bundler.store.pushing import GRACE_SECONDS, NewState, Push
+from bundler.store.records import Current, Joined, Shard
+from bundler.store.store import Store
+
+_RUN = re.compile(r"^[A-Za-z0-9._-]{1,100}$")
+_SHARD = re.compile(r"^([1-9][0-9]{0,5})/([1-9][0-9]{0,5})$")
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """``3/10`` as numbers. Raises `UsageError`."""
+    found = _SHARD.match(text)
+    if found is None or int(found[1]) > int(found[2]):
+        raise UsageError(f"{text!r} is no shard.", hint="Write 3/10 for the third of ten.")
+    return int(found[1]), int(found[2])
+
+
+def belongs(key: str, index: int, count: int) -> bool:
+    """Whether a key is refreshed by this shard; the same on every machine."""
+    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") % count == index - 1
+
+
+def stage(
+    store: Store,
+    states: Sequence[NewState],
+    run: str,
+    shard: tuple[int, int],
+    author: Author = NOBODY,
+) -> Shard:
+    """Uploads what one shard has refreshed. A shard that runs again replaces what it did before.
+
+    run: what the shards of one refresh have in common, such as the CI run's id.
+    """
+    name = _name(run, shard[0])
+    attempt = Push(store.known, states, author).attempt(share=False)
+    kept = {key: attempt.before[key].version for key in attempt.unchanged}
+    versions = tuple(version.version for version in attempt.versions)
+    value = Shard(shard[0], shard[1], versions, kept)
+    pointer.make(store.objects)
+    _put(store, name, records.encode(value))
+    return value
+
+
+def _put(store: Store, name: str, raw: bytes) -> None:
+    while not store.objects.create(name, raw):
+        before = store.objects.get(name)
+        if before is not None and store.objects.replace(name, raw, before.tag):
+            break
+
+
+def join(store: Store, run: str, count: int, author: Author = NOBODY) -> Current | Joined:
+    """Makes what all shards of a run have pushed one set; says which, where that was done before.
+
+    Raises `UsageError` where a shard is missing or too old, or a key moved on meanwhile.
+    """
+    too_old = server_time(store.objects) - GRACE_SECONDS / 2
+    shards, missing = _all(store, run, count, too_old)
+    before = _joined(store, run, count, too_old)
+    if before is not None and _is_done(before, shards, missing):
+        _forget(store, run, count)
+        return before
+    if missing:
+        raise UsageError(
+            f"{store.url} has nothing of run {run} from {', '.join(missing)}; nothing was joined.",
+            hint=f"Run what is missing: state-bundler refresh --shard {missing[0]} --run {run}",
+        )
+    kept = {key: version for shard in shards for key, version in shard.unchanged.items()}
+    current = store.current()
+    for key, version in kept.items():
+        entry = current.keys.get(key) if current else None
+        if entry is None or entry.version != version:
+            raise UsageError(
+                f"{key} was changed while run {run} refreshed it.", hint="Refresh again.", key=key
+            )
+    wanted = [version for shard in shards for version in shard.versions]
+    found = store.known.find_all(wanted)
+    for version in wanted:
+        if version not in found:
+            raise VerificationFailed(f"{store.url} has lost version {version} of run {run}.")
+    current = store.adopt([found[version] for version in wanted], "join", author)
+    joined = Joined(count, current.number, current.change.made, tuple(wanted))
+    _put(store, _joined_name(run), records.encode(joined))
+    _forget(store, run, count)
+    return current
+
+
+def _is_done(joined: Joined, shards: Sequence[Shard], missing: Sequence[str]) -> bool:
+    """Whether these shards are in that set; some may be gone, as far as the join came."""
+    versions = {version for shard in shards for version in shard.versions}
+    return versions <= set(joined.versions) if missing else versions == set(joined.versions)
+
+
+def _forget(store: Store, run: str, count: int) -> None:
+    store.objects.delete([_name(run, index) for index in range(1, count + 1)])
+
+
+def _joined(store: Store, run: str, count: int, too_old: float) -> Joined | None:
+    name = _joined_name(run)
+    stored = store.objects.get(name)
+    if stored is None or stored.modified < too_old:
+        return None
+    joined = decode_canonical(stored.data, Joined, f"{store.url}/{name}")
+    return joined if joined.count == count else None
+
+
+def _all(store: Store, run: str, count: int, too_old: float) -> tuple[list[Shard], list[str]]:
+    """What the shards have pushed, and those that have not, as ``3/10``."""
+    shards, missing = [], []
+    for index in range(1, count + 1):
+        name = _name(run, index)
+        stored = store.objects.get(name)
+        if stored is None or stored.modified < too_old:
+            missing.append(f"{index}/{count}")
+            continue
+        shard = decode_canonical(stored.data, Shard, f"{store.url}/{name}")
+        if (shard.index, shard.count) != (index, count):
+            raise UsageError(
+                f"Run {run} was made of {shard.count} shards, not of {count}.",
+                hint=f"Join {shard.count}, or run shard {index}/{count} again.",
+            )
+        shards.append(shard)
+    return shards, missing
+
+
+def _joined_name(run: str) -> str:
+    return f"{_folder(run)}/joined.json"
+
+
+def _name(run: str, index: int) -> str:
+    return f"{_folder(run)}/{index}.json"
+
+
+def _folder(run: str) -> str:
+    if not _RUN.match(run) or run in (".", ".."):
+        raise ConfigurationError(
+            f"{run!r} cannot name a run.", hint="Use letters, digits, '.', '_' and '-'."
+        )
+    return f"shards/{run}"

@@ -1,0 +1,235 @@
+"""A store as people use it: push, pull, look back, roll back, pin."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from bundler.errors import UsageError, VerificationFailed
+from bundler.store import pointer, records
+from bundler.store.objects import Objects
+from bundler.store.open_objects import open_objects
+from bundler.store.pointer import NOBODY, Author
+from bundler.store.pushing import NewState, Push, Pushed, entry_of, with_keys
+from bundler.store.reading import Versions
+from bundler.store.records import Action, Change, Current, Pin, Version
+
+
+@dataclass(frozen=True)
+class Store:
+    """A store that is open. Opening one asks the bucket nothing."""
+
+    objects: Objects
+    known: Versions
+
+    @property
+    def url(self) -> str:
+        return self.objects.url
+
+    def current(self) -> Current | None:
+        """The newest set; None where nothing was ever pushed."""
+        return pointer.read(self.objects)
+
+    def require_current(self) -> Current:
+        """The newest set. Raises `UsageError` where nothing was ever pushed."""
+        current = self.current()
+        if current is None:
+            raise UsageError(
+                f"{self.url} holds no state yet.", hint="Push some: state-bundler store push"
+            )
+        return current
+
+    # --- into the store -----------------------------------------------------------------------
+
+    def push(self, states: Sequence[NewState], author: Author = NOBODY) -> Pushed:
+        """Makes the states the current versions of their keys, all at once.
+
+        A state that means the same as its key's current version uploads nothing and keeps that
+        version. Raises `VerificationFailed` where a file changes meanwhile; nothing is visible
+        then, as after any other failure.
+        """
+        return Push(self.known, states, author).run()
+
+    def adopt(
+        self, versions: Sequence[Version], action: Action, author: Author = NOBODY
+    ) -> Current:
+        """Makes versions that lie in the store already the current ones of their keys."""
+
+        def decide(now: Current | None) -> Current | None:
+            keys = dict(now.keys) if now else {}
+            for version in versions:
+                _refuse_retired(now, version.version)
+                keys[version.key] = entry_of(version)
+            return with_keys(now, keys)
+
+        return pointer.advance(self.objects, action, author, decide)
+
+    def remove(self, keys: Iterable[str], author: Author = NOBODY) -> Current:
+        """Leaves keys without a current version; what they had stays until it is pruned."""
+        gone = frozenset(keys)
+
+        def decide(now: Current | None) -> Current | None:
+            if now is None:
+                return None
+            left = {key: entry for key, entry in now.keys.items() if key not in gone}
+            return with_keys(now, left)
+
+        return pointer.advance(self.objects, "remove", author, decide)
+
+    def label(self, key: str, label: str | None, author: Author = NOBODY) -> Current:
+        """Notes what Dagster says of a key whose state lies elsewhere, in place of a version.
+
+        None forgets the key altogether.
+        """
+
+        def decide(now: Current | None) -> Current | None:
+            before = now or pointer.NOTHING
+            keys = {name: entry for name, entry in before.keys.items() if name != key}
+            labels = {name: item for name, item in before.labels.items() if name != key}
+            if label is not None:
+                labels[key] = label
+            if (keys, labels) == (before.keys, before.labels):
+                return None
+            return msgspec.structs.replace(before, keys=keys, labels=labels)
+
+        return pointer.advance(self.objects, "push", author, decide)
+
+    # --- out of the store ---------------------------------------------------------------------
+
+    def version(self, version: str) -> Version:
+        """A version by its UUID. Raises `UsageError` where the store has none such."""
+        found = self.known.find(version) if records.is_version(version) else None
+        if found is None:
+            raise UsageError(
+                f"{self.url} has no version {version}.",
+                hint="See what there is: state-bundler store list",
+            )
+        return found
+
+    def currents(self, keys: Iterable[str] | None = None) -> dict[str, Version]:
+        """The current versions of these keys, or of all.
+
+        Raises `UsageError` for a key that has none, `VerificationFailed` where the pointer names
+        a version that is not there.
+        """
+        current = self.current()
+        have = current.keys if current else {}
+        wanted = dict.fromkeys(have, "") if keys is None else dict.fromkeys(keys, "")
+        for key in wanted:
+            if key not in have:
+                raise UsageError(
+                    f"{self.url} has no current version of {key}.",
+                    hint="Push one: state-bundler store push",
+                    key=key,
+                )
+            wanted[key] = have[key].version
+        return self.all_of(wanted)
+
+    def all_of(self, wanted: Mapping[str, str]) -> dict[str, Version]:
+        """Versions by key. Raises `VerificationFailed` where one is not there."""
+        found = self.known.find_all(wanted.values())
+        for key, version in wanted.items():
+            if version not in found:
+                raise VerificationFailed(
+                    f"{self.url} has no version {version} of {key} any more.",
+                    hint="It was pruned or lost. See what there is: state-bundler store list",
+                    key=key,
+                )
+        return {key: found[version] for key, version in wanted.items()}
+
+    def pull(self, wanted: Iterable[tuple[Version, Path]]) -> None:
+        """Writes each version's state tree into a key directory; see `Versions.pull`."""
+        self.known.pull(wanted)
+
+    # --- back in time -------------------------------------------------------------------------
+
+    def history(self) -> Iterator[Change]:
+        """Every set that is kept, the newest first."""
+        current = self.current()
+        return iter(()) if current is None else pointer.history(self.objects, current)
+
+    def at(self, moment: str | int) -> tuple[int, dict[str, str]]:
+        """The number of a set, and the version that each key had in it.
+
+        moment: a set's number, or an RFC 3339 time, which means the set that was current then.
+        Raises `UsageError` for what is older than the oldest set that is kept.
+        """
+        current = self.require_current()
+        passed: list[Change] = []
+        for change in pointer.history(self.objects, current):
+            passed.append(change)
+            if (change.number <= moment) if isinstance(moment, int) else (change.made <= moment):
+                return change.number, pointer.keys_at(current, passed, change.number)
+        raise UsageError(
+            f"{self.url} keeps nothing of {moment}; its oldest set is number {current.oldest}.",
+            hint="See what there is: state-bundler store list --sets",
+        )
+
+    def rollback(
+        self, to: str | int | None = None, keys: Sequence[str] = (), author: Author = NOBODY
+    ) -> Current:
+        """Makes an earlier set, or an earlier version of one key, current again, as a new set.
+
+        to: a version's UUID, a time, a set's number; None for the set before the newest.
+        keys: only these. Raises `UsageError` where that is not kept any more.
+        """
+        if isinstance(to, str) and records.is_version(to):
+            return self.adopt([self.version(to)], "rollback", author)
+        current = self.require_current()
+        number, then = self.at(current.number - 1 if to is None else to)
+        unknown = [key for key in keys if key not in then]
+        if unknown:
+            raise UsageError(f"{', '.join(unknown)} had no version in set {number}.")
+        have = {key: entry.version for key, entry in current.keys.items()}
+        wanted = {key: then[key] for key in (keys or then) if have.get(key) != then[key]}
+        found = self.all_of(wanted)
+        gone = frozenset() if keys else frozenset(have) - frozenset(then)
+
+        def decide(now: Current | None) -> Current | None:
+            entries = {k: v for k, v in (now.keys if now else {}).items() if k not in gone}
+            for version in found.values():
+                _refuse_retired(now, version.version)
+                entries[version.key] = entry_of(version)
+            return with_keys(now, entries)
+
+        return pointer.advance(self.objects, "rollback", author, decide)
+
+    # --- pins ---------------------------------------------------------------------------------
+
+    def pin(self, version: str, note: str = "") -> Current:
+        """Keeps a version from every prune. Raises `UsageError` where there is none such."""
+        found = self.version(version)
+
+        def decide(now: Current) -> Current | None:
+            _refuse_retired(now, version)
+            if any(pin.version == version for pin in now.pins):
+                return None
+            return msgspec.structs.replace(now, pins=(*now.pins, Pin(version, found.key, note)))
+
+        return pointer.amend(self.objects, decide)
+
+    def unpin(self, version: str) -> Current:
+        """Lets a prune have a version again."""
+
+        def decide(now: Current) -> Current | None:
+            left = tuple(pin for pin in now.pins if pin.version != version)
+            return None if left == now.pins else msgspec.structs.replace(now, pins=left)
+
+        return pointer.amend(self.objects, decide)
+
+
+def _refuse_retired(now: Current | None, version: str) -> None:
+    if now is not None and version in now.retired:
+        raise UsageError(f"Version {version} is being pruned at this moment.")
+
+
+def open_store(url: str, patience: float | None = None) -> Store:
+    """The store behind a URL; asks nothing yet. Raises `ConfigurationError`.
+
+    patience: seconds for which a bucket that does not answer is asked again.
+    """
+    objects = open_objects(url, patience)
+    return Store(objects, Versions(objects))

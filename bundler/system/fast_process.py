@@ -1,0 +1,164 @@
+"""Starts programs fast, several at once, and hears them all: for the guard's few milliseconds.
+
+`bundler.system.process` serves everything else. It stands on ``subprocess``, which takes longer to import
+than git takes to answer, and the guard runs at every commit of every developer. Here
+`os.posix_spawn` starts the programs side by side and one poll loop feeds and hears them.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import time
+
+from bundler.errors import ToolFailed
+from bundler.system.fast_tuple import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+
+_READ_BYTES = 1 << 16
+# POSIX fixes these numbers; the module `signal` builds enumerations of all of them when imported.
+_SIGPIPE = 13
+_SIGKILL = 9
+
+
+class Command(NamedTuple):
+    """A program by its absolute path, its arguments after its own name, what it reads."""
+
+    program: str
+    arguments: Sequence[str | bytes]
+    stdin: bytes = b""
+
+
+class Answer(NamedTuple):
+    """What a program said."""
+
+    exit_code: int
+    stdout: bytes
+    stderr: bytes
+
+
+class _Conversation:
+    """One running program: what is still to be written to it, what it has said so far."""
+
+    __slots__ = ("descriptors", "name", "pid", "said", "to_write")
+
+    def __init__(self, command: Command, env: Mapping[str, str]) -> None:
+        self.name = os.path.basename(command.program)
+        pipes = [os.pipe() for _ in range(3)]
+        (stdin, feed), (out, stdout), (err, stderr) = pipes
+        actions: list[tuple[int, int, int] | tuple[int, int]] = [
+            (os.POSIX_SPAWN_DUP2, stdin, 0),
+            (os.POSIX_SPAWN_DUP2, stdout, 1),
+            (os.POSIX_SPAWN_DUP2, stderr, 2),
+        ]
+        try:
+            self.pid = os.posix_spawn(
+                command.program,
+                [self.name, *command.arguments],
+                env,
+                file_actions=actions,
+                setpgroup=0,
+                setsigdef=[_SIGPIPE],
+            )
+        except OSError as error:
+            for descriptor in (feed, out, err):
+                os.close(descriptor)
+            raise ToolFailed(f"{command.program} cannot be started: {error.strerror}.") from error
+        finally:
+            for descriptor in (stdin, stdout, stderr):
+                os.close(descriptor)
+        self.to_write = memoryview(command.stdin)
+        self.said: dict[int, list[bytes]] = {out: [], err: []}
+        self.descriptors = [feed, out, err]
+        os.set_blocking(feed, False)
+
+    def feed(self, poll: select.poll) -> None:
+        try:
+            self.to_write = self.to_write[os.write(self.descriptors[0], self.to_write) :]
+        except BlockingIOError:
+            return
+        except BrokenPipeError:  # it has heard enough; its exit code tells why
+            self.to_write = memoryview(b"")
+        if not self.to_write:
+            self.close(self.descriptors[0], poll)
+
+    def hear(self, descriptor: int, poll: select.poll) -> None:
+        if said := os.read(descriptor, _READ_BYTES):
+            self.said[descriptor].append(said)
+        else:
+            self.close(descriptor, poll)
+
+    def close(self, descriptor: int, poll: select.poll) -> None:
+        poll.unregister(descriptor)
+        self.descriptors[self.descriptors.index(descriptor)] = -1
+        os.close(descriptor)
+
+    def answer(self) -> Answer:
+        status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        stdout, stderr = self.said.values()
+        return Answer(status, b"".join(stdout), b"".join(stderr))
+
+    def end(self) -> None:
+        for descriptor in self.descriptors:
+            if descriptor >= 0:
+                os.close(descriptor)
+        try:
+            os.killpg(self.pid, _SIGKILL)
+            os.waitpid(self.pid, 0)
+        except (ProcessLookupError, ChildProcessError, PermissionError):
+            pass
+
+
+def converse(commands: Sequence[Command], env: Mapping[str, str], timeout: float) -> list[Answer]:
+    """Runs programs at the same time, each in a process group of its own.
+
+    timeout: in seconds, for all of them; at its end they are killed.
+    Raises `ToolFailed` where one cannot be started or outlasts the timeout.
+    """
+    deadline = time.monotonic() + timeout
+    running: list[_Conversation] = []
+    try:
+        running.extend(_Conversation(command, env) for command in commands)
+        _listen(running, deadline, timeout)
+        answers = []
+        while running:
+            answers.append(running[0].answer())
+            running.pop(0)
+    except BaseException:
+        for conversation in running:
+            conversation.end()
+        raise
+    return answers
+
+
+def _listen(running: Sequence[_Conversation], deadline: float, timeout: float) -> None:
+    poll = select.poll()
+    owners = {}
+    for conversation in running:
+        feed, out, err = conversation.descriptors
+        for descriptor, event in (
+            (feed, select.POLLOUT),
+            (out, select.POLLIN),
+            (err, select.POLLIN),
+        ):
+            owners[descriptor] = conversation
+            poll.register(descriptor, event)
+    while any(descriptor >= 0 for each in running for descriptor in each.descriptors):
+        left = deadline - time.monotonic()
+        ready = poll.poll(left * 1000) if left > 0 else []
+        if not ready:
+            name = running[0].name
+            raise ToolFailed(
+                f"{name} did not answer within {timeout:g} s.",
+                hint="Something blocks it: a FIFO as an ignore file, a lock, a network disk.",
+            )
+        for descriptor, _ in ready:
+            owner = owners[descriptor]
+            if descriptor == owner.descriptors[0]:
+                owner.feed(poll)
+            else:
+                owner.hear(descriptor, poll)

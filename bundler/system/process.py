@@ -1,0 +1,220 @@
+"""The one place that starts other programs: argv lists, bounded in time, ended with their children.
+
+git's argv is composed in `bundler.git`, docker's in `bundler.artifacts.image.engine`, pex's in
+`bundler.artifacts.python.pex`; all of them run through here.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import msgspec
+
+from bundler.errors import ToolFailed
+
+DEFAULT_TIMEOUT_SECONDS = 120.0
+# A build takes seconds; a hundred of them are asked in well under a millisecond.
+_POLL_SECONDS = 0.05
+
+
+class Completed(msgspec.Struct, frozen=True):
+    """What a program left behind."""
+
+    exit_code: int
+    stdout: bytes
+    stderr: bytes
+
+
+def run(
+    argv: Sequence[str | os.PathLike[str]],
+    *,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    stdin: bytes | None = None,
+    timeout: float = DEFAULT_TIMEOUT_SECONDS,
+) -> Completed:
+    """Runs a program to its end and returns what it printed, whatever its exit code.
+
+    timeout: in seconds; at its end the program and its children are killed.
+    Raises `ToolFailed` where it cannot be started or does not end in time.
+    """
+    with _start(
+        argv,
+        cwd,
+        env,
+        stdin=subprocess.PIPE if stdin is not None else subprocess.DEVNULL,
+        output=subprocess.PIPE,
+        errors=subprocess.PIPE,
+    ) as process:
+        try:
+            stdout, stderr = process.communicate(stdin, timeout=timeout)
+        except subprocess.TimeoutExpired as error:
+            raise ToolFailed(f"{argv[0]} did not answer within {timeout:g} s.") from error
+        finally:
+            end_group(process)
+    return Completed(process.returncode, stdout, stderr)
+
+
+def check(
+    argv: Sequence[str | os.PathLike[str]],
+    *,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    stdin: bytes | None = None,
+    timeout: float = DEFAULT_TIMEOUT_SECONDS,
+) -> bytes:
+    """Like `run`, for programs that must succeed: returns their stdout.
+
+    Raises `ToolFailed` with the last line of what the program said for any other exit code.
+    """
+    done = run(argv, cwd=cwd, env=env, stdin=stdin, timeout=timeout)
+    if done.exit_code:
+        said = done.stderr.decode(errors="replace").strip().splitlines()
+        raise ToolFailed(
+            f"{argv[0]} ended with exit code {done.exit_code}" + (f": {said[-1]}" if said else ".")
+        )
+    return done.stdout
+
+
+def pass_through(
+    argv: Sequence[str | os.PathLike[str]],
+    *,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    stdout: int | None = None,
+) -> int:
+    """Runs a program on the person's own terminal and returns its exit code.
+
+    stdout: a descriptor that takes what the program prints as data, instead of the terminal.
+    Ctrl-C reaches it by the terminal; SIGTERM to us is passed on by `end_group`.
+    """
+    with _start(argv, cwd, env, stdin=None, output=stdout, errors=None, session=False) as process:
+        try:
+            return process.wait()
+        except BaseException:
+            _terminate(process)
+            raise
+
+
+def _terminate(process: subprocess.Popen[bytes]) -> None:
+    with suppress(ProcessLookupError):
+        process.send_signal(signal.SIGTERM)
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(timeout=10)
+    process.kill()
+
+
+def feed(
+    argv: Sequence[str | os.PathLike[str]],
+    pieces: Iterable[bytes],
+    *,
+    env: Mapping[str, str] | None = None,
+    stdout: int | None = None,
+) -> int:
+    """Like `pass_through`, with the program's stdin filled by us; it may stop reading early."""
+    with _start(
+        argv, None, env, stdin=subprocess.PIPE, output=stdout, errors=None, session=False
+    ) as process:
+        try:
+            if process.stdin is not None:
+                with suppress(BrokenPipeError):
+                    for piece in pieces:
+                        process.stdin.write(piece)
+                with suppress(BrokenPipeError):
+                    process.stdin.close()
+            return process.wait()
+        except BaseException:
+            _terminate(process)
+            raise
+
+
+@contextmanager
+def dial(
+    argv: Sequence[str | os.PathLike[str]], *, env: Mapping[str, str] | None = None
+) -> Iterator[socket.socket]:
+    """Starts a program that carries a conversation over its stdin and stdout; our end of it.
+
+    The program is ended when this is.
+    """
+    ours, theirs = socket.socketpair()
+    with ours:
+        with theirs:
+            line = theirs.fileno()
+            process = _start(argv, None, env, stdin=line, output=line, errors=subprocess.DEVNULL)
+        try:
+            yield ours
+        finally:
+            end_group(process)
+
+
+async def logged(
+    argv: Sequence[str | os.PathLike[str]], log: Path, *, cwd: Path, env: Mapping[str, str]
+) -> tuple[int, bytes]:
+    """Runs a program with its stderr in a file; its exit code and what it printed.
+
+    When it is cancelled, the program is asked to end, with all that it has started, and waited for.
+    Raises `ToolFailed` where it cannot be started.
+    """
+    import asyncio
+
+    with log.open("wb") as errors, tempfile.TemporaryFile() as output:
+        process = _start(
+            argv, cwd, env, stdin=subprocess.DEVNULL, output=output.fileno(), errors=errors.fileno()
+        )
+        try:
+            while process.poll() is None:  # noqa: ASYNC110  # nothing tells asyncio before 3.12
+                await asyncio.sleep(_POLL_SECONDS)
+        except BaseException:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGTERM)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=10)
+            raise
+        finally:
+            end_group(process)
+        output.seek(0)
+        return process.returncode, output.read()
+
+
+def end_group(process: subprocess.Popen[bytes]) -> None:
+    """Kills a program that was started in a session of its own, and all that it started."""
+    if process.poll() is None:
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _start(
+    argv: Sequence[str | os.PathLike[str]],
+    cwd: Path | None,
+    env: Mapping[str, str] | None,
+    *,
+    stdin: int | None,
+    output: int | None,
+    errors: int | None,
+    session: bool = True,
+) -> subprocess.Popen[bytes]:
+    try:
+        return subprocess.Popen(
+            argv,
+            cwd=cwd,
+            env=env,
+            stdin=stdin,
+            stdout=output,
+            stderr=errors,
+            start_new_session=session,
+        )
+    except FileNotFoundError as error:
+        missing = cwd if cwd is not None and not cwd.is_dir() else argv[0]
+        raise ToolFailed(
+            f"{missing} was not found.", hint=f"Install {argv[0]}, or put it on PATH."
+        ) from error
+    except OSError as error:
+        raise ToolFailed(f"{argv[0]} cannot be started: {error.strerror}.") from error

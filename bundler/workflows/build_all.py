@@ -1,0 +1,150 @@
+"""Many projects, each built by a process of its own, so many at once, told in one report.
+
+A build needs the environment, the directory and the terminal of its project to itself; a process
+each gives it that, and one that fails, or takes all the memory, takes no other with it. What each
+of them says goes to a file of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bundler.errors import BundlerError, ChildFailed, UsageError, exit_code_of
+from bundler.project.projects import project_name
+from bundler.system.atomic import io_errors
+from bundler.system.process import logged
+
+# A build waits for the network and for other programs most of the time.
+DEFAULT_WORKERS = 4
+# Set for each build, so that none of them ever starts them all again.
+MARK = "STATE_BUNDLER_ONE_OF_ALL"
+_NAME, _PATH, _HERE = "{name}", "{path}", "{here}"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One project's build. argv: what runs, in the project's directory. log: what it says."""
+
+    name: str
+    root: Path
+    argv: tuple[str, ...]
+    log: Path
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a build ended. said: its stdout, stripped: the artifact and its digest. why: the last
+    block of its log, where it failed. seconds: its wall-clock time."""
+
+    job: Job
+    exit_code: int
+    seconds: float
+    said: str
+    why: str = ""
+
+
+def jobs_of(
+    roots: Sequence[Path], program: Sequence[str], arguments: Sequence[str], here: Path, logs: Path
+) -> list[Job]:
+    """A job for each project. In the arguments ``{name}`` stands for the project's name, ``{path}``
+    for its path below `here`, ``{here}`` for `here` itself.
+
+    Raises `UsageError` where two of them would write the same artifact.
+    """
+    jobs = []
+    for root in roots:
+        path = os.path.relpath(root, here)
+        values = {_NAME: project_name(root), _PATH: path, _HERE: str(here)}
+        argv = [*program, *(_filled(argument, values) for argument in arguments)]
+        log = logs / f"{path.replace(os.sep, '__') if path != '.' else values[_NAME]}.log"
+        jobs.append(Job(values[_NAME], root, tuple(argv), log))
+    if len({job.argv for job in jobs}) < len(jobs) and not any(_PATH in it for it in arguments):
+        raise UsageError(
+            "All projects would write the same artifact, or two of them have the same name.",
+            hint="Put {name} (or {path}) where the artifact is named, as in -t 'shop/{name}:1.4'.",
+        )
+    return jobs
+
+
+def _filled(argument: str, values: Mapping[str, str]) -> str:
+    for mark, value in values.items():
+        argument = argument.replace(mark, value)
+    return argument
+
+
+def run_all(
+    jobs: Sequence[Job],
+    workers: int,
+    told: Callable[[Outcome], None],
+    *,
+    environ: Mapping[str, str] = os.environ,
+) -> list[Outcome]:
+    """Runs all of them, whatever becomes of the others; told: called as each one ends.
+
+    The outcomes are in the jobs' order. When we are interrupted, so are those under way.
+    """
+    for job in jobs:
+        with io_errors(job.log):
+            job.log.parent.mkdir(parents=True, exist_ok=True)
+    # A table of keys makes no sense in a file.
+    quiet = {**environ, "CI": environ.get("CI", "1"), "NO_COLOR": "1", MARK: "1"}
+
+    async def main() -> list[Outcome]:
+        room = asyncio.Semaphore(workers)
+        return await asyncio.gather(*(_one(job, room, quiet, told) for job in jobs))
+
+    return asyncio.run(main())
+
+
+async def _one(
+    job: Job, room: asyncio.Semaphore, environ: Mapping[str, str], told: Callable[[Outcome], None]
+) -> Outcome:
+    async with room:
+        began = time.monotonic()
+        code, stdout = await logged(job.argv, job.log, cwd=job.root, env=environ)
+        seconds = time.monotonic() - began
+    why = _last_block(job.log) if code else ""
+    outcome = Outcome(job, code, seconds, stdout.decode(errors="replace").strip(), why)
+    told(outcome)
+    return outcome
+
+
+def _last_block(log: Path) -> str:
+    """The block that an expected failure ends in, without its sign."""
+    lines = log.read_text(errors="replace").rstrip().splitlines()
+    start = max((at for at, line in enumerate(lines) if line.startswith(("✗", "x "))), default=-1)
+    return "\n".join(lines[start:]).removeprefix("✗").removeprefix("x ").strip()
+
+
+def failure_of(outcomes: Sequence[Outcome]) -> int:
+    """The exit code for all of them: the most serious of the failed ones."""
+    failures: list[BundlerError] = [
+        ChildFailed(outcome.job.name, outcome.exit_code)
+        for outcome in outcomes
+        if outcome.exit_code
+    ]
+    return exit_code_of(failures)
+
+
+def as_json(outcomes: Sequence[Outcome]) -> str:
+    """The report, for programs."""
+    builds: list[dict[str, Any]] = [
+        {
+            "name": outcome.job.name,
+            "project": str(outcome.job.root),
+            "exitCode": outcome.exit_code,
+            "seconds": round(outcome.seconds, 1),
+            "said": outcome.said.splitlines(),
+            "why": outcome.why,
+            "log": str(outcome.job.log),
+        }
+        for outcome in outcomes
+    ]
+    return json.dumps({"schema": 1, "builds": builds}, indent=2, ensure_ascii=False) + "\n"

@@ -1,0 +1,323 @@
+"""What changed between the states of two artifacts, key by key, inside JSON too.
+
+Keys are matched by name, wherever their state directories lie; a name that an artifact has twice
+is matched together with its directory's path. By the manifests' digests alone it is known which
+keys and which files differ; only those files are read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from bundler.errors import VerificationFailed
+from bundler.refresh.vendors import KINDS
+from bundler.state.artifact import Artifact, StateDirectory
+from bundler.state.bundle import MANIFEST_NAME
+from bundler.state.jsondiff import Change, compare, summary
+from bundler.state.manifest import Contents, Manifest, State, build, parse, state_of
+from bundler.state.tree import FileEntry, StateTree, hash_stream
+from bundler.system.documents import decoded
+
+Kind = Literal["added", "removed", "changed", "volatile"]
+
+# Larger files are compared by their digests alone: parsing takes several times their size.
+_MAX_PARSED_BYTES = 128 * 1024 * 1024
+_BRIEF = ("state", "project/target/manifest.json")
+_MAX_BRIEF_BYTES = 16 * 1024 * 1024
+_VOLATILE = frozenset(name for kind in KINDS for name in kind.volatile)
+_IGNORED = tuple(pattern for kind in KINDS for pattern in kind.ignored)
+# dbt's manifest: what a person calls the resources, by the member that lists them.
+_DBT_LISTS = ("nodes", "sources", "exposures", "metrics", "semantic_models", "saved_queries")
+_DBT_MEANING = (
+    *("name", "raw_code", "raw_sql", "columns", "description", "tags", "config", "depends_on"),
+    *("schema", "database", "alias", "identifier", "meta", "constraints"),
+)
+
+
+class FileDifference(msgspec.Struct, frozen=True):
+    """A file of a state. changes: what is different inside, where that can be told. Sizes in
+    bytes, None where the file is not there. form_only: the same JSON, written otherwise."""
+
+    path: str
+    kind: Kind
+    before: int | None
+    after: int | None
+    changes: tuple[Change, ...] = ()
+    form_only: bool = False
+
+
+class KeyDifference(msgspec.Struct, frozen=True):
+    """A key. volatile: its bytes differ, and mean the same. before, after: sizes in bytes, or
+    the pinned versions of what is not in the artifact."""
+
+    key: str
+    kind: Kind
+    before: int | str | None
+    after: int | str | None
+    files: tuple[FileDifference, ...] = ()
+
+    @property
+    def summary(self) -> str:
+        """The counts of everything inside, in a line; empty where nothing could be counted."""
+        return summary([change for file in self.files for change in file.changes])
+
+
+class Difference(msgspec.Struct, frozen=True):
+    """before, after: the artifacts' names. unchanged: how many keys are the same in both."""
+
+    before: str
+    after: str
+    keys: tuple[KeyDifference, ...]
+    unchanged: int
+
+    @property
+    def differs(self) -> bool:
+        """Whether anything that means something differs."""
+        return any(key.kind != "volatile" for key in self.keys)
+
+    def of(self, key: str, directory: str) -> KeyDifference | None:
+        """What is said of a key in one of the later artifact's state directories."""
+        names = (key, _twice(key, directory))
+        return next((found for found in self.keys if found.key in names), None)
+
+
+def diff(before: Artifact, after: Artifact, volatile: Sequence[str] = ()) -> Difference:
+    """Compares two open artifacts. volatile: further names of members that mean nothing.
+
+    Raises `VerificationFailed` where a manifest is malformed, or a file is not what it says.
+    """
+    one, other = _Side(before), _Side(after)
+    one.take_names_of(other)
+    names = frozenset(volatile)
+    wanted = {
+        key: (one.states[key].state, other.states[key].state)
+        for key in one.states
+        if key in other.states and _changed(one.states[key].state, other.states[key].state)
+    }
+    for side, position in ((one, 0), (other, 1)):
+        side.read({key: _documents(*pair)[position] for key, pair in wanted.items()})
+    keys = [_of_key(key, one, other, names) for key in sorted({**one.states, **other.states})]
+    keys += _non_local(one.non_local, other.non_local)
+    found = tuple(key for key in keys if key is not None)
+    shared = len(one.states.keys() & other.states.keys()) + len(
+        one.non_local.keys() & other.non_local.keys()
+    )
+    both = sum(key.kind in ("changed", "volatile") for key in found)
+    return Difference(before.name, after.name, found, shared - both)
+
+
+def brief(before: Path, after: Path) -> str:
+    """What changed from one key directory to another's, in a line.
+
+    Looks into the ``state`` and, where that is dbt's, into its manifest. Empty where there is
+    nothing to count: no JSON, too large to look into at once, or unreadable.
+    """
+    for name in _BRIEF:
+        with suppress(OSError):
+            paths = [directory / name for directory in (before, after)]
+            if all(0 < path.stat().st_size <= _MAX_BRIEF_BYTES for path in paths):
+                old, new = (path.read_bytes() for path in paths)
+                return summary(_inside(old, new, _VOLATILE) or ())
+    return ""
+
+
+def _changed(before: State, after: State) -> bool:
+    return before.digest.dir_hash != after.digest.dir_hash
+
+
+# --- reading --------------------------------------------------------------------------------
+
+
+class _Located(msgspec.Struct, frozen=True):
+    directory: str
+    state: State
+
+
+class _Side(msgspec.Struct):
+    """One artifact: its states by key, and the bytes of those files that are looked into."""
+
+    artifact: Artifact
+    states: dict[str, _Located] = msgspec.field(default_factory=dict)
+    non_local: dict[str, str] = msgspec.field(default_factory=dict)
+    contents: dict[tuple[str, str], bytes] = msgspec.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        manifests = {
+            directory.path: _manifest(directory, self.artifact.name)
+            for directory in self.artifact.state_directories()
+        }
+        if not manifests:
+            raise VerificationFailed(f"{self.artifact.name} holds no state directory.")
+        keys = [state.key for manifest in manifests.values() for state in manifest.states]
+        for path, manifest in manifests.items():
+            for state in manifest.states:
+                name = state.key if keys.count(state.key) == 1 else _twice(state.key, path)
+                self.states[name] = _Located(path, state)
+            for item in manifest.predicate.contents.non_local:
+                self.non_local[item.key] = item.version or item.management_type
+
+    def take_names_of(self, other: _Side) -> None:
+        """What both have twice is the same where one path ends in the other, as in an image."""
+        for theirs, there in other.states.items():
+            for ours, here in list(self.states.items()):
+                is_same = here.state.key == there.state.key and theirs not in self.states
+                if is_same and _ends_alike(here.directory, there.directory):
+                    self.states[theirs] = self.states.pop(ours)
+
+    def read(self, wanted: Mapping[str, frozenset[str]]) -> None:
+        """Reads files by key, in one pass over each state directory."""
+        for directory in self.artifact.state_directories():
+            files = {
+                f"{located.state.path}/{path}": (key, path)
+                for key, located in self.states.items()
+                if located.directory == directory.path
+                for path in wanted.get(key, ())
+            }
+            if files:
+                self._read(directory, files)
+
+    def _read(self, directory: StateDirectory, files: Mapping[str, tuple[str, str]]) -> None:
+        for member in directory.members():
+            if member.path in files and member.kind == "file":
+                key, path = files[member.path]
+                with member.open() as stream:
+                    raw = stream.read(_MAX_PARSED_BYTES + 1)
+                digest = hashlib.sha256(raw).hexdigest()
+                if all(f.sha256 != digest for f in self.states[key].state.files if f.path == path):
+                    raise VerificationFailed(
+                        f"{self.artifact.name}: {directory.path}/{member.path} was altered."
+                    )
+                self.contents[key, path] = raw
+
+
+def _twice(key: str, path: str) -> str:
+    """The name of a key that an artifact has in several state directories."""
+    return f"{key} in {path}"
+
+
+def _ends_alike(one: str, other: str) -> bool:
+    return f"/{one}".endswith(f"/{other}") or f"/{other}".endswith(f"/{one}")
+
+
+def _manifest(directory: StateDirectory, name: str) -> Manifest:
+    """The manifest; for what Dagster alone has filled, one made of what lies there."""
+    raw = directory.read_manifest()
+    if raw is not None:
+        return parse(raw, f"{name}: {directory.path}/{MANIFEST_NAME}")
+    trees: dict[str, list[FileEntry]] = {}
+    for member in directory.members():
+        folder, slash, path = member.path.partition("/")
+        if slash and not folder.startswith("@") and member.kind == "file":
+            with member.open() as stream:
+                sha256, size = hash_stream(stream)  # type: ignore[arg-type]  # BinaryIO hides readinto
+            trees.setdefault(folder, []).append(FileEntry(path, sha256, size))
+    states = (state_of(name, name, StateTree(tuple(files))) for name, files in trees.items())
+    return build(Contents(tuple(states)))
+
+
+def _documents(before: State, after: State) -> tuple[frozenset[str], frozenset[str]]:
+    """Which files are looked into: those in both that differ and may be JSON."""
+    old = {file.path: file for file in before.files}
+    paths = frozenset(
+        file.path
+        for file in after.files
+        if file.path in old
+        and old[file.path].sha256 != file.sha256
+        and max(file.size, old[file.path].size) <= _MAX_PARSED_BYTES
+        and (file.path.rpartition("/")[2] == "state" or file.path.endswith(".json"))
+    )
+    return paths, paths
+
+
+# --- comparing ------------------------------------------------------------------------------
+
+
+def _of_key(key: str, one: _Side, other: _Side, volatile: frozenset[str]) -> KeyDifference | None:
+    if key not in other.states:
+        return KeyDifference(key, "removed", one.states[key].state.size, None)
+    if key not in one.states:
+        return KeyDifference(key, "added", None, other.states[key].state.size)
+    before, after = one.states[key].state, other.states[key].state
+    if not _changed(before, after):
+        return None
+    if any(state.digest.semantic != state.digest.dir_hash for state in (before, after)):
+        volatile |= _VOLATILE
+    same = before.digest.semantic == after.digest.semantic
+    files = tuple(_files(key, one, other, volatile))
+    means_nothing = same or all(file.kind == "volatile" for file in files)
+    kind: Kind = "volatile" if means_nothing else "changed"
+    return KeyDifference(key, kind, before.size, after.size, files)
+
+
+def _files(
+    key: str, one: _Side, other: _Side, volatile: frozenset[str]
+) -> Iterator[FileDifference]:
+    before = {file.path: file for file in one.states[key].state.files}
+    after = {file.path: file for file in other.states[key].state.files}
+    for path in sorted({**before, **after}):
+        old, new = before.get(path), after.get(path)
+        if old is None:
+            yield FileDifference(path, "added", None, after[path].size)
+        elif new is None:
+            yield FileDifference(path, "removed", old.size, None)
+        elif old.sha256 != new.sha256:
+            inside = _inside(
+                one.contents.get((key, path)), other.contents.get((key, path)), volatile
+            )
+            kind: Kind = "volatile" if _means_nothing(path, inside, volatile) else "changed"
+            form_only = inside == ()
+            yield FileDifference(path, kind, old.size, new.size, inside or (), form_only)
+
+
+def _means_nothing(path: str, changes: tuple[Change, ...] | None, volatile: frozenset[str]) -> bool:
+    if volatile and any(fnmatchcase(path, pattern) for pattern in _IGNORED):
+        return True
+    return bool(changes) and all(change.volatile for change in changes or ())
+
+
+def _inside(
+    before: bytes | None, after: bytes | None, volatile: frozenset[str]
+) -> tuple[Change, ...] | None:
+    """What changed inside a file that is JSON on both sides; None for any other."""
+    old, new = (None if raw is None else decoded(raw) for raw in (before, after))
+    if old is None or new is None:
+        return None
+    if _is_dbt(old[0]) and _is_dbt(new[0]):
+        return compare(_resources(old[0]), _resources(new[0]), volatile) or compare(
+            old[0].get("metadata"), new[0].get("metadata"), volatile
+        )
+    return compare(old[0], new[0], volatile)
+
+
+def _is_dbt(document: Any) -> bool:
+    if not isinstance(document, dict) or not isinstance(document.get("metadata"), dict):
+        return False
+    return "manifest" in str(document["metadata"].get("dbt_schema_version", ""))
+
+
+def _resources(document: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """A dbt manifest's models, sources, tests and so on: what a person wrote of each."""
+    found: dict[str, dict[str, Any]] = {}
+    for section in _DBT_LISTS:
+        resources = document.get(section)
+        for name, resource in resources.items() if isinstance(resources, dict) else ():
+            kind = f"{resource.get('resource_type', section.removesuffix('s'))}s"
+            meaning = {item: resource[item] for item in _DBT_MEANING if item in resource}
+            meaning["depends_on"] = (resource.get("depends_on") or {}).get("nodes")
+            found.setdefault(kind, {})[name] = meaning
+    return found
+
+
+def _non_local(before: Mapping[str, str], after: Mapping[str, str]) -> Iterator[KeyDifference]:
+    for key in sorted({**before, **after}):
+        old, new = before.get(key), after.get(key)
+        if old != new:
+            kind: Kind = "added" if old is None else "removed" if new is None else "changed"
+            yield KeyDifference(key, kind, old, new)

@@ -1,0 +1,126 @@
+"""What a refresh hands to other jobs: ``refresh -o states.tar``, ``refresh -o oci:DIR:TAG``.
+
+An image that holds the states and nothing else, as a layout's folder or archive: whatever reads
+artifacts reads it (``verify``, ``diff``, ``extract``, ``--state-from``, ``--baseline``), ``COPY
+--from`` takes the states out of it, and the layer is the same for the same states.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bundler import git
+from bundler.artifacts.names import LAYOUT, split_layout
+from bundler.errors import ToolFailed, UsageError, VerificationFailed
+from bundler.listener import Listener
+from bundler.project.projects import Project
+from bundler.refresh.run import Refreshed
+from bundler.state import run_record
+from bundler.system.atomic import io_errors, sync_directory
+from bundler.workflows.pipeline import read_back
+
+_ARCHIVE = ".tar"
+# The tag where none is said.
+_LATEST = "latest"
+
+
+@dataclass(frozen=True)
+class Destination:
+    """Where states are handed to. tag: of a layout's folder; an archive is replaced whole."""
+
+    path: Path
+    tag: str
+
+    @property
+    def is_archive(self) -> bool:
+        return self.path.suffix == _ARCHIVE
+
+    @property
+    def name(self) -> str:
+        """As other commands take it."""
+        return str(self.path) if self.is_archive else f"{LAYOUT}{self.path}:{self.tag}"
+
+
+def destination_of(name: str) -> Destination:
+    """Reads ``FILE.tar`` or ``oci:DIR[:TAG]`` (also ``oci://DIR[:TAG]``).
+
+    Raises `UsageError` for anything else, and for a file that is there and is no such archive.
+    """
+    if name.startswith(LAYOUT):
+        directory, tag = split_layout(name)
+        return Destination(directory, tag or _LATEST)
+    path = Path(name)
+    if path.suffix != _ARCHIVE or path.is_dir():
+        raise UsageError(
+            f"{name} is neither a FILE.tar nor oci:DIR[:TAG].",
+            hint="Hand the states out with -o states.tar or -o oci:build/states.",
+        )
+    _refuse_foreign(path)
+    return Destination(path, _LATEST)
+
+
+def _refuse_foreign(path: Path) -> None:
+    """Another program's file, or an image without states, is not overwritten."""
+    from bundler.artifacts.image.oci import open_layout
+
+    if not path.exists():
+        return
+    try:
+        with open_layout(path) as artifact:
+            ours = artifact.claims() is not None
+    except VerificationFailed:
+        ours = False
+    if not ours:
+        raise UsageError(f"{path} exists and holds no states.", hint="Name another file with -o.")
+
+
+def hand_out(
+    refreshed: Refreshed, projects: Sequence[Project], to: Destination, listener: Listener
+) -> str:
+    """Writes the states, reads them back, and returns the digest of their image.
+
+    The destination changes at once, or not at all. Raises `InputOutputError`.
+    """
+    listener.phase(f"Handing the states to {to.name}")
+    record = run_record.make(
+        _identity(projects[0]),
+        refreshed.record,
+        guarded=False,
+        environment=projects[0].config.environment,
+    )
+    from bundler.artifacts.image import oci
+
+    def write(path: Path) -> str:
+        return oci.embed(
+            None,
+            refreshed.bundles,
+            record,
+            path,
+            tag=to.tag,
+            check=lambda made: read_back(made, refreshed.bundles),
+        ).digest
+
+    return _replacing(to.path, write) if to.is_archive else write(to.path)
+
+
+def _replacing(path: Path, write: Callable[[Path], str]) -> str:
+    """Makes a new archive beside, so that nothing of an older one stays in it."""
+    with io_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as beside:
+            made = Path(beside) / f"states{_ARCHIVE}"
+            digest = write(made)
+            os.replace(made, path)
+        sync_directory(path.parent)
+    return digest
+
+
+def _identity(project: Project) -> git.CodeIdentity | None:
+    try:
+        return git.code_identity(project.root)
+    except ToolFailed:  # no repository: the states say for themselves what they are
+        return None

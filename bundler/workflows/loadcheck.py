@@ -1,0 +1,189 @@
+"""``--load-check``: the code location is loaded inside the finished artifact, without network.
+
+Dagster loads a component whose state is missing as "no assets" and says that all is well. So the
+artifact's own interpreter imports the program (`bundler.verify_at_start`, handed over on stdin,
+nothing is installed), and what came of it is judged here: each local key had its state, nothing
+failed, and there are not fewer definitions than demanded, or than in the artifact that had this
+name before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+
+from bundler import verify_at_start
+from bundler.artifacts.running import Runner
+from bundler.errors import ToolFailed, UsageError, VerificationFailed
+from bundler.listener import Listener
+from bundler.project.projects import Project
+from bundler.state.manifest import DirectoryRefresh
+
+_SHOWN_LINES = 15
+# They describe the machine that a program runs on: those of this one would lead another astray.
+_MACHINE = frozenset(
+    {"DOCKER_HOST", "HOME", "LANG", "LOGNAME", "OLDPWD", "PATH", "PWD", "PYTHONHOME", "PYTHONPATH"}
+    | {"SHELL", "SHLVL", "TERM", "TMPDIR", "USER", "VIRTUAL_ENV", "_"}
+)
+
+
+@dataclass(frozen=True)
+class LoadCheck:
+    """What is demanded.
+
+    targets: what is loaded, ``MODULE``, ``MODULE:NAME`` or ``defs-of:PACKAGE``. least: definitions
+    of all targets together. environment: handed to the program. compares: also with the artifact
+    that has the name before.
+    """
+
+    targets: tuple[str, ...]
+    least: int = 1
+    environment: Mapping[str, str] = field(default_factory=dict)
+    compares: bool = True
+
+
+class Loaded(msgspec.Struct, frozen=True):
+    """What came of one load; as `bundler.verify_at_start.Load` tells it."""
+
+    definitions: dict[str, int]
+    states: dict[str, bool | None]
+    error: str | None
+
+    @property
+    def total(self) -> int:
+        return sum(self.definitions.values())
+
+
+def targets_of(projects: Sequence[Project], named: Sequence[str] = ()) -> tuple[str, ...]:
+    """What is loaded of these projects: what the person names, else what a code server would load.
+
+    Raises `UsageError` for a project without Dagster of which nothing was named.
+    """
+    if named:
+        return tuple(named)
+    return tuple(_target(project) for project in projects)
+
+
+def _target(project: Project) -> str:
+    if project.dagster is None:
+        raise UsageError(
+            f"What is to be loaded of {project.name} is not known.",
+            hint="Name the module with --load-module, or a function that makes its definitions "
+            "with --load-module MODULE:NAME.",
+        )
+    module = project.dagster.target or f"{project.dagster.root}.definitions"
+    path = module.replace(".", "/")
+    for root in (project.root / "src", project.root):
+        if (root / f"{path}.py").exists() or (root / path / "__init__.py").exists():
+            return module
+    return f"{verify_at_start.AUTOLOAD}:{project.dagster.root}"
+
+
+def environment_of(
+    refresh: Sequence[DirectoryRefresh], environ: Mapping[str, str]
+) -> dict[str, str]:
+    """The variables that the components read when they were found, with their values here."""
+    names = {
+        name
+        for directory in refresh
+        for key in directory.keys
+        for name in key.environment_variables
+    }
+    return {name: environ[name] for name in sorted(names - _MACHINE) if name in environ}
+
+
+def check(
+    run: Runner,
+    demanded: LoadCheck,
+    name: str,
+    listener: Listener,
+    *,
+    baseline: Runner | None = None,
+) -> tuple[Loaded, ...]:
+    """Loads the targets and judges what came of it.
+
+    baseline: runs in the artifact that had the name before. Raises `VerificationFailed` for a
+    missing state, an error, or too few definitions; `ToolFailed` where it could not be tried.
+    """
+    loaded = tuple(load(run, target, demanded, name) for target in demanded.targets)
+    problems = [problem for item in loaded for problem in _problems(item)]
+    if problems:
+        raise VerificationFailed(
+            f"{name} does not load: {' '.join(problems)}",
+            hint="Do not ship it. Compare what the build put in with what the program imports.",
+        )
+    total = sum(item.total for item in loaded)
+    least, why = demanded.least, "--min-definitions demands"
+    if demanded.least == LoadCheck.least:
+        why = "there must be at least"
+    compared = baseline if demanded.compares else None
+    before = _before(compared, demanded, listener) if compared is not None else None
+    if before is not None and before > least:
+        least, why = before, "the artifact that has this name now has"
+    if total < least:
+        raise VerificationFailed(
+            f"{name} loads only {_told(loaded)}; {why} {least}.",
+            hint="If it is right that there are so few, say so: --min-definitions N.",
+        )
+    unjudged = sorted(key for item in loaded for key, there in item.states.items() if there is None)
+    if unjudged:
+        listener.note(f"Not in the artifact, not judged: {', '.join(unjudged)}.")
+    listener.note(f"Loads {_told(loaded)}.")
+    return loaded
+
+
+def _problems(loaded: Loaded) -> list[str]:
+    found = [
+        f"{key} finds no state." for key, there in sorted(loaded.states.items()) if there is False
+    ]
+    return [*found, *([loaded.error] if loaded.error else [])]
+
+
+def _told(loaded: Sequence[Loaded]) -> str:
+    kinds: dict[str, int] = {}
+    for item in loaded:
+        for kind, number in item.definitions.items():
+            kinds[kind] = kinds.get(kind, 0) + number
+    return ", ".join(f"{number} {kind}" for kind, number in kinds.items() if number) or "nothing"
+
+
+def _before(run: Runner, demanded: LoadCheck, listener: Listener) -> int | None:
+    try:
+        loaded = [load(run, target, demanded, "It") for target in demanded.targets]
+    except ToolFailed as error:
+        listener.note(f"The older artifact could not be loaded, so it is no baseline: {error.what}")
+        return None
+    if any(item.error for item in loaded):
+        listener.note("The older artifact does not load, so it is no baseline.")
+        return None
+    return sum(item.total for item in loaded)
+
+
+def load(run: Runner, target: str, demanded: LoadCheck, name: str) -> Loaded:
+    """Loads one target and returns what came of it. Raises `ToolFailed` without an answer."""
+    program = Path(verify_at_start.__file__).read_bytes()
+    done = run(["-", "--load", target, "--report"], program, demanded.environment)
+    marker = verify_at_start.REPORT.encode()
+    reports = [line for line in done.stdout.splitlines() if line.startswith(marker)]
+    if not reports:
+        said = _redacted(done.stderr, demanded).strip().splitlines()[-_SHOWN_LINES:]
+        raise ToolFailed(
+            f"{name} could not be tried: Python in it ended with exit code {done.exit_code}"
+            + (f": {said[-1]}" if said else "."),
+        )
+    loaded = msgspec.json.decode(reports[-1][len(marker) :], type=Loaded)
+    if loaded.error is None:
+        return loaded
+    error = _redacted(loaded.error.encode(), demanded)
+    return msgspec.structs.replace(loaded, error=error)
+
+
+def _redacted(text: bytes, demanded: LoadCheck) -> str:
+    """What a program said, without the values that it was handed."""
+    for value in demanded.environment.values():
+        if len(value) > 3:  # noqa: PLR2004  # shorter ones stand in any text
+            text = text.replace(value.encode(), b"***")
+    return text.decode(errors="replace")

@@ -1,0 +1,210 @@
+"""What a build does before and after the tool that builds: guard, refresh, and read back.
+
+    guard  ->  refresh and publish  ->  [docker, pex, …]  ->  embed  ->  read back  ->  name
+
+Everything up to the refresh is `prepare`; reading back is `read_back`. Between them stands what
+knows the artifact.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from bundler import git
+from bundler.artifacts.verify import Verdict, verify
+from bundler.errors import Findings, ToolFailed, UsageError, VerificationFailed
+from bundler.guard import check as ask_git
+from bundler.listener import SILENT, Listener
+from bundler.project.options import RefreshOptions
+from bundler.project.projects import Project
+from bundler.state import run_record
+from bundler.state.artifact import Artifact
+from bundler.state.bundle import Bundle
+from bundler.state.manifest import RunRecord
+
+if TYPE_CHECKING:
+    from bundler.artifacts.running import Runner
+    from bundler.refresh.run import Refreshed
+    from bundler.workflows.loadcheck import LoadCheck
+
+
+class Prepared(msgspec.Struct, frozen=True, dict=True):
+    """States that were refreshed, ready to be embedded, and the record of that.
+
+    environment: a name for the record. load_check: what loading the finished artifact must show;
+    None where that was not asked.
+    """
+
+    projects: tuple[Project, ...]
+    refreshed: Refreshed
+    guarded: bool = True
+    environment: str | None = None
+    load_check: LoadCheck | None = None
+
+    @property
+    def bundles(self) -> tuple[Bundle, ...]:
+        return self.refreshed.bundles
+
+    @cached_property
+    def record(self) -> RunRecord:
+        """The record of a build. Asks git which code that is of; raises `ToolFailed` as it does."""
+        return self._record(_identity(self.projects[0], required=self.guarded))
+
+    @property
+    def record_of_refresh(self) -> RunRecord:
+        """The same without the code, which git is not asked for."""
+        return self._record(None)
+
+    def _record(self, identity: git.CodeIdentity | None) -> RunRecord:
+        return run_record.make(
+            identity,
+            self.refreshed.record,
+            guarded=self.guarded,
+            environment=self.environment,
+        )
+
+
+def prepare(
+    projects: Sequence[Project],
+    options: RefreshOptions,
+    *,
+    guarded: bool = True,
+    environment: str | None = None,
+    state_from: str | None = None,
+    listener: Listener = SILENT,
+) -> Prepared:
+    """Asks git whether the states are kept out, then refreshes and publishes them.
+
+    guarded: False skips git, which the record then says. state_from: an artifact whose states are
+    taken instead of a refresh. Raises `Findings` where a state is, or
+    could come, in the repository, and as `bundler.refresh.run.refresh` does.
+    """
+    if guarded:
+        listener.phase("Asking git whether state is kept out of the repository")
+        for project in projects:
+            check_guard(project, listener)
+    else:
+        listener.warning("The guard was skipped; the artifact will say so.")
+    if state_from is None:
+        from bundler.refresh.run import refresh
+
+        refreshed = refresh(projects, options, listener)
+    else:
+        from bundler.workflows.state_from import replay
+
+        listener.phase(f"Taking the state of {state_from}")
+        refreshed = replay(projects, state_from, listener)
+    named = environment or projects[0].config.environment
+    return Prepared(tuple(projects), refreshed, guarded, named)
+
+
+def _identity(project: Project, *, required: bool) -> git.CodeIdentity | None:
+    try:
+        return git.code_identity(project.root)
+    except ToolFailed:
+        if required:
+            raise
+        return None
+
+
+def check_guard(project: Project, listener: Listener) -> None:
+    """Raises `Findings` with everything that git says against building this project."""
+    verdict = ask_git(
+        project.root,
+        "build",
+        directories=[project.root / source.path for source in project.config.sources],
+        allow=project.config.guard_allow,
+    )
+    for finding in verdict.findings:
+        if finding.grade == "warn":
+            listener.warning(finding.what)
+    if verdict.failed:
+        failed = [finding for finding in verdict.findings if finding.grade == "fail"]
+        raise Findings(
+            " ".join(finding.what for finding in failed),
+            hint=failed[0].mend,
+        )
+
+
+def read_back(artifact: Artifact, bundles: Sequence[Bundle]) -> Verdict:
+    """Verifies a finished artifact, and that it holds these very states.
+
+    Without any the artifact is what its builder made, and must hold no state at all.
+    Raises `VerificationFailed` for anything else.
+    """
+    if not bundles and not artifact.state_directories():
+        return Verdict(artifact.name, artifact.kind, artifact.digest, (), None, ())
+    verdict = verify(artifact)
+    verdict.raise_for_problems()
+    there = {directory.manifest.sha256 for directory in verdict.directories if directory.manifest}
+    for bundle in bundles:
+        if bundle.manifest.sha256 not in there:
+            raise VerificationFailed(
+                f"{artifact.name} does not hold the state of {bundle.place} that was embedded.",
+                hint="This is a bug in state-bundler, or something else wrote to the artifact.",
+            )
+    return verdict
+
+
+def prove(
+    artifact: Artifact, prepared: Prepared, listener: Listener, *, before: str | None = None
+) -> Verdict:
+    """Reads back, and loads what is in the artifact where that was asked.
+
+    before: what has the artifact's name now; its definitions are the least that there must be.
+    Raises as `read_back` and `bundler.workflows.loadcheck.check` do.
+    """
+    verdict = read_back(artifact, prepared.bundles)
+    if prepared.load_check is not None:
+        from bundler.workflows import loadcheck
+
+        listener.phase("Loading what is in the artifact, without network")
+        with tempfile.TemporaryDirectory(prefix="state-bundler-") as root:
+            runner = _runners(artifact, prepared.projects[0], Path(root), listener)
+            if runner is None:
+                raise UsageError(
+                    f"{artifact.name} cannot be loaded here: {artifact.kind} does not run by "
+                    "itself.",
+                    hint="Leave --load-check out; `@verify.py --load MODULE` does it in the pod.",
+                )
+            there = before is not None and _exists(artifact, before)
+            loadcheck.check(
+                runner(artifact.digest if artifact.kind == "docker" else artifact.name),
+                prepared.load_check,
+                before or artifact.name,
+                listener,
+                baseline=runner(before) if there else None,
+            )
+    return verdict
+
+
+def _exists(artifact: Artifact, before: str) -> bool:
+    """Whether there is an artifact of that name now."""
+    if artifact.kind == "pex":
+        return Path(before).exists()
+    from bundler.artifacts.image.engine import EngineImage
+
+    return isinstance(artifact, EngineImage) and artifact.engine.has_image(before)
+
+
+def _runners(
+    artifact: Artifact, project: Project, root: Path, listener: Listener
+) -> Callable[[str | None], Runner] | None:
+    """How to run what is in an artifact of this kind, by its name; None where it does not run."""
+    if artifact.kind == "pex":
+        from bundler.artifacts.python.pex import running as pexrun
+
+        python = project.interpreter.path
+        return lambda name: pexrun.runner(Path(str(name)), python, root, listener)
+    if artifact.kind == "docker":
+        from bundler.artifacts.image.engine import EngineImage, running
+
+        docker = artifact.engine.docker if isinstance(artifact, EngineImage) else None
+        return lambda name: running.runner(str(name), docker)
+    return None

@@ -1,0 +1,263 @@
+"""What a person demands of a verified artifact beyond integrity: age, code, keys, sizes, labels.
+
+Every rule is a small function over frozen values that yields *breaches*, each a sentence. What a
+rule asks about and the artifact does not say is a breach too: silence is no consent.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+
+import msgspec
+
+from bundler.artifacts.verify import Verdict
+from bundler.state.artifact import Artifact, StateDirectory
+from bundler.state.manifest import KeyRefresh, State
+
+# Clocks of build machines differ; a time further ahead than this was never measured.
+_CLOCK_SKEW_SECONDS = 300.0
+_SHORTEST_COMMIT = 7
+_HOUR, _DAY = 3600, 86400
+# Larger states are counted by their files: parsing takes several times their size of memory.
+_MAX_PARSED_BYTES = 64 * 1024 * 1024
+
+
+class Policy(msgspec.Struct, frozen=True):
+    """Which demands are made; what is None, False or empty is not.
+
+    max_age: seconds since each state was last confirmed. require: keys that must be there.
+    commit: the code's, whole or abbreviated. clean: built from a work tree without changes.
+    min_entries: of each local state's JSON, by key; the key "*" is for all others.
+    require_labels: names, with the value that they must have or None for any.
+    """
+
+    max_age: float | None = None
+    require: tuple[str, ...] = ()
+    commit: str | None = None
+    clean: bool = False
+    guarded: bool = False
+    no_stale: bool = False
+    environment: str | None = None
+    min_entries: Mapping[str, int] = msgspec.field(default_factory=dict)
+    require_labels: Mapping[str, str | None] = msgspec.field(default_factory=dict)
+
+
+class Subject(msgspec.Struct, frozen=True):
+    """What is judged. labels: the artifact's. entries: of each state, by directory and key.
+
+    now: seconds since the epoch.
+    """
+
+    verdict: Verdict
+    labels: Mapping[str, str]
+    entries: Mapping[tuple[str, str], int]
+    now: float
+
+    def states(self) -> Iterator[tuple[str, State, KeyRefresh | None]]:
+        """Every local state with its directory's path, and how it came about."""
+        record = self.verdict.record
+        for directory in self.verdict.directories:
+            for state in directory.manifest.states if directory.manifest else ():
+                yield (
+                    directory.path,
+                    state,
+                    record.key(directory.path, state.key) if record else None,
+                )
+
+
+class Breach(msgspec.Struct, frozen=True):
+    """A demand that is not met. rule: its option without dashes. key: where it is about one."""
+
+    rule: str
+    what: str
+    key: str | None = None
+
+
+def judge(policy: Policy, subject: Subject) -> tuple[Breach, ...]:
+    """Every demand of the policy that the artifact does not meet."""
+    return tuple(breach for rule in _RULES for breach in rule(policy, subject))
+
+
+def subject_of(policy: Policy, artifact: Artifact, verdict: Verdict, now: float) -> Subject:
+    """Reads of the artifact what the policy asks about and the verdict does not hold."""
+    entries: dict[tuple[str, str], int] = {}
+    if policy.min_entries:
+        for directory in artifact.state_directories():
+            entries.update(_entries(directory, verdict))
+    labels = artifact.labels() if policy.require_labels else {}
+    return Subject(verdict, labels, entries, now)
+
+
+def _entries(directory: StateDirectory, verdict: Verdict) -> Iterator[tuple[tuple[str, str], int]]:
+    found = next(item for item in verdict.directories if item.path == directory.path)
+    states = {state.path: state for state in found.manifest.states} if found.manifest else {}
+    counted: dict[str, int] = {path: len(state.files) for path, state in states.items()}
+    for member in directory.members():
+        path, _, name = member.path.partition("/")
+        if name == "state" and path in states and 0 < member.size <= _MAX_PARSED_BYTES:
+            with member.open() as stream:
+                counted[path] = _count(stream.read(), otherwise=counted[path])
+    for path, count in counted.items():
+        yield (directory.path, states[path].key), count
+
+
+def _count(raw: bytes, otherwise: int) -> int:
+    import msgspec
+
+    from bundler.state.json_entries import count_entries
+
+    try:
+        return count_entries(msgspec.json.decode(raw))
+    except (msgspec.DecodeError, RecursionError, UnicodeError):
+        return otherwise
+
+
+# --- the rules ------------------------------------------------------------------------------
+
+
+def _age(policy: Policy, subject: Subject) -> Iterator[Breach]:
+    if policy.max_age is None:
+        return
+    for path, state, refresh in subject.states():
+        confirmed = (refresh.confirmed or refresh.fetched) if refresh else None
+        if confirmed is None:
+            what = f"{state.key} in {path}: when its state was last confirmed is not recorded."
+            yield Breach("max-age", what, state.key)
+            continue
+        age = subject.now - _seconds(confirmed)
+        if age < -_CLOCK_SKEW_SECONDS:
+            what = f"{state.key} in {path}: its state was confirmed in the future, at {confirmed}."
+            yield Breach("max-age", what, state.key)
+        elif age > policy.max_age:
+            what = (
+                f"{state.key} in {path}: its state was last confirmed {_span(age)} ago, at "
+                f"{confirmed}; at most {_span(policy.max_age)} is allowed."
+            )
+            yield Breach("max-age", what, state.key)
+
+
+def _seconds(moment: str) -> int:
+    """An RFC 3339 time, since the epoch."""
+    import calendar  # with locale, which it needs, 5 ms
+
+    return calendar.timegm(time.strptime(moment, "%Y-%m-%dT%H:%M:%SZ"))
+
+
+def _span(seconds: float) -> str:
+    """A length of time for people, to two digits or so."""
+    for unit, length in (("days", _DAY), ("hours", _HOUR), ("minutes", 60)):
+        if seconds >= 2 * length:
+            value = seconds / length
+            return f"{value:.0f} {unit}" if value >= 10 else f"{round(value, 1):g} {unit}"  # noqa: PLR2004
+    return "1 second" if round(seconds) == 1 else f"{seconds:.0f} seconds"
+
+
+def _required(policy: Policy, subject: Subject) -> Iterator[Breach]:
+    there = {state.key for _, state, _ in subject.states()}
+    for key in policy.require:
+        if key not in there:
+            yield Breach("require", f"There is no state of {key}.", key)
+
+
+def _commit(policy: Policy, subject: Subject) -> Iterator[Breach]:
+    if policy.commit is None:
+        return
+    record = subject.verdict.record
+    built = record.build.commit if record else None
+    if built is None:
+        yield Breach("commit", "From which commit it was built is not recorded.")
+    elif not built.startswith(policy.commit.lower()) or len(policy.commit) < _SHORTEST_COMMIT:
+        yield Breach("commit", f"It was built from commit {built}, not from {policy.commit}.")
+
+
+def _clean(policy: Policy, subject: Subject) -> Iterator[Breach]:
+    record = subject.verdict.record
+    if not policy.clean or (record and record.build.dirty is False):
+        return
+    dirty = record and record.build.dirty
+    yield Breach(
+        "clean",
+        "It was built from a work tree with changes that no commit holds."
+        if dirty
+        else "Whether its work tree was clean is not recorded.",
+    )
+
+
+def _guarded(policy: Policy, subject: Subject) -> Iterator[Breach]:
+    record = subject.verdict.record
+    if policy.guarded and not (record and record.build.guarded):
+        yield Breach(
+            "guarded", "It was built without asking git whether state is in the repository."
+        )
+
+
+def _stale(policy: Policy, subject: Subject) -> Iterator[Breach]:
+    for path, state, refresh in subject.states() if policy.no_stale else ():
+        if refresh is None:
+            what = f"{state.key} in {path}: whether its state is stale is not recorded."
+            yield Breach("no-stale", what, state.key)
+        elif refresh.stale:
+            what = (
+                f"{state.key} in {path}: its state is stale; its system was unavailable, and the "
+                f"state of {refresh.confirmed or refresh.fetched} stands in."
+            )
+            yield Breach("no-stale", what, state.key)
+
+
+def _environment(policy: Policy, subject: Subject) -> Iterator[Breach]:
+    record = subject.verdict.record
+    named = record.environment if record else None
+    if policy.environment is not None and named != policy.environment:
+        found = f"for {named!r}" if named else "for no environment that is recorded"
+        yield Breach("environment", f"It was built {found}, not for {policy.environment!r}.")
+
+
+def _entry_counts(policy: Policy, subject: Subject) -> Iterator[Breach]:
+    there = {state.key for _, state, _ in subject.states()}
+    for key in policy.min_entries:
+        if key != "*" and key not in there:
+            yield Breach("min-entries", f"There is no state of {key}.", key)
+    for (path, key), count in subject.entries.items():
+        least = policy.min_entries.get(key, policy.min_entries.get("*", 0))
+        if count < least:
+            what = f"{key} in {path}: its state has {count} entries, fewer than {least}."
+            yield Breach("min-entries", what, key)
+
+
+def _labels(policy: Policy, subject: Subject) -> Iterator[Breach]:
+    for name, wanted in policy.require_labels.items():
+        found = subject.labels.get(name)
+        if found is None:
+            yield Breach("require-label", f"It has no label {name}.")
+        elif wanted is not None and found != wanted:
+            yield Breach("require-label", f"Its label {name} is {found!r}, not {wanted!r}.")
+
+
+_Rule = Callable[[Policy, Subject], Iterator[Breach]]
+_RULES: tuple[_Rule, ...] = (
+    _required,
+    _age,
+    _stale,
+    _commit,
+    _clean,
+    _guarded,
+    _environment,
+    _entry_counts,
+    _labels,
+)
+
+# By rule, what it says when it is broken; "integrity" and "signature" are verify's own.
+DESCRIPTIONS: Mapping[str, str] = {
+    "integrity": "The state is not what its manifest says.",
+    "signature": "No allowed signer has signed the artifact as it is.",
+    "require": "A required key has no state.",
+    "max-age": "A state is older than allowed.",
+    "no-stale": "An older state stands in for an unavailable system.",
+    "commit": "The artifact was built from another commit.",
+    "clean": "The artifact was built from a work tree with changes.",
+    "guarded": "The guard was skipped in the build.",
+    "environment": "The artifact was built for another environment.",
+    "min-entries": "A state has fewer entries than required.",
+    "require-label": "A label is missing or has another value.",
+}

@@ -1,0 +1,220 @@
+"""Signatures with what people have: ``ssh-keygen -Y``, in a namespace of our own.
+
+What is signed is a canonical in-toto Statement that is made anew from the artifact each time: the
+digest of the artifact as a whole, of each manifest in it, and of its run record. So a signature
+of another artifact, or of an earlier state of this one, is a signature of other bytes.
+
+It lies beside the artifact as ``<artifact>.sig``, or, of an image in a registry, there: as a
+manifest that refers to the image. Allowed signers are a file in the format of
+``ssh-keygen(1)``, ALLOWED SIGNERS.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bundler.artifacts.verify import Verdict
+from bundler.errors import Findings, InputOutputError, ToolFailed, UsageError
+from bundler.state.artifact import Artifact
+from bundler.state.manifest import STATEMENT_TYPE, Model, canonical
+from bundler.state.tree import FileEntry, dir_hash, hash_stream
+from bundler.system import process
+from bundler.system.atomic import io_errors
+
+if TYPE_CHECKING:
+    from bundler.artifacts.image.ociread import OciImage
+
+NAMESPACE = "artifact@state-bundler.io"
+PREDICATE_TYPE = "https://state-bundler.io/signed-artifact/v1"
+_KEYGEN = "ssh-keygen"
+# In a registry: what a signature is, as the referring manifest and as its one blob.
+ARTIFACT_TYPE = "application/vnd.state-bundler.signature.v1"
+_MEDIA_TYPE = "application/vnd.state-bundler.ssh-signature"
+_MAX_SIGNATURE_BYTES = 64 * 1024
+
+
+class _State(Model, frozen=True):
+    path: str
+    content_digest: str
+    manifest: str
+
+
+class _Signed(Model, frozen=True):
+    """run_record: the sha256 of the canonical record; None where there is none."""
+
+    states: tuple[_State, ...]
+    run_record: str | None = None
+
+
+class _Subject(Model, frozen=True):
+    name: str
+    digest: dict[str, str]
+
+
+class _Statement(Model, frozen=True, tag_field="_type", tag=STATEMENT_TYPE):
+    subject: tuple[_Subject, ...]
+    predicate_type: str
+    predicate: _Signed
+
+
+def statement(artifact: Artifact, verdict: Verdict) -> bytes:
+    """The bytes that are signed: the same for the same artifact, whatever it is called.
+
+    verdict: of an artifact that verifies.
+    """
+    states = tuple(
+        _State(item.path, item.manifest.content_digest, item.manifest.sha256)
+        for item in verdict.directories
+        if item.manifest
+    )
+    record = verdict.record
+    signed = _Signed(states, hashlib.sha256(canonical(record)).hexdigest() if record else None)
+    subjects = _subjects(artifact) or tuple(
+        _Subject(state.path, {"sha256": state.manifest}) for state in states
+    )
+    return canonical(_Statement(subjects, PREDICATE_TYPE, signed))
+
+
+def _subjects(artifact: Artifact) -> tuple[_Subject, ...]:
+    """The artifact by the digest of all its bytes; a plain directory has only its manifests'."""
+    if artifact.kind == "directory":
+        return ()
+    if artifact.digest is not None:
+        algorithm, _, value = artifact.digest.partition(":")
+        # The same image keeps its signature on its way from a layout to a registry.
+        kind = "oci" if artifact.kind == "registry" else artifact.kind
+        return (_Subject(kind, {algorithm: value}),)
+    path = Path(artifact.name)
+    if path.is_dir():
+        return (_Subject(artifact.kind, {"dirHash": _folder_hash(path)}),)
+    return (_Subject(artifact.kind, {"sha256": _file_hash(path)}),)
+
+
+def _folder_hash(root: Path) -> str:
+    """The ``dirHash`` of a PEX that is a folder; its links are read as what they point to."""
+    files = [path for path in root.rglob("*") if path.is_file()]
+    return dir_hash(
+        FileEntry(path.relative_to(root).as_posix(), _file_hash(path), 0) for path in files
+    )
+
+
+def _file_hash(path: Path) -> str:
+    with io_errors(path), open(path, "rb", buffering=0) as stream:
+        return hash_stream(stream)[0]
+
+
+def sidecar(name: str) -> Path:
+    """Where the signature of an artifact lies: beside it, or here for one that is no file."""
+    if name.startswith("oci:"):
+        directory, _, tag = name.removeprefix("oci:").rpartition(":")
+        layout, tag = (directory, tag) if directory else (tag, "")
+        return Path(f"{layout.rstrip('/')}.{tag}.sig" if tag else f"{layout.rstrip('/')}.sig")
+    if os.path.exists(name):
+        path = Path(name) if Path(name).name not in ("", "..") else Path(name).resolve()
+        return path.with_name(f"{path.name}.sig")
+    return Path(re.sub(r"[^A-Za-z0-9._-]+", "_", name) + ".sig")
+
+
+def attach(artifact: OciImage, signature: Path) -> str:
+    """Puts a signature beside an image in a registry; returns the name by which it is there."""
+    from bundler.artifacts.image.registry import RegistryStore, RegistryTarget, referrers
+
+    store = artifact.store
+    if not isinstance(store, RegistryStore):
+        raise UsageError(f"{artifact.name} is in no registry.")
+    with io_errors(signature):
+        content = signature.read_bytes()
+    target = RegistryTarget(store.reference, connection=store.connection)
+    digest = referrers.attach(target, artifact.entry, ARTIFACT_TYPE, content, _MEDIA_TYPE)
+    return f"docker://{store.reference.at(digest)}"
+
+
+def check_attached(message: bytes, artifact: OciImage, allowed: Path) -> str:
+    """Who signed an image in a registry: the first signature there that `check` accepts.
+
+    Raises `Findings` where there is none, or none is good: as `check` does for the last.
+    """
+    from bundler.artifacts.image.registry import RegistryStore, referrers
+
+    store = artifact.store
+    if not isinstance(store, RegistryStore):
+        raise UsageError(f"{artifact.name} is in no registry.")
+    failure = Findings(
+        f"The registry has no signature of {artifact.name}.",
+        hint=f"Sign it: state-bundler sign {artifact.name} --key KEY",
+    )
+    with tempfile.TemporaryDirectory(prefix="state-bundler-") as folder:
+        path = Path(folder) / "attached.sig"
+        for content in referrers.contents(
+            store, artifact.entry, ARTIFACT_TYPE, _MAX_SIGNATURE_BYTES
+        ):
+            path.write_bytes(content)
+            try:
+                return check(message, path, allowed)
+            except Findings as error:
+                named = error.what.replace(f" {path}", "")
+                failure = Findings(f"{named} (in the registry)", hint=error.hint)
+    raise failure
+
+
+def sign(message: bytes, key: Path, destination: Path) -> None:
+    """Signs with a private key, or with its public half where an agent holds the private one.
+
+    ssh-keygen may ask for a passphrase on the terminal. Raises `ToolFailed` where it cannot sign.
+    """
+    if not key.is_file():
+        raise UsageError(f"{key} is no key.", hint="Make one: ssh-keygen -t ed25519 -f KEY")
+    with tempfile.TemporaryDirectory(prefix="state-bundler-") as folder:
+        file = Path(folder) / "statement"
+        file.write_bytes(message)
+        argv = [_KEYGEN, "-q", "-Y", "sign", "-f", str(key), "-n", NAMESPACE, str(file)]
+        made = file.with_name("statement.sig")
+        if process.pass_through(argv) or not made.exists():
+            raise ToolFailed(
+                f"{_KEYGEN} could not sign with {key}.",
+                hint="Load the key into an agent (ssh-add), and name its public half.",
+            )
+        with io_errors(destination):
+            beside = destination.with_name(f".{destination.name}.{os.getpid()}")
+            beside.write_bytes(made.read_bytes())
+            os.replace(beside, destination)
+
+
+def check(message: bytes, signature: Path, allowed: Path) -> str:
+    """Who signed: a principal of the allowed signers.
+
+    Raises `Findings` where the signature is missing, of another artifact or an older state of it,
+    made for another purpose, or by nobody who is allowed.
+    """
+    if not allowed.is_file():
+        raise InputOutputError(f"{allowed}, the file of allowed signers, cannot be read.")
+    if not signature.is_file():
+        raise Findings(
+            f"There is no signature at {signature}.", hint="Sign it: state-bundler sign ARTIFACT"
+        )
+    found = _keygen("find-principals", "-s", signature, "-f", allowed)
+    principals = found.stdout.decode(errors="replace").split("\n")[:-1]
+    if found.exit_code or not principals:
+        raise Findings(
+            f"The signature {signature} is by a key that {allowed} does not allow.",
+            hint="Ask who signed it, and whether that key is to be trusted.",
+        )
+    for principal in principals:
+        options = ("-f", allowed, "-I", principal, "-n", NAMESPACE, "-s", signature)
+        if not _keygen("verify", *options, stdin=message).exit_code:
+            return principal
+    raise Findings(
+        f"The signature {signature} by {principals[0]} is not one of this artifact as it is: the "
+        "artifact was changed since, the signature is another's or an older one, or it was made "
+        "for another purpose.",
+        hint="Do not use it before you know why. If it was rebuilt: sign it again.",
+    )
+
+
+def _keygen(verb: str, *arguments: str | Path, stdin: bytes | None = None) -> process.Completed:
+    return process.run([_KEYGEN, "-Y", verb, *map(str, arguments)], stdin=stdin)

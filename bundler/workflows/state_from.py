@@ -1,0 +1,255 @@
+"""Takes the states of an artifact over instead of refreshing: ``--state-from``.
+
+Today's code with the state of another artifact, offline and without credentials: to roll back, to
+replay, to build a pull request from a fork. The states are verified on their way out, published to
+the project's state directories, and keep the times at which they were really fetched.
+
+1. The artifact is verified and its states are extracted to a scratch folder.
+2. Each of its state directories is matched with one of the projects', by its path's end.
+3. Where the components can be found, a key that they need and the artifact lacks is an error.
+4. Each state directory gets its set of states at once, as after a refresh.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from bundler.artifacts.extract import Extracted, extract
+from bundler.artifacts.open import open_artifact
+from bundler.artifacts.verify import verify
+from bundler.errors import (
+    BundlerError,
+    ConfigurationError,
+    InputOutputError,
+    UsageError,
+    VerificationFailed,
+)
+from bundler.listener import Listener
+from bundler.project.projects import Project
+from bundler.refresh.run import Refreshed, discover
+from bundler.refresh.sources import sources_of
+from bundler.refresh.sources.model import Found
+from bundler.state.artifact import Artifact
+from bundler.state.bundle import STATE_DIRECTORY, Bundle
+from bundler.state.manifest import (
+    Contents,
+    DirectoryRefresh,
+    KeyRefresh,
+    Manifest,
+    RunRecord,
+    build,
+)
+from bundler.state.run_record import TOOL, version_in
+from bundler.state.statedir import StateDir, sanitize_key
+from bundler.system.atomic import io_errors
+from bundler.system.wording import counted
+
+_LOCAL = "LOCAL_FILESYSTEM"
+_VERSIONED = "VERSIONED_STATE_STORAGE"
+
+
+class _Target(msgspec.Struct, frozen=True):
+    """A project's state directory.
+
+    keys, versioned: those of its components that are local, or in versioned storage; None if
+    unknown.
+    """
+
+    path: Path
+    place: str
+    keys: frozenset[str] | None
+    versioned: frozenset[str] | None = None
+
+
+def replay(projects: Sequence[Project], name: str, listener: Listener) -> Refreshed:
+    """Publishes the artifact's states in the projects; asks no external system.
+
+    Raises `VerificationFailed` where the artifact does not verify or lacks a key that the
+    components need, `UsageError` where its state directories are not the projects'.
+    """
+    found, targets = _targets(projects, listener)
+    with tempfile.TemporaryDirectory(prefix="state-bundler-") as scratch:
+        with open_artifact(name) as artifact:
+            verify(artifact).raise_for_problems()
+            record = artifact.run_record()
+            origin = _origin(artifact)
+            extracted = extract(artifact, Path(scratch) / "states")
+        matched = [(_match(item, extracted, targets, name), item) for item in extracted]
+        _refuse_unmatched(targets, [target for target, _ in matched], name)
+        for target, item in matched:
+            _refuse_missing(target, item.manifest, name)
+        published = [_publish(target, item, record, origin) for target, item in matched]
+    for bundle, _, _ in published:
+        digest = bundle.manifest.content_digest[:12]
+        listener.note(
+            f"{counted(len(bundle.manifest.states), 'state')} (content {digest}) from {name}."
+        )
+    return Refreshed(
+        bundles=tuple(bundle for bundle, _, _ in published),
+        record=tuple(refresh for _, refresh, _ in published),
+        found=found,
+        changed=tuple(sorted(key for _, _, changed in published for key in changed)),
+    )
+
+
+def _origin(artifact: Artifact) -> str:
+    """What the record says of where the states came from; no path of this machine."""
+    name = artifact.name.rstrip("/").rpartition("/")[2] or artifact.kind
+    return f"{artifact.kind}:{name}" + (f"@{artifact.digest}" if artifact.digest else "")
+
+
+# --- where the states belong ------------------------------------------------------------------
+
+
+def _targets(
+    projects: Sequence[Project], listener: Listener
+) -> tuple[tuple[Found, ...], tuple[_Target, ...]]:
+    try:
+        found = discover(projects, listener)
+    except BundlerError as error:
+        listener.warning(
+            f"Whether the code needs keys that the artifact lacks could not be found out: {error}"
+        )
+        return (), tuple(target for project in projects for target in _configured(project))
+    by_path: dict[Path, _Target] = {}
+    for source in found:
+        before = by_path.get(source.directory)
+        by_path[source.directory] = _Target(
+            source.directory,
+            source.place,
+            _keys_of(source, _LOCAL) | ((before and before.keys) or frozenset()),
+            _keys_of(source, _VERSIONED) | ((before and before.versioned) or frozenset()),
+        )
+    return found, tuple(by_path.values())
+
+
+def _keys_of(source: Found, management_type: str) -> frozenset[str]:
+    return frozenset(
+        item.key for item in source.components if item.management_type == management_type
+    )
+
+
+def _configured(project: Project) -> list[_Target]:
+    """The state directories of a project as far as files tell, without its interpreter."""
+    targets = [
+        _Target(Path(source.load["directory"]), source.load["place"], None)
+        for source in sources_of(project)
+        if "directory" in source.load
+    ]
+    if project.dagster is not None:
+        defs = project.dagster.defs.replace(".", "/")
+        roots = [root for root in (project.root / "src", project.root) if (root / defs).is_dir()]
+        if not roots:
+            raise ConfigurationError(
+                f"{project.dagster.defs} of {project.name} lies neither in {project.root} nor in "
+                f"{project.root / 'src'}.",
+                hint="Name the project's interpreter with --python, so that it can be asked.",
+            )
+        path = roots[0] / defs / STATE_DIRECTORY
+        targets.append(_Target(path, f"{defs}/{STATE_DIRECTORY}", None))
+    return targets
+
+
+def _match(
+    item: Extracted, extracted: Sequence[Extracted], targets: Sequence[_Target], name: str
+) -> _Target:
+    path = f"/{item.path.strip('/')}"
+    same = [target for target in targets if path.endswith(f"/{target.place}")]
+    if same:
+        return max(same, key=lambda target: len(target.place))
+    if len(extracted) == len(targets) == 1:
+        return targets[0]
+    places = ", ".join(target.place for target in targets) or "none"
+    raise UsageError(
+        f"{item.path} in {name} is none of the projects' state directories: {places}.",
+        hint="Name the projects that the artifact was built from with --project.",
+    )
+
+
+def _refuse_unmatched(targets: Sequence[_Target], matched: Sequence[_Target], name: str) -> None:
+    for target in targets:
+        if target not in matched and target.keys != frozenset():
+            raise VerificationFailed(
+                f"{name} holds no state for {target.place}.",
+                hint="Name another artifact with --state-from, or refresh.",
+            )
+        if matched.count(target) > 1:
+            raise UsageError(f"{name} holds several state directories for {target.place}.")
+
+
+def _refuse_missing(target: _Target, manifest: Manifest, name: str) -> None:
+    there = {state.key for state in manifest.states}
+    missing = sorted((target.keys or frozenset()) - there)
+    if missing:
+        raise VerificationFailed(
+            f"{name} does not hold the state of {', '.join(missing)}, which the code needs.",
+            hint="Take the code that the artifact was built from, or refresh.",
+            key=missing[0],
+        )
+
+
+# --- publishing -------------------------------------------------------------------------------
+
+
+def _publish(
+    target: _Target, item: Extracted, record: RunRecord | None, origin: str
+) -> tuple[Bundle, DirectoryRefresh, tuple[str, ...]]:
+    for state in item.manifest.states:
+        if state.path != sanitize_key(state.key):
+            raise VerificationFailed(f"{state.path!r} is not the directory of {state.key!r}.")
+    keys = tuple(_refresh_of(record, item.path, s.key, origin) for s in item.manifest.states)
+    contents = _as_needed(item.manifest.predicate.contents, target, keys)
+    states = contents.states
+    refresh = DirectoryRefresh(target.place, keys)
+    with StateDir(target.path, target.place).staging() as staging:
+        for state in states:
+            with io_errors(target.path):
+                _copy(item.target / state.path, staging.key_directory(state.key))
+        publication = staging.publish(
+            states,
+            contents.non_local,
+            lambda manifest: RunRecord(refresh=(refresh.of(manifest),), tool=TOOL),
+        )
+    bundle = publication.bundle
+    if bundle.manifest.content_digest != build(contents).content_digest:
+        raise InputOutputError(f"The states in {target.path} are not those that were taken over.")
+    changed = tuple(state.key for state in states if state.path in publication.changed)
+    return bundle, refresh.of(bundle.manifest), changed
+
+
+def _as_needed(contents: Contents, target: _Target, keys: Sequence[KeyRefresh]) -> Contents:
+    """What is taken over, as the components that are here now have it: a state of a key in
+    versioned storage says which version it is, so that the program finds it without the storage."""
+    if target.versioned is None:
+        return contents
+    versions = {key.key: version_in(key.origin) for key in keys}
+    states = tuple(
+        msgspec.structs.replace(
+            state,
+            version=(state.version or versions.get(state.key))
+            if state.key in target.versioned
+            else None,
+        )
+        for state in contents.states
+    )
+    return msgspec.structs.replace(contents, states=states)
+
+
+def _copy(source: Path, target: Path) -> None:
+    shutil.copytree(source, target, symlinks=True, dirs_exist_ok=True)
+
+
+def _refresh_of(record: RunRecord | None, path: str, key: str, origin: str) -> KeyRefresh:
+    """How the state came about, as its artifact says, and that it came from there.
+
+    A version of a store is a better origin than the store: a prune keeps what is named by it.
+    """
+    known = record.key(path, key) if record else None
+    if known is not None and version_in(known.origin):
+        return known
+    return msgspec.structs.replace(known or KeyRefresh(key), origin=origin)

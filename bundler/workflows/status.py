@@ -1,0 +1,197 @@
+"""What there is to know of every key of a project, an artifact or a fleet, without judging it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from bundler.errors import BundlerError, VerificationFailed
+from bundler.state.artifact import Artifact
+from bundler.state.manifest import KeyRefresh, ManagementType, Manifest, RunRecord, parse
+
+if TYPE_CHECKING:
+    from bundler.refresh.sources.model import Component, Found
+    from bundler.workflows.diff import Difference
+
+PROJECT = "project"
+# Registries answer in tens of milliseconds and count the requests of each client.
+_AT_ONCE = 8
+
+
+class KeyStatus(msgspec.Struct, frozen=True):
+    """One key. directory: the state directory's path, as in the artifact or the project.
+
+    size: in bytes; digest: dirHash; both None where there is no state here. refresh: how the
+    state came about, where that is known. version: of a state in versioned storage, if pinned or
+    embedded. users: the components that have this key, as a project's discovery names them.
+    """
+
+    directory: str
+    key: str
+    management_type: ManagementType
+    size: int | None = None
+    digest: str | None = None
+    version: str | None = None
+    refresh: KeyRefresh | None = None
+    users: tuple[str, ...] = ()
+
+
+class Holder(msgspec.Struct, frozen=True):
+    """What holds keys: a project, or an artifact.
+
+    name: as the person named it. kind: ``project``, or the artifact's. digest: the artifact's, if
+    it is cheap. contents: the content digest of each state directory, by its path. record: how an
+    artifact came about. failure: why it could not be read; there are no keys then. since: what
+    changed since the baseline, where one was given.
+    """
+
+    name: str
+    kind: str
+    keys: tuple[KeyStatus, ...] = ()
+    digest: str | None = None
+    contents: Mapping[str, str] | None = None
+    record: RunRecord | None = None
+    failure: BundlerError | None = None
+    since: Difference | None = None
+
+    @property
+    def size(self) -> int:
+        """All states together, in bytes."""
+        return sum(key.size or 0 for key in self.keys)
+
+
+def of_names(names: Sequence[str], baseline: str | None = None) -> Iterator[Holder]:
+    """The artifacts with these names, in their order; one that cannot be read says why.
+
+    Several are read at once, since those in registries mostly wait; with a baseline, which all of
+    them are compared with, one after the other.
+
+    Raises where the baseline cannot be read: nothing could be said of any of them then.
+    """
+    from bundler.artifacts.open import open_artifact
+
+    with ExitStack() as stack:
+        before = stack.enter_context(open_artifact(baseline)) if baseline else None
+
+        def look(name: str) -> Holder:
+            try:
+                with open_artifact(name) as artifact:
+                    return of_artifact(artifact, before)
+            except BundlerError as error:
+                return Holder(name, "unknown", failure=error)
+
+        if before is not None or len(names) == 1:
+            yield from map(look, names)
+        else:
+            from concurrent.futures import ThreadPoolExecutor
+
+            with ThreadPoolExecutor(max_workers=_AT_ONCE) as pool:
+                yield from pool.map(look, names)
+
+
+def of_artifact(artifact: Artifact, baseline: Artifact | None = None) -> Holder:
+    """Every key that the artifact's manifests name.
+
+    Raises `VerificationFailed` where there is no manifest, or one is malformed.
+    """
+    keys: list[KeyStatus] = []
+    contents: dict[str, str] = {}
+    record = artifact.run_record()
+    for directory in artifact.state_directories():
+        raw = directory.read_manifest()
+        if raw is None:
+            raise VerificationFailed(
+                f"{artifact.name}: {directory.path} has no manifest.",
+                hint="Its state was not put there by state-bundler: refresh it, then build again.",
+            )
+        manifest = parse(raw, f"{artifact.name}: the manifest")
+        contents[directory.path] = manifest.content_digest
+        keys += _of_manifest(directory.path, manifest, record)
+    if not contents:
+        raise VerificationFailed(f"{artifact.name} holds no state directory.")
+    return Holder(
+        artifact.name,
+        artifact.kind,
+        tuple(keys),
+        artifact.digest,
+        contents,
+        record,
+        since=_since(baseline, artifact),
+    )
+
+
+def of_sources(name: str, sources: Sequence[Found], baseline: str | None = None) -> Holder:
+    """Every key that the sources of a project have, with what was last published of it."""
+    from bundler.state.statedir import StateDir
+
+    keys: dict[tuple[str, str], KeyStatus] = {}
+    contents: dict[str, str] = {}
+    for source in sources:
+        published = StateDir(source.directory, source.place).read()
+        known: dict[str, KeyStatus] = {}
+        if published:
+            contents[source.place] = published.manifest.content_digest
+            found = _of_manifest(source.place, published.manifest, published.record)
+            known = {status.key: status for status in found}
+        for key, users in _users(source.components).items():
+            missing = KeyStatus(source.place, key, users[0].management_type)
+            status = keys.get((source.place, key)) or known.get(key, missing)
+            told = tuple(dict.fromkeys((*status.users, *map(_told, users))))
+            keys[source.place, key] = msgspec.structs.replace(status, users=told)
+    return Holder(
+        name,
+        PROJECT,
+        tuple(keys[place] for place in sorted(keys)),
+        contents=contents,
+        since=_project_since(name, baseline, sources) if contents else None,
+    )
+
+
+def _users(components: Sequence[Component]) -> dict[str, list[Component]]:
+    by_key: dict[str, list[Component]] = {}
+    for component in components:
+        by_key.setdefault(component.key, []).append(component)
+    return by_key
+
+
+def _told(component: Component) -> str:
+    """Where the component is declared; by its class, where that is not known."""
+    return component.location or component.kind
+
+
+def _since(baseline: Artifact | None, artifact: Artifact) -> Difference | None:
+    if baseline is None:
+        return None
+    from bundler.workflows.diff import diff
+
+    return diff(baseline, artifact)
+
+
+def _project_since(name: str, baseline: str | None, sources: Sequence[Found]) -> Difference | None:
+    """What is published in the project's state directories, against the baseline."""
+    from bundler.artifacts.open import open_artifact
+    from bundler.state.directory import Published
+
+    if baseline is None:
+        return None
+    places = {source.place: source.directory for source in sources}
+    with open_artifact(baseline) as before, Published(name, places) as now:
+        return _since(before, now)
+
+
+def _of_manifest(path: str, manifest: Manifest, record: RunRecord | None) -> Iterator[KeyStatus]:
+    for state in manifest.states:
+        yield KeyStatus(
+            directory=path,
+            key=state.key,
+            management_type="VERSIONED_STATE_STORAGE" if state.version else "LOCAL_FILESYSTEM",
+            size=state.size,
+            digest=state.digest.dir_hash,
+            version=state.version,
+            refresh=record.key(path, state.key) if record else None,
+        )
+    for key in manifest.predicate.contents.non_local:
+        yield KeyStatus(path, key.key, key.management_type, version=key.version)

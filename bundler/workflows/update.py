@@ -1,0 +1,350 @@
+"""Puts new state into an artifact that exists, without building it again.
+
+The record's `build` stays: it is the same code. Its `refresh` is new. Where the artifact already
+holds these very states nothing is made, so that nothing is rolled out.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from bundler.artifacts.names import ENGINE, LAYOUT, REGISTRY, split_layout
+from bundler.artifacts.verify import Verdict, verify
+from bundler.errors import ToolFailed, UsageError
+from bundler.listener import Listener
+from bundler.state.artifact import Artifact
+from bundler.state.bundle import Bundle
+from bundler.state.manifest import Manifest, RunRecord, parse
+from bundler.system.atomic import io_errors
+from bundler.workflows.pipeline import Prepared, prove
+
+if TYPE_CHECKING:
+    from bundler.artifacts.image.blobs import Descriptor, Store
+    from bundler.artifacts.image.ociread import OciImage
+    from bundler.artifacts.python.pex import PexArtifact
+
+_TAG_DIGITS = 12
+
+
+class Updated(msgspec.Struct, frozen=True):
+    """name: of the artifact that has the states now; the old one's where nothing changed."""
+
+    name: str
+    changed: bool
+    verdict: Verdict
+
+    @property
+    def digest(self) -> str | None:
+        return self.verdict.digest
+
+
+@contextmanager
+def looked_at(name: str) -> Iterator[PexArtifact | None]:
+    """Refuses what is never updated, such as a scie, before anything is refreshed for it.
+
+    Gives the PEX, open: its tens of thousands of names need not be read again after the refresh.
+    None for what is no PEX. Raises as `bundler.artifacts.python.pex.open_pex` does.
+    """
+    path = Path(name)
+    if path.is_file() or (path / "PEX-INFO").exists():
+        from bundler.artifacts.python.pex import open_pex
+
+        with open_pex(path) as pex:
+            yield pex
+    else:
+        yield None
+
+
+def update(
+    name: str,
+    new_tag: str | None,
+    *,
+    in_place: bool,
+    prepared: Prepared,
+    listener: Listener,
+    every_byte: bool = False,
+    before: PexArtifact | None = None,
+) -> Updated:
+    """Puts new state into the artifact with this name, whatever it is; see the functions below.
+
+    before: the PEX of this name, where `looked_at` has opened it.
+    every_byte: of an image in an engine or a registry; all others are read back as a whole anyway.
+    """
+    path = Path(name)
+    if path.is_file() or (path / "PEX-INFO").exists():
+        return update_pex(path, prepared, listener, before)
+    if name.startswith(LAYOUT) or (path / "oci-layout").exists():
+        layout, tag = split_layout(name)
+        target = (tag or "latest") if in_place else new_tag
+        return update_layout(layout, tag, target, prepared, listener)
+    way = update_registry if _is_in_registry(name) else update_image
+    return way(
+        name,
+        new_tag,
+        in_place=in_place,
+        prepared=prepared,
+        listener=listener,
+        every_byte=every_byte,
+    )
+
+
+def _is_in_registry(name: str) -> bool:
+    """A bare name is one in the engine if that has it, else in the registry that it names."""
+    from bundler.artifacts.image.registry import names_host
+
+    if name.startswith((ENGINE, REGISTRY)) or not names_host(name):
+        return name.startswith(REGISTRY)
+    from bundler.artifacts.image.engine import open_image
+
+    try:
+        with open_image(name):
+            return False
+    except (UsageError, ToolFailed):
+        return True
+
+
+def update_pex(
+    path: Path, prepared: Prepared, listener: Listener, before: PexArtifact | None = None
+) -> Updated:
+    """Replaces a PEX by one with the new states; a program that runs from it is not disturbed.
+
+    before: the PEX as it was opened earlier; it serves if it is still what has that name.
+    """
+    from bundler.artifacts.python.pex import open_pex
+
+    if before is None or not before.is_still(path):
+        with open_pex(path) as pex:
+            return _update_pex(path, pex, prepared, listener)
+    return _update_pex(path, before, prepared, listener)
+
+
+def _update_pex(path: Path, old: PexArtifact, prepared: Prepared, listener: Listener) -> Updated:
+    from bundler.artifacts.python.replacing import publish
+
+    if is_current(old, prepared.bundles):
+        return Updated(str(path), changed=False, verdict=_intact(old))
+    record = renewed(old.run_record(), prepared)
+    target = path.resolve()
+    with io_errors(target):
+        folder = Path(tempfile.mkdtemp(prefix=".state-bundler-", dir=target.parent))
+    try:
+        made = folder / target.name
+        listener.phase(f"Putting the state into {path}")
+        old.embed(prepared.bundles, record, made)
+        listener.phase("Reading back")
+        with old.open_successor(made) as pex:
+            verdict = prove(pex, prepared, listener, before=str(target))
+        publish(made, target)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return Updated(str(path), changed=True, verdict=verdict)
+
+
+def update_layout(
+    layout: Path, tag: str | None, new_tag: str | None, prepared: Prepared, listener: Listener
+) -> Updated:
+    """Adds an image with the new states to an OCI layout, under its own tag.
+
+    new_tag: where it goes; None makes one of the old tag and the content, see `tag_for`.
+    """
+    from bundler.artifacts.image.oci import embed, open_layout
+
+    with open_layout(layout, tag) as image:
+        if is_current(image, prepared.bundles):
+            verdict = _intact(image)
+            return Updated(image.name, changed=False, verdict=verdict)
+        record = renewed(image.run_record(), prepared)
+    verdicts: list[Verdict] = []
+    target = new_tag or tag_for(tag or "latest", prepared.bundles)
+    listener.phase(f"Putting the state into oci:{layout}:{target}")
+    embed(
+        layout,
+        prepared.bundles,
+        record,
+        layout,
+        tag=target,
+        base_tag=tag,
+        check=lambda made: verdicts.append(prove(made, prepared, listener)),
+        listener=listener,
+    )
+    return Updated(f"{LAYOUT}{layout}:{target}", changed=True, verdict=verdicts[0])
+
+
+def update_image(
+    name: str,
+    new_tag: str | None,
+    *,
+    in_place: bool,
+    prepared: Prepared,
+    listener: Listener,
+    every_byte: bool = False,
+) -> Updated:
+    """Adds an image with the new states to the engine that has the old one: one layer is sent.
+
+    new_tag: a whole name, or a tag of the same repository; None makes one, see `tag_for`.
+    """
+    from bundler.artifacts.image import engine as docker
+
+    name = name.removeprefix(ENGINE)
+    with docker.open_image(name) as image:
+        if is_current(image, prepared.bundles):
+            verdict = _intact(image)
+            return Updated(name, changed=False, verdict=verdict)
+        record = renewed(image.run_record(), prepared)
+        target = name if in_place else _image_name(name, new_tag, prepared.bundles)
+        listener.phase(f"Putting the state into {target}")
+        verdicts: list[Verdict] = []
+        made = docker.embed(
+            image.engine,
+            name,
+            prepared.bundles,
+            record,
+            check=lambda found: verdicts.append(prove(found, prepared, listener, before=name)),
+            every_byte=every_byte,
+            listener=listener,
+        )
+        docker.tag(image.engine, made.image_id, target)
+    return Updated(target, changed=True, verdict=verdicts[0])
+
+
+def update_registry(
+    name: str,
+    new_tag: str | None,
+    *,
+    in_place: bool,
+    prepared: Prepared,
+    listener: Listener,
+    every_byte: bool = False,
+) -> Updated:
+    """Adds an image with the new states to the registry that has the old one, by its blobs.
+
+    new_tag: a tag of the same repository; None makes one, see `tag_for`. Where that tag has this
+    very state on the same files already, as after an earlier update, nothing is made either.
+    """
+    from bundler.artifacts.image import registry
+
+    with registry.opened(name, listener) as (target, reference):
+        entry = target.resolve(reference)
+        tag = _registry_tag(reference.tag, new_tag, in_place=in_place, bundles=prepared.bundles)
+        wanted = reference.tagged(tag)
+        old = _platforms(target, entry, f"docker://{reference}")
+        if all(is_current(image, prepared.bundles) for image in old):
+            return Updated(str(reference), changed=False, verdict=_intact(old[0]))
+        there = target.find(wanted) if wanted.tag != reference.tag else None
+        made = _platforms(target, there, f"docker://{wanted}") if there is not None else []
+        if made and _same_code(old, made) and all(is_current(it, prepared.bundles) for it in made):
+            return Updated(str(wanted), changed=False, verdict=_intact(made[0]))
+        listener.phase(f"Putting the state into {wanted}")
+        verdicts: list[Verdict] = []
+        pushed = registry.embed(
+            target,
+            [registry.Source(target, entry)],
+            prepared.bundles,
+            renewed(old[0].run_record(), prepared),
+            check=lambda found: verdicts.append(prove(found, prepared, listener)),
+            every_byte=every_byte,
+            listener=listener,
+        )
+        pushed.name(tag)
+    return Updated(str(wanted), changed=True, verdict=verdicts[0])
+
+
+def _registry_tag(
+    old: str | None, new: str | None, *, in_place: bool, bundles: Sequence[Bundle]
+) -> str:
+    if new is not None:
+        return new
+    if old is None:
+        raise UsageError(
+            "An image that is named by its digest alone has no tag to go by.",
+            hint="Name the new one: --tag TAG",
+        )
+    return old if in_place else tag_for(old, bundles)
+
+
+def _platforms(store: Store, entry: Descriptor, name: str) -> list[OciImage]:
+    from bundler.artifacts.image.blobs import images_of
+    from bundler.artifacts.image.ociread import OciImage
+
+    return [OciImage(store, entry, name, "registry", item) for item in images_of(store, entry)]
+
+
+def _same_code(one: Sequence[OciImage], other: Sequence[OciImage]) -> bool:
+    """Whether two images have the same files and settings below their states."""
+    from bundler.artifacts.image.image import files_below
+
+    def below(images: Sequence[OciImage]) -> list[str]:
+        return sorted(files_below(item.image.config) for item in images)
+
+    return below(one) == below(other)
+
+
+def _intact(artifact: Artifact) -> Verdict:
+    """That what is there already verifies; its support files may be those of an older version."""
+    verdict = verify(artifact)
+    verdict.raise_for_problems()
+    return verdict
+
+
+def _image_name(name: str, new_tag: str | None, bundles: Sequence[Bundle]) -> str:
+    """The name of the updated image."""
+    from bundler.artifacts.image.engine import split_name
+
+    repository, tag = split_name(name)
+    if new_tag is None:
+        return f"{repository}:{tag_for(tag, bundles)}"
+    return new_tag if ":" in new_tag or "/" in new_tag else f"{repository}:{new_tag}"
+
+
+def tag_for(tag: str, bundles: Sequence[Bundle]) -> str:
+    """``{tag}-s{content digest}``: new state gets a new tag, so that a roll-out notices it."""
+    import hashlib
+
+    digests = [bundle.manifest.content_digest for bundle in bundles]
+    joined = digests[0] if len(digests) == 1 else "\n".join(sorted(digests))
+    whole = joined if len(digests) == 1 else hashlib.sha256(joined.encode()).hexdigest()
+    base, _, old = tag.rpartition("-s")
+    is_ours = base and len(old) == _TAG_DIGITS and not old.strip("0123456789abcdef")
+    return f"{base if is_ours else tag}-s{whole[:_TAG_DIGITS]}"
+
+
+def is_current(artifact: Artifact, bundles: Sequence[Bundle]) -> bool:
+    """Whether the artifact holds these states already, by its manifests' content digests."""
+    there = {manifest.content_digest for manifest in manifests(artifact)}
+    return all(bundle.manifest.content_digest in there for bundle in bundles)
+
+
+def manifests(artifact: Artifact) -> list[Manifest]:
+    """The manifests in an artifact. Raises `VerificationFailed` for a malformed one."""
+    found = []
+    for directory in artifact.state_directories():
+        raw = directory.read_manifest()
+        if raw is not None:
+            found.append(parse(raw, f"{artifact.name}: the manifest in {directory.path}"))
+    return found
+
+
+def renewed(before: RunRecord | None, prepared: Prepared) -> RunRecord:
+    """The new record, with what the artifact's own says that is not renewed.
+
+    That is its `build`, and how the states of other state directories came about.
+    """
+    if before is None:
+        return prepared.record
+    now = prepared.record_of_refresh
+    places = [item.path for item in now.refresh]
+    others = tuple(item for item in before.refresh if not _is_one_of(item.path, places))
+    refresh = tuple(sorted((*others, *now.refresh), key=lambda item: item.path))
+    return msgspec.structs.replace(now, build=before.build, refresh=refresh)
+
+
+def _is_one_of(path: str, places: Sequence[str]) -> bool:
+    """Whether a state directory, as an artifact may name it, is that of a project's place."""
+    return any(f"/{path.strip('/')}".endswith(f"/{place.strip('/')}") for place in places)

@@ -1,0 +1,86 @@
+"""What a build backend's hook does: the state that was published goes into what is built.
+
+Nothing is refreshed here: a wheel is often built where the external systems are out of reach, and
+from an unpacked source distribution. The published states are taken, after every byte of them was
+held against their manifest.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bundler.errors import BundlerError, VerificationFailed
+from bundler.project.survey import survey
+from bundler.state.bundle import MANIFEST_NAME, RUN_RECORD_NAME, Bundle
+from bundler.state.manifest import DirectoryRefresh, RunRecord
+from bundler.state.statedir import StateDir
+
+
+@dataclass(frozen=True)
+class Published:
+    """The states of a project. missing: state directories that hold none."""
+
+    root: Path
+    bundles: tuple[Bundle, ...]
+    record: RunRecord
+    missing: tuple[Path, ...]
+
+    def files(self) -> Iterator[tuple[Path, str]]:
+        """What a source distribution needs, each with its path in the project."""
+        for bundle in self.bundles:
+            names = [member.path for member in bundle.members()]
+            names += [RUN_RECORD_NAME] * (bundle.root / RUN_RECORD_NAME).is_file()
+            for name in names:
+                path = bundle.root / name
+                yield path, path.relative_to(self.root).as_posix()
+
+
+def published(root: Path) -> Published:
+    """Reads and verifies the states of the project in `root`.
+
+    Raises `VerificationFailed` where a state is not what its manifest says.
+    """
+    root = root.resolve()
+    bundles: list[Bundle] = []
+    refreshes: list[DirectoryRefresh] = []
+    missing: list[Path] = []
+    first = RunRecord()
+    for relative in survey(root).state_directories:
+        directory = StateDir(root / relative, _place(relative.parts))
+        found = directory.read() if (directory.path / MANIFEST_NAME).exists() else None
+        if found is None:
+            missing.append(directory.path)
+            continue
+        bundle = Bundle(directory.path, found.manifest, directory.place)
+        _check(bundle)
+        bundles.append(bundle)
+        if found.record is not None:
+            first = found.record
+            refreshes += _of(found.record, directory.place)
+    record = RunRecord(first.build, tuple(refreshes), first.tool, first.environment)
+    return Published(root, tuple(bundles), record, tuple(missing))
+
+
+def _place(parts: Sequence[str]) -> str:
+    return "/".join(parts[1:] if parts[0] == "src" else parts)
+
+
+def _of(record: RunRecord, place: str) -> Iterator[DirectoryRefresh]:
+    return (directory for directory in record.refresh if directory.path == place)
+
+
+def _check(bundle: Bundle) -> None:
+    for member in bundle.members():
+        try:
+            with member.open() as stream:
+                while stream.read(1024 * 1024):
+                    pass
+        except BundlerError as error:
+            raise VerificationFailed(
+                f"{os.path.join(bundle.root, member.path)} is not what the manifest says.",
+                hint="Run: state-bundler refresh",
+                key=error.key,
+            ) from error

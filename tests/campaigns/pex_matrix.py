@@ -1,0 +1,266 @@
+"""Every way to make a PEX of a project: built, run, updated, run again where the older one ran.
+
+`python tests/campaigns/pex_matrix.py` (``make pex-matrix``) runs all of it, which takes most of an hour, and
+writes the table of ``docs/pex-matrix.md``; the tests run a few of the cases.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from bundler.artifacts.python.pex import embed, open_pex
+from bundler.artifacts.python.pex.arguments import parse
+from bundler.artifacts.python.pex.building import building
+from bundler.artifacts.verify import verify
+from bundler.errors import BundlerError
+from bundler.listener import SILENT
+from bundler.state.bundle import Bundle
+from tests.support.pex_projects import (
+    PEX,
+    PRINT_STATE,
+    RECORD,
+    bundle_of,
+    output_of,
+    set_state,
+    write,
+)
+
+STATE = "shop/defs/.local_defs_state"
+_FIXED = 'version = "1.0"'
+_DYNAMIC = 'dynamic = ["version"]'
+
+# requires, backend, the version's line, and the tables that make it find the package in src/ or not
+BACKENDS: dict[str, tuple[str, str, str, str]] = {
+    "hatchling": (
+        '"hatchling"',
+        "hatchling.build",
+        _FIXED,
+        '[tool.hatch.build.targets.wheel]\npackages = ["{folder}shop"]\n',
+    ),
+    "hatch-vcs": (
+        '"hatchling", "hatch-vcs"',
+        "hatchling.build",
+        _DYNAMIC,
+        (
+            '[tool.hatch.version]\nsource = "vcs"\n'
+            '[tool.hatch.build.targets.wheel]\npackages = ["{folder}shop"]\n'
+        ),
+    ),
+    "setuptools": (
+        '"setuptools"',
+        "setuptools.build_meta",
+        _FIXED,
+        '[tool.setuptools.packages.find]\nwhere = ["{where}"]\ninclude = ["shop*"]\n',
+    ),
+    "setuptools-scm": (
+        '"setuptools", "setuptools-scm"',
+        "setuptools.build_meta",
+        _DYNAMIC,
+        (
+            "[tool.setuptools_scm]\n[tool.setuptools.packages.find]\n"
+            'where = ["{where}"]\ninclude = ["shop*"]\n'
+        ),
+    ),
+    "poetry-core": (
+        '"poetry-core>=2"',
+        "poetry.core.masonry.api",
+        _FIXED,
+        '[tool.poetry]\npackages = [{{ include = "shop", from = "{where}" }}]\n',
+    ),
+    "uv_build": (
+        '"uv_build"',
+        "uv_build",
+        _FIXED,
+        '[tool.uv.build-backend]\nmodule-root = "{root}"\n',
+    ),
+    "flit": ('"flit_core>=3.11"', "flit_core.buildapi", _FIXED + '\ndescription = "A shop"', ""),
+    "pdm": ('"pdm-backend"', "pdm.backend", _FIXED, '[tool.pdm.build]\npackage-dir = "{where}"\n'),
+}
+
+_LAYOUTS = ("zipapp", "packed", "loose")
+_OPTIONS = (
+    (),
+    ("--venv",),
+    ("--no-pre-install-wheels",),
+    ("--venv", "--sh-boot"),
+    ("--no-compress",),
+)
+
+
+@dataclass(frozen=True)
+class Case:
+    """source: how pex is told of the project. ignored: the root ignore file names the state."""
+
+    backend: str
+    flat: bool
+    ignored: bool
+    source: str
+    options: tuple[str, ...] = ("--venv",)
+
+    @property
+    def name(self) -> str:
+        layout = "flat" if self.flat else "src"
+        ignored = "ignored" if self.ignored else "nested"
+        return " ".join([self.backend, layout, ignored, self.source, *self.options])
+
+
+def whole() -> list[Case]:
+    """All backends in both layouts and both kinds of ignoring; all kinds of PEX for one of them."""
+    cases = [
+        Case(backend, flat, ignored, "." if flat else "--project")
+        for backend, flat, ignored in itertools.product(BACKENDS, (False, True), (False, True))
+    ]
+    kinds = [*itertools.product(("-D", "."), _LAYOUTS, _OPTIONS)]
+    # Whatever named the code, it lies in the PEX as with -D or with `.`: one kind of each layout.
+    kinds += itertools.product(("-P", "-r", "-D, lock"), _LAYOUTS, [("--venv",)])
+    kinds.append(("lock of the project", "zipapp", ("--venv",)))
+    cases += [
+        Case("hatchling", flat=False, ignored=True, source=source, options=("--layout", layout, *o))
+        for source, layout, o in kinds
+    ]
+    return cases
+
+
+def run(case: Case, folder: Path) -> None:
+    """Raises `AssertionError` or `BundlerError` where the case does not hold."""
+    project = make_project(case, folder / "project")
+    output = folder / "app.pex"
+    root = folder / "run root"
+    source = project / ("" if case.flat else "src")
+    set_state(source / STATE, Old="on disk", A="stale")
+    state = folder / "state"
+    bundle = bundle_of(set_state(state, A="first"))
+    arguments = [*_source_arguments(case), *case.options, "-m", "shop", "-o", str(output)]
+    with _inside(project):
+        _lock(case)
+        _build(arguments, bundle)
+    assert output_of(output, root) == "A=first"
+    bundle = bundle_of(set_state(state, A="second", B="new"))
+    embed(output, [bundle], RECORD, output)
+    assert output_of(output, root) == "A=second B=new"
+    with open_pex(output) as artifact:
+        assert verify(artifact).all_problems == ()
+
+
+@contextmanager
+def _inside(folder: Path) -> Iterator[None]:
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)
+
+
+def _build(arguments: Sequence[str], bundle: Bundle) -> None:
+    with (
+        building(str(PEX), parse(arguments), [bundle], RECORD, SILENT) as built,
+        open_pex(built.path) as artifact,
+    ):
+        assert verify(artifact).all_problems == ()
+
+
+def _source_arguments(case: Case) -> Sequence[str]:
+    where = "." if case.flat else "src"
+    return {
+        "-D": ["-D", where],
+        "-P": ["-P", f"shop@{where}"],
+        ".": ["."],
+        "--project": ["--project", "."],
+        "-r": ["-r", "requirements.txt"],
+        "-D, lock": ["-D", where, "--lock", "../lock.json"],
+        "lock of the project": ["--lock", "../lock.json"],
+    }[case.source]
+
+
+def _lock(case: Case) -> None:
+    """Locks what the case names: one small package, or the project with its older state on disk."""
+    locked = {"-D, lock": "iniconfig", "lock of the project": "."}.get(case.source)
+    if locked is not None:
+        subprocess.run(
+            [PEX.with_name("pex3"), "lock", "create", locked, "-o", "../lock.json"],
+            check=True,
+            capture_output=True,
+        )
+
+
+def make_project(case: Case, root: Path) -> Path:
+    """A project in git, with its first commit tagged."""
+    requires, backend, version, tables = BACKENDS[case.backend]
+    folder, where, in_root = ("", ".", "") if case.flat else ("src/", "src", "src")
+    text = (
+        f'[build-system]\nrequires = [{requires}]\nbuild-backend = "{backend}"\n'
+        f'[project]\nname = "shop"\n{version}\nrequires-python = ">=3.10"\n'
+        + tables.format(folder=folder, where=where, root=in_root)
+    )
+    write(
+        root,
+        {
+            "pyproject.toml": text,
+            "requirements.txt": f"shop @ {root.resolve().as_uri()}\n",
+            ".gitignore": f"dist/\n{'.local_defs_state/' if case.ignored else ''}\n",
+            f"{folder}shop/__init__.py": '"""A shop."""\n',
+            f"{folder}shop/__main__.py": PRINT_STATE,
+            f"{folder}shop/defs/__init__.py": "",
+        },
+    )
+    identity = ("-c", "user.name=Test", "-c", "user.email=test@example.org")
+    for command in (
+        ["init", "-q"],
+        ["add", "-A"],
+        [*identity, "commit", "-qm", "x"],
+        ["tag", "v1"],
+    ):
+        subprocess.run(["git", *command], cwd=root, check=True)
+    return root
+
+
+def main(words: Sequence[str]) -> int:
+    """With words, only the cases whose names have them all, and no page."""
+    os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="pex-matrix-")
+    os.environ.pop("PEX_ROOT", None)
+    rows = ["| case | holds | s |", "|---|---|---|"]
+    for case in (case for case in whole() if all(word in case.name for word in words)):
+        start = time.monotonic()
+        with tempfile.TemporaryDirectory(prefix="pex-matrix-") as folder:
+            verdict = _verdict(case, Path(folder))
+        rows.append(f"| {case.name} | {verdict} | {time.monotonic() - start:.0f} |")
+        print(rows[-1], flush=True)
+    if not words:
+        wheels = backend_matrix.table()
+        rows += ["", backend_matrix.ABOUT, *wheels]
+        page = Path(__file__).parent.parent / "docs" / "pex-matrix.md"
+        page.write_text(f"{_ABOUT}\n" + "\n".join(rows) + "\n")
+    return 1 if any("| no:" in row for row in rows) else 0
+
+
+def _verdict(case: Case, folder: Path) -> str:
+    try:
+        run(case, folder)
+    except (AssertionError, BundlerError, subprocess.CalledProcessError) as error:
+        return f"no: {type(error).__name__}: {error}".replace("\n", " ")[:200]
+    return "yes"
+
+
+_ABOUT = """# Every way to make a PEX, tried
+
+Written by `make pex-matrix`. In each case older, wrong state lies on disk, a PEX is built with a
+verified state, run, updated with a newer state, and run again on the same PEX_ROOT; it must print
+exactly the state that was put in last. "ignored" means that the root ignore file names the state
+directory, "nested" that only its own ignore file does; "." and "--project" name the project's
+folder, "-r" a list that names it. The seconds are those of a busy machine.
+"""
+
+if __name__ == "__main__":
+    from tests.campaigns import backend_matrix
+
+    sys.exit(main(sys.argv[1:]))

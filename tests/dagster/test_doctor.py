@@ -1,0 +1,320 @@
+"""`doctor`: each trap is named with its reason and the line that mends it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from bundler.project.survey import survey
+from bundler.refresh.sources.model import Component, Found
+from bundler.setup.doctor import (
+    Examined,
+    Finding,
+    Patient,
+    components,
+    docker,
+    examine,
+    packaging,
+    state,
+)
+from bundler.setup.doctor.environment import interpreter
+from tests.support import sample as sample_module
+from tests.support.bundles import make_bundle
+from tests.support.sample import Sample
+
+PYPROJECT = """\
+[project]
+name = "shop"
+version = "1"
+
+[build-system]
+requires = ["{backend}"]
+build-backend = "{backend}"
+
+[tool.dg.project]
+root_module = "shop"
+"""
+
+
+def _project(root: Path, backend: str = "hatchling.build") -> Path:
+    (root / "src" / "shop" / "defs").mkdir(parents=True)
+    (root / "pyproject.toml").write_text(PYPROJECT.format(backend=backend))
+    return root
+
+
+def _grades(findings: Sequence[Finding]) -> list[str]:
+    return [finding.grade for finding in findings]
+
+
+def _by_title(examined: Sequence[Examined]) -> dict[str, tuple[Finding, ...]]:
+    return {check.title: check.findings for check in examined}
+
+
+def _doctor(sample: Sample, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = (sys.executable, "-m", "bundler", "doctor", *arguments)
+    return sample.run(*command, check=False)
+
+
+# --- the whole of it --------------------------------------------------------------------------
+
+
+def test_the_sample_project_has_no_failure_and_its_legacy_component_is_named(
+    sample: Sample,
+) -> None:
+    done = _doctor(sample, "--format=json")
+    assert done.returncode == 0, done.stdout
+    report = json.loads(done.stdout)
+    findings = [finding for check in report["checks"] for finding in check["findings"]]
+    assert report["schema"] == 1
+    assert [finding["grade"] for finding in findings if finding["grade"] == "fail"] == []
+    texts = "\n".join(finding["what"] for finding in findings)
+    assert "VendorCatalog[products], DbtProjectComponent[warehouse]" in texts
+    assert "ShopCalendar[2026]" in texts
+    (held,) = [finding["what"] for finding in findings if "would hold" in finding["what"]]
+    assert "VendorCatalog[suppliers]" not in held
+
+
+def test_fix_mends_what_is_safe_and_the_report_says_so(sample: Sample) -> None:
+    ignore = sample.root / ".gitignore"
+    ignore.write_text(ignore.read_text().replace(".local_defs_state\n", ""))
+    pyproject = sample.root / "pyproject.toml"
+    pyproject.write_text(
+        pyproject.read_text().replace('artifacts = ["**/.local_defs_state/**"]\n', "")
+    )
+    sample.git("commit", "--quiet", "--all", "--message=Take the rules away")
+    key_directory = sample.state_directory / "VendorCatalog__products__"
+    key_directory.mkdir(parents=True)
+    (key_directory / "state").write_text("[]")
+
+    before = _doctor(sample)
+    assert before.returncode == 1
+    assert "git add -A would take" in before.stdout
+    assert "doctor --fix" in before.stderr
+
+    after = _doctor(sample, "--fix")
+    assert after.returncode == 0, after.stdout
+    assert "+.local_defs_state" in after.stderr
+    assert 'artifacts = ["**/.local_defs_state/**"]' in pyproject.read_text()
+
+
+def test_outside_of_a_repository_that_is_a_failure_and_the_rest_is_still_examined(
+    tmp_path: Path,
+) -> None:
+    sample = sample_module.make(tmp_path / "shop")
+    report = _by_title(list(examine(sample.root)))
+    assert _grades(report["repository"]) == ["fail"]
+    assert "in no git repository" in report["repository"][0].what
+    assert _grades(report["interpreter"]) == ["ok"]
+
+
+def test_a_folder_that_is_no_project_is_told_what_to_do(tmp_path: Path) -> None:
+    report = _by_title(list(examine(tmp_path, python=Path(sys.executable))))
+    assert _grades(report["configuration"]) == ["ok", "fail"]
+    assert "state-bundler init" in report["configuration"][1].mend
+    assert list(report) == ["configuration"]  # there is nothing else to say
+
+
+# --- the interpreter --------------------------------------------------------------------------
+
+
+def test_an_interpreter_without_dagster_is_a_failure(tmp_path: Path) -> None:
+    patient = Patient(survey(_project(tmp_path)), python=Path(sys.executable))
+    (finding,) = interpreter(patient)
+    assert finding.grade == "fail"
+    whole = _by_title(list(examine(patient.survey.root, python=patient.python)))
+    assert [title for title, found in whole.items() if finding in found] == ["interpreter"]
+    assert whole["components"] == whole["external systems"] == ()
+    assert "Dagster is not installed" in finding.what
+
+
+# --- the build backend ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("backend", "rule", "grade"),
+    [
+        ("hatchling.build", ".local_defs_state\n", "fail"),
+        ("hatchling.build", "", "warn"),
+        ("setuptools.build_meta", "", "fail"),
+        ("poetry.core.masonry.api", "", "fail"),
+        ("uv_build", ".local_defs_state\n", "ok"),
+        ("flit_core.buildapi", ".local_defs_state\n", "ok"),
+        ("pdm.backend", ".local_defs_state\n", "ok"),
+    ],
+)
+def test_backends_that_lose_the_state(tmp_path: Path, backend: str, rule: str, grade: str) -> None:
+    root = _project(tmp_path, backend)
+    (root / ".gitignore").write_text(rule)
+    (finding,) = packaging.backend(Patient(survey(root)))
+    assert finding.grade == grade
+    if grade != "ok":
+        assert "pyproject.toml: [tool." in finding.mend
+        assert finding.part == "backend"
+
+
+# --- components -------------------------------------------------------------------------------
+
+
+def _found(*found: Component) -> Found:
+    return Found(Path("/x"), "shop/defs/.local_defs_state", found)
+
+
+def test_keys_that_share_a_folder_are_a_failure() -> None:
+    one = Component("Foo[a/b]", "LOCAL_FILESYSTEM", "shop.Foo")
+    two = Component("Foo[a:b]", "LOCAL_FILESYSTEM", "shop.Foo")
+    stored = Component("foo[a/b]", "VERSIONED_STATE_STORAGE", "shop.Foo")
+    assert "fail" in _grades(list(components.judge(_found(one, two))))
+    assert "fail" not in _grades(list(components.judge(_found(one, one, stored))))
+
+
+def test_a_key_that_is_made_of_variables_gets_advice() -> None:
+    component = Component("Foo[http://x]", "LOCAL_FILESYSTEM", "F", key_variables=("SHOP_URL",))
+    warning = list(components.judge(_found(component)))[-1]
+    assert warning.grade == "warn"
+    assert "SHOP_URL" in warning.what
+
+
+def test_no_component_at_all_is_a_warning() -> None:
+    assert _grades(list(components.judge(_found()))) == ["warn"]
+
+
+# --- published state --------------------------------------------------------------------------
+
+
+def test_a_published_state_is_the_baseline_as_long_as_it_verifies(tmp_path: Path) -> None:
+    root = _project(tmp_path)
+    patient = Patient(survey(root))
+    (fresh,) = state.state(patient)
+    assert fresh.grade == "ok"
+    assert "no baseline" in fresh.what
+
+    directory = root / "src" / "shop" / "defs" / ".local_defs_state"
+    make_bundle(directory, {"Foo": {"state": b"{}"}})
+    (published,) = state.state(patient)
+    assert published.grade == "ok"
+    assert "1 state, verified" in published.what
+
+    (directory / "Foo" / "state").write_text("[]")
+    (altered,) = state.state(patient)
+    assert altered.grade == "fail"
+    assert "Foo/state" in altered.what
+    assert altered.mend == "state-bundler refresh"
+
+
+# --- Docker -----------------------------------------------------------------------------------
+
+
+def _docker_findings(
+    root: Path, dockerfile: str, ignore: str = "**/.local_defs_state\n.env\n"
+) -> list[Finding]:
+    _project(root)
+    (root / "Dockerfile").write_text(dockerfile)
+    (root / ".dockerignore").write_text(ignore)
+    (root / ".env").write_text("")
+    patient = Patient(survey(root))
+    found = [*docker.context(patient), *docker.dockerfiles(patient)]
+    return [finding for finding in found if finding.grade != "ok"]
+
+
+def test_a_sound_dockerfile_has_no_findings(tmp_path: Path) -> None:
+    assert _docker_findings(tmp_path, "FROM x\nCOPY . .\nRUN uv sync\n") == []
+
+
+@pytest.mark.parametrize(
+    ("line", "grade"),
+    [
+        ("COPY src/shop/defs/.local_defs_state /x", "fail"),
+        ("RUN dg utils refresh-defs-state", "warn"),
+    ],
+)
+def test_instructions_that_defeat_the_state(tmp_path: Path, line: str, grade: str) -> None:
+    (finding,) = _docker_findings(tmp_path, f"FROM x\n{line}\n")
+    assert finding.grade == grade
+    assert finding.what.startswith("Dockerfile:2 ")
+    assert finding.mend
+
+
+def test_copying_the_state_directory_from_another_stage_is_no_finding(tmp_path: Path) -> None:
+    line = "COPY --from=state /src/shop/defs/.local_defs_state /x"
+    assert _docker_findings(tmp_path, f"FROM x\n{line}\n") == []
+
+
+@pytest.mark.parametrize(
+    ("ignore", "grade", "says"),
+    [
+        ("**/.local_defs_state\n.env\n*.toml\n", "fail", "pyproject.toml"),
+        (".env\n", "warn", "src/shop/defs/.local_defs_state"),
+        ("**/.local_defs_state\n", "warn", ".env"),
+    ],
+)
+def test_traps_of_the_context(tmp_path: Path, ignore: str, grade: str, says: str) -> None:
+    (finding,) = _docker_findings(tmp_path, "FROM x\n", ignore)
+    assert finding.grade == grade
+    assert says in finding.what
+
+
+def test_a_missing_engine_is_a_warning_and_only_where_there_is_a_dockerfile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/no.sock")
+    root = _project(tmp_path)
+    assert list(docker.engine(Patient(survey(root)))) == []
+    (root / "Dockerfile").write_text("FROM x\n")
+    (finding,) = docker.engine(Patient(survey(root)))
+    assert finding.grade == "warn"
+    assert "no.sock" in finding.what
+
+
+# --- several sources --------------------------------------------------------------------------
+
+
+def test_what_several_sources_share_is_told_once(tmp_path: Path) -> None:
+    code = "import sys; open(sys.argv[1], 'w').write('[1]')"
+    command = json.dumps([sys.executable, "-c", code, "{state_path}"])
+    source = '[[tool.state-bundler.source]]\nkey = "{}"\ncommand = {}\npath = "src/shop/state"\n'
+    tables = ['[tool.state-bundler]\nimage-path = "/app/state"\n']
+    tables += (source.format(key, command) for key in "ABC")
+    (tmp_path / "pyproject.toml").write_text("".join(tables))
+    argv = [sys.executable, "-m", "bundler", "doctor", f"--python={sys.executable}"]
+    done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    shown = done.stdout
+    assert shown.count(": nobody was seen to be asked.") == 3
+    assert shown.count("A component that asks by gRPC") == 1
+    assert shown.index("A: nobody") < shown.index("A component that") < shown.index("B: nobody")
+    assert shown.count("src/shop/state holds no published state") == 1
+    assert "Place in an image: /app/state" in shown
+
+
+# --- workspaces -------------------------------------------------------------------------------
+
+
+def test_a_workspace_is_examined_whole_and_printed_as_a_matrix(tmp_path: Path) -> None:
+    for name in ("orders", "stock"):
+        root = _project(tmp_path / "projects" / name)
+        (root / "Dockerfile").write_text("FROM x\n")
+    paths = ["projects/orders", "projects/stock"]
+    tables = "".join(f'[[tool.dg.workspace.projects]]\npath = "{path}"\n' for path in paths)
+    (tmp_path / "pyproject.toml").write_text(tables)
+
+    def doctor(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "bundler", "doctor", *arguments]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    found = json.loads(doctor("--matrix").stdout)["include"]
+    assert found == [{"name": "shop", "path": path, "dockerfile": "Dockerfile"} for path in paths]
+    report = json.loads(doctor("--format=json", f"--python={sys.executable}").stdout)
+    assert [Path(one["project"]).name for one in report["projects"]] == ["orders", "stock"]
+
+
+def test_a_matrix_of_nothing_is_an_error(tmp_path: Path) -> None:
+    from bundler.errors import ConfigurationError
+    from bundler.setup.doctor.matrix import matrix
+
+    with pytest.raises(ConfigurationError, match="neither a project nor a workspace"):
+        matrix(tmp_path)

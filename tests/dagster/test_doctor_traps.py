@@ -1,0 +1,247 @@
+"""Every trap of the table in docs/doctor.md is set up here, and found by the check beside it."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from bundler.artifacts.image.engine.dockerbuild import Builder
+from bundler.project.survey import survey
+from bundler.refresh.sources.model import Component, Found
+from bundler.setup.doctor import (
+    Finding,
+    Patient,
+    build,
+    checks,
+    commits,
+    components,
+    credentials,
+    docker,
+    environment,
+    packaging,
+    repository,
+    state,
+)
+from tests.support.bundles import make_bundle
+from tests.support.environments import ROOT
+from tests.support.workdir import WorkDir
+
+_STATE = "src/shop/defs/.local_defs_state"
+_PYPROJECT = """\
+[project]
+name = "shop"
+version = "1"
+[build-system]
+requires = []
+build-backend = "{backend}"
+[tool.dg.project]
+root_module = "shop"
+"""
+
+
+@dataclass(frozen=True)
+class Trap:
+    """name: as the table has it. files: what is in the project. says: what the finding names."""
+
+    name: str
+    look: Callable[[Patient], Iterator[Finding]]
+    says: str
+    grade: str
+    files: Mapping[str, str] = field(default_factory=dict)
+    backend: str = "hatchling.build"
+    more: str = ""
+
+
+def _of(
+    *found: Component, warnings: tuple[str, ...] = (), version: str = "dagster 1.13"
+) -> Callable[[Patient], Iterator[Finding]]:
+    """The judgement of components that a discovery told."""
+
+    def look(patient: Patient) -> Iterator[Finding]:
+        directory = patient.survey.root / _STATE
+        return components.judge(Found(directory, "shop", found, version, warnings))
+
+    return look
+
+
+def _local(key: str, **more: tuple[str, ...] | bool) -> Component:
+    return Component(key, "LOCAL_FILESYSTEM", "shop.Foo", **more)  # type: ignore[arg-type]  # fields
+
+
+def _docker(name: str, line: str, says: str, grade: str = "warn") -> Trap:
+    return Trap(name, docker.dockerfiles, says, grade, {"Dockerfile": f"FROM x\n{line}\n"})
+
+
+def _ignore(name: str, text: str, says: str, grade: str) -> Trap:
+    files = {"Dockerfile": "FROM x\n", ".dockerignore": text, ".env": "", ".venv/pyvenv.cfg": ""}
+    return Trap(name, docker.context, says, grade, files)
+
+
+_HATCH = "[tool.hatch.build]\n"
+TRAPS = (
+    # the repository
+    Trap("no rule that every clone has", repository.guard, _STATE, "warn",
+         {f"{_STATE}/.gitignore": "*\n", f"{_STATE}/Foo/state": "[1, 2, 3]"}),
+    Trap("state in the index", repository.guard, f"{_STATE}/Foo/state", "fail",
+         {f"{_STATE}/Foo/state": "[1, 2, 3]"}),
+    Trap("nobody asks at a commit", commits.commits, "No hook asks", "warn"),
+    Trap("pre-commit without the guard", commits.commits, ".pre-commit-config.yaml", "warn",
+         {".pre-commit-config.yaml": "repos: []\n"}),
+    Trap("pre-commit that no commit starts", commits.commits, "not installed in this clone", "warn",
+         {".pre-commit-config.yaml": "repos: []  # as good as: no-committed-state\n"}),
+    # the configuration and the environment
+    Trap("a setting that does not exist", environment.configuration, "tiemout", "fail",
+         more='[tool.state-bundler]\ntiemout = "5m"\n'),
+    Trap("no dagster in the interpreter", environment.interpreter, "is not installed", "fail"),
+    Trap("a variable that is not set", credentials.credentials, "TRAP_TOKEN", "fail",
+         {"src/shop/defs/a/defs.yaml": "attributes:\n  token: '{{ env.TRAP_TOKEN }}'\n"}),
+    Trap("a secret too short to be found in a state", credentials.credentials, "TRAP_TOKEN", "warn",
+         {".env": "TRAP_TOKEN=x1!\n"}),
+    Trap("a baseline that cannot be read", build.build, "nowhere.pex", "fail",
+         more='[tool.state-bundler]\nbaseline = "./nowhere.pex"\n'),
+    Trap("a place in the image that is no place", build.build, "not absolute", "fail",
+         more='[tool.state-bundler]\nimage-path = "app/src"\n'),
+    # components
+    Trap("keys that share a folder", _of(_local("Foo[a/b]"), _local("Foo[a:b]")),
+         "share one folder", "fail"),
+    Trap("a key that leads out of the state directory", _of(_local("..")), "'..'", "fail"),
+    Trap("a key made of a variable", _of(_local("Foo[x]", key_variables=("TRAP_URL",))),
+         "TRAP_URL", "warn"),
+    Trap("a component that dg does not find", _of(_local("Foo"), warnings=("Foo is passed over.",)),
+         "passed over", "warn"),
+    Trap("a component that is fetched at every load",
+         _of(Component("Foo", "LEGACY_CODE_SERVER_SNAPSHOTS", "shop.Foo")), "LEGACY", "warn"),
+    Trap("development overwrites what was refreshed", _of(_local("Foo", refresh_if_dev=True)),
+         "In development", "ok"),
+    Trap("no component at all", _of(), "no state-backed component", "warn"),
+    Trap("the state of a key that is gone", _of(_local("Foo")), "Gone", "warn",
+         {f"{_STATE}/Gone/state": "[1]"}),
+    # the wheel
+    Trap("a backend that leaves out what git ignores", packaging.backend, "hatchling", "fail",
+         {".gitignore": ".local_defs_state\n"}),
+    Trap("a backend that keeps it by luck", packaging.backend, "only as long as", "warn"),
+    Trap("setuptools and poetry leave it out in any case", packaging.backend, "setuptools leaves",
+         "fail", backend="setuptools.build_meta"),
+    Trap("hatch's include, which is no mend", packaging.backend, "include does not", "fail",
+         more=f'{_HATCH}include = ["**/.local_defs_state/**"]\n'),
+    Trap("artifacts without the stars", packaging.backend, "artifacts does not", "fail",
+         more=f'{_HATCH}artifacts = [".local_defs_state/**"]\n'),
+    Trap("artifacts of the wheel alone, lost by the sdist", packaging.backend,
+         "targets.wheel] artifacts does not", "fail",
+         more='[tool.hatch.build.targets.wheel]\nartifacts = ["**/.local_defs_state/**"]\n'),
+    Trap("setuptools' **/*, which skips dot directories", packaging.backend, "does not bring",
+         "fail", backend="setuptools.build_meta",
+         more='[tool.setuptools.package-data]\n"*" = ["**/.local_defs_state/**"]\n'),
+    Trap("states of deleted keys in build/lib", packaging.backend, "build/lib", "fail",
+         {"build/lib/shop/defs/.local_defs_state/Old/state": "[]"}, "setuptools.build_meta"),
+    # Docker
+    _docker("a refresh in a RUN", "RUN dg utils refresh-defs-state", "Dockerfile:2"),
+    _docker("a refresh in a RUN with a mounted secret",
+            "RUN --mount=type=secret,id=t dg utils refresh-defs-state", "Dockerfile:2"),
+    _docker("a token by ARG", "ARG API_TOKEN", "API_TOKEN"),
+    _docker("the state copied by name", f"COPY {_STATE} /x", "Dockerfile:2", "fail"),
+    _docker("COPY with a star flattens", "COPY src/shop/defs/* /app/defs/", "src/shop/defs/*"),
+    _docker("a volume over the code", "WORKDIR /app/src\nVOLUME /app", "/app"),
+    _ignore("an ignore file without the state", ".env\n", _STATE, "warn"),
+    _ignore("an ignore file that leaves out pyproject.toml", "**/.local_defs_state\n.env\n*.toml\n",
+            "pyproject.toml", "fail"),
+    _ignore("credentials in the context", "**/.local_defs_state\n", ".env", "warn"),
+    _ignore("this machine's environment in the context", ".env\n", ".venv", "warn"),
+    Trap("an instruction that needs BuildKit, without one",
+         lambda patient: docker.without_buildkit(patient, lambda: Builder("classic", "28.2.2")),
+         "needs BuildKit", "fail",
+         {"Dockerfile": "FROM x\nRUN --mount=type=cache,target=/c true\n"}),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("trap", TRAPS, ids=lambda trap: trap.name)
+def test_the_trap_is_found(trap: Trap, wd: WorkDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in wd.env.items():
+        monkeypatch.setenv(name, value)
+    for name in ("TRAP_TOKEN", "CI"):
+        monkeypatch.delenv(name, raising=False)
+    wd.write("pyproject.toml", _PYPROJECT.format(backend=trap.backend) + trap.more)
+    wd.write("src/shop/defs/__init__.py", "")
+    for path, text in trap.files.items():
+        wd.write(path, text)
+    wd("git add .")
+    if trap.name == "state in the index":
+        wd("git add --force src")
+    findings = [
+        finding
+        for finding in _asked(trap, wd.path)
+        if trap.says in finding.what and finding.grade == trap.grade
+    ]
+    assert findings, list(_asked(trap, wd.path))
+    assert findings[0].why or findings[0].grade != "fail" or findings[0].mend
+    mending = [check.look for check in checks() if check.mends]  # all that --fix asks
+    assert not findings[0].part or trap.look in mending
+
+
+def _asked(trap: Trap, root: Path) -> Iterator[Finding]:
+    """As `examine` asks: an expected failure is a finding."""
+    from bundler.setup.doctor import Check, _answers
+
+    patient = Patient(survey(root), Path(sys.executable))
+    return _answers(Check(trap.name, trap.look), patient, set())
+
+
+@pytest.mark.parametrize(
+    ("script", "variables"),
+    [
+        ("mise exec -- prek run", {}),
+        ("state-guard --staged", {}),
+        ("pre-commit is what this file is called", {"CI": "true"}),
+    ],
+)
+def test_pre_commit_that_something_starts_is_no_trap(
+    script: str, variables: Mapping[str, str], wd: WorkDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CI", raising=False)
+    for name, value in {**wd.env, **variables}.items():
+        monkeypatch.setenv(name, value)
+    wd.write("pyproject.toml", _PYPROJECT.format(backend="hatchling.build"))
+    wd.write(".pre-commit-config.yaml", "repos: []  # as good as: no-committed-state\n")
+    wd.write("shared/hooks/pre-commit", script)
+    wd("git config core.hooksPath shared/hooks")
+    (finding,) = commits.commits(Patient(survey(wd.path)))
+    assert finding.grade == "ok"
+
+
+def test_a_published_state_that_was_edited(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text(_PYPROJECT.format(backend="hatchling.build"))
+    make_bundle(tmp_path / _STATE, {"Foo": {"state": b"{}"}})
+    (tmp_path / _STATE / "Foo/state").write_text("[]")
+    (finding,) = state.state(Patient(survey(tmp_path)))
+    assert finding.grade == "fail"
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"src/shop/defs/a/defs.yaml": "token: '{{ env('TRAP_TOKEN', 'x') }}'\n"},
+        {".env": "TRAP_TOKEN=of-some-length\n", "src/a/defs.yaml": "a: '{{ env.TRAP_TOKEN }}'\n"},
+    ],
+)
+def test_a_variable_with_a_default_or_in_the_env_file_is_no_trap(
+    files: Mapping[str, str], wd: WorkDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TRAP_TOKEN", raising=False)
+    wd.write("pyproject.toml", _PYPROJECT.format(backend="hatchling.build"))
+    for path, text in files.items():
+        wd.write(path, text)
+    patient = Patient(survey(wd.path), Path(sys.executable))
+    assert [finding.grade for finding in credentials.credentials(patient)] == ["ok"]
+
+
+def test_the_table_in_the_documentation_names_these_traps() -> None:
+    text = (ROOT / "docs" / "doctor.md").read_text()
+    table = text.partition("<!-- traps -->")[2].partition("<!-- end -->")[0]
+    rows = re.findall(r"^\| (.+?) \| .+ \| (.+?) \|$", table, re.MULTILINE)[1:]
+    named = {name: check for name, check in rows if not set(name) <= {"-", "|"}}
+    assert list(named) == [*(trap.name for trap in TRAPS), "a published state that was edited"]

@@ -1,0 +1,405 @@
+"""Loading a code location with a real Dagster, a program on `bundler.component` in a PEX.
+
+`test_pex_dagster` loads a Dagster in a PEX, too. About 40 s.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+
+from bundler import verify_at_start
+from bundler.artifacts.image.engine import Docker
+from bundler.artifacts.image.engine import embed as embed_image
+from bundler.artifacts.image.engine.running import runner as image_runner
+from bundler.artifacts.python.pex import embed
+from bundler.artifacts.python.pex.running import runner
+from bundler.artifacts.running import Runner, bare_environment
+from bundler.cli.commands import cli
+from bundler.cli.run import run
+from bundler.errors import ToolFailed, UsageError, VerificationFailed
+from bundler.listener import Listener
+from bundler.project.projects import open_project
+from bundler.state.manifest import DirectoryRefresh, KeyRefresh, RunRecord
+from bundler.state.statedir import StateDir
+from bundler.system import process
+from bundler.system.process import Completed
+from bundler.workflows.loadcheck import LoadCheck, check, environment_of, load, targets_of
+from tests.dagster.test_pex_dagster import COMPONENTS
+from tests.support.engine import PYTHON_BASE, Engine
+from tests.support.environments import python_of
+from tests.support.pex_projects import PLACE, package, run_pex, set_state, write
+from tests.support.statedirs import publish
+
+_DEFINITIONS = """
+import os
+from pathlib import Path
+import dagster as dg
+
+if os.environ.get("SHOP_MODE") == "broken":
+    raise RuntimeError("cannot work with " + os.environ["SHOP_TOKEN"])
+
+@dg.definitions
+def defs():
+    print("components print")
+    return dg.load_from_defs_folder(path_within_project=Path(__file__).parent)
+"""
+_FAR = """
+from shop.components import Catalog
+import dagster as dg
+from dagster.components.utils.defs_state import DefsStateConfig, DefsStateConfigArgs
+from dagster_shared.serdes.objects.models.defs_state_info import DefsStateManagementType
+
+
+class Far(Catalog):
+    @property
+    def defs_state_config(self):
+        args = DefsStateConfigArgs(
+            management_type=DefsStateManagementType.LEGACY_CODE_SERVER_SNAPSHOTS
+        )
+        return DefsStateConfig.from_args(args, default_key="Far")
+"""
+
+
+class _Told(Listener):
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+@pytest.fixture
+def location(tmp_path: Path) -> Path:
+    """A code location as it lies in an image: its state has two assets."""
+    write(
+        tmp_path,
+        {
+            "dg.toml": '[project]\nroot_module = "shop"\n',
+            "shop/__init__.py": "",
+            "shop/components.py": COMPONENTS,
+            "shop/far.py": _FAR,
+            "shop/definitions.py": _DEFINITIONS,
+            "shop/defs/__init__.py": "",
+            "shop/defs/catalog/defs.yaml": "type: shop.components.Catalog\n",
+            "shop/defs/far/defs.yaml": "type: shop.far.Far\n",
+        },
+    )
+    set_state(tmp_path / PLACE, Catalog='["a", "b"]')
+    return tmp_path
+
+
+def _in(location: Path) -> Runner:
+    """Runs in a folder with the interpreter that has Dagster, as in a container."""
+
+    def run(arguments: Sequence[str], program: bytes, environment: Mapping[str, str]) -> Completed:
+        environ = {**bare_environment(str(location), environment), "PYTHONPATH": str(location)}
+        argv = [python_of("dagster"), *arguments]
+        return process.run(argv, cwd=location, env=environ, stdin=program)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("run-root")
+
+
+def _runner(pex: Path, root: Path) -> Runner:
+    return runner(pex, Path(sys.executable), root, Listener())
+
+
+_TARGET = ("shop.definitions",)
+
+
+def test_a_code_location_loads_as_a_code_server_would(location: Path) -> None:
+    told = _Told()
+    (loaded,) = check(_in(location), LoadCheck(_TARGET), "shop", told)
+    assert loaded.definitions["assets"] == 2
+    assert loaded.states == {"Catalog": True, "Far": None}
+    assert told.notes == ["Not in the artifact, not judged: Far.", "Loads 2 assets."]
+    # Without a module of definitions the folder is loaded as dg does, and agrees.
+    assert load(_in(location), "defs-of:shop", LoadCheck(()), "shop") == loaded
+
+
+def _says(**definitions: int) -> Runner:
+    """An artifact that loads so many definitions."""
+    report = {"definitions": definitions, "states": {}, "error": None}
+    line = verify_at_start.REPORT + json.dumps(report)
+    return lambda *_: Completed(0, f"components print\n{line}\n".encode(), b"")
+
+
+def test_fewer_definitions_than_before_are_a_failure() -> None:
+    now, before = _says(assets=4, jobs=1), _says(assets=6)
+    with pytest.raises(VerificationFailed, match=r"loads only 4 assets, 1 jobs; .* name now has 6"):
+        check(now, LoadCheck(_TARGET), "shop", Listener(), baseline=before)
+    check(before, LoadCheck(_TARGET), "shop", Listener(), baseline=now)
+    check(now, LoadCheck(_TARGET, 5, compares=False), "shop", Listener(), baseline=before)
+    with pytest.raises(VerificationFailed, match="demands 6"):
+        check(now, LoadCheck(_TARGET, 6), "shop", Listener())
+    with pytest.raises(VerificationFailed, match="demands 11"):
+        check(now, LoadCheck((*_TARGET, "other"), 11), "shop", Listener())
+
+
+def test_what_does_not_answer_could_not_be_tried_and_is_no_baseline() -> None:
+    def dies(*_: object) -> Completed:
+        return Completed(127, b"", b"python: not found")
+
+    with pytest.raises(ToolFailed, match=r"exit code 127: python: not found"):
+        check(dies, LoadCheck(_TARGET), "shop", Listener())
+    check(_says(assets=1), LoadCheck(_TARGET), "shop", Listener(), baseline=dies)
+
+
+def test_a_missing_state_is_a_failure_and_not_no_assets(location: Path) -> None:
+    shutil.rmtree(location / PLACE)
+    with pytest.raises(VerificationFailed, match="Catalog finds no state"):
+        check(_in(location), LoadCheck(_TARGET, 0), "shop", Listener())
+
+
+def test_variables_are_handed_in_and_their_values_are_not_told(location: Path) -> None:
+    demanded = LoadCheck(_TARGET, environment={"SHOP_MODE": "broken", "SHOP_TOKEN": "hunter22"})
+    with pytest.raises(VerificationFailed, match=r"RuntimeError: cannot work with \*\*\*"):
+        check(_in(location), demanded, "shop", Listener())
+
+
+_PROGRAM = """
+import json
+from pathlib import Path
+from bundler.component import DefsStateConfig, Load, StateBackedComponent
+
+
+class Catalog(StateBackedComponent):
+    defs_state_config = DefsStateConfig("Catalog[acme]")
+
+    def write_state_to_path(self, state_path):
+        raise SystemExit("a finished artifact asks nobody")
+
+    def build_defs_from_state(self, context, state_path):
+        return json.loads(state_path.read_text())
+
+
+def products():
+    with Load(Path(__file__).parent / "state") as load:
+        return load.build_defs(Catalog())
+
+
+def network():
+    import socket
+    socket.create_connection(("192.0.2.1", 80), timeout=2)
+"""
+
+
+@pytest.fixture(scope="module")
+def program_pex(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A program on our own component, with the two modules of ours that it needs."""
+    folder = tmp_path_factory.mktemp("program")
+    package(folder / "src")
+    here = Path(verify_at_start.__file__).parent
+    for name in ("component.py", "verify_at_start.py"):
+        write(folder / "src", {f"bundler/{name}": (here / name).read_bytes()})
+    write(folder / "src", {"bundler/__init__.py": "", "shop/catalog.py": _PROGRAM})
+    shutil.rmtree(folder / "src" / PLACE)
+    run_pex("-D", "src", "--venv", "-o", "app.pex", cwd=folder, root=folder / "build-root")
+    state = StateDir(folder / "state", "shop/state")
+    bundle = publish(state, {"Catalog[acme]": {"state": "[1, 2, 3]"}}).bundle
+    embed(folder / "app.pex", [bundle], RunRecord(), folder / "app.pex")
+    return folder / "app.pex"
+
+
+def test_a_program_on_our_component_loads(program_pex: Path, root: Path) -> None:
+    (loaded,) = check(
+        _runner(program_pex, root), LoadCheck(("shop.catalog:products",)), "app.pex", Listener()
+    )
+    assert loaded.states == {"Catalog[acme]": True}
+    assert loaded.total == 3
+
+
+def test_beside_its_state_in_an_unpacked_pex_it_verifies(program_pex: Path, root: Path) -> None:
+    program = (
+        "import os, runpy, shop, sys\n"
+        "sys.argv = [os.path.join(os.path.dirname(shop.__file__), 'state', '@verify.py')]\n"
+        "runpy.run_path(sys.argv[0], run_name='__main__')\n"
+    )
+    assert _runner(program_pex, root)(["-c", program], b"", {}).exit_code == 0
+    for state in root.rglob("shop/state/Catalog__acme__/state"):
+        state.write_text("[1]")
+    done = _runner(program_pex, root)(["-c", program], b"", {})
+    assert done.exit_code == 76
+    assert b"Catalog__acme__/state is not what the manifest says" in done.stderr
+
+
+def test_there_is_no_network(program_pex: Path, root: Path) -> None:
+    with pytest.raises(VerificationFailed, match="Network is unreachable"):
+        check(
+            _runner(program_pex, root), LoadCheck(("shop.catalog:network",)), "app.pex", Listener()
+        )
+
+
+def test_a_module_that_is_not_there_is_named(program_pex: Path, root: Path) -> None:
+    with pytest.raises(VerificationFailed, match=r"No module named 'shop\.nothing'"):
+        check(_runner(program_pex, root), LoadCheck(("shop.nothing",)), "app.pex", Listener())
+
+
+# --- in an image --------------------------------------------------------------------------------
+
+
+def test_a_program_in_an_image_loads_without_network(engine: Engine, tmp_path: Path) -> None:
+    here = Path(verify_at_start.__file__).parent
+    write(
+        tmp_path / "app",
+        {
+            "bundler/__init__.py": "",
+            "bundler/component.py": (here / "component.py").read_bytes(),
+            "bundler/verify_at_start.py": (here / "verify_at_start.py").read_bytes(),
+            "shop/__init__.py": "",
+            "shop/catalog.py": _PROGRAM,
+        },
+    )
+    name = "sbt/load-check"
+    (tmp_path / "Dockerfile").write_text(
+        f'FROM {PYTHON_BASE}\nCOPY app /app\nWORKDIR /app\nUSER 1000\nENTRYPOINT ["false"]\n'
+    )
+    engine.docker("build", "-t", name, str(tmp_path))
+    directory = StateDir(tmp_path / "state", "shop/state")
+    bundle = publish(directory, {"Catalog[acme]": {"state": "[1, 2, 3]"}}).bundle
+    docker = Docker(engine.clis[0], (), engine.environment)
+    demanded = LoadCheck(("shop.catalog:products",), environment={"SHOP_TOKEN": "hunter22"})
+    with pytest.raises(VerificationFailed, match=r"Catalog\[acme\] finds no state"):
+        check(image_runner(name, docker), demanded, name, Listener())
+    made = embed_image(docker.connect(), name, [bundle], RunRecord())
+    (loaded,) = check(image_runner(made.image_id, docker), demanded, name, Listener())
+    assert (loaded.total, loaded.states) == (3, {"Catalog[acme]": True})
+    # As the image's entrypoint, with nothing of ours but what lies beside the manifest.
+    entrypoint = ["--entrypoint", "python", made.image_id, "shop/state/@verify.py"]
+    target = ["--load", "shop.catalog:products", "python", "-c", "print('started')"]
+    started = engine.docker("run", "--rm", *entrypoint, *target)
+    assert (started.stdout, started.stderr) == (b"started\n", b"")
+    with pytest.raises(VerificationFailed, match="Network is unreachable"):
+        check(image_runner(name, docker), LoadCheck(("shop.catalog:network",)), name, Listener())
+    with pytest.raises(ToolFailed, match="could not be tried"):
+        check(image_runner("sbt/no-such-image", docker), demanded, name, Listener())
+
+
+# --- beside the program ---------------------------------------------------------------------------
+
+
+def _start(directory: Path, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, directory / "@verify.py", *arguments],
+        cwd=cwd, capture_output=True, text=True, check=False,
+        env={**os.environ, "PYTHONPATH": str(Path(verify_at_start.__file__).parent.parent)},
+    )  # fmt: skip
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Path:
+    """The folder from which the program imports, with its state."""
+    write(tmp_path, {"shop/__init__.py": "", "shop/catalog.py": _PROGRAM})
+    publish(StateDir(tmp_path / "shop/state", "shop/state"), {"Catalog[acme]": {"state": "[1, 2]"}})
+    return tmp_path
+
+
+def test_at_the_start_of_the_program_it_is_loaded_too(program: Path) -> None:
+    state = program / "shop/state"
+    target = ("--load", "shop.catalog:products")
+    done = _start(state, *target, sys.executable, "-c", "print('started')", cwd=program)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "started\n", "")
+    done = _start(state, *target, "--min-definitions", "3", "echo", "started", cwd=program)
+    assert (done.returncode, done.stdout) == (76, "")
+    assert "loads 2 definitions, fewer than 3" in done.stderr
+    done = _start(state, "--load", "shop.nothing", "echo", "started", cwd=program)
+    assert (done.returncode, done.stdout) == (76, "")
+    assert "No module named 'shop.nothing'" in done.stderr
+    (state / "Catalog__acme__" / "state").write_text("[1, 2, 3]")
+    done = _start(state, *target, "echo", "started", cwd=program)
+    assert (done.returncode, done.stdout) == (76, "")
+    assert "state is not what the manifest says" in done.stderr
+
+
+# --- what is loaded, and with what ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("files", "dg", "expected"),
+    [
+        ({"src/shop/definitions.py": ""}, "", "shop.definitions"),
+        ({"shop/definitions/__init__.py": ""}, "", "shop.definitions"),
+        ({"src/shop/entry.py": ""}, 'code_location_target_module = "shop.entry"\n', "shop.entry"),
+        ({"src/shop/__init__.py": ""}, "", "defs-of:shop"),
+    ],
+)
+def test_what_a_code_server_would_load(
+    tmp_path: Path, files: dict[str, str], dg: str, expected: str
+) -> None:
+    write(tmp_path, {**files, "dg.toml": f'[project]\nroot_module = "shop"\n{dg}'})
+    project = open_project(tmp_path, python=Path(sys.executable))
+    assert targets_of([project]) == (expected,)
+    assert targets_of([project], ["other"]) == ("other",)
+
+
+def test_of_a_program_without_dagster_the_module_must_be_named(tmp_path: Path) -> None:
+    source = '[[tool.state-bundler.source]]\nkey = "A"\ncommand = ["true"]\npath = "state"\n'
+    write(tmp_path, {"pyproject.toml": source})
+    with pytest.raises(UsageError, match="not known"):
+        targets_of([open_project(tmp_path, python=Path(sys.executable))])
+
+
+def test_only_the_keys_variables_are_handed_in() -> None:
+    keys = (KeyRefresh("A", environment_variables=("B", "MISSING")), KeyRefresh("C"))
+    refresh = [DirectoryRefresh("x", keys)]
+    assert environment_of(refresh, {"B": "1", "OTHER": "2"}) == {"B": "1"}
+
+
+# --- as a person asks for it ----------------------------------------------------------------------
+
+
+def test_build_and_update_refuse_what_does_not_load(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    here = Path(verify_at_start.__file__).parent
+    source = 'component = "shop.catalog:Catalog"\npath = "src/shop/state"\n'
+    fetching = 'state_path.write_text(__import__("os").environ["PRODUCTS"])'
+    write(
+        tmp_path,
+        {
+            "pyproject.toml": f'[project]\nname = "shop"\n[[tool.state-bundler.source]]\n{source}',
+            "src/shop/__init__.py": "",
+            "src/shop/catalog.py": _PROGRAM.replace(
+                'raise SystemExit("a finished artifact asks nobody")', fetching
+            ),
+            "src/bundler/__init__.py": "",
+            "src/bundler/component.py": (here / "component.py").read_bytes(),
+            "src/bundler/verify_at_start.py": (here / "verify_at_start.py").read_bytes(),
+        },
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PEX_ROOT", str(tmp_path / "pex-root"))
+    monkeypatch.setenv("STATE_BUNDLER_PYTHON", sys.executable)
+    check_it = ["--no-guard", "--load-check", "--load-module", "shop.catalog:products"]
+
+    def told(command: list[str], products: str, code: int) -> str:
+        monkeypatch.setenv("PRODUCTS", products)
+        found = run(cli, command)
+        printed = capsys.readouterr()
+        assert found == code, printed.err
+        return printed.err
+
+    build = ["build", "pex", "-o", "app.pex", *check_it]
+    pex = ["--", "-D", "src", "--venv"]
+    assert "loads only 2 definitions; --min-definitions demands 3" in told(
+        [*build, "--min-definitions", "3", *pex], "[1, 2]", 76
+    )
+    assert not (tmp_path / "app.pex").exists()
+    assert "Loads 3 definitions" in told([*build, *pex], "[1, 2, 3]", 0)
+    before = (tmp_path / "app.pex").read_bytes()
+    shrinks = ["update", "app.pex", *check_it, "--allow-shrink", "Catalog[acme]"]
+    assert "now has 3" in told(shrinks, "[1, 2]", 76)
+    assert (tmp_path / "app.pex").read_bytes() == before
+    assert "Loads 4 definitions" in told(["update", "app.pex", *check_it], "[1, 2, 3, 4]", 0)

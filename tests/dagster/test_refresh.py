@@ -1,0 +1,105 @@
+"""`bundler.refresh.run` on the sample project: a real Dagster, a real dbt, HTTP on loopback."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bundler.errors import Unavailable
+from bundler.listener import KeyProgress, Listener
+from bundler.project.options import RefreshOptions
+from bundler.project.projects import Project, open_project
+from bundler.refresh.run import Refreshed, discover, refresh
+from bundler.setup.demo.vendor import Fault, VendorApi
+from tests.support.sample import Sample
+
+CATALOG = "VendorCatalog[products]"
+
+
+class Recorded(Listener):
+    """Keeps everything that was told."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.progress: list[KeyProgress] = []
+
+    def note(self, text: str) -> None:
+        self.lines.append(text)
+
+    def warning(self, text: str) -> None:
+        self.lines.append(f"warning: {text}")
+
+    def key(self, progress: KeyProgress) -> None:
+        self.progress.append(progress)
+
+
+@pytest.fixture
+def project(sample: Sample, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
+    for name, value in sample.env.items():
+        monkeypatch.setenv(name, value)
+    return open_project(sample.root)
+
+
+def digests(directory: Path) -> dict[str, str]:
+    """Every file's digest, but for what stays on this machine."""
+    return {
+        str(path.relative_to(directory)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(directory.rglob("*"))
+        if path.is_file() and "@staging" not in path.parts and path.name != "@run.json"
+    }
+
+
+def run(project: Project, *keys: str, **options: object) -> tuple[Refreshed, Recorded]:
+    told = Recorded()
+    done = refresh([project], RefreshOptions(keys=keys, **options), told)  # type: ignore[arg-type]
+    return done, told
+
+
+def test_discovery_tells_every_component_without_fetching(
+    project: Project, vendor: VendorApi
+) -> None:
+    (found,) = discover([project], Recorded())
+    assert {c.key: c.management_type for c in found.components} == {
+        "VendorCatalog[products]": "LOCAL_FILESYSTEM",
+        "DbtProjectComponent[warehouse]": "LOCAL_FILESYSTEM",
+        "VendorCatalog[suppliers]": "VERSIONED_STATE_STORAGE",
+        "ShopCalendar[2026]": "LEGACY_CODE_SERVER_SNAPSHOTS",
+    }
+    assert found.place == "shop/defs/.local_defs_state"
+    assert not vendor.requests
+
+
+def test_a_stopped_api_is_told_by_key_host_and_event_and_nothing_is_lost(
+    project: Project, sample: Sample, vendor: VendorApi
+) -> None:
+    run(project, CATALOG)
+    before = digests(sample.state_directory)
+    address = vendor.url.removeprefix("http://")
+    vendor.stop()
+    with pytest.raises(Unavailable) as failed:
+        run(project, CATALOG)
+    assert failed.value.exit_code == 69
+    assert failed.value.key == CATALOG
+    assert f"{address} refused the connection" in failed.value.what
+    assert "Traceback" not in failed.value.what
+    assert digests(sample.state_directory) == before
+
+
+def test_a_failure_that_passes_is_mended_by_another_attempt(
+    project: Project, vendor: VendorApi
+) -> None:
+    vendor.faults["/v1/products"] = Fault(status=503)
+
+    class Mends(Recorded):
+        def key(self, progress: KeyProgress) -> None:
+            super().key(progress)
+            if progress.phase == "retrying":
+                vendor.faults.clear()
+
+    told = Mends()
+    done = refresh([project], RefreshOptions(keys=(CATALOG,)), told)
+    assert done.record[0].keys[0].attempts == 2
+    assert [item.phase for item in told.progress] == ["fetching", "retrying", "fetching", "done"]

@@ -1,0 +1,149 @@
+"""The Dagster source on the oldest supported Dagster and on the newest."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from bundler.errors import ConfigurationError, CredentialsRefused
+from bundler.listener import Listener
+from bundler.project.options import RefreshOptions
+from bundler.project.projects import Project, open_project
+from bundler.refresh.directories import VERSIONED
+from bundler.refresh.run import discover, fetch_into, refresh
+from tests.support.environments import ROOT, python_of
+
+
+class Told(Listener):
+    def __init__(self) -> None:
+        self.words: list[str] = []
+
+    def warning(self, text: str) -> None:
+        self.words.append(text)
+
+    note = phase = warning
+
+
+def prepare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, environment: str) -> Project:
+    root = tmp_path / "tiny"
+    shutil.copytree(ROOT / "tests/projects/refresh_dagster", root)
+    monkeypatch.setenv("TINY_NAME", "primes")
+    monkeypatch.setenv("TINY_NUMBERS", "2 3 5 7")
+    monkeypatch.setenv("DAGSTER_DISABLE_TELEMETRY", "true")
+    return open_project(root, python=python_of(environment))
+
+
+@pytest.mark.parametrize("environment", ["dagster", "dagster-oldest"])
+def test_every_component_is_found_and_refreshed_once(
+    environment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = prepare(tmp_path, monkeypatch, environment)
+    told = Told()
+    done = refresh([project], RefreshOptions(), told)
+    (bundle,) = done.bundles
+    keys = ["Numbers[by-a-string]", "Numbers[not-at-all]", "Numbers[primes]"]
+    assert [state.key for state in bundle.manifest.states] == keys
+    assert bundle.place == "tiny/defs/.local_defs_state"
+    state = bundle.root / "Numbers__primes__" / "state"
+    assert json.loads(state.read_text()) == ["2", "3", "5", "7"]
+    for key in keys[:2]:
+        assert any(word.startswith(key) and "passes it over" in word for word in told.words)
+    assert any("is not installed" in word for word in told.words)
+    (found,) = done.found
+    shared = [component for component in found.components if component.key == "Numbers[primes]"]
+    assert len(shared) == 2
+    assert shared[0].key_variables == ("TINY_NAME",)
+    refreshed = {item.key: item for item in done.record[0].keys}
+    assert refreshed["Numbers[primes]"].environment_variables == ("TINY_NAME", "TINY_NUMBERS")
+
+
+def test_what_a_project_prints_and_its_environment_file_do_no_harm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = prepare(tmp_path, monkeypatch, "dagster")
+    (project.root / ".env").write_text('TINY_NAME="from the file"\n')
+    module = project.root / "src/tiny/__init__.py"
+    module.write_text('print(\'{"event": "found"}\', flush=True)\n')
+    (found,) = discover([project], Listener())
+    assert "Numbers[from the file]" in {component.key for component in found.components}
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "sentence"),
+    [
+        ("src/tiny/defs/listed/defs.yaml", "type: tiny.nowhere.Nothing\n", "cannot be loaded"),
+        ("src/tiny/numbers.py", "import not_installed_anywhere\n", "not_installed_anywhere"),
+        ("src/tiny/__init__.py", "raise SystemExit(3)\n", "cannot be loaded"),
+    ],
+)
+def test_a_project_that_does_not_load_is_a_sentence(
+    file: str, content: str, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = prepare(tmp_path, monkeypatch, "dagster")
+    (project.root / file).write_text(content)
+    with pytest.raises(ConfigurationError, match=sentence) as failed:
+        discover([project], Listener())
+    assert "Traceback" not in failed.value.what
+    assert failed.value.hint
+
+
+def test_an_interpreter_without_dagster_is_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare(tmp_path, monkeypatch, "dagster")
+    project = open_project(tmp_path / "tiny", python=python_of("clients"))
+    with pytest.raises(ConfigurationError, match="Dagster is not installed in") as failed:
+        discover([project], Listener())
+    assert "uv sync" in failed.value.hint
+
+
+def test_colliding_keys_are_refused_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = prepare(tmp_path, monkeypatch, "dagster")
+    yaml = project.root / "src/tiny/defs/listed/defs.yaml"
+    yaml.write_text(yaml.read_text().replace("{{ env.TINY_NAME }}", "a/b", 1))
+    monkeypatch.setenv("TINY_NAME", "a:b")
+    with pytest.raises(ConfigurationError, match=r"a/b.*a:b"):
+        refresh([project], RefreshOptions(), Listener())
+
+
+def test_versioned_keys_are_fetched_for_a_storage_and_not_published(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = prepare(tmp_path, monkeypatch, "dagster")
+    yaml = project.root / "src/tiny/defs/listed/defs.yaml"
+    stored = "  defs_state:\n    management_type: VERSIONED_STATE_STORAGE\n"
+    yaml.write_text(
+        "".join(f"---\n{part.strip()}\n{stored}" for part in yaml.read_text().split("---"))
+    )
+
+    async def every(known: frozenset[str]) -> list[str]:
+        return sorted(known)
+
+    (fetched,) = fetch_into(
+        tmp_path / "into",
+        [project],
+        RefreshOptions(),
+        Listener(),
+        types=(VERSIONED,),
+        choose=every,
+    )
+    assert fetched.component.key == "Numbers[primes]"
+    assert json.loads((fetched.directory / "state").read_text()) == ["2", "3", "5", "7"]
+    assert fetched.refresh.environment_variables == ("TINY_NAME", "TINY_NUMBERS")
+    assert not (project.root / "src/tiny/defs/.local_defs_state").exists()
+
+
+def test_a_key_that_holds_a_secret_is_refused_without_showing_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = prepare(tmp_path, monkeypatch, "dagster")
+    monkeypatch.setenv("TINY_NAME", "canary-0123456789")
+    monkeypatch.setenv("VENDOR_API_KEY", "canary-0123456789")
+    with pytest.raises(CredentialsRefused, match="holds the value of VENDOR_API_KEY") as failed:
+        refresh([project], RefreshOptions(), Listener())
+    assert "canary" not in failed.value.what + failed.value.hint

@@ -1,0 +1,161 @@
+"""``--state-from``: another artifact's states with today's code."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from bundler.artifacts.image import oci
+from bundler.artifacts.verify import verify
+from bundler.errors import UsageError, VerificationFailed
+from bundler.listener import SILENT, Listener
+from bundler.project.options import RefreshOptions
+from bundler.project.projects import Project, open_project
+from bundler.setup.demo.vendor import VendorApi
+from bundler.state.bundle import Bundle
+from bundler.state.manifest import Build, DirectoryRefresh, KeyRefresh, RunRecord
+from bundler.workflows.pipeline import prepare
+from bundler.workflows.state_from import replay
+from tests.support.bundles import make_bundle
+from tests.support.sample import Sample
+
+_PLACE = "shop/state"
+_FETCHED = "2026-01-02T03:04:05Z"
+
+
+class _Told(Listener):
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+
+    def warning(self, text: str) -> None:
+        self.warnings.append(text)
+
+
+def _project(root: Path, *keys: str) -> Project:
+    """A program without Dagster whose states come from a command that nobody can run."""
+    (root / "src/shop").mkdir(parents=True)
+    sources = "".join(
+        f'[[tool.state-bundler.source]]\nkey = "{key}"\ncommand = ["false"]\n'
+        f'path = "src/{_PLACE}"\nplace = "{_PLACE}"\n'
+        for key in keys
+    )
+    (root / "pyproject.toml").write_text(f'[project]\nname = "shop"\n{sources}')
+    return open_project(root)
+
+
+def _archive(path: Path, place: str = _PLACE, **states: bytes) -> Bundle:
+    """An OCI archive of the states alone, as ``build oci -o states.tar`` makes it."""
+    bundle = make_bundle(
+        path.parent / f"{path.name}.states" / "state",
+        {key: {"state": text, "more/file": b"x"} for key, text in states.items()},
+        place=place,
+    )
+    keys = tuple(KeyRefresh(key, 2, fetched=_FETCHED, confirmed=_FETCHED) for key in states)
+    refresh = DirectoryRefresh(place, keys).of(bundle.manifest)
+    record = RunRecord(build=Build(commit="a" * 40), refresh=(refresh,), environment="prod")
+    oci.embed(None, [bundle], record, path)
+    return bundle
+
+
+def test_the_states_are_the_sources_and_the_record_says_where_from(tmp_path: Path) -> None:
+    source = _archive(tmp_path / "states.tar", A=b"[1]", B=b"[2]")
+    project = _project(tmp_path / "p", "A", "B")
+    taken = replay([project], str(tmp_path / "states.tar"), SILENT)
+    (bundle,), (refresh,) = taken.bundles, taken.record
+    assert bundle.manifest.content_digest == source.manifest.content_digest
+    assert bundle.place == _PLACE
+    assert {key.key: (key.fetched, key.confirmed, key.attempts) for key in refresh.keys} == {
+        "A": (_FETCHED, _FETCHED, 2),
+        "B": (_FETCHED, _FETCHED, 2),
+    }
+    assert all(key.origin.startswith("oci:states.tar@sha256:") for key in refresh.keys)
+    assert str(tmp_path) not in "".join(key.origin for key in refresh.keys)
+    assert (project.root / "src" / _PLACE / "A" / "state").read_bytes() == b"[1]"
+    assert taken.changed == ("A", "B")
+
+
+def test_a_build_takes_them_offline_and_records_todays_code(tmp_path: Path) -> None:
+    source = _archive(tmp_path / "states.tar", A=b"[1]")
+    project = _project(tmp_path / "p", "A")
+    git = ["git", "-C", str(project.root), "-c", "user.name=t", "-c", "user.email=t@example.org"]
+    (project.root / ".gitignore").write_text("/src/shop/state/\n")
+    for arguments in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "x"]):
+        subprocess.run([*git, *arguments], check=True)
+    made = prepare([project], RefreshOptions(), state_from=str(tmp_path / "states.tar"))
+    assert made.record.build.commit not in (None, "a" * 40)
+    assert made.record.environment is None
+    oci.embed(None, made.bundles, made.record, tmp_path / "built")
+    with oci.open_layout(tmp_path / "built") as image:
+        verdict = verify(image)
+    assert verdict.all_problems == ()
+    (directory,) = verdict.directories
+    assert directory.manifest is not None
+    assert directory.manifest.content_digest == source.manifest.content_digest
+
+
+def test_a_key_that_the_code_needs_and_the_artifact_lacks_is_an_error(tmp_path: Path) -> None:
+    _archive(tmp_path / "states.tar", A=b"[1]")
+    project = _project(tmp_path / "p", "A", "B")
+    with pytest.raises(VerificationFailed, match="does not hold the state of B"):
+        replay([project], str(tmp_path / "states.tar"), SILENT)
+    assert not (project.root / "src" / _PLACE / "A").exists()
+
+
+def test_an_altered_artifact_is_refused_and_nothing_is_published(tmp_path: Path) -> None:
+    bundle = _archive(tmp_path / "states.tar", A=b"[1]")
+    (bundle.root / "A" / "state").write_bytes(b"[2]")
+    project = _project(tmp_path / "p", "A")
+    with pytest.raises(VerificationFailed, match="altered"):
+        replay([project], str(bundle.root), SILENT)
+    assert not (project.root / "src" / _PLACE).exists()
+
+
+def test_several_state_directories_are_matched_by_their_paths(tmp_path: Path) -> None:
+    one = make_bundle(tmp_path / "in/app/a/state", {"A": {"state": b"1"}}, place="a/state")
+    other = make_bundle(tmp_path / "in/app/b/state", {"A": {"state": b"2"}}, place="b/state")
+    root = tmp_path / "p"
+    root.mkdir()
+    (root / "pyproject.toml").write_text(
+        "".join(
+            f'[[tool.state-bundler.source]]\nkey = "A"\ncommand = ["false"]\n'
+            f'path = "{name}/state"\nplace = "{name}/state"\n'
+            for name in ("b", "a")
+        )
+    )
+    taken = replay([open_project(root)], str(tmp_path / "in"), SILENT)
+    found = {bundle.place: bundle.manifest.content_digest for bundle in taken.bundles}
+    assert found == {item.place: item.manifest.content_digest for item in (one, other)}
+    make_bundle(tmp_path / "half/b/state", {"A": {"state": b"2"}}, place="b/state")
+    with pytest.raises(VerificationFailed, match="holds no state for a/state"):
+        replay([open_project(root)], str(tmp_path / "half"), SILENT)
+    _archive(tmp_path / "s.tar", "elsewhere/state", A=b"1")
+    with pytest.raises(UsageError, match="none of the projects' state directories"):
+        replay([open_project(root)], str(tmp_path / "s.tar"), SILENT)
+
+
+def test_a_fork_without_credentials_builds_from_the_last_image(
+    sample: Sample, vendor: VendorApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = "shop/defs/.local_defs_state"
+    states = {"VendorCatalog__products__": b"[]", "DbtProjectComponent__warehouse__": b""}
+    root = tmp_path / "image/app/shop/defs/.local_defs_state"
+    bundle = _dagster_bundle(root, place)
+    assert {state.path for state in bundle.manifest.states} == states.keys()
+    for name in sample.env.keys() & {"SHOP_API_URL", "SHOP_API_TOKEN"}:
+        monkeypatch.delenv(name, raising=False)
+    vendor.stop()
+    told = _Told()
+    taken = replay([open_project(sample.root)], str(tmp_path / "image"), told)
+    assert taken.bundles[0].manifest.content_digest == bundle.manifest.content_digest
+    assert (sample.state_directory / "VendorCatalog__products__/state").read_bytes() == b"[]"
+
+
+def _dagster_bundle(root: Path, place: str) -> Bundle:
+    from bundler.state.statedir import StateDir
+    from tests.support.statedirs import publish
+
+    keys = ("VendorCatalog[products]", "DbtProjectComponent[warehouse]")
+    texts = {"VendorCatalog[products]": "[]", "DbtProjectComponent[warehouse]": ""}
+    return publish(StateDir(root, place), {key: {"state": texts[key]} for key in keys}).bundle

@@ -1,0 +1,262 @@
+"""What only a newer Docker does: several platforms, pushes by digest, bake.
+
+Run by ``make docker-newer`` against the engine that `newer_engine` starts; not part of the usual
+tests, since it takes an operating system's root of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bundler.artifacts.image import engine as dockers
+from bundler.artifacts.image import registry
+from bundler.artifacts.image.blobs import descriptor, descriptors, images_of, read_json
+from bundler.artifacts.image.engine import building, full_image_transfer
+from bundler.artifacts.image.engine.arguments import parse
+from bundler.artifacts.image.engine.full_image_transfer import fetch, keep_only, pieces_of
+from bundler.artifacts.image.engine.loading import load
+from bundler.artifacts.image.engine.outputs import Built
+from bundler.artifacts.image.image import LABEL_LAYER
+from bundler.artifacts.image.layout import write_archive
+from bundler.artifacts.image.ociread import LoadedImage, open_layout
+from bundler.artifacts.verify import verify
+from bundler.errors import ChildFailed, ToolFailed, UsageError
+from tests.support import registries
+from tests.support.bundles import make_record
+from tests.support.dockerprojects import Project, verified
+
+CONTAINERD = os.environ["STATE_BUNDLER_TEST_STORE"] == "containerd"
+# Nothing is run in it: so it can be made for every platform, without emulation.
+FROM_SCRATCH = "FROM scratch\nWORKDIR /app\nCOPY src /app/src\nENV PYTHONPATH=/app/src\n"
+PLATFORMS = "linux/amd64,linux/arm64"
+
+
+@pytest.fixture(autouse=True)
+def _scratch(project: Project) -> None:
+    project.write("Dockerfile", FROM_SCRATCH)
+
+
+def build(project: Project, *words: str) -> Built:
+    return project.build(*words, docker=project.docker(1, ""))
+
+
+def platforms_of(store: Any, entry: Any) -> dict[str, LoadedImage]:
+    loaded = [LoadedImage(store, platform) for platform in images_of(store, entry)]
+    return {image.config["architecture"]: image for image in loaded}
+
+
+@pytest.mark.containerd
+def test_several_platforms_into_a_file(project: Project, tmp_path: Path) -> None:
+    target = tmp_path / "app.tar"
+    built = build(project, "--platform", PLATFORMS, "-o", f"type=oci,dest={target}")
+    with open_layout(target) as artifact:
+        assert verify(artifact).all_problems == ()
+        found = platforms_of(artifact.store, artifact.entry)
+        assert artifact.digest == built.image_id
+    assert set(found) == {"amd64", "arm64"}
+    layers = {image.config["rootfs"]["diff_ids"][-1] for image in found.values()}
+    assert len(layers) == 1  # the state is the same for every platform
+    with tarfile.open(target) as archive:
+        assert "index.json" in archive.getnames()
+
+
+@pytest.mark.containerd
+def test_several_platforms_into_the_engine(project: Project) -> None:
+    built = build(project, "--platform", PLATFORMS, "-t", project.name, "-t", f"{project.name}:b")
+    assert project.inspect()["Id"] == project.inspect(f"{project.name}:b")["Id"] == built.image_id
+
+
+def test_several_platforms_where_nothing_holds_them(project: Project) -> None:
+    if not CONTAINERD:
+        with pytest.raises(UsageError, match="cannot hold several"):
+            build(project, "--platform", PLATFORMS, "-t", project.name)
+    with pytest.raises(ToolFailed, match="need buildx"):
+        project.build("--platform", PLATFORMS, "-t", project.name, docker=project.docker(0, "0"))
+
+
+@pytest.mark.containerd
+@pytest.mark.parametrize("platforms", [(), ("--platform", PLATFORMS)])
+def test_a_push_is_by_digest_and_the_tag_comes_last(
+    platforms: tuple[str, ...], project: Project, tmp_path: Path
+) -> None:
+    with registries.running() as remote:
+        names = [f"{remote.host}/team/shop:1", f"{remote.host}/other/shop:2"]
+        words = [*platforms, "--push", "-t", names[0], "-t", names[1]]
+        built = build(project, *words, "--metadata-file", str(tmp_path / "metadata"))
+        for repository, tag in (("team/shop", "1"), ("other/shop", "2")):
+            assert remote.tag(repository, tag) == built.image_id
+        named = [line for line in remote.log if line.startswith("PUT") and "sha256" not in line]
+        assert len([line for line in named if "manifests" in line]) == 2
+        told = json.loads((tmp_path / "metadata").read_text())
+        assert told["containerimage.digest"] == built.image_id
+        with registry.open_image(names[1]) as artifact:
+            assert verify(artifact).all_problems == ()
+
+        remote.immutable = True
+        with pytest.raises(ToolFailed):
+            build(project, *words)
+        assert remote.tag("team/shop", "1") == built.image_id
+
+
+def test_a_push_through_the_engine(project: Project) -> None:
+    """With the classic store, or where the image is to stay here, too."""
+    with registries.distribution() as host:
+        name = f"{host}/team/shop:1"
+        build(project, "--push", "--load", "-t", name)
+        with registry.open_image(name) as artifact:
+            assert verify(artifact).all_problems == ()
+        assert project.engine.has_image(name)
+        project.engine.docker("image", "rm", name)
+
+
+def test_a_failing_build_pushes_nothing(project: Project) -> None:
+    project.write("Dockerfile", f"{FROM_SCRATCH}COPY nothing /\n")
+    with registries.running() as remote:
+        with pytest.raises(ChildFailed):
+            build(project, "--push", "-t", f"{remote.host}/team/shop:1")
+        assert not remote.tags
+        assert not remote.manifests
+
+
+def test_the_several_names_of_a_whole_image(project: Project) -> None:
+    bundle = project.new_state()
+    parsed = parse(["-t", f"{project.name}:one", "-t", f"{project.name}:two", str(project.root)])
+    built = building.build(
+        parsed, [bundle], make_record(bundle), docker=project.docker(1, ""), check=verified
+    )
+    for tag in ("one", "two"):
+        assert project.inspect(f"{project.name}:{tag}")["Id"] == built.image_id
+    listing = project.engine.docker("image", "ls", "--format", "{{.Repository}}").stdout.decode()
+    assert "state-bundler.invalid" not in listing
+    project.engine.docker("image", "rm", f"{project.name}:one", f"{project.name}:two")
+
+
+@pytest.mark.containerd
+@pytest.mark.parametrize("way", ["fetch", "_send_new_blobs"])
+def test_only_what_is_new_is_sent_or_else_all_of_it(
+    way: str, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise ToolFailed("Not this way.")
+
+    monkeypatch.setattr(full_image_transfer, way, refuse)
+    images = [build(project, "-t", project.name) for _ in range(2)]
+    layers = [project.inspect(built.image_id)["RootFS"]["Layers"] for built in images]
+    assert layers[0][:-1] == layers[1][:-1]
+    with dockers.open_image(project.name, project.docker(1, "")) as artifact:
+        assert verify(artifact).all_problems == ()
+    assert project.inspect()["Id"] == images[1].image_id
+
+
+@pytest.mark.containerd
+def test_the_documents_of_a_large_image_are_asked_for(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(full_image_transfer, "_LARGE_BYTES", 0)
+    monkeypatch.setattr(full_image_transfer, "_streamed", refuse)
+    built = build(project, "-t", project.name)
+    assert project.inspect()["Id"] == built.image_id
+    with dockers.open_image(project.name, project.docker(1, "")) as artifact:
+        assert verify(artifact).all_problems == ()
+    # Without buildx all of the image is read instead.
+    monkeypatch.undo()
+    monkeypatch.setattr(full_image_transfer, "_LARGE_BYTES", 0)
+    project.build("-t", project.name, docker=project.docker(0, ""))
+
+
+HCL = """
+variable "VERSION" { default = "1" }
+group "default" { targets = ["app", "tool"] }
+target "base" { dockerfile = "Base" }
+target "app" {
+  contexts = { base = "target:base" }
+  tags = ["NAME:${VERSION}", "NAME:latest"]
+  labels = { team = "shop" }
+}
+target "tool" {
+  context = "tool"
+  dockerfile-inline = "FROM scratch\\nCOPY . /"
+  tags = ["NAME-tool"]
+}
+"""
+
+
+def test_bake_puts_the_state_into_the_targets_with_the_code(
+    project: Project, plugged: dict[str, str], tmp_path: Path
+) -> None:
+    project.write("Base", "FROM scratch\nENV PYTHONPATH=/app/src\nWORKDIR /app\n")
+    project.write("Dockerfile", "FROM base\nCOPY . /app\n")
+    project.write("docker-bake.hcl", HCL.replace("NAME", project.name))
+    project.write("tool/file")
+    project.configure()
+    (project.root / "tool").rename(tmp_path / "tool")  # a context that has nothing to do with it
+    hcl = (project.root / "docker-bake.hcl").read_text()
+    project.write("docker-bake.hcl", hcl.replace('"tool"\n', f'"{tmp_path / "tool"}"\n', 1))
+    environment = project.environment(VERSION="7")
+    del environment["STATE_BUNDLER_DOCKER"]
+    environment["DOCKER_CONFIG"] = plugged["DOCKER_CONFIG"]
+    plugin = Path(os.environ["STATE_BUNDLER_TEST_DOCKER_CONFIG"]) / "cli-plugins/docker-buildx"
+    (Path(plugged["DOCKER_CONFIG"]) / "cli-plugins/docker-buildx").symlink_to(plugin)
+    metadata = tmp_path / "metadata.json"
+
+    def bake(*words: str, code: int = 0) -> str:
+        done = subprocess.run(
+            [project.engine.clis[-1], "bundle", "bake", *words],
+            env=environment, cwd=project.root, check=False, capture_output=True,
+        )  # fmt: skip
+        assert done.returncode == code, done.stderr.decode()
+        return done.stderr.decode()
+
+    bake("--metadata-file", str(metadata), code=1)  # bake itself asks for leave, before any name
+    assert not project.engine.has_image(f"{project.name}:7")
+    bake("--metadata-file", str(metadata), f"--allow=fs.read={tmp_path}")
+    labels = project.inspect(f"{project.name}:7")["Config"]["Labels"]
+    assert labels["team"] == "shop"
+    assert LABEL_LAYER in labels
+    both = [project.inspect(f"{project.name}:{tag}")["Id"] for tag in ("latest", "7")]
+    assert both[0] == both[1]
+    assert json.loads(metadata.read_text())["app"]["image.name"].startswith(project.name)
+    assert LABEL_LAYER not in (project.inspect(f"{project.name}-tool")["Config"]["Labels"] or {})
+    with dockers.open_image(f"{project.name}:7", project.docker(1, "")) as artifact:
+        assert verify(artifact).all_problems == ()
+
+    environment["CATALOG"] = "coffee"
+    assert "CACHED" in bake("app")
+    assert "makes no image of" in bake("--bundle-state-target", "nothing", code=2)
+    bake("--set", "app.dockerfile=Missing", code=2)
+    for name in (f"{project.name}:7", f"{project.name}:latest", f"{project.name}-tool"):
+        project.engine.docker("image", "rm", name)
+
+
+@pytest.mark.containerd
+def test_a_layer_that_is_not_what_its_digest_says_is_refused(
+    project: Project, tmp_path: Path
+) -> None:
+    """containerd answers with 200 and says so in the stream; the name must not stay."""
+    build(project)
+    engine = project.docker(1, "").connect()
+    layout = fetch(engine, project.inspect()["Id"], tmp_path)
+    (entry,) = descriptors(layout.index()["manifests"], "")
+    (platform,) = images_of(layout, entry)
+    manifest = read_json(layout, platform)
+    config = read_json(layout, descriptor(manifest["config"], ""))
+    config["rootfs"]["diff_ids"][-1] = f"sha256:{'0' * 64}"
+    digest, size = layout.add_json(config)
+    manifest["config"].update(digest=digest, size=size)
+    digest, size = layout.add_json(manifest)
+    layout.publish({"schemaVersion": 2, "manifests": [platform.to(digest, size)]})
+    keep_only(layout, digest, "docker.io/sbt/worse:1")
+    write_archive(layout.path, tmp_path / "worse.tar")
+    with pytest.raises(ToolFailed, match="refused the image"):
+        load(engine, pieces_of(tmp_path / "worse.tar"))
+    project.engine.docker("image", "rm", "--force", "sbt/worse:1", check=False)

@@ -1,0 +1,304 @@
+"""Every builder that is here builds, the state goes on top, and nothing else changes.
+
+The real Dagster project is in ``test_docker_whole_way.py``.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import subprocess
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bundler.artifacts.image.engine import building
+from bundler.artifacts.image.engine.arguments import parse
+from bundler.errors import (
+    ChildFailed,
+    ConfigurationError,
+    VerificationFailed,
+)
+from bundler.state.bundle import STATE_DIRECTORY
+from tests.support.bundles import PLACE, make_record
+from tests.support.dockerprojects import EDITABLE, Project
+from tests.support.engine import PYTHON_BASE
+
+BUILDERS = [(0, "0"), (0, "1"), (1, "0"), (1, "")]
+
+
+@pytest.mark.parametrize(("cli", "buildkit"), BUILDERS)
+def test_every_builder_and_new_state_reuses_every_layer(
+    cli: int, buildkit: str, project: Project, transcript: Callable[[], str]
+) -> None:
+    project.write(".dockerignore", f"**/.*\n!src/shop/defs/{STATE_DIRECTORY}\n")
+    docker = project.docker(cli, buildkit)
+    first = project.build(docker=docker)
+    transcript()
+    second = project.build(docker=docker)
+
+    steps = EDITABLE.count("\n") - EDITABLE.count("\\\n") - 1
+    said = transcript()
+    cached = said.count("Using cache") + said.count(" CACHED")
+    assert cached == (steps if "Using cache" in said else steps - 1)  # BuildKit: USER is no step
+    before, after = (project.inspect(image) for image in (first.image_id, second.image_id))
+    assert before["RootFS"]["Layers"][:-1] == after["RootFS"]["Layers"][:-1]
+    assert before["RootFS"]["Layers"][-1] != after["RootFS"]["Layers"][-1]
+    assert project.inspect()["Id"] == second.image_id
+    assert second.paths == (f"/app/src/{PLACE}",)
+
+
+def test_the_build_never_sees_the_state(project: Project) -> None:
+    project.write(".dockerignore", "")
+    for buildkit in ("0", "1"):
+        project.build(docker=project.docker(0, buildkit))
+        layers = project.inspect()["RootFS"]["Layers"]
+        listing = project.engine.docker("history", "--format", "{{.CreatedBy}}", project.name)
+        assert listing.stdout.decode().startswith("state-bundler embed")
+        project.write("Plain", f"FROM {PYTHON_BASE}\nCOPY . /app\nRUN test ! -e /app/src/{PLACE}\n")
+        project.build("-t", project.name, "-f", str(project.root / "Plain"),
+                      docker=project.docker(0, buildkit))  # fmt: skip
+        assert project.inspect()["RootFS"]["Layers"] != layers
+
+
+def test_nothing_else_changes(project: Project) -> None:
+    project.write(
+        "Dockerfile",
+        EDITABLE
+        + 'LABEL team="shop"\nENV A="b c"\nEXPOSE 4000\nSTOPSIGNAL SIGINT\nVOLUME /data\n'
+        + 'HEALTHCHECK --interval=5s CMD true\nSHELL ["/bin/sh", "-ec"]\nONBUILD RUN false\n'
+        + 'ENTRYPOINT ["python3"]\nCMD ["-V"]\n',
+    )
+    plain = f"{project.name}-plain"
+    project.build()
+    environment = {**project.engine.environment, "DOCKER_BUILDKIT": "1"}
+    argv = [project.engine.clis[0], "build", "-q", "-t", plain, project.root]
+    bundle = project.root / "src" / PLACE
+    bundle.rename(project.root.parent / "aside")
+    subprocess.run(argv, env=environment, check=True, capture_output=True)
+
+    ours, theirs = project.inspect(), project.inspect(plain)
+    labels = ours["Config"].pop("Labels")
+    assert {k: v for k, v in labels.items() if not k.startswith("io.state-bundler.")} == (
+        theirs["Config"].pop("Labels")
+    )
+    assert ours["Config"] == theirs["Config"]
+    assert ours["RootFS"]["Layers"][:-1] == theirs["RootFS"]["Layers"]
+    assert ours["Architecture"] == theirs["Architecture"]
+    lines = [_history(project, name) for name in (project.name, plain)]
+    assert lines[0][1:] == lines[1]
+
+
+def _history(project: Project, name: str) -> list[str]:
+    ask = ("history", "--no-trunc", "--human=false", "--format")
+    said = project.engine.docker(*ask, "{{.CreatedBy}}|{{.Size}}|{{.Comment}}", name)
+    return said.stdout.decode().splitlines()
+
+
+def test_the_same_state_at_the_same_time_is_the_same_image(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = project.new_state()
+    layers = {project.build(bundle=bundle).image_id}
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
+    images = {project.build(bundle=bundle).image_id for _ in range(2)}
+    assert len(images) == 1
+    found = {project.inspect(image)["RootFS"]["Layers"][-1] for image in layers | images}
+    assert len(found) == 1
+
+
+def test_a_failing_build_passes_its_code_and_leaves_the_name_alone(
+    project: Project, transcript: Callable[[], str]
+) -> None:
+    before = project.build()
+    for buildkit in ("0", "1"):
+        left = project.left_behind()
+        project.write("Dockerfile", EDITABLE + "RUN echo it went wrong >&2; exit 9\n")
+        with pytest.raises(ChildFailed) as failure:
+            project.build("-t", project.name, docker=project.docker(0, buildkit))
+        assert failure.value.exit_code in (1, 9)
+        assert "it went wrong" in transcript()
+        assert project.inspect()["Id"] == before.image_id
+        containers, volumes, _ = project.left_behind()
+        assert volumes == left[1]
+        assert containers == left[0] or buildkit == "0"  # the classic builder keeps the failed step
+
+
+def test_a_failed_read_back_leaves_nothing(project: Project) -> None:
+    project.write("Dockerfile", EDITABLE + "VOLUME /data\n")
+    before = project.build()
+    left = project.left_behind()
+
+    def refuse(artifact: Any) -> None:
+        raise VerificationFailed(f"{artifact.name} is not as it should be.")
+
+    bundle = project.new_state()
+    with pytest.raises(VerificationFailed, match="not as it should be"):
+        building.build(
+            parse(["-t", project.name, str(project.root)]),
+            [bundle], make_record(bundle), docker=project.docker(), check=refuse,
+        )  # fmt: skip
+    assert project.inspect()["Id"] == before.image_id
+    assert project.left_behind() == left
+
+
+def test_a_state_that_changed_meanwhile_is_refused(project: Project) -> None:
+    bundle = project.new_state()
+    left = project.left_behind()
+    (bundle.root / "Catalog/state").write_bytes(b"another")
+    with pytest.raises(VerificationFailed, match="Catalog/state changed"):
+        project.build(bundle=bundle)
+    assert project.left_behind() == left
+
+
+def test_the_arguments_that_name_the_result_are_carried_out(
+    project: Project, tmp_path: Path
+) -> None:
+    names = (f"{project.name}:one", f"{project.name}:two")
+    built = project.build(
+        "-t", names[0], f"--tag={names[1]}", "--iidfile", str(tmp_path / "iid"), "--metadata-file",
+        str(tmp_path / "metadata"), "-o", f"type=tar,dest={tmp_path / 'app.tar'}", "-q",
+        "--build-arg", "X=1", "--label", "a=b",
+    )  # fmt: skip
+    assert {project.inspect(name)["Id"] for name in names} == {built.image_id}
+    assert (tmp_path / "iid").read_text() == built.image_id
+    metadata = json.loads((tmp_path / "metadata").read_text())
+    assert metadata["containerimage.config.digest"] == built.image_id
+    listing = subprocess.run(["tar", "-tf", tmp_path / "app.tar"], check=True, capture_output=True)
+    assert f"app/src/{PLACE}/Catalog/state" in listing.stdout.decode().splitlines()
+    assert project.inspect(names[0])["Config"]["Labels"]["a"] == "b"
+    project.engine.docker("image", "rm", *names)
+
+    left = project.left_behind()
+    project.build("-o", f"type=tar,dest={tmp_path / 'app.tar'}")
+    assert project.left_behind() == left
+
+
+def test_a_dockerfile_outside_the_context_and_its_own_ignore_file(
+    project: Project, tmp_path: Path
+) -> None:
+    elsewhere = tmp_path / "elsewhere.Dockerfile"
+    elsewhere.write_text(EDITABLE + "RUN test ! -e /app/secret\n")
+    project.write("secret", "x")
+    (tmp_path / "elsewhere.Dockerfile.dockerignore").write_text("secret\n")
+    project.build("-t", project.name, "-f", str(elsewhere))
+    project.write(".dockerignore", "secret\n")
+    project.build("-t", project.name, "-f", str(elsewhere), docker=project.docker(0, "0"))
+    found = project.engine.docker("run", "--rm", project.name, "ls", "-A", "/app").stdout.decode()
+    assert "state-bundler" not in found
+
+
+def test_the_classic_builder_gets_the_very_same_context(project: Project) -> None:
+    """COPY makes the same layer of it as of what docker's own client sends."""
+    project.write("Dockerfile", f"FROM {PYTHON_BASE}\nWORKDIR /app\nCOPY . /app\n")
+    project.write(".dockerignore", "*.log\nbuild/**\n!build/keep\n/top\n**/deep?\n\\#odd\n**/.*\n")
+    bundle = project.new_state()
+    for path in ("a.log", "b/c.log", "build/x", "build/keep", "top", "b/top", "b/deep1", "#odd"):
+        project.write(path, path)
+    (project.root / "run").symlink_to("b/top")
+    project.write("tool", "#!/bin/sh\n")
+    (project.root / "tool").chmod(0o755)
+    environment = {**project.engine.environment, "DOCKER_BUILDKIT": "0"}
+    argv = [project.engine.clis[0], "build", "-q", project.root]
+    done = subprocess.run(argv, env=environment, check=True, capture_output=True)
+    theirs = _layer(project, done.stdout.decode().strip(), -1)
+
+    project.build(bundle=bundle, docker=project.docker(0, "0"))
+    ours = _layer(project, project.name, -2)
+    assert ours == theirs
+    assert {"app/build/keep", "app/b/top", "app/run", "app/tool"} < ours.keys()
+
+
+def _layer(project: Project, name: str, position: int) -> dict[str, tuple[object, ...]]:
+    """What a layer holds, below the folder whose time is that of the build."""
+    saved = io.BytesIO(project.engine.docker("save", name).stdout)
+    with tarfile.open(fileobj=saved) as archive:
+        listing = json.loads(archive.extractfile("manifest.json").read())  # type: ignore[union-attr]  # is there
+        layer = archive.extractfile(listing[0]["Layers"][position])
+        with tarfile.open(fileobj=layer) as members:
+            return {
+                item.name: (
+                    item.mode & 0o7777,
+                    item.uid,
+                    item.gid,
+                    item.size,
+                    item.mtime,
+                    item.linkname,
+                )
+                for item in members
+                if item.name != "app"
+            }
+
+
+def test_a_copied_state_directory_is_found_before_anything_runs(project: Project) -> None:
+    project.write("Dockerfile", EDITABLE + f"\nCOPY --chown=1:1 \\\n  src/{PLACE} /state\n")
+    with pytest.raises(ConfigurationError, match=re.escape(f"Dockerfile:8 copies src/{PLACE}")):
+        building.preflight(parse([str(project.root)]))
+
+
+# As their makers recommend them, with what takes a network replaced by what it comes down to.
+_INSTALL = "mkdir -p $P && echo /app/src > $P/shop.pth"
+RECOMMENDED = {
+    "documentation": f"""\
+FROM {PYTHON_BASE}
+ENV P=/usr/local/lib/python3.11/dist-packages
+WORKDIR /app
+COPY pyproject.toml .
+COPY . .
+RUN {_INSTALL}
+""",
+    "scaffold": f"""\
+FROM {PYTHON_BASE} AS builder
+WORKDIR /app
+ENV P=/app/.venv/lib/python3.11/site-packages
+ADD . /app
+RUN mkdir -p .venv/bin && ln -s /usr/bin/python3.11 .venv/bin/python && cp -r src $P 2>/dev/null; \\
+    mkdir -p $P && cp -r src/. $P
+FROM {PYTHON_BASE}
+WORKDIR /srv
+ENV PATH=/srv/env/bin:$PATH
+COPY --from=builder /app/.venv /srv/env
+""",
+    "uv": f"""\
+FROM {PYTHON_BASE}
+WORKDIR /app
+ENV P=/usr/local/lib/python3.11/dist-packages UV_PROJECT_ENVIRONMENT=/usr/local
+RUN --mount=type=cache,target=/root/.cache/uv \\
+    --mount=type=bind,source=pyproject.toml,target=pyproject.toml mkdir -p $P
+ADD . /app
+RUN --mount=type=cache,target=/root/.cache/uv {_INSTALL}
+""",
+    "poetry": f"""\
+FROM {PYTHON_BASE}
+ENV P=/usr/local/lib/python3.11/dist-packages
+WORKDIR /app
+COPY pyproject.toml ./
+RUN mkdir -p $P
+COPY src/ src/
+RUN {_INSTALL}
+USER 1000
+""",
+}
+
+
+@pytest.mark.parametrize("name", RECOMMENDED)
+def test_new_state_reuses_every_layer_of_the_dockerfiles_that_people_have(
+    name: str, project: Project, transcript: Callable[[], str]
+) -> None:
+    project.write("pyproject.toml", "[project]\n")
+    project.write("Dockerfile", RECOMMENDED[name])
+    first = project.build()
+    transcript()
+    second = project.build()
+    said = transcript()
+    steps = re.findall(r"^(#\d+) \[(?:\S+ )?\d+/\d+\] (?!FROM)", said, re.MULTILINE)
+    assert steps
+    assert [step for step in steps if f"\n{step} CACHED" not in said] == []
+    layers = [project.inspect(built.image_id)["RootFS"]["Layers"] for built in (first, second)]
+    assert layers[0][:-1] == layers[1][:-1]
+    assert layers[0][-1] != layers[1][-1]
+    assert first.paths == second.paths

@@ -1,0 +1,107 @@
+"""Engines: near and far, with what they can and what they lack."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bundler.artifacts.image.engine import Docker
+from bundler.artifacts.image.engine.dockerbuild import detect
+from bundler.errors import (
+    BundlerError,
+    ToolFailed,
+)
+from tests.support.dockerprojects import Project
+from tests.support.engine import Engine
+from tests.support.workdir import WorkDir
+
+
+def test_a_remote_engine_is_reached_through_the_cli(project: Project, tcp: str) -> None:
+    environment = {k: v for k, v in project.engine.environment.items() if k != "DOCKER_HOST"}
+    docker = Docker(project.engine.clis[-1], ("-H", tcp), environment)
+    built = project.build(docker=docker)
+    assert project.inspect()["Id"] == built.image_id
+
+
+def test_no_engine_is_told_before_anything_is_refreshed(wd: WorkDir) -> None:
+    wd.write(
+        "pyproject.toml",
+        '[project]\nname = "shop"\n[[tool.state-bundler.source]]\nkey = "K"\npath = "state"\n'
+        'command = ["touch", "asked", "{state_path}"]\n',
+    )
+    wd.write("Dockerfile", "FROM scratch\n")
+    wd.write(".gitignore", "state\n")
+    wd.commit("project")
+    done = subprocess.run(
+        [sys.executable, "-m", "bundler", "build", "docker", "-t", "shop:1", "."],
+        cwd=wd.path, capture_output=True, text=True, check=False,
+        env={**os.environ, **wd.env, "DOCKER_HOST": f"unix://{wd.path}/none.sock"},
+    )  # fmt: skip
+    assert done.returncode == 71, done.stderr
+    assert "No Docker engine answers" in done.stderr
+    assert not (wd.path / "asked").exists()
+
+
+def test_a_build_starts_docker_for_its_version_and_to_build(
+    project: Project, tmp_path: Path
+) -> None:
+    """Each start costs more than all that git is asked: the first goes on beside the guard."""
+    project.configure()
+    wrapper, log = tmp_path / "bin" / "docker", tmp_path / "log"
+    wrapper.parent.mkdir()
+    wrapper.write_text(f'#!/bin/sh\necho "$1 $2" >> {log}\nexec {project.engine.clis[0]} "$@"\n')
+    wrapper.chmod(0o755)
+    argv = [sys.executable, "-m", "bundler", "build", "docker", "-q", "-t", project.name, "."]
+
+    def build() -> subprocess.CompletedProcess[str]:
+        environment = project.environment(STATE_BUNDLER_DOCKER=str(wrapper))
+        return subprocess.run(
+            argv, cwd=project.root, capture_output=True, text=True, check=False, env=environment
+        )
+
+    done = build()
+    assert done.returncode == 0, done.stderr
+    started = [words.split()[0] for words in log.read_text().splitlines()]
+    assert [word for word in started if word != "buildx"] == ["--version", "build"]
+    project.engine.docker("image", "rm", project.name)
+
+    wrapper.write_text("#!/bin/sh\necho 'broken pipe dream' >&2\nexit 3\n")
+    done = build()
+    assert done.returncode == 71, done.stderr
+    assert "broken pipe dream" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_no_engine_is_a_sentence(tmp_path: Path, engine: Engine) -> None:
+    environment = {**engine.environment, "DOCKER_HOST": f"unix://{tmp_path}/none.sock"}
+    with pytest.raises(ToolFailed, match=r"No Docker engine answers"):
+        Docker(engine.clis[0], (), environment).connect()
+    with pytest.raises(ToolFailed, match="not found"):
+        Docker("docker-that-is-not-there", (), environment).connect()
+
+
+def test_an_engine_here_is_asked_late_and_one_elsewhere_at_once(
+    tmp_path: Path, engine: Engine
+) -> None:
+    here = {**engine.environment, "DOCKER_HOST": f"unix://{tmp_path}/none.sock"}
+    late = Docker(engine.clis[0], (), here).connect_late()
+    with pytest.raises(ToolFailed, match="No Docker engine answers"):
+        late.get("/info")
+    elsewhere = {**engine.environment, "DOCKER_HOST": "tcp://127.0.0.1:9"}
+    with pytest.raises(ToolFailed):
+        Docker(engine.clis[0], (), elsewhere).connect_late()
+
+
+def test_buildkit_without_buildx_is_said(engine: Engine) -> None:
+    for cli in engine.clis:
+        docker = Docker(cli, (), {**engine.environment, "DOCKER_BUILDKIT": "1"})
+        try:
+            builder = detect(docker, docker.connect())
+        except BundlerError as error:
+            assert "buildx" in error.what  # noqa: PT017  # either is right, by what is installed
+        else:
+            assert builder.is_buildkit

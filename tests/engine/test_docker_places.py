@@ -1,0 +1,176 @@
+"""Where the state lies in an image of a real engine: beside the module that is imported."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from typing import Any
+
+import pytest
+
+from bundler.artifacts.image import engine as dockers
+from bundler.artifacts.image.engine import building, embedding
+from bundler.artifacts.image.engine.arguments import parse
+from bundler.artifacts.image.image import LABEL_LAYER
+from bundler.errors import (
+    ConfigurationError,
+)
+from bundler.state.bundle import STATE_DIRECTORY
+from tests.support.bundles import PLACE, make_bundle, make_record
+from tests.support.dockerprojects import EDITABLE, INSTALLED, Project, verified
+from tests.support.engine import PYTHON_BASE
+
+
+def test_the_code_finds_its_state_where_it_is_imported(project: Project) -> None:
+    for dockerfile in (EDITABLE, INSTALLED):
+        project.write("Dockerfile", dockerfile)
+        bundle = project.new_state()
+        for path in (bundle.root, *bundle.root.rglob("*")):  # as under umask 077
+            path.chmod(0o700 if path.is_dir() else 0o600)
+        project.build(bundle=bundle)
+        code = (
+            "import shop.defs, pathlib;"
+            "print(pathlib.Path(shop.defs.__file__).with_name('.local_defs_state')"
+            ".joinpath('Catalog/state').read_text())"
+        )
+        run = ("run", "--rm", "--network", "none", "--user", "4321", project.name)
+        said = project.engine.docker(*run, "python", "-c", code).stdout
+        assert said.strip() == (bundle.root / "Catalog/state").read_bytes()
+
+
+def test_an_update_replaces_the_layer_and_an_unchanged_state_makes_nothing(
+    project: Project,
+) -> None:
+    first = project.build()
+    engine = project.docker().connect()
+    bundle = project.new_state()
+    made = dockers.embed(engine, project.name, [bundle], make_record(bundle), check=verified)
+    again = dockers.embed(
+        engine, made.image_id, [bundle], make_record(bundle), keep_unchanged=True, check=verified
+    )
+
+    assert made.changed
+    assert (again.image_id, again.changed) == (made.image_id, False)
+    before, after = project.inspect(first.image_id), project.inspect(made.image_id)
+    assert len(before["RootFS"]["Layers"]) == len(after["RootFS"]["Layers"])
+    assert before["Config"]["Labels"][LABEL_LAYER] != after["Config"]["Labels"][LABEL_LAYER]
+    engine.delete(f"/images/{made.image_id}", noprune="1")
+
+
+def test_a_place_is_remembered_only_for_the_very_same_image(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project.build()
+
+    def build_again() -> tuple[int, str]:
+        """How often the image's files were asked, and where the state went."""
+        asked: list[str] = []
+        plan = embedding.plan
+
+        def counting(*arguments: Any) -> Any:
+            asked.append("")
+            return plan(*arguments)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(embedding, "plan", counting)
+            (path,) = project.build().paths
+        return len(asked), path
+
+    # The same files: what the earlier image's label says. plan is looked up when it is called.
+    assert build_again() == (0, f"/app/src/{PLACE}")
+    moved = "ENV PYTHONPATH=/two\nUSER 0\nRUN cp -r /app/src /two\nUSER 1000\n"
+    for text, place in (
+        (EDITABLE + moved, "/two"),
+        (EDITABLE + "ENV OTHER=1\n", "/app/src"),
+        (INSTALLED, "/usr/local/lib/python3.11/dist-packages"),
+    ):
+        project.write("Dockerfile", text)
+        assert project.build().paths == (f"{place}/{PLACE}",)
+        assert build_again()[1] == f"{place}/{PLACE}"
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ("VOLUME /app/src\n", "VOLUME /app/src"),
+        ("RUN rm -rf /app/src\n", "nowhere in the image"),
+        (
+            "ENV PYTHONPATH=/two\nRUN cp -r /app/src /two; cp -r /two/shop .\n",
+            "/two/shop/defs, /app",
+        ),
+        ("USER nobody-knows\n", "nobody-knows"),
+    ],
+)
+def test_a_place_that_cannot_be_decided_is_a_sentence(
+    lines: str, message: str, project: Project
+) -> None:
+    project.write("Dockerfile", EDITABLE.replace("USER 1000\n", "") + lines)
+    with pytest.raises(ConfigurationError, match=re.escape(message)):
+        project.build()
+    assert not project.engine.has_image(project.name)
+
+
+def test_image_path_decides(project: Project) -> None:
+    project.write("Dockerfile", EDITABLE.replace("USER 1000", "RUN cp -r /app/src /app/copy"))
+    bundle = project.new_state()
+    built = building.build(
+        parse(["-t", project.name, str(project.root)]), [bundle], make_record(bundle),
+        docker=project.docker(), places={PLACE: "/app/copy/shop/defs"}, check=verified,
+    )  # fmt: skip
+    assert built.paths == (f"/app/copy/{PLACE}",)
+
+
+def test_a_link_among_the_parents_hides_nothing(project: Project) -> None:
+    project.write(
+        "Dockerfile",
+        f"FROM {PYTHON_BASE}\nCOPY src /srv/code\nRUN mkdir /app && ln -s /srv/code /app/src\n"
+        "ENV PYTHONPATH=/app/src\n",
+    )
+    built = project.build()
+    assert built.paths == (f"/srv/code/{PLACE}",)
+    code = "import shop.defs, os; print(os.listdir('/app/src/shop/defs'))"
+    said = project.engine.docker("run", "--rm", project.name, "python", "-c", code).stdout.decode()
+    assert STATE_DIRECTORY in said
+    assert "__init__.py" in said
+
+
+def test_parents_keep_owner_and_mode(project: Project) -> None:
+    project.write(
+        "Dockerfile",
+        EDITABLE.replace(
+            "USER", "RUN chown -R 7:8 /app/src/shop && chmod 2750 /app/src/shop\nUSER"
+        ),
+    )
+    project.build()
+    run = ("run", "--rm", "--user", "0", project.name, "stat", "-c", "%u %g %a", "/app/src/shop")
+    assert project.engine.docker(*run).stdout.decode().split() == ["7", "8", "2750"]
+
+
+def test_what_the_manifest_declares_is_writable_by_the_user(project: Project) -> None:
+    states = {"Dbt": {"state": b"", "project/target/manifest.json": b"{}"}}
+    bundle = make_bundle(
+        project.root / "src" / PLACE, states, writable={"Dbt": ("project/target",)}
+    )
+    project.build(bundle=bundle)
+    root = f"/app/src/{PLACE}/Dbt"
+    script = (
+        f"echo 1 > {root}/project/target/new && echo 2 > {root}/project/target/manifest.json"
+        f" && ! (echo 3 > {root}/state) 2>/dev/null"
+    )
+    for user in ("1000", "54321:0"):
+        project.engine.docker("run", "--rm", "--user", user, project.name, "sh", "-c", script)
+
+
+def test_what_a_copy_brought_is_hidden(project: Project) -> None:
+    """An earlier state that is no layer of ours: deleted keys must not live on below."""
+    make_bundle(project.root / "src" / PLACE, {"Deleted": {"state": b"old"}})
+    argv = [project.engine.clis[0], "build", "-q", "-t", project.name, str(project.root)]
+    subprocess.run(argv, env=project.environment(), check=True, capture_output=True)
+    shutil.rmtree(project.root / "src" / PLACE)
+    bundle = project.new_state()
+    engine = project.docker().connect()
+    made = dockers.embed(engine, project.name, [bundle], make_record(bundle), check=verified)
+    dockers.tag(engine, made.image_id, project.name)
+    run = ("run", "--rm", project.name, "ls", f"/app/src/{PLACE}")
+    assert project.engine.docker(*run).stdout.decode().split() == ["@manifest.json", "Catalog"]

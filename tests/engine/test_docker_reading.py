@@ -1,0 +1,77 @@
+"""What is read back out of an image in a real engine."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from bundler.artifacts.image import engine as dockers
+from bundler.artifacts.image import oci
+from bundler.artifacts.image.blobs import descriptor
+from bundler.artifacts.image.engine.full_image_transfer import fetch, keep_only
+from bundler.artifacts.image.ociread import LoadedImage
+from bundler.artifacts.open import open_artifact
+from bundler.artifacts.verify import verify
+from bundler.errors import (
+    UsageError,
+)
+from tests.support.bundles import PLACE, make_record
+from tests.support.dockerprojects import Project
+from tests.support.engine import PYTHON_BASE
+
+
+def test_reading_an_image_that_a_plain_copy_filled(project: Project) -> None:
+    project.write("Dockerfile", f"FROM {PYTHON_BASE}\nCOPY src /srv\n")
+    project.new_state()
+    environment = {**project.engine.environment, "DOCKER_BUILDKIT": "1"}
+    argv = [project.engine.clis[0], "build", "-q", "-t", project.name, project.root]
+    subprocess.run(argv, env=environment, check=True, capture_output=True)
+    with dockers.open_image(project.name, project.docker()) as artifact:
+        assert artifact.claims() is None
+        verdict = verify(artifact)
+    assert verdict.all_problems == ()
+    assert [found.path for found in verdict.directories] == [f"/srv/{PLACE}"]
+
+
+def test_an_altered_file_in_an_image_is_named(project: Project) -> None:
+    project.build()
+    project.write(
+        "Worse", f"FROM {project.name}\nUSER 0\nRUN echo x >> /app/src/{PLACE}/Catalog/state\n"
+    )
+    worse = f"{project.name}-worse"
+    argv = [project.engine.clis[0], "build", "-q", "-t", worse, "-f", project.root / "Worse"]
+    subprocess.run([*argv, project.root], env=project.engine.environment, check=True)
+    with dockers.open_image(worse, project.docker()) as artifact:
+        (problem,) = verify(artifact).all_problems
+    assert "Catalog/state has" in problem
+    for name in ("app.pex", "./app", "/nowhere/app", "build/app.tar"):
+        with pytest.raises(UsageError, match=f"^{name} does not exist"):
+            open_artifact(name)
+    with pytest.raises(UsageError, match="no image"):
+        dockers.open_image("sbt/never-made", project.docker())
+
+
+def test_an_image_as_a_whole_becomes_a_layout_with_its_state(
+    project: Project, tmp_path: Path
+) -> None:
+    """What an engine that takes no single layer is sent: all but the last step, which is a load."""
+    project.build()
+    bundle = project.new_state()
+    engine = project.docker().connect()
+    layout = fetch(engine, project.inspect()["Id"], tmp_path)
+    made = oci.embed(layout.path, [bundle], make_record(bundle), layout.path, tag="made")
+    name = keep_only(layout, made.digest, "sbt/name:1")
+
+    with oci.open_layout(layout.path) as artifact:
+        assert verify(artifact).all_problems == ()
+        assert artifact.config_digest == made.config_digest
+    (entry,) = layout.index()["manifests"]
+    assert entry["annotations"]["io.containerd.image.name"] == name
+    assert made.paths == (f"/app/src/{PLACE}",)
+    expected = project.inspect()["RootFS"]["Layers"]
+    assert (
+        LoadedImage(layout, descriptor(entry, "")).config["rootfs"]["diff_ids"][:-1]
+        == expected[:-1]
+    )

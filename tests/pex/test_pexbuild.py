@@ -1,0 +1,173 @@
+"""Building with the real pex. About 30 s."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from bundler.artifacts.python.pex import open_pex
+from bundler.artifacts.python.pex.arguments import parse
+from bundler.artifacts.python.pex.building import building, find_pex
+from bundler.artifacts.verify import verify
+from bundler.errors import ChildFailed, ToolFailed, UsageError, VerificationFailed
+from bundler.listener import Listener
+from tests.support.pex_projects import (
+    PEX,
+    PLACE,
+    RECORD,
+    bundle_of,
+    output_of,
+    package,
+    run_pex,
+    set_state,
+)
+
+
+class Heard(Listener):
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+
+    def warning(self, text: str) -> None:
+        self.warnings.append(text)
+
+
+@pytest.fixture(autouse=True)
+def _private_cache(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
+    monkeypatch.delenv("PEX_ROOT", raising=False)
+
+
+def build(*arguments: str, bundles: list[Path], listener: Listener | None = None) -> Path:
+    made = [bundle_of(path) for path in bundles]
+    with building(str(PEX), parse(arguments), made, RECORD, listener or Heard()) as built:
+        with open_pex(built.path) as artifact:
+            assert not made or verify(artifact).all_problems == ()
+        assert str(built.destination.name) in built.stdout
+        assert str(built.path) not in built.stdout
+        assert not built.destination.exists()
+    return built.destination
+
+
+@pytest.mark.parametrize("how", [["-D", "src"], ["-P", "shop@src"]], ids=lambda how: how[0])
+def test_only_our_verified_bytes_are_in(
+    how: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    package(tmp_path / "src", A="on disk", Leftover="x")
+    (tmp_path / "src" / PLACE / "@staging").mkdir()
+    (tmp_path / "src" / PLACE / "@staging" / "lock").touch()
+    state = set_state(tmp_path / "s", A="verified")
+    app = build(*how, "-m", "shop", "--venv", "-o", "dist/app.pex", bundles=[state])
+    assert app == tmp_path / "dist" / "app.pex"
+    assert list(app.parent.iterdir()) == [app]
+    assert output_of(app, tmp_path / "root") == "A=verified"
+
+
+def test_for_another_platform_and_without_state_the_file_is_pex_s_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    source = package(tmp_path / "src")
+    shutil.rmtree(source / PLACE)
+    inspect = [PEX.with_name("pex3"), "interpreter", "inspect", "--markers", "--tags"]
+    here = json.loads(subprocess.run(inspect, check=True, capture_output=True).stdout)
+    here["marker_environment"]["platform_machine"] = "riscv64"
+    (tmp_path / "other.json").write_text(json.dumps(here))
+    arguments = ["-D", "src", "-m", "shop", "--sh-boot", "--complete-platform", "other.json"]
+    run_pex(*arguments, "-o", "theirs.pex", cwd=tmp_path, root=tmp_path / "root")
+    ours = build(*arguments, "-o", "ours.pex", bundles=[])
+    assert ours.read_bytes() == (tmp_path / "theirs.pex").read_bytes()
+    assert ours.stat().st_mode == (tmp_path / "theirs.pex").stat().st_mode
+
+
+def test_state_of_a_project_that_was_not_named_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    package(tmp_path / "src", A="unknown")
+    with pytest.raises(VerificationFailed, match=PLACE):
+        build("-D", "src", "-o", "app.pex", bundles=[])
+    assert not (tmp_path / "app.pex").exists()
+
+
+def test_a_failed_build_passes_the_code_through_and_leaves_the_older_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "app.pex").write_text("older")
+    with pytest.raises(ChildFailed) as caught:
+        build("--no-such-option", "-o", "app.pex", bundles=[])
+    assert caught.value.exit_code == 2
+    assert (tmp_path / "app.pex").read_text() == "older"
+    assert os.listdir(tmp_path) == ["app.pex"]
+
+
+def test_a_failed_verification_leaves_the_older_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    package(tmp_path / "src", A="1")
+    (tmp_path / "app.pex").write_text("older")
+    made = [bundle_of(set_state(tmp_path / "s", A="1"))]
+    arguments = parse(["-D", "src", "-o", "app.pex"])
+    with pytest.raises(RuntimeError), building(str(PEX), arguments, made, RECORD, Heard()):
+        raise RuntimeError
+    assert (tmp_path / "app.pex").read_text() == "older"
+
+
+def test_the_users_own_pex_root_is_honoured_with_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    package(tmp_path / "src", A="1")
+    heard = Heard()
+    state = set_state(tmp_path / "s", A="1")
+    build("-D", "src", "--pex-root", "own", "-o", "app.pex", bundles=[state], listener=heard)
+    assert any("own is used as pex's cache" in warning for warning in heard.warnings)
+    assert (tmp_path / "own").is_dir()
+
+
+def test_a_file_of_arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    package(tmp_path / "src", A="1")
+    (tmp_path / "args").write_text("-D\nsrc\n-m\nshop\n-o\nfrom-{platform}.pex\n")
+    arguments = parse(["@args", "--venv", "--", "-o", "for the program"])
+    assert arguments.output == "from-{platform}.pex"
+    assert arguments.rest == ("-D", "src", "-m", "shop", "--venv")
+    assert arguments.program == ("-o", "for the program")
+
+
+@pytest.mark.parametrize(
+    "argument", ["-oapp.pex", "--output-file=app.pex", "--output=app.pex", "-o=app.pex"]
+)
+def test_every_way_to_say_where_it_goes(argument: str) -> None:
+    assert parse(["x", argument, "y"]).output == "app.pex"
+    assert parse(["x", argument, "y"]).rest == ("x", "y")
+
+
+def test_the_folder_of_sources_is_no_project(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pyproject.toml").touch()
+    projects = parse(["-D", ".", "--venv", ".", "--project", ".", "--project=.[x]", "-r", "r.txt"])
+    assert [index for index, _ in projects.local_projects()] == [3, 5, 6]
+
+
+@pytest.mark.parametrize("argument", ["--scie", "--seed=verbose", "--scie=eager", "--rc"])
+def test_what_would_use_the_file_without_its_state_is_refused(argument: str) -> None:
+    with pytest.raises(UsageError, match="without its state"):
+        parse([argument, "-o", "app.pex"])
+
+
+def test_a_missing_pex_is_said_with_the_way_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ToolFailed, match="no-such-pex"):
+        find_pex(None, "no-such-pex")
+    assert find_pex(None) == str(PEX)

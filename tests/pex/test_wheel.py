@@ -1,0 +1,213 @@
+"""Wheels, made by real backends or by hand, with state in them."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import hashlib
+import io
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from bundler.artifacts.python.wheel import embed, open_wheel
+from bundler.artifacts.verify import verify
+from bundler.errors import ConfigurationError, UsageError, VerificationFailed
+from bundler.state.manifest import RunRecord
+from bundler.state.statedir import StateDir
+from tests.support.pex_projects import (
+    PLACE,
+    RECORD,
+    bundle_of,
+    set_state,
+    state_files,
+    wheel,
+    write,
+)
+
+
+def record_of(path: Path) -> dict[str, tuple[str, str]]:
+    with zipfile.ZipFile(path) as file:
+        text = file.read("shop-1.0.dist-info/RECORD").decode()
+    return {row[0]: (row[1], row[2]) for row in csv.reader(io.StringIO(text))}
+
+
+def test_the_wheel_verifies_and_record_names_every_file(tmp_path: Path) -> None:
+    made = wheel(tmp_path, {f"{PLACE}/Gone/state": "old"})
+    bundle = bundle_of(set_state(tmp_path / "s", A="1", **{"B,quoted": "2"}))
+    embed(made, [bundle], RECORD, made)
+    with open_wheel(made) as artifact:
+        assert verify(artifact).all_problems == ()
+        assert artifact.run_record() == RECORD
+    listed = record_of(made)
+    with zipfile.ZipFile(made) as file:
+        names = file.namelist()
+        assert names[-1] == "shop-1.0.dist-info/RECORD"
+        assert set(names) == set(listed)
+        for name in names[:-1]:
+            data = file.read(name)
+            digest = base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=")
+            assert listed[name] == (f"sha256={digest.decode()}", str(len(data)))
+    assert f"{PLACE}/Gone/state" not in names
+
+
+def test_the_same_inputs_give_the_same_wheel(tmp_path: Path) -> None:
+    bundle = bundle_of(set_state(tmp_path / "s", A="1"))
+    other = bundle_of(set_state(tmp_path / "t", A="2", B="3"))
+    plain = wheel(tmp_path)
+    embed(plain, [bundle], RECORD, tmp_path / "one.whl")
+    embed(plain, [other], RECORD, tmp_path / "two.whl")
+    embed(tmp_path / "two.whl", [bundle], RECORD, tmp_path / "two.whl")
+    assert (tmp_path / "one.whl").read_bytes() == (tmp_path / "two.whl").read_bytes()
+
+
+def test_pip_installs_it_and_its_files_are_those_of_the_bundle(tmp_path: Path) -> None:
+    made = wheel(tmp_path)
+    bundle = bundle_of(set_state(tmp_path / "s", A="1"))
+    embed(made, [bundle], RECORD, made)
+    target = tmp_path / "site"
+    uv = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--target", target]
+    subprocess.run([*uv, "--no-index", made], check=True)
+    for path, data in state_files(bundle).items():
+        assert (target / path).read_bytes() == data
+
+
+def test_a_package_elsewhere_in_the_wheel_names_the_candidate(tmp_path: Path) -> None:
+    made = wheel(tmp_path, {"src/other/defs/__init__.py": ""})
+    bundle = bundle_of(set_state(tmp_path / "s", A="1"), "other/defs/.local_defs_state")
+    with pytest.raises(ConfigurationError, match="src/other/defs"):
+        embed(made, [bundle], RECORD, made)
+
+
+def test_a_signed_wheel_is_refused(tmp_path: Path) -> None:
+    made = wheel(tmp_path, {"shop-1.0.dist-info/RECORD.jws": "{}"})
+    with pytest.raises(UsageError, match="signed"):
+        embed(made, [bundle_of(set_state(tmp_path / "s", A="1"))], RECORD, made)
+
+
+def test_what_is_no_wheel_is_refused(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "x.whl", "w") as file:
+        file.writestr("shop.py", "")
+    with pytest.raises(VerificationFailed, match="no wheel"):
+        open_wheel(tmp_path / "x.whl")
+
+
+# --- the hatchling hook -------------------------------------------------------------------------
+
+PYPROJECT = """
+[project]
+name = "shop"
+version = "1.0"
+[build-system]
+requires = ["hatchling", "state-bundler"]
+build-backend = "hatchling.build"
+[tool.hatch.build.targets.wheel]
+packages = ["src/shop"]
+[tool.hatch.build.hooks.state-bundler]
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A Dagster project whose state is ignored by git and published."""
+    root = write(
+        tmp_path / "project",
+        {
+            "pyproject.toml": PYPROJECT + '[tool.dg.project]\nroot_module = "shop"\n',
+            ".gitignore": ".local_defs_state\n",
+            "src/shop/__init__.py": "",
+            "src/shop/defs/__init__.py": "",
+        },
+    )
+    publish(root, "published")
+    return root
+
+
+def publish(root: Path, text: str) -> None:
+    from bundler.state.manifest import state_of
+    from bundler.state.tree import scan
+
+    directory = StateDir(root / "src" / PLACE, PLACE)
+    with directory.staging() as staging:
+        key = staging.key_directory("A")
+        (key / "state").write_text(text)
+        staging.publish([state_of("A", "A", scan(key))], [], lambda _: RunRecord())
+
+
+def hatchling(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "hatchling", "build", *arguments]
+    return subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+
+
+def state_in(path: Path) -> str:
+    with zipfile.ZipFile(path) as file:
+        return file.read(f"{PLACE}/A/state").decode()
+
+
+# Each makes an sdist first and the wheel of that, except pip, which takes the directory.
+@pytest.mark.parametrize(
+    "builder",
+    [
+        ["uv", "build", "--no-build-isolation", "--out-dir", "dist"],
+        ["build", "--no-isolation", "--outdir", "dist"],
+        ["pip", "wheel", "--no-build-isolation", "--no-deps", "--wheel-dir", "dist"],
+    ],
+    ids=lambda builder: builder[0],
+)
+def test_the_hook_puts_the_state_in_whoever_builds(
+    builder: list[str], project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VIRTUAL_ENV", sys.prefix)  # where uv finds the backend and the hook
+    (project / "src" / PLACE / "Stale").mkdir()
+    (project / "src" / PLACE / "Stale" / "state").touch()
+    command = [sys.executable, "-m", *builder, "."]
+    subprocess.run(command, cwd=project, check=True, capture_output=True)
+    (made,) = (project / "dist").glob("*.whl")
+    with open_wheel(made) as artifact:
+        assert verify(artifact).all_problems == ()
+        assert [found.path for found in artifact.state_directories()] == [PLACE]
+    assert state_in(made) == "published"
+    with zipfile.ZipFile(made) as file:
+        assert not [name for name in file.namelist() if "Stale" in name]
+
+
+def test_an_sdist_carries_the_state_and_a_wheel_of_it_is_the_same(
+    project: Path, tmp_path: Path
+) -> None:
+    (project / "src" / PLACE / "Stale").mkdir()
+    (project / "src" / PLACE / "Stale" / "state").touch()
+    assert hatchling(project).returncode == 0
+    made = project / "dist" / "shop-1.0-py2.py3-none-any.whl"
+    subprocess.run(["tar", "xf", project / "dist" / "shop-1.0.tar.gz"], cwd=tmp_path, check=True)
+    unpacked = tmp_path / "shop-1.0"
+    assert not (unpacked / "src" / PLACE / "Stale").exists()
+    assert hatchling(unpacked, "-t", "wheel").returncode == 0
+    assert (unpacked / "dist" / made.name).read_bytes() == made.read_bytes()
+
+
+def test_without_state_the_hook_warns_or_fails(project: Path) -> None:
+    __import__("shutil").rmtree(project / "src" / PLACE)
+    done = hatchling(project, "-t", "wheel")
+    assert done.returncode == 0
+    assert "ships without it" in done.stdout + done.stderr
+    with (project / "pyproject.toml").open("a") as stream:
+        stream.write("[tool.hatch.build.hooks.state-bundler]\nrequire = true\n")
+    text = (project / "pyproject.toml").read_text()
+    (project / "pyproject.toml").write_text(
+        text.replace("[tool.hatch.build.hooks.state-bundler]\n", "", 1)
+    )
+    done = hatchling(project, "-t", "wheel")
+    assert done.returncode == 1
+    assert "state-bundler refresh" in done.stdout + done.stderr
+
+
+def test_an_altered_state_fails_the_build_with_a_sentence(project: Path) -> None:
+    (project / "src" / PLACE / "A" / "state").write_text("edited")
+    done = hatchling(project, "-t", "wheel")
+    assert done.returncode == 76
+    assert "A/state is not what the manifest says" in done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    assert not list((project / "dist").glob("*.whl"))

@@ -1,0 +1,88 @@
+"""What is read back of an image in a registry before a tag names it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bundler.errors import VerificationFailed
+from bundler.state.bundle import Bundle
+from tests.registry.test_ci_templates import Ci
+from tests.support import registries
+from tests.support.bundles import make_bundle
+from tests.support.layouts import LayoutMaker
+from tests.support.pushing import STATES, alone, embed, push_base, verdict_of  # noqa: F401  # for all
+from tests.support.registries import Registry
+
+
+@pytest.fixture
+def ours(tmp_path: Path) -> Iterator[Registry]:
+    """A registry with an image to put state on."""
+    with registries.running() as found:
+        push_base(LayoutMaker(tmp_path / "base"), f"{found.host}/shop:1")
+        found.log.clear()
+        yield found
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Bundle:
+    return make_bundle(tmp_path / "state", STATES)
+
+
+def layer_of(ours: Registry, tag: str) -> str:
+    return str(ours.manifest("shop", tag)["layers"][-1]["digest"])
+
+
+@pytest.mark.parametrize("every_byte", [False, True])
+def test_a_registry_vouches_for_the_digest_of_what_it_took(
+    ours: Registry, bundle: Bundle, every_byte: bool
+) -> None:
+    verdict = embed(f"{ours.host}/shop:2", bundle, f"{ours.host}/shop:1", every_byte=every_byte)
+    assert verdict.all_problems == ()
+    (directory,) = verdict.directories
+    assert directory.manifest is not None
+    assert directory.manifest.sha256 == bundle.manifest.sha256
+    blob = f"/v2/shop/blobs/{layer_of(ours, '2')}"
+    asked = [line for line in ours.log if line.endswith(blob)]
+    assert asked[-1] == f"{'GET' if every_byte else 'HEAD'} {blob}"
+    # Whoever asks afterwards reads every byte.
+    ours.log.clear()
+    assert verdict_of(f"{ours.host}/shop:2").all_problems == ()
+    assert f"GET {blob}" in ours.log
+
+
+@pytest.mark.parametrize(("kept", "match"), [(None, "does not have it"), (b"other", "says that")])
+def test_a_layer_that_was_lost_after_it_was_sent_gets_no_tag(
+    ours: Registry, bundle: Bundle, kept: bytes | None, match: str
+) -> None:
+    sent = set(ours.blobs)
+
+    def fault(_: int, method: str, path: str) -> None:
+        if method == "HEAD" and "/blobs/" in path:
+            name = ("shop", path.rpartition("/")[2])
+            if name in ours.blobs and name not in sent:
+                del ours.blobs[name]
+                if kept is not None:
+                    ours.blobs[name] = kept
+
+    ours.fault = fault
+    with pytest.raises(VerificationFailed, match=match):
+        embed(f"{ours.host}/shop:2", bundle, f"{ours.host}/shop:1")
+    assert ours.tag("shop", "2") is None
+
+
+def test_the_command_line_passes_it_on(tmp_path: Path) -> None:
+    with registries.running() as found:
+        ci = Ci(tmp_path, found)
+        ci.push(f"{ci.image}:1")
+        for state, command in (
+            ("1", f"embed {ci.image}:1 -t {ci.image}:2"),
+            ("2", f"update docker://{ci.image}:2 --tag 3"),
+        ):
+            for option, way in (("", "HEAD"), ("--every-byte", "GET")):
+                found.log.clear()
+                ci.sh(f"state-bundler {command} {option}", STATE=f"{state}{way}")
+                layer = found.manifest("acme/shop", str(int(state) + 1))["layers"][-1]["digest"]
+                assert found.requests(f"/blobs/{layer}")[-1].startswith(way), command

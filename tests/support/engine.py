@@ -1,0 +1,332 @@
+"""A Docker engine for the tests: the one that is reachable, else Debian's own, started here.
+
+Our own lives in ``build/engine`` of the checkout (data, socket, pid file, log), is shared by one
+test run at a time, and ends with it. Its data stays, so that the next run finds the base images.
+
+Run as a script it starts the engine and prints the ``DOCKER_HOST``; ``stop`` ends it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+from filelock import FileLock
+
+from tests.support.environments import REQUIREMENTS, ROOT
+
+HOME = ROOT / "build" / "engine"
+# Names a configuration of docker's to test with: another one has other plugins.
+CLIENT_VARIABLE = "STATE_BUNDLER_TEST_DOCKER_CONFIG"
+# Another recipe for a base image takes another number here: engines keep what they have.
+PYTHON_BASE = "state-bundler-test/python:3.11-2"
+UV_IMAGE = "state-bundler-test/uv:2"
+
+_PACKAGES = (
+    *("python3.11-minimal", "libpython3.11-minimal", "libpython3.11-stdlib", "python3-minimal"),
+    *("libc6", "zlib1g", "libexpat1", "libssl3", "libffi8", "libsqlite3-0", "libbz2-1.0"),
+    *("liblzma5", "libuuid1", "libcrypt1", "libgcc-s1", "libstdc++6", "libreadline8"),
+    *("libtinfo6", "libncursesw6", "media-types", "busybox-static", "ca-certificates"),
+)
+_START_SECONDS = 60.0
+# Engines that this process started, by pid.
+_STARTED: dict[int, subprocess.Popen[bytes]] = {}
+
+
+def install(program: str, package: str = "") -> str:
+    """The path of a Debian program, installed by apt where it is missing and we are root."""
+    found = shutil.which(program)
+    if found is None:
+        assert os.geteuid() == 0, f"{program} is missing, and only root can install it"
+        _apt("update")
+        _apt("install", "--no-install-recommends", "--yes", package or program)
+        found = shutil.which(program)
+    assert found is not None, program
+    return found
+
+
+def _apt(*arguments: str, cwd: Path | None = None) -> None:
+    argv = ["apt-get", "-qq", "-o", "DPkg::Lock::Timeout=300", "-o", "Acquire::Retries=3"]
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    subprocess.run([*argv, *arguments], check=True, env=environment, cwd=cwd, capture_output=True)
+
+
+@dataclass(frozen=True)
+class Engine:
+    """A reachable engine. clis: the docker programs to test with, Debian's own first."""
+
+    host: str
+    clis: tuple[str, ...]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """For programs that are to talk to this engine and to no other."""
+        kept = {name: value for name, value in os.environ.items() if "DOCKER" not in name}
+        config = Path(os.environ.get(CLIENT_VARIABLE) or HOME / "client")
+        config.mkdir(parents=True, exist_ok=True)
+        if not (config / "config.json").exists():  # buildah wants one
+            (config / "config.json").write_text("{}")
+        return {**kept, "DOCKER_HOST": self.host, "DOCKER_CONFIG": str(config)}
+
+    def docker(
+        self, *arguments: str, stdin: bytes | None = None, check: bool = True
+    ) -> subprocess.CompletedProcess[bytes]:
+        """Runs the first CLI."""
+        done = subprocess.run(
+            [self.clis[0], *arguments],
+            env=self.environment,
+            input=stdin,
+            capture_output=True,
+            check=False,
+        )
+        assert not check or done.returncode == 0, (arguments, done.stderr.decode())
+        return done
+
+    def remove_made(self) -> None:
+        """Removes what a test run made: by name, and in our own engine what has none, too."""
+        names = self.docker("image", "ls", "-q", "--filter", "reference=sbt/*")
+        for image in set(names.stdout.decode().split()):
+            self.docker("image", "rm", "--force", image, check=False)
+        if self.host == _own_host():
+            self.docker("image", "prune", "--force")
+
+    def has_image(self, name: str) -> bool:
+        return self.docker("image", "inspect", name, check=False).returncode == 0
+
+
+@contextmanager
+def running_engine() -> Iterator[Engine]:
+    """The reachable engine, or our own for as long as this lasts."""
+    host = os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
+    debian = install("dockerd", "docker.io")
+    clis = _clis(Path(debian))
+    if _answers(clis[0], host):
+        yield Engine(host, clis)
+        return
+    HOME.mkdir(parents=True, exist_ok=True)
+    with FileLock(HOME / "lock"):
+        pid = start(debian)
+        try:
+            yield Engine(_own_host(), clis)
+        finally:
+            stop(pid)
+
+
+def _clis(dockerd: Path) -> tuple[str, ...]:
+    """Debian's CLI, and another one that is first on PATH."""
+    debian = str(dockerd.parent.parent / "bin" / "docker")
+    first = shutil.which("docker") or debian
+    found = [debian, first] if Path(debian).exists() else [first]
+    return tuple(dict.fromkeys(found))
+
+
+def _own_host() -> str:
+    return f"unix://{HOME / 'docker.sock'}"
+
+
+def _answers(cli: str, host: str) -> bool:
+    argv = [cli, "-H", host, "version"]
+    done = subprocess.run(argv, capture_output=True, timeout=30, check=False)
+    return done.returncode == 0
+
+
+def start(dockerd: str = "dockerd", home: Path = HOME, options: Sequence[str] = ()) -> int:
+    """Starts an engine of our own, or takes over one that a killed run left; returns its pid."""
+    home.mkdir(parents=True, exist_ok=True)
+    pid_file = home / "docker.pid"
+    left = _left_running(pid_file, home)
+    if left is not None:
+        return left
+    pid_file.unlink(missing_ok=True)
+    with (home / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [
+                dockerd,
+                f"--data-root={home / 'data'}",
+                f"--exec-root={home / 'exec'}",
+                f"--pidfile={pid_file}",
+                f"--host=unix://{home / 'docker.sock'}",
+                *options,
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    _STARTED[process.pid] = process
+    deadline = time.monotonic() + _START_SECONDS
+    cli = _clis(Path(dockerd))[0]
+    while not _answers(cli, f"unix://{home / 'docker.sock'}"):
+        if process.poll() is not None or time.monotonic() > deadline:
+            tail = (home / "log").read_text(errors="replace")[-2000:]
+            raise AssertionError(f"dockerd did not start:\n{tail}")
+        time.sleep(0.2)
+    return process.pid
+
+
+def _left_running(pid_file: Path, home: Path) -> int | None:
+    with suppress(OSError, ValueError):
+        pid = int(pid_file.read_text())
+        if str(home / "data") in Path(f"/proc/{pid}/cmdline").read_text():
+            return pid
+    return None
+
+
+def stop(pid: int) -> None:
+    """Ends an engine by its pid and waits until it is gone."""
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGTERM)
+    if pid in _STARTED:
+        _STARTED.pop(pid).wait(timeout=60)
+        return
+    deadline = time.monotonic() + 60
+    while Path(f"/proc/{pid}").exists():
+        assert time.monotonic() < deadline, f"dockerd {pid} did not end"
+        time.sleep(0.1)
+
+
+@pytest.fixture(scope="session")
+def engine() -> Iterator[Engine]:
+    """A reachable engine with the Python base image. Tests name their images ``sbt/…``."""
+    with running_engine() as found:
+        make_python_base(found)
+        yield found
+        found.remove_made()
+
+
+# --- base images ----------------------------------------------------------------------------
+
+
+def make_python_base(engine: Engine) -> str:
+    """A small image with Python, a shell and uv: Debian's packages, unpacked."""
+    if engine.has_image(PYTHON_BASE):
+        return PYTHON_BASE
+    packages = HOME / "packages"
+    if not (packages / "complete").exists():
+        packages.mkdir(parents=True, exist_ok=True)
+        _download(packages)
+        (packages / "complete").touch()
+    root = HOME / "rootfs"
+    shutil.rmtree(root, ignore_errors=True)
+    for archive in sorted(packages.glob("*.deb")):
+        subprocess.run(["dpkg-deb", "-x", archive, root], check=True)
+    _finish_root(root)
+    tar = ["tar", "--sort=name", "--mtime=@0", "--owner=0", "--group=0", "--numeric-owner"]
+    with subprocess.Popen([*tar, "-C", root, "-c", "."], stdout=subprocess.PIPE) as stream:
+        changes = [
+            "ENV SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt",
+            "ENV PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
+            'CMD ["python3"]',
+        ]
+        options = [word for change in changes for word in ("--change", change)]
+        subprocess.run(
+            [engine.clis[0], "import", *options, "-", PYTHON_BASE],
+            stdin=stream.stdout,
+            env=engine.environment,
+            check=True,
+            capture_output=True,
+        )
+    shutil.rmtree(root)
+    return PYTHON_BASE
+
+
+def _download(folder: Path) -> None:
+    try:
+        _apt("download", "-o", "APT::Sandbox::User=root", *_PACKAGES, cwd=folder)
+    except subprocess.CalledProcessError:  # a bare machine has no package lists
+        _apt("update")
+        _apt("download", "-o", "APT::Sandbox::User=root", *_PACKAGES, cwd=folder)
+
+
+def _finish_root(root: Path) -> None:
+    import uv
+
+    for applet in (
+        "sh",
+        "ls",
+        "cat",
+        "id",
+        "mkdir",
+        "rm",
+        "cp",
+        "ln",
+        "env",
+        "chown",
+        "touch",
+        "adduser",
+        "addgroup",
+        "find",
+        "sha256sum",
+        "chmod",
+        "stat",
+        "sleep",
+        "test",
+    ):
+        (root / "bin" / applet).symlink_to("busybox")
+    for folder in ("tmp", "root", "proc", "sys", "dev", "etc", "usr/local/bin", "home", "run"):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+    (root / "tmp").chmod(0o1777)
+    (root / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\n")
+    (root / "etc/group").write_text("root:x:0:\n")
+    (root / "usr/bin/python").symlink_to("python3")
+    # The image stands for one whose Python is the person's own, such as python:3.11.
+    (root / "usr/lib/python3.11/EXTERNALLY-MANAGED").unlink()
+    shutil.copy(uv.find_uv_bin(), root / "usr/local/bin/uv")
+    certificates = os.environ.get("SSL_CERT_FILE", "/etc/ssl/certs/ca-certificates.crt")
+    (root / "etc/ssl/certs").mkdir(parents=True, exist_ok=True)
+    shutil.copy(certificates, root / "etc/ssl/certs/ca-certificates.crt")
+
+
+def make_environment_image(engine: Engine, name: str) -> str:
+    """An image with what ``tests/requirements/<name>.txt`` lists, for a program to be put into."""
+    requirements = (REQUIREMENTS / f"{name}.txt").read_bytes()
+    image = f"state-bundler-test/{name}:{hashlib.sha256(requirements).hexdigest()[:12]}"
+    if not engine.has_image(image):
+        with TemporaryDirectory() as context:
+            Path(context, "requirements.txt").write_bytes(requirements)
+            Path(context, "Dockerfile").write_text(
+                f"FROM {make_python_base(engine)}\nCOPY requirements.txt /\n"
+                "RUN uv pip install --system --no-cache --compile-bytecode -r /requirements.txt\n"
+            )
+            engine.docker("build", "-t", image, context)
+    return image
+
+
+def make_uv_image(engine: Engine) -> str:
+    """An image with nothing but uv, as its makers publish it."""
+    import uv
+
+    if not engine.has_image(UV_IMAGE):
+        binary = Path(uv.find_uv_bin()).read_bytes()
+        archive = io.BytesIO()
+        with tarfile.open(fileobj=archive, mode="w") as opened:
+            info = tarfile.TarInfo("uv")
+            info.size, info.mode = len(binary), 0o755
+            opened.addfile(info, io.BytesIO(binary))
+        engine.docker("import", "-", UV_IMAGE, stdin=archive.getvalue())
+    return UV_IMAGE
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] == ["stop"]:
+        running = _left_running(HOME / "docker.pid", HOME)
+        if running is not None:
+            stop(running)
+    else:
+        start(install("dockerd", "docker.io"))
+        own = Engine(_own_host(), _clis(Path(install("dockerd"))))
+        make_python_base(own)
+        print(f"export DOCKER_HOST={own.host}")

@@ -1,0 +1,118 @@
+"""gzip on several processors: one member that any reader takes, the same bytes for any number."""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import io
+import random
+import shutil
+import subprocess
+import zlib
+from collections.abc import Iterable
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bundler.artifacts.image import deflating
+
+_NOISE = random.Random(9)
+KINDS = {
+    "text": b"".join(b'{"id": %d, "name": "%x"}\n' % (n, n * n) for n in range(200_000)),
+    "random": _NOISE.randbytes(6_000_001),
+    "both": b"".join(_NOISE.randbytes(32768) + bytes(32768) for _ in range(100))[300:],
+    "base64": base64.b64encode(_NOISE.randbytes(500_000)),
+    "digests": _NOISE.randbytes(1_000_000).hex().encode(),
+    "nothing": b"",
+}
+
+
+def packed(pieces: Iterable[bytes], threads: int, monkeypatch: pytest.MonkeyPatch) -> bytes:
+    with monkeypatch.context() as patch:
+        patch.setattr(deflating, "processors", lambda: threads)
+        out = io.BytesIO()
+        packer = deflating.Gzip(out.write)
+    for piece in pieces:
+        packer.write(piece)
+    packer.finish()
+    return out.getvalue()
+
+
+def cut(data: bytes, size: int) -> list[bytes]:
+    return [data[start : start + size] for start in range(0, len(data), size)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_bytes_are_the_same_whatever_the_processors_and_the_pieces(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = KINDS[kind]
+    alone = packed(cut(data, 262_144), 1, monkeypatch)
+    assert packed(cut(data, 100_003), 4, monkeypatch) == alone
+    assert packed([data], 2, monkeypatch) == alone
+
+    inflate = zlib.decompressobj(16 + zlib.MAX_WBITS)
+    assert inflate.decompress(alone) == data
+    assert inflate.eof  # one member
+    assert inflate.unused_data == b""
+    tool = shutil.which("gzip")
+    assert tool is not None
+    done = subprocess.run([tool, "-dc"], input=alone, capture_output=True, check=True)
+    assert done.stdout == data
+
+
+@pytest.mark.parametrize(
+    ("kind", "most"),
+    [("text", 1.02), ("both", 1.03), ("random", 1.001), ("base64", 0.99), ("digests", 0.9)],
+)
+def test_it_packs_about_as_well_as_zlib_does(
+    kind: str, most: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = KINDS[kind]
+    plain = zlib.compressobj(1, zlib.DEFLATED, -zlib.MAX_WBITS)
+    size = len(plain.compress(data) + plain.flush())
+    assert len(packed([data], 2, monkeypatch)) <= size * most
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(
+        st.one_of(
+            st.binary(max_size=300),
+            st.integers(0, 70_000).map(_NOISE.randbytes),
+            st.integers(0, 70_000).map(bytes),
+        ),
+        max_size=30,
+    )
+)
+def test_whatever_goes_in_comes_out(pieces: list[bytes]) -> None:
+    out = io.BytesIO()
+    packer = deflating.Gzip(out.write)
+    for piece in pieces:
+        packer.write(piece)
+    packer.finish()
+    assert gzip.decompress(out.getvalue()) == b"".join(pieces)
+
+
+def test_a_sink_that_fails_leaves_no_thread_behind() -> None:
+    import gc
+    import threading
+
+    before = set(threading.enumerate())
+    calls = []
+
+    def sink(piece: bytes) -> None:
+        calls.append(piece)
+        if len(calls) == 15:
+            raise OSError("full")
+
+    packer = deflating.Gzip(sink)
+    with pytest.raises(OSError, match="full"):
+        packer.write(KINDS["text"] * 3)
+    waiting = [thread for thread in threading.enumerate() if thread.name.startswith("ThreadPool")]
+    del packer
+    gc.collect()
+    for thread in waiting:
+        thread.join(timeout=10)
+    assert set(threading.enumerate()) <= before  # others' may have ended meanwhile

@@ -1,0 +1,249 @@
+"""docker's command line, ignore rules and Dockerfiles, as far as we read them."""
+
+from __future__ import annotations
+
+import io
+import re
+import tarfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bundler.artifacts.image.engine.arguments import Arguments, parse, split_own
+from bundler.artifacts.image.engine.building import preflight
+from bundler.artifacts.image.engine.connection import split_options
+from bundler.artifacts.image.engine.context import ClassicContext, shown, withheld_rules
+from bundler.artifacts.image.engine.dockerfile import instructions, refreshing
+from bundler.artifacts.image.engine.embedding import split_name
+from bundler.artifacts.image.engine.ignore import excluded, quoted
+from bundler.artifacts.image.engine.ignore import parse as parse_rules
+from bundler.artifacts.image.engine.outputs import check
+from bundler.errors import ConfigurationError, UsageError
+from tests.support.bundles import PLACE, make_bundle
+from tests.support.environments import ROOT
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        (".", Arguments()),
+        ("-t a -t=b -tc --tag d --tag=e .", Arguments(tags=("a", "b", "c", "d", "e"))),
+        ("-f x/Dockerfile dir", Arguments(file="x/Dockerfile", context="dir")),
+        ("-q --push --load .", Arguments(quiet=True, push=True, load=True)),
+        ("--push=false --quiet=true .", Arguments(quiet=True)),
+        ("--iidfile i --metadata-file=m .", Arguments(iidfile="i", metadata_file="m")),
+        ("-o type=tar,dest=x .", Arguments(outputs=("type=tar,dest=x",))),
+        (
+            "--build-arg A=1 --no-cache . --target=t",
+            Arguments(forwarded=("--build-arg", "A=1", "--no-cache", "--target=t"), target="t"),
+        ),
+        (
+            "--platform linux/amd64,linux/arm64 --new-thing=1 --newer -",
+            Arguments(
+                forwarded=("--platform", "linux/amd64,linux/arm64", "--new-thing=1", "--newer"),
+                platforms=("linux/amd64", "linux/arm64"),
+                context="-",
+            ),
+        ),
+        ("-qD --label=-t https://x/y.git#main", Arguments(
+            forwarded=("-D", "--label=-t"), quiet=True, context="https://x/y.git#main")),
+        ("-t a -- -odd-folder", Arguments(tags=("a",), context="-odd-folder")),
+        ("--help", Arguments(forwarded=("--help",), help=True)),
+    ],
+)  # fmt: skip
+def test_a_command_line_is_taken_apart(line: str, expected: Arguments) -> None:
+    assert parse(line.split()) == expected
+
+
+@pytest.mark.parametrize("line", ["", "a b", "-t", ". --build-arg"])
+def test_a_command_line_that_docker_would_refuse(line: str) -> None:
+    with pytest.raises(UsageError):
+        parse(line.split())
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["--push .", "-o type=cacheonly .", "-o type=tar .", "-o type=oci .", "-o type=registry .",
+     "-t Shop .", "-t shop:1:2 .", "-t shop/ .", "-t shop:-1 ."],
+)  # fmt: skip
+def test_what_cannot_be_done_with_a_finished_image_is_said(line: str) -> None:
+    with pytest.raises(UsageError):
+        check(parse(line.split()))
+
+
+_WORDS = st.sampled_from(
+    ["-t", "x", "--build-arg", "A=1", "--no-cache", "-q", "--pull", "--label=l", "."]
+)
+_OURS = st.sampled_from([["--refresh", "never"], ["--refresh=missing"], ["--no-guard"]])
+
+
+@given(st.lists(_WORDS, max_size=6), st.lists(_OURS, max_size=3), st.booleans())
+def test_ours_are_taken_out_and_theirs_stay_in_order(
+    theirs: list[str], ours: list[list[str]], in_plugin: bool
+) -> None:
+    prefix = "--bundle-" if in_plugin else "--"
+    takes_value = {"--refresh": True, "--no-guard": False}
+    given_words = [word.replace("--", prefix, 1) for words in ours for word in words]
+    mixed = [*given_words, *theirs]
+    mine, rest = split_own(mixed, takes_value, prefix)
+    assert mine == [word for words in ours for word in words]
+    assert rest == theirs
+    after = split_own([".", "--", *given_words], takes_value, prefix)
+    assert after == ([], [".", *given_words])
+
+
+def test_a_value_of_dockers_that_looks_like_ours_stays_dockers() -> None:
+    words = ["--build-arg", "--refresh", "--label", "--no-guard", "."]
+    assert split_own(words, {"--refresh": True, "--no-guard": False}) == ([], words)
+
+
+def test_global_options_come_first() -> None:
+    words = ["--context", "x", "-H=tcp://h", "--tls", "-c", "y", "bundle", "build", "-t", "a"]
+    assert split_options(words) == (tuple(words[:6]), words[6:])
+
+
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    [
+        ("app", ("app", "latest")),
+        ("app:1", ("app", "1")),
+        ("host:5000/team/app", ("host:5000/team/app", "latest")),
+        ("host:5000/app:2", ("host:5000/app", "2")),
+    ],
+)
+def test_a_name_has_a_repository_and_a_tag(name: str, parts: tuple[str, str]) -> None:
+    assert split_name(name) == parts
+
+
+# --- ignore rules ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("rules", "out", "kept"),
+    [
+        ("*.log", ["a.log"], ["b/a.log", "a.logs"]),
+        ("**/*.log", ["a.log", "b/c/a.log"], ["a.txt"]),
+        ("build", ["build", "build/x/y"], ["rebuild", "b/build"]),
+        ("/build/", ["build", "build/x"], ["b/build"]),
+        ("build/**", ["build/x", "build/x/y"], ["build"]),
+        ("a/**/z", ["a/z", "a/b/z", "a/b/c/z"], ["a/zz", "z"]),
+        ("a?c", ["abc"], ["a/c", "ac"]),
+        ("[a-c].txt", ["b.txt"], ["d.txt"]),
+        ("*\n!keep\n!d/e", ["x", "d/f"], ["keep", "d/e"]),
+        ("d\n!d/e\nd/e/f", ["d/x", "d/e/f"], ["d/e", "d/e/g"]),
+        ("# comment\n\\#odd\n\n  spaced  ", ["#odd", "spaced"], ["# comment"]),
+        ("**/.*", [".git", "a/.x", ".git/config"], ["a.b"]),
+        (".", [], ["a"]),
+        ("a.b+c(d)$", ["a.b+c(d)$"], ["aXb+c(d)$"]),
+        ("\ufefffirst", ["first"], []),
+    ],
+)
+def test_rules_mean_what_docker_means_by_them(rules: str, out: list[str], kept: list[str]) -> None:
+    parsed = parse_rules(rules)
+    assert [path for path in out if not excluded(path, parsed)] == []
+    assert [path for path in kept if excluded(path, parsed)] == []
+
+
+def test_a_rule_that_docker_refuses_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="Line 2"):
+        parse_rules("fine\n[a")
+
+
+@given(st.text(st.characters(categories=("L", "N", "P", "S"), exclude_characters="/"), min_size=1))
+def test_a_quoted_path_matches_itself_alone(name: str) -> None:
+    if name in (".", "..") or name.strip() != name:
+        return
+    rules = parse_rules(f"dir/{quoted(name)}")
+    assert excluded(f"dir/{name}", rules)
+    assert excluded(f"dir/{name}/below", rules)
+    assert not excluded(f"dir/{name}x", rules)
+
+
+# --- the context ----------------------------------------------------------------------------
+
+
+def names_in(context: ClassicContext) -> set[str]:
+    archive = io.BytesIO(b"".join(context.pieces()))
+    with tarfile.open(fileobj=archive) as opened:
+        return set(opened.getnames())
+
+
+def test_the_state_and_what_dbt_leaves_are_withheld(tmp_path: Path) -> None:
+    files = ("src/shop/defs/x.py", "wh/dbt_project.yml", "wh/target/a", "wh/logs/b", "wh/models/c",
+             "other/dbt_project.yml", "other/target/d", "Dockerfile")  # fmt: skip
+    for path in files:
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(path)
+    states = {"Dbt": {"state": b"", "project/dbt_project.yml": b"wh/dbt_project.yml"}}
+    bundle = make_bundle(tmp_path / "src" / PLACE, states)
+    withheld = withheld_rules(tmp_path, [bundle])
+    context = ClassicContext(tmp_path, "!**", withheld, tmp_path / "Dockerfile", b"")
+    found = {name for name in names_in(context) if (tmp_path / name).is_file()}
+    assert found == set(files) - {"wh/target/a", "wh/logs/b"}
+
+
+def test_a_named_context_that_holds_the_state_is_told_of(tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path / "src/shop/defs/.local_defs_state", {"Key": {"state": b"x"}})
+    (tmp_path / "other").mkdir()
+    words = ["--build-context", f"code={tmp_path}", f"--build-context=o={tmp_path / 'other'}",
+             "--build-context", "image=docker-image://alpine", "."]  # fmt: skip
+    (said,) = shown(parse(words), [bundle])
+    line = "src/shop/defs/.local_defs_state"
+    assert said == (
+        f"--build-context code shows the build {line}: new state will miss the cache. "
+        f"Put that line into {tmp_path / '.dockerignore'}."
+    )
+    (tmp_path / ".dockerignore").write_text(f"{line}\n")
+    assert list(shown(parse(words), [bundle])) == []
+
+
+def test_a_dockerfile_from_elsewhere_does_not_stay_in_the_context(tmp_path: Path) -> None:
+    context = tmp_path / "context"
+    context.mkdir()
+    (context / "a").touch()
+    made = ClassicContext(context, "", withheld_rules(context, []), tmp_path / "other", b"FROM x\n")
+    archive = io.BytesIO(b"".join(made.pieces()))
+    with tarfile.open(fileobj=archive) as opened:
+        assert set(opened.getnames()) == {"a", made.dockerfile, ".dockerignore"}
+        ignored = opened.extractfile(".dockerignore")
+        assert ignored is not None
+        assert made.dockerfile in ignored.read().decode().split()
+
+
+# --- Dockerfiles ----------------------------------------------------------------------------
+
+
+def test_instructions_with_their_lines() -> None:
+    text = (
+        "# escape=\\\nFROM a AS b\n\nRUN one \\\n  # a comment inside\n  && two\n"
+        "COPY <<EOF /x\nRUN not an instruction\nEOF\ncmd run\n"
+    )
+    found = [(item.line, item.name) for item in instructions(text)]
+    assert found == [(2, "FROM"), (4, "RUN"), (7, "COPY"), (10, "CMD")]
+
+
+def test_a_refresh_in_a_run_is_warned_of() -> None:
+    text = "FROM x\nRUN a && \\\n  dg utils refresh-defs-state\nRUN echo\n"
+    (sentence,) = refreshing(text, "Dockerfile")
+    assert sentence.startswith("Dockerfile:2 ")
+
+
+@pytest.mark.parametrize(
+    "copied", [f"COPY src/{PLACE} /x", f'ADD ["src/{PLACE}/", "/x"]', f"copy --link {PLACE} /"]
+)
+def test_a_copied_state_is_refused_by_line(copied: str, tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text(f"FROM x\nCOPY --from=y /{PLACE} /z\n{copied}\n")
+    with pytest.raises(ConfigurationError, match="Dockerfile:3 copies"):
+        preflight(parse([str(tmp_path)]))
+
+
+def test_the_table_of_traps_names_tests_that_exist() -> None:
+    text = (ROOT / "docs" / "docker.md").read_text()
+    table = text.partition("<!-- traps -->")[2].partition("<!-- end -->")[0]
+    named = set(re.findall(r"`(test_\w+)` \|$", table, re.MULTILINE))
+    rows = [line for line in table.splitlines() if line.startswith("| ")]
+    assert len(rows) > len(named) > 20  # a head, and some tests hold two
+    tests = "".join(path.read_text() for path in (ROOT / "tests").glob("*.py"))
+    assert {name for name in named if f"def {name}(" not in tests} == set()

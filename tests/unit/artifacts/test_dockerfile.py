@@ -1,0 +1,102 @@
+"""Dockerfiles and .dockerignore are read as the engines read them."""
+
+from __future__ import annotations
+
+import pytest
+
+from bundler.artifacts.image.engine.dockerfile import instructions, refreshing, refuse_copied_state
+from bundler.artifacts.image.engine.ignore import excluded, parse
+from bundler.errors import ConfigurationError
+
+DOCKERFILE = """\
+# syntax=docker/dockerfile:1
+FROM python:3.11 AS base
+
+run echo one \\
+    # a comment in between
+
+    && echo two
+COPY --chown=1:1 --from=base /a /b
+COPY ["with space", "to/"]
+RUN <<EOF cat
+FROM nothing
+EOF
+CMD ["x"]
+"""
+
+
+def test_instructions_with_lines_comments_and_here_documents() -> None:
+    found = list(instructions(DOCKERFILE))
+    assert [(each.line, each.name) for each in found] == [
+        (2, "FROM"),
+        (4, "RUN"),
+        (8, "COPY"),
+        (9, "COPY"),
+        (10, "RUN"),
+        (13, "CMD"),
+    ]
+    assert found[1].text == "echo one && echo two"
+    assert found[2].text == "--chown=1:1 --from=base /a /b"
+    assert found[4].body == "FROM nothing"
+
+
+def test_another_escape_character() -> None:
+    (run,) = instructions("# syntax=x\n# escape=`\nRUN a `\n  C:\\x\n")
+    assert (run.line, run.text) == (3, "a C:\\x")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "RUN dg utils refresh-defs-state",
+        "RUN cd a && dbt --quiet parse || true",
+        "RUN <<EOF\nstate-bundler refresh\nEOF",
+        "RUN dagster-dbt project \\\n  prepare-and-package --file x",
+    ],
+)
+def test_a_run_that_makes_state_is_named_with_its_line(line: str) -> None:
+    (sentence,) = refreshing(f"FROM x\n{line}\n", "Dockerfile")
+    assert sentence.startswith("Dockerfile:2 makes state in a RUN")
+
+
+@pytest.mark.parametrize("line", ["RUN dbt deps", "RUN parse", "COPY refresh-defs-state /x"])
+def test_other_commands_are_not_named(line: str) -> None:
+    assert list(refreshing(f"FROM x\n{line}\n", "Dockerfile")) == []
+
+
+def test_a_copied_state_directory_is_refused_unless_it_comes_from_another_stage() -> None:
+    refuse_copied_state("COPY --from=a /src/.local_defs_state /x\n", "Dockerfile")
+    with pytest.raises(ConfigurationError, match=r"^Dockerfile:2 copies src/.local_defs_state"):
+        refuse_copied_state('FROM x\nADD ["src/.local_defs_state", "/x"]\n', "Dockerfile")
+
+
+@pytest.mark.parametrize(
+    ("rules", "path", "ignored"),
+    [
+        ("", "a", False),
+        ("a", "a", True),
+        ("/a", "a", True),
+        ("./a", "a", True),
+        ("a", "b/a", False),
+        ("a", "a/b/c", True),
+        ("**/a", "a", True),
+        ("**/a", "x/y/a/b", True),
+        ("**/.*", "src/shop/defs/.local_defs_state/k/state", True),
+        ("*.md", "x.md", True),
+        ("*.md", "d/x.md", False),
+        ("a?c", "abc", True),
+        ("[ab]c", "bc", True),
+        ("a/**", "a/b", True),
+        ("a/**/z", "a/z", True),
+        ("#a", "#a", False),
+        ("*\n!b", "b", False),
+        ("*\n!b", "b/c", False),
+        ("*\n!b\nb/c", "b/c", True),
+        ("*\n!b/c", "b/d", True),
+        ("\ufeffa", "a", True),
+        ("  a  ", "a", True),
+        ("a+b", "a+b", True),
+    ],
+)
+def test_ignore_rules(rules: str, path: str, ignored: bool) -> None:
+    assert excluded(path, parse(rules)) is ignored

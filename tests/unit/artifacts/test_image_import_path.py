@@ -1,0 +1,160 @@
+"""Where a state directory belongs: decided by what Python would import in the image."""
+
+from __future__ import annotations
+
+import io
+import re
+import tarfile
+
+import pytest
+
+from bundler.artifacts.image.image_import_path import (
+    Nowhere,
+    RunsAs,
+    captured,
+    find,
+    parents,
+    runs_as,
+    user_id,
+)
+from bundler.artifacts.image.rootfs import Tree
+from bundler.errors import ConfigurationError
+from tests.support.layouts import directory, layer
+
+PLACE = "shop/defs/.local_defs_state"
+SITE = "usr/local/lib/python3.11/site-packages"
+APP = RunsAs("/app", (("PATH", "/usr/local/bin:/usr/bin"), ("PYTHON_VERSION", "3.11.9")))
+
+
+def tree(*layers: dict[str, bytes | str | tarfile.TarInfo | None]) -> Tree:
+    made = Tree()
+    for number, entries in enumerate(layers):
+        made.apply(io.BytesIO(layer(entries)), number, captured)
+    return made
+
+
+def module(root: str) -> dict[str, bytes | str | tarfile.TarInfo | None]:
+    return {f"{root}/shop/__init__.py": b"", f"{root}/shop/defs/__init__.py": b""}
+
+
+def test_a_module_in_site_packages() -> None:
+    assert find(tree(module(SITE)), APP, PLACE) == f"/{SITE}/{PLACE}"
+
+
+def test_an_installed_module_comes_before_the_sources_that_were_copied_in() -> None:
+    assert find(tree({**module(SITE), **module("app/src")}), APP, PLACE) == f"/{SITE}/{PLACE}"
+
+
+@pytest.mark.parametrize("name", ["_shop.pth", "__editable__.shop-0.1.pth"])
+def test_an_editable_install(name: str) -> None:
+    pth = {f"{SITE}/{name}": b"/code/projects/shop/src\n"}
+    copy = module("somewhere/else")
+    files = tree({**module("code/projects/shop/src"), **copy, **pth})
+    assert find(files, APP, PLACE) == f"/code/projects/shop/src/{PLACE}"
+
+
+def test_an_editable_finder_of_setuptools() -> None:
+    finder = (
+        b"import sys\nMAPPING: dict[str, str] = {'shop': '/code/shop'}\nNAMESPACES = {}\n"
+        b"PATH_PLACEHOLDER = '__editable__.shop.finder.__path_hook__'\n"
+    )
+    files = tree({**module("code"), **module("x"), f"{SITE}/__editable___shop_finder.py": finder})
+    assert find(files, APP, PLACE) == f"/code/{PLACE}"
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        (("PATH", "/app/.venv/bin:/usr/bin"),),
+        (("VIRTUAL_ENV", "/app/.venv"),),
+        (("UV_PROJECT_ENVIRONMENT", ".venv"),),
+        (),
+    ],
+)
+def test_a_virtual_environment(environment: tuple[tuple[str, str], ...]) -> None:
+    files = tree(
+        {
+            **module("app/.venv/lib/python3.12/site-packages"),
+            **module("app/src"),
+            "usr/bin/python3.12": b"",
+            "app/.venv/bin/python": "-> /usr/bin/python3.12",
+        }
+    )
+    runs = RunsAs("/app", environment)
+    assert find(files, runs, PLACE) == f"/app/.venv/lib/python3.12/site-packages/{PLACE}"
+
+
+def test_an_environment_that_only_the_command_names() -> None:
+    python = {"opt/env/bin/python3": "-> python3.11", "opt/env/bin/python3.11": b""}
+    installed = module("opt/env/lib/python3.11/site-packages")
+    files = tree({**installed, **module("app/src"), **python})
+    runs = runs_as({"WorkingDir": "/app", "Cmd": ["/opt/env/bin/dagster", "api"]})
+    assert find(files, runs, PLACE) == f"/opt/env/lib/python3.11/site-packages/{PLACE}"
+
+
+def test_pythonpath_hides_site_packages() -> None:
+    runs = RunsAs("/", (*APP.environment, ("PYTHONPATH", "/none:/lib1:/lib2")))
+    files = tree({**module("lib1"), **module("lib2"), **module(SITE)})
+    assert find(files, runs, PLACE) == f"/lib1/{PLACE}"
+
+
+def test_the_working_directory_and_sources_below_it() -> None:
+    assert find(tree(module("app")), APP, PLACE) == f"/app/{PLACE}"
+    assert find(tree(module("app/src")), APP, PLACE) == f"/app/src/{PLACE}"
+    files = tree({**module("app/a/src"), **module("app/old/a/src")})
+    assert find(files, APP, PLACE, hints=["a/src"]) == f"/app/a/src/{PLACE}"
+
+
+def test_two_places_are_named() -> None:
+    with pytest.raises(ConfigurationError, match="/app/shop/defs") as failure:
+        find(tree({**module("app"), **module(SITE)}), APP, PLACE)
+    assert f"/{SITE}/shop/defs" in failure.value.what
+    assert "image_path" in failure.value.hint
+    with pytest.raises(ConfigurationError, match=re.escape("/one/shop/defs, /two/shop/defs")):
+        find(tree({**module("one"), **module("two")}), APP, PLACE)
+
+
+def test_none_is_a_sentence_and_caches_do_not_count() -> None:
+    with pytest.raises(Nowhere, match="nowhere in the image"):
+        find(tree({**module("root/.cache/uv/archive"), **module("app/build/lib")}), APP, PLACE)
+
+
+def test_a_module_that_a_later_layer_removed_or_moved() -> None:
+    removed = tree(module(SITE), {f"{SITE}/shop/.wh.defs": b""}, module("app/src"))
+    assert find(removed, APP, PLACE) == f"/app/src/{PLACE}"
+    emptied = tree(module(SITE), {f"{SITE}/shop/.wh..wh..opq": b""}, module("app/src"))
+    assert find(emptied, APP, PLACE) == f"/app/src/{PLACE}"
+
+
+def test_links_are_followed() -> None:
+    files = tree({**module("srv/v2/src"), "srv/now": "-> v2", "app": "-> ../srv/now/."})
+    assert find(files, APP, PLACE) == f"/srv/v2/src/{PLACE}"
+    loop = tree({"app": "-> other", "other": "-> app", **module("srv")})
+    assert find(loop, APP, PLACE) == f"/srv/{PLACE}"
+
+
+def test_image_path_may_name_the_folder_or_the_state_directory() -> None:
+    files = tree({**module("one"), **module("two"), "link": "-> two"})
+    for path in ("/link/shop/defs", "/two/shop/defs/", f"/two/{PLACE}"):
+        assert find(files, APP, PLACE, override=path) == f"/two/{PLACE}"
+    with pytest.raises(ConfigurationError, match="no directory /three"):
+        find(files, APP, PLACE, override="/three")
+
+
+def test_a_state_directory_of_any_name_and_place() -> None:
+    files = tree({"app/src/shop/state/keep": b"", "app/src/shop/__init__.py": b""})
+    assert find(files, APP, "shop/state") == "/app/src/shop/state"
+
+
+def test_parents_have_their_owners() -> None:
+    files = tree({"app": directory(0o711, 5, 6), "app/x": directory(0o3777, 7, 8)})
+    found = [(item.path, item.mode, item.uid, item.gid) for item in parents(files, "/app/x/y/z")]
+    assert found == [("/app", 0o711, 5, 6), ("/app/x", 0o3777, 7, 8), ("/app/x/y", 0o755, 0, 0)]
+
+
+def test_the_user_by_number_and_by_name() -> None:
+    files = tree({"etc/passwd": b"root:x:0:0::/:/bin/sh\napp:x:1234:99::/:/bin/sh\nodd\n"})
+    users = {"": 0, "77": 77, "77:88": 77, "app": 1234, "app:staff": 1234, "root": 0}
+    assert {user: user_id(files, user) for user in users} == users
+    with pytest.raises(ConfigurationError, match="'nobody'"):
+        user_id(files, "nobody")

@@ -1,0 +1,300 @@
+"""Images in an OCI layout: what `embed` makes of a base, or without one."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bundler.artifacts.image.oci import embed, open_layout
+from bundler.artifacts.verify import verify
+from bundler.errors import ConfigurationError, UsageError, VerificationFailed
+from bundler.state.artifact import LABEL_RUN_RECORD, LABEL_STATES
+from bundler.state.bundle import Bundle
+from bundler.state.manifest import Build, RunRecord
+from tests.support.bundles import PLACE, make_bundle, make_record
+from tests.support.layouts import (
+    LayoutMaker,
+    assert_verifies,
+    blob_of,
+    code_layer,
+    directory,
+    embed_here,
+    last_layer,
+    layer,
+    read_image,
+)
+
+
+def test_an_image_with_a_base_verifies(base: Path, bundle: Bundle, tmp_path: Path) -> None:
+    made = embed_here(base, bundle, tmp_path / "out", tag="app")
+
+    assert made.paths == (f"/app/src/{PLACE}",)
+    assert made.changed
+    assert_verifies(tmp_path / "out", "app")
+
+
+def test_only_a_layer_its_history_and_its_labels_are_added(
+    base: Path, bundle: Bundle, tmp_path: Path
+) -> None:
+    embed_here(base, bundle, tmp_path / "out")
+
+    before_manifest, before = read_image(base, "latest")
+    manifest, config = read_image(tmp_path / "out", "latest")
+    assert manifest["layers"][:-1] == before_manifest["layers"]
+    assert config["rootfs"]["diff_ids"][:-1] == before["rootfs"]["diff_ids"]
+    assert config["history"][:-1] == before["history"]
+    labels = config["config"].pop("Labels")
+    assert before["config"].pop("Labels").items() <= labels.items()
+    assert {LABEL_STATES, LABEL_RUN_RECORD} < labels.keys()
+    assert config["config"] == before["config"]
+    assert json.loads(labels[LABEL_STATES])[0]["path"] == f"/app/src/{PLACE}"
+    assert json.loads(labels[LABEL_RUN_RECORD])["refresh"][0]["path"] == f"/app/src/{PLACE}"
+
+
+def test_parents_keep_owner_and_mode_and_the_state_is_readable(
+    base: Path, bundle: Bundle, tmp_path: Path
+) -> None:
+    embed_here(base, bundle, tmp_path / "out")
+
+    members = {member.name: member for member in last_layer(tmp_path / "out")}
+    defs = members["app/src/shop/defs"]
+    assert (defs.mode, defs.uid, defs.gid) == (0o2775, 1000, 1001)
+    root = f"app/src/{PLACE}"
+    state = members[f"{root}/Catalog[eu]/state"]
+    assert (state.mode, state.uid, state.gid, state.mtime) == (0o644, 0, 0, 0)
+    target = members[f"{root}/Dbt/project/target"]
+    assert (target.mode, target.uid, target.gid, target.isdir()) == (0o775, 1000, 0, True)
+
+
+def test_the_same_state_makes_the_same_layer_and_image(
+    base: Path, bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = embed_here(base, bundle, tmp_path / "one")
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
+    second = embed_here(base, bundle, tmp_path / "two")
+    third = embed_here(base, bundle, tmp_path / "three")
+    again = embed_here(base, bundle, tmp_path / "three")
+
+    assert first.layer == second.layer
+    assert second.digest == third.digest == again.digest
+    assert third.changed
+    assert not again.changed
+
+
+def test_an_earlier_state_is_replaced_and_deleted_keys_are_gone(
+    base: Path, bundle: Bundle, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    embed_here(base, bundle, out)
+    count = len(read_image(out, "latest")[0]["layers"])
+    newer = make_bundle(tmp_path / "newer", {"Other": {"state": b"new"}})
+    embed_here(out, newer, out)
+
+    manifest, config = read_image(out, "latest")
+    assert len(manifest["layers"]) == len(config["rootfs"]["diff_ids"]) == count
+    assert len(config["history"]) == count
+    assert_verifies(out)
+    with open_layout(out) as artifact:
+        (found,) = artifact.state_directories()
+        names = {member.path for member in found.members() if member.kind == "file"}
+    assert names == {"@manifest.json", ".gitignore", "Other/state"}
+
+
+def test_a_state_below_other_layers_is_hidden_not_removed(bundle: Bundle, tmp_path: Path) -> None:
+    maker = LayoutMaker(tmp_path / "base")
+    old = layer({f"app/src/{PLACE}/Gone/state": b"old"})
+    maker.tag(maker.manifest([code_layer(), old], {"WorkingDir": "/app"}))
+    embed_here(maker.path, bundle, tmp_path / "out")
+
+    assert len(read_image(tmp_path / "out", "latest")[0]["layers"]) == 3
+    assert_verifies(tmp_path / "out")
+
+
+def test_a_second_code_location_keeps_the_first(base: Path, bundle: Bundle, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    embed_here(base, bundle, out)
+    maker = LayoutMaker(tmp_path / "both")
+    both = layer({"app/src/bank/defs/__init__.py": b""})
+    maker.tag(maker.manifest([code_layer(), both], {"WorkingDir": "/app"}))
+    other = make_bundle(
+        tmp_path / "bank", {"B": {"state": b"b"}}, place="bank/defs/.local_defs_state"
+    )
+    embed(maker.path, [bundle], make_record(bundle), out)
+    embed(out, [other], make_record(other), out)
+
+    with open_layout(out) as artifact:
+        verdict = verify(artifact)
+    assert verdict.all_problems == ()
+    assert [found.path for found in verdict.directories] == [
+        "/app/src/bank/defs/.local_defs_state",
+        f"/app/src/{PLACE}",
+    ]
+
+
+def test_other_tags_of_the_destination_stay(base: Path, bundle: Bundle, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(base, out)
+    embed_here(base, bundle, out, tag="v2")
+
+    assert read_image(out, "latest")[0] == read_image(base, "latest")[0]
+    assert_verifies(out, "v2")
+    assert not list(out.rglob(".partial-*"))
+    with pytest.raises(UsageError, match="latest, v2"):
+        open_layout(out)
+
+
+def test_every_platform_of_an_index_gets_the_state(bundle: Bundle, tmp_path: Path) -> None:
+    maker = LayoutMaker(tmp_path / "base")
+    images = [
+        {
+            **maker.manifest([code_layer()], {"WorkingDir": "/app"}, architecture=architecture),
+            "platform": {"architecture": architecture, "os": "linux"},
+        }
+        for architecture in ("amd64", "arm64")
+    ]
+    attestation = {
+        **maker.manifest([layer({"x": b""})]),
+        "annotations": {"vnd.docker.reference.type": "attestation-manifest"},
+    }
+    maker.tag(maker.index([*images, attestation]))
+    embed_here(maker.path, bundle, tmp_path / "out")
+
+    index, _ = _read_index(tmp_path / "out")
+    assert [item["platform"]["architecture"] for item in index["manifests"]] == ["amd64", "arm64"]
+    for item in index["manifests"]:
+        manifest = json.loads(blob_of(tmp_path / "out", item["digest"]).read_text())
+        assert len(manifest["layers"]) == 2
+    assert_verifies(tmp_path / "out")
+
+
+def test_every_platform_of_an_index_is_judged(bundle: Bundle, tmp_path: Path) -> None:
+    """Whichever platform this machine has: state on one alone, other labels, another state."""
+    maker = LayoutMaker(tmp_path / "base")
+    for name in ("whole", "bare"):
+        maker.tag(maker.manifest([code_layer()], {"WorkingDir": "/app"}), name)
+    other = make_bundle(tmp_path / "other", {"A": {"state": b"another"}})
+    for tag, states in (("one", bundle), ("two", other)):
+        embed_here(maker.path, states, tmp_path / "out", tag=tag, base_tag="whole")
+    index = json.loads((tmp_path / "out/index.json").read_text())
+    entries = {
+        item["annotations"]["org.opencontainers.image.ref.name"]: item
+        for item in index["manifests"]
+    }
+    bare = json.loads((maker.path / "index.json").read_text())["manifests"][1]
+    for blob in (maker.path / "blobs/sha256").iterdir():
+        shutil.copy(blob, tmp_path / "out/blobs/sha256")
+    joined = LayoutMaker(tmp_path / "out")
+
+    def problems(*images: Mapping[str, Any]) -> tuple[str, ...]:
+        platforms = [
+            {**image, "platform": {"os": "linux", "architecture": name}}
+            for image, name in zip(images, ("amd64", "arm64"), strict=True)
+        ]
+        joined.tag(joined.index(platforms), "joined")
+        joined._index.clear()
+        with open_layout(tmp_path / "out", "joined") as artifact:
+            try:
+                return verify(artifact).all_problems
+            except VerificationFailed as error:  # what cannot even be unpacked
+                return (error.what,)
+
+    assert problems(entries["one"], entries["one"]) == ()
+    assert problems(entries["one"], entries["two"]) == (), "each is what it says"
+    for images in ((entries["one"], bare), (bare, entries["one"])):
+        assert any("holds no state directory" in problem for problem in problems(*images))
+    layer_digest = json.loads(blob_of(tmp_path / "out", entries["two"]["digest"]).read_text())
+    blob = blob_of(tmp_path / "out", layer_digest["layers"][-1]["digest"])
+    data = bytearray(blob.read_bytes())
+    data[len(data) // 2] ^= 1
+    blob.write_bytes(data)
+    for images in ((entries["one"], entries["two"]), (entries["two"], entries["one"])):
+        assert problems(*images), "a flipped bit in the other platform's layer"
+
+
+def _read_index(path: Path) -> tuple[dict[str, list[dict[str, dict[str, str]]]], str]:
+    entry = json.loads((path / "index.json").read_text())["manifests"][0]
+    return json.loads(blob_of(path, entry["digest"]).read_text()), entry["digest"]
+
+
+@pytest.mark.parametrize("packing", ["none", "gzip", "zstd"])
+def test_the_layer_is_packed_as_the_base_is(packing: str, bundle: Bundle, tmp_path: Path) -> None:
+    maker = LayoutMaker(tmp_path / "base")
+    maker.tag(maker.manifest([code_layer()], {"WorkingDir": "/app"}, packing=packing))
+    made = embed_here(maker.path, bundle, tmp_path / "out")
+
+    assert made.layer.compression == packing
+    types = {item["mediaType"] for item in read_image(tmp_path / "out", "latest")[0]["layers"]}
+    assert len(types) == 1
+    assert_verifies(tmp_path / "out")
+
+
+def test_docker_media_types_stay(bundle: Bundle, tmp_path: Path) -> None:
+    maker = LayoutMaker(tmp_path / "base")
+    entry = maker.manifest([code_layer()], {"WorkingDir": "/app"})
+    body = json.loads(blob_of(maker.path, entry["digest"]).read_text())
+    docker = "application/vnd.docker"
+    body["mediaType"] = f"{docker}.distribution.manifest.v2+json"
+    body["config"]["mediaType"] = f"{docker}.container.image.v1+json"
+    body["layers"][0]["mediaType"] = f"{docker}.image.rootfs.diff.tar.gzip"
+    maker.tag(maker.blob(json.dumps(body).encode(), body["mediaType"]))
+    embed_here(maker.path, bundle, tmp_path / "out")
+
+    manifest, _ = read_image(tmp_path / "out", "latest")
+    assert manifest["mediaType"] == body["mediaType"]
+    assert "annotations" not in manifest
+    assert manifest["layers"][1]["mediaType"] == body["layers"][0]["mediaType"]
+    assert_verifies(tmp_path / "out")
+
+
+def test_a_volume_over_the_state_is_refused(bundle: Bundle, tmp_path: Path) -> None:
+    maker = LayoutMaker(tmp_path / "base")
+    config = {"WorkingDir": "/app", "Volumes": {"/app": {}}}
+    maker.tag(maker.manifest([code_layer()], config))
+    with pytest.raises(ConfigurationError, match="VOLUME /app"):
+        embed_here(maker.path, bundle, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_image_of_the_state_alone(bundle: Bundle, tmp_path: Path) -> None:
+    made = embed_here(None, bundle, tmp_path / "out", tag="state")
+
+    assert made.paths == (f"/{PLACE}",)
+    assert_verifies(tmp_path / "out", "state")
+    names = [member.name for member in last_layer(tmp_path / "out", "state")]
+    assert names[:3] == ["shop", "shop/defs", PLACE]
+    assert not any(".wh." in name for name in names)
+
+
+def test_owners_of_parents_that_the_base_has_in_two_layers(bundle: Bundle, tmp_path: Path) -> None:
+    maker = LayoutMaker(tmp_path / "base")
+    above = layer({"app/src/shop": directory(0o700, 7, 8)})
+    maker.tag(maker.manifest([code_layer(), above], {"WorkingDir": "/app"}))
+    embed_here(maker.path, bundle, tmp_path / "out")
+    shop = next(item for item in last_layer(tmp_path / "out") if item.name == "app/src/shop")
+    assert (shop.mode, shop.uid, shop.gid) == (0o700, 7, 8)
+
+
+@pytest.mark.parametrize(
+    ("remote", "own", "expected"),
+    [
+        ("https://example.org/shop.git", {}, ("a" * 40, "https://example.org/shop.git")),
+        ("git@example.org:shop.git", {}, ("a" * 40, None)),
+        (None, {"org.opencontainers.image.revision": "mine"}, ("mine", None)),
+    ],
+)
+def test_the_code_has_the_names_that_oci_has_for_it(
+    tmp_path: Path, bundle: Bundle, remote: str, own: dict[str, str], expected: tuple[str, str]
+) -> None:
+    maker = LayoutMaker(tmp_path / "own")
+    maker.tag(maker.manifest([code_layer()], {"WorkingDir": "/app", "Labels": own}))
+    record = RunRecord(build=Build(commit="a" * 40, remote=remote))
+    embed(maker.path, [bundle], record, tmp_path / "out")
+    manifest, config = read_image(tmp_path / "out", "latest")
+    names = ("org.opencontainers.image.revision", "org.opencontainers.image.source")
+    assert tuple(config["config"]["Labels"].get(name) for name in names) == expected
+    assert manifest["annotations"]["org.opencontainers.image.revision"] == "a" * 40

@@ -1,0 +1,108 @@
+"""New state for one of several state directories: the other one stays as it is, and is said to."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from bundler.artifacts.image import oci
+from bundler.artifacts.open import open_artifact
+from bundler.artifacts.python import pex as pexes
+from bundler.artifacts.verify import verify
+from bundler.listener import SILENT
+from bundler.project.projects import open_project
+from bundler.refresh.run import Refreshed
+from bundler.state.bundle import Bundle
+from bundler.state.manifest import Build, DirectoryRefresh, KeyRefresh, RunRecord
+from bundler.state.run_record import TOOL
+from bundler.workflows.pipeline import Prepared
+from bundler.workflows.update import looked_at, renewed, update_layout, update_pex
+from tests.support.bundles import make_bundle
+from tests.support.layouts import LayoutMaker, layer
+from tests.support.pex_projects import run_pex, write
+from tests.support.workdir import WorkDir
+
+ONE, OTHER = "one/defs/.local_defs_state", "other/defs/.local_defs_state"
+SOURCE = '[[tool.state-bundler.source]]\nkey = "A"\ncommand = ["true"]\npath = "state"\n'
+# Makes an artifact with bundles and updates it with others; returns its name.
+Make = Callable[[Path, list[Bundle], RunRecord, Prepared], str]
+
+
+def record_of(*bundles: Bundle, fetched: str) -> RunRecord:
+    """A record that is bound to its manifests, as a refresh makes it."""
+    return RunRecord(
+        refresh=tuple(
+            DirectoryRefresh(
+                bundle.place,
+                tuple(KeyRefresh(s.key, 1, fetched=fetched) for s in bundle.manifest.states),
+            ).of(bundle.manifest)
+            for bundle in bundles
+        )
+    )
+
+
+def in_pex(root: Path, bundles: list[Bundle], record: RunRecord, prepared: Prepared) -> str:
+    plain, made = root / "plain.pex", root / "app.pex"
+    names = [f"{name}{inner}/__init__.py" for name in ("one", "other") for inner in ("", "/defs")]
+    write(root / "src", dict.fromkeys(names, ""))
+    run_pex("-D", "src", "-o", plain, cwd=root, root=root / "pex-root")
+    earlier = record_of(bundles[0], fetched="2025-01-01T00:00:00Z")
+    pexes.embed(plain, bundles[:1], earlier, made)
+    with looked_at(str(made)) as before:
+        pexes.embed(plain, bundles, record, made)  # somebody builds it again during the refresh
+        assert update_pex(made, prepared, SILENT, before).changed
+    return str(made)
+
+
+def in_layout(root: Path, bundles: list[Bundle], record: RunRecord, prepared: Prepared) -> str:
+    maker = LayoutMaker(root / "base")
+    files = {f"app/src/{name}/defs/__init__.py": b"" for name in ("one", "other")}
+    maker.tag(maker.manifest([layer(files)], {"WorkingDir": "/app"}))
+    oci.embed(maker.path, bundles, record, root / "layout", tag="latest")
+    updated = update_layout(root / "layout", "latest", "new", prepared, SILENT)
+    assert updated.changed
+    return updated.name
+
+
+@pytest.mark.parametrize("make", [in_pex, in_layout])
+def test_one_of_several_directories(tmp_path: Path, make: Make) -> None:
+    first = [
+        make_bundle(tmp_path / place, {key: {"state": b"old"}}, place=place)
+        for key, place in (("A", ONE), ("B", OTHER))
+    ]
+    newer = make_bundle(tmp_path / "newer", {"A": {"state": b"new"}}, place=ONE)
+    record = record_of(*first, fetched="2026-01-01T00:00:00Z")
+    renews = record_of(newer, fetched="2026-02-02T00:00:00Z")
+    prepared = Prepared((), Refreshed((newer,), renews.refresh, ()))
+    name = make(tmp_path, first, record, prepared)
+    with open_artifact(name) as artifact:
+        assert verify(artifact).all_problems == ()
+        found = artifact.run_record()
+        paths = [directory.path for directory in artifact.state_directories()]
+    assert found is not None
+    assert [path.rpartition("src/")[2] for path in paths] == [ONE, OTHER]
+    fetched = {key.key: key.fetched for item in found.refresh for key in item.keys}
+    assert fetched == {"A": "2026-02-02T00:00:00Z", "B": "2026-01-01T00:00:00Z"}
+
+
+def test_a_renewed_record_keeps_the_build_and_says_everything_once() -> None:
+    def directory(path: str, fetched: str) -> DirectoryRefresh:
+        return DirectoryRefresh(path, (KeyRefresh("A", fetched=fetched),))
+
+    build = Build(commit="a" * 40, tree="b" * 40, dirty=False, guarded=True)
+    before = RunRecord(build, refresh=(directory(f"/app/src/{ONE}", "2026-01-01T00:00:00Z"),))
+    refresh = (directory(ONE, "2026-02-02T00:00:00Z"),)
+    prepared = Prepared((), Refreshed((), refresh, ()))  # without a project to ask git about
+    assert renewed(before, prepared) == RunRecord(build, refresh=refresh, tool=TOOL)
+
+
+def test_an_artifact_without_a_record_gets_that_of_the_code(tmp_path: Path) -> None:
+    wd = WorkDir.make(tmp_path / "project")
+    wd.write("pyproject.toml", SOURCE)
+    commit = wd.commit()
+    project = open_project(wd.path, python=Path(sys.executable))
+    build = renewed(None, Prepared((project,), Refreshed((), (), ()), guarded=True)).build
+    assert (build.commit, build.dirty, build.guarded) == (commit, False, True)

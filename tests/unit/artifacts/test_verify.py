@@ -1,0 +1,221 @@
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bundler import verify_at_start
+from bundler.artifacts.extract import extract
+from bundler.artifacts.verify import Verdict, verify
+from bundler.errors import ConfigurationError, UsageError, VerificationFailed
+from bundler.state.directory import DirectoryArtifact
+from bundler.state.manifest import DirectoryRefresh, KeyRefresh, RunRecord, canonical, state_of
+from bundler.state.statedir import StateDir, check_keys, sanitize_key
+from bundler.state.tree import scan
+from tests.support.statedirs import publish
+
+STATES = {
+    "Shop[eu]": {"state": '{"a": 1}'},
+    "dbt": {"state": "", "project/models/a.sql": "select 1", "project/target/manifest.json": "{}"},
+}
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    """A published state directory below ``app/defs``."""
+    path = tmp_path / "app" / "defs" / ".local_defs_state"
+    publish(StateDir(path, "app/defs/.local_defs_state"), STATES)
+    return path
+
+
+def _verify(path: Path) -> Verdict:
+    with DirectoryArtifact(path) as artifact:
+        return verify(artifact)
+
+
+@pytest.mark.parametrize("up", [0, 1, 3])
+def test_what_was_published_verifies_from_any_folder_above(directory: Path, up: int) -> None:
+    root = [directory, *directory.parents][up]
+    verdict = _verify(root)
+    assert verdict.all_problems == ()
+    assert [len(item.manifest.states) for item in verdict.directories if item.manifest] == [2]
+
+
+def _append(path: Path) -> None:
+    path.write_bytes(path.read_bytes() + b" ")
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (
+            lambda d: _append(d / "Shop__eu__" / "state"),
+            "Shop__eu__/state has 9 bytes instead of 8",
+        ),
+        (lambda d: (d / "Shop__eu__" / "state").write_text('{"a": 2}'), "state was altered"),
+        (lambda d: (d / "dbt" / "project" / "models" / "a.sql").unlink(), "a.sql is missing"),
+        (lambda d: (d / "dbt" / "extra").touch(), "dbt/extra is not in the manifest"),
+        (lambda d: (d / "Old").mkdir() or (d / "Old" / "state").touch(), "Old/state is not in"),
+        (lambda d: (d / ".gitignore").write_text("*\n*/\n.x"), ".gitignore was altered"),
+        (lambda d: _append(d / "@verify.py"), "@verify.py has"),
+        (lambda d: (d / "@manifest.json").unlink(), "@manifest.json is missing"),
+        (lambda d: _append(d / "@manifest.json"), "canonical|trailing"),
+        (lambda d: _replace_by_link(d / "Shop__eu__" / "state"), "state is no regular file"),
+    ],
+)
+def test_each_change_is_named(
+    directory: Path, change: Callable[[Path], object], sentence: str
+) -> None:
+    change(directory)
+    with pytest.raises(VerificationFailed, match=sentence):
+        _verify(directory).raise_for_problems()
+    assert verify_at_start.problems(str(directory)) != []
+
+
+def _replace_by_link(path: Path) -> None:
+    copy = path.with_name("copy")
+    path.rename(copy)
+    shutil.move(copy, path.parent.parent.parent / "copy")
+    path.symlink_to("../../copy")
+
+
+def test_a_folder_without_state_does_not_verify(tmp_path: Path) -> None:
+    with pytest.raises(VerificationFailed, match="holds no state directory"):
+        _verify(tmp_path).raise_for_problems()
+
+
+def test_a_program_may_add_files_below_a_writable_path_and_change_none(tmp_path: Path) -> None:
+    directory = StateDir(tmp_path / "s", "s")
+    with directory.staging() as staging:
+        target = staging.key_directory("dbt")
+        for path in STATES["dbt"]:
+            (target / path).parent.mkdir(parents=True, exist_ok=True)
+            (target / path).write_text("x")
+        state = state_of("dbt", "dbt", scan(target), writable=("project/target",))
+        staging.publish([state], (), lambda _: RunRecord())
+    below = directory.path / "dbt" / "project" / "target"
+    (below / "run").mkdir()
+    (below / "run" / "log").write_text("new")
+    assert _verify(directory.path).all_problems == ()
+    assert verify_at_start.problems(str(directory.path)) == []
+    (below / "manifest.json").write_text("y")
+    assert "manifest.json was altered" in _verify(directory.path).all_problems[0]
+    assert "manifest.json is not what" in verify_at_start.problems(str(directory.path))[0]
+    (below / "manifest.json").unlink()
+    assert "manifest.json is missing" in _verify(directory.path).all_problems[0]
+    assert "manifest.json is missing" in verify_at_start.problems(str(directory.path))[0]
+    (below / "manifest.json").write_text("x")
+    (directory.path / "dbt" / "project" / "target2").write_text("x")
+    assert _verify(directory.path).all_problems != ()
+    assert verify_at_start.problems(str(directory.path)) != []
+
+
+def test_flipped_bits_are_found_in_every_file_that_ships(directory: Path) -> None:
+    """Up to 400 bits of each file, spread over all of it, are flipped one after the other."""
+    shipped = [
+        path
+        for path in directory.rglob("*")
+        if path.is_file() and "@staging" not in path.parts and path.name != "@run.json"
+    ]
+    for path in shipped:
+        raw = path.read_bytes()
+        step = max(1, len(raw) * 8 // 400)
+        for bit in range(0, len(raw) * 8, step):
+            flipped = bytearray(raw)
+            flipped[bit // 8] ^= 1 << bit % 8
+            path.write_bytes(flipped)
+            assert _verify(directory).all_problems, (path, bit)
+        path.write_bytes(raw)
+    assert _verify(directory).all_problems == ()
+
+
+_FILES = st.dictionaries(
+    st.sampled_from(["state", "project/a", "project/b"]), st.text(max_size=20), min_size=1
+)
+_KEYS = st.text(min_size=1, max_size=8).filter(str.isprintable)
+
+
+def _are_possible(states: dict[str, dict[str, str]]) -> bool:
+    try:
+        check_keys(states)
+    except ConfigurationError:
+        return False
+    return True
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.dictionaries(_KEYS, _FILES, min_size=1, max_size=4).filter(_are_possible))
+def test_what_is_extracted_is_what_was_published(states: dict[str, dict[str, str]]) -> None:
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "in" / ".local_defs_state"
+        published = publish(StateDir(path, "x"), states)
+        with DirectoryArtifact(path.parent) as artifact:
+            (out,) = extract(artifact, Path(folder) / "out")
+        assert out.manifest == published.bundle.manifest
+        assert _verify(out.target).all_problems == ()
+        for key, files in states.items():
+            for name, text in files.items():
+                assert (out.target / sanitize_key(key) / name).read_bytes() == text.encode()
+
+
+def test_extract_refuses_a_state_that_was_altered_and_leaves_nothing(
+    directory: Path, tmp_path: Path
+) -> None:
+    (directory / "Shop__eu__" / "state").write_text('{"a": 2}')
+    with (
+        DirectoryArtifact(directory) as artifact,
+        pytest.raises(VerificationFailed, match="altered"),
+    ):
+        extract(artifact, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    assert not [name for name in os.listdir(tmp_path) if name.startswith(".out")]
+
+
+def test_extract_does_not_overwrite(directory: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine").touch()
+    with DirectoryArtifact(directory) as artifact, pytest.raises(UsageError, match="not empty"):
+        extract(artifact, tmp_path / "out")
+
+
+def test_a_run_record_of_other_states_is_refused(tmp_path: Path) -> None:
+    """A record with a younger `confirmed`, taken from another artifact, makes no state younger."""
+    places = {}
+    for name, text in (("mine", "1"), ("other", "2")):
+        path = tmp_path / name / ".local_defs_state"
+        published = publish(StateDir(path, "defs"), {"Shop": {"state": text}})
+        refresh = DirectoryRefresh("defs", (KeyRefresh("Shop", confirmed="2026-01-02T03:04:05Z"),))
+        bound = RunRecord(refresh=(refresh.of(published.bundle.manifest),))
+        (path / "@run.json").write_bytes(canonical(bound))
+        places[name] = path
+    assert _verify(places["mine"]).all_problems == ()
+    shutil.copy(places["other"] / "@run.json", places["mine"] / "@run.json")
+    with pytest.raises(VerificationFailed, match="speaks of other states"):
+        _verify(places["mine"]).raise_for_problems()
+
+
+def test_a_bug_in_json_never_escapes(directory: Path) -> None:
+    (directory / "@manifest.json").write_text(json.dumps({"predicate": []}))
+    assert _verify(directory).all_problems != ()
+    assert verify_at_start.problems(str(directory)) != []
+
+
+@pytest.mark.parametrize("number", [0, 1, 5, 6])
+def test_at_the_start_many_bytes_are_checked_as_well_as_few(tmp_path: Path, number: int) -> None:
+    """More than 8 MiB are hashed by two threads; each file is checked by one of them."""
+    path = tmp_path / ".local_defs_state"
+    files = {"state": "", **{f"f{index}": str(index) * 2_000_000 for index in range(6)}}
+    publish(StateDir(path, "x"), {"Shop": files})
+    assert verify_at_start.problems(str(path)) == []
+    name = f"f{number}" if number < 6 else "state"
+    with (path / "Shop" / name).open("r+b") as stream:
+        stream.write(b"x")
+    assert verify_at_start.problems(str(path)) == [f"Shop/{name} is not what the manifest says."]

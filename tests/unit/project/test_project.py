@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bundler.errors import ConfigurationError, UsageError
+from bundler.project.projects import DagsterModules, find, find_interpreter, workspace_members
+
+PROJECT = '[project]\nname = "{name}"\n[tool.dg.project]\nroot_module = "{name}"\n'
+SOURCE = '[[tool.state-bundler.source]]\nkey = "K"\ncommand = ["true"]\npath = "state"\n'
+
+
+def _project(root: Path, name: str = "shop") -> Path:
+    root.mkdir(parents=True, exist_ok=True)
+    (root / "pyproject.toml").write_text(PROJECT.format(name=name))
+    return root
+
+
+def _environment(root: Path) -> Path:
+    python = root / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.touch()
+    return python
+
+
+def test_a_dagster_project_by_pyproject(tmp_path: Path) -> None:
+    (project,) = find([_project(tmp_path / "a")])
+    assert project.name == "shop"
+    assert project.dagster == DagsterModules("shop", "shop.defs")
+
+
+def test_a_dagster_project_by_dg_toml(tmp_path: Path) -> None:
+    (tmp_path / "dg.toml").write_text('[project]\nroot_module = "a"\ndefs_module = "a.b"\n')
+    (project,) = find([tmp_path])
+    assert project.dagster == DagsterModules("a", "a.b")
+    assert project.name == tmp_path.name
+
+
+def test_a_program_without_dagster(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text(SOURCE)
+    (project,) = find([tmp_path])
+    assert project.dagster is None
+    assert len(project.config.sources) == 1
+
+
+def test_a_directory_inside_a_project_finds_it(tmp_path: Path) -> None:
+    root = _project(tmp_path / "a b")
+    (root / "src" / "deep").mkdir(parents=True)
+    assert find([], start=root / "src" / "deep")[0].root == root
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[tool.dg]\nworkspace = 1\n", "[tool]\ndg = 1\n", "[tool.black]\n"]
+)
+def test_what_is_no_project_is_a_sentence(tmp_path: Path, text: str) -> None:
+    (tmp_path / "pyproject.toml").write_text(text)
+    with pytest.raises(ConfigurationError, match="neither a Dagster project"):
+        find([tmp_path])
+
+
+@pytest.mark.parametrize("kind", ["dg.toml", "pyproject.toml", "uv"])
+def test_a_workspace_names_its_projects(tmp_path: Path, kind: str) -> None:
+    roots = [_project(tmp_path / "projects" / name, name) for name in ("a", "b")]
+    (tmp_path / "projects" / "no-project").mkdir()
+    listed = "".join(f'[[{{}}workspace.projects]]\npath = "projects/{name}"\n' for name in "ab")
+    if kind == "uv":
+        text = '[tool.uv.workspace]\nmembers = ["projects/*"]\n'
+        (tmp_path / "pyproject.toml").write_text(text)
+    else:
+        prefix = "" if kind == "dg.toml" else "tool.dg."
+        (tmp_path / kind).write_text(listed.replace("{}", prefix))
+    assert list(workspace_members(tmp_path)) == roots
+    with pytest.raises(UsageError, match="is a workspace of 2 projects: projects/a, projects/b"):
+        find([], start=tmp_path)
+    found = find([], start=tmp_path, everything=True)
+    assert [project.root for project in found] == roots
+    assert {project.workspace for project in found} == {tmp_path}
+
+
+def test_the_interpreter_is_searched_in_order(tmp_path: Path) -> None:
+    root = _project(tmp_path / "w" / "p")
+    named, variable = _environment(tmp_path / "n"), _environment(tmp_path / "v")
+    uv, own = _environment(tmp_path / "w" / "uv"), _environment(root / ".venv")
+    shared, active = _environment(tmp_path / "w" / ".venv"), _environment(tmp_path / "active")
+    environ = {
+        "DG_PROJECT_PYTHON_EXECUTABLE": str(variable),
+        "UV_PROJECT_ENVIRONMENT": "uv",
+        "VIRTUAL_ENV": str(active.parent.parent),
+    }
+
+    def search(python: Path | None = None) -> Path:
+        return find_interpreter(root, tmp_path / "w", python=python, environ=environ).path
+
+    assert search(named) == named
+    assert search() == variable
+    del environ["DG_PROJECT_PYTHON_EXECUTABLE"]
+    assert search() == uv
+    del environ["UV_PROJECT_ENVIRONMENT"]
+    assert search() == own
+    own.unlink()
+    assert search() == shared
+    shared.unlink()
+    assert search() == active
+    del environ["VIRTUAL_ENV"]
+    environ["PATH"] = str(active.parent)
+    active.chmod(0o755)
+    assert search() == active
+    environ["PATH"] = ""
+    with pytest.raises(ConfigurationError, match="No Python was found"):
+        search()
+
+
+def test_a_named_interpreter_may_be_one_on_path(tmp_path: Path) -> None:
+    (tmp_path / "bin").mkdir()
+    program = tmp_path / "bin" / "python3.99"
+    program.touch(mode=0o755)
+    environ = {"PATH": str(program.parent)}
+    found = find_interpreter(tmp_path, tmp_path, python=Path("python3.99"), environ=environ)
+    assert found.path == program
+
+
+def test_an_interpreter_that_is_not_there_is_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="that --python names, does not exist"):
+        find_interpreter(tmp_path, tmp_path, python=tmp_path / "no", environ={})
+
+
+def test_an_environment_above_the_workspace_is_not_taken(tmp_path: Path) -> None:
+    _environment(tmp_path / ".venv")
+    root = _project(tmp_path / "w")
+    with pytest.raises(ConfigurationError, match="No Python was found"):
+        find_interpreter(root, root, environ={"PATH": ""})

@@ -1,0 +1,154 @@
+"""Classifying where no server is needed; the fault table is in test_refresh_outages.py."""
+
+from __future__ import annotations
+
+import errno
+
+import pytest
+
+from bundler.errors import (
+    BadData,
+    BundlerError,
+    ConfigurationError,
+    CredentialsRefused,
+    InputOutputError,
+    ToolFailed,
+    Unavailable,
+)
+from bundler.refresh.outcome.classify import failure_of, of_command
+from bundler.refresh.outcome.exchanges import Exchange, Link, Report, quoted
+from bundler.refresh.secrets import NO_SECRETS, Secrets
+from bundler.refresh.sources.model import Component
+
+COMPONENT = Component("Key[x]", "LOCAL_FILESYSTEM", "command", location="/usr/bin/curl")
+GOOD = Exchange(1, "GET", "https://host:443/v1", "", 200)
+
+
+def link(name: str, text: str = "", **fields: object) -> Link:
+    simple = name.rpartition(".")[2]
+    return Link(type=name, names=frozenset({simple}), text=text, **fields)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("exit_code", "output", "kind", "retry"),
+    [
+        (6, "curl: (6) Could not resolve host: x", Unavailable, "yes"),
+        (7, "curl: (7) Failed to connect", Unavailable, "yes"),
+        (22, "curl: (22) The requested URL returned error: 404", ConfigurationError, "no"),
+        (22, "curl: (22) The requested URL returned error: 401", CredentialsRefused, "no"),
+        (22, "curl: (22) The requested URL returned error: 503", Unavailable, "yes"),
+        (28, "curl: (28) Operation timed out", Unavailable, "yes"),
+        (60, "curl: (60) SSL certificate problem", Unavailable, "no"),
+        (1, "something else", ToolFailed, "no"),
+    ],
+)
+def test_what_curl_says_is_understood(
+    exit_code: int, output: str, kind: type[BundlerError], retry: str
+) -> None:
+    failure = of_command(COMPONENT, exit_code, output, secrets=NO_SECRETS)
+    assert failure is not None
+    assert (type(failure.error), failure.retry) == (kind, retry)
+    assert f"exit code {exit_code}" in failure.error.what
+
+
+def test_a_command_that_succeeds_has_not_failed() -> None:
+    assert of_command(COMPONENT, 0, "curl: (6)", secrets=NO_SECRETS) is None
+
+
+@pytest.mark.parametrize(
+    ("chain", "last", "kind"),
+    [
+        ((link("builtins.KeyError", "'items'", where="x.py:1 in f"),), GOOD, BadData),
+        (
+            (link("builtins.KeyError", "'A'", where="/lib/os.py:679 in f"),),
+            GOOD,
+            ConfigurationError,
+        ),
+        ((link("builtins.KeyError", "'items'"),), None, ToolFailed),
+        ((link("json.decoder.JSONDecodeError"),), GOOD, Unavailable),
+        ((link("json.decoder.JSONDecodeError"),), None, ToolFailed),
+        ((link("vendor.Error"), link("socket.gaierror")), GOOD, Unavailable),
+        ((link("vendor.Error", status=403),), GOOD, CredentialsRefused),
+        ((link("builtins.OSError", errno=errno.ENOSPC),), None, InputOutputError),
+    ],
+)
+def test_without_a_failed_exchange_the_chain_decides(
+    chain: tuple[Link, ...], last: Exchange | None, kind: type[BundlerError]
+) -> None:
+    failure = failure_of(COMPONENT, Report(last=last, raised=chain), secrets=NO_SECRETS)
+    assert failure is not None
+    assert type(failure.error) is kind, failure.error
+
+
+def test_the_wire_goes_before_the_exception() -> None:
+    exchange = Exchange(1, "GET", "https://host:443/v1", "", 503)
+    report = Report(failed=(exchange,), raised=(link("builtins.UnboundLocalError"),))
+    failure = failure_of(COMPONENT, report, secrets=NO_SECRETS)
+    assert failure is not None
+    assert failure.error.what == "Key[x]: host:443 answered 503 (GET /v1)."
+
+
+def test_a_swallowed_failure_is_one_and_says_how_to_allow_it() -> None:
+    exchange = Exchange(1, "GET", "https://host:443/v1/a", "", 404)
+    failure = failure_of(COMPONENT, Report(failed=(exchange,), returned=True), secrets=NO_SECRETS)
+    assert failure is not None
+    assert "went on without that part" in failure.error.what
+    assert 'allow-http = ["GET /v1/a 404"]' in failure.error.hint
+
+
+def test_no_retry_is_added_where_the_library_has_retried() -> None:
+    exchange = Exchange(1, "GET", "https://host:443/v1", "", 503, tries=4)
+    report = Report(failed=(exchange,), raised=(link("x.E"),))
+    failure = failure_of(COMPONENT, report, secrets=NO_SECRETS)
+    assert failure is not None
+    assert failure.retry == "no"
+
+
+def test_of_dbts_long_story_only_what_dbt_said_is_quoted() -> None:
+    text = (
+        "The dbt CLI process with command\n\n`dbt parse`\n\nfailed with exit code `2`.\n\n"
+        "Errors parsed from dbt logs:\n\nEncountered an error:\nCompilation Error in model orders\n"
+        "  unexpected '}', expected ')'"
+    )
+    said = quoted(link("dagster_dbt.errors.DagsterDbtCliRuntimeError", text), NO_SECRETS)
+    assert said == (
+        "DagsterDbtCliRuntimeError: Compilation Error in model orders unexpected '}', expected ')'"
+    )
+
+
+def test_the_text_of_a_client_library_is_never_shown() -> None:
+    text = "401, message='x', headers={'Authorization': 'Bearer unknown-secret'}"
+    assert quoted(link("aiohttp.client_exceptions.ClientError", text), NO_SECRETS) == "ClientError"
+    redacted = quoted(link("vendor.Error", "token=abcdefgh"), Secrets({"TOKEN": "abcdefgh"}))
+    assert redacted == "Error: token=[TOKEN]"
+
+
+def test_an_outage_that_was_passed_over_is_the_reason_of_the_wrong_request_after_it() -> None:
+    asked = Exchange(1, "GET", "https://host:443/serverInfo", "a", 503)
+    wrong = Exchange(2, "POST", "https://host:443/2.4/signin", "b", 400)
+    raised = (link("vendor.Error", status=400),)
+    report = Report(failed=(asked, wrong), last=wrong, raised=raised)
+    failure = failure_of(COMPONENT, report, secrets=NO_SECRETS)
+    assert failure is not None
+    assert type(failure.error) is Unavailable
+    assert "/serverInfo" in failure.error.what
+    alone = failure_of(COMPONENT, Report(failed=(wrong,), raised=raised), secrets=NO_SECRETS)
+    assert alone is not None
+    assert type(alone.error) is ConfigurationError
+
+
+def test_a_refusal_that_the_library_tries_again_until_the_deadline_is_a_refusal() -> None:
+    refused = Exchange(1, "GET", "https://host:443/v1", "a", 401)
+    report = Report(failed=(refused,), last=refused, waiting=refused)
+    failure = failure_of(COMPONENT, report, secrets=NO_SECRETS, deadline=30.0)
+    assert failure is not None
+    assert type(failure.error) is CredentialsRefused
+    assert "answered 401, and it did not finish within 30 s" in failure.error.what
+
+
+def test_a_404_at_lookers_login_is_a_refusal() -> None:
+    asked = Exchange(1, "POST", "https://x.cloud.looker.com:443/api/4.0/login", "a", 404)
+    report = Report(failed=(asked,), last=asked, raised=(link("looker_sdk.error.SDKError"),))
+    failure = failure_of(COMPONENT, report, secrets=NO_SECRETS)
+    assert failure is not None
+    assert type(failure.error) is CredentialsRefused

@@ -1,0 +1,57 @@
+"""`bundler.refresh.vendor_exceptions`, and pages that nobody asked for."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from bundler.refresh.outcome.exchanges import digest
+from bundler.refresh.vendor_exceptions import Expected, lost, notes
+from tests.unit.refresh.test_exchanges import request, response
+
+NORMAL = Expected("GET api.example.com/v1/connectors/*/schemas 404", "it was never synced")
+BASE = "https://api.example.com:443/v1/connectors"
+
+
+def _missing(*names: str) -> list[dict[str, object]]:
+    events = []
+    for number, name in enumerate(names):
+        events += [request(number, f"{BASE}/{name}/schemas"), response(number, 404)]
+    return events
+
+
+def test_a_normal_failure_is_told_and_is_none() -> None:
+    report = digest(_missing("a", "b"), [NORMAL.pattern])
+    assert report.failed == ()
+    assert list(notes(report.expected, [NORMAL], [])) == [
+        f"2 times {NORMAL.pattern}: it was never synced"
+    ]
+    assert list(notes(report.expected, [NORMAL], ["GET * 404"])) == []
+
+
+def test_what_the_last_state_had_is_lost(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    state.write_text(json.dumps({"connectors": {"b": {}, "ab": {}}}))
+    report = digest(_missing("a", "b"), [NORMAL.pattern])
+    found = lost(report.expected, [NORMAL], [], state)
+    assert found is not None
+    assert found.url == f"{BASE}/b/schemas"
+    assert lost(report.expected, [NORMAL], ["GET /v1/* 404"], state) is None
+    assert lost(report.expected[:1], [NORMAL], [], state) is None
+    assert lost(report.expected, [NORMAL], [], tmp_path / "none") is None
+
+
+def test_it_is_found_across_the_pieces_in_which_a_state_is_read(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    name = "n" * 40
+    state.write_text("x" * (1024 * 1024 - 20) + f'"{name}"' + "x" * 100)
+    report = digest(_missing(name), [NORMAL.pattern])
+    assert lost(report.expected, [NORMAL], [], state) is not None
+
+
+def test_a_page_that_was_not_asked_for() -> None:
+    first = [request(1, BASE), response(1, 200), {"event": "more", "id": 1}]
+    (exchange,) = digest(first).unfollowed
+    assert exchange.body == "more"
+    assert digest([*first, {"event": "followed", "id": 1}]).unfollowed == ()
+    assert digest(first, ["GET /v1/connectors more"]).unfollowed == ()

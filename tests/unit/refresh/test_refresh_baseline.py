@@ -1,0 +1,309 @@
+"""What a new state is held against, and what stands in for it; with commands as the source."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from bundler.errors import (
+    BadData,
+    BundlerError,
+    CredentialsRefused,
+    ToolFailed,
+    Unavailable,
+    VerificationFailed,
+)
+from bundler.listener import Listener
+from bundler.project.options import KeyOptions, RefreshOptions
+from bundler.project.projects import open_project
+from bundler.refresh import checks
+from bundler.refresh.run import Refreshed, refresh
+
+KEY = "Vendor[catalogue]"
+Refresh = Callable[..., Refreshed]
+
+
+class Told(Listener):
+    def __init__(self) -> None:
+        self.words: list[str] = []
+
+    def warning(self, text: str) -> None:
+        self.words.append(text)
+
+    note = phase = warning
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "project"
+
+
+@pytest.fixture
+def run(root: Path) -> Refresh:
+    """Refreshes a project whose one command is a Python script that is given."""
+
+    def run(
+        script: str, table: str = "", told: Listener | None = None, **options: object
+    ) -> Refreshed:
+        root.mkdir(exist_ok=True)
+        (root / "fetch.py").write_text(
+            f"import json, os, sys, time\npath = sys.argv[1]\n{script}\n"
+        )
+        (root / "pyproject.toml").write_text(
+            f"[tool.state-bundler]\nattempts = 1\n{table}\n[[tool.state-bundler.source]]\n"
+            f'key = "{KEY}"\npath = "state"\n'
+            'command = ["python", "fetch.py", "{state_path}"]\n'
+        )
+        project = open_project(root, python=Path(sys.executable))
+        given = RefreshOptions(**options)  # type: ignore[arg-type]
+        return refresh([project], given, told or Listener())
+
+    return run
+
+
+def writes(value: object) -> str:
+    return f"open(path, 'w').write({json.dumps(json.dumps(value))})"
+
+
+def items(count: int) -> list[dict[str, int]]:
+    return [{"id": number} for number in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("script", "kind", "sentence"),
+    [
+        ("sys.exit(3)", ToolFailed, "exit code 3: it printed nothing"),
+        ("print('no luck'); sys.exit(1)", ToolFailed, "no luck"),
+        ("sys.exit(69)", Unavailable, "exit code 69"),
+        ("sys.exit(75)", Unavailable, "exit code 75"),
+        ("sys.exit(77)", CredentialsRefused, "exit code 77"),
+        ("import urllib.request as u; u.urlopen('http://127.0.0.1:1')", Unavailable, "refused"),
+        ("pass", BadData, "wrote nothing"),
+    ],
+)
+def test_a_command_is_judged_by_its_exit_code_its_output_and_what_it_wrote(
+    script: str, kind: type[BundlerError], sentence: str, run: Refresh
+) -> None:
+    with pytest.raises(kind, match=sentence) as failed:
+        run(script)
+    assert failed.value.key == KEY
+    assert "Traceback" not in failed.value.what
+
+
+def test_a_command_that_is_not_there_is_a_sentence(run: Refresh, root: Path) -> None:
+    run(writes([1]))
+    file = root / "pyproject.toml"
+    file.write_text(file.read_text().replace('"python"', '"no-such-program"'))
+    with pytest.raises(ToolFailed, match="No such file") as failed:
+        refresh([open_project(root, python=Path(sys.executable))], RefreshOptions(), Listener())
+    assert KEY in failed.value.what
+
+
+def test_a_state_that_has_shrunk_is_refused_unless_that_is_right(run: Refresh) -> None:
+    told = Told()
+    run(writes(items(100)), told=told)
+    assert any("No baseline" in word for word in told.words)
+    run(writes(items(51)))
+    run(writes(items(100)))
+    with pytest.raises(BadData, match="shrunk from 200 to 40 entries"):
+        run(writes(items(20)))
+    with pytest.raises(BadData, match="shrunk"):
+        run(writes(items(80)), table="shrink = 0.9")
+    assert run(writes(items(20)), allow_shrink=(KEY,)).changed == (KEY,)
+    assert run(writes(items(1)), table="shrink = 0.0").changed == (KEY,)
+
+
+def test_a_state_without_entries_is_compared_by_its_bytes(run: Refresh) -> None:
+    run("open(path, 'wb').write(b'x' * 1000)")
+    with pytest.raises(BadData, match="shrunk from 1000 to 10 bytes"):
+        run("open(path, 'wb').write(b'x' * 10)")
+
+
+@pytest.mark.parametrize(
+    "value", [[], {}, None, "", {"tables": []}, {"n": 0, "items": []}, [[], {}]]
+)
+def test_what_holds_nothing_is_empty(value: object, run: Refresh) -> None:
+    with pytest.raises(BadData, match="the state is empty"):
+        run(writes(value))
+    assert run(writes(value), allow_empty=("Vendor*",)).changed == (KEY,)
+
+
+@pytest.mark.parametrize("value", [0, False, [0], {"a": 1}, {"a": [], "b": {"c": [1]}}, "text"])
+def test_what_holds_something_is_not_empty(value: object, run: Refresh) -> None:
+    assert run(writes(value)).changed == (KEY,)
+
+
+def test_too_few_entries_are_refused(run: Refresh) -> None:
+    with pytest.raises(BadData, match="has 4 entries, fewer than min-entries = 5"):
+        run(writes(items(2)), table="min-entries = 5")
+
+
+def test_another_baseline_is_compared_with_and_its_bytes_are_kept(
+    run: Refresh, root: Path, tmp_path: Path
+) -> None:
+    volatile = 'volatile = ["at"]'
+    run(writes({"at": 1, "items": items(100)}), table=volatile)
+    (root / "state").rename(tmp_path / "other")
+    with pytest.raises(BadData, match="shrunk"):
+        run(writes({"at": 2, "items": items(3)}), table=volatile, baseline=str(tmp_path / "other"))
+    done = run(
+        writes({"at": 2, "items": items(100)}), table=volatile, baseline=str(tmp_path / "other")
+    )
+    written = json.loads((root / "state" / "Vendor__catalogue__" / "state").read_text())
+    assert written["at"] == 1
+    assert done.bundles[0].manifest.state(KEY) is not None
+    (tmp_path / "nothing").mkdir()
+    with pytest.raises(BundlerError, match="holds no state directory"):
+        run(writes([1]), baseline=str(tmp_path / "nothing"))
+
+
+def test_what_means_the_same_keeps_its_bytes_and_its_time(
+    run: Refresh, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    volatile = 'volatile = ["generated_at"]'
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1000")
+    first = run(writes({"generated_at": "a", "n": [1]}), table=volatile)
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "2000")
+    second = run(writes({"generated_at": "b", "n": [1]}), table=volatile)
+    assert second.changed == ()
+    assert first.bundles[0].manifest.raw == second.bundles[0].manifest.raw
+    (key,) = second.record[0].keys
+    assert (key.fetched, key.confirmed) == ("1970-01-01T00:16:40Z", "1970-01-01T00:33:20Z")
+    third = run(writes({"generated_at": "b", "n": [2]}), table=volatile)
+    assert third.changed == (KEY,)
+    assert third.record[0].keys[0].fetched == "1970-01-01T00:33:20Z"
+
+
+def test_an_older_state_stands_in_only_if_allowed_young_and_for_what_is_unavailable(
+    run: Refresh, root: Path
+) -> None:
+    state = root / "state" / "Vendor__catalogue__" / "state"
+    run(writes([1, 2]))
+    with pytest.raises(Unavailable):
+        run("sys.exit(69)")
+    told = Told()
+    done = run("sys.exit(69)", told=told, allow_stale=3600.0)
+    assert done.record[0].keys[0].stale
+    assert json.loads(state.read_text()) == [1, 2]
+    assert any("is used instead" in word for word in told.words)
+    time.sleep(1.1)
+    with pytest.raises(Unavailable):
+        run("sys.exit(69)", allow_stale=1.0)
+    with pytest.raises(CredentialsRefused):
+        run("sys.exit(77)", allow_stale=3600.0)
+    state.write_text("[9]")
+    with pytest.raises(Unavailable):
+        run("sys.exit(69)", allow_stale=3600.0)
+
+
+def test_never_refreshes_nothing_and_refuses_what_does_not_verify(run: Refresh, root: Path) -> None:
+    with pytest.raises(VerificationFailed, match="has no state that verifies"):
+        run(writes([1]), mode="never")
+    run(writes([1]))
+    assert run("sys.exit(1)", mode="never").changed == ()
+    (root / "state" / "Vendor__catalogue__" / "state").write_text("[9]")
+    with pytest.raises(VerificationFailed):
+        run("sys.exit(1)", mode="never")
+
+
+def test_missing_asks_only_for_what_does_not_verify(run: Refresh, root: Path) -> None:
+    run(writes([1]), mode="missing")
+    assert run("sys.exit(1)", mode="missing").changed == ()
+    (root / "state" / "Vendor__catalogue__" / "state").write_text("[9]")
+    assert run(writes([2]), mode="missing").changed == (KEY,)
+
+
+def test_the_configuration_of_a_key_decides_unless_the_command_line_does(run: Refresh) -> None:
+    run(writes([1]))
+    table = f'refresh = "always"\n[tool.state-bundler.keys."{KEY}"]\nrefresh = "missing"'
+    assert run("sys.exit(1)", table=table).changed == ()
+    with pytest.raises(ToolFailed):
+        run("sys.exit(1)", table=table, mode="always")
+
+
+def test_the_whole_refresh_ends_in_time(run: Refresh) -> None:
+    began = time.monotonic()
+    with pytest.raises(Unavailable, match="the whole refresh did not end within 1 s"):
+        run("time.sleep(60)", total_timeout=1.0)
+    assert time.monotonic() - began < 5
+
+
+def test_a_key_ends_in_time(run: Refresh) -> None:
+    with pytest.raises(Unavailable, match="did not finish within 1 s"):
+        run("time.sleep(60)", over_all=KeyOptions(timeout=1.0))
+
+
+@pytest.mark.parametrize(
+    ("table", "sentence"),
+    [
+        ('validate = ["python", "-c", "import sys; sys.exit(\'too odd\')"]', "too odd"),
+        ('json-schema = "schema.json"', "does not satisfy"),
+    ],
+)
+def test_a_state_that_the_projects_own_check_refuses_is_bad_data(
+    table: str, sentence: str, run: Refresh, root: Path
+) -> None:
+    root.mkdir()
+    (root / "schema.json").write_text('{"type": "array", "items": {"type": "string"}}')
+    with pytest.raises(BadData, match=sentence):
+        run(writes([1]), table=table)
+    code = "import json, sys; json.load(open(sys.argv[1]))"
+    good = f'validate = ["python", "-c", "{code}", "{{state_path}}"]'
+    run(writes(["a"]), table=f'json-schema = "schema.json"\n{good}')
+
+
+def _second_project(root: Path, script: str) -> None:
+    root.mkdir()
+    (root / "pyproject.toml").write_text(
+        f'[tool.state-bundler]\nattempts = 1\n[[tool.state-bundler.source]]\nkey = "{KEY}"\n'
+        f'path = "state"\ncommand = ["python", "-c", {json.dumps(script)}, "{{state_path}}"]\n'
+    )
+
+
+def test_of_several_projects_all_are_published_or_none(
+    run: Refresh, root: Path, tmp_path: Path
+) -> None:
+    run(writes([1]))
+    other = tmp_path / "other"
+    _second_project(other, "import sys; open(sys.argv[1], 'w').write('[2]')")
+    both = [open_project(path, python=Path(sys.executable)) for path in (root, other)]
+    done = refresh(both, RefreshOptions(), Listener())
+    assert [bundle.root for bundle in done.bundles] == [root / "state", other / "state"]
+    (root / "fetch.py").write_text("import sys; open(sys.argv[1], 'w').write('[1, 2]')")
+    file = other / "pyproject.toml"
+    file.write_text(file.read_text().replace("import sys;", "import sys; sys.exit(69);"))
+    both[1] = open_project(other, python=Path(sys.executable))
+    with pytest.raises(Unavailable):
+        refresh(both, RefreshOptions(), Listener())
+    assert (root / "state/Vendor__catalogue__/state").read_text() == "[1]"
+    assert (other / "state/Vendor__catalogue__/state").read_text() == "[2]"
+
+
+def test_too_many_files_are_refused(run: Refresh, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks, "MAX_FILES", 50)
+    script = "os.mkdir(path)\nfor n in range(60): open(f'{path}/{n}', 'w').write('x')"
+    with pytest.raises(BadData, match="more than 50 files"):
+        run(script)
+
+
+def test_a_large_state_is_read_with_little_memory(run: Refresh, root: Path) -> None:
+    run(writes([1]))
+    script = "import sys\nwith open(sys.argv[1], 'wb') as f: f.seek(150_000_000); f.write(b'x')\n"
+    (root / "fetch.py").write_text(script)
+    measured = (
+        "import sys; from bundler.cli.refresh import refresh\n"
+        "refresh(['--python', sys.executable], standalone_mode=False)\n"
+        # Not ru_maxrss: a process inherits that of the one that started it.
+        "print(open('/proc/self/status').read().partition('VmHWM:')[2].split()[0])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", measured], cwd=root, capture_output=True, text=True, check=True
+    )
+    kibibytes = int(done.stdout.splitlines()[-1])
+    assert kibibytes < 120 * 1024

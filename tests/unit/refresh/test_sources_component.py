@@ -1,0 +1,90 @@
+"""A web service without Dagster: refreshed by us, and then up while its vendor is down."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from bundler.errors import ConfigurationError
+from bundler.listener import Listener
+from bundler.project.options import RefreshOptions
+from bundler.project.projects import Project, open_project
+from bundler.refresh.run import discover, refresh
+from bundler.setup.demo.vendor import VendorApi
+from tests.support.environments import ROOT, python_of
+
+ASK = """\
+import json, sys
+from fastapi.testclient import TestClient
+from catalogue.app import app
+
+with TestClient(app) as client:
+    answers = [client.get(f"/products/{name}") for name in ("tea-assam", "nothing")]
+print(json.dumps([[answer.status_code, answer.json().get("name")] for answer in answers]))
+print(json.dumps(sorted({name.split(".")[0] for name in sys.modules})))
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path, vendor: VendorApi, monkeypatch: pytest.MonkeyPatch) -> Project:
+    shutil.copytree(ROOT / "tests/projects/catalogue_service", tmp_path / "service")
+    for name, value in vendor.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    return open_project(tmp_path / "service", python=python_of("service"))
+
+
+def _ask(project: Project) -> subprocess.CompletedProcess[str]:
+    path = os.pathsep.join([str(project.root / "src"), str(ROOT)])
+    return subprocess.run(
+        [python_of("service"), "-W", "ignore", "-c", ASK],
+        env={"PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_the_service_answers_from_its_state_while_the_vendor_is_down(
+    project: Project, vendor: VendorApi
+) -> None:
+    done = refresh([project], RefreshOptions(), Listener())
+    assert done.bundles[0].place == "catalogue/state"
+    assert done.record[0].keys[0].environment_variables == ("SHOP_API_TOKEN", "SHOP_API_URL")
+    vendor.stop()
+    answer, modules = _ask(project).stdout.splitlines()
+    assert json.loads(answer) == [[200, "Assam tea"], [404, None]]
+    assert not {"msgspec", "click", "stamina", "git", "docker"} & set(json.loads(modules))
+
+
+def test_the_service_does_not_start_without_its_state_or_with_an_altered_one(
+    project: Project,
+) -> None:
+    assert "There is no state of 'Catalogue[products]'" in _ask(project).stderr
+    refresh([project], RefreshOptions(), Listener())
+    (project.root / "src/catalogue/state/Catalogue__products__/state").write_text("[]")
+    assert "is not what the manifest says" in _ask(project).stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("catalogue.vendor:Nothing", "has no Nothing"),
+        ("catalogue.nowhere:Catalogue", "No module named 'catalogue.nowhere'"),
+        ("json:dumps", "missing 1 required positional argument"),
+        ("pathlib:Path", "no state-backed component"),
+    ],
+)
+def test_a_name_that_leads_nowhere_is_a_sentence(
+    name: str, sentence: str, project: Project
+) -> None:
+    file = project.root / "pyproject.toml"
+    file.write_text(file.read_text().replace("catalogue.vendor:Catalogue", name))
+    with pytest.raises(ConfigurationError, match=sentence) as failed:
+        discover([open_project(project.root, python=python_of("service"))], Listener())
+    assert name in failed.value.what

@@ -1,0 +1,425 @@
+"""`init`: the fewest changes, shown, written on yes, taken back whole."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bundler.cli.init import PART_NAMES
+from bundler.errors import InputOutputError
+from bundler.project.config import read_toml
+from bundler.project.survey import survey
+from bundler.setup.doctor import Patient, packaging
+from bundler.setup.file_edits import FileEdit, apply, diff
+from bundler.setup.init import PARTS, lines, plan, precommit
+
+PYPROJECT = """\
+# the shop's project
+[project]
+name = "shop"   # ours
+version = "1"
+
+[build-system]
+requires = ["hatchling"]
+build-backend = "hatchling.build"
+
+[tool.hatch.build.targets.wheel]
+packages = ["src/shop"]
+
+[tool.dg]
+directory_type = "project"
+
+[tool.dg.project]
+root_module = "shop"
+"""
+GITIGNORE = "__pycache__/\n# last line\n"
+
+
+def _project(root: Path, pyproject: str = PYPROJECT) -> Path:
+    (root / ".git").mkdir(parents=True)
+    (root / ".github").mkdir()
+    (root / "src" / "shop" / "defs").mkdir(parents=True)
+    (root / "pyproject.toml").write_text(pyproject)
+    (root / ".gitignore").write_text(GITIGNORE)
+    (root / "Dockerfile").write_text("FROM scratch\n")
+    return root
+
+
+def _contents(root: Path) -> dict[str, str]:
+    return {
+        path.relative_to(root).as_posix(): path.read_text()
+        for path in root.rglob("*")
+        if path.is_file()
+    }
+
+
+def _init(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "bundler", "init", "--project", root, *arguments]
+    return subprocess.run(
+        command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
+    )
+
+
+def test_what_it_writes(tmp_path: Path) -> None:
+    root = _project(tmp_path)
+    apply(plan(survey(root)))
+
+    tool = read_toml(root / "pyproject.toml")["tool"]
+    assert tool["state-bundler"] == {}
+    assert tool["hatch"]["build"]["artifacts"] == ["**/.local_defs_state/**"]
+    assert (root / "pyproject.toml").read_text().startswith(PYPROJECT)
+    assert (root / ".gitignore").read_text().splitlines()[-1] == ".local_defs_state"
+    assert (root / ".dockerignore").read_text().splitlines()[-1] == "**/.local_defs_state"
+    hooks = yaml.safe_load((root / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
+    assert [hook["id"] for hook in hooks] == ["no-committed-state"]
+    workflow = yaml.safe_load((root / ".github/workflows/state-bundler.yml").read_text())
+    assert workflow["permissions"] == {"contents": "read"}
+
+
+def test_what_is_this_machines_stays_out_of_the_image(tmp_path: Path) -> None:
+    root = _project(tmp_path)
+    (root / ".env").write_text("TOKEN=x\n")
+    (root / ".venv").mkdir()
+    (root / ".dockerignore").write_text("# ours\n.git\n")
+    before = _contents(root)
+    apply(plan(survey(root)))
+    written = (root / ".dockerignore").read_text().splitlines()
+    assert [line for line in written if not line.startswith("#")] == [
+        ".git", "", "**/.env", "**/.venv", "", "**/.local_defs_state"
+    ]  # fmt: skip
+    assert plan(survey(root)) == []
+    apply(plan(survey(root), remove=True))
+    assert _contents(root) == before
+
+
+def test_from_a_folder_the_hook_calls_what_is_installed(tmp_path: Path) -> None:
+    root = _project(tmp_path)  # as in a checkout, where these tests run
+    done = _init(root, "--yes")
+    assert done.returncode == 0
+    assert "Once in each clone: pre-commit install" in done.stderr
+    written = (root / ".pre-commit-config.yaml").read_text()
+    (hook,) = yaml.safe_load(written)["repos"][0]["hooks"]
+    assert (hook["language"], hook["entry"]) == ("system", "state-guard --staged")
+    assert "additional_dependencies" not in hook
+    assert precommit.remove_entry("repos:\n" + precommit.entry("  ")) is None
+
+
+def test_where_there_is_no_project_it_says_so(tmp_path: Path) -> None:
+    done = _init(tmp_path, "--yes")
+    assert done.returncode == 78
+    assert "nothing to configure" in done.stderr
+
+
+def test_a_second_run_changes_nothing_and_remove_takes_everything_back(tmp_path: Path) -> None:
+    root = _project(tmp_path)
+    before = _contents(root)
+    apply(plan(survey(root)))
+    assert plan(survey(root)) == []
+    apply(plan(survey(root), remove=True))
+    assert _contents(root) == before
+    assert plan(survey(root), remove=True) == []
+
+
+def test_the_diff_is_shown_and_nothing_is_written_where_nobody_can_be_asked(tmp_path: Path) -> None:
+    root = _project(tmp_path)
+    before = _contents(root)
+    done = _init(root)
+    assert done.returncode == 1
+    assert "+[tool.state-bundler]" in done.stdout
+    assert "pass --yes" in done.stderr
+    assert _contents(root) == before
+
+
+def test_the_diff_is_what_git_apply_takes(tmp_path: Path) -> None:
+    root = _project(tmp_path / "one")
+    shown = _init(root, "--yes").stdout
+    other = _project(tmp_path / "other")
+    subprocess.run(
+        ["git", "apply", "-"], input=shown, text=True, check=True, cwd=other, capture_output=True
+    )
+    assert _contents(other) == _contents(root)
+
+
+def test_parts_can_be_left_out(tmp_path: Path) -> None:
+    root = _project(tmp_path)
+    without = [f"--without={name}" for name in PART_NAMES if name != "ignore"]
+    assert _init(root, "--yes", *without).returncode == 0
+    changed = {name for name, text in _contents(root).items() if "state-bundler" in text}
+    assert changed == {".gitignore"}
+
+
+def test_the_names_of_the_parts_on_the_command_line_are_those_that_exist() -> None:
+    assert tuple(part.name for part in PARTS) == PART_NAMES
+
+
+def test_a_rule_in_an_ignore_file_above_is_enough(tmp_path: Path) -> None:
+    repository = tmp_path
+    (repository / ".git").mkdir()
+    (repository / ".gitignore").write_text(".local_defs_state\n")
+    root = repository / "shop"
+    (root / "src" / "shop").mkdir(parents=True)
+    (root / "pyproject.toml").write_text(PYPROJECT)
+    assert all(edit.path.name != ".gitignore" for edit in plan(survey(root)))
+
+
+def test_a_project_without_dagster_learns_how_to_name_a_source(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text('[project]\nname = "plain"\nversion = "1"\n')
+    (edit,) = plan(survey(tmp_path))
+    assert "[[tool.state-bundler.source]]" in (edit.after or "")
+    assert "+#   path =" in "\n".join(diff([edit], tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("backend", "expected"),
+    [
+        ("setuptools.build_meta", ("setuptools", "package-data", "shop")),
+        ("poetry.core.masonry.api", ("poetry", "include")),
+    ],
+)
+def test_the_backends_that_drop_ignored_files_are_told_to_keep_the_state(
+    tmp_path: Path, backend: str, expected: tuple[str, ...]
+) -> None:
+    text = PYPROJECT.replace("hatchling.build", backend)
+    root = _project(tmp_path, text)
+    apply(plan(survey(root)))
+    found = read_toml(root / "pyproject.toml")["tool"]
+    for name in expected:
+        found = found[name]
+    assert ".local_defs_state/**" in str(found)
+    apply(plan(survey(root), remove=True))
+    assert (root / "pyproject.toml").read_text() == text
+
+
+@pytest.mark.parametrize("backend", ["uv_build", "flit_core.buildapi", "pdm.backend"])
+def test_backends_that_ship_the_state_are_left_alone(tmp_path: Path, backend: str) -> None:
+    root = _project(tmp_path, PYPROJECT.replace("hatchling.build", backend))
+    assert [edit for edit in plan(survey(root)) if "backend leaves" in str(edit.why)] == []
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        '[tool.hatch.build]\nartifacts = ["a", "b"]\n',
+        '[tool.hatch.build] # theirs\nartifacts = [\n  "a", # one\n  "b",\n]\n',
+        "[tool.hatch.build]\nskip-excluded-dirs = true\n",
+        '[tool]\nhatch.build.artifacts = ["a"]\n',
+        "[tool.hatch.build]\n",
+    ],
+)
+def test_a_list_that_is_there_gets_one_more_item(tmp_path: Path, build: str) -> None:
+    head = '[project]\nname = "shop"\n[build-system]\nbuild-backend = "hatchling.build"\n'
+    text = f'{head}{build}\n[tool.dg.project]\nroot_module = "shop"\n'
+    root = _project(tmp_path, text)
+    before = read_toml(root / "pyproject.toml")
+    theirs = before["tool"].get("hatch", {}).get("build", {}).get("artifacts", [])
+    apply(plan(survey(root)))
+    after = read_toml(root / "pyproject.toml")
+    assert after["tool"]["hatch"]["build"]["artifacts"] == [*theirs, "**/.local_defs_state/**"]
+    assert ("# one" in text) == ("# one" in (root / "pyproject.toml").read_text())
+    assert plan(survey(root)) == []
+    apply(plan(survey(root), remove=True))
+    assert read_toml(root / "pyproject.toml") == before
+
+
+def test_what_was_added_to_our_table_since_stays(tmp_path: Path) -> None:
+    root = _project(tmp_path)
+    apply(plan(survey(root)))
+    file = root / "pyproject.toml"
+    file.write_text(
+        file.read_text().replace("[tool.state-bundler]\n", '[tool.state-bundler]\ntimeout = "1m"\n')
+    )
+    apply(plan(survey(root), remove=True))
+    assert read_toml(file)["tool"]["state-bundler"] == {"timeout": "1m"}
+
+
+def test_a_workflow_that_was_changed_since_stays(tmp_path: Path) -> None:
+    root = _project(tmp_path)
+    apply(plan(survey(root)))
+    workflow = root / ".github/workflows/state-bundler.yml"
+    workflow.write_text(workflow.read_text() + "# mine\n")
+    assert plan(survey(root)) == []
+    apply(plan(survey(root), remove=True))
+    assert workflow.exists()
+
+
+PRE_COMMIT_CONFIGS = [
+    "repos:\n  - repo: a\n    hooks:\n      - id: x\n",
+    "repos:\n- repo: a\n  hooks:\n  - id: x\n",
+    "# top\nfail_fast: true\nrepos: # here\n    - repo: a\n      hooks: []\n\nci:\n  skip: [x]\n",
+    "repos:\n  # one\n  - repo: a\n    hooks: []\n\n  # two\n  - repo: b\n    hooks: []\nx: 1\n",
+]
+
+
+@pytest.mark.parametrize("text", PRE_COMMIT_CONFIGS)
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+def test_the_pre_commit_entry_goes_to_the_end_of_the_list(text: str, newline: str) -> None:
+    text = text.replace("\n", newline)
+    before = yaml.safe_load(text)
+    added = precommit.add_entry(text)
+    assert added is not None
+    after = yaml.safe_load(added)
+    assert after["repos"][:-1] == before["repos"]
+    assert after["repos"][-1]["hooks"][0]["id"] == "no-committed-state"
+    assert {**after, "repos": None} == {**before, "repos": None}
+    assert precommit.add_entry(added) == added
+    assert precommit.remove_entry(added) == text
+
+
+@pytest.mark.parametrize("text", ["repos: []\n", "repos: [{repo: a, hooks: []}]\n", "x: 1\n"])
+def test_a_pre_commit_configuration_that_it_cannot_change_safely_stays(text: str) -> None:
+    assert precommit.add_entry(text) == text
+
+
+_LINES = st.lists(st.sampled_from(["", "# c", "*.pyc", "/x/", "!y", "  z"]), max_size=6)
+
+
+@given(_LINES, st.sampled_from(["\n", "\r\n"]))
+def test_a_block_of_patterns_comes_and_goes_without_a_trace(
+    theirs: list[str], newline: str
+) -> None:
+    text = "".join(line + newline for line in theirs) or None
+    added = lines.add_block(text, "ours", ["a", "b"])
+    assert added is not None
+    assert added.startswith(text or "")
+    assert lines.add_block(added, "ours", ["a", "b"]) == added
+    assert lines.remove_block(added, "ours", ["a", "b"]) == text
+
+
+@pytest.mark.parametrize("there", ["a", "a/", "**/a", "**/a/", " a "])
+def test_a_pattern_that_is_there_in_another_form_is_not_added(there: str) -> None:
+    assert lines.add_block(f"{there}\n", "ours", ["a"]) == f"{there}\n"
+
+
+def test_a_file_that_changed_since_it_was_shown_is_not_overwritten(tmp_path: Path) -> None:
+    first, second = tmp_path / "a", tmp_path / "b"
+    first.write_text("old")
+    second.write_text("changed by another")
+    edits = [FileEdit(first, "old", "new", ()), FileEdit(second, "old", "new", ())]
+    with pytest.raises(InputOutputError, match="changed while"):
+        apply(edits)
+    assert first.read_text() == "old"
+
+
+def test_modes_and_links_survive(tmp_path: Path) -> None:
+    real = tmp_path / "real"
+    real.write_text("old")
+    real.chmod(0o640)
+    link = tmp_path / "link"
+    link.symlink_to(real)
+    apply([FileEdit(link, "old", "new", ())])
+    assert link.is_symlink()
+    assert real.read_text() == "new"
+    assert real.stat().st_mode & 0o777 == 0o640
+
+
+# --- git's own hooks --------------------------------------------------------------------------
+
+
+def test_git_hooks_come_and_go_and_a_hook_that_was_here_stays(tmp_path: Path) -> None:
+    root = tmp_path
+    subprocess.run(["git", "init", "--quiet", root], check=True)
+    hooks = root / ".git" / "hooks"
+    theirs = hooks / "pre-commit"
+    theirs.write_text("#!/bin/sh\nexit 0\n")
+    before = {path.name: path.read_text() for path in hooks.iterdir()}
+
+    done = _init(root, "--git-hooks")
+    assert done.returncode == 0, done.stderr
+    assert "state-guard" in theirs.read_text()
+    assert (hooks / "pre-commit.before").exists()
+    assert not (root / "pyproject.toml").exists()
+
+    assert _init(root, "--git-hooks", "--remove").returncode == 0
+    assert {path.name: path.read_text() for path in hooks.iterdir()} == before
+    assert "Nothing to take back" in _init(root, "--git-hooks", "--remove").stderr
+
+
+# --- the build backends, for real -------------------------------------------------------------
+
+_STATE = "shop/defs/.local_defs_state/Foo__x__/state"
+
+
+_BACKENDS = [
+    ("hatchling.build", "hatchling"),
+    ("setuptools.build_meta", "setuptools"),
+    ("poetry.core.masonry.api", "poetry-core"),
+]
+
+
+@pytest.mark.parametrize(("backend", "requires"), _BACKENDS)
+def test_after_init_a_wheel_by_way_of_the_sdist_holds_the_state(
+    tmp_path: Path, backend: str, requires: str
+) -> None:
+    root = _with_backend(tmp_path / "shop", PYPROJECT, backend, requires)
+    (root / ".gitignore").write_text(".local_defs_state\n")
+    state = root / "src" / _STATE
+    state.parent.mkdir(parents=True)
+    state.write_text("{}")
+    (state.parent.parent / ".gitignore").write_text("*\n*/\n.*")
+    for module in ("shop", "shop/defs"):
+        (root / "src" / module / "__init__.py").write_text("")
+
+    assert _STATE not in _wheel(root, tmp_path / "before")
+    apply(plan(survey(root)))
+    assert _STATE in _wheel(root, tmp_path / "after")
+
+
+@pytest.mark.parametrize(("backend", "requires"), _BACKENDS)
+def test_after_init_a_wheel_holds_the_states_of_a_program_without_dagster(
+    tmp_path: Path, backend: str, requires: str
+) -> None:
+    places = ("src/shop/state", "src/shop/more/state")
+    sources = "".join(
+        f'[[tool.state-bundler.source]]\nkey = "{key}"\ncommand = ["true"]\npath = "{place}"\n'
+        for key, place in zip("AB", places, strict=True)
+    )
+    head = PYPROJECT.partition("[tool.dg]")[0]
+    root = _with_backend(tmp_path / "shop", head + sources, backend, requires)
+    (root / "src/shop/__init__.py").write_text("")
+    (root / "src/shop/more").mkdir()
+    (root / "src/shop/more/__init__.py").write_text("")
+    before = (root / "pyproject.toml").read_text()
+    apply(plan(survey(root)))
+    for key, place in zip("AB", places, strict=True):
+        (root / place / key).mkdir(parents=True)
+        (root / place / key / "state").write_text("{}")
+    ignored = (root / ".dockerignore").read_text()
+    assert all(f"**/{place}" in ignored for place in places)
+
+    assert next(packaging.backend(Patient(survey(root)))).grade == "ok"
+    expected = {
+        f"{place.removeprefix('src/')}/{key}/state" for place, key in zip(places, "AB", strict=True)
+    }
+    assert expected <= set(_wheel(root, tmp_path / "after"))
+
+    apply(plan(survey(root), remove=True))
+    assert (root / "pyproject.toml").read_text() == before
+    finding = next(packaging.backend(Patient(survey(root))))
+    assert finding.part == "backend"
+    assert "shop/state" in finding.mend or '"state/**"' in finding.mend
+
+
+def _with_backend(root: Path, text: str, backend: str, requires: str) -> Path:
+    text = text.replace("hatchling.build", backend).replace('"hatchling"', f'"{requires}"')
+    if requires != "hatchling":
+        text = text.replace("[tool.hatch.build.targets.wheel]", "[tool.x]")
+    _project(root, text)
+    subprocess.run(["git", "init", "--quiet", root], check=True)
+    return root
+
+
+def _wheel(root: Path, folder: Path) -> list[str]:
+    """The names in the wheel that is built from the project's sdist."""
+    subprocess.run(
+        [sys.executable, "-m", "uv", "build", "--quiet", "--out-dir", folder, root], check=True
+    )
+    (wheel,) = folder.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        return archive.namelist()

@@ -1,0 +1,157 @@
+"""``build --all``: every project of a workspace, some at once, and one report of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from bundler.errors import UsageError
+from bundler.workflows.build_all import Job, jobs_of, run_all
+from bundler.workflows.status import of_names
+from tests.support.workdir import WorkDir
+
+_BUNDLER = [sys.executable, "-m", "bundler"]
+_PROJECT = """\
+[project]
+name = "{name}"
+version = "1"
+
+[[tool.state-bundler.source]]
+key = "Catalogue"
+command = ["{python}", "-c", "{script}", "{{state_path}}"]
+path = "src/{name}/state"
+"""
+_WRITES = "import sys; open(sys.argv[1], 'w').write('[1, 2]')"
+
+
+def make_workspace(wd: WorkDir, scripts: dict[str, str]) -> None:
+    """Projects without Dagster; each fetches by a script of its own."""
+    wd.write("pyproject.toml", '[tool.uv.workspace]\nmembers = ["projects/*"]\n')
+    wd.write(".gitignore", "/build\nstate\n")
+    for name, script in scripts.items():
+        text = _PROJECT.format(name=name, python=sys.executable, script=script)
+        wd.write(f"projects/{name}/pyproject.toml", text)
+    wd("git add .")
+    wd.commit("projects")
+
+
+def _build(wd: WorkDir, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*_BUNDLER, "build", *arguments], cwd=wd.path, env={**os.environ, **wd.env},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+def test_each_is_built_and_one_that_fails_stops_no_other(wd: WorkDir) -> None:
+    make_workspace(
+        wd, {"orders": _WRITES, "broken": "import sys; sys.exit('no such table')", "stock": _WRITES}
+    )
+    done = _build(
+        wd, "--all", "--workers", "2", "--report", "report.json",
+        "oci", "-o", "{here}/build/{name}:1", "--attempts", "1",
+    )  # fmt: skip
+    assert done.returncode == 71, done.stderr
+    assert "2 built, 1 failed." in done.stdout
+    assert "broken" in done.stderr
+    assert "no such table" in done.stderr
+    names = [f"oci:{wd.path}/build/{name}:1" for name in ("orders", "stock")]
+    assert [holder.failure for holder in of_names(names)] == [None, None]
+    assert not (wd.path / "build/broken").exists()
+
+    report = json.loads((wd.path / "report.json").read_text())["builds"]
+    assert {build["name"]: build["exitCode"] for build in report} == {
+        "broken": 71,
+        "orders": 0,
+        "stock": 0,
+    }
+    (broken,) = [build for build in report if build["exitCode"]]
+    assert "no such table" in Path(broken["log"]).read_text()
+    assert "projects__broken" in broken["log"]
+
+
+def test_what_would_be_one_artifact_is_refused(wd: WorkDir) -> None:
+    make_workspace(wd, {"orders": _WRITES, "stock": _WRITES})
+    done = _build(wd, "--all", "oci", "-o", "build/image")
+    assert done.returncode == 2
+    assert "{name}" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--all",), "Say what is to be built"),
+        (("--workers", "2", "oci", "-o", "x"), "go with --all"),
+        (("--report", "x", "oci", "-o", "x"), "go with --all"),
+    ],
+)
+def test_usage(wd: WorkDir, arguments: tuple[str, ...], says: str) -> None:
+    make_workspace(wd, {"orders": _WRITES})
+    done = _build(wd, *arguments)
+    assert done.returncode == 2
+    assert says in done.stderr + done.stdout
+
+
+def test_names_and_paths_are_filled_in(tmp_path: Path) -> None:
+    roots = [tmp_path / "a/shop", tmp_path / "b/shop"]
+    with pytest.raises(UsageError, match="same name"):
+        jobs_of(roots, ["build"], ["-o", "{name}.pex"], tmp_path, tmp_path / "logs")
+    jobs = jobs_of(roots, ["build"], ["-o", "{here}/{path}.pex"], tmp_path, tmp_path / "logs")
+    assert [job.argv[-1] for job in jobs] == [f"{root}.pex" for root in roots]
+    assert [job.log.name for job in jobs] == ["a__shop.log", "b__shop.log"]
+
+
+def test_no_more_than_the_workers_run_at_once(tmp_path: Path) -> None:
+    running = tmp_path / "running"
+    running.mkdir()
+    script = (
+        f"import os, sys, time; me = '{running}/' + sys.argv[1]; open(me, 'w').close();"
+        f"time.sleep(0.3); print(len(os.listdir('{running}'))); os.unlink(me)"
+    )
+    jobs = [
+        Job(str(number), tmp_path, (sys.executable, "-c", script, str(number)), tmp_path / "log")
+        for number in range(6)
+    ]
+    outcomes = run_all(jobs, 2, lambda _: None)
+    assert max(int(outcome.said) for outcome in outcomes) == 2
+    assert [outcome.job.name for outcome in outcomes] == [job.name for job in jobs]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_leaves_no_build_behind(wd: WorkDir, number: int) -> None:
+    make_workspace(
+        wd, {"slow": f"import os, time; open('{wd.path}/pid', 'w').write(str(os.getpid()));"
+                     " time.sleep(60)"},
+    )  # fmt: skip
+    with subprocess.Popen(
+        [*_BUNDLER, "build", "--all", "oci", "-o", "build/{name}"],
+        cwd=wd.path, env={**os.environ, **wd.env},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        # A shell lets what it starts with & ignore SIGINT, and so would this.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509  # no threads
+    ) as process:  # fmt: skip
+        pid = wd.path / "pid"
+        deadline = time.monotonic() + 60
+        while not (pid.exists() and pid.read_text()) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(number)
+        process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    deadline = time.monotonic() + 5
+    while _alive(int(pid.read_text())) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not _alive(int(pid.read_text()))
+
+
+def _alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"

@@ -1,0 +1,193 @@
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from bundler.artifacts.image import oci
+from bundler.artifacts.open import open_artifact
+from bundler.errors import VerificationFailed
+from bundler.listener import KeyProgress, Listener
+from bundler.project.options import RefreshOptions
+from bundler.project.projects import open_project
+from bundler.refresh.run import refresh
+from bundler.state.directory import DirectoryArtifact
+from bundler.state.manifest import RunRecord
+from bundler.workflows.diff import Difference, brief, diff
+from tests.support.bundles import make_bundle
+
+_States = Mapping[str, Mapping[str, bytes]]
+
+
+def _make(root: Path, states: _States) -> Path:
+    make_bundle(root / "shop/defs/.local_defs_state", states)
+    return root
+
+
+def _diff(tmp_path: Path, before: _States, after: _States, *volatile: str) -> Difference:
+    one, other = _make(tmp_path / "a", before), _make(tmp_path / "b", after)
+    with DirectoryArtifact(one) as first, DirectoryArtifact(other) as second:
+        return diff(first, second, volatile)
+
+
+def _state(value: object) -> dict[str, bytes]:
+    return {"state": json.dumps(value).encode()}
+
+
+def test_keys_are_added_removed_changed_or_the_same(tmp_path: Path) -> None:
+    before = {"A": _state([1]), "B": _state([1]), "C": _state([1])}
+    after = {"A": _state([1]), "B": _state([1, 2]), "D": _state([1])}
+    found = _diff(tmp_path, before, after)
+    assert [(key.key, key.kind) for key in found.keys] == [
+        ("B", "changed"),
+        ("C", "removed"),
+        ("D", "added"),
+    ]
+    assert found.unchanged == 1
+    assert found.differs
+
+
+def test_files_of_a_directory_state(tmp_path: Path) -> None:
+    before = {"A": {"state": b"", "x/1.sql": b"1", "x/2.sql": b"2"}}
+    after = {"A": {"state": b"", "x/2.sql": b"22", "x/3.json": b"{}"}}
+    (key,) = _diff(tmp_path, before, after).keys
+    assert [(file.path, file.kind) for file in key.files] == [
+        ("x/1.sql", "removed"),
+        ("x/2.sql", "changed"),
+        ("x/3.json", "added"),
+    ]
+
+
+def test_the_same_json_in_another_form_differs_in_form_only(tmp_path: Path) -> None:
+    (key,) = _diff(tmp_path, {"A": {"state": b"[1, 2]"}}, {"A": {"state": b"[1,2]"}}).keys
+    assert key.files[0].form_only
+    assert key.files[0].changes == ()
+
+
+def test_what_a_person_calls_volatile_is_no_difference(tmp_path: Path) -> None:
+    found = _diff(tmp_path, {"A": _state({"at": 1})}, {"A": _state({"at": 2})}, "at")
+    assert [key.kind for key in found.keys] == ["volatile"]
+    assert not found.differs
+
+
+def _dbt(models: Mapping[str, str], at: str) -> dict[str, bytes]:
+    nodes = {
+        f"model.shop.{name}": {
+            "resource_type": "model",
+            "name": name,
+            "raw_code": code,
+            "created_at": at,
+            "checksum": {"name": "sha256", "checksum": code},
+        }
+        for name, code in models.items()
+    }
+    version = "https://schemas.getdbt.com/dbt/manifest/v12.json"
+    metadata = {"dbt_schema_version": version, "generated_at": at}
+    manifest = {"metadata": metadata, "nodes": nodes, "parent_map": {name: [] for name in nodes}}
+    return {"state": b"", "project/target/manifest.json": json.dumps(manifest).encode()}
+
+
+def test_dbt_is_told_by_model(tmp_path: Path) -> None:
+    before = {"dbt": _dbt({"orders": "select 1\nfrom x", "old": "select 0\nfrom y"}, "1")}
+    after = {"dbt": _dbt({"orders": "select 2\nfrom x", "new": "select 3\nfrom z"}, "2")}
+    (key,) = _diff(tmp_path, before, after).keys
+    assert key.summary == "+1 model, -1 model, 1 model changed"
+
+
+def test_a_directory_that_dagster_alone_has_filled_is_compared_too(tmp_path: Path) -> None:
+    one = _make(tmp_path / "a", {"A": _state([1])})
+    other = tmp_path / "b" / ".local_defs_state"
+    shutil.copytree(one / "shop/defs/.local_defs_state", other)
+    (other / "@manifest.json").unlink()
+    (other / "A" / "state").write_text("[1, 2]")
+    with DirectoryArtifact(one) as first, DirectoryArtifact(other.parent) as second:
+        (key,) = diff(first, second).keys
+    assert key.summary == "+1 entry"
+
+
+def test_an_altered_file_is_not_compared(tmp_path: Path) -> None:
+    one, other = (
+        _make(tmp_path / "a", {"A": _state([1])}),
+        _make(tmp_path / "b", {"A": _state([2])}),
+    )
+    (other / "shop/defs/.local_defs_state/A/state").write_text("[3]")
+    with (
+        DirectoryArtifact(one) as first,
+        DirectoryArtifact(other) as second,
+        pytest.raises(VerificationFailed, match="A/state was altered"),
+    ):
+        diff(first, second)
+
+
+def test_artifacts_of_different_kinds(tmp_path: Path) -> None:
+    bundle = make_bundle(tmp_path / "p" / ".local_defs_state", {"A": _state([{"id": 1}])})
+    oci.embed(None, [bundle], RunRecord(), tmp_path / "layout")
+    other = _make(tmp_path / "b", {"A": _state([{"id": 1}, {"id": 2}])})
+    with open_artifact(f"oci:{tmp_path}/layout") as first, open_artifact(str(other)) as second:
+        assert diff(first, second).keys[0].summary == "+1 entry"
+        assert not diff(first, first).differs
+
+
+def test_brief_is_one_line_about_two_key_directories(tmp_path: Path) -> None:
+    for name, items in (("a", [1]), ("b", [1, 2, 3])):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "state").write_text(json.dumps({"tables": items}))
+    assert brief(tmp_path / "a", tmp_path / "b") == "+2 tables"
+    (tmp_path / "b" / "state").write_text("no JSON")
+    assert brief(tmp_path / "a", tmp_path / "b") == ""
+
+
+class _Details(Listener):
+    def __init__(self) -> None:
+        self.details: list[str] = []
+
+    def key(self, progress: KeyProgress) -> None:
+        if progress.phase == "done":
+            self.details.append(progress.detail)
+
+
+def test_a_refresh_tells_the_counts_and_binds_its_record(tmp_path: Path) -> None:
+    source = '[[tool.state-bundler.source]]\nkey = "A"\ncommand = ["cp", "in", "{state_path}"]\n'
+    (tmp_path / "pyproject.toml").write_text(f'{source}path = "src/state"\nplace = "shop/state"\n')
+    project = open_project(tmp_path, python=Path(sys.executable))
+    told = _Details()
+    for tables in ([1, 2, 3], [2, 3, 4, 5], [2, 3, 4, 5]):
+        (tmp_path / "in").write_text(json.dumps({"tables": tables}))
+        done = refresh([project], RefreshOptions(), told)
+    assert told.details == ["", "+2 tables, -1 table", "unchanged"]
+    digest = done.bundles[0].manifest.content_digest
+    assert [entry.content_digest for entry in done.record] == [digest]
+    with DirectoryArtifact(tmp_path / "src/state") as artifact:
+        record = artifact.run_record()
+    assert record is not None
+    assert record.refresh[0].content_digest == digest
+
+
+def _cli(tmp_path: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "bundler", "diff", tmp_path / "a", tmp_path / "b", *options],
+        capture_output=True, text=True, check=False, env={**os.environ, "NO_COLOR": "1"},
+    )  # fmt: skip
+
+
+def test_the_command_shows_it_and_ends_with_1(tmp_path: Path) -> None:
+    _make(tmp_path / "a", {"A|<x>": _state({"tables": [{"name": "x", "n": 1}]})})
+    _make(tmp_path / "b", {"A|<x>": _state({"tables": [{"name": "x", "n": 2}]})})
+    text = _cli(tmp_path)
+    assert (text.returncode, text.stderr) == (1, "")
+    assert "~ table x" in text.stdout
+    assert "~ n: 1 -> 2" in text.stdout
+    assert text.stdout.endswith("Keys: 1 changed, 0 unchanged.\n")
+    markdown = _cli(tmp_path, "--format", "markdown")
+    assert "| `A\\|&lt;x&gt;` | 1 table changed" in markdown.stdout
+    told = json.loads(_cli(tmp_path, "--format", "json").stdout)
+    assert told["keys"][0]["summary"] == "1 table changed"
+    shutil.rmtree(tmp_path / "b")
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    assert _cli(tmp_path).returncode == 0
