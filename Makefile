@@ -23,6 +23,10 @@ help: ## this list
 demo: $(READY) ## the whole of it on a sample project with a loopback API, in ./state-bundler-demo
 	@$(BIN)/state-bundler demo $(ARGS)
 
+.PHONY: quick
+quick: $(READY) ## the unit tests: no engine, no Dagster, no network
+	$(BIN)/pytest -n $(WORKERS) tests/unit $(ARGS)
+
 # A slip that a linter finds does not keep the tests from running, but it fails the target, too.
 .PHONY: test
 test: $(READY) ## everything that must hold before a commit: linters, types, all tests
@@ -34,6 +38,7 @@ check: $(READY) ## only the linters and the types: seconds
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 .PHONY: format
 format: $(READY) ## sort imports, mend what can be mended, format
@@ -42,40 +47,40 @@ format: $(READY) ## sort imports, mend what can be mended, format
 
 .PHONY: pex-matrix
 pex-matrix: $(READY) ## every way to make a PEX, tried: most of an hour; writes docs/pex-matrix.md
-	$(BIN)/python tests/campaigns/pex_matrix.py $(ARGS)
+	$(BIN)/python -m tests.campaigns.pex_matrix $(ARGS)
 
 .PHONY: faults
 faults: $(READY) ## break refreshes at every system call, cut the power: most of an hour, as root; writes docs/faults.md
 	tests/support/install-debian-packages
-	$(BIN)/python tests/campaigns/fault_campaign.py --write docs/faults.md $(ARGS)
+	$(BIN)/python -m tests.campaigns.fault_campaign --write docs/faults.md $(ARGS)
 
 .PHONY: integrations
 integrations: $(READY) ## every vendor, endpoint and fault, with the real libraries: most of an hour; writes docs/integrations.md
-	$(BIN)/python tests/campaigns/integration_matrix.py --engine $(ARGS)
+	$(BIN)/python -m tests.campaigns.integration_matrix --engine $(ARGS)
 
 .PHONY: docs
 docs: $(READY) ## write the pages that are made from the program, and the schemas
-	$(BIN)/python tests/support/reference.py
-	$(BIN)/python -m bundler.schema
+	$(BIN)/python -m tests.support.reference
+	$(BIN)/python -m bundler.project.schema
 
 .PHONY: scale
 scale: $(READY) ## 100 projects with 1,000 keys, built on this machine: minutes
 	$(BIN)/python benchmarks/scale.py $(ARGS)
 
 # What meets each dependency: click, docker, GitPython, msgspec, platformdirs, pex, …
-FLOOR := api cli config docker_reading git init layer manifest oci pexbuild publishing refresh \
-	refresh_watching registry schema statedir status storage tree verify
+FLOOR := tests/unit tests/dagster/test_refresh.py tests/dagster/test_status.py \
+	tests/engine/test_docker_reading.py tests/pex/test_pexbuild.py tests/registry/test_registry.py
 .PHONY: floor
 floor: $(READY) ## the tests with the lowest versions that pyproject.toml allows
 	rm -rf build/floor
 	$(BIN)/uv venv --quiet build/floor
 	$(BIN)/uv pip install --quiet --compile-bytecode --python build/floor --resolution lowest-direct --editable '.[pex,schema,store,zstd]' --group dev
-	build/floor/bin/pytest $(if $(ARGS),$(ARGS),$(FLOOR:%=tests/test_%.py))
+	build/floor/bin/pytest $(if $(ARGS),$(ARGS),$(FLOOR))
 
 .PHONY: docker-newer
 docker-newer: $(READY) ## images in Debian's next Docker, with both of its image stores: minutes
-	$(BIN)/python tests/support/newer_engine.py --store containerd -- tests/engine/newer_docker.py tests/engine/newer_builders.py tests/engine/test_docker_secrets.py tests/engine/test_docker_builders.py tests/engine/test_docker_contexts.py tests/engine/test_docker_places.py tests/engine/test_docker_reading.py $(ARGS)
-	$(BIN)/python tests/support/newer_engine.py --store classic -- tests/engine/newer_docker.py tests/engine/newer_builders.py tests/engine/test_docker_builders.py $(ARGS)
+	$(BIN)/python -m tests.support.newer_engine --store containerd -- tests/engine/newer_docker.py tests/engine/newer_builders.py tests/engine/test_docker_secrets.py tests/engine/test_docker_builders.py tests/engine/test_docker_contexts.py tests/engine/test_docker_places.py tests/engine/test_docker_reading.py $(ARGS)
+	$(BIN)/python -m tests.support.newer_engine --store classic -- tests/engine/newer_docker.py tests/engine/newer_builders.py tests/engine/test_docker_builders.py $(ARGS)
 	$(BIN)/pytest tests/engine/newer_podman.py $(ARGS)
 
 .PHONY: clients

@@ -35,7 +35,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
+sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from bundler.artifacts.image import oci
 from bundler.artifacts.image.ociread import architecture

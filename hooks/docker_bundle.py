@@ -10,10 +10,6 @@ from __future__ import annotations
 import os
 import sys
 
-_METADATA = (
-    '{"SchemaVersion":"0.1.0","Vendor":"state-bundler","Version":"%s",'
-    '"ShortDescription":"Build images with the state of external systems baked in"}'
-)
 # docker build's own arguments have no prefix here; ours do.
 _PREFIX = "--bundle-"
 _SOCKET = "DOCKER_CLI_PLUGIN_SOCKET"
@@ -30,16 +26,11 @@ _BUILDERS_OWN = {
 def main() -> None:
     arguments = sys.argv[1:]
     if arguments == ["docker-cli-plugin-metadata"]:
+        from bundler.artifacts.image.plugin_metadata import metadata
+
         print(metadata())  # noqa: T201  # docker reads it
         return
     sys.exit(_run(arguments))
-
-
-def metadata() -> str:
-    """What docker wants to know of a plugin, as JSON."""
-    from bundler.version import __version__
-
-    return _METADATA % __version__
 
 
 def _run(arguments: list[str]) -> int:

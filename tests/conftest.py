@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -71,14 +70,22 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadSco
 
 
 class ByModule(LoadScopeScheduling):
-    """Gives a worker whole modules, and all that may need the engine to one worker."""
+    """Gives a worker whole modules, and all that use the engine to one worker."""
 
     def _split_scope(self, nodeid: str) -> str:
         module = nodeid.partition("::")[0]
-        return "engine" if may_need_engine(self.config.rootpath / module) else module
+        return "engine" if is_marked(self.config.rootpath / module) else module
 
 
 @functools.cache
-def may_need_engine(module: Path) -> bool:
-    """Whether a test module names the engine, or what starts one. Fixtures are not known here."""
-    return re.search(r"\b(engine|dockerprojects)\b", module.read_text(encoding="utf-8")) is not None
+def is_marked(module: Path) -> bool:
+    """Whether a test module says that it uses the engine: the scheduler knows only its text."""
+    return "pytest.mark.engine" in module.read_text(encoding="utf-8")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A test that uses the engine must say so."""
+    for item in items:
+        names = getattr(item, "fixturenames", ())
+        if "engine" in names and item.get_closest_marker("engine") is None:
+            raise pytest.UsageError(f"{item.nodeid} uses the engine: mark it pytest.mark.engine")

@@ -8,16 +8,3 @@ A kind offers two things:
 
 Reading never trusts: an `Artifact` reports what is there, `bundler.artifacts.verify` judges it.
 """
-
-from __future__ import annotations
-
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, BinaryIO, Literal, Protocol
-
-import msgspec
-
-from bundler.state.artifact import LABEL_RUN_RECORD, LABEL_STATES, Artifact, Member, StateDirectory
-from bundler.state.manifest import Claim, RunRecord
-
-if TYPE_CHECKING:
-    from typing_extensions import Self

@@ -8,7 +8,6 @@ from pathlib import Path
 ENGINE = "docker-daemon:"
 LAYOUT = "oci:"
 REGISTRY = "docker://"
-STORE = "store:"
 
 
 def split_layout(reference: str) -> tuple[Path, str | None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from bundler.artifacts.names import ENGINE, LAYOUT, REGISTRY, STORE, split_layout
+from bundler.artifacts.names import ENGINE, LAYOUT, REGISTRY, split_layout
 from bundler.errors import (
     BundlerError,
     InputOutputError,
@@ -14,6 +14,7 @@ from bundler.errors import (
     VerificationFailed,
 )
 from bundler.state.artifact import Artifact
+from bundler.state.run_record import STORE
 
 # No tag of an image ends like this by chance.
 _SUFFIXES = (".pex", ".pyz", ".whl", ".tar", ".tgz", ".gz", ".zst")

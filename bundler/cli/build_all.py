@@ -23,15 +23,15 @@ _PROGRAM = (sys.executable, "-m", "bundler", "build")
 def build_all(arguments: Sequence[str], workers: int | None, report: Path | None) -> int:
     """Builds them, prints a table, returns the exit code of the most serious failure."""
     from bundler.setup.doctor.matrix import projects_in
-    from bundler.workflows import build_all as fleet
+    from bundler.workflows import build_all as builds
 
     if not arguments or arguments[0].startswith("-"):
         raise click.UsageError("Say what is to be built: docker, pex, oci or wheel.")
-    if os.environ.get(fleet.MARK):
+    if os.environ.get(builds.MARK):
         raise click.UsageError("A build of all projects does not build all projects again.")
     here = Path.cwd()
-    jobs = fleet.jobs_of(projects_in(here), _PROGRAM, arguments, here, here / _LOGS)
-    workers = min(workers or fleet.DEFAULT_WORKERS, len(jobs))
+    jobs = builds.jobs_of(projects_in(here), _PROGRAM, arguments, here, here / _LOGS)
+    workers = min(workers or builds.DEFAULT_WORKERS, len(jobs))
     narrative, done = Console(sys.stderr), 0
     narrative.line(f"{len(jobs)} projects, {workers} at once; what each says: {_LOGS}")
 
@@ -40,14 +40,14 @@ def build_all(arguments: Sequence[str], workers: int | None, report: Path | None
         done += 1
         narrative.line(f"{_sign(narrative, outcome)} {done}/{len(jobs)} {_summary(outcome)}")
 
-    outcomes = fleet.run_all(jobs, workers, told)
+    outcomes = builds.run_all(jobs, workers, told)
     _show(outcomes)
     if report is not None:
         from bundler.system.atomic import io_errors, write_synced
 
         with io_errors(report):
-            write_synced(report, fleet.as_json(outcomes).encode())
-    return fleet.failure_of(outcomes)
+            write_synced(report, builds.as_json(outcomes).encode())
+    return builds.failure_of(outcomes)
 
 
 def _sign(console: Console, outcome: Outcome) -> str:

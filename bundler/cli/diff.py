@@ -12,8 +12,8 @@ import click
 from bundler.cli.console import Console, safe, size
 
 if TYPE_CHECKING:
+    from bundler.artifacts.diff import Difference, FileDifference, KeyDifference
     from bundler.state.jsondiff import Change
-    from bundler.workflows.diff import Difference, FileDifference, KeyDifference
 
 _SIGNS = {"added": "+", "removed": "-", "renamed": "~", "changed": "~", "reordered": "~"}
 _COLOURS = {"+": "green", "-": "red", "~": "yellow"}
@@ -52,8 +52,8 @@ def diff(
       state-bundler diff app-1.pex app-2.pex
       state-bundler diff shop:1.4 app.pex --format markdown
     """
+    from bundler.artifacts.diff import diff as compare
     from bundler.artifacts.open import open_artifact
-    from bundler.workflows.diff import diff as compare
 
     with open_artifact(before) as one, open_artifact(after) as other:
         found = compare(one, other, volatile)

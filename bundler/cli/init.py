@@ -54,7 +54,7 @@ def init(
     What you wrote stays as it is; a second run changes nothing.
     """
     if git_hooks:
-        _git_hooks(project, remove=remove)
+        _install_git_hooks(project, remove=remove)
     if docker_plugin or docker_alias:
         _docker_plugin(remove=remove, alias=docker_alias, plugin=docker_plugin)
     if not (git_hooks or docker_plugin or docker_alias):
@@ -94,17 +94,17 @@ def _files_of(project: Path, *, yes: bool, remove: bool, without: tuple[str, ...
             console.paragraph(_LOCAL)
 
 
-def _git_hooks(project: Path, *, remove: bool) -> None:
-    from bundler.guard import git_hooks as githooks
+def _install_git_hooks(project: Path, *, remove: bool) -> None:
+    from bundler.guard import git_hooks
 
     if remove:
-        gone = githooks.remove(project)
+        gone = git_hooks.remove(project)
         for path in gone:
             click.echo(f"Removed {path}.", err=True)
         if not gone:
             click.echo("Nothing to take back.", err=True)
         return
-    for hook in githooks.install(project):
+    for hook in git_hooks.install(project):
         click.echo(f"{hook.path}: {hook.action}.", err=True)
 
 

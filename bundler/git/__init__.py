@@ -11,7 +11,7 @@ What holds for every question here:
 - Paths are bytes, NUL-separated, literal.
 - Any exit code that the question does not expect is `ToolFailed`: "could not ask" is never "no".
 
-Processes are started through `bundler.system.fast_process`, which says why it is not `bundler.system.process`.
+Processes are started through `system.fast_process`, which says why it is not `system.process`.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ import os
 import sys
 
 from bundler.errors import Bug, BundlerError, UsageError
-from bundler.guard import check
+from bundler.guard.moments import check
 from bundler.guard.verdict import Finding, Moment, Movement, Verdict
 from bundler.system.fast_tuple import NamedTuple
 

@@ -14,16 +14,23 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-def verdict_at(
+def check(
     root: str | os.PathLike[str],
-    moment: Moment,
-    directories: Sequence[str | os.PathLike[str]],
-    allow: Sequence[str],
+    moment: Moment = "build",
+    directories: Sequence[str | os.PathLike[str]] = (),
+    allow: Sequence[str] = (),
     *,
-    strict: bool,
-    movement: Movement,
+    strict: bool = False,
+    movement: Movement | None = None,
 ) -> Verdict:
-    """See `bundler.guard.check`."""
+    """git's verdict on the repository that `root` lies in.
+
+    directories: state directories beside those that are found by name and configuration.
+    allow: paths or patterns, relative to `root`, that are committed on purpose.
+    strict: makes failures of warnings. movement: what is pushed or received, as git told.
+    Raises `ToolFailed` where there is no repository, or git cannot answer.
+    """
+    movement = movement or Movement()
     repository = open_or_refuse(root)
     verdict = _ask(repository, moment, directories, movement)
     patterns = [

@@ -1,6 +1,6 @@
 """What each setting of ``[tool.state-bundler]`` means, in a sentence: for editors and for docs.
 
-By table and name, as they are written. A test holds this against the models in `bundler.project.config`.
+By table and name, as they are written. A test compares this with the models in `project.config`.
 """
 
 from __future__ import annotations

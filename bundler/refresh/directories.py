@@ -232,7 +232,7 @@ class Directory(msgspec.Struct):
         """What changed against the baseline, such as ``+3 connectors, -1 table``."""
         if job.baseline is None:
             return ""
-        from bundler.workflows.diff import brief
+        from bundler.artifacts.diff import brief
 
         staged = self.staging.path / sanitize_key(job.component.key)
         return brief(job.baseline.directory, staged)

@@ -37,7 +37,7 @@ from bundler.refresh.sources.model import Source
 from bundler.refresh.workers import Launch, Worker, Write
 from bundler.system.atomic import io_errors
 
-_SOURCES = Path(__file__).parent.parent / "sources"
+_WORKER_FILES = Path(__file__).parent.parent / "worker"
 # What a worker is made of, besides the file of its kind.
 _FILES = ("start.py", "worker.py", "watching.py", "recorder.py", "patches.py")
 # Variables that describe this machine and would spoil the image's.
@@ -140,7 +140,7 @@ class InsideWorker(Worker):
 
     async def load(self, command: Mapping[str, Any]) -> dict[str, Any]:
         names = (*_FILES, f"{self._source.kind}_worker.py")
-        files = json.dumps({name: (_SOURCES / name).read_text() for name in names}).encode()
+        files = json.dumps({name: (_WORKER_FILES / name).read_text() for name in names}).encode()
         self._send(f"{len(files):010}".encode() + files)
         self._folder = (await self._reply())["folder"]
         found = await super().load({**command, "root": ""})

@@ -6,6 +6,7 @@ import msgspec
 
 from bundler.refresh.sources.model import Component
 from bundler.refresh.vendor_exceptions import Expected
+from bundler.state.volatile import DBT_FILES, DBT_MEMBERS, FIVETRAN_MEMBERS
 
 
 class Kind(msgspec.Struct, frozen=True):
@@ -33,31 +34,18 @@ class Kind(msgspec.Struct, frozen=True):
         return name.startswith(beginning) if star else name == beginning
 
 
-_OF_DBT = (
-    "created_at",
-    "generated_at",
-    "invocation_id",
-    "invocation_started_at",
-    "root_path",  # of seeds: where the project lay
-    "run_started_at",
-)
-
-
-_UNTOLD_OF_DBT = ("*/partial_parse.msgpack", "*/perf_info.json", "*.log")
-
-
 KINDS = (
     Kind(
         "dagster_dbt.*",
-        volatile=_OF_DBT,
-        ignored=_UNTOLD_OF_DBT,
+        volatile=DBT_MEMBERS,
+        ignored=DBT_FILES,
         writable=("project/target", "project/*/target"),
         relocated=True,
     ),
-    Kind("command:dbt", volatile=_OF_DBT, ignored=_UNTOLD_OF_DBT),
+    Kind("command:dbt", volatile=DBT_MEMBERS, ignored=DBT_FILES),
     Kind(
         "dagster_fivetran.*",
-        volatile=("succeeded_at",),
+        volatile=FIVETRAN_MEMBERS,
         jobs=4,
         expected=(
             Expected(

@@ -1,7 +1,7 @@
 """Supervises the worker processes: starts them, tells them what to do, ends them with everything.
 
-These processes are not started through `bundler.system.process`: they live on, take commands, report on a
-descriptor of their own, and a deadline ends one write among many, with all that it has started.
+These processes are not started through `system.process`: they live on, take commands, report on
+a descriptor of their own, and a deadline ends one write among many, with all that it has started.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import msgspec
 
 from bundler.errors import ToolFailed
 
-_WORKER = Path(__file__).parent.parent / "sources" / "start.py"
+_WORKER = Path(__file__).parent.parent / "worker" / "start.py"
 # What a process gets between SIGTERM and SIGKILL: it only writes to staging, nothing is lost.
 _GRACE_SECONDS = 0.3
 _POLL_SECONDS = 0.01

@@ -8,11 +8,12 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from bundler.artifacts.names import STORE
 from bundler.git import CodeIdentity
 from bundler.state.manifest import Build, DirectoryRefresh, RunRecord, Tool
 from bundler.version import __version__
 
+# How the origin of a state begins that came from versioned storage; a version may follow.
+STORE = "store:"
 TOOL = Tool("state-bundler", __version__)
 
 

@@ -29,6 +29,7 @@ from pathlib import Path
 
 import msgspec
 
+from bundler import verify_at_start
 from bundler.errors import ConfigurationError, Locked
 from bundler.state.bundle import MANIFEST_NAME, RUN_RECORD_NAME, VERIFIER_NAME, Bundle
 from bundler.state.manifest import (
@@ -339,7 +340,7 @@ def _decide_together(all_ready: Sequence[Ready]) -> None:
 
 
 def _verifier() -> bytes:
-    return Path(__file__).with_name("verify_at_start.py").read_bytes()
+    return Path(verify_at_start.__file__).read_bytes()
 
 
 def _file(name: str, path: Path) -> File:

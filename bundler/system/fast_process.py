@@ -1,7 +1,7 @@
 """Starts programs fast, several at once, and hears them all: for the guard's few milliseconds.
 
-`bundler.system.process` serves everything else. It stands on ``subprocess``, which takes longer to import
-than git takes to answer, and the guard runs at every commit of every developer. Here
+`system.process` serves everything else. It uses ``subprocess``, which takes longer to import than
+git takes to answer, and the guard runs at every commit of every developer. Here
 `os.posix_spawn` starts the programs side by side and one poll loop feeds and hears them.
 """
 

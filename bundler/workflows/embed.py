@@ -94,7 +94,7 @@ def embed(
     sources: none makes an image of the state alone. tags: names as `target_name` takes them;
     ``{content}`` stands for the content digest, ``{environment}`` for the run's. every_byte: read
     back from an engine or a registry, too, which vouches for the digest of what it took.
-    Raises as `bundler.artifacts.image.add_layer.append` does, and `ToolFailed` where a registry refuses.
+    Raises as `add_layer.append` does, and `ToolFailed` where a registry refuses.
     """
     names = [source_name(text) for text in sources]
     beside = names[0] if names else Name("registry", "")

@@ -19,7 +19,7 @@ import msgspec
 from bundler import git
 from bundler.artifacts.verify import Verdict, verify
 from bundler.errors import Findings, ToolFailed, UsageError, VerificationFailed
-from bundler.guard import check as ask_git
+from bundler.guard.moments import check as ask_git
 from bundler.listener import SILENT, Listener
 from bundler.project.options import RefreshOptions
 from bundler.project.projects import Project

@@ -13,8 +13,8 @@ from bundler.state.artifact import Artifact
 from bundler.state.manifest import KeyRefresh, ManagementType, Manifest, RunRecord, parse
 
 if TYPE_CHECKING:
+    from bundler.artifacts.diff import Difference
     from bundler.refresh.sources.model import Component, Found
-    from bundler.workflows.diff import Difference
 
 PROJECT = "project"
 # Registries answer in tens of milliseconds and count the requests of each client.
@@ -165,7 +165,7 @@ def _told(component: Component) -> str:
 def _since(baseline: Artifact | None, artifact: Artifact) -> Difference | None:
     if baseline is None:
         return None
-    from bundler.workflows.diff import diff
+    from bundler.artifacts.diff import diff
 
     return diff(baseline, artifact)
 

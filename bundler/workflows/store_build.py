@@ -23,7 +23,7 @@ from bundler.store.store import Store
 
 @dataclass(frozen=True)
 class CurrentVersions:
-    """`bundler.project.options.Stored`: the current versions of the projects' stores, when first asked.
+    """`options.Stored`: the current versions of the projects' stores, when first asked.
 
     needed: a key without a version is an error.
     """

@@ -1,8 +1,8 @@
 """What each build backend makes of a state that git ignores, and what ``doctor`` says of that.
 
-``python tests/campaigns/backend_matrix.py`` builds a wheel by way of an sdist with every backend, in both
-layouts, with the state named in the root ignore file and not, before and after the line that
-``doctor`` gives. ``make pex-matrix`` puts the table into ``docs/pex-matrix.md``.
+``python -m tests.campaigns.backend_matrix`` builds a wheel by way of an sdist with every backend,
+in both layouts, with the state named in the root ignore file and not, before and after the line
+that ``doctor`` gives. ``make pex-matrix`` puts the table into ``docs/pex-matrix.md``.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """The fault campaign: refreshes that are broken at every system call that touches the states.
 
-    python tests/campaigns/fault_campaign.py [--points N] [--jobs N] [--no-power-cuts] [--write FILE]
+    python -m tests.campaigns.fault_campaign [--points N] [--jobs N] [--no-power-cuts]
+        [--write FILE]
 
 A small project has published one set of states and refreshes to another: a changed file, a changed
 tree, a new key, a removed key, a key that stays. One run under strace tells the system calls of

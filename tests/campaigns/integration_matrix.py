@@ -1,8 +1,8 @@
 """Every vendor, every endpoint, every fault: with the unmodified libraries against their stand-ins.
 
-``python tests/campaigns/integration_matrix.py [VENDOR…]`` (``make integrations``) runs all of it, most of an
-hour, and writes the table of ``docs/integrations.md``; the tests run a thinned part. With
-``--engine`` a Docker engine is started where none answers, and an image is built and loaded, too.
+``python -m tests.campaigns.integration_matrix [VENDOR…]`` (``make integrations``) runs all of it,
+most of an hour, and writes the table of ``docs/integrations.md``; the tests run a thinned part.
+With ``--engine`` a Docker engine is started where none answers, and an image is built and loaded.
 """
 
 from __future__ import annotations

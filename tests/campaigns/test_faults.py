@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 
@@ -14,12 +13,13 @@ def test_a_refresh_that_is_broken_anywhere_leaves_one_whole_set() -> None:
     done = subprocess.run(
         [
             sys.executable,
-            ROOT / "tests/campaigns/fault_campaign.py",
+            "-m",
+            "tests.campaigns.fault_campaign",
             "--points",
             "3",
             "--no-power-cuts",
         ],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,

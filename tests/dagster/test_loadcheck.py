@@ -38,6 +38,8 @@ from tests.support.environments import python_of
 from tests.support.pex_projects import PLACE, package, run_pex, set_state, write
 from tests.support.statedirs import publish
 
+pytestmark = pytest.mark.engine
+
 _DEFINITIONS = """
 import os
 from pathlib import Path

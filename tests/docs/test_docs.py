@@ -22,6 +22,8 @@ from tests.support.engine import Engine, make_python_base
 from tests.support.environments import ROOT
 from tests.support.workdir import WorkDir
 
+pytestmark = pytest.mark.engine
+
 if sys.version_info >= (3, 11):
     import tomllib
 else:

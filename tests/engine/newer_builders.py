@@ -35,6 +35,8 @@ from tests.support.bundles import make_record
 from tests.support.dockerprojects import Project, relay
 from tests.support.engine import CLIENT_VARIABLE, Engine
 
+pytestmark = pytest.mark.engine
+
 CONTAINERD = os.environ["STATE_BUNDLER_TEST_STORE"] == "containerd"
 FROM_SCRATCH = "FROM scratch\nWORKDIR /app\nCOPY src /app/src\nENV PYTHONPATH=/app/src\n"
 PLATFORMS = "linux/amd64,linux/arm64"

@@ -32,6 +32,8 @@ from tests.support import registries
 from tests.support.bundles import make_record
 from tests.support.dockerprojects import Project, verified
 
+pytestmark = pytest.mark.engine
+
 CONTAINERD = os.environ["STATE_BUNDLER_TEST_STORE"] == "containerd"
 # Nothing is run in it: so it can be made for every platform, without emulation.
 FROM_SCRATCH = "FROM scratch\nWORKDIR /app\nCOPY src /app/src\nENV PYTHONPATH=/app/src\n"

@@ -16,6 +16,8 @@ from tests.support import registries
 from tests.support.dockerprojects import Project
 from tests.support.environments import ROOT
 
+pytestmark = pytest.mark.engine
+
 _PASSWORD = "of-the-hour/with+signs=="
 _PROGRAMS = {
     "aws": f"[ \"$*\" = 'ecr get-login-password' ] && echo '{_PASSWORD}'",

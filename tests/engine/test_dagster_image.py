@@ -15,6 +15,8 @@ from tests.support.deployments import LOAD, PROJECT, Deployment, build, make_hom
 from tests.support.engine import Engine, make_environment_image
 from tests.support.environments import ROOT
 
+pytestmark = pytest.mark.engine
+
 _DOCKERFILE = """\
 FROM {base}
 COPY . /app

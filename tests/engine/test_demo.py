@@ -20,6 +20,8 @@ from bundler.setup.demo.project import prepare_folder
 from tests.support.engine import Engine, make_python_base
 from tests.support.environments import ROOT
 
+pytestmark = pytest.mark.engine
+
 BIN = Path(sys.executable).parent
 README = (ROOT / "README.md").read_text()
 # What differs from run to run -> what stands for it.

@@ -28,6 +28,8 @@ from tests.support.bundles import PLACE, make_record
 from tests.support.dockerprojects import EDITABLE, Project
 from tests.support.engine import PYTHON_BASE
 
+pytestmark = pytest.mark.engine
+
 BUILDERS = [(0, "0"), (0, "1"), (1, "0"), (1, "")]
 
 

@@ -22,6 +22,8 @@ from tests.support.bundles import PLACE, make_record
 from tests.support.dockerprojects import PLUGIN, Project, verified
 from tests.support.owndockerd import free_port, wait_for_port
 
+pytestmark = pytest.mark.engine
+
 BUILDERS = [(0, "0"), (0, "1"), (1, "")]
 # Nothing is run in it, which would take most of the time.
 FROM_SCRATCH = "FROM scratch\nWORKDIR /app\nCOPY src /app/src\nENV PYTHONPATH=/app/src\n"

@@ -19,6 +19,8 @@ from tests.support.dockerprojects import Project
 from tests.support.engine import Engine
 from tests.support.workdir import WorkDir
 
+pytestmark = pytest.mark.engine
+
 
 def test_a_remote_engine_is_reached_through_the_cli(project: Project, tcp: str) -> None:
     environment = {k: v for k, v in project.engine.environment.items() if k != "DOCKER_HOST"}

@@ -22,6 +22,8 @@ from bundler.errors import ToolFailed, VerificationFailed
 from tests.support.bundles import PLACE, make_bundle
 from tests.support.engine import install
 
+pytestmark = pytest.mark.engine
+
 
 class _Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
     """Answers every request with one status and one body. cut: says that it is longer."""

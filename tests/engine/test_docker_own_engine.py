@@ -20,6 +20,8 @@ from tests.support.bundles import PLACE, make_bundle
 from tests.support.dockerprojects import Project
 from tests.support.owndockerd import OwnEngine
 
+pytestmark = pytest.mark.engine
+
 FROM_SCRATCH = "FROM scratch\nWORKDIR /app\nCOPY src /app/src\nENV PYTHONPATH=/app/src\n"
 
 

@@ -21,6 +21,8 @@ from tests.support.bundles import PLACE, make_bundle, make_record
 from tests.support.dockerprojects import EDITABLE, INSTALLED, Project, verified
 from tests.support.engine import PYTHON_BASE
 
+pytestmark = pytest.mark.engine
+
 
 def test_the_code_finds_its_state_where_it_is_imported(project: Project) -> None:
     for dockerfile in (EDITABLE, INSTALLED):

@@ -15,6 +15,8 @@ from bundler.artifacts.image.image import LABEL_LAYER
 from tests.support.dockerprojects import PLUGIN, Project
 from tests.support.engine import PYTHON_BASE, Engine
 
+pytestmark = pytest.mark.engine
+
 
 def test_docker_lists_the_plugin(engine: Engine, plugged: dict[str, str]) -> None:
     for cli in engine.clis:

@@ -15,6 +15,8 @@ from tests.support import registries
 from tests.support.bundles import make_record
 from tests.support.dockerprojects import Project
 
+pytestmark = pytest.mark.engine
+
 FROM_SCRATCH = "FROM scratch\nWORKDIR /app\nCOPY src /app/src\nENV PYTHONPATH=/app/src\n"
 
 

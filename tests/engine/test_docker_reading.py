@@ -21,6 +21,8 @@ from tests.support.bundles import PLACE, make_record
 from tests.support.dockerprojects import Project
 from tests.support.engine import PYTHON_BASE
 
+pytestmark = pytest.mark.engine
+
 
 def test_reading_an_image_that_a_plain_copy_filled(project: Project) -> None:
     project.write("Dockerfile", f"FROM {PYTHON_BASE}\nCOPY src /srv\n")

@@ -14,6 +14,8 @@ import pytest
 
 from tests.support.dockerprojects import EDITABLE, PLUGIN, Project
 
+pytestmark = pytest.mark.engine
+
 _SECONDS = 60.0
 
 

@@ -24,6 +24,8 @@ from tests.support.engine import PYTHON_BASE, Engine, make_uv_image
 from tests.support.environments import ROOT
 from tests.support.sample import Sample
 
+pytestmark = pytest.mark.engine
+
 BIN = Path(sys.executable).parent
 IMAGE = "sbt/shop:1"
 PRODUCTS = "VendorCatalog[products]"

@@ -23,6 +23,8 @@ from tests.support import registries
 from tests.support.engine import Engine
 from tests.support.layouts import LayoutMaker, code_layer
 
+pytestmark = pytest.mark.engine
+
 
 @pytest.fixture(autouse=True)
 def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,6 +23,8 @@ from tests.support.bundles import PLACE
 from tests.support.engine import install
 from tests.support.layouts import assert_verifies, embed_here, pack
 
+pytestmark = pytest.mark.engine
+
 
 @pytest.fixture(scope="module")
 def tools() -> tuple[str, str]:

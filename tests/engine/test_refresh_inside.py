@@ -18,6 +18,8 @@ from tests.support.engine import PYTHON_BASE, Engine, make_uv_image
 from tests.support.environments import ROOT
 from tests.support.faultserver import FaultServer
 
+pytestmark = pytest.mark.engine
+
 TOKEN = "canary-token-0123456789"
 IMAGE = "sbt/inside:1"
 _DOCKERFILE = f"""\

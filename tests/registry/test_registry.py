@@ -41,6 +41,8 @@ from tests.support.pushing import (
 )
 from tests.support.registries import Registry
 
+pytestmark = pytest.mark.engine
+
 HOME = f"/app/src/{PLACE}"
 
 

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.support import registries
 from tests.support.bundles import PLACE, make_bundle
 from tests.support.engine import PYTHON_BASE, Engine
 from tests.support.pushing import STATES, alone, embed, verdict_of  # noqa: F401  # a fixture for all
+
+pytestmark = pytest.mark.engine
 
 
 def test_an_engine_runs_what_got_its_state_in_the_registry(engine: Engine, tmp_path: Path) -> None:

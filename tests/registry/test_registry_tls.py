@@ -39,6 +39,8 @@ from tests.support.pushing import (
 )
 from tests.support.registries import PASSWORD, USER
 
+pytestmark = pytest.mark.engine
+
 NAME = "registry.test"
 
 

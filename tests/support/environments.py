@@ -14,7 +14,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 REQUIREMENTS = ROOT / "tests" / "requirements"
 # Of these a single process is started.
 _SERVERS = ("gcs", "moto", "node")

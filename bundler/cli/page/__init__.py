@@ -1,4 +1,4 @@
-"""One HTML page that holds all that `bundler.workflows.status` knows: of a project, an artifact, a fleet.
+"""One HTML page with everything that `workflows.status` knows of projects and artifacts.
 
 The page stands by itself: no request leaves it. A content security policy names its one script
 and its one style by their hashes, so that nothing that came out of an artifact can ever run.

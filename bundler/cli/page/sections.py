@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from bundler.artifacts.diff import Difference, KeyDifference
 from bundler.cli.page.markup import Html, element, joined, text
 from bundler.cli.page.values import Now, amount, passed
-from bundler.workflows.diff import Difference, KeyDifference
 from bundler.workflows.status import Holder, KeyStatus
 
 _SHOWN_DIGEST = 12

@@ -6,14 +6,10 @@ write the state of one of them to a path, in a process that can be killed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import msgspec
-
-from bundler.refresh.sources.model import Component, Found, Source, found_of
-from bundler.state.manifest import ManagementType
+from bundler.refresh.sources.model import Source
 
 if TYPE_CHECKING:
     from bundler.errors import BundlerError

@@ -12,7 +12,7 @@ _MENDED_BY_A_RULE = ("state-unprotected", "protection-missing", "protection-loca
 
 def guard(patient: Patient) -> Iterator[Finding]:
     """The guard's own verdict, as before a build."""
-    from bundler.guard import check
+    from bundler.guard.moments import check
     from bundler.project.config import load
 
     root = patient.survey.root

@@ -12,8 +12,8 @@ import sysconfig
 from pathlib import Path
 
 from bundler.artifacts.image.engine.dockerhome import dockerhome
+from bundler.artifacts.image.plugin_metadata import metadata
 from bundler.errors import ConfigurationError
-from bundler.hooks.docker_bundle import metadata
 from bundler.system.atomic import io_errors, write_synced
 
 PLUGIN = "docker-bundle"

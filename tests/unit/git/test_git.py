@@ -189,7 +189,8 @@ def test_start_up_stays_cheap(repository: WorkDir) -> None:
 
 
 _MAIN = (
-    "import sys; from bundler.guard import main; sys.argv = ['x', *{arguments}]; sys.exit(main())"
+    "import sys; from bundler.guard.main import main\n"
+    "sys.argv = ['x', *{arguments}]; sys.exit(main())"
 )
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from bundler.errors import ToolFailed, UsageError
 from bundler.guard import git_hooks
+from tests.support.environments import ROOT
 from tests.support.workdir import STATE, WorkDir
 
 FILE = f"defs/{STATE}/K/state"
@@ -157,7 +158,7 @@ def test_where_there_is_no_repository(
 @pytest.mark.parametrize("name", ["pre-commit", "pre-merge-commit", "pre-push", "pre-receive"])
 def test_the_shipped_scripts(wd: WorkDir, name: str) -> None:
     """They are what a server's administrator copies: plain sh, executable, state-guard by name."""
-    script_path = Path(git_hooks.__file__).parent / "hooks" / name
+    script_path = ROOT / "hooks" / name
     assert script_path.stat().st_mode & 0o111
     assert "guard=state-guard\n" in script_path.read_text()
     assert wd.run(["sh", "-n", str(script_path)]).returncode == 0

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from bundler.errors import ToolFailed
-from bundler.guard import check, command
+from bundler.guard import command
+from bundler.guard.moments import check
 from tests.support.workdir import CONTENT, STATE, WorkDir
 
 DEFS = "src/shop/defs"

@@ -1,4 +1,4 @@
-"""`bundler.refresh.outcome.clones`: what git says of clones that fail. Real git: test_integration_dbt."""
+"""`outcome.clones`: what git says of clones that fail. Real git: test_integration_dbt."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`bundler.refresh.outcome.losses`: collections that have gone, though most of the state is there."""
+"""`outcome.losses`: collections that have gone, though most of the state is there."""
 
 from __future__ import annotations
 

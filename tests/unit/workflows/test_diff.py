@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from bundler.artifacts.diff import Difference, brief, diff
 from bundler.artifacts.image import oci
 from bundler.artifacts.open import open_artifact
 from bundler.errors import VerificationFailed
@@ -19,7 +20,6 @@ from bundler.project.projects import open_project
 from bundler.refresh.run import refresh
 from bundler.state.directory import DirectoryArtifact
 from bundler.state.manifest import RunRecord
-from bundler.workflows.diff import Difference, brief, diff
 from tests.support.bundles import make_bundle
 
 _States = Mapping[str, Mapping[str, bytes]]

@@ -47,7 +47,7 @@ def building(
     """Builds the project's wheel with the bundles in it; moves it to the folder `output` when the
     block ends well.
 
-    Raises `ChildFailed` with the backend's exit code, else as `bundler.artifacts.python.wheel.embed`.
+    Raises `ChildFailed` with the backend's exit code, otherwise as `wheel.embed` does.
     """
     with io_errors(output):
         output.mkdir(parents=True, exist_ok=True)

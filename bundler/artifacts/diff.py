@@ -17,12 +17,12 @@ from typing import Any, Literal
 import msgspec
 
 from bundler.errors import VerificationFailed
-from bundler.refresh.vendors import KINDS
 from bundler.state.artifact import Artifact, StateDirectory
 from bundler.state.bundle import MANIFEST_NAME
 from bundler.state.jsondiff import Change, compare, summary
 from bundler.state.manifest import Contents, Manifest, State, build, parse, state_of
 from bundler.state.tree import FileEntry, StateTree, hash_stream
+from bundler.state.volatile import ALL_MEMBERS, DBT_FILES
 from bundler.system.documents import decoded
 
 Kind = Literal["added", "removed", "changed", "volatile"]
@@ -31,8 +31,6 @@ Kind = Literal["added", "removed", "changed", "volatile"]
 _MAX_PARSED_BYTES = 128 * 1024 * 1024
 _BRIEF = ("state", "project/target/manifest.json")
 _MAX_BRIEF_BYTES = 16 * 1024 * 1024
-_VOLATILE = frozenset(name for kind in KINDS for name in kind.volatile)
-_IGNORED = tuple(pattern for kind in KINDS for pattern in kind.ignored)
 # dbt's manifest: what a person calls the resources, by the member that lists them.
 _DBT_LISTS = ("nodes", "sources", "exposures", "metrics", "semantic_models", "saved_queries")
 _DBT_MEANING = (
@@ -124,7 +122,7 @@ def brief(before: Path, after: Path) -> str:
             paths = [directory / name for directory in (before, after)]
             if all(0 < path.stat().st_size <= _MAX_BRIEF_BYTES for path in paths):
                 old, new = (path.read_bytes() for path in paths)
-                return summary(_inside(old, new, _VOLATILE) or ())
+                return summary(_inside(old, new, ALL_MEMBERS) or ())
     return ""
 
 
@@ -248,7 +246,7 @@ def _of_key(key: str, one: _Side, other: _Side, volatile: frozenset[str]) -> Key
     if not _changed(before, after):
         return None
     if any(state.digest.semantic != state.digest.dir_hash for state in (before, after)):
-        volatile |= _VOLATILE
+        volatile |= ALL_MEMBERS
     same = before.digest.semantic == after.digest.semantic
     files = tuple(_files(key, one, other, volatile))
     means_nothing = same or all(file.kind == "volatile" for file in files)
@@ -277,7 +275,7 @@ def _files(
 
 
 def _means_nothing(path: str, changes: tuple[Change, ...] | None, volatile: frozenset[str]) -> bool:
-    if volatile and any(fnmatchcase(path, pattern) for pattern in _IGNORED):
+    if volatile and any(fnmatchcase(path, pattern) for pattern in DBT_FILES):
         return True
     return bool(changes) and all(change.volatile for change in changes or ())
 

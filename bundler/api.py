@@ -1,0 +1,167 @@
+"""What a program can call: each function does what the command of its name does.
+
+Nothing heavy is imported until a function is called.
+"""
+
+from __future__ import annotations
+
+# `typing` takes longer to import than git takes to answer `state-guard`.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from bundler.artifacts.diff import Difference
+    from bundler.artifacts.verify import Verdict
+    from bundler.guard.verdict import Moment
+    from bundler.guard.verdict import Verdict as GuardVerdict
+    from bundler.listener import Listener
+    from bundler.project.options import RefreshOptions
+    from bundler.project.projects import Project
+    from bundler.refresh.run import Refreshed
+    from bundler.state.artifact import Artifact
+    from bundler.workflows.policy import Policy
+    from bundler.workflows.update import Updated
+
+    Directory = str | os.PathLike[str]
+
+
+def refresh(
+    *projects: Directory,
+    options: RefreshOptions | None = None,
+    python: Directory | None = None,
+    listener: Listener | None = None,
+) -> Refreshed:
+    """Refreshes and publishes the states of projects: all of them, or none.
+
+    projects: their directories; none means the one that you are in. options: go before the
+    projects' own configuration. python: their interpreter; None finds it as dg and uv do.
+    Raises the failure of a key (`errors.Unavailable`, `errors.BadData`,
+    `errors.CredentialsRefused`, …), or `errors.Several`; what was there before is then as it was.
+    """
+    from bundler.listener import SILENT
+    from bundler.project.options import RefreshOptions
+    from bundler.refresh.run import refresh
+
+    return refresh(_found(projects, python), options or RefreshOptions(), listener or SILENT)
+
+
+def guard(
+    directory: Directory = ".",
+    moment: Moment = "build",
+    *,
+    allow: Sequence[str] = (),
+    strict: bool = False,
+) -> GuardVerdict:
+    """Asks git whether state is, or could come, into the repository that `directory` lies in.
+
+    moment: ``build`` (index, HEAD and ignore rules), ``staged`` or ``history``. allow: paths or
+    patterns that are committed on purpose, besides those that the project's configuration allows.
+    strict: warnings fail, too. Returns the verdict with its warnings.
+    Raises `errors.Findings` where it fails, `errors.ToolFailed` where git cannot answer.
+    """
+    from pathlib import Path
+
+    from bundler.errors import Findings
+    from bundler.guard.moments import check
+    from bundler.project.config import load
+
+    root = Path(directory)
+    config = load(root)
+    places = [root / source.path for source in config.sources]
+    verdict = check(root, moment, places, (*config.guard_allow, *allow), strict=strict)
+    if verdict.failed:
+        sentences = " ".join(finding.what for finding in verdict.failures)
+        raise Findings(sentences, hint=verdict.failures[0].mend)
+    return verdict
+
+
+def embed(
+    artifact: str,
+    *projects: Directory,
+    options: RefreshOptions | None = None,
+    state_from: str | None = None,
+    guarded: bool = True,
+    tag: str | None = None,
+    in_place: bool = False,
+    python: Directory | None = None,
+    listener: Listener | None = None,
+) -> Updated:
+    """Puts state into a finished artifact, reads it back, and only then gives it its name.
+
+    artifact: a PEX, which is replaced; ``oci:LAYOUT[:TAG]`` or an image in the engine or, as
+    ``docker://NAME``, in a registry, which get a new tag: `tag`, or one made of the old one and the
+    content, or with `in_place` the old one.
+    options: None takes the states that were published last; ``RefreshOptions(mode="always")`` asks
+    the external systems first. state_from: an artifact whose states are taken instead.
+    guarded: False does not ask git, which the artifact's record then says.
+    Where the artifact holds these states already nothing is made, and `changed` is False.
+    Raises `errors.VerificationFailed` where what was made does not hold them, and as `refresh` and
+    `guard` do.
+    """
+    from bundler.listener import SILENT
+    from bundler.project.options import RefreshOptions
+    from bundler.workflows.pipeline import prepare
+    from bundler.workflows.update import update
+
+    listener = listener or SILENT
+    prepared = prepare(
+        _found(projects, python),
+        options or RefreshOptions(mode="never"),
+        guarded=guarded,
+        state_from=state_from,
+        listener=listener,
+    )
+    return update(artifact, tag, in_place=in_place, prepared=prepared, listener=listener)
+
+
+def verify(artifact: str, policy: Policy | None = None) -> Verdict:
+    """Reads every byte of the state in an artifact and holds it against its manifest.
+
+    Raises `errors.VerificationFailed` where it is not what the manifest says, or anything more,
+    and `errors.Findings` where it is intact but not as the policy demands.
+    """
+    from bundler.artifacts.open import open_artifact
+    from bundler.artifacts.verify import verify
+
+    with open_artifact(artifact) as opened:
+        verdict = verify(opened)
+        verdict.raise_for_problems()
+        if policy is not None:
+            _demand(policy, opened, verdict)
+    return verdict
+
+
+def _demand(policy: Policy, artifact: Artifact, verdict: Verdict) -> None:
+    import time
+
+    from bundler.errors import Findings
+    from bundler.workflows.policy import judge, subject_of
+
+    breaches = judge(policy, subject_of(policy, artifact, verdict, time.time()))
+    if breaches:
+        sentences = " ".join(breach.what for breach in breaches)
+        raise Findings(f"{verdict.name} is intact, but not as is demanded: {sentences}")
+
+
+def diff(before: str, after: str, volatile: Sequence[str] = ()) -> Difference:
+    """What changed from the states of one artifact or directory to those of another, key by key.
+
+    volatile: names of JSON members that mean nothing, besides those that are known.
+    Raises `errors.VerificationFailed` where one of them is malformed.
+    """
+    from bundler.artifacts.diff import diff
+    from bundler.artifacts.open import open_artifact
+
+    with open_artifact(before) as one, open_artifact(after) as other:
+        return diff(one, other, volatile)
+
+
+def _found(directories: Sequence[Directory], python: Directory | None) -> tuple[Project, ...]:
+    from pathlib import Path
+
+    from bundler.project.projects import find
+
+    interpreter: Path | None = None if python is None else Path(python)
+    return find([Path(directory) for directory in directories], python=interpreter)

@@ -1,0 +1,23 @@
+"""The console script ``state-guard``, which runs at every commit.
+
+Nothing is imported here that the quick way does not need.
+"""
+
+from __future__ import annotations
+
+
+def main() -> int:
+    """The console script ``state-guard``."""
+    import sys
+
+    arguments = sys.argv[1:]
+    compare = None
+    if arguments[:1] == ["--staged"] and not any(word.startswith("-") for word in arguments[1:]):
+        from bundler.guard.quick import look
+
+        compare = look(arguments[1:])
+        if compare == ():
+            return 0
+    from bundler.guard.command import run
+
+    return run(arguments, compare)
