@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 
 from bundler.errors import ToolFailed
-from bundler.git import index_file
 from bundler.git.repository import ONE_REPOSITORY, Question, Repository, printable, quoted
-from bundler.system import digests
+from bundler.system import digests, index_file
 from bundler.system.fast_tuple import NamedTuple
 
 TYPE_CHECKING = False

@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 
 from bundler.errors import BundlerError
-from bundler.git.index_file import RawIndex, ignores_case
 from bundler.guard.state_paths import NAME, join, mentions_us, project_of, within
+from bundler.system.index_file import RawIndex, ignores_case
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

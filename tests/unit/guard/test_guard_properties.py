@@ -9,7 +9,7 @@ from pathlib import Path
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bundler.git.index_file import RawIndex
+from bundler.system.index_file import RawIndex
 from tests.support.workdir import STATE, WorkDir
 
 PLACES = ("", "a/", "a/b/", "c d/", "a/*/", "-x/", ":y/")

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from bundler.git import index_file
-from bundler.git.index_file import RawIndex
+from bundler.system import index_file
+from bundler.system.index_file import RawIndex
 from tests.support.workdir import WorkDir
 
 
