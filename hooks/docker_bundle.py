@@ -16,11 +16,6 @@ _SOCKET = "DOCKER_CLI_PLUGIN_SOCKET"
 _DOCKER = "DOCKER_CLI_PLUGIN_ORIGINAL_CLI_COMMAND"
 # How often an older docker is looked after.
 _PARENT_SECONDS = 0.25
-# Commands of docker's builders that come here where `docker builder` is taken over.
-_BUILDERS_OWN = {
-    *("create", "debug", "dial-stdio", "du", "history", "imagetools", "inspect", "ls", "prune"),
-    *("rm", "stop", "use"),
-}
 
 
 def main() -> None:
@@ -43,15 +38,7 @@ def _run(arguments: list[str]) -> int:
         del rest[0]
     _remember(options)
     _end_with_docker()
-    own = _ours(rest)
-    return _dockers(rest) if own is None else run(cli, own)
-
-
-def _dockers(rest: list[str]) -> int:
-    """What `docker builder …` and `docker build` mean where they are not ours: docker's own."""
-    from bundler.artifacts.image.engine import dockerbuild
-
-    return dockerbuild.plain(rest)
+    return run(cli, _ours(rest))
 
 
 def _remember(options: tuple[str, ...]) -> None:
@@ -63,13 +50,8 @@ def _remember(options: tuple[str, ...]) -> None:
         os.environ["STATE_BUNDLER_DOCKER"] = shlex.join([program, *options])
 
 
-def _ours(rest: list[str]) -> list[str] | None:
-    """``build …`` and ``buildx build …`` as our own command takes them; the rest as it is.
-
-    None for what reaches us only because `docker build` and `docker builder` were taken over.
-    """
-    if rest[:1] and rest[0] in _BUILDERS_OWN:
-        return None
+def _ours(rest: list[str]) -> list[str]:
+    """``build …`` and ``buildx build …`` as our own command takes them; the rest as it is."""
     if rest[:1] == ["bake"]:
         return _bake(rest[1:])
     command = [word for word in ("buildx", "build") if word in rest[:2]]
@@ -81,8 +63,6 @@ def _ours(rest: list[str]) -> list[str] | None:
     ours, theirs = split_own(rest[len(command) :], takes_value(build_docker), _PREFIX)
     if "--help" in theirs or "-h" in theirs:
         ours, theirs = ["--help"], []
-    elif not ours and _is_of_no_project(theirs):
-        return None
     return ["build", "docker", *ours, "--", *theirs]
 
 
@@ -95,24 +75,6 @@ def _bake(rest: list[str]) -> list[str]:
     if "--help" in theirs or "-h" in theirs:
         ours, theirs = ["--help"], []
     return ["build", "bake", *ours, "--", *theirs]
-
-
-def _is_of_no_project(theirs: list[str]) -> bool:
-    """Whether `docker build` was taken over, and what it builds has nothing to do with state."""
-    from pathlib import Path
-
-    from bundler.artifacts.image.engine.arguments import parse
-    from bundler.artifacts.image.engine.contexts import builder_alias
-    from bundler.errors import UsageError
-    from bundler.project.projects import is_inside_one
-
-    if builder_alias(os.environ) != "bundle":
-        return False
-    try:
-        context = Path(parse(theirs).context)
-    except UsageError:
-        return True
-    return not is_inside_one(context if context.is_dir() else Path())
 
 
 def _end_with_docker() -> None:

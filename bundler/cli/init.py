@@ -36,9 +36,6 @@ _COLOURS = {"+": "green", "-": "red", "@": "cyan"}
 )
 @click.option("--git-hooks", is_flag=True, help="Only install the guard as git's own hooks here.")
 @click.option("--docker-plugin", is_flag=True, help="Only install `docker bundle …` for yourself.")
-@click.option(
-    "--docker-alias", is_flag=True, help="Only have plain `docker build` do what the plugin does."
-)
 def init(
     project: Path,
     *,
@@ -47,7 +44,6 @@ def init(
     without: tuple[str, ...],
     git_hooks: bool,
     docker_plugin: bool,
-    docker_alias: bool,
 ) -> None:
     """Configure a project by the fewest changes: show them, ask, write.
 
@@ -55,9 +51,9 @@ def init(
     """
     if git_hooks:
         _install_git_hooks(project, remove=remove)
-    if docker_plugin or docker_alias:
-        _docker_plugin(remove=remove, alias=docker_alias, plugin=docker_plugin)
-    if not (git_hooks or docker_plugin or docker_alias):
+    if docker_plugin:
+        _install_docker_plugin(remove=remove)
+    if not (git_hooks or docker_plugin):
         _files_of(project, yes=yes, remove=remove, without=without)
 
 
@@ -108,20 +104,16 @@ def _install_git_hooks(project: Path, *, remove: bool) -> None:
         click.echo(f"{hook.path}: {hook.action}.", err=True)
 
 
-def _docker_plugin(*, remove: bool, alias: bool, plugin: bool) -> None:
-    """An alias needs the plugin; without the plugin it would break every `docker build`."""
-    from bundler.setup.init import dockeralias, dockerplugin
+def _install_docker_plugin(*, remove: bool) -> None:
+    from bundler.setup.init import dockerplugin
 
-    if remove:
-        changed = [dockeralias.remove(), dockerplugin.remove() if plugin else None]
+    path = dockerplugin.remove() if remove else dockerplugin.install()
+    if path is None:
+        click.echo("Nothing to remove." if remove else "Nothing to change.", err=True)
+    elif remove:
+        click.echo(f"Removed {path}.", err=True)
     else:
-        changed = [dockerplugin.install(), dockeralias.install() if alias else None]
-    for path in filter(None, changed):
-        click.echo(f"{'Changed' if path.exists() else 'Removed'} {path}.", err=True)
-    if not any(changed):
-        click.echo("Nothing to take back." if remove else "Nothing to change.", err=True)
-    elif not remove:
-        click.echo(f"Try it: docker {'build' if alias else 'bundle build'} --help", err=True)
+        click.echo(f"Wrote {path}. Try it: docker bundle build --help", err=True)
 
 
 def _say_why(edits: list[FileEdit], relative_to: Path) -> None:

@@ -63,9 +63,6 @@ class Secrets(msgspec.Struct, frozen=True):
         return sorted(self.values.items(), key=lambda item: len(item[1]), reverse=True)
 
 
-NO_SECRETS = Secrets({})
-
-
 def collect(
     environment: Mapping[str, str],
     *,

@@ -14,7 +14,6 @@ from bundler.errors import UsageError
 from bundler.state.manifest import KeyRefresh, Manifest, RunRecord, canonical
 
 # https://slsa.dev/spec/v1.1/provenance
-SLSA_TYPE = "https://slsa.dev/provenance/v1"
 BUILD_TYPE = "https://state-bundler.io/build/v1"
 BUILDER = "https://state-bundler.io/builder/v1"
 

@@ -11,9 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from bundler.artifacts.image.image import LABEL_LAYER
 from tests.support.dockerprojects import PLUGIN, Project
-from tests.support.engine import PYTHON_BASE, Engine
+from tests.support.engine import Engine
 
 pytestmark = pytest.mark.engine
 
@@ -78,47 +77,3 @@ def test_init_installs_the_plugin_and_takes_it_away(
     refused = subprocess.run(init, env=environment, check=False, capture_output=True)
     assert refused.returncode == 78
     assert (config / "cli-plugins" / "docker-bundle").read_text() == "another's"
-
-
-@pytest.mark.parametrize("cli", [0, 1])
-def test_plain_docker_build_is_taken_over_and_given_back(
-    cli: int, engine: Engine, project: Project, tmp_path: Path
-) -> None:
-    project.configure()
-    plain = tmp_path / "elsewhere"
-    plain.mkdir()
-    (plain / "Dockerfile").write_text(f"FROM {PYTHON_BASE}\nLABEL plain=yes\n")
-    config = tmp_path / "config"
-    config.mkdir()
-    settings = {"HttpHeaders": {"X-Mine": "yes"}, "aliases": {}}
-    (config / "config.json").write_text(json.dumps(settings))
-    program = engine.clis[min(cli, len(engine.clis) - 1)]
-    environment = {
-        **{k: v for k, v in project.environment().items() if k != "STATE_BUNDLER_DOCKER"},
-        "DOCKER_CONFIG": str(config),
-        "DOCKER_BUILDKIT": "" if cli else "1",
-        "PATH": f"{Path(program).parent}{os.pathsep}{os.environ['PATH']}",
-    }
-    init = [PLUGIN.with_name("state-bundler"), "init", "--docker-alias"]
-
-    def run(*argv: str | Path, code: int = 0) -> str:
-        done = subprocess.run(argv, env=environment, check=False, capture_output=True)
-        assert done.returncode == code, done.stderr.decode()
-        return done.stdout.decode()
-
-    run(*init)
-    assert (config / "config.json").stat().st_mode & 0o777 == 0o644
-    run(program, "build", "-t", project.name, project.root)
-    assert LABEL_LAYER in project.inspect()["Config"]["Labels"]
-    run(program, "build", "-t", f"{project.name}:plain", plain)  # no project: docker's own
-    assert project.inspect(f"{project.name}:plain")["Config"]["Labels"] == {"plain": "yes"}
-    run(program, "builder", "prune", "--force", "--filter", "unused-for=9999h")
-    if not cli:
-        run(program, "build", "--no-such-option", plain, code=125)
-
-    run(*init, "--remove")
-    left = json.loads((config / "config.json").read_text())
-    assert left == {"HttpHeaders": {"X-Mine": "yes"}}
-    (config / "config.json").write_text('{"aliases": {"builder": "buildx"}}')
-    run(*init, code=78)
-    engine.docker("image", "rm", f"{project.name}:plain")

@@ -152,15 +152,6 @@ def test_every_way_to_say_where_it_goes(argument: str) -> None:
     assert parse(["x", argument, "y"]).rest == ("x", "y")
 
 
-def test_the_folder_of_sources_is_no_project(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "pyproject.toml").touch()
-    projects = parse(["-D", ".", "--venv", ".", "--project", ".", "--project=.[x]", "-r", "r.txt"])
-    assert [index for index, _ in projects.local_projects()] == [3, 5, 6]
-
-
 @pytest.mark.parametrize("argument", ["--scie", "--seed=verbose", "--scie=eager", "--rc"])
 def test_what_would_use_the_file_without_its_state_is_refused(argument: str) -> None:
     with pytest.raises(UsageError, match="without its state"):

@@ -106,7 +106,7 @@ class LoadedImage:
 
     @contextmanager
     def checked_layer(self, position: int) -> Iterator[BinaryIO]:
-        """Like `open_layer`; raises at the end like `check_layer`, with one reading for both."""
+        """Like `open_layer`; at the end raises `VerificationFailed` if a digest differs."""
         entry = self.layers[position]
         most = max(_FREE_OF_SUSPICION_BYTES, entry.size * _MAX_RATIO)
         with Hashing(self.store.open(entry)) as packed:
@@ -123,11 +123,6 @@ class LoadedImage:
             raise VerificationFailed(
                 f"The layer {entry.digest} in {self.store.name} is not what its digest says."
             )
-
-    def check_layer(self, position: int) -> None:
-        """Raises `VerificationFailed` where a layer is not what the image says of it."""
-        with self.checked_layer(position):
-            pass
 
 
 class OciImage:

@@ -17,7 +17,7 @@ from bundler.errors import (
 )
 from bundler.refresh.outcome.classify import failure_of, of_command
 from bundler.refresh.outcome.exchanges import Exchange, Link, Report, quoted
-from bundler.refresh.secrets import NO_SECRETS, Secrets
+from bundler.refresh.secrets import Secrets
 from bundler.refresh.sources.model import Component
 
 COMPONENT = Component("Key[x]", "LOCAL_FILESYSTEM", "command", location="/usr/bin/curl")
@@ -45,14 +45,14 @@ def link(name: str, text: str = "", **fields: object) -> Link:
 def test_what_curl_says_is_understood(
     exit_code: int, output: str, kind: type[BundlerError], retry: str
 ) -> None:
-    failure = of_command(COMPONENT, exit_code, output, secrets=NO_SECRETS)
+    failure = of_command(COMPONENT, exit_code, output, secrets=Secrets({}))
     assert failure is not None
     assert (type(failure.error), failure.retry) == (kind, retry)
     assert f"exit code {exit_code}" in failure.error.what
 
 
 def test_a_command_that_succeeds_has_not_failed() -> None:
-    assert of_command(COMPONENT, 0, "curl: (6)", secrets=NO_SECRETS) is None
+    assert of_command(COMPONENT, 0, "curl: (6)", secrets=Secrets({})) is None
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_a_command_that_succeeds_has_not_failed() -> None:
 def test_without_a_failed_exchange_the_chain_decides(
     chain: tuple[Link, ...], last: Exchange | None, kind: type[BundlerError]
 ) -> None:
-    failure = failure_of(COMPONENT, Report(last=last, raised=chain), secrets=NO_SECRETS)
+    failure = failure_of(COMPONENT, Report(last=last, raised=chain), secrets=Secrets({}))
     assert failure is not None
     assert type(failure.error) is kind, failure.error
 
@@ -83,14 +83,14 @@ def test_without_a_failed_exchange_the_chain_decides(
 def test_the_wire_goes_before_the_exception() -> None:
     exchange = Exchange(1, "GET", "https://host:443/v1", "", 503)
     report = Report(failed=(exchange,), raised=(link("builtins.UnboundLocalError"),))
-    failure = failure_of(COMPONENT, report, secrets=NO_SECRETS)
+    failure = failure_of(COMPONENT, report, secrets=Secrets({}))
     assert failure is not None
     assert failure.error.what == "Key[x]: host:443 answered 503 (GET /v1)."
 
 
 def test_a_swallowed_failure_is_one_and_says_how_to_allow_it() -> None:
     exchange = Exchange(1, "GET", "https://host:443/v1/a", "", 404)
-    failure = failure_of(COMPONENT, Report(failed=(exchange,), returned=True), secrets=NO_SECRETS)
+    failure = failure_of(COMPONENT, Report(failed=(exchange,), returned=True), secrets=Secrets({}))
     assert failure is not None
     assert "went on without that part" in failure.error.what
     assert 'allow-http = ["GET /v1/a 404"]' in failure.error.hint
@@ -99,7 +99,7 @@ def test_a_swallowed_failure_is_one_and_says_how_to_allow_it() -> None:
 def test_no_retry_is_added_where_the_library_has_retried() -> None:
     exchange = Exchange(1, "GET", "https://host:443/v1", "", 503, tries=4)
     report = Report(failed=(exchange,), raised=(link("x.E"),))
-    failure = failure_of(COMPONENT, report, secrets=NO_SECRETS)
+    failure = failure_of(COMPONENT, report, secrets=Secrets({}))
     assert failure is not None
     assert failure.retry == "no"
 
@@ -110,7 +110,7 @@ def test_of_dbts_long_story_only_what_dbt_said_is_quoted() -> None:
         "Errors parsed from dbt logs:\n\nEncountered an error:\nCompilation Error in model orders\n"
         "  unexpected '}', expected ')'"
     )
-    said = quoted(link("dagster_dbt.errors.DagsterDbtCliRuntimeError", text), NO_SECRETS)
+    said = quoted(link("dagster_dbt.errors.DagsterDbtCliRuntimeError", text), Secrets({}))
     assert said == (
         "DagsterDbtCliRuntimeError: Compilation Error in model orders unexpected '}', expected ')'"
     )
@@ -118,7 +118,7 @@ def test_of_dbts_long_story_only_what_dbt_said_is_quoted() -> None:
 
 def test_the_text_of_a_client_library_is_never_shown() -> None:
     text = "401, message='x', headers={'Authorization': 'Bearer unknown-secret'}"
-    assert quoted(link("aiohttp.client_exceptions.ClientError", text), NO_SECRETS) == "ClientError"
+    assert quoted(link("aiohttp.client_exceptions.ClientError", text), Secrets({})) == "ClientError"
     redacted = quoted(link("vendor.Error", "token=abcdefgh"), Secrets({"TOKEN": "abcdefgh"}))
     assert redacted == "Error: token=[TOKEN]"
 
@@ -128,11 +128,11 @@ def test_an_outage_that_was_passed_over_is_the_reason_of_the_wrong_request_after
     wrong = Exchange(2, "POST", "https://host:443/2.4/signin", "b", 400)
     raised = (link("vendor.Error", status=400),)
     report = Report(failed=(asked, wrong), last=wrong, raised=raised)
-    failure = failure_of(COMPONENT, report, secrets=NO_SECRETS)
+    failure = failure_of(COMPONENT, report, secrets=Secrets({}))
     assert failure is not None
     assert type(failure.error) is Unavailable
     assert "/serverInfo" in failure.error.what
-    alone = failure_of(COMPONENT, Report(failed=(wrong,), raised=raised), secrets=NO_SECRETS)
+    alone = failure_of(COMPONENT, Report(failed=(wrong,), raised=raised), secrets=Secrets({}))
     assert alone is not None
     assert type(alone.error) is ConfigurationError
 
@@ -140,7 +140,7 @@ def test_an_outage_that_was_passed_over_is_the_reason_of_the_wrong_request_after
 def test_a_refusal_that_the_library_tries_again_until_the_deadline_is_a_refusal() -> None:
     refused = Exchange(1, "GET", "https://host:443/v1", "a", 401)
     report = Report(failed=(refused,), last=refused, waiting=refused)
-    failure = failure_of(COMPONENT, report, secrets=NO_SECRETS, deadline=30.0)
+    failure = failure_of(COMPONENT, report, secrets=Secrets({}), deadline=30.0)
     assert failure is not None
     assert type(failure.error) is CredentialsRefused
     assert "answered 401, and it did not finish within 30 s" in failure.error.what
@@ -149,6 +149,6 @@ def test_a_refusal_that_the_library_tries_again_until_the_deadline_is_a_refusal(
 def test_a_404_at_lookers_login_is_a_refusal() -> None:
     asked = Exchange(1, "POST", "https://x.cloud.looker.com:443/api/4.0/login", "a", 404)
     report = Report(failed=(asked,), last=asked, raised=(link("looker_sdk.error.SDKError"),))
-    failure = failure_of(COMPONENT, report, secrets=NO_SECRETS)
+    failure = failure_of(COMPONENT, report, secrets=Secrets({}))
     assert failure is not None
     assert type(failure.error) is CredentialsRefused

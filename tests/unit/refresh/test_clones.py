@@ -8,7 +8,7 @@ from bundler.errors import BundlerError, ConfigurationError, CredentialsRefused,
 from bundler.refresh.outcome.classify import failure_of
 from bundler.refresh.outcome.clones import of_clone, of_package
 from bundler.refresh.outcome.exchanges import Exchange, Link, Report
-from bundler.refresh.secrets import NO_SECRETS
+from bundler.refresh.secrets import Secrets
 from bundler.refresh.sources.model import Component
 
 HOST = "git.example.com:443"
@@ -55,7 +55,7 @@ def test_the_sentence_names_key_host_and_repository() -> None:
     component = Component("DbtProjectComponent[x]", "LOCAL_FILESYSTEM", "dagster_dbt.X")
     exchange = clone("fatal: Authentication failed for 'https://x/'")
     report = Report(failed=(exchange,), raised=exchange.chain)
-    failure = failure_of(component, report, secrets=NO_SECRETS)
+    failure = failure_of(component, report, secrets=Secrets({}))
     assert failure is not None
     assert failure.error.what == (
         "DbtProjectComponent[x]: git.example.com:443 wants other credentials for the repository "

@@ -17,11 +17,6 @@ _OUTPUT = ("--output-file", "--ou", "-o")
 _PEX_ROOT = ("--pex-root", "--pex-ro", "")
 _CACHE_DIR = ("--cache-dir", "--ca", "")
 _PROJECT = ("--project", "--proj", "")
-# Options whose value may be the folder of a project without meaning the project.
-_TAKES_ANOTHER_FOLDER = frozenset(
-    ["-D", "--sources-directory", "-R", "--resources-directory", "-f", "--find-links", "--tmpdir"]
-)
-
 _MAX_NESTING = 10
 _ASKS = ("-h", "--help", "-V", "--version", "--help-variables", "--docs", "--help-html")
 # What pex would do with its own result, before the state is in it.
@@ -54,20 +49,6 @@ class PexArguments:
     @property
     def has_venv(self) -> bool:
         return any(argument.split("=")[0] in ("--venv", "--seed") for argument in self.rest)
-
-    def local_projects(self) -> Iterator[tuple[int, Path]]:
-        """Where in `rest` a project directory stands, and which one.
-
-        As the value of ``--project``, or as a requirement, such as ``.`` or ``./shop[extra]``.
-        """
-        for index, argument in enumerate(self.rest):
-            value = argument.partition("=")[2] if argument.startswith("--proj") else argument
-            if argument.startswith("-") and not value:
-                continue
-            path = Path(value.partition("[")[0])
-            before = self.rest[index - 1] if index else ""
-            if _is_project(path) and before not in _TAKES_ANOTHER_FOLDER:
-                yield index, path
 
 
 def parse(arguments: Sequence[str]) -> PexArguments:
@@ -148,7 +129,3 @@ def _refuse(argument: str) -> None:
     name, _, value = argument.partition("=")
     if name in _TOO_EARLY and value != "none":
         raise UsageError(f"{name} works on a PEX without its state.", hint=_TOO_EARLY[name])
-
-
-def _is_project(path: Path) -> bool:
-    return any((path / name).is_file() for name in ("pyproject.toml", "setup.py", "setup.cfg"))
