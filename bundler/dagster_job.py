@@ -30,9 +30,10 @@ from bundler.errors import ConfigurationError
 from bundler.state.manifest import KeyRefresh, state_of
 from bundler.state.statedir import check_keys, sanitize_key
 from bundler.state.tree import scan
-from bundler.store import local, records
+from bundler.store import local
 from bundler.store.pointer import Author
 from bundler.store.pushing import NewState, Push
+from bundler.system import times
 
 _VERSIONED = "VERSIONED_STATE_STORAGE"
 _NO_STEP_NAME = re.compile(r"[^A-Za-z0-9_]")
@@ -151,7 +152,7 @@ def _refresh(instance: DagsterInstance, project: Path, key: str) -> str:
         if inspect.iscoroutine(result):
             asyncio.run(result)
         state = state_of(key, sanitize_key(key), scan(directory))
-        now = records.now()
+        now = times.now()
         new = NewState(state, directory, refresh=KeyRefresh(key, 1, fetched=now, confirmed=now))
         attempt = Push(store.known, [new], Author(local.user())).attempt(share=False)
     if attempt.unchanged:

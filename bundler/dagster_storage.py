@@ -34,7 +34,7 @@ from dagster_shared.serdes.objects.models.defs_state_info import DefsKeyStateInf
 
 from bundler.errors import ConfigurationError, Unavailable
 from bundler.store import Store, embedded, handover, open_store, records
-from bundler.store.prune import seconds_of
+from bundler.system.times import seconds_of
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from bundler.errors import BundlerError
 from bundler.listener import KeyProgress, Listener
+from bundler.system.times import seconds_of
 
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
@@ -239,10 +240,7 @@ def age(moment: str | None, now: float | None = None) -> str:
     """How long ago an RFC 3339 time was, for people; a dash where it is not known."""
     if moment is None:
         return "-"
-    import calendar
-
-    then = calendar.timegm(time.strptime(moment, "%Y-%m-%dT%H:%M:%SZ"))
-    passed = max(0, (time.time() if now is None else now) - then)
+    passed = max(0, (time.time() if now is None else now) - seconds_of(moment))
     for unit, length in (("d", 86400), ("h", 3600), ("m", 60)):
         if passed >= 2 * length:
             return f"{passed / length:.0f}{unit}"

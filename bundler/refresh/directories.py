@@ -7,9 +7,7 @@ before `bundler.state.statedir.publish_together`, and that publishes the whole s
 from __future__ import annotations
 
 import asyncio
-import calendar
 import functools
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -42,6 +40,7 @@ from bundler.state.manifest import (
 from bundler.state.statedir import Publication, Ready, Staging, StateDir, check_keys, sanitize_key
 from bundler.state.tree import scan
 from bundler.system.atomic import io_errors
+from bundler.system.times import reproducible_now, seconds_of
 from bundler.version import __version__
 
 LOCAL: ManagementType = "LOCAL_FILESYSTEM"
@@ -221,8 +220,8 @@ class Directory(msgspec.Struct):
         self.refreshes[key] = KeyRefresh(
             key=key,
             attempts=fetched.attempts,
-            fetched=(self.record[key].fetched if same else None) or _now(),
-            confirmed=_now(),
+            fetched=(self.record[key].fetched if same else None) or reproducible_now(),
+            confirmed=reproducible_now(),
             environment_variables=fetched.environment,
         )
         detail = "unchanged" if same else self._brief(job)
@@ -244,7 +243,7 @@ class Directory(msgspec.Struct):
         confirmed = before.confirmed or before.fetched if before else None
         if most is None or before is None or confirmed is None:
             return False
-        if not isinstance(failed.error, Unavailable) or _seconds_since(confirmed) > most:
+        if not isinstance(failed.error, Unavailable) or time.time() - seconds_of(confirmed) > most:
             return False
         self._use_baseline(key)
         self.refreshes[key] = msgspec.structs.replace(before, stale=True, attempts=failed.attempts)
@@ -357,8 +356,8 @@ class Collector(msgspec.Struct):
         refresh = KeyRefresh(
             key=key,
             attempts=fetched.attempts,
-            fetched=_now(),
-            confirmed=_now(),
+            fetched=reproducible_now(),
+            confirmed=reproducible_now(),
             environment_variables=fetched.environment,
         )
         directory = self.folder / sanitize_key(key)
@@ -420,15 +419,3 @@ def _shortened(paths: Sequence[str]) -> str:
 
 def _record(record: DirectoryRefresh, manifest: Manifest) -> RunRecord:
     return RunRecord(refresh=(record.of(manifest),), tool=Tool("state-bundler", __version__))
-
-
-def _now() -> str:
-    """The time, or ``SOURCE_DATE_EPOCH`` for a reproducible record; RFC 3339."""
-    epoch = os.environ.get("SOURCE_DATE_EPOCH")
-    moment = int(epoch) if epoch and epoch.isdigit() else time.time()
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(moment))
-
-
-def _seconds_since(moment: str) -> float:
-    then = calendar.timegm(time.strptime(moment, "%Y-%m-%dT%H:%M:%SZ"))
-    return time.time() - then

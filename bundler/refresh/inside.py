@@ -31,6 +31,7 @@ import msgspec
 
 from bundler.artifacts.image.engine.inside import Container
 from bundler.errors import BadData, InputOutputError, ToolFailed
+from bundler.project.layout import import_roots
 from bundler.project.options import Inside
 from bundler.refresh.checks import MAX_FILES
 from bundler.refresh.sources.model import Source
@@ -166,7 +167,7 @@ class InsideWorker(Worker):
         if self._source.kind != "dagster":
             return Path(found["directory"])
         place = PurePosixPath(found["place"])
-        for root in (project.root / "src", project.root):
+        for root in import_roots(project.root):
             if (root / place.parent).is_dir():
                 return root / place
         return project.root / place

@@ -8,7 +8,6 @@ the newest file of each.
 from __future__ import annotations
 
 import tempfile
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from bundler.store.objects import Buffer, Listed, Objects
 from bundler.store.pointer import NOBODY, Author
 from bundler.store.pushing import NewState
 from bundler.store.store import Store
+from bundler.system.times import rfc3339
 
 _CHUNK_BYTES = 8 * 1024 * 1024
 
@@ -82,7 +82,7 @@ def _import_one(source: Objects, target: Store, key: str, item: Listed, author: 
         with open(directory / "state", "xb") as stream:
             stream.writelines(_chunks(source, item))
         state = state_of(key, sanitize_key(key), scan(directory))
-        refresh = KeyRefresh(key, fetched=_time(item.modified), origin="dagster")
+        refresh = KeyRefresh(key, fetched=rfc3339(item.modified), origin="dagster")
         new = NewState(state, directory, refresh=refresh, version=_version(item))
         target.push([new], author)
 
@@ -90,7 +90,3 @@ def _import_one(source: Objects, target: Store, key: str, item: Listed, author: 
 def _chunks(source: Objects, item: Listed) -> Iterator[Buffer]:
     for start in range(0, item.size, _CHUNK_BYTES):
         yield source.read(item.name, start, min(_CHUNK_BYTES, item.size - start))
-
-
-def _time(moment: float) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(moment))

@@ -29,6 +29,7 @@ from bundler.state.manifest import decode_canonical
 from bundler.store import records
 from bundler.store.objects import Objects
 from bundler.store.records import Action, Change, Current, Format, Move
+from bundler.system import times
 
 _PATIENCE_SECONDS = 180.0
 _FIRST_PAUSE_SECONDS = 0.02
@@ -153,7 +154,7 @@ def _numbered(
         number=before.number + 1,
         id=mine,
         # Never before the set that it follows, whatever this machine's clock says.
-        made=max(records.now(), before.change.made),
+        made=max(times.now(), before.change.made),
         action=action,
         moves=tuple(_moves(before, wanted)),
         by=author.by,
@@ -201,7 +202,7 @@ def make(objects: Objects) -> None:
             )
     finally:
         objects.delete([probe])
-    objects.create(records.FORMAT_NAME, records.encode(Format(records.now())))
+    objects.create(records.FORMAT_NAME, records.encode(Format(times.now())))
 
 
 def read_set(objects: Objects, number: int) -> Change | None:

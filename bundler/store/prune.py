@@ -17,7 +17,6 @@ may belong to a push that is under way.
 
 from __future__ import annotations
 
-import calendar
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -33,6 +32,7 @@ from bundler.store.lease import server_time
 from bundler.store.pushing import GRACE_SECONDS
 from bundler.store.records import Batch, Current, Version
 from bundler.store.store import Store
+from bundler.system.times import seconds_of
 
 _ATTEMPTS = 20
 
@@ -222,11 +222,6 @@ def _leftovers(store: Store, versions: Mapping[str, Version]) -> Iterator[str]:
 def _number(name: str) -> int:
     digits = name.removeprefix("sets/").removesuffix(".json")
     return int(digits) if digits.isdigit() else 2**53
-
-
-def seconds_of(moment: str) -> float:
-    """An RFC 3339 time in seconds since the epoch."""
-    return calendar.timegm(time.strptime(moment, "%Y-%m-%dT%H:%M:%SZ"))
 
 
 def referenced_by(artifact: Artifact) -> frozenset[str]:

@@ -17,6 +17,7 @@ from bundler.store.content import Place, Upload
 from bundler.store.pointer import Author
 from bundler.store.reading import Versions
 from bundler.store.records import Batch, Current, Entry, Version
+from bundler.system import times
 
 # What lies in the store without being part of a set is removed by a prune when it is a day old: a
 # push gives up when it has taken half as long.
@@ -194,7 +195,7 @@ def _places(versions: Mapping[str, Version]) -> dict[str, Place]:
 def _new_versions(
     changed: Sequence[NewState], places: Mapping[str, Place], author: Author
 ) -> tuple[Version, ...]:
-    push, made = records.new_push(), records.now()
+    push, made = records.new_push(), times.now()
     return tuple(
         _new_version(new, new.version or records.version_id(push, number), places, author, made)
         for number, new in enumerate(changed)

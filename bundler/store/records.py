@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import re
-import time
 import uuid
 from typing import Annotated, Literal
 
@@ -219,11 +218,6 @@ def _problem(version: Version, name: str) -> str | None:
     except VerificationFailed as error:
         return f"contradicts itself: {error.what}"
     return None
-
-
-def now() -> str:
-    """This machine's time, RFC 3339."""
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
 def _warm_up() -> None:

@@ -19,6 +19,7 @@ from bundler import verify_at_start
 from bundler.artifacts.running import Runner
 from bundler.errors import ToolFailed, UsageError, VerificationFailed
 from bundler.listener import Listener
+from bundler.project.layout import import_roots
 from bundler.project.projects import Project
 from bundler.state.manifest import DirectoryRefresh
 
@@ -76,7 +77,7 @@ def _target(project: Project) -> str:
         )
     module = project.dagster.target or f"{project.dagster.root}.definitions"
     path = module.replace(".", "/")
-    for root in (project.root / "src", project.root):
+    for root in import_roots(project.root):
         if (root / f"{path}.py").exists() or (root / path / "__init__.py").exists():
             return module
     return f"{verify_at_start.AUTOLOAD}:{project.dagster.root}"

@@ -6,7 +6,6 @@ rule asks about and the artifact does not say is a breach too: silence is no con
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping
 
 import msgspec
@@ -14,6 +13,7 @@ import msgspec
 from bundler.artifacts.verify import Verdict
 from bundler.state.artifact import Artifact, StateDirectory
 from bundler.state.manifest import KeyRefresh, State
+from bundler.system.times import seconds_of
 
 # Clocks of build machines differ; a time further ahead than this was never measured.
 _CLOCK_SKEW_SECONDS = 300.0
@@ -125,7 +125,7 @@ def _age(policy: Policy, subject: Subject) -> Iterator[Breach]:
             what = f"{state.key} in {path}: when its state was last confirmed is not recorded."
             yield Breach("max-age", what, state.key)
             continue
-        age = subject.now - _seconds(confirmed)
+        age = subject.now - seconds_of(confirmed)
         if age < -_CLOCK_SKEW_SECONDS:
             what = f"{state.key} in {path}: its state was confirmed in the future, at {confirmed}."
             yield Breach("max-age", what, state.key)
@@ -135,13 +135,6 @@ def _age(policy: Policy, subject: Subject) -> Iterator[Breach]:
                 f"{confirmed}; at most {_span(policy.max_age)} is allowed."
             )
             yield Breach("max-age", what, state.key)
-
-
-def _seconds(moment: str) -> int:
-    """An RFC 3339 time, since the epoch."""
-    import calendar  # with locale, which it needs, 5 ms
-
-    return calendar.timegm(time.strptime(moment, "%Y-%m-%dT%H:%M:%SZ"))
 
 
 def _span(seconds: float) -> str:

@@ -30,6 +30,7 @@ from bundler.errors import (
     VerificationFailed,
 )
 from bundler.listener import Listener
+from bundler.project.layout import import_roots
 from bundler.project.projects import Project
 from bundler.refresh.run import Refreshed, discover
 from bundler.refresh.sources import sources_of
@@ -143,7 +144,7 @@ def _configured(project: Project) -> list[_Target]:
     ]
     if project.dagster is not None:
         defs = project.dagster.defs.replace(".", "/")
-        roots = [root for root in (project.root / "src", project.root) if (root / defs).is_dir()]
+        roots = [root for root in import_roots(project.root) if (root / defs).is_dir()]
         if not roots:
             raise ConfigurationError(
                 f"{project.dagster.defs} of {project.name} lies neither in {project.root} nor in "

@@ -8,11 +8,12 @@ held against their manifest.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from bundler.errors import BundlerError, VerificationFailed
+from bundler.project.layout import import_path
 from bundler.project.survey import survey
 from bundler.state.bundle import MANIFEST_NAME, RUN_RECORD_NAME, Bundle
 from bundler.state.manifest import DirectoryRefresh, RunRecord
@@ -49,7 +50,7 @@ def published(root: Path) -> Published:
     missing: list[Path] = []
     first = RunRecord()
     for relative in survey(root).state_directories:
-        directory = StateDir(root / relative, _place(relative.parts))
+        directory = StateDir(root / relative, import_path(relative.parts))
         found = directory.read() if (directory.path / MANIFEST_NAME).exists() else None
         if found is None:
             missing.append(directory.path)
@@ -62,10 +63,6 @@ def published(root: Path) -> Published:
             refreshes += _of(found.record, directory.place)
     record = RunRecord(first.build, tuple(refreshes), first.tool, first.environment)
     return Published(root, tuple(bundles), record, tuple(missing))
-
-
-def _place(parts: Sequence[str]) -> str:
-    return "/".join(parts[1:] if parts[0] == "src" else parts)
 
 
 def _of(record: RunRecord, place: str) -> Iterator[DirectoryRefresh]:

@@ -369,7 +369,7 @@ def test_a_clock_that_is_off_does_not_disturb_the_order(
     store: Store, states: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for value, clock in ((b"1", "2030-01-01T00:00:00Z"), (b"2", "1999-01-01T00:00:00Z")):
-        monkeypatch.setattr("bundler.store.records.now", lambda clock=clock: clock)
+        monkeypatch.setattr("bundler.system.times.now", lambda clock=clock: clock)
         store.push(states(A=value))
     assert contents(store, tmp_path) == {"A": {"state": b"2"}}
     changes = list(store.history())

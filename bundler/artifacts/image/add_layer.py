@@ -31,6 +31,7 @@ from bundler.errors import UsageError, VerificationFailed
 from bundler.listener import SILENT, Listener
 from bundler.state.bundle import Bundle
 from bundler.state.manifest import Claim, RunRecord
+from bundler.system.times import reproducible_now
 
 _BASE_DIGEST = "org.opencontainers.image.base.digest"
 _CREATED = "org.opencontainers.image.created"
@@ -56,7 +57,7 @@ class Job(msgspec.Struct, frozen=True):
     record: RunRecord
     target: Target
     places: Mapping[str, str] = msgspec.field(default_factory=dict)
-    created: str = msgspec.field(default_factory=image.created_now)
+    created: str = msgspec.field(default_factory=reproducible_now)
     before: tuple[LoadedImage, ...] = ()
     layer: Layer | None = None
     listener: Listener = SILENT

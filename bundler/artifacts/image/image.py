@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import os
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -327,13 +325,6 @@ def empty_config(architecture: str, system: str = "linux") -> Json:
         "rootfs": {"type": "layers", "diff_ids": []},
         "history": [],
     }
-
-
-def created_now() -> str:
-    """Now, or ``SOURCE_DATE_EPOCH``; RFC 3339 in whole seconds, UTC."""
-    epoch = os.environ.get("SOURCE_DATE_EPOCH", "")
-    seconds = int(epoch) if epoch.isdecimal() else time.time()
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
 
 
 def placed_record(record: RunRecord, places: Mapping[str, str]) -> RunRecord:

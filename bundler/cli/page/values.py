@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import calendar
-import time
 from dataclasses import dataclass
+
+from bundler.system.times import rfc3339, seconds_of
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 _STEP = 1024
-_FORM = "%Y-%m-%dT%H:%M:%SZ"
 
 
 @dataclass(frozen=True)
@@ -19,11 +18,11 @@ class Now:
 
     @property
     def iso(self) -> str:
-        return time.strftime(_FORM, time.gmtime(self.seconds))
+        return rfc3339(self.seconds)
 
     def since(self, moment: str) -> float:
         """How many seconds ago an RFC 3339 time was; never less than none."""
-        return max(0.0, self.seconds - calendar.timegm(time.strptime(moment, _FORM)))
+        return max(0.0, self.seconds - seconds_of(moment))
 
 
 def amount(count: int) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bundler.errors import BundlerError, ConfigurationError
+from bundler.project.layout import import_path
 from bundler.project.options import SourceOptions
 from bundler.refresh.outcome.exchanges import Link
 from bundler.refresh.sources.model import Source
@@ -59,8 +60,7 @@ def by_directory(
 def _place(options: SourceOptions) -> str:
     if options.place is not None:
         return options.place
-    parts = options.path.parts
-    return "/".join(parts[1:] if len(parts) > 1 and parts[0] == "src" else parts)
+    return import_path(options.path.parts)
 
 
 def load_error(source: Source, chain: Sequence[Link], secrets: Secrets) -> BundlerError:

@@ -26,7 +26,6 @@ from bundler.artifacts.open import open_artifact
 from bundler.cli.commands import cli
 from bundler.cli.run import run
 from bundler.state.manifest import PREDICATE_TYPE, Predicate, build, canonical
-from bundler.workflows import attestation
 from tests.support.bundles import make_bundle, make_record
 
 _RECORDED = json.loads((Path(__file__).parent / "cosign_envelopes.json").read_text())
@@ -59,7 +58,7 @@ def _public(name: str) -> ec.EllipticCurvePublicKey:
 
 
 @pytest.mark.parametrize(
-    ("name", "kind"), [("states", PREDICATE_TYPE), ("slsa", attestation.SLSA_TYPE)]
+    ("name", "kind"), [("states", PREDICATE_TYPE), ("slsa", "https://slsa.dev/provenance/v1")]
 )
 def test_what_cosign_attests_is_our_predicate_bit_for_bit(name: str, kind: str) -> None:
     recorded = _RECORDED[name]
@@ -94,7 +93,7 @@ def test_todays_predicates_survive_an_attestation(
     printed = capsys.readouterr().out.rstrip("\n").encode()
     statement = Statement(
         type="https://in-toto.io/Statement/v0.1",
-        predicate_type=attestation.SLSA_TYPE if slsa else PREDICATE_TYPE,
+        predicate_type="https://slsa.dev/provenance/v1" if slsa else PREDICATE_TYPE,
     )
     subject = statement.subject.add(name="registry.example.org/shop")
     subject.digest["sha256"] = digest.removeprefix("sha256:")

@@ -7,12 +7,12 @@ and the history without its times' fractions and without saying which lines made
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bundler.artifacts.image.image import Json
 from bundler.errors import ToolFailed
+from bundler.system.times import rfc3339
 
 # Instructions that change no file. Of the rest, WORKDIR makes a layer only where it makes a folder.
 _METADATA = {
@@ -87,8 +87,7 @@ def _likelihood(entry: Mapping[str, Any]) -> int:
 def _line(entry: Mapping[str, Any], makes_layer: bool) -> Json:
     line: Json = {}
     if entry.get("Created"):
-        seconds = int(entry["Created"])
-        line["created"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+        line["created"] = rfc3339(int(entry["Created"]))
     if entry.get("CreatedBy"):
         line["created_by"] = entry["CreatedBy"]
     if entry.get("Comment"):

@@ -27,6 +27,7 @@ from bundler.listener import SILENT, Listener
 from bundler.state.artifact import Artifact
 from bundler.state.bundle import Bundle
 from bundler.state.manifest import RunRecord
+from bundler.system.times import reproducible_now
 
 if TYPE_CHECKING:
     from bundler.artifacts.image.engine.opening import EngineImage
@@ -306,7 +307,7 @@ def _send_layer(
 
     def finish(written: Written) -> bytes:
         changed = image.with_layer(
-            bare, layer, written, new_claims, placed, created=image.created_now()
+            bare, layer, written, new_claims, placed, created=reproducible_now()
         )
         raw = image.dump(changed)
         image_id = f"sha256:{hashlib.sha256(raw).hexdigest()}"

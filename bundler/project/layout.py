@@ -1,0 +1,16 @@
+"""Where a project's modules are: in ``src`` (the src layout), or in its root (the flat layout)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def import_roots(root: Path) -> tuple[Path, Path]:
+    """The directories from which modules are imported, in the order in which they are tried."""
+    return root / "src", root
+
+
+def import_path(parts: Sequence[str]) -> str:
+    """A path below a project's root as an import sees it: ``src/shop/state`` is ``shop/state``."""
+    return "/".join(parts[1:] if len(parts) > 1 and parts[0] == "src" else parts)
