@@ -6,8 +6,8 @@ What holds for every question here:
   fsmonitor and hooks are overridden, no filter, diff driver, pager or alias takes part in the
   commands used, and no transport is allowed, so that a missing object is a failure and not a
   download.
-- The environment is cleaned: of ``GIT_*`` only what says *which* repository and configuration is
-  meant survives (`repository._KEPT`).
+- The environment is cleaned: of ``GIT_*`` only the user's configuration survives
+  (`repository._KEPT`) and, for a hook's question about its own repository, what git handed to it.
 - Paths are bytes, NUL-separated, literal.
 - Any exit code that the question does not expect is `ToolFailed`: "could not ask" is never "no".
 

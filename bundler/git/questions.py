@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 
 from bundler.errors import ToolFailed
-from bundler.git.repository import ONE_REPOSITORY, Question, Repository, printable, quoted
-from bundler.system import digests, index_file
+from bundler.git.repository import Question, Repository, environment, printable, quoted
+from bundler.system import digests, git_directory, index_file
 from bundler.system.fast_tuple import NamedTuple
 
 TYPE_CHECKING = False
@@ -109,7 +109,7 @@ def require_whole_index(repository: Repository) -> None:
 
 def ignores_case(repository: Repository) -> bool:
     """Whether names that differ by case are one in this repository."""
-    return index_file.ignores_case(repository.common_dir)
+    return git_directory.ignores_case(repository.common_dir)
 
 
 def staged_question(base: str, pathspecs: Iterable[bytes] = ()) -> Question:
@@ -195,8 +195,8 @@ def empty_repository(like: Repository, place: bytes) -> Repository:
         head.write(b"ref: refs/heads/none\n")
     variables = {
         name: value
-        for name, value in like.environment.items()
-        if name not in ONE_REPOSITORY and not name.startswith("GIT_CONFIG")
+        for name, value in environment(like.environment).items()
+        if not name.startswith("GIT_CONFIG")
     }
     variables |= {
         "GIT_CONFIG_NOSYSTEM": "1",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from bundler.errors import ToolFailed
+from bundler.system import git_directory
 from bundler.system.fast_process import Answer, Command, converse
 from bundler.system.fast_tuple import NamedTuple
 
@@ -15,40 +16,30 @@ if TYPE_CHECKING:
 
 DEFAULT_TIMEOUT_SECONDS = 120.0
 
-# Which repository (a running hook hands these over), and where the person's configuration lies.
+# The user's configuration, and how far git looks for a repository.
 _KEPT = frozenset(
     {
-        "GIT_DIR",
-        "GIT_WORK_TREE",
-        "GIT_COMMON_DIR",
-        "GIT_INDEX_FILE",
-        "GIT_OBJECT_DIRECTORY",
-        "GIT_ALTERNATE_OBJECT_DIRECTORIES",
-        "GIT_QUARANTINE_PATH",
-        "GIT_SHALLOW_FILE",
         "GIT_CEILING_DIRECTORIES",
         "GIT_DISCOVERY_ACROSS_FILESYSTEM",
         "GIT_CONFIG_GLOBAL",
         "GIT_CONFIG_SYSTEM",
         "GIT_CONFIG_NOSYSTEM",
-        "GIT_CONFIG_PARAMETERS",
         "GIT_CONFIG_COUNT",
     }
 )
 _KEPT_PREFIXES = ("GIT_CONFIG_KEY_", "GIT_CONFIG_VALUE_")
-_PATHS_OF_THE_REPOSITORY = (
+# What git hands to a running hook: paths, relative to where git started the hook, ...
+_HANDED_PATHS = (
     "GIT_DIR",
     "GIT_WORK_TREE",
     "GIT_COMMON_DIR",
     "GIT_INDEX_FILE",
     "GIT_OBJECT_DIRECTORY",
-)
-ONE_REPOSITORY = (
-    *_PATHS_OF_THE_REPOSITORY,
-    "GIT_ALTERNATE_OBJECT_DIRECTORIES",
     "GIT_QUARANTINE_PATH",
     "GIT_SHALLOW_FILE",
 )
+# ... and others: a list of absolute paths, what ``git -c`` was given.
+_HANDED = (*_HANDED_PATHS, "GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_CONFIG_PARAMETERS")
 _SET = {
     "GIT_OPTIONAL_LOCKS": "0",
     "GIT_NO_REPLACE_OBJECTS": "1",
@@ -113,42 +104,96 @@ class Repository(NamedTuple):
 # --- finding the repository -----------------------------------------------------------------
 
 
-def environment(inherited: Mapping[str, str], *, of_this_repository: bool = True) -> dict[str, str]:
-    """The environment for git. Without `of_this_repository`, for another than the hook's own."""
-    dropped = () if of_this_repository else ONE_REPOSITORY
+def environment(
+    inherited: Mapping[str, str], handed: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """The environment for git: of ``GIT_*`` the user's configuration, and what a hook got."""
     cleaned = {
         name: value
         for name, value in inherited.items()
-        if not name.startswith("GIT_")
-        or (name in _KEPT and name not in dropped)
-        or name.startswith(_KEPT_PREFIXES)
+        if not name.startswith("GIT_") or name in _KEPT or name.startswith(_KEPT_PREFIXES)
     }
-    return {**cleaned, **_SET}
+    return {**cleaned, **(handed or {}), **_SET}
 
 
-def open_repository(
-    root: str | os.PathLike[str], *, of_this_environment: bool = True
-) -> Repository | None:
-    """The repository that a directory lies in; None where there is none.
+def open_repository(root: str | os.PathLike[str], *, from_hook: bool = False) -> Repository | None:
+    """The repository that a directory is in; None without one.
 
-    of_this_environment: whether ``GIT_DIR`` and its like, as a running hook hands them over, are
-    to be followed where the directory lies in that work tree.
-    Raises `ToolFailed` where git is missing, refuses, or cannot say.
+    from_hook: whether a hook may be asking, so that what git hands to it (``GIT_INDEX_FILE``, the
+    quarantine) counts, provided that it is about this very repository.
+    Raises `ToolFailed` if git is missing, refuses, or cannot answer.
     """
     place = os.path.realpath(os.fsencode(root))
-    if of_this_environment and "GIT_DIR" in os.environ:
-        # git's convention: with GIT_DIR and without GIT_WORK_TREE the current directory is the
-        # top of the work tree, so this question must be asked here and not below.
-        found = _locate(os.fsencode(os.getcwd()), environment(os.environ))
-        if found and (found.top is None or _is_below(place, found.top)):
-            return found
-        of_this_environment = False
-    return _locate(place, environment(os.environ, of_this_repository=of_this_environment))
+    handed = handed_over(place, os.environ) if from_hook else {}
+    return _locate(place, environment(os.environ, handed))
+
+
+def handed_over(place: bytes, inherited: Mapping[str, str]) -> dict[str, str]:
+    """What git handed to the running hook; empty if it is about another repository.
+
+    A hook may ask about any directory (``cd ../app && …``). Which repository that one is in, its
+    files say: what was handed over never decides it, except for a work tree without a ``.git``.
+    """
+    given = {name: inherited[name] for name in _HANDED if inherited.get(name)}
+    try:
+        own = git_directory.locate(place)
+    except (OSError, ValueError):  # git meets it again, and says what is wrong
+        return {}
+    if "GIT_DIR" in given and not (own and _names(given["GIT_DIR"], own)):
+        return _of_a_work_tree_without_git(place, own, given)
+    if own is None:
+        return {}
+    base = own.top or own.git_dir
+    given |= {name: _absolute(base, given[name]) for name in _HANDED_PATHS if name in given}
+    given.pop("GIT_WORK_TREE", None)
+    if own.top is None:  # said in so many words: then git does not ask who owns the repository
+        given["GIT_DIR"] = os.fsdecode(own.git_dir)
+    else:
+        given.pop("GIT_DIR", None)
+    if "GIT_INDEX_FILE" in given and not _may_be_of(own, os.fsencode(given["GIT_INDEX_FILE"])):
+        return {}
+    return given
+
+
+def _names(git_dir: str, own: git_directory.Location) -> bool:
+    """Whether a ``GIT_DIR`` is this repository's; git may have started the hook elsewhere in it."""
+    real = os.path.realpath(own.git_dir)
+    bases = (os.getcwdb(), own.top or own.git_dir)
+    return any(os.path.realpath(os.path.join(base, os.fsencode(git_dir))) == real for base in bases)
+
+
+def _may_be_of(own: git_directory.Location, index: bytes) -> bool:
+    """Whether an index belongs to a repository: one in another git directory does not."""
+    folder = os.path.dirname(os.path.realpath(index))
+    if folder == os.path.realpath(own.git_dir):
+        return os.path.basename(index) == b"index" or os.path.lexists(index)
+    return os.path.lexists(index) and not git_directory.is_git_dir(folder)
+
+
+def _of_a_work_tree_without_git(
+    place: bytes, own: git_directory.Location | None, given: Mapping[str, str]
+) -> dict[str, str]:
+    """The same for ``git --git-dir=… --work-tree=…``: the work tree has no ``.git`` to be found."""
+    here = os.getcwdb()
+    tree = os.path.realpath(os.path.join(here, os.fsencode(given.get("GIT_WORK_TREE", "."))))
+    outer = own.top or own.git_dir if own else None
+    is_innermost = outer is None or (
+        "GIT_WORK_TREE" in given and tree != outer and _is_below(tree, outer)
+    )
+    if not (is_innermost and _is_below(place, tree)):
+        return {}
+    paths = {name: _absolute(here, given[name]) for name in _HANDED_PATHS if name in given}
+    return {**given, **paths, "GIT_WORK_TREE": os.fsdecode(tree)}
+
+
+def _absolute(base: bytes, path: str) -> str:
+    return os.path.join(os.fsdecode(base), path)
 
 
 def _locate(place: bytes, env: dict[str, str]) -> Repository | None:
     flags = [
         ["--is-bare-repository"],
+        ["--is-inside-git-dir"],
         ["--show-object-format"],
         ["--absolute-git-dir"],
         ["--path-format=absolute", "--git-common-dir"],
@@ -163,9 +208,11 @@ def _locate(place: bytes, env: dict[str, str]) -> Repository | None:
     if answer.exit_code or len(said) != len(flags):
         # No commit yet, a path that holds a newline, or something is broken: which of them?
         said, tip = _one_by_one(place, flags, env)
-    bare, algorithm, git_dir, common_dir, up = said
-    top = None if bare == b"true" else os.path.realpath(os.path.join(place, up))
-    pinned = _pinned(env, place, top, git_dir)
+    bare, inside, algorithm, git_dir, common_dir, up = said
+    top = None if b"true" in (bare, inside) else os.path.realpath(os.path.join(place, up))
+    pinned = {**env, "GIT_DIR": os.fsdecode(git_dir)}
+    if top is not None:
+        pinned["GIT_WORK_TREE"] = os.fsdecode(top)
     return Repository(top, git_dir, common_dir, algorithm.decode(), tip, pinned)
 
 
@@ -193,18 +240,6 @@ def _head(answer: Answer, place: bytes, env: dict[str, str]) -> str | None:
     if branch.exit_code == known.exit_code == 0 and not known.stdout and not known.stderr:
         return None
     raise _cannot_answer(["rev-parse", "HEAD"], known if known.stderr else answer)
-
-
-def _pinned(env: dict[str, str], place: bytes, top: bytes | None, git_dir: bytes) -> dict[str, str]:
-    """The environment in which every later question is about exactly this repository."""
-    pinned = dict(env)
-    for name in _PATHS_OF_THE_REPOSITORY:
-        if name in pinned:
-            pinned[name] = os.path.join(os.fsdecode(top or place), pinned[name])
-    pinned["GIT_DIR"] = os.fsdecode(git_dir)
-    if top is not None:
-        pinned["GIT_WORK_TREE"] = os.fsdecode(top)
-    return pinned
 
 
 def _says_there_is_none(answer: Answer) -> bool:

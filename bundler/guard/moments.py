@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
+# Only these take what git hands to a hook, and only about the hook's own repository.
+_OF_HOOKS = ("staged", "push", "receive")
+
+
 def check(
     root: str | os.PathLike[str],
     moment: Moment = "build",
@@ -31,7 +35,7 @@ def check(
     Raises `ToolFailed` where there is no repository, or git cannot answer.
     """
     movement = movement or Movement()
-    repository = open_or_refuse(root)
+    repository = open_or_refuse(root, from_hook=moment in _OF_HOOKS)
     verdict = _ask(repository, moment, directories, movement)
     patterns = [
         *_allowed_here(repository, root, allow),
@@ -103,8 +107,8 @@ def _commits(
     return check_commits(repository, moment, updates, known_refs, directories)
 
 
-def open_or_refuse(root: str | os.PathLike[str]) -> git.Repository:
-    repository = git.open_repository(root)
+def open_or_refuse(root: str | os.PathLike[str], *, from_hook: bool = False) -> git.Repository:
+    repository = git.open_repository(root, from_hook=from_hook)
     if repository is None:
         raise ToolFailed(
             f"{os.path.realpath(root)} is in no git repository: git cannot say what it holds.",

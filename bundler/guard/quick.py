@@ -10,7 +10,8 @@ import os
 
 from bundler.errors import BundlerError
 from bundler.guard.state_paths import NAME, join, mentions_us, project_of, within
-from bundler.system.index_file import RawIndex, ignores_case
+from bundler.system.git_directory import ignores_case, locate, read_regular
+from bundler.system.index_file import RawIndex
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -43,17 +44,19 @@ def look(named: Sequence[str] = ()) -> tuple[bytes, ...] | None:
         top, git_dir = located
         if any(name.startswith(b"sharedindex.") for name in os.listdir(git_dir)):
             return None
+        index_path = _index_path(top, git_dir)
+        if index_path is None:
+            return None
         places = within(top, named)
         fold = ignores_case(_common_dir(git_dir))
-        with RawIndex(_index_path(top, git_dir)) as index:
+        with RawIndex(index_path) as index:
             if not index.is_plain() or not index.is_whole():
                 return None
             if _may_hold_state(index, places, ignore_case=fold):
                 return None
             projects = sorted(index.paths_ending_in(_PROJECT))
         for project in projects:
-            with open(join(top, project), "rb") as stream:
-                text = stream.read()
+            text = read_regular(join(top, project))
             if mentions_us(text):
                 return None
             directory, name = os.path.split(project)
@@ -72,39 +75,31 @@ def _may_hold_state(index: RawIndex, places: Sequence[bytes], *, ignore_case: bo
 
 
 def _locate() -> tuple[bytes, bytes] | None:
-    """The top of the work tree and the git directory, where they lie as usual."""
-    here = os.getcwdb()
-    if "GIT_DIR" in os.environ:  # a running hook: here is the top
-        return here, join(here, os.fsencode(os.environ["GIT_DIR"]))
-    while True:
-        found = os.path.join(here, b".git")
-        if os.path.lexists(found):
-            break
-        if os.path.lexists(join(here, b"HEAD")):  # a bare repository, which git sees first
-            return None
-        if here == b"/":
-            return None
-        here = os.path.dirname(here)
-    if os.path.isfile(found):
-        with open(found, "rb") as link:
-            key, _, place = link.read().rstrip(b"\n").partition(b"gitdir: ")
-        if key:
-            return None
-        found = os.path.join(here, place)
-    if os.stat(found).st_uid != os.geteuid() or os.stat(here).st_uid != os.geteuid():
+    """The top of the work tree and the git directory, if they are as usual."""
+    own = locate(os.getcwdb())
+    if own is None or own.top is None:
         return None
-    return here, found
+    top, git_dir = own.top, os.path.realpath(own.git_dir)
+    given = os.environ.get("GIT_DIR")
+    if given and os.path.realpath(os.path.join(top, os.fsencode(given))) != git_dir:
+        return None  # a hook of another repository
+    if os.stat(git_dir).st_uid != os.geteuid() or os.stat(top).st_uid != os.geteuid():
+        return None
+    return top, git_dir
 
 
 def _common_dir(git_dir: bytes) -> bytes:
     """Of a linked work tree, the repository's own directory."""
     try:
-        with open(join(git_dir, b"commondir"), "rb") as link:
-            return os.path.join(git_dir, link.read().rstrip(b"\n"))
+        return os.path.join(git_dir, read_regular(join(git_dir, b"commondir")).rstrip(b"\n"))
     except FileNotFoundError:
         return git_dir
 
 
-def _index_path(top: bytes, git_dir: bytes) -> bytes:
+def _index_path(top: bytes, git_dir: bytes) -> bytes | None:
+    """The index of the commit that is being made; None if it may be another repository's."""
     given = os.environ.get("GIT_INDEX_FILE")
-    return os.path.join(top, os.fsencode(given)) if given else os.path.join(git_dir, b"index")
+    if not given:
+        return os.path.join(git_dir, b"index")
+    path = os.path.join(top, os.fsencode(given))
+    return path if os.path.realpath(os.path.dirname(path)) == git_dir else None

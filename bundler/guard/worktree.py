@@ -89,7 +89,7 @@ def check_work_tree(
 
 def _elsewhere(top: bytes, place: bytes, moment: Moment) -> Verdict:
     """The verdict on another repository, in paths that are relative to this one's top."""
-    other = git.open_repository(os.fsdecode(place), of_this_environment=False)
+    other = git.open_repository(os.fsdecode(place))
     if other is None or other.top is None or other.top == top:
         return Verdict(moment)
     inside = os.path.relpath(os.fsdecode(other.top), os.fsdecode(top))

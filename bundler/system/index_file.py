@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 
 from bundler.system import digests
+from bundler.system.git_directory import open_regular
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class RawIndex:
 
     def __init__(self, path: bytes) -> None:
         """Raises `OSError` where it cannot be read."""
-        self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self._descriptor = open_regular(path)
         self._found: dict[bytes, list[int]] = {}
         self.size = os.fstat(self._descriptor).st_size
         header = self._read(0, _HEADER_BYTES)
@@ -189,15 +190,6 @@ def _libc_search() -> Callable[[bytes, int, bytes, int], int | None] | None:
     search.restype = ctypes.c_void_p
     search.argtypes = (ctypes.c_char_p, ctypes.c_size_t, ctypes.c_char_p, ctypes.c_size_t)
     return search
-
-
-def ignores_case(common_dir: bytes) -> bool:
-    """Whether names that differ by case are one: git found that out when it made the repository."""
-    try:
-        with open(common_dir + b"/config", "rb") as config:
-            return b"ignorecase = true" in config.read().lower()
-    except FileNotFoundError:
-        return False
 
 
 def _is_tree(index: bytes, at: int) -> bool:

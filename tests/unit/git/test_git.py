@@ -104,23 +104,23 @@ def test_without_credentials(url: str, published: str | None) -> None:
     assert without_credentials(url) == published
 
 
-def test_environment_keeps_what_names_the_repository() -> None:
+def test_environment_drops_what_a_hook_was_handed() -> None:
     inherited = {
         "PATH": "/bin",
         "GIT_DIR": "/a/.git",
         "GIT_INDEX_FILE": "index.lock",
+        "GIT_CONFIG_PARAMETERS": "'a.b=c'",
         "GIT_CONFIG_KEY_0": "a.b",
         "GIT_TRACE": "1",
         "GIT_LITERAL_PATHSPECS": "1",
         "GITHUB_ACTIONS": "true",
     }
     kept = environment(inherited)
-    assert kept["GIT_DIR"] == "/a/.git"
     assert kept["GITHUB_ACTIONS"] == "true"
     assert kept["GIT_CONFIG_KEY_0"] == "a.b"
-    assert not {"GIT_TRACE", "GIT_LITERAL_PATHSPECS"} & set(kept)
-    elsewhere = environment(inherited, of_this_repository=False)
-    assert not {"GIT_DIR", "GIT_INDEX_FILE"} & set(elsewhere)
+    dropped = {name for name in inherited if name.startswith("GIT_")} - {"GIT_CONFIG_KEY_0"}
+    assert not dropped & set(kept)
+    assert environment(inherited, {"GIT_DIR": "/b/.git"})["GIT_DIR"] == "/b/.git"
 
 
 # --- processes side by side -----------------------------------------------------------------

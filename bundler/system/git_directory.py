@@ -1,0 +1,75 @@
+"""A repository as its files show it, without asking git: where it is, and reading them safely.
+
+For the quick way of the guard, which starts no git process, and for what has to be known before
+git is asked.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+from bundler.system.fast_tuple import NamedTuple
+
+
+def ignores_case(common_dir: bytes) -> bool:
+    """Whether names that differ by case are one: git found that out when it made the repository."""
+    try:
+        return b"ignorecase = true" in read_regular(common_dir + b"/config").lower()
+    except FileNotFoundError:
+        return False
+
+
+def open_regular(path: bytes) -> int:
+    """A descriptor for reading a regular file.
+
+    Raises `OSError` for anything else, without waiting: opening a FIFO lasts until somebody writes.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "it is not a regular file", path)
+    return descriptor
+
+
+def read_regular(path: bytes) -> bytes:
+    """The content of a regular file. Raises as `open_regular` does."""
+    with open(open_regular(path), "rb") as stream:
+        return stream.read()
+
+
+class Location(NamedTuple):
+    """A repository as its files show it. top: the work tree; None inside a git directory."""
+
+    top: bytes | None
+    git_dir: bytes
+
+
+def locate(place: bytes) -> Location | None:
+    """The repository that a directory is in, found as git finds it; None without one.
+
+    Raises `OSError` or `ValueError` for a ``.git`` that cannot be read.
+    """
+    here = place
+    while True:
+        found = os.path.join(here, b".git")
+        if is_git_dir(found):
+            return Location(here, found)
+        if os.path.lexists(found) and not os.path.isdir(found):
+            key, _, target = read_regular(found).rstrip(b"\r\n").partition(b"gitdir: ")
+            if key:
+                raise ValueError("a .git that names no directory")
+            return Location(here, os.path.join(here, target))
+        if is_git_dir(here):
+            return Location(None, here)
+        if here == os.path.dirname(here):
+            return None
+        here = os.path.dirname(here)
+
+
+def is_git_dir(directory: bytes) -> bool:
+    """Whether it looks like a git directory, a work tree's own included."""
+    return os.path.lexists(directory + b"/HEAD") and (
+        os.path.isdir(directory + b"/objects") or os.path.isfile(directory + b"/commondir")
+    )
