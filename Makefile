@@ -25,7 +25,7 @@ demo: $(READY) ## the whole of it on a sample project with a loopback API, in ./
 
 .PHONY: quick
 quick: $(READY) ## the unit tests: no engine, no Dagster, no network
-	$(BIN)/pytest -n $(WORKERS) tests/unit $(ARGS)
+	$(BIN)/pytest -n $(WORKERS) -m 'not slow' tests/unit $(ARGS)
 
 # A slip that a linter finds does not keep the tests from running, but it fails the target, too.
 .PHONY: test

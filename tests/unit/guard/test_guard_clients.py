@@ -100,6 +100,7 @@ def snapshot(wd: WorkDir) -> WorkDir:
     return project
 
 
+@pytest.mark.slow
 def test_the_published_hooks(repository: WorkDir, tmp_path: Path) -> None:
     """Installed by the framework from the repository, driven by commit, push and try-repo."""
     project = snapshot(repository)

@@ -6,6 +6,7 @@ import os
 import tempfile
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -38,6 +39,7 @@ rules = st.lists(st.sampled_from(RULES), max_size=3).map("\n".join)
 states = st.lists(st.tuples(st.sampled_from(PLACES), st.sampled_from(FILES)), max_size=4)
 
 
+@pytest.mark.slow
 @given(
     ignore_files=st.dictionaries(
         st.sampled_from([*PLACES, *(f"{place}{STATE}/" for place in PLACES)]), rules, max_size=3

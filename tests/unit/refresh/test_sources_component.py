@@ -30,6 +30,9 @@ print(json.dumps(sorted({name.split(".")[0] for name in sys.modules})))
 """
 
 
+pytestmark = pytest.mark.slow  # installs packages from the network
+
+
 @pytest.fixture
 def project(tmp_path: Path, vendor: VendorApi, monkeypatch: pytest.MonkeyPatch) -> Project:
     shutil.copytree(ROOT / "tests/projects/catalogue_service", tmp_path / "service")

@@ -353,6 +353,7 @@ _BACKENDS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("backend", "requires"), _BACKENDS)
 def test_after_init_a_wheel_by_way_of_the_sdist_holds_the_state(
     tmp_path: Path, backend: str, requires: str
@@ -371,6 +372,7 @@ def test_after_init_a_wheel_by_way_of_the_sdist_holds_the_state(
     assert _STATE in _wheel(root, tmp_path / "after")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("backend", "requires"), _BACKENDS)
 def test_after_init_a_wheel_holds_the_states_of_a_program_without_dagster(
     tmp_path: Path, backend: str, requires: str
