@@ -6,6 +6,9 @@ the exception: its code passes through (`ChildFailed`).
 
 from __future__ import annotations
 
+import errno
+import os
+
 # Not from `typing`, whose import takes longer than git takes to answer the guard.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -75,6 +78,37 @@ class ToolFailed(BundlerError):
 class InputOutputError(BundlerError):
     exit_code = 74
     title = "input/output"
+
+
+_WHAT_TO_DO = {
+    errno.ENOSPC: "Free some space there, then run the command again.",
+    errno.EDQUOT: "Your quota there is used up: free some space, then run the command again.",
+    errno.EROFS: "That file system is read-only: mount it for writing, or name another place.",
+    errno.EACCES: "Check the owner and the permissions.",
+    errno.EPERM: "Check the owner and the permissions.",
+    errno.EIO: "The disk or the network file system failed: see the system's log.",
+    errno.EMFILE: "Allow more open files (ulimit -n), then run the command again.",
+    errno.ENFILE: "The system has too many open files: close some programs.",
+    errno.EBADF: "It is closed: direct it to a file, or to /dev/null.",
+}
+
+
+def io_failure(error: OSError, path: str | os.PathLike[str] | None = None) -> InputOutputError:
+    """What the system said of a file, with the file's name and what to do.
+
+    path: the file, where the error does not name one itself.
+    """
+    named, reason = error.filename, error.strerror or str(error)
+    if error.errno is None and error.args and isinstance(error.args[0], list) and error.args[0]:
+        _, named, reason = error.args[0][0]  # `shutil.Error`: each file that was not copied
+        reason = str(reason).partition("] ")[2].partition(": ")[0] or str(reason)
+    where = os.fsdecode(named) if isinstance(named, (str, bytes, os.PathLike)) else path
+    hint = _WHAT_TO_DO.get(error.errno or 0, "")
+    if where is None:
+        what = f"A file could not be read or written: {reason}."
+    else:
+        what = f"{where}: {reason}."
+    return InputOutputError(what, hint=hint)
 
 
 class Locked(BundlerError):

@@ -31,6 +31,8 @@ MANIFEST = "@manifest.json"
 # Ours, but not part of what ships; an artifact that a plain copy filled may hold them.
 NOT_SHIPPED = ("@run.json", "@staging")
 FAILED = 76
+TOOL_FAILED = 71
+INPUT_OUTPUT = 74
 # A target of this name and a package stands for a project whose definitions `dg` finds itself.
 AUTOLOAD = "defs-of"
 # What the line begins with that tells a build what came of a load; programs print, too.
@@ -372,20 +374,38 @@ def main(arguments: list[str]) -> int:
     options, program = _options(arguments)
     if "--report" in options:
         load = Load().of(options["--load"])
-        print(REPORT + json.dumps(vars(load)), flush=True)  # noqa: T201  # read by the build
-        return 0
+        return 0 if _print(sys.stdout, REPORT + json.dumps(vars(load))) else INPUT_OUTPUT
     found = _verified()
     if not found and "--load" in options:
         least = int(options.get("--min-definitions", "1"))
         found = Load().of(options["--load"]).problems(least)
     for problem in found:
-        print(f"state-bundler: {problem}", file=sys.stderr)  # noqa: T201  # a script
+        _print(sys.stderr, f"state-bundler: {problem}")
     if found:
         return FAILED
-    if program:
+    return _become(program) if program else 0
+
+
+def _become(program: list[str]) -> int:
+    if sys.stdout is not None:
         sys.stdout.flush()
+    try:
         os.execvp(program[0], program)  # noqa: S606  # to become the program is the point
-    return 0
+    except OSError as error:
+        _print(sys.stderr, f"state-bundler: {program[0]} cannot be started: {error.strerror}.")
+        return TOOL_FAILED
+
+
+def _print(stream: Any, line: str) -> bool:
+    """False if nothing takes the line (``2>&-``, a full disk). The exit code reports it too."""
+    if stream is None:
+        return False
+    try:
+        print(line, file=stream, flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # else Python's end fails, too
+        return False
+    return True
 
 
 if __name__ == "__main__":

@@ -19,13 +19,18 @@ _PARENT_SECONDS = 0.25
 
 
 def main() -> None:
-    arguments = sys.argv[1:]
+    from bundler.streams import ending
+
+    sys.exit(ending(lambda: _main(sys.argv[1:]), lambda error: error.exit_code))
+
+
+def _main(arguments: list[str]) -> int:
     if arguments == ["docker-cli-plugin-metadata"]:
         from bundler.artifacts.image.plugin_metadata import metadata
 
         print(metadata())  # noqa: T201  # docker reads it
-        return
-    sys.exit(_run(arguments))
+        return 0
+    return _run(arguments)
 
 
 def _run(arguments: list[str]) -> int:

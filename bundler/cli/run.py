@@ -6,7 +6,6 @@ its traceback in a file and names it.
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from types import FrameType
 
 import click
 
+from bundler import streams
 from bundler.cli.console import Console
 from bundler.errors import Bug, BundlerError, Interrupted, Several
 
@@ -21,24 +21,27 @@ from bundler.errors import Bug, BundlerError, Interrupted, Several
 def run(command: click.Command, arguments: Sequence[str]) -> int:
     """Runs the command and returns its exit code; nothing but a bug in this function escapes."""
     signal.signal(signal.SIGTERM, _terminate)
-    console = Console(sys.stderr)
+    return streams.ending(lambda: _run(command, arguments), _report)
+
+
+def _run(command: click.Command, arguments: Sequence[str]) -> int:
     try:
         code = command.main(list(arguments), standalone_mode=False)
     except click.ClickException as error:
         error.show(sys.stderr)
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
-        return _report(Interrupted(signal.SIGINT), console)
+        return _report(Interrupted(signal.SIGINT))
+    except streams.StreamFailed:
+        raise
     except SystemExit as error:
-        return _exit_code(error, console)
-    except BrokenPipeError:
-        # The reader of our output has gone (`| head`): there is nobody left to tell.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 128 + signal.SIGPIPE
+        return _exit_code(error)
     except BundlerError as error:
-        return _report(error, console)
-    except Exception as error:  # noqa: BLE001  # whatever it is, the person gets a sentence
-        return _report(_bug(error), console)
+        return _report(error)
+    except Exception as error:  # whatever it is, the person gets a sentence
+        if streams.is_ours(error):
+            raise
+        return _report(_bug(error))
     return code if isinstance(code, int) else 0
 
 
@@ -47,15 +50,16 @@ def _terminate(number: int, _: FrameType | None) -> None:
     raise SystemExit(128 + number)
 
 
-def _exit_code(error: SystemExit, console: Console) -> int:
+def _exit_code(error: SystemExit) -> int:
     if error.code == 128 + signal.SIGTERM:
-        return _report(Interrupted(signal.SIGTERM), console)
+        return _report(Interrupted(signal.SIGTERM))
     return error.code if isinstance(error.code, int) else 1
 
 
-def _report(error: BundlerError, console: Console) -> int:
+def _report(error: BundlerError) -> int:
     from bundler.cli import ci
 
+    console = Console(sys.stderr)
     failures = error.failures if isinstance(error, Several) else (error,)
     for failure in failures:
         console.failure(failure)
@@ -68,6 +72,14 @@ def _report(error: BundlerError, console: Console) -> int:
 
 
 def _bug(error: Exception) -> Bug:
+    what = f"An unexpected {type(error).__name__} occurred."
+    try:
+        return Bug(what, hint=f"Please report it with {_log_of(error)}.")
+    except OSError:
+        return Bug(what, hint="Please report it. No log could be written.")
+
+
+def _log_of(error: Exception) -> str:
     import tempfile
     import traceback
 
@@ -77,7 +89,4 @@ def _bug(error: Exception) -> Bug:
         # The exception's own text may hold a credential: the log has only places and types.
         log.write("".join(traceback.format_tb(error.__traceback__)))
         log.write(type(error).__name__)
-    return Bug(
-        f"An unexpected {type(error).__name__} occurred.",
-        hint=f"Please report it with {log.name}.",
-    )
+    return log.name

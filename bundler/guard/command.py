@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 
+from bundler import streams
 from bundler.errors import Bug, BundlerError, UsageError
 from bundler.guard.moments import check
 from bundler.guard.verdict import Finding, Moment, Movement, Verdict
@@ -63,6 +64,10 @@ def run(arguments: Sequence[str], compare: tuple[bytes, ...] | None = None) -> i
     compare: where the index is known to hold no state under its own name, the directories with
     state that could have been copied.
     """
+    return streams.ending(lambda: _run(arguments, compare), _report)
+
+
+def _run(arguments: Sequence[str], compare: tuple[bytes, ...] | None) -> int:
     try:
         if any(argument in ("-h", "--help") for argument in arguments):
             sys.stdout.write(USAGE)
@@ -75,18 +80,24 @@ def run(arguments: Sequence[str], compare: tuple[bytes, ...] | None = None) -> i
         request = parse(arguments)
         return answer(request._replace(movement=request.movement._replace(compare=compare)))
     except BundlerError as error:
-        say(f"state-guard: {error.what}")
-        if error.hint:
-            say(f"  {error.hint}")
-        return error.exit_code
+        return _report(error)
     except KeyboardInterrupt:
         return 130
-    except Exception:  # noqa: BLE001  # Python's own exit code for it, 1, would mean "findings"
+    except Exception as error:  # Python's own exit code for it, 1, would mean "findings"
+        if streams.is_ours(error):
+            raise
         import traceback
 
         say(traceback.format_exc())
         say("state-guard: this is a bug in state-bundler; please report it.")
         return Bug.exit_code
+
+
+def _report(error: BundlerError) -> int:
+    say(f"state-guard: {error.what}")
+    if error.hint:
+        say(f"  {error.hint}")
+    return error.exit_code
 
 
 def parse(arguments: Sequence[str]) -> Request:

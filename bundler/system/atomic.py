@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from bundler.errors import InputOutputError
+from bundler.errors import io_failure
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2  # Linux, linux/fs.h
@@ -24,8 +24,7 @@ def io_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        where = os.fsdecode(error.filename) if error.filename else str(path)
-        raise InputOutputError(f"{where}: {error.strerror or error}.") from error
+        raise io_failure(error, path) from error
 
 
 def write_synced(path: Path, data: bytes) -> None:

@@ -29,7 +29,10 @@ Durations are a number and a unit: `30s`, `5m`, `24h`, `7d`."""
 _SEVERAL = """\
 A build's own failure passes its code on: what `docker build` or `pex` ended with is what we end
 with. Several failures at once are all listed, each with its own code; the exit code is the first
-of these that occurred: 128+n · {order}."""
+of these that occurred: 128+n · {order}.
+
+Where nobody reads the output any more (`| head -1`) the command ends quietly with 141, which is
+128 + SIGPIPE. A closed stderr (`2>&-`) means that nobody wants the narrative, and is no error."""
 _MADE = "<!-- Made by `make docs`; a test holds it against the program. -->"
 
 
@@ -116,7 +119,7 @@ def _exit_codes() -> Iterator[str]:
     told = {
         errors.UsageError: "The command line makes no sense.",
         errors.Bug: "Our fault; the message names a log to report.",
-        errors.InputOutputError: "A file could not be read or written.",
+        errors.InputOutputError: "A file could not be read or written, or stdout not (`>&-`).",
         errors.Locked: "Another run refreshes, publishes or leases the same.",
         errors.CredentialsRefused: "They were refused, or a secret stands in a state.",
         errors.ConfigurationError: "The configuration, or the Dockerfile, makes no sense.",
