@@ -9,13 +9,20 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
-from bundler.artifacts.names import ENGINE, LAYOUT, REGISTRY, split_layout
+from bundler.artifacts.names import (
+    ENGINE,
+    LAYOUT,
+    REGISTRY,
+    STATE_DIGITS,
+    split_layout,
+    without_state,
+)
 from bundler.artifacts.verify import Verdict, verify
 from bundler.errors import ToolFailed, UsageError
 from bundler.listener import Listener
@@ -27,10 +34,9 @@ from bundler.workflows.pipeline import Prepared, prove
 
 if TYPE_CHECKING:
     from bundler.artifacts.image.blobs import Descriptor, Store
+    from bundler.artifacts.image.engine import EngineImage
     from bundler.artifacts.image.ociread import OciImage
     from bundler.artifacts.python.pex import PexArtifact
-
-_TAG_DIGITS = 12
 
 
 class Updated(msgspec.Struct, frozen=True):
@@ -82,8 +88,7 @@ def update(
         return update_pex(path, prepared, listener, before)
     if name.startswith(LAYOUT) or (path / "oci-layout").exists():
         layout, tag = split_layout(name)
-        target = (tag or "latest") if in_place else new_tag
-        return update_layout(layout, tag, target, prepared, listener)
+        return update_layout(layout, tag, new_tag, prepared, listener, in_place=in_place)
     way = update_registry if _is_in_registry(name) else update_image
     return way(
         name,
@@ -148,21 +153,37 @@ def _update_pex(path: Path, old: PexArtifact, prepared: Prepared, listener: List
 
 
 def update_layout(
-    layout: Path, tag: str | None, new_tag: str | None, prepared: Prepared, listener: Listener
+    layout: Path,
+    tag: str | None,
+    new_tag: str | None,
+    prepared: Prepared,
+    listener: Listener,
+    *,
+    in_place: bool = False,
 ) -> Updated:
     """Adds an image with the new states to an OCI layout, under its own tag.
 
-    new_tag: where it goes; None makes one of the old tag and the content, see `tag_for`.
+    new_tag: where it goes; None makes one of the old tag and the content, see `tag_for`. Where that
+    tag has this very state on the same files already, nothing is made.
     """
-    from bundler.artifacts.image.oci import embed, open_layout
+    from bundler.artifacts.image.layout import open_store
+    from bundler.artifacts.image.oci import embed, find
+    from bundler.artifacts.image.ociread import choose
 
-    with open_layout(layout, tag) as image:
-        if is_current(image, prepared.bundles):
-            verdict = _intact(image)
-            return Updated(image.name, changed=False, verdict=verdict)
-        record = renewed(image.run_record(), prepared)
+    with closing(open_store(layout)) as store:
+        entry = choose(store, tag)
+        own = without_state(entry.tag or "latest") if tag is None else tag
+        target = own if in_place else new_tag or tag_for(own, prepared.bundles)
+        old = _platforms(store, entry, f"{LAYOUT}{layout}" + (f":{tag}" if tag else ""), "oci")
+        there = find(store, target)
+        made = (
+            [] if there is None else _platforms(store, there, f"{LAYOUT}{layout}:{target}", "oci")
+        )
+        current = _current(old, made, prepared.bundles)
+        if current is not None:
+            return _unchanged(current)
+        record = renewed(old[0].run_record(), prepared)
     verdicts: list[Verdict] = []
-    target = new_tag or tag_for(tag or "latest", prepared.bundles)
     listener.phase(f"Putting the state into oci:{layout}:{target}")
     embed(
         layout,
@@ -170,7 +191,7 @@ def update_layout(
         record,
         layout,
         tag=target,
-        base_tag=tag,
+        base_tag=entry.tag or entry.digest,
         check=lambda made: verdicts.append(prove(made, prepared, listener)),
         listener=listener,
     )
@@ -188,17 +209,22 @@ def update_image(
 ) -> Updated:
     """Adds an image with the new states to the engine that has the old one: one layer is sent.
 
-    new_tag: a whole name, or a tag of the same repository; None makes one, see `tag_for`.
+    new_tag: a whole name, or a tag of the same repository; None makes one, see `tag_for`. Where
+    that name has this very state on the same files already, nothing is made.
     """
     from bundler.artifacts.image import engine as docker
 
     name = name.removeprefix(ENGINE)
-    with docker.open_image(name) as image:
-        if is_current(image, prepared.bundles):
-            verdict = _intact(image)
-            return Updated(name, changed=False, verdict=verdict)
-        record = renewed(image.run_record(), prepared)
+    with ExitStack() as stack:
+        image = stack.enter_context(docker.open_image(name))
         target = name if in_place else _image_name(name, new_tag, prepared.bundles)
+        there = []
+        with suppress(UsageError):  # the engine has no image of that name
+            there.append(stack.enter_context(docker.open_image(target)))
+        current = _current([image], there, prepared.bundles)
+        if current is not None:
+            return _unchanged(current)
+        record = renewed(image.run_record(), prepared)
         listener.phase(f"Putting the state into {target}")
         verdicts: list[Verdict] = []
         made = docker.embed(
@@ -234,13 +260,12 @@ def update_registry(
         entry = target.resolve(reference)
         tag = _registry_tag(reference.tag, new_tag, in_place=in_place, bundles=prepared.bundles)
         wanted = reference.tagged(tag)
-        old = _platforms(target, entry, f"docker://{reference}")
-        if all(is_current(image, prepared.bundles) for image in old):
-            return Updated(str(reference), changed=False, verdict=_intact(old[0]))
+        old = _platforms(target, entry, str(reference), "registry")
         there = target.find(wanted) if wanted.tag != reference.tag else None
-        made = _platforms(target, there, f"docker://{wanted}") if there is not None else []
-        if made and _same_code(old, made) and all(is_current(it, prepared.bundles) for it in made):
-            return Updated(str(wanted), changed=False, verdict=_intact(made[0]))
+        made = [] if there is None else _platforms(target, there, str(wanted), "registry")
+        current = _current(old, made, prepared.bundles)
+        if current is not None:
+            return _unchanged(current)
         listener.phase(f"Putting the state into {wanted}")
         verdicts: list[Verdict] = []
         pushed = registry.embed(
@@ -269,21 +294,41 @@ def _registry_tag(
     return old if in_place else tag_for(old, bundles)
 
 
-def _platforms(store: Store, entry: Descriptor, name: str) -> list[OciImage]:
+def _platforms(store: Store, entry: Descriptor, name: str, kind: str) -> list[OciImage]:
     from bundler.artifacts.image.blobs import images_of
     from bundler.artifacts.image.ociread import OciImage
 
-    return [OciImage(store, entry, name, "registry", item) for item in images_of(store, entry)]
+    return [OciImage(store, entry, name, kind, item) for item in images_of(store, entry)]
 
 
-def _same_code(one: Sequence[OciImage], other: Sequence[OciImage]) -> bool:
-    """Whether two images have the same files and settings below their states."""
-    from bundler.artifacts.image.image import files_below
+_Image = TypeVar("_Image", "OciImage", "EngineImage")
 
-    def below(images: Sequence[OciImage]) -> list[str]:
-        return sorted(files_below(item.image.config) for item in images)
 
-    return below(one) == below(other)
+def _current(
+    old: Sequence[_Image], made: Sequence[_Image], bundles: Sequence[Bundle]
+) -> _Image | None:
+    """What has these states already: the image itself, or what an earlier update made of it.
+
+    old, made: the platforms of the two; none of the latter where its name is not taken.
+    """
+    if all(is_current(image, bundles) for image in old):
+        return old[0]
+    code = sorted(image.files_below() for image in old)
+    if code == sorted(image.files_below() for image in made) and all(
+        is_current(image, bundles) for image in made
+    ):
+        return made[0]
+    return None
+
+
+def _unchanged(current: OciImage | EngineImage) -> Updated:
+    """current: of several platforms, any."""
+    from bundler.artifacts.image.ociread import OciImage
+
+    whole: Artifact = current
+    if isinstance(current, OciImage):
+        whole = OciImage(current.store, current.entry, current.name, current.kind)
+    return Updated(current.name, changed=False, verdict=_intact(whole))
 
 
 def _intact(artifact: Artifact) -> Verdict:
@@ -310,9 +355,7 @@ def tag_for(tag: str, bundles: Sequence[Bundle]) -> str:
     digests = [bundle.manifest.content_digest for bundle in bundles]
     joined = digests[0] if len(digests) == 1 else "\n".join(sorted(digests))
     whole = joined if len(digests) == 1 else hashlib.sha256(joined.encode()).hexdigest()
-    base, _, old = tag.rpartition("-s")
-    is_ours = base and len(old) == _TAG_DIGITS and not old.strip("0123456789abcdef")
-    return f"{base if is_ours else tag}-s{whole[:_TAG_DIGITS]}"
+    return f"{without_state(tag)}-s{whole[:STATE_DIGITS]}"
 
 
 def is_current(artifact: Artifact, bundles: Sequence[Bundle]) -> bool:

@@ -26,7 +26,7 @@ from bundler.artifacts.image.blobs import (
 )
 from bundler.artifacts.image.image import Json, refuse_volumes
 from bundler.artifacts.image.layer import Written
-from bundler.artifacts.image.layout import Folder, is_archive, open_store, replaced_folder
+from bundler.artifacts.image.layout import Folder, Layout, is_archive, open_store, replaced_folder
 from bundler.artifacts.image.ociread import OciImage, choose, open_layout
 from bundler.errors import UsageError
 from bundler.listener import SILENT, Listener
@@ -106,7 +106,7 @@ def embed_sources(
         raise UsageError("There is no state to embed.")
     with _destination(destination) as target:
         job = Job(tuple(bundles), record, target, places or {}, listener=listener)
-        before = _tagged(target.index(), tag, target.name)
+        before = find(target, tag)
         made = add_layer.append(job, sources) if sources else add_layer.onto_nothing(job)
         entry = _entry(made.entry, tag)
         changed = before is None or before.digest != entry["digest"]
@@ -182,6 +182,7 @@ def _with_entry(index: Json, entry: Json, tag: str) -> Json:
     return {**index, "manifests": [*others, entry]}
 
 
-def _tagged(index: Json, tag: str, where: str) -> Descriptor | None:
-    entries = descriptors(index.get("manifests"), where)
+def find(store: Layout, tag: str) -> Descriptor | None:
+    """The image of a tag; None if nothing has it."""
+    entries = descriptors(store.index().get("manifests"), store.name)
     return next((entry for entry in entries if entry.tag == tag), None)

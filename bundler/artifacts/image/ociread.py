@@ -27,6 +27,7 @@ from bundler.artifacts.image.layer import OPAQUE_WHITEOUT, parents_of
 from bundler.artifacts.image.layout import Layout, open_store
 from bundler.artifacts.image.members import content_members, members_below, state_directories_in
 from bundler.artifacts.image.rootfs import Tree
+from bundler.artifacts.names import without_state
 from bundler.errors import UsageError, VerificationFailed
 from bundler.state.artifact import Member, StateDirectory
 from bundler.state.bundle import MANIFEST_NAME, Bundle
@@ -48,9 +49,11 @@ def architecture() -> str:
 
 
 def choose(store: Layout, tag: str | None) -> Descriptor:
-    """The entry of a tag, or the only entry that there is."""
+    """The entry of a tag; without one, the only image that there is, as it was updated last."""
     entries = descriptors(store.index().get("manifests"), store.name)
     found = [entry for entry in entries if tag is None or _is_called(entry, tag)]
+    if tag is None and len({without_state(entry.tag or "") for entry in entries}) == 1:
+        found = entries[-1:]
     if len(found) == 1:
         return found[0]
     tags = ", ".join(sorted(entry.tag or entry.digest for entry in entries)) or "none"
@@ -155,6 +158,10 @@ class OciImage:
 
     def labels(self) -> Mapping[str, str]:
         return image.labels(self.image.config)
+
+    def files_below(self) -> str:
+        """A digest of its code: all but the state."""
+        return image.files_below(self.image.config)
 
     def claims(self) -> Sequence[Claim] | None:
         return image.claims_of(image.labels(self.image.config))

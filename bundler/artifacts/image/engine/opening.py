@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from bundler.artifacts.image import image
+from bundler.artifacts.image.engine.config import settings_of
 from bundler.artifacts.image.engine.connection import Docker, Engine, NotFound
 from bundler.artifacts.image.engine.files import Container, reading
 from bundler.artifacts.image.rootfs import content_of, read_tar
@@ -43,12 +44,17 @@ class EngineImage:
         inspected = inspected or engine.get(f"/images/{name}/json")
         self.digest: str | None = str(inspected["Id"])
         self.engine = engine
-        self._labels = image.labels({"config": inspected.get("Config")})
+        self._settings = settings_of(inspected)
+        self._labels = image.labels(self._settings)
         self._stack = ExitStack()
         self._opened: Container | None = None
 
     def labels(self) -> Mapping[str, str]:
         return self._labels
+
+    def files_below(self) -> str:
+        """A digest of its code: all but the state."""
+        return image.files_below(self._settings)
 
     def claims(self) -> Sequence[Claim] | None:
         return image.claims_of(self._labels)
