@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import msgspec
@@ -15,7 +15,13 @@ from bundler.state.artifact import Artifact, Member, StateDirectory
 from bundler.state.bundle import MANIFEST_NAME, RUN_RECORD_NAME
 from bundler.state.manifest import Manifest, RunRecord, canonical, parse
 from bundler.state.tree import name_problem
-from bundler.system.atomic import io_errors, sync_tree
+from bundler.system.atomic import (
+    io_errors,
+    make_directories,
+    sync_directory,
+    sync_tree,
+    temporary_folder,
+)
 
 _BUFFER_BYTES = 256 * 1024
 
@@ -39,19 +45,16 @@ def extract(artifact: Artifact, destination: Path) -> tuple[Extracted, ...]:
     directories = artifact.state_directories()
     if not directories:
         raise VerificationFailed(f"{artifact.name} holds no state directory.")
-    with io_errors(destination):
-        destination.parent.mkdir(parents=True, exist_ok=True)
-        beside = Path(tempfile.mkdtemp(prefix=f".{destination.name}.", dir=destination.parent))
-    try:
+    with ExitStack() as stack:
+        stack.enter_context(io_errors(destination))
+        make_directories(destination.parent)
+        beside = stack.enter_context(temporary_folder(destination))
         record = artifact.run_record()
         found = [_extract_one(item, record, artifact.name, beside) for item in directories]
-        with io_errors(destination):
-            beside.chmod(0o755)
-            sync_tree(beside)
-            beside.replace(destination)
-    except BaseException:
-        shutil.rmtree(beside, ignore_errors=True)
-        raise
+        beside.chmod(0o755)
+        sync_tree(beside)
+        beside.replace(destination)
+        sync_directory(destination.parent)
     return tuple(
         Extracted(path, destination / target, manifest) for path, target, manifest in found
     )

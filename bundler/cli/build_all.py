@@ -43,10 +43,10 @@ def build_all(arguments: Sequence[str], workers: int | None, report: Path | None
     outcomes = builds.run_all(jobs, workers, told)
     _show(outcomes)
     if report is not None:
-        from bundler.system.atomic import io_errors, write_synced
+        from bundler.system.atomic import io_errors, save
 
         with io_errors(report):
-            write_synced(report, builds.as_json(outcomes).encode())
+            save(report, builds.as_json(outcomes).encode())
     return builds.failure_of(outcomes)
 
 

@@ -145,10 +145,10 @@ def _raise_failures(holders: Iterable[Holder]) -> None:
 
 def _as_page(holders: Sequence[Holder], target: Path) -> None:
     from bundler.cli.page import page
-    from bundler.system.atomic import io_errors, write_synced
+    from bundler.system.atomic import io_errors, save
 
     with io_errors(target):
-        write_synced(target, page(holders, time.time()).encode())
+        save(target, page(holders, time.time()).encode())
     click.echo(f"Wrote {target}.", err=True)
 
 

@@ -17,6 +17,7 @@ from typing import Literal, NamedTuple
 
 from bundler import git
 from bundler.errors import InputOutputError, ToolFailed, UsageError
+from bundler.system.atomic import make_directories, write_synced
 
 NAMES = ("pre-commit", "pre-merge-commit", "pre-push")
 _OURS = b"A part of state-bundler"
@@ -56,7 +57,7 @@ def install(root: Path, names: Sequence[str] = NAMES) -> list[Hook]:
         )
     directory = _directory(repository)
     try:
-        directory.mkdir(exist_ok=True)
+        make_directories(directory)
         return [_install(directory, name) for name in names]
     except OSError as error:
         raise InputOutputError(f"{directory} cannot be written: {error.strerror}.") from error
@@ -152,11 +153,8 @@ def _keep(path: Path) -> None:
 
 
 def _write(path: Path, text: bytes) -> None:
-    """Beside and renamed: git may be running the hook."""
-    new = path.with_name(f".{path.name}.{os.getpid()}")
-    new.write_bytes(text)
-    new.chmod(0o755)
-    new.replace(path)
+    write_synced(path, text, 0o755)
+    path.chmod(0o755)
 
 
 def _script(name: str) -> bytes:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bundler.errors import InputOutputError
-from bundler.system.atomic import io_errors, write_synced
+from bundler.system.atomic import io_errors, make_directories, save
 
 
 @dataclass(frozen=True)
@@ -78,10 +78,5 @@ def _write(edit: FileEdit) -> None:
     if edit.after is None:
         edit.path.unlink()
         return
-    # A link stays a link: what it points to is rewritten.
-    target = edit.path.resolve()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    mode = target.stat().st_mode if edit.before is not None else None
-    write_synced(target, edit.after.encode())
-    if mode is not None:
-        target.chmod(mode & 0o7777)
+    make_directories(edit.path.resolve().parent)
+    save(edit.path, edit.after.encode())

@@ -19,7 +19,6 @@ a journal; else it is dropped. Who finds ``set.json`` finishes the others first 
 from __future__ import annotations
 
 import os
-import re
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
@@ -31,10 +30,14 @@ import msgspec
 from bundler.errors import InputOutputError
 from bundler.state.bundle import STAGING_NAME
 from bundler.state.tree import name_problem, scan
-from bundler.system.atomic import exchange, io_errors, sync_directory, write_synced
-
-# What `write_synced` calls a file before it is whole.
-_UNFINISHED = re.compile(r"(\.gitignore|(journal|prepared|set)\.json)\.[0-9]+\.new")
+from bundler.system.atomic import (
+    exchange,
+    io_errors,
+    leftovers,
+    remove_leftover,
+    sync_directory,
+    write_synced,
+)
 
 
 class Journal(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -91,12 +94,9 @@ class Publisher(msgspec.Struct, frozen=True):
 
     def sweep(self) -> None:
         """Removes files that a process was writing when it was killed."""
-        with io_errors(self.path):
-            for directory in (self.path, self.staging):
-                for child in os.scandir(directory):
-                    unfinished = _UNFINISHED.fullmatch(child.name)
-                    if unfinished and child.is_file(follow_symlinks=False):
-                        os.unlink(child)
+        for directory in (self.path, self.staging):
+            for left in leftovers(directory):
+                remove_leftover(left)
 
     def recover(self, finish: Callable[[Path], None]) -> None:
         """Finishes what was decided on, drops what was not.

@@ -4,17 +4,28 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import fcntl
 import os
+import re
+import shutil
+import stat
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from bundler.errors import io_failure
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2  # Linux, linux/fs.h
 _RENAME_SWAP = 2  # macOS, sys/stdio.h
+_BUFFER_BYTES = 1024 * 1024
+# What an exchange puts aside that is not atomic.
+_REPLACED = "@replaced-"
+_MARK = ".state-bundler-"
+_TEMPORARY = re.compile(r"\..+\.state-bundler-[a-z0-9_]{8}")
 _NOT_OFFERED = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP)
 
 
@@ -27,26 +38,186 @@ def io_errors(path: Path) -> Iterator[None]:
         raise io_failure(error, path) from error
 
 
-def write_synced(path: Path, data: bytes) -> None:
-    """Writes a file beside, fsyncs it and renames it into place: it is old or new, never half."""
-    beside = path.with_name(f"{path.name}.{os.getpid()}.new")
-    try:
-        with open(beside, "xb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(beside, path)
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise
+def write_synced(path: Path, data: bytes, mode: int | None = None) -> None:
+    """Writes a file that is old or new, never half, and on the disk when this returns.
+
+    A link is replaced, not followed. mode: of a file that is new. Raises `OSError`.
+    """
+    with _replaced(path, mode) as stream:
+        stream.write(data)
+
+
+def save(path: Path, data: bytes, mode: int | None = None) -> None:
+    """Like `write_synced`, for a path that the user names; see `replaced_file`."""
+    with replaced_file(path, mode) as stream:
+        stream.write(data)
+
+
+@contextmanager
+def replaced_file(path: Path, mode: int | None = None) -> Iterator[BinaryIO]:
+    """A stream whose bytes are the file from the end of the block on; it can be read back.
+
+    The file keeps its mode and its owner, and a link stays a link. A device or a pipe is written
+    to as it is. mode: of a file that is new. Raises `OSError`, and leaves the file as it was.
+    """
+    if path.exists() and not path.is_file():
+        with open(path, "wb") as device:
+            yield device
+        return
+    with _replaced(path.resolve(), mode) as stream:
+        yield stream
+
+
+@contextmanager
+def _replaced(path: Path, mode: int | None) -> Iterator[BinaryIO]:
+    with temporary_file(path) as (stream, beside):
+        yield stream
+        give_name(stream, beside, path, mode)
     sync_directory(path.parent)
 
 
+@contextmanager
+def temporary_file(path: Path) -> Iterator[tuple[BinaryIO, Path]]:
+    """A new file beside a path, by its stream and its name; removed at the end."""
+    with (
+        _temporary(path, _new_file) as (beside, descriptor),
+        open(descriptor, "w+b", buffering=_BUFFER_BYTES, closefd=False) as stream,
+    ):
+        yield stream, beside
+
+
+def give_name(stream: BinaryIO, beside: Path, path: Path, mode: int | None = None) -> None:
+    """Brings a temporary file to the disk and gives it a name; not yet the name to the disk."""
+    stream.flush()
+    _take_after(path, stream.fileno(), mode)
+    os.fsync(stream.fileno())
+    os.replace(beside, path)
+
+
+@contextmanager
+def temporary_folder(path: Path) -> Iterator[Path]:
+    """An empty folder beside a path, for what will have that name; removed at the end."""
+    with _temporary(path, _new_folder) as (beside, _):
+        yield beside
+
+
+def make_directories(path: Path) -> None:
+    """Makes a directory and those above it, on the disk when this returns. Raises `OSError`."""
+    missing = [path, *path.parents]
+    missing = missing[: next((n for n, each in enumerate(missing) if each.is_dir()), 0)]
+    for directory in reversed(missing):
+        directory.mkdir(exist_ok=True)
+        sync_directory(directory.parent)
+
+
+# --- files and folders that are not whole yet -------------------------------------------------
+#
+# Each has a name of its own beside the one that it will have, and is locked by the process that
+# writes it. A process that is killed leaves it behind without a lock: the next one that writes
+# to the same name removes it.
+
+
+def leftovers(directory: Path, name: str = "") -> Iterator[Path]:
+    """What nobody writes any more of the temporary files for this name, or for any."""
+    begins = f".{name}{_MARK}" if name else "."
+    with suppress(OSError), os.scandir(directory) as children:
+        for child in children:
+            if child.name.startswith(begins) and _TEMPORARY.fullmatch(child.name):
+                yield Path(child.path)
+
+
+def remove_leftover(path: Path) -> None:
+    """Removes a temporary file or folder of this user's, unless a process still writes it."""
+    with suppress(OSError):
+        status = path.lstat()
+        if status.st_uid != os.geteuid():
+            return
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            for replaced in path.glob(f"{_REPLACED}*"):
+                live = path.with_name(replaced.name.removeprefix(_REPLACED))
+                if not os.path.lexists(live):
+                    os.replace(replaced, live)
+            _remove(path)
+        finally:
+            os.close(descriptor)
+
+
+@contextmanager
+def _temporary(path: Path, make: Callable[[Path], tuple[Path, int]]) -> Iterator[tuple[Path, int]]:
+    for left in leftovers(path.parent, path.name):
+        remove_leftover(left)
+    while True:
+        with io_errors(path):
+            beside, descriptor = make(path)
+        # Some network file systems have no such locks; there nothing is ever removed, either.
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if _is_still(beside, descriptor):
+            break
+        os.close(descriptor)  # another process has taken it for a leftover
+    try:
+        yield beside, descriptor
+    finally:
+        with suppress(OSError):
+            _remove(beside)
+        os.close(descriptor)
+
+
+def _is_still(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(path.lstat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
+def _new_file(path: Path) -> tuple[Path, int]:
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}{_MARK}", dir=path.parent)
+    return Path(name), descriptor
+
+
+def _new_folder(path: Path) -> tuple[Path, int]:
+    made = Path(tempfile.mkdtemp(prefix=f".{path.name}{_MARK}", dir=path.parent))
+    return made, os.open(made, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _take_after(path: Path, descriptor: int, mode: int | None) -> None:
+    """Gives a new file the owner and the mode of the one that it will replace."""
+    if not path.is_file() or path.is_symlink():
+        os.fchmod(descriptor, 0o666 & ~_umask() if mode is None else mode)
+        return
+    before = path.stat()
+    keep_owner(descriptor, before)
+    os.fchmod(descriptor, stat.S_IMODE(before.st_mode) | stat.S_IRUSR)
+
+
+def keep_owner(made: int | Path, before: os.stat_result) -> None:
+    """Gives what root made to the owner of what it replaces; another user keeps it."""
+    if os.geteuid() == 0:
+        os.chown(made, before.st_uid, before.st_gid, follow_symlinks=isinstance(made, int))
+
+
+def _umask() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
+
+
 def sync_tree(root: Path) -> None:
-    """Brings every file and directory below to the disk, the root included.
+    """Brings a file, or every file and directory below to the disk, the root included.
 
     A symbolic link is a name in its directory and nothing else.
     """
+    if not root.is_dir():
+        _sync(root)
     for directory, _, names in os.walk(root):
         for name in names:
             path = os.path.join(directory, name)
@@ -71,13 +242,13 @@ def _sync(path: str | Path) -> None:
 def exchange(new: Path, live: Path) -> None:
     """Puts `new` in the place of `live`, and what was there in the place of `new`, atomically.
 
-    Where the platform or the file system has no exchange, there is a moment without `live`; the
-    caller's journal covers it. Raises `OSError`.
+    Where the platform or the file system has no exchange, there is a moment without `live`: the
+    caller's journal covers it, or the temporary folder that `new` is in. Raises `OSError`.
     """
     if not os.path.lexists(live):
         os.replace(new, live)
     elif not _exchange(os.fsencode(new), os.fsencode(live)):
-        aside = new.with_name(f"@replaced-{new.name}")
+        aside = new.with_name(f"{_REPLACED}{live.name}")
         os.replace(live, aside)
         os.replace(new, live)
     sync_directory(live.parent)

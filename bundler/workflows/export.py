@@ -7,8 +7,6 @@ artifacts reads it (``verify``, ``diff``, ``extract``, ``--state-from``, ``--bas
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +18,7 @@ from bundler.listener import Listener
 from bundler.project.projects import Project
 from bundler.refresh.run import Refreshed
 from bundler.state import run_record
-from bundler.system.atomic import io_errors, sync_directory
+from bundler.system.atomic import io_errors, make_directories, temporary_folder
 from bundler.workflows.pipeline import read_back
 
 _ARCHIVE = ".tar"
@@ -109,13 +107,14 @@ def hand_out(
 
 def _replacing(path: Path, write: Callable[[Path], str]) -> str:
     """Makes a new archive beside, so that nothing of an older one stays in it."""
+    from bundler.artifacts.python.replacing import publish
+
     with io_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as beside:
-            made = Path(beside) / f"states{_ARCHIVE}"
+        make_directories(path.parent)
+        with temporary_folder(path) as beside:
+            made = beside / f"states{_ARCHIVE}"
             digest = write(made)
-            os.replace(made, path)
-        sync_directory(path.parent)
+            publish(made, path)
     return digest
 
 

@@ -24,7 +24,7 @@ from bundler.state.artifact import Artifact
 from bundler.state.manifest import STATEMENT_TYPE, Model, canonical
 from bundler.state.tree import FileEntry, dir_hash, hash_stream
 from bundler.system import process
-from bundler.system.atomic import io_errors
+from bundler.system.atomic import io_errors, save
 
 if TYPE_CHECKING:
     from bundler.artifacts.image.ociread import OciImage
@@ -180,9 +180,7 @@ def sign(message: bytes, key: Path, destination: Path) -> None:
                 hint="Load the key into an agent (ssh-add), and name its public half.",
             )
         with io_errors(destination):
-            beside = destination.with_name(f".{destination.name}.{os.getpid()}")
-            beside.write_bytes(made.read_bytes())
-            os.replace(beside, destination)
+            save(destination, made.read_bytes())
 
 
 def check(message: bytes, signature: Path, allowed: Path) -> str:

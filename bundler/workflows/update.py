@@ -6,8 +6,6 @@ holds these very states nothing is made, so that nothing is rolled out.
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
@@ -29,7 +27,7 @@ from bundler.listener import Listener
 from bundler.state.artifact import Artifact
 from bundler.state.bundle import Bundle
 from bundler.state.manifest import Manifest, RunRecord, parse
-from bundler.system.atomic import io_errors
+from bundler.system.atomic import temporary_folder
 from bundler.workflows.pipeline import Prepared, prove
 
 if TYPE_CHECKING:
@@ -137,9 +135,7 @@ def _update_pex(path: Path, old: PexArtifact, prepared: Prepared, listener: List
         return Updated(str(path), changed=False, verdict=_intact(old))
     record = renewed(old.run_record(), prepared)
     target = path.resolve()
-    with io_errors(target):
-        folder = Path(tempfile.mkdtemp(prefix=".state-bundler-", dir=target.parent))
-    try:
+    with temporary_folder(target) as folder:
         made = folder / target.name
         listener.phase(f"Putting the state into {path}")
         old.embed(prepared.bundles, record, made)
@@ -147,8 +143,6 @@ def _update_pex(path: Path, old: PexArtifact, prepared: Prepared, listener: List
         with old.open_successor(made) as pex:
             verdict = prove(pex, prepared, listener, before=str(target))
         publish(made, target)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
     return Updated(str(path), changed=True, verdict=verdict)
 
 

@@ -14,11 +14,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 import tarfile
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
@@ -28,10 +26,22 @@ from bundler.artifacts.image.compression import Compression
 from bundler.artifacts.image.image import OCI_INDEX, Json, dump, load
 from bundler.artifacts.image.layer import Layer, Written
 from bundler.errors import InputOutputError, VerificationFailed
+from bundler.system.atomic import (
+    give_name,
+    io_errors,
+    make_directories,
+    replaced_file,
+    sync_directory,
+    sync_tree,
+    temporary_file,
+    temporary_folder,
+    write_synced,
+)
 
 _LAYOUT_FILE = "oci-layout"
 _INDEX_FILE = "index.json"
 _MAX_INDEX_BYTES = 16 * 1024 * 1024
+_DIRECTORY_MODE, _FILE_MODE = 0o755, 0o644
 _VERSION = {"imageLayoutVersion": "1.0.0"}
 
 
@@ -93,11 +103,12 @@ class Folder:
 
     @staticmethod
     def create(path: Path) -> Folder:
-        """An empty layout."""
-        (path / "blobs" / "sha256").mkdir(parents=True)
-        (path / _LAYOUT_FILE).write_bytes(dump(_VERSION))
+        """A layout without images, in an empty folder."""
+        path.chmod(_DIRECTORY_MODE)
+        _make_blobs(path)
         index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": []}
-        (path / _INDEX_FILE).write_bytes(dump(index))
+        for name, content in ((_LAYOUT_FILE, _VERSION), (_INDEX_FILE, index)):
+            write_synced(path / name, dump(content), _FILE_MODE)
         return Folder(path)
 
     def add_json(self, value: Mapping[str, Any]) -> tuple[str, int]:
@@ -109,11 +120,11 @@ class Folder:
 
     def add(self, write: Callable[[BinaryIO], object], digest: Callable[[], str]) -> None:
         """Stores a blob that is written first and whose digest is known afterwards."""
-        folder = self.path / "blobs" / "sha256"
-        folder.mkdir(parents=True, exist_ok=True)
-        with _named_when_whole(folder) as (stream, name_it):
-            write(stream)
-            name_it(self._blob(digest()))
+        with io_errors(self.path):
+            folder = _make_blobs(self.path)
+            with temporary_file(folder / "blob") as (stream, beside):
+                write(stream)
+                give_name(stream, beside, self._blob(digest()), _FILE_MODE)
 
     def add_layer(self, layer: Layer, packing: Compression) -> Written:
         written: list[Written] = []
@@ -150,53 +161,33 @@ class Folder:
 
     def publish(self, index: Mapping[str, Any]) -> None:
         """Replaces the index: from now on the layout holds the new image."""
-        with _named_when_whole(self.path) as (stream, name_it):
-            stream.write(dump(index))
-            name_it(self.path / _INDEX_FILE)
-        sync_folder(self.path)
+        with io_errors(self.path):
+            sync_directory(_make_blobs(self.path))
+            write_synced(self.path / _INDEX_FILE, dump(index), _FILE_MODE)
 
 
-@contextmanager
-def _named_when_whole(
-    folder: Path,
-) -> Iterator[tuple[BinaryIO, Callable[[Path], None]]]:
-    """A temporary file that gets its name once it is written and on disk, or disappears."""
-    descriptor, temporary = tempfile.mkstemp(prefix=".partial-", dir=folder)
-    final: list[Path] = []
-    try:
-        with open(descriptor, "wb") as stream:
-            yield stream, final.append
-            stream.flush()
-            os.fchmod(stream.fileno(), 0o644)
-            os.fsync(stream.fileno())
-        os.replace(temporary, final[0])
-    except OSError as error:
-        raise InputOutputError(f"{folder} cannot be written to: {error.strerror}.") from error
-    finally:
-        with suppress(FileNotFoundError):
-            os.unlink(temporary)
-
-
-def sync_folder(path: Path) -> None:
-    """Makes the renames in a folder survive a power cut."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _make_blobs(layout: Path) -> Path:
+    """The folder of the blobs, which may be there already."""
+    folder = layout / "blobs" / "sha256"
+    for directory in (folder.parent, folder):
+        if not directory.is_dir():
+            directory.mkdir()
+            directory.chmod(_DIRECTORY_MODE)
+            sync_directory(directory.parent)
+    return folder
 
 
 def write_archive(folder: Path, destination: Path) -> None:
     """Makes an archive of a layout's folder, the same for the same layout."""
-    with _named_when_whole(destination.parent) as (stream, name_it):
-        with tarfile.open(fileobj=stream, mode="w|", format=tarfile.PAX_FORMAT) as archive:
-            for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-                info = tarfile.TarInfo(path.relative_to(folder).as_posix())
-                info.size = path.stat().st_size
-                with path.open("rb") as source:
-                    archive.addfile(info, source)
-        name_it(destination)
-    sync_folder(destination.parent)
+    with (
+        replaced_file(destination, _FILE_MODE) as stream,
+        tarfile.open(fileobj=stream, mode="w|", format=tarfile.PAX_FORMAT) as archive,
+    ):
+        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+            info = tarfile.TarInfo(path.relative_to(folder).as_posix())
+            info.size = path.stat().st_size
+            with path.open("rb") as source:
+                archive.addfile(info, source)
 
 
 def is_archive(path: Path) -> bool:
@@ -207,17 +198,13 @@ def is_archive(path: Path) -> bool:
 @contextmanager
 def replaced_folder(destination: Path) -> Iterator[Folder]:
     """A new layout that takes its place by one rename when it is whole, or disappears."""
-    destination.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{destination.name}-", dir=destination.parent))
-    try:
-        temporary.chmod(0o755)
-        yield Folder.create(temporary)
-        if is_archive(destination):
-            write_archive(temporary, destination)
-        else:
-            os.replace(temporary, destination)
-            sync_folder(destination.parent)
-    except OSError as error:
-        raise InputOutputError(f"{destination} cannot be written: {error.strerror}.") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with io_errors(destination):
+        make_directories(destination.parent)
+        with temporary_folder(destination) as temporary:
+            yield Folder.create(temporary)
+            if is_archive(destination):
+                write_archive(temporary, destination)
+            else:
+                sync_tree(temporary)
+                os.replace(temporary, destination)
+                sync_directory(destination.parent)

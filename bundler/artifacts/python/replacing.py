@@ -3,69 +3,61 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from bundler.system.atomic import exchange, io_errors, sync_directory, sync_tree
-
-_BUFFER_BYTES = 1024 * 1024
+from bundler.system.atomic import (
+    exchange,
+    io_errors,
+    keep_owner,
+    replaced_file,
+    sync_directory,
+    sync_tree,
+    temporary_folder,
+)
 
 
 @contextmanager
 def file(source: Path, destination: Path) -> Iterator[BinaryIO]:
-    """A stream beside the destination that takes its place at the end.
+    """A stream that takes the place of the destination at the end.
 
     The mode is the destination's, or that of the source where there is none. Raises
     `InputOutputError`; the destination is then what it was.
     """
-    target = destination.resolve()
     with io_errors(destination):
-        mode = (target if target.exists() else source).stat().st_mode & 0o777
-        descriptor, name = tempfile.mkstemp(
-            prefix=f".{target.name}.", suffix=".new", dir=target.parent
-        )
-        beside = Path(name)
-        try:
-            with open(descriptor, "w+b", buffering=_BUFFER_BYTES) as stream:
-                yield stream
-                stream.flush()
-                os.fchmod(stream.fileno(), mode)
-                os.fsync(stream.fileno())
-            os.replace(beside, target)
-        except BaseException:
-            beside.unlink(missing_ok=True)
-            raise
-        sync_directory(target.parent)
+        mode = stat.S_IMODE(source.stat().st_mode) | stat.S_IRUSR
+        with replaced_file(destination, mode) as stream:
+            yield stream
 
 
 @contextmanager
 def folder(source: Path, destination: Path) -> Iterator[Path]:
-    """An empty folder beside the destination that takes its place at the end."""
+    """An empty folder that takes the place of the destination at the end, as `file` does."""
     target = destination.resolve()
-    with io_errors(destination):
-        beside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".new", dir=target.parent))
-        try:
-            yield beside
-            beside.chmod(source.stat().st_mode & 0o777)
-            sync_tree(beside)
-            exchange(beside, target)
-        finally:
-            shutil.rmtree(beside, ignore_errors=True)
+    with io_errors(destination), temporary_folder(target) as beside:
+        made = beside / target.name
+        made.mkdir()
+        yield made
+        made.chmod(stat.S_IMODE(source.stat().st_mode) | stat.S_IRWXU)
+        publish(made, target)
 
 
 def publish(made: Path, destination: Path) -> None:
-    """Gives a finished file or folder its name. What had the name before goes, whole."""
+    """Gives a finished file or folder its name, and the owner of what had that name.
+
+    made: in a `temporary_folder` of the destination, with which what was there goes, whole.
+    """
     with io_errors(destination):
-        if made.is_dir() and destination.is_dir() and not destination.is_symlink():
+        if os.path.lexists(destination):
+            before = destination.stat(follow_symlinks=False)
+            for path in (made, *made.rglob("*")):
+                keep_owner(path, before)
+        sync_tree(made)
+        if made.is_dir() or destination.is_dir():
             exchange(made, destination)
-            return
-        if destination.is_dir() and not destination.is_symlink():
-            os.replace(destination, made.with_name(f"{made.name}.replaced"))
-        elif made.is_dir() and os.path.lexists(destination):
-            destination.unlink()
-        os.replace(made, destination)
-        sync_directory(destination.parent)
+        else:
+            os.replace(made, destination)
+            sync_directory(destination.parent)

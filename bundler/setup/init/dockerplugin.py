@@ -14,7 +14,7 @@ from pathlib import Path
 from bundler.artifacts.image.engine.dockerhome import dockerhome
 from bundler.artifacts.image.plugin_metadata import metadata
 from bundler.errors import ConfigurationError
-from bundler.system.atomic import io_errors, write_synced
+from bundler.system.atomic import io_errors, make_directories, write_synced
 
 PLUGIN = "docker-bundle"
 _MARK = "# Written by `state-bundler init --docker-plugin`; `--remove` takes it away."
@@ -49,8 +49,8 @@ def install() -> Path | None:
     if _present(target) == text:
         return None
     with io_errors(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        write_synced(target, text.encode())
+        make_directories(target.parent)
+        write_synced(target, text.encode(), 0o755)
         target.chmod(0o755)
     return target
 

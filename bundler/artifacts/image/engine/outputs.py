@@ -17,7 +17,7 @@ from bundler.artifacts.image.engine.connection import Docker, Engine
 from bundler.errors import ChildFailed, UsageError
 from bundler.listener import Listener
 from bundler.system import process
-from bundler.system.atomic import io_errors, write_synced
+from bundler.system.atomic import io_errors, replaced_file, save
 
 _CHUNK_BYTES = 1024 * 1024
 _KINDS = ("docker", "image", "registry", "tar", "local", "oci")
@@ -183,17 +183,11 @@ def _save(engine: Engine, path: str, destination: str) -> None:
                 os.write(1, chunk)
             return
         target = Path(destination)
-        beside = target.with_name(f"{target.name}.{os.getpid()}.new")
-        with io_errors(target):
-            try:
-                with open(beside, "xb") as stream:
-                    shutil.copyfileobj(response, stream, _CHUNK_BYTES)
-                os.replace(beside, target)
-            finally:
-                beside.unlink(missing_ok=True)
+        with io_errors(target), replaced_file(target) as stream:
+            shutil.copyfileobj(response, stream, _CHUNK_BYTES)
 
 
 def write(path: Path, data: bytes) -> None:
     """Raises `InputOutputError`; the file is old or new."""
     with io_errors(path):
-        write_synced(path, data)
+        save(path, data)

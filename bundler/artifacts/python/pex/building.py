@@ -23,7 +23,7 @@ from bundler.listener import Listener
 from bundler.state.bundle import Bundle
 from bundler.state.manifest import RunRecord
 from bundler.system import process
-from bundler.system.atomic import io_errors
+from bundler.system.atomic import io_errors, make_directories, temporary_folder
 
 
 @dataclass(frozen=True)
@@ -105,12 +105,9 @@ def _folder_beside(output: Path) -> Iterator[Path]:
     if "{" in str(output.parent):
         raise UsageError(f"Only the file's own name may hold a placeholder, not {output.parent}.")
     with io_errors(output):
-        output.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=".state-bundler-", dir=output.parent))
-    try:
+        make_directories(output.parent)
+    with temporary_folder(output) as folder:
         yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _run_pex(pex: str, arguments: PexArguments, output: Path, listener: Listener) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,7 +21,7 @@ from bundler.listener import Listener
 from bundler.state.bundle import Bundle
 from bundler.state.manifest import RunRecord
 from bundler.system import process
-from bundler.system.atomic import io_errors
+from bundler.system.atomic import io_errors, make_directories, temporary_folder
 
 _STDERR = 2  # what a build prints is narrative
 
@@ -50,9 +49,8 @@ def building(
     Raises `ChildFailed` with the backend's exit code, otherwise as `wheel.embed` does.
     """
     with io_errors(output):
-        output.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=".state-bundler-", dir=output))
-    try:
+        make_directories(output)
+    with temporary_folder(output / "wheel") as folder:
         _build(project, interpreter, folder, listener)
         made = _only_wheel(folder)
         if bundles:
@@ -60,8 +58,6 @@ def building(
             embed(made, bundles, record, made)
         yield BuiltWheel(made, output / made.name)
         publish(made, output / made.name)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _build(project: Path, interpreter: Path, folder: Path, listener: Listener) -> None:
