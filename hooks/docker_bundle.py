@@ -19,7 +19,7 @@ _PARENT_SECONDS = 0.25
 
 
 def main() -> None:
-    from bundler.streams import ending
+    from bundler.system.streams import ending
 
     sys.exit(ending(lambda: _main(sys.argv[1:]), lambda error: error.exit_code))
 

@@ -13,9 +13,9 @@ from types import FrameType
 
 import click
 
-from bundler import streams
 from bundler.cli.console import Console
 from bundler.errors import Bug, BundlerError, Interrupted, Several
+from bundler.system import streams
 
 
 def run(command: click.Command, arguments: Sequence[str]) -> int:

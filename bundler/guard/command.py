@@ -9,10 +9,10 @@ from __future__ import annotations
 import os
 import sys
 
-from bundler import streams
 from bundler.errors import Bug, BundlerError, UsageError
 from bundler.guard.moments import check
 from bundler.guard.verdict import Finding, Moment, Movement, Verdict
+from bundler.system import streams
 from bundler.system.fast_tuple import NamedTuple
 
 TYPE_CHECKING = False

@@ -20,6 +20,8 @@ from tests.support.bundles import PLACE, make_bundle, make_record
 from tests.support.dockerprojects import Project
 from tests.support.layouts import LayoutMaker, layer
 
+pytestmark = pytest.mark.engine
+
 
 def with_state(root: Path, text: str) -> Prepared:
     bundle = make_bundle(root / f"state-{text}", {"A": {"state": text.encode()}}, place=PLACE)
