@@ -6,6 +6,7 @@ Names are written with hyphens; underscores are accepted. Durations are a number
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Mapping
@@ -15,6 +16,7 @@ from typing import Annotated, Any
 import msgspec
 
 from bundler.errors import ConfigurationError
+from bundler.project import environment_settings
 from bundler.project.options import KeyOptions, RefreshMode, RefreshOptions, SourceOptions
 
 TABLE = "tool.state-bundler"
@@ -42,6 +44,7 @@ class _KeyTable(_Table, frozen=True):
     allow_http: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     include: tuple[str, ...] = ()
+    allow_key_material: tuple[str, ...] = ()
     volatile: tuple[str, ...] = ()
     writable: tuple[str, ...] = ()
     json_schema: str | None = None
@@ -127,10 +130,39 @@ def load(root: Path) -> Config:
     return of_pyproject(read_toml(file), file)
 
 
-def of_pyproject(tables: Mapping[str, Any], file: Path) -> Config:
-    """What a pyproject.toml that was read says. Raises `ConfigurationError`."""
+def of_pyproject(
+    tables: Mapping[str, Any], file: Path, environ: Mapping[str, str] = os.environ
+) -> Config:
+    """What a pyproject.toml that was read says, and the environment, which goes before it.
+
+    Raises `ConfigurationError`.
+    """
     tool = tables.get("tool", {})
-    return parse(tool.get("state-bundler", {}), file) if isinstance(tool, dict) else Config(file)
+    table = tool.get("state-bundler", {}) if isinstance(tool, dict) else {}
+    return _with_environment(parse(table, file), environ)
+
+
+def _with_environment(config: Config, environ: Mapping[str, str]) -> Config:
+    if not any(name.startswith(environment_settings.PREFIX) for name in environ):
+        return config
+    given = environment_settings.given(environ, _Root)
+    root = msgspec.convert(given, _Root, strict=False)
+    options = _refresh_options(root, config.file.parent)
+    # The environment goes before a key's own table, as the command line does.
+    options = msgspec.structs.replace(
+        options, mode=root.refresh, defaults=KeyOptions(), over_all=options.defaults
+    )
+    return Config(
+        file=config.file,
+        refresh=options.over(config.refresh),
+        sources=tuple(_source_options(source, config.file) for source in root.source)
+        or config.sources,
+        guard_allow=root.guard.allow or config.guard_allow,
+        image_path=root.image_path or config.image_path,
+        environment=root.environment or config.environment,
+        store=root.store or config.store,
+        given=(*config.given, *sorted(f"{name} (by the environment)" for name in given)),
+    )
 
 
 def parse(table: Mapping[str, Any], file: Path) -> Config:
@@ -221,6 +253,7 @@ def _key_options(table: _KeyTable, root: Path) -> KeyOptions:
         allow_http=table.allow_http,
         exclude=table.exclude,
         include=table.include,
+        allow_key_material=table.allow_key_material,
         volatile=table.volatile,
         writable=table.writable,
         json_schema=root / table.json_schema if table.json_schema else None,

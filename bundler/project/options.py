@@ -41,7 +41,8 @@ class KeyOptions(msgspec.Struct, frozen=True):
     bytes below which the state is refused; 0 turns the check off. min_entries: fewer are refused.
     allow_http: failed requests that are expected, ``METHOD PATH STATUS`` with ``*`` wildcards,
     such as ``GET /v1/connectors/*/schemas 404``. exclude, include: patterns of paths to leave out
-    of the state beyond the usual ones, and to keep in spite of them. volatile: names of JSON
+    of the state beyond the usual ones, and to keep in spite of them. allow_key_material: patterns
+    of files that may hold private keys and tokens. volatile: names of JSON
     members that change at each run without meaning anything. writable: paths below the key
     directory that the program may write to. json_schema: a file that the state must satisfy.
     validate: a command (argv) that must succeed, with ``{state_path}`` replaced. reach: a command
@@ -57,6 +58,7 @@ class KeyOptions(msgspec.Struct, frozen=True):
     allow_http: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     include: tuple[str, ...] = ()
+    allow_key_material: tuple[str, ...] = ()
     volatile: tuple[str, ...] = ()
     writable: tuple[str, ...] = ()
     json_schema: Path | None = None
@@ -109,7 +111,8 @@ class Inside(msgspec.Struct, frozen=True):
 class RefreshOptions(msgspec.Struct, frozen=True):
     """How a run refreshes.
 
-    mode: for every key, whatever its own options say; None leaves it to them.
+    mode: for every key, whatever its own options say; None leaves it to them. A project's file
+    says it in defaults.
     keys, management_types: only these; empty means all. total_timeout: for the whole run.
     jobs: keys at once. kind_jobs: at once of one kind of component, by a pattern of its class
     name. defaults: for every key. per_key: by key, or by a pattern of keys. over_all: what goes
@@ -148,11 +151,9 @@ class RefreshOptions(msgspec.Struct, frozen=True):
                 merged[name] = (*theirs, *mine)
             else:
                 merged[name] = theirs if mine in (None, (), {}) else mine
-        # The project's mode stands in its defaults too, where a key's own mode goes before it.
         return RefreshOptions(
             **{
                 **merged,
-                "mode": self.mode,
                 "defaults": self.defaults.over(wider.defaults),
                 "over_all": self.over_all.over(wider.over_all),
             }

@@ -22,6 +22,7 @@ KEY: Mapping[str, str] = {
     "`GET /v1/connectors/*/schemas 404`.",
     "exclude": "Patterns of paths to leave out of a state, beyond the usual ones.",
     "include": "Patterns of paths to keep in spite of them.",
+    "allow-key-material": "Patterns of files in a state that may hold private keys and tokens.",
     "volatile": "Names of JSON members that change at each run without meaning anything.",
     "writable": "Paths in a key's directory that the program may write to at run time.",
     "json-schema": "A file with the JSON schema that a state must satisfy.",

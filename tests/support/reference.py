@@ -25,7 +25,17 @@ _INTRODUCTION = """\
 A Dagster project needs none. Settings stand in `pyproject.toml`; the command line goes before an
 environment variable (`STATE_BUNDLER_…`), that before the file. An unknown name is an error that
 suggests the nearest one. `validate-pyproject` knows the schema, and editors that use it.
-Durations are a number and a unit: `30s`, `5m`, `24h`, `7d`."""
+Durations are a number and a unit: `30s`, `5m`, `24h`, `7d`.
+
+The variable of a setting is its name in capitals, with `_` for `-`, such as
+`STATE_BUNDLER_TOTAL_TIMEOUT=1h`. It holds for every key, like an option of the command line. A list
+is written with commas or as in TOML (`STATE_BUNDLER_EXCLUDE=*.log,tmp`), a command as for a shell,
+a table as in TOML (`STATE_BUNDLER_KIND_JOBS='{"*.Vendor" = 2}'`). `allow` of `guard` is
+`STATE_BUNDLER_GUARD_ALLOW`. An empty variable counts as unset; an unknown one and a bad value are
+errors (78). Besides, there are `STATE_BUNDLER_PYTHON` (the project's interpreter),
+`STATE_BUNDLER_DOCKER` (the Docker command), `STATE_BUNDLER_INSECURE_REGISTRIES`,
+`STATE_BUNDLER_EMBEDDED` (states at run time), `STATE_BUNDLER_DEVELOPMENT` and
+`STATE_BUNDLER_DEMO_BASE`."""
 _SEVERAL = """\
 A build's own failure passes its code on: what `docker build` or `pex` ended with is what we end
 with. Several failures at once are all listed, each with its own code; the exit code is the first

@@ -1,0 +1,115 @@
+"""``STATE_BUNDLER_…``: a variable for each setting of ``[tool.state-bundler]``.
+
+A list is written with commas, or as in TOML; a command as for a shell; a table as in TOML. An empty
+variable is one that is not set.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Mapping
+from typing import Any, get_origin
+
+import msgspec
+
+from bundler.errors import ConfigurationError
+from bundler.project.settings_docs import ROOT
+
+PREFIX = "STATE_BUNDLER_"
+# Of these, other modules make use.
+OTHERS = (
+    *("DEMO_BASE", "DEVELOPMENT", "DOCKER", "EMBEDDED", "INSECURE_REGISTRIES", "ONE_OF_ALL"),
+    "PYTHON",
+)
+_COMMANDS = ("validate", "reach")
+
+
+def given(environ: Mapping[str, str], model: type[msgspec.Struct]) -> dict[str, Any]:
+    """The settings that variables give, by name. model: the table that they belong to.
+
+    Raises `ConfigurationError` for a variable that no setting has, and for a bad value.
+    """
+    types = {field.encode_name: field.type for field in msgspec.structs.fields(model)}
+    settings = {_variable(name): name for name in types if name != "guard"}
+    found: dict[str, Any] = {}
+    for variable, text in environ.items():
+        if not variable.startswith(PREFIX) or variable.removeprefix(PREFIX) in OTHERS:
+            continue
+        if variable not in settings and variable != _GUARD_ALLOW:
+            raise _unknown(variable, [*settings, _GUARD_ALLOW])
+        if text and variable == _GUARD_ALLOW:
+            found["guard"] = {"allow": _items(variable, text)}
+        elif text:
+            name = settings[variable]
+            found[name] = _value(variable, text, name, types[name])
+    return found
+
+
+def _variable(name: str) -> str:
+    return PREFIX + name.upper().replace("-", "_")
+
+
+_GUARD_ALLOW = _variable("guard-allow")
+
+
+def _unknown(variable: str, known: list[str]) -> ConfigurationError:
+    import difflib
+
+    near = difflib.get_close_matches(variable, [*known, *(PREFIX + name for name in OTHERS)], n=1)
+    return ConfigurationError(
+        f"No setting has the environment variable {variable}.",
+        hint=f"Did you mean {near[0]}?" if near else f"Known: {', '.join(sorted(known))}.",
+    )
+
+
+def _value(variable: str, text: str, name: str, kind: Any) -> Any:
+    value: Any = text
+    if name in _COMMANDS:
+        value = _words(variable, text)
+    elif get_origin(kind) is tuple:
+        value = _items(variable, text)
+    elif get_origin(kind) is dict:
+        value = _as_toml(variable, text)
+    try:
+        msgspec.convert(value, kind, strict=False)
+    except msgspec.ValidationError as error:
+        raise _bad(variable, text, _readable(str(error)), name) from error
+    return value
+
+
+def _readable(reason: str) -> str:
+    if "matching regex" in reason:
+        return "expected a number and a unit, such as 30s, 5m, 24h, 7d"
+    return reason[:1].lower() + reason[1:].partition(" - at ")[0].replace(" | null", "")
+
+
+def _words(variable: str, text: str) -> list[str]:
+    if text.lstrip().startswith("["):
+        return _items(variable, text)
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        raise _bad(variable, text, str(error).lower()) from error
+
+
+def _items(variable: str, text: str) -> list[Any]:
+    if text.lstrip().startswith("["):
+        value = _as_toml(variable, text)
+        return value if isinstance(value, list) else [value]
+    return [item for part in text.split(",") if (item := part.strip())]
+
+
+def _as_toml(variable: str, text: str) -> Any:
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        import tomli as tomllib
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except ValueError as error:
+        raise _bad(variable, text, "it is not a value of TOML") from error
+
+
+def _bad(variable: str, text: str, reason: str, name: str = "") -> ConfigurationError:
+    return ConfigurationError(f"{variable}={text!r}: {reason}.", hint=ROOT.get(name, ""))
