@@ -1,54 +1,77 @@
-"""``.env`` files, as python-dotenv (and with it ``dg``) reads them.
+"""``.env`` files, as the python-dotenv in the project's own environment reads them.
 
-A line is ``NAME=value``, perhaps after ``export``; single quotes keep a value as it is, double
-quotes know escapes, both may go over several lines; elsewhere a ``#`` after white space begins a
-comment. ``${NAME}`` and ``${NAME:-default}`` are replaced everywhere, in single quotes too.
+Its versions differ in comments, quotes and escapes, and Dagster takes the one that is installed
+beside it. A project without Dagster, and so without python-dotenv, gets the one that we bring.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
+import json
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from bundler.errors import ConfigurationError
+from bundler.errors import ConfigurationError, ToolFailed
+from bundler.system import process
 
-# Patterns are compiled where they are first used: most projects have no such file.
-_LINE = r"""(?xms)^[^\S\n]*(?:export[^\S\n]+)?
-    (?P<name>[A-Za-z_][\w.]*)[^\S\n]*=[^\S\n]*
-    (?:'(?P<single>(?:[^'\\]|\\.)*)'
-      |"(?P<double>(?:[^"\\]|\\.)*)"
-      |(?P<bare>[^\n]*?)(?=[^\S\n]+\#|[^\S\n]*$))
-    [^\S\n]*(?:\#[^\n]*)?$"""
-_REFERENCE = r"\$\{(?P<name>[^}:]+)(?::-(?P<default>[^}]*))?\}"
-_ESCAPE = r"(?s)\\(.)"
-_ESCAPES = {"n": "\n", "r": "\r", "t": "\t", "b": "\b", "f": "\f", "v": "\v", "a": "\a"}
+_SCRIPT = """\
+import json, os, sys
+sys.path[:] = [path for path in sys.path if path]
+try:
+    from dotenv import dotenv_values
+except ImportError:
+    sys.exit(1)
+else:
+    try:
+        found = dotenv_values(sys.argv[1]).items()
+        values = {name: value for name, value in found if value is not None}
+        os.environ.update(values)
+        told = {"values": values}
+    except UnicodeDecodeError:
+        told = {"error": "it is not UTF-8"}
+    except OSError as error:
+        told = {"error": error.strerror}
+    except ValueError:
+        told = {"error": "it holds a NUL byte"}
+print("\\n" + json.dumps(told))
+"""
+_SECONDS = 5.0
 
 
-def read(path: Path, environment: Mapping[str, str]) -> dict[str, str]:
-    """The variables that a file sets; none where there is no file.
+def read(path: Path, environment: Mapping[str, str], python: Path | None = None) -> dict[str, str]:
+    """The variables that a file sets; empty if there is no file.
 
-    environment: what references are looked up in, after the file itself.
-    Raises `ConfigurationError` where the file cannot be read.
+    environment: where references are looked up that the file itself does not define. python: the
+    project's interpreter. Raises `ConfigurationError` if the file cannot be read.
     """
     try:
-        text = path.read_text("utf-8-sig")
-    except FileNotFoundError:
-        return {}
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise ConfigurationError(f"{path} cannot be read: {reason}.") from error
-    values: dict[str, str] = {}
-    for found in re.finditer(_LINE, text.replace("\r\n", "\n")):
-        values[found["name"]] = _value(found, {**environment, **values})
-    return values
+        if not path.exists() or path.is_dir():  # a virtual environment has this name, too
+            return {}
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be read: {error.strerror}.") from error
+    said = _ask([python], path, environment) if python is not None else None
+    if said is None:
+        said = _ask([Path(sys.executable), "-I"], path, environment)
+    if said is None:
+        raise ConfigurationError(
+            f"{path} was not read within {_SECONDS:g} s.",
+            hint="If it is a FIFO, start the program that writes to it.",
+        )
+    if "error" in said:
+        raise ConfigurationError(f"{path} cannot be read: {said['error']}.")
+    return dict(said["values"])
 
 
-def _value(found: re.Match[str], known: Mapping[str, str]) -> str:
-    if found["single"] is not None:
-        value = re.sub(r"\\(['\\])", r"\1", found["single"])
-    elif found["double"] is not None:
-        value = re.sub(_ESCAPE, lambda found: _ESCAPES.get(found[1], found[1]), found["double"])
-    else:
-        value = found["bare"]
-    return re.sub(_REFERENCE, lambda found: known.get(found[1], found[2] or ""), value)
+def _ask(
+    python: Sequence[Path | str], path: Path, environment: Mapping[str, str]
+) -> dict[str, Any] | None:
+    """What the file holds; None if this interpreter has no python-dotenv, or cannot be asked."""
+    # What our own interpreter was started with is not the project's.
+    env = {name: value for name, value in environment.items() if name != "PYTHONHOME"}
+    try:
+        done = process.run([*python, "-c", _SCRIPT, path], env=env, timeout=_SECONDS)
+        said: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    except (ToolFailed, ValueError, IndexError):
+        return None
+    return said

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from bundler.errors import ConfigurationError
 from bundler.listener import Listener
@@ -40,17 +44,62 @@ TRAILING=value{spaces}
 """
 
 
+SCRIPT = "import dotenv, json, sys; print(json.dumps(dict(dotenv.dotenv_values(sys.argv[1]))))"
+
+
+def _theirs(python: Path, file: Path, environment: dict[str, str]) -> dict[str, str]:
+    """What python-dotenv itself reads, as Dagster takes it."""
+    said = subprocess.run(
+        [python, "-c", SCRIPT, file], env=environment, check=True, capture_output=True, text=True
+    ).stdout
+    return {name: value for name, value in json.loads(said).items() if value is not None}
+
+
 def test_it_reads_what_dagsters_own_reader_reads(tmp_path: Path) -> None:
     file = tmp_path / ".env"
     file.write_text(SAMPLE.replace("{spaces}", "   "))
-    script = "import dotenv, json, sys; print(json.dumps(dict(dotenv.dotenv_values(sys.argv[1]))))"
     python = python_of("dagster-oldest")
-    theirs = json.loads(
-        subprocess.run(
-            [python, "-c", script, file], env={}, check=True, capture_output=True, text=True
-        ).stdout
-    )
-    assert dotenv.read(file, {}) == theirs
+    assert dotenv.read(file, {}, python) == _theirs(python, file, {}) == dotenv.read(file, {})
+
+
+PIECES = (
+    *("A", "B", "KEY", "'a b'", "my-key", "x.y", "export ", "=", " = ", "#", " # c", "\n", "\r\n"),
+    *("'", '"', "\\", "\\n", "${A}", "${B:-d}", "$A", " ", "\t", "v", "é", "\ufeff", "KEY= # c\n"),
+)
+
+
+@settings(max_examples=15, deadline=None)
+@given(text=st.lists(st.sampled_from(PIECES), max_size=30).map("".join))
+def test_any_text_is_read_as_dagsters_own_reader_reads_it(
+    tmp_path_factory: pytest.TempPathFactory, text: str
+) -> None:
+    file = tmp_path_factory.getbasetemp() / "any.env"
+    file.write_bytes(text.encode())
+    python, environment = python_of("dagster-oldest"), {"B": "from outside"}
+    assert dotenv.read(file, environment, python) == _theirs(python, file, environment)
+
+
+def test_the_version_in_the_projects_environment_decides(tmp_path: Path) -> None:
+    """1.0 takes ``# c`` for the value of ``KEY= # c``; newer versions for a comment."""
+    older = tmp_path / "older"
+    uv = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--target", older]
+    subprocess.run([*uv, "python-dotenv==1.0.0"], check=True)
+    file = tmp_path / ".env"
+    file.write_text("KEY= # c\nOTHER='it\\\\'s'\n")
+    python = python_of("dagster-oldest")
+    versions = [{}, {"PYTHONPATH": str(older)}]
+    read = [dotenv.read(file, environment, python) for environment in versions]
+    assert read == [_theirs(python, file, environment) for environment in versions]
+    assert read[0] != read[1]
+
+
+def test_an_interpreter_without_python_dotenv_is_no_obstacle(tmp_path: Path) -> None:
+    file = tmp_path / ".env"
+    file.write_text("A=1")
+    empty = tmp_path / "empty"
+    subprocess.run([sys.executable, "-m", "uv", "venv", "--quiet", empty], check=True)
+    for python in (empty / "bin/python", tmp_path / "nowhere"):
+        assert dotenv.read(file, {}, python) == {"A": "1"}
 
 
 def test_references_see_the_environment_and_what_stands_before(tmp_path: Path) -> None:
@@ -64,6 +113,21 @@ def test_no_file_is_no_variables_and_a_broken_one_an_error(tmp_path: Path) -> No
     (tmp_path / ".env").write_bytes(b"A=\xff\xfe")
     with pytest.raises(ConfigurationError, match="not UTF-8"):
         dotenv.read(tmp_path / ".env", {})
+    (tmp_path / ".env").write_bytes(b"A=1\0")
+    with pytest.raises(ConfigurationError, match="NUL"):
+        dotenv.read(tmp_path / ".env", {})
+    (tmp_path / ".env").unlink()
+    (tmp_path / ".env").mkdir()
+    assert dotenv.read(tmp_path / ".env", {}) == {}
+
+
+def test_a_fifo_that_nobody_writes_to_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dotenv, "_SECONDS", 0.5)
+    os.mkfifo(tmp_path / ".env")
+    with pytest.raises(ConfigurationError, match="was not read within"):
+        dotenv.read(tmp_path / ".env", {}, Path(sys.executable))
 
 
 def test_over_the_shells_variables_goes_the_file_as_with_dg(
