@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Literal
 
-from bundler.cli.console import Console, ConsoleListener, safe
+from bundler.cli.console import Console, ConsoleListener, hidden, safe
 
 if TYPE_CHECKING:
     from bundler.artifacts.verify import Verdict
@@ -146,7 +146,7 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 def _cell(text: str) -> str:
     """Text from outside as text: no markup, no end of the cell."""
-    escaped = safe(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    escaped = hidden(safe(text)).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     for character in "\\`*_[]|":
         escaped = escaped.replace(character, f"\\{character}")
     return escaped.replace("\n", " ")

@@ -6,7 +6,7 @@ import os
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from bundler.errors import BundlerError
 from bundler.listener import KeyProgress, Listener
@@ -41,7 +41,7 @@ class Console:
     def line(self, text: str = "") -> None:
         """Writes a line; characters that the stream cannot show, or that steer it, are escaped."""
         encoding = self._stream.encoding or "ascii"
-        shown = text.encode(encoding, "backslashreplace").decode(encoding)
+        shown = hidden(text).encode(encoding, "backslashreplace").decode(encoding)
         if self._live is not None:
             from rich.text import Text
 
@@ -76,7 +76,8 @@ class Console:
     def command(self, text: str) -> None:
         """Writes a line that steers a CI system; whatever is in it from outside went by `safe`."""
         encoding = self._stream.encoding or "ascii"
-        self._stream.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+        shown = hidden(text).encode(encoding, "backslashreplace").decode(encoding)
+        self._stream.write(f"{shown}\n")
         self._stream.flush()
 
     def styled(self, text: str, *styles: str) -> str:
@@ -208,6 +209,32 @@ class ConsoleListener(Listener):
             parts.append(progress.detail.removeprefix(f"{progress.key}: "))
         styles = ("red",) if progress.phase == "failed" else ()
         self._console.paragraph(safe("  ".join(parts)), *styles, indent=_FOLLOWING, first="  ")
+
+
+def hidden(text: str) -> str:
+    """The text without the credentials of its URLs, wherever they come from."""
+    if "@" not in text and "=" not in text and "#" not in text:
+        return text
+    from bundler.system.url_credentials import without_credentials
+
+    return without_credentials(text)
+
+
+def as_json(value: Any, **options: Any) -> str:
+    """The value as JSON, without the credentials of URLs in its texts."""
+    import json
+
+    return json.dumps(_without_credentials(value), **options)
+
+
+def _without_credentials(value: Any) -> Any:
+    if isinstance(value, str):
+        return hidden(value)
+    if isinstance(value, dict):
+        return {hidden(name): _without_credentials(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_credentials(item) for item in value]
+    return value
 
 
 def safe(text: str) -> str:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import click
 
-from bundler.cli.console import Console, safe, size
+from bundler.cli.console import Console, as_json, safe, size
 
 if TYPE_CHECKING:
     from bundler.artifacts.diff import Difference, FileDifference, KeyDifference
@@ -59,7 +58,7 @@ def diff(
         found = compare(one, other, volatile)
     most = sys.maxsize if everything else _MOST_LINES
     if style == "json":
-        click.echo(json.dumps(_as_json(found), indent=2, ensure_ascii=False))
+        click.echo(as_json(_as_json(found), indent=2, ensure_ascii=False))
     elif style == "markdown":
         click.echo("\n".join(_as_markdown(found, most)))
     else:

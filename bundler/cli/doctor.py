@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bundler.cli.console import Console
+from bundler.cli.console import Console, as_json
 
 if TYPE_CHECKING:
     from bundler.setup.doctor import Examined, Finding
@@ -48,7 +47,7 @@ def doctor(
     if matrix:
         from bundler.setup.doctor.matrix import matrix as entries
 
-        click.echo(json.dumps({"include": entries(project)}))
+        click.echo(as_json({"include": entries(project)}))
         return
     reports = {root: _report(root, python, fix=fix, style=style) for root in _roots(project)}
     findings = [
@@ -60,7 +59,7 @@ def doctor(
         whole = [{"project": str(root), "checks": _as_json(it)} for root, it in reports.items()]
         # One project stands at the top, as it did before there could be several.
         told = whole[0] if len(whole) == 1 else {"projects": whole}
-        click.echo(json.dumps({"schema": 1, **told}))
+        click.echo(as_json({"schema": 1, **told}))
     else:
         _conclude(failures, warnings, mendable=any(finding.part for finding in findings))
     ctx.exit(1 if failures else 0)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from bundler.cli.console import as_json
 from bundler.cli.options import show_verdict
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ def show_outcome(made: Updated, style: str) -> None:
     """On stdout, and in the file that ``GITHUB_OUTPUT`` names."""
     _tell_github(made)
     if style == "json":
-        click.echo(json.dumps({"schema": 1, **_outputs(made)}))
+        click.echo(as_json({"schema": 1, **_outputs(made)}))
     else:
         show_verdict(made.verdict, made.name)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bundler.cli.console import Console, age, size
+from bundler.cli.console import Console, age, as_json, size
 from bundler.cli.options import narrator
 
 if TYPE_CHECKING:
@@ -84,7 +83,7 @@ def status(
     if html is not None:
         _as_page(holders, html)
     elif style == "json":
-        click.echo(json.dumps({"schema": 1, "artifacts": _as_json(holders)}))
+        click.echo(as_json({"schema": 1, "artifacts": _as_json(holders)}))
     else:
         _as_text(holders)
     _raise_failures(holders)
@@ -162,9 +161,12 @@ def _as_text(holders: Sequence[Holder]) -> None:
             continue
         console.line(console.styled(holder.name, "bold"))
         _table(console, holder)
-        for key in holder.since.keys if holder.since else ():
-            if key.kind == "removed":
-                console.line(f"  {key.key} is not there any more.")
+        for key in holder.keys:
+            if key.problem:
+                console.line(f"  {console.sign('✗', 'x')} {key.problem}")
+        for change in holder.since.keys if holder.since else ():
+            if change.kind == "removed":
+                console.line(f"  {change.key} is not there any more.")
     if len(holders) > 1:
         console.line(_sum(holders))
 
@@ -172,7 +174,7 @@ def _as_text(holders: Sequence[Holder]) -> None:
 def _table(console: Console, holder: Holder) -> None:
     """A row for each key, with the columns that have something to say."""
     headers = ["KEY", "TYPE", "FETCHED", "CONFIRMED", "SIZE", "DIGEST"]
-    rows = [_row(key) for key in holder.keys]
+    rows = [_row(key, console.sign("✗", "x")) for key in holder.keys]
     if holder.since is not None:
         headers.append("SINCE BASELINE")
         for row, key in zip(rows, holder.keys, strict=True):
@@ -185,10 +187,10 @@ def _table(console: Console, holder: Holder) -> None:
     console.table(headers, rows, "SIZE")
 
 
-def _row(key: KeyStatus) -> list[str]:
+def _row(key: KeyStatus, cross: str) -> list[str]:
     refresh = key.refresh
     return [
-        key.key,
+        f"{cross} {key.key}" if key.problem else key.key,
         _TYPES[key.management_type],
         age(refresh.fetched if refresh else None),
         age(refresh.confirmed if refresh else None) + (" stale" * bool(refresh and refresh.stale)),
@@ -246,4 +248,5 @@ def _key_as_json(key: KeyStatus) -> dict[str, Any]:
         "version": key.version,
         "refresh": key.refresh and msgspec.to_builtins(key.refresh),
         "usedBy": list(key.users),
+        "problem": key.problem or None,
     }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator
 from itertools import islice
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bundler.cli import store_changes
-from bundler.cli.console import Console, age, size
+from bundler.cli.console import Console, age, as_json, size
 from bundler.cli.store_options import NOWHERE, SHOWN, format_option, opened, store_options, url_of
 from bundler.system.wording import counted
 
@@ -62,7 +61,7 @@ def list_(
     if current is None:
         click.echo(f"{found.url} holds no state yet.", err=True)
         if style == "json":
-            click.echo(json.dumps({"schema": 1, "store": found.url, "keys": []}))
+            click.echo(as_json({"schema": 1, "store": found.url, "keys": []}))
         return
     if sets:
         _show_sets(list(islice(found.history(), most)), found, style)
@@ -100,7 +99,7 @@ def _show_versions(versions: list[Version], current: Current, store: Store, styl
             for version in versions
         ]
         body = {"schema": 1, "store": store.url, "set": current.number, "keys": rows}
-        click.echo(json.dumps(body))
+        click.echo(as_json(body))
         return
     console = Console(sys.stdout)
     console.line(f"{store.url}, set {current.number} of {current.change.made}")
@@ -139,7 +138,7 @@ def _show_sets(changes: list[Change], store: Store, style: str) -> None:
         import msgspec
 
         sets = [msgspec.to_builtins(change) for change in changes]
-        click.echo(json.dumps({"schema": 1, "store": store.url, "sets": sets}))
+        click.echo(as_json({"schema": 1, "store": store.url, "sets": sets}))
         return
     rows = [
         (
@@ -175,7 +174,7 @@ def show(*, url: str | None, root: Path, name: str, style: str) -> None:
     if style == "json":
         import msgspec
 
-        click.echo(json.dumps({"schema": 1, **msgspec.to_builtins(version)}))
+        click.echo(as_json({"schema": 1, **msgspec.to_builtins(version)}))
         return
     console = Console(sys.stdout)
     console.line(console.styled(f"{version.key}  {version.version}", "bold"))
@@ -225,7 +224,7 @@ def verify(*, url: str | None, root: Path, only_current: bool, style: str) -> No
     checked = checking.check(found, everything=not only_current)
     if style == "json":
         body = {"versions": checked.versions, "size": checked.size, "problems": checked.problems}
-        click.echo(json.dumps({"schema": 1, "store": found.url, **body}))
+        click.echo(as_json({"schema": 1, "store": found.url, **body}))
     elif not checked.problems:
         console = Console(sys.stdout)
         tick = console.styled(console.sign("✓", "ok"), "green", "bold")

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from bundler.cli.options import (
-    BuildArguments,
-    LoadArguments,
     build_options,
     load_options,
     narrator,
+    prepare_from,
+    with_load_check,
 )
 from bundler.cli.outcome import format_option, show_outcome
 
@@ -23,14 +25,12 @@ from bundler.cli.outcome import format_option, show_outcome
 @build_options
 @load_options
 def update(
-    *,
     artifact: str,
     new_tag: str | None,
     in_place: bool,
     every_byte: bool,
     style: str,
-    building: BuildArguments,
-    loading: LoadArguments,
+    **given: Any,
 ) -> None:
     """Refresh, and put the state into ARTIFACT without building it again.
 
@@ -50,8 +50,9 @@ def update(
     if new_tag and in_place:
         raise click.UsageError("--tag and --in-place exclude each other.")
     with looked_at(artifact) as before:
-        listener = narrator(quiet=building.quiet or style == "json")
-        prepared = loading.add_to(building.prepare(listener))
+        listener = narrator(quiet=given.pop("quiet") or style == "json")
+        load_check = with_load_check(given)
+        prepared = load_check(prepare_from(given, listener))
         updated = renew(
             artifact,
             new_tag,

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from bundler.artifacts.verify import Verdict
+from bundler.cli.console import as_json, hidden
 from bundler.errors import BundlerError, Findings
 from bundler.version import __version__
 from bundler.workflows.policy import DESCRIPTIONS, Breach
@@ -88,13 +88,13 @@ def _as_json(report: Report) -> dict[str, Any]:
 
 
 def _dumped(value: object) -> str:
-    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+    return as_json(value, indent=2, ensure_ascii=False) + "\n"
 
 
 def _github(reports: Sequence[Report]) -> str:
     return "".join(
         f"::error title={_property(f'state-bundler verify: {rule}')}::"
-        f"{_escaped(f'{report.name}: {what}')}\n"
+        f"{_escaped(hidden(f'{report.name}: {what}'))}\n"
         for report in reports
         for rule, what in report.findings()
     )

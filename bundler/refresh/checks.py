@@ -17,11 +17,12 @@ from typing import Any
 
 import msgspec
 
-from bundler.errors import BadData, CredentialsRefused
+from bundler.errors import BadData, ConfigurationError, CredentialsRefused
 from bundler.project.options import DEFAULT_SHRINK, KeyOptions
+from bundler.refresh.key_material import PRIVATE_KEY, is_container
 from bundler.refresh.outcome.losses import losses
 from bundler.refresh.relocate import relocate
-from bundler.refresh.secrets import Secrets
+from bundler.refresh.secrets import Secret, Secrets
 from bundler.refresh.sources.model import Component
 from bundler.refresh.vendors import Kind, kind_of
 from bundler.state.json_entries import count_entries
@@ -77,7 +78,8 @@ def check(
     """Judges what a component wrote into its staged key directory.
 
     written_at: the key directory as the component knew it, where that was in a container.
-    Raises `BadData`, `CredentialsRefused` or `InputOutputError` naming key and file.
+    Raises `BadData`, `CredentialsRefused`, `ConfigurationError` or `InputOutputError` naming key
+    and file.
     """
     key = component.key
     kind = kind_of(component)
@@ -89,7 +91,14 @@ def check(
     except BadData as error:
         raise BadData(f"{key}: {error.what}", hint=error.hint, key=key) from error
     _refuse_nothing(key, tree, directory)
-    _refuse_secrets(key, tree, directory, secrets, written_at or str(directory))
+    _refuse_secrets(
+        key,
+        tree,
+        directory,
+        options,
+        secrets=secrets,
+        written_at=written_at or str(directory),
+    )
     state = state_of(
         key,
         sanitize_key(key),
@@ -183,25 +192,60 @@ def _refuse_nothing(key: str, tree: StateTree, directory: Path) -> None:
 
 
 def _refuse_secrets(
-    key: str, tree: StateTree, directory: Path, secrets: Secrets, written_at: str
+    key: str,
+    tree: StateTree,
+    directory: Path,
+    options: KeyOptions,
+    *,
+    secrets: Secrets,
+    written_at: str,
 ) -> None:
+    """Raises for the first file that holds a secret, key material, or the staging path."""
     for file in tree.files:
+        in_name = secrets.within(file.path)
+        if in_name is not None:
+            shown = secrets.redact(file.path)
+            raise _credentials_refused(key, f"the name {shown!r}", in_name)
+        allowed = _any_match(file.path, options.allow_key_material)
+        if is_container(file.path) and not allowed:
+            raise _key_material_refused(key, file.path, f"{file.path} holds {PRIVATE_KEY}")
         with io_errors(directory / file.path):
-            name = secrets.find(directory / file.path, others={"": os.fsencode(written_at)})
-        if name == "":
-            raise BadData(
-                f"{key}: {file.path} holds the path of the staging directory, which will be gone.",
-                hint="Make the component write relative paths, or leave the file out: "
-                f'exclude = ["{file.path}"].',
-                key=key,
+            hit = secrets.scanner.first(
+                directory / file.path,
+                staged_at=os.fsencode(written_at),
+                key_material_allowed=allowed,
             )
-        if name is not None:
-            raise CredentialsRefused(
-                f"{key}: {file.path} holds the value of {name}.",
-                hint="Whoever gets the artifact gets that credential. Make the component leave it "
-                f'out; if it is no secret, say so: not-secrets = ["{name}"].',
-                key=key,
-            )
+        if hit is None:
+            continue
+        if hit.secret is not None:
+            raise _credentials_refused(key, file.path, hit.secret)
+        if hit.what:
+            what = f"{file.path}:{hit.line} holds {hit.what}"
+            raise _key_material_refused(key, file.path, what)
+        raise BadData(
+            f"{key}: {file.path} holds the path of the staging directory, which will be gone.",
+            hint="Make the component write relative paths, or leave the file out: "
+            f'exclude = ["{file.path}"].',
+            key=key,
+        )
+
+
+def _credentials_refused(key: str, where: str, secret: Secret) -> CredentialsRefused:
+    return CredentialsRefused(
+        f"{key}: {where} holds {secret.what}.",
+        hint="Everyone who gets the artifact gets that credential. Make the component leave it "
+        f'out; if it is no secret, say so: not-secrets = ["{secret.variable}"].',
+        key=key,
+    )
+
+
+def _key_material_refused(key: str, path: str, what: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"{key}: {what}.",
+        hint=f'Leave the file out: exclude = ["{path}"]. If everyone who gets the artifact may '
+        f'have it: allow-key-material = ["{path}"].',
+        key=key,
+    )
 
 
 # --- empty and shrunk -------------------------------------------------------------------------

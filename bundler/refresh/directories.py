@@ -18,13 +18,12 @@ import msgspec
 
 from bundler.artifacts.baseline import of_place
 from bundler.artifacts.extract import Extracted
-from bundler.errors import BundlerError, CredentialsRefused, Locked, Unavailable, VerificationFailed
+from bundler.errors import BundlerError, Locked, Unavailable, VerificationFailed
 from bundler.listener import KeyProgress, Listener
 from bundler.project.options import RefreshOptions, Stored
 from bundler.refresh.attempts import Fetched, Job, KeyFailedError
 from bundler.refresh.checks import Baseline
 from bundler.refresh.discovery import Loaded, unique
-from bundler.refresh.secrets import has_credentials
 from bundler.refresh.sources.model import Component
 from bundler.state.bundle import Bundle
 from bundler.state.manifest import (
@@ -96,10 +95,11 @@ class Directory(msgspec.Struct):
         a secret: keys stand in manifests, logs and names of directories.
         """
         found = [component for item in self.sources for component in item.found.components]
+        for component in found:
+            if component.refused is not None:
+                raise component.refused
         self.components = unique(found)
         check_keys(self.components)
-        for item in self.sources:
-            _refuse_secret_keys(item)
 
     # --- opening ------------------------------------------------------------------------------
 
@@ -368,25 +368,6 @@ class Collector(msgspec.Struct):
     def take_stale(self, _job: Job, _failed: KeyFailedError, _listener: Listener) -> bool:
         """The storage keeps its latest version; nothing needs to stand in for it."""
         return False
-
-
-def _refuse_secret_keys(source: Loaded) -> None:
-    for component in source.found.components:
-        if has_credentials(component.key):
-            shown = source.surroundings.secrets.redact(component.key)
-            raise CredentialsRefused(
-                f"The defs state key {shown!r} holds the credentials of a URL.",
-                hint="Keys stand in manifests, logs and names of directories. Take the credentials "
-                "out of the URL; dagster-dbt takes a token by itself: "
-                'token: "{{ env.GIT_TOKEN }}".',
-            )
-        for name, value in source.surroundings.secrets.values.items():
-            if value in component.key:
-                raise CredentialsRefused(
-                    f"The defs state key of a {component.kind} holds the value of {name}.",
-                    hint="Give the component a fixed key (`defs_state: {key: …}`), or, if that is "
-                    f'no secret, say so: not-secrets = ["{name}"].',
-                )
 
 
 def _verifies(baseline: Baseline) -> bool:

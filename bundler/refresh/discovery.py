@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from bundler.errors import BundlerError, ConfigurationError, Unavailable, raise_all
-from bundler.refresh import dotenv, secrets
+from bundler.refresh import dotenv
+from bundler.refresh.key_credentials import withheld
 from bundler.refresh.outcome.exchanges import links
+from bundler.refresh.secret_values import collect
 from bundler.refresh.secrets import Secrets
 from bundler.refresh.sources import load_error, sources_of
 from bundler.refresh.sources.model import Component, Found, Source, found_of
@@ -50,7 +52,7 @@ def surroundings_of(
     from_file: set[str] = set()
     for directory in (project.workspace, project.root):
         if directory is not None:
-            values = dotenv.read(directory / ".env", environment)
+            values = dotenv.read(directory / ".env", environment, project.interpreter.path)
             environment.update(values)
             from_file |= set(values)
     # What our own interpreter was started with is not the project's.
@@ -61,7 +63,13 @@ def surroundings_of(
     )
     return Surroundings(
         environment,
-        secrets.collect(environment, named=named, from_file=from_file, excluded=excluded),
+        collect(
+            environment,
+            named=named,
+            from_file=from_file,
+            excluded=excluded,
+            root=project.root,
+        ),
     )
 
 
@@ -148,7 +156,8 @@ async def _load(
     if event["event"] == "load-failed":
         await worker.close()
         raise load_error(source, links(event["chain"]), surroundings.secrets)
-    loaded.append(Loaded(source, found_of(event), worker, surroundings))
+    found = withheld(found_of(event), surroundings.secrets)
+    loaded.append(Loaded(source, found, worker, surroundings))
 
 
 def unique(components: Sequence[Component]) -> dict[str, Component]:

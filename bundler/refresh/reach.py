@@ -77,7 +77,8 @@ async def _reach(projects: Sequence[Project], seconds: float) -> tuple[Reached, 
         for item in loaded:
             options = item.source.project.config.refresh
             for key, component in {c.key: c for c in item.found.components}.items():
-                if not any(fnmatchcase(component.kind, kind) for kind in _ASKS_NOBODY):
+                asks = not any(fnmatchcase(component.kind, kind) for kind in _ASKS_NOBODY)
+                if asks and component.refused is None:
                     attempt = _Attempt(component, item, options.of_key(key), scratch, seconds)
                     tasks.append(_in_turn(slots, attempt))
         return tuple(await asyncio.gather(*tasks))

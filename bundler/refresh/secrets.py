@@ -1,107 +1,98 @@
-"""Which environment variables are secret, and keeping their values out of texts and states."""
+"""Keeps the values of secrets out of texts and states."""
 
 from __future__ import annotations
 
-import base64
-import json
-import os
 import re
 import unicodedata
-from collections.abc import Collection, Iterator, Mapping
-from pathlib import Path
-from typing import BinaryIO
-from urllib.parse import quote, quote_plus
+from collections.abc import Mapping
+from functools import cached_property
+from threading import Lock
+from typing import TYPE_CHECKING
 
 import msgspec
 
-_TELLING = ("TOKEN", "SECRET", "PASSWORD", "KEY", "CREDENTIAL")
-# A shorter value stands in a text by chance.
-_SHORTEST_SECRET_BYTES = 8
-_CHUNK_BYTES = 1024 * 1024
-# Patterns are compiled where they are first used: a refresh that goes well needs one of these.
-_SETTING = r"(?i)^([a-z][a-z0-9+.-]*://[^@?\s]*|[~.]{0,2}/.*|[a-z][a-z_-]*|[\d.:]+)$"
+from bundler.refresh.secret_forms import forms
+from bundler.system.url_credentials import without_credentials
+
+if TYPE_CHECKING:
+    from bundler.refresh.scanning import Scanner
+
+# Of a longer value its middle is looked for.
+_LONGEST_NEEDLE = 256
+_MIDDLE = 128
+_MAKING = Lock()  # keys are checked concurrently
+# Patterns are compiled where they are first used: a refresh that goes well needs none of these.
 _USER_INFO = r"(?i)\b([a-z][a-z0-9+.-]*://)[^/\s@]+@"
-# A password, or a token of a git host alone; a name alone says only who asks.
-_CREDENTIALS = (
-    r"(?i)\b[a-z][a-z0-9+.-]*://([^/\s@:]*:[^/\s@]+|(gh[a-z]_|github_pat_|glpat-|ATBB)[^/\s@]+)@"
-)
 _QUERY = r"(?i)\b([a-z][a-z0-9+.-]*://[^\s?#'\"]+)\?[^\s'\"]*"
 
 
-class Secrets(msgspec.Struct, frozen=True):
-    """Secret values by the name of their variable."""
+class Secret(msgspec.Struct, frozen=True):
+    """what: words for a message, such as ``the password in DATABASE_URL``."""
+
+    variable: str
+    value: str
+    what: str
+
+
+class Secrets(msgspec.Struct, frozen=True, dict=True):
+    """values: variables that are secret as a whole. parts: what is secret in others.
+
+    settings: of the values, those that nothing but their place in ``.env`` makes secret. A key that
+    is made of one may be shown.
+    """
 
     values: Mapping[str, str]
+    parts: tuple[Secret, ...] = ()
+    settings: frozenset[str] = frozenset()
 
     def redact(self, text: str) -> str:
         """The text without any secret, URL user info or query, and without control characters."""
-        for name, value in self._longest_first():
-            for form in _text_forms(value):
-                text = text.replace(form, f"[{name}]")
+        for secret in self._longest_first:
+            for form in forms(secret.value):
+                text = text.replace(form.decode("utf-8", "replace"), f"[{secret.variable}]")
+        text = without_credentials(text)
         text = re.sub(_QUERY, r"\1", re.sub(_USER_INFO, r"\1", text))
         return neutralise(text)
 
-    def find(self, path: Path, others: Mapping[str, bytes] | None = None) -> str | None:
-        """The name of a variable whose value stands in this file, in any of its forms.
+    def within(self, text: str) -> Secret | None:
+        """A secret that the text holds in any of its forms; None if there is none."""
+        data = text.encode("utf-8", "surrogateescape")
+        return next((found for form, found in self.needles.items() if form in data), None)
 
-        others: further bytes to look for, by the name to return for them.
-        Raises `OSError`.
-        """
-        needles = [(name, form) for name, value in self._longest_first() for form in _forms(value)]
-        needles += (others or {}).items()
-        if not needles:
-            return None
-        overlap = max(len(form) for _, form in needles) - 1
-        with open(path, "rb") as stream:
-            for window in _windows(stream, overlap):
-                for name, form in needles:
-                    if form in window:
-                        return name
-        return None
+    @cached_property
+    def needles(self) -> Mapping[bytes, Secret]:
+        """What to look for in a state, and whose value that is."""
+        found: dict[bytes, Secret] = {}
+        for secret in self._longest_first:
+            # The padding of base64 is often left off.
+            for form in forms(_middle(secret.value.strip().rstrip("="))):
+                found.setdefault(form, secret)
+        return found
 
-    def _longest_first(self) -> list[tuple[str, str]]:
-        return sorted(self.values.items(), key=lambda item: len(item[1]), reverse=True)
+    @property
+    def scanner(self) -> Scanner:
+        """Searches files for them; made once, since that takes milliseconds."""
+        with _MAKING:
+            return self._scanner
 
+    @cached_property
+    def _scanner(self) -> Scanner:
+        from bundler.refresh.scanning import Scanner
 
-def collect(
-    environment: Mapping[str, str],
-    *,
-    named: Collection[str] = (),
-    from_file: Collection[str] = (),
-    excluded: Collection[str] = (),
-) -> Secrets:
-    """The secrets of an environment.
+        return Scanner(self)
 
-    named: variables that the configuration calls secret. from_file: those that ``.env`` sets;
-    there, a URL without credentials, a path or a word is a setting and no secret.
-    """
-
-    def is_secret(name: str, value: str) -> bool:
-        if name in named:
-            return True
-        if has_a_secret_name(name):
-            return not os.path.exists(value)  # a file's name is none
-        return name in from_file and not re.match(_SETTING, value)
-
-    return Secrets(
-        {
-            name: value
-            for name, value in environment.items()
-            if name not in excluded
-            and len(value.encode("utf-8", "surrogateescape")) >= _SHORTEST_SECRET_BYTES
-            and is_secret(name, value)
-        }
-    )
+    @cached_property
+    def _longest_first(self) -> tuple[Secret, ...]:
+        """In this order, since one secret may be a part of another."""
+        whole = [Secret(name, value, f"the value of {name}") for name, value in self.values.items()]
+        return tuple(sorted((*whole, *self.parts), key=lambda item: -len(item.value)))
 
 
-def has_a_secret_name(name: str) -> bool:
-    """Whether a variable's name says that its value is secret."""
-    return any(word in name.upper() for word in _TELLING)
-
-
-def has_credentials(text: str) -> bool:
-    """Whether a URL in the text has a password, or a token that a git host has issued."""
-    return re.search(_CREDENTIALS, text) is not None
+def _middle(value: str) -> str:
+    if len(value) <= _LONGEST_NEEDLE:
+        return value
+    begin = (len(value) - _MIDDLE) // 2
+    return value[begin : begin + _MIDDLE]
 
 
 def neutralise(text: str) -> str:
@@ -112,48 +103,3 @@ def neutralise(text: str) -> str:
         else repr(character)[1:-1]
         for character in text
     )
-
-
-def _windows(stream: BinaryIO, overlap: int) -> Iterator[bytes]:
-    """The whole stream in pieces, each beginning with the end of the one before."""
-    tail = b""
-    while chunk := stream.read(_CHUNK_BYTES):
-        window = tail + chunk
-        yield window
-        tail = window[-overlap:] if overlap else b""
-
-
-def _text_forms(value: str) -> set[str]:
-    return {form.decode("utf-8", "replace") for form in _forms(value)}
-
-
-def _forms(value: str) -> set[bytes]:
-    """The value raw and as base64, URL and JSON write it."""
-    raw = value.encode("utf-8", "surrogateescape")
-    forms = {raw}
-    for escaped in (quote(raw, safe=""), quote_plus(raw), quote(raw)):
-        forms |= {escaped.encode(), re.sub("%..", _lower, escaped).encode()}
-    text = raw.decode("utf-8", "replace")
-    for ascii_only in (True, False):
-        encoded = json.dumps(text, ensure_ascii=ascii_only)[1:-1]
-        forms |= {encoded.encode(), encoded.replace("/", "\\/").encode()}
-    return forms | set(_base64_forms(raw))
-
-
-def _lower(found: re.Match[str]) -> str:
-    return found[0].lower()
-
-
-def _base64_forms(raw: bytes) -> Iterator[bytes]:
-    """What base64 makes of the value wherever it stands in what is encoded.
-
-    At each of the three offsets the first and last characters also hold bits of the neighbours;
-    they are left away.
-    """
-    for offset in range(3):
-        padded = base64.b64encode(b"\0" * offset + raw)
-        first = (0, 2, 3)[offset]
-        whole = (offset + len(raw)) * 8 // 6
-        core = padded[first:whole]
-        yield core
-        yield core.translate(bytes.maketrans(b"+/", b"-_"))

@@ -27,6 +27,7 @@ class KeyStatus(msgspec.Struct, frozen=True):
     size: in bytes; digest: dirHash; both None where there is no state here. refresh: how the
     state came about, where that is known. version: of a state in versioned storage, if pinned or
     embedded. users: the components that have this key, as a project's discovery names them.
+    problem: why no refresh accepts the key.
     """
 
     directory: str
@@ -37,6 +38,7 @@ class KeyStatus(msgspec.Struct, frozen=True):
     version: str | None = None
     refresh: KeyRefresh | None = None
     users: tuple[str, ...] = ()
+    problem: str = ""
 
 
 class Holder(msgspec.Struct, frozen=True):
@@ -140,7 +142,8 @@ def of_sources(name: str, sources: Sequence[Found], baseline: str | None = None)
             missing = KeyStatus(source.place, key, users[0].management_type)
             status = keys.get((source.place, key)) or known.get(key, missing)
             told = tuple(dict.fromkeys((*status.users, *map(_told, users))))
-            keys[source.place, key] = msgspec.structs.replace(status, users=told)
+            refused = next((user.refused.what for user in users if user.refused), "")
+            keys[source.place, key] = msgspec.structs.replace(status, users=told, problem=refused)
     return Holder(
         name,
         PROJECT,

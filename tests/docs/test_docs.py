@@ -230,7 +230,7 @@ def _licence(name: str) -> str:
     """As its metadata names it; empty where that is only a classifier or a whole text."""
     told = importlib.metadata.metadata(name)
     found = told.get("License-Expression") or told.get("License") or ""
-    return found if re.fullmatch(r"[\w.-]+", found) else ""
+    return found if re.fullmatch(r"(?!UNKNOWN)[\w.-]+", found) else ""
 
 
 # --- examples ------------------------------------------------------------------------------------

@@ -5,6 +5,8 @@ from __future__ import annotations
 import html
 from dataclasses import dataclass
 
+from bundler.cli.console import hidden
+
 
 @dataclass(frozen=True)
 class Html:
@@ -24,7 +26,7 @@ def text(content: object) -> Html:
     """Text, escaped; characters that steer the reading direction or show nothing are named."""
     shown = "".join(
         character if character.isprintable() or character in " \n" else repr(character)[1:-1]
-        for character in str(content)
+        for character in hidden(str(content))
     )
     return Html(html.escape(shown))
 

@@ -143,6 +143,8 @@ def _keys(holder: Holder, now: Now) -> Html:
 def _key_cells(key: KeyStatus, now: Now, largest: int, oldest: float) -> Iterator[_Cell]:
     stale = bool(key.refresh and key.refresh.stale)
     mark = element("strong", text(" stale"), class_="alarm") if stale else joined()
+    if key.problem:
+        mark = element("strong", text(f" ✗ {key.problem}"), class_="alarm")
     yield _Cell(joined(element("code", text(key.key)), mark), key.key)
     kind = _TYPES[key.management_type]
     yield _Cell(element("span", text(kind), title=key.management_type), kind)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
+from bundler.errors import BundlerError
 from bundler.state.manifest import ManagementType
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ class Component(msgspec.Struct, frozen=True):
     location: where the project declares it, such as ``defs/shop/defs.yaml``; for people.
     key_variables: environment variables that the key is made of: another value is another key.
     environment_variables: every variable that was read to make it.
+    refused: why its key cannot be used; the key is then the one to show.
     """
 
     key: str
@@ -31,6 +33,7 @@ class Component(msgspec.Struct, frozen=True):
     location: str = ""
     key_variables: tuple[str, ...] = ()
     environment_variables: tuple[str, ...] = ()
+    refused: BundlerError | None = None
 
 
 class Found(msgspec.Struct, frozen=True):

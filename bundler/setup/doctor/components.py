@@ -36,18 +36,31 @@ def judge(found: Found) -> Iterator[Finding]:
         )
     for warning in found.warnings:
         yield Finding("warn", warning)
+    yield from _refused(found.components)
     yield from _unsafe(found.components)
     yield from _collisions(found.components)
     yield from _left_over(found)
     yield from _in_development(found)
     for component in {item.key: item for item in found.components}.values():
-        yield from _of_one(component)
+        if component.refused is None:
+            yield from _of_one(component)
 
 
 def _summary(found: Found) -> str:
-    local = [item for item in found.components if item.management_type == "LOCAL_FILESYSTEM"]
+    local = [
+        item
+        for item in found.components
+        if item.management_type == "LOCAL_FILESYSTEM" and item.refused is None
+    ]
     keys = ", ".join(dict.fromkeys(item.key for item in local)) or "none"
     return f"{found.place} would hold: {keys}."
+
+
+def _refused(found: Iterable[Component]) -> Iterator[Finding]:
+    """Keys that hold a credential."""
+    for refused in {item.key: item.refused for item in found}.values():
+        if refused is not None:
+            yield Finding("fail", refused.what, "A refresh refuses it.", refused.hint)
 
 
 def _unsafe(found: Iterable[Component]) -> Iterator[Finding]:

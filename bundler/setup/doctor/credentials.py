@@ -33,7 +33,8 @@ def _environment(project: Project) -> tuple[dict[str, str], dict[str, str]]:
     environment, from_file = dict(os.environ), dict[str, str]()
     for directory in (project.workspace, project.root):
         if directory is not None:
-            from_file.update(read(directory / _ENV_FILE, environment))
+            file, python = directory / _ENV_FILE, project.interpreter.path
+            from_file.update(read(file, environment, python))
             environment.update(from_file)
     return environment, from_file
 
@@ -70,7 +71,7 @@ def _unset(patient: Patient, environment: Mapping[str, str]) -> Iterator[Finding
 
 def _short(project: Project, from_file: Mapping[str, str]) -> Iterator[Finding]:
     """Secrets too short to be looked for: their value would be found everywhere by chance."""
-    from bundler.refresh.secrets import collect
+    from bundler.refresh.secret_values import collect
 
     excluded = project.config.refresh.not_secrets
     for name, value in sorted(from_file.items()):

@@ -15,10 +15,10 @@ from bundler.artifacts.image.engine.dockerfile import (
 )
 from bundler.artifacts.image.engine.ignore import Rule, effective, excluded, parse
 from bundler.errors import ConfigurationError, ToolFailed
-from bundler.refresh.secrets import has_a_secret_name
 from bundler.setup.doctor import Finding, Patient
 from bundler.setup.file_edits import read_text
 from bundler.setup.init import docker_patterns
+from bundler.system.secret_names import has_a_secret_name
 
 if TYPE_CHECKING:
     from bundler.artifacts.image.engine.dockerbuild import Builder

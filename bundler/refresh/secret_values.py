@@ -1,0 +1,220 @@
+"""The secret values of an environment: whole variables, and the secret parts of others.
+
+A part is the password in a URL or in a connection string, a secret member of a JSON document, or a
+private key. Parts are looked for in every variable and in the files that variables name.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import re
+import stat
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+from bundler.refresh.secrets import Secret, Secrets
+from bundler.system.secret_names import has_a_secret_name, is_about_a_secret
+
+# A shorter value stands in a text by chance, and so does a word that everybody takes.
+_SHORTEST_SECRET_BYTES = 8
+_PLACEHOLDER = (
+    r"(?i)anonymous|changeme|development|disabled|external|kerberos|localhost|password|postgres"
+    r"|production|required|undefined|username|x-oauth-basic"
+)
+_SETTING = r"(?i)^([a-z][a-z0-9+.-]*://[^@?\s]*|[~.]{0,2}/.*|[a-z][a-z_-]*|[\d.:]+)$"
+_URL = r"(?i)\b(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<rest>(?:(?![,;|][a-z][a-z0-9+.-]*://)[^\s\"'])+)"
+_NOT_A_PORT = r"[^/?#@:\[]*:(?!\d{1,5}(?:[/?#]|$))"
+_NO_SCHEME = r"^[\w.+-]+:(?P<value>[^@\s/]+)@(?!sha\d+:)[\w.(-]"
+_PAIR = (
+    r"(?m)(?:^|(?<=[\s;&?#,{\"'-]))(?P<name>[A-Za-z_][\w.-]*)[\"']?[ \t]*[=:][ \t]*"
+    r"(?P<value>\"[^\"\n]*\"|'[^'\n]*'|[^\s;&\"',}]+)"
+)
+_NETRC = r"\bpassword[ \t]+(?P<value>\S+)"
+_PGPASS = r"(?m)^(?:(?:\\.|[^:\\\n])*:){4}(?P<value>.+)$"
+_HEADER = r"(?i)\b(?:basic|bearer|token)[ +](?P<value>[\w.~+/=-]{16,})"
+_PRIVATE_KEY = r"(?s)-----BEGIN [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----(?P<body>.*?)-----END"
+_BASE64 = r"[\w+/-]{24,}={0,2}"
+# Of a base64 text, so many characters within one line, however it is broken into lines.
+_EXCERPT = 24
+_LINE_LENGTHS = (64, 70, 76)
+_LONG_BASE64 = 200
+# A shell's functions, and the name of the test that runs us, are not settings.
+_CODE = ("BASH_FUNC_", "PYTEST_CURRENT_TEST")
+_MOST_FILE_BYTES = 64 * 1024
+_MOST_DEPTH = 20
+
+Part = tuple[str, str]  # what it is, such as "the password"; its value
+
+
+def collect(
+    environment: Mapping[str, str],
+    *,
+    named: Collection[str] = (),
+    from_file: Collection[str] = (),
+    excluded: Collection[str] = (),
+    root: Path = Path(),
+) -> Secrets:
+    """The secrets of an environment.
+
+    named: variables that the configuration calls secret. from_file: those that ``.env`` sets;
+    there, a URL without credentials, a path or a word is a setting and no secret. root: the
+    directory that the names of files are relative to.
+    """
+    values: dict[str, str] = {}
+    parts: dict[Secret, None] = {}
+    for name, value in environment.items():
+        if name in excluded or name.startswith(_CODE):
+            continue
+        if _is_usable(value) and (name in named or _is_secret(name, value, from_file, root)):
+            values[name] = value
+        for what, part in _parts(value):
+            if part != value and _is_usable(part):
+                parts[Secret(name, part, f"{what} in {name}")] = None
+        for what, part in _of_file(name, root, value):
+            if _is_usable(part):
+                parts[Secret(name, part, f"{what} in the file that {name} names")] = None
+    settings = {name for name in values if name not in named and not has_a_secret_name(name)}
+    settings -= {part.variable for part in parts}
+    return Secrets(values, tuple(parts), frozenset(settings))
+
+
+def _is_usable(value: str) -> bool:
+    value = value.strip()
+    encoded = value.encode("utf-8", "surrogateescape")
+    return len(encoded) >= _SHORTEST_SECRET_BYTES and not re.fullmatch(_PLACEHOLDER, value)
+
+
+def _is_secret(name: str, value: str, from_file: Collection[str], root: Path) -> bool:
+    if has_a_secret_name(name):
+        return not _exists(root, value)
+    return name in from_file and not re.match(_SETTING, value)
+
+
+def _exists(root: Path, value: str) -> bool:
+    """Whether a value is the name of a file, and no secret itself."""
+    try:
+        return os.path.exists(os.path.join(root, value))
+    except ValueError:  # a NUL byte
+        return False
+
+
+def _of_file(name: str, root: Path, value: str) -> Iterator[Part]:
+    """The secrets in the file that a variable names."""
+    text = _read(os.path.join(root, os.path.expanduser(value)))
+    yield from _parts(text)
+    for pattern in (_NETRC, *((_PGPASS,) if "pgpass" in (name + value).lower() else ())):
+        for found in re.finditer(pattern, text):
+            yield "the password", found["value"]
+    # What Docker's and Kubernetes' secrets look like: one line, and a name such as PASSWORD_FILE.
+    if is_about_a_secret(name) and "\n" not in text.strip():
+        yield "the secret", text.strip()
+
+
+def _read(path: str) -> str:
+    """A small regular text file; empty for anything else."""
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            return ""
+        with open(path, encoding="utf-8") as stream:
+            text = stream.read(_MOST_FILE_BYTES + 1)
+    except (OSError, ValueError):
+        return ""
+    return "" if len(text) > _MOST_FILE_BYTES or "\0" in text else text
+
+
+# --- parts ------------------------------------------------------------------------------------
+
+
+def _parts(text: str, depth: int = 0) -> Iterator[Part]:
+    """The secret parts of a text."""
+    if depth > 2:  # noqa: PLR2004  # JSON in base64 in JSON
+        return
+    document = _document(text)
+    if document is not None:
+        yield from _in_document(document, "", depth, _MOST_DEPTH)
+        return
+    for found in re.finditer(_PRIVATE_KEY, text):
+        yield "the private key", _excerpt(found["body"])
+    yield from _in_urls(text)
+    for found in re.finditer(_PAIR, text):
+        if has_a_secret_name(found["name"]) and not found["value"].startswith(("$", "{")):
+            yield f"the {found['name']}", found["value"].strip("\"'")
+    for found in re.finditer(_HEADER, text):
+        yield "the credential", found["value"]
+        yield from _in_base64(found["value"], depth)
+    if re.fullmatch(_BASE64, text.strip()):
+        yield from _in_base64(text.strip(), depth)
+        if len(text) > _LONG_BASE64:
+            yield "the value", _excerpt(text)
+
+
+def _in_urls(text: str) -> Iterator[Part]:
+    for found in re.finditer(_URL, text):
+        rest = found["rest"]
+        authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
+        if "@" not in authority and re.match(_NOT_A_PORT, rest):
+            authority = rest  # a password with a slash that nobody has escaped
+        user, _, password = authority.rpartition("@")[0].partition(":")
+        for part in (password, unquote(password)):
+            yield "the password", part
+        if not _is_usable(password) and found["scheme"].lower().endswith(("http", "https")):
+            yield "the token", unquote(user)
+    for found in re.finditer(_NO_SCHEME, text):
+        yield "the password", found["value"]
+
+
+def _in_base64(text: str, depth: int) -> Iterator[Part]:
+    try:
+        padded = text.rstrip("=") + "=" * (-len(text.rstrip("=")) % 4)
+        decoded = base64.b64decode(padded, altchars=b"-_" if {"-", "_"} & set(text) else None)
+        inner = decoded.decode("ascii")
+    except ValueError:
+        return
+    yield from _parts(inner, depth + 1)
+    if inner.isprintable() and ":" in inner:  # of HTTP's Basic authorization
+        yield "the password", inner.partition(":")[2]
+
+
+def _document(text: str) -> Any:
+    """What a JSON object or array holds; None if the text is none."""
+    if text.lstrip()[:1] not in ("{", "["):
+        return None
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _in_document(value: Any, name: str, depth: int, left: int) -> Iterator[Part]:
+    """name: of the nearest member that holds this value."""
+    if isinstance(value, str):
+        yield from _parts(value, depth + 1)
+        if has_a_secret_name(name) and "PRIVATE KEY" not in value:
+            yield f"the {name}", value
+    elif isinstance(value, dict) and left:
+        for member, inner in value.items():
+            yield from _in_document(inner, member, depth, left - 1)
+    elif isinstance(value, list) and left:
+        for inner in value:
+            yield from _in_document(inner, name, depth, left - 1)
+
+
+def _excerpt(body: str) -> str:
+    """Characters of a base64 text that stay together, and that no public key holds.
+
+    A private key's format begins with what is public or common to all keys; what is behind the
+    middle is private in PKCS #1, PKCS #8 and OpenSSH's format alike.
+    """
+    lines = re.split(r"\\r|\\n|\s", re.sub(r"[A-Za-z-]+: [^\\\n]*", "", body))
+    joined = "".join(line for line in lines if re.fullmatch(r"[\w+/-]+=*", line))
+    short = len(joined) < _LONG_BASE64
+    wanted = _LINE_LENGTHS[0] - _EXCERPT if short else len(joined) * 6 // 10
+    for begin in range(wanted, len(joined)):
+        end = begin + _EXCERPT - 1
+        if all(begin // length == end // length for length in _LINE_LENGTHS):
+            return joined[begin : begin + _EXCERPT]
+    return joined
