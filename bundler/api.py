@@ -100,12 +100,13 @@ def embed(
     Raises `errors.VerificationFailed` where what was made does not hold them, and as `refresh` and
     `guard` do.
     """
+    from bundler.artifacts.names import ArtifactName
     from bundler.listener import SILENT
     from bundler.project.options import RefreshOptions
     from bundler.workflows.pipeline import prepare
     from bundler.workflows.update import update
 
-    listener = listener or SILENT
+    listener, name = listener or SILENT, ArtifactName.parse(artifact)
     prepared = prepare(
         _found(projects, python),
         options or RefreshOptions(mode="never"),
@@ -113,7 +114,7 @@ def embed(
         state_from=state_from,
         listener=listener,
     )
-    return update(artifact, tag, in_place=in_place, prepared=prepared, listener=listener)
+    return update(name, tag, in_place=in_place, prepared=prepared, listener=listener)
 
 
 def verify(artifact: str, policy: Policy | None = None) -> Verdict:

@@ -1,34 +1,167 @@
-"""Names that people give to artifacts, taken apart."""
+"""Names of artifacts: what a user calls an image, a PEX, a wheel or a store, taken apart once.
+
+    PATH                       a file or folder that exists
+    oci:DIR[:TAG]              an image in an OCI layout, or in an archive of one
+    docker-daemon:NAME         an image in the engine
+    docker://NAME              an image in a registry
+    store:[URL][@WHEN]         states in versioned storage
+    NAME                       an image: in the engine, else in the registry that it names
+
+NAME is ``[HOST/]REPOSITORY[:TAG][@DIGEST]``, or the ID of an image in the engine.
+"""
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 from pathlib import Path
+from typing import Literal
 
-# What may stand before a name, and says where the artifact is.
-ENGINE = "docker-daemon:"
-LAYOUT = "oci:"
-REGISTRY = "docker://"
+import msgspec
+
+from bundler.artifacts.image import reference
+from bundler.errors import InputOutputError, UsageError
+from bundler.state.run_record import STORE
+
+LATEST = reference.LATEST
+Kind = Literal["path", "layout", "engine", "registry", "store", "image"]
+
+_PREFIXES: dict[str, Kind] = {
+    STORE: "store",
+    "oci:": "layout",
+    reference.PREFIX: "registry",
+    "docker-daemon:": "engine",
+}
+_PREFIX_OF = {kind: prefix for prefix, kind in _PREFIXES.items()}
+# No tag of an image ends like this by chance.
+_SUFFIXES = (".pex", ".pyz", ".whl", ".tar", ".tgz", ".gz", ".zst")
 # What an update adds to a tag: the beginning of the content digest.
 STATE_DIGITS = 12
 _STATE_TAG = re.compile(rf"(.+)-s[0-9a-f]{{{STATE_DIGITS}}}")
+_ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
 
 
-def split_layout(reference: str) -> tuple[Path, str | None]:
-    """``oci:DIR:TAG``, ``oci://DIR:TAG``, ``DIR:TAG`` or ``DIR``.
+class ArtifactName(msgspec.Struct, frozen=True):
+    """What a user calls an artifact. Nothing has been opened, and no engine or registry asked.
 
-    A path that exists is one, colons and all.
+    kind: where it is; ``image`` where that is still open. name: the path, the repository with its
+    host, or the rest of a store's name. tag: of an image. digest: that it is named by.
     """
-    name = reference
-    if name.startswith(LAYOUT):
-        name = name.removeprefix(LAYOUT).removeprefix("//")
-    directory, colon, tag = name.rpartition(":")
-    if not colon or Path(name).exists() or "/" in tag:
-        return Path(name), None
-    return Path(directory), tag
+
+    kind: Kind
+    name: str
+    tag: str | None = None
+    digest: str | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> ArtifactName:
+        """Reads a name by its prefix; one without is an existing path, or else an image.
+
+        Raises `UsageError` for anything else.
+        """
+        for prefix, kind in _PREFIXES.items():
+            if text.startswith(prefix):
+                if kind == "layout":
+                    return cls.layout(text)
+                rest = text[len(prefix) :]
+                return cls(kind, rest) if kind == "store" else cls._image(kind, rest)
+        if exists(text):
+            return cls("layout" if exists(os.path.join(text, "oci-layout")) else "path", text)
+        _refuse_path(text)
+        return cls._image("image", text)
+
+    @classmethod
+    def layout(cls, text: str) -> ArtifactName:
+        """Reads ``[oci:]DIR[:TAG]``; ``oci://DIR[:TAG]``, too. A path that exists has no tag."""
+        prefix = _PREFIX_OF["layout"]
+        path = text
+        if text.startswith(prefix):
+            path = text[len(prefix) :].removeprefix("//")
+        directory, colon, tag = path.rpartition(":")
+        has_tag = bool(colon) and "/" not in tag and not exists(path)
+        found = cls("layout", directory, tag) if has_tag else cls("layout", path)
+        if not found.name or (has_tag and not _is_layout_tag(tag)):
+            raise UsageError(
+                f"{text!r} is no name of an image in an OCI layout.",
+                hint="Write oci:DIR or oci:DIR:TAG.",
+            )
+        return found
+
+    @classmethod
+    def _image(cls, kind: Kind, text: str) -> ArtifactName:
+        reference.parse(text)
+        return cls(kind, *reference.split(text))
+
+    @property
+    def path(self) -> Path:
+        """Of a file, a folder, or a layout."""
+        return Path(self.name)
+
+    @property
+    def image(self) -> str:
+        """As engines and registries take it: without a prefix."""
+        tag = f":{self.tag}" if self.tag else ""
+        return self.name + tag + (f"@{self.digest}" if self.digest else "")
+
+    @property
+    def shown(self) -> str:
+        """An image's name as docker knows it; any other as `parse` takes it."""
+        return self.image if self.kind in ("engine", "registry") else str(self)
+
+    def tagged(self, tag: str) -> ArtifactName:
+        """Another tag of the same layout or repository. Raises `UsageError` for what is no tag."""
+        if self.kind != "layout":
+            reference.check_tag(tag)
+        elif not _is_layout_tag(tag):
+            raise UsageError(f"{tag!r} is no tag of an image in an OCI layout.")
+        return ArtifactName(self.kind, self.name, tag)
+
+    def without_asking(self) -> ArtifactName:
+        """The same, where no engine is to be asked: a name with a host is a registry's."""
+        if self.kind != "image":
+            return self
+        kind: Kind = "registry" if reference.names_host(self.name) else "engine"
+        return msgspec.structs.replace(self, kind=kind)
+
+    def __str__(self) -> str:
+        slashes = "//" if self.kind == "layout" and self.name.startswith("//") else ""
+        return _PREFIX_OF.get(self.kind, "") + slashes + self.image
 
 
 def without_state(tag: str) -> str:
     """``1.4`` of ``1.4-s0123456789ab``, the tag that an update gives; others as they are."""
     updated = _STATE_TAG.fullmatch(tag)
     return updated[1] if updated else tag
+
+
+def exists(path: str) -> bool:
+    """Whether there is such a file or folder. Raises `InputOutputError` where that is not known."""
+    try:
+        os.stat(path)
+    except ValueError:  # a null byte
+        return False
+    except OSError as error:
+        if error.errno in _ABSENT:
+            return False
+        raise InputOutputError(f"{path} cannot be read: {error.strerror}.") from error
+    return True
+
+
+def _refuse_path(text: str) -> None:
+    """Raises `UsageError` for the name of nothing that is here, meant for a file or folder."""
+    path = Path(text)
+    is_path = text.startswith(("/", "./", "../", "~")) or path.suffix in _SUFFIXES
+    # `team/shop:1.4` is an image, even where there is a folder `team`.
+    if "/" in text and ":" not in path.name and path.suffix:
+        is_path = is_path or exists(str(path.parent))
+    if is_path:
+        raise UsageError(
+            f"{text} does not exist.",
+            hint="An image of that name: docker-daemon:NAME or docker://NAME; a layout: oci:DIR.",
+        )
+
+
+def _is_layout_tag(tag: str) -> bool:
+    """An annotation may be anything; this leaves out what the grammar or a terminal misreads."""
+    return tag.isprintable() and bool(tag) and not set(tag) & set(" :/")

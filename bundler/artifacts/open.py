@@ -1,11 +1,12 @@
-"""Opens an artifact by the name that a person gave it."""
+"""Opens an artifact by its name."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
-from bundler.artifacts.names import ENGINE, LAYOUT, REGISTRY, split_layout
+from bundler.artifacts.image.reference import names_host
+from bundler.artifacts.names import ArtifactName
 from bundler.errors import (
     BundlerError,
     InputOutputError,
@@ -14,55 +15,38 @@ from bundler.errors import (
     VerificationFailed,
 )
 from bundler.state.artifact import Artifact
-from bundler.state.run_record import STORE
 
-# No tag of an image ends like this by chance.
-_SUFFIXES = (".pex", ".pyz", ".whl", ".tar", ".tgz", ".gz", ".zst")
 # Of the last record of a zip file, and how long it can be with its comment.
 _END_MAGIC = b"PK\x05\x06"
 _MAX_END_BYTES = 22 + 0xFFFF
 
 
-def open_artifact(name: str) -> Artifact:
-    """The artifact behind a path, or a name that says what it is.
+def open_artifact(name: str | ArtifactName) -> Artifact:
+    """Opens what has the name; an existing path is taken by what it is.
 
-    Such are ``docker-daemon:NAME``, ``docker://NAME``, ``oci:DIR[:TAG]`` and ``store:URL``. An
-    existing path is taken by what it is; any other bare name is an image in the engine, or else in
-    the registry that it names.
-    Raises `UsageError` for what is nothing of these, `VerificationFailed` for what is malformed.
+    Raises as `ArtifactName.parse` does, `UsageError` where there is no such artifact, and
+    `VerificationFailed` for what is malformed.
     """
-    if name.startswith(STORE):
+    if isinstance(name, str):
+        name = ArtifactName.parse(name)
+    if name.kind == "store":
         from bundler.artifacts.stored import open_stored
 
-        return open_stored(name)
-    if name.startswith(LAYOUT):
-        return _open_layout(name)
-    if name.startswith(REGISTRY):
-        return _open_in_registry(name)
-    if name.startswith(ENGINE):
-        return _open_image(name[len(ENGINE) :])
-    path = Path(name)
-    if path.is_dir():
-        return _open_directory(path)
-    if path.is_file():
-        return _open_file(path)
-    if _means_a_path(path, name):
-        raise UsageError(
-            f"{name} does not exist.", hint=f"An image of that name: {ENGINE}{name.lstrip('./')}"
-        )
-    return _open_anywhere(name)
+        return open_stored(str(name))
+    if name.kind == "layout":
+        from bundler.artifacts.image.ociread import open_layout
 
-
-def _means_a_path(path: Path, name: str) -> bool:
-    """Whether a name of nothing that is here was meant for a file or folder."""
-    if name.startswith(("/", "./", "../", "~")) or path.suffix in _SUFFIXES:
-        return True
-    return "/" in name and path.parent.is_dir() and bool(path.suffix)
+        return open_layout(name.path, name.tag)
+    if name.kind == "engine":
+        return _open_image(name.image)
+    if name.kind == "registry":
+        return _open_in_registry(name.image)
+    if name.kind == "image":
+        return _open_anywhere(name.image)
+    return _open_directory(name.path) if name.path.is_dir() else _open_file(name.path)
 
 
 def _open_directory(path: Path) -> Artifact:
-    if (path / "oci-layout").exists():
-        return _open_layout(str(path))
     if (path / "PEX-INFO").exists():
         from bundler.artifacts.python.pex import open_pex
 
@@ -73,6 +57,8 @@ def _open_directory(path: Path) -> Artifact:
 
 
 def _open_file(path: Path) -> Artifact:
+    if not path.is_file():
+        raise UsageError(f"{path} is neither a file nor a folder.")
     if path.suffix == ".whl":
         from bundler.artifacts.python.wheel import open_wheel
 
@@ -101,12 +87,6 @@ def _ends_as_zip(path: Path) -> bool:
         raise InputOutputError(f"{path} cannot be read: {error.strerror}.") from error
 
 
-def _open_layout(reference: str) -> Artifact:
-    from bundler.artifacts.image.ociread import open_layout
-
-    return open_layout(*split_layout(reference))
-
-
 def _open_image(name: str) -> Artifact:
     from bundler.artifacts.image.engine import open_image
 
@@ -124,8 +104,6 @@ def _open_anywhere(name: str) -> Artifact:
     try:
         return _open_image(name)
     except (UsageError, ToolFailed) as error:
-        from bundler.artifacts.image.registry import names_host
-
         if not names_host(name):
             raise
         not_in_engine = error

@@ -30,6 +30,7 @@ from bundler.state.manifest import (
     RunRecord,
     build,
 )
+from bundler.state.run_record import STORE
 from bundler.store import content, records
 from bundler.store.content import Piece
 from bundler.store.objects import Buffer, Objects
@@ -40,22 +41,21 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
     from typing_extensions import Self
 
-PREFIX = "store:"
 _PARTS_AT_ONCE = 3
 _MOMENT = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9]+|[0-9]{4}-[0-9-]+T[0-9:]+Z"
 _NAME = re.compile(rf"(?P<url>.*?)(@(?P<moment>{_MOMENT}))?")
 
 
-def open_stored(name: str, default: str | None = None) -> StoredStates:
+def open_stored(name: str) -> StoredStates:
     """The states behind ``store:[URL][@WHEN]``.
 
-    WHEN: a version, a set's number or an RFC 3339 time; the newest set without one. default: the
-    store, for a name without a URL; else that of the environment, else that which the project in
-    the current directory configures. Raises `UsageError`, `ConfigurationError`.
+    WHEN: a version, a set's number or an RFC 3339 time; the newest set without one. A name
+    without a URL means the environment's store, else that which the project in the current
+    directory configures. Raises `UsageError`, `ConfigurationError`.
     """
-    found = _NAME.fullmatch(name.removeprefix(PREFIX))
+    found = _NAME.fullmatch(name.removeprefix(STORE))
     url, moment = (found["url"], found["moment"] or "") if found else ("", "")
-    where = url or default or os.environ.get("STATE_BUNDLER_STORE") or load(Path()).store
+    where = url or os.environ.get("STATE_BUNDLER_STORE") or load(Path()).store
     if not where:
         raise UsageError(
             f"{name} names no store.",
@@ -63,7 +63,7 @@ def open_stored(name: str, default: str | None = None) -> StoredStates:
             "[tool.state-bundler].",
         )
     store = open_store(where)
-    told = f"{PREFIX}{store.url}{f'@{moment}' if moment else ''}"
+    told = f"{STORE}{store.url}{f'@{moment}' if moment else ''}"
     return StoredStates(told, store, versions_at(store, moment))
 
 
@@ -121,7 +121,7 @@ def by_place(versions: Iterable[Version]) -> dict[str, list[Version]]:
 def refresh_of(version: Version) -> KeyRefresh:
     """What the run record says of a state that was taken from a store."""
     known = version.refresh or KeyRefresh(version.key, fetched=version.made)
-    return msgspec.structs.replace(known, origin=f"{PREFIX}{version.version}")
+    return msgspec.structs.replace(known, origin=f"{STORE}{version.version}")
 
 
 class _Directory:

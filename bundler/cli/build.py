@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bundler.artifacts.names import split_layout
 from bundler.cli.build_bake import build_bake
 from bundler.cli.build_docker import build_docker, places_of
 from bundler.cli.build_wheel import build_wheel
@@ -121,21 +120,22 @@ def build_oci(base: str | None, output: str, image_path: str | None, **given: An
       state-bundler build oci -o build/state
     """
     from bundler.artifacts.image import oci
+    from bundler.artifacts.names import LATEST, ArtifactName
     from bundler.workflows.pipeline import read_back
 
     listener = narrator(quiet=given.pop("quiet"))
     prepared = prepare_from(given, listener)
-    target, tag = split_layout(output)
-    source, base_tag = split_layout(base) if base else (None, None)
+    target = ArtifactName.layout(output)
+    source = ArtifactName.layout(base) if base else None
     verdicts: list[Verdict] = []
     listener.phase("Putting the state into the image")
     oci.embed(
-        source,
+        source.path if source else None,
         prepared.bundles,
         prepared.record,
-        target,
-        tag=tag or "latest",
-        base_tag=base_tag,
+        target.path,
+        tag=target.tag or LATEST,
+        base_tag=source.tag if source else None,
         places=places_of(prepared, image_path),
         check=lambda made: verdicts.append(read_back(made, prepared.bundles)),
         listener=listener,

@@ -22,10 +22,10 @@ from bundler.cli.options import (
 from bundler.cli.store_options import opened, run_of, show_pushed, show_staged
 
 if TYPE_CHECKING:
+    from bundler.artifacts.names import ArtifactName
     from bundler.project.options import RefreshOptions
     from bundler.project.projects import Project
     from bundler.refresh.run import Refreshed
-    from bundler.workflows.export import Destination
     from bundler.workflows.store_refresh import Into
 
 _SHOWN_DIGEST = 12
@@ -97,7 +97,7 @@ def refresh(
             _hand_out(refreshed, projects, destination)
 
 
-def _destination(output: str | None) -> Destination | None:
+def _destination(output: str | None) -> ArtifactName | None:
     if output is None:
         return None
     from bundler.workflows.export import destination_of
@@ -105,11 +105,11 @@ def _destination(output: str | None) -> Destination | None:
     return destination_of(output)
 
 
-def _hand_out(refreshed: Refreshed, projects: Sequence[Project], destination: Destination) -> None:
+def _hand_out(refreshed: Refreshed, projects: Sequence[Project], destination: ArtifactName) -> None:
     from bundler.workflows.export import hand_out
 
     digest = hand_out(refreshed, projects, destination, narrator())
-    Console(sys.stdout).line(f"{destination.name} {digest}")
+    Console(sys.stdout).line(f"{destination} {digest}")
 
 
 def _into(projects: Sequence[Project], url: str | None, wait: float | None) -> Into:

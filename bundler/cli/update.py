@@ -44,17 +44,19 @@ def update(
       state-bundler update shop:1.4 --refresh missing
       state-bundler update docker://ghcr.io/acme/shop:1.4 --format json
     """
+    from bundler.artifacts.names import ArtifactName
     from bundler.workflows.update import looked_at
     from bundler.workflows.update import update as renew
 
     if new_tag and in_place:
         raise click.UsageError("--tag and --in-place exclude each other.")
-    with looked_at(artifact) as before:
+    name = ArtifactName.parse(artifact)
+    with looked_at(name) as before:
         listener = narrator(quiet=given.pop("quiet") or style == "json")
         load_check = with_load_check(given)
         prepared = load_check(prepare_from(given, listener))
         updated = renew(
-            artifact,
+            name,
             new_tag,
             in_place=in_place,
             prepared=prepared,

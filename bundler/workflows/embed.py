@@ -20,7 +20,7 @@ from bundler.artifacts.image import image
 from bundler.artifacts.image.add_layer import Source
 from bundler.artifacts.image.blobs import images_of
 from bundler.artifacts.image.ociread import LoadedImage
-from bundler.artifacts.names import ENGINE, LAYOUT, REGISTRY, split_layout
+from bundler.artifacts.names import LATEST, ArtifactName
 from bundler.artifacts.verify import Verdict
 from bundler.errors import UsageError
 from bundler.listener import Listener
@@ -32,52 +32,23 @@ _REVISION = "org.opencontainers.image.revision"
 _COMMIT_DIGITS = 12
 
 
-class Name(msgspec.Struct, frozen=True):
-    """An image's name, resolved as far as its text goes.
-
-    kind: ``registry``, ``oci`` or ``engine``. rest: without the prefix. tag: of a layout's image.
-    """
-
-    kind: str
-    rest: str
-    tag: str | None = None
-
-    def __str__(self) -> str:
-        if self.kind == "oci":
-            return f"{LAYOUT}{self.rest}" + (f":{self.tag}" if self.tag else "")
-        return self.rest
-
-
-def source_name(text: str) -> Name:
-    """What a person calls a source. A bare name with a host is a registry's, else the engine's."""
-    from bundler.artifacts.image.registry import names_host
-
-    if text.startswith(REGISTRY):
-        return Name("registry", text.removeprefix(REGISTRY))
-    if text.startswith(ENGINE):
-        return Name("engine", text.removeprefix(ENGINE))
-    if text.startswith(LAYOUT) or Path(text).exists():
-        path, tag = split_layout(text)
-        return Name("oci", str(path), tag)
-    return Name("registry" if names_host(text) else "engine", text)
-
-
-def target_name(text: str, beside: Name) -> Name:
+def target_name(text: str, first: ArtifactName | None) -> ArtifactName:
     """What ``--tag`` names; a word without ``:`` and ``/`` is a tag beside the first source."""
-    from bundler.artifacts.image.registry import parse
-
-    if text.startswith((REGISTRY, ENGINE, LAYOUT)):
-        return source_name(text)
     if ":" not in text and "/" not in text:
-        if beside.kind == "registry":
-            return Name("registry", str(parse(beside.rest).tagged(text)))
-        if beside.kind == "oci":
-            return Name("oci", beside.rest, text)
-        return Name("engine", f"{_repository(beside.rest)}:{text}")
-    found = source_name(text)
-    if found.kind == "engine" and beside.kind != "engine":  # Docker Hub's names have no host
-        return Name("registry", found.rest)
-    return found
+        if first is None:
+            raise UsageError(f"{text} is only a tag.", hint="Write the whole name: --tag NAME:TAG.")
+        return first.tagged(text)
+    name = _image(text)
+    if name.kind == "image" and (first is None or first.kind != "engine"):
+        return msgspec.structs.replace(name, kind="registry")  # Docker Hub's names have no host
+    return name.without_asking()
+
+
+def _image(text: str) -> ArtifactName:
+    name = ArtifactName.parse(text)
+    if name.kind == "store":
+        raise UsageError(f"{name} is no image.", hint="Its states are taken by --state-from.")
+    return msgspec.structs.replace(name, kind="layout") if name.kind == "path" else name
 
 
 def embed(
@@ -96,14 +67,14 @@ def embed(
     back from an engine or a registry, too, which vouches for the digest of what it took.
     Raises as `add_layer.append` does, and `ToolFailed` where a registry refuses.
     """
-    names = [source_name(text) for text in sources]
-    beside = names[0] if names else Name("registry", "")
-    targets = [target_name(_filled(text, prepared), beside) for text in tags]
+    names = [_image(text).without_asking() for text in sources]
+    first = names[0] if names else None
+    targets = [target_name(_filled(text, prepared), first) for text in tags]
     kinds = {target.kind for target in targets}
     if len(kinds) != 1:
         raise UsageError("The tags must all be in registries, in layouts or in the engine.")
     job = _Job(prepared, listener, places or {}, every_byte)
-    listener.phase(f"Putting the state into {', '.join(map(str, targets))}")
+    listener.phase(f"Putting the state into {', '.join(target.shown for target in targets)}")
     (kind,) = kinds
     if kind == "engine":
         return _in_engine(job, names, targets)
@@ -111,7 +82,9 @@ def embed(
         opened = [stack.enter_context(_opened(name, listener)) for name in names]
         for source in opened:
             _compare_commits(source, prepared.record, listener)
-        return _in_layouts(job, opened, targets) if kind == "oci" else _pushed(job, opened, targets)
+        return (
+            _in_layouts(job, opened, targets) if kind == "layout" else _pushed(job, opened, targets)
+        )
 
 
 class _Job(msgspec.Struct, frozen=True):
@@ -131,26 +104,26 @@ def _filled(text: str, prepared: Prepared) -> str:
 
 
 @contextmanager
-def _opened(name: Name, listener: Listener) -> Iterator[Source]:
+def _opened(name: ArtifactName, listener: Listener) -> Iterator[Source]:
     if name.kind == "registry":
         from bundler.artifacts.image import registry
 
-        store = registry.RegistryStore(registry.parse(name.rest), listener)
+        store = registry.RegistryStore(registry.parse(name.image), listener)
         try:
             yield Source(store, store.resolve(store.reference))
         finally:
             store.close()
-    elif name.kind == "oci":
+    elif name.kind == "layout":
         from bundler.artifacts.image.layout import open_store
         from bundler.artifacts.image.ociread import choose
 
-        layout = open_store(Path(name.rest))
+        layout = open_store(name.path)
         try:
             yield Source(layout, choose(layout, name.tag))
         finally:
             layout.close()
     else:
-        with _fetched(name.rest) as source:
+        with _fetched(name.image) as source:
             yield source
 
 
@@ -178,11 +151,11 @@ def _compare_commits(source: Source, record: RunRecord, listener: Listener) -> N
             )
 
 
-def _pushed(job: _Job, sources: Sequence[Source], targets: Sequence[Name]) -> Updated:
+def _pushed(job: _Job, sources: Sequence[Source], targets: Sequence[ArtifactName]) -> Updated:
     """By digest to each repository, then the tags."""
     from bundler.artifacts.image import registry
 
-    references = [registry.parse(target.rest) for target in targets]
+    references = [registry.parse(target.image) for target in targets]
     by_name = {reference.name: reference for reference in references}
     verdicts: list[Verdict] = []
     with ExitStack() as stack:
@@ -214,7 +187,7 @@ def _pushed(job: _Job, sources: Sequence[Source], targets: Sequence[Name]) -> Up
     return Updated(str(references[0]), changed=changed, verdict=verdicts[0])
 
 
-def _in_layouts(job: _Job, sources: Sequence[Source], targets: Sequence[Name]) -> Updated:
+def _in_layouts(job: _Job, sources: Sequence[Source], targets: Sequence[ArtifactName]) -> Updated:
     from bundler.artifacts.image.oci import embed_sources
 
     verdicts: list[Verdict] = []
@@ -223,8 +196,8 @@ def _in_layouts(job: _Job, sources: Sequence[Source], targets: Sequence[Name]) -
             sources,
             job.prepared.bundles,
             job.prepared.record,
-            Path(target.rest),
-            tag=target.tag or "latest",
+            target.path,
+            tag=target.tag or LATEST,
             places=job.places,
             check=lambda found: verdicts.append(prove(found, job.prepared, job.listener)),
             listener=job.listener,
@@ -235,7 +208,9 @@ def _in_layouts(job: _Job, sources: Sequence[Source], targets: Sequence[Name]) -
     return Updated(str(targets[0]), changed=changed, verdict=verdicts[0])
 
 
-def _in_engine(job: _Job, names: Sequence[Name], targets: Sequence[Name]) -> Updated:
+def _in_engine(
+    job: _Job, names: Sequence[ArtifactName], targets: Sequence[ArtifactName]
+) -> Updated:
     from bundler.artifacts.image.engine import embed as embed_in_engine
     from bundler.artifacts.image.engine import open_image, tag
 
@@ -245,10 +220,10 @@ def _in_engine(job: _Job, names: Sequence[Name], targets: Sequence[Name]) -> Upd
             hint="docker pull it first, or give --tag a registry or an OCI layout.",
         )
     verdicts: list[Verdict] = []
-    with open_image(names[0].rest) as found:
+    with open_image(names[0].image) as found:
         made = embed_in_engine(
             found.engine,
-            names[0].rest,
+            names[0].image,
             job.prepared.bundles,
             job.prepared.record,
             places=job.places,
@@ -257,11 +232,5 @@ def _in_engine(job: _Job, names: Sequence[Name], targets: Sequence[Name]) -> Upd
             listener=job.listener,
         )
         for target in targets:
-            tag(found.engine, made.image_id, target.rest)
-    return Updated(targets[0].rest, changed=made.changed, verdict=verdicts[0])
-
-
-def _repository(name: str) -> str:
-    from bundler.artifacts.image.engine import split_name
-
-    return split_name(name)[0]
+            tag(found.engine, made.image_id, target.image)
+    return Updated(targets[0].image, changed=made.changed, verdict=verdicts[0])

@@ -8,11 +8,10 @@ artifacts reads it (``verify``, ``diff``, ``extract``, ``--state-from``, ``--bas
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from bundler import git
-from bundler.artifacts.names import LAYOUT, split_layout
+from bundler.artifacts.names import LATEST, ArtifactName
 from bundler.errors import ToolFailed, UsageError, VerificationFailed
 from bundler.listener import Listener
 from bundler.project.projects import Project
@@ -22,43 +21,24 @@ from bundler.system.atomic import io_errors, make_directories, temporary_folder
 from bundler.workflows.pipeline import read_back
 
 _ARCHIVE = ".tar"
-# The tag where none is said.
-_LATEST = "latest"
 
 
-@dataclass(frozen=True)
-class Destination:
-    """Where states are handed to. tag: of a layout's folder; an archive is replaced whole."""
-
-    path: Path
-    tag: str
-
-    @property
-    def is_archive(self) -> bool:
-        return self.path.suffix == _ARCHIVE
-
-    @property
-    def name(self) -> str:
-        """As other commands take it."""
-        return str(self.path) if self.is_archive else f"{LAYOUT}{self.path}:{self.tag}"
-
-
-def destination_of(name: str) -> Destination:
-    """Reads ``FILE.tar`` or ``oci:DIR[:TAG]`` (also ``oci://DIR[:TAG]``).
+def destination_of(text: str) -> ArtifactName:
+    """Reads ``FILE.tar`` or ``oci:DIR[:TAG]``, where the states go.
 
     Raises `UsageError` for anything else, and for a file that is there and is no such archive.
     """
-    if name.startswith(LAYOUT):
-        directory, tag = split_layout(name)
-        return Destination(directory, tag or _LATEST)
-    path = Path(name)
+    if text.startswith("oci:"):
+        name = ArtifactName.layout(text)
+        return name.tagged(name.tag or LATEST)
+    path = Path(text)
     if path.suffix != _ARCHIVE or path.is_dir():
         raise UsageError(
-            f"{name} is neither a FILE.tar nor oci:DIR[:TAG].",
+            f"{text} is neither a FILE.tar nor oci:DIR[:TAG].",
             hint="Hand the states out with -o states.tar or -o oci:build/states.",
         )
     _refuse_foreign(path)
-    return Destination(path, _LATEST)
+    return ArtifactName("path", text)
 
 
 def _refuse_foreign(path: Path) -> None:
@@ -77,13 +57,13 @@ def _refuse_foreign(path: Path) -> None:
 
 
 def hand_out(
-    refreshed: Refreshed, projects: Sequence[Project], to: Destination, listener: Listener
+    refreshed: Refreshed, projects: Sequence[Project], to: ArtifactName, listener: Listener
 ) -> str:
     """Writes the states, reads them back, and returns the digest of their image.
 
     The destination changes at once, or not at all. Raises `InputOutputError`.
     """
-    listener.phase(f"Handing the states to {to.name}")
+    listener.phase(f"Handing the states to {to}")
     record = run_record.make(
         _identity(projects[0]),
         refreshed.record,
@@ -98,11 +78,11 @@ def hand_out(
             refreshed.bundles,
             record,
             path,
-            tag=to.tag,
+            tag=to.tag or LATEST,
             check=lambda made: read_back(made, refreshed.bundles),
         ).digest
 
-    return _replacing(to.path, write) if to.is_archive else write(to.path)
+    return _replacing(to.path, write) if to.kind == "path" else write(to.path)
 
 
 def _replacing(path: Path, write: Callable[[Path], str]) -> str:

@@ -18,6 +18,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bundler.artifacts.names import ArtifactName
 from bundler.artifacts.verify import Verdict
 from bundler.errors import Findings, InputOutputError, ToolFailed, UsageError
 from bundler.state.artifact import Artifact
@@ -110,13 +111,10 @@ def _file_hash(path: Path) -> str:
 
 def sidecar(name: str) -> Path:
     """Where the signature of an artifact lies: beside it, or here for one that is no file."""
-    if name.startswith("oci:"):
-        directory, _, tag = name.removeprefix("oci:").rpartition(":")
-        layout, tag = (directory, tag) if directory else (tag, "")
-        return Path(f"{layout.rstrip('/')}.{tag}.sig" if tag else f"{layout.rstrip('/')}.sig")
-    if os.path.exists(name):
-        path = Path(name) if Path(name).name not in ("", "..") else Path(name).resolve()
-        return path.with_name(f"{path.name}.sig")
+    parsed = ArtifactName.parse(name)
+    if parsed.kind in ("path", "layout"):
+        path = parsed.path if parsed.path.name not in ("", "..") else parsed.path.resolve()
+        return path.with_name(f"{path.name}.{parsed.tag}.sig" if parsed.tag else f"{path.name}.sig")
     return Path(re.sub(r"[^A-Za-z0-9._-]+", "_", name) + ".sig")
 
 
@@ -131,7 +129,7 @@ def attach(artifact: OciImage, signature: Path) -> str:
         content = signature.read_bytes()
     target = RegistryTarget(store.reference, connection=store.connection)
     digest = referrers.attach(target, artifact.entry, ARTIFACT_TYPE, content, _MEDIA_TYPE)
-    return f"docker://{store.reference.at(digest)}"
+    return store.reference.at(digest).artifact
 
 
 def check_attached(message: bytes, artifact: OciImage, allowed: Path) -> str:

@@ -13,14 +13,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
-from bundler.artifacts.names import (
-    ENGINE,
-    LAYOUT,
-    REGISTRY,
-    STATE_DIGITS,
-    split_layout,
-    without_state,
-)
+from bundler.artifacts.image.reference import names_host
+from bundler.artifacts.names import LATEST, STATE_DIGITS, ArtifactName, without_state
 from bundler.artifacts.verify import Verdict, verify
 from bundler.errors import ToolFailed, UsageError
 from bundler.listener import Listener
@@ -50,24 +44,27 @@ class Updated(msgspec.Struct, frozen=True):
 
 
 @contextmanager
-def looked_at(name: str) -> Iterator[PexArtifact | None]:
+def looked_at(name: ArtifactName) -> Iterator[PexArtifact | None]:
     """Refuses what is never updated, such as a scie, before anything is refreshed for it.
 
     Gives the PEX, open: its tens of thousands of names need not be read again after the refresh.
     None for what is no PEX. Raises as `bundler.artifacts.python.pex.open_pex` does.
     """
-    path = Path(name)
-    if path.is_file() or (path / "PEX-INFO").exists():
+    if _is_pex(name):
         from bundler.artifacts.python.pex import open_pex
 
-        with open_pex(path) as pex:
+        with open_pex(name.path) as pex:
             yield pex
     else:
         yield None
 
 
+def _is_pex(name: ArtifactName) -> bool:
+    return name.kind == "path" and (name.path.is_file() or (name.path / "PEX-INFO").exists())
+
+
 def update(
-    name: str,
+    name: ArtifactName,
     new_tag: str | None,
     *,
     in_place: bool,
@@ -81,12 +78,12 @@ def update(
     before: the PEX of this name, where `looked_at` has opened it.
     every_byte: of an image in an engine or a registry; all others are read back as a whole anyway.
     """
-    path = Path(name)
-    if path.is_file() or (path / "PEX-INFO").exists():
-        return update_pex(path, prepared, listener, before)
-    if name.startswith(LAYOUT) or (path / "oci-layout").exists():
-        layout, tag = split_layout(name)
-        return update_layout(layout, tag, new_tag, prepared, listener, in_place=in_place)
+    if _is_pex(name):
+        return update_pex(name.path, prepared, listener, before)
+    if name.kind == "layout":
+        return update_layout(name, new_tag, prepared, listener, in_place=in_place)
+    if name.kind in ("path", "store"):
+        raise UsageError(f"{name} cannot be updated.", hint="Name a PEX, or an image.")
     way = update_registry if _is_in_registry(name) else update_image
     return way(
         name,
@@ -98,16 +95,14 @@ def update(
     )
 
 
-def _is_in_registry(name: str) -> bool:
-    """A bare name is one in the engine if that has it, else in the registry that it names."""
-    from bundler.artifacts.image.registry import names_host
-
-    if name.startswith((ENGINE, REGISTRY)) or not names_host(name):
-        return name.startswith(REGISTRY)
+def _is_in_registry(name: ArtifactName) -> bool:
+    """A name without a prefix is one in the engine if that has it, else in its registry."""
+    if name.kind != "image" or not names_host(name.name):
+        return name.kind == "registry"
     from bundler.artifacts.image.engine import open_image
 
     try:
-        with open_image(name):
+        with open_image(name.image):
             return False
     except (UsageError, ToolFailed):
         return True
@@ -147,8 +142,7 @@ def _update_pex(path: Path, old: PexArtifact, prepared: Prepared, listener: List
 
 
 def update_layout(
-    layout: Path,
-    tag: str | None,
+    name: ArtifactName,
     new_tag: str | None,
     prepared: Prepared,
     listener: Listener,
@@ -164,36 +158,34 @@ def update_layout(
     from bundler.artifacts.image.oci import embed, find
     from bundler.artifacts.image.ociread import choose
 
-    with closing(open_store(layout)) as store:
-        entry = choose(store, tag)
-        own = without_state(entry.tag or "latest") if tag is None else tag
-        target = own if in_place else new_tag or tag_for(own, prepared.bundles)
-        old = _platforms(store, entry, f"{LAYOUT}{layout}" + (f":{tag}" if tag else ""), "oci")
-        there = find(store, target)
-        made = (
-            [] if there is None else _platforms(store, there, f"{LAYOUT}{layout}:{target}", "oci")
-        )
+    with closing(open_store(name.path)) as store:
+        entry = choose(store, name.tag)
+        own = name.tag or without_state(entry.tag or LATEST)
+        target = name.tagged(own if in_place else new_tag or tag_for(own, prepared.bundles))
+        old = _platforms(store, entry, str(name), "oci")
+        there = find(store, str(target.tag))
+        made = [] if there is None else _platforms(store, there, str(target), "oci")
         current = _current(old, made, prepared.bundles)
         if current is not None:
             return _unchanged(current)
         record = renewed(old[0].run_record(), prepared)
     verdicts: list[Verdict] = []
-    listener.phase(f"Putting the state into oci:{layout}:{target}")
+    listener.phase(f"Putting the state into {target}")
     embed(
-        layout,
+        name.path,
         prepared.bundles,
         record,
-        layout,
-        tag=target,
+        name.path,
+        tag=str(target.tag),
         base_tag=entry.tag or entry.digest,
         check=lambda made: verdicts.append(prove(made, prepared, listener)),
         listener=listener,
     )
-    return Updated(f"{LAYOUT}{layout}:{target}", changed=True, verdict=verdicts[0])
+    return Updated(str(target), changed=True, verdict=verdicts[0])
 
 
 def update_image(
-    name: str,
+    name: ArtifactName,
     new_tag: str | None,
     *,
     in_place: bool,
@@ -208,10 +200,9 @@ def update_image(
     """
     from bundler.artifacts.image import engine as docker
 
-    name = name.removeprefix(ENGINE)
     with ExitStack() as stack:
-        image = stack.enter_context(docker.open_image(name))
-        target = name if in_place else _image_name(name, new_tag, prepared.bundles)
+        image = stack.enter_context(docker.open_image(name.image))
+        target = name.image if in_place else _image_name(name, new_tag, prepared.bundles)
         there = []
         with suppress(UsageError):  # the engine has no image of that name
             there.append(stack.enter_context(docker.open_image(target)))
@@ -223,10 +214,10 @@ def update_image(
         verdicts: list[Verdict] = []
         made = docker.embed(
             image.engine,
-            name,
+            name.image,
             prepared.bundles,
             record,
-            check=lambda found: verdicts.append(prove(found, prepared, listener, before=name)),
+            check=lambda it: verdicts.append(prove(it, prepared, listener, before=name.image)),
             every_byte=every_byte,
             listener=listener,
         )
@@ -235,7 +226,7 @@ def update_image(
 
 
 def update_registry(
-    name: str,
+    name: ArtifactName,
     new_tag: str | None,
     *,
     in_place: bool,
@@ -250,7 +241,7 @@ def update_registry(
     """
     from bundler.artifacts.image import registry
 
-    with registry.opened(name, listener) as (target, reference):
+    with registry.opened(name.image, listener) as (target, reference):
         entry = target.resolve(reference)
         tag = _registry_tag(reference.tag, new_tag, in_place=in_place, bundles=prepared.bundles)
         wanted = reference.tagged(tag)
@@ -332,14 +323,11 @@ def _intact(artifact: Artifact) -> Verdict:
     return verdict
 
 
-def _image_name(name: str, new_tag: str | None, bundles: Sequence[Bundle]) -> str:
+def _image_name(name: ArtifactName, new_tag: str | None, bundles: Sequence[Bundle]) -> str:
     """The name of the updated image."""
-    from bundler.artifacts.image.engine import split_name
-
-    repository, tag = split_name(name)
-    if new_tag is None:
-        return f"{repository}:{tag_for(tag, bundles)}"
-    return new_tag if ":" in new_tag or "/" in new_tag else f"{repository}:{new_tag}"
+    if new_tag is not None and (":" in new_tag or "/" in new_tag):
+        return ArtifactName.parse(new_tag).image
+    return name.tagged(new_tag or tag_for(name.tag or LATEST, bundles)).image
 
 
 def tag_for(tag: str, bundles: Sequence[Bundle]) -> str:

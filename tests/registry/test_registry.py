@@ -14,8 +14,8 @@ import pytest
 from bundler.artifacts.image import image, registry
 from bundler.artifacts.image.layout import open_store
 from bundler.artifacts.image.ociread import choose
+from bundler.artifacts.image.reference import parse
 from bundler.artifacts.image.registry import proxies
-from bundler.artifacts.image.registry.reference import parse
 from bundler.errors import (
     ToolFailed,
     UsageError,
@@ -55,7 +55,7 @@ HOME = f"/app/src/{PLACE}"
         ("shop", "docker.io/library/shop:latest"),
         ("acme/shop:1", "docker.io/acme/shop:1"),
         ("index.docker.io/shop", "docker.io/library/shop:latest"),
-        ("docker://localhost:5000/a/b/c:x", "localhost:5000/a/b/c:x"),
+        ("localhost:5000/a/b/c:x", "localhost:5000/a/b/c:x"),
         ("localhost/a", "localhost/a:latest"),
         ("[::1]:5000/a:1", "[::1]:5000/a:1"),
         (f"ghcr.io/a/b@sha256:{'0' * 64}", f"ghcr.io/a/b@sha256:{'0' * 64}"),
@@ -91,7 +91,7 @@ def test_an_image_gets_its_state_and_verifies(
     base = push_base(maker, f"{host}/acme/whole:1")
     made = embed(f"{host}/acme/whole:2", bundle, f"{host}/acme/whole@{base}")
 
-    verdict = verdict_of(f"docker://{host}/acme/whole:2")
+    verdict = verdict_of(f"{host}/acme/whole:2")
     assert verdict.all_problems == ()
     assert verdict.digest == made.digest != base
     assert verdict.kind == "registry"

@@ -290,7 +290,7 @@ def test_a_store_is_an_artifact(store: Store, states: Make, tmp_path: Path) -> N
     assert (found.target / "A" / "state").read_bytes() == b"2"
     (old,) = extract(open_stored(f"store:{store.url}@1"), tmp_path / "old")
     assert (old.target / "A" / "state").read_bytes() == b"1"
-    one = open_stored(f"store:@{first.versions['A']}", default=store.url)
+    one = open_stored(f"store:{store.url}@{first.versions['A']}")
     record = one.run_record()
     assert record is not None
     assert [key.origin for key in record.refresh[0].keys] == [f"store:{first.versions['A']}"]

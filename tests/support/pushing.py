@@ -19,7 +19,7 @@ import stamina
 from bundler.artifacts.image import registry
 from bundler.artifacts.image.layout import open_store
 from bundler.artifacts.image.ociread import choose
-from bundler.artifacts.image.registry.reference import parse
+from bundler.artifacts.image.reference import parse
 from bundler.artifacts.verify import Verdict, verify
 from bundler.state.bundle import Bundle
 from bundler.workflows import signature

@@ -27,7 +27,7 @@ from bundler.artifacts.image.layer import OPAQUE_WHITEOUT, parents_of
 from bundler.artifacts.image.layout import Layout, open_store
 from bundler.artifacts.image.members import content_members, members_below, state_directories_in
 from bundler.artifacts.image.rootfs import Tree
-from bundler.artifacts.names import without_state
+from bundler.artifacts.names import ArtifactName, without_state
 from bundler.errors import UsageError, VerificationFailed
 from bundler.state.artifact import Member, StateDirectory
 from bundler.state.bundle import MANIFEST_NAME, Bundle
@@ -216,8 +216,8 @@ def open_layout(path: Path | str, tag: str | None = None) -> OciImage:
     """
     store = open_store(Path(path))
     try:
-        name = f"oci:{path}:{tag}" if tag else f"oci:{path}"
-        return OciImage(store, choose(store, tag or None), name)
+        name = ArtifactName("layout", str(path), tag)
+        return OciImage(store, choose(store, tag), str(name))
     except BaseException:
         store.close()
         raise

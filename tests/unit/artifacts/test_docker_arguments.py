@@ -16,10 +16,10 @@ from bundler.artifacts.image.engine.building import preflight
 from bundler.artifacts.image.engine.connection import split_options
 from bundler.artifacts.image.engine.context import ClassicContext, shown, withheld_rules
 from bundler.artifacts.image.engine.dockerfile import instructions, refreshing
-from bundler.artifacts.image.engine.embedding import split_name
 from bundler.artifacts.image.engine.ignore import excluded, quoted
 from bundler.artifacts.image.engine.ignore import parse as parse_rules
 from bundler.artifacts.image.engine.outputs import check
+from bundler.artifacts.image.reference import split
 from bundler.errors import ConfigurationError, UsageError
 from tests.support.bundles import PLACE, make_bundle
 from tests.support.environments import ROOT
@@ -107,14 +107,16 @@ def test_global_options_come_first() -> None:
 @pytest.mark.parametrize(
     ("name", "parts"),
     [
-        ("app", ("app", "latest")),
-        ("app:1", ("app", "1")),
-        ("host:5000/team/app", ("host:5000/team/app", "latest")),
-        ("host:5000/app:2", ("host:5000/app", "2")),
+        ("app", ("app", None, None)),
+        ("app:1", ("app", "1", None)),
+        ("host:5000/team/app", ("host:5000/team/app", None, None)),
+        ("host:5000/app:2", ("host:5000/app", "2", None)),
     ],
 )
-def test_a_name_has_a_repository_and_a_tag(name: str, parts: tuple[str, str]) -> None:
-    assert split_name(name) == parts
+def test_a_name_has_a_repository_and_a_tag(
+    name: str, parts: tuple[str, str | None, str | None]
+) -> None:
+    assert split(name) == parts
 
 
 # --- ignore rules ---------------------------------------------------------------------------

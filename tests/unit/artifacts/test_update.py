@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from bundler.artifacts.image import oci
+from bundler.artifacts.names import ArtifactName
 from bundler.artifacts.open import open_artifact
 from bundler.artifacts.python import pex as pexes
 from bundler.artifacts.verify import verify
@@ -51,7 +52,7 @@ def in_pex(root: Path, bundles: list[Bundle], record: RunRecord, prepared: Prepa
     run_pex("-D", "src", "-o", plain, cwd=root, root=root / "pex-root")
     earlier = record_of(bundles[0], fetched="2025-01-01T00:00:00Z")
     pexes.embed(plain, bundles[:1], earlier, made)
-    with looked_at(str(made)) as before:
+    with looked_at(ArtifactName.parse(str(made))) as before:
         pexes.embed(plain, bundles, record, made)  # somebody builds it again during the refresh
         assert update_pex(made, prepared, SILENT, before).changed
     return str(made)

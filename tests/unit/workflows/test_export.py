@@ -111,10 +111,10 @@ def test_a_file_that_holds_no_states_is_not_overwritten(project: Path) -> None:
         ("oci:out:v1", "out", "v1"),
         ("oci://out/x:v1", "out/x", "v1"),
         ("oci:///abs/x", "/abs/x", "latest"),
-        ("x/states.tar", "x/states.tar", "latest"),
+        ("x/states.tar", "x/states.tar", None),
     ],
 )
-def test_names_of_destinations(name: str, path: str, tag: str) -> None:
+def test_names_of_destinations(name: str, path: str, tag: str | None) -> None:
     found = destination_of(name)
     assert (found.path, found.tag) == (Path(path), tag)
 

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from bundler.artifacts.image.engine.connection import Docker, Engine, split_options
-from bundler.artifacts.image.engine.embedding import Embedded, embed, split_name, tag
+from bundler.artifacts.image.engine.embedding import Embedded, embed, tag
 from bundler.artifacts.image.engine.opening import EngineImage, open_image
 
 __all__ = [
@@ -16,7 +16,6 @@ __all__ = [
     "EngineImage",
     "embed",
     "open_image",
-    "split_name",
     "split_options",
     "tag",
 ]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from bundler.artifacts.image import image, image_import_path
+from bundler.artifacts.image import image, image_import_path, reference
 from bundler.artifacts.image.engine.config import config_of, settings_of
 from bundler.artifacts.image.engine.connection import Engine, NotFound
 from bundler.artifacts.image.engine.files import Container, reading
@@ -249,8 +249,8 @@ def remove_unnamed(engine: Engine, image_id: str) -> None:
 
 def tag(engine: Engine, image_id: str, name: str) -> None:
     """Gives an image a name, ``repository`` or ``repository:tag``."""
-    repository, tag_name = split_name(name)
-    engine.post(f"/images/{image_id}/tag", None, repo=repository, tag=tag_name)
+    repository, tag_name, _ = reference.split(name)
+    engine.post(f"/images/{image_id}/tag", None, repo=repository, tag=tag_name or reference.LATEST)
     for known in engine.get(f"/images/{image_id}/json").get("RepoTags") or ():
         if known.startswith(TEMPORARY):
             engine.delete(f"/images/{known}", noprune="1")
@@ -265,13 +265,6 @@ def discard(engine: Engine, made: str) -> None:
                 engine.delete(f"/images/{name}")
         if not names:
             remove_unnamed(engine, made)
-
-
-def split_name(name: str) -> tuple[str, str]:
-    """``host:5000/app:1`` is ``host:5000/app`` and ``1``; without a tag it is ``latest``."""
-    head, _, last = name.rpartition("/")
-    repository, _, tag_name = last.partition(":")
-    return (f"{head}/{repository}" if head else repository), tag_name or "latest"
 
 
 # --- sending --------------------------------------------------------------------------------

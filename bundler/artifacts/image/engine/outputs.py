@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import os
-import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 
+from bundler.artifacts.image import reference
 from bundler.artifacts.image.engine.arguments import Arguments
 from bundler.artifacts.image.engine.connection import Docker, Engine
 from bundler.errors import ChildFailed, UsageError
@@ -21,13 +21,6 @@ from bundler.system.atomic import io_errors, replaced_file, save
 
 _CHUNK_BYTES = 1024 * 1024
 _KINDS = ("docker", "image", "registry", "tar", "local", "oci")
-# https://github.com/distribution/reference: a host may have capitals and a port.
-_NAME = re.compile(
-    r"(?:[A-Za-z0-9.-]+(?::\d+)?/|\[[0-9a-fA-F:]+\](?::\d+)?/)?"
-    r"[a-z0-9]+(?:(?:\.|__?|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|__?|-+)[a-z0-9]+)*)*"
-    r"(?::\w[\w.-]{0,127})?",
-    re.ASCII,
-)
 
 
 @dataclass(frozen=True)
@@ -54,11 +47,8 @@ class Built:
 def check(arguments: Arguments) -> None:
     """Raises `UsageError` for what cannot be done with a finished image."""
     for name in arguments.tags:
-        if not _NAME.fullmatch(name):
-            raise UsageError(
-                f"-t {name} is no name of an image.",
-                hint="Small letters, digits and . _ - /, then :tag, as in team/shop:1.4.",
-            )
+        if reference.parse(name).digest:
+            raise UsageError(f"-t {name} names a digest; an image is named by a tag.")
     for output in arguments.outputs:
         fields = fields_of(output)
         kind = fields.get("type")

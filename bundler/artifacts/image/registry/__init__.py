@@ -17,6 +17,7 @@ SDK needs an engine; so it is urllib3 and the specification.
 """
 
 from bundler.artifacts.image.add_layer import Source
+from bundler.artifacts.image.reference import Reference, parse
 from bundler.artifacts.image.registry import referrers
 from bundler.artifacts.image.registry.connection import NotFound, Transient
 from bundler.artifacts.image.registry.embedding import (
@@ -28,7 +29,6 @@ from bundler.artifacts.image.registry.embedding import (
     push,
     source,
 )
-from bundler.artifacts.image.registry.reference import Reference, names_host, parse
 from bundler.artifacts.image.registry.store import RegistryStore
 from bundler.artifacts.image.registry.target import RegistryTarget
 
@@ -42,7 +42,6 @@ __all__ = [
     "Source",
     "Transient",
     "embed",
-    "names_host",
     "open_image",
     "opened",
     "parse",

@@ -25,7 +25,7 @@ from typing import Any
 import msgspec
 
 from bundler.artifacts.image.engine.dockerhome import CONFIGURATION, dockerhome, personal
-from bundler.artifacts.image.registry.reference import HUB, Reference
+from bundler.artifacts.image.reference import HUB, Reference
 from bundler.errors import ConfigurationError, ToolFailed
 from bundler.system import process
 

@@ -8,13 +8,13 @@ from contextlib import contextmanager
 import msgspec
 
 from bundler.artifacts.image import add_layer
+from bundler.artifacts.image import reference as references
 from bundler.artifacts.image.add_layer import Job, Source
 from bundler.artifacts.image.blobs import Descriptor, Store, copy, images_of
 from bundler.artifacts.image.oci import check_platforms
 from bundler.artifacts.image.ociread import LoadedImage, OciImage
-from bundler.artifacts.image.registry import reference as references
+from bundler.artifacts.image.reference import Reference
 from bundler.artifacts.image.registry.connection import Connection
-from bundler.artifacts.image.registry.reference import Reference
 from bundler.artifacts.image.registry.store import RegistryStore
 from bundler.artifacts.image.registry.target import RegistryTarget
 from bundler.errors import VerificationFailed
@@ -67,7 +67,7 @@ def open_image(name: str, listener: Listener = SILENT) -> OciImage:
     reference = references.parse(name)
     store = RegistryStore(reference, listener)
     try:
-        return OciImage(store, store.resolve(reference), f"docker://{reference}", KIND)
+        return OciImage(store, store.resolve(reference), reference.artifact, KIND)
     except BaseException:
         store.close()
         raise
@@ -112,7 +112,7 @@ def embed(
     entry = target.stored(made.entry["digest"])
     listener.phase("Reading back")
     sealed = {} if every_byte else _sealed(job, target)
-    name = f"docker://{target.reference.at(entry.digest)}"
+    name = target.reference.at(entry.digest).artifact
     check_platforms(target, entry, name, check, kind=KIND, sealed=sealed)
     return Pushed(target, entry, tuple(sorted(made.paths)))
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from bundler.artifacts.image.blobs import Descriptor, descriptor
 from bundler.artifacts.image.image import INDEX_TYPES, MANIFEST_TYPES, load
+from bundler.artifacts.image.reference import Reference
 from bundler.artifacts.image.registry.connection import Connection, NotFound, Request, Transient
-from bundler.artifacts.image.registry.reference import Reference
 from bundler.artifacts.image.registry.tokens import Scope
 from bundler.errors import UsageError, VerificationFailed
 from bundler.listener import SILENT, Listener

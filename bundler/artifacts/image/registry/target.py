@@ -19,8 +19,8 @@ from bundler.artifacts.image.blobs import Descriptor, Store, descriptor
 from bundler.artifacts.image.compression import Compression
 from bundler.artifacts.image.image import dump
 from bundler.artifacts.image.layer import Layer, Written
+from bundler.artifacts.image.reference import Reference
 from bundler.artifacts.image.registry.connection import Connection, NotFound, Request, Transient
-from bundler.artifacts.image.registry.reference import Reference
 from bundler.artifacts.image.registry.store import RegistryStore
 from bundler.errors import CredentialsRefused, ToolFailed, VerificationFailed
 from bundler.listener import SILENT, Listener

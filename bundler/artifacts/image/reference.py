@@ -1,4 +1,4 @@
-"""Names of images in registries: ``HOST/REPOSITORY[:TAG][@DIGEST]``.
+"""Names of images: ``[HOST/]REPOSITORY[:TAG][@DIGEST]``.
 
 The first part is a host where it has a dot or a port or is ``localhost``; else the image is one of
 Docker Hub's. See https://github.com/distribution/reference.
@@ -42,16 +42,17 @@ class Reference(msgspec.Struct, frozen=True):
         """The repository with its host, as docker names it."""
         return f"{self.host}/{self.repository}"
 
+    @property
+    def artifact(self) -> str:
+        """As commands take it."""
+        return f"{PREFIX}{self}"
+
     def at(self, digest: str) -> Reference:
         return msgspec.structs.replace(self, tag=None, digest=digest)
 
     def tagged(self, tag: str) -> Reference:
         """Another tag of the same repository. Raises `UsageError` for what is no tag."""
-        if not _TAG.fullmatch(tag):
-            raise UsageError(
-                f"{tag!r} is no tag.",
-                hint="A tag has up to 128 letters, digits, dots, dashes and underscores.",
-            )
+        check_tag(tag)
         return msgspec.structs.replace(self, tag=tag, digest=None)
 
     def __str__(self) -> str:
@@ -60,26 +61,39 @@ class Reference(msgspec.Struct, frozen=True):
         return f"{self.name}{tag}{digest}"
 
 
+def check_tag(tag: str) -> None:
+    """Raises `UsageError` for what is no tag."""
+    if not _TAG.fullmatch(tag):
+        raise UsageError(
+            f"{tag!r} is no tag.",
+            hint="A tag has up to 128 letters, digits, dots, dashes and underscores.",
+        )
+
+
+def split(name: str) -> tuple[str, str | None, str | None]:
+    """The repository with its host, the tag and the digest; `parse` says if they are ones."""
+    rest, at, digest = name.partition("@")
+    head, slash, last = rest.rpartition("/")
+    last, colon, tag = last.partition(":")
+    return f"{head}{slash}{last}", tag if colon else None, digest if at else None
+
+
 def parse(name: str) -> Reference:
     """Raises `UsageError` for what is no name of an image."""
-    bare = name.removeprefix(PREFIX)
-    rest, at, digest = bare.partition("@")
-    head, _, last = rest.rpartition("/")
-    last, colon, tag = last.partition(":")
-    path = f"{head}/{last}" if head else last
+    path, tag, digest = split(name)
     host, repository = _split_host(path)
     if (
         not _HOST.fullmatch(host)
         or not _REPOSITORY.fullmatch(repository)
         or len(repository) > _MAX_REPOSITORY
-        or (colon and not _TAG.fullmatch(tag))
-        or (at and not _DIGEST.fullmatch(digest))
+        or (tag is not None and not _TAG.fullmatch(tag))
+        or (digest is not None and not _DIGEST.fullmatch(digest))
     ):
         raise UsageError(
-            f"{name!r} is no name of an image in a registry.",
+            f"{name!r} is no name of an image.",
             hint="Such as ghcr.io/acme/shop:1.4 or ghcr.io/acme/shop@sha256:…, in lower case.",
         )
-    return Reference(host, repository, tag or (None if digest else LATEST), digest or None)
+    return Reference(host, repository, tag or (None if digest else LATEST), digest)
 
 
 def names_host(name: str) -> bool:
