@@ -9,7 +9,7 @@ import pytest
 from tests.support import registries
 from tests.support.bundles import PLACE, make_bundle
 from tests.support.engine import PYTHON_BASE, Engine
-from tests.support.pushing import STATES, alone, embed, verdict_of  # noqa: F401  # a fixture for all
+from tests.support.pushing import STATES, embed, verdict_of
 
 pytestmark = pytest.mark.engine
 

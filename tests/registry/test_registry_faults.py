@@ -29,7 +29,7 @@ from bundler.errors import (
 from bundler.state.bundle import Bundle
 from tests.support.bundles import make_bundle
 from tests.support.layouts import LayoutMaker, layer
-from tests.support.pushing import STATES, alone, embed, push, push_base, verdict_of  # noqa: F401
+from tests.support.pushing import STATES, embed, push_base, verdict_of
 from tests.support.registries import OCI_INDEX, Registry, digest_of
 
 MEMORY_BYTES = 150 * 1024 * 1024
@@ -107,7 +107,7 @@ def break_at(
         (401, CredentialsRefused),
     ],
 )
-def test_a_registry_that_breaks_down_for_good_leaves_the_tagalone(
+def test_a_registry_that_breaks_down_for_good_leaves_the_tag_alone(
     ours: Registry, bundle: Bundle, tmp_path: Path, fault: str | int, error: type[BundlerError]
 ) -> None:
     tag, kept = prepared(ours, tmp_path)

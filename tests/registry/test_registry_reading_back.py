@@ -13,7 +13,7 @@ from tests.registry.test_ci_templates import Ci
 from tests.support import registries
 from tests.support.bundles import make_bundle
 from tests.support.layouts import LayoutMaker
-from tests.support.pushing import STATES, alone, embed, push_base, verdict_of  # noqa: F401  # for all
+from tests.support.pushing import STATES, embed, push_base, verdict_of
 from tests.support.registries import Registry
 
 
