@@ -12,7 +12,6 @@ manifest that refers to the image. Allowed signers are a file in the format of
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import tempfile
 from pathlib import Path

@@ -63,7 +63,9 @@ def in_layout(root: Path, bundles: list[Bundle], record: RunRecord, prepared: Pr
     files = {f"app/src/{name}/defs/__init__.py": b"" for name in ("one", "other")}
     maker.tag(maker.manifest([layer(files)], {"WorkingDir": "/app"}))
     oci.embed(maker.path, bundles, record, root / "layout", tag="latest")
-    updated = update_layout(root / "layout", "latest", "new", prepared, SILENT)
+    updated = update_layout(
+        ArtifactName.parse(f"oci:{root}/layout:latest"), "new", prepared, SILENT
+    )
     assert updated.changed
     return updated.name
 
