@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from bundler.artifacts.image import oci
+from bundler.artifacts.names import ArtifactName
 from bundler.artifacts.open import open_artifact
 from bundler.artifacts.verify import verify
 from bundler.listener import SILENT
@@ -29,7 +30,9 @@ def with_state(root: Path, text: str) -> Prepared:
 
 
 def renew(name: str, prepared: Prepared, *, in_place: bool = False) -> Updated:
-    return update(name, None, in_place=in_place, prepared=prepared, listener=SILENT)
+    return update(
+        ArtifactName.parse(name), None, in_place=in_place, prepared=prepared, listener=SILENT
+    )
 
 
 def holds(name: str, bundle: Bundle) -> bool:
