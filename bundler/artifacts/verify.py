@@ -8,7 +8,7 @@ except what the program has added below a path that the manifest declares writab
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 
@@ -68,6 +68,12 @@ def verify(artifact: Artifact) -> Verdict:
     if not directories:
         problems.append(f"{artifact.name} holds no state directory.")
     problems += _unmet(claims or (), {directory.path for directory in directories})
+    found = {item.path: item.manifest for item in directories if item.manifest}
+    try:
+        for problem in getattr(artifact, "problems", _none)(found):
+            problems.append(problem)  # what was found before a failure stays
+    except VerificationFailed as error:
+        problems.append(error.what)
     record = None
     try:
         record = artifact.run_record()
@@ -84,6 +90,12 @@ def verify(artifact: Artifact) -> Verdict:
     return Verdict(
         artifact.name, artifact.kind, artifact.digest, tuple(directories), record, tuple(problems)
     )
+
+
+def _none(found: Mapping[str, Manifest]) -> Iterator[str]:
+    """What a kind without faults of its own finds."""
+    del found
+    return iter(())
 
 
 def _unmet(claims: Sequence[Claim], found: set[str]) -> list[str]:

@@ -72,6 +72,14 @@ class Bundle(msgspec.Struct, frozen=True):
         return BundleMember(path, file.size, file.sha256, self.root / path)
 
 
+def paths_of(manifest: Manifest) -> Iterator[str]:
+    """Every file that is embedded, relative to the state directory."""
+    yield MANIFEST_NAME
+    yield from (file.path for file in manifest.support)
+    for state in manifest.states:
+        yield from (f"{state.path}/{file.path}" for file in state.files)
+
+
 def _open(path: Path) -> io.FileIO:
     try:
         return io.FileIO(path)

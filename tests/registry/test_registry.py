@@ -27,7 +27,8 @@ from tests.support import registries
 from tests.support.bundles import PLACE, make_bundle, make_record
 from tests.support.engine import install
 from tests.support.layouts import LayoutMaker, code_layer, layer
-from tests.support.pushing import (
+from tests.support.pushing import (  # noqa: F401  # a fixture for all
+    alone,
     basic,
     config,
     embed,

@@ -13,7 +13,7 @@ from bundler.artifacts.image.reference import parse
 from bundler.artifacts.image.registry import credentials
 from bundler.errors import ConfigurationError, CredentialsRefused, ToolFailed
 from tests.support.layouts import LayoutMaker
-from tests.support.pushing import basic, login, push_base
+from tests.support.pushing import alone, basic, login, push_base  # noqa: F401  # a fixture for all
 from tests.support.registries import Registry
 
 

@@ -28,8 +28,9 @@ from tests.support import registries
 from tests.support.bundles import make_bundle
 from tests.support.engine import install
 from tests.support.layouts import LayoutMaker
-from tests.support.pushing import (
+from tests.support.pushing import (  # noqa: F401  # a fixture for all
     STATES,
+    alone,
     basic,
     embed,
     login,

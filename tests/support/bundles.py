@@ -52,7 +52,7 @@ def make_record(*bundles: Bundle) -> RunRecord:
             DirectoryRefresh(
                 bundle.place,
                 tuple(KeyRefresh(state.key, attempts=1) for state in bundle.manifest.states),
-            )
+            ).of(bundle.manifest)
             for bundle in bundles
         )
     )

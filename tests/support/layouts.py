@@ -100,6 +100,17 @@ class LayoutMaker:
         }
         return self.blob(json.dumps(body).encode(), f"{OCI}.manifest.v1+json")
 
+    def attestation(self) -> dict[str, Any]:
+        """An entry as buildx adds it to an index."""
+        made = self.manifest([b"{}"], packing="none")
+        body = json.loads(blob_of(self.path, made["digest"]).read_text())
+        body["layers"][0]["mediaType"] = "application/vnd.in-toto+json"
+        return {
+            **self.blob(json.dumps(body).encode(), f"{OCI}.manifest.v1+json"),
+            "annotations": {"vnd.docker.reference.type": "attestation-manifest"},
+            "platform": {"architecture": "unknown", "os": "unknown"},
+        }
+
     def index(self, manifests: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         body = {"schemaVersion": 2, "mediaType": f"{OCI}.index.v1+json", "manifests": manifests}
         return self.blob(json.dumps(body).encode(), f"{OCI}.index.v1+json")

@@ -19,7 +19,8 @@ from bundler.artifacts.image.blobs import (
     Target,
     descriptors,
     images_of,
-    read_json,
+    manifests_of,
+    read_manifest,
     take_layer,
 )
 from bundler.artifacts.image.compression import Compression
@@ -107,15 +108,20 @@ def append(job: Job, sources: Sequence[Source]) -> Made:
         if not source.entry.is_index:
             (only,) = images_of(source.store, source.entry)
             return _onto(job, source.store, only)
-        return _index(job, sources, read_json(source.store, source.entry))
+        return _index(job, sources, read_manifest(source.store, source.entry))
     fresh = {"schemaVersion": 2, "mediaType": image.OCI_INDEX}
     return _index(job, sources, fresh)
 
 
 def _index(job: Job, sources: Sequence[Source], index: Json) -> Made:
     """Every platform gets the layer; attestations spoke of the old images and are dropped."""
-    found = [(item.store, entry) for item in sources for entry in images_of(item.store, item.entry)]
-    if any(_has_attestations(source) for source in sources):
+    listed = [
+        (item.store, entry) for item in sources for entry in manifests_of(item.store, item.entry)
+    ]
+    found = [(store, entry) for store, entry in listed if not entry.speaks_of_another]
+    if not found:
+        raise VerificationFailed("The index holds no image.")
+    if len(found) < len(listed):
         job.listener.note(
             "Attestations of the base are dropped: they speak of the image without its state."
         )
@@ -127,13 +133,6 @@ def _index(job: Job, sources: Sequence[Source], index: Json) -> Made:
     entry = {"mediaType": media_type, "digest": digest, "size": size}
     paths = frozenset().union(*(item.paths for item in made))
     return Made(entry, made[0].config_digest, made[0].layer, paths)
-
-
-def _has_attestations(source: Source) -> bool:
-    if not source.entry.is_index:
-        return False
-    listed = read_json(source.store, source.entry).get("manifests")
-    return any(child.is_attestation for child in descriptors(listed, source.entry.digest))
 
 
 def _refuse_twins(entries: Sequence[Json]) -> None:
@@ -151,7 +150,8 @@ def _refuse_twins(entries: Sequence[Json]) -> None:
 def _onto(job: Job, store: Store, entry: Descriptor, *, platform: bool = False) -> Made:
     loaded = LoadedImage(store, entry)
     layer = _layer_for(job, loaded)
-    image.refuse_volumes(loaded.config, layer.placed)
+    if image.volumes_of(loaded.config):
+        image.refuse_volumes(loaded.config, layer.placed, loaded.tree.resolve)
     config, manifest = loaded.config, loaded.manifest
     claims = image.claims_of(image.labels(config)) or ()
     if image.replaceable(config, [item.path for item in layer.placed]):

@@ -9,27 +9,34 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import shutil
-import tarfile
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from bundler.artifacts.image import image
-from bundler.artifacts.image.blobs import REF_NAME, Descriptor
+from bundler.artifacts.image.blobs import REF_NAME, Descriptor, open_regular
 from bundler.artifacts.image.compression import is_packed, unpacked
 from bundler.artifacts.image.image import Json
+from bundler.artifacts.image.tarstream import TarMember, read_tar
 from bundler.errors import InputOutputError, VerificationFailed
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 _INDEX_FILE = "index.json"
 _DOCKER_LIST = "manifest.json"
 _MAX_JSON_BYTES = 16 * 1024 * 1024
 _CHUNK_BYTES = 1024 * 1024
 # Layers that are packed themselves shrink little more: an archive that grows more is a bomb.
-_FREE_OF_SUSPICION_BYTES = 4 * 1024**3
+_FREE_OF_SUSPICION_BYTES = 1024**3
 _MAX_RATIO = 200
 _MAX_LINKS = 8
+# An image has three files a layer.
+_MAX_MEMBERS = 100_000
+_BUFFER_BYTES = 256 * 1024
 
 
 class Archive:
@@ -44,21 +51,13 @@ class Archive:
             self._read()
         except BaseException as error:
             self._stack.close()
-            if isinstance(error, tarfile.TarError):
-                what = f"{path} is neither an OCI layout nor an archive."
-                raise VerificationFailed(what) from error
             if isinstance(error, OSError):
                 raise InputOutputError(f"{path} cannot be read: {error.strerror}.") from error
             raise
 
     def _read(self) -> None:
-        opened = tarfile.open(fileobj=self._plain(), mode="r:")  # noqa: SIM115  # closed by close()
-        self._archive = self._stack.enter_context(opened)
-        self._members = {
-            member.name.removeprefix("./"): member
-            for member in opened
-            if member.isreg() or member.issym()
-        }
+        self._file = self._plain()
+        self._members = self._listed()
         self.is_docker = _INDEX_FILE not in self._members
         if self.is_docker and _DOCKER_LIST not in self._members:
             raise VerificationFailed(
@@ -66,9 +65,22 @@ class Archive:
             )
         self._index = self._of_docker() if self.is_docker else self._json(_INDEX_FILE)
 
+    def _listed(self) -> dict[str, TarMember]:
+        """The files and links in it, by their names."""
+        end = os.fstat(self._file.fileno()).st_size
+        found: dict[str, TarMember] = {}
+        members = read_tar(self._file, str(self.path), end=end)
+        for count, (_, member) in enumerate(members):
+            name = member.path[1:]
+            if name in found or count >= _MAX_MEMBERS:
+                raise VerificationFailed(f"{self.path} holds {name} twice, or too many files.")
+            if member.kind in ("file", "symlink"):
+                found[name] = member
+        return found
+
     def _plain(self) -> BinaryIO:
         """The archive's bytes, unpacked to a nameless file where they are packed."""
-        stream = self._stack.enter_context(self.path.open("rb"))
+        stream = self._stack.enter_context(open_regular(self.path))
         packed = is_packed(stream.read(4))
         stream.seek(0)
         if packed is None:
@@ -92,22 +104,31 @@ class Archive:
         if made is not None:
             return io.BytesIO(made)
         plain = f"blobs/sha256/{entry.digest.removeprefix('sha256:')}"
-        return self._open(self._blobs.get(entry.digest, plain))
+        name = self._blobs.get(entry.digest, plain)
+        size = self._member(name).size
+        if size != entry.size:
+            raise VerificationFailed(
+                f"{entry.digest} in {self.path} is not what its digest says: it has {size} bytes "
+                f"instead of {entry.size}."
+            )
+        return self._open(name)
 
-    def _open(self, name: str) -> BinaryIO:
+    def _member(self, name: str) -> TarMember:
         member = self._members.get(name)
         for _ in range(_MAX_LINKS):  # docker saves a layer that it has written already as a link
-            if member is None or not member.issym():
+            if member is None or member.kind == "file":
                 break
             folder = name.rpartition("/")[0]
-            name = _normal(f"{folder}/{member.linkname}")
+            name = _normal(f"{folder}/{member.target}")
             member = self._members.get(name)
-        stream = (
-            self._archive.extractfile(member) if member is not None and member.isreg() else None
-        )
-        if stream is None:
+        if member is None or member.kind != "file":
             raise VerificationFailed(f"{self.path} lacks {name}.")
-        return cast("BinaryIO", stream)
+        return member
+
+    def _open(self, name: str) -> BinaryIO:
+        member = self._member(name)
+        part = _Part(self._file.fileno(), member.offset, member.size)
+        return io.BufferedReader(part, _BUFFER_BYTES)
 
     def _json(self, name: str) -> Json:
         with self._open(name) as stream:
@@ -164,9 +185,28 @@ class Archive:
                 while chunk := stream.read(_CHUNK_BYTES):
                     seen.update(chunk)
                 digest, kind = f"sha256:{seen.hexdigest()}", f"+{is_packed(magic)}"
-            size = stream.seek(0, io.SEEK_END)
+        size = self._member(name).size
         self._blobs[digest] = name
         return {"mediaType": f"{image.OCI_LAYER}{kind}", "digest": digest, "size": size}
+
+
+class _Part(io.RawIOBase):
+    """So many bytes of a file from an offset on."""
+
+    def __init__(self, descriptor: int, offset: int, size: int) -> None:
+        super().__init__()
+        self._descriptor = descriptor
+        self._at = offset
+        self._end = offset + size
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
+        view = memoryview(buffer).cast("B")[: self._end - self._at]
+        count = os.preadv(self._descriptor, [view], self._at)
+        self._at += count
+        return count
 
 
 def _normal(path: str) -> str:

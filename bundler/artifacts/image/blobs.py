@@ -7,25 +7,41 @@ state knows only these two.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
+import stat
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 import msgspec
 
+from bundler.artifacts.image import image
 from bundler.artifacts.image.compression import Compression
 from bundler.artifacts.image.image import INDEX_TYPES, MANIFEST_TYPES, Json, load
 from bundler.artifacts.image.layer import Layer, Written
-from bundler.errors import VerificationFailed
+from bundler.errors import InputOutputError, VerificationFailed
 
 REF_NAME = "org.opencontainers.image.ref.name"
 _ATTESTATION = "vnd.docker.reference.type"
+# Of its layers; its manifest and configuration are like an image's.
+_ATTESTATION_LAYER = "application/vnd.in-toto+json"
+_UNKNOWN = "unknown"
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 # A manifest or a configuration with labels of many megabytes is still below this.
 _MAX_JSON_BYTES = 16 * 1024 * 1024
 # Indexes in indexes: nobody makes more of them than one in another.
 _MAX_DEPTH = 4
+# There are not half as many platforms, each with an attestation.
+_MAX_ENTRIES = 256
+_DESCRIPTOR = ("mediaType", "digest", "size", "annotations", "platform")
+_MANIFEST = ("mediaType", "config", "layers", "manifests", "annotations")
+_PLATFORM = ("os", "architecture", "variant")
 _NOT_DISTRIBUTABLE = (".nondistributable.", ".foreign.")
+
+
+# Larger than any registry takes; whatever is added to it stays an integer of every language.
+_MAX_SIZE = 2**53 - 1
 
 
 class Descriptor(msgspec.Struct, frozen=True):
@@ -50,9 +66,14 @@ class Descriptor(msgspec.Struct, frozen=True):
         return self.media_type in MANIFEST_TYPES
 
     @property
-    def is_attestation(self) -> bool:
-        """Whether it speaks of an image beside it, as buildx adds it to an index."""
-        return _ATTESTATION in (self.raw.get("annotations") or {})
+    def platform(self) -> Mapping[str, str]:
+        return self.raw.get("platform") or {}
+
+    @property
+    def speaks_of_another(self) -> bool:
+        """Whether it calls itself an attestation, and names no platform that it could run on."""
+        platform = {self.platform.get(key, _UNKNOWN) for key in ("os", "architecture")}
+        return _ATTESTATION in (self.raw.get("annotations") or {}) and platform == {_UNKNOWN}
 
     def to(self, digest: str, size: int, **fields: Any) -> Json:
         """The same entry for another blob."""
@@ -63,17 +84,34 @@ def descriptor(value: object, where: str) -> Descriptor:
     """Raises `VerificationFailed` for what is no descriptor of a sha256 blob."""
     if isinstance(value, dict):
         media_type, digest, size = (value.get(key) for key in ("mediaType", "digest", "size"))
-        annotations = value.get("annotations") or {}
+        image.refuse_variants(value, _DESCRIPTOR, where)
         if (
             isinstance(media_type, str)
             and isinstance(digest, str)
             and _DIGEST.fullmatch(digest)
-            and isinstance(size, int)
-            and size >= 0
-            and isinstance(annotations, dict)
+            and type(size) is int
+            and 0 <= size <= _MAX_SIZE
+            and _is_text(value.get("annotations"))
+            and _is_platform(value.get("platform"))
         ):
             return Descriptor(media_type, digest, size, value)
     raise VerificationFailed(f"{where} holds an entry that does not describe a blob.")
+
+
+def _is_text(value: object) -> bool:
+    """Whether annotations are such, or not there."""
+    return value is None or (
+        isinstance(value, dict) and all(isinstance(item, str) for item in value.values())
+    )
+
+
+def _is_platform(value: object) -> bool:
+    if value is None:
+        return True
+    if not isinstance(value, dict):
+        return False
+    image.refuse_variants(value, _PLATFORM, "A platform")
+    return all(isinstance(value.get(key, ""), str) for key in _PLATFORM)
 
 
 def descriptors(value: object, where: str) -> list[Descriptor]:
@@ -112,6 +150,24 @@ class Target(Protocol):
         """A blob of another store, checked against its digest."""
 
 
+def open_regular(path: Path) -> BinaryIO:
+    """A file of an artifact. A link may lead to it, as Bazel makes them, but to no device or FIFO.
+
+    Raises `FileNotFoundError`, `VerificationFailed` for anything but a file, `InputOutputError`.
+    """
+    try:
+        # Without O_NONBLOCK the open of a FIFO would wait for someone to write to it.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise InputOutputError(f"{path} cannot be read: {error.strerror}.") from error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise VerificationFailed(f"{path} is no regular file.")
+    return open(descriptor, "rb")
+
+
 def read_json(store: Store, entry: Descriptor) -> Json:
     """A manifest or a configuration, checked against its digest."""
     if entry.size > _MAX_JSON_BYTES:
@@ -123,44 +179,84 @@ def read_json(store: Store, entry: Descriptor) -> Json:
     return load(raw, f"{entry.digest} in {store.name}")
 
 
-def images_of(store: Store, entry: Descriptor, depth: int = 0) -> list[Descriptor]:
-    """Every platform's manifest of an image or an index; what only speaks of them left out.
+def read_manifest(store: Store, entry: Descriptor) -> Json:
+    """A manifest or an index, which is nothing else at the same time."""
+    found = read_json(store, entry)
+    where = f"{entry.digest} in {store.name}"
+    image.refuse_variants(found, _MANIFEST, where)
+    other = ("layers", "config") if entry.is_index else ("manifests",)
+    if found.get("mediaType", entry.media_type) != entry.media_type or any(
+        found.get(key) is not None for key in other
+    ):
+        raise VerificationFailed(f"{where} is not only what its media type says.")
+    if not _is_text(found.get("annotations")):
+        raise VerificationFailed(f"{where} has annotations that are none.")
+    return found
+
+
+def images_of(store: Store, entry: Descriptor) -> list[Descriptor]:
+    """Every platform's manifest of an image or an index; attestations left out.
 
     Raises `VerificationFailed` for what is no image, or an index without one.
     """
-    if entry.is_manifest:
-        return [entry]
-    if not entry.is_index:
-        raise VerificationFailed(
-            f"{entry.digest} in {store.name} is no image but {entry.media_type}."
-        )
-    if depth == _MAX_DEPTH:
-        raise VerificationFailed(f"{entry.digest} in {store.name} is an index without end.")
-    children = descriptors(read_json(store, entry).get("manifests"), entry.digest)
-    found = [
-        image
-        for child in children
-        if not child.is_attestation
-        for image in images_of(store, child, depth + 1)
-    ]
+    found = [one for one in manifests_of(store, entry) if not is_attestation(store, one)]
     if not found:
         raise VerificationFailed(f"{entry.digest} in {store.name} holds no image.")
     return found
 
 
-def copy(source: Store, target: Target, entry: Descriptor, depth: int = 0) -> None:
+def manifests_of(store: Store, entry: Descriptor) -> list[Descriptor]:
+    """Every manifest of an image or an index, attestations and all."""
+    found: list[Descriptor] = []
+    seen = 0
+    pending = [(entry, 0)]
+    while pending:
+        entry, depth = pending.pop()
+        seen += 1
+        if seen > _MAX_ENTRIES or depth > _MAX_DEPTH:
+            raise VerificationFailed(
+                f"{store.name} has an index of more than {_MAX_ENTRIES} images, or one without end."
+            )
+        if entry.is_index:
+            children = descriptors(read_manifest(store, entry).get("manifests"), entry.digest)
+            pending += [(child, depth + 1) for child in reversed(children[: _MAX_ENTRIES + 1])]
+        elif entry.is_manifest:
+            found.append(entry)
+        else:
+            raise VerificationFailed(
+                f"{entry.digest} in {store.name} is no image but {entry.media_type}."
+            )
+    return found
+
+
+def is_attestation(store: Store, entry: Descriptor) -> bool:
+    """Whether it speaks of another image of its index, as buildx adds it, and can never run.
+
+    https://github.com/moby/buildkit/blob/master/docs/attestations/attestation-storage.md
+    """
+    if not entry.speaks_of_another or not entry.platform:
+        return False
+    layers = descriptors(read_manifest(store, entry).get("layers"), entry.digest)
+    return bool(layers) and all(layer.media_type == _ATTESTATION_LAYER for layer in layers)
+
+
+def copy(source: Store, target: Target, entry: Descriptor) -> None:
     """Everything that an entry points at, and itself, as it is: its digest stays."""
-    if depth > _MAX_DEPTH:
-        raise VerificationFailed(f"{entry.digest} in {source.name} is an index without end.")
-    if entry.is_index:
-        for child in descriptors(read_json(source, entry).get("manifests"), entry.digest):
-            copy(source, target, child, depth + 1)
-    elif entry.is_manifest:
-        manifest = read_json(source, entry)
-        target.take(source, descriptor(manifest.get("config"), entry.digest))
-        for layer in descriptors(manifest.get("layers"), entry.digest):
+    for found in manifests_of(source, entry):
+        manifest = read_manifest(source, found)
+        target.take(source, descriptor(manifest.get("config"), found.digest))
+        for layer in descriptors(manifest.get("layers"), found.digest):
             take_layer(source, target, layer)
-    target.take(source, entry)
+        target.take(source, found)
+    _copy_indexes(source, target, entry)
+
+
+def _copy_indexes(source: Store, target: Target, entry: Descriptor) -> None:
+    """From the innermost on: `manifests_of` has bounded them."""
+    if entry.is_index:
+        for child in descriptors(read_manifest(source, entry).get("manifests"), entry.digest):
+            _copy_indexes(source, target, child)
+        target.take(source, entry)
 
 
 def take_layer(source: Store, target: Target, layer: Descriptor) -> None:

@@ -25,7 +25,6 @@ _ZSTD_LEVEL = 3
 _GZIP_MAGIC = b"\x1f\x8b"
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _MAGIC_BYTES = 4
-_BLOCK = 512
 _DRAIN_BYTES = 256 * 1024
 
 Sink = Callable[[bytes], object]
@@ -73,6 +72,18 @@ class _Zstd:
         self._sink(self._object.flush())
 
 
+class Allowance:
+    """How many bytes may still come out of blobs."""
+
+    def __init__(self, left: int) -> None:
+        self._left = left
+
+    def take(self, count: int) -> None:
+        self._left -= count
+        if self._left < 0:
+            raise VerificationFailed("A layer's blob unpacks to far more than any layer has.")
+
+
 def is_packed(magic: bytes) -> Compression | None:
     """By which packing a blob begins so; None for a plain one. magic: its first four bytes."""
     if magic.startswith(_GZIP_MAGIC):
@@ -86,10 +97,10 @@ def unpacked(stream: BinaryIO, most: int | None = None) -> BinaryIO:
     most: how many bytes it may have. Reading it raises `VerificationFailed` where there are more,
     or the blob is cut or damaged.
     """
-    return unpack(stream, most)[0]
+    return unpack(stream, None if most is None else Allowance(most))[0]
 
 
-def unpack(stream: BinaryIO, most: int | None = None) -> tuple[BinaryIO, bool]:
+def unpack(stream: BinaryIO, most: Allowance | None = None) -> tuple[BinaryIO, bool]:
     """`unpacked`, and whether the blob was packed at all: else these are its very bytes."""
     buffered = io.BufferedReader(_Raw(stream))
     magic = buffered.peek(_MAGIC_BYTES)[:_MAGIC_BYTES]
@@ -130,10 +141,10 @@ class _Raw(io.RawIOBase):
 class _Refusing(_Raw):
     """Says of damaged bytes what they are, in place of the library's error."""
 
-    def __init__(self, stream: BinaryIO, below: BinaryIO, most: int | None) -> None:
+    def __init__(self, stream: BinaryIO, below: BinaryIO, most: Allowance | None) -> None:
         super().__init__(stream)
         self._below = below
-        self._left = most
+        self._most = most
 
     def close(self) -> None:
         super().close()
@@ -150,10 +161,8 @@ class _Refusing(_Raw):
                     "A layer's blob is damaged: it cannot be unpacked."
                 ) from error
             raise
-        if self._left is not None:
-            self._left -= count
-            if self._left < 0:
-                raise VerificationFailed("A layer's blob unpacks to far more than any layer has.")
+        if self._most is not None:
+            self._most.take(count)
         return count
 
 
@@ -167,31 +176,6 @@ def _zstandard() -> Any:
             "The image has layers packed with zstd, which this Python cannot read.",
             hint='Install the library: pip install "state-bundler[zstd]"',
         ) from error
-
-
-class Ended(_Raw):
-    """A tar stream with its end: umoci, for one, writes none after the last member's bytes.
-
-    Go's reader, with which engines unpack layers, takes such a stream for whole.
-    """
-
-    def __init__(self, stream: BinaryIO) -> None:
-        super().__init__(stream)
-        self._count = 0
-        self._missing: int | None = None
-
-    def readinto(self, buffer: WriteableBuffer, /) -> int:
-        view = memoryview(buffer).cast("B")
-        if self._missing is None:
-            count = super().readinto(view)
-            self._count += count
-            if count or not len(view):
-                return count
-            self._missing = -self._count % _BLOCK + 2 * _BLOCK
-        count = min(len(view), self._missing)
-        view[:count] = bytes(count)
-        self._missing -= count
-        return count
 
 
 class Hashing(_Raw):

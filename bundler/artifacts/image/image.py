@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+import json
+import posixpath
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -22,12 +24,15 @@ from bundler.artifacts.image.layer import Layer, Owned, Placed, Written
 from bundler.artifacts.labels import decode_claims, decode_record, encode_claims
 from bundler.errors import ConfigurationError, VerificationFailed
 from bundler.state.artifact import LABEL_RUN_RECORD, LABEL_STATES
-from bundler.state.bundle import Bundle
-from bundler.state.manifest import Claim, RunRecord, canonical
+from bundler.state.bundle import Bundle, paths_of
+from bundler.state.manifest import Claim, Manifest, RunRecord, canonical
 
 LABEL_LAYER = "io.state-bundler.layer"
 LABEL_PLACES = "io.state-bundler.places"
 LABEL_BASE = "io.state-bundler.base"
+
+# What a state layer is made again from, with the manifests in it.
+LABELS_OF_LAYER = (LABEL_STATES, LABEL_LAYER, LABEL_PLACES)
 
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
 OCI_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -58,19 +63,89 @@ def dump(value: Mapping[str, Any]) -> bytes:
 
 
 def load(raw: bytes, what: str) -> Json:
-    """Raises `VerificationFailed` for what is no JSON object, or would fill the memory."""
+    """Raises `VerificationFailed` for what is no JSON object, would fill the memory, or has a key
+    twice: Go, which engines are written in, would join the two.
+    """
     if sum(map(raw.count, (b",", b"[", b"{"))) > _MAX_ITEMS:
         raise VerificationFailed(f"{what} has more parts than any image.")
     try:
         value = msgspec.json.decode(raw)
-    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        if not isinstance(value, dict):
+            raise VerificationFailed(f"{what} is no JSON object.")
+        json.loads(raw, object_pairs_hook=_refuse_twins)
+    except _Twin as error:
+        raise VerificationFailed(f"{what} has the key {error} twice.") from error
+    except (ValueError, RecursionError) as error:
         raise VerificationFailed(f"{what} is no JSON: {error}.") from error
-    if not isinstance(value, dict):
-        raise VerificationFailed(f"{what} is no JSON object.")
     return value
 
 
+class _Twin(Exception):
+    pass
+
+
+def _refuse_twins(pairs: Sequence[tuple[str, object]]) -> None:
+    """Nothing is kept: what was read is only looked at."""
+    names: set[str] = set()
+    for name, _ in pairs:
+        if name in names:
+            raise _Twin(repr(name[:80]))
+        names.add(name)
+
+
+def refuse_variants(value: Mapping[str, object], known: Collection[str], what: str) -> None:
+    """Raises `VerificationFailed` for ``volumes`` in place of ``Volumes``: Go reads it as that."""
+    folded = {name.casefold(): name for name in known}
+    for name in value:
+        if folded.get(name.casefold(), name) != name:
+            raise VerificationFailed(
+                f"{what} has the key {name!r}, which some programs take for "
+                f"{folded[name.casefold()]!r}."
+            )
+
+
 # --- reading --------------------------------------------------------------------------------
+
+
+class _Section(msgspec.Struct):
+    """What of an image's configuration says how its program runs."""
+
+    # The names are the format's.
+    User: str | None = None
+    WorkingDir: str | None = None
+    Env: list[str] | None = None
+    Entrypoint: list[str] | None = None
+    Cmd: list[str] | None = None
+    Volumes: dict[str, dict[str, Any] | None] | None = None
+    Labels: dict[str, str] | None = None
+
+
+class _RootFs(msgspec.Struct):
+    diff_ids: list[str]
+    type: str | None = None
+
+
+class _History(msgspec.Struct):
+    empty_layer: bool | None = None
+
+
+class _Configuration(msgspec.Struct):
+    rootfs: _RootFs
+    architecture: str | None = None
+    os: str | None = None
+    config: _Section | None = None
+    history: list[_History] | None = None
+
+
+def check_configuration(config: Mapping[str, Any], what: str) -> None:
+    """Raises `VerificationFailed` where a part that is read here is not of its type."""
+    try:
+        msgspec.convert(config, _Configuration)
+    except msgspec.ValidationError as error:
+        raise VerificationFailed(f"{what} is no image's configuration: {error}.") from error
+    refuse_variants(config, _Configuration.__struct_fields__, what)
+    refuse_variants(config["rootfs"], _RootFs.__struct_fields__, what)
+    refuse_variants(config.get("config") or {}, _Section.__struct_fields__, what)
 
 
 def diff_ids(config: Mapping[str, Any]) -> list[str]:
@@ -120,35 +195,89 @@ def replaceable(config: Mapping[str, Any], paths: Iterable[str]) -> bool:
     return {claim.path for claim in held} <= set(paths)
 
 
+def is_untouched(config: Mapping[str, Any]) -> bool:
+    """Whether nothing that decides where the state belongs has changed since it was embedded."""
+    return own_layer_is_last(config) and labels(config).get(LABEL_BASE) == files_below(config)
+
+
 def files_below(config: Mapping[str, Any]) -> str:
     """A digest of all that decides where the state belongs: the other layers, and how it starts."""
     layers = diff_ids(config)
-    if own_layer_is_last(config):
-        del layers[-1]
+    return _files(config, layers[:-1] if own_layer_is_last(config) else layers)
+
+
+def _files(config: Mapping[str, Any], layers: Sequence[str]) -> str:
     section = config.get("config") or {}
     start = {name: section.get(name) or None for name in _STARTS}
     return f"sha256:{hashlib.sha256(dump({'layers': layers, **start})).hexdigest()}"
 
 
-def volume_over(config: Mapping[str, Any], path: str) -> str | None:
-    """The VOLUME that would hide a path at run time."""
+def volumes_of(config: Mapping[str, Any]) -> list[str]:
+    """The VOLUMEs that an image declares."""
     section = config.get("config")
-    volumes = section.get("Volumes") if isinstance(section, dict) else None
-    for volume in volumes or ():
-        if f"{path}/".startswith(f"{volume.rstrip('/')}/"):
-            return str(volume)
-    return None
+    return sorted((section.get("Volumes") if isinstance(section, dict) else None) or ())
 
 
-def refuse_volumes(config: Mapping[str, Any], placed: Sequence[Placed]) -> None:
-    """Raises `ConfigurationError` where a volume would hide a state at run time."""
-    for item in placed:
-        volume = volume_over(config, item.path)
-        if volume is not None:
-            raise ConfigurationError(
-                f"The Dockerfile declares VOLUME {volume}, which hides the state at {item.path}.",
-                hint="Take the line out, or install the project elsewhere.",
-            )
+def hides(volume: str, path: str, manifest: Manifest) -> bool:
+    """Whether a volume would hide something of a state directory at run time.
+
+    volume: an absolute path without links. One below the directory may hold what has no state.
+    """
+    if f"{path}/".startswith(f"{volume.rstrip('/')}/"):
+        return True
+    below = volume.removeprefix(f"{path}/")
+    return below != volume and any(
+        f"{file}/".startswith(f"{below}/") for file in paths_of(manifest)
+    )
+
+
+def hidden_states(
+    volumes: Iterable[str],
+    found: Mapping[str, Manifest],
+    resolve: Callable[[str], str | None],
+) -> Iterator[str]:
+    """Which states volumes hide, as sentences. found: the manifests by their directories."""
+    for volume in volumes:
+        real = resolved_volume(volume, resolve)
+        for path, manifest in found.items():
+            if hides(real, path, manifest):
+                yield f"The image declares VOLUME {volume}, which hides the state at {path}."
+
+
+def refuse_volumes(
+    config: Mapping[str, Any],
+    placed: Sequence[Placed],
+    resolve: Callable[[str], str | None],
+) -> None:
+    """Raises `ConfigurationError` if a volume would hide a state at run time.
+
+    resolve: follows the links in a path of the image.
+    """
+    found = {item.path: item.bundle.manifest for item in placed}
+    for problem in hidden_states(volumes_of(config), found, resolve):
+        raise ConfigurationError(
+            problem,
+            hint="Remove that line from the Dockerfile, name a narrower directory in it, or "
+            "install the project elsewhere.",
+        )
+
+
+def resolved_volume(volume: str, resolve: Callable[[str], str | None]) -> str:
+    """Where an engine puts a volume: links in its path are followed as far as they lead."""
+    path = posixpath.normpath(f"/{volume.lstrip('/')}")
+    rest = ""
+    while (real := resolve(path)) is None and path != "/":
+        path, name = posixpath.split(path)
+        rest = posixpath.join(name, rest) if rest else name
+    return posixpath.join(real or path, rest).rstrip("/") or "/"
+
+
+def annotation_problems(manifest: Mapping[str, Any], config: Mapping[str, Any]) -> Iterator[str]:
+    """Where a manifest's annotations say something else of the states than the labels."""
+    found = manifest.get("annotations") or {}
+    for name in (LABEL_STATES, LABEL_RUN_RECORD):
+        if name in found and found[name] != labels(config).get(name):
+            yield f"The annotation {name} is not what the label of that name says."
 
 
 class _Place(msgspec.Struct, frozen=True, array_like=True):
@@ -176,16 +305,23 @@ def _encode_places(layer: Layer) -> str:
     return msgspec.json.encode(_Places(layer.user, places)).decode()
 
 
+def _places(config: Mapping[str, Any]) -> _Places | None:
+    text = labels(config).get(LABEL_PLACES)
+    try:
+        return None if text is None else msgspec.json.decode(text, type=_Places)
+    except (msgspec.DecodeError, UnicodeError):
+        return None
+
+
+def import_paths(config: Mapping[str, Any]) -> dict[str, str]:
+    """By the path of a state directory in the image: relative to the root it is imported from."""
+    found = _places(config)
+    return {item.path: item.place for item in found.places} if found else {}
+
+
 def last_layer_holds(config: Mapping[str, Any], paths: Sequence[str]) -> bool:
     """Whether the topmost layer is ours and says that all these state directories are in it."""
-    text = labels(config).get(LABEL_PLACES)
-    if text is None or not paths or not own_layer_is_last(config):
-        return False
-    try:
-        found = msgspec.json.decode(text, type=_Places)
-    except msgspec.DecodeError:
-        return False
-    return {item.path for item in found.places} == set(paths)
+    return bool(paths) and own_layer_is_last(config) and import_paths(config).keys() == set(paths)
 
 
 def remembered(config: Mapping[str, Any], bundles: Sequence[Bundle]) -> Layer | None:
@@ -194,18 +330,17 @@ def remembered(config: Mapping[str, Any], bundles: Sequence[Bundle]) -> Layer | 
     Where its places are, and what their parents are like, was found out for the layer that the
     image has. None where that did not hold all of the bundles, or the label does not say.
     """
-    text = labels(config).get(LABEL_PLACES)
-    if text is None or not own_layer_is_last(config):
+    found = _places(config)
+    if found is None or not own_layer_is_last(config):
         return None
     try:
-        found = msgspec.json.decode(text, type=_Places)
         known = {item.place: item for item in found.places}
         placed = tuple(
             Placed(bundle, item.path, tuple(Owned(*above) for above in item.parents))
             for bundle in bundles
             for item in (known[bundle.place],)
         )
-    except (msgspec.DecodeError, KeyError, ConfigurationError):
+    except (KeyError, ConfigurationError):
         return None
     return Layer(placed, user=found.user)
 
@@ -251,7 +386,7 @@ def with_layer(
     section["Labels"] = {
         **code_names(record),
         **(section.get("Labels") or {}),
-        LABEL_BASE: files_below(config),
+        LABEL_BASE: _files(config, diff_ids(config)),
         LABEL_LAYER: diff_id,
         LABEL_PLACES: _encode_places(layer),
         LABEL_RUN_RECORD: canonical(record).decode(),

@@ -168,6 +168,37 @@ def _anywhere(files: Files, package: str) -> list[str]:
     return modules or folders
 
 
+def shadowing(files: Files, runs: RunsAs, place: str, path: str) -> str | None:
+    """What the program would import in place of the package whose state is at a path.
+
+    place: of that state directory, relative to its import root. None where nothing hides it.
+    """
+    package, mine = posixpath.dirname(place), posixpath.dirname(path)
+    for root in (
+        runs.working_directory,
+        *(r for group in import_roots(files, runs) for r in group),
+    ):
+        if _package_at(files, posixpath.join(root, package)) == mine:
+            if root != runs.working_directory:  # that is not always on the path
+                return None
+            continue
+        other = _provided(files, root, package)
+        if other is not None:
+            return other
+    return None
+
+
+def _provided(files: Files, root: str, package: str) -> str | None:
+    """What a root has of a package: all of it, or what keeps other roots from being asked."""
+    top = posixpath.join(root, package.partition("/")[0])
+    init = posixpath.join(top, INIT)
+    for candidate in (posixpath.join(root, package), init, f"{top}.py"):
+        real = files.resolve(candidate) if package else None
+        if real is not None:
+            return real
+    return None
+
+
 def import_roots(files: Files, runs: RunsAs) -> Iterator[list[str]]:
     """The folders from which the image's program can import, in groups, as far as files tell.
 

@@ -13,22 +13,32 @@ The stream's sha256 is the layer's *diff_id*; the sha256 of its packed form is i
 from __future__ import annotations
 
 import hashlib
+import io
 import tarfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, BinaryIO
 
 import msgspec
 
 from bundler.artifacts.image.compression import Compression, Sink, packer
-from bundler.errors import ConfigurationError
+from bundler.artifacts.image.tarstream import TarReader
+from bundler.errors import ConfigurationError, VerificationFailed
 from bundler.state.bundle import Bundle, BundleMember
 from bundler.state.manifest import State
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 OPAQUE_WHITEOUT = ".wh..wh..opq"
 WHITEOUT_PREFIX = ".wh."
 
 _BLOCK = 512
-_END = b"\0" * (2 * _BLOCK)
+END = b"\0" * (2 * _BLOCK)
 _CHUNK_BYTES = 256 * 1024
+# Enough for a header, and what may stand in front of it.
+_MAX_SHOWN_BYTES = 16 * 1024
+_AGAIN = "Something else wrote to it. Embed the state again."
 
 
 class Owned(msgspec.Struct, frozen=True):
@@ -71,7 +81,7 @@ class Written(msgspec.Struct, frozen=True):
     compression: Compression
 
 
-class _Entry(msgspec.Struct, frozen=True):
+class Entry(msgspec.Struct, frozen=True):
     """A member of the tar stream; path without a leading slash."""
 
     path: str
@@ -105,8 +115,8 @@ class Layer(msgspec.Struct, frozen=True):
 
     def size(self) -> int:
         """The size of the unpacked tar stream, in bytes; reads no file."""
-        entries = self._entries()
-        return sum(len(entry.header()) + entry.padded_size for entry in entries) + len(_END)
+        entries = self.entries()
+        return sum(len(entry.header()) + entry.padded_size for entry in entries) + len(END)
 
     def write(self, sink: Sink, compression: Compression = "none") -> Written:
         """Hands the layer to the sink in pieces, in flat memory.
@@ -142,16 +152,39 @@ class Layer(msgspec.Struct, frozen=True):
 
     def pieces(self) -> Iterator[bytes]:
         """The unpacked tar stream."""
-        for entry in self._entries():
+        for entry in self.entries():
             yield entry.header()
             if entry.content is not None:
                 with entry.content.open() as stream:
                     while chunk := stream.read(_CHUNK_BYTES):
                         yield chunk
                 yield b"\0" * (entry.padded_size - entry.content.size)
-        yield _END
+        yield END
 
-    def _entries(self) -> Iterator[_Entry]:
+    def compare(self, stream: BinaryIO) -> Iterator[tuple[str, Content]]:
+        """Reads an unpacked tar stream that must be this layer; reads no file of the bundles.
+
+        Gives each file's path in the image and its bytes, which are not compared; they are valid
+        until the next one is asked for. Raises `VerificationFailed` at the first other byte.
+        """
+        for entry in self.entries():
+            header = entry.header()
+            found = stream.read(len(header))
+            if found != header:
+                raise _other_than(entry.path, found, stream)
+            if entry.content is not None:
+                content = Content(stream, entry.content.size)
+                yield f"/{entry.path}", content
+                content.drain()
+                padding = entry.padded_size - entry.content.size
+                if stream.read(padding) != bytes(padding):
+                    raise _altered(entry.path)
+        found = stream.read(len(END) + 1)
+        if found != END:
+            raise _other_than("", found, stream)
+
+    def entries(self) -> Iterator[Entry]:
+        """The members of the tar stream, in their order."""
         emitted: set[str] = set()
         for placed in sorted(self.placed, key=lambda placed: placed.path.encode()):
             for parent in placed.parents:
@@ -160,11 +193,11 @@ class Layer(msgspec.Struct, frozen=True):
                     yield _directory(parent)
             yield from self._state_directory(placed)
 
-    def _state_directory(self, placed: Placed) -> Iterator[_Entry]:
+    def _state_directory(self, placed: Placed) -> Iterator[Entry]:
         root = placed.path.lstrip("/")
-        yield _Entry(root, 0o755, directory=True)
+        yield Entry(root, 0o755, directory=True)
         if self.opaque:
-            yield _Entry(f"{root}/{OPAQUE_WHITEOUT}", 0o644)
+            yield Entry(f"{root}/{OPAQUE_WHITEOUT}", 0o644)
         writable = _Writable(placed.bundle.manifest.states)
         members = {member.path: member for member in placed.bundle.members()}
         directories = _directories([*members, *(f"{path}/." for path in writable.paths)])
@@ -172,10 +205,60 @@ class Layer(msgspec.Struct, frozen=True):
             member = members.get(path)
             if writable.covers(path):
                 mode = 0o664 if member else 0o775
-                yield _Entry(f"{root}/{path}", mode, self.user, 0, member, member is None)
+                yield Entry(f"{root}/{path}", mode, self.user, 0, member, member is None)
             else:
                 mode = 0o644 if member else 0o755
-                yield _Entry(f"{root}/{path}", mode, 0, 0, member, member is None)
+                yield Entry(f"{root}/{path}", mode, 0, 0, member, member is None)
+
+
+def _other_than(expected: str, found: bytes, rest: BinaryIO) -> VerificationFailed:
+    """What stands where a member was expected, as far as it can be read; "" for the end."""
+    if expected.endswith(f"/{OPAQUE_WHITEOUT}"):
+        folder = expected.rpartition("/")[0]
+        what = f"The state layer does not hide what other layers may have in /{folder}."
+        return VerificationFailed(what, hint=_AGAIN)
+    whole = io.BytesIO(found + rest.read(_MAX_SHOWN_BYTES))
+    with suppress(VerificationFailed):
+        member = TarReader(whole, "The state layer").next()
+        if member is not None and member.path != f"/{expected}":
+            belongs = f"where /{expected} belongs" if expected else "which is no state"
+            what = f"The state layer holds {member.path}, {belongs}."
+            return VerificationFailed(what, hint=_AGAIN)
+    return _altered(expected)
+
+
+def _altered(path: str) -> VerificationFailed:
+    what = f"/{path} is not as it was embedded" if path else "It goes on after the last state"
+    return VerificationFailed(f"The state layer was altered. {what}.", hint=_AGAIN)
+
+
+class Content(io.RawIOBase):
+    """A file's bytes in a stream. left: how many are still to be read."""
+
+    def __init__(self, stream: BinaryIO, size: int) -> None:
+        super().__init__()
+        self._stream = stream
+        self.left = size
+
+    def opened(self) -> BinaryIO:
+        return io.BufferedReader(self, _CHUNK_BYTES)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
+        view = memoryview(buffer).cast("B")[: self.left]
+        data = self._stream.read(len(view))
+        if len(data) < len(view):
+            raise VerificationFailed("The state layer is cut.")
+        view[: len(data)] = data
+        self.left -= len(data)
+        return len(data)
+
+    def drain(self) -> None:
+        rest = bytearray(min(self.left, _CHUNK_BYTES))
+        while self.readinto(rest):
+            pass
 
 
 class _Writable:
@@ -199,8 +282,8 @@ def _directories(paths: Sequence[str]) -> set[str]:
     return found
 
 
-def _directory(owned: Owned) -> _Entry:
-    return _Entry(owned.path.lstrip("/"), owned.mode, owned.uid, owned.gid, directory=True)
+def _directory(owned: Owned) -> Entry:
+    return Entry(owned.path.lstrip("/"), owned.mode, owned.uid, owned.gid, directory=True)
 
 
 class _Counting:

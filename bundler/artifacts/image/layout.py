@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from bundler.artifacts.image.archive import Archive
-from bundler.artifacts.image.blobs import Descriptor, Store
+from bundler.artifacts.image.blobs import Descriptor, Store, open_regular
 from bundler.artifacts.image.compression import Compression
 from bundler.artifacts.image.image import OCI_INDEX, Json, dump, load
 from bundler.artifacts.image.layer import Layer, Written
@@ -72,26 +72,28 @@ class Folder:
         return str(self.path)
 
     def index(self) -> Json:
-        try:
-            with (self.path / _INDEX_FILE).open("rb") as stream:
-                raw = stream.read(_MAX_INDEX_BYTES + 1)
-        except OSError as error:
-            raise InputOutputError(f"{self.path} cannot be read: {error.strerror}.") from error
+        with open_regular(self.path / _INDEX_FILE) as stream:
+            raw = stream.read(_MAX_INDEX_BYTES + 1)
         if len(raw) > _MAX_INDEX_BYTES:
             raise VerificationFailed(f"{self.path / _INDEX_FILE} is too large to be an index.")
         return load(raw, f"{self.path / _INDEX_FILE}")
 
     def open(self, entry: Descriptor) -> BinaryIO:
-        return self.open_blob(entry.digest)
+        stream = self.open_blob(entry.digest)
+        size = os.fstat(stream.fileno()).st_size
+        if size != entry.size:
+            stream.close()
+            raise VerificationFailed(
+                f"{entry.digest} in {self.path} is not what its digest says: it has {size} bytes "
+                f"instead of {entry.size}."
+            )
+        return stream
 
     def open_blob(self, digest: str) -> BinaryIO:
-        path = self._blob(digest)
         try:
-            return path.open("rb")
+            return open_regular(self._blob(digest))
         except FileNotFoundError as error:
             raise VerificationFailed(f"{self.path} lacks the blob {digest}.") from error
-        except OSError as error:
-            raise InputOutputError(f"{path} cannot be read: {error.strerror}.") from error
 
     def _blob(self, digest: str) -> Path:
         return self.path / "blobs" / "sha256" / digest.removeprefix("sha256:")
@@ -103,7 +105,8 @@ class Folder:
 
     @staticmethod
     def create(path: Path) -> Folder:
-        """A layout without images, in an empty folder."""
+        """A layout without images, in a folder that is empty or not there."""
+        path.mkdir(parents=True, exist_ok=True)
         path.chmod(_DIRECTORY_MODE)
         _make_blobs(path)
         index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": []}
@@ -170,6 +173,11 @@ def _make_blobs(layout: Path) -> Path:
     """The folder of the blobs, which may be there already."""
     folder = layout / "blobs" / "sha256"
     for directory in (folder.parent, folder):
+        if directory.is_symlink():
+            raise InputOutputError(
+                f"{directory} is a link, so nothing is written there.",
+                hint="Write to a layout of real directories.",
+            )
         if not directory.is_dir():
             directory.mkdir()
             directory.chmod(_DIRECTORY_MODE)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import posixpath
-import tarfile
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import BinaryIO, Literal
 
-from bundler.artifacts.image.rootfs import Tree, absolute, content_of, read_tar
+from bundler.artifacts.image.rootfs import Tree
+from bundler.artifacts.image.tarstream import TarMember, TarReader, absolute, content_of, read_tar
 from bundler.errors import VerificationFailed
 from bundler.state.artifact import Member
 from bundler.state.bundle import MANIFEST_NAME, STATE_DIRECTORY
@@ -40,45 +41,40 @@ def content_members(tree: Tree, top: str, stream: BinaryIO, layer: int) -> Itera
     """
     names = _names(tree, top, layer)
     seen: set[str] = set()
-    for archive, info in read_tar(stream):
-        path = absolute(info.name)
-        if path in seen and not info.isdir():
+    for reader, member in read_tar(stream):
+        if member.path in seen and member.kind != "directory":
             # Whoever unpacks it sees the last one; what was judged would be another.
-            raise VerificationFailed(f"A layer of the image holds {path} twice.")
-        if path in names:
-            seen.add(path)
-        wanted = names.pop(path, [])
-        if not info.isreg():
+            raise VerificationFailed(f"A layer of the image holds {member.path} twice.")
+        wanted = names.pop(member.path, [])
+        if wanted:
+            seen.add(member.path)
+        if member.kind != "file":
             yield from (Member(name, kind, 0, _nothing) for name, kind in wanted)
         elif len(wanted) == 1:
-            yield Member(wanted[0][0], "file", info.size, _opener(archive, info))
+            yield Member(wanted[0][0], "file", member.size, _opener(reader, member))
         elif wanted:
-            yield from _spooled(archive, info, [name for name, _ in wanted])
+            yield from _spooled(reader, member, [name for name, _ in wanted])
 
 
-def members_below(
-    stream: BinaryIO, top: str, others: Callable[[str, bool], object] = lambda *_: None
-) -> Iterator[Member]:
-    """The members of a tar stream that lie below a directory. top: that directory's path.
-
-    others: is told of every other member: its path, and whether it is a directory.
-    """
+def members_below(stream: BinaryIO, top: str) -> Iterator[Member]:
+    """The members of a tar stream that are below a directory. top: that directory's path."""
     root = absolute(top)
     seen: set[str] = set()
-    for archive, info in read_tar(stream):
-        path = absolute(info.name)
+    for reader, member in read_tar(stream):
+        path = member.path
         if not path.startswith(f"{root}/"):
-            if path != root:
-                others(path, info.isdir())
             continue
         name = path[len(root) + 1 :]
-        if name in seen and not info.isdir():
+        if name in seen and member.kind != "directory":
             raise VerificationFailed(f"The archive holds {path} twice.")
         seen.add(name)
-        if info.isreg():
-            yield Member(name, "file", info.size, _opener(archive, info))
+        if member.kind == "file":
+            yield Member(name, "file", member.size, _opener(reader, member))
         else:
-            yield Member(name, "directory" if info.isdir() else "other", 0, _nothing)
+            kind: Literal["directory", "other"] = (
+                "directory" if member.kind == "directory" else "other"
+            )
+            yield Member(name, kind, 0, _nothing)
 
 
 def _names(tree: Tree, top: str, layer: int) -> dict[str, list[_Name]]:
@@ -97,19 +93,16 @@ def _names(tree: Tree, top: str, layer: int) -> dict[str, list[_Name]]:
     return names
 
 
-def _opener(archive: tarfile.TarFile, info: tarfile.TarInfo) -> Callable[[], BinaryIO]:
-    return partial(content_of, archive, info)
+def _opener(reader: TarReader, member: TarMember) -> Callable[[], BinaryIO]:
+    return partial(content_of, reader, member)
 
 
-def _spooled(
-    archive: tarfile.TarFile, info: tarfile.TarInfo, names: Sequence[str]
-) -> Iterator[Member]:
-    with tempfile.NamedTemporaryFile() as copy, _opener(archive, info)() as source:
-        while chunk := source.read(1024 * 1024):
-            copy.write(chunk)
+def _spooled(reader: TarReader, member: TarMember, names: Sequence[str]) -> Iterator[Member]:
+    with tempfile.NamedTemporaryFile() as copy, content_of(reader, member) as source:
+        shutil.copyfileobj(source, copy)
         copy.flush()
         for name in names:
-            yield Member(name, "file", info.size, partial(_open, copy.name))
+            yield Member(name, "file", member.size, partial(_open, copy.name))
 
 
 def _open(path: str) -> BinaryIO:

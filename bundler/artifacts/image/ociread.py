@@ -1,17 +1,20 @@
-"""Opens an image that lies in a store: what its layers add up to, and the state in it.
+"""Opens an image that is in a store: what its layers add up to, and the state in it.
 
 What counts is what the layers add up to, so that all of them would have to be read. But where the
-topmost one is ours, hides all below it (an opaque whiteout) and holds every state that the label
-names, then it alone decides, and only it is read.
+labels say that the topmost one is ours and holds every state, it is made again from the manifests
+in it and must be that, byte for byte: then it hides all below it, and only it is read.
 """
 
 from __future__ import annotations
 
+import io
 import platform
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
+
+import msgspec
 
 from bundler.artifacts.image import image, image_import_path
 from bundler.artifacts.image.blobs import (
@@ -21,17 +24,20 @@ from bundler.artifacts.image.blobs import (
     descriptors,
     images_of,
     read_json,
+    read_manifest,
 )
-from bundler.artifacts.image.compression import Ended, Hashing, unpack, unpacked
-from bundler.artifacts.image.layer import OPAQUE_WHITEOUT, parents_of
+from bundler.artifacts.image.compression import Allowance, Hashing, unpack, unpacked
+from bundler.artifacts.image.examining import examined
+from bundler.artifacts.image.layer import OPAQUE_WHITEOUT, Layer
 from bundler.artifacts.image.layout import Layout, open_store
-from bundler.artifacts.image.members import content_members, members_below, state_directories_in
+from bundler.artifacts.image.members import content_members, state_directories_in
 from bundler.artifacts.image.rootfs import Tree
+from bundler.artifacts.image.tarstream import content_of, read_tar
 from bundler.artifacts.names import ArtifactName, without_state
 from bundler.errors import UsageError, VerificationFailed
 from bundler.state.artifact import Member, StateDirectory
 from bundler.state.bundle import MANIFEST_NAME, Bundle
-from bundler.state.manifest import MAX_MANIFEST_BYTES, Claim, RunRecord
+from bundler.state.manifest import MAX_MANIFEST_BYTES, Claim, Manifest, RunRecord, parse
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -41,6 +47,9 @@ _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "AMD64": "amd64"}
 # No layer of a program unpacks to so much; one that does only wants our time.
 _FREE_OF_SUSPICION_BYTES = 1024**3
 _MAX_RATIO = 200
+# Linux stacks no more file systems.
+_MAX_LAYERS = 500
+_BUFFER_BYTES = 256 * 1024
 
 
 def architecture() -> str:
@@ -76,14 +85,20 @@ class LoadedImage:
     def __init__(self, store: Store, entry: Descriptor) -> None:
         self.store = store
         self.entry = entry
-        self.manifest = read_json(store, entry)
+        self.manifest = read_manifest(store, entry)
         self.media_type = entry.media_type
         self.layers = descriptors(self.manifest.get("layers"), entry.digest)
         self.config = read_json(store, descriptor(self.manifest.get("config"), entry.digest))
+        image.check_configuration(self.config, f"The configuration of {entry.digest}")
         if len(image.diff_ids(self.config)) != len(self.layers):
             raise VerificationFailed(
                 f"{entry.digest} in {store.name} has {len(self.layers)} layers, its configuration "
                 f"names {len(image.diff_ids(self.config))}."
+            )
+        if len(self.layers) > _MAX_LAYERS:
+            raise VerificationFailed(
+                f"{entry.digest} in {store.name} has {len(self.layers)} layers, more than any "
+                "engine takes."
             )
         self._tree: Tree | None = None
 
@@ -95,30 +110,36 @@ class LoadedImage:
     def tree(self) -> Tree:
         """What the layers add up to; reads all of them once."""
         if self._tree is None:
-            self._tree = Tree()
+            tree = Tree()
+            sizes = {layer.digest: layer.size for layer in self.layers}
+            allowed = Allowance(_most(sizes.values()))
             for position in range(len(self.layers)):
-                with self.open_layer(position) as stream:
-                    self._tree.apply(stream, position, image_import_path.captured)
+                with self.checked_layer(position, allowed) as stream:
+                    tree.apply(stream, position, image_import_path.captured)
+            self._tree = tree
         return self._tree
 
     def open_layer(self, position: int) -> BinaryIO:
-        """A layer's unpacked tar stream."""
+        """A layer's unpacked tar stream, not checked against its digest."""
         entry = self.layers[position]
-        most = max(_FREE_OF_SUSPICION_BYTES, entry.size * _MAX_RATIO)
-        return cast("BinaryIO", Ended(unpacked(self.store.open(entry), most)))
+        return unpacked(self.store.open(entry), _most([entry.size]))
 
     @contextmanager
-    def checked_layer(self, position: int) -> Iterator[BinaryIO]:
-        """Like `open_layer`; at the end raises `VerificationFailed` if a digest differs."""
+    def checked_layer(self, position: int, allowed: Allowance | None = None) -> Iterator[BinaryIO]:
+        """Like `open_layer`; at the end raises `VerificationFailed` if a digest differs.
+
+        allowed: how much may be unpacked.
+        """
         entry = self.layers[position]
-        most = max(_FREE_OF_SUSPICION_BYTES, entry.size * _MAX_RATIO)
         with Hashing(self.store.open(entry)) as packed:
-            stream, is_packed = unpack(cast("BinaryIO", packed), most)
+            stream, is_packed = unpack(
+                cast("BinaryIO", packed), allowed or Allowance(_most([entry.size]))
+            )
             # The bytes of a layer that is not packed have one digest, and are hashed once.
             plain = Hashing(stream) if is_packed else None
             # Kept by a name: its end closes what is below.
-            ended = Ended(stream if plain is None else cast("BinaryIO", plain))
-            yield cast("BinaryIO", ended)
+            whole = stream if plain is None else io.BufferedReader(plain, _BUFFER_BYTES)
+            yield whole
             diff_id = f"sha256:{plain.drain()}" if plain is not None else ""
             digest = f"sha256:{packed.drain()}"
             diff_id = diff_id or digest
@@ -126,6 +147,11 @@ class LoadedImage:
             raise VerificationFailed(
                 f"The layer {entry.digest} in {self.store.name} is not what its digest says."
             )
+
+
+def _most(sizes: Iterable[int]) -> int:
+    """How much blobs of these sizes may unpack to. A store gives no more bytes than it said."""
+    return max(_FREE_OF_SUSPICION_BYTES, sum(sizes) * _MAX_RATIO)
 
 
 class OciImage:
@@ -155,6 +181,9 @@ class OciImage:
         self.config_digest = self.image.manifest["config"]["digest"]
         top = self.image.layers[-1].digest if self.image.layers else ""
         self._sealed = (sealed or {}).get(top, {})
+        # Platforms mostly share their state layer, which is read once.
+        self._state_layers: dict[tuple[str, ...], StateLayer] = {}
+        self._is_other = False
 
     def labels(self) -> Mapping[str, str]:
         return image.labels(self.image.config)
@@ -178,28 +207,53 @@ class OciImage:
             return
         for child in images_of(self.store, self.entry):
             if child.digest != self.image.entry.digest:
-                platform = child.raw.get("platform") or {}
-                said = "/".join(str(platform.get(part, "?")) for part in ("os", "architecture"))
+                said = "/".join(child.platform.get(part, "?") for part in ("os", "architecture"))
                 other = OciImage(self.store, self.entry, f"{self.name} ({said})", self.kind, child)
-                if self._states() is None or self._states() != other._states():
-                    yield other
-
-    def _states(self) -> tuple[object, ...] | None:
-        """What the state depends on: the topmost layer, if that holds all of it, and the labels."""
-        claims = self.claims()
-        if not image.last_layer_holds(self.image.config, [claim.path for claim in claims or ()]):
-            return None
-        return self.image.layers[-1].digest, claims, self.run_record()
+                other._state_layers, other._is_other = self._state_layers, True
+                yield other
 
     def state_directories(self) -> Sequence[StateDirectory]:
-        claimed = sorted(claim.path for claim in self.claims() or ())
-        if image.last_layer_holds(self.image.config, claimed):
-            sealed = self._sealed
-            return [_TopDirectory(self.image, path, claimed, sealed.get(path)) for path in claimed]
+        layer = self._state_layer()
+        if layer is not None:
+            return [
+                _TopDirectory(
+                    layer,
+                    path,
+                    self._sealed.get(path),
+                    was_judged=self._is_other and layer.was_compared(path),
+                )
+                for path in layer.paths
+            ]
+        claimed = [claim.path for claim in self.claims() or ()]
         return [
             _LayoutDirectory(self.image, path)
             for path in state_directories_in(self.image.tree, claimed)
         ]
+
+    def _state_layer(self) -> StateLayer | None:
+        """The topmost layer, where the labels say that it is ours and holds all states."""
+        paths = sorted(claim.path for claim in self.claims() or ())
+        if not image.last_layer_holds(self.image.config, paths):
+            return None
+        config = self.image.config
+        key = (
+            self.image.layers[-1].digest,
+            *(image.labels(config).get(name, "") for name in image.LABELS_OF_LAYER),
+        )
+        return self._state_layers.setdefault(key, StateLayer(self.image, paths))
+
+    def problems(self, found: Mapping[str, Manifest]) -> Iterator[str]:
+        """What is wrong with the image itself, as sentences. found: its manifests, by path.
+
+        All layers are read where something has changed since the state was embedded.
+        """
+        config = self.image.config
+        yield from image.annotation_problems(self.image.manifest, config)
+        volumes = image.volumes_of(config)
+        if volumes:
+            yield from image.hidden_states(volumes, found, self.image.tree.resolve)
+        if self._state_layer() is None or not image.is_untouched(config):
+            yield from examined(self.image.tree, config, found)
 
     def __enter__(self) -> Self:
         return self
@@ -227,63 +281,94 @@ def for_this_machine(store: Store, entry: Descriptor) -> Descriptor:
     """The manifest of this machine's platform, or the first where there is none."""
     children = images_of(store, entry)
     machine = architecture()
-    mine = [
-        child
-        for child in children
-        if (child.raw.get("platform") or {}).get("architecture") == machine
-    ]
+    mine = [child for child in children if child.platform.get("architecture") == machine]
     return (mine or children)[0]
 
 
-class _TopDirectory:
-    """A state directory that the topmost layer holds, and that layer alone.
+class StateLayer:
+    """A topmost layer that holds the states, and nothing else.
 
-    sealed: its bytes are those of the bundle, by the digest of the layer.
+    It is made again out of the manifests in it, and compared byte by byte.
+    """
+
+    def __init__(self, loaded: LoadedImage, paths: Sequence[str]) -> None:
+        self.paths = paths
+        self._image = loaded
+        self._position = len(loaded.layers) - 1
+        self._manifests: dict[str, bytes] | None = None
+        self._is_opaque = True
+        self._compared: set[str] = set()
+
+    @property
+    def manifests(self) -> Mapping[str, bytes]:
+        """The manifests by their directories' paths; read up to the last of them."""
+        if self._manifests is None:
+            self._manifests = {}
+            with self._image.open_layer(self._position) as stream:
+                self._find_manifests(stream, self._manifests)
+        return self._manifests
+
+    def _find_manifests(self, stream: BinaryIO, found: dict[str, bytes]) -> None:
+        wanted = {f"{path}/{MANIFEST_NAME}": path for path in self.paths}
+        whiteouts = {f"{path}/{OPAQUE_WHITEOUT}" for path in self.paths}
+        for reader, member in read_tar(stream, "The state layer"):
+            whiteouts.discard(member.path)
+            path = wanted.pop(member.path, None)
+            if path is not None and member.kind == "file":
+                if member.size > MAX_MANIFEST_BYTES:
+                    raise VerificationFailed(f"{member.path} is too large.")
+                found[path] = content_of(reader, member).read()
+                if not wanted:
+                    break
+        # Only in an image of the state alone there is nothing to hide.
+        self._is_opaque = self._position > 0 or not whiteouts
+
+    def members(self, path: str) -> Iterator[Member]:
+        """The files of one of the directories; compares all of the layer."""
+        layer = self._expected()
+        with self._image.checked_layer(self._position) as stream:
+            for name, content in layer.compare(stream):
+                if name.startswith(f"{path}/"):
+                    yield Member(name[len(path) + 1 :], "file", content.left, content.opened)
+        self._compared.add(path)
+
+    def was_compared(self, path: str) -> bool:
+        return path in self._compared
+
+    def _expected(self) -> Layer:
+        config = self._image.config
+        bundles = [
+            Bundle(Path(path), parse(raw, f"{path}/{MANIFEST_NAME}"), place)
+            for path, place in image.import_paths(config).items()
+            if (raw := self.manifests.get(path)) is not None
+        ]
+        layer = image.remembered(config, bundles)
+        if layer is None or len(bundles) < len(self.paths):
+            raise VerificationFailed("The state layer lacks a manifest.")
+        return msgspec.structs.replace(layer, opaque=self._is_opaque)
+
+
+class _TopDirectory:
+    """A state directory in a state layer.
+
+    bundle: what is in it, by the digest of the layer. was_judged: as a part of another platform.
     """
 
     def __init__(
-        self, loaded: LoadedImage, path: str, all_paths: Sequence[str], bundle: Bundle | None
+        self, layer: StateLayer, path: str, bundle: Bundle | None, *, was_judged: bool
     ) -> None:
         self.path = path
-        self.sealed = bundle is not None
+        self.sealed = bundle is not None or was_judged
         self._bundle = bundle
-        self._image = loaded
-        self._all_paths = all_paths
-        self._position = len(loaded.layers) - 1
+        self._layer = layer
 
     def read_manifest(self) -> bytes | None:
-        """Reads the layer up to the manifest, which lies near its beginning."""
         if self._bundle is not None:
             return self._bundle.manifest.raw
-        with self._image.open_layer(self._position) as stream:
-            for member in members_below(stream, self.path):
-                if member.path == MANIFEST_NAME and member.kind == "file":
-                    if member.size > MAX_MANIFEST_BYTES:
-                        raise VerificationFailed(f"{self.path}/{MANIFEST_NAME} is too large.")
-                    with member.open() as content:
-                        return content.read()
-        return None
+        return self._layer.manifests.get(self.path)
 
     def members(self) -> Iterator[Member]:
-        hides_all = self._position == 0
-        with self._image.checked_layer(self._position) as stream:
-            for member in members_below(stream, self.path, self._foreign):
-                if member.path == OPAQUE_WHITEOUT:
-                    hides_all = True
-                else:
-                    yield member
-        if not hides_all:
-            raise VerificationFailed(
-                f"The state layer does not hide what other layers may have in {self.path}."
-            )
-
-    def _foreign(self, path: str, is_directory: bool) -> None:  # a callback's signature
-        """What our layer holds outside of this directory: other ones, and parents."""
-        if any(f"{path}/".startswith(f"{known}/") for known in self._all_paths):
-            return
-        if is_directory and any(path in parents_of(known) for known in self._all_paths):
-            return
-        raise VerificationFailed(f"The state layer holds {path}, which is no state.")
+        return self._layer.members(self.path)
 
 
 class _LayoutDirectory:

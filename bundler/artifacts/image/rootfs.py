@@ -7,35 +7,25 @@ https://github.com/opencontainers/image-spec/blob/main/layer.md.
 
 from __future__ import annotations
 
-import io
 import posixpath
-import tarfile
-from collections.abc import Callable, Iterator
-from typing import IO, TYPE_CHECKING, BinaryIO, Literal, cast
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import MappingProxyType
+from typing import Any, BinaryIO
 
 import msgspec
 
-from bundler.artifacts.image.layer import OPAQUE_WHITEOUT, WHITEOUT_PREFIX
+from bundler.artifacts.image.layer import OPAQUE_WHITEOUT, WHITEOUT_PREFIX, parents_of
+from bundler.artifacts.image.tarstream import Kind, TarMember, absolute, content_of, read_tar
 from bundler.errors import VerificationFailed
-
-if TYPE_CHECKING:
-    from _typeshed import WriteableBuffer
-
-Kind = Literal["file", "directory", "symlink", "hardlink", "other"]
 
 # Linux gives up after as many; a loop ends here.
 _MAX_LINKS = 40
 # A captured file is a password file or a list of import paths: longer ones are something else.
 _MAX_CAPTURED_BYTES = 256 * 1024
-# Long names and attributes; those that stand before a member, in tar's various dialects.
-_EXTENDED = (
-    *(tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE),
-    *(tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK),
-)
-_MAX_HEADER_BYTES = 1024 * 1024
-# tarfile goes on skipping what a header promises where the stream has long ended.
-_MAX_MEMBER_BYTES = 64 * 1024**3
-_SKIP_BYTES = 256 * 1024
+# So many files no image has; each takes up memory.
+_MAX_NODES = 3_000_000
+# What is below everything but a directory.
+_NOTHING: Any = MappingProxyType({})
 
 
 class Node(msgspec.Struct):
@@ -59,6 +49,19 @@ class Node(msgspec.Struct):
 Capture = Callable[[str], bool]
 
 
+def _hidden_name(path: str, name: str) -> str:
+    """The name that a whiteout takes away."""
+    hidden = name[len(WHITEOUT_PREFIX) :]
+    if hidden in ("", ".", ".."):
+        raise VerificationFailed(f"A layer holds {path}, which removes no file.")
+    return hidden
+
+
+def _is_related(one: str, other: str) -> bool:
+    """Whether two paths are the same, or one lies below the other."""
+    return f"{one}/".startswith(f"{other}/") or f"{other}/".startswith(f"{one}/")
+
+
 def never(path: str) -> bool:
     """Captures nothing."""
     del path
@@ -70,6 +73,9 @@ class Tree:
 
     def __init__(self) -> None:
         self.root = Node("directory")
+        self._count = 0
+        # By path: what programs that unpack the layers may make differently.
+        self._doubts: dict[str, str] = {}
 
     def apply(self, stream: BinaryIO, layer: int, capture: Capture = never) -> None:
         """Puts a layer's unpacked tar stream on top.
@@ -77,21 +83,66 @@ class Tree:
         capture: which regular files to keep the bytes of, by path.
         Raises `VerificationFailed` for what is no tar stream or leads outside the root.
         """
-        added: list[tuple[str, Node]] = []
+        added: dict[str, Node] = {}
         hidden: list[str] = []
-        for info, content in members_of(stream, capture):
-            path = absolute(info.name)
-            folder, name = posixpath.split(path)
+        for member, content in members_of(stream, capture):
+            path = member.path
+            folder, _, name = path.rpartition("/")
+            if f"/{WHITEOUT_PREFIX}" in folder:
+                raise VerificationFailed(f"A layer holds {path}, below what it removes.")
+            if not name.startswith(WHITEOUT_PREFIX):
+                self._take(added, path, _node(member, layer, content))
+                continue
+            self._doubt_links(path, folder)
             if name == OPAQUE_WHITEOUT:
                 self._empty(folder)
-            elif name.startswith(WHITEOUT_PREFIX):
-                hidden.append(posixpath.join(folder, name[len(WHITEOUT_PREFIX) :]))
             else:
-                added.append((path, _node(info, layer, content)))
+                hidden.append(f"{folder}/{_hidden_name(path, name)}")
         for path in hidden:
             self._remove(path)
-        for path, node in added:
-            self._add(path, node)
+            if path in added:
+                self._doubts[path] = "one layer both adds and removes it"
+        self._add_all(added)
+
+    def _take(self, added: dict[str, Node], path: str, node: Node) -> None:
+        self._refuse_more()
+        before = added.pop(path, None)  # the later one counts, and comes later
+        if before is not None and not before.kind == node.kind == "directory":
+            self._doubts[path] = "one layer holds it twice"
+        if node.kind == "hardlink" and node.target not in added:
+            self._doubts[path] = "it is a link to what its own layer does not hold"
+        added[path] = node
+
+    def _refuse_more(self) -> None:
+        self._count += 1
+        if self._count > _MAX_NODES:
+            raise VerificationFailed(f"The image has more than {_MAX_NODES} files.")
+
+    def _doubt_links(self, path: str, folder: str) -> None:
+        """Some programs put what is below a link where the link leads, others in its place."""
+        node = self.root
+        for part in _parts(folder):
+            child = node.children.get(part)
+            if child is None:
+                return
+            if child.kind != "directory":
+                break
+            node = child
+        else:
+            return
+        name = path.rpartition("/")[2]
+        for place in (path, f"{self.resolve(folder) or folder}/{name}"):
+            self._doubts[place] = "its folder is no folder in a layer below"
+
+    def doubts(self, paths: Iterable[str]) -> Iterator[str]:
+        """Why what is at these paths, above and below them is not certain, as sentences."""
+        wanted = set(paths)
+        for top in list(wanted):
+            wanted.update(node.target for _, node in self.walk(top) if node.kind == "hardlink")
+        above = {parent for path in wanted for parent in parents_of(path)}
+        for doubt, why in self._doubts.items():
+            if doubt in above or not wanted.isdisjoint((doubt, *parents_of(doubt))):
+                yield f"What is at {doubt} depends on who unpacks the image: {why}."
 
     def lookup(self, path: str) -> Node | None:
         """What has exactly this path; no link is followed."""
@@ -139,16 +190,22 @@ class Tree:
             if path != top:
                 yield path, node
 
-    def _add(self, path: str, node: Node) -> None:
-        folder, name = posixpath.split(path)
-        if not name:
-            self.root.mode, self.root.uid, self.root.gid = node.mode, node.uid, node.gid
-            return
-        parent = self._directory(folder)
-        before = parent.children.get(name)
-        if before is not None and before.kind == node.kind == "directory":
-            node.children = before.children
-        parent.children[name] = node
+    def _add_all(self, added: Mapping[str, Node]) -> None:
+        known: tuple[str, Node] | None = None  # most follow another of the same folder
+        for path, node in added.items():
+            folder, _, name = path.rpartition("/")
+            if not name:
+                self.root.mode, self.root.uid, self.root.gid = node.mode, node.uid, node.gid
+                continue
+            if known is None or known[0] != folder:
+                self._doubt_links(path, folder)
+                known = folder, self._directory(folder)
+            before = known[1].children.get(name)
+            if before is not None and before.kind == node.kind == "directory":
+                node.children = before.children
+            known[1].children[name] = node
+            if before is not None or node.kind != "file":
+                known = None
 
     def _directory(self, path: str) -> Node:
         """The directory at a path, made where the layer has left it out."""
@@ -156,138 +213,41 @@ class Tree:
         for part in _parts(path):
             child = node.children.get(part)
             if child is None or child.kind != "directory":
+                self._refuse_more()
                 child = node.children[part] = Node("directory")
             node = child
         return node
 
     def _remove(self, path: str) -> None:
         parent = self.lookup(posixpath.dirname(path))
-        if parent is not None:
+        if parent is not None and parent.kind == "directory":
             parent.children.pop(posixpath.basename(path), None)
 
     def _empty(self, path: str) -> None:
         node = self.lookup(path)
-        if node is not None:
+        if node is not None and node.kind == "directory":
             node.children = {}
 
 
 def members_of(
     stream: BinaryIO, capture: Capture = never
-) -> Iterator[tuple[tarfile.TarInfo, bytes | None]]:
+) -> Iterator[tuple[TarMember, bytes | None]]:
     """The members of a tar stream, each with its bytes where it is captured."""
-    for archive, info in read_tar(stream):
+    for reader, member in read_tar(stream):
         content = None
-        if info.isreg() and info.size <= _MAX_CAPTURED_BYTES and capture(absolute(info.name)):
-            content = content_of(archive, info).read()
-        yield info, content
-
-
-class _Bounded(tarfile.TarInfo):
-    """Refuses a header that claims to be huge: such a one is read into memory as a whole."""
-
-    def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
-        if self.type in _EXTENDED and self.size > _MAX_HEADER_BYTES:
-            raise VerificationFailed("A layer holds a header that is too large.")
-        # The one place where tarfile has read a header and not yet what belongs to it.
-        processed: tarfile.TarInfo = super()._proc_member(archive)  # type: ignore[misc]  # not in typeshed
-        if processed.size > _MAX_MEMBER_BYTES:
-            raise VerificationFailed(f"A layer holds {processed.name!r}, which cannot be so large.")
-        return processed
-
-
-def read_tar(stream: BinaryIO) -> Iterator[tuple[tarfile.TarFile, tarfile.TarInfo]]:
-    """The members of a tar stream one after the other, in flat memory.
-
-    Raises `VerificationFailed` for what is no tar stream, or is cut.
-    """
-    try:
-        forward = cast("BinaryIO", _Forward(stream))
-        with tarfile.open(fileobj=forward, mode="r:", tarinfo=_Bounded) as archive:
-            while (info := archive.next()) is not None:
-                yield archive, info
-                # It keeps every member for random access, which a stream does not have.
-                archive.members = []  # type: ignore[attr-defined]  # typeshed leaves it out
-    except tarfile.TarError as error:
-        raise VerificationFailed(f"A layer is no tar archive: {error}.") from error
-
-
-class _Forward:
-    """A stream that knows where it is, which is all that tarfile needs to go forward in it.
-
-    Its own reader of streams copies all bytes three times.
-    """
-
-    def __init__(self, stream: BinaryIO) -> None:
-        self._read = stream.read
-        self._at = 0
-
-    def read(self, size: int) -> bytes:
-        data = self._read(size)
-        self._at += len(data)
-        return data
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, position: int) -> None:
-        if position < self._at:
-            raise tarfile.StreamError("seeking backwards is not allowed")
-        while self._at < position and self.read(min(_SKIP_BYTES, position - self._at)):
-            pass
-
-
-def content_of(archive: tarfile.TarFile, info: tarfile.TarInfo) -> BinaryIO:
-    """The bytes of the member that the stream has come to.
-
-    Reading raises `VerificationFailed` where the stream ends before them.
-    """
-    source = archive.extractfile(info)
-    if source is None:
-        raise VerificationFailed(f"A layer holds {info.name}, which has no bytes of its own.")
-    return io.BufferedReader(_Content(source))
-
-
-class _Content(io.RawIOBase):
-    """A member's bytes; a cut stream is a damaged layer."""
-
-    def __init__(self, source: IO[bytes]) -> None:
-        super().__init__()
-        # tarfile's own streams have it, though typeshed does not say so.
-        self._fill: Callable[[WriteableBuffer], int] = source.readinto  # type: ignore[attr-defined]
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: WriteableBuffer, /) -> int:
-        try:
-            return self._fill(buffer)
-        except tarfile.TarError as error:
-            raise VerificationFailed(f"A layer is no tar archive: {error}.") from error
-
-
-def absolute(name: str) -> str:
-    """A member's name as an absolute path. Raises `VerificationFailed` for one with ``..``."""
-    parts = [part for part in name.split("/") if part not in ("", ".")]
-    if ".." in parts:
-        raise VerificationFailed(f"A layer holds {name!r}, which leads outside the image.")
-    return "/" + "/".join(parts)
+        if member.kind == "file" and member.size <= _MAX_CAPTURED_BYTES and capture(member.path):
+            content = content_of(reader, member).read()
+        yield member, content
 
 
 def _parts(path: str) -> list[str]:
     return [part for part in path.split("/") if part not in ("", ".")]
 
 
-def _node(info: tarfile.TarInfo, layer: int, content: bytes | None) -> Node:
-    kind = kind_of(info)
-    target = absolute(info.linkname) if kind == "hardlink" else info.linkname
-    return Node(kind, info.mode & 0o7777, info.uid, info.gid, info.size, target, layer, content)
-
-
-def kind_of(info: tarfile.TarInfo) -> Kind:
-    if info.isdir():
-        return "directory"
-    if info.issym():
-        return "symlink"
-    if info.islnk():
-        return "hardlink"
-    return "file" if info.isreg() else "other"
+def _node(member: TarMember, layer: int, content: bytes | None) -> Node:
+    kind = member.kind
+    target = absolute(member.target) if kind == "hardlink" else member.target
+    below: dict[str, Node] = {} if kind == "directory" else _NOTHING
+    return Node(
+        kind, member.mode, member.uid, member.gid, member.size, target, layer, content, below
+    )

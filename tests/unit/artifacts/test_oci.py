@@ -157,10 +157,7 @@ def test_every_platform_of_an_index_gets_the_state(bundle: Bundle, tmp_path: Pat
         }
         for architecture in ("amd64", "arm64")
     ]
-    attestation = {
-        **maker.manifest([layer({"x": b""})]),
-        "annotations": {"vnd.docker.reference.type": "attestation-manifest"},
-    }
+    attestation = maker.attestation()
     maker.tag(maker.index([*images, attestation]))
     embed_here(maker.path, bundle, tmp_path / "out")
 

@@ -101,7 +101,7 @@ def test_hard_links_are_read_under_each_name(tmp_path: Path) -> None:
         ("large index", "too large to be an index"),
         ("manifest", "not what its digest says"),
         ("missing", "lacks the blob"),
-        ("layer", "damaged|no tar archive"),
+        ("layer", "not what its digest says"),
     ],
 )
 def test_a_malformed_layout_is_refused(

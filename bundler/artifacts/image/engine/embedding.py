@@ -123,7 +123,9 @@ def embed(
     listener.note(f"The state belongs at {', '.join(paths)}.")
     if keep_unchanged and _is_on_top(base.config, layer):
         return Embedded(base.identity, changed=False, paths=paths)
-    image.refuse_volumes(base.config, layer.placed)
+    if image.volumes_of(base.config):
+        with reading(engine, base.identity) as container:
+            image.refuse_volumes(base.config, layer.placed, container.resolve)
     made = _send(engine, base, layer, record)
     try:
         artifact = _made(engine, made, layer, every_byte=every_byte)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import posixpath
-import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +17,8 @@ import msgspec
 
 from bundler.artifacts.image.engine.connection import Engine, NotFound
 from bundler.artifacts.image.image_import_path import captured
-from bundler.artifacts.image.rootfs import Kind, Node, Tree, content_of, kind_of, read_tar
+from bundler.artifacts.image.rootfs import Node, Tree
+from bundler.artifacts.image.tarstream import Kind, TarMember, content_of, read_tar
 from bundler.errors import ToolFailed
 
 _STAT_HEADER = "X-Docker-Container-Path-Stat"
@@ -27,6 +27,7 @@ _GO_DIRECTORY, _GO_SYMLINK, _GO_SPECIAL = 1 << 31, 1 << 27, (1 << 26) | (1 << 25
 # Another question costs as much as reading on for so long.
 _MAX_PASSED_BYTES = 8 * 1024 * 1024
 _MAX_CAPTURED_BYTES = 256 * 1024
+ANSWER = "The engine's answer"
 # No program is ever run in the container; an image without a command needs a name for one.
 _NEVER_RUN = ["state-bundler-reads-only"]
 
@@ -96,12 +97,12 @@ class Container:
     def _fetch_below(self, top: str, wanted: set[str]) -> None:
         passed = 0
         with self.archive(top) as stream:
-            for _, info in read_tar(stream):
-                path = posixpath.normpath(posixpath.join(posixpath.dirname(top), info.name))
+            for _, member in read_tar(stream, ANSWER):
+                path = posixpath.dirname(top).rstrip("/") + member.path
                 if path in wanted:
-                    self._nodes[path] = _node(info, None)
+                    self._nodes[path] = _node(member, None)
                     wanted.discard(path)
-                passed += info.size
+                passed += member.size
                 if not wanted or passed > _MAX_PASSED_BYTES:
                     return
 
@@ -115,11 +116,11 @@ class Container:
         if self._stat(path) is None:
             return None
         with self.archive(path) as stream:
-            for archive, info in read_tar(stream):
+            for reader, member in read_tar(stream, ANSWER):
                 content = None
-                if info.isreg() and captured(path) and info.size <= _MAX_CAPTURED_BYTES:
-                    content = content_of(archive, info).read()
-                return _node(info, content)
+                if member.kind == "file" and captured(path) and member.size <= _MAX_CAPTURED_BYTES:
+                    content = content_of(reader, member).read()
+                return _node(member, content)
         return None
 
     def walk(self, top: str = "/") -> Iterator[tuple[str, Node]]:
@@ -170,7 +171,8 @@ def _parse_stat(headers: Mapping[str, str]) -> _Stat:
     return _Stat("other" if mode & _GO_SPECIAL else "file", "")
 
 
-def _node(info: tarfile.TarInfo, content: bytes | None) -> Node:
+def _node(member: TarMember, content: bytes | None) -> Node:
     return Node(
-        kind_of(info), info.mode & 0o7777, info.uid, info.gid, info.size, info.linkname, 0, content
+        *(member.kind, member.mode, member.uid, member.gid, member.size, member.target),
+        content=content,
     )

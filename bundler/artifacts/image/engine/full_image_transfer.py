@@ -27,7 +27,7 @@ from bundler.artifacts.image.image import Json
 from bundler.artifacts.image.layer import Layer
 from bundler.artifacts.image.layout import Folder, write_archive
 from bundler.artifacts.image.ociread import choose
-from bundler.artifacts.image.rootfs import content_of
+from bundler.artifacts.image.tarstream import content_of, read_tar
 from bundler.errors import ToolFailed, VerificationFailed
 from bundler.state.manifest import RunRecord
 from bundler.system import process
@@ -143,17 +143,14 @@ def _streamed(engine: Engine, image_id: str, folder: Path) -> Folder:
     """Out of all that the engine hands out of the image."""
     layout = Folder.create(folder)
     index = None
-    with (
-        engine.request("GET", f"/images/{image_id}/get") as response,
-        tarfile.open(fileobj=response, mode="r|", bufsize=_CHUNK_BYTES) as archive,
-    ):
-        for member in archive:
-            if not member.isreg() or member.size > _MAX_DOCUMENT_BYTES:
+    with engine.request("GET", f"/images/{image_id}/get") as response:
+        for reader, member in read_tar(response, "The engine's archive of the image"):
+            if member.kind != "file" or member.size > _MAX_DOCUMENT_BYTES:
                 continue
-            raw = content_of(archive, member).read()
-            if member.name == "index.json":
+            raw = content_of(reader, member).read()
+            if member.path == "/index.json":
                 index = image.load(raw, "index.json")
-            elif member.name.startswith("blobs/") and raw.startswith(b"{"):
+            elif member.path.startswith("/blobs/") and raw.startswith(b"{"):
                 digest = f"sha256:{hashlib.sha256(raw).hexdigest()}"
                 layout.add(partial(_write, raw), partial(str, digest))
     if index is None:

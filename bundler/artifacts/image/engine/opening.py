@@ -5,17 +5,19 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bundler.artifacts.image import image
 from bundler.artifacts.image.engine.config import settings_of
 from bundler.artifacts.image.engine.connection import Docker, Engine, NotFound
-from bundler.artifacts.image.engine.files import Container, reading
-from bundler.artifacts.image.rootfs import content_of, read_tar
+from bundler.artifacts.image.engine.files import ANSWER, Container, reading
+from bundler.artifacts.image.engine.remade import Remade
+from bundler.artifacts.image.tarstream import content_of, read_tar
 from bundler.errors import UsageError, VerificationFailed
 from bundler.state.artifact import Member, StateDirectory
 from bundler.state.bundle import MANIFEST_NAME, Bundle
-from bundler.state.manifest import MAX_MANIFEST_BYTES, Claim, RunRecord
+from bundler.state.manifest import MAX_MANIFEST_BYTES, Claim, Manifest, RunRecord, parse
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -24,7 +26,8 @@ if TYPE_CHECKING:
 class EngineImage:
     """An image in an engine.
 
-    What its label names is read; only an image without our label is searched as a whole.
+    What its label names is read. An image without our label, one that was changed since, and one
+    whose topmost layer is not the one that these states make, is searched as a whole.
     inspected: what the engine has just said of it. sealed: the bundles in its topmost layer, by
     path, where the engine has computed the very digest of the layer that was made of them.
     """
@@ -46,6 +49,8 @@ class EngineImage:
         self.engine = engine
         self._settings = settings_of(inspected)
         self._labels = image.labels(self._settings)
+        self._remade: Remade | None = None
+        self._manifests: dict[str, bytes | None] = {}
         self._stack = ExitStack()
         self._opened: Container | None = None
 
@@ -71,6 +76,72 @@ class EngineImage:
         else:
             paths = [claim.path for claim in claims if self._has(claim.path)]
         return [_EngineDirectory(self, path, self._sealed.get(path)) for path in paths]
+
+    def problems(self, found: Mapping[str, Manifest]) -> Iterator[str]:
+        """What is wrong with the image itself, as sentences. found: its manifests, by path."""
+        volumes = image.volumes_of(self._settings)
+        if volumes:
+            yield from image.hidden_states(volumes, found, self.container.resolve)
+        if self.claims() is None:  # it was searched for states
+            return
+        made = self._made_diff_id() if image.is_untouched(self._settings) else None
+        if made is None:
+            from bundler.artifacts.image.examining import examined
+
+            yield from examined(self.container.tree(), self._settings, found)
+        elif made != image.diff_ids(self._settings)[-1]:
+            yield (
+                "The topmost layer is not the one that these states make: something was added to "
+                "it, or altered."
+            )
+
+    def _made_diff_id(self) -> str | None:
+        """The digest of the layer that these states make; None if it is not known."""
+        if self._sealed:  # it was compared when the engine had taken it
+            return image.diff_ids(self._settings)[-1]
+        # Podman takes the image's word for a layer's digest.
+        if self._remade is None or self.engine.is_podman:
+            return None
+        return self._remade.diff_id()
+
+    def read_manifest(self, directory: str) -> bytes | None:
+        """The bytes of a state directory's manifest; None where there is none."""
+        if directory not in self._manifests:
+            there = self.container.is_directory(directory)
+            path = f"{directory}/{MANIFEST_NAME}"
+            self._manifests[directory] = self._read_manifest(path) if there else None
+        return self._manifests[directory]
+
+    def _read_manifest(self, path: str) -> bytes | None:
+        if not self.container.has(path):
+            return None
+        with self.container.archive(path) as stream:
+            for reader, member in read_tar(stream, ANSWER):
+                if member.kind != "file":
+                    return None
+                if member.size > MAX_MANIFEST_BYTES:
+                    raise VerificationFailed(f"{path} is too large.")
+                return content_of(reader, member).read()
+        return None
+
+    def remade(self, path: str) -> Remade | None:
+        """The layer that these states make, of the bytes that are read; None if it has others.
+
+        path: of the state directory that is read now. The first of them starts it anew.
+        """
+        paths = image.import_paths(self._settings)
+        if path == min(paths, default=None):
+            self._remade = self._new_remade(paths)
+        return self._remade
+
+    def _new_remade(self, paths: Mapping[str, str]) -> Remade | None:
+        bundles = [
+            Bundle(Path(path), parse(raw, f"{path}/{MANIFEST_NAME}"), place)
+            for path, place in paths.items()
+            if (raw := self.read_manifest(path)) is not None
+        ]
+        layer = image.remembered(self._settings, bundles) if len(bundles) == len(paths) else None
+        return None if layer is None else Remade(layer, self._stack)
 
     def _has(self, path: str) -> bool:
         return path in self._sealed or self.container.has(path)
@@ -118,20 +189,12 @@ class _EngineDirectory:
     def read_manifest(self) -> bytes | None:
         if self._bundle is not None:
             return self._bundle.manifest.raw
-        container, path = self._image.container, f"{self.path}/{MANIFEST_NAME}"
-        if not container.has(path):
-            return None
-        with container.archive(path) as stream:
-            for archive, info in read_tar(stream):
-                if not info.isreg():
-                    return None
-                if info.size > MAX_MANIFEST_BYTES:
-                    raise VerificationFailed(f"{path} is too large.")
-                return content_of(archive, info).read()
-        return None
+        return self._image.read_manifest(self.path)
 
     def members(self) -> Iterator[Member]:
         from bundler.artifacts.image.members import members_below
 
+        remade = self._image.remade(self.path)
         with self._image.container.archive(self.path) as stream:
-            yield from members_below(stream, posixpath.basename(self.path))
+            for member in members_below(stream, posixpath.basename(self.path)):
+                yield remade.taking(member, self.path) if remade else member

@@ -1,0 +1,112 @@
+"""Computes the digest of a state layer while the states are read out of a container."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import tempfile
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, BinaryIO
+
+import msgspec
+
+from bundler.artifacts.image.layer import END, Entry, Layer
+from bundler.state.artifact import Member
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+_SPOOLED_BYTES = 1024 * 1024
+_CHUNK_BYTES = 256 * 1024
+
+
+class Remade:
+    """A layer that is made again of what is read.
+
+    An engine lists some directories in another order than the layer has them: what comes too early
+    is kept in a temporary file. stack: closes those.
+    """
+
+    def __init__(self, layer: Layer, stack: ExitStack) -> None:
+        self._digest = hashlib.sha256()
+        self._entries = layer.entries()
+        self._stack = stack
+        self._early: dict[str, IO[bytes]] = {}
+        self._awaited: Entry | None = None
+        self._left = 0
+        self._advance()
+
+    def taking(self, member: Member, top: str) -> Member:
+        """The same member, whose bytes are taken when they are read. top: of its directory."""
+        if member.kind != "file" or not member.size or self._awaited is None:
+            return member
+        path = f"{top}/{member.path}".lstrip("/")
+        return msgspec.structs.replace(member, open=partial(self._open, member, path))
+
+    def diff_id(self) -> str | None:
+        """The layer's digest; None where not all of its files were read."""
+        return None if self._awaited is not None else f"sha256:{self._digest.hexdigest()}"
+
+    def _open(self, member: Member, path: str) -> BinaryIO:
+        if self._awaited is not None and self._awaited.path == path:
+            take: Callable[[bytes], object] = self._take
+        else:
+            spool = tempfile.SpooledTemporaryFile(_SPOOLED_BYTES)  # noqa: SIM115  # the stack does
+            self._early[path] = self._stack.enter_context(spool)
+            take = spool.write
+        return io.BufferedReader(_Taken(member.open(), take), _CHUNK_BYTES)
+
+    def _take(self, data: bytes) -> None:
+        """Bytes of the file that is awaited."""
+        self._digest.update(data)
+        self._left -= len(data)
+        if not self._left:
+            self._advance()
+
+    def _advance(self) -> None:
+        """Goes on to the next file that has not been read; the manifests are known."""
+        self._pad()
+        for entry in self._entries:
+            self._digest.update(entry.header())
+            self._awaited = entry
+            if entry.content is not None and entry.content.size:
+                known = self._early.pop(entry.path, None)
+                if known is None and isinstance(entry.content.source, Path):
+                    self._left = entry.content.size
+                    return
+                if known is not None:
+                    known.seek(0)
+                with known or entry.content.open() as stream:
+                    while chunk := stream.read(_CHUNK_BYTES):
+                        self._digest.update(chunk)
+            self._pad()
+        self._digest.update(END)
+        self._awaited = None
+
+    def _pad(self) -> None:
+        entry = self._awaited
+        if entry is not None and entry.content is not None:
+            self._digest.update(bytes(entry.padded_size - entry.content.size))
+
+
+class _Taken(io.RawIOBase):
+    """Hands on what it reads."""
+
+    def __init__(self, stream: BinaryIO, take: Callable[[bytes], object]) -> None:
+        super().__init__()
+        self._stream = stream
+        self._take = take
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
+        view = memoryview(buffer).cast("B")
+        data = self._stream.read(len(view))
+        view[: len(data)] = data
+        if data:
+            self._take(data)
+        return len(data)

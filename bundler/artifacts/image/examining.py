@@ -1,0 +1,36 @@
+"""Looks at a whole image: what may stand in the way of a state that is intact by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from typing import Any
+
+from bundler.artifacts.image import image, image_import_path
+from bundler.artifacts.image.members import state_directories_in
+from bundler.artifacts.image.rootfs import Tree
+from bundler.state.manifest import Manifest
+
+_MAX_PROBLEMS = 10
+
+
+def examined(tree: Tree, config: Mapping[str, Any], found: Mapping[str, Manifest]) -> Iterator[str]:
+    """What is wrong with an image that was changed after its state was put there, as sentences.
+
+    Another state directory in it, a path that programs unpack differently, a package that the
+    program would import in place of the one with the state. found: the manifests by path.
+    """
+    claims = image.claims_of(image.labels(config))
+    named = {claim.path for claim in claims or ()} | found.keys()
+    for path in state_directories_in(tree):
+        if claims is not None and path not in named:
+            yield f"The label does not name {path}."
+    yield from islice(tree.doubts(found), _MAX_PROBLEMS)
+    runs = image_import_path.runs_as(config.get("config") or {})
+    for path, imported_as in image.import_paths(config).items():
+        other = image_import_path.shadowing(tree, runs, imported_as, path)
+        if path in found and other is not None:
+            yield (
+                f"The program would import {other}, which is not where the state is, {path}: "
+                "something was added to the image after its state was embedded."
+            )

@@ -1,0 +1,341 @@
+"""Reads tar streams forward, in flat memory. Every member has one meaning, or is refused.
+
+Programs that unpack layers disagree about odd headers: a name that is given twice, a global name, a
+prefix in an old format. What they agree about is read here as Go's ``archive/tar`` reads it, with
+which engines unpack; everything else raises `VerificationFailed`. A layer that a builder wrote has
+nothing of the kind.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import TYPE_CHECKING, BinaryIO, Literal
+
+import msgspec
+
+from bundler.errors import VerificationFailed
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+Kind = Literal["file", "directory", "symlink", "hardlink", "other"]
+
+BLOCK_BYTES = 512
+_ZEROS = bytes(BLOCK_BYTES)
+_SKIP_BYTES = 256 * 1024
+# Extended attributes of a file fit into much less.
+_MAX_EXTENDED_BYTES = 1024 * 1024
+# Linux takes no longer path, and no longer part of one; nobody nests so deeply.
+_MAX_PATH_BYTES = 4096
+_MAX_PART_BYTES = 255
+_MAX_DEPTH = 256
+_MAX_NUMBER = 2**63 - 1
+
+_KINDS: dict[bytes, Kind] = {
+    b"\0": "file",
+    b"0": "file",
+    b"1": "hardlink",
+    b"2": "symlink",
+    b"3": "other",
+    b"4": "other",
+    b"5": "directory",
+    b"6": "other",
+}
+_PAX, _GLOBAL_PAX, _LONG_NAME, _LONG_TARGET = b"x", b"g", b"L", b"K"
+_OCTAL = re.compile(rb" *([0-7]*)[ \0]*")
+_RECORD_LENGTH = re.compile(rb"([1-9][0-9]{0,7}) ")
+_DECIMAL = re.compile(rb"[0-9]{1,19}")
+
+
+class TarMember(msgspec.Struct, frozen=True):
+    """A member of a tar stream.
+
+    path: absolute and normalised. target: what a link names, as it is. offset: of its bytes.
+    """
+
+    path: str
+    kind: Kind
+    mode: int
+    uid: int
+    gid: int
+    size: int
+    target: str
+    offset: int
+
+
+def read_tar(
+    stream: BinaryIO, what: str = "A layer", *, end: int | None = None
+) -> Iterator[tuple[TarReader, TarMember]]:
+    """The members of a tar stream one after the other.
+
+    what: of what the stream is, for messages. end: the size of a file, which can then be sought in.
+    Raises `VerificationFailed` for what is no tar stream, is cut, or can be read in more than one
+    way.
+    """
+    reader = TarReader(stream, what, end)
+    while (member := reader.next()) is not None:
+        yield reader, member
+
+
+def content_of(reader: TarReader, member: TarMember) -> BinaryIO:
+    """The bytes of the member that the stream has come to, valid until the next one.
+
+    Reading raises `VerificationFailed` where the stream ends before them.
+    """
+    if member.kind != "file":
+        raise VerificationFailed(f"{reader.what} holds {member.path}, which is no file.")
+    return io.BufferedReader(_Content(reader), buffer_size=_SKIP_BYTES)
+
+
+def absolute(name: str, what: str = "A layer") -> str:
+    """A member's name as an absolute path.
+
+    Raises `VerificationFailed` for one with ``..``, and for one that no file system takes.
+    """
+    parts = [part for part in name.split("/") if part not in ("", ".")]
+    if ".." in parts:
+        raise VerificationFailed(f"{what} holds {name[:200]!r}, which leads outside the image.")
+    if len(name) > _MAX_PART_BYTES:  # else nothing of it can be too long
+        longest = max((len(part.encode(errors="surrogateescape")) for part in parts), default=0)
+        length = len(name.encode(errors="surrogateescape"))
+        if longest > _MAX_PART_BYTES or length > _MAX_PATH_BYTES or len(parts) > _MAX_DEPTH:
+            raise VerificationFailed(
+                f"{what} holds a path that is too long for any file system: {name[:80]!r}…."
+            )
+    return "/" + "/".join(parts)
+
+
+class _Extended(msgspec.Struct):
+    """What stands in front of a member's header, and goes before what is in it."""
+
+    records: dict[str, bytes] | None = None
+    name: bytes | None = None
+    target: bytes | None = None
+
+    def __bool__(self) -> bool:
+        return not (self.records is None and self.name is None and self.target is None)
+
+
+class TarReader:
+    """A tar stream and where it is. what: of what it is the stream, for messages."""
+
+    def __init__(self, stream: BinaryIO, what: str = "A layer", end: int | None = None) -> None:
+        self.what = what
+        self._stream = stream
+        self._end = end
+        self._at = 0
+        self._left = 0  # of the member's bytes
+        self._padding = 0
+
+    def next(self) -> TarMember | None:
+        """The next member; None at the end."""
+        self._finish_member()
+        extended = _Extended()
+        while (block := self._header()) is not None:
+            kind = block[156:157]
+            if kind in _KINDS:
+                return self._member(block, kind, extended)
+            self._extend(extended, block, kind)
+        if extended:
+            raise self._damaged("it ends after a header without its member")
+        return None
+
+    def fill(self, buffer: WriteableBuffer) -> int:
+        """Reads on in the member's bytes; 0 at their end."""
+        view = memoryview(buffer).cast("B")[: self._left]
+        if not len(view):
+            return 0
+        data = self._stream.read(len(view))
+        if not data:
+            raise self._damaged("it is cut")
+        view[: len(data)] = data
+        self._at += len(data)
+        self._left -= len(data)
+        return len(data)
+
+    # --- the stream
+
+    def _finish_member(self) -> None:
+        if self._end is not None and self._left:
+            self._at += self._left
+            self._left = 0
+            if self._at > self._end:
+                raise self._damaged("it is cut")
+            self._stream.seek(self._at)
+        while self._left:
+            count = len(self._stream.read(min(self._left, _SKIP_BYTES)))
+            if not count:
+                raise self._damaged("it is cut")
+            self._at += count
+            self._left -= count
+        if self._padding:  # the last member may lack it
+            self._at += len(self._stream.read(self._padding))
+            self._padding = 0
+
+    def _header(self) -> bytes | None:
+        """The next header, whose checksum is right; None at the end.
+
+        umoci, for one, writes no end after the last member.
+        """
+        block = self._stream.read(BLOCK_BYTES)
+        self._at += len(block)
+        if not block:
+            return None
+        if len(block) < BLOCK_BYTES:
+            raise self._damaged("it is cut")
+        if block == _ZEROS:
+            if self._stream.read(BLOCK_BYTES) not in (_ZEROS, b""):
+                raise self._damaged("it goes on after its end")
+            return None
+        said = self._number(block[148:156])
+        unsigned = sum(block) - sum(block[148:156]) + 8 * ord(" ")
+        if said != unsigned:
+            signed = unsigned - 256 * sum(byte > 127 for byte in block[:148] + block[156:])  # noqa: PLR2004
+            if said != signed:
+                raise self._damaged("it has a header that is none")
+        return block
+
+    def _bytes_after(self, block: bytes) -> bytes:
+        size = self._number(block[124:136])
+        if size > _MAX_EXTENDED_BYTES:
+            raise self._refused("holds a header that is too large")
+        whole = self._stream.read(-(-size // BLOCK_BYTES) * BLOCK_BYTES)
+        self._at += len(whole)
+        if len(whole) < size:
+            raise self._damaged("it is cut")
+        return whole[:size]
+
+    # --- what stands in front of a header
+
+    def _extend(self, extended: _Extended, block: bytes, kind: bytes) -> None:
+        if kind == _GLOBAL_PAX and not extended:
+            # git archive puts its commit there. Anything else some programs apply, others do not.
+            if set(self._records(self._bytes_after(block))) - {"comment"}:
+                raise self._refused("holds attributes for all of its members")
+        elif kind == _PAX and not extended:
+            extended.records = self._records(self._bytes_after(block))
+        elif kind == _LONG_NAME and extended.name is None and extended.records is None:
+            extended.name = self._text(self._bytes_after(block))
+        elif kind == _LONG_TARGET and extended.target is None and extended.records is None:
+            extended.target = self._text(self._bytes_after(block))
+        elif kind in (_GLOBAL_PAX, _PAX, _LONG_NAME, _LONG_TARGET):
+            raise self._refused("holds a member with several names or sets of attributes")
+        else:
+            raise self._refused(f"holds a member of the unknown type {kind!r}")
+
+    def _text(self, raw: bytes) -> bytes:
+        text = raw.rstrip(b"\0")
+        if not text or b"\0" in text:
+            raise self._refused("holds a name that is none")
+        return text
+
+    def _records(self, raw: bytes) -> dict[str, bytes]:
+        """Lines of ``LENGTH KEY=VALUE``, each key once."""
+        found: dict[str, bytes] = {}
+        at = 0
+        while at < len(raw):
+            match = _RECORD_LENGTH.match(raw, at)
+            end = at + int(match[1]) if match else 0
+            if match is None or not match.end() < end <= len(raw) or raw[end - 1 : end] != b"\n":
+                raise self._refused("holds attributes that cannot be read")
+            name, equals, value = raw[match.end() : end - 1].partition(b"=")
+            key = name.decode(errors="surrogateescape")
+            if not equals or not key or key in found or "\0" in key:
+                raise self._refused("holds attributes that contradict each other")
+            if key.startswith("GNU.sparse."):
+                raise self._refused("holds a sparse file, which programs read differently")
+            if ".overlay." in key:
+                raise self._refused("changes how layers are put together")
+            found[key] = value
+            at = end
+        return found
+
+    # --- the header
+
+    def _member(self, block: bytes, flag: bytes, extended: _Extended) -> TarMember:
+        records = extended.records or {}
+        name = extended.name or self._record(records, "path") or self._own_name(block)
+        target = (
+            extended.target
+            or self._record(records, "linkpath")
+            or block[157:257].split(b"\0", 1)[0]
+        )
+        kind = _KINDS[flag]
+        if flag == b"\0" and name.endswith(b"/"):  # the old format has no other way to say so
+            kind = "directory"
+        size = self._field(records, "size", block[124:136])
+        if kind != "file":  # some write the size of what a link names
+            size = 0
+        self._left = size
+        self._padding = -size % BLOCK_BYTES
+        return TarMember(
+            absolute(name.decode(errors="surrogateescape"), self.what),
+            kind,
+            self._number(block[100:108]) & 0o7777,
+            self._field(records, "uid", block[108:116]),
+            self._field(records, "gid", block[116:124]),
+            size,
+            target.decode(errors="surrogateescape"),
+            self._at,
+        )
+
+    def _record(self, records: dict[str, bytes], key: str) -> bytes | None:
+        value = records.get(key)
+        if value is not None and (not value or b"\0" in value):
+            raise self._refused("holds a name that is none")
+        return value
+
+    def _own_name(self, block: bytes) -> bytes:
+        name = block[:100].split(b"\0", 1)[0]
+        if block[257:263] == b"ustar\0" and block[508:512] != b"tar\0":
+            prefix = block[345:500].split(b"\0", 1)[0]
+            return prefix + b"/" + name if prefix else name
+        # In GNU's format other things stand here, which some programs take for a prefix.
+        if any(block[345:500]):
+            raise self._refused("holds a header in a format that programs read differently")
+        return name
+
+    def _field(self, records: dict[str, bytes], key: str, own: bytes) -> int:
+        value = records.get(key)
+        if value is None:
+            return self._number(own)
+        if not _DECIMAL.fullmatch(value) or int(value) > _MAX_NUMBER:
+            raise self._refused(f"holds a {key} that is none")
+        return int(value)
+
+    def _number(self, field: bytes) -> int:
+        value = _parse_number(field)
+        if value is None:
+            raise self._damaged("it has a header that is none")
+        return value
+
+    def _damaged(self, problem: str) -> VerificationFailed:
+        return VerificationFailed(f"{self.what} is no tar archive: {problem}.")
+
+    def _refused(self, problem: str) -> VerificationFailed:
+        return VerificationFailed(f"{self.what} {problem}.")
+
+
+@lru_cache(maxsize=1024)
+def _parse_number(field: bytes) -> int | None:
+    """Octal digits or, in GNU's format, big-endian bytes after a marked one. None if it is none."""
+    if field[0] == 0x80:  # noqa: PLR2004  # the mark of a positive number
+        value = int.from_bytes(field[1:], "big")
+        return value if value <= _MAX_NUMBER else None
+    match = _OCTAL.fullmatch(field)
+    return None if match is None else int(match[1] or b"0", 8)
+
+
+class _Content(io.RawIOBase):
+    def __init__(self, reader: TarReader) -> None:
+        super().__init__()
+        self._reader = reader
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
+        return self._reader.fill(buffer)
