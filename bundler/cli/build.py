@@ -11,12 +11,12 @@ from bundler.cli.build_bake import build_bake
 from bundler.cli.build_docker import build_docker, places_of
 from bundler.cli.build_wheel import build_wheel
 from bundler.cli.options import (
+    BuildArguments,
+    LoadArguments,
     build_options,
     load_options,
     narrator,
-    prepare_from,
     show_verdict,
-    with_load_check,
 )
 
 if TYPE_CHECKING:
@@ -75,7 +75,11 @@ def build() -> None:
 @load_options
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="-- [PEX ARGUMENTS]...")
 def build_pex(
-    output: Path, pex_command: str | None, arguments: tuple[str, ...], **given: Any
+    output: Path,
+    pex_command: str | None,
+    arguments: tuple[str, ...],
+    building: BuildArguments,
+    loading: LoadArguments,
 ) -> None:
     """Build a PEX with the real pex and its own arguments, with the state inside.
 
@@ -85,15 +89,15 @@ def build_pex(
     """
     from bundler.artifacts.python.pex import open_pex
     from bundler.artifacts.python.pex.arguments import parse
-    from bundler.artifacts.python.pex.building import building, find_pex
+    from bundler.artifacts.python.pex.building import building as building_pex
+    from bundler.artifacts.python.pex.building import find_pex
     from bundler.workflows.pipeline import prove
 
-    listener = narrator(quiet=given.pop("quiet"))
+    listener = narrator(quiet=building.quiet)
     parsed = parse([*arguments, "-o", str(output)])
-    load_check = with_load_check(given)
-    prepared = load_check(prepare_from(given, listener))
+    prepared = loading.add_to(building.prepare(listener))
     command = find_pex(prepared.projects[0].interpreter.path, pex_command)
-    with building(command, parsed, prepared.bundles, prepared.record, listener) as built:
+    with building_pex(command, parsed, prepared.bundles, prepared.record, listener) as built:
         listener.phase("Reading back")
         with open_pex(built.path) as artifact:
             verdict = prove(artifact, prepared, listener, before=str(built.destination))
@@ -109,7 +113,9 @@ def build_pex(
 @click.option("-o", "--output", metavar="LAYOUT[:TAG]", required=True, help="Where the image goes.")
 @click.option("--image-path", help="The state directory's path in the image.")
 @build_options
-def build_oci(base: str | None, output: str, image_path: str | None, **given: Any) -> None:
+def build_oci(
+    base: str | None, output: str, image_path: str | None, building: BuildArguments
+) -> None:
     """Append the state to an image in an OCI layout, without any engine.
 
     Without --base the image holds the state alone, for `COPY --from`.
@@ -123,8 +129,8 @@ def build_oci(base: str | None, output: str, image_path: str | None, **given: An
     from bundler.artifacts.names import LATEST, ArtifactName
     from bundler.workflows.pipeline import read_back
 
-    listener = narrator(quiet=given.pop("quiet"))
-    prepared = prepare_from(given, listener)
+    listener = narrator(quiet=building.quiet)
+    prepared = building.prepare(listener)
     target = ArtifactName.layout(output)
     source = ArtifactName.layout(base) if base else None
     verdicts: list[Verdict] = []

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from bundler.cli.build_docker import META, Wrapping
 from bundler.cli.options import (
+    BuildArguments,
+    LoadArguments,
     build_options,
     load_options,
     narrator,
-    prepare_from,
     show_verdict,
-    with_load_check,
 )
 
 if TYPE_CHECKING:
@@ -36,7 +36,12 @@ if TYPE_CHECKING:
 @load_options
 @click.pass_context
 def build_bake(
-    ctx: click.Context, /, chosen: tuple[str, ...], every_byte: bool, **given: Any
+    ctx: click.Context,
+    /,
+    chosen: tuple[str, ...],
+    every_byte: bool,
+    building: BuildArguments,
+    loading: LoadArguments,
 ) -> None:
     """Build images with docker's bake and its own arguments, with the state on top.
 
@@ -55,8 +60,8 @@ def build_bake(
         ctx.exit(dockerbuild.plain(["bake", *words]))
     found = baking.resolve(docker, words)
     baking.preflight(found, chosen)
-    listener = narrator(quiet=given.pop("quiet"))
-    prepared = with_load_check(given)(prepare_from(given, listener))
+    listener = narrator(quiet=building.quiet)
+    prepared = loading.add_to(building.prepare(listener))
     targets = chosen or _with_code(found, prepared)
     baking.preflight(found, targets)
     verdicts: list[Verdict] = []

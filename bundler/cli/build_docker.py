@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from bundler.cli.options import (
+    BuildArguments,
+    LoadArguments,
     build_options,
     load_options,
     narrator,
-    prepare_from,
     show_verdict,
-    with_load_check,
 )
 
 if TYPE_CHECKING:
@@ -66,7 +66,12 @@ def takes_value(command: click.Command) -> dict[str, bool]:
 @load_options
 @click.pass_context
 def build_docker(
-    ctx: click.Context, /, image_path: str | None, every_byte: bool, **given: Any
+    ctx: click.Context,
+    /,
+    image_path: str | None,
+    every_byte: bool,
+    building: BuildArguments,
+    loading: LoadArguments,
 ) -> None:
     """Build an image with the real docker and its own arguments, with the state on top.
 
@@ -77,7 +82,8 @@ def build_docker(
     Example:
       state-bundler build docker -t shop:1.4 .
     """
-    from bundler.artifacts.image.engine import building, dockerbuild, stdin_context
+    from bundler.artifacts.image.engine import building as engine_build
+    from bundler.artifacts.image.engine import dockerbuild, stdin_context
     from bundler.artifacts.image.engine.arguments import parse
     from bundler.artifacts.image.engine.connection import Docker
     from bundler.workflows.pipeline import prove
@@ -85,18 +91,17 @@ def build_docker(
     arguments = parse(ctx.meta[META])
     if arguments.asks:
         ctx.exit(dockerbuild.plain(["build", *ctx.meta[META]]))
-    quiet = given.pop("quiet") or arguments.quiet
+    quiet = building.quiet or arguments.quiet
     listener = narrator(quiet=quiet)
     by_stdin = ctx.with_resource(stdin_context.take(arguments))
-    building.preflight(arguments, listener, by_stdin)
+    engine_build.preflight(arguments, listener, by_stdin)
     docker = Docker.from_environment()
     docker.refuse_silence()  # before minutes are spent on a refresh
     program = dockerbuild.asked_ahead(docker)
-    load_check = with_load_check(given)
-    prepared = load_check(prepare_from(given, listener, start=_start(arguments, listener)))
+    prepared = loading.add_to(building.prepare(listener, start=_start(arguments, listener)))
     verdicts: list[Verdict] = []
     listener.phase("Building the image")
-    built = building.build(
+    built = engine_build.build(
         arguments,
         prepared.bundles,
         prepared.record,

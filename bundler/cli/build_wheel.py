@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import click
 
-from bundler.cli.options import build_options, narrator, prepare_from, show_verdict
+from bundler.cli.options import BuildArguments, build_options, narrator, show_verdict
 
 
 @click.command(name="wheel", short_help="A wheel, by the project's own backend.")
@@ -20,7 +19,7 @@ from bundler.cli.options import build_options, narrator, prepare_from, show_verd
     help="The folder that the wheel goes to.",
 )
 @build_options
-def build_wheel(output: Path, **given: Any) -> None:
+def build_wheel(output: Path, building: BuildArguments) -> None:
     """Build the project's wheel with its own backend, with the state inside.
 
     \b
@@ -28,15 +27,15 @@ def build_wheel(output: Path, **given: Any) -> None:
       state-bundler build wheel -o dist
     """
     from bundler.artifacts.python.wheel import open_wheel
-    from bundler.artifacts.python.wheel.building import building
+    from bundler.artifacts.python.wheel.building import building as building_wheel
     from bundler.workflows.pipeline import read_back
 
-    listener = narrator(quiet=given.pop("quiet"))
-    prepared = prepare_from(given, listener)
+    listener = narrator(quiet=building.quiet)
+    prepared = building.prepare(listener)
     project = prepared.projects[0]
     if len(prepared.projects) > 1:
         raise click.UsageError("A wheel is of one project: name it with --project.")
-    with building(
+    with building_wheel(
         project.root,
         project.interpreter.path,
         prepared.bundles,

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import click
 
-from bundler.cli.options import build_options, narrator, prepare_from
+from bundler.cli.options import BuildArguments, build_options, narrator
 from bundler.cli.outcome import format_option, show_outcome
 
 
@@ -26,12 +24,13 @@ from bundler.cli.outcome import format_option, show_outcome
 @format_option
 @build_options
 def embed(
+    *,
     sources: tuple[str, ...],
     tags: tuple[str, ...],
     image_path: str | None,
     every_byte: bool,
     style: str,
-    **given: Any,
+    building: BuildArguments,
 ) -> None:
     """Refresh, and put the state on images that any builder made; nothing is built or run.
 
@@ -49,8 +48,8 @@ def embed(
     from bundler.cli.build_docker import places_of
     from bundler.workflows.embed import embed as embed_images
 
-    listener = narrator(quiet=given.pop("quiet") or style == "json")
-    prepared = prepare_from(given, listener)
+    listener = narrator(quiet=building.quiet or style == "json")
+    prepared = building.prepare(listener)
     places = places_of(prepared, image_path)
     made = embed_images(sources, tags, prepared, listener, places=places, every_byte=every_byte)
     show_outcome(made, style)

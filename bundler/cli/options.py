@@ -1,13 +1,13 @@
-"""Options that more than one command has, and what they add up to."""
+"""Options that more than one command has. A command receives each group of them as one value."""
 
 from __future__ import annotations
 
 import os
 import sys
 from collections.abc import Callable
-from functools import reduce
+from functools import reduce, wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import click
 
@@ -16,8 +16,10 @@ from bundler.system.wording import counted
 
 if TYPE_CHECKING:
     from bundler.artifacts.verify import Verdict
+    from bundler.listener import Listener
     from bundler.project.options import Inside, RefreshMode, RefreshOptions
     from bundler.project.projects import Project
+    from bundler.state.manifest import ManagementType
     from bundler.workflows.pipeline import Prepared
 
 # The values of `RefreshMode` and `ManagementType`, whose import --help can do without.
@@ -37,7 +39,47 @@ def _together(*decorators: Callable[[Any], Any]) -> Callable[[_Command], _Comman
     return lambda command: reduce(lambda found, add: add(found), reversed(decorators), command)
 
 
-project_options = _together(
+def taken_as(
+    parameter: str, group: Any, *options: Callable[[Any], Any]
+) -> Callable[[_Command], _Command]:
+    """Adds options to a command, which receives them as one value of the named tuple `group`."""
+
+    def decorate(command: Any) -> Any:
+        @wraps(command)
+        def call(*args: Any, **given: Any) -> Any:
+            values = {name: given.pop(name) for name in group._fields}
+            return command(*args, **given, **{parameter: group(**values)})
+
+        return _together(*options)(call)
+
+    return decorate
+
+
+class ProjectArguments(NamedTuple):
+    """Which projects a command is about, and their interpreter."""
+
+    directories: tuple[Path, ...]
+    everything: bool
+    python: Path | None
+
+    def find(self, listener: Listener, start: Path | None = None) -> tuple[Project, ...]:
+        """The projects; reports which interpreter each of them has."""
+        from bundler.project.projects import find
+
+        projects = find(
+            self.directories, start=start, everything=self.everything, python=self.python
+        )
+        for project in projects:
+            interpreter = project.interpreter
+            listener.note(f"{project.name}: {interpreter.path} (by {interpreter.found_by})")
+            if project.config.given:
+                listener.note(f"{project.name}: configured: {', '.join(project.config.given)}")
+        return projects
+
+
+project_options = taken_as(
+    "projects",
+    ProjectArguments,
     click.option(
         "--project",
         "directories",
@@ -72,7 +114,55 @@ class Duration(click.ParamType):  # type: ignore[type-arg]  # generic only in ne
             self.fail(f"{error.what} {error.hint}", param, ctx)
 
 
-refresh_options = _together(
+class RefreshArguments(NamedTuple):
+    """How states are refreshed; None and empty leave it to the configuration."""
+
+    mode: RefreshMode | None
+    keys: tuple[str, ...]
+    management_types: tuple[ManagementType, ...]
+    timeout: float | None
+    total_timeout: float | None
+    attempts: int | None
+    jobs: int | None
+    allow_empty: tuple[str, ...]
+    allow_shrink: tuple[str, ...]
+    baseline: str | None
+    allow_stale: float | None
+    allow_http: tuple[str, ...]
+    image: str | None
+    in_network: str | None
+    in_python: str | None
+
+    def options(self) -> RefreshOptions:
+        from bundler.project.options import KeyOptions, RefreshOptions
+
+        return RefreshOptions(
+            mode=self.mode,
+            keys=self.keys,
+            management_types=self.management_types,
+            total_timeout=self.total_timeout,
+            jobs=self.jobs,
+            allow_empty=self.allow_empty,
+            allow_shrink=self.allow_shrink,
+            baseline=self.baseline,
+            allow_stale=self.allow_stale,
+            inside=self._inside(),
+            over_all=KeyOptions(
+                timeout=self.timeout, attempts=self.attempts, allow_http=self.allow_http
+            ),
+        )
+
+    def _inside(self) -> Inside | None:
+        from bundler.project.options import Inside
+
+        if self.image is None and (self.in_network or self.in_python):
+            raise click.UsageError("--in-network and --in-python need --in.")
+        return Inside(self.image, self.in_network, self.in_python) if self.image else None
+
+
+refresh_options = taken_as(
+    "refreshing",
+    RefreshArguments,
     click.option(
         "--refresh",
         "mode",
@@ -124,59 +214,6 @@ refresh_options = _together(
 )
 
 
-def options_of(given: dict[str, Any]) -> RefreshOptions:
-    """The options that `refresh_options` added, taken out of a command's arguments."""
-    from bundler.project.options import KeyOptions, RefreshOptions
-
-    inside = _inside(given.pop("image"), given.pop("in_network"), given.pop("in_python"))
-    mode: RefreshMode | None = given.pop("mode")
-    return RefreshOptions(
-        mode=mode,
-        keys=given.pop("keys"),
-        management_types=given.pop("management_types"),
-        total_timeout=given.pop("total_timeout"),
-        jobs=given.pop("jobs"),
-        allow_empty=given.pop("allow_empty"),
-        allow_shrink=given.pop("allow_shrink"),
-        baseline=given.pop("baseline"),
-        allow_stale=given.pop("allow_stale"),
-        inside=inside,
-        over_all=KeyOptions(
-            timeout=given.pop("timeout"),
-            attempts=given.pop("attempts"),
-            allow_http=given.pop("allow_http"),
-        ),
-    )
-
-
-def _inside(image: str | None, network: str | None, python: str | None) -> Inside | None:
-    from bundler.project.options import Inside
-
-    if image is None and (network or python):
-        raise click.UsageError("--in-network and --in-python say more of --in, which is missing.")
-    return Inside(image, network, python) if image else None
-
-
-def find_projects(
-    directories: tuple[Path, ...],
-    *,
-    everything: bool,
-    python: Path | None,
-    listener: ConsoleListener,
-    start: Path | None = None,
-) -> tuple[Project, ...]:
-    """The projects that a command is about; says which interpreter each of them has."""
-    from bundler.project.projects import find
-
-    projects = find(directories, start=start, everything=everything, python=python)
-    for project in projects:
-        interpreter = project.interpreter
-        listener.note(f"{project.name}: {interpreter.path} (by {interpreter.found_by})")
-        if project.config.given:
-            listener.note(f"{project.name}: configured: {', '.join(project.config.given)}")
-    return projects
-
-
 def narrator(*, quiet: bool = False) -> ConsoleListener:
     """The listener that tells the run's story on stderr."""
     console = Console(sys.stderr)
@@ -200,10 +237,65 @@ def narrator(*, quiet: bool = False) -> ConsoleListener:
     return folded
 
 
-# What every kind of build takes.
-build_options = _together(
-    project_options,
-    refresh_options,
+class BuildArguments(NamedTuple):
+    """What every command that puts state into an artifact takes."""
+
+    projects: ProjectArguments
+    refreshing: RefreshArguments
+    state_from: str | None
+    pin_versioned: bool | None
+    embed_versioned: bool
+    no_guard: bool
+    environment: str | None
+    quiet: bool
+
+    def prepare(self, listener: Listener, start: Path | None = None) -> Prepared:
+        """Asks git and refreshes, or takes the states of `state_from`."""
+        from bundler.workflows.pipeline import prepare
+
+        projects, options = self.projects.find(listener, start), self.refreshing.options()
+        if self.state_from is None:
+            options = self._with_stored(options, projects)
+        elif options.mode or options.keys or self.embed_versioned:
+            raise click.UsageError("--state-from takes all states, and refreshes none.")
+        return prepare(
+            projects,
+            options,
+            guarded=not self.no_guard,
+            environment=self.environment,
+            state_from=self.state_from,
+            listener=listener,
+        )
+
+    def _with_stored(
+        self, options: RefreshOptions, projects: tuple[Project, ...]
+    ) -> RefreshOptions:
+        """The options with the projects' stores, which are asked only for versioned keys.
+
+        A project without a store has no versions, unless they are asked for.
+        """
+        import msgspec
+
+        from bundler.cli.store_options import is_named, opened
+
+        needed = self.embed_versioned or bool(self.pin_versioned)
+        stores = {
+            store.url: store
+            for project in projects
+            if needed or (self.pin_versioned is None and is_named(project.config.store))
+            for store in (opened(None, project.root),)
+        }
+        if not stores:
+            return options
+        from bundler.workflows.store_build import CurrentVersions
+
+        current = CurrentVersions(tuple(stores.values()), self.embed_versioned, needed)
+        return msgspec.structs.replace(options, stored=current)
+
+
+_own_build_options = taken_as(
+    "building",
+    BuildArguments,
     click.option(
         "--state-from",
         metavar="ARTIFACT",
@@ -224,10 +316,40 @@ build_options = _together(
     click.option("--environment", help="A name for the run record, such as staging."),
     click.option("-q", "--quiet", is_flag=True, help="Only warnings, errors and the result."),
 )
+build_options = _together(project_options, refresh_options, _own_build_options)
 
 
-# What takes an artifact that can be run.
-load_options = _together(
+class LoadArguments(NamedTuple):
+    """Whether and how the code location is loaded inside the finished artifact."""
+
+    load_check: bool
+    load_module: tuple[str, ...]
+    min_definitions: int | None
+
+    def add_to(self, prepared: Prepared) -> Prepared:
+        """What was prepared, with the load check that is wanted."""
+        if not (self.load_check or self.load_module or self.min_definitions is not None):
+            return prepared
+        import msgspec
+
+        from bundler.refresh.discovery import surroundings_of
+        from bundler.workflows import loadcheck
+
+        environ: dict[str, str] = {}
+        for project in prepared.projects:
+            environ.update(surroundings_of(project, named=(), excluded=()).environment)
+        check = loadcheck.LoadCheck(
+            loadcheck.targets_of(prepared.projects, self.load_module),
+            1 if self.min_definitions is None else self.min_definitions,
+            loadcheck.environment_of(prepared.refreshed.record, environ),
+            compares=self.min_definitions is None,
+        )
+        return msgspec.structs.replace(prepared, load_check=check)
+
+
+load_options = taken_as(
+    "loading",
+    LoadArguments,
     click.option(
         "--load-check", is_flag=True, help="Load the code location inside, without network."
     ),
@@ -243,89 +365,6 @@ load_options = _together(
         help="The least that --load-check must find.  [1, or what the older artifact had]",
     ),
 )
-
-
-def with_load_check(given: dict[str, Any]) -> Callable[[Prepared], Prepared]:
-    """The options that `load_options` added, taken out, to be applied once projects are known."""
-    wanted, modules = given.pop("load_check"), given.pop("load_module")
-    least: int | None = given.pop("min_definitions")
-
-    def apply(prepared: Prepared) -> Prepared:
-        if not (wanted or modules or least is not None):
-            return prepared
-        import msgspec
-
-        from bundler.refresh.discovery import surroundings_of
-        from bundler.workflows import loadcheck
-
-        environ: dict[str, str] = {}
-        for project in prepared.projects:
-            environ.update(surroundings_of(project, named=(), excluded=()).environment)
-        check = loadcheck.LoadCheck(
-            loadcheck.targets_of(prepared.projects, modules),
-            1 if least is None else least,
-            loadcheck.environment_of(prepared.refreshed.record, environ),
-            compares=least is None,
-        )
-        return msgspec.structs.replace(prepared, load_check=check)
-
-    return apply
-
-
-def prepare_from(
-    given: dict[str, Any], listener: ConsoleListener, start: Path | None = None
-) -> Prepared:
-    from bundler.workflows.pipeline import prepare
-
-    projects = find_projects(
-        given.pop("directories"),
-        everything=given.pop("everything"),
-        python=given.pop("python"),
-        listener=listener,
-        start=start,
-    )
-    no_guard, environment = given.pop("no_guard"), given.pop("environment")
-    options, state_from = options_of(given), given.pop("state_from")
-    embeds, pins = given.pop("embed_versioned"), given.pop("pin_versioned")
-    if state_from is not None and (options.mode or options.keys or embeds):
-        raise click.UsageError("--state-from takes all states, and refreshes none.")
-    if state_from is None:
-        options = _with_stored(options, projects, embeds=embeds, pins=pins)
-    return prepare(
-        projects,
-        options,
-        guarded=not no_guard,
-        environment=environment,
-        state_from=state_from,
-        listener=listener,
-    )
-
-
-def _with_stored(
-    options: RefreshOptions, projects: tuple[Project, ...], *, embeds: bool, pins: bool | None
-) -> RefreshOptions:
-    """The options with the projects' stores, which are asked only for versioned keys.
-
-    pins: None where nothing was said: then a project without a store has no versions.
-    """
-    import msgspec
-
-    from bundler.cli.store_options import is_named, opened
-
-    needed = embeds or bool(pins)
-    stores = {
-        store.url: store
-        for project in projects
-        if needed or (pins is None and is_named(project.config.store))
-        for store in (opened(None, project.root),)
-    }
-    if not stores:
-        return options
-    from bundler.workflows.store_build import CurrentVersions
-
-    return msgspec.structs.replace(
-        options, stored=CurrentVersions(tuple(stores.values()), embeds, needed)
-    )
 
 
 def show_verdict(verdict: Verdict, name: str | None = None) -> None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -13,9 +12,9 @@ from bundler.cli.ci import summarise, table
 from bundler.cli.console import Console, size
 from bundler.cli.options import (
     Duration,
-    find_projects,
+    ProjectArguments,
+    RefreshArguments,
     narrator,
-    options_of,
     project_options,
     refresh_options,
 )
@@ -51,16 +50,14 @@ _SHOWN_DIGEST = 12
 )
 def refresh(
     *,
-    directories: tuple[Path, ...],
-    everything: bool,
-    python: Path | None,
+    projects: ProjectArguments,
+    refreshing: RefreshArguments,
     push: bool,
     shard: str | None,
     run: str | None,
     wait: float | None,
     url: str | None,
     output: str | None,
-    **given: Any,
 ) -> None:
     """Refresh the state of every component: all of them, or nothing.
 
@@ -79,22 +76,21 @@ def refresh(
         raise click.UsageError("--push and --shard hand the states to the store, -o to a file.")
     destination = _destination(output)
     listener = narrator()
-    projects = find_projects(directories, everything=everything, python=python, listener=listener)
-    options = options_of(given)
+    found, options = projects.find(listener), refreshing.options()
     if shard is not None:
-        _push_shard(projects, options, _into(projects, url, wait), shard, run)
+        _push_shard(found, options, _into(found, url, wait), shard, run)
     elif push:
         from bundler.workflows.store_refresh import refresh_and_push
 
-        into = _into(projects, url, wait)
-        refreshed, pushed = refresh_and_push(projects, options, into, listener)
+        into = _into(found, url, wait)
+        refreshed, pushed = refresh_and_push(found, options, into, listener)
         _show(refreshed)
         show_pushed(pushed, into.store.url)
     else:
-        refreshed = only_refresh(projects, options, listener)
+        refreshed = only_refresh(found, options, listener)
         _show(refreshed)
         if destination is not None:
-            _hand_out(refreshed, projects, destination)
+            _hand_out(refreshed, found, destination)
 
 
 def _destination(output: str | None) -> ArtifactName | None:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import click
 
 from bundler.cli.options import (
+    BuildArguments,
+    LoadArguments,
     build_options,
     load_options,
     narrator,
-    prepare_from,
-    with_load_check,
 )
 from bundler.cli.outcome import format_option, show_outcome
 
@@ -25,12 +23,14 @@ from bundler.cli.outcome import format_option, show_outcome
 @build_options
 @load_options
 def update(
+    *,
     artifact: str,
     new_tag: str | None,
     in_place: bool,
     every_byte: bool,
     style: str,
-    **given: Any,
+    building: BuildArguments,
+    loading: LoadArguments,
 ) -> None:
     """Refresh, and put the state into ARTIFACT without building it again.
 
@@ -52,9 +52,8 @@ def update(
         raise click.UsageError("--tag and --in-place exclude each other.")
     name = ArtifactName.parse(artifact)
     with looked_at(name) as before:
-        listener = narrator(quiet=given.pop("quiet") or style == "json")
-        load_check = with_load_check(given)
-        prepared = load_check(prepare_from(given, listener))
+        listener = narrator(quiet=building.quiet or style == "json")
+        prepared = loading.add_to(building.prepare(listener))
         updated = renew(
             name,
             new_tag,

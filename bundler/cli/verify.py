@@ -6,12 +6,12 @@ import re
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
 from bundler.cli.console import Console, age
-from bundler.cli.options import Duration, narrator, show_verdict
+from bundler.cli.options import Duration, narrator, show_verdict, taken_as
 
 if TYPE_CHECKING:
     from bundler.cli.verify_formats import Report
@@ -22,31 +22,73 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 _COMMIT = re.compile(r"[0-9a-fA-F]{7,64}")
 
 
+class PolicyArguments(NamedTuple):
+    """What is demanded of an artifact that is intact."""
+
+    max_age: float | None
+    require: tuple[str, ...]
+    require_keys_of: tuple[Path, ...]
+    commit: str | None
+    clean: bool
+    guarded: bool
+    no_stale: bool
+    environment: str | None
+    min_entries: tuple[str, ...]
+    require_label: tuple[str, ...]
+
+    def policy(self) -> Policy:
+        from bundler.workflows.policy import Policy
+
+        labels = (label.partition("=") for label in self.require_label)
+        return Policy(
+            max_age=self.max_age,
+            require=(*self.require, *_keys_of(self.require_keys_of)),
+            commit=_commit(self.commit) if self.commit else None,
+            clean=self.clean,
+            guarded=self.guarded,
+            no_stale=self.no_stale,
+            environment=self.environment,
+            min_entries=dict(map(_least, self.min_entries)),
+            require_labels={name: value if equals else None for name, equals, value in labels},
+        )
+
+
+policy_options = taken_as(
+    "demands",
+    PolicyArguments,
+    click.option(
+        "--max-age", type=Duration(), help="Since a state was last confirmed, such as 24h."
+    ),
+    click.option("--require", multiple=True, metavar="KEY", help="A key that must be there."),
+    click.option(
+        "--require-keys-of",
+        multiple=True,
+        metavar="PROJECT",
+        type=click.Path(path_type=Path, exists=True, file_okay=False),
+        help="Every local key that the components of this project have.",
+    ),
+    click.option("--commit", metavar="REV", help="The commit that it must be built from."),
+    click.option("--clean", is_flag=True, help="Built from a work tree without changes."),
+    click.option("--guarded", is_flag=True, help="Built with the guard."),
+    click.option(
+        "--no-stale", is_flag=True, help="No older state stands in for an unavailable one."
+    ),
+    click.option("--environment", metavar="NAME", help="Built for this environment."),
+    click.option(
+        "--min-entries",
+        multiple=True,
+        metavar="[KEY=]N",
+        help="Least entries of a state's JSON (files, of another state); without KEY: of any.",
+    ),
+    click.option(
+        "--require-label", multiple=True, metavar="NAME[=VALUE]", help="A label it must have."
+    ),
+)
+
+
 @click.command()
 @click.argument("artifacts", nargs=-1, required=True, metavar="ARTIFACT...")
-@click.option("--max-age", type=Duration(), help="Since a state was last confirmed, such as 24h.")
-@click.option("--require", multiple=True, metavar="KEY", help="A key that must be there.")
-@click.option(
-    "--require-keys-of",
-    multiple=True,
-    metavar="PROJECT",
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="Every local key that the components of this project have.",
-)
-@click.option("--commit", metavar="REV", help="The commit that it must be built from.")
-@click.option("--clean", is_flag=True, help="Built from a work tree without changes.")
-@click.option("--guarded", is_flag=True, help="Built with the guard.")
-@click.option("--no-stale", is_flag=True, help="No older state stands in for an unavailable one.")
-@click.option("--environment", metavar="NAME", help="Built for this environment.")
-@click.option(
-    "--min-entries",
-    multiple=True,
-    metavar="[KEY=]N",
-    help="Least entries of a state's JSON (files, of another state); without KEY: of any.",
-)
-@click.option(
-    "--require-label", multiple=True, metavar="NAME[=VALUE]", help="A label it must have."
-)
+@policy_options
 @click.option("--signed-by", type=_FILE, metavar="ALLOWED_SIGNERS", help="Signed by one of these.")
 @click.option(
     "--signature",
@@ -54,7 +96,13 @@ _COMMIT = re.compile(r"[0-9a-fA-F]{7,64}")
     help="Where it is.  [ARTIFACT.sig; of an image in a registry: there]",
 )
 @click.option("--format", "style", type=click.Choice(_FORMATS), default="text", show_default=True)
-def verify(artifacts: tuple[str, ...], style: str, **given: Any) -> None:
+def verify(
+    artifacts: tuple[str, ...],
+    style: str,
+    demands: PolicyArguments,
+    signed_by: Path | None,
+    signature: Path | None,
+) -> None:
     """Check that the state in each ARTIFACT is what its manifest says, and nothing more.
 
     ARTIFACT is a PEX, a wheel, a directory, an OCI layout (oci:DIR[:TAG]) or an image. Exit code
@@ -69,37 +117,15 @@ def verify(artifacts: tuple[str, ...], style: str, **given: Any) -> None:
     from bundler.cli.verify_formats import formatted
     from bundler.errors import raise_all
 
-    if given["signature"] and (len(artifacts) > 1 or not given["signed_by"]):
+    if signature and (len(artifacts) > 1 or not signed_by):
         raise click.UsageError("--signature goes with one ARTIFACT and --signed-by.")
-    signed_by, signature = given.pop("signed_by"), given.pop("signature")
-    policy = _policy(**given)
+    policy = demands.policy()
     reports = [_report(name, policy, signed_by, signature) for name in artifacts]
     if style == "text":
         _as_text(reports)
     else:
         click.echo(formatted(reports, style), nl=False)
     raise_all([failure for report in reports if (failure := report.failure()) is not None])
-
-
-def _policy(
-    *,
-    require: tuple[str, ...],
-    require_keys_of: tuple[Path, ...],
-    commit: str | None,
-    min_entries: tuple[str, ...],
-    require_label: tuple[str, ...],
-    **same: Any,
-) -> Policy:
-    from bundler.workflows.policy import Policy
-
-    labels = (label.partition("=") for label in require_label)
-    return Policy(
-        require=(*require, *_keys_of(require_keys_of)),
-        commit=_commit(commit) if commit else None,
-        min_entries=dict(map(_least, min_entries)),
-        require_labels={name: value if equals else None for name, equals, value in labels},
-        **same,
-    )
 
 
 def _keys_of(directories: tuple[Path, ...]) -> list[str]:

@@ -73,8 +73,9 @@ _KINDS = ["directory", "wheel", "oci"]
 
 @pytest.mark.parametrize("kind", _KINDS)
 def test_the_signature_of_an_artifact_is_good_until_it_changes(
-    kind: str, tmp_path: Path, key: Path, allowed: Path
+    kind: str, tmp_path: Path, key: Path, allowed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")  # an image records when it was made
     name = _artifact(kind, tmp_path / "a")
     made = tmp_path / "made.sig"
     signature.sign(_statement(name), key, made)
