@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from bundler.system.home import home
+
 CONFIGURATION = "config.json"
 
 
 def dockerhome(environ: Mapping[str, str]) -> Path:
     """The folder: ``DOCKER_CONFIG``, else ``.docker`` in the home directory."""
-    return Path(environ.get("DOCKER_CONFIG") or personal(environ) / ".docker")
-
-
-def personal(environ: Mapping[str, str]) -> Path:
-    """The person's home directory; the system's word for it where HOME is not set."""
-    return Path(environ.get("HOME") or Path.home())
+    return Path(environ.get("DOCKER_CONFIG") or home(environ) / ".docker")

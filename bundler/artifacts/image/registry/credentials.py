@@ -24,10 +24,11 @@ from typing import Any
 
 import msgspec
 
-from bundler.artifacts.image.engine.dockerhome import CONFIGURATION, dockerhome, personal
+from bundler.artifacts.image.engine.dockerhome import CONFIGURATION, dockerhome
 from bundler.artifacts.image.reference import HUB, Reference
 from bundler.errors import ConfigurationError, ToolFailed
 from bundler.system import process
+from bundler.system.home import home
 
 _HUB_KEY = "https://index.docker.io/v1/"
 _HELPER_SECONDS = 60.0
@@ -80,7 +81,7 @@ def _configurations(environ: Mapping[str, str]) -> Iterator[tuple[str, Mapping[s
     docker = dockerhome(environ) / CONFIGURATION
     yield str(docker), _read(docker)
     runtime = environ.get("XDG_RUNTIME_DIR")
-    for below in (*([Path(runtime)] if runtime else []), personal(environ) / ".config"):
+    for below in (*([Path(runtime)] if runtime else []), home(environ) / ".config"):
         path = below / "containers" / "auth.json"
         yield str(path), _read(path)
 

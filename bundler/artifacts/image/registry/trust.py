@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bundler.errors import BundlerError, ConfigurationError, ToolFailed
+from bundler.system.home import home
 
 _SYSTEM = ("/etc/docker/certs.d", "/etc/containers/certs.d")
 # Of engines without root, and of Docker Desktop.
@@ -52,12 +53,8 @@ def context_for(host: str) -> ssl.SSLContext:
 def _folders(host: str) -> Iterator[Path]:
     for folder in _SYSTEM:
         yield Path(folder, host)
-    try:
-        home = Path.home()
-    except RuntimeError:  # a user without an entry, as containers have them
-        return
     for folder in _OWN:
-        yield home / folder / host
+        yield home() / folder / host
 
 
 def _no_password() -> bytes:

@@ -24,6 +24,7 @@ from bundler.state.bundle import Bundle
 from bundler.state.manifest import RunRecord
 from bundler.system import process
 from bundler.system.atomic import io_errors, make_directories, temporary_folder
+from bundler.system.home import cache
 
 
 @dataclass(frozen=True)
@@ -112,10 +113,12 @@ def _folder_beside(output: Path) -> Iterator[Path]:
 
 def _run_pex(pex: str, arguments: PexArguments, output: Path, listener: Listener) -> str:
     argv = [pex, *arguments.rest, "--output-file", str(output)]
-    with tempfile.TemporaryFile() as stdout:
-        code = process.pass_through(
-            argv, env=_environment(arguments, os.environ, listener), stdout=stdout.fileno()
-        )
+    with (
+        tempfile.TemporaryFile() as stdout,
+        tempfile.TemporaryDirectory(prefix="state-bundler-") as temporary,
+    ):
+        environment = _environment(arguments, os.environ, temporary, listener)
+        code = process.pass_through(argv, env=environment, stdout=stdout.fileno())
         stdout.seek(0)
         printed = stdout.read().decode(errors="replace")
     if code:
@@ -126,7 +129,7 @@ def _run_pex(pex: str, arguments: PexArguments, output: Path, listener: Listener
 
 
 def _environment(
-    arguments: PexArguments, environ: Mapping[str, str], listener: Listener
+    arguments: PexArguments, environ: Mapping[str, str], temporary: str, listener: Listener
 ) -> dict[str, str]:
     """With a PEX_ROOT that no run uses: what a run writes there, the next build would bake in."""
     own = arguments.pex_root or environ.get("PEX_ROOT")
@@ -136,10 +139,7 @@ def _environment(
             "what it writes into its own files can come back in the next build."
         )
         return dict(environ)
-    from platformdirs import user_cache_path
-
-    root = user_cache_path("state-bundler") / "pex-root"
-    return {**environ, "PEX_ROOT": str(root)}
+    return {**environ, "PEX_ROOT": str((cache() or Path(temporary)) / "pex-root")}
 
 
 def _only_child(folder: Path) -> Path:
