@@ -151,16 +151,17 @@ class Campaign:
         """Every system call of a refresh that touches the state directory."""
         done = run(root, self.work, REFRESH, trace=("-y", "-e", "trace=all"))
         assert done.code == 0, done.said
-        counts: Counter[str] = Counter()
-        found = []
-        for line in done.trace.splitlines():
-            call = re.match(r"(\w+)\(", line)
-            if call is None:
-                continue
+        return [point for point, line in traced_calls(done.trace) if str(root / STATES) in line]
+
+
+def traced_calls(trace: str) -> Iterator[tuple[Point, str]]:
+    """Every system call that strace shows, each with its line."""
+    counts: Counter[str] = Counter()
+    for line in trace.splitlines():
+        call = re.match(r"(\w+)\(", line)
+        if call is not None:
             counts[call[1]] += 1
-            if str(root / STATES) in line:
-                found.append(Point(call[1], counts[call[1]], _writes(call[1], line)))
-        return found
+            yield Point(call[1], counts[call[1]], _writes(call[1], line)), line
 
 
 def _writes(call: str, line: str) -> bool:
@@ -232,7 +233,13 @@ def command(arguments: Sequence[str]) -> int:
 
 def import_everything() -> None:
     """What a child would import, so that it need not."""
-
+    for name in (
+        *("artifacts.image.oci", "artifacts.python.pex.building", "artifacts.verify"),
+        *("cli.build", "cli.refresh", "cli.run", "cli.verify", "refresh.run", "state.directory"),
+        *("refresh.sources.command", "setup.doctor", "setup.init", "store.store"),
+        *("workflows.embed", "workflows.update"),
+    ):
+        __import__(f"bundler.{name}")
     for name in ("filelock", "rfc8785", "stamina"):
         __import__(name)
 
@@ -342,7 +349,7 @@ def on_a_folder(campaign: Campaign, kind: str, limit: int | None, share: int) ->
         point for point in campaign.points(root) if point.writes or kind in ("SIGKILL", "EIO")
     ]
     tally = Tally()
-    faults = _some([Fault(kind, point) for point in points], limit)
+    faults = some([Fault(kind, point) for point in points], limit)
     for fault in faults[share :: _SHARES.get(kind, 1)]:
         shutil.rmtree(root)
         shutil.copytree(campaign.template, root)
@@ -364,7 +371,7 @@ def on_an_image(campaign: Campaign, system: str, limit: int | None) -> Tally:
     with mounted(now, mount):
         points = [point for point in campaign.points(root) if point.writes]
     tally = Tally()
-    for fault in _some([Fault("power cut", point) for point in points], limit):
+    for fault in some([Fault("power cut", point) for point in points], limit):
         copy_image(old, now)
         with mounted(now, mount):
             done = strike(campaign, root, fault)
@@ -427,7 +434,7 @@ def _note(
         print(f"  {turn} points of {fault.kind}", file=sys.stderr, flush=True)
 
 
-def _some(faults: list[Fault], limit: int | None) -> list[Fault]:
+def some(faults: list[Fault], limit: int | None) -> list[Fault]:
     """All of them, or so many, evenly spread."""
     if limit is None or limit >= len(faults):
         return faults

@@ -16,11 +16,12 @@ FILE_SYSTEMS = {
 }
 
 
-def make_image(path: Path, system: str) -> None:
+def make_image(path: Path, system: str, megabytes: int = 0) -> None:
+    """megabytes: at least so large."""
     size, make = FILE_SYSTEMS[system]
     path.unlink(missing_ok=True)
     with path.open("wb") as stream:
-        stream.truncate(size * 1024 * 1024)
+        stream.truncate(max(size, megabytes) * 1024 * 1024)
     subprocess.run([*make, path], check=True, capture_output=True)
 
 
