@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -161,12 +162,14 @@ async def _load(
 
 
 def unique(components: Sequence[Component]) -> dict[str, Component]:
-    """One component a key: those that share a key share its state, which is written once.
+    """One component per key: those that share a key share its state, which is written once.
 
-    Raises `ConfigurationError` where they do not agree on where the state lives.
+    Raises `ConfigurationError` if they differ in what the state is made of or where it is kept,
+    or if a key was made of a variable that is not set.
     """
     by_key: dict[str, Component] = {}
     for component in components:
+        _require_whole_key(component)
         first = by_key.setdefault(component.key, component)
         if first.management_type != component.management_type:
             raise ConfigurationError(
@@ -175,4 +178,33 @@ def unique(components: Sequence[Component]) -> dict[str, Component]:
                 hint="Give them one management type, or keys of their own.",
                 key=component.key,
             )
+        if first.made_of != component.made_of:
+            raise ConfigurationError(
+                f"Two different components have the key {component.key!r}: {_where(first)} and "
+                f"{_where(component)}. Each would be loaded with the state of one of them.",
+                hint="Give one of them a key of its own, in its attributes: "
+                f"defs_state: {{management_type: {component.management_type}, key: ANOTHER}}",
+                key=component.key,
+            )
     return by_key
+
+
+def _require_whole_key(component: Component) -> None:
+    """A variable that is not set becomes ``None`` or nothing in the key that is made of it."""
+    found = re.fullmatch(r"[^\[]*\[(.*)\]", component.key, re.DOTALL)
+    if found is None:
+        return
+    unset, inside = ", ".join(component.unset_variables), found[1]
+    parts = re.split(r"[\s,;:/|@=&]+", inside)
+    if "None" not in parts and not (unset and "" in parts):
+        return
+    what = f"{unset} is not set" if unset else "a value that it is made of is None"
+    raise ConfigurationError(
+        f"The key {component.key!r} ({_where(component)}) is not whole: {what}.",
+        hint=f"Set {unset} in the environment or in .env." if unset else "Set that value.",
+        key=component.key,
+    )
+
+
+def _where(component: Component) -> str:
+    return component.location or component.kind

@@ -77,7 +77,8 @@ async def _reach(projects: Sequence[Project], seconds: float) -> tuple[Reached, 
         for item in loaded:
             options = item.source.project.config.refresh
             for key, component in {c.key: c for c in item.found.components}.items():
-                asks = not any(fnmatchcase(component.kind, kind) for kind in _ASKS_NOBODY)
+                names = component.kinds
+                asks = not any(fnmatchcase(name, kind) for name in names for kind in _ASKS_NOBODY)
                 if asks and component.refused is None:
                     attempt = _Attempt(component, item, options.of_key(key), scratch, seconds)
                     tasks.append(_in_turn(slots, attempt))

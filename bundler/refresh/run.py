@@ -389,7 +389,7 @@ class _Limits:
 
     def _limit(self, component: Component) -> tuple[str, int]:
         for pattern, jobs in self._options.kind_jobs.items():
-            if fnmatchcase(component.kind, pattern):
+            if any(fnmatchcase(kind, pattern) for kind in component.kinds):
                 return pattern, jobs
         kind = kind_of(component)
         return kind.pattern, kind.jobs or self._options.jobs or DEFAULT_JOBS

@@ -10,7 +10,7 @@ from bundler.state.volatile import DBT_FILES, DBT_MEMBERS, FIVETRAN_MEMBERS
 
 
 class Kind(msgspec.Struct, frozen=True):
-    """What is known of a kind of component, by its class name, or a beginning of it and a star.
+    """What is known of a kind of component: by a class name, or its beginning and a star.
 
     volatile: names of JSON members, ignored: patterns of files, that change at every run without
     meaning anything. writable: paths that the program writes to at run time. jobs: how many at
@@ -79,5 +79,6 @@ _UNKNOWN = Kind("*")
 
 
 def kind_of(component: Component) -> Kind:
-    """What is known of a component's kind."""
-    return next((kind for kind in KINDS if kind.covers(component.kind)), _UNKNOWN)
+    """What is known of a component's class, or of the nearest class that it inherits from."""
+    found = (kind for name in component.kinds for kind in KINDS if kind.covers(name))
+    return next(found, _UNKNOWN)

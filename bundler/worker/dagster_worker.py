@@ -6,15 +6,19 @@ Imports the standard library and dagster, nothing else. Uses only what Dagster e
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.util
+import json
 import os
 import re
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 _OLDEST = (1, 12)
 _STATE_DIRECTORY = ".local_defs_state"
@@ -22,7 +26,22 @@ _STATE_DIRECTORY = ".local_defs_state"
 _SHORTEST_VALUE = 4
 _MAX_DEPTH = 4
 _FUNCTION_MARK = "component_instance"
-_DECLARATIONS = ("defs.yaml", "component.yaml")
+_DECLARATIONS = ("defs.yaml", "defs.yml", "component.yaml")
+# Attributes that shape the definitions, and not the state that they are made of.
+_OF_DEFINITIONS = frozenset(
+    {
+        *(
+            "defs_state",
+            "exclude",
+            "include_metadata",
+            "op",
+            "post_processing",
+            "select",
+            "selector",
+        ),
+        *("translation", "translation_settings"),
+    }
+)
 
 
 class TooOldError(Exception):
@@ -30,34 +49,125 @@ class TooOldError(Exception):
 
 
 def load(command: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Loads the component tree once. Returns what there is to tell, and a component a key."""
+    """Finds the components once. Returns what there is to report, and one component per key."""
     root = Path(command["root"])
     os.chdir(root)
-    warnings = _make_importable(root, command["root_module"])
+    reported = _make_importable(root, command["root_module"])
     dagster = importlib.import_module("dagster")
 
     version = dagster.__version__
     if tuple(int(part) for part in re.findall(r"\d+", version)[:2]) < _OLDEST:
         raise TooOldError(version)
-    with _watch_environment() as read:
+    with _watch_environment() as read, _hear_duplicates() as heard:
+        uses = _find(dagster, root, command["target"])
         tree = dagster.ComponentTree.for_project(root)
-        components = tree.get_all_components(of_type=dagster.StateBackedComponent)
         defs = Path(tree.defs_module_path)
-        unlisted = list(_unlisted(dagster, tree, defs, components))
-        places = _places(tree, defs, [*components, *unlisted])
+        places = _places(tree, defs, [use.component for use in uses if not use.location])
     by_key: dict[str, Any] = {}
     told = []
-    for component in (*components, *unlisted):
-        told.append({**_tell(component, read), "location": places.get(id(component), "")})
-        by_key.setdefault(told[-1]["key"], component)
-    warnings += [_warn_unlisted(component) for component in unlisted]
+    for use in uses:
+        location = use.location or places.get(id(use.component), "")
+        told.append(_tell(use.component, read, location))
+        by_key.setdefault(told[-1]["key"], use.component)
+    reported += [_warn_unlisted(use.component) for use in uses if not use.is_listed]
     return {
         "components": told,
         "directory": str(defs / _STATE_DIRECTORY),
         "place": f"{tree.defs_module_name.replace('.', '/')}/{_STATE_DIRECTORY}",
         "version": f"dagster {version}",
-        "warnings": warnings,
+        "warnings": [*reported, *heard],
     }, by_key
+
+
+class _Use(NamedTuple):
+    """A state-backed component. is_listed: whether ``dg utils refresh-defs-state`` finds it."""
+
+    component: Any
+    location: str = ""
+    is_listed: bool = True
+
+
+def _find(dagster: Any, root: Path, target: str) -> list[_Use]:
+    """The state-backed components that a load of the code location uses.
+
+    Such a load imports less than the project's component tree does (not what nothing uses) and
+    more (trees that the code location makes itself). The tree is asked where the code location
+    does not load without its states.
+    """
+    try:
+        return _used(dagster, root, target)
+    except Exception:
+        try:
+            return _listed(dagster, root)
+        except Exception:  # noqa: BLE001, S110  # why the load failed is what the user needs to see
+            pass
+        raise
+
+
+def _used(dagster: Any, root: Path, target: str) -> list[_Use]:
+    base = dagster.StateBackedComponent
+    original = base.build_defs
+    uses: dict[int, _Use] = {}
+    trees: list[Any] = []
+
+    def build_defs(component: Any, context: Any) -> Any:
+        uses.setdefault(
+            id(component), _Use(component, _declared_in(context), _lists(base, context))
+        )
+        trees.append(context.component_tree)
+        return dagster.Definitions()
+
+    base.build_defs = build_defs
+    try:
+        trees += [
+            getattr(location, "component_tree", None)
+            for location in _load_all(dagster, root, target)
+        ]
+    finally:
+        base.build_defs = original
+    # What overrides `build_defs` is known to the trees, which are loaded by now.
+    for tree in {id(tree): tree for tree in trees if tree is not None}.values():
+        for component in tree.get_all_components(of_type=base):
+            uses.setdefault(id(component), _Use(component))
+    return list(uses.values())
+
+
+def _load_all(dagster: Any, root: Path, target: str) -> list[Any]:
+    """The code locations of a module, made as a code server makes them."""
+    if not _exists(target):
+        return [dagster.load_from_defs_folder(path_within_project=root)]
+    values = vars(importlib.import_module(target)).values()
+    made = [value() for value in values if type(value).__name__ == "LazyDefinitions"]
+    return [*made, *(value for value in values if isinstance(value, dagster.Definitions))]
+
+
+def _exists(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError as error:
+        if error.name is not None and f"{module}.".startswith(f"{error.name}."):
+            return False
+        raise
+
+
+def _declared_in(context: Any) -> str:
+    path = Path(context.path)
+    files = (path, *(path / name for name in _DECLARATIONS))
+    return next((os.path.relpath(file) for file in files if file.is_file()), "")
+
+
+def _lists(base: type, context: Any) -> bool:
+    """Whether Dagster's own list has the component: it goes by the type that is declared."""
+    kind = getattr(getattr(context, "component_decl", None), "component_type", base)
+    return isinstance(kind, type) and issubclass(kind, base)
+
+
+def _listed(dagster: Any, root: Path) -> list[_Use]:
+    tree = dagster.ComponentTree.for_project(root)
+    listed = tree.get_all_components(of_type=dagster.StateBackedComponent)
+    defs = Path(tree.defs_module_path)
+    unlisted = _unlisted(dagster, tree, defs, listed)
+    return [*map(_Use, listed), *(_Use(component, is_listed=False) for component in unlisted)]
 
 
 def write(component: Any, state_path: str) -> Any:
@@ -139,42 +249,119 @@ def _text(path: Path) -> str:
 
 def _warn_unlisted(component: Any) -> str:
     return (
-        f"{component.defs_state_config.key} is made by a function without a return annotation that "
-        "can be evaluated, so `dg utils refresh-defs-state` passes it over; it is refreshed here."
+        f"{component.defs_state_config.key} is not in Dagster's own list of components (it is made "
+        "by a function without a usable return annotation, or by another component), so `dg utils "
+        "refresh-defs-state` passes it over; it is refreshed here."
     )
 
 
-def _tell(component: Any, read: set[str]) -> dict[str, Any]:
+def _tell(component: Any, read: set[str], location: str) -> dict[str, Any]:
     config = component.defs_state_config
-    kind = type(component)
-    texts = set(_texts(vars(component), _MAX_DEPTH))
+    names = [f"{kind.__module__}.{kind.__qualname__}" for kind in type(component).__mro__]
+    texts = set(_texts(_attributes(component), _MAX_DEPTH))
     values = {name: os.environ.get(name, "") for name in read}
     usable = {name: value for name, value in values.items() if len(value) >= _SHORTEST_VALUE}
+    declared = _text(Path(location)) if location else ""
     return {
         "key": config.key,
         "management_type": config.management_type.value,
         "refresh_if_dev": config.refresh_if_dev,
-        "kind": f"{kind.__module__}.{kind.__qualname__}",
+        "kind": names[0],
+        "ancestors": names[1:],
+        "made_of": _made_of(component),
+        "location": location,
         "key_variables": sorted(name for name, value in usable.items() if value in config.key),
         "environment_variables": sorted(
             name for name, value in usable.items() if any(value in text for text in texts)
         ),
+        "unset_variables": sorted(
+            name
+            for name, value in values.items()
+            if not value and re.search(rf"\b{re.escape(name)}\b", declared)
+        ),
     }
 
 
+def _attributes(value: Any) -> dict[str, Any]:
+    """The attributes of an object of any kind; none where it does not say."""
+    try:
+        return dict(vars(value))
+    except Exception:  # noqa: BLE001  # an object may refuse anything
+        return {}
+
+
 def _texts(value: Any, depth: int) -> Iterator[str]:
-    """The strings that a component is made of, its attributes' attributes included."""
+    """The strings that a component is made of, its attributes' attributes included.
+
+    Some of Dagster's records are tuples that refuse to be iterated: only plain ones are.
+    """
     if isinstance(value, str):
         yield value
     elif depth:
-        if isinstance(value, dict):
-            items = list(value.values())
-        elif isinstance(value, (list, tuple, set)):
+        if type(value) in (list, tuple, set, frozenset):
             items = list(value)
         else:
-            items = list(getattr(value, "__dict__", {}).values())
+            items = list((value if type(value) is dict else _attributes(value)).values())
         for item in items:
             yield from _texts(item, depth - 1)
+
+
+def _made_of(component: Any) -> str:
+    """A digest of what the state is made of: equal for components that may share one.
+
+    Attributes that only shape the definitions are left out, and so is what cannot be compared.
+    """
+    known = {
+        name: value
+        for name, value in (_fields(component) or _attributes(component)).items()
+        if not name.startswith("_") and name not in _OF_DEFINITIONS
+    }
+    kind = type(component)
+    plain = [f"{kind.__module__}.{kind.__qualname__}", _plain(known, _MAX_DEPTH)]
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+
+
+def _fields(value: Any) -> dict[str, Any]:
+    """The declared fields of a dataclass or a pydantic model; none of another object."""
+    kind = type(value)
+    names = getattr(kind, "__dataclass_fields__", None) or getattr(kind, "model_fields", None) or ()
+    return {name: getattr(value, name, None) for name in names}
+
+
+def _plain(value: Any, depth: int) -> Any:
+    """A value as JSON has it; of what cannot be compared only its type."""
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, os.PathLike):
+        return os.path.abspath(value)
+    if isinstance(value, Enum):
+        return value.name
+    if depth and type(value) is dict:
+        return {str(name): _plain(item, depth - 1) for name, item in value.items()}
+    if depth and type(value) in (list, tuple):
+        return [_plain(item, depth - 1) for item in value]
+    if depth and type(value) in (set, frozenset):
+        return sorted(json.dumps(_plain(item, depth - 1), sort_keys=True) for item in value)
+    fields = _fields(value) if depth else {}
+    return [type(value).__qualname__, _plain(fields, depth - 1) if fields else None]
+
+
+@contextmanager
+def _hear_duplicates() -> Iterator[list[str]]:
+    """Collects Dagster's warnings about keys that components share; shows all others."""
+    texts: list[str] = []
+    with warnings.catch_warnings(record=True) as heard:
+        try:
+            yield texts
+        finally:
+            found = list(heard)
+    for warning in found:
+        if warning.category.__name__ == "DuplicateDefsStateKeyWarning":
+            texts.append(" ".join(str(warning.message).split()))
+        else:
+            warnings.showwarning(
+                warning.message, warning.category, warning.filename, warning.lineno
+            )
 
 
 @contextmanager

@@ -23,7 +23,11 @@ def sources(project: Project) -> Iterator[Source]:
             project,
             "dagster",
             project.interpreter.path,
-            {"root": str(project.root), "root_module": project.dagster.root},
+            {
+                "root": str(project.root),
+                "root_module": project.dagster.root,
+                "target": project.dagster.target or f"{project.dagster.root}.definitions",
+            },
         )
 
 

@@ -18,11 +18,13 @@ if TYPE_CHECKING:
 class Component(msgspec.Struct, frozen=True):
     """A component that a source has found.
 
-    kind: its class, ``package.module.Class``, ``command``, or
-    ``command:dbt``; vendors limit requests by kind.
-    location: where the project declares it, such as ``defs/shop/defs.yaml``; for people.
+    kind: its class, ``package.module.Class``, ``command``, or ``command:dbt``. ancestors: the
+    classes that it inherits from, nearest first: a subclass of a vendor's component is one.
+    location: the file that declares it, such as ``defs/shop/defs.yaml``; for messages.
+    made_of: a digest of what its state is made of; components that share a key must agree on it.
     key_variables: environment variables that the key is made of: another value is another key.
-    environment_variables: every variable that was read to make it.
+    environment_variables: every variable that was read to make it. unset_variables: those that
+    its declaration names and that are not set, or empty.
     refused: why its key cannot be used; the key is then the one to show.
     """
 
@@ -31,9 +33,17 @@ class Component(msgspec.Struct, frozen=True):
     kind: str
     refresh_if_dev: bool = True
     location: str = ""
+    ancestors: tuple[str, ...] = ()
+    made_of: str = ""
     key_variables: tuple[str, ...] = ()
     environment_variables: tuple[str, ...] = ()
+    unset_variables: tuple[str, ...] = ()
     refused: BundlerError | None = None
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """Its class and those that it inherits from, nearest first."""
+        return (self.kind, *self.ancestors)
 
 
 class Found(msgspec.Struct, frozen=True):
@@ -78,8 +88,11 @@ def found_of(event: Mapping[str, Any]) -> Found:
                 kind=told["kind"],
                 refresh_if_dev=told["refresh_if_dev"],
                 location=told.get("location", ""),
+                ancestors=tuple(told.get("ancestors", ())),
+                made_of=told.get("made_of", ""),
                 key_variables=tuple(told.get("key_variables", ())),
                 environment_variables=tuple(told.get("environment_variables", ())),
+                unset_variables=tuple(told.get("unset_variables", ())),
             )
             for told in event["components"]
         ),
