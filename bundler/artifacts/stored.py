@@ -19,10 +19,9 @@ import msgspec
 
 from bundler.errors import UsageError
 from bundler.project.config import load
-from bundler.state.artifact import Member
+from bundler.state.artifact import Member, OneArtifact
 from bundler.state.bundle import MANIFEST_NAME, STATE_DIRECTORY
 from bundler.state.manifest import (
-    Claim,
     Contents,
     DirectoryRefresh,
     KeyRefresh,
@@ -39,7 +38,6 @@ from bundler.store.store import Store, open_store
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
-    from typing_extensions import Self
 
 _PARTS_AT_ONCE = 3
 _MOMENT = r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9]+|[0-9]{4}-[0-9-]+T[0-9:]+Z"
@@ -77,11 +75,10 @@ def versions_at(store: Store, moment: str) -> dict[str, Version]:
     return store.all_of(store.at(int(moment) if moment.isdigit() else moment)[1])
 
 
-class StoredStates:
+class StoredStates(OneArtifact):
     """`bundler.state.artifact.Artifact` over some versions of a store."""
 
     kind = "store"
-    digest = None
 
     def __init__(self, name: str, store: Store, versions: Mapping[str, Version]) -> None:
         self.name = name
@@ -90,24 +87,12 @@ class StoredStates:
             for place, members in sorted(by_place(versions.values()).items())
         )
 
-    def claims(self) -> Sequence[Claim] | None:
-        return None
-
     def run_record(self) -> RunRecord | None:
         """How each state came about; its origin names the version that it was taken from."""
         return RunRecord(refresh=tuple(item.refresh for item in self._directories))
 
-    def labels(self) -> Mapping[str, str]:
-        return {}
-
     def state_directories(self) -> Sequence[_Directory]:
         return self._directories
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        pass
 
 
 def by_place(versions: Iterable[Version]) -> dict[str, list[Version]]:
@@ -126,6 +111,8 @@ def refresh_of(version: Version) -> KeyRefresh:
 
 class _Directory:
     """The states of one place, as a state directory."""
+
+    sealed = concurrent = False
 
     def __init__(self, objects: Objects, path: str, versions: Sequence[Version]) -> None:
         self._objects = objects

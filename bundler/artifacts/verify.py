@@ -8,7 +8,7 @@ except what the program has added below a path that the manifest declares writab
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
@@ -70,7 +70,7 @@ def verify(artifact: Artifact) -> Verdict:
     problems += _unmet(claims or (), {directory.path for directory in directories})
     found = {item.path: item.manifest for item in directories if item.manifest}
     try:
-        for problem in getattr(artifact, "problems", _none)(found):
+        for problem in artifact.problems(found):
             problems.append(problem)  # what was found before a failure stays
     except VerificationFailed as error:
         problems.append(error.what)
@@ -85,17 +85,11 @@ def verify(artifact: Artifact) -> Verdict:
             lost = "what it says of its states" if claims is None else "its run record"
             problems.append(f"{artifact.name} has lost {lost}: whoever embeds writes both.")
     # An index has one image for each platform, and whoever runs it gets any of them.
-    for other in getattr(artifact, "other_platforms", tuple)():
+    for other in artifact.other_platforms():
         problems += [f"{other.name}: {problem}" for problem in verify(other).all_problems]
     return Verdict(
         artifact.name, artifact.kind, artifact.digest, tuple(directories), record, tuple(problems)
     )
-
-
-def _none(found: Mapping[str, Manifest]) -> Iterator[str]:
-    """What a kind without faults of its own finds."""
-    del found
-    return iter(())
 
 
 def _unmet(claims: Sequence[Claim], found: set[str]) -> list[str]:
@@ -131,7 +125,7 @@ def _judge(directory: StateDirectory, claims: Sequence[Claim] | None) -> Verifie
     except BundlerError as error:
         return VerifiedDirectory(directory.path, None, (error.what,))
     problems = list(_against_claims(directory.path, manifest, claims))
-    if getattr(directory, "sealed", False):
+    if directory.sealed:
         return VerifiedDirectory(directory.path, manifest, tuple(problems))
     try:
         for problem in verify_directory(directory, manifest, shipped=claims is not None):
@@ -176,11 +170,9 @@ def verify_directory(
         return member.path, _member_problem(member, expected.get(member.path))
 
     judged = filter(is_judged, directory.members())
-    # Where members can be opened at any time and side by side, several are hashed at once.
-    at_once = getattr(directory, "concurrent", False)
     for path, problem in (
         in_parallel(judge, list(judged), lambda member: member.size)
-        if at_once
+        if directory.concurrent
         else map(judge, judged)
     ):
         missing.discard(path)

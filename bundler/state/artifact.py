@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, BinaryIO, Literal, Protocol
 
 import msgspec
 
-from bundler.state.manifest import Claim, RunRecord
+from bundler.state.manifest import Claim, Manifest, RunRecord
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -33,16 +33,20 @@ class Member(msgspec.Struct, frozen=True):
 
 
 class StateDirectory(Protocol):
-    """One ``.local_defs_state`` as it lies in an artifact.
-
-    One whose members can be opened at any time, and by several threads at once, may say so by an
-    attribute ``concurrent`` that is true. ``sealed`` says so of one whose bytes the artifact's
-    holder has hashed by itself, to the digest of what was made of bytes that the manifest covers.
-    """
+    """One ``.local_defs_state`` in an artifact."""
 
     @property
     def path(self) -> str:
         """POSIX, as the artifact names it; absolute in an image, relative in a PEX."""
+
+    @property
+    def sealed(self) -> bool:
+        """Its bytes need not be read: the artifact's holder has hashed them by itself, to the
+        digest of what was made of bytes that the manifest covers."""
+
+    @property
+    def concurrent(self) -> bool:
+        """Its members can be opened at any time, and by several threads at once."""
 
     def read_manifest(self) -> bytes | None:
         """The bytes of ``@manifest.json``; None where there is none."""
@@ -78,6 +82,37 @@ class Artifact(Protocol):
     def state_directories(self) -> Sequence[StateDirectory]:
         """Every state directory that lies where the program would look, or anywhere else."""
 
+    def problems(self, found: Mapping[str, Manifest]) -> Iterable[str]:
+        """What is wrong with the artifact itself, as sentences. found: its manifests, by path."""
+
+    def other_platforms(self) -> Iterable[Artifact]:
+        """The other images of an index; each is open as long as this one is."""
+
     def __enter__(self) -> Self: ...
 
     def __exit__(self, *exc: object) -> None: ...
+
+
+class OneArtifact:
+    """What most kinds of artifacts have in common: no labels, no platforms, nothing to close."""
+
+    digest: str | None = None
+
+    def labels(self) -> Mapping[str, str]:
+        return {}
+
+    def claims(self) -> Sequence[Claim] | None:
+        return None
+
+    def problems(self, found: Mapping[str, Manifest]) -> Iterable[str]:
+        del found
+        return ()
+
+    def other_platforms(self) -> Iterable[Artifact]:
+        return ()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        pass

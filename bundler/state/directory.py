@@ -10,17 +10,14 @@ import stat
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
 import msgspec
 
 from bundler.errors import InputOutputError
-from bundler.state.artifact import Member
+from bundler.state.artifact import Member, OneArtifact
 from bundler.state.bundle import MANIFEST_NAME, RUN_RECORD_NAME, STAGING_NAME, STATE_DIRECTORY
-from bundler.state.manifest import Claim, DirectoryRefresh, RunRecord, decode_canonical
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
+from bundler.state.manifest import DirectoryRefresh, RunRecord, decode_canonical
 
 # Where dependencies and version control lie: large, and never the home of a project's state.
 _NOT_SEARCHED = frozenset({".git", ".hg", ".venv", "venv", "node_modules", "__pycache__", ".tox"})
@@ -29,6 +26,7 @@ _NOT_SEARCHED = frozenset({".git", ".hg", ".venv", "venv", "node_modules", "__py
 class StateDirectoryOnDisk:
     """A state directory in the file system."""
 
+    sealed = False
     concurrent = True
 
     def __init__(self, root: Path, path: str) -> None:
@@ -60,7 +58,7 @@ class StateDirectoryOnDisk:
                     yield Member(path, "other", 0, partial(_open, self._root / path))
 
 
-class DirectoryArtifact:
+class DirectoryArtifact(OneArtifact):
     """A directory that is, or holds, state directories. It has no labels.
 
     A publish that was interrupted in one of them is finished before anything is read. Raises
@@ -68,7 +66,6 @@ class DirectoryArtifact:
     """
 
     kind = "directory"
-    digest = None
 
     def __init__(self, root: Path) -> None:
         found = find_state_directories(root)
@@ -81,12 +78,6 @@ class DirectoryArtifact:
         self._directories = tuple(
             StateDirectoryOnDisk(directory, place) for place, directory in places.items()
         )
-
-    def labels(self) -> Mapping[str, str]:
-        return {}
-
-    def claims(self) -> Sequence[Claim] | None:
-        return None
 
     def run_record(self) -> RunRecord | None:
         """The records that lie beside the manifests, as one; the build is that of the first."""
@@ -109,12 +100,6 @@ class DirectoryArtifact:
 
     def state_directories(self) -> Sequence[StateDirectoryOnDisk]:
         return self._directories
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        pass
 
 
 class Published(DirectoryArtifact):

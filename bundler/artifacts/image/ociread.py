@@ -35,12 +35,12 @@ from bundler.artifacts.image.rootfs import Tree
 from bundler.artifacts.image.tarstream import content_of, read_tar
 from bundler.artifacts.names import ArtifactName, without_state
 from bundler.errors import UsageError, VerificationFailed
-from bundler.state.artifact import Member, StateDirectory
+from bundler.state.artifact import Member, OneArtifact, StateDirectory
 from bundler.state.bundle import MANIFEST_NAME, Bundle
 from bundler.state.manifest import MAX_MANIFEST_BYTES, Claim, Manifest, RunRecord, parse
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    pass
 
 # What Python calls a machine, and what Go does.
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "AMD64": "amd64"}
@@ -154,7 +154,7 @@ def _most(sizes: Iterable[int]) -> int:
     return max(_FREE_OF_SUSPICION_BYTES, sum(sizes) * _MAX_RATIO)
 
 
-class OciImage:
+class OciImage(OneArtifact):
     """An image in a store, open for reading. Of several platforms, the one of this machine.
 
     platform: the manifest of another one. sealed: the bundles in layers, by path, whose digests are
@@ -173,7 +173,7 @@ class OciImage:
     ) -> None:
         self.name = name
         self.kind = kind
-        self.digest: str | None = entry.digest
+        self.digest = entry.digest
         self.entry = entry
         self.store = store
         self.is_one_of_several = platform is not None
@@ -254,9 +254,6 @@ class OciImage:
             yield from image.hidden_states(volumes, found, self.image.tree.resolve)
         if self._state_layer() is None or not image.is_untouched(config):
             yield from examined(self.image.tree, config, found)
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *exc: object) -> None:
         self.store.close()
@@ -354,6 +351,8 @@ class _TopDirectory:
     bundle: what is in it, by the digest of the layer. was_judged: as a part of another platform.
     """
 
+    concurrent = False
+
     def __init__(
         self, layer: StateLayer, path: str, bundle: Bundle | None, *, was_judged: bool
     ) -> None:
@@ -373,6 +372,8 @@ class _TopDirectory:
 
 class _LayoutDirectory:
     """A state directory as the layers of an image add up to it."""
+
+    sealed = concurrent = False
 
     def __init__(self, loaded: LoadedImage, path: str) -> None:
         self.path = path

@@ -135,6 +135,7 @@ class TreeStateDirectory(msgspec.Struct, frozen=True):
     tree: Tree
     relative: str
 
+    sealed: ClassVar[bool] = False
     concurrent: ClassVar[bool] = True
 
     @property

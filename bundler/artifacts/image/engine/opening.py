@@ -15,15 +15,15 @@ from bundler.artifacts.image.engine.files import ANSWER, Container, reading
 from bundler.artifacts.image.engine.remade import Remade
 from bundler.artifacts.image.tarstream import content_of, read_tar
 from bundler.errors import UsageError, VerificationFailed
-from bundler.state.artifact import Member, StateDirectory
+from bundler.state.artifact import Member, OneArtifact, StateDirectory
 from bundler.state.bundle import MANIFEST_NAME, Bundle
 from bundler.state.manifest import MAX_MANIFEST_BYTES, Claim, Manifest, RunRecord, parse
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    pass
 
 
-class EngineImage:
+class EngineImage(OneArtifact):
     """An image in an engine.
 
     What its label names is read. An image without our label, one that was changed since, and one
@@ -45,7 +45,7 @@ class EngineImage:
         self.name = name
         self._sealed = sealed or {}
         inspected = inspected or engine.get(f"/images/{name}/json")
-        self.digest: str | None = str(inspected["Id"])
+        self.digest = str(inspected["Id"])
         self.engine = engine
         self._settings = settings_of(inspected)
         self._labels = image.labels(self._settings)
@@ -153,9 +153,6 @@ class EngineImage:
             self._opened = self._stack.enter_context(context)
         return self._opened
 
-    def __enter__(self) -> Self:
-        return self
-
     def __exit__(self, *exc: object) -> None:
         self._stack.close()
 
@@ -177,8 +174,10 @@ def open_image(name: str, docker: Docker | None = None) -> EngineImage:
 class _EngineDirectory:
     """A state directory in an image.
 
-    sealed: its bytes are those of the bundle, by the digest of the layer that holds them.
+    bundle: what is in it, by the digest of the layer that holds it.
     """
+
+    concurrent = False
 
     def __init__(self, found: EngineImage, path: str, bundle: Bundle | None) -> None:
         self.path = path

@@ -10,22 +10,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from bundler.artifacts.python.pex.file import PexFile, opened, stamp_of
-from bundler.state.artifact import StateDirectory
+from bundler.state.artifact import OneArtifact, StateDirectory
 from bundler.state.bundle import Bundle
 from bundler.state.manifest import Claim, RunRecord
 
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
-
-class PexArtifact:
+class PexArtifact(OneArtifact):
     """A PEX that is open for reading; nothing of it is run or unpacked."""
 
     kind = "pex"
-    digest: str | None = None  # of a file of hundreds of megabytes: not cheap
 
     def __init__(self, path: Path, like: PexFile | None = None) -> None:
         self.name = str(path)
@@ -69,9 +64,6 @@ class PexArtifact:
             dagster=any(name.startswith("dagster-") for name in pex.info.distributions),
         )
         write(pex, made, destination)
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *exc: object) -> None:
         self._stack.close()

@@ -6,32 +6,27 @@ A wheel's files lie in its zip as they will lie in site-packages. What we say of
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from bundler.artifacts.labels import decode_claims, decode_record, encode_claims
 from bundler.artifacts.python import replacing, zipfiles
 from bundler.artifacts.python.python_import_path import Plan, plan
 from bundler.artifacts.python.trees import NewFile, zip_tree
 from bundler.artifacts.python.wheel.zip import metadata_of, rewrite
-from bundler.state.artifact import StateDirectory
+from bundler.state.artifact import OneArtifact, StateDirectory
 from bundler.state.bundle import Bundle
 from bundler.state.manifest import Claim, RunRecord, canonical
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 _STATES = "state-bundler/states.json"
 _RUN_RECORD = "state-bundler/run-record.json"
 
 
-class WheelArtifact:
+class WheelArtifact(OneArtifact):
     """A wheel that is open for reading."""
 
     kind = "wheel"
-    digest: str | None = None
 
     def __init__(self, path: Path) -> None:
         self.name = str(path)
@@ -40,9 +35,6 @@ class WheelArtifact:
             self._tree = zip_tree(file)
             self._metadata = metadata_of(file)
             self._stack = stack.pop_all()
-
-    def labels(self) -> Mapping[str, str]:
-        return {}
 
     def claims(self) -> Sequence[Claim] | None:
         raw = self._read(_STATES)
@@ -58,9 +50,6 @@ class WheelArtifact:
 
     def state_directories(self) -> Sequence[StateDirectory]:
         return list(self._tree.state_directories())
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *exc: object) -> None:
         self._stack.close()
