@@ -18,9 +18,9 @@ from bundler.errors import BundlerError, CredentialsRefused, Unavailable
 from bundler.listener import KeyProgress, Listener
 from bundler.project.options import DEFAULT_ATTEMPTS, DEFAULT_TIMEOUT_SECONDS, KeyOptions
 from bundler.refresh import vendor_exceptions
-from bundler.refresh.checks import Baseline, Checked, check
+from bundler.refresh.checks import LEFT_OUT, Baseline, Checked, check
 from bundler.refresh.discovery import Loaded
-from bundler.refresh.outcome.exchanges import Report, read
+from bundler.refresh.outcome.exchanges import Copy, Report, read
 from bundler.refresh.secrets import Secrets
 from bundler.refresh.sources.model import Component
 from bundler.refresh.validation import validate
@@ -143,8 +143,8 @@ async def _fetch_once(
         failure = await _attempt(job, write, began + job.timeout)
     if failure is not None:
         raise _AttemptFailedError(failure, write, attempt)
-    checked = await _check(job, write, attempt)
     report = _report(job, write)
+    checked = await _check(job, write, attempt, report)
     normal = kind_of(job.component).expected
     names = {*job.component.environment_variables, *report.environment}
     return Fetched(
@@ -214,6 +214,8 @@ def _write(job: Job, scratch: Path, attempt: int) -> Write:
         state_path=directory / "state",
         report=scratch / f"{name}.report",
         log=scratch / f"{name}.log",
+        leave_out=(*LEFT_OUT, *job.options.exclude),
+        keep=job.options.include,
     )
 
 
@@ -272,14 +274,14 @@ def _lost(job: Job, report: Report, secrets: Secrets) -> Failure | None:
     return partial_failure(job.component, exchange, secrets, though)
 
 
-async def _check(job: Job, write: Write, attempt: int) -> Checked:
+async def _check(job: Job, write: Write, attempt: int, report: Report) -> Checked:
     try:
-        return await asyncio.to_thread(_judge, job, write)
+        return await asyncio.to_thread(_judge, job, write, report.copies)
     except BundlerError as error:
         raise _failed(job, error, write, attempt) from error
 
 
-def _judge(job: Job, write: Write) -> Checked:
+def _judge(job: Job, write: Write, copies: Sequence[Copy]) -> Checked:
     surroundings = job.source.surroundings
     checked = check(
         job.component,
@@ -287,6 +289,7 @@ def _judge(job: Job, write: Write) -> Checked:
         job.options,
         secrets=surroundings.secrets,
         baseline=job.baseline,
+        copies=copies,
         written_at=job.source.worker.written_at(write),
     )
     validate(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -19,7 +19,9 @@ import msgspec
 
 from bundler.errors import BadData, ConfigurationError, CredentialsRefused
 from bundler.project.options import DEFAULT_SHRINK, KeyOptions
+from bundler.refresh import dbt_projects
 from bundler.refresh.key_material import PRIVATE_KEY, is_container
+from bundler.refresh.outcome.exchanges import Copy
 from bundler.refresh.outcome.losses import losses
 from bundler.refresh.relocate import relocate
 from bundler.refresh.secrets import Secret, Secrets
@@ -33,8 +35,11 @@ from bundler.system.atomic import io_errors
 from bundler.system.documents import decoded
 
 # Names of what never belongs into a state, wherever it lies in one.
-_LEFT_OUT = (
+LEFT_OUT = (
     ".git",
+    ".venv",
+    "node_modules",
+    ".idea",
     ".env",
     ".env.*",
     "*.log",
@@ -42,6 +47,7 @@ _LEFT_OUT = (
     "__pycache__",
     ".local_defs_state",
     ".DS_Store",
+    ".user.yml",  # dbt's number of this machine's user
     "*.concurrent-update-lock",
 )
 _DATABASES = ("*.duckdb", "*.duckdb.wal", "*.sqlite", "*.sqlite3", "*.db")
@@ -59,11 +65,17 @@ class Baseline(msgspec.Struct, frozen=True):
 
 
 class Checked(msgspec.Struct, frozen=True):
-    """A state that may be published. left_out: paths that were removed. notes: for the person."""
+    """A state that may be published.
+
+    left_out: paths that were removed, or not copied. ignored: those that were not copied because
+    git ignores them; ignored_count: how many there are. warnings: for the user.
+    """
 
     state: State
     left_out: tuple[str, ...]
     warnings: tuple[str, ...]
+    ignored: tuple[str, ...] = ()
+    ignored_count: int = 0
 
 
 def check(
@@ -73,19 +85,24 @@ def check(
     *,
     secrets: Secrets,
     baseline: Baseline | None,
+    copies: Sequence[Copy] = (),
     written_at: str | None = None,
 ) -> Checked:
     """Judges what a component wrote into its staged key directory.
 
-    written_at: the key directory as the component knew it, where that was in a container.
+    copies: the directories that it has copied there. written_at: the key directory as the component
+    knew it, where that was in a container.
     Raises `BadData`, `CredentialsRefused`, `ConfigurationError` or `InputOutputError` naming key
     and file.
     """
     key = component.key
     kind = kind_of(component)
-    left_out = tuple(_tidy(key, directory, options))
+    left_out = (
+        *(path for copy in copies for path in copy.left_out),
+        *_tidy(key, directory, options),
+    )
     if kind.relocated:
-        relocate(directory)
+        relocate(directory, [copy.source for copy in copies])
     try:
         tree = scan(directory)
     except BadData as error:
@@ -104,12 +121,26 @@ def check(
         sanitize_key(key),
         tree,
         semantic=semantic_digest(directory, tree, kind, options),
-        writable=_writable((*kind.writable, *options.writable), tree),
+        writable=_writable(
+            (
+                *kind.writable,
+                *(dbt_projects.target_directories(tree) if kind.relocated else ()),
+                *options.writable,
+            ),
+            tree,
+        ),
     )
     _refuse_loss(key, directory, tree, options, baseline)
     databases = [file.path for file in tree.files if _any_match(file.path, _DATABASES)]
     return Checked(
-        state, left_out, tuple(f"{key}: ships the database {path}." for path in databases)
+        state,
+        left_out,
+        (
+            *(f"{key}: ships the database {path}." for path in databases),
+            *(f"{key}: {text}." for text in dbt_projects.warnings(copies)),
+        ),
+        tuple(path for copy in copies for path in copy.ignored),
+        sum(copy.ignored_count for copy in copies),
     )
 
 
@@ -158,7 +189,7 @@ def _tidy(key: str, directory: Path, options: KeyOptions) -> Iterator[str]:
 def _is_left_out(file: Path, path: str, options: KeyOptions) -> bool:
     if path == _STATE or _any_match(path, options.include):
         return False
-    if _any_match(path, (*_LEFT_OUT, *options.exclude)):
+    if _any_match(path, (*LEFT_OUT, *options.exclude)):
         return True
     return not file.is_symlink() and (file / "pyvenv.cfg").is_file()
 
@@ -202,7 +233,7 @@ def _refuse_secrets(
 ) -> None:
     """Raises for the first file that holds a secret, key material, or the staging path."""
     for file in tree.files:
-        in_name = secrets.within(file.path)
+        in_name = secrets.scanner.in_name(file.path)
         if in_name is not None:
             shown = secrets.redact(file.path)
             raise _credentials_refused(key, f"the name {shown!r}", in_name)
@@ -332,31 +363,36 @@ def semantic_digest(
     directory: Path, tree: StateTree, kind: Kind, options: KeyOptions
 ) -> str | None:
     """A ``dirHash`` over what means something; None where every byte does."""
-    volatile = frozenset((*kind.volatile, *options.volatile))
-    if not volatile:
+    known, named = frozenset(kind.volatile), frozenset(options.volatile)
+    if not known and not named:
         return None
+
+    def is_volatile(name: str, value: Any) -> bool:
+        # A column of a table may have the name of one of dbt's own members.
+        return name in named or (name in known and not isinstance(value, (dict, list)))
+
     entries = [
-        FileEntry(file.path, _meaning(directory / file.path, file, volatile), 0)
+        FileEntry(file.path, _meaning(directory / file.path, file, is_volatile), 0)
         for file in tree.files
         if not _any_match(file.path, kind.ignored)
     ]
     return dir_hash(entries)
 
 
-def _meaning(path: Path, file: FileEntry, volatile: frozenset[str]) -> str:
+def _meaning(path: Path, file: FileEntry, is_volatile: Callable[[str, Any], bool]) -> str:
     """The digest of a JSON file without its volatile members; of another file, all of it."""
     if not (path.name == _STATE or path.suffix == ".json"):
         return file.sha256
     document = _document(path)
     if document is None:
         return file.sha256
-    pruned = _without(document[0], volatile.__contains__)
+    pruned = _without(document[0], is_volatile)
     return hashlib.sha256(msgspec.json.encode(pruned, order="sorted")).hexdigest()
 
 
-def _without(value: Any, drop: Callable[[str], bool]) -> Any:
+def _without(value: Any, drop: Callable[[str, Any], bool]) -> Any:
     if isinstance(value, dict):
-        return {name: _without(item, drop) for name, item in value.items() if not drop(name)}
+        return {name: _without(item, drop) for name, item in value.items() if not drop(name, item)}
     if isinstance(value, list):
         return [_without(item, drop) for item in value]
     return value

@@ -388,13 +388,17 @@ def _tell(key: str, fetched: Fetched, state: State, listener: Listener, detail: 
         )
     for note in fetched.notes:
         listener.note(f"{key}: {note}.")
-    if fetched.checked.left_out:
-        listener.note(f"{key}: left out {_shortened(fetched.checked.left_out)}.")
+    checked = fetched.checked
+    if checked.left_out:
+        listener.note(f"{key}: left out {_shortened(checked.left_out, len(checked.left_out))}.")
+    if checked.ignored:
+        shown = _shortened(checked.ignored, checked.ignored_count)
+        listener.note(f"{key}: left out, because git ignores them: {shown}.")
     listener.key(KeyProgress(key, "done", fetched.attempts, state.size, fetched.seconds, detail))
 
 
-def _shortened(paths: Sequence[str]) -> str:
-    more = len(paths) - _SHOWN_PATHS
+def _shortened(paths: Sequence[str], count: int) -> str:
+    more = count - _SHOWN_PATHS
     return ", ".join(paths[:_SHOWN_PATHS]) + (f" and {more} more" if more > 0 else "")
 
 

@@ -1,40 +1,53 @@
-"""dbt notes where a project lay when it was parsed; in an artifact it lies elsewhere.
+"""dbt notes where a project was when it was parsed; in an artifact it is elsewhere.
 
-A project that dagster-dbt clones is parsed where it is staged, and dbt writes that directory into
-what it makes of each seed (``root_path``), in ``manifest.json`` and in ``partial_parse.msgpack``.
-dbt runs in the project's own directory, so ``.`` says the same, wherever the state is put.
+A project that dagster-dbt clones is parsed where it is staged, a local one where it is before it is
+copied. dbt writes that directory into what it makes of each seed (``root_path``), in
+``manifest.json`` and in ``partial_parse.msgpack``. dbt runs in the project's own directory, so
+``.`` says the same, wherever the state is put.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from bundler.refresh.dbt_projects import DECLARATION, PARSED
 from bundler.system.atomic import io_errors
 
 _CHUNK_BYTES = 1024 * 1024
-_PARSED = "manifest.json"
 
 
-def relocate(directory: Path) -> None:
-    """Makes what dbt parsed in this directory, or below it, independent of where it lies.
+def relocate(directory: Path, sources: Sequence[str] = ()) -> None:
+    """Makes what dbt parsed in this directory, or below it, independent of where it was parsed.
 
+    sources: the directories of projects that were parsed there and then copied.
     Raises `InputOutputError`.
     """
     with io_errors(directory):
         for parent, _, files in os.walk(directory):
-            if _PARSED in files:
+            if PARSED in files:
                 for path in sorted(Path(parent).iterdir()):
                     if path.suffix in (".json", ".msgpack") and path.is_file():
-                        _replace_all(path, path.parent.parent)
+                        _replace_all(path, [_project_of(path, directory), *map(Path, sources)])
 
 
-def _replace_all(path: Path, project: Path) -> None:
-    for old, new in _replacements(project, escaped=path.suffix == ".json"):
-        if _holds(path, old):
-            _replace(path, old, new)
+def _project_of(path: Path, directory: Path) -> Path:
+    """The project that a file of dbt's target directory is about."""
+    for parent in path.parents:
+        if parent == directory:
+            break
+        if (parent / DECLARATION).is_file():
+            return parent
+    return path.parent.parent
+
+
+def _replace_all(path: Path, projects: Sequence[Path]) -> None:
+    for project in projects:
+        for old, new in _replacements(project, escaped=path.suffix == ".json"):
+            if _holds(path, old):
+                _replace(path, old, new)
 
 
 def _replacements(project: Path, *, escaped: bool) -> Iterator[tuple[bytes, bytes]]:

@@ -35,7 +35,8 @@ _PAIR = (
 )
 _NETRC = r"\bpassword[ \t]+(?P<value>\S+)"
 _PGPASS = r"(?m)^(?:(?:\\.|[^:\\\n])*:){4}(?P<value>.+)$"
-_HEADER = r"(?i)\b(?:basic|bearer|token)[ +](?P<value>[\w.~+/=-]{16,})"
+_HEADER = r"(?i)\b(?:basic|bearer|token)[ +](?P<value>(?=[^\s\d]*\d)[\w.~+/=-]{16,})"
+_TEMPLATES = ("$", "{", "<", "%")
 _PRIVATE_KEY = r"(?s)-----BEGIN [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----(?P<body>.*?)-----END"
 _BASE64 = r"[\w+/-]{24,}={0,2}"
 # Of a base64 text, so many characters within one line, however it is broken into lines.
@@ -141,8 +142,10 @@ def _parts(text: str, depth: int = 0) -> Iterator[Part]:
         yield "the private key", _excerpt(found["body"])
     yield from _in_urls(text)
     for found in re.finditer(_PAIR, text):
-        if has_a_secret_name(found["name"]) and not found["value"].startswith(("$", "{")):
-            yield f"the {found['name']}", found["value"].strip("\"'")
+        value = found["value"].strip("\"'")
+        if _names_a_secret(found["name"]) and not value.startswith(_TEMPLATES):
+            yield f"the {found['name']}", value
+            yield f"the {found['name']}", unquote(value)
     for found in re.finditer(_HEADER, text):
         yield "the credential", found["value"]
         yield from _in_base64(found["value"], depth)
@@ -150,6 +153,11 @@ def _parts(text: str, depth: int = 0) -> Iterator[Part]:
         yield from _in_base64(text.strip(), depth)
         if len(text) > _LONG_BASE64:
             yield "the value", _excerpt(text)
+
+
+def _names_a_secret(name: str) -> bool:
+    """Whether a member's name says so; a mere ``key`` is that of a list, more often than not."""
+    return has_a_secret_name(name) and name.lower() not in ("key", "keys")
 
 
 def _in_urls(text: str) -> Iterator[Part]:
@@ -193,7 +201,7 @@ def _in_document(value: Any, name: str, depth: int, left: int) -> Iterator[Part]
     """name: of the nearest member that holds this value."""
     if isinstance(value, str):
         yield from _parts(value, depth + 1)
-        if has_a_secret_name(name) and "PRIVATE KEY" not in value:
+        if _names_a_secret(name) and "PRIVATE KEY" not in value:
             yield f"the {name}", value
     elif isinstance(value, dict) and left:
         for member, inner in value.items():

@@ -47,9 +47,8 @@ class Secrets(msgspec.Struct, frozen=True, dict=True):
 
     def redact(self, text: str) -> str:
         """The text without any secret, URL user info or query, and without control characters."""
-        for secret in self._longest_first:
-            for form in forms(secret.value):
-                text = text.replace(form.decode("utf-8", "replace"), f"[{secret.variable}]")
+        for form, shown in self._shown:
+            text = text.replace(form, shown)
         text = without_credentials(text)
         text = re.sub(_QUERY, r"\1", re.sub(_USER_INFO, r"\1", text))
         return neutralise(text)
@@ -80,6 +79,15 @@ class Secrets(msgspec.Struct, frozen=True, dict=True):
         from bundler.refresh.scanning import Scanner
 
         return Scanner(self)
+
+    @cached_property
+    def _shown(self) -> list[tuple[str, str]]:
+        """What to show in the place of each form."""
+        return [
+            (form.decode("utf-8", "replace"), f"[{secret.variable}]")
+            for secret in self._longest_first
+            for form in forms(secret.value)
+        ]
 
     @cached_property
     def _longest_first(self) -> tuple[Secret, ...]:

@@ -35,6 +35,7 @@ class Write(msgspec.Struct, frozen=True):
 
     root: the project's, whose own code's use of environment variables is reported. rehearsal: ends
     as soon as the wire has shown that the external system answers; what is written is no state.
+    leave_out, keep: patterns of paths below the key directory, for what is copied into it.
     """
 
     key: str
@@ -43,6 +44,8 @@ class Write(msgspec.Struct, frozen=True):
     report: Path
     log: Path
     rehearsal: bool = False
+    leave_out: tuple[str, ...] = ()
+    keep: tuple[str, ...] = ()
 
 
 Launch = Callable[[int, int], "subprocess.Popen[bytes]"]
@@ -140,6 +143,8 @@ class Worker:
                 "report": str(write.report),
                 "log": str(write.log),
                 "rehearsal": write.rehearsal,
+                "leave_out": write.leave_out,
+                "keep": write.keep,
             }
         )
         try:

@@ -176,6 +176,8 @@ class Worker:
         self._say = Lines(events)
         # What another program asks on the wire cannot be seen from here.
         self._recorder = None if kind == "command" else _installed_recorder()
+        if kind != "command":
+            self._copying = _sibling("_state_bundler_copying", "copying.py")
         self._source = _sibling("_state_bundler_source", f"{kind}_worker.py")
         self._watching = _sibling("_state_bundler_watching", "watching.py")
         self._components: dict[str, Any] = {}
@@ -295,6 +297,12 @@ class Worker:
                 tell = _until_answered(report) if command["rehearsal"] else report
                 self._recorder.record(tell, describe)
                 self._watching.tell_environment(command["root"], report)
+                self._copying.filter_copies(
+                    os.path.dirname(command["state_path"]),
+                    command["leave_out"],
+                    command["keep"],
+                    report,
+                )
             self._write(command["key"], command["state_path"])
         except BaseException as error:  # noqa: BLE001  # SystemExit too: a component must not end us
             report("raised", chain=describe(error))

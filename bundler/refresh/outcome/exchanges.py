@@ -98,6 +98,20 @@ class Exchange(msgspec.Struct, frozen=True):
     body: Literal["", "not-json", "graphql-errors", "more"] = ""
 
 
+class Copy(msgspec.Struct, frozen=True):
+    """A directory that the component has copied into its state.
+
+    left_out, ignored: paths below the key directory that were not copied, because they never
+    belong into a state, and because git ignores them; some of them. ignored_count: of all.
+    """
+
+    source: str
+    target: str
+    left_out: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = ()
+    ignored_count: int = 0
+
+
 class Report(msgspec.Struct, frozen=True):
     """What an attempt left behind.
 
@@ -105,7 +119,7 @@ class Report(msgspec.Struct, frozen=True):
     and may. unfollowed: answers whose next page was not asked for. last: the last that was
     answered. waiting: the last without an answer or with an unread body. not_json: something after
     the last answer was no JSON, whatever became of that exception. environment: the variables that
-    the project's own code has read.
+    the project's own code has read. copies: directories that were copied into the state.
     """
 
     failed: tuple[Exchange, ...] = ()
@@ -118,6 +132,7 @@ class Report(msgspec.Struct, frozen=True):
     returned: bool = False
     raised: tuple[Link, ...] = ()
     environment: tuple[str, ...] = ()
+    copies: tuple[Copy, ...] = ()
 
 
 class _Reading(msgspec.Struct):
@@ -133,6 +148,7 @@ class _Reading(msgspec.Struct):
     returned: bool = False
     raised: tuple[Link, ...] = ()
     environment: set[str] = msgspec.field(default_factory=set)
+    copies: list[Copy] = msgspec.field(default_factory=list)
 
     def take(self, line: dict[str, Any]) -> None:
         event = line["event"]
@@ -150,9 +166,15 @@ class _Reading(msgspec.Struct):
             self.unfollowed.pop(line["id"], None)
         elif event == "environment":
             self.environment.add(line["name"])
-        elif event == "raised":
+        elif event == "copied":
+            self.copies.append(msgspec.convert(line, Copy))
+        else:
+            self._end(line)
+
+    def _end(self, line: dict[str, Any]) -> None:
+        if line["event"] == "raised":
             self.raised = links(line["chain"])
-        elif event == "returned":
+        elif line["event"] == "returned":
             self.returned = True
 
     def _answer(self, line: dict[str, Any]) -> None:
@@ -242,6 +264,7 @@ def digest(lines: Iterable[dict[str, Any]], allowed: Sequence[str] = ()) -> Repo
         returned=reading.returned,
         raised=reading.raised,
         environment=tuple(sorted(reading.environment)),
+        copies=tuple(reading.copies),
     )
 
 

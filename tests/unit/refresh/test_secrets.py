@@ -228,6 +228,7 @@ PW = "pa55-canary-w0rd"
         ("ANY", json.dumps({"url": f"https://me:{PW}@x.example"}), PW),
         ("MYSQL_PWD", f"{PW}\n", PW),
         ("MYSQL_PWD", f"{PW}\r\n", PW),
+        ("ANY", "https://x.example/c?sv=1&sig=canary%2Bone%3D", "canary+one="),
     ],
 )
 def test_the_secret_part_of_a_variable_is_found_and_named(
@@ -313,6 +314,29 @@ def test_secrets_in_files_that_variables_name(tmp_path: Path, name: str, content
     assert found_in(state, secrets) == name
     assert secrets.within(PW)
     assert "file that" in secrets.within(PW).what  # type: ignore[union-attr]
+
+
+def test_what_ci_systems_set_is_not_secret(tmp_path: Path) -> None:
+    """Words that stand in an event, in a script or in a list are in many states, too."""
+    event = tmp_path / "event.json"
+    event.write_text(json.dumps({"license": {"key": "apache-2.0"}, "keys_url": "https://x/keys"}))
+    script = tmp_path / "script.sh"
+    script.write_text('password="$1"; token=$(cat /run/token); read -p "token authentication: " x')
+    environment = {
+        "GITHUB_EVENT_PATH": str(event),
+        "BASH_ENV": str(script),
+        "LS_COLORS": "rs=0:di=01;34:*.key=01;31:*.pem=01;31",
+        "npm_config_user_agent": "npm/10.1 node/v20 linux x64 workspaces/false",
+        "KEYBOARD_LAYOUT": "us-international",
+        "API_URL": "https://api.example.org:8443/v1?workspace=main-workspace#overview",
+        "IMAGE": "registry.example.org/shop:20261129@sha256:0123456789abcdef",
+        "KAFKA": "broker-1.example.org:9092,broker-2.example.org:9092",
+        "SSH_AUTH_SOCK": "/run/user/1000/agent",
+        "OAUTH_TOKEN_URL": "https://login.example.org/oauth2/token",
+    }
+    found = collect(environment)
+    assert not found.values
+    assert not found.parts
 
 
 def test_only_small_regular_text_files_are_read(tmp_path: Path) -> None:
