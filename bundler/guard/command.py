@@ -177,7 +177,7 @@ def answer(request: Request) -> int:
     if request.fix and verdict.findings:
         from bundler.guard.fix import fix
 
-        for done in fix(request.root, verdict):
+        for done in fix(request.root, verdict, request.directories):
             say(f"fixed: {done}")
         verdict = ask()
     report(verdict, request.format)

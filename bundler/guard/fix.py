@@ -11,29 +11,43 @@ import os
 from bundler import git
 from bundler.errors import InputOutputError
 from bundler.guard.moments import open_or_refuse
-from bundler.guard.state_paths import RULE_FILE, join
+from bundler.guard.state_paths import NAME, RULE_FILE, join, within
 from bundler.guard.worktree import ignore_rule
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from bundler.guard.verdict import Verdict
 
+_MANIFEST = b"@manifest.json"
 _UNPROTECTED = ("state-unprotected", "protection-missing", "protection-local")
 
 
-def fix(root: str | os.PathLike[str], verdict: Verdict) -> Iterator[str]:
+def fix(root: str | os.PathLike[str], verdict: Verdict, named: Sequence[str] = ()) -> Iterator[str]:
     """Mends what can be mended safely, and says what it did, a sentence each.
 
-    Findings in submodules are left: each is a repository of its own.
+    Findings in submodules are left: each is a repository of its own. So are those in a configured
+    directory that nothing was published to: its files may be anything. named: state directories
+    that the user named.
     Raises `ToolFailed` where git refuses, `InputOutputError` where the file cannot be written.
     """
     repository = open_or_refuse(root)
     top = repository.top
     if top is None:
         return
-    ours = [finding for finding in verdict.findings if not finding.inside]
+    known = {os.fsdecode(path) for path in within(top, named)}
+    foreign = [
+        each
+        for each in verdict.directories
+        if each not in known and not _is_ours(top, os.fsencode(each))
+    ]
+    ours = [
+        finding
+        for finding in verdict.findings
+        if not finding.inside
+        and not any(f"{finding.where}/".startswith(f"{each}/") for each in foreign)
+    ]
     paths = [os.fsencode(each.where) for each in ours if each.rule == "state-in-index"]
     if paths:
         git.forget(repository, paths)
@@ -43,6 +57,15 @@ def fix(root: str | os.PathLike[str], verdict: Verdict) -> Iterator[str]:
     for rule in dict.fromkeys(map(ignore_rule, directories)):
         if _append(join(top, RULE_FILE), rule):
             yield f"The rule {os.fsdecode(rule)} was added to .gitignore; commit that file."
+
+
+def _is_ours(top: bytes, directory: bytes) -> bool:
+    """Whether a state directory is for state alone."""
+    place = join(top, directory)
+    if NAME in directory.split(b"/") or not os.path.isdir(place):
+        return True
+    names = os.listdir(place)
+    return _MANIFEST in names or set(names) <= {RULE_FILE}
 
 
 def _append(path: bytes, rule: bytes) -> bool:

@@ -7,7 +7,8 @@ import os
 from bundler import git
 from bundler.errors import ToolFailed
 from bundler.guard.state_paths import Places, join, read_project
-from bundler.guard.verdict import Finding, Moment, Movement, Verdict, joined
+from bundler.guard.verdict import Moment, Movement, Verdict, joined
+from bundler.state.source_path import is_allowed
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -151,16 +152,5 @@ def _allowed_in_projects(
 def without_allowed(verdict: Verdict, patterns: Sequence[str]) -> Verdict:
     """Without the findings about paths that are committed on purpose."""
     return verdict._replace(
-        findings=tuple(each for each in verdict.findings if not is_allowed(each, patterns))
+        findings=tuple(each for each in verdict.findings if not is_allowed(each.where, patterns))
     )
-
-
-def is_allowed(finding: Finding, patterns: Sequence[str]) -> bool:
-    """Whether a pattern matches the finding's path, or a directory above it."""
-    if not patterns:
-        return False
-    from fnmatch import fnmatchcase
-
-    parts = finding.where.split("/")
-    paths = ["/".join(parts[:length]) for length in range(1, len(parts) + 1)]
-    return any(fnmatchcase(path, pattern) for path in paths for pattern in patterns)

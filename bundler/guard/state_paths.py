@@ -11,6 +11,7 @@ import os
 import stat
 
 from bundler.errors import ConfigurationError, ToolFailed
+from bundler.state.source_path import ADVICE, path_problem
 from bundler.system.fast_tuple import NamedTuple
 
 TYPE_CHECKING = False
@@ -210,7 +211,7 @@ def project_of(top: bytes, directory: bytes, name: bytes, text: bytes) -> Projec
     modules = _mapping(_mapping(tool, "dg"), "project")
     return Project(
         directory,
-        sources=tuple(_paths(directory, _tables(ours, "source"), "path")),
+        sources=tuple(_sources(join(directory, name), _tables(ours, "source"))),
         expected=_expected(top, directory, modules),
         allow=tuple(_paths(directory, [_mapping(ours, "guard")], "allow")),
     )
@@ -233,6 +234,18 @@ def _paths(directory: bytes, tables: Iterable[dict[str, Any]], name: str) -> Ite
         for path in value if isinstance(value, list) else [value]:
             if isinstance(path, str) and path:
                 yield os.path.normpath(join(directory, os.fsencode(path)))
+
+
+def _sources(file: bytes, tables: Sequence[dict[str, Any]]) -> Iterator[bytes]:
+    """The state directories of sources. Raises `ConfigurationError` for one that is none."""
+    for table in tables:
+        path = table.get("path")
+        if isinstance(path, str) and (problem := path_problem(path)):
+            where = os.fsdecode(file)
+            raise ConfigurationError(
+                f"{where}: [[tool.state-bundler.source]]: path {path!r} {problem}.", hint=ADVICE
+            )
+    return _paths(os.path.dirname(file), tables, "path")
 
 
 def _tables(table: dict[str, Any], name: str) -> list[dict[str, Any]]:

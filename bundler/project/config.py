@@ -6,10 +6,11 @@ Names are written with hyphens; underscores are accepted. Durations are a number
 
 from __future__ import annotations
 
+import glob
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,6 +19,7 @@ import msgspec
 from bundler.errors import ConfigurationError
 from bundler.project import environment_settings
 from bundler.project.options import KeyOptions, RefreshMode, RefreshOptions, SourceOptions
+from bundler.state.source_path import ADVICE, nested, path_problem
 
 TABLE = "tool.state-bundler"
 _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -102,6 +104,12 @@ class Config(msgspec.Struct, frozen=True):
     store: str | None = None
     given: tuple[str, ...] = ()
 
+    @property
+    def allowed_paths(self) -> tuple[str, ...]:
+        """What is committed on purpose, as patterns of whole paths."""
+        root = glob.escape(str(self.file.parent))
+        return tuple(f"{root}/{pattern}" for pattern in self.guard_allow)
+
 
 def read_toml(path: Path) -> dict[str, Any]:
     """The tables of a TOML file; empty where there is none. Raises `ConfigurationError`."""
@@ -175,7 +183,7 @@ def parse(table: Mapping[str, Any], file: Path) -> Config:
     return Config(
         file=file,
         refresh=_refresh_options(root, file.parent),
-        sources=tuple(_source_options(source, file) for source in root.source),
+        sources=_sources(root.source, file),
         guard_allow=root.guard.allow,
         image_path=root.image_path,
         environment=root.environment,
@@ -285,17 +293,27 @@ def _baseline(name: str | None, root: Path) -> str | None:
     return str(root / name) if name and (root / name).exists() else name
 
 
+def _sources(tables: Sequence[_SourceTable], file: Path) -> tuple[SourceOptions, ...]:
+    sources = tuple(_source_options(table, file) for table in tables)
+    if pair := nested(source.path.as_posix() for source in sources):
+        raise ConfigurationError(
+            f"{file}: [[{TABLE}.source]]: one of the state directories {' and '.join(pair)} is "
+            "inside the other.",
+            hint="Give both the same path, or two that are apart.",
+        )
+    return sources
+
+
 def _source_options(table: _SourceTable, file: Path) -> SourceOptions:
     where = f"{file}: [[{TABLE}.source]]"
     if bool(table.command) == bool(table.component):
         raise ConfigurationError(f"{where} needs either `command` or `component`.")
     if table.command and not table.key:
         raise ConfigurationError(f"{where} with a command needs a `key`.")
-    path = Path(table.path)
-    if path.is_absolute() or ".." in path.parts:
-        raise ConfigurationError(f"{where}: path {table.path!r} is not inside the project.")
+    if problem := path_problem(table.path):
+        raise ConfigurationError(f"{where}: path {table.path!r} {problem}.", hint=ADVICE)
     return SourceOptions(
-        path=path,
+        path=Path(table.path),
         key=table.key,
         command=table.command,
         component=table.component,

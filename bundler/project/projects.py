@@ -135,6 +135,12 @@ def _dagster_modules(root: Path, files: _Files) -> DagsterModules | None:
     table = _table(files.dg, "project")
     root_module = table.get("root_module") or root.name.replace("-", "_")
     defs_module = table.get("defs_module") or f"{root_module}.defs"
+    for name in (root_module, defs_module):  # each becomes a path
+        if not isinstance(name, str) or "/" in name or not all(name.split(".")):
+            raise ConfigurationError(
+                f"{root}: {name!r} is not the name of a module.",
+                hint="Correct root_module or defs_module in [tool.dg.project].",
+            )
     return DagsterModules(root_module, defs_module, table.get("code_location_target_module"))
 
 

@@ -53,7 +53,7 @@ GUARD: Mapping[str, str] = {
     "allow": "Paths or patterns of state that is committed on purpose, such as fixtures.",
 }
 SOURCE: Mapping[str, str] = {
-    "path": "The state directory, relative to the project.",
+    "path": "The state directory, relative to the project: a directory for state alone.",
     "key": "The defs state key; needed for a `command`, a component knows its own.",
     "command": "What writes the state to `{state_path}`: a list of words, never a shell's line.",
     "component": 'Instead of a command: `"package.module:Class"`, a '

@@ -14,6 +14,7 @@ from typing import Any
 from bundler.project.config import read_toml
 from bundler.project.projects import DagsterModules, dagster_modules
 from bundler.state.bundle import STATE_DIRECTORY
+from bundler.state.source_path import path_problem
 
 # build-backend's first part -> the name people know it by
 _BACKENDS = {
@@ -98,8 +99,9 @@ def _state_directories(
         yield layout / module / STATE_DIRECTORY
     sources = table(pyproject, "tool", "state-bundler").get("source", [])
     for source in sources if isinstance(sources, list) else []:
-        if isinstance(source, Mapping) and isinstance(source.get("path"), str):
-            yield PurePosixPath(source["path"])
+        path = source.get("path") if isinstance(source, Mapping) else None
+        if isinstance(path, str) and path_problem(path) is None:
+            yield PurePosixPath(path)
 
 
 def _dockerfiles(root: Path) -> Iterator[PurePosixPath]:

@@ -25,6 +25,7 @@ from bundler.refresh.attempts import Fetched, Job, KeyFailedError
 from bundler.refresh.checks import Baseline
 from bundler.refresh.discovery import Loaded, unique
 from bundler.refresh.sources.model import Component
+from bundler.state.age import age_problem
 from bundler.state.bundle import Bundle
 from bundler.state.manifest import (
     DirectoryRefresh,
@@ -39,7 +40,7 @@ from bundler.state.manifest import (
 from bundler.state.statedir import Publication, Ready, Staging, StateDir, check_keys, sanitize_key
 from bundler.state.tree import scan
 from bundler.system.atomic import io_errors
-from bundler.system.times import reproducible_now, seconds_of
+from bundler.system.times import reproducible_now
 from bundler.version import __version__
 
 LOCAL: ManagementType = "LOCAL_FILESYSTEM"
@@ -240,25 +241,50 @@ class Directory(msgspec.Struct):
         """Takes the baseline for an unavailable system, if that was allowed and it is young."""
         key, most = job.component.key, self.options.allow_stale
         before = self.record.get(key)
-        confirmed = before.confirmed or before.fetched if before else None
-        if most is None or before is None or confirmed is None:
+        if most is None or before is None or not isinstance(failed.error, Unavailable):
             return False
-        if not isinstance(failed.error, Unavailable) or time.time() - seconds_of(confirmed) > most:
+        if problem := age_problem(before, most, time.time()):
+            listener.note(f"{key}: --allow-stale does not take the older state: {problem}.")
             return False
         self._use_baseline(key)
         self.refreshes[key] = msgspec.structs.replace(before, stale=True, attempts=failed.attempts)
         listener.warning(
-            f"{failed.error.what} The state of {confirmed} is used instead, because --allow-stale "
-            "allows it."
+            f"{failed.error.what} The state of {before.confirmed or before.fetched} is used "
+            "instead, because --allow-stale allows it."
         )
         return True
 
     # --- publishing ---------------------------------------------------------------------------
 
+    def keep_unfound(self, listener: Listener) -> None:
+        """Keeps what is published of keys that may have components which were not found."""
+        if self.is_whole:
+            return
+        published = self.statedir.read()
+        for state in published.manifest.states if published else ():
+            current = Baseline(state, self.statedir.path / state.path)
+            if state.key not in self.components and _verifies(current):
+                self.states[state.key] = state
+                unknown = KeyRefresh(state.key, origin="unknown")
+                self.refreshes[state.key] = self.record.get(state.key, unknown)
+                listener.warning(
+                    f"{state.key} is kept: no component has it, but not all components of "
+                    f"{self.statedir.place} could be found."
+                )
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether no component of it can have been missed."""
+        return all(item.found.whole for item in self.sources)
+
     def ready(self) -> Ready:
-        """What was decided, on the disk beside what is published."""
-        make_record = functools.partial(_record, self._refresh())
-        return self.staging.ready(tuple(self.states.values()), self._non_local(), make_record)
+        """What was decided, on the disk next to what is published."""
+        return self.staging.ready(
+            tuple(self.states.values()),
+            self._non_local(),
+            functools.partial(_record, self._refresh()),
+            removes=self.is_whole,
+        )
 
     def _refresh(self) -> DirectoryRefresh:
         keys = sorted(self.refreshes.values(), key=lambda item: item.key)
@@ -270,6 +296,11 @@ class Directory(msgspec.Struct):
         for name in publication.removed:
             why = "it is not embedded" if name in known else "no component has that key"
             listener.note(f"Removed {name}: {why} any more.")
+        if publication.others:
+            listener.warning(
+                f"{self.statedir.path} also holds {', '.join(publication.others)}, which "
+                "state-bundler did not publish: it stays, and is not embedded."
+            )
         changed = [key for key, state in self.states.items() if state.path in publication.changed]
         bound = self._refresh().of(publication.bundle.manifest)
         return Published(publication.bundle, bound, tuple(changed))

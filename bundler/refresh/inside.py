@@ -202,7 +202,7 @@ class InsideWorker(Worker):
         with self._container.archive(str(inside.report.parent)) as stream:
             _unpack(stream, said, write.key)
         for name, path in (("report", write.report), ("log", write.log)):
-            if (said / name).is_file():
+            if (said / name).is_file() and not (said / name).is_symlink():
                 os.replace(said / name, path)
         shutil.rmtree(said)
 
@@ -268,7 +268,8 @@ def _unpack_one(
         raise BadData(f"{key}: {path!r} leads out of the state.", key=key)
     here = target / path
     if info.isdir():
-        here.mkdir(exist_ok=True)
+        if path not in made:
+            here.mkdir()  # fails where a link of that name would lead elsewhere
         made.add(path)
     elif info.isreg():
         _write(archive, info, here)

@@ -32,6 +32,7 @@ from bundler.refresh.vendors import kind_of
 from bundler.state.bundle import Bundle
 from bundler.state.manifest import DirectoryRefresh, ManagementType
 from bundler.state.statedir import StateDir, publish_together
+from bundler.system.wording import counted
 
 if TYPE_CHECKING:
     from bundler.project.projects import Project
@@ -174,7 +175,7 @@ async def _refresh(
         loaded_sources(projects, options, listener) as (loaded, scratch),
         AsyncExitStack() as stack,
     ):
-        directories = _directories(loaded, options)
+        directories = _directories(loaded, options, listener)
         _check_selection(options, directories)
         name = directories[0].options.baseline if directories else None
         given = stack.enter_context(baseline.opened(name))
@@ -207,7 +208,8 @@ async def _fetch_into(
         chosen = await choose(frozenset(known))
         if not chosen:
             return ()
-        directories = _directories(loaded, msgspec.structs.replace(options, keys=tuple(chosen)))
+        selected = msgspec.structs.replace(options, keys=tuple(chosen))
+        directories = _directories(loaded, selected, listener)
         collectors = _collectors(folder, directories, types)
         await _fetch_all(_jobs_of(collectors), directories, scratch, listener)
     return _collected(collectors)
@@ -227,26 +229,31 @@ def _collected(collectors: Sequence[Collector]) -> tuple[Collected, ...]:
     return tuple(item for collector in collectors for item in collector.collected)
 
 
-def _directories(loaded: Sequence[Loaded], options: RefreshOptions) -> list[Directory]:
-    """The sources by the state directory that they share."""
+def _directories(
+    loaded: Sequence[Loaded], options: RefreshOptions, listener: Listener
+) -> list[Directory]:
+    """The sources by the state directory that they share; those that have components."""
     by_path: dict[Path, Directory] = {}
     for item in loaded:
         found = item.found
         directory = by_path.setdefault(
             found.directory,
             Directory(
-                StateDir(found.directory, found.place),
+                StateDir(found.directory, found.place, item.source.project.config.allowed_paths),
                 options.over(item.source.project.config.refresh),
             ),
         )
         directory.sources.append(item)
     for directory in by_path.values():
         directory.settle_components()
-    return [
-        directory
-        for directory in by_path.values()
-        if directory.components or directory.statedir.exists()
-    ]
+    for directory in by_path.values():
+        if not directory.components and (published := directory.statedir.read()):
+            states = counted(len(published.manifest.states), "state")
+            listener.warning(
+                f"No component was found for {directory.statedir.place}. What is published there "
+                f"({states}) stays as it is, and is not embedded."
+            )
+    return [directory for directory in by_path.values() if directory.components]
 
 
 def _check_selection(options: RefreshOptions, directories: Sequence[Directory]) -> None:
@@ -398,6 +405,8 @@ class _Limits:
 def _publish(
     directories: Sequence[Directory], loaded: Sequence[Loaded], listener: Listener
 ) -> Refreshed:
+    for directory in directories:
+        directory.keep_unfound(listener)
     publications = publish_together([directory.ready() for directory in directories])
     published = [
         directory.published(publication, listener)

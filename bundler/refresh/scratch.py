@@ -2,14 +2,16 @@
 
 A killed run cannot put its folder away, and what components print may hold more than one wants to
 leave lying around. So each folder has a lock that is held as long as its run, and every run removes
-the folders of its user whose lock nobody holds.
+the folders of its user whose lock says that a refresh made them, and that nobody holds.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
+import re
 import shutil
+import stat
 import tempfile
 import time
 from collections.abc import Iterator
@@ -17,7 +19,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _PREFIX = "state-bundler-refresh-"
+_NAME = re.compile(rf"{_PREFIX}[a-z0-9_]{{8}}")  # as tempfile makes it
 _LOCK = "lock"
+_MARK = b"the scratch folder of a refresh by state-bundler\n"
 # A folder without a lock file is one that another run is making right now, unless it is this old.
 _MAKING_SECONDS = 60.0
 
@@ -28,8 +32,9 @@ def scratch_folder() -> Iterator[Path]:
     _sweep(Path(tempfile.gettempdir()))
     folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
     try:
-        with open(folder / _LOCK, "wb") as lock:
+        with open(folder / _LOCK, "wb", buffering=0) as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
+            lock.write(_MARK)
             yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -38,19 +43,21 @@ def scratch_folder() -> Iterator[Path]:
 def _sweep(parent: Path) -> None:
     with suppress(OSError):
         for child in os.scandir(parent):
-            if child.name.startswith(_PREFIX) and child.is_dir(follow_symlinks=False):
+            if _NAME.fullmatch(child.name) and child.is_dir(follow_symlinks=False):
                 _remove_if_left(Path(child.path))
 
 
 def _remove_if_left(folder: Path) -> None:
     with suppress(OSError):
         status = folder.lstat()
-        if status.st_uid != os.geteuid():
+        if (status.st_uid, stat.S_IMODE(status.st_mode)) != (os.geteuid(), 0o700):
             return
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
         try:
-            with open(folder / _LOCK, "rb") as lock:
+            with open(os.open(folder / _LOCK, flags), "rb") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails while its run goes on
+                if lock.read(len(_MARK)) == _MARK:
+                    shutil.rmtree(folder, ignore_errors=True)
         except FileNotFoundError:
-            if time.time() - status.st_mtime < _MAKING_SECONDS:
-                return
-        shutil.rmtree(folder, ignore_errors=True)
+            if time.time() - status.st_mtime > _MAKING_SECONDS:
+                folder.rmdir()  # fails for one that holds anything

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bundler.errors import InputOutputError
+from bundler.errors import ConfigurationError, InputOutputError
 from bundler.system.atomic import io_errors, make_directories, save
 
 
@@ -15,13 +15,15 @@ from bundler.system.atomic import io_errors, make_directories, save
 class FileEdit:
     """One file's change. before, after: its text; None where there is no such file.
 
-    why: a sentence for each reason.
+    why: a sentence for each reason. within: the folder that the file must be in, wherever links
+    lead.
     """
 
     path: Path
     before: str | None
     after: str | None
     why: tuple[str, ...]
+    within: Path | None = None
 
 
 def read_text(path: Path) -> str | None:
@@ -60,10 +62,17 @@ def diff(edits: Iterable[FileEdit], relative_to: Path) -> Iterator[str]:
 def apply(edits: Sequence[FileEdit]) -> None:
     """Writes the edits; each file is old or new at any moment.
 
-    Raises `InputOutputError` where a file is no longer what the edit was planned on: then nothing
-    is written; and where one cannot be written: then the files before it are.
+    Raises `ConfigurationError` for a file that a link takes out of its folder, and
+    `InputOutputError` where a file is no longer what the edit was planned on: then nothing is
+    written; and where one cannot be written: then the files before it are.
     """
     for edit in edits:
+        target = edit.path.resolve()
+        if edit.within is not None and not target.is_relative_to(edit.within.resolve()):
+            raise ConfigurationError(
+                f"{edit.path} leads to {target}, outside of {edit.within}; nothing was written.",
+                hint="Replace the link by a file, or make the change by hand.",
+            )
         if read_text(edit.path) != edit.before:
             raise InputOutputError(
                 f"{edit.path} changed while its new text was shown; nothing was written.",

@@ -61,8 +61,7 @@ class StateDirectoryOnDisk:
 class DirectoryArtifact(OneArtifact):
     """A directory that is, or holds, state directories. It has no labels.
 
-    A publish that was interrupted in one of them is finished before anything is read. Raises
-    `InputOutputError` where that cannot be.
+    Raises `VerificationFailed` where a publish was interrupted in one of them.
     """
 
     kind = "directory"
@@ -74,7 +73,7 @@ class DirectoryArtifact(OneArtifact):
     def _take(self, name: str, places: Mapping[str, Path]) -> None:
         self.name = name
         for directory in places.values():
-            _finish_publish(directory)
+            refuse_interrupted(directory)
         self._directories = tuple(
             StateDirectoryOnDisk(directory, place) for place, directory in places.items()
         )
@@ -106,17 +105,20 @@ class Published(DirectoryArtifact):
     """State directories under the places that a project calls them by; those that are published."""
 
     def __init__(self, name: str, places: Mapping[str, Path]) -> None:
+        for path in places.values():
+            refuse_interrupted(path)
         published = {
             place: path for place, path in places.items() if (path / MANIFEST_NAME).exists()
         }
         self._take(name, published)
 
 
-def _finish_publish(directory: Path) -> None:
-    if (directory / STAGING_NAME).is_dir():  # else it was made elsewhere, and is whole or not
-        from bundler.state.statedir import StateDir
+def refuse_interrupted(directory: Path) -> None:
+    """Raises `VerificationFailed` where a publish was interrupted: what is there is no set."""
+    if os.path.lexists(directory / STAGING_NAME):  # else it was made elsewhere, and is whole or not
+        from bundler.state import statedir
 
-        StateDir(directory, directory.name).finish()
+        statedir.refuse_interrupted(directory)
 
 
 def _only_refresh(record: RunRecord, path: str) -> DirectoryRefresh:

@@ -18,20 +18,30 @@ How a publish is made atomic and durable is told in `bundler.state.publishing`.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import time
 import unicodedata
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from shlex import quote
 
 import msgspec
 
 from bundler import verify_at_start
-from bundler.errors import ConfigurationError, Locked
-from bundler.state.bundle import MANIFEST_NAME, RUN_RECORD_NAME, VERIFIER_NAME, Bundle
+from bundler.errors import ConfigurationError, Locked, VerificationFailed
+from bundler.git.tracked import tracked_below
+from bundler.state.bundle import (
+    MANIFEST_NAME,
+    RUN_RECORD_NAME,
+    STAGING_NAME,
+    STATE_DIRECTORY,
+    VERIFIER_NAME,
+    Bundle,
+)
 from bundler.state.manifest import (
     Contents,
     File,
@@ -44,16 +54,24 @@ from bundler.state.manifest import (
     decode_canonical,
     parse,
 )
-from bundler.state.publishing import Decision, Journal, Publisher, read, remove
+from bundler.state.publishing import FILES, Decision, Journal, Publisher, is_pending
+from bundler.state.source_path import ADVICE, is_allowed
 from bundler.state.tree import fold, hash_stream
-from bundler.system.atomic import io_errors, sync_directory, sync_tree, write_synced
+from bundler.system.atomic import io_errors, make_directories, sync_tree
+from bundler.system.folder import Folder
 
 IGNORE_NAME = ".gitignore"
+# What a directory may hold before the first publish, and git may track there.
+_RULES = (IGNORE_NAME, ".gitkeep", ".keep")
 # The bytes that Dagster writes when it makes the directory itself.
 _IGNORE_EVERYTHING = b"*\n*/\n.*"
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]")
+_HOLDER = re.compile(r"process [0-9]+ since [0-9: UTC-]{20,30}")
 _MAX_KEY_BYTES = 255
+_LOCK = "lock"
 _DEFAULT_LOCK_SECONDS = 10.0
+_POLL_SECONDS = 0.05
+_SHOWN_NAMES = 5
 
 
 def sanitize_key(key: str) -> str:
@@ -104,58 +122,50 @@ class Published(msgspec.Struct, frozen=True):
 
 
 class Publication(msgspec.Struct, frozen=True):
-    """What a publish did. changed and removed are names of key directories."""
+    """What a publish did. changed and removed are names of key directories.
+
+    others: what else is in the state directory, which we did not publish and left alone.
+    """
 
     bundle: Bundle
     changed: tuple[str, ...]
     removed: tuple[str, ...]
+    others: tuple[str, ...] = ()
 
 
 class StateDir(msgspec.Struct, frozen=True):
     """A state directory on disk; it need not exist yet.
 
     place: relative to the root from which the program imports, such as
-    ``shop/defs/.local_defs_state``.
+    ``shop/defs/.local_defs_state``. allowed: patterns of whole paths that are in git on purpose.
     """
 
     path: Path
     place: str
-
-    @property
-    def _staging(self) -> Path:
-        return self._publisher.staging
-
-    @property
-    def _publisher(self) -> Publisher:
-        return Publisher(self.path)
-
-    def exists(self) -> bool:
-        with io_errors(self.path):
-            return self.path.exists()
+    allowed: tuple[str, ...] = ()
 
     def read(self) -> Published | None:
         """The manifest and the run record; None where nothing was ever published.
 
-        Finishes an interrupted publish first. Raises `VerificationFailed` for a manifest that is
-        malformed; does not look at the states themselves.
+        Changes nothing. Raises `VerificationFailed` for a manifest that is malformed and while a
+        publish is interrupted, `Locked` while another process publishes; does not look at the
+        states themselves.
         """
-        self.finish()
-        raw = read(self.path / MANIFEST_NAME)
+        refuse_interrupted(self.path)
+        with io_errors(self.path):
+            try:
+                with Folder(self.path) as live:
+                    raw, record = live.read(MANIFEST_NAME), live.read(RUN_RECORD_NAME)
+            except FileNotFoundError:
+                return None
         if raw is None:
             return None
-        record = read(self.path / RUN_RECORD_NAME)
         return Published(
             parse(raw, f"{self.path / MANIFEST_NAME}"),
             None
             if record is None
             else decode_canonical(record, RunRecord, f"{self.path / RUN_RECORD_NAME}"),
         )
-
-    def finish(self) -> None:
-        """Finishes an interrupted publish, if there is one. Raises `InputOutputError`, `Locked`."""
-        if self._publisher.is_pending():
-            with self.lock():
-                pass
 
     def bundle(self) -> Bundle | None:
         """The published states as a bundle; None where nothing was ever published."""
@@ -164,99 +174,208 @@ class StateDir(msgspec.Struct, frozen=True):
             return None
         return Bundle(self.path, published.manifest, self.place)
 
+    def check(self) -> bool:
+        """Whether the manifest can only be ours, if there is one: git does not track it.
+
+        Changes nothing. Raises `ConfigurationError` where a publish would take over what others
+        have made, `ToolFailed` where git cannot say what it tracks.
+        """
+        with io_errors(self.path):
+            try:
+                live = Folder(self.path)
+            except FileNotFoundError:
+                names: list[str] = []
+            else:
+                with live:
+                    names = live.names()
+        tracked = tracked_below(self.path)
+        self._refuse_tracked(tracked)
+        if STAGING_NAME not in names:  # else another process may just be publishing
+            self._refuse_foreign(names)
+        return MANIFEST_NAME not in tracked
+
+    def _refuse_tracked(self, tracked: Iterable[str]) -> None:
+        for name in tracked:
+            is_state = self.path.name == STATE_DIRECTORY  # whether git may have it, the guard says
+            if name.split("/")[0] == STAGING_NAME:
+                raise ConfigurationError(
+                    f"git tracks {self.path / name}, so it came with the repository: only "
+                    "state-bundler itself writes there.",
+                    hint=f"Run: git rm -r --cached {quote(str(self.path / STAGING_NAME))}, then "
+                    "remove it.",
+                )
+            is_rule = name.rpartition("/")[2] in _RULES
+            if not (is_state or is_rule or is_allowed(str(self.path / name), self.allowed)):
+                raise ConfigurationError(
+                    f"git tracks {self.path / name}, so {self.path} is not for state alone: a "
+                    "refresh would replace and remove what is there.",
+                    hint=ADVICE,
+                )
+
+    def _refuse_foreign(self, names: Iterable[str]) -> None:
+        """Without a manifest of ours, what is there was made by others."""
+        foreign = sorted(set(names) - {STAGING_NAME, *_RULES})
+        if self.path.name == STATE_DIRECTORY or not foreign or MANIFEST_NAME in foreign:
+            return
+        if all(is_allowed(str(self.path / name), self.allowed) for name in foreign):
+            return
+        shown = ", ".join(map(repr, foreign[:_SHOWN_NAMES]))
+        more = f" and {len(foreign) - _SHOWN_NAMES} more" if len(foreign) > _SHOWN_NAMES else ""
+        raise ConfigurationError(
+            f"{self.path} holds {shown}{more}, which state-bundler did not write: a refresh would "
+            "replace and remove what is there.",
+            hint=ADVICE,
+        )
+
     @contextmanager
-    def lock(self, timeout: float = _DEFAULT_LOCK_SECONDS) -> Iterator[None]:
+    def lock(self, timeout: float = _DEFAULT_LOCK_SECONDS) -> Iterator[Publisher]:
         """Holds the directory for this process and finishes an interrupted publish.
 
-        timeout: seconds to wait for another process. Raises `Locked` naming it after that.
+        timeout: seconds to wait for another process. Raises `Locked` naming it after that, and as
+        `check` does.
         """
-        from filelock import FileLock, Timeout
-
-        with io_errors(self.path):
-            self._staging.mkdir(parents=True, exist_ok=True)
-            self._protect()
-            lock = FileLock(self._staging / "lock")
-            try:
-                lock.acquire(timeout=timeout)
-            except Timeout as error:
-                raise Locked(
-                    f"{self.path} is locked by {self._holder()}.",
-                    hint="Wait for the other refresh to end, or stop it.",
-                ) from error
-        try:
-            self._publisher.sweep()
-            self._sign()
-            self._publisher.recover(lambda other: StateDir(other, "").finish())
-            yield
-        finally:
+        is_manifest_ours = self.check()
+        with ExitStack() as stack:
             with io_errors(self.path):
-                lock.release()
+                make_directories(self.path)
+                live = stack.enter_context(Folder(self.path))
+                live.make_folder(STAGING_NAME)
+                staging = stack.enter_context(live.folder(STAGING_NAME))
+            stack.enter_context(_locked(staging, timeout))
+            publisher = Publisher(live, staging, trusts_manifest=is_manifest_ours)
+            publisher.sweep()
+            publisher.recover(_finish_member)
+            self._refuse_foreign(live.names())
+            with io_errors(self.path):
+                if live.status(IGNORE_NAME) is None:
+                    live.write(IGNORE_NAME, _IGNORE_EVERYTHING)
+            yield publisher
 
     @contextmanager
     def staging(self, timeout: float = _DEFAULT_LOCK_SECONDS) -> Iterator[Staging]:
         """Locks the directory and gives an empty place to write new states to."""
-        with self.lock(timeout):
-            run = self._publisher.run
-            remove(run)
-            with io_errors(run):
-                run.mkdir()
+        with self.lock(timeout) as publisher:
+            run = publisher.make_run()
             try:
-                yield Staging(self, run)
+                yield Staging(self, publisher, run)
             finally:
-                self._publisher.abandon()
+                publisher.abandon()
 
-    def _protect(self) -> None:
-        ignore = self.path / IGNORE_NAME
-        if ignore.exists():
-            return
+
+def refuse_interrupted(path: Path) -> None:
+    """Waits for a publish that is going on in a state directory. Changes nothing.
+
+    Raises `VerificationFailed` for one that was interrupted: what is there is then partly old and
+    partly new. Raises `Locked` where it takes too long.
+    """
+    end = time.monotonic() + _DEFAULT_LOCK_SECONDS
+    while is_pending(path):
+        holder = _holder_now(path)
+        if holder is None and is_pending(path):
+            raise VerificationFailed(
+                f"A publish in {path} was interrupted: some of its states may be the new ones, "
+                "some the old ones.",
+                hint="Run: state-bundler refresh (it finishes the publish first).",
+            )
+        if holder is not None and time.monotonic() > end:
+            raise Locked(
+                f"{holder} is publishing in {path}.", hint="Wait for it to end, then try again."
+            )
+        time.sleep(_POLL_SECONDS)
+
+
+def _holder_now(path: Path) -> str | None:
+    """The process that holds the lock of a state directory; None if there is none."""
+    with io_errors(path):
         try:
-            write_synced(ignore, _IGNORE_EVERYTHING)
+            with (
+                Folder(path) as live,
+                live.folder(STAGING_NAME) as staging,
+                staging.file(_LOCK) as descriptor,
+            ):
+                return None if _try_lock(descriptor, fcntl.LOCK_SH) else _holder(staging)
         except FileNotFoundError:
-            # Not locked yet: who holds the lock has swept away what we wrote, and has made its own.
-            if not ignore.exists():
-                raise
+            return None
 
-    def _sign(self) -> None:
-        now = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
-        with suppress(OSError):  # it only serves another process's message
-            (self._staging / "holder").write_text(f"process {os.getpid()} since {now}")
 
-    def _holder(self) -> str:
+def _finish_member(path: Path, identity: str) -> None:
+    """Finishes another state directory's part of a decision."""
+    with io_errors(path):
         try:
-            return (self._staging / "holder").read_text(errors="replace")[:100]
-        except OSError:
-            return "another process"
+            with Folder(path) as live, live.folder(STAGING_NAME) as staging:
+                is_part = Publisher(live, staging).belongs_to(identity)
+        except FileNotFoundError:
+            return
+    if is_part:
+        with StateDir(path, "").lock():
+            pass
+
+
+@contextmanager
+def _locked(staging: Folder, timeout: float) -> Iterator[None]:
+    end = time.monotonic() + timeout
+    with ExitStack() as stack:
+        with io_errors(staging.path):
+            lock = stack.enter_context(staging.file(_LOCK, os.O_RDWR | os.O_CREAT))
+            while not _try_lock(lock, fcntl.LOCK_EX):
+                if time.monotonic() >= end:
+                    raise Locked(
+                        f"{staging.path.parent} is locked by {_holder(staging)}.",
+                        hint="Wait for the other refresh to end, or stop it.",
+                    )
+                time.sleep(_POLL_SECONDS)
+            now = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
+            staging.write("holder", f"process {os.getpid()} since {now}".encode(), durable=False)
+        yield
+
+
+def _try_lock(descriptor: int, kind: int) -> bool:
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _holder(staging: Folder) -> str:
+    """Who says to hold the lock, for a message."""
+    found = _HOLDER.fullmatch((staging.read("holder") or b"").decode(errors="replace"))
+    return found[0] if found else "another process"
 
 
 class Staging(msgspec.Struct, frozen=True):
     """New states on their way into a state directory. Nothing is visible before `publish`."""
 
     directory: StateDir
+    publisher: Publisher
     path: Path
 
     def key_directory(self, key: str) -> Path:
         """A new, empty key directory; the component writes ``state`` into it."""
-        target = self.path / sanitize_key(key)
-        remove(target)
-        with io_errors(target):
-            target.mkdir()
-        return target
+        name = sanitize_key(key)
+        with self.publisher.run() as run:
+            run.clear(name)
+            run.make_folder(name)
+        return self.path / name
 
     def discard(self, key: str) -> None:
         """Forgets what was staged for a key: what is published stays."""
-        remove(self.path / sanitize_key(key))
+        with self.publisher.run() as run:
+            run.clear(sanitize_key(key))
 
     def publish(
         self,
         states: Sequence[State],
         non_local: Sequence[NonLocalKey],
         record: Callable[[Manifest], RunRecord],
+        *,
+        removes: bool = True,
     ) -> Publication:
         """Makes these states, and no others, the contents of the state directory.
 
-        Raises `InputOutputError`; the set is then the old one, or whole after the next command.
+        Raises `InputOutputError`; the set is then the old one, or whole after the next publish.
         """
-        (publication,) = publish_together([self.ready(states, non_local, record)])
+        (publication,) = publish_together([self.ready(states, non_local, record, removes=removes)])
         return publication
 
     def ready(
@@ -264,43 +383,45 @@ class Staging(msgspec.Struct, frozen=True):
         states: Sequence[State],
         non_local: Sequence[NonLocalKey],
         record: Callable[[Manifest], RunRecord],
+        *,
+        removes: bool = True,
     ) -> Ready:
-        """Brings these states to the disk, beside what is published.
+        """Brings these states to the disk, next to what is published.
 
         A state that was not staged stays as it is. `record` makes the run record of the manifest.
-        Raises `InputOutputError`.
+        removes: whether the other states that were published before are removed.
+        Raises `InputOutputError`, and `ConfigurationError` where a key's name is that of something
+        we did not publish.
         """
         live = self.directory.path
-        with io_errors(live):
-            changed = tuple(state.path for state in states if (self.path / state.path).exists())
-            removed = tuple(sorted(self._leftovers({state.path for state in states})))
-            manifest = build(Contents(tuple(states), tuple(non_local)), self._support())
-            write_synced(self.path / MANIFEST_NAME, manifest.raw)
-            write_synced(self.path / RUN_RECORD_NAME, canonical(record(manifest)))
+        owned = self.publisher.owned()
+        expected = {state.path for state in states}
+        with self.publisher.run() as run:
+            changed = tuple(state.path for state in states if run.is_folder(state.path))
+            self.publisher.refuse_foreign(changed, owned)
+            entries = self.publisher.live.names()
+            removed = tuple(sorted(owned.intersection(entries) - expected)) if removes else ()
+            kept = {*expected, *removed, *_RULES}
+            others = (name for name in entries if name[0] != "@" and name not in kept)
+            manifest = build(Contents(tuple(states), tuple(non_local)), self._support(run))
+            run.write(MANIFEST_NAME, manifest.raw)
+            run.write(RUN_RECORD_NAME, canonical(record(manifest)))
             for name in changed:
                 sync_tree(self.path / name)
-            sync_directory(self.path)
+            run.sync()
         journal = Journal(
             {state.path: state.digest.dir_hash for state in states if state.path in changed},
             removed,
-            (VERIFIER_NAME, RUN_RECORD_NAME, MANIFEST_NAME),
+            FILES,
         )
         bundle = Bundle(live, manifest, self.directory.place)
-        return Ready(Publisher(live), journal, Publication(bundle, changed, removed))
+        publication = Publication(bundle, changed, removed, tuple(sorted(others)))
+        return Ready(self.publisher, journal, publication)
 
-    def _leftovers(self, expected: set[str]) -> Iterator[str]:
-        for child in os.scandir(self.directory.path):
-            ours = child.name.startswith("@")
-            if child.is_dir(follow_symlinks=False) and not ours and child.name not in expected:
-                yield child.name
-
-    def _support(self) -> tuple[File, ...]:
-        """Our files beside the states; the verifier is staged, the ignore file stays."""
-        write_synced(self.path / VERIFIER_NAME, _verifier())
-        return (
-            _file(IGNORE_NAME, self.directory.path / IGNORE_NAME),
-            _file(VERIFIER_NAME, self.path / VERIFIER_NAME),
-        )
+    def _support(self, run: Folder) -> tuple[File, ...]:
+        """Our files next to the states; the verifier is staged, the ignore file stays."""
+        run.write(VERIFIER_NAME, _verifier())
+        return _file(IGNORE_NAME, self.publisher.live), _file(VERIFIER_NAME, run)
 
 
 class Ready(msgspec.Struct, frozen=True):
@@ -315,7 +436,7 @@ def publish_together(all_ready: Sequence[Ready]) -> tuple[Publication, ...]:
     """Publishes in several state directories at once: in all of them, or in none.
 
     Their locks are held, and their staging is open. Raises `InputOutputError`; whether the set is
-    old or new is decided then all the same, and the next command makes it whole.
+    old or new is decided then all the same, and the next publish makes it whole.
     """
     if len(all_ready) == 1:
         all_ready[0].publisher.decide_alone(all_ready[0].journal)
@@ -343,6 +464,6 @@ def _verifier() -> bytes:
     return Path(verify_at_start.__file__).read_bytes()
 
 
-def _file(name: str, path: Path) -> File:
-    with open(path, "rb") as stream:
+def _file(name: str, folder: Folder) -> File:
+    with folder.file(name) as descriptor, open(descriptor, "rb", closefd=False) as stream:
         return File(name, *hash_stream(stream))

@@ -16,7 +16,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import unquote
 
-from bundler.errors import ConfigurationError
+from bundler.errors import ConfigurationError, VerificationFailed
+from bundler.state.tree import name_problem
 from bundler.store.objects import Buffer, Listed, Stored
 from bundler.system.atomic import io_errors, sync_directory
 
@@ -43,24 +44,31 @@ class Folder:
     def url(self) -> str:
         return f"file://{self.root}"
 
+    def _path(self, name: str) -> Path:
+        """Where an object is. Raises `VerificationFailed` for a name that leads elsewhere."""
+        if problem := name_problem(name):
+            raise VerificationFailed(f"{self.url}: the name {name!r} of an object {problem}.")
+        return self.root / name
+
     def get(self, name: str) -> Stored | None:
-        with io_errors(self.root / name):
+        path = self._path(name)
+        with io_errors(path):
             try:
-                with open(self.root / name, "rb") as stream:
+                with open(path, "rb") as stream:
                     data = stream.read()
                     return Stored(data, _tag(data), os.fstat(stream.fileno()).st_mtime)
             except FileNotFoundError:
                 return None
 
     def read(self, name: str, start: int, length: int) -> Buffer:
-        path = self.root / name
+        path = self._path(name)
         if not path.exists():
             raise FileNotFoundError(name)
         with io_errors(path), open(path, "rb", buffering=0) as stream:
             return os.pread(stream.fileno(), length, start)
 
     def create(self, name: str, data: bytes) -> bool:
-        path = self.root / name
+        path = self._path(name)
         with io_errors(path), self._new(path, [data]) as beside:
             try:
                 os.link(beside, path)  # unlike a rename, this fails where something is there
@@ -70,7 +78,7 @@ class Folder:
         return True
 
     def replace(self, name: str, data: bytes, tag: str) -> bool:
-        path = self.root / name
+        path = self._path(name)
         with io_errors(path), self._locked():
             now = self.get(name)
             if now is None or now.tag != tag:
@@ -79,13 +87,15 @@ class Folder:
         return True
 
     def write(self, name: str, chunks: Iterable[Buffer], size: int) -> None:  # noqa: ARG002  # a bucket's needs the size
-        with io_errors(self.root / name):
-            self._put(self.root / name, chunks)
+        path = self._path(name)
+        with io_errors(path):
+            self._put(path, chunks)
 
     def delete(self, names: Sequence[str]) -> None:
         for name in names:
-            with io_errors(self.root / name), suppress(FileNotFoundError):
-                os.unlink(self.root / name)
+            path = self._path(name)
+            with io_errors(path), suppress(FileNotFoundError):
+                os.unlink(path)
 
     def list(self, prefix: str) -> Iterator[Listed]:
         for directory, _, names in os.walk(self.root / prefix):

@@ -17,6 +17,7 @@ may belong to a push that is under way.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -35,6 +36,11 @@ from bundler.store.store import Store
 from bundler.system.times import seconds_of
 
 _ATTEMPTS = 20
+# What we write in a store besides the pointer and the sets; a bucket may hold other things, too.
+_OURS = re.compile(
+    r"content/[0-9a-f]{64}\.[0-9a-f]{8}|versions/[0-9a-f]{24}\.json"
+    r"|shards/[^/]+/([0-9]+|joined)\.json|probe/[0-9a-f]{32}"
+)
 
 
 @dataclass(frozen=True)
@@ -215,13 +221,15 @@ def _leftovers(store: Store, versions: Mapping[str, Version]) -> Iterator[str]:
     needed.update(records.batch_name(version) for version in versions)
     for folder in ("content", "versions", "shards", "probe"):
         for item in store.objects.list(folder):
-            if item.name not in needed and item.modified < before:
+            is_ours = _OURS.fullmatch(item.name)
+            if is_ours and item.name not in needed and item.modified < before:
                 yield item.name
 
 
 def _number(name: str) -> int:
     digits = name.removeprefix("sets/").removesuffix(".json")
-    return int(digits) if digits.isdigit() else 2**53
+    is_ours = digits.isdecimal() and records.set_name(int(digits)) == name
+    return int(digits) if is_ours else 2**53
 
 
 def referenced_by(artifact: Artifact) -> frozenset[str]:

@@ -18,7 +18,7 @@ from typing import BinaryIO
 
 from bundler.errors import io_failure
 
-_AT_FDCWD = -100
+_AT_FDCWD = -2 if sys.platform == "darwin" else -100
 _RENAME_EXCHANGE = 2  # Linux, linux/fs.h
 _RENAME_SWAP = 2  # macOS, sys/stdio.h
 _BUFFER_BYTES = 1024 * 1024
@@ -254,13 +254,21 @@ def exchange(new: Path, live: Path) -> None:
     sync_directory(live.parent)
 
 
-def _exchange(new: bytes, live: bytes) -> bool:
+def exchange_below(new: int, live: int, name: str) -> bool:
+    """Exchanges the entries of one name in two open directories, atomically.
+
+    False where the platform does not offer it. Raises `OSError`.
+    """
+    return _exchange(os.fsencode(name), os.fsencode(name), (new, live))
+
+
+def _exchange(new: bytes, live: bytes, below: tuple[int, int] = (_AT_FDCWD, _AT_FDCWD)) -> bool:
     """False where the platform does not offer it."""
     libc = ctypes.CDLL(None, use_errno=True)
     if sys.platform == "darwin":
-        result = libc.renamex_np(new, live, _RENAME_SWAP)
+        result = libc.renameatx_np(below[0], new, below[1], live, _RENAME_SWAP)
     elif hasattr(libc, "renameat2"):
-        result = libc.renameat2(_AT_FDCWD, new, _AT_FDCWD, live, _RENAME_EXCHANGE)
+        result = libc.renameat2(below[0], new, below[1], live, _RENAME_EXCHANGE)
     else:
         return False
     if result == 0:

@@ -16,10 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bundler.errors import BundlerError, ChildFailed, UsageError, exit_code_of
+from bundler.errors import BundlerError, ChildFailed, ConfigurationError, UsageError, exit_code_of
 from bundler.project.projects import project_name
 from bundler.system.atomic import io_errors
 from bundler.system.process import logged
+
+_LEVELS = 2  # of folders for logs, below where the command runs
 
 # A build waits for the network and for other programs most of the time.
 DEFAULT_WORKERS = 4
@@ -61,7 +63,7 @@ def jobs_of(
     jobs = []
     for root in roots:
         path = os.path.relpath(root, here)
-        values = {_NAME: project_name(root), _PATH: path, _HERE: str(here)}
+        values = {_NAME: _safe(project_name(root), root), _PATH: path, _HERE: str(here)}
         argv = [*program, *(_filled(argument, values) for argument in arguments)]
         log = logs / f"{path.replace(os.sep, '__') if path != '.' else values[_NAME]}.log"
         jobs.append(Job(values[_NAME], root, tuple(argv), log))
@@ -71,6 +73,13 @@ def jobs_of(
             hint="Put {name} (or {path}) where the artifact is named, as in -t 'shop/{name}:1.4'.",
         )
     return jobs
+
+
+def _safe(name: str, root: Path) -> str:
+    """A project's name, which stands in the names of files."""
+    if "/" in name or not name.isprintable():
+        raise ConfigurationError(f"{root / 'pyproject.toml'}: {name!r} cannot name a project.")
+    return name
 
 
 def _filled(argument: str, values: Mapping[str, str]) -> str:
@@ -91,6 +100,12 @@ def run_all(
     The outcomes are in the jobs' order. When we are interrupted, so are those under way.
     """
     for job in jobs:
+        links = [path for path in (job.log, *list(job.log.parents)[:_LEVELS]) if path.is_symlink()]
+        if links:
+            raise ConfigurationError(
+                f"{links[0]} is a symbolic link: the log of {job.name} would be written elsewhere.",
+                hint="Remove the link.",
+            )
         with io_errors(job.log):
             job.log.parent.mkdir(parents=True, exist_ok=True)
     # A table of keys makes no sense in a file.

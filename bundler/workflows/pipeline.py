@@ -23,6 +23,7 @@ from bundler.guard.moments import check as ask_git
 from bundler.listener import SILENT, Listener
 from bundler.project.options import RefreshOptions
 from bundler.project.projects import Project
+from bundler.project.source_paths import refuse_shared
 from bundler.state import run_record
 from bundler.state.artifact import Artifact
 from bundler.state.bundle import Bundle
@@ -114,7 +115,12 @@ def _identity(project: Project, *, required: bool) -> git.CodeIdentity | None:
 
 
 def check_guard(project: Project, listener: Listener) -> None:
-    """Raises `Findings` with everything that git says against building this project."""
+    """Raises `Findings` with everything that git says against building this project.
+
+    Raises `ConfigurationError` for a state directory that others use: what git says of that would
+    be wrong advice.
+    """
+    refuse_shared(project.config, project.dagster)
     verdict = ask_git(
         project.root,
         "build",

@@ -11,14 +11,11 @@ from collections.abc import Callable, Iterator, Mapping
 import msgspec
 
 from bundler.artifacts.verify import Verdict
+from bundler.state.age import age_problem
 from bundler.state.artifact import Artifact, StateDirectory
 from bundler.state.manifest import KeyRefresh, State
-from bundler.system.times import seconds_of
 
-# Clocks of build machines differ; a time further ahead than this was never measured.
-_CLOCK_SKEW_SECONDS = 300.0
 _SHORTEST_COMMIT = 7
-_HOUR, _DAY = 3600, 86400
 # Larger states are counted by their files: parsing takes several times their size of memory.
 _MAX_PARSED_BYTES = 64 * 1024 * 1024
 
@@ -120,30 +117,8 @@ def _age(policy: Policy, subject: Subject) -> Iterator[Breach]:
     if policy.max_age is None:
         return
     for path, state, refresh in subject.states():
-        confirmed = (refresh.confirmed or refresh.fetched) if refresh else None
-        if confirmed is None:
-            what = f"{state.key} in {path}: when its state was last confirmed is not recorded."
-            yield Breach("max-age", what, state.key)
-            continue
-        age = subject.now - seconds_of(confirmed)
-        if age < -_CLOCK_SKEW_SECONDS:
-            what = f"{state.key} in {path}: its state was confirmed in the future, at {confirmed}."
-            yield Breach("max-age", what, state.key)
-        elif age > policy.max_age:
-            what = (
-                f"{state.key} in {path}: its state was last confirmed {_span(age)} ago, at "
-                f"{confirmed}; at most {_span(policy.max_age)} is allowed."
-            )
-            yield Breach("max-age", what, state.key)
-
-
-def _span(seconds: float) -> str:
-    """A length of time for people, to two digits or so."""
-    for unit, length in (("days", _DAY), ("hours", _HOUR), ("minutes", 60)):
-        if seconds >= 2 * length:
-            value = seconds / length
-            return f"{value:.0f} {unit}" if value >= 10 else f"{round(value, 1):g} {unit}"  # noqa: PLR2004
-    return "1 second" if round(seconds) == 1 else f"{seconds:.0f} seconds"
+        if problem := age_problem(refresh, policy.max_age, subject.now):
+            yield Breach("max-age", f"{state.key} in {path}: {problem}.", state.key)
 
 
 def _required(policy: Policy, subject: Subject) -> Iterator[Breach]:

@@ -58,13 +58,16 @@ class _Target(msgspec.Struct, frozen=True):
     """A project's state directory.
 
     keys, versioned: those of its components that are local, or in versioned storage; None if
-    unknown.
+    unknown. removes: whether all components are known, so that other states may be removed.
+    allowed: as of `StateDir`.
     """
 
     path: Path
     place: str
     keys: frozenset[str] | None
     versioned: frozenset[str] | None = None
+    removes: bool = False
+    allowed: tuple[str, ...] = ()
 
 
 def replay(projects: Sequence[Project], name: str, listener: Listener) -> Refreshed:
@@ -117,6 +120,7 @@ def _targets(
             f"Whether the code needs keys that the artifact lacks could not be found out: {error}"
         )
         return (), tuple(target for project in projects for target in _configured(project))
+    allowed = tuple(path for project in projects for path in project.config.allowed_paths)
     by_path: dict[Path, _Target] = {}
     for source in found:
         before = by_path.get(source.directory)
@@ -125,6 +129,8 @@ def _targets(
             source.place,
             _keys_of(source, _LOCAL) | ((before and before.keys) or frozenset()),
             _keys_of(source, _VERSIONED) | ((before and before.versioned) or frozenset()),
+            removes=source.whole and (before is None or before.removes),
+            allowed=allowed,
         )
     return found, tuple(by_path.values())
 
@@ -138,7 +144,12 @@ def _keys_of(source: Found, management_type: str) -> frozenset[str]:
 def _configured(project: Project) -> list[_Target]:
     """The state directories of a project as far as files tell, without its interpreter."""
     targets = [
-        _Target(Path(source.load["directory"]), source.load["place"], None)
+        _Target(
+            Path(source.load["directory"]),
+            source.load["place"],
+            None,
+            allowed=project.config.allowed_paths,
+        )
         for source in sources_of(project)
         if "directory" in source.load
     ]
@@ -207,7 +218,7 @@ def _publish(
     contents = _as_needed(item.manifest.predicate.contents, target, keys)
     states = contents.states
     refresh = DirectoryRefresh(target.place, keys)
-    with StateDir(target.path, target.place).staging() as staging:
+    with StateDir(target.path, target.place, target.allowed).staging() as staging:
         for state in states:
             with io_errors(target.path):
                 _copy(item.target / state.path, staging.key_directory(state.key))
@@ -215,6 +226,7 @@ def _publish(
             states,
             contents.non_local,
             lambda manifest: RunRecord(refresh=(refresh.of(manifest),), tool=TOOL),
+            removes=target.removes and bool(target.keys or target.versioned),
         )
     bundle = publication.bundle
     if bundle.manifest.content_digest != build(contents).content_digest:

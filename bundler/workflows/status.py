@@ -126,7 +126,17 @@ def of_artifact(artifact: Artifact, baseline: Artifact | None = None) -> Holder:
 
 
 def of_sources(name: str, sources: Sequence[Found], baseline: str | None = None) -> Holder:
-    """Every key that the sources of a project have, with what was last published of it."""
+    """Every key that the sources of a project have, with what was last published of it.
+
+    One whose state directory cannot be read says why.
+    """
+    try:
+        return _of_sources(name, sources, baseline)
+    except BundlerError as error:
+        return Holder(name, PROJECT, failure=error)
+
+
+def _of_sources(name: str, sources: Sequence[Found], baseline: str | None) -> Holder:
     from bundler.state.statedir import StateDir
 
     keys: dict[tuple[str, str], KeyStatus] = {}

@@ -15,7 +15,7 @@ from pathlib import Path
 from bundler.errors import BundlerError, VerificationFailed
 from bundler.project.layout import import_path
 from bundler.project.survey import survey
-from bundler.state.bundle import MANIFEST_NAME, RUN_RECORD_NAME, Bundle
+from bundler.state.bundle import RUN_RECORD_NAME, Bundle
 from bundler.state.manifest import DirectoryRefresh, RunRecord
 from bundler.state.statedir import StateDir
 
@@ -51,7 +51,7 @@ def published(root: Path) -> Published:
     first = RunRecord()
     for relative in survey(root).state_directories:
         directory = StateDir(root / relative, import_path(relative.parts))
-        found = directory.read() if (directory.path / MANIFEST_NAME).exists() else None
+        found = directory.read()
         if found is None:
             missing.append(directory.path)
             continue

@@ -15,9 +15,10 @@ same start, each time with one fault at one of these calls:
   disk holds: the journal is replayed, and what was never flushed is gone. (A disk that lies about
   a flush, or reorders writes across one, is not part of it.)
 
-After each: no key is lost or mixed; the next command finds or makes a whole set, old or new; no
-traceback; nothing is left behind. The command runs in a fork of a process that has imported it
-already, which saves half a second a time; power cuts and strace need Linux and root.
+After each: no key is lost or mixed; the next command finds a whole set, old or new, or names the
+interrupted publish, which a refresh completes; no traceback; nothing is left behind. The command
+runs in a fork of a process that has imported it already, which saves half a second a time; power
+cuts and strace need Linux and root.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from bundler.errors import VerificationFailed
 from tests.campaigns.faultimages import FILE_SYSTEMS, copy_image, make_image, mounted
 from tests.campaigns.faultreport import Tally, table, write_report
 
@@ -55,7 +57,8 @@ _NEW = {
 _SAME = {"same": {"state": "for ever"}}
 _ERRNOS = ("ENOSPC", "EIO", "EROFS", "EACCES")
 _WRITING = {
-    *("mkdir", "rename", "renameat2", "fsync", "write", "unlink", "unlinkat", "rmdir"),
+    *("mkdir", "mkdirat", "rename", "renameat", "renameat2", "fsync", "write", "unlink"),
+    *("unlinkat", "rmdir", "fchmodat"),
     *("fchmod", "chmod", "ftruncate", "flock", "link", "symlink"),
 }
 _LEFT = {"lock", "holder"}
@@ -240,7 +243,7 @@ def import_everything() -> None:
         *("workflows.embed", "workflows.update"),
     ):
         __import__(f"bundler.{name}")
-    for name in ("filelock", "rfc8785", "stamina"):
+    for name in ("rfc8785", "stamina"):
         __import__(name)
 
 
@@ -272,23 +275,29 @@ def strike(campaign: Campaign, root: Path, fault: Fault) -> Done:
 
 
 def judge(campaign: Campaign, root: Path, fault: Fault, done: Done, turn: int) -> Iterator[str]:
-    """What is wrong after a fault; yields ``=old``, ``=new`` or ``=brought`` for the set.
+    """What is wrong after a fault; yields ``=old``, ``=new``, ``=interrupted`` or ``=brought``.
 
-    Every other time the next command is ``verify``, which only finishes what was begun.
+    Every other time the next command is ``verify``, which finds a whole set, or says that a publish
+    was interrupted, and changes nothing.
     """
     states = root / STATES
     yield from _judge_end(campaign, fault, done)
     yield from _mixed(states, campaign)
     arguments = ("verify", str(STATES)) if turn % 2 else REFRESH
+    before = snapshot(states)
     after = run(root, campaign.work, arguments)
-    if after.code != 0 or "Traceback" in after.said:
+    is_told = turn % 2 and after.code == VerificationFailed.exit_code
+    interrupted = is_told and "was interrupted" in after.said
+    if (after.code != 0 and not interrupted) or "Traceback" in after.said:
         yield f"the next command ({arguments[0]}) ended with {after.code}: {after.said[-300:]}"
     found = snapshot(states)
     names = [name for name, files in campaign.whole.items() if files == found]
-    if not names:
+    if turn % 2 and found != before:
+        yield "verify changed something"
+    if not names and not interrupted:
         yield "no whole set after the next command"
     elif turn % 2:
-        yield f"={names[0]}"
+        yield "=interrupted" if interrupted else f"={names[0]}"
         again = run(root, campaign.work, REFRESH)
         if again.code or snapshot(states) != campaign.whole["new"]:
             yield f"the refresh after that ended with {again.code}: {again.said[-300:]}"

@@ -29,10 +29,9 @@ class Tally:
 
 def table(tallies: dict[tuple[str, str], Tally]) -> str:
     """The report as a table in Markdown."""
-    lines = [
-        "| fault | on | points | old set | new set | refreshed | exit codes | missed | problems |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
+    words = "fault on points old_set new_set interrupted refreshed exit_codes missed problems"
+    titles = [title.replace("_", " ") for title in words.split()]
+    lines = [f"| {' | '.join(titles)} |", f"|{'---|' * len(titles)}"]
     for (where, kind), tally in tallies.items():
         codes = ", ".join(
             f"{'killed' if code < 0 else code} ({count})"
@@ -40,11 +39,12 @@ def table(tallies: dict[tuple[str, str], Tally]) -> str:
         )
         lines.append(
             f"| {kind} | {where} | {tally.points} | {tally.sets['old']} | {tally.sets['new']} "
-            f"| {tally.sets['brought']} | {codes} | {tally.missed} | {len(tally.problems)} |"
+            f"| {tally.sets['interrupted']} | {tally.sets['brought']} | {codes} | {tally.missed} "
+            f"| {len(tally.problems)} |"
         )
     total = sum(tally.points for tally in tallies.values())
     problems = sum(len(tally.problems) for tally in tallies.values())
-    lines.append(f"| **all** | | **{total}** | | | | | | **{problems}** |")
+    lines.append(f"| **all** | | **{total}** | | | | | | | **{problems}** |")
     return "\n".join(lines)
 
 

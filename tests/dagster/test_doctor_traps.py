@@ -121,6 +121,12 @@ TRAPS = (
     Trap("no component at all", _of(), "no state-backed component", "warn"),
     Trap("the state of a key that is gone", _of(_local("Foo")), "Gone", "warn",
          {f"{_STATE}/Gone/state": "[1]"}),
+    # the state directory
+    Trap("a source's path that others use", state.state, "did not write", "fail",
+         {"data/raw/a.csv": "x", ".gitignore": "/data\n"},
+         more='[[tool.state-bundler.source]]\nkey = "a"\ncommand = ["true"]\npath = "data"\n'),
+    Trap("a publish that was interrupted", state.state, "was interrupted", "fail",
+         {f"{_STATE}/@staging/journal.json": "{}", ".gitignore": ".local_defs_state\n"}),
     # the wheel
     Trap("a backend that leaves out what git ignores", packaging.backend, "hatchling", "fail",
          {".gitignore": ".local_defs_state\n"}),

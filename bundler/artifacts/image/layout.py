@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import tarfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -108,11 +109,7 @@ class Folder:
         """A layout without images, in a folder that is empty or not there."""
         path.mkdir(parents=True, exist_ok=True)
         path.chmod(_DIRECTORY_MODE)
-        _make_blobs(path)
-        index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": []}
-        for name, content in ((_LAYOUT_FILE, _VERSION), (_INDEX_FILE, index)):
-            write_synced(path / name, dump(content), _FILE_MODE)
-        return Folder(path)
+        return _filled(path)
 
     def add_json(self, value: Mapping[str, Any]) -> tuple[str, int]:
         """Stores a manifest or a configuration; returns its digest and size."""
@@ -169,6 +166,15 @@ class Folder:
             write_synced(self.path / _INDEX_FILE, dump(index), _FILE_MODE)
 
 
+def _filled(path: Path) -> Folder:
+    """A layout without images."""
+    _make_blobs(path)
+    index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": []}
+    for name, content in ((_LAYOUT_FILE, _VERSION), (_INDEX_FILE, index)):
+        write_synced(path / name, dump(content), _FILE_MODE)
+    return Folder(path)
+
+
 def _make_blobs(layout: Path) -> Path:
     """The folder of the blobs, which may be there already."""
     folder = layout / "blobs" / "sha256"
@@ -196,6 +202,29 @@ def write_archive(folder: Path, destination: Path) -> None:
             info.size = path.stat().st_size
             with path.open("rb") as source:
                 archive.addfile(info, source)
+
+
+def add_to_folder(source: Folder, destination: Path) -> None:
+    """Brings the images of a layout into a folder, which may hold a layout with others."""
+    with io_errors(destination):
+        make_directories(destination)
+        is_layout = os.path.lexists(destination / _INDEX_FILE)
+        target = Folder(destination) if is_layout else _filled(destination)
+    new = source.index()["manifests"]
+    for name in os.listdir(source.path / "blobs" / "sha256"):
+        with source.open_blob(name) as blob:
+            target.add(
+                lambda stream, blob=blob: shutil.copyfileobj(blob, stream),  # type: ignore[misc]
+                lambda name=name: f"sha256:{name}",  # type: ignore[misc]
+            )
+    index = target.index()
+    tags = [entry.get("annotations") or {} for entry in new]
+    others = [
+        entry
+        for entry in index.get("manifests") or ()
+        if entry not in new and (entry.get("annotations") or {}) not in tags
+    ]
+    target.publish({**index, "manifests": [*others, *new]})
 
 
 def is_archive(path: Path) -> bool:

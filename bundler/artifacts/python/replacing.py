@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from bundler.errors import UsageError
 from bundler.system.atomic import (
     exchange,
     io_errors,
@@ -45,11 +46,24 @@ def folder(source: Path, destination: Path) -> Iterator[Path]:
         publish(made, target)
 
 
+def refuse_foreign(destination: Path) -> None:
+    """Raises `UsageError` for a directory with files that is not a PEX: they would be lost."""
+    with io_errors(destination):
+        is_folder = destination.is_dir() and not destination.is_symlink()
+        if is_folder and not (destination / "PEX-INFO").is_file() and any(destination.iterdir()):
+            raise UsageError(
+                f"{destination} is a directory that holds other files.",
+                hint="Name another file with -o.",
+            )
+
+
 def publish(made: Path, destination: Path) -> None:
     """Gives a finished file or folder its name, and the owner of what had that name.
 
     made: in a `temporary_folder` of the destination, with which what was there goes, whole.
+    Raises as `refuse_foreign` does.
     """
+    refuse_foreign(destination)
     with io_errors(destination):
         if os.path.lexists(destination):
             before = destination.stat(follow_symlinks=False)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from bundler.errors import BundlerError, ConfigurationError
 from bundler.project.layout import import_path
 from bundler.project.options import SourceOptions
+from bundler.project.source_paths import refuse_used
 from bundler.refresh.outcome.exchanges import Link
 from bundler.refresh.sources.model import Source
 
@@ -40,7 +41,8 @@ def by_directory(
 ) -> Iterator[tuple[Path, str, Sequence[SourceOptions]]]:
     """The configured sources of a kind by their state directory, with its place.
 
-    Raises `ConfigurationError` where two of one directory disagree on its place.
+    Raises `ConfigurationError` where two of one directory disagree on its place, and for a path
+    that is used by something else.
     """
     groups: dict[Path, list[SourceOptions]] = {}
     for options in project.config.sources:
@@ -54,6 +56,7 @@ def by_directory(
                 f"{', '.join(sorted(places))}.",
                 hint="Give all of them the same `place`, or none.",
             )
+        refuse_used(project.config, project.dagster, path.as_posix())
         yield project.root / path, places.pop(), entries
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+from itertools import count
 from pathlib import Path
 
 from bundler.errors import UsageError
 from bundler.system.atomic import io_errors
 from bundler.system.packaged_files import template, template_files
+
+_BUILT = ("build/shop.pex", "build/state-image", "build/demo.Dockerfile")
 
 
 def write_sample(folder: Path) -> None:
@@ -25,8 +29,9 @@ def write_sample(folder: Path) -> None:
 def prepare_folder(folder: Path) -> None:
     """Writes the sample into a new or empty folder, or afresh into one that holds it.
 
-    What an earlier demonstration built is removed; its environment stays. Raises `UsageError` for
-    a folder that holds something else.
+    What an earlier demonstration built is removed; its environment stays, and so does a file of the
+    sample that was changed, as ``NAME.before``. Raises `UsageError` for a folder that holds
+    something else.
     """
     with io_errors(folder):
         if folder.exists() and any(folder.iterdir()) and not _is_ours(folder):
@@ -34,15 +39,38 @@ def prepare_folder(folder: Path) -> None:
                 f"{folder} holds something that is not the sample project.",
                 hint="Name another folder, or an empty one: state-bundler demo FOLDER",
             )
-        shutil.rmtree(folder / "build", ignore_errors=True)
+        for name in _BUILT:
+            _remove(folder / name)
+        if (folder / "build").is_dir() and not any((folder / "build").iterdir()):
+            (folder / "build").rmdir()
+        for path, content in template_files("shop"):
+            _keep_changed(folder / path, content)
     write_sample(folder)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _keep_changed(path: Path, content: bytes) -> None:
+    """Gives what is not as the sample has it another name, a link included."""
+    if os.path.lexists(path) and (path.is_symlink() or path.read_bytes() != content):
+        names = (path.with_name(f"{path.name}.before{number or ''}") for number in count())
+        path.rename(next(name for name in names if not os.path.lexists(name)))
 
 
 def write_dotenv(folder: Path, variables: dict[str, str]) -> None:
     """What the components read from the environment; git ignores the file."""
-    with io_errors(folder):
+    file = folder / ".env"
+    with io_errors(file):
+        there = file.read_text().splitlines() if file.is_file() else []
+        if {line.partition("=")[0] for line in there} - variables.keys() or file.is_symlink():
+            _keep_changed(file, b"")
         lines = [f"{name}={value}\n" for name, value in variables.items()]
-        (folder / ".env").write_text("".join(lines))
+        file.write_text("".join(lines))
 
 
 def _is_ours(folder: Path) -> bool:

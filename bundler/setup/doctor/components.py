@@ -9,7 +9,7 @@ from bundler.errors import ConfigurationError
 from bundler.listener import SILENT
 from bundler.refresh.sources.model import Component, Found
 from bundler.setup.doctor import Finding, Patient
-from bundler.state.statedir import check_keys, sanitize_key
+from bundler.state.statedir import StateDir, check_keys, sanitize_key
 from bundler.state.tree import fold
 
 
@@ -78,18 +78,27 @@ def _left_over(found: Found) -> Iterator[Finding]:
     known = {sanitize_key(component.key) for component in found.components}
     if not found.directory.is_dir() or not found.components:
         return
-    names = sorted(
+    names = {
         path.name
         for path in found.directory.iterdir()
         if path.is_dir() and not path.name.startswith("@") and path.name not in known
-    )
-    if names:
-        yield Finding(
-            "warn",
-            f"{found.place} holds {', '.join(names)}, which no component here has.",
-            "What lies there ships, by any way but ours, and was perhaps never meant to.",
-            "state-bundler refresh (removes what has no component)",
-        )
+    }
+    published = StateDir(found.directory, found.place).read()
+    ours = {state.path for state in published.manifest.states} if published else set()
+    advice = {
+        "state-bundler refresh (removes what it published and no component has)": names & ours,
+        "Remove it, or move it elsewhere: state-bundler leaves alone what it did not publish.": (
+            names - ours
+        ),
+    }
+    for mend, some in advice.items():
+        if some:
+            yield Finding(
+                "warn",
+                f"{found.place} holds {', '.join(sorted(some))}, which no component here has.",
+                "What is there ships, by any way but ours, and was perhaps never meant to.",
+                mend,
+            )
 
 
 def _in_development(found: Found) -> Iterator[Finding]:

@@ -14,9 +14,11 @@ def guard(patient: Patient) -> Iterator[Finding]:
     """The guard's own verdict, as before a build."""
     from bundler.guard.moments import check
     from bundler.project.config import load
+    from bundler.project.source_paths import refuse_shared
 
     root = patient.survey.root
     config = load(root)
+    refuse_shared(config, patient.survey.dagster)
     directories = [root / source.path for source in config.sources]
     verdict = check(root, "build", directories, config.guard_allow)
     for finding in verdict.findings:

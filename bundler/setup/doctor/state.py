@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from bundler.errors import BundlerError
 from bundler.setup.doctor import Finding, Patient
 
 _NO_BASELINE = (
@@ -15,15 +16,25 @@ _NO_BASELINE = (
 
 def state(patient: Patient) -> Iterator[Finding]:
     """Each state directory on disk, read and judged like any artifact."""
+    from bundler.project.config import load
+    from bundler.state.statedir import StateDir
+
+    root = patient.survey.root
+    allowed = load(root).allowed_paths
     for directory in patient.survey.state_directories:
-        yield _judge(patient.survey.root / directory, str(directory))
+        try:
+            StateDir(root / directory, str(directory), allowed).check()
+            yield _judge(root / directory, str(directory))
+        except BundlerError as error:
+            yield Finding("fail", error.what, "A build would end with this.", error.hint)
 
 
 def _judge(directory: Path, place: str) -> Finding:
     from bundler.artifacts.verify import verify
     from bundler.state.bundle import MANIFEST_NAME
-    from bundler.state.directory import DirectoryArtifact
+    from bundler.state.directory import DirectoryArtifact, refuse_interrupted
 
+    refuse_interrupted(directory)
     if not (directory / MANIFEST_NAME).exists():
         return Finding("ok", _NO_BASELINE.format(place=place))
     with DirectoryArtifact(directory) as artifact:

@@ -11,6 +11,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bundler.errors import ConfigurationError
+from bundler.project.config import Config, load
+from bundler.project.source_paths import refuse_shared
 from bundler.project.survey import Survey
 from bundler.setup.file_edits import FileEdit, read_text
 from bundler.setup.init import lines, precommit, pyproject
@@ -43,7 +46,13 @@ class Part:
 
 
 def plan(survey: Survey, *, without: Sequence[str] = (), remove: bool = False) -> list[FileEdit]:
-    """The edits that configure the project, or that take this back; none where all is done."""
+    """The edits that configure the project, or that take this back; none where all is done.
+
+    Raises `ConfigurationError` for a state directory that others use: rules for it would hide their
+    files.
+    """
+    if not remove:
+        refuse_shared(_config(survey), survey.dagster)
     texts: dict[Path, str | None] = {}
     reasons: dict[Path, list[str]] = {}
     before: dict[Path, str | None] = {}
@@ -57,7 +66,18 @@ def plan(survey: Survey, *, without: Sequence[str] = (), remove: bool = False) -
         if changed != texts[file]:
             texts[file] = changed
             reasons.setdefault(file, []).append(part.why)
-    return [FileEdit(file, before[file], texts[file], tuple(reasons[file])) for file in reasons]
+    return [
+        FileEdit(file, before[file], texts[file], tuple(reasons[file]), survey.outer)
+        for file in reasons
+    ]
+
+
+def _config(survey: Survey) -> Config:
+    """The configuration; of one that cannot be read, `doctor` says what is wrong."""
+    try:
+        return load(survey.root)
+    except ConfigurationError:
+        return Config(survey.root / "pyproject.toml")
 
 
 # --- the parts ------------------------------------------------------------------------------

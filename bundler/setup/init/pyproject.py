@@ -27,7 +27,8 @@ _DAGSTER_TABLE = f"""\
 [tool.state-bundler]
 """
 _SOURCE_TABLE = f"""\
-# {OURS}: say where each state comes from; the command writes it to {{state_path}}, as in
+# {OURS}: say where each state comes from; the command writes it to {{state_path}}. The path
+# is a new directory for state alone: a refresh replaces and removes what is in it. As in
 #   [[tool.state-bundler.source]]
 #   key = "VendorCatalog"
 #   command = ["python", "-m", "package.fetch", "{{state_path}}"]

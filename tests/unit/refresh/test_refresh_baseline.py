@@ -202,6 +202,23 @@ def test_an_older_state_stands_in_only_if_allowed_young_and_for_what_is_unavaila
         run("sys.exit(69)", allow_stale=3600.0)
 
 
+@pytest.mark.parametrize(("ahead", "taken"), [(200, True), (4000, False), (10**8, False)])
+def test_a_state_of_the_future_does_not_stand_in(
+    run: Refresh, monkeypatch: pytest.MonkeyPatch, ahead: int, taken: bool
+) -> None:
+    """The clock of the machine that confirmed it was wrong: `verify --max-age` says the same."""
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", str(int(time.time()) + ahead))
+    run(writes([1, 2]))
+    monkeypatch.delenv("SOURCE_DATE_EPOCH")
+    told = Told()
+    if taken:
+        assert run("sys.exit(69)", told=told, allow_stale=1e9).record[0].keys[0].stale
+        return
+    with pytest.raises(Unavailable):
+        run("sys.exit(69)", told=told, allow_stale=1e9)
+    assert any("confirmed in the future" in word for word in told.words)
+
+
 def test_never_refreshes_nothing_and_refuses_what_does_not_verify(run: Refresh, root: Path) -> None:
     with pytest.raises(VerificationFailed, match="has no state that verifies"):
         run(writes([1]), mode="never")

@@ -195,7 +195,7 @@ class Target:
         options = dict(zip(result[::2], result[1::2], strict=True))
         told = _bake(self.baking, [self], folder, options["--output"])
         if "--metadata-file" in options:
-            Path(options["--metadata-file"]).write_bytes(msgspec.json.encode(told[self.name]))
+            outputs.write(Path(options["--metadata-file"]), msgspec.json.encode(told[self.name]))
 
 
 def build(

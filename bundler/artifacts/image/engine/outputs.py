@@ -156,12 +156,12 @@ def _layout(engine: Engine, image_id: str, fields: Mapping[str, str], name: str)
 
 def write_layout(layout: Path, fields: Mapping[str, str]) -> None:
     """What ``--output type=oci`` asks for, of a layout that is whole."""
-    from bundler.artifacts.image.layout import write_archive
+    from bundler.artifacts.image.layout import Folder, add_to_folder, write_archive
 
     destination = Path(fields["dest"])
     with io_errors(destination):
         if fields.get("tar", "true").lower() in ("false", "0"):
-            shutil.copytree(layout, destination, dirs_exist_ok=True)
+            add_to_folder(Folder(layout), destination)
         else:
             write_archive(layout, destination)
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from bundler.artifacts.python.pex import embed, open_pex
 from bundler.artifacts.python.pex.arguments import PexArguments
-from bundler.artifacts.python.replacing import publish
+from bundler.artifacts.python.replacing import publish, refuse_foreign
 from bundler.errors import ChildFailed, ToolFailed, UsageError, VerificationFailed
 from bundler.listener import Listener
 from bundler.state.bundle import Bundle
@@ -71,6 +71,8 @@ def building(
     if arguments.output is None:
         raise UsageError("Without -o pex makes no file.", hint="Say where it goes: -o app.pex.")
     output = Path(arguments.output).absolute()
+    if "{" not in output.name:  # else pex decides on the name
+        refuse_foreign(output)
     with _folder_beside(output) as folder:
         # pex is silent, and a first resolution takes minutes.
         listener.phase("Building the PEX")

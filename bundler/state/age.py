@@ -1,0 +1,41 @@
+"""How old a state may be: one rule for `--allow-stale` and for `verify --max-age`."""
+
+from __future__ import annotations
+
+from bundler.state.manifest import KeyRefresh
+from bundler.system.times import seconds_of
+
+# Clocks of build machines differ; a time further ahead than this was never measured.
+CLOCK_SKEW_SECONDS = 300.0
+_HOUR, _DAY = 3600, 86400
+
+
+def age_problem(refresh: KeyRefresh | None, most: float, now: float) -> str | None:
+    """Why a state is too old or of unknown age, as a clause; None if it is young enough.
+
+    most: seconds since it was last confirmed. now: seconds since the epoch.
+    """
+    confirmed = (refresh.confirmed or refresh.fetched) if refresh else None
+    if confirmed is None:
+        return "when its state was last confirmed is not recorded"
+    try:
+        age = now - seconds_of(confirmed)
+    except ValueError:
+        return f"its state was last confirmed at {confirmed}, which is not a valid time"
+    if age < -CLOCK_SKEW_SECONDS:
+        return f"its state was confirmed in the future, at {confirmed}"
+    if age > most:
+        return (
+            f"its state was last confirmed {span(age)} ago, at {confirmed}; at most {span(most)} "
+            "is allowed"
+        )
+    return None
+
+
+def span(seconds: float) -> str:
+    """A length of time for people, to two digits or so."""
+    for unit, length in (("days", _DAY), ("hours", _HOUR), ("minutes", 60)):
+        if seconds >= 2 * length:
+            value = seconds / length
+            return f"{value:.0f} {unit}" if value >= 10 else f"{round(value, 1):g} {unit}"  # noqa: PLR2004
+    return "1 second" if round(seconds) == 1 else f"{seconds:.0f} seconds"

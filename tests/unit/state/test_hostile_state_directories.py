@@ -1,0 +1,500 @@
+"""State directories that someone else has prepared: nothing outside is read, moved or changed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from bundler.errors import BundlerError, ConfigurationError, InputOutputError, Locked
+from bundler.listener import SILENT
+from bundler.project.options import RefreshOptions
+from bundler.project.projects import open_project
+from bundler.refresh.run import refresh
+from bundler.state.manifest import RunRecord
+from bundler.state.statedir import StateDir
+from tests.support.statedirs import NEW, OLD, PLACE, fill, publish
+from tests.support.untouched import everything
+from tests.support.workdir import WorkDir
+
+PROGRAM = Path(sys.executable).with_name("state-bundler")
+SOURCE = """\
+[project]
+name = "shop"
+version = "1"
+
+[[tool.state-bundler.source]]
+key = "products"
+command = ["sh", "-c", "echo state >$0", "{state_path}"]
+path = "src/shop/state"
+"""
+NOBODY = 65534
+Attack = Callable[[Path, Path], None]
+ATTACKS: dict[str, Attack] = {}
+
+
+def attack(function: Attack) -> Attack:
+    ATTACKS[function.__name__.replace("_", " ")] = function
+    return function
+
+
+def _journal(state: Path, name: str = "journal.json", **fields: object) -> Path:
+    staging = state / "@staging"
+    staging.mkdir(parents=True, exist_ok=True)
+    whole = {"states": {}, "removed": [], "files": [], **fields}
+    if name == "set.json":
+        whole = fields
+    (staging / name).write_text(json.dumps(whole))
+    return staging
+
+
+@attack
+def a_journal_beside_a_link_to_home(state: Path, home: Path) -> None:
+    (_journal(state, files=["id_ed25519"]) / "run").symlink_to(home / ".ssh")
+
+
+@attack
+def a_run_that_is_a_link(state: Path, home: Path) -> None:
+    (_journal(state) / "run").symlink_to(home / ".ssh")
+    (state / "@staging/journal.json").unlink()
+
+
+@attack
+def staging_is_a_link(state: Path, home: Path) -> None:
+    state.mkdir(parents=True)
+    _journal(home / "fake", removed=["data"], files=["@manifest.json"])
+    (home / "fake/@staging/run").mkdir()
+    (home / "fake/@staging/run/mine").write_text("mine")
+    (state / "@staging").symlink_to(home / "fake/@staging")
+
+
+@attack
+def the_state_directory_is_a_link(state: Path, home: Path) -> None:
+    state.parent.mkdir(parents=True, exist_ok=True)
+    state.symlink_to(home / ".ssh")
+
+
+@attack
+def a_directory_above_is_a_link(state: Path, home: Path) -> None:
+    state.parent.parent.mkdir(parents=True, exist_ok=True)
+    if state.parent.exists():
+        shutil.rmtree(state.parent)
+    state.parent.symlink_to(home / ".ssh")
+
+
+@attack
+def the_journal_is_a_link(state: Path, home: Path) -> None:
+    staging = _journal(state, removed=["products"])
+    (staging / "journal.json").rename(home / "journal.json")
+    (staging / "journal.json").symlink_to(home / "journal.json")
+
+
+@attack
+def the_journal_is_a_fifo(state: Path, home: Path) -> None:
+    (state / "@staging").mkdir(parents=True)
+    os.mkfifo(state / "@staging/journal.json")
+
+
+@attack
+def the_journal_is_a_directory(state: Path, home: Path) -> None:
+    (state / "@staging/journal.json").mkdir(parents=True)
+
+
+@attack
+def the_journal_has_two_names(state: Path, home: Path) -> None:
+    staging = _journal(state, removed=["products"])
+    os.link(staging / "journal.json", home / "other-name")
+
+
+@attack
+def the_journal_belongs_to_another_user(state: Path, home: Path) -> None:
+    os.chown(_journal(state, removed=["products"]) / "journal.json", NOBODY, NOBODY)
+
+
+@attack
+def the_journal_removes_what_no_manifest_names(state: Path, home: Path) -> None:
+    _journal(state, removed=["raw"])
+    (state / "raw").mkdir()
+    (state / "raw/years-of-work").write_text("x")
+
+
+@attack
+def the_journal_replaces_what_no_manifest_names(state: Path, home: Path) -> None:
+    staging = _journal(state, states={"raw": _hash_of("new")})
+    for folder, text in ((state / "raw", "years of work"), (staging / "run/raw", "new")):
+        folder.mkdir(parents=True)
+        (folder / "state").write_text(text)
+
+
+def _hash_of(text: str) -> str:
+    import hashlib
+
+    line = f"{hashlib.sha256(text.encode()).hexdigest()}  state\n"
+    return hashlib.sha256(line.encode()).hexdigest()
+
+
+@attack
+def the_journal_is_damaged(state: Path, home: Path) -> None:
+    (_journal(state) / "journal.json").write_text("{" * 100_000)
+
+
+@attack
+def holder_is_a_link(state: Path, home: Path) -> None:
+    (_journal(state) / "holder").symlink_to(home / ".ssh/id_ed25519")
+    (state / "@staging/journal.json").unlink()
+
+
+@attack
+def holder_has_two_names(state: Path, home: Path) -> None:
+    staging = _journal(state)
+    (staging / "journal.json").unlink()
+    os.link(home / ".ssh/id_ed25519", staging / "holder")
+
+
+@attack
+def lock_is_a_link(state: Path, home: Path) -> None:
+    (_journal(state) / "lock").symlink_to(home / ".ssh/id_ed25519")
+
+
+@attack
+def lock_is_a_dangling_link(state: Path, home: Path) -> None:
+    (_journal(state) / "lock").symlink_to(home / "new-file")
+
+
+@attack
+def lock_is_a_fifo(state: Path, home: Path) -> None:
+    os.mkfifo(_journal(state) / "lock")
+
+
+@attack
+def files_of_ours_are_links(state: Path, home: Path) -> None:
+    _journal(state)
+    (state / "@staging/journal.json").unlink()
+    for name in (".gitignore", "@manifest.json", "@run.json", "@verify.py"):
+        (state / name).symlink_to(home / ".ssh/id_ed25519")
+
+
+@attack
+def the_ignore_file_is_a_link(state: Path, home: Path) -> None:
+    state.mkdir(parents=True)
+    (state / ".gitignore").symlink_to(home / ".ssh/id_ed25519")
+
+
+@attack
+def the_ignore_file_is_a_dangling_link(state: Path, home: Path) -> None:
+    state.mkdir(parents=True)
+    (state / ".gitignore").symlink_to(home / "new-file")
+
+
+@attack
+def a_key_directory_is_a_link(state: Path, home: Path) -> None:
+    state.mkdir(parents=True)
+    publish(StateDir(state, PLACE), OLD)
+    (state / "products").symlink_to(home / ".ssh")
+
+
+@attack
+def a_published_key_directory_became_a_link(state: Path, home: Path) -> None:
+    publish(StateDir(state, PLACE), {"products": {"state": "old"}, "gone": {"state": "old"}})
+    for name in ("products", "gone"):
+        shutil.rmtree(state / name)
+        (state / name).symlink_to(home / ".ssh")
+
+
+@attack
+def a_set_leads_elsewhere(state: Path, home: Path) -> None:
+    publish(StateDir(home / "elsewhere", PLACE), OLD)
+    _journal(home / "elsewhere", removed=["a"], identity="another")
+    _journal(
+        state, "set.json", identity="x", members=[".", os.path.relpath(home / "elsewhere", state)]
+    )
+
+
+@attack
+def a_set_leads_to_a_folder_without_a_publish(state: Path, home: Path) -> None:
+    members = [os.path.relpath(home / ".ssh", state), str(home), "", "../../../..", "a\0b"]
+    _journal(state, "set.json", identity="x", members=members)
+
+
+@attack
+def a_prepared_publish_is_decided_elsewhere(state: Path, home: Path) -> None:
+    _journal(home / "first", "set.json", identity="x", members=["."])
+    where = os.path.relpath(home / "first", state)
+    staging = _journal(state, "prepared.json", files=["id_ed25519"], decided_in=where, identity="x")
+    (staging / "run").symlink_to(home / ".ssh")
+
+
+@attack
+def a_manifest_that_came_along_names_data(state: Path, home: Path) -> None:
+    publish(StateDir(state, PLACE), {"raw": {"state": "a"}, "products": {"state": "b"}})
+    (state / ".gitignore").unlink()
+    shutil.rmtree(state / "@staging")
+
+
+for _field, _names in {
+    "removed": ("../shop", "a/b", "", ".", "..", "/etc", "a\0b", ".git", ".gitignore", "@staging",
+                "@manifest.json", "pro\u00e4ducts", "x" * 300, "~"),
+    "files": ("id_ed25519", "../fetch.py", "products", ".gitignore", "", "/etc/passwd"),
+}.items():  # fmt: skip
+    for _name in _names:
+
+        def _names_it(state: Path, home: Path, field: str = _field, name: str = _name) -> None:
+            fields: dict[str, Any] = {field: [name]}
+            (_journal(state, **fields) / "run").mkdir()
+
+        ATTACKS[f"{_field} names {_name[:20]!r}"] = _names_it
+
+
+def _project(wd: WorkDir, kind: str, how: str) -> tuple[Path, Path]:
+    """A project with a prepared state directory; its home is outside of the repository."""
+    home = wd.path.parent / "someone"
+    (home / ".ssh").mkdir(parents=True, mode=0o755)
+    (home / ".ssh/id_ed25519").write_text("a key")
+    (home / ".ssh").chmod(0o755)
+    wd.write("pyproject.toml", SOURCE)
+    wd.write("src/shop/fetch.py")
+    state = wd.path / "src/shop/state"
+    ATTACKS[kind](state, home)
+    if how == "cloned":
+        wd("git add -A -f")
+        wd("git commit -qm hostile")
+    return state, home
+
+
+# Whether it came with a clone, or with an archive that git knows nothing of.
+HOW = ("cloned", "unpacked")
+
+
+@pytest.mark.parametrize(
+    ("kind", "how"),
+    [(kind, how) for kind in ATTACKS for how in HOW if how == "unpacked" or "names '" not in kind],
+)
+def test_a_refresh_touches_nothing_outside(wd: WorkDir, kind: str, how: str) -> None:
+    state, _ = _project(wd, kind, how)
+    keeps = [path for path in (state / "raw",) if path.exists()]
+    before = _files(everything(wd.path.parent, but=[state]))
+    raw = [everything(path) for path in keeps]
+    error = _failure_of(wd)
+    assert _files(everything(wd.path.parent, but=[state])) == before
+    if not (kind == "a manifest that came along names data" and how == "unpacked"):
+        assert [everything(path) for path in keeps] == raw
+    if error is None:
+        assert kind in _HARMLESS
+        assert (state / "products/state").read_text() == "state\n"
+    else:
+        assert (error.exit_code in (74, 76, 78), bool(error.hint)) == (True, True), error
+
+
+def _failure_of(wd: WorkDir) -> BundlerError | None:
+    try:
+        refresh([open_project(wd.path)], RefreshOptions(), SILENT)
+    except BundlerError as error:
+        return error
+    return None
+
+
+# What a publish may simply replace, or leave alone.
+_HARMLESS = {
+    "holder is a link",
+    "holder has two names",
+    "a set leads elsewhere",
+    "a manifest that came along names data",
+}
+
+
+def _files(found: dict[str, tuple[object, ...]]) -> dict[str, tuple[object, ...]]:
+    """Directories with what they hold, but without their times: a new state directory is new."""
+    return {k: v[:2] if str(v[0]).startswith("d") else v for k, v in found.items()}
+
+
+READING = (
+    ["status"], ["doctor"], ["guard"], ["verify", "src/shop/state"], ["verify", "."],
+    ["diff", "src/shop/state", "."], ["extract", "src/shop/state", "-o", "../elsewhere/taken"],
+    ["status", "src/shop/state"],
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "a journal beside a link to home",
+        "staging is a link",
+        "the state directory is a link",
+        "the journal is a fifo",
+        "lock is a fifo",
+        "files of ours are links",
+        "a prepared publish is decided elsewhere",
+        "a set leads elsewhere",
+    ],
+)
+def test_commands_that_read_change_nothing(wd: WorkDir, kind: str) -> None:
+    _project(wd, kind, "unpacked")
+    (wd.path.parent / "elsewhere").mkdir()
+    before = everything(wd.path.parent, but=[wd.path.parent / "elsewhere"])
+    for command in READING:
+        done = wd.run([PROGRAM, *command])
+        assert b"Traceback" not in done.stderr, done.stderr
+        assert done.returncode in (0, 1, 71, 74, 76, 78), (command, done.stderr)
+        now = everything(wd.path.parent, but=[wd.path.parent / "elsewhere"])
+        assert now == before, command
+
+
+def test_an_interrupted_publish_is_said_by_those_that_read(wd: WorkDir) -> None:
+    wd.write("pyproject.toml", SOURCE)
+    wd.write(".gitignore", "/src/shop/state/\n/taken\n")
+    wd.commit()
+    project = open_project(wd.path)
+    refresh([project], RefreshOptions(), SILENT)
+    state = wd.path / "src/shop/state"
+    _journal(state, removed=["products"])
+    before = everything(wd.path.parent)
+    for command, code in (
+        (["status"], 76), (["verify", "src/shop/state"], 76), (["verify", "."], 76),
+        (["diff", "src/shop/state", "src/shop/state"], 76), (["doctor"], 1),
+        (["extract", "src/shop/state", "-o", "taken"], 76), (["guard"], 0),
+    ):  # fmt: skip
+        done = wd.run([PROGRAM, *command])
+        said = (done.stdout + done.stderr).decode()
+        assert done.returncode == code, (command, said)
+        assert everything(wd.path.parent) == before, command
+        if code:
+            assert "was interrupted" in said, (command, said)
+            assert "state-bundler refresh" in said, (command, said)
+    refresh([project], RefreshOptions(), SILENT)
+    assert wd.run([PROGRAM, "verify", "src/shop/state"]).returncode == 0
+
+
+_NAMES = st.one_of(
+    st.text(max_size=20),
+    st.sampled_from(["..", ".", "", "/", "a", "b", "gone", "@staging", ".gitignore", "../x"]),
+    st.text(alphabet="./a@\0", max_size=6),
+)
+
+
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    states=st.dictionaries(
+        _NAMES, st.one_of(st.just(_hash_of("x")), st.text(max_size=70)), max_size=3
+    ),
+    removed=st.lists(_NAMES, max_size=3),
+    files=st.lists(st.one_of(_NAMES, st.just("@manifest.json")), max_size=3),
+    decided_in=_NAMES,
+)
+def test_no_journal_reaches_out_of_its_directory(
+    tmp_path_factory: pytest.TempPathFactory,
+    states: dict[str, str],
+    removed: list[str],
+    files: list[str],
+    decided_in: str,
+) -> None:
+    root = tmp_path_factory.mktemp("journal")
+    (root / "outside").mkdir()
+    (root / "outside/data").write_text("x")
+    directory = StateDir(root / "in/.local_defs_state", PLACE)
+    publish(directory, OLD)
+    staging = _journal(
+        directory.path, states=states, removed=removed, files=files, decided_in=decided_in
+    )
+    (staging / "run").mkdir()
+    before = everything(root / "outside")
+    with suppress(ConfigurationError, InputOutputError), directory.lock():
+        pass
+    assert everything(root / "outside") == before
+    assert sorted(os.listdir(root)) == ["in", "outside"]
+    assert os.listdir(root / "in") == [".local_defs_state"]
+    shutil.rmtree(root)
+
+
+def test_a_directory_of_the_user_survives_a_refresh_beside_ours(wd: WorkDir) -> None:
+    wd.write("pyproject.toml", SOURCE)
+    wd.write(".gitignore", "/src/shop/state/\n")
+    wd.commit()
+    refresh([open_project(wd.path)], RefreshOptions(), SILENT)
+    (wd.path / "src/shop/state/notes").mkdir()
+    (wd.path / "src/shop/state/notes/a").write_text("mine")
+    (wd.path / "src/shop/state/b").write_text("mine")
+    before = everything(wd.path / "src/shop/state/notes")
+    done = wd.run([PROGRAM, "refresh"])
+    assert done.returncode == 0
+    assert b"also holds b, notes" in done.stderr
+    assert everything(wd.path / "src/shop/state/notes") == before
+    doctor = wd.run([PROGRAM, "doctor"])
+    assert b"notes" in doctor.stdout + doctor.stderr
+
+
+@pytest.fixture
+def published(tmp_path: Path) -> StateDir:
+    directory = StateDir(tmp_path / ".local_defs_state", PLACE)
+    publish(directory, OLD)
+    return directory
+
+
+def test_dagsters_own_directory_keeps_what_no_manifest_of_ours_names(published: StateDir) -> None:
+    """Dagster itself fills it: a key of ours may replace its own, and nothing removes the rest."""
+    for name in ("ByDagster", "a2"):
+        (published.path / name).mkdir()
+        (published.path / name / "state").write_text("by dagster")
+    done = publish(published, {**NEW, "a2": {"state": "new"}})
+    assert done.removed == ("gone",)
+    assert done.others == ("ByDagster",)
+    assert (published.path / "ByDagster/state").read_text() == "by dagster"
+    assert (published.path / "a2/state").read_text() == "new"
+
+
+def test_removing_can_be_forbidden(published: StateDir) -> None:
+    with published.staging() as staging:
+        done = staging.publish(fill(staging, NEW), (), lambda _: RunRecord(), removes=False)
+    assert done.removed == ()
+    assert (published.path / "gone/state").read_text() == "x"
+
+
+def test_a_deep_and_locked_tree_of_staging_is_removed(published: StateDir) -> None:
+    run = published.path / "@staging/run"
+    at = run
+    at.mkdir()
+    here = os.getcwd()
+    try:
+        os.chdir(at)
+        for number in range(2000):
+            os.mkdir("d")
+            Path(f"f{number}").write_text("x")
+            os.chdir("d")
+    finally:
+        os.chdir(here)
+    (run / "locked").mkdir()
+    (run / "locked/x").write_text("x")
+    (run / "locked").chmod(0o500)
+    (run / "link").symlink_to(published.path / "a")
+    publish(published, NEW)
+    assert (published.path / "a/state").read_text() == "new a"
+
+
+def test_a_refusal_is_a_configuration_error(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/x").write_text("x")
+    before = everything(tmp_path)
+    with pytest.raises(ConfigurationError, match="holds 'x', which state-bundler did not write"):
+        publish(StateDir(tmp_path / "data", "data"), NEW)
+    assert everything(tmp_path) == before
+
+
+def test_a_reader_waits_for_a_publish_and_says_who_publishes(
+    published: StateDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bundler.state.statedir._DEFAULT_LOCK_SECONDS", 0.3)
+    with published.lock():
+        assert published.read() is not None
+        _journal(published.path)
+        with pytest.raises(Locked, match=f"process {os.getpid()} since .* is publishing"):
+            published.read()
+        (published.path / "@staging/journal.json").unlink()
+        assert published.read() is not None
