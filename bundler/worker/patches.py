@@ -4,9 +4,11 @@ Runs inside the component's process: the standard library only, and whatever the
 
 It wraps the one function of each client library that makes an exchange: urllib3's ``urlopen``
 (requests, botocore and most vendors stand on it), ``http.client`` itself, httpcore's pools
-(httpx) and aiohttp's session, those that are imported and those that will be. A clone by GitPython
-is an exchange too, with the method ``git-clone``: dagster-dbt fetches projects that way. What
-parses answers is wrapped likewise: the standard library's ``json``.
+(httpx) and aiohttp's session, those that are imported and those that will be; and what bodies are
+read with. A clone by GitPython is an exchange too, with the method ``git-clone``: dagster-dbt
+fetches projects that way. What parses answers is wrapped likewise: the standard library's ``json``.
+
+A library that has not one of these any more is told as ``blind``: that fails every key.
 """
 
 from __future__ import annotations
@@ -23,11 +25,12 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
-    from bundler.worker.recorder import Recorder
+    from bundler.refresh.sources.bodies import Body
+    from bundler.worker.recorder import Recorder, Request
 
     Patch = Callable[[ModuleType, Recorder], None]
 
-# On a connection or response: the number of its exchange.
+# On a connection: its request. On a response: what judges its body.
 _MARK = "_state_bundler_exchange"
 _CLONE = "git-clone"
 # The other way to write an ssh URL: git@host:group/repository.git
@@ -79,19 +82,33 @@ def _after_import(spec: ModuleSpec, patch: Patch, recorder: Recorder) -> None:
     loader.exec_module = exec_module  # type: ignore[method-assign]  # one loader a module
 
 
-def _wrap(owner: Any, name: str, make: Callable[[Any, Recorder], Any], recorder: Recorder) -> None:
-    """Puts a function around a method, where the library still has that method."""
-    original = getattr(owner, name, None)
+def _wrap(
+    module: ModuleType,
+    hook: str,
+    make: Callable[[Any, Recorder], Any],
+    recorder: Recorder,
+    *,
+    required: bool = True,
+) -> None:
+    """Puts a function around a method (``Class.method``) of a library.
+
+    required: else not every supported version has it.
+    """
+    owner, _, name = hook.partition(".")
+    kind = getattr(module, owner, None)
+    original = getattr(kind, name, None)
     if original is not None:
-        setattr(owner, name, functools.wraps(original)(make(original, recorder)))
+        setattr(kind, name, functools.wraps(original)(make(original, recorder)))
+    elif required:
+        recorder.blind(module.__name__.partition(".")[0], f"{module.__name__}.{hook}")
 
 
 # --- json -------------------------------------------------------------------------------------
 
 
 def _patch_json(module: ModuleType, recorder: Recorder) -> None:
-    _wrap(module.JSONDecodeError, "__init__", _not_json, recorder)
-    _wrap(module.JSONDecoder, "decode", _decode, recorder)
+    _wrap(module, "JSONDecodeError.__init__", _not_json, recorder)
+    _wrap(module, "JSONDecoder.decode", _decode, recorder)
 
 
 def _not_json(original: Any, recorder: Recorder) -> Any:
@@ -117,7 +134,7 @@ def _decode(original: Any, recorder: Recorder) -> Any:
 
 
 def _patch_urllib3_pool(module: ModuleType, recorder: Recorder) -> None:
-    _wrap(module.HTTPConnectionPool, "urlopen", _urlopen, recorder)
+    _wrap(module, "HTTPConnectionPool.urlopen", _urlopen, recorder)
 
 
 def _urlopen(original: Any, recorder: Recorder) -> Any:
@@ -128,15 +145,22 @@ def _urlopen(original: Any, recorder: Recorder) -> Any:
             return original(pool, method, url, *args, **kwargs)
         full = url if "://" in url else f"{pool.scheme}://{_host(pool.host)}:{pool.port}{url}"
         body = args[0] if args else kwargs.get("body")
-        number = recorder.begin(method, full, body if isinstance(body, (bytes, str)) else None)
+        headers = args[1] if len(args) > 1 else kwargs.get("headers")
+        request = recorder.begin(
+            method, full, body if isinstance(body, (bytes, str)) else None, headers or pool.headers
+        )
         try:
             response = original(pool, method, url, *args, **kwargs)
         except BaseException as error:
-            recorder.fail(number, error, _urllib3.tries)
+            recorder.fail(request.number, error, _urllib3.tries)
             raise
         else:
-            recorder.answer(number, response.status, response.headers, _urllib3.tries)
-            setattr(response, _MARK, number)
+            judged = recorder.answer(request, response.status, response.headers, _urllib3.tries)
+            setattr(response, _MARK, judged)
+            if judged is not None and kwargs.get("preload_content", True):
+                judged.decoded = True  # it has been read already
+                judged.take(response.data)
+                _end_urllib3(response, judged)
             return response
         finally:
             _urllib3.tries = 0
@@ -149,26 +173,98 @@ def _host(host: str) -> str:
 
 
 def _patch_urllib3_response(module: ModuleType, recorder: Recorder) -> None:
-    _wrap(module.HTTPResponse, "_error_catcher", _error_catcher, recorder)
+    _wrap(module, "HTTPResponse.read", _read_urllib3, recorder)
+    _wrap(module, "HTTPResponse.read1", _read_urllib3, recorder, required=False)  # since 2.1
+    _wrap(module, "HTTPResponse.stream", _stream_urllib3, recorder)
+    _wrap(module, "HTTPResponse.read_chunked", _stream_urllib3, recorder)
+    _wrap(module, "HTTPResponse._decode", _decode_urllib3, recorder)
 
 
-def _error_catcher(original: Any, recorder: Recorder) -> Any:
-    @contextmanager
-    def catcher(response: Any) -> Iterator[None]:
-        with recorder.failing(getattr(response, _MARK, 0), Exception), original(response):
-            yield
+def _read_urllib3(original: Any, recorder: Recorder) -> Any:
+    def read(response: Any, amt: Any = None, *args: Any, **kwargs: Any) -> Any:
+        judged: Body | None = getattr(response, _MARK, None)
+        if judged is None or judged.ended or judged.depth:
+            return original(response, amt, *args, **kwargs)
+        with _outermost(judged), recorder.failing(judged.number):
+            data = original(response, amt, *args, **kwargs)
+        _take_urllib3(response, judged, data, args[0] if args else kwargs.get("decode_content"))
+        if (not data and amt != 0) or amt is None or amt < 0:
+            _end_urllib3(response, judged)
+        return data
 
-    return catcher
+    return read
+
+
+def _stream_urllib3(original: Any, recorder: Recorder) -> Any:
+    def stream(response: Any, *args: Any, **kwargs: Any) -> Iterator[bytes]:
+        parts = original(response, *args, **kwargs)
+        judged: Body | None = getattr(response, _MARK, None)
+        if judged is None or judged.ended or judged.depth:
+            return parts  # type: ignore[no-any-return]  # the library's own iterator
+        decodes = args[1] if len(args) > 1 else kwargs.get("decode_content")
+        return _streamed_urllib3(response, judged, parts, decodes, recorder)
+
+    return stream
+
+
+def _streamed_urllib3(
+    response: Any, judged: Body, parts: Iterator[bytes], decodes: bool | None, recorder: Recorder
+) -> Iterator[bytes]:
+    while True:
+        with _outermost(judged), recorder.failing(judged.number):
+            part = next(parts, None)
+        if part is None:
+            break
+        _take_urllib3(response, judged, part, decodes)
+        yield part
+    _end_urllib3(response, judged)
+
+
+def _take_urllib3(response: Any, judged: Body, data: bytes, decodes: bool | None) -> None:
+    judged.decoded = bool(response.decode_content if decodes is None else decodes)
+    if judged.decoded:
+        judged.take(data)
+    else:
+        judged.take_coded(data)
+
+
+def _end_urllib3(response: Any, judged: Body) -> None:
+    # Version 1 does not compare what came with what was promised.
+    judged.end(missing=bool(response.length_remaining))
+
+
+def _decode_urllib3(original: Any, recorder: Recorder) -> Any:  # noqa: ARG001  # as all the others
+    # The one place that meets compressed bytes on each way to read them.
+    def _decode(response: Any, data: bytes, *args: Any, **kwargs: Any) -> Any:
+        judged: Body | None = getattr(response, _MARK, None)
+        if judged is not None:
+            judged.count_coded(data)
+        return original(response, data, *args, **kwargs)
+
+    return _decode
+
+
+@contextmanager
+def _outermost(judged: Body) -> Iterator[None]:
+    """The library's own calls of its methods, inside one of them, are not looked at."""
+    judged.depth += 1
+    try:
+        yield
+    finally:
+        judged.depth -= 1
 
 
 # --- http.client ------------------------------------------------------------------------------
 
 
 def _patch_http_client(module: ModuleType, recorder: Recorder) -> None:
-    _wrap(module.HTTPConnection, "putrequest", _putrequest, recorder)
-    _wrap(module.HTTPConnection, "endheaders", _endheaders, recorder)
-    _wrap(module.HTTPConnection, "getresponse", _getresponse, recorder)
-    _wrap(module.HTTPResponse, "read", _read, recorder)
+    _wrap(module, "HTTPConnection.putrequest", _putrequest, recorder)
+    _wrap(module, "HTTPConnection.putheader", _putheader, recorder)
+    _wrap(module, "HTTPConnection.endheaders", _endheaders, recorder)
+    _wrap(module, "HTTPConnection.getresponse", _getresponse, recorder)
+    for name in ("read", "read1", "readline"):
+        _wrap(module, f"HTTPResponse.{name}", _read_http_client, recorder)
+    _wrap(module, "HTTPResponse.readinto", _readinto_http_client, recorder)
 
 
 def _putrequest(original: Any, recorder: Recorder) -> Any:
@@ -178,11 +274,21 @@ def _putrequest(original: Any, recorder: Recorder) -> Any:
             host = getattr(connection, "_tunnel_host", None) or connection.host
             port = getattr(connection, "_tunnel_port", None) or connection.port
             base = f"{'https' if secure else 'http'}://{_host(host)}:{port}"
-            number = recorder.begin(method, url if "://" in url else base + url)
-            setattr(connection, _MARK, number)
+            request = recorder.begin(method, url if "://" in url else base + url)
+            setattr(connection, _MARK, request)
         return original(connection, method, url, *args, **kwargs)
 
     return putrequest
+
+
+def _putheader(original: Any, recorder: Recorder) -> Any:  # noqa: ARG001  # as all the others
+    def putheader(connection: Any, header: Any, *values: Any) -> Any:
+        request: Request | None = getattr(connection, _MARK, None)
+        if request is not None:
+            request.note(header)
+        return original(connection, header, *values)
+
+    return putheader
 
 
 def _endheaders(original: Any, recorder: Recorder) -> Any:
@@ -190,7 +296,8 @@ def _endheaders(original: Any, recorder: Recorder) -> Any:
         try:
             return original(connection, *args, **kwargs)
         except BaseException as error:
-            recorder.fail(_taken(connection), error)
+            request = _taken(connection)
+            recorder.fail(request.number if request else 0, error)
             raise
 
     return endheaders
@@ -198,46 +305,70 @@ def _endheaders(original: Any, recorder: Recorder) -> Any:
 
 def _getresponse(original: Any, recorder: Recorder) -> Any:
     def getresponse(connection: Any, *args: Any, **kwargs: Any) -> Any:
-        number = _taken(connection)
-        with recorder.failing(number):
+        request = _taken(connection)
+        if request is None:
+            return original(connection, *args, **kwargs)
+        with recorder.failing(request.number):
             response = original(connection, *args, **kwargs)
-        if number:
-            recorder.answer(number, response.status, response.headers)
-            setattr(response, _MARK, number)
+        setattr(response, _MARK, recorder.answer(request, response.status, response.headers))
         return response
 
     return getresponse
 
 
-def _taken(connection: Any) -> int:
-    number: int = getattr(connection, _MARK, 0)
-    setattr(connection, _MARK, 0)
-    return number
+def _taken(connection: Any) -> Request | None:
+    request: Request | None = getattr(connection, _MARK, None)
+    setattr(connection, _MARK, None)
+    return request
 
 
-def _read(original: Any, recorder: Recorder) -> Any:
+def _read_http_client(original: Any, recorder: Recorder) -> Any:
     def read(response: Any, *args: Any, **kwargs: Any) -> Any:
-        with recorder.failing(getattr(response, _MARK, 0), Exception):
+        judged: Body | None = getattr(response, _MARK, None)
+        if judged is None or judged.ended or judged.depth:
             return original(response, *args, **kwargs)
+        with _outermost(judged), recorder.failing(judged.number):
+            data = original(response, *args, **kwargs)
+        _take_http_client(response, judged, data)
+        return data
 
     return read
 
 
-# --- httpcore ---------------------------------------------------------------------------------
+def _readinto_http_client(original: Any, recorder: Recorder) -> Any:
+    def readinto(response: Any, buffer: Any) -> Any:
+        judged: Body | None = getattr(response, _MARK, None)
+        if judged is None or judged.ended or judged.depth:
+            return original(response, buffer)
+        with _outermost(judged), recorder.failing(judged.number):
+            count = original(response, buffer)
+        _take_http_client(response, judged, bytes(memoryview(buffer).cast("B")[:count]))
+        return count
+
+    return readinto
+
+
+def _take_http_client(response: Any, judged: Body, data: bytes) -> None:
+    judged.take_coded(data)
+    if response.isclosed():
+        judged.end(missing=bool(response.length))
+
+
+# --- httpx and httpcore -----------------------------------------------------------------------
 
 
 def _patch_httpcore(module: ModuleType, recorder: Recorder) -> None:
-    _wrap(module.ConnectionPool, "handle_request", _handle_request, recorder)
-    _wrap(module.AsyncConnectionPool, "handle_async_request", _handle_async_request, recorder)
+    _wrap(module, "ConnectionPool.handle_request", _handle_request, recorder)
+    _wrap(module, "AsyncConnectionPool.handle_async_request", _handle_async_request, recorder)
 
 
 def _handle_request(original: Any, recorder: Recorder) -> Any:
     def handle_request(pool: Any, request: Any) -> Any:
-        number = _begin_httpcore(request, recorder)
-        with recorder.failing(number):
+        told = _begin_httpcore(request, recorder)
+        with recorder.failing(told.number):
             response = original(pool, request)
-        _answered_httpcore(number, response, recorder)
-        response.stream = _Stream(response.stream, number, recorder)
+        judged = _answered_httpcore(told, response, recorder)
+        response.stream = _Stream(response.stream, told.number, judged, recorder)
         return response
 
     return handle_request
@@ -245,17 +376,17 @@ def _handle_request(original: Any, recorder: Recorder) -> Any:
 
 def _handle_async_request(original: Any, recorder: Recorder) -> Any:
     async def handle_async_request(pool: Any, request: Any) -> Any:
-        number = _begin_httpcore(request, recorder)
-        with recorder.failing(number):
+        told = _begin_httpcore(request, recorder)
+        with recorder.failing(told.number):
             response = await original(pool, request)
-        _answered_httpcore(number, response, recorder)
-        response.stream = _AsyncStream(response.stream, number, recorder)
+        judged = _answered_httpcore(told, response, recorder)
+        response.stream = _AsyncStream(response.stream, told.number, judged, recorder)
         return response
 
     return handle_async_request
 
 
-def _begin_httpcore(request: Any, recorder: Recorder) -> int:
+def _begin_httpcore(request: Any, recorder: Recorder) -> Request:
     url = request.url
     scheme = url.scheme.decode("ascii", "replace")
     port = url.port or (443 if scheme == "https" else 80)
@@ -267,24 +398,33 @@ def _begin_httpcore(request: Any, recorder: Recorder) -> int:
         request.method.decode("ascii", "replace"),
         f"{scheme}://{host}:{port}{target}",
         body if isinstance(body, bytes) else None,
+        [name for name, _ in request.headers or ()],
     )
 
 
-def _answered_httpcore(number: int, response: Any, recorder: Recorder) -> None:
+def _answered_httpcore(request: Request, response: Any, recorder: Recorder) -> Body | None:
     pairs = response.headers or ()
     headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in pairs}
-    recorder.answer(number, response.status, headers)
+    judged = recorder.answer(request, response.status, headers)
+    response.extensions = {**response.extensions, _MARK: judged}  # httpx hands them on
+    return judged
 
 
 class _Stream:
-    def __init__(self, inner: Any, number: int, recorder: Recorder) -> None:
+    def __init__(self, inner: Any, number: int, judged: Body | None, recorder: Recorder) -> None:
         self._inner = inner
         self._number = number
+        self._judged = judged
         self._recorder = recorder
 
     def __iter__(self) -> Iterator[bytes]:
-        with self._recorder.failing(self._number, Exception):
-            yield from self._inner
+        with self._recorder.failing(self._number):
+            for part in self._inner:
+                if self._judged is not None:
+                    self._judged.take_coded(part)
+                yield part
+        if self._judged is not None:
+            self._judged.end_coded()
 
     def close(self) -> None:
         if hasattr(self._inner, "close"):
@@ -292,27 +432,81 @@ class _Stream:
 
 
 class _AsyncStream:
-    def __init__(self, inner: Any, number: int, recorder: Recorder) -> None:
+    def __init__(self, inner: Any, number: int, judged: Body | None, recorder: Recorder) -> None:
         self._inner = inner
         self._number = number
+        self._judged = judged
         self._recorder = recorder
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        with self._recorder.failing(self._number, Exception):
+        with self._recorder.failing(self._number):
             async for part in self._inner:
+                if self._judged is not None:
+                    self._judged.take_coded(part)
                 yield part
+        if self._judged is not None:
+            self._judged.end_coded()
 
     async def aclose(self) -> None:
         if hasattr(self._inner, "aclose"):
             await self._inner.aclose()
 
 
+def _patch_httpx(module: ModuleType, recorder: Recorder) -> None:
+    _wrap(module, "Response.iter_bytes", _iter_bytes, recorder)
+    _wrap(module, "Response.aiter_bytes", _aiter_bytes, recorder)
+
+
+def _iter_bytes(original: Any, recorder: Recorder) -> Any:
+    def iter_bytes(response: Any, *args: Any, **kwargs: Any) -> Iterator[bytes]:
+        judged: Body | None = response.extensions.get(_MARK)
+        if judged is None or judged.ended:
+            yield from original(response, *args, **kwargs)
+            return
+        judged.decoded = True
+        with recorder.failing(judged.number):
+            for part in original(response, *args, **kwargs):
+                judged.take(part)
+                yield part
+        judged.end()
+
+    return iter_bytes
+
+
+def _aiter_bytes(original: Any, recorder: Recorder) -> Any:
+    async def aiter_bytes(response: Any, *args: Any, **kwargs: Any) -> AsyncIterator[bytes]:
+        judged: Body | None = response.extensions.get(_MARK)
+        if judged is None or judged.ended:
+            async for part in original(response, *args, **kwargs):
+                yield part
+            return
+        judged.decoded = True
+        with recorder.failing(judged.number):
+            async for part in original(response, *args, **kwargs):
+                judged.take(part)
+                yield part
+        judged.end()
+
+    return aiter_bytes
+
+
 # --- aiohttp ----------------------------------------------------------------------------------
+
+# By the id of a body's stream, which has no room for an attribute: itself, and what judges it.
+_streams: dict[int, tuple[Any, Body]] = {}
 
 
 def _patch_aiohttp(module: ModuleType, recorder: Recorder) -> None:
-    _wrap(module.ClientSession, "_request", _aiohttp_request, recorder)
-    _wrap(module.ClientResponse, "read", _aiohttp_read, recorder)
+    _wrap(module, "ClientSession._request", _aiohttp_request, recorder)
+
+
+def _patch_aiohttp_streams(module: ModuleType, recorder: Recorder) -> None:
+    for name in ("read", "readany", "readexactly", "readline", "readchunk"):
+        _wrap(module, f"StreamReader.{name}", _read_aiohttp, recorder)
+    _wrap(module, "StreamReader.readuntil", _read_aiohttp, recorder, required=False)  # since 3.7
+    _wrap(module, "StreamReader.read_nowait", _read_nowait_aiohttp, recorder)
+    _wrap(module, "StreamReader.on_eof", lambda original, _: original, recorder)
+    _wrap(module, "StreamReader.at_eof", lambda original, _: original, recorder)
 
 
 def _aiohttp_request(original: Any, recorder: Recorder) -> Any:
@@ -321,45 +515,87 @@ def _aiohttp_request(original: Any, recorder: Recorder) -> Any:
         full = str(url) if base is None or "://" in str(url) else str(base.join(type(base)(url)))
         body = kwargs.get("data") if kwargs.get("data") is not None else kwargs.get("json")
         query = kwargs.get("params")
-        number = recorder.begin(method, full, (body, query) if body or query else None)
-        with recorder.failing(number):
+        told = recorder.begin(
+            method,
+            full,
+            (body, query) if body or query else None,
+            [*(getattr(session, "headers", None) or ()), *dict(kwargs.get("headers") or ())],
+        )
+        with recorder.failing(told.number):
             response = await original(session, method, url, **kwargs)
-        recorder.answer(number, response.status, response.headers)
-        setattr(response, _MARK, number)
+        judged = recorder.answer(told, response.status, response.headers)
+        if judged is not None:
+            _watch_stream(response.content, judged)
         return response
 
     return request
 
 
-def _aiohttp_read(original: Any, recorder: Recorder) -> Any:
-    async def read(response: Any) -> Any:
-        with recorder.failing(getattr(response, _MARK, 0), Exception):
-            return await original(response)
+def _watch_stream(stream: Any, judged: Body) -> None:
+    judged.decoded = True
+    if stream.at_eof():
+        judged.end()
+        return
+    _streams[id(stream)] = (stream, judged)
+    # It may end only after all of it was read.
+    stream.on_eof(lambda: _end_stream(stream))
+
+
+def _end_stream(stream: Any) -> None:
+    if stream.at_eof():
+        _, judged = _streams.pop(id(stream), (None, None))
+        if judged is not None:
+            judged.end()
+
+
+def _read_aiohttp(original: Any, recorder: Recorder) -> Any:
+    async def read(stream: Any, *args: Any, **kwargs: Any) -> Any:
+        _, judged = _streams.get(id(stream), (None, None))
+        if judged is None or judged.depth:
+            return await original(stream, *args, **kwargs)
+        with _outermost(judged), recorder.failing(judged.number):
+            data = await original(stream, *args, **kwargs)
+        judged.take(data[0] if isinstance(data, tuple) else data)
+        _end_stream(stream)
+        return data
 
     return read
+
+
+def _read_nowait_aiohttp(original: Any, recorder: Recorder) -> Any:
+    def read_nowait(stream: Any, *args: Any, **kwargs: Any) -> Any:
+        _, judged = _streams.get(id(stream), (None, None))
+        if judged is None or judged.depth:
+            return original(stream, *args, **kwargs)
+        with _outermost(judged), recorder.failing(judged.number):
+            data = original(stream, *args, **kwargs)
+        judged.take(data)
+        _end_stream(stream)
+        return data
+
+    return read_nowait
 
 
 # --- GitPython --------------------------------------------------------------------------------
 
 
 def _patch_gitpython(module: ModuleType, recorder: Recorder) -> None:
-    original = getattr(module.Repo.clone_from, "__func__", None)
-    if original is not None:
-        module.Repo.clone_from = classmethod(
-            functools.wraps(original)(_clone_from(original, recorder))
-        )
+    original = getattr(getattr(getattr(module, "Repo", None), "clone_from", None), "__func__", None)
+    if original is None:
+        recorder.blind("git", "git.repo.base.Repo.clone_from")
+        return
+    module.Repo.clone_from = classmethod(functools.wraps(original)(_clone_from(original, recorder)))
 
 
 def _clone_from(original: Any, recorder: Recorder) -> Any:
     def clone_from(cls: Any, url: Any, *args: Any, **kwargs: Any) -> Any:
         full = _clone_url(str(url))
-        number = recorder.begin(_CLONE, full) if urlsplit(full).hostname else 0
-        try:
+        if not urlsplit(full).hostname:
+            return original(cls, url, *args, **kwargs)
+        told = recorder.begin(_CLONE, full)
+        with recorder.failing(told.number):
             repository = original(cls, url, *args, **kwargs)
-        except BaseException as error:
-            recorder.fail(number, error)
-            raise
-        recorder.answer(number, 200, {})
+        recorder.answer(told, 200, {})
         return repository
 
     return clone_from
@@ -376,6 +612,8 @@ _PATCHES: dict[str, Patch] = {
     "urllib3.connectionpool": _patch_urllib3_pool,
     "urllib3.response": _patch_urllib3_response,
     "httpcore": _patch_httpcore,
+    "httpx": _patch_httpx,
     "aiohttp.client": _patch_aiohttp,
+    "aiohttp.streams": _patch_aiohttp_streams,
     "git.repo.base": _patch_gitpython,
 }

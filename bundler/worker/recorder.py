@@ -3,15 +3,16 @@
 Runs inside the component's process: the standard library only. The libraries of vendors turn
 refused connections into other errors, drop causes and swallow failed sub-requests, so that an
 exception tells little and its absence nothing. The wire tells what happened. The client libraries
-that are wrapped to tell it are those in ``patches.py``.
+that are wrapped to tell it are those in ``patches.py``; the bodies are judged by ``bodies.py``.
 
 An *exchange* is a method, a URL and a body. It is reported as it begins (``request``: method, URL
 without user info and query, and an identity by which the same exchange is known again), and when
 it ends: ``response`` (status, content type, ``Retry-After``, ``Date``, how often the library
 itself tried) or ``failure`` (the chain of exceptions), also when it fails while the body is read.
-What a body turns out to be is told when it is parsed: ``not-json`` and
-``graphql-errors``, with the exchange that this thread or task has had last. So is that an answer
-says there is more of it (``more``), and that a later request asks for that (``followed``).
+What is wrong with an answer whose status says that all is well is a ``body``. What is parsed in vain
+is ``not-json``, with the exchange that this thread or task has had last. An answer may say that
+there is more of it (``more``) or that it is elsewhere (``redirect``); a later request may ask for
+that (``followed``). A client library that cannot be watched is ``blind``.
 """
 
 from __future__ import annotations
@@ -21,8 +22,13 @@ import itertools
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from typing import Any
-from urllib.parse import unquote, urlsplit
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urljoin, urlsplit
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from bundler.refresh.sources.bodies import Body
 
 Report = Callable[..., None]
 Describe = Callable[[BaseException], list[dict[str, Any]]]
@@ -40,50 +46,144 @@ _CURSORS = (
     "@odata.nextLink",
 )
 _MOST_CURSORS = 1000
+_REDIRECTS = (301, 302, 303, 307, 308)
+_NOT_MODIFIED, _PARTIAL = 304, 206
+_WITHOUT_BODY = (204, 205)
+_CODINGS = ("gzip", "x-gzip", "deflate", "br", "zstd", "compress")
+_CONDITIONAL = ("if-none-match", "if-modified-since")
+_RANGE = "range"
 # The exchange that was answered last here: what this thread or task parses next is its body.
 _answered: ContextVar[int] = ContextVar("_state_bundler_answered", default=0)
+_is_quiet: ContextVar[bool] = ContextVar("_state_bundler_quiet", default=False)
+
+
+class Request:
+    """A request that was told. number: of its exchange, 0 while nothing is recorded."""
+
+    __slots__ = ("_named", "method", "number", "url")
+
+    def __init__(self, number: int, method: str, url: str) -> None:
+        self.number = number
+        self.method = method
+        self.url = url
+        self._named: set[str] = set()
+
+    def note(self, header: Any) -> None:
+        """A header that it was sent with."""
+        name = header.decode("latin-1") if isinstance(header, bytes) else str(header)
+        self._named.add(name.lower())
+
+    @property
+    def is_conditional(self) -> bool:
+        return not self._named.isdisjoint(_CONDITIONAL)
+
+    @property
+    def is_for_a_part(self) -> bool:
+        return _RANGE in self._named
 
 
 class Recorder:
-    """Where exchanges are told; nothing is, before `record` is called."""
+    """Where exchanges are told; nothing is, before `record` is called.
 
-    def __init__(self) -> None:
+    bodies, error_objects: the modules of these names.
+    """
+
+    def __init__(self, bodies: ModuleType, error_objects: ModuleType) -> None:
+        self._bodies = bodies
+        self.error_in = error_objects.error_in
+        self._has_graphql_errors = error_objects.has_graphql_errors
         self._report: Report | None = None
         self._describe: Describe = lambda _: []
         self._numbers = itertools.count(1)
         self._cursors: dict[str, int] = {}
+        self._redirects: dict[str, int] = {}
+        self._blind: list[tuple[str, str]] = []
 
     def record(self, report: Report, describe: Describe) -> None:
         """From now on, tells every exchange."""
         self._report = report
         self._describe = describe
+        for library, hook in self._blind:
+            report("blind", library=library, version=_version(library), hook=hook)
 
-    def begin(self, method: str, url: str, body: Any = None) -> int:
-        """Tells a request. Returns the number of the exchange, 0 while nothing is recorded."""
+    def blind(self, library: str, hook: str) -> None:
+        """A client library that is imported has not what it would be watched by."""
+        self._blind.append((library, hook))
+        if self._report is not None:
+            self._report("blind", library=library, version=_version(library), hook=hook)
+
+    def begin(self, method: str, url: str, body: Any = None, headers: Any = ()) -> Request:
+        """Tells a request. headers: their names, as far as they are known by now."""
         if self._report is None:
-            return 0
-        number = next(self._numbers)
+            return Request(0, method, url)
+        request = Request(next(self._numbers), method.upper(), url)
         self._report(
-            "request", id=number, method=method, url=_public(url), same=_identity(method, url, body)
+            "request",
+            id=request.number,
+            method=method,
+            url=_public(url),
+            same=_identity(method, url, body),
         )
+        for name in headers or ():
+            request.note(name)
         self._follow(url, body)
-        return number
+        return request
 
-    def answer(self, number: int, status: int, headers: Mapping[str, str], tries: int = 1) -> None:
-        """Tells an answer. tries: how often the library has asked for it."""
-        if self._report is None or not number:
-            return
-        _answered.set(number)
+    def answer(
+        self, request: Request, status: int, headers: Mapping[str, str], tries: int = 1
+    ) -> Body | None:
+        """Tells an answer. tries: how often the library has asked for it.
+
+        Returns what its body is to be shown to, if it is to be judged.
+        """
+        if self._report is None or not request.number:
+            return None
+        status = int(status)
+        coding = headers.get("content-encoding") or ""
+        length = headers.get("content-length")
+        _answered.set(request.number)
         self._report(
             "response",
-            id=number,
-            status=int(status),
+            id=request.number,
+            status=status,
             type=headers.get("content-type") or "",
             retry_after=headers.get("retry-after"),
             date=headers.get("date"),
-            size=None if headers.get("content-encoding") else headers.get("content-length"),
+            size=None if coding else length,
             tries=tries,
         )
+        self._judge_status(request, status, headers.get("location"))
+        if not 200 <= status < 300 or status in _WITHOUT_BODY or request.method == "HEAD":  # noqa: PLR2004
+            return None
+        whole = not headers.get("transfer-encoding") and length and length.isdigit()
+        body: Body = self._bodies.Body(
+            self,
+            request.number,
+            kind=headers.get("content-type") or "",
+            asks=request.method == "GET",
+            coding=_coding(coding),
+            length=int(length or 0) if whole else None,
+        )
+        if whole and length == "0":
+            body.end()
+        return body
+
+    def _judge_status(self, request: Request, status: int, location: str | None) -> None:
+        if status == _NOT_MODIFIED and not request.is_conditional:
+            self.reject(request.number, "not-modified")
+        elif status == _PARTIAL and not request.is_for_a_part:
+            self.reject(request.number, "partial")
+        elif status in _WITHOUT_BODY and request.method == "GET":
+            self.reject(request.number, "empty")
+        elif status in _REDIRECTS and request.method == "GET" and self._report is not None:
+            with suppress(ValueError):  # no URL: it is not followed
+                self._redirects[_target(urljoin(request.url, location or ""))] = request.number
+            self._report("redirect", id=request.number)
+
+    def reject(self, number: int, fault: str, code: int | None = None) -> None:
+        """Tells what is wrong with an answer."""
+        if self._report is not None and number:
+            self._report("body", id=number, fault=fault, code=code)
 
     def fail(self, number: int, error: BaseException, tries: int = 1) -> None:
         if self._report is None or not number:
@@ -93,17 +193,28 @@ class Recorder:
         self._report("failure", id=number, chain=self._describe(error), tries=tries)
 
     @contextmanager
-    def failing(self, number: int, caught: type[BaseException] = BaseException) -> Iterator[None]:
+    def failing(self, number: int) -> Iterator[None]:
         """Tells what is raised meanwhile as the failure of this exchange."""
         try:
             yield
-        except caught as error:
+        except GeneratorExit:  # whoever reads has had enough
+            raise
+        except BaseException as error:
             self.fail(number, error)
             raise
 
+    @contextmanager
+    def quiet(self) -> Iterator[None]:
+        """What cannot be parsed meanwhile is not told."""
+        token = _is_quiet.set(True)
+        try:
+            yield
+        finally:
+            _is_quiet.reset(token)
+
     def not_json(self, document: Any) -> None:
         """What this thread or task could not parse."""
-        if self._report is not None:
+        if self._report is not None and not _is_quiet.get():
             text = str(document)
             size = len(text.encode("utf-8", "replace")) if text.strip() else 0
             self._report("not-json", id=_answered.get(), size=size)
@@ -112,7 +223,7 @@ class Recorder:
         """What this thread or task has parsed."""
         if self._report is None or not isinstance(value, dict):
             return
-        if _has_graphql_errors(value):
+        if self._has_graphql_errors(value):
             self._report("graphql-errors", id=_answered.get())
         cursor = _cursor(value)
         if cursor and len(self._cursors) < _MOST_CURSORS:
@@ -121,22 +232,16 @@ class Recorder:
             self._report("more", id=_answered.get())
 
     def _follow(self, url: str, body: Any) -> None:
-        if not self._cursors or self._report is None:
+        if self._report is None:
             return
-        asked = f"{url} {unquote(url)} {body!r}"
-        for cursor in [cursor for cursor in list(self._cursors) if cursor in asked]:
-            self._report("followed", id=self._cursors.pop(cursor, 0))
-
-
-def _has_graphql_errors(value: Any) -> bool:
-    """Whether this is an answer with errors, other than mere warnings (which Tableau gives)."""
-    errors = value.get("errors") if isinstance(value, dict) and "data" in value else None
-    return isinstance(errors, list) and any(
-        isinstance(error, dict)
-        and "message" in error
-        and (error.get("extensions") or {}).get("severity") != "WARNING"
-        for error in errors
-    )
+        if self._redirects:
+            redirect = self._redirects.pop(_target(url), 0)
+            if redirect:
+                self._report("followed", id=redirect)
+        if self._cursors:
+            asked = f"{url} {unquote(url)} {body!r}"
+            for cursor in [cursor for cursor in list(self._cursors) if cursor in asked]:
+                self._report("followed", id=self._cursors.pop(cursor, 0))
 
 
 def _cursor(value: dict[str, Any]) -> str:
@@ -147,6 +252,12 @@ def _cursor(value: dict[str, Any]) -> str:
                 if isinstance(holder.get(name), str) and holder[name]:
                     return str(holder[name])
     return ""
+
+
+def _coding(header: str) -> str:
+    """How a body is compressed; people write other things into that header, too."""
+    names = [name.strip().lower() for name in header.split(",")]
+    return ", ".join(name for name in names if name in _CODINGS)
 
 
 def _public(url: str) -> str:
@@ -161,6 +272,11 @@ def _public(url: str) -> str:
     return f"{parts.scheme}://{host}:{port}{parts.path or '/'}"
 
 
+def _target(url: str) -> str:
+    """The same for each way to write a URL."""
+    return f"{unquote(_public(url))}?{unquote(url.partition('#')[0].partition('?')[2])}"
+
+
 def _identity(method: str, url: str, body: Any) -> str:
     """Knows the same exchange again, without keeping what it holds."""
     digest = hashlib.sha256(f"{method} {url.partition('#')[0]}\n".encode("utf-8", "replace"))
@@ -169,3 +285,12 @@ def _identity(method: str, url: str, body: Any) -> str:
     elif body is not None:
         digest.update(str(body).encode("utf-8", "replace"))
     return digest.hexdigest()[:16]
+
+
+def _version(library: str) -> str:
+    """The version of what has this module, of the interpreter for its own."""
+    import platform
+    from importlib import metadata
+
+    names = metadata.packages_distributions().get(library, ())
+    return metadata.version(names[0]) if names else f"of Python {platform.python_version()}"

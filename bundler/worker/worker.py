@@ -69,7 +69,9 @@ def _installed_recorder() -> Any:
     # Components may be asynchronous: imported once, and not in each child.
     import asyncio  # noqa: F401
 
-    recorder = _sibling("_state_bundler_recorder", "recorder.py").Recorder()
+    bodies = _sibling("_state_bundler_bodies", "bodies.py")
+    error_objects = _sibling("_state_bundler_error_objects", "error_objects.py")
+    recorder = _sibling("_state_bundler_recorder", "recorder.py").Recorder(bodies, error_objects)
     _sibling("_state_bundler_patches", "patches.py").install(recorder)
     return recorder
 

@@ -1,0 +1,430 @@
+"""Judges the body of an answer while it goes by, whatever the component does with it.
+
+Runs inside the component's process: the standard library only, flat memory, little time.
+
+A body of up to 32 KiB is kept and parsed at its end, so that every error of JSON is found, and so is
+a document that only says that something went wrong. Of a larger JSON document these are checked, as
+it streams: its encoding, its beginning, its end, that every string is closed, that brackets match,
+and how deep they nest. That finds a document that was cut off anywhere, and what stands before or
+after it. It does not find a missing comma or a misspelt word in the middle, nor an error document of
+that size. Of XML the end is checked, and whether it is an error. Every other format is only
+compared with HTML.
+
+What is found is told as a word:
+
+``html``          an HTML page
+``not-json``      JSON (or XML) that is not well-formed, or not whole
+``not-utf-8``     JSON in another encoding than it declares
+``too-deep``      JSON that nests deeper than parsers read
+``error-object``  a document that only says that something went wrong
+``graphql-errors`` an answer of GraphQL with errors
+``cut``           less than ``Content-Length`` said, or a compressed stream without its end
+``empty``         nothing
+``bomb``          a compressed body of mostly nothing
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+import re
+import zlib
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+_WHOLE_BYTES = 32 * 1024
+_PIECE_BYTES = 64 * 1024
+# Python's own parser gives up at about a thousand.
+_MOST_NESTED = 900
+# What compresses better than this is made to. JSON compresses to a twentieth at best.
+_BOMB_BYTES = 10 * 1024 * 1024
+_BOMB_RATIO = 200
+_INFLATE_BYTES = 1024 * 1024
+_TAIL_BYTES = 512
+
+_JSON_TYPE = re.compile(r"(?:application|text)/(?:[\w.+-]*[+-])?(?:json|jsonl|ndjson|json-?lines)$")
+_XML_TYPE = re.compile(r"(?:application|text)/(?:[\w.+-]*\+)?xml$")
+_HTML_TYPES = ("text/html", "application/xhtml+xml")
+# Types under which servers send anything: then it counts what the body looks like.
+_ANY_TYPES = ("", "text/plain", "application/octet-stream", "binary/octet-stream")
+_SPACE = b" \t\r\n"
+_HTML = re.compile(rb"(?i)<(?:!doctype\s+html|html)\b")
+_LIKE_JSON = re.compile(rb'\s*(?:\{\s*["}]|\[\s*[{"\]])')
+# What Google, Gerrit and others put before JSON, so that a browser does not run it.
+_GUARD = re.compile(r"\)\]\}'?,?\s*\n|while\s*\(1\);|for\s*\(;;\);")
+_XML_ROOT = re.compile(rb"<([^\s/>!?]+)")
+_XML_ENDS = ((b"<?", b"?>"), (b"<!--", b"-->"))
+_XML_ERRORS = re.compile(
+    rb"(?i)(?:error|errors|error-?response|fault|exception|exceptionreport"
+    rb"|serviceexceptionreport|problem)$"
+)
+_XML_MAY_FOLLOW = rb"(?:\s|<!--(?:(?!-->)[\s\S])*-->|<\?(?:(?!\?>)[\s\S])*\?>)*\Z"
+_SOAP_FAULT = re.compile(rb"<(?:[\w.-]+:)?Fault[\s>]")
+_STRUCTURAL = b'"{}[]'
+_OTHERS = bytes(byte for byte in range(256) if byte not in _STRUCTURAL)
+_ESCAPE = re.compile(rb"\\.", re.S)
+_FEW_ESCAPES = 300
+
+
+class Wire(Protocol):
+    """What a body needs of the recorder."""
+
+    def reject(self, number: int, fault: str, code: int | None = None) -> None: ...
+
+    def quiet(self) -> AbstractContextManager[None]:
+        """While this lasts, what cannot be parsed is nobody's failure."""
+
+    def error_in(self, value: Any) -> tuple[str, int | None] | None: ...
+
+
+class Body:
+    """The body of one answer. Client libraries are patched to call `take` and `end`.
+
+    number: of its exchange. asks: whether the request was one for data (GET). decoded: the client
+    library decodes it, so that `take_coded` only counts. depth: of the library's own calls.
+    """
+
+    def __init__(
+        self, wire: Wire, number: int, *, kind: str, asks: bool, coding: str, length: int | None
+    ) -> None:
+        self.number = number
+        self.decoded = False
+        self.depth = 0
+        self.ended = False
+        self._wire = wire
+        self._type = kind.partition(";")[0].strip().lower()
+        self._charset = _charset(kind)
+        self._asks = asks
+        self._coding = coding
+        self._length = length
+        self._size = 0
+        self._coded = 0
+        self._pieces: list[bytes] = []
+        self._held = 0
+        self._scan: _Scan | None = None
+        self._inflate: Any = None
+
+    def take(self, data: Any) -> None:
+        """The next bytes of it, decoded."""
+        if self.ended or not data:
+            return
+        self._size += len(data)
+        self._pieces.append(bytes(data))
+        self._held += len(data)
+        if self._held >= _PIECE_BYTES:
+            self._drain()
+        if self._coding:
+            self._refuse_bomb()
+        elif self._size == self._length:
+            self.end()
+
+    def take_coded(self, data: Any) -> None:
+        """The next bytes of it as they came."""
+        if self.ended or not data:
+            return
+        if not self._coding:
+            self.take(data)
+            return
+        self.count_coded(data)
+        if not self.decoded:
+            for part in self._inflated(bytes(data)):
+                self.take(part)
+
+    def count_coded(self, data: bytes) -> None:
+        """Compressed bytes that the client library is about to decode."""
+        self._coded += len(data) if self._coding else 0
+
+    def end(self, *, missing: bool = False) -> None:
+        """There is no more of it. missing: though there should be."""
+        if self.ended:
+            return
+        self.ended = True
+        if missing or (self._inflate is not None and not self._inflate.eof):
+            self._reject("cut")
+        elif self._scan is not None or self._size > _WHOLE_BYTES:
+            self._drain()
+            self._reject(self._scan.finish() if self._scan is not None else "")
+        elif self._size:
+            self._judge_whole(b"".join(self._pieces))
+        elif self._asks and self.is_structured:
+            self._reject("empty")
+        self._pieces.clear()
+
+    def end_coded(self) -> None:
+        """There is no more of what came; a client library that decodes may still hold some."""
+        if not self.decoded:
+            self.end()
+
+    @property
+    def is_structured(self) -> bool:
+        """Whether an answer of this type always says something."""
+        kind = self._type
+        return not kind or kind in _HTML_TYPES or _is_json(kind) or bool(_XML_TYPE.match(kind))
+
+    def _reject(self, fault: str, code: int | None = None) -> None:
+        if fault:
+            self._wire.reject(self.number, fault, code)
+
+    def _refuse_bomb(self) -> None:
+        came = self._coded or self._length or self._size
+        if self._size > _BOMB_BYTES and self._size > _BOMB_RATIO * came:
+            self.ended = True
+            self._pieces.clear()
+            self._reject("bomb")
+
+    def _inflated(self, data: bytes) -> Iterator[bytes]:
+        if self._coding not in ("gzip", "x-gzip", "deflate"):
+            return  # nothing in the standard library reads it
+        try:
+            while data and not self.ended:
+                if self._inflate is None or self._inflate.eof:  # gzip may have several members
+                    self._inflate = zlib.decompressobj(wbits=_wbits(data))
+                yield self._inflate.decompress(data, _INFLATE_BYTES)
+                data = self._inflate.unconsumed_tail or self._inflate.unused_data
+        except zlib.error:
+            self.end(missing=True)
+
+    # --- what it says -------------------------------------------------------------------------
+
+    def _drain(self) -> None:
+        piece = b"".join(self._pieces)
+        self._pieces.clear()
+        self._held = 0
+        if self._scan is None:
+            self._scan = self._scan_of(piece)
+        fault = self._scan.feed(piece)
+        if fault:
+            self._reject(fault)
+            self._scan = _Scan()
+
+    def _scan_of(self, head: bytes) -> _Scan:
+        form = self._form(head.removeprefix(codecs.BOM_UTF8))
+        if form == "html":
+            self._reject("html")
+        elif form == "xml":
+            return _Xml(head)
+        elif form == "json":
+            return _Json(_encoding(head, self._charset))
+        return _Scan()
+
+    def _form(self, head: bytes) -> str:
+        """What to judge it as: ``html``, ``xml``, ``json``, or nothing that is known."""
+        if not head.strip(_SPACE):
+            return ""
+        if self._type in _HTML_TYPES or _HTML.match(_after_prologue(head)):
+            return "html"
+        if _is_json(self._type):
+            return "json"
+        if _XML_TYPE.match(self._type) or head.lstrip(_SPACE).startswith(b"<?xml"):
+            return "xml"
+        return "json" if self._type in _ANY_TYPES and _LIKE_JSON.match(head) else ""
+
+    def _judge_whole(self, raw: bytes) -> None:
+        if not raw.strip(_SPACE):
+            self._reject("empty" if self._asks and self.is_structured else "")
+            return
+        scan = self._scan_of(raw)
+        fault = scan.feed(raw) or scan.finish()
+        if isinstance(scan, _Json) and fault in ("", "not-json"):
+            self._judge_json(raw, scan.encoding, fault)
+        else:
+            self._reject(fault)
+
+    def _judge_json(self, raw: bytes, encoding: str, fault: str) -> None:
+        declared = _is_json(self._type)
+        try:
+            with self._wire.quiet():
+                values = _values(raw.decode(encoding))
+        except RecursionError:
+            self._reject("too-deep")
+        except ValueError:
+            # "OK" is what some servers answer to a command.
+            if declared and (self._asks or raw.lstrip(_SPACE)[:1] in (b"{", b"[", b"<")):
+                self._reject("not-json")
+            elif not declared:
+                self._reject(fault)
+        else:
+            error = self._wire.error_in(values[0]) if len(values) == 1 else None
+            if error is not None:
+                self._reject(*error)
+            elif self._type == "application/problem+json":
+                self._reject("error-object")
+
+
+class _Scan:
+    """Reads a body in pieces. This one knows nothing of it."""
+
+    def feed(self, piece: bytes) -> str:  # noqa: ARG002  # for those that do
+        return ""
+
+    def finish(self) -> str:
+        return ""
+
+
+class _Json(_Scan):
+    """Whether strings are closed and brackets match, at the speed of `bytes`' own methods."""
+
+    def __init__(self, encoding: str) -> None:
+        self.encoding = encoding
+        self._decoder = codecs.getincrementaldecoder(encoding)()
+        self._first = b""
+        self._last = b""
+        self._escape = b""
+        self._inside = False
+        self._open = b""
+
+    def feed(self, piece: bytes) -> str:
+        try:
+            text = self._decoder.decode(piece)
+        except UnicodeDecodeError:
+            return "not-utf-8"
+        if self.encoding != "utf-8":
+            piece = text.encode("utf-8", "surrogatepass")
+        if not self._first:
+            # No encoding of Unicode puts this before JSON; it may be in the first piece alone.
+            piece = piece.removeprefix(codecs.BOM_UTF8).lstrip(_SPACE)
+            guard = _GUARD.match(piece[:40].decode("latin-1"))
+            piece = piece[guard.end() :].lstrip(_SPACE) if guard else piece
+            self._first = piece[:1]
+            if self._first and self._first not in b'{["-0123456789tfnNI':
+                return "not-json"
+        self._last = piece.rstrip(_SPACE)[-1:] or self._last
+        return self._match(self._brackets(self._unescaped(self._escape + piece)))
+
+    def finish(self) -> str:
+        try:
+            self._decoder.decode(b"", final=True)
+        except UnicodeDecodeError:
+            return "not-utf-8"
+        closed = {b"{": b"}", b"[": b"]"}.get(self._first, self._last)
+        whole = not self._open and not self._inside and not self._escape and self._last == closed
+        return "" if whole else "not-json"
+
+    def _unescaped(self, piece: bytes) -> bytes:
+        self._escape = b""
+        count = piece.count(b"\\")
+        if not count:
+            return piece
+        if (len(piece) - len(piece.rstrip(b"\\"))) % 2:
+            self._escape = b"\\"
+            piece = piece[:-1]
+        if count < len(piece) // _FEW_ESCAPES:
+            return _ESCAPE.sub(b"", piece)
+        # Pairs of backslashes first, from the left: then one before a quote escapes it.
+        return piece.replace(b"\\\\", b"").replace(b'\\"', b"")
+
+    def _brackets(self, piece: bytes) -> bytes:
+        """Those that stand outside strings."""
+        marks = piece.translate(None, _OTHERS)
+        if self._inside:
+            marks = b'"' + marks
+        # Two quotes in a row: a string without brackets, or the end of one and the next one's begin.
+        marks = marks.replace(b'""', b"")
+        parts = marks.split(b'"')
+        self._inside = len(parts) % 2 == 0
+        return b"".join(parts[::2])
+
+    def _match(self, marks: bytes) -> str:
+        marks = self._open + marks
+        for _ in range(_MOST_NESTED):
+            before = len(marks)
+            marks = marks.replace(b"{}", b"").replace(b"[]", b"")
+            if len(marks) == before:
+                break
+        else:
+            return "too-deep"
+        if marks.translate(None, b"{["):
+            return "not-json"
+        self._open = marks
+        return "too-deep" if len(marks) > _MOST_NESTED else ""
+
+
+class _Xml(_Scan):
+    """Whether the outermost element is closed, and is no error."""
+
+    def __init__(self, head: bytes) -> None:
+        self._tail = b""
+        self._fault = ""
+        readable = b"\0" not in head[:64]  # else it is UTF-16, of which nothing is said
+        root = _XML_ROOT.match(_after_prologue(head.removeprefix(codecs.BOM_UTF8)))
+        self._root = root[1] if root and readable else b""
+        name = self._root.rpartition(b":")[2]
+        if name == b"Envelope" and _SOAP_FAULT.search(head) or _XML_ERRORS.match(name):
+            self._fault = "error-object"
+        elif not self._root and readable:
+            self._fault = "not-json"
+
+    def feed(self, piece: bytes) -> str:
+        self._tail = (self._tail + piece)[-_TAIL_BYTES:] if self._root else b""
+        return self._fault
+
+    def finish(self) -> str:
+        closed = re.search(
+            rb"(?:</" + re.escape(self._root) + rb"\s*|/)>" + _XML_MAY_FOLLOW, self._tail
+        )
+        return "" if closed or not self._root else "not-json"
+
+
+def _after_prologue(head: bytes) -> bytes:
+    """The beginning of a document without comments, processing instructions and a DTD."""
+    while True:
+        head = head.lstrip(_SPACE)
+        end = next((end for begin, end in _XML_ENDS if head.startswith(begin)), b"")
+        if not end and head[:9].upper() == b"<!DOCTYPE" and not _HTML.match(head):
+            end = b"]" if b"[" in head.partition(b">")[0] else b">"
+        elif not end:
+            return head
+        _, found, head = head.partition(end)
+        if not found:
+            return b""
+        if end == b"]":
+            head = head.lstrip(_SPACE).removeprefix(b">")
+
+
+def _is_json(kind: str) -> bool:
+    return bool(_JSON_TYPE.match(kind))
+
+
+def _charset(kind: str) -> str:
+    found = re.search(r"(?i)charset\s*=\s*[\"']?([\w.:-]+)", kind)
+    return found[1].lower() if found else ""
+
+
+def _encoding(head: bytes, charset: str) -> str:
+    """As clients do: what is declared, else what the first bytes of JSON show."""
+    try:
+        name = codecs.lookup(charset).name if charset else ""
+        codecs.getincrementaldecoder(name or "utf-8")
+    except LookupError:
+        name = ""
+    if name not in ("", "utf-8", "ascii"):
+        return name
+    return "utf-8" if b"\0" not in head[:4] else json.detect_encoding(head)
+
+
+def _wbits(head: bytes) -> int:
+    """For gzip, zlib, or deflate without any header, which some servers send."""
+    if head[:2] == b"\x1f\x8b":
+        return 31
+    return 15 if head[:1] == b"\x78" else -15
+
+
+def _values(text: str) -> list[Any]:
+    """The documents in it: one, or several with line breaks between them."""
+    text = text.removeprefix("\ufeff")
+    guard = _GUARD.match(text)
+    text = (text[guard.end() :] if guard else text).strip()
+    decoder = json.JSONDecoder()
+    values = []
+    at = 0
+    while True:
+        value, at = decoder.raw_decode(text, at)
+        values.append(value)
+        following = re.compile(r"\s*").match(text, at)
+        between = following[0] if following else ""
+        at += len(between)
+        if at == len(text):
+            return values
+        if "\n" not in between:
+            raise ValueError

@@ -1,0 +1,178 @@
+"""Whether a JSON document only says that something went wrong, under a status that says otherwise.
+
+Runs inside the component's process: the standard library only.
+
+APIs write errors in a dozen shapes. What they have in common: the document is an *envelope*, in which
+nothing but the error, and what is said about it, has a value. A document that holds data beside its
+``error`` or ``errors`` is data, and so is a list of rows with such a column.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+# What stands in an envelope beside the error.
+_ABOUT = frozenset(
+    """
+    error errors fault exception message messages msg detail details reason title type code status
+    statuscode statustext statusmessage httpstatus httpstatuscode httpcode errorcode errormessage
+    errormsg errortype errorid errordescription erroruri errorinfo errordetails errorsummary errno
+    errorlink errorcauses odataerror description success ok succeeded failed iserror
+    timestamp time date path instance method url help docs documentation documentationurl link links
+    moreinfo info helplink requestid xrequestid correlationid traceid trace traceback stacktrace
+    stack cause domain service server host version apiversion jsonrpc warning warnings retryafter
+    retryable developermessage usermessage innererror target type meta metadata
+    """.split()
+)
+_BODIES = ("error", "errors", "fault", "exception", "odataerror")
+_TEXTS = (
+    *("message", "msg", "errormessage", "errormsg", "detail", "details", "reason"),
+    *("errordescription", "error", "statustext", "developermessage"),
+)
+_STATUSES = (
+    "status",
+    "statuscode",
+    "code",
+    "httpstatus",
+    "httpstatuscode",
+    "httpcode",
+    "errorcode",
+)
+_MOST_LEVELS = 4
+_FAILED = frozenset({"error", "errors", "fail", "failed", "failure", "nok", "ko", "exception"})
+# What a text says that stands alone: {"message": "Service temporarily unavailable"}.
+_WENT_WRONG = re.compile(
+    r"(?i)\b(?:errors?|unavailable|maintenance|forbidden|unauthori[sz]ed|unauthenticated"
+    r"|not authenticated|denied|invalid|expired|timed? ?out|time-?out|too many requests|throttled"
+    r"|(?:rate|request|quota)[ _-]?limit\w*|limit[ _]exceeded|overload\w*|bad gateway|exception"
+    r"|failed|failure|not found|try again)\b"
+)
+_CODE_WENT_WRONG = re.compile(
+    r"(?i)error|unavail|denied|fail|invalid|exception|time_?out|throttl|unauth|forbidden|exhausted"
+    r"|limit|expired|not_?found|internal"
+)
+_REFUSED = re.compile(
+    r"(?i)unauthori[sz]ed|unauthenticated|invalid_auth|not_authed|permission_denied|accessdenied"
+    r"|access_denied|invalid_token|invalid_grant|invalid_client|expired_?token"
+)
+
+
+def error_in(value: Any) -> tuple[str, int | None] | None:
+    """The word for it, and the status that it names; None for data."""
+    if isinstance(value, list):
+        rows = [_normal(item) for item in value if isinstance(item, dict)]
+        rows = rows if len(rows) == len(value) else []
+        # Salesforce answers with a list of errors.
+        wrong = bool(rows) and all(_is_coded(row) and not _holds_data(row) for row in rows)
+        return ("error-object", _status(rows[0])) if wrong else None
+    if not isinstance(value, dict):
+        return None
+    if has_graphql_errors(value):
+        return "graphql-errors", None
+    members = _normal(value)
+    if not _is_error(members) or _holds_data(members):
+        return None
+    return "error-object", _status(members)
+
+
+def has_graphql_errors(value: Any) -> bool:
+    """Whether this is an answer with errors, other than mere warnings (which Tableau gives)."""
+    errors = value.get("errors") if isinstance(value, dict) and "data" in value else None
+    return isinstance(errors, list) and any(
+        isinstance(error, dict) and "message" in error and not _is_warning(error)
+        for error in errors
+    )
+
+
+def _is_warning(error: dict[str, Any]) -> bool:
+    extensions = error.get("extensions")
+    return isinstance(extensions, dict) and extensions.get("severity") == "WARNING"
+
+
+def _normal(value: dict[str, Any]) -> dict[str, Any]:
+    """Its members, under names without underscores, dots and capitals."""
+    return {re.sub(r"[\W_]", "", name).lower(): member for name, member in value.items()}
+
+
+def _holds_data(members: dict[str, Any]) -> bool:
+    return any(
+        name not in _ABOUT and not (name == "id" and "jsonrpc" in members)
+        for name, member in members.items()
+        if member not in (None, "", [], {}, False, 0)
+    )
+
+
+def _is_error(members: dict[str, Any]) -> bool:
+    return (
+        any(_is_error_body(members.get(name)) for name in _BODIES)
+        or _is_coded(members)
+        or _says_failed(members)
+        or _is_alone(members)
+    )
+
+
+def _is_error_body(body: Any) -> bool:
+    if isinstance(body, bool):
+        return body
+    if isinstance(body, int):
+        return _as_status(body) is not None
+    return isinstance(body, (str, list, dict)) and bool(body)
+
+
+def _is_coded(members: dict[str, Any]) -> bool:
+    """A code that means an error, and a text: ``{"code": 503, "message": "…"}``."""
+    if not any(
+        isinstance(members.get(name), (str, list, dict)) and members[name] for name in _TEXTS
+    ):
+        return False
+    if members.get("errorcode") not in (None, "", 0, "0"):
+        return True
+    if any(_as_status(members.get(name)) is not None for name in _STATUSES):
+        return True
+    code, kind = members.get("code"), members.get("type")
+    return bool(
+        (isinstance(code, str) and _CODE_WENT_WRONG.search(code))
+        or (isinstance(kind, str) and re.search(r"(?i)error|exception", kind))
+    )
+
+
+def _says_failed(members: dict[str, Any]) -> bool:
+    status = members.get("status")
+    if isinstance(status, str) and status.lower() in _FAILED:
+        return True
+    if members.get("iserror") is True:
+        return True
+    return any(members.get(name) is False for name in ("success", "ok", "succeeded"))
+
+
+def _is_alone(members: dict[str, Any]) -> bool:
+    """A text that speaks of an error, and nothing beside it."""
+    texts = [members.get(name) for name in ("message", "msg", "detail", "errormessage")]
+    said = [text for text in texts if isinstance(text, str) and text]
+    return bool(said) and (
+        "errormessage" in members or any(_WENT_WRONG.search(text) for text in said)
+    )
+
+
+def _status(members: dict[str, Any]) -> int | None:
+    """The status that the error names, there or inside; 401 where it names a refusal."""
+    refused = False
+    for _ in range(_MOST_LEVELS):
+        values = [members.get(name) for name in (*_STATUSES, *_BODIES, "type")]
+        code = next(filter(None, map(_as_status, values)), None)
+        if code is not None:
+            return code
+        refused |= any(isinstance(value, str) and _REFUSED.search(value) for value in values)
+        inner = next(filter(None, map(members.get, _BODIES)), None)
+        inner = inner[0] if isinstance(inner, list) else inner
+        if not isinstance(inner, dict):
+            break
+        members = _normal(inner)
+    return 401 if refused else None
+
+
+def _as_status(code: Any) -> int | None:
+    if isinstance(code, str) and code.isdecimal() and len(code) == 3:  # noqa: PLR2004
+        code = int(code)
+    return code if type(code) is int and 400 <= code <= 599 else None  # noqa: PLR2004
