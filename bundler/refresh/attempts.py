@@ -130,7 +130,8 @@ async def _fetch_again(
                 return await _fetch_once(job, scratch, attempt.num, began, listener)
     except _AttemptFailedError as failed:
         error = _telling(failed.failure, earlier)
-        raise _failed(job, error, failed.write, failed.attempt) from failed
+        seen = failed.failure.seen
+        raise _failed(job, error, failed.write, failed.attempt, seen=seen) from failed
     raise AssertionError  # stamina ends with a result or with the last exception
 
 
@@ -271,7 +272,7 @@ def _lost(job: Job, report: Report, secrets: Secrets) -> Failure | None:
         return None
     from bundler.refresh.outcome.classify import partial as partial_failure
 
-    return partial_failure(job.component, exchange, secrets, though)
+    return partial_failure(job.component, exchange, secrets, report.environment, though)
 
 
 async def _check(job: Job, write: Write, attempt: int, report: Report) -> Checked:
@@ -303,11 +304,13 @@ def _judge(job: Job, write: Write, copies: Sequence[Copy]) -> Checked:
     return checked
 
 
-def _failed(job: Job, error: BundlerError, write: Write, attempts: int) -> KeyFailedError:
+def _failed(
+    job: Job, error: BundlerError, write: Write, attempts: int, *, seen: bool = False
+) -> KeyFailedError:
     told = error.what.rstrip(".") + (f", after {attempts} attempts." if attempts > 1 else ".")
     again = type(error)(told, hint=error.hint, key=job.component.key)
     # What was seen on the wire says it all; a traceback beside it would hide it.
-    quiet = isinstance(error, (Unavailable, CredentialsRefused))
+    quiet = seen or isinstance(error, (Unavailable, CredentialsRefused))
     log = () if quiet else tuple(_tail(write.log, job.source.surroundings.secrets))
     return KeyFailedError(again, attempts, log)
 

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
-    from bundler.refresh.sources.bodies import Body
+    from bundler.worker.bodies import Body
     from bundler.worker.recorder import Recorder, Request
 
     Patch = Callable[[ModuleType, Recorder], None]

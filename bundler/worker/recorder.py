@@ -9,10 +9,10 @@ An *exchange* is a method, a URL and a body. It is reported as it begins (``requ
 without user info and query, and an identity by which the same exchange is known again), and when
 it ends: ``response`` (status, content type, ``Retry-After``, ``Date``, how often the library
 itself tried) or ``failure`` (the chain of exceptions), also when it fails while the body is read.
-What is wrong with an answer whose status says that all is well is a ``body``. What is parsed in vain
-is ``not-json``, with the exchange that this thread or task has had last. An answer may say that
-there is more of it (``more``) or that it is elsewhere (``redirect``); a later request may ask for
-that (``followed``). A client library that cannot be watched is ``blind``.
+A ``body`` is what is wrong with an answer whose status says that all is well. A ``not-json`` is a
+text that could not be parsed, with the exchange that this thread or task has had last. An answer
+may say that there is more of it (``more``) or that it is elsewhere (``redirect``); a later request
+may ask for that (``followed``). A client library that cannot be watched is ``blind``.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from urllib.parse import unquote, urljoin, urlsplit
 if TYPE_CHECKING:
     from types import ModuleType
 
-    from bundler.refresh.sources.bodies import Body
+    from bundler.worker.bodies import Body
 
 Report = Callable[..., None]
 Describe = Callable[[BaseException], list[dict[str, Any]]]

@@ -15,6 +15,10 @@ proxy                                 69     unless it wants credentials (407)
 401, 403                              77     no
 other 4xx                             78     no
 cut body, cut JSON, HTML, no HTTP     69     once
+no body, 204, 206 or 304 unasked      69     once
+redirects that lead to no answer      69     no
+an error document with status 200     by the status that it names, else 65
+not UTF-8, nested too deep, a bomb    65     no
 wrong shape                           65     no
 no end before the deadline            69     no
 ====================================  =====  =====================================
@@ -24,7 +28,7 @@ from __future__ import annotations
 
 import errno
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from urllib.parse import urlsplit
 
 import msgspec
@@ -55,15 +59,48 @@ from bundler.refresh.outcome.exchanges import (
 )
 from bundler.refresh.outcome.faults import (
     CERTIFICATE,
+    FAULT_HINTS,
     PROXY_NAMES,
     PROXY_STATUS,
     RETRY,
     SAYS,
     fault_of,
 )
-from bundler.refresh.secrets import Secrets
+from bundler.refresh.secrets import Secrets, has_a_secret_name
 from bundler.refresh.sources.model import Component
 
+_AGAIN = "Try again. If it happens again, ask those who run {host}."
+_PAGE = "It may be a login or a maintenance notice. Check the URL and the credentials."
+_NO_ANSWER = (
+    "Check the URL of the component: http or https, the host, a final slash. A redirect may also "
+    "lead to a login."
+)
+# What is wrong with a body, whether another attempt may bring a better one, and what to do.
+_BODIES: dict[str, tuple[type[BundlerError], str, Retry, str]] = {
+    "html": (Unavailable, "what {host} answered is HTML", "once", _PAGE),
+    "cut": (Unavailable, "the answer of {host} was cut off", "once", _AGAIN),
+    "empty": (Unavailable, "{host} answered {status} without a body", "once", _AGAIN),
+    "partial": (Unavailable, "{host} answered only a part (206) of what was asked", "once", _AGAIN),
+    "not-modified": (Unavailable, "{host} answered 304 instead of the data", "once", _AGAIN),
+    "redirect": (
+        Unavailable,
+        "{host} answered {status}, and the redirect led to no answer",
+        "no",
+        _NO_ANSWER,
+    ),
+    "not-utf-8": (
+        BadData,
+        "what {host} answered is not in the encoding it declares",
+        "no",
+        "",
+    ),
+    "too-deep": (BadData, "the JSON that {host} answered is nested too deep", "no", ""),
+    "bomb": (BadData, "the answer of {host} decompresses to over 200 times its size", "no", ""),
+    "graphql-errors": (BadData, "{host} answered with GraphQL errors", "no", ""),
+    "more": (BadData, "{host} said that there is more, and was not asked for the rest", "no", ""),
+}
+# Variables that say where a system is, not who asks it.
+_PLACES = re.compile(r"(?i)URL|URI|HOST|ENDPOINT|SERVER|DOMAIN|BASE|REGION|PORT|PATH|DIR|FILE|SITE")
 # Names under which a JSON decoder says that its input is no JSON.
 _NOT_JSON = frozenset({"JSONDecodeError", "DecodeError", "ContentTypeError", "ExpatError"})
 _SHAPE = frozenset(
@@ -112,12 +149,14 @@ class Failure(msgspec.Struct, frozen=True):
     """A failed attempt.
 
     wait: seconds that the server asked for, before another one. late: the deadline has ended it.
+    seen: what happened was seen on the wire.
     """
 
     error: BundlerError
     retry: Retry = "no"
     wait: float | None = None
     late: bool = False
+    seen: bool = False
 
 
 class _Finding(msgspec.Struct, frozen=True):
@@ -143,19 +182,27 @@ def failure_of(
     deadline: the seconds it was given, where it was stopped for exceeding them. signal: the one
     that ended it, where it was not us.
     """
+    if report.blind:
+        says = f"its requests cannot be watched in {report.blind}"
+        hint = "Install an earlier version of that library, or a newer state-bundler."
+        return _say(component, _Finding(ToolFailed, says, hint=hint), None, secrets)
     if deadline is not None:
-        late = _say(component, _late(report, deadline), report.waiting, secrets)
+        finding = _late(report, deadline)
+        late = _say(component, finding, report.waiting, secrets, report.environment)
         return msgspec.structs.replace(late, late=True)
     failed = report.failed
     if report.raised:
         exchange = _behind(report, failed)
         if exchange is not None:
-            return _say(component, of_exchange(exchange), exchange, secrets)
-        return _say(component, _of_chain(report, secrets), report.last, secrets)
+            finding = of_exchange(exchange)
+            return _say(component, finding, exchange, secrets, report.environment)
+        finding = _of_chain(report, secrets)
+        return _say(component, finding, report.last, secrets, report.environment)
     if not report.returned:
         return _say(component, _vanished(signal), None, secrets)
     if failed or report.unfollowed:
-        return partial(component, (*report.unfollowed, *failed)[-1], secrets)
+        exchange = (*report.unfollowed, *failed)[-1]
+        return partial(component, exchange, secrets, report.environment)
     return None
 
 
@@ -203,19 +250,26 @@ def _own_name(name: re.Match[str] | None) -> frozenset[str]:
 
 
 def partial(
-    component: Component, exchange: Exchange, secrets: Secrets, though: str = ""
+    component: Component,
+    exchange: Exchange,
+    secrets: Secrets,
+    environment: Sequence[str] = (),
+    though: str = "",
 ) -> Failure:
-    """A failed exchange without which the component went on. though: what makes that wrong."""
+    """A failed exchange after which the component went on. though: what makes that wrong."""
     finding = of_exchange(exchange)
-    status = "more" if exchange.body == "more" else exchange.status or "error"
-    pattern = f"{exchange.method} {urlsplit(exchange.url).path} {status}"
+    by_word = exchange.body and (exchange.status == 200 or exchange.body == "more")  # noqa: PLR2004
+    code = exchange.body if by_word else exchange.status or "error"
+    pattern = f"{exchange.method} {urlsplit(exchange.url).path} {code}"
+    went_on = "and the component went on" + ("" if by_word else " without that part")
+    hint = _hint(component, finding, exchange, environment, secrets)
     error = finding.kind(
-        f"{component.key}: {finding.says} ({_request(exchange)}){though}, and the component went "
-        "on without that part.",
-        hint=f'If that answer is expected, say so: allow-http = ["{pattern}"].',
+        f"{component.key}: {finding.says} ({_request(exchange)}){though}, {went_on}.",
+        hint=f'{hint} If that answer is expected, say so: allow-http = ["{pattern}"].',
         key=component.key,
     )
-    return Failure(_clean(error, secrets), _retry(finding, exchange), finding.wait)
+    retry = _retry(finding, exchange)
+    return Failure(_clean(error, secrets), retry, finding.wait, seen=bool(exchange.body))
 
 
 def _behind(report: Report, failed: Sequence[Exchange]) -> Exchange | None:
@@ -248,18 +302,20 @@ def of_exchange(exchange: Exchange) -> _Finding:
     """What a failed exchange means."""
     host = urlsplit(exchange.url).netloc
     if exchange.body == "not-json":
-        return _Finding(Unavailable, f"what {host} answered is {_no_json(exchange)}", "once")
-    if exchange.body == "graphql-errors":
-        return _Finding(BadData, f"{host} answered with GraphQL errors")
-    if exchange.body == "more":
-        return _Finding(BadData, f"{host} said that there is more, and was not asked for the rest")
+        return _no_data(exchange, host)
+    if exchange.body == "error-object":
+        return _of_error_document(exchange, host)
+    if exchange.body:
+        kind, says, retry, hint = _BODIES[exchange.body]
+        says = says.format(host=host, status=exchange.status)
+        return _Finding(kind, says, retry, hint=hint.format(host=host))
     if exchange.chain:
         cloned = of_clone(exchange, host)
         if cloned is not None:
             return _Finding(*cloned)
         if any("ContentTypeError" in link.names for link in exchange.chain):
-            return _Finding(Unavailable, f"what {host} answered is {_no_json(exchange)}", "once")
-        carried = next((link for link in exchange.chain if link.status), None)
+            return _no_data(exchange, host)
+        carried = next((link for link in exchange.chain if _has_status(link)), None)
         return (
             _of_fault(exchange.chain, host)
             or (_of_status(carried.status or 0, host, carried.retry_after) if carried else None)
@@ -271,17 +327,28 @@ def of_exchange(exchange: Exchange) -> _Finding:
     return _of_status(exchange.status or 0, host, exchange.retry_after)
 
 
+def _of_error_document(exchange: Exchange, host: str) -> _Finding:
+    says = f"{host} answered {exchange.status} with a document that only reports an error"
+    if exchange.code is None:
+        return _Finding(BadData, says, "once")
+    finding = _of_status(exchange.code, host)
+    return msgspec.structs.replace(finding, says=f"{says} ({exchange.code})")
+
+
 def _of_status(status: int, host: str, retry_after: float | None = None) -> _Finding:
     says = f"{host} answered {status}"
     if status in (401, 403):
         return _Finding(CredentialsRefused, says)
     if status == 429:  # noqa: PLR2004
         asks = f" and asks to wait {retry_after:g} s" if retry_after else ""
-        return _Finding(Unavailable, f"{says}{asks}", "yes", retry_after)
+        hint = "Try again later, or ask less at a time: --jobs, kind-jobs."
+        return _Finding(Unavailable, f"{says}{asks}", "yes", retry_after, hint)
     if status == 407:  # noqa: PLR2004
-        return _Finding(Unavailable, f"the proxy before {host} wants credentials (407)")
+        says = f"the proxy before {host} wants credentials (407)"
+        return _Finding(Unavailable, says, hint=FAULT_HINTS["proxy"])
     if status == 408 or status >= 500:  # noqa: PLR2004
-        return _Finding(Unavailable, says, "yes", retry_after)
+        hint = f"The fault is on the side of {host}. Try again later, or ask those who run it."
+        return _Finding(Unavailable, says, "yes", retry_after, hint)
     return _Finding(ConfigurationError, says)
 
 
@@ -300,7 +367,7 @@ def _of_fault(chain: Sequence[Link], host: str) -> _Finding | None:
         status = _proxy_status(chain)
         says += f" (it answered {status})" if status else ""
         retry = "no" if status == 407 else "yes"  # noqa: PLR2004
-    return _Finding(Unavailable, says, retry)
+    return _Finding(Unavailable, says, retry, hint=FAULT_HINTS.get(fault, "").format(host=host))
 
 
 def _proxy_status(chain: Sequence[Link]) -> int | None:
@@ -321,8 +388,8 @@ def _of_chain(report: Report, secrets: Secrets) -> _Finding:
     package = next(filter(None, (of_package(link.text) for link in chain)), None)
     if package is not None:
         return _Finding(*package)
-    status = next((link.status for link in chain if link.status and link.status >= 400), None)  # noqa: PLR2004
-    if status:
+    status = next((link.status for link in chain if _has_status(link)), None)
+    if status and status >= 400:  # noqa: PLR2004
         return _of_status(status, host)
     network = _of_fault(chain, host)
     if network:
@@ -331,6 +398,9 @@ def _of_chain(report: Report, secrets: Secrets) -> _Finding:
     if not _NO_DBT_PROJECT.isdisjoint(names):
         without = clone_without_project(last) if last else None
         return _Finding(ConfigurationError, without or quoted(chain[0], secrets))
+    if last and any("RecursionError" in link.names and "json" in link.where for link in chain):
+        kind, says, _, _ = _BODIES["too-deep"]
+        return _Finding(kind, says.format(host=host))
     if any(link.errno in _LOCAL_ERRNO for link in chain):
         return _Finding(InputOutputError, f"it could not write: {quoted(chain[0], secrets)}")
     missing = next((link.text.strip("'\"") for link in chain if _asked_environment(link)), None)
@@ -338,11 +408,16 @@ def _of_chain(report: Report, secrets: Secrets) -> _Finding:
         says = f"the environment variable {missing} is not set"
         return _Finding(ConfigurationError, says, hint=f"Export {missing}, or put it into .env.")
     if last and (report.not_json or not _NOT_JSON.isdisjoint(names)):
-        return _Finding(Unavailable, f"what {host} answered is {_no_json(last)}", "once")
+        return _no_data(last, host)
     if last and not _SHAPE.isdisjoint(names):
         says = f"the answer of {host} has another shape than expected: {quoted(chain[0], secrets)}"
         return _Finding(BadData, says)
     return _Finding(ToolFailed, f"the component failed: {quoted(chain[0], secrets)}")
+
+
+def _has_status(link: Link) -> bool:
+    """Whether it carries an answer's status; aiohttp's parser says 400 of what it cannot read."""
+    return link.status is not None and "BadHttpMessage" not in link.names
 
 
 def _host_in(chain: Sequence[Link]) -> str:
@@ -351,11 +426,11 @@ def _host_in(chain: Sequence[Link]) -> str:
     return found[1] if found else "the external system"
 
 
-def _no_json(exchange: Exchange) -> str:
+def _no_data(exchange: Exchange, host: str) -> _Finding:
     kind = exchange.content_type
-    if "html" in kind:
-        return "HTML"
-    return "not whole XML" if "xml" in kind else "not whole JSON"
+    what = "HTML" if "html" in kind else f"not whole {'XML' if 'xml' in kind else 'JSON'}"
+    hint = _PAGE if "html" in kind else _AGAIN.format(host=host)
+    return _Finding(Unavailable, f"what {host} answered is {what}", "once", hint=hint)
 
 
 def _asked_environment(link: Link) -> bool:
@@ -383,15 +458,20 @@ def _vanished(signal: int | None) -> _Finding:
 
 
 def _say(
-    component: Component, finding: _Finding, exchange: Exchange | None, secrets: Secrets
+    component: Component,
+    finding: _Finding,
+    exchange: Exchange | None,
+    secrets: Secrets,
+    environment: Sequence[str] = (),
 ) -> Failure:
     request = f" ({_request(exchange)})" if exchange and finding.kind is not ToolFailed else ""
     error = finding.kind(
         f"{component.key}: {finding.says}{request}.",
-        hint=_hint(component, finding, exchange),
+        hint=_hint(component, finding, exchange, environment, secrets),
         key=component.key,
     )
-    return Failure(_clean(error, secrets), _retry(finding, exchange), finding.wait)
+    seen = exchange is not None and bool(exchange.body)
+    return Failure(_clean(error, secrets), _retry(finding, exchange), finding.wait, seen=seen)
 
 
 def _request(exchange: Exchange) -> str:
@@ -403,10 +483,17 @@ def _retry(finding: _Finding, exchange: Exchange | None) -> Retry:
     return "no" if exchange is not None and exchange.tries > 1 else finding.retry
 
 
-def _hint(component: Component, finding: _Finding, exchange: Exchange | None) -> str:
+def _hint(
+    component: Component,
+    finding: _Finding,
+    exchange: Exchange | None,
+    environment: Sequence[str],
+    secrets: Secrets,
+) -> str:
     host = urlsplit(exchange.url).netloc if exchange else "the external system"
     if finding.kind is CredentialsRefused:
-        names = ", ".join(component.environment_variables)
+        read = (*component.environment_variables, *environment)
+        names = ", ".join(_credentials(dict.fromkeys(read), secrets))
         return f"Check the credentials{f' ({names})' if names else ''}, then try again."
     if finding.hint:
         return finding.hint
@@ -417,6 +504,12 @@ def _hint(component: Component, finding: _Finding, exchange: Exchange | None) ->
     if finding.kind is BadData:
         return "Check what the API answers and what the component expects of it."
     return "What the component printed stands above."
+
+
+def _credentials(names: Iterable[str], secrets: Secrets) -> list[str]:
+    """Those of these variables that hold credentials; else those that do not only name a place."""
+    found = [name for name in names if name in secrets.values or has_a_secret_name(name)]
+    return found or [name for name in names if not _PLACES.search(name)]
 
 
 def _clean(error: BundlerError, secrets: Secrets) -> BundlerError:

@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
@@ -80,8 +80,9 @@ class Exchange(msgspec.Struct, frozen=True):
 
     url: without user info and query. same: knows the same exchange again. retry_after: in seconds.
     tries: how often the client library made it by itself. size: of the body, in bytes, where it is
-    known. body: what is wrong with an answer whose status says that all is well: it is no JSON, it
-    holds GraphQL's errors, or it says that there is more, which was not asked for.
+    known. body: what is wrong with an answer whose status says that all is well: a fault of
+    `bundler.worker.bodies`, or ``partial``, ``not-modified``, ``redirect`` (nobody followed it),
+    ``more`` (nobody asked for it). code: the status that an error document names.
     """
 
     id: int
@@ -95,7 +96,8 @@ class Exchange(msgspec.Struct, frozen=True):
     date: str = ""
     tries: int = 1
     size: int | None = None
-    body: Literal["", "not-json", "graphql-errors", "more"] = ""
+    body: str = ""
+    code: int | None = None
 
 
 class Copy(msgspec.Struct, frozen=True):
@@ -119,7 +121,8 @@ class Report(msgspec.Struct, frozen=True):
     and may. unfollowed: answers whose next page was not asked for. last: the last that was
     answered. waiting: the last without an answer or with an unread body. not_json: something after
     the last answer was no JSON, whatever became of that exception. environment: the variables that
-    the project's own code has read. copies: directories that were copied into the state.
+    the project's own code has read. copies: directories that were copied into the state. blind: a
+    client library that could not be watched, and why.
     """
 
     failed: tuple[Exchange, ...] = ()
@@ -133,6 +136,7 @@ class Report(msgspec.Struct, frozen=True):
     raised: tuple[Link, ...] = ()
     environment: tuple[str, ...] = ()
     copies: tuple[Copy, ...] = ()
+    blind: str = ""
 
 
 class _Reading(msgspec.Struct):
@@ -141,6 +145,8 @@ class _Reading(msgspec.Struct):
     failed: dict[str, Exchange] = msgspec.field(default_factory=dict)
     expected: dict[str, Exchange] = msgspec.field(default_factory=dict)
     unfollowed: dict[int, Exchange] = msgspec.field(default_factory=dict)
+    redirects: dict[int, Exchange] = msgspec.field(default_factory=dict)
+    blind: str = ""
     last: Exchange | None = None
     recent: dict[int, Exchange] = msgspec.field(default_factory=dict)
     answered: int = 0
@@ -154,16 +160,6 @@ class _Reading(msgspec.Struct):
         event = line["event"]
         if event == "request":
             self.open[line["id"]] = Exchange(line["id"], line["method"], line["url"], line["same"])
-        elif event == "response":
-            self._answer(line)
-        elif event == "failure":
-            self._fail(line)
-        elif event in _OF_TYPES:
-            self._reject_body(line)
-        elif event == "more":
-            self._note_more(line["id"])
-        elif event == "followed":
-            self.unfollowed.pop(line["id"], None)
         elif event == "environment":
             self.environment.add(line["name"])
         elif event == "copied":
@@ -176,6 +172,25 @@ class _Reading(msgspec.Struct):
             self.raised = links(line["chain"])
         elif line["event"] == "returned":
             self.returned = True
+        elif event == "blind":
+            self.blind = f"{line['library']} {line['version']}: it has no {line['hook']}"
+        else:
+            self._take_answer(event, line)
+
+    def _take_answer(self, event: str, line: dict[str, Any]) -> None:
+        if event == "response":
+            self._answer(line)
+        elif event == "failure":
+            self._fail(line)
+        elif event in _OF_TYPES:
+            self._reject_parsed(line)
+        elif event == "body":
+            self._reject_body(line)
+        elif event in ("more", "redirect"):
+            self._note_unfollowed(line["id"], event)
+        elif event == "followed":
+            self.unfollowed.pop(line["id"], None)
+            self.redirects.pop(line["id"], None)
 
     def _answer(self, line: dict[str, Any]) -> None:
         exchange = self.open.pop(line["id"], None)
@@ -210,7 +225,7 @@ class _Reading(msgspec.Struct):
                 )
             )
 
-    def _reject_body(self, line: dict[str, Any]) -> None:
+    def _reject_parsed(self, line: dict[str, Any]) -> None:
         """What a component parses in vain need not be an answer: only one that promises it is."""
         event = line["event"]
         self.not_json |= event == "not-json"
@@ -223,14 +238,23 @@ class _Reading(msgspec.Struct):
         if promised and not another:
             self._note_failure(msgspec.structs.replace(exchange, body=event))
 
-    def _note_more(self, number: int) -> None:
+    def _reject_body(self, line: dict[str, Any]) -> None:
+        exchange = self.recent.get(line["id"])
+        if exchange is not None:
+            told = msgspec.structs.replace(exchange, body=line["fault"], code=line["code"])
+            self._note_failure(told)
+
+    def _note_unfollowed(self, number: int, event: str) -> None:
         exchange = self.recent.get(number)
         if exchange is not None:
-            told = msgspec.structs.replace(exchange, body="more")
+            told = msgspec.structs.replace(exchange, body=event)
             if not is_expected(told, self.allowed):
-                self.unfollowed[number] = told
+                (self.unfollowed if event == "more" else self.redirects)[number] = told
 
     def _note_failure(self, exchange: Exchange) -> None:
+        known = self.failed.get(exchange.same)
+        if known is not None and known.id == exchange.id:
+            return  # the first thing that was wrong with it says most
         if is_expected(exchange, self.allowed):
             self.expected[exchange.same] = exchange
             return
@@ -254,7 +278,7 @@ def digest(lines: Iterable[dict[str, Any]], allowed: Sequence[str] = ()) -> Repo
     for line in lines:
         reading.take(line)
     return Report(
-        failed=tuple(reading.failed.values()),
+        failed=(*reading.failed.values(), *reading.redirects.values()),
         expected=tuple(reading.expected.values()),
         unfollowed=tuple(reading.unfollowed.values()),
         last=reading.last,
@@ -265,6 +289,7 @@ def digest(lines: Iterable[dict[str, Any]], allowed: Sequence[str] = ()) -> Repo
         raised=reading.raised,
         environment=tuple(sorted(reading.environment)),
         copies=tuple(reading.copies),
+        blind=reading.blind,
     )
 
 
@@ -296,13 +321,14 @@ def links(chain: Iterable[dict[str, Any]]) -> tuple[Link, ...]:
 def is_expected(exchange: Exchange, allowed: Sequence[str]) -> bool:
     """Whether a failed exchange is one that may fail: ``METHOD PATH STATUS``, with wildcards.
 
-    The path may begin with the host; the status may be ``4xx``, for no answer ``error``, and for an
-    answer whose next page was not asked for ``more``.
+    The path may begin with the host; the status may be ``4xx``, for no answer ``error``, and for a
+    body the name of its fault, such as ``html``.
     """
     parts = urlsplit(exchange.url)
     if parts.hostname in _METADATA_HOSTS:
         return True
-    status = "more" if exchange.body == "more" else str(exchange.status or "error")
+    # An answer that says there is more is allowed by that name only: its status is fine.
+    names = {exchange.body, "more" if exchange.body == "more" else str(exchange.status or "error")}
     for pattern in allowed:
         method, _, rest = pattern.strip().partition(" ")
         where, _, code = rest.strip().rpartition(" ")
@@ -310,7 +336,7 @@ def is_expected(exchange: Exchange, allowed: Sequence[str]) -> bool:
         if (
             fnmatchcase(exchange.method, method)
             and fnmatchcase(path, where.replace("[", "[[]"))
-            and fnmatchcase(status, code.lower().replace("x", "?"))
+            and any(fnmatchcase(name, code.lower().replace("x", "?")) for name in names)
         ):
             return True
     return False

@@ -11,7 +11,17 @@ from bundler.refresh.outcome.clones import Retry
 from bundler.refresh.outcome.exchanges import Link
 
 Fault = Literal[
-    "dns", "refused", "reset", "closed", "timeout", "tls", "proxy", "cut", "unreachable", "no-http"
+    "dns",
+    "refused",
+    "reset",
+    "closed",
+    "timeout",
+    "tls",
+    "proxy",
+    "cut",
+    "unreachable",
+    "no-http",
+    "redirects",
 ]
 
 # Whether another attempt may mend it.
@@ -26,6 +36,7 @@ RETRY: dict[Fault, Retry] = {
     "proxy": "yes",
     "cut": "once",
     "no-http": "once",
+    "redirects": "no",
 }
 SAYS: dict[Fault, str] = {
     "dns": "the name {host} cannot be resolved",
@@ -38,6 +49,16 @@ SAYS: dict[Fault, str] = {
     "proxy": "the proxy before {host} did not let the request through",
     "cut": "the answer of {host} was cut off",
     "no-http": "what {host} answered is not HTTP",
+    "redirects": "the redirects of {host} led to no answer",
+}
+# What to do, where it is not to check that the host is up and reachable.
+FAULT_HINTS: dict[Fault, str] = {
+    "dns": "Check the name {host} in the settings of the component, and this machine's DNS.",
+    "tls": "Check the certificate of {host}, and whom this machine trusts (SSL_CERT_FILE).",
+    "proxy": "Check the proxy and its credentials (HTTPS_PROXY, HTTP_PROXY, NO_PROXY).",
+    "cut": "Try again. If it happens again, ask those who run {host}.",
+    "no-http": "Check the URL of the component: the port, http or https.",
+    "redirects": "Check the URL of the component: http or https, the host, a final slash.",
 }
 # Errno and names of exception classes, the most telling first.
 _BY_ERRNO: dict[int, Fault] = {
@@ -56,6 +77,7 @@ _BY_NAME: tuple[tuple[Fault, frozenset[str]], ...] = (
     ("tls", frozenset({"SSLCertVerificationError", "ClientConnectorCertificateError"})),
     ("cut", frozenset({"IncompleteRead", "ClientPayloadError", "ContentLengthError"})),
     ("cut", frozenset({"ChunkedEncodingError", "InvalidChunkLength", "TransferEncodingError"})),
+    ("cut", frozenset({"DecodingError", "ContentDecodingError", "ContentEncodingError"})),
     ("closed", frozenset({"RemoteDisconnected", "ServerDisconnectedError", "SSLEOFError"})),
     ("refused", frozenset({"ConnectionRefusedError"})),
     ("reset", frozenset({"ConnectionResetError", "BrokenPipeError"})),
@@ -63,8 +85,11 @@ _BY_NAME: tuple[tuple[Fault, frozenset[str]], ...] = (
     ("timeout", frozenset({"TimeoutError", "TimeoutException", "Timeout", "ReadTimeoutError"})),
     ("timeout", frozenset({"ConnectTimeoutError", "ReadTimeout", "ConnectTimeout"})),
     ("proxy", PROXY_NAMES),
+    ("redirects", frozenset({"TooManyRedirects"})),
     ("tls", frozenset({"SSLError", "ClientSSLError"})),
+    ("timeout", frozenset({"CancelledError"})),
 )
+_MOST_TELLING = 6  # of these
 _BY_TEXT: tuple[tuple[Fault, str], ...] = (
     ("tls", r"CERTIFICATE_VERIFY_FAILED"),
     ("closed", r"UNEXPECTED_EOF|(?i:without sending a(ny)? response|server disconnected)"),
@@ -73,6 +98,7 @@ _BY_TEXT: tuple[tuple[Fault, str], ...] = (
     ("dns", r"Name or service not known|Temporary failure in name resolution|getaddrinfo failed"),
     ("dns", r"nodename nor servname provided|No address associated with hostname"),
     ("refused", r"Connection refused"),
+    ("redirects", r"too many redirects"),
 )
 # What a TLS library says of a certificate, and what that means.
 CERTIFICATE = (
@@ -93,7 +119,7 @@ def fault_of(chain: Sequence[Link]) -> Fault | None:
     names = {name for link in chain for name in link.names}
     if PROXY_STATUS.search(text):
         return "proxy"
-    for fault, known in _BY_NAME[:5]:
+    for fault, known in _BY_NAME[:_MOST_TELLING]:
         if not known.isdisjoint(names):
             return fault
     for number in (link.errno for link in chain):

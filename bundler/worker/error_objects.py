@@ -1,10 +1,10 @@
-"""Whether a JSON document only says that something went wrong, under a status that says otherwise.
+"""Whether a JSON document only reports an error, under a status that says all is well.
 
 Runs inside the component's process: the standard library only.
 
-APIs write errors in a dozen shapes. What they have in common: the document is an *envelope*, in which
-nothing but the error, and what is said about it, has a value. A document that holds data beside its
-``error`` or ``errors`` is data, and so is a list of rows with such a column.
+APIs write errors in a dozen shapes. They have one thing in common: the document is an *envelope*,
+in which only the error, and what is said about it, has a value. A document that holds data next to
+its ``error`` or ``errors`` is data, and so is a list of rows with such a column.
 """
 
 from __future__ import annotations
@@ -12,18 +12,62 @@ from __future__ import annotations
 import re
 from typing import Any
 
-# What stands in an envelope beside the error.
+# What an envelope holds next to the error.
 _ABOUT = frozenset(
-    """
-    error errors fault exception message messages msg detail details reason title type code status
-    statuscode statustext statusmessage httpstatus httpstatuscode httpcode errorcode errormessage
-    errormsg errortype errorid errordescription erroruri errorinfo errordetails errorsummary errno
-    errorlink errorcauses odataerror description success ok succeeded failed iserror
-    timestamp time date path instance method url help docs documentation documentationurl link links
-    moreinfo info helplink requestid xrequestid correlationid traceid trace traceback stacktrace
-    stack cause domain service server host version apiversion jsonrpc warning warnings retryafter
-    retryable developermessage usermessage innererror target type meta metadata
-    """.split()
+    (
+        *("error", "errors", "fault", "exception", "message", "messages", "msg"),
+        *("detail", "details", "reason", "title", "type", "code", "status"),
+        *(
+            "statuscode",
+            "statustext",
+            "statusmessage",
+            "httpstatus",
+            "httpstatuscode",
+            "httpcode",
+            "errorcode",
+        ),
+        *(
+            "errormessage",
+            "errormsg",
+            "errortype",
+            "errorid",
+            "errordescription",
+            "erroruri",
+            "errorinfo",
+        ),
+        *(
+            "errordetails",
+            "errorsummary",
+            "errno",
+            "errorlink",
+            "errorcauses",
+            "odataerror",
+            "description",
+        ),
+        *("success", "ok", "succeeded", "failed", "iserror", "timestamp", "time"),
+        *("date", "path", "instance", "method", "url", "help", "docs"),
+        *("documentation", "documentationurl", "link", "links", "moreinfo", "info", "helplink"),
+        *(
+            "requestid",
+            "xrequestid",
+            "correlationid",
+            "traceid",
+            "trace",
+            "traceback",
+            "stacktrace",
+        ),
+        *("stack", "cause", "domain", "service", "server", "host", "version"),
+        *(
+            "apiversion",
+            "jsonrpc",
+            "warning",
+            "warnings",
+            "retryafter",
+            "retryable",
+            "developermessage",
+        ),
+        *("usermessage", "innererror", "target", "meta", "metadata"),
+    )
 )
 _BODIES = ("error", "errors", "fault", "exception", "odataerror")
 _TEXTS = (

@@ -1,16 +1,15 @@
-"""Judges the body of an answer while it goes by, whatever the component does with it.
+"""Judges the body of an answer while it streams, whatever the component does with it.
 
 Runs inside the component's process: the standard library only, flat memory, little time.
 
-A body of up to 32 KiB is kept and parsed at its end, so that every error of JSON is found, and so is
-a document that only says that something went wrong. Of a larger JSON document these are checked, as
-it streams: its encoding, its beginning, its end, that every string is closed, that brackets match,
-and how deep they nest. That finds a document that was cut off anywhere, and what stands before or
-after it. It does not find a missing comma or a misspelt word in the middle, nor an error document of
-that size. Of XML the end is checked, and whether it is an error. Every other format is only
-compared with HTML.
+A body of up to 32 KiB is kept and parsed at its end. That finds every error in JSON, and documents
+that only report an error. A larger JSON document is checked as it streams: its encoding, its
+beginning, its end, that every string is closed, that brackets match, and how deep they nest. That
+finds a document that was cut anywhere, and text before or after it. It does not find a missing
+comma or a misspelt word in the middle, nor an error document of that size. In XML the end of the
+document is checked, and whether it is an error. Every other format is only searched for HTML.
 
-What is found is told as a word:
+Each fault has a name:
 
 ``html``          an HTML page
 ``not-json``      JSON (or XML) that is not well-formed, or not whole
@@ -63,7 +62,7 @@ _XML_MAY_FOLLOW = rb"(?:\s|<!--(?:(?!-->)[\s\S])*-->|<\?(?:(?!\?>)[\s\S])*\?>)*\
 _SOAP_FAULT = re.compile(rb"<(?:[\w.-]+:)?Fault[\s>]")
 _STRUCTURAL = b'"{}[]'
 _OTHERS = bytes(byte for byte in range(256) if byte not in _STRUCTURAL)
-_ESCAPE = re.compile(rb"\\.", re.S)
+_ESCAPE = re.compile(rb"\\.", re.DOTALL)
 _FEW_ESCAPES = 300
 
 
@@ -319,7 +318,7 @@ class _Json(_Scan):
         marks = piece.translate(None, _OTHERS)
         if self._inside:
             marks = b'"' + marks
-        # Two quotes in a row: a string without brackets, or the end of one and the next one's begin.
+        # Two quotes in a row hold no bracket, whether between them is a string or the outside.
         marks = marks.replace(b'""', b"")
         parts = marks.split(b'"')
         self._inside = len(parts) % 2 == 0
@@ -350,7 +349,8 @@ class _Xml(_Scan):
         root = _XML_ROOT.match(_after_prologue(head.removeprefix(codecs.BOM_UTF8)))
         self._root = root[1] if root and readable else b""
         name = self._root.rpartition(b":")[2]
-        if name == b"Envelope" and _SOAP_FAULT.search(head) or _XML_ERRORS.match(name):
+        soap = name == b"Envelope" and _SOAP_FAULT.search(head)
+        if soap or _XML_ERRORS.match(name):
             self._fault = "error-object"
         elif not self._root and readable:
             self._fault = "not-json"
