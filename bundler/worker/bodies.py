@@ -122,13 +122,11 @@ class Body:
         """The next bytes of it as they came."""
         if self.ended or not data:
             return
-        if not self._coding:
-            self.take(data)
-            return
         self.count_coded(data)
-        if not self.decoded:
-            for part in self._inflated(bytes(data)):
-                self.take(part)
+        if self.decoded:
+            return
+        for part in self._inflated(bytes(data)) if self._coding else (data,):
+            self.take(part)
 
     def count_coded(self, data: bytes) -> None:
         """Compressed bytes that the client library is about to decode."""

@@ -13,61 +13,14 @@ import re
 from typing import Any
 
 # What an envelope holds next to the error.
-_ABOUT = frozenset(
-    (
-        *("error", "errors", "fault", "exception", "message", "messages", "msg"),
-        *("detail", "details", "reason", "title", "type", "code", "status"),
-        *(
-            "statuscode",
-            "statustext",
-            "statusmessage",
-            "httpstatus",
-            "httpstatuscode",
-            "httpcode",
-            "errorcode",
-        ),
-        *(
-            "errormessage",
-            "errormsg",
-            "errortype",
-            "errorid",
-            "errordescription",
-            "erroruri",
-            "errorinfo",
-        ),
-        *(
-            "errordetails",
-            "errorsummary",
-            "errno",
-            "errorlink",
-            "errorcauses",
-            "odataerror",
-            "description",
-        ),
-        *("success", "ok", "succeeded", "failed", "iserror", "timestamp", "time"),
-        *("date", "path", "instance", "method", "url", "help", "docs"),
-        *("documentation", "documentationurl", "link", "links", "moreinfo", "info", "helplink"),
-        *(
-            "requestid",
-            "xrequestid",
-            "correlationid",
-            "traceid",
-            "trace",
-            "traceback",
-            "stacktrace",
-        ),
-        *("stack", "cause", "domain", "service", "server", "host", "version"),
-        *(
-            "apiversion",
-            "jsonrpc",
-            "warning",
-            "warnings",
-            "retryafter",
-            "retryable",
-            "developermessage",
-        ),
-        *("usermessage", "innererror", "target", "meta", "metadata"),
-    )
+_ABOUT = re.compile(
+    r"errors?|(?:inner|is)?error(?:code|messages?|msg|type|id|description|uri|info|details|summary|link"
+    r"|causes)?|errno|fault|exception|odataerror|(?:developer|user)?messages?|msg|details?|reason"
+    r"|description|title|type|code|(?:http)?(?:status|code)(?:code|text|message)?|success|ok|succeeded"
+    r"|failed|timestamp|time|date|path|instance|method|url|host|server|service|domain|target|version"
+    r"|apiversion|jsonrpc|help|helplink|docs|documentation(?:url)?|links?|moreinfo|info|x?requestid"
+    r"|correlationid|traceid|trace|traceback|stack|stacktrace|cause|warnings?|retryafter|retryable"
+    r"|meta|metadata"
 )
 _BODIES = ("error", "errors", "fault", "exception", "odataerror")
 _TEXTS = (
@@ -141,7 +94,7 @@ def _normal(value: dict[str, Any]) -> dict[str, Any]:
 
 def _holds_data(members: dict[str, Any]) -> bool:
     return any(
-        name not in _ABOUT and not (name == "id" and "jsonrpc" in members)
+        not _ABOUT.fullmatch(name) and not (name == "id" and "jsonrpc" in members)
         for name, member in members.items()
         if member not in (None, "", [], {}, False, 0)
     )
@@ -194,8 +147,11 @@ def _is_alone(members: dict[str, Any]) -> bool:
     """A text that speaks of an error, and nothing beside it."""
     texts = [members.get(name) for name in ("message", "msg", "detail", "errormessage")]
     said = [text for text in texts if isinstance(text, str) and text]
-    return bool(said) and (
-        "errormessage" in members or any(_WENT_WRONG.search(text) for text in said)
+    judged = any(members.get(name) for name in (*_STATUSES, "success", "ok", "succeeded"))
+    return (
+        not judged
+        and bool(said)
+        and ("errormessage" in members or any(_WENT_WRONG.search(text) for text in said))
     )
 
 

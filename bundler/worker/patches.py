@@ -542,10 +542,11 @@ def _watch_stream(stream: Any, judged: Body) -> None:
 
 
 def _end_stream(stream: Any) -> None:
-    if stream.at_eof():
-        _, judged = _streams.pop(id(stream), (None, None))
-        if judged is not None:
-            judged.end()
+    _, judged = _streams.get(id(stream), (None, None))
+    # Inside a call that reads, the last of it has not been shown yet.
+    if judged is not None and not judged.depth and stream.at_eof():
+        del _streams[id(stream)]
+        judged.end()
 
 
 def _read_aiohttp(original: Any, recorder: Recorder) -> Any:
