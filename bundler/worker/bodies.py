@@ -144,7 +144,7 @@ class Body:
             self._reject(self._scan.finish() if self._scan is not None else "")
         elif self._size:
             self._judge_whole(b"".join(self._pieces))
-        elif self._asks and self.is_structured:
+        elif self._asks and self.is_structured and self._is_known_empty:
             self._reject("empty")
         self._pieces.clear()
 
@@ -158,6 +158,11 @@ class Body:
         """Whether an answer of this type always says something."""
         kind = self._type
         return not kind or kind in _HTML_TYPES or _is_json(kind) or bool(_XML_TYPE.match(kind))
+
+    @property
+    def _is_known_empty(self) -> bool:
+        """Not so where nothing here could decompress what came."""
+        return not self._coded or self.decoded or self._inflate is not None
 
     def _reject(self, fault: str, code: int | None = None) -> None:
         if fault:
