@@ -78,7 +78,7 @@ policy_options = taken_as(
         "--min-entries",
         multiple=True,
         metavar="[KEY=]N",
-        help="Least entries of a state's JSON (files, of another state); without KEY: of any.",
+        help="Fewest entries of a state's JSON (files, of another state); without KEY: of any.",
     ),
     click.option(
         "--require-label", multiple=True, metavar="NAME[=VALUE]", help="A label it must have."

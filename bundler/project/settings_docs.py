@@ -17,7 +17,7 @@ KEY: Mapping[str, str] = {
     "allow-empty": "An empty state is as it should be. Default: `false`.",
     "shrink": "The share of the baseline's entries below which a state is refused; 0 turns the "
     "check off. Default: 0.5.",
-    "min-entries": "Fewer entries are refused.",
+    "min-entries": "Fewer entries (items of the outermost lists) are refused.",
     "allow-http": "Failed requests that are expected, as `METHOD PATH STATUS` with `*`, such as "
     "`GET /v1/connectors/*/schemas 404`.",
     "exclude": "Patterns of paths to leave out of a state, beyond the usual ones.",

@@ -8,6 +8,7 @@ nor much smaller than before; it satisfies the project's own schema or command.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -27,7 +28,7 @@ from bundler.refresh.relocate import relocate
 from bundler.refresh.secrets import Secret, Secrets
 from bundler.refresh.sources.model import Component
 from bundler.refresh.vendors import Kind, kind_of
-from bundler.state.json_entries import count_entries
+from bundler.state.json_entries import count_entries, count_values
 from bundler.state.manifest import State, state_of
 from bundler.state.statedir import sanitize_key
 from bundler.state.tree import FileEntry, StateTree, dir_hash, scan
@@ -55,6 +56,8 @@ _STATE = "state"
 # Larger files are compared by their bytes alone: parsing takes several times their size of memory.
 _MAX_PARSED_BYTES = 32 * 1024 * 1024
 MAX_FILES = 250_000
+# What shrinks to less than this share of its entries is warned of.
+_SHARE_WITHOUT_A_WORD = 0.8
 
 
 class Baseline(msgspec.Struct, frozen=True):
@@ -130,12 +133,13 @@ def check(
             tree,
         ),
     )
-    _refuse_loss(key, directory, tree, options, baseline)
+    warnings = _refuse_loss(key, directory, tree, options, baseline)
     databases = [file.path for file in tree.files if _any_match(file.path, _DATABASES)]
     return Checked(
         state,
         left_out,
         (
+            *warnings,
             *(f"{key}: ships the database {path}." for path in databases),
             *(f"{key}: {text}." for text in dbt_projects.warnings(copies)),
         ),
@@ -284,7 +288,8 @@ def _key_material_refused(key: str, path: str, what: str) -> ConfigurationError:
 
 def _refuse_loss(
     key: str, directory: Path, tree: StateTree, options: KeyOptions, baseline: Baseline | None
-) -> None:
+) -> tuple[str, ...]:
+    """Returns warnings: what is less than it was, but not so much less that it is refused."""
     document = _document(directory / _STATE)
     empty = tree.size == 0 or (document is not None and is_empty(document[0]))
     if empty and not options.allow_empty:
@@ -294,11 +299,13 @@ def _refuse_loss(
             key=key,
         )
     if options.min_entries is not None:
-        _refuse_few(key, 0 if document is None else count_entries(document[0]), options.min_entries)
+        entries = len(tree.files) if document is None else count_entries(document[0])
+        _refuse_few(key, entries, options.min_entries)
     if baseline is None or baseline.state.digest.dir_hash == tree.dir_hash:
-        return
-    if not (empty and options.allow_empty):
-        _refuse_shrunk(key, tree, document, options, baseline)
+        return ()
+    if empty and options.allow_empty:
+        return ()
+    return tuple(_refuse_shrunk(key, tree, document, options, baseline))
 
 
 def _refuse_few(key: str, entries: int, least: int) -> None:
@@ -316,27 +323,34 @@ def _refuse_shrunk(
     document: tuple[Any] | None,
     options: KeyOptions,
     baseline: Baseline,
-) -> None:
+) -> Iterator[str]:
     share = DEFAULT_SHRINK if options.shrink is None else options.shrink
-    hint = f"Check what the API answers. If it is right: --allow-shrink '{key}'."
     earlier = _document(baseline.directory / _STATE)
-    if document is not None and earlier is not None:
-        now, before, unit = count_entries(document[0]), count_entries(earlier[0]), "entries"
-    else:
-        now, before, unit = tree.size, baseline.state.size, "bytes"
-    if now < before * share:
-        raise BadData(
-            f"{key}: the state has shrunk from {before} to {now} {unit}.", hint=hint, key=key
-        )
-    if document is not None and earlier is not None:
-        lost = losses(earlier[0], document[0], share)
-        if lost:
-            name, before, now = lost[0].name, lost[0].before, lost[0].now
-            raise BadData(
-                f"{key}: `{name}` in the state has shrunk from {before} to {now} entries.",
-                hint=hint,
-                key=key,
-            )
+    documents = None if document is None or earlier is None else (earlier[0], document[0])
+    sizes = (baseline.state.size, tree.size)
+    lost = next(_lost(documents, sizes, share), "")
+    if lost:
+        hint = f"Check what the API answers. If it is right: --allow-shrink '{key}'."
+        raise BadData(f"{key}: {lost}.", hint=hint, key=key)
+    if share:
+        for less in itertools.islice(_lost(documents, sizes, _SHARE_WITHOUT_A_WORD), 1):
+            yield f"{key}: {less}. If that is wrong, set `shrink` or `min-entries`."
+
+
+def _lost(documents: tuple[Any, Any] | None, sizes: tuple[int, int], share: float) -> Iterator[str]:
+    """What has shrunk below that share: the state, or a collection in it."""
+    counts = [("bytes", *sizes)]
+    if documents is not None:
+        before, now = documents
+        counts = [
+            ("entries", count_entries(before), count_entries(now)),
+            ("values", count_values(before), count_values(now)),
+        ]
+    for unit, held, holds in counts:
+        if holds < held * share:
+            yield f"the state has shrunk from {held} to {holds} {unit}"
+    for loss in losses(*documents, share) if documents else ():
+        yield f"`{loss.name}` in the state has shrunk from {loss.before} to {loss.now} entries"
 
 
 def _document(path: Path) -> tuple[Any] | None:

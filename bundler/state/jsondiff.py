@@ -118,7 +118,7 @@ class _Comparison(msgspec.Struct):
         if self.equal(before, after):
             return
         if isinstance(before, dict) and isinstance(after, dict):
-            if _is_collection(before, after, what):
+            if is_collection(before, after, what):
                 yield from self._items(before, after, what or "entries", None)
             else:
                 yield from self._members(before, after, path)
@@ -253,7 +253,7 @@ def _differ(before: Any, after: Any, name: str) -> bool:
     return isinstance(one, str) and isinstance(other, str) and one != other
 
 
-def _is_collection(before: Mapping[str, Any], after: Mapping[str, Any], what: str) -> bool:
+def is_collection(before: Mapping[str, Any], after: Mapping[str, Any], what: str) -> bool:
     """Whether an object's members are items of one shape, by their identity."""
     values = [*before.values(), *after.values()]
     if not values or not all(map(_is_record, values)):

@@ -1,4 +1,4 @@
-"""Answers that are no data, for every HTTP client and way to handle them: a part of the whole table.
+"""Answers that are not data, for every HTTP client and way: a part of the whole table.
 
 `make bodies` tries all of it, and writes docs/answers.md.
 """
@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 

@@ -164,16 +164,12 @@ class _Reading(msgspec.Struct):
             self.environment.add(line["name"])
         elif event == "copied":
             self.copies.append(msgspec.convert(line, Copy))
-        else:
-            self._end(line)
-
-    def _end(self, line: dict[str, Any]) -> None:
-        if line["event"] == "raised":
-            self.raised = links(line["chain"])
-        elif line["event"] == "returned":
-            self.returned = True
         elif event == "blind":
             self.blind = f"{line['library']} {line['version']}: it has no {line['hook']}"
+        elif event == "raised":
+            self.raised = links(line["chain"])
+        elif event == "returned":
+            self.returned = True
         else:
             self._take_answer(event, line)
 

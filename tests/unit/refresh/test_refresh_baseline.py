@@ -111,12 +111,23 @@ def test_a_state_that_has_shrunk_is_refused_unless_that_is_right(run: Refresh) -
     assert any("No baseline" in word for word in told.words)
     run(writes(items(51)))
     run(writes(items(100)))
-    with pytest.raises(BadData, match="shrunk from 200 to 40 entries"):
+    with pytest.raises(BadData, match="shrunk from 100 to 20 entries"):
         run(writes(items(20)))
     with pytest.raises(BadData, match="shrunk"):
         run(writes(items(80)), table="shrink = 0.9")
     assert run(writes(items(20)), allow_shrink=(KEY,)).changed == (KEY,)
     assert run(writes(items(1)), table="shrink = 0.0").changed == (KEY,)
+
+
+def test_a_state_that_has_shrunk_a_little_less_is_published_loudly(run: Refresh) -> None:
+    for now, warned in ((30, False), (15, True), (13, False), (14, False)):
+        told = Told()
+        assert run(writes(items(now)), told=told).changed == (KEY,)
+        assert any("has shrunk from 30 to 15 entries" in word for word in told.words) is warned
+    run(writes(items(30)))
+    told = Told()
+    run(writes(items(15)), told=told, allow_shrink=(KEY,))
+    assert not any("has shrunk" in word for word in told.words)
 
 
 def test_a_state_without_entries_is_compared_by_its_bytes(run: Refresh) -> None:
@@ -141,7 +152,7 @@ def test_what_holds_something_is_not_empty(value: object, run: Refresh) -> None:
 
 def test_too_few_entries_are_refused(run: Refresh) -> None:
     with pytest.raises(BadData, match="has 4 entries, fewer than min-entries = 5"):
-        run(writes(items(2)), table="min-entries = 5")
+        run(writes(items(4)), table="min-entries = 5")
 
 
 def test_another_baseline_is_compared_with_and_its_bytes_are_kept(

@@ -118,9 +118,9 @@ def replace_build(build: Build, **fields: object) -> Build:
             "the state of 2027-01-14T07:00:00Z stands in",
         ),
         (Policy(environment="dev"), _GOOD, "environment", "built for 'prod', not for 'dev'"),
-        (Policy(min_entries={"Shop": 5}), _GOOD, "min-entries", "4 entries, fewer than 5"),
+        (Policy(min_entries={"Shop": 5}), _GOOD, "min-entries", "2 entries, fewer than 5"),
         (Policy(min_entries={"Gone": 0}), _GOOD, "min-entries", "no state of Gone"),
-        (Policy(min_entries={"*": 3}), _GOOD, "min-entries", "dbt in .: its state has 2 entries"),
+        (Policy(min_entries={"dbt": 3}), _GOOD, "min-entries", "dbt in .: its state has 2 entries"),
         (Policy(require_labels={"team": None}), _GOOD, "require-label", "no label team"),
     ],
 )
