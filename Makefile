@@ -58,6 +58,10 @@ faults: $(READY) ## break refreshes at every system call, cut the power: most of
 integrations: $(READY) ## every vendor, endpoint and fault, with the real libraries: most of an hour; writes docs/integrations.md
 	$(BIN)/python -m tests.campaigns.integration_matrix --engine $(ARGS)
 
+.PHONY: bodies
+bodies: $(READY) ## every answer that is not data, every HTTP client: minutes; writes docs/answers.md
+	$(BIN)/python -m tests.campaigns.body_matrix $(ARGS)
+
 .PHONY: docs
 docs: $(READY) ## write the pages that are made from the program, and the schemas
 	$(BIN)/python -m tests.support.reference

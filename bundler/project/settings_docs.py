@@ -19,7 +19,8 @@ KEY: Mapping[str, str] = {
     "check off. Default: 0.5.",
     "min-entries": "Fewer entries (items of the outermost lists) are refused.",
     "allow-http": "Failed requests that are expected, as `METHOD PATH STATUS` with `*`, such as "
-    "`GET /v1/connectors/*/schemas 404`.",
+    "`GET /v1/connectors/*/schemas 404`, or with the name of what is wrong with the body, such as "
+    "`GET /news/* html`.",
     "exclude": "Patterns of paths to leave out of a state, beyond the usual ones.",
     "include": "Patterns of paths to keep in spite of them.",
     "allow-key-material": "Patterns of files in a state that may hold private keys and tokens.",

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import errno
+import re
+from typing import Any
 
+import msgspec
 import pytest
 
 from bundler.errors import (
@@ -15,10 +18,11 @@ from bundler.errors import (
     ToolFailed,
     Unavailable,
 )
-from bundler.refresh.outcome.classify import failure_of, of_command
-from bundler.refresh.outcome.exchanges import Exchange, Link, Report, quoted
+from bundler.refresh.outcome.classify import failure_of, of_command, of_exchange
+from bundler.refresh.outcome.exchanges import Exchange, Link, Report, is_expected, quoted
 from bundler.refresh.secrets import Secrets
 from bundler.refresh.sources.model import Component
+from bundler.worker import bodies
 
 COMPONENT = Component("Key[x]", "LOCAL_FILESYSTEM", "command", location="/usr/bin/curl")
 GOOD = Exchange(1, "GET", "https://host:443/v1", "", 200)
@@ -152,3 +156,91 @@ def test_a_404_at_lookers_login_is_a_refusal() -> None:
     failure = failure_of(COMPONENT, report, secrets=Secrets({}))
     assert failure is not None
     assert type(failure.error) is CredentialsRefused
+
+
+# --- what to do -----------------------------------------------------------------------------------
+
+
+def hint_of(exchange: Exchange, **report: Any) -> str:
+    component = msgspec.structs.replace(
+        COMPONENT, environment_variables=("ACME_URL", "ACME_TOKEN", "ACME_ACCOUNT")
+    )
+    given = {"failed": (exchange,), "raised": (link("vendor.Error"),), **report}
+    failure = failure_of(component, Report(**given), secrets=Secrets({}))
+    assert failure is not None
+    return failure.error.hint
+
+
+def test_a_refusal_names_the_variable_of_the_credential() -> None:
+    refused = Exchange(1, "GET", "https://host:443/v1", "", 401)
+    assert hint_of(refused) == "Check the credentials (ACME_TOKEN), then try again."
+    hint = hint_of(refused, environment=("OTHER_PASSWORD", "HOME_DIR"))
+    assert hint == "Check the credentials (ACME_TOKEN, OTHER_PASSWORD), then try again."
+
+
+def test_without_a_credential_by_name_what_names_a_place_is_left_out() -> None:
+    component = msgspec.structs.replace(
+        COMPONENT, environment_variables=("ACME_URL", "ACME_HOST", "ACME_USER")
+    )
+    report = Report(failed=(Exchange(1, "GET", "https://h:1/", "", 403),), raised=(link("x.E"),))
+    failure = failure_of(component, report, secrets=Secrets({}))
+    assert failure is not None
+    assert failure.error.hint == "Check the credentials (ACME_USER), then try again."
+
+
+@pytest.mark.parametrize("status", [500, 502, 503, 504])
+def test_a_server_that_answers_is_reachable(status: int) -> None:
+    hint = hint_of(Exchange(1, "GET", "https://host:443/v1", "", status))
+    assert "reachable" not in hint
+    assert "The fault is on the side of host:443" in hint
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code", "allowed"),
+    [
+        ("html", 200, None, "GET /v1 html"),
+        ("error-object", 200, 503, "GET /v1 error-object"),
+        ("empty", 204, None, "GET /v1 204"),
+        ("redirect", 302, None, "GET /v1 302"),
+        ("partial", 206, None, "GET /v1 206"),
+        ("not-modified", 304, None, "GET /v1 304"),
+    ],
+)
+def test_what_is_advised_for_an_expected_answer_is_what_allows_it(
+    body: str, status: int, code: int | None, allowed: str
+) -> None:
+    exchange = Exchange(1, "GET", "https://host:443/v1", "", status, body=body, code=code)
+    assert f'allow-http = ["{allowed}"]' in hint_of(exchange, raised=(), returned=True)
+    assert is_expected(exchange, [allowed])
+
+
+def test_every_fault_of_a_body_has_its_words() -> None:
+    faults = re.findall(r"^``([\w-]+)``", bodies.__doc__ or "", re.MULTILINE)
+    assert len(faults) == 9
+    for fault in (*faults, "partial", "not-modified", "redirect", "more"):
+        finding = of_exchange(Exchange(1, "GET", "https://host:443/v1", "", 200, body=fault))
+        assert "host:443" in finding.says
+        assert finding.kind in (Unavailable, BadData)
+
+
+def test_what_aiohttps_parser_says_of_a_broken_body_is_no_status() -> None:
+    names = frozenset({"TransferEncodingError", "BadHttpMessage"})
+    parser = Link(type="aiohttp.http_exceptions.TransferEncodingError", names=names, status=400)
+    for report in (
+        Report(last=GOOD, raised=(parser,)),
+        Report(
+            failed=(msgspec.structs.replace(GOOD, status=None, chain=(parser,)),), returned=True
+        ),
+    ):
+        failure = failure_of(COMPONENT, report, secrets=Secrets({}))
+        assert failure is not None
+        assert type(failure.error) is Unavailable
+        assert "was cut off" in failure.error.what
+
+
+def test_a_library_that_cannot_be_watched_fails_the_key_by_name_and_version() -> None:
+    report = Report(blind="acme 9.9: it has no acme.Client.send", returned=True)
+    failure = failure_of(COMPONENT, report, secrets=Secrets({}))
+    assert failure is not None
+    assert type(failure.error) is ToolFailed
+    assert "acme 9.9: it has no acme.Client.send" in failure.error.what

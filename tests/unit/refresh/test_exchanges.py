@@ -158,3 +158,38 @@ def test_a_report_that_breaks_off_is_read_as_far_as_it_goes(tmp_path: Path) -> N
     path.write_text('{"event": "environment", "name": "A"}\n{"event": "retur')
     assert read(path) == Report(environment=("A",))
     assert read(tmp_path / "nothing") == Report()
+
+
+def body(number: int, fault: str, code: int | None = None) -> dict[str, Any]:
+    return {"event": "body", "id": number, "fault": fault, "code": code}
+
+
+def test_a_body_that_is_no_data_makes_a_good_answer_a_failure() -> None:
+    events = (request(1, A), response(1, 200), body(1, "error-object", 503))
+    (exchange,) = digest(events).failed
+    assert (exchange.body, exchange.code) == ("error-object", 503)
+    assert failed(*events, request(2, A), response(2, 200)) == []
+    assert failed(*events, allowed=("GET /a error-object",)) == []
+    assert failed(*events, allowed=("GET /a 2xx",)) == []
+    assert failed(*events, allowed=("GET /a html",)) == [A]
+
+
+def test_html_that_is_allowed_must_still_be_whole() -> None:
+    events = (request(1, A), response(1, 200), body(1, "html"), body(1, "cut"))
+    (exchange,) = digest(events, ("GET /a html",)).failed
+    assert exchange.body == "cut"
+
+
+def test_what_is_wrong_with_an_answer_counts_once() -> None:
+    events = (request(1, A), response(1, 200), body(1, "html"), not_json(1, 50), failure(1))
+    (exchange,) = digest(events).failed
+    assert (exchange.body, exchange.tries) == ("html", 1)
+
+
+def test_a_redirect_fails_unless_something_asks_for_its_target() -> None:
+    redirect = {"event": "redirect", "id": 1}
+    events = (request(1, A), response(1, 302), redirect)
+    (exchange,) = digest(events).failed
+    assert (exchange.status, exchange.body) == (302, "redirect")
+    assert failed(*events, {"event": "followed", "id": 1}, request(2, B), response(2, 200)) == []
+    assert failed(*events, allowed=("GET /a 302",)) == []

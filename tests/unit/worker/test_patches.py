@@ -1,0 +1,89 @@
+"""`bundler.worker.patches`: a client library that has changed is not watched in silence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from bundler.errors import ToolFailed
+from bundler.listener import Listener
+from bundler.project.options import RefreshOptions
+from bundler.project.projects import open_project
+from bundler.refresh.run import refresh
+from tests.support.environments import ROOT, python_of
+
+_COMPONENT = """\
+import {library}
+from bundler.component import DefsStateConfig, StateBackedComponent
+
+
+class Fetches(StateBackedComponent):
+    defs_state_config = DefsStateConfig("Fetches")
+
+    def write_state_to_path(self, state_path):
+        {late}
+        state_path.write_text("[1]")
+
+    def build_defs_from_state(self, context, state_path):
+        return None
+"""
+_PYPROJECT = """\
+[[tool.state-bundler.source]]
+component = "fetching:Fetches"
+path = "state"
+"""
+Refresh = Callable[..., None]
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Refresh:
+    """Refreshes a component that imports a library, at the top of its module or as it fetches."""
+
+    def run(library: str, late: str = "pass") -> None:
+        monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{ROOT}")
+        (tmp_path / "pyproject.toml").write_text(_PYPROJECT)
+        (tmp_path / "fetching.py").write_text(_COMPONENT.format(library=library, late=late))
+        project = open_project(tmp_path, python=python_of("clients"))
+        refresh([project], RefreshOptions(), Listener())
+
+    return run
+
+
+def _install(root: Path, name: str, version: str, files: dict[str, str]) -> None:
+    """A library of that name and version, before the one that is installed."""
+    info = root / f"{name}-{version}.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+    (info / "top_level.txt").write_text(name)
+    for file, text in files.items():
+        path = root / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_hook_that_is_gone_fails_the_key_and_names_library_and_version(
+    late: bool, tmp_path: Path, run: Refresh
+) -> None:
+    text = "class ConnectionPool:\n    def send(self): ...\nclass AsyncConnectionPool: ...\n"
+    _install(tmp_path, "httpcore", "99.1", {"httpcore.py": text})
+    with pytest.raises(
+        ToolFailed, match=r"httpcore 99\.1: it has no httpcore\.\w+\.handle"
+    ) as told:
+        run("os" if late else "httpcore", "import httpcore" if late else "pass")
+    assert "newer state-bundler" in told.value.hint
+
+
+def test_a_class_that_is_gone_is_a_hook_that_is_gone(tmp_path: Path, run: Refresh) -> None:
+    files = {"urllib3/__init__.py": "", "urllib3/response.py": "class Response: ...\n"}
+    _install(tmp_path, "urllib3", "9.0", files)
+    with pytest.raises(
+        ToolFailed, match=r"urllib3 9\.0: it has no urllib3\.response\.HTTPResponse"
+    ):
+        run("urllib3.response")
+
+
+def test_every_hook_is_there_in_the_libraries_of_today(run: Refresh) -> None:
+    run("aiohttp, http.client, httpx, json, requests, urllib.request, urllib3")
