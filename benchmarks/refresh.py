@@ -1,27 +1,37 @@
 """Ours and ``dg utils refresh-defs-state`` on the same projects, side by side, alternating.
 
     python benchmarks/refresh.py [--rounds N] [--keys 1,10,50,200] [--dbt]
+    python benchmarks/refresh.py --body 100 [--against CHECKOUT]
 
 Each project has N keys whose component waits 200 ms for its system: once as a plain function, once
 as an ``async def`` with blocking I/O inside, the shape of most vendors' integrations. The fixed
 cost is a project with nothing to fetch. The fetch time is the whole time less the fixed cost.
 Prints the best of the rounds and the ratio ours/theirs; less than one is faster.
+
+With ``--body`` one key fetches a JSON document of so many megabytes, and either writes it to disk
+as it streams or parses it. Prints the CPU seconds of the refresh, here and in another checkout.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
+import random
+import resource
 import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+import zlib
 from collections.abc import Sequence
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path.insert(0, str(ROOT))
 
 from tests.support.environments import python_of  # noqa: E402  # the tests' helper
 
@@ -70,13 +80,33 @@ class WaitsAsync(Waits):
 """
 
 
+_FETCHES = """
+
+@dataclass
+class Fetches(Waits):
+    def write_state_to_path(self, state_path: Path) -> None:
+        import json
+        import os
+
+        import requests
+
+        with requests.get(os.environ["BODY_URL"], stream=True) as answer:
+            if self.name == "parsed":
+                state_path.write_text(json.dumps(answer.json()))
+                return
+            with state_path.open("wb") as file:
+                for part in answer.iter_content(65536):
+                    file.write(part)
+"""
+
+
 def make_project(root: Path, kind: str, keys: int) -> None:
     defs = root / "src" / "bench" / "defs"
     defs.mkdir(parents=True)
     (root / "pyproject.toml").write_text(_PYPROJECT)
     (root / "src/bench/__init__.py").touch()
     (defs / "__init__.py").touch()
-    (root / "src/bench/waits.py").write_text(_COMPONENT)
+    (root / "src/bench/waits.py").write_text(_COMPONENT + _FETCHES)
     if keys:
         (defs / "all").mkdir()
         (defs / "all" / "defs.yaml").write_text(
@@ -122,9 +152,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--keys", default="1,10,50,200")
     parser.add_argument("--dbt", action="store_true", help="also a dbt component")
+    parser.add_argument("--body", type=int, help="a document of so many megabytes instead")
+    parser.add_argument("--against", type=Path, help="another checkout, for --body")
     given = parser.parse_args()
     work = Path(tempfile.mkdtemp(prefix="refresh-benchmark-"))
     try:
+        if given.body:
+            run_body(work, given.rounds, given.body, given.against or ROOT)
+            return
         run(work, given.rounds, [int(count) for count in given.keys.split(",")])
         if given.dbt:
             run_dbt(work, given.rounds)
@@ -149,6 +184,81 @@ def run(work: Path, rounds: int, counts: Sequence[int]) -> None:
                 f"{mine:13.2f} {others:6.2f} {mine / others:6.2f}",
                 flush=True,
             )
+
+
+class _Document(BaseHTTPRequestHandler):
+    """Serves the document, compressed for a path that says so."""
+
+    bodies: dict[str, bytes]  # set before it serves
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        if self.path == "/gzip":
+            self.send_header("Content-Encoding", "gzip")
+        self.send_header("Content-Length", str(len(self.bodies[self.path])))
+        self.end_headers()
+        self.wfile.write(self.bodies[self.path])
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def _document(megabytes: int) -> bytes:
+    draw = random.Random(1)
+    rows: list[bytes] = []
+    size = 0
+    while size < megabytes * 1_000_000:
+        number = len(rows)
+        row = {
+            "id": number,
+            "name": f"item number {number}",
+            "tags": ["a", "b"],
+            "ratio": draw.random(),
+            "note": 'some "quoted" text\nwith lines' if number % 10 == 0 else None,
+        }
+        rows.append(json.dumps(row).encode())
+        size += len(rows[-1]) + 2
+    return b"[" + b", ".join(rows) + b"]"
+
+
+def run_body(work: Path, rounds: int, megabytes: int, against: Path) -> None:
+    body = _document(megabytes)
+    packer = zlib.compressobj(5, zlib.DEFLATED, 31)
+    _Document.bodies = {"/plain": body, "/gzip": packer.compress(body) + packer.flush()}
+    python = python_of("dagster")
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Document) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        for name in ("streamed", "parsed"):
+            root = work / name
+            make_project(root, "Fetches", 1)
+            defs = root / "src/bench/defs/all/defs.yaml"
+            defs.write_text(defs.read_text().replace("name: '0'", f"name: {name}"))
+            for path in ("/plain", "/gzip"):
+                url = f"http://127.0.0.1:{server.server_address[1]}{path}"
+                took: dict[Path, list[float]] = {against: [], ROOT: []}
+                for _ in range(rounds):
+                    for checkout, seconds in took.items():
+                        seconds.append(_cpu(root, python, checkout, url))
+                here, there = min(took[ROOT]), min(took[against])
+                print(f"{name + path:24} {here:8.2f} {there:8.2f} {here / there:6.2f}", flush=True)
+        server.shutdown()
+
+
+def _cpu(root: Path, python: Path, checkout: Path, url: str) -> float:
+    """The seconds that a refresh takes of all processors."""
+    shutil.rmtree(root / "src/bench/defs/.local_defs_state", ignore_errors=True)
+    environment = {
+        **os.environ,
+        "BODY_URL": url,
+        "DAGSTER_DISABLE_TELEMETRY": "true",
+        "DAGSTER_HOME": "",
+        "PYTHONPATH": f"{root / 'src'}:{checkout}",
+    }
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    measure([sys.executable, "-m", "bundler", "refresh", "--python", python], root, environment)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 def run_dbt(work: Path, rounds: int) -> None:
