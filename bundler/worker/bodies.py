@@ -62,8 +62,9 @@ _XML_MAY_FOLLOW = rb"(?:\s|<!--(?:(?!-->)[\s\S])*-->|<\?(?:(?!\?>)[\s\S])*\?>)*\
 _SOAP_FAULT = re.compile(rb"<(?:[\w.-]+:)?Fault[\s>]")
 _STRUCTURAL = b'"{}[]'
 _OTHERS = bytes(byte for byte in range(256) if byte not in _STRUCTURAL)
-_ESCAPE = re.compile(rb"\\.", re.DOTALL)
-_FEW_ESCAPES = 300
+_ESCAPE = re.compile(rb'\\["\\]')
+# From this on, two replacements are faster than an expression that stops at each backslash.
+_MANY_ESCAPES, _SAMPLE_BYTES = 120, 8192
 
 
 class Wire(Protocol):
@@ -270,6 +271,7 @@ class _Json(_Scan):
     def __init__(self, encoding: str) -> None:
         self.encoding = encoding
         self._decoder = codecs.getincrementaldecoder(encoding)()
+        self._is_split = False  # inside a character
         self._first = b""
         self._last = b""
         self._escape = b""
@@ -278,11 +280,14 @@ class _Json(_Scan):
 
     def feed(self, piece: bytes) -> str:
         try:
-            text = self._decoder.decode(piece)
+            # Most JSON is ASCII, and that is seen five times as fast.
+            if self.encoding != "utf-8":
+                piece = self._decoder.decode(piece).encode("utf-8", "surrogatepass")
+            elif self._is_split or not piece.isascii():
+                self._decoder.decode(piece)
+                self._is_split = bool(self._decoder.getstate()[0])
         except UnicodeDecodeError:
             return "not-utf-8"
-        if self.encoding != "utf-8":
-            piece = text.encode("utf-8", "surrogatepass")
         if not self._first:
             # No encoding of Unicode puts this before JSON; it may be in the first piece alone.
             piece = piece.removeprefix(codecs.BOM_UTF8).lstrip(_SPACE)
@@ -305,15 +310,14 @@ class _Json(_Scan):
 
     def _unescaped(self, piece: bytes) -> bytes:
         self._escape = b""
-        count = piece.count(b"\\")
-        if not count:
+        if b"\\" not in piece:
             return piece
         if (len(piece) - len(piece.rstrip(b"\\"))) % 2:
             self._escape = b"\\"
             piece = piece[:-1]
-        if count < len(piece) // _FEW_ESCAPES:
+        # Pairs of backslashes from the left: the one that is left before a quote escapes it.
+        if piece.count(b"\\", 0, _SAMPLE_BYTES) < _MANY_ESCAPES:
             return _ESCAPE.sub(b"", piece)
-        # Pairs of backslashes first, from the left: then one before a quote escapes it.
         return piece.replace(b"\\\\", b"").replace(b'\\"', b"")
 
     def _brackets(self, piece: bytes) -> bytes:
@@ -321,11 +325,15 @@ class _Json(_Scan):
         marks = piece.translate(None, _OTHERS)
         if self._inside:
             marks = b'"' + marks
+        quotes = marks.count(b'"')
+        self._inside = bool(quotes % 2)
+        if self._inside:
+            marks = marks[: marks.rindex(b'"')]
+            quotes -= 1
+        if 2 * marks.count(b'""') == quotes:  # no string has a bracket in it
+            return marks.translate(None, b'"')
         # Two quotes in a row hold no bracket, whether between them is a string or the outside.
-        marks = marks.replace(b'""', b"")
-        parts = marks.split(b'"')
-        self._inside = len(parts) % 2 == 0
-        return b"".join(parts[::2])
+        return b"".join(marks.replace(b'""', b"").split(b'"')[::2])
 
     def _match(self, marks: bytes) -> str:
         marks = self._open + marks
