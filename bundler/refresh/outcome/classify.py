@@ -66,8 +66,9 @@ from bundler.refresh.outcome.faults import (
     SAYS,
     fault_of,
 )
-from bundler.refresh.secrets import Secrets, has_a_secret_name
+from bundler.refresh.secrets import Secrets
 from bundler.refresh.sources.model import Component
+from bundler.system.secret_names import has_a_secret_name
 
 _AGAIN = "Try again. If it happens again, ask those who run {host}."
 _PAGE = "It may be a login or a maintenance notice. Check the URL and the credentials."
@@ -508,7 +509,8 @@ def _hint(
 
 def _credentials(names: Iterable[str], secrets: Secrets) -> list[str]:
     """Those of these variables that hold credentials; else those that do not only name a place."""
-    found = [name for name in names if name in secrets.values or has_a_secret_name(name)]
+    known = {*secrets.values, *(part.variable for part in secrets.parts)} - secrets.settings
+    found = [name for name in names if name in known or has_a_secret_name(name)]
     return found or [name for name in names if not _PLACES.search(name)]
 
 
