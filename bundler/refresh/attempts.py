@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from bundler.errors import BundlerError, CredentialsRefused, Unavailable
+from bundler.errors import BadData, BundlerError, CredentialsRefused, Unavailable
 from bundler.listener import KeyProgress, Listener
 from bundler.project.options import DEFAULT_ATTEMPTS, DEFAULT_TIMEOUT_SECONDS, KeyOptions
 from bundler.refresh import vendor_exceptions
@@ -280,6 +280,12 @@ async def _check(job: Job, write: Write, attempt: int, report: Report) -> Checke
         return await asyncio.to_thread(_judge, job, write, report.copies)
     except BundlerError as error:
         raise _failed(job, error, write, attempt) from error
+    except RecursionError as error:  # a program that loads it would end the same way
+        key = job.component.key
+        told = BadData(
+            f"{key}: the state is nested too deep.", hint="Check what the API answers.", key=key
+        )
+        raise _failed(job, told, write, attempt) from error
 
 
 def _judge(job: Job, write: Write, copies: Sequence[Copy]) -> Checked:
