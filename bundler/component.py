@@ -317,8 +317,10 @@ class Load:
 
     def _embedded_version(self, key: str) -> str | None:
         """The version of a key that the manifest says is here; `_local` verifies it."""
+        from bundler.verify_at_start import read_regular
+
         try:
-            raw = (self.state_directory / "@manifest.json").read_bytes()
+            raw = read_regular(str(self.state_directory / "@manifest.json"))
             states = json.loads(raw)["predicate"]["contents"]["states"]
             found = (state.get("version") for state in states if state["key"] == key)
             return next(found, None)

@@ -47,7 +47,8 @@ def open_artifact(name: str | ArtifactName) -> Artifact:
 
 
 def _open_directory(path: Path) -> Artifact:
-    if (path / "PEX-INFO").exists():
+    # A virtual environment that pex has made holds one too, and is a directory like any other.
+    if (path / "PEX-INFO").exists() and not (path / "pyvenv.cfg").exists():
         from bundler.artifacts.python.pex import open_pex
 
         return open_pex(path)

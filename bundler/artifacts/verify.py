@@ -15,9 +15,16 @@ import msgspec
 from bundler.errors import BundlerError, VerificationFailed
 from bundler.state.artifact import Artifact, Member, StateDirectory
 from bundler.state.bundle import MANIFEST_NAME, RUN_RECORD_NAME, STAGING_NAME
-from bundler.state.manifest import Claim, File, Manifest, RunRecord, parse
+from bundler.state.manifest import Claim, Manifest, RunRecord, parse
 from bundler.state.tree import hash_stream
 from bundler.system.parallel import in_parallel
+from bundler.verify_at_start import (
+    BYTECODE_HEADER_BYTES,
+    MAX_UNKNOWN,
+    Known,
+    bytecode_problem,
+    mode_problem,
+)
 
 # Kinds that say of themselves what is in them, and how it got there; never one without the other.
 _LABELLED = ("docker", "oci", "pex", "registry", "wheel")
@@ -105,10 +112,11 @@ def _of_others(record: RunRecord | None, found: Sequence[VerifiedDirectory]) -> 
     here = {item.path: item.manifest.content_digest for item in found if item.manifest}
     for refresh in record.refresh if record else ():
         digest = refresh.content_digest
-        other = (
-            here[refresh.path] != digest if refresh.path in here else digest not in here.values()
-        )
-        if digest is not None and other:
+        if digest is None:
+            if refresh.keys:
+                yield f"The run record does not say of which states in {refresh.path} it speaks."
+            continue
+        if here.get(refresh.path, digest) != digest or digest not in here.values():
             yield (
                 f"The run record speaks of other states ({digest[:12]}) in {refresh.path}: it "
                 "belongs to another artifact, or to an older one."
@@ -116,15 +124,17 @@ def _of_others(record: RunRecord | None, found: Sequence[VerifiedDirectory]) -> 
 
 
 def _judge(directory: StateDirectory, claims: Sequence[Claim] | None) -> VerifiedDirectory:
-    raw = directory.read_manifest()
     where = f"{directory.path}/{MANIFEST_NAME}"
-    if raw is None:
-        return VerifiedDirectory(directory.path, None, (f"{where} is missing.",))
     try:
+        raw = directory.read_manifest()
+        if raw is None:
+            return VerifiedDirectory(directory.path, None, (f"{where} is missing.",))
         manifest = parse(raw, where)
     except BundlerError as error:
         return VerifiedDirectory(directory.path, None, (error.what,))
     problems = list(_against_claims(directory.path, manifest, claims))
+    if not manifest.states and not manifest.predicate.contents.non_local:
+        problems.append(f"{where} names no state.")
     if directory.sealed:
         return VerifiedDirectory(directory.path, manifest, tuple(problems))
     try:
@@ -155,58 +165,68 @@ def verify_directory(
 
     shipped: nothing may lie there that only a project's own directory holds.
     """
-    expected = dict(_expected(manifest))
-    writable = tuple(f"{state.path}/{path}" for state in manifest.states for path in state.writable)
-    missing = set(expected)
-
-    def is_judged(member: Member) -> bool:
-        if member.kind == "directory":
-            return False
-        if member.path not in expected and _is_below(member.path, writable):
-            return False
-        return member.path != MANIFEST_NAME and (shipped or not _stays_local(member.path))
-
-    def judge(member: Member) -> tuple[str, str | None]:
-        return member.path, _member_problem(member, expected.get(member.path))
-
-    judged = filter(is_judged, directory.members())
-    for path, problem in (
-        in_parallel(judge, list(judged), lambda member: member.size)
-        if directory.concurrent
-        else map(judge, judged)
-    ):
-        missing.discard(path)
+    known = manifest.known
+    missing = set(known.files)
+    unknown = 0
+    waiting: list[Member] = []
+    for member in directory.members():
+        if _is_apart(member, shipped=shipped):
+            continue
+        missing.discard(member.path)
+        problem = known.refuses(member.path, member.kind) or _mode_problem(member)
         if problem:
-            yield f"{directory.path}/{path} {problem}."
+            yield f"{directory.path}/{member.path} {problem}."
+            unknown += 1
+        elif member.kind == "file" and known.covers(member.path):
+            waiting.append(member)
+        if unknown == MAX_UNKNOWN:
+            yield f"{directory.path} holds more that was not looked at."
+            return
+        if not directory.concurrent:
+            yield from _altered(directory.path, waiting, known)
+            waiting.clear()
+    yield from _altered(directory.path, waiting, known)
     for path in sorted(missing):
         yield f"{directory.path}/{path} is missing."
 
 
-def _member_problem(member: Member, expected: File | None) -> str | None:
-    """What is wrong with a file, as the end of a sentence."""
-    if expected is None:
-        return "is not in the manifest"
-    if member.kind != "file":
-        return "is no regular file"
-    if member.size != expected.size:
-        return f"has {member.size} bytes instead of {expected.size}"
+def _altered(where: str, members: Sequence[Member], known: Known) -> Iterator[str]:
+    judged = in_parallel(
+        lambda member: (member.path, _content_problem(member, known)),
+        members,
+        lambda member: member.size,
+    )
+    return (f"{where}/{path} {problem}." for path, problem in judged if problem)
+
+
+def _is_apart(member: Member, *, shipped: bool) -> bool:
+    """The manifest, and what a project's own state directory holds besides what ships."""
+    if member.path == MANIFEST_NAME:
+        return member.kind == "file"
+    if shipped or not _is_below(member.path, (RUN_RECORD_NAME, STAGING_NAME)):
+        return False
+    kind = {RUN_RECORD_NAME: "file", STAGING_NAME: "directory"}.get(member.path, member.kind)
+    return member.kind == kind
+
+
+def _mode_problem(member: Member) -> str | None:
+    return None if member.mode is None else mode_problem(member.kind, member.mode)
+
+
+def _content_problem(member: Member, known: Known) -> str | None:
+    """What is wrong with the bytes of a file, as the end of a sentence."""
+    source = known.source_of(member.path)
+    if source is not None:
+        with member.open() as stream:
+            header = stream.read(BYTECODE_HEADER_BYTES)
+        return bytecode_problem(header, source, known.files[source][1])
+    expected, size = known.files[member.path]
+    if member.size != size:
+        return f"has {member.size} bytes instead of {size}"
     with member.open() as stream:
-        digest, size = hash_stream(stream, expected.size)  # type: ignore[arg-type]  # BinaryIO hides readinto
-    return None if (digest, size) == (expected.sha256, expected.size) else "was altered"
-
-
-def _expected(manifest: Manifest) -> Iterator[tuple[str, File]]:
-    for file in manifest.support:
-        yield file.path, file
-    for state in manifest.states:
-        for file in state.files:
-            yield f"{state.path}/{file.path}", file
+        found = hash_stream(stream, size)  # type: ignore[arg-type]  # BinaryIO hides readinto
+    return None if found == (expected, size) else "was altered"
 
 
 def _is_below(path: str, parents: tuple[str, ...]) -> bool:
     return any(path == parent or path.startswith(f"{parent}/") for parent in parents)
-
-
-def _stays_local(path: str) -> bool:
-    """What a project's own state directory holds besides what ships."""
-    return path == RUN_RECORD_NAME or _is_below(path, (STAGING_NAME,))

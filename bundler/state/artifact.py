@@ -23,13 +23,15 @@ class Member(msgspec.Struct, frozen=True):
     """Something below a state directory.
 
     path: POSIX, relative to the state directory. size: in bytes, 0 for what is no file.
-    open: a stream over the bytes; valid only until the next member is asked for.
+    open: a stream over the bytes; valid only until the next member is asked for. mode: permission
+    bits, None where the artifact holds none.
     """
 
     path: str
     kind: Literal["file", "directory", "other"]
     size: int
     open: Callable[[], BinaryIO]
+    mode: int | None = None
 
 
 class StateDirectory(Protocol):

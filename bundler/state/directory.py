@@ -5,19 +5,21 @@ This is what a plain ``COPY`` brought into an image, an unpacked wheel, or a pro
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 import msgspec
 
-from bundler.errors import InputOutputError
+from bundler.errors import InputOutputError, VerificationFailed
 from bundler.state.artifact import Member, OneArtifact
 from bundler.state.bundle import MANIFEST_NAME, RUN_RECORD_NAME, STAGING_NAME, STATE_DIRECTORY
 from bundler.state.manifest import DirectoryRefresh, RunRecord, decode_canonical
+from bundler.verify_at_start import open_regular, read_regular
 
 # Where dependencies and version control lie: large, and never the home of a project's state.
 _NOT_SEARCHED = frozenset({".git", ".hg", ".venv", "venv", "node_modules", "__pycache__", ".tox"})
@@ -47,15 +49,22 @@ class StateDirectoryOnDisk:
         pending = [""]
         while pending:
             below = pending.pop()
-            for child in sorted(_list(self._root / below), key=lambda child: child.name):
+            for child in sorted(list_directory(self._root / below), key=lambda child: child.name):
                 path = f"{below}/{child.name}" if below else child.name
                 status = child.stat(follow_symlinks=False)
                 if stat.S_ISDIR(status.st_mode):
                     pending.append(path)
-                elif stat.S_ISREG(status.st_mode):
-                    yield Member(path, "file", status.st_size, partial(_open, self._root / path))
-                else:
-                    yield Member(path, "other", 0, partial(_open, self._root / path))
+                yield _member(self._root, path, status)
+
+
+def _member(root: Path, path: str, status: os.stat_result) -> Member:
+    kind: Literal["file", "directory", "other"] = "other"
+    if stat.S_ISDIR(status.st_mode):
+        kind = "directory"
+    elif stat.S_ISREG(status.st_mode):
+        kind = "file"
+    size = status.st_size if kind == "file" else 0
+    return Member(path, kind, size, partial(_open, root / path), stat.S_IMODE(status.st_mode))
 
 
 class DirectoryArtifact(OneArtifact):
@@ -132,39 +141,57 @@ def find_state_directories(root: Path) -> list[Path]:
     """`root` itself where it is a state directory, else all below it, sorted."""
     if root.name == STATE_DIRECTORY or (root / MANIFEST_NAME).exists():
         return [root]
-    found = []
-    for directory, names, _ in os.walk(root):
-        for name in names:
-            path = Path(directory, name)
-            if name == STATE_DIRECTORY or (path / MANIFEST_NAME).exists():
-                found.append(path)
-        names[:] = [
-            name
-            for name in names
-            if name not in _NOT_SEARCHED and Path(directory, name) not in found
-        ]
+    found: list[Path] = []
+    pending = [os.fspath(root)]
+    while pending:
+        for child in _folders(pending.pop()):
+            if child.name == STATE_DIRECTORY or os.path.exists(f"{child.path}/{MANIFEST_NAME}"):
+                if child.is_symlink():
+                    raise VerificationFailed(
+                        f"{child.path} is a link, so what it leads to can change unnoticed.",
+                        hint="Put the directory itself there, or name it in the command.",
+                    )
+                found.append(Path(child.path))
+            elif not child.is_symlink() and child.name not in _NOT_SEARCHED:
+                pending.append(child.path)
     return sorted(found)
+
+
+def _folders(path: str) -> list[os.DirEntry[str]]:
+    """What is or leads to a directory; nothing where that may not be listed."""
+    try:
+        with os.scandir(path) as listing:
+            return [child for child in listing if child.is_dir()]
+    except OSError:
+        return []
 
 
 def _read(path: Path) -> bytes | None:
     try:
-        return path.read_bytes()
+        return read_regular(str(path))
     except FileNotFoundError:
         return None
     except OSError as error:
         raise InputOutputError(f"{path} cannot be read: {error.strerror}.") from error
+    except ValueError as error:
+        raise VerificationFailed(f"{path} cannot be used: {error}.") from error
 
 
-def _list(path: Path) -> list[os.DirEntry[str]]:
+def list_directory(path: Path) -> list[os.DirEntry[str]]:
+    """Raises `InputOutputError`, and `VerificationFailed` for a path longer than there can be."""
     try:
         with os.scandir(path) as listing:
             return list(listing)
     except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise VerificationFailed(f"A directory is nested too deeply: {path}.") from error
         raise InputOutputError(f"{path} cannot be read: {error.strerror}.") from error
 
 
 def _open(path: Path) -> BinaryIO:
     try:
-        return open(path, "rb")
+        return open(open_regular(str(path)), "rb")
     except OSError as error:
         raise InputOutputError(f"{path} cannot be read: {error.strerror}.") from error
+    except ValueError as error:
+        raise VerificationFailed(f"{path} cannot be used: {error}.") from error

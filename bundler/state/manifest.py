@@ -10,31 +10,38 @@ The format is specified in ``docs/manifest.md``; `json_schema` gives its JSON sc
 from __future__ import annotations
 
 import hashlib
-import os
+from datetime import datetime
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 
-from bundler.errors import BadData, VerificationFailed
-from bundler.state.tree import FileEntry, StateTree, check_names, dir_hash, name_problem
+from bundler.errors import VerificationFailed
+from bundler.state.tree import FileEntry, StateTree, dir_hash
+from bundler.verify_at_start import (
+    MAX_MANIFEST_BYTES as MAX_MANIFEST_BYTES,  # noqa: PLC0414  # a name of this module, too
+)
+from bundler.verify_at_start import (
+    Known,
+    keys_problem,
+    others_problem,
+    state_problem,
+    support_problem,
+)
 
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PredicateType = Literal["https://state-bundler.io/state-bundle/v1"]
 PREDICATE_TYPE: PredicateType = "https://state-bundler.io/state-bundle/v1"
 RUN_RECORD_TYPE = "https://state-bundler.io/run-record/v1"
 
-# Larger than any real manifest (a million files are about 150 MB of states, 120 bytes a file),
-# small enough that a hostile one cannot exhaust the memory.
-MAX_MANIFEST_BYTES = 256 * 1024 * 1024
 _CONTENTS_DOMAIN = b"state-bundle-contents/v1\0"
 _SUPPORT_DOMAIN = b"state-bundle-support/v1\0"
 
-Hex256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+Hex256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$", max_length=64)]
 Commit = Annotated[str, msgspec.Meta(pattern="^([0-9a-f]{40}|[0-9a-f]{64})$")]
 # Largest integer that every JSON reader holds exactly (RFC 8785 forbids more).
 Size = Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)]
 # RFC 3339, whole seconds, UTC.
-Time = Annotated[str, msgspec.Meta(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$")]
+Time = Annotated[str, msgspec.Meta(pattern=r"^[0-9]{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$", max_length=20)]
 
 ManagementType = Literal[
     "LOCAL_FILESYSTEM", "VERSIONED_STATE_STORAGE", "LEGACY_CODE_SERVER_SNAPSHOTS"
@@ -158,6 +165,18 @@ class Manifest(msgspec.Struct, frozen=True):
     def size(self) -> int:
         return sum(state.size for state in self.states)
 
+    @property
+    def known(self) -> Known:
+        """What may be in the state directory."""
+        files = {file.path: (file.sha256, file.size) for file in self.support}
+        for state in self.states:
+            files.update(
+                (f"{state.path}/{file.path}", (file.sha256, file.size)) for file in state.files
+            )
+        return Known(
+            files, [f"{state.path}/{path}" for state in self.states for path in state.writable]
+        )
+
     def state(self, key: str) -> State | None:
         return next((state for state in self.states if state.key == key), None)
 
@@ -270,40 +289,23 @@ def _inconsistency(statement: _Statement) -> str | None:
         return "its content digest does not match its contents"
     if statement != _statement(statement.predicate):
         return "its subjects are not its states"
-    keys = [state.key for state in contents.states] + [item.key for item in contents.non_local]
-    paths = [state.path for state in contents.states]
-    if len(set(keys)) != len(keys) or len(set(paths)) != len(paths):
-        return "a key or a key directory stands in it twice"
     if statement.predicate != build(contents, statement.predicate.support).predicate:
         return "its keys are not sorted, or the digest of its support files does not match"
-    return next(filter(None, map(_state_problem, contents.states)), None) or _files_problem(
-        statement.predicate.support, "its support files"
+    return (
+        keys_problem([(state.key, state.path) for state in contents.states])
+        or others_problem(
+            [state.key for state in contents.states], [item.key for item in contents.non_local]
+        )
+        or next(filter(None, map(_state_problem, contents.states)), None)
+        or support_problem([file.path for file in statement.predicate.support])
     )
 
 
 def _state_problem(state: State) -> str | None:
-    if "/" in state.path or state.path.startswith("@") or name_problem(state.path):
-        return f"the key directory {state.path!r} is not a plain name"
-    for path in state.writable:
-        if name_problem(path):
-            return f"the writable path {path!r} {name_problem(path)}"
-    problem = _files_problem(state.files, f"the files of {state.key!r}")
-    if problem:
-        return problem
-    if _dir_hash(state.files) != state.digest.dir_hash:
+    problem = state_problem(state.key, [file.path for file in state.files], state.writable)
+    if not problem and _dir_hash(state.files) != state.digest.dir_hash:
         return f"the digest of {state.key!r} does not match its files"
-    return None
-
-
-def _files_problem(files: tuple[File, ...], what: str) -> str | None:
-    paths = [file.path for file in files]
-    if len(set(paths)) != len(paths) or paths != sorted(paths, key=os.fsencode):
-        return f"{what} are not sorted, or one stands there twice"
-    try:
-        check_names(paths, what)
-    except BadData as error:
-        return error.what.rstrip(".")
-    return None
+    return problem
 
 
 # --- the run record -------------------------------------------------------------------------
@@ -334,6 +336,11 @@ class KeyRefresh(Model, frozen=True):
     confirmed: Time | None = None
     origin: str = "source"
     environment_variables: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Raises `ValueError` for a time that no calendar has."""
+        for time in filter(None, (self.fetched, self.confirmed)):
+            datetime.fromisoformat(time.removesuffix("Z"))
 
 
 class DirectoryRefresh(Model, frozen=True):

@@ -59,24 +59,19 @@ from bundler.state.source_path import ADVICE, is_allowed
 from bundler.state.tree import fold, hash_stream
 from bundler.system.atomic import io_errors, make_directories, sync_tree
 from bundler.system.folder import Folder
+from bundler.verify_at_start import sanitize_key as sanitize_key  # noqa: PLC0414  # a name of this module, too
 
 IGNORE_NAME = ".gitignore"
 # What a directory may hold before the first publish, and git may track there.
 _RULES = (IGNORE_NAME, ".gitkeep", ".keep")
 # The bytes that Dagster writes when it makes the directory itself.
 _IGNORE_EVERYTHING = b"*\n*/\n.*"
-_UNSAFE = re.compile(r"[^A-Za-z0-9._-]")
 _HOLDER = re.compile(r"process [0-9]+ since [0-9: UTC-]{20,30}")
 _MAX_KEY_BYTES = 255
 _LOCK = "lock"
 _DEFAULT_LOCK_SECONDS = 10.0
 _POLL_SECONDS = 0.05
 _SHOWN_NAMES = 5
-
-
-def sanitize_key(key: str) -> str:
-    """The name of a key's directory, as Dagster makes it."""
-    return _UNSAFE.sub("__", key)
 
 
 def check_keys(keys: Iterable[str]) -> None:

@@ -15,8 +15,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -24,12 +23,10 @@ import msgspec
 
 from bundler.errors import BadData, InputOutputError
 from bundler.system.parallel import in_parallel
+from bundler.verify_at_start import fold as fold  # noqa: PLC0414  # a name of this module, too
+from bundler.verify_at_start import name_problem as name_problem  # noqa: PLC0414  # as above
+from bundler.verify_at_start import twins_in
 
-# Explicit formatting characters that reorder text on a screen: a name must read as it is.
-_BIDIRECTIONAL = frozenset(
-    "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
-)
-_MAX_NAME_BYTES = 255
 _BUFFER_BYTES = 256 * 1024
 
 
@@ -123,12 +120,11 @@ def _refuse_special(path: Path, mode: int) -> None:
         )
 
 
-def check_names(paths: Iterable[str], root: Path | str) -> None:
+def check_names(paths: Sequence[str], root: Path | str) -> None:
     """Refuses paths that do not mean the same on every file system.
 
     Raises `BadData` naming the first offender.
     """
-    seen: dict[str, str] = {}
     for path in paths:
         problem = name_problem(path)
         if problem:
@@ -136,43 +132,12 @@ def check_names(paths: Iterable[str], root: Path | str) -> None:
                 f"The name {path!r} in {root} {problem}.",
                 hint="Make the component write portable file names.",
             )
-        for prefix in _prefixes(path):
-            twin = seen.setdefault(fold(prefix), prefix)
-            if twin != prefix:
-                raise BadData(
-                    f"{twin!r} and {prefix!r} in {root} differ only by case or Unicode form.",
-                    hint="They are one on macOS and Windows: make the component name them apart.",
-                )
-
-
-def fold(name: str) -> str:
-    """The form in which two names are the same to a file system that ignores case or Unicode."""
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
-
-
-def _prefixes(path: str) -> Iterator[str]:
-    parts = path.split("/")
-    return ("/".join(parts[: end + 1]) for end in range(len(parts)))
-
-
-def name_problem(path: str) -> str | None:
-    """Why a path cannot stand in a state tree, as the end of a sentence; None if it can."""
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        return "is not UTF-8"
-    parts = path.split("/")
-    if not path or any(part in ("", ".", "..") for part in parts):
-        return "is not a plain relative path"
-    if any(unicodedata.category(character) == "Cc" for character in path):
-        return "holds a control character"
-    if "\\" in path:
-        return "holds a backslash"
-    if not _BIDIRECTIONAL.isdisjoint(path):
-        return "holds a bidirectional control character"
-    if any(len(part.encode()) > _MAX_NAME_BYTES for part in parts):
-        return f"has a part longer than {_MAX_NAME_BYTES} bytes"
-    return None
+    twins = twins_in(paths)
+    if twins:
+        raise BadData(
+            f"{twins[0]!r} and {twins[1]!r} in {root} differ only by case or Unicode form.",
+            hint="They are one on macOS and Windows: make the component name them apart.",
+        )
 
 
 def _hash_file(root: Path, path: str, before: os.stat_result) -> FileEntry:

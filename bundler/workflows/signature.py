@@ -13,11 +13,13 @@ from __future__ import annotations
 
 import hashlib
 import re
+import stat
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bundler.artifacts.names import ArtifactName
+from bundler.artifacts.python.trees import walk_folder
 from bundler.artifacts.verify import Verdict
 from bundler.errors import Findings, InputOutputError, ToolFailed, UsageError
 from bundler.state.artifact import Artifact
@@ -96,10 +98,14 @@ def _subjects(artifact: Artifact) -> tuple[_Subject, ...]:
 
 
 def _folder_hash(root: Path) -> str:
-    """The ``dirHash`` of a PEX that is a folder; its links are read as what they point to."""
-    files = [path for path in root.rglob("*") if path.is_file()]
+    """The ``dirHash`` of a PEX that is a folder.
+
+    Raises `VerificationFailed` for a link: what it leads to would run, and be covered by nothing.
+    """
     return dir_hash(
-        FileEntry(path.relative_to(root).as_posix(), _file_hash(path), 0) for path in files
+        FileEntry(path, _file_hash(root / path), 0)
+        for path, status in walk_folder(root)
+        if stat.S_ISREG(status.st_mode)
     )
 
 

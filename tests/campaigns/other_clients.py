@@ -29,7 +29,7 @@ HOME = f"app/src/{PLACE}"
 PACKINGS = ("none", "gzip", "zstd")
 Base = Callable[[str], LayoutMaker]
 SHOWN = STATES["Catalog[eu]"]["state"].decode()
-SHOW = ["cat", f"/{HOME}/Catalog[eu]/state"]
+SHOW = ["cat", f"/{HOME}/Catalog__eu__/state"]
 
 
 @dataclass(frozen=True)

@@ -63,7 +63,7 @@ def test_skopeo_and_umoci_accept_it(
     assert {path.name for path in unpacked_to.iterdir()} == {
         "@manifest.json",
         ".gitignore",
-        "Catalog[eu]",
+        "Catalog__eu__",
         "Dbt",
     }
 

@@ -6,6 +6,7 @@ import base64
 import csv
 import hashlib
 import io
+import os
 import subprocess
 import sys
 import zipfile
@@ -16,6 +17,7 @@ import pytest
 from bundler.artifacts.python.wheel import embed, open_wheel
 from bundler.artifacts.verify import verify
 from bundler.errors import ConfigurationError, UsageError, VerificationFailed
+from bundler.state.directory import DirectoryArtifact
 from bundler.state.manifest import RunRecord
 from bundler.state.statedir import StateDir
 from tests.support.pex_projects import (
@@ -27,6 +29,7 @@ from tests.support.pex_projects import (
     wheel,
     write,
 )
+from tests.support.statedirs import publish as publish_state_directory
 
 
 def record_of(path: Path) -> dict[str, tuple[str, str]]:
@@ -37,7 +40,7 @@ def record_of(path: Path) -> dict[str, tuple[str, str]]:
 
 def test_the_wheel_verifies_and_record_names_every_file(tmp_path: Path) -> None:
     made = wheel(tmp_path, {f"{PLACE}/Gone/state": "old"})
-    bundle = bundle_of(set_state(tmp_path / "s", A="1", **{"B,quoted": "2"}))
+    bundle = bundle_of(set_state(tmp_path / "s", A="1"))
     embed(made, [bundle], RECORD, made)
     with open_wheel(made) as artifact:
         assert verify(artifact).all_problems == ()
@@ -73,6 +76,36 @@ def test_pip_installs_it_and_its_files_are_those_of_the_bundle(tmp_path: Path) -
     subprocess.run([*uv, "--no-index", made], check=True)
     for path, data in state_files(bundle).items():
         assert (target / path).read_bytes() == data
+
+
+@pytest.mark.parametrize(
+    ("installer", "environ"),
+    [
+        (["pip", "install", "--no-deps", "--no-index"], {}),
+        (["pip", "install", "--no-deps", "--no-index"], {"SOURCE_DATE_EPOCH": "1700000000"}),
+        (["uv", "pip", "install", "--no-deps", "--no-index"], {"UV_COMPILE_BYTECODE": "1"}),
+    ],
+    ids=["pip", "pip, reproducibly", "uv"],
+)
+def test_byte_code_that_an_installer_compiles_is_accepted(
+    installer: list[str], environ: dict[str, str], tmp_path: Path
+) -> None:
+    made = wheel(tmp_path)
+    directory = StateDir(tmp_path / "state", PLACE)
+    files = {"A": {"state": "1", "models/a.py": "x = 1\n", "models/b.py": "y = 2\n"}}
+    embed(made, [publish_state_directory(directory, files).bundle], RECORD, made)
+    site = tmp_path / "site"
+    subprocess.run(
+        [sys.executable, "-m", *installer, "--target", site, made],
+        check=True, capture_output=True, env={**os.environ, **environ},
+    )  # fmt: skip
+    assert len(list((site / PLACE).rglob("*.pyc"))) == 3
+    with DirectoryArtifact(site) as artifact:
+        assert verify(artifact).all_problems == ()
+    subprocess.run([sys.executable, "-O", site / PLACE / "@verify.py"], check=True)
+    (site / PLACE / "A/models/__pycache__/c.cpython-311.pyc").write_bytes(b"")
+    with DirectoryArtifact(site) as artifact:
+        assert len(verify(artifact).all_problems) == 1
 
 
 def test_a_package_elsewhere_in_the_wheel_names_the_candidate(tmp_path: Path) -> None:

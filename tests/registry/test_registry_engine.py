@@ -30,7 +30,7 @@ def test_an_engine_runs_what_got_its_state_in_the_registry(engine: Engine, tmp_p
             embed(f"{name}:2", bundle, f"{name}:1")
             assert verdict_of(f"{name}:2").all_problems == ()
             engine.docker("pull", f"{name}:2")
-            state = f"/app/{PLACE}/Catalog[eu]/state"
+            state = f"/app/{PLACE}/Catalog__eu__/state"
             done = engine.docker("run", "--rm", "--network=none", f"{name}:2", "cat", state)
             assert done.stdout == STATES["Catalog[eu]"]["state"]
         finally:

@@ -15,6 +15,7 @@ from bundler.state.manifest import (
     build,
     state_of,
 )
+from bundler.state.statedir import sanitize_key
 from bundler.state.tree import hash_stream, scan
 
 PLACE = f"shop/defs/{STATE_DIRECTORY}"
@@ -28,16 +29,17 @@ def make_bundle(
     place: str = PLACE,
     writable: Mapping[str, tuple[str, ...]] | None = None,
 ) -> Bundle:
-    """A published state directory at ``root``. states: by key directory, its files."""
+    """A published state directory at ``root``. states: by key, its files."""
     root.mkdir(parents=True, exist_ok=True)
     (root / ".gitignore").write_bytes(IGNORE)
     entries = []
     for key, files in states.items():
+        name = sanitize_key(key)
         for path, content in files.items():
-            (root / key / path).parent.mkdir(parents=True, exist_ok=True)
-            (root / key / path).write_bytes(content)
+            (root / name / path).parent.mkdir(parents=True, exist_ok=True)
+            (root / name / path).write_bytes(content)
         allowed = (writable or {}).get(key, ())
-        entries.append(state_of(key, key, scan(root / key), writable=allowed))
+        entries.append(state_of(key, name, scan(root / name), writable=allowed))
     with (root / ".gitignore").open("rb", buffering=0) as stream:
         digest, size = hash_stream(stream)
     manifest = build(Contents(tuple(entries)), (File(".gitignore", digest, size),))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -83,3 +86,35 @@ def interrupt(
 
 def failure_of(kind: str) -> BaseException:
     return Died() if kind == "kill" else OSError(28, os.strerror(28))
+
+
+def rewrite_manifest(directory: Path, edit: Callable[[dict[str, Any]], object]) -> None:
+    """Edits a manifest as somebody would who renews all of its digests."""
+    path = directory / "@manifest.json"
+    statement = json.loads(path.read_bytes())
+    edit(statement)
+    predicate = statement["predicate"]
+    contents = predicate["contents"]
+    for state in contents["states"]:
+        files = sorted((file["path"], file["sha256"]) for file in state["files"])
+        lines = "".join(f"{sha256}  {name}\n" for name, sha256 in files)
+        state["digest"]["dirHash"] = hashlib.sha256(lines.encode()).hexdigest()
+    statement["subject"] = [
+        {"digest": {"dirHash": state["digest"]["dirHash"]}, "name": state["key"]}
+        for state in contents["states"]
+    ]
+    for name, digest in (("contents", "contentDigest"), ("support", "supportDigest")):
+        domain = f"state-bundle-{name}/v1\0".encode()
+        predicate[digest] = hashlib.sha256(domain + _canonical(predicate[name])).hexdigest()
+    path.write_bytes(_canonical(statement))
+
+
+def _canonical(value: object) -> bytes:
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return text.encode()
+
+
+def file_entry(path: Path, name: str) -> dict[str, Any]:
+    """A manifest's entry for a file, under this name."""
+    data = path.read_bytes()
+    return {"path": name, "sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}

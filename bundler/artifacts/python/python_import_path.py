@@ -8,6 +8,7 @@ nothing; it is refused.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
@@ -16,6 +17,7 @@ from bundler.artifacts.python.trees import NewFile, Tree, TreeChange
 from bundler.errors import ConfigurationError, VerificationFailed
 from bundler.state.bundle import STATE_DIRECTORY, Bundle
 from bundler.state.manifest import Claim, RunRecord
+from bundler.state.tree import fold
 
 _MAX_CANDIDATES = 5
 _MAX_PYPROJECT_BYTES = 1024 * 1024
@@ -90,6 +92,95 @@ def importable(name: str, trees: Sequence[Tree], place: str) -> Tree:
         f"{_candidates(trees, package, place)}",
         hint="Give pex the folder from which Python imports it: `-D src` for `src/shop`.",
     )
+
+
+def deceptions(trees: Sequence[Tree]) -> Iterator[str]:
+    """Where Python would import or find something else than the state that was read, as sentences.
+
+    A folder that is the same as a state directory to some file systems, a package that another
+    tree shadows, and files that an installer puts over those of the package.
+    """
+    for tree in trees:
+        for found in tree.state_directories():
+            for twin in tree.twins_of(found.relative):
+                yield f"{tree.at(twin)} is {found.path} where case or Unicode form do not count."
+            for other in trees:
+                if other is not tree:
+                    yield from _shadows(other, found.relative, tree)
+                yield from _put_over(other, found.relative, tree)
+
+
+def _shadows(other: Tree, place: str, tree: Tree) -> Iterator[str]:
+    """What is in another tree under a name by which Python looks for the package of a state."""
+    package = place.rpartition("/")[0]
+    if package and _has_package(other, package, place):
+        yield f"{other.at(package)} is another copy of {tree.at(package)}."
+    for prefix in _prefixes(package):
+        for path in other.leaves:
+            if not path.startswith(prefix):
+                continue
+            rest = path[len(prefix) :]
+            module = rest.startswith(".") and "/" not in rest and rest.endswith(_MODULES)
+            init = rest.startswith("/__init__.") and "/" not in rest[1:] and rest.endswith(_MODULES)
+            if module or (init and not _is_namespace(other, path)):
+                yield f"{other.at(path)} can be imported in the place of {tree.at(prefix)}."
+
+
+_MODULES = (".py", ".pyc", ".so", ".pyd")
+# How packages of several distributions were made before Python had a way of its own.
+_NAMESPACE = (b"declare_namespace", b"extend_path")
+_MAX_NAMESPACE_BYTES = 4096
+
+
+def _is_namespace(tree: Tree, path: str) -> bool:
+    if not path.endswith(".py") or tree.leaves[path].size > _MAX_NAMESPACE_BYTES:
+        return False
+    source = tree.read(path)
+    return any(name in source for name in _NAMESPACE)
+
+
+def _prefixes(path: str) -> list[str]:
+    parts = path.split("/") if path else []
+    return ["/".join(parts[: end + 1]) for end in range(len(parts))]
+
+
+def _put_over(other: Tree, place: str, tree: Tree) -> Iterator[str]:
+    """Files of a wheel's ``*.data`` folder, or of pex's ``.prefix``, that an installer puts into
+    the package of a state, or over a file that is there."""
+    package = place.rpartition("/")[0]
+    inside = (f"{fold(place)}/", f"{fold(package)}/")
+    files: set[str] | None = None
+    for path in other.leaves:
+        target = _installed_as(path)
+        for name in target:
+            folded = fold(name)
+            if files is None:
+                files = {fold(leaf) for leaf in tree.leaves}
+            over = (
+                folded in files or folded.startswith(inside) or inside[0].startswith(f"{folded}/")
+            )
+            if over:
+                yield f"{other.at(path)} is installed over {tree.at(name)}."
+
+
+def _installed_as(path: str) -> list[str]:
+    """By which paths, relative to where Python imports from, an installer may write a file."""
+    top, _, rest = path.partition("/")
+    if top == _PEX_PREFIX:
+        scheme = "data"
+    elif top.endswith(".data"):
+        scheme, _, rest = rest.partition("/")
+    else:
+        return []
+    if scheme in ("purelib", "platlib"):
+        return [rest]
+    # With --target the scheme's own folder lies below the packages; else they lie below that.
+    folder = {"scripts": "bin/", "headers": "include/"}.get(scheme, "")
+    return [folder + rest, *_SITE.split(rest, maxsplit=1)[1:]]
+
+
+_PEX_PREFIX = ".prefix"
+_SITE = re.compile(r"(?:^|.*/)(?:site-packages|dist-packages|lib/python)/")
 
 
 def _has_package(tree: Tree, package: str, place: str) -> bool:

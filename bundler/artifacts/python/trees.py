@@ -21,7 +21,9 @@ from bundler.artifacts.python.zipfiles import ZipFile
 from bundler.errors import InputOutputError, VerificationFailed
 from bundler.state.artifact import Member
 from bundler.state.bundle import MANIFEST_NAME, STATE_DIRECTORY
+from bundler.state.directory import list_directory
 from bundler.state.manifest import MAX_MANIFEST_BYTES
+from bundler.state.tree import fold
 
 # Digests are hexadecimal, so that no real manifest is ever packed to a tenth of its size; a small
 # entry that claims to be a huge manifest only wants our memory.
@@ -29,15 +31,22 @@ _MAX_MANIFEST_RATIO = 20
 _IGNORE_NAME = ".gitignore"
 _MAX_TEXT_BYTES = 64 * 1024 * 1024
 _FREE_OF_SUSPICION_BYTES = 1024 * 1024
+# The one link that pex makes in a folder.
+_ALIAS, _ALIAS_OF = "pex", "__main__.py"
 
 
 class Leaf(msgspec.Struct, frozen=True):
-    """A file of a tree. size: in bytes. packed: the bytes that it takes up in the artifact."""
+    """A file of a tree.
+
+    size: in bytes. packed: the bytes that it takes up in the artifact. mode: permission bits, None
+    where the artifact holds none.
+    """
 
     kind: Literal["file", "other"]
     size: int
     packed: int
     open: Callable[[], BinaryIO]
+    mode: int | None = None
 
 
 class NewFile(msgspec.Struct, frozen=True):
@@ -78,11 +87,13 @@ class Tree(msgspec.Struct, frozen=True):
     """path: where the tree is in the artifact; empty for its top. leaves: by relative path.
 
     zip: the zip file that the tree is the whole of, such as a wheel; None for any other tree.
+    folders: those that it names, by relative path; folders of files may be left out.
     """
 
     path: str
     leaves: Mapping[str, Leaf]
     zip: ZipFile | None = None
+    folders: Sequence[str] = ()
 
     def at(self, relative: str) -> str:
         """The artifact's name for a path in this tree."""
@@ -119,6 +130,16 @@ class Tree(msgspec.Struct, frozen=True):
         found = dict.fromkeys(filter(None, map(_state_directory_of, likely)))
         return (TreeStateDirectory(self, directory) for directory in found)
 
+    def has_state(self) -> bool:
+        return any(True for _ in self.state_directories())
+
+    def twins_of(self, directory: str) -> Iterator[str]:
+        """What would lie in this directory where case or Unicode form do not count."""
+        start, folded = f"{directory}/", f"{fold(directory)}/"
+        for path in (*self.leaves, *self.folders):
+            if fold(f"{path}/").startswith(folded) and not f"{path}/".startswith(start):
+                yield path
+
 
 def _state_directory_of(path: str) -> str | None:
     if path.endswith(f"{STATE_DIRECTORY}/{_IGNORE_NAME}"):
@@ -153,8 +174,16 @@ class TreeStateDirectory(msgspec.Struct, frozen=True):
             return stream.read()
 
     def members(self) -> Iterator[Member]:
+        start = f"{self.relative}/"
+        for folder in self.tree.folders:
+            if folder.startswith(start):
+                yield Member(folder[len(start) :], "directory", 0, _nothing)
         for path, leaf in self.tree.below(self.relative):
-            yield Member(path, leaf.kind, leaf.size, leaf.open)
+            yield Member(path, leaf.kind, leaf.size, leaf.open, leaf.mode)
+
+
+def _nothing() -> BinaryIO:
+    raise IsADirectoryError
 
 
 class ZipLeaves(Mapping[str, Leaf]):
@@ -173,7 +202,8 @@ class ZipLeaves(Mapping[str, Leaf]):
         if entry is None or path not in self:
             raise KeyError(path)
         kind: Literal["file", "other"] = "file" if entry.is_file else "other"
-        return Leaf(kind, entry.size, entry.compressed, lambda: self._file.open(entry))
+        mode = entry.permissions if entry.mode >> 16 else None
+        return Leaf(kind, entry.size, entry.compressed, lambda: self._file.open(entry), mode)
 
     @cached_property
     def _paths(self) -> Mapping[str, None]:
@@ -193,26 +223,56 @@ class ZipLeaves(Mapping[str, Leaf]):
 def zip_tree(file: ZipFile, path: str = "") -> Tree:
     """A zip file as a whole, such as a wheel. path: where it lies in what it is a part of."""
     names = [name for name in file.names if not name.endswith("/")]
-    return Tree(path, ZipLeaves(file, names), file)
+    return Tree(path, ZipLeaves(file, names), file, folders_in(file))
 
 
-def folder_leaves(root: Path) -> dict[str, Leaf]:
-    """The files below a folder; links, which pex makes, are read as what they point to."""
-    leaves = {}
-    for directory, _, names in os.walk(root, followlinks=False):
-        below = Path(directory).relative_to(root)
-        for name in names:
-            leaves[(below / name).as_posix()] = _file_leaf(Path(directory, name))
-    return leaves
+def folders_in(file: ZipFile, below: str = "") -> tuple[str, ...]:
+    """The folders that a zip file names below one of them, which is given with its slash."""
+    start = len(below)
+    return tuple(
+        name[start:-1] for name in file.names if name[-1] == "/" and name.startswith(below)
+    )
 
 
-def _file_leaf(path: Path) -> Leaf:
-    try:
-        status = path.stat()
-    except OSError as error:
-        raise InputOutputError(f"{path} cannot be read: {error.strerror}.") from error
-    kind: Literal["file", "other"] = "file" if stat.S_ISREG(status.st_mode) else "other"
-    return Leaf(kind, status.st_size, status.st_size, lambda: _open(path))
+def folder_tree(root: Path, path: str = "") -> Tree:
+    """A folder as a whole. path: where it is in what it is a part of."""
+    leaves: dict[str, Leaf] = {}
+    folders = []
+    for name, status in walk_folder(root):
+        if stat.S_ISDIR(status.st_mode):
+            folders.append(name)
+        else:
+            leaves[name] = _file_leaf(root / name, status)
+    return Tree(path, leaves, folders=tuple(folders))
+
+
+def walk_folder(root: Path) -> Iterator[tuple[str, os.stat_result]]:
+    """Every file and folder below, sorted in each folder.
+
+    Raises `VerificationFailed` for anything else: a link may lead to what is no part of this.
+    """
+    pending = [""]
+    while pending:
+        below = pending.pop()
+        for child in sorted(list_directory(root / below), key=lambda child: child.name):
+            path = f"{below}/{child.name}" if below else child.name
+            status = child.stat(follow_symlinks=False)
+            if (path, child.is_symlink()) == (_ALIAS, True) and os.readlink(child) == _ALIAS_OF:
+                status = child.stat()
+            if stat.S_ISDIR(status.st_mode):
+                pending.append(path)
+            elif not stat.S_ISREG(status.st_mode) or "\n" in path:  # where a dirHash ends a line
+                raise VerificationFailed(
+                    f"{str(root / path)!r} is neither a regular file nor a directory, or its name "
+                    "has two lines.",
+                    hint="Replace a link by what it leads to, and build again.",
+                )
+            yield path, status
+
+
+def _file_leaf(path: Path, status: os.stat_result) -> Leaf:
+    size, mode = status.st_size, stat.S_IMODE(status.st_mode)
+    return Leaf("file", size, size, lambda: _open(path), mode)
 
 
 def _open(path: Path) -> BinaryIO:

@@ -7,12 +7,15 @@ first record, as a PEX does with its ``#!`` line.
 Python's own `zipfile` reads whatever it can, with as much memory as the file asks for, and cannot
 take an entry out. Here everything that is not exactly one plain zip file is refused: no ZIP64 (no
 Python before 3.13 can start such a program), no comment, no encryption, no duplicate or unsafe
-name, no entry that overlaps another. `bundler.artifacts.python.zipwriter` writes them.
+name, no second name of an entry, no file that is a folder too, no entry that overlaps another or
+whose local header says something else than the directory. `bundler.artifacts.python.zipwriter`
+writes them.
 See https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT.
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import stat
@@ -45,13 +48,21 @@ END_MAGIC = b"PK\x05\x06"
 _ZIP64_LOCATOR_MAGIC = b"PK\x06\x07"
 _ZIP64_LOCATOR_BYTES = 20
 
-# Of a central record: magic, flags and method in one, size of the packed bytes, lengths of name,
-# extra field and comment, offset of the local header.
-_OUTLINE = struct.Struct("<4s4xL8xL4x3H8xL")
+# Of a central record: magic, version needed, flags and method in one, size of the packed bytes,
+# lengths of name, extra field and comment, disk, offset of the local header.
+_OUTLINE = struct.Struct("<4s2xHL8xL4x4H6xL")
 _LENGTHS_AT = 28
 OFFSET_AT = CENTRAL.size - 4
 UTF8 = 0x800
-_ENCRYPTED = 0x2041  # plain, strong and hidden-header encryption
+_DESCRIPTOR = 0x8
+# Also how well it was deflated. Any other says that it is encrypted, a patch, or something new.
+_KNOWN_FLAGS = UTF8 | _DESCRIPTOR | 0x6
+_NEWEST_VERSION = 63  # what zipfile knows
+_DESCRIPTOR_MAGIC = b"PK\x07\x08"
+_MAX_DESCRIPTOR_BYTES = 16
+# Extra fields that change what an entry is: ZIP64, encryption, another name (which Python 3.12 and
+# later take), strong encryption by WinZip.
+_FORBIDDEN_EXTRAS = frozenset({0x0001, 0x0014, 0x0017, 0x7075, 0x9901})
 
 # Looked for in all names at once: what ordinary ones are made of, and what leads elsewhere where
 # there is a slash around each.
@@ -155,6 +166,28 @@ class ZipFile:
         self._positions = dict(zip(names, positions, strict=True))
         if len(self._positions) != len(positions):
             raise self.refuse("a name stands in it twice")
+        self._refuse_kinds()
+        self._refuse_files_as_folders()
+
+    def _refuse_kinds(self) -> None:
+        outline = self._outline
+        for kind in outline.kinds:
+            method = kind >> 16
+            if kind & 0xFFFF & ~_KNOWN_FLAGS or method not in _KNOWN_METHODS:
+                raise self.refuse(f"an entry is encrypted or compressed by method {method}")
+        if MAX_32 in outline.packed or MAX_32 in outline.offsets:
+            raise self.refuse("it uses ZIP64, which no Python before 3.13 can start")
+
+    def _refuse_files_as_folders(self) -> None:
+        folders = {name.rpartition("/")[0] for name in self._positions}
+        for folder in list(folders):
+            parent = folder.rpartition("/")[0]
+            while parent and parent not in folders:
+                folders.add(parent)
+                parent = parent.rpartition("/")[0]
+        both = folders & self._positions.keys()
+        if both:
+            raise self.refuse(f"{min(both)} is a file and a folder")
 
     def _names_of(self, raws: Sequence[bytes], positions: Sequence[int]) -> list[str]:
         # name_problem looks at every character: too slow for tens of thousands of names.
@@ -208,12 +241,9 @@ class ZipFile:
         `VerificationFailed` as `entries_from` does.
         """
         outline = self._outline
-        if outline.offsets[:count] != self.offsets[:count] or MAX_32 in outline.packed:
+        if outline.offsets[:count] != self.offsets[:count]:
             return None
         self._require_apart()
-        for kind in outline.kinds:
-            if kind & _ENCRYPTED or kind >> 16 not in _KNOWN_METHODS:
-                return None
         ends = len(self._directory.raw) if count == len(outline.raws) else outline.positions[count]
         return Head(self._directory.raw[:ends], self.offsets[count])
 
@@ -266,18 +296,55 @@ class ZipFile:
             raise InputOutputError(f"{self.name} cannot be read: {error.strerror}.") from error
 
     def data_offset(self, entry: Entry) -> int:
-        """Where the entry's own bytes begin, after its local header."""
-        header = self.pread(LOCAL.size, entry.offset)
+        """Where the entry's own bytes begin, after its local header.
+
+        Raises `VerificationFailed` where that header says something else than the directory.
+        """
+        name = _raw_name(entry.record)
+        header = self.pread(LOCAL.size + len(name), entry.offset)
         if len(header) < LOCAL.size or not header.startswith(LOCAL_MAGIC):
             raise self.refuse(f"{entry.name} is not where its directory says")
-        name_length, extra_length = LOCAL.unpack(header)[9:]
-        at = entry.offset + LOCAL.size
-        if self.pread(name_length, at) != _raw_name(entry.record):
+        fields = LOCAL.unpack_from(header)
+        flags, method, sizes, (name_length, extra_length) = (
+            fields[2],
+            fields[3],
+            fields[6:9],
+            fields[9:],
+        )
+        if name_length != len(name) or header[LOCAL.size :] != name:
             raise self.refuse(f"{entry.name} has another name in front of its bytes")
-        offset = at + name_length + extra_length
+        expected = (entry.crc, entry.compressed, entry.size)
+        later = flags & _DESCRIPTOR and sizes == (0, 0, 0)
+        if (flags, method) != (entry.flags, entry.method) or not (later or sizes == expected):
+            raise self.refuse(f"{entry.name} is described otherwise in front of its bytes")
+        at = entry.offset + LOCAL.size + name_length
+        if extra_length:
+            _check_extra(self, self.pread(extra_length, at))
+        offset = at + extra_length
         if offset + entry.compressed > self.end(entry):
             raise self.refuse(f"{entry.name} overlaps what follows it")
         return int(offset)
+
+    def require_seamless(self) -> None:
+        """Raises `VerificationFailed` where a reader that begins at the first byte, and looks at no
+        directory, would find other entries."""
+        if self.offsets[0] != 0:
+            raise self.refuse("something comes before its first entry")
+        for entry in self.entries:
+            end = self.data_offset(entry) + entry.compressed
+            rest = self.pread(min(self.end(entry) - end, _MAX_DESCRIPTOR_BYTES + 1), end)
+            sizes = struct.pack("<3L", entry.crc, entry.compressed, entry.size)
+            expected = sizes if entry.flags & _DESCRIPTOR else b""
+            if rest not in (expected, _DESCRIPTOR_MAGIC + expected if expected else b""):
+                raise self.refuse(f"something comes between {entry.name} and what follows it")
+
+    def sha256(self) -> str:
+        """Of the whole zip file."""
+        digest = hashlib.sha256()
+        size = self._directory.offset + len(self._directory.raw) + END.size
+        for position in range(0, size, BUFFER_BYTES):
+            digest.update(self.pread(min(BUFFER_BYTES, size - position), position))
+        return digest.hexdigest()
 
     def refuse(self, why: str) -> VerificationFailed:
         return VerificationFailed(f"{self.name} is not a sound zip file: {why}.")
@@ -363,8 +430,10 @@ def _split(file: ZipFile, directory: bytes, outline: _Outline, position: int) ->
     unpack, fixed, total = _OUTLINE.unpack_from, CENTRAL.size, len(directory)
     while position + fixed <= total:
         fields = unpack(directory, position)
-        magic, kind, packed, name_length, extra_length, comment_length, offset = fields
-        if magic != CENTRAL_MAGIC:
+        magic, version, kind, packed, name_length, extra_length, comment_length, disk, offset = (
+            fields
+        )
+        if magic != CENTRAL_MAGIC or version > _NEWEST_VERSION or disk:
             raise file.refuse("its directory is damaged")
         positions.append(position)
         offsets.append(offset)
@@ -372,9 +441,23 @@ def _split(file: ZipFile, directory: bytes, outline: _Outline, position: int) ->
         kinds.add(kind)
         position += fixed
         raws.append(directory[position : position + name_length])
-        position += name_length + extra_length + comment_length
+        position += name_length
+        if extra_length:
+            _check_extra(file, directory[position : position + extra_length])
+        position += extra_length + comment_length
     if position != total:
         raise file.refuse("its directory is damaged")
+
+
+def _check_extra(file: ZipFile, extra: bytes) -> None:
+    """Refuses an extra field that is damaged, or that makes something else of its entry."""
+    while extra:
+        kind, length = int.from_bytes(extra[:2], "little"), int.from_bytes(extra[2:4], "little")
+        if len(extra) < 4 + length or kind in _FORBIDDEN_EXTRAS:
+            raise file.refuse(
+                f"the extra field {kind:#06x} of an entry can give it another meaning"
+            )
+        extra = extra[4 + length :]
 
 
 def _are_ordinary(raws: Sequence[bytes]) -> bool:
@@ -406,8 +489,6 @@ def _entry(file: ZipFile, directory: bytes, name: str, position: int) -> Entry:
     fields = CENTRAL.unpack_from(directory, position)
     flags, method, crc, compressed, size = fields[3], fields[4], *fields[7:10]
     mode, offset = fields[15:]
-    if flags & _ENCRYPTED or method not in _KNOWN_METHODS:
-        raise file.refuse(f"{name} is encrypted or compressed by method {method}")
     if MAX_32 in (compressed, size, offset):
         raise file.refuse("it uses ZIP64, which no Python before 3.13 can start")
     end = position + CENTRAL.size + sum(fields[10:13])
@@ -417,9 +498,10 @@ def _entry(file: ZipFile, directory: bytes, name: str, position: int) -> Entry:
 
 def _decode(file: ZipFile, raw: bytes, flags: int) -> str:
     try:
-        return raw.decode("utf-8" if flags & UTF8 else "cp437")
+        # Without the flag that it is UTF-8, each reader decodes in its own way.
+        return raw.decode("utf-8" if flags & UTF8 else "ascii")
     except UnicodeDecodeError as error:
-        raise file.refuse("a name in it is not UTF-8") from error
+        raise file.refuse("a name in it is not UTF-8, or does not say so") from error
 
 
 def _raw_name(record: bytes) -> bytes:

@@ -65,7 +65,7 @@ def test_parents_keep_owner_and_mode_and_the_state_is_readable(
     defs = members["app/src/shop/defs"]
     assert (defs.mode, defs.uid, defs.gid) == (0o2775, 1000, 1001)
     root = f"app/src/{PLACE}"
-    state = members[f"{root}/Catalog[eu]/state"]
+    state = members[f"{root}/Catalog__eu__/state"]
     assert (state.mode, state.uid, state.gid, state.mtime) == (0o644, 0, 0, 0)
     target = members[f"{root}/Dbt/project/target"]
     assert (target.mode, target.uid, target.gid, target.isdir()) == (0o775, 1000, 0, True)

@@ -23,7 +23,7 @@ def test_a_state_that_changed_leaves_the_destination_as_it_was(
     out = tmp_path / "out"
     embed_here(base, bundle, out)
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
-    (bundle.root / "Catalog[eu]" / "state").write_bytes(b'{"products": 4}')
+    (bundle.root / "Catalog__eu__" / "state").write_bytes(b'{"products": 4}')
     with pytest.raises(VerificationFailed, match="state changed between"):
         embed_here(base, bundle, out)
 
@@ -64,7 +64,7 @@ def test_a_flipped_byte_in_a_state_names_the_file(bundle: Bundle, tmp_path: Path
     blob.write_bytes(data)
     with open_layout(out) as artifact:
         problems = verify(artifact).all_problems
-    assert problems[0] == f"/app/src/{PLACE}/Catalog[eu]/state was altered."
+    assert problems[0] == f"/app/src/{PLACE}/Catalog__eu__/state was altered."
     assert "not what its digest says" in problems[1]
 
 

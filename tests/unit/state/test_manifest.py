@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bundler.errors import VerificationFailed
+from bundler import verify_at_start
+from bundler.errors import ConfigurationError, VerificationFailed
 from bundler.state.manifest import (
     Build,
     Claim,
@@ -31,25 +32,39 @@ from bundler.state.manifest import (
     parse,
     state_of,
 )
-from bundler.state.tree import FileEntry, StateTree
+from bundler.state.statedir import check_keys, sanitize_key
+from bundler.state.tree import FileEntry, StateTree, fold
 
 _HEX = st.binary(min_size=32, max_size=32).map(bytes.hex)
 _NAME = st.text("abcdé日-_. ", min_size=1, max_size=8).filter(lambda name: name.strip(". ") == name)
 
 
+_KEY = st.text("abAB[]é /日.", min_size=1, max_size=8)
+
+
+def _are_apart(keys: set[str]) -> bool:
+    try:
+        check_keys(keys)
+    except ConfigurationError:
+        return False
+    return len({fold(key) for key in keys}) == len(keys)
+
+
 @st.composite
 def _manifests(draw: st.DrawFn) -> Manifest:
     states = []
-    for number, key in enumerate(draw(st.sets(st.text(max_size=10), min_size=1, max_size=4))):
+    for key in draw(st.sets(_KEY, min_size=1, max_size=4).filter(_are_apart)):
         names = draw(
-            st.sets(st.from_regex(r"[a-z]{1,6}(/[a-z]{1,6})?", fullmatch=True), max_size=4)
+            st.sets(
+                st.from_regex(r"[a-z]{1,6}(/[a-z]{1,6})?", fullmatch=True), min_size=1, max_size=4
+            )
         )
         files = [
             FileEntry(name, draw(_HEX), draw(st.integers(0, 2**53 - 1)))
             for name in sorted(names)
             if not any(other.startswith(f"{name}/") for other in names)
         ]
-        states.append(state_of(key, f"key{number}", StateTree(tuple(files)), writable=("w",)))
+        states.append(state_of(key, sanitize_key(key), StateTree(tuple(files)), writable=("w",)))
     return build(Contents(tuple(states)), (File(".gitignore", "0" * 64, 8),))
 
 
@@ -75,7 +90,7 @@ def _example() -> Manifest:
             (FileEntry("project/a.sql", "2" * 64, 5), FileEntry("state", "3" * 64, 0))
         ),
     }
-    states = [state_of(key, f"{key[:3]}", tree) for key, tree in trees.items()]
+    states = [state_of(key, sanitize_key(key), tree) for key, tree in trees.items()]
     versioned = NonLocalKey("Far", "VERSIONED_STATE_STORAGE", "0d3f")
     return build(Contents(tuple(states), (versioned,)), (File("@verify.py", "4" * 64, 1),))
 
@@ -87,6 +102,8 @@ def test_ten_thousand_mutations_are_refused_in_a_sentence() -> None:
         if mutated != raw:
             with pytest.raises(VerificationFailed):
                 parse(mutated)
+            with pytest.raises((ValueError, RecursionError)):
+                verify_at_start.known_to(mutated)
 
 
 def _mutate(raw: bytearray, chance: random.Random) -> bytes:
@@ -160,6 +177,8 @@ def test_a_manifest_that_contradicts_itself_is_refused(
         return
     with pytest.raises(VerificationFailed):
         parse(raw)
+    with pytest.raises(ValueError):
+        verify_at_start.known_to(raw)
 
 
 @pytest.mark.parametrize(

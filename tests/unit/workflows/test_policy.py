@@ -17,7 +17,7 @@ from bundler.artifacts.verify import Verdict, verify
 from bundler.cli.verify_formats import Report, formatted
 from bundler.errors import Findings, VerificationFailed
 from bundler.state.directory import DirectoryArtifact
-from bundler.state.manifest import Build, DirectoryRefresh, KeyRefresh, RunRecord, canonical
+from bundler.state.manifest import Build, DirectoryRefresh, KeyRefresh, RunRecord, canonical, parse
 from bundler.workflows.policy import DESCRIPTIONS, Policy, Subject, judge, subject_of
 from tests.support.bundles import make_bundle
 
@@ -48,11 +48,16 @@ def directory(tmp_path: Path) -> Path:
 
 def _subject(directory: Path, policy: Policy, record: RunRecord | None = _GOOD) -> Subject:
     if record is not None:
-        (directory / "@run.json").write_bytes(canonical(record))
+        (directory / "@run.json").write_bytes(canonical(_bound(record, directory)))
     with DirectoryArtifact(directory) as artifact:
         verdict = verify(artifact)
         assert verdict.all_problems == ()
         return subject_of(policy, artifact, verdict, _NOW)
+
+
+def _bound(record: RunRecord, directory: Path) -> RunRecord:
+    manifest = parse((directory / "@manifest.json").read_bytes())
+    return msgspec.structs.replace(record, refresh=tuple(it.of(manifest) for it in record.refresh))
 
 
 def _breaches(

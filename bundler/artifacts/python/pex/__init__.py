@@ -7,14 +7,16 @@ recognises a file are computed anew, so that a machine that has run the older fi
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+from bundler.artifacts.python import python_import_path
 from bundler.artifacts.python.pex.file import PexFile, opened, stamp_of
+from bundler.artifacts.python.wheel import zip as wheelzip
 from bundler.state.artifact import OneArtifact, StateDirectory
 from bundler.state.bundle import Bundle
-from bundler.state.manifest import Claim, RunRecord
+from bundler.state.manifest import Claim, Manifest, RunRecord
 
 
 class PexArtifact(OneArtifact):
@@ -40,6 +42,15 @@ class PexArtifact(OneArtifact):
     def state_directories(self) -> Sequence[StateDirectory]:
         return [found for tree in self._pex.trees for found in tree.state_directories()]
 
+    def problems(self, found: Mapping[str, Manifest]) -> Iterator[str]:
+        """Where a run would find something else than what is read here, as sentences."""
+        yield from self._pex.hash_problems()
+        yield from self._pex.info.path_problems()
+        for tree in self._pex.distributions:
+            if self._pex.info.has_wheel_files and tree.zip is not None and tree.has_state():
+                yield from wheelzip.deceptions(tree, tree.zip, found)
+        yield from python_import_path.deceptions(self._pex.trees)
+
     def open_successor(self, path: Path) -> PexArtifact:
         """Opens what was made of this one; the names that both have are not read again."""
         return PexArtifact(path, self._pex)
@@ -51,11 +62,10 @@ class PexArtifact(OneArtifact):
     def embed(self, bundles: Sequence[Bundle], record: RunRecord, destination: Path) -> None:
         """Copies the PEX with the bundles in it; as the function of this name."""
         from bundler.artifacts.python.pex.writer import write
-        from bundler.artifacts.python.python_import_path import plan
 
         pex = self._pex
         pex.check_hashes()
-        made = plan(
+        made = python_import_path.plan(
             pex.name,
             pex.trees,
             pex.info.claims(pex.name) or (),

@@ -16,6 +16,7 @@ from bundler.errors import InputOutputError, UsageError
 _OUTPUT = ("--output-file", "--ou", "-o")
 _PEX_ROOT = ("--pex-root", "--pex-ro", "")
 _CACHE_DIR = ("--cache-dir", "--ca", "")
+_PEX_PATH = ("--pex-path", "--pex-p", "")
 _PROJECT = ("--project", "--proj", "")
 _MAX_NESTING = 10
 _ASKS = ("-h", "--help", "-V", "--version", "--help-variables", "--docs", "--help-html")
@@ -127,5 +128,10 @@ def _value(
 
 def _refuse(argument: str) -> None:
     name, _, value = argument.partition("=")
+    if _names(name, _PEX_PATH) or (name, value) == ("--inherit-path", "prefer"):
+        raise UsageError(
+            f"With {argument} Python may import another copy of the package, without its state.",
+            hint="Leave it out: give pex the other code itself, or --inherit-path=fallback.",
+        )
     if name in _TOO_EARLY and value != "none":
         raise UsageError(f"{name} works on a PEX without its state.", hint=_TOO_EARLY[name])

@@ -13,6 +13,7 @@ With ``--no-pre-install-wheels`` the distribution is the wheel file itself in al
 from __future__ import annotations
 
 import os
+import re
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -22,6 +23,7 @@ import msgspec
 
 from bundler.artifacts.python import zipfiles
 from bundler.artifacts.python.pex.info import (
+    BOOT_FILES,
     BOOTSTRAP,
     DEPS,
     IMPORT_HOOK,
@@ -32,17 +34,18 @@ from bundler.artifacts.python.pex.info import (
     is_user_file,
 )
 from bundler.artifacts.python.trees import (
-    Leaf,
     Tree,
     TreeChange,
     ZipLeaves,
-    folder_leaves,
+    folder_tree,
+    folders_in,
     zip_tree,
 )
 from bundler.artifacts.python.zipfiles import STORED, ZipFile
 from bundler.errors import InputOutputError, UsageError, VerificationFailed
 
 _SCIE_SEARCH_BYTES = 4
+_HASH = re.compile(rb"\b[0-9a-f]{40}\b")
 # Sorted, each with its slash.
 _PEXS_FOLDERS = (f"{BOOTSTRAP}/", f"{DEPS}/", IMPORT_HOOK[: IMPORT_HOOK.index("/") + 1])
 _AFTER_SLASH = chr(ord("/") + 1)
@@ -76,17 +79,44 @@ class PexFile(msgspec.Struct, frozen=True):
         return None if entry is None else (self.zip.read(entry), entry.permissions)
 
     def check_hashes(self) -> None:
-        """Computes both hashes from what is there. Raises `VerificationFailed` if they differ."""
-        files = self.user.changed(TreeChange({}))
-        if (
-            code_hash(files) != self.info.code_hash
-            or self.info.computed_pex_hash() != self.info.pex_hash
-        ):
+        """Computes all hashes from what is there. Raises `VerificationFailed` if any differs."""
+        for problem in self.hash_problems():
             raise VerificationFailed(
-                f"The hashes in the PEX-INFO of {self.name} are not those of its contents.",
+                problem,
                 hint="Build it again: it was changed after pex made it, or another version of "
                 "pex, which computes them differently, made it.",
             )
+
+    def hash_problems(self) -> Iterator[str]:
+        """Where a hash is not that of what it covers, as sentences.
+
+        A machine that knows a hash runs what it has unpacked under it, and not what is here.
+        """
+        if (
+            code_hash(self.user.changed(TreeChange({}))) != self.info.code_hash
+            or self.info.computed_pex_hash() != self.info.pex_hash
+        ):
+            yield f"The hashes in the PEX-INFO of {self.name} are not those of its contents."
+        pex_hash = self.info.pex_hash.encode()
+        for name in BOOT_FILES:
+            found = self.boot_file(name)
+            if found is not None and pex_hash not in found[0]:
+                yield f"{name} in {self.name} does not hold the hash that PEX-INFO gives."
+        prefix = b"" if self.zip is None else self.zip.read_prefix()
+        if _HASH.search(prefix) and pex_hash not in prefix:
+            yield f"The script that {self.name} begins with does not hold the hash of PEX-INFO."
+        for tree in self.distributions:
+            if tree.has_state() and not self._is_fingerprinted(tree):
+                yield f"{tree.path} does not have the fingerprint that PEX-INFO gives."
+
+    def _is_fingerprinted(self, tree: Tree) -> bool:
+        # Not needed where the state is among the user's own files.
+        from bundler.artifacts.python.pex.wheels import is_fingerprint
+
+        fingerprint = self.info.distributions[tree.path.rpartition("/")[2]]
+        if self.info.has_wheel_files and tree.zip is not None:
+            return tree.zip.sha256() == fingerprint
+        return is_fingerprint(tree, fingerprint)
 
 
 @contextmanager
@@ -113,7 +143,11 @@ def _open_zipapp(path: Path, stack: ExitStack, like: ZipFile | None) -> PexFile:
     info = PexInfo.parse(file.read(entry), str(path))
     names = sorted([name for name in file.names if name[-1] != "/"])
     trees = tuple(_wheel_in_zip(file, name, names) for name in sorted(info.distributions))
-    user = Tree("", ZipLeaves(file, [*_user_files(names)]))
+    prefix = file.read_prefix()
+    if prefix and not prefix.startswith(b"#!"):
+        raise VerificationFailed(f"{path} is no PEX: it does not begin with a #! line.")
+    folders = tuple(name for name in folders_in(file) if is_user_file(f"{name}/"))
+    user = Tree("", ZipLeaves(file, [*_user_files(names)]), folders=folders)
     return PexFile(str(path), info, user, trees, file, path, _stamp(os.fstat(file.descriptor)))
 
 
@@ -151,7 +185,8 @@ def _wheel_in_zip(file: ZipFile, name: str, names: Sequence[str]) -> Tree:
         inside = names[_below(f"{path}/", names)]
         if not inside:
             raise VerificationFailed(f"{file.name} lacks {path}, which its {PEX_INFO} names.")
-        return Tree(path, ZipLeaves(file, inside, f"{path}/"))
+        folders = folders_in(file, f"{path}/")
+        return Tree(path, ZipLeaves(file, inside, f"{path}/"), folders=folders)
     if whole.method != STORED:
         raise VerificationFailed(f"{path} in {file.name} is compressed twice: pex stores wheels.")
     start = file.start + file.data_offset(whole)
@@ -164,40 +199,28 @@ def _open_folder(path: Path, stack: ExitStack) -> PexFile:
     if not info_path.is_file() or not (path / MAIN).is_file():
         raise VerificationFailed(f"{path} is no PEX: it has no {PEX_INFO}, or no boot code.")
     info = PexInfo.parse(_read(info_path), str(path))
-    user = {
-        name: leaf
-        for name, leaf in _folder_user_leaves(path).items()
-        if is_user_file(name) and name != "pex"
-    }
-    trees = tuple(_wheel_in_folder(path, name, stack) for name in sorted(info.distributions))
-    return PexFile(str(path), info, Tree("", user), trees, None, path)
+    whole = folder_tree(path)
+    user = Tree(
+        "",
+        {name: leaf for name, leaf in whole.leaves.items() if is_user_file(name) and name != "pex"},
+        folders=tuple(name for name in whole.folders if is_user_file(f"{name}/")),
+    )
+    trees = tuple(_wheel_in_folder(whole, path, name, stack) for name in sorted(info.distributions))
+    return PexFile(str(path), info, user, trees, None, path)
 
 
-def _folder_user_leaves(root: Path) -> dict[str, Leaf]:
-    leaves: dict[str, Leaf] = {}
-    for child in sorted(root.iterdir()):
-        if child.name in (BOOTSTRAP, DEPS):
-            continue
-        if child.is_dir() and not child.is_symlink():
-            below = folder_leaves(child)
-            leaves.update((f"{child.name}/{name}", leaf) for name, leaf in below.items())
-        else:
-            leaves[child.name] = zipless_leaf(child)
-    return leaves
-
-
-def zipless_leaf(path: Path) -> Leaf:
-    return folder_leaves(path.parent)[path.name]
-
-
-def _wheel_in_folder(root: Path, name: str, stack: ExitStack) -> Tree:
-    where = root / DEPS / name
+def _wheel_in_folder(whole: Tree, root: Path, name: str, stack: ExitStack) -> Tree:
     path = f"{DEPS}/{name}"
-    if os.path.basename(name) != name or not where.exists():
+    if os.path.basename(name) != name:
         raise VerificationFailed(f"{root} lacks {path}, which its {PEX_INFO} names.")
-    if where.is_dir():
-        return Tree(path, folder_leaves(where))
-    return zip_tree(stack.enter_context(zipfiles.opened(where)), path)
+    if path in whole.leaves:
+        return zip_tree(stack.enter_context(zipfiles.opened(root / path)), path)
+    leaves = dict(whole.below(path))
+    if not leaves:
+        raise VerificationFailed(f"{root} lacks {path}, which its {PEX_INFO} names.")
+    start = f"{path}/"
+    folders = tuple(folder[len(start) :] for folder in whole.folders if folder.startswith(start))
+    return Tree(path, leaves, folders=folders)
 
 
 def _read(path: Path) -> bytes:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, BinaryIO
 
 from bundler.artifacts.labels import decode_claims, decode_record, encode_claims
@@ -27,6 +27,8 @@ from bundler.state.manifest import Claim, RunRecord, canonical
 PEX_INFO = "PEX-INFO"
 MAIN = "__main__.py"
 IMPORT_HOOK = "__pex__/__init__.py"
+# What repeats the hash, where it is there: code, and what is compiled of it.
+BOOT_FILES = (MAIN, IMPORT_HOOK, f"{MAIN}c", f"{IMPORT_HOOK}c")
 BOOTSTRAP = ".bootstrap"
 DEPS = ".deps"
 
@@ -100,6 +102,13 @@ class PexInfo:
         """A PEX-INFO with these values and the ``pex_hash`` that belongs to it."""
         changed = PexInfo({**self._values, **changes})
         return PexInfo({**changed._values, "pex_hash": changed.computed_pex_hash()})
+
+    def path_problems(self) -> Iterator[str]:
+        """Where it has code imported that is no part of the PEX, before its own."""
+        if self._values.get("pex_path") or self._values.get("pex_paths"):
+            yield "It is built with --pex-path, and another PEX may bring the same package."
+        if self._values.get("inherit_path") == "prefer":
+            yield "It is built with --inherit-path=prefer: the machine's packages replace its own."
 
     # --- what we say in it --------------------------------------------------------------------
 

@@ -43,15 +43,13 @@ def seal(tree: Tree, change: TreeChange, fingerprint: str) -> Sealed:
     fingerprint: the present one, as PEX-INFO gives it.
     Raises `VerificationFailed` where it is not that of the files.
     """
-    layout = _json(tree, _LAYOUT)
-    if layout.get("fingerprint") != fingerprint or fingerprint_of(tree.changed(_NOTHING)) != (
-        fingerprint
-    ):
+    if not is_fingerprint(tree, fingerprint):
         raise VerificationFailed(
             f"{tree.path} does not have the fingerprint that PEX-INFO gives.",
             hint="Build the PEX again: it was changed after pex made it, or another version of "
             "pex, which computes fingerprints differently, made it.",
         )
+    layout = _json(tree, _LAYOUT)
     change = change.and_also(_rebuilt_wheel_info(tree, change))
     record = str(layout.get("record_relpath"))
     new_record = wheelrecord.edited(tree.read(record), change, tree.at(record))
@@ -62,6 +60,12 @@ def seal(tree: Tree, change: TreeChange, fingerprint: str) -> Sealed:
 
 
 _NOTHING = TreeChange({})
+
+
+def is_fingerprint(tree: Tree, fingerprint: str) -> bool:
+    """Whether an installed wheel has this fingerprint, and says so itself."""
+    said = _json(tree, _LAYOUT).get("fingerprint")
+    return said == fingerprint == fingerprint_of(tree.changed(_NOTHING))
 
 
 def fingerprint_of(files: Mapping[str, Callable[[], BinaryIO]]) -> str:
@@ -82,7 +86,9 @@ def _rebuilt_wheel_info(tree: Tree, change: TreeChange) -> dict[str, NewFile]:
         return {}
     info = _json(tree, path)
     entries = info.get("entries")
-    if not isinstance(entries, list) or not all(isinstance(entry, list) for entry in entries):
+    if not isinstance(entries, list) or not all(
+        isinstance(entry, list) and entry for entry in entries
+    ):
         raise VerificationFailed(f"{tree.at(path)} is not what pex writes.")
     kept = [entry for entry in entries if not change.removes(str(entry[0]))]
     known = {str(entry[0]) for entry in kept}

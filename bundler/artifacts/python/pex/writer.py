@@ -21,8 +21,7 @@ import msgspec
 from bundler.artifacts.python import replacing
 from bundler.artifacts.python.pex.file import PexFile
 from bundler.artifacts.python.pex.info import (
-    IMPORT_HOOK,
-    MAIN,
+    BOOT_FILES,
     PEX_INFO,
     PexInfo,
     code_hash,
@@ -125,7 +124,7 @@ def _spooled(stack: ExitStack, write_to: Callable[[BinaryIO], None]) -> NewFile:
 def _boot_files(pex: PexFile, info: PexInfo) -> dict[str, NewFile]:
     """PEX-INFO and the code that repeats its hash; compiled code, too, where there is any."""
     added = {PEX_INFO: NewFile.of(info.dump())}
-    for name in (MAIN, IMPORT_HOOK, f"{MAIN}c", f"{IMPORT_HOOK}c"):
+    for name in BOOT_FILES:
         found = pex.boot_file(name)
         if found is not None:
             data, mode = found

@@ -6,18 +6,19 @@ A wheel's files lie in its zip as they will lie in site-packages. What we say of
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 from bundler.artifacts.labels import decode_claims, decode_record, encode_claims
-from bundler.artifacts.python import replacing, zipfiles
+from bundler.artifacts.python import python_import_path, replacing, zipfiles
 from bundler.artifacts.python.python_import_path import Plan, plan
 from bundler.artifacts.python.trees import NewFile, zip_tree
+from bundler.artifacts.python.wheel import zip as wheelzip
 from bundler.artifacts.python.wheel.zip import metadata_of, rewrite
 from bundler.state.artifact import OneArtifact, StateDirectory
 from bundler.state.bundle import Bundle
-from bundler.state.manifest import Claim, RunRecord, canonical
+from bundler.state.manifest import Claim, Manifest, RunRecord, canonical
 
 _STATES = "state-bundler/states.json"
 _RUN_RECORD = "state-bundler/run-record.json"
@@ -31,7 +32,8 @@ class WheelArtifact(OneArtifact):
     def __init__(self, path: Path) -> None:
         self.name = str(path)
         with ExitStack() as stack:  # what is refused is closed again
-            file = stack.enter_context(zipfiles.opened(path))
+            self._file = file = stack.enter_context(zipfiles.opened(path))
+            file.require_seamless()
             self._tree = zip_tree(file)
             self._metadata = metadata_of(file)
             self._stack = stack.pop_all()
@@ -50,6 +52,11 @@ class WheelArtifact(OneArtifact):
 
     def state_directories(self) -> Sequence[StateDirectory]:
         return list(self._tree.state_directories())
+
+    def problems(self, found: Mapping[str, Manifest]) -> Iterator[str]:
+        """Where an installer could write something else than is read here, as sentences."""
+        yield from wheelzip.deceptions(self._tree, self._file, found)
+        yield from python_import_path.deceptions((self._tree,))
 
     def __exit__(self, *exc: object) -> None:
         self._stack.close()

@@ -15,6 +15,26 @@ from bundler.artifacts.python.trees import NewFile, TreeChange
 from bundler.errors import VerificationFailed
 
 
+def read(raw: bytes, where: str) -> dict[str, tuple[str, str]]:
+    """Hash and size of every file, as they are written there.
+
+    Raises `VerificationFailed` where RECORD cannot be read, or names a file twice.
+    """
+    rows: dict[str, tuple[str, str]] = {}
+    for path, line in _lines(raw, where):
+        row = [*next(csv.reader([line], strict=True)), "", ""]
+        if path in rows:
+            raise VerificationFailed(f"{where} names {path} twice.")
+        rows[path] = (row[1], row[2])
+    return rows
+
+
+def encoded(sha256: str) -> str:
+    """A sha256 in hexadecimal as RECORD writes it."""
+    digest = base64.urlsafe_b64encode(bytes.fromhex(sha256)).rstrip(b"=").decode()
+    return f"sha256={digest}"
+
+
 def edited(raw: bytes, change: TreeChange, where: str) -> bytes:
     """RECORD as it reads after the change.
 
@@ -67,7 +87,6 @@ def _lines(raw: bytes, where: str) -> Iterator[tuple[str, str]]:
 
 
 def _line(path: str, file: NewFile, end: str) -> str:
-    digest = base64.urlsafe_b64encode(bytes.fromhex(file.sha256)).rstrip(b"=").decode()
     text = io.StringIO()
-    csv.writer(text, lineterminator=end).writerow([path, f"sha256={digest}", file.size])
+    csv.writer(text, lineterminator=end).writerow([path, encoded(file.sha256), file.size])
     return text.getvalue()

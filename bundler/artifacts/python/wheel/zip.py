@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import configparser
+from collections.abc import Iterator, Mapping, Sequence
 from typing import BinaryIO
 
-from bundler.artifacts.python.trees import NewFile, TreeChange, zip_tree
+from bundler.artifacts.python.trees import NewFile, Tree, TreeChange, zip_tree
 from bundler.artifacts.python.wheel import record as wheelrecord
 from bundler.artifacts.python.zipfiles import Entry, ZipFile
 from bundler.artifacts.python.zipwriter import ZipWriter
 from bundler.errors import UsageError, VerificationFailed
+from bundler.state.manifest import Manifest
 
 _SIGNATURES = ("RECORD.jws", "RECORD.p7s")
 
@@ -21,9 +23,62 @@ def metadata_of(file: ZipFile) -> str:
         for name in file.names
         if wheelrecord.is_metadata(name) and name.endswith("/RECORD")
     }
-    if len(found) != 1:
+    folders = {name.partition("/")[0] for name in file.names if wheelrecord.is_metadata(name)}
+    if len(found) != 1 or found != folders:
         raise VerificationFailed(f"{file.name} is no wheel: it does not have one RECORD.")
     return found.pop()
+
+
+def deceptions(tree: Tree, file: ZipFile, found: Mapping[str, Manifest]) -> Iterator[str]:
+    """Where an installer could write something else than the states that are read.
+
+    That RECORD says what is there, and that no entry point is written elsewhere; what lies in the
+    wheel's ``*.data`` folder is the same for all that holds packages (`python_import_path`).
+    found: the manifests, by the artifact's path of their directory.
+    """
+    metadata = metadata_of(file)
+    record = f"{metadata}/RECORD"
+    rows = wheelrecord.read(tree.read(record), f"{file.name}:{record}")
+    listed = rows.keys() - {record}
+    there = tree.leaves.keys() - {record, *(f"{metadata}/{name}" for name in _SIGNATURES)}
+    for path in sorted(listed ^ there):
+        what = "does not name" if path in there else "names, but it is missing:"
+        yield f"{file.name}:{record} {what} {path}."
+    states = _state_files(tree, found)
+    for path in sorted(listed & there):
+        sha256, size = rows[path]
+        expected = states.get(path)
+        if size not in ("", str(tree.leaves[path].size)) or (
+            expected is not None and sha256 != wheelrecord.encoded(expected)
+        ):
+            yield f"{file.name}:{record} describes {path} otherwise than it is."
+    yield from _stray_scripts(tree, metadata)
+
+
+def _state_files(tree: Tree, found: Mapping[str, Manifest]) -> dict[str, str]:
+    """The sha256 of every file that a manifest names, by its path in the wheel."""
+    files: dict[str, str] = {}
+    for directory in tree.state_directories():
+        if directory.path in found:
+            known = found[directory.path].known.files
+            files.update((f"{directory.relative}/{path}", known[path][0]) for path in known)
+    return files
+
+
+def _stray_scripts(tree: Tree, metadata: str) -> Iterator[str]:
+    """Entry points whose name leads out of the folder for scripts, where installers write them."""
+    path = f"{metadata}/entry_points.txt"
+    if path not in tree.leaves:
+        return
+    parser = configparser.RawConfigParser(delimiters=("=",), strict=False, allow_no_value=True)
+    try:
+        parser.read_string(tree.read(path).decode())
+    except (configparser.Error, UnicodeDecodeError) as error:
+        raise VerificationFailed(f"{tree.at(path)} cannot be read.") from error
+    for group in ("console_scripts", "gui_scripts"):
+        for name in parser.options(group) if parser.has_section(group) else ():
+            if "/" in name or "\\" in name:
+                yield f"{tree.at(path)} has an installer write the script {name!r}."
 
 
 def rewrite(file: ZipFile, change: TreeChange, stream: BinaryIO) -> None:
