@@ -71,9 +71,9 @@ def test_every_layout_becomes_what_pex_makes_of_a_wheel_with_the_state(
     assert output_of(tmp_path / "app.pex", tmp_path / "root") == "A=old Gone=x"
     mode = (tmp_path / "app.pex").stat().st_mode
 
-    bundle = bundle_of(set_state(tmp_path / "state", A="new", Bä="more"))
+    bundle = bundle_of(set_state(tmp_path / "state", A="new", Bb="more"))
     embed(tmp_path / "app.pex", [bundle], RECORD, tmp_path / "app.pex")
-    assert output_of(tmp_path / "app.pex", tmp_path / "root") == "A=new Bä=more"
+    assert output_of(tmp_path / "app.pex", tmp_path / "root") == "A=new Bb=more"
     assert (tmp_path / "app.pex").stat().st_mode == mode
     with open_pex(tmp_path / "app.pex") as artifact:
         assert verify(artifact).all_problems == ()
@@ -102,7 +102,7 @@ def test_code_in_a_folder_becomes_what_pex_makes_of_it_with_the_state(
     source = package(tmp_path / "src", A="old", Gone="x")
     build = ["-D", "src", "-m", "shop", "--layout", layout]
     run_pex(*build, "-o", "app", cwd=tmp_path, root=pex_root)
-    bundle = bundle_of(set_state(tmp_path / "state", A="new", Bä="more"))
+    bundle = bundle_of(set_state(tmp_path / "state", A="new", Bb="more"))
     embed(tmp_path / "app", [bundle], RECORD, tmp_path / "app")
     with open_pex(tmp_path / "app") as artifact:
         properties = artifact._pex.info.build_properties
