@@ -100,6 +100,8 @@ def embed(
     Raises `errors.VerificationFailed` where what was made does not hold them, and as `refresh` and
     `guard` do.
     """
+    from contextlib import ExitStack
+
     from bundler.artifacts.names import ArtifactName
     from bundler.listener import SILENT
     from bundler.project.options import RefreshOptions
@@ -107,14 +109,16 @@ def embed(
     from bundler.workflows.update import update
 
     listener, name = listener or SILENT, ArtifactName.parse(artifact)
-    prepared = prepare(
-        _found(projects, python),
-        options or RefreshOptions(mode="never"),
-        guarded=guarded,
-        state_from=state_from,
-        listener=listener,
-    )
-    return update(name, tag, in_place=in_place, prepared=prepared, listener=listener)
+    with ExitStack() as held:
+        prepared = prepare(
+            _found(projects, python),
+            options or RefreshOptions(mode="never"),
+            guarded=guarded,
+            state_from=state_from,
+            held=held,
+            listener=listener,
+        )
+        return update(name, tag, in_place=in_place, prepared=prepared, listener=listener)
 
 
 def verify(artifact: str, policy: Policy | None = None) -> Verdict:

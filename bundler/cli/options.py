@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import reduce, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
@@ -264,6 +265,7 @@ class BuildArguments(NamedTuple):
             guarded=not self.no_guard,
             environment=self.environment,
             state_from=self.state_from,
+            held=click.get_current_context().with_resource(ExitStack()),
             listener=listener,
         )
 

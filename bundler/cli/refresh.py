@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import click
@@ -87,7 +88,8 @@ def refresh(
         _show(refreshed)
         show_pushed(pushed, into.store.url)
     else:
-        refreshed = only_refresh(found, options, listener)
+        held = click.get_current_context().with_resource(ExitStack()) if destination else None
+        refreshed = only_refresh(found, options, listener, held=held)
         _show(refreshed)
         if destination is not None:
             _hand_out(refreshed, found, destination)

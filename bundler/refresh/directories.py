@@ -20,7 +20,7 @@ from bundler.artifacts.baseline import of_place
 from bundler.artifacts.extract import Extracted
 from bundler.errors import BundlerError, Locked, Unavailable, VerificationFailed
 from bundler.listener import KeyProgress, Listener
-from bundler.project.options import RefreshOptions, Stored
+from bundler.project.options import DEFAULT_TOTAL_TIMEOUT_SECONDS, RefreshOptions, Stored
 from bundler.refresh.attempts import Fetched, Job, KeyFailedError
 from bundler.refresh.checks import Baseline
 from bundler.refresh.discovery import Loaded, unique
@@ -28,6 +28,7 @@ from bundler.refresh.sources.model import Component
 from bundler.state.age import age_problem
 from bundler.state.bundle import Bundle
 from bundler.state.manifest import (
+    Contents,
     DirectoryRefresh,
     KeyRefresh,
     ManagementType,
@@ -36,6 +37,7 @@ from bundler.state.manifest import (
     RunRecord,
     State,
     Tool,
+    build,
 )
 from bundler.state.statedir import Publication, Ready, Staging, StateDir, check_keys, sanitize_key
 from bundler.state.tree import scan
@@ -45,7 +47,7 @@ from bundler.version import __version__
 
 LOCAL: ManagementType = "LOCAL_FILESYSTEM"
 VERSIONED: ManagementType = "VERSIONED_STATE_STORAGE"
-_LOCK_SECONDS = 10.0
+_SILENT_SECONDS = 1.0
 _LOCK_POLL_SECONDS = 0.1
 _SHOWN_PATHS = 5
 _MOST_SKEW_SECONDS = 300.0
@@ -77,6 +79,7 @@ class Directory(msgspec.Struct):
     refreshes: dict[str, KeyRefresh] = msgspec.field(default_factory=dict)
     versions: dict[str, str] = msgspec.field(default_factory=dict)
     _opened: Staging | None = None
+    _before: Manifest | None = None
 
     @property
     def staging(self) -> Staging:
@@ -111,30 +114,46 @@ class Directory(msgspec.Struct):
 
         given: the state directories of the baseline that was named.
         """
-        self._opened = await self._stage(stack)
-        await self._read_baselines(self.statedir)
+        if self._needs_lock():
+            self._opened = await self._stage(stack, listener)
+        self._before = await self._read_baselines(self.statedir)
         if self.options.baseline is not None:
             place = self.statedir.place
             await self._read_baselines(of_place(given, place, self.options.baseline))
         if self.local and not self.baselines:
             listener.note("No baseline: the check for shrunk states is off.")
 
-    async def _stage(self, stack: AsyncExitStack) -> Staging:
+    def _needs_lock(self) -> bool:
+        """False if nothing is fetched: then what is published most likely stays as it is."""
+        options = self.options
+        embeds = options.stored is not None and options.stored.embeds
+        return (
+            embeds
+            or options.baseline is not None
+            or any(options.mode_of(component.key) != "never" for component in self.local)
+        )
+
+    async def _stage(self, stack: AsyncExitStack, listener: Listener) -> Staging:
         """Waits for the lock, so that Ctrl-C is heard meanwhile."""
-        end = time.monotonic() + _LOCK_SECONDS
+        began = time.monotonic()
+        told = False
         while True:
             try:
                 return stack.enter_context(self.statedir.staging(timeout=0))
-            except Locked:
-                if time.monotonic() > end:
+            except Locked as error:
+                waited = time.monotonic() - began
+                if waited > (self.options.total_timeout or DEFAULT_TOTAL_TIMEOUT_SECONDS):
                     raise
+                if waited > _SILENT_SECONDS and not told:
+                    listener.note(f"{error.what} Waiting for it.")
+                    told = True
             await asyncio.sleep(_LOCK_POLL_SECONDS)
 
-    async def _read_baselines(self, statedir: StateDir) -> None:
-        """Takes the states of a state directory that verify."""
+    async def _read_baselines(self, statedir: StateDir) -> Manifest | None:
+        """Takes the states of a state directory that verify. Returns its manifest."""
         published = statedir.read()
         if published is None:
-            return
+            return None
         known = {
             refresh.key: refresh
             for directory in (published.record.refresh if published.record else ())
@@ -146,6 +165,7 @@ class Directory(msgspec.Struct):
                 self.baselines[state.key] = baseline
                 unknown = KeyRefresh(state.key, origin="unknown")
                 self.record[state.key] = known.get(state.key, unknown)
+        return published.manifest
 
     # --- deciding -----------------------------------------------------------------------------
 
@@ -201,7 +221,8 @@ class Directory(msgspec.Struct):
         """Makes the baseline's bytes what will be published for a key."""
         baseline = self.baselines[key]
         if baseline.directory == self.statedir.path / baseline.state.path:
-            self.staging.discard(key)
+            if self._opened is not None:
+                self._opened.discard(key)
         else:
             target = self.staging.key_directory(key)
             with io_errors(target):
@@ -285,6 +306,27 @@ class Directory(msgspec.Struct):
             functools.partial(_record, self._refresh()),
             removes=self.is_whole,
         )
+
+    async def settle(self, stack: AsyncExitStack, listener: Listener) -> Publication | None:
+        """What is published, if exactly that is to be: nothing is written then.
+
+        None if there is something to publish; the state directory is locked then.
+        Raises `Locked` where another process has published meanwhile.
+        """
+        before = self._before
+        if self._opened is not None:
+            return None
+        wanted = build(Contents(tuple(self.states.values()), self._non_local()))
+        if before is not None and wanted.content_digest == before.content_digest:
+            return Publication(Bundle(self.statedir.path, before, self.statedir.place), (), ())
+        self._opened = await self._stage(stack, listener)
+        now = self.statedir.read()
+        if (now and now.manifest.sha256) != (before and before.sha256):
+            raise Locked(
+                f"Another process published in {self.statedir.path} meanwhile.",
+                hint="Run the command again.",
+            )
+        return None
 
     def _refresh(self) -> DirectoryRefresh:
         keys = sorted(self.refreshes.values(), key=lambda item: item.key)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -30,8 +30,9 @@ from bundler.refresh.scratch import scratch_folder
 from bundler.refresh.sources.model import Component, Found
 from bundler.refresh.vendors import kind_of
 from bundler.state.bundle import Bundle
+from bundler.state.hold import hold
 from bundler.state.manifest import DirectoryRefresh, ManagementType
-from bundler.state.statedir import StateDir, publish_together
+from bundler.state.statedir import Publication, StateDir, publish_together
 from bundler.system.wording import counted
 
 if TYPE_CHECKING:
@@ -66,13 +67,19 @@ def refresh(
     options: RefreshOptions,
     listener: Listener,
     aside: Path | None = None,
+    held: ExitStack | None = None,
 ) -> Refreshed:
     """Refreshes and publishes. options: those of the command line; they go before the projects'.
+
+    held: where the bundles are to be embedded; until it is closed, they stay as they are whatever
+    another process publishes.
 
     aside: an empty folder into which keys in versioned storage are fetched as well; without one
     they are not refreshed. Raises the failure of a key, or `Several`; nothing was published then.
     """
-    return run_to_end(lambda decided: _refresh(projects, options, listener, decided, aside))
+    return run_to_end(
+        lambda decided: _refresh(projects, options, listener, decided, aside=aside, held=held)
+    )
 
 
 def fetch_into(
@@ -168,7 +175,9 @@ async def _refresh(
     options: RefreshOptions,
     listener: Listener,
     decided: asyncio.Event,
+    *,
     aside: Path | None,
+    held: ExitStack | None,
 ) -> Refreshed:
     listener.phase("Finding components")
     async with (
@@ -179,7 +188,8 @@ async def _refresh(
         _check_selection(options, directories)
         name = directories[0].options.baseline if directories else None
         given = stack.enter_context(baseline.opened(name))
-        for directory in directories:
+        # In the same order in every process: each waits for the locks of others.
+        for directory in sorted(directories, key=lambda item: item.statedir.path):
             await directory.open(stack, given, listener)
             _tell_legacy(directory, listener)
             if aside is None:
@@ -187,8 +197,14 @@ async def _refresh(
         collectors = _collectors(aside, directories, (VERSIONED,)) if aside else []
         jobs = [(item, job) for item in directories for job in item.jobs(listener)]
         await _fetch_all([*jobs, *_jobs_of(collectors)], directories, scratch, listener)
+        for directory in directories:
+            directory.keep_unfound(listener)
+        unchanged = [await directory.settle(stack, listener) for directory in directories]
         decided.set()
-        refreshed = _publish(directories, loaded, listener)
+        refreshed = _publish(directories, unchanged, loaded, listener)
+        if held is not None:
+            bundles = tuple(hold(bundle, held) for bundle in refreshed.bundles)
+            refreshed = msgspec.structs.replace(refreshed, bundles=bundles)
     return msgspec.structs.replace(refreshed, collected=_collected(collectors))
 
 
@@ -403,14 +419,16 @@ class _Limits:
 
 
 def _publish(
-    directories: Sequence[Directory], loaded: Sequence[Loaded], listener: Listener
+    directories: Sequence[Directory],
+    unchanged: Sequence[Publication | None],
+    loaded: Sequence[Loaded],
+    listener: Listener,
 ) -> Refreshed:
-    for directory in directories:
-        directory.keep_unfound(listener)
-    publications = publish_together([directory.ready() for directory in directories])
+    changing = [item for item, same in zip(directories, unchanged, strict=True) if same is None]
+    made = iter(publish_together([directory.ready() for directory in changing]))
     published = [
-        directory.published(publication, listener)
-        for directory, publication in zip(directories, publications, strict=True)
+        directory.published(same or next(made), listener)
+        for directory, same in zip(directories, unchanged, strict=True)
     ]
     return Refreshed(
         bundles=tuple(item.bundle for item in published),

@@ -48,12 +48,14 @@ class Bundle(msgspec.Struct, frozen=True):
     """A state directory that was published or staged.
 
     root: where its files are now. place: where the program looks for it, relative to the root from
-    which its modules are imported, such as ``shop/defs/.local_defs_state``.
+    which its modules are imported, such as ``shop/defs/.local_defs_state``. held: where its files
+    stay as they are, see `bundler.state.hold`.
     """
 
     root: Path
     manifest: Manifest
     place: str
+    held: Path | None = None
 
     def members(self) -> Iterator[BundleMember]:
         """Everything that is to be embedded, in the order of its path's bytes."""
@@ -69,7 +71,7 @@ class Bundle(msgspec.Struct, frozen=True):
                 yield self._member(f"{state.path}/{file.path}", file)
 
     def _member(self, path: str, file: File) -> BundleMember:
-        return BundleMember(path, file.size, file.sha256, self.root / path)
+        return BundleMember(path, file.size, file.sha256, (self.held or self.root) / path)
 
 
 def paths_of(manifest: Manifest) -> Iterator[str]:

@@ -117,17 +117,16 @@ def make_directories(path: Path) -> None:
 # to the same name removes it.
 
 
-def leftovers(directory: Path, name: str = "") -> Iterator[Path]:
-    """What nobody writes any more of the temporary files for this name, or for any."""
+def remove_leftovers(directory: Path, name: str = "") -> None:
+    """Removes what nobody writes any more of the temporary files for this name, or for any."""
     begins = f".{name}{_MARK}" if name else "."
-    with suppress(OSError), os.scandir(directory) as children:
-        for child in children:
-            if child.name.startswith(begins) and _TEMPORARY.fullmatch(child.name):
-                yield Path(child.path)
+    with suppress(OSError):
+        for child in os.listdir(directory):
+            if child.startswith(begins) and _TEMPORARY.fullmatch(child):
+                _remove_leftover(directory / child)
 
 
-def remove_leftover(path: Path) -> None:
-    """Removes a temporary file or folder of this user's, unless a process still writes it."""
+def _remove_leftover(path: Path) -> None:
     with suppress(OSError):
         status = path.lstat()
         if status.st_uid != os.geteuid():
@@ -146,8 +145,7 @@ def remove_leftover(path: Path) -> None:
 
 @contextmanager
 def _temporary(path: Path, make: Callable[[Path], tuple[Path, int]]) -> Iterator[tuple[Path, int]]:
-    for left in leftovers(path.parent, path.name):
-        remove_leftover(left)
+    remove_leftovers(path.parent, path.name)
     while True:
         with io_errors(path):
             beside, descriptor = make(path)

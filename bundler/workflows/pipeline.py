@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -78,10 +79,12 @@ def prepare(
     guarded: bool = True,
     environment: str | None = None,
     state_from: str | None = None,
+    held: ExitStack | None = None,
     listener: Listener = SILENT,
 ) -> Prepared:
     """Asks git whether the states are kept out, then refreshes and publishes them.
 
+    held: until it is closed, the bundles stay as they are, see `bundler.state.hold`.
     guarded: False skips git, which the record then says. state_from: an artifact whose states are
     taken instead of a refresh. Raises `Findings` where a state is, or
     could come, in the repository, and as `bundler.refresh.run.refresh` does.
@@ -95,7 +98,7 @@ def prepare(
     if state_from is None:
         from bundler.refresh.run import refresh
 
-        refreshed = refresh(projects, options, listener)
+        refreshed = refresh(projects, options, listener, held=held)
     else:
         from bundler.workflows.state_from import replay
 

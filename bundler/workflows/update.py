@@ -21,7 +21,7 @@ from bundler.listener import Listener
 from bundler.state.artifact import Artifact
 from bundler.state.bundle import Bundle
 from bundler.state.manifest import Manifest, RunRecord, parse
-from bundler.system.atomic import temporary_folder
+from bundler.system.atomic import remove_leftovers, temporary_folder
 from bundler.workflows.pipeline import Prepared, prove
 
 if TYPE_CHECKING:
@@ -126,6 +126,7 @@ def update_pex(
 def _update_pex(path: Path, old: PexArtifact, prepared: Prepared, listener: Listener) -> Updated:
     from bundler.artifacts.python.replacing import publish
 
+    remove_leftovers(path.resolve().parent, path.resolve().name)
     if is_current(old, prepared.bundles):
         return Updated(str(path), changed=False, verdict=_intact(old))
     record = renewed(old.run_record(), prepared)
@@ -154,10 +155,11 @@ def update_layout(
     new_tag: where it goes; None makes one of the old tag and the content, see `tag_for`. Where that
     tag has this very state on the same files already, nothing is made.
     """
-    from bundler.artifacts.image.layout import open_store
+    from bundler.artifacts.image.layout import open_store, remove_leftovers_of
     from bundler.artifacts.image.oci import embed, find
     from bundler.artifacts.image.ociread import choose
 
+    remove_leftovers_of(name.path)
     with closing(open_store(name.path)) as store:
         entry = choose(store, name.tag)
         own = name.tag or without_state(entry.tag or LATEST)

@@ -36,8 +36,6 @@ def test_a_pex_is_built(tmp_path: Path, home: str) -> None:
     if os.geteuid() == 0:
         prefix = AS_NOBODY
         subprocess.run(["chown", "-R", f"{USER}:0", tmp_path], check=True)
-        for parent in tmp_path.parents[:2]:
-            parent.chmod(0o755)
     build = [BIN / "state-bundler", "build", "pex", "-o", "app.pex", "--", "-D", "src", "--venv"]
     done = subprocess.run(
         [*prefix, "env", "-i", f"PATH={BIN}:{os.environ['PATH']}", home, *build],

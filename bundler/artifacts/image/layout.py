@@ -31,6 +31,7 @@ from bundler.system.atomic import (
     give_name,
     io_errors,
     make_directories,
+    remove_leftovers,
     replaced_file,
     sync_directory,
     sync_tree,
@@ -58,6 +59,14 @@ def open_store(path: Path) -> Layout:
     Raises `VerificationFailed` for what is neither.
     """
     return Folder(path) if path.is_dir() else Archive(path)
+
+
+def remove_leftovers_of(layout: Path) -> None:
+    """Removes what a process that was killed has left of a folder or an archive."""
+    path = layout.resolve()
+    remove_leftovers(path.parent, path.name)
+    for directory in (path, path / "blobs" / "sha256"):
+        remove_leftovers(directory)
 
 
 class Folder:
