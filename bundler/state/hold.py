@@ -15,8 +15,8 @@ from pathlib import Path
 
 import msgspec
 
-from bundler.errors import Locked
-from bundler.state.bundle import STAGING_NAME, Bundle
+from bundler.errors import InputOutputError, Locked
+from bundler.state.bundle import MANIFEST_NAME, STAGING_NAME, Bundle
 from bundler.system.atomic import temporary_folder
 
 _NAME = "build"
@@ -31,15 +31,28 @@ def hold(bundle: Bundle, held: ExitStack) -> Bundle:
                     folder = attempt.enter_context(temporary_folder(parent / _NAME))
                     _link(bundle, folder)
                 except FileNotFoundError as error:
-                    raise Locked(
-                        f"Another process published in {bundle.root} meanwhile.",
-                        hint="Run the command again.",
-                    ) from error
-                except OSError:  # another file system, one without hard links, or full
+                    raise _published_meanwhile(bundle) from error
+                except (OSError, InputOutputError):  # another file system, one without links, full
                     continue
+                if not _is_still_published(bundle):
+                    raise _published_meanwhile(bundle)
                 held.push(attempt.pop_all())
                 return msgspec.structs.replace(bundle, held=folder)
     return bundle
+
+
+def _is_still_published(bundle: Bundle) -> bool:
+    """False if another publish has begun: its journal comes first, its manifest last."""
+    staging = bundle.root / STAGING_NAME
+    if any((staging / name).exists() for name in ("journal.json", "set.json")):
+        return False
+    return (bundle.root / MANIFEST_NAME).read_bytes() == bundle.manifest.raw
+
+
+def _published_meanwhile(bundle: Bundle) -> Locked:
+    return Locked(
+        f"Another process published in {bundle.root} meanwhile.", hint="Run the command again."
+    )
 
 
 def _link(bundle: Bundle, folder: Path) -> None:
