@@ -107,6 +107,13 @@ _NOT_JSON = frozenset({"JSONDecodeError", "DecodeError", "ContentTypeError", "Ex
 _SHAPE = frozenset(
     {"KeyError", "TypeError", "IndexError", "AttributeError", "ValidationError", "ValueError"}
 )
+# What client libraries raise for a URL without a scheme or a host, before they ask anybody.
+_BAD_URL = frozenset(
+    {
+        *("InvalidSchema", "InvalidURL", "InvalidUrlClientError", "LocationParseError"),
+        *("LocationValueError", "MissingSchema", "NonHttpUrlClientError", "UnsupportedProtocol"),
+    }
+)
 _NO_DBT_PROJECT = frozenset(
     {
         "DagsterDbtProjectNotFoundError",
@@ -192,6 +199,9 @@ def failure_of(
         late = _say(component, finding, report.waiting, secrets, report.environment)
         return msgspec.structs.replace(late, late=True)
     failed = report.failed
+    without_url = _without_url(component, report, secrets)
+    if without_url is not None:
+        return _say(component, without_url, None, secrets)
     if report.raised:
         exchange = _behind(report, failed)
         if exchange is not None:
@@ -379,6 +389,27 @@ def _proxy_status(chain: Sequence[Link]) -> int | None:
         if found:
             return int(found[1])
     return next((link.status for link in chain if link.status), None)
+
+
+def _without_url(component: Component, report: Report, secrets: Secrets) -> _Finding | None:
+    """What is wrong where a client refuses the URL, or a variable that is not set is part of it."""
+    unset = ", ".join(component.unset_variables)
+    hint = f"Set {unset} in the environment or in .env." if unset else ""
+    for exchange in report.failed if unset else ():
+        host = urlsplit(exchange.url).hostname or ""
+        if not host or "none" in re.split(r"[.-]", host):
+            says = f"{unset} is not set, and is part of the URL it asks: {host or 'it has no host'}"
+            return _Finding(ConfigurationError, says, hint=hint)
+    refused = next((link for link in report.raised if _refuses_url(link)), None)
+    if refused is None:
+        return None
+    because = f"{unset} is not set, so that " if unset else ""
+    says = f"{because}the URL it asks is not one: {quoted(refused, secrets)}"
+    return _Finding(ConfigurationError, says, hint=hint)
+
+
+def _refuses_url(link: Link) -> bool:
+    return not _BAD_URL.isdisjoint(link.names) or link.text.startswith("unknown url type")
 
 
 def _of_chain(report: Report, secrets: Secrets) -> _Finding:

@@ -244,3 +244,40 @@ def test_a_library_that_cannot_be_watched_fails_the_key_by_name_and_version() ->
     assert failure is not None
     assert type(failure.error) is ToolFailed
     assert "acme 9.9: it has no acme.Client.send" in failure.error.what
+
+
+@pytest.mark.parametrize(
+    "refused",
+    [
+        link("requests.exceptions.MissingSchema", "Invalid URL 'None/v1': No scheme supplied."),
+        link("requests.exceptions.InvalidURL", "Invalid URL 'https:///v1': No host supplied"),
+        link("httpx.UnsupportedProtocol", "Request URL is missing an 'http://' protocol."),
+        link("urllib3.exceptions.LocationValueError", "No host specified."),
+        link("aiohttp.client_exceptions.InvalidURL", "None/v1"),
+        link("aiohttp.client_exceptions.InvalidUrlClientError", "None/v1"),
+        link("builtins.ValueError", "unknown url type: 'None/v1'"),
+    ],
+)
+@pytest.mark.parametrize("unset", [(), ("SHOP_URL",)])
+def test_a_url_that_is_none_is_the_configurations_fault(
+    refused: Link, unset: tuple[str, ...]
+) -> None:
+    component = msgspec.structs.replace(COMPONENT, unset_variables=unset)
+    failure = failure_of(component, Report(raised=(refused,)), secrets=Secrets({}))
+    assert failure is not None
+    assert isinstance(failure.error, ConfigurationError)
+    assert all(name in failure.error.what and name in failure.error.hint for name in unset)
+
+
+def test_a_host_made_of_a_variable_that_is_not_set_is_not_an_outage() -> None:
+    chain = (link("socket.gaierror"),)
+    exchange = Exchange(1, "GET", "https://None.api.example/v1", "", chain=chain)
+    report = Report(failed=(exchange,), raised=chain)
+    component = msgspec.structs.replace(COMPONENT, unset_variables=("SHOP_ACCOUNT",))
+    failure = failure_of(component, report, secrets=Secrets({}))
+    assert failure is not None
+    assert isinstance(failure.error, ConfigurationError)
+    assert "SHOP_ACCOUNT" in failure.error.what
+    failure = failure_of(COMPONENT, report, secrets=Secrets({}))
+    assert failure is not None
+    assert isinstance(failure.error, Unavailable)
