@@ -27,10 +27,22 @@ def examined(tree: Tree, config: Mapping[str, Any], found: Mapping[str, Manifest
             yield f"The label does not name {path}."
     yield from islice(tree.doubts(found), _MAX_PROBLEMS)
     runs = image_import_path.runs_as(config.get("config") or {})
-    for path, imported_as in image.import_paths(config).items():
-        other = image_import_path.shadowing(tree, runs, imported_as, path)
-        if path in found and other is not None:
+    known = image.import_paths(config)
+    for path in found:
+        imported_as = known.get(path) or _import_path(tree, runs, path)
+        other = image_import_path.shadowing(tree, runs, imported_as, path) if imported_as else None
+        if other is not None:
             yield (
                 f"The program would import {other}, which is not where the state is, {path}: "
                 "something was added to the image after its state was embedded."
             )
+
+
+def _import_path(tree: Tree, runs: image_import_path.RunsAs, path: str) -> str | None:
+    """Where a state directory is below an import root, if it is below one."""
+    roots = [root for group in image_import_path.import_roots(tree, runs) for root in group]
+    for root in (*roots, runs.working_directory):
+        real = (tree.resolve(root) or root).rstrip("/")
+        if path.startswith(f"{real}/"):
+            return path[len(real) + 1 :]
+    return None

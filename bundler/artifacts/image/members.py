@@ -26,8 +26,8 @@ def state_directories_in(tree: Tree, claimed: Sequence[str] = ()) -> list[str]:
     """Every state directory in a file system: the claimed ones that are there, and any other."""
     found = {
         path
-        for path, node in tree.walk()
-        if (posixpath.basename(path) == STATE_DIRECTORY and node.children.keys() - {_IGNORE_FILE})
+        for path, node in tree.directories()
+        if (path.endswith(f"/{STATE_DIRECTORY}") and node.children.keys() - {_IGNORE_FILE})
         or MANIFEST_NAME in node.children
     }
     found |= {path for path in claimed if tree.lookup(path) is not None}

@@ -186,9 +186,23 @@ class Tree:
         while pending:
             path, node = pending.pop()
             children = sorted(node.children.items(), reverse=True)
-            pending += [(posixpath.join(path, name), child) for name, child in children]
+            above = path.rstrip("/")
+            pending += [(f"{above}/{name}", child) for name, child in children]
             if path != top:
                 yield path, node
+
+    def directories(self) -> Iterator[tuple[str, Node]]:
+        """Every directory but the root, in no order."""
+        pending = [("", self.root)]
+        while pending:
+            path, node = pending.pop()
+            if path:
+                yield path, node
+            pending += [
+                (f"{path}/{name}", child)
+                for name, child in node.children.items()
+                if child.kind == "directory"
+            ]
 
     def _add_all(self, added: Mapping[str, Node]) -> None:
         known: tuple[str, Node] | None = None  # most follow another of the same folder

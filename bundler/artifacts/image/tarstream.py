@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import re
+import zlib
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import TYPE_CHECKING, BinaryIO, Literal
@@ -33,6 +34,8 @@ _MAX_PATH_BYTES = 4096
 _MAX_PART_BYTES = 255
 _MAX_DEPTH = 256
 _MAX_NUMBER = 2**63 - 1
+# https://www.rfc-editor.org/rfc/rfc1950#section-9
+_ADLER = 65521
 
 _KINDS: dict[bytes, Kind] = {
     b"\0": "file",
@@ -47,6 +50,8 @@ _KINDS: dict[bytes, Kind] = {
 _PAX, _GLOBAL_PAX, _LONG_NAME, _LONG_TARGET = b"x", b"g", b"L", b"K"
 _OCTAL = re.compile(rb" *([0-7]*)[ \0]*")
 _RECORD_LENGTH = re.compile(rb"([1-9][0-9]{0,7}) ")
+# What a name must be taken apart for.
+_ODD = re.compile(r"^[/.]|//|/\.")
 _DECIMAL = re.compile(rb"[0-9]{1,19}")
 
 
@@ -95,6 +100,8 @@ def absolute(name: str, what: str = "A layer") -> str:
 
     Raises `VerificationFailed` for one with ``..``, and for one that no file system takes.
     """
+    if len(name) <= _MAX_PART_BYTES and not _ODD.search(name):  # as nearly all are
+        return f"/{name}".rstrip("/") or "/"
     parts = [part for part in name.split("/") if part not in ("", ".")]
     if ".." in parts:
         raise VerificationFailed(f"{what} holds {name[:200]!r}, which leads outside the image.")
@@ -108,15 +115,18 @@ def absolute(name: str, what: str = "A layer") -> str:
     return "/" + "/".join(parts)
 
 
-class _Extended(msgspec.Struct):
-    """What stands in front of a member's header, and goes before what is in it."""
+_NO_RECORDS: dict[str, bytes] = {}
+
+
+class _Extended(msgspec.Struct, frozen=True):
+    """What is in front of a member's header, and goes before what is in it."""
 
     records: dict[str, bytes] | None = None
     name: bytes | None = None
     target: bytes | None = None
 
-    def __bool__(self) -> bool:
-        return not (self.records is None and self.name is None and self.target is None)
+
+_NOT_EXTENDED = _Extended()
 
 
 class TarReader:
@@ -133,13 +143,13 @@ class TarReader:
     def next(self) -> TarMember | None:
         """The next member; None at the end."""
         self._finish_member()
-        extended = _Extended()
+        extended = _NOT_EXTENDED
         while (block := self._header()) is not None:
             kind = block[156:157]
             if kind in _KINDS:
                 return self._member(block, kind, extended)
-            self._extend(extended, block, kind)
-        if extended:
+            extended = self._extend(extended, block, kind)
+        if extended != _NOT_EXTENDED:
             raise self._damaged("it ends after a header without its member")
         return None
 
@@ -190,12 +200,10 @@ class TarReader:
             if self._stream.read(BLOCK_BYTES) not in (_ZEROS, b""):
                 raise self._damaged("it goes on after its end")
             return None
-        said = self._number(block[148:156])
-        unsigned = sum(block) - sum(block[148:156]) + 8 * ord(" ")
-        if said != unsigned:
-            signed = unsigned - 256 * sum(byte > 127 for byte in block[:148] + block[156:])  # noqa: PLR2004
-            if said != signed:
-                raise self._damaged("it has a header that is none")
+        # The sum of all bytes but the sum's own, which count as spaces; of Adler's the lower half.
+        said, field = self._number(block[148:156]), sum(block[148:156]) - 8 * ord(" ")
+        if (said + field + 1 - (zlib.adler32(block) & 0xFFFF)) % _ADLER:
+            raise self._damaged("it has a header that is none")
         return block
 
     def _bytes_after(self, block: bytes) -> bytes:
@@ -210,21 +218,23 @@ class TarReader:
 
     # --- what stands in front of a header
 
-    def _extend(self, extended: _Extended, block: bytes, kind: bytes) -> None:
-        if kind == _GLOBAL_PAX and not extended:
+    def _extend(self, before: _Extended, block: bytes, kind: bytes) -> _Extended:
+        if kind == _GLOBAL_PAX and before == _NOT_EXTENDED:
             # git archive puts its commit there. Anything else some programs apply, others do not.
             if set(self._records(self._bytes_after(block))) - {"comment"}:
                 raise self._refused("holds attributes for all of its members")
-        elif kind == _PAX and not extended:
-            extended.records = self._records(self._bytes_after(block))
-        elif kind == _LONG_NAME and extended.name is None and extended.records is None:
-            extended.name = self._text(self._bytes_after(block))
-        elif kind == _LONG_TARGET and extended.target is None and extended.records is None:
-            extended.target = self._text(self._bytes_after(block))
-        elif kind in (_GLOBAL_PAX, _PAX, _LONG_NAME, _LONG_TARGET):
+            return before
+        if kind == _PAX and before == _NOT_EXTENDED:
+            return _Extended(records=self._records(self._bytes_after(block)))
+        if kind == _LONG_NAME and before.name is None and before.records is None:
+            name = self._text(self._bytes_after(block))
+            return msgspec.structs.replace(before, name=name)
+        if kind == _LONG_TARGET and before.target is None and before.records is None:
+            target = self._text(self._bytes_after(block))
+            return msgspec.structs.replace(before, target=target)
+        if kind in (_GLOBAL_PAX, _PAX, _LONG_NAME, _LONG_TARGET):
             raise self._refused("holds a member with several names or sets of attributes")
-        else:
-            raise self._refused(f"holds a member of the unknown type {kind!r}")
+        raise self._refused(f"holds a member of the unknown type {kind!r}")
 
     def _text(self, raw: bytes) -> bytes:
         text = raw.rstrip(b"\0")
@@ -256,13 +266,11 @@ class TarReader:
     # --- the header
 
     def _member(self, block: bytes, flag: bytes, extended: _Extended) -> TarMember:
-        records = extended.records or {}
-        name = extended.name or self._record(records, "path") or self._own_name(block)
-        target = (
-            extended.target
-            or self._record(records, "linkpath")
-            or block[157:257].split(b"\0", 1)[0]
-        )
+        records = extended.records or _NO_RECORDS
+        name, target = extended.name, extended.target
+        if records:
+            name, target = self._record(records, "path"), self._record(records, "linkpath")
+        name = name or self._own_name(block)
         kind = _KINDS[flag]
         if flag == b"\0" and name.endswith(b"/"):  # the old format has no other way to say so
             kind = "directory"
@@ -271,6 +279,8 @@ class TarReader:
             size = 0
         self._left = size
         self._padding = -size % BLOCK_BYTES
+        if target is None and kind in ("symlink", "hardlink"):
+            target = block[157:257].split(b"\0", 1)[0]
         return TarMember(
             absolute(name.decode(errors="surrogateescape"), self.what),
             kind,
@@ -278,7 +288,7 @@ class TarReader:
             self._field(records, "uid", block[108:116]),
             self._field(records, "gid", block[116:124]),
             size,
-            target.decode(errors="surrogateescape"),
+            target.decode(errors="surrogateescape") if target else "",
             self._at,
         )
 

@@ -1,0 +1,176 @@
+"""Damaged and forged layers: what verifies is what another unpacker, umoci, makes of the image."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import subprocess
+import tarfile
+import tempfile
+from functools import cache
+from pathlib import Path
+
+from hypothesis import event, given, settings
+from hypothesis import strategies as st
+
+from bundler.artifacts.image.oci import open_layout
+from bundler.artifacts.image.tarstream import read_tar
+from bundler.errors import VerificationFailed
+from tests.support.crafted import (
+    END,
+    STATE,
+    Crafted,
+    chunks,
+    header,
+    joined,
+    long_name,
+    make,
+    pax,
+    refusal,
+)
+from tests.support.engine import install
+
+FILE = f"{STATE}/Catalog/state"
+EVIL = b'{"products": 9}'
+_NAMES = st.sampled_from(
+    [
+        *(FILE, f"./{FILE}", f"/{FILE}", f"{FILE}/", f"{STATE}/Catalog", STATE, "app", "app/src"),
+        *("alias", f"alias/{FILE.removeprefix('app/')}", f"{STATE}/Catalog/.wh.state"),
+        *(f"{STATE}/.wh.Catalog", f"{STATE}/.wh..wh..opq", f"{STATE}/Catalog/more", "etc/x"),
+        *("app/x", f"{STATE}/@manifest.json"),
+    ]
+)
+_TARGETS = st.sampled_from(["app", "/app", "app/x", f"/{FILE}", "../..", ".", "etc/x"])
+_KEYS = st.sampled_from(
+    [
+        "path",
+        "linkpath",
+        "size",
+        "uid",
+        "mtime",
+        "hdrcharset",
+        "comment",
+        "GNU.sparse.name",
+        "GNU.sparse.major",
+        "GNU.sparse.realsize",
+        "SCHILY.xattr.user.x",
+    ]
+)
+_VALUES = st.one_of(_NAMES, st.sampled_from(["15", "0", "1", "BINARY", ""]))
+_EXTENSIONS = st.one_of(
+    st.builds(lambda records: pax(*records), st.lists(st.tuples(_KEYS, _VALUES), max_size=3)),
+    st.builds(lambda record: pax(record, flag=b"g"), st.tuples(_KEYS, _VALUES)),
+    st.builds(long_name, _NAMES, st.sampled_from([b"L", b"K"])),
+)
+_MEMBERS = st.builds(
+    lambda extensions, name, data, flag, target, mode, magic: (
+        b"".join(extensions)
+        + header(name.encode()[:100], data, flag, target=target.encode(), mode=mode, magic=magic)
+    ),
+    st.lists(_EXTENSIONS, max_size=2),
+    _NAMES,
+    st.sampled_from([b"", EVIL, b'{"products": 3}']),
+    st.sampled_from([b"0", b"0", b"0", b"\0", b"1", b"2", b"5", b"6", b"7", b"S", b"Z"]),
+    _TARGETS,
+    st.sampled_from([0o644, 0o755, 0o4755, 0]),
+    st.sampled_from([b"ustar\x0000", b"ustar  \0", bytes(8)]),
+)
+_POSITIONS = st.integers(min_value=0, max_value=30)
+
+
+@cache
+def _good() -> Crafted:
+    return make(Path(tempfile.mkdtemp()))
+
+
+@st.composite
+def _layers(draw: st.DrawFn) -> bytes:
+    """The members of the state layer, some of them gone, elsewhere or others; and bytes altered."""
+    parts = list(chunks(_good().layers[-1]).values())
+    for _ in range(draw(st.integers(0, 2))):
+        position = draw(_POSITIONS) % len(parts)
+        change = draw(st.sampled_from(["drop", "twice", "move"]))
+        part = parts[position]
+        if change != "twice":
+            parts.remove(part)
+        if change != "drop":
+            parts.insert(draw(_POSITIONS) % (len(parts) + 1), part)
+    for member in draw(st.lists(_MEMBERS, max_size=2)):
+        parts.insert(draw(_POSITIONS) % (len(parts) + 1), member)
+    data = bytearray(joined(parts))
+    for at, value in draw(
+        st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), max_size=1)
+    ):
+        data[at % len(data)] = value
+    return bytes(data)
+
+
+@st.composite
+def _images(draw: st.DrawFn) -> Crafted:
+    good = _good()
+    where = draw(st.sampled_from(["top", "bare", "above"]))
+    if where == "above":
+        return good.with_layer(b"".join(draw(st.lists(_MEMBERS, min_size=1, max_size=3))) + END)
+    made = good.with_top(draw(_layers()))
+    if where == "bare":  # as a plain COPY would have filled it
+        made.config["config"]["Labels"] = {}
+        made.annotations.clear()
+    return made
+
+
+@settings(max_examples=250, deadline=None)
+@given(_images())
+def test_what_verifies_is_what_umoci_unpacks(crafted: Crafted) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        layout = crafted.layout(Path(name, "layout"))
+        said = refusal(lambda: open_layout(layout))
+        event("refused" if said else "verified")
+        if not said:
+            assert _unpacked(layout, Path(name, "root")) in (None, crafted.expected)
+
+
+def _unpacked(layout: Path, root: Path) -> dict[str, bytes] | None:
+    """The files of the state directory; None where umoci refuses the image."""
+    argv = [
+        install("umoci"),
+        "raw",
+        "unpack",
+        "--rootless",
+        "--image",
+        f"{layout}:latest",
+        str(root),
+    ]
+    if subprocess.run(argv, capture_output=True, check=False).returncode:
+        return None
+    top = root / STATE
+    try:
+        return {
+            path.relative_to(top).as_posix(): path.read_bytes() if path.is_file() else b"<other>"
+            for path in top.rglob("*")
+            if path.is_symlink() or not path.is_dir()
+        }
+    finally:
+        shutil.rmtree(root)
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.one_of(_layers(), st.binary(max_size=2000).map(lambda tail: header("a", b"x") + tail)))
+def test_what_is_read_is_what_python_reads(data: bytes) -> None:
+    """Two readers agree about names, kinds and bytes, or ours refuses."""
+    try:
+        ours = [
+            (member.path, member.kind == "file", member.size)
+            for _, member in read_tar(io.BytesIO(data))
+        ]
+    except VerificationFailed:
+        return
+    with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+        theirs = [
+            (_normal(member.name), member.isreg(), member.size if member.isreg() else 0)
+            for member in archive
+        ]
+    assert ours == theirs
+
+
+def _normal(name: str) -> str:
+    return "/" + "/".join(part for part in name.split("/") if part not in ("", "."))
