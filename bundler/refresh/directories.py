@@ -277,34 +277,12 @@ class Directory(msgspec.Struct):
 
     # --- publishing ---------------------------------------------------------------------------
 
-    def keep_unfound(self, listener: Listener) -> None:
-        """Keeps what is published of keys that may have components which were not found."""
-        if self.is_whole:
-            return
-        published = self.statedir.read()
-        for state in published.manifest.states if published else ():
-            current = Baseline(state, self.statedir.path / state.path)
-            if state.key not in self.components and _verifies(current):
-                self.states[state.key] = state
-                unknown = KeyRefresh(state.key, origin="unknown")
-                self.refreshes[state.key] = self.record.get(state.key, unknown)
-                listener.warning(
-                    f"{state.key} is kept: no component has it, but not all components of "
-                    f"{self.statedir.place} could be found."
-                )
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether no component of it can have been missed."""
-        return all(item.found.whole for item in self.sources)
-
     def ready(self) -> Ready:
         """What was decided, on the disk next to what is published."""
         return self.staging.ready(
             tuple(self.states.values()),
             self._non_local(),
             functools.partial(_record, self._refresh()),
-            removes=self.is_whole,
         )
 
     async def settle(self, stack: AsyncExitStack, listener: Listener) -> Publication | None:

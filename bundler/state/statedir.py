@@ -363,14 +363,12 @@ class Staging(msgspec.Struct, frozen=True):
         states: Sequence[State],
         non_local: Sequence[NonLocalKey],
         record: Callable[[Manifest], RunRecord],
-        *,
-        removes: bool = True,
     ) -> Publication:
         """Makes these states, and no others, the contents of the state directory.
 
         Raises `InputOutputError`; the set is then the old one, or whole after the next publish.
         """
-        (publication,) = publish_together([self.ready(states, non_local, record, removes=removes)])
+        (publication,) = publish_together([self.ready(states, non_local, record)])
         return publication
 
     def ready(
@@ -378,13 +376,11 @@ class Staging(msgspec.Struct, frozen=True):
         states: Sequence[State],
         non_local: Sequence[NonLocalKey],
         record: Callable[[Manifest], RunRecord],
-        *,
-        removes: bool = True,
     ) -> Ready:
         """Brings these states to the disk, next to what is published.
 
         A state that was not staged stays as it is. `record` makes the run record of the manifest.
-        removes: whether the other states that were published before are removed.
+        The other states that were published before are removed.
         Raises `InputOutputError`, and `ConfigurationError` where a key's name is that of something
         we did not publish.
         """
@@ -395,7 +391,7 @@ class Staging(msgspec.Struct, frozen=True):
             changed = tuple(state.path for state in states if run.is_folder(state.path))
             self.publisher.refuse_foreign(changed, owned)
             entries = self.publisher.live.names()
-            removed = tuple(sorted(owned.intersection(entries) - expected)) if removes else ()
+            removed = tuple(sorted(owned.intersection(entries) - expected))
             kept = {*expected, *removed, *_RULES}
             others = (name for name in entries if name[0] != "@" and name not in kept)
             manifest = build(Contents(tuple(states), tuple(non_local)), self._support(run))

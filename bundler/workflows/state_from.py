@@ -43,10 +43,12 @@ from bundler.state.manifest import (
     KeyRefresh,
     Manifest,
     RunRecord,
+    State,
     build,
 )
 from bundler.state.run_record import TOOL, version_in
 from bundler.state.statedir import StateDir, sanitize_key
+from bundler.state.tree import scan
 from bundler.system.atomic import io_errors
 from bundler.system.wording import counted
 
@@ -58,15 +60,13 @@ class _Target(msgspec.Struct, frozen=True):
     """A project's state directory.
 
     keys, versioned: those of its components that are local, or in versioned storage; None if
-    unknown. removes: whether all components are known, so that other states may be removed.
-    allowed: as of `StateDir`.
+    unknown. allowed: as of `StateDir`.
     """
 
     path: Path
     place: str
     keys: frozenset[str] | None
     versioned: frozenset[str] | None = None
-    removes: bool = False
     allowed: tuple[str, ...] = ()
 
 
@@ -129,7 +129,6 @@ def _targets(
             source.place,
             _keys_of(source, _LOCAL) | ((before and before.keys) or frozenset()),
             _keys_of(source, _VERSIONED) | ((before and before.versioned) or frozenset()),
-            removes=source.whole and (before is None or before.removes),
             allowed=allowed,
         )
     return found, tuple(by_path.values())
@@ -216,23 +215,47 @@ def _publish(
             raise VerificationFailed(f"{state.path!r} is not the directory of {state.key!r}.")
     keys = tuple(_refresh_of(record, item.path, s.key, origin) for s in item.manifest.states)
     contents = _as_needed(item.manifest.predicate.contents, target, keys)
-    states = contents.states
-    refresh = DirectoryRefresh(target.place, keys)
-    with StateDir(target.path, target.place, target.allowed).staging() as staging:
-        for state in states:
+    taken = contents.states
+    directory = StateDir(target.path, target.place, target.allowed)
+    with directory.staging() as staging:
+        for state in taken:
             with io_errors(target.path):
                 _copy(item.target / state.path, staging.key_directory(state.key))
+        if not (target.keys or target.versioned):  # what else is needed is unknown: it all stays
+            others = _others(directory, taken)
+            contents = msgspec.structs.replace(contents, states=(*taken, *others))
+            keys += tuple(others.values())
+        states, refresh = contents.states, DirectoryRefresh(target.place, keys)
         publication = staging.publish(
             states,
             contents.non_local,
             lambda manifest: RunRecord(refresh=(refresh.of(manifest),), tool=TOOL),
-            removes=target.removes and bool(target.keys or target.versioned),
         )
     bundle = publication.bundle
     if bundle.manifest.content_digest != build(contents).content_digest:
         raise InputOutputError(f"The states in {target.path} are not those that were taken over.")
     changed = tuple(state.key for state in states if state.path in publication.changed)
     return bundle, refresh.of(bundle.manifest), changed
+
+
+def _others(directory: StateDir, taken: Sequence[State]) -> dict[State, KeyRefresh]:
+    """The other states that are published there and verify, with how they came about."""
+    published = directory.read()
+    paths = {state.path for state in taken}
+    found = {}
+    for state in published.manifest.states if published else ():
+        if state.path not in paths and _is_whole(directory.path / state.path, state):
+            record = published.record if published else None
+            known = record.key(directory.place, state.key) if record else None
+            found[state] = known or KeyRefresh(state.key, origin="unknown")
+    return found
+
+
+def _is_whole(directory: Path, state: State) -> bool:
+    try:
+        return scan(directory).dir_hash == state.digest.dir_hash
+    except BundlerError:
+        return False
 
 
 def _as_needed(contents: Contents, target: _Target, keys: Sequence[KeyRefresh]) -> Contents:

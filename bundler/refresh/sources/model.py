@@ -51,8 +51,7 @@ class Found(msgspec.Struct, frozen=True):
 
     directory: the state directory, absolute. place: where the program looks for it, relative to
     the root from which its modules are imported (POSIX). version: of what runs the components,
-    such as ``dagster 1.13.27``. warnings: sentences for the person. whole: whether no component
-    can have been missed; else what was published before is kept.
+    such as ``dagster 1.13.27``. warnings: sentences for the person.
     """
 
     directory: Path
@@ -60,7 +59,6 @@ class Found(msgspec.Struct, frozen=True):
     components: tuple[Component, ...]
     version: str = ""
     warnings: tuple[str, ...] = ()
-    whole: bool = True
 
 
 class Source(msgspec.Struct, frozen=True):
@@ -100,5 +98,4 @@ def found_of(event: Mapping[str, Any]) -> Found:
         ),
         version=event["version"],
         warnings=tuple(event["warnings"]),
-        whole=event.get("whole", True),
     )

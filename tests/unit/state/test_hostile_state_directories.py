@@ -20,9 +20,8 @@ from bundler.listener import SILENT
 from bundler.project.options import RefreshOptions
 from bundler.project.projects import open_project
 from bundler.refresh.run import refresh
-from bundler.state.manifest import RunRecord
 from bundler.state.statedir import StateDir
-from tests.support.statedirs import NEW, OLD, PLACE, fill, publish
+from tests.support.statedirs import NEW, OLD, PLACE, publish
 from tests.support.untouched import everything
 from tests.support.workdir import WorkDir
 
@@ -448,13 +447,6 @@ def test_dagsters_own_directory_keeps_what_no_manifest_of_ours_names(published: 
     assert done.others == ("ByDagster",)
     assert (published.path / "ByDagster/state").read_text() == "by dagster"
     assert (published.path / "a2/state").read_text() == "new"
-
-
-def test_removing_can_be_forbidden(published: StateDir) -> None:
-    with published.staging() as staging:
-        done = staging.publish(fill(staging, NEW), (), lambda _: RunRecord(), removes=False)
-    assert done.removed == ()
-    assert (published.path / "gone/state").read_text() == "x"
 
 
 def test_a_deep_and_locked_tree_of_staging_is_removed(published: StateDir) -> None:

@@ -1,0 +1,101 @@
+"""A refresh removes what it published itself, of keys that no component has any more."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from bundler.errors import ConfigurationError
+from bundler.project.options import RefreshOptions
+from bundler.project.projects import open_project
+from bundler.refresh.run import refresh
+from bundler.state.statedir import StateDir
+from bundler.workflows.state_from import replay
+from tests.support.told import Told
+from tests.support.untouched import everything
+
+_COMPONENTS = """\
+from bundler.component import DefsStateConfig, StateBackedComponent
+
+class One(StateBackedComponent):
+    defs_state_config = None
+
+    def __init__(self, key):
+        self.defs_state_config = DefsStateConfig(key)
+
+    def write_state_to_path(self, state_path):
+        state_path.write_text("1")
+
+    def build_defs_from_state(self, context, state_path):
+        return None
+
+def every():
+    return [One(key) for key in KEYS]
+"""
+_PROJECT = """\
+[[tool.state-bundler.source]]
+component = "parts:every"
+path = "state"
+"""
+Refresh = Callable[..., Told]
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    root = tmp_path / "project"
+    root.mkdir()
+    (root / "pyproject.toml").write_text(_PROJECT)
+    return root
+
+
+def _refresh(root: Path, *keys: str) -> Told:
+    """A refresh with components for these keys."""
+    (root / "parts.py").write_text(f"KEYS = {list(keys)!r}\n{_COMPONENTS}")
+    told = Told()
+    refresh([open_project(root, python=Path(sys.executable))], RefreshOptions(), told)
+    return told
+
+
+def test_a_key_without_a_component_is_removed(project: Path) -> None:
+    _refresh(project, "a", "b")
+    told = _refresh(project, "a")
+    assert not (project / "state/b").exists()
+    assert any("Removed b: no component has that key any more" in word for word in told.words)
+
+
+def test_a_project_without_components_keeps_its_states(project: Path) -> None:
+    _refresh(project, "a", "b")
+    before = everything(project / "state")
+    told = _refresh(project)
+    assert everything(project / "state") == before
+    assert any("No component was found for state" in word for word in told.words)
+    assert any("2 states" in word for word in told.words)
+
+
+def test_a_failed_discovery_keeps_all_states(project: Path) -> None:
+    _refresh(project, "a", "b")
+    before = everything(project / "state")
+    (project / "parts.py").write_text("1/0")
+    with pytest.raises(ConfigurationError, match="cannot be loaded"):
+        refresh([open_project(project, python=Path(sys.executable))], RefreshOptions(), Told())
+    assert everything(project / "state") == before
+
+
+def test_the_states_of_an_artifact_remove_nothing_if_the_components_are_unknown(
+    project: Path, tmp_path: Path
+) -> None:
+    _refresh(project, "a")
+    (project / "state").rename(tmp_path / "older")
+    _refresh(project, "a", "b")
+    opened = [open_project(project, python=Path(sys.executable))]
+    (project / "parts.py").write_text("1/0")
+    replay(opened, str(tmp_path / "older"), Told())
+    assert (project / "state/b/state").read_text() == "1"
+    _refresh(project, "a", "b")
+    (project / "parts.py").write_text(f"KEYS = ['a']\n{_COMPONENTS}")
+    replay(opened, str(tmp_path / "older"), Told())
+    assert not (project / "state/b").exists()
+    assert StateDir(project / "state", "state").read() is not None
