@@ -197,8 +197,6 @@ async def _refresh(
         collectors = _collectors(aside, directories, (VERSIONED,)) if aside else []
         jobs = [(item, job) for item in directories for job in item.jobs(listener)]
         await _fetch_all([*jobs, *_jobs_of(collectors)], directories, scratch, listener)
-        for directory in directories:
-            directory.keep_unfound(listener)
         unchanged = [await directory.settle(stack, listener) for directory in directories]
         decided.set()
         refreshed = _publish(directories, unchanged, loaded, listener)
