@@ -18,6 +18,7 @@ import msgspec
 
 from bundler.errors import ConfigurationError, UsageError
 from bundler.project.config import Config, of_pyproject, read_toml
+from bundler.project.trusted_interpreter import refuse_tracked
 
 
 class DagsterModules(msgspec.Struct, frozen=True):
@@ -169,12 +170,19 @@ def find_interpreter(
 ) -> Interpreter:
     """The project's interpreter, by the rules that dg and uv follow, in this order.
 
-    Raises `ConfigurationError` where a named one is not there.
+    Raises `ConfigurationError` if a named one does not exist, and for one that is committed to the
+    repository, unless `python` names it.
     """
     if python is not None:
         is_name = python.name == str(python) and not python.exists()
         on_path = shutil.which(python, path=environ.get("PATH")) if is_name else None
         return _named(Path(on_path or python), "--python")
+    found = _found(root, workspace, environ)
+    refuse_tracked(found.path, found.found_by)
+    return found
+
+
+def _found(root: Path, workspace: Path, environ: Mapping[str, str]) -> Interpreter:
     if named := environ.get("DG_PROJECT_PYTHON_EXECUTABLE"):
         return _named(Path(named), "DG_PROJECT_PYTHON_EXECUTABLE")
     if named := environ.get("UV_PROJECT_ENVIRONMENT"):

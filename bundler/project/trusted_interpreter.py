@@ -1,0 +1,112 @@
+"""An interpreter that is committed to the repository is not run: any commit could replace it.
+
+Looked at is everything that decides what runs: each symbolic link on the way to the interpreter,
+the file at its end, and of a virtual environment ``pyvenv.cfg`` and what is in ``bin`` and ``lib``
+(``sitecustomize.py``, ``*.pth``, the packages). The project's own modules are not: to load them is
+what discovery is for.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from bundler import git
+from bundler.errors import ConfigurationError, ToolFailed
+from bundler.system.git_directory import ignores_case, locate
+from bundler.system.index_file import RawIndex
+
+_MAX_LINKS = 40
+_HINT = "If you trust it, name it: --python {}"
+
+
+def refuse_tracked(python: Path, found_by: str) -> None:
+    """Raises `ConfigurationError` if git tracks the interpreter, a link to it or its environment.
+
+    Raises `ToolFailed` if that cannot be told.
+    """
+    shown = git.quoted(str(python))
+    try:
+        tracked = _tracked(python)
+    except (ToolFailed, OSError, ValueError) as error:
+        raise ToolFailed(
+            f"Whether {python} is committed to the repository cannot be told: {error}",
+            hint=_HINT.format(shown),
+        ) from error
+    if tracked is not None:
+        raise ConfigurationError(
+            f"The interpreter {python} (found by {found_by}) is not run: {tracked} is committed to "
+            "the repository.",
+            hint=_HINT.format(shown),
+        )
+
+
+def _tracked(python: Path) -> str | None:
+    """The first path that decides what runs and that git tracks."""
+    *links, file = _resolved(os.fsencode(python.absolute()))
+    environments = {os.path.realpath(os.fsencode(python.parent.parent))}
+    environments |= {os.path.dirname(os.path.dirname(path)) for path in (*links, file)}
+    exact = [*links, file]
+    below = []
+    for place in environments:
+        if os.path.lexists(place + b"/pyvenv.cfg"):
+            exact.append(place + b"/pyvenv.cfg")
+            below += [place + b"/bin", place + b"/lib", place + b"/lib64"]
+    for path in exact:
+        if _is_tracked(path, exactly=True):
+            return os.fsdecode(path)
+    for path in below:
+        if _is_tracked(path, exactly=False):
+            return os.fsdecode(path)
+    return None
+
+
+def _resolved(path: bytes) -> Iterator[bytes]:
+    """The links on the way to a file, each as it is reached, and the file."""
+    at, links = b"", 0
+    pending = path.split(b"/")[::-1]
+    while pending:
+        part = pending.pop()
+        if part in (b"", b"."):
+            continue
+        here = os.path.dirname(at).rstrip(b"/") if part == b".." else at + b"/" + part
+        if part != b".." and os.path.islink(here) and links < _MAX_LINKS:
+            yield here
+            links += 1
+            target = os.readlink(here)
+            at = b"" if target.startswith(b"/") else at
+            pending += target.split(b"/")[::-1]
+        else:
+            at = here
+    yield at
+
+
+def _is_tracked(path: bytes, *, exactly: bool) -> bool:
+    """Whether an entry of the index is at a path, or below it."""
+    own = locate(os.path.dirname(path))
+    if own is None or own.top is None:
+        return False
+    relative = path[len(own.top.rstrip(b"/")) + 1 :]
+    if _is_ruled_out(own.git_dir, relative):
+        return False
+    repository = git.open_repository(os.fsdecode(own.top))
+    if repository is None:
+        return False
+    fold = git.ignores_case(repository)
+    pathspec = git.exactly(relative) if exactly else git.below(relative, ignore_case=fold)
+    (answer,) = repository.ask(git.index_question([pathspec]))
+    return any(not exactly or entry.path == relative for entry in git.index_entries(answer))
+
+
+def _is_ruled_out(git_dir: bytes, relative: bytes) -> bool:
+    """Whether the bytes of a plain index hold no such name, so that git need not be asked."""
+    try:
+        if any(name.startswith(b"sharedindex.") for name in os.listdir(git_dir)):
+            return False
+        with RawIndex(git_dir + b"/index") as index:
+            fold = ignores_case(git_dir)
+            plain = index.is_plain() and index.is_whole()
+            return plain and not index.holds(relative, ignore_case=fold)
+    except OSError:
+        return False
