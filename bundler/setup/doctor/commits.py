@@ -6,11 +6,11 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from bundler.errors import BundlerError
+from bundler.errors import BundlerError, ConfigurationError
 from bundler.guard import git_hooks
 from bundler.setup.doctor import Finding, Patient
 from bundler.setup.file_edits import read_text
-from bundler.setup.init.precommit import HOOK, INSTALL
+from bundler.setup.init.precommit import HOOK, INSTALL, names_hook
 
 _WHY = "Without it a forced `git add` is noticed at the next build, when it is pushed already."
 
@@ -21,7 +21,11 @@ def commits(patient: Patient) -> Iterator[Finding]:
     if survey.repository is None:
         return
     configured = read_text(survey.outer / ".pre-commit-config.yaml")
-    named = configured is not None and HOOK in configured
+    try:
+        named = configured is not None and names_hook(configured)
+    except ConfigurationError as error:
+        yield Finding("warn", error.what, _WHY, error.hint)
+        return
     # Nobody commits in a CI job, and nobody installs hooks there.
     if named and (os.environ.get("CI") or _says_yes(git_hooks.starts_framework, patient)):
         yield Finding("ok", f"pre-commit runs {HOOK}.")
@@ -32,10 +36,10 @@ def commits(patient: Patient) -> Iterator[Finding]:
         yield Finding("warn", what, _WHY, INSTALL)
     elif configured is not None:
         what = f".pre-commit-config.yaml does not name {HOOK}."
-        yield Finding("warn", what, _WHY, "state-bundler init", "pre-commit")
+        yield Finding("warn", what, _WHY, "state-bundler doctor --fix", "pre-commit")
     else:
         what = "No hook asks the guard when a commit is made."
-        yield Finding("warn", what, _WHY, "state-bundler init, or state-bundler init --git-hooks")
+        yield Finding("warn", what, _WHY, "state-bundler init --git-hooks")
 
 
 def _says_yes(question: Callable[[Path], bool], patient: Patient) -> bool:

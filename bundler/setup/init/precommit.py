@@ -1,4 +1,4 @@
-"""The entry in ``.pre-commit-config.yaml``, put in as text: a YAML writer would lose comments.
+"""The entry in ``.pre-commit-config.yaml``.
 
 It names the version that pre-commit installs; where we were installed from a folder, which no
 package index has, it calls the ``state-guard`` that is on PATH.
@@ -11,7 +11,7 @@ import json
 import re
 from importlib.metadata import PackageNotFoundError, distribution
 
-from bundler.setup.file_edits import newline_of
+from bundler.setup.init.pre_commit_config import hook_ids, load, with_item, without_item
 from bundler.system.packaged_files import template
 from bundler.version import __version__
 
@@ -21,31 +21,32 @@ INSTALL = "pre-commit install -t pre-commit -t pre-merge-commit"
 _INSTALLED = re.compile(r"(?m)^ *additional_dependencies:.*\n")
 
 
-def add_entry(text: str | None) -> str | None:
-    """With our entry at the end of ``repos``; as it was where that cannot be told safely."""
-    if text is not None and HOOK in text:
+def add_entry(text: str | None) -> str:
+    """With our entry at the end of ``repos``. Raises `ConfigurationError` if that is not safe."""
+    if text is not None and names_hook(text):
         return text
-    if not text:
-        return "repos:\n" + entry("  ", local=is_local())
-    newline = newline_of(text)
-    lines = text.splitlines()
-    place = _end_of_repos(lines)
-    if place is None:
-        return text
-    at, indent = place
-    ours = entry(indent, local=is_local()).rstrip("\n").split("\n")
-    return newline.join([*lines[:at], *ours, *lines[at:]]) + newline
+    return with_item(text or "", entry("", local=is_local()).splitlines())
+
+
+def names_hook(text: str) -> bool:
+    """Whether a configuration names our hook. Raises `ConfigurationError` if it cannot be read."""
+    return HOOK in hook_ids(load(text))
 
 
 def remove_entry(text: str | None) -> str | None:
     """Without our entry; None where nothing else was in the file."""
+    if text is None:
+        return None
     for indent, local in itertools.product(("  ", "", "    "), (False, True)):
         ours = entry(indent, local=local)
         for written in (ours, ours.replace("\n", "\r\n")):
-            if text is not None and written in text:
+            if written in text:
                 rest = text.replace(written, "", 1)
                 return None if rest.strip() == "repos:" else rest
-    return text
+    if HOOK not in text:
+        return text
+    items = [load(f"repos:\n{entry('', local=local)}")["repos"][0] for local in (False, True)]
+    return without_item(text, items) or text
 
 
 def entry(indent: str, *, local: bool = False) -> str:
@@ -64,25 +65,3 @@ def is_local() -> bool:
     except PackageNotFoundError:
         return False
     return told is not None and str(json.loads(told).get("url", "")).startswith("file:")
-
-
-def _end_of_repos(lines: list[str]) -> tuple[int, str] | None:
-    """The number of the line before which a new item of ``repos`` goes, and its indentation."""
-    start = next((at for at, line in enumerate(lines) if re.match(r"repos:\s*(#.*)?$", line)), None)
-    if start is None:
-        return None
-    indent: str | None = None
-    end = start + 1
-    for at in range(start + 1, len(lines)):
-        line = lines[at]
-        if not line.strip() or line.lstrip().startswith("#"):
-            continue
-        if indent is None:
-            match = re.match(r"( *)- ", line)
-            if match is None:
-                return None
-            indent = match.group(1)
-        elif not line.startswith((f"{indent}- ", f"{indent} ")):
-            break
-        end = at + 1
-    return None if indent is None else (end, indent)

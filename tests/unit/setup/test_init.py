@@ -272,11 +272,6 @@ def test_the_pre_commit_entry_goes_to_the_end_of_the_list(text: str, newline: st
     assert precommit.remove_entry(added) == text
 
 
-@pytest.mark.parametrize("text", ["repos: []\n", "repos: [{repo: a, hooks: []}]\n", "x: 1\n"])
-def test_a_pre_commit_configuration_that_it_cannot_change_safely_stays(text: str) -> None:
-    assert precommit.add_entry(text) == text
-
-
 _LINES = st.lists(st.sampled_from(["", "# c", "*.pyc", "/x/", "!y", "  z"]), max_size=6)
 
 
