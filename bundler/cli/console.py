@@ -96,8 +96,20 @@ class Console:
         cross = self.styled(self.sign("✗", "x"), "red", "bold")
         title = self.styled(f"{error.title} ({error.exit_code})", "red", "bold")
         self.paragraph(safe(error.what), indent="  ", first=f"{cross} {title}: ")
-        if error.hint:  # a line to copy, often: it stays whole
-            self.line(f"  {self.sign('→', '->')} {safe(error.hint)}")
+        self.reason("", error.hint, indent="  ")
+
+    def finding(self, grade: str, what: str, why: str = "", fix: str = "") -> None:
+        """One finding of a verdict. grade: ``error`` or ``warning``."""
+        word = self.styled(f"{grade}:", "red" if grade == "error" else "yellow", "bold")
+        self.paragraph(safe(what), indent="  ", first=f"{word} ")
+        self.reason(why, fix, indent="  ")
+
+    def reason(self, why: str, fix: str, *, indent: str) -> None:
+        """Why a finding matters, and what fixes it."""
+        if why:
+            self.paragraph(safe(why), indent=indent, first=f"{indent}Why: ")
+        if fix:  # a line to copy stays whole
+            self.line(f"{indent}Fix: {safe(fix)}")
 
     def table(self, headers: Sequence[str], rows: Sequence[Sequence[str]], right: str = "") -> None:
         """Aligned columns; those whose headers `right` lists, separated by spaces, flush right.

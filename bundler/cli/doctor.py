@@ -108,11 +108,7 @@ def _show(console: Console, finding: Finding, *, why: str) -> None:
     unicode, plain, colour = _SIGNS[finding.grade]
     sign = console.styled(console.sign(unicode, plain), colour)
     console.paragraph(finding.what, indent="    ", first=f"  {sign} ")
-    if why:
-        console.paragraph(why, indent="    ")
-    if finding.mend:
-        # A line to copy stays whole.
-        console.line(f"    {console.sign('→', '->')} {finding.mend}")
+    console.reason(why, finding.mend, indent="    ")
 
 
 def _conclude(failures: int, warnings: int, *, mendable: bool) -> None:

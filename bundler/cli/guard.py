@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from bundler.guard.command import FORMATS, Request, answer
+from bundler.cli.guard_command import FORMATS, Request, answer
 from bundler.guard.verdict import Moment, Movement
 
 

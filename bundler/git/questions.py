@@ -15,12 +15,16 @@ if TYPE_CHECKING:
 
 
 class Entry(NamedTuple):
-    """A path in the index or in a tree. Mode in git's octal text, object id in hexadecimal."""
+    """A path in the index or in a tree. Mode in git's octal text, object id in hexadecimal.
+
+    is_sparse: whether the work tree may lack it (skip-worktree).
+    """
 
     path: bytes
     mode: bytes
     oid: bytes
     stage: bytes = b"0"
+    is_sparse: bool = False
 
 
 class Rule(NamedTuple):
@@ -66,7 +70,7 @@ def everywhere(name: bytes, *, ignore_case: bool = False) -> bytes:
 
 def index_question(pathspecs: Iterable[bytes]) -> Question:
     """Every entry: also unmerged, intent-to-add, assume-unchanged and skip-worktree ones."""
-    return Question(["ls-files", "-z", "-s", "--full-name", "--", *pathspecs])
+    return Question(["ls-files", "-z", "-s", "-t", "--full-name", "--", *pathspecs])
 
 
 def index_entries(answer: bytes) -> list[Entry]:
@@ -75,9 +79,18 @@ def index_entries(answer: bytes) -> list[Entry]:
     for record in answer.split(b"\0"):
         if record:
             attributes, _, path = record.partition(b"\t")
-            mode, oid, stage = attributes.split(b" ")
-            entries.append(Entry(path, mode, oid, stage))
+            tag, mode, oid, stage = attributes.split(b" ")
+            entries.append(Entry(path, mode, oid, stage, tag == b"S"))
     return entries
+
+
+def addable_question(directories: Iterable[bytes]) -> Question:
+    """What ``git add -A`` would take from directories: neither tracked nor ignored.
+
+    Another repository among them is one path, which ends in a slash.
+    """
+    options = ["-z", "-o", "--exclude-standard", "--full-name"]
+    return Question(["ls-files", *options, "--", *map(below, directories)])
 
 
 def empty_tree(repository: Repository) -> str:
@@ -103,7 +116,7 @@ def require_whole_index(repository: Repository) -> None:
         if not whole:
             raise ToolFailed(
                 f"The index {printable(path)} is damaged: it does not match its own checksum.",
-                hint=f"git reset rebuilds it from HEAD, after: rm {quoted(os.fsdecode(path))}",
+                hint=f"Rebuild it from HEAD: rm {quoted(os.fsdecode(path))} && git reset",
             )
 
 
@@ -130,11 +143,15 @@ def sizes(repository: Repository, oids: Sequence[bytes]) -> dict[bytes, int]:
     return found
 
 
-def rules_question(paths: Iterable[bytes]) -> Question:
-    """Which rule decides over each path, tracked or not. Paths are relative to the top."""
+def rules_question(paths: Iterable[bytes], *, from_index: bool = False) -> Question:
+    """Which rule decides over each path. Paths are relative to the top.
+
+    from_index: whether git reads from the index those ignore files that are not checked out. It
+    then says of a path that is tracked, or holds what is, that no rule decides over it.
+    """
     # "./" keeps a leading colon from being read as pathspec magic, which applies here, too.
     stdin = b"".join(b"./" + path + b"\0" for path in paths)
-    options = ["--no-index", "-v", "-n", "-z", "--stdin"]
+    options = [*(() if from_index else ("--no-index",)), "-v", "-n", "-z", "--stdin"]
     return Question(["check-ignore", *options], stdin, expected=(0, 1))
 
 

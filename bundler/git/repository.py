@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from bundler.errors import ToolFailed
+from bundler.git.blocking import refuse_what_blocks
 from bundler.system import git_directory
 from bundler.system.fast_process import Answer, Command, converse
 from bundler.system.fast_tuple import NamedTuple
@@ -124,8 +125,21 @@ def open_repository(root: str | os.PathLike[str], *, from_hook: bool = False) ->
     Raises `ToolFailed` if git is missing, refuses, or cannot answer.
     """
     place = os.path.realpath(os.fsencode(root))
-    handed = handed_over(place, os.environ) if from_hook else {}
-    return _locate(place, environment(os.environ, handed))
+    env = environment(os.environ, handed_over(place, os.environ) if from_hook else None)
+    _refuse_what_blocks(place, env)
+    return _locate(place, env)
+
+
+def _refuse_what_blocks(place: bytes, env: Mapping[str, str]) -> None:
+    """Raises `ToolFailed` if git would wait for a FIFO before it answers anything."""
+    try:
+        own = git_directory.locate(place)
+    except (OSError, ValueError):  # git says what is wrong
+        own = None
+    named = os.fsencode(env.get("GIT_DIR", ""))
+    if named or own:
+        git_dir = named or (own.git_dir if own else b"")
+        refuse_what_blocks(git_dir, own.top if own else None, env)
 
 
 def handed_over(place: bytes, inherited: Mapping[str, str]) -> dict[str, str]:
@@ -268,19 +282,30 @@ def _cannot_answer(arguments: Sequence[str | bytes], answer: Answer) -> ToolFail
     reason = _complaint(answer) or f"it ended with exit code {answer.exit_code}"
     return ToolFailed(
         f"git could not answer ({' '.join(words[:2])}): {reason.rstrip('.')}.",
-        hint="The guard cannot tell, and does not guess. Mend the repository, then try again.",
+        hint="Repair the repository, then try again.",
     )
 
 
 def quoted(text: str) -> str:
     """A word for a shell command that a person can paste, as `shlex.quote` makes it.
 
-    That module imports `re`: a hook that warns would wait for it.
+    That module imports `re`: a hook that warns would wait for it. A name with a line break, or with
+    what steers a terminal, is written in octal.
     """
     plain = text.replace("/", "").replace(".", "").replace("-", "").replace("_", "")
-    if plain.isascii() and plain.isalnum() and not text.startswith("-"):
+    if text and plain.isascii() and (plain.isalnum() or not plain) and not text.startswith("-"):
         return text
+    if not text.isprintable():
+        escaped = "".join(map(_octal, os.fsencode(text)))
+        return f"\"$(printf '{escaped}')\""
     return "'" + text.replace("'", "'\"'\"'") + "'"
+
+
+_PLAIN = frozenset(b"/._-:(),+@=~ abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789")
+
+
+def _octal(byte: int) -> str:
+    return chr(byte) if byte in _PLAIN else f"\\{byte:03o}"
 
 
 def printable(path: bytes) -> str:

@@ -11,7 +11,8 @@ import os
 
 from bundler import git
 from bundler.errors import ToolFailed
-from bundler.guard.index import find_in_index
+from bundler.guard.fixes import amend
+from bundler.guard.index import find_in_index, key_directory
 from bundler.guard.state_paths import Places, Project, project_of
 from bundler.guard.verdict import Finding, Moment, Verdict
 from bundler.system.fast_tuple import NamedTuple
@@ -21,7 +22,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _GONE = b"000000"
-_PUBLISHED = "Whoever has the commit has the state, even when a later commit removes it."
+_PUBLISHED = "Everybody who has the commit has the state, even if a later commit removes it."
+_REWRITE = (
+    'Rewrite the commits that hold it, and push the result: docs/guard.md, "State in a commit", '
+    "has the steps."
+)
 
 
 class Update(NamedTuple):
@@ -172,14 +177,16 @@ def _brought(repository: git.Repository, commits: Range, places: Places) -> list
     touching = git.commits(repository, commits.new, commits.known, commits.known_refs, pathspecs)
     changes = git.changes_in(repository, touching, pathspecs)
     findings = [
-        _in_commit(change)
+        _in_commit(repository, change, places, commits)
         for change in changes
         if change.mode != _GONE and places.hold(change.path)
     ]
     return findings + _copies(repository, commits, places)
 
 
-def _in_commit(change: git.Change) -> Finding:
+def _in_commit(
+    repository: git.Repository, change: git.Change, places: Places, commits: Range
+) -> Finding:
     path, commit = os.fsdecode(change.path), change.commit.decode()
     return Finding(
         "fail",
@@ -187,16 +194,14 @@ def _in_commit(change: git.Change) -> Finding:
         path,
         f"Commit {commit[:12]} brings the state file {git.printable(change.path)}.",
         _PUBLISHED,
-        _rewrite(change.path),
+        _rewrite(repository, change, key_directory(change.path, places), commits),
     )
 
 
-def _rewrite(path: bytes) -> str:
-    pathspec = git.quoted(git.literal(path))
-    return (
-        f"git rm -r --cached -- {pathspec} && git commit --amend  # the last commit; "
-        "for older ones: git rebase -i, or git filter-repo --invert-paths"
-    )
+def _rewrite(repository: git.Repository, change: git.Change, path: bytes, commits: Range) -> str:
+    """A command for the commit that is checked out and nowhere else yet; else a sentence."""
+    is_last = change.commit.decode() == repository.head and commits.new == (repository.head,)
+    return amend(repository.top, path) if is_last and repository.top is not None else _REWRITE
 
 
 def _in_tree(repository: git.Repository, tree: str, places: Places) -> list[Finding]:
@@ -208,7 +213,7 @@ def _in_tree(repository: git.Repository, tree: str, places: Places) -> list[Find
             os.fsdecode(entry.path),
             f"The tree {tree[:12]} holds the state file {git.printable(entry.path)}.",
             _PUBLISHED,
-            "git tag --delete the tag that names it",
+            "Delete the tag that names this tree: git tag --delete NAME.",
         )
         for entry in git.tree_entries(repository, tree)
         if places.hold(entry.path)
@@ -232,7 +237,7 @@ def _copies(repository: git.Repository, commits: Range, places: Places) -> list[
             change.path,
             known[change.oid],
             f"is in commit {change.commit[:12].decode()}",
-            _rewrite(change.path),
+            _rewrite(repository, change, change.path, commits),
         )
         for change in git.changes_in(repository, touching, ())
         if change.oid in stored and not places.hold(change.path)

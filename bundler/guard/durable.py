@@ -18,21 +18,13 @@ from bundler.system import digests
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Collection, Mapping
 
     from bundler.guard.index import Contents
 
 # A key directory that nobody has: what is true of it is true of the next state.
 PROBE = b"state-bundler-probe/state"
-# Each is compared with every path in the index.
-_MANY_PATHS = 16
 _LARGE_BYTES = 1 << 20
-
-
-def rule_files(directories: Iterable[bytes]) -> list[bytes]:
-    """The ignore files in some directories and above, to be asked for; none where too many."""
-    paths = sorted({path for directory in directories for path in _rule_files(directory)})
-    return paths if len(paths) <= _MANY_PATHS else []
 
 
 def _rule_files(directory: bytes) -> list[bytes]:
@@ -45,7 +37,7 @@ def durably_protected(
 ) -> frozenset[bytes]:
     """Those directories that a fresh clone of HEAD ignores by rules of its own.
 
-    deciding: which rule decides over each of them here. found: with `rule_files` asked for.
+    deciding: which rule decides over each of them here.
     """
     if repository.head is None or not deciding:
         return frozenset()
@@ -59,7 +51,7 @@ def _told_by_the_root(
     asked = {path for directory in deciding for path in _rule_files(directory)}
     unmerged = {entry.path for entry in found.entries if entry.stage != b"0"}
     root = found.in_head(RULE_FILE)
-    if not asked.issubset(found.others) or asked & unmerged or not _is_file(root):
+    if asked & unmerged or not _is_file(root):
         return frozenset()
     # A clone may lie on a file system that tells names apart by case, though this one does not.
     if git.ignores_case(repository):

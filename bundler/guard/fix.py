@@ -10,9 +10,9 @@ import os
 
 from bundler import git
 from bundler.errors import InputOutputError
+from bundler.guard.fixes import append, rule_for, target_of
 from bundler.guard.moments import open_or_refuse
 from bundler.guard.state_paths import NAME, RULE_FILE, join, within
-from bundler.guard.worktree import ignore_rule
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -54,7 +54,14 @@ def fix(root: str | os.PathLike[str], verdict: Verdict, named: Sequence[str] = (
         for path in paths:
             yield f"{git.printable(path)} was taken out of the index; the file stays."
     directories = [os.fsencode(each.where) for each in ours if each.rule in _UNPROTECTED]
-    for rule in dict.fromkeys(map(ignore_rule, directories)):
+    if not directories:
+        return
+    (answer,) = repository.ask(git.index_question([git.exactly(RULE_FILE)]))
+    in_index = {entry.path for entry in git.index_entries(answer)}
+    target = target_of(top, b"", None, in_index)
+    if target.problem or not target.is_here:  # the verdict says why, and how to change that
+        return
+    for rule in dict.fromkeys(map(rule_for, directories)):
         if _append(join(top, RULE_FILE), rule):
             yield f"The rule {os.fsdecode(rule)} was added to .gitignore; commit that file."
 
@@ -69,17 +76,9 @@ def _is_ours(top: bytes, directory: bytes) -> bool:
 
 
 def _append(path: bytes, rule: bytes) -> bool:
-    """Adds a line, unless it is there. Raises `InputOutputError`."""
     try:
-        # Not through a link: git does not read a linked ignore file, and the target is another's.
-        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-        with open(os.open(path, flags, 0o666), "r+b") as stream:
-            text = stream.read()
-            if rule in text.splitlines():
-                return False
-            stream.write((b"\n" if text and not text.endswith(b"\n") else b"") + rule + b"\n")
+        return append(path, rule)
     except OSError as error:
         raise InputOutputError(
             f"{git.printable(path)} cannot be written: {error.strerror}."
         ) from error
-    return True

@@ -6,13 +6,24 @@ import os
 
 from bundler import git
 from bundler.errors import ToolFailed
-from bundler.guard.state_paths import Places, Project, join, project_of, read_project, within
+from bundler.guard.fixes import commit, take_out
+from bundler.guard.state_paths import (
+    RULE_FILE,
+    Located,
+    Places,
+    Project,
+    is_behind_link,
+    join,
+    project_of,
+    read_project,
+    within,
+)
 from bundler.guard.verdict import Finding, Verdict
 from bundler.system.fast_tuple import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
 IN_GIT = "Whoever can read the repository can read it from then on, and it goes stale there."
 _NO_FILE = b"000000"
@@ -29,7 +40,10 @@ def check_staged(
     top = work_tree_of(repository)
     git.require_whole_index(repository)
     found = find_in_index(repository, directories)
-    findings = [state_in(path, found.places, in_index=True, in_head=False) for path in found.state]
+    findings = [
+        state_in(top, path, found.places, found.sparse, in_index=True, in_head=False)
+        for path in found.state
+    ]
     on_disk = found.places.on_disk(top)
     copies = staged_copies(repository, found.places) if on_disk else []
     return Verdict("staged", (*findings, *copies), found.places.names, os.fsdecode(top))
@@ -46,10 +60,14 @@ def work_tree_of(repository: git.Repository) -> bytes:
 
 
 class InIndex(NamedTuple):
-    """What the index tells: state files, and the places where state may lie beside the name."""
+    """What the index says: state files, and the places of state besides those with the name.
+
+    sparse: the key directories of which the work tree may lack something.
+    """
 
     state: list[bytes]
     places: Places
+    sparse: frozenset[bytes]
 
 
 def find_in_index(
@@ -61,23 +79,34 @@ def find_in_index(
     at_first = Places(tuple(named), git.ignores_case(repository))
     entries = _entries(repository, [*at_first.pathspecs(), _PROJECTS])
     projects = _read_projects(repository, entries)
-    sources = [path for project in projects for path in project.sources]
+    configured = [path for project in projects for path in project.sources]
+    sources = [*configured, *(place.path for place in Located.of(top, configured).inside)]
     if sources:
         entries += _entries(repository, at_first._replace(directories=tuple(sources)).pathspecs())
     expected = [path for project in projects for path in project.expected]
     every = dict.fromkeys([*named, *sources, *expected])
     places = at_first._replace(directories=tuple(every))
-    return InIndex(sorted({entry.path for entry in entries if places.hold(entry.path)}), places)
+    state = sorted({entry.path for entry in entries if places.hold(entry.path)})
+    return InIndex(state, places, sparse_keys(entries, places))
+
+
+def sparse_keys(entries: Iterable[git.Entry], places: Places) -> frozenset[bytes]:
+    return frozenset(
+        key_directory(entry.path, places)
+        for entry in entries
+        if entry.is_sparse and places.hold(entry.path)
+    )
 
 
 _PROJECTS = b":(top,glob)**/pyproject.toml"
+_RULES = b":(top,glob)**/" + RULE_FILE
 
 
 def _read_projects(repository: git.Repository, entries: Iterable[git.Entry]) -> list[Project]:
     """The projects in the index: as they lie on disk, else (a sparse checkout) as in the index."""
     top = repository.top or b""
     projects = [entry for entry in entries if os.path.basename(entry.path) == b"pyproject.toml"]
-    here = [entry.path for entry in projects if os.path.lexists(join(top, entry.path))]
+    here = [entry.path for entry in projects if is_checked_out(top, entry.path)]
     elsewhere = {entry.path: entry.oid for entry in projects if entry.path not in set(here)}
     texts = zip(elsewhere, git.blobs(repository, list(elsewhere.values())), strict=True)
     return [
@@ -86,11 +115,16 @@ def _read_projects(repository: git.Repository, entries: Iterable[git.Entry]) -> 
     ]
 
 
+def is_checked_out(top: bytes, path: bytes) -> bool:
+    """Whether there is a file on disk for an entry: not one behind a link, where git has none."""
+    return os.path.lexists(join(top, path)) and not is_behind_link(top, path)
+
+
 def projects_not_here(repository: git.Repository, entries: Iterable[git.Entry]) -> list[Project]:
     """The projects in the index that are not checked out."""
     top = repository.top or b""
     return _read_projects(
-        repository, [each for each in entries if not os.path.lexists(join(top, each.path))]
+        repository, [each for each in entries if not is_checked_out(top, each.path)]
     )
 
 
@@ -107,7 +141,7 @@ def staged_copies(repository: git.Repository, places: Places) -> list[Finding]:
     (answer,) = repository.ask(git.staged_question(base))
     changes = [change for change in git.changes(answer) if not places.hold(change.path)]
     return [
-        finding(change.path, copy, "is staged", _take_out(change.path))
+        finding(change.path, copy, "is staged", _take_out(repository, change.path))
         for change, copy in copied_in_changes(repository, changes, places.directories)
     ]
 
@@ -119,28 +153,31 @@ def copied(repository: git.Repository, places: Places, present: Sequence[bytes])
     from bundler.guard.content import copied_in_index, finding
 
     return [
-        finding(path, copy, "is in the index", _take_out(path))
+        finding(path, copy, "is in the index", _take_out(repository, path))
         for path, copy in copied_in_index(repository, present)
         if not places.hold(path)
     ]
 
 
 class Contents(NamedTuple):
-    """What the index holds of some places, the project files in it, and where HEAD differs.
-
-    others: single paths that were asked for beside the places.
-    """
+    """The index's entries in some places, its project and ignore files, and where HEAD differs."""
 
     entries: list[git.Entry]
     changes: list[git.Change]
     has_head: bool
-    others: tuple[bytes, ...] = ()
 
     def tracked(self) -> set[bytes]:
         return {entry.path for entry in self.entries}
 
+    def rules_not_here(self, top: bytes) -> bool:
+        """Whether an ignore file is in the index alone: in a sparse checkout git reads it there."""
+        return any(
+            os.path.basename(entry.path) == RULE_FILE and not is_checked_out(top, entry.path)
+            for entry in self.entries
+        )
+
     def in_head(self, path: bytes) -> git.Entry | None:
-        """What HEAD holds at one of the `others` that is not unmerged."""
+        """What HEAD holds at the path of an ignore file that is not unmerged."""
         for change in self.changes:
             if change.path == path:
                 before = git.Entry(path, change.mode_before, change.oid_before)
@@ -149,33 +186,46 @@ class Contents(NamedTuple):
 
 
 def contents(repository: git.Repository, places: Places, others: Sequence[bytes] = ()) -> Contents:
-    """Asks for index and HEAD side by side. Raises `ToolFailed` where git cannot answer."""
-    pathspecs = [*places.pathspecs(), *map(git.exactly, others)]
+    """Asks for index and HEAD side by side. others: single paths that are asked for, too.
+
+    Raises `ToolFailed` if git cannot answer.
+    """
+    pathspecs = [*places.pathspecs(), _RULES, *map(git.exactly, others)]
     questions = [git.index_question([*pathspecs, _PROJECTS])]
     has_head = repository.head is not None
     if has_head:
         questions.append(git.staged_question("HEAD", pathspecs))
     index, *changes = repository.ask(*questions)
     found = git.changes(changes[0]) if changes else []
-    return Contents(git.index_entries(index), found, has_head, tuple(others))
+    return Contents(git.index_entries(index), found, has_head)
 
 
-def committed(found: Contents, places: Places) -> list[Finding]:
+def committed(top: bytes, found: Contents, places: Places) -> list[Finding]:
     """A finding for each state file in the index or in HEAD."""
     added = {change.path for change in found.changes if change.mode_before == _NO_FILE}
     in_index = {path for path in found.tracked() if places.hold(path)}
     in_head = {change.path for change in found.changes if places.hold(change.path)} - added
     if found.has_head:
         in_head |= in_index - added
+    sparse = sparse_keys(found.entries, places)
     return [
-        state_in(path, places, in_index=path in in_index, in_head=path in in_head)
+        state_in(top, path, places, sparse, in_index=path in in_index, in_head=path in in_head)
         for path in sorted(in_index | in_head)
     ]
 
 
-def state_in(path: bytes, places: Places, *, in_index: bool, in_head: bool) -> Finding:
+def state_in(
+    top: bytes,
+    path: bytes,
+    places: Places,
+    sparse: Collection[bytes],
+    *,
+    in_index: bool,
+    in_head: bool,
+) -> Finding:
     name, shown = os.fsdecode(path), git.printable(path)
     if in_index:
+        place = key_directory(path, places)
         where = "in the index and in HEAD" if in_head else "in the index"
         return Finding(
             "fail",
@@ -183,7 +233,7 @@ def state_in(path: bytes, places: Places, *, in_index: bool, in_head: bool) -> F
             name,
             f"The state file {shown} is {where}.",
             f"The next commit holds it. {IN_GIT}",
-            _take_out(_key_directory(path, places)),
+            take_out(top, place, is_sparse=place in sparse),
         )
     return Finding(
         "fail",
@@ -191,15 +241,16 @@ def state_in(path: bytes, places: Places, *, in_index: bool, in_head: bool) -> F
         name,
         f"The state file {shown} is in HEAD, though no longer in the index.",
         IN_GIT,
-        "git commit",
+        commit(top, "Remove state"),
     )
 
 
-def _take_out(path: bytes) -> str:
-    return f"git rm -r --cached -- {git.quoted(git.literal(path))}"
+def _take_out(repository: git.Repository, path: bytes) -> str:
+    top = repository.top or b""
+    return take_out(top, path, is_sparse=not os.path.lexists(join(top, path)))
 
 
-def _key_directory(path: bytes, places: Places) -> bytes:
+def key_directory(path: bytes, places: Places) -> bytes:
     """What to take out of the index: not the whole directory, which may hold a rule of its own."""
     directory = places.directory_of(path) or b""
     return join(directory, path[len(directory) + 1 :].partition(b"/")[0])

@@ -13,6 +13,7 @@ import stat
 from bundler.errors import ConfigurationError, ToolFailed
 from bundler.state.source_path import ADVICE, path_problem
 from bundler.system.fast_tuple import NamedTuple
+from bundler.system.git_directory import is_git_dir
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,7 +25,9 @@ NAME = b".local_defs_state"
 RULE_FILE = b".gitignore"
 _PROJECT_FILES = (b"pyproject.toml", b"dg.toml")
 _BORDERS = (NAME, b".git")
-_TELLING = frozenset((*_BORDERS, *_PROJECT_FILES))
+# What git reads in any directory.
+_READ_BY_GIT = (RULE_FILE, b".gitattributes")
+_TELLING = frozenset((*_BORDERS, *_PROJECT_FILES, *_READ_BY_GIT))
 # A file without any of these has no table of Dagster's that we read: not worth tomllib's time.
 _OF_INTEREST = (b"root_module", b"defs_module")
 
@@ -57,6 +60,11 @@ class Found(NamedTuple):
 
 def join(directory: bytes, name: bytes) -> bytes:
     return directory + b"/" + name if directory else name
+
+
+def is_below(path: bytes, directory: bytes) -> bool:
+    """Whether a path is a directory, or in it."""
+    return path == directory or path.startswith(directory.rstrip(b"/") + b"/")
 
 
 class Places(NamedTuple):
@@ -112,7 +120,9 @@ class Places(NamedTuple):
 def walk(top: bytes) -> Found:
     """Looks through the whole work tree, down to other repositories' borders.
 
-    Raises `ToolFailed` for a directory that cannot be read: what lies there cannot be told.
+    A link is a file, as it is for git: what is behind it is not looked at.
+    Raises `ToolFailed` for a directory that cannot be read, and for an ignore file that would block
+    git.
     """
     telling = []
     pending = [top]
@@ -120,6 +130,9 @@ def walk(top: bytes) -> Found:
         directory = pending.pop()
         for entry in _listing(directory):
             if entry.name in _TELLING:
+                if entry.name in _READ_BY_GIT:
+                    _refuse_if_it_blocks(entry)
+                    continue
                 telling.append((directory[len(top.rstrip(b"/")) + 1 :], entry))
                 if entry.name in _BORDERS:
                     continue
@@ -137,7 +150,7 @@ def _found(telling: Iterable[tuple[bytes, os.DirEntry[bytes]]]) -> Found:
             states.append(join(directory, NAME))
         elif entry.name == NAME and entry.is_symlink():
             links.append(join(directory, NAME))
-        elif entry.name == b".git" and directory:
+        elif entry.name == b".git" and directory and is_repository(entry.path):
             repositories.append(directory)
         elif entry.name in _PROJECT_FILES and not is_directory:
             projects.append(directory)
@@ -150,6 +163,13 @@ def _found(telling: Iterable[tuple[bytes, os.DirEntry[bytes]]]) -> Found:
     )
 
 
+def _refuse_if_it_blocks(entry: os.DirEntry[bytes]) -> None:
+    if not entry.is_file(follow_symlinks=False):
+        from bundler.git.blocking import refuse_if_it_blocks
+
+        refuse_if_it_blocks(entry.path)
+
+
 def _listing(directory: bytes) -> list[os.DirEntry[bytes]]:
     try:
         with os.scandir(directory) as listing:
@@ -159,6 +179,13 @@ def _listing(directory: bytes) -> list[os.DirEntry[bytes]]:
     except OSError as error:
         place = os.fsdecode(directory)
         raise ToolFailed(f"{place} cannot be read: {error.strerror}.") from error
+
+
+def is_repository(dot_git: bytes) -> bool:
+    """Whether a ``.git`` makes its directory a repository for git: an empty one does not."""
+    if os.path.isdir(dot_git):
+        return is_git_dir(dot_git)
+    return os.path.isfile(dot_git) and _read(dot_git).startswith(b"gitdir: ")
 
 
 def _behind(path: bytes, borders: set[bytes]) -> bool:
@@ -176,13 +203,65 @@ def takeable(top: bytes, directory: bytes) -> Iterator[bytes]:
         below = pending.pop()
         for entry in _listing(join(top, below)):
             path = join(below, entry.name)
+            if entry.name in _READ_BY_GIT:
+                _refuse_if_it_blocks(entry)
             if entry.is_dir(follow_symlinks=False):
-                if os.path.lexists(join(top, join(path, b".git"))):
+                if is_repository(join(top, join(path, b".git"))):
                     yield path
                 else:
                     pending.append(path)
             elif entry.is_file(follow_symlinks=False) or entry.is_symlink():
                 yield path
+
+
+# --- links ----------------------------------------------------------------------------------
+
+
+class Place(NamedTuple):
+    """A path, and the directory that it belongs to: if git ignores that one, it is not ours."""
+
+    path: bytes
+    owner: bytes = b""
+
+
+class Located(NamedTuple):
+    """Where paths lead, with links followed: into the repository, or out of it (absolute).
+
+    links: those paths that are links themselves.
+    """
+
+    inside: list[Place]
+    outside: list[Place]
+    links: list[Place]
+
+    @classmethod
+    def of(cls, top: bytes, paths: Iterable[Place | bytes]) -> Located:
+        located = cls([], [], [])
+        for each in paths:
+            path, owner = each if isinstance(each, Place) else Place(each)
+            folder, name = os.path.split(join(top, path))
+            link = join(os.path.realpath(folder), name)
+            place = os.path.realpath(link)
+            if os.path.islink(link) and _is_own(top, link):
+                located.links.append(Place(link[len(top) + 1 :], owner))
+            if os.path.islink(place):  # a link in a circle
+                continue
+            if _is_own(top, place):
+                located.inside.append(Place(place[len(top) + 1 :], owner))
+            elif os.path.isdir(place):
+                located.outside.append(Place(place, owner))
+        return located
+
+
+def _is_own(top: bytes, place: bytes) -> bool:
+    """Whether a place is in the repository, and in no other one inside it."""
+    if place == top or not is_below(place, top):
+        return False
+    while place != top:
+        if is_repository(place + b"/.git"):
+            return False
+        place = os.path.dirname(place)
+    return True
 
 
 # --- configuration --------------------------------------------------------------------------
@@ -256,13 +335,24 @@ def _tables(table: dict[str, Any], name: str) -> list[dict[str, Any]]:
 def _expected(top: bytes, directory: bytes, dagster: dict[str, Any]) -> tuple[bytes, ...]:
     root = dagster.get("root_module")
     module = dagster.get("defs_module") or (f"{root}.defs" if isinstance(root, str) else None)
-    if not isinstance(module, str):
+    if not (isinstance(module, str) and all(map(str.isidentifier, module.split(".")))):
         return ()
     relative = os.fsencode(module.replace(".", "/"))
     for parent in (join(directory, b"src"), directory):
         if os.path.isdir(join(top, join(parent, relative.split(b"/")[0]))):
-            return (join(join(parent, relative), NAME),)
+            place = join(join(parent, relative), NAME)
+            return () if is_behind_link(top, place) else (place,)
     return ()
+
+
+def is_behind_link(top: bytes, path: bytes) -> bool:
+    """Whether a directory above a path is a symbolic link: for git nothing is in it."""
+    above = os.path.dirname(path)
+    while above:
+        if os.path.islink(join(top, above)):
+            return True
+        above = os.path.dirname(above)
+    return False
 
 
 def _dagster_alone(name: bytes, text: bytes) -> dict[str, Any] | None:

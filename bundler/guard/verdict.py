@@ -1,4 +1,4 @@
-"""What the guard says: findings with a grade, a place, a reason and a command that mends them."""
+"""What the guard says: findings with a grade, a place, a reason and a command that fixes them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from bundler.system.fast_tuple import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
     from typing import Literal
 
     Grade = Literal["fail", "warn"]
@@ -18,7 +19,8 @@ class Finding(NamedTuple):
     """One thing that is wrong, or could become so.
 
     rule: a stable name for the kind. what: a sentence that names the path. where: the path,
-    relative to the top of the repository. why: the reason that it matters. mend: a command.
+    relative to the top of the repository. why: the reason that it matters. mend: the command that
+    fixes it, or a sentence, with a full stop, if that takes a person.
     inside: the other repository (a submodule) that it is about, relative to the top.
     """
 
@@ -57,7 +59,7 @@ class Verdict(NamedTuple):
 
 
 class Movement(NamedTuple):
-    """What a moment is about beside the repository itself.
+    """What a moment is about apart from the repository itself.
 
     updates: old and new object of each ref that is pushed or received; None where git did not
     tell. remote: the name of the remote that is pushed to. compare: at the moment ``staged``,
@@ -68,6 +70,35 @@ class Movement(NamedTuple):
     updates: tuple[tuple[str, str], ...] | None = None
     remote: str = ""
     compare: tuple[bytes, ...] | None = None
+
+
+_NAMED = 3
+
+
+def shared(finding: Finding) -> tuple[str, ...]:
+    """What findings have in common that need one explanation."""
+    return (finding.grade, finding.rule, finding.inside, finding.why, finding.mend)
+
+
+def grouped(findings: Iterable[Finding]) -> list[Finding]:
+    """Findings for a person: of warnings with one reason and one fix, a single one.
+
+    A workspace of many projects lacks one rule, and not one a project.
+    """
+    groups: dict[object, list[Finding]] = {}
+    for number, finding in enumerate(findings):
+        key = shared(finding) if finding.grade == "warn" else number
+        groups.setdefault(key, []).append(finding)
+    return [_as_one(group) for group in groups.values()]
+
+
+def _as_one(group: Sequence[Finding]) -> Finding:
+    first, *others = group
+    if not others:
+        return first
+    names = ", ".join(finding.where for finding in others[:_NAMED])
+    more = f" and {len(others) - _NAMED} more" if len(others) > _NAMED else ""
+    return first._replace(what=f"{first.what} The same goes for {names}{more}.")
 
 
 def joined(*verdicts: Verdict) -> Verdict:

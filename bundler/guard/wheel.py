@@ -10,23 +10,18 @@ from __future__ import annotations
 import os
 
 from bundler import git
+from bundler.guard.fixes import file_from_here
 from bundler.guard.state_paths import NAME, join
 from bundler.guard.verdict import Finding
+from bundler.system.git_directory import read_regular
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _WHY = "A wheel built by this backend alone comes without its state, and says nothing."
-# What finds the right lines for directories that are not Dagster's.
-_INIT = "state-bundler init"
-# Backend, as the project file names it -> what puts the state back.
-_MENDS = {
-    b"hatchling": '[tool.hatch.build] artifacts = ["**/.local_defs_state/**"]',
-    b"poetry.core": '[tool.poetry] include = [{path = "**/.local_defs_state/**", '
-    'format = ["sdist", "wheel"]}]',
-    b"setuptools.build_meta": '[tool.setuptools.package-data] "*" = ["defs/.local_defs_state/**"]',
-}
+# The backends that do so, as the project file names them.
+_DROPPING = (b"hatchling", b"poetry.core", b"setuptools.build_meta")
 
 
 def dropped_from_wheels(
@@ -34,43 +29,45 @@ def dropped_from_wheels(
 ) -> list[Finding]:
     """A warning for each project whose backend leaves out a state directory that is protected."""
     places = list(directories)
-    findings = []
+    affected = []
     for project in projects:
         own = [place for place in places if place.startswith(project + b"/" if project else b"")]
         if not own:
             continue
         path = join(project, b"pyproject.toml")
         try:
-            with open(join(top, path), "rb") as stream:
-                text = stream.read()
+            text = read_regular(join(top, path))
         except OSError:
             continue
-        mend = _mend_for(text, {place.rpartition(b"/")[2] for place in own})
-        if mend:
-            findings.append(_finding(path, mend))
-    return findings
+        if _drops(text, {place.rpartition(b"/")[2] for place in own}):
+            affected.append((path, project))
+    # One text for all of them: a workspace needs one explanation, and not one a project.
+    fix = "; ".join(
+        f"state-bundler doctor --fix --project {file_from_here(top, project or b'.')}"
+        for _, project in affected
+    )
+    return [_finding(path, fix) for path, _ in affected]
 
 
-def _mend_for(text: bytes, names: set[bytes]) -> str | None:
-    """None where the backend keeps the state, or the project speaks of it already.
+def _drops(text: bytes, names: set[bytes]) -> bool:
+    """Whether the backend leaves the state out, and the project does not speak of it yet.
 
     names: of the project's state directories, without what is above them.
     """
     _, found, table = text.partition(b"[build-system]")
     if not found or all((NAME if name == NAME else name + b"/*") in text for name in names):
-        return None
+        return False
     table = table.partition(b"\n[")[0]
     backend = next((line for line in table.splitlines() if line.startswith(b"build-backend")), b"")
-    mend = next((mend for name, mend in _MENDS.items() if name in backend), None)
-    return mend if mend is None or names == {NAME} else _INIT
+    return any(name in backend for name in _DROPPING)
 
 
-def _finding(path: bytes, mend: str) -> Finding:
+def _finding(path: bytes, fix: str) -> Finding:
     return Finding(
         "warn",
         "wheel-drops-state",
         os.fsdecode(path),
         f"The build backend of {git.printable(path)} leaves out of a wheel what git ignores.",
         _WHY,
-        mend if mend == _INIT else f"put into {git.printable(path)}: {mend}",
+        fix,
     )

@@ -9,7 +9,10 @@ from __future__ import annotations
 import os
 
 from bundler import git
-from bundler.guard.durable import PROBE, durably_protected, rule_files
+from bundler.errors import BundlerError
+from bundler.git.blocking import refuse_if_it_blocks
+from bundler.guard import fixes
+from bundler.guard.durable import PROBE, durably_protected
 from bundler.guard.index import (
     Contents,
     committed,
@@ -20,13 +23,14 @@ from bundler.guard.index import (
     work_tree_of,
 )
 from bundler.guard.state_paths import (
-    NAME,
     RULE_FILE,
+    Located,
+    Place,
     Places,
     Project,
+    is_below,
     join,
     read_project,
-    takeable,
     walk,
 )
 from bundler.guard.verdict import Finding, Moment, Verdict, joined
@@ -38,12 +42,18 @@ if TYPE_CHECKING:
 
 
 class Scope(NamedTuple):
-    """What is looked at in one repository. Paths are relative to its top."""
+    """What is looked at in one repository. Paths are relative to its top.
 
-    present: tuple[bytes, ...]  # state directories that lie on disk
-    expected: tuple[bytes, ...]  # those that are configured, named, or that Dagster will make
+    present: state directories that are on disk. expected: those that are configured, named, or that
+    Dagster will make. links: links where a state directory is expected. outside: absolute, where
+    these lead out of the repository.
+    """
+
+    present: tuple[bytes, ...]
+    expected: tuple[bytes, ...]
+    links: tuple[bytes, ...]
     submodules: tuple[bytes, ...]
-    outside: tuple[bytes, ...]  # absolute: where links of the name lead out of the repository
+    outside: tuple[bytes, ...]
     projects: tuple[Project, ...]
     ignore_case: bool
 
@@ -61,21 +71,20 @@ def check_work_tree(
 ) -> Verdict:
     """The verdict on one repository and the submodules in it.
 
-    Raises `ToolFailed` where git cannot answer.
+    Raises `ToolFailed` if git cannot answer.
     """
     top = work_tree_of(repository)
     git.require_whole_index(repository)
     named = within_or_refuse(top, directories)
-    scope = find(repository, named)
-    found = contents(repository, scope.places, rule_files(scope.directories))
-    elsewhere = projects_not_here(repository, found.entries)
-    if any(project.sources for project in elsewhere):
-        scope = find(repository, named, elsewhere)
-        found = contents(repository, scope.places, rule_files(scope.directories))
+    fold = git.ignores_case(repository)
+    found = contents(repository, Places(tuple(named), fold))
+    scope, rules = find(repository, named, found, ignore_case=fold)
+    if scope.links or scope.places.pathspecs() != Places(tuple(named), fold).pathspecs():
+        found = contents(repository, scope.places, scope.links)
     findings = [
-        *committed(found, scope.places),
+        *committed(top, found, scope.places),
         *copied(repository, scope.places, scope.present),
-        *unprotected(repository, scope, found),
+        *unprotected(repository, scope, rules, found),
     ]
     verdict = Verdict(
         moment,
@@ -97,10 +106,7 @@ def _elsewhere(top: bytes, place: bytes, moment: Moment) -> Verdict:
     return verdict._replace(
         findings=tuple(
             each._replace(
-                inside=inside,
-                where=f"{inside}/{each.where}",
-                what=f"In {inside}: {each.what}",
-                mend=f"(cd {git.quoted(inside)} && {each.mend})",
+                inside=inside, where=f"{inside}/{each.where}", what=f"In {inside}: {each.what}"
             )
             for each in verdict.findings
         ),
@@ -109,37 +115,58 @@ def _elsewhere(top: bytes, place: bytes, moment: Moment) -> Verdict:
 
 
 def find(
-    repository: git.Repository, extra: Sequence[bytes], elsewhere: Sequence[Project] = ()
-) -> Scope:
-    """Every state directory of a repository with a work tree.
+    repository: git.Repository, named: Sequence[bytes], found: Contents, *, ignore_case: bool
+) -> tuple[Scope, Rules]:
+    """Every state directory of a repository with a work tree, and what git's rules say of them.
 
-    extra: directories that were named. elsewhere: projects that are not checked out.
+    What is in a directory that git ignores (an environment, a cache, ``node_modules``) is not the
+    repository's own. named: by the user. found: the projects and ignore files in the index.
     """
     top = repository.top or b""
-    found = walk(top)
+    walked = walk(top)
+    read = {directory: _read(top, directory) for directory in walked.projects}
+    in_index = {path for path, name in map(os.path.split, found.tracked()) if name != RULE_FILE}
     projects = [
-        *(read_project(top, directory) for directory in found.projects),
-        *elsewhere,
+        *(each for each in read.values() if isinstance(each, Project)),
+        *projects_not_here(repository, found.entries),
     ]
-    targets = [os.path.realpath(join(top, link)) for link in found.links]
-    inside = [path[len(top) + 1 :] for path in targets if path.startswith(top + b"/")]
-    configured = [
-        *extra,
-        *(path for project in projects for path in project.sources),
-        *inside,
-    ]
-    on_disk = [path for path in configured if os.path.isdir(join(top, path))]
-    expected = [path for project in projects for path in project.expected]
-    return Scope(
-        present=tuple(dict.fromkeys([*found.states, *on_disk])),
-        expected=tuple(dict.fromkeys([*configured, *expected])),
-        submodules=_submodules(repository, found.repositories),
-        outside=tuple(
-            path for path in targets if not path.startswith(top + b"/") and os.path.isdir(path)
-        ),
-        projects=tuple(projects),
-        ignore_case=git.ignores_case(repository),
+    owners = {
+        each.directory: b"" if each.directory in in_index else each.directory for each in projects
+    }
+    sources = [Place(path, owners[each.directory]) for each in projects for path in each.sources]
+    links = [Place(path, os.path.dirname(path)) for path in walked.links]
+    expected = [Place(path, owners[each.directory]) for each in projects for path in each.expected]
+    located = Located.of(top, [*map(Place, named), *sources, *links, *expected])
+    by_name = [Place(path, os.path.dirname(path)) for path in walked.states]
+    rules = _ask(
+        repository,
+        [*by_name, *located.inside],
+        [*located.links, *located.outside],
+        list(read),
+        from_index=found.rules_not_here(top),
     )
+    for directory, outcome in read.items():
+        if isinstance(outcome, BundlerError) and directory not in rules.ignored:
+            raise outcome
+    on_disk = [each for each in located.inside if os.path.isdir(join(top, each.path))]
+    scope = Scope(
+        present=rules.kept([*by_name, *on_disk]),
+        expected=rules.kept(located.inside),
+        links=rules.kept(located.links),
+        submodules=_submodules(repository, walked.repositories),
+        outside=rules.kept(located.outside),
+        projects=tuple(each for each in projects if owners[each.directory] not in rules.ignored),
+        ignore_case=ignore_case,
+    )
+    return scope, rules
+
+
+def _read(top: bytes, directory: bytes) -> Project | BundlerError:
+    """A project, or why it cannot be read, which matters only if it is the repository's own."""
+    try:
+        return read_project(top, directory)
+    except BundlerError as error:
+        return error
 
 
 def _submodules(repository: git.Repository, repositories: Sequence[bytes]) -> tuple[bytes, ...]:
@@ -155,46 +182,110 @@ def _submodules(repository: git.Repository, repositories: Sequence[bytes]) -> tu
 # --- what the rules protect -----------------------------------------------------------------
 
 
-def unprotected(repository: git.Repository, scope: Scope, found: Contents) -> list[Finding]:
+class Rules(NamedTuple):
+    """What git's rules say. inside: the rule that decides over the next state in a directory.
+    over: the one over the directory itself, or a link. ignored: directories that are not ours.
+    """
+
+    inside: dict[bytes, git.Rule]
+    over: dict[bytes, git.Rule]
+    ignored: frozenset[bytes]
+
+    def kept(self, places: Iterable[Place]) -> tuple[bytes, ...]:
+        return tuple(dict.fromkeys(path for path, owner in places if owner not in self.ignored))
+
+
+def _ask(
+    repository: git.Repository,
+    directories: Sequence[Place],
+    links: Sequence[Place],
+    projects: Sequence[bytes],
+    *,
+    from_index: bool,
+) -> Rules:
+    probes = {join(path, PROBE): path for path, _ in directories}
+    places = {path for path, _ in (*directories, *links) if not path.startswith(b"/")}
+    owners = {*projects, *(owner for _, owner in (*directories, *links))} - {b""}
+    paths = [*probes, *sorted(places | owners)]
+    if not paths:
+        return Rules({}, {}, frozenset())
+    for path, _ in directories:  # the walk ends at a state directory, git does not
+        refuse_if_it_blocks(join(join(repository.top or b"", path), RULE_FILE))
+    (answer,) = repository.ask(git.rules_question(paths, from_index=from_index))
+    rules = {rule.path: rule for rule in git.rules(answer)}
+    ignored = sorted(owner for owner in owners if rules[owner].ignores)
+    return Rules(
+        {path: rules[probe] for probe, path in probes.items()},
+        {path: rules[path] for path in places},
+        frozenset(_without_tracked(repository, ignored)),
+    )
+
+
+def _without_tracked(repository: git.Repository, ignored: Sequence[bytes]) -> list[bytes]:
+    """Those directories of which git tracks nothing: ``git add -f`` makes one the repository's."""
+    topmost: list[bytes] = []
+    for path in ignored:  # sorted: what is above a directory comes before it
+        if not any(is_below(path, above) for above in topmost):
+            topmost.append(path)
+    if not topmost:
+        return []
+    (answer,) = repository.ask(git.index_question(map(git.below, topmost)))
+    tracked = [entry.path for entry in git.index_entries(answer)]
+    return [path for path in ignored if not any(is_below(each, path) for each in tracked)]
+
+
+def _addable(repository: git.Repository, scope: Scope, rules: Rules) -> dict[bytes, list[bytes]]:
+    """What ``git add -A`` would take, by state directory."""
+    # In a directory that is ignored itself, no rule can take that back.
+    open_ones = [path for path in scope.present if not rules.over[path].ignores]
+    if not open_ones:
+        return {}
+    addable: dict[bytes, list[bytes]] = {}
+    (listing,) = repository.ask(git.addable_question(open_ones))
+    for path in listing.split(b"\0")[:-1]:
+        owner = scope.places.directory_of(path)
+        if owner is not None:
+            addable.setdefault(owner, []).append(path.rstrip(b"/"))
+    return addable
+
+
+def unprotected(
+    repository: git.Repository, scope: Scope, rules: Rules, found: Contents
+) -> list[Finding]:
     """A finding for each state directory that ``git add -A`` would take, now or in a clone."""
     top = repository.top or b""
-    directories = scope.directories
-    if not directories:
+    if not (scope.directories or scope.links):
         return []
-    takes = {path: list(takeable(top, path)) for path in scope.present}
-    probes = {join(directory, PROBE): directory for directory in directories}
-    paths = [*(path for files in takes.values() for path in files), *probes]
-    (answer,) = repository.ask(git.rules_question(paths))
-    deciding = {rule.path: rule for rule in git.rules(answer)}
-    open_paths = [path for path, rule in deciding.items() if not rule.ignores]
-    tracked = found.tracked()
-    exposed: dict[bytes, list[bytes]] = {}
-    for path in open_paths:
-        owner = scope.places.directory_of(path)
-        if owner is not None and path not in tracked and path not in probes:
-            exposed.setdefault(owner, []).append(path)
-    open_probes = {probes[path] for path in open_paths if path in probes}
-    protected = {
-        directory: deciding[probe]
-        for probe, directory in probes.items()
-        if directory not in exposed
-    }
+    addable = _addable(repository, scope, rules)
+    protected = {path: rules.inside[path] for path in scope.directories if path not in addable}
     durable = durably_protected(repository, protected, found)
-    findings = [_offered(directory, files) for directory, files in sorted(exposed.items())]
+    tracked = found.tracked()
+    rule_files = {path for path in tracked if os.path.basename(path) == RULE_FILE}
+
+    def target(directory: bytes) -> fixes.Target:
+        return fixes.target_of(top, directory, rules.over.get(directory), rule_files)
+
+    findings = [
+        _offered(top, directory, files, target(directory))
+        for directory, files in sorted(addable.items())
+    ]
     if durable:
         from bundler.guard.wheel import dropped_from_wheels
 
         projects = (project.directory for project in scope.projects)
         findings += dropped_from_wheels(top, projects, sorted(durable))
     findings += [
-        _not_durable(directory, deciding[probe], nowhere=directory in open_probes)
-        for probe, directory in probes.items()
-        if directory not in exposed and directory not in durable
+        _not_durable(top, directory, rule, target(directory))
+        for directory, rule in protected.items()
+        if directory not in durable
     ]
-    return findings
+    open_links = (path for path in scope.links if not rules.over[path].ignores)
+    return findings + [
+        _open_link(top, link, target(link)) for link in open_links if link not in tracked
+    ]
 
 
-def _offered(directory: bytes, files: Sequence[bytes]) -> Finding:
+def _offered(top: bytes, directory: bytes, files: Sequence[bytes], target: fixes.Target) -> Finding:
     count = "1 file" if len(files) == 1 else f"{len(files)} files"
     return Finding(
         "fail",
@@ -202,46 +293,44 @@ def _offered(directory: bytes, files: Sequence[bytes]) -> Finding:
         os.fsdecode(directory),
         f"git add -A would take {count} of the state directory {git.printable(directory)}: "
         f"no rule ignores {git.printable(min(files))}.",
-        "The next careless commit holds the state.",
-        ignore_command(directory),
+        _why("The next careless commit holds the state.", target),
+        fixes.ignore(top, directory, target),
     )
 
 
-def _not_durable(directory: bytes, rule: git.Rule, *, nowhere: bool) -> Finding:
+def _not_durable(top: bytes, directory: bytes, rule: git.Rule, target: fixes.Target) -> Finding:
     """rule: the one that decides over what is in it, here."""
-    if nowhere:
+    if not rule.ignores:
         return Finding(
             "warn",
             "protection-missing",
             os.fsdecode(directory),
             f"No ignore rule covers the state directory {git.printable(directory)} yet.",
-            "State that is copied or restored there would be taken by git add -A.",
-            ignore_command(directory),
+            _why("State that is copied or restored there would be taken by git add -A.", target),
+            fixes.ignore(top, directory, target),
         )
-    is_written = rule.source == RULE_FILE and rule.ignores
+    is_written = rule.source == RULE_FILE and target.is_here and not target.problem
     return Finding(
         "warn",
         "protection-local",
         os.fsdecode(directory),
         f"The state directory {git.printable(directory)} is ignored on this machine only: "
         "HEAD holds no rule for it.",
-        "A fresh clone, and every other machine, would offer it to git add -A.",
-        "git add .gitignore && git commit .gitignore" if is_written else ignore_command(directory),
+        _why("A fresh clone, and every other machine, would offer it to git add -A.", target),
+        fixes.commit_rules(top) if is_written else fixes.ignore(top, directory, target),
     )
 
 
-def ignore_rule(directory: bytes) -> bytes:
-    """The line for the root's ignore file that protects a state directory everywhere."""
-    if directory.rpartition(b"/")[2] == NAME:
-        return NAME + b"/"
-    escaped = b"".join(b"\\" + byte if byte in b"\\*?[] !#" else byte for byte in _bytes(directory))
-    return b"/" + escaped + b"/"
+def _open_link(top: bytes, link: bytes, target: fixes.Target) -> Finding:
+    return Finding(
+        "warn",
+        "protection-missing",
+        os.fsdecode(link),
+        f"git add -A would take {git.printable(link)}: a link where a state directory is expected.",
+        _why("Every clone would have the link, which leads nowhere there.", target),
+        fixes.ignore(top, link, target),
+    )
 
 
-def _bytes(text: bytes) -> Iterable[bytes]:
-    return (text[at : at + 1] for at in range(len(text)))
-
-
-def ignore_command(directory: bytes) -> str:
-    line = git.quoted(os.fsdecode(ignore_rule(directory)))
-    return f"printf '%s\\n' {line} >> .gitignore && git add .gitignore"
+def _why(reason: str, target: fixes.Target) -> str:
+    return f"{target.problem} {reason}" if target.problem else reason

@@ -33,10 +33,10 @@ def open_regular(path: bytes) -> int:
     return descriptor
 
 
-def read_regular(path: bytes) -> bytes:
-    """The content of a regular file. Raises as `open_regular` does."""
+def read_regular(path: bytes, limit: int = -1) -> bytes:
+    """The content of a regular file, up to a limit. Raises as `open_regular` does."""
     with open(open_regular(path), "rb") as stream:
-        return stream.read()
+        return stream.read(limit)
 
 
 class Location(NamedTuple):
@@ -56,7 +56,7 @@ def locate(place: bytes) -> Location | None:
         found = os.path.join(here, b".git")
         if is_git_dir(found):
             return Location(here, found)
-        if os.path.lexists(found) and not os.path.isdir(found):
+        if os.path.isfile(found):
             key, _, target = read_regular(found).rstrip(b"\r\n").partition(b"gitdir: ")
             if key:
                 raise ValueError("a .git that names no directory")

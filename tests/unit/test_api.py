@@ -131,7 +131,7 @@ def test_importing_it_imports_nothing_else() -> None:
 
 
 def test_the_functions_stay_what_they_are_when_the_modules_are_loaded() -> None:
-    import bundler.guard.command
+    import bundler.guard.moments
     import bundler.refresh.run
 
     for name in ("diff", "embed", "guard", "refresh", "verify"):

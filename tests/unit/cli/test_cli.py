@@ -213,7 +213,7 @@ def test_a_terminal_breaks_no_word(columns: int, monkeypatch: pytest.MonkeyPatch
 
     assert "\x1b[31m" in stream.getvalue(), "coloured, which takes no room"
     *lines, last = re.sub(r"\x1b\[[0-9;]*m", "", stream.getvalue()).splitlines()
-    assert last == f"  → {hint}"
+    assert last == f"  Fix: {hint}"
     assert all(width(line) <= columns for line in lines)
     assert " ".join(" ".join(lines).split()).count(" ".join(words.split())) == 5
     assert len(lines) >= 10

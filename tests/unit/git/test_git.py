@@ -189,7 +189,7 @@ def test_start_up_stays_cheap(repository: WorkDir) -> None:
 
 
 _MAIN = (
-    "import sys; from bundler.guard.main import main\n"
+    "import sys; from bundler.cli.state_guard import main\n"
     "sys.argv = ['x', *{arguments}]; sys.exit(main())"
 )
 

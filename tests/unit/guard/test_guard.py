@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from bundler.cli import guard_command as command
 from bundler.errors import ToolFailed
-from bundler.guard import command
 from bundler.guard.moments import check
 from tests.support.workdir import CONTENT, STATE, WorkDir
 
@@ -69,8 +69,8 @@ def test_state_in_head_that_is_staged_for_removal(project: WorkDir) -> None:
 def test_the_command_it_advises_mends_it(project: WorkDir) -> None:
     project(["git", "add", "-f", FILE])
     project.commit("leak", add=False)
-    mend = next(line for line in project.guard().err.splitlines() if "Mend: " in line)
-    project(["sh", "-c", mend.partition("Mend: ")[2]])
+    mend = next(line for line in project.guard().err.splitlines() if "Fix: " in line)
+    project(["sh", "-c", mend.partition("Fix: ")[2]])
     project.commit("cure", add=False)
     assert project.guard().code == 0
 
@@ -89,8 +89,8 @@ def test_unprotected_state_directory(wd: WorkDir) -> None:
     assert said.code == 1
     assert f"git add -A would take 1 file of the state directory {DIRECTORY}" in said.errors[0]
     assert would_take(wd)
-    mend = next(line for line in said.err.splitlines() if "Mend: " in line)
-    wd(["sh", "-c", mend.partition("Mend: ")[2]])
+    mend = next(line for line in said.err.splitlines() if "Fix: " in line)
+    wd(["sh", "-c", mend.partition("Fix: ")[2]])
     assert wd.guard().code == 0
     assert would_take(wd) == []
 
@@ -263,8 +263,8 @@ def test_configured_directory_of_any_place(wd: WorkDir) -> None:
     said = wd.guard()
     assert said.code == 1
     assert "of the state directory apps/feed/var/state" in said.errors[0]
-    mend = next(line for line in said.err.splitlines() if "Mend: " in line)
-    wd(["sh", "-c", mend.partition("Mend: ")[2]])
+    mend = next(line for line in said.err.splitlines() if "Fix: " in line)
+    wd(["sh", "-c", mend.partition("Fix: ")[2]])
     wd.commit("rule", add=False)
     said = wd.guard()
     assert (said.code, said.warnings) == (0, [])

@@ -1,23 +1,26 @@
 """The command line of the guard, for ``state-guard`` and ``state-bundler guard``.
 
-It prints, which is otherwise left to `bundler.cli`: that package imports click, and a commit does
-not wait for click. For the same reason the few arguments are read by hand.
+A commit does not wait for click, so the few arguments are read by hand; what prints a finding is
+imported when there is one.
 """
 
 from __future__ import annotations
 
+import _thread
 import os
 import sys
 
 from bundler.errors import Bug, BundlerError, UsageError
 from bundler.guard.moments import check
-from bundler.guard.verdict import Finding, Moment, Movement, Verdict
+from bundler.guard.verdict import Finding, Moment, Movement, Verdict, grouped, shared
 from bundler.system import streams
 from bundler.system.fast_tuple import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+
+    from bundler.cli.console import Console
 
 
 USAGE = """\
@@ -42,6 +45,7 @@ DIR names a state directory beside those that are found by name and configuratio
 
 Exit codes: 0 clean, 1 findings, 2 usage, 71 git cannot answer.
 """
+_PATIENCE_SECONDS = 5.0
 FORMATS = ("text", "json", "github", "sarif")
 
 
@@ -94,9 +98,7 @@ def _run(arguments: Sequence[str], compare: tuple[bytes, ...] | None) -> int:
 
 
 def _report(error: BundlerError) -> int:
-    say(f"state-guard: {error.what}")
-    if error.hint:
-        say(f"  {error.hint}")
+    _console().failure(error)
     return error.exit_code
 
 
@@ -173,7 +175,8 @@ def answer(request: Request) -> int:
             movement=movement,
         )
 
-    verdict = ask()
+    with _Patience():
+        verdict = ask()
     if request.fix and verdict.findings:
         from bundler.guard.fix import fix
 
@@ -182,6 +185,22 @@ def answer(request: Request) -> int:
         verdict = ask()
     report(verdict, request.format)
     return 1 if verdict.failed else 0
+
+
+class _Patience:
+    """Says after some seconds that the guard is still at work. `threading` is slow to import."""
+
+    def __enter__(self) -> None:
+        self._done = _thread.allocate_lock()
+        self._done.acquire()
+        _thread.start_new_thread(self._wait, ())
+
+    def __exit__(self, *_: object) -> None:
+        self._done.release()
+
+    def _wait(self) -> None:
+        if not self._done.acquire(timeout=_PATIENCE_SECONDS):
+            say("guard: still looking; a large repository or a slow disk takes its time.")
 
 
 def _moved(request: Request) -> Movement:
@@ -208,13 +227,14 @@ def _moved(request: Request) -> Movement:
 
 def report(verdict: Verdict, form: str = "text") -> None:
     """Prints a verdict: as text for a person to stderr, in other formats as data to stdout."""
-    if form == "text":
-        for line in lines(verdict):
-            say(line)
-    else:
-        from bundler.guard.formats import formatted
+    if form != "text":
+        from bundler.cli.guard_formats import formatted
 
         sys.stdout.write(formatted(verdict, form))
+    elif verdict.findings:
+        _show(verdict.findings)
+    elif verdict.moment in ("build", "history"):
+        say(_clean(verdict))
 
 
 def say(line: str) -> None:
@@ -223,23 +243,23 @@ def say(line: str) -> None:
     sys.stderr.buffer.flush()
 
 
-def lines(verdict: Verdict) -> Iterator[str]:
-    """A sentence a finding; reason and mend once for those in a row that share them."""
-    findings = verdict.findings
-    for finding, following in zip(findings, [*findings[1:], None], strict=False):
-        yield f"{_WORDS[finding.grade]}: {finding.what}"
-        if following is None or _shared(finding) != _shared(following):
-            yield f"  Why: {finding.why}"
-            yield f"  Mend: {finding.mend}"
-    if not findings and verdict.moment in ("build", "history"):
-        yield _clean(verdict)
+def _console() -> Console:
+    from bundler.cli.console import Console
+
+    return Console(sys.stderr)
+
+
+def _show(findings: Sequence[Finding]) -> None:
+    """A block a finding; the reason and the fix once for those in a row that share them."""
+    console = _console()
+    told = grouped(findings)
+    for finding, following in zip(told, [*told[1:], None], strict=True):
+        is_last = following is None or shared(finding) != shared(following)
+        why, fix = (finding.why, finding.mend) if is_last else ("", "")
+        console.finding(_WORDS[finding.grade], finding.what, why, fix)
 
 
 _WORDS = {"fail": "error", "warn": "warning"}
-
-
-def _shared(finding: Finding) -> tuple[str, ...]:
-    return (finding.grade, finding.rule, finding.why, finding.mend)
 
 
 def _clean(verdict: Verdict) -> str:

@@ -18,6 +18,6 @@ def main() -> int:
         compare = look(arguments[1:])
         if compare == ():
             return 0
-    from bundler.guard.command import run
+    from bundler.cli.guard_command import run
 
     return run(arguments, compare)

@@ -64,7 +64,7 @@ def _github(verdict: Verdict) -> str:
     return "".join(
         f"::{commands[finding.grade]} file={_property(finding.where)},"
         f"title={_property(finding.rule)}::"
-        f"{_escaped(f'{finding.what} {finding.why} Mend: {finding.mend}')}\n"
+        f"{_escaped(f'{finding.what} {finding.why} Fix: {finding.mend}')}\n"
         for finding in verdict.findings
     )
 
@@ -96,7 +96,7 @@ def _result(finding: Finding) -> dict[str, object]:
     return {
         "ruleId": finding.rule,
         "level": _SARIF_LEVELS[finding.grade],
-        "message": {"text": _text(f"{finding.what} {finding.why} Mend: {finding.mend}")},
+        "message": {"text": _text(f"{finding.what} {finding.why} Fix: {finding.mend}")},
         "locations": [
             {"physicalLocation": {"artifactLocation": {"uri": place, "uriBaseId": "%SRCROOT%"}}}
         ],

@@ -1,0 +1,185 @@
+"""What git ignores as a whole, and what a sparse checkout leaves out: no alarm without a cure."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.support.workdir import STATE, WorkDir
+
+DG = '[tool.dg.project]\nroot_module = "shop"\n'
+SOURCE = '[[tool.state-bundler.source]]\nkey = "K"\ncommand = ["true"]\npath = "{path}"\n'
+
+
+def findings(wd: WorkDir, *arguments: str) -> list[tuple[str, str]]:
+    said = wd.guard(*arguments, "--format", "json")
+    assert said.code in (0, 1), said
+    return [(each["rule"], each["where"]) for each in json.loads(said.out)["findings"]]
+
+
+@pytest.fixture
+def repository(wd: WorkDir) -> WorkDir:
+    wd.write(".gitignore", f"{STATE}\n/build/\n")
+    wd.write("pyproject.toml", DG)
+    wd.write("src/shop/defs/__init__.py", "")
+    wd.commit("code")
+    return wd
+
+
+OUR_TEMPLATE = ".venv/lib/python3/site-packages/bundler/templates/shop/src/shop/defs"
+PLACES = {
+    OUR_TEMPLATE: (".venv/.gitignore", "*\n"),
+    "node_modules/x/defs": (".git/info/exclude", "node_modules/\n"),
+    ".cache/pex/installed_wheels/1/shop/defs": (".git/info/exclude", "/.cache\n"),
+    ".tox/py/defs": (".tox/.gitignore", "# Created by tox\n*\n"),
+    "build/lib/shop/defs": (".gitignore", "/build/\n"),
+    "dist/x/defs": ("dist/.gitignore", "x/\n"),
+    "deep/in/it/.nox/defs": (".git/info/exclude", ".nox/\n"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_state_in_an_ignored_directory(wd: WorkDir, place: str) -> None:
+    """It is none of the project's, and `--strict` has nothing to say about it."""
+    path, rules = PLACES[place]
+    wd.write("code.py")
+    wd.commit("code")
+    wd.write(path, rules)
+    wd.write(f"{place}/{STATE}/K/state")
+    wd.write(f"{place}/pyproject.toml", DG + SOURCE.format(path="state"))
+    wd.write(f"{place}/shop/defs/__init__.py", "")
+    wd.write(f"{place}/../dg.toml", "this is no TOML: root_module state-bundler")
+    (wd.path / place / "link").mkdir()
+    (wd.path / place / "link" / STATE).symlink_to("/nowhere")
+    for moment in ([], ["--strict"], ["--staged"]):
+        assert findings(wd, *moment) == [], moment
+
+
+def test_a_project_file_that_cannot_be_read_is_refused_where_it_is_ours(wd: WorkDir) -> None:
+    wd.write("dg.toml", "this is no TOML: root_module state-bundler")
+    wd.commit("code")
+    assert wd.guard().code == 78
+
+
+@pytest.mark.parametrize("forced", ["a/defs/code.py", "a/defs/x/code.py"])
+def test_an_ignored_directory_of_which_git_tracks_something(wd: WorkDir, forced: str) -> None:
+    """``git add -f`` made it the repository's own, and a clone has no rule for it."""
+    wd.write(".git/info/exclude", "a/\n")
+    wd.write(forced)
+    wd("git add -f a")
+    wd.commit("code", add=False)
+    wd.write(f"a/defs/{STATE}/K/state")
+    assert findings(wd) == [("protection-local", f"a/defs/{STATE}")]
+
+
+def test_a_tracked_project_in_an_ignored_directory(wd: WorkDir) -> None:
+    wd.write(".git/info/exclude", "a/\n")
+    wd.write("a/pyproject.toml", DG)
+    wd.write("a/src/shop/code.py")
+    wd("git add -f a")
+    wd.commit("code", add=False)
+    assert findings(wd) == [("protection-local", f"a/src/shop/defs/{STATE}")]
+
+
+def test_state_in_an_ignored_directory_that_is_committed(repository: WorkDir) -> None:
+    wd = repository
+    wd.write(f"build/lib/{STATE}/K/state")
+    wd("git add -f build")
+    assert findings(wd, "--staged") == [("state-in-index", f"build/lib/{STATE}/K/state")]
+    assert findings(wd)[0] == ("state-in-index", f"build/lib/{STATE}/K/state")
+
+
+def test_a_configured_directory_in_an_ignored_one(wd: WorkDir) -> None:
+    """The project's own, wherever it is: a rule of this machine is not enough."""
+    wd.write("pyproject.toml", SOURCE.format(path="cache/state"))
+    wd.commit("code")
+    wd.write(".git/info/exclude", "cache/\n")
+    wd.write("cache/state/K/state", "some state of more than sixteen characters\n")
+    assert findings(wd) == [("protection-local", "cache/state")]
+
+
+def test_a_git_directory_that_is_none_hides_nothing(wd: WorkDir) -> None:
+    """git takes what is next to an empty ``.git``."""
+    wd.write("code.py")
+    wd.commit("code")
+    wd.write(f"src/{STATE}/K/state")
+    (wd.path / "src/.git").mkdir()
+    assert STATE in wd("git add -A --dry-run")
+    assert findings(wd) == [("state-unprotected", f"src/{STATE}")]
+
+
+# --- sparse checkouts -----------------------------------------------------------------------
+
+SPARSE = {
+    "cone": ["sparse-checkout", "set", "--cone", "src"],
+    "no cone": ["sparse-checkout", "set", "--no-cone", "/src/"],
+    "sparse index": ["sparse-checkout", "set", "--cone", "--sparse-index", "src"],
+    "no cone, a pattern": ["sparse-checkout", "set", "--no-cone", "/*", "!/.gitignore"],
+    "by hand": ["update-index", "--skip-worktree", ".gitignore"],
+}
+
+
+@pytest.mark.parametrize("kind", SPARSE)
+@pytest.mark.parametrize("protected", [True, False])
+def test_a_sparse_checkout(wd: WorkDir, kind: str, *, protected: bool) -> None:
+    """git reads the ignore files that are not checked out from the index, and so do we."""
+    wd.write(".gitignore", f"{STATE}\n.venv/\n" if protected else "*.log\n")
+    wd.write("pyproject.toml", DG)
+    wd.write("src/shop/defs/__init__.py", "")
+    wd.write("docs/text.md")
+    wd.commit("code")
+    wd(["git", *SPARSE[kind]])
+    if kind == "by hand":
+        (wd.path / ".gitignore").unlink()
+    state = f"src/shop/defs/{STATE}"
+    wd.write(f"{state}/K/state")
+    wd.write(f".venv/lib/{STATE}/K/state")
+    wd.write(f".venv/lib/{STATE}/.gitignore", "*\n")
+    taken = STATE in wd("git status --porcelain --untracked-files=all")
+    assert taken is not protected
+    found = findings(wd)
+    if protected:
+        assert found == []
+    if protected and not (wd.path / ".gitignore").exists():
+        wd("git rm -q --cached --sparse .gitignore")  # now git has no rule any more
+        assert ("state-unprotected", state) in findings(wd)
+    if not protected:
+        assert ("state-unprotected", state) in found
+
+
+def test_an_ignore_file_that_was_deleted_protects_nothing(repository: WorkDir) -> None:
+    wd = repository
+    (wd.path / ".gitignore").unlink()
+    wd.write(f"src/shop/defs/{STATE}/K/state")
+    assert STATE in wd("git add -A --dry-run")
+    assert findings(wd) == [("state-unprotected", f"src/shop/defs/{STATE}")]
+
+
+# --- a workspace ----------------------------------------------------------------------------
+
+
+def test_one_line_a_workspace(wd: WorkDir) -> None:
+    for number in range(7):
+        wd.write(f"locations/{number}/pyproject.toml", DG)
+        wd.write(f"locations/{number}/src/shop/defs/__init__.py", "")
+    wd.commit("code")
+    said = wd.guard()
+    assert len(said.warnings) == 1
+    (warning,) = said.warnings
+    assert f"locations/0/src/shop/defs/{STATE}" in warning
+    assert "and 3 more" in warning
+    assert said.err.count("Why:") == said.err.count("Fix:") == 1
+    assert len(json.loads(wd.guard("--format", "json").out)["findings"]) == 7
+
+
+def test_one_line_for_the_wheels_of_a_workspace(wd: WorkDir) -> None:
+    wd.write(".gitignore", f"{STATE}\n")
+    for number in range(7):
+        backend = '[build-system]\nbuild-backend = "hatchling.build"\n'
+        wd.write(f"locations/{number}/pyproject.toml", DG + backend)
+        wd.write(f"locations/{number}/src/shop/defs/__init__.py", "")
+    wd.commit("code")
+    said = wd.guard()
+    assert len(said.warnings) == 1
+    assert said.err.count("--fix --project locations/") == 7
