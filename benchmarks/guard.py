@@ -1,6 +1,10 @@
 """How long the guard takes, beside what it cannot do without and what others take.
 
     python benchmarks/guard.py [--sizes 1000,100000,1000000] [--commits 10000,100000] [--keep DIR]
+                               [--before PROGRAM]
+
+With ``--before`` another installation's state-guard takes its turns, too, and the last column has
+what this one took of its time.
 
 Whole processes, as a hook runs them; wall time and CPU time of the process and its children. The
 candidates take turns, every other round in the opposite order, so that a busy machine is busy for
@@ -219,7 +223,23 @@ def shell_hook(root: Path) -> list[str]:
     return [str(path)]
 
 
-def files(root: Path, count: int, rounds: int, *, on_disk: bool) -> list[str]:
+def with_before(candidates: dict[str, list[str]], before: Path | None) -> dict[str, list[str]]:
+    """Each state-guard again, as it was before."""
+    theirs = {
+        f"{name}, before": [str(before), *argv[1:]]
+        for name, argv in candidates.items()
+        if argv[0] == GUARD and before is not None
+    }
+    return {**candidates, **theirs}
+
+
+def compare(times: Mapping[str, Time]) -> None:
+    for name, each in times.items():
+        if (before := times.get(f"{name}, before")) is not None:
+            print(f"  {name}: {median(each.of(before)):.2f} of what it was before")
+
+
+def files(root: Path, count: int, rounds: int, *, on_disk: bool, before: Path | None) -> list[str]:
     """The moments before a commit and before a build; returns the aims that were missed."""
     missed = []
     ls_files = ["git", "ls-files", "-z", "-s", "--", STATE]
@@ -233,21 +253,22 @@ def files(root: Path, count: int, rounds: int, *, on_disk: bool) -> list[str]:
     }
     if LARGE_FILES is not None:
         candidates["large files"] = [LARGE_FILES]
-    times = measure(candidates, root, rounds)
+    times = measure(with_before(candidates, before), root, rounds)
     floor = show(
         f"A commit in a repository of {count:,} files",
         times,
         ["empty interpreter", "git ls-files", "git check-ignore"],
     )
+    compare(times)
     ratio = median(times["state-guard --staged"].of(floor))
     if ratio > AIM_RATIO:
         missed.append(f"--staged, {count:,} files: {ratio:.2f} times the floor")
     if on_disk:
-        missed += whole(root, count, rounds)
+        missed += whole(root, count, rounds, before)
     return missed + commit(root, count, rounds)
 
 
-def whole(root: Path, count: int, rounds: int) -> list[str]:
+def whole(root: Path, count: int, rounds: int, before: Path | None) -> list[str]:
     """Before a build: the work tree is looked through, as ``git add -A`` would do."""
     (root / STATE / "K").mkdir(parents=True, exist_ok=True)
     (root / STATE / "K" / "state").write_text('{"rows": [1, 2, 3, 4, 5, 6, 7, 8]}\n')
@@ -263,12 +284,13 @@ def whole(root: Path, count: int, rounds: int) -> list[str]:
         "state-guard": [GUARD],
         "state-guard --staged": [GUARD, "--staged"],
     }
-    times = measure(candidates, root, rounds)
+    times = measure(with_before(candidates, before), root, rounds)
     floor = show(
         f"Before a build, {count:,} files on disk, with state",
         times,
         [name for name in candidates if name.startswith(("empty", "git "))],
     )
+    compare(times)
     shutil.rmtree(root / STATE)
     ratio = median(times["state-guard"].of(floor))
     return [f"guard, {count:,} files: {ratio:.2f} times the floor"] if ratio > AIM_RATIO else []
@@ -335,6 +357,7 @@ def main() -> None:
     parser.add_argument("--sizes", type=numbers, default=[1_000, 100_000, 1_000_000])
     parser.add_argument("--commits", type=numbers, default=[10_000, 100_000])
     parser.add_argument("--rounds", type=int, default=11)
+    parser.add_argument("--before", type=Path, help="another state-guard, to compare with")
     parser.add_argument("--keep", type=Path, help="make the repositories here, and keep them")
     options = parser.parse_args()
     home = options.keep or Path(tempfile.mkdtemp(prefix="guard-benchmark-"))
@@ -345,7 +368,7 @@ def main() -> None:
             on_disk = count <= 100_000
             if not root.exists():
                 make_files(root, count, on_disk=on_disk)
-            missed += files(root, count, options.rounds, on_disk=on_disk)
+            missed += files(root, count, options.rounds, on_disk=on_disk, before=options.before)
         for count in options.commits:
             root = home / f"commits-{count}"
             if not root.exists():

@@ -6,7 +6,6 @@ import os
 
 from bundler import git
 from bundler.errors import ToolFailed
-from bundler.guard.fixes import commit, take_out
 from bundler.guard.state_paths import (
     RULE_FILE,
     Located,
@@ -223,6 +222,8 @@ def state_in(
     in_index: bool,
     in_head: bool,
 ) -> Finding:
+    from bundler.guard.fixes import commit, take_out
+
     name, shown = os.fsdecode(path), git.printable(path)
     if in_index:
         place = key_directory(path, places)
@@ -246,6 +247,8 @@ def state_in(
 
 
 def _take_out(repository: git.Repository, path: bytes) -> str:
+    from bundler.guard.fixes import take_out
+
     top = repository.top or b""
     return take_out(top, path, is_sparse=not os.path.lexists(join(top, path)))
 

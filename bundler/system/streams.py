@@ -10,7 +10,6 @@ from __future__ import annotations
 import io
 import os
 import sys
-from contextlib import suppress
 
 from bundler.errors import BundlerError, ToolFailed, io_failure
 
@@ -54,6 +53,8 @@ def ending(work: Callable[[], int], report: Callable[[BundlerError], int]) -> in
             return report(_failure_of(error))
     except StreamFailed as error:
         if error.failure is not None:
+            from contextlib import suppress  # takes longer to import than git to answer the guard
+
             with suppress(StreamFailed):  # the other stream, too
                 report(error.failure)
         return _BROKEN_PIPE if error.failure is None else error.failure.exit_code
