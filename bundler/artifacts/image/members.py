@@ -49,9 +49,9 @@ def content_members(tree: Tree, top: str, stream: BinaryIO, layer: int) -> Itera
         if wanted:
             seen.add(member.path)
         if member.kind != "file":
-            yield from (Member(name, kind, 0, _nothing) for name, kind in wanted)
+            yield from (Member(name, kind, 0, _nothing, member.mode) for name, kind in wanted)
         elif len(wanted) == 1:
-            yield Member(wanted[0][0], "file", member.size, _opener(reader, member))
+            yield Member(wanted[0][0], "file", member.size, _opener(reader, member), member.mode)
         elif wanted:
             yield from _spooled(reader, member, [name for name, _ in wanted])
 
@@ -69,12 +69,12 @@ def members_below(stream: BinaryIO, top: str) -> Iterator[Member]:
             raise VerificationFailed(f"The archive holds {path} twice.")
         seen.add(name)
         if member.kind == "file":
-            yield Member(name, "file", member.size, _opener(reader, member))
+            yield Member(name, "file", member.size, _opener(reader, member), member.mode)
         else:
             kind: Literal["directory", "other"] = (
                 "directory" if member.kind == "directory" else "other"
             )
-            yield Member(name, kind, 0, _nothing)
+            yield Member(name, kind, 0, _nothing, member.mode)
 
 
 def _names(tree: Tree, top: str, layer: int) -> dict[str, list[_Name]]:
@@ -102,7 +102,7 @@ def _spooled(reader: TarReader, member: TarMember, names: Sequence[str]) -> Iter
         shutil.copyfileobj(source, copy)
         copy.flush()
         for name in names:
-            yield Member(name, "file", member.size, partial(_open, copy.name))
+            yield Member(name, "file", member.size, partial(_open, copy.name), member.mode)
 
 
 def _open(path: str) -> BinaryIO:

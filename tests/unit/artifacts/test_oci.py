@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
+import tarfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -295,3 +297,22 @@ def test_the_code_has_the_names_that_oci_has_for_it(
     names = ("org.opencontainers.image.revision", "org.opencontainers.image.source")
     assert tuple(config["config"]["Labels"].get(name) for name in names) == expected
     assert manifest["annotations"]["org.opencontainers.image.revision"] == "a" * 40
+
+
+@pytest.mark.parametrize(
+    ("mode", "accepted"),
+    [(0o644, True), (0o600, True), (0, False), (0o4755, False), (0o2755, False)],
+)
+def test_the_modes_of_states_that_a_plain_copy_brought(
+    mode: int, bundle: Bundle, tmp_path: Path, *, accepted: bool
+) -> None:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for member in bundle.members():
+            info = tarfile.TarInfo(f"app/src/{PLACE}/{member.path}")
+            info.size, info.mode = member.size, mode if "state" in member.path else 0o644
+            archive.addfile(info, member.open())
+    maker = LayoutMaker(tmp_path / "copied")
+    maker.tag(maker.manifest([code_layer(), buffer.getvalue()]))
+    with open_layout(maker.path) as image:
+        assert (verify(image).all_problems == ()) == accepted
