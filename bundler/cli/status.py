@@ -157,7 +157,7 @@ def _as_page(holders: Sequence[Holder], target: Path) -> None:
 def _as_text(holders: Sequence[Holder]) -> None:
     console = Console(sys.stdout)
     for holder in holders:
-        if holder.failure is not None:
+        if holder.failure is not None and not holder.keys:
             continue
         console.line(console.styled(holder.name, "bold"))
         _table(console, holder)

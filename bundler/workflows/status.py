@@ -1,7 +1,11 @@
-"""What there is to know of every key of a project, an artifact or a fleet, without judging it."""
+"""What there is to know of every key of a project, an artifact or a fleet.
+
+What is on this disk is compared with its manifest, so that no altered state looks good.
+"""
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
@@ -17,6 +21,9 @@ if TYPE_CHECKING:
     from bundler.refresh.sources.model import Component, Found
 
 PROJECT = "project"
+_MISMATCH = "does not match its manifest"
+# Of these only the manifests are read: their bytes are elsewhere.
+_ELSEWHERE = ("docker", "registry", "store")
 # Registries answer in tens of milliseconds and count the requests of each client.
 _AT_ONCE = 8
 
@@ -27,7 +34,7 @@ class KeyStatus(msgspec.Struct, frozen=True):
     size: in bytes; digest: dirHash; both None where there is no state here. refresh: how the
     state came about, where that is known. version: of a state in versioned storage, if pinned or
     embedded. users: the components that have this key, as a project's discovery names them.
-    problem: why no refresh accepts the key.
+    problem: what is wrong with the key or its state.
     """
 
     directory: str
@@ -46,8 +53,8 @@ class Holder(msgspec.Struct, frozen=True):
 
     name: as the person named it. kind: ``project``, or the artifact's. digest: the artifact's, if
     it is cheap. contents: the content digest of each state directory, by its path. record: how an
-    artifact came about. failure: why it could not be read; there are no keys then. since: what
-    changed since the baseline, where one was given.
+    artifact came about. failure: why it could not be read, and then there are no keys; or what
+    does not match its manifest. since: what changed since the baseline, where one was given.
     """
 
     name: str
@@ -114,15 +121,49 @@ def of_artifact(artifact: Artifact, baseline: Artifact | None = None) -> Holder:
         keys += _of_manifest(directory.path, manifest, record)
     if not contents:
         raise VerificationFailed(f"{artifact.name} holds no state directory.")
+    checked, failure = tuple(keys), None
+    if artifact.kind not in _ELSEWHERE:
+        checked, failure = _compared(artifact, checked)
     return Holder(
         artifact.name,
         artifact.kind,
-        tuple(keys),
+        checked,
         artifact.digest,
         contents,
         record,
-        since=_since(baseline, artifact),
+        failure,
+        since=_since(baseline, artifact) if failure is None else None,
     )
+
+
+def _compared(
+    artifact: Artifact, keys: tuple[KeyStatus, ...]
+) -> tuple[tuple[KeyStatus, ...], VerificationFailed | None]:
+    """The keys, with what `verify` finds wrong with their states; and that as a failure."""
+    from bundler.artifacts.verify import verify
+
+    verdict = verify(artifact)
+    problems = verdict.all_problems
+    if not problems:
+        return keys, None
+    altered = {
+        (directory.path, state.key)
+        for directory in verdict.directories
+        for state in (directory.manifest.states if directory.manifest else ())
+        if any(said.startswith(f"{directory.path}/{state.path}/") for said in directory.problems)
+    }
+    marked = tuple(
+        msgspec.structs.replace(key, problem=f"{key.key} {_MISMATCH}.")
+        if (key.directory, key.key) in altered
+        else key
+        for key in keys
+    )
+    more = f" {len(problems) - 1} more." if len(problems) > 1 else ""
+    failure = VerificationFailed(
+        f"{artifact.name} {_MISMATCH}: {problems[0]}{more}",
+        hint=f"See everything with: state-bundler verify {shlex.quote(artifact.name)}",
+    )
+    return marked, failure
 
 
 def of_sources(name: str, sources: Sequence[Found], baseline: str | None = None) -> Holder:
@@ -137,29 +178,36 @@ def of_sources(name: str, sources: Sequence[Found], baseline: str | None = None)
 
 
 def _of_sources(name: str, sources: Sequence[Found], baseline: str | None) -> Holder:
+    from bundler.state.directory import Published
     from bundler.state.statedir import StateDir
 
     keys: dict[tuple[str, str], KeyStatus] = {}
     contents: dict[str, str] = {}
+    failure: BundlerError | None = None
     for source in sources:
         published = StateDir(source.directory, source.place).read()
         known: dict[str, KeyStatus] = {}
         if published:
             contents[source.place] = published.manifest.content_digest
-            found = _of_manifest(source.place, published.manifest, published.record)
+            found = tuple(_of_manifest(source.place, published.manifest, published.record))
+            with Published(name, {source.place: source.directory}) as artifact:
+                found, mismatch = _compared(artifact, found)
+            failure = failure or mismatch
             known = {status.key: status for status in found}
         for key, users in _users(source.components).items():
             missing = KeyStatus(source.place, key, users[0].management_type)
             status = keys.get((source.place, key)) or known.get(key, missing)
             told = tuple(dict.fromkeys((*status.users, *map(_told, users))))
             refused = next((user.refused.what for user in users if user.refused), "")
-            keys[source.place, key] = msgspec.structs.replace(status, users=told, problem=refused)
+            problem = refused or status.problem
+            keys[source.place, key] = msgspec.structs.replace(status, users=told, problem=problem)
     return Holder(
         name,
         PROJECT,
         tuple(keys[place] for place in sorted(keys)),
         contents=contents,
-        since=_project_since(name, baseline, sources) if contents else None,
+        failure=failure,
+        since=_project_since(name, baseline, sources) if contents and not failure else None,
     )
 
 

@@ -62,9 +62,10 @@ def _fleet_row(
 ) -> tuple[_Cell, ...]:
     link = element("a", text(holder.name), href=f"#holder-{number}")
     if holder.failure is not None:
+        word = "altered" if holder.keys else "unreadable"
         return (
             _Cell(link, holder.name),
-            _Cell(element("strong", text("unreadable"), class_="alarm"), "unreadable"),
+            _Cell(element("strong", text(word), class_="alarm"), word),
             *(_NOTHING,) * 4,
         )
     age = _oldest(holder, now)
@@ -85,7 +86,7 @@ def section(holder: Holder, now: Now, number: int, *, folded: bool) -> Html:
     parts = [*_facts(holder)]
     if holder.failure is not None:
         parts.append(_failure(holder))
-    else:
+    if holder.keys or holder.failure is None:
         parts.append(_keys(holder, now))
     if holder.since is not None:
         parts.append(_comparison(holder.since))
