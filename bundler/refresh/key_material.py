@@ -33,6 +33,7 @@ _DER_MARKS = tuple(
     )
 )
 _CONTAINERS = (".jks", ".kdbx", ".keystore", ".keytab", ".p12", ".pfx", ".ppk")
+_JWT = "jwt.JwtTokenDetector"
 # mark -> module and class of detect_secrets.plugins
 _LIBRARY = {
     **dict.fromkeys(("AKIA", "ASIA", "ABIA", "ACCA"), "aws.AWSKeyDetector"),
@@ -42,10 +43,7 @@ _LIBRARY = {
         ("glpat-", "gldt-", "glft-", "glsoat-", "glrt-", "GR1348941", "glcbt-", "glptt-", "gloas-"),
         "gitlab_token.GitLabTokenDetector",
     ),
-    **dict.fromkeys(
-        ("eyJhbGciOi", "eyJ0eXAiOi", "eyJraWQiOi", "eyJjdHkiOi"), "jwt.JwtTokenDetector"
-    ),
-    ":_authToken=": "npm.NpmDetector",
+    **dict.fromkeys(("eyJhbGciOi", "eyJ0eXAiOi", "eyJraWQiOi", "eyJjdHkiOi"), _JWT),
     "T3BlbkFJ": "openai.OpenAIDetector",
     "pypi-Ag": "pypi_token.PypiTokenDetector",
     "SG.": "sendgrid.SendGridDetector",
@@ -62,6 +60,7 @@ _OURS = {
     "PRIVATE KEY BLOCK-----": (PRIVATE_KEY, _PEM),
     "PuTTY-User-Key-File-": (PRIVATE_KEY, r"PuTTY-User-Key-File-\d: \S"),
     "AGE-SECRET-KEY-1": (PRIVATE_KEY, r"AGE-SECRET-KEY-1[0-9A-Z]{58}"),
+    ":_authToken=": ("an npm token", r":_authToken=\s{0,9}(?:npm_\w{36}|[A-Fa-f0-9-]{36})"),
     "github_pat_": ("a GitHub token", r"github_pat_[A-Za-z0-9]{22}_[A-Za-z0-9]{59}"),
     "AIza": ("a Google API key", r"(?<![\w-])AIza[\w-]{35}(?![\w-])"),
     "GOCSPX-": ("a Google client secret", r"GOCSPX-[\w-]{28}"),
@@ -104,9 +103,20 @@ def _by_pattern(name: str, text: str) -> Iterator[tuple[re.Match[str], str]]:
 def _by_library(name: str, text: str) -> Iterator[tuple[re.Match[str], str]]:
     detector = _detector(name)
     for pattern in detector.denylist:
-        for found in pattern.finditer(text):
+        for found in _matches(pattern, name, text):
             if getattr(detector, "is_formally_valid", bool)(found[0]):
                 yield found, f"what looks like: {detector.secret_type}"
+
+
+def _matches(pattern: re.Pattern[str], name: str, text: str) -> Iterator[re.Match[str]]:
+    if name != _JWT:
+        yield from pattern.finditer(text)
+        return
+    # Anywhere inside of a long word its pattern would begin anew.
+    for begin in re.finditer(r"(?:(?<![\w-])|(?<=\\[nrt]))eyJ", text):
+        found = pattern.match(text, begin.start())
+        if found is not None:
+            yield found
 
 
 @cache

@@ -26,7 +26,7 @@ _PLACEHOLDER = (
     r"|production|required|undefined|username|x-oauth-basic"
 )
 _SETTING = r"(?i)^([a-z][a-z0-9+.-]*://[^@?\s]*|[~.]{0,2}/.*|[a-z][a-z_-]*|[\d.:]+)$"
-_URL = r"(?i)\b(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<rest>(?:(?![,;|][a-z][a-z0-9+.-]*://)[^\s\"'])+)"
+_URL = r"(?i)\b(?P<scheme>[a-z][a-z0-9+.-]{0,40})://(?P<rest>(?:(?![,;|][a-z][a-z0-9+.-]{0,40}://)[^\s\"'])+)"
 _NOT_A_PORT = r"[^/?#@:\[]*:(?!\d{1,5}(?:[/?#]|$))"
 _NO_SCHEME = r"^[\w.+-]+:(?P<value>[^@\s/]+)@(?!sha\d+:)[\w.(-]"
 _PAIR = (
@@ -217,7 +217,7 @@ def _excerpt(body: str) -> str:
     A private key's format begins with what is public or common to all keys; what is behind the
     middle is private in PKCS #1, PKCS #8 and OpenSSH's format alike.
     """
-    lines = re.split(r"\\r|\\n|\s", re.sub(r"[A-Za-z-]+: [^\\\n]*", "", body))
+    lines = re.split(r"\\r|\\n|\s", re.sub(r"[A-Za-z-]{1,40}: [^\\\n]*", "", body))
     joined = "".join(line for line in lines if re.fullmatch(r"[\w+/-]+=*", line))
     short = len(joined) < _LONG_BASE64
     wanted = _LINE_LENGTHS[0] - _EXCERPT if short else len(joined) * 6 // 10

@@ -22,8 +22,8 @@ _LONGEST_NEEDLE = 256
 _MIDDLE = 128
 _MAKING = Lock()  # keys are checked concurrently
 # Patterns are compiled where they are first used: a refresh that goes well needs none of these.
-_USER_INFO = r"(?i)\b([a-z][a-z0-9+.-]*://)[^/\s@]+@"
-_QUERY = r"(?i)\b([a-z][a-z0-9+.-]*://[^\s?#'\"]+)\?[^\s'\"]*"
+_USER_INFO = r"(?i)\b([a-z][a-z0-9+.-]{0,40}://)[^/\s@]{1,500}@"
+_QUERY = r"(?i)\b([a-z][a-z0-9+.-]{0,40}://[^\s?#'\"]+)\?[^\s'\"]*"
 
 
 class Secret(msgspec.Struct, frozen=True):

@@ -7,16 +7,19 @@ from urllib.parse import unquote
 
 from bundler.system.secret_names import has_a_secret_name
 
-# A password may hold a slash, which nobody escapes; a port may not. IPv6 addresses have brackets.
-_AFTER_USER = r":(?!\d{1,5}(?:[/?#\s\"'<>]|$))(?P<password>[^\s\"'<>]*)"
+# Lengths are bounded, so that no text takes long. A password may hold a slash that nobody has
+# escaped, a port may not. IPv6 addresses have brackets.
+_AFTER_USER = r":(?!\d{1,5}(?:[/?#\s\"'<>]|$))(?P<password>[^\s\"'<>]{0,500})"
 _USER_INFO = (
-    r"(?i)(?P<scheme>(?:[a-z][a-z0-9+.-]*:)?//)"
-    rf"(?P<user>[^\s/?#\"'<>@:\[]*)(?:{_AFTER_USER})?@"
+    r"(?i)(?P<scheme>(?:(?<![a-z0-9+.-])[a-z][a-z0-9+.-]{0,40}:)?//)"
+    rf"(?P<user>[^\s/?#\"'<>@:\[]{{0,500}})(?:{_AFTER_USER})?@"
 )
 # ``user:password@host.name``; the dot of the host tells it from an image's ``name:tag@sha256:``.
-_NO_SCHEME = r"(?i)(?<![\w/.:@%+-])[\w.+-]+:(?!\d{1,5}@)[^\s/@:\[\]\"'<>]+@(?=[\w-]+\.\w|localhost)"
+_NO_SCHEME = (
+    r"(?i)(?<![\w/.:@%+-])[\w.+-]{1,200}:(?!\d{1,5}@)[^\s/@:\[\]\"'<>]+@(?=[\w-]+\.\w|localhost)"
+)
 _PARAMETER = r"(?P<name>[?&#;][\w.%~-]*)=(?P<value>[^&#;\s\"'<>\]\\]+)"
-_FRAGMENT = r"(?P<address>//[^\s\"'<>#]+#)(?=[^\s\"'<>]*\d)[\w.~+/%-]{16,}=*"
+_FRAGMENT = r"(?P<address>//[^\s\"'<>#]{1,500}#)(?=[^\s\"'<>]{0,200}\d)[\w.~+/%-]{16,}=*"
 _ISSUED = r"gh[a-z]_|github_pat_|glpat-|ATBB"
 _HIDDEN = "***"
 
@@ -30,6 +33,7 @@ def has_credentials(text: str) -> bool:
         )
         or re.search(_NO_SCHEME, reading)
         for reading in _readings(text)
+        if "@" in reading
     )
 
 
@@ -40,8 +44,9 @@ def without_credentials(text: str) -> str:
     parameters and fragments that are named like a secret or look like one.
     """
     for reading in _readings(text):
-        hidden = re.sub(_USER_INFO, _address, reading)
-        hidden = re.sub(_NO_SCHEME, "", hidden)
+        hidden = reading
+        if "@" in reading:
+            hidden = re.sub(_NO_SCHEME, "", re.sub(_USER_INFO, _address, reading))
         hidden = re.sub(_PARAMETER, _parameter, hidden)
         hidden = re.sub(_FRAGMENT, rf"\g<address>{_HIDDEN}", hidden)
         if hidden != reading:
