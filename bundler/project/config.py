@@ -16,7 +16,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from bundler.errors import ConfigurationError
+from bundler.errors import ConfigurationError, io_failure
 from bundler.project import environment_settings
 from bundler.project.options import KeyOptions, RefreshMode, RefreshOptions, SourceOptions
 from bundler.state.source_path import ADVICE, nested, path_problem
@@ -123,7 +123,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except OSError as error:
-        raise ConfigurationError(f"{path} cannot be read: {error.strerror}.") from error
+        raise io_failure(error, path) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{path} is not valid TOML: {error}.") from error
     return tables
