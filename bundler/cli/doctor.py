@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,7 +50,8 @@ def doctor(
 
         click.echo(as_json({"include": entries(project)}))
         return
-    reports = {root: _report(root, python, fix=fix, style=style) for root in _roots(project)}
+    shown: set[Finding] = set()
+    reports = {root: _report(root, python, shown, fix=fix, style=style) for root in _roots(project)}
     findings = [
         finding for checks in reports.values() for check in checks for finding in check.findings
     ]
@@ -76,23 +78,29 @@ def _roots(project: Path) -> Sequence[Path]:
         return [project.resolve()]
 
 
-def _report(root: Path, python: Path | None, *, fix: bool, style: str) -> list[Examined]:
+def _report(
+    root: Path, python: Path | None, told: set[Finding], *, fix: bool, style: str
+) -> list[Examined]:
+    """told: what was shown about the repository, which is not shown again for each project."""
     if fix:
         _fix(root)
     if style != "text":
-        return _examine(root, python, None)
+        return _examine(root, python, told, None)
     console = Console(sys.stdout)
     if root != Path.cwd():
         console.line(console.styled(str(root), "bold", "cyan"))
-    return _examine(root, python, console)
+    return _examine(root, python, told, console)
 
 
-def _examine(root: Path, python: Path | None, console: Console | None) -> list[Examined]:
+def _examine(
+    root: Path, python: Path | None, told: set[Finding], console: Console | None
+) -> list[Examined]:
     """Runs all checks; with a console each is shown as soon as it has answered."""
     from bundler.setup.doctor import examine
 
     examined = []
-    for check in examine(root, python=python):
+    for answered in examine(root, python=python):
+        check = _without(answered, told) if console and answered.is_shared else answered
         examined.append(check)
         if console and check.findings:
             console.line(console.styled(check.title, "bold"))
@@ -102,6 +110,12 @@ def _examine(root: Path, python: Path | None, console: Console | None) -> list[E
                 _show(console, finding, why="" if finding.why == before else finding.why)
                 before = finding.why
     return examined
+
+
+def _without(check: Examined, told: set[Finding]) -> Examined:
+    new = tuple(finding for finding in check.findings if finding not in told)
+    told.update(new)
+    return replace(check, findings=new)
 
 
 def _show(console: Console, finding: Finding, *, why: str) -> None:

@@ -8,6 +8,7 @@ knows the artifact.
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -21,10 +22,12 @@ from bundler import git
 from bundler.artifacts.verify import Verdict, verify
 from bundler.errors import Findings, ToolFailed, UsageError, VerificationFailed
 from bundler.guard.moments import check as ask_git
+from bundler.guard.verdict import Finding, grouped
 from bundler.listener import SILENT, Listener
 from bundler.project.options import RefreshOptions
 from bundler.project.projects import Project
 from bundler.project.source_paths import refuse_shared
+from bundler.project.survey import repository_of
 from bundler.state import run_record
 from bundler.state.artifact import Artifact
 from bundler.state.bundle import Bundle
@@ -91,8 +94,7 @@ def prepare(
     """
     if guarded:
         listener.phase("Asking git whether state is kept out of the repository")
-        for project in projects:
-            check_guard(project, listener)
+        check_guard(projects, listener)
     else:
         listener.warning("The guard was skipped; the artifact will say so.")
     if state_from is None:
@@ -117,28 +119,38 @@ def _identity(project: Project, *, required: bool) -> git.CodeIdentity | None:
         return None
 
 
-def check_guard(project: Project, listener: Listener) -> None:
-    """Raises `Findings` with everything that git says against building this project.
+def check_guard(projects: Sequence[Project], listener: Listener) -> None:
+    """Raises `Findings` with everything that git says against building these projects.
 
-    Raises `ConfigurationError` for a state directory that others use: what git says of that would
-    be wrong advice.
+    Each repository is asked once: its answer is about all projects in it. Raises
+    `ConfigurationError` for a state directory that others use: what git says of that would be
+    wrong advice.
     """
-    refuse_shared(project.config, project.dagster)
-    verdict = ask_git(
-        project.root,
-        "build",
-        directories=[project.root / source.path for source in project.config.sources],
-        allow=project.config.guard_allow,
-    )
-    for finding in verdict.findings:
-        if finding.grade == "warn":
-            listener.warning(finding.what)
-    if verdict.failed:
-        failed = [finding for finding in verdict.findings if finding.grade == "fail"]
-        raise Findings(
-            " ".join(finding.what for finding in failed),
-            hint=failed[0].mend,
+    for project in projects:
+        refuse_shared(project.config, project.dagster)
+    repositories: dict[Path | None, list[Project]] = {}
+    for project in projects:
+        repositories.setdefault(repository_of(project.root), []).append(project)
+    failed: list[Finding] = []
+    for repository, inside in repositories.items():
+        root = repository or inside[0].root
+        verdict = ask_git(
+            root,
+            "build",
+            directories=[
+                each.root / source.path for each in inside for source in each.config.sources
+            ],
+            allow=[
+                os.path.relpath(each.root / pattern, root)
+                for each in inside
+                for pattern in each.config.guard_allow
+            ],
         )
+        for finding in grouped(verdict.warnings):
+            listener.warning(finding.what)
+        failed += verdict.failures
+    if failed:
+        raise Findings(" ".join(finding.what for finding in failed), hint=failed[0].mend)
 
 
 def read_back(artifact: Artifact, bundles: Sequence[Bundle]) -> Verdict:

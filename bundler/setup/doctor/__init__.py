@@ -46,20 +46,23 @@ class Patient:
 class Check:
     """title: a noun for the report. look: yields the findings; may raise `BundlerError`.
 
-    mends: whether a finding of it may name a part of `init`.
+    mends: whether a finding of it may name a part of `init`. is_shared: whether it is about the
+    whole repository, so that all projects in it get the same findings.
     """
 
     title: str
     look: Callable[[Patient], Iterator[Finding]]
     mends: bool = False
+    is_shared: bool = False
 
 
 @dataclass(frozen=True)
 class Examined:
-    """One check's answer."""
+    """One check's answer. is_shared: as the check says."""
 
     title: str
     findings: tuple[Finding, ...]
+    is_shared: bool = False
 
 
 def checks() -> tuple[Check, ...]:
@@ -80,7 +83,7 @@ def checks() -> tuple[Check, ...]:
 
     return (
         Check("configuration", environment.configuration),
-        Check("repository", repository.guard, mends=True),
+        Check("repository", repository.guard, mends=True, is_shared=True),
         Check("commits", commits.commits, mends=True),
         Check("interpreter", environment.interpreter),
         Check("credentials", credentials.credentials),
@@ -105,7 +108,7 @@ def examine(root: Path, *, python: Path | None = None) -> Iterator[Examined]:
     told: set[str] = set()
     for check in checks():
         findings = tuple(_answers(check, patient, told))
-        yield Examined(check.title, findings)
+        yield Examined(check.title, findings, check.is_shared)
         if any(finding.is_end for finding in findings):
             return
 

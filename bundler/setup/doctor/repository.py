@@ -13,6 +13,7 @@ _MENDED_BY_A_RULE = ("state-unprotected", "protection-missing", "protection-loca
 def guard(patient: Patient) -> Iterator[Finding]:
     """The guard's own verdict, as before a build."""
     from bundler.guard.moments import check
+    from bundler.guard.verdict import grouped
     from bundler.project.config import load
     from bundler.project.source_paths import refuse_shared
 
@@ -21,7 +22,7 @@ def guard(patient: Patient) -> Iterator[Finding]:
     refuse_shared(config, patient.survey.dagster)
     directories = [root / source.path for source in config.sources]
     verdict = check(root, "build", directories, config.guard_allow)
-    for finding in verdict.findings:
+    for finding in grouped(verdict.findings):
         part = "ignore" if finding.rule in _MENDED_BY_A_RULE else ""
         yield Finding(finding.grade, finding.what, finding.why, finding.mend, part)
     if not verdict.findings:
