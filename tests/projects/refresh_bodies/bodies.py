@@ -122,7 +122,7 @@ def get_urllib3(url):
     answer = urllib3.PoolManager().request("GET", url, timeout=TIMEOUT, retries=4)
     if answer.status >= 400:
         raise RuntimeError(f"status {answer.status}")
-    return answer.json()
+    return json.loads(answer.data)
 
 
 def stream_urllib3(url, file):

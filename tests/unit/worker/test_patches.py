@@ -12,6 +12,7 @@ from bundler.listener import Listener
 from bundler.project.options import RefreshOptions
 from bundler.project.projects import open_project
 from bundler.refresh.run import refresh
+from tests.support.bodies import served
 from tests.support.environments import ROOT, python_of
 
 _COMPONENT = """\
@@ -23,7 +24,7 @@ class Fetches(StateBackedComponent):
     defs_state_config = DefsStateConfig("Fetches")
 
     def write_state_to_path(self, state_path):
-        {late}
+        exec({late!r}, {{}})
         state_path.write_text("[1]")
 
     def build_defs_from_state(self, context, state_path):
@@ -87,3 +88,69 @@ def test_a_class_that_is_gone_is_a_hook_that_is_gone(tmp_path: Path, run: Refres
 
 def test_every_hook_is_there_in_the_libraries_of_today(run: Refresh) -> None:
     run("aiohttp, http.client, httpx, json, requests, urllib.request, urllib3")
+
+
+# Each asks with headers for what it gets, or reads only the beginning of a body that is cut.
+_ASKING = """import asyncio, http.client, os, urllib.request
+import aiohttp, httpx, requests, urllib3
+BASE = "http://127.0.0.1:" + os.environ["PORTS"].split()[0]
+ETAG, PART = {"If-None-Match": "x"}, {"Range": "bytes=0-99"}
+
+
+def ask(name, headers):
+    url = f"{BASE}/{name}/" + name
+    requests.get(f"{url}/requests", headers=headers)
+    urllib3.PoolManager().request("GET", f"{url}/urllib3", headers=headers)
+    urllib3.PoolManager(headers=headers).request("GET", f"{url}/urllib3-pool")
+    httpx.get(f"{url}/httpx", headers=headers)
+    connection = http.client.HTTPConnection(BASE.removeprefix("http://"))
+    connection.request("GET", f"/{name}/http.client", headers=headers)
+    connection.getresponse().read()
+    try:
+        urllib.request.urlopen(urllib.request.Request(f"{url}/urllib", headers=headers)).read()
+    except urllib.error.HTTPError as error:
+        assert error.code == 304
+
+    async def ask_async():
+        async with httpx.AsyncClient(headers=headers) as client:
+            await client.get(f"{url}/httpx-async")
+        async with aiohttp.ClientSession() as session:
+            await (await session.get(f"{url}/aiohttp", headers=headers)).read()
+        async with aiohttp.ClientSession(headers=headers) as session:
+            await (await session.get(f"{url}/aiohttp-session")).read()
+
+    asyncio.run(ask_async())
+
+
+def peek():
+    url = f"{BASE}/short-large/peek"
+    with requests.get(url, stream=True) as answer:
+        next(answer.iter_content(100))
+    urllib3.PoolManager().request("GET", url, preload_content=False).read(100)
+    with httpx.stream("GET", url) as answer:
+        next(answer.iter_bytes(100))
+    with urllib.request.urlopen(url) as answer:
+        answer.read(100)
+
+    async def peek_async():
+        async with httpx.AsyncClient() as client, client.stream("GET", url) as answer:
+            async for _ in answer.aiter_bytes(100):
+                break
+        async with aiohttp.ClientSession() as session, session.get(url) as answer:
+            async for _ in answer.content.iter_chunked(100):
+                break
+
+    asyncio.run(peek_async())
+"""
+
+
+@pytest.mark.parametrize(
+    "what", ["ask('304', ETAG)", "ask('206', PART)", "peek()", "requests.head(BASE + '/204/x')"]
+)
+def test_what_was_asked_for_is_no_fault(
+    what: str, tmp_path: Path, run: Refresh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "asking.py").write_text(_ASKING)
+    with served() as ports:
+        monkeypatch.setenv("PORTS", ports)
+        run("asking", f"from asking import *; {what}")
