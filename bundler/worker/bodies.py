@@ -36,6 +36,7 @@ _WHOLE_BYTES = 32 * 1024
 _PIECE_BYTES = 64 * 1024
 # Python's own parser gives up at about a thousand.
 _MOST_NESTED = 900
+_PASSES = 32
 # What compresses better than this is made to. JSON compresses to a twentieth at best.
 _BOMB_BYTES = 10 * 1024 * 1024
 _BOMB_RATIO = 200
@@ -142,11 +143,11 @@ class Body:
             self._reject("cut")
         elif self._scan is not None or self._size > _WHOLE_BYTES:
             self._drain()
-            self._reject(self._scan.finish() if self._scan is not None else "")
+            self._reject(self._scan.finish() if self._scan is not None else self._nothing())
         elif self._size:
             self._judge_whole(b"".join(self._pieces))
-        elif self._asks and self.is_structured and self._is_known_empty:
-            self._reject("empty")
+        elif self._is_known_empty:
+            self._reject(self._nothing())
         self._pieces.clear()
 
     def end_coded(self) -> None:
@@ -154,11 +155,11 @@ class Body:
         if not self.decoded:
             self.end()
 
-    @property
-    def is_structured(self) -> bool:
-        """Whether an answer of this type always says something."""
+    def _nothing(self) -> str:
+        """The fault of an answer without a word: none where its type may be empty."""
         kind = self._type
-        return not kind or kind in _HTML_TYPES or _is_json(kind) or bool(_XML_TYPE.match(kind))
+        speaks = not kind or kind in _HTML_TYPES or _is_json(kind) or _XML_TYPE.match(kind)
+        return "empty" if self._asks and speaks else ""
 
     @property
     def _is_known_empty(self) -> bool:
@@ -195,6 +196,8 @@ class Body:
         self._pieces.clear()
         self._held = 0
         if self._scan is None:
+            if not piece.strip(_SPACE):
+                return
             self._scan = self._scan_of(piece)
         fault = self._scan.feed(piece)
         if fault:
@@ -225,7 +228,7 @@ class Body:
 
     def _judge_whole(self, raw: bytes) -> None:
         if not raw.strip(_SPACE):
-            self._reject("empty" if self._asks and self.is_structured else "")
+            self._reject(self._nothing())
             return
         scan = self._scan_of(raw)
         fault = scan.feed(raw) or scan.finish()
@@ -337,17 +340,30 @@ class _Json(_Scan):
 
     def _match(self, marks: bytes) -> str:
         marks = self._open + marks
-        for _ in range(_MOST_NESTED):
+        for _ in range(_PASSES):
             before = len(marks)
             marks = marks.replace(b"{}", b"").replace(b"[]", b"")
             if len(marks) == before:
                 break
         else:
-            return "too-deep"
+            return self._match_slowly(marks)
         if marks.translate(None, b"{["):
             return "not-json"
         self._open = marks
         return "too-deep" if len(marks) > _MOST_NESTED else ""
+
+    def _match_slowly(self, marks: bytes) -> str:
+        """One by one, where each pass would find few of them."""
+        is_open = bytearray()
+        for mark in marks:
+            if mark in b"{[":
+                is_open.append(mark)
+            elif not is_open or is_open.pop() != mark - 2:  # as `{` and `}`, `[` and `]` differ
+                return "not-json"
+            if len(is_open) > _MOST_NESTED:
+                return "too-deep"
+        self._open = bytes(is_open)
+        return ""
 
 
 class _Xml(_Scan):

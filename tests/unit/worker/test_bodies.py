@@ -165,6 +165,22 @@ def test_json_that_no_parser_reads_is_refused_in_time(depth: int) -> None:
     assert judge([b"[" * 800 + b"]" * 800]) == []
 
 
+def test_what_nests_deeply_all_along_takes_no_longer_than_what_does_not() -> None:
+    rows = b"[" + b",".join([b"[" * 700 + b"{}" + b"]" * 700] * 300) + b"]"
+    assert judge(in_parts(rows, 65536)) == []
+    assert judge(in_parts(rows[:-1], 65536)) == ["not-json"]
+    assert judge(in_parts(rows[:-2] + b"}]", 65536)) == ["not-json"]
+
+
+def test_space_before_a_document_is_passed_over() -> None:
+    space = b" \n" * 100_000
+    assert judge(in_parts(space, 5000)) == ["empty"]
+    assert judge(in_parts(space, 5000), "text/csv") == []
+    assert judge(in_parts(space + b"[1]" + space, 5000)) == []
+    assert judge(in_parts(space + b"[1", 5000)) == ["not-json"]
+    assert judge(in_parts(space + b"<!doctype html>", 5000), "text/csv") == ["html"]
+
+
 # --- what is no data ------------------------------------------------------------------------------
 
 
