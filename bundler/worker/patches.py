@@ -350,7 +350,7 @@ def _readinto_http_client(original: Any, recorder: Recorder) -> Any:
 
 def _take_http_client(response: Any, judged: Body, data: bytes) -> None:
     judged.take_coded(data)
-    if response.isclosed():
+    if response.isclosed() or response.length == 0:  # `readline` does not close it
         judged.end(missing=bool(response.length))
 
 

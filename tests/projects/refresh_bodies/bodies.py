@@ -9,6 +9,7 @@ also ``swallowed``: whatever is raised is ignored, and what there is so far is t
 import asyncio
 import gzip
 import http.client
+import io
 import json
 import os
 import shutil
@@ -107,6 +108,13 @@ def stream_requests_raw(url, file):
         shutil.copyfileobj(answer.raw, file)
 
 
+def stream_requests_lines(url, file):
+    with requests.get(url, timeout=TIMEOUT, stream=True) as answer:
+        answer.raise_for_status()
+        for line in answer.iter_lines(chunk_size=700):
+            file.write(line)
+
+
 async def get_requests_in_thread(url):
     return await asyncio.to_thread(get_requests, url)
 
@@ -133,6 +141,26 @@ def stream_urllib3(url, file):
         raise RuntimeError(f"status {answer.status}")
     while part := answer.read(1000, decode_content=True):
         file.write(part)
+
+
+def stream_urllib3_stream(url, file):
+    answer = urllib3.PoolManager().request(
+        "GET", url, timeout=TIMEOUT, retries=4, preload_content=False
+    )
+    if answer.status >= 400:
+        raise RuntimeError(f"status {answer.status}")
+    for part in answer.stream(5000):
+        file.write(part)
+
+
+def stream_urllib3_reader(url, file):
+    answer = urllib3.PoolManager().request(
+        "GET", url, timeout=TIMEOUT, retries=4, preload_content=False
+    )
+    if answer.status >= 400:
+        raise RuntimeError(f"status {answer.status}")
+    answer.auto_close = False
+    shutil.copyfileobj(io.BufferedReader(answer), file)
 
 
 # --- urllib and http.client ---------------------------------------------------------------------
@@ -173,6 +201,22 @@ def stream_http_client(url, file):
         file.write(part)
 
 
+def stream_http_client_into(url, file):
+    answer = _ask_http_client(url)
+    buffer = bytearray(3000)
+    while count := answer.readinto(buffer):
+        file.write(buffer[:count])
+
+
+def stream_http_client_lines(url, file):
+    for line in _ask_http_client(url):
+        file.write(line)
+
+
+def stream_urlretrieve(url, file):
+    urllib.request.urlretrieve(url, file.name)
+
+
 # --- httpx --------------------------------------------------------------------------------------
 
 
@@ -197,6 +241,27 @@ def stream_httpx(url, file, http2=False):
     with _sync(http2) as client, client.stream("GET", url) as answer:
         answer.raise_for_status()
         for part in answer.iter_bytes():
+            file.write(part)
+
+
+def stream_httpx_raw(url, file):
+    with _sync() as client, client.stream("GET", url) as answer:
+        answer.raise_for_status()
+        for part in answer.iter_raw():
+            file.write(part)
+
+
+def stream_httpx_lines(url, file):
+    with _sync() as client, client.stream("GET", url) as answer:
+        answer.raise_for_status()
+        for line in answer.iter_lines():
+            file.write(line.encode())
+
+
+async def stream_httpx_raw_async(url, file):
+    async with _async() as client, client.stream("GET", url) as answer:
+        answer.raise_for_status()
+        async for part in answer.aiter_raw():
             file.write(part)
 
 
@@ -255,6 +320,23 @@ async def stream_aiohttp_any(url, file):
             file.write(part)
 
 
+async def stream_aiohttp_read(url, file):
+    async with _session() as session, session.get(url) as answer:
+        while part := await answer.content.read(777):
+            file.write(part)
+
+
+async def stream_aiohttp_chunks(url, file):
+    async with _session() as session, session.get(url) as answer:
+        async for part, _ in answer.content.iter_chunks():
+            file.write(part)
+
+
+async def stream_aiohttp_whole(url, file):
+    async with _session() as session, session.get(url) as answer:
+        file.write(await answer.read())
+
+
 CLIENTS = {
     "requests": (get_requests, stream_requests),
     "requests-raw": (get_requests, stream_requests_raw),
@@ -267,7 +349,19 @@ CLIENTS = {
     "httpx-http2": (get_httpx_2, stream_httpx_2),
     "httpx-http2-async": (get_httpx_async_2, stream_httpx_async_2),
     "aiohttp": (get_aiohttp, stream_aiohttp),
+    "requests-lines": (get_requests, stream_requests_lines),
+    "urllib3-stream": (get_urllib3, stream_urllib3_stream),
+    "urllib3-reader": (get_urllib3, stream_urllib3_reader),
+    "urlretrieve": (get_urllib, stream_urlretrieve),
+    "http.client-into": (get_http_client, stream_http_client_into),
+    "http.client-lines": (get_http_client, stream_http_client_lines),
+    "httpx-raw": (get_httpx, stream_httpx_raw),
+    "httpx-lines": (get_httpx, stream_httpx_lines),
+    "httpx-raw-async": (get_httpx_async, stream_httpx_raw_async),
     "aiohttp-any": (get_aiohttp, stream_aiohttp_any),
+    "aiohttp-read": (get_aiohttp, stream_aiohttp_read),
+    "aiohttp-chunks": (get_aiohttp, stream_aiohttp_chunks),
+    "aiohttp-whole": (get_aiohttp, stream_aiohttp_whole),
 }
 
 
