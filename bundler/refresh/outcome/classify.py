@@ -292,21 +292,25 @@ def _behind(report: Report, failed: Sequence[Exchange]) -> Exchange | None:
     exchange = _raised_from(report, failed)
     if exchange is None or of_exchange(exchange).kind not in (ConfigurationError, BadData):
         return exchange
-    earlier = failed[: failed.index(exchange)]
+    earlier = [one for one in failed[: failed.index(exchange)] if not _is_cancelled(one)]
     reasons = (Unavailable, CredentialsRefused)
     return next((one for one in earlier if of_exchange(one).kind in reasons), exchange)
 
 
 def _raised_from(report: Report, failed: Sequence[Exchange]) -> Exchange | None:
     marks = {link.wire for link in report.raised if link.wire}
-    for exchange in reversed(failed):
-        if exchange.id in marks:
-            return exchange
     statuses = {link.status for link in report.raised}
-    for exchange in reversed(failed):
-        if exchange.status in statuses:
-            return exchange
-    return failed[-1] if failed else None
+    own = [one for one in reversed(failed) if not _is_cancelled(one)] or [*reversed(failed)]
+    for reason in (lambda one: one.id in marks, lambda one: one.status in statuses, lambda _: True):
+        found = next(filter(reason, own), None)
+        if found is not None:
+            return found
+    return None
+
+
+def _is_cancelled(exchange: Exchange) -> bool:
+    """Whether the component ended it, mostly because another one had failed."""
+    return any("CancelledError" in link.names for link in exchange.chain[:1])
 
 
 def of_exchange(exchange: Exchange) -> _Finding:

@@ -141,6 +141,20 @@ def test_an_outage_that_was_passed_over_is_the_reason_of_the_wrong_request_after
     assert type(alone.error) is ConfigurationError
 
 
+def test_a_request_that_was_cancelled_since_another_failed_is_not_the_reason() -> None:
+    ended = Exchange(1, "GET", "https://host:443/a", "a", chain=(link("x.CancelledError"),))
+    missing = Exchange(2, "GET", "https://host:443/b", "b", 404)
+    for failed in ((ended, missing), (missing, ended)):
+        for raised in (link("vendor.Error", status=404), link("vendor.Error")):
+            report = Report(failed=failed, raised=(raised,))
+            failure = failure_of(COMPONENT, report, secrets=Secrets({}))
+            assert failure is not None
+            assert type(failure.error) is ConfigurationError
+    alone = failure_of(COMPONENT, Report(failed=(ended,), returned=True), secrets=Secrets({}))
+    assert alone is not None
+    assert "did not answer in time" in alone.error.what
+
+
 def test_a_refusal_that_the_library_tries_again_until_the_deadline_is_a_refusal() -> None:
     refused = Exchange(1, "GET", "https://host:443/v1", "a", 401)
     report = Report(failed=(refused,), last=refused, waiting=refused)
