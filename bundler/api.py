@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from bundler.artifacts.diff import Difference
+    from bundler.artifacts.embedding import EmbedResult
     from bundler.artifacts.verify import Verdict
     from bundler.guard.verdict import Moment
     from bundler.guard.verdict import Verdict as GuardVerdict
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from bundler.refresh.run import Refreshed
     from bundler.state.artifact import Artifact
     from bundler.workflows.policy import Policy
-    from bundler.workflows.update import Updated
 
     Directory = str | os.PathLike[str]
 
@@ -87,7 +87,7 @@ def embed(
     in_place: bool = False,
     python: Directory | None = None,
     listener: Listener | None = None,
-) -> Updated:
+) -> EmbedResult:
     """Puts state into a finished artifact, reads it back, and only then gives it its name.
 
     artifact: a PEX, which is replaced; ``oci:LAYOUT[:TAG]`` or an image in the engine or, as

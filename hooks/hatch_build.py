@@ -40,10 +40,16 @@ class StateBundlerHook(BuildHookInterface):  # type: ignore[type-arg]  # generic
         artifact_path: str,
     ) -> None:
         if self._concerns(version) and self.target_name == "wheel" and self._found.bundles:
-            from bundler.artifacts.python.wheel import embed
-
             wheel = Path(artifact_path)
-            self._run(embed, wheel, self._found.bundles, self._found.record, wheel, spoilt=wheel)
+            self._run(self._embed, wheel, spoilt=wheel)
+
+    def _embed(self, wheel: Path) -> None:
+        from bundler.artifacts.embedding import EmbedRequest
+        from bundler.artifacts.python.wheel import WheelDestination
+
+        request = EmbedRequest(self._found.bundles, self._found.record)
+        with WheelDestination(wheel, wheel).embed(request):
+            pass
 
     def _concerns(self, version: str) -> bool:
         """An editable wheel holds no files: the program finds the state where it is."""

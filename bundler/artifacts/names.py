@@ -107,7 +107,9 @@ class ArtifactName(msgspec.Struct, frozen=True):
     @property
     def shown(self) -> str:
         """An image's name as docker knows it; any other as `parse` takes it."""
-        return self.image if self.kind in ("engine", "registry") else str(self)
+        if self.kind == "registry":
+            return str(reference.parse(self.image))
+        return self.image if self.kind == "engine" else str(self)
 
     def tagged(self, tag: str) -> ArtifactName:
         """Another tag of the same layout or repository. Raises `UsageError` for what is no tag."""

@@ -20,7 +20,7 @@ from bundler.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from bundler.artifacts.verify import Verdict
+    pass
 
 _REST = "bundler.build.rest"
 
@@ -87,7 +87,6 @@ def build_pex(
     Example:
       state-bundler build pex -o app.pex -- -D src -r requirements.txt --venv
     """
-    from bundler.artifacts.python.pex import open_pex
     from bundler.artifacts.python.pex.arguments import parse
     from bundler.artifacts.python.pex.building import building as building_pex
     from bundler.artifacts.python.pex.building import find_pex
@@ -97,10 +96,8 @@ def build_pex(
     parsed = parse([*arguments, "-o", str(output)])
     prepared = loading.add_to(building.prepare(listener))
     command = find_pex(prepared.projects[0].interpreter.path, pex_command)
-    with building_pex(command, parsed, prepared.bundles, prepared.record, listener) as built:
-        listener.phase("Reading back")
-        with open_pex(built.path) as artifact:
-            verdict = prove(artifact, prepared, listener, before=str(built.destination))
+    with building_pex(command, parsed, prepared.request(listener)) as built:
+        verdict = prove(built.artifact, prepared, listener, before=str(built.destination))
     show_verdict(verdict, name=str(built.destination))
 
 
@@ -125,28 +122,16 @@ def build_oci(
       state-bundler build oci --base build/app -o build/app-with-state
       state-bundler build oci -o build/state
     """
-    from bundler.artifacts.image import oci
     from bundler.artifacts.names import LATEST, ArtifactName
-    from bundler.workflows.pipeline import read_back
+    from bundler.workflows.embed import embed
 
+    target = ArtifactName.layout(output)
+    sources = [str(ArtifactName.layout(base))] if base else []
     listener = narrator(quiet=building.quiet)
     prepared = building.prepare(listener)
-    target = ArtifactName.layout(output)
-    source = ArtifactName.layout(base) if base else None
-    verdicts: list[Verdict] = []
-    listener.phase("Putting the state into the image")
-    oci.embed(
-        source.path if source else None,
-        prepared.bundles,
-        prepared.record,
-        target.path,
-        tag=target.tag or LATEST,
-        base_tag=source.tag if source else None,
-        places=places_of(prepared, image_path),
-        check=lambda made: verdicts.append(read_back(made, prepared.bundles)),
-        listener=listener,
-    )
-    show_verdict(verdicts[0])
+    tags = [str(target.tagged(target.tag or LATEST))]
+    places = places_of(prepared, image_path)
+    show_verdict(embed(sources, tags, prepared, listener, places=places).verdict)
 
 
 build.add_command(build_docker)

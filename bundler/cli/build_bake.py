@@ -19,7 +19,6 @@ from bundler.cli.options import (
 
 if TYPE_CHECKING:
     from bundler.artifacts.image.engine.baking import Baking
-    from bundler.artifacts.verify import Verdict
     from bundler.workflows.pipeline import Prepared
 
 
@@ -50,7 +49,6 @@ def build_bake(
       state-bundler build bake -f docker-bake.hcl app
     """
     from bundler.artifacts.image.engine import Docker, baking
-    from bundler.artifacts.image.engine.bypasses_image_store import Put
     from bundler.workflows.pipeline import prove
 
     words, docker = ctx.meta[META], Docker.from_environment()
@@ -64,18 +62,12 @@ def build_bake(
     prepared = loading.add_to(building.prepare(listener))
     targets = chosen or _with_code(found, prepared)
     baking.preflight(found, targets)
-    verdicts: list[Verdict] = []
-    put = Put(
-        prepared.record,
-        {},
-        lambda made: verdicts.append(prove(made, prepared, listener)),
-        listener,
-        every_byte,
-    )
     listener.phase("Building the images")
-    built = baking.build(found, targets, prepared.bundles, put)
-    for one, verdict in zip(built, verdicts, strict=True):
-        show_verdict(verdict, one.called)
+    request = prepared.request(listener, every_byte=every_byte)
+    with baking.building_targets(found, targets, request) as images:
+        verdicts = [prove(image.artifact, prepared, listener) for image in images]
+    for image, verdict in zip(images, verdicts, strict=True):
+        show_verdict(verdict, image.called)
 
 
 def _with_code(found: Baking, prepared: Prepared) -> list[str]:

@@ -18,7 +18,6 @@ from bundler.cli.options import (
 
 if TYPE_CHECKING:
     from bundler.artifacts.image.engine.arguments import Arguments
-    from bundler.artifacts.verify import Verdict
     from bundler.listener import Listener
     from bundler.project.projects import Project
     from bundler.workflows.pipeline import Prepared
@@ -99,27 +98,22 @@ def build_docker(
     docker.refuse_silence()  # before minutes are spent on a refresh
     program = dockerbuild.asked_ahead(docker)
     prepared = loading.add_to(building.prepare(listener, start=_start(arguments, listener)))
-    verdicts: list[Verdict] = []
     listener.phase("Building the image")
-    built = engine_build.build(
-        arguments,
-        prepared.bundles,
-        prepared.record,
-        docker=docker,
-        program=program,
+    request = prepared.request(
+        listener,
         places=places_of(prepared, image_path),
         hints=_hints(arguments, prepared.projects),
-        check=lambda made: verdicts.append(
-            prove(made, prepared, listener, before=next(iter(arguments.tags), None))
-        ),
         every_byte=every_byte,
-        piped=by_stdin,
-        listener=listener,
     )
+    with engine_build.building(
+        arguments, request, docker=docker, program=program, piped=by_stdin
+    ) as image:
+        before = next(iter(arguments.tags), None)
+        verdict = prove(image.artifact, prepared, listener, before=before)
     if quiet:
-        click.echo(built.image_id)
+        click.echo(image.image_id)
     else:
-        show_verdict(verdicts[0], built.called)
+        show_verdict(verdict, image.called)
 
 
 def _start(arguments: Arguments, listener: Listener) -> Path | None:

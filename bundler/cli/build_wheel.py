@@ -26,7 +26,6 @@ def build_wheel(output: Path, building: BuildArguments) -> None:
     Example:
       state-bundler build wheel -o dist
     """
-    from bundler.artifacts.python.wheel import open_wheel
     from bundler.artifacts.python.wheel.building import building as building_wheel
     from bundler.workflows.pipeline import read_back
 
@@ -35,15 +34,7 @@ def build_wheel(output: Path, building: BuildArguments) -> None:
     project = prepared.projects[0]
     if len(prepared.projects) > 1:
         raise click.UsageError("A wheel is of one project: name it with --project.")
-    with building_wheel(
-        project.root,
-        project.interpreter.path,
-        prepared.bundles,
-        prepared.record,
-        output=output.resolve(),
-        listener=listener,
-    ) as built:
-        listener.phase("Reading back")
-        with open_wheel(built.path) as artifact:
-            verdict = read_back(artifact, prepared.bundles)
+    python, request = project.interpreter.path, prepared.request(listener)
+    with building_wheel(project.root, python, output.resolve(), request) as built:
+        verdict = read_back(built.artifact, prepared.bundles)
     show_verdict(verdict, name=str(built.destination))

@@ -11,14 +11,14 @@ from bundler.cli.console import as_json
 from bundler.cli.options import show_verdict
 
 if TYPE_CHECKING:
-    from bundler.workflows.update import Updated
+    from bundler.artifacts.embedding import EmbedResult
 
 format_option = click.option(
     "--format", "style", type=click.Choice(["text", "json"]), default="text", show_default=True
 )
 
 
-def show_outcome(made: Updated, style: str) -> None:
+def show_outcome(made: EmbedResult, style: str) -> None:
     """On stdout, and in the file that ``GITHUB_OUTPUT`` names."""
     _tell_github(made)
     if style == "json":
@@ -27,11 +27,11 @@ def show_outcome(made: Updated, style: str) -> None:
         show_verdict(made.verdict, made.name)
 
 
-def _outputs(made: Updated) -> dict[str, Any]:
+def _outputs(made: EmbedResult) -> dict[str, Any]:
     return {"changed": made.changed, "image": made.name, "digest": made.digest}
 
 
-def _tell_github(made: Updated) -> None:
+def _tell_github(made: EmbedResult) -> None:
     path = os.environ.get("GITHUB_OUTPUT")
     if path:
         with open(path, "a", encoding="utf-8") as stream:

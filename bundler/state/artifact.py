@@ -90,6 +90,9 @@ class Artifact(Protocol):
     def other_platforms(self) -> Iterable[Artifact]:
         """The other images of an index; each is open as long as this one is."""
 
+    def files_below(self) -> str | None:
+        """A digest of its code: all but the state. None where that is not known."""
+
     def __enter__(self) -> Self: ...
 
     def __exit__(self, *exc: object) -> None: ...
@@ -112,6 +115,9 @@ class OneArtifact:
 
     def other_platforms(self) -> Iterable[Artifact]:
         return ()
+
+    def files_below(self) -> str | None:
+        return None
 
     def __enter__(self) -> Self:
         return self

@@ -11,22 +11,28 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
+from bundler.artifacts.embedding import EmbedResult
 from bundler.artifacts.image import image
 from bundler.artifacts.image.add_layer import Source
 from bundler.artifacts.image.blobs import images_of
 from bundler.artifacts.image.ociread import LoadedImage
 from bundler.artifacts.names import LATEST, ArtifactName
-from bundler.artifacts.verify import Verdict
 from bundler.errors import UsageError
 from bundler.listener import Listener
 from bundler.state.manifest import RunRecord
 from bundler.workflows.pipeline import Prepared, prove
-from bundler.workflows.update import Updated, tag_for
+from bundler.workflows.update import tag_for
+
+if TYPE_CHECKING:
+    from bundler.artifacts.image.engine import EngineDestination
+    from bundler.artifacts.image.oci import LayoutDestination
+    from bundler.artifacts.image.registry import RegistryDestination
 
 _REVISION = "org.opencontainers.image.revision"
 _COMMIT_DIGITS = 12
@@ -59,7 +65,7 @@ def embed(
     *,
     places: Mapping[str, str] | None = None,
     every_byte: bool = False,
-) -> Updated:
+) -> EmbedResult:
     """Makes one image of the sources with the states in it, and gives it every tag.
 
     sources: none makes an image of the state alone. tags: names as `target_name` takes them;
@@ -70,28 +76,71 @@ def embed(
     names = [_image(text).without_asking() for text in sources]
     first = names[0] if names else None
     targets = [target_name(_filled(text, prepared), first) for text in tags]
+    request = prepared.request(listener, places=places or {}, every_byte=every_byte)
+    results = []
+    with ExitStack() as stack:
+        destinations = _destinations(names, targets, prepared.record, listener, stack)
+        listener.phase(f"Putting the state into {', '.join(target.shown for target in targets)}")
+        for destination in destinations:
+            before = destination.digest()
+            with destination.embed(request) as made:
+                verdict = prove(made, prepared, listener)
+            results.append(EmbedResult(targets[0].shown, made.digest != before, verdict))
+    changed = any(result.changed for result in results)
+    return msgspec.structs.replace(results[0], changed=changed)
+
+
+def _destinations(
+    names: Sequence[ArtifactName],
+    targets: Sequence[ArtifactName],
+    record: RunRecord,
+    listener: Listener,
+    stack: ExitStack,
+) -> Sequence[LayoutDestination | EngineDestination | RegistryDestination]:
+    """stack: closes what is opened."""
     kinds = {target.kind for target in targets}
     if len(kinds) != 1:
         raise UsageError("The tags must all be in registries, in layouts or in the engine.")
-    job = _Job(prepared, listener, places or {}, every_byte)
-    listener.phase(f"Putting the state into {', '.join(target.shown for target in targets)}")
-    (kind,) = kinds
-    if kind == "engine":
-        return _in_engine(job, names, targets)
-    with ExitStack() as stack:
-        opened = [stack.enter_context(_opened(name, listener)) for name in names]
-        for source in opened:
-            _compare_commits(source, prepared.record, listener)
-        return (
-            _in_layouts(job, opened, targets) if kind == "layout" else _pushed(job, opened, targets)
+    if kinds == {"engine"}:
+        return [_in_engine(names, targets, stack)]
+    sources = tuple(stack.enter_context(_opened(name, listener)) for name in names)
+    for source in sources:
+        _compare_commits(source, record, listener)
+    if kinds == {"layout"}:
+        from bundler.artifacts.image.oci import LayoutDestination
+
+        return [LayoutDestination(it.path, it.tag or LATEST, sources) for it in targets]
+    return [_in_registry(targets, sources, listener, stack)]
+
+
+def _in_engine(
+    names: Sequence[ArtifactName], targets: Sequence[ArtifactName], stack: ExitStack
+) -> EngineDestination:
+    from bundler.artifacts.image.engine import EngineDestination, open_image
+
+    if len(names) != 1 or names[0].kind != "engine":
+        raise UsageError(
+            "Only an image that the engine has can be named there.",
+            hint="docker pull it first, or give --tag a registry or an OCI layout.",
         )
+    found = stack.enter_context(open_image(names[0].image))
+    return EngineDestination(found.engine, names[0].image, tuple(it.image for it in targets))
 
 
-class _Job(msgspec.Struct, frozen=True):
-    prepared: Prepared
-    listener: Listener
-    places: Mapping[str, str]
-    every_byte: bool
+def _in_registry(
+    targets: Sequence[ArtifactName],
+    sources: tuple[Source, ...],
+    listener: Listener,
+    stack: ExitStack,
+) -> RegistryDestination:
+    from bundler.artifacts.image import registry
+
+    tags = tuple(registry.parse(target.image) for target in targets)
+    for tag in tags:
+        if tag.tag is None:
+            raise UsageError(f"{tag} has no tag.", hint=f"--tag {tag.name}:TAG")
+    target, _ = stack.enter_context(registry.opened(tags[0], listener))
+    return registry.RegistryDestination(target, tags, sources)
 
 
 def _filled(text: str, prepared: Prepared) -> str:
@@ -108,20 +157,13 @@ def _opened(name: ArtifactName, listener: Listener) -> Iterator[Source]:
     if name.kind == "registry":
         from bundler.artifacts.image import registry
 
-        store = registry.RegistryStore(registry.parse(name.image), listener)
-        try:
+        with closing(registry.RegistryStore(registry.parse(name.image), listener)) as store:
             yield Source(store, store.resolve(store.reference))
-        finally:
-            store.close()
     elif name.kind == "layout":
-        from bundler.artifacts.image.layout import open_store
-        from bundler.artifacts.image.ociread import choose
+        from bundler.artifacts.image import oci
 
-        layout = open_store(name.path)
-        try:
-            yield Source(layout, choose(layout, name.tag))
-        finally:
-            layout.close()
+        with oci.source(name.path, name.tag) as source:
+            yield source
     else:
         with _fetched(name.image) as source:
             yield source
@@ -149,88 +191,3 @@ def _compare_commits(source: Source, record: RunRecord, listener: Listener) -> N
                 f"The image says that it was built of commit {built[:_COMMIT_DIGITS]}, but the "
                 f"record will name that of this checkout, {here[:_COMMIT_DIGITS]}."
             )
-
-
-def _pushed(job: _Job, sources: Sequence[Source], targets: Sequence[ArtifactName]) -> Updated:
-    """By digest to each repository, then the tags."""
-    from bundler.artifacts.image import registry
-
-    references = [registry.parse(target.image) for target in targets]
-    by_name = {reference.name: reference for reference in references}
-    verdicts: list[Verdict] = []
-    with ExitStack() as stack:
-        opened = [
-            stack.enter_context(registry.opened(reference, job.listener))[0]
-            for reference in by_name.values()
-        ]
-        before = opened[0].find(references[0])
-        first = registry.embed(
-            opened[0],
-            sources,
-            job.prepared.bundles,
-            job.prepared.record,
-            places=job.places,
-            before=references[0].tag,
-            check=lambda made: verdicts.append(prove(made, job.prepared, job.listener)),
-            every_byte=job.every_byte,
-            listener=job.listener,
-        )
-        pushed = {opened[0].name: first}
-        for target in opened[1:]:
-            pushed[target.name] = registry.push(target, first.target, first.entry)
-        for reference in references:
-            if reference.tag is None:
-                raise UsageError(f"{reference} has no tag.", hint=f"--tag {reference.name}:TAG")
-            job.listener.note(f"Naming {reference}")
-            pushed[reference.name].name(reference.tag)
-    changed = before is None or before.digest != first.digest
-    return Updated(str(references[0]), changed=changed, verdict=verdicts[0])
-
-
-def _in_layouts(job: _Job, sources: Sequence[Source], targets: Sequence[ArtifactName]) -> Updated:
-    from bundler.artifacts.image.oci import embed_sources
-
-    verdicts: list[Verdict] = []
-    made = [
-        embed_sources(
-            sources,
-            job.prepared.bundles,
-            job.prepared.record,
-            target.path,
-            tag=target.tag or LATEST,
-            places=job.places,
-            check=lambda found: verdicts.append(prove(found, job.prepared, job.listener)),
-            listener=job.listener,
-        )
-        for target in targets
-    ]
-    changed = any(item.changed for item in made)
-    return Updated(str(targets[0]), changed=changed, verdict=verdicts[0])
-
-
-def _in_engine(
-    job: _Job, names: Sequence[ArtifactName], targets: Sequence[ArtifactName]
-) -> Updated:
-    from bundler.artifacts.image.engine import embed as embed_in_engine
-    from bundler.artifacts.image.engine import open_image, tag
-
-    if len(names) != 1 or names[0].kind != "engine":
-        raise UsageError(
-            "Only an image that the engine has can be named there.",
-            hint="docker pull it first, or give --tag a registry or an OCI layout.",
-        )
-    verdicts: list[Verdict] = []
-    with open_image(names[0].image) as found:
-        made = embed_in_engine(
-            found.engine,
-            names[0].image,
-            job.prepared.bundles,
-            job.prepared.record,
-            places=job.places,
-            check=lambda it: verdicts.append(prove(it, job.prepared, job.listener)),
-            every_byte=job.every_byte,
-            listener=job.listener,
-        )
-        for target in targets:
-            tag(found.engine, made.image_id, target.image)
-    return Updated(targets[0].image, changed=made.changed, verdict=verdicts[0])

@@ -7,17 +7,19 @@ artifacts reads it (``verify``, ``diff``, ``extract``, ``--state-from``, ``--bas
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from bundler import git
+from bundler.artifacts.embedding import EmbedRequest
 from bundler.artifacts.names import LATEST, ArtifactName
 from bundler.errors import ToolFailed, UsageError, VerificationFailed
 from bundler.listener import Listener
 from bundler.project.projects import Project
 from bundler.refresh.run import Refreshed
 from bundler.state import run_record
-from bundler.system.atomic import io_errors, make_directories, temporary_folder
+from bundler.system.atomic import io_errors, make_directories
 from bundler.workflows.pipeline import read_back
 
 _ARCHIVE = ".tar"
@@ -70,32 +72,19 @@ def hand_out(
         guarded=False,
         environment=projects[0].config.environment,
     )
-    from bundler.artifacts.image import oci
+    from bundler.artifacts.image.oci import LayoutDestination
+    from bundler.artifacts.python.replacing import named_at_end
 
-    def write(path: Path) -> str:
-        return oci.embed(
-            None,
-            refreshed.bundles,
-            record,
-            path,
-            tag=to.tag or LATEST,
-            check=lambda made: read_back(made, refreshed.bundles),
-        ).digest
-
-    return _replacing(to.path, write) if to.kind == "path" else write(to.path)
-
-
-def _replacing(path: Path, write: Callable[[Path], str]) -> str:
-    """Makes a new archive beside, so that nothing of an older one stays in it."""
-    from bundler.artifacts.python.replacing import publish
-
-    with io_errors(path):
-        make_directories(path.parent)
-        with temporary_folder(path) as beside:
-            made = beside / f"states{_ARCHIVE}"
-            digest = write(made)
-            publish(made, path)
-    return digest
+    request = EmbedRequest(refreshed.bundles, record)
+    with ExitStack() as stack:
+        path = to.path
+        if to.kind == "path":  # nothing of an older archive stays in the new one
+            with io_errors(path):
+                make_directories(path.parent)
+            path = stack.enter_context(named_at_end(path))
+        with LayoutDestination(path, to.tag or LATEST).embed(request) as made:
+            read_back(made, refreshed.bundles)
+    return str(made.digest)
 
 
 def _identity(project: Project) -> git.CodeIdentity | None:

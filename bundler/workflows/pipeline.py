@@ -14,11 +14,12 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from bundler import git
+from bundler.artifacts.embedding import EmbedRequest
 from bundler.artifacts.verify import Verdict, verify
 from bundler.errors import Findings, ToolFailed, UsageError, VerificationFailed
 from bundler.guard.moments import check as ask_git
@@ -65,6 +66,12 @@ class Prepared(msgspec.Struct, frozen=True, dict=True):
     def record_of_refresh(self) -> RunRecord:
         """The same without the code, which git is not asked for."""
         return self._record(None)
+
+    def request(
+        self, listener: Listener, record: RunRecord | None = None, **options: Any
+    ) -> EmbedRequest:
+        """What goes into an artifact. record: another than that of a build."""
+        return EmbedRequest(self.bundles, record or self.record, listener=listener, **options)
 
     def _record(self, identity: git.CodeIdentity | None) -> RunRecord:
         return run_record.make(
@@ -163,9 +170,13 @@ def read_back(artifact: Artifact, bundles: Sequence[Bundle]) -> Verdict:
         return Verdict(artifact.name, artifact.kind, artifact.digest, (), None, ())
     verdict = verify(artifact)
     verdict.raise_for_problems()
-    there = {directory.manifest.sha256 for directory in verdict.directories if directory.manifest}
+    # Each platform's labels name the very manifests that are there: that is verified.
+    held = [
+        {directory.manifest.sha256 for directory in verdict.directories if directory.manifest},
+        *({claim.manifest for claim in it.claims() or ()} for it in artifact.other_platforms()),
+    ]
     for bundle in bundles:
-        if bundle.manifest.sha256 not in there:
+        if not all(bundle.manifest.sha256 in there for there in held):
             raise VerificationFailed(
                 f"{artifact.name} does not hold the state of {bundle.place} that was embedded.",
                 hint="This is a bug in state-bundler, or something else wrote to the artifact.",

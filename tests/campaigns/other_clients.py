@@ -21,6 +21,7 @@ from bundler.artifacts.verify import verify
 from bundler.state.bundle import Bundle
 from tests.support import newer_engine, registries
 from tests.support.bundles import PLACE, make_bundle, make_record
+from tests.support.embedding import embed_layout
 from tests.support.engine import install
 from tests.support.layouts import LayoutMaker, code_layer, layer
 from tests.support.pushing import STATES, alone, embed, push, verdict_of  # noqa: F401  # for all
@@ -189,7 +190,7 @@ def test_they_take_the_layouts_and_archives_that_we_wrote(
     kind: str, packing: str, *, tools: Tools, base: Base, bundle: Bundle, tmp_path: Path
 ) -> None:
     made = tmp_path / ("made" if kind == "layout" else "made.tar")
-    oci.embed(base(packing).path, [bundle], make_record(bundle), made, tag="app")
+    embed_layout(base(packing).path, [bundle], make_record(bundle), made, tag="app")
     name = f"{'oci' if kind == 'layout' else 'oci-archive'}:{made}:app"
 
     pulled = tools.podman("pull", "-q", name).strip()
@@ -250,7 +251,7 @@ def test_we_embed_into_what_podman_and_buildah_wrote(
 ) -> None:
     theirs = way(tools, base("gzip"), tmp_path / ("theirs" if "dir" in form else "theirs.x"), form)
     made = tmp_path / "made"
-    oci.embed(theirs, [bundle], make_record(bundle), made, tag="app")
+    embed_layout(theirs, [bundle], make_record(bundle), made, tag="app")
     judged(made, "app")
     pulled = tools.podman("pull", "-q", f"oci:{made}:app").strip()
     assert tools.runs(pulled) == SHOWN
@@ -273,7 +274,7 @@ def test_we_embed_into_what_umoci_made(
         for path in sorted(root.iterdir()):
             run(umoci, "insert", "--image", image, path, f"/{path.name}")
     run(umoci, "config", "--image", image, "--config.user=1000", "--config.workingdir=/app")
-    oci.embed(tmp_path / "theirs", [bundle], make_record(bundle), tmp_path / "made", tag="app")
+    embed_layout(tmp_path / "theirs", [bundle], make_record(bundle), tmp_path / "made", tag="app")
     judged(tmp_path / "made", "app")
     run(umoci, "stat", "--image", f"{tmp_path}/made:app")
     run(umoci, "unpack", "--image", f"{tmp_path}/made:app", tmp_path / "unpacked")

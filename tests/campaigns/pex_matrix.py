@@ -17,13 +17,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from bundler.artifacts.python.pex import embed, open_pex
+from bundler.artifacts.embedding import EmbedRequest
+from bundler.artifacts.python.pex import open_pex
 from bundler.artifacts.python.pex.arguments import parse
 from bundler.artifacts.python.pex.building import building
 from bundler.artifacts.verify import verify
 from bundler.errors import BundlerError
-from bundler.listener import SILENT
 from bundler.state.bundle import Bundle
+from tests.support.embedding import embed_pex
 from tests.support.pex_projects import (
     PEX,
     PRINT_STATE,
@@ -145,7 +146,7 @@ def run(case: Case, folder: Path) -> None:
         _build(arguments, bundle)
     assert output_of(output, root) == "A=first"
     bundle = bundle_of(set_state(state, A="second", B="new"))
-    embed(output, [bundle], RECORD, output)
+    embed_pex(output, [bundle], RECORD, output)
     assert output_of(output, root) == "A=second B=new"
     with open_pex(output) as artifact:
         assert verify(artifact).all_problems == ()
@@ -162,11 +163,8 @@ def _inside(folder: Path) -> Iterator[None]:
 
 
 def _build(arguments: Sequence[str], bundle: Bundle) -> None:
-    with (
-        building(str(PEX), parse(arguments), [bundle], RECORD, SILENT) as built,
-        open_pex(built.path) as artifact,
-    ):
-        assert verify(artifact).all_problems == ()
+    with building(str(PEX), parse(arguments), EmbedRequest((bundle,), RECORD)) as built:
+        assert verify(built.artifact).all_problems == ()
 
 
 def _source_arguments(case: Case) -> Sequence[str]:

@@ -17,9 +17,7 @@ import pytest
 
 from bundler import verify_at_start
 from bundler.artifacts.image.engine import Docker
-from bundler.artifacts.image.engine import embed as embed_image
 from bundler.artifacts.image.engine.running import runner as image_runner
-from bundler.artifacts.python.pex import embed
 from bundler.artifacts.python.pex.running import runner
 from bundler.artifacts.running import Runner, bare_environment
 from bundler.cli.commands import cli
@@ -33,6 +31,7 @@ from bundler.system import process
 from bundler.system.process import Completed
 from bundler.workflows.loadcheck import LoadCheck, check, environment_of, load, targets_of
 from tests.dagster.test_pex_dagster import COMPONENTS
+from tests.support.embedding import embed_image, embed_pex
 from tests.support.engine import PYTHON_BASE, Engine
 from tests.support.environments import python_of
 from tests.support.pex_projects import PLACE, package, run_pex, set_state, write
@@ -211,7 +210,7 @@ def program_pex(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run_pex("-D", "src", "--venv", "-o", "app.pex", cwd=folder, root=folder / "build-root")
     state = StateDir(folder / "state", "shop/state")
     bundle = publish(state, {"Catalog[acme]": {"state": "[1, 2, 3]"}}).bundle
-    embed(folder / "app.pex", [bundle], RunRecord(), folder / "app.pex")
+    embed_pex(folder / "app.pex", [bundle], RunRecord(), folder / "app.pex")
     return folder / "app.pex"
 
 

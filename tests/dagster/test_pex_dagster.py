@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from bundler.artifacts.python.pex import embed, open_pex
+from bundler.artifacts.python.pex import open_pex
 from bundler.artifacts.python.pex.running import runner
 from bundler.artifacts.verify import verify
 from bundler.listener import Listener
 from bundler.workflows.loadcheck import LoadCheck, check
+from tests.support.embedding import embed_pex
 from tests.support.environments import python_of
 from tests.support.pex_projects import (
     PLACE,
@@ -78,10 +79,10 @@ def test_the_new_assets_are_served_where_the_older_pex_has_run(
     build = ["--venv-repository", environment, "dagster", "-D", "src", "-m", "shop", "--venv"]
     run_pex(*build, "-o", "app.pex", cwd=tmp_path, root=tmp_path / "build-root")
     bundle = bundle_of(set_state(tmp_path / "state", Catalog='["old"]'))
-    embed(tmp_path / "app.pex", [bundle], RECORD, tmp_path / "app.pex")
+    embed_pex(tmp_path / "app.pex", [bundle], RECORD, tmp_path / "app.pex")
     assert output_of(tmp_path / "app.pex", tmp_path / "root", **ENVIRONMENT) == "old"
     bundle = bundle_of(set_state(tmp_path / "state", Catalog='["newer", "newest"]'))
-    embed(tmp_path / "app.pex", [bundle], RECORD, tmp_path / "app.pex")
+    embed_pex(tmp_path / "app.pex", [bundle], RECORD, tmp_path / "app.pex")
     assert output_of(tmp_path / "app.pex", tmp_path / "root", **ENVIRONMENT) == NEWER
     with open_pex(tmp_path / "app.pex") as artifact:
         assert verify(artifact).all_problems == ()

@@ -19,6 +19,7 @@ from bundler.state.manifest import Build, DirectoryRefresh, KeyRefresh, RunRecor
 from bundler.workflows.pipeline import prepare
 from bundler.workflows.state_from import replay
 from tests.support.bundles import make_bundle
+from tests.support.embedding import embed_layout
 from tests.support.sample import Sample
 
 _PLACE = "shop/state"
@@ -55,7 +56,7 @@ def _archive(path: Path, place: str = _PLACE, **states: bytes) -> Bundle:
     keys = tuple(KeyRefresh(key, 2, fetched=_FETCHED, confirmed=_FETCHED) for key in states)
     refresh = DirectoryRefresh(place, keys).of(bundle.manifest)
     record = RunRecord(build=Build(commit="a" * 40), refresh=(refresh,), environment="prod")
-    oci.embed(None, [bundle], record, path)
+    embed_layout(None, [bundle], record, path)
     return bundle
 
 
@@ -86,7 +87,7 @@ def test_a_build_takes_them_offline_and_records_todays_code(tmp_path: Path) -> N
     made = prepare([project], RefreshOptions(), state_from=str(tmp_path / "states.tar"))
     assert made.record.build.commit not in (None, "a" * 40)
     assert made.record.environment is None
-    oci.embed(None, made.bundles, made.record, tmp_path / "built")
+    embed_layout(None, made.bundles, made.record, tmp_path / "built")
     with oci.open_layout(tmp_path / "built") as image:
         verdict = verify(image)
     assert verdict.all_problems == ()

@@ -21,10 +21,10 @@ from typing import Any
 
 import pytest
 
+from bundler.artifacts.embedding import EmbedRequest
 from bundler.artifacts.image import engine as dockers
 from bundler.artifacts.image import registry
 from bundler.artifacts.image.blobs import images_of
-from bundler.artifacts.image.engine import building
 from bundler.artifacts.image.engine.arguments import parse
 from bundler.artifacts.image.image import LABEL_LAYER
 from bundler.artifacts.image.ociread import open_layout
@@ -33,6 +33,7 @@ from bundler.errors import UsageError, VerificationFailed
 from tests.support import registries
 from tests.support.bundles import make_record
 from tests.support.dockerprojects import Project, relay
+from tests.support.embedding import build_image
 from tests.support.engine import CLIENT_VARIABLE, Engine
 
 pytestmark = pytest.mark.engine
@@ -116,9 +117,9 @@ def test_a_builder_elsewhere_pushes_by_digest_and_the_tag_comes_last(
 
         bundle = project.new_state()
         with pytest.raises(VerificationFailed, match="not as it should be"):
-            building.build(
+            build_image(
                 parse([*words, str(project.root)]),
-                [bundle], make_record(bundle), docker=project.docker(1, ""), check=refuse,
+                EmbedRequest((bundle,), make_record(bundle)), project.docker(1, ""), check=refuse,
             )  # fmt: skip
         for name in names:
             # The code's image is there, by its digest alone.

@@ -15,14 +15,14 @@ from typing import Any
 
 import pytest
 
+from bundler.artifacts.embedding import EmbedRequest
 from bundler.artifacts.image import engine as dockers
 from bundler.artifacts.image import registry
 from bundler.artifacts.image.blobs import descriptor, descriptors, images_of, read_json
-from bundler.artifacts.image.engine import building, full_image_transfer
+from bundler.artifacts.image.engine import full_image_transfer
 from bundler.artifacts.image.engine.arguments import parse
 from bundler.artifacts.image.engine.full_image_transfer import fetch, keep_only, pieces_of
 from bundler.artifacts.image.engine.loading import load
-from bundler.artifacts.image.engine.outputs import Built
 from bundler.artifacts.image.image import LABEL_LAYER
 from bundler.artifacts.image.layout import write_archive
 from bundler.artifacts.image.ociread import LoadedImage, open_layout
@@ -31,6 +31,7 @@ from bundler.errors import ChildFailed, ToolFailed, UsageError
 from tests.support import registries
 from tests.support.bundles import make_record
 from tests.support.dockerprojects import Project, verified
+from tests.support.embedding import Made, build_image
 
 pytestmark = pytest.mark.engine
 
@@ -45,7 +46,7 @@ def _scratch(project: Project) -> None:
     project.write("Dockerfile", FROM_SCRATCH)
 
 
-def build(project: Project, *words: str) -> Built:
+def build(project: Project, *words: str) -> Made:
     return project.build(*words, docker=project.docker(1, ""))
 
 
@@ -130,9 +131,8 @@ def test_a_failing_build_pushes_nothing(project: Project) -> None:
 def test_the_several_names_of_a_whole_image(project: Project) -> None:
     bundle = project.new_state()
     parsed = parse(["-t", f"{project.name}:one", "-t", f"{project.name}:two", str(project.root)])
-    built = building.build(
-        parsed, [bundle], make_record(bundle), docker=project.docker(1, ""), check=verified
-    )
+    request = EmbedRequest((bundle,), make_record(bundle))
+    built = build_image(parsed, request, project.docker(1, ""), check=verified)
     for tag in ("one", "two"):
         assert project.inspect(f"{project.name}:{tag}")["Id"] == built.image_id
     listing = project.engine.docker("image", "ls", "--format", "{{.Repository}}").stdout.decode()

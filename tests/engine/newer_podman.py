@@ -14,6 +14,7 @@ from bundler.artifacts.verify import verify
 from tests.support import engine as engines
 from tests.support.bundles import make_record
 from tests.support.dockerprojects import Project, verified
+from tests.support.embedding import embed_image
 
 pytestmark = pytest.mark.engine
 
@@ -50,7 +51,7 @@ def test_an_image_in_podman(podman: engines.Engine, tmp_path: Path) -> None:
     bundle = project.new_state()
     engine = project.docker(0, "0").connect()
     assert engine.is_podman
-    made = dockers.embed(engine, project.name, [bundle], make_record(bundle), check=verified)
+    made = embed_image(engine, project.name, [bundle], make_record(bundle), check=verified)
     dockers.tag(engine, made.image_id, project.name)
     assert made.image_id != first.image_id
     before, after = project.inspect(first.image_id), project.inspect()

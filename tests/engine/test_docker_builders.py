@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from bundler.artifacts.embedding import EmbedRequest
 from bundler.artifacts.image.engine import building
 from bundler.artifacts.image.engine.arguments import parse
 from bundler.errors import (
@@ -26,6 +27,7 @@ from bundler.errors import (
 from bundler.state.bundle import STATE_DIRECTORY
 from tests.support.bundles import PLACE, make_record
 from tests.support.dockerprojects import EDITABLE, Project
+from tests.support.embedding import build_image
 from tests.support.engine import PYTHON_BASE
 
 pytestmark = pytest.mark.engine
@@ -140,9 +142,9 @@ def test_a_failed_read_back_leaves_nothing(project: Project) -> None:
 
     bundle = project.new_state()
     with pytest.raises(VerificationFailed, match="not as it should be"):
-        building.build(
+        build_image(
             parse(["-t", project.name, str(project.root)]),
-            [bundle], make_record(bundle), docker=project.docker(), check=refuse,
+            EmbedRequest((bundle,), make_record(bundle)), project.docker(), check=refuse,
         )  # fmt: skip
     assert project.inspect()["Id"] == before.image_id
     assert project.left_behind() == left

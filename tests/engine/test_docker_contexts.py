@@ -15,11 +15,13 @@ from pathlib import Path
 
 import pytest
 
+from bundler.artifacts.embedding import EmbedRequest
 from bundler.artifacts.image.engine import building, stdin_context
 from bundler.artifacts.image.engine.arguments import parse
 from bundler.errors import ConfigurationError, UsageError
 from tests.support.bundles import PLACE, make_record
 from tests.support.dockerprojects import PLUGIN, Project, verified
+from tests.support.embedding import build_image
 from tests.support.owndockerd import free_port, wait_for_port
 
 pytestmark = pytest.mark.engine
@@ -37,9 +39,8 @@ def build(project: Project, words: list[str], stdin: bytes, cli: int, buildkit: 
     docker = project.docker(cli, buildkit)
     with stdin_context.take(arguments, io.BytesIO(stdin)) as given:
         building.preflight(arguments, piped=given)
-        built = building.build(
-            arguments, [bundle], make_record(bundle), docker=docker, check=verified, piped=given
-        )
+        request = EmbedRequest((bundle,), make_record(bundle))
+        built = build_image(arguments, request, docker, check=verified, piped=given)
     assert built.paths == (f"/app/src/{PLACE}",)
     assert project.inspect()["Id"] == built.image_id
     saved = project.everything()

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from bundler.artifacts.embedding import EmbedRequest
 from bundler.artifacts.image import engine as dockers
-from bundler.artifacts.image.engine import building, embedding
+from bundler.artifacts.image.engine import embedding
 from bundler.artifacts.image.engine.arguments import parse
 from bundler.artifacts.image.image import LABEL_LAYER
 from bundler.errors import (
@@ -19,6 +20,7 @@ from bundler.errors import (
 from bundler.state.bundle import STATE_DIRECTORY
 from tests.support.bundles import PLACE, make_bundle, make_record
 from tests.support.dockerprojects import EDITABLE, INSTALLED, Project, verified
+from tests.support.embedding import build_image, embed_image
 from tests.support.engine import PYTHON_BASE
 
 pytestmark = pytest.mark.engine
@@ -41,19 +43,12 @@ def test_the_code_finds_its_state_where_it_is_imported(project: Project) -> None
         assert said.strip() == (bundle.root / "Catalog/state").read_bytes()
 
 
-def test_an_update_replaces_the_layer_and_an_unchanged_state_makes_nothing(
-    project: Project,
-) -> None:
+def test_an_update_replaces_the_layer(project: Project) -> None:
     first = project.build()
     engine = project.docker().connect()
     bundle = project.new_state()
-    made = dockers.embed(engine, project.name, [bundle], make_record(bundle), check=verified)
-    again = dockers.embed(
-        engine, made.image_id, [bundle], make_record(bundle), keep_unchanged=True, check=verified
-    )
+    made = embed_image(engine, project.name, [bundle], make_record(bundle), check=verified)
 
-    assert made.changed
-    assert (again.image_id, again.changed) == (made.image_id, False)
     before, after = project.inspect(first.image_id), project.inspect(made.image_id)
     assert len(before["RootFS"]["Layers"]) == len(after["RootFS"]["Layers"])
     assert before["Config"]["Labels"][LABEL_LAYER] != after["Config"]["Labels"][LABEL_LAYER]
@@ -116,9 +111,10 @@ def test_a_place_that_cannot_be_decided_is_a_sentence(
 def test_image_path_decides(project: Project) -> None:
     project.write("Dockerfile", EDITABLE.replace("USER 1000", "RUN cp -r /app/src /app/copy"))
     bundle = project.new_state()
-    built = building.build(
-        parse(["-t", project.name, str(project.root)]), [bundle], make_record(bundle),
-        docker=project.docker(), places={PLACE: "/app/copy/shop/defs"}, check=verified,
+    places = {PLACE: "/app/copy/shop/defs"}
+    built = build_image(
+        parse(["-t", project.name, str(project.root)]),
+        EmbedRequest((bundle,), make_record(bundle), places), project.docker(), check=verified,
     )  # fmt: skip
     assert built.paths == (f"/app/copy/{PLACE}",)
 
@@ -172,7 +168,7 @@ def test_what_a_copy_brought_is_hidden(project: Project) -> None:
     shutil.rmtree(project.root / "src" / PLACE)
     bundle = project.new_state()
     engine = project.docker().connect()
-    made = dockers.embed(engine, project.name, [bundle], make_record(bundle), check=verified)
+    made = embed_image(engine, project.name, [bundle], make_record(bundle), check=verified)
     dockers.tag(engine, made.image_id, project.name)
     run = ("run", "--rm", project.name, "ls", f"/app/src/{PLACE}")
     assert project.engine.docker(*run).stdout.decode().split() == ["@manifest.json", "Catalog"]

@@ -6,14 +6,15 @@ from typing import Any
 
 import pytest
 
+from bundler.artifacts.embedding import EmbedRequest
 from bundler.artifacts.image import registry
-from bundler.artifacts.image.engine import building
 from bundler.artifacts.image.engine.arguments import parse
 from bundler.artifacts.verify import verify
 from bundler.errors import ChildFailed, VerificationFailed
 from tests.support import registries
 from tests.support.bundles import make_record
 from tests.support.dockerprojects import Project
+from tests.support.embedding import build_image
 
 pytestmark = pytest.mark.engine
 
@@ -32,8 +33,9 @@ def test_a_push_without_buildx(buildkit: str, project: Project) -> None:
     with registries.running() as remote:
         names = [f"{remote.host}/team/shop:1", f"{remote.host}/other/shop:2"]
         words = ["--push", "-t", names[0], "-t", names[1], str(project.root)]
+        request = EmbedRequest((bundle,), make_record(bundle))
         with pytest.raises(VerificationFailed):
-            building.build(parse(words), [bundle], make_record(bundle), docker=docker, check=refuse)
+            build_image(parse(words), request, docker, check=refuse)
         assert remote.log == []
         assert not project.engine.has_image(names[0])
 

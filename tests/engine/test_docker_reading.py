@@ -19,6 +19,7 @@ from bundler.errors import (
 )
 from tests.support.bundles import PLACE, make_record
 from tests.support.dockerprojects import Project
+from tests.support.embedding import embed_layout
 from tests.support.engine import PYTHON_BASE
 
 pytestmark = pytest.mark.engine
@@ -63,7 +64,7 @@ def test_an_image_as_a_whole_becomes_a_layout_with_its_state(
     bundle = project.new_state()
     engine = project.docker().connect()
     layout = fetch(engine, project.inspect()["Id"], tmp_path)
-    made = oci.embed(layout.path, [bundle], make_record(bundle), layout.path, tag="made")
+    made = embed_layout(layout.path, [bundle], make_record(bundle), layout.path, tag="made")
     name = keep_only(layout, made.digest, "sbt/name:1")
 
     with oci.open_layout(layout.path) as artifact:

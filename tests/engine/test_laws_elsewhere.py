@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 
+from bundler.artifacts.embedding import EmbedRequest
 from bundler.artifacts.image import registry
 from bundler.artifacts.image.engine import Docker
-from bundler.artifacts.image.engine import embed as embed_image
 from bundler.artifacts.image.layout import open_store
 from bundler.artifacts.image.ociread import choose
 from bundler.artifacts.image.reference import parse
@@ -20,6 +20,7 @@ from bundler.state.bundle import Bundle
 from bundler.state.manifest import RunRecord
 from tests.pex.test_laws import Embed, States, all_states, holds
 from tests.support import registries
+from tests.support.embedding import embed_image
 from tests.support.engine import Engine
 from tests.support.layouts import LayoutMaker, code_layer
 
@@ -38,14 +39,15 @@ def into_registry(tmp_path: Path) -> Iterator[Embed]:
     maker.tag(maker.manifest([code_layer()], {"WorkingDir": "/app"}))
     with registries.running() as server:
         base = f"{server.host}/shop:base"
-        with registry.opened(base) as (target, _):
-            store = open_store(maker.path)
-            registry.push(target, store, choose(store, None)).name("base")
+        store = open_store(maker.path)
+        registry.publish(store, choose(store, None), [parse(base)])
 
         def embed(bundle: Bundle, record: RunRecord, _: Path) -> str:
             with registry.opened(f"{server.host}/shop:1") as (target, reference):
                 source = registry.source(parse(base), target.connection)
-                registry.embed(target, [source], [bundle], record).name(str(reference.tag))
+                to = registry.RegistryDestination(target, (reference,), (source,))
+                with to.embed(EmbedRequest((bundle,), record)):
+                    pass
             return f"docker://{server.host}/shop:1"
 
         yield embed

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bundler.artifacts.image import oci
+from bundler.artifacts.embedding import EmbedResult
 from bundler.artifacts.names import ArtifactName
 from bundler.artifacts.open import open_artifact
 from bundler.artifacts.verify import verify
@@ -16,9 +16,10 @@ from bundler.listener import SILENT
 from bundler.refresh.run import Refreshed
 from bundler.state.bundle import Bundle
 from bundler.workflows.pipeline import Prepared
-from bundler.workflows.update import Updated, update
+from bundler.workflows.update import update
 from tests.support.bundles import PLACE, make_bundle, make_record
 from tests.support.dockerprojects import Project
+from tests.support.embedding import embed_layout
 from tests.support.layouts import LayoutMaker, layer
 
 pytestmark = pytest.mark.engine
@@ -29,7 +30,7 @@ def with_state(root: Path, text: str) -> Prepared:
     return Prepared((), Refreshed((bundle,), make_record(bundle).refresh, ()))
 
 
-def renew(name: str, prepared: Prepared, *, in_place: bool = False) -> Updated:
+def renew(name: str, prepared: Prepared, *, in_place: bool = False) -> EmbedResult:
     return update(
         ArtifactName.parse(name), None, in_place=in_place, prepared=prepared, listener=SILENT
     )
@@ -60,7 +61,7 @@ def layout(tmp_path: Path) -> Path:
     ]
     maker.tag(maker.index(made))
     first = with_state(tmp_path, "A").bundles
-    oci.embed(maker.path, first, make_record(*first), tmp_path / "layout", tag="1.4")
+    embed_layout(maker.path, first, make_record(*first), tmp_path / "layout", tag="1.4")
     return tmp_path / "layout"
 
 

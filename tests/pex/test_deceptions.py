@@ -27,13 +27,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bundler.artifacts.open import open_artifact
-from bundler.artifacts.python import pex as pexes
-from bundler.artifacts.python import wheel as wheels
 from bundler.artifacts.python.pex.arguments import parse
 from bundler.artifacts.python.pex.info import PexInfo, code_hash, is_user_file
 from bundler.artifacts.python.pex.wheels import fingerprint_of
 from bundler.artifacts.verify import verify
 from bundler.errors import BundlerError, UsageError
+from tests.support.embedding import embed_pex, embed_wheel
 from tests.support.pex_projects import (
     PLACE,
     RECORD,
@@ -99,7 +98,7 @@ def good_wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
     made = wheel(folder)
     bundle = bundle_of(set_state(folder / "state", A="1", B="22"))
-    wheels.embed(made, [bundle], RECORD, made)
+    embed_wheel(made, [bundle], RECORD, made)
     return made
 
 
@@ -439,7 +438,7 @@ def pexes_by_name(tmp_path_factory: pytest.TempPathFactory) -> Mapping[tuple[str
         path = folder / f"{build} {layout}".replace(" ", "-")
         more = ("--layout", layout, "-m", "shop", "-o", path)
         run_pex(*arguments, *more, cwd=folder, root=folder / "root")
-        pexes.embed(path, [bundle], RECORD, path)
+        embed_pex(path, [bundle], RECORD, path)
         made[build, layout] = path
     return made
 

@@ -16,16 +16,14 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from bundler.artifacts.extract import extract
-from bundler.artifacts.image import oci
 from bundler.artifacts.open import open_artifact
-from bundler.artifacts.python import pex as pexes
-from bundler.artifacts.python import wheel as wheels
 from bundler.artifacts.verify import verify
 from bundler.errors import BadData, BundlerError, ConfigurationError
 from bundler.state.bundle import Bundle
 from bundler.state.manifest import DirectoryRefresh, KeyRefresh, RunRecord, state_of
 from bundler.state.statedir import StateDir, check_keys, sanitize_key
 from bundler.state.tree import scan
+from tests.support.embedding import embed_layout, embed_pex, embed_wheel
 from tests.support.layouts import LayoutMaker, code_layer
 from tests.support.pex_projects import package, run_pex, wheel
 
@@ -98,28 +96,28 @@ def _embedders(bases: Path) -> dict[str, Embed]:
         return str(bundle.root)
 
     def zipapp(bundle: Bundle, record: RunRecord, to: Path) -> str:
-        pexes.embed(bases / "zipapp.pex", [bundle], record, to / "a.pex")
+        embed_pex(bases / "zipapp.pex", [bundle], record, to / "a.pex")
         return str(to / "a.pex")
 
     def packed(bundle: Bundle, record: RunRecord, to: Path) -> str:
-        pexes.embed(bases / "packed.pex", [bundle], record, to / "a")
+        embed_pex(bases / "packed.pex", [bundle], record, to / "a")
         return str(to / "a")
 
     def loose(bundle: Bundle, record: RunRecord, to: Path) -> str:
-        pexes.embed(bases / "loose.pex", [bundle], record, to / "a")
+        embed_pex(bases / "loose.pex", [bundle], record, to / "a")
         return str(to / "a")
 
     def into_wheel(bundle: Bundle, record: RunRecord, to: Path) -> str:
         name = "shop-1.0-py3-none-any.whl"
-        wheels.embed(bases / name, [bundle], record, to / name)
+        embed_wheel(bases / name, [bundle], record, to / name)
         return str(to / name)
 
     def onto_image(bundle: Bundle, record: RunRecord, to: Path) -> str:
-        oci.embed(bases / "image", [bundle], record, to / "image")
+        embed_layout(bases / "image", [bundle], record, to / "image")
         return f"oci:{to / 'image'}"
 
     def archive(bundle: Bundle, record: RunRecord, to: Path) -> str:
-        oci.embed(None, [bundle], record, to / "states.tar")
+        embed_layout(None, [bundle], record, to / "states.tar")
         return str(to / "states.tar")
 
     found = (directory, zipapp, packed, loose, into_wheel, onto_image, archive)

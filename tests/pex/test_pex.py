@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from bundler.artifacts.python.pex import embed, open_pex
+from bundler.artifacts.python.pex import open_pex
 from bundler.artifacts.verify import verify
 from bundler.errors import ConfigurationError, UsageError, VerificationFailed
 from bundler.state.artifact import LABEL_RUN_RECORD, LABEL_STATES
 from bundler.state.bundle import MANIFEST_NAME
 from bundler.state.manifest import DirectoryRefresh, KeyRefresh, RunRecord
+from tests.support.embedding import embed_pex
 from tests.support.pex_projects import (
     PLACE,
     RECORD,
@@ -41,14 +42,14 @@ def plain(tmp_path_factory: pytest.TempPathFactory, pex_root: Path) -> Path:
 
 def test_new_state_is_served_where_the_older_pex_has_run(plain: Path, tmp_path: Path) -> None:
     assert output_of(plain, tmp_path / "root") == "A=old B=gone"
-    embed(plain, [bundle_of(set_state(tmp_path / "s", A="new"))], RECORD, tmp_path / "new.pex")
+    embed_pex(plain, [bundle_of(set_state(tmp_path / "s", A="new"))], RECORD, tmp_path / "new.pex")
     assert output_of(tmp_path / "new.pex", tmp_path / "root") == "A=new"
     assert output_of(plain, tmp_path / "root") == "A=old B=gone"
 
 
 def test_the_result_verifies_and_a_flipped_byte_does_not(plain: Path, tmp_path: Path) -> None:
     target = tmp_path / "new.pex"
-    embed(plain, [bundle_of(set_state(tmp_path / "s", A="abc" * 50))], RECORD, target)
+    embed_pex(plain, [bundle_of(set_state(tmp_path / "s", A="abc" * 50))], RECORD, target)
     with open_pex(target) as artifact:
         assert verify(artifact).all_problems == ()
     data = target.read_bytes()
@@ -66,7 +67,7 @@ def test_it_is_the_file_that_pex_itself_makes_of_the_same_inputs(
     run_pex("-D", "src", "-m", "shop", "-o", "plain.pex", cwd=tmp_path, root=pex_root)
     state = set_state(tmp_path / "s", A="new", Kä="ü" * 200_000)
     bundle = bundle_of(state)
-    embed(tmp_path / "plain.pex", [bundle], RECORD, tmp_path / "ours.pex")
+    embed_pex(tmp_path / "plain.pex", [bundle], RECORD, tmp_path / "ours.pex")
     set_state(source / PLACE, A="new", Kä="ü" * 200_000)
     (source / PLACE / MANIFEST_NAME).write_bytes(bundle.manifest.raw)
     with open_pex(tmp_path / "ours.pex") as artifact:
@@ -99,7 +100,7 @@ def test_every_kind_of_zipapp_serves_the_new_state(
     runs = {**os.environ, "PEX_ROOT": str(tmp_path / "root")}
     subprocess.run([tmp_path / "a.pex"], env=runs, check=True, capture_output=True)
     bundle = bundle_of(set_state(tmp_path / "s", A="new"))
-    embed(tmp_path / "a.pex", [bundle], RECORD, tmp_path / "a.pex")
+    embed_pex(tmp_path / "a.pex", [bundle], RECORD, tmp_path / "a.pex")
     done = subprocess.run([tmp_path / "a.pex"], env=runs, check=True, capture_output=True)
     assert done.stdout.decode().strip() == "A=new"
 
@@ -107,9 +108,11 @@ def test_every_kind_of_zipapp_serves_the_new_state(
 def test_the_same_inputs_give_the_same_file(plain: Path, tmp_path: Path) -> None:
     bundle = bundle_of(set_state(tmp_path / "s", A="1", B="2"))
     other = bundle_of(set_state(tmp_path / "t", A="1", B="2"))
-    embed(plain, [bundle], RECORD, tmp_path / "one.pex")
-    embed(plain, [bundle_of(set_state(tmp_path / "u", C="3"))], RECORD, tmp_path / "between.pex")
-    embed(tmp_path / "between.pex", [other], RECORD, tmp_path / "two.pex")
+    embed_pex(plain, [bundle], RECORD, tmp_path / "one.pex")
+    embed_pex(
+        plain, [bundle_of(set_state(tmp_path / "u", C="3"))], RECORD, tmp_path / "between.pex"
+    )
+    embed_pex(tmp_path / "between.pex", [other], RECORD, tmp_path / "two.pex")
     assert (tmp_path / "one.pex").read_bytes() == (tmp_path / "two.pex").read_bytes()
 
 
@@ -118,7 +121,7 @@ def test_the_mode_is_kept_and_nothing_is_left_beside(plain: Path, tmp_path: Path
     target.parent.mkdir()
     target.write_bytes(plain.read_bytes())
     target.chmod(0o750)
-    embed(target, [bundle_of(set_state(tmp_path / "s", A="1"))], RECORD, target)
+    embed_pex(target, [bundle_of(set_state(tmp_path / "s", A="1"))], RECORD, target)
     assert target.stat().st_mode & 0o777 == 0o750
     assert list(target.parent.iterdir()) == [target]
 
@@ -132,14 +135,14 @@ def test_a_state_that_changes_meanwhile_leaves_the_file_as_it_was(
     bundle = bundle_of(set_state(tmp_path / "s", A="1"))
     (tmp_path / "s" / "A" / "state").write_text("2")
     with pytest.raises(VerificationFailed, match="A/state changed"):
-        embed(target, [bundle], RECORD, target)
+        embed_pex(target, [bundle], RECORD, target)
     assert target.read_bytes() == plain.read_bytes()
     assert list(target.parent.iterdir()) == [target]
 
 
 def test_the_run_record_names_the_path_in_the_artifact(plain: Path, tmp_path: Path) -> None:
     record = RunRecord(refresh=(DirectoryRefresh(PLACE, (KeyRefresh("A", attempts=2),)),))
-    embed(plain, [bundle_of(set_state(tmp_path / "s", A="1"))], record, tmp_path / "new.pex")
+    embed_pex(plain, [bundle_of(set_state(tmp_path / "s", A="1"))], record, tmp_path / "new.pex")
     with open_pex(tmp_path / "new.pex") as artifact:
         assert artifact.run_record() == record
         assert [claim.path for claim in artifact.claims() or ()] == [PLACE]
@@ -152,7 +155,7 @@ def test_a_package_that_is_not_importable_names_the_candidates(
     run_pex("-D", ".", "-m", "src.shop", "-o", "a.pex", cwd=tmp_path, root=pex_root)
     bundle = bundle_of(set_state(tmp_path / "state", A="1"))
     with pytest.raises(ConfigurationError, match=r"src/shop/defs"):
-        embed(tmp_path / "a.pex", [bundle], RECORD, tmp_path / "b.pex")
+        embed_pex(tmp_path / "a.pex", [bundle], RECORD, tmp_path / "b.pex")
     assert not (tmp_path / "b.pex").exists()
 
 
@@ -162,7 +165,7 @@ def test_state_in_a_dead_copy_is_refused(tmp_path: Path, pex_root: Path) -> None
     run_pex("-D", "all", "-m", "shop", "-o", "a.pex", cwd=tmp_path, root=pex_root)
     bundle = bundle_of(set_state(tmp_path / "state", A="1"))
     with pytest.raises(VerificationFailed, match=f"working_directory/{PLACE}"):
-        embed(tmp_path / "a.pex", [bundle], RECORD, tmp_path / "b.pex")
+        embed_pex(tmp_path / "a.pex", [bundle], RECORD, tmp_path / "b.pex")
 
 
 def test_hashes_that_do_not_reproduce_are_refused(plain: Path, tmp_path: Path) -> None:
@@ -174,7 +177,7 @@ def test_hashes_that_do_not_reproduce_are_refused(plain: Path, tmp_path: Path) -
         file.writestr("shop/late.py", "")
     bundle = bundle_of(set_state(tmp_path / "s", A="1"))
     with pytest.raises(VerificationFailed, match="not those of its contents"):
-        embed(target, [bundle], RECORD, target)
+        embed_pex(target, [bundle], RECORD, target)
 
 
 def test_a_scie_is_refused_with_the_way_to_reseal_it(plain: Path, tmp_path: Path) -> None:

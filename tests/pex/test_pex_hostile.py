@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
-from bundler.artifacts.python.pex import embed, open_pex
+from bundler.artifacts.python.pex import open_pex
 from bundler.artifacts.verify import verify
 from bundler.errors import BundlerError, VerificationFailed
+from tests.support.embedding import embed_pex
 from tests.support.pex_projects import PLACE, RECORD, bundle_of, package, run_pex, set_state
 
 Files = dict[str, bytes]
@@ -28,7 +29,7 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Files:
     package(folder / "src")
     run_pex("-D", "src", "-m", "shop", "-o", "app.pex", cwd=folder, root=folder / "root")
     bundle = bundle_of(set_state(folder / "state", A="1"))
-    embed(folder / "app.pex", [bundle], RECORD, folder / "app.pex")
+    embed_pex(folder / "app.pex", [bundle], RECORD, folder / "app.pex")
     with zipfile.ZipFile(folder / "app.pex") as file:
         return {name: file.read(name) for name in file.namelist()}
 
@@ -116,7 +117,7 @@ def test_a_pex_that_was_changed_gets_no_state(
     before = path.read_bytes()
     bundle = bundle_of(set_state(tmp_path / "state", A="2"))
     with pytest.raises(VerificationFailed) as caught:
-        embed(path, [bundle], RECORD, path)
+        embed_pex(path, [bundle], RECORD, path)
     assert "Build it again" in caught.value.hint
     assert path.read_bytes() == before
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bundler.artifacts.python.pex import embed
+from tests.support.embedding import embed_pex
 from tests.support.pex_projects import RECORD, bundle_of, run_pex, set_state, write
 
 # Reads its state, waits, then imports code and reads state that it has not looked at before.
@@ -34,10 +34,10 @@ def test_a_running_program_goes_on_and_the_next_one_has_the_new_state(
         "-D", "src", "-m", "shop", *options, "-o", "app.pex", cwd=tmp_path, root=tmp_path / "build"
     )
     app = tmp_path / "app.pex"
-    embed(app, [bundle_of(set_state(tmp_path / "s", A="old", B="old"))], RECORD, app)
+    embed_pex(app, [bundle_of(set_state(tmp_path / "s", A="old", B="old"))], RECORD, app)
     with started(app, tmp_path / "root") as older:
         assert line_of(older) == "old"
-        embed(app, [bundle_of(set_state(tmp_path / "s", A="new", B="new"))], RECORD, app)
+        embed_pex(app, [bundle_of(set_state(tmp_path / "s", A="new", B="new"))], RECORD, app)
         with started(app, tmp_path / "root") as newer:
             assert line_of(newer) == "new"
             assert newer.communicate("\n")[0].strip() == "late new"

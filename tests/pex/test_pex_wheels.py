@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from bundler.artifacts.python.pex import embed, open_pex
+from bundler.artifacts.python.pex import open_pex
 from bundler.artifacts.verify import verify
 from bundler.errors import ConfigurationError, VerificationFailed
 from bundler.state.artifact import LABEL_RUN_RECORD, LABEL_STATES
+from tests.support.embedding import embed_pex
 from tests.support.pex_projects import (
     PLACE,
     RECORD,
@@ -72,7 +73,7 @@ def test_every_layout_becomes_what_pex_makes_of_a_wheel_with_the_state(
     mode = (tmp_path / "app.pex").stat().st_mode
 
     bundle = bundle_of(set_state(tmp_path / "state", A="new", Bb="more"))
-    embed(tmp_path / "app.pex", [bundle], RECORD, tmp_path / "app.pex")
+    embed_pex(tmp_path / "app.pex", [bundle], RECORD, tmp_path / "app.pex")
     assert output_of(tmp_path / "app.pex", tmp_path / "root") == "A=new Bb=more"
     assert (tmp_path / "app.pex").stat().st_mode == mode
     with open_pex(tmp_path / "app.pex") as artifact:
@@ -81,7 +82,7 @@ def test_every_layout_becomes_what_pex_makes_of_a_wheel_with_the_state(
     if "--no-pre-install-wheels" in options:
         # The wheel in it is packed by whoever built it: a rebuild with us is what it comes out as.
         run_pex(*dist(wheel(tmp_path / "plain")), *build, "-o", "b", cwd=tmp_path, root=pex_root)
-        embed(tmp_path / "b", [bundle], RECORD, tmp_path / "b")
+        embed_pex(tmp_path / "b", [bundle], RECORD, tmp_path / "b")
         assert contents(tmp_path / "app.pex") == contents(tmp_path / "b")
         return
 
@@ -103,7 +104,7 @@ def test_code_in_a_folder_becomes_what_pex_makes_of_it_with_the_state(
     build = ["-D", "src", "-m", "shop", "--layout", layout]
     run_pex(*build, "-o", "app", cwd=tmp_path, root=pex_root)
     bundle = bundle_of(set_state(tmp_path / "state", A="new", Bb="more"))
-    embed(tmp_path / "app", [bundle], RECORD, tmp_path / "app")
+    embed_pex(tmp_path / "app", [bundle], RECORD, tmp_path / "app")
     with open_pex(tmp_path / "app") as artifact:
         properties = artifact._pex.info.build_properties
     set_state(source / PLACE)
@@ -128,7 +129,7 @@ def test_a_pylock_brings_the_package(tmp_path: Path, pex_root: Path) -> None:
     build = ["--pylock", "pylock.toml", "-m", "shop"]
     run_pex(*build, "-o", "app.pex", cwd=tmp_path, root=pex_root)
     bundle = bundle_of(set_state(tmp_path / "state", A="new"))
-    embed(tmp_path / "app.pex", [bundle], RECORD, tmp_path / "app.pex")
+    embed_pex(tmp_path / "app.pex", [bundle], RECORD, tmp_path / "app.pex")
     assert output_of(tmp_path / "app.pex", tmp_path / "root") == "A=new"
 
 
@@ -140,7 +141,7 @@ def test_an_installed_venv_and_a_repackaged_wheel_have_the_state(
     tools = ["-m", "shop", "--venv", "--include-tools"]
     run_pex(*dist(old), *tools, "-o", "app.pex", cwd=tmp_path, root=pex_root)
     bundle = bundle_of(set_state(tmp_path / "state", A="new"))
-    embed(tmp_path / "app.pex", [bundle], RECORD, tmp_path / "app.pex")
+    embed_pex(tmp_path / "app.pex", [bundle], RECORD, tmp_path / "app.pex")
     environ = {**os.environ, "PEX_ROOT": str(tmp_path / "root"), "PEX_TOOLS": "1"}
     for command in (["venv", "made"], ["repository", "extract", "-f", "wheels"]):
         subprocess.run([sys.executable, "app.pex", *command], cwd=tmp_path, env=environ, check=True)
@@ -157,7 +158,7 @@ def test_updating_in_place_leaves_what_pex_linked_to_alone(tmp_path: Path, pex_r
     run_pex(
         "-D", "src", "-m", "shop", "--layout", "packed", "-o", "app", cwd=tmp_path, root=pex_root
     )
-    embed(
+    embed_pex(
         tmp_path / "app", [bundle_of(set_state(tmp_path / "s", A="new"))], RECORD, tmp_path / "app"
     )
     assert (source / PLACE / "A" / "state").read_text() == "old"
@@ -171,7 +172,7 @@ def test_a_package_that_is_there_twice_is_refused(tmp_path: Path, pex_root: Path
     run_pex(*dist(made), "-D", "src", "-o", "app.pex", cwd=tmp_path, root=pex_root)
     bundle = bundle_of(set_state(tmp_path / "state", A="1"))
     with pytest.raises(ConfigurationError, match=r"more than once: shop/defs and \.deps/shop-1\.0"):
-        embed(tmp_path / "app.pex", [bundle], RECORD, tmp_path / "b.pex")
+        embed_pex(tmp_path / "app.pex", [bundle], RECORD, tmp_path / "b.pex")
 
 
 def test_a_distribution_that_was_changed_is_refused(tmp_path: Path, pex_root: Path) -> None:
@@ -181,4 +182,4 @@ def test_a_distribution_that_was_changed_is_refused(tmp_path: Path, pex_root: Pa
     path.write_text("changed = True")
     bundle = bundle_of(set_state(tmp_path / "state", A="1"))
     with pytest.raises(VerificationFailed, match="fingerprint"):
-        embed(tmp_path / "app", [bundle], RECORD, tmp_path / "app")
+        embed_pex(tmp_path / "app", [bundle], RECORD, tmp_path / "app")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bundler.artifacts.python.pex import open_pex
+from bundler.artifacts.embedding import EmbedRequest
 from bundler.artifacts.python.pex.arguments import parse
 from bundler.artifacts.python.pex.building import building, find_pex
 from bundler.artifacts.verify import verify
@@ -46,11 +46,11 @@ def _private_cache(
 
 def build(*arguments: str, bundles: list[Path], listener: Listener | None = None) -> Path:
     made = [bundle_of(path) for path in bundles]
-    with building(str(PEX), parse(arguments), made, RECORD, listener or Heard()) as built:
-        with open_pex(built.path) as artifact:
-            assert not made or verify(artifact).all_problems == ()
+    request = EmbedRequest(tuple(made), RECORD, listener=listener or Heard())
+    with building(str(PEX), parse(arguments), request) as built:
+        assert not made or verify(built.artifact).all_problems == ()
         assert str(built.destination.name) in built.stdout
-        assert str(built.path) not in built.stdout
+        assert str(built.destination.parent) not in built.stdout
         assert not built.destination.exists()
     return built.destination
 
@@ -117,7 +117,8 @@ def test_a_failed_verification_leaves_the_older_file(
     (tmp_path / "app.pex").write_text("older")
     made = [bundle_of(set_state(tmp_path / "s", A="1"))]
     arguments = parse(["-D", "src", "-o", "app.pex"])
-    with pytest.raises(RuntimeError), building(str(PEX), arguments, made, RECORD, Heard()):
+    request = EmbedRequest(tuple(made), RECORD)
+    with pytest.raises(RuntimeError), building(str(PEX), arguments, request):
         raise RuntimeError
     assert (tmp_path / "app.pex").read_text() == "older"
 

@@ -14,12 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from bundler.artifacts.python.wheel import embed, open_wheel
+from bundler.artifacts.python.wheel import open_wheel
 from bundler.artifacts.verify import verify
 from bundler.errors import ConfigurationError, UsageError, VerificationFailed
 from bundler.state.directory import DirectoryArtifact
 from bundler.state.manifest import RunRecord
 from bundler.state.statedir import StateDir
+from tests.support.embedding import embed_wheel
 from tests.support.pex_projects import (
     PLACE,
     RECORD,
@@ -41,7 +42,7 @@ def record_of(path: Path) -> dict[str, tuple[str, str]]:
 def test_the_wheel_verifies_and_record_names_every_file(tmp_path: Path) -> None:
     made = wheel(tmp_path, {f"{PLACE}/Gone/state": "old"})
     bundle = bundle_of(set_state(tmp_path / "s", A="1"))
-    embed(made, [bundle], RECORD, made)
+    embed_wheel(made, [bundle], RECORD, made)
     with open_wheel(made) as artifact:
         assert verify(artifact).all_problems == ()
         assert artifact.run_record() == RECORD
@@ -61,16 +62,16 @@ def test_the_same_inputs_give_the_same_wheel(tmp_path: Path) -> None:
     bundle = bundle_of(set_state(tmp_path / "s", A="1"))
     other = bundle_of(set_state(tmp_path / "t", A="2", B="3"))
     plain = wheel(tmp_path)
-    embed(plain, [bundle], RECORD, tmp_path / "one.whl")
-    embed(plain, [other], RECORD, tmp_path / "two.whl")
-    embed(tmp_path / "two.whl", [bundle], RECORD, tmp_path / "two.whl")
+    embed_wheel(plain, [bundle], RECORD, tmp_path / "one.whl")
+    embed_wheel(plain, [other], RECORD, tmp_path / "two.whl")
+    embed_wheel(tmp_path / "two.whl", [bundle], RECORD, tmp_path / "two.whl")
     assert (tmp_path / "one.whl").read_bytes() == (tmp_path / "two.whl").read_bytes()
 
 
 def test_pip_installs_it_and_its_files_are_those_of_the_bundle(tmp_path: Path) -> None:
     made = wheel(tmp_path)
     bundle = bundle_of(set_state(tmp_path / "s", A="1"))
-    embed(made, [bundle], RECORD, made)
+    embed_wheel(made, [bundle], RECORD, made)
     target = tmp_path / "site"
     uv = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--target", target]
     subprocess.run([*uv, "--no-index", made], check=True)
@@ -93,7 +94,7 @@ def test_byte_code_that_an_installer_compiles_is_accepted(
     made = wheel(tmp_path)
     directory = StateDir(tmp_path / "state", PLACE)
     files = {"A": {"state": "1", "models/a.py": "x = 1\n", "models/b.py": "y = 2\n"}}
-    embed(made, [publish_state_directory(directory, files).bundle], RECORD, made)
+    embed_wheel(made, [publish_state_directory(directory, files).bundle], RECORD, made)
     site = tmp_path / "site"
     subprocess.run(
         [sys.executable, "-m", *installer, "--target", site, made],
@@ -112,13 +113,13 @@ def test_a_package_elsewhere_in_the_wheel_names_the_candidate(tmp_path: Path) ->
     made = wheel(tmp_path, {"src/other/defs/__init__.py": ""})
     bundle = bundle_of(set_state(tmp_path / "s", A="1"), "other/defs/.local_defs_state")
     with pytest.raises(ConfigurationError, match="src/other/defs"):
-        embed(made, [bundle], RECORD, made)
+        embed_wheel(made, [bundle], RECORD, made)
 
 
 def test_a_signed_wheel_is_refused(tmp_path: Path) -> None:
     made = wheel(tmp_path, {"shop-1.0.dist-info/RECORD.jws": "{}"})
     with pytest.raises(UsageError, match="signed"):
-        embed(made, [bundle_of(set_state(tmp_path / "s", A="1"))], RECORD, made)
+        embed_wheel(made, [bundle_of(set_state(tmp_path / "s", A="1"))], RECORD, made)
 
 
 def test_what_is_no_wheel_is_refused(tmp_path: Path) -> None:

@@ -142,6 +142,7 @@ class Ci:
 
     def sh(self, script: str, code: int = 0, /, **variables: str) -> str:
         kept = {k: v for k, v in self.wd.env.items() if not k.lower().endswith("_proxy")}
+        kept.pop("DOCKER_CONFIG", None)  # they log in at home
         environment = {
             **kept,
             "PATH": f"{self.path}:{self.wd.env['PATH']}",

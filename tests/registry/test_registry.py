@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from bundler.artifacts.embedding import EmbedRequest
 from bundler.artifacts.image import image, registry
 from bundler.artifacts.image.layout import open_store
 from bundler.artifacts.image.ociread import choose
@@ -239,7 +240,7 @@ def test_a_later_state_takes_the_place_of_the_earlier_without_reading_the_base(
     newer = make_bundle(tmp_path / "newer", {"Other": {"state": b"new"}})
     ours.log.clear()
     embed(f"{ours.host}/shop:3", newer, f"{ours.host}/shop:2")
-    embed(f"{ours.host}/shop:3", newer, f"{ours.host}/shop:1", before="3")
+    embed(f"{ours.host}/shop:3", newer, f"{ours.host}/shop:1")
 
     assert len(ours.manifest("shop", "3")["layers"]) == len(base_layers) + 1
     assert not any(ours.requests(f"GET .*blobs/{digest}") for digest in base_layers)
@@ -273,8 +274,7 @@ def test_a_state_below_other_layers_is_found_all_the_same(
         capture_output=True,
     )
     store = open_store(above.path)
-    with registry.opened(f"{ours.host}/shop:3") as (target, _):
-        registry.push(target, store, choose(store, "x")).name("3")
+    registry.publish(store, choose(store, "x"), [parse(f"{ours.host}/shop:3")])
 
     assert verdict_of(f"{ours.host}/shop:3").all_problems == ()
 
@@ -328,8 +328,13 @@ def test_a_blob_that_breaks_off_is_asked_for_from_there(
 
 
 def test_the_state_alone_is_an_image_too(ours: Registry, bundle: Bundle) -> None:
-    with registry.opened(f"{ours.host}/states:1") as (target, _):
-        registry.embed(target, [], [bundle], make_record(bundle)).name("1")
+    with (
+        registry.opened(f"{ours.host}/states:1") as (target, tag),
+        registry.RegistryDestination(target, (tag,)).embed(
+            EmbedRequest((bundle,), make_record(bundle))
+        ),
+    ):
+        pass
 
     verdict = verdict_of(f"{ours.host}/states:1")
     assert verdict.all_problems == ()

@@ -65,12 +65,12 @@ def test_each_request_that_fails_once_is_made_again(
 ) -> None:
     tag, kept = prepared(ours, tmp_path)
     restore(ours, kept, tag)
-    embed(f"{ours.host}/shop:live", bundle, f"{ours.host}/shop:code", before="live")
+    embed(f"{ours.host}/shop:live", bundle, f"{ours.host}/shop:code")
     count = len(ours.log)
     assert count >= 14
     for position in range(1, count):  # the first one finds out whether there is TLS
         break_at(ours, kept, tag, fault, position)
-        embed(f"{ours.host}/shop:live", bundle, f"{ours.host}/shop:code", before="live")
+        embed(f"{ours.host}/shop:live", bundle, f"{ours.host}/shop:code")
         ours.fault = lambda *_: None
         assert ours.tag("shop", "live") != tag
         assert verdict_of(f"{ours.host}/shop:live").all_problems == (), position
@@ -82,12 +82,12 @@ def test_each_request_of_a_stream_that_is_dropped_once_is_made_again(
     large = make_bundle(tmp_path / "large", {"K": {"state": os.urandom(5 * 1024 * 1024)}})
     tag, kept = prepared(ours, tmp_path)
     restore(ours, kept, tag)
-    embed(f"{ours.host}/shop:live", large, f"{ours.host}/shop:code", before="live")
+    embed(f"{ours.host}/shop:live", large, f"{ours.host}/shop:code")
     uploads = [number for number, line in enumerate(ours.log) if "/uploads/" in line]
     assert any(ours.log[number].startswith("PATCH") for number in uploads)
     for position in uploads:
         break_at(ours, kept, tag, "drop", position)
-        embed(f"{ours.host}/shop:live", large, f"{ours.host}/shop:code", before="live")
+        embed(f"{ours.host}/shop:live", large, f"{ours.host}/shop:code")
         assert ours.tag("shop", "live") != tag
 
 
@@ -112,14 +112,14 @@ def test_a_registry_that_breaks_down_for_good_leaves_the_tag_alone(
 ) -> None:
     tag, kept = prepared(ours, tmp_path)
     restore(ours, kept, tag)
-    embed(f"{ours.host}/shop:live", bundle, f"{ours.host}/shop:code", before="live")
+    embed(f"{ours.host}/shop:live", bundle, f"{ours.host}/shop:code")
     count = len(ours.log)
     named = max(i for i, line in enumerate(ours.log) if line == "PUT /v2/shop/manifests/live")
     for position in range(1, count):
         restore(ours, kept, tag)
         ours.fault = lambda number, *_, at=position: fault if number >= at else None  # type: ignore[misc]
         with pytest.raises(error):
-            embed(f"{ours.host}/shop:live", bundle, f"{ours.host}/shop:code", before="live")
+            embed(f"{ours.host}/shop:live", bundle, f"{ours.host}/shop:code")
         ours.fault = lambda *_: None
         moved = ours.tag("shop", "live") != tag
         assert moved == (position > named), position  # after it, only reading it again can fail

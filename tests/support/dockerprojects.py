@@ -20,12 +20,13 @@ from typing import Any
 
 import pytest
 
+from bundler.artifacts.embedding import EmbedRequest
 from bundler.artifacts.image.engine import Docker, building
 from bundler.artifacts.image.engine.arguments import parse
-from bundler.artifacts.image.engine.outputs import Built
 from bundler.artifacts.verify import verify
 from bundler.state.bundle import STATE_DIRECTORY, Bundle
 from tests.support.bundles import PLACE, make_bundle, make_record
+from tests.support.embedding import Made, build_image
 from tests.support.engine import PYTHON_BASE, Engine
 
 EDITABLE = f"""\
@@ -102,13 +103,12 @@ class Project:
 
     def build(
         self, *arguments: str, bundle: Bundle | None = None, docker: Docker | None = None
-    ) -> Built:
+    ) -> Made:
         given = bundle or self.new_state()
         parsed = parse([*(arguments or ("-t", self.name)), str(self.root)])
         building.preflight(parsed)
-        return building.build(
-            parsed, [given], make_record(given), docker=docker or self.docker(), check=verified
-        )
+        request = EmbedRequest((given,), make_record(given))
+        return build_image(parsed, request, docker or self.docker(), check=verified)
 
     def inspect(self, name: str = "") -> dict[str, Any]:
         found: dict[str, Any] = json.loads(

@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 
 from bundler.artifacts.image.compression import unpacked
-from bundler.artifacts.image.oci import Embedded, embed, open_layout
+from bundler.artifacts.image.oci import open_layout
 from bundler.artifacts.verify import verify
 from bundler.state.bundle import Bundle
 from tests.support.bundles import make_record
+from tests.support.embedding import Made, embed_layout
 
 OCI = "application/vnd.oci.image"
 
@@ -161,9 +162,9 @@ def base(tmp_path: Path) -> Path:
     return maker.path
 
 
-def embed_here(base: Path | None, bundle: Bundle, destination: Path, **options: object) -> Embedded:
+def embed_here(base: Path | None, bundle: Bundle, destination: Path, **options: object) -> Made:
     record = make_record(bundle)
-    return embed(base, [bundle], record, destination, **options)  # type: ignore[arg-type]
+    return embed_layout(base, [bundle], record, destination, **options)  # type: ignore[arg-type]
 
 
 def assert_verifies(path: Path, tag: str = "latest") -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 import stamina
 
+from bundler.artifacts.embedding import EmbedRequest
 from bundler.artifacts.image import registry
 from bundler.artifacts.image.layout import open_store
 from bundler.artifacts.image.ociread import choose
@@ -83,35 +84,21 @@ def push_base(maker: LayoutMaker, name: str, **options: object) -> str:
 
 def push(maker: LayoutMaker, name: str) -> str:
     store = open_store(maker.path)
-    with registry.opened(name) as (target, reference):
-        pushed = registry.push(target, store, choose(store, None))
-        pushed.name(str(reference.tag))
-    return pushed.digest
+    entry = choose(store, None)
+    registry.publish(store, entry, [parse(name)])
+    return entry.digest
 
 
-def embed(
-    name: str, bundle: Bundle, *sources: str, before: str | None = None, **options: object
-) -> Verdict:
+def embed(name: str, bundle: Bundle, *sources: str, **options: object) -> Verdict:
     """Puts the bundle on the sources (on the name itself without any) and names the result."""
-    verdicts: list[Verdict] = []
-
-    def check(made: object) -> None:
-        verdicts.append(verify(made))  # type: ignore[arg-type]
-        verdicts[-1].raise_for_problems()
-
-    with registry.opened(name) as (target, reference):
+    request = EmbedRequest((bundle,), make_record(bundle), **options)  # type: ignore[arg-type]
+    with registry.opened(name) as (target, tag):
         found = [registry.source(parse(source), target.connection) for source in sources or (name,)]
-        pushed = registry.embed(
-            target,
-            found,
-            [bundle],
-            make_record(bundle),
-            before=before,
-            check=check,
-            **options,  # type: ignore[arg-type]
-        )
-        pushed.name(str(reference.tag))
-    return verdicts[0]
+        destination = registry.RegistryDestination(target, (tag,), tuple(found))
+        with destination.embed(request) as made:
+            verdict = verify(made)
+            verdict.raise_for_problems()
+    return verdict
 
 
 def verdict_of(name: str) -> Verdict:

@@ -35,7 +35,7 @@ from bundler.state.artifact import Artifact
 from typing_extensions import assert_type
 from bundler.artifacts.diff import Difference, KeyDifference
 from bundler.refresh.run import Refreshed
-from bundler.workflows.update import Updated
+from bundler.artifacts.embedding import EmbedResult
 from bundler.artifacts.verify import Verdict
 
 
@@ -51,7 +51,7 @@ def ship(project: str) -> int:
         refreshed = bundler.refresh(project, options=RefreshOptions(jobs=4), listener=Loud())
         assert_type(refreshed, Refreshed)
         updated = bundler.embed("app.pex", project, in_place=True)
-        assert_type(updated, Updated)
+        assert_type(updated, EmbedResult)
         assert_type(bundler.verify(updated.name, Policy(max_age=3600.0)), Verdict)
         assert_type(bundler.diff("a.pex", "b.pex"), Difference)
         return len(refreshed.changed)

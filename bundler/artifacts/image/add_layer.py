@@ -7,10 +7,11 @@ where the base, or an image before it with the same files, has our layer already
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import msgspec
 
+from bundler.artifacts.embedding import EmbedRequest
 from bundler.artifacts.image import image, image_import_path
 from bundler.artifacts.image.blobs import (
     REF_NAME,
@@ -29,9 +30,8 @@ from bundler.artifacts.image.layer import Layer, Placed, Written
 from bundler.artifacts.image.ociread import LoadedImage, architecture
 from bundler.artifacts.image.rootfs import Tree
 from bundler.errors import UsageError, VerificationFailed
-from bundler.listener import SILENT, Listener
 from bundler.state.bundle import Bundle
-from bundler.state.manifest import Claim, RunRecord
+from bundler.state.manifest import Claim
 from bundler.system.times import reproducible_now
 
 _BASE_DIGEST = "org.opencontainers.image.base.digest"
@@ -47,73 +47,79 @@ class Source(msgspec.Struct, frozen=True):
     entry: Descriptor
 
 
-class Job(msgspec.Struct, frozen=True):
-    """What is to be put where. places: the person's paths in the image, by `Bundle.place`.
-
-    before: images that may have the same files below an earlier state. layer: what is to be put, if
-    that is known; then no layer of the base is read.
-    """
-
-    bundles: tuple[Bundle, ...]
-    record: RunRecord
-    target: Target
-    places: Mapping[str, str] = msgspec.field(default_factory=dict)
-    created: str = msgspec.field(default_factory=reproducible_now)
-    before: tuple[LoadedImage, ...] = ()
-    layer: Layer | None = None
-    listener: Listener = SILENT
-    # Layers that the target has; platforms mostly share one.
-    _layers: list[tuple[Layer, Compression, Written]] = msgspec.field(default_factory=list)
-
-    def add(self, layer: Layer, packing: Compression) -> Written:
-        for known, packed, written in self._layers:
-            if known == layer and packed == packing:
-                return written
-        written = self.target.add_layer(layer, packing)
-        self._layers.append((layer, packing, written))
-        return written
-
-    def added(self) -> Mapping[tuple[str, int], Mapping[str, Bundle]]:
-        """What was made, by the blob's digest and size: the bundles in it, by path."""
-        return {
-            (f"sha256:{written.digest}", written.size): {
-                placed.path: placed.bundle for placed in layer.placed
-            }
-            for layer, _, written in self._layers
-        }
-
-
-class Made(msgspec.Struct, frozen=True):
+class Appended(msgspec.Struct, frozen=True):
     """A manifest or an index that is stored, and the entry that points at it.
 
-    config_digest, layer: of the first platform. paths: of the state directories in the image.
+    config_digest: of the first platform. layers: what was made, by the blob's digest and size: the
+    bundles in it, by path.
     """
 
     entry: Json
     config_digest: str
-    layer: Written
-    paths: frozenset[str]
+    layers: Mapping[tuple[str, int], Mapping[str, Bundle]]
 
 
-def append(job: Job, sources: Sequence[Source]) -> Made:
+class _Job(msgspec.Struct):
+    """An `append` on its way. written: the layers that the target has; platforms share one."""
+
+    request: EmbedRequest
+    target: Target
+    before: Callable[[], Sequence[LoadedImage]]
+    layer: Layer | None
+    created: str = msgspec.field(default_factory=reproducible_now)
+    written: list[tuple[Layer, Compression, Written]] = msgspec.field(default_factory=list)
+    config_digest: str = ""
+
+    def add(self, layer: Layer, packing: Compression) -> Written:
+        for known, packed, written in self.written:
+            if known == layer and packed == packing:
+                return written
+        written = self.target.add_layer(layer, packing)
+        self.written.append((layer, packing, written))
+        return written
+
+    def done(self, entry: Json) -> Appended:
+        layers = {
+            (f"sha256:{written.digest}", written.size): {
+                placed.path: placed.bundle for placed in layer.placed
+            }
+            for layer, _, written in self.written
+        }
+        return Appended(entry, self.config_digest, layers)
+
+
+def append(
+    request: EmbedRequest,
+    target: Target,
+    sources: Sequence[Source],
+    *,
+    before: Callable[[], Sequence[LoadedImage]] = tuple,
+    layer: Layer | None = None,
+) -> Appended:
     """One image or index is changed as it is; several become one index, a platform each.
 
+    sources: none makes an image of the state alone, each state directory at ``/<Bundle.place>``.
+    before: gives images that may have the same files below an earlier state. layer: what is to be
+    put, if that is known; then no layer of the base is read.
     Raises `ConfigurationError` where a place cannot be decided, `UsageError` for two images of one
     platform, `VerificationFailed` for a malformed base or a state that changed meanwhile.
     """
-    if not job.bundles:
+    if not request.bundles:
         raise UsageError("There is no state to embed.")
-    if len(sources) == 1:
-        (source,) = sources
-        if not source.entry.is_index:
-            (only,) = images_of(source.store, source.entry)
-            return _onto(job, source.store, only)
-        return _index(job, sources, read_manifest(source.store, source.entry))
-    fresh = {"schemaVersion": 2, "mediaType": image.OCI_INDEX}
-    return _index(job, sources, fresh)
+    job = _Job(request, target, before, layer)
+    if not sources:
+        return job.done(_onto_nothing(job))
+    if len(sources) > 1:
+        fresh = {"schemaVersion": 2, "mediaType": image.OCI_INDEX}
+        return job.done(_index(job, sources, fresh))
+    (source,) = sources
+    if source.entry.is_index:
+        return job.done(_index(job, sources, read_manifest(source.store, source.entry)))
+    (only,) = images_of(source.store, source.entry)
+    return job.done(_onto(job, source.store, only))
 
 
-def _index(job: Job, sources: Sequence[Source], index: Json) -> Made:
+def _index(job: _Job, sources: Sequence[Source], index: Json) -> Json:
     """Every platform gets the layer; attestations spoke of the old images and are dropped."""
     listed = [
         (item.store, entry) for item in sources for entry in manifests_of(item.store, item.entry)
@@ -122,17 +128,15 @@ def _index(job: Job, sources: Sequence[Source], index: Json) -> Made:
     if not found:
         raise VerificationFailed("The index holds no image.")
     if len(found) < len(listed):
-        job.listener.note(
+        job.request.listener.note(
             "Attestations of the base are dropped: they speak of the image without its state."
         )
     made = [_onto(job, store, entry, platform=True) for store, entry in found]
-    _refuse_twins([item.entry for item in made])
+    _refuse_twins(made)
     media_type = str(index.get("mediaType") or image.OCI_INDEX)
-    changed = {**index, "manifests": [item.entry for item in made]}
+    changed = {**index, "manifests": made}
     digest, size = job.target.add_manifest(changed, media_type)
-    entry = {"mediaType": media_type, "digest": digest, "size": size}
-    paths = frozenset().union(*(item.paths for item in made))
-    return Made(entry, made[0].config_digest, made[0].layer, paths)
+    return {"mediaType": media_type, "digest": digest, "size": size}
 
 
 def _refuse_twins(entries: Sequence[Json]) -> None:
@@ -147,7 +151,7 @@ def _refuse_twins(entries: Sequence[Json]) -> None:
         seen.add(platform)
 
 
-def _onto(job: Job, store: Store, entry: Descriptor, *, platform: bool = False) -> Made:
+def _onto(job: _Job, store: Store, entry: Descriptor, *, platform: bool = False) -> Json:
     loaded = LoadedImage(store, entry)
     layer = _layer_for(job, loaded)
     if image.volumes_of(loaded.config):
@@ -171,42 +175,47 @@ def _onto(job: Job, store: Store, entry: Descriptor, *, platform: bool = False) 
     return _store(job, layer, bare, raw, {_BASE_DIGEST: entry.digest})
 
 
-def _layer_for(job: Job, loaded: LoadedImage) -> Layer:
+def _layer_for(job: _Job, loaded: LoadedImage) -> Layer:
     if job.layer is not None:
         return job.layer
-    if not job.places:
+    if not job.request.places:
         known = _remembered(job, loaded)
         if known is not None:
             return known
     runs = image_import_path.runs_as(loaded.config.get("config") or {})
     tree = loaded.tree
-    placed = tuple(_placed(job, tree, runs, bundle) for bundle in job.bundles)
+    placed = tuple(_placed(job, tree, runs, bundle) for bundle in job.request.bundles)
     return Layer(placed, user=image_import_path.user_id(tree, runs.user))
 
 
-def _remembered(job: Job, loaded: LoadedImage) -> Layer | None:
+def _remembered(job: _Job, loaded: LoadedImage) -> Layer | None:
     """The layer as it was decided for an image that has all the same files below its state."""
     own = image.files_below(loaded.config)
-    for known in (loaded, *job.before):
+    for known in _alike(job, loaded):
         if image.files_below(known.config) == own:
-            layer = image.remembered(known.config, job.bundles)
+            layer = image.remembered(known.config, job.request.bundles)
             if layer is not None:
                 return layer
     return None
 
 
-def _placed(job: Job, tree: Tree, runs: image_import_path.RunsAs, bundle: Bundle) -> Placed:
-    path = image_import_path.find(tree, runs, bundle.place, override=job.places.get(bundle.place))
+def _alike(job: _Job, loaded: LoadedImage) -> Iterator[LoadedImage]:
+    """Images that may have the same files: itself, and those that were before it."""
+    yield loaded
+    yield from job.before()
+
+
+def _placed(job: _Job, tree: Tree, runs: image_import_path.RunsAs, bundle: Bundle) -> Placed:
+    override = job.request.places.get(bundle.place)
+    path = image_import_path.find(tree, runs, bundle.place, override=override)
     return Placed(bundle, path, image_import_path.parents(tree, path))
 
 
-def onto_nothing(job: Job) -> Made:
+def _onto_nothing(job: _Job) -> Json:
     """An image of the state alone, with each state directory at ``/<Bundle.place>``."""
-    if not job.bundles:
-        raise UsageError("There is no state to embed.")
     placed = tuple(
         Placed(bundle, f"/{bundle.place}", image_import_path.parents(Tree(), f"/{bundle.place}"))
-        for bundle in job.bundles
+        for bundle in job.request.bundles
     )
     config = image.empty_config(architecture())
     manifest = {
@@ -237,13 +246,13 @@ class _Bare(msgspec.Struct, frozen=True):
 
 
 def _store(
-    job: Job, layer: Layer, onto: _Bare, entry: Json, annotations: Mapping[str, str]
-) -> Made:
+    job: _Job, layer: Layer, onto: _Bare, entry: Json, annotations: Mapping[str, str]
+) -> Json:
     """Stores the layer, then the configuration, then the manifest that names both."""
     written = job.add(layer, onto.packing)
     claims = tuple(image.new_claims(layer.placed, onto.claims))
     places = {item.bundle.place: item.path for item in layer.placed}
-    record = image.placed_record(job.record, places)
+    record = image.placed_record(job.request.record, places)
     config = image.with_layer(onto.config, layer, written, claims, record, created=job.created)
     config_digest, config_size = job.target.add_config(config)
     manifest = dict(onto.manifest)
@@ -263,5 +272,5 @@ def _store(
             _CREATED: job.created,
         }
     digest, size = job.target.add_manifest(manifest, media_type)
-    made = {**entry, "mediaType": media_type, "digest": digest, "size": size}
-    return Made(made, config_digest, written, frozenset(item.path for item in layer.placed))
+    job.config_digest = job.config_digest or config_digest
+    return {**entry, "mediaType": media_type, "digest": digest, "size": size}

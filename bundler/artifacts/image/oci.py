@@ -1,142 +1,73 @@
 """Images in an OCI layout or archive: read them, and put states into them, without any engine.
 
-`embed` appends one deterministic layer to every platform of an image, or makes an image of the
-state alone. `open_layout` opens an image to be judged.
+`LayoutDestination` appends one deterministic layer to every platform of an image, or makes an image
+of the state alone. `open_layout` opens an image to be judged.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import msgspec
 
-from bundler.artifacts.image import add_layer
-from bundler.artifacts.image.add_layer import Job, Source
+from bundler.artifacts.embedding import EmbedRequest
+from bundler.artifacts.image.add_layer import Source, append
 from bundler.artifacts.image.archive import Archive
-from bundler.artifacts.image.blobs import (
-    REF_NAME,
-    Descriptor,
-    Store,
-    copy,
-    descriptor,
-    descriptors,
-    images_of,
-)
+from bundler.artifacts.image.blobs import REF_NAME, Descriptor, copy, descriptor, descriptors
 from bundler.artifacts.image.image import Json, refuse_volumes
-from bundler.artifacts.image.layer import Written
 from bundler.artifacts.image.layout import Folder, Layout, is_archive, open_store, replaced_folder
 from bundler.artifacts.image.ociread import OciImage, choose, open_layout
+from bundler.artifacts.names import ArtifactName
 from bundler.errors import UsageError
-from bundler.listener import SILENT, Listener
-from bundler.state.artifact import Artifact
-from bundler.state.bundle import Bundle
-from bundler.state.manifest import RunRecord
 
-__all__ = ["Embedded", "OciImage", "embed", "embed_sources", "open_layout", "refuse_volumes"]
+__all__ = [
+    "LayoutDestination",
+    "OciImage",
+    "Source",
+    "choose",
+    "find",
+    "open_layout",
+    "refuse_volumes",
+    "source",
+]
 
 
-class Embedded(msgspec.Struct, frozen=True):
-    """An image that now has its state. digest: of its manifest or index.
+@contextmanager
+def source(path: Path, tag: str | None = None) -> Iterator[Source]:
+    """An image in a layout's folder or archive, to put state on."""
+    with closing(open_store(path)) as store:
+        yield Source(store, choose(store, tag))
 
-    config_digest: the engine's image ID; of the first platform where there are several. changed:
-    false where the layout held the very same image. paths: of the state directories in the image.
+
+class LayoutDestination(msgspec.Struct, frozen=True):
+    """A tag of a layout's folder or archive, which keeps its other tags.
+
+    sources: images of any stores; several become one index, none makes an image of the state alone.
     """
 
-    digest: str
-    config_digest: str
-    layer: Written
-    changed: bool
-    paths: tuple[str, ...]
+    path: Path
+    tag: str
+    sources: tuple[Source, ...] = ()
 
+    @contextmanager
+    def embed(self, request: EmbedRequest) -> Iterator[OciImage]:
+        """See `bundler.artifacts.embedding.Destination`; raises as `add_layer.append` does."""
+        with _destination(self.path) as target:
+            entry = _entry(append(request, target, self.sources).entry, self.tag)
+            request.listener.phase("Reading back")
+            name = ArtifactName("layout", str(self.path), self.tag)
+            yield OciImage(target, descriptor(entry, target.name), str(name))
+            target.publish(_with_entry(target.index(), entry, self.tag))
 
-def embed(
-    base: Path | None,
-    bundles: Sequence[Bundle],
-    record: RunRecord,
-    destination: Path,
-    *,
-    tag: str = "latest",
-    base_tag: str | None = None,
-    places: Mapping[str, str] | None = None,
-    check: Callable[[Artifact], object] = lambda _: None,
-    listener: Listener = SILENT,
-) -> Embedded:
-    """Makes an image with the bundles in it, under a tag of the destination.
-
-    base: a layout's folder or archive; None makes an image of the state alone, with each state
-    directory at ``/<Bundle.place>``. places: the person's paths in the image, by `Bundle.place`.
-    A destination that exists keeps its other tags; it may be the base itself. check: is given the
-    finished image before it gets its tag, and raises to keep it from it.
-    Raises `ConfigurationError` where a place cannot be decided, `VerificationFailed` for a
-    malformed base or a state that changed meanwhile, `InputOutputError`.
-    """
-    with ExitStack() as stack:
-        sources = []
-        if base is not None:
-            store = open_store(base)
-            stack.callback(store.close)
-            sources.append(Source(store, choose(store, base_tag)))
-        return embed_sources(
-            sources,
-            bundles,
-            record,
-            destination,
-            tag=tag,
-            places=places,
-            check=check,
-            listener=listener,
-        )
-
-
-def embed_sources(
-    sources: Sequence[Source],
-    bundles: Sequence[Bundle],
-    record: RunRecord,
-    destination: Path,
-    *,
-    tag: str,
-    places: Mapping[str, str] | None = None,
-    check: Callable[[Artifact], object] = lambda _: None,
-    listener: Listener = SILENT,
-) -> Embedded:
-    """Like `embed`, with images of any stores. Several images become one index."""
-    if not bundles:
-        raise UsageError("There is no state to embed.")
-    with _destination(destination) as target:
-        job = Job(tuple(bundles), record, target, places or {}, listener=listener)
-        before = find(target, tag)
-        made = add_layer.append(job, sources) if sources else add_layer.onto_nothing(job)
-        entry = _entry(made.entry, tag)
-        changed = before is None or before.digest != entry["digest"]
-        listener.phase("Reading back")
-        check_platforms(target, descriptor(entry, target.name), f"oci:{destination}:{tag}", check)
-        target.publish(_with_entry(target.index(), entry, tag))
-    return Embedded(
-        entry["digest"], made.config_digest, made.layer, changed, tuple(sorted(made.paths))
-    )
-
-
-def check_platforms(
-    store: Store,
-    entry: Descriptor,
-    name: str,
-    check: Callable[[Artifact], object],
-    *,
-    kind: str = "oci",
-    sealed: Mapping[str, Mapping[str, Bundle]] | None = None,
-) -> None:
-    """Hands over an image once for each state layer in it; platforms mostly share one.
-
-    sealed: the bundles in a layer, by path, of those layers that need not be read again, by digest.
-    """
-    seen = set()
-    for platform in images_of(store, entry):
-        artifact = OciImage(store, entry, name, kind, platform, sealed=sealed)
-        if artifact.image.layers[-1].digest not in seen:
-            seen.add(artifact.image.layers[-1].digest)
-            check(artifact)
+    def digest(self) -> str | None:
+        """Of what has the name now."""
+        if not self.path.is_file() and not (self.path / "index.json").exists():
+            return None
+        with closing(open_store(self.path)) as store:
+            there = find(store, self.tag)
+        return None if there is None else there.digest
 
 
 @contextmanager

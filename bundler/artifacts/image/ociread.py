@@ -180,7 +180,8 @@ class OciImage(OneArtifact):
         self.image = LoadedImage(store, platform or for_this_machine(store, entry))
         self.config_digest = self.image.manifest["config"]["digest"]
         top = self.image.layers[-1].digest if self.image.layers else ""
-        self._sealed = (sealed or {}).get(top, {})
+        self._sealed_layers = sealed or {}
+        self._sealed = self._sealed_layers.get(top, {})
         # Platforms mostly share their state layer, which is read once.
         self._state_layers: dict[tuple[str, ...], StateLayer] = {}
         self._is_other = False
@@ -189,7 +190,6 @@ class OciImage(OneArtifact):
         return image.labels(self.image.config)
 
     def files_below(self) -> str:
-        """A digest of its code: all but the state."""
         return image.files_below(self.image.config)
 
     def claims(self) -> Sequence[Claim] | None:
@@ -208,7 +208,8 @@ class OciImage(OneArtifact):
         for child in images_of(self.store, self.entry):
             if child.digest != self.image.entry.digest:
                 said = "/".join(child.platform.get(part, "?") for part in ("os", "architecture"))
-                other = OciImage(self.store, self.entry, f"{self.name} ({said})", self.kind, child)
+                name, sealed = f"{self.name} ({said})", self._sealed_layers
+                other = OciImage(self.store, self.entry, name, self.kind, child, sealed=sealed)
                 other._state_layers, other._is_other = self._state_layers, True
                 yield other
 

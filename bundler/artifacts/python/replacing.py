@@ -57,6 +57,15 @@ def refuse_foreign(destination: Path) -> None:
             )
 
 
+@contextmanager
+def named_at_end(destination: Path) -> Iterator[Path]:
+    """A path for what gets its name when the block ends without an error, else disappears."""
+    with temporary_folder(destination) as beside:
+        made = beside / destination.name
+        yield made
+        publish(made, destination)
+
+
 def publish(made: Path, destination: Path) -> None:
     """Gives a finished file or folder its name, and the owner of what had that name.
 

@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from bundler.artifacts import open as opening
-from bundler.artifacts.image import oci
-from bundler.artifacts.python.pex import embed
 from bundler.artifacts.verify import verify
 from bundler.state.bundle import MANIFEST_NAME, Bundle
 from bundler.state.statedir import StateDir
+from tests.support.embedding import embed_layout, embed_pex
 from tests.support.integrations.running import loaded_assets
 from tests.support.layouts import LayoutMaker, blob_of, directory, layer, read_image
 from tests.support.pex_projects import RECORD, run_pex
@@ -41,7 +40,7 @@ def pex_of(root: Path, bundle: Bundle, folder: Path) -> Path:
         (code / name).write_bytes(content)
     pex = folder / "app.pex"
     run_pex("-D", code, "--venv", "-o", pex, cwd=folder, root=folder / "build-root")
-    embed(pex, [bundle], RECORD, pex)
+    embed_pex(pex, [bundle], RECORD, pex)
     _verify(str(pex))
     return pex
 
@@ -56,7 +55,7 @@ def image_of(root: Path, bundle: Bundle, folder: Path) -> Path:
         entries[f"{_APP}/{name}"] = content
     base.tag(base.manifest([layer(entries)], {"WorkingDir": f"/{_APP}"}))
     image = folder / "image"
-    oci.embed(base.path, [bundle], RECORD, image)
+    embed_layout(base.path, [bundle], RECORD, image)
     _verify(f"oci:{image}")
     return _unpacked(image, folder / "unpacked") / _APP
 

@@ -8,10 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from bundler.artifacts.image import oci
 from bundler.artifacts.names import ArtifactName
 from bundler.artifacts.open import open_artifact
-from bundler.artifacts.python import pex as pexes
 from bundler.artifacts.verify import verify
 from bundler.listener import SILENT
 from bundler.project.projects import open_project
@@ -20,8 +18,9 @@ from bundler.state.bundle import Bundle
 from bundler.state.manifest import Build, DirectoryRefresh, KeyRefresh, RunRecord
 from bundler.state.run_record import TOOL
 from bundler.workflows.pipeline import Prepared
-from bundler.workflows.update import looked_at, renewed, update_layout, update_pex
+from bundler.workflows.update import open_if_pex, renewed, update
 from tests.support.bundles import make_bundle
+from tests.support.embedding import embed_layout, embed_pex
 from tests.support.layouts import LayoutMaker, layer
 from tests.support.pex_projects import run_pex, write
 from tests.support.workdir import WorkDir
@@ -51,10 +50,13 @@ def in_pex(root: Path, bundles: list[Bundle], record: RunRecord, prepared: Prepa
     write(root / "src", dict.fromkeys(names, ""))
     run_pex("-D", "src", "-o", plain, cwd=root, root=root / "pex-root")
     earlier = record_of(bundles[0], fetched="2025-01-01T00:00:00Z")
-    pexes.embed(plain, bundles[:1], earlier, made)
-    with looked_at(ArtifactName.parse(str(made))) as before:
-        pexes.embed(plain, bundles, record, made)  # somebody builds it again during the refresh
-        assert update_pex(made, prepared, SILENT, before).changed
+    embed_pex(plain, bundles[:1], earlier, made)
+    name = ArtifactName.parse(str(made))
+    with open_if_pex(name) as before:
+        embed_pex(plain, bundles, record, made)  # somebody builds it again during the refresh
+        assert update(
+            name, None, in_place=False, prepared=prepared, listener=SILENT, before=before
+        ).changed
     return str(made)
 
 
@@ -62,10 +64,9 @@ def in_layout(root: Path, bundles: list[Bundle], record: RunRecord, prepared: Pr
     maker = LayoutMaker(root / "base")
     files = {f"app/src/{name}/defs/__init__.py": b"" for name in ("one", "other")}
     maker.tag(maker.manifest([layer(files)], {"WorkingDir": "/app"}))
-    oci.embed(maker.path, bundles, record, root / "layout", tag="latest")
-    updated = update_layout(
-        ArtifactName.parse(f"oci:{root}/layout:latest"), "new", prepared, SILENT
-    )
+    embed_layout(maker.path, bundles, record, root / "layout", tag="latest")
+    name = ArtifactName.parse(f"oci:{root}/layout:latest")
+    updated = update(name, "new", in_place=False, prepared=prepared, listener=SILENT)
     assert updated.changed
     return updated.name
 

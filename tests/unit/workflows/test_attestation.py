@@ -21,12 +21,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from google.protobuf import json_format
 from in_toto_attestation.v1.statement_pb2 import Statement
 
-from bundler.artifacts.image import oci
 from bundler.artifacts.open import open_artifact
 from bundler.cli.commands import cli
 from bundler.cli.run import run
 from bundler.state.manifest import PREDICATE_TYPE, Predicate, build, canonical
 from tests.support.bundles import make_bundle, make_record
+from tests.support.embedding import embed_layout
 
 _RECORDED = json.loads((Path(__file__).parent / "cosign_envelopes.json").read_text())
 _PAYLOAD_TYPE = "application/vnd.in-toto+json"
@@ -84,7 +84,7 @@ def test_todays_predicates_survive_an_attestation(
 ) -> None:
     states = {"Shop[a<b>&ü]": {"state": b"[1]", "large": bytes(70_000)}, "B": {"state": b"{}"}}
     bundle = make_bundle(tmp_path / "shop/defs/.local_defs_state", states)
-    oci.embed(None, [bundle], make_record(bundle), tmp_path / "image")
+    embed_layout(None, [bundle], make_record(bundle), tmp_path / "image")
     name = f"oci:{tmp_path / 'image'}"
     with open_artifact(name) as artifact:
         digest = artifact.digest

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from bundler.artifacts.diff import Difference, brief, diff
-from bundler.artifacts.image import oci
 from bundler.artifacts.open import open_artifact
 from bundler.errors import VerificationFailed
 from bundler.listener import KeyProgress, Listener
@@ -21,6 +20,7 @@ from bundler.refresh.run import refresh
 from bundler.state.directory import DirectoryArtifact
 from bundler.state.manifest import RunRecord
 from tests.support.bundles import make_bundle
+from tests.support.embedding import embed_layout
 
 _States = Mapping[str, Mapping[str, bytes]]
 
@@ -127,7 +127,7 @@ def test_an_altered_file_is_not_compared(tmp_path: Path) -> None:
 
 def test_artifacts_of_different_kinds(tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path / "p" / ".local_defs_state", {"A": _state([{"id": 1}])})
-    oci.embed(None, [bundle], RunRecord(), tmp_path / "layout")
+    embed_layout(None, [bundle], RunRecord(), tmp_path / "layout")
     other = _make(tmp_path / "b", {"A": _state([{"id": 1}, {"id": 2}])})
     with open_artifact(f"oci:{tmp_path}/layout") as first, open_artifact(str(other)) as second:
         assert diff(first, second).keys[0].summary == "+1 entry"

@@ -11,9 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from bundler.artifacts.image import oci
 from bundler.artifacts.open import open_artifact
-from bundler.artifacts.python import wheel as wheels
 from bundler.artifacts.verify import verify
 from bundler.errors import Findings, ToolFailed, UsageError
 from bundler.state.bundle import Bundle
@@ -21,6 +19,7 @@ from bundler.state.directory import DirectoryArtifact
 from bundler.state.manifest import Build, RunRecord
 from bundler.workflows import attestation, signature
 from tests.support.bundles import make_bundle, make_record
+from tests.support.embedding import embed_layout, embed_wheel
 from tests.support.pex_projects import wheel
 
 
@@ -62,9 +61,9 @@ def _artifact(kind: str, folder: Path, text: bytes = b"[1]") -> str:
         return str(folder / "project")
     if kind == "wheel":
         made = wheel(folder)
-        wheels.embed(made, [bundle], record, made)
+        embed_wheel(made, [bundle], record, made)
         return str(made)
-    oci.embed(None, [bundle], record, folder / "layout")
+    embed_layout(None, [bundle], record, folder / "layout")
     return f"oci:{folder}/layout:latest"
 
 

@@ -6,15 +6,14 @@
 from __future__ import annotations
 
 from bundler.artifacts.image.engine.connection import Docker, Engine, split_options
-from bundler.artifacts.image.engine.embedding import Embedded, embed, tag
+from bundler.artifacts.image.engine.embedding import EngineDestination, tag
 from bundler.artifacts.image.engine.opening import EngineImage, open_image
 
 __all__ = [
     "Docker",
-    "Embedded",
     "Engine",
+    "EngineDestination",
     "EngineImage",
-    "embed",
     "open_image",
     "split_options",
     "tag",

@@ -11,20 +11,20 @@ import io
 import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
+from bundler.artifacts.embedding import EmbedRequest
 from bundler.artifacts.image.engine import building, bypasses_image_store, outputs
 from bundler.artifacts.image.engine.arguments import Arguments
-from bundler.artifacts.image.engine.bypasses_image_store import Put
 from bundler.artifacts.image.engine.connection import Docker, Engine
 from bundler.artifacts.image.engine.context import shown, withheld_rules
 from bundler.artifacts.image.engine.dockerbuild import Builder, read, with_rules
-from bundler.artifacts.image.engine.embedding import Embedded, discard, embed, remove_unnamed
-from bundler.artifacts.image.engine.outputs import Built
+from bundler.artifacts.image.engine.embedding import remove_unnamed
+from bundler.artifacts.image.engine.outputs import ReadyImage
 from bundler.artifacts.image.engine.stdin_context import STDIN, Piped
 from bundler.artifacts.image.image import Json
 from bundler.errors import BundlerError, ChildFailed, ToolFailed, UsageError
@@ -191,60 +191,50 @@ class Target:
         return self.baking.arguments(self.name)
 
     def run(self, folder: Path, result: Sequence[str]) -> None:
-        """As `bundler.artifacts.image.engine.bypasses_image_store.Asked` says."""
+        """As `bundler.artifacts.image.engine.bypasses_image_store.BuildRequest` says."""
         options = dict(zip(result[::2], result[1::2], strict=True))
         told = _bake(self.baking, [self], folder, options["--output"])
         if "--metadata-file" in options:
             outputs.write(Path(options["--metadata-file"]), msgspec.json.encode(told[self.name]))
 
 
-def build(
-    baking: Baking,
-    chosen: Sequence[str],
-    bundles: Sequence[Bundle],
-    put: Put,
-) -> list[Built]:
-    """Builds the chosen targets, has each embedded and read back, bakes the others, names them.
+@contextmanager
+def building_targets(
+    baking: Baking, chosen: Sequence[str], request: EmbedRequest
+) -> Iterator[list[ReadyImage]]:
+    """Builds the chosen targets and embeds; when the block ends well the others are baked, and
+    then all get their names.
 
     Those that stay in the engine come first.
     """
     engine = baking.docker.connect()
-    for sentence in (line for name in chosen for line in shown(baking.arguments(name), bundles)):
-        put.listener.warning(sentence)
-    targets = [Target(baking, name, tuple(bundles)) for name in chosen]
+    for name in chosen:
+        for sentence in shown(baking.arguments(name), request.bundles):
+            request.listener.warning(sentence)
+    targets = [Target(baking, name, request.bundles) for name in chosen]
     past = [target for target in targets if bypasses_image_store.is_meant(target, engine)]
     near = [target for target in targets if target not in past]
     others = [name for name in baking.final if name not in chosen]
-    embedded = _embedded(near, engine, put) if near else []
-    with tempfile.TemporaryDirectory(prefix="state-bundler-") as name, ExitStack() as stack:
-        metadata = Path(name) / "metadata.json"
-        try:
-            pushed = [
-                stack.enter_context(bypasses_image_store.made(one, engine, put)) for one in past
+    with tempfile.TemporaryDirectory(prefix="state-bundler-") as folder:
+        metadata = Path(folder) / "metadata.json"
+        with ExitStack() as stack:
+            ready = _in_engine(near, engine, request, stack) if near else []
+            ready += [
+                stack.enter_context(bypasses_image_store.building(target, engine, request))
+                for target in past
             ]
+            yield ready
             if others:
                 _run(baking, baking.resolved, others, ["--metadata-file", str(metadata)])
-            for made in pushed:
-                made.publish()
-        except BaseException:
-            for one in embedded:
-                with suppress(BundlerError):
-                    discard(engine, one.image_id)
-            raise
-        built = [
-            building.finish(baking.docker, engine, target.arguments, one, put.listener)
-            for target, one in zip(near, embedded, strict=True)
-        ]
-        told = {
-            target.name: {"containerimage.config.digest": one.image_id}
-            for target, one in zip(near, built, strict=True)
-        }
-        for target, made in zip(past, pushed, strict=True):
-            built.append(Built(made.digest, target.arguments, made.paths))
-            told[target.name] = {"containerimage.digest": made.digest}
         if baking.metadata_file is not None:
+            kinds = ["containerimage.config.digest"] * len(near) + ["containerimage.digest"] * len(
+                past
+            )
+            told = {
+                target.name: {kind: image.image_id}
+                for target, kind, image in zip([*near, *past], kinds, ready, strict=True)
+            }
             _tell(baking, told, _read(metadata) if others else {})
-    return built
 
 
 def _tell(baking: Baking, told: Mapping[str, Json], others: Json) -> None:
@@ -264,36 +254,25 @@ def _read(metadata: Path) -> Json:
     return found
 
 
-def _embedded(targets: Sequence[Target], engine: Engine, put: Put) -> list[Embedded]:
-    """The images of targets in the engine, with their state, without a name."""
+def _in_engine(
+    targets: Sequence[Target], engine: Engine, request: EmbedRequest, stack: ExitStack
+) -> list[ReadyImage]:
+    """The images of targets in the engine, with their state."""
     baking = targets[0].baking
     with tempfile.TemporaryDirectory(prefix="state-bundler-") as name:
         told = _bake(baking, targets, Path(name), "type=docker")
     bases = [_image_id(engine, target.name, told.get(target.name) or {}) for target in targets]
-    found: list[Embedded] = []
-    try:
-        for base in bases:
-            made = embed(
-                engine,
-                base,
-                targets[0].bundles,
-                put.record,
-                places=put.places,
-                check=put.check,
-                every_byte=put.every_byte,
-                listener=put.listener,
-            )
-            found.append(made)
-    except BaseException:
-        for made in found:
-            with suppress(BundlerError):
-                discard(engine, made.image_id)
-        raise
-    finally:
-        for base in bases:
-            with suppress(BundlerError):
-                remove_unnamed(engine, base)
-    return found
+    for base in bases:
+        stack.callback(_remove, engine, base)
+    return [
+        stack.enter_context(building.naming(baking.docker, engine, target.arguments, base, request))
+        for target, base in zip(targets, bases, strict=True)
+    ]
+
+
+def _remove(engine: Engine, base: str) -> None:
+    with suppress(BundlerError):
+        remove_unnamed(engine, base)
 
 
 def _bake(baking: Baking, targets: Sequence[Target], folder: Path, output: str) -> Json:

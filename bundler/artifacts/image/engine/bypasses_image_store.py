@@ -8,34 +8,32 @@ tag names it.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
+from bundler.artifacts.embedding import EmbedRequest
 from bundler.artifacts.image.engine import outputs
 from bundler.artifacts.image.engine.connection import Docker, Engine
 from bundler.artifacts.image.engine.dockerbuild import Builder
 from bundler.artifacts.image.engine.embedding import has_containerd_store, tag
-from bundler.artifacts.image.engine.outputs import Built, fields_of
+from bundler.artifacts.image.engine.outputs import ReadyImage, fields_of
 from bundler.errors import ToolFailed, UsageError
 from bundler.listener import Listener
 from bundler.state.artifact import Artifact
 from bundler.state.bundle import Bundle
-from bundler.state.manifest import RunRecord
 
 if TYPE_CHECKING:
     from bundler.artifacts.image.engine.arguments import Arguments
     from bundler.artifacts.image.layout import Folder
-    from bundler.artifacts.image.registry import Pushed
 
 _TAG = "made"
 
 
-class Asked(Protocol):
+class BuildRequest(Protocol):
     """What is to be built, and with whose arguments: docker's build, or a target of bake's.
 
     run: builds. folder: for what that needs for a while. result: the options that say where the
@@ -53,25 +51,25 @@ class Asked(Protocol):
     def run(self, folder: Path, result: Sequence[str]) -> None: ...
 
 
-def is_meant(asked: Asked, engine: Engine) -> bool:
+def is_meant(build: BuildRequest, engine: Engine) -> bool:
     """Whether this build goes past the engine's store.
 
     Raises `ToolFailed` for several platforms where there is no buildx, `UsageError` where they
     are to go into a store that cannot hold them.
     """
-    arguments = asked.arguments
-    is_buildx = asked.builder.kind == "buildx"
+    arguments = build.arguments
+    is_buildx = build.builder.kind == "buildx"
     if len(arguments.platforms) > 1:
         if not is_buildx:
             raise ToolFailed(
-                f"Several platforms need buildx, and this is {asked.builder}.",
+                f"Several platforms need buildx, and this is {build.builder}.",
                 hint="Install the docker-buildx plugin, or build each platform by itself.",
             )
         _refuse_what_no_store_holds(arguments, engine)
         return True
     if not is_buildx or outputs.stays(arguments) or not outputs.pushes(arguments):
         return False
-    return has_containerd_store(engine) or _pushes_by_digest(asked)
+    return has_containerd_store(engine) or _pushes_by_digest(build)
 
 
 def _refuse_what_no_store_holds(arguments: Arguments, engine: Engine) -> None:
@@ -100,154 +98,83 @@ def _is_loaded(arguments: Arguments) -> bool:
     return not elsewhere and bool(arguments.tags)
 
 
-def _pushes_by_digest(asked: Asked) -> bool:
+def _pushes_by_digest(build: BuildRequest) -> bool:
     """Whether the builder can; the one that is inside docker's engine cannot."""
-    named = list(asked.arguments.given("--builder"))[-1:]
-    said = asked.docker.ask("buildx", "inspect", *named)
+    named = list(build.arguments.given("--builder"))[-1:]
+    said = build.docker.ask("buildx", "inspect", *named)
     driver = next((line for line in said.splitlines() if line.startswith("Driver:")), "")
     return driver.split()[-1:] != ["docker"]
 
 
-@dataclass(frozen=True)
-class Put:
-    """How the state is put on top: as for `bundler.artifacts.image.engine.embed`."""
-
-    record: RunRecord
-    places: Mapping[str, str]
-    check: Callable[[Artifact], object]
-    listener: Listener
-    every_byte: bool = False
-
-
-@dataclass(frozen=True)
-class Made:
-    """An image with its state that was read back, and has no name yet.
-
-    publish: carries out its files, pushes and tags.
-    """
-
-    digest: str
-    paths: tuple[str, ...]
-    publish: Callable[[], None]
-
-
-def build(asked: Asked, engine: Engine, put: Put) -> Built:
-    """Builds, embeds and reads back without a name; then files, pushes, tags."""
-    with made(asked, engine, put) as found:
-        found.publish()
-    outputs.write_files(asked.arguments, found.digest, {"containerimage.digest": found.digest})
-    return Built(found.digest, asked.arguments, found.paths)
+@contextmanager
+def building(build: BuildRequest, engine: Engine, request: EmbedRequest) -> Iterator[ReadyImage]:
+    """Builds and embeds without a name; files, pushes and tags when the block ends well."""
+    arguments = build.arguments
+    only_pushes = outputs.pushes(arguments) and not outputs.stays(arguments)
+    with tempfile.TemporaryDirectory(prefix="state-bundler-") as name:
+        folder = Path(name)
+        if only_pushes and _pushes_by_digest(build):
+            way = _in_registry(build, request, folder)
+        else:
+            way = _in_layout(build, engine, request, folder)
+        with way as made:
+            image = ReadyImage(made, arguments)
+            yield image
+    outputs.write_files(arguments, image.image_id, {"containerimage.digest": image.image_id})
 
 
 @contextmanager
-def made(asked: Asked, engine: Engine, put: Put) -> Iterator[Made]:
-    """Builds, embeds and reads back; it can be published for as long as this lasts."""
-    arguments = asked.arguments
-    only_pushes = outputs.pushes(arguments) and not outputs.stays(arguments)
-    with tempfile.TemporaryDirectory(prefix="state-bundler-") as name:
-        if only_pushes and _pushes_by_digest(asked):
-            with ExitStack() as stack:
-                yield _to_registry(asked, put, Path(name), stack)
-        else:
-            yield _to_layout(asked, engine, put, Path(name))
-
-
-def _to_registry(asked: Asked, put: Put, folder: Path, stack: ExitStack) -> Made:
+def _in_registry(build: BuildRequest, request: EmbedRequest, folder: Path) -> Iterator[Artifact]:
     """No byte of it passes through this machine but the state's."""
     from bundler.artifacts.image import registry
 
-    first, *others = _repositories(asked.arguments.tags)
-    target, reference = stack.enter_context(registry.opened(first, put.listener))
-    digest = _pushed_code(asked, reference.name, folder)
-    put.listener.phase("Putting the state into the image")
-    found = registry.source(reference.at(digest), target.connection, put.listener)
-    first_pushed = registry.embed(
-        target,
-        [found],
-        asked.bundles,
-        put.record,
-        places=put.places,
-        before=reference.tag,
-        check=put.check,
-        every_byte=put.every_byte,
-        listener=put.listener,
-    )
-    pushed = [first_pushed]
-    for name in others:
-        other, _ = stack.enter_context(registry.opened(name, put.listener))
-        pushed.append(registry.push(other, target, first_pushed.entry))
-    return Made(
-        first_pushed.digest,
-        first_pushed.paths,
-        lambda: _name(pushed, asked.arguments.tags, put.listener),
-    )
+    tags = tuple(map(registry.parse, build.arguments.tags))
+    with registry.opened(tags[0], request.listener) as (target, _):
+        digest = _pushed_code(build, target.name, folder)
+        request.listener.phase("Putting the state into the image")
+        found = registry.source(tags[0].at(digest), target.connection, request.listener)
+        with registry.RegistryDestination(target, tags, (found,)).embed(request) as made:
+            yield made
 
 
-def _repositories(tags: Sequence[str]) -> list[str]:
-    """A name for each repository, the first one that was given."""
-    from bundler.artifacts.image import registry
-
-    first: dict[str, str] = {}
-    for name in tags:
-        first.setdefault(registry.parse(name).name, name)
-    return list(first.values())
-
-
-def _pushed_code(asked: Asked, repository: str, folder: Path) -> str:
+def _pushed_code(build: BuildRequest, repository: str, folder: Path) -> str:
     """Builds the code's image into a repository; returns its digest. No tag names it."""
     metadata = folder / "metadata.json"
     output = f"type=image,name={repository},push-by-digest=true,name-canonical=true,push=true"
-    asked.run(folder, ["--output", output, "--metadata-file", str(metadata)])
+    build.run(folder, ["--output", output, "--metadata-file", str(metadata)])
     try:
         return str(msgspec.json.decode(metadata.read_bytes())["containerimage.digest"])
     except (OSError, msgspec.DecodeError, KeyError, TypeError) as error:
         raise ToolFailed("docker build ended well, but did not say what it pushed.") from error
 
 
-def _name(pushed: Sequence[Pushed], tags: Sequence[str], listener: Listener) -> None:
-    """Every repository has the image: now the tags."""
-    from bundler.artifacts.image import registry
-
-    by_repository = {one.target.reference.name: one for one in pushed}
-    for name in tags:
-        reference = registry.parse(name)
-        listener.phase(f"Naming {name}")
-        by_repository[reference.name].name(reference.what)
-
-
-def _to_layout(asked: Asked, engine: Engine, put: Put, folder: Path) -> Made:
+@contextmanager
+def _in_layout(
+    build: BuildRequest, engine: Engine, request: EmbedRequest, folder: Path
+) -> Iterator[Artifact]:
     from bundler.artifacts.image import oci
     from bundler.artifacts.image.engine.full_image_transfer import keep_only
     from bundler.artifacts.image.layout import Folder
 
-    arguments = asked.arguments
-    code = folder / "code.tar"
-    asked.run(folder, ["--output", f"type=oci,dest={code}"])
-    put.listener.phase("Putting the state into the image")
-    done = oci.embed(
-        code,
-        asked.bundles,
-        put.record,
-        folder / "with-state",
-        tag=_TAG,
-        places=put.places,
-        check=put.check,
-        listener=put.listener,
-    )
-    code.unlink()
-    layout = Folder(folder / "with-state")
-    keep_only(layout, done.digest, _whole_name(next(iter(arguments.tags), _TAG)))
-
-    def publish() -> None:
-        for fields in map(fields_of, arguments.outputs):
-            if fields["type"] == "oci":
-                outputs.write_layout(layout.path, fields)
-        if _is_loaded(arguments):
-            _load(engine, layout, arguments.tags, folder)
-        if outputs.pushes(arguments):
-            _push(layout, arguments.tags, put.listener)
-
-    return Made(done.digest, done.paths, publish)
+    arguments = build.arguments
+    code, path = folder / "code.tar", folder / "with-state"
+    build.run(folder, ["--output", f"type=oci,dest={code}"])
+    request.listener.phase("Putting the state into the image")
+    with (
+        oci.source(code) as found,
+        oci.LayoutDestination(path, _TAG, (found,)).embed(request) as made,
+    ):
+        code.unlink()
+        yield made
+    layout = Folder(path)
+    keep_only(layout, str(made.digest), _whole_name(next(iter(arguments.tags), _TAG)))
+    for fields in map(fields_of, arguments.outputs):
+        if fields["type"] == "oci":
+            outputs.write_layout(layout.path, fields)
+    if _is_loaded(arguments):
+        _load(engine, layout, arguments.tags, folder)
+    if outputs.pushes(arguments):
+        _push(layout, arguments.tags, request.listener)
 
 
 def _whole_name(name: str) -> str:
@@ -274,9 +201,4 @@ def _push(layout: Folder, tags: Sequence[str], listener: Listener) -> None:
     from bundler.artifacts.image.blobs import descriptors
 
     (entry,) = descriptors(layout.index()["manifests"], layout.name)
-    with ExitStack() as stack:
-        pushed = []
-        for name in _repositories(tags):
-            target, _ = stack.enter_context(registry.opened(name, listener))
-            pushed.append(registry.push(target, layout, entry))
-        _name(pushed, tags, listener)
+    registry.publish(layout, entry, tuple(map(registry.parse, tags)), listener)

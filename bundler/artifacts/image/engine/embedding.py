@@ -8,13 +8,14 @@ does not take that, the whole image is fetched, changed as an OCI layout, and se
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from bundler.artifacts.embedding import EmbedRequest
 from bundler.artifacts.image import image, image_import_path, reference
 from bundler.artifacts.image.engine.config import config_of, settings_of
 from bundler.artifacts.image.engine.connection import Engine, NotFound
@@ -23,8 +24,6 @@ from bundler.artifacts.image.engine.loading import archive_of, load
 from bundler.artifacts.image.image import Json
 from bundler.artifacts.image.layer import Layer, Placed, Written, parents_of
 from bundler.errors import BundlerError, ToolFailed, UsageError, VerificationFailed
-from bundler.listener import SILENT, Listener
-from bundler.state.artifact import Artifact
 from bundler.state.bundle import Bundle
 from bundler.state.manifest import RunRecord
 from bundler.system.times import reproducible_now
@@ -40,18 +39,6 @@ _CLASSIC_DRIVERS = ("overlay2", "vfs", "aufs")
 _CONTAINERD = "io.containerd.snapshotter.v1"
 # So many images of the same files are asked for what they remember.
 _MAX_ALIKE = 3
-
-
-@dataclass(frozen=True)
-class Embedded:
-    """An image in the engine that has its states. image_id: ``sha256:…``.
-
-    changed: False where the image held the very same states already. paths: in the image.
-    """
-
-    image_id: str
-    changed: bool
-    paths: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -86,56 +73,57 @@ def has_containerd_store(engine: Engine) -> bool:
     return ["driver-type", _CONTAINERD] in status
 
 
-def embed(
-    engine: Engine,
-    name: str,
-    bundles: Sequence[Bundle],
-    record: RunRecord,
-    *,
-    places: Mapping[str, str] | None = None,
-    hints: Sequence[str] = (),
-    check: Callable[[Artifact], object] = lambda _: None,
-    keep_unchanged: bool = False,
-    before: str | None = None,
-    every_byte: bool = False,
-    listener: Listener = SILENT,
-) -> Embedded:
-    """Makes an image with the bundles on top of an image in the engine. It has no name yet.
+@dataclass(frozen=True)
+class EngineDestination:
+    """Names in an engine, for an image with the state on top of one that the engine has.
 
-    name: the image's name or ID. places: the person's paths in the image, by `Bundle.place`.
-    hints: import roots that are worth asking first, relative to the working directory. check: is
-    given the finished image; where it raises, the image is removed again. keep_unchanged: make
-    nothing where the image's layer is the very one that would be made. before: the name of an
-    image that may be this one with an earlier state; what was found out for it is not asked again.
-    every_byte: have the check read all that is in the image, where the engine's own digest of the
-    layer would do.
-    Raises `ConfigurationError` where a place cannot be decided, `ToolFailed` where the engine
-    refuses, `VerificationFailed` where a state changed meanwhile.
+    base: its name or ID. names: none leaves the image without one.
     """
-    if not bundles:
-        raise UsageError("There is no state to embed.")
-    base = load_image(engine, name)
-    layer = _remembered(engine, base, before, bundles) if not places else None
-    if layer is None:
-        with reading(engine, base.identity) as container:
-            layer = plan(container, base.config, bundles, places or {}, hints)
-    paths = tuple(sorted(item.path for item in layer.placed))
-    listener.note(f"The state belongs at {', '.join(paths)}.")
-    if keep_unchanged and _is_on_top(base.config, layer):
-        return Embedded(base.identity, changed=False, paths=paths)
-    if image.volumes_of(base.config):
-        with reading(engine, base.identity) as container:
-            image.refuse_volumes(base.config, layer.placed, container.resolve)
-    made = _send(engine, base, layer, record)
-    try:
-        artifact = _made(engine, made, layer, every_byte=every_byte)
-        with artifact:
-            check(artifact)
-    except BaseException:
-        with suppress(BundlerError):
-            discard(engine, made.name)
-        raise
-    return Embedded(str(artifact.digest), changed=True, paths=paths)
+
+    engine: Engine
+    base: str
+    names: tuple[str, ...] = ()
+
+    @contextmanager
+    def embed(self, request: EmbedRequest) -> Iterator[EngineImage]:
+        """See `bundler.artifacts.embedding.Destination`.
+
+        Raises `ToolFailed` where the engine refuses.
+        """
+        if not request.bundles:
+            raise UsageError("There is no state to embed.")
+        base = load_image(self.engine, self.base)
+        layer = self._layer(base, request)
+        if image.volumes_of(base.config):
+            with reading(self.engine, base.identity) as container:
+                image.refuse_volumes(base.config, layer.placed, container.resolve)
+        sent = _send(self.engine, base, layer, request.record)
+        try:
+            with _made(self.engine, sent, layer, every_byte=request.every_byte) as made:
+                yield made
+            for name in self.names:
+                tag(self.engine, str(made.digest), name)
+        except BaseException:
+            with suppress(BundlerError):
+                discard(self.engine, sent.name)
+            raise
+
+    def _layer(self, base: _Image, request: EmbedRequest) -> Layer:
+        layer = None
+        if not request.places:
+            layer = _remembered(self.engine, base, self.names[:1], request.bundles)
+        if layer is None:
+            with reading(self.engine, base.identity) as container:
+                layer = plan(container, base.config, request)
+        paths = sorted(item.path for item in layer.placed)
+        request.listener.note(f"The state belongs at {', '.join(paths)}.")
+        return layer
+
+    def digest(self) -> str | None:
+        """Of what has the first name now."""
+        with suppress(NotFound):
+            return str(self.engine.get(f"/images/{self.names[0]}/json")["Id"])
+        return None
 
 
 def _made(engine: Engine, made: _Sent, layer: Layer, *, every_byte: bool) -> EngineImage:
@@ -158,7 +146,7 @@ def _made(engine: Engine, made: _Sent, layer: Layer, *, every_byte: bool) -> Eng
 
 
 def _remembered(
-    engine: Engine, base: _Image, before: str | None, bundles: Sequence[Bundle]
+    engine: Engine, base: _Image, before: Sequence[str], bundles: Sequence[Bundle]
 ) -> Layer | None:
     """The layer as it was decided for an image that has all the same files below its state."""
     own = image.files_below(base.config)
@@ -170,25 +158,19 @@ def _remembered(
     return None
 
 
-def _alike(engine: Engine, config: Json, before: str | None, files: str) -> Iterator[Json]:
-    """Images that may have the same files: itself, the one named, any that says so."""
+def _alike(engine: Engine, config: Json, before: Sequence[str], files: str) -> Iterator[Json]:
+    """Images that may have the same files: itself, those named, any that says so."""
     yield config
-    if before is not None:
+    for name in before:
         with suppress(NotFound, VerificationFailed):
-            yield settings_of(engine.get(f"/images/{before}/json"))
+            yield settings_of(engine.get(f"/images/{name}/json"))
     wanted = msgspec.json.encode({"label": [f"{image.LABEL_BASE}={files}"]}).decode()
     for found in engine.get("/images/json", filters=wanted)[:_MAX_ALIKE]:
         with suppress(NotFound, VerificationFailed):
             yield settings_of(engine.get(f"/images/{found['Id']}/json"))
 
 
-def plan(
-    container: Container,
-    config: Mapping[str, Any],
-    bundles: Sequence[Bundle],
-    places: Mapping[str, str],
-    hints: Sequence[str] = (),
-) -> Layer:
+def plan(container: Container, config: Mapping[str, Any], request: EmbedRequest) -> Layer:
     """The layer that an image gets, at the places that its files decide."""
     runs = image_import_path.runs_as(config.get("config") or {})
     known: list[str] = []
@@ -196,9 +178,9 @@ def plan(
         known = [claim.path for claim in image.claims_of(image.labels(config)) or ()]
     files = _Files(container)
     placed = []
-    for bundle in bundles:
-        path = _known_place(known, bundle.place, places) or files.find(
-            runs, bundle.place, places.get(bundle.place), hints
+    for bundle in request.bundles:
+        path = _known_place(known, bundle.place, request.places) or files.find(
+            runs, bundle.place, request.places.get(bundle.place), request.hints
         )
         container.fetch(parents_of(path))
         placed.append(Placed(bundle, path, image_import_path.parents(container, path)))
@@ -236,12 +218,6 @@ class _Files:
         return image_import_path.find(self._tree, runs, wanted, override=override, hints=hints)
 
 
-def _is_on_top(config: Mapping[str, Any], layer: Layer) -> bool:
-    if not image.own_layer_is_last(config):
-        return False
-    return f"sha256:{layer.diff_id()}" == image.diff_ids(config)[-1]
-
-
 def remove_unnamed(engine: Engine, image_id: str) -> None:
     """Removes an image that has no name; its layers stay where another image has them."""
     with suppress(NotFound):
@@ -259,7 +235,7 @@ def tag(engine: Engine, image_id: str, name: str) -> None:
 
 
 def discard(engine: Engine, made: str) -> None:
-    """Removes an image that `embed` made and that nobody named, by ID or temporary name."""
+    """Removes an image that was made and that nobody named, by ID or temporary name."""
     with suppress(NotFound):
         names = engine.get(f"/images/{made}/json").get("RepoTags") or ()
         for name in names:

@@ -18,8 +18,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from bundler.artifacts.image import image, oci
-from bundler.artifacts.image.add_layer import Job, Source, append
+from bundler.artifacts.embedding import EmbedRequest
+from bundler.artifacts.image import image
+from bundler.artifacts.image.add_layer import Appended, Source, append
 from bundler.artifacts.image.blobs import Descriptor, Store, descriptor, images_of
 from bundler.artifacts.image.engine.connection import Docker, Engine
 from bundler.artifacts.image.engine.loading import load
@@ -51,21 +52,33 @@ def send_whole(
             return _send_new_blobs(engine, image_id, layer, record, name_prefix)
     with tempfile.TemporaryDirectory(prefix="state-bundler-") as folder:
         layout = fetch(engine, image_id, Path(folder))
-        made = oci.embed(
-            layout.path,
-            [item.bundle for item in layer.placed],
-            record,
-            layout.path,
-            tag="made",
-            places={item.bundle.place: item.path for item in layer.placed},
-        )
-        name = f"{name_prefix}{made.digest.removeprefix('sha256:')[:32]}"
-        keep_only(layout, made.digest, name)
-        diff_ids = image.diff_ids(_config(layout, made.config_digest))
-        archive = Path(folder) / "image.tar"
-        write_archive(layout.path, archive)
+        source = Source(layout, choose(layout, None))
+        made = append(_request(layer, record), layout, [source])
+        return _load(engine, layout, made, name_prefix)
+
+
+def _request(layer: Layer, record: RunRecord) -> EmbedRequest:
+    places = {item.bundle.place: item.path for item in layer.placed}
+    return EmbedRequest(tuple(item.bundle for item in layer.placed), record, places)
+
+
+def _load(
+    engine: Engine, layout: Folder, made: Appended, name_prefix: str
+) -> tuple[str, list[str]]:
+    """Sends what was made in the layout; returns as `send_whole`."""
+    digest = made.entry["digest"]
+    name = f"{name_prefix}{digest.removeprefix('sha256:')[:32]}"
+    layout.publish({**layout.index(), "manifests": [made.entry]})
+    keep_only(layout, digest, name)
+    archive = layout.path.with_name("image.tar")
+    write_archive(layout.path, archive)
+    try:
         load(engine, pieces_of(archive))
-    return name, diff_ids
+    except ToolFailed:  # it may have got the name all the same
+        with suppress(ToolFailed):
+            engine.delete(f"/images/{name}", noprune="1")
+        raise
+    return name, image.diff_ids(_config(layout, made.config_digest))
 
 
 class _Unfit(Exception):
@@ -88,21 +101,8 @@ def _send_new_blobs(
         if len(list(images_of(base, entry))) != 1:  # each platform has places of its own
             raise _Unfit
         layout = _Addition(Folder.create(Path(folder, "new")).path)
-        bundles = tuple(item.bundle for item in layer.placed)
-        made = append(Job(bundles, record, layout, layer=layer), [Source(base, entry)])
-        name = f"{name_prefix}{made.entry['digest'].removeprefix('sha256:')[:32]}"
-        layout.publish({**layout.index(), "manifests": [made.entry]})
-        keep_only(layout, made.entry["digest"], name)
-        diff_ids = image.diff_ids(_config(layout, made.config_digest))
-        archive = Path(folder, "image.tar")
-        write_archive(layout.path, archive)
-        try:
-            load(engine, pieces_of(archive))
-        except ToolFailed:  # it may have got the name all the same
-            with suppress(ToolFailed):
-                engine.delete(f"/images/{name}", noprune="1")
-            raise
-    return name, diff_ids
+        made = append(_request(layer, record), layout, [Source(base, entry)], layer=layer)
+        return _load(engine, layout, made, name_prefix)
 
 
 def _documents(engine: Engine, image_id: str, folder: Path) -> Folder:

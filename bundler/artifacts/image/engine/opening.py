@@ -58,7 +58,6 @@ class EngineImage(OneArtifact):
         return self._labels
 
     def files_below(self) -> str:
-        """A digest of its code: all but the state."""
         return image.files_below(self._settings)
 
     def claims(self) -> Sequence[Claim] | None:

@@ -16,6 +16,7 @@ from bundler.artifacts.image.engine.arguments import Arguments
 from bundler.artifacts.image.engine.connection import Docker, Engine
 from bundler.errors import ChildFailed, UsageError
 from bundler.listener import Listener
+from bundler.state.artifact import Artifact
 from bundler.system import process
 from bundler.system.atomic import io_errors, replaced_file, save
 
@@ -24,24 +25,28 @@ _KINDS = ("docker", "image", "registry", "tar", "local", "oci")
 
 
 @dataclass(frozen=True)
-class Built:
-    """A finished image. image_id: ``sha256:…``, or the digest of its manifest or index where it
-    went past the engine. arguments: with the names and files that it got. paths: of its states.
+class ReadyImage:
+    """An image with its state, which has no name before the block of its build ends.
+
+    arguments: with the names and files that it gets.
     """
 
-    image_id: str
+    artifact: Artifact
     arguments: Arguments
-    paths: tuple[str, ...]
 
     @property
-    def tags(self) -> tuple[str, ...]:
-        return self.arguments.tags
+    def image_id(self) -> str:
+        """Or the digest of its manifest or index, where it goes past the engine."""
+        return str(self.artifact.digest)
 
     @property
     def called(self) -> str | None:
         """By its names, else by its files."""
         fields = map(fields_of, self.arguments.outputs)
-        return " ".join(self.tags or [one["dest"] for one in fields if "dest" in one]) or None
+        return (
+            " ".join(self.arguments.tags or [one["dest"] for one in fields if "dest" in one])
+            or None
+        )
 
 
 def check(arguments: Arguments) -> None:

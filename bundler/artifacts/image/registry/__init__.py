@@ -2,15 +2,14 @@
 
 A registry client as far as state needs it. To push what was made elsewhere::
 
+    registry.publish(layout, entry, [registry.parse("ghcr.io/acme/shop:1.4")])
+
+and to put state on an image in a registry, by its digest::
+
     with registry.opened("ghcr.io/acme/shop:1.4", listener) as (target, reference):
-        pushed = registry.push(target, layout, entry)      # blobs and manifests, by digest
-        pushed.name(reference.tag)                         # the tag, last
-
-and to put state on an image that lies there, by its digest::
-
         found = registry.source(reference.at(digest), target.connection)
-        pushed = registry.embed(target, [found], bundles, record, check=…)
-        pushed.name(reference.tag)
+        with RegistryDestination(target, (reference,), (found,)).embed(request) as made:
+            verify(made)
 
 Of the libraries for this, oras-py set no artifact type and wrote no fallback tag, and the Docker
 SDK needs an engine; so it is urllib3 and the specification.
@@ -22,11 +21,10 @@ from bundler.artifacts.image.registry import referrers
 from bundler.artifacts.image.registry.connection import NotFound, Transient
 from bundler.artifacts.image.registry.embedding import (
     KIND,
-    Pushed,
-    embed,
+    RegistryDestination,
     open_image,
     opened,
-    push,
+    publish,
     source,
 )
 from bundler.artifacts.image.registry.store import RegistryStore
@@ -35,17 +33,16 @@ from bundler.artifacts.image.registry.target import RegistryTarget
 __all__ = [
     "KIND",
     "NotFound",
-    "Pushed",
     "Reference",
+    "RegistryDestination",
     "RegistryStore",
     "RegistryTarget",
     "Source",
     "Transient",
-    "embed",
     "open_image",
     "opened",
     "parse",
-    "push",
+    "publish",
     "referrers",
     "source",
 ]

@@ -1,17 +1,17 @@
-"""Puts states into images in a registry. What is made has no tag until `name` gives it one."""
+"""Puts states into images in a registry. What is made gets its tags last."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import cache, partial
 
 import msgspec
 
-from bundler.artifacts.image import add_layer
+from bundler.artifacts.embedding import EmbedRequest
 from bundler.artifacts.image import reference as references
-from bundler.artifacts.image.add_layer import Job, Source
+from bundler.artifacts.image.add_layer import Appended, Source, append
 from bundler.artifacts.image.blobs import Descriptor, Store, copy, images_of
-from bundler.artifacts.image.oci import check_platforms
 from bundler.artifacts.image.ociread import LoadedImage, OciImage
 from bundler.artifacts.image.reference import Reference
 from bundler.artifacts.image.registry.connection import Connection
@@ -19,30 +19,9 @@ from bundler.artifacts.image.registry.store import RegistryStore
 from bundler.artifacts.image.registry.target import RegistryTarget
 from bundler.errors import VerificationFailed
 from bundler.listener import SILENT, Listener
-from bundler.state.artifact import Artifact
 from bundler.state.bundle import Bundle
-from bundler.state.manifest import RunRecord
 
 KIND = "registry"
-
-
-class Pushed(msgspec.Struct, frozen=True):
-    """An image that a registry has, under no tag yet. changed: false where it had it already.
-
-    paths: of the state directories in the image.
-    """
-
-    target: RegistryTarget
-    entry: Descriptor
-    paths: tuple[str, ...] = ()
-
-    @property
-    def digest(self) -> str:
-        return self.entry.digest
-
-    def name(self, tag: str) -> None:
-        """Lets a tag name it: the one step that anybody sees. See `RegistryTarget.move_tag`."""
-        self.target.move_tag(self.digest, tag)
 
 
 @contextmanager
@@ -80,44 +59,37 @@ def source(reference: Reference, connection: Connection, listener: Listener = SI
     return Source(store, store.resolve(reference))
 
 
-def embed(
-    target: RegistryTarget,
-    sources: Sequence[Source],
-    bundles: Sequence[Bundle],
-    record: RunRecord,
-    *,
-    places: Mapping[str, str] | None = None,
-    before: str | None = None,
-    check: Callable[[Artifact], object] = lambda _: None,
-    every_byte: bool = False,
-    listener: Listener = SILENT,
-) -> Pushed:
-    """Makes an image, or an index of several, with the bundles in it, under no tag.
+class RegistryDestination(msgspec.Struct, frozen=True):
+    """Tags, of one repository or several. target: the repository of the first of them.
 
-    sources: none makes an image of the state alone. places: the person's paths in the image, by
-    `Bundle.place`. before: a tag that may name the same files below an earlier state. check: is
-    given the finished image, and raises to keep it from ever getting a tag. every_byte: have it
-    fetch the layer again, where the digest under which the registry keeps it would do.
-    Raises as `bundler.artifacts.image.add_layer.append` does.
+    sources: images of any stores; several become one index, none makes an image of the state alone.
     """
-    job = Job(
-        tuple(bundles),
-        record,
-        target,
-        places or {},
-        before=_known(target, before) if before is not None else (),
-        listener=listener,
-    )
-    made = add_layer.append(job, sources) if sources else add_layer.onto_nothing(job)
-    entry = target.stored(made.entry["digest"])
-    listener.phase("Reading back")
-    sealed = {} if every_byte else _sealed(job, target)
-    name = target.reference.at(entry.digest).artifact
-    check_platforms(target, entry, name, check, kind=KIND, sealed=sealed)
-    return Pushed(target, entry, tuple(sorted(made.paths)))
+
+    target: RegistryTarget
+    tags: tuple[Reference, ...]
+    sources: tuple[Source, ...] = ()
+
+    @contextmanager
+    def embed(self, request: EmbedRequest) -> Iterator[OciImage]:
+        """See `bundler.artifacts.embedding.Destination`; raises as `add_layer.append` does."""
+        target = self.target
+        # Images of this name may have the same files below an earlier state.
+        before = cache(partial(_known, target, self.tags[0]))
+        made = append(request, target, self.sources, before=before)
+        entry = target.stored(made.entry["digest"])
+        request.listener.phase("Reading back")
+        sealed = {} if request.every_byte else _sealed(made, target)
+        name = target.reference.at(entry.digest).artifact
+        yield OciImage(target, entry, name, KIND, sealed=sealed)
+        publish(target, entry, self.tags, request.listener)
+
+    def digest(self) -> str | None:
+        """Of what has the first name now."""
+        there = self.target.find(self.tags[0])
+        return None if there is None else there.digest
 
 
-def _sealed(job: Job, target: RegistryTarget) -> Mapping[str, Mapping[str, Bundle]]:
+def _sealed(made: Appended, target: RegistryTarget) -> Mapping[str, Mapping[str, Bundle]]:
     """The bundles in each layer that was sent, by its digest.
 
     It was hashed on its way, a registry takes a blob under no other digest than its own
@@ -125,24 +97,38 @@ def _sealed(job: Job, target: RegistryTarget) -> Mapping[str, Mapping[str, Bundl
     nobody can pull another one by it: what is left to ask is whether the registry has it.
     Raises `VerificationFailed` where it has not, or one of another size.
     """
-    for digest, size in job.added():
+    for digest, size in made.layers:
         if not target.has_blob(digest, size):
             raise VerificationFailed(
                 f"{target.name} took the layer {digest} and does not have it.",
                 hint="Try again. If it stays so, the registry is broken.",
             )
-    return {digest: bundles for (digest, _), bundles in job.added().items()}
+    return {digest: bundles for (digest, _), bundles in made.layers.items()}
 
 
-def _known(target: RegistryTarget, tag: str) -> tuple[LoadedImage, ...]:
+def _known(target: RegistryTarget, tag: Reference) -> tuple[LoadedImage, ...]:
     """The platforms of the image that a tag names now, where it names one."""
-    entry = target.find(target.reference.tagged(tag))
+    entry = target.find(tag)
     if entry is None:
         return ()
     return tuple(LoadedImage(target, platform) for platform in images_of(target, entry))
 
 
-def push(target: RegistryTarget, store: Store, entry: Descriptor) -> Pushed:
-    """Copies an image of any store into a registry as it is, under no tag."""
-    copy(store, target, entry)
-    return Pushed(target, target.stored(entry.digest))
+def publish(
+    store: Store, entry: Descriptor, tags: Sequence[Reference], listener: Listener = SILENT
+) -> None:
+    """Copies an image to every repository by its digest, and then lets every tag name it.
+
+    A tag is the one step that anybody sees. See `RegistryTarget.move_tag`.
+    """
+    targets: dict[str, RegistryTarget] = {}
+    with ExitStack() as stack:
+        if isinstance(store, RegistryTarget):
+            targets[store.name] = store
+        for tag in tags:
+            if tag.name not in targets:
+                targets[tag.name], _ = stack.enter_context(opened(tag, listener))
+                copy(store, targets[tag.name], entry)
+        for tag in tags:
+            listener.note(f"Naming {tag}")
+            targets[tag.name].move_tag(entry.digest, tag.what)

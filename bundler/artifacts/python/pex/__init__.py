@@ -8,14 +8,17 @@ recognises a file are computed anew, so that a machine that has run the older fi
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import msgspec
+
+from bundler.artifacts.embedding import EmbedRequest
 from bundler.artifacts.python import python_import_path
 from bundler.artifacts.python.pex.file import PexFile, opened, stamp_of
+from bundler.artifacts.python.replacing import named_at_end
 from bundler.artifacts.python.wheel import zip as wheelzip
 from bundler.state.artifact import OneArtifact, StateDirectory
-from bundler.state.bundle import Bundle
 from bundler.state.manifest import Claim, Manifest, RunRecord
 
 
@@ -59,8 +62,8 @@ class PexArtifact(OneArtifact):
         """Whether the file that was opened is the one of this name, with the bytes it had then."""
         return self._pex.stamp is not None and self._pex.stamp == stamp_of(path)
 
-    def embed(self, bundles: Sequence[Bundle], record: RunRecord, destination: Path) -> None:
-        """Copies the PEX with the bundles in it; as the function of this name."""
+    def write(self, request: EmbedRequest, destination: Path) -> None:
+        """Copies the PEX with the bundles in it; the destination may be the PEX itself."""
         from bundler.artifacts.python.pex.writer import write
 
         pex = self._pex
@@ -69,8 +72,8 @@ class PexArtifact(OneArtifact):
             pex.name,
             pex.trees,
             pex.info.claims(pex.name) or (),
-            bundles,
-            record,
+            request.bundles,
+            request.record,
             dagster=any(name.startswith("dagster-") for name in pex.info.distributions),
         )
         write(pex, made, destination)
@@ -88,12 +91,24 @@ def open_pex(path: Path) -> PexArtifact:
     return PexArtifact(path)
 
 
-def embed(source: Path, bundles: Sequence[Bundle], record: RunRecord, destination: Path) -> None:
-    """Copies a PEX with the bundles in it; the two may be the same.
+class PexDestination(msgspec.Struct, frozen=True):
+    """The path of a PEX, which is the old one or the new one at every moment.
 
-    The destination is the old PEX or the new one at every moment, and keeps its mode.
-    Raises `ConfigurationError` where a package is not importable, `VerificationFailed` where the
-    PEX is malformed, holds state that nobody vouches for, or where a state changed meanwhile.
+    base: the PEX to put the state on, open. The new one has its mode.
     """
-    with open_pex(source) as pex:
-        pex.embed(bundles, record, destination)
+
+    base: PexArtifact
+    path: Path
+
+    @contextmanager
+    def embed(self, request: EmbedRequest) -> Iterator[PexArtifact]:
+        """See `bundler.artifacts.embedding.Destination`.
+
+        Raises `ConfigurationError` where a package is not importable, `VerificationFailed` where
+        the PEX is malformed or holds state that nobody vouches for.
+        """
+        with named_at_end(self.path) as path:
+            self.base.write(request, path)
+            request.listener.phase("Reading back")
+            with self.base.open_successor(path) as made:
+                yield made

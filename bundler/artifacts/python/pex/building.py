@@ -10,18 +10,17 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from bundler.artifacts.python.pex import embed, open_pex
+from bundler.artifacts.embedding import EmbedRequest
+from bundler.artifacts.python.pex import PexArtifact, PexDestination, open_pex
 from bundler.artifacts.python.pex.arguments import PexArguments
 from bundler.artifacts.python.replacing import publish, refuse_foreign
 from bundler.errors import ChildFailed, ToolFailed, UsageError, VerificationFailed
 from bundler.listener import Listener
-from bundler.state.bundle import Bundle
-from bundler.state.manifest import RunRecord
 from bundler.system import process
 from bundler.system.atomic import io_errors, make_directories, temporary_folder
 from bundler.system.home import cache
@@ -29,10 +28,10 @@ from bundler.system.home import cache
 
 @dataclass(frozen=True)
 class BuiltPex:
-    """path: the finished PEX, under a name that nobody uses yet. destination: its name to be.
+    """artifact: the finished PEX, under a name that nobody uses yet. destination: its name to be.
     stdout: what pex printed, with the destination in it."""
 
-    path: Path
+    artifact: PexArtifact
     destination: Path
     stdout: str
 
@@ -56,17 +55,11 @@ def find_pex(interpreter: Path | None, named: str | None = None) -> str:
 
 
 @contextmanager
-def building(
-    pex: str,
-    arguments: PexArguments,
-    bundles: Sequence[Bundle],
-    record: RunRecord,
-    listener: Listener,
-) -> Iterator[BuiltPex]:
+def building(pex: str, arguments: PexArguments, request: EmbedRequest) -> Iterator[BuiltPex]:
     """Builds a PEX with the bundles in it, and gives it its name when the block ends well.
 
     Without bundles the PEX is pex's own, byte for byte. Raises `ChildFailed` with pex's exit code,
-    else as `bundler.artifacts.python.pex.embed` does.
+    else as `PexDestination.embed` does.
     """
     if arguments.output is None:
         raise UsageError("Without -o pex makes no file.", hint="Say where it goes: -o app.pex.")
@@ -75,18 +68,23 @@ def building(
         refuse_foreign(output)
     with _folder_beside(output) as folder:
         # pex is silent, and a first resolution takes minutes.
-        listener.phase("Building the PEX")
-        printed = _run_pex(pex, arguments, folder / output.name, listener)
+        request.listener.phase("Building the PEX")
+        printed = _run_pex(pex, arguments, folder / output.name, request.listener)
         made = _only_child(folder)
         destination = output.with_name(made.name)
-        if bundles:
-            listener.phase("Putting the state into the PEX")
-            embed(made, bundles, record, made)
-        else:
-            _refuse_state(made)
-            listener.note("No component keeps its state in the artifact: this is pex's own PEX.")
-        _advise(arguments, bundles, listener)
-        yield BuiltPex(made, destination, printed.replace(str(made), _as_given(arguments, made)))
+        printed = printed.replace(str(made), _as_given(arguments, made))
+        _advise(arguments, request)
+        with open_pex(made) as plain:
+            if request.bundles:
+                request.listener.phase("Putting the state into the PEX")
+                with PexDestination(plain, destination).embed(request) as artifact:
+                    yield BuiltPex(artifact, destination, printed)
+                return
+            _refuse_state(plain)
+            request.listener.note(
+                "No component keeps its state in the artifact: this is pex's own PEX."
+            )
+            yield BuiltPex(plain, destination, printed)
         publish(made, destination)
 
 
@@ -94,10 +92,10 @@ def _as_given(arguments: PexArguments, made: Path) -> str:
     return str(Path(arguments.output or "").with_name(made.name))
 
 
-def _advise(arguments: PexArguments, bundles: Sequence[Bundle], listener: Listener) -> None:
-    dagster = any(bundle.place.endswith("/.local_defs_state") for bundle in bundles)
+def _advise(arguments: PexArguments, request: EmbedRequest) -> None:
+    dagster = any(bundle.place.endswith("/.local_defs_state") for bundle in request.bundles)
     if dagster and not arguments.has_venv:
-        listener.warning(
+        request.listener.warning(
             "The PEX was built without --venv: Dagster's code server cannot load from it, because "
             "it starts a bare Python. Add --venv."
         )
@@ -151,9 +149,8 @@ def _only_child(folder: Path) -> Path:
     return children[0]
 
 
-def _refuse_state(made: Path) -> None:
-    with open_pex(made) as pex:
-        found = [directory.path for directory in pex.state_directories()]
+def _refuse_state(pex: PexArtifact) -> None:
+    found = [directory.path for directory in pex.state_directories()]
     if found:
         raise VerificationFailed(
             f"The PEX holds state that was not refreshed for it: {', '.join(found)}.",

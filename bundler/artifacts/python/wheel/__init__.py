@@ -7,9 +7,12 @@ A wheel's files lie in its zip as they will lie in site-packages. What we say of
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import msgspec
+
+from bundler.artifacts.embedding import EmbedRequest
 from bundler.artifacts.labels import decode_claims, decode_record, encode_claims
 from bundler.artifacts.python import python_import_path, replacing, zipfiles
 from bundler.artifacts.python.python_import_path import Plan, plan
@@ -17,7 +20,6 @@ from bundler.artifacts.python.trees import NewFile, zip_tree
 from bundler.artifacts.python.wheel import zip as wheelzip
 from bundler.artifacts.python.wheel.zip import metadata_of, rewrite
 from bundler.state.artifact import OneArtifact, StateDirectory
-from bundler.state.bundle import Bundle
 from bundler.state.manifest import Claim, Manifest, RunRecord, canonical
 
 _STATES = "state-bundler/states.json"
@@ -71,16 +73,29 @@ def open_wheel(path: Path) -> WheelArtifact:
     return WheelArtifact(path)
 
 
-def embed(source: Path, bundles: Sequence[Bundle], record: RunRecord, destination: Path) -> None:
-    """Copies a wheel with the bundles in it; the two may be the same file.
+class WheelDestination(msgspec.Struct, frozen=True):
+    """The path of a wheel. base: the wheel to put the state on; the two may be the same."""
 
-    Raises as `bundler.artifacts.python.pex.embed` does.
-    """
+    base: Path
+    path: Path
+
+    @contextmanager
+    def embed(self, request: EmbedRequest) -> Iterator[WheelArtifact]:
+        """See `bundler.artifacts.embedding.Destination`; raises as `PexDestination.embed` does."""
+        with replacing.named_at_end(self.path) as path:
+            _write(self.base, request, path)
+            request.listener.phase("Reading back")
+            with open_wheel(path) as made:
+                yield made
+
+
+def _write(source: Path, request: EmbedRequest, destination: Path) -> None:
     with zipfiles.opened(source) as file:
         tree = zip_tree(file)
         metadata = metadata_of(file)
         dagster = b"Requires-Dist: dagster" in tree.read(f"{metadata}/METADATA")
-        made = plan(str(source), (tree,), _claims(source), bundles, record, dagster=dagster)
+        claims = _claims(source)
+        made = plan(str(source), (tree,), claims, request.bundles, request.record, dagster=dagster)
         change = made.changes[""].and_also(_labels(metadata, made))
         with replacing.file(source, destination) as stream:
             rewrite(file, change, stream)

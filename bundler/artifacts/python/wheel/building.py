@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
 
+from bundler.artifacts.embedding import EmbedRequest
 from bundler.artifacts.python.replacing import publish
-from bundler.artifacts.python.wheel import embed
+from bundler.artifacts.python.wheel import WheelArtifact, WheelDestination, open_wheel
 from bundler.errors import ChildFailed, ToolFailed
 from bundler.listener import Listener
-from bundler.state.bundle import Bundle
-from bundler.state.manifest import RunRecord
 from bundler.system import process
 from bundler.system.atomic import io_errors, make_directories, temporary_folder
 
@@ -27,37 +26,35 @@ _STDERR = 2  # what a build prints is narrative
 
 
 class BuiltWheel(msgspec.Struct, frozen=True):
-    """path: the finished wheel, where nobody looks yet. destination: where it will be."""
+    """artifact: the finished wheel, where nobody looks yet. destination: where it will be."""
 
-    path: Path
+    artifact: WheelArtifact
     destination: Path
 
 
 @contextmanager
 def building(
-    project: Path,
-    interpreter: Path,
-    bundles: Sequence[Bundle],
-    record: RunRecord,
-    *,
-    output: Path,
-    listener: Listener,
+    project: Path, interpreter: Path, output: Path, request: EmbedRequest
 ) -> Iterator[BuiltWheel]:
     """Builds the project's wheel with the bundles in it; moves it to the folder `output` when the
     block ends well.
 
-    Raises `ChildFailed` with the backend's exit code, otherwise as `wheel.embed` does.
+    Raises `ChildFailed` with the backend's exit code, otherwise as `WheelDestination.embed` does.
     """
     with io_errors(output):
         make_directories(output)
     with temporary_folder(output / "wheel") as folder:
-        _build(project, interpreter, folder, listener)
+        _build(project, interpreter, folder, request.listener)
         made = _only_wheel(folder)
-        if bundles:
-            listener.phase("Putting the state into the wheel")
-            embed(made, bundles, record, made)
-        yield BuiltWheel(made, output / made.name)
-        publish(made, output / made.name)
+        destination = output / made.name
+        if request.bundles:
+            request.listener.phase("Putting the state into the wheel")
+            with WheelDestination(made, destination).embed(request) as artifact:
+                yield BuiltWheel(artifact, destination)
+            return
+        with open_wheel(made) as artifact:
+            yield BuiltWheel(artifact, destination)
+        publish(made, destination)
 
 
 def _build(project: Path, interpreter: Path, folder: Path, listener: Listener) -> None:

@@ -1,0 +1,62 @@
+"""Putting state into an artifact: what is asked for, where it goes, and what came of it.
+
+    with destination.embed(request) as made:    # made is whole and open, and has no name
+        verdict = verify(made)                  # an error removes it
+                                                # here it gets its name
+
+What the state is put on, and the names of the result, are the destination's: `PexDestination`,
+`WheelDestination`, `LayoutDestination`, `EngineDestination`, `RegistryDestination`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+import msgspec
+
+from bundler.artifacts.verify import Verdict
+from bundler.listener import SILENT, Listener
+from bundler.state.artifact import Artifact
+from bundler.state.bundle import Bundle
+from bundler.state.manifest import RunRecord
+
+
+class EmbedRequest(msgspec.Struct, frozen=True):
+    """What goes into an artifact, whatever its kind.
+
+    Of images alone: places: the user's paths for the state directories, by `Bundle.place`. hints:
+    import roots that are worth trying first, relative to the working directory. every_byte: have
+    all of the state read back, where the digest that an engine or a registry vouches for would do.
+    """
+
+    bundles: tuple[Bundle, ...]
+    record: RunRecord
+    places: Mapping[str, str] = msgspec.field(default_factory=dict)
+    hints: Sequence[str] = ()
+    every_byte: bool = False
+    listener: Listener = SILENT
+
+
+class Destination(Protocol):
+    """Where an artifact with its state goes."""
+
+    def embed(self, request: EmbedRequest) -> AbstractContextManager[Artifact]:
+        """Makes the artifact; it has its name once the block has ended without an error.
+
+        Raises `ConfigurationError` where a place cannot be decided, `VerificationFailed` for a
+        malformed base or a state that changed meanwhile, and what its kind raises.
+        """
+
+
+class EmbedResult(msgspec.Struct, frozen=True):
+    """name: of the artifact that has the states now; the old one's where nothing changed."""
+
+    name: str
+    changed: bool
+    verdict: Verdict
+
+    @property
+    def digest(self) -> str | None:
+        return self.verdict.digest
