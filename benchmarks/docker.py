@@ -53,18 +53,17 @@ import gc
 gc.set_threshold(100_000)  # as the command line does, and the freezing at the end
 import sys
 from pathlib import Path
-from bundler.artifacts import docker
+from bundler.artifacts.embedding import EmbedRequest
+from bundler.artifacts.image import engine as docker
 from bundler.state.bundle import Bundle
 from bundler.state.manifest import RunRecord, parse
 from bundler.artifacts.verify import verify
 root, image, target = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
 bundle = Bundle(root, parse((root / "@manifest.json").read_bytes()), sys.argv[4])
-def check(found):
-    verify(found).raise_for_problems()
 engine = docker.Docker.from_environment().connect()
-made = docker.embed(engine, image, [bundle], RunRecord(), check=check, before=target,
-                    every_byte=sys.argv[5] == "deep")
-docker.tag(engine, made.image_id, target)
+request = EmbedRequest((bundle,), RunRecord(), every_byte=sys.argv[5] == "deep")
+with docker.EngineDestination(engine, image, (target,)).embed(request) as made:
+    verify(made).raise_for_problems()
 gc.freeze()
 """
 _PROJECT = f"""\

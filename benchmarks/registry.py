@@ -39,7 +39,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from bundler.artifacts.image import oci, registry
+from bundler.artifacts.embedding import EmbedRequest
+from bundler.artifacts.image import registry
 from bundler.artifacts.image.layer import Layer, Placed
 from bundler.artifacts.image.layout import open_store
 from bundler.artifacts.image.ociread import choose
@@ -49,6 +50,7 @@ from bundler.state.manifest import Contents, build, state_of
 from bundler.state.tree import scan
 from tests.support import newer_engine
 from tests.support.bundles import PLACE, make_record
+from tests.support.embedding import embed_layout
 from tests.support.engine import CLIENT_VARIABLE, Engine, install, running_engine
 from tests.support.layouts import LayoutMaker, code_layer
 from tests.support.registries import distribution
@@ -70,7 +72,8 @@ gc.set_threshold(100_000)  # as the command line does, and the freezing at the e
 
 import sys
 from pathlib import Path
-from bundler.artifacts import registry
+from bundler.artifacts.embedding import EmbedRequest
+from bundler.artifacts.image import registry
 from bundler.state.bundle import MANIFEST_NAME, Bundle
 from bundler.state.manifest import RunRecord, parse
 from bundler.artifacts.verify import verify
@@ -78,13 +81,10 @@ from bundler.artifacts.verify import verify
 state, repository, place = sys.argv[1:]
 manifest = parse(Path(state, MANIFEST_NAME).read_bytes(), state)
 with registry.opened(f"{repository}:base") as (target, reference):
-    registry.embed(
-        target,
-        [registry.source(reference, target.connection)],
-        [Bundle(Path(state), manifest, place)],
-        RunRecord(),
-        check=lambda made: verify(made).raise_for_problems(),
-    ).name("made")
+    found = registry.source(reference, target.connection)
+    to = registry.RegistryDestination(target, (reference.tagged("made"),), (found,))
+    with to.embed(EmbedRequest((Bundle(Path(state), manifest, place),), RunRecord())) as made:
+        verify(made).raise_for_problems()
 print(int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) // 1024)
 gc.freeze()
 """
@@ -204,8 +204,7 @@ class Case:
         name = f"{self.name}/{way}-{packing}"
         if name not in self._pushed:
             store = open_store(self.root / packing)
-            with registry.opened(f"{name}:base") as (target, _):
-                registry.push(target, store, choose(store, None)).name("base")
+            registry.publish(store, choose(store, None), [registry.parse(f"{name}:base")])
             self._pushed.add(name)
         return name
 
@@ -326,7 +325,7 @@ class Case:
     def _into_layout(self) -> None:
         assert self.bundle is not None
         record = make_record(self.bundle)
-        oci.embed(self.root / "none", [self.bundle], record, self.root / "made", tag="x")
+        embed_layout(self.root / "none", [self.bundle], record, self.root / "made", tag="x")
 
     def _run(
         self, *argv: str, environment: Mapping[str, str] | None = None
@@ -336,15 +335,11 @@ class Case:
 
 def _embedded(repository: str, bundle: Bundle, *, every_byte: bool = False) -> None:
     with registry.opened(f"{repository}:base") as (target, reference):
-        pushed = registry.embed(
-            target,
-            [registry.source(reference, target.connection)],
-            [bundle],
-            make_record(bundle),
-            check=lambda made: verify(made).raise_for_problems(),
-            every_byte=every_byte,
-        )
-        pushed.name("made")
+        found = registry.source(reference, target.connection)
+        to = registry.RegistryDestination(target, (reference.tagged("made"),), (found,))
+        request = EmbedRequest((bundle,), make_record(bundle), every_byte=every_byte)
+        with to.embed(request) as made:
+            verify(made).raise_for_problems()
 
 
 if __name__ == "__main__":

@@ -37,7 +37,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from bundler.artifacts.image import oci
 from bundler.artifacts.image.ociread import architecture
 from bundler.state.bundle import Bundle
 from bundler.state.jsondiff import compare
@@ -45,6 +44,7 @@ from bundler.state.manifest import RunRecord, state_of
 from bundler.state.statedir import StateDir, sanitize_key
 from bundler.state.tree import scan
 from bundler.system.parallel import processors
+from tests.support.embedding import embed_layout
 from tests.support.engine import running_engine
 from tests.support.registries import distribution
 
@@ -239,7 +239,7 @@ def images(root: Path, size: int, runs: int) -> list[str]:
     bundle = publish(root, {"Shop": {"state": os.urandom(10 * UNITS["M"])}})
     base = _base(root / "base", size)
     layout = root / "image"
-    oci.embed(base, [bundle], RunRecord(), layout, places={PLACE: f"/app/{PLACE}"})
+    embed_layout(base, [bundle], RunRecord(), layout, places={PLACE: f"/app/{PLACE}"})
     shutil.rmtree(base)
     return [
         *_in_layout(f"oci:{layout}:latest", root, size, runs),
@@ -345,7 +345,7 @@ def memory(root: Path, size: int) -> list[str]:
     peaks: dict[str, list[float]] = {"directory": [], "layout": []}
     for amount in (UNITS["M"], size):
         bundle = publish(root / str(amount), {"Shop": {"state": os.urandom(amount)}})
-        oci.embed(None, [bundle], RunRecord(), root / f"{amount}.image")
+        embed_layout(None, [bundle], RunRecord(), root / f"{amount}.image")
         for kind, name in (("directory", bundle.root), ("layout", f"oci:{root}/{amount}.image")):
             peaks[kind].append(peak(*BUNDLER, "verify", str(name)))
             megabytes = amount / UNITS["M"]

@@ -92,7 +92,7 @@ def refresh(
         refreshed = only_refresh(found, options, listener, held=held)
         _show(refreshed)
         if destination is not None:
-            _hand_out(refreshed, found, destination)
+            _export(refreshed, found, destination)
 
 
 def _destination(output: str | None) -> ArtifactName | None:
@@ -103,10 +103,10 @@ def _destination(output: str | None) -> ArtifactName | None:
     return destination_of(output)
 
 
-def _hand_out(refreshed: Refreshed, projects: Sequence[Project], destination: ArtifactName) -> None:
-    from bundler.workflows.export import hand_out
+def _export(refreshed: Refreshed, projects: Sequence[Project], destination: ArtifactName) -> None:
+    from bundler.workflows.export import export_states
 
-    digest = hand_out(refreshed, projects, destination, narrator())
+    digest = export_states(refreshed, projects, destination, narrator())
     Console(sys.stdout).line(f"{destination} {digest}")
 
 

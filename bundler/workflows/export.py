@@ -58,7 +58,7 @@ def _refuse_foreign(path: Path) -> None:
         raise UsageError(f"{path} exists and holds no states.", hint="Name another file with -o.")
 
 
-def hand_out(
+def export_states(
     refreshed: Refreshed, projects: Sequence[Project], to: ArtifactName, listener: Listener
 ) -> str:
     """Writes the states, reads them back, and returns the digest of their image.
