@@ -3,8 +3,8 @@
 A kind offers two things:
 
 - an `Artifact`, opened for reading: its claims, its run record, and every state directory in it;
-- a function ``embed`` that makes the artifact with the bundles in it, and leaves what was there
-  before untouched until the new one is whole.
+- a `bundler.artifacts.embedding.Destination`, which makes the artifact with the bundles in it, and
+  leaves what was there before untouched until the new one is whole and verified.
 
 Reading never trusts: an `Artifact` reports what is there, `bundler.artifacts.verify` judges it.
 """

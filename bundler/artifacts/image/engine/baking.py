@@ -227,12 +227,10 @@ def building_targets(
             if others:
                 _run(baking, baking.resolved, others, ["--metadata-file", str(metadata)])
         if baking.metadata_file is not None:
-            kinds = ["containerimage.config.digest"] * len(near) + ["containerimage.digest"] * len(
-                past
-            )
+            keys = {target.name: "containerimage.config.digest" for target in near}
             told = {
-                target.name: {kind: image.image_id}
-                for target, kind, image in zip([*near, *past], kinds, ready, strict=True)
+                target.name: {keys.get(target.name, "containerimage.digest"): image.image_id}
+                for target, image in zip([*near, *past], ready, strict=True)
             }
             _tell(baking, told, _read(metadata) if others else {})
 
