@@ -123,7 +123,7 @@ class _Directory:
     @property
     def refresh(self) -> DirectoryRefresh:
         keys = sorted(map(refresh_of, self._versions), key=lambda refresh: refresh.key)
-        return DirectoryRefresh(self.path, tuple(keys))
+        return DirectoryRefresh(self.path, tuple(keys)).of(self.manifest)
 
     def read_manifest(self) -> bytes | None:
         return self.manifest.raw
