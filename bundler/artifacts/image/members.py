@@ -49,7 +49,11 @@ def content_members(tree: Tree, top: str, stream: BinaryIO, layer: int) -> Itera
         if wanted:
             seen.add(member.path)
         if member.kind != "file":
-            yield from (Member(name, kind, 0, _nothing, member.mode) for name, kind in wanted)
+            # The tree has the last member of a name; one before it may be something else.
+            yield from (
+                Member(name, "other" if kind == "file" else kind, 0, _nothing, member.mode)
+                for name, kind in wanted
+            )
         elif len(wanted) == 1:
             yield Member(wanted[0][0], "file", member.size, _opener(reader, member), member.mode)
         elif wanted:
@@ -110,4 +114,4 @@ def _open(path: str) -> BinaryIO:
 
 
 def _nothing() -> BinaryIO:
-    raise IsADirectoryError
+    raise VerificationFailed("A layer holds a directory or a link where a file belongs.")

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import copy
 import io
+import json
 import shutil
 import subprocess
 import tarfile
 import tempfile
-from functools import cache
+from functools import cache, reduce
+from operator import getitem
 from pathlib import Path
+from typing import Any
 
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from bundler.artifacts.image.oci import open_layout
 from bundler.artifacts.image.tarstream import read_tar
-from bundler.errors import VerificationFailed
+from bundler.errors import UsageError, VerificationFailed
 from tests.support.crafted import (
     END,
     STATE,
@@ -29,6 +33,7 @@ from tests.support.crafted import (
     refusal,
 )
 from tests.support.engine import install
+from tests.support.layouts import LayoutMaker, blob_of
 
 FILE = f"{STATE}/Catalog/state"
 EVIL = b'{"products": 9}'
@@ -129,6 +134,60 @@ def test_what_verifies_is_what_umoci_unpacks(crafted: Crafted) -> None:
             assert _unpacked(layout, Path(name, "root")) in (None, crafted.expected)
 
 
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.sampled_from(["", "x", f"/{STATE}", "sha256:0"]),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from("ab"), inner),
+    max_leaves=4,
+)
+
+
+def _paths(value: Any, above: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Of every value in a JSON document."""
+    found = []
+    for key in value if isinstance(value, dict) else range(len(value)):
+        found.append((*above, key))
+        if isinstance(value[key], (dict, list)):
+            found += _paths(value[key], (*above, key))
+    return found
+
+
+@settings(max_examples=250, deadline=None)
+@given(st.data())
+def test_no_document_of_an_image_is_believed(data: st.DataObject) -> None:
+    """One value of the index, the manifest or the configuration is replaced, removed or renamed."""
+    crafted = _good()
+    with tempfile.TemporaryDirectory() as name:
+        layout = crafted.layout(Path(name, "layout"))
+        index = json.loads((layout / "index.json").read_text())
+        entry = index["manifests"][0]
+        manifest = json.loads(blob_of(layout, entry["digest"]).read_text())
+        documents = {"index": index, "manifest": manifest, "config": copy.deepcopy(crafted.config)}
+        which = data.draw(st.sampled_from(sorted(documents)))
+        *above, last = data.draw(st.sampled_from(_paths(documents[which])))
+        parent = reduce(getitem, above, documents[which])
+        change = data.draw(st.sampled_from(["replace", "remove", "rename"]))
+        removed = parent.pop(last)
+        if change == "replace" and isinstance(parent, list):
+            parent.insert(last, data.draw(_JSON))
+        elif change != "remove" and isinstance(parent, dict):
+            parent[str(last).swapcase() if change == "rename" else last] = (
+                removed if change == "rename" else data.draw(_JSON)
+            )
+        maker = LayoutMaker(layout)
+        if which == "config":
+            raw = json.dumps(documents["config"]).encode()
+            manifest["config"] = maker.blob(raw, manifest["config"]["mediaType"])
+        if which != "index":
+            index["manifests"][0] |= maker.blob(json.dumps(manifest).encode(), entry["mediaType"])
+        (layout / "index.json").write_text(json.dumps(index))
+        try:
+            said = refusal(lambda: open_layout(layout))
+        except UsageError as error:  # no image, or none of the name
+            said = [error.what]
+        if not said:
+            assert _unpacked(layout, Path(name, "root")) in (None, crafted.expected)
+
+
 def _unpacked(layout: Path, root: Path) -> dict[str, bytes] | None:
     """The files of the state directory; None where umoci refuses the image."""
     argv = [
@@ -174,3 +233,13 @@ def test_what_is_read_is_what_python_reads(data: bytes) -> None:
 
 def _normal(name: str) -> str:
     return "/" + "/".join(part for part in name.split("/") if part not in ("", "."))
+
+
+def test_a_manifest_that_is_first_a_directory_and_then_a_file_is_refused(tmp_path: Path) -> None:
+    """Found by the fuzzer: the directory was opened."""
+    parts = chunks(_good().layers[-1])
+    directory = header(f"{STATE}/@manifest.json/", flag=b"5", mode=0o755)
+    crafted = _good().with_top(joined([directory, *parts.values()]))
+    crafted.config["config"]["Labels"] = {}
+    crafted.annotations.clear()
+    assert refusal(lambda: open_layout(crafted.layout(tmp_path / "layout")))
