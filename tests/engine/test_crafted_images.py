@@ -140,6 +140,9 @@ REFUSED: dict[str, Callable[[Crafted], Crafted]] = {
     "above: a file twice": _above(MORE, header(FILE, GOOD)),
     "above: removed and added": _above(header(FILE, GOOD), header(f"{STATE}/Catalog/.wh.state")),
     "above: a second state directory": _above(*SECOND),
+    "above: setuid": _above(header(FILE, GOOD, mode=0o4755)),
+    "above: mode 000": _above(header(FILE, GOOD, mode=0)),
+    "above: one more directory": _above(header(f"{STATE}/empty/", flag=b"5", mode=0o755)),
     "above: a copy first on PYTHONPATH": lambda good: _settings(Env=["PYTHONPATH=/opt:/app/src"])(
         _above(
             header("opt/shop/__init__.py"),
