@@ -83,7 +83,7 @@ class ArtifactName(msgspec.Struct, frozen=True):
         found = cls("layout", directory, tag) if has_tag else cls("layout", path)
         if not found.name or (has_tag and not _is_layout_tag(tag)):
             raise UsageError(
-                f"{text!r} is no name of an image in an OCI layout.",
+                f"{text!r} is not the name of an image in an OCI layout.",
                 hint="Write oci:DIR or oci:DIR:TAG.",
             )
         return found
@@ -112,11 +112,11 @@ class ArtifactName(msgspec.Struct, frozen=True):
         return self.image if self.kind == "engine" else str(self)
 
     def tagged(self, tag: str) -> ArtifactName:
-        """Another tag of the same layout or repository. Raises `UsageError` for what is no tag."""
+        """Another tag of the same layout or repository. Raises `UsageError` if it is not a tag."""
         if self.kind != "layout":
             reference.check_tag(tag)
         elif not _is_layout_tag(tag):
-            raise UsageError(f"{tag!r} is no tag of an image in an OCI layout.")
+            raise UsageError(f"{tag!r} is not a valid tag in an OCI layout.")
         return ArtifactName(self.kind, self.name, tag)
 
     def without_asking(self) -> ArtifactName:

@@ -39,7 +39,7 @@ _COMMIT_DIGITS = 12
 
 
 def target_name(text: str, first: ArtifactName | None) -> ArtifactName:
-    """What ``--tag`` names; a word without ``:`` and ``/`` is a tag beside the first source."""
+    """What ``--tag`` names; a word without ``:`` and ``/`` is another tag of the first source."""
     if ":" not in text and "/" not in text:
         if first is None:
             raise UsageError(f"{text} is only a tag.", hint="Write the whole name: --tag NAME:TAG.")
@@ -53,7 +53,7 @@ def target_name(text: str, first: ArtifactName | None) -> ArtifactName:
 def _image(text: str) -> ArtifactName:
     name = ArtifactName.parse(text)
     if name.kind == "store":
-        raise UsageError(f"{name} is no image.", hint="Its states are taken by --state-from.")
+        raise UsageError(f"{name} is not an image.", hint="Its states are taken by --state-from.")
     return msgspec.structs.replace(name, kind="layout") if name.kind == "path" else name
 
 

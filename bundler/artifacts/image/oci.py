@@ -62,7 +62,7 @@ class LayoutDestination(msgspec.Struct, frozen=True):
             target.publish(_with_entry(target.index(), entry, self.tag))
 
     def digest(self) -> str | None:
-        """Of what has the name now."""
+        """The digest of what has the name now."""
         if not self.path.is_file() and not (self.path / "index.json").exists():
             return None
         with closing(open_store(self.path)) as store:

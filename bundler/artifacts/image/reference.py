@@ -21,6 +21,8 @@ _REPOSITORY = re.compile(rf"{_PART}(?:/{_PART})*")
 _HOST = re.compile(r"(?:\[[0-9a-fA-F:]+\]|[A-Za-z0-9][A-Za-z0-9.-]*)(?::[0-9]{1,5})?")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+# Who a URL logs in as, maybe with a password: it is not shown.
+_USER = re.compile(r"[^/@]*@(?=[^@]*/)")
 _MAX_REPOSITORY = 255
 
 
@@ -51,7 +53,7 @@ class Reference(msgspec.Struct, frozen=True):
         return msgspec.structs.replace(self, tag=None, digest=digest)
 
     def tagged(self, tag: str) -> Reference:
-        """Another tag of the same repository. Raises `UsageError` for what is no tag."""
+        """Another tag of the same repository. Raises `UsageError` if it is not a tag."""
         check_tag(tag)
         return msgspec.structs.replace(self, tag=tag, digest=None)
 
@@ -62,10 +64,10 @@ class Reference(msgspec.Struct, frozen=True):
 
 
 def check_tag(tag: str) -> None:
-    """Raises `UsageError` for what is no tag."""
+    """Raises `UsageError` if it is not a tag."""
     if not _TAG.fullmatch(tag):
         raise UsageError(
-            f"{tag!r} is no tag.",
+            f"{tag!r} is not a valid tag.",
             hint="A tag has up to 128 letters, digits, dots, dashes and underscores.",
         )
 
@@ -79,7 +81,7 @@ def split(name: str) -> tuple[str, str | None, str | None]:
 
 
 def parse(name: str) -> Reference:
-    """Raises `UsageError` for what is no name of an image."""
+    """Raises `UsageError` if it is not the name of an image."""
     path, tag, digest = split(name)
     host, repository = _split_host(path)
     if (
@@ -89,8 +91,9 @@ def parse(name: str) -> Reference:
         or (tag is not None and not _TAG.fullmatch(tag))
         or (digest is not None and not _DIGEST.fullmatch(digest))
     ):
+        shown = _USER.sub("…@", name)
         raise UsageError(
-            f"{name!r} is no name of an image.",
+            f"{shown!r} is not the name of an image.",
             hint="Such as ghcr.io/acme/shop:1.4 or ghcr.io/acme/shop@sha256:…, in lower case.",
         )
     return Reference(host, repository, tag or (None if digest else LATEST), digest)

@@ -63,27 +63,29 @@ def test_a_name_says_what_and_where(text: str, parts: tuple[str, ...]) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "no name"),
-        (" ", "no name"),
+        ("", "not the name"),
+        (" ", "not the name"),
         ("oci:", "OCI layout"),
         ("oci::1.4", "OCI layout"),
         ("oci:build/image:", "OCI layout"),
         ("oci:build/image:a b", "OCI layout"),
         ("oci:build/image:\x1b[2J", "OCI layout"),
-        ("docker://", "no name"),
-        ("docker-daemon:", "no name"),
-        ("docker-daemon:../containers/json", "no name"),
-        ("docker-daemon:shop?all=1", "no name"),
-        ("docker-daemon:shop\n", "no name"),
-        ("docker://docker://shop", "no name"),
-        ("docker://ghcr.io/shop:1@sha256:short", "no name"),
-        ("docker://user:secret@ghcr.io/shop", "no name"),
-        ("https://ghcr.io/acme/shop:1", "no name"),
-        ("Shop:1", "no name"),
-        ("--tag", "no name"),
-        ("$(touch x)", "no name"),
-        ("a\0b", "no name"),
-        ("a" * 5000, "no name"),
+        ("docker://", "not the name"),
+        ("docker-daemon:", "not the name"),
+        ("docker-daemon:../containers/json", "not the name"),
+        ("docker-daemon:shop?all=1", "not the name"),
+        ("docker-daemon:shop\n", "not the name"),
+        ("docker://docker://shop", "not the name"),
+        ("docker://ghcr.io/shop:1@sha256:short", "not the name"),
+        ("docker://user:secret@ghcr.io/shop", "not the name"),
+        ("https://ghcr.io/acme/shop:1", "not the name"),
+        ("https://me:secret@ghcr.io/acme/shop@sha256:1", "not the name"),
+        ("docker-daemon:secret@ghcr.io/shop", "not the name"),
+        ("Shop:1", "not the name"),
+        ("--tag", "not the name"),
+        ("$(touch x)", "not the name"),
+        ("a\0b", "not the name"),
+        ("a" * 5000, "not the name"),
         ("no.pex", "does not exist"),
         ("./shop", "does not exist"),
         ("~/shop", "does not exist"),
@@ -97,6 +99,7 @@ def test_what_is_no_name_is_refused_before_anything_is_asked(text: str, message:
     with pytest.raises(UsageError, match=message) as caught:
         open_artifact(text)
     assert caught.value.hint
+    assert "secret" not in caught.value.what
     assert caught.value.what.isprintable()
 
 

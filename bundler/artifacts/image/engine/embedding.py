@@ -120,7 +120,7 @@ class EngineDestination:
         return layer
 
     def digest(self) -> str | None:
-        """Of what has the first name now."""
+        """The digest of what has the first name now."""
         with suppress(NotFound):
             return str(self.engine.get(f"/images/{self.names[0]}/json")["Id"])
         return None

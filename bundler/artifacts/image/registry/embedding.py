@@ -84,7 +84,7 @@ class RegistryDestination(msgspec.Struct, frozen=True):
         publish(target, entry, self.tags, request.listener)
 
     def digest(self) -> str | None:
-        """Of what has the first name now."""
+        """The digest of what has the first name now."""
         there = self.target.find(self.tags[0])
         return None if there is None else there.digest
 
