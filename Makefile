@@ -53,6 +53,7 @@ pex-matrix: $(READY) ## every way to make a PEX, tried: most of an hour; writes 
 faults: $(READY) ## break refreshes at every system call, cut the power: most of an hour, as root; writes docs/faults.md
 	tests/support/install-debian-packages
 	$(BIN)/python -m tests.campaigns.fault_campaign --write docs/faults.md $(ARGS)
+	$(BIN)/python -m tests.campaigns.artifact_faults --write docs/faults.md $(ARGS)
 
 .PHONY: integrations
 integrations: $(READY) ## every vendor, endpoint and fault, with the real libraries: most of an hour; writes docs/integrations.md

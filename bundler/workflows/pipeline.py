@@ -112,7 +112,7 @@ def prepare(
         from bundler.workflows.state_from import replay
 
         listener.phase(f"Taking the state of {state_from}")
-        refreshed = replay(projects, state_from, listener)
+        refreshed = replay(projects, state_from, listener, held)
     named = environment or projects[0].config.environment
     return Prepared(tuple(projects), refreshed, guarded, named)
 

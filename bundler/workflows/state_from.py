@@ -15,6 +15,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import msgspec
@@ -37,6 +38,7 @@ from bundler.refresh.sources import sources_of
 from bundler.refresh.sources.model import Found
 from bundler.state.artifact import Artifact
 from bundler.state.bundle import STATE_DIRECTORY, Bundle
+from bundler.state.hold import hold
 from bundler.state.manifest import (
     Contents,
     DirectoryRefresh,
@@ -70,9 +72,12 @@ class _Target(msgspec.Struct, frozen=True):
     allowed: tuple[str, ...] = ()
 
 
-def replay(projects: Sequence[Project], name: str, listener: Listener) -> Refreshed:
+def replay(
+    projects: Sequence[Project], name: str, listener: Listener, held: ExitStack | None = None
+) -> Refreshed:
     """Publishes the artifact's states in the projects; asks no external system.
 
+    held: as of `bundler.refresh.run.refresh`.
     Raises `VerificationFailed` where the artifact does not verify or lacks a key that the
     components need, `UsageError` where its state directories are not the projects'.
     """
@@ -88,13 +93,14 @@ def replay(projects: Sequence[Project], name: str, listener: Listener) -> Refres
         for target, item in matched:
             _refuse_missing(target, item.manifest, name)
         published = [_publish(target, item, record, origin) for target, item in matched]
-    for bundle, _, _ in published:
+    bundles = tuple(bundle for bundle, _, _ in published)
+    for bundle in bundles:
         digest = bundle.manifest.content_digest[:12]
         listener.note(
             f"{counted(len(bundle.manifest.states), 'state')} (content {digest}) from {name}."
         )
     return Refreshed(
-        bundles=tuple(bundle for bundle, _, _ in published),
+        bundles=bundles if held is None else tuple(hold(bundle, held) for bundle in bundles),
         record=tuple(refresh for _, refresh, _ in published),
         found=found,
         changed=tuple(sorted(key for _, _, changed in published for key in changed)),

@@ -44,7 +44,7 @@ from tests.campaigns.fault_campaign import (
     write_inputs,
 )
 from tests.campaigns.faultimages import copy_image, make_image, mounted
-from tests.campaigns.faultreport import Tally, table
+from tests.campaigns.faultreport import Tally, table, write_report
 from tests.support.layouts import LayoutMaker, code_layer
 
 _OLD = {"a": {"state": "old"}, "b": {"state": "", "project/models/x": "old"}}
@@ -244,11 +244,12 @@ def _judge_end(campaign: Campaign, root: Path, fault: Fault, done: Done) -> Iter
     if "Traceback" in done.said or "unexpected" in done.said:
         yield f"a traceback: {done.said[-1000:]}"
     if fault.kind.startswith("E"):
-        if done.code not in (0, 74):
+        if done.code not in (0, 74) and "cannot be started" not in done.said:  # that is a 71
             yield f"exit code {done.code}: {done.said[-300:]}"
         if done.code == 74 and not _NAMED.search(done.said):
             yield f"no file is named: {done.said[-300:]}"
-        if left and not fault.point.call.startswith(("unlink", "rmdir")):  # the next run does
+        # Where a folder cannot be looked at or removed, the next run does it.
+        if left and fault.kind != "EIO" and not fault.point.call.startswith(("unlink", "rmdir")):
             yield f"left in TMPDIR: {left}"
 
 
@@ -360,13 +361,17 @@ def main() -> None:
     parser.add_argument("--points", type=int, help="so many a line, evenly spread; default: all")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="lines at once")
     parser.add_argument("--no-power-cuts", action="store_true")
+    parser.add_argument("--write", type=Path, metavar="FILE", help="put the table into this file")
     parser.add_argument("--only", default="", help="operations with this in their name")
     given = parser.parse_args()
     import_everything()
     kinds = [*KINDS] if given.no_power_cuts else [*KINDS, "power cut on ext4"]
     parts = [(item.name, kind) for item in OPERATIONS for kind in kinds if given.only in item.name]
     tallies = run_all(parts, given.points, given.jobs)
-    print(table(tallies))
+    text = table(tallies)
+    print(text)
+    if given.write:
+        write_report(given.write, text, "artifacts")
     sys.exit(any(tally.problems for tally in tallies.values()))
 
 

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-_BEGIN, _END = "<!-- begin: written by make faults -->", "<!-- end -->"
+_BEGIN, _END = "<!-- begin: {}, written by make faults -->", "<!-- end -->"
 
 
 @dataclass
@@ -48,7 +48,8 @@ def table(tallies: dict[tuple[str, str], Tally]) -> str:
     return "\n".join(lines)
 
 
-def write_report(file: Path, text: str) -> None:
-    """Puts the table between the marks."""
-    before, _, rest = file.read_text().partition(_BEGIN)
-    file.write_text(f"{before}{_BEGIN}\n{text}\n{_END}{rest.partition(_END)[2]}")
+def write_report(file: Path, text: str, of: str = "states") -> None:
+    """Puts the table between the marks. of: what was broken."""
+    begin = _BEGIN.format(of)
+    before, _, rest = file.read_text().partition(begin)
+    file.write_text(f"{before}{begin}\n{text}\n{_END}{rest.partition(_END)[2]}")

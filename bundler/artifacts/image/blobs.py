@@ -165,7 +165,7 @@ def open_regular(path: Path) -> BinaryIO:
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise VerificationFailed(f"{path} is no regular file.")
-    return open(descriptor, "rb")
+    return open(path, "rb", opener=lambda *_: descriptor)  # which knows its name
 
 
 def read_json(store: Store, entry: Descriptor) -> Json:

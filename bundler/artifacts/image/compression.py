@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Protocol, cast
 
 from bundler.artifacts.image.deflating import Gzip
-from bundler.errors import ToolFailed, VerificationFailed
+from bundler.errors import ToolFailed, VerificationFailed, io_failure
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -154,6 +154,8 @@ class _Refusing(_Raw):
         try:
             count = super().readinto(buffer)
         except (EOFError, OSError, zlib.error) as error:
+            if isinstance(error, OSError) and error.errno is not None:  # the disk's, not gzip's
+                raise io_failure(error, getattr(self._below, "name", None)) from error
             raise VerificationFailed("A layer's blob is damaged: it cannot be unpacked.") from error
         except Exception as error:
             if type(error).__name__ == "ZstdError":  # the library may not be importable here
