@@ -52,6 +52,8 @@ _NEW = {"a": {"state": "new"}, "b": {"state": "", "project/models/y": "new"}}
 _NEVER = ("--refresh", "never", "--no-guard")
 _LEFT = re.compile(r"\.state-bundler-|\.partial-|\.new$|/\.tmp")
 _NAMED = re.compile(r"\(74\): (\S+: |.*/)")
+# strace names the working directory also where a path does not begin there.
+_HERE = re.compile(r'AT_FDCWD<[^>]*>, "/')
 KINDS = ("SIGKILL", "ENOSPC", "EIO", "EROFS")
 DONE = "power cut after the end"
 
@@ -177,6 +179,7 @@ class Campaign:
         return [point for point, line in traced_calls(done.trace) if self._touches(root, line)]
 
     def _touches(self, root: Path, line: str) -> bool:
+        line = _HERE.sub('"/', line)
         if str(root / STATES) in line:
             return False
         return str(root) in line or str(self.work / "tmp") in line
