@@ -6,7 +6,7 @@ holds these very states nothing is made, so that nothing is rolled out.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,9 +27,6 @@ from bundler.workflows.pipeline import Prepared, prove
 
 if TYPE_CHECKING:
     from bundler.artifacts.python.pex import PexArtifact
-
-# The name of the updated image, by the tag of the old one.
-_Target = Callable[[str | None], ArtifactName]
 
 
 @contextmanager
@@ -71,7 +68,8 @@ def update(
     before: the PEX of this name, where `open_if_pex` has opened it.
     every_byte: of an image in an engine or a registry; all others are read back as a whole anyway.
     """
-    with _update_of(name, prepared.bundles, new_tag, before, listener, in_place=in_place) as found:
+    new = _NewTag(new_tag, in_place, prepared.bundles)
+    with _update_of(name, new, before, listener) as found:
         current = _current(found.old, found.there, prepared.bundles)
         if current is not None:
             return EmbedResult(current.name, changed=False, verdict=_intact(current))
@@ -95,36 +93,37 @@ class _Update(msgspec.Struct, frozen=True):
     compared: str | None = None
 
 
+class _NewTag(msgspec.Struct, frozen=True):
+    """The tag of the updated image. given: by the user, if at all."""
+
+    given: str | None
+    in_place: bool
+    bundles: tuple[Bundle, ...]
+
+    def of(self, name: ArtifactName, old: str | None) -> ArtifactName:
+        """The name with the new tag. old: the one that the image has."""
+        if self.given is not None:
+            return name.tagged(self.given)
+        if old is None:
+            raise UsageError(
+                "An image that is named by its digest alone has no tag to go by.",
+                hint="Name the new one: --tag TAG",
+            )
+        return name.tagged(old if self.in_place else tag_for(old, self.bundles))
+
+
 def _update_of(
-    name: ArtifactName,
-    bundles: Sequence[Bundle],
-    new_tag: str | None,
-    before: PexArtifact | None,
-    listener: Listener,
-    *,
-    in_place: bool,
+    name: ArtifactName, new: _NewTag, before: PexArtifact | None, listener: Listener
 ) -> AbstractContextManager[_Update]:
     if _is_pex(name):
         return _of_pex(name.path, before)
     if name.kind in ("path", "store"):
         raise UsageError(f"{name} cannot be updated.", hint="Name a PEX, or an image.")
-
-    is_in_engine = name.kind != "layout" and not _is_in_registry(name)
-
-    def target(tag: str | None) -> ArtifactName:
-        """The name of the updated image. tag: of the old one."""
-        if new_tag is not None and is_in_engine and set(":/") & set(new_tag):
-            return ArtifactName.parse(new_tag)
-        if new_tag is None and tag is None:
-            raise UsageError(
-                "An image that is named by its digest alone has no tag to go by.",
-                hint="Name the new one: --tag TAG",
-            )
-        return name.tagged(new_tag or (str(tag) if in_place else tag_for(str(tag), bundles)))
-
     if name.kind == "layout":
-        return _in_layout(name, target)
-    return _in_engine(name, target) if is_in_engine else _in_registry(name, target, listener)
+        return _in_layout(name, new)
+    if _is_in_registry(name):
+        return _in_registry(name, new, listener)
+    return _in_engine(name, new)
 
 
 @contextmanager
@@ -142,49 +141,52 @@ def _of_pex(path: Path, before: PexArtifact | None) -> Iterator[_Update]:
 
 
 @contextmanager
-def _in_layout(name: ArtifactName, target: _Target) -> Iterator[_Update]:
+def _in_layout(name: ArtifactName, new: _NewTag) -> Iterator[_Update]:
     from bundler.artifacts.image.layout import open_store, remove_leftovers_of
     from bundler.artifacts.image.oci import LayoutDestination, OciImage, Source, choose, find
 
     remove_leftovers_of(name.path)
     with closing(open_store(name.path)) as store:
         entry = choose(store, name.tag)
-        new = target(name.tag or without_state(entry.tag or LATEST))
+        target = new.of(name, name.tag or without_state(entry.tag or LATEST))
         old = OciImage(store, entry, str(name))
-        found = find(store, str(new.tag))
-        there = None if found is None else OciImage(store, found, str(new))
-        destination = LayoutDestination(name.path, str(new.tag), (Source(store, entry),))
-        yield _Update(old, there, destination, str(new))
+        found = find(store, str(target.tag))
+        there = None if found is None else OciImage(store, found, str(target))
+        destination = LayoutDestination(name.path, str(target.tag), (Source(store, entry),))
+        yield _Update(old, there, destination, str(target))
 
 
 @contextmanager
-def _in_engine(name: ArtifactName, target: _Target) -> Iterator[_Update]:
+def _in_engine(name: ArtifactName, new: _NewTag) -> Iterator[_Update]:
     from bundler.artifacts.image.engine import EngineDestination, open_image
 
     with ExitStack() as stack:
         old = stack.enter_context(open_image(name.image))
-        new = target(name.tag or (None if name.digest else LATEST)).image
+        if new.given is not None and set(":/") & set(new.given):  # a whole name
+            target = ArtifactName.parse(new.given).image
+        else:
+            target = new.of(name, name.tag or (None if name.digest else LATEST)).image
         there = None
         with suppress(UsageError):  # the engine has no image of that name
-            there = stack.enter_context(open_image(new))
-        destination = EngineDestination(old.engine, name.image, (new,))
-        yield _Update(old, there, destination, new, name.image)
+            there = stack.enter_context(open_image(target))
+        destination = EngineDestination(old.engine, name.image, (target,))
+        yield _Update(old, there, destination, target, name.image)
 
 
 @contextmanager
-def _in_registry(name: ArtifactName, target: _Target, listener: Listener) -> Iterator[_Update]:
+def _in_registry(name: ArtifactName, new: _NewTag, listener: Listener) -> Iterator[_Update]:
     from bundler.artifacts.image import registry
     from bundler.artifacts.image.ociread import OciImage
 
     with registry.opened(name.image, listener) as (repository, reference):
         entry = repository.resolve(reference)
-        new = reference.tagged(str(target(reference.tag).tag))
+        target = reference.tagged(str(new.of(name, reference.tag).tag))
         old = OciImage(repository, entry, str(reference), registry.KIND)
-        found = repository.find(new) if new.tag != reference.tag else None
-        there = None if found is None else OciImage(repository, found, str(new), registry.KIND)
+        found = repository.find(target) if target.tag != reference.tag else None
+        there = None if found is None else OciImage(repository, found, str(target), registry.KIND)
         base = registry.Source(repository, entry)
-        destination = registry.RegistryDestination(repository, (new,), (base,))
-        yield _Update(old, there, destination, str(new))
+        destination = registry.RegistryDestination(repository, (target,), (base,))
+        yield _Update(old, there, destination, str(target))
 
 
 def _is_in_registry(name: ArtifactName) -> bool:
