@@ -307,7 +307,7 @@ def state_problem(key: str, files: "Sequence[str]", writable: "Sequence[str]") -
 
 
 def support_problem(paths: "Sequence[str]") -> "str | None":
-    """Of our files beside the states."""
+    """Of our own files next to the states."""
     for path in paths:
         ours = path == _IGNORE_FILE or path.startswith("@")
         if not ours or "/" in path or path in (MANIFEST, RUN_RECORD, STAGING):

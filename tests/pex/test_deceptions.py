@@ -453,6 +453,16 @@ def test_what_was_embedded_is_accepted_and_runs(
     assert accepts(path) or layout == "loose"  # what Python compiles there is code, too
 
 
+def test_every_python_runs_it_with_the_state_that_was_read(
+    pexes_by_name: Mapping[tuple[str, str], Path], tmp_path: Path
+) -> None:
+    for number, python in enumerate(pythons()):
+        environ = {**os.environ, "PEX_ROOT": str(tmp_path / str(number))}
+        command = [python, pexes_by_name["a wheel", "zipapp"]]
+        done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
+        assert done.stdout == "A=1\n", (python, done.stderr)
+
+
 def _compact(value: object) -> bytes:
     return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
 

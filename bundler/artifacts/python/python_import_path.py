@@ -174,7 +174,7 @@ def _installed_as(path: str) -> list[str]:
         return []
     if scheme in ("purelib", "platlib"):
         return [rest]
-    # With --target the scheme's own folder lies below the packages; else they lie below that.
+    # With --target the scheme's folder is below the packages; without it, they are below that.
     folder = {"scripts": "bin/", "headers": "include/"}.get(scheme, "")
     return [folder + rest, *_SITE.split(rest, maxsplit=1)[1:]]
 

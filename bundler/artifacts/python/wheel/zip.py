@@ -32,7 +32,7 @@ def metadata_of(file: ZipFile) -> str:
 def deceptions(tree: Tree, file: ZipFile, found: Mapping[str, Manifest]) -> Iterator[str]:
     """Where an installer could write something else than the states that are read.
 
-    That RECORD says what is there, and that no entry point is written elsewhere; what lies in the
+    That RECORD says what is there, and that no entry point is written elsewhere; what is in the
     wheel's ``*.data`` folder is the same for all that holds packages (`python_import_path`).
     found: the manifests, by the artifact's path of their directory.
     """
