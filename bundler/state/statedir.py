@@ -57,7 +57,7 @@ from bundler.state.manifest import (
 from bundler.state.publishing import FILES, Decision, Journal, Publisher, is_pending
 from bundler.state.source_path import ADVICE, is_allowed
 from bundler.state.tree import fold, hash_stream
-from bundler.system.atomic import io_errors, make_directories, sync_tree
+from bundler.system.atomic import io_errors, make_directories, restrict_modes, sync_tree
 from bundler.system.folder import Folder
 from bundler.verify_at_start import sanitize_key as sanitize_key  # noqa: PLC0414  # a name of this module, too
 
@@ -398,6 +398,7 @@ class Staging(msgspec.Struct, frozen=True):
             run.write(MANIFEST_NAME, manifest.raw)
             run.write(RUN_RECORD_NAME, canonical(record(manifest)))
             for name in changed:
+                restrict_modes(self.path / name)
                 sync_tree(self.path / name)
             run.sync()
         journal = Journal(

@@ -224,6 +224,24 @@ def sync_tree(root: Path) -> None:
         sync_directory(Path(directory))
 
 
+def restrict_modes(root: Path) -> None:
+    """Lets nobody else write to a tree, and its owner read it, whatever made it."""
+    _restrict(str(root), stat.S_IRWXU)
+    for directory, folders, names in os.walk(root):
+        for name in folders:
+            _restrict(os.path.join(directory, name), stat.S_IRWXU)
+        for name in names:
+            _restrict(os.path.join(directory, name), stat.S_IRUSR)
+
+
+def _restrict(path: str, needed: int) -> None:
+    mode = stat.S_IMODE(os.lstat(path).st_mode)
+    others = 0o022 if mode & stat.S_IWOTH else 0
+    wanted = mode & ~others | needed
+    if wanted != mode and not os.path.islink(path):
+        os.chmod(path, wanted)
+
+
 def sync_directory(path: Path) -> None:
     """Brings the names in a directory to the disk."""
     _sync(path)

@@ -17,7 +17,17 @@ from bundler.errors import ConfigurationError, InputOutputError, Locked
 from bundler.state.manifest import RunRecord, state_of
 from bundler.state.statedir import StateDir, check_keys, sanitize_key
 from bundler.state.tree import scan
-from tests.support.statedirs import NEW, OLD, PLACE, Died, failure_of, interrupt, publish, snapshot
+from tests.support.statedirs import (
+    NEW,
+    OLD,
+    PLACE,
+    Died,
+    failure_of,
+    fill,
+    interrupt,
+    publish,
+    snapshot,
+)
 
 
 @pytest.fixture
@@ -39,6 +49,19 @@ def test_publish_makes_a_directory_that_verifies_itself(directory: StateDir) -> 
     assert (directory.path / "Shop__eu__" / "state").read_text() == "1"
     assert (directory.path / ".gitignore").read_bytes() == b"*\n*/\n.*"
     assert not list((directory.path / "@staging").glob("run"))
+
+
+@pytest.mark.parametrize("mode", [0o000, 0o600, 0o666, 0o777, 0o444])
+def test_a_state_is_readable_and_only_its_owners_to_change(directory: StateDir, mode: int) -> None:
+    with directory.staging() as staging:
+        states = fill(staging, {"a": {"state": "1", "project/part": "2"}})
+        for path in (staging.path / "a/state", staging.path / "a/project/part"):
+            path.chmod(mode & 0o777)
+        (staging.path / "a/project").chmod(mode & 0o777 | 0o700)
+        staging.publish(states, (), lambda _: RunRecord())
+    for path in (directory.path / "a", *(directory.path / "a").rglob("*")):
+        wanted = 0o700 if path.is_dir() else 0o400
+        assert path.stat().st_mode & (wanted | 0o002) == wanted, (path, oct(path.stat().st_mode))
 
 
 def test_the_same_states_make_the_same_manifest(tmp_path: Path) -> None:
