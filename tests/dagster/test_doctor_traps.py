@@ -93,7 +93,7 @@ TRAPS = (
     Trap("pre-commit without the guard", commits.commits, ".pre-commit-config.yaml", "warn",
          {".pre-commit-config.yaml": "repos: []\n"}),
     Trap("pre-commit that no commit starts", commits.commits, "not installed in this clone", "warn",
-         {".pre-commit-config.yaml": "repos: []  # as good as: no-committed-state\n"}),
+         {".pre-commit-config.yaml": "repos:\n- hooks: [{id: no-committed-state}]\n"}),
     # the configuration and the environment
     Trap("a setting that does not exist", environment.configuration, "tiemout", "fail",
          more='[tool.state-bundler]\ntiemout = "5m"\n'),
@@ -212,7 +212,9 @@ def test_pre_commit_that_something_starts_is_no_trap(
     for name, value in {**wd.env, **variables}.items():
         monkeypatch.setenv(name, value)
     wd.write("pyproject.toml", _PYPROJECT.format(backend="hatchling.build"))
-    wd.write(".pre-commit-config.yaml", "repos: []  # as good as: no-committed-state\n")
+    wd.write(
+        ".pre-commit-config.yaml", "repos: [{repo: local, hooks: [{id: no-committed-state}]}]\n"
+    )
     wd.write("shared/hooks/pre-commit", script)
     wd("git config core.hooksPath shared/hooks")
     (finding,) = commits.commits(Patient(survey(wd.path)))

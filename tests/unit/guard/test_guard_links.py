@@ -132,7 +132,7 @@ def test_a_state_directory_that_is_an_ignored_link_out_of_the_repository(
     path = f"src/shop/defs/{STATE}"
     if not named:
         path = "var/state"
-        wd.write("feed/pyproject.toml", SOURCE.format(path="../var/state"))
+        wd.write("pyproject.toml", DG + SOURCE.format(path=path))
         wd.write(".gitignore", f"{STATE}\n/var/state\n")
         wd.commit("feed")
     link(wd, path, outside)
@@ -167,9 +167,9 @@ def test_a_configured_directory_in_a_submodule(wd: WorkDir, tmp_path: Path) -> N
     library.write("code.py")
     library.commit("code")
     wd.submodule(library, "lib")
-    wd.write("pyproject.toml", SOURCE.format(path="lib/state"))
+    sources = [SOURCE.format(path=path) for path in ("lib/state", "there/state")]
+    wd.write("pyproject.toml", "".join(sources))
     link(wd, "there", "lib/other")
-    wd.write("feed/pyproject.toml", SOURCE.format(path="../there/state"))
     wd.commit("code")
     wd.write("lib/state/K/state", TEXT)
     wd.write("lib/other/state/K/state", TEXT)
