@@ -15,8 +15,7 @@ if TYPE_CHECKING:
     from bundler.artifacts.diff import Difference
     from bundler.artifacts.embedding import EmbedResult
     from bundler.artifacts.verify import Verdict
-    from bundler.guard.verdict import Moment
-    from bundler.guard.verdict import Verdict as GuardVerdict
+    from bundler.guard.verdict import GuardVerdict, Moment
     from bundler.listener import Listener
     from bundler.project.options import RefreshOptions
     from bundler.project.projects import Project

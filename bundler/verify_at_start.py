@@ -546,7 +546,7 @@ def _shown(path: str) -> str:
 # --- loading ----------------------------------------------------------------------------------
 
 
-class Load:
+class LoadReport:
     """What came of loading the program: how many definitions of a kind, and each key's state.
 
     states: by key, whether its state was there; None for what does not lie in the artifact.
@@ -557,7 +557,7 @@ class Load:
         self.states: dict[str, bool | None] = {}
         self.error: str | None = None
 
-    def of(self, target: str) -> "Load":
+    def of(self, target: str) -> "LoadReport":
         """Imports ``MODULE``, or calls ``MODULE:NAME``, and looks at what that makes."""
         try:
             dagster = self._watch_dagster()
@@ -733,14 +733,14 @@ def _verified() -> list[str]:
 def main(arguments: list[str]) -> int:
     options, program = _options(arguments)
     if "--report" in options:
-        load = Load().of(options["--load"])
+        load = LoadReport().of(options["--load"])
         return 0 if _print(sys.stdout, REPORT + json.dumps(vars(load))) else INPUT_OUTPUT
     found = _verified()
     if not found and "--load" in options:
         if _IS_SCRIPT and _without_own_folder([""]):
             sys.path.insert(0, "")  # the program imports as from `python -m`
         least = int(options.get("--min-definitions", "1"))
-        found = Load().of(options["--load"]).problems(least)
+        found = LoadReport().of(options["--load"]).problems(least)
     for problem in found:
         _print(sys.stderr, f"state-bundler: {problem}")
     if found:

@@ -14,7 +14,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 from hatchling.plugin import hookimpl
 
 if TYPE_CHECKING:
-    from bundler.workflows.wheel_hook import Published
+    from bundler.workflows.wheel_hook import PublishedFiles
 
 
 class StateBundlerHook(BuildHookInterface):  # type: ignore[type-arg]  # generic in its stubs only
@@ -55,10 +55,10 @@ class StateBundlerHook(BuildHookInterface):  # type: ignore[type-arg]  # generic
         """An editable wheel holds no files: the program finds the state where it is."""
         return self.target_name in ("sdist", "wheel") and version != "editable"
 
-    def _published(self) -> Published:
+    def _published(self) -> PublishedFiles:
         from bundler.workflows.wheel_hook import published
 
-        found: Published = self._run(published, Path(self.root))
+        found: PublishedFiles = self._run(published, Path(self.root))
         for path in found.missing:
             what = f"{path} holds no state"
             if self.config.get("require"):

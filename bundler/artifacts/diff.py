@@ -19,7 +19,7 @@ import msgspec
 from bundler.errors import VerificationFailed
 from bundler.state.artifact import Artifact, StateDirectory
 from bundler.state.bundle import MANIFEST_NAME
-from bundler.state.jsondiff import Change, compare, summary
+from bundler.state.jsondiff import JsonChange, compare, summary
 from bundler.state.manifest import Contents, Manifest, State, build, parse, state_of
 from bundler.state.tree import FileEntry, StateTree, hash_stream
 from bundler.state.volatile import ALL_MEMBERS, DBT_FILES
@@ -47,7 +47,7 @@ class FileDifference(msgspec.Struct, frozen=True):
     kind: Kind
     before: int | None
     after: int | None
-    changes: tuple[Change, ...] = ()
+    changes: tuple[JsonChange, ...] = ()
     form_only: bool = False
 
 
@@ -274,7 +274,9 @@ def _files(
             yield FileDifference(path, kind, old.size, new.size, inside or (), form_only)
 
 
-def _means_nothing(path: str, changes: tuple[Change, ...] | None, volatile: frozenset[str]) -> bool:
+def _means_nothing(
+    path: str, changes: tuple[JsonChange, ...] | None, volatile: frozenset[str]
+) -> bool:
     if volatile and any(fnmatchcase(path, pattern) for pattern in DBT_FILES):
         return True
     return bool(changes) and all(change.volatile for change in changes or ())
@@ -282,7 +284,7 @@ def _means_nothing(path: str, changes: tuple[Change, ...] | None, volatile: froz
 
 def _inside(
     before: bytes | None, after: bytes | None, volatile: frozenset[str]
-) -> tuple[Change, ...] | None:
+) -> tuple[JsonChange, ...] | None:
     """What changed inside a file that is JSON on both sides; None for any other."""
     old, new = (None if raw is None else decoded(raw) for raw in (before, after))
     if old is None or new is None:

@@ -83,7 +83,7 @@ class StoredStates(OneArtifact):
     def __init__(self, name: str, store: Store, versions: Mapping[str, Version]) -> None:
         self.name = name
         self._directories = tuple(
-            _Directory(store.objects, place, members)
+            _StoredDirectory(store.objects, place, members)
             for place, members in sorted(by_place(versions.values()).items())
         )
 
@@ -91,7 +91,7 @@ class StoredStates(OneArtifact):
         """How each state came about; its origin names the version that it was taken from."""
         return RunRecord(refresh=tuple(item.refresh for item in self._directories))
 
-    def state_directories(self) -> Sequence[_Directory]:
+    def state_directories(self) -> Sequence[_StoredDirectory]:
         return self._directories
 
 
@@ -109,7 +109,7 @@ def refresh_of(version: Version) -> KeyRefresh:
     return msgspec.structs.replace(known, origin=f"{STORE}{version.version}")
 
 
-class _Directory:
+class _StoredDirectory:
     """The states of one place, as a state directory."""
 
     sealed = concurrent = False
@@ -144,10 +144,10 @@ def manifest_of(versions: Sequence[Version]) -> Manifest:
 def _open(objects: Objects, piece: Piece) -> BinaryIO:
     if piece.size <= content.CHUNK_BYTES:
         return io.BytesIO(content.read_piece(objects, piece))
-    return io.BufferedReader(_Stream(objects, piece))
+    return io.BufferedReader(_StoredStream(objects, piece))
 
 
-class _Stream(io.RawIOBase):
+class _StoredStream(io.RawIOBase):
     """A large file of a store, read ahead, held against its digest at its end."""
 
     def __init__(self, objects: Objects, piece: Piece) -> None:

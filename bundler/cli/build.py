@@ -90,14 +90,14 @@ def build_pex(
     from bundler.artifacts.python.pex.arguments import parse
     from bundler.artifacts.python.pex.building import building as building_pex
     from bundler.artifacts.python.pex.building import find_pex
-    from bundler.workflows.pipeline import prove
+    from bundler.workflows.pipeline import verify_and_load
 
     listener = narrator(quiet=building.quiet)
     parsed = parse([*arguments, "-o", str(output)])
     prepared = loading.add_to(building.prepare(listener))
     command = find_pex(prepared.projects[0].interpreter.path, pex_command)
     with building_pex(command, parsed, prepared.request(listener)) as built:
-        verdict = prove(built.artifact, prepared, listener, before=str(built.destination))
+        verdict = verify_and_load(built.artifact, prepared, listener, before=str(built.destination))
     show_verdict(verdict, name=str(built.destination))
 
 

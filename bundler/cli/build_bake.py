@@ -49,7 +49,7 @@ def build_bake(
       state-bundler build bake -f docker-bake.hcl app
     """
     from bundler.artifacts.image.engine import Docker, baking
-    from bundler.workflows.pipeline import prove
+    from bundler.workflows.pipeline import verify_and_load
 
     words, docker = ctx.meta[META], Docker.from_environment()
     if baking.asks(words):
@@ -65,7 +65,7 @@ def build_bake(
     listener.phase("Building the images")
     request = prepared.request(listener, every_byte=every_byte)
     with baking.building_targets(found, targets, request) as images:
-        verdicts = [prove(image.artifact, prepared, listener) for image in images]
+        verdicts = [verify_and_load(image.artifact, prepared, listener) for image in images]
     for image, verdict in zip(images, verdicts, strict=True):
         show_verdict(verdict, image.called)
 

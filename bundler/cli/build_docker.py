@@ -85,7 +85,7 @@ def build_docker(
     from bundler.artifacts.image.engine import dockerbuild, stdin_context
     from bundler.artifacts.image.engine.arguments import parse
     from bundler.artifacts.image.engine.connection import Docker
-    from bundler.workflows.pipeline import prove
+    from bundler.workflows.pipeline import verify_and_load
 
     arguments = parse(ctx.meta[META])
     if arguments.asks:
@@ -109,7 +109,7 @@ def build_docker(
         arguments, request, docker=docker, program=program, piped=by_stdin
     ) as image:
         before = next(iter(arguments.tags), None)
-        verdict = prove(image.artifact, prepared, listener, before=before)
+        verdict = verify_and_load(image.artifact, prepared, listener, before=before)
     if quiet:
         click.echo(image.image_id)
     else:

@@ -12,7 +12,7 @@ from bundler.cli.console import Console, as_json, safe, size
 
 if TYPE_CHECKING:
     from bundler.artifacts.diff import Difference, FileDifference, KeyDifference
-    from bundler.state.jsondiff import Change
+    from bundler.state.jsondiff import JsonChange
 
 _SIGNS = {"added": "+", "removed": "-", "renamed": "~", "changed": "~", "reordered": "~"}
 _COLOURS = {"+": "green", "-": "red", "~": "yellow"}
@@ -132,14 +132,14 @@ def _file_line(file: FileDifference) -> str:
     return f"~ {file.path}{sizes}{note}"
 
 
-def _changes(changes: Sequence[Change], indent: str) -> Iterator[str]:
+def _changes(changes: Sequence[JsonChange], indent: str) -> Iterator[str]:
     # What means something first.
     for change in sorted(changes, key=lambda change: change.volatile):
         yield f"{indent}{_SIGNS[change.kind]} {_told(change)}"
         yield from _changes(change.details, f"{indent}    ")
 
 
-def _told(change: Change) -> str:
+def _told(change: JsonChange) -> str:
     note = " (means nothing)" if change.volatile else ""
     what = f"{_singular(change.what)} " if change.what else ""
     if change.kind == "renamed":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from bundler.cli.guard_command import FORMATS, Request, answer
+from bundler.cli.guard_command import FORMATS, GuardArguments, answer
 from bundler.guard.verdict import Moment, Movement
 
 
@@ -49,7 +49,7 @@ def guard(
     Without an option for the moment: the index, HEAD and the ignore rules, as before a build.
     DIR names a state directory beside those that are found by name and configuration.
     """
-    request = Request(
+    request = GuardArguments(
         moment=moment or "build",
         directories=directories,
         allow=allow,

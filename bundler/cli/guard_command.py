@@ -12,7 +12,7 @@ import sys
 
 from bundler.errors import Bug, BundlerError, UsageError
 from bundler.guard.moments import check
-from bundler.guard.verdict import Finding, Moment, Movement, Verdict, grouped, shared
+from bundler.guard.verdict import GuardFinding, GuardVerdict, Moment, Movement, grouped, shared
 from bundler.system import streams
 from bundler.system.fast_tuple import NamedTuple
 
@@ -49,7 +49,7 @@ _PATIENCE_SECONDS = 5.0
 FORMATS = ("text", "json", "github", "sarif")
 
 
-class Request(NamedTuple):
+class GuardArguments(NamedTuple):
     """What was asked for."""
 
     moment: Moment = "build"
@@ -102,11 +102,11 @@ def _report(error: BundlerError) -> int:
     return error.exit_code
 
 
-def parse(arguments: Sequence[str]) -> Request:
+def parse(arguments: Sequence[str]) -> GuardArguments:
     """Reads the arguments. Raises `UsageError`."""
     moments: list[Moment] = []
     directories: list[str] = []
-    request = Request()
+    request = GuardArguments()
     words = iter(arguments)
     for word in words:
         name, equals, value = word.partition("=")
@@ -143,17 +143,17 @@ def _value(words: Iterator[str], name: str) -> str:
     return value
 
 
-def _with_format(request: Request, name: str) -> Request:
+def _with_format(request: GuardArguments, name: str) -> GuardArguments:
     if name not in FORMATS:
         raise UsageError(f"There is no format {name!r}: choose from {', '.join(FORMATS)}.")
     return request._replace(format=name)
 
 
-_FLAGS: dict[str, Callable[[Request], Request]] = {
+_FLAGS: dict[str, Callable[[GuardArguments], GuardArguments]] = {
     "--strict": lambda request: request._replace(strict=True),
     "--fix": lambda request: request._replace(fix=True),
 }
-_WITH_VALUE: dict[str, Callable[[Request, str], Request]] = {
+_WITH_VALUE: dict[str, Callable[[GuardArguments, str], GuardArguments]] = {
     "--allow": lambda request, value: request._replace(allow=(*request.allow, value)),
     "--format": _with_format,
     "--remote": lambda request, value: request._replace(movement=Movement(remote=value)),
@@ -161,11 +161,11 @@ _WITH_VALUE: dict[str, Callable[[Request, str], Request]] = {
 }
 
 
-def answer(request: Request) -> int:
+def answer(request: GuardArguments) -> int:
     """Asks, prints the verdict, returns the exit code. Raises what `check` raises."""
     movement = _moved(request)
 
-    def ask() -> Verdict:
+    def ask() -> GuardVerdict:
         return check(
             request.root,
             request.moment,
@@ -203,7 +203,7 @@ class _Patience:
             say("guard: still looking; a large repository or a slow disk takes its time.")
 
 
-def _moved(request: Request) -> Movement:
+def _moved(request: GuardArguments) -> Movement:
     """What is pushed or received, as git told the hook, or as the pre-commit framework tells it.
 
     Raises `ToolFailed` where the standard input is not what git tells.
@@ -225,7 +225,7 @@ def _moved(request: Request) -> Movement:
     return movement._replace(updates=tuple((each.old, each.new) for each in read(text)))
 
 
-def report(verdict: Verdict, form: str = "text") -> None:
+def report(verdict: GuardVerdict, form: str = "text") -> None:
     """Prints a verdict: as text for a person to stderr, in other formats as data to stdout."""
     if form != "text":
         from bundler.cli.guard_formats import formatted
@@ -249,7 +249,7 @@ def _console() -> Console:
     return Console(sys.stderr)
 
 
-def _show(findings: Sequence[Finding]) -> None:
+def _show(findings: Sequence[GuardFinding]) -> None:
     """A block a finding; the reason and the fix once for those in a row that share them."""
     console = _console()
     told = grouped(findings)
@@ -262,7 +262,7 @@ def _show(findings: Sequence[Finding]) -> None:
 _WORDS = {"fail": "error", "warn": "warning"}
 
 
-def _clean(verdict: Verdict) -> str:
+def _clean(verdict: GuardVerdict) -> str:
     count = len(verdict.directories)
     if verdict.moment == "history":
         return "guard: no ref reaches any state."

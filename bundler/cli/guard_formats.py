@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from urllib.parse import quote
 
-from bundler.guard.verdict import Finding, Verdict
+from bundler.guard.verdict import GuardFinding, GuardVerdict
 from bundler.version import __version__
 
 TYPE_CHECKING = False
@@ -30,12 +30,12 @@ _RULES = {
 }
 
 
-def formatted(verdict: Verdict, form: str) -> str:
+def formatted(verdict: GuardVerdict, form: str) -> str:
     """The verdict in a format other than text, ending in a newline."""
     return _FORMATS[form](verdict)
 
 
-def _json(verdict: Verdict) -> str:
+def _json(verdict: GuardVerdict) -> str:
     return _dumped(
         {
             "schemaVersion": SCHEMA_VERSION,
@@ -59,7 +59,7 @@ def _text(path: str) -> str:
     return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
-def _github(verdict: Verdict) -> str:
+def _github(verdict: GuardVerdict) -> str:
     commands = {"fail": "error", "warn": "warning"}
     return "".join(
         f"::{commands[finding.grade]} file={_property(finding.where)},"
@@ -78,7 +78,7 @@ def _property(text: str) -> str:
     return _escaped(text).replace(":", "%3A").replace(",", "%2C")
 
 
-def _sarif(verdict: Verdict) -> str:
+def _sarif(verdict: GuardVerdict) -> str:
     driver = {
         "name": "state-bundler guard",
         "version": __version__,
@@ -91,7 +91,7 @@ def _sarif(verdict: Verdict) -> str:
     return _dumped({"$schema": _SARIF_SCHEMA, "version": "2.1.0", "runs": [run]})
 
 
-def _result(finding: Finding) -> dict[str, object]:
+def _result(finding: GuardFinding) -> dict[str, object]:
     place = quote(finding.where.encode("utf-8", "surrogateescape"))
     return {
         "ruleId": finding.rule,
@@ -103,7 +103,7 @@ def _result(finding: Finding) -> dict[str, object]:
     }
 
 
-_FORMATS: dict[str, Callable[[Verdict], str]] = {
+_FORMATS: dict[str, Callable[[GuardVerdict], str]] = {
     "json": _json,
     "github": _github,
     "sarif": _sarif,

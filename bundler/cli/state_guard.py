@@ -13,9 +13,9 @@ def main() -> int:
     arguments = sys.argv[1:]
     compare = None
     if arguments[:1] == ["--staged"] and not any(word.startswith("-") for word in arguments[1:]):
-        from bundler.guard.quick import look
+        from bundler.guard.quick import quick_check
 
-        compare = look(arguments[1:])
+        compare = quick_check(arguments[1:])
         if compare == ():
             return 0
     from bundler.cli.guard_command import run

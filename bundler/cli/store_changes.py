@@ -179,14 +179,14 @@ def prune(
       state-bundler store prune --keep 10 --older-than 30d --referenced-by shop:1.4 --dry-run
     """
     from bundler.artifacts.open import open_artifact
-    from bundler.store.prune import Rules, referenced_by
+    from bundler.store.prune import PruneRules, referenced_by
     from bundler.store.prune import prune as carry_out
 
     referenced: set[str] = set()
     for name in artifacts:
         with open_artifact(name) as artifact:
             referenced |= referenced_by(artifact)
-    rules = Rules(keep, older_than or 0.0, frozenset(referenced))
+    rules = PruneRules(keep, older_than or 0.0, frozenset(referenced))
     done = carry_out(opened(url, root), rules, dry_run=dry_run)
     console = Console(sys.stdout)
     if done.versions:

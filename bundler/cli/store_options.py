@@ -14,7 +14,7 @@ from bundler.cli.console import Console, size
 
 if TYPE_CHECKING:
     from bundler.store import Store
-    from bundler.store.pushing import Pushed
+    from bundler.store.pushing import PushedStates
     from bundler.store.records import Shard
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -109,7 +109,7 @@ def show_staged(staged: Shard, run: str) -> None:
     )
 
 
-def show_pushed(pushed: Pushed, url: str) -> None:
+def show_pushed(pushed: PushedStates, url: str) -> None:
     console = Console(sys.stdout)
     rows = [
         (key, version, "unchanged" if key in pushed.unchanged else "new")

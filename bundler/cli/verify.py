@@ -14,7 +14,7 @@ from bundler.cli.console import Console, age
 from bundler.cli.options import Duration, narrator, show_verdict, taken_as
 
 if TYPE_CHECKING:
-    from bundler.cli.verify_formats import Report
+    from bundler.cli.verify_formats import VerifyReport
     from bundler.workflows.policy import Policy
 
 _FORMATS = ("text", "json", "github", "sarif")
@@ -164,10 +164,12 @@ def _least(given: str) -> tuple[str, int]:
     return key or "*", int(count)
 
 
-def _report(name: str, policy: Policy, signed_by: Path | None, signature: Path | None) -> Report:
+def _report(
+    name: str, policy: Policy, signed_by: Path | None, signature: Path | None
+) -> VerifyReport:
     from bundler.artifacts.open import open_artifact
     from bundler.artifacts.verify import verify as check
-    from bundler.cli.verify_formats import Report
+    from bundler.cli.verify_formats import VerifyReport
     from bundler.errors import BundlerError
     from bundler.workflows.policy import judge, subject_of
 
@@ -182,8 +184,8 @@ def _report(name: str, policy: Policy, signed_by: Path | None, signature: Path |
             if signed_by is not None:
                 signer, unsigned = _signer(artifact, verdict, signed_by, signature, name)
     except BundlerError as error:
-        return Report(name, verdict, error=error)
-    return Report(name, verdict, (*breaches, *unsigned), signer)
+        return VerifyReport(name, verdict, error=error)
+    return VerifyReport(name, verdict, (*breaches, *unsigned), signer)
 
 
 def _signer(
@@ -202,7 +204,7 @@ def _signer(
         return None, (Breach("signature", error.what),)
 
 
-def _as_text(reports: list[Report]) -> None:
+def _as_text(reports: list[VerifyReport]) -> None:
     console = Console(sys.stdout)
     for report in reports:
         if report.verdict is None or report.failure() is not None:

@@ -17,7 +17,7 @@ _SARIF_SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
 
 
 @dataclass(frozen=True)
-class Report:
+class VerifyReport:
     """What was found of one artifact.
 
     name: as the person named it. verdict: None where it could not be read; error says why then.
@@ -50,16 +50,16 @@ class Report:
         yield from ((breach.rule, breach.what) for breach in self.breaches)
 
 
-def formatted(reports: Sequence[Report], form: str) -> str:
+def formatted(reports: Sequence[VerifyReport], form: str) -> str:
     """The reports in a format other than text; empty, or ending in a newline."""
     return _FORMATS[form](reports)
 
 
-def _json(reports: Sequence[Report]) -> str:
+def _json(reports: Sequence[VerifyReport]) -> str:
     return _dumped({"schema": SCHEMA_VERSION, "artifacts": [_as_json(item) for item in reports]})
 
 
-def _as_json(report: Report) -> dict[str, Any]:
+def _as_json(report: VerifyReport) -> dict[str, Any]:
     verdict = report.verdict
     return {
         "name": report.name,
@@ -91,7 +91,7 @@ def _dumped(value: object) -> str:
     return as_json(value, indent=2, ensure_ascii=False) + "\n"
 
 
-def _github(reports: Sequence[Report]) -> str:
+def _github(reports: Sequence[VerifyReport]) -> str:
     return "".join(
         f"::error title={_property(f'state-bundler verify: {rule}')}::"
         f"{_escaped(hidden(f'{report.name}: {what}'))}\n"
@@ -109,7 +109,7 @@ def _property(text: str) -> str:
     return _escaped(text).replace(":", "%3A").replace(",", "%2C")
 
 
-def _sarif(reports: Sequence[Report]) -> str:
+def _sarif(reports: Sequence[VerifyReport]) -> str:
     # https://docs.oasis-open.org/sarif/sarif/v2.1.0/
     driver = {
         "name": "state-bundler verify",
@@ -137,7 +137,7 @@ def _sarif(reports: Sequence[Report]) -> str:
     )
 
 
-_FORMATS: dict[str, Callable[[Sequence[Report]], str]] = {
+_FORMATS: dict[str, Callable[[Sequence[VerifyReport]], str]] = {
     "json": _json,
     "github": _github,
     "sarif": _sarif,

@@ -27,9 +27,9 @@ from bundler.git.history import (
 )
 from bundler.git.identity import CodeIdentity, code_identity, commit_of
 from bundler.git.questions import (
-    Change,
-    Entry,
-    Rule,
+    IgnoreRule,
+    IndexEntry,
+    StagedChange,
     addable_question,
     below,
     blobs,
@@ -53,13 +53,13 @@ from bundler.git.questions import (
 from bundler.git.repository import Question, Repository, literal, open_repository, printable, quoted
 
 __all__ = [
-    "Change",
     "CodeIdentity",
-    "Entry",
+    "IgnoreRule",
+    "IndexEntry",
     "Object",
     "Question",
     "Repository",
-    "Rule",
+    "StagedChange",
     "addable_question",
     "below",
     "blobs",

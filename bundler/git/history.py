@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from bundler.git.questions import Change, Entry, changes
+from bundler.git.questions import IndexEntry, StagedChange, changes
 from bundler.git.repository import Question, Repository
 from bundler.system.fast_tuple import NamedTuple
 
@@ -74,7 +74,7 @@ def commits(
 
 def changes_in(
     repository: Repository, touching: Sequence[bytes], pathspecs: Iterable[bytes]
-) -> list[Change]:
+) -> list[StagedChange]:
     """What each commit has otherwise than all of its parents."""
     if not touching:
         return []
@@ -87,12 +87,12 @@ def changes_in(
     return changes(answer)
 
 
-def tree_entries(repository: Repository, tree: str) -> list[Entry]:
+def tree_entries(repository: Repository, tree: str) -> list[IndexEntry]:
     """All that lies in a tree."""
     (answer,) = repository.ask(Question(["ls-tree", "-r", "-z", "--full-tree", tree]))
     entries = []
     for record in answer.split(b"\0")[:-1]:
         attributes, _, path = record.partition(b"\t")
         mode, _, oid = attributes.split(b" ")
-        entries.append(Entry(path, mode, oid))
+        entries.append(IndexEntry(path, mode, oid))
     return entries

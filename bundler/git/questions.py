@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 
-class Entry(NamedTuple):
+class IndexEntry(NamedTuple):
     """A path in the index or in a tree. Mode in git's octal text, object id in hexadecimal.
 
     is_sparse: whether the work tree may lack it (skip-worktree).
@@ -27,7 +27,7 @@ class Entry(NamedTuple):
     is_sparse: bool = False
 
 
-class Rule(NamedTuple):
+class IgnoreRule(NamedTuple):
     """The ignore rule that decides over a path. An empty pattern: there is none."""
 
     path: bytes
@@ -40,7 +40,7 @@ class Rule(NamedTuple):
         return bool(self.pattern) and not self.pattern.startswith(b"!")
 
 
-class Change(NamedTuple):
+class StagedChange(NamedTuple):
     """A path that a commit (or the index) holds and its predecessor holds otherwise."""
 
     commit: bytes
@@ -73,14 +73,14 @@ def index_question(pathspecs: Iterable[bytes]) -> Question:
     return Question(["ls-files", "-z", "-s", "-t", "--full-name", "--", *pathspecs])
 
 
-def index_entries(answer: bytes) -> list[Entry]:
+def index_entries(answer: bytes) -> list[IndexEntry]:
     """What `index_question` was answered."""
     entries = []
     for record in answer.split(b"\0"):
         if record:
             attributes, _, path = record.partition(b"\t")
             tag, mode, oid, stage = attributes.split(b" ")
-            entries.append(Entry(path, mode, oid, stage, tag == b"S"))
+            entries.append(IndexEntry(path, mode, oid, stage, tag == b"S"))
     return entries
 
 
@@ -155,11 +155,11 @@ def rules_question(paths: Iterable[bytes], *, from_index: bool = False) -> Quest
     return Question(["check-ignore", *options], stdin, expected=(0, 1))
 
 
-def rules(answer: bytes) -> list[Rule]:
+def rules(answer: bytes) -> list[IgnoreRule]:
     """What `rules_question` was answered, in its order."""
     fields = answer.split(b"\0")[:-1]
     return [
-        Rule(fields[at + 3].removeprefix(b"./"), *fields[at : at + 3])
+        IgnoreRule(fields[at + 3].removeprefix(b"./"), *fields[at : at + 3])
         for at in range(0, len(fields), 4)
     ]
 
@@ -226,7 +226,7 @@ def empty_repository(like: Repository, place: bytes) -> Repository:
     return Repository(place, git_dir, git_dir, like.algorithm, None, variables)
 
 
-def changes(answer: bytes, commit: bytes = b"") -> list[Change]:
+def changes(answer: bytes, commit: bytes = b"") -> list[StagedChange]:
     """Reads git's ``--raw -z`` format without renames, of two trees or (``-c``) of a merge."""
     found = []
     fields = iter(answer.split(b"\0"))
@@ -237,7 +237,7 @@ def changes(answer: bytes, commit: bytes = b"") -> list[Change]:
         parents = len(field) - len(field.lstrip(b":"))
         words = field[parents:].split(b" ")
         modes, oids = words[: parents + 1], words[parents + 1 : 2 * parents + 2]
-        found.append(Change(commit, next(fields), modes[0], oids[0], modes[-1], oids[-1]))
+        found.append(StagedChange(commit, next(fields), modes[0], oids[0], modes[-1], oids[-1]))
     return found
 
 

@@ -7,7 +7,7 @@ import os
 from bundler.errors import ToolFailed
 from bundler.git.blocking import refuse_what_blocks
 from bundler.system import git_directory
-from bundler.system.fast_process import Answer, Command, converse
+from bundler.system.fast_process import Answer, Command, run_concurrently
 from bundler.system.fast_tuple import NamedTuple
 
 TYPE_CHECKING = False
@@ -333,7 +333,7 @@ def _converse(
     timeout: float = DEFAULT_TIMEOUT_SECONDS,
 ) -> list[Answer]:
     git = _executable()
-    return converse(
+    return run_concurrently(
         [
             Command(git, ["-C", place, *_OVERRIDES, *question.arguments], question.stdin)
             for question in questions

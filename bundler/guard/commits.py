@@ -13,8 +13,8 @@ from bundler import git
 from bundler.errors import ToolFailed
 from bundler.guard.fixes import amend
 from bundler.guard.index import find_in_index, key_directory
-from bundler.guard.state_paths import Places, Project, project_of
-from bundler.guard.verdict import Finding, Moment, Verdict
+from bundler.guard.state_paths import GuardedProject, Places, project_of
+from bundler.guard.verdict import GuardFinding, GuardVerdict, Moment
 from bundler.system.fast_tuple import NamedTuple
 
 TYPE_CHECKING = False
@@ -76,7 +76,7 @@ def check_commits(
     updates: Sequence[Update],
     known_refs: Sequence[str],
     directories: Sequence[str | os.PathLike[str]],
-) -> Verdict:
+) -> GuardVerdict:
     """The verdict on the commits that these updates bring.
 
     Raises `ToolFailed` where git cannot answer.
@@ -97,7 +97,7 @@ def check_commits(
             for finding in _in_tree(repository, each.oid, places)
         ),
     ]
-    return Verdict(
+    return GuardVerdict(
         moment, tuple(findings), tuple(map(os.fsdecode, places.directories)), _top(repository)
     )
 
@@ -111,7 +111,7 @@ def _or_refuse(name: str, found: git.Object | None) -> git.Object:
 
 def check_history(
     repository: git.Repository, directories: Sequence[str | os.PathLike[str]]
-) -> Verdict:
+) -> GuardVerdict:
     """The verdict on all that any ref, stash or work tree reaches.
 
     Raises `ToolFailed` where git cannot answer, and for a shallow clone without a finding: what
@@ -127,13 +127,13 @@ def check_history(
                 hint="git fetch --unshallow (actions/checkout: fetch-depth: 0), then try again.",
             )
         findings.append(_border())
-    return Verdict(
+    return GuardVerdict(
         "history", tuple(findings), tuple(map(os.fsdecode, places.directories)), _top(repository)
     )
 
 
-def _border() -> Finding:
-    return Finding(
+def _border() -> GuardFinding:
+    return GuardFinding(
         "warn",
         "history-unknown",
         ".",
@@ -159,7 +159,7 @@ def _places(
     return Places((*named, *sources))
 
 
-def tip_projects(repository: git.Repository, tips: Sequence[str]) -> list[Project]:
+def tip_projects(repository: git.Repository, tips: Sequence[str]) -> list[GuardedProject]:
     """What the project files at the root of commits say: a bare repository has no other."""
     names = [f"{tip}:pyproject.toml" for tip in dict.fromkeys(tips)]
     found = git.objects(repository, names).values()
@@ -170,7 +170,7 @@ def tip_projects(repository: git.Repository, tips: Sequence[str]) -> list[Projec
 # --- what commits bring ---------------------------------------------------------------------
 
 
-def _brought(repository: git.Repository, commits: Range, places: Places) -> list[Finding]:
+def _brought(repository: git.Repository, commits: Range, places: Places) -> list[GuardFinding]:
     if not commits.new:
         return []
     pathspecs = places.pathspecs()
@@ -185,10 +185,10 @@ def _brought(repository: git.Repository, commits: Range, places: Places) -> list
 
 
 def _in_commit(
-    repository: git.Repository, change: git.Change, places: Places, commits: Range
-) -> Finding:
+    repository: git.Repository, change: git.StagedChange, places: Places, commits: Range
+) -> GuardFinding:
     path, commit = os.fsdecode(change.path), change.commit.decode()
-    return Finding(
+    return GuardFinding(
         "fail",
         "state-in-commit",
         path,
@@ -198,16 +198,18 @@ def _in_commit(
     )
 
 
-def _rewrite(repository: git.Repository, change: git.Change, path: bytes, commits: Range) -> str:
+def _rewrite(
+    repository: git.Repository, change: git.StagedChange, path: bytes, commits: Range
+) -> str:
     """A command for the commit that is checked out and nowhere else yet; else a sentence."""
     is_last = change.commit.decode() == repository.head and commits.new == (repository.head,)
     return amend(repository.top, path) if is_last and repository.top is not None else _REWRITE
 
 
-def _in_tree(repository: git.Repository, tree: str, places: Places) -> list[Finding]:
+def _in_tree(repository: git.Repository, tree: str, places: Places) -> list[GuardFinding]:
     """A tag may name a tree, and no commit."""
     return [
-        Finding(
+        GuardFinding(
             "fail",
             "state-in-commit",
             os.fsdecode(entry.path),
@@ -220,7 +222,7 @@ def _in_tree(repository: git.Repository, tree: str, places: Places) -> list[Find
     ]
 
 
-def _copies(repository: git.Repository, commits: Range, places: Places) -> list[Finding]:
+def _copies(repository: git.Repository, commits: Range, places: Places) -> list[GuardFinding]:
     top = repository.top
     on_disk = places.on_disk(top) if top is not None else []
     if not on_disk:

@@ -11,7 +11,7 @@ import os
 
 from bundler import git
 from bundler.guard.state_paths import join, takeable
-from bundler.guard.verdict import Finding
+from bundler.guard.verdict import GuardFinding
 from bundler.system import digests
 from bundler.system.fast_tuple import NamedTuple
 
@@ -30,7 +30,7 @@ _POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:%s\nsize %d\
 _HOW = {"raw": "", "lf": " with other line ends", "crlf": " with other line ends"}
 
 
-class Copy(NamedTuple):
+class CopiedState(NamedTuple):
     """What a blob is: a state file, and how it was altered."""
 
     state: bytes
@@ -47,16 +47,16 @@ class _Forms(NamedTuple):
 
 def copies(
     repository: git.Repository, directories: Sequence[bytes], sizes: Collection[int] | None = None
-) -> dict[bytes, Copy]:
+) -> dict[bytes, CopiedState]:
     """Object id -> what it is, for every form of every state file on disk.
 
     sizes: of the blobs that are in question; a state file that fits none is not read.
     """
     top = repository.top or b""
-    known: dict[bytes, Copy] = {}
+    known: dict[bytes, CopiedState] = {}
     for path in _state_files(top, directories):
         for oid, how in _ids(join(top, path), repository.algorithm, sizes):
-            known.setdefault(oid, Copy(path, how))
+            known.setdefault(oid, CopiedState(path, how))
     return known
 
 
@@ -175,8 +175,8 @@ def _digests(
 
 
 def copied_in_changes(
-    repository: git.Repository, changes: Sequence[git.Change], directories: Sequence[bytes]
-) -> list[tuple[git.Change, Copy]]:
+    repository: git.Repository, changes: Sequence[git.StagedChange], directories: Sequence[bytes]
+) -> list[tuple[git.StagedChange, CopiedState]]:
     """Those changes that bring a copy of a current state file."""
     oids = sorted({change.oid for change in changes if change.mode.startswith(b"100")})
     if not oids:
@@ -187,7 +187,7 @@ def copied_in_changes(
 
 def copied_in_index(
     repository: git.Repository, directories: Sequence[bytes]
-) -> list[tuple[bytes, Copy]]:
+) -> list[tuple[bytes, CopiedState]]:
     """The paths in the index that hold a copy of a current state file."""
     known = copies(repository, directories)
     stored = git.sizes(repository, sorted(known)) if known else {}
@@ -199,9 +199,9 @@ def copied_in_index(
     ]
 
 
-def finding(path: bytes, copy: Copy, where: str, mend: str) -> Finding:
+def finding(path: bytes, copy: CopiedState, where: str, mend: str) -> GuardFinding:
     """What is said about a copy. where: the end of the sentence, as "is in the index"."""
-    return Finding(
+    return GuardFinding(
         "fail",
         "state-copy",
         os.fsdecode(path),

@@ -20,7 +20,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    from bundler.guard.index import Contents
+    from bundler.guard.index import IndexContents
 
 # A key directory that nobody has: what is true of it is true of the next state.
 PROBE = b"state-bundler-probe/state"
@@ -33,7 +33,7 @@ def _rule_files(directory: bytes) -> list[bytes]:
 
 
 def durably_protected(
-    repository: git.Repository, deciding: Mapping[bytes, git.Rule], found: Contents
+    repository: git.Repository, deciding: Mapping[bytes, git.IgnoreRule], found: IndexContents
 ) -> frozenset[bytes]:
     """Those directories that a fresh clone of HEAD ignores by rules of its own.
 
@@ -46,7 +46,7 @@ def durably_protected(
 
 
 def _told_by_the_root(
-    repository: git.Repository, deciding: Mapping[bytes, git.Rule], found: Contents
+    repository: git.Repository, deciding: Mapping[bytes, git.IgnoreRule], found: IndexContents
 ) -> frozenset[bytes]:
     asked = {path for directory in deciding for path in _rule_files(directory)}
     unmerged = {entry.path for entry in found.entries if entry.stage != b"0"}
@@ -68,12 +68,12 @@ def _told_by_the_root(
     )
 
 
-def _is_file(there: git.Entry | None) -> bool:
+def _is_file(there: git.IndexEntry | None) -> bool:
     """Whether git reads rules from it: not from a link."""
     return there is not None and there.mode.startswith(b"100")
 
 
-def _is_as_in_head(repository: git.Repository, path: bytes, there: git.Entry | None) -> bool:
+def _is_as_in_head(repository: git.Repository, path: bytes, there: git.IndexEntry | None) -> bool:
     """Whether git reads here what it reads in a clone, or more."""
     if there is None or not _is_file(there):
         return True

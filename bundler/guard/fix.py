@@ -18,13 +18,15 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from bundler.guard.verdict import Verdict
+    from bundler.guard.verdict import GuardVerdict
 
 _MANIFEST = b"@manifest.json"
 _UNPROTECTED = ("state-unprotected", "protection-missing", "protection-local")
 
 
-def fix(root: str | os.PathLike[str], verdict: Verdict, named: Sequence[str] = ()) -> Iterator[str]:
+def fix(
+    root: str | os.PathLike[str], verdict: GuardVerdict, named: Sequence[str] = ()
+) -> Iterator[str]:
     """Mends what can be mended safely, and says what it did, a sentence each.
 
     Findings in submodules are left: each is a repository of its own. So are those in a configured

@@ -82,7 +82,7 @@ def commit(top: bytes, message: str, path: bytes | None = None) -> str:
 # --- the ignore file ------------------------------------------------------------------------
 
 
-class Target(NamedTuple):
+class FixTarget(NamedTuple):
     """The ignore file that gets a rule. path: relative to the top.
 
     problem: why git reads no rules from it, a sentence; empty if it does. repair: the commands that
@@ -96,8 +96,8 @@ class Target(NamedTuple):
 
 
 def target_of(
-    top: bytes, directory: bytes, deciding: git.Rule | None, found: Iterable[bytes]
-) -> Target:
+    top: bytes, directory: bytes, deciding: git.IgnoreRule | None, found: Iterable[bytes]
+) -> FixTarget:
     """The ignore file for a state directory's rule: the root's, or a deeper one that negates it.
 
     deciding: the rule that decides over the directory. found: the ignore files in the index.
@@ -108,28 +108,28 @@ def target_of(
         if name == RULE_FILE and (directory + b"/").startswith(folder + b"/"):
             path = deciding.source
     if not os.path.lexists(join(top, path)) and path in found:
-        return Target(path, is_here=False)
+        return FixTarget(path, is_here=False)
     return _examined(top, path)
 
 
-def _examined(top: bytes, path: bytes) -> Target:
+def _examined(top: bytes, path: bytes) -> FixTarget:
     file, shown, word = join(top, path), git.printable(path), file_from_here(top, path)
     try:
         mode = os.lstat(file).st_mode
     except OSError:
-        return Target(path)
+        return FixTarget(path)
     if stat.S_ISLNK(mode):
         problem = f"{shown} is a symbolic link, and git reads no rules from a link."
         is_copied = os.path.isfile(file)
-        return Target(path, problem, _rewritten("cat", word) if is_copied else (f"rm {word}",))
+        return FixTarget(path, problem, _rewritten("cat", word) if is_copied else (f"rm {word}",))
     if not stat.S_ISREG(mode):
         problem = f"{shown} is not a file, so git reads no rules from it."
-        return Target(path, problem, (f"mv {word} {_with(word, '.moved')}",))
+        return FixTarget(path, problem, (f"mv {word} {_with(word, '.moved')}",))
     writable = () if mode & stat.S_IWUSR else (f"chmod u+w {word}",)
     text = read_regular(file, _LARGE_BYTES)
     if encoding := _encoding(text):
         problem = f"{shown} is {encoding[:6]} text, and git reads no rules from it."
-        return Target(path, problem, _rewritten(f"iconv -f {encoding} -t UTF-8", word))
+        return FixTarget(path, problem, _rewritten(f"iconv -f {encoding} -t UTF-8", word))
     marked = [
         number
         for number, line in enumerate(text.split(b"\n"), 1)
@@ -141,7 +141,7 @@ def _examined(top: bytes, path: bytes) -> Target:
             f"Line {marked[-1]} of {shown} begins with a byte order mark, so git does not read "
             "its rule."
         )
-    return Target(path, problem, writable)
+    return FixTarget(path, problem, writable)
 
 
 def _rewritten(command: str, word: str) -> tuple[str, ...]:
@@ -164,7 +164,7 @@ def _encoding(text: bytes) -> str:
     return "UTF-16LE" if text[1:2] == b"\0" else "UTF-16BE"
 
 
-def ignore(top: bytes, directory: bytes, target: Target) -> str:
+def ignore(top: bytes, directory: bytes, target: FixTarget) -> str:
     """Adds the rule for a state directory to an ignore file, and commits that."""
     word, spec, call = file_from_here(top, target.path), pathspec(target.path), git_command(top)
     rule = git.quoted(os.fsdecode(rule_for(directory, os.path.dirname(target.path))))

@@ -8,16 +8,16 @@ from bundler import git
 from bundler.errors import ToolFailed
 from bundler.guard.state_paths import (
     RULE_FILE,
+    GuardedProject,
     Located,
     Places,
-    Project,
     is_behind_link,
     join,
     project_of,
     read_project,
     within,
 )
-from bundler.guard.verdict import Finding, Verdict
+from bundler.guard.verdict import GuardFinding, GuardVerdict
 from bundler.system.fast_tuple import NamedTuple
 
 TYPE_CHECKING = False
@@ -30,7 +30,7 @@ _NO_FILE = b"000000"
 
 def check_staged(
     repository: git.Repository, directories: Sequence[str | os.PathLike[str]]
-) -> Verdict:
+) -> GuardVerdict:
     """The verdict on what the commit that is being made will contain.
 
     HEAD is not asked: the commit that takes a leak away must pass.
@@ -45,7 +45,7 @@ def check_staged(
     ]
     on_disk = found.places.on_disk(top)
     copies = staged_copies(repository, found.places) if on_disk else []
-    return Verdict("staged", (*findings, *copies), found.places.names, os.fsdecode(top))
+    return GuardVerdict("staged", (*findings, *copies), found.places.names, os.fsdecode(top))
 
 
 def work_tree_of(repository: git.Repository) -> bytes:
@@ -89,7 +89,7 @@ def find_in_index(
     return InIndex(state, places, sparse_keys(entries, places))
 
 
-def sparse_keys(entries: Iterable[git.Entry], places: Places) -> frozenset[bytes]:
+def sparse_keys(entries: Iterable[git.IndexEntry], places: Places) -> frozenset[bytes]:
     return frozenset(
         key_directory(entry.path, places)
         for entry in entries
@@ -101,7 +101,9 @@ _PROJECTS = b":(top,glob)**/pyproject.toml"
 _RULES = b":(top,glob)**/" + RULE_FILE
 
 
-def _read_projects(repository: git.Repository, entries: Iterable[git.Entry]) -> list[Project]:
+def _read_projects(
+    repository: git.Repository, entries: Iterable[git.IndexEntry]
+) -> list[GuardedProject]:
     """The projects in the index: as they lie on disk, else (a sparse checkout) as in the index."""
     top = repository.top or b""
     projects = [entry for entry in entries if os.path.basename(entry.path) == b"pyproject.toml"]
@@ -119,7 +121,9 @@ def is_checked_out(top: bytes, path: bytes) -> bool:
     return os.path.lexists(join(top, path)) and not is_behind_link(top, path)
 
 
-def projects_not_here(repository: git.Repository, entries: Iterable[git.Entry]) -> list[Project]:
+def projects_not_here(
+    repository: git.Repository, entries: Iterable[git.IndexEntry]
+) -> list[GuardedProject]:
     """The projects in the index that are not checked out."""
     top = repository.top or b""
     return _read_projects(
@@ -127,12 +131,12 @@ def projects_not_here(repository: git.Repository, entries: Iterable[git.Entry]) 
     )
 
 
-def _entries(repository: git.Repository, pathspecs: Iterable[bytes]) -> list[git.Entry]:
+def _entries(repository: git.Repository, pathspecs: Iterable[bytes]) -> list[git.IndexEntry]:
     (answer,) = repository.ask(git.index_question(pathspecs))
     return git.index_entries(answer)
 
 
-def staged_copies(repository: git.Repository, places: Places) -> list[Finding]:
+def staged_copies(repository: git.Repository, places: Places) -> list[GuardFinding]:
     """A finding for each staged change that brings a copy of a state file."""
     from bundler.guard.content import copied_in_changes, finding
 
@@ -145,7 +149,9 @@ def staged_copies(repository: git.Repository, places: Places) -> list[Finding]:
     ]
 
 
-def copied(repository: git.Repository, places: Places, present: Sequence[bytes]) -> list[Finding]:
+def copied(
+    repository: git.Repository, places: Places, present: Sequence[bytes]
+) -> list[GuardFinding]:
     """A finding for each path in the index that holds a copy of a state file on disk."""
     if not present:
         return []
@@ -158,11 +164,11 @@ def copied(repository: git.Repository, places: Places, present: Sequence[bytes])
     ]
 
 
-class Contents(NamedTuple):
+class IndexContents(NamedTuple):
     """The index's entries in some places, its project and ignore files, and where HEAD differs."""
 
-    entries: list[git.Entry]
-    changes: list[git.Change]
+    entries: list[git.IndexEntry]
+    changes: list[git.StagedChange]
     has_head: bool
 
     def tracked(self) -> set[bytes]:
@@ -175,16 +181,18 @@ class Contents(NamedTuple):
             for entry in self.entries
         )
 
-    def in_head(self, path: bytes) -> git.Entry | None:
+    def in_head(self, path: bytes) -> git.IndexEntry | None:
         """What HEAD holds at the path of an ignore file that is not unmerged."""
         for change in self.changes:
             if change.path == path:
-                before = git.Entry(path, change.mode_before, change.oid_before)
+                before = git.IndexEntry(path, change.mode_before, change.oid_before)
                 return None if before.mode == _NO_FILE else before
         return next((entry for entry in self.entries if entry.path == path), None)
 
 
-def contents(repository: git.Repository, places: Places, others: Sequence[bytes] = ()) -> Contents:
+def contents(
+    repository: git.Repository, places: Places, others: Sequence[bytes] = ()
+) -> IndexContents:
     """Asks for index and HEAD side by side. others: single paths that are asked for, too.
 
     Raises `ToolFailed` if git cannot answer.
@@ -196,10 +204,10 @@ def contents(repository: git.Repository, places: Places, others: Sequence[bytes]
         questions.append(git.staged_question("HEAD", pathspecs))
     index, *changes = repository.ask(*questions)
     found = git.changes(changes[0]) if changes else []
-    return Contents(git.index_entries(index), found, has_head)
+    return IndexContents(git.index_entries(index), found, has_head)
 
 
-def committed(top: bytes, found: Contents, places: Places) -> list[Finding]:
+def committed(top: bytes, found: IndexContents, places: Places) -> list[GuardFinding]:
     """A finding for each state file in the index or in HEAD."""
     added = {change.path for change in found.changes if change.mode_before == _NO_FILE}
     in_index = {path for path in found.tracked() if places.hold(path)}
@@ -221,14 +229,14 @@ def state_in(
     *,
     in_index: bool,
     in_head: bool,
-) -> Finding:
+) -> GuardFinding:
     from bundler.guard.fixes import commit, take_out
 
     name, shown = os.fsdecode(path), git.printable(path)
     if in_index:
         place = key_directory(path, places)
         where = "in the index and in HEAD" if in_head else "in the index"
-        return Finding(
+        return GuardFinding(
             "fail",
             "state-in-index",
             name,
@@ -236,7 +244,7 @@ def state_in(
             f"The next commit holds it. {IN_GIT}",
             take_out(top, place, is_sparse=place in sparse),
         )
-    return Finding(
+    return GuardFinding(
         "fail",
         "state-in-head",
         name,

@@ -7,7 +7,7 @@ import os
 from bundler import git
 from bundler.errors import ToolFailed
 from bundler.guard.state_paths import Places, join, read_project
-from bundler.guard.verdict import Moment, Movement, Verdict, joined
+from bundler.guard.verdict import GuardVerdict, Moment, Movement, joined
 from bundler.state.source_path import is_allowed
 
 TYPE_CHECKING = False
@@ -27,7 +27,7 @@ def check(
     *,
     strict: bool = False,
     movement: Movement | None = None,
-) -> Verdict:
+) -> GuardVerdict:
     """git's verdict on the repository that `root` lies in.
 
     directories: state directories beside those that are found by name and configuration.
@@ -51,7 +51,7 @@ def _ask(
     moment: Moment,
     directories: Sequence[str | os.PathLike[str]],
     movement: Movement,
-) -> Verdict:
+) -> GuardVerdict:
     if moment == "build":
         from bundler.guard.worktree import check_work_tree
 
@@ -86,13 +86,13 @@ def _staged(
     repository: git.Repository,
     directories: Sequence[str | os.PathLike[str]],
     movement: Movement,
-) -> Verdict:
+) -> GuardVerdict:
     from bundler.guard.index import check_staged, staged_copies
 
     if movement.compare is None:
         return check_staged(repository, directories)
     places = Places(movement.compare, git.ignores_case(repository))
-    return Verdict("staged", tuple(staged_copies(repository, places)))
+    return GuardVerdict("staged", tuple(staged_copies(repository, places)))
 
 
 def _commits(
@@ -101,7 +101,7 @@ def _commits(
     directories: Sequence[str | os.PathLike[str]],
     movement: Movement,
     known_refs: Sequence[str],
-) -> Verdict:
+) -> GuardVerdict:
     from bundler.guard.commits import Update, check_commits
 
     updates = [Update(old, new) for old, new in movement.updates or ()]
@@ -128,7 +128,7 @@ def _allowed_here(
 
 
 def _allowed_in_projects(
-    repository: git.Repository, verdict: Verdict, movement: Movement
+    repository: git.Repository, verdict: GuardVerdict, movement: Movement
 ) -> list[str]:
     """What the project files above the findings allow; read only when there are findings."""
     if not verdict.findings:
@@ -149,7 +149,7 @@ def _allowed_in_projects(
     return [os.fsdecode(pattern) for project in projects for pattern in project.allow]
 
 
-def without_allowed(verdict: Verdict, patterns: Sequence[str]) -> Verdict:
+def without_allowed(verdict: GuardVerdict, patterns: Sequence[str]) -> GuardVerdict:
     """Without the findings about paths that are committed on purpose."""
     return verdict._replace(
         findings=tuple(each for each in verdict.findings if not is_allowed(each.where, patterns))

@@ -28,7 +28,7 @@ _UNUSUAL = (
 )
 
 
-def look(named: Sequence[str] = ()) -> tuple[bytes, ...] | None:
+def quick_check(named: Sequence[str] = ()) -> tuple[bytes, ...] | None:
     """Whether the commit that is being made holds state, as far as the index's bytes can say.
 
     named: state directories beside those found by name. None: ask git. Empty: certainly none.

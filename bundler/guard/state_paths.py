@@ -32,7 +32,7 @@ _TELLING = frozenset((*_BORDERS, *_PROJECT_FILES, *_READ_BY_GIT))
 _OF_INTEREST = (b"root_module", b"defs_module")
 
 
-class Project(NamedTuple):
+class GuardedProject(NamedTuple):
     """What one pyproject.toml (or dg.toml) says. Paths are relative to the top of the repository.
 
     sources: the state directories it configures. expected: where Dagster will make one. allow:
@@ -45,7 +45,7 @@ class Project(NamedTuple):
     allow: tuple[bytes, ...] = ()
 
 
-class Found(NamedTuple):
+class FoundStatePaths(NamedTuple):
     """What lies in the work tree. Paths are relative to its top.
 
     states: state directories by name. links: symbolic links of that name. repositories: other
@@ -117,7 +117,7 @@ class Places(NamedTuple):
 # --- the work tree --------------------------------------------------------------------------
 
 
-def walk(top: bytes) -> Found:
+def walk(top: bytes) -> FoundStatePaths:
     """Looks through the whole work tree, down to other repositories' borders.
 
     A link is a file, as it is for git: what is behind it is not looked at.
@@ -141,7 +141,7 @@ def walk(top: bytes) -> Found:
     return _found(telling)
 
 
-def _found(telling: Iterable[tuple[bytes, os.DirEntry[bytes]]]) -> Found:
+def _found(telling: Iterable[tuple[bytes, os.DirEntry[bytes]]]) -> FoundStatePaths:
     """What entries with telling names, and the directories that they lie in, come to."""
     states, links, repositories, projects = [], [], [], []
     for directory, entry in telling:
@@ -155,7 +155,7 @@ def _found(telling: Iterable[tuple[bytes, os.DirEntry[bytes]]]) -> Found:
         elif entry.name in _PROJECT_FILES and not is_directory:
             projects.append(directory)
     borders = set(repositories)
-    return Found(
+    return FoundStatePaths(
         tuple(sorted(path for path in states if not _behind(path, borders))),
         tuple(sorted(path for path in links if not _behind(path, borders))),
         tuple(sorted(path for path in borders if not _behind(os.path.dirname(path), borders))),
@@ -217,7 +217,7 @@ def takeable(top: bytes, directory: bytes) -> Iterator[bytes]:
 # --- links ----------------------------------------------------------------------------------
 
 
-class Place(NamedTuple):
+class GuardedPlace(NamedTuple):
     """A path, and the directory that it belongs to: if git ignores that one, it is not ours."""
 
     path: bytes
@@ -230,26 +230,26 @@ class Located(NamedTuple):
     links: those paths that are links themselves.
     """
 
-    inside: list[Place]
-    outside: list[Place]
-    links: list[Place]
+    inside: list[GuardedPlace]
+    outside: list[GuardedPlace]
+    links: list[GuardedPlace]
 
     @classmethod
-    def of(cls, top: bytes, paths: Iterable[Place | bytes]) -> Located:
+    def of(cls, top: bytes, paths: Iterable[GuardedPlace | bytes]) -> Located:
         located = cls([], [], [])
         for each in paths:
-            path, owner = each if isinstance(each, Place) else Place(each)
+            path, owner = each if isinstance(each, GuardedPlace) else GuardedPlace(each)
             folder, name = os.path.split(join(top, path))
             link = join(os.path.realpath(folder), name)
             place = os.path.realpath(link)
             if os.path.islink(link) and _is_own(top, link):
-                located.links.append(Place(link[len(top) + 1 :], owner))
+                located.links.append(GuardedPlace(link[len(top) + 1 :], owner))
             if os.path.islink(place):  # a link in a circle
                 continue
             if _is_own(top, place):
-                located.inside.append(Place(place[len(top) + 1 :], owner))
+                located.inside.append(GuardedPlace(place[len(top) + 1 :], owner))
             elif os.path.isdir(place):
-                located.outside.append(Place(place, owner))
+                located.outside.append(GuardedPlace(place, owner))
         return located
 
 
@@ -272,23 +272,23 @@ def mentions_us(text: bytes) -> bool:
     return b"state-bundler" in text
 
 
-def project_of(top: bytes, directory: bytes, name: bytes, text: bytes) -> Project:
+def project_of(top: bytes, directory: bytes, name: bytes, text: bytes) -> GuardedProject:
     """What a project file says about state.
 
     Raises `ConfigurationError` for one with our table or Dagster's that is not TOML.
     """
     if not (mentions_us(text) or any(word in text for word in _OF_INTEREST)):
-        return Project(directory)
+        return GuardedProject(directory)
     table = None if mentions_us(text) else _dagster_alone(name, text)
     if table is None:
         table = _parse(text, os.fsdecode(join(directory, name)))
     if name == b"dg.toml":
         modules = _mapping(table, "project")
-        return Project(directory, expected=_expected(top, directory, modules))
+        return GuardedProject(directory, expected=_expected(top, directory, modules))
     tool = _mapping(table, "tool")
     ours = _mapping(tool, "state-bundler")
     modules = _mapping(_mapping(tool, "dg"), "project")
-    return Project(
+    return GuardedProject(
         directory,
         sources=tuple(_sources(join(directory, name), _tables(ours, "source"))),
         expected=_expected(top, directory, modules),
@@ -296,7 +296,7 @@ def project_of(top: bytes, directory: bytes, name: bytes, text: bytes) -> Projec
     )
 
 
-def read_project(top: bytes, directory: bytes) -> Project:
+def read_project(top: bytes, directory: bytes) -> GuardedProject:
     """What the project files in a directory say. Raises as `project_of` does."""
     files = (
         project_of(top, directory, name, _read(join(top, join(directory, name))))

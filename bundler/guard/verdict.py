@@ -15,7 +15,7 @@ else:
     Grade = Moment = str
 
 
-class Finding(NamedTuple):
+class GuardFinding(NamedTuple):
     """One thing that is wrong, or could become so.
 
     rule: a stable name for the kind. what: a sentence that names the path. where: the path,
@@ -33,27 +33,27 @@ class Finding(NamedTuple):
     inside: str = ""
 
 
-class Verdict(NamedTuple):
+class GuardVerdict(NamedTuple):
     """The answer to one question. `directories` are the state directories it is about."""
 
     moment: Moment
-    findings: tuple[Finding, ...] = ()
+    findings: tuple[GuardFinding, ...] = ()
     directories: tuple[str, ...] = ()
     top: str = ""
 
     @property
-    def failures(self) -> tuple[Finding, ...]:
+    def failures(self) -> tuple[GuardFinding, ...]:
         return tuple(finding for finding in self.findings if finding.grade == "fail")
 
     @property
-    def warnings(self) -> tuple[Finding, ...]:
+    def warnings(self) -> tuple[GuardFinding, ...]:
         return tuple(finding for finding in self.findings if finding.grade == "warn")
 
     @property
     def failed(self) -> bool:
         return bool(self.failures)
 
-    def strict(self) -> Verdict:
+    def strict(self) -> GuardVerdict:
         """The same with every warning a failure."""
         return self._replace(findings=tuple(each._replace(grade="fail") for each in self.findings))
 
@@ -75,24 +75,24 @@ class Movement(NamedTuple):
 _NAMED = 3
 
 
-def shared(finding: Finding) -> tuple[str, ...]:
+def shared(finding: GuardFinding) -> tuple[str, ...]:
     """What findings have in common that need one explanation."""
     return (finding.grade, finding.rule, finding.inside, finding.why, finding.mend)
 
 
-def grouped(findings: Iterable[Finding]) -> list[Finding]:
+def grouped(findings: Iterable[GuardFinding]) -> list[GuardFinding]:
     """Findings for a person: of warnings with one reason and one fix, a single one.
 
     A workspace of many projects lacks one rule, and not one a project.
     """
-    groups: dict[object, list[Finding]] = {}
+    groups: dict[object, list[GuardFinding]] = {}
     for number, finding in enumerate(findings):
         key = shared(finding) if finding.grade == "warn" else number
         groups.setdefault(key, []).append(finding)
     return [_as_one(group) for group in groups.values()]
 
 
-def _as_one(group: Sequence[Finding]) -> Finding:
+def _as_one(group: Sequence[GuardFinding]) -> GuardFinding:
     first, *others = group
     if not others:
         return first
@@ -101,7 +101,7 @@ def _as_one(group: Sequence[Finding]) -> Finding:
     return first._replace(what=f"{first.what} The same goes for {names}{more}.")
 
 
-def joined(*verdicts: Verdict) -> Verdict:
+def joined(*verdicts: GuardVerdict) -> GuardVerdict:
     """One verdict of several about the same moment; a finding that both have is said once."""
     findings = dict.fromkeys(finding for verdict in verdicts for finding in verdict.findings)
     directories = dict.fromkeys(place for verdict in verdicts for place in verdict.directories)

@@ -12,7 +12,7 @@ import os
 from bundler import git
 from bundler.guard.fixes import file_from_here
 from bundler.guard.state_paths import NAME, join
-from bundler.guard.verdict import Finding
+from bundler.guard.verdict import GuardFinding
 from bundler.system.git_directory import read_regular
 
 TYPE_CHECKING = False
@@ -26,7 +26,7 @@ _DROPPING = (b"hatchling", b"poetry.core", b"setuptools.build_meta")
 
 def dropped_from_wheels(
     top: bytes, projects: Iterable[bytes], directories: Iterable[bytes]
-) -> list[Finding]:
+) -> list[GuardFinding]:
     """A warning for each project whose backend leaves out a state directory that is protected."""
     places = list(directories)
     affected = []
@@ -62,8 +62,8 @@ def _drops(text: bytes, names: set[bytes]) -> bool:
     return any(name in backend for name in _DROPPING)
 
 
-def _finding(path: bytes, fix: str) -> Finding:
-    return Finding(
+def _finding(path: bytes, fix: str) -> GuardFinding:
+    return GuardFinding(
         "warn",
         "wheel-drops-state",
         os.fsdecode(path),

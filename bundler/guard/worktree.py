@@ -14,7 +14,7 @@ from bundler.git.blocking import refuse_if_it_blocks
 from bundler.guard import fixes
 from bundler.guard.durable import PROBE, durably_protected
 from bundler.guard.index import (
-    Contents,
+    IndexContents,
     committed,
     contents,
     copied,
@@ -24,16 +24,16 @@ from bundler.guard.index import (
 )
 from bundler.guard.state_paths import (
     RULE_FILE,
+    GuardedPlace,
+    GuardedProject,
     Located,
-    Place,
     Places,
-    Project,
     is_below,
     join,
     read_project,
     walk,
 )
-from bundler.guard.verdict import Finding, Moment, Verdict, joined
+from bundler.guard.verdict import GuardFinding, GuardVerdict, Moment, joined
 from bundler.system.fast_tuple import NamedTuple
 
 TYPE_CHECKING = False
@@ -54,7 +54,7 @@ class Scope(NamedTuple):
     links: tuple[bytes, ...]
     submodules: tuple[bytes, ...]
     outside: tuple[bytes, ...]
-    projects: tuple[Project, ...]
+    projects: tuple[GuardedProject, ...]
     ignore_case: bool
 
     @property
@@ -68,7 +68,7 @@ class Scope(NamedTuple):
 
 def check_work_tree(
     repository: git.Repository, moment: Moment, directories: Sequence[str | os.PathLike[str]]
-) -> Verdict:
+) -> GuardVerdict:
     """The verdict on one repository and the submodules in it.
 
     Raises `ToolFailed` if git cannot answer.
@@ -86,7 +86,7 @@ def check_work_tree(
         *copied(repository, scope.places, scope.present),
         *unprotected(repository, scope, rules, found),
     ]
-    verdict = Verdict(
+    verdict = GuardVerdict(
         moment,
         tuple(findings),
         tuple(os.fsdecode(directory) for directory in scope.directories),
@@ -96,11 +96,11 @@ def check_work_tree(
     return joined(verdict, *(_elsewhere(top, place, moment) for place in others))
 
 
-def _elsewhere(top: bytes, place: bytes, moment: Moment) -> Verdict:
+def _elsewhere(top: bytes, place: bytes, moment: Moment) -> GuardVerdict:
     """The verdict on another repository, in paths that are relative to this one's top."""
     other = git.open_repository(os.fsdecode(place))
     if other is None or other.top is None or other.top == top:
-        return Verdict(moment)
+        return GuardVerdict(moment)
     inside = os.path.relpath(os.fsdecode(other.top), os.fsdecode(top))
     verdict = check_work_tree(other, moment, [os.fsdecode(place)] if place != other.top else [])
     return verdict._replace(
@@ -115,8 +115,8 @@ def _elsewhere(top: bytes, place: bytes, moment: Moment) -> Verdict:
 
 
 def find(
-    repository: git.Repository, named: Sequence[bytes], found: Contents, *, ignore_case: bool
-) -> tuple[Scope, Rules]:
+    repository: git.Repository, named: Sequence[bytes], found: IndexContents, *, ignore_case: bool
+) -> tuple[Scope, IgnoreRules]:
     """Every state directory of a repository with a work tree, and what git's rules say of them.
 
     What is in a directory that git ignores (an environment, a cache, ``node_modules``) is not the
@@ -127,17 +127,21 @@ def find(
     read = {directory: _read(top, directory) for directory in walked.projects}
     in_index = {path for path, name in map(os.path.split, found.tracked()) if name != RULE_FILE}
     projects = [
-        *(each for each in read.values() if isinstance(each, Project)),
+        *(each for each in read.values() if isinstance(each, GuardedProject)),
         *projects_not_here(repository, found.entries),
     ]
     owners = {
         each.directory: b"" if each.directory in in_index else each.directory for each in projects
     }
-    sources = [Place(path, owners[each.directory]) for each in projects for path in each.sources]
-    links = [Place(path, os.path.dirname(path)) for path in walked.links]
-    expected = [Place(path, owners[each.directory]) for each in projects for path in each.expected]
-    located = Located.of(top, [*map(Place, named), *sources, *links, *expected])
-    by_name = [Place(path, os.path.dirname(path)) for path in walked.states]
+    sources = [
+        GuardedPlace(path, owners[each.directory]) for each in projects for path in each.sources
+    ]
+    links = [GuardedPlace(path, os.path.dirname(path)) for path in walked.links]
+    expected = [
+        GuardedPlace(path, owners[each.directory]) for each in projects for path in each.expected
+    ]
+    located = Located.of(top, [*map(GuardedPlace, named), *sources, *links, *expected])
+    by_name = [GuardedPlace(path, os.path.dirname(path)) for path in walked.states]
     rules = _ask(
         repository,
         [*by_name, *located.inside],
@@ -161,7 +165,7 @@ def find(
     return scope, rules
 
 
-def _read(top: bytes, directory: bytes) -> Project | BundlerError:
+def _read(top: bytes, directory: bytes) -> GuardedProject | BundlerError:
     """A project, or why it cannot be read, which matters only if it is the repository's own."""
     try:
         return read_project(top, directory)
@@ -182,39 +186,39 @@ def _submodules(repository: git.Repository, repositories: Sequence[bytes]) -> tu
 # --- what the rules protect -----------------------------------------------------------------
 
 
-class Rules(NamedTuple):
+class IgnoreRules(NamedTuple):
     """What git's rules say. inside: the rule that decides over the next state in a directory.
     over: the one over the directory itself, or a link. ignored: directories that are not ours.
     """
 
-    inside: dict[bytes, git.Rule]
-    over: dict[bytes, git.Rule]
+    inside: dict[bytes, git.IgnoreRule]
+    over: dict[bytes, git.IgnoreRule]
     ignored: frozenset[bytes]
 
-    def kept(self, places: Iterable[Place]) -> tuple[bytes, ...]:
+    def kept(self, places: Iterable[GuardedPlace]) -> tuple[bytes, ...]:
         return tuple(dict.fromkeys(path for path, owner in places if owner not in self.ignored))
 
 
 def _ask(
     repository: git.Repository,
-    directories: Sequence[Place],
-    links: Sequence[Place],
+    directories: Sequence[GuardedPlace],
+    links: Sequence[GuardedPlace],
     projects: Sequence[bytes],
     *,
     from_index: bool,
-) -> Rules:
+) -> IgnoreRules:
     probes = {join(path, PROBE): path for path, _ in directories}
     places = {path for path, _ in (*directories, *links) if not path.startswith(b"/")}
     owners = {*projects, *(owner for _, owner in (*directories, *links))} - {b""}
     paths = [*probes, *sorted(places | owners)]
     if not paths:
-        return Rules({}, {}, frozenset())
+        return IgnoreRules({}, {}, frozenset())
     for path, _ in directories:  # the walk ends at a state directory, git does not
         refuse_if_it_blocks(join(join(repository.top or b"", path), RULE_FILE))
     (answer,) = repository.ask(git.rules_question(paths, from_index=from_index))
     rules = {rule.path: rule for rule in git.rules(answer)}
     ignored = sorted(owner for owner in owners if rules[owner].ignores)
-    return Rules(
+    return IgnoreRules(
         {path: rules[probe] for probe, path in probes.items()},
         {path: rules[path] for path in places},
         frozenset(_without_tracked(repository, ignored)),
@@ -234,7 +238,9 @@ def _without_tracked(repository: git.Repository, ignored: Sequence[bytes]) -> li
     return [path for path in ignored if not any(is_below(each, path) for each in tracked)]
 
 
-def _addable(repository: git.Repository, scope: Scope, rules: Rules) -> dict[bytes, list[bytes]]:
+def _addable(
+    repository: git.Repository, scope: Scope, rules: IgnoreRules
+) -> dict[bytes, list[bytes]]:
     """What ``git add -A`` would take, by state directory."""
     # In a directory that is ignored itself, no rule can take that back.
     open_ones = [path for path in scope.present if not rules.over[path].ignores]
@@ -250,8 +256,8 @@ def _addable(repository: git.Repository, scope: Scope, rules: Rules) -> dict[byt
 
 
 def unprotected(
-    repository: git.Repository, scope: Scope, rules: Rules, found: Contents
-) -> list[Finding]:
+    repository: git.Repository, scope: Scope, rules: IgnoreRules, found: IndexContents
+) -> list[GuardFinding]:
     """A finding for each state directory that ``git add -A`` would take, now or in a clone."""
     top = repository.top or b""
     if not (scope.directories or scope.links):
@@ -262,7 +268,7 @@ def unprotected(
     tracked = found.tracked()
     rule_files = {path for path in tracked if os.path.basename(path) == RULE_FILE}
 
-    def target(directory: bytes) -> fixes.Target:
+    def target(directory: bytes) -> fixes.FixTarget:
         return fixes.target_of(top, directory, rules.over.get(directory), rule_files)
 
     findings = [
@@ -285,9 +291,11 @@ def unprotected(
     ]
 
 
-def _offered(top: bytes, directory: bytes, files: Sequence[bytes], target: fixes.Target) -> Finding:
+def _offered(
+    top: bytes, directory: bytes, files: Sequence[bytes], target: fixes.FixTarget
+) -> GuardFinding:
     count = "1 file" if len(files) == 1 else f"{len(files)} files"
-    return Finding(
+    return GuardFinding(
         "fail",
         "state-unprotected",
         os.fsdecode(directory),
@@ -298,10 +306,12 @@ def _offered(top: bytes, directory: bytes, files: Sequence[bytes], target: fixes
     )
 
 
-def _not_durable(top: bytes, directory: bytes, rule: git.Rule, target: fixes.Target) -> Finding:
+def _not_durable(
+    top: bytes, directory: bytes, rule: git.IgnoreRule, target: fixes.FixTarget
+) -> GuardFinding:
     """rule: the one that decides over what is in it, here."""
     if not rule.ignores:
-        return Finding(
+        return GuardFinding(
             "warn",
             "protection-missing",
             os.fsdecode(directory),
@@ -310,7 +320,7 @@ def _not_durable(top: bytes, directory: bytes, rule: git.Rule, target: fixes.Tar
             fixes.ignore(top, directory, target),
         )
     is_written = rule.source == RULE_FILE and target.is_here and not target.problem
-    return Finding(
+    return GuardFinding(
         "warn",
         "protection-local",
         os.fsdecode(directory),
@@ -321,8 +331,8 @@ def _not_durable(top: bytes, directory: bytes, rule: git.Rule, target: fixes.Tar
     )
 
 
-def _open_link(top: bytes, link: bytes, target: fixes.Target) -> Finding:
-    return Finding(
+def _open_link(top: bytes, link: bytes, target: fixes.FixTarget) -> GuardFinding:
+    return GuardFinding(
         "warn",
         "protection-missing",
         os.fsdecode(link),
@@ -332,5 +342,5 @@ def _open_link(top: bytes, link: bytes, target: fixes.Target) -> Finding:
     )
 
 
-def _why(reason: str, target: fixes.Target) -> str:
+def _why(reason: str, target: fixes.FixTarget) -> str:
     return f"{target.problem} {reason}" if target.problem else reason

@@ -77,7 +77,7 @@ class KeyOptions(msgspec.Struct, frozen=True):
         return KeyOptions(**merged)
 
 
-class Stored(Protocol):
+class StoredVersions(Protocol):
     """The versions that storage holds now; asked only where there is a key in versioned storage.
 
     embeds: their states come into the artifact; else the manifest only names the versions.
@@ -139,7 +139,7 @@ class RefreshOptions(msgspec.Struct, frozen=True):
     allow_stale: float | None = None
     secrets: tuple[str, ...] = ()
     not_secrets: tuple[str, ...] = ()
-    stored: Stored | None = None
+    stored: StoredVersions | None = None
     inside: Inside | None = None
 
     def over(self, wider: RefreshOptions) -> RefreshOptions:

@@ -50,14 +50,14 @@ class Project(msgspec.Struct, frozen=True):
     workspace: Path | None = None
 
 
-class _Files(msgspec.Struct, frozen=True):
+class _ProjectFiles(msgspec.Struct, frozen=True):
     """What the files of a directory say. dg: dg.toml, or else what pyproject.toml has for it."""
 
     pyproject: dict[str, Any]
     dg: dict[str, Any]
 
     @classmethod
-    def read(cls, root: Path) -> _Files:
+    def read(cls, root: Path) -> _ProjectFiles:
         pyproject = read_toml(root / "pyproject.toml")
         return cls(pyproject, read_toml(root / "dg.toml") or _table(pyproject, "tool", "dg"))
 
@@ -105,7 +105,7 @@ def open_project(
     root: Path, *, python: Path | None = None, environ: Mapping[str, str] = os.environ
 ) -> Project:
     """Reads the project in `root`. Raises `ConfigurationError` where there is none."""
-    files = _Files.read(root)
+    files = _ProjectFiles.read(root)
     config = of_pyproject(files.pyproject, root / "pyproject.toml")
     dagster = _dagster_modules(root, files)
     if dagster is None and not config.sources:
@@ -127,10 +127,10 @@ def open_project(
 
 def dagster_modules(root: Path) -> DagsterModules | None:
     """The modules that dg.toml or pyproject.toml names; None for what is no Dagster project."""
-    return _dagster_modules(root, _Files.read(root))
+    return _dagster_modules(root, _ProjectFiles.read(root))
 
 
-def _dagster_modules(root: Path, files: _Files) -> DagsterModules | None:
+def _dagster_modules(root: Path, files: _ProjectFiles) -> DagsterModules | None:
     if "project" not in files.dg:
         return None
     table = _table(files.dg, "project")
@@ -147,7 +147,7 @@ def _dagster_modules(root: Path, files: _Files) -> DagsterModules | None:
 
 def workspace_members(root: Path) -> Iterator[Path]:
     """The projects that a workspace root names; nothing for what is no workspace."""
-    files = _Files.read(root)
+    files = _ProjectFiles.read(root)
     named = _table(files.dg, "workspace").get("projects", [])
     paths = [root / str(_table({"": project}, "").get("path", "")) for project in named]
     uv = _table(files.pyproject, "tool", "uv", "workspace")
@@ -221,7 +221,7 @@ def _table(table: Mapping[str, Any], *names: str) -> dict[str, Any]:
 
 
 def _is_project(root: Path) -> bool:
-    files = _Files.read(root)
+    files = _ProjectFiles.read(root)
     own = _table(files.pyproject, "tool", "state-bundler")
     return "source" in own or "project" in files.dg
 

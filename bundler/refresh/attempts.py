@@ -18,9 +18,9 @@ from bundler.errors import BadData, BundlerError, CredentialsRefused, Unavailabl
 from bundler.listener import KeyProgress, Listener
 from bundler.project.options import DEFAULT_ATTEMPTS, DEFAULT_TIMEOUT_SECONDS, KeyOptions
 from bundler.refresh import vendor_exceptions
-from bundler.refresh.checks import LEFT_OUT, Baseline, Checked, check
-from bundler.refresh.discovery import Loaded
-from bundler.refresh.outcome.exchanges import Copy, Report, read
+from bundler.refresh.checks import LEFT_OUT, Baseline, CheckedState, check
+from bundler.refresh.discovery import LoadedSource
+from bundler.refresh.outcome.exchanges import CopiedDirectory, Report, read
 from bundler.refresh.secrets import Secrets
 from bundler.refresh.sources.model import Component
 from bundler.refresh.validation import validate
@@ -44,11 +44,11 @@ _LOG_BYTES = 16 * 1024
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
-class Job(msgspec.Struct, frozen=True):
+class KeyJob(msgspec.Struct, frozen=True):
     """A key that is to be fetched. directory: makes an empty key directory in the staging area."""
 
     component: Component
-    source: Loaded
+    source: LoadedSource
     options: KeyOptions
     directory: Callable[[str], Path]
     baseline: Baseline | None
@@ -69,7 +69,7 @@ class Fetched(msgspec.Struct, frozen=True):
     is before ours. notes: which failed requests were taken as normal, and why.
     """
 
-    checked: Checked
+    checked: CheckedState
     environment: tuple[str, ...]
     skew: float
     attempts: int
@@ -97,7 +97,7 @@ class _AttemptFailedError(Exception):
         self.attempt = attempt
 
 
-async def fetch(job: Job, scratch: Path, listener: Listener) -> Fetched:
+async def fetch(job: KeyJob, scratch: Path, listener: Listener) -> Fetched:
     """Refreshes one key into the staging area. Raises `KeyFailedError`."""
     began = time.monotonic()
     try:
@@ -108,7 +108,7 @@ async def fetch(job: Job, scratch: Path, listener: Listener) -> Fetched:
 
 
 async def _fetch_again(
-    job: Job, scratch: Path, began: float, listener: Listener, first: _AttemptFailedError
+    job: KeyJob, scratch: Path, began: float, listener: Listener, first: _AttemptFailedError
 ) -> Fetched:
     """What follows a first attempt that failed: others, or the end."""
     import stamina
@@ -136,7 +136,7 @@ async def _fetch_again(
 
 
 async def _fetch_once(
-    job: Job, scratch: Path, attempt: int, began: float, listener: Listener
+    job: KeyJob, scratch: Path, attempt: int, began: float, listener: Listener
 ) -> Fetched:
     listener.key(KeyProgress(job.component.key, "fetching", attempt))
     write = _write(job, scratch, attempt)
@@ -181,7 +181,7 @@ def _telling(failure: Failure, earlier: Sequence[Failure]) -> BundlerError:
 
 
 def _next(
-    job: Job,
+    job: KeyJob,
     deadline: float,
     listener: Listener,
     earlier: list[Failure],
@@ -206,7 +206,7 @@ def _next(
     return failure.wait or True
 
 
-def _write(job: Job, scratch: Path, attempt: int) -> Write:
+def _write(job: KeyJob, scratch: Path, attempt: int) -> Write:
     directory = job.directory(job.component.key)
     name = f"{directory.name[:100]}-{id(job)}-{attempt}"
     return Write(
@@ -220,7 +220,7 @@ def _write(job: Job, scratch: Path, attempt: int) -> Write:
     )
 
 
-async def _attempt(job: Job, write: Write, deadline: float) -> Failure | None:
+async def _attempt(job: KeyJob, write: Write, deadline: float) -> Failure | None:
     """One call of the component. None if it went well."""
     late: float | None = None
     status = 0
@@ -251,7 +251,7 @@ async def _attempt(job: Job, write: Write, deadline: float) -> Failure | None:
     ) or _lost(job, report, secrets)
 
 
-def _report(job: Job, write: Write) -> Report:
+def _report(job: KeyJob, write: Write) -> Report:
     """What happened, held against what may fail: by the configuration, or for this kind."""
     kind = kind_of(job.component)
     normal = tuple(one.pattern for one in kind.expected)
@@ -259,7 +259,7 @@ def _report(job: Job, write: Write) -> Report:
     return report if kind.whole_pages else msgspec.structs.replace(report, unfollowed=())
 
 
-def _lost(job: Job, report: Report, secrets: Secrets) -> Failure | None:
+def _lost(job: KeyJob, report: Report, secrets: Secrets) -> Failure | None:
     """A failed request that would be normal, did it not concern what the last state still had."""
     if job.baseline is None:
         return None
@@ -275,7 +275,7 @@ def _lost(job: Job, report: Report, secrets: Secrets) -> Failure | None:
     return partial_failure(job.component, exchange, secrets, report.environment, though)
 
 
-async def _check(job: Job, write: Write, attempt: int, report: Report) -> Checked:
+async def _check(job: KeyJob, write: Write, attempt: int, report: Report) -> CheckedState:
     try:
         return await asyncio.to_thread(_judge, job, write, report.copies)
     except BundlerError as error:
@@ -288,7 +288,7 @@ async def _check(job: Job, write: Write, attempt: int, report: Report) -> Checke
         raise _failed(job, told, write, attempt) from error
 
 
-def _judge(job: Job, write: Write, copies: Sequence[Copy]) -> Checked:
+def _judge(job: KeyJob, write: Write, copies: Sequence[CopiedDirectory]) -> CheckedState:
     surroundings = job.source.surroundings
     checked = check(
         job.component,
@@ -311,7 +311,7 @@ def _judge(job: Job, write: Write, copies: Sequence[Copy]) -> Checked:
 
 
 def _failed(
-    job: Job, error: BundlerError, write: Write, attempts: int, *, seen: bool = False
+    job: KeyJob, error: BundlerError, write: Write, attempts: int, *, seen: bool = False
 ) -> KeyFailedError:
     told = error.what.rstrip(".") + (f", after {attempts} attempts." if attempts > 1 else ".")
     again = type(error)(told, hint=error.hint, key=job.component.key)

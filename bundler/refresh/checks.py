@@ -22,7 +22,7 @@ from bundler.errors import BadData, ConfigurationError, CredentialsRefused
 from bundler.project.options import DEFAULT_SHRINK, KeyOptions
 from bundler.refresh import dbt_projects
 from bundler.refresh.key_material import PRIVATE_KEY, is_container
-from bundler.refresh.outcome.exchanges import Copy
+from bundler.refresh.outcome.exchanges import CopiedDirectory
 from bundler.refresh.outcome.losses import losses
 from bundler.refresh.relocate import relocate
 from bundler.refresh.secrets import Secret, Secrets
@@ -67,7 +67,7 @@ class Baseline(msgspec.Struct, frozen=True):
     directory: Path
 
 
-class Checked(msgspec.Struct, frozen=True):
+class CheckedState(msgspec.Struct, frozen=True):
     """A state that may be published.
 
     left_out: paths that were removed, or not copied. ignored: those that were not copied because
@@ -88,9 +88,9 @@ def check(
     *,
     secrets: Secrets,
     baseline: Baseline | None,
-    copies: Sequence[Copy] = (),
+    copies: Sequence[CopiedDirectory] = (),
     written_at: str | None = None,
-) -> Checked:
+) -> CheckedState:
     """Judges what a component wrote into its staged key directory.
 
     copies: the directories that it has copied there. written_at: the key directory as the component
@@ -135,7 +135,7 @@ def check(
     )
     warnings = _refuse_loss(key, directory, tree, options, baseline)
     databases = [file.path for file in tree.files if _any_match(file.path, _DATABASES)]
-    return Checked(
+    return CheckedState(
         state,
         left_out,
         (

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
-from bundler.refresh.outcome.exchanges import Copy
+from bundler.refresh.outcome.exchanges import CopiedDirectory
 from bundler.state.tree import StateTree
 
 PARSED = "manifest.json"
@@ -33,7 +33,7 @@ def target_directories(tree: StateTree) -> tuple[str, ...]:
     )
 
 
-def warnings(copies: Sequence[Copy]) -> Iterator[str]:
+def warnings(copies: Sequence[CopiedDirectory]) -> Iterator[str]:
     """What dbt will not find where it runs in a copy of its project."""
     for copy in copies:
         source = Path(copy.source)

@@ -20,10 +20,10 @@ from bundler.artifacts.baseline import of_place
 from bundler.artifacts.extract import Extracted
 from bundler.errors import BundlerError, Locked, Unavailable, VerificationFailed
 from bundler.listener import KeyProgress, Listener
-from bundler.project.options import DEFAULT_TOTAL_TIMEOUT_SECONDS, RefreshOptions, Stored
-from bundler.refresh.attempts import Fetched, Job, KeyFailedError
+from bundler.project.options import DEFAULT_TOTAL_TIMEOUT_SECONDS, RefreshOptions, StoredVersions
+from bundler.refresh.attempts import Fetched, KeyFailedError, KeyJob
 from bundler.refresh.checks import Baseline
-from bundler.refresh.discovery import Loaded, unique
+from bundler.refresh.discovery import LoadedSource, unique
 from bundler.refresh.sources.model import Component
 from bundler.state.age import age_problem
 from bundler.state.bundle import Bundle
@@ -53,7 +53,7 @@ _SHOWN_PATHS = 5
 _MOST_SKEW_SECONDS = 300.0
 
 
-class Published(msgspec.Struct, frozen=True):
+class PublishedDirectory(msgspec.Struct, frozen=True):
     """What a publish came to. changed: the keys whose bytes are others than before."""
 
     bundle: Bundle
@@ -71,7 +71,7 @@ class Directory(msgspec.Struct):
 
     statedir: StateDir
     options: RefreshOptions
-    sources: list[Loaded] = msgspec.field(default_factory=list)
+    sources: list[LoadedSource] = msgspec.field(default_factory=list)
     components: dict[str, Component] = msgspec.field(default_factory=dict)
     baselines: dict[str, Baseline] = msgspec.field(default_factory=dict)
     record: dict[str, KeyRefresh] = msgspec.field(default_factory=dict)
@@ -169,7 +169,7 @@ class Directory(msgspec.Struct):
 
     # --- deciding -----------------------------------------------------------------------------
 
-    def jobs(self, listener: Listener) -> Iterator[Job]:
+    def jobs(self, listener: Listener) -> Iterator[KeyJob]:
         """The keys that are to be fetched; for the others, what is there is taken over.
 
         Raises `VerificationFailed` where that does not verify.
@@ -193,11 +193,11 @@ class Directory(msgspec.Struct):
 
     def job(
         self, component: Component, directory: Callable[[str], Path], baseline: Baseline | None
-    ) -> Job:
+    ) -> KeyJob:
         """What it takes to fetch a key. directory: makes an empty key directory for it."""
         source = next(item for item in self.sources if component in item.found.components)
         options = self.options.of_key(component.key)
-        return Job(component, source, options, directory, baseline)
+        return KeyJob(component, source, options, directory, baseline)
 
     def _keep_unselected(self, key: str, listener: Listener) -> None:
         if key in self.baselines:
@@ -232,7 +232,7 @@ class Directory(msgspec.Struct):
 
     # --- taking over what was fetched ---------------------------------------------------------
 
-    def take(self, job: Job, fetched: Fetched, listener: Listener) -> None:
+    def take(self, job: KeyJob, fetched: Fetched, listener: Listener) -> None:
         """Takes a fetched state over, or the baseline's bytes where they mean the same."""
         key, state = job.component.key, fetched.checked.state
         same = job.baseline is not None and (
@@ -249,7 +249,7 @@ class Directory(msgspec.Struct):
         detail = "unchanged" if same else self._brief(job)
         _tell(key, fetched, self.states[key], listener, detail)
 
-    def _brief(self, job: Job) -> str:
+    def _brief(self, job: KeyJob) -> str:
         """What changed against the baseline, such as ``+3 connectors, -1 table``."""
         if job.baseline is None:
             return ""
@@ -258,7 +258,7 @@ class Directory(msgspec.Struct):
         staged = self.staging.path / sanitize_key(job.component.key)
         return brief(job.baseline.directory, staged)
 
-    def take_stale(self, job: Job, failed: KeyFailedError, listener: Listener) -> bool:
+    def take_stale(self, job: KeyJob, failed: KeyFailedError, listener: Listener) -> bool:
         """Takes the baseline for an unavailable system, if that was allowed and it is young."""
         key, most = job.component.key, self.options.allow_stale
         before = self.record.get(key)
@@ -310,7 +310,7 @@ class Directory(msgspec.Struct):
         keys = sorted(self.refreshes.values(), key=lambda item: item.key)
         return DirectoryRefresh(self.statedir.place, tuple(keys))
 
-    def published(self, publication: Publication, listener: Listener) -> Published:
+    def published(self, publication: Publication, listener: Listener) -> PublishedDirectory:
         """Tells what publishing it came to."""
         known = {sanitize_key(key) for key in self.components}
         for name in publication.removed:
@@ -323,7 +323,7 @@ class Directory(msgspec.Struct):
             )
         changed = [key for key, state in self.states.items() if state.path in publication.changed]
         bound = self._refresh().of(publication.bundle.manifest)
-        return Published(publication.bundle, bound, tuple(changed))
+        return PublishedDirectory(publication.bundle, bound, tuple(changed))
 
     # --- versioned storage --------------------------------------------------------------------
 
@@ -341,7 +341,7 @@ class Directory(msgspec.Struct):
                     f"{component.key} is {VERSIONED}: not in the artifact, not refreshed here."
                 )
 
-    def _take_stored(self, key: str, stored: Stored, listener: Listener) -> None:
+    def _take_stored(self, key: str, stored: StoredVersions, listener: Listener) -> None:
         found = stored.state(key)
         if found is None:
             listener.note(f"{key} is in versioned storage, which has no version of it yet.")
@@ -388,7 +388,7 @@ class Collector(msgspec.Struct):
     types: tuple[ManagementType, ...]
     collected: list[Collected] = msgspec.field(default_factory=list)
 
-    def jobs(self) -> Iterator[Job]:
+    def jobs(self) -> Iterator[KeyJob]:
         """The selected keys."""
         for component in self.of.components.values():
             if component.management_type in self.types and self.of.is_selected(component):
@@ -401,7 +401,7 @@ class Collector(msgspec.Struct):
             target.mkdir(parents=True)
         return target
 
-    def take(self, job: Job, fetched: Fetched, listener: Listener) -> None:
+    def take(self, job: KeyJob, fetched: Fetched, listener: Listener) -> None:
         """Keeps what was fetched."""
         key, state = job.component.key, fetched.checked.state
         refresh = KeyRefresh(
@@ -416,7 +416,7 @@ class Collector(msgspec.Struct):
         self.collected.append(Collected(place, job.component, directory, state, refresh))
         _tell(key, fetched, state, listener)
 
-    def take_stale(self, _job: Job, _failed: KeyFailedError, _listener: Listener) -> bool:
+    def take_stale(self, _job: KeyJob, _failed: KeyFailedError, _listener: Listener) -> bool:
         """The storage keeps its latest version; nothing needs to stand in for it."""
         return False
 

@@ -19,7 +19,7 @@ from bundler.refresh.secret_values import collect
 from bundler.refresh.secrets import Secrets
 from bundler.refresh.sources import load_error, sources_of
 from bundler.refresh.sources.model import Component, Found, Source, found_of
-from bundler.refresh.workers import Worker, launch
+from bundler.refresh.workers import WorkerProcess, launch
 
 if TYPE_CHECKING:
     from bundler.project.options import Inside
@@ -36,12 +36,12 @@ class Surroundings(msgspec.Struct, frozen=True):
     secrets: Secrets
 
 
-class Loaded(msgspec.Struct, frozen=True):
+class LoadedSource(msgspec.Struct, frozen=True):
     """A source whose components are known, with the worker that writes their states."""
 
     source: Source
     found: Found
-    worker: Worker
+    worker: WorkerProcess
     surroundings: Surroundings
 
 
@@ -76,7 +76,7 @@ def surroundings_of(
 
 def start(
     source: Source, surroundings: Surroundings, scratch: Path, image: Image | None = None
-) -> Worker:
+) -> WorkerProcess:
     """A worker of this source that has loaded nothing yet; in an image, or on this machine."""
     if image is not None:
         from bundler.refresh.inside import InsideWorker
@@ -90,13 +90,13 @@ def start(
         environment=surroundings.environment,
         output=scratch / "load.log",
     )
-    return Worker(how, str(source.python))
+    return WorkerProcess(how, str(source.python))
 
 
 async def load_all(
     projects: Sequence[Project],
     scratch: Path,
-    loaded: list[Loaded],
+    loaded: list[LoadedSource],
     *,
     named: Sequence[str] = (),
     excluded: Sequence[str] = (),
@@ -139,7 +139,7 @@ async def _load(
     source: Source,
     surroundings: Surroundings,
     scratch: Path,
-    loaded: list[Loaded],
+    loaded: list[LoadedSource],
     image: Image | None,
 ) -> None:
     worker = start(source, surroundings, scratch, image)
@@ -158,7 +158,7 @@ async def _load(
         await worker.close()
         raise load_error(source, links(event["chain"]), surroundings.secrets)
     found = withheld(found_of(event), surroundings.secrets)
-    loaded.append(Loaded(source, found, worker, surroundings))
+    loaded.append(LoadedSource(source, found, worker, surroundings))
 
 
 def unique(components: Sequence[Component]) -> dict[str, Component]:

@@ -29,13 +29,13 @@ from typing import Any
 
 import msgspec
 
-from bundler.artifacts.image.engine.inside import Container
+from bundler.artifacts.image.engine.inside import RunningContainer
 from bundler.errors import BadData, InputOutputError, ToolFailed
 from bundler.project.layout import import_roots
 from bundler.project.options import Inside
 from bundler.refresh.checks import MAX_FILES
 from bundler.refresh.sources.model import Source
-from bundler.refresh.workers import Launch, Worker, Write
+from bundler.refresh.workers import Launch, WorkerProcess, Write
 from bundler.system.atomic import io_errors
 
 _WORKER_FILES = Path(__file__).parent.parent / "worker"
@@ -110,10 +110,10 @@ class Image:
     @classmethod
     def find(cls, inside: Inside) -> Image:
         """Looks it up, or pulls it. Raises `ToolFailed`."""
-        return cls(inside, Container(inside.image).own_variables())
+        return cls(inside, RunningContainer(inside.image).own_variables())
 
 
-class InsideWorker(Worker):
+class InsideWorker(WorkerProcess):
     """A worker in a container."""
 
     def __init__(
@@ -123,7 +123,7 @@ class InsideWorker(Worker):
         self._source = source
         self._output = output
         inside = image.inside
-        self._container = Container(inside.image, inside.network)
+        self._container = RunningContainer(inside.image, inside.network)
         given = {
             name: value for name, value in environment.items() if _goes_along(name, image.variables)
         }

@@ -29,7 +29,7 @@ import msgspec
 from bundler.errors import BundlerError, Unavailable
 from bundler.listener import SILENT
 from bundler.project.options import KeyOptions, RefreshOptions
-from bundler.refresh.discovery import Loaded
+from bundler.refresh.discovery import LoadedSource
 from bundler.refresh.outcome.classify import failure_of, of_command
 from bundler.refresh.outcome.exchanges import Report, read
 from bundler.refresh.run import loaded_sources, run_to_end
@@ -93,7 +93,7 @@ async def _in_turn(slots: asyncio.Semaphore, attempt: _Attempt) -> Reached:
 @dataclass(frozen=True)
 class _Attempt:
     component: Component
-    source: Loaded
+    source: LoadedSource
     options: KeyOptions
     scratch: Path
     seconds: float

@@ -23,9 +23,9 @@ from bundler.artifacts import baseline
 from bundler.errors import BundlerError, ConfigurationError, Interrupted, Unavailable, raise_all
 from bundler.listener import KeyProgress, Listener
 from bundler.project.options import DEFAULT_JOBS, DEFAULT_TOTAL_TIMEOUT_SECONDS, RefreshOptions
-from bundler.refresh.attempts import Fetched, Job, KeyFailedError, fetch
+from bundler.refresh.attempts import Fetched, KeyFailedError, KeyJob, fetch
 from bundler.refresh.directories import VERSIONED, Collected, Collector, Directory
-from bundler.refresh.discovery import Loaded, load_all
+from bundler.refresh.discovery import LoadedSource, load_all
 from bundler.refresh.scratch import scratch_folder
 from bundler.refresh.sources.model import Component, Found
 from bundler.refresh.vendors import kind_of
@@ -150,9 +150,9 @@ async def _discover(projects: Sequence[Project], listener: Listener) -> tuple[Fo
 @asynccontextmanager
 async def loaded_sources(
     projects: Sequence[Project], options: RefreshOptions, listener: Listener
-) -> AsyncIterator[tuple[list[Loaded], Path]]:
+) -> AsyncIterator[tuple[list[LoadedSource], Path]]:
     """The sources with their workers, which end with the context, and a private scratch folder."""
-    loaded: list[Loaded] = []
+    loaded: list[LoadedSource] = []
     with scratch_folder() as scratch:
         try:
             await load_all(
@@ -235,7 +235,7 @@ def _collectors(
     return [Collector(folder / str(n), item, tuple(types)) for n, item in enumerate(directories)]
 
 
-def _jobs_of(collectors: Sequence[Collector]) -> list[tuple[Directory | Collector, Job]]:
+def _jobs_of(collectors: Sequence[Collector]) -> list[tuple[Directory | Collector, KeyJob]]:
     return [(item, job) for item in collectors for job in item.jobs()]
 
 
@@ -244,7 +244,7 @@ def _collected(collectors: Sequence[Collector]) -> tuple[Collected, ...]:
 
 
 def _directories(
-    loaded: Sequence[Loaded], options: RefreshOptions, listener: Listener
+    loaded: Sequence[LoadedSource], options: RefreshOptions, listener: Listener
 ) -> list[Directory]:
     """The sources by the state directory that they share; those that have components."""
     by_path: dict[Path, Directory] = {}
@@ -299,7 +299,7 @@ def _tell_legacy(directory: Directory, listener: Listener) -> None:
 
 
 async def _fetch_all(
-    jobs: Sequence[tuple[Directory | Collector, Job]],
+    jobs: Sequence[tuple[Directory | Collector, KeyJob]],
     directories: Sequence[Directory],
     scratch: Path,
     listener: Listener,
@@ -313,7 +313,7 @@ async def _fetch_all(
 
     failing = _Failing(len(jobs), listener)
 
-    async def one(owner: Directory | Collector, job: Job) -> BundlerError | None:
+    async def one(owner: Directory | Collector, job: KeyJob) -> BundlerError | None:
         try:
             return await _one(job, owner, limits, scratch, listener, failing=failing)
         finally:
@@ -340,7 +340,7 @@ def _too_late(key: str, seconds: float) -> BundlerError:
 
 
 async def _one(
-    job: Job,
+    job: KeyJob,
     directory: Directory | Collector,
     limits: _Limits,
     scratch: Path,
@@ -400,7 +400,7 @@ class _Limits:
         self._options = options
         self._kinds: dict[str, asyncio.Semaphore] = {}
 
-    async def fetch(self, job: Job, scratch: Path, listener: Listener) -> Fetched:
+    async def fetch(self, job: KeyJob, scratch: Path, listener: Listener) -> Fetched:
         async with self._kind(job.component), self._all:
             return await fetch(job, scratch, listener)
 
@@ -419,7 +419,7 @@ class _Limits:
 def _publish(
     directories: Sequence[Directory],
     unchanged: Sequence[Publication | None],
-    loaded: Sequence[Loaded],
+    loaded: Sequence[LoadedSource],
     listener: Listener,
 ) -> Refreshed:
     changing = [item for item, same in zip(directories, unchanged, strict=True) if same is None]

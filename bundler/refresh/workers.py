@@ -77,7 +77,7 @@ def launch(
     return start
 
 
-class Worker:
+class WorkerProcess:
     """One worker process, which has a project's interpreter."""
 
     def __init__(self, launch: Launch, name: str) -> None:

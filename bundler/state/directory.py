@@ -110,7 +110,7 @@ class DirectoryArtifact(OneArtifact):
         return self._directories
 
 
-class Published(DirectoryArtifact):
+class PublishedDirectories(DirectoryArtifact):
     """State directories under the places that a project calls them by; those that are published."""
 
     def __init__(self, name: str, places: Mapping[str, Path]) -> None:

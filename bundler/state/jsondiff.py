@@ -26,7 +26,7 @@ _TEXT_LINES = 500
 _SHOWN_LINES = 6
 
 
-class Change(msgspec.Struct, frozen=True):
+class JsonChange(msgspec.Struct, frozen=True):
     """One thing that changed.
 
     what: the collection that it belongs to, such as ``connectors``; empty for a plain member.
@@ -40,7 +40,7 @@ class Change(msgspec.Struct, frozen=True):
     before: str | None = None
     after: str | None = None
     volatile: bool = False
-    details: tuple[Change, ...] = ()
+    details: tuple[JsonChange, ...] = ()
 
 
 class Counts(msgspec.Struct):
@@ -52,14 +52,16 @@ class Counts(msgspec.Struct):
     changed: int = 0
 
 
-def compare(before: Any, after: Any, volatile: frozenset[str] = frozenset()) -> tuple[Change, ...]:
+def compare(
+    before: Any, after: Any, volatile: frozenset[str] = frozenset()
+) -> tuple[JsonChange, ...]:
     """Everything that differs between two decoded documents; nothing for equal ones."""
     # `==` takes 1, 1.0 and true for one. It is also quick, so that it has the first word.
     found = tuple(_Comparison(volatile, _alike).of(before, after, "", ""))
     return found or tuple(_Comparison(volatile, _identical).of(before, after, "", ""))
 
 
-def counts(changes: Sequence[Change]) -> dict[str, Counts]:
+def counts(changes: Sequence[JsonChange]) -> dict[str, Counts]:
     """By collection, nested ones too; volatile changes do not count."""
     total: dict[str, Counts] = {}
     for change in changes:
@@ -73,7 +75,7 @@ def counts(changes: Sequence[Change]) -> dict[str, Counts]:
     return total
 
 
-def summary(changes: Sequence[Change]) -> str:
+def summary(changes: Sequence[JsonChange]) -> str:
     """The counts in a line, such as ``+3 connectors, -1 table, 1 connector renamed``."""
     parts = []
     for what, found in counts(changes).items():
@@ -113,7 +115,7 @@ class _Comparison(msgspec.Struct):
     volatile: frozenset[str]
     equal: Callable[[Any, Any], bool]
 
-    def of(self, before: Any, after: Any, path: str, what: str) -> Iterator[Change]:
+    def of(self, before: Any, after: Any, path: str, what: str) -> Iterator[JsonChange]:
         """path: of the value in the document; what: its items' name, were it a collection."""
         if self.equal(before, after):
             return
@@ -126,52 +128,56 @@ class _Comparison(msgspec.Struct):
             yield from self._lists(before, after, path, what or "entries")
         else:
             details = tuple(_changed_lines(before, after))
-            yield Change("changed", path, before=short(before), after=short(after), details=details)
+            yield JsonChange(
+                "changed", path, before=short(before), after=short(after), details=details
+            )
 
     def _members(
         self, before: Mapping[str, Any], after: Mapping[str, Any], path: str
-    ) -> Iterator[Change]:
+    ) -> Iterator[JsonChange]:
         for name in {**before, **after}:
             below = f"{path}.{name}" if path else name
             volatile = name in self.volatile
             if name not in after:
-                yield Change("removed", below, before=short(before[name]), volatile=volatile)
+                yield JsonChange("removed", below, before=short(before[name]), volatile=volatile)
             elif name not in before:
-                yield Change("added", below, after=short(after[name]), volatile=volatile)
+                yield JsonChange("added", below, after=short(after[name]), volatile=volatile)
             elif volatile:
                 if not self.equal(before[name], after[name]):
                     told = short(before[name]), short(after[name])
-                    yield Change("changed", below, "", *told, volatile=True)
+                    yield JsonChange("changed", below, "", *told, volatile=True)
             else:
                 yield from self.of(before[name], after[name], below, _collection_name(name))
 
-    def _lists(self, before: list[Any], after: list[Any], path: str, what: str) -> Iterator[Change]:
+    def _lists(
+        self, before: list[Any], after: list[Any], path: str, what: str
+    ) -> Iterator[JsonChange]:
         identity = _identity(before, after)
         if identity is not None:
             items = [{item[identity]: item for item in side} for side in (before, after)]
             yield from self._items(items[0], items[1], what, identity)
             common = [key for key in items[0] if key in items[1]]
             if common != [key for key in items[1] if key in items[0]]:
-                yield Change("reordered", what)
+                yield JsonChange("reordered", what)
             return
         gone, new = _leftovers(before, after)
         if not gone and not new:
-            yield Change("reordered", path or what)
+            yield JsonChange("reordered", path or what)
         elif len(gone) == len(new) and all(isinstance(item, dict) for item in (*gone, *new)):
             for number, (one, other) in enumerate(zip(gone, new, strict=True), 1):
                 details = tuple(self.of(one, other, "", ""))
                 yield _item("changed", f"#{number}", what, details)
         else:
             for kind, side in (("removed", gone), ("added", new)):
-                yield from (Change(kind, _label(item), what) for item in side)  # type: ignore[arg-type]  # one of two words
+                yield from (JsonChange(kind, _label(item), what) for item in side)  # type: ignore[arg-type]  # one of two words
 
     def _items(
         self, before: Mapping[Any, Any], after: Mapping[Any, Any], what: str, identity: str | None
-    ) -> Iterator[Change]:
+    ) -> Iterator[JsonChange]:
         gone = {key: item for key, item in before.items() if key not in after}
         new = {key: item for key, item in after.items() if key not in before}
         for old, now in self._renamed(gone, new, identity):
-            yield Change(
+            yield JsonChange(
                 "renamed",
                 _label(gone[old], old),
                 what,
@@ -179,18 +185,18 @@ class _Comparison(msgspec.Struct):
                 _label(new[now], now),
             )
             del gone[old], new[now]
-        yield from (Change("removed", _label(item, key), what) for key, item in gone.items())
-        yield from (Change("added", _label(item, key), what) for key, item in new.items())
+        yield from (JsonChange("removed", _label(item, key), what) for key, item in gone.items())
+        yield from (JsonChange("added", _label(item, key), what) for key, item in new.items())
         for key, item in before.items():
             if key in after and not self.equal(item, after[key]):
                 yield self._changed_item(key, item, after[key], what)
 
-    def _changed_item(self, key: Any, before: Any, after: Any, what: str) -> Change:
+    def _changed_item(self, key: Any, before: Any, after: Any, what: str) -> JsonChange:
         name = next((n for n in _NAMES if _differ(before, after, n)), None)
         if name is None or name in self.volatile:
             return _item("changed", _label(after, key), what, tuple(self.of(before, after, "", "")))
         rest = [{n: v for n, v in item.items() if n != name} for item in (before, after)]
-        return Change(
+        return JsonChange(
             "renamed",
             str(before[name]),
             what,
@@ -227,7 +233,7 @@ class _Comparison(msgspec.Struct):
         return _encoded(rest) if rest else _encoded(["", str(key)])
 
 
-def _changed_lines(before: Any, after: Any) -> Iterator[Change]:
+def _changed_lines(before: Any, after: Any) -> Iterator[JsonChange]:
     """The first lines that only one of two texts has, such as a model's SQL."""
     if not isinstance(before, str) or not isinstance(after, str) or "\n" not in before + after:
         return
@@ -238,12 +244,12 @@ def _changed_lines(before: Any, after: Any) -> Iterator[Change]:
     lines = itertools.islice(difflib.unified_diff(old, new, lineterm="", n=0), 2, None)
     changed = (line for line in lines if not line.startswith("@@"))
     for line in itertools.islice(changed, _SHOWN_LINES):
-        yield Change("added" if line.startswith("+") else "removed", line[1:].strip())
+        yield JsonChange("added" if line.startswith("+") else "removed", line[1:].strip())
 
 
-def _item(kind: Kind, name: str, what: str, details: tuple[Change, ...]) -> Change:
+def _item(kind: Kind, name: str, what: str, details: tuple[JsonChange, ...]) -> JsonChange:
     volatile = bool(details) and all(change.volatile for change in details)
-    return Change(kind, name, what, volatile=volatile, details=details)
+    return JsonChange(kind, name, what, volatile=volatile, details=details)
 
 
 def _differ(before: Any, after: Any, name: str) -> bool:

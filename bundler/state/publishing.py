@@ -45,7 +45,7 @@ from bundler.state.bundle import (
 from bundler.state.manifest import parse
 from bundler.state.tree import scan
 from bundler.system.atomic import io_errors
-from bundler.system.folder import Folder
+from bundler.system.folder import OpenDirectory
 
 FILES = (VERIFIER_NAME, RUN_RECORD_NAME, MANIFEST_NAME)
 _RUN = "run"
@@ -95,7 +95,9 @@ class Publisher:
     trusts_manifest: whether the manifest in place can only be ours.
     """
 
-    def __init__(self, live: Folder, staging: Folder, *, trusts_manifest: bool = False) -> None:
+    def __init__(
+        self, live: OpenDirectory, staging: OpenDirectory, *, trusts_manifest: bool = False
+    ) -> None:
         self.live = live
         self.staging = staging
         self.trusts_manifest = trusts_manifest
@@ -120,7 +122,7 @@ class Publisher:
         return self.staging.path / _RUN
 
     @contextmanager
-    def run(self) -> Iterator[Folder]:
+    def run(self) -> Iterator[OpenDirectory]:
         """The directory for new states, open. What is done in it may raise `OSError`."""
         with io_errors(self.path):
             self.staging.make_folder(_RUN)
@@ -209,7 +211,7 @@ class Publisher:
         first = Path(os.path.normpath(self.path / prepared.decided_in))
         with io_errors(first):
             try:
-                with Folder(first) as live, live.folder(STAGING_NAME) as staging:
+                with OpenDirectory(first) as live, live.folder(STAGING_NAME) as staging:
                     decision = _decoded(staging, _SET, Decision)
             except FileNotFoundError:
                 return False
@@ -302,7 +304,7 @@ class Publisher:
 _Decoded = TypeVar("_Decoded", bound=msgspec.Struct)
 
 
-def _decoded(staging: Folder, name: str, model: type[_Decoded]) -> _Decoded | None:
+def _decoded(staging: OpenDirectory, name: str, model: type[_Decoded]) -> _Decoded | None:
     """One of our own small files; None if there is none.
 
     Raises `ConfigurationError` where someone else can have made it, `InputOutputError` where it is
@@ -337,7 +339,7 @@ def _not_ours(path: Path, why: str) -> ConfigurationError:
     )
 
 
-def _is_installed(run: Folder, live: Folder, name: str, dir_hash: str) -> bool:
+def _is_installed(run: OpenDirectory, live: OpenDirectory, name: str, dir_hash: str) -> bool:
     """Whether an interrupted publish came as far as this key."""
     if run.is_folder(name) and scan(run.path / name).dir_hash == dir_hash:
         return False

@@ -58,7 +58,7 @@ from bundler.state.publishing import FILES, Decision, Journal, Publisher, is_pen
 from bundler.state.source_path import ADVICE, is_allowed
 from bundler.state.tree import fold, hash_stream
 from bundler.system.atomic import io_errors, make_directories, restrict_modes, sync_tree
-from bundler.system.folder import Folder
+from bundler.system.folder import OpenDirectory
 from bundler.verify_at_start import sanitize_key as sanitize_key  # noqa: PLC0414  # a name of this module, too
 
 IGNORE_NAME = ".gitignore"
@@ -109,7 +109,7 @@ def _key_problem(key: str) -> str | None:
     return None
 
 
-class Published(msgspec.Struct, frozen=True):
+class PublishedState(msgspec.Struct, frozen=True):
     """What a state directory says of itself."""
 
     manifest: Manifest
@@ -139,7 +139,7 @@ class StateDir(msgspec.Struct, frozen=True):
     place: str
     allowed: tuple[str, ...] = ()
 
-    def read(self) -> Published | None:
+    def read(self) -> PublishedState | None:
         """The manifest and the run record; None where nothing was ever published.
 
         Changes nothing. Raises `VerificationFailed` for a manifest that is malformed and while a
@@ -149,13 +149,13 @@ class StateDir(msgspec.Struct, frozen=True):
         refuse_interrupted(self.path)
         with io_errors(self.path):
             try:
-                with Folder(self.path) as live:
+                with OpenDirectory(self.path) as live:
                     raw, record = live.read(MANIFEST_NAME), live.read(RUN_RECORD_NAME)
             except FileNotFoundError:
                 return None
         if raw is None:
             return None
-        return Published(
+        return PublishedState(
             parse(raw, f"{self.path / MANIFEST_NAME}"),
             None
             if record is None
@@ -177,7 +177,7 @@ class StateDir(msgspec.Struct, frozen=True):
         """
         with io_errors(self.path):
             try:
-                live = Folder(self.path)
+                live = OpenDirectory(self.path)
             except FileNotFoundError:
                 names: list[str] = []
             else:
@@ -233,7 +233,7 @@ class StateDir(msgspec.Struct, frozen=True):
         with ExitStack() as stack:
             with io_errors(self.path):
                 make_directories(self.path)
-                live = stack.enter_context(Folder(self.path))
+                live = stack.enter_context(OpenDirectory(self.path))
                 live.make_folder(STAGING_NAME)
                 staging = stack.enter_context(live.folder(STAGING_NAME))
             stack.enter_context(_locked(staging, timeout))
@@ -284,7 +284,7 @@ def _holder_now(path: Path) -> str | None:
     with io_errors(path):
         try:
             with (
-                Folder(path) as live,
+                OpenDirectory(path) as live,
                 live.folder(STAGING_NAME) as staging,
                 staging.file(_LOCK) as descriptor,
             ):
@@ -297,7 +297,7 @@ def _finish_member(path: Path, identity: str) -> None:
     """Finishes another state directory's part of a decision."""
     with io_errors(path):
         try:
-            with Folder(path) as live, live.folder(STAGING_NAME) as staging:
+            with OpenDirectory(path) as live, live.folder(STAGING_NAME) as staging:
                 is_part = Publisher(live, staging).belongs_to(identity)
         except FileNotFoundError:
             return
@@ -307,7 +307,7 @@ def _finish_member(path: Path, identity: str) -> None:
 
 
 @contextmanager
-def _locked(staging: Folder, timeout: float) -> Iterator[None]:
+def _locked(staging: OpenDirectory, timeout: float) -> Iterator[None]:
     end = time.monotonic() + timeout
     with ExitStack() as stack:
         with io_errors(staging.path):
@@ -332,7 +332,7 @@ def _try_lock(descriptor: int, kind: int) -> bool:
     return True
 
 
-def _holder(staging: Folder) -> str:
+def _holder(staging: OpenDirectory) -> str:
     """Who says to hold the lock, for a message."""
     found = _HOLDER.fullmatch((staging.read("holder") or b"").decode(errors="replace"))
     return found[0] if found else "another process"
@@ -410,7 +410,7 @@ class Staging(msgspec.Struct, frozen=True):
         publication = Publication(bundle, changed, removed, tuple(sorted(others)))
         return Ready(self.publisher, journal, publication)
 
-    def _support(self, run: Folder) -> tuple[File, ...]:
+    def _support(self, run: OpenDirectory) -> tuple[File, ...]:
         """Our files next to the states; the verifier is staged, the ignore file stays."""
         run.write(VERIFIER_NAME, _verifier())
         return _file(IGNORE_NAME, self.publisher.live), _file(VERIFIER_NAME, run)
@@ -456,6 +456,6 @@ def _verifier() -> bytes:
     return Path(verify_at_start.__file__).read_bytes()
 
 
-def _file(name: str, folder: Folder) -> File:
+def _file(name: str, folder: OpenDirectory) -> File:
     with folder.file(name) as descriptor, open(descriptor, "rb", closefd=False) as stream:
         return File(name, *hash_stream(stream))

@@ -12,7 +12,7 @@ from bundler.store.store import Store
 
 
 @dataclass(frozen=True)
-class Checked:
+class CheckedStore:
     """What was read, and what is wrong with it, as sentences. size: in bytes."""
 
     versions: int
@@ -20,7 +20,7 @@ class Checked:
     problems: tuple[str, ...]
 
 
-def check(store: Store, *, everything: bool = True) -> Checked:
+def check(store: Store, *, everything: bool = True) -> CheckedStore:
     """Reads every byte of every version that is kept; or, of the current ones alone.
 
     Raises `UsageError` where nothing was ever pushed.
@@ -44,7 +44,7 @@ def check(store: Store, *, everything: bool = True) -> Checked:
     }
     problems += content.check(store.objects, pieces.values())
     size = sum(piece.size for piece in pieces.values())
-    return Checked(len(found), size, tuple(dict.fromkeys(problems)))
+    return CheckedStore(len(found), size, tuple(dict.fromkeys(problems)))
 
 
 def _wanted(

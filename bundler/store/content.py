@@ -41,7 +41,7 @@ _T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
-class Place:
+class StoredPlace:
     """Where a file's bytes lie in the store: an object, and from which byte."""
 
     name: str
@@ -93,7 +93,7 @@ def object_name(sha256: str) -> str:
     return f"content/{sha256}.{uuid.uuid4().hex[:8]}"
 
 
-def upload(objects: Objects, files: Iterable[Incoming]) -> dict[str, Place]:
+def upload(objects: Objects, files: Iterable[Incoming]) -> dict[str, StoredPlace]:
     """Brings files in, those with the same content once. Returns their places by sha256.
 
     Raises `VerificationFailed` where a file is not what it should be.
@@ -101,11 +101,11 @@ def upload(objects: Objects, files: Iterable[Incoming]) -> dict[str, Place]:
     wanted = {file.sha256: file for file in files}
     large = [file for file in wanted.values() if file.size >= _SMALL_BYTES]
     small = [file for file in wanted.values() if file.size < _SMALL_BYTES]
-    jobs: list[Callable[[], dict[str, Place]]] = [
+    jobs: list[Callable[[], dict[str, StoredPlace]]] = [
         *(partial(_upload_large, objects, file) for file in large),
         *(partial(_upload_pack, objects, pack) for pack in _packs(small)),
     ]
-    places: dict[str, Place] = {}
+    places: dict[str, StoredPlace] = {}
     for found in in_parallel(jobs, _FILES_AT_ONCE):
         places.update(found)
     return places
@@ -139,13 +139,13 @@ def _packs(files: Sequence[Incoming]) -> Iterator[list[Incoming]]:
         yield pack
 
 
-def _upload_large(objects: Objects, file: Incoming) -> dict[str, Place]:
+def _upload_large(objects: Objects, file: Incoming) -> dict[str, StoredPlace]:
     name = object_name(file.sha256)
     objects.write(name, file.chunks(), file.size)
-    return {file.sha256: Place(name, 0)}
+    return {file.sha256: StoredPlace(name, 0)}
 
 
-def _upload_pack(objects: Objects, files: Sequence[Incoming]) -> dict[str, Place]:
+def _upload_pack(objects: Objects, files: Sequence[Incoming]) -> dict[str, StoredPlace]:
     data = bytearray()
     offsets = {}
     for file in files:
@@ -154,7 +154,7 @@ def _upload_pack(objects: Objects, files: Sequence[Incoming]) -> dict[str, Place
             data += chunk
     name = object_name(hashlib.sha256(data).hexdigest())
     objects.write(name, [data], len(data))
-    return {sha256: Place(name, offset) for sha256, offset in offsets.items()}
+    return {sha256: StoredPlace(name, offset) for sha256, offset in offsets.items()}
 
 
 # --- out of the store -------------------------------------------------------------------------
@@ -164,7 +164,7 @@ def _upload_pack(objects: Objects, files: Sequence[Incoming]) -> dict[str, Place
 class Piece:
     """A file in the store: its place, what it must hold, what to call it in an error."""
 
-    place: Place
+    place: StoredPlace
     sha256: str
     size: int
     what: str
@@ -181,7 +181,7 @@ _Wanted = tuple[Piece, Path | None]
 def pieces(version: Version) -> Iterator[tuple[FileEntry, Piece]]:
     """The files of a version, each with its place."""
     for file, (index, offset) in zip(version.state.files, version.at, strict=True):
-        place = Place(version.objects[index], offset)
+        place = StoredPlace(version.objects[index], offset)
         what = f"{file.path} of {version.key}, version {version.version}"
         yield (
             FileEntry(file.path, file.sha256, file.size),

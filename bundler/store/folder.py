@@ -18,7 +18,7 @@ from urllib.parse import unquote
 
 from bundler.errors import ConfigurationError, VerificationFailed
 from bundler.state.tree import name_problem
-from bundler.store.objects import Buffer, Listed, Stored
+from bundler.store.objects import Buffer, Listed, StoredObject
 from bundler.system.atomic import io_errors, sync_directory
 
 _TEMPORARY = ".part-"
@@ -50,13 +50,13 @@ class Folder:
             raise VerificationFailed(f"{self.url}: the name {name!r} of an object {problem}.")
         return self.root / name
 
-    def get(self, name: str) -> Stored | None:
+    def get(self, name: str) -> StoredObject | None:
         path = self._path(name)
         with io_errors(path):
             try:
                 with open(path, "rb") as stream:
                     data = stream.read()
-                    return Stored(data, _tag(data), os.fstat(stream.fileno()).st_mtime)
+                    return StoredObject(data, _tag(data), os.fstat(stream.fileno()).st_mtime)
             except FileNotFoundError:
                 return None
 

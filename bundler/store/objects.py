@@ -17,7 +17,7 @@ SCHEMES = ("s3", "gs", "az", "file")
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredObject:
     """A small object that was read. modified: seconds since the epoch, by the place's clock."""
 
     data: bytes
@@ -27,7 +27,7 @@ class Stored:
 
 @dataclass(frozen=True)
 class Listed:
-    """An object that a listing named. size: in bytes; modified: as in `Stored`."""
+    """An object that a listing named. size: in bytes; modified: as in `StoredObject`."""
 
     name: str
     size: int
@@ -45,7 +45,7 @@ class Objects(Protocol):
     def url(self) -> str:
         """As a person would write it; without credentials."""
 
-    def get(self, name: str) -> Stored | None:
+    def get(self, name: str) -> StoredObject | None:
         """A small object; None where there is none."""
 
     def read(self, name: str, start: int, length: int) -> Buffer:

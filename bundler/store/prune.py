@@ -44,7 +44,7 @@ _OURS = re.compile(
 
 
 @dataclass(frozen=True)
-class Rules:
+class PruneRules:
     """What stays beside what is current or pinned; whatever one of the rules keeps, stays.
 
     keep: so many newest versions of each key, the current one among them. older_than: seconds;
@@ -81,7 +81,7 @@ class _Seen:
     until: float
 
 
-def prune(store: Store, rules: Rules, *, dry_run: bool = False) -> Pruned:
+def prune(store: Store, rules: PruneRules, *, dry_run: bool = False) -> Pruned:
     """Raises `UsageError` where nothing was ever pushed, `Locked` where others never pause."""
     for _ in range(_ATTEMPTS):
         current = store.require_current()
@@ -138,7 +138,7 @@ def _seen(store: Store, current: Current) -> list[_Seen]:
     return list(found.values())
 
 
-def _dropped(current: Current, seen: Sequence[_Seen], rules: Rules) -> Iterator[str]:
+def _dropped(current: Current, seen: Sequence[_Seen], rules: PruneRules) -> Iterator[str]:
     stay = {entry.version for entry in current.keys.values()}
     stay.update(pin.version for pin in current.pins)
     stay.update(rules.referenced)

@@ -13,7 +13,7 @@ import msgspec
 from bundler.errors import InputOutputError, UsageError
 from bundler.state.manifest import KeyRefresh, State
 from bundler.store import content, pointer, records
-from bundler.store.content import Place, Upload
+from bundler.store.content import StoredPlace, Upload
 from bundler.store.pointer import Author
 from bundler.store.reading import Versions
 from bundler.store.records import Batch, Current, Entry, Version
@@ -40,7 +40,7 @@ class NewState:
 
 
 @dataclass(frozen=True)
-class Pushed:
+class PushedStates:
     """What a push did. number: of the set. versions: of every key that was pushed.
 
     unchanged: keys that kept the version they had. uploaded: bytes that went into the store.
@@ -60,7 +60,7 @@ class Push:
     states: Sequence[NewState]
     author: Author
     uploaded: int = 0
-    _fresh: dict[str, Place] = field(default_factory=dict)
+    _fresh: dict[str, StoredPlace] = field(default_factory=dict)
     _written: dict[str, Batch] = field(default_factory=dict)
     _started: float = field(default_factory=time.monotonic)
 
@@ -69,7 +69,7 @@ class Push:
             if count > 1:
                 raise UsageError(f"{key} stands twice in what is to be pushed.", key=key)
 
-    def run(self) -> Pushed:
+    def run(self) -> PushedStates:
         """Uploads, then moves the pointer. Raises what either raises; nothing is visible then."""
         while True:
             attempt = self.attempt(share=True)
@@ -78,7 +78,7 @@ class Push:
             except OutdatedError:
                 continue  # what was to be shared with the older version is uploaded now
             confirm(self.known, self.states, current)
-            return Pushed(
+            return PushedStates(
                 current.number,
                 {new.state.key: current.keys[new.state.key].version for new in self.states},
                 attempt.unchanged,
@@ -106,8 +106,8 @@ class Push:
         )
 
     def _bring(
-        self, changed: Sequence[NewState], shared: Mapping[str, Place]
-    ) -> Mapping[str, Place]:
+        self, changed: Sequence[NewState], shared: Mapping[str, StoredPlace]
+    ) -> Mapping[str, StoredPlace]:
         """Uploads the files that are neither shared nor uploaded by an attempt before this one."""
         missing = {
             file.sha256: Upload(new.directory / file.path, file.sha256, file.size)
@@ -184,7 +184,7 @@ def _differs(new: NewState, entries: Mapping[str, Entry]) -> bool:
     return new.version is not None or entry is None or entry.semantic != new.state.digest.semantic
 
 
-def _places(versions: Mapping[str, Version]) -> dict[str, Place]:
+def _places(versions: Mapping[str, Version]) -> dict[str, StoredPlace]:
     return {
         piece.sha256: piece.place
         for version in versions.values()
@@ -193,7 +193,7 @@ def _places(versions: Mapping[str, Version]) -> dict[str, Place]:
 
 
 def _new_versions(
-    changed: Sequence[NewState], places: Mapping[str, Place], author: Author
+    changed: Sequence[NewState], places: Mapping[str, StoredPlace], author: Author
 ) -> tuple[Version, ...]:
     push, made = records.new_push(), times.now()
     return tuple(
@@ -203,7 +203,7 @@ def _new_versions(
 
 
 def _new_version(
-    new: NewState, version: str, places: Mapping[str, Place], author: Author, made: str
+    new: NewState, version: str, places: Mapping[str, StoredPlace], author: Author, made: str
 ) -> Version:
     bare = Version(
         version=version,
@@ -220,7 +220,7 @@ def _new_version(
     return relocated(bare, places)
 
 
-def relocated(version: Version, places: Mapping[str, Place]) -> Version:
+def relocated(version: Version, places: Mapping[str, StoredPlace]) -> Version:
     """The version with its files in these places, by their sha256."""
     mine = [places[file.sha256] for file in version.state.files]
     index = {name: at for at, name in enumerate(sorted({place.name for place in mine}))}

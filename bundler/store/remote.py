@@ -23,7 +23,7 @@ from bundler.errors import (
     ToolFailed,
     Unavailable,
 )
-from bundler.store.objects import Buffer, Listed, Stored, shown
+from bundler.store.objects import Buffer, Listed, StoredObject, shown
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
@@ -68,7 +68,7 @@ class Bucket:
             return self._open({"aws_unsigned_payload": True})
         return self._store
 
-    def get(self, name: str) -> Stored | None:
+    def get(self, name: str) -> StoredObject | None:
         import obstore
 
         try:
@@ -78,7 +78,7 @@ class Bucket:
         except FileNotFoundError:
             return None
         meta = result.meta
-        return Stored(data, _tag(meta), meta["last_modified"].timestamp())
+        return StoredObject(data, _tag(meta), meta["last_modified"].timestamp())
 
     def read(self, name: str, start: int, length: int) -> Buffer:
         import obstore

@@ -13,7 +13,7 @@ from bundler.store import pointer, records
 from bundler.store.objects import Objects
 from bundler.store.open_objects import open_objects
 from bundler.store.pointer import NOBODY, Author
-from bundler.store.pushing import NewState, Push, Pushed, entry_of, with_keys
+from bundler.store.pushing import NewState, Push, PushedStates, entry_of, with_keys
 from bundler.store.reading import Versions
 from bundler.store.records import Action, Change, Current, Pin, Version
 
@@ -44,7 +44,7 @@ class Store:
 
     # --- into the store -----------------------------------------------------------------------
 
-    def push(self, states: Sequence[NewState], author: Author = NOBODY) -> Pushed:
+    def push(self, states: Sequence[NewState], author: Author = NOBODY) -> PushedStates:
         """Makes the states the current versions of their keys, all at once.
 
         A state that means the same as its key's current version uploads nothing and keeps that

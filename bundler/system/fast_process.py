@@ -113,7 +113,9 @@ class _Conversation:
             pass
 
 
-def converse(commands: Sequence[Command], env: Mapping[str, str], timeout: float) -> list[Answer]:
+def run_concurrently(
+    commands: Sequence[Command], env: Mapping[str, str], timeout: float
+) -> list[Answer]:
     """Runs programs at the same time, each in a process group of its own.
 
     timeout: in seconds, for all of them; at its end they are killed.

@@ -1,7 +1,7 @@
 """An open directory: everything in it is done by plain name below its descriptor.
 
 A path can lead elsewhere: any of its parts may be a link that a cloned repository brought along. A
-`Folder` is opened once, without following a link, and names below it cannot leave it.
+`OpenDirectory` is opened once, without following a link, and names below it cannot leave it.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _FILE = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
-class Folder:
+class OpenDirectory:
     """A directory that is open until the end of its ``with`` statement.
 
     path: for messages only. Raises `ConfigurationError` for a link and for what is no directory,
     `FileNotFoundError` where there is nothing.
     """
 
-    def __init__(self, path: Path, *, below: Folder | None = None) -> None:
+    def __init__(self, path: Path, *, below: OpenDirectory | None = None) -> None:
         self.path = path
         with _located(path):
             self.descriptor: int = (
@@ -55,9 +55,9 @@ class Folder:
     ) -> None:
         _close(self.descriptor)
 
-    def folder(self, name: str) -> Folder:
+    def folder(self, name: str) -> OpenDirectory:
         """Opens a directory in this one. Raises as the class does."""
-        return Folder(self.path / _checked(name), below=self)
+        return OpenDirectory(self.path / _checked(name), below=self)
 
     def make_folder(self, name: str) -> None:
         """Makes a directory, unless something has that name. Raises `OSError`."""
@@ -124,7 +124,7 @@ class Folder:
         if durable:
             self.sync()
 
-    def move(self, name: str, target: Folder, new: str | None = None) -> None:
+    def move(self, name: str, target: OpenDirectory, new: str | None = None) -> None:
         """Renames an entry, into another open directory, too. Raises `OSError`."""
         with _located(self.path / name):
             os.replace(
@@ -134,7 +134,7 @@ class Folder:
                 dst_dir_fd=target.descriptor,
             )
 
-    def exchange(self, name: str, live: Folder) -> None:
+    def exchange(self, name: str, live: OpenDirectory) -> None:
         """Puts an entry in the place of that of the same name in `live`, and that one here.
 
         Where the platform has no exchange, there is a moment without it in `live`; the caller's
@@ -196,7 +196,7 @@ def _close(descriptor: int) -> None:
         os.close(descriptor)
 
 
-def _remove_files(folder: Folder) -> list[str]:
+def _remove_files(folder: OpenDirectory) -> list[str]:
     """Removes what is not a directory; returns the names of those that are."""
     folders = []
     for name in folder.names():
@@ -207,7 +207,7 @@ def _remove_files(folder: Folder) -> list[str]:
     return folders
 
 
-def _make_writable(folder: Folder, name: str) -> None:
+def _make_writable(folder: OpenDirectory, name: str) -> None:
     status = folder.status(name)
     if status and stat.S_ISDIR(status.st_mode) and stat.S_IMODE(status.st_mode) & 0o700 != 0o700:  # noqa: PLR2004
         with _located(folder.path / name):

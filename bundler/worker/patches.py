@@ -26,7 +26,7 @@ from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
     from bundler.worker.bodies import Body
-    from bundler.worker.recorder import Recorder, Request
+    from bundler.worker.recorder import RecordedRequest, Recorder
 
     Patch = Callable[[ModuleType, Recorder], None]
 
@@ -283,7 +283,7 @@ def _putrequest(original: Any, recorder: Recorder) -> Any:
 
 def _putheader(original: Any, recorder: Recorder) -> Any:  # noqa: ARG001  # as all the others
     def putheader(connection: Any, header: Any, *values: Any) -> Any:
-        request: Request | None = getattr(connection, _MARK, None)
+        request: RecordedRequest | None = getattr(connection, _MARK, None)
         if request is not None:
             request.note(header)
         return original(connection, header, *values)
@@ -316,8 +316,8 @@ def _getresponse(original: Any, recorder: Recorder) -> Any:
     return getresponse
 
 
-def _taken(connection: Any) -> Request | None:
-    request: Request | None = getattr(connection, _MARK, None)
+def _taken(connection: Any) -> RecordedRequest | None:
+    request: RecordedRequest | None = getattr(connection, _MARK, None)
     setattr(connection, _MARK, None)
     return request
 
@@ -386,7 +386,7 @@ def _handle_async_request(original: Any, recorder: Recorder) -> Any:
     return handle_async_request
 
 
-def _begin_httpcore(request: Any, recorder: Recorder) -> Request:
+def _begin_httpcore(request: Any, recorder: Recorder) -> RecordedRequest:
     url = request.url
     scheme = url.scheme.decode("ascii", "replace")
     port = url.port or (443 if scheme == "https" else 80)
@@ -402,7 +402,7 @@ def _begin_httpcore(request: Any, recorder: Recorder) -> Request:
     )
 
 
-def _answered_httpcore(request: Request, response: Any, recorder: Recorder) -> Body | None:
+def _answered_httpcore(request: RecordedRequest, response: Any, recorder: Recorder) -> Body | None:
     pairs = response.headers or ()
     headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in pairs}
     judged = recorder.answer(request, response.status, headers)

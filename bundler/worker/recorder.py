@@ -57,7 +57,7 @@ _answered: ContextVar[int] = ContextVar("_state_bundler_answered", default=0)
 _is_quiet: ContextVar[bool] = ContextVar("_state_bundler_quiet", default=False)
 
 
-class Request:
+class RecordedRequest:
     """A request that was told. number: of its exchange, 0 while nothing is recorded."""
 
     __slots__ = ("_named", "method", "number", "url")
@@ -112,11 +112,11 @@ class Recorder:
         if self._report is not None:
             self._report("blind", library=library, version=_version(library), hook=hook)
 
-    def begin(self, method: str, url: str, body: Any = None, headers: Any = ()) -> Request:
+    def begin(self, method: str, url: str, body: Any = None, headers: Any = ()) -> RecordedRequest:
         """Tells a request. headers: their names, as far as they are known by now."""
         if self._report is None:
-            return Request(0, method, url)
-        request = Request(next(self._numbers), method.upper(), url)
+            return RecordedRequest(0, method, url)
+        request = RecordedRequest(next(self._numbers), method.upper(), url)
         self._report(
             "request",
             id=request.number,
@@ -130,7 +130,7 @@ class Recorder:
         return request
 
     def answer(
-        self, request: Request, status: int, headers: Mapping[str, str], tries: int = 1
+        self, request: RecordedRequest, status: int, headers: Mapping[str, str], tries: int = 1
     ) -> Body | None:
         """Tells an answer. tries: how often the library has asked for it.
 
@@ -168,7 +168,7 @@ class Recorder:
             body.end()
         return body
 
-    def _judge_status(self, request: Request, status: int, location: str | None) -> None:
+    def _judge_status(self, request: RecordedRequest, status: int, location: str | None) -> None:
         if status == _NOT_MODIFIED and not request.is_conditional:
             self.reject(request.number, "not-modified")
         elif status == _PARTIAL and not request.is_for_a_part:

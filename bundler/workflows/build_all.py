@@ -31,7 +31,7 @@ _NAME, _PATH, _HERE = "{name}", "{path}", "{here}"
 
 
 @dataclass(frozen=True)
-class Job:
+class ProjectBuild:
     """One project's build. argv: what runs, in the project's directory. log: what it says."""
 
     name: str
@@ -45,7 +45,7 @@ class Outcome:
     """How a build ended. said: its stdout, stripped: the artifact and its digest. why: the last
     block of its log, where it failed. seconds: its wall-clock time."""
 
-    job: Job
+    job: ProjectBuild
     exit_code: int
     seconds: float
     said: str
@@ -54,7 +54,7 @@ class Outcome:
 
 def jobs_of(
     roots: Sequence[Path], program: Sequence[str], arguments: Sequence[str], here: Path, logs: Path
-) -> list[Job]:
+) -> list[ProjectBuild]:
     """A job for each project. In the arguments ``{name}`` stands for the project's name, ``{path}``
     for its path below `here`, ``{here}`` for `here` itself.
 
@@ -66,7 +66,7 @@ def jobs_of(
         values = {_NAME: _safe(project_name(root), root), _PATH: path, _HERE: str(here)}
         argv = [*program, *(_filled(argument, values) for argument in arguments)]
         log = logs / f"{path.replace(os.sep, '__') if path != '.' else values[_NAME]}.log"
-        jobs.append(Job(values[_NAME], root, tuple(argv), log))
+        jobs.append(ProjectBuild(values[_NAME], root, tuple(argv), log))
     if len({job.argv for job in jobs}) < len(jobs) and not any(_PATH in it for it in arguments):
         raise UsageError(
             "All projects would write the same artifact, or two of them have the same name.",
@@ -89,7 +89,7 @@ def _filled(argument: str, values: Mapping[str, str]) -> str:
 
 
 def run_all(
-    jobs: Sequence[Job],
+    jobs: Sequence[ProjectBuild],
     workers: int,
     told: Callable[[Outcome], None],
     *,
@@ -119,7 +119,10 @@ def run_all(
 
 
 async def _one(
-    job: Job, room: asyncio.Semaphore, environ: Mapping[str, str], told: Callable[[Outcome], None]
+    job: ProjectBuild,
+    room: asyncio.Semaphore,
+    environ: Mapping[str, str],
+    told: Callable[[Outcome], None],
 ) -> Outcome:
     async with room:
         began = time.monotonic()

@@ -19,14 +19,14 @@ import msgspec
 
 from bundler.artifacts.embedding import EmbedResult
 from bundler.artifacts.image import image
-from bundler.artifacts.image.add_layer import Source
+from bundler.artifacts.image.add_layer import BaseImage
 from bundler.artifacts.image.blobs import images_of
 from bundler.artifacts.image.ociread import LoadedImage
 from bundler.artifacts.names import LATEST, ArtifactName
 from bundler.errors import UsageError
 from bundler.listener import Listener
 from bundler.state.manifest import RunRecord
-from bundler.workflows.pipeline import Prepared, prove
+from bundler.workflows.pipeline import Prepared, verify_and_load
 from bundler.workflows.update import tag_for
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def embed(
         for destination in destinations:
             before = destination.digest()
             with destination.embed(request) as made:
-                verdict = prove(made, prepared, listener)
+                verdict = verify_and_load(made, prepared, listener)
             results.append(EmbedResult(targets[0].shown, made.digest != before, verdict))
     changed = any(result.changed for result in results)
     return msgspec.structs.replace(results[0], changed=changed)
@@ -129,7 +129,7 @@ def _in_engine(
 
 def _in_registry(
     targets: Sequence[ArtifactName],
-    sources: tuple[Source, ...],
+    sources: tuple[BaseImage, ...],
     listener: Listener,
     stack: ExitStack,
 ) -> RegistryDestination:
@@ -153,12 +153,12 @@ def _filled(text: str, prepared: Prepared) -> str:
 
 
 @contextmanager
-def _opened(name: ArtifactName, listener: Listener) -> Iterator[Source]:
+def _opened(name: ArtifactName, listener: Listener) -> Iterator[BaseImage]:
     if name.kind == "registry":
         from bundler.artifacts.image import registry
 
         with closing(registry.RegistryStore(registry.parse(name.image), listener)) as store:
-            yield Source(store, store.resolve(store.reference))
+            yield BaseImage(store, store.resolve(store.reference))
     elif name.kind == "layout":
         from bundler.artifacts.image import oci
 
@@ -170,7 +170,7 @@ def _opened(name: ArtifactName, listener: Listener) -> Iterator[Source]:
 
 
 @contextmanager
-def _fetched(name: str) -> Iterator[Source]:
+def _fetched(name: str) -> Iterator[BaseImage]:
     """An image of the engine, as a layout: to be put elsewhere it must be sent as a whole."""
     from bundler.artifacts.image.engine.full_image_transfer import fetch
     from bundler.artifacts.image.engine.opening import open_image
@@ -178,10 +178,10 @@ def _fetched(name: str) -> Iterator[Source]:
 
     with tempfile.TemporaryDirectory(prefix="state-bundler-") as folder, open_image(name) as found:
         layout = fetch(found.engine, str(found.digest), Path(folder))
-        yield Source(layout, choose(layout, None))
+        yield BaseImage(layout, choose(layout, None))
 
 
-def _compare_commits(source: Source, record: RunRecord, listener: Listener) -> None:
+def _compare_commits(source: BaseImage, record: RunRecord, listener: Listener) -> None:
     """The record names the code of this checkout; the image may say that it is of other code."""
     here = record.build.commit
     for entry in images_of(source.store, source.entry)[:1]:

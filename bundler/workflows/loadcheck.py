@@ -46,7 +46,7 @@ class LoadCheck:
     compares: bool = True
 
 
-class Loaded(msgspec.Struct, frozen=True):
+class LoadedLocation(msgspec.Struct, frozen=True):
     """What came of one load; as `bundler.verify_at_start.Load` tells it."""
 
     definitions: dict[str, int]
@@ -103,7 +103,7 @@ def check(
     listener: Listener,
     *,
     baseline: Runner | None = None,
-) -> tuple[Loaded, ...]:
+) -> tuple[LoadedLocation, ...]:
     """Loads the targets and judges what came of it.
 
     baseline: runs in the artifact that had the name before. Raises `VerificationFailed` for a
@@ -136,14 +136,14 @@ def check(
     return loaded
 
 
-def _problems(loaded: Loaded) -> list[str]:
+def _problems(loaded: LoadedLocation) -> list[str]:
     found = [
         f"{key} finds no state." for key, there in sorted(loaded.states.items()) if there is False
     ]
     return [*found, *([loaded.error] if loaded.error else [])]
 
 
-def _told(loaded: Sequence[Loaded]) -> str:
+def _told(loaded: Sequence[LoadedLocation]) -> str:
     kinds: dict[str, int] = {}
     for item in loaded:
         for kind, number in item.definitions.items():
@@ -163,7 +163,7 @@ def _before(run: Runner, demanded: LoadCheck, listener: Listener) -> int | None:
     return sum(item.total for item in loaded)
 
 
-def load(run: Runner, target: str, demanded: LoadCheck, name: str) -> Loaded:
+def load(run: Runner, target: str, demanded: LoadCheck, name: str) -> LoadedLocation:
     """Loads one target and returns what came of it. Raises `ToolFailed` without an answer."""
     program = Path(verify_at_start.__file__).read_bytes()
     done = run(["-", "--load", target, "--report"], program, demanded.environment)
@@ -175,7 +175,7 @@ def load(run: Runner, target: str, demanded: LoadCheck, name: str) -> Loaded:
             f"{name} could not be tried: Python in it ended with exit code {done.exit_code}"
             + (f": {said[-1]}" if said else "."),
         )
-    loaded = msgspec.json.decode(reports[-1][len(marker) :], type=Loaded)
+    loaded = msgspec.json.decode(reports[-1][len(marker) :], type=LoadedLocation)
     if loaded.error is None:
         return loaded
     error = _redacted(loaded.error.encode(), demanded)

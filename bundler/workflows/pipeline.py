@@ -23,7 +23,7 @@ from bundler.artifacts.embedding import EmbedRequest
 from bundler.artifacts.verify import Verdict, verify
 from bundler.errors import Findings, ToolFailed, UsageError, VerificationFailed
 from bundler.guard.moments import check as ask_git
-from bundler.guard.verdict import Finding, grouped
+from bundler.guard.verdict import GuardFinding, grouped
 from bundler.listener import SILENT, Listener
 from bundler.project.options import RefreshOptions
 from bundler.project.projects import Project
@@ -138,7 +138,7 @@ def check_guard(projects: Sequence[Project], listener: Listener) -> None:
     repositories: dict[Path | None, list[Project]] = {}
     for project in projects:
         repositories.setdefault(repository_of(project.root), []).append(project)
-    failed: list[Finding] = []
+    failed: list[GuardFinding] = []
     for repository, inside in repositories.items():
         root = repository or inside[0].root
         verdict = ask_git(
@@ -184,7 +184,7 @@ def read_back(artifact: Artifact, bundles: Sequence[Bundle]) -> Verdict:
     return verdict
 
 
-def prove(
+def verify_and_load(
     artifact: Artifact, prepared: Prepared, listener: Listener, *, before: str | None = None
 ) -> Verdict:
     """Reads back, and loads what is in the artifact where that was asked.

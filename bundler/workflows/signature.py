@@ -53,13 +53,13 @@ class _Signed(Model, frozen=True):
     run_record: str | None = None
 
 
-class _Subject(Model, frozen=True):
+class _SignedSubject(Model, frozen=True):
     name: str
     digest: dict[str, str]
 
 
-class _Statement(Model, frozen=True, tag_field="_type", tag=STATEMENT_TYPE):
-    subject: tuple[_Subject, ...]
+class _SignedStatement(Model, frozen=True, tag_field="_type", tag=STATEMENT_TYPE):
+    subject: tuple[_SignedSubject, ...]
     predicate_type: str
     predicate: _Signed
 
@@ -77,12 +77,12 @@ def statement(artifact: Artifact, verdict: Verdict) -> bytes:
     record = verdict.record
     signed = _Signed(states, hashlib.sha256(canonical(record)).hexdigest() if record else None)
     subjects = _subjects(artifact) or tuple(
-        _Subject(state.path, {"sha256": state.manifest}) for state in states
+        _SignedSubject(state.path, {"sha256": state.manifest}) for state in states
     )
-    return canonical(_Statement(subjects, PREDICATE_TYPE, signed))
+    return canonical(_SignedStatement(subjects, PREDICATE_TYPE, signed))
 
 
-def _subjects(artifact: Artifact) -> tuple[_Subject, ...]:
+def _subjects(artifact: Artifact) -> tuple[_SignedSubject, ...]:
     """The artifact by the digest of all its bytes; a plain directory has only its manifests'."""
     if artifact.kind == "directory":
         return ()
@@ -90,11 +90,11 @@ def _subjects(artifact: Artifact) -> tuple[_Subject, ...]:
         algorithm, _, value = artifact.digest.partition(":")
         # The same image keeps its signature on its way from a layout to a registry.
         kind = "oci" if artifact.kind == "registry" else artifact.kind
-        return (_Subject(kind, {algorithm: value}),)
+        return (_SignedSubject(kind, {algorithm: value}),)
     path = Path(artifact.name)
     if path.is_dir():
-        return (_Subject(artifact.kind, {"dirHash": _folder_hash(path)}),)
-    return (_Subject(artifact.kind, {"sha256": _file_hash(path)}),)
+        return (_SignedSubject(artifact.kind, {"dirHash": _folder_hash(path)}),)
+    return (_SignedSubject(artifact.kind, {"sha256": _file_hash(path)}),)
 
 
 def _folder_hash(root: Path) -> str:

@@ -178,7 +178,7 @@ def of_sources(name: str, sources: Sequence[Found], baseline: str | None = None)
 
 
 def _of_sources(name: str, sources: Sequence[Found], baseline: str | None) -> Holder:
-    from bundler.state.directory import Published
+    from bundler.state.directory import PublishedDirectories
     from bundler.state.statedir import StateDir
 
     keys: dict[tuple[str, str], KeyStatus] = {}
@@ -190,7 +190,7 @@ def _of_sources(name: str, sources: Sequence[Found], baseline: str | None) -> Ho
         if published:
             contents[source.place] = published.manifest.content_digest
             found = tuple(_of_manifest(source.place, published.manifest, published.record))
-            with Published(name, {source.place: source.directory}) as artifact:
+            with PublishedDirectories(name, {source.place: source.directory}) as artifact:
                 found, mismatch = _compared(artifact, found)
             failure = failure or mismatch
             known = {status.key: status for status in found}
@@ -234,12 +234,12 @@ def _since(baseline: Artifact | None, artifact: Artifact) -> Difference | None:
 def _project_since(name: str, baseline: str | None, sources: Sequence[Found]) -> Difference | None:
     """What is published in the project's state directories, against the baseline."""
     from bundler.artifacts.open import open_artifact
-    from bundler.state.directory import Published
+    from bundler.state.directory import PublishedDirectories
 
     if baseline is None:
         return None
     places = {source.place: source.directory for source in sources}
-    with open_artifact(baseline) as before, Published(name, places) as now:
+    with open_artifact(baseline) as before, PublishedDirectories(name, places) as now:
         return _since(before, now)
 
 

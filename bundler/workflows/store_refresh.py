@@ -22,7 +22,7 @@ from bundler.refresh.run import Refreshed, fetch_into, refresh
 from bundler.store import shards
 from bundler.store.lease import POLL_SECONDS, Held, lease
 from bundler.store.pointer import Author
-from bundler.store.pushing import NewState, Pushed
+from bundler.store.pushing import NewState, PushedStates
 from bundler.store.records import Shard
 from bundler.store.store import Store
 
@@ -38,7 +38,7 @@ class Into:
 
 def refresh_and_push(
     projects: Sequence[Project], options: RefreshOptions, into: Into, listener: Listener
-) -> tuple[Refreshed, Pushed]:
+) -> tuple[Refreshed, PushedStates]:
     """Refreshes versioned and local keys, publishes the local ones, then pushes all as one set.
 
     Raises `Locked` where another pipeline refreshes one of the keys, and as `refresh` and

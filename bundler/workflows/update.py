@@ -23,7 +23,7 @@ from bundler.state.artifact import Artifact
 from bundler.state.bundle import Bundle
 from bundler.state.manifest import Manifest, RunRecord, parse
 from bundler.system.atomic import remove_leftovers
-from bundler.workflows.pipeline import Prepared, prove
+from bundler.workflows.pipeline import Prepared, verify_and_load
 
 if TYPE_CHECKING:
     from bundler.artifacts.python.pex import PexArtifact
@@ -77,7 +77,7 @@ def update(
         request = prepared.request(listener, record=record, every_byte=every_byte)
         listener.phase(f"Putting the state into {found.name}")
         with found.destination.embed(request) as made:
-            verdict = prove(made, prepared, listener, before=found.compared)
+            verdict = verify_and_load(made, prepared, listener, before=found.compared)
     return EmbedResult(found.name, changed=True, verdict=verdict)
 
 
@@ -143,7 +143,7 @@ def _of_pex(path: Path, before: PexArtifact | None) -> Iterator[_Update]:
 @contextmanager
 def _in_layout(name: ArtifactName, new: _NewTag) -> Iterator[_Update]:
     from bundler.artifacts.image.layout import open_store, remove_leftovers_of
-    from bundler.artifacts.image.oci import LayoutDestination, OciImage, Source, choose, find
+    from bundler.artifacts.image.oci import BaseImage, LayoutDestination, OciImage, choose, find
 
     remove_leftovers_of(name.path)
     with closing(open_store(name.path)) as store:
@@ -152,7 +152,7 @@ def _in_layout(name: ArtifactName, new: _NewTag) -> Iterator[_Update]:
         old = OciImage(store, entry, str(name))
         found = find(store, str(target.tag))
         there = None if found is None else OciImage(store, found, str(target))
-        destination = LayoutDestination(name.path, str(target.tag), (Source(store, entry),))
+        destination = LayoutDestination(name.path, str(target.tag), (BaseImage(store, entry),))
         yield _Update(old, there, destination, str(target))
 
 
@@ -184,7 +184,7 @@ def _in_registry(name: ArtifactName, new: _NewTag, listener: Listener) -> Iterat
         old = OciImage(repository, entry, str(reference), registry.KIND)
         found = repository.find(target) if target.tag != reference.tag else None
         there = None if found is None else OciImage(repository, found, str(target), registry.KIND)
-        base = registry.Source(repository, entry)
+        base = registry.BaseImage(repository, entry)
         destination = registry.RegistryDestination(repository, (target,), (base,))
         yield _Update(old, there, destination, str(target))
 

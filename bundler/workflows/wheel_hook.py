@@ -21,7 +21,7 @@ from bundler.state.statedir import StateDir
 
 
 @dataclass(frozen=True)
-class Published:
+class PublishedFiles:
     """The states of a project. missing: state directories that hold none."""
 
     root: Path
@@ -39,7 +39,7 @@ class Published:
                 yield path, path.relative_to(self.root).as_posix()
 
 
-def published(root: Path) -> Published:
+def published(root: Path) -> PublishedFiles:
     """Reads and verifies the states of the project in `root`.
 
     Raises `VerificationFailed` where a state is not what its manifest says.
@@ -62,7 +62,7 @@ def published(root: Path) -> Published:
             first = found.record
             refreshes += _of(found.record, directory.place)
     record = RunRecord(first.build, tuple(refreshes), first.tool, first.environment)
-    return Published(root, tuple(bundles), record, tuple(missing))
+    return PublishedFiles(root, tuple(bundles), record, tuple(missing))
 
 
 def _of(record: RunRecord, place: str) -> Iterator[DirectoryRefresh]:

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from bundler.project.survey import survey
-from bundler.setup.doctor import Patient
+from bundler.setup.doctor import DoctorContext
 from bundler.setup.doctor.packaging import backend as diagnose
 from tests.campaigns.pex_matrix import BACKENDS, STATE, Case, make_project
 from tests.support.pex_projects import set_state
@@ -52,7 +52,7 @@ def _row(case: Case, folder: Path) -> str:
     pyproject.write_text(pyproject.read_text() + _DAGSTER)
     set_state(root / ("" if case.flat else "src") / STATE, A="1")
     kept = _is_kept(root, folder / "before")
-    (finding,) = diagnose(Patient(survey(root)))
+    (finding,) = diagnose(DoctorContext(survey(root)))
     mended = kept
     if finding.grade != "ok":
         _add_line(pyproject, finding.mend.removeprefix("pyproject.toml: "))

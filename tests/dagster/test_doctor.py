@@ -13,9 +13,9 @@ import pytest
 from bundler.project.survey import survey
 from bundler.refresh.sources.model import Component, Found
 from bundler.setup.doctor import (
+    DoctorContext,
     Examined,
     Finding,
-    Patient,
     components,
     docker,
     examine,
@@ -123,7 +123,7 @@ def test_a_folder_that_is_no_project_is_told_what_to_do(tmp_path: Path) -> None:
 
 
 def test_an_interpreter_without_dagster_is_a_failure(tmp_path: Path) -> None:
-    patient = Patient(survey(_project(tmp_path)), python=Path(sys.executable))
+    patient = DoctorContext(survey(_project(tmp_path)), python=Path(sys.executable))
     (finding,) = interpreter(patient)
     assert finding.grade == "fail"
     whole = _by_title(list(examine(patient.survey.root, python=patient.python)))
@@ -150,7 +150,7 @@ def test_an_interpreter_without_dagster_is_a_failure(tmp_path: Path) -> None:
 def test_backends_that_lose_the_state(tmp_path: Path, backend: str, rule: str, grade: str) -> None:
     root = _project(tmp_path, backend)
     (root / ".gitignore").write_text(rule)
-    (finding,) = packaging.backend(Patient(survey(root)))
+    (finding,) = packaging.backend(DoctorContext(survey(root)))
     assert finding.grade == grade
     if grade != "ok":
         assert "pyproject.toml: [tool." in finding.mend
@@ -188,7 +188,7 @@ def test_no_component_at_all_is_a_warning() -> None:
 
 def test_a_published_state_is_the_baseline_as_long_as_it_verifies(tmp_path: Path) -> None:
     root = _project(tmp_path)
-    patient = Patient(survey(root))
+    patient = DoctorContext(survey(root))
     (fresh,) = state.state(patient)
     assert fresh.grade == "ok"
     assert "no baseline" in fresh.what
@@ -216,7 +216,7 @@ def _docker_findings(
     (root / "Dockerfile").write_text(dockerfile)
     (root / ".dockerignore").write_text(ignore)
     (root / ".env").write_text("")
-    patient = Patient(survey(root))
+    patient = DoctorContext(survey(root))
     found = [*docker.context(patient), *docker.dockerfiles(patient)]
     return [finding for finding in found if finding.grade != "ok"]
 
@@ -263,9 +263,9 @@ def test_a_missing_engine_is_a_warning_and_only_where_there_is_a_dockerfile(
 ) -> None:
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/no.sock")
     root = _project(tmp_path)
-    assert list(docker.engine(Patient(survey(root)))) == []
+    assert list(docker.engine(DoctorContext(survey(root)))) == []
     (root / "Dockerfile").write_text("FROM x\n")
-    (finding,) = docker.engine(Patient(survey(root)))
+    (finding,) = docker.engine(DoctorContext(survey(root)))
     assert finding.grade == "warn"
     assert "no.sock" in finding.what
 

@@ -14,8 +14,8 @@ from bundler.artifacts.image.engine.dockerbuild import Builder
 from bundler.project.survey import survey
 from bundler.refresh.sources.model import Component, Found
 from bundler.setup.doctor import (
+    DoctorContext,
     Finding,
-    Patient,
     build,
     checks,
     commits,
@@ -49,7 +49,7 @@ class Trap:
     """name: as the table has it. files: what is in the project. says: what the finding names."""
 
     name: str
-    look: Callable[[Patient], Iterator[Finding]]
+    look: Callable[[DoctorContext], Iterator[Finding]]
     says: str
     grade: str
     files: Mapping[str, str] = field(default_factory=dict)
@@ -59,10 +59,10 @@ class Trap:
 
 def _of(
     *found: Component, warnings: tuple[str, ...] = (), version: str = "dagster 1.13"
-) -> Callable[[Patient], Iterator[Finding]]:
+) -> Callable[[DoctorContext], Iterator[Finding]]:
     """The judgement of components that a discovery told."""
 
-    def look(patient: Patient) -> Iterator[Finding]:
+    def look(patient: DoctorContext) -> Iterator[Finding]:
         directory = patient.survey.root / _STATE
         return components.judge(Found(directory, "shop", found, version, warnings))
 
@@ -193,7 +193,7 @@ def _asked(trap: Trap, root: Path) -> Iterator[Finding]:
     """As `examine` asks: an expected failure is a finding."""
     from bundler.setup.doctor import Check, _answers
 
-    patient = Patient(survey(root), Path(sys.executable))
+    patient = DoctorContext(survey(root), Path(sys.executable))
     return _answers(Check(trap.name, trap.look), patient, set())
 
 
@@ -217,7 +217,7 @@ def test_pre_commit_that_something_starts_is_no_trap(
     )
     wd.write("shared/hooks/pre-commit", script)
     wd("git config core.hooksPath shared/hooks")
-    (finding,) = commits.commits(Patient(survey(wd.path)))
+    (finding,) = commits.commits(DoctorContext(survey(wd.path)))
     assert finding.grade == "ok"
 
 
@@ -225,7 +225,7 @@ def test_a_published_state_that_was_edited(tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_text(_PYPROJECT.format(backend="hatchling.build"))
     make_bundle(tmp_path / _STATE, {"Foo": {"state": b"{}"}})
     (tmp_path / _STATE / "Foo/state").write_text("[]")
-    (finding,) = state.state(Patient(survey(tmp_path)))
+    (finding,) = state.state(DoctorContext(survey(tmp_path)))
     assert finding.grade == "fail"
 
 
@@ -243,7 +243,7 @@ def test_a_variable_with_a_default_or_in_the_env_file_is_no_trap(
     wd.write("pyproject.toml", _PYPROJECT.format(backend="hatchling.build"))
     for path, text in files.items():
         wd.write(path, text)
-    patient = Patient(survey(wd.path), Path(sys.executable))
+    patient = DoctorContext(survey(wd.path), Path(sys.executable))
     assert [finding.grade for finding in credentials.credentials(patient)] == ["ok"]
 
 

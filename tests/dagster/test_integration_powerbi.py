@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bundler.project.survey import survey
-from bundler.setup.doctor import Patient, contents
+from bundler.setup.doctor import DoctorContext, contents
 from tests.support.integrations.powerbi import PowerBI
 from tests.support.integrations.running import Tried, make_account, trying
 from tests.support.integrations.standin import Case, Fault
@@ -68,7 +68,7 @@ def test_no_secret_is_told_or_shipped(tried: Tried) -> None:
 
 def test_doctor_tells_what_expressions_hold(tried: Tried) -> None:
     key = tried.standin.key(GOOD)
-    findings = contents.contents(Patient(survey(tried.account.root), tried.account.python))
+    findings = contents.contents(DoctorContext(survey(tried.account.root), tried.account.python))
     (finding,) = [one for one in findings if one.what.startswith(key)]
     assert finding.grade == "warn"
     assert finding.what.startswith(f"{key} holds 1 password or token, 1 e-mail address, ")

@@ -14,7 +14,7 @@ import trustme
 from bundler.project.projects import open_project
 from bundler.project.survey import survey
 from bundler.refresh.reach import Reached, reach
-from bundler.setup.doctor import Patient
+from bundler.setup.doctor import DoctorContext
 from bundler.setup.doctor.reach import reach as findings
 from tests.support.environments import ROOT, python_of
 from tests.support.faultserver import FaultServer
@@ -108,7 +108,7 @@ def test_programs_are_asked_as_they_say_or_connected_to(
     with FaultServer() as server, FaultServer(tls=context) as secure:
         text = _COMMANDS.format(good=server.url, tls=secure.url)
         (tmp_path / "pyproject.toml").write_text(text)
-        patient = Patient(survey(tmp_path), Path(sys.executable))
+        patient = DoctorContext(survey(tmp_path), Path(sys.executable))
         told = {finding.what.partition(":")[0]: finding for finding in findings(patient)}
         monkeypatch.setenv("LETS_IN", "yes")
         again = {finding.what.partition(":")[0]: finding for finding in findings(patient)}

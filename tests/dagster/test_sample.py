@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from bundler.setup.demo.vendor import TOKEN, Fault, Request, VendorApi
+from bundler.setup.demo.vendor import TOKEN, Fault, VendorApi, VendorRequest
 from tests.support.sample import Sample
 
 
@@ -70,7 +70,7 @@ def test_the_api_gives_every_item_once_over_its_pages(vendor: VendorApi) -> None
 )
 def test_the_api_refuses(vendor: VendorApi, target: str, token: str, status: int) -> None:
     assert _get(vendor, target, token)[0] == status
-    assert vendor.requests == [Request(target, status)]
+    assert vendor.requests == [VendorRequest(target, status)]
 
 
 def test_a_fault_strikes_the_page_it_names_and_no_other(vendor: VendorApi) -> None:

@@ -6,7 +6,7 @@ import re
 import subprocess
 from pathlib import Path
 
-from bundler.artifacts.image.layout import Folder, write_archive
+from bundler.artifacts.image.layout import LayoutFolder, write_archive
 from tests.registry.test_ci_templates import Ci
 from tests.support import registries
 from tests.support.environments import ROOT
@@ -33,7 +33,7 @@ def test_every_command_runs(tmp_path: Path) -> None:
             digests[name.upper()] = push(maker, f"{ci.image}:{name}")
         build = ci.wd.path / "build"
         build.mkdir()
-        write_archive(Folder(ci.maker.path).path, build / "code.tar")
+        write_archive(LayoutFolder(ci.maker.path).path, build / "code.tar")
         subprocess.run(["cp", "-r", ci.maker.path, build / "code"], check=True)
         make_key(build / "key")
         (build / "key.allowed").rename(build / "allowed_signers")

@@ -15,7 +15,7 @@ import pytest
 
 from bundler.artifacts.image.engine import Docker, Engine
 from bundler.artifacts.image.engine.config import config_of, history_of
-from bundler.artifacts.image.engine.connection import NotFound
+from bundler.artifacts.image.engine.connection import NotInEngine
 from bundler.artifacts.image.engine.loading import archive_of, load
 from bundler.artifacts.image.layer import Layer, Placed
 from bundler.errors import ToolFailed, VerificationFailed
@@ -115,8 +115,8 @@ def test_a_refused_load_and_a_missing_image_are_told_apart(tmp_path: Path) -> No
         pytest.raises(ToolFailed, match="it is what it is") as failure,
     ):
         load(engine, archive(tmp_path))
-    assert not isinstance(failure.value, NotFound)
-    with engine_that_says(tmp_path / "state", body, 404) as (engine, _), pytest.raises(NotFound):
+    assert not isinstance(failure.value, NotInEngine)
+    with engine_that_says(tmp_path / "state", body, 404) as (engine, _), pytest.raises(NotInEngine):
         engine.get("/images/x/json")
 
 

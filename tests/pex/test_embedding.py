@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bundler.artifacts.embedding import Destination, EmbedRequest
-from bundler.artifacts.image.oci import LayoutDestination, Source, source
+from bundler.artifacts.image.oci import BaseImage, LayoutDestination, source
 from bundler.artifacts.open import open_artifact
 from bundler.artifacts.python.pex import PexDestination, open_pex
 from bundler.artifacts.python.wheel import WheelDestination
@@ -57,7 +57,7 @@ def states_alone(root: Path) -> Iterator[tuple[Destination, str]]:
     yield LayoutDestination(root / "made" / "x", "1"), f"oci:{root}/made/x:1"
 
 
-def _base(root: Path) -> AbstractContextManager[Source]:
+def _base(root: Path) -> AbstractContextManager[BaseImage]:
     maker = LayoutMaker(root / "base")
     maker.tag(maker.manifest([code_layer()], {"WorkingDir": "/app"}))
     return source(maker.path)

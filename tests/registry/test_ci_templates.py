@@ -14,7 +14,7 @@ import click
 import pytest
 import yaml
 
-from bundler.artifacts.image.layout import Folder, write_archive
+from bundler.artifacts.image.layout import LayoutFolder, write_archive
 from bundler.cli.commands import cli
 from tests.support import registries
 from tests.support.environments import ROOT
@@ -211,7 +211,7 @@ def test_github_builds_by_digest_refreshes_nightly_and_asks_nothing_for_forks(ci
     assert ci.told()["changed"] == "false"
 
     # A fork has no token: what it would fetch is not the state that it gets.
-    write_archive(Folder(ci.maker.path).path, ci.wd.path / "code.tar")
+    write_archive(LayoutFolder(ci.maker.path).path, ci.wd.path / "code.tar")
     ci.sh("\n".join(runs("github-pull-request.yml", "image")), EXAMPLE_API_TOKEN="", STATE="none")
     ci.sh("state-bundler extract oci:image:pull-request -o image/out")
     (state,) = (ci.wd.path / "image/out").rglob("Catalogue/state")

@@ -112,7 +112,7 @@ def test_a_file_that_changes_meanwhile_is_not_pushed(store: Store, states: Make)
 def test_prune_keeps_what_is_needed(store: Store, states: Make, tmp_path: Path) -> None:
     versions = [store.push(states(A=b"%d" % n, B=b"same")).versions["A"] for n in range(6)]
     store.pin(versions[1], "the release")
-    rules = prune.Rules(keep=2, referenced=frozenset({versions[2]}))
+    rules = prune.PruneRules(keep=2, referenced=frozenset({versions[2]}))
     planned = prune.prune(store, rules, dry_run=True)
     assert contents(store, tmp_path, {"A": versions[0]})
     done = prune.prune(store, rules)
@@ -143,8 +143,8 @@ def test_prune_leaves_shared_content_and_young_versions(
     large = b"x" * 2 * MEBIBYTE
     for n in range(4):
         store.push(states(A={"state": b"%d" % n, "large": large}))
-    assert not prune.prune(store, prune.Rules(keep=1, older_than=3600)).versions
-    done = prune.prune(store, prune.Rules(keep=1))
+    assert not prune.prune(store, prune.PruneRules(keep=1, older_than=3600)).versions
+    done = prune.prune(store, prune.PruneRules(keep=1))
     assert len(done.versions) == 3
     assert done.size == 3, "the large file stays"
     assert contents(store, tmp_path)["A"] == {"state": b"3", "large": large}

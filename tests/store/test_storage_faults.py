@@ -333,7 +333,7 @@ def test_a_listing_that_lags_hides_nothing(
     before.lags = True
     for value in (b"1", b"2", b"3", b"4"):
         store.push(states(A=value))
-        prune.prune(store, prune.Rules(keep=2))
+        prune.prune(store, prune.PruneRules(keep=2))
     assert before.listings
     assert contents(store, tmp_path) == {"A": {"state": b"4"}}
     store.rollback()
@@ -351,9 +351,9 @@ def test_the_stores_clock_says_what_is_a_leftover(
     left = f"content/{'0' * 64}.00000000"
     store.objects.write(left, [b"left by a writer that died"], 26)
     before.ahead = 23 * 3600
-    assert prune.prune(store, prune.Rules()).leftovers == ()
+    assert prune.prune(store, prune.PruneRules()).leftovers == ()
     before.ahead = 25 * 3600
-    assert prune.prune(store, prune.Rules()).leftovers == (left,)
+    assert prune.prune(store, prune.PruneRules()).leftovers == (left,)
     assert contents(store, tmp_path) == {"A": {"state": b"1"}}
     # A lease that was taken before the store's clock went on has run out by it.
     dead = lease._Lease(uuid.uuid4().hex, "dead", 0, ("A",))
@@ -375,7 +375,7 @@ def test_a_clock_that_is_off_does_not_disturb_the_order(
     changes = list(store.history())
     assert [change.made for change in changes] == ["2030-01-01T00:00:00Z"] * 2
     assert [change.number for change in changes] == [2, 1]
-    assert not prune.prune(store, prune.Rules(keep=1)).leftovers
+    assert not prune.prune(store, prune.PruneRules(keep=1)).leftovers
 
 
 @pytest.mark.parametrize("faulty", ["s3"], indirect=True)

@@ -19,7 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from bundler.store import Store, checking, open_store, prune
 from bundler.store.folder import Folder
-from bundler.store.objects import Buffer, Listed, Stored
+from bundler.store.objects import Buffer, Listed, StoredObject
 from bundler.store.pushing import NewState
 from bundler.store.reading import Versions
 from tests.support.bundles import make_bundle
@@ -123,7 +123,7 @@ class Mortal(Folder):
             raise Dead
         return result
 
-    def get(self, name: str) -> Stored | None:
+    def get(self, name: str) -> StoredObject | None:
         return self._pass(lambda: Folder.get(self, name))  # type: ignore[return-value]
 
     def create(self, name: str, data: bytes) -> bool:
@@ -184,7 +184,7 @@ def _work(store: Store, work: str, news: list[NewState]) -> bool:
         if work == "rollback":
             store.rollback()
         elif work == "prune":
-            prune.prune(store, prune.Rules(keep=1))
+            prune.prune(store, prune.PruneRules(keep=1))
         else:
             store.push(news)
     except Dead:
@@ -198,7 +198,7 @@ def _goes_on(store: Store, root: Path) -> None:
     assert pulled(store, root)["A"] == b"3"
     current = store.require_current()
     assert len(list(store.history())) == current.number - current.oldest + 1
-    prune.prune(store, prune.Rules(keep=2))
+    prune.prune(store, prune.PruneRules(keep=2))
     fresh = open_store(store.url)
     assert not fresh.require_current().retired
     assert not checking.check(fresh).problems
@@ -268,7 +268,7 @@ class StoreMachine(RuleBasedStateMachine):
     @precondition(lambda self: len(self.sets) > 1)
     @rule(keep=st.integers(1, 3))
     def prune(self, keep: int) -> None:
-        prune.prune(self.store, prune.Rules(keep=keep))
+        prune.prune(self.store, prune.PruneRules(keep=keep))
 
     @invariant()
     def what_is_there_is_what_was_pushed(self) -> None:
@@ -309,7 +309,7 @@ def test_a_listing_that_lags_hides_nothing(tmp_path: Path) -> None:
     store = Store(objects, Versions(objects))
     for value in (b"1", b"2", b"3"):
         store.push(news_of(tmp_path, {"A": value}))
-    prune.prune(store, prune.Rules(keep=2))
+    prune.prune(store, prune.PruneRules(keep=2))
     assert pulled(store, tmp_path) == {"A": b"3"}
     store.rollback()
     assert pulled(store, tmp_path) == {"A": b"2"}
@@ -326,6 +326,6 @@ def test_leftovers_go_after_a_day_by_the_stores_clock(tmp_path: Path) -> None:
         os.utime(path, (moment, moment))
     needed = tmp_path / "store" / store.currents()["A"].objects[0]
     os.utime(needed, (0, 0))
-    (left,) = prune.prune(store, prune.Rules()).leftovers
+    (left,) = prune.prune(store, prune.PruneRules()).leftovers
     assert hashlib.sha256(b"old").hexdigest() in left
     assert pulled(store, tmp_path) == {"A": b"1"}

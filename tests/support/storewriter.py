@@ -41,7 +41,7 @@ def write(environment: Mapping[str, str], work: str, url: str, root: str) -> Non
     elif work == "rollback":
         store.rollback()
     elif work == "prune":
-        prune.prune(store, prune.Rules(keep=1))
+        prune.prune(store, prune.PruneRules(keep=1))
     else:
         store.push(states_in(Path(root)))
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from bundler.artifacts.image.layout import Folder as Layout
+from bundler.artifacts.image.layout import LayoutFolder as Layout
 from bundler.artifacts.image.layout import add_to_folder
 from bundler.artifacts.python import replacing
 from bundler.errors import (
@@ -31,10 +31,10 @@ from bundler.setup.file_edits import apply
 from bundler.setup.init import plan
 from bundler.state.tree import scan
 from bundler.store.folder import Folder as StoreFolder
-from bundler.store.prune import Rules, prune
+from bundler.store.prune import PruneRules, prune
 from bundler.store.store import open_store
 from bundler.system.atomic import write_synced
-from bundler.system.folder import Folder
+from bundler.system.folder import OpenDirectory
 from bundler.workflows.build_all import jobs_of, run_all
 from tests.support.untouched import everything
 
@@ -49,7 +49,7 @@ def test_no_name_leads_out_of_an_open_directory(tmp_path: Path, name: str) -> No
     (tmp_path / "in").mkdir()
     (tmp_path / "x").write_text("mine")
     before = everything(tmp_path)
-    with Folder(tmp_path / "in") as folder:
+    with OpenDirectory(tmp_path / "in") as folder:
         for step in (
             lambda: folder.read(name),
             lambda: folder.write(name, b"x"),
@@ -77,7 +77,7 @@ def test_a_tree_is_removed_without_what_its_links_lead_to(tmp_path: Path) -> Non
     os.mkfifo(tree / "fifo")
     (tree / "locked").chmod(0)
     before = everything(outside)
-    with Folder(tmp_path / "in") as folder:
+    with OpenDirectory(tmp_path / "in") as folder:
         folder.remove_tree("tree")
         assert folder.names() == []
     assert everything(outside) == before
@@ -87,7 +87,7 @@ def test_a_file_that_happens_to_have_the_temporary_name_stays(tmp_path: Path) ->
     other = tmp_path / f"file.{os.getpid()}.new"
     other.write_text("mine")
     write_synced(tmp_path / "file", b"new")
-    with Folder(tmp_path) as folder, pytest.raises(FileExistsError):
+    with OpenDirectory(tmp_path) as folder, pytest.raises(FileExistsError):
         folder.write("file", b"new")
     assert other.read_text() == "mine"
 
@@ -291,7 +291,7 @@ def test_a_prune_leaves_files_of_others_in_its_folders(tmp_path: Path) -> None:
     (tmp_path / "key").mkdir()
     (tmp_path / "key/state").write_text("1")
     store.push([NewState(state_of("K", "K", scan(tmp_path / "key")), tmp_path / "key")])
-    done = prune(store, Rules(keep=1))
+    done = prune(store, PruneRules(keep=1))
     assert set(done.leftovers) == ours
     assert all((tmp_path / "store" / name).exists() for name in mine)
 

@@ -1,6 +1,6 @@
 """Puts one state layer on every platform of an image, whatever store it comes from and goes to.
 
-`append` makes blobs and manifests in a `Target`; what it returns has no tag yet. A place in the
+`append` makes blobs and manifests in a `BlobTarget`; what it returns has no tag yet. A place in the
 image, and what its parents are like, is found in the base's layers, which must then all be read;
 where the base, or an image before it with the same files, has our layer already, its label tells.
 """
@@ -15,9 +15,9 @@ from bundler.artifacts.embedding import EmbedRequest
 from bundler.artifacts.image import image, image_import_path
 from bundler.artifacts.image.blobs import (
     REF_NAME,
+    BlobStore,
+    BlobTarget,
     Descriptor,
-    Store,
-    Target,
     descriptors,
     images_of,
     manifests_of,
@@ -28,7 +28,7 @@ from bundler.artifacts.image.compression import Compression
 from bundler.artifacts.image.image import Json
 from bundler.artifacts.image.layer import Layer, Placed, Written
 from bundler.artifacts.image.ociread import LoadedImage, architecture
-from bundler.artifacts.image.rootfs import Tree
+from bundler.artifacts.image.rootfs import RootFilesystem
 from bundler.errors import UsageError, VerificationFailed
 from bundler.state.bundle import Bundle
 from bundler.state.manifest import Claim
@@ -40,10 +40,10 @@ _CREATED = "org.opencontainers.image.created"
 _PLATFORM_KEYS = ("os", "architecture", "variant", "os.version")
 
 
-class Source(msgspec.Struct, frozen=True):
+class BaseImage(msgspec.Struct, frozen=True):
     """An image to put state on: an entry of a store."""
 
-    store: Store
+    store: BlobStore
     entry: Descriptor
 
 
@@ -63,7 +63,7 @@ class _Job(msgspec.Struct):
     """An `append` on its way. written: the layers that the target has; platforms share one."""
 
     request: EmbedRequest
-    target: Target
+    target: BlobTarget
     before: Callable[[], Sequence[LoadedImage]]
     layer: Layer | None
     created: str = msgspec.field(default_factory=reproducible_now)
@@ -90,8 +90,8 @@ class _Job(msgspec.Struct):
 
 def append(
     request: EmbedRequest,
-    target: Target,
-    sources: Sequence[Source],
+    target: BlobTarget,
+    sources: Sequence[BaseImage],
     *,
     before: Callable[[], Sequence[LoadedImage]] = tuple,
     layer: Layer | None = None,
@@ -119,7 +119,7 @@ def append(
     return job.done(_onto(job, source.store, only))
 
 
-def _index(job: _Job, sources: Sequence[Source], index: Json) -> Json:
+def _index(job: _Job, sources: Sequence[BaseImage], index: Json) -> Json:
     """Every platform gets the layer; attestations spoke of the old images and are dropped."""
     listed = [
         (item.store, entry) for item in sources for entry in manifests_of(item.store, item.entry)
@@ -151,7 +151,7 @@ def _refuse_twins(entries: Sequence[Json]) -> None:
         seen.add(platform)
 
 
-def _onto(job: _Job, store: Store, entry: Descriptor, *, platform: bool = False) -> Json:
+def _onto(job: _Job, store: BlobStore, entry: Descriptor, *, platform: bool = False) -> Json:
     loaded = LoadedImage(store, entry)
     layer = _layer_for(job, loaded)
     if image.volumes_of(loaded.config):
@@ -205,7 +205,9 @@ def _alike(job: _Job, loaded: LoadedImage) -> Iterator[LoadedImage]:
     yield from job.before()
 
 
-def _placed(job: _Job, tree: Tree, runs: image_import_path.RunsAs, bundle: Bundle) -> Placed:
+def _placed(
+    job: _Job, tree: RootFilesystem, runs: image_import_path.RunsAs, bundle: Bundle
+) -> Placed:
     override = job.request.places.get(bundle.place)
     path = image_import_path.find(tree, runs, bundle.place, override=override)
     return Placed(bundle, path, image_import_path.parents(tree, path))
@@ -214,7 +216,11 @@ def _placed(job: _Job, tree: Tree, runs: image_import_path.RunsAs, bundle: Bundl
 def _onto_nothing(job: _Job) -> Json:
     """An image of the state alone, with each state directory at ``/<Bundle.place>``."""
     placed = tuple(
-        Placed(bundle, f"/{bundle.place}", image_import_path.parents(Tree(), f"/{bundle.place}"))
+        Placed(
+            bundle,
+            f"/{bundle.place}",
+            image_import_path.parents(RootFilesystem(), f"/{bundle.place}"),
+        )
         for bundle in job.request.bundles
     )
     config = image.empty_config(architecture())

@@ -1,7 +1,7 @@
 """Blobs by digest, wherever they are: an image is a graph of *descriptors*, each naming a blob.
 
-A `Store` is read from (a layout, an archive, a registry), a `Target` is written to. What embeds
-state knows only these two.
+A `BlobStore` is read from (a layout, an archive, a registry), a `BlobTarget` is written to. What
+embeds state knows only these two.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ def descriptors(value: object, where: str) -> list[Descriptor]:
     return [descriptor(item, where) for item in value]
 
 
-class Store(Protocol):
+class BlobStore(Protocol):
     """Blobs to read. name: as the person named it."""
 
     @property
@@ -135,7 +135,7 @@ class Store(Protocol):
     def close(self) -> None: ...
 
 
-class Target(Protocol):
+class BlobTarget(Protocol):
     """Where an image is put together: blobs first, then the manifests that name them."""
 
     def add_layer(self, layer: Layer, packing: Compression) -> Written: ...
@@ -146,7 +146,7 @@ class Target(Protocol):
     def add_manifest(self, value: Mapping[str, Any], media_type: str) -> tuple[str, int]:
         """A manifest or an index, without a tag."""
 
-    def take(self, source: Store, entry: Descriptor) -> None:
+    def take(self, source: BlobStore, entry: Descriptor) -> None:
         """A blob of another store, checked against its digest."""
 
 
@@ -168,7 +168,7 @@ def open_regular(path: Path) -> BinaryIO:
     return open(path, "rb", opener=lambda *_: descriptor)  # which knows its name
 
 
-def read_json(store: Store, entry: Descriptor) -> Json:
+def read_json(store: BlobStore, entry: Descriptor) -> Json:
     """A manifest or a configuration, checked against its digest."""
     if entry.size > _MAX_JSON_BYTES:
         raise VerificationFailed(f"{entry.digest} in {store.name} is too large to be a manifest.")
@@ -179,7 +179,7 @@ def read_json(store: Store, entry: Descriptor) -> Json:
     return load(raw, f"{entry.digest} in {store.name}")
 
 
-def read_manifest(store: Store, entry: Descriptor) -> Json:
+def read_manifest(store: BlobStore, entry: Descriptor) -> Json:
     """A manifest or an index, which is nothing else at the same time."""
     found = read_json(store, entry)
     where = f"{entry.digest} in {store.name}"
@@ -194,7 +194,7 @@ def read_manifest(store: Store, entry: Descriptor) -> Json:
     return found
 
 
-def images_of(store: Store, entry: Descriptor) -> list[Descriptor]:
+def images_of(store: BlobStore, entry: Descriptor) -> list[Descriptor]:
     """Every platform's manifest of an image or an index; attestations left out.
 
     Raises `VerificationFailed` for what is no image, or an index without one.
@@ -205,7 +205,7 @@ def images_of(store: Store, entry: Descriptor) -> list[Descriptor]:
     return found
 
 
-def manifests_of(store: Store, entry: Descriptor) -> list[Descriptor]:
+def manifests_of(store: BlobStore, entry: Descriptor) -> list[Descriptor]:
     """Every manifest of an image or an index, attestations and all."""
     found: list[Descriptor] = []
     seen = 0
@@ -229,7 +229,7 @@ def manifests_of(store: Store, entry: Descriptor) -> list[Descriptor]:
     return found
 
 
-def is_attestation(store: Store, entry: Descriptor) -> bool:
+def is_attestation(store: BlobStore, entry: Descriptor) -> bool:
     """Whether it speaks of another image of its index, as buildx adds it, and can never run.
 
     https://github.com/moby/buildkit/blob/master/docs/attestations/attestation-storage.md
@@ -240,7 +240,7 @@ def is_attestation(store: Store, entry: Descriptor) -> bool:
     return bool(layers) and all(layer.media_type == _ATTESTATION_LAYER for layer in layers)
 
 
-def copy(source: Store, target: Target, entry: Descriptor) -> None:
+def copy(source: BlobStore, target: BlobTarget, entry: Descriptor) -> None:
     """Everything that an entry points at, and itself, as it is: its digest stays."""
     for found in manifests_of(source, entry):
         manifest = read_manifest(source, found)
@@ -251,7 +251,7 @@ def copy(source: Store, target: Target, entry: Descriptor) -> None:
     _copy_indexes(source, target, entry)
 
 
-def _copy_indexes(source: Store, target: Target, entry: Descriptor) -> None:
+def _copy_indexes(source: BlobStore, target: BlobTarget, entry: Descriptor) -> None:
     """From the innermost on: `manifests_of` has bounded them."""
     if entry.is_index:
         for child in descriptors(read_manifest(source, entry).get("manifests"), entry.digest):
@@ -259,7 +259,7 @@ def _copy_indexes(source: Store, target: Target, entry: Descriptor) -> None:
         target.take(source, entry)
 
 
-def take_layer(source: Store, target: Target, layer: Descriptor) -> None:
+def take_layer(source: BlobStore, target: BlobTarget, layer: Descriptor) -> None:
     """A layer of another image; one that may not be handed on stays where its licence has it."""
     if not any(word in layer.media_type for word in _NOT_DISTRIBUTABLE):
         target.take(source, layer)

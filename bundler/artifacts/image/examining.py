@@ -8,13 +8,15 @@ from typing import Any
 
 from bundler.artifacts.image import image, image_import_path
 from bundler.artifacts.image.members import state_directories_in
-from bundler.artifacts.image.rootfs import Tree
+from bundler.artifacts.image.rootfs import RootFilesystem
 from bundler.state.manifest import Manifest
 
 _MAX_PROBLEMS = 10
 
 
-def examined(tree: Tree, config: Mapping[str, Any], found: Mapping[str, Manifest]) -> Iterator[str]:
+def examined(
+    tree: RootFilesystem, config: Mapping[str, Any], found: Mapping[str, Manifest]
+) -> Iterator[str]:
     """What is wrong with an image that was changed after its state was put there, as sentences.
 
     Another state directory in it, a path that programs unpack differently, a package that the
@@ -38,7 +40,7 @@ def examined(tree: Tree, config: Mapping[str, Any], found: Mapping[str, Manifest
             )
 
 
-def _import_path(tree: Tree, runs: image_import_path.RunsAs, path: str) -> str | None:
+def _import_path(tree: RootFilesystem, runs: image_import_path.RunsAs, path: str) -> str | None:
     """Where a state directory is below an import root, if it is below one."""
     roots = [root for group in image_import_path.import_roots(tree, runs) for root in group]
     for root in (*roots, runs.working_directory):

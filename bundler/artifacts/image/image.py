@@ -129,7 +129,7 @@ class _History(msgspec.Struct):
     empty_layer: bool | None = None
 
 
-class _Configuration(msgspec.Struct):
+class _ImageConfiguration(msgspec.Struct):
     rootfs: _RootFs
     architecture: str | None = None
     os: str | None = None
@@ -140,10 +140,10 @@ class _Configuration(msgspec.Struct):
 def check_configuration(config: Mapping[str, Any], what: str) -> None:
     """Raises `VerificationFailed` where a part that is read here is not of its type."""
     try:
-        msgspec.convert(config, _Configuration)
+        msgspec.convert(config, _ImageConfiguration)
     except msgspec.ValidationError as error:
         raise VerificationFailed(f"{what} is no image's configuration: {error}.") from error
-    refuse_variants(config, _Configuration.__struct_fields__, what)
+    refuse_variants(config, _ImageConfiguration.__struct_fields__, what)
     refuse_variants(config["rootfs"], _RootFs.__struct_fields__, what)
     refuse_variants(config.get("config") or {}, _Section.__struct_fields__, what)
 

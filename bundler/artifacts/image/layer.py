@@ -81,7 +81,7 @@ class Written(msgspec.Struct, frozen=True):
     compression: Compression
 
 
-class Entry(msgspec.Struct, frozen=True):
+class LayerEntry(msgspec.Struct, frozen=True):
     """A member of the tar stream; path without a leading slash."""
 
     path: str
@@ -183,7 +183,7 @@ class Layer(msgspec.Struct, frozen=True):
         if found != END:
             raise _other_than("", found, stream)
 
-    def entries(self) -> Iterator[Entry]:
+    def entries(self) -> Iterator[LayerEntry]:
         """The members of the tar stream, in their order."""
         emitted: set[str] = set()
         for placed in sorted(self.placed, key=lambda placed: placed.path.encode()):
@@ -193,11 +193,11 @@ class Layer(msgspec.Struct, frozen=True):
                     yield _directory(parent)
             yield from self._state_directory(placed)
 
-    def _state_directory(self, placed: Placed) -> Iterator[Entry]:
+    def _state_directory(self, placed: Placed) -> Iterator[LayerEntry]:
         root = placed.path.lstrip("/")
-        yield Entry(root, 0o755, directory=True)
+        yield LayerEntry(root, 0o755, directory=True)
         if self.opaque:
-            yield Entry(f"{root}/{OPAQUE_WHITEOUT}", 0o644)
+            yield LayerEntry(f"{root}/{OPAQUE_WHITEOUT}", 0o644)
         writable = _Writable(placed.bundle.manifest.states)
         members = {member.path: member for member in placed.bundle.members()}
         directories = _directories([*members, *(f"{path}/." for path in writable.paths)])
@@ -205,10 +205,10 @@ class Layer(msgspec.Struct, frozen=True):
             member = members.get(path)
             if writable.covers(path):
                 mode = 0o664 if member else 0o775
-                yield Entry(f"{root}/{path}", mode, self.user, 0, member, member is None)
+                yield LayerEntry(f"{root}/{path}", mode, self.user, 0, member, member is None)
             else:
                 mode = 0o644 if member else 0o755
-                yield Entry(f"{root}/{path}", mode, 0, 0, member, member is None)
+                yield LayerEntry(f"{root}/{path}", mode, 0, 0, member, member is None)
 
 
 def _other_than(expected: str, found: bytes, rest: BinaryIO) -> VerificationFailed:
@@ -282,8 +282,8 @@ def _directories(paths: Sequence[str]) -> set[str]:
     return found
 
 
-def _directory(owned: Owned) -> Entry:
-    return Entry(owned.path.lstrip("/"), owned.mode, owned.uid, owned.gid, directory=True)
+def _directory(owned: Owned) -> LayerEntry:
+    return LayerEntry(owned.path.lstrip("/"), owned.mode, owned.uid, owned.gid, directory=True)
 
 
 class _Counting:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from bundler.artifacts.image.archive import Archive
-from bundler.artifacts.image.blobs import Descriptor, Store, open_regular
+from bundler.artifacts.image.blobs import BlobStore, Descriptor, open_regular
 from bundler.artifacts.image.compression import Compression
 from bundler.artifacts.image.image import OCI_INDEX, Json, dump, load
 from bundler.artifacts.image.layer import Layer, Written
@@ -47,7 +47,7 @@ _DIRECTORY_MODE, _FILE_MODE = 0o755, 0o644
 _VERSION = {"imageLayoutVersion": "1.0.0"}
 
 
-class Layout(Store, Protocol):
+class Layout(BlobStore, Protocol):
     """A store that lists its images."""
 
     def index(self) -> Json: ...
@@ -58,7 +58,7 @@ def open_store(path: Path) -> Layout:
 
     Raises `VerificationFailed` for what is neither.
     """
-    return Folder(path) if path.is_dir() else Archive(path)
+    return LayoutFolder(path) if path.is_dir() else Archive(path)
 
 
 def remove_leftovers_of(layout: Path) -> None:
@@ -69,7 +69,7 @@ def remove_leftovers_of(layout: Path) -> None:
         remove_leftovers(directory)
 
 
-class Folder:
+class LayoutFolder:
     """A layout in a folder, to read and to write."""
 
     def __init__(self, path: Path) -> None:
@@ -114,7 +114,7 @@ class Folder:
     # --- writing
 
     @staticmethod
-    def create(path: Path) -> Folder:
+    def create(path: Path) -> LayoutFolder:
         """A layout without images, in a folder that is empty or not there."""
         path.mkdir(parents=True, exist_ok=True)
         path.chmod(_DIRECTORY_MODE)
@@ -151,7 +151,7 @@ class Folder:
         del media_type  # stands in the manifest, and in the entry that points at it
         return self.add_json(value)
 
-    def take(self, source: Store, entry: Descriptor) -> None:
+    def take(self, source: BlobStore, entry: Descriptor) -> None:
         if self._blob(entry.digest).exists():
             return
         seen = hashlib.sha256()
@@ -175,13 +175,13 @@ class Folder:
             write_synced(self.path / _INDEX_FILE, dump(index), _FILE_MODE)
 
 
-def _filled(path: Path) -> Folder:
+def _filled(path: Path) -> LayoutFolder:
     """A layout without images."""
     _make_blobs(path)
     index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": []}
     for name, content in ((_LAYOUT_FILE, _VERSION), (_INDEX_FILE, index)):
         write_synced(path / name, dump(content), _FILE_MODE)
-    return Folder(path)
+    return LayoutFolder(path)
 
 
 def _make_blobs(layout: Path) -> Path:
@@ -213,12 +213,12 @@ def write_archive(folder: Path, destination: Path) -> None:
                 archive.addfile(info, source)
 
 
-def add_to_folder(source: Folder, destination: Path) -> None:
+def add_to_folder(source: LayoutFolder, destination: Path) -> None:
     """Brings the images of a layout into a folder, which may hold a layout with others."""
     with io_errors(destination):
         make_directories(destination)
         is_layout = os.path.lexists(destination / _INDEX_FILE)
-        target = Folder(destination) if is_layout else _filled(destination)
+        target = LayoutFolder(destination) if is_layout else _filled(destination)
     new = source.index()["manifests"]
     for name in os.listdir(source.path / "blobs" / "sha256"):
         with source.open_blob(name) as blob:
@@ -242,12 +242,12 @@ def is_archive(path: Path) -> bool:
 
 
 @contextmanager
-def replaced_folder(destination: Path) -> Iterator[Folder]:
+def replaced_folder(destination: Path) -> Iterator[LayoutFolder]:
     """A new layout that takes its place by one rename when it is whole, or disappears."""
     with io_errors(destination):
         make_directories(destination.parent)
         with temporary_folder(destination) as temporary:
-            yield Folder.create(temporary)
+            yield LayoutFolder.create(temporary)
             if is_archive(destination):
                 write_archive(temporary, destination)
             else:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import BinaryIO, Literal
 
-from bundler.artifacts.image.rootfs import Tree
+from bundler.artifacts.image.rootfs import RootFilesystem
 from bundler.artifacts.image.tarstream import TarMember, TarReader, absolute, content_of, read_tar
 from bundler.errors import VerificationFailed
 from bundler.state.artifact import Member
@@ -22,7 +22,7 @@ _IGNORE_FILE = ".gitignore"
 _Name = tuple[str, Literal["file", "directory", "other"]]
 
 
-def state_directories_in(tree: Tree, claimed: Sequence[str] = ()) -> list[str]:
+def state_directories_in(tree: RootFilesystem, claimed: Sequence[str] = ()) -> list[str]:
     """Every state directory in a file system: the claimed ones that are there, and any other."""
     found = {
         path
@@ -34,7 +34,9 @@ def state_directories_in(tree: Tree, claimed: Sequence[str] = ()) -> list[str]:
     return sorted(found)
 
 
-def content_members(tree: Tree, top: str, stream: BinaryIO, layer: int) -> Iterator[Member]:
+def content_members(
+    tree: RootFilesystem, top: str, stream: BinaryIO, layer: int
+) -> Iterator[Member]:
     """What a layer contributes to a directory, with its bytes while the stream passes by.
 
     A file of several names (hard links, as package installers make them) is given once a name.
@@ -81,7 +83,7 @@ def members_below(stream: BinaryIO, top: str) -> Iterator[Member]:
             yield Member(name, kind, 0, _nothing, member.mode)
 
 
-def _names(tree: Tree, top: str, layer: int) -> dict[str, list[_Name]]:
+def _names(tree: RootFilesystem, top: str, layer: int) -> dict[str, list[_Name]]:
     """For each member of the layer's stream: its names below the directory, and what they are."""
     names: dict[str, list[_Name]] = {}
     for path, node in tree.walk(top):

@@ -13,19 +13,25 @@ from pathlib import Path
 import msgspec
 
 from bundler.artifacts.embedding import EmbedRequest
-from bundler.artifacts.image.add_layer import Source, append
+from bundler.artifacts.image.add_layer import BaseImage, append
 from bundler.artifacts.image.archive import Archive
 from bundler.artifacts.image.blobs import REF_NAME, Descriptor, copy, descriptor, descriptors
 from bundler.artifacts.image.image import Json, refuse_volumes
-from bundler.artifacts.image.layout import Folder, Layout, is_archive, open_store, replaced_folder
+from bundler.artifacts.image.layout import (
+    Layout,
+    LayoutFolder,
+    is_archive,
+    open_store,
+    replaced_folder,
+)
 from bundler.artifacts.image.ociread import OciImage, choose, open_layout
 from bundler.artifacts.names import ArtifactName
 from bundler.errors import UsageError
 
 __all__ = [
+    "BaseImage",
     "LayoutDestination",
     "OciImage",
-    "Source",
     "choose",
     "find",
     "open_layout",
@@ -35,10 +41,10 @@ __all__ = [
 
 
 @contextmanager
-def source(path: Path, tag: str | None = None) -> Iterator[Source]:
+def source(path: Path, tag: str | None = None) -> Iterator[BaseImage]:
     """An image in a layout's folder or archive, to put state on."""
     with closing(open_store(path)) as store:
-        yield Source(store, choose(store, tag))
+        yield BaseImage(store, choose(store, tag))
 
 
 class LayoutDestination(msgspec.Struct, frozen=True):
@@ -49,7 +55,7 @@ class LayoutDestination(msgspec.Struct, frozen=True):
 
     path: Path
     tag: str
-    sources: tuple[Source, ...] = ()
+    sources: tuple[BaseImage, ...] = ()
 
     @contextmanager
     def embed(self, request: EmbedRequest) -> Iterator[OciImage]:
@@ -71,7 +77,7 @@ class LayoutDestination(msgspec.Struct, frozen=True):
 
 
 @contextmanager
-def _destination(path: Path) -> Iterator[Folder]:
+def _destination(path: Path) -> Iterator[LayoutFolder]:
     """The layout to write to: the one that is there, or a new one beside that is then renamed."""
     if is_archive(path) or not (path / "index.json").exists():
         with replaced_folder(path) as folder:
@@ -79,7 +85,7 @@ def _destination(path: Path) -> Iterator[Folder]:
                 _copy_all(_changeable(path), folder)
             yield folder
     else:
-        yield Folder(path)
+        yield LayoutFolder(path)
 
 
 def _changeable(path: Path) -> Archive:
@@ -93,7 +99,7 @@ def _changeable(path: Path) -> Archive:
     return found
 
 
-def _copy_all(source: Archive, target: Folder) -> None:
+def _copy_all(source: Archive, target: LayoutFolder) -> None:
     index = source.index()
     for entry in descriptors(index.get("manifests"), source.name):
         copy(source, target, entry)

@@ -18,8 +18,8 @@ import msgspec
 
 from bundler.artifacts.image import image, image_import_path
 from bundler.artifacts.image.blobs import (
+    BlobStore,
     Descriptor,
-    Store,
     descriptor,
     descriptors,
     images_of,
@@ -31,7 +31,7 @@ from bundler.artifacts.image.examining import examined
 from bundler.artifacts.image.layer import OPAQUE_WHITEOUT, Layer
 from bundler.artifacts.image.layout import Layout, open_store
 from bundler.artifacts.image.members import content_members, state_directories_in
-from bundler.artifacts.image.rootfs import Tree
+from bundler.artifacts.image.rootfs import RootFilesystem
 from bundler.artifacts.image.tarstream import content_of, read_tar
 from bundler.artifacts.names import ArtifactName, without_state
 from bundler.errors import UsageError, VerificationFailed
@@ -82,7 +82,7 @@ def _is_called(entry: Descriptor, tag: str) -> bool:
 class LoadedImage:
     """One platform of an image: its manifest and configuration, and its layers on demand."""
 
-    def __init__(self, store: Store, entry: Descriptor) -> None:
+    def __init__(self, store: BlobStore, entry: Descriptor) -> None:
         self.store = store
         self.entry = entry
         self.manifest = read_manifest(store, entry)
@@ -100,17 +100,17 @@ class LoadedImage:
                 f"{entry.digest} in {store.name} has {len(self.layers)} layers, more than any "
                 "engine takes."
             )
-        self._tree: Tree | None = None
+        self._tree: RootFilesystem | None = None
 
     @property
     def layer_types(self) -> list[str]:
         return [layer.media_type for layer in self.layers]
 
     @property
-    def tree(self) -> Tree:
+    def tree(self) -> RootFilesystem:
         """What the layers add up to; reads all of them once."""
         if self._tree is None:
-            tree = Tree()
+            tree = RootFilesystem()
             sizes = {layer.digest: layer.size for layer in self.layers}
             allowed = Allowance(_most(sizes.values()))
             for position in range(len(self.layers)):
@@ -163,7 +163,7 @@ class OciImage(OneArtifact):
 
     def __init__(
         self,
-        store: Store,
+        store: BlobStore,
         entry: Descriptor,
         name: str,
         kind: str = "oci",
@@ -275,7 +275,7 @@ def open_layout(path: Path | str, tag: str | None = None) -> OciImage:
         raise
 
 
-def for_this_machine(store: Store, entry: Descriptor) -> Descriptor:
+def for_this_machine(store: BlobStore, entry: Descriptor) -> Descriptor:
     """The manifest of this machine's platform, or the first where there is none."""
     children = images_of(store, entry)
     machine = architecture()

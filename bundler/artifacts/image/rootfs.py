@@ -68,7 +68,7 @@ def never(path: str) -> bool:
     return False
 
 
-class Tree:
+class RootFilesystem:
     """The merged file system. Paths are absolute and normalised."""
 
     def __init__(self) -> None:

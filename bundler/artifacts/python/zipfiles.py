@@ -77,7 +77,7 @@ BUFFER_BYTES = 256 * 1024
 _MAX_TEXT_BYTES = 16 * 1024 * 1024
 
 
-class Entry(NamedTuple):
+class ZipEntry(NamedTuple):
     """One entry as the directory lists it.
 
     size, compressed: in bytes. offset: of its local header from the start of the file. record:
@@ -217,16 +217,16 @@ class ZipFile:
     def __contains__(self, name: str) -> bool:
         return name in self._positions
 
-    def get(self, name: str) -> Entry | None:
+    def get(self, name: str) -> ZipEntry | None:
         position = self._positions.get(name)
         return None if position is None else _entry(self, self._directory.raw, name, position)
 
     @property
-    def entries(self) -> tuple[Entry, ...]:
+    def entries(self) -> tuple[ZipEntry, ...]:
         """All entries, in the order of the directory."""
         return self.entries_from(0)
 
-    def entries_from(self, start: int) -> tuple[Entry, ...]:
+    def entries_from(self, start: int) -> tuple[ZipEntry, ...]:
         """The entries from this one on. Raises `VerificationFailed` where any two overlap."""
         raw = self._directory.raw
         wanted = islice(self._positions.items(), start, None)
@@ -268,16 +268,16 @@ class ZipFile:
     def prefix(self) -> int:
         return self.offsets[0]
 
-    def end(self, entry: Entry) -> int:
+    def end(self, entry: ZipEntry) -> int:
         """Where the entry's record ends at the latest: where the next one begins."""
         return self.offsets[min(bisect_right(self.offsets, entry.offset), len(self.offsets) - 1)]
 
-    def open(self, entry: Entry) -> BinaryIO:
+    def open(self, entry: ZipEntry) -> BinaryIO:
         """The entry's bytes; reading them to the end raises `VerificationFailed` if they are
         not what the directory says."""
         return io.BufferedReader(_Inflating(self, entry), buffer_size=BUFFER_BYTES)
 
-    def read(self, entry: Entry, limit: int = _MAX_TEXT_BYTES) -> bytes:
+    def read(self, entry: ZipEntry, limit: int = _MAX_TEXT_BYTES) -> bytes:
         """The entry's bytes as one piece, `limit` at the most."""
         if entry.size > limit:
             raise self.refuse(f"{entry.name} is larger than {limit} bytes")
@@ -295,7 +295,7 @@ class ZipFile:
         except OSError as error:
             raise InputOutputError(f"{self.name} cannot be read: {error.strerror}.") from error
 
-    def data_offset(self, entry: Entry) -> int:
+    def data_offset(self, entry: ZipEntry) -> int:
         """Where the entry's own bytes begin, after its local header.
 
         Raises `VerificationFailed` where that header says something else than the directory.
@@ -485,7 +485,7 @@ def _decode_all(
     return names
 
 
-def _entry(file: ZipFile, directory: bytes, name: str, position: int) -> Entry:
+def _entry(file: ZipFile, directory: bytes, name: str, position: int) -> ZipEntry:
     fields = CENTRAL.unpack_from(directory, position)
     flags, method, crc, compressed, size = fields[3], fields[4], *fields[7:10]
     mode, offset = fields[15:]
@@ -493,7 +493,7 @@ def _entry(file: ZipFile, directory: bytes, name: str, position: int) -> Entry:
         raise file.refuse("it uses ZIP64, which no Python before 3.13 can start")
     end = position + CENTRAL.size + sum(fields[10:13])
     record = directory[position:end]
-    return Entry(name, flags, method, crc, compressed, size, mode, offset, record)
+    return ZipEntry(name, flags, method, crc, compressed, size, mode, offset, record)
 
 
 def _decode(file: ZipFile, raw: bytes, flags: int) -> str:
@@ -512,7 +512,7 @@ def _raw_name(record: bytes) -> bytes:
 class _Inflating(io.RawIOBase):
     """An entry's bytes, inflated as they are read, no more of them than the directory says."""
 
-    def __init__(self, file: ZipFile, entry: Entry) -> None:
+    def __init__(self, file: ZipFile, entry: ZipEntry) -> None:
         super().__init__()
         self._file = file
         self._entry = entry

@@ -33,7 +33,7 @@ from bundler.artifacts.python.zipfiles import (
     OFFSET_AT,
     STORED,
     UTF8,
-    Entry,
+    ZipEntry,
     ZipFile,
 )
 from bundler.errors import ConfigurationError
@@ -73,7 +73,7 @@ class ZipWriter:
         self._records.append(head.records)
         self._count += count
 
-    def copy(self, source: ZipFile, entries: Iterable[Entry]) -> None:
+    def copy(self, source: ZipFile, entries: Iterable[ZipEntry]) -> None:
         """Copies entries as they are; neighbours are copied in one go."""
         offsets = source.offsets
         start = end = index = -1

@@ -100,7 +100,7 @@ class Exchange(msgspec.Struct, frozen=True):
     code: int | None = None
 
 
-class Copy(msgspec.Struct, frozen=True):
+class CopiedDirectory(msgspec.Struct, frozen=True):
     """A directory that the component has copied into its state.
 
     left_out, ignored: paths below the key directory that were not copied, because they never
@@ -135,7 +135,7 @@ class Report(msgspec.Struct, frozen=True):
     returned: bool = False
     raised: tuple[Link, ...] = ()
     environment: tuple[str, ...] = ()
-    copies: tuple[Copy, ...] = ()
+    copies: tuple[CopiedDirectory, ...] = ()
     blind: str = ""
 
 
@@ -154,7 +154,7 @@ class _Reading(msgspec.Struct):
     returned: bool = False
     raised: tuple[Link, ...] = ()
     environment: set[str] = msgspec.field(default_factory=set)
-    copies: list[Copy] = msgspec.field(default_factory=list)
+    copies: list[CopiedDirectory] = msgspec.field(default_factory=list)
 
     def take(self, line: dict[str, Any]) -> None:
         event = line["event"]
@@ -163,7 +163,7 @@ class _Reading(msgspec.Struct):
         elif event == "environment":
             self.environment.add(line["name"])
         elif event == "copied":
-            self.copies.append(msgspec.convert(line, Copy))
+            self.copies.append(msgspec.convert(line, CopiedDirectory))
         elif event == "blind":
             self.blind = f"{line['library']} {line['version']}: it has no {line['hook']}"
         elif event == "raised":

@@ -46,7 +46,7 @@ class Fault:
 
 
 @dataclass(frozen=True)
-class Request:
+class VendorRequest:
     """A request as it came in: its target with the query, and the status it was answered with."""
 
     target: str
@@ -94,7 +94,7 @@ class VendorApi:
         self.catalogs = standard_catalogs() if catalogs is None else catalogs
         self.page_size = page_size
         self.faults: dict[str, Fault] = {}
-        self.requests: list[Request] = []
+        self.requests: list[VendorRequest] = []
         self._port = 0
         self._server: ThreadingHTTPServer | None = None
 
@@ -172,7 +172,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         answer = self.server.api.answer(self.path, self.headers.get("Authorization"))
-        self.server.api.requests.append(Request(self.path, answer.status))
+        self.server.api.requests.append(VendorRequest(self.path, answer.status))
         time.sleep(answer.delay)
         self.send_response(answer.status)
         promised = len(answer.body) if answer.promised is None else answer.promised

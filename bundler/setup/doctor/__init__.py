@@ -35,7 +35,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Patient:
+class DoctorContext:
     """What is examined: a project's files, and what the command line says of it."""
 
     survey: Survey
@@ -51,7 +51,7 @@ class Check:
     """
 
     title: str
-    look: Callable[[Patient], Iterator[Finding]]
+    look: Callable[[DoctorContext], Iterator[Finding]]
     mends: bool = False
     is_shared: bool = False
 
@@ -104,7 +104,7 @@ def examine(root: Path, *, python: Path | None = None) -> Iterator[Examined]:
 
     Raises `ConfigurationError` where not even the project's TOML can be read.
     """
-    patient = Patient(survey(root), python)
+    patient = DoctorContext(survey(root), python)
     told: set[str] = set()
     for check in checks():
         findings = tuple(_answers(check, patient, told))
@@ -113,7 +113,7 @@ def examine(root: Path, *, python: Path | None = None) -> Iterator[Examined]:
             return
 
 
-def _answers(check: Check, patient: Patient, told: set[str]) -> Iterator[Finding]:
+def _answers(check: Check, patient: DoctorContext, told: set[str]) -> Iterator[Finding]:
     """What a check says; a reason that an earlier one has given for failing is not repeated."""
     try:
         for finding in check.look(patient):
@@ -132,7 +132,7 @@ def fixes(root: Path) -> list[FileEdit]:
     """
     from bundler.setup.init import PARTS, plan
 
-    patient = Patient(survey(root))
+    patient = DoctorContext(survey(root))
     asked = [check for check in checks() if check.mends]
     findings = [finding for check in asked for finding in _answers(check, patient, set())]
     wanted = {finding.part for finding in findings if finding.part}

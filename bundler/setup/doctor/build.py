@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 from bundler.errors import BundlerError, ToolFailed
 from bundler.project.config import Config, load
-from bundler.setup.doctor import Finding, Patient
+from bundler.setup.doctor import DoctorContext, Finding
 from bundler.state.bundle import MANIFEST_NAME
 
 
-def build(patient: Patient) -> Iterator[Finding]:
+def build(patient: DoctorContext) -> Iterator[Finding]:
     """Each of them, and where it was decided."""
     config = load(patient.survey.root)
     yield from _place(patient, config)
@@ -20,7 +20,7 @@ def build(patient: Patient) -> Iterator[Finding]:
     yield _pex(patient)
 
 
-def _place(patient: Patient, config: Config) -> Iterator[Finding]:
+def _place(patient: DoctorContext, config: Config) -> Iterator[Finding]:
     if config.image_path is None:
         yield Finding("ok", "Place in an image: where its Python imports the defs module.")
     elif not config.image_path.startswith("/"):
@@ -41,7 +41,7 @@ def _place(patient: Patient, config: Config) -> Iterator[Finding]:
         yield Finding("ok", f"Place in an image: {config.image_path}, by image-path.")
 
 
-def _baseline(patient: Patient, config: Config) -> Finding:
+def _baseline(patient: DoctorContext, config: Config) -> Finding:
     """The configured one, else what is published here."""
     named = config.refresh.baseline
     if named is None:
@@ -69,7 +69,7 @@ def _baseline(patient: Patient, config: Config) -> Finding:
     return Finding("ok", f"Baseline: {holder.name}, with {keys}, by the configuration.")
 
 
-def _pex(patient: Patient) -> Finding:
+def _pex(patient: DoctorContext) -> Finding:
     from bundler.artifacts.python.pex.building import find_pex
     from bundler.project.projects import open_project
 

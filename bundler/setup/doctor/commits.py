@@ -8,14 +8,14 @@ from pathlib import Path
 
 from bundler.errors import BundlerError, ConfigurationError
 from bundler.guard import git_hooks
-from bundler.setup.doctor import Finding, Patient
+from bundler.setup.doctor import DoctorContext, Finding
 from bundler.setup.file_edits import read_text
 from bundler.setup.init.precommit import HOOK, INSTALL, names_hook
 
 _WHY = "Without it a forced `git add` is noticed at the next build, when it is pushed already."
 
 
-def commits(patient: Patient) -> Iterator[Finding]:
+def commits(patient: DoctorContext) -> Iterator[Finding]:
     """Whether a commit is asked about: by pre-commit, or by a hook of git's own."""
     survey = patient.survey
     if survey.repository is None:
@@ -42,7 +42,7 @@ def commits(patient: Patient) -> Iterator[Finding]:
         yield Finding("warn", what, _WHY, "state-bundler init --git-hooks")
 
 
-def _says_yes(question: Callable[[Path], bool], patient: Patient) -> bool:
+def _says_yes(question: Callable[[Path], bool], patient: DoctorContext) -> bool:
     try:
         return question(patient.survey.root)
     except BundlerError:

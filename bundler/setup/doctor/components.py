@@ -8,12 +8,12 @@ from collections.abc import Iterable, Iterator
 from bundler.errors import ConfigurationError
 from bundler.listener import SILENT
 from bundler.refresh.sources.model import Component, Found
-from bundler.setup.doctor import Finding, Patient
+from bundler.setup.doctor import DoctorContext, Finding
 from bundler.state.statedir import StateDir, check_keys, sanitize_key
 from bundler.state.tree import fold
 
 
-def components(patient: Patient) -> Iterator[Finding]:
+def components(patient: DoctorContext) -> Iterator[Finding]:
     """Discovers them, in the project's own interpreter, without asking any external system."""
     from bundler.project.projects import open_project
     from bundler.refresh.run import discover

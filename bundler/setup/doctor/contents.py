@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-from bundler.setup.doctor import Finding, Patient
+from bundler.setup.doctor import DoctorContext, Finding
 from bundler.state.manifest import State
 
 # Enough to know what kind of thing a state is, and read in about a second.
@@ -63,7 +63,7 @@ _HOSTS: tuple[tuple[bytes, re.Pattern[bytes]], ...] = (
 
 
 @dataclass
-class Contents:
+class ContentsReport:
     """What one state holds, each thing once. credentials: with the first file that has it."""
 
     credentials: dict[bytes, str] = field(default_factory=dict)
@@ -123,7 +123,7 @@ def _keep(known: set[bytes], value: bytes) -> None:
         known.add(value.lower())
 
 
-def contents(patient: Patient) -> Iterator[Finding]:
+def contents(patient: DoctorContext) -> Iterator[Finding]:
     """A line a key for every published state; the check of the state says whether it verifies."""
     from bundler.artifacts.verify import verify
     from bundler.state.bundle import MANIFEST_NAME
@@ -142,9 +142,9 @@ def contents(patient: Patient) -> Iterator[Finding]:
     yield from findings or [Finding("ok", "There is no published state yet to look into.")]
 
 
-def contents_of(directory: Path, state: State) -> Contents:
+def contents_of(directory: Path, state: State) -> ContentsReport:
     """Reads the files of one state. A file that is not there any more holds nothing."""
-    found = Contents()
+    found = ContentsReport()
     left = _MOST_BYTES
     for file in state.files:
         if left <= 0:
@@ -182,7 +182,7 @@ def _last_break(window: bytes) -> int:
     return breaks[-1] if breaks else len(window)
 
 
-def _finding(state: State, found: Contents) -> Finding:
+def _finding(state: State, found: ContentsReport) -> Finding:
     told = [
         _count(len(found.credentials), "password or token", "passwords or tokens"),
         _count(len(found.emails), "e-mail address", "e-mail addresses"),

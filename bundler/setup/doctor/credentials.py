@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from bundler.project.projects import Project, open_project
-from bundler.setup.doctor import Finding, Patient
+from bundler.setup.doctor import DoctorContext, Finding
 from bundler.setup.file_edits import read_text
 
 _DECLARATIONS = ("defs.yaml", "component.yaml")
@@ -18,7 +18,7 @@ _WANTED = re.compile(r"\{\{\s*env(?:\.(\w+)|\(\s*['\"](\w+)['\"]\s*\))\s*\}\}")
 _ENV_FILE = ".env"
 
 
-def credentials(patient: Patient) -> Iterator[Finding]:
+def credentials(patient: DoctorContext) -> Iterator[Finding]:
     """Whether what the declarations name is set, and whether ``.env`` can be protected."""
     project = open_project(patient.survey.root, python=patient.python)
     environment, from_file = _environment(project)
@@ -39,7 +39,7 @@ def _environment(project: Project) -> tuple[dict[str, str], dict[str, str]]:
     return environment, from_file
 
 
-def _summary(patient: Patient, from_file: Mapping[str, str]) -> str:
+def _summary(patient: DoctorContext, from_file: Mapping[str, str]) -> str:
     count = len(wanted(patient.survey.root))
     told = "No declaration names a variable"
     if count:
@@ -58,7 +58,7 @@ def wanted(root: Path) -> dict[str, str]:
     return found
 
 
-def _unset(patient: Patient, environment: Mapping[str, str]) -> Iterator[Finding]:
+def _unset(patient: DoctorContext, environment: Mapping[str, str]) -> Iterator[Finding]:
     for name, file in sorted(wanted(patient.survey.root).items()):
         if not environment.get(name):
             yield Finding(

@@ -13,9 +13,9 @@ from bundler.artifacts.image.engine.dockerfile import (
     refreshing,
     refuse_copied_state,
 )
-from bundler.artifacts.image.engine.ignore import Rule, effective, excluded, parse
+from bundler.artifacts.image.engine.ignore import DockerIgnoreRule, effective, excluded, parse
 from bundler.errors import ConfigurationError, ToolFailed
-from bundler.setup.doctor import Finding, Patient
+from bundler.setup.doctor import DoctorContext, Finding
 from bundler.setup.file_edits import read_text
 from bundler.setup.init import docker_patterns
 from bundler.system.secret_names import has_a_secret_name
@@ -32,7 +32,7 @@ _NOT_IN_CONTEXT = (
 )
 
 
-def context(patient: Patient) -> Iterator[Finding]:
+def context(patient: DoctorContext) -> Iterator[Finding]:
     """What goes to the engine with the build."""
     survey = patient.survey
     if not survey.dockerfiles:
@@ -48,7 +48,9 @@ def context(patient: Patient) -> Iterator[Finding]:
     yield from findings or [Finding("ok", "The context holds the code, and no state.")]
 
 
-def _missing_project_file(patient: Patient, rules: list[Rule]) -> Iterator[Finding]:
+def _missing_project_file(
+    patient: DoctorContext, rules: list[DockerIgnoreRule]
+) -> Iterator[Finding]:
     for name in _PROJECT_FILES if patient.survey.dagster else ():
         if (patient.survey.root / name).exists() and excluded(name, rules):
             yield Finding(
@@ -59,7 +61,7 @@ def _missing_project_file(patient: Patient, rules: list[Rule]) -> Iterator[Findi
             )
 
 
-def _state_in_context(patient: Patient, rules: list[Rule]) -> Iterator[Finding]:
+def _state_in_context(patient: DoctorContext, rules: list[DockerIgnoreRule]) -> Iterator[Finding]:
     for directory in patient.survey.state_directories:
         if not excluded(f"{directory}/state", rules):
             yield Finding(
@@ -72,7 +74,7 @@ def _state_in_context(patient: Patient, rules: list[Rule]) -> Iterator[Finding]:
             )
 
 
-def _secrets_in_context(patient: Patient, rules: list[Rule]) -> Iterator[Finding]:
+def _secrets_in_context(patient: DoctorContext, rules: list[DockerIgnoreRule]) -> Iterator[Finding]:
     if (patient.survey.root / ".env").exists() and not excluded(".env", rules):
         yield Finding(
             "warn",
@@ -83,7 +85,9 @@ def _secrets_in_context(patient: Patient, rules: list[Rule]) -> Iterator[Finding
         )
 
 
-def _environment_in_context(patient: Patient, rules: list[Rule]) -> Iterator[Finding]:
+def _environment_in_context(
+    patient: DoctorContext, rules: list[DockerIgnoreRule]
+) -> Iterator[Finding]:
     if (patient.survey.root / ".venv").is_dir() and not excluded(".venv/pyvenv.cfg", rules):
         yield Finding(
             "warn",
@@ -95,7 +99,7 @@ def _environment_in_context(patient: Patient, rules: list[Rule]) -> Iterator[Fin
         )
 
 
-def dockerfiles(patient: Patient) -> Iterator[Finding]:
+def dockerfiles(patient: DoctorContext) -> Iterator[Finding]:
     """Instructions that defeat the state."""
     for name in map(str, patient.survey.dockerfiles):
         text = read_text(patient.survey.root / name) or ""
@@ -168,7 +172,7 @@ def _flattened(found: Instruction, where: str) -> Iterator[Finding]:
             )
 
 
-def engine(patient: Patient) -> Iterator[Finding]:
+def engine(patient: DoctorContext) -> Iterator[Finding]:
     """Which engine a build would talk to; asked only where there is something to build."""
     from bundler.artifacts.image.engine.connection import Docker
     from bundler.artifacts.image.engine.dockerbuild import detect
@@ -186,7 +190,7 @@ def engine(patient: Patient) -> Iterator[Finding]:
     yield from without_buildkit(patient, lambda: detect(docker, docker.connect()))
 
 
-def without_buildkit(patient: Patient, detected: Callable[[], Builder]) -> Iterator[Finding]:
+def without_buildkit(patient: DoctorContext, detected: Callable[[], Builder]) -> Iterator[Finding]:
     """Instructions that the classic builder refuses, where it is the one that would build."""
     for name in map(str, patient.survey.dockerfiles):
         text = read_text(patient.survey.root / name) or ""

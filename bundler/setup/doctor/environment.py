@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 
 from bundler.errors import ToolFailed
-from bundler.setup.doctor import Finding, Patient
+from bundler.setup.doctor import DoctorContext, Finding
 
 # Where the public names for finding state-backed components appeared.
 _DAGSTER_FLOOR = (1, 12)
@@ -22,7 +22,7 @@ print(json.dumps({"python": platform.python_version(), **{name: version(name) fo
 """
 
 
-def configuration(patient: Patient) -> Iterator[Finding]:
+def configuration(patient: DoctorContext) -> Iterator[Finding]:
     """``[tool.state-bundler]``, and whether there is anything to bundle."""
     from bundler.project.config import load
 
@@ -41,7 +41,7 @@ def configuration(patient: Patient) -> Iterator[Finding]:
         )
 
 
-def interpreter(patient: Patient) -> Iterator[Finding]:
+def interpreter(patient: DoctorContext) -> Iterator[Finding]:
     """Which Python a build would use, and what is installed there."""
     from bundler.project.projects import find_interpreter, open_project
     from bundler.refresh.sources.dagster import no_dagster

@@ -14,7 +14,7 @@ from bundler.project.projects import project_name, workspace_members
 from bundler.project.survey import survey
 
 
-class Entry(TypedDict):
+class MatrixEntry(TypedDict):
     """One job. name: the distribution's. path: relative to the root, POSIX. dockerfile: of the
     project, relative to it; empty where there is none."""
 
@@ -43,16 +43,16 @@ def projects_in(root: Path) -> Sequence[Path]:
     return members
 
 
-def matrix(root: Path) -> list[Entry]:
+def matrix(root: Path) -> list[MatrixEntry]:
     """An entry for each project, in the order of the workspace."""
     return list(_entries(root.resolve()))
 
 
-def _entries(root: Path) -> Iterator[Entry]:
+def _entries(root: Path) -> Iterator[MatrixEntry]:
     for project in projects_in(root):
         dockerfiles = survey(project).dockerfiles
         path = project.relative_to(root) if project.is_relative_to(root) else project
-        yield Entry(
+        yield MatrixEntry(
             name=project_name(project),
             path=path.as_posix(),
             dockerfile=str(dockerfiles[0]) if dockerfiles else "",

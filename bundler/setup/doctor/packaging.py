@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from bundler.project.survey import Survey, table
-from bundler.setup.doctor import Finding, Patient
+from bundler.setup.doctor import DoctorContext, Finding
 from bundler.setup.file_edits import read_text
 from bundler.setup.init.pyproject import backend_line, backend_list
 from bundler.state.bundle import STATE_DIRECTORY
@@ -31,7 +31,7 @@ _LOOK_ALIKE: dict[str, tuple[tuple[str, ...], ...]] = {
 _PYPROJECT = "pyproject.toml"
 
 
-def backend(patient: Patient) -> Iterator[Finding]:
+def backend(patient: DoctorContext) -> Iterator[Finding]:
     """The trap of the backends that leave out what git ignores, and what they keep too long."""
     yield _by_the_backend(patient.survey)
     yield from _left_over(patient.survey)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from bundler.errors import BadData, BundlerError, CredentialsRefused, ToolFailed, Unavailable
-from bundler.setup.doctor import Finding, Patient
+from bundler.setup.doctor import DoctorContext, Finding
 
 _UNSEEN = (
     "A component that asks by gRPC, pycurl or another program is judged by its exception alone: a "
@@ -13,7 +13,7 @@ _UNSEEN = (
 )
 
 
-def reach(patient: Patient) -> Iterator[Finding]:
+def reach(patient: DoctorContext) -> Iterator[Finding]:
     """One finding a key whose component asks anybody."""
     from bundler.project.projects import open_project
     from bundler.refresh.reach import reach as reach_all

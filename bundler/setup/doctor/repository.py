@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from bundler.setup.doctor import Finding, Patient
+from bundler.setup.doctor import DoctorContext, Finding
 
 # Rules of the guard that a line in the project's ignore file settles.
 _MENDED_BY_A_RULE = ("state-unprotected", "protection-missing", "protection-local")
 
 
-def guard(patient: Patient) -> Iterator[Finding]:
+def guard(patient: DoctorContext) -> Iterator[Finding]:
     """The guard's own verdict, as before a build."""
     from bundler.guard.moments import check
     from bundler.guard.verdict import grouped

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bundler.errors import BundlerError
-from bundler.setup.doctor import Finding, Patient
+from bundler.setup.doctor import DoctorContext, Finding
 
 _NO_BASELINE = (
     "{place} holds no published state: the first refresh has no baseline, and cannot tell whether "
@@ -14,7 +14,7 @@ _NO_BASELINE = (
 )
 
 
-def state(patient: Patient) -> Iterator[Finding]:
+def state(patient: DoctorContext) -> Iterator[Finding]:
     """Each state directory on disk, read and judged like any artifact."""
     from bundler.project.config import load
     from bundler.state.statedir import StateDir

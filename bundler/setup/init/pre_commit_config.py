@@ -185,7 +185,7 @@ class _Node:
 
 
 @dataclass(frozen=True)
-class _Root:
+class _PreCommitFile:
     """The outermost mapping. repos: the value of that key. end_of_key: of ``repos`` itself."""
 
     flow: bool
@@ -194,7 +194,7 @@ class _Root:
     end_of_key: int
 
 
-def _root(text: str) -> _Root | None:
+def _root(text: str) -> _PreCommitFile | None:
     """None for a file without a mapping."""
     from ruamel.yaml import YAML
     from ruamel.yaml.events import MappingStartEvent
@@ -207,9 +207,9 @@ def _root(text: str) -> _Root | None:
     children = list(root.children())
     keys = [getattr(key.events[0], "value", None) for key in children[::2]]
     if _REPOS not in keys:
-        return _Root(root.flow, root.end, None, 0)
+        return _PreCommitFile(root.flow, root.end, None, 0)
     key, repos = children[2 * keys.index(_REPOS) :][:2]
-    return _Root(root.flow, root.end, repos, key.end)
+    return _PreCommitFile(root.flow, root.end, repos, key.end)
 
 
 def _complete(first: Event, following: Iterator[Event]) -> _Node:

@@ -279,7 +279,7 @@ def test_an_archive_that_is_a_fifo_is_never_waited_for(tmp_path: Path) -> None:
 
 
 def test_nothing_is_written_through_a_linked_blob_folder(tmp_path: Path) -> None:
-    from bundler.artifacts.image.layout import Folder
+    from bundler.artifacts.image.layout import LayoutFolder
     from bundler.errors import InputOutputError
 
     layout = make(tmp_path).layout(tmp_path / "layout")
@@ -287,7 +287,7 @@ def test_nothing_is_written_through_a_linked_blob_folder(tmp_path: Path) -> None
     (layout / "blobs").rename(elsewhere)
     (layout / "blobs").symlink_to(elsewhere)
     with pytest.raises(InputOutputError, match="is a link"):
-        Folder(layout).add_json({})
+        LayoutFolder(layout).add_json({})
 
 
 # --- a million files ------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from bundler.artifacts.image.image_import_path import (
     runs_as,
     user_id,
 )
-from bundler.artifacts.image.rootfs import Tree
+from bundler.artifacts.image.rootfs import RootFilesystem
 from bundler.errors import ConfigurationError
 from tests.support.layouts import directory, layer
 
@@ -26,8 +26,8 @@ SITE = "usr/local/lib/python3.11/site-packages"
 APP = RunsAs("/app", (("PATH", "/usr/local/bin:/usr/bin"), ("PYTHON_VERSION", "3.11.9")))
 
 
-def tree(*layers: dict[str, bytes | str | tarfile.TarInfo | None]) -> Tree:
-    made = Tree()
+def tree(*layers: dict[str, bytes | str | tarfile.TarInfo | None]) -> RootFilesystem:
+    made = RootFilesystem()
     for number, entries in enumerate(layers):
         made.apply(io.BytesIO(layer(entries)), number, captured)
     return made

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bundler.artifacts.image.rootfs import Tree
+from bundler.artifacts.image.rootfs import RootFilesystem
 from bundler.errors import VerificationFailed
 from tests.support.layouts import layer
 
@@ -70,7 +70,7 @@ def _remove(path: Path) -> None:
 @settings(max_examples=150, deadline=None)
 @given(_LAYERS)
 def test_layers_add_up_as_an_engine_unpacks_them(layers: list[dict[str, bytes | None]]) -> None:
-    tree = Tree()
+    tree = RootFilesystem()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         for number, entries in enumerate(layers):
@@ -87,17 +87,17 @@ def test_layers_add_up_as_an_engine_unpacks_them(layers: list[dict[str, bytes | 
 @pytest.mark.parametrize("name", ["../x", "a/../../x", "/.."])
 def test_a_name_that_leads_outside_is_refused(name: str) -> None:
     with pytest.raises(VerificationFailed, match="outside"):
-        Tree().apply(io.BytesIO(layer({name: b""})), 0)
+        RootFilesystem().apply(io.BytesIO(layer({name: b""})), 0)
 
 
 @pytest.mark.parametrize("data", [b"no tar", b"x" * 2000, layer({"a": b"x" * 4000})[:2000]])
 def test_what_is_no_tar_archive_is_refused(data: bytes) -> None:
     with pytest.raises(VerificationFailed, match="no tar archive"):
-        Tree().apply(io.BytesIO(data), 0, lambda _: True)
+        RootFilesystem().apply(io.BytesIO(data), 0, lambda _: True)
 
 
 def test_links_resolve_as_linux_does() -> None:
-    tree = Tree()
+    tree = RootFilesystem()
     entries = {
         "a/b/c": b"",
         "x": "-> a/b",

@@ -11,7 +11,7 @@ from bundler import git
 from bundler.errors import ToolFailed
 from bundler.git.identity import without_credentials
 from bundler.git.repository import environment
-from bundler.system.fast_process import Command, converse
+from bundler.system.fast_process import Command, run_concurrently
 from tests.support.workdir import STATE, WorkDir
 
 
@@ -132,7 +132,7 @@ def sh(script: str, stdin: bytes = b"") -> Command:
 
 def test_side_by_side() -> None:
     start = time.monotonic()
-    answers = converse([sh("sleep 1; echo a; echo b >&2; exit 3"), sh("sleep 1")], {}, 30)
+    answers = run_concurrently([sh("sleep 1; echo a; echo b >&2; exit 3"), sh("sleep 1")], {}, 30)
     assert time.monotonic() - start < 1.9
     assert answers[0] == (3, b"a\n", b"b\n")
     assert answers[1] == (0, b"", b"")
@@ -140,12 +140,12 @@ def test_side_by_side() -> None:
 
 def test_much_in_and_out_at_once() -> None:
     text = b"x" * (1 << 22)
-    (answer,) = converse([sh("cat; cat >&2", text)], {"PATH": "/bin:/usr/bin"}, 30)
+    (answer,) = run_concurrently([sh("cat; cat >&2", text)], {"PATH": "/bin:/usr/bin"}, 30)
     assert answer == (0, text, b"")
 
 
 def test_a_program_that_does_not_listen() -> None:
-    (answer,) = converse([sh("exec 0<&-; echo done", b"x" * (1 << 22))], {}, 30)
+    (answer,) = run_concurrently([sh("exec 0<&-; echo done", b"x" * (1 << 22))], {}, 30)
     assert answer.stdout == b"done\n"
 
 
@@ -153,7 +153,7 @@ def test_a_program_that_does_not_end(tmp_path: Path) -> None:
     started = tmp_path / "pid"
     command = sh(f"sleep 60 & echo $! > {started}; wait")
     with pytest.raises(ToolFailed, match=r"sh did not answer within 0\.5 s"):
-        converse([command], {"PATH": "/bin:/usr/bin"}, 0.5)
+        run_concurrently([command], {"PATH": "/bin:/usr/bin"}, 0.5)
     child = Path("/proc") / started.read_text().strip()
     deadline = time.monotonic() + 5
     while _runs(child) and time.monotonic() < deadline:
@@ -170,7 +170,7 @@ def _runs(process: Path) -> bool:
 
 def test_a_program_that_is_not_there() -> None:
     with pytest.raises(ToolFailed, match="cannot be started"):
-        converse([sh("true"), Command("/nonexistent/git", [])], {}, 30)
+        run_concurrently([sh("true"), Command("/nonexistent/git", [])], {}, 30)
 
 
 def test_start_up_stays_cheap(repository: WorkDir) -> None:

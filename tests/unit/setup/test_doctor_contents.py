@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from bundler.project.survey import survey
-from bundler.setup.doctor import Finding, Patient, contents
-from bundler.setup.doctor.contents import Contents
+from bundler.setup.doctor import DoctorContext, Finding, contents
+from bundler.setup.doctor.contents import ContentsReport
 from tests.support.bundles import make_bundle
 
 PYPROJECT = """\
@@ -28,11 +28,11 @@ def _findings(root: Path, **states: str) -> list[Finding]:
     make_bundle(directory, {key: {"state": text.encode()} for key, text in states.items()})
     (root / "pyproject.toml").write_text(PYPROJECT)
     (root / "shop" / "__init__.py").touch()
-    return list(contents.contents(Patient(survey(root))))
+    return list(contents.contents(DoctorContext(survey(root))))
 
 
 def _held(text: str) -> tuple[int, int, int]:
-    found = Contents()
+    found = ContentsReport()
     found.take(text.encode(), "state")
     return len(found.credentials), len(found.emails), len(found.hosts)
 
@@ -59,7 +59,7 @@ def test_addresses_and_hosts_alone_are_told_and_no_warning(tmp_path: Path) -> No
 
 def test_without_a_published_state_that_is_said(tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_text(PYPROJECT)
-    (finding,) = contents.contents(Patient(survey(tmp_path)))
+    (finding,) = contents.contents(DoctorContext(survey(tmp_path)))
     assert finding.grade == "ok"
 
 

@@ -16,7 +16,7 @@ from bundler.cli.init import PART_NAMES
 from bundler.errors import InputOutputError
 from bundler.project.config import read_toml
 from bundler.project.survey import survey
-from bundler.setup.doctor import Patient, packaging
+from bundler.setup.doctor import DoctorContext, packaging
 from bundler.setup.file_edits import FileEdit, apply, diff
 from bundler.setup.init import PARTS, lines, plan, precommit
 
@@ -390,7 +390,7 @@ def test_after_init_a_wheel_holds_the_states_of_a_program_without_dagster(
     ignored = (root / ".dockerignore").read_text()
     assert all(f"**/{place}" in ignored for place in places)
 
-    assert next(packaging.backend(Patient(survey(root)))).grade == "ok"
+    assert next(packaging.backend(DoctorContext(survey(root)))).grade == "ok"
     expected = {
         f"{place.removeprefix('src/')}/{key}/state" for place, key in zip(places, "AB", strict=True)
     }
@@ -398,7 +398,7 @@ def test_after_init_a_wheel_holds_the_states_of_a_program_without_dagster(
 
     apply(plan(survey(root), remove=True))
     assert (root / "pyproject.toml").read_text() == before
-    finding = next(packaging.backend(Patient(survey(root))))
+    finding = next(packaging.backend(DoctorContext(survey(root))))
     assert finding.part == "backend"
     assert "shop/state" in finding.mend or '"state/**"' in finding.mend
 

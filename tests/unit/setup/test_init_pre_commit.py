@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from bundler.errors import ConfigurationError
 from bundler.project.survey import survey
-from bundler.setup.doctor import Patient
+from bundler.setup.doctor import DoctorContext
 from bundler.setup.doctor.commits import commits
 from bundler.setup.init import plan, precommit
 
@@ -175,7 +175,7 @@ def test_what_cannot_be_changed_is_refused_with_a_reason(case: str, tmp_path: Pa
     assert ".pre-commit-config.yaml" in done.stderr
     assert not (tmp_path / ".gitignore").exists()
     assert (tmp_path / ".pre-commit-config.yaml").read_text() == text
-    (finding,) = commits(Patient(survey(tmp_path)))
+    (finding,) = commits(DoctorContext(survey(tmp_path)))
     assert finding.grade == "warn"
     assert reason in finding.what or "does not name" in finding.what
 
@@ -192,5 +192,5 @@ def test_pre_commit_takes_it(style: str, tmp_path: Path) -> None:
     file.write_text(edit.after)
     pre_commit = Path(sys.executable).with_name("pre-commit")
     subprocess.run([pre_commit, "validate-config", file], check=True, capture_output=True)
-    (finding,) = commits(Patient(survey(tmp_path)))
+    (finding,) = commits(DoctorContext(survey(tmp_path)))
     assert "is not installed in this clone" in finding.what or finding.grade == "ok"

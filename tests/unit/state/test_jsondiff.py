@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bundler.state.jsondiff import Change, compare, summary
+from bundler.state.jsondiff import JsonChange, compare, summary
 
 _JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-9, 9) | st.sampled_from(["", "a", "b", "id"]),
@@ -74,7 +74,7 @@ def test_items_are_matched_by_identity_wherever_they_stand() -> None:
     after = [{"id": 2, "v": "B"}, {"id": 1, "v": "a"}]
     changed, reordered = sorted(compare(before, after), key=lambda change: change.kind)
     assert (changed.name, changed.what) == ("2", "entries")
-    assert changed.details == (Change("changed", "v", before='"b"', after='"B"'),)
+    assert changed.details == (JsonChange("changed", "v", before='"b"', after='"B"'),)
     assert reordered.kind == "reordered"
 
 

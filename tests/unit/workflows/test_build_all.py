@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from bundler.errors import UsageError
-from bundler.workflows.build_all import Job, jobs_of, run_all
+from bundler.workflows.build_all import ProjectBuild, jobs_of, run_all
 from bundler.workflows.status import of_names
 from tests.support.workdir import WorkDir
 
@@ -115,7 +115,9 @@ def test_no_more_than_the_workers_run_at_once(tmp_path: Path) -> None:
         f"time.sleep(0.3); print(len(os.listdir('{running}'))); os.unlink(me)"
     )
     jobs = [
-        Job(str(number), tmp_path, (sys.executable, "-c", script, str(number)), tmp_path / "log")
+        ProjectBuild(
+            str(number), tmp_path, (sys.executable, "-c", script, str(number)), tmp_path / "log"
+        )
         for number in range(6)
     ]
     outcomes = run_all(jobs, 2, lambda _: None)

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bundler.artifacts.verify import Verdict, verify
-from bundler.cli.verify_formats import Report, formatted
+from bundler.cli.verify_formats import VerifyReport, formatted
 from bundler.errors import Findings, VerificationFailed
 from bundler.state.directory import DirectoryArtifact
 from bundler.state.manifest import Build, DirectoryRefresh, KeyRefresh, RunRecord, canonical, parse
@@ -195,18 +195,18 @@ def _aged(confirmed: str) -> Subject:
 # --- formats ------------------------------------------------------------------------------------
 
 
-def _reports(directory: Path) -> Sequence[Report]:
+def _reports(directory: Path) -> Sequence[VerifyReport]:
     """One that passes, one that breaks a demand, one that is not intact."""
     policy = Policy(require=("Gone%\n::x",))
     subject = _subject(directory, policy)
-    passed = Report("good", subject.verdict)
-    broken = Report("old", subject.verdict, judge(policy, subject))
+    passed = VerifyReport("good", subject.verdict)
+    broken = VerifyReport("old", subject.verdict, judge(policy, subject))
     (directory / "Shop" / "state").write_bytes(b"[]")
     with DirectoryArtifact(directory) as artifact:
         verdict = verify(artifact)
     with pytest.raises(VerificationFailed) as caught:
         verdict.raise_for_problems()
-    return passed, broken, Report("bad", verdict, error=caught.value)
+    return passed, broken, VerifyReport("bad", verdict, error=caught.value)
 
 
 def test_the_error_of_a_report(directory: Path) -> None:

@@ -171,7 +171,7 @@ def preflight(baking: Baking, chosen: Sequence[str]) -> None:
 
 
 @dataclass(frozen=True)
-class Target:
+class BakeTarget:
     """A target that gets state, as something that is built by itself."""
 
     baking: Baking
@@ -211,7 +211,7 @@ def building_targets(
     for name in chosen:
         for sentence in shown(baking.arguments(name), request.bundles):
             request.listener.warning(sentence)
-    targets = [Target(baking, name, request.bundles) for name in chosen]
+    targets = [BakeTarget(baking, name, request.bundles) for name in chosen]
     past = [target for target in targets if bypasses_image_store.is_meant(target, engine)]
     near = [target for target in targets if target not in past]
     others = [name for name in baking.final if name not in chosen]
@@ -253,7 +253,7 @@ def _read(metadata: Path) -> Json:
 
 
 def _in_engine(
-    targets: Sequence[Target], engine: Engine, request: EmbedRequest, stack: ExitStack
+    targets: Sequence[BakeTarget], engine: Engine, request: EmbedRequest, stack: ExitStack
 ) -> list[ReadyImage]:
     """The images of targets in the engine, with their state."""
     baking = targets[0].baking
@@ -273,7 +273,7 @@ def _remove(engine: Engine, base: str) -> None:
         remove_unnamed(engine, base)
 
 
-def _bake(baking: Baking, targets: Sequence[Target], folder: Path, output: str) -> Json:
+def _bake(baking: Baking, targets: Sequence[BakeTarget], folder: Path, output: str) -> Json:
     """Bakes targets without a name, and without the state in their contexts.
 
     output: where each goes, as ``--output`` has it. Returns what bake tells, by target.

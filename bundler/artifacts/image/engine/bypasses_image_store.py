@@ -28,7 +28,7 @@ from bundler.state.bundle import Bundle
 
 if TYPE_CHECKING:
     from bundler.artifacts.image.engine.arguments import Arguments
-    from bundler.artifacts.image.layout import Folder
+    from bundler.artifacts.image.layout import LayoutFolder
 
 _TAG = "made"
 
@@ -154,7 +154,7 @@ def _in_layout(
 ) -> Iterator[Artifact]:
     from bundler.artifacts.image import oci
     from bundler.artifacts.image.engine.full_image_transfer import keep_only
-    from bundler.artifacts.image.layout import Folder
+    from bundler.artifacts.image.layout import LayoutFolder
 
     arguments = build.arguments
     code, path = folder / "code.tar", folder / "with-state"
@@ -166,7 +166,7 @@ def _in_layout(
     ):
         code.unlink()
         yield made
-    layout = Folder(path)
+    layout = LayoutFolder(path)
     keep_only(layout, str(made.digest), _whole_name(next(iter(arguments.tags), _TAG)))
     for fields in map(fields_of, arguments.outputs):
         if fields["type"] == "oci":
@@ -184,7 +184,7 @@ def _whole_name(name: str) -> str:
     return str(registry.parse(name))
 
 
-def _load(engine: Engine, layout: Folder, tags: Sequence[str], folder: Path) -> None:
+def _load(engine: Engine, layout: LayoutFolder, tags: Sequence[str], folder: Path) -> None:
     from bundler.artifacts.image.engine.full_image_transfer import pieces_of
     from bundler.artifacts.image.engine.loading import load
     from bundler.artifacts.image.layout import write_archive
@@ -196,7 +196,7 @@ def _load(engine: Engine, layout: Folder, tags: Sequence[str], folder: Path) -> 
         tag(engine, tags[0], name)
 
 
-def _push(layout: Folder, tags: Sequence[str], listener: Listener) -> None:
+def _push(layout: LayoutFolder, tags: Sequence[str], listener: Listener) -> None:
     from bundler.artifacts.image import registry
     from bundler.artifacts.image.blobs import descriptors
 

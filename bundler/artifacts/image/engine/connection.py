@@ -25,7 +25,7 @@ import msgspec
 
 from bundler.artifacts.image.engine.contexts import UNIX, local_socket
 from bundler.artifacts.image.engine.transport import (
-    Request,
+    EngineRequest,
     Transport,
     body_of,
     dialled,
@@ -117,7 +117,7 @@ class Engine:
     @cached_property
     def headers(self) -> Mapping[str, str]:
         """What the engine says of itself; names in small letters."""
-        with self._answer(Request("GET", "/_ping")) as response:
+        with self._answer(EngineRequest("GET", "/_ping")) as response:
             body_of(response).read()
             return {name.lower(): value for name, value in response.headers.items()}
 
@@ -146,7 +146,7 @@ class Engine:
         """Whether the engine has an image of this name or ID."""
         try:
             self.get(f"/images/{name}/json")
-        except NotFound:
+        except NotInEngine:
             return False
         return True
 
@@ -157,9 +157,9 @@ class Engine:
     def head(self, path: str, /, **query: str) -> Mapping[str, str] | None:
         """The headers of an answer; None where nothing is there."""
         try:
-            with self._answer(Request("HEAD", self._url(path, query))) as response:
+            with self._answer(EngineRequest("HEAD", self._url(path, query))) as response:
                 return dict(response.headers)
-        except NotFound:
+        except NotInEngine:
             return None
 
     @contextmanager
@@ -174,9 +174,9 @@ class Engine:
     ) -> Iterator[BinaryIO]:
         """A request; the answer is open for reading as long as this lasts.
 
-        Raises `NotFound` for 404, `ToolFailed` for every other refusal and for a broken line.
+        Raises `NotInEngine` for 404, `ToolFailed` for every other refusal and for a broken line.
         """
-        asked = Request(method, self._url(path, query or {}), body, headers or {})
+        asked = EngineRequest(method, self._url(path, query or {}), body, headers or {})
         with self._answer(asked) as response:
             yield body_of(response)
 
@@ -184,7 +184,7 @@ class Engine:
         return f"{self._prefix}{quote(path)}" + (f"?{urlencode(query)}" if query else "")
 
     @contextmanager
-    def _answer(self, asked: Request) -> Iterator[requests.Response]:
+    def _answer(self, asked: EngineRequest) -> Iterator[requests.Response]:
         with self._transport.send(asked) as response:
             if not response.ok:
                 _refuse(response, asked.path)
@@ -211,7 +211,7 @@ def _transport(docker: Docker) -> Transport:
     return dialled(dial, host)
 
 
-class NotFound(ToolFailed):
+class NotInEngine(ToolFailed):
     """The engine does not have what was asked for."""
 
 
@@ -221,7 +221,7 @@ def _refuse(response: requests.Response, path: str) -> NoReturn:
         said = str(msgspec.json.decode(said)["message"]).encode()
     text = said.decode(errors="replace").strip() or response.reason
     if response.status_code == http.client.NOT_FOUND:
-        raise NotFound(f"The Docker engine does not have it: {text}.")
+        raise NotInEngine(f"The Docker engine does not have it: {text}.")
     raise ToolFailed(f"The Docker engine refused {path.partition('?')[0]}: {text}.")
 
 

@@ -22,7 +22,7 @@ UNIX = "unix://"
 _BUILDER = "builder"
 
 
-class _Configuration(msgspec.Struct, rename="camel"):
+class _ClientConfiguration(msgspec.Struct, rename="camel"):
     current_context: str = ""
     aliases: dict[str, str] = {}
 
@@ -59,9 +59,9 @@ def _context(environ: Mapping[str, str]) -> str | None:
         return None
 
 
-def _configuration(environ: Mapping[str, str]) -> _Configuration:
+def _configuration(environ: Mapping[str, str]) -> _ClientConfiguration:
     raw = (dockerhome(environ) / CONFIGURATION).read_bytes()
-    return msgspec.json.decode(raw, type=_Configuration)
+    return msgspec.json.decode(raw, type=_ClientConfiguration)
 
 
 def builder_alias(environ: Mapping[str, str]) -> str:

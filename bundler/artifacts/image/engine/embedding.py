@@ -18,8 +18,8 @@ import msgspec
 from bundler.artifacts.embedding import EmbedRequest
 from bundler.artifacts.image import image, image_import_path, reference
 from bundler.artifacts.image.engine.config import config_of, settings_of
-from bundler.artifacts.image.engine.connection import Engine, NotFound
-from bundler.artifacts.image.engine.files import Container, reading
+from bundler.artifacts.image.engine.connection import Engine, NotInEngine
+from bundler.artifacts.image.engine.files import ContainerFiles, reading
 from bundler.artifacts.image.engine.loading import archive_of, load
 from bundler.artifacts.image.image import Json
 from bundler.artifacts.image.layer import Layer, Placed, Written, parents_of
@@ -51,7 +51,7 @@ class _Image:
 
 
 def load_image(engine: Engine, name: str) -> _Image:
-    """Raises `NotFound` for an image that the engine does not have."""
+    """Raises `NotInEngine` for an image that the engine does not have."""
     inspected = engine.get(f"/images/{name}/json")
     history = engine.get(f"/images/{inspected['Id']}/history")
     whole = _takes_whole_images(engine, inspected)
@@ -121,7 +121,7 @@ class EngineDestination:
 
     def digest(self) -> str | None:
         """The digest of what has the first name now."""
-        with suppress(NotFound):
+        with suppress(NotInEngine):
             return str(self.engine.get(f"/images/{self.names[0]}/json")["Id"])
         return None
 
@@ -132,7 +132,7 @@ def _made(engine: Engine, made: _Sent, layer: Layer, *, every_byte: bool) -> Eng
 
     try:
         inspected = engine.get(f"/images/{made.name}/json")
-    except NotFound as error:
+    except NotInEngine as error:
         raise ToolFailed(
             "The engine said that it loaded the image, but does not have it.",
             hint="See the engine's log.",
@@ -162,15 +162,15 @@ def _alike(engine: Engine, config: Json, before: Sequence[str], files: str) -> I
     """Images that may have the same files: itself, those named, any that says so."""
     yield config
     for name in before:
-        with suppress(NotFound, VerificationFailed):
+        with suppress(NotInEngine, VerificationFailed):
             yield settings_of(engine.get(f"/images/{name}/json"))
     wanted = msgspec.json.encode({"label": [f"{image.LABEL_BASE}={files}"]}).decode()
     for found in engine.get("/images/json", filters=wanted)[:_MAX_ALIKE]:
-        with suppress(NotFound, VerificationFailed):
+        with suppress(NotInEngine, VerificationFailed):
             yield settings_of(engine.get(f"/images/{found['Id']}/json"))
 
 
-def plan(container: Container, config: Mapping[str, Any], request: EmbedRequest) -> Layer:
+def plan(container: ContainerFiles, config: Mapping[str, Any], request: EmbedRequest) -> Layer:
     """The layer that an image gets, at the places that its files decide."""
     runs = image_import_path.runs_as(config.get("config") or {})
     known: list[str] = []
@@ -198,7 +198,7 @@ def _known_place(known: Sequence[str], wanted: str, places: Mapping[str, str]) -
 class _Files:
     """Looks for places: a few questions first, the whole listing where they do not decide."""
 
-    def __init__(self, container: Container) -> None:
+    def __init__(self, container: ContainerFiles) -> None:
         self._container = container
         self._tree: image_import_path.Files | None = None
 
@@ -220,7 +220,7 @@ class _Files:
 
 def remove_unnamed(engine: Engine, image_id: str) -> None:
     """Removes an image that has no name; its layers stay where another image has them."""
-    with suppress(NotFound):
+    with suppress(NotInEngine):
         if not engine.get(f"/images/{image_id}/json").get("RepoTags"):
             engine.delete(f"/images/{image_id}", noprune="1")
 
@@ -236,7 +236,7 @@ def tag(engine: Engine, image_id: str, name: str) -> None:
 
 def discard(engine: Engine, made: str) -> None:
     """Removes an image that was made and that nobody named, by ID or temporary name."""
-    with suppress(NotFound):
+    with suppress(NotInEngine):
         names = engine.get(f"/images/{made}/json").get("RepoTags") or ()
         for name in names:
             if name.startswith(TEMPORARY):

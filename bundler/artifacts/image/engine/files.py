@@ -15,9 +15,9 @@ from typing import Any, BinaryIO
 
 import msgspec
 
-from bundler.artifacts.image.engine.connection import Engine, NotFound
+from bundler.artifacts.image.engine.connection import Engine, NotInEngine
 from bundler.artifacts.image.image_import_path import captured
-from bundler.artifacts.image.rootfs import Node, Tree
+from bundler.artifacts.image.rootfs import Node, RootFilesystem
 from bundler.artifacts.image.tarstream import Kind, TarMember, content_of, read_tar
 from bundler.errors import ToolFailed
 
@@ -39,7 +39,7 @@ class _Stat:
 
 
 @contextmanager
-def reading(engine: Engine, image_id: str) -> Iterator[Container]:
+def reading(engine: Engine, image_id: str) -> Iterator[ContainerFiles]:
     """A container of the image for as long as this lasts."""
     body = {
         "Image": image_id,
@@ -50,12 +50,12 @@ def reading(engine: Engine, image_id: str) -> Iterator[Container]:
     }
     identity = engine.post("/containers/create", body)["Id"]
     try:
-        yield Container(engine, identity)
+        yield ContainerFiles(engine, identity)
     finally:
         engine.delete(f"/containers/{identity}", force="1", v="1")
 
 
-class Container:
+class ContainerFiles:
     """A container's files."""
 
     def __init__(self, engine: Engine, identity: str) -> None:
@@ -128,9 +128,9 @@ class Container:
         del top
         return iter(())
 
-    def tree(self) -> Tree:
+    def tree(self) -> RootFilesystem:
         """The whole file system, from one listing."""
-        tree = Tree()
+        tree = RootFilesystem()
         with self._engine.request("GET", f"{self._path}/export") as response:
             tree.apply(response, 0, captured)
         return tree
@@ -152,7 +152,7 @@ class Container:
     def _ask(self, path: str) -> _Stat | None:
         try:
             headers = self._engine.head(f"{self._path}/archive", path=path)
-        except NotFound:
+        except NotInEngine:
             return None
         return _parse_stat(headers) if headers is not None else None
 

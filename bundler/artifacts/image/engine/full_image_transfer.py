@@ -20,13 +20,13 @@ from typing import Any, BinaryIO, cast
 
 from bundler.artifacts.embedding import EmbedRequest
 from bundler.artifacts.image import image
-from bundler.artifacts.image.add_layer import Appended, Source, append
-from bundler.artifacts.image.blobs import Descriptor, Store, descriptor, images_of
+from bundler.artifacts.image.add_layer import Appended, BaseImage, append
+from bundler.artifacts.image.blobs import BlobStore, Descriptor, descriptor, images_of
 from bundler.artifacts.image.engine.connection import Docker, Engine
 from bundler.artifacts.image.engine.loading import load
 from bundler.artifacts.image.image import Json
 from bundler.artifacts.image.layer import Layer
-from bundler.artifacts.image.layout import Folder, write_archive
+from bundler.artifacts.image.layout import LayoutFolder, write_archive
 from bundler.artifacts.image.ociread import choose
 from bundler.artifacts.image.tarstream import content_of, read_tar
 from bundler.errors import ToolFailed, VerificationFailed
@@ -52,7 +52,7 @@ def send_whole(
             return _send_new_blobs(engine, image_id, layer, record, name_prefix)
     with tempfile.TemporaryDirectory(prefix="state-bundler-") as folder:
         layout = fetch(engine, image_id, Path(folder))
-        source = Source(layout, choose(layout, None))
+        source = BaseImage(layout, choose(layout, None))
         made = append(_request(layer, record), layout, [source])
         return _load(engine, layout, made, name_prefix)
 
@@ -63,7 +63,7 @@ def _request(layer: Layer, record: RunRecord) -> EmbedRequest:
 
 
 def _load(
-    engine: Engine, layout: Folder, made: Appended, name_prefix: str
+    engine: Engine, layout: LayoutFolder, made: Appended, name_prefix: str
 ) -> tuple[str, list[str]]:
     """Sends what was made in the layout; returns as `send_whole`."""
     digest = made.entry["digest"]
@@ -85,10 +85,10 @@ class _Unfit(Exception):
     """The image is not one of which the new blobs would do."""
 
 
-class _Addition(Folder):
+class _Addition(LayoutFolder):
     """A layout that gets what is new alone: the rest is in the store already."""
 
-    def take(self, source: Store, entry: Descriptor) -> None:
+    def take(self, source: BlobStore, entry: Descriptor) -> None:
         """It stays where it is."""
 
 
@@ -100,12 +100,12 @@ def _send_new_blobs(
         entry = choose(base, None)
         if len(list(images_of(base, entry))) != 1:  # each platform has places of its own
             raise _Unfit
-        layout = _Addition(Folder.create(Path(folder, "new")).path)
-        made = append(_request(layer, record), layout, [Source(base, entry)], layer=layer)
+        layout = _Addition(LayoutFolder.create(Path(folder, "new")).path)
+        made = append(_request(layer, record), layout, [BaseImage(base, entry)], layer=layer)
         return _load(engine, layout, made, name_prefix)
 
 
-def _documents(engine: Engine, image_id: str, folder: Path) -> Folder:
+def _documents(engine: Engine, image_id: str, folder: Path) -> LayoutFolder:
     """The image's manifests and configuration as a layout that has nothing else."""
     if engine.get(f"/images/{image_id}/json").get("Size", 0) > _LARGE_BYTES:
         with suppress(ToolFailed):
@@ -113,12 +113,12 @@ def _documents(engine: Engine, image_id: str, folder: Path) -> Folder:
     return _streamed(engine, image_id, folder / "streamed")
 
 
-def _told(docker: Docker, image_id: str, folder: Path) -> Folder:
+def _told(docker: Docker, image_id: str, folder: Path) -> LayoutFolder:
     """As buildx tells them: its builds' history shows any document of the engine's own store.
 
     Raises `ToolFailed` where it does not.
     """
-    layout = Folder.create(folder)
+    layout = LayoutFolder.create(folder)
 
     def ask(digest: str) -> Json:
         argv = docker.argv("buildx", "history", "inspect", "attachment", "", digest)
@@ -139,9 +139,9 @@ def _told(docker: Docker, image_id: str, folder: Path) -> Folder:
     return layout
 
 
-def _streamed(engine: Engine, image_id: str, folder: Path) -> Folder:
+def _streamed(engine: Engine, image_id: str, folder: Path) -> LayoutFolder:
     """Out of all that the engine hands out of the image."""
-    layout = Folder.create(folder)
+    layout = LayoutFolder.create(folder)
     index = None
     with engine.request("GET", f"/images/{image_id}/get") as response:
         for reader, member in read_tar(response, "The engine's archive of the image"):
@@ -163,12 +163,12 @@ def _write(raw: bytes, stream: BinaryIO) -> None:
     stream.write(raw)
 
 
-def _config(layout: Folder, digest: str) -> Json:
+def _config(layout: LayoutFolder, digest: str) -> Json:
     with layout.open_blob(digest) as stream:
         return image.load(stream.read(), digest)
 
 
-def fetch(engine: Engine, image_id: str, folder: Path) -> Folder:
+def fetch(engine: Engine, image_id: str, folder: Path) -> LayoutFolder:
     """The image as a layout; newer engines hand out one, older ones their own kind of archive."""
     archive = folder / "fetched.tar"
     with (
@@ -181,7 +181,7 @@ def fetch(engine: Engine, image_id: str, folder: Path) -> Folder:
         if "index.json" in names:
             layout = folder / "layout"
             _unpack(opened, layout)
-            return Folder(layout)
+            return LayoutFolder(layout)
         return _converted(opened, folder / "layout")
 
 
@@ -194,9 +194,9 @@ def _unpack(archive: tarfile.TarFile, folder: Path) -> None:
                 shutil.copyfileobj(cast("BinaryIO", archive.extractfile(member)), stream)
 
 
-def _converted(archive: tarfile.TarFile, folder: Path) -> Folder:
+def _converted(archive: tarfile.TarFile, folder: Path) -> LayoutFolder:
     """A docker archive as an OCI layout."""
-    layout = Folder.create(folder)
+    layout = LayoutFolder.create(folder)
     listing = image.load(b'{"images":' + _bytes_of(archive, "manifest.json") + b"}", "The list")
     try:
         entry: dict[str, Any] = listing["images"][0]
@@ -226,7 +226,7 @@ def _bytes_of(archive: tarfile.TarFile, name: str) -> bytes:
         return stream.read()
 
 
-def _add_layer(layout: Folder, archive: tarfile.TarFile, name: str) -> dict[str, Any]:
+def _add_layer(layout: LayoutFolder, archive: tarfile.TarFile, name: str) -> dict[str, Any]:
     digest = hashlib.sha256()
     size = 0
 
@@ -247,7 +247,7 @@ def _add_layer(layout: Folder, archive: tarfile.TarFile, name: str) -> dict[str,
     }
 
 
-def keep_only(layout: Folder, digest: str, name: str) -> str:
+def keep_only(layout: LayoutFolder, digest: str, name: str) -> str:
     """Leaves one image in the index, under the name by which the engine will know it."""
     index = layout.index()
     entries = [entry for entry in index["manifests"] if entry["digest"] == digest]

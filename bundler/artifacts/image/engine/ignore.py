@@ -20,13 +20,13 @@ IGNORE_FILE = ".dockerignore"
 
 
 @dataclass(frozen=True)
-class Rule:
+class DockerIgnoreRule:
     pattern: re.Pattern[str]
     exclude: bool
     text: str
 
 
-def parse(text: str) -> list[Rule]:
+def parse(text: str) -> list[DockerIgnoreRule]:
     """Raises `ConfigurationError` for a pattern that docker would refuse."""
     rules = []
     for number, line in enumerate(text.removeprefix("\ufeff").splitlines(), 1):
@@ -39,7 +39,7 @@ def parse(text: str) -> list[Rule]:
             continue
         cleaned = posixpath.normpath(pattern).lstrip("/")
         if cleaned != ".":
-            rules.append(Rule(_compiled(cleaned, number), exclude, cleaned))
+            rules.append(DockerIgnoreRule(_compiled(cleaned, number), exclude, cleaned))
     return rules
 
 
@@ -85,7 +85,7 @@ def _translated(pattern: str) -> str:
     return "".join(out)
 
 
-def excluded(path: str, rules: Sequence[Rule]) -> bool:
+def excluded(path: str, rules: Sequence[DockerIgnoreRule]) -> bool:
     """Whether a path (relative, POSIX) is left out of the context."""
     above = list(_above(path))
     verdict = False
@@ -103,7 +103,7 @@ def _above(path: str) -> Iterator[str]:
         yield "/".join(parts[:end])
 
 
-def walk(root: Path, rules: Sequence[Rule]) -> Iterator[tuple[str, Path]]:
+def walk(root: Path, rules: Sequence[DockerIgnoreRule]) -> Iterator[tuple[str, Path]]:
     """What belongs to the context below a folder, sorted: relative path and path on disk.
 
     Raises `InputOutputError` for a folder that cannot be read.
@@ -128,7 +128,7 @@ def walk(root: Path, rules: Sequence[Rule]) -> Iterator[tuple[str, Path]]:
         yield from reversed(here)
 
 
-def _may_hold(folder: str, takes_in: Iterable[Rule]) -> bool:
+def _may_hold(folder: str, takes_in: Iterable[DockerIgnoreRule]) -> bool:
     """Whether a rule could take in something below an excluded folder."""
     depth = folder.split("/")
     for rule in takes_in:

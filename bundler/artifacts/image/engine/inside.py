@@ -24,7 +24,7 @@ _PULL_SECONDS = 1800.0
 
 
 @dataclass(frozen=True)
-class Container:
+class RunningContainer:
     """A container that `start` makes. network: as ``docker run`` takes it; None for its default."""
 
     image: str

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from bundler.artifacts.image import image
 from bundler.artifacts.image.engine.config import settings_of
-from bundler.artifacts.image.engine.connection import Docker, Engine, NotFound
-from bundler.artifacts.image.engine.files import ANSWER, Container, reading
+from bundler.artifacts.image.engine.connection import Docker, Engine, NotInEngine
+from bundler.artifacts.image.engine.files import ANSWER, ContainerFiles, reading
 from bundler.artifacts.image.engine.remade import Remade
 from bundler.artifacts.image.tarstream import content_of, read_tar
 from bundler.errors import UsageError, VerificationFailed
@@ -52,7 +52,7 @@ class EngineImage(OneArtifact):
         self._remade: Remade | None = None
         self._manifests: dict[str, bytes | None] = {}
         self._stack = ExitStack()
-        self._opened: Container | None = None
+        self._opened: ContainerFiles | None = None
 
     def labels(self) -> Mapping[str, str]:
         return self._labels
@@ -146,7 +146,7 @@ class EngineImage(OneArtifact):
         return path in self._sealed or self.container.has(path)
 
     @property
-    def container(self) -> Container:
+    def container(self) -> ContainerFiles:
         if self._opened is None:
             context = reading(self.engine, str(self.digest))
             self._opened = self._stack.enter_context(context)
@@ -164,7 +164,7 @@ def open_image(name: str, docker: Docker | None = None) -> EngineImage:
     engine = (docker or Docker.from_environment()).connect()
     try:
         return EngineImage(engine, name)
-    except NotFound as error:
+    except NotInEngine as error:
         raise UsageError(
             f"The Docker engine has no image {name}.", hint=f"docker pull {name}"
         ) from error

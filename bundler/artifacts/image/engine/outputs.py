@@ -161,12 +161,12 @@ def _layout(engine: Engine, image_id: str, fields: Mapping[str, str], name: str)
 
 def write_layout(layout: Path, fields: Mapping[str, str]) -> None:
     """What ``--output type=oci`` asks for, of a layout that is whole."""
-    from bundler.artifacts.image.layout import Folder, add_to_folder, write_archive
+    from bundler.artifacts.image.layout import LayoutFolder, add_to_folder, write_archive
 
     destination = Path(fields["dest"])
     with io_errors(destination):
         if fields.get("tar", "true").lower() in ("false", "0"):
-            add_to_folder(Folder(layout), destination)
+            add_to_folder(LayoutFolder(layout), destination)
         else:
             write_archive(layout, destination)
 

@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING, BinaryIO
 
 import msgspec
 
-from bundler.artifacts.image.layer import END, Entry, Layer
+from bundler.artifacts.image.layer import END, Layer, LayerEntry
 from bundler.state.artifact import Member
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class Remade:
         self._entries = layer.entries()
         self._stack = stack
         self._early: dict[str, IO[bytes]] = {}
-        self._awaited: Entry | None = None
+        self._awaited: LayerEntry | None = None
         self._left = 0
         self._advance()
 

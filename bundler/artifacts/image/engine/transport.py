@@ -34,7 +34,7 @@ Dial = Callable[[ExitStack], socket.socket]
 
 
 @dataclass(frozen=True)
-class Request:
+class EngineRequest:
     """path: with its query. body: as a whole, or in pieces of which each is sent as a chunk."""
 
     method: str
@@ -54,7 +54,7 @@ class Transport:
         weakref.finalize(self, client.close)
 
     @contextmanager
-    def send(self, request: Request) -> Iterator[requests.Response]:
+    def send(self, request: EngineRequest) -> Iterator[requests.Response]:
         """The answer, open for reading as long as this lasts.
 
         Raises `ToolFailed` where no engine answers, or it breaks off.

@@ -15,10 +15,10 @@ Of the libraries for this, oras-py set no artifact type and wrote no fallback ta
 SDK needs an engine; so it is urllib3 and the specification.
 """
 
-from bundler.artifacts.image.add_layer import Source
+from bundler.artifacts.image.add_layer import BaseImage
 from bundler.artifacts.image.reference import Reference, parse
 from bundler.artifacts.image.registry import referrers
-from bundler.artifacts.image.registry.connection import NotFound, Transient
+from bundler.artifacts.image.registry.connection import NotInRegistry, Transient
 from bundler.artifacts.image.registry.embedding import (
     KIND,
     RegistryDestination,
@@ -32,12 +32,12 @@ from bundler.artifacts.image.registry.target import RegistryTarget
 
 __all__ = [
     "KIND",
-    "NotFound",
+    "BaseImage",
+    "NotInRegistry",
     "Reference",
     "RegistryDestination",
     "RegistryStore",
     "RegistryTarget",
-    "Source",
     "Transient",
     "open_image",
     "opened",

@@ -52,7 +52,7 @@ _SHOWN_MESSAGE = 200
 logging.getLogger("stamina").addHandler(logging.NullHandler())
 
 
-class NotFound(ToolFailed):
+class NotInRegistry(ToolFailed):
     """The registry does not have what was asked for."""
 
 
@@ -64,10 +64,10 @@ class Transient(ToolFailed):
         self.wait = wait
 
 
-class Request(msgspec.Struct, frozen=True):
+class RegistryRequest(msgspec.Struct, frozen=True):
     """path: below the host, or a whole address that the registry gave. body: made anew each time.
 
-    expected: the statuses that are answers; 404 raises `NotFound` where it is not among them.
+    expected: the statuses that are answers; 404 raises `NotInRegistry` where it is not among them.
     """
 
     method: str
@@ -124,21 +124,21 @@ class Connection:
         return True if error.wait is None else error.wait
 
     @contextmanager
-    def send(self, request: Request) -> Iterator[urllib3.BaseHTTPResponse]:
+    def send(self, request: RegistryRequest) -> Iterator[urllib3.BaseHTTPResponse]:
         """Sends until there is an answer; its body is read within the context."""
         with _keeping_the_line(self.patient(lambda: self.once(request))) as response:
             yield response
 
     @contextmanager
-    def attempt(self, request: Request) -> Iterator[urllib3.BaseHTTPResponse]:
+    def attempt(self, request: RegistryRequest) -> Iterator[urllib3.BaseHTTPResponse]:
         """Like `send`, but only once; raises as `once` does."""
         with _keeping_the_line(self.once(request)) as response:
             yield response
 
-    def once(self, request: Request) -> urllib3.BaseHTTPResponse:
+    def once(self, request: RegistryRequest) -> urllib3.BaseHTTPResponse:
         """One attempt, with fresh credentials where those at hand are refused.
 
-        The caller closes the answer. Raises `Transient`, `NotFound`, `CredentialsRefused` and
+        The caller closes the answer. Raises `Transient`, `NotInRegistry`, `CredentialsRefused` and
         `ToolFailed` for what is not expected.
         """
         response = self._redirected(request)
@@ -154,14 +154,16 @@ class Connection:
                 raise self._failure(request, response)
         return response
 
-    def _failure(self, request: Request, response: urllib3.BaseHTTPResponse) -> BundlerError:
+    def _failure(
+        self, request: RegistryRequest, response: urllib3.BaseHTTPResponse
+    ) -> BundlerError:
         status = response.status
         said = _said(_start_of(response, _MAX_ERROR_BYTES))
         what = f"The registry {self.host} answered {status} to {_described(request)}"
         if status in _TRANSIENT:
             return Transient(f"{what}{said}.", wait=_seconds(response.headers.get("Retry-After")))
         if status == _NOT_FOUND:
-            return NotFound(f"{what}{said}.")
+            return NotInRegistry(f"{what}{said}.")
         if status == _UNAUTHORIZED:
             return self._authorizer.refused()
         if status == _FORBIDDEN:
@@ -170,7 +172,7 @@ class Connection:
             )
         return ToolFailed(f"{what}{said}.")
 
-    def _redirected(self, request: Request) -> urllib3.BaseHTTPResponse:
+    def _redirected(self, request: RegistryRequest) -> urllib3.BaseHTTPResponse:
         """Follows redirects: blobs often lie in an object store, which must not see our token."""
         base = self._base()
         address = urljoin(base, request.path)
@@ -310,7 +312,7 @@ def _of_proxy(host: str, error: urllib3.exceptions.ProxyError) -> BundlerError:
     return Transient(f"The proxy for {host} cannot be used.")
 
 
-def _described(request: Request) -> str:
+def _described(request: RegistryRequest) -> str:
     """The request without its query, which may be signed."""
     return f"{request.method} {urlsplit(request.path).path}"
 

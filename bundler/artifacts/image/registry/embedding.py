@@ -10,8 +10,8 @@ import msgspec
 
 from bundler.artifacts.embedding import EmbedRequest
 from bundler.artifacts.image import reference as references
-from bundler.artifacts.image.add_layer import Appended, Source, append
-from bundler.artifacts.image.blobs import Descriptor, Store, copy, images_of
+from bundler.artifacts.image.add_layer import Appended, BaseImage, append
+from bundler.artifacts.image.blobs import BlobStore, Descriptor, copy, images_of
 from bundler.artifacts.image.ociread import LoadedImage, OciImage
 from bundler.artifacts.image.reference import Reference
 from bundler.artifacts.image.registry.connection import Connection
@@ -52,11 +52,11 @@ def open_image(name: str, listener: Listener = SILENT) -> OciImage:
         raise
 
 
-def source(reference: Reference, connection: Connection, listener: Listener = SILENT) -> Source:
+def source(reference: Reference, connection: Connection, listener: Listener = SILENT) -> BaseImage:
     """An image in a registry to put state on. connection: of a target, used if it fits."""
     shared = connection if connection.host == reference.host else None
     store = RegistryStore(reference, listener, connection=shared)
-    return Source(store, store.resolve(reference))
+    return BaseImage(store, store.resolve(reference))
 
 
 class RegistryDestination(msgspec.Struct, frozen=True):
@@ -67,7 +67,7 @@ class RegistryDestination(msgspec.Struct, frozen=True):
 
     target: RegistryTarget
     tags: tuple[Reference, ...]
-    sources: tuple[Source, ...] = ()
+    sources: tuple[BaseImage, ...] = ()
 
     @contextmanager
     def embed(self, request: EmbedRequest) -> Iterator[OciImage]:
@@ -115,7 +115,7 @@ def _known(target: RegistryTarget, tag: Reference) -> tuple[LoadedImage, ...]:
 
 
 def publish(
-    store: Store, entry: Descriptor, tags: Sequence[Reference], listener: Listener = SILENT
+    store: BlobStore, entry: Descriptor, tags: Sequence[Reference], listener: Listener = SILENT
 ) -> None:
     """Copies an image to every repository by its digest, and then lets every tag name it.
 

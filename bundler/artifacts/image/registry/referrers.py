@@ -13,7 +13,7 @@ from typing import Any
 
 from bundler.artifacts.image.blobs import Descriptor, descriptors, read_json
 from bundler.artifacts.image.image import OCI_INDEX, OCI_MANIFEST, Json, dump, load
-from bundler.artifacts.image.registry.connection import Request
+from bundler.artifacts.image.registry.connection import RegistryRequest
 from bundler.artifacts.image.registry.store import MAX_MANIFEST_BYTES, RegistryStore, read_at_most
 from bundler.artifacts.image.registry.target import RegistryTarget
 from bundler.errors import VerificationFailed
@@ -97,7 +97,9 @@ def _of_api(store: RegistryStore, subject: Descriptor) -> list[Descriptor]:
     for _ in range(_MAX_PAGES):
         if where is None:
             break
-        request = Request("GET", where, store.scope, {"Accept": OCI_INDEX}, expected=(200, 404))
+        request = RegistryRequest(
+            "GET", where, store.scope, {"Accept": OCI_INDEX}, expected=(200, 404)
+        )
         with store.connection.send(request) as response:
             if response.status != 200:  # noqa: PLR2004  # HTTP's "OK"
                 return found

@@ -13,7 +13,12 @@ from typing import TYPE_CHECKING, BinaryIO
 from bundler.artifacts.image.blobs import Descriptor, descriptor
 from bundler.artifacts.image.image import INDEX_TYPES, MANIFEST_TYPES, load
 from bundler.artifacts.image.reference import Reference
-from bundler.artifacts.image.registry.connection import Connection, NotFound, Request, Transient
+from bundler.artifacts.image.registry.connection import (
+    Connection,
+    NotInRegistry,
+    RegistryRequest,
+    Transient,
+)
 from bundler.artifacts.image.registry.tokens import Scope
 from bundler.errors import UsageError, VerificationFailed
 from bundler.listener import SILENT, Listener
@@ -62,7 +67,7 @@ class RegistryStore:
         """
         try:
             raw, media_type = self._read_manifest(reference.what)
-        except NotFound as error:
+        except NotInRegistry as error:
             raise UsageError(
                 f"The registry has no image {reference}.",
                 hint="See what there is: skopeo list-tags docker://" + reference.name,
@@ -79,7 +84,7 @@ class RegistryStore:
         try:
             return self.resolve(reference)
         except UsageError as error:
-            if isinstance(error.__cause__, NotFound):
+            if isinstance(error.__cause__, NotInRegistry):
                 return None
             raise
 
@@ -96,7 +101,9 @@ class RegistryStore:
 
     def has_blob(self, digest: str, size: int) -> bool:
         """Raises `VerificationFailed` where the registry has one of another size."""
-        request = Request("HEAD", self.path("blobs", digest), self.scope, expected=(200, 404))
+        request = RegistryRequest(
+            "HEAD", self.path("blobs", digest), self.scope, expected=(200, 404)
+        )
         with self.connection.send(request) as response:
             if response.status != 200:  # noqa: PLR2004  # HTTP's "OK"
                 return False
@@ -108,7 +115,9 @@ class RegistryStore:
         return True
 
     def _read_manifest(self, what: str) -> tuple[bytes, str]:
-        request = Request("GET", self.path("manifests", what), self.scope, {"Accept": ACCEPT})
+        request = RegistryRequest(
+            "GET", self.path("manifests", what), self.scope, {"Accept": ACCEPT}
+        )
 
         def once() -> tuple[bytes, str, str | None]:
             with self.connection.attempt(request) as response:
@@ -206,10 +215,10 @@ class _Blob(io.RawIOBase):
         start = self._position
         headers = {"Range": f"bytes={start}-"} if start else {}
         path = self._store.path("blobs", self._digest)
-        request = Request("GET", path, self._store.scope, headers, expected=(200, _PARTIAL))
+        request = RegistryRequest("GET", path, self._store.scope, headers, expected=(200, _PARTIAL))
         try:
             response = self._store.connection.once(request)
-        except NotFound as error:
+        except NotInRegistry as error:
             what = f"{self._store.name} lacks the blob {self._digest}."
             raise VerificationFailed(what) from error
         self._refuse_length(response, start if response.status == _PARTIAL else 0)

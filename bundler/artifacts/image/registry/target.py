@@ -15,12 +15,17 @@ from itertools import chain
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
-from bundler.artifacts.image.blobs import Descriptor, Store, descriptor
+from bundler.artifacts.image.blobs import BlobStore, Descriptor, descriptor
 from bundler.artifacts.image.compression import Compression
 from bundler.artifacts.image.image import dump
 from bundler.artifacts.image.layer import Layer, Written
 from bundler.artifacts.image.reference import Reference
-from bundler.artifacts.image.registry.connection import Connection, NotFound, Request, Transient
+from bundler.artifacts.image.registry.connection import (
+    Connection,
+    NotInRegistry,
+    RegistryRequest,
+    Transient,
+)
 from bundler.artifacts.image.registry.store import RegistryStore
 from bundler.errors import CredentialsRefused, ToolFailed, VerificationFailed
 from bundler.listener import SILENT, Listener
@@ -70,7 +75,7 @@ class RegistryTarget(RegistryStore):
 
     def put_manifest(self, raw: bytes, media_type: str, what: str) -> Mapping[str, str]:
         """Stores a manifest under a tag or its digest, and returns the answer's headers."""
-        request = Request(
+        request = RegistryRequest(
             "PUT",
             self.path("manifests", what),
             self.scope,
@@ -86,7 +91,7 @@ class RegistryTarget(RegistryStore):
             self.manifests[digest] = (raw, media_type)
             return dict(response.headers)
 
-    def take(self, source: Store, entry: Descriptor) -> None:
+    def take(self, source: BlobStore, entry: Descriptor) -> None:
         if entry.is_index or entry.is_manifest:
             with source.open(entry) as stream:
                 raw = stream.read(entry.size + 1)
@@ -98,17 +103,17 @@ class RegistryTarget(RegistryStore):
         elif not self._has(source, entry) and not self._mounted(source, entry):
             self._copy(source, entry)
 
-    def _has(self, source: Store, entry: Descriptor) -> bool:
+    def _has(self, source: BlobStore, entry: Descriptor) -> bool:
         """Whether a blob is here already; a base's are, where the image stays in its repository."""
         same = isinstance(source, RegistryStore) and source.name == self.name
         return same or self.has_blob(entry.digest, entry.size)
 
-    def _mounted(self, source: Store, entry: Descriptor) -> bool:
+    def _mounted(self, source: BlobStore, entry: Descriptor) -> bool:
         if not isinstance(source, RegistryStore) or source.connection.host != self.connection.host:
             return False
         other = source.reference.repository
         query = urlencode({"mount": entry.digest, "from": other})
-        request = Request(
+        request = RegistryRequest(
             "POST",
             f"{self.path('blobs', 'uploads/')}?{query}",
             (*self.scope, f"repository:{other}:pull"),
@@ -123,7 +128,7 @@ class RegistryTarget(RegistryStore):
             self.cancel(location)
         return False
 
-    def _copy(self, source: Store, entry: Descriptor) -> None:
+    def _copy(self, source: BlobStore, entry: Descriptor) -> None:
         def pieces() -> Iterator[bytes]:
             with source.open(entry) as stream:
                 while chunk := stream.read(_CHUNK_BYTES):
@@ -152,7 +157,7 @@ class RegistryTarget(RegistryStore):
                 break
         else:
             return self._send_small(b"".join(head), expected)
-        return _Stream(self, pieces, expected, told).send(chain(head, stream))
+        return _UploadStream(self, pieces, expected, told).send(chain(head, stream))
 
     def _send_small(self, data: bytes, expected: str | None) -> tuple[str, int]:
         digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
@@ -160,7 +165,7 @@ class RegistryTarget(RegistryStore):
 
         def once() -> None:
             location = self.open_upload()
-            request = Request(
+            request = RegistryRequest(
                 "PUT",
                 with_digest(location, digest),
                 self.scope,
@@ -175,7 +180,7 @@ class RegistryTarget(RegistryStore):
 
     def open_upload(self) -> str:
         """The location of a new upload."""
-        request = Request(
+        request = RegistryRequest(
             "POST",
             self.path("blobs", "uploads/"),
             self.scope,
@@ -185,17 +190,19 @@ class RegistryTarget(RegistryStore):
         with self.connection.attempt(request) as response:
             return located(response.headers, self.name)
 
-    def once_in_upload(self, request: Request) -> Mapping[str, str]:
+    def once_in_upload(self, request: RegistryRequest) -> Mapping[str, str]:
         """A request of an upload. One that the registry has forgotten is a passing failure."""
         try:
             with self.connection.attempt(request) as response:
                 return dict(response.headers)
-        except NotFound as error:
+        except NotInRegistry as error:
             raise Transient(f"The registry {self.connection.host} has lost an upload.") from error
 
     def cancel(self, location: str) -> None:
         """Gives up an upload; else it goes away by itself."""
-        request = Request("DELETE", location, self.scope, expected=(_NO_CONTENT, 200, _ACCEPTED))
+        request = RegistryRequest(
+            "DELETE", location, self.scope, expected=(_NO_CONTENT, 200, _ACCEPTED)
+        )
         with suppress(ToolFailed, CredentialsRefused), self.connection.attempt(request):
             pass
 
@@ -224,7 +231,7 @@ class RegistryTarget(RegistryStore):
         return descriptor(entry, self.name)
 
 
-class _Stream:
+class _UploadStream:
     """A large blob on its way: one request that streams, and more where it breaks off."""
 
     def __init__(
@@ -277,7 +284,7 @@ class _Stream:
 
         connection = self._target.connection
         location = str(self._location)
-        request = Request(
+        request = RegistryRequest(
             "PATCH", location, self._target.scope, _OCTETS, body, (_ACCEPTED, _NO_CONTENT)
         )
         headers = self._target.once_in_upload(request)
@@ -287,7 +294,7 @@ class _Stream:
         self._location = headers.get("Location") or location
 
     def _finish(self, digest: str) -> None:
-        request = Request(
+        request = RegistryRequest(
             "PUT",
             with_digest(str(self._location), digest),
             self._target.scope,
@@ -300,7 +307,9 @@ class _Stream:
         """How many bytes the registry has of an upload that broke off; 0 where it starts anew."""
         if self._location is None:
             return 0
-        request = Request("GET", self._location, self._target.scope, expected=(_NO_CONTENT, 200))
+        request = RegistryRequest(
+            "GET", self._location, self._target.scope, expected=(_NO_CONTENT, 200)
+        )
         try:
             with self._target.connection.attempt(request) as response:
                 self._location = response.headers.get("Location") or self._location

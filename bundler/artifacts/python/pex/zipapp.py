@@ -13,7 +13,7 @@ import msgspec
 
 from bundler.artifacts.python.pex.info import BOOTSTRAP, DEPS, PEX_INFO
 from bundler.artifacts.python.trees import NewFile
-from bundler.artifacts.python.zipfiles import STORED, Entry, ZipFile
+from bundler.artifacts.python.zipfiles import STORED, ZipEntry, ZipFile
 from bundler.artifacts.python.zipwriter import ZipWriter
 
 # What begins so comes before everything of the user's that begins with a letter.
@@ -68,10 +68,10 @@ def _distribution(name: str) -> str:
 
 
 def _write_sorted(
-    file: ZipFile, entries: Sequence[Entry], change: ZipChange, writer: ZipWriter
+    file: ZipFile, entries: Sequence[ZipEntry], change: ZipChange, writer: ZipWriter
 ) -> None:
     kept, directories = _sorted_out(entries, change)
-    run: list[Entry] = []
+    run: list[ZipEntry] = []
     written = {directory for directory in _IN_EVERY_PEX if directory not in directories}
     for name in _order(kept, change):
         for directory in _parents(name):
@@ -99,10 +99,10 @@ def _is_compressed(file: ZipFile) -> bool:
 
 
 def _sorted_out(
-    entries: Sequence[Entry], change: ZipChange
-) -> tuple[dict[str, Entry], dict[str, Entry]]:
-    kept: dict[str, Entry] = {}
-    directories: dict[str, Entry] = {}
+    entries: Sequence[ZipEntry], change: ZipChange
+) -> tuple[dict[str, ZipEntry], dict[str, ZipEntry]]:
+    kept: dict[str, ZipEntry] = {}
+    directories: dict[str, ZipEntry] = {}
     for entry in entries:
         if entry.is_directory:
             directories[entry.name] = entry
@@ -111,7 +111,7 @@ def _sorted_out(
     return kept, directories
 
 
-def _order(kept: Mapping[str, Entry], change: ZipChange) -> list[str]:
+def _order(kept: Mapping[str, ZipEntry], change: ZipChange) -> list[str]:
     """All names in pex's order; a distribution that does not change keeps its own."""
     place = {name: index for index, name in enumerate(kept)}
 
@@ -138,7 +138,7 @@ def _write_new(writer: ZipWriter, name: str, change: ZipChange) -> None:
         writer.write_stream(name, stream, mode=file.mode, compress=compress, size=file.size)
 
 
-def _flush(writer: ZipWriter, file: ZipFile, run: list[Entry]) -> None:
+def _flush(writer: ZipWriter, file: ZipFile, run: list[ZipEntry]) -> None:
     writer.copy(file, run)
     run.clear()
 

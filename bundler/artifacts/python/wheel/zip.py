@@ -8,7 +8,7 @@ from typing import BinaryIO
 
 from bundler.artifacts.python.trees import NewFile, Tree, TreeChange, zip_tree
 from bundler.artifacts.python.wheel import record as wheelrecord
-from bundler.artifacts.python.zipfiles import Entry, ZipFile
+from bundler.artifacts.python.zipfiles import ZipEntry, ZipFile
 from bundler.artifacts.python.zipwriter import ZipWriter
 from bundler.errors import UsageError, VerificationFailed
 from bundler.state.manifest import Manifest
@@ -102,7 +102,7 @@ def rewrite(file: ZipFile, change: TreeChange, stream: BinaryIO) -> None:
     writer.finish()
 
 
-def _split(entries: Sequence[Entry]) -> tuple[list[Entry], list[Entry]]:
+def _split(entries: Sequence[ZipEntry]) -> tuple[list[ZipEntry], list[ZipEntry]]:
     code = [entry for entry in entries if not wheelrecord.is_metadata(entry.name)]
     return code, [entry for entry in entries if wheelrecord.is_metadata(entry.name)]
 
