@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from bundler.errors import BundlerError, VerificationFailed
+from bundler.errors import VerificationFailed
 from bundler.state.artifact import Artifact, Member, StateDirectory
 from bundler.state.bundle import MANIFEST_NAME, RUN_RECORD_NAME, STAGING_NAME
 from bundler.state.manifest import Claim, Manifest, RunRecord, parse
@@ -130,7 +130,7 @@ def _judge(directory: StateDirectory, claims: Sequence[Claim] | None) -> Verifie
         if raw is None:
             return VerifiedDirectory(directory.path, None, (f"{where} is missing.",))
         manifest = parse(raw, where)
-    except BundlerError as error:
+    except VerificationFailed as error:
         return VerifiedDirectory(directory.path, None, (error.what,))
     problems = list(_against_claims(directory.path, manifest, claims))
     if not manifest.states and not manifest.predicate.contents.non_local:

@@ -54,6 +54,7 @@ _LEFT = re.compile(r"\.state-bundler-|\.partial-|\.new$|/\.tmp")
 _NAMED = re.compile(r"\(74\): (\S+: |.*/)")
 # strace names the working directory also where a path does not begin there.
 _HERE = re.compile(r'AT_FDCWD<[^>]*>, "/')
+_OTHER_CODES = re.compile("cannot be started|Error: Invalid value.* does not exist", re.DOTALL)
 KINDS = ("SIGKILL", "ENOSPC", "EIO", "EROFS")
 DONE = "power cut after the end"
 
@@ -247,7 +248,9 @@ def _judge_end(campaign: Campaign, root: Path, fault: Fault, done: Done) -> Iter
     if "Traceback" in done.said or "unexpected" in done.said:
         yield f"a traceback: {done.said[-1000:]}"
     if fault.kind.startswith("E"):
-        if done.code not in (0, 74) and "cannot be started" not in done.said:  # that is a 71
+        # A program that cannot be started is a 71, and of a path that click cannot look at it
+        # says that it does not exist, a 2.
+        if done.code not in (0, 74) and not _OTHER_CODES.search(done.said):
             yield f"exit code {done.code}: {done.said[-300:]}"
         if done.code == 74 and not _NAMED.search(done.said):
             yield f"no file is named: {done.said[-300:]}"
