@@ -38,7 +38,7 @@ from tests.support.engine import CLIENT_VARIABLE, Engine
 
 pytestmark = pytest.mark.engine
 
-CONTAINERD = os.environ["STATE_BUNDLER_TEST_STORE"] == "containerd"
+CONTAINERD = os.environ["BUNDLER_TEST_STORE"] == "containerd"
 FROM_SCRATCH = "FROM scratch\nWORKDIR /app\nCOPY src /app/src\nENV PYTHONPATH=/app/src\n"
 PLATFORMS = "linux/amd64,linux/arm64"
 _UPGRADE = b"POST /grpc HTTP/1.1\r\nHost: docker\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"

@@ -35,7 +35,7 @@ from tests.support.embedding import Made, build_image
 
 pytestmark = pytest.mark.engine
 
-CONTAINERD = os.environ["STATE_BUNDLER_TEST_STORE"] == "containerd"
+CONTAINERD = os.environ["BUNDLER_TEST_STORE"] == "containerd"
 # Nothing is run in it: so it can be made for every platform, without emulation.
 FROM_SCRATCH = "FROM scratch\nWORKDIR /app\nCOPY src /app/src\nENV PYTHONPATH=/app/src\n"
 PLATFORMS = "linux/amd64,linux/arm64"
@@ -207,7 +207,7 @@ def test_bake_puts_the_state_into_the_targets_with_the_code(
     environment = project.environment(VERSION="7")
     del environment["STATE_BUNDLER_DOCKER"]
     environment["DOCKER_CONFIG"] = plugged["DOCKER_CONFIG"]
-    plugin = Path(os.environ["STATE_BUNDLER_TEST_DOCKER_CONFIG"]) / "cli-plugins/docker-buildx"
+    plugin = Path(os.environ["BUNDLER_TEST_DOCKER_CONFIG"]) / "cli-plugins/docker-buildx"
     (Path(plugged["DOCKER_CONFIG"]) / "cli-plugins/docker-buildx").symlink_to(plugin)
     metadata = tmp_path / "metadata.json"
 

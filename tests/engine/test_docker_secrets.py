@@ -20,7 +20,7 @@ from tests.support.engine import PYTHON_BASE, install
 pytestmark = pytest.mark.engine
 
 # BuildKit alone lends anything: Debian's own, and buildx where the tests have a newer Docker.
-CLIS = [0, 1] if "STATE_BUNDLER_TEST_STORE" in os.environ else [0]
+CLIS = [0, 1] if "BUNDLER_TEST_STORE" in os.environ else [0]
 DOCKERFILE = f"""\
 FROM {PYTHON_BASE}
 WORKDIR /app

@@ -30,7 +30,7 @@ from tests.support.environments import REQUIREMENTS, ROOT
 
 HOME = ROOT / "build" / "engine"
 # Names a configuration of docker's to test with: another one has other plugins.
-CLIENT_VARIABLE = "STATE_BUNDLER_TEST_DOCKER_CONFIG"
+CLIENT_VARIABLE = "BUNDLER_TEST_DOCKER_CONFIG"
 # Another recipe for a base image takes another number here: engines keep what they have.
 PYTHON_BASE = "state-bundler-test/python:3.11-2"
 UV_IMAGE = "state-bundler-test/uv:2"

@@ -176,7 +176,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("rest", nargs=argparse.REMAINDER)
     options = parser.parse_args(arguments)
     with environment(options.store) as found:
-        variables = {**found, "STATE_BUNDLER_TEST_STORE": options.store}
+        variables = {**found, "BUNDLER_TEST_STORE": options.store}
         rest = [word for word in options.rest if word != "--"]
         if options.store == "classic":
             rest += ["-m", "not containerd"]

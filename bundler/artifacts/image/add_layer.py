@@ -154,7 +154,7 @@ def _refuse_twins(entries: Sequence[Json]) -> None:
 def _onto(job: _Job, store: BlobStore, entry: Descriptor, *, platform: bool = False) -> Json:
     loaded = LoadedImage(store, entry)
     layer = _layer_for(job, loaded)
-    if image.volumes_of(loaded.config):
+    if job.layer is None and image.volumes_of(loaded.config):
         image.refuse_volumes(loaded.config, layer.placed, loaded.tree.resolve)
     config, manifest = loaded.config, loaded.manifest
     claims = image.claims_of(image.labels(config)) or ()

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
 from bundler.artifacts.image.archive import Archive
-from bundler.artifacts.image.blobs import BlobStore, Descriptor, open_regular
+from bundler.artifacts.image.blobs import BlobStore, Descriptor, MissingBlob, open_regular
 from bundler.artifacts.image.compression import Compression
 from bundler.artifacts.image.image import OCI_INDEX, Json, dump, load
 from bundler.artifacts.image.layer import Layer, Written
@@ -103,7 +103,7 @@ class LayoutFolder:
         try:
             return open_regular(self._blob(digest))
         except FileNotFoundError as error:
-            raise VerificationFailed(f"{self.path} lacks the blob {digest}.") from error
+            raise MissingBlob(f"{self.path} lacks the blob {digest}.") from error
 
     def _blob(self, digest: str) -> Path:
         return self.path / "blobs" / "sha256" / digest.removeprefix("sha256:")

@@ -21,7 +21,7 @@ from typing import Any, BinaryIO, cast
 from bundler.artifacts.embedding import EmbedRequest
 from bundler.artifacts.image import image
 from bundler.artifacts.image.add_layer import Appended, BaseImage, append
-from bundler.artifacts.image.blobs import BlobStore, Descriptor, descriptor, images_of
+from bundler.artifacts.image.blobs import BlobStore, Descriptor, descriptor, images_of, manifests_of
 from bundler.artifacts.image.engine.connection import Docker, Engine
 from bundler.artifacts.image.engine.loading import load
 from bundler.artifacts.image.image import Json
@@ -133,7 +133,7 @@ def _told(docker: Docker, image_id: str, folder: Path) -> LayoutFolder:
     found = ask(image_id)
     top["mediaType"] = found.get("mediaType")
     layout.publish({**layout.index(), "manifests": [top]})
-    for entry in images_of(layout, choose(layout, None)):
+    for entry in manifests_of(layout, choose(layout, None)):
         manifest = found if entry.digest == image_id else ask(entry.digest)
         ask(descriptor(manifest.get("config"), entry.digest).digest)
     return layout
