@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from bundler.errors import ToolFailed
+from bundler.git.identity import code_identity
 from tests.support.workdir import STATE, WorkDir
 
 FILE = f"defs/{STATE}/K/state"
@@ -203,3 +205,11 @@ def test_a_word_before_ten_seconds_are_over(repository: WorkDir, tmp_path: Path)
         assert b"still looking" in process.stderr.readline()
         assert process.poll() is None
         process.terminate()
+
+
+@pytest.mark.parametrize("path", [".gitignore", ".gitattributes", "sub/.gitignore"])
+@pytest.mark.parametrize("kind", [FIFO, DEVICE, LINK])
+def test_the_identity_of_the_code_does_not_wait(repository: WorkDir, path: str, kind: str) -> None:
+    put(repository.path / path, kind)
+    with pytest.raises(ToolFailed, match=r"\.git(ignore|attributes)"):
+        code_identity(repository.path / "sub")
