@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -45,9 +44,7 @@ def test_each_system_is_asked_once_or_twice_and_what_fails_is_named(
     with FaultServer() as server:
         faults = {fault: server.of(fault) for fault in codes}
         faults["refused"] = "http://127.0.0.1:1"
-        began = time.monotonic()
         found = _reach(root, faults, monkeypatch)
-        took = time.monotonic() - began
         address = f"127.0.0.1:{server.port}"
         asked = dict(server.requests)
     for client in CLIENTS.split():
@@ -60,7 +57,6 @@ def test_each_system_is_asked_once_or_twice_and_what_fails_is_named(
             assert TOKEN not in str(reached)
     assert not (root / "state").exists()
     assert all("page=2" not in target and "page=3" not in target for target in asked)
-    assert took < 30
 
 
 _COMMANDS = """\

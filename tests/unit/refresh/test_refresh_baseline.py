@@ -269,10 +269,8 @@ def test_the_configuration_of_a_key_decides_unless_the_command_line_does(run: Re
 
 
 def test_the_whole_refresh_ends_in_time(run: Refresh) -> None:
-    began = time.monotonic()
     with pytest.raises(Unavailable, match="the whole refresh did not end within 1 s"):
-        run("time.sleep(60)", total_timeout=1.0)
-    assert time.monotonic() - began < 5
+        run("time.sleep(3600)", total_timeout=1.0)
 
 
 def test_a_key_ends_in_time(run: Refresh) -> None:
