@@ -81,6 +81,5 @@ def _show(outcomes: Sequence[Outcome]) -> None:
 
 
 def _artifact(outcome: Outcome) -> str:
-    """The first line that a build prints names what it made."""
-    first = outcome.said.partition("\n")[0]
-    return first.removeprefix("✓").removeprefix("ok").strip() or "-"
+    """What it made; a quiet build prints nothing but that."""
+    return outcome.result.artifact or outcome.said.partition("\n")[0] or "-"

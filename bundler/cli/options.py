@@ -376,6 +376,10 @@ def show_verdict(verdict: Verdict, name: str | None = None) -> None:
     summarise(verdict_summary(verdict, name or verdict.name))
     console = Console(sys.stdout)
     digest = f" {verdict.digest}" if verdict.digest else ""
+    if os.environ.get("STATE_BUNDLER_ONE_OF_ALL"):
+        from bundler.workflows.build_all import BuildResult, report_result
+
+        report_result(BuildResult(f"{name or verdict.name}{digest}"))
     tick = console.styled(console.sign("✓", "ok"), "green", "bold")
     console.line(f"{tick} {name or verdict.name}{digest}")
     for directory in verdict.directories:

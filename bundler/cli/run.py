@@ -6,6 +6,7 @@ its traceback in a file and names it.
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -65,6 +66,10 @@ def _report(error: BundlerError) -> int:
         console.failure(failure)
         if line := ci.annotation(ci.system(), "error", failure.what):
             console.command(line)
+    if os.environ.get("STATE_BUNDLER_ONE_OF_ALL"):
+        from bundler.workflows.build_all import failed, report_result
+
+        report_result(failed(failures))
     if len(failures) > 1:
         console.line(f"{len(failures)} failures; exit code {error.exit_code}.")
     ci.summarise(ci.failure_summary(failures))

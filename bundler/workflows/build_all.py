@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from bundler.errors import BundlerError, ChildFailed, ConfigurationError, UsageError, exit_code_of
 from bundler.project.projects import project_name
 from bundler.system.atomic import io_errors
@@ -25,7 +27,7 @@ _LEVELS = 2  # of folders for logs, below where the command runs
 
 # A build waits for the network and for other programs most of the time.
 DEFAULT_WORKERS = 4
-# Set for each build, so that none of them ever starts them all again.
+# Names the file that a build writes its result to; so none of them ever starts them all again.
 MARK = "STATE_BUNDLER_ONE_OF_ALL"
 _NAME, _PATH, _HERE = "{name}", "{path}", "{here}"
 
@@ -39,17 +41,64 @@ class ProjectBuild:
     argv: tuple[str, ...]
     log: Path
 
+    @property
+    def result(self) -> Path:
+        """Where the build writes its `BuildResult`."""
+        return self.log.with_suffix(".json")
+
+
+class BuildFailure(msgspec.Struct, frozen=True):
+    """An expected failure, as `BundlerError` has it."""
+
+    title: str
+    exit_code: int
+    what: str
+    hint: str
+
+
+class BuildResult(msgspec.Struct, frozen=True):
+    """What a build reports to the process that started it: what it made, or why it failed."""
+
+    artifact: str = ""
+    failures: tuple[BuildFailure, ...] = ()
+
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a build ended. said: its stdout, stripped: the artifact and its digest. why: the last
-    block of its log, where it failed. seconds: its wall-clock time."""
+    """How a build ended. said: its stdout, stripped. result: empty where the process ended before
+    it could report one. seconds: its wall-clock time."""
 
     job: ProjectBuild
     exit_code: int
     seconds: float
     said: str
-    why: str = ""
+    result: BuildResult
+
+    @property
+    def why(self) -> str:
+        """The failures, for people."""
+        return "\n".join(
+            f"{failure.title} ({failure.exit_code}): {failure.what}"
+            + (f"\n  Fix: {failure.hint}" if failure.hint else "")
+            for failure in self.result.failures
+        )
+
+
+def report_result(result: BuildResult, environ: Mapping[str, str] = os.environ) -> None:
+    """Writes the result for the process that builds all projects, if that started this one."""
+    path = environ.get(MARK)
+    if path:
+        with io_errors(Path(path)):
+            Path(path).write_bytes(msgspec.json.encode(result))
+
+
+def failed(failures: Sequence[BundlerError]) -> BuildResult:
+    """The result of a build that failed."""
+    return BuildResult(
+        failures=tuple(
+            BuildFailure(error.title, error.exit_code, error.what, error.hint) for error in failures
+        )
+    )
 
 
 def jobs_of(
@@ -100,7 +149,11 @@ def run_all(
     The outcomes are in the jobs' order. When we are interrupted, so are those under way.
     """
     for job in jobs:
-        links = [path for path in (job.log, *list(job.log.parents)[:_LEVELS]) if path.is_symlink()]
+        links = [
+            path
+            for path in (job.log, job.result, *list(job.log.parents)[:_LEVELS])
+            if path.is_symlink()
+        ]
         if links:
             raise ConfigurationError(
                 f"{links[0]} is a symbolic link: the log of {job.name} would be written elsewhere.",
@@ -108,8 +161,9 @@ def run_all(
             )
         with io_errors(job.log):
             job.log.parent.mkdir(parents=True, exist_ok=True)
+            job.result.unlink(missing_ok=True)
     # A table of keys makes no sense in a file.
-    quiet = {**environ, "CI": environ.get("CI", "1"), "NO_COLOR": "1", MARK: "1"}
+    quiet = {**environ, "CI": environ.get("CI", "1"), "NO_COLOR": "1"}
 
     async def main() -> list[Outcome]:
         room = asyncio.Semaphore(workers)
@@ -126,19 +180,20 @@ async def _one(
 ) -> Outcome:
     async with room:
         began = time.monotonic()
-        code, stdout = await logged(job.argv, job.log, cwd=job.root, env=environ)
+        environment = {**environ, MARK: str(job.result)}
+        code, stdout = await logged(job.argv, job.log, cwd=job.root, env=environment)
         seconds = time.monotonic() - began
-    why = _last_block(job.log) if code else ""
-    outcome = Outcome(job, code, seconds, stdout.decode(errors="replace").strip(), why)
+    said = stdout.decode(errors="replace").strip()
+    outcome = Outcome(job, code, seconds, said, _result_of(job))
     told(outcome)
     return outcome
 
 
-def _last_block(log: Path) -> str:
-    """The block that an expected failure ends in, without its sign."""
-    lines = log.read_text(errors="replace").rstrip().splitlines()
-    start = max((at for at, line in enumerate(lines) if line.startswith(("✗", "x "))), default=-1)
-    return "\n".join(lines[start:]).removeprefix("✗").removeprefix("x ").strip()
+def _result_of(job: ProjectBuild) -> BuildResult:
+    with io_errors(job.result):
+        if not job.result.exists():  # it was killed, or another program's error ended it
+            return BuildResult()
+        return msgspec.json.decode(job.result.read_bytes(), type=BuildResult)
 
 
 def failure_of(outcomes: Sequence[Outcome]) -> int:

@@ -73,6 +73,7 @@ def test_each_is_built_and_one_that_fails_stops_no_other(wd: WorkDir) -> None:
     }
     (broken,) = [build for build in report if build["exitCode"]]
     assert "no such table" in Path(broken["log"]).read_text()
+    assert broken["why"].startswith("tool failed (71): Catalogue")
     assert "projects__broken" in broken["log"]
 
 
