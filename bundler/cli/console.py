@@ -109,7 +109,10 @@ class Console:
         if why:
             self.paragraph(safe(why), indent=indent, first=f"{indent}Why: ")
         if fix:  # a line to copy stays whole
-            self.line(f"{indent}Fix: {safe(fix)}")
+            first, *more = safe(fix).split("\n")
+            self.line(f"{indent}Fix: {first}")
+            for line in more:
+                self.line(f"{indent}{line}")
 
     def table(self, headers: Sequence[str], rows: Sequence[Sequence[str]], right: str = "") -> None:
         """Aligned columns; those whose headers `right` lists, separated by spaces, flush right.

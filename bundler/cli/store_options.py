@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -105,7 +106,7 @@ def show_staged(staged: Shard, run: str) -> None:
     click.echo(f"{shard}: {what}.")
     click.echo(
         f"When all {staged.count} are there, this makes them current: "
-        f"state-bundler store join {staged.count} --run {run}"
+        f"state-bundler store join {staged.count} --run {shlex.quote(run)}"
     )
 
 

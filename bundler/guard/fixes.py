@@ -167,7 +167,7 @@ def _encoding(text: bytes) -> str:
 def ignore(top: bytes, directory: bytes, target: FixTarget) -> str:
     """Adds the rule for a state directory to an ignore file, and commits that."""
     word, spec, call = file_from_here(top, target.path), pathspec(target.path), git_command(top)
-    rule = git.quoted(os.fsdecode(rule_for(directory, os.path.dirname(target.path))))
+    rule = os.fsdecode(rule_for(directory, os.path.dirname(target.path)))
     if target.is_here:
         steps = [*target.repair]
         sparse = ""
@@ -175,15 +175,21 @@ def ignore(top: bytes, directory: bytes, target: FixTarget) -> str:
         sparse = _SPARSE
         index = git.quoted(f":{os.fsdecode(target.path)}")
         steps = [f"{call} show {index} > {word}"]
-    start = "\\n" if not target.is_here or _size(join(top, target.path)) else ""
+    has_text = not target.is_here or _size(join(top, target.path)) > 0
     return " && ".join(
         [
             *steps,
-            f"printf '{start}%s\\n' {rule} >> {word}",
+            append_command(word, [rule], has_text=has_text),
             f"{call} add {sparse}-f -- {spec}",
             commit(top, "Ignore state", target.path),
         ]
     )
+
+
+def append_command(word: str, lines: Sequence[str], *, has_text: bool) -> str:
+    """Adds lines to a file, whose last line may have no end. word: the file, for the shell."""
+    start = "\\n" if has_text else ""
+    return f"printf '{start}%s\\n' {' '.join(map(git.quoted, lines))} >> {word}"
 
 
 def commit_rules(top: bytes) -> str:

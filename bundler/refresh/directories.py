@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import shlex
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -210,7 +211,7 @@ class Directory(msgspec.Struct):
             raise VerificationFailed(
                 f"{key} has no state that verifies in {self.statedir.path}, and is not to be "
                 "refreshed.",
-                hint=f"Run: state-bundler refresh --key '{key}'",
+                hint=f"Run: state-bundler refresh --key {shlex.quote(key)}",
                 key=key,
             )
         state = self._use_baseline(key)

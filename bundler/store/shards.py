@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import shlex
 from collections.abc import Sequence
 
 from bundler.errors import ConfigurationError, UsageError, VerificationFailed
@@ -79,7 +80,8 @@ def join(store: Store, run: str, count: int, author: Author = NOBODY) -> Current
     if missing:
         raise UsageError(
             f"{store.url} has nothing of run {run} from {', '.join(missing)}; nothing was joined.",
-            hint=f"Run what is missing: state-bundler refresh --shard {missing[0]} --run {run}",
+            hint=f"Run what is missing: state-bundler refresh --shard {missing[0]} "
+            f"--run {shlex.quote(run)}",
         )
     kept = {key: version for shard in shards for key, version in shard.unchanged.items()}
     current = store.current()

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import shlex
 import stat
 import tempfile
 from pathlib import Path
@@ -149,7 +150,7 @@ def check_attached(message: bytes, artifact: OciImage, allowed: Path) -> str:
         raise UsageError(f"{artifact.name} is in no registry.")
     failure = Findings(
         f"The registry has no signature of {artifact.name}.",
-        hint=f"Sign it: state-bundler sign {artifact.name} --key KEY",
+        hint=f"Sign it: state-bundler sign {shlex.quote(artifact.name)} --key KEY",
     )
     with tempfile.TemporaryDirectory(prefix="state-bundler-") as folder:
         path = Path(folder) / "attached.sig"

@@ -1,8 +1,8 @@
 """What each build backend makes of a state that git ignores, and what ``doctor`` says of that.
 
 ``python -m tests.campaigns.backend_matrix`` builds a wheel by way of an sdist with every backend,
-in both layouts, with the state named in the root ignore file and not, before and after the line
-that ``doctor`` gives. ``make pex-matrix`` puts the table into ``docs/pex-matrix.md``.
+in both layouts, with the state named in the root ignore file and not, before and after the fix
+that ``doctor`` prints. ``make pex-matrix`` puts the table into ``docs/pex-matrix.md``.
 """
 
 from __future__ import annotations
@@ -18,20 +18,21 @@ from bundler.project.survey import survey
 from bundler.setup.doctor import DoctorContext
 from bundler.setup.doctor.packaging import backend as diagnose
 from tests.campaigns.pex_matrix import BACKENDS, STATE, Case, make_project
+from tests.support.pasted import paste_table
 from tests.support.pex_projects import set_state
 
 _DAGSTER = '\n[tool.dg.project]\nroot_module = "shop"\n'
 ABOUT = """## Wheels that no one but the build backend made
 
 `uv build` by way of an sdist, of a Dagster project whose state is on disk. "doctor" is what
-`state-bundler doctor` says of it, the last column whether the state is in once its line is added.
+`state-bundler doctor` says of it, the last column whether the state is in once its fix is pasted.
 state-bundler itself, and its hatchling hook, put the state in whatever the backend does.
 """
 
 
 def table(words: Sequence[str] = ()) -> list[str]:
     """Rows of Markdown, of the cases whose names have all words; what says ``no:`` is not so."""
-    rows = ["| case | plain wheel | doctor | with doctor's line |", "|---|---|---|---|"]
+    rows = ["| case | plain wheel | doctor | with doctor's fix |", "|---|---|---|---|"]
     for case in (case for case in _cases() if all(word in case.name for word in words)):
         with tempfile.TemporaryDirectory(prefix="backend-matrix-") as folder:
             rows.append(_row(case, Path(folder)))
@@ -55,7 +56,7 @@ def _row(case: Case, folder: Path) -> str:
     (finding,) = diagnose(DoctorContext(survey(root)))
     mended = kept
     if finding.grade != "ok":
-        _add_line(pyproject, finding.mend.removeprefix("pyproject.toml: "))
+        paste_table(finding.mend, pyproject)
         mended = _is_kept(root, folder / "after")
     right = mended and kept == (finding.grade != "fail")
     words = [
@@ -64,17 +65,6 @@ def _row(case: Case, folder: Path) -> str:
         "has it" if mended else "lacks it",
     ]
     return f"| {case.name.strip()} | {' | '.join(words)}{'' if right else ' (no: not so)'} |"
-
-
-def _add_line(pyproject: Path, line: str) -> None:
-    """Adds ``[a.table] key = value`` as a person would: to the table, or as a new one."""
-    header, _, rest = line.partition("] ")
-    text = pyproject.read_text()
-    if f"{header}]\n" in text:
-        text = text.replace(f"{header}]\n", f"{header}]\n{rest}\n")
-    else:
-        text += f"\n{header}]\n{rest}\n"
-    pyproject.write_text(text)
 
 
 def _is_kept(root: Path, out: Path) -> bool:

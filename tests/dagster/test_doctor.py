@@ -153,7 +153,7 @@ def test_backends_that_lose_the_state(tmp_path: Path, backend: str, rule: str, g
     (finding,) = packaging.backend(DoctorContext(survey(root)))
     assert finding.grade == grade
     if grade != "ok":
-        assert "pyproject.toml: [tool." in finding.mend
+        assert finding.mend.startswith("Set this in pyproject.toml:\n[tool.")
         assert finding.part == "backend"
 
 
@@ -203,7 +203,7 @@ def test_a_published_state_is_the_baseline_as_long_as_it_verifies(tmp_path: Path
     (altered,) = state.state(patient)
     assert altered.grade == "fail"
     assert "Foo/state" in altered.what
-    assert altered.mend == "state-bundler refresh"
+    assert altered.mend == f"state-bundler refresh --project {root}/."
 
 
 # --- Docker -----------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -9,8 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+import tomlkit
 
 from bundler.artifacts.image.engine.dockerbuild import Builder
+from bundler.cli.console import Console
 from bundler.project.survey import survey
 from bundler.refresh.sources.model import Component, Found
 from bundler.setup.doctor import (
@@ -29,6 +32,7 @@ from bundler.setup.doctor import (
 )
 from tests.support.bundles import make_bundle
 from tests.support.environments import ROOT
+from tests.support.pasted import paste_table
 from tests.support.workdir import WorkDir
 
 _STATE = "src/shop/defs/.local_defs_state"
@@ -167,6 +171,15 @@ TRAPS = (
 
 @pytest.mark.parametrize("trap", TRAPS, ids=lambda trap: trap.name)
 def test_the_trap_is_found(trap: Trap, wd: WorkDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    _set(trap, wd, monkeypatch)
+    findings = _found(trap, wd.path)
+    assert findings, list(_asked(trap, wd.path))
+    assert findings[0].why or findings[0].grade != "fail" or findings[0].mend
+    mending = [check.look for check in checks() if check.mends]  # all that --fix asks
+    assert not findings[0].part or trap.look in mending
+
+
+def _set(trap: Trap, wd: WorkDir, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in wd.env.items():
         monkeypatch.setenv(name, value)
     for name in ("TRAP_TOKEN", "CI"):
@@ -178,15 +191,14 @@ def test_the_trap_is_found(trap: Trap, wd: WorkDir, monkeypatch: pytest.MonkeyPa
     wd("git add .")
     if trap.name == "state in the index":
         wd("git add --force src")
-    findings = [
+
+
+def _found(trap: Trap, root: Path) -> list[Finding]:
+    return [
         finding
-        for finding in _asked(trap, wd.path)
+        for finding in _asked(trap, root)
         if trap.says in finding.what and finding.grade == trap.grade
     ]
-    assert findings, list(_asked(trap, wd.path))
-    assert findings[0].why or findings[0].grade != "fail" or findings[0].mend
-    mending = [check.look for check in checks() if check.mends]  # all that --fix asks
-    assert not findings[0].part or trap.look in mending
 
 
 def _asked(trap: Trap, root: Path) -> Iterator[Finding]:
@@ -195,6 +207,113 @@ def _asked(trap: Trap, root: Path) -> Iterator[Finding]:
 
     patient = DoctorContext(survey(root), Path(sys.executable))
     return _answers(Check(trap.name, trap.look), patient, set())
+
+
+# --- the fixes that are printed ---------------------------------------------------------------
+
+# For these no line can be pasted: a sentence says what to do, or the finding says it all.
+_TAKES_A_PERSON = {
+    "a setting that does not exist",
+    "no dagster in the interpreter",
+    "a variable that is not set",
+    "a baseline that cannot be read",
+    "keys that share a folder",
+    "a key that leads out of the state directory",
+    "a key made of a variable",
+    "a component that dg does not find",
+    "a component that is fetched at every load",
+    "development overwrites what was refreshed",
+    "no component at all",
+    "the state of a key that is gone",
+    "a source's path that others use",
+    "a publish that was interrupted",
+    "a refresh in a RUN",
+    "a refresh in a RUN with a mounted secret",
+    "a token by ARG",
+    "the state copied by name",
+    "COPY with a star flattens",
+    "a volume over the code",
+    "an instruction that needs BuildKit, without one",
+}
+
+
+# A list in these gets another line; in all other files a fix only adds lines.
+_WRITTEN_ANEW = {"pyproject.toml", ".pre-commit-config.yaml"}
+
+
+def _source(path: str) -> str:
+    key, value = (
+        '[[tool.state-bundler.source]]\nkey = "a"\ncommand = ["true"]\n',
+        tomlkit.item(path),
+    )
+    return f"{key}path = {value.as_string()}\n"
+
+
+# The same traps, where the file that gets the fix has something in it already.
+_MORE = (
+    Trap("poetry", packaging.backend, "poetry leaves", "fail", backend="poetry.core.masonry.api"),
+    Trap("poetry that includes something", packaging.backend, "poetry leaves", "fail",
+         backend="poetry.core.masonry.api",
+         more='[tool.poetry]\ninclude = ["a.txt", { path = "b", format = "sdist" }]\n'),
+    Trap("hatch with other artifacts", packaging.backend, "hatchling", "warn",
+         more=f"{_HATCH}artifacts = ['a\\b\"c', \"*.so\"] # kept\n"),
+    Trap("a source of any name", packaging.backend, "hatchling", "warn",
+         more=_source("src/shop/it's a \"name\" \\ ü")),
+    Trap("secrets that are none", credentials.credentials, "TRAP_TOKEN", "warn",
+         {".env": "TRAP_TOKEN=x1!\n"},
+         more='[tool.state-bundler]\ntimeout = "5m"\nnot-secrets = ["OTHER_TOKEN"]\n'),
+    _ignore("no end of the last line", ".env", _STATE, "warn"),
+    _ignore("the last rule decides", "**/.local_defs_state\n.env\n!.env\n", ".env", "warn"),
+    _ignore("Windows' line ends", ".venv\r\n.env", _STATE, "warn"),
+    Trap("no ignore file yet", docker.context, _STATE, "warn", {"Dockerfile": "FROM x\n"}),
+    Trap("the Dockerfile's own ignore file", docker.context, "Dockerfile.dockerignore", "warn",
+         {"Dockerfile": "FROM x\n", "Dockerfile.dockerignore": "x", ".dockerignore": "y"}),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("where", [".", "src/shop", ".."])
+@pytest.mark.parametrize("trap", [*TRAPS, *_MORE], ids=lambda trap: trap.name)
+def test_a_fix_that_is_printed_cures_what_it_was_printed_for(
+    trap: Trap, where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = WorkDir.make(tmp_path / "a project's folder")
+    _set(trap, project, monkeypatch)
+    here = WorkDir((project.path / where).resolve(), project.env)
+    monkeypatch.chdir(here.path)
+    (finding, *_) = _found(trap, project.path)
+    before = _lines(project.path)
+    fix = _printed(finding)
+    if trap.name in _TAKES_A_PERSON:
+        assert not fix or (fix[0].isupper() and fix.endswith((".", "?")) and "\n" not in fix)
+        return
+    _paste(fix, here, project.path)
+    assert finding.what not in [each.what for each in _asked(trap, project.path)]
+    lost = {path for path, _ in before - _lines(project.path)}
+    assert {path for path in lost if not path.startswith("build/lib/")} <= _WRITTEN_ANEW
+
+
+def _printed(finding: Finding) -> str:
+    """The fix, as it stands on the screen."""
+    stream = io.StringIO()
+    Console(stream, {}).reason("", finding.mend, indent="    ")
+    return stream.getvalue().removeprefix("    Fix: ").removesuffix("\n")
+
+
+def _paste(fix: str, here: WorkDir, project: Path) -> None:
+    """A command goes to the shell, a table into the file that the line above it names."""
+    if "\n" in fix:
+        paste_table(fix, project / "pyproject.toml")
+    else:
+        here.run(["sh", "-c", fix])  # `doctor --fix` fails for what it could not fix
+
+
+def _lines(root: Path) -> set[tuple[str, str]]:
+    return {
+        (path.relative_to(root).as_posix(), line)
+        for path in root.rglob("*")
+        if path.is_file() and ".git" not in path.relative_to(root).parts
+        for line in path.read_text().splitlines()
+    }
 
 
 @pytest.mark.parametrize(
@@ -227,6 +346,26 @@ def test_a_published_state_that_was_edited(tmp_path: Path) -> None:
     (tmp_path / _STATE / "Foo/state").write_text("[]")
     (finding,) = state.state(DoctorContext(survey(tmp_path)))
     assert finding.grade == "fail"
+
+
+@pytest.mark.parametrize("where", [".", ".."])
+def test_the_fix_of_a_published_state_that_was_edited(
+    where: str, wd: WorkDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = wd.at("a project's folder")
+    command = 'command = ["sh", "-c", "echo \'[1, 2]\' > \\"$1\\"", "sh", "{state_path}"]'
+    project.write("pyproject.toml", _source("states").replace('command = ["true"]', command))
+    wd.write(".gitignore", "states\n")
+    refresh = [sys.executable, "-m", "bundler", "refresh", f"--python={sys.executable}"]
+    project(refresh)
+    project.write("states/a/state", "[]")
+    here = (project.path / where).resolve()
+    monkeypatch.chdir(here)
+    (finding,) = state.state(DoctorContext(survey(project.path)))
+    assert finding.grade == "fail"
+    WorkDir(here, wd.env)(["sh", "-c", _printed(finding)])
+    (cured,) = state.state(DoctorContext(survey(project.path)))
+    assert cured.grade == "ok"
 
 
 @pytest.mark.parametrize(

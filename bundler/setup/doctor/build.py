@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from bundler.errors import BundlerError, ToolFailed
 from bundler.project.config import Config, load
 from bundler.setup.doctor import DoctorContext, Finding
+from bundler.setup.doctor.printed import set_in_pyproject
 from bundler.state.bundle import MANIFEST_NAME
 
 
@@ -28,14 +29,14 @@ def _place(patient: DoctorContext, config: Config) -> Iterator[Finding]:
             "fail",
             f"image-path is {config.image_path!r}, which is not absolute.",
             "A path in an image begins at its root.",
-            f'image-path = "/app/{config.image_path}"',
+            set_in_pyproject(("tool", "state-bundler", "image-path"), f"/app/{config.image_path}"),
         )
     elif len(patient.survey.state_directories) > 1:
         yield Finding(
             "fail",
             f"image-path is {config.image_path}, and there are several state directories.",
             "All of them would lie in the same place.",
-            "Leave image-path out; for a source say `place`.",
+            "Leave image-path out; a source can have a `place` of its own.",
         )
     else:
         yield Finding("ok", f"Place in an image: {config.image_path}, by image-path.")
@@ -63,7 +64,7 @@ def _baseline(patient: DoctorContext, config: Config) -> Finding:
             "fail",
             f"The baseline {named} cannot be read: {error.what}",
             "Every refresh would end with this, before it asks anything.",
-            error.hint or "[tool.state-bundler] baseline: name another, or none",
+            error.hint or "Name another baseline in [tool.state-bundler], or none.",
         )
     keys = f"{len(holder.keys)} keys"
     return Finding("ok", f"Baseline: {holder.name}, with {keys}, by the configuration.")

@@ -9,6 +9,7 @@ from pathlib import Path
 from bundler.errors import BundlerError, ConfigurationError
 from bundler.guard import git_hooks
 from bundler.setup.doctor import DoctorContext, Finding
+from bundler.setup.doctor.printed import command, in_directory
 from bundler.setup.file_edits import read_text
 from bundler.setup.init.precommit import HOOK, INSTALL, names_hook
 
@@ -33,13 +34,14 @@ def commits(patient: DoctorContext) -> Iterator[Finding]:
         yield Finding("ok", "git's own hook asks the guard at every commit.")
     elif named:
         what = f"pre-commit would run {HOOK}, and is not installed in this clone."
-        yield Finding("warn", what, _WHY, INSTALL)
+        yield Finding("warn", what, _WHY, in_directory(INSTALL, survey.outer))
     elif configured is not None:
         what = f".pre-commit-config.yaml does not name {HOOK}."
-        yield Finding("warn", what, _WHY, "state-bundler doctor --fix", "pre-commit")
+        fix = command("state-bundler doctor --fix", survey.root)
+        yield Finding("warn", what, _WHY, fix, "pre-commit")
     else:
         what = "No hook asks the guard when a commit is made."
-        yield Finding("warn", what, _WHY, "state-bundler init --git-hooks")
+        yield Finding("warn", what, _WHY, command("state-bundler init --git-hooks", survey.root))
 
 
 def _says_yes(question: Callable[[Path], bool], patient: DoctorContext) -> bool:

@@ -32,7 +32,7 @@ def judge(found: Found) -> Iterator[Finding]:
             "warn",
             f"There is no state-backed component: no state for {found.place}.",
             "A build would put nothing into the artifact.",
-            "dg scaffold defs, for one that is; the names of such components: dg list components",
+            "Add one with dg scaffold defs; dg list components names those that there are.",
         )
     for warning in found.warnings:
         yield Finding("warn", warning)
@@ -86,7 +86,9 @@ def _left_over(found: Found) -> Iterator[Finding]:
     published = StateDir(found.directory, found.place).read()
     ours = {state.path for state in published.manifest.states} if published else set()
     advice = {
-        "state-bundler refresh (removes what it published and no component has)": names & ours,
+        "Run state-bundler refresh: it removes what it published and no component has.": (
+            names & ours
+        ),
         "Remove it, or move it elsewhere: state-bundler leaves alone what it did not publish.": (
             names - ours
         ),
@@ -114,7 +116,7 @@ def _in_development(found: Found) -> Iterator[Finding]:
             f"In development {len(set(keys))} keys are fetched anew at every load.",
             "`dg list defs` and `dg check defs` then call the APIs and overwrite what a refresh "
             "left; a build refreshes in any case.",
-            "defs.yaml: defs_state: {refresh_if_dev: false, …}",
+            "Set attributes.defs_state.refresh_if_dev to false in its defs.yaml.",
         )
 
 
@@ -130,7 +132,7 @@ def _collisions(found: Iterable[Component]) -> Iterator[Finding]:
                 "fail",
                 f"The keys {' and '.join(sorted(map(repr, keys)))} share one folder.",
                 "One state would overwrite the other, and assets come from the wrong source.",
-                "Give one of them another key: attributes.defs_state.key in its defs.yaml",
+                "Give one of them another key: attributes.defs_state.key in its defs.yaml.",
             )
 
 
@@ -142,7 +144,7 @@ def _of_one(component: Component) -> Iterator[Finding]:
             f"{where} is LEGACY_CODE_SERVER_SNAPSHOTS.",
             "It is refreshed at every load: an outage of its system breaks the load itself, and "
             "no build can prevent that.",
-            "defs.yaml: defs_state: {management_type: LOCAL_FILESYSTEM}",
+            "Set attributes.defs_state.management_type to LOCAL_FILESYSTEM in its defs.yaml.",
         )
     if component.key_variables:
         yield Finding(
@@ -150,5 +152,5 @@ def _of_one(component: Component) -> Iterator[Finding]:
             f"{where}: its key is made of {', '.join(component.key_variables)}.",
             "With another value the key is another one, and the state in the artifact is not "
             "found.",
-            "defs.yaml: defs_state: {key: a fixed name, management_type: …}",
+            "Set attributes.defs_state.key to a fixed name in its defs.yaml.",
         )

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from bundler.project.projects import Project, open_project
 from bundler.setup.doctor import DoctorContext, Finding
+from bundler.setup.doctor.printed import set_in_pyproject
 from bundler.setup.file_edits import read_text
 
 _DECLARATIONS = ("defs.yaml", "component.yaml")
@@ -65,7 +66,7 @@ def _unset(patient: DoctorContext, environment: Mapping[str, str]) -> Iterator[F
                 "fail",
                 f"{file} reads {name}, which is not set here.",
                 "The component cannot be loaded, so nothing can be refreshed.",
-                f"Export {name}, or put it into .env: {name}=…",
+                f"Export {name}, or add a line to .env that sets it.",
             )
 
 
@@ -81,6 +82,6 @@ def _short(project: Project, from_file: Mapping[str, str]) -> Iterator[Finding]:
                 "warn",
                 f"{name} in .env is called a secret, and is too short to be looked for.",
                 "The build fails where a secret stands in a state, but one of fewer than 8 bytes "
-                "stands everywhere by chance.",
-                f"Take a longer one, or say that it is none: not-secrets = [{name!r}]",
+                "stands everywhere by chance. Take a longer one, or say that it is none.",
+                set_in_pyproject(("tool", "state-bundler", "not-secrets"), [*excluded, name]),
             )

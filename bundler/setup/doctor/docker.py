@@ -13,9 +13,16 @@ from bundler.artifacts.image.engine.dockerfile import (
     refreshing,
     refuse_copied_state,
 )
-from bundler.artifacts.image.engine.ignore import DockerIgnoreRule, effective, excluded, parse
+from bundler.artifacts.image.engine.ignore import (
+    IGNORE_FILE,
+    DockerIgnoreRule,
+    effective,
+    excluded,
+    parse,
+)
 from bundler.errors import ConfigurationError, ToolFailed
 from bundler.setup.doctor import DoctorContext, Finding
+from bundler.setup.doctor.printed import add_lines
 from bundler.setup.file_edits import read_text
 from bundler.setup.init import docker_patterns
 from bundler.system.secret_names import has_a_secret_name
@@ -51,37 +58,36 @@ def context(patient: DoctorContext) -> Iterator[Finding]:
 def _missing_project_file(
     patient: DoctorContext, rules: list[DockerIgnoreRule]
 ) -> Iterator[Finding]:
+    file = _ignore_file(patient)
     for name in _PROJECT_FILES if patient.survey.dagster else ():
         if (patient.survey.root / name).exists() and excluded(name, rules):
             yield Finding(
                 "fail",
-                f".dockerignore leaves {name} out of the image.",
+                f"{file} leaves {name} out of the image.",
                 "Dagster finds the project, and with it the state, by that file.",
-                f".dockerignore, at its end: !{name}",
+                add_lines(patient.survey.root, file, [f"!{name}"]),
             )
 
 
 def _state_in_context(patient: DoctorContext, rules: list[DockerIgnoreRule]) -> Iterator[Finding]:
     for directory in patient.survey.state_directories:
         if not excluded(f"{directory}/state", rules):
-            yield Finding(
-                "warn",
-                f".dockerignore does not name {directory}.",
+            yield _unnamed(
+                patient,
+                str(directory),
                 "New state invalidates the cached layers of the code, and a copy gets into the "
                 "image that nobody has verified.",
-                ".dockerignore: " + ", ".join(docker_patterns(patient.survey)),
-                "dockerignore",
+                docker_patterns(patient.survey),
             )
 
 
 def _secrets_in_context(patient: DoctorContext, rules: list[DockerIgnoreRule]) -> Iterator[Finding]:
     if (patient.survey.root / ".env").exists() and not excluded(".env", rules):
-        yield Finding(
-            "warn",
-            ".dockerignore does not name .env.",
+        yield _unnamed(
+            patient,
+            ".env",
             "COPY . and ADD . put its credentials into a layer, where they stay.",
-            ".dockerignore: **/.env",
-            "dockerignore",
+            ["**/.env"],
         )
 
 
@@ -89,14 +95,27 @@ def _environment_in_context(
     patient: DoctorContext, rules: list[DockerIgnoreRule]
 ) -> Iterator[Finding]:
     if (patient.survey.root / ".venv").is_dir() and not excluded(".venv/pyvenv.cfg", rules):
-        yield Finding(
-            "warn",
-            ".dockerignore does not name .venv.",
+        yield _unnamed(
+            patient,
+            ".venv",
             "All of this machine's environment goes to the engine with each build, and COPY . puts "
             "it over the one that the image has made.",
-            ".dockerignore: **/.venv",
-            "dockerignore",
+            ["**/.venv"],
         )
+
+
+def _unnamed(patient: DoctorContext, what: str, why: str, rules: Sequence[str]) -> Finding:
+    """No rule leaves something out of the context."""
+    file = _ignore_file(patient)
+    part = "dockerignore" if file == IGNORE_FILE else ""  # init writes no other
+    fix = add_lines(patient.survey.root, file, rules)
+    return Finding("warn", f"{file} does not name {what}.", why, fix, part)
+
+
+def _ignore_file(patient: DoctorContext) -> str:
+    """The file with the rules that hold for the first Dockerfile, as `effective` takes it."""
+    own = f"{patient.survey.dockerfiles[0]}{IGNORE_FILE}"
+    return own if (patient.survey.root / own).exists() else IGNORE_FILE
 
 
 def dockerfiles(patient: DoctorContext) -> Iterator[Finding]:
@@ -141,7 +160,7 @@ def _secret_argument(found: Instruction, where: str) -> Iterator[Finding]:
                 f"{where} takes {variable} by {found.name}.",
                 "It stands in `docker history` and in provenance for everybody who has the image. "
                 "A build refreshes outside, where the variable can stay.",
-                f"Take {variable} out; what another step needs: RUN --mount=type=secret,…",
+                f"Take {variable} out; a step that needs it has RUN --mount=type=secret.",
             )
             return
 
@@ -155,7 +174,7 @@ def _volume(found: Instruction, where: str, directory: str) -> Iterator[Finding]
                 "warn",
                 f"{where} makes a volume of {volume}, where the code lies.",
                 "A volume hides the state below it; build docker refuses such an image.",
-                "Name the directory that is written to, and no more: VOLUME /data",
+                "Name only the directory that is written to, as in VOLUME /data.",
             )
 
 
@@ -168,7 +187,7 @@ def _flattened(found: Instruction, where: str) -> Iterator[Finding]:
                 f"{where} copies {source}.",
                 "COPY takes what is in each directory that the star stands for, without the "
                 "directory: a package arrives flattened.",
-                f"Write {source.removesuffix('*')}",
+                f"Write {source.removesuffix('*')} instead.",
             )
 
 
@@ -184,7 +203,7 @@ def engine(patient: DoctorContext) -> Iterator[Finding]:
         version = docker.ask("version", "--format", "{{.Server.Version}}")
     except ToolFailed as error:
         why = "build docker needs an engine; build oci works without one."
-        yield Finding("warn", error.what, why, error.hint or "docker version")
+        yield Finding("warn", error.what, why, error.hint or "See what docker version says.")
         return
     yield Finding("ok", f"Engine {version} at {docker.host()}.")
     yield from without_buildkit(patient, lambda: detect(docker, docker.connect()))

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from bundler.errors import ToolFailed
 from bundler.setup.doctor import DoctorContext, Finding
+from bundler.setup.doctor.printed import in_directory
 
 # Where the public names for finding state-backed components appeared.
 _DAGSTER_FLOOR = (1, 12)
@@ -36,7 +37,7 @@ def configuration(patient: DoctorContext) -> Iterator[Finding]:
             f"{survey.root} is neither a Dagster project nor has it sources of its own.",
             "There is nothing to refresh and nothing to embed.",
             "Run it where [tool.dg.project] is (--project DIR), or name a source: "
-            "state-bundler init",
+            "state-bundler init shows how.",
             is_end=True,
         )
 
@@ -66,7 +67,7 @@ def interpreter(patient: DoctorContext) -> Iterator[Finding]:
             "fail",
             f"{said}, has dagster {dagster}.",
             "State-backed components are public from 1.12 on.",
-            "uv add 'dagster>=1.12'",
+            in_directory("uv add 'dagster>=1.12'", survey.root),
         )
     else:
         yield Finding("ok", f"{said}, with dagster {dagster}.")
@@ -75,7 +76,7 @@ def interpreter(patient: DoctorContext) -> Iterator[Finding]:
             "fail",
             "dagster-dbt is installed there, and no dbt.",
             "A DbtProjectComponent calls dbt to make its state.",
-            "uv add 'dbt-core<1.12'",
+            in_directory("uv add 'dbt-core<1.12'", survey.root),
         )
 
 

@@ -7,8 +7,9 @@ from typing import Any
 
 from bundler.project.survey import Survey, table
 from bundler.setup.doctor import DoctorContext, Finding
+from bundler.setup.doctor.printed import set_in_pyproject, word
 from bundler.setup.file_edits import read_text
-from bundler.setup.init.pyproject import backend_line, backend_list
+from bundler.setup.init.pyproject import backend_list
 from bundler.state.bundle import STATE_DIRECTORY
 
 _WHY = "uv build, pip wheel and `pex .` would make an artifact without state"
@@ -28,9 +29,6 @@ _LOOK_ALIKE: dict[str, tuple[tuple[str, ...], ...]] = {
 }
 
 
-_PYPROJECT = "pyproject.toml"
-
-
 def backend(patient: DoctorContext) -> Iterator[Finding]:
     """The trap of the backends that leave out what git ignores, and what they keep too long."""
     yield _by_the_backend(patient.survey)
@@ -48,11 +46,12 @@ def _by_the_backend(survey: Survey) -> Finding:
             f"{survey.state_directories[0]} lies in no package: {survey.backend} puts no state "
             "into a wheel.",
             why,
-            "Move the state directory into a package: [[tool.state-bundler.source]] path.",
+            "Move the state directory into a package: change the path of its "
+            "[[tool.state-bundler.source]].",
         )
     if target is None or _names_the_state(survey, *target):
         return Finding("ok", f"{survey.backend} puts the state into a wheel.")
-    mend = f"{_PYPROJECT}: {backend_line(survey)}"
+    mend = _fix(survey, *target)
     if looks := _looks_like_it(survey, *target):
         what = f"{survey.backend} leaves the state out of a wheel: {looks} does not bring it back."
         return Finding("fail", what, why, mend, "backend")
@@ -64,6 +63,13 @@ def _by_the_backend(survey: Survey) -> Finding:
         "project names it."
     )
     return Finding("warn", what, why, mend, "backend")
+
+
+def _fix(survey: Survey, path: tuple[str, ...], items: list[Any]) -> str:
+    """The list with the state in it, behind what it has already."""
+    present = table(survey.pyproject, *path[:-1]).get(path[-1], [])
+    kept = present if isinstance(present, list) else []
+    return set_in_pyproject(path, [*kept, *(item for item in items if item not in kept)])
 
 
 def _names_the_state(survey: Survey, path: tuple[str, ...], items: list[Any]) -> bool:
@@ -98,7 +104,7 @@ def _left_over(survey: Survey) -> Iterator[Finding]:
             "fail",
             f"{found.relative_to(survey.root)} holds the states of an earlier build.",
             "setuptools puts all of build/lib into the next wheel, deleted keys as well.",
-            "rm -rf build/lib",
+            f"rm -rf {word(survey.root, 'build/lib')}",
         )
 
 

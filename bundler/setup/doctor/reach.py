@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from bundler.errors import BadData, BundlerError, CredentialsRefused, ToolFailed, Unavailable
 from bundler.setup.doctor import DoctorContext, Finding
+from bundler.setup.doctor.printed import set_in_pyproject
 
 _UNSEEN = (
     "A component that asks by gRPC, pycurl or another program is judged by its exception alone: a "
@@ -27,7 +28,10 @@ def reach(patient: DoctorContext) -> Iterator[Finding]:
                 "warn",
                 f"{reached.key}: nobody was seen to be asked.",
                 _UNSEEN,
-                f'[tool.state-bundler.keys."{reached.key}"] reach = ["curl", "-fsS", "https://…"]',
+                set_in_pyproject(
+                    ("tool", "state-bundler", "keys", reached.key, "reach"),
+                    ["curl", "-fsS", "https://…"],
+                ),
             )
         else:
             yield Finding("ok", _answered(reached.key, reached.hosts, reached.how, reached.seconds))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from bundler.errors import BundlerError
 from bundler.setup.doctor import DoctorContext, Finding
+from bundler.setup.doctor.printed import command
 
 _NO_BASELINE = (
     "{place} holds no published state: the first refresh has no baseline, and cannot tell whether "
@@ -24,16 +25,17 @@ def state(patient: DoctorContext) -> Iterator[Finding]:
     for directory in patient.survey.state_directories:
         try:
             StateDir(root / directory, str(directory), allowed).check()
-            yield _judge(root / directory, str(directory))
+            yield _judge(root, str(directory))
         except BundlerError as error:
             yield Finding("fail", error.what, "A build would end with this.", error.hint)
 
 
-def _judge(directory: Path, place: str) -> Finding:
+def _judge(root: Path, place: str) -> Finding:
     from bundler.artifacts.verify import verify
     from bundler.state.bundle import MANIFEST_NAME
     from bundler.state.directory import DirectoryArtifact, refuse_interrupted
 
+    directory = root / place
     refuse_interrupted(directory)
     if not (directory / MANIFEST_NAME).exists():
         return Finding("ok", _NO_BASELINE.format(place=place))
@@ -44,7 +46,7 @@ def _judge(directory: Path, place: str) -> Finding:
             "fail",
             f"{place} does not verify: {' '.join(verdict.all_problems)}",
             "It was changed since it was published: it is no baseline, and must not be shipped.",
-            "state-bundler refresh",
+            command("state-bundler refresh", root),
         )
     states = [
         item for found in verdict.directories if found.manifest for item in found.manifest.states

@@ -124,19 +124,15 @@ def _package_data(survey: Survey) -> tuple[str, list[Any]] | None:
     return next(iter(found.items()), None)
 
 
-def backend_line(survey: Survey) -> str:
-    """The lines that put the state back, as a person would add them."""
-    target = backend_list(survey)
-    if target is None:
-        return ""
-    path, items = target
-    return f"{_header(path)} {_key(path[-1])} = {_inline(items)}"
+def toml_block(path: Sequence[str], value: Any) -> str:
+    """A table with one key in it, as lines of TOML."""
+    return f"{_header(path)}\n{_key(path[-1])} = {_inline(value)}\n"
 
 
 def _backend_table(path: Sequence[str], items: list[Any]) -> str:
     return (
         f"# {OURS}: the build leaves out what git ignores, and the state is ignored.\n"
-        f"{_header(path)}\n{_key(path[-1])} = {_inline(items)}\n"
+        f"{toml_block(path, items)}"
     )
 
 
@@ -146,15 +142,21 @@ def _header(path: Sequence[str]) -> str:
 
 def _key(name: str) -> str:
     bare = name.replace("-", "").replace("_", "")
-    return name if bare.isalnum() and bare.isascii() else f'"{name}"'
+    return name if bare.isalnum() and bare.isascii() else _inline(name)
 
 
 def _inline(item: Any) -> str:
     if isinstance(item, Mapping):
-        return "{ " + ", ".join(f"{key} = {_inline(value)}" for key, value in item.items()) + " }"
+        return (
+            "{ "
+            + ", ".join(f"{_key(key)} = {_inline(value)}" for key, value in item.items())
+            + " }"
+        )
     if isinstance(item, list):
         return "[" + ", ".join(map(_inline, item)) + "]"
-    return f'"{item}"'
+    import tomlkit
+
+    return str(tomlkit.item(item).as_string())
 
 
 def _has_own_keys(text: str, path: Sequence[str]) -> bool:

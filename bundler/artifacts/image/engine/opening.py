@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -166,7 +167,7 @@ def open_image(name: str, docker: Docker | None = None) -> EngineImage:
         return EngineImage(engine, name)
     except NotInEngine as error:
         raise UsageError(
-            f"The Docker engine has no image {name}.", hint=f"docker pull {name}"
+            f"The Docker engine has no image {name}.", hint=f"docker pull {shlex.quote(name)}"
         ) from error
 
 

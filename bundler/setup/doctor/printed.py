@@ -1,0 +1,49 @@
+"""Fixes as they are printed: each is safe to paste where the user is, and enough.
+
+A fix is a command for the shell, a table for pyproject.toml below a line that says so, or, where
+it takes a person, a sentence.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from bundler.guard.fixes import append_command, file_from_here
+from bundler.setup.init.pyproject import toml_block
+
+
+def command(text: str, root: Path) -> str:
+    """A command of ours, for this project wherever the user is."""
+    return text if _is_here(root) else f"{text} --project {word(root)}"
+
+
+def in_directory(text: str, root: Path) -> str:
+    """A command that works in the current directory, and should in this one."""
+    return text if _is_here(root) else f"(cd {word(root)} && {text})"
+
+
+def word(root: Path, name: str = "") -> str:
+    """A file of a project as a word for the shell."""
+    return file_from_here(os.fsencode(root), os.fsencode(name or "."))
+
+
+def add_lines(root: Path, name: str, lines: Sequence[str]) -> str:
+    """Adds lines to a file of the project that is a list of patterns."""
+    path = root / name
+    has_text = path.exists() and path.stat().st_size > 0
+    return append_command(word(root, name), lines, has_text=has_text)
+
+
+def set_in_pyproject(path: Sequence[str], value: Any) -> str:
+    """Sets a key. The value is the whole new one, so that pasting it loses nothing."""
+    return f"Set this in pyproject.toml:\n{toml_block(path, value)}".rstrip("\n")
+
+
+def _is_here(root: Path) -> bool:
+    try:
+        return os.path.samefile(root, Path.cwd())
+    except OSError:
+        return False
