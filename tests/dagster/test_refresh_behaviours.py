@@ -18,7 +18,6 @@ from bundler.errors import BundlerError, ConfigurationError, Locked, Several
 from bundler.listener import KeyProgress, Listener
 from bundler.project.options import KeyOptions, RefreshOptions
 from bundler.project.projects import Project, open_project
-from bundler.refresh import directories
 from bundler.refresh.run import Refreshed, discover, refresh
 from tests.support.environments import ROOT
 
@@ -197,13 +196,12 @@ def test_what_a_killed_run_left_in_temporary_files_goes_with_the_next_run(
 
 
 def test_of_two_refreshes_at_once_one_waits_or_says_who_holds_the_lock(
-    prepare: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    prepare: Prepare, tmp_path: Path
 ) -> None:
     process = _start(prepare("stubborn"))
     assert wait_for((tmp_path / "pids").exists, 15)
-    monkeypatch.setattr(directories, "_LOCK_SECONDS", 0.5)
     with pytest.raises(Locked, match=f"locked by process {process.pid} since"):
-        succeed(prepare("good"))
+        refresh([prepare("good")], RefreshOptions(total_timeout=0.5), Listener())
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=10)
     assert succeed(prepare("good")).changed == ("Odd[good]",)

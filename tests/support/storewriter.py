@@ -50,7 +50,7 @@ def _write_at_once(url: str, news: Sequence[NewState]) -> None:
     """Each state is pushed by a writer of its own, with one under a key that all have."""
 
     def push(new: NewState) -> None:
-        shared = replace(new, state=msgspec.structs.replace(new.state, key="shared"))
+        shared = replace(new, state=msgspec.structs.replace(new.state, key="shared", path="shared"))
         open_store(url).push([new, shared])
 
     with ThreadPoolExecutor(len(news)) as pool:

@@ -277,9 +277,9 @@ def test_names(repository: WorkDir, name: bytes) -> None:
         said = repository.guard()
         assert said.code == 1
         assert len(said.errors) == 1
-        mend = next(line for line in said.err.splitlines() if "Mend: git rm" in line)
+        fix = next(line for line in said.err.splitlines() if "Fix: git rm" in line)
         if b"\n" not in name:  # a shell word may hold one, but this test reads lines
-            repository([b"sh", b"-c", os.fsencode(mend.partition("Mend: ")[2])])
+            repository([b"sh", b"-c", os.fsencode(fix.partition("Fix: ")[2])])
             assert repository("git ls-files -- defs") == ""
         repository("git read-tree HEAD")
         os.unlink(os.path.join(os.fsencode(repository.path), path))
