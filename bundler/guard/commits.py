@@ -124,7 +124,7 @@ def check_history(
         if not findings:
             raise ToolFailed(
                 "This is a shallow clone: what older commits hold cannot be told.",
-                hint="git fetch --unshallow (actions/checkout: fetch-depth: 0), then try again.",
+                hint="Run git fetch --unshallow (actions/checkout: fetch-depth: 0) and try again.",
             )
         findings.append(_border())
     return GuardVerdict(

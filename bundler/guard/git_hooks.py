@@ -108,7 +108,7 @@ def _at_a_commit(root: Path) -> list[bytes]:
 def _repository(root: Path) -> git.Repository:
     repository = git.open_repository(root)
     if repository is None:
-        raise ToolFailed(f"{root} is in no git repository.", hint="git init makes one.")
+        raise ToolFailed(f"{root} is in no git repository.", hint="Run git init to make one.")
     return repository
 
 

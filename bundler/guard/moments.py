@@ -69,7 +69,7 @@ def _ask(
         if movement.updates is None:
             raise ToolFailed(
                 "Nothing stands on the standard input, so that nothing is received.",
-                hint="state-guard --receive is for git's pre-receive hook.",
+                hint="Use --receive only in git's pre-receive hook.",
             )
         return _commits(repository, moment, directories, movement, ["--all"])
     known = [f"--remotes={movement.remote}"] if movement.remote else []
@@ -113,7 +113,7 @@ def open_or_refuse(root: str | os.PathLike[str], *, from_hook: bool = False) -> 
     if repository is None:
         raise ToolFailed(
             f"{os.path.realpath(root)} is in no git repository: git cannot say what it holds.",
-            hint="git init makes one; where CI has stripped .git away, --no-guard builds without.",
+            hint="Run git init to make one; where CI has stripped .git away, use --no-guard.",
         )
     return repository
 

@@ -196,8 +196,7 @@ class StateDir(msgspec.Struct, frozen=True):
                 raise ConfigurationError(
                     f"git tracks {self.path / name}, so it came with the repository: only "
                     "state-bundler itself writes there.",
-                    hint=f"Run: git rm -r --cached {quote(str(self.path / STAGING_NAME))}, then "
-                    "remove it.",
+                    hint=f"Run: {self._forget(STAGING_NAME)}, then remove it.",
                 )
             is_rule = name.rpartition("/")[2] in _RULES
             if not (is_state or is_rule or is_allowed(str(self.path / name), self.allowed)):
@@ -206,6 +205,11 @@ class StateDir(msgspec.Struct, frozen=True):
                     "refresh would replace and remove what is there.",
                     hint=ADVICE,
                 )
+
+    def _forget(self, name: str) -> str:
+        """The command that takes a path out of git's index, wherever it is run."""
+        there = next(path for path in (self.path, *self.path.parents) if path.is_dir())
+        return f"git -C {quote(str(there))} rm -r -f --cached -- {quote(str(self.path / name))}"
 
     def _refuse_foreign(self, names: Iterable[str]) -> None:
         """Without a manifest of ours, what is there was made by others."""

@@ -121,7 +121,7 @@ def _in_engine(
     if len(names) != 1 or names[0].kind != "engine":
         raise UsageError(
             "Only an image that the engine has can be named there.",
-            hint="docker pull it first, or give --tag a registry or an OCI layout.",
+            hint="Run docker pull first, or give --tag a registry or an OCI layout.",
         )
     found = stack.enter_context(open_image(names[0].image))
     return EngineDestination(found.engine, names[0].image, tuple(it.image for it in targets))

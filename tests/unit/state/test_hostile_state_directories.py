@@ -490,3 +490,37 @@ def test_a_reader_waits_for_a_publish_and_says_who_publishes(
             published.read()
         (published.path / "@staging/journal.json").unlink()
         assert published.read() is not None
+
+
+# --- the fixes that are printed ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("is_on_disk", [True, False])
+def test_the_fix_for_a_journal_in_git_works_where_it_is_pasted(
+    wd: WorkDir, *, is_on_disk: bool
+) -> None:
+    directory = StateDir(wd.path / "it's a [state]", PLACE)
+    wd.write("it's a [state]/@staging/journal.json", "{}")
+    wd.commit()
+    if not is_on_disk:
+        shutil.rmtree(directory.path)
+    with pytest.raises(ConfigurationError) as caught:
+        directory.check()
+    said, _, rest = caught.value.hint.partition(", then ")
+    assert rest == "remove it."
+    wd.at("..")(["sh", "-c", said.removeprefix("Run: ")])
+    shutil.rmtree(directory.path, ignore_errors=True)
+    directory.check()
+    assert wd("git ls-files") == ""
+
+
+def test_the_fix_for_a_damaged_journal_works_where_it_is_pasted(wd: WorkDir) -> None:
+    directory = StateDir(wd.path / "it's a state", PLACE)
+    publish(directory, OLD)
+    _journal(directory.path).joinpath("journal.json").write_text("{")
+    with pytest.raises(InputOutputError) as caught:
+        publish(directory, NEW)
+    said, _, rest = caught.value.hint.partition(", then ")
+    assert rest == "refresh again."
+    wd.at("..")(["sh", "-c", said.removeprefix("Run: ")])
+    publish(directory, NEW)

@@ -61,7 +61,7 @@ class Authorizer:
         what = "refuses the credentials that it was given" if known else "wants credentials"
         return CredentialsRefused(
             f"The registry {self._host} {what}.",
-            hint=f"docker login {self._host}, or set DOCKER_AUTH_CONFIG or REGISTRY_AUTH_FILE.",
+            hint=f"Run docker login {self._host}, or set DOCKER_AUTH_CONFIG or REGISTRY_AUTH_FILE.",
         )
 
     def _credentials(self) -> Credentials | None:
