@@ -258,13 +258,16 @@ _MORE = (
     Trap("hatch with other artifacts", packaging.backend, "hatchling", "warn",
          more=f"{_HATCH}artifacts = ['a\\b\"c', \"*.so\"] # kept\n"),
     Trap("a source of any name", packaging.backend, "hatchling", "warn",
-         more=_source("src/shop/it's a \"name\" \\ ü")),
+         more=_source("src/shop/it's a \"name\" ü")),
     Trap("secrets that are none", credentials.credentials, "TRAP_TOKEN", "warn",
          {".env": "TRAP_TOKEN=x1!\n"},
          more='[tool.state-bundler]\ntimeout = "5m"\nnot-secrets = ["OTHER_TOKEN"]\n'),
     _ignore("no end of the last line", ".env", _STATE, "warn"),
     _ignore("the last rule decides", "**/.local_defs_state\n.env\n!.env\n", ".env", "warn"),
     _ignore("Windows' line ends", ".venv\r\n.env", _STATE, "warn"),
+    Trap("a context with a source of any name", docker.context, "st[a]r", "warn",
+         {"Dockerfile": "FROM x\n", ".dockerignore": ".git\n**/.local_defs_state"},
+         more=_source("src/shop/st[a]r it's ü")),
     Trap("no ignore file yet", docker.context, _STATE, "warn", {"Dockerfile": "FROM x\n"}),
     Trap("the Dockerfile's own ignore file", docker.context, "Dockerfile.dockerignore", "warn",
          {"Dockerfile": "FROM x\n", "Dockerfile.dockerignore": "x", ".dockerignore": "y"}),
@@ -294,9 +297,10 @@ def test_a_fix_that_is_printed_cures_what_it_was_printed_for(
 
 def _printed(finding: Finding) -> str:
     """The fix, as it stands on the screen."""
-    stream = io.StringIO()
+    raw = io.BytesIO()
+    stream = io.TextIOWrapper(raw, encoding="utf-8")
     Console(stream, {}).reason("", finding.mend, indent="    ")
-    return stream.getvalue().removeprefix("    Fix: ").removesuffix("\n")
+    return raw.getvalue().decode().removeprefix("    Fix: ").removesuffix("\n")
 
 
 def _paste(fix: str, here: WorkDir, project: Path) -> None:

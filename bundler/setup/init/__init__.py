@@ -7,11 +7,13 @@ user wrote or changed since stays as it is.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from bundler.errors import ConfigurationError
+from bundler.guard.fixes import rule_for
 from bundler.project.config import Config, load
 from bundler.project.source_paths import refuse_shared
 from bundler.project.survey import Survey
@@ -88,17 +90,19 @@ def ignore_patterns(survey: Survey) -> tuple[str, ...]:
 
     Without a slash at the end: such a rule would not hold for a link.
     """
-    return tuple(dict.fromkeys(map(_ignore_pattern, survey.state_directories)))
-
-
-def _ignore_pattern(directory: object) -> str:
-    path = str(directory)
-    return STATE_DIRECTORY if path.endswith(STATE_DIRECTORY) else f"/{path}"
+    rules = (rule_for(os.fsencode(path)) for path in survey.state_directories)
+    return tuple(dict.fromkeys(map(os.fsdecode, rules)))
 
 
 def docker_patterns(survey: Survey) -> tuple[str, ...]:
     """Rules that keep the project's state directories out of a build's context."""
-    return tuple(f"**/{pattern.lstrip('/')}" for pattern in ignore_patterns(survey))
+    from bundler.artifacts.image.engine.ignore import quoted
+
+    paths = (
+        STATE_DIRECTORY if path.name == STATE_DIRECTORY else str(path)
+        for path in survey.state_directories
+    )
+    return tuple(dict.fromkeys(f"**/{quoted(path)}" for path in paths))
 
 
 def _dockerignored(text: str | None, survey: Survey) -> str | None:

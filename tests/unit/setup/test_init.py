@@ -12,6 +12,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bundler.artifacts.image.engine.ignore import excluded, parse
 from bundler.cli.init import PART_NAMES
 from bundler.errors import InputOutputError
 from bundler.project.config import read_toml
@@ -19,6 +20,7 @@ from bundler.project.survey import survey
 from bundler.setup.doctor import DoctorContext, packaging
 from bundler.setup.file_edits import FileEdit, apply, diff
 from bundler.setup.init import PARTS, lines, plan, precommit
+from tests.support.workdir import WorkDir
 
 PYPROJECT = """\
 # the shop's project
@@ -157,6 +159,18 @@ def test_parts_can_be_left_out(tmp_path: Path) -> None:
 
 def test_the_names_of_the_parts_on_the_command_line_are_those_that_exist() -> None:
     assert tuple(part.name for part in PARTS) == PART_NAMES
+
+
+@pytest.mark.parametrize("path", ["src/shop/st[a]r", "src/it's a *", "#x/!y"])
+def test_rules_for_a_source_of_any_name(wd: WorkDir, path: str) -> None:
+    source = f'[[tool.state-bundler.source]]\nkey = "A"\ncommand = ["true"]\npath = "{path}"\n'
+    wd.write("pyproject.toml", source)
+    wd.write("Dockerfile", "FROM x\n")
+    apply(plan(survey(wd.path)))
+    (directory,) = map(str, survey(wd.path).state_directories)
+    assert wd.run(["git", "check-ignore", f"{directory}/A/state"]).returncode == 0
+    rules = parse((wd.path / ".dockerignore").read_text())
+    assert excluded(f"{directory}/A/state", rules)
 
 
 def test_a_rule_in_an_ignore_file_above_is_enough(tmp_path: Path) -> None:
