@@ -320,7 +320,9 @@ def test_leftovers_go_after_a_day_by_the_stores_clock(tmp_path: Path) -> None:
     store = open_store(f"file://{tmp_path}/store")
     store.push(news_of(tmp_path, {"A": b"1"}))
     for name, days in (("young", 0.9), ("old", 1.1)):
-        path = tmp_path / "store" / "content" / f"{hashlib.sha256(name.encode()).hexdigest()}.00"
+        path = (
+            tmp_path / "store" / "content" / f"{hashlib.sha256(name.encode()).hexdigest()}.00000000"
+        )
         path.write_bytes(b"")
         moment = time.time() - days * 86400
         os.utime(path, (moment, moment))
