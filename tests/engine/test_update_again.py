@@ -102,7 +102,9 @@ def test_a_layout_in_place(tmp_path: Path, layout: Path) -> None:
     assert holds(f"oci:{layout}", second.bundles[0])
 
 
-def test_an_engine(tmp_path: Path, project: Project) -> None:
+def test_an_engine(tmp_path: Path, project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("DOCKER_HOST", "DOCKER_CONFIG"):
+        monkeypatch.setenv(name, project.engine.environment[name])
     project.build()
     prepared = with_state(tmp_path, "B")
     name = f"docker-daemon:{project.name}:latest"

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -21,11 +23,19 @@ AS_NOBODY = (
 )
 
 
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """One that every user can enter: git asks `access`, for which capabilities do not count."""
+    with TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
 @pytest.mark.parametrize("home", ["HOME=/", "HOME=/nonexistent", "HOME=", "NO=HOME"])
-def test_a_pex_is_built(tmp_path: Path, home: str) -> None:
-    root = tmp_path / "shop"
-    write_inputs(tmp_path / "inputs", {"a": {"state": "some"}})
-    configure(root, tmp_path / "inputs", ["a"])
+def test_a_pex_is_built(folder: Path, home: str) -> None:
+    root = folder / "shop"
+    write_inputs(folder / "inputs", {"a": {"state": "some"}})
+    configure(root, folder / "inputs", ["a"])
     (root / "src/shop/__init__.py").parent.mkdir(parents=True)
     (root / "src/shop/__init__.py").touch()
     (root / ".gitignore").write_text("state/\n")
@@ -35,7 +45,7 @@ def test_a_pex_is_built(tmp_path: Path, home: str) -> None:
     prefix: tuple[str, ...] = ()
     if os.geteuid() == 0:
         prefix = AS_NOBODY
-        subprocess.run(["chown", "-R", f"{USER}:0", tmp_path], check=True)
+        subprocess.run(["chown", "-R", f"{USER}:0", folder], check=True)
     build = [BIN / "state-bundler", "build", "pex", "-o", "app.pex", "--", "-D", "src", "--venv"]
     done = subprocess.run(
         [*prefix, "env", "-i", f"PATH={BIN}:{os.environ['PATH']}", home, *build],
