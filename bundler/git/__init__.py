@@ -50,7 +50,8 @@ from bundler.git.questions import (
     sizes,
     staged_question,
 )
-from bundler.git.repository import Question, Repository, literal, open_repository, printable, quoted
+from bundler.git.repository import Question, Repository, open_repository
+from bundler.git.words import literal, printable, quoted
 
 __all__ = [
     "CodeIdentity",

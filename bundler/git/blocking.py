@@ -79,7 +79,7 @@ def refuse_if_it_blocks(path: bytes) -> None:
         return
     if stat.S_ISCHR(mode) and status.st_rdev == os.stat(os.devnull).st_rdev:
         return
-    from bundler.git.repository import printable, quoted
+    from bundler.git.words import printable, quoted
 
     kind = "a FIFO" if stat.S_ISFIFO(mode) else "a socket" if stat.S_ISSOCK(mode) else "a device"
     text = os.fsdecode(path)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 
 from bundler.errors import ToolFailed
-from bundler.git.repository import Question, Repository, environment, printable, quoted
+from bundler.git.repository import Question, Repository, environment
+from bundler.git.words import printable, quoted
 from bundler.system import digests, git_directory, index_file
 from bundler.system.fast_tuple import NamedTuple
 

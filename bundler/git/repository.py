@@ -6,6 +6,7 @@ import os
 
 from bundler.errors import ToolFailed
 from bundler.git.blocking import refuse_what_blocks
+from bundler.git.words import quoted
 from bundler.system import git_directory
 from bundler.system.fast_process import Answer, Command, run_concurrently
 from bundler.system.fast_tuple import NamedTuple
@@ -284,46 +285,6 @@ def _cannot_answer(arguments: Sequence[str | bytes], answer: Answer) -> ToolFail
         f"git could not answer ({' '.join(words[:2])}): {reason.rstrip('.')}.",
         hint="Repair the repository, then try again.",
     )
-
-
-def quoted(text: str) -> str:
-    """A word for a shell command that a person can paste, as `shlex.quote` makes it.
-
-    That module imports `re`: a hook that warns would wait for it. A name with a line break, or with
-    what steers a terminal, is written in octal.
-    """
-    plain = text.replace("/", "").replace(".", "").replace("-", "").replace("_", "")
-    if text and plain.isascii() and (plain.isalnum() or not plain) and not text.startswith("-"):
-        return text
-    if not text.isprintable():
-        escaped = "".join(map(_octal, os.fsencode(text)))
-        return f"\"$(printf '{escaped}')\""
-    return "'" + text.replace("'", "'\"'\"'") + "'"
-
-
-_PLAIN = frozenset(b"/._-:(),+@=~ abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789")
-
-
-def _octal(byte: int) -> str:
-    return chr(byte) if byte in _PLAIN else f"\\{byte:03o}"
-
-
-def printable(path: bytes) -> str:
-    """A path for a sentence: on one line, whatever its name holds."""
-    text = os.fsdecode(path)
-    return text if text.isprintable() and text.strip() == text else repr(text)
-
-
-def literal(path: bytes) -> str:
-    """A path for a git command that a person can paste: its characters mean themselves."""
-    text = os.fsdecode(path)
-    # After ":/" git takes most punctuation for further magic.
-    plain_start = text[:1].isalnum() or text.startswith(".")
-    special = not plain_start or any(character in text for character in "*?[\\")
-    return f":(top,literal){text}" if special else f":/{text}"
-
-
-# --- starting git ---------------------------------------------------------------------------
 
 
 def _converse(

@@ -6,7 +6,8 @@ import os
 
 from bundler.errors import ToolFailed
 from bundler.git.questions import below, ignores_case, index_entries, index_question
-from bundler.git.repository import open_repository, printable
+from bundler.git.repository import open_repository
+from bundler.git.words import printable
 from bundler.system.git_directory import ignores_case as config_ignores_case
 from bundler.system.git_directory import locate
 from bundler.system.index_file import RawIndex

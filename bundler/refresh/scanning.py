@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 import msgspec
 
 from bundler.refresh import key_material
-from bundler.refresh.secrets import Secret, Secrets
+from bundler.refresh.secret_forms import Secret
 
 _CHUNK_BYTES = 1024 * 1024
 # A token of this length, or a shorter one, is seen whole also across the border of two chunks.
@@ -33,15 +33,15 @@ class Hit(msgspec.Struct, frozen=True):
 class Scanner:
     """Looks for the values of secrets, and for key material."""
 
-    def __init__(self, secrets: Secrets) -> None:
+    def __init__(self, needles: Mapping[bytes, Secret]) -> None:
         import ahocorasick_rs
 
         self._marks: Mapping[bytes, str] = key_material.marks()
         self._forms: dict[bytes, list[tuple[bytes, Secret]]] = {}
-        for form, secret in secrets.needles.items():
+        for form, secret in needles.items():
             self._forms.setdefault(form[:_PREFIX_BYTES], []).append((form, secret))
         self._needles = list(dict.fromkeys((*self._forms, *self._marks)))
-        self._overlap = max(_OVERLAP_BYTES, *map(len, (*secrets.needles, *self._marks)))
+        self._overlap = max(_OVERLAP_BYTES, *map(len, (*needles, *self._marks)))
         self._search: Any = ahocorasick_rs.BytesAhoCorasick(
             self._needles, implementation=ahocorasick_rs.Implementation.DFA
         )

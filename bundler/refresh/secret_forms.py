@@ -8,10 +8,20 @@ import json
 from collections.abc import Callable, Iterator
 from urllib.parse import quote, quote_plus
 
+import msgspec
+
 # A program escapes nothing but what it must, or more: Go's JSON, .NET's, PHP's, JavaScript's URLs.
 _JSON_ESCAPES = ("", "<>&", "<>&'+`", "<>&'\"+`", "/")
 _URL_SAFE = ("", "/", "!'()*~", ";,/?:@&=+$#!'()*~", "~")
 _NEWLINES = ("\n", "\r\n", "\r", " ", "")
+
+
+class Secret(msgspec.Struct, frozen=True):
+    """what: words for a message, such as ``the password in DATABASE_URL``."""
+
+    variable: str
+    value: str
+    what: str
 
 
 def forms(value: str) -> set[bytes]:

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from bundler.refresh.secrets import Secret, Secrets
+from bundler.refresh.secret_forms import Secret
+from bundler.refresh.secrets import Secrets
 from bundler.system.secret_names import has_a_secret_name, is_about_a_secret
 
 # A shorter value stands in a text by chance, and so does a word that everybody takes.

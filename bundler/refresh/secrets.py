@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from bundler.refresh.secret_forms import forms
+from bundler.refresh.secret_forms import Secret, forms
 from bundler.system.url_credentials import without_credentials
 
 if TYPE_CHECKING:
@@ -24,14 +24,6 @@ _MAKING = Lock()  # keys are checked concurrently
 # Patterns are compiled where they are first used: a refresh that goes well needs none of these.
 _USER_INFO = r"(?i)\b([a-z][a-z0-9+.-]{0,40}://)[^/\s@]{1,500}@"
 _QUERY = r"(?i)\b([a-z][a-z0-9+.-]{0,40}://[^\s?#'\"]+)\?[^\s'\"]*"
-
-
-class Secret(msgspec.Struct, frozen=True):
-    """what: words for a message, such as ``the password in DATABASE_URL``."""
-
-    variable: str
-    value: str
-    what: str
 
 
 class Secrets(msgspec.Struct, frozen=True, dict=True):
@@ -78,7 +70,7 @@ class Secrets(msgspec.Struct, frozen=True, dict=True):
     def _scanner(self) -> Scanner:
         from bundler.refresh.scanning import Scanner
 
-        return Scanner(self)
+        return Scanner(self.needles)
 
     @cached_property
     def _shown(self) -> list[tuple[str, str]]:

@@ -1,16 +1,18 @@
-"""The Docker SDK's requests over lines that something else opens."""
+"""The Docker SDK's requests over connections that something else opens."""
 
 from __future__ import annotations
 
+import socket
+from collections.abc import Callable
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from docker.transport.basehttpadapter import BaseHTTPAdapter
 from urllib3.connection import HTTPConnection
 from urllib3.connectionpool import HTTPConnectionPool
 
-if TYPE_CHECKING:
-    from bundler.artifacts.image.engine.transport import Dial
+# Opens a connection; the stack closes it.
+Dial = Callable[[ExitStack], socket.socket]
 
 
 class DialAdapter(BaseHTTPAdapter):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import socket
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
     from docker import APIClient
 
+    from bundler.artifacts.image.engine.dialling import Dial
+
 # The longest that an engine is silent: it unpacks gigabytes before it answers.
 TIMEOUT_SECONDS = 600.0
 _BUFFER_BYTES = 256 * 1024
@@ -28,9 +30,6 @@ HINT = "Is the engine running? `docker version` tells."
 BROKEN = "The Docker engine broke the connection."
 # Paths name the version they mean; with this one the SDK does not ask the engine for its own.
 _SDK_VERSION = "1.41"
-
-# Opens a line; the stack closes it.
-Dial = Callable[[ExitStack], socket.socket]
 
 
 @dataclass(frozen=True)
