@@ -310,7 +310,7 @@ def _raised_from(report: Report, failed: Sequence[Exchange]) -> Exchange | None:
 
 def _is_cancelled(exchange: Exchange) -> bool:
     """Whether the component ended it, mostly because another one had failed."""
-    return any("CancelledError" in link.names for link in exchange.chain[:1])
+    return any("CancelledError" in link.names for link in exchange.chain)
 
 
 def of_exchange(exchange: Exchange) -> _Finding:
