@@ -46,21 +46,21 @@ format: $(READY) ## sort imports, mend what can be mended, format
 	$(BIN)/ruff format
 
 .PHONY: pex-matrix
-pex-matrix: $(READY) ## every way to make a PEX, tried: most of an hour; writes docs/pex-matrix.md
+pex-matrix: $(READY) ## every way to make a PEX, tried: most of an hour; writes docs/evidence/pex-matrix.md
 	$(BIN)/python -m tests.campaigns.pex_matrix $(ARGS)
 
 .PHONY: faults
-faults: $(READY) ## break refreshes at every system call, cut the power: most of an hour, as root; writes docs/faults.md
+faults: $(READY) ## break refreshes at every system call, cut the power: most of an hour, as root; writes docs/evidence/faults.md
 	tests/support/install-debian-packages
-	$(BIN)/python -m tests.campaigns.fault_campaign --write docs/faults.md $(ARGS)
-	$(BIN)/python -m tests.campaigns.artifact_faults --write docs/faults.md $(ARGS)
+	$(BIN)/python -m tests.campaigns.fault_campaign --write docs/evidence/faults.md $(ARGS)
+	$(BIN)/python -m tests.campaigns.artifact_faults --write docs/evidence/faults.md $(ARGS)
 
 .PHONY: integrations
-integrations: $(READY) ## every vendor, endpoint and fault, with the real libraries: most of an hour; writes docs/integrations.md
+integrations: $(READY) ## every vendor, endpoint and fault, with the real libraries: most of an hour; writes docs/evidence/integrations.md
 	$(BIN)/python -m tests.campaigns.integration_matrix --engine $(ARGS)
 
 .PHONY: bodies
-bodies: $(READY) ## every answer that is not data, every HTTP client: minutes; writes docs/answers.md
+bodies: $(READY) ## every answer that is not data, every HTTP client: minutes; writes docs/evidence/answers.md
 	$(BIN)/python -m tests.campaigns.body_matrix $(ARGS)
 
 .PHONY: docs

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 _GONE = b"000000"
 _PUBLISHED = "Everybody who has the commit has the state, even if a later commit removes it."
 _REWRITE = (
-    'Rewrite the commits that hold it, and push the result: docs/guard.md, "State in a commit", '
-    "has the steps."
+    "Rewrite the commits that hold it, and push the result: docs/explanation/guard.md, "
+    '"State in a commit", has the steps.'
 )
 
 

@@ -4,7 +4,7 @@ The manifest is an in-toto Statement v1 in RFC 8785 canonical bytes. It holds no
 and no attempt, so that the same state is the same manifest and the same layer; all of those are
 in the run record, which lies beside the artifact's bytes (a label, a build property).
 
-The format is specified in ``docs/manifest.md``; `json_schema` gives its JSON schema.
+The format is specified in ``docs/reference/manifest.md``; `json_schema` gives its JSON schema.
 """
 
 from __future__ import annotations

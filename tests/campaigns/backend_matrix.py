@@ -2,7 +2,7 @@
 
 ``python -m tests.campaigns.backend_matrix`` builds a wheel by way of an sdist with every backend,
 in both layouts, with the state named in the root ignore file and not, before and after the fix
-that ``doctor`` prints. ``make pex-matrix`` puts the table into ``docs/pex-matrix.md``.
+that ``doctor`` prints. ``make pex-matrix`` puts the table into ``docs/evidence/pex-matrix.md``.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Every answer, good or bad, fetched by every HTTP client in every way: minutes.
 
 ``python -m tests.campaigns.body_matrix`` (``make bodies``) runs all of it and writes the table of
-``docs/answers.md``; the tests run a thinned part.
+``docs/evidence/answers.md``; the tests run a thinned part.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tests.support.answers import ANSWERS, GOOD
 from tests.support.bodies import CLIENTS, WAYS, Cell, all_cells, refresh_cells, served, thinned
 from tests.support.environments import ROOT
 
-_PAGE = ROOT / "docs" / "answers.md"
+_PAGE = ROOT / "docs/evidence/answers.md"
 _BEGIN, _END = "<!-- made by make bodies -->", "<!-- end -->"
 Outcome = Mapping[Cell, BundlerError | None]
 

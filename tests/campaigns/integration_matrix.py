@@ -1,7 +1,7 @@
 """Every vendor, every endpoint, every fault: with the unmodified libraries against their stand-ins.
 
 ``python -m tests.campaigns.integration_matrix [VENDOR…]`` (``make integrations``) runs all of it,
-most of an hour, and writes the table of ``docs/integrations.md``; the tests run a thinned part.
+most of an hour, and writes the table of ``docs/evidence/integrations.md``; the tests run a part.
 With ``--engine`` a Docker engine is started where none answers, and an image is built and loaded.
 """
 
@@ -38,7 +38,7 @@ SIZES = {"sigma": 60}
 _SIZE = 300
 _FAULTY_SIZE = 12
 _TIMEOUT_SECONDS = 15.0
-_PAGE = ROOT / "docs" / "integrations.md"
+_PAGE = ROOT / "docs/evidence/integrations.md"
 _RESULTS = ROOT / "build" / "integrations"
 _BEGIN, _END = "<!-- made by make integrations -->", "<!-- end -->"
 

@@ -1,7 +1,7 @@
 """Every way to make a PEX of a project: built, run, updated, run again where the older one ran.
 
 `python -m tests.campaigns.pex_matrix` (``make pex-matrix``) runs all of it, which takes most of an
-hour, and writes the table of ``docs/pex-matrix.md``; the tests run a few of the cases.
+hour, and writes the table of ``docs/evidence/pex-matrix.md``; the tests run a few of the cases.
 """
 
 from __future__ import annotations
@@ -236,7 +236,7 @@ def main(words: Sequence[str]) -> int:
     if not words:
         wheels = backend_matrix.table()
         rows += ["", backend_matrix.ABOUT, *wheels]
-        page = Path(__file__).parents[2] / "docs" / "pex-matrix.md"
+        page = Path(__file__).parents[2] / "docs/evidence/pex-matrix.md"
         page.write_text(f"{_ABOUT}\n" + "\n".join(rows) + "\n")
     return 1 if any("| no:" in row for row in rows) else 0
 

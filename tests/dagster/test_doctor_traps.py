@@ -1,4 +1,4 @@
-"""Every trap of the table in docs/doctor.md is set up here, and found by the check beside it."""
+"""Sets up every trap in docs/explanation/doctor.md, which the check named there must find."""
 
 from __future__ import annotations
 
@@ -391,7 +391,7 @@ def test_a_variable_with_a_default_or_in_the_env_file_is_no_trap(
 
 
 def test_the_table_in_the_documentation_names_these_traps() -> None:
-    text = (ROOT / "docs" / "doctor.md").read_text()
+    text = (ROOT / "docs/explanation/doctor.md").read_text()
     table = text.partition("<!-- traps -->")[2].partition("<!-- end -->")[0]
     rows = re.findall(r"^\| (.+?) \| .+ \| (.+?) \|$", table, re.MULTILINE)[1:]
     named = {name: check for name, check in rows if not set(name) <= {"-", "|"}}

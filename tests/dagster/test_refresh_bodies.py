@@ -1,6 +1,6 @@
 """Answers that are not data, for every HTTP client and way: a part of the whole table.
 
-`make bodies` tries all of it, and writes docs/answers.md.
+`make bodies` tries all of it, and writes docs/evidence/answers.md.
 """
 
 from __future__ import annotations

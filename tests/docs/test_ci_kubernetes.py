@@ -105,7 +105,7 @@ def test_kubernetes_takes_what_is_written_for_it(templates: dict[str, Any]) -> N
 
 def examples() -> Iterator[dict[str, Any]]:
     """What the guide shows."""
-    text = (ROOT / "docs/kubernetes.md").read_text()
+    text = (ROOT / "docs/how-to/kubernetes.md").read_text()
     for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL):
         shown = yaml.safe_load(textwrap.dedent(block))
         yield pod(**(shown["spec"]["template"]["spec"] if "spec" in shown else shown))

@@ -29,7 +29,8 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"))]
 BIN = Path(sys.executable).parent
 _OURS = ("state-bundler", "state-guard", "pex-bundle", "docker bundle")
 
@@ -203,7 +204,7 @@ def test_every_option_that_is_shown_exists(command: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(reference.pages()))
 def test_a_page_is_what_the_program_says(name: str) -> None:
-    assert _text(ROOT / "docs" / name) == reference.pages()[name], "run: make docs"
+    assert _text(DOCS / name) == reference.pages()[name], "run: make docs"
 
 
 def test_every_setting_has_a_meaning() -> None:
@@ -216,7 +217,7 @@ def test_the_dependencies_are_those_that_are_declared() -> None:
     project = tomllib.loads(_text(ROOT / "pyproject.toml"))["project"]
     extras = project["optional-dependencies"]
     declared = [*project["dependencies"], *(one for extra in extras.values() for one in extra)]
-    page = _text(ROOT / "docs/dependencies.md")
+    page = _text(DOCS / "reference/dependencies.md")
     for requirement in declared:
         name, _, floor = requirement.partition(";")[0].strip().partition(">=")
         row = re.search(rf"^\|[^|\n]*?\|? ?{re.escape(name)} \| {re.escape(floor)} \| (\S+) ",
@@ -267,9 +268,9 @@ def test_the_links_lead_somewhere(page: Path) -> None:
 
 
 def test_the_index_lists_every_page() -> None:
-    index = _text(ROOT / "docs/README.md")
+    index = DOCS / "README.md"
     for page in PAGES[2:]:
-        assert page.name == "README.md" or f"({page.name})" in index, page.name
+        assert page == index or f"({page.relative_to(DOCS)})" in _text(index), page
 
 
 def test_the_licence_is_the_one_that_is_declared() -> None:

@@ -1,4 +1,4 @@
-"""Every command in docs/registries.md runs as it stands, in its order, against a registry."""
+"""Runs every command of docs/how-to/registries.md, unchanged and in order, against a registry."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.environments import ROOT
 from tests.support.layouts import LayoutMaker, code_layer
 from tests.support.pushing import config, make_key, push
 
-_PAGE = ROOT / "docs/registries.md"
+_PAGE = ROOT / "docs/how-to/registries.md"
 
 
 def commands() -> list[str]:

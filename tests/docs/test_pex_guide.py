@@ -1,4 +1,4 @@
-"""The commands of docs/pex.md, one after the other, as a person types them. About 10 s of CPU."""
+"""Runs the commands of docs/how-to/pex.md in order, as a user types them. About 10 s of CPU."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BIN = Path(sys.executable).parent
 
 def test_the_commands_of_the_guide_do_what_it_says(tmp_path: Path) -> None:
     consoles = re.findall(
-        r"```console\n(.*?)```", (ROOT / "docs" / "pex.md").read_text(), re.DOTALL
+        r"```console\n(.*?)```", (ROOT / "docs/how-to/pex.md").read_text(), re.DOTALL
     )
     commands = [line[2:] for console in consoles for line in console.splitlines()]
     assert len(commands) > 5

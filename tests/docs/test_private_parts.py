@@ -1,4 +1,4 @@
-"""`docs/private-parts.md` names what is there, and misses nothing that can be searched for."""
+"""`docs/reference/private-parts.md` names existing files, and every private name in use."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.environments import ROOT
 
-_PAGE = (ROOT / "docs/private-parts.md").read_text(encoding="utf-8")
+_PAGE = (ROOT / "docs/reference/private-parts.md").read_text(encoding="utf-8")
 _ROWS = [line.split("|")[1:-1] for line in _PAGE.splitlines() if line.startswith("| ")][1:]
 _SOURCES = {
     path: path.read_text(encoding="utf-8")

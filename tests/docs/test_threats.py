@@ -41,7 +41,7 @@ def _is_write(call: ast.Call, owner: str) -> bool:
 
 
 def test_every_module_that_changes_files_says_which() -> None:
-    page = (ROOT / "docs/threats.md").read_text()
+    page = (ROOT / "docs/explanation/threats.md").read_text()
     table = page.partition("<!-- touches -->")[2].partition("\n## ")[0]
     told = set(re.findall(r"`([a-z_/]+\.py)`", table))
     found = set()

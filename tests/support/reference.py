@@ -49,9 +49,9 @@ _MADE = "<!-- Made by `make docs`; a test holds it against the program. -->"
 def pages() -> dict[str, str]:
     """Every page by its name."""
     return {
-        "commands.md": _joined(_commands()),
-        "configuration.md": _joined(_configuration()),
-        "exit-codes.md": _joined(_exit_codes()),
+        "reference/commands.md": _joined(_commands()),
+        "reference/configuration.md": _joined(_configuration()),
+        "reference/exit-codes.md": _joined(_exit_codes()),
     }
 
 

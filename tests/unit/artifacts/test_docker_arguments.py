@@ -242,7 +242,7 @@ def test_a_copied_state_is_refused_by_line(copied: str, tmp_path: Path) -> None:
 
 
 def test_the_table_of_traps_names_tests_that_exist() -> None:
-    text = (ROOT / "docs" / "docker.md").read_text()
+    text = (ROOT / "docs/how-to/docker.md").read_text()
     table = text.partition("<!-- traps -->")[2].partition("<!-- end -->")[0]
     named = set(re.findall(r"`(test_\w+)` \|$", table, re.MULTILINE))
     rows = [line for line in table.splitlines() if line.startswith("| ")]
