@@ -301,7 +301,7 @@ _own_build_options = taken_as(
     click.option(
         "--state-from",
         metavar="ARTIFACT",
-        help="Take the states of this artifact, or states.tar, instead of a refresh.",
+        help="Embed the states of this artifact, or states.tar, instead of refreshing.",
     ),
     click.option(
         "--pin-versioned/--no-pin-versioned",

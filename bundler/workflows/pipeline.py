@@ -86,18 +86,18 @@ def prepare(
     projects: Sequence[Project],
     options: RefreshOptions,
     *,
+    held: ExitStack,
     guarded: bool = True,
     environment: str | None = None,
     state_from: str | None = None,
-    held: ExitStack | None = None,
     listener: Listener = SILENT,
 ) -> Prepared:
     """Asks git whether the states are kept out, then refreshes and publishes them.
 
     held: until it is closed, the bundles stay as they are, see `bundler.state.hold`.
     guarded: False skips git, which the record then says. state_from: an artifact whose states are
-    taken instead of a refresh. Raises `Findings` where a state is, or
-    could come, in the repository, and as `bundler.refresh.run.refresh` does.
+    embedded instead; nothing is refreshed or published then. Raises `Findings` where a state is,
+    or could come, in the repository, and as `bundler.refresh.run.refresh` does.
     """
     if guarded:
         listener.phase("Asking git whether state is kept out of the repository")
@@ -111,7 +111,7 @@ def prepare(
     else:
         from bundler.workflows.state_from import replay
 
-        listener.phase(f"Taking the state of {state_from}")
+        listener.phase(f"Extracting the state of {state_from}")
         refreshed = replay(projects, state_from, listener, held)
     named = environment or projects[0].config.environment
     return Prepared(tuple(projects), refreshed, guarded, named)

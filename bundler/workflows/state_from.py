@@ -1,19 +1,17 @@
-"""Takes the states of an artifact over instead of refreshing: ``--state-from``.
+"""Embeds the states of an artifact instead of refreshing: ``--state-from``.
 
 Today's code with the state of another artifact, offline and without credentials: to roll back, to
-replay, to build a pull request from a fork. The states are verified on their way out, published to
-the project's state directories, and keep the times at which they were really fetched.
+replay, to build a pull request from a fork. The projects' own state directories are neither read
+nor changed; the states keep the times at which they were really fetched.
 
-1. The artifact is verified and its states are extracted to a scratch folder.
+1. The artifact is verified and its states are extracted to a temporary folder.
 2. Each of its state directories is matched with one of the projects', by its path's end.
 3. Where the components can be found, a key that they need and the artifact lacks is an error.
-4. Each state directory gets its set of states at once, as after a refresh.
+4. Each set of states gets a manifest for today's components, and is embedded from that folder.
 """
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -26,7 +24,6 @@ from bundler.artifacts.verify import verify
 from bundler.errors import (
     BundlerError,
     ConfigurationError,
-    InputOutputError,
     UsageError,
     VerificationFailed,
 )
@@ -34,24 +31,14 @@ from bundler.listener import Listener
 from bundler.project.layout import import_roots
 from bundler.project.projects import Project
 from bundler.refresh.run import Refreshed, discover
+from bundler.refresh.scratch import scratch_folder
 from bundler.refresh.sources import sources_of
 from bundler.refresh.sources.model import Found
 from bundler.state.artifact import Artifact
 from bundler.state.bundle import STATE_DIRECTORY, Bundle
-from bundler.state.hold import hold
-from bundler.state.manifest import (
-    Contents,
-    DirectoryRefresh,
-    KeyRefresh,
-    Manifest,
-    RunRecord,
-    State,
-    build,
-)
+from bundler.state.manifest import Contents, DirectoryRefresh, KeyRefresh, Manifest, RunRecord
 from bundler.state.run_record import TOOL, version_in
 from bundler.state.statedir import StateDir, sanitize_key
-from bundler.state.tree import scan
-from bundler.system.atomic import io_errors
 from bundler.system.wording import counted
 
 _LOCAL = "LOCAL_FILESYSTEM"
@@ -62,48 +49,45 @@ class _Target(msgspec.Struct, frozen=True):
     """A project's state directory.
 
     keys, versioned: those of its components that are local, or in versioned storage; None if
-    unknown. allowed: as of `StateDir`.
+    unknown.
     """
 
     path: Path
     place: str
     keys: frozenset[str] | None
     versioned: frozenset[str] | None = None
-    allowed: tuple[str, ...] = ()
 
 
 def replay(
-    projects: Sequence[Project], name: str, listener: Listener, held: ExitStack | None = None
+    projects: Sequence[Project], name: str, listener: Listener, held: ExitStack
 ) -> Refreshed:
-    """Publishes the artifact's states in the projects; asks no external system.
+    """The artifact's states as bundles of the projects; asks no external system.
 
-    held: as of `bundler.refresh.run.refresh`.
+    held: the bundles' files exist until it is closed.
     Raises `VerificationFailed` where the artifact does not verify or lacks a key that the
     components need, `UsageError` where its state directories are not the projects'.
     """
     found, targets = _targets(projects, listener)
-    with tempfile.TemporaryDirectory(prefix="state-bundler-") as scratch:
-        with open_artifact(name) as artifact:
-            verify(artifact).raise_for_problems()
-            record = artifact.run_record()
-            origin = _origin(artifact)
-            extracted = extract(artifact, Path(scratch) / "states")
-        matched = [(_match(item, extracted, targets, name), item) for item in extracted]
-        _refuse_unmatched(targets, [target for target, _ in matched], name)
-        for target, item in matched:
-            _refuse_missing(target, item.manifest, name)
-        published = [_publish(target, item, record, origin) for target, item in matched]
-    bundles = tuple(bundle for bundle, _, _ in published)
-    for bundle in bundles:
+    scratch = held.enter_context(scratch_folder())
+    with open_artifact(name) as artifact:
+        verify(artifact).raise_for_problems()
+        record = artifact.run_record()
+        origin = _origin(artifact)
+        extracted = extract(artifact, scratch / "states")
+    matched = [(_match(item, extracted, targets, name), item) for item in extracted]
+    _refuse_unmatched(targets, [target for target, _ in matched], name)
+    for target, item in matched:
+        _refuse_missing(target, item.manifest, name)
+    bundled = [_bundle(target, item, record, origin) for target, item in matched]
+    for bundle, _ in bundled:
         digest = bundle.manifest.content_digest[:12]
         listener.note(
             f"{counted(len(bundle.manifest.states), 'state')} (content {digest}) from {name}."
         )
     return Refreshed(
-        bundles=bundles if held is None else tuple(hold(bundle, held) for bundle in bundles),
-        record=tuple(refresh for _, refresh, _ in published),
+        bundles=tuple(bundle for bundle, _ in bundled),
+        record=tuple(refresh for _, refresh in bundled),
         found=found,
-        changed=tuple(sorted(key for _, _, changed in published for key in changed)),
     )
 
 
@@ -126,7 +110,6 @@ def _targets(
             f"Whether the code needs keys that the artifact lacks could not be found out: {error}"
         )
         return (), tuple(target for project in projects for target in _configured(project))
-    allowed = tuple(path for project in projects for path in project.config.allowed_paths)
     by_path: dict[Path, _Target] = {}
     for source in found:
         before = by_path.get(source.directory)
@@ -135,7 +118,6 @@ def _targets(
             source.place,
             _keys_of(source, _LOCAL) | ((before and before.keys) or frozenset()),
             _keys_of(source, _VERSIONED) | ((before and before.versioned) or frozenset()),
-            allowed=allowed,
         )
     return found, tuple(by_path.values())
 
@@ -149,12 +131,7 @@ def _keys_of(source: Found, management_type: str) -> frozenset[str]:
 def _configured(project: Project) -> list[_Target]:
     """The state directories of a project as far as files tell, without its interpreter."""
     targets = [
-        _Target(
-            Path(source.load["directory"]),
-            source.load["place"],
-            None,
-            allowed=project.config.allowed_paths,
-        )
+        _Target(Path(source.load["directory"]), source.load["place"], None)
         for source in sources_of(project)
         if "directory" in source.load
     ]
@@ -210,58 +187,28 @@ def _refuse_missing(target: _Target, manifest: Manifest, name: str) -> None:
         )
 
 
-# --- publishing -------------------------------------------------------------------------------
+# --- what is embedded -------------------------------------------------------------------------
 
 
-def _publish(
+def _bundle(
     target: _Target, item: Extracted, record: RunRecord | None, origin: str
-) -> tuple[Bundle, DirectoryRefresh, tuple[str, ...]]:
-    for state in item.manifest.states:
+) -> tuple[Bundle, DirectoryRefresh]:
+    """The extracted states under a manifest for today's components, still where they are."""
+    states = item.manifest.states
+    for state in states:
         if state.path != sanitize_key(state.key):
             raise VerificationFailed(f"{state.path!r} is not the directory of {state.key!r}.")
-    keys = tuple(_refresh_of(record, item.path, s.key, origin) for s in item.manifest.states)
+    keys = tuple(_refresh_of(record, item.path, state.key, origin) for state in states)
     contents = _as_needed(item.manifest.predicate.contents, target, keys)
-    taken = contents.states
-    directory = StateDir(target.path, target.place, target.allowed)
-    with directory.staging() as staging:
-        for state in taken:
-            with io_errors(target.path):
-                _copy(item.target / state.path, staging.key_directory(state.key))
-        if not (target.keys or target.versioned):  # what else is needed is unknown: it all stays
-            others = _others(directory, taken)
-            contents = msgspec.structs.replace(contents, states=(*taken, *others))
-            keys += tuple(others.values())
-        states, refresh = contents.states, DirectoryRefresh(target.place, keys)
+    refresh = DirectoryRefresh(target.place, keys)
+    with StateDir(item.target, target.place).staging() as staging:
         publication = staging.publish(
-            states,
+            contents.states,
             contents.non_local,
             lambda manifest: RunRecord(refresh=(refresh.of(manifest),), tool=TOOL),
         )
-    bundle = publication.bundle
-    if bundle.manifest.content_digest != build(contents).content_digest:
-        raise InputOutputError(f"The states in {target.path} are not those that were taken over.")
-    changed = tuple(state.key for state in states if state.path in publication.changed)
-    return bundle, refresh.of(bundle.manifest), changed
-
-
-def _others(directory: StateDir, taken: Sequence[State]) -> dict[State, KeyRefresh]:
-    """The other states that are published there and verify, with how they came about."""
-    published = directory.read()
-    paths = {state.path for state in taken}
-    found = {}
-    for state in published.manifest.states if published else ():
-        if state.path not in paths and _is_whole(directory.path / state.path, state):
-            record = published.record if published else None
-            known = record.key(directory.place, state.key) if record else None
-            found[state] = known or KeyRefresh(state.key, origin="unknown")
-    return found
-
-
-def _is_whole(directory: Path, state: State) -> bool:
-    try:
-        return scan(directory).dir_hash == state.digest.dir_hash
-    except BundlerError:
-        return False
+    bundle = msgspec.structs.replace(publication.bundle, root=target.path, held=item.target)
+    return bundle, refresh.of(bundle.manifest)
 
 
 def _as_needed(contents: Contents, target: _Target, keys: Sequence[KeyRefresh]) -> Contents:
@@ -280,10 +227,6 @@ def _as_needed(contents: Contents, target: _Target, keys: Sequence[KeyRefresh]) 
         for state in contents.states
     )
     return msgspec.structs.replace(contents, states=states)
-
-
-def _copy(source: Path, target: Path) -> None:
-    shutil.copytree(source, target, symlinks=True, dirs_exist_ok=True)
 
 
 def _refresh_of(record: RunRecord | None, path: str, key: str, origin: str) -> KeyRefresh:

@@ -85,20 +85,26 @@ def test_a_checkout_that_is_read_only(shop: Path, tmp_path: Path) -> None:
     from tests.pex.test_without_a_home import AS_NOBODY
 
     prefix = AS_NOBODY if os.geteuid() == 0 else ()
-    subprocess.run(bundler(shop, "refresh"), cwd=shop, env={**os.environ, "STATE": "x"}, check=True)
     out = tmp_path / "out"
     out.mkdir()
     out.chmod(0o777)
+    older = ("refresh", "-o", out / "older.tar")
+    for arguments, state in ((older, "w"), (("refresh",), "x")):
+        environ = {**os.environ, "STATE": state}
+        subprocess.run(bundler(shop, *arguments), cwd=shop, env=environ, check=True)
     if not prefix:
         for path in (shop, *shop.rglob("*")):
             path.chmod(path.stat().st_mode & 0o555)
     before = {path: path.lstat().st_mtime_ns for path in (shop, *shop.rglob("*"))}
     never = ("--no-guard", "--refresh", "never")
+    replay = ("--no-guard", "--state-from", out / "older.tar")
     for arguments in (
         ("build", "pex", *never, "-o", out / "a.pex", "--", "-D", "src"),
         ("build", "oci", *never, "-o", out / "layout"),
         ("refresh", "--refresh", "never", "-o", out / "states.tar"),
         ("refresh", "--refresh", "never"),
+        ("build", "pex", *replay, "-o", out / "b.pex", "--", "-D", "src"),
+        ("build", "oci", *replay, "-o", out / "replayed"),
         ("status",),
         ("verify", STATES),
     ):  # fmt: skip
@@ -108,6 +114,7 @@ def test_a_checkout_that_is_read_only(shop: Path, tmp_path: Path) -> None:
         )  # fmt: skip
         assert done.returncode == 0, (arguments, done.stderr)
     assert states_in(out / "a.pex") == {"x"}
+    assert states_in(out / "b.pex") == {"w"}
     assert {path: path.lstat().st_mtime_ns for path in (shop, *shop.rglob("*"))} == before
     # What would have to be published cannot be, and that is said.
     done = subprocess.run(

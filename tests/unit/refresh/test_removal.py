@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,6 @@ from bundler.errors import ConfigurationError
 from bundler.project.options import RefreshOptions
 from bundler.project.projects import open_project
 from bundler.refresh.run import refresh
-from bundler.state.statedir import StateDir
 from bundler.workflows.state_from import replay
 from tests.support.told import Told
 from tests.support.untouched import everything
@@ -84,18 +85,19 @@ def test_a_failed_discovery_keeps_all_states(project: Path) -> None:
     assert everything(project / "state") == before
 
 
-def test_the_states_of_an_artifact_remove_nothing_if_the_components_are_unknown(
-    project: Path, tmp_path: Path
+@pytest.mark.parametrize("are_known", [True, False])
+def test_the_states_of_an_artifact_are_embedded_and_the_published_ones_stay(
+    project: Path, tmp_path: Path, *, are_known: bool
 ) -> None:
     _refresh(project, "a")
-    (project / "state").rename(tmp_path / "older")
+    shutil.copytree(project / "state", tmp_path / "older")
     _refresh(project, "a", "b")
+    code = f"KEYS = ['a']\n{_COMPONENTS}" if are_known else "1/0"
+    (project / "parts.py").write_text(code)
     opened = [open_project(project, python=Path(sys.executable))]
-    (project / "parts.py").write_text("1/0")
-    replay(opened, str(tmp_path / "older"), Told())
-    assert (project / "state/b/state").read_text() == "1"
-    _refresh(project, "a", "b")
-    (project / "parts.py").write_text(f"KEYS = ['a']\n{_COMPONENTS}")
-    replay(opened, str(tmp_path / "older"), Told())
-    assert not (project / "state/b").exists()
-    assert StateDir(project / "state", "state").read() is not None
+    before = everything(project / "state")
+    with ExitStack() as held:
+        (bundle,) = replay(opened, str(tmp_path / "older"), Told(), held).bundles
+        names = {member.path for member in bundle.members()}
+    assert names == {"@manifest.json", "@verify.py", ".gitignore", "a/state"}
+    assert everything(project / "state") == before

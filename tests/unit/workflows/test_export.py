@@ -68,7 +68,8 @@ def test_an_archive_is_read_by_every_command_and_replays(project: Path, tmp_path
     assert "Feed[eu]" in changed.stdout
     built = [*("build", "oci", "--no-guard", "--state-from", archive), "-o", "out/replayed"]
     bundler(project, *built)
-    assert (project / "src/shop/state/Feed__eu__/state").read_text() == "[1, 2, 3]"
+    bundler(project, "diff", archive, f"oci:{project}/out/replayed")
+    assert (project / "src/shop/state/Feed__eu__/state").read_text() == "[1, 2, 4]"
     assert not [path for path in (project / "out").iterdir() if path.name.startswith(".")]
 
 
