@@ -194,7 +194,7 @@ def test_what_verifies_is_what_an_engine_unpacks(what: str, api: Api, tmp_path: 
                 there = unpacked(artifact)
                 said["engine"] = problems(artifact)
         finally:
-            api.delete(f"/images/{name}", force="1")
+            api.remove_image(name, noprune=False, force=True)
     if what in HARMLESS:
         assert said == {"layout": [], "archive": [], "engine": []}
         assert there == crafted.expected

@@ -92,7 +92,7 @@ def test_an_engine_here_is_asked_late_and_one_elsewhere_at_once(
     here = {**engine.environment, "DOCKER_HOST": f"unix://{tmp_path}/none.sock"}
     late = Docker(engine.clis[0], (), here).connect_late()
     with pytest.raises(ToolFailed, match="No Docker engine answers"):
-        late.get("/info")
+        late.info()
     elsewhere = {**engine.environment, "DOCKER_HOST": "tcp://127.0.0.1:9"}
     with pytest.raises(ToolFailed):
         Docker(engine.clis[0], (), elsewhere).connect_late()

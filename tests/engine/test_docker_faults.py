@@ -117,7 +117,7 @@ def test_a_refused_load_and_a_missing_image_are_told_apart(tmp_path: Path) -> No
         load(engine, archive(tmp_path))
     assert not isinstance(failure.value, NotInEngine)
     with engine_that_says(tmp_path / "state", body, 404) as (engine, _), pytest.raises(NotInEngine):
-        engine.get("/images/x/json")
+        engine.image("x")
 
 
 def test_a_broken_line_and_nonsense_are_failures_of_the_engine(tmp_path: Path) -> None:
@@ -125,10 +125,28 @@ def test_a_broken_line_and_nonsense_are_failures_of_the_engine(tmp_path: Path) -
         engine_that_says(tmp_path, b'{"Id"', cut=True) as (engine, _),
         pytest.raises(ToolFailed),
     ):
-        engine.get("/images/x/json")
+        engine.image("x")
     (tmp_path / "two").mkdir()
-    with engine_that_says(tmp_path / "two", b"<html>") as (engine, _), pytest.raises(ToolFailed):
-        engine.get("/images/x/json")
+    with (
+        engine_that_says(tmp_path / "two", b"<html>") as (engine, _),
+        pytest.raises(ToolFailed, match="invalid JSON"),
+    ):
+        engine.image("x")
+    for number, said in enumerate((b'{"cause":"strange"}', b'["strange"]')):  # no message
+        folder = tmp_path / f"refusal{number}"
+        folder.mkdir()
+        with (
+            engine_that_says(folder, said, 500) as (engine, _),
+            pytest.raises(ToolFailed, match=r"refused /v1\.41/images/x/json: .*strange"),
+        ):
+            engine.image("x")
+
+
+def test_an_archive_that_is_cut_short_is_a_failure(tmp_path: Path) -> None:
+    with engine_that_says(tmp_path, b"x" * 10_000, cut=True) as (engine, _):
+        for opened in (engine.image_archive("x"), engine.export("x"), engine.archive("x", "/")):
+            with pytest.raises(ToolFailed, match="broke the connection"), opened as stream:
+                stream.read()
 
 
 def test_a_state_that_changes_while_it_is_sent_ends_the_load(tmp_path: Path) -> None:

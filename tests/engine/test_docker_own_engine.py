@@ -123,6 +123,8 @@ def test_a_full_disk_leaves_no_name_and_no_bytes(own: OwnEngine, shop: Project) 
     assert shop.build().image_id != before.image_id  # and it goes on
 
 
+# Where nobody listens any more, docker-py leaves the closing of its socket to Python.
+@pytest.mark.filterwarnings("default:unclosed <socket:ResourceWarning")
 def test_a_dying_engine_leaves_nothing(
     own: OwnEngine, shop: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:

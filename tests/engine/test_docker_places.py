@@ -52,7 +52,7 @@ def test_an_update_replaces_the_layer(project: Project) -> None:
     before, after = project.inspect(first.image_id), project.inspect(made.image_id)
     assert len(before["RootFS"]["Layers"]) == len(after["RootFS"]["Layers"])
     assert before["Config"]["Labels"][LABEL_LAYER] != after["Config"]["Labels"][LABEL_LAYER]
-    engine.delete(f"/images/{made.image_id}", noprune="1")
+    engine.remove_image(made.image_id)
 
 
 def test_a_place_is_remembered_only_for_the_very_same_image(

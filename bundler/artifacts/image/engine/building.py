@@ -13,14 +13,13 @@ from pathlib import Path
 from bundler.artifacts.embedding import EmbedRequest
 from bundler.artifacts.image.engine import bypasses_image_store, dockerbuild, outputs
 from bundler.artifacts.image.engine.arguments import Arguments
-from bundler.artifacts.image.engine.connection import Docker, Engine
+from bundler.artifacts.image.engine.connection import Docker, Engine, preload
 from bundler.artifacts.image.engine.context import shown
 from bundler.artifacts.image.engine.dockerbuild import DockerBuild, Program, detect, dockerfile_of
 from bundler.artifacts.image.engine.dockerfile import refreshing, refuse_copied_state
 from bundler.artifacts.image.engine.embedding import EngineDestination, discard, remove_unnamed
 from bundler.artifacts.image.engine.outputs import ReadyImage
 from bundler.artifacts.image.engine.stdin_context import Piped
-from bundler.artifacts.image.engine.transport import preload
 from bundler.errors import BundlerError, ToolFailed, UsageError
 from bundler.listener import SILENT, Listener
 

@@ -1,49 +1,51 @@
-"""How to reach the engine: as the person's own ``docker`` does.
+"""An engine, by the methods of the Docker SDK.
 
-The program knows contexts, TLS, ssh and proxies; so it is asked where the engine is. A local
-socket is then spoken to directly. Any other engine is reached through ``docker system
-dial-stdio``, which carries the API over a pipe whatever the transport behind it is. The requests
-themselves are the Docker SDK's.
+docker knows contexts, TLS, ssh and proxies, so it is asked where the engine is; `transport` says
+what carries the requests. Only old and stable parts of the Engine API are used
+(https://docs.docker.com/reference/api/engine/): version 1.41 is Docker 20.10's, 1.44 the oldest
+that Docker 29 accepts.
 
-What is spoken is the Engine API (https://docs.docker.com/reference/api/engine/), of which only old
-and stable parts are used: version 1.41 is Docker 20.10's, 1.44 the oldest that Docker 29 takes.
+The SDK has no method for two requests: it discards the headers of ``/_ping``, and cannot look up
+a path in a container without starting an archive, which takes a tenth of a second each time. And
+its generators for long answers are not started: they remove the deadline from the connection, and
+keep it open until the garbage collector runs; as long, the engine locks the container.
 """
 
 from __future__ import annotations
 
 import http.client
+import io
 import os
 import shlex
+import socket
+import threading
+import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
-from urllib.parse import quote, urlencode
 
 import msgspec
 
 from bundler.artifacts.image.engine.contexts import UNIX, local_socket
-from bundler.artifacts.image.engine.transport import (
-    EngineRequest,
-    Transport,
-    body_of,
-    dialled,
-    opened,
-    to_socket,
-)
 from bundler.errors import ToolFailed
 from bundler.system import process
 
 if TYPE_CHECKING:
-    import socket
-    from contextlib import ExitStack
-
     import requests
+    from _typeshed import WriteableBuffer
+    from docker import APIClient
 
 # The versions of the API that we speak.
 _OLDEST, _NEWEST = (1, 41), (1, 44)
 _PODMAN_HEADER = "libpod-api-version"
+_HINT = "Is the engine running? Run `docker version` to find out."
+_BROKEN = "The Docker engine broke the connection."
+_BUFFER_BYTES = 256 * 1024
+# No program is ever run in a container; an image without a command needs a name for one.
+_NEVER_RUN = ["state-bundler-reads-only"]
+_READING = {"io.state-bundler.reading": "true"}
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ class Docker:
         """Raises `ToolFailed` where the engine's socket is one here, and nobody listens at it."""
         host = local_socket(self.program, self.options, self.environment)
         if host is not None:
-            opened(host.removeprefix(UNIX)).close()
+            _require_listener(host)
 
     def connect(self) -> Engine:
         """Raises `ToolFailed` where the program is missing or no engine answers."""
@@ -105,131 +107,243 @@ class Docker:
 
 
 class Engine:
-    """The API of an engine; paths and answers are the API's own."""
+    """An engine. Every method raises `NotInEngine` if the engine does not have the image, container
+    or path, and `ToolFailed` if it refuses, does not answer, or breaks the connection.
+    """
 
     def __init__(self, docker: Docker) -> None:
         self.docker = docker
+        # The last response, by thread.
+        self._received = threading.local()
 
     @cached_property
-    def _transport(self) -> Transport:
-        return _transport(self.docker)
+    def _host(self) -> str:
+        return self.docker.host()
+
+    @cached_property
+    def _first_client(self) -> APIClient:
+        """It asks which versions of the API the engine speaks."""
+        if self._host.startswith(UNIX):
+            _require_listener(self._host)
+        return self._client_of(_OLDEST)
 
     @cached_property
     def headers(self) -> Mapping[str, str]:
-        """What the engine says of itself; names in small letters."""
-        with self._answer(EngineRequest("GET", "/_ping")) as response:
-            body_of(response).read()
-            return {name.lower(): value for name, value in response.headers.items()}
+        """The headers with which the engine describes itself; names in lower case."""
+        with self._errors():
+            response = self._first_client.get(f"{self._first_client.base_url}/_ping")
+        return {name.lower(): value for name, value in response.headers.items()}
 
     @cached_property
-    def _prefix(self) -> str:
-        return "/v" + _spoken(self.headers.get("api-version", ""))
+    def _client(self) -> APIClient:
+        version = _spoken(self.headers.get("api-version", ""))
+        return self._first_client if version == _OLDEST else self._client_of(version)
+
+    def _client_of(self, version: tuple[int, int]) -> APIClient:
+        from bundler.artifacts.image.engine import transport
+
+        client = transport.connect(self.docker, self._host, "{}.{}".format(*version))
+        received = self._received  # a hook that holds the engine would keep it alive
+
+        def receive(response: requests.Response, *_: object, **__: object) -> None:
+            if not response.ok:
+                _refuse(response)
+            received.response = response
+
+        client.hooks["response"].append(receive)
+        weakref.finalize(self, client.close)
+        return client
 
     @property
     def is_podman(self) -> bool:
         return _PODMAN_HEADER in self.headers
 
-    def get(self, path: str, /, **query: str) -> Any:
-        """The JSON that the engine answers with."""
-        with self.request("GET", path, query) as body:
-            return _json(body.read())
+    @contextmanager
+    def _asking(self) -> Iterator[APIClient]:
+        client = self._client
+        with self._errors():
+            yield client
 
-    def post(self, path: str, value: object = None, /, **query: str) -> Any:
-        """Sends JSON, returns JSON; None for an empty answer."""
-        data = msgspec.json.encode(value) if value is not None else b""
-        headers = {"Content-Type": "application/json"}
-        with self.request("POST", path, query, body=data, headers=headers) as body:
-            answer = body.read().strip()  # Podman's empty answer is a line end
-            return _json(answer) if answer else None
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        """Raises `ToolFailed` for what the SDK and what it is made of raise."""
+        import requests
+        from docker.errors import DockerException
+
+        try:
+            yield
+        except requests.JSONDecodeError as error:
+            raise ToolFailed("The Docker engine answered with invalid JSON.") from error
+        except requests.exceptions.ChunkedEncodingError as error:
+            raise ToolFailed(_BROKEN, hint=_HINT) from error
+        except requests.RequestException as error:
+            raise ToolFailed(f"No Docker engine answers at {self._host}.", hint=_HINT) from error
+        except DockerException as error:
+            raise ToolFailed(f"The Docker SDK cannot ask the engine: {error}.") from error
+
+    def image(self, name: str) -> Any:
+        """What ``docker image inspect`` shows of an image, by name or ID."""
+        with self._asking() as client:
+            return client.inspect_image(name)
 
     def has_image(self, name: str) -> bool:
-        """Whether the engine has an image of this name or ID."""
         try:
-            self.get(f"/images/{name}/json")
+            self.image(name)
         except NotInEngine:
             return False
         return True
 
-    def delete(self, path: str, /, **query: str) -> None:
-        with self.request("DELETE", path, query) as body:
-            body.read()
+    def history(self, name: str) -> Any:
+        with self._asking() as client:
+            return client.history(name)
 
-    def head(self, path: str, /, **query: str) -> Mapping[str, str] | None:
-        """The headers of an answer; None where nothing is there."""
+    def images_with(self, label: str) -> Any:
+        """The images that have a label, ``NAME=VALUE``."""
+        with self._asking() as client:
+            return client.images(filters={"label": [label]})
+
+    def info(self) -> Any:
+        with self._asking() as client:
+            return client.info()
+
+    def tag(self, name: str, repository: str, tag: str) -> None:
+        with self._asking() as client:
+            client.tag(name, repository, tag)
+
+    def remove_image(self, name: str, *, noprune: bool = True, force: bool = False) -> None:
+        """noprune: keep the images that this one was made of, and that have no name."""
+        with self._asking() as client:
+            client.remove_image(name, force=force, noprune=noprune)
+
+    @contextmanager
+    def container(self, image: str) -> Iterator[str]:
+        """The ID of a container that is never started; removed with its anonymous volumes."""
+        with self._asking() as client:
+            made = client.create_container(
+                image,
+                entrypoint=_NEVER_RUN,
+                labels=_READING,
+                network_disabled=True,
+                use_config_proxy=False,
+            )
         try:
-            with self._answer(EngineRequest("HEAD", self._url(path, query))) as response:
-                return dict(response.headers)
+            yield made["Id"]
+        finally:
+            with self._asking() as client:
+                client.remove_container(made["Id"], v=True, force=True)
+
+    def path_stat(self, container: str, path: str) -> str | None:
+        """What the engine says of a path in a container, encoded; None if it does not exist."""
+        try:
+            with self._asking() as client:
+                url = f"{client.base_url}/v{client.api_version}/containers/{container}/archive"
+                response = client.head(url, params={"path": path})
         except NotInEngine:
             return None
+        return response.headers.get("X-Docker-Container-Path-Stat", "")
 
     @contextmanager
-    def request(
-        self,
-        method: str,
-        path: str,
-        query: Mapping[str, str] | None = None,
-        *,
-        body: bytes | Iterable[bytes] | None = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> Iterator[BinaryIO]:
-        """A request; the answer is open for reading as long as this lasts.
-
-        Raises `NotInEngine` for 404, `ToolFailed` for every other refusal and for a broken line.
-        """
-        asked = EngineRequest(method, self._url(path, query or {}), body, headers or {})
-        with self._answer(asked) as response:
-            yield body_of(response)
-
-    def _url(self, path: str, query: Mapping[str, str]) -> str:
-        return f"{self._prefix}{quote(path)}" + (f"?{urlencode(query)}" if query else "")
+    def image_archive(self, name: str) -> Iterator[BinaryIO]:
+        """The image as ``docker save`` writes it."""
+        with self._asking() as client:
+            client.get_image(name)
+        with self._received_body() as body:
+            yield body
 
     @contextmanager
-    def _answer(self, asked: EngineRequest) -> Iterator[requests.Response]:
-        with self._transport.send(asked) as response:
-            if not response.ok:
-                _refuse(response, asked.path)
-            yield response
+    def archive(self, container: str, path: str) -> Iterator[BinaryIO]:
+        """A file, or a directory with everything below it, as a tar stream; named after it."""
+        with self._asking() as client:
+            client.get_archive(container, path)
+        with self._received_body() as body:
+            yield body
+
+    @contextmanager
+    def export(self, container: str) -> Iterator[BinaryIO]:
+        """All files of a container as a tar stream."""
+        with self._asking() as client:
+            client.export(container)
+        with self._received_body() as body:
+            yield body
+
+    def load(self, archive: Iterable[bytes]) -> bytes:
+        """Sends an archive of images. Returns the engine's report, in which it reports errors."""
+        with self._asking() as client:
+            client.load_image(archive, quiet=True)
+        with self._received_body() as body:
+            return body.read()
+
+    @contextmanager
+    def _received_body(self) -> Iterator[BinaryIO]:
+        """The answer that the last call of the SDK in this thread received."""
+        with self._received.response as response:
+            yield io.BufferedReader(_Body(response.raw), _BUFFER_BYTES)
 
 
-def _spoken(newest: str) -> str:
-    """The version of the API to speak with an engine. newest: that it knows."""
+class _Body(io.RawIOBase):
+    """What the engine sends; a broken connection is a failure of the engine, and not an end."""
+
+    def __init__(self, raw: Any) -> None:
+        super().__init__()
+        self._raw = raw
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: WriteableBuffer, /) -> int:
+        import urllib3
+
+        view = memoryview(buffer)
+        try:
+            data = self._raw.read(len(view))
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            raise ToolFailed(_BROKEN, hint=_HINT) from error
+        view[: len(data)] = data
+        return len(data)
+
+
+def preload() -> None:
+    """Imports the SDK during other work: that takes longer than all requests to an engine."""
+    import importlib
+
+    threading.Thread(target=importlib.import_module, args=("docker",)).start()
+
+
+def _require_listener(host: str) -> None:
+    """Raises `ToolFailed` if nobody listens at a local socket.
+
+    The SDK would not say why, and would leave its own socket open.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as line:
+        try:
+            line.connect(host.removeprefix(UNIX))
+        except OSError as error:
+            raise ToolFailed(
+                f"No Docker engine answers at {host}: {error.strerror or error}.", hint=_HINT
+            ) from error
+
+
+def _spoken(newest: str) -> tuple[int, int]:
+    """The version of the API to speak with an engine. newest: the newest one it knows."""
     major, _, minor = newest.partition(".")
     known = (int(major), int(minor)) if major.isdecimal() and minor.isdecimal() else _OLDEST
-    return "{}.{}".format(*max(_OLDEST, min(known, _NEWEST)))
-
-
-def _transport(docker: Docker) -> Transport:
-    """A local socket is spoken to directly, all else through the program."""
-    host = docker.host()
-    if host.startswith(UNIX):
-        return to_socket(host.removeprefix(UNIX))
-
-    def dial(stack: ExitStack) -> socket.socket:
-        argv = docker.argv("system", "dial-stdio")
-        return stack.enter_context(process.dial(argv, env=docker.environment))
-
-    return dialled(dial, host)
+    return max(_OLDEST, min(known, _NEWEST))
 
 
 class NotInEngine(ToolFailed):
     """The engine does not have what was asked for."""
 
 
-def _refuse(response: requests.Response, path: str) -> NoReturn:
-    said = body_of(response).read()
-    with suppress(msgspec.DecodeError):
+def _refuse(response: requests.Response) -> NoReturn:
+    with response:
+        said = io.BufferedReader(_Body(response.raw)).read()
+    with suppress(msgspec.DecodeError, KeyError, TypeError):
         said = str(msgspec.json.decode(said)["message"]).encode()
     text = said.decode(errors="replace").strip() or response.reason
     if response.status_code == http.client.NOT_FOUND:
         raise NotInEngine(f"The Docker engine does not have it: {text}.")
-    raise ToolFailed(f"The Docker engine refused {path.partition('?')[0]}: {text}.")
-
-
-def _json(raw: bytes) -> Any:
-    try:
-        return msgspec.json.decode(raw)
-    except msgspec.DecodeError as error:
-        raise ToolFailed("The Docker engine answered with something that is no JSON.") from error
+    path = str(response.request.path_url).partition("?")[0]
+    raise ToolFailed(f"The Docker engine refused {path}: {text}.")
 
 
 def split_options(arguments: Sequence[str]) -> tuple[tuple[str, ...], list[str]]:

@@ -13,8 +13,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from bundler.artifacts.embedding import EmbedRequest
 from bundler.artifacts.image import image, image_import_path, reference
 from bundler.artifacts.image.engine.config import config_of, settings_of
@@ -52,8 +50,8 @@ class _Image:
 
 def load_image(engine: Engine, name: str) -> _Image:
     """Raises `NotInEngine` for an image that the engine does not have."""
-    inspected = engine.get(f"/images/{name}/json")
-    history = engine.get(f"/images/{inspected['Id']}/history")
+    inspected = engine.image(name)
+    history = engine.history(inspected["Id"])
     whole = _takes_whole_images(engine, inspected)
     return _Image(inspected["Id"], config_of(inspected, history), whole)
 
@@ -69,7 +67,7 @@ def _takes_whole_images(engine: Engine, inspected: Mapping[str, Any]) -> bool:
 
 def has_containerd_store(engine: Engine) -> bool:
     """Whether the engine keeps its images in containerd, which can hold several platforms."""
-    status = engine.get("/info").get("DriverStatus") or []
+    status = engine.info().get("DriverStatus") or []
     return ["driver-type", _CONTAINERD] in status
 
 
@@ -122,7 +120,7 @@ class EngineDestination:
     def digest(self) -> str | None:
         """The digest of what has the first name now."""
         with suppress(NotInEngine):
-            return str(self.engine.get(f"/images/{self.names[0]}/json")["Id"])
+            return str(self.engine.image(self.names[0])["Id"])
         return None
 
 
@@ -131,7 +129,7 @@ def _made(engine: Engine, made: _Sent, layer: Layer, *, every_byte: bool) -> Eng
     from bundler.artifacts.image.engine.opening import EngineImage
 
     try:
-        inspected = engine.get(f"/images/{made.name}/json")
+        inspected = engine.image(made.name)
     except NotInEngine as error:
         raise ToolFailed(
             "The engine said that it loaded the image, but does not have it.",
@@ -163,11 +161,10 @@ def _alike(engine: Engine, config: Json, before: Sequence[str], files: str) -> I
     yield config
     for name in before:
         with suppress(NotInEngine, VerificationFailed):
-            yield settings_of(engine.get(f"/images/{name}/json"))
-    wanted = msgspec.json.encode({"label": [f"{image.LABEL_BASE}={files}"]}).decode()
-    for found in engine.get("/images/json", filters=wanted)[:_MAX_ALIKE]:
+            yield settings_of(engine.image(name))
+    for found in engine.images_with(f"{image.LABEL_BASE}={files}")[:_MAX_ALIKE]:
         with suppress(NotInEngine, VerificationFailed):
-            yield settings_of(engine.get(f"/images/{found['Id']}/json"))
+            yield settings_of(engine.image(found["Id"]))
 
 
 def plan(container: ContainerFiles, config: Mapping[str, Any], request: EmbedRequest) -> Layer:
@@ -221,26 +218,26 @@ class _Files:
 def remove_unnamed(engine: Engine, image_id: str) -> None:
     """Removes an image that has no name; its layers stay where another image has them."""
     with suppress(NotInEngine):
-        if not engine.get(f"/images/{image_id}/json").get("RepoTags"):
-            engine.delete(f"/images/{image_id}", noprune="1")
+        if not engine.image(image_id).get("RepoTags"):
+            engine.remove_image(image_id)
 
 
 def tag(engine: Engine, image_id: str, name: str) -> None:
     """Gives an image a name, ``repository`` or ``repository:tag``."""
     repository, tag_name, _ = reference.split(name)
-    engine.post(f"/images/{image_id}/tag", None, repo=repository, tag=tag_name or reference.LATEST)
-    for known in engine.get(f"/images/{image_id}/json").get("RepoTags") or ():
+    engine.tag(image_id, repository, tag_name or reference.LATEST)
+    for known in engine.image(image_id).get("RepoTags") or ():
         if known.startswith(TEMPORARY):
-            engine.delete(f"/images/{known}", noprune="1")
+            engine.remove_image(known)
 
 
 def discard(engine: Engine, made: str) -> None:
     """Removes an image that was made and that nobody named, by ID or temporary name."""
     with suppress(NotInEngine):
-        names = engine.get(f"/images/{made}/json").get("RepoTags") or ()
+        names = engine.image(made).get("RepoTags") or ()
         for name in names:
             if name.startswith(TEMPORARY):
-                engine.delete(f"/images/{name}")
+                engine.remove_image(name, noprune=False)
         if not names:
             remove_unnamed(engine, made)
 

@@ -8,28 +8,25 @@ from __future__ import annotations
 
 import base64
 import posixpath
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 import msgspec
 
-from bundler.artifacts.image.engine.connection import Engine, NotInEngine
+from bundler.artifacts.image.engine.connection import Engine
 from bundler.artifacts.image.image_import_path import captured
 from bundler.artifacts.image.rootfs import Node, RootFilesystem
 from bundler.artifacts.image.tarstream import Kind, TarMember, content_of, read_tar
 from bundler.errors import ToolFailed
 
-_STAT_HEADER = "X-Docker-Container-Path-Stat"
 # Bits of Go's io/fs.FileMode, which the engine answers with.
 _GO_DIRECTORY, _GO_SYMLINK, _GO_SPECIAL = 1 << 31, 1 << 27, (1 << 26) | (1 << 25) | (1 << 24)
 # Another question costs as much as reading on for so long.
 _MAX_PASSED_BYTES = 8 * 1024 * 1024
 _MAX_CAPTURED_BYTES = 256 * 1024
 ANSWER = "The engine's answer"
-# No program is ever run in the container; an image without a command needs a name for one.
-_NEVER_RUN = ["state-bundler-reads-only"]
 
 
 @dataclass(frozen=True)
@@ -41,18 +38,8 @@ class _Stat:
 @contextmanager
 def reading(engine: Engine, image_id: str) -> Iterator[ContainerFiles]:
     """A container of the image for as long as this lasts."""
-    body = {
-        "Image": image_id,
-        "Entrypoint": _NEVER_RUN,
-        "Cmd": [],
-        "NetworkDisabled": True,
-        "Labels": {"io.state-bundler.reading": "true"},
-    }
-    identity = engine.post("/containers/create", body)["Id"]
-    try:
+    with engine.container(image_id) as identity:
         yield ContainerFiles(engine, identity)
-    finally:
-        engine.delete(f"/containers/{identity}", force="1", v="1")
 
 
 class ContainerFiles:
@@ -60,7 +47,7 @@ class ContainerFiles:
 
     def __init__(self, engine: Engine, identity: str) -> None:
         self._engine = engine
-        self._path = f"/containers/{identity}"
+        self._identity = identity
         self._stats: dict[str, _Stat | None] = {}
         self._nodes: dict[str, Node | None] = {}
 
@@ -131,15 +118,13 @@ class ContainerFiles:
     def tree(self) -> RootFilesystem:
         """The whole file system, from one listing."""
         tree = RootFilesystem()
-        with self._engine.request("GET", f"{self._path}/export") as response:
+        with self._engine.export(self._identity) as response:
             tree.apply(response, 0, captured)
         return tree
 
-    @contextmanager
-    def archive(self, path: str) -> Iterator[BinaryIO]:
+    def archive(self, path: str) -> AbstractContextManager[BinaryIO]:
         """A tar stream of a file or of a directory with all below it, named after it."""
-        with self._engine.request("GET", f"{self._path}/archive", {"path": path}) as response:
-            yield response
+        return self._engine.archive(self._identity, path)
 
     def has(self, path: str) -> bool:
         return self._stat(path) is not None
@@ -150,19 +135,15 @@ class ContainerFiles:
         return self._stats[path]
 
     def _ask(self, path: str) -> _Stat | None:
-        try:
-            headers = self._engine.head(f"{self._path}/archive", path=path)
-        except NotInEngine:
-            return None
-        return _parse_stat(headers) if headers is not None else None
+        encoded = self._engine.path_stat(self._identity, path)
+        return _parse_stat(encoded) if encoded is not None else None
 
 
-def _parse_stat(headers: Mapping[str, str]) -> _Stat:
+def _parse_stat(encoded: str) -> _Stat:
     try:
-        raw = next(value for name, value in headers.items() if name.lower() == _STAT_HEADER.lower())
-        stat: dict[str, Any] = msgspec.json.decode(base64.b64decode(raw))
+        stat: dict[str, Any] = msgspec.json.decode(base64.b64decode(encoded))
         mode, target = int(stat["mode"]), str(stat.get("linkTarget") or "")
-    except (StopIteration, ValueError, KeyError, msgspec.DecodeError) as error:
+    except (ValueError, KeyError, msgspec.DecodeError) as error:
         raise ToolFailed("The Docker engine did not say what a path is.") from error
     if mode & _GO_SYMLINK:
         return _Stat("symlink", target)

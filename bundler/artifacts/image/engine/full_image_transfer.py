@@ -76,7 +76,7 @@ def _load(
         load(engine, pieces_of(archive))
     except ToolFailed:  # it may have got the name all the same
         with suppress(ToolFailed):
-            engine.delete(f"/images/{name}", noprune="1")
+            engine.remove_image(name)
         raise
     return name, image.diff_ids(_config(layout, made.config_digest))
 
@@ -107,7 +107,7 @@ def _send_new_blobs(
 
 def _documents(engine: Engine, image_id: str, folder: Path) -> LayoutFolder:
     """The image's manifests and configuration as a layout that has nothing else."""
-    if engine.get(f"/images/{image_id}/json").get("Size", 0) > _LARGE_BYTES:
+    if engine.image(image_id).get("Size", 0) > _LARGE_BYTES:
         with suppress(ToolFailed):
             return _told(engine.docker, image_id, folder / "told")
     return _streamed(engine, image_id, folder / "streamed")
@@ -143,7 +143,7 @@ def _streamed(engine: Engine, image_id: str, folder: Path) -> LayoutFolder:
     """Out of all that the engine hands out of the image."""
     layout = LayoutFolder.create(folder)
     index = None
-    with engine.request("GET", f"/images/{image_id}/get") as response:
+    with engine.image_archive(image_id) as response:
         for reader, member in read_tar(response, "The engine's archive of the image"):
             if member.kind != "file" or member.size > _MAX_DOCUMENT_BYTES:
                 continue
@@ -172,7 +172,7 @@ def fetch(engine: Engine, image_id: str, folder: Path) -> LayoutFolder:
     """The image as a layout; newer engines hand out one, older ones their own kind of archive."""
     archive = folder / "fetched.tar"
     with (
-        engine.request("GET", f"/images/{image_id}/get") as response,
+        engine.image_archive(image_id) as response,
         archive.open("wb") as stream,
     ):
         shutil.copyfileobj(response, stream, _CHUNK_BYTES)

@@ -10,8 +10,8 @@ from __future__ import annotations
 import os
 import subprocess
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -37,7 +37,7 @@ class RunningContainer:
         engine = self.docker.connect()
         if not engine.has_image(self.image):
             self._pull()
-        config = engine.get(f"/images/{self.image}/json").get("Config") or {}
+        config = engine.image(self.image).get("Config") or {}
         return dict(item.split("=", 1) for item in config.get("Env") or () if "=" in item)
 
     def _pull(self) -> None:
@@ -83,12 +83,9 @@ class RunningContainer:
                 start_new_session=True,  # Ctrl-C is ours: we end it
             )
 
-    @contextmanager
-    def archive(self, path: str) -> Iterator[BinaryIO]:
-        """What lies at a path of the running container, as a tar stream."""
-        target = f"/containers/{self.name}/archive"
-        with self.docker.connect().request("GET", target, {"path": path}) as stream:
-            yield stream
+    def archive(self, path: str) -> AbstractContextManager[BinaryIO]:
+        """What is at a path of the running container, as a tar stream."""
+        return self.docker.connect().archive(self.name, path)
 
     def remove(self) -> None:
         """Kills and removes it, if it is still there."""

@@ -49,12 +49,7 @@ def _padding(size: int) -> bytes:
 
 def load(engine: Engine, archive: Iterator[bytes]) -> None:
     """Sends an image archive, and reads the answer: the engine reports errors in it, with a 200."""
-    headers = {"Content-Type": "application/x-tar", "Transfer-Encoding": "chunked"}
-    with engine.request(
-        "POST", "/images/load", {"quiet": "1"}, body=_joined(archive), headers=headers
-    ) as response:
-        said = response.read()
-    for line in said.splitlines():
+    for line in engine.load(_joined(archive)).splitlines():
         with suppress(msgspec.DecodeError):
             event = msgspec.json.decode(line)
             problem = event.get("error") or event.get("stream", "")

@@ -45,7 +45,7 @@ class EngineImage(OneArtifact):
     ) -> None:
         self.name = name
         self._sealed = sealed or {}
-        inspected = inspected or engine.get(f"/images/{name}/json")
+        inspected = inspected or engine.image(name)
         self.digest = str(inspected["Id"])
         self.engine = engine
         self._settings = settings_of(inspected)

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import msgspec
 
@@ -132,19 +133,17 @@ def _output(
     if destination is None:
         return
     if fields["type"] == "docker":
-        _save(engine, f"/images/{image_id}/get", destination)
+        with engine.image_archive(image_id) as archive:
+            _save(archive, destination)
     elif fields["type"] == "oci":
         _layout(engine, image_id, fields, name)
     elif fields["type"] in ("tar", "local"):
-        body = {"Image": image_id, "Entrypoint": ["none"], "Cmd": []}
-        identity = engine.post("/containers/create", body)["Id"]
-        try:
+        with engine.container(image_id) as identity:
             if fields["type"] == "tar":
-                _save(engine, f"/containers/{identity}/export", destination)
+                with engine.export(identity) as archive:
+                    _save(archive, destination)
             else:
                 docker.ask("cp", "--archive", f"{identity}:/.", destination, timeout=3600)
-        finally:
-            engine.delete(f"/containers/{identity}", force="1", v="1")
 
 
 def _layout(engine: Engine, image_id: str, fields: Mapping[str, str], name: str) -> None:
@@ -171,15 +170,14 @@ def write_layout(layout: Path, fields: Mapping[str, str]) -> None:
             write_archive(layout, destination)
 
 
-def _save(engine: Engine, path: str, destination: str) -> None:
-    with engine.request("GET", path) as response:
-        if destination == "-":
-            while chunk := response.read(_CHUNK_BYTES):
-                os.write(1, chunk)
-            return
-        target = Path(destination)
-        with io_errors(target), replaced_file(target) as stream:
-            shutil.copyfileobj(response, stream, _CHUNK_BYTES)
+def _save(archive: BinaryIO, destination: str) -> None:
+    if destination == "-":
+        while chunk := archive.read(_CHUNK_BYTES):
+            os.write(1, chunk)
+        return
+    target = Path(destination)
+    with io_errors(target), replaced_file(target) as stream:
+        shutil.copyfileobj(archive, stream, _CHUNK_BYTES)
 
 
 def write(path: Path, data: bytes) -> None:

@@ -1,148 +1,131 @@
-"""Requests to an engine through the Docker SDK, over any line.
+"""The Docker SDK's client for the engine that the user's ``docker`` would use.
 
-To an engine that is not here a line is carried by ``docker system dial-stdio``, which knows
-contexts, TLS and ssh as the person's own docker does.
+The SDK's own transports serve a local socket, and TCP where the environment alone configures it
+(``DOCKER_HOST``, ``DOCKER_TLS_VERIFY``, ``DOCKER_CERT_PATH``). Everything else goes through
+``docker system dial-stdio``, which carries the API over a pipe:
+
+- named contexts: the SDK reads them from 7.2 on only, and ignores ``--context``, ``-H`` and
+  ``--tls…`` of a command line;
+- ssh: the SDK needs paramiko, and reads a part of ``~/.ssh/config`` only; its other way starts a
+  process whose pipes have no deadline;
+- proxies: with them, requests also takes a CA from the environment, before the one configured.
+
+`DialAdapter` is the transport for these: the SDK mounts it as it mounts its own.
 """
 
 from __future__ import annotations
 
-import io
+import posixpath
 import socket
-import weakref
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
+from docker import APIClient
+from docker.errors import DockerException
+from docker.transport.basehttpadapter import BaseHTTPAdapter
+from docker.utils import kwargs_from_env
+from urllib3.connection import HTTPConnection
+from urllib3.connectionpool import HTTPConnectionPool
+
+from bundler.artifacts.image.engine.contexts import UNIX
 from bundler.errors import ToolFailed
+from bundler.system import process
 
 if TYPE_CHECKING:
-    import requests
-    from _typeshed import WriteableBuffer
-    from docker import APIClient
-
-    from bundler.artifacts.image.engine.dialling import Dial
+    from bundler.artifacts.image.engine.connection import Docker
 
 # The longest that an engine is silent: it unpacks gigabytes before it answers.
-TIMEOUT_SECONDS = 600.0
-_BUFFER_BYTES = 256 * 1024
-HINT = "Is the engine running? `docker version` tells."
-BROKEN = "The Docker engine broke the connection."
-# Paths name the version they mean; with this one the SDK does not ask the engine for its own.
-_SDK_VERSION = "1.41"
+_TIMEOUT_SECONDS = 600
+_PROXIES = ("http_proxy", "https_proxy", "all_proxy")
+# Opens a connection; the stack closes it.
+Dial = Callable[[ExitStack], socket.socket]
 
 
-@dataclass(frozen=True)
-class EngineRequest:
-    """path: with its query. body: as a whole, or in pieces of which each is sent as a chunk."""
+def connect(docker: Docker, host: str, version: str) -> APIClient:
+    """A client that speaks this version of the API. Nothing is asked yet.
 
-    method: str
-    path: str
-    body: bytes | Iterable[bytes] | None = None
-    headers: Mapping[str, str] = field(default_factory=dict)
-
-
-class Transport:
-    """Requests to one engine. where: its address, for messages."""
-
-    def __init__(self, client: APIClient, where: str) -> None:
-        client.trust_env = False  # a proxy of the environment is not for this line
-        client.headers["Accept-Encoding"] = "identity"  # packing costs more than the line is worth
-        self._client = client
-        self._where = where
-        weakref.finalize(self, client.close)
-
-    @contextmanager
-    def send(self, request: EngineRequest) -> Iterator[requests.Response]:
-        """The answer, open for reading as long as this lasts.
-
-        Raises `ToolFailed` where no engine answers, or it breaks off.
-        """
-        import requests
-
-        try:
-            response = self._client.request(
-                request.method,
-                self._client.base_url + request.path,
-                data=request.body,
-                headers=dict(request.headers),
-                stream=True,
-                timeout=TIMEOUT_SECONDS,
-            )
-        except requests.RequestException as error:
-            raise ToolFailed(f"No Docker engine answers at {self._where}.", hint=HINT) from error
-        with response:
-            yield response
+    Raises `ToolFailed` if the SDK rejects the address or its certificates.
+    """
+    try:
+        client = _client(docker, host, version)
+    except DockerException as error:
+        raise ToolFailed(
+            f"The Docker SDK cannot use {host}: {error}",
+            hint="Check DOCKER_HOST, and the certificates in DOCKER_CERT_PATH.",
+        ) from error
+    client.trust_env = False  # neither a proxy nor a .netrc is meant for an engine
+    client.headers["Accept-Encoding"] = "identity"  # compressing takes longer than sending
+    return client
 
 
-def preload() -> None:
-    """Imports the SDK beside other work: that takes longer than all that an engine is asked."""
-    import importlib
-    import threading
-
-    threading.Thread(target=importlib.import_module, args=("docker",)).start()
-
-
-def to_socket(path: str) -> Transport:
-    """Over a local socket, which we open: the SDK leaves its own open where nobody listens."""
+def _client(docker: Docker, host: str, version: str) -> APIClient:
+    if host.startswith(UNIX):
+        return APIClient(host, version=version, timeout=_TIMEOUT_SECONDS)
+    if _is_configured_by_environment(docker):
+        parameters = kwargs_from_env(docker.environment)
+        return APIClient(**parameters, version=version, timeout=_TIMEOUT_SECONDS)
+    client = APIClient("unix:///dialled", version=version, timeout=_TIMEOUT_SECONDS)
 
     def dial(stack: ExitStack) -> socket.socket:
-        return stack.enter_context(opened(path))
+        argv = docker.argv("system", "dial-stdio")
+        return stack.enter_context(process.dial(argv, env=docker.environment))
 
-    return dialled(dial, f"unix://{path}")
-
-
-def opened(path: str) -> socket.socket:
-    """A line to a local socket. Raises `ToolFailed` where nobody listens."""
-    line = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        line.connect(path)
-    except OSError as error:
-        line.close()
-        raise ToolFailed(
-            f"No Docker engine answers at unix://{path}: {error.strerror or error}.", hint=HINT
-        ) from error
-    return line
+    client.mount("http+docker://", DialAdapter(dial))
+    return client
 
 
-def dialled(dial: Dial, where: str) -> Transport:
-    """Over lines that something else opens."""
-    from docker import APIClient
-    from docker.errors import DockerException
-
-    from bundler.artifacts.image.engine.dialling import DialAdapter
-
-    try:
-        timeout = int(TIMEOUT_SECONDS)
-        client = APIClient(base_url="unix:///dialled", version=_SDK_VERSION, timeout=timeout)
-    except DockerException as error:
-        raise ToolFailed(f"The Docker SDK cannot use {where}.", hint=HINT) from error
-    client.mount("http+docker://", DialAdapter(dial, TIMEOUT_SECONDS))
-    return Transport(client, where)
+def _is_configured_by_environment(docker: Docker) -> bool:
+    """Whether the SDK reads the environment as docker does: TCP, with full TLS or without."""
+    given: Mapping[str, str] = {name: value for name, value in docker.environment.items() if value}
+    is_docker = posixpath.basename(docker.program) == "docker" and not docker.options
+    if not is_docker or not given.get("DOCKER_HOST", "").startswith("tcp://"):
+        return False
+    if any(name.lower() in _PROXIES for name in given):
+        return False
+    tls = {name for name in ("DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH") if name in given}
+    return "DOCKER_TLS" not in given and len(tls) != 1
 
 
-class _Body(io.RawIOBase):
-    """What the engine sends; a line that breaks is a failure of the engine, not an end."""
+class DialAdapter(BaseHTTPAdapter):
+    """Sends requests over connections from `dial`; an idle connection is used again."""
 
-    def __init__(self, raw: Any) -> None:
+    def __init__(self, dial: Dial) -> None:
         super().__init__()
-        self._raw = raw
+        self._pool = _Pool(dial)
 
-    def readable(self) -> bool:
-        return True
+    def get_connection(self, url: str | bytes, proxies: Any = None) -> HTTPConnectionPool:
+        del url, proxies
+        return self._pool
 
-    def readinto(self, buffer: WriteableBuffer, /) -> int:
-        import urllib3
+    def request_url(self, request: Any, proxies: Any) -> str:
+        del proxies
+        return str(request.path_url)
 
-        view = memoryview(buffer)
-        try:
-            data = self._raw.read(len(view))
-        except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise ToolFailed(BROKEN, hint=HINT) from error
-        view[: len(data)] = data
-        return len(data)
+    def close(self) -> None:
+        super().close()
+        self._pool.close()
 
 
-def body_of(response: requests.Response) -> io.BufferedReader:
-    """The answer's bytes. Reading raises `ToolFailed` where the line breaks."""
-    return io.BufferedReader(_Body(response.raw), _BUFFER_BYTES)
+class _Pool(HTTPConnectionPool):
+    def __init__(self, dial: Dial) -> None:
+        super().__init__("docker", maxsize=25)
+        self._dial = dial
+
+    def _new_conn(self) -> HTTPConnection:
+        return _Connection(self._dial)
+
+
+class _Connection(HTTPConnection):
+    def __init__(self, dial: Dial) -> None:
+        super().__init__("docker", timeout=_TIMEOUT_SECONDS)
+        self._dial = dial
+        self._stack = ExitStack()
+
+    def connect(self) -> None:
+        self.sock = self._dial(self._stack)
+        self.sock.settimeout(self.timeout)
+
+    def close(self) -> None:
+        super().close()
+        self._stack.close()
