@@ -83,7 +83,8 @@ class Body:
     """The body of one answer. Client libraries are patched to call `take` and `end`.
 
     number: of its exchange. asks: whether the request was one for data (GET). decoded: the client
-    library decodes it, so that `take_coded` only counts. depth: of the library's own calls.
+    library decodes it, so that `take_coded` only counts. depth: of the library's own calls. client:
+    what made the request, where it can be closed meanwhile.
     """
 
     def __init__(
@@ -92,6 +93,7 @@ class Body:
         self.number = number
         self.decoded = False
         self.depth = 0
+        self.client: Any = None
         self.ended = False
         self._wire = wire
         self._type = kind.partition(";")[0].strip().lower()

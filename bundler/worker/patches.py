@@ -360,15 +360,25 @@ def _take_http_client(response: Any, judged: Body, data: bytes) -> None:
 def _patch_httpcore(module: ModuleType, recorder: Recorder) -> None:
     _wrap(module, "ConnectionPool.handle_request", _handle_request, recorder)
     _wrap(module, "AsyncConnectionPool.handle_async_request", _handle_async_request, recorder)
+    _wrap(module, "ConnectionPool.close", _close_pool, recorder, required=False)
+    _wrap(module, "AsyncConnectionPool.aclose", _close_pool, recorder, required=False)
+
+
+def _close_pool(original: Any, recorder: Recorder) -> Any:  # noqa: ARG001  # as all the others
+    def close(pool: Any) -> Any:
+        pool.closed = True
+        return original(pool)
+
+    return close
 
 
 def _handle_request(original: Any, recorder: Recorder) -> Any:
     def handle_request(pool: Any, request: Any) -> Any:
         told = _begin_httpcore(request, recorder)
-        with recorder.failing(told.number):
+        with recorder.failing(told.number, pool):
             response = original(pool, request)
         judged = _answered_httpcore(told, response, recorder)
-        response.stream = _Stream(response.stream, told.number, judged, recorder)
+        response.stream = _Stream(response.stream, told.number, judged, pool, recorder)
         return response
 
     return handle_request
@@ -377,10 +387,10 @@ def _handle_request(original: Any, recorder: Recorder) -> Any:
 def _handle_async_request(original: Any, recorder: Recorder) -> Any:
     async def handle_async_request(pool: Any, request: Any) -> Any:
         told = _begin_httpcore(request, recorder)
-        with recorder.failing(told.number):
+        with recorder.failing(told.number, pool):
             response = await original(pool, request)
         judged = _answered_httpcore(told, response, recorder)
-        response.stream = _AsyncStream(response.stream, told.number, judged, recorder)
+        response.stream = _AsyncStream(response.stream, told.number, judged, pool, recorder)
         return response
 
     return handle_async_request
@@ -411,14 +421,17 @@ def _answered_httpcore(request: RecordedRequest, response: Any, recorder: Record
 
 
 class _Stream:
-    def __init__(self, inner: Any, number: int, judged: Body | None, recorder: Recorder) -> None:
+    def __init__(
+        self, inner: Any, number: int, judged: Body | None, pool: Any, recorder: Recorder
+    ) -> None:
         self._inner = inner
         self._number = number
         self._judged = judged
+        self._pool = pool
         self._recorder = recorder
 
     def __iter__(self) -> Iterator[bytes]:
-        with self._recorder.failing(self._number):
+        with self._recorder.failing(self._number, self._pool):
             for part in self._inner:
                 if self._judged is not None:
                     self._judged.take_coded(part)
@@ -432,14 +445,17 @@ class _Stream:
 
 
 class _AsyncStream:
-    def __init__(self, inner: Any, number: int, judged: Body | None, recorder: Recorder) -> None:
+    def __init__(
+        self, inner: Any, number: int, judged: Body | None, pool: Any, recorder: Recorder
+    ) -> None:
         self._inner = inner
         self._number = number
         self._judged = judged
+        self._pool = pool
         self._recorder = recorder
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        with self._recorder.failing(self._number):
+        with self._recorder.failing(self._number, self._pool):
             async for part in self._inner:
                 if self._judged is not None:
                     self._judged.take_coded(part)
@@ -521,10 +537,11 @@ def _aiohttp_request(original: Any, recorder: Recorder) -> Any:
             (body, query) if body or query else None,
             [*(getattr(session, "headers", None) or ()), *dict(kwargs.get("headers") or ())],
         )
-        with recorder.failing(told.number):
+        with recorder.failing(told.number, session):
             response = await original(session, method, url, **kwargs)
         judged = recorder.answer(told, response.status, response.headers)
         if judged is not None:
+            judged.client = session
             _watch_stream(response.content, judged)
         return response
 
@@ -554,7 +571,7 @@ def _read_aiohttp(original: Any, recorder: Recorder) -> Any:
         _, judged = _streams.get(id(stream), (None, None))
         if judged is None or judged.depth:
             return await original(stream, *args, **kwargs)
-        with _outermost(judged), recorder.failing(judged.number):
+        with _outermost(judged), recorder.failing(judged.number, judged.client):
             data = await original(stream, *args, **kwargs)
         judged.take(data[0] if isinstance(data, tuple) else data)
         _end_stream(stream)
@@ -568,7 +585,7 @@ def _read_nowait_aiohttp(original: Any, recorder: Recorder) -> Any:
         _, judged = _streams.get(id(stream), (None, None))
         if judged is None or judged.depth:
             return original(stream, *args, **kwargs)
-        with _outermost(judged), recorder.failing(judged.number):
+        with _outermost(judged), recorder.failing(judged.number, judged.client):
             data = original(stream, *args, **kwargs)
         judged.take(data)
         _end_stream(stream)

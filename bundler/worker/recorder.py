@@ -185,22 +185,25 @@ class Recorder:
         if self._report is not None and number:
             self._report("body", id=number, fault=fault, code=code)
 
-    def fail(self, number: int, error: BaseException, tries: int = 1) -> None:
+    def fail(self, number: int, error: BaseException, tries: int = 1, client: Any = None) -> None:
+        """client: what made the request. If that is closed by now, the component abandoned it."""
         if self._report is None or not number:
             return
         with suppress(AttributeError):  # an exception with slots
             setattr(error, _MARK, number)
-        self._report("failure", id=number, chain=self._describe(error), tries=tries)
+        abandoned = bool(getattr(client, "closed", False))
+        chain = self._describe(error)
+        self._report("failure", id=number, chain=chain, tries=tries, abandoned=abandoned)
 
     @contextmanager
-    def failing(self, number: int) -> Iterator[None]:
+    def failing(self, number: int, client: Any = None) -> Iterator[None]:
         """Tells what is raised meanwhile as the failure of this exchange."""
         try:
             yield
         except GeneratorExit:  # whoever reads has had enough
             raise
         except BaseException as error:
-            self.fail(number, error)
+            self.fail(number, error, client=client)
             raise
 
     @contextmanager

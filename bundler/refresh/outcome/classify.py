@@ -203,7 +203,7 @@ def failure_of(
     if without_url is not None:
         return _say(component, without_url, None, secrets)
     if report.raised:
-        exchange = _behind(report, failed)
+        exchange = _behind(report)
         if exchange is not None:
             finding = of_exchange(exchange)
             return _say(component, finding, exchange, secrets, report.environment)
@@ -212,7 +212,8 @@ def failure_of(
     if not report.returned:
         return _say(component, _vanished(signal), None, secrets)
     if failed or report.unfollowed:
-        exchange = (*report.unfollowed, *failed)[-1]
+        seen = (*report.unfollowed, *failed)
+        exchange = next((one for one in reversed(seen) if not one.is_abandoned), seen[-1])
         return partial(component, exchange, secrets, report.environment)
     return None
 
@@ -283,34 +284,52 @@ def partial(
     return Failure(_clean(error, secrets), retry, finding.wait, seen=bool(exchange.body))
 
 
-def _behind(report: Report, failed: Sequence[Exchange]) -> Exchange | None:
+def _behind(report: Report) -> Exchange | None:
     """The failed exchange that an exception came from.
 
-    An earlier outage or refusal that the component passed over is the reason where the last request
+    An earlier outage or refusal that the component passed over is the reason where a later request
     was only wrong: tableauserverclient signs in by an old API where it cannot ask for the newest.
     """
-    exchange = _raised_from(report, failed)
+    exchange = _raised_from(report)
     if exchange is None or of_exchange(exchange).kind not in (ConfigurationError, BadData):
         return exchange
-    earlier = [one for one in failed[: failed.index(exchange)] if not _is_cancelled(one)]
+    earlier = [one for one in report.failed if one.newest < exchange.id and not one.is_abandoned]
     reasons = (Unavailable, CredentialsRefused)
     return next((one for one in earlier if of_exchange(one).kind in reasons), exchange)
 
 
-def _raised_from(report: Report, failed: Sequence[Exchange]) -> Exchange | None:
+def _raised_from(report: Report) -> Exchange | None:
+    """Of what the component abandoned only what it raised a timeout for; else what failed last.
+
+    A request that may fail is the reason only where the exception shows it: it bears its mark, or
+    its status.
+    """
     marks = {link.wire for link in report.raised if link.wire}
-    statuses = {link.status for link in report.raised}
-    own = [one for one in reversed(failed) if not _is_cancelled(one)] or [*reversed(failed)]
-    for reason in (lambda one: one.id in marks, lambda one: one.status in statuses, lambda _: True):
-        found = next(filter(reason, own), None)
-        if found is not None:
-            return found
-    return None
+    statuses = {link.status for link in report.raised if link.has_status}
+    failed = [one for one in reversed(report.failed) if not one.is_abandoned]
+    seen = [*failed, *reversed(report.expected)]
+    abandoned = [one for one in reversed(report.failed) if one.is_abandoned]
+    given_up = abandoned if _has_given_up(report.raised) else []
+    candidates = (
+        *(one for one in seen if one.id in marks),
+        *(one for one in seen if one.status in statuses),
+        *(one for one in given_up if one.id in marks),
+        *failed,
+        *given_up,
+    )
+    return next(iter(candidates), None)
 
 
-def _is_cancelled(exchange: Exchange) -> bool:
-    """Whether the component ended it, mostly because another one had failed."""
-    return any("CancelledError" in link.names for link in exchange.chain)
+def _has_given_up(chain: Sequence[Link]) -> bool:
+    """Whether the component raised since something took too long."""
+    return chain[0].is_cancelled or any("TimeoutError" in link.names for link in chain)
+
+
+def _without_cancellations(chain: Sequence[Link]) -> Sequence[Link]:
+    """A group of tasks cancels its own body, too, when one of them fails."""
+    if _has_given_up(chain):
+        return chain
+    return [link for link in chain if not link.is_cancelled]
 
 
 def of_exchange(exchange: Exchange) -> _Finding:
@@ -330,7 +349,7 @@ def of_exchange(exchange: Exchange) -> _Finding:
             return _Finding(*cloned)
         if any("ContentTypeError" in link.names for link in exchange.chain):
             return _no_data(exchange, host)
-        carried = next((link for link in exchange.chain if _has_status(link)), None)
+        carried = next((link for link in exchange.chain if link.has_status), None)
         return (
             _of_fault(exchange.chain, host)
             or (_of_status(carried.status or 0, host, carried.retry_after) if carried else None)
@@ -418,13 +437,13 @@ def _refuses_url(link: Link) -> bool:
 
 def _of_chain(report: Report, secrets: Secrets) -> _Finding:
     """What an exception means when every exchange went well, or none was seen."""
-    chain = report.raised
+    chain = _without_cancellations(report.raised)
     last = report.last
     host = urlsplit(last.url).netloc if last else _host_in(chain)
     package = next(filter(None, (of_package(link.text) for link in chain)), None)
     if package is not None:
         return _Finding(*package)
-    status = next((link.status for link in chain if _has_status(link)), None)
+    status = next((link.status for link in chain if link.has_status), None)
     if status and status >= 400:  # noqa: PLR2004
         return _of_status(status, host)
     network = _of_fault(chain, host)
@@ -449,11 +468,6 @@ def _of_chain(report: Report, secrets: Secrets) -> _Finding:
         says = f"the answer of {host} has another shape than expected: {quoted(chain[0], secrets)}"
         return _Finding(BadData, says)
     return _Finding(ToolFailed, f"the component failed: {quoted(chain[0], secrets)}")
-
-
-def _has_status(link: Link) -> bool:
-    """Whether it carries an answer's status; aiohttp's parser says 400 of what it cannot read."""
-    return link.status is not None and "BadHttpMessage" not in link.names
 
 
 def _host_in(chain: Sequence[Link]) -> str:

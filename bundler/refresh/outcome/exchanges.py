@@ -41,6 +41,8 @@ def _one_line(text: str) -> str:
     return line if len(line) <= _MAX_QUOTED else f"{line[:_MAX_QUOTED]}…"
 
 
+# How the end of a task is called, by asyncio, anyio and trio.
+_CANCELLED = frozenset({"CancelledError", "Cancelled"})
 _CLIENTS = ("requests", "urllib3", "httpx", "httpcore", "aiohttp", "http", "botocore", "google")
 _FIRST_FAILED_STATUS = 400
 # What is wrong with a body, by the types of content that it is said of: clients try one format on
@@ -74,6 +76,15 @@ class Link(msgspec.Struct, frozen=True):
     def is_of_a_client(self) -> bool:
         return self.type.split(".")[0] in _CLIENTS
 
+    @property
+    def is_cancelled(self) -> bool:
+        return not _CANCELLED.isdisjoint(self.names)
+
+    @property
+    def has_status(self) -> bool:
+        """Whether an answer had it: aiohttp's parser says 400 of what it cannot read."""
+        return self.status is not None and "BadHttpMessage" not in self.names
+
 
 class Exchange(msgspec.Struct, frozen=True):
     """A request and what became of it: a status, a chain of exceptions, or nothing yet.
@@ -82,7 +93,9 @@ class Exchange(msgspec.Struct, frozen=True):
     tries: how often the client library made it by itself. size: of the body, in bytes, where it is
     known. body: what is wrong with an answer whose status says that all is well: a fault of
     `bundler.worker.bodies`, or ``partial``, ``not-modified``, ``redirect`` (nobody followed it),
-    ``more`` (nobody asked for it). code: the status that an error document names.
+    ``more`` (nobody asked for it). code: the status that an error document names. newest: the last
+    exchange that had begun when this one failed. is_abandoned: the component itself ended it, by a
+    cancelled task or a closed client, mostly because another one had failed.
     """
 
     id: int
@@ -98,6 +111,8 @@ class Exchange(msgspec.Struct, frozen=True):
     size: int | None = None
     body: str = ""
     code: int | None = None
+    newest: int = 0
+    is_abandoned: bool = False
 
 
 class CopiedDirectory(msgspec.Struct, frozen=True):
@@ -155,10 +170,12 @@ class _Reading(msgspec.Struct):
     raised: tuple[Link, ...] = ()
     environment: set[str] = msgspec.field(default_factory=set)
     copies: list[CopiedDirectory] = msgspec.field(default_factory=list)
+    newest: int = 0
 
     def take(self, line: dict[str, Any]) -> None:
         event = line["event"]
         if event == "request":
+            self.newest = line["id"]
             self.open[line["id"]] = Exchange(line["id"], line["method"], line["url"], line["same"])
         elif event == "environment":
             self.environment.add(line["name"])
@@ -214,12 +231,20 @@ class _Reading(msgspec.Struct):
 
     def _fail(self, line: dict[str, Any]) -> None:
         exchange = self.open.pop(line["id"], None) or self.recent.get(line["id"])  # its body
-        if exchange is not None:
-            self._note_failure(
-                msgspec.structs.replace(
-                    exchange, status=None, chain=links(line["chain"]), tries=line["tries"]
-                )
+        if exchange is None:
+            return
+        chain = links(line["chain"])
+        # aiohttp itself may raise what an answer's status means.
+        answered = chain and chain[0].has_status and exchange.status is None
+        self._note_failure(
+            msgspec.structs.replace(
+                exchange,
+                status=chain[0].status if answered else None,
+                chain=chain,
+                tries=line["tries"],
+                is_abandoned=line["abandoned"] or bool(chain and chain[0].is_cancelled),
             )
+        )
 
     def _reject_parsed(self, line: dict[str, Any]) -> None:
         """What a component parses in vain need not be an answer: only one that promises it is."""
@@ -251,6 +276,7 @@ class _Reading(msgspec.Struct):
         known = self.failed.get(exchange.same)
         if known is not None and known.id == exchange.id:
             return  # the first thing that was wrong with it says most
+        exchange = msgspec.structs.replace(exchange, newest=self.newest)
         if is_expected(exchange, self.allowed):
             self.expected[exchange.same] = exchange
             return

@@ -141,18 +141,49 @@ def test_an_outage_that_was_passed_over_is_the_reason_of_the_wrong_request_after
     assert type(alone.error) is ConfigurationError
 
 
-def test_a_request_that_was_cancelled_since_another_failed_is_not_the_reason() -> None:
-    ended = Exchange(1, "GET", "https://host:443/a", "a", chain=(link("x.CancelledError"),))
+ABANDONED = Exchange(
+    1, "GET", "https://host:443/a", "a", chain=(link("x.CancelledError"),), is_abandoned=True
+)
+
+
+def kind_of(**report: Any) -> type[BundlerError]:
+    failure = failure_of(COMPONENT, Report(**report), secrets=Secrets({}))
+    assert failure is not None
+    return type(failure.error)
+
+
+def test_a_request_that_was_abandoned_since_another_failed_is_not_the_reason() -> None:
     missing = Exchange(2, "GET", "https://host:443/b", "b", 404)
-    for failed in ((ended, missing), (missing, ended)):
+    for failed in ((ABANDONED, missing), (missing, ABANDONED)):
         for raised in (link("vendor.Error", status=404), link("vendor.Error")):
-            report = Report(failed=failed, raised=(raised,))
-            failure = failure_of(COMPONENT, report, secrets=Secrets({}))
-            assert failure is not None
-            assert type(failure.error) is ConfigurationError
-    alone = failure_of(COMPONENT, Report(failed=(ended,), returned=True), secrets=Secrets({}))
-    assert alone is not None
-    assert "did not answer in time" in alone.error.what
+            assert kind_of(failed=failed, raised=(raised,)) is ConfigurationError
+        assert kind_of(failed=failed, returned=True) is ConfigurationError
+    assert kind_of(failed=(ABANDONED,), returned=True) is Unavailable
+
+
+def test_a_request_that_may_fail_is_the_reason_where_the_exception_shows_it() -> None:
+    missing = Exchange(2, "GET", "https://host:443/b", "b", 404)
+    report = {"failed": (ABANDONED,), "expected": (missing,), "last": missing}
+    shown = (link("vendor.Error"), link("x.HTTPError", status=404))
+    assert kind_of(**report, raised=shown) is ConfigurationError
+    assert kind_of(**report, raised=(link("vendor.Error", wire=2),)) is ConfigurationError
+    assert kind_of(**report, raised=(link("vendor.Error"),)) is ToolFailed
+    assert kind_of(**report, raised=(link("builtins.KeyError"),)) is BadData
+
+
+def test_a_request_that_was_abandoned_is_the_reason_of_a_timeout() -> None:
+    missing = Exchange(2, "GET", "https://host:443/b", "b", 404)
+    late = (link("builtins.TimeoutError"), link("x.CancelledError", wire=1))
+    assert kind_of(failed=(ABANDONED, missing), raised=late) is Unavailable
+    assert kind_of(failed=(ABANDONED,), raised=late[:1]) is Unavailable
+
+
+def test_an_outage_after_the_wrong_request_had_begun_is_not_its_reason() -> None:
+    wrong = Exchange(1, "GET", "https://host:443/b", "b", 404, newest=2)
+    outage = Exchange(2, "GET", "https://host:443/a", "a", 503, newest=2)
+    raised = (link("x.HTTPError", status=404),)
+    for failed in ((outage, wrong), (wrong, outage)):
+        assert kind_of(failed=failed, raised=raised) is ConfigurationError
 
 
 def test_a_refusal_that_the_library_tries_again_until_the_deadline_is_a_refusal() -> None:

@@ -29,7 +29,7 @@ def failure(number: int, name: str = "builtins.ConnectionResetError") -> dict[st
         "where": "",
         "wire": number,
     }
-    return {"event": "failure", "id": number, "chain": [link], "tries": 1}
+    return {"event": "failure", "id": number, "chain": [link], "tries": 1, "abandoned": False}
 
 
 def failed(*events: dict[str, Any], allowed: tuple[str, ...] = ()) -> list[str]:
