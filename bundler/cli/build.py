@@ -123,12 +123,16 @@ def build_oci(
       state-bundler build oci -o build/state
     """
     from bundler.artifacts.names import LATEST, ArtifactName
+    from bundler.workflows.build_all import BuildResult, is_one_of_all, report_result
     from bundler.workflows.embed import embed
 
     target = ArtifactName.layout(output)
     sources = [str(ArtifactName.layout(base))] if base else []
     listener = narrator(quiet=building.quiet)
     prepared = building.prepare(listener)
+    if not (sources or prepared.bundles) and is_one_of_all():
+        report_result(BuildResult("none (no state)"))
+        return
     tags = [str(target.tagged(target.tag or LATEST))]
     places = places_of(prepared, image_path)
     show_verdict(embed(sources, tags, prepared, listener, places=places).verdict)

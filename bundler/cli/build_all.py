@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,7 +26,7 @@ def build_all(arguments: Sequence[str], workers: int | None, report: Path | None
 
     if not arguments or arguments[0].startswith("-"):
         raise click.UsageError("Say what is to be built: docker, pex, oci or wheel.")
-    if os.environ.get(builds.MARK):
+    if builds.is_one_of_all():
         raise click.UsageError("A build of all projects does not build all projects again.")
     here = Path.cwd()
     jobs = builds.jobs_of(projects_in(here), _PROGRAM, arguments, here, here / _LOGS)

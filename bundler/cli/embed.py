@@ -50,6 +50,8 @@ def embed(
 
     listener = narrator(quiet=building.quiet or style == "json")
     prepared = building.prepare(listener)
+    if not prepared.bundles:
+        raise click.UsageError("There is no state to embed. Name its project with --project.")
     places = places_of(prepared, image_path)
     made = embed_images(sources, tags, prepared, listener, places=places, every_byte=every_byte)
     show_outcome(made, style)

@@ -379,7 +379,8 @@ def show_verdict(verdict: Verdict, name: str | None = None) -> None:
     if os.environ.get("STATE_BUNDLER_ONE_OF_ALL"):
         from bundler.workflows.build_all import BuildResult, report_result
 
-        report_result(BuildResult(f"{name or verdict.name}{digest}"))
+        state = "" if verdict.directories else " (no state)"
+        report_result(BuildResult(f"{name or verdict.name}{digest}{state}"))
     tick = console.styled(console.sign("✓", "ok"), "green", "bold")
     console.line(f"{tick} {name or verdict.name}{digest}")
     for directory in verdict.directories:

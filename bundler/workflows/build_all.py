@@ -84,6 +84,11 @@ class Outcome:
         )
 
 
+def is_one_of_all(environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether the process that builds all projects started this one."""
+    return bool(environ.get(MARK))
+
+
 def report_result(result: BuildResult, environ: Mapping[str, str] = os.environ) -> None:
     """Writes the result for the process that builds all projects, if that started this one."""
     path = environ.get(MARK)

@@ -68,7 +68,8 @@ def embed(
 ) -> EmbedResult:
     """Makes one image of the sources with the states in it, and gives it every tag.
 
-    sources: none makes an image of the state alone. tags: names as `target_name` takes them;
+    sources: none makes an image of the state alone; without any state the one source stays as it
+    is. tags: names as `target_name` takes them;
     ``{content}`` stands for the content digest, ``{environment}`` for the run's. every_byte: read
     back from an engine or a registry, too, which vouches for the digest of what it took.
     Raises as `add_layer.append` does, and `ToolFailed` where a registry refuses.

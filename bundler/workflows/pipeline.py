@@ -113,6 +113,8 @@ def prepare(
 
         listener.phase(f"Extracting the state of {state_from}")
         refreshed = replay(projects, state_from, listener, held)
+    if not refreshed.bundles:
+        listener.note("No component keeps its state in the artifact: it is built as it is.")
     named = environment or projects[0].config.environment
     return Prepared(tuple(projects), refreshed, guarded, named)
 
@@ -166,7 +168,13 @@ def read_back(artifact: Artifact, bundles: Sequence[Bundle]) -> Verdict:
     Without any the artifact is what its builder made, and must hold no state at all.
     Raises `VerificationFailed` for anything else.
     """
-    if not bundles and not artifact.state_directories():
+    if not bundles:
+        found = [directory.path for directory in artifact.state_directories()]
+        if found:
+            raise VerificationFailed(
+                f"{artifact.name} holds state that was not refreshed for it: {', '.join(found)}.",
+                hint="Name the project that it belongs to with --project.",
+            )
         return Verdict(artifact.name, artifact.kind, artifact.digest, (), None, ())
     verdict = verify(artifact)
     verdict.raise_for_problems()

@@ -13,9 +13,9 @@ import pytest
 from bundler.artifacts.embedding import EmbedRequest
 from bundler.artifacts.python.pex.arguments import parse
 from bundler.artifacts.python.pex.building import building, find_pex
-from bundler.artifacts.verify import verify
 from bundler.errors import ChildFailed, ToolFailed, UsageError, VerificationFailed
 from bundler.listener import Listener
+from bundler.workflows.pipeline import read_back
 from tests.support.pex_projects import (
     PEX,
     PLACE,
@@ -48,7 +48,7 @@ def build(*arguments: str, bundles: list[Path], listener: Listener | None = None
     made = [bundle_of(path) for path in bundles]
     request = EmbedRequest(tuple(made), RECORD, listener=listener or Heard())
     with building(str(PEX), parse(arguments), request) as built:
-        assert not made or verify(built.artifact).all_problems == ()
+        read_back(built.artifact, made)
         assert str(built.destination.name) in built.stdout
         assert str(built.destination.parent) not in built.stdout
         assert not built.destination.exists()

@@ -18,6 +18,7 @@ from bundler.artifacts.image.blobs import (
     BlobStore,
     BlobTarget,
     Descriptor,
+    copy,
     descriptors,
     images_of,
     manifests_of,
@@ -99,13 +100,14 @@ def append(
     """One image or index is changed as it is; several become one index, a platform each.
 
     sources: none makes an image of the state alone, each state directory at ``/<Bundle.place>``.
+    Without bundles the one source is copied as it is.
     before: gives images that may have the same files below an earlier state. layer: what is to be
     put, if that is known; then no layer of the base is read.
     Raises `ConfigurationError` where a place cannot be decided, `UsageError` for two images of one
     platform, `VerificationFailed` for a malformed base or a state that changed meanwhile.
     """
     if not request.bundles:
-        raise UsageError("There is no state to embed.")
+        return _copied(target, sources)
     job = _Job(request, target, before, layer)
     if not sources:
         return job.done(_onto_nothing(job))
@@ -117,6 +119,18 @@ def append(
         return job.done(_index(job, sources, read_manifest(source.store, source.entry)))
     (only,) = images_of(source.store, source.entry)
     return job.done(_onto(job, source.store, only))
+
+
+def _copied(target: BlobTarget, sources: Sequence[BaseImage]) -> Appended:
+    """A source as it is, where no state goes onto it."""
+    if len(sources) != 1:
+        raise UsageError("There is no state to embed.")
+    (source,) = sources
+    entry = source.entry
+    copy(source.store, target, entry)
+    first = LoadedImage(source.store, images_of(source.store, entry)[0])
+    named = {"mediaType": entry.media_type, "digest": entry.digest, "size": entry.size}
+    return Appended({**entry.raw, **named}, str(first.manifest["config"]["digest"]), {})
 
 
 def _index(job: _Job, sources: Sequence[BaseImage], index: Json) -> Json:

@@ -12,9 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from bundler.artifacts.image.ociread import open_layout
 from bundler.errors import UsageError
 from bundler.workflows.build_all import ProjectBuild, jobs_of, run_all
 from bundler.workflows.status import of_names
+from tests.support.layouts import LayoutMaker, code_layer
 from tests.support.workdir import WorkDir
 
 _BUNDLER = [sys.executable, "-m", "bundler"]
@@ -75,6 +77,48 @@ def test_each_is_built_and_one_that_fails_stops_no_other(wd: WorkDir) -> None:
     assert "no such table" in Path(broken["log"]).read_text()
     assert broken["why"].startswith("tool failed (71): Catalogue")
     assert "projects__broken" in broken["log"]
+
+
+def _add_project_without_state(wd: WorkDir) -> None:
+    source = '[[tool.state-bundler.source]]\ncomponent = "parts:every"\npath = "state"\n'
+    wd.write("projects/plain/pyproject.toml", f'[project]\nname = "plain"\n{source}')
+    wd.write("projects/plain/parts.py", "def every():\n    return []\n")
+    wd("git add .")
+    wd.commit("plain")
+
+
+def test_a_project_without_state_fails_no_fleet(wd: WorkDir) -> None:
+    make_workspace(wd, {"orders": _WRITES})
+    _add_project_without_state(wd)
+    done = _build(wd, "--all", "oci", "-o", "{here}/build/{name}:1")
+    assert done.returncode == 0, done.stderr
+    assert "2 built, 0 failed." in done.stdout
+    assert "none (no state)" in done.stdout
+    assert (wd.path / "build/orders").exists()
+    assert not (wd.path / "build/plain").exists()
+    alone = _build(wd, "oci", "--project", "projects/plain", "-o", "build/plain")
+    assert alone.returncode == 2
+    assert "There is no state to embed." in alone.stderr
+
+
+@pytest.mark.parametrize("kind", ["image", "index"])
+def test_without_state_the_base_is_copied_as_it_is(wd: WorkDir, kind: str) -> None:
+    _add_project_without_state(wd)
+    layout = LayoutMaker(wd.path / "base")
+    entry = layout.manifest([code_layer()])
+    if kind == "index":
+        platform = {"os": "linux", "architecture": "amd64"}
+        entry = layout.index([{**entry, "platform": platform}, layout.attestation()])
+    layout.tag(entry)
+    project = ("--project", "projects/plain")
+    done = _build(wd, "oci", *project, "--base", "base", "-o", "build/plain:1")
+    assert done.returncode == 0, done.stderr
+    assert "No component keeps its state in the artifact: it is built as it is." in done.stderr
+    (made,) = json.loads((wd.path / "build/plain/index.json").read_text())["manifests"]
+    assert made["digest"] == entry["digest"]
+    with open_layout(wd.path / "build/plain") as image:
+        assert {path for path, _ in image.image.tree.walk()} >= {"/app/src/shop/defs/__init__.py"}
+        assert image.state_directories() == []
 
 
 def test_what_would_be_one_artifact_is_refused(wd: WorkDir) -> None:

@@ -95,7 +95,8 @@ def building(
             yield image
         return
     base = _loaded(build)
-    request.listener.phase("Putting the state into the image")
+    if request.bundles:
+        request.listener.phase("Putting the state into the image")
     try:
         with naming(docker, engine, arguments, base, request) as image:
             yield image

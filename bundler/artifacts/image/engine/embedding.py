@@ -21,7 +21,7 @@ from bundler.artifacts.image.engine.files import ContainerFiles, reading
 from bundler.artifacts.image.engine.loading import archive_of, load
 from bundler.artifacts.image.image import Json
 from bundler.artifacts.image.layer import Layer, Placed, Written, parents_of
-from bundler.errors import BundlerError, ToolFailed, UsageError, VerificationFailed
+from bundler.errors import BundlerError, ToolFailed, VerificationFailed
 from bundler.state.bundle import Bundle
 from bundler.state.manifest import RunRecord
 from bundler.system.times import reproducible_now
@@ -84,13 +84,16 @@ class EngineDestination:
 
     @contextmanager
     def embed(self, request: EmbedRequest) -> Iterator[EngineImage]:
-        """See `bundler.artifacts.embedding.Destination`.
+        """See `bundler.artifacts.embedding.Destination`. Without bundles the base gets the names.
 
         Raises `ToolFailed` where the engine refuses.
         """
-        if not request.bundles:
-            raise UsageError("There is no state to embed.")
         base = load_image(self.engine, self.base)
+        if not request.bundles:
+            with self._base(base.identity) as found:
+                yield found
+            self._name(base.identity)
+            return
         layer = self._layer(base, request)
         if image.volumes_of(base.config):
             with reading(self.engine, base.identity) as container:
@@ -99,12 +102,20 @@ class EngineDestination:
         try:
             with _made(self.engine, sent, layer, every_byte=request.every_byte) as made:
                 yield made
-            for name in self.names:
-                tag(self.engine, str(made.digest), name)
+            self._name(str(made.digest))
         except BaseException:
             with suppress(BundlerError):
                 discard(self.engine, sent.name)
             raise
+
+    def _base(self, identity: str) -> EngineImage:
+        from bundler.artifacts.image.engine.opening import EngineImage
+
+        return EngineImage(self.engine, identity)
+
+    def _name(self, identity: str) -> None:
+        for name in self.names:
+            tag(self.engine, identity, name)
 
     def _layer(self, base: _Image, request: EmbedRequest) -> Layer:
         layer = None

@@ -19,7 +19,7 @@ from bundler.artifacts.embedding import EmbedRequest
 from bundler.artifacts.python.pex import PexArtifact, PexDestination, open_pex
 from bundler.artifacts.python.pex.arguments import PexArguments
 from bundler.artifacts.python.replacing import publish, refuse_foreign
-from bundler.errors import ChildFailed, ToolFailed, UsageError, VerificationFailed
+from bundler.errors import ChildFailed, ToolFailed, UsageError
 from bundler.listener import Listener
 from bundler.system import process
 from bundler.system.atomic import io_errors, make_directories, temporary_folder
@@ -80,10 +80,6 @@ def building(pex: str, arguments: PexArguments, request: EmbedRequest) -> Iterat
                 with PexDestination(plain, destination).embed(request) as artifact:
                     yield BuiltPex(artifact, destination, printed)
                 return
-            _refuse_state(plain)
-            request.listener.note(
-                "No component keeps its state in the artifact: this is pex's own PEX."
-            )
             yield BuiltPex(plain, destination, printed)
         publish(made, destination)
 
@@ -147,12 +143,3 @@ def _only_child(folder: Path) -> Path:
     if len(children) != 1:
         raise ToolFailed(f"pex ended well but left {len(children)} files instead of one PEX.")
     return children[0]
-
-
-def _refuse_state(pex: PexArtifact) -> None:
-    found = [directory.path for directory in pex.state_directories()]
-    if found:
-        raise VerificationFailed(
-            f"The PEX holds state that was not refreshed for it: {', '.join(found)}.",
-            hint="Name the project that it belongs to with --project.",
-        )
