@@ -118,10 +118,11 @@ def build_docker(
 
 def _start(arguments: Arguments, listener: Listener) -> Path | None:
     """Where the project is looked for: a context that is no folder here says nothing of it."""
-    from bundler.artifacts.image.engine.dockerbuild import is_local
+    from bundler.artifacts.image.engine.dockerbuild import dockerfile_of, is_local
+    from bundler.project.projects import start_for_context
 
     if is_local(arguments):
-        return Path(arguments.context)
+        return start_for_context(Path(arguments.context), dockerfile_of(arguments))
     listener.note("The context is no folder here: the state is of --project, or the project here.")
     return None
 

@@ -95,6 +95,20 @@ def find(
     return tuple(open_project(root, python=python, environ=environ) for root in roots)
 
 
+def start_for_context(context: Path, dockerfile: Path | None) -> Path:
+    """Where to look for the project that an image is of: the one that its Dockerfile is in, if
+    that is in the context; else the one that the context is in, or that the user is in.
+
+    In a monorepo the context is a folder above all projects.
+    """
+    folder = (dockerfile.parent if dockerfile else context).resolve()
+    own = _project_above(folder)
+    if own is not None and own.is_relative_to(context.resolve()):
+        return own
+    inside = (path for path in (context, Path.cwd()) if _project_above(path.resolve()))
+    return next(inside, context)
+
+
 def is_inside_one(start: Path) -> bool:
     """Whether `find` would come upon any project from here."""
     here = start.resolve()

@@ -105,7 +105,8 @@ def _state_directories(
 
 
 def _dockerfiles(root: Path) -> Iterator[PurePosixPath]:
-    for pattern in ("Dockerfile", "Dockerfile.*", "*.Dockerfile", "Containerfile"):
+    usual = "Dockerfile" if (root / "Dockerfile").is_file() else "dockerfile"
+    for pattern in (usual, "Dockerfile.*", "*.Dockerfile", "Containerfile"):
         for path in sorted(root.glob(pattern)):
             if path.is_file() and not path.name.endswith(".dockerignore"):
                 yield PurePosixPath(path.name)

@@ -88,6 +88,9 @@ ELSEWHERE = {
     "state-bundler refresh --key 'VendorCatalog[products]'": "test_demo",
     "state-bundler refresh --in": "test_refresh_inside",
     "state-bundler build docker --state-from registry-copy.tar": "test_replay",
+    "state-bundler build docker -f projects/orders/Dockerfile": (
+        "test_a_context_above_the_project"
+    ),
     "docker bundle bake app": "newer_docker, by make docker-newer: buildx has to be there",
     "state-bundler predicate": "test_attestation",
     "state-bundler sign": "test_signature",

@@ -185,3 +185,34 @@ def test_a_dockerfile_by_stdin_that_copies_state_is_refused_first(tmp_path: Path
             pytest.raises(ConfigurationError, match="Dockerfile:2 copies"),
         ):
             building.preflight(arguments, piped=given)
+
+
+@pytest.mark.parametrize(("here", "file", "context"), [
+    ("projects/shop", "Dockerfile", "../.."), (".", "projects/shop/Dockerfile", "."),
+])  # fmt: skip
+def test_a_context_above_the_project(project: Project, here: str, file: str, context: str) -> None:
+    text = "FROM scratch\nCOPY lib /lib\nCOPY projects/shop/src /app/src\nENV PYTHONPATH=/app/src\n"
+    monorepo = project.root.parent / "monorepo"
+    (monorepo / "projects").mkdir(parents=True)
+    project.root.rename(monorepo / "projects/shop")
+    shop = Project(monorepo / "projects/shop", project.engine, project.name)
+    shop.write("Dockerfile", text)
+    shop.configure()
+    (monorepo / "lib").mkdir()
+    (monorepo / "lib/shared.py").touch()
+    (monorepo / "pyproject.toml").write_text('[tool.uv.workspace]\nmembers = ["projects/*"]\n')
+    argv = [PLUGIN.with_name("state-bundler"), "build", "docker", "-f", file, "-t", project.name]
+    done = subprocess.run(
+        [*argv, context], cwd=monorepo / here, env=shop.environment(), capture_output=True,
+        text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert f"/app/src/{PLACE}: 1 state" in done.stdout
+
+
+@pytest.mark.parametrize("buildkit", ["0", "1"])
+def test_a_lower_case_dockerfile_counts(project: Project, buildkit: str) -> None:
+    (project.root / "Dockerfile").unlink()
+    project.write("dockerfile", FROM_SCRATCH)
+    made = project.build(docker=project.docker(0, buildkit))
+    assert made.paths == (f"/app/src/{PLACE}",)

@@ -5,7 +5,13 @@ from pathlib import Path
 import pytest
 
 from bundler.errors import ConfigurationError, UsageError
-from bundler.project.projects import DagsterModules, find, find_interpreter, workspace_members
+from bundler.project.projects import (
+    DagsterModules,
+    find,
+    find_interpreter,
+    start_for_context,
+    workspace_members,
+)
 
 PROJECT = '[project]\nname = "{name}"\n[tool.dg.project]\nroot_module = "{name}"\n'
 SOURCE = '[[tool.state-bundler.source]]\nkey = "K"\ncommand = ["true"]\npath = "state"\n'
@@ -76,6 +82,47 @@ def test_a_workspace_names_its_projects(tmp_path: Path, kind: str) -> None:
     found = find([], start=tmp_path, everything=True)
     assert [project.root for project in found] == roots
     assert {project.workspace for project in found} == {tmp_path}
+
+
+@pytest.mark.parametrize(
+    ("paths", "project"),
+    [
+        (("projects/a", "../..", "Dockerfile"), "projects/a"),
+        (("projects/a/src", "../../..", "../Dockerfile"), "projects/a"),
+        (("projects/a", "../..", "../../docker/Dockerfile"), "projects/a"),
+        (("projects/a", "../..", "../b/Dockerfile"), "projects/b"),
+        ((".", ".", "projects/a/Dockerfile"), "projects/a"),
+        ((".", "projects", "projects/b/docker/Dockerfile"), "projects/b"),
+        ((".", "projects/a", None), "projects/a"),
+        ((".", "projects/a", "projects/b/Dockerfile"), "projects/a"),
+        (("projects/b", "../a", None), "projects/a"),
+        (("projects/a", ".", "../../docker/Dockerfile"), "projects/a"),
+        (("projects/a", "docker", None), "projects/a"),
+        (("projects/a", "../../docker", None), "projects/a"),
+        ((".", ".", None), None),
+        ((".", ".", "docker/Dockerfile"), None),
+    ],
+)
+def test_the_project_of_an_image_whose_context_may_lie_above_it(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    paths: tuple[str, str, str | None],
+    project: str | None,
+) -> None:
+    here, context, dockerfile = paths
+    for name in ("a", "b"):
+        _project(tmp_path / "projects" / name, name)
+    (tmp_path / "projects/a/docker").mkdir()
+    (tmp_path / "projects/a/src").mkdir(exist_ok=True)
+    (tmp_path / "docker").mkdir()
+    (tmp_path / "pyproject.toml").write_text('[tool.uv.workspace]\nmembers = ["projects/*"]\n')
+    monkeypatch.chdir(tmp_path / here)
+    start = start_for_context(Path(context), None if dockerfile is None else Path(dockerfile))
+    if project is None:
+        with pytest.raises(UsageError, match="is a workspace of 2 projects"):
+            find([], start=start)
+    else:
+        assert [found.root for found in find([], start=start)] == [tmp_path / project]
 
 
 def test_the_interpreter_is_searched_in_order(tmp_path: Path) -> None:

@@ -22,7 +22,12 @@ from bundler.artifacts.image.engine import building, bypasses_image_store, outpu
 from bundler.artifacts.image.engine.arguments import Arguments
 from bundler.artifacts.image.engine.connection import Docker, Engine
 from bundler.artifacts.image.engine.context import shown, withheld_rules
-from bundler.artifacts.image.engine.dockerbuild import Builder, read, with_rules
+from bundler.artifacts.image.engine.dockerbuild import (
+    Builder,
+    read,
+    usual_dockerfile,
+    with_rules,
+)
 from bundler.artifacts.image.engine.embedding import remove_unnamed
 from bundler.artifacts.image.engine.outputs import ReadyImage
 from bundler.artifacts.image.engine.stdin_context import STDIN, Piped
@@ -64,7 +69,7 @@ class Baking:
         """What the target says of its result, as docker build's arguments."""
         target = self.target(name)
         context = self.context(name)
-        file = context / (target.get("dockerfile") or "Dockerfile")
+        file = _dockerfile(context, target)
         return Arguments(
             forwarded=(*self.running, *_contexts(target)),
             context=str(context),
@@ -73,6 +78,11 @@ class Baking:
             platforms=tuple(target.get("platforms") or ()),
             outputs=tuple(map(_output, target.get("output") or ())),
         )
+
+
+def _dockerfile(context: Path, target: Json) -> Path:
+    named = target.get("dockerfile") or "Dockerfile"
+    return usual_dockerfile(context) if named == "Dockerfile" else context / str(named)
 
 
 def _contexts(target: Json) -> Iterator[str]:
@@ -286,7 +296,7 @@ def _bake(baking: Baking, targets: Sequence[BakeTarget], folder: Path, output: s
         context = baking.context(one.name)
         if context.is_dir():
             inline = target.pop("dockerfile-inline", None)
-            path = None if inline else context / (target.get("dockerfile") or "Dockerfile")
+            path = None if inline else _dockerfile(context, target)
             text = inline.encode() if path is None else read(path)
             own = folder / one.name
             own.mkdir()

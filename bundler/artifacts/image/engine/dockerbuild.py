@@ -107,7 +107,13 @@ def dockerfile_of(arguments: Arguments) -> Path | None:
     """The Dockerfile, where it is a file here."""
     if arguments.file == STDIN or not is_local(arguments):
         return None
-    return Path(arguments.file or Path(arguments.context) / "Dockerfile")
+    return Path(arguments.file) if arguments.file else usual_dockerfile(Path(arguments.context))
+
+
+def usual_dockerfile(folder: Path) -> Path:
+    """The Dockerfile of a context for which none is named; docker takes a lower-case one, too."""
+    usual, lower = folder / "Dockerfile", folder / "dockerfile"
+    return lower if not usual.exists() and lower.exists() else usual
 
 
 @dataclass(frozen=True)
