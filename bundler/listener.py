@@ -42,3 +42,7 @@ class Listener:
 
 
 SILENT = Listener()
+
+# Of this process, for what is too deep inside to be passed one: waiting for git. The command line
+# sets it.
+of_process = SILENT

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from bundler import listener
 from bundler.cli.guard_command import FORMATS, GuardArguments, answer
 from bundler.guard.verdict import Moment, Movement
 
@@ -59,4 +60,5 @@ def guard(
         fix=fix,
         movement=Movement(remote=remote),
     )
+    listener.of_process = listener.SILENT  # it has a word of its own
     ctx.exit(answer(request))

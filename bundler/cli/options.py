@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import click
 
+from bundler import listener
 from bundler.cli.console import Console, ConsoleListener, size
 from bundler.system.wording import counted
 
@@ -216,7 +217,13 @@ refresh_options = taken_as(
 
 
 def narrator(*, quiet: bool = False) -> ConsoleListener:
-    """The listener that tells the run's story on stderr."""
+    """The listener that tells the run's story on stderr, from now on also this process's."""
+    told = _narrator(quiet=quiet)
+    listener.of_process = told
+    return told
+
+
+def _narrator(*, quiet: bool) -> ConsoleListener:
     console = Console(sys.stderr)
     if sys.stderr.isatty() and os.environ.get("TERM") != "dumb" and not os.environ.get("CI"):
         from bundler.cli.live import LiveListener

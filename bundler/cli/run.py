@@ -14,7 +14,8 @@ from types import FrameType
 
 import click
 
-from bundler.cli.console import Console
+from bundler import listener
+from bundler.cli.console import Console, ConsoleListener
 from bundler.errors import Bug, BundlerError, Interrupted, Several
 from bundler.system import streams
 
@@ -22,6 +23,7 @@ from bundler.system import streams
 def run(command: click.Command, arguments: Sequence[str]) -> int:
     """Runs the command and returns its exit code; nothing but a bug in this function escapes."""
     signal.signal(signal.SIGTERM, _terminate)
+    listener.of_process = ConsoleListener(Console(sys.stderr))
     return streams.ending(lambda: _run(command, arguments), _report)
 
 

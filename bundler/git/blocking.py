@@ -1,14 +1,16 @@
 """What git would wait for: a FIFO or a device where it expects a file.
 
 git opens its configuration, its ignore files and its own files without a look at what they are,
-and a FIFO holds it until somebody writes. So these are looked at first. What is not looked at (a
-loose object, a configuration that is written in an unusual way) ends with the question's timeout.
+and a FIFO holds it until somebody writes. So these are looked at first; the ignore files of a whole
+work tree, only if git is slow. What is not looked at (a loose object, a configuration that is
+written in an unusual way) ends with the question's timeout.
 """
 
 from __future__ import annotations
 
 import os
 import stat
+import time
 
 from bundler.errors import ToolFailed
 from bundler.system.git_directory import read_regular
@@ -28,6 +30,7 @@ _SHARED = (
 )
 # Settings that name a file which git reads.
 _NAMING = (b"path", b"excludesfile", b"attributesfile")
+_RULE_FILES = (b".gitignore", b".gitattributes")
 _MAX_INCLUDES = 100
 _LARGE_BYTES = 1 << 20
 
@@ -66,6 +69,20 @@ def refuse_what_blocks(git_dir: bytes, top: bytes | None, env: Mapping[str, str]
         if variable.startswith("GIT_CONFIG_KEY_") and setting.lower().endswith("file"):
             given = env.get(variable.replace("_KEY_", "_VALUE_"), "")
             refuse_if_it_blocks(os.path.join(base, _expanded(os.fsencode(given), home)))
+
+
+def refuse_rules_that_block(top: bytes, seconds: float) -> None:
+    """The same for the ignore and attribute files of a work tree, as far as the time allows."""
+    end = time.monotonic() + seconds
+    for directory, folders, files in os.walk(top):
+        if time.monotonic() > end:
+            return
+        if directory != top and b".git" in (*folders, *files):  # another repository
+            folders.clear()
+            continue
+        for name in _RULE_FILES:
+            if name in files:
+                refuse_if_it_blocks(os.path.join(directory, name))
 
 
 def refuse_if_it_blocks(path: bytes) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from bundler.errors import ToolFailed
-from bundler.git.blocking import refuse_what_blocks
+from bundler.git.blocking import refuse_rules_that_block, refuse_what_blocks
 from bundler.git.words import quoted
 from bundler.system import git_directory
 from bundler.system.fast_process import Answer, Command, run_concurrently
@@ -294,6 +294,17 @@ def _converse(
     timeout: float = DEFAULT_TIMEOUT_SECONDS,
 ) -> list[Answer]:
     git = _executable()
+
+    def slow() -> None:
+        from bundler import listener  # `typing`, which it imports, is slow
+
+        names = ", ".join(dict.fromkeys(os.fsdecode(each.arguments[0]) for each in questions))
+        listener.of_process.note(
+            f"Still waiting for git ({names}): a large repository or a slow disk takes its time."
+        )
+        if "GIT_WORK_TREE" in env:
+            refuse_rules_that_block(os.fsencode(env["GIT_WORK_TREE"]), timeout)
+
     return run_concurrently(
         [
             Command(git, ["-C", place, *_OVERRIDES, *question.arguments], question.stdin)
@@ -301,6 +312,7 @@ def _converse(
         ],
         env,
         timeout,
+        slow,
     )
 
 

@@ -20,6 +20,7 @@ from bundler.errors import ConfigurationError, io_failure
 from bundler.project import environment_settings
 from bundler.project.options import KeyOptions, RefreshMode, RefreshOptions, SourceOptions
 from bundler.state.source_path import ADVICE, nested, path_problem
+from bundler.system.git_directory import read_regular
 
 TABLE = "tool.state-bundler"
 _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -118,8 +119,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     else:
         import tomli as tomllib
     try:
-        with open(path, "rb") as stream:
-            tables: dict[str, Any] = tomllib.load(stream)
+        tables: dict[str, Any] = tomllib.loads(read_regular(os.fsencode(path)).decode())
     except FileNotFoundError:
         return {}
     except OSError as error:

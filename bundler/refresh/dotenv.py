@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -50,8 +51,9 @@ def read(path: Path, environment: Mapping[str, str], python: Path | None = None)
             return {}
     except OSError as error:
         raise ConfigurationError(f"{path} cannot be read: {error.strerror}.") from error
+    began = time.monotonic()
     said = _ask([python], path, environment) if python is not None else None
-    if said is None:
+    if said is None and time.monotonic() - began < _SECONDS:
         said = _ask([Path(sys.executable), "-I"], path, environment)
     if said is None:
         raise ConfigurationError(

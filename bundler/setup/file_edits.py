@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from bundler.errors import ConfigurationError, InputOutputError
 from bundler.system.atomic import io_errors, make_directories, save
+from bundler.system.git_directory import read_regular
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ def read_text(path: Path) -> str | None:
     """
     with io_errors(path):
         try:
-            return path.read_bytes().decode("utf-8")
+            return read_regular(os.fsencode(path)).decode("utf-8")
         except FileNotFoundError:
             return None
         except UnicodeDecodeError as error:

@@ -16,9 +16,10 @@ from bundler.system.fast_tuple import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 
+_PATIENCE_SECONDS = 5.0
 _READ_BYTES = 1 << 16
 # POSIX fixes these numbers; the module `signal` builds enumerations of all of them when imported.
 _SIGPIPE = 13
@@ -114,18 +115,21 @@ class _Conversation:
 
 
 def run_concurrently(
-    commands: Sequence[Command], env: Mapping[str, str], timeout: float
+    commands: Sequence[Command],
+    env: Mapping[str, str],
+    timeout: float,
+    slow: Callable[[], None] | None = None,
 ) -> list[Answer]:
     """Runs programs at the same time, each in a process group of its own.
 
-    timeout: in seconds, for all of them; at its end they are killed.
+    timeout: in seconds, for all of them; at its end they are killed. slow: called once if they
+    take more than a few seconds; what it raises ends them, too.
     Raises `ToolFailed` where one cannot be started or outlasts the timeout.
     """
-    deadline = time.monotonic() + timeout
     running: list[_Conversation] = []
     try:
         running.extend(_Conversation(command, env) for command in commands)
-        _listen(running, deadline, timeout)
+        _listen(running, timeout, slow)
         answers = []
         while running:
             answers.append(running[0].answer())
@@ -137,7 +141,10 @@ def run_concurrently(
     return answers
 
 
-def _listen(running: Sequence[_Conversation], deadline: float, timeout: float) -> None:
+def _listen(
+    running: Sequence[_Conversation], timeout: float, slow: Callable[[], None] | None
+) -> None:
+    began = time.monotonic()
     poll = select.poll()
     owners = {}
     for conversation in running:
@@ -150,9 +157,12 @@ def _listen(running: Sequence[_Conversation], deadline: float, timeout: float) -
             owners[descriptor] = conversation
             poll.register(descriptor, event)
     while any(descriptor >= 0 for each in running for descriptor in each.descriptors):
-        left = deadline - time.monotonic()
+        left = began + (min(timeout, _PATIENCE_SECONDS) if slow else timeout) - time.monotonic()
         ready = poll.poll(left * 1000) if left > 0 else []
-        if not ready:
+        if not ready and slow:
+            slow()
+            slow = None
+        elif not ready:
             name = running[0].name
             raise ToolFailed(
                 f"{name} did not answer within {timeout:g} s.",
