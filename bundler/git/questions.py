@@ -94,6 +94,15 @@ def addable_question(directories: Iterable[bytes]) -> Question:
     return Question(["ls-files", *options, "--", *map(below, directories)])
 
 
+def ignored_question() -> Question:
+    """What lies in the work tree and git ignores; of a directory that is ignored only its name.
+
+    Without a pathspec: git up to 2.39 fails for one with ``--directory``.
+    """
+    options = ["-z", "-o", "-i", "--directory", "--exclude-standard", "--full-name"]
+    return Question(["ls-files", *options])
+
+
 def empty_tree(repository: Repository) -> str:
     """What a repository without a commit has instead of HEAD: git knows it without an object."""
     digest = digests.new(repository.algorithm, 0)

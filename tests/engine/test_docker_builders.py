@@ -26,7 +26,7 @@ from bundler.errors import (
 )
 from bundler.state.bundle import STATE_DIRECTORY
 from tests.support.bundles import PLACE, make_record
-from tests.support.dockerprojects import EDITABLE, Project
+from tests.support.dockerprojects import EDITABLE, Noted, Project
 from tests.support.embedding import build_image
 from tests.support.engine import PYTHON_BASE
 
@@ -236,6 +236,48 @@ def _layer(project: Project, name: str, position: int) -> dict[str, tuple[object
                 for item in members
                 if item.name != "app"
             }
+
+
+_SECRETS = (".env", ".env.production", "tls/server.pem", "src/shop/id_rsa", ".aws/credentials")
+
+
+@pytest.mark.parametrize(("cli", "buildkit"), BUILDERS)
+def test_no_credentials_and_nothing_that_git_ignores_gets_into_the_image(
+    cli: int, buildkit: str, project: Project
+) -> None:
+    project.write("Dockerfile", f"FROM {PYTHON_BASE}\nCOPY . /app\nCOPY dist/*.whl /dist/\n")
+    project.write(".dockerignore", "Dockerfile\n.dockerignore\n")
+    project.configure()
+    project.write(".gitignore", f"{STATE_DIRECTORY}/\ndist/\n*.log\n")
+    for path in (*_SECRETS, "a.log", "dist/old.pex", "dist/shop.whl", ".env.example"):
+        project.write(path, path)
+    said: list[str] = []
+    project.build(docker=project.docker(cli, buildkit), listener=Noted(said))
+    listing = project.engine.docker(
+        "run", "--rm", project.name, "find", "/app", "/dist", "-type", "f"
+    )
+    found = listing.stdout.decode().split()
+    assert {path for path in found if "/defs/" not in path} == {
+        *("/app/.env.example", "/app/.gitignore", "/app/dist/shop.whl", "/app/pyproject.toml"),
+        *("/app/src/shop/__init__.py", "/dist/shop.whl"),
+    }
+    (sentence,) = [line for line in said if line.startswith("Not in the build context: ")]
+    assert sentence.endswith(
+        ".aws, .env, .env.production, .git and 2 more, and what git ignores (a.log, dist/old.pex). "
+        "To have one there, name it in a COPY, or in the ignore file: !.aws"
+    )
+
+
+def test_a_build_that_needs_what_was_left_out_says_so(project: Project) -> None:
+    project.write("Dockerfile", f"FROM {PYTHON_BASE}\nCOPY . /app\nRUN test -e /app/needed.log\n")
+    project.configure()
+    project.write(".gitignore", f"{STATE_DIRECTORY}/\n*.log\n")
+    project.write("needed.log", "x")
+    with pytest.raises(ChildFailed) as failed:
+        project.build()
+    assert "what git ignores (needed.log)" in failed.value.hint
+    project.write(".dockerignore", "!needed.log\n")
+    project.build()
 
 
 def test_a_copied_state_directory_is_found_before_anything_runs(project: Project) -> None:

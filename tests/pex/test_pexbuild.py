@@ -13,7 +13,13 @@ import pytest
 from bundler.artifacts.embedding import EmbedRequest
 from bundler.artifacts.python.pex.arguments import parse
 from bundler.artifacts.python.pex.building import building, find_pex
-from bundler.errors import ChildFailed, ToolFailed, UsageError, VerificationFailed
+from bundler.errors import (
+    ChildFailed,
+    ConfigurationError,
+    ToolFailed,
+    UsageError,
+    VerificationFailed,
+)
 from bundler.listener import Listener
 from bundler.workflows.pipeline import read_back
 from tests.support.pex_projects import (
@@ -95,6 +101,37 @@ def test_state_of_a_project_that_was_not_named_is_refused(
     with pytest.raises(VerificationFailed, match=PLACE):
         build("-D", "src", "-o", "app.pex", bundles=[])
     assert not (tmp_path / "app.pex").exists()
+
+
+@pytest.mark.parametrize("where", [".env", "shop/.env.production", "shop/id_rsa", ".aws/config"])
+def test_credentials_are_refused_by_name(
+    where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    package(tmp_path / "src", A="x")
+    (tmp_path / "src" / where).parent.mkdir(exist_ok=True)
+    (tmp_path / "src" / where).write_text("TOKEN=x")
+    state = set_state(tmp_path / "s", A="verified")
+    for bundles in ([], [state]):
+        if not bundles:
+            shutil.rmtree(tmp_path / "src" / PLACE)
+        named = where if "aws" not in where else ".aws"
+        with pytest.raises(ConfigurationError, match=f"app.pex would hold credentials: {named}."):
+            build("-D", "src", "-m", "shop", "-o", "app.pex", bundles=bundles)
+    assert not (tmp_path / "app.pex").exists()
+
+
+def test_a_private_key_of_the_package_is_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    package(tmp_path / "src", A="x")
+    (tmp_path / "src" / "shop" / "ca.pem").write_text("-----BEGIN CERTIFICATE-----\n")
+    (tmp_path / "src" / "shop" / "test.key").write_text("-----BEGIN PRIVATE KEY-----\n")
+    heard = Heard()
+    state = set_state(tmp_path / "s", A="verified")
+    build("-D", "src", "-m", "shop", "--venv", "-o", "app.pex", bundles=[state], listener=heard)
+    assert heard.warnings == ["app.pex holds private keys: shop/test.key."]
 
 
 def test_a_failed_build_passes_the_code_through_and_leaves_the_older_file(

@@ -14,9 +14,11 @@ from pathlib import Path
 
 import pytest
 
+from bundler.artifacts.python.credentials import refuse
 from bundler.artifacts.python.wheel import open_wheel
 from bundler.artifacts.verify import verify
 from bundler.errors import ConfigurationError, UsageError, VerificationFailed
+from bundler.listener import SILENT
 from bundler.state.directory import DirectoryArtifact
 from bundler.state.manifest import RunRecord
 from bundler.state.statedir import StateDir
@@ -107,6 +109,15 @@ def test_byte_code_that_an_installer_compiles_is_accepted(
     (site / PLACE / "A/models/__pycache__/c.cpython-311.pyc").write_bytes(b"")
     with DirectoryArtifact(site) as artifact:
         assert len(verify(artifact).all_problems) == 1
+
+
+def test_a_wheel_with_credentials_is_refused(tmp_path: Path) -> None:
+    made = wheel(tmp_path, {"shop/.env": "TOKEN=x", "shop/ca.pem": "-----BEGIN CERTIFICATE-----"})
+    with (
+        open_wheel(made) as artifact,
+        pytest.raises(ConfigurationError, match=r"w\.whl would hold credentials: shop/\.env\."),
+    ):
+        refuse("w.whl", [artifact.tree], SILENT)
 
 
 def test_a_package_elsewhere_in_the_wheel_names_the_candidate(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from bundler.artifacts.embedding import EmbedRequest
 from bundler.artifacts.image.engine import Docker, building
 from bundler.artifacts.image.engine.arguments import parse
 from bundler.artifacts.verify import verify
+from bundler.listener import SILENT, Listener
 from bundler.state.bundle import STATE_DIRECTORY, Bundle
 from tests.support.bundles import PLACE, make_bundle, make_record
 from tests.support.embedding import Made, build_image
@@ -52,6 +53,16 @@ COPY --from=build /out/ /usr/local/lib/python3.11/dist-packages/
 
 
 PLUGIN = Path(sys.executable).with_name("docker-bundle")
+
+
+@dataclass
+class Noted(Listener):
+    """Keeps the facts that are worth a line."""
+
+    notes: list[str]
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
 
 
 @dataclass
@@ -102,12 +113,16 @@ class Project:
         return Docker(program, options, environment)
 
     def build(
-        self, *arguments: str, bundle: Bundle | None = None, docker: Docker | None = None
+        self,
+        *arguments: str,
+        bundle: Bundle | None = None,
+        docker: Docker | None = None,
+        listener: Listener = SILENT,
     ) -> Made:
         given = bundle or self.new_state()
         parsed = parse([*(arguments or ("-t", self.name)), str(self.root)])
         building.preflight(parsed)
-        request = EmbedRequest((given,), make_record(given))
+        request = EmbedRequest((given,), make_record(given), listener=listener)
         return build_image(parsed, request, docker or self.docker(), check=verified)
 
     def inspect(self, name: str = "") -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bundler.artifacts.image.engine.dockerfile import (
@@ -19,6 +20,14 @@ from bundler.artifacts.image.engine.ignore import (
     effective,
     excluded,
     parse,
+    quoted,
+)
+from bundler.artifacts.image.engine.left_out import (
+    IGNORE_RULE,
+    LeftOut,
+    Names,
+    find,
+    named_sentence,
 )
 from bundler.errors import ConfigurationError, ToolFailed
 from bundler.setup.doctor import DoctorContext, Finding
@@ -45,14 +54,29 @@ def context(patient: DoctorContext) -> Iterator[Finding]:
     if not survey.dockerfiles:
         yield Finding("ok", "There is no Dockerfile here.")
         return
-    rules = parse(effective(survey.root, survey.root / survey.dockerfiles[0]))
+    file = survey.root / survey.dockerfiles[0]
+    ignored = effective(survey.root, file)
+    rules = parse(ignored)
+    names = Names.of((read_text(file) or "").encode(), file.name, ignored, {})
+    left_out = find(survey.root, ignored, names, _told_elsewhere(patient))
     findings = [
         *_missing_project_file(patient, rules),
         *_state_in_context(patient, rules),
-        *_secrets_in_context(patient, rules),
+        *_secrets_in_context(patient, left_out),
         *_environment_in_context(patient, rules),
     ]
-    yield from findings or [Finding("ok", "The context holds the code, and no state.")]
+    if not findings:
+        yield Finding("ok", "The context holds the code, and no state.")
+    if said := str(left_out):
+        yield Finding("ok", f"build docker leaves something out. {said}")
+    if left_out.artifacts:
+        yield Finding("ok", f"In the context are older artifacts: {left_out.artifacts[0]}.")
+    yield from findings
+
+
+def _told_elsewhere(patient: DoctorContext) -> list[Path]:
+    root = patient.survey.root.resolve()
+    return [root / ".venv", *(root / path for path in patient.survey.state_directories)]
 
 
 def _missing_project_file(
@@ -81,14 +105,25 @@ def _state_in_context(patient: DoctorContext, rules: list[DockerIgnoreRule]) -> 
             )
 
 
-def _secrets_in_context(patient: DoctorContext, rules: list[DockerIgnoreRule]) -> Iterator[Finding]:
-    if (patient.survey.root / ".env").exists() and not excluded(".env", rules):
-        yield _unnamed(
-            patient,
-            ".env",
-            "COPY . and ADD . put its credentials into a layer, where they stay.",
-            ["**/.env"],
-        )
+def _secrets_in_context(patient: DoctorContext, left_out: LeftOut) -> Iterator[Finding]:
+    for path in left_out.credentials:
+        if posixpath.basename(path) != ".git":
+            yield _unnamed(
+                patient,
+                path,
+                "It holds credentials. build docker leaves it out; with a plain docker build, "
+                "COPY . and ADD . put it into a layer, where it stays.",
+                [f"**/{quoted(posixpath.basename(path))}"],
+            )
+    for path, where in left_out.named:
+        sentence = named_sentence(path, where)
+        fix = "Take it out: a step that needs it has RUN --mount=type=secret."
+        if where == IGNORE_RULE:
+            rules = [f"**/{quoted(posixpath.basename(path))}"]
+            fix = add_lines(patient.survey.root, _ignore_file(patient), rules)
+        yield Finding("warn", sentence, mend=fix)
+    for problem in left_out.problems:
+        yield Finding("warn", problem, mend="See what `git status` says there.")
 
 
 def _environment_in_context(

@@ -8,6 +8,7 @@ user wrote or changed since stays as it is.
 from __future__ import annotations
 
 import os
+import posixpath
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from bundler.project.survey import Survey
 from bundler.setup.file_edits import FileEdit, read_text
 from bundler.setup.init import lines, precommit, pyproject
 from bundler.state.bundle import STATE_DIRECTORY
+from bundler.system.credential_files import has_credentials_name
 from bundler.system.packaged_files import template
 from bundler.version import __version__
 
@@ -27,8 +29,8 @@ _IGNORE_COMMENT = "state-bundler init: state ships in the artifact, it is no par
 _DOCKER_COMMENT = "state-bundler init: embedded after the build, so that it never spoils the cache"
 _HERE_COMMENT = "state-bundler init: credentials and this machine's environment stay here"
 
-# What never belongs into an image, where it lies in the project.
-HERE = (".env", ".venv")
+# Like credentials, no part of an image.
+_ENVIRONMENT = ".venv"
 
 Change = Callable[[str | None, Survey], "str | None"]
 
@@ -106,23 +108,28 @@ def docker_patterns(survey: Survey) -> tuple[str, ...]:
 
 
 def _dockerignored(text: str | None, survey: Survey) -> str | None:
-    from bundler.artifacts.image.engine.ignore import excluded, parse
+    from bundler.artifacts.image.engine.ignore import excluded, parse, quoted
+    from bundler.artifacts.image.engine.left_out import Names, find
 
-    rules = parse(text or "")
-    stays = [
-        f"**/{name}"
-        for name in HERE
-        if (survey.root / name).exists()
-        and not excluded(name, rules)
-        and not any(line.strip().endswith(f"!{name}") for line in (text or "").splitlines())
-    ]
+    environment = survey.root.resolve() / _ENVIRONMENT
+    found = find(survey.root, text or "", Names.of(b"", "", text or "", {}), [environment])
+    names = [posixpath.basename(path) for path in found.credentials]
+    if environment.exists() and not excluded(_ENVIRONMENT, parse(text or "")):
+        names.append(_ENVIRONMENT)
+    stays = [f"**/{quoted(name)}" for name in dict.fromkeys(names) if name != ".git"]
     text = lines.add_block(text, _HERE_COMMENT, stays)
     return lines.add_block(text, _DOCKER_COMMENT, docker_patterns(survey))
 
 
 def _not_dockerignored(text: str | None, survey: Survey) -> str | None:
     text = lines.remove_block(text, _DOCKER_COMMENT, docker_patterns(survey))
-    return lines.remove_block(text, _HERE_COMMENT, [f"**/{name}" for name in HERE])
+    ours = [line.strip() for line in (text or "").splitlines() if _stays_here(line.strip())]
+    return lines.remove_block(text, _HERE_COMMENT, ours)
+
+
+def _stays_here(rule: str) -> bool:
+    name = rule.removeprefix("**/")
+    return rule != name and (name == _ENVIRONMENT or has_credentials_name(name))
 
 
 def _pyproject(survey: Survey) -> Path | None:

@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import msgspec
@@ -24,11 +25,13 @@ from bundler.artifacts.image.engine.connection import Docker, Engine
 from bundler.artifacts.image.engine.context import shown, withheld_rules
 from bundler.artifacts.image.engine.dockerbuild import (
     Builder,
+    left_out_of,
     read,
     usual_dockerfile,
     with_rules,
 )
 from bundler.artifacts.image.engine.embedding import remove_unnamed
+from bundler.artifacts.image.engine.left_out import LeftOut
 from bundler.artifacts.image.engine.outputs import ReadyImage
 from bundler.artifacts.image.engine.stdin_context import STDIN, Piped
 from bundler.artifacts.image.image import Json
@@ -65,6 +68,11 @@ class Baking:
     def context(self, name: str) -> Path:
         return Path(self.target(name).get("context") or ".")
 
+    def inline(self, name: str) -> Piped | None:
+        """The target's Dockerfile, where bake's file holds it."""
+        text = self.target(name).get("dockerfile-inline")
+        return Piped(io.BytesIO(text.encode()), is_archive=False) if text else None
+
     def arguments(self, name: str) -> Arguments:
         """What the target says of its result, as docker build's arguments."""
         target = self.target(name)
@@ -88,6 +96,8 @@ def _dockerfile(context: Path, target: Json) -> Path:
 def _contexts(target: Json) -> Iterator[str]:
     for name, where in (target.get("contexts") or {}).items():
         yield f"--build-context={name}={where}"
+    for name, value in (target.get("args") or {}).items():
+        yield f"--build-arg={name}={value}"
 
 
 def _output(value: object) -> str:
@@ -175,9 +185,7 @@ def preflight(baking: Baking, chosen: Sequence[str]) -> None:
             raise UsageError(
                 f"bake makes no image of {name!r}.", hint=f"It makes: {', '.join(baking.final)}."
             )
-        inline = baking.target(name).get("dockerfile-inline")
-        given = Piped(io.BytesIO(inline.encode()), is_archive=False) if inline else None
-        building.preflight(baking.arguments(name), piped=given)
+        building.preflight(baking.arguments(name), piped=baking.inline(name))
 
 
 @dataclass(frozen=True)
@@ -187,6 +195,13 @@ class BakeTarget:
     baking: Baking
     name: str
     bundles: tuple[Bundle, ...]
+
+    @cached_property
+    def left_out(self) -> LeftOut:
+        """What its context lacks besides the states."""
+        return left_out_of(
+            self.arguments, self.builder, self.bundles, self.baking.inline(self.name)
+        )
 
     @property
     def docker(self) -> Docker:
@@ -222,12 +237,17 @@ def building_targets(
         for sentence in shown(baking.arguments(name), request.bundles):
             request.listener.warning(sentence)
     targets = [BakeTarget(baking, name, request.bundles) for name in chosen]
+    left_out = [target.left_out for target in targets]
+    for one in left_out:
+        one.tell(request.listener)
     past = [target for target in targets if bypasses_image_store.is_meant(target, engine)]
     near = [target for target in targets if target not in past]
     others = [name for name in baking.final if name not in chosen]
     with tempfile.TemporaryDirectory(prefix="state-bundler-") as folder:
         metadata = Path(folder) / "metadata.json"
         with ExitStack() as stack:
+            for one in left_out:
+                stack.enter_context(one.explaining())
             ready = _in_engine(near, engine, request, stack) if near else []
             ready += [
                 stack.enter_context(bypasses_image_store.building(target, engine, request))
@@ -300,7 +320,8 @@ def _bake(baking: Baking, targets: Sequence[BakeTarget], folder: Path, output: s
             text = inline.encode() if path is None else read(path)
             own = folder / one.name
             own.mkdir()
-            copy = with_rules(context, path, text, withheld_rules(context, one.bundles), own)
+            rules = withheld_rules(context, one.bundles, one.left_out)
+            copy = with_rules(context, path, text, rules, own)
             target["dockerfile"] = str(copy)
     metadata = folder / "bake.json"
     leave = [f"--allow=fs={folder}"] if baking.asks_leave else []

@@ -89,22 +89,27 @@ def building(
     request.listener.note(f"Building with {builder}.")
     for sentence in shown(arguments, request.bundles):
         request.listener.warning(sentence)
-    build = DockerBuild(docker, builder, arguments, request.bundles, tuple(command), piped)
-    if bypasses_image_store.is_meant(build, engine):
-        with bypasses_image_store.building(build, engine, request) as image:
-            yield image
-        return
-    base = _loaded(build)
-    if request.bundles:
-        request.listener.phase("Putting the state into the image")
-    try:
-        with naming(docker, engine, arguments, base, request) as image:
-            yield image
-    finally:
-        # The classic builder's images are its cache; BuildKit keeps one of its own.
-        if builder.is_buildkit:
-            with suppress(BundlerError):
-                remove_unnamed(engine, base)
+    left_out = dockerbuild.left_out_of(arguments, builder, request.bundles, piped)
+    left_out.tell(request.listener)
+    build = DockerBuild(
+        docker, builder, arguments, request.bundles, tuple(command), piped, left_out
+    )
+    with left_out.explaining():
+        if bypasses_image_store.is_meant(build, engine):
+            with bypasses_image_store.building(build, engine, request) as image:
+                yield image
+            return
+        base = _loaded(build)
+        if request.bundles:
+            request.listener.phase("Putting the state into the image")
+        try:
+            with naming(docker, engine, arguments, base, request) as image:
+                yield image
+        finally:
+            # The classic builder's images are its cache; BuildKit keeps one of its own.
+            if builder.is_buildkit:
+                with suppress(BundlerError):
+                    remove_unnamed(engine, base)
 
 
 @contextmanager

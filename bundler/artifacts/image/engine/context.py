@@ -19,6 +19,7 @@ from bundler.artifacts.image.engine.ignore import (
     quoted,
     walk,
 )
+from bundler.artifacts.image.engine.left_out import LeftOut, Names, find
 from bundler.errors import InputOutputError
 from bundler.state.bundle import Bundle
 
@@ -38,14 +39,17 @@ class Withheld:
     rules: tuple[str, ...]
 
 
-def withheld_rules(root: Path, bundles: Sequence[Bundle]) -> Withheld:
-    """The state directories below a context, and what dbt leaves beside their projects."""
+def withheld_rules(
+    root: Path, bundles: Sequence[Bundle], left_out: LeftOut | None = None
+) -> Withheld:
+    """The state directories below a context, what dbt leaves beside their projects, and more."""
     top = root.resolve()
     paths = [bundle.root.resolve() for bundle in bundles]
     for project in _dbt_projects(root, bundles):
         paths += [project / name for name in _DBT_LEFTOVERS]
     inside = [path.relative_to(top).as_posix() for path in paths if path.is_relative_to(top)]
-    return Withheld(tuple(quoted(path) for path in inside if path != "."))
+    rules = tuple(quoted(path) for path in inside if path != ".")
+    return Withheld(rules + (left_out.rules if left_out else ()))
 
 
 def shown(arguments: Arguments, bundles: Sequence[Bundle]) -> Iterator[str]:
@@ -58,7 +62,13 @@ def shown(arguments: Arguments, bundles: Sequence[Bundle]) -> Iterator[str]:
         root = Path(where)
         if not root.is_dir():
             continue
-        rules = parse(effective(root, None))
+        ignored = effective(root, None)
+        rules = parse(ignored)
+        if credentials := find(root, ignored, Names.of(b"", "", ignored, {})).credentials:
+            yield (
+                f"--build-context {name} shows the build {', '.join(credentials)}. If that is not "
+                f"to be copied, put it into {root / IGNORE_FILE}."
+            )
         for rule in withheld_rules(root, bundles).rules:
             if not excluded(rule.replace("\\", ""), rules):
                 yield (

@@ -18,6 +18,7 @@ from bundler.artifacts.image.engine.connection import Docker, Engine
 from bundler.artifacts.image.engine.context import ClassicContext, Withheld, withheld_rules
 from bundler.artifacts.image.engine.contexts import builder_alias, unaliased
 from bundler.artifacts.image.engine.ignore import IGNORE_FILE, effective
+from bundler.artifacts.image.engine.left_out import LeftOut, Names, find
 from bundler.artifacts.image.engine.stdin_context import STDIN, Piped
 from bundler.errors import ChildFailed, InputOutputError, ToolFailed
 from bundler.state.bundle import Bundle
@@ -120,7 +121,8 @@ def usual_dockerfile(folder: Path) -> Path:
 class DockerBuild:
     """A build that docker is asked for; its context lacks the states of these bundles.
 
-    command: ``build`` or ``buildx build``. piped: what the person gave by stdin.
+    command: ``build`` or ``buildx build``. piped: what the person gave by stdin. left_out: what
+    else the context lacks.
     """
 
     docker: Docker
@@ -129,6 +131,7 @@ class DockerBuild:
     bundles: tuple[Bundle, ...]
     command: tuple[str, ...] = ("build",)
     piped: Piped | None = None
+    left_out: LeftOut | None = None
 
     def run(self, folder: Path, result: Sequence[str]) -> None:
         """folder: for what the build needs for a while. result: the options that say where the
@@ -152,18 +155,45 @@ class DockerBuild:
         if not is_local(arguments):
             given = ["--file", arguments.file] if arguments.file is not None else []
             places = [bundle.place for bundle in self.bundles]
-            return [*given, arguments.context], piped.pieces(places) if piped else None
+            more = self.left_out.credentials if self.left_out else ()
+            return [*given, arguments.context], piped.pieces(places, more) if piped else None
         root = Path(arguments.context)
-        withheld = withheld_rules(root, self.bundles)
-        path, text = None, piped.dockerfile(STDIN) if piped else None
-        if text is None:
-            path = dockerfile_of(arguments) or root / "Dockerfile"
-            text = read(path)
+        withheld = withheld_rules(root, self.bundles, self.left_out)
+        path, text = _dockerfile(arguments, piped)
         if self.builder.is_buildkit:
             copy = with_rules(root, path, text, withheld, folder)
             return ["--file", str(copy), str(root)], None
         context = ClassicContext(root, effective(root, None), withheld, path, text)
         return ["--file", context.dockerfile, "-"], context.pieces()
+
+
+def _dockerfile(arguments: Arguments, piped: Piped | None) -> tuple[Path | None, bytes]:
+    """The Dockerfile of a local context; without a path where it came by stdin."""
+    if piped is not None and (text := piped.dockerfile(STDIN)) is not None:
+        return None, text
+    path = dockerfile_of(arguments) or Path(arguments.context) / "Dockerfile"
+    return path, read(path)
+
+
+def left_out_of(
+    arguments: Arguments, builder: Builder, bundles: Sequence[Bundle], piped: Piped | None
+) -> LeftOut:
+    """What the context lacks besides the states."""
+    given = [word.partition("=") for word in arguments.given("--build-arg")]
+    build_args = {
+        name: value if equals else os.environ.get(name, "") for name, equals, value in given
+    }
+    if is_local(arguments):
+        root = Path(arguments.context)
+        path, text = _dockerfile(arguments, piped)
+        ignored = effective(root, (path or root / "Dockerfile") if builder.is_buildkit else None)
+        names = Names.of(text, path.name if path else "Dockerfile", ignored, build_args)
+        return find(root, ignored, names, [bundle.root.resolve() for bundle in bundles])
+    if piped is None or not piped.is_archive:
+        return LeftOut(elsewhere=arguments.context if piped is None else "")
+    name = arguments.file or "Dockerfile"
+    names = Names.of(piped.dockerfile(name) or b"", name, "", build_args)
+    return LeftOut(tuple(piped.credentials(names)))
 
 
 def _environment(docker: Docker, folder: Path) -> Mapping[str, str]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+import json
+import posixpath
 import re
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from bundler.errors import ConfigurationError
@@ -77,6 +80,73 @@ def _logical_line(lines: Sequence[str], at: int, escape: str) -> tuple[str, int]
     return " ".join(parts), at
 
 
+def context_paths(text: str, build_args: Mapping[str, str]) -> Iterator[tuple[int, str, bool]]:
+    """What the Dockerfile names of its context: line, path or pattern, whether it is copied.
+
+    The context as a whole is no name. A variable that nobody knows stands for anything in its
+    folder. A bind mount is read, and not copied.
+    """
+    known: dict[str, str] = {}
+    for found in instructions(text):
+        if found.name in ("ARG", "ENV"):
+            known.update(_assigned(found.text))
+        is_copy = found.name in ("COPY", "ADD")
+        named = _copied_sources(found.text) if is_copy else _mounted(found.text)
+        for source in named if is_copy or found.name == "RUN" else ():
+            path = _substituted(source, {**known, **build_args})
+            path = posixpath.normpath(f"/{path}").lstrip("/")
+            if path:
+                yield found.line, path, is_copy
+
+
+def _copied_sources(text: str) -> list[str]:
+    options, rest = re.match(r"((?:--\S+\s+)*)(.*)", text, re.DOTALL).groups()  # type: ignore[union-attr]  # matches anything
+    if "--from" in options:
+        return []
+    words = _json_words(rest) or _words(rest)
+    return [
+        word for word in words[:-1] if "://" not in word and not word.startswith(("<<", "git@"))
+    ]
+
+
+def _json_words(text: str) -> list[str]:
+    try:
+        words = json.loads(text)
+    except ValueError:
+        return []
+    return [str(word) for word in words] if isinstance(words, list) else []
+
+
+def _mounted(text: str) -> Iterator[str]:
+    """The sources of a RUN's bind mounts out of the context."""
+    for word in itertools.takewhile(lambda word: word.startswith("--"), text.split()):
+        if not word.startswith("--mount="):
+            continue
+        parts = [part.partition("=") for part in word.removeprefix("--mount=").split(",")]
+        fields = {name: value for name, _, value in parts}
+        if fields.get("type", "bind") == "bind" and "from" not in fields:
+            yield fields.get("source", fields.get("src", ""))
+
+
+def _assigned(text: str) -> Iterator[tuple[str, str]]:
+    """The variables of an ARG or ENV that get a value."""
+    for word in _words(text):
+        name, equals, value = word.partition("=")
+        if equals:
+            yield name, value
+
+
+_VARIABLE = re.compile(r"\$(?:\{(\w+)(?::?-([^}]*))?[^}]*\}|(\w+))")
+
+
+def _substituted(text: str, values: Mapping[str, str]) -> str:
+    def value(found: re.Match[str]) -> str:
+        default = "*" if found[2] is None else found[2]
+        return values.get(found[1] or found[3]) or default
+
+    return _VARIABLE.sub(value, text)
+
+
 def refuse_copied_state(text: str, name: str) -> None:
     """Raises `ConfigurationError` where the Dockerfile copies a state directory by name.
 
@@ -94,11 +164,15 @@ def refuse_copied_state(text: str, name: str) -> None:
 
 
 def _copied(text: str) -> str:
-    try:
-        words = shlex.split(text)
-    except ValueError:
-        words = text.split()
+    words = _words(text)
     return next((word.strip("[],\"'") for word in words if STATE_DIRECTORY in word), text)
+
+
+def _words(text: str) -> list[str]:
+    try:
+        return shlex.split(text)
+    except ValueError:
+        return text.split()
 
 
 def refreshing(text: str, name: str) -> Iterator[str]:

@@ -53,6 +53,14 @@ def _compiled(pattern: str, number: int) -> re.Pattern[str]:
         ) from error
 
 
+def compiled(pattern: str) -> re.Pattern[str] | None:
+    """A pattern that stands alone, such as the source of a COPY; None if docker would refuse it."""
+    try:
+        return re.compile(_translated(pattern), re.DOTALL)
+    except (re.error, IndexError):
+        return None
+
+
 def _translated(pattern: str) -> str:
     """The regular expression of a pattern, as BuildKit's own matcher makes it."""
     out = []
@@ -121,14 +129,14 @@ def walk(root: Path, rules: Sequence[DockerIgnoreRule]) -> Iterator[tuple[str, P
         for child in children:
             path = f"{below}/{child.name}" if below else child.name
             out = excluded(path, rules)
-            if child.is_dir(follow_symlinks=False) and (not out or _may_hold(path, takes_in)):
+            if child.is_dir(follow_symlinks=False) and (not out or may_hold(path, takes_in)):
                 pending.append(path)
             if not out:
                 here.append((path, root / path))
         yield from reversed(here)
 
 
-def _may_hold(folder: str, takes_in: Iterable[DockerIgnoreRule]) -> bool:
+def may_hold(folder: str, takes_in: Iterable[DockerIgnoreRule]) -> bool:
     """Whether a rule could take in something below an excluded folder."""
     depth = folder.split("/")
     for rule in takes_in:

@@ -19,7 +19,9 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from bundler.artifacts.image.engine.arguments import Arguments
+from bundler.artifacts.image.engine.left_out import Names
 from bundler.errors import UsageError
+from bundler.system.credential_files import BY_CONTENT, has_credentials_name, is_private
 
 STDIN = "-"
 _CHUNK_BYTES = 1024 * 1024
@@ -48,25 +50,46 @@ class Piped:
                     return found.read() if found is not None else None
         return None
 
-    def pieces(self, places: Sequence[str]) -> Iterator[bytes]:
+    def credentials(self, names: Names) -> Iterator[str]:
+        """The members of an archive that hold credentials, unless they are named."""
+        found: set[str] = set()
+        with _opened(self.content) as archive:
+            for member in archive:
+                parts = _path(member).split("/")
+                above = ["/".join(parts[: end + 1]) for end in range(len(parts))]
+                path = next((path for path in above if _is_secret(archive, member, path)), None)
+                if (
+                    path is None
+                    or path in found
+                    or any(names.of_path(each, credentials=True) for each in above)
+                ):
+                    continue
+                found.add(path)
+                yield path
+
+    def pieces(self, places: Sequence[str], left_out: Sequence[str] = ()) -> Iterator[bytes]:
         """What docker gets: every byte, but of an archive no member below one of the places.
 
-        places: how the paths of state directories end. An archive is packed, without pressing
-        it: docker knows it by its first bytes, and an unpacked one not by every kind of header.
+        places: how the paths of state directories end. left_out: whole paths. An archive is packed,
+        without pressing it: docker knows it by its first bytes, and an unpacked one not by every
+        kind of header.
         """
         if not self.is_archive:
             yield from _between(self.content, 0, None)
             return
         packing = zlib.compressobj(0, wbits=zlib.MAX_WBITS + 16)
-        for piece in self._kept(places):
+        for piece in self._kept(places, left_out):
             yield packing.compress(piece)
         yield packing.flush()
 
-    def _kept(self, places: Sequence[str]) -> Iterator[bytes]:
+    def _kept(self, places: Sequence[str], left_out: Sequence[str]) -> Iterator[bytes]:
         done = 0
+        tops = tuple(f"{path}/" for path in left_out)
         with _opened(self.content) as archive:
             while (member := archive.next()) is not None:
-                end = member.offset if _is_below(_path(member), places) else archive.offset
+                path = _path(member)
+                is_out = f"{path}/".startswith(tops) or _is_below(path, places)
+                end = member.offset if is_out else archive.offset
                 yield from _between(self.content, done, end)
                 done = archive.offset
         yield from _between(self.content, done, None)
@@ -157,6 +180,16 @@ def _opened(content: BinaryIO) -> Iterator[tarfile.TarFile]:
 
 def _path(member: tarfile.TarInfo) -> str:
     return posixpath.normpath(member.name).lstrip("/")
+
+
+def _is_secret(archive: tarfile.TarFile, member: tarfile.TarInfo, path: str) -> bool:
+    if posixpath.basename(path) == ".git":
+        return True
+    if not has_credentials_name(path):
+        return False
+    is_key_file = member.isreg() and path == _path(member) and path.lower().endswith(BY_CONTENT)
+    content = archive.extractfile(member) if is_key_file else None
+    return content is None or is_private(content.read())
 
 
 def _is_below(path: str, places: Sequence[str]) -> bool:

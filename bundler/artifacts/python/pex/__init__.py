@@ -17,8 +17,10 @@ from bundler.artifacts.embedding import EmbedRequest
 from bundler.artifacts.python import python_import_path
 from bundler.artifacts.python.pex.file import PexFile, opened, stamp_of
 from bundler.artifacts.python.replacing import named_at_end
+from bundler.artifacts.python.trees import Tree
 from bundler.artifacts.python.wheel import zip as wheelzip
 from bundler.state.artifact import OneArtifact, StateDirectory
+from bundler.state.bundle import Bundle
 from bundler.state.manifest import Claim, Manifest, RunRecord
 
 
@@ -53,6 +55,12 @@ class PexArtifact(OneArtifact):
             if self._pex.info.has_wheel_files and tree.zip is not None and tree.has_state():
                 yield from wheelzip.deceptions(tree, tree.zip, found)
         yield from python_import_path.deceptions(self._pex.trees)
+
+    def own_trees(self, bundles: Sequence[Bundle]) -> list[Tree]:
+        """Those with the user's code: the top, and the distributions that get a state."""
+        trees = self._pex.trees
+        own = [python_import_path.importable(self.name, trees, bundle.place) for bundle in bundles]
+        return [trees[0], *(tree for tree in own if tree is not trees[0])]
 
     def open_successor(self, path: Path) -> PexArtifact:
         """Opens what was made of this one; the names that both have are not read again."""

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bundler.artifacts.embedding import EmbedRequest
+from bundler.artifacts.python import credentials
 from bundler.artifacts.python.pex import PexArtifact, PexDestination, open_pex
 from bundler.artifacts.python.pex.arguments import PexArguments
 from bundler.artifacts.python.replacing import publish, refuse_foreign
@@ -75,6 +76,8 @@ def building(pex: str, arguments: PexArguments, request: EmbedRequest) -> Iterat
         printed = printed.replace(str(made), _as_given(arguments, made))
         _advise(arguments, request)
         with open_pex(made) as plain:
+            own = plain.own_trees(request.bundles)
+            credentials.refuse(destination.name, own, request.listener)
             if request.bundles:
                 request.listener.phase("Putting the state into the PEX")
                 with PexDestination(plain, destination).embed(request) as artifact:

@@ -36,7 +36,7 @@ class WheelArtifact(OneArtifact):
         with ExitStack() as stack:  # what is refused is closed again
             self._file = file = stack.enter_context(zipfiles.opened(path))
             file.require_seamless()
-            self._tree = zip_tree(file)
+            self.tree = zip_tree(file)
             self._metadata = metadata_of(file)
             self._stack = stack.pop_all()
 
@@ -50,15 +50,15 @@ class WheelArtifact(OneArtifact):
 
     def _read(self, name: str) -> bytes | None:
         path = f"{self._metadata}/{name}"
-        return self._tree.read(path) if path in self._tree.leaves else None
+        return self.tree.read(path) if path in self.tree.leaves else None
 
     def state_directories(self) -> Sequence[StateDirectory]:
-        return list(self._tree.state_directories())
+        return list(self.tree.state_directories())
 
     def problems(self, found: Mapping[str, Manifest]) -> Iterator[str]:
         """Where an installer could write something else than is read here, as sentences."""
-        yield from wheelzip.deceptions(self._tree, self._file, found)
-        yield from python_import_path.deceptions((self._tree,))
+        yield from wheelzip.deceptions(self.tree, self._file, found)
+        yield from python_import_path.deceptions((self.tree,))
 
     def __exit__(self, *exc: object) -> None:
         self._stack.close()

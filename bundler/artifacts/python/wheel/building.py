@@ -15,6 +15,7 @@ from pathlib import Path
 import msgspec
 
 from bundler.artifacts.embedding import EmbedRequest
+from bundler.artifacts.python import credentials
 from bundler.artifacts.python.replacing import publish
 from bundler.artifacts.python.wheel import WheelArtifact, WheelDestination, open_wheel
 from bundler.errors import ChildFailed, ToolFailed
@@ -47,6 +48,8 @@ def building(
         _build(project, interpreter, folder, request.listener)
         made = _only_wheel(folder)
         destination = output / made.name
+        with open_wheel(made) as plain:
+            credentials.refuse(made.name, [plain.tree], request.listener)
         if request.bundles:
             request.listener.phase("Putting the state into the wheel")
             with WheelDestination(made, destination).embed(request) as artifact:

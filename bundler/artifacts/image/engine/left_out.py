@@ -1,0 +1,279 @@
+"""What a build leaves out of its context: credentials, ``.git``, and what git ignores.
+
+What the Dockerfile or the ignore file names stays in: ``COPY dist/*.whl .``, ``!dist``, a bind
+mount. To name a folder above it is not enough, or ``COPY . .`` would name everything.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bundler import git
+from bundler.artifacts.image.engine.dockerfile import context_paths
+from bundler.artifacts.image.engine.ignore import (
+    DockerIgnoreRule,
+    compiled,
+    excluded,
+    may_hold,
+    parse,
+    quoted,
+)
+from bundler.errors import BundlerError, ToolFailed
+from bundler.listener import Listener
+from bundler.system import git_directory
+from bundler.system.credential_files import has_credentials_name, holds_credentials
+
+_BYTECODE = "__pycache__"
+_ARTIFACT = re.compile(r"\.pex$|(?:^|/)(?:dist|build)/.*\.whl$")
+_SHOWN = 4
+IGNORE_RULE = "the ignore file"
+_WILDCARDS = re.compile(r"\[[^]]*\]|[*?]")
+
+
+@dataclass(frozen=True)
+class _Name:
+    """A path or pattern that somebody wrote. where: such as ``Dockerfile:7``. ships: whether what
+    it names gets into a layer; a bind mount does not.
+    """
+
+    text: str
+    pattern: re.Pattern[str]
+    where: str
+    ships: bool
+
+    def is_of(self, path: str, *, credentials: bool) -> bool:
+        """Whether it names this path; credentials are not named by a pattern for anything."""
+        if self.pattern.fullmatch(path) is None:
+            return False
+        last = posixpath.basename(self.text)
+        plain = _WILDCARDS.sub("", last)
+        return not credentials or plain == last or has_credentials_name(plain)
+
+    def may_be_below(self, folder: str) -> bool:
+        parts, above = self.text.split("/"), folder.split("/")
+        if "**" in parts[: len(above)]:
+            return True
+        pairs = zip(parts, above, strict=False)
+        return len(parts) > len(above) and all(
+            _WILDCARDS.search(part) or part == name for part, name in pairs
+        )
+
+
+@dataclass(frozen=True)
+class Names:
+    """Everything in a context that the Dockerfile or the ignore file names."""
+
+    names: tuple[_Name, ...] = ()
+
+    @classmethod
+    def of(cls, dockerfile: bytes, name: str, ignored: str, build_args: Mapping[str, str]) -> Names:
+        """name: the Dockerfile's, for messages. ignored: the text of the ignore file."""
+        text = dockerfile.decode(errors="replace")
+        found = [
+            _Name(path, pattern, f"{name}:{line}", ships)
+            for line, path, ships in context_paths(text, build_args)
+            if (pattern := compiled(path)) is not None
+        ]
+        found += [
+            _Name(rule.text, rule.pattern, IGNORE_RULE, ships=True)
+            for rule in parse(ignored)
+            if not rule.exclude
+        ]
+        return cls(tuple(found))
+
+    def of_path(self, path: str, *, credentials: bool) -> _Name | None:
+        """What names a path; where there is a choice, what ships it."""
+        found = [name for name in self.names if name.is_of(path, credentials=credentials)]
+        return max(found, key=lambda name: name.ships, default=None)
+
+    def may_be_below(self, folder: str) -> bool:
+        return any(name.may_be_below(folder) for name in self.names)
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """credentials, ignored: what is left out, relative to the context; ``.git`` is among the
+    credentials, since it holds remotes and all that was ever committed. artifacts: older PEX files
+    and wheels that stay in. named: credentials that stay in, and where they are named. problems:
+    what git could not say. elsewhere: a context that is not on this machine.
+    """
+
+    credentials: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = ()
+    artifacts: tuple[str, ...] = ()
+    named: tuple[tuple[str, str], ...] = ()
+    problems: tuple[str, ...] = ()
+    elsewhere: str = ""
+
+    @property
+    def rules(self) -> tuple[str, ...]:
+        """In the words of an ignore file; one for all byte code, of which there is much."""
+        paths = dict.fromkeys(
+            f"**/{_BYTECODE}" if posixpath.basename(path) == _BYTECODE else quoted(path)
+            for path in (*self.credentials, *self.ignored)
+        )
+        return tuple(paths)
+
+    def __str__(self) -> str:
+        """A sentence; empty if nothing is left out."""
+        ignored = [path for path in self.ignored if posixpath.basename(path) != _BYTECODE]
+        ignored += [_BYTECODE] if len(ignored) < len(self.ignored) else []
+        parts = [_listed(self.credentials)] if self.credentials else []
+        parts += [f"what git ignores ({_listed(ignored)})"] if ignored else []
+        if self.elsewhere:
+            return (
+                f"{self.elsewhere} is not on this machine, so nothing is left out of that context: "
+                "the build sees its credentials and state, too."
+            )
+        if not parts:
+            return ""
+        first = (*self.credentials, *ignored)[0]
+        return (
+            f"Not in the build context: {', and '.join(parts)}. To have one there, name it in a "
+            f"COPY, or in the ignore file: !{first}"
+        )
+
+    def tell(self, listener: Listener) -> None:
+        for sentence in (*(named_sentence(*named) for named in self.named), *self.problems):
+            listener.warning(sentence)
+        if said := str(self):
+            listener.note(said)
+        if self.artifacts:
+            listener.note(f"In the build context are older artifacts: {_listed(self.artifacts)}.")
+
+    @contextmanager
+    def explaining(self) -> Iterator[None]:
+        """Has a failure say what was left out, which may be the reason for it."""
+        try:
+            yield
+        except BundlerError as error:
+            if said := str(self):
+                error.hint = f"{error.hint}\n{said}" if error.hint else said
+            raise
+
+
+def named_sentence(path: str, where: str) -> str:
+    return (
+        f"{path} goes into the build context, because {where} names it. Whoever has the image has "
+        "what is copied of it."
+    )
+
+
+def _listed(paths: Sequence[str]) -> str:
+    shown = ", ".join(paths[:_SHOWN])
+    return f"{shown} and {len(paths) - _SHOWN} more" if len(paths) > _SHOWN else shown
+
+
+def find(root: Path, ignored: str, names: Names, states: Iterable[Path] = ()) -> LeftOut:
+    """Looks through a context.
+
+    ignored: the text of its ignore file, whose own exclusions are not repeated. states: folders
+    that are withheld anyway.
+    """
+    top = root.resolve()
+    rules = parse(ignored)
+    inside = {path.relative_to(top).as_posix() for path in states if path.is_relative_to(top)}
+    search = _Search(top, rules, names, inside)
+    search.ask_git("")
+    search.visit("", "")
+    return LeftOut(
+        tuple(search.found["credentials"]),
+        tuple(search.found["ignored"]),
+        tuple(search.artifacts),
+        tuple(search.named),
+        tuple(search.problems),
+    )
+
+
+@dataclass
+class _Search:
+    root: Path
+    rules: Sequence[DockerIgnoreRule]
+    names: Names
+    states: set[str]
+    ignored: set[str] = field(default_factory=set)
+    artifacts: list[str] = field(default_factory=list)
+    named: list[tuple[str, str]] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    found: dict[str, list[str]] = field(default_factory=lambda: {"credentials": [], "ignored": []})
+
+    def visit(self, folder: str, reason: str) -> None:
+        """reason: why the folder itself would be left out, if nothing in it were named."""
+        takes_in = [rule for rule in self.rules if not rule.exclude]
+        children = _children(self.root / folder)
+        if folder and any(child.name == ".git" for child in children):
+            self.ask_git(folder)
+        for child in children:
+            path = f"{folder}/{child.name}" if folder else child.name
+            is_folder = child.is_dir(follow_symlinks=False)
+            why = self._reason(path, child) or reason
+            if path in self.states or not (why or is_folder or _ARTIFACT.search(path)):
+                continue
+            if not excluded(path, self.rules):
+                self._decide(path, why, is_folder=is_folder)
+            elif is_folder and may_hold(path, takes_in):
+                self.visit(path, why)
+
+    def _decide(self, path: str, reason: str, *, is_folder: bool) -> None:
+        name = self.names.of_path(path, credentials=reason == "credentials") if reason else None
+        if name is not None and reason == "credentials":
+            if name.ships:
+                self.named.append((path, name.where))
+        elif reason and name is None and not (is_folder and self.names.may_be_below(path)):
+            self.found[reason].append(path)
+        elif is_folder:
+            self.visit(path, "" if name is not None else reason)
+        elif not reason and not self._is_named(path):
+            self.artifacts.append(path)
+
+    def _is_named(self, path: str) -> bool:
+        above = (path, *map(str, Path(path).parents))
+        return any(self.names.of_path(each, credentials=False) for each in above)
+
+    def _reason(self, path: str, child: os.DirEntry[str]) -> str:
+        if child.name == ".git" or holds_credentials(path, child.path):
+            return "credentials"
+        return "ignored" if path in self.ignored else ""
+
+    def ask_git(self, folder: str) -> None:
+        """Learns what git ignores below a folder of the context."""
+        place = self.root / folder
+        try:
+            if git_directory.locate(os.fsencode(place)) is not None:
+                self.ignored |= {f"{folder}/{path}" if folder else path for path in _ignored(place)}
+        except (ToolFailed, OSError, ValueError) as error:
+            self.problems.append(
+                f"git could not say what it ignores in {place}, so only credentials are left out "
+                f"of the build context there: {error}"
+            )
+
+
+def _children(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as listing:
+            return sorted(listing, key=lambda child: child.name)
+    except OSError:
+        return []  # docker cannot read it, either, and says so
+
+
+def _ignored(place: Path) -> Iterator[str]:
+    """What git ignores below a folder, relative to it; nothing if that is ignored as a whole.
+
+    A folder that is listed with something in it is not ignored itself: it has nothing else.
+    """
+    repository = git.open_repository(place)
+    if repository is None or repository.top is None:
+        return
+    (answer,) = repository.ask(git.ignored_question())
+    listed = sorted(set(answer.split(b"\0")) - {b""})
+    below = os.path.relpath(os.path.realpath(os.fsencode(place)), repository.top) + b"/"
+    prefix = b"" if below == b"./" else below
+    for path, following in zip(listed, [*listed[1:], b""], strict=True):
+        if not following.startswith(path) and path.startswith(prefix) and path != prefix:
+            yield os.fsdecode(path[len(prefix) :].rstrip(b"/"))

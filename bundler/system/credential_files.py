@@ -1,0 +1,77 @@
+"""Files that hold credentials, known by their names: what no artifact may hold unless it is named.
+
+A file with certificates or public keys only is none of them, nor is a template of settings.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+
+_TEMPLATES = (".example", ".sample", ".template", ".tmpl", ".dist", ".defaults")
+# `.env`, `.env.production`, `.env-local`, `.env~`, `.envrc` and the folder `.envs`, not `.envoy`.
+_SETTINGS = re.compile(r"\.env(?:s|rc)?(?![a-z0-9])")
+_NAMES = frozenset(
+    {".netrc", "_netrc", ".pypirc", ".npmrc", ".yarnrc.yml", ".git-credentials", ".dockercfg"}
+    | {".pgpass", ".my.cnf", ".mylogin.cnf", ".vault-token", ".htpasswd", ".boto", ".s3cfg"}
+    | {".databrickscfg", ".terraformrc", ".bigqueryrc", "kubeconfig", "credentials.json"}
+    | {"application_default_credentials.json", "terraform.tfstate", ".aws", ".ssh", ".gnupg"}
+    | {".kube", ".azure", ".gcloud", ".snowsql", ".snowflake", ".databricks"}
+)
+_ENDINGS = (".p12", ".pfx", ".jks", ".keystore", ".ppk", ".kdbx", ".kubeconfig", ".tfstate.backup")
+_PATTERNS = re.compile(
+    r"id_(?:rsa|dsa|ecdsa|ed25519)(?:_sk)?|kubeconfig\.ya?ml|client_secret.*\.json"
+    r"|.*service[-_ ]?account.*\.json|.*-credentials\.json|gcp[-_]?key.*\.json"
+)
+_PATHS = (".docker/config.json", ".config/gcloud", ".streamlit/secrets.toml", ".cargo/credentials")
+# Of these the content decides: many hold what everybody may know.
+BY_CONTENT = (".pem", ".key")
+_MOST_BYTES = 64 * 1024
+# A service account's key that Google hands out is called after its project.
+_KEY_FILE = (".json", 512, 8 * 1024)
+_PRIVATE = b"PRIVATE KEY-----"
+
+
+def has_credentials_name(path: str) -> bool:
+    """Whether a file or folder of this name holds credentials. path: relative, with slashes."""
+    lower = path.lower()
+    name = lower.rpartition("/")[2]
+    if name.endswith(_TEMPLATES):
+        return False
+    return (
+        name in _NAMES
+        or name.endswith((*_ENDINGS, *BY_CONTENT))
+        or _SETTINGS.match(name) is not None
+        or _PATTERNS.fullmatch(name) is not None
+        or any(f"/{lower}".endswith(f"/{known}") for known in _PATHS)
+    )
+
+
+def holds_credentials(path: str, file: str | os.PathLike[str]) -> bool:
+    """Whether a file or folder holds credentials; `file` is where it is on disk.
+
+    A file that cannot be read is judged by its name alone.
+    """
+    by_name = has_credentials_name(path)
+    by_content = path.lower().endswith(BY_CONTENT)
+    ending, least, most = _KEY_FILE
+    if not by_content and (by_name or not path.lower().endswith(ending)):
+        return by_name
+    try:
+        with open(file, "rb", opener=_opened) as stream:
+            size = os.fstat(stream.fileno()).st_size
+            if not by_content and not least <= size <= most:
+                return False
+            content = stream.read(_MOST_BYTES)
+    except OSError:
+        return by_name
+    return is_private(content) if by_content else b'"private_key"' in content
+
+
+def is_private(content: bytes) -> bool:
+    """Whether a key file holds a private key, or something other than public PEM blocks."""
+    return _PRIVATE in content or b"-----BEGIN " not in content
+
+
+def _opened(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)  # a FIFO has no writer
