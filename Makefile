@@ -68,6 +68,14 @@ docs: $(READY) ## write the pages that are made from the program, and the schema
 	$(BIN)/python -m tests.support.reference
 	$(BIN)/python -m bundler.project.schema
 
+.PHONY: site
+site: $(READY) ## the documentation as a site that works offline, into build/site
+	@NO_MKDOCS_2_WARNING=1 $$($(BIN)/python -m tests.support.environments site) -m mkdocs build --quiet --strict
+
+.PHONY: diagrams
+diagrams: $(READY) ## draw the diagrams of the documentation; needs npm and chromium
+	$(BIN)/python docs/theme/diagrams.py
+
 .PHONY: scale
 scale: $(READY) ## 100 projects with 1,000 keys, built on this machine: minutes
 	$(BIN)/python benchmarks/scale.py $(ARGS)

@@ -1,4 +1,4 @@
-"""Completion, in the real shells: the README's line is put in, a word begun, and Tab pressed."""
+"""Completion, in the real shells: the documented line is put in, a word begun, and Tab pressed."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ _SECONDS = 60.0
 
 
 def _line_of(shell: str) -> str:
-    """What the README says to put into the shell's start-up file."""
-    readme = (ROOT / "README.md").read_text()
+    """What the documentation says to put into the shell's start-up file."""
+    readme = (ROOT / "docs/how-to/install.md").read_text()
     (line,) = re.findall(rf"^.*_STATE_BUNDLER_COMPLETE={shell}_source.*$", readme, re.MULTILINE)
     return str(line)
 

@@ -73,7 +73,11 @@ SCENARIO = (
     "docker image rm --force shop:1.3 shop:1.4",
 )
 # Pages that tests of their own run from beginning to end.
-WHOLE_PAGES = {"pex.md": "test_pex_guide", "registries.md": "test_docs_registries"}
+WHOLE_PAGES = {
+    "pex.md": "test_pex_guide",
+    "wheel.md": "test_pex_guide",
+    "registries.md": "test_docs_registries",
+}
 # Where the others are run.
 ELSEWHERE = {
     "state-bundler demo": "test_demo",
@@ -93,6 +97,7 @@ ELSEWHERE = {
     ),
     "docker bundle bake app": "newer_docker, by make docker-newer: buildx has to be there",
     "state-bundler predicate": "test_attestation",
+    "state-bundler embed --tag ghcr.io/acme/shop-state:1": "test_docs_registries",
     "state-bundler sign": "test_signature",
     "state-bundler verify app.pex --signed-by": "test_signature",
     "state-bundler update registry.example": "test_registry",
@@ -250,6 +255,11 @@ def test_the_examples_are_what_they_claim_to_be(page: Path) -> None:
         assert list(yaml.safe_load_all(text))
     for text in _blocks(page, "python"):
         compile(text, page.name, "exec")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_no_page_has_a_conflict(page: Path) -> None:
+    assert not re.search(r"^(<{7}|>{7}) ", _text(page), re.MULTILINE)
 
 
 def _anchors(page: Path) -> set[str]:

@@ -1,4 +1,4 @@
-"""Runs the commands of docs/how-to/pex.md in order, as a user types them. About 10 s of CPU."""
+"""Runs the commands of the PEX and wheel guides in order, as a user types them: 10 s of CPU."""
 
 from __future__ import annotations
 
@@ -16,9 +16,8 @@ BIN = Path(sys.executable).parent
 
 
 def test_the_commands_of_the_guide_do_what_it_says(tmp_path: Path) -> None:
-    consoles = re.findall(
-        r"```console\n(.*?)```", (ROOT / "docs/how-to/pex.md").read_text(), re.DOTALL
-    )
+    pages = [(ROOT / "docs/how-to" / name).read_text() for name in ("pex.md", "wheel.md")]
+    consoles = re.findall(r"```console\n(.*?)```", "".join(pages), re.DOTALL)
     commands = [line[2:] for console in consoles for line in console.splitlines()]
     assert len(commands) > 5
     project = make_project(tmp_path)

@@ -1,4 +1,4 @@
-"""The demonstration is run once, whole, as a user would, and held against the README."""
+"""The demonstration is run once, whole, as a user would, and compared with the documentation."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ pytestmark = pytest.mark.engine
 
 BIN = Path(sys.executable).parent
 README = (ROOT / "README.md").read_text()
+PAGE = (ROOT / "docs/tutorial/demo.md").read_text()
 # What differs from run to run -> what stands for it.
 _VARIES = (
     (r"127\.0\.0\.1:\d+", "127.0.0.1:PORT"),
@@ -73,10 +74,16 @@ def demo(tmp_path_factory: pytest.TempPathFactory, engine: Engine) -> Iterator[D
 
 
 def _transcript() -> str:
-    """What the README says that the demo prints."""
-    found = re.search(r"```console\n\$ state-bundler demo\n(.*?)```", README, re.DOTALL)
+    """What the documentation says that the demo prints."""
+    found = re.search(r"```console\n\$ state-bundler demo\n(.*?)```", PAGE, re.DOTALL)
     assert found
     return found.group(1)
+
+
+def _excerpts() -> list[str]:
+    """What the README shows of it."""
+    part = README.partition("<!-- excerpts")[2].partition("<!-- end of the excerpts")[0]
+    return re.findall(r"```console\n(.*?)```", part, re.DOTALL)
 
 
 def _uniform(text: str) -> str:
@@ -108,9 +115,16 @@ def test_it_ends_well_without_a_traceback(demo: Demo) -> None:
     assert "Traceback" not in demo.said
 
 
-def test_it_prints_what_the_readme_says(demo: Demo) -> None:
+def test_it_prints_what_the_documentation_says(demo: Demo) -> None:
     said = demo.said.replace(str(demo.folder), "/home/you/state-bundler-demo")
     assert _first_difference(_uniform(_transcript()), _uniform(said)) == ""
+
+
+@pytest.mark.parametrize("excerpt", _excerpts(), ids=["an outage", "a status"])
+def test_the_readme_shows_what_it_prints(demo: Demo, excerpt: str) -> None:
+    said = iter(_uniform(demo.said).splitlines())
+    for line in _uniform(excerpt).splitlines():
+        assert line == "…" or line in said, line
 
 
 def test_both_artifacts_verify_afterwards(demo: Demo) -> None:
@@ -151,16 +165,18 @@ def test_a_folder_with_something_else_in_it_is_left_alone(tmp_path: Path) -> Non
     assert os.listdir(tmp_path) == ["thesis.txt"]
 
 
-# --- the README -------------------------------------------------------------------------------
+# --- the documentation --------------------------------------------------------------------------
 
 
-def test_the_readme_lists_every_command() -> None:
-    listed = re.findall(r"^\| `(\w+)` \|", README, re.MULTILINE)
+def test_the_index_lists_every_command() -> None:
+    index = (ROOT / "docs/README.md").read_text()
+    listed = re.findall(r"^\| `(\w+)` \|", index, re.MULTILINE)
     assert listed == [name for name in cli.list_commands(click.Context(cli)) if name in listed]
     assert set(listed) == set(cli.list_commands(click.Context(cli)))
 
 
-def test_the_pre_commit_entry_in_the_readme_is_the_one_that_init_writes() -> None:
+def test_the_documented_pre_commit_entry_is_the_one_that_init_writes() -> None:
     from bundler.setup.init.precommit import entry
 
-    assert f"```yaml\n{entry('')}```" in README
+    page = (ROOT / "docs/how-to/pre-commit.md").read_text()
+    assert f"```yaml\nrepos:\n{entry('  ')}```" in page

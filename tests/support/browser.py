@@ -69,8 +69,8 @@ class Browser:
             self.events.append(self._next())
 
     def value(self, script: str) -> Any:
-        """What a JavaScript expression is, in the page."""
-        found = self("Runtime.evaluate", expression=script, returnByValue=True)
+        """What a JavaScript expression is, in the page; what a promise is fulfilled with."""
+        found = self("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in found, found
         return found["result"].get("value")
 

@@ -1,0 +1,121 @@
+"""The GitHub Action and the GitLab component: their steps run against a registry."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.registry.test_ci_templates import Ci
+from tests.support import registries
+from tests.support.environments import ROOT
+
+_ACTION = yaml.safe_load((ROOT / "action.yml").read_text())
+_SPEC, _JOB = (ROOT / "templates/state-bundler.yml").read_text().split("\n---\n")
+
+
+@pytest.fixture
+def ci(tmp_path: Path) -> Iterator[Ci]:
+    with registries.running() as registry:
+        yield Ci(tmp_path, registry)
+
+
+def run_action(ci: Ci, code: int = 0, /, **inputs: str) -> dict[str, str]:
+    """As a runner does; `code` is that of the step that makes the artifact."""
+    given = {name: one.get("default", "") for name, one in _ACTION["inputs"].items()} | inputs
+
+    def filled(text: str) -> str:
+        """An expression: the first of its alternatives that is not empty."""
+        chosen = next((told for one in text.split("||") if (told := value(one.strip()))), "")
+        return str(chosen)
+
+    def value(name: str) -> str:
+        group, _, rest = name.partition(".")
+        if group == "inputs":
+            return given[rest]
+        if name.startswith("steps.make.outputs."):
+            return ci.told().get(name.rpartition(".")[2], "") if ci.outputs.exists() else ""
+        assert name == "github.action_path"
+        return str(ROOT)
+
+    for step in _ACTION["runs"]["steps"][1:]:
+        variables = {name: re.sub(r"\$\{\{(.*?)\}\}", lambda found: filled(found[1]), text)
+                     for name, text in step.get("env", {}).items()}  # fmt: skip
+        variables["GITHUB_PATH"] = str(ci.outputs.with_name("path"))
+        expected = code if step.get("id") == "make" else 0
+        ci.sh(step["run"], expected, **variables)
+        if expected:
+            return {}
+    return ci.told() if ci.outputs.exists() else {}
+
+
+def test_the_action_embeds_updates_and_verifies(ci: Ci) -> None:
+    digest = ci.push(f"{ci.image}:code")
+    made = run_action(
+        ci,
+        embed=f"{ci.image}@{digest}",
+        tags=f"{ci.image}:1.4\n{ci.image}:main",
+        arguments="--environment 'a place'",
+        verify="--guarded --max-age 1h",
+    )
+    assert made["changed"] == "true"
+    assert made["image"] == f"{ci.image}:1.4"
+    assert ci.registry.tag("acme/shop", "main") == made["digest"]
+    again = run_action(ci, update=f"docker://{ci.image}:main")
+    assert again["changed"] == "false"
+
+
+def test_the_action_builds(ci: Ci) -> None:
+    run_action(ci, build="oci", arguments="-o image", artifact="oci:image")
+    assert (ci.wd.path / "image/index.json").exists()
+
+
+@pytest.mark.parametrize("inputs", [{}, {"build": "oci", "update": "docker://x/y"}])
+def test_the_action_wants_to_be_told_what_to_do(ci: Ci, inputs: Mapping[str, str]) -> None:
+    run_action(ci, 2, **inputs)
+
+
+def test_the_action_describes_everything(tmp_path: Path) -> None:
+    checker = Path(sys.executable).with_name("check-jsonschema")
+    argv = [checker, "--builtin-schema", "vendor.github-actions", ROOT / "action.yml"]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    page = (ROOT / "docs/how-to/github.md").read_text()
+    for name in (*_ACTION["inputs"], *_ACTION["outputs"]):
+        assert f"| `{name}` |" in page
+
+
+def component(**inputs: str) -> dict[str, Any]:
+    declared = yaml.safe_load(_SPEC)["spec"]["inputs"]
+    given = {name: one.get("default") for name, one in declared.items()} | inputs
+    text = re.sub(r"\$\[\[ inputs\.(\S+) \]\]", lambda found: given[found[1]], _JOB)
+    (job,) = yaml.safe_load(text).values()
+    return dict(job)
+
+
+def test_the_component_embeds_and_verifies(ci: Ci, tmp_path: Path) -> None:
+    digest = ci.push(f"{ci.image}:code")
+    job = component(source=f"{ci.image}@{digest}", tag=f"{ci.image}:1.4")
+    login = {"CI_REGISTRY": ci.registry.host, "CI_REGISTRY_USER": "a", "CI_REGISTRY_PASSWORD": "b"}
+    ci.sh("\n".join([*job["before_script"], *job["script"]]), **login)
+    assert ci.registry.tag("acme/shop", "1.4")
+
+
+def test_the_component_is_a_job_of_gitlab(tmp_path: Path) -> None:
+    pipeline = tmp_path / "job.yml"
+    pipeline.write_text(
+        yaml.safe_dump({"stages": ["deploy"], "state": component(source="a", tag="b")})
+    )
+    checker = Path(sys.executable).with_name("check-jsonschema")
+    argv = [checker, "--builtin-schema", "vendor.gitlab-ci", pipeline]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    page = (ROOT / "docs/how-to/gitlab.md").read_text()
+    for name in yaml.safe_load(_SPEC)["spec"]["inputs"]:
+        assert f"| `{name}` |" in page
