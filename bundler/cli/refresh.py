@@ -128,7 +128,7 @@ def _push_shard(
     staged = refresh_shard(
         projects, options, into, run=name, shard=index_and_count, listener=narrator()
     )
-    show_staged(staged, name)
+    show_staged(into.store, staged, name)
 
 
 def _show(refreshed: Refreshed) -> None:

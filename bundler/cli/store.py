@@ -234,7 +234,7 @@ def verify(*, url: str | None, root: Path, only_current: bool, style: str) -> No
     if checked.problems:
         raise VerificationFailed(
             f"{found.url} does not verify: {' '.join(checked.problems)}",
-            hint="Roll back to a version that is whole: state-bundler store rollback",
+            hint=f"Roll back to a version that is whole: {found.command('rollback')}",
         )
 
 

@@ -65,7 +65,7 @@ def push(
             from bundler.store import shards
 
             number, name = shards.parse_shard(shard), run_of(run)
-            show_staged(shards.stage(store, states, name, number, author), name)
+            show_staged(store, shards.stage(store, states, name, number, author), name)
         else:
             show_pushed(store.push(states, author), store.url)
 

@@ -99,14 +99,14 @@ def run_of(run: str | None) -> str:
     return found
 
 
-def show_staged(staged: Shard, run: str) -> None:
+def show_staged(store: Store, staged: Shard, run: str) -> None:
     shard = f"Shard {staged.index}/{staged.count} of run {run}"
     new, unchanged = len(staged.versions), len(staged.unchanged)
     what = f"{new} new, {unchanged} unchanged" if new or unchanged else "no key falls to it"
     click.echo(f"{shard}: {what}.")
     click.echo(
         f"When all {staged.count} are there, this makes them current: "
-        f"state-bundler store join {staged.count} --run {shlex.quote(run)}"
+        + store.command(f"join {staged.count} --run {shlex.quote(run)}")
     )
 
 

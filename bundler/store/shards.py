@@ -81,7 +81,7 @@ def join(store: Store, run: str, count: int, author: Author = NOBODY) -> Current
         raise UsageError(
             f"{store.url} has nothing of run {run} from {', '.join(missing)}; nothing was joined.",
             hint=f"Run what is missing: state-bundler refresh --shard {missing[0]} "
-            f"--run {shlex.quote(run)}",
+            f"--run {shlex.quote(run)} --store {shlex.quote(store.url)}",
         )
     kept = {key: version for shard in shards for key, version in shard.unchanged.items()}
     current = store.current()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,10 @@ class Store:
     def url(self) -> str:
         return self.objects.url
 
+    def command(self, words: str) -> str:
+        """A ``state-bundler store`` about this one, wherever it is pasted."""
+        return f"state-bundler store {words} --store {shlex.quote(self.url)}"
+
     def current(self) -> Current | None:
         """The newest set; None where nothing was ever pushed."""
         return pointer.read(self.objects)
@@ -38,7 +43,7 @@ class Store:
         current = self.current()
         if current is None:
             raise UsageError(
-                f"{self.url} holds no state yet.", hint="Push some: state-bundler store push"
+                f"{self.url} holds no state yet.", hint=f"Push some: {self.command('push')}"
             )
         return current
 
@@ -105,7 +110,7 @@ class Store:
         if found is None:
             raise UsageError(
                 f"{self.url} has no version {version}.",
-                hint="See what there is: state-bundler store list",
+                hint=f"See what there is: {self.command('list')}",
             )
         return found
 
@@ -122,7 +127,7 @@ class Store:
             if key not in have:
                 raise UsageError(
                     f"{self.url} has no current version of {key}.",
-                    hint="Push one: state-bundler store push",
+                    hint=f"Push one: {self.command('push')}",
                     key=key,
                 )
             wanted[key] = have[key].version
@@ -135,7 +140,7 @@ class Store:
             if version not in found:
                 raise VerificationFailed(
                     f"{self.url} has no version {version} of {key} any more.",
-                    hint="It was pruned or lost. See what there is: state-bundler store list",
+                    hint=f"It was pruned or lost. See what there is: {self.command('list')}",
                     key=key,
                 )
         return {key: found[version] for key, version in wanted.items()}
@@ -165,7 +170,7 @@ class Store:
                 return change.number, pointer.keys_at(current, passed, change.number)
         raise UsageError(
             f"{self.url} keeps nothing of {moment}; its oldest set is number {current.oldest}.",
-            hint="See what there is: state-bundler store list --sets",
+            hint=f"See what there is: {self.command('list --sets')}",
         )
 
     def rollback(

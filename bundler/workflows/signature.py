@@ -197,7 +197,8 @@ def check(message: bytes, signature: Path, allowed: Path) -> str:
         raise InputOutputError(f"{allowed}, the file of allowed signers, cannot be read.")
     if not signature.is_file():
         raise Findings(
-            f"There is no signature at {signature}.", hint="Sign it: state-bundler sign ARTIFACT"
+            f"There is no signature at {signature}.",
+            hint="Sign it: state-bundler sign ARTIFACT --key KEY",
         )
     found = _keygen("find-principals", "-s", signature, "-f", allowed)
     principals = found.stdout.decode(errors="replace").split("\n")[:-1]

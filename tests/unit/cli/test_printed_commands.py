@@ -1,0 +1,315 @@
+"""Every command that a message tells the user to run is pasted by a test, as it is printed."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import shlex
+import sys
+import zipfile
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+
+import pytest
+
+from tests.campaigns.fault_campaign import STATES, configure, write_inputs
+from tests.support.workdir import WorkDir
+
+ROOT = Path(__file__).parents[3]
+BIN = Path(sys.executable).parent
+_PROGRAMS = (
+    *("state-bundler", "state-guard", "docker", "git", "uv", "pip", "pex3", "pre-commit", "dg"),
+    *("chmod", "mv", "rm", "cp", "ln", "mkdir", "sudo", "printf", "ssh-keygen", "skopeo", "cosign"),
+)
+# Where a command begins: the text itself, or what follows a colon, a backquote, or "Run".
+_COMMAND = re.compile(rf"(?:^|: |`|\(|[Rr]un )((?:{'|'.join(_PROGRAMS)}) [^`]+)")
+_HERE = "tests/unit/cli/test_printed_commands.py"
+_GUARD = "tests/unit/guard/test_guard_printed_fixes.py"
+_TRAPS = "tests/dagster/test_doctor_traps.py"
+_HOSTILE = "tests/unit/state/test_hostile_state_directories.py"
+_CURES = f"{_TRAPS}::test_a_fix_that_is_printed_cures_what_it_was_printed_for"
+# The test that pastes a command of each kind, or what only a user can bring to it.
+TRIED = {
+    "chmod u+w": f"{_GUARD}::test_an_unprotected_directory",
+    "dg check": "needs: it shows more",
+    "dg list": "needs: it shows more",
+    "docker bundle": "needs: the name of an image",
+    "docker bundle --help": "needs: it shows more",
+    "docker login": "needs: a login",
+    "docker pull": "needs: an image of somebody else's registry",
+    "docker pull --tag": "needs: an image of somebody else's registry",
+    "docker push": "needs: somebody else's registry",
+    "docker version": "needs: whether an engine runs",
+    "git --version --version": "needs: whether git is there",
+    "git -C": f"{_GUARD}::test_from_where_the_user_is",
+    "git -C --cached": f"{_HOSTILE}::test_the_fix_for_a_journal_in_git_works_where_it_is_pasted",
+    "git config --global --add": "tests/unit/guard/test_guard_repositories.py::test_another_owner",
+    "git fetch --unshallow": "tests/unit/guard/test_guard_repositories.py::test_shallow",
+    "git init": "needs: a decision",
+    "git init --no-guard": "needs: a decision",
+    "git tag --delete": "needs: the name of a tag",
+    "mv {}": f"{_GUARD}::test_a_file_that_blocks_git",
+    "pex3 scie": "needs: a PEX that was built meanwhile",
+    "pip install": "needs: this package in an index",
+    "pre-commit install": _CURES,
+    "pre-commit migrate-config": "needs: pre-commit's own",
+    "printf '{}%s\\n'": f"{_GUARD}::test_an_unprotected_directory",
+    "printf '{}'": f"{_GUARD}::test_state_in_the_index",
+    "rm -r": f"{_HOSTILE}::test_the_fix_for_a_damaged_journal_works_where_it_is_pasted",
+    "rm -rf": _CURES,
+    "rm {}": f"{_GUARD}::test_a_damaged_index",
+    "skopeo list-tags": "needs: somebody else's registry",
+    "ssh-keygen -t": f"{_HERE}::test_keys_and_signatures",
+    "state-bundler demo": "needs: the name of a folder",
+    "state-bundler doctor --fix": _CURES,
+    "state-bundler doctor --fix --project": f"{_GUARD}::test_wheels_of_several_projects",
+    "state-bundler init": "needs: it shows more",
+    "state-bundler init --git-hooks": _CURES,
+    "state-bundler init --without": "needs: a decision",
+    "state-bundler refresh": f"{_HERE}::test_a_store_that_is_empty",
+    "state-bundler refresh --key": f"{_HERE}::test_states_that_are_not_there_yet",
+    "state-bundler refresh --push": "needs: a store in the configuration",
+    "state-bundler refresh --shard --run --store": f"{_HERE}::test_shards",
+    "state-bundler sign --key": f"{_HERE}::test_keys_and_signatures",
+    "state-bundler store --store": f"{_HERE}::test_what_a_store_does_not_have",
+    "state-bundler verify": f"{_HERE}::test_states_that_were_altered",
+    "uv add": f"{_HERE}::test_a_dependency_that_is_missing",
+    "uv add --dev": "needs: a package of the project",
+    "uv sync --python": "needs: a package of the project",
+    "uv tool": "needs: this package in an index",
+}
+# A label, or words of a sentence.
+LOOKS_LIKE_ONE = {
+    *(
+        "docker build",
+        "docker buildx",
+        "docker history",
+        "docker {}",
+        "git add",
+        "git cannot",
+        "git would",
+        "state-bundler embed",
+        "state-bundler guard",
+        "state-bundler init --docker-plugin",
+        "state-bundler is",
+        "state-bundler leaves",
+        "state-bundler {}",
+        "state-guard --push --push --remote",
+        "state-guard --staged --staged",
+        "uv build",
+    ),
+}
+
+
+def _literals(tree: ast.Module) -> Iterator[str]:
+    """The texts of a module but its docstrings, with {} for what is put into them."""
+    seen: set[int] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and node.body:
+            first = node.body[0]
+            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
+                seen.add(id(first.value))
+        if isinstance(node, ast.JoinedStr) and id(node) not in seen:
+            seen |= {id(each) for each in ast.walk(node)}
+            yield "".join(
+                str(part.value) if isinstance(part, ast.Constant) else "{}" for part in node.values
+            )
+        elif (
+            isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in seen
+        ):
+            yield node.value
+
+
+def _kind(command: str) -> str:
+    """The program, its subcommand and the names of its options, without their values."""
+    words = re.split(r"[\s)]+", command)
+    options = [word for word in words if re.fullmatch(r"--[a-z-]+", word.rstrip(",.:"))]
+    return " ".join([words[0], words[1].rstrip(",.:"), *(word.rstrip(",.:") for word in options)])
+
+
+def _printed_commands() -> set[str]:
+    """By kind. A text that begins with a program's name and ends in a full stop is a sentence."""
+    modules = (path for path in sorted(ROOT.glob("bundler/**/*.py")) if "worker" not in path.parts)
+    texts = {
+        text
+        for path in modules
+        for text in _literals(ast.parse(path.read_text()))
+        if not text.startswith("Usage: ") and "\n  --" not in text
+    }
+    found = (_COMMAND.search(text) for text in texts)
+    return {
+        _kind(match[1])
+        for match in found
+        if match and not (match.start(1) == 0 and match.string.endswith("."))
+    }
+
+
+def test_every_command_that_is_printed_is_tried() -> None:
+    """A new one needs a test that pastes it, named here."""
+    assert _printed_commands() == {*TRIED, *LOOKS_LIKE_ONE}
+
+
+@pytest.mark.parametrize("where", sorted({w for w in TRIED.values() if "::" in w}))
+def test_what_tries_it_exists(where: str) -> None:
+    path, name = where.split("::")
+    assert f"def {name}(" in (ROOT / path).read_text()
+
+
+@pytest.fixture
+def shop(wd: WorkDir, tmp_path: Path) -> WorkDir:
+    """A project with two keys and nothing published, whose store only the command line names."""
+    write_inputs(tmp_path / "inputs", {"a": {"state": "some"}, "it's": {"state": "more"}})
+    configure(wd.path, tmp_path / "inputs", ["a"])
+    with (wd.path / "pyproject.toml").open("a") as table:
+        table.write(
+            f'[[tool.state-bundler.source]]\nkey = "it\'s"\npath = "{STATES}"\n'
+            'command = ["sh", "-c", "echo more > $0", "{state_path}"]\n'
+        )
+    return wd
+
+
+def said(wd: WorkDir, *arguments: str | Path, code: int) -> str:
+    done = wd.run([BIN / "state-bundler", *arguments])
+    assert done.returncode == code, done
+    return (done.stdout + done.stderr).decode()
+
+
+def printed(text: str) -> str:
+    """The one command in what was printed, without the words before it and the full stop."""
+    found = [m[1] for line in text.splitlines() if (m := _COMMAND.search(line.strip()))]
+    assert len(found) == 1, text
+    return found[0]
+
+
+def paste(wd: WorkDir, command: str) -> str:
+    return wd(["sh", "-c", command])
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> str:
+    return f"--store=file://{tmp_path}/a%20store"
+
+
+def test_states_that_are_not_there_yet(shop: WorkDir, store: str) -> None:
+    never = said(shop, "refresh", "--refresh", "never", "--key", "it's", code=76)
+    paste(shop, printed(never))
+    said(shop, "refresh", "--refresh", "never", "--key", "it's", code=0)
+
+
+def test_a_store_that_is_empty(shop: WorkDir, store: str) -> None:
+    paste(shop, printed(said(shop, "store", "push", store, code=78)))
+    paste(shop, printed(said(shop, "store", "rollback", store, code=2)))
+    said(shop, "store", "pull", "-o", "out", store, code=0)
+
+
+def test_what_a_store_does_not_have(shop: WorkDir, store: str) -> None:
+    said(shop, "refresh", code=0)
+    said(shop, "store", "push", store, code=0)
+    unknown = said(shop, "store", "pin", "00000000-0000-0000-0000-000000000000", store, code=2)
+    assert "it's" in paste(shop, printed(unknown))
+    too_old = said(shop, "store", "diff", "2001-01-01T00:00:00Z", store, code=2)
+    assert "1" in paste(shop, printed(too_old))
+
+
+def test_a_version_that_has_rotted(shop: WorkDir, store: str, tmp_path: Path) -> None:
+    said(shop, "refresh", code=0)
+    said(shop, "store", "push", store, code=0)
+    before = set((tmp_path / "a store/content").iterdir())
+    (tmp_path / "inputs/a/state").write_text("another")
+    said(shop, "refresh", code=0)
+    said(shop, "store", "push", store, code=0)
+    (rotten,) = set((tmp_path / "a store/content").iterdir()) - before
+    rotten.write_text("rotten")
+    said(shop, "store", "pull", "-o", "out", store, code=76)
+    paste(shop, printed(said(shop, "store", "verify", store, code=76)))
+    said(shop, "store", "pull", "-o", "out", store, code=0)
+
+
+def test_shards(shop: WorkDir, store: str) -> None:
+    one = said(shop, "refresh", "--shard", "1/2", "--run", "run.7", store, code=0)
+    (join,) = (line for line in one.splitlines() if line.startswith("When all"))
+    missing = said(shop, *shlex.split(printed(join))[1:], code=2)
+    paste(shop, printed(missing))
+    assert "set 1" in paste(shop, printed(join))
+
+
+def test_states_that_were_altered(shop: WorkDir) -> None:
+    said(shop, "refresh", code=0)
+    (shop.path / STATES / "a/state").write_text("altered")
+    command = printed(said(shop, "status", STATES, code=76))
+    assert said(shop, *shlex.split(command)[1:], code=76).count("a/state") >= 1
+
+
+def test_keys_and_signatures(shop: WorkDir, tmp_path: Path) -> None:
+    said(shop, "refresh", code=0)
+    key = str(tmp_path / "a key")
+    make = printed(said(shop, "sign", STATES, "--key", key, code=2)).removesuffix("KEY")
+    paste(shop, f"{make}{shlex.quote(key)} -q -N ''")
+    (tmp_path / "allowed").write_text(f"me@example.org {Path(key + '.pub').read_text()}")
+    paste(shop, f"state-bundler sign {STATES} --key {shlex.quote(key)}")
+    said(shop, "verify", STATES, "--signed-by", str(tmp_path / "allowed"), code=0)
+
+
+# --- a dependency that is missing -----------------------------------------------------------
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> Iterator[str]:
+    """A package index on loopback with a dagster and a dbt-core that hold nothing."""
+    for name, version in (("dagster", "1.12.0"), ("dbt-core", "1.11.0"), ("dbt-core", "1.12.0")):
+        module = name.replace("-", "_")
+        info = f"{module}-{version}.dist-info"
+        place = tmp_path / "index" / name
+        place.mkdir(parents=True, exist_ok=True)
+        with zipfile.ZipFile(place / f"{module}-{version}-py3-none-any.whl", "w") as wheel:
+            metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+            wheel.writestr(f"{info}/METADATA", metadata)
+            wheel.writestr(
+                f"{info}/WHEEL",
+                "Wheel-Version: 1.0\nGenerator: t\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+            )
+            wheel.writestr(f"{info}/RECORD", f"{info}/METADATA,,\n{info}/WHEEL,,\n")
+    handler = partial(_Quiet, directory=str(tmp_path / "index"))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+class _Quiet(SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.mark.parametrize("where", [".", ".."])
+def test_a_dependency_that_is_missing(wd: WorkDir, index: str, where: str) -> None:
+    wd.write(
+        "pyproject.toml",
+        '[project]\nname = "shop"\nversion = "1"\nrequires-python = ">=3.10"\n'
+        '[tool.dg.project]\nroot_module = "shop"\n',
+    )
+    wd([sys.executable, "-m", "venv", "--without-pip", ".venv"])
+    (site,) = (wd.path / ".venv/lib").glob("python*/site-packages")
+    for name, version in (("dagster", "1.11.9"), ("dagster_dbt", "0.27.9")):
+        wd.write(
+            site.relative_to(wd.path).joinpath(f"{name}-{version}.dist-info/METADATA").as_posix(),
+            f"Metadata-Version: 2.1\nName: {name.replace('_', '-')}\nVersion: {version}\n",
+        )
+    wd.env["UV_DEFAULT_INDEX"] = index
+    here = wd.at(where)
+    for program in ("dagster", "dbt"):
+        report = json.loads(
+            here.run(
+                [BIN / "state-bundler", "doctor", "--project", wd.path, "--format", "json"]
+            ).stdout
+        )
+        fixes = re.findall(r"\(?[^\"]*uv add '[^']+'\)?", json.dumps(report))
+        (fix,) = (each for each in fixes if program in each)
+        paste(here, fix)
+    again = here.run([BIN / "state-bundler", "doctor", "--project", wd.path])
+    assert b"uv add" not in again.stdout
+    assert b"with dagster 1.12.0" in again.stdout
