@@ -279,6 +279,12 @@ def _cannot_answer(arguments: Sequence[str | bytes], answer: Answer) -> ToolFail
             f"git refuses to answer: the repository {owned} belongs to another user.",
             hint=f"If you trust it: git config --global --add safe.directory {quoted(owned)}",
         )
+    if b"is in submodule '" in answer.stderr:
+        path = os.fsdecode(answer.stderr.rpartition(b"is in submodule '")[2].rpartition(b"'")[0])
+        return ToolFailed(
+            f"git refuses to answer: {path} is a submodule without a repository of its own.",
+            hint=f"Connect it again: git submodule update --init -- {quoted(f':/{path}')}",
+        )
     words = [os.fsdecode(word) for word in arguments]
     reason = _complaint(answer) or f"it ended with exit code {answer.exit_code}"
     return ToolFailed(

@@ -51,6 +51,8 @@ TRIED = {
     "git fetch --unshallow": "tests/unit/guard/test_guard_repositories.py::test_shallow",
     "git init": "needs: a decision",
     "git init --no-guard": "needs: a decision",
+    "git submodule --init": "tests/unit/guard/test_guard_ignored.py"
+    "::test_a_sparse_checkout_and_a_submodule_without_git",
     "git tag --delete": "needs: the name of a tag",
     "mv {}": f"{_GUARD}::test_a_file_that_blocks_git",
     "pex3 scie": "needs: a PEX that was built meanwhile",

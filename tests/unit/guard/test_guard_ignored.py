@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -183,3 +184,23 @@ def test_one_line_for_the_wheels_of_a_workspace(wd: WorkDir) -> None:
     said = wd.guard()
     assert len(said.warnings) == 1
     assert said.err.count("--fix --project locations/") == 7
+
+
+def test_a_sparse_checkout_and_a_submodule_without_git(wd: WorkDir, tmp_path: Path) -> None:
+    """git says nothing about what is in it; the fix that is printed connects it again."""
+    library = WorkDir.make(tmp_path / "library")
+    library.write("code.py")
+    library.commit("code")
+    wd.write(".gitignore", f"{STATE}\n")
+    wd.write("src/code.py")
+    wd.submodule(library, "src/a lib")
+    wd.commit("code")
+    wd("git sparse-checkout set --no-cone /src/")
+    (wd.path / "src/a lib/.git").unlink()
+    wd.write(f"src/a lib/{STATE}/K/state")
+    said = wd.guard()
+    assert said.code == 71
+    assert "src/a lib is a submodule without a repository of its own" in said.err
+    wd(["sh", "-c", said.err.partition("Connect it again: ")[2]])
+    assert wd.guard().code == 1
+    assert "In src/a lib: git add -A would take 1 file" in wd.guard().err
