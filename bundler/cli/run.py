@@ -44,7 +44,7 @@ def _run(command: click.Command, arguments: Sequence[str]) -> int:
     except Exception as error:  # whatever it is, the person gets a sentence
         if streams.is_ours(error):
             raise
-        return _report(_bug(error))
+        return _report(_bug(error, command, arguments))
     return code if isinstance(code, int) else 0
 
 
@@ -78,22 +78,12 @@ def _report(error: BundlerError) -> int:
     return error.exit_code
 
 
-def _bug(error: Exception) -> Bug:
+def _bug(error: Exception, command: click.Command, arguments: Sequence[str]) -> Bug:
+    from bundler.cli.crash_log import write_crash_log
+
     what = f"An unexpected {type(error).__name__} occurred."
     try:
-        return Bug(what, hint=f"Please report it with {_log_of(error)}.")
+        log = write_crash_log(error, command, arguments)
     except OSError:
         return Bug(what, hint="Please report it. No log could be written.")
-
-
-def _log_of(error: Exception) -> str:
-    import tempfile
-    import traceback
-
-    with tempfile.NamedTemporaryFile(
-        "w", prefix="state-bundler-", suffix=".log", delete=False
-    ) as log:
-        # The exception's own text may hold a credential: the log has only places and types.
-        log.write("".join(traceback.format_tb(error.__traceback__)))
-        log.write(type(error).__name__)
-    return log.name
+    return Bug(what, hint=f"Please report it with {log}.")

@@ -87,16 +87,31 @@ def test_the_order_of_exit_codes(codes: tuple[int, ...], expected: int) -> None:
     assert errors.exit_code_of(failures) == expected
 
 
-def test_a_bug_is_a_sentence_that_names_a_log_without_the_message(
-    capsys: pytest.CaptureFixture[str],
+def test_a_bug_leaves_a_log_to_paste_without_any_value(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert run(_fails(ZeroDivisionError("https://user:hunter2@host")), []) == 70
+    @click.group()
+    def group() -> None:
+        pass
+
+    @group.command(context_settings={"ignore_unknown_options": True})
+    @click.argument("words", nargs=-1)
+    def build(words: tuple[str, ...]) -> None:
+        raise ZeroDivisionError(*words) from KeyError(*words)
+
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/state-bundler"])
+    words = ["build", "--build-arg=TOKEN=hunter2", "-thunter2", "--push", "hunter2", "--hunter=2"]
+    assert run(group, words) == 70
     shown = capsys.readouterr().err
-    assert "hunter2" not in shown
     log = Path(shown.rpartition("with ")[2].strip().rstrip("."))
-    assert "ZeroDivisionError" in log.read_text()
-    assert "hunter2" not in log.read_text()
+    told = log.read_text()
     log.unlink()
+    assert "hunter2" not in shown + told
+    assert "command: state-bundler build --build-arg -t --push … --hunter\n" in told
+    for name in ("state-bundler", "Python", "platform", "pex", "git", "docker"):
+        assert re.search(rf"^{name}: \S", told, re.MULTILINE), name
+    assert told.index("builtins.KeyError") < told.index("builtins.ZeroDivisionError")
+    assert "test_cli.py" in told
 
 
 def test_a_childs_own_exit_code_passes_through() -> None:
