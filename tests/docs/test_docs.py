@@ -74,6 +74,7 @@ SCENARIO = (
 )
 # Pages that tests of their own run from beginning to end.
 WHOLE_PAGES = {
+    "first-image.md": "test_tutorial",
     "pex.md": "test_pex_guide",
     "wheel.md": "test_pex_guide",
     "registries.md": "test_docs_registries",
@@ -123,7 +124,9 @@ def _text(page: Path) -> str:
 
 
 def _blocks(page: Path, language: str) -> Iterator[str]:
-    for found in re.finditer(r"^( *)```(\w*)\n(.*?)^\1```", _text(page), re.DOTALL | re.MULTILINE):
+    for found in re.finditer(
+        r"^( *)```(\w*)[^\n]*\n(.*?)^\1```", _text(page), re.DOTALL | re.MULTILINE
+    ):
         if found[2] == language:
             yield "\n".join(line.removeprefix(found[1]) for line in found[3].splitlines())
 
