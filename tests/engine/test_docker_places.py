@@ -93,8 +93,8 @@ def test_a_place_is_remembered_only_for_the_very_same_image(
         ("VOLUME /app/src\n", "VOLUME /app/src"),
         ("RUN rm -rf /app/src\n", "nowhere in the image"),
         (
-            "ENV PYTHONPATH=/two\nRUN cp -r /app/src /two; cp -r /two/shop .\n",
-            "/two/shop/defs, /app",
+            "RUN rm /usr/local/lib/python3.11/*/_shop.pth; cp -r src /two; mv src /one\n",
+            "/one/shop/defs, /two/shop/defs",
         ),
         ("USER nobody-knows\n", "nobody-knows"),
     ],
@@ -106,6 +106,40 @@ def test_a_place_that_cannot_be_decided_is_a_sentence(
     with pytest.raises(ConfigurationError, match=re.escape(message)):
         project.build()
     assert not project.engine.has_image(project.name)
+
+
+_DIST = "/usr/local/lib/python3.11/dist-packages"
+_USER = "/home/app/.local/lib/python3.11/site-packages"
+_LEFT = f"FROM {PYTHON_BASE}\nWORKDIR /build\nCOPY . .\nRUN mkdir -p {_DIST}\n"
+_CODE = "RUN mkdir -p /opt && cp -r src /opt/code\nWORKDIR /\n"
+_RUNS = f"""RUN echo "import sys; print('hi'); sys.path.append('/opt/code')" > {_DIST}/a.pth\n"""
+
+
+@pytest.mark.parametrize(
+    ("lines", "place"),
+    [
+        (f"RUN cp -r src/shop {_DIST}\n", _DIST),
+        (f"RUN cp -r src/shop {_DIST} && cp -r src/shop .\n", "/build"),
+        (f"{_CODE}RUN echo ../../../../../opt/code > {_DIST}/shop.pth\n", "/opt/code"),
+        (f"{_CODE}{_RUNS}", "/opt/code"),
+        (f"{_CODE}{_RUNS}RUN mkdir /t && ln -s /usr/bin/python3 /t/python\nENV PATH=/t:/bin\n",
+         "/opt/code"),
+        ((f"RUN echo app:x:1000:1000::/home/app:/bin/sh >> /etc/passwd && mkdir -p {_USER} && "
+         f"cp -r src/shop {_USER} && "
+         "chown -R app /home/app\nUSER app\nWORKDIR /\n"), _USER),
+    ],
+    ids=["left in a build folder", "flat", "relative pth", "pth that runs", "odd PATH", "user"],
+)  # fmt: skip
+def test_the_place_is_the_one_that_the_images_python_imports(
+    lines: str, place: str, project: Project
+) -> None:
+    project.write("Dockerfile", f"{_LEFT}{lines}")
+    built = project.build()
+    code = "import shop.defs, os; print(os.path.dirname(os.path.realpath(shop.defs.__file__)))"
+    run = ("run", "--rm", "--network", "none", project.name, "python", "-c", code)
+    said = project.engine.docker(*run).stdout.decode().splitlines()[-1]
+    assert built.paths == (f"{said}/{STATE_DIRECTORY}",)
+    assert built.paths == (f"{place}/{PLACE}",)
 
 
 def test_image_path_decides(project: Project) -> None:

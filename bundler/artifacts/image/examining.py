@@ -42,8 +42,7 @@ def examined(
 
 def _import_path(tree: RootFilesystem, runs: image_import_path.RunsAs, path: str) -> str | None:
     """Where a state directory is below an import root, if it is below one."""
-    roots = [root for group in image_import_path.import_roots(tree, runs) for root in group]
-    for root in (*roots, runs.working_directory):
+    for root in (*image_import_path.import_roots(tree, runs), runs.working_directory):
         real = (tree.resolve(root) or root).rstrip("/")
         if path.startswith(f"{real}/"):
             return path[len(real) + 1 :]

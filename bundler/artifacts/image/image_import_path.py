@@ -1,10 +1,11 @@
-"""Where in an image a state directory belongs: beside the defs module that Python would import.
+"""Where in an image a state directory belongs: next to the defs module that Python would import.
 
 An image may hold the same package twice, once as source that was copied in and once installed.
-Dagster looks beside the module that is imported. So the *import roots* are asked first: what
-``PYTHONPATH`` names, the site-packages of every Python on ``PATH``, the folders to which their
-``.pth`` files and editable finders point, and the working directory. Only where none of them has
-the module is the whole image searched. Two places or none are an error that lists the candidates.
+Dagster looks next to the module that is imported. So the *import roots* are asked first, in the
+order of the interpreter's ``sys.path``: the working directory or the script's folder, what
+``PYTHONPATH`` names, the user's and the global site-packages of every Python on ``PATH`` with the
+folders to which their ``.pth`` files and editable finders point. Only where none of them has the
+module is the whole image searched. Two places or none are an error that lists the candidates.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ from __future__ import annotations
 import ast
 import posixpath
 import re
+import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Protocol
 
 import msgspec
@@ -20,8 +23,10 @@ import msgspec
 from bundler.artifacts.image.layer import Owned, parents_of
 from bundler.artifacts.image.rootfs import Node
 from bundler.errors import ConfigurationError
+from bundler.state.bundle import STATE_DIRECTORY
 
 INIT = "__init__.py"
+_PASSWD_FIELDS = 7  # passwd(5)
 
 
 class Nowhere(ConfigurationError):
@@ -30,10 +35,18 @@ class Nowhere(ConfigurationError):
 
 _INTERPRETER = re.compile(r"^python(\d+\.\d+)$")
 _FINDER_MAPPING = re.compile(r"^MAPPING\b[^=]*= *(\{.*?\})$", re.MULTILINE)
+# hatchling's, by the package `editables`.
+_MAPPED_MODULE = re.compile(r"\.map_module\(['\"][^'\"]+['\"], *['\"](/[^'\"]+)['\"]\)")
+_PYTHON = re.compile(r"^(python|pypy)[0-9.]*$")
+_SHELLS = ("sh", "bash", "ash", "dash")
+# Of Python's own options those that say what comes first on sys.path, and those with a value.
+_DECIDING = re.compile(r"[mcPIWX]")
+_WITH_VALUE = ("W", "X", "--check-hash-based-pycs")
 # Copies that no program imports: caches, build folders, the layers of other file systems.
 _NOISE = re.compile(r"/(\.cache|\.git|node_modules|build/lib|proc|sys)/")
 # What a Debian python3 or a distribution's own layout calls its site-packages.
-_PACKAGE_FOLDERS = ("site-packages", "dist-packages")
+_PACKAGE_FOLDERS = ("dist-packages", "site-packages")
+_FINDERS = ("__editable__", "_editable_impl_")
 
 
 class Files(Protocol):
@@ -71,7 +84,7 @@ def captured(path: str) -> bool:
     folder, name = posixpath.split(path)
     if posixpath.basename(folder) not in _PACKAGE_FOLDERS:
         return False
-    return name.endswith(".pth") or (name.startswith("__editable__") and name.endswith(".py"))
+    return name.endswith(".pth") or (name.startswith(_FINDERS) and name.endswith(".py"))
 
 
 def find(
@@ -92,12 +105,12 @@ def find(
     if override is not None:
         return _overridden(files, place, override)
     package, _, name = place.rpartition("/")
-    found = _in_roots(files, [runs.working_directory], package)
-    for roots in import_roots(files, runs):
-        shadowing = _in_roots(files, roots, package)
-        if shadowing:
-            found = list(dict.fromkeys([*shadowing, *found]))
-            break
+    first = first_roots(files, runs, place)
+    installed = import_roots(files, runs)
+    known = _imported(files, installed if first is None else chain(first, installed), package)
+    found = [] if known is None else [known]
+    if first is None or not found:  # it may come first, or last, or not at all
+        found = list(dict.fromkeys([*found, *_in_roots(files, [runs.working_directory], package)]))
     if not found:
         found = _in_roots(files, _below(runs, [*hints, "src"]), package)
     if not found:
@@ -105,6 +118,55 @@ def find(
     if len(found) == 1:
         return posixpath.join(found[0], name)
     raise _undecided(package, found, runs)
+
+
+def first_roots(files: Files, runs: RunsAs, place: str) -> list[str] | None:
+    """What the program has in front of all else on ``sys.path``; None if that is not known.
+
+    Dagster imports code from the working directory, however it is started.
+    """
+    if posixpath.basename(place) == STATE_DIRECTORY:
+        return [runs.working_directory]
+    words = command_words(runs.program)
+    at = [i for i, word in enumerate(words) if _PYTHON.match(posixpath.basename(word))]
+    if not at or runs.variable("PYTHONSAFEPATH"):
+        return [] if at else None
+    rest = words[at[-1] + 1 :]
+    while rest and rest[0].startswith("-"):
+        option = rest.pop(0)
+        found = _DECIDING.search(option) if option[:2] != "--" else None
+        if found is not None and found[0] not in _WITH_VALUE:
+            return [] if found[0] in "PI" else [runs.working_directory]
+        if option.endswith(_WITH_VALUE):
+            del rest[:1]
+    script = posixpath.join(runs.working_directory, *rest[:1])
+    real = files.resolve(script) or script
+    return [real if files.is_directory(real) else posixpath.dirname(real)]
+
+
+def command_words(program: Sequence[str]) -> list[str]:
+    """The words of a command line, those in a shell's ``-c`` taken apart."""
+    words = list(program)
+    is_shell = any(posixpath.basename(word) in _SHELLS for word in words[:-1])
+    if is_shell and any(re.fullmatch(r"-[a-z]*c", word) for word in words):
+        try:
+            words = shlex.split(words[-1])
+        except ValueError:
+            return []
+    return words
+
+
+def _imported(files: Files, roots: Iterable[str], package: str) -> str | None:
+    """The package that Python takes: the first that has an ``__init__.py`` at its top, else the
+    first folder of that name."""
+    top = package.partition("/")[0]
+    folder = None
+    for root in roots:
+        real = _package_at(files, posixpath.join(root, package) if package else root)
+        if real is not None and files.resolve(posixpath.join(root, top, INIT)) is not None:
+            return real
+        folder = folder or real
+    return folder
 
 
 def _overridden(files: Files, place: str, override: str) -> str:
@@ -174,12 +236,11 @@ def shadowing(files: Files, runs: RunsAs, place: str, path: str) -> str | None:
     place: of that state directory, relative to its import root. None where nothing hides it.
     """
     package, mine = posixpath.dirname(place), posixpath.dirname(path)
-    for root in (
-        runs.working_directory,
-        *(r for group in import_roots(files, runs) for r in group),
-    ):
+    first = first_roots(files, runs, place)
+    unsure = runs.working_directory if first is None else None
+    for root in chain(first or [runs.working_directory], import_roots(files, runs)):
         if _package_at(files, posixpath.join(root, package)) == mine:
-            if root != runs.working_directory:  # that is not always on the path
+            if root != unsure:  # that is not always on the path
                 return None
             continue
         other = _provided(files, root, package)
@@ -199,43 +260,71 @@ def _provided(files: Files, root: str, package: str) -> str | None:
     return None
 
 
-def import_roots(files: Files, runs: RunsAs) -> Iterator[list[str]]:
-    """The folders from which the image's program can import, in groups, as far as files tell.
+def import_roots(files: Files, runs: RunsAs) -> Iterator[str]:
+    """The folders from which the image's program can import, in order, as far as files tell.
 
-    A group hides the packages of those after it. The working directory is in none of them: whether
-    it comes first depends on how the program is started.
+    Not those of `first_roots`, which depend on how the program is started.
     """
-    for entry in runs.variable("PYTHONPATH").split(":"):
-        yield [entry] if entry else []
-    packages = site_packages(files, runs)
-    yield packages
-    yield [folder for root in packages for folder in _pointed_to(files, root)]
-
-
-def site_packages(files: Files, runs: RunsAs) -> list[str]:
-    """The site-packages folders of the Pythons that the image's program may run with."""
-    found: list[str] = []
+    yield from (entry for entry in runs.variable("PYTHONPATH").split(":") if entry)
+    seen = set()
     for prefix in _prefixes(runs):
-        for version in _versions(files, runs, prefix):
-            for name in _PACKAGE_FOLDERS:
-                real = files.resolve(f"{prefix}/lib/python{version}/{name}")
-                if real is not None and real not in found:
-                    found.append(real)
-        debian = files.resolve(f"{prefix}/lib/python3/dist-packages")
-        if debian is not None and debian not in found:
-            found.append(debian)
-    return found
+        finders: list[str] = []
+        for folder in _package_folders(files, runs, prefix):
+            real = files.resolve(folder)
+            if real is None or real in seen:
+                continue
+            seen.add(real)
+            yield real
+            for name, text in _pointers(files, real):
+                if name.endswith(".pth"):
+                    yield from _lines_of_pth(text, real)
+                else:
+                    finders += _mapped(text)
+        yield from finders
+
+
+def _package_folders(files: Files, runs: RunsAs, prefix: str) -> Iterator[str]:
+    """Where the Python at a prefix has its packages.
+
+    That of a distribution (prefix ``/usr``) has what pip installed below ``/usr/local``.
+    """
+    for version in _versions(files, runs, prefix):
+        if files.resolve(f"{prefix}/pyvenv.cfg") is None:
+            yield f"{_user_base(files, runs)}/lib/python{version}/site-packages"
+        for base in ("/usr/local", "/usr") if prefix == "/usr" else (prefix,):
+            for library in ("lib64", "lib"):
+                for name in _PACKAGE_FOLDERS:
+                    yield f"{base}/{library}/python{version}/{name}"
+    yield f"{prefix}/lib/python3/dist-packages"
+
+
+def _user_base(files: Files, runs: RunsAs) -> str:
+    """Where ``pip install --user`` puts things."""
+    named = runs.variable("PYTHONUSERBASE")
+    return named or f"{runs.variable('HOME') or _home(files, runs.user)}/.local"
+
+
+def _home(files: Files, user: str) -> str:
+    name = user.partition(":")[0] or "root"
+    for fields in _passwd(files):
+        if name in (fields[0], fields[2]):
+            return fields[5]
+    return "/root" if name in ("root", "0") else "/"
 
 
 def _prefixes(runs: RunsAs) -> list[str]:
-    """Where Pythons may be installed: beside every ``bin`` folder that is named somewhere."""
-    folders = [entry for entry in runs.variable("PATH").split(":") if entry]
-    folders += [posixpath.dirname(word) for word in runs.program if word.startswith("/")]
+    """Where Pythons may be installed: next to every ``bin`` folder that is named somewhere, the
+    program's own first."""
+    words = command_words(runs.program)
+    own = posixpath.join(runs.working_directory, ".venv")
+    folders = [posixpath.dirname(word) for word in words if word.startswith("/")]
+    folders += [f"{own}/bin"] if words[:2] == ["uv", "run"] else []
+    folders += [entry for entry in runs.variable("PATH").split(":") if entry]
     prefixes = [
         posixpath.dirname(folder) for folder in folders if posixpath.basename(folder) == "bin"
     ]
     prefixes += [runs.variable("VIRTUAL_ENV"), runs.variable("UV_PROJECT_ENVIRONMENT")]
-    prefixes += [posixpath.join(runs.working_directory, ".venv"), "/usr/local"]
+    prefixes += [own, "/usr/local"]
     # Without a configured PATH the engine's default has /usr/bin.
     prefixes.append("/usr")
     absolute = [
@@ -259,21 +348,24 @@ def _version_of(files: Files, program: str) -> str:
     return match[1] if match else ""
 
 
-def _pointed_to(files: Files, packages: str) -> Iterator[str]:
-    """What the ``.pth`` files and editable finders in a site-packages folder name."""
+def _pointers(files: Files, packages: str) -> Iterator[tuple[str, str]]:
+    """The names and texts of the ``.pth`` files and editable finders in a site-packages folder."""
     node = files.lookup(packages)
     for name, child in sorted(node.children.items() if node is not None else ()):
-        text = (child.content or b"").decode(errors="replace")
-        if name.endswith(".pth"):
-            for line in text.splitlines():
-                if line.startswith("/"):
-                    yield line.strip()
-        elif name.startswith("__editable__"):
-            yield from _mapped(text)
+        if name.endswith(".pth") or name.startswith(_FINDERS):
+            yield name, (child.content or b"").decode(errors="replace")
+
+
+def _lines_of_pth(text: str, folder: str) -> Iterator[str]:
+    for line in text.splitlines():
+        if line.strip() and not line.startswith(("#", "import ", "import\t")):
+            yield posixpath.normpath(posixpath.join(folder, line.strip()))
 
 
 def _mapped(finder: str) -> Iterator[str]:
-    """setuptools' editable finder maps a top-level package to its folder."""
+    """An editable finder maps a top-level package to its folder."""
+    for path in _MAPPED_MODULE.findall(finder):
+        yield posixpath.dirname(posixpath.dirname(path))
     for match in _FINDER_MAPPING.finditer(finder):
         try:
             mapping = ast.literal_eval(match[1])
@@ -305,15 +397,21 @@ def user_id(files: Files, user: str) -> int:
         return 0
     if name.isdecimal():
         return int(name)
-    node = files.lookup("/etc/passwd")
-    for line in ((node.content if node is not None else None) or b"").splitlines():
-        fields = line.decode(errors="replace").split(":")
-        if fields[0] == name and len(fields) > 2 and fields[2].isdecimal():  # noqa: PLR2004  # passwd(5)
+    for fields in _passwd(files):
+        if fields[0] == name and fields[2].isdecimal():
             return int(fields[2])
     raise ConfigurationError(
         f"The image runs as {name!r}, whom its /etc/passwd does not name.",
         hint="Make the user in the Dockerfile, or give a number: USER 10001.",
     )
+
+
+def _passwd(files: Files) -> Iterator[list[str]]:
+    node = files.lookup("/etc/passwd")
+    for line in ((node.content if node is not None else None) or b"").splitlines():
+        fields = line.decode(errors="replace").split(":")
+        if len(fields) == _PASSWD_FIELDS:
+            yield fields
 
 
 def runs_as(config: Mapping[str, object]) -> RunsAs:

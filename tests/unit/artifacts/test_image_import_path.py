@@ -15,6 +15,7 @@ from bundler.artifacts.image.image_import_path import (
     find,
     parents,
     runs_as,
+    shadowing,
     user_id,
 )
 from bundler.artifacts.image.rootfs import RootFilesystem
@@ -106,12 +107,129 @@ def test_the_working_directory_and_sources_below_it() -> None:
 
 
 def test_two_places_are_named() -> None:
-    with pytest.raises(ConfigurationError, match="/app/shop/defs") as failure:
-        find(tree({**module("app"), **module(SITE)}), APP, PLACE)
-    assert f"/{SITE}/shop/defs" in failure.value.what
+    with pytest.raises(ConfigurationError, match="/app/shop") as failure:
+        find(tree({**module("app"), **module(SITE)}), APP, "shop/state")
+    assert f"/{SITE}/shop" in failure.value.what
     assert "image_path" in failure.value.hint
     with pytest.raises(ConfigurationError, match=re.escape("/one/shop/defs, /two/shop/defs")):
         find(tree({**module("one"), **module("two")}), APP, PLACE)
+
+
+def test_dagster_imports_from_the_working_directory_first() -> None:
+    """`dagster._utils.alter_sys_path`: in every process that loads a code location."""
+    files = tree({**module("app"), **module(SITE)})
+    assert find(files, APP, PLACE) == f"/app/{PLACE}"
+    assert shadowing(files, APP, PLACE, f"/app/{PLACE}") is None
+    assert shadowing(files, APP, PLACE, f"/{SITE}/{PLACE}") == "/app/shop/defs"
+
+
+@pytest.mark.parametrize(
+    ("program", "variables", "place"),
+    [
+        (["python", "-m", "shop.serve"], {}, "/app"),
+        (["python3.11", "-u", "-X", "dev", "-mshop.serve"], {}, "/app"),
+        (["/usr/local/bin/python", "-W", "error", "-c", "import shop"], {}, "/app"),
+        (["python", "-um", "shop.serve"], {}, "/app"),
+        (["python", "-Wm", "/srv/tools/run.py"], {}, "/srv/tools"),
+        (["python", "--check-hash-based-pycs", "never", "-m", "shop"], {}, "/app"),
+        (["python"], {}, "/app"),
+        (["sh", "-c", "exec python -m shop.serve"], {}, "/app"),
+        (["/bin/sh", "-c", "dbt deps && python -u -m shop.serve"], {}, "/app"),
+        (["tini", "--", "python", "-m", "shop.serve"], {}, "/app"),
+        (["python", "main.py"], {}, "/app"),
+        (["python", "/srv/tools/run.py"], {}, "/srv/tools"),
+        (["python", "tools"], {}, "/app/tools"),
+        (["python", "/opt/run.py"], {}, f"/{SITE}"),
+        (["python", "-P", "-m", "shop.serve"], {}, f"/{SITE}"),
+        (["python", "-Im", "shop.serve"], {}, f"/{SITE}"),
+        (["python", "-m", "shop.serve"], {"PYTHONSAFEPATH": "1"}, f"/{SITE}"),
+        (["gunicorn", "shop.web"], {}, None),
+        (["sh", "-c", "./start"], {}, None),
+        (["sh", "-c", "echo 'unclosed"], {}, None),
+        ([], {}, None),
+    ],
+)
+def test_what_comes_first_is_what_the_program_says(
+    program: list[str], variables: dict[str, str], place: str | None
+) -> None:
+    files = tree(
+        {**module("app"), **module("app/tools"), **module("srv/tools"), **module(SITE),
+         "opt/run.py": b"", "srv/tools/run.py": b""}
+    )  # fmt: skip
+    environment = (*APP.environment, *variables.items())
+    runs = RunsAs("/app", environment, tuple(program))
+    if place is None:
+        with pytest.raises(ConfigurationError, match="more than once"):
+            find(files, runs, "shop/state")
+    else:
+        assert find(files, runs, "shop/state") == f"{place}/shop/state"
+
+
+_DEBIAN = {"usr/bin/python3": "-> python3.11", "usr/bin/python3.11": b""}
+_PASSWD = b"root:x:0:0::/root:/bin/sh\napp:x:1000:1000::/home/app:/bin/sh\n"
+
+
+@pytest.mark.parametrize(
+    ("installed", "config"),
+    [
+        ("usr/local/lib/python3.11/dist-packages", {}),
+        ("usr/lib/python3/dist-packages", {}),
+        ("usr/local/lib/python3.11/site-packages", {}),
+        ("usr/lib64/python3.11/site-packages", {}),
+        ("root/.local/lib/python3.11/site-packages", {}),
+        ("home/app/.local/lib/python3.11/site-packages", {"User": "app"}),
+        ("home/app/.local/lib/python3.11/site-packages", {"User": "1000:1000"}),
+        ("srv/.local/lib/python3.11/site-packages", {"Env": ["HOME=/srv"]}),
+        ("srv/x/lib/python3.11/site-packages", {"Env": ["PYTHONUSERBASE=/srv/x"]}),
+    ],
+)
+def test_where_a_distributions_own_python_has_its_packages(
+    installed: str, config: dict[str, object]
+) -> None:
+    files = tree({**module(installed), **module("build/src"), **_DEBIAN, "etc/passwd": _PASSWD})
+    runs = runs_as({"WorkingDir": "/", **config})
+    assert find(files, runs, PLACE) == f"/{installed}/{PLACE}"
+
+
+def test_pip_of_a_distribution_comes_before_its_packages() -> None:
+    local, own = "usr/local/lib/python3.11/dist-packages", "usr/lib/python3/dist-packages"
+    files = tree({**module(local), **module(own), **_DEBIAN})
+    assert find(files, RunsAs("/"), PLACE) == f"/{local}/{PLACE}"
+    link = {f"{local}/_shop.pth": b"# a comment\nimport sys\n\n../../../../../code\n"}
+    files = tree({**module("code"), **module(own), **_DEBIAN, **link})
+    assert find(files, RunsAs("/"), PLACE) == f"/code/{PLACE}"
+
+
+def test_the_editable_finder_of_hatchling() -> None:
+    finder = b"from editables.redirector import F\nF.map_module('shop', '/code/shop/__init__.py')\n"
+    files = tree({**module("code"), **module("x"), f"{SITE}/_editable_impl_shop.py": finder})
+    assert find(files, APP, PLACE) == f"/code/{PLACE}"
+
+
+def test_a_bare_folder_does_not_hide_an_installed_package() -> None:
+    files = tree({**module(SITE), "app/shop/defs/leftover.yaml": b""})
+    assert find(files, APP, PLACE) == f"/{SITE}/{PLACE}"
+    assert find(tree({"app/shop/defs/x.yaml": b""}), APP, PLACE) == f"/app/{PLACE}"
+
+
+@pytest.mark.parametrize(
+    ("program", "environment"),
+    [
+        (["/opt/two/bin/dagster", "api"], "opt/two"),
+        (["dagster", "api"], "opt/one"),
+        (["uv", "run", "dagster", "api"], "app/.venv"),
+    ],
+)
+def test_of_several_environments_it_is_the_programs(program: list[str], environment: str) -> None:
+    every = [f"{name}/lib/python3.11/site-packages" for name in ("opt/one", "opt/two", "app/.venv")]
+    entries: dict[str, bytes | str | tarfile.TarInfo | None] = {}
+    for packages in every:
+        prefix = packages.partition("/lib/")[0]
+        entries |= {**module(packages), f"{prefix}/bin/python": "-> python3.11"}
+        entries |= {f"{prefix}/bin/python3.11": b"", f"{prefix}/pyvenv.cfg": b""}
+    runs = RunsAs("/app", (("PATH", "/opt/one/bin:/usr/bin"),), tuple(program))
+    found = find(tree(entries), runs, PLACE)
+    assert found == f"/{environment}/lib/python3.11/site-packages/{PLACE}"
 
 
 def test_none_is_a_sentence_and_caches_do_not_count() -> None:

@@ -8,6 +8,7 @@ does not take that, the whole image is fetched, changed as an OCI layout, and se
 from __future__ import annotations
 
 import hashlib
+import posixpath
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -18,10 +19,11 @@ from bundler.artifacts.image import image, image_import_path, reference
 from bundler.artifacts.image.engine.config import config_of, settings_of
 from bundler.artifacts.image.engine.connection import Engine, NotInEngine
 from bundler.artifacts.image.engine.files import ContainerFiles, reading
+from bundler.artifacts.image.engine.interpreter import imported_from
 from bundler.artifacts.image.engine.loading import archive_of, load
 from bundler.artifacts.image.image import Json
 from bundler.artifacts.image.layer import Layer, Placed, Written, parents_of
-from bundler.errors import BundlerError, ToolFailed, VerificationFailed
+from bundler.errors import BundlerError, ConfigurationError, ToolFailed, VerificationFailed
 from bundler.state.bundle import Bundle
 from bundler.state.manifest import RunRecord
 from bundler.system.times import reproducible_now
@@ -123,7 +125,7 @@ class EngineDestination:
             layer = _remembered(self.engine, base, self.names[:1], request.bundles)
         if layer is None:
             with reading(self.engine, base.identity) as container:
-                layer = plan(container, base.config, request)
+                layer = plan(container, base, request)
         paths = sorted(item.path for item in layer.placed)
         request.listener.note(f"The state belongs at {', '.join(paths)}.")
         return layer
@@ -178,13 +180,14 @@ def _alike(engine: Engine, config: Json, before: Sequence[str], files: str) -> I
             yield settings_of(engine.image(found["Id"]))
 
 
-def plan(container: ContainerFiles, config: Mapping[str, Any], request: EmbedRequest) -> Layer:
-    """The layer that an image gets, at the places that its files decide."""
+def plan(container: ContainerFiles, base: _Image, request: EmbedRequest) -> Layer:
+    """The layer that an image gets, at the places that its files or its interpreter decide."""
+    config = base.config
     runs = image_import_path.runs_as(config.get("config") or {})
     known: list[str] = []
     if image.own_layer_is_last(config):  # a label may also come from the image that it was made of
         known = [claim.path for claim in image.claims_of(image.labels(config)) or ()]
-    files = _Files(container)
+    files = _Files(container, base.identity)
     placed = []
     for bundle in request.bundles:
         path = _known_place(known, bundle.place, request.places) or files.find(
@@ -204,10 +207,12 @@ def _known_place(known: Sequence[str], wanted: str, places: Mapping[str, str]) -
 
 
 class _Files:
-    """Looks for places: a few questions first, the whole listing where they do not decide."""
+    """Looks for places: a few questions first, the whole listing where they do not decide, and the
+    image's interpreter where its files do not."""
 
-    def __init__(self, container: ContainerFiles) -> None:
+    def __init__(self, container: ContainerFiles, image_id: str) -> None:
         self._container = container
+        self._image = image_id
         self._tree: image_import_path.Files | None = None
 
     def find(
@@ -217,13 +222,30 @@ class _Files:
         override: str | None,
         hints: Sequence[str],
     ) -> str:
+        try:
+            return self._by_files(runs, wanted, override=override, hints=hints)
+        except ConfigurationError:
+            if override is None and (folder := self._by_interpreter(runs, wanted)):
+                return posixpath.join(folder, posixpath.basename(wanted))
+            raise
+
+    def _by_files(self, runs: image_import_path.RunsAs, wanted: str, **options: Any) -> str:
         if self._tree is None:
             with suppress(image_import_path.Nowhere):
-                return image_import_path.find(
-                    self._container, runs, wanted, override=override, hints=hints
-                )
+                return image_import_path.find(self._container, runs, wanted, **options)
             self._tree = self._container.tree()
-        return image_import_path.find(self._tree, runs, wanted, override=override, hints=hints)
+        return image_import_path.find(self._tree, runs, wanted, **options)
+
+    def _by_interpreter(self, runs: image_import_path.RunsAs, wanted: str) -> str | None:
+        first = image_import_path.first_roots(self._container, runs, wanted)
+        package = posixpath.dirname(wanted)
+        here = posixpath.join(runs.working_directory, package)
+        if not package or (first is None and self._container.resolve(here)):
+            return None  # how the program is started would decide
+        folder = imported_from(
+            self._container.engine.docker, self._image, runs, "".join(first or ()), package
+        )
+        return folder if folder and self._container.is_directory(folder) else None
 
 
 def remove_unnamed(engine: Engine, image_id: str) -> None:

@@ -46,7 +46,7 @@ class ContainerFiles:
     """A container's files."""
 
     def __init__(self, engine: Engine, identity: str) -> None:
-        self._engine = engine
+        self.engine = engine
         self._identity = identity
         self._stats: dict[str, _Stat | None] = {}
         self._nodes: dict[str, Node | None] = {}
@@ -118,13 +118,13 @@ class ContainerFiles:
     def tree(self) -> RootFilesystem:
         """The whole file system, from one listing."""
         tree = RootFilesystem()
-        with self._engine.export(self._identity) as response:
+        with self.engine.export(self._identity) as response:
             tree.apply(response, 0, captured)
         return tree
 
     def archive(self, path: str) -> AbstractContextManager[BinaryIO]:
         """A tar stream of a file or of a directory with all below it, named after it."""
-        return self._engine.archive(self._identity, path)
+        return self.engine.archive(self._identity, path)
 
     def has(self, path: str) -> bool:
         return self._stat(path) is not None
@@ -135,7 +135,7 @@ class ContainerFiles:
         return self._stats[path]
 
     def _ask(self, path: str) -> _Stat | None:
-        encoded = self._engine.path_stat(self._identity, path)
+        encoded = self.engine.path_stat(self._identity, path)
         return _parse_stat(encoded) if encoded is not None else None
 
 

@@ -1,0 +1,52 @@
+"""Asks an image's own interpreter from where it would import a package.
+
+That starts a container without network. Nothing of the project is run: only the top-level package
+is looked for, by what the interpreter and its site-packages do at every start.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Iterator
+from contextlib import suppress
+
+import msgspec
+
+from bundler.artifacts.image.engine.connection import Docker
+from bundler.artifacts.image.engine.running import runner
+from bundler.artifacts.image.image_import_path import RunsAs, command_words
+from bundler.errors import ToolFailed
+
+_NAMES = ("python", "python3")
+_PROGRAM = b"""\
+import importlib.util, json, os, sys
+first, package = sys.argv[1:]
+sys.path[:] = [first] * bool(first) + [path for path in sys.path if path]
+top, _, below = package.partition("/")
+spec = importlib.util.find_spec(top)
+folders = spec.submodule_search_locations if spec else None
+found = [os.path.realpath(os.path.join(folder, below)) for folder in folders or ()]
+sys.stdout.write("\\n" + json.dumps([folder for folder in found if os.path.isdir(folder)]))
+"""
+
+
+def imported_from(docker: Docker, image: str, runs: RunsAs, first: str, package: str) -> str | None:
+    """The folder of a package in the image; None if its interpreter finds none, or cannot be run.
+
+    first: what is in front of all else on ``sys.path``. package: as a path, such as ``shop/defs``.
+    """
+    for python in _interpreters(runs):
+        with suppress(ToolFailed, msgspec.DecodeError):
+            done = runner(image, docker, python)(["-", first, package], _PROGRAM, {})
+            if done.exit_code == 0:
+                last = done.stdout.rpartition(b"\n")[2]  # a .pth file may print, too
+                return next(iter(msgspec.json.decode(last, type=list[str])), None)
+    return None
+
+
+def _interpreters(runs: RunsAs) -> Iterator[str]:
+    """The program's own interpreter, then the names on the image's PATH."""
+    for word in command_words(runs.program):
+        if word.startswith("/"):
+            yield from (posixpath.join(posixpath.dirname(word), name) for name in _NAMES)
+    yield from _NAMES
