@@ -61,7 +61,8 @@ def demo(folder: Path) -> None:
 
 
 def _set_up(console: Console, folder: Path) -> None:
-    from bundler.setup.demo.environment import commit_all, install
+    from bundler.git.committing import commit_all
+    from bundler.setup.demo.environment import install
     from bundler.setup.demo.project import prepare_folder
 
     console.line(console.styled(f"The sample project, in {folder}", "bold"))
@@ -69,7 +70,7 @@ def _set_up(console: Console, folder: Path) -> None:
     console.line("  Its environment, .venv, with Dagster and dbt …")
     if not install(folder):
         console.line("  (it is there from the last time)")
-    commit_all(folder)
+    commit_all(folder, "The shop, as the demo wrote it")
 
 
 def _serve(console: Console, folder: Path, api: VendorApi) -> None:

@@ -2,7 +2,7 @@
 
 What holds for every question here:
 
-- It is read-only (but for `forget`), and executes nothing that a repository configures:
+- It is read-only, but for `forget` and `commit_all`, and executes nothing that a repository sets:
   fsmonitor and hooks are overridden, no filter, diff driver, pager or alias takes part in the
   commands used, and no transport is allowed, so that a missing object is a failure and not a
   download.
@@ -11,7 +11,8 @@ What holds for every question here:
 - Paths are bytes, NUL-separated, literal.
 - Any exit code that the question does not expect is `ToolFailed`: "could not ask" is never "no".
 
-Processes are started through `system.fast_process`, which says why it is not `system.process`.
+The guard asks by plain processes (`system.fast_process`); everything else, and the guard's listing
+of the whole history, through GitPython (`runner`).
 """
 
 from __future__ import annotations

@@ -233,7 +233,7 @@ def empty_repository(like: Repository, place: bytes) -> Repository:
         "GIT_DIR": os.fsdecode(git_dir),
         "GIT_WORK_TREE": os.fsdecode(place),
     }
-    return Repository(place, git_dir, git_dir, like.algorithm, None, variables)
+    return Repository(place, git_dir, git_dir, like.algorithm, None, variables, like.fast)
 
 
 def changes(answer: bytes, commit: bytes = b"") -> list[StagedChange]:

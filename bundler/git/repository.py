@@ -76,7 +76,7 @@ class Repository(NamedTuple):
 
     top: the work tree; None in a bare repository. git_dir: of this work tree; common_dir: shared
     by all of them. algorithm: "sha1" or "sha256". head: the commit checked out; None before the
-    first one.
+    first one. fast: asked by plain processes, for the guard; else through GitPython.
     """
 
     top: bytes | None
@@ -85,6 +85,7 @@ class Repository(NamedTuple):
     algorithm: str
     head: str | None
     environment: dict[str, str]
+    fast: bool = False
 
     @property
     def bare(self) -> bool:
@@ -96,7 +97,7 @@ class Repository(NamedTuple):
         Raises `ToolFailed` where git cannot answer one of them.
         """
         place = self.top if self.top is not None else self.git_dir
-        answers = _converse(place, questions, self.environment, timeout)
+        answers = _ask(place, questions, self.environment, self.fast, timeout)
         for question, answer in zip(questions, answers, strict=True):
             if answer.exit_code not in question.expected:
                 raise _cannot_answer(question.arguments, answer)
@@ -118,17 +119,31 @@ def environment(
     return {**cleaned, **(handed or {}), **_SET}
 
 
-def open_repository(root: str | os.PathLike[str], *, from_hook: bool = False) -> Repository | None:
+def open_repository(
+    root: str | os.PathLike[str], *, from_hook: bool = False, fast: bool = False
+) -> Repository | None:
     """The repository that a directory is in; None without one.
 
     from_hook: whether a hook may be asking, so that what git hands to it (``GIT_INDEX_FILE``, the
-    quarantine) counts, provided that it is about this very repository.
+    quarantine) counts, provided that it is about this very repository. fast: see `Repository`.
     Raises `ToolFailed` if git is missing, refuses, or cannot answer.
     """
     place = os.path.realpath(os.fsencode(root))
     env = environment(os.environ, handed_over(place, os.environ) if from_hook else None)
     _refuse_what_blocks(place, env)
-    return _locate(place, env)
+    return _locate(place, env, fast=fast)
+
+
+def initialised(root: str | os.PathLike[str]) -> Repository:
+    """The repository at the top of a directory, which is made if there is none. See above."""
+    place = os.path.realpath(os.fsencode(root))
+    env = environment(os.environ)
+    question = Question(["init", "--quiet", "--initial-branch=main"])
+    (answer,) = _ask(place, [question], env, fast=False)
+    repository = _locate(place, env, fast=False)
+    if answer.exit_code or repository is None:
+        raise _cannot_answer(question.arguments, answer)
+    return repository
 
 
 def _refuse_what_blocks(place: bytes, env: Mapping[str, str]) -> None:
@@ -205,7 +220,7 @@ def _absolute(base: bytes, path: str) -> str:
     return os.path.join(os.fsdecode(base), path)
 
 
-def _locate(place: bytes, env: dict[str, str]) -> Repository | None:
+def _locate(place: bytes, env: dict[str, str], *, fast: bool) -> Repository | None:
     flags = [
         ["--is-bare-repository"],
         ["--is-inside-git-dir"],
@@ -215,43 +230,45 @@ def _locate(place: bytes, env: dict[str, str]) -> Repository | None:
         ["--show-cdup"],
     ]
     words = [word for each in flags for word in each]
-    (answer,) = _converse(place, [Question(["rev-parse", "-q", "--verify", *words, "HEAD"])], env)
+    question = Question(["rev-parse", "-q", "--verify", *words, "HEAD"])
+    (answer,) = _ask(place, [question], env, fast)
     if _says_there_is_none(answer):
         return None
     *said, head = answer.stdout.split(b"\n")[:-1] or [b""]
     tip: str | None = head.decode(errors="replace")
     if answer.exit_code or len(said) != len(flags):
         # No commit yet, a path that holds a newline, or something is broken: which of them?
-        said, tip = _one_by_one(place, flags, env)
+        said, tip = _one_by_one(place, flags, env, fast)
     bare, inside, algorithm, git_dir, common_dir, up = said
     top = None if b"true" in (bare, inside) else os.path.realpath(os.path.join(place, up))
     pinned = {**env, "GIT_DIR": os.fsdecode(git_dir)}
     if top is not None:
         pinned["GIT_WORK_TREE"] = os.fsdecode(top)
-    return Repository(top, git_dir, common_dir, algorithm.decode(), tip, pinned)
+    return Repository(top, git_dir, common_dir, algorithm.decode(), tip, pinned, fast)
 
 
 def _one_by_one(
-    place: bytes, flags: Sequence[Sequence[str]], env: dict[str, str]
+    place: bytes, flags: Sequence[Sequence[str]], env: dict[str, str], fast: bool
 ) -> tuple[list[bytes], str | None]:
     """What git says to each of the flags, and to HEAD. Raises `ToolFailed`."""
     questions = [Question(["rev-parse", *words]) for words in flags]
     head = Question(["rev-parse", "-q", "--verify", "HEAD"])
-    *answers, tip = _converse(place, [*questions, head], env)
+    *answers, tip = _ask(place, [*questions, head], env, fast)
     for question, answer in zip(questions, answers, strict=True):
         if answer.exit_code:
             raise _cannot_answer(question.arguments, answer)
-    return [answer.stdout.removesuffix(b"\n") for answer in answers], _head(tip, place, env)
+    said = [answer.stdout.removesuffix(b"\n") for answer in answers]
+    return said, _head(tip, place, env, fast)
 
 
-def _head(answer: Answer, place: bytes, env: dict[str, str]) -> str | None:
+def _head(answer: Answer, place: bytes, env: dict[str, str], fast: bool) -> str | None:
     if answer.exit_code == 0:
         return answer.stdout.decode().strip()
     # No commit yet is a branch without a ref; a ref that cannot be read is something else.
     unborn = Question(["symbolic-ref", "-q", "HEAD"])
-    (branch,) = _converse(place, [unborn], env)
+    (branch,) = _ask(place, [unborn], env, fast)
     refs = Question(["for-each-ref", "--format=%(objectname)", branch.stdout.decode().strip()])
-    (known,) = _converse(place, [refs], env)
+    (known,) = _ask(place, [refs], env, fast)
     if branch.exit_code == known.exit_code == 0 and not known.stdout and not known.stderr:
         return None
     raise _cannot_answer(["rev-parse", "HEAD"], known if known.stderr else answer)
@@ -293,13 +310,19 @@ def _cannot_answer(arguments: Sequence[str | bytes], answer: Answer) -> ToolFail
     )
 
 
-def _converse(
+def _ask(
     place: bytes,
     questions: Sequence[Question],
     env: Mapping[str, str],
+    fast: bool,
     timeout: float = DEFAULT_TIMEOUT_SECONDS,
 ) -> list[Answer]:
+    """fast: by plain processes, as the guard asks; else through GitPython. `runner` says why."""
     git = _executable()
+    commands = [
+        Command(git, ["-C", place, *_OVERRIDES, *question.arguments], question.stdin)
+        for question in questions
+    ]
 
     def slow() -> None:
         from bundler import listener  # `typing`, which it imports, is slow
@@ -311,15 +334,11 @@ def _converse(
         if "GIT_WORK_TREE" in env:
             refuse_rules_that_block(os.fsencode(env["GIT_WORK_TREE"]), timeout)
 
-    return run_concurrently(
-        [
-            Command(git, ["-C", place, *_OVERRIDES, *question.arguments], question.stdin)
-            for question in questions
-        ],
-        env,
-        timeout,
-        slow,
-    )
+    if fast:
+        return run_concurrently(commands, env, timeout, slow)
+    from bundler.git.runner import run
+
+    return run(commands, env, timeout, slow)
 
 
 def _executable() -> str:

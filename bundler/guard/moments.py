@@ -36,7 +36,7 @@ def check(
     Raises `ToolFailed` where there is no repository, or git cannot answer.
     """
     movement = movement or Movement()
-    repository = open_or_refuse(root, from_hook=moment in _OF_HOOKS)
+    repository = open_or_refuse(root, from_hook=moment in _OF_HOOKS, fast=moment != "history")
     verdict = _ask(repository, moment, directories, movement)
     patterns = [
         *_allowed_here(repository, root, allow),
@@ -108,8 +108,10 @@ def _commits(
     return check_commits(repository, moment, updates, known_refs, directories)
 
 
-def open_or_refuse(root: str | os.PathLike[str], *, from_hook: bool = False) -> git.Repository:
-    repository = git.open_repository(root, from_hook=from_hook)
+def open_or_refuse(
+    root: str | os.PathLike[str], *, from_hook: bool = False, fast: bool = False
+) -> git.Repository:
+    repository = git.open_repository(root, from_hook=from_hook, fast=fast)
     if repository is None:
         raise ToolFailed(
             f"{os.path.realpath(root)} is in no git repository: git cannot say what it holds.",

@@ -93,12 +93,13 @@ def check_work_tree(
         os.fsdecode(top),
     )
     others = [join(top, path) for path in scope.submodules] + list(scope.outside)
-    return joined(verdict, *(_elsewhere(top, place, moment) for place in others))
+    return joined(verdict, *(_elsewhere(repository, place, moment) for place in others))
 
 
-def _elsewhere(top: bytes, place: bytes, moment: Moment) -> GuardVerdict:
+def _elsewhere(repository: git.Repository, place: bytes, moment: Moment) -> GuardVerdict:
     """The verdict on another repository, in paths that are relative to this one's top."""
-    other = git.open_repository(os.fsdecode(place))
+    top = work_tree_of(repository)
+    other = git.open_repository(os.fsdecode(place), fast=repository.fast)
     if other is None or other.top is None or other.top == top:
         return GuardVerdict(moment)
     inside = os.path.relpath(os.fsdecode(other.top), os.fsdecode(top))

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
 
-_PATIENCE_SECONDS = 5.0
+PATIENCE_SECONDS = 5.0
 _READ_BYTES = 1 << 16
 # POSIX fixes these numbers; the module `signal` builds enumerations of all of them when imported.
 _SIGPIPE = 13
@@ -141,6 +141,13 @@ def run_concurrently(
     return answers
 
 
+def too_slow(name: str, timeout: float) -> ToolFailed:
+    return ToolFailed(
+        f"{name} did not answer within {timeout:g} s.",
+        hint="Something blocks it: a FIFO as an ignore file, a lock, a network disk.",
+    )
+
+
 def _listen(
     running: Sequence[_Conversation], timeout: float, slow: Callable[[], None] | None
 ) -> None:
@@ -157,17 +164,13 @@ def _listen(
             owners[descriptor] = conversation
             poll.register(descriptor, event)
     while any(descriptor >= 0 for each in running for descriptor in each.descriptors):
-        left = began + (min(timeout, _PATIENCE_SECONDS) if slow else timeout) - time.monotonic()
+        left = began + (min(timeout, PATIENCE_SECONDS) if slow else timeout) - time.monotonic()
         ready = poll.poll(left * 1000) if left > 0 else []
         if not ready and slow:
             slow()
             slow = None
         elif not ready:
-            name = running[0].name
-            raise ToolFailed(
-                f"{name} did not answer within {timeout:g} s.",
-                hint="Something blocks it: a FIFO as an ignore file, a lock, a network disk.",
-            )
+            raise too_slow(running[0].name, timeout)
         for descriptor, _ in ready:
             owner = owners[descriptor]
             if descriptor == owner.descriptors[0]:

@@ -15,7 +15,8 @@ import pytest
 
 from bundler.cli.commands import cli
 from bundler.errors import UsageError
-from bundler.setup.demo.environment import commit_all, environment_of, install
+from bundler.git.committing import commit_all
+from bundler.setup.demo.environment import environment_of, install
 from bundler.setup.demo.project import prepare_folder
 from tests.support.engine import Engine, make_python_base
 from tests.support.environments import ROOT
@@ -147,7 +148,7 @@ def test_it_can_begin_again_in_the_same_folder(demo: Demo) -> None:
     prepare_folder(demo.folder)
     assert not (demo.folder / "build").exists()
     assert install(demo.folder) is False
-    commit_all(demo.folder)
+    commit_all(demo.folder, "The shop")
     git = ["git", "-C", demo.folder]
     status = subprocess.run([*git, "status", "--porcelain"], capture_output=True, check=True)
     assert status.stdout == b""

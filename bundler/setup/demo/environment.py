@@ -61,33 +61,6 @@ def install(folder: Path) -> bool:
     return True
 
 
-def commit_all(folder: Path) -> None:
-    """Makes the folder a git repository, if it is none, and commits what is in it."""
-    for name in [name for name in os.environ if name.startswith("GIT_")]:
-        del os.environ[name]  # GitPython hands them on, and some lead into another repository
-    try:
-        import git
-    except ImportError as error:  # GitPython does not import without git
-        raise _no_git() from error
-    try:
-        repository = git.Repo.init(folder, initial_branch="main")
-        repository.git.add(all=True)
-        plain = ["commit.gpgsign=false", f"core.hooksPath={os.devnull}"]
-        committer = ["user.name=Demo", "user.email=demo@example.org"]
-        repository.git(c=[*plain, *committer]).commit(
-            quiet=True, allow_empty=True, message="The shop, as the demo wrote it"
-        )
-    except git.GitError as error:
-        raise _no_git() from error
-
-
-def _no_git() -> ToolFailed:
-    return ToolFailed(
-        "git could not make the demonstration's repository.",
-        hint="Install git; `git --version` shows whether it is there.",
-    )
-
-
 def _call(folder: Path, argv: Sequence[str]) -> None:
     environment = environment_of(os.environ)
     done = run(argv, cwd=folder, env=environment, timeout=_INSTALL_TIMEOUT_SECONDS)

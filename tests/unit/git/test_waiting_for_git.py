@@ -25,7 +25,7 @@ import sys
 from bundler.cli.commands import cli
 from bundler.cli.run import run
 from bundler.system import fast_process
-fast_process._PATIENCE_SECONDS = 0.3
+fast_process.PATIENCE_SECONDS = 0.3
 sys.exit(run(cli, sys.argv[1:]))
 """
 # The exit code in a repository in which nothing blocks git.
@@ -84,7 +84,7 @@ def put_fifo(path: Path) -> None:
 def test_a_fifo_deep_in_the_work_tree_is_named(
     shop: WorkDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fast_process, "_PATIENCE_SECONDS", 0.3)
+    monkeypatch.setattr(fast_process, "PATIENCE_SECONDS", 0.3)
     put_fifo(shop.path / "deep/er/.gitignore")
     with pytest.raises(ToolFailed, match=r"deep/er/\.gitignore is a FIFO"):
         code_identity(shop.path)
@@ -94,7 +94,7 @@ def test_another_repository_in_the_work_tree_is_not_looked_at(
     shop: WorkDir, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """git does not look into it, either: it only takes its time."""
-    monkeypatch.setattr(fast_process, "_PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr(fast_process, "PATIENCE_SECONDS", 0.0)
     WorkDir.make(shop.path / "deep/other")
     put_fifo(shop.path / "deep/other/.gitignore")
     assert code_identity(shop.path) is not None
@@ -135,7 +135,7 @@ def test_no_command_waits_for_a_fifo_among_the_project_s_files(shop: WorkDir, na
 
 @pytest.mark.parametrize("command", ["doctor", "refresh -o states.tar"])
 def test_a_word_while_git_does_not_answer(shop: WorkDir, tmp_path: Path, command: str) -> None:
-    assert fast_process._PATIENCE_SECONDS < 10
+    assert fast_process.PATIENCE_SECONDS < 10
     (tmp_path / "bin").mkdir()
     git = tmp_path / "bin/git"
     git.write_text("#!/bin/sh\nexec sleep 600\n")

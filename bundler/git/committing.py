@@ -1,0 +1,19 @@
+"""The only commit that we make: of the demo's sample project."""
+
+from __future__ import annotations
+
+import os
+
+from bundler.git.repository import Question, initialised
+
+
+def commit_all(folder: str | os.PathLike[str], message: str) -> None:
+    """Makes the folder a git repository, if it is none, and commits what is in it.
+
+    Raises `ToolFailed` if git is missing, or cannot do it.
+    """
+    repository = initialised(folder)
+    settings = ("commit.gpgsign=false", "user.name=Demo", "user.email=demo@example.org")
+    options = [word for setting in settings for word in ("-c", setting)]
+    repository.ask(Question(["add", "--all"]))
+    repository.ask(Question([*options, "commit", "--quiet", "--allow-empty", "-m", message]))
