@@ -36,6 +36,11 @@ class BundlerError(Exception):
     def __str__(self) -> str:
         return self.what
 
+    @property
+    def without_key(self) -> str:
+        """`what`, for a line that begins with the key already."""
+        return self.what.removeprefix(f"{self.key}: ")
+
 
 class Findings(BundlerError):
     """A verdict was asked for and is negative: guard, verify's policy, diff."""

@@ -221,7 +221,7 @@ class ConsoleListener(Listener):
         if progress.attempt > 1:
             parts.append(f"attempt {progress.attempt}")
         if progress.detail:
-            parts.append(progress.detail.removeprefix(f"{progress.key}: "))
+            parts.append(progress.detail)
         styles = ("red",) if progress.phase == "failed" else ()
         self._console.paragraph(safe("  ".join(parts)), *styles, indent=_FOLLOWING, first="  ")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import re
 import time
@@ -28,12 +27,10 @@ from bundler.refresh.vendors import kind_of
 from bundler.refresh.watching import watched
 from bundler.refresh.workers import Write
 from bundler.system.atomic import io_errors
+from bundler.system.retries import attempts
 
 if TYPE_CHECKING:
     from bundler.refresh.outcome.classify import Failure
-
-# Retries are told to the listener: without a handler, logging would write stamina's to stderr.
-logging.getLogger("stamina").addHandler(logging.NullHandler())
 
 # Waits between attempts: the first at least, doubled each time up to the longest, plus jitter.
 _FIRST_WAIT_SECONDS = 0.2
@@ -100,21 +97,8 @@ class _AttemptFailedError(Exception):
 async def fetch(job: KeyJob, scratch: Path, listener: Listener) -> Fetched:
     """Refreshes one key into the staging area. Raises `KeyFailedError`."""
     began = time.monotonic()
-    try:
-        return await _fetch_once(job, scratch, 1, began, listener)
-    except _AttemptFailedError as failed:
-        first = failed
-    return await _fetch_again(job, scratch, began, listener, first)
-
-
-async def _fetch_again(
-    job: KeyJob, scratch: Path, began: float, listener: Listener, first: _AttemptFailedError
-) -> Fetched:
-    """What follows a first attempt that failed: others, or the end."""
-    import stamina
-
     earlier: list[Failure] = []
-    retries = stamina.retry_context(
+    retrying = attempts(
         on=partial(_next, job, began + job.timeout, listener, earlier),
         attempts=job.attempts,
         timeout=None,  # the deadline bounds the attempts themselves, too
@@ -123,10 +107,8 @@ async def _fetch_again(
         wait_jitter=_JITTER_SECONDS,
     )
     try:
-        async for attempt in retries:
+        async for attempt in retrying:
             with attempt:
-                if attempt.num == 1:
-                    raise first
                 return await _fetch_once(job, scratch, attempt.num, began, listener)
     except _AttemptFailedError as failed:
         error = _telling(failed.failure, earlier)
@@ -175,7 +157,7 @@ def _telling(failure: Failure, earlier: Sequence[Failure]) -> BundlerError:
     error = failure.error
     if not failure.late or not earlier:
         return error
-    before = earlier[-1].error.what.removeprefix(f"{error.key}: ")
+    before = earlier[-1].error.without_key
     what = f"{error.what.rstrip('.')}; the attempt before: {before}"
     return type(error)(what, hint=error.hint, key=error.key)
 
@@ -201,8 +183,7 @@ def _next(
         return False
     earlier.append(failure)
     key = job.component.key
-    detail = failure.error.what.removeprefix(f"{key}: ")
-    listener.key(KeyProgress(key, "retrying", attempt, detail=detail))
+    listener.key(KeyProgress(key, "retrying", attempt, detail=failure.error.without_key))
     return failure.wait or True
 
 

@@ -380,7 +380,7 @@ class _Failing:
         self, key: str, error: BundlerError, attempts: int = 0, log: Sequence[str] = ()
     ) -> None:
         others = self.under_way - 1
-        why = f"{error.title} ({error.exit_code}): {error.what.removeprefix(f'{key}: ')}"
+        why = f"{error.title} ({error.exit_code}): {error.without_key}"
         self._listener.key(KeyProgress(key, "failed", attempts, detail=why if others else ""))
         for line in log:
             self._listener.note(f"{key} | {line}")

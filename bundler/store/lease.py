@@ -154,15 +154,15 @@ def _change(
     objects: Objects, decide: Callable[[float, tuple[_Lease, ...]], tuple[_Lease, ...]]
 ) -> None:
     now = server_time(objects)
-    for attempt in range(_ATTEMPTS):
+    where = f"{objects.url}/{_NAME}"
+
+    def change() -> _Leases | None:
         stored = objects.get(_NAME)
-        before = (
-            decode_canonical(stored.data, _Leases, f"{objects.url}/{_NAME}")
-            if stored
-            else _Leases()
-        )
-        raw = records.encode(_Leases(decide(now, before.leases)))
-        if objects.replace(_NAME, raw, stored.tag) if stored else objects.create(_NAME, raw):
-            return
-        time.sleep(pointer.pause(attempt))
-    raise Locked(f"{objects.url}/{_NAME}: other pipelines changed it first, {_ATTEMPTS} times.")
+        before = decode_canonical(stored.data, _Leases, where) if stored else _Leases()
+        after = _Leases(decide(now, before.leases))
+        raw = records.encode(after)
+        written = objects.replace(_NAME, raw, stored.tag) if stored else objects.create(_NAME, raw)
+        return after if written else None
+
+    outrun = Locked(f"{where}: other pipelines changed it first, {_ATTEMPTS} times.")
+    pointer.compete(change, outrun, attempts=_ATTEMPTS, timeout=None)

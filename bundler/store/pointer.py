@@ -14,13 +14,11 @@ others have moved on meanwhile, in ``sets/<its number>.json``.
 
 from __future__ import annotations
 
-import itertools
-import random
-import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 import msgspec
 
@@ -29,11 +27,13 @@ from bundler.state.manifest import decode_canonical
 from bundler.store import records
 from bundler.store.objects import Objects
 from bundler.store.records import Action, Change, Current, Format, Move
-from bundler.system import times
+from bundler.system import retries, times
 
 _PATIENCE_SECONDS = 180.0
 _FIRST_PAUSE_SECONDS = 0.02
 _LONGEST_PAUSE_SECONDS = 1.0
+_JITTER_SECONDS = 0.1
+_T = TypeVar("_T")
 # Sets that are read at once: a walk through a long history waits for the network alone.
 _AT_ONCE = 16
 
@@ -99,8 +99,10 @@ def amend(objects: Objects, decide: Callable[[Current], Current | None]) -> Curr
 def _swap(
     objects: Objects, decide: Callable[[Current | None], Current | None], mine: str | None
 ) -> Current:
-    end, tried = time.monotonic() + _PATIENCE_SECONDS, 0
-    for attempt in itertools.count():
+    tried = 0
+
+    def swap() -> Current | None:
+        nonlocal tried
         now, tag = _read(objects)
         if mine and tried and now and _is_in(objects, now, mine, tried):
             return now
@@ -112,23 +114,44 @@ def _swap(
             make(objects)
         elif wanted.number != now.number:
             objects.create(records.set_name(now.number), records.encode(now.change))
-        if _write(objects, wanted, tag):
-            return wanted
-        if time.monotonic() > end:
-            raise Locked(
-                f"{objects.url}: other writers moved the pointer first, for "
-                f"{_PATIENCE_SECONDS:g} s.",
-                hint="Try again when fewer pipelines push at once.",
-            )
-        time.sleep(pause(attempt))
-    raise AssertionError  # the loop has no end of its own
+        return wanted if _write(objects, wanted, tag) else None
+
+    outrun = Locked(
+        f"{objects.url}: other writers moved the pointer first, for {_PATIENCE_SECONDS:g} s.",
+        hint="Try again when fewer pipelines push at once.",
+    )
+    return compete(swap, outrun, attempts=None, timeout=_PATIENCE_SECONDS)
 
 
-def pause(attempt: int) -> float:
-    """Seconds to wait after a refused write, counted from 0: longer each time, and never the same
-    for two writers."""
-    longest = min(_FIRST_PAUSE_SECONDS * 1.5 ** min(attempt, 20), _LONGEST_PAUSE_SECONDS)
-    return longest * random.uniform(0.5, 1.5)  # noqa: S311  # no secret hangs on it
+class _Outrun(Exception):
+    """Another writer was first."""
+
+
+def compete(write: Callable[[], _T | None], outrun: Locked, **limits: float | None) -> _T:
+    """What `write` returns; called again as long as another writer was first, and it returns None.
+
+    Raises `outrun` at the end.
+    """
+    try:
+        for attempt in retries.attempts(
+            on=_Outrun,
+            wait_initial=_FIRST_PAUSE_SECONDS,
+            wait_max=_LONGEST_PAUSE_SECONDS,
+            wait_exp_base=1.5,
+            wait_jitter=_JITTER_SECONDS,
+            **limits,
+        ):
+            with attempt:
+                return _written(write())
+    except _Outrun as error:
+        raise outrun from error
+    raise AssertionError  # stamina ends with a result or with the last exception
+
+
+def _written(result: _T | None) -> _T:
+    if result is None:
+        raise _Outrun
+    return result
 
 
 def _write(objects: Objects, wanted: Current, tag: str) -> bool:

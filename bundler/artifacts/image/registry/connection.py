@@ -9,7 +9,6 @@ with loopback addresses and with the hosts that ``STATE_BUNDLER_INSECURE_REGISTR
 from __future__ import annotations
 
 import json
-import logging
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -26,6 +25,7 @@ from bundler.artifacts.image.registry.tokens import Authorizer, Scope
 from bundler.artifacts.image.registry.trust import distrust
 from bundler.errors import BundlerError, CredentialsRefused, ToolFailed
 from bundler.listener import SILENT, Listener
+from bundler.system.retries import attempts
 from bundler.version import __version__
 
 if TYPE_CHECKING:
@@ -48,8 +48,6 @@ _REDIRECTS = (301, 302, 303, 307, 308)
 _UNAUTHORIZED, _FORBIDDEN, _NOT_FOUND, _PROXY_LOGIN, _TOO_MANY = 401, 403, 404, 407, 429
 _TRANSIENT = (408, _TOO_MANY, 500, 502, 503, 504)
 _SHOWN_MESSAGE = 200
-
-logging.getLogger("stamina").addHandler(logging.NullHandler())
 
 
 class NotInRegistry(ToolFailed):
@@ -95,23 +93,15 @@ class Connection:
 
     def patient(self, work: Callable[[], Any]) -> Any:
         """Does something with the registry, again and again while its failure is `Transient`."""
-        try:
-            return work()
-        except Transient as error:
-            failed = [error]
-        import stamina  # with what it imports it takes a while, and most need it never
-
-        attempts = stamina.retry_context(
+        retries = attempts(
             on=self._backoff,
             attempts=_ATTEMPTS,
             timeout=_PATIENCE_SECONDS,
             wait_initial=0.5,
             wait_max=10.0,
         )
-        for attempt in attempts:
+        for attempt in retries:
             with attempt:
-                if failed:  # this attempt was made already
-                    raise failed.pop()
                 return work()
         raise AssertionError  # stamina ends with a result or with the last exception
 
