@@ -10,6 +10,7 @@ from pathlib import Path
 from bundler.artifacts.extract import Extracted, extract
 from bundler.artifacts.open import open_artifact
 from bundler.errors import ConfigurationError
+from bundler.state.bundle import is_at
 from bundler.state.statedir import StateDir
 
 
@@ -34,7 +35,7 @@ def of_place(extracted: Sequence[Extracted], place: str, name: str) -> StateDir:
 
     Raises `ConfigurationError` where there is none.
     """
-    found = [item for item in extracted if f"/{item.path.strip('/')}".endswith(f"/{place}")]
+    found = [item for item in extracted if is_at(item.path, place)]
     if not found and len(extracted) == 1:
         found = list(extracted)
     if not found:

@@ -166,7 +166,8 @@ class _Side(msgspec.Struct):
         for theirs, there in other.states.items():
             for ours, here in list(self.states.items()):
                 is_same = here.state.key == there.state.key and theirs not in self.states
-                if is_same and _ends_alike(here.directory, there.directory):
+                one, other = here.directory, there.directory
+                if is_same and (is_at(one, other) or is_at(other, one)):
                     self.states[theirs] = self.states.pop(ours)
 
     def read(self, wanted: Mapping[str, frozenset[str]]) -> None:
@@ -198,10 +199,6 @@ class _Side(msgspec.Struct):
 def _twice(key: str, path: str) -> str:
     """The name of a key that an artifact has in several state directories."""
     return f"{key} in {path}"
-
-
-def _ends_alike(one: str, other: str) -> bool:
-    return f"/{one}".endswith(f"/{other}") or f"/{other}".endswith(f"/{one}")
 
 
 def _manifest(directory: StateDirectory, name: str) -> Manifest:

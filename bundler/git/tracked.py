@@ -1,4 +1,7 @@
-"""What git tracks below a directory."""
+"""What git tracks at a path and below it, without asking git where the index's bytes rule it out.
+
+Raises `ToolFailed` if git cannot answer.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import os
 
 from bundler.errors import ToolFailed
 from bundler.git.questions import below, ignores_case, index_entries, index_question
+from bundler.git.questions import exactly as only
 from bundler.git.repository import open_repository
 from bundler.git.words import printable
 from bundler.system.git_directory import ignores_case as config_ignores_case
@@ -16,30 +20,44 @@ from bundler.system.index_file import RawIndex
 def tracked_below(directory: str | os.PathLike[str]) -> list[str]:
     """The paths that git tracks below a directory, relative to it; none outside of a repository.
 
-    The directory need not exist. Raises `ToolFailed` if git cannot answer.
+    The directory need not exist.
     """
     place = os.path.realpath(os.fsencode(directory))
+    relative, paths = _tracked(place, place, exactly=False)
+    start = len(relative) + 1 if relative else 0
+    return [os.fsdecode(path[start:]) for path in paths]
+
+
+def is_tracked(path: bytes, *, exactly: bool) -> bool:
+    """Whether git tracks a path, which is not resolved, or else anything below it."""
+    return bool(_tracked(path, os.path.dirname(path), exactly=exactly)[1])
+
+
+def _tracked(path: bytes, inside: bytes, *, exactly: bool) -> tuple[bytes, list[bytes]]:
+    """A path in its repository, and what the index has there (`exactly`) or below.
+
+    inside: a directory in the repository that is meant.
+    """
     try:
-        found = locate(place)
+        found = locate(inside)
     except (OSError, ValueError) as error:
-        raise ToolFailed(
-            f"The repository of {printable(place)} cannot be read: {error}."
-        ) from error
+        raise ToolFailed(f"The repository of {printable(path)} cannot be read: {error}.") from error
     if found is None or found.top is None:
-        return []
-    relative = place[len(found.top.rstrip(b"/")) + 1 :]
-    if _has_none(found.git_dir, relative):
-        return []
+        return b"", []
+    relative = path[len(found.top.rstrip(b"/")) + 1 :]
+    wanted = relative if exactly or not relative else relative + b"/"
+    if _has_none(found.git_dir, wanted):
+        return relative, []
     repository = open_repository(os.fsdecode(found.top))
     if repository is None:
-        return []
-    pathspecs = [below(relative, ignore_case=ignores_case(repository))] if relative else []
-    (answer,) = repository.ask(index_question(pathspecs))
-    start = len(relative) + 1 if relative else 0
-    return [os.fsdecode(entry.path[start:]) for entry in index_entries(answer)]
+        return relative, []
+    pathspec = only(relative) if exactly else below(relative, ignore_case=ignores_case(repository))
+    (answer,) = repository.ask(index_question([pathspec] if relative else []))
+    paths = [entry.path for entry in index_entries(answer)]
+    return relative, [path for path in paths if path == relative or not exactly]
 
 
-def _has_none(git_dir: bytes, relative: bytes) -> bool:
+def _has_none(git_dir: bytes, text: bytes) -> bool:
     """Whether the bytes of a plain index rule it out, so that git need not be asked."""
     try:
         names = os.listdir(git_dir)
@@ -50,6 +68,6 @@ def _has_none(git_dir: bytes, relative: bytes) -> bool:
         fold = b"config" not in names or config_ignores_case(git_dir)
         with RawIndex(git_dir + b"/index") as index:
             plain = index.is_plain() and index.is_whole()
-            return plain and not index.holds(relative + b"/", ignore_case=fold)
+            return plain and not index.holds(text, ignore_case=fold)
     except OSError:
         return False

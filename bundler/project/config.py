@@ -129,12 +129,17 @@ def read_toml(path: Path) -> dict[str, Any]:
     return tables
 
 
+def pyproject_of(root: Path) -> Path:
+    """The project's own file, which has our table."""
+    return root / "pyproject.toml"
+
+
 def load(root: Path) -> Config:
     """Reads the configuration of the project in `root`; defaults where there is none.
 
     Raises `ConfigurationError` naming file, table and key.
     """
-    file = root / "pyproject.toml"
+    file = pyproject_of(root)
     return of_pyproject(read_toml(file), file)
 
 

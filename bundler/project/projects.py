@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from bundler.errors import ConfigurationError, UsageError
-from bundler.project.config import Config, of_pyproject, read_toml
+from bundler.project.config import Config, of_pyproject, pyproject_of, read_toml
 from bundler.project.trusted_interpreter import refuse_tracked
 
 
@@ -58,7 +58,7 @@ class _ProjectFiles(msgspec.Struct, frozen=True):
 
     @classmethod
     def read(cls, root: Path) -> _ProjectFiles:
-        pyproject = read_toml(root / "pyproject.toml")
+        pyproject = read_toml(pyproject_of(root))
         return cls(pyproject, read_toml(root / "dg.toml") or _table(pyproject, "tool", "dg"))
 
 
@@ -109,18 +109,12 @@ def start_for_context(context: Path, dockerfile: Path | None) -> Path:
     return next(inside, context)
 
 
-def is_inside_one(start: Path) -> bool:
-    """Whether `find` would come upon any project from here."""
-    here = start.resolve()
-    return _project_above(here) is not None or any(True for _ in workspace_members(here))
-
-
 def open_project(
     root: Path, *, python: Path | None = None, environ: Mapping[str, str] = os.environ
 ) -> Project:
     """Reads the project in `root`. Raises `ConfigurationError` where there is none."""
     files = _ProjectFiles.read(root)
-    config = of_pyproject(files.pyproject, root / "pyproject.toml")
+    config = of_pyproject(files.pyproject, pyproject_of(root))
     dagster = _dagster_modules(root, files)
     if dagster is None and not config.sources:
         raise ConfigurationError(
@@ -250,7 +244,7 @@ def _workspace_above(root: Path) -> Path | None:
 
 def project_name(root: Path) -> str:
     """What its distribution is called; its directory's name where it says nothing."""
-    return _name(root, read_toml(root / "pyproject.toml"))
+    return _name(root, read_toml(pyproject_of(root)))
 
 
 def _name(root: Path, pyproject: Mapping[str, Any]) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from bundler.project.config import read_toml
+from bundler.project.config import pyproject_of, read_toml
 from bundler.project.projects import DagsterModules, dagster_modules
 from bundler.state.bundle import STATE_DIRECTORY
 from bundler.state.source_path import path_problem
@@ -53,7 +53,7 @@ class Survey:
 def survey(root: Path) -> Survey:
     """Looks at the project in `root`. Raises `ConfigurationError` for TOML that cannot be read."""
     root = root.resolve()
-    pyproject = read_toml(root / "pyproject.toml")
+    pyproject = read_toml(pyproject_of(root))
     dagster = dagster_modules(root)
     return Survey(
         root=root,

@@ -12,10 +12,9 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from bundler import git
 from bundler.errors import ConfigurationError, ToolFailed
-from bundler.system.git_directory import ignores_case, locate
-from bundler.system.index_file import RawIndex
+from bundler.git.tracked import is_tracked
+from bundler.git.words import quoted
 
 _MAX_LINKS = 40
 _HINT = "If you trust it, name it: --python {}"
@@ -26,7 +25,7 @@ def refuse_tracked(python: Path, found_by: str) -> None:
 
     Raises `ToolFailed` if that cannot be told.
     """
-    shown = git.quoted(str(python))
+    shown = quoted(str(python))
     try:
         tracked = _tracked(python)
     except (ToolFailed, OSError, ValueError) as error:
@@ -54,10 +53,10 @@ def _tracked(python: Path) -> str | None:
             exact.append(place + b"/pyvenv.cfg")
             below += [place + b"/bin", place + b"/lib", place + b"/lib64"]
     for path in exact:
-        if _is_tracked(path, exactly=True):
+        if is_tracked(path, exactly=True):
             return os.fsdecode(path)
     for path in below:
-        if _is_tracked(path, exactly=False):
+        if is_tracked(path, exactly=False):
             return os.fsdecode(path)
     return None
 
@@ -80,33 +79,3 @@ def _resolved(path: bytes) -> Iterator[bytes]:
         else:
             at = here
     yield at
-
-
-def _is_tracked(path: bytes, *, exactly: bool) -> bool:
-    """Whether an entry of the index is at a path, or below it."""
-    own = locate(os.path.dirname(path))
-    if own is None or own.top is None:
-        return False
-    relative = path[len(own.top.rstrip(b"/")) + 1 :]
-    if _is_ruled_out(own.git_dir, relative):
-        return False
-    repository = git.open_repository(os.fsdecode(own.top))
-    if repository is None:
-        return False
-    fold = git.ignores_case(repository)
-    pathspec = git.exactly(relative) if exactly else git.below(relative, ignore_case=fold)
-    (answer,) = repository.ask(git.index_question([pathspec]))
-    return any(not exactly or entry.path == relative for entry in git.index_entries(answer))
-
-
-def _is_ruled_out(git_dir: bytes, relative: bytes) -> bool:
-    """Whether the bytes of a plain index hold no such name, so that git need not be asked."""
-    try:
-        if any(name.startswith(b"sharedindex.") for name in os.listdir(git_dir)):
-            return False
-        with RawIndex(git_dir + b"/index") as index:
-            fold = ignores_case(git_dir)
-            plain = index.is_plain() and index.is_whole()
-            return plain and not index.holds(relative, ignore_case=fold)
-    except OSError:
-        return False

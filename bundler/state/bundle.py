@@ -30,6 +30,14 @@ VERIFIER_NAME = "@verify.py"
 STAGING_NAME = "@staging"
 
 
+def is_at(path: str, place: str) -> bool:
+    """Whether a state directory, as an artifact may name it, is the one that `Bundle.place` means.
+
+    An artifact names it from its root, or from where its modules are imported.
+    """
+    return f"/{path.strip('/')}".endswith(f"/{place.strip('/')}")
+
+
 class BundleMember(msgspec.Struct, frozen=True):
     """A file that goes into the artifact: path relative to the state directory, size in bytes."""
 

@@ -19,6 +19,7 @@ from typing import Any
 import msgspec
 
 from bundler.errors import BundlerError, ChildFailed, ConfigurationError, UsageError, exit_code_of
+from bundler.project.config import pyproject_of
 from bundler.project.projects import project_name
 from bundler.system.atomic import io_errors
 from bundler.system.process import logged
@@ -132,7 +133,7 @@ def jobs_of(
 def _safe(name: str, root: Path) -> str:
     """A project's name, which stands in the names of files."""
     if "/" in name or not name.isprintable():
-        raise ConfigurationError(f"{root / 'pyproject.toml'}: {name!r} cannot name a project.")
+        raise ConfigurationError(f"{pyproject_of(root)}: {name!r} cannot name a project.")
     return name
 
 

@@ -35,7 +35,7 @@ from bundler.refresh.scratch import scratch_folder
 from bundler.refresh.sources import sources_of
 from bundler.refresh.sources.model import Found
 from bundler.state.artifact import Artifact
-from bundler.state.bundle import STATE_DIRECTORY, Bundle
+from bundler.state.bundle import STATE_DIRECTORY, Bundle, is_at
 from bundler.state.manifest import Contents, DirectoryRefresh, KeyRefresh, Manifest, RunRecord
 from bundler.state.run_record import TOOL, version_in
 from bundler.state.statedir import StateDir, sanitize_key
@@ -152,8 +152,7 @@ def _configured(project: Project) -> list[_Target]:
 def _match(
     item: Extracted, extracted: Sequence[Extracted], targets: Sequence[_Target], name: str
 ) -> _Target:
-    path = f"/{item.path.strip('/')}"
-    same = [target for target in targets if path.endswith(f"/{target.place}")]
+    same = [target for target in targets if is_at(item.path, target.place)]
     if same:
         return max(same, key=lambda target: len(target.place))
     if len(extracted) == len(targets) == 1:

@@ -20,7 +20,7 @@ from bundler.artifacts.verify import Verdict, verify
 from bundler.errors import ToolFailed, UsageError
 from bundler.listener import Listener
 from bundler.state.artifact import Artifact
-from bundler.state.bundle import Bundle
+from bundler.state.bundle import Bundle, is_at
 from bundler.state.manifest import Manifest, RunRecord, parse
 from bundler.system.atomic import remove_leftovers
 from bundler.workflows.pipeline import Prepared, verify_and_load
@@ -263,11 +263,8 @@ def renewed(before: RunRecord | None, prepared: Prepared) -> RunRecord:
         return prepared.record
     now = prepared.record_of_refresh
     places = [item.path for item in now.refresh]
-    others = tuple(item for item in before.refresh if not _is_one_of(item.path, places))
+    others = tuple(
+        item for item in before.refresh if not any(is_at(item.path, place) for place in places)
+    )
     refresh = tuple(sorted((*others, *now.refresh), key=lambda item: item.path))
     return msgspec.structs.replace(now, build=before.build, refresh=refresh)
-
-
-def _is_one_of(path: str, places: Sequence[str]) -> bool:
-    """Whether a state directory, as an artifact may name it, is that of a project's place."""
-    return any(f"/{path.strip('/')}".endswith(f"/{place.strip('/')}") for place in places)

@@ -57,11 +57,6 @@ def _hidden_name(path: str, name: str) -> str:
     return hidden
 
 
-def _is_related(one: str, other: str) -> bool:
-    """Whether two paths are the same, or one lies below the other."""
-    return f"{one}/".startswith(f"{other}/") or f"{other}/".startswith(f"{one}/")
-
-
 def never(path: str) -> bool:
     """Captures nothing."""
     del path

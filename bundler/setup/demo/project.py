@@ -8,6 +8,7 @@ from itertools import count
 from pathlib import Path
 
 from bundler.errors import UsageError
+from bundler.project.config import pyproject_of
 from bundler.system.atomic import io_errors
 from bundler.system.packaged_files import template, template_files
 
@@ -74,7 +75,7 @@ def write_dotenv(folder: Path, variables: dict[str, str]) -> None:
 
 
 def _is_ours(folder: Path) -> bool:
-    file = folder / "pyproject.toml"
+    file = pyproject_of(folder)
     line = 'description = "The sample project of state-bundler'
     stored = template("shop/pyproject.toml").read_text(encoding="utf-8")
     return line in stored and file.is_file() and line in file.read_text(errors="replace")

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from bundler.errors import ConfigurationError
 from bundler.guard.fixes import rule_for
-from bundler.project.config import Config, load
+from bundler.project.config import Config, load, pyproject_of
 from bundler.project.source_paths import refuse_shared
 from bundler.project.survey import Survey
 from bundler.setup.file_edits import FileEdit, read_text
@@ -81,7 +81,7 @@ def _config(survey: Survey) -> Config:
     try:
         return load(survey.root)
     except ConfigurationError:
-        return Config(survey.root / "pyproject.toml")
+        return Config(pyproject_of(survey.root))
 
 
 # --- the parts ------------------------------------------------------------------------------
@@ -133,7 +133,7 @@ def _stays_here(rule: str) -> bool:
 
 
 def _pyproject(survey: Survey) -> Path | None:
-    return survey.root / "pyproject.toml" if survey.pyproject else None
+    return pyproject_of(survey.root) if survey.pyproject else None
 
 
 def _gitignore(survey: Survey) -> Path | None:

@@ -24,7 +24,7 @@ from bundler.artifacts.image.engine.loading import archive_of, load
 from bundler.artifacts.image.image import Json
 from bundler.artifacts.image.layer import Layer, Placed, Written, parents_of
 from bundler.errors import BundlerError, ConfigurationError, ToolFailed, VerificationFailed
-from bundler.state.bundle import Bundle
+from bundler.state.bundle import Bundle, is_at
 from bundler.state.manifest import RunRecord
 from bundler.system.times import reproducible_now
 
@@ -202,7 +202,7 @@ def _known_place(known: Sequence[str], wanted: str, places: Mapping[str, str]) -
     """Where the image's label says that the state is; it was found out when that was put there."""
     if wanted in places:
         return None
-    found = [path for path in known if path.endswith(f"/{wanted}")]
+    found = [path for path in known if is_at(path, wanted)]
     return found[0] if len(found) == 1 else None
 
 
