@@ -17,6 +17,12 @@ from tests.support import stores
 from tests.support.dockerprojects import plugged, project, tcp, transcript  # noqa: F401  # likewise fixtures
 from tests.support.engine import engine  # noqa: F401  # a fixture: session-wide only if it has one home
 from tests.support.layouts import base  # noqa: F401  # likewise a fixture
+from tests.support.left_out import (  # noqa: F401  # hooks
+    pytest_deselected,
+    pytest_sessionfinish,
+    pytest_terminal_summary,
+    pytest_testnodedown,
+)
 from tests.support.pushing import bundle, debian, maker, ours  # noqa: F401  # likewise
 from tests.support.sample import Sample
 from tests.support.storefixtures import faulty, new_url, states, store, url  # noqa: F401  # likewise

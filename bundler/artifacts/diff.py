@@ -18,7 +18,7 @@ import msgspec
 
 from bundler.errors import VerificationFailed
 from bundler.state.artifact import Artifact, StateDirectory
-from bundler.state.bundle import MANIFEST_NAME
+from bundler.state.bundle import MANIFEST_NAME, is_at
 from bundler.state.jsondiff import JsonChange, compare, summary
 from bundler.state.manifest import Contents, Manifest, State, build, parse, state_of
 from bundler.state.tree import FileEntry, StateTree, hash_stream
@@ -166,8 +166,8 @@ class _Side(msgspec.Struct):
         for theirs, there in other.states.items():
             for ours, here in list(self.states.items()):
                 is_same = here.state.key == there.state.key and theirs not in self.states
-                one, other = here.directory, there.directory
-                if is_same and (is_at(one, other) or is_at(other, one)):
+                paths = (here.directory, there.directory)
+                if is_same and (is_at(*paths) or is_at(*reversed(paths))):
                     self.states[theirs] = self.states.pop(ours)
 
     def read(self, wanted: Mapping[str, frozenset[str]]) -> None:

@@ -158,22 +158,9 @@ def test_only_what_is_new_is_sent_or_else_all_of_it(
 
 
 @pytest.mark.containerd
-def test_the_documents_of_a_large_image_are_asked_for(
-    project: Project, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(*_: object) -> None:
-        raise AssertionError
-
-    monkeypatch.setattr(full_image_transfer, "_LARGE_BYTES", 0)
-    monkeypatch.setattr(full_image_transfer, "_streamed", refuse)
-    built = build(project, "-t", project.name)
+def test_without_buildx_the_image_is_sent_as_a_whole(project: Project) -> None:
+    built = project.build("-t", project.name, docker=project.docker(0, ""))
     assert project.inspect()["Id"] == built.image_id
-    with dockers.open_image(project.name, project.docker(1, "")) as artifact:
-        assert verify(artifact).all_problems == ()
-    # Without buildx all of the image is read instead.
-    monkeypatch.undo()
-    monkeypatch.setattr(full_image_transfer, "_LARGE_BYTES", 0)
-    project.build("-t", project.name, docker=project.docker(0, ""))
 
 
 HCL = """

@@ -240,7 +240,7 @@ def building_targets(
     left_out = [target.left_out for target in targets]
     for one in left_out:
         one.tell(request.listener)
-    past = [target for target in targets if bypasses_image_store.is_meant(target, engine)]
+    past = [target for target in targets if bypasses_image_store.applies_to(target, engine)]
     near = [target for target in targets if target not in past]
     others = [name for name in baking.final if name not in chosen]
     with tempfile.TemporaryDirectory(prefix="state-bundler-") as folder:

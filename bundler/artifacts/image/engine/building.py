@@ -95,7 +95,7 @@ def building(
         docker, builder, arguments, request.bundles, tuple(command), piped, left_out
     )
     with left_out.explaining():
-        if bypasses_image_store.is_meant(build, engine):
+        if bypasses_image_store.applies_to(build, engine):
             with bypasses_image_store.building(build, engine, request) as image:
                 yield image
             return

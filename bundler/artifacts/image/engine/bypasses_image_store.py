@@ -51,7 +51,7 @@ class BuildRequest(Protocol):
     def run(self, folder: Path, result: Sequence[str]) -> None: ...
 
 
-def is_meant(build: BuildRequest, engine: Engine) -> bool:
+def applies_to(build: BuildRequest, engine: Engine) -> bool:
     """Whether this build goes past the engine's store.
 
     Raises `ToolFailed` for several platforms where there is no buildx, `UsageError` where they

@@ -1,8 +1,8 @@
 """The ways into stores that do not take a single layer by itself: containerd's, and Podman's.
 
-containerd's takes an image of which it has all blobs but the new ones. What those others are stands
-in the manifest, which the engine hands out only together with all of the image. Where a store
-refuses that, too, the whole image is fetched, changed as an OCI layout, and sent back.
+Podman takes an image as a whole or not at all: it is fetched, changed as an OCI layout, and sent
+back. containerd's store takes an image of which it has all blobs but the new ones, if the manifest
+is known. It gets these alone where it can: that takes 0.2 s, and an image of 1 GB half a minute.
 """
 
 from __future__ import annotations
@@ -28,17 +28,12 @@ from bundler.artifacts.image.image import Json
 from bundler.artifacts.image.layer import Layer
 from bundler.artifacts.image.layout import LayoutFolder, write_archive
 from bundler.artifacts.image.ociread import choose
-from bundler.artifacts.image.tarstream import content_of, read_tar
 from bundler.errors import ToolFailed, VerificationFailed
 from bundler.state.manifest import RunRecord
 from bundler.system import process
 
 _NAME = "io.containerd.image.name"
 _CHUNK_BYTES = 1024 * 1024
-# Of larger images buildx is asked first: for one of 440 MB that took a tenth of reading it.
-_LARGE_BYTES = 100_000_000
-# Longer than any manifest or configuration; layers may be shorter.
-_MAX_DOCUMENT_BYTES = 16 * 1024 * 1024
 
 
 def send_whole(
@@ -96,7 +91,7 @@ def _send_new_blobs(
     engine: Engine, image_id: str, layer: Layer, record: RunRecord, name_prefix: str
 ) -> tuple[str, list[str]]:
     with tempfile.TemporaryDirectory(prefix="state-bundler-") as folder:
-        base = _documents(engine, image_id, Path(folder, "base"))
+        base = _documents(engine.docker, image_id, Path(folder, "base"))
         entry = choose(base, None)
         if len(list(images_of(base, entry))) != 1:  # each platform has places of its own
             raise _Unfit
@@ -105,18 +100,11 @@ def _send_new_blobs(
         return _load(engine, layout, made, name_prefix)
 
 
-def _documents(engine: Engine, image_id: str, folder: Path) -> LayoutFolder:
-    """The image's manifests and configuration as a layout that has nothing else."""
-    if engine.image(image_id).get("Size", 0) > _LARGE_BYTES:
-        with suppress(ToolFailed):
-            return _told(engine.docker, image_id, folder / "told")
-    return _streamed(engine, image_id, folder / "streamed")
+def _documents(docker: Docker, image_id: str, folder: Path) -> LayoutFolder:
+    """The image's manifests and configuration as a layout that has nothing else.
 
-
-def _told(docker: Docker, image_id: str, folder: Path) -> LayoutFolder:
-    """As buildx tells them: its builds' history shows any document of the engine's own store.
-
-    Raises `ToolFailed` where it does not.
+    The engine's API does not show them, but buildx's history does, for any image in the store.
+    Raises `ToolFailed` if it cannot.
     """
     layout = LayoutFolder.create(folder)
 
@@ -124,7 +112,7 @@ def _told(docker: Docker, image_id: str, folder: Path) -> LayoutFolder:
         argv = docker.argv("buildx", "history", "inspect", "attachment", "", digest)
         raw = process.check(argv, env=docker.environment)
         if f"sha256:{hashlib.sha256(raw).hexdigest()}" != digest:
-            raise ToolFailed(f"buildx told something else than {digest}.")
+            raise ToolFailed(f"buildx shows something else than {digest}.")
         layout.add(partial(_write, raw), partial(str, digest))
         top.setdefault("size", len(raw))
         return image.load(raw, digest)
@@ -136,26 +124,6 @@ def _told(docker: Docker, image_id: str, folder: Path) -> LayoutFolder:
     for entry in manifests_of(layout, choose(layout, None)):
         manifest = found if entry.digest == image_id else ask(entry.digest)
         ask(descriptor(manifest.get("config"), entry.digest).digest)
-    return layout
-
-
-def _streamed(engine: Engine, image_id: str, folder: Path) -> LayoutFolder:
-    """Out of all that the engine hands out of the image."""
-    layout = LayoutFolder.create(folder)
-    index = None
-    with engine.image_archive(image_id) as response:
-        for reader, member in read_tar(response, "The engine's archive of the image"):
-            if member.kind != "file" or member.size > _MAX_DOCUMENT_BYTES:
-                continue
-            raw = content_of(reader, member).read()
-            if member.path == "/index.json":
-                index = image.load(raw, "index.json")
-            elif member.path.startswith("/blobs/") and raw.startswith(b"{"):
-                digest = f"sha256:{hashlib.sha256(raw).hexdigest()}"
-                layout.add(partial(_write, raw), partial(str, digest))
-    if index is None:
-        raise _Unfit
-    layout.publish(index)
     return layout
 
 
