@@ -108,6 +108,10 @@ executors: $(READY) ## the Dagster job on Celery, Docker and Kubernetes' executo
 build: $(READY) ## sdist and wheel, into build/dist
 	$(BIN)/uv build --quiet --out-dir build/dist
 
+.PHONY: release-check
+release-check: $(READY) ## build what would be published, twice, install it and start it: a minute
+	$(BIN)/python -m tests.support.release_check $(ARGS)
+
 # No host stands in these files: whoever installs from them asks the registry of their own.
 COMPILE := uv pip compile --quiet --upgrade --universal --python-version 3.10 --no-header --no-annotate
 .PHONY: lock

@@ -30,7 +30,12 @@ else:
     import tomli as tomllib
 
 DOCS = ROOT / "docs"
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"))]
+PROJECT = ("README", "CONTRIBUTING", "CODE_OF_CONDUCT", "RELEASING", "SECURITY")
+PAGES = [
+    *(ROOT / f"{name}.md" for name in PROJECT),
+    *sorted((ROOT / "examples").rglob("*.md")),
+    *sorted(DOCS.rglob("*.md")),
+]
 BIN = Path(sys.executable).parent
 _OURS = ("state-bundler", "state-guard", "pex-bundle", "docker bundle")
 
@@ -139,7 +144,12 @@ def _shown(page: Path) -> list[str]:
 
 
 COMMANDS = sorted(
-    {command for page in PAGES if page.name not in WHOLE_PAGES for command in _shown(page)}
+    {
+        command
+        for page in PAGES
+        if page.name not in WHOLE_PAGES and "examples" not in page.parts
+        for command in _shown(page)
+    }
 )
 
 
@@ -285,7 +295,7 @@ def test_the_links_lead_somewhere(page: Path) -> None:
 
 def test_the_index_lists_every_page() -> None:
     index = DOCS / "README.md"
-    for page in PAGES[2:]:
+    for page in DOCS.rglob("*.md"):
         assert page == index or f"({page.relative_to(DOCS)})" in _text(index), page
 
 

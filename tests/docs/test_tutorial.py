@@ -101,6 +101,18 @@ class Tutorial:
                     assert _first_difference(wanted, said) == ""
 
 
+def assert_example_is(reader: Tutorial) -> None:
+    """The example is the project that the tutorial ends with."""
+    example = ROOT / "examples/dagster-docker"
+    files = [path for path in example.rglob("*") if path.is_file()]
+    assert len(files) > 8
+    for path in files:
+        if path.name not in ("README.md", ".gitignore"):
+            made = (reader.project / path.relative_to(example)).read_text()
+            shown = re.sub(r"dagster==[\d.]+", "dagster==X", reader.here(path.read_text()))
+            assert re.sub(r"dagster==[\d.]+", "dagster==X", made) == shown, path
+
+
 def test_the_tutorial_does_what_it_says(tmp_path: Path, engine: Engine) -> None:
     make_python_base(engine)
     make_uv_image(engine)
@@ -116,6 +128,7 @@ def test_the_tutorial_does_what_it_says(tmp_path: Path, engine: Engine) -> None:
                 reader.console(text)
             elif title != "server":
                 reader.write(title, text)
+        assert_example_is(reader)
     finally:
         reader.stop()
         for tag in ("1.0", "1.1"):
