@@ -56,6 +56,7 @@ def build_bake(
         from bundler.artifacts.image.engine import dockerbuild
 
         ctx.exit(dockerbuild.plain(["bake", *words]))
+    docker.refuse_silence()
     found = baking.resolve(docker, words)
     baking.preflight(found, chosen)
     listener = narrator(quiet=building.quiet)

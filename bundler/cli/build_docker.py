@@ -97,6 +97,9 @@ def build_docker(
     docker = Docker.from_environment()
     docker.refuse_silence()  # before minutes are spent on a refresh
     program = dockerbuild.asked_ahead(docker)
+    engine_build.require_buildkit(
+        arguments, by_stdin, lambda: dockerbuild.detect(docker, docker.connect(), program())
+    )
     prepared = loading.add_to(building.prepare(listener, start=_start(arguments, listener)))
     listener.phase("Building the image")
     request = prepared.request(

@@ -45,9 +45,13 @@ def embed(
       state-bundler embed oci:build/image --tag ghcr.io/acme/shop:1.4-{environment} \\
         --environment prod
     """
+    from bundler.artifacts.names import ArtifactName
     from bundler.cli.build_docker import places_of
     from bundler.workflows.embed import embed as embed_images
+    from bundler.workflows.update import require_engine
 
+    for source in sources:
+        require_engine(ArtifactName.parse(source).without_asking())
     listener = narrator(quiet=building.quiet or style == "json")
     prepared = building.prepare(listener)
     if not prepared.bundles:

@@ -45,12 +45,13 @@ def update(
       state-bundler update docker://ghcr.io/acme/shop:1.4 --format json
     """
     from bundler.artifacts.names import ArtifactName
-    from bundler.workflows.update import open_if_pex
+    from bundler.workflows.update import open_if_pex, require_engine
     from bundler.workflows.update import update as renew
 
     if new_tag and in_place:
         raise click.UsageError("--tag and --in-place exclude each other.")
     name = ArtifactName.parse(artifact)
+    require_engine(name)  # before minutes are spent on a refresh
     with open_if_pex(name) as before:
         listener = narrator(quiet=building.quiet or style == "json")
         prepared = loading.add_to(building.prepare(listener))

@@ -189,6 +189,14 @@ def _in_registry(name: ArtifactName, new: _NewTag, listener: Listener) -> Iterat
         yield _Update(old, there, destination, str(target))
 
 
+def require_engine(name: ArtifactName) -> None:
+    """Raises `ToolFailed` if only an engine can have the artifact, and it cannot be reached."""
+    if name.kind == "engine" or (name.kind == "image" and not names_host(name.name)):
+        from bundler.artifacts.image.engine import Docker
+
+        Docker.from_environment().refuse_silence()
+
+
 def _is_in_registry(name: ArtifactName) -> bool:
     """A name without a prefix is one in the engine if that has it, else in its registry."""
     if name.kind != "image" or not names_host(name.name):

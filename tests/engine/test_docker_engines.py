@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from bundler.errors import (
     BundlerError,
     ToolFailed,
 )
+from tests.pex.test_without_a_home import AS_NOBODY
 from tests.support.dockerprojects import Project
 from tests.support.engine import Engine
 from tests.support.workdir import WorkDir
@@ -29,19 +32,60 @@ def test_a_remote_engine_is_reached_through_the_cli(project: Project, tcp: str) 
     assert project.inspect()["Id"] == built.image_id
 
 
-def test_no_engine_is_told_before_anything_is_refreshed(wd: WorkDir) -> None:
+_REFUSED = [
+    ("unix://{path}/none.sock", "FROM scratch\n", "No Docker engine answers"),
+    ("unix://{path}/denied.sock", "FROM scratch\n", "This user may not use the Docker engine"),
+    ("tcp://127.0.0.1:9", "FROM scratch\n", "127.0.0.1:9"),
+    (None, "FROM x\nRUN --mount=type=cache,target=/c true\n",
+     "Dockerfile:2 needs BuildKit"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("host", "dockerfile", "says"), _REFUSED)
+def test_what_cannot_end_well_is_said_before_anything_is_refreshed(
+    wd: WorkDir, engine: Engine, host: str | None, dockerfile: str, says: str
+) -> None:
     wd.write(
         "pyproject.toml",
         '[project]\nname = "shop"\n[[tool.state-bundler.source]]\nkey = "K"\npath = "state"\n'
         'command = ["touch", "asked", "{state_path}"]\n',
     )
-    wd.write("Dockerfile", "FROM scratch\n")
+    wd.write("Dockerfile", dockerfile)
     wd.write(".gitignore", "state\n")
     wd.commit("project")
+    with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as listener:
+        os.chmod(folder, 0o755)
+        listener.bind(f"{folder}/denied.sock")
+        listener.listen()
+        os.chmod(f"{folder}/denied.sock", 0)
+        environment = {
+            **os.environ, **wd.env, "DOCKER_BUILDKIT": "0", "STATE_BUNDLER_DOCKER": engine.clis[0],
+            "DOCKER_HOST": host.format(path=folder) if host else engine.host,
+        }  # fmt: skip
+        command = [sys.executable, "-m", "bundler", "build", "docker", "-t", "shop:1", "."]
+        prefix = AS_NOBODY if "denied" in (host or "") and os.geteuid() == 0 else ()
+        done = subprocess.run(
+            [*prefix, *command], cwd=wd.path, capture_output=True, text=True, check=False,
+            env=environment,
+        )  # fmt: skip
+    assert done.returncode == 71, done.stderr
+    assert says in done.stderr
+    assert not (wd.path / "asked").exists()
+
+
+@pytest.mark.parametrize(
+    "words", [("update", "shop:1"), ("embed", "docker-daemon:shop:1", "-t", "2")]
+)
+def test_so_is_an_engine_that_has_the_image(wd: WorkDir, words: tuple[str, ...]) -> None:
+    wd.write(
+        "pyproject.toml",
+        '[[tool.state-bundler.source]]\nkey = "K"\npath = "state"\n'
+        'command = ["touch", "asked", "{state_path}"]\n',
+    )
+    environment = {**os.environ, **wd.env, "DOCKER_HOST": f"unix://{wd.path}/none.sock"}
     done = subprocess.run(
-        [sys.executable, "-m", "bundler", "build", "docker", "-t", "shop:1", "."],
-        cwd=wd.path, capture_output=True, text=True, check=False,
-        env={**os.environ, **wd.env, "DOCKER_HOST": f"unix://{wd.path}/none.sock"},
+        [sys.executable, "-m", "bundler", *words, "--no-guard"], cwd=wd.path, capture_output=True,
+        text=True, check=False, env=environment,
     )  # fmt: skip
     assert done.returncode == 71, done.stderr
     assert "No Docker engine answers" in done.stderr

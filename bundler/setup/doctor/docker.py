@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import posixpath
-import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 from bundler.artifacts.image.engine.dockerfile import (
     Instruction,
     instructions,
+    needing_buildkit,
     refreshing,
     refuse_copied_state,
 )
@@ -39,8 +39,6 @@ from bundler.system.secret_names import has_a_secret_name
 if TYPE_CHECKING:
     from bundler.artifacts.image.engine.dockerbuild import Builder
 
-# Options that only BuildKit knows.
-_MODERN = re.compile(r"--(mount|link|network|security)\b")
 _PROJECT_FILES = ("pyproject.toml", "dg.toml")
 _NOT_IN_CONTEXT = (
     "New state would spoil the cache of the code's layers, so it stays out of the context: this "
@@ -248,14 +246,14 @@ def without_buildkit(patient: DoctorContext, detected: Callable[[], Builder]) ->
     """Instructions that the classic builder refuses, where it is the one that would build."""
     for name in map(str, patient.survey.dockerfiles):
         text = read_text(patient.survey.root / name) or ""
-        line = next((it.line for it in instructions(text) if _MODERN.match(it.text)), None)
-        if line is None:
+        modern = needing_buildkit(text)
+        if modern is None:
             continue
         builder = detected()
         if not builder.is_buildkit:
             yield Finding(
                 "fail",
-                f"{name}:{line} needs BuildKit, and {builder}, has none.",
+                f"{name}:{modern.line} needs BuildKit, and {builder}, has none.",
                 "The build ends at that instruction, after the refresh.",
                 "Install docker-buildx; up to Docker 22, DOCKER_BUILDKIT=1 does it.",
             )

@@ -15,7 +15,11 @@ from bundler.artifacts.image.engine.arguments import Arguments, parse, split_own
 from bundler.artifacts.image.engine.building import preflight
 from bundler.artifacts.image.engine.connection import split_options
 from bundler.artifacts.image.engine.context import ClassicContext, shown, withheld_rules
-from bundler.artifacts.image.engine.dockerfile import instructions, refreshing
+from bundler.artifacts.image.engine.dockerfile import (
+    instructions,
+    needing_buildkit,
+    refreshing,
+)
 from bundler.artifacts.image.engine.ignore import excluded, quoted
 from bundler.artifacts.image.engine.ignore import parse as parse_rules
 from bundler.artifacts.image.engine.outputs import check
@@ -230,6 +234,33 @@ def test_a_refresh_in_a_run_is_warned_of() -> None:
     text = "FROM x\nRUN a && \\\n  dg utils refresh-defs-state\nRUN echo\n"
     (sentence,) = refreshing(text, "Dockerfile")
     assert sentence.startswith("Dockerfile:2 ")
+
+
+@pytest.mark.parametrize(
+    ("instruction", "needs"),
+    [
+        ("RUN --mount=type=cache,target=/c uv sync", True),
+        ("RUN --network=none --mount=type=secret,id=x true", True),
+        ("RUN --security=insecure true", True),
+        ("RUN <<EOF\necho hello\nEOF", True),
+        ("RUN cat <<'EOF' > /x\necho hello\nEOF", True),
+        ("COPY <<EOF /etc/x\nhello\nEOF", True),
+        ("COPY --link src /app", True),
+        ("copy --from=build --chmod=755 /x /y", True),
+        ("COPY --chown=app --link src /app", True),
+        ("COPY --exclude=*.md . /app", True),
+        ("ADD --checksum=sha256:00 https://example.org/x /", True),
+        ("COPY --from=build --chown=1000:1000 /x /y", False),
+        ("RUN pip install --no-cache-dir --link .", False),
+        ("RUN echo 'COPY --link'", False),
+        ("# syntax=docker/dockerfile:1", False),
+        ("LABEL x='RUN --mount'", False),
+    ],
+)
+def test_what_only_buildkit_understands(instruction: str, *, needs: bool) -> None:
+    found = needing_buildkit(f"FROM x\n{instruction}\n")
+    assert (found is not None) == needs
+    assert found is None or found.line == 2
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,18 @@ from bundler.artifacts.image.engine import bypasses_image_store, dockerbuild, ou
 from bundler.artifacts.image.engine.arguments import Arguments
 from bundler.artifacts.image.engine.connection import Docker, Engine, preload
 from bundler.artifacts.image.engine.context import shown
-from bundler.artifacts.image.engine.dockerbuild import DockerBuild, Program, detect, dockerfile_of
-from bundler.artifacts.image.engine.dockerfile import refreshing, refuse_copied_state
+from bundler.artifacts.image.engine.dockerbuild import (
+    Builder,
+    DockerBuild,
+    Program,
+    detect,
+    dockerfile_of,
+)
+from bundler.artifacts.image.engine.dockerfile import (
+    needing_buildkit,
+    refreshing,
+    refuse_copied_state,
+)
 from bundler.artifacts.image.engine.embedding import EngineDestination, discard, remove_unnamed
 from bundler.artifacts.image.engine.outputs import ReadyImage
 from bundler.artifacts.image.engine.stdin_context import Piped
@@ -40,6 +50,20 @@ def preflight(
     refuse_copied_state(text, name)
     for sentence in refreshing(text, name):
         listener.warning(sentence)
+
+
+def require_buildkit(
+    arguments: Arguments, piped: Piped | None, detected: Callable[[], Builder]
+) -> None:
+    """Raises `ToolFailed` where the Dockerfile needs BuildKit, and the builder is another."""
+    found = _dockerfile(arguments, piped)
+    modern = needing_buildkit(found[1].decode(errors="replace")) if found else None
+    if found is None or modern is None or (builder := detected()).is_buildkit:
+        return
+    raise ToolFailed(
+        f"{found[0]}:{modern.line} needs BuildKit, and {builder}, has none.",
+        hint="Install docker-buildx; up to Docker 22, DOCKER_BUILDKIT=1 does it.",
+    )
 
 
 def _dockerfile(arguments: Arguments, piped: Piped | None) -> tuple[str, bytes] | None:
@@ -106,10 +130,15 @@ def building(
             with naming(docker, engine, arguments, base, request) as image:
                 yield image
         finally:
-            # The classic builder's images are its cache; BuildKit keeps one of its own.
+            # BuildKit keeps a cache of its own.
             if builder.is_buildkit:
                 with suppress(BundlerError):
                     remove_unnamed(engine, base)
+            elif request.bundles:
+                request.listener.note(
+                    "The code's image stays without a name: it is the classic builder's cache. "
+                    "docker image prune removes it."
+                )
 
 
 @contextmanager

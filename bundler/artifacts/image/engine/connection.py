@@ -85,10 +85,12 @@ class Docker:
         return next((word.strip(",v") for word in said.split() if word[:1].isdecimal()), said)
 
     def refuse_silence(self) -> None:
-        """Raises `ToolFailed` where the engine's socket is one here, and nobody listens at it."""
+        """Raises `ToolFailed` if the engine cannot be reached; asks nothing of a local one."""
         host = local_socket(self.program, self.options, self.environment)
         if host is not None:
             _require_listener(host)
+        else:
+            self.connect()
 
     def connect(self) -> Engine:
         """Raises `ToolFailed` where the program is missing or no engine answers."""
@@ -317,6 +319,11 @@ def _require_listener(host: str) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as line:
         try:
             line.connect(host.removeprefix(UNIX))
+        except PermissionError as error:
+            raise ToolFailed(
+                f"This user may not use the Docker engine at {host}: {error.strerror}.",
+                hint="Add the user to the socket's group (often `docker`) and log in again.",
+            ) from error
         except OSError as error:
             raise ToolFailed(
                 f"No Docker engine answers at {host}: {error.strerror or error}.", hint=_HINT

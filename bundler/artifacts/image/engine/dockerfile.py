@@ -16,6 +16,10 @@ from bundler.state.bundle import STATE_DIRECTORY
 _DIRECTIVE = re.compile(r"#\s*(?P<name>\w+)\s*=\s*(?P<value>\S+)\s*$")
 _HEREDOC = re.compile(r"<<-?\s*(['\"]?)([A-Za-z_][A-Za-z0-9_]*)\1")
 _TAKES_HEREDOCS = ("RUN", "COPY", "ADD")
+# Options that only BuildKit knows, wherever they are among an instruction's own.
+_MODERN = re.compile(
+    r"(--\S+\s+)*--(mount|network|security|link|chmod|checksum|keep-git-dir|exclude|parents)\b"
+)
 _REFRESH = re.compile(
     r"\brefresh-defs-state\b|\bstate-bundler\s+refresh\b|\bprepare-and-package\b"
     r"|\bdbt\s+(?:\S+\s+)*?(?:parse|compile)\b"
@@ -145,6 +149,17 @@ def _substituted(text: str, values: Mapping[str, str]) -> str:
         return values.get(found[1] or found[3]) or default
 
     return _VARIABLE.sub(value, text)
+
+
+def needing_buildkit(text: str) -> Instruction | None:
+    """The first instruction that the classic builder refuses or takes for something else."""
+    return next((it for it in instructions(text) if _is_modern(it)), None)
+
+
+def _is_modern(found: Instruction) -> bool:
+    if found.name not in _TAKES_HEREDOCS:
+        return False
+    return bool(_HEREDOC.search(found.text) if found.body else _MODERN.match(found.text))
 
 
 def refuse_copied_state(text: str, name: str) -> None:
