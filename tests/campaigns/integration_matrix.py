@@ -14,7 +14,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from itertools import cycle
 from pathlib import Path
 
 from tests.support.environments import ROOT, python_of
@@ -25,7 +26,7 @@ from tests.support.integrations.looker import Looker
 from tests.support.integrations.powerbi import PowerBI
 from tests.support.integrations.running import Account, Verdict, cases_of, make_account, try_faults
 from tests.support.integrations.sigma import Sigma
-from tests.support.integrations.standin import Case, StandIn
+from tests.support.integrations.standin import SUBCLASSES, Case, Fault, StandIn
 from tests.support.integrations.tableau import Tableau
 from tests.support.integrations.ways import WAYS, through_engine
 
@@ -67,7 +68,7 @@ def run(
         _title(vendor), _version(vendor, vendor.integration), _version(vendor, "dagster")
     )
     _whole_way(vendor, folder, result, engine)
-    faults = vendor.faults()
+    faults = [*vendor.faults(), *_of_subclasses(vendor.faults())]
     with vendor(*cases_of(faults, _FAULTY_SIZE)) as standin:
         account = make_account(standin, folder / "faulty", timeout=_TIMEOUT_SECONDS)
         verdicts = try_faults(account, faults)
@@ -76,7 +77,23 @@ def run(
     result.faults = len(verdicts)
     result.passed = sum(not verdict.wrong for verdict in verdicts)
     result.wrong += [_told(verdict) for verdict in verdicts if verdict.wrong]
+    result.wrong += _different(verdicts)
     return result
+
+
+def _of_subclasses(faults: Sequence[Fault]) -> list[Fault]:
+    """The same of a project's own classes, of each kind in turn."""
+    return [replace(one, subclass=kind) for one, kind in zip(faults, cycle(SUBCLASSES))]
+
+
+def _different(verdicts: Sequence[Verdict]) -> list[str]:
+    """Where a subclass came to another exit code than the vendor's class."""
+    codes = {verdict.fault: verdict.code for verdict in verdicts}
+    return [
+        f"{fault}: exit code {code} instead of {codes[replace(fault, subclass='')]}"
+        for fault, code in codes.items()
+        if code != codes[replace(fault, subclass="")]
+    ]
 
 
 def _whole_way(
@@ -108,8 +125,7 @@ def _whole_way(
 
 
 def _told(verdict: Verdict) -> str:
-    fault = verdict.fault
-    return f"{fault.fault} at {fault.endpoint}: {verdict.wrong}. {verdict.what}"
+    return f"{verdict.fault}: {verdict.wrong}. {verdict.what}"
 
 
 def _title(vendor: type[StandIn]) -> str:

@@ -185,7 +185,7 @@ class AirbyteCloud(StandIn):
         return request.bearer == f"{_TOKEN}-{request.case.name}"
 
     def key(self, case: Case) -> str:
-        return f"AirbyteWorkspaceComponent[{identifier('workspace', case.name)}]"
+        return f"{case.subclass}AirbyteWorkspaceComponent[{identifier('workspace', case.name)}]"
 
     def host(self, case: Case, endpoint: str) -> str:
         return "cloud.airbyte.com" if endpoint == "connection" else "api.airbyte.com"

@@ -112,6 +112,10 @@ class GitServer(StandIn):
         ),
     )
 
+    def __init__(self, *cases: Case, rate: int | None = None) -> None:
+        _repositories()  # before two requests would make them at the same time
+        super().__init__(*cases, rate=rate)
+
     def refusal(self, request: Request, status: int) -> Answer:
         headers = {"WWW-Authenticate": 'Basic realm="git"'} if status == 401 else {}
         return Answer(b"no\n", status, "text/plain", headers)

@@ -183,7 +183,7 @@ class Fivetran(StandIn):
         return self._credentials(request)[1] == _SECRET
 
     def key(self, case: Case) -> str:
-        return f"FivetranAccountComponent[{case.name}]"
+        return f"{case.subclass}FivetranAccountComponent[{case.name}]"
 
     def host(self, case: Case, endpoint: str) -> str:
         return _HOST

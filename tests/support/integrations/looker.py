@@ -125,7 +125,7 @@ class Looker(StandIn):
         return request.bearer == f"{_TOKEN}-{request.case.name}"
 
     def key(self, case: Case) -> str:
-        return f"LookerComponent[https://{self.host(case, '*')}]"
+        return f"{case.subclass}LookerComponent[https://{self.host(case, '*')}]"
 
     def host(self, case: Case, endpoint: str) -> str:
         return f"{case.name}.cloud.looker.com"

@@ -236,7 +236,7 @@ class PowerBI(StandIn):
         return request.bearer == f"{_TOKEN}-{request.case.name}"
 
     def key(self, case: Case) -> str:
-        return f"PowerBIWorkspaceComponent[{identifier('workspace', case.name)}]"
+        return f"{case.subclass}PowerBIWorkspaceComponent[{identifier('workspace', case.name)}]"
 
     def host(self, case: Case, endpoint: str) -> str:
         return _LOGIN if endpoint in ("login", "*") else "api.powerbi.com"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
@@ -167,8 +168,31 @@ def make_account(standin: StandIn, root: Path, *, timeout: float = 60.0) -> Acco
     for case in standin.cases.values():
         folder = root / _FOLDER / folder_of(case)
         folder.mkdir()
-        (folder / "defs.yaml").write_text(standin.component(case))
+        text = standin.component(case)
+        module, vendors = re.findall(r"^type: (\S+)\.(\w+)$", text, re.MULTILINE)[0]
+        if case.subclass:
+            text = text.replace(f"{module}.{vendors}", f"warehouse.ours.{case.subclass}{vendors}")
+        (folder / "defs.yaml").write_text(text)
+        (root / "warehouse" / "ours.py").write_text(_OURS.format(module=module, vendors=vendors))
     return Account(standin, root, timeout)
+
+
+# What a project makes of a vendor's class: what is known of that must hold for it.
+_OURS = """\
+from {module} import {vendors}
+
+
+class Our{vendors}({vendors}):
+    pass
+
+
+class Labelled:
+    label = "team"
+
+
+class Team{vendors}(Labelled, Our{vendors}):
+    pass
+"""
 
 
 def folder_of(case: Case) -> str:
@@ -193,7 +217,13 @@ class Verdict:
 def cases_of(faults: Sequence[Fault], size: int) -> list[Case]:
     """One case a fault, named after it. Of pages, enough must be missing to be missed."""
     return [
-        Case(fault.case, fault.fault, fault.endpoint, 30 if fault.fault in PAGES else size)
+        Case(
+            fault.case,
+            fault.fault,
+            fault.endpoint,
+            30 if fault.fault in PAGES else size,
+            subclass=fault.subclass,
+        )
         for fault in faults
     ]
 
@@ -238,7 +268,7 @@ class Tried:
     @property
     def wrong(self) -> list[str]:
         return [
-            f"{verdict.fault.fault} at {verdict.fault.endpoint}: {verdict.wrong}. {verdict.what}"
+            f"{verdict.fault}: {verdict.wrong}. {verdict.what}"
             for verdict in self.verdicts
             if verdict.wrong
         ]

@@ -192,7 +192,7 @@ class Sigma(StandIn):
         return request.bearer == f"{_TOKEN}-{request.case.name}"
 
     def key(self, case: Case) -> str:
-        return f"SigmaComponent[{self.url}/{case.name}]"
+        return f"{case.subclass}SigmaComponent[{self.url}/{case.name}]"
 
     def host(self, case: Case, endpoint: str) -> str:
         return self.url.partition("://")[2]

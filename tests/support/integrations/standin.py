@@ -54,6 +54,8 @@ BODIES = ("html", "cut", "empty")
 PAGES = ("missing-page", "empty-page")
 LINES = ("refused", "hanging", "dripping")
 FAULTS = (*STATUSES, *BODIES, *PAGES, *LINES)
+# Before the name of the vendor's class: a class below it, and one below that with a mixin.
+SUBCLASSES = ("Our", "Team")
 
 _HTML = b"<!doctype html>\n<title>Sign in</title>\n<h1>Sign in to continue</h1>\n"
 _DRIP_SECONDS = 0.5
@@ -66,7 +68,7 @@ class Case:
     """What one component sees. size: how many of everything its account has.
 
     endpoint: the name of the one that is faulty, or ``*``. times: how often the fault happens
-    before all is well again; None for ever.
+    before all is well again; None for ever. subclass: one of `SUBCLASSES`, else the vendor's class.
     """
 
     name: str
@@ -74,6 +76,7 @@ class Case:
     endpoint: str = "*"
     size: int = 300
     times: int | None = None
+    subclass: str = ""
 
 
 @dataclass(frozen=True)
@@ -161,14 +164,23 @@ class Endpoint:
 
 @dataclass(frozen=True)
 class Fault:
-    """A fault at one endpoint or at all of them, and the case that stands for it."""
+    """A fault at one endpoint or at all of them, and the case that stands for it.
+
+    subclass: one of `SUBCLASSES`, where the component is not of the vendor's own class.
+    """
 
     fault: str
     endpoint: str
+    subclass: str = ""
+
+    def __str__(self) -> str:
+        of = f" of {self.subclass} subclass" if self.subclass else ""
+        return f"{self.fault} at {self.endpoint}{of}"
 
     @property
     def case(self) -> str:
-        return f"{self.fault}-at-{'all' if self.endpoint == '*' else self.endpoint}"
+        name = f"{self.fault}-at-{'all' if self.endpoint == '*' else self.endpoint}"
+        return f"{name}-{self.subclass.lower()}" if self.subclass else name
 
 
 class StandIn:

@@ -268,7 +268,7 @@ class Tableau(StandIn):
         return request.headers.get("x-tableau-auth") == f"{_SESSION}|{request.case.name}"
 
     def key(self, case: Case) -> str:
-        return f"TableauComponent[{case.name}]"
+        return f"{case.subclass}TableauComponent[{case.name}]"
 
     def host(self, case: Case, endpoint: str) -> str:
         return f"{case.name}.online.tableau.com"
