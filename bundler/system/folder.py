@@ -66,7 +66,12 @@ class OpenDirectory:
 
     def names(self) -> list[str]:
         """Everything in it. Raises `OSError`."""
-        return os.listdir(self.descriptor)
+        # A duplicate of the descriptor, as `os.listdir` makes, shares how far it has been read.
+        descriptor = os.open(".", _DIRECTORY, dir_fd=self.descriptor)
+        try:
+            return os.listdir(descriptor)
+        finally:
+            _close(descriptor)
 
     def status(self, name: str) -> os.stat_result | None:
         """What an entry is, a link being a link; None if there is none. Raises `OSError`."""
