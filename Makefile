@@ -41,7 +41,7 @@ check: $(READY) ## only the linters and the types: seconds
 	$(BIN)/lint-imports
 
 .PHONY: format
-format: $(READY) ## sort imports, mend what can be mended, format
+format: $(READY) ## sort imports, fix what can be fixed, format
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 

@@ -11,8 +11,8 @@ For programs there are five functions, each what the command of its name does::
     for key in bundler.diff("app-1.pex", "app.pex").keys:
         print(key.key, key.kind, key.summary)
 
-Nothing is printed; a `Listener` is told what happens. Every expected failure is a `BundlerError`
-with a sentence (`what`), a next step (`hint`) and the command's `exit_code`. What is not named in
+Nothing is printed; a `Listener` receives the progress. Every expected failure is a `BundlerError`
+with a message (`what`), a next step (`hint`) and the command's `exit_code`. What is not named in
 ``__all__`` may change in any version.
 """
 

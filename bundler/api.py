@@ -53,7 +53,7 @@ def guard(
     allow: Sequence[str] = (),
     strict: bool = False,
 ) -> GuardVerdict:
-    """Asks git whether state is, or could come, into the repository that `directory` lies in.
+    """Asks git whether state is, or could come, into the repository that `directory` is in.
 
     moment: ``build`` (index, HEAD and ignore rules), ``staged`` or ``history``. allow: paths or
     patterns that are committed on purpose, besides those that the project's configuration allows.
@@ -71,8 +71,8 @@ def guard(
     places = [root / source.path for source in config.sources]
     verdict = check(root, moment, places, (*config.guard_allow, *allow), strict=strict)
     if verdict.failed:
-        sentences = " ".join(finding.what for finding in verdict.failures)
-        raise Findings(sentences, hint=verdict.failures[0].mend)
+        messages = " ".join(finding.what for finding in verdict.failures)
+        raise Findings(messages, hint=verdict.failures[0].fix)
     return verdict
 
 
@@ -145,8 +145,8 @@ def _demand(policy: Policy, artifact: Artifact, verdict: Verdict) -> None:
 
     breaches = judge(policy, subject_of(policy, artifact, verdict, time.time()))
     if breaches:
-        sentences = " ".join(breach.what for breach in breaches)
-        raise Findings(f"{verdict.name} is intact, but not as is demanded: {sentences}")
+        messages = " ".join(breach.what for breach in breaches)
+        raise Findings(f"{verdict.name} is intact, but violates the policy: {messages}")
 
 
 def diff(before: str, after: str, volatile: Sequence[str] = ()) -> Difference:

@@ -65,13 +65,13 @@ class DefsStateManagementType(str, Enum):
     """Where a state lives."""
 
     LOCAL_FILESYSTEM = "LOCAL_FILESYSTEM"
-    """In the artifact, put there at build time."""
+    """Embedded in the artifact at build time."""
 
     VERSIONED_STATE_STORAGE = "VERSIONED_STATE_STORAGE"
-    """In a storage that a load takes the newest version from."""
+    """In a storage from which each load takes the newest version."""
 
     LEGACY_CODE_SERVER_SNAPSHOTS = "LEGACY_CODE_SERVER_SNAPSHOTS"
-    """Nowhere: fetched at every load. Discouraged."""
+    """Not stored: fetched on every load. Discouraged."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ class StateBackedComponent(ABC, Generic[_T]):
 
     @abstractmethod
     def build_defs_from_state(self, context: LoadContext, state_path: Path | None) -> _T:
-        """Uses the state. None stands for no state, which only occurs in development."""
+        """Uses the state. None means no state, which only occurs in development."""
 
 
 class DefsStateStorage(ABC):
@@ -136,11 +136,11 @@ class DefsStateStorage(ABC):
 
     @abstractmethod
     def get_latest_version(self, key: str) -> str | None:
-        """The version that new loads shall use; None where there is none."""
+        """The version that new loads shall use; None if there is none."""
 
     @abstractmethod
     def download_state_to_path(self, key: str, version: str, path: Path) -> None:
-        """Copies the state of this version to a path. Raises `StateError` where it is missing."""
+        """Copies the state of this version to a path. Raises `StateError` if it is missing."""
 
     @abstractmethod
     def upload_state_from_path(self, key: str, version: str, path: Path) -> None:
@@ -173,7 +173,7 @@ class FolderStateStorage(DefsStateStorage):
     def download_state_to_path(self, key: str, version: str, path: Path) -> None:
         source = self._folder(key) / _safe(version) / "state"
         if not source.exists():
-            raise StateError(f"The storage holds no version {version} of {key!r}.")
+            raise StateError(f"The storage has no version {version} of {key!r}.")
         _copy(source, path)
 
     def upload_state_from_path(self, key: str, version: str, path: Path) -> None:
@@ -186,7 +186,7 @@ class FolderStateStorage(DefsStateStorage):
     def set_latest_version(self, key: str, version: str) -> None:
         folder = self._folder(key)
         if not (folder / _safe(version) / "state").exists():
-            raise StateError(f"The storage holds no version {version} of {key!r}.")
+            raise StateError(f"The storage has no version {version} of {key!r}.")
         beside = folder / f".latest-{uuid.uuid4()}"
         beside.write_text(version)
         os.replace(beside, folder / "latest")
@@ -199,8 +199,8 @@ class FolderStateStorage(DefsStateStorage):
 class Load:
     """One load of the program. A context manager: what it has fetched goes with it.
 
-    state_directory: as built, with ``@manifest.json``; what lies there is verified before it is
-    used. storage: for versioned state; while it does not answer, or where there is none, the state
+    state_directory: as built, with ``@manifest.json``; what is there is verified before it is
+    used. storage: for versioned state; while it does not answer, or if there is none, the state
     is used that a build embedded with ``--embed-versioned``. is_development: None asks the
     environment variable ``STATE_BUNDLER_DEVELOPMENT``. In development a missing state is handed
     over as None, elsewhere it is an error; and fetched state serves this load only: what was built
@@ -244,7 +244,7 @@ class Load:
     def build_defs(self, component: StateBackedComponent[_T]) -> _T:
         """What the component makes of its state.
 
-        Raises `StateError` where the state is missing or was altered.
+        Raises `StateError` if the state is missing or was altered.
         """
         key = component.defs_state_config.key
         with self._lock:
@@ -258,8 +258,8 @@ class Load:
         config = component.defs_state_config
         if config.management_type is DefsStateManagementType.LEGACY_CODE_SERVER_SNAPSHOTS:
             warnings.warn(
-                f"{config.key} is {config.management_type.value}: it is fetched at every load, so "
-                "that an outage breaks the load itself.",
+                f"{config.key} is {config.management_type.value}: it is fetched on every load, so "
+                "an outage breaks the load.",
                 LegacyStateWarning,
                 stacklevel=3,
             )
@@ -282,7 +282,9 @@ class Load:
         embedded = self._embedded_version(key)
         if self.storage is None:
             if embedded is None:
-                raise StateError(f"{key!r} is in versioned storage, and this load was given none.")
+                raise StateError(
+                    f"{key!r} is in versioned storage, but no storage was passed to this load."
+                )
             return self._use_embedded(key, embedded)
         try:
             return self._stored(key, self.storage, embedded)
@@ -290,7 +292,7 @@ class Load:
             if embedded is None or self.versions.get(key, embedded) != embedded:
                 raise
             warnings.warn(
-                f"{error} The embedded state of {key!r} is used.",
+                f"{error} Using the embedded state of {key!r}.",
                 EmbeddedStateWarning,
                 stacklevel=5,
             )
@@ -300,9 +302,9 @@ class Load:
         version = self.versions.get(key) or storage.get_latest_version(key)
         if version is None and embedded is not None:
             # A storage that has lost what it once held, such as a folder that is not mounted.
-            raise StorageUnavailableError(f"The storage holds no state of {key!r}.")
+            raise StorageUnavailableError(f"The storage has no state of {key!r}.")
         if version is None:
-            self._refuse_missing(f"The storage holds no state of {key!r}.")
+            self._refuse_missing(f"The storage has no state of {key!r}.")
             return None
         if version == embedded:
             return self._use_embedded(key, version)
@@ -331,7 +333,7 @@ class Load:
         folder = self.state_directory / _safe(key)
         path = folder / "state"
         if not path.exists():
-            self._refuse_missing(f"There is no state of {key!r} in {self.state_directory}.")
+            self._refuse_missing(f"There is no state for {key!r} in {self.state_directory}.")
             return None
         self._verify()
         return path
@@ -362,7 +364,7 @@ def _safe(key: str) -> str:
     """The name of a key's folder, as Dagster makes it."""
     name = _UNSAFE.sub("__", key)
     if name in ("", ".", ".."):
-        raise StateError(f"The key {key!r} names no folder.")
+        raise StateError(f"The key {key!r} has no valid folder name.")
     return name
 
 

@@ -47,7 +47,7 @@ class StoreStateStorage(DefsStateStorage):
         except UsageError as error:
             raise StateError(error.what) from error
         if found.key != key:
-            raise StateError(f"Version {version} is one of {found.key}, not of {key}.")
+            raise StateError(f"Version {version} belongs to {found.key}, not to {key}.")
         self._store.adopt([found], "push", handover.author())
 
 

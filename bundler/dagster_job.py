@@ -6,9 +6,9 @@ In a project's definitions::
 
     defs = refresh_definitions(Path(__file__), location="shop", cron_schedule="0 * * * *")
 
-Each key is refreshed by a step of its own, on whatever executor the deployment has. A step uploads
-what it fetched; only when every step has succeeded, the last one makes all of it current at once.
-The deployment's ``dagster.yaml`` names `bundler.dagster_storage`.
+Each key is refreshed by its own step, on whatever executor the deployment has. A step uploads
+what it fetched; only when every step has succeeded, the last one makes everything current
+atomically. The deployment's ``dagster.yaml`` names `bundler.dagster_storage`.
 
 Imports dagster, as `bundler.dagster_storage` does. Dagster reads the annotations of steps as
 values, so they must not become strings: no ``from __future__ import annotations`` here.
@@ -117,7 +117,7 @@ def _storage(instance: DagsterInstance) -> StoreDefsStateStorage:
     if not isinstance(storage, StoreDefsStateStorage):
         raise ConfigurationError(
             "The instance does not keep its defs state in a store.",
-            hint="Name bundler.dagster_storage as defs_state_storage in dagster.yaml.",
+            hint="Set bundler.dagster_storage as defs_state_storage in dagster.yaml.",
         )
     return storage
 
@@ -161,7 +161,7 @@ def _refresh(instance: DagsterInstance, project: Path, key: str) -> str:
 
 
 def _publish(instance: DagsterInstance, versions: Sequence[str]) -> int:
-    """Makes the versions current, all at once; returns the set's number."""
+    """Makes the versions current atomically; returns the set's number."""
     store = _storage(instance).store
     found = [store.version(version) for version in versions]
     return store.adopt(found, "join", Author(local.user(), note="refreshed by Dagster")).number

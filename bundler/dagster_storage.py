@@ -6,8 +6,8 @@
       config:
         url: s3://bucket/prefix
 
-It stands in for ``UPathDefsStateStorage``. Which version of a key is the latest lies in the bucket,
-so that every instance on it sees the same, and of several refreshes at once none is lost. States
+It replaces ``UPathDefsStateStorage``. Which version of a key is the latest is in the bucket,
+so that every instance on it sees the same, and no concurrent refresh is lost. States
 may be directories of any size. Credentials come from where the vendors' tools look for them.
 
 In an image that was built with ``--embed-versioned`` the states of the build are used while the
@@ -83,12 +83,13 @@ class StoreDefsStateStorage(DefsStateStorage, ConfigurableClass):
                 Enum("StoreVersions", [EnumValue(LATEST), EnumValue(PINNED)]),
                 is_required=False,
                 default_value=LATEST,
-                description="latest, or those that the artifact's manifest pins",
+                description="latest, or the versions that the artifact's manifest pins",
             ),
             "embedded": Field(
                 StringSource,
                 is_required=False,
-                description="the module or directory with embedded states; else they are found",
+                description="the module or directory with embedded states; found automatically by "
+                "default",
             ),
         }
 
@@ -129,23 +130,23 @@ class StoreDefsStateStorage(DefsStateStorage, ConfigurableClass):
             current = open_store(self._url, _PATIENCE_SECONDS).current()
         except Unavailable as error:
             self._silent_until = time.monotonic() + _SILENT_SECONDS
-            _log.warning("%s What is embedded in this program is used.", error.what)
+            _log.warning("%s Using the state embedded in this program.", error.what)
             return None
         return _of_store(current)
 
     def _pinned(self, there: embedded.Embedded) -> DefsStateInfo:
-        """Raises `ConfigurationError` where the artifact names no version."""
+        """Raises `ConfigurationError` if the artifact names no version."""
         if not there.pins:
             raise ConfigurationError(
-                "This program is to use the versions that its manifest pins, and it pins none.",
-                hint="Build it with --pin-versioned or --embed-versioned, or name the directory of "
+                "This program is configured to use pinned versions, but its manifest pins none.",
+                hint="Build it with --pin-versioned or --embed-versioned, or set the directory of "
                 "the manifest: `embedded` in dagster.yaml.",
             )
         return DefsStateInfo(info_mapping=_infos(there, there.pins))
 
     def set_latest_version(self, key: str, version: str | None) -> None:
         if version is None or not records.is_version(version):
-            # ``__local__``, ``__code_server__``: the state of the key lies elsewhere.
+            # ``__local__``, ``__code_server__``: the state of the key is elsewhere.
             self.store.label(key, version, handover.author())
         else:
             self.store.adopt([self.store.version(version)], "push", handover.author())
@@ -154,7 +155,7 @@ class StoreDefsStateStorage(DefsStateStorage, ConfigurableClass):
         handover.upload(self.store, key, version, Path(path))
 
     def download_state_to_path(self, key: str, version: str, path: Path) -> None:
-        """What lies beside ``state`` in the key directory comes to lie beside `path`.
+        """What is next to ``state`` in the key directory comes to be next to `path`.
 
         An embedded version is not asked of the store.
         """

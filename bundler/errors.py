@@ -1,7 +1,7 @@
-"""Every expected failure: one class, one exit code, one sentence, one next step.
+"""The expected failures: each class has its own exit code, each error a message and a hint.
 
-The codes follow ``sysexits.h`` where it has a word for the matter. A child build's own failure is
-the exception: its code passes through (`ChildFailed`).
+The codes follow ``sysexits.h`` where one fits. A failing child build is the exception: its exit
+code is passed through (`ChildFailed`).
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 
-# Not from `typing`, whose import takes longer than git takes to answer the guard.
+# Not from `typing`, whose import takes longer than a guard run.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 class BundlerError(Exception):
     """An expected failure.
 
-    what: a sentence that says what happened, to which key or file. Never holds a secret.
-    hint: what the person can do now; may be empty.
-    key: the defs state key concerned, where there is one.
+    what: a message that says what happened, to which key or file. Never contains a secret.
+    hint: what the user can do; may be empty.
+    key: the defs state key, if any.
     """
 
     exit_code: ClassVar[int]
@@ -43,7 +43,7 @@ class BundlerError(Exception):
 
 
 class Findings(BundlerError):
-    """A verdict was asked for and is negative: guard, verify's policy, diff."""
+    """A check found something: guard, verify's policy, diff."""
 
     exit_code = 1
     title = "findings"
@@ -55,14 +55,14 @@ class UsageError(BundlerError):
 
 
 class BadData(BundlerError):
-    """The API answered, with the wrong shape, with nothing, or with much less than before."""
+    """The API's answer is malformed, empty, or much smaller than before."""
 
     exit_code = 65
     title = "bad data"
 
 
 class Unavailable(BundlerError):
-    """An external API could not be reached, or did not answer in time, or not whole."""
+    """An external API is unreachable, timed out, or sent an incomplete answer."""
 
     exit_code = 69
     title = "unavailable"
@@ -74,7 +74,7 @@ class Bug(BundlerError):
 
 
 class ToolFailed(BundlerError):
-    """git, docker, a registry or pex failed, is missing, or could not answer."""
+    """git, docker, a registry or pex failed or is missing."""
 
     exit_code = 71
     title = "tool failed"
@@ -86,26 +86,26 @@ class InputOutputError(BundlerError):
 
 
 _WHAT_TO_DO = {
-    errno.ENOSPC: "Free some space there, then run the command again.",
-    errno.EDQUOT: "Your quota there is used up: free some space, then run the command again.",
-    errno.EROFS: "That file system is read-only: mount it for writing, or name another place.",
+    errno.ENOSPC: "Free some disk space, then run the command again.",
+    errno.EDQUOT: "Your disk quota is exhausted: free some space, then run the command again.",
+    errno.EROFS: "The file system is read-only: remount it, or choose another path.",
     errno.EACCES: "Check the owner and the permissions.",
     errno.EPERM: "Check the owner and the permissions.",
-    errno.EIO: "The disk or the network file system failed: see the system's log.",
+    errno.EIO: "The disk or network file system failed: check the system log.",
     errno.EMFILE: "Allow more open files (ulimit -n), then run the command again.",
     errno.ENFILE: "The system has too many open files: close some programs.",
-    errno.EBADF: "It is closed: direct it to a file, or to /dev/null.",
+    errno.EBADF: "The stream is closed: redirect it to a file or /dev/null.",
 }
 
 
 def io_failure(error: OSError, path: str | os.PathLike[str] | None = None) -> InputOutputError:
-    """What the system said of a file, with the file's name and what to do.
+    """An operating system error as ours, with the file's name and a hint.
 
-    path: the file, where the error does not name one itself.
+    path: the file, if the error does not name one.
     """
     named, reason = error.filename, error.strerror or str(error)
     if error.errno is None and error.args and isinstance(error.args[0], list) and error.args[0]:
-        _, named, reason = error.args[0][0]  # `shutil.Error`: each file that was not copied
+        _, named, reason = error.args[0][0]  # `shutil.Error` lists the files that were not copied
         reason = str(reason).partition("] ")[2].partition(": ")[0] or str(reason)
     where = os.fsdecode(named) if isinstance(named, (str, bytes, os.PathLike)) else path
     hint = _WHAT_TO_DO.get(error.errno or 0, "")
@@ -122,7 +122,7 @@ class Locked(BundlerError):
 
 
 class VerificationFailed(BundlerError):
-    """An artifact is malformed, has no manifest, or is not what its manifest says."""
+    """An artifact is malformed, has no manifest, or does not match it."""
 
     exit_code = 76
     title = "verification failed"
@@ -149,34 +149,34 @@ class Interrupted(BundlerError):
 
 
 class ChildFailed(BundlerError):
-    """The user's own build failed: its output is already on the terminal, its code is ours."""
+    """The user's build failed: its output is already shown, its exit code becomes ours."""
 
     title = "build failed"
 
     def __init__(self, tool: str, exit_code: int) -> None:
-        super().__init__(f"{tool} ended with exit code {exit_code}; no artifact was made.")
-        self.exit_code = exit_code  # type: ignore[misc]  # the child's code passes through
+        super().__init__(f"{tool} failed with exit code {exit_code}; no artifact was built.")
+        self.exit_code = exit_code  # type: ignore[misc]  # the child's code is passed through
 
 
 class Several(BundlerError):
-    """More than one failure at once; each is listed, the most serious decides the exit code."""
+    """Several failures; the most serious one determines the exit code."""
 
     title = "several failures"
 
     def __init__(self, failures: Sequence[BundlerError]) -> None:
         super().__init__("; ".join(failure.what for failure in failures))
         self.failures = tuple(failures)
-        self.exit_code = exit_code_of(failures)  # type: ignore[misc]  # decided by its parts
+        self.exit_code = exit_code_of(failures)  # type: ignore[misc]  # determined by its parts
 
 
-_SIGNALS = 128  # a shell's exit code for a program that a signal ended is this plus its number
+_SIGNALS = 128  # a shell reports death by signal N as 128 + N
 
-# From the most to the least serious; signals (128 and above) come before them all.
+# From the most to the least serious; signals (128 and above) precede all of them.
 _PRECEDENCE = (70, 78, 77, 74, 71, 75, 69, 65, 76, 1)
 
 
 def exit_code_of(failures: Iterable[BundlerError]) -> int:
-    """The exit code that stands for several failures."""
+    """The exit code for several failures."""
     codes = {failure.exit_code for failure in failures}
     signals = [code for code in codes if code >= _SIGNALS]
     if signals:
@@ -185,7 +185,7 @@ def exit_code_of(failures: Iterable[BundlerError]) -> int:
 
 
 def raise_all(failures: Sequence[BundlerError]) -> None:
-    """Raises nothing for none, the failure itself for one, `Several` for more."""
+    """Raises a single failure as it is, several as `Several`, and nothing for none."""
     if len(failures) == 1:
         raise failures[0]
     if failures:

@@ -1,4 +1,4 @@
-"""How the core tells what it is doing. It never prints; a surface passes a listener that does."""
+"""How the core reports progress. It never prints; the caller passes a listener that does."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Phase = Literal["waiting", "fetching", "retrying", "checking", "done", "failed",
 
 
 class KeyProgress(NamedTuple):
-    """Where the refresh of one key is. Sizes in bytes, times in seconds."""
+    """The progress of one key's refresh. Sizes in bytes, times in seconds."""
 
     key: str
     phase: Phase
@@ -21,9 +21,9 @@ class KeyProgress(NamedTuple):
 
 
 class Listener:
-    """Receives the narrative. This one drops it; the command line's writes it to stderr.
+    """Receives progress reports. This one ignores them; the command line's prints to stderr.
 
-    follows: whether it wants to be told twice a second how far a key is.
+    follows: whether to report the progress of running keys twice a second.
     """
 
     follows: bool = False
@@ -32,13 +32,13 @@ class Listener:
         """A new step of the run begins."""
 
     def note(self, text: str) -> None:
-        """A fact worth a line."""
+        """An informational message."""
 
     def warning(self, text: str) -> None:
-        """Something that the person should act on, though the run goes on."""
+        """A problem that the user should fix, although the run continues."""
 
     def key(self, progress: KeyProgress) -> None:
-        """A key's refresh moved on."""
+        """A key's refresh made progress."""
 
 
 SILENT = Listener()

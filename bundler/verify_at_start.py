@@ -1,6 +1,6 @@
-"""Checks the states beside this file against their manifest, before the program starts.
+"""Checks the states next to this file against their manifest, before the program starts.
 
-It is put beside the manifest as ``@verify.py`` and needs nothing but Python:
+It is put next to the manifest as ``@verify.py`` and needs nothing but Python:
 
     python .local_defs_state/@verify.py                       # an init container: exit 0 or 76
     python .local_defs_state/@verify.py dagster api grpc …    # an entrypoint: check, then become it
@@ -32,7 +32,7 @@ def _without_own_folder(paths: "list[str]") -> "list[str]":
 
 def _is_at(path: object, here: object) -> bool:
     try:
-        found = _identity(path or ".")  # type: ignore[arg-type]  # what is no path is caught
+        found = _identity(path or ".")  # type: ignore[arg-type]  # anything that is not a path is caught
     except (OSError, TypeError, ValueError):
         return False
     return (found.st_dev, found.st_ino) == (here.st_dev, here.st_ino)  # type: ignore[attr-defined]
@@ -68,9 +68,9 @@ _IGNORE_FILE = ".gitignore"
 FAILED = 76
 TOOL_FAILED = 71
 INPUT_OUTPUT = 74
-# A target of this name and a package stands for a project whose definitions `dg` finds itself.
+# A target of this name and a package means a project whose definitions `dg` finds itself.
 AUTOLOAD = "defs-of"
-# What the line begins with that tells a build what came of a load; programs print, too.
+# The prefix of the line that reports the result of a load; programs print, too.
 REPORT = "\x1estate-bundler-load "
 # Larger than any real manifest (a million files are about 150 MB of states, 120 bytes a file),
 # small enough that a hostile one cannot exhaust the memory.
@@ -100,7 +100,7 @@ BYTECODE_HEADER_BYTES = 16
 
 
 def problems(directory: str) -> "list[str]":
-    """Everything in a state directory that is not as its manifest says, as sentences."""
+    """Everything in a state directory that is not as its manifest says, as messages."""
     path = os.path.join(directory, MANIFEST)
     try:
         known = known_to(read_regular(path))
@@ -115,7 +115,7 @@ def problems(directory: str) -> "list[str]":
 
 
 def read_regular(path: str) -> bytes:
-    """A manifest's or a record's bytes. Raises `ValueError` where that cannot be one."""
+    """A manifest's or a record's bytes. Raises `ValueError` if that cannot be one."""
     with open(open_regular(path), "rb") as stream:
         if os.fstat(stream.fileno()).st_size > MAX_MANIFEST_BYTES:
             raise ValueError(f"it is larger than {MAX_MANIFEST_BYTES} bytes")
@@ -131,11 +131,11 @@ def open_regular(path: str) -> int:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         if error.errno in (errno.ELOOP, errno.ENXIO):
-            raise ValueError("it is no regular file") from error
+            raise ValueError("it is not a regular file") from error
         raise
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise ValueError("it is no regular file")
+        raise ValueError("it is not a regular file")
     return descriptor
 
 
@@ -146,7 +146,7 @@ def known_to(raw: bytes) -> "Known":
     """What a manifest names. Raises `ValueError` unless it is canonical and agrees with itself."""
     statement = json.loads(raw)
     if not _fits(statement, _STATEMENT):
-        raise ValueError("its members, or their types, are not those of a manifest")
+        raise ValueError("its members or their types are not those of a manifest")
     predicate = statement["predicate"]
     contents, support = predicate["contents"], predicate["support"]
     states, others = contents["states"], contents.get("nonLocal", [])
@@ -157,7 +157,7 @@ def known_to(raw: bytes) -> "Known":
         paths = [file["path"] for file in state["files"]]
         found.append(state_problem(state["key"], paths, state.get("writable", [])))
     found.append(support_problem([file["path"] for file in support]))
-    found.append(None if states or others else "it names no state")
+    found.append(None if states or others else "it lists no state")
     for problem in filter(None, found):
         raise ValueError(problem)
     files = {f"{state['path']}/{file['path']}": file for state in states for file in state["files"]}
@@ -180,13 +180,13 @@ def _contradiction(raw: bytes, predicate: "dict[str, Any]") -> "str | None":
         ],
     }
     if _canonical(expected) != raw:
-        return "it is not in canonical form, or its subjects are not its states"
+        return "it is not in canonical form, or its subjects do not match its states"
     if (
         _digest(b"state-bundle-contents/v1", predicate["contents"]) != predicate["contentDigest"]
         or _digest(b"state-bundle-support/v1", predicate["support"]) != predicate["supportDigest"]
         or any(_dir_hash(state["files"]) != state["digest"]["dirHash"] for state in states)
     ):
-        return "a digest in it does not match what it covers"
+        return "a digest in it does not match its content"
     return None
 
 
@@ -268,7 +268,7 @@ _STATEMENT = {
 
 # --- names ------------------------------------------------------------------------------------
 #
-# Each says what is wrong, as a sentence without its full stop, or None.
+# Each says what is wrong, as a message without its full stop, or None.
 
 
 def sanitize_key(key: str) -> str:
@@ -311,14 +311,14 @@ def support_problem(paths: "Sequence[str]") -> "str | None":
     for path in paths:
         ours = path == _IGNORE_FILE or path.startswith("@")
         if not ours or "/" in path or path in (MANIFEST, RUN_RECORD, STAGING):
-            return f"{path!r} is no support file"
+            return f"{path!r} is not a support file"
     return names_problem(paths, "its support files")
 
 
 def names_problem(paths: "Sequence[str]", what: str) -> "str | None":
     """Of paths that must be sorted, plain, and mean the same on every file system."""
     if list(paths) != sorted(set(paths)):
-        return f"{what} are not sorted, or one stands there twice"
+        return f"{what} are not sorted, or contain one twice"
     for path in paths:
         if name_problem(path):
             return f"the name {path!r} {name_problem(path)}"
@@ -327,7 +327,7 @@ def names_problem(paths: "Sequence[str]", what: str) -> "str | None":
 
 
 def name_problem(path: str) -> "str | None":
-    """Why a path cannot stand in a state tree, as the end of a sentence; None if it can."""
+    """Why a path cannot are in a state tree, as the end of a message; None if it can."""
     try:
         path.encode()
     except UnicodeEncodeError:
@@ -336,11 +336,11 @@ def name_problem(path: str) -> "str | None":
     if not path or any(part in ("", ".", "..") for part in parts):
         return "is not a plain relative path"
     if not path.isprintable() and any(unicodedata.category(char) == "Cc" for char in path):
-        return "holds a control character"
+        return "contains a control character"
     if "\\" in path:
-        return "holds a backslash"
+        return "contains a backslash"
     if not path.isascii() and not _BIDIRECTIONAL.isdisjoint(path):
-        return "holds a bidirectional control character"
+        return "contains a bidirectional control character"
     if len(path) * 4 > _MAX_NAME_BYTES and any(
         len(part.encode()) > _MAX_NAME_BYTES for part in parts
     ):
@@ -388,7 +388,7 @@ class Known:
                 folder = folder.rpartition("/")[0]
 
     def refuses(self, path: str, kind: str) -> "str | None":
-        """Why something may not be there, as the end of a sentence. Files are still to be read.
+        """Why something may not be there, as the end of a message. Files are still to be read.
 
         kind: ``file``, ``directory`` or anything else.
         """
@@ -398,7 +398,7 @@ class Known:
         elif kind == "file":
             known = self.covers(path)
         else:
-            return "is no regular file"
+            return "is not a regular file"
         return None if known or self._is_writable(path) else "is not in the manifest"
 
     def covers(self, path: str) -> bool:
@@ -419,7 +419,7 @@ class Known:
 
 
 def mode_problem(kind: str, mode: int) -> "str | None":
-    """Why permission bits are refused, as the end of a sentence."""
+    """Why permission bits are refused, as the end of a message."""
     if kind == "file" and mode & (stat.S_ISUID | stat.S_ISGID):
         return "is a setuid file"
     needed = stat.S_IRUSR | (stat.S_IXUSR if kind == "directory" else 0)
@@ -427,15 +427,15 @@ def mode_problem(kind: str, mode: int) -> "str | None":
 
 
 def bytecode_problem(header: bytes, source: str, size: int) -> "str | None":
-    """Why a file is not byte code of this source, as the end of a sentence. See PEP 552.
+    """Why a file is not byte code of this source, as the end of a message. See PEP 552.
 
     size: of the source. Its time is left to Python, which compares it too: copying changes it.
     """
     flags = int.from_bytes(header[4:8], "little")
     if len(header) < BYTECODE_HEADER_BYTES or header[2:4] != b"\r\n" or flags not in (0, 1, 3):
-        return "is no byte code"
+        return "is not byte code"
     if flags == 1:
-        return "is byte code that Python would run without a look at its source"
+        return "is byte code that Python would run without checking its source"
     if flags == 0 and int.from_bytes(header[12:16], "little") != size & 0xFFFFFFFF:
         return f"is not the byte code of {source}"
     return None
@@ -455,7 +455,7 @@ def _compare(directory: str, known: Known) -> "list[str]":
         elif kind == "file" and known.covers(path):
             judged.append(path)
         if len(found) == MAX_UNKNOWN:
-            found.append(("Whatever else is there", "was not looked at"))
+            found.append(("The rest of the directory", "was not checked"))
             missing.clear()
             break
     found += _altered(directory, judged, known)
@@ -516,7 +516,7 @@ def _file_problem(where: str, path: str, known: Known, buffer: memoryview) -> "s
         finally:
             os.close(descriptor)
     except ValueError:
-        return "is no regular file"
+        return "is not a regular file"
     except OSError as error:
         return f"cannot be read: {error.strerror}"
 
@@ -528,7 +528,7 @@ def _content_problem(descriptor: int, path: str, known: Known, buffer: memoryvie
         return bytecode_problem(header, source, known.files[source][1])
     sha256, size = known.files[path]
     is_same = os.fstat(descriptor).st_size == size and _sha256(descriptor, buffer) == sha256
-    return None if is_same else "is not what the manifest says"
+    return None if is_same else "does not match the manifest"
 
 
 def _sha256(descriptor: int, buffer: memoryview) -> str:
@@ -549,7 +549,7 @@ def _shown(path: str) -> str:
 class LoadReport:
     """What came of loading the program: how many definitions of a kind, and each key's state.
 
-    states: by key, whether its state was there; None for what does not lie in the artifact.
+    states: by key, whether its state was there; None for what does not are in the artifact.
     """
 
     def __init__(self) -> None:
@@ -579,7 +579,7 @@ class LoadReport:
         return found
 
     def _watch_dagster(self) -> "Any":
-        """Dagster, which from now on tells which component gets its state; None without it."""
+        """Dagster, which from now on reports which component gets its state; None without it."""
         dagster = _imported("dagster")
         base = getattr(dagster, "StateBackedComponent", None)
         if base is not None:
@@ -667,7 +667,7 @@ class LoadReport:
 
 
 def _imported(name: str) -> "Any":
-    """A module, or None where it is not installed; any other failure is the program's."""
+    """A module, or None if it is not installed; any other failure is the program's."""
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:

@@ -18,7 +18,7 @@ from bundler.state.statedir import StateDir
 def opened(name: str | None) -> Iterator[tuple[Extracted, ...]]:
     """The states of the artifact with this name, verified and on disk as long as this lasts.
 
-    Raises `UsageError` or `ToolFailed` where there is no such artifact, `VerificationFailed` where
+    Raises `UsageError` or `ToolFailed` if there is no such artifact, `VerificationFailed` if
     it is not what its manifests say.
     """
     if name is None:
@@ -33,14 +33,14 @@ def opened(name: str | None) -> Iterator[tuple[Extracted, ...]]:
 def of_place(extracted: Sequence[Extracted], place: str, name: str) -> StateDir:
     """The state directory in it that the program looks for at this place.
 
-    Raises `ConfigurationError` where there is none.
+    Raises `ConfigurationError` if there is none.
     """
     found = [item for item in extracted if is_at(item.path, place)]
     if not found and len(extracted) == 1:
         found = list(extracted)
     if not found:
         raise ConfigurationError(
-            f"The baseline {name} holds no states of {place}.",
-            hint=f"It holds: {', '.join(item.path for item in extracted)}.",
+            f"The baseline {name} contains no states of {place}.",
+            hint=f"It contains: {', '.join(item.path for item in extracted)}.",
         )
     return StateDir(found[0].target, place)

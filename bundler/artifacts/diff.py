@@ -1,6 +1,6 @@
 """What changed between the states of two artifacts, key by key, inside JSON too.
 
-Keys are matched by name, wherever their state directories lie; a name that an artifact has twice
+Keys are matched by name, wherever their state directories are; a name that an artifact has twice
 is matched together with its directory's path. By the manifests' digests alone it is known which
 keys and which files differ; only those files are read.
 """
@@ -31,7 +31,7 @@ Kind = Literal["added", "removed", "changed", "volatile"]
 _MAX_PARSED_BYTES = 128 * 1024 * 1024
 _BRIEF = ("state", "project/target/manifest.json")
 _MAX_BRIEF_BYTES = 16 * 1024 * 1024
-# dbt's manifest: what a person calls the resources, by the member that lists them.
+# dbt's manifest: what a user calls the resources, by the member that lists them.
 _DBT_LISTS = ("nodes", "sources", "exposures", "metrics", "semantic_models", "saved_queries")
 _DBT_MEANING = (
     *("name", "raw_code", "raw_sql", "columns", "description", "tags", "config", "depends_on"),
@@ -40,8 +40,8 @@ _DBT_MEANING = (
 
 
 class FileDifference(msgspec.Struct, frozen=True):
-    """A file of a state. changes: what is different inside, where that can be told. Sizes in
-    bytes, None where the file is not there. form_only: the same JSON, written otherwise."""
+    """A file of a state. changes: what is different inside, if that is known. Sizes in
+    bytes, None if the file is not there. form_only: the same JSON, written otherwise."""
 
     path: str
     kind: Kind
@@ -63,7 +63,7 @@ class KeyDifference(msgspec.Struct, frozen=True):
 
     @property
     def summary(self) -> str:
-        """The counts of everything inside, in a line; empty where nothing could be counted."""
+        """The counts of everything inside, in a line; empty if nothing could be counted."""
         return summary([change for file in self.files for change in file.changes])
 
 
@@ -89,7 +89,7 @@ class Difference(msgspec.Struct, frozen=True):
 def diff(before: Artifact, after: Artifact, volatile: Sequence[str] = ()) -> Difference:
     """Compares two open artifacts. volatile: further names of members that mean nothing.
 
-    Raises `VerificationFailed` where a manifest is malformed, or a file is not what it says.
+    Raises `VerificationFailed` if a manifest is malformed, or a file is not what it says.
     """
     one, other = _Side(before), _Side(after)
     one.take_names_of(other)
@@ -114,8 +114,8 @@ def diff(before: Artifact, after: Artifact, volatile: Sequence[str] = ()) -> Dif
 def brief(before: Path, after: Path) -> str:
     """What changed from one key directory to another's, in a line.
 
-    Looks into the ``state`` and, where that is dbt's, into its manifest. Empty where there is
-    nothing to count: no JSON, too large to look into at once, or unreadable.
+    Looks into the ``state`` and, where that is dbt's, into its manifest. Empty if there is
+    nothing to count: no JSON, too large, or unreadable.
     """
     for name in _BRIEF:
         with suppress(OSError):
@@ -152,7 +152,7 @@ class _Side(msgspec.Struct):
             for directory in self.artifact.state_directories()
         }
         if not manifests:
-            raise VerificationFailed(f"{self.artifact.name} holds no state directory.")
+            raise VerificationFailed(f"{self.artifact.name} contains no state directory.")
         keys = [state.key for manifest in manifests.values() for state in manifest.states]
         for path, manifest in manifests.items():
             for state in manifest.states:
@@ -202,7 +202,7 @@ def _twice(key: str, path: str) -> str:
 
 
 def _manifest(directory: StateDirectory, name: str) -> Manifest:
-    """The manifest; for what Dagster alone has filled, one made of what lies there."""
+    """The manifest; for what Dagster alone has filled, one made of what is there."""
     raw = directory.read_manifest()
     if raw is not None:
         return parse(raw, f"{name}: {directory.path}/{MANIFEST_NAME}")
@@ -300,7 +300,7 @@ def _is_dbt(document: Any) -> bool:
 
 
 def _resources(document: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """A dbt manifest's models, sources, tests and so on: what a person wrote of each."""
+    """A dbt manifest's models, sources, tests and so on: what a user wrote of each."""
     found: dict[str, dict[str, Any]] = {}
     for section in _DBT_LISTS:
         resources = document.get(section)

@@ -45,7 +45,7 @@ class Destination(Protocol):
     def embed(self, request: EmbedRequest) -> AbstractContextManager[Artifact]:
         """Makes the artifact; it has its name once the block has ended without an error.
 
-        Raises `ConfigurationError` where a place cannot be decided, `VerificationFailed` for a
+        Raises `ConfigurationError` if a place cannot be decided, `VerificationFailed` for a
         malformed base or a state that changed meanwhile, and what its kind raises.
         """
 

@@ -27,7 +27,7 @@ _BUFFER_BYTES = 256 * 1024
 
 
 class Extracted(msgspec.Struct, frozen=True):
-    """A state directory that now lies on disk. path: as the artifact named it."""
+    """A state directory that now is on disk. path: as the artifact named it."""
 
     path: str
     target: Path
@@ -37,14 +37,14 @@ class Extracted(msgspec.Struct, frozen=True):
 def extract(artifact: Artifact, destination: Path) -> tuple[Extracted, ...]:
     """Writes every state directory of the artifact below `destination`, under its own path.
 
-    The destination appears whole or not at all. Raises `UsageError` where it holds something
-    already, `VerificationFailed` where a state is not what its manifest says.
+    The destination appears whole or not at all. Raises `UsageError` if it holds something
+    already, `VerificationFailed` if a state is not what its manifest says.
     """
     if destination.exists() and any(destination.iterdir()):
-        raise UsageError(f"{destination} is not empty.", hint="Name a new directory with -o.")
+        raise UsageError(f"{destination} is not empty.", hint="Choose a new directory with -o.")
     directories = artifact.state_directories()
     if not directories:
-        raise VerificationFailed(f"{artifact.name} holds no state directory.")
+        raise VerificationFailed(f"{artifact.name} contains no state directory.")
     with ExitStack() as stack:
         stack.enter_context(io_errors(destination))
         make_directories(destination.parent)
@@ -100,11 +100,11 @@ def _copy(member: Member, path: Path) -> None:
 
 
 def _check(target: Path, manifest: Manifest, name: str) -> None:
-    """Holds what was written against the manifest: a file that a program changed is no state."""
+    """Holds what was written against the manifest: a file that a program changed is not a state."""
     from bundler.state.directory import StateDirectoryOnDisk
 
     problems: Sequence[str] = list(
         verify_directory(StateDirectoryOnDisk(target, target.name), manifest, shipped=False)
     )
     if problems:
-        raise VerificationFailed(f"{name} does not verify: {' '.join(problems)}")
+        raise VerificationFailed(f"{name} does not match its manifest: {' '.join(problems)}")

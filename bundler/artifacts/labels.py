@@ -23,11 +23,11 @@ def encode_claims(claims: Iterable[Claim]) -> bytes:
 
 
 def decode_claims(raw: bytes, name: str) -> tuple[Claim, ...]:
-    """Raises `VerificationFailed` where it was altered. name: of what says so."""
+    """Raises `VerificationFailed` if it was altered. name: of what says so."""
     whole = _BEFORE + raw + b"}"
-    return decode_canonical(whole, _Claims, f"What {name} says of its states").states
+    return decode_canonical(whole, _Claims, f"The state label of {name}").states
 
 
 def decode_record(raw: bytes, name: str) -> RunRecord:
-    """Raises `VerificationFailed` where it was altered. name: of what holds it."""
+    """Raises `VerificationFailed` if it was altered. name: of what holds it."""
     return decode_canonical(raw, RunRecord, f"The run record in {name}")

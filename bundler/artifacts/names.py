@@ -83,8 +83,8 @@ class ArtifactName(msgspec.Struct, frozen=True):
         found = cls("layout", directory, tag) if has_tag else cls("layout", path)
         if not found.name or (has_tag and not _is_layout_tag(tag)):
             raise UsageError(
-                f"{text!r} is not the name of an image in an OCI layout.",
-                hint="Write oci:DIR or oci:DIR:TAG.",
+                f"{text!r} is not a valid name of an image in an OCI layout.",
+                hint="Use oci:DIR or oci:DIR:TAG.",
             )
         return found
 
@@ -138,7 +138,7 @@ def without_state(tag: str) -> str:
 
 
 def exists(path: str) -> bool:
-    """Whether there is such a file or folder. Raises `InputOutputError` where that is not known."""
+    """Whether there is such a file or folder. Raises `InputOutputError` if that is not known."""
     try:
         os.stat(path)
     except ValueError:  # a null byte
@@ -160,7 +160,7 @@ def _refuse_path(text: str) -> None:
     if is_path:
         raise UsageError(
             f"{text} does not exist.",
-            hint="An image of that name: docker-daemon:NAME or docker://NAME; a layout: oci:DIR.",
+            hint="For an image, use docker-daemon:NAME or docker://NAME; for a layout, oci:DIR.",
         )
 
 

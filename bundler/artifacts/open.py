@@ -24,7 +24,7 @@ _MAX_END_BYTES = 22 + 0xFFFF
 def open_artifact(name: str | ArtifactName) -> Artifact:
     """Opens what has the name; an existing path is taken by what it is.
 
-    Raises as `ArtifactName.parse` does, `UsageError` where there is no such artifact, and
+    Raises as `ArtifactName.parse` does, `UsageError` if there is no such artifact, and
     `VerificationFailed` for what is malformed.
     """
     if isinstance(name, str):
@@ -73,8 +73,8 @@ def _open_file(path: Path) -> Artifact:
 
         return open_layout(path)
     raise VerificationFailed(
-        f"{path} is no artifact: neither a PEX, a wheel, nor an image archive.",
-        hint="If it is a PEX, it was cut short or damaged: build it again.",
+        f"{path} is not an artifact: neither a PEX, a wheel, nor an image archive.",
+        hint="If it is a PEX, it is truncated or damaged: build it again.",
     )
 
 

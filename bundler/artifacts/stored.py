@@ -56,8 +56,8 @@ def open_stored(name: str) -> StoredStates:
     where = url or os.environ.get("STATE_BUNDLER_STORE") or load(Path()).store
     if not where:
         raise UsageError(
-            f"{name} names no store.",
-            hint='Write store:s3://bucket/prefix, or configure it: store = "s3://…" in '
+            f"{name} does not specify a store.",
+            hint='Use store:s3://bucket/prefix, or configure it: store = "s3://…" in '
             "[tool.state-bundler].",
         )
     store = open_store(where)

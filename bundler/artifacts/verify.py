@@ -2,7 +2,7 @@
 
 What is checked, from the outside in: the artifact's labels name exactly the state directories that
 are there; each manifest has the digest that its label gives, is canonical and agrees with itself;
-every file of every state has its digest; nothing lies there that the manifest does not name,
+every file of every state has its digest; nothing is there that the manifest does not name,
 except what the program has added below a path that the manifest declares writable.
 """
 
@@ -31,7 +31,7 @@ _LABELLED = ("docker", "oci", "pex", "registry", "wheel")
 
 
 class VerifiedDirectory(msgspec.Struct, frozen=True):
-    """A state directory and what is wrong with it, as sentences; nothing if it verifies."""
+    """A state directory and what is wrong with it, as messages; nothing if it verifies."""
 
     path: str
     manifest: Manifest | None
@@ -59,7 +59,7 @@ class Verdict(msgspec.Struct, frozen=True):
         """Raises `VerificationFailed` naming every problem, if there is one."""
         if self.all_problems:
             raise VerificationFailed(
-                f"{self.name} does not verify: " + " ".join(self.all_problems),
+                f"{self.name} does not match its manifest: " + " ".join(self.all_problems),
                 hint="Do not ship it. Build it again.",
             )
 
@@ -73,7 +73,7 @@ def verify(artifact: Artifact) -> Verdict:
     problems: list[str] = []
     directories = [_judge(directory, claims) for directory in artifact.state_directories()]
     if not directories:
-        problems.append(f"{artifact.name} holds no state directory.")
+        problems.append(f"{artifact.name} contains no state directory.")
     problems += _unmet(claims or (), {directory.path for directory in directories})
     found = {item.path: item.manifest for item in directories if item.manifest}
     try:
@@ -89,9 +89,9 @@ def verify(artifact: Artifact) -> Verdict:
     else:
         problems += _of_others(record, directories)
         if (claims is None) != (record is None) and artifact.kind in _LABELLED:
-            lost = "what it says of its states" if claims is None else "its run record"
-            problems.append(f"{artifact.name} has lost {lost}: whoever embeds writes both.")
-    # An index has one image for each platform, and whoever runs it gets any of them.
+            lost = "its state label" if claims is None else "its run record"
+            problems.append(f"{artifact.name} has no {lost}, which every embedded artifact has.")
+    # An index has one image for each platform, and a user may get any of them.
     for other in artifact.other_platforms():
         problems += [f"{other.name}: {problem}" for problem in verify(other).all_problems]
     return Verdict(
@@ -101,7 +101,7 @@ def verify(artifact: Artifact) -> Verdict:
 
 def _unmet(claims: Sequence[Claim], found: set[str]) -> list[str]:
     return [
-        f"The label names {claim.path}, which is not there."
+        f"The label lists {claim.path}, which does not exist."
         for claim in claims
         if claim.path not in found
     ]
@@ -114,12 +114,12 @@ def _of_others(record: RunRecord | None, found: Sequence[VerifiedDirectory]) -> 
         digest = refresh.content_digest
         if digest is None:
             if refresh.keys:
-                yield f"The run record does not say of which states in {refresh.path} it speaks."
+                yield f"The run record does not say which states in {refresh.path} it describes."
             continue
         if here.get(refresh.path, digest) != digest or digest not in here.values():
             yield (
-                f"The run record speaks of other states ({digest[:12]}) in {refresh.path}: it "
-                "belongs to another artifact, or to an older one."
+                f"The run record describes other states ({digest[:12]}) in {refresh.path}: it "
+                "belongs to another or an older artifact."
             )
 
 
@@ -134,7 +134,7 @@ def _judge(directory: StateDirectory, claims: Sequence[Claim] | None) -> Verifie
         return VerifiedDirectory(directory.path, None, (error.what,))
     problems = list(_against_claims(directory.path, manifest, claims))
     if not manifest.states and not manifest.predicate.contents.non_local:
-        problems.append(f"{where} names no state.")
+        problems.append(f"{where} lists no state.")
     if directory.sealed:
         return VerifiedDirectory(directory.path, manifest, tuple(problems))
     try:
@@ -150,20 +150,20 @@ def _against_claims(path: str, manifest: Manifest, claims: Sequence[Claim] | Non
         return
     mine = [claim for claim in claims if claim.path == path]
     if not mine:
-        yield f"The label does not name {path}."
+        yield f"The label does not list {path}."
     for claim in mine:
         if claim.manifest != manifest.sha256:
-            yield f"{path}/{MANIFEST_NAME} is not the manifest that the label names."
+            yield f"{path}/{MANIFEST_NAME} is not the manifest in the label."
         if claim.content_digest != manifest.content_digest:
-            yield f"{path}/{MANIFEST_NAME} has not the content digest that the label names."
+            yield f"The content digest of {path}/{MANIFEST_NAME} differs from the label."
 
 
 def verify_directory(
     directory: StateDirectory, manifest: Manifest, *, shipped: bool
 ) -> Iterator[str]:
-    """What is wrong with the files of a state directory, as sentences.
+    """What is wrong with the files of a state directory, as messages.
 
-    shipped: nothing may lie there that only a project's own directory holds.
+    shipped: nothing may be there that only a project's own directory holds.
     """
     known = manifest.known
     missing = set(known.files)
@@ -180,7 +180,7 @@ def verify_directory(
         elif member.kind == "file" and known.covers(member.path):
             waiting.append(member)
         if unknown == MAX_UNKNOWN:
-            yield f"{directory.path} holds more that was not looked at."
+            yield f"{directory.path} contains more problems that are not listed."
             return
         if not directory.concurrent:
             yield from _altered(directory.path, waiting, known)
@@ -214,7 +214,7 @@ def _mode_problem(member: Member) -> str | None:
 
 
 def _content_problem(member: Member, known: Known) -> str | None:
-    """What is wrong with the bytes of a file, as the end of a sentence."""
+    """What is wrong with the bytes of a file, as the end of a message."""
     source = known.source_of(member.path)
     if source is not None:
         with member.open() as stream:

@@ -1,6 +1,6 @@
-"""The command line: thin. One module a command, loaded only when it is asked for.
+"""The command line: a thin layer with one module per command, loaded on demand.
 
-This package alone prints, colours and exits. Data goes to stdout, the narrative to stderr.
+Only this package prints, colours and exits. Data goes to stdout, progress to stderr.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ _LOOK_FOR_CYCLES_AFTER = 100_000  # objects more
 
 
 def main() -> None:
-    """The console script: every expected failure ends in a short block on stderr and its code."""
-    # A command makes some tens of thousands of objects that stay, a third of them by its imports.
-    # To look through them for cycles, over and over and twice more at the end, takes a tenth of a
-    # short one's time.
+    """The console script: prints each expected failure on stderr and returns its exit code."""
+    # A command creates tens of thousands of long-lived objects, a third of them during imports.
+    # Scanning them for reference cycles repeatedly, and twice more at exit, takes a tenth of the
+    # time of a short command.
     gc.set_threshold(_LOOK_FOR_CYCLES_AFTER)
     from bundler.cli.commands import cli
     from bundler.cli.run import run

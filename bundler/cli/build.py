@@ -1,4 +1,4 @@
-"""``state-bundler build``: guard, refresh, build, embed, read back."""
+"""``state-bundler build``: check git, refresh, build, embed, verify."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ _REST = "bundler.build.rest"
 
 
 class _BuildGroup(click.Group):
-    """With ``--all`` the rest of the line is run once for each project, in a process of its own."""
+    """With ``--all``, runs the rest of the command line once per project, in its own process."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        # The command and all that is its own: nothing where none is named.
+        # The subcommand and its arguments; empty if there is none.
         _, rest, _ = self.make_parser(ctx).parse_args(list(args))
         ctx.meta[_REST] = rest
         return super().parse_args(ctx, args)
@@ -47,16 +47,18 @@ class _BuildGroup(click.Group):
 
 
 @click.group(cls=_BuildGroup)
-@click.option("--all", "everything", is_flag=True, help="An artifact for each project here.")
-@click.option("--workers", type=click.IntRange(1), help="With --all: builds at once.  [4]")
+@click.option("--all", "everything", is_flag=True, help="Build every project of the workspace.")
 @click.option(
-    "--report", type=click.Path(path_type=Path, dir_okay=False), help="With --all: JSON of them."
+    "--workers", type=click.IntRange(1), help="With --all: number of concurrent builds.  [4]"
+)
+@click.option(
+    "--report", type=click.Path(path_type=Path, dir_okay=False), help="With --all: a JSON report."
 )
 def build() -> None:
-    """Guard, refresh, build, embed, read back: an artifact with its state, or none at all.
+    """Check git, refresh, build, embed and verify. Any failure leaves no artifact behind.
 
-    With --all every project of the workspace is built, in its own directory, by what follows.
-    There {name} is the project's name, {path} its path, and {here} the directory you are in.
+    With --all, the rest of the command line runs once per project, in the project's directory.
+    {name} is the project's name, {path} its path, and {here} the current directory.
 
     \b
     Example:
@@ -66,11 +68,15 @@ def build() -> None:
 
 @build.command(
     name="pex",
-    short_help="A PEX, by the real pex and its arguments.",
+    short_help="Build a PEX with pex and its own arguments.",
     context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
 )
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The PEX.")
-@click.option("--pex", "pex_command", help="The pex command. Default: the project's, then ours.")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), required=True, help="Path of the PEX."
+)
+@click.option(
+    "--pex", "pex_command", help="The pex command. Default: the project's, else the bundled one."
+)
 @build_options
 @load_options
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="-- [PEX ARGUMENTS]...")
@@ -81,7 +87,7 @@ def build_pex(
     building: BuildArguments,
     loading: LoadArguments,
 ) -> None:
-    """Build a PEX with the real pex and its own arguments, with the state inside.
+    """Build a PEX with pex and its own arguments, with the state embedded.
 
     \b
     Example:
@@ -101,21 +107,21 @@ def build_pex(
     show_verdict(verdict, name=str(built.destination))
 
 
-@build.command(name="oci", short_help="An image in an OCI layout, without any engine.")
+@build.command(name="oci", short_help="Build an image in an OCI layout, without an engine.")
 @click.option(
     "--base",
     metavar="LAYOUT[:TAG]",
-    help="The image to put the state onto. Default: none; the image holds the state alone.",
+    help="Base image. Without it, the image contains only the state.",
 )
-@click.option("-o", "--output", metavar="LAYOUT[:TAG]", required=True, help="Where the image goes.")
-@click.option("--image-path", help="The state directory's path in the image.")
+@click.option("-o", "--output", metavar="LAYOUT[:TAG]", required=True, help="The image to write.")
+@click.option("--image-path", help="Path of the state directory in the image.")
 @build_options
 def build_oci(
     base: str | None, output: str, image_path: str | None, building: BuildArguments
 ) -> None:
-    """Append the state to an image in an OCI layout, without any engine.
+    """Add the state to an image in an OCI layout, without an engine.
 
-    Without --base the image holds the state alone, for `COPY --from`.
+    Without --base, the image contains only the state, for use with `COPY --from`.
 
     \b
     Examples:

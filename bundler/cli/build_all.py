@@ -1,4 +1,4 @@
-"""``state-bundler build --all``: every project of a workspace, some at once, one report."""
+"""``state-bundler build --all``: builds every project of a workspace, with one report."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def build_all(arguments: Sequence[str], workers: int | None, report: Path | None
     from bundler.workflows import build_all as builds
 
     if not arguments or arguments[0].startswith("-"):
-        raise click.UsageError("Say what is to be built: docker, pex, oci or wheel.")
+        raise click.UsageError("Missing artifact kind: docker, bake, pex, oci or wheel.")
     if builds.is_one_of_all():
-        raise click.UsageError("A build of all projects does not build all projects again.")
+        raise click.UsageError("--all cannot be used inside a build that --all started.")
     here = Path.cwd()
     jobs = builds.jobs_of(projects_in(here), _PROGRAM, arguments, here, here / _LOGS)
     workers = min(workers or builds.DEFAULT_WORKERS, len(jobs))
     narrative, done = Console(sys.stderr), 0
-    narrative.line(f"{len(jobs)} projects, {workers} at once; what each says: {_LOGS}")
+    narrative.line(f"{len(jobs)} projects, {workers} at a time; logs: {_LOGS}")
 
     def told(outcome: Outcome) -> None:
         nonlocal done
@@ -80,5 +80,5 @@ def _show(outcomes: Sequence[Outcome]) -> None:
 
 
 def _artifact(outcome: Outcome) -> str:
-    """What it made; a quiet build prints nothing but that."""
+    """The artifact it built; a quiet build prints nothing else."""
     return outcome.result.artifact or outcome.said.partition("\n")[0] or "-"

@@ -1,4 +1,4 @@
-"""``state-bundler build bake``: docker's bake, the targets with the code get the state."""
+"""``state-bundler build bake``: docker buildx bake, with the state in the targets that need it."""
 
 from __future__ import annotations
 
@@ -22,15 +22,22 @@ if TYPE_CHECKING:
     from bundler.workflows.pipeline import Prepared
 
 
-@click.command(name="bake", cls=Wrapping, short_help="Images, by docker's bake and its arguments.")
+@click.command(
+    name="bake",
+    cls=Wrapping,
+    short_help="Build images with docker buildx bake and its own arguments.",
+)
 @click.option(
     "--state-target",
     "chosen",
     multiple=True,
     metavar="TARGET",
-    help="A target that gets the state; may be repeated. Default: whose context holds the project.",
+    help="A target to embed the state in (repeatable). Default: those whose context holds a "
+    "project.",
 )
-@click.option("--every-byte", is_flag=True, help="Read all of the state back, not only its digest.")
+@click.option(
+    "--every-byte", is_flag=True, help="Read back every byte of the state, not only its digest."
+)
 @build_options
 @load_options
 @click.pass_context
@@ -42,7 +49,7 @@ def build_bake(
     building: BuildArguments,
     loading: LoadArguments,
 ) -> None:
-    """Build images with docker's bake and its own arguments, with the state on top.
+    """Build images with docker buildx bake and its own arguments, with the state as the top layer.
 
     \b
     Example:
@@ -72,7 +79,7 @@ def build_bake(
 
 
 def _with_code(found: Baking, prepared: Prepared) -> list[str]:
-    """The targets whose context holds a project, or lies in one."""
+    """The targets whose context contains a project or is inside one."""
     roots = [project.root.resolve() for project in prepared.projects]
     contexts = {name: Path(found.context(name)).resolve() for name in found.final}
     targets = [
@@ -81,5 +88,7 @@ def _with_code(found: Baking, prepared: Prepared) -> list[str]:
         if any(root.is_relative_to(context) or context.is_relative_to(root) for root in roots)
     ]
     if not targets:
-        raise click.UsageError("No target of bake has the project in its context: --state-target.")
+        raise click.UsageError(
+            "No bake target has the project in its context; pass --state-target."
+        )
     return targets

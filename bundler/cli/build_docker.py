@@ -1,4 +1,4 @@
-"""``state-bundler build docker``: the real docker builds, the state goes on top."""
+"""``state-bundler build docker``: docker builds, and the state becomes the top layer."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ META = "bundler.docker.arguments"
 
 
 class Wrapping(click.Command):
-    """Takes its own options wherever they stand, and leaves the rest to docker as it is.
+    """Parses its own options in any position and passes the rest to docker unchanged.
 
-    click would look for our short options inside docker's, such as the q of ``-tsquid``.
+    click would find our short options inside docker's, such as the q in ``-tsquid``.
     """
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -46,7 +46,7 @@ class Wrapping(click.Command):
 
 
 def takes_value(command: click.Command) -> dict[str, bool]:
-    """A command's options as ``--name``, and whether each has a value."""
+    """A command's options as ``--name``, and whether each takes a value."""
     context = click.Context(command)
     return {
         name: not (isinstance(option, click.Option) and option.is_flag)
@@ -57,10 +57,12 @@ def takes_value(command: click.Command) -> dict[str, bool]:
 
 
 @click.command(
-    name="docker", cls=Wrapping, short_help="An image, by the real docker and its arguments."
+    name="docker", cls=Wrapping, short_help="Build an image with docker and its own arguments."
 )
-@click.option("--image-path", help="The state directory's path in the image.")
-@click.option("--every-byte", is_flag=True, help="Read all of the state back, not only its digest.")
+@click.option("--image-path", help="Path of the state directory in the image.")
+@click.option(
+    "--every-byte", is_flag=True, help="Read back every byte of the state, not only its digest."
+)
 @build_options
 @load_options
 @click.pass_context
@@ -72,10 +74,10 @@ def build_docker(
     building: BuildArguments,
     loading: LoadArguments,
 ) -> None:
-    """Build an image with the real docker and its own arguments, with the state on top.
+    """Build an image with docker and its own arguments, with the state as the top layer.
 
-    The build never sees the state, so that new state reuses every cached layer. No name (-t) and
-    no file (--iidfile, -o) exists before the state was read back from the image.
+    The build never sees the state, so new state does not invalidate cached layers. No name (-t)
+    or file (--iidfile, -o) is written before the state was read back from the image.
 
     \b
     Example:
@@ -126,22 +128,26 @@ def _start(arguments: Arguments, listener: Listener) -> Path | None:
 
     if is_local(arguments):
         return start_for_context(Path(arguments.context), dockerfile_of(arguments))
-    listener.note("The context is no folder here: the state is of --project, or the project here.")
+    listener.note(
+        "The context is not a local directory, so --project or the current directory is used."
+    )
     return None
 
 
 def places_of(prepared: Prepared, image_path: str | None) -> dict[str, str]:
-    """The person's path in the image, by the place that it stands for."""
+    """The path in the image that the user configured, by the place it replaces."""
     named = image_path or prepared.projects[0].config.image_path
     if named is None:
         return {}
     if len(prepared.bundles) > 1:
-        raise click.UsageError("--image-path names one state directory, but there are several.")
+        raise click.UsageError(
+            "--image-path requires a single state directory, but there are several."
+        )
     return {bundle.place: named for bundle in prepared.bundles}
 
 
 def _hints(arguments: Arguments, projects: tuple[Project, ...]) -> list[str]:
-    """Where a project that is copied as it lies in the context has its import root."""
+    """Import roots of projects that the Dockerfile copies with their path in the context."""
     hints = []
     top = Path(arguments.context).resolve()
     for project in projects:

@@ -9,18 +9,18 @@ import click
 from bundler.cli.options import BuildArguments, build_options, narrator, show_verdict
 
 
-@click.command(name="wheel", short_help="A wheel, by the project's own backend.")
+@click.command(name="wheel", short_help="Build a wheel with the project's own backend.")
 @click.option(
     "-o",
     "--output",
     type=click.Path(path_type=Path, file_okay=False),
     default=Path("dist"),
     show_default=True,
-    help="The folder that the wheel goes to.",
+    help="Directory to write the wheel to.",
 )
 @build_options
 def build_wheel(output: Path, building: BuildArguments) -> None:
-    """Build the project's wheel with its own backend, with the state inside.
+    """Build the project's wheel with its own backend, with the state embedded.
 
     \b
     Example:
@@ -33,7 +33,7 @@ def build_wheel(output: Path, building: BuildArguments) -> None:
     prepared = building.prepare(listener)
     project = prepared.projects[0]
     if len(prepared.projects) > 1:
-        raise click.UsageError("A wheel is of one project: name it with --project.")
+        raise click.UsageError("A wheel contains one project: select it with --project.")
     python, request = project.interpreter.path, prepared.request(listener)
     with building_wheel(project.root, python, output.resolve(), request) as built:
         verdict = read_back(built.artifact, prepared.bundles)

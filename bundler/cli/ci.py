@@ -1,10 +1,10 @@
-"""What CI systems understand beside text: folded groups, annotations, a summary of the step.
+"""CI output: collapsible groups, annotations and a step summary.
 
 GitHub: https://docs.github.com/actions/reference/workflow-commands-for-github-actions
 GitLab: https://docs.gitlab.com/ci/jobs/job_logs/#custom-collapsible-sections
 Azure:  https://learn.microsoft.com/azure/devops/pipelines/scripts/logging-commands
 
-All of them read the commands out of what is printed, from either stream.
+All of them read these commands from stdout and stderr.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ Grade = Literal["error", "warning"]
 
 _TITLE = "state-bundler"
 _SECTION = "state_bundler"
-# Larger summaries are refused by GitHub as a whole.
+# GitHub rejects larger summaries entirely.
 _MOST_ROWS = 500
 
 
 def system(environ: Mapping[str, str] = os.environ) -> System | None:
-    """The CI system that runs us, of those that we know."""
+    """The CI system we run on; None if it is not a known one."""
     if environ.get("GITHUB_ACTIONS") == "true":
         return "github"
     if environ.get("GITLAB_CI") == "true":
@@ -42,7 +42,7 @@ def system(environ: Mapping[str, str] = os.environ) -> System | None:
 
 
 class CiListener(ConsoleListener):
-    """Like `ConsoleListener`; each phase is a group that folds, each warning an annotation."""
+    """A `ConsoleListener` that prints phases as collapsible groups and warnings as annotations."""
 
     def __init__(self, console: Console, system: System, *, quiet: bool = False) -> None:
         super().__init__(console, quiet=quiet)
@@ -64,7 +64,7 @@ class CiListener(ConsoleListener):
             self._console.command(line)
 
     def close(self) -> None:
-        """Ends the group that is open: what follows is seen without unfolding anything."""
+        """Ends the open group, so that the following lines are visible without expanding it."""
         if self._open:
             self._open = False
             self._console.command(self._end())
@@ -86,7 +86,7 @@ class CiListener(ConsoleListener):
 
 
 def annotation(where: System | None, grade: Grade, text: str) -> str:
-    """The command that shows a text beside the run; empty where there is none."""
+    """The command that annotates the run; empty if the CI system has none."""
     if where == "github":
         return f"::{grade} title={_TITLE}::{_data(safe(text))}"
     if where == "azure":
@@ -106,7 +106,7 @@ def summarise(lines: Iterable[str], environ: Mapping[str, str] = os.environ) -> 
     """Appends Markdown to the step's summary, where the CI system shows one."""
     path = environ.get("GITHUB_STEP_SUMMARY")
     if path:
-        # Where that is not possible, everything stands in the log all the same.
+        # If that fails, the log still has everything.
         with suppress(OSError), open(path, "a", encoding="utf-8") as stream:
             stream.write("\n".join(lines) + "\n\n")
 
@@ -145,7 +145,7 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _cell(text: str) -> str:
-    """Text from outside as text: no markup, no end of the cell."""
+    """Untrusted text, escaped so that it contains no markup and cannot end the cell."""
     escaped = hidden(safe(text)).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     for character in "\\`*_[]|":
         escaped = escaped.replace(character, f"\\{character}")

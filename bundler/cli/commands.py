@@ -1,4 +1,4 @@
-"""``state-bundler`` and its commands, each loaded only when it is asked for."""
+"""``state-bundler`` and its commands, loaded on demand."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ import click
 
 from bundler.version import __version__
 
-# What --help says of each command. A command is what its module calls by the same name.
+# The summary of each command. A command has the same name as its module.
 _COMMANDS = {
-    "init": "Configure a project: show the fewest changes, ask, write.",
-    "doctor": "Find what would make a build fail, or silently lose state.",
-    "status": "Show every key of a project or an artifact: age, size, digest.",
-    "refresh": "Refresh the state of every component: all of them, or nothing.",
-    "guard": "Ask git whether state is in the repository, or could slip in.",
-    "build": "Build an image, a PEX or a wheel with its state, or none at all.",
-    "embed": "Put the state on images that any builder made.",
-    "update": "Put new state into a finished artifact, without a build.",
-    "verify": "Check that an artifact holds what its manifest says.",
-    "predicate": "Print what an artifact holds, to attest it with.",
-    "sign": "Verify an artifact, and sign it with an SSH key.",
-    "diff": "Show what changed between two artifacts' states.",
-    "extract": "Take the states out of an artifact.",
-    "store": "Keep every version of every state in a bucket or a folder.",
-    "demo": "Show the whole of it on a sample project: no account, no engine.",
+    "init": "Configure a project: show the changes, ask, write.",
+    "doctor": "Find what would make a build fail or silently lose state.",
+    "status": "Show the keys of a project or artifact: age, size, digest.",
+    "refresh": "Refresh the state of every component, all or nothing.",
+    "guard": "Check that no state is, or could get, in the git repository.",
+    "build": "Build an image, PEX or wheel with its state embedded.",
+    "embed": "Add the state to images built by any tool.",
+    "update": "Replace the state in a finished artifact without a build.",
+    "verify": "Verify an artifact against its manifest and a policy.",
+    "predicate": "Print an attestation predicate for an artifact.",
+    "sign": "Verify an artifact and sign it with an SSH key.",
+    "diff": "Show what changed between the states of two artifacts.",
+    "extract": "Extract the states from an artifact.",
+    "store": "Store every version of every state in a bucket or folder.",
+    "demo": "Run every step on a sample project; needs no account.",
 }
 
 
 class _LazyGroup(click.Group):
-    """Lists its commands without importing them, so that start-up stays short."""
+    """Lists its commands without importing them, to keep start-up fast."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  # click's signature
         return list(_COMMANDS)
@@ -48,4 +48,4 @@ class _LazyGroup(click.Group):
 @click.command(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="state-bundler")
 def cli() -> None:
-    """Bake the state of external systems into what you ship, and prove that it is there."""
+    """Embed your code location's state in the image or PEX you ship, and verify it."""

@@ -1,4 +1,4 @@
-"""What a person sees: lines, colours, tables. Nothing here decides anything."""
+"""Terminal output: lines, colours, tables. Contains no decisions."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
 _CODES = {"red": "31", "green": "32", "yellow": "33", "cyan": "36", "dim": "2", "bold": "1"}
 _STEP = 1024
 _GAP = "  "
-# Below this, words would stand one below the other.
+# On narrower terminals, text is not wrapped.
 _NARROWEST = 40
-# What the second line of a note begins with, and those after it.
+# The indentation of a note's continuation lines.
 _FOLLOWING = "    "
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class Console:
-    """A stream with or without colours and with or without characters beyond ASCII."""
+    """An output stream that knows whether it supports colours and Unicode."""
 
     def __init__(self, stream: TextIO, environ: Mapping[str, str] = os.environ) -> None:
         self._stream = stream
@@ -35,11 +35,11 @@ class Console:
         self._live: RichConsole | None = None
 
     def above(self, live: RichConsole | None) -> None:
-        """From now on lines are written above a live display, until there is none."""
+        """Writes the following lines above a live display; None ends that."""
         self._live = live
 
     def line(self, text: str = "") -> None:
-        """Writes a line; characters that the stream cannot show, or that steer it, are escaped."""
+        """Writes a line; escapes characters that the stream cannot show or that control it."""
         encoding = self._stream.encoding or "ascii"
         shown = hidden(text).encode(encoding, "backslashreplace").decode(encoding)
         if self._live is not None:
@@ -53,9 +53,9 @@ class Console:
     def paragraph(
         self, text: str, *styles: str, indent: str = "", first: str | None = None
     ) -> None:
-        """Sentences, indented; on a terminal broken between words at its width.
+        """Writes indented text, wrapped to the width of a terminal.
 
-        styles: the text's. first: what the first line begins with instead of the indentation.
+        styles: of the text. first: prefix of the first line, instead of the indentation.
         """
         begin = indent if first is None else first
         for line in self._broken(text, begin, indent):
@@ -74,50 +74,50 @@ class Console:
         return broken
 
     def command(self, text: str) -> None:
-        """Writes a line that steers a CI system; whatever is in it from outside went by `safe`."""
+        """Writes a CI command. Untrusted parts must have passed through `safe`."""
         encoding = self._stream.encoding or "ascii"
         shown = hidden(text).encode(encoding, "backslashreplace").decode(encoding)
         self._stream.write(f"{shown}\n")
         self._stream.flush()
 
     def styled(self, text: str, *styles: str) -> str:
-        """The text in a colour, where colours are wanted."""
+        """The text in these styles, if colours are enabled."""
         if not self._colour or not styles:
             return text
         codes = ";".join(_CODES[style] for style in styles)
         return f"\x1b[{codes}m{text}\x1b[0m"
 
     def sign(self, unicode: str, plain: str) -> str:
-        """A sign, or its stand-in where the stream has no Unicode."""
+        """A symbol, or its ASCII replacement if the stream has no Unicode."""
         return unicode if self._unicode else plain
 
     def failure(self, error: BundlerError) -> None:
-        """The block that an expected failure ends in."""
+        """Prints an expected failure."""
         cross = self.styled(self.sign("✗", "x"), "red", "bold")
         title = self.styled(f"{error.title} ({error.exit_code})", "red", "bold")
         self.paragraph(safe(error.what), indent="  ", first=f"{cross} {title}: ")
         self.reason("", error.hint, indent="  ")
 
     def finding(self, grade: str, what: str, why: str = "", fix: str = "") -> None:
-        """One finding of a verdict. grade: ``error`` or ``warning``."""
+        """Prints one finding of a verdict. grade: ``error`` or ``warning``."""
         word = self.styled(f"{grade}:", "red" if grade == "error" else "yellow", "bold")
         self.paragraph(safe(what), indent="  ", first=f"{word} ")
         self.reason(why, fix, indent="  ")
 
     def reason(self, why: str, fix: str, *, indent: str) -> None:
-        """Why a finding matters, and what fixes it."""
+        """Prints why a finding matters and how to fix it."""
         if why:
             self.paragraph(safe(why), indent=indent, first=f"{indent}Why: ")
-        if fix:  # a line to copy stays whole
+        if fix:  # not wrapped, so that it can be copied
             first, *more = safe(fix).split("\n")
             self.line(f"{indent}Fix: {first}")
             for line in more:
                 self.line(f"{indent}{line}")
 
     def table(self, headers: Sequence[str], rows: Sequence[Sequence[str]], right: str = "") -> None:
-        """Aligned columns; those whose headers `right` lists, separated by spaces, flush right.
+        """Prints aligned columns. right: headers of right-aligned columns, separated by spaces.
 
-        On a terminal that is too narrow for it each row is told in lines of its own.
+        If the terminal is too narrow, each row is printed as a block of lines.
         """
         cells = [[safe(cell) for cell in row] for row in rows]
         widths = [max(map(width, column)) for column in zip(headers, *cells, strict=True)]
@@ -135,7 +135,7 @@ class Console:
             self.line(_aligned(row, widths, flush))
 
     def _columns(self) -> int | None:
-        """The terminal's width; None for what is none, where lines may be as long as they are."""
+        """The terminal's width; None if the stream is not a terminal."""
         if not self._stream.isatty():
             return None
         import shutil
@@ -152,7 +152,7 @@ def _aligned(cells: Sequence[str], widths: Sequence[int], flush: Sequence[bool])
 
 
 def _wrapped(parts: Sequence[str], columns: int) -> Iterator[str]:
-    """The parts in indented lines, as many in each as there is room for."""
+    """The parts in indented lines, as many per line as fit."""
     line = ""
     for part in parts:
         if line and width(line) + len(_GAP) + width(part) > columns:
@@ -164,7 +164,7 @@ def _wrapped(parts: Sequence[str], columns: int) -> Iterator[str]:
 
 
 def _in_lines(text: str, first_room: int, room: int) -> Iterator[str]:
-    """The text broken at spaces, where a line would be wider than there is room."""
+    """The text, wrapped at spaces."""
     line, left = "", first_room
     for number, word in enumerate(text.split(" ")):
         longer = f"{line} {word}" if number else word
@@ -191,7 +191,7 @@ def width(text: str) -> int:
 
 
 class ConsoleListener(Listener):
-    """Tells a run's story in plain lines, as CI logs want it and as a person can read it."""
+    """Reports a run's progress as plain lines, for logs and for the user."""
 
     def __init__(self, console: Console, *, quiet: bool = False) -> None:
         self._console = console
@@ -227,7 +227,7 @@ class ConsoleListener(Listener):
 
 
 def hidden(text: str) -> str:
-    """The text without the credentials of its URLs, wherever they come from."""
+    """The text without the credentials of the URLs in it."""
     if "@" not in text and "=" not in text and "#" not in text:
         return text
     from bundler.system.url_credentials import without_credentials
@@ -236,7 +236,7 @@ def hidden(text: str) -> str:
 
 
 def as_json(value: Any, **options: Any) -> str:
-    """The value as JSON, without the credentials of URLs in its texts."""
+    """The value as JSON, without the credentials of URLs in its strings."""
     import json
 
     return json.dumps(_without_credentials(value), **options)
@@ -253,7 +253,7 @@ def _without_credentials(value: Any) -> Any:
 
 
 def safe(text: str) -> str:
-    """Text from outside without what steers a terminal or a CI system's log."""
+    """Untrusted text without sequences that control a terminal or a CI log."""
     shown = "".join(
         character if character.isprintable() or character in " \n" else repr(character)[1:-1]
         for character in text
@@ -269,7 +269,7 @@ def safe(text: str) -> str:
 
 
 def size(count: int) -> str:
-    """A size in bytes for people."""
+    """A human-readable size in bytes."""
     value = float(count)
     for unit in ("B", "KiB", "MiB", "GiB"):
         if value < _STEP:
@@ -279,7 +279,7 @@ def size(count: int) -> str:
 
 
 def age(moment: str | None, now: float | None = None) -> str:
-    """How long ago an RFC 3339 time was, for people; a dash where it is not known."""
+    """The human-readable age of an RFC 3339 time; a dash if it is unknown."""
     if moment is None:
         return "-"
     passed = max(0, (time.time() if now is None else now) - seconds_of(moment))

@@ -1,4 +1,4 @@
-"""``state-bundler demo``: plays a user on the sample project, command by command."""
+"""``state-bundler demo``: runs the commands a user would run, on the sample project."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _STATE_DIRECTORY = "src/shop/defs/.local_defs_state"
 _PEX = "build/shop.pex"
 _IMAGE = "build/state-image"
 _TAG = "state-bundler-demo:1"
-# --venv: Dagster in a PEX needs it. --no-compress: larger, and made in half the time.
+# --venv: required by Dagster in a PEX. --no-compress: larger, but built in half the time.
 _PEX_ARGUMENTS = (
     *("--venv-repository", ".venv", "-D", "src", "-D", "pex", "--venv", "--no-compress"),
     *("dagster", "dagster-dbt", "dbt-duckdb", "requests"),
@@ -35,11 +35,11 @@ _UNAVAILABLE = 69
     "folder", type=click.Path(file_okay=False, path_type=Path), default=Path("state-bundler-demo")
 )
 def demo(folder: Path) -> None:
-    """Show the whole of it on a sample project, in FOLDER (./state-bundler-demo by default).
+    """Run every step on a sample project in FOLDER (default: ./state-bundler-demo).
 
-    Writes a Dagster project with four state-backed components, makes its environment, starts an
-    API on loopback for it, and runs guard, refresh, build and verify. It needs no account and no
-    engine; where a Docker engine is reachable it makes an image as well. Run again, it begins anew.
+    Creates a Dagster project with four state-backed components and its environment, serves a mock
+    vendor API on localhost, and runs guard, refresh, build and verify. Needs no account and no
+    engine; also builds an image if a Docker engine is reachable. Can be run again.
     """
     from bundler.setup.demo.vendor import VendorApi
 
@@ -52,7 +52,7 @@ def demo(folder: Path) -> None:
         play = _Play(console, folder)
         _build(play)
         _outage(play, api)
-    play.say("The artifacts are as they were, and what is in them can be read by anybody:")
+    play.say("The artifacts are unchanged, and anyone can read what is in them:")
     play.run("status", _PEX, f"oci:{_IMAGE}")
     _image(play, folder)
     console.line()
@@ -65,9 +65,9 @@ def _set_up(console: Console, folder: Path) -> None:
     from bundler.setup.demo.environment import install
     from bundler.setup.demo.project import prepare_folder
 
-    console.line(console.styled(f"The sample project, in {folder}", "bold"))
+    console.line(console.styled(f"The sample project in {folder}", "bold"))
     prepare_folder(folder)
-    console.line("  Its environment, .venv, with Dagster and dbt …")
+    console.line("  Creating its environment (.venv) with Dagster and dbt …")
     if not install(folder):
         console.line("  (it is there from the last time)")
     commit_all(folder, "The shop, as the demo wrote it")
@@ -77,11 +77,11 @@ def _serve(console: Console, folder: Path, api: VendorApi) -> None:
     from bundler.setup.demo.project import write_dotenv
 
     write_dotenv(folder, api.environment)
-    console.line(f"  A vendor's API on {api.url}; its address and token are in .env")
+    console.line(f"  A mock vendor API runs at {api.url}; .env has its address and token")
 
 
 class _Play:
-    """Runs our own commands as a user would, in the project."""
+    """Runs our commands in the project, as a user would."""
 
     def __init__(self, console: Console, folder: Path) -> None:
         from bundler.setup.demo.environment import environment_of
@@ -95,7 +95,7 @@ class _Play:
         self._console.line(self._console.styled(text, "bold"))
 
     def run(self, *arguments: str, expected: int = 0) -> None:
-        """Shows a command, runs it. Raises `ChildFailed` where it ends otherwise than it should."""
+        """Shows and runs a command. Raises `ChildFailed` on an unexpected exit code."""
         from bundler.errors import Bug, ChildFailed
         from bundler.system.process import pass_through
 
@@ -109,11 +109,11 @@ class _Play:
         if code != expected:
             name = f"state-bundler {arguments[0]}"
             if code == 0:
-                raise Bug(f"{name} ended well, though it should have ended with {expected}.")
+                raise Bug(f"{name} succeeded, but exit code {expected} was expected.")
             raise ChildFailed(name, code)
 
     def fingerprint(self) -> str:
-        """A digest of every byte of the published states."""
+        """A digest over the published states."""
         import hashlib
 
         digest = hashlib.sha256()
@@ -124,27 +124,27 @@ class _Play:
 
 
 def _build(play: _Play) -> None:
-    play.say("Is the state kept out of git?")
+    play.say("Check that git ignores the state:")
     play.run("guard")
-    play.say("Ask the external systems, each key in a process of its own, all or nothing:")
+    play.say("Refresh each key in its own process, all or nothing:")
     play.run("refresh")
-    play.say("Build a PEX with the real pex and its own arguments, with the state inside:")
+    play.say("Build a PEX with pex and its own arguments, with the state inside:")
     play.run("build", "pex", "--refresh", "missing", "-o", _PEX, "--", *_PEX_ARGUMENTS)
-    play.say("Make an OCI image of the state, without any engine:")
+    play.say("Build an OCI image of the state, without an engine:")
     play.run("build", "oci", "--refresh", "missing", "-o", _IMAGE)
-    play.say("Check every byte of both against the manifest inside:")
+    play.say("Verify every byte of both against the embedded manifest:")
     play.run("verify", _PEX, f"oci:{_IMAGE}")
 
 
 def _image(play: _Play, folder: Path) -> None:
-    """Makes the Docker image, where an engine is reachable; the API is still down."""
+    """Builds the Docker image if an engine is reachable; the API is still down."""
     from bundler.setup.demo.engine import DOCKERFILE, base_image, write_dockerfile
 
     base = base_image(os.environ)
     if base is None:
         return
     write_dockerfile(folder)
-    play.say("A Docker engine is reachable: an image of the same state, loaded without network:")
+    play.say("Build an image of the same state with Docker and load it without network:")
     build = ("build", "docker", "--refresh", "missing", "--load-check")
     play.run(*build, "-t", _TAG, "-f", DOCKERFILE, "--build-arg", f"PYTHON={base}", ".")
 
@@ -154,18 +154,18 @@ def _outage(play: _Play, api: VendorApi) -> None:
 
     before = play.fingerprint()
     api.stop()
-    play.say("Now the vendor's API is down. A refresh must fail, and lose nothing:")
+    play.say("Now the vendor's API is down. A refresh must fail and change nothing:")
     play.run("refresh", "--key", _KEY, expected=_UNAVAILABLE)
     if play.fingerprint() != before:
         raise Bug("The failed refresh changed the last good state.")
-    play.say("The last good state is bit for bit what it was:")
+    play.say("The last good state is unchanged:")
     play.run("verify", _STATE_DIRECTORY)
 
 
 def _what_next(console: Console, folder: Path) -> None:
     here = os.path.relpath(folder)
     command = _own_name()
-    console.line(f"Next: {_shown(['cd', here])}, then try")
+    console.line(f"Next: {_shown(['cd', here])}, then try:")
     for arguments in (
         ("verify", _PEX, f"oci:{_IMAGE}"),
         ("status", "--format", "json", _PEX),
@@ -175,7 +175,7 @@ def _what_next(console: Console, folder: Path) -> None:
 
 
 def _own_name() -> str:
-    """How this very program can be called from another folder."""
+    """How to call this program from another folder."""
     import shutil
 
     called = Path(sys.argv[0])

@@ -22,8 +22,10 @@ _MOST_LINES = 40
 @click.command()
 @click.argument("before", metavar="A")
 @click.argument("after", metavar="B")
-@click.option("--volatile", multiple=True, metavar="NAME", help="A JSON member that means nothing.")
-@click.option("--all", "everything", is_flag=True, help="Every change; else the first of each key.")
+@click.option("--volatile", multiple=True, metavar="NAME", help="A JSON member to ignore.")
+@click.option(
+    "--all", "everything", is_flag=True, help="Show every change instead of the first ones per key."
+)
 @click.option(
     "--format",
     "style",
@@ -41,10 +43,10 @@ def diff(
     everything: bool,
     style: str,
 ) -> None:
-    """Show what changed from the states of A to those of B, key by key, inside JSON too.
+    """Show what changed between the states of A and B, key by key and inside JSON files.
 
-    A and B are artifacts or directories. Exit code 1 if they differ, 0 if they do not; what
-    changes at each run and means nothing is shown, and is no difference.
+    A and B are artifacts or directories. Exits with 1 if they differ, 0 otherwise. Changes to
+    ignored (volatile) members are shown but do not count as a difference.
 
     \b
     Examples:
@@ -87,7 +89,7 @@ def _conclusion(found: Difference) -> str:
     named = {"added": "added", "removed": "removed", "changed": "changed"}
     parts = [f"{kinds.count(kind)} {word}" for kind, word in named.items() if kind in kinds]
     if "volatile" in kinds:
-        parts.append(f"{kinds.count('volatile')} changed in what means nothing")
+        parts.append(f"{kinds.count('volatile')} with ignored changes only")
     parts.append(f"{found.unchanged} unchanged")
     return f"Keys: {', '.join(parts)}."
 
@@ -98,7 +100,7 @@ def _headline(key: KeyDifference) -> str:
         return f"{key.kind}, {_amount(amount)}"
     if isinstance(key.before, str):
         return f"{key.before} -> {key.after}"
-    told = "only what means nothing changed" if key.kind == "volatile" else key.summary
+    told = "only ignored members changed" if key.kind == "volatile" else key.summary
     sizes = _amount(key.after) if key.before == key.after else _sizes(key.before, key.after)
     return f"{told}, {sizes}" if told else f"changed, {sizes}"
 
@@ -126,26 +128,26 @@ def _file_line(file: FileDifference) -> str:
     if file.kind in ("added", "removed"):
         return f"{_SIGNS[file.kind]} {file.path}"
     if file.form_only:
-        return f"~ {file.path}: the same JSON, written otherwise"
-    note = " (means nothing)" if file.kind == "volatile" else ""
+        return f"~ {file.path}: the same JSON, formatted differently"
+    note = " (ignored)" if file.kind == "volatile" else ""
     sizes = "" if file.changes else f": {_sizes(file.before, file.after)}"
     return f"~ {file.path}{sizes}{note}"
 
 
 def _changes(changes: Sequence[JsonChange], indent: str) -> Iterator[str]:
-    # What means something first.
+    # Significant changes first.
     for change in sorted(changes, key=lambda change: change.volatile):
         yield f"{indent}{_SIGNS[change.kind]} {_told(change)}"
         yield from _changes(change.details, f"{indent}    ")
 
 
 def _told(change: JsonChange) -> str:
-    note = " (means nothing)" if change.volatile else ""
+    note = " (ignored)" if change.volatile else ""
     what = f"{_singular(change.what)} " if change.what else ""
     if change.kind == "renamed":
         return f"{what}{change.before} is now {change.after}{note}"
     if change.kind == "reordered":
-        return f"{change.name}: another order{note}"
+        return f"{change.name}: order changed{note}"
     if change.kind == "changed" and change.details:
         return f"{what}{change.name}{note}"
     values = {"added": change.after, "removed": change.before}.get(
@@ -163,7 +165,7 @@ def _singular(what: str) -> str:
 
 def _as_markdown(found: Difference, most: int) -> Iterator[str]:
     if not found.keys:
-        yield f"**State unchanged**: {found.unchanged} keys are the same."
+        yield f"**State unchanged**: {found.unchanged} keys are unchanged."
         return
     yield "| key | change |"
     yield "|---|---|"
@@ -174,7 +176,7 @@ def _as_markdown(found: Difference, most: int) -> Iterator[str]:
         lines = list(_lines(key))
         if lines:
             yield f"<details><summary>{_html(key.key)}</summary>"
-            # A fence of four: what is inside may hold one of three.
+            # A fence of four backticks, since the content may contain one of three.
             yield from ("", "````diff", *(safe(line).replace("`", "'") for line in lines[:most]))
             if len(lines) > most:
                 yield f"… and {len(lines) - most} more"

@@ -23,11 +23,11 @@ _SIGNS = {"ok": ("✓", "ok", "green"), "warn": ("!", "!", "yellow"), "fail": ("
     "--project",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     default=Path(),
-    help="The project; the current directory, or all of its workspace, otherwise.",
+    help="The project. Default: the current directory or its whole workspace.",
 )
 @click.option("--python", type=click.Path(path_type=Path), help="The project's interpreter.")
-@click.option("--fix", is_flag=True, help="Mend what can be mended safely, then look again.")
-@click.option("--matrix", is_flag=True, help="Only print the projects here as a CI matrix.")
+@click.option("--fix", is_flag=True, help="Fix what can be fixed safely, then check again.")
+@click.option("--matrix", is_flag=True, help="Only print the projects as a CI matrix.")
 @click.option(
     "--format", "style", type=click.Choice(["text", "json"]), default="text", show_default=True
 )
@@ -35,9 +35,9 @@ _SIGNS = {"ok": ("✓", "ok", "green"), "warn": ("!", "!", "yellow"), "fail": ("
 def doctor(
     ctx: click.Context, project: Path, python: Path | None, *, fix: bool, matrix: bool, style: str
 ) -> None:
-    """Find every reason why a build would fail, or silently lose state.
+    """Find every reason why a build would fail or silently lose state.
 
-    Exit code 1 if there is one. Warnings are what a build survives.
+    Exits with 1 if there is any failure. Warnings do not make a build fail.
 
     \b
     Examples:
@@ -59,16 +59,16 @@ def doctor(
     warnings = sum(finding.grade == "warn" for finding in findings)
     if style == "json":
         whole = [{"project": str(root), "checks": _as_json(it)} for root, it in reports.items()]
-        # One project stands at the top, as it did before there could be several.
+        # A single project is at the top level.
         told = whole[0] if len(whole) == 1 else {"projects": whole}
         click.echo(as_json({"schema": 1, **told}))
     else:
-        _conclude(failures, warnings, mendable=any(finding.part for finding in findings))
+        _conclude(failures, warnings, fixable=any(finding.part for finding in findings))
     ctx.exit(1 if failures else 0)
 
 
 def _roots(project: Path) -> Sequence[Path]:
-    """The projects to look at; what is none is looked at too, and told so."""
+    """The projects to check; a directory that is not a project is reported as such."""
     from bundler.errors import ConfigurationError
     from bundler.setup.doctor.matrix import projects_in
 
@@ -81,7 +81,7 @@ def _roots(project: Path) -> Sequence[Path]:
 def _report(
     root: Path, python: Path | None, told: set[Finding], *, fix: bool, style: str
 ) -> list[Examined]:
-    """told: what was shown about the repository, which is not shown again for each project."""
+    """told: findings about the repository that were already shown, and are not repeated."""
     if fix:
         _fix(root)
     if style != "text":
@@ -95,7 +95,7 @@ def _report(
 def _examine(
     root: Path, python: Path | None, told: set[Finding], console: Console | None
 ) -> list[Examined]:
-    """Runs all checks; with a console each is shown as soon as it has answered."""
+    """Runs all checks; with a console, shows each one as soon as it finishes."""
     from bundler.setup.doctor import examine
 
     examined = []
@@ -106,7 +106,7 @@ def _examine(
             console.line(console.styled(check.title, "bold"))
             before = None
             for finding in check.findings:
-                # A reason that several share is told with the first.
+                # A shared reason is only printed with the first finding.
                 _show(console, finding, why="" if finding.why == before else finding.why)
                 before = finding.why
     return examined
@@ -122,13 +122,13 @@ def _show(console: Console, finding: Finding, *, why: str) -> None:
     unicode, plain, colour = _SIGNS[finding.grade]
     sign = console.styled(console.sign(unicode, plain), colour)
     console.paragraph(finding.what, indent="    ", first=f"  {sign} ")
-    console.reason(why, finding.mend, indent="    ")
+    console.reason(why, finding.fix, indent="    ")
 
 
-def _conclude(failures: int, warnings: int, *, mendable: bool) -> None:
+def _conclude(failures: int, warnings: int, *, fixable: bool) -> None:
     click.echo(f"\n{_count(failures, 'failure')}, {_count(warnings, 'warning')}.", err=True)
-    if mendable:
-        click.echo("Some of it can be mended at once: state-bundler doctor --fix", err=True)
+    if fixable:
+        click.echo("Some of this can be fixed automatically: state-bundler doctor --fix", err=True)
 
 
 def _fix(root: Path) -> None:
@@ -140,7 +140,7 @@ def _fix(root: Path) -> None:
     for line in diff(edits, survey(root).outer):
         click.echo(line, err=True)
     apply(edits)
-    click.echo(f"Mended {_count(len(edits), 'file')}.\n", err=True)
+    click.echo(f"Fixed {_count(len(edits), 'file')}.\n", err=True)
 
 
 def _count(number: int, thing: str) -> str:
@@ -156,7 +156,7 @@ def _as_json(examined: list[Examined]) -> list[dict[str, Any]]:
                     "grade": finding.grade,
                     "what": finding.what,
                     "why": finding.why,
-                    "mend": finding.mend,
+                    "fix": finding.fix,
                     "fixable": bool(finding.part),
                 }
                 for finding in check.findings

@@ -17,10 +17,12 @@ from bundler.cli.outcome import format_option, show_outcome
     multiple=True,
     required=True,
     metavar="NAME",
-    help="What the image is called; may be repeated. {content} and {environment} are filled in.",
+    help="Tag of the new image (repeatable). {content} and {environment} are substituted.",
 )
-@click.option("--image-path", help="The state directory's path in the image.")
-@click.option("--every-byte", is_flag=True, help="Read all of the state back, not only its digest.")
+@click.option("--image-path", help="Path of the state directory in the image.")
+@click.option(
+    "--every-byte", is_flag=True, help="Read back every byte of the state, not only its digest."
+)
 @format_option
 @build_options
 def embed(
@@ -32,11 +34,11 @@ def embed(
     style: str,
     building: BuildArguments,
 ) -> None:
-    """Refresh, and put the state on images that any builder made; nothing is built or run.
+    """Refresh, and add the state to images built by any tool. Nothing is built or run.
 
     SOURCE is an image in a registry (docker://NAME, or a name with its host), in an OCI layout or
-    an archive, or in the engine (docker-daemon:NAME). Several become one index, a platform each.
-    All is read back before any tag is moved. Without a SOURCE: an image of the state alone.
+    an archive, or in the engine (docker-daemon:NAME). Several become one multi-platform index.
+    Everything is read back before a tag moves. Without a SOURCE, the image contains only state.
 
     \b
     Examples:

@@ -18,10 +18,10 @@ from bundler.system.wording import counted
     "--output",
     type=click.Path(path_type=Path, file_okay=False),
     required=True,
-    help="A directory that does not exist yet, or is empty.",
+    help="A new or empty directory.",
 )
 def extract(artifact: str, output: Path) -> None:
-    """Take the states out of ARTIFACT, verified, into a directory.
+    """Verify ARTIFACT and extract its states into a directory.
 
     \b
     Examples:

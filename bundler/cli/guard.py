@@ -1,4 +1,4 @@
-"""``state-bundler guard``: git's verdict on the state directories."""
+"""``state-bundler guard``: checks that git ignores the state directories."""
 
 from __future__ import annotations
 
@@ -11,26 +11,28 @@ from bundler.guard.verdict import Moment, Movement
 
 @click.command()
 @click.option(
-    "--staged", "moment", flag_value="staged", help="What the commit being made will contain."
+    "--staged", "moment", flag_value="staged", help="Check what the next commit will contain."
 )
-@click.option("--push", "moment", flag_value="push", help="The commits that are being pushed.")
+@click.option("--push", "moment", flag_value="push", help="Check the commits being pushed.")
+@click.option("--receive", "moment", flag_value="receive", help="Check the commits being received.")
 @click.option(
-    "--receive", "moment", flag_value="receive", help="The commits that are being received."
+    "--history", "moment", flag_value="history", help="Check everything reachable from any ref."
 )
-@click.option("--history", "moment", flag_value="history", help="Everything that any ref reaches.")
 @click.option(
     "--allow",
     multiple=True,
     metavar="PATTERN",
-    help="A path that is committed on purpose; repeatable.",
+    help="A path that is committed on purpose (repeatable).",
 )
-@click.option("--strict", is_flag=True, help="A warning is a failure.")
+@click.option("--strict", is_flag=True, help="Treat warnings as failures.")
 @click.option(
-    "--fix", is_flag=True, help="Take state out of the index, add the ignore rule; then ask again."
+    "--fix",
+    is_flag=True,
+    help="Remove state from the index, add the ignore rule, then check again.",
 )
 @click.option("--format", "form", type=click.Choice(FORMATS), default="text", show_default=True)
-@click.option("--remote", default="", metavar="NAME", help="The remote that is pushed to.")
-@click.option("-C", "root", default=".", metavar="DIR", help="Look from here.")
+@click.option("--remote", default="", metavar="NAME", help="The remote being pushed to.")
+@click.option("-C", "root", default=".", metavar="DIR", help="Run as if started in this directory.")
 @click.argument("directories", nargs=-1, metavar="[DIR]...")
 @click.pass_context
 def guard(
@@ -45,10 +47,10 @@ def guard(
     root: str,
     directories: tuple[str, ...],
 ) -> None:
-    """Ask git whether any state is in the repository, or could slip in.
+    """Check that no state is, or could get, in the git repository.
 
-    Without an option for the moment: the index, HEAD and the ignore rules, as before a build.
-    DIR names a state directory beside those that are found by name and configuration.
+    By default, checks the index, HEAD and the ignore rules, as before a build.
+    DIR names a state directory in addition to those found by name and configuration.
     """
     request = GuardArguments(
         moment=moment or "build",
@@ -60,5 +62,5 @@ def guard(
         fix=fix,
         movement=Movement(remote=remote),
     )
-    listener.of_process = listener.SILENT  # it has a word of its own
+    listener.of_process = listener.SILENT  # it has its own notice
     ctx.exit(answer(request))

@@ -1,7 +1,7 @@
 """The command line of the guard, for ``state-guard`` and ``state-bundler guard``.
 
-A commit does not wait for click, so the few arguments are read by hand; what prints a finding is
-imported when there is one.
+Importing click would delay every commit, so arguments are parsed by hand, and the code that prints
+findings is imported on demand.
 """
 
 from __future__ import annotations
@@ -26,31 +26,31 @@ if TYPE_CHECKING:
 USAGE = """\
 Usage: state-guard [--staged | --push | --receive | --history] [OPTION]... [DIR]...
 
-Asks git whether any state is in the repository, or could slip in.
-DIR names a state directory beside those that are found by name and configuration.
+Checks that no state is, or could get, in the git repository.
+DIR names a state directory in addition to those found by name and configuration.
 
-  --staged         what the commit being made will contain (pre-commit)
-  --push           the commits that are being pushed (pre-push)
-  --receive        the commits that are being received (pre-receive)
-  --history        everything that any ref reaches
-                   (none of these: the index, HEAD and the ignore rules)
-  --allow PATTERN  a path that is committed on purpose; repeatable
-  --strict         a warning is a failure
-  --fix            take state out of the index, add the ignore rule; then ask again
+  --staged         check what the next commit will contain (pre-commit)
+  --push           check the commits being pushed (pre-push)
+  --receive        check the commits being received (pre-receive)
+  --history        check everything reachable from any ref
+                   (default: the index, HEAD and the ignore rules)
+  --allow PATTERN  a path that is committed on purpose (repeatable)
+  --strict         treat warnings as failures
+  --fix            remove state from the index, add the ignore rule, then check again
   --format FORMAT  text, json, github or sarif
-  --remote NAME    the remote that is pushed to (pre-push's first argument)
-  -C DIR           look from here
-  -h, --help       this text
-  --version        the version
+  --remote NAME    the remote being pushed to (pre-push's first argument)
+  -C DIR           run as if started in DIR
+  -h, --help       show this message and exit
+  --version        show the version and exit
 
-Exit codes: 0 clean, 1 findings, 2 usage, 71 git cannot answer.
+Exit codes: 0 clean, 1 findings, 2 usage error, 71 git failed.
 """
 _PATIENCE_SECONDS = 5.0
 FORMATS = ("text", "json", "github", "sarif")
 
 
 class GuardArguments(NamedTuple):
-    """What was asked for."""
+    """The parsed arguments."""
 
     moment: Moment = "build"
     directories: tuple[str, ...] = ()
@@ -65,7 +65,7 @@ class GuardArguments(NamedTuple):
 def run(arguments: Sequence[str], compare: tuple[bytes, ...] | None = None) -> int:
     """``state-guard``: prints the verdict, returns the exit code.
 
-    compare: where the index is known to hold no state under its own name, the directories with
+    compare: if the index is known to contain no state under its own name, the directories with
     state that could have been copied.
     """
     return streams.ending(lambda: _run(arguments, compare), _report)
@@ -123,7 +123,7 @@ def parse(arguments: Sequence[str]) -> GuardArguments:
         else:
             directories.append(word)
     if len(moments) > 1:
-        raise UsageError("Only one of --staged, --push, --receive and --history can be asked.")
+        raise UsageError("--staged, --push, --receive and --history are mutually exclusive.")
     moment = moments[0] if moments else request.moment
     return request._replace(moment=moment, directories=tuple(directories))
 
@@ -139,13 +139,13 @@ _MOMENTS: dict[str, Moment] = {
 def _value(words: Iterator[str], name: str) -> str:
     value = next(words, None)
     if value is None:
-        raise UsageError(f"{name} wants a value.", hint="See state-guard --help.")
+        raise UsageError(f"{name} requires a value.", hint="See state-guard --help.")
     return value
 
 
 def _with_format(request: GuardArguments, name: str) -> GuardArguments:
     if name not in FORMATS:
-        raise UsageError(f"There is no format {name!r}: choose from {', '.join(FORMATS)}.")
+        raise UsageError(f"Unknown format {name!r}: choose from {', '.join(FORMATS)}.")
     return request._replace(format=name)
 
 
@@ -162,7 +162,7 @@ _WITH_VALUE: dict[str, Callable[[GuardArguments, str], GuardArguments]] = {
 
 
 def answer(request: GuardArguments) -> int:
-    """Asks, prints the verdict, returns the exit code. Raises what `check` raises."""
+    """Checks, prints the verdict and returns the exit code. Raises what `check` raises."""
     movement = _moved(request)
 
     def ask() -> GuardVerdict:
@@ -188,7 +188,7 @@ def answer(request: GuardArguments) -> int:
 
 
 class _Patience:
-    """Says after some seconds that the guard is still at work. `threading` is slow to import."""
+    """Prints a notice if the check takes several seconds. `threading` is slow to import."""
 
     def __enter__(self) -> None:
         self._done = _thread.allocate_lock()
@@ -200,13 +200,13 @@ class _Patience:
 
     def _wait(self) -> None:
         if not self._done.acquire(timeout=_PATIENCE_SECONDS):
-            say("guard: still looking; a large repository or a slow disk takes its time.")
+            say("guard: still checking; this can take a while in a large repository.")
 
 
 def _moved(request: GuardArguments) -> Movement:
-    """What is pushed or received, as git told the hook, or as the pre-commit framework tells it.
+    """What is pushed or received, from git's hook input or from the pre-commit framework.
 
-    Raises `ToolFailed` where the standard input is not what git tells.
+    Raises `ToolFailed` if the standard input is not a hook's input.
     """
     movement = request.movement
     told = {name: os.environ.get(f"PRE_COMMIT_{name}") for name in ("FROM_REF", "TO_REF")}
@@ -219,14 +219,14 @@ def _moved(request: GuardArguments) -> Movement:
     from bundler.guard.commits import pushed, received
 
     text = sys.stdin.buffer.read()
-    if not text:  # not called by git, or by a framework that hands nothing on
+    if not text:  # not called by git, or by a framework that does not pass the input on
         return movement
     read = pushed if request.moment == "push" else received
     return movement._replace(updates=tuple((each.old, each.new) for each in read(text)))
 
 
 def report(verdict: GuardVerdict, form: str = "text") -> None:
-    """Prints a verdict: as text for a person to stderr, in other formats as data to stdout."""
+    """Prints a verdict: text to stderr, other formats to stdout."""
     if form != "text":
         from bundler.cli.guard_formats import formatted
 
@@ -238,7 +238,7 @@ def report(verdict: GuardVerdict, form: str = "text") -> None:
 
 
 def say(line: str) -> None:
-    """A line on stderr, whatever bytes a path in it holds."""
+    """Prints a line on stderr; paths in it may contain any bytes."""
     sys.stderr.buffer.write(line.encode("utf-8", "surrogateescape") + b"\n")
     sys.stderr.buffer.flush()
 
@@ -250,12 +250,12 @@ def _console() -> Console:
 
 
 def _show(findings: Sequence[GuardFinding]) -> None:
-    """A block a finding; the reason and the fix once for those in a row that share them."""
+    """Prints the findings; consecutive ones with the same reason and fix show these once."""
     console = _console()
     told = grouped(findings)
     for finding, following in zip(told, [*told[1:], None], strict=True):
         is_last = following is None or shared(finding) != shared(following)
-        why, fix = (finding.why, finding.mend) if is_last else ("", "")
+        why, fix = (finding.why, finding.fix) if is_last else ("", "")
         console.finding(_WORDS[finding.grade], finding.what, why, fix)
 
 
@@ -265,8 +265,8 @@ _WORDS = {"fail": "error", "warn": "warning"}
 def _clean(verdict: GuardVerdict) -> str:
     count = len(verdict.directories)
     if verdict.moment == "history":
-        return "guard: no ref reaches any state."
+        return "guard: no state is reachable from any ref."
     if not count:
-        return "guard: there is no state directory, and no state in the index or in HEAD."
+        return "guard: no state directory, and no state in the index or in HEAD."
     noun = "state directory is" if count == 1 else "state directories are"
-    return f"guard: {count} {noun} kept out of git."
+    return f"guard: {count} {noun} ignored by git."

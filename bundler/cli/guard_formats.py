@@ -1,4 +1,4 @@
-"""A verdict as data: JSON of our own, GitHub's workflow commands, SARIF for code scanning."""
+"""A verdict as data: our own JSON, GitHub workflow commands, SARIF for code scanning."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _SARIF_SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
 # https://docs.oasis-open.org/sarif/sarif/v2.1.0/
 _SARIF_LEVELS = {"fail": "error", "warn": "warning"}
 _RULES = {
     "state-in-index": "A state file is in the index.",
     "state-in-head": "A state file is in HEAD.",
-    "state-in-commit": "A commit that is pushed, or that a ref reaches, holds a state file.",
-    "state-copy": "A file under another name has the content of a current state file.",
-    "state-unprotected": "git add -A would take state.",
+    "state-in-commit": "A pushed or reachable commit contains a state file.",
+    "state-copy": "A file is a copy of a current state file.",
+    "state-unprotected": "git add -A would add state.",
     "protection-missing": "No ignore rule covers a state directory yet.",
     "protection-local": "A state directory is ignored on this machine only.",
-    "history-unknown": "A shallow clone hides what older commits hold.",
+    "history-unknown": "A shallow clone hides the content of older commits.",
     "wheel-drops-state": "An ignore rule would drop the state from the wheel.",
 }
 
@@ -55,7 +55,7 @@ def _dumped(value: object) -> str:
 
 
 def _text(path: str) -> str:
-    """Text that is UTF-8, whatever bytes a path held: those that are none become ``\\xNN``."""
+    """UTF-8 text; bytes of a path that are not UTF-8 become ``\\xNN``."""
     return path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
@@ -64,7 +64,7 @@ def _github(verdict: GuardVerdict) -> str:
     return "".join(
         f"::{commands[finding.grade]} file={_property(finding.where)},"
         f"title={_property(finding.rule)}::"
-        f"{_escaped(f'{finding.what} {finding.why} Fix: {finding.mend}')}\n"
+        f"{_escaped(f'{finding.what} {finding.why} Fix: {finding.fix}')}\n"
         for finding in verdict.findings
     )
 
@@ -96,7 +96,7 @@ def _result(finding: GuardFinding) -> dict[str, object]:
     return {
         "ruleId": finding.rule,
         "level": _SARIF_LEVELS[finding.grade],
-        "message": {"text": _text(f"{finding.what} {finding.why} Fix: {finding.mend}")},
+        "message": {"text": _text(f"{finding.what} {finding.why} Fix: {finding.fix}")},
         "locations": [
             {"physicalLocation": {"artifactLocation": {"uri": place, "uriBaseId": "%SRCROOT%"}}}
         ],

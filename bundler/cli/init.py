@@ -13,11 +13,11 @@ from bundler.cli.console import Console
 if TYPE_CHECKING:
     from bundler.setup.file_edits import FileEdit
 
-# The names of `bundler.setup.init.PARTS`; a test holds the two together.
+# The names in `bundler.setup.init.PARTS`; a test compares them.
 PART_NAMES = ("table", "backend", "ignore", "dockerignore", "pre-commit", "ci")
 _LOCAL = (
-    "state-bundler is installed from a folder here, so no package index need have it: whoever "
-    "commits, and CI, install it in the same way."
+    "state-bundler is installed from a local folder and may not be in your package index: "
+    "everyone who commits, and CI, must install it the same way."
 )
 _COLOURS = {"+": "green", "-": "red", "@": "cyan"}
 
@@ -27,15 +27,19 @@ _COLOURS = {"+": "green", "-": "red", "@": "cyan"}
     "--project",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     default=Path(),
-    help="The project; the current directory otherwise.",
+    help="The project. Default: the current directory.",
 )
-@click.option("--yes", is_flag=True, help="Write without asking.")
-@click.option("--remove", is_flag=True, help="Take back what init wrote.")
+@click.option("--yes", is_flag=True, help="Write without confirmation.")
+@click.option("--remove", is_flag=True, help="Undo what init wrote.")
 @click.option(
-    "--without", multiple=True, type=click.Choice(PART_NAMES), help="Leave a part out; repeatable."
+    "--without", multiple=True, type=click.Choice(PART_NAMES), help="Skip a part (repeatable)."
 )
-@click.option("--git-hooks", is_flag=True, help="Only install the guard as git's own hooks here.")
-@click.option("--docker-plugin", is_flag=True, help="Only install `docker bundle …` for yourself.")
+@click.option(
+    "--git-hooks", is_flag=True, help="Only install the guard as git hooks in this clone."
+)
+@click.option(
+    "--docker-plugin", is_flag=True, help="Only install the `docker bundle` command for your user."
+)
 def init(
     project: Path,
     *,
@@ -45,9 +49,9 @@ def init(
     git_hooks: bool,
     docker_plugin: bool,
 ) -> None:
-    """Configure a project by the fewest changes: show them, ask, write.
+    """Configure a project with minimal changes: show them, ask, write.
 
-    What you wrote stays as it is; a second run changes nothing.
+    Your own text is kept, and a second run changes nothing.
     """
     if git_hooks:
         _install_git_hooks(project, remove=remove)
@@ -68,11 +72,11 @@ def _files_of(project: Path, *, yes: bool, remove: bool, without: tuple[str, ...
     edits = plan(found, without=without, remove=remove)
     if not edits and not found.pyproject and found.dagster is None:
         raise ConfigurationError(
-            f"{found.root} has no pyproject.toml and no dg.toml: there is nothing to configure.",
-            hint="Run this in the project's directory, or name it with --project DIR.",
+            f"{found.root} has neither pyproject.toml nor dg.toml: nothing to configure.",
+            hint="Run init in the project's directory, or pass --project DIR.",
         )
     if not edits:
-        click.echo("Nothing to take back." if remove else "Nothing to change.", err=True)
+        click.echo("Nothing to undo." if remove else "Nothing to change.", err=True)
         return
     for line in diff(edits, found.outer):
         click.secho(line, fg=_COLOURS.get(line[:1]))
@@ -85,7 +89,7 @@ def _files_of(project: Path, *, yes: bool, remove: bool, without: tuple[str, ...
     click.echo(f"Changed {_files(len(edits))}.", err=True)
     if not remove and any(edit.path.name == ".pre-commit-config.yaml" for edit in edits):
         console = Console(sys.stderr)
-        console.line(f"Once in each clone: {INSTALL}")
+        console.line(f"Run once per clone to enable the hook: {INSTALL}")
         if is_local():
             console.paragraph(_LOCAL)
 
@@ -98,7 +102,7 @@ def _install_git_hooks(project: Path, *, remove: bool) -> None:
         for path in gone:
             click.echo(f"Removed {path}.", err=True)
         if not gone:
-            click.echo("Nothing to take back.", err=True)
+            click.echo("Nothing to undo.", err=True)
         return
     for hook in git_hooks.install(project):
         click.echo(f"{hook.path}: {hook.action}.", err=True)
@@ -127,9 +131,9 @@ def _say_why(edits: list[FileEdit], relative_to: Path) -> None:
 
 
 def _agreed(count: int) -> bool:
-    """The person's answer; without a terminal there is nobody to ask, and nothing is written."""
+    """Asks the user for confirmation; False if stdin is not a terminal."""
     if not sys.stdin.isatty():
-        click.echo("There is no terminal to ask on: pass --yes to write this.", err=True)
+        click.echo("Not a terminal; pass --yes to accept.", err=True)
         return False
     return click.confirm(f"Change {_files(count)}?", err=True)
 

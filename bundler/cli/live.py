@@ -1,4 +1,4 @@
-"""The refresh on a terminal: a line for each key that is under way, kept up to date by rich."""
+"""Live progress on a terminal: one line per running key, drawn by rich."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MOST_ROWS = 20
 
 
 class LiveListener(ConsoleListener):
-    """Like `ConsoleListener`, with a table of the keys under way below what was told."""
+    """A `ConsoleListener` with a live table of the running keys below the log."""
 
     follows = True
 
@@ -31,7 +31,9 @@ class LiveListener(ConsoleListener):
             return
         if progress.phase in ("done", "failed", "kept"):
             self._under_way.pop(progress.key, None)
-            if self._live is not None:  # else the line above it comes before the row goes
+            if (
+                self._live is not None
+            ):  # otherwise the line above would appear before the row is removed
                 self._live.refresh()
         else:
             _, began = self._under_way.get(progress.key, (progress, time.monotonic()))
@@ -40,7 +42,7 @@ class LiveListener(ConsoleListener):
         self._show()
 
     def close(self) -> None:
-        """Takes the table away, whatever is still under way: the command has ended."""
+        """Removes the table when the command ends, even if keys are still running."""
         self._under_way.clear()
         self._show()
 

@@ -1,4 +1,4 @@
-"""Options that more than one command has. A command receives each group of them as one value."""
+"""Options shared by several commands. A command receives each group of them as one value."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from bundler.state.manifest import ManagementType
     from bundler.workflows.pipeline import Prepared
 
-# The values of `RefreshMode` and `ManagementType`, whose import --help can do without.
+# The values of `RefreshMode` and `ManagementType`, copied to keep their import out of --help.
 REFRESH_MODES = ("always", "missing", "never")
 MANAGEMENT_TYPES = (
     "LOCAL_FILESYSTEM",
@@ -58,14 +58,14 @@ def taken_as(
 
 
 class ProjectArguments(NamedTuple):
-    """Which projects a command is about, and their interpreter."""
+    """The selected projects and their interpreter."""
 
     directories: tuple[Path, ...]
     everything: bool
     python: Path | None
 
     def find(self, listener: Listener, start: Path | None = None) -> tuple[Project, ...]:
-        """The projects; reports which interpreter each of them has."""
+        """Finds the projects and reports the interpreter of each."""
         from bundler.project.projects import find
 
         projects = find(
@@ -75,7 +75,7 @@ class ProjectArguments(NamedTuple):
             interpreter = project.interpreter
             listener.note(f"{project.name}: {interpreter.path} (by {interpreter.found_by})")
             if project.config.given:
-                listener.note(f"{project.name}: configured: {', '.join(project.config.given)}")
+                listener.note(f"{project.name}: settings: {', '.join(project.config.given)}")
         return projects
 
 
@@ -87,14 +87,14 @@ project_options = taken_as(
         "directories",
         type=_DIRECTORY,
         multiple=True,
-        help="A project's directory; may be repeated. Default: the one you are in.",
+        help="A project's directory (repeatable). Default: the current directory.",
     ),
     click.option("--all", "everything", is_flag=True, help="All projects of the workspace."),
     click.option(
         "--python",
         type=click.Path(path_type=Path),
         envvar="STATE_BUNDLER_PYTHON",
-        help="The project's interpreter. Default: as dg and uv find it.",
+        help="The project's interpreter. Default: the one dg and uv would use.",
     ),
 )
 
@@ -117,7 +117,7 @@ class Duration(click.ParamType):  # type: ignore[type-arg]  # generic only in ne
 
 
 class RefreshArguments(NamedTuple):
-    """How states are refreshed; None and empty leave it to the configuration."""
+    """Refresh options; None and empty values defer to the configuration."""
 
     mode: RefreshMode | None
     keys: tuple[str, ...]
@@ -158,7 +158,7 @@ class RefreshArguments(NamedTuple):
         from bundler.project.options import Inside
 
         if self.image is None and (self.in_network or self.in_python):
-            raise click.UsageError("--in-network and --in-python need --in.")
+            raise click.UsageError("--in-network and --in-python require --in.")
         return Inside(self.image, self.in_network, self.in_python) if self.image else None
 
 
@@ -169,55 +169,59 @@ refresh_options = taken_as(
         "--refresh",
         "mode",
         type=click.Choice(REFRESH_MODES),
-        help="Ask the external systems always, for keys without a state that verifies, or never.",
+        help="When to fetch: always, only for keys without valid state, or never.",
     ),
-    click.option("--key", "keys", multiple=True, help="Only this key; may be repeated."),
+    click.option("--key", "keys", multiple=True, help="Only this key (repeatable)."),
     click.option(
         "--management-type",
         "management_types",
         multiple=True,
         type=click.Choice(MANAGEMENT_TYPES),
-        help="Only keys of this type; may be repeated.",
+        help="Only keys of this type (repeatable).",
     ),
-    click.option("--timeout", type=Duration(), help="For one key, all attempts together.  [5m]"),
-    click.option("--total-timeout", type=Duration(), help="For the whole refresh.  [30m]"),
-    click.option("--attempts", type=click.IntRange(1), help="Most attempts for a key.  [3]"),
-    click.option("--jobs", type=click.IntRange(1), help="Keys at once.  [32]"),
+    click.option("--timeout", type=Duration(), help="Timeout per key, including retries.  [5m]"),
+    click.option("--total-timeout", type=Duration(), help="Timeout for the whole refresh.  [30m]"),
+    click.option("--attempts", type=click.IntRange(1), help="Maximum attempts per key.  [3]"),
     click.option(
-        "--allow-empty", multiple=True, metavar="KEY", help="An empty state of KEY is right."
+        "--jobs",
+        type=click.IntRange(1),
+        help="Maximum number of keys refreshed concurrently.  [32]",
     ),
     click.option(
-        "--allow-shrink", multiple=True, metavar="KEY", help="A much smaller state of KEY is right."
+        "--allow-empty", multiple=True, metavar="KEY", help="Accept an empty state for KEY."
+    ),
+    click.option(
+        "--allow-shrink", multiple=True, metavar="KEY", help="Accept a much smaller state for KEY."
     ),
     click.option(
         "--baseline",
         metavar="ARTIFACT",
-        help="Compare with its states, and fall back to them; else with what is published here.",
+        help="Compare with (and fall back to) its states. Default: the published state.",
     ),
     click.option(
         "--allow-stale",
         type=Duration(),
-        help="Where a system is unavailable, use the last good state if it is not older than this.",
+        help="If a system is unavailable, use the last good state up to this age.",
     ),
     click.option(
         "--allow-http",
         multiple=True,
         metavar="'METHOD PATH STATUS'",
-        help="A failed request that is expected, with * wildcards.",
+        help="A failed request to accept; * is a wildcard.",
     ),
     click.option(
         "--in",
         "image",
         metavar="IMAGE",
-        help="Run the components in this image, where the project is installed, not here.",
+        help="Run the components in this image, which has the project installed.",
     ),
-    click.option("--in-network", metavar="NETWORK", help="The network of --in, such as host."),
-    click.option("--in-python", metavar="PATH", help="The interpreter in --in.  [python]"),
+    click.option("--in-network", metavar="NETWORK", help="Network for --in, such as host."),
+    click.option("--in-python", metavar="PATH", help="Interpreter in the --in image.  [python]"),
 )
 
 
 def narrator(*, quiet: bool = False) -> ConsoleListener:
-    """The listener that tells the run's story on stderr, from now on also this process's."""
+    """The listener that reports progress on stderr, from now on also this process's."""
     told = _narrator(quiet=quiet)
     listener.of_process = told
     return told
@@ -230,7 +234,7 @@ def _narrator(*, quiet: bool) -> ConsoleListener:
 
         live = LiveListener(console, quiet=quiet)
         context = click.get_current_context(silent=True)
-        if context is not None:  # also when the command ends by an error or a signal
+        if context is not None:  # also after an error or a signal
             context.call_on_close(live.close)
         return live
     from bundler.cli.ci import CiListener, system
@@ -246,7 +250,7 @@ def _narrator(*, quiet: bool) -> ConsoleListener:
 
 
 class BuildArguments(NamedTuple):
-    """What every command that puts state into an artifact takes."""
+    """Options of every command that embeds state in an artifact."""
 
     projects: ProjectArguments
     refreshing: RefreshArguments
@@ -258,14 +262,17 @@ class BuildArguments(NamedTuple):
     quiet: bool
 
     def prepare(self, listener: Listener, start: Path | None = None) -> Prepared:
-        """Asks git and refreshes, or takes the states of `state_from`."""
+        """Checks git and refreshes, or uses the states of `state_from`."""
         from bundler.workflows.pipeline import prepare
 
         projects, options = self.projects.find(listener, start), self.refreshing.options()
         if self.state_from is None:
             options = self._with_stored(options, projects)
         elif options.mode or options.keys or self.embed_versioned:
-            raise click.UsageError("--state-from takes all states, and refreshes none.")
+            raise click.UsageError(
+                "--state-from takes all states and refreshes none: drop --refresh, --key, "
+                "--embed-versioned."
+            )
         return prepare(
             projects,
             options,
@@ -279,9 +286,9 @@ class BuildArguments(NamedTuple):
     def _with_stored(
         self, options: RefreshOptions, projects: tuple[Project, ...]
     ) -> RefreshOptions:
-        """The options with the projects' stores, which are asked only for versioned keys.
+        """The options with the projects' stores, which are only used for versioned keys.
 
-        A project without a store has no versions, unless they are asked for.
+        A project without a store has no versions, unless the options require them.
         """
         import msgspec
 
@@ -313,17 +320,17 @@ _own_build_options = taken_as(
     click.option(
         "--pin-versioned/--no-pin-versioned",
         default=None,
-        help="Name in the manifest the versions that the store holds now of versioned keys.  "
+        help="Record the store's current versions of versioned keys in the manifest.  "
         "[if a store is configured]",
     ),
     click.option(
         "--embed-versioned",
         is_flag=True,
-        help="Embed them, too: the program then starts while the store is down.",
+        help="Also embed versioned keys, so that the program starts while the store is down.",
     ),
-    click.option("--no-guard", is_flag=True, help="Do not ask git. The artifact's record says so."),
-    click.option("--environment", help="A name for the run record, such as staging."),
-    click.option("-q", "--quiet", is_flag=True, help="Only warnings, errors and the result."),
+    click.option("--no-guard", is_flag=True, help="Skip the git check. The run record says so."),
+    click.option("--environment", help="Environment to name in the run record, such as staging."),
+    click.option("-q", "--quiet", is_flag=True, help="Print only warnings, errors and the result."),
 )
 build_options = _together(project_options, refresh_options, _own_build_options)
 
@@ -336,7 +343,7 @@ class LoadArguments(NamedTuple):
     min_definitions: int | None
 
     def add_to(self, prepared: Prepared) -> Prepared:
-        """What was prepared, with the load check that is wanted."""
+        """Adds the requested load check."""
         if not (self.load_check or self.load_module or self.min_definitions is not None):
             return prepared
         import msgspec
@@ -360,24 +367,24 @@ load_options = taken_as(
     "loading",
     LoadArguments,
     click.option(
-        "--load-check", is_flag=True, help="Load the code location inside, without network."
+        "--load-check", is_flag=True, help="Load the embedded code location without network access."
     ),
     click.option(
         "--load-module",
         multiple=True,
         metavar="MODULE[:NAME]",
-        help="What --load-check loads. Default: the module that a code server loads.",
+        help="What --load-check loads. Default: the module a code server would load.",
     ),
     click.option(
         "--min-definitions",
         type=click.IntRange(0),
-        help="The least that --load-check must find.  [1, or what the older artifact had]",
+        help="Minimum number of definitions.  [1, or as many as the older artifact has]",
     ),
 )
 
 
 def show_verdict(verdict: Verdict, name: str | None = None) -> None:
-    """Says what an artifact holds, here and in the summary of a CI step."""
+    """Prints what an artifact contains, also to the summary of a CI step."""
     from bundler.cli.ci import summarise, verdict_summary
 
     summarise(verdict_summary(verdict, name or verdict.name))

@@ -1,4 +1,4 @@
-"""What became of an artifact, as text or JSON, and for the steps that follow in a CI job."""
+"""The resulting artifact, as text or JSON, and as outputs for later steps of a CI job."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ format_option = click.option(
 
 
 def show_outcome(made: EmbedResult, style: str) -> None:
-    """On stdout, and in the file that ``GITHUB_OUTPUT`` names."""
+    """Prints to stdout and to the file named by ``GITHUB_OUTPUT``."""
     _tell_github(made)
     if style == "json":
         click.echo(as_json({"schema": 1, **_outputs(made)}))

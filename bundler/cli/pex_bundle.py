@@ -12,9 +12,9 @@ from bundler.cli.run import run
 
 _PREFIX = "--bundle-"
 _ABOUT = """
-state-bundler puts the state of your state-backed components into the PEX: it asks git whether the
-state is kept out of the repository, refreshes it, runs pex with your arguments, puts the state into
-its result and reads it back. These options are ours; all others are pex's.
+Embeds the state of your state-backed components in the PEX: checks that git ignores the state,
+refreshes it, runs pex with your arguments, adds the state to the result and reads it back.
+All other options are passed to pex; `pex --help` lists them.
 """
 
 
@@ -26,7 +26,7 @@ def main(arguments: Sequence[str]) -> int:
     def pex_bundle(ignored: tuple[str, ...]) -> int:
         return _pex_bundle(ignored)
 
-    # click would take a bare `--` for its own: one more in front keeps the user's.
+    # click would consume the user's `--`, so another one is added in front.
     return run(pex_bundle, ["--", *arguments])
 
 
@@ -47,7 +47,7 @@ def _pex_bundle(arguments: Sequence[str]) -> int:
 
 
 def _split(arguments: Sequence[str], command: click.Command) -> tuple[list[str], list[str]]:
-    """Our arguments, as ``build pex`` knows them, and pex's. What follows ``--`` is pex's."""
+    """Our arguments, as ``build pex`` names them, and pex's, which include all after ``--``."""
     flags = {
         name
         for option in command.params
@@ -78,7 +78,7 @@ def _next(rest: Iterator[str]) -> list[str]:
 def _pass_on(
     only_asks: bool, ours: Sequence[str], theirs: Sequence[str], command: click.Command
 ) -> int:
-    """Runs pex as it is: it is asked about itself, or would run its PEX at once."""
+    """Runs pex unchanged: the user asks for its help or runs a program without building a PEX."""
     from bundler.artifacts.python.pex.building import find_pex
     from bundler.cli.options import narrator
     from bundler.project.projects import find_interpreter
@@ -87,8 +87,8 @@ def _pass_on(
     listener = narrator()
     if not only_asks:
         listener.warning(
-            "Without -o pex makes no file, it runs the program at once. No state is refreshed or "
-            "put in; the program finds what is on disk."
+            "Without -o, pex creates no file but runs the program. No state is refreshed or "
+            "embedded; the program uses what is on disk."
         )
     here = Path.cwd()
     pex = find_pex(find_interpreter(here, here).path, _value_of("--pex", ours))

@@ -7,10 +7,10 @@ import click
 
 @click.command()
 @click.argument("artifact")
-@click.option("--slsa", is_flag=True, help="SLSA provenance v1 instead: code and states.")
-@click.option("--directory", metavar="PATH", help="Which state directory, where there are several.")
+@click.option("--slsa", is_flag=True, help="Print SLSA provenance v1 instead: code and states.")
+@click.option("--directory", metavar="PATH", help="The state directory, if there are several.")
 def predicate(artifact: str, slsa: bool, directory: str | None) -> None:
-    """Print what ARTIFACT holds as a predicate to attest it with; verifies it first.
+    """Verify ARTIFACT and print a predicate that describes its states, for use in an attestation.
 
     \b
     Examples:

@@ -35,19 +35,28 @@ _SHOWN_DIGEST = 12
 @project_options
 @refresh_options
 @click.option(
-    "--push", is_flag=True, help="Refresh versioned keys too, and push everything to the store."
+    "--push", is_flag=True, help="Refresh versioned keys too and push all states to the store."
 )
 @click.option(
-    "--shard", metavar="N/COUNT", help="Push only a share of the keys; `store join` ends it."
+    "--shard",
+    metavar="N/COUNT",
+    help="Refresh and push one shard of the keys; `store join` completes it.",
 )
-@click.option("--run", help="What the shards have in common. Default: the CI run's id.")
-@click.option("--wait", type=Duration(), help="For another pipeline that refreshes the same keys.")
-@click.option("--store", "url", envvar="STATE_BUNDLER_STORE", help="Default: the configured one.")
+@click.option("--run", help="An ID shared by all shards of one refresh. Default: the CI run's ID.")
+@click.option(
+    "--wait", type=Duration(), help="How long to wait for a concurrent refresh of the same keys."
+)
+@click.option(
+    "--store",
+    "url",
+    envvar="STATE_BUNDLER_STORE",
+    help="The store's URL. Default: the configured one.",
+)
 @click.option(
     "-o",
     "--output",
     metavar="FILE.tar|oci:DIR[:TAG]",
-    help="Hand the states to other jobs, which take them with --state-from.",
+    help="Write the states for other jobs, which use them with --state-from.",
 )
 def refresh(
     *,
@@ -60,7 +69,7 @@ def refresh(
     url: str | None,
     output: str | None,
 ) -> None:
-    """Refresh the state of every component: all of them, or nothing.
+    """Refresh the state of every component, all or nothing.
 
     \b
     Examples:
@@ -74,7 +83,7 @@ def refresh(
     from bundler.refresh.run import refresh as only_refresh
 
     if output is not None and (push or shard is not None):
-        raise click.UsageError("--push and --shard hand the states to the store, -o to a file.")
+        raise click.UsageError("-o cannot be combined with --push or --shard.")
     destination = _destination(output)
     listener = narrator()
     found, options = projects.find(listener), refreshing.options()

@@ -1,7 +1,7 @@
-"""Runs a command to its exit code: one handler for every error.
+"""Runs a command and returns its exit code, with one handler for all errors.
 
-An expected failure is a short block on stderr: what kind, what happened, what to do. A bug leaves
-its traceback in a file and names it.
+An expected failure is printed on stderr: its kind, what happened, what to do. A bug writes its
+traceback to a file and prints the path.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from bundler.system import streams
 
 
 def run(command: click.Command, arguments: Sequence[str]) -> int:
-    """Runs the command and returns its exit code; nothing but a bug in this function escapes."""
+    """Runs the command and returns its exit code. Catches every exception."""
     signal.signal(signal.SIGTERM, _terminate)
     listener.of_process = ConsoleListener(Console(sys.stderr))
     return streams.ending(lambda: _run(command, arguments), _report)
@@ -41,7 +41,7 @@ def _run(command: click.Command, arguments: Sequence[str]) -> int:
         return _exit_code(error)
     except BundlerError as error:
         return _report(error)
-    except Exception as error:  # whatever it is, the person gets a sentence
+    except Exception as error:  # a bug is reported, not shown as a traceback
         if streams.is_ours(error):
             raise
         return _report(_bug(error, command, arguments))
@@ -49,7 +49,7 @@ def _run(command: click.Command, arguments: Sequence[str]) -> int:
 
 
 def _terminate(number: int, _: FrameType | None) -> None:
-    """SIGTERM becomes what no ``except Exception`` stops, so that everything is cleaned up."""
+    """Turns SIGTERM into ``SystemExit``, so that everything is cleaned up."""
     raise SystemExit(128 + number)
 
 

@@ -17,15 +17,15 @@ from bundler.cli.console import Console
     "--key",
     type=click.Path(path_type=Path, dir_okay=False),
     required=True,
-    help="An SSH key; its public half where an agent holds the private one.",
+    help="An SSH key. Pass the public key if an agent holds the private one.",
 )
 @click.option(
     "--signature",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Where the signature goes.  [ARTIFACT.sig; of an image in a registry: there]",
+    help="Path of the signature file.  [ARTIFACT.sig; for an image: its registry]",
 )
 def sign(artifact: str, key: Path, signature: Path | None) -> None:
-    """Verify ARTIFACT, and sign it with an SSH key; `verify --signed-by` checks that.
+    """Verify ARTIFACT and sign it with an SSH key; `verify --signed-by` checks the signature.
 
     \b
     Examples:

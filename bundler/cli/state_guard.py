@@ -1,6 +1,6 @@
 """The console script ``state-guard``, which runs at every commit.
 
-Nothing is imported here that the quick way does not need.
+Only imports what the fast path needs.
 """
 
 from __future__ import annotations

@@ -37,15 +37,15 @@ Look = Callable[[], "Sequence[Holder]"]
     "directories",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
     multiple=True,
-    help="A project's directory; the current one, or its workspace, if nothing is named.",
+    help="A project's directory. Default: the current directory or its workspace.",
 )
 @click.option("--python", type=click.Path(path_type=Path), help="The project's interpreter.")
-@click.option("--baseline", metavar="ARTIFACT", help="Say what changed since this one.")
-@click.option("--watch", is_flag=True, help="Look again and again, until Ctrl-C.")
+@click.option("--baseline", metavar="ARTIFACT", help="Compare with this artifact.")
+@click.option("--watch", is_flag=True, help="Refresh the output until Ctrl-C.")
 @click.option(
     "--html",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Write it all to one self-contained page instead.",
+    help="Write a self-contained HTML page instead.",
 )
 @click.option(
     "--format", "style", type=click.Choice(["text", "json"]), default="text", show_default=True
@@ -62,8 +62,8 @@ def status(
 ) -> None:
     """Show every key of a project or of each ARTIFACT: age, size, digest, management type.
 
-    With - the artifacts' names are read from stdin, one a line. Of a project, it says which
-    components use a key.
+    With -, reads the names of artifacts from stdin, one per line. For a project, also shows which
+    components use each key.
 
     \b
     Examples:
@@ -74,7 +74,7 @@ def status(
     """
     names = _names(artifacts)
     if watch and (html or style == "json"):
-        raise click.UsageError("--watch shows text on a terminal, and nothing else.")
+        raise click.UsageError("--watch requires a terminal and text output.")
     look = _at_artifacts(names, baseline) if names else _at_projects(directories, python, baseline)
     if watch:
         _watch(look)
@@ -93,10 +93,10 @@ def _names(artifacts: tuple[str, ...]) -> list[str]:
     if _FROM_STDIN not in artifacts:
         return list(artifacts)
     if len(artifacts) > 1:
-        raise click.UsageError("- stands alone: the names come from stdin.")
+        raise click.UsageError("- reads all names from stdin and cannot be combined with others.")
     names = [line.strip() for line in sys.stdin if line.strip()]
     if not names:
-        raise click.UsageError("No artifact was named on stdin.")
+        raise click.UsageError("No artifact names on stdin.")
     return list(dict.fromkeys(names))
 
 
@@ -107,7 +107,7 @@ def _at_artifacts(names: Sequence[str], baseline: str | None) -> Look:
 
 
 def _at_projects(directories: tuple[Path, ...], python: Path | None, baseline: str | None) -> Look:
-    """Discovers once: what changes while one watches is what is published."""
+    """Discovers components once: only the published states change while watching."""
     from bundler.project.projects import find
     from bundler.refresh.run import discover
     from bundler.workflows.status import of_sources
@@ -129,14 +129,14 @@ def _watch(look: Look) -> None:
             if sys.stdout.isatty():
                 click.echo(_CLEAR, nl=False)
             _as_text(holders)
-            console.line(console.styled(f"\n{time.strftime('%X')}; Ctrl-C ends this.", "dim"))
+            console.line(console.styled(f"\n{time.strftime('%X')}; press Ctrl-C to stop.", "dim"))
             time.sleep(_WATCH_SECONDS)
     except KeyboardInterrupt:
         return
 
 
 def _raise_failures(holders: Iterable[Holder]) -> None:
-    """A fleet is shown whole; what of it could not be read fails the command afterwards."""
+    """Shows all holders first, then fails if any of them could not be read."""
     from bundler.errors import raise_all
 
     raise_all([holder.failure for holder in holders if holder.failure is not None])
@@ -166,13 +166,13 @@ def _as_text(holders: Sequence[Holder]) -> None:
                 console.line(f"  {console.sign('✗', 'x')} {key.problem}")
         for change in holder.since.keys if holder.since else ():
             if change.kind == "removed":
-                console.line(f"  {change.key} is not there any more.")
+                console.line(f"  {change.key} was removed.")
     if len(holders) > 1:
         console.line(_sum(holders))
 
 
 def _table(console: Console, holder: Holder) -> None:
-    """A row for each key, with the columns that have something to say."""
+    """A row per key; columns without values are omitted."""
     headers = ["KEY", "TYPE", "FETCHED", "CONFIRMED", "SIZE", "DIGEST"]
     rows = [_row(key, console.sign("✗", "x")) for key in holder.keys]
     if holder.since is not None:
@@ -203,8 +203,8 @@ def _sum(holders: Sequence[Holder]) -> str:
     keys = sum(len(holder.keys) for holder in holders)
     contents = {tuple(sorted(holder.contents.values())) for holder in holders if holder.contents}
     total = size(sum(holder.size for holder in holders))
-    same = "the same content in all" if len(contents) == 1 else f"{len(contents)} contents"
-    return f"{len(holders)} in all: {keys} keys, {total}, {same}."
+    same = "identical content" if len(contents) == 1 else f"{len(contents)} different contents"
+    return f"{len(holders)} in total: {keys} keys, {total}, {same}."
 
 
 # --- JSON -----------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""``state-bundler store``: versioned state storage. Here: what only reads."""
+"""``state-bundler store``: versioned state storage. This module has the read-only commands."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _MOST_SETS = 30
 
 @click.group()
 def store() -> None:
-    """Keep every version of every state in a bucket or a folder."""
+    """Store every version of every state in a bucket or folder."""
 
 
 for _change in store_changes.COMMANDS:
@@ -33,10 +33,12 @@ for _change in store_changes.COMMANDS:
 
 @store.command("list", short_help="Show the current version of each key.")
 @store_options
-@click.option("--key", "keys", multiple=True, help="Only this key; may be repeated.")
-@click.option("--all", "everything", is_flag=True, help="Every version that is kept.")
-@click.option("--sets", is_flag=True, help="What happened, the newest first.")
-@click.option("-n", "most", type=click.IntRange(1), default=_MOST_SETS, help="Most sets.  [30]")
+@click.option("--key", "keys", multiple=True, help="Only this key (repeatable).")
+@click.option("--all", "everything", is_flag=True, help="Show every version.")
+@click.option("--sets", is_flag=True, help="Show the history, newest first.")
+@click.option(
+    "-n", "most", type=click.IntRange(1), default=_MOST_SETS, help="Maximum number of sets.  [30]"
+)
 @format_option
 def list_(
     *,
@@ -48,7 +50,7 @@ def list_(
     most: int,
     style: str,
 ) -> None:
-    """Show the current version of each key: age, size, who pushed it, at which commit.
+    """Show the current version of each key: age, size, author and commit.
 
     \b
     Examples:
@@ -59,7 +61,7 @@ def list_(
     found = opened(url, root)
     current = found.current()
     if current is None:
-        click.echo(f"{found.url} holds no state yet.", err=True)
+        click.echo(f"{found.url} is empty.", err=True)
         if style == "json":
             click.echo(as_json({"schema": 1, "store": found.url, "keys": []}))
         return
@@ -197,7 +199,7 @@ def show(*, url: str | None, root: Path, name: str, style: str) -> None:
 def diff_(
     ctx: click.Context, *, url: str | None, root: Path, before: str, after: str | None
 ) -> None:
-    """Show what changed from A to B: versions, numbers of sets, or times. B: what is current.
+    """Show what changed from A to B: versions, set numbers or times. B defaults to the current set.
 
     \b
     Examples:
@@ -213,10 +215,10 @@ def diff_(
 
 @store.command()
 @store_options
-@click.option("--current", "only_current", is_flag=True, help="Only the current versions.")
+@click.option("--current", "only_current", is_flag=True, help="Check only the current versions.")
 @format_option
 def verify(*, url: str | None, root: Path, only_current: bool, style: str) -> None:
-    """Read every byte that is kept, and name what has rotted. Exit code 76 if anything has."""
+    """Read every stored byte and report damage. Exits with 76 if anything is damaged."""
     from bundler.errors import VerificationFailed
     from bundler.store import checking
 
@@ -240,19 +242,19 @@ def verify(*, url: str | None, root: Path, only_current: bool, style: str) -> No
 
 @store.command()
 @store_options
-@click.option("--key", "keys", multiple=True, help="Only this key; may be repeated.")
-@click.option("--at", metavar="WHEN", help="A version, a set's number, or a time.")
+@click.option("--key", "keys", multiple=True, help="Only this key (repeatable).")
+@click.option("--at", metavar="WHEN", help="A version, a set number or a time.")
 @click.option(
     "-o",
     "--output",
     type=click.Path(path_type=Path, file_okay=False),
     required=True,
-    help="A directory that does not exist yet, or is empty.",
+    help="A new or empty directory.",
 )
 def pull(
     *, url: str | None, root: Path, keys: tuple[str, ...], at: str | None, output: Path
 ) -> None:
-    """Take states out of the store, verified, into a directory.
+    """Download and verify states from the store into a directory.
 
     \b
     Examples:
@@ -267,7 +269,7 @@ def pull(
     versions = versions_at(found, (at or "").removeprefix("#"))
     for key in keys:
         if key not in versions:
-            raise UsageError(f"{found.url} has no version of {key} there.", key=key)
+            raise UsageError(f"{found.url} has no version of {key} at that point.", key=key)
     wanted = {key: versions[key] for key in (keys or versions)}
     console = Console(sys.stdout)
     for item in extract(StoredStates(found.url, found, wanted), output):

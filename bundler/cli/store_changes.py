@@ -1,4 +1,4 @@
-"""The commands of ``state-bundler store`` that change it."""
+"""The commands of ``state-bundler store`` that change the store."""
 
 from __future__ import annotations
 
@@ -25,14 +25,16 @@ if TYPE_CHECKING:
     from bundler.store.pushing import NewState
     from bundler.store.records import Current
 
-_NOTE = click.option("--note", default="", help="Why, for those who read the history.")
-_RUN = click.option("--run", help="What the shards have in common. Default: the CI run's id.")
+_NOTE = click.option("--note", default="", help="A note to store in the history.")
+_RUN = click.option(
+    "--run", help="An ID shared by all shards of one refresh. Default: the CI run's ID."
+)
 
 
-@click.command(short_help="Make published states the current ones.")
+@click.command(short_help="Push published states and make them current.")
 @store_options
-@click.option("--key", "keys", multiple=True, help="Only this key; may be repeated.")
-@click.option("--shard", metavar="N/COUNT", help="This is one of several: `store join` ends it.")
+@click.option("--key", "keys", multiple=True, help="Only this key (repeatable).")
+@click.option("--shard", metavar="N/COUNT", help="Push one shard; `store join` completes it.")
 @_RUN
 @_NOTE
 @click.argument("artifact", required=False)
@@ -46,9 +48,9 @@ def push(
     note: str,
     artifact: str | None,
 ) -> None:
-    """Make published states the current ones: those of the project, or those in ARTIFACT.
+    """Push the published states of the project, or of ARTIFACT, and make them current.
 
-    All of them become current at once. What means the same as the current version uploads nothing.
+    All become current atomically. A version equivalent to the current one is not uploaded.
 
     \b
     Examples:
@@ -83,15 +85,15 @@ def _states(artifact: str | None, root: Path, scratch: Path) -> list[NewState]:
     return local.published(scratch)
 
 
-@click.command(short_help="Make what all shards have pushed current, at once.")
+@click.command(short_help="Make the states of all shards current, atomically.")
 @store_options
 @_RUN
 @_NOTE
 @click.argument("count", type=click.IntRange(1))
 def join(*, url: str | None, root: Path, run: str | None, note: str, count: int) -> None:
-    """Make what COUNT shards have pushed current, all at once; nothing if one is missing.
+    """Make the states of all COUNT shards current atomically; fails if a shard is missing.
 
-    Where that has been done, it says so and succeeds, so that a job can be tried again.
+    Succeeds if the run was already joined, so that a job can be retried.
 
     \b
     Example:
@@ -103,7 +105,7 @@ def join(*, url: str | None, root: Path, run: str | None, note: str, count: int)
     name = run_of(run)
     done = shards.join(opened(url, root), name, count, local.author(root, note))
     if isinstance(done, Joined):
-        told = f"Run {safe(name)} is joined already: set {done.number} of {done.made}"
+        told = f"Run {safe(name)} was already joined: set {done.number} of {done.made}"
         Console(sys.stdout).line(told)
     else:
         _tell(done)
@@ -111,13 +113,15 @@ def join(*, url: str | None, root: Path, run: str | None, note: str, count: int)
 
 @click.command()
 @store_options
-@click.option("--to", metavar="WHEN", help="A version, a time, a set's number. Default: one back.")
-@click.option("--key", "keys", multiple=True, help="Only this key; may be repeated.")
+@click.option(
+    "--to", metavar="WHEN", help="A version, a time or a set number. Default: the previous set."
+)
+@click.option("--key", "keys", multiple=True, help="Only this key (repeatable).")
 @_NOTE
 def rollback(
     *, url: str | None, root: Path, to: str | None, keys: tuple[str, ...], note: str
 ) -> None:
-    """Make an earlier set, or an earlier version, current again. Nothing is lost by it.
+    """Make an earlier set or version current again. Nothing is deleted.
 
     \b
     Examples:
@@ -139,11 +143,11 @@ def _tell(current: Current) -> None:
 
 @click.command()
 @store_options
-@click.option("--remove", is_flag=True, help="Let a prune have it again.")
+@click.option("--remove", is_flag=True, help="Remove the pin.")
 @_NOTE
 @click.argument("version")
 def pin(*, url: str | None, root: Path, remove: bool, note: str, version: str) -> None:
-    """Keep VERSION from every prune."""
+    """Protect VERSION from pruning."""
     store = opened(url, root)
     if remove:
         store.unpin(version)
@@ -151,18 +155,24 @@ def pin(*, url: str | None, root: Path, remove: bool, note: str, version: str) -
         store.pin(version, note)
 
 
-@click.command(short_help="Remove old versions that nobody needs.")
+@click.command(short_help="Remove old, unreferenced versions.")
 @store_options
-@click.option("--keep", type=click.IntRange(1), default=10, show_default=True, help="Of each key.")
-@click.option("--older-than", type=Duration(), help="Younger ones stay too, such as 30d.")
+@click.option(
+    "--keep",
+    type=click.IntRange(1),
+    default=10,
+    show_default=True,
+    help="Number of versions to keep per key.",
+)
+@click.option("--older-than", type=Duration(), help="Also keep younger versions, such as 30d.")
 @click.option(
     "--referenced-by",
     "artifacts",
     multiple=True,
     metavar="ARTIFACT",
-    help="What this artifact names stays; may be repeated.",
+    help="Keep the versions this artifact references (repeatable).",
 )
-@click.option("--dry-run", is_flag=True, help="Only say what would go.")
+@click.option("--dry-run", is_flag=True, help="Only show what would be removed.")
 def prune(
     *,
     url: str | None,
@@ -172,7 +182,7 @@ def prune(
     artifacts: tuple[str, ...],
     dry_run: bool,
 ) -> None:
-    """Remove versions beyond the newest ones, never a current, pinned or referenced one.
+    """Remove all but the newest versions; never a current, pinned or referenced one.
 
     \b
     Example:
@@ -194,16 +204,16 @@ def prune(
         console.table(("KEY", "VERSION", "MADE"), sorted(rows))
     left = counted(len(done.leftovers), "leftover")
     told = f"{counted(len(done.versions), 'version')}, {size(done.size)} and {left}"
-    console.line(f"{told} {'would go' if dry_run else 'removed'}")
+    console.line(f"{told} {'would be removed' if dry_run else 'removed'}")
 
 
 @click.command(short_help="Copy the states to the store at URL.")
 @store_options
-@click.option("--history", is_flag=True, help="Also what was current before, set after set.")
+@click.option("--history", is_flag=True, help="Also copy every earlier set.")
 @_NOTE
 @click.argument("target", metavar="URL")
 def copy(*, url: str | None, root: Path, history: bool, note: str, target: str) -> None:
-    """Copy the states to the store at URL, and make them current there.
+    """Copy the states to the store at URL and make them current there.
 
     \b
     Example:
@@ -218,20 +228,20 @@ def copy(*, url: str | None, root: Path, history: bool, note: str, target: str) 
     )
 
 
-@click.command("import", short_help="Take over what Dagster has written.")
+@click.command("import", short_help="Import states that Dagster has stored.")
 @store_options
-@click.option("--key", "keys", multiple=True, required=True, help="A key to import; repeatable.")
+@click.option("--key", "keys", multiple=True, required=True, help="A key to import (repeatable).")
 @click.option(
     "--latest",
     multiple=True,
     metavar="KEY=VERSION",
-    help="Which version is current. Default: the newest.",
+    help="The version to make current. Default: the newest.",
 )
 @click.argument("source", metavar="URL")
 def import_(
     *, url: str | None, root: Path, keys: tuple[str, ...], latest: tuple[str, ...], source: str
 ) -> None:
-    """Take over what Dagster's UPathDefsStateStorage has written at URL, its base path.
+    """Import the states that Dagster's UPathDefsStateStorage has stored at URL, its base path.
 
     \b
     Example:
@@ -243,7 +253,7 @@ def import_(
 
     pairs = dict(item.rpartition("=")[::2] for item in latest)
     if "" in pairs:
-        raise UsageError("--latest wants KEY=VERSION.")
+        raise UsageError("--latest expects KEY=VERSION.")
     done = importing.import_dagster(
         open_objects(source), opened(url, root), keys, latest=pairs, author=local.author(root)
     )
@@ -252,7 +262,7 @@ def import_(
         console.line(f"{safe(key)}: {counted(len(versions), 'version')}, current {versions[-1]}")
     if done.unknown:
         Console(sys.stderr).line(
-            f"warning: not imported, since no --key names them: {', '.join(done.unknown)}"
+            f"warning: not imported because no --key names them: {', '.join(done.unknown)}"
         )
 
 
@@ -261,7 +271,7 @@ def import_(
 @_NOTE
 @click.argument("keys", nargs=-1, required=True, metavar="KEY...")
 def remove(*, url: str | None, root: Path, note: str, keys: tuple[str, ...]) -> None:
-    """Leave keys without a current version. What they had stays until it is pruned."""
+    """Leave keys without a current version. Existing versions stay until they are pruned."""
     from bundler.store import local
 
     store = opened(url, root)

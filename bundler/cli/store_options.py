@@ -1,4 +1,4 @@
-"""What the commands of ``state-bundler store`` have in common."""
+"""Options and output shared by the commands of ``state-bundler store``."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ NOWHERE = "-"
 
 
 def store_options(command: _Command) -> _Command:
-    """``--store`` and ``--project``, as the command's first two arguments."""
+    """Adds ``--store`` and ``--project`` as the command's first two arguments."""
     for option in (
         click.option(
             "--project",
             "root",
             type=click.Path(path_type=Path, exists=True, file_okay=False),
             default=Path(),
-            help="The project whose configuration names the store. Default: this directory.",
+            help="The project that configures the store. Default: the current directory.",
         ),
         click.option(
             "--store",
@@ -53,15 +53,15 @@ format_option = click.option(
 
 
 def url_of(url: str | None, root: Path) -> str:
-    """The store's URL. Raises `ConfigurationError` where nothing names one."""
+    """The store's URL. Raises `ConfigurationError` if none is configured."""
     from bundler.errors import ConfigurationError
     from bundler.project.config import load
 
     found = url or os.environ.get(_VARIABLE) or load(root).store
     if not found:
         raise ConfigurationError(
-            "No store is named.",
-            hint='Add store = "s3://bucket/prefix" to [tool.state-bundler], or say --store URL.',
+            "No store is configured.",
+            hint='Add store = "s3://bucket/prefix" to [tool.state-bundler], or pass --store URL.',
         )
     return found
 
@@ -79,7 +79,7 @@ def opened(url: str | None, root: Path) -> Store:
 
 
 def moment(text: str | None) -> str | int | None:
-    """A version, a time, or a set's number, with or without its sign."""
+    """A version, a time or a set number, with or without the leading ``#``."""
     if text is None:
         return None
     digits = text.removeprefix("#")
@@ -87,22 +87,20 @@ def moment(text: str | None) -> str | int | None:
 
 
 def run_of(run: str | None) -> str:
-    """What the shards of a refresh have in common. Raises `UsageError` where nothing says it."""
+    """The run ID of the shards. Raises `UsageError` if it is unknown."""
     from bundler.errors import UsageError
     from bundler.store import local
 
     found = run or local.run_id()
     if not found:
-        raise UsageError(
-            "Nothing names the run that the shards belong to.", hint="Say it: --run 2026-05-01"
-        )
+        raise UsageError("The shards' run ID is unknown.", hint="Pass it: --run 2026-05-01")
     return found
 
 
 def show_staged(store: Store, staged: Shard, run: str) -> None:
     shard = f"Shard {staged.index}/{staged.count} of run {run}"
     new, unchanged = len(staged.versions), len(staged.unchanged)
-    what = f"{new} new, {unchanged} unchanged" if new or unchanged else "no key falls to it"
+    what = f"{new} new, {unchanged} unchanged" if new or unchanged else "no keys"
     click.echo(f"{shard}: {what}.")
     click.echo(
         f"When all {staged.count} are there, this makes them current: "

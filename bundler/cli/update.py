@@ -16,9 +16,11 @@ from bundler.cli.outcome import format_option, show_outcome
 
 @click.command()
 @click.argument("artifact")
-@click.option("--tag", "new_tag", help="The new image's tag. Default: {tag}-s{content digest}.")
-@click.option("--in-place", is_flag=True, help="Move the image's own tag.")
-@click.option("--every-byte", is_flag=True, help="Read all of the state back, not only its digest.")
+@click.option("--tag", "new_tag", help="Tag of the new image. Default: {tag}-s{content digest}.")
+@click.option("--in-place", is_flag=True, help="Move the image's existing tag instead.")
+@click.option(
+    "--every-byte", is_flag=True, help="Read back every byte of the state, not only its digest."
+)
 @format_option
 @build_options
 @load_options
@@ -32,10 +34,10 @@ def update(
     building: BuildArguments,
     loading: LoadArguments,
 ) -> None:
-    """Refresh, and put the state into ARTIFACT without building it again.
+    """Refresh, and replace the state in ARTIFACT without a build.
 
-    A PEX is replaced in place. An image gets a new tag, so that a roll-out notices the new state.
-    Where the state is unchanged nothing is made.
+    A PEX is replaced in place. An image gets a new tag, so that a rollout picks up the new state.
+    If the state is unchanged, nothing is written.
 
     \b
     Examples:
@@ -49,7 +51,7 @@ def update(
     from bundler.workflows.update import update as renew
 
     if new_tag and in_place:
-        raise click.UsageError("--tag and --in-place exclude each other.")
+        raise click.UsageError("--tag and --in-place are mutually exclusive.")
     name = ArtifactName.parse(artifact)
     require_engine(name)  # before minutes are spent on a refresh
     with open_if_pex(name) as before:
@@ -65,5 +67,5 @@ def update(
             before=before,
         )
     if not updated.changed:
-        listener.note("The state is unchanged: nothing was made.")
+        listener.note("The state is unchanged; nothing to update.")
     show_outcome(updated, style)

@@ -23,7 +23,7 @@ _COMMIT = re.compile(r"[0-9a-fA-F]{7,64}")
 
 
 class PolicyArguments(NamedTuple):
-    """What is demanded of an artifact that is intact."""
+    """The policy for an artifact that is intact."""
 
     max_age: float | None
     require: tuple[str, ...]
@@ -57,31 +57,35 @@ policy_options = taken_as(
     "demands",
     PolicyArguments,
     click.option(
-        "--max-age", type=Duration(), help="Since a state was last confirmed, such as 24h."
+        "--max-age",
+        type=Duration(),
+        help="Maximum time since a state was last confirmed, such as 24h.",
     ),
-    click.option("--require", multiple=True, metavar="KEY", help="A key that must be there."),
+    click.option("--require", multiple=True, metavar="KEY", help="A key that must have a state."),
     click.option(
         "--require-keys-of",
         multiple=True,
         metavar="PROJECT",
         type=click.Path(path_type=Path, exists=True, file_okay=False),
-        help="Every local key that the components of this project have.",
+        help="Require every local key of this project's components.",
     ),
-    click.option("--commit", metavar="REV", help="The commit that it must be built from."),
-    click.option("--clean", is_flag=True, help="Built from a work tree without changes."),
-    click.option("--guarded", is_flag=True, help="Built with the guard."),
-    click.option(
-        "--no-stale", is_flag=True, help="No older state stands in for an unavailable one."
-    ),
-    click.option("--environment", metavar="NAME", help="Built for this environment."),
+    click.option("--commit", metavar="REV", help="The commit it must be built from."),
+    click.option("--clean", is_flag=True, help="Require a build from a clean work tree."),
+    click.option("--guarded", is_flag=True, help="Require a build with the git check."),
+    click.option("--no-stale", is_flag=True, help="Reject states that --allow-stale kept."),
+    click.option("--environment", metavar="NAME", help="The environment it must be built for."),
     click.option(
         "--min-entries",
         multiple=True,
         metavar="[KEY=]N",
-        help="Fewest entries of a state's JSON (files, of another state); without KEY: of any.",
+        help="Minimum entries in a state's JSON, or files in other states; without KEY: in every "
+        "state.",
     ),
     click.option(
-        "--require-label", multiple=True, metavar="NAME[=VALUE]", help="A label it must have."
+        "--require-label",
+        multiple=True,
+        metavar="NAME[=VALUE]",
+        help="A label it must have (repeatable).",
     ),
 )
 
@@ -89,11 +93,11 @@ policy_options = taken_as(
 @click.command()
 @click.argument("artifacts", nargs=-1, required=True, metavar="ARTIFACT...")
 @policy_options
-@click.option("--signed-by", type=_FILE, metavar="ALLOWED_SIGNERS", help="Signed by one of these.")
+@click.option("--signed-by", type=_FILE, metavar="ALLOWED_SIGNERS", help="File of allowed signers.")
 @click.option(
     "--signature",
     type=_FILE,
-    help="Where it is.  [ARTIFACT.sig; of an image in a registry: there]",
+    help="Path of the signature file.  [ARTIFACT.sig; for an image: its registry]",
 )
 @click.option("--format", "style", type=click.Choice(_FORMATS), default="text", show_default=True)
 def verify(
@@ -103,10 +107,10 @@ def verify(
     signed_by: Path | None,
     signature: Path | None,
 ) -> None:
-    """Check that the state in each ARTIFACT is what its manifest says, and nothing more.
+    """Verify that the state in each ARTIFACT is exactly what its manifest describes.
 
-    ARTIFACT is a PEX, a wheel, a directory, an OCI layout (oci:DIR[:TAG]) or an image. Exit code
-    76 where one is not intact, 1 where one is not as the options demand.
+    ARTIFACT is a PEX, a wheel, a directory, an OCI layout (oci:DIR[:TAG]) or an image. Exits with
+    76 if one is not intact, 1 if one violates the policy that the options set.
 
     \b
     Examples:
@@ -118,7 +122,7 @@ def verify(
     from bundler.errors import raise_all
 
     if signature and (len(artifacts) > 1 or not signed_by):
-        raise click.UsageError("--signature goes with one ARTIFACT and --signed-by.")
+        raise click.UsageError("--signature requires --signed-by and exactly one ARTIFACT.")
     policy = demands.policy()
     reports = [_report(name, policy, signed_by, signature) for name in artifacts]
     if style == "text":
@@ -146,14 +150,16 @@ def _keys_of(directories: tuple[Path, ...]) -> list[str]:
 
 
 def _commit(revision: str) -> str:
-    """A commit's name as it is, or what a revision means in the repository here."""
+    """A full commit ID, or the commit that a revision in this repository resolves to."""
     if _COMMIT.fullmatch(revision):
         return revision
     from bundler.git import commit_of
 
     found = commit_of(Path.cwd(), revision)
     if found is None:
-        raise click.BadParameter(f"{revision} names no commit here.", param_hint="--commit")
+        raise click.BadParameter(
+            f"{revision} is not a commit in this repository.", param_hint="--commit"
+        )
     return found
 
 
@@ -178,7 +184,7 @@ def _report(
         with open_artifact(name) as artifact:
             verdict = check(artifact)
             verdict.raise_for_problems()
-            # Only what is intact is asked what it says of itself.
+            # The policy is only applied to intact artifacts.
             breaches = judge(policy, subject_of(policy, artifact, verdict, time.time()))
             signer, unsigned = None, ()
             if signed_by is not None:

@@ -1,4 +1,4 @@
-"""What `verify` found, as data: JSON of our own, GitHub's workflow commands, SARIF."""
+"""The findings of `verify` as data: our own JSON, GitHub workflow commands, SARIF."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _SARIF_SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
 
 @dataclass(frozen=True)
 class VerifyReport:
-    """What was found of one artifact.
+    """The findings for one artifact.
 
-    name: as the person named it. verdict: None where it could not be read; error says why then.
-    signer: who signed it, where that was asked.
+    name: as the user gave it. verdict: None if it could not be read, for the reason in error.
+    signer: who signed it, if that was checked.
     """
 
     name: str
@@ -31,18 +31,18 @@ class VerifyReport:
     error: BundlerError | None = None
 
     def failure(self) -> BundlerError | None:
-        """The one error that stands for everything that is wrong with the artifact."""
+        """One error for everything that is wrong with the artifact."""
         if self.error is not None:
             return self.error
         if not self.breaches:
             return None
         return Findings(
-            f"{self.name} is intact, but not as is demanded: "
+            f"{self.name} is intact, but violates the policy: "
             + " ".join(breach.what for breach in self.breaches),
         )
 
     def findings(self) -> Iterator[tuple[str, str]]:
-        """Every rule that is broken, and how, as a sentence."""
+        """Every violated rule with its message."""
         problems = self.verdict.all_problems if self.verdict else ()
         if self.error is not None and not problems:
             problems = (self.error.what,)

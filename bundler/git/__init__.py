@@ -2,7 +2,8 @@
 
 What holds for every question here:
 
-- It is read-only, but for `forget` and `commit_all`, and executes nothing that a repository sets:
+- It is read-only, except for `forget` and `commit_all`, and executes nothing that a repository
+sets:
   fsmonitor and hooks are overridden, no filter, diff driver, pager or alias takes part in the
   commands used, and no transport is allowed, so that a missing object is a failure and not a
   download.

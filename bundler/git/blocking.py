@@ -101,8 +101,8 @@ def refuse_if_it_blocks(path: bytes) -> None:
     kind = "a FIFO" if stat.S_ISFIFO(mode) else "a socket" if stat.S_ISSOCK(mode) else "a device"
     text = os.fsdecode(path)
     raise ToolFailed(
-        f"{printable(path)} is {kind}: git would read it, and wait without an end.",
-        hint="Take it out of git's configuration."
+        f"{printable(path)} is {kind}: git would read it and block forever.",
+        hint="Remove it from git's configuration."
         if text.startswith("/dev/")
         else f"Move it away: mv {quoted(text)} {quoted(text + '.moved')}",
     )

@@ -8,7 +8,7 @@ from bundler.git.repository import Question, initialised
 
 
 def commit_all(folder: str | os.PathLike[str], message: str) -> None:
-    """Makes the folder a git repository, if it is none, and commits what is in it.
+    """Makes the folder a git repository, if it is not one, and commits what is in it.
 
     Raises `ToolFailed` if git is missing, or cannot do it.
     """

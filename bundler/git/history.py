@@ -31,7 +31,7 @@ class Object(NamedTuple):
 
 
 def objects(repository: Repository, names: Sequence[str]) -> dict[str, Object | None]:
-    """What names stand for; None where there is no such object here.
+    """What names resolve to; None if there is no such object here.
 
     By standard input: a name can never be taken for an option.
     """
@@ -49,7 +49,7 @@ def objects(repository: Repository, names: Sequence[str]) -> dict[str, Object | 
 
 
 def stashes(repository: Repository) -> list[str]:
-    """Every stash: only the last one is a ref, the others lie in its log."""
+    """Every stash: only the last one is a ref, the others are in its log."""
     (answer,) = repository.ask(Question(["for-each-ref", "--format=%(refname)", "refs/stash"]))
     if not answer:
         return []
@@ -88,7 +88,7 @@ def changes_in(
 
 
 def tree_entries(repository: Repository, tree: str) -> list[IndexEntry]:
-    """All that lies in a tree."""
+    """All that is in a tree."""
     (answer,) = repository.ask(Question(["ls-tree", "-r", "-z", "--full-tree", tree]))
     entries = []
     for record in answer.split(b"\0")[:-1]:

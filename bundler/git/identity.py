@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 class CodeIdentity(NamedTuple):
     """Which code is checked out. commit and tree are None before the first commit.
 
-    dirty: what lies in the work tree is not what the commit says; files that are neither tracked
-    nor ignored count, since a build can take them in. remote: without credentials; None where
+    dirty: what is in the work tree is not what the commit says; files that are neither tracked
+    nor ignored count, since a build can take them in. remote: without credentials; None if
     there is none that means anything on another machine.
     """
 
@@ -30,7 +30,7 @@ class CodeIdentity(NamedTuple):
 def code_identity(root: str | os.PathLike[str]) -> CodeIdentity | None:
     """The commit, tree, remote and cleanliness for the run record; None without a repository.
 
-    Raises `ToolFailed` where git cannot answer.
+    Raises `ToolFailed` if git cannot answer.
     """
     repository = open_repository(root)
     if repository is None:
@@ -68,9 +68,9 @@ def _refuse_rules_that_block(top: bytes, directory: bytes) -> None:
 
 
 def commit_of(root: str | os.PathLike[str], revision: str) -> str | None:
-    """The commit that a person's name for it (``HEAD``, a tag) means in the repository here.
+    """The commit that a user's name for it (``HEAD``, a tag) means in the repository here.
 
-    None where there is no repository, or it knows no such commit.
+    None if there is no repository, or it knows no such commit.
     """
     repository = open_repository(root)
     if repository is None:
@@ -83,7 +83,7 @@ def commit_of(root: str | os.PathLike[str], revision: str) -> str | None:
 def _is_dirty(repository: Repository, settings: Sequence[str]) -> bool:
     # A clean filter runs a program that the repository names, once a file's times have changed:
     # emptied, it leaves the file as it is. Submodules are not entered, since git asks there in a
-    # process of its own, without these overrides: only their commit is compared.
+    # separate process, without these overrides: only their commit is compared.
     filters = [name for name in settings if name.startswith("filter.")]
     variables = dict(repository.environment)
     count = int(variables.get("GIT_CONFIG_COUNT") or 0)

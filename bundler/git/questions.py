@@ -53,7 +53,7 @@ class StagedChange(NamedTuple):
 
 
 def below(directory: bytes, *, ignore_case: bool = False) -> bytes:
-    """The pathspec of all that lies in a directory, given relative to the top."""
+    """The pathspec of all that is in a directory, given relative to the top."""
     magic = b":(top,literal,icase)" if ignore_case else b":(top,literal)"
     return magic + directory.rstrip(b"/") + b"/"
 
@@ -64,7 +64,7 @@ def exactly(path: bytes) -> bytes:
 
 
 def everywhere(name: bytes, *, ignore_case: bool = False) -> bytes:
-    """The pathspec of all that lies in any directory of this name (without glob characters)."""
+    """The pathspec of all that is in any directory of this name (without glob characters)."""
     magic = b":(top,glob,icase)" if ignore_case else b":(top,glob)"
     return magic + b"**/" + name + b"/**"
 
@@ -95,7 +95,7 @@ def addable_question(directories: Iterable[bytes]) -> Question:
 
 
 def ignored_question() -> Question:
-    """What lies in the work tree and git ignores; of a directory that is ignored only its name.
+    """What is in the work tree and git ignores; of a directory that is ignored only its name.
 
     Without a pathspec: git up to 2.39 fails for one with ``--directory``.
     """
@@ -202,7 +202,7 @@ def blobs(repository: Repository, oids: Sequence[bytes]) -> list[bytes]:
         if words[-1] == b"missing":
             raise ToolFailed(
                 f"The object {oid.decode()} is not in this clone.",
-                hint="This is a partial clone: fetch what is missing, then try again.",
+                hint="This is a partial clone: fetch the missing objects, then try again.",
             )
         at = end + 1 + int(words[2])
         contents.append(answer[end + 1 : at])
@@ -213,7 +213,7 @@ def blobs(repository: Repository, oids: Sequence[bytes]) -> list[bytes]:
 def empty_repository(like: Repository, place: bytes) -> Repository:
     """A repository without objects over a directory, for asking what its ignore files say alone.
 
-    It has no configuration of a person or a machine.
+    It has no configuration of a user or a machine.
     """
     git_dir = place + b"/.git"
     for name in (b"objects", b"refs"):
@@ -252,7 +252,7 @@ def changes(answer: bytes, commit: bytes = b"") -> list[StagedChange]:
 
 
 def hooks_path(repository: Repository) -> str | None:
-    """Where ``core.hooksPath`` says that hooks lie; None where they lie in the usual place."""
+    """Where ``core.hooksPath`` says that hooks are; None if they are in the usual place."""
     # Our own override for every question would answer this one: the last value but that one.
     question = Question(["config", "-z", "--get-all", "core.hooksPath"], expected=(0, 1))
     (answer,) = repository.ask(question)

@@ -94,7 +94,7 @@ class Repository(NamedTuple):
     def ask(self, *questions: Question, timeout: float = DEFAULT_TIMEOUT_SECONDS) -> list[bytes]:
         """The answers to questions that are asked side by side.
 
-        Raises `ToolFailed` where git cannot answer one of them.
+        Raises `ToolFailed` if git cannot answer one of them.
         """
         place = self.top if self.top is not None else self.git_dir
         answers = _ask(place, questions, self.environment, self.fast, timeout)
@@ -293,19 +293,19 @@ def _cannot_answer(arguments: Sequence[str | bytes], answer: Answer) -> ToolFail
     if b"dubious ownership" in answer.stderr:
         owned = os.fsdecode(answer.stderr.split(b"'")[1])
         return ToolFailed(
-            f"git refuses to answer: the repository {owned} belongs to another user.",
+            f"git refuses to run: the repository {owned} belongs to another user.",
             hint=f"If you trust it: git config --global --add safe.directory {quoted(owned)}",
         )
     if b"is in submodule '" in answer.stderr:
         path = os.fsdecode(answer.stderr.rpartition(b"is in submodule '")[2].rpartition(b"'")[0])
         return ToolFailed(
-            f"git refuses to answer: {path} is a submodule without a repository of its own.",
+            f"git refuses to answer: {path} is a submodule without its own repository.",
             hint=f"Connect it again: git submodule update --init -- {quoted(f':/{path}')}",
         )
     words = [os.fsdecode(word) for word in arguments]
-    reason = _complaint(answer) or f"it ended with exit code {answer.exit_code}"
+    reason = _complaint(answer) or f"it failed with exit code {answer.exit_code}"
     return ToolFailed(
-        f"git could not answer ({' '.join(words[:2])}): {reason.rstrip('.')}.",
+        f"git failed ({' '.join(words[:2])}): {reason.rstrip('.')}.",
         hint="Repair the repository, then try again.",
     )
 

@@ -80,7 +80,7 @@ def _gitpython() -> Git:
     """GitPython's runner.
 
     Its import runs ``git version`` in the inherited environment, where ``GIT_TRACE`` names a file
-    to write: it gets no git to run, and is told not to mind.
+    to write: it gets no git to run, and ignores that.
     """
     before = {name: os.environ.get(name) for name in _IMPORTING}
     os.environ.update(_IMPORTING)

@@ -6,7 +6,7 @@ import os
 
 
 def quoted(text: str) -> str:
-    """A word for a shell command that a person can paste, as `shlex.quote` makes it.
+    """A word for a shell command that a user can paste, as `shlex.quote` makes it.
 
     That module imports `re`: a hook that warns would wait for it. A name with a line break, or with
     what steers a terminal, is written in octal.
@@ -28,13 +28,13 @@ def _octal(byte: int) -> str:
 
 
 def printable(path: bytes) -> str:
-    """A path for a sentence: on one line, whatever its name holds."""
+    """A path for a message: on one line, whatever its name holds."""
     text = os.fsdecode(path)
     return text if text.isprintable() and text.strip() == text else repr(text)
 
 
 def literal(path: bytes) -> str:
-    """A path for a git command that a person can paste: its characters mean themselves."""
+    """A path for a git command that a user can paste: its characters mean themselves."""
     text = os.fsdecode(path)
     # After ":/" git takes most punctuation for further magic.
     plain_start = text[:1].isalnum() or text.startswith(".")

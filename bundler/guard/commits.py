@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _GONE = b"000000"
-_PUBLISHED = "Everybody who has the commit has the state, even if a later commit removes it."
+_PUBLISHED = "Everyone who has the commit has the state, even if a later commit removes it."
 _REWRITE = (
     "Rewrite the commits that hold it, and push the result: docs/explanation/guard.md, "
     '"State in a commit", has the steps.'
@@ -30,7 +30,7 @@ _REWRITE = (
 
 
 class Update(NamedTuple):
-    """A ref that moves, from one object to another: names, or zeros where there is none."""
+    """A ref that moves, from one object to another: names, or zeros if there is none."""
 
     old: str
     new: str
@@ -48,7 +48,7 @@ class Range(NamedTuple):
 
 
 def pushed(text: bytes) -> list[Update]:
-    """What git tells a pre-push hook: local ref, its object, remote ref, its object, a line each.
+    """The input of a pre-push hook: lines of local ref, its object, remote ref, its object.
 
     Raises `ToolFailed` for anything else.
     """
@@ -56,7 +56,7 @@ def pushed(text: bytes) -> list[Update]:
 
 
 def received(text: bytes) -> list[Update]:
-    """What git tells a pre-receive hook: old object, new object, ref, a line each."""
+    """The input of a pre-receive hook: lines of old object, new object, ref."""
     return [Update(fields[0], fields[1]) for fields in _fields(text, 3)]
 
 
@@ -64,8 +64,8 @@ def _fields(text: bytes, count: int) -> list[list[str]]:
     lines = [os.fsdecode(line).split(" ") for line in text.splitlines() if line]
     if any(len(line) < count for line in lines):
         raise ToolFailed(
-            "What stands on the standard input is not what git tells this hook.",
-            hint="Call state-guard from the hook itself, with its standard input.",
+            "The standard input is not what git passes to this hook.",
+            hint="Run state-guard directly from the hook, with the hook's standard input.",
         )
     return lines
 
@@ -79,7 +79,7 @@ def check_commits(
 ) -> GuardVerdict:
     """The verdict on the commits that these updates bring.
 
-    Raises `ToolFailed` where git cannot answer.
+    Raises `ToolFailed` if git cannot answer.
     """
     new = [f"{update.new}^{{}}" for update in updates if update.new.strip("0")]
     old = [update.old for update in updates if update.old.strip("0")]
@@ -105,7 +105,7 @@ def check_commits(
 def _or_refuse(name: str, found: git.Object | None) -> git.Object:
     if found is None:
         name = name.removesuffix("^{}")
-        raise ToolFailed(f"There is no {name} here, so that nothing can be said about it.")
+        raise ToolFailed(f"{name} does not exist in this clone, so it cannot be checked.")
     return found
 
 
@@ -114,8 +114,8 @@ def check_history(
 ) -> GuardVerdict:
     """The verdict on all that any ref, stash or work tree reaches.
 
-    Raises `ToolFailed` where git cannot answer, and for a shallow clone without a finding: what
-    lies below its border cannot be told.
+    Raises `ToolFailed` if git cannot answer, and for a shallow clone without a finding: what
+    is below its border is unknown.
     """
     places = _places(repository, directories, ("HEAD",) if repository.head else ())
     everything = Range(("--all", *git.stashes(repository)))
@@ -123,7 +123,7 @@ def check_history(
     if git.is_shallow(repository):
         if not findings:
             raise ToolFailed(
-                "This is a shallow clone: what older commits hold cannot be told.",
+                "This is a shallow clone: the content of older commits is unknown.",
                 hint="Run git fetch --unshallow (actions/checkout: fetch-depth: 0) and try again.",
             )
         findings.append(_border())
@@ -137,7 +137,7 @@ def _border() -> GuardFinding:
         "warn",
         "history-unknown",
         ".",
-        "This is a shallow clone: what older commits hold cannot be told.",
+        "This is a shallow clone: the content of older commits is unknown.",
         "There may be more state than is listed here.",
         "git fetch --unshallow",
     )
@@ -192,7 +192,7 @@ def _in_commit(
         "fail",
         "state-in-commit",
         path,
-        f"Commit {commit[:12]} brings the state file {git.printable(change.path)}.",
+        f"Commit {commit[:12]} adds the state file {git.printable(change.path)}.",
         _PUBLISHED,
         _rewrite(repository, change, key_directory(change.path, places), commits),
     )
@@ -201,7 +201,7 @@ def _in_commit(
 def _rewrite(
     repository: git.Repository, change: git.StagedChange, path: bytes, commits: Range
 ) -> str:
-    """A command for the commit that is checked out and nowhere else yet; else a sentence."""
+    """A command for the commit that is checked out and nowhere else yet; else a message."""
     is_last = change.commit.decode() == repository.head and commits.new == (repository.head,)
     return amend(repository.top, path) if is_last and repository.top is not None else _REWRITE
 
@@ -213,9 +213,9 @@ def _in_tree(repository: git.Repository, tree: str, places: Places) -> list[Guar
             "fail",
             "state-in-commit",
             os.fsdecode(entry.path),
-            f"The tree {tree[:12]} holds the state file {git.printable(entry.path)}.",
+            f"The tree {tree[:12]} contains the state file {git.printable(entry.path)}.",
             _PUBLISHED,
-            "Delete the tag that names this tree: git tag --delete NAME.",
+            "Delete the tag that points to this tree: git tag --delete NAME.",
         )
         for entry in git.tree_entries(repository, tree)
         if places.hold(entry.path)

@@ -2,7 +2,7 @@
 
 What is compared are object ids, so that no file of the repository is read. Contents that say
 nothing (``{}``, ``null``, blanks) are nobody's copy. Dagster's dbt component copies the project,
-which lies in the repository by right, into its state: of such a copy only what dbt made is ours.
+which is in the repository by right, into its state: of such a copy only what dbt made is ours.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _LOOKED_AT_BYTES = 8000
 # https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md
 _POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:%s\nsize %d\n"
 
-_HOW = {"raw": "", "lf": " with other line ends", "crlf": " with other line ends"}
+_HOW = {"raw": "", "lf": " with other line endings", "crlf": " with other line endings"}
 
 
 class CopiedState(NamedTuple):
@@ -150,7 +150,7 @@ def _digests(
     path: bytes, algorithm: str, forms: _Forms, plain: Sequence[str], pointed: Sequence[str]
 ) -> Iterator[tuple[str, bytes, bytes]]:
     """For each form the object id where it is one of `plain`, and the sha256 that an LFS pointer
-    would name where it is one of `pointed`; empty where it is not.
+    would name where it is one of `pointed`; empty if it is not.
     """
     if not plain and not pointed:
         return
@@ -171,7 +171,7 @@ def _digests(
         yield form, oid, contents[form].hexdigest().encode() if form in contents else b""
 
 
-# --- where copies lie -----------------------------------------------------------------------
+# --- where copies are -----------------------------------------------------------------------
 
 
 def copied_in_changes(
@@ -199,14 +199,14 @@ def copied_in_index(
     ]
 
 
-def finding(path: bytes, copy: CopiedState, where: str, mend: str) -> GuardFinding:
-    """What is said about a copy. where: the end of the sentence, as "is in the index"."""
+def finding(path: bytes, copy: CopiedState, where: str, fix: str) -> GuardFinding:
+    """What is said about a copy. where: the end of the message, as "is in the index"."""
     return GuardFinding(
         "fail",
         "state-copy",
         os.fsdecode(path),
-        f"{git.printable(path)} {where}, and is a copy{copy.how} "
+        f"{git.printable(path)} {where} and is a copy{copy.how} "
         f"of the state file {git.printable(copy.state)}.",
-        "State under another name is state all the same: it leaks, and it goes stale.",
-        mend,
+        "State under another name is still state: it leaks and goes stale.",
+        fix,
     )

@@ -1,9 +1,9 @@
 """Which state directories a fresh clone protects, too: by rules that HEAD holds itself.
 
 git is asked in an empty work tree that has nothing but HEAD's own ignore files. In most
-repositories that is not needed: where the rule that decides *here* stands in the root's ignore
-file, and every ignore file of HEAD's on the way to the directory lies here unaltered, it decides in
-a clone as well. What else may lie here (ignore files that were never committed, those of one person
+repositories that is not needed: where the rule that decides *here* is in the root's ignore
+file, and every ignore file of HEAD's on the way to the directory is here unaltered, it decides in
+a clone as well. What else may be here (ignore files that were never committed, those of one user
 or machine) can only have taken protection away, and is not in the clone.
 """
 
@@ -35,7 +35,7 @@ def _rule_files(directory: bytes) -> list[bytes]:
 def durably_protected(
     repository: git.Repository, deciding: Mapping[bytes, git.IgnoreRule], found: IndexContents
 ) -> frozenset[bytes]:
-    """Those directories that a fresh clone of HEAD ignores by rules of its own.
+    """Those directories that a fresh clone of HEAD ignores by its own rules.
 
     deciding: which rule decides over each of them here.
     """
@@ -53,12 +53,12 @@ def _told_by_the_root(
     root = found.in_head(RULE_FILE)
     if asked & unmerged or not _is_file(root):
         return frozenset()
-    # A clone may lie on a file system that tells names apart by case, though this one does not.
+    # A clone may be on a case-sensitive file system, though this one does not.
     if git.ignores_case(repository):
         return frozenset()
     unaltered = {path for path in asked if _is_as_in_head(repository, path, found.in_head(path))}
     # Of the sources that git names, only this one is certain: core.excludesFile may be a relative
-    # path, too, and is then read as though it lay at the root.
+    # path, too, and is then read as though it was at the root.
     return frozenset(
         directory
         for directory, rule in deciding.items()

@@ -1,4 +1,4 @@
-"""The safe part of mending: state out of the index, the rule into the ignore file. Nothing else.
+"""The safe part of fixing: state out of the index, the rule into the ignore file. Nothing else.
 
 No file of the work tree is touched but the root's ``.gitignore``, which only grows; no commit is
 made, and none is rewritten. What is left is said by asking again.
@@ -27,12 +27,12 @@ _UNPROTECTED = ("state-unprotected", "protection-missing", "protection-local")
 def fix(
     root: str | os.PathLike[str], verdict: GuardVerdict, named: Sequence[str] = ()
 ) -> Iterator[str]:
-    """Mends what can be mended safely, and says what it did, a sentence each.
+    """Fixes what can be fixed safely, and returns a message for each fix.
 
-    Findings in submodules are left: each is a repository of its own. So are those in a configured
+    Findings in submodules are left: each is its own repository. So are those in a configured
     directory that nothing was published to: its files may be anything. named: state directories
     that the user named.
-    Raises `ToolFailed` where git refuses, `InputOutputError` where the file cannot be written.
+    Raises `ToolFailed` if git refuses, `InputOutputError` if the file cannot be written.
     """
     repository = open_or_refuse(root)
     top = repository.top
@@ -54,7 +54,7 @@ def fix(
     if paths:
         git.forget(repository, paths)
         for path in paths:
-            yield f"{git.printable(path)} was taken out of the index; the file stays."
+            yield f"{git.printable(path)} was removed from the index; the file stays."
     directories = [os.fsencode(each.where) for each in ours if each.rule in _UNPROTECTED]
     if not directories:
         return

@@ -85,7 +85,7 @@ def commit(top: bytes, message: str, path: bytes | None = None) -> str:
 class FixTarget(NamedTuple):
     """The ignore file that gets a rule. path: relative to the top.
 
-    problem: why git reads no rules from it, a sentence; empty if it does. repair: the commands that
+    problem: why git reads no rules from it, a message; empty if it does. repair: the commands that
     change this. is_here: False in a sparse checkout that leaves it out.
     """
 
@@ -119,7 +119,7 @@ def _examined(top: bytes, path: bytes) -> FixTarget:
     except OSError:
         return FixTarget(path)
     if stat.S_ISLNK(mode):
-        problem = f"{shown} is a symbolic link, and git reads no rules from a link."
+        problem = f"{shown} is a symbolic link, and git reads no rules from links."
         is_copied = os.path.isfile(file)
         return FixTarget(path, problem, _rewritten("cat", word) if is_copied else (f"rm {word}",))
     if not stat.S_ISREG(mode):

@@ -1,4 +1,4 @@
-"""The index, and HEAD beside it: what the next commit holds, and what the last one does."""
+"""The index, and HEAD next to it: what the next commit holds, and what the last one does."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
 
-IN_GIT = "Whoever can read the repository can read it from then on, and it goes stale there."
+IN_GIT = "Everyone who can read the repository can read it, and it goes stale."
 _NO_FILE = b"000000"
 
 
@@ -33,8 +33,8 @@ def check_staged(
 ) -> GuardVerdict:
     """The verdict on what the commit that is being made will contain.
 
-    HEAD is not asked: the commit that takes a leak away must pass.
-    Raises `ToolFailed` where git cannot answer.
+    HEAD is not asked: the commit that removes a leak must pass.
+    Raises `ToolFailed` if git cannot answer.
     """
     top = work_tree_of(repository)
     git.require_whole_index(repository)
@@ -53,7 +53,7 @@ def work_tree_of(repository: git.Repository) -> bytes:
     if repository.top is None:
         raise ToolFailed(
             f"{os.fsdecode(repository.git_dir)} has no work tree.",
-            hint="In a bare repository, ask about commits: guard --history, or guard --receive.",
+            hint="In a bare repository, check commits: guard --history or guard --receive.",
         )
     return repository.top
 
@@ -104,7 +104,7 @@ _RULES = b":(top,glob)**/" + RULE_FILE
 def _read_projects(
     repository: git.Repository, entries: Iterable[git.IndexEntry]
 ) -> list[GuardedProject]:
-    """The projects in the index: as they lie on disk, else (a sparse checkout) as in the index."""
+    """The projects in the index: as they are on disk, else (a sparse checkout) as in the index."""
     top = repository.top or b""
     projects = [entry for entry in entries if os.path.basename(entry.path) == b"pyproject.toml"]
     here = [entry.path for entry in projects if is_checked_out(top, entry.path)]
@@ -241,14 +241,14 @@ def state_in(
             "state-in-index",
             name,
             f"The state file {shown} is {where}.",
-            f"The next commit holds it. {IN_GIT}",
+            f"The next commit will contain it. {IN_GIT}",
             take_out(top, place, is_sparse=place in sparse),
         )
     return GuardFinding(
         "fail",
         "state-in-head",
         name,
-        f"The state file {shown} is in HEAD, though no longer in the index.",
+        f"The state file {shown} is in HEAD, although it is no longer in the index.",
         IN_GIT,
         commit(top, "Remove state"),
     )
@@ -262,7 +262,7 @@ def _take_out(repository: git.Repository, path: bytes) -> str:
 
 
 def key_directory(path: bytes, places: Places) -> bytes:
-    """What to take out of the index: not the whole directory, which may hold a rule of its own."""
+    """What to take out of the index: not the whole directory, which may contain a rule."""
     directory = places.directory_of(path) or b""
     return join(directory, path[len(directory) + 1 :].partition(b"/")[0])
 
@@ -273,6 +273,6 @@ def within_or_refuse(top: bytes, directories: Sequence[str | os.PathLike[str]]) 
         return within(top, directories)
     except ValueError as error:
         raise ToolFailed(
-            f"{error} does not lie inside the repository {os.fsdecode(top)}.",
-            hint="Run the guard in the repository that the directory lies in.",
+            f"{error} is not inside the repository {os.fsdecode(top)}.",
+            hint="Run the guard in the repository that contains the directory.",
         ) from error

@@ -28,12 +28,12 @@ def check(
     strict: bool = False,
     movement: Movement | None = None,
 ) -> GuardVerdict:
-    """git's verdict on the repository that `root` lies in.
+    """git's verdict on the repository that `root` is in.
 
-    directories: state directories beside those that are found by name and configuration.
+    directories: state directories next to those that are found by name and configuration.
     allow: paths or patterns, relative to `root`, that are committed on purpose.
-    strict: makes failures of warnings. movement: what is pushed or received, as git told.
-    Raises `ToolFailed` where there is no repository, or git cannot answer.
+    strict: makes failures of warnings. movement: what is pushed or received, from git.
+    Raises `ToolFailed` if there is no repository, or git cannot answer.
     """
     movement = movement or Movement()
     repository = open_or_refuse(root, from_hook=moment in _OF_HOOKS, fast=moment != "history")
@@ -68,7 +68,7 @@ def _ask(
     if moment == "receive":
         if movement.updates is None:
             raise ToolFailed(
-                "Nothing stands on the standard input, so that nothing is received.",
+                "The standard input is empty, so nothing was received.",
                 hint="Use --receive only in git's pre-receive hook.",
             )
         return _commits(repository, moment, directories, movement, ["--all"])
@@ -114,8 +114,8 @@ def open_or_refuse(
     repository = git.open_repository(root, from_hook=from_hook, fast=fast)
     if repository is None:
         raise ToolFailed(
-            f"{os.path.realpath(root)} is in no git repository: git cannot say what it holds.",
-            hint="Run git init to make one; where CI has stripped .git away, use --no-guard.",
+            f"{os.path.realpath(root)} is not in a git repository, so git cannot check it.",
+            hint="Create one with git init; if CI has removed .git, use --no-guard.",
         )
     return repository
 

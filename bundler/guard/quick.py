@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _PROJECT = b"pyproject.toml"
-# With one of these, where the repository lies is for git to say.
+# With one of these, git decides where the repository is.
 _UNUSUAL = (
     "GIT_WORK_TREE",
     "GIT_COMMON_DIR",
@@ -31,8 +31,8 @@ _UNUSUAL = (
 def quick_check(named: Sequence[str] = ()) -> tuple[bytes, ...] | None:
     """Whether the commit that is being made holds state, as far as the index's bytes can say.
 
-    named: state directories beside those found by name. None: ask git. Empty: certainly none.
-    Else certainly none under its own name, but state lies in these directories, relative to the
+    named: state directories next to those found by name. None: ask git. Empty: certainly none.
+    Else certainly none under its own name, but state is in these directories, relative to the
     top, and could have been copied.
     """
     if any(name in os.environ for name in _UNUSUAL):

@@ -1,8 +1,8 @@
-"""Where state lies: found by name, by configuration and on the command line, without running code.
+"""Where state is: found by name, by configuration and on the command line, without running code.
 
 A *state directory* is any directory named ``.local_defs_state``, the ``path`` of a
 ``[[tool.state-bundler.source]]`` table, or one that was named to the guard. A *state file* is
-anything below it but the ``.gitignore`` that lies directly in it: that one is a rule, no state.
+anything below it but the ``.gitignore`` that is directly in it: that one is a rule, no state.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class GuardedProject(NamedTuple):
 
 
 class FoundStatePaths(NamedTuple):
-    """What lies in the work tree. Paths are relative to its top.
+    """What is in the work tree. Paths are relative to its top.
 
     states: state directories by name. links: symbolic links of that name. repositories: other
     repositories inside. projects: the directories with a project file.
@@ -142,7 +142,7 @@ def walk(top: bytes) -> FoundStatePaths:
 
 
 def _found(telling: Iterable[tuple[bytes, os.DirEntry[bytes]]]) -> FoundStatePaths:
-    """What entries with telling names, and the directories that they lie in, come to."""
+    """What entries with significant names, and the directories that they are in, come to."""
     states, links, repositories, projects = [], [], [], []
     for directory, entry in telling:
         is_directory = entry.is_dir(follow_symlinks=False)
@@ -316,7 +316,7 @@ def _paths(directory: bytes, tables: Iterable[dict[str, Any]], name: str) -> Ite
 
 
 def _sources(file: bytes, tables: Sequence[dict[str, Any]]) -> Iterator[bytes]:
-    """The state directories of sources. Raises `ConfigurationError` for one that is none."""
+    """The state directories of sources. Raises `ConfigurationError` for an invalid one."""
     for table in tables:
         path = table.get("path")
         if isinstance(path, str) and (problem := path_problem(path)):
@@ -359,7 +359,7 @@ def _dagster_alone(name: bytes, text: bytes) -> dict[str, Any] | None:
     """The table of Dagster's in a file with none of ours, where it is written the plain way.
 
     That is how ``create-dagster`` writes it, and importing a TOML parser takes longer than asking
-    git. None where it is written otherwise.
+    git. None if it is written otherwise.
     """
     header = b"[project]" if name == b"dg.toml" else b"[tool.dg.project]"
     _, found, section = (b"\n" + text).partition(b"\n" + header + b"\n")

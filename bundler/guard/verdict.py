@@ -18,9 +18,9 @@ else:
 class GuardFinding(NamedTuple):
     """One thing that is wrong, or could become so.
 
-    rule: a stable name for the kind. what: a sentence that names the path. where: the path,
-    relative to the top of the repository. why: the reason that it matters. mend: the command that
-    fixes it, or a sentence, with a full stop, if that takes a person.
+    rule: a stable name for the kind. what: a message that names the path. where: the path,
+    relative to the top of the repository. why: the reason that it matters. fix: the command that
+    fixes it, or a message, with a full stop, if that takes a user.
     inside: the other repository (a submodule) that it is about, relative to the top.
     """
 
@@ -29,7 +29,7 @@ class GuardFinding(NamedTuple):
     where: str
     what: str
     why: str
-    mend: str
+    fix: str
     inside: str = ""
 
 
@@ -61,7 +61,7 @@ class GuardVerdict(NamedTuple):
 class Movement(NamedTuple):
     """What a moment is about apart from the repository itself.
 
-    updates: old and new object of each ref that is pushed or received; None where git did not
+    updates: old and new object of each ref that is pushed or received; None if git did not
     tell. remote: the name of the remote that is pushed to. compare: at the moment ``staged``,
     where the index is known to hold no state under its own name, the directories with state that
     could have been copied.
@@ -77,11 +77,11 @@ _NAMED = 3
 
 def shared(finding: GuardFinding) -> tuple[str, ...]:
     """What findings have in common that need one explanation."""
-    return (finding.grade, finding.rule, finding.inside, finding.why, finding.mend)
+    return (finding.grade, finding.rule, finding.inside, finding.why, finding.fix)
 
 
 def grouped(findings: Iterable[GuardFinding]) -> list[GuardFinding]:
-    """Findings for a person: of warnings with one reason and one fix, a single one.
+    """Findings for a user: of warnings with one reason and one fix, a single one.
 
     A workspace of many projects lacks one rule, and not one a project.
     """
@@ -98,7 +98,7 @@ def _as_one(group: Sequence[GuardFinding]) -> GuardFinding:
         return first
     names = ", ".join(finding.where for finding in others[:_NAMED])
     more = f" and {len(others) - _NAMED} more" if len(others) > _NAMED else ""
-    return first._replace(what=f"{first.what} The same goes for {names}{more}.")
+    return first._replace(what=f"{first.what} The same applies to {names}{more}.")
 
 
 def joined(*verdicts: GuardVerdict) -> GuardVerdict:

@@ -19,7 +19,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-_WHY = "A wheel built by this backend alone comes without its state, and says nothing."
+_WHY = "A wheel that this backend builds on its own silently lacks the state."
 # The backends that do so, as the project file names them.
 _DROPPING = (b"hatchling", b"poetry.core", b"setuptools.build_meta")
 
@@ -67,7 +67,7 @@ def _finding(path: bytes, fix: str) -> GuardFinding:
         "warn",
         "wheel-drops-state",
         os.fsdecode(path),
-        f"The build backend of {git.printable(path)} leaves out of a wheel what git ignores.",
+        f"The build backend of {git.printable(path)} excludes git-ignored files from wheels.",
         _WHY,
         fix,
     )

@@ -300,9 +300,9 @@ def _offered(
         "fail",
         "state-unprotected",
         os.fsdecode(directory),
-        f"git add -A would take {count} of the state directory {git.printable(directory)}: "
+        f"git add -A would add {count} of the state directory {git.printable(directory)}: "
         f"no rule ignores {git.printable(min(files))}.",
-        _why("The next careless commit holds the state.", target),
+        _why("The next careless commit would contain the state.", target),
         fixes.ignore(top, directory, target),
     )
 
@@ -317,7 +317,7 @@ def _not_durable(
             "protection-missing",
             os.fsdecode(directory),
             f"No ignore rule covers the state directory {git.printable(directory)} yet.",
-            _why("State that is copied or restored there would be taken by git add -A.", target),
+            _why("git add -A would add state that is copied or restored there.", target),
             fixes.ignore(top, directory, target),
         )
     is_written = rule.source == RULE_FILE and target.is_here and not target.problem
@@ -326,8 +326,8 @@ def _not_durable(
         "protection-local",
         os.fsdecode(directory),
         f"The state directory {git.printable(directory)} is ignored on this machine only: "
-        "HEAD holds no rule for it.",
-        _why("A fresh clone, and every other machine, would offer it to git add -A.", target),
+        "HEAD has no rule for it.",
+        _why("git add -A would add it in a fresh clone and on every other machine.", target),
         fixes.commit_rules(top) if is_written else fixes.ignore(top, directory, target),
     )
 
@@ -337,8 +337,8 @@ def _open_link(top: bytes, link: bytes, target: fixes.FixTarget) -> GuardFinding
         "warn",
         "protection-missing",
         os.fsdecode(link),
-        f"git add -A would take {git.printable(link)}: a link where a state directory is expected.",
-        _why("Every clone would have the link, which leads nowhere there.", target),
+        f"git add -A would add {git.printable(link)}: a link where a state directory is expected.",
+        _why("Every clone would have the link, which is broken there.", target),
         fixes.ignore(top, link, target),
     )
 

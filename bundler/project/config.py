@@ -70,7 +70,7 @@ class _SourceTable(_Table, frozen=True):
 
 
 class _Root(_KeyTable, frozen=True):
-    """``[tool.state-bundler]``; what a key can be told stands here for all keys."""
+    """``[tool.state-bundler]``; settings of keys apply to all keys here."""
 
     total_timeout: Duration | None = None
     jobs: Count | None = None
@@ -113,7 +113,7 @@ class Config(msgspec.Struct, frozen=True):
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """The tables of a TOML file; empty where there is none. Raises `ConfigurationError`."""
+    """The tables of a TOML file; empty if there is none. Raises `ConfigurationError`."""
     if sys.version_info >= (3, 11):
         import tomllib
     else:
@@ -135,7 +135,7 @@ def pyproject_of(root: Path) -> Path:
 
 
 def load(root: Path) -> Config:
-    """Reads the configuration of the project in `root`; defaults where there is none.
+    """Reads the configuration of the project in `root`; defaults if there is none.
 
     Raises `ConfigurationError` naming file, table and key.
     """
@@ -174,7 +174,7 @@ def _with_environment(config: Config, environ: Mapping[str, str]) -> Config:
         image_path=root.image_path or config.image_path,
         environment=root.environment or config.environment,
         store=root.store or config.store,
-        given=(*config.given, *sorted(f"{name} (by the environment)" for name in given)),
+        given=(*config.given, *sorted(f"{name} (from the environment)" for name in given)),
     )
 
 
@@ -250,7 +250,7 @@ def _checked_below(key: str, value: Any, name: str, file: Path) -> Any:
 
 
 def _readable(error: msgspec.ValidationError) -> str:
-    """msgspec's sentence with the place named as TOML names it."""
+    """msgspec's message with the location in TOML's notation."""
     text, _, place = str(error).partition(" - at `$")
     return f"{place.strip('`.') or 'the table'}: {text}".replace("[...]", "")
 
@@ -294,7 +294,7 @@ def _refresh_options(table: _Root, root: Path) -> RefreshOptions:
 
 
 def _baseline(name: str | None, root: Path) -> str | None:
-    """A path is relative to the project; what is none is an artifact's name."""
+    """A path is relative to the project; anything else is an artifact's name."""
     return str(root / name) if name and (root / name).exists() else name
 
 
@@ -304,7 +304,7 @@ def _sources(tables: Sequence[_SourceTable], file: Path) -> tuple[SourceOptions,
         raise ConfigurationError(
             f"{file}: [[{TABLE}.source]]: one of the state directories {' and '.join(pair)} is "
             "inside the other.",
-            hint="Give both the same path, or two that are apart.",
+            hint="Give both the same path, or separate ones.",
         )
     return sources
 
@@ -312,9 +312,9 @@ def _sources(tables: Sequence[_SourceTable], file: Path) -> tuple[SourceOptions,
 def _source_options(table: _SourceTable, file: Path) -> SourceOptions:
     where = f"{file}: [[{TABLE}.source]]"
     if bool(table.command) == bool(table.component):
-        raise ConfigurationError(f"{where} needs either `command` or `component`.")
+        raise ConfigurationError(f"{where} requires either `command` or `component`.")
     if table.command and not table.key:
-        raise ConfigurationError(f"{where} with a command needs a `key`.")
+        raise ConfigurationError(f"{where} with a command requires a `key`.")
     if problem := path_problem(table.path):
         raise ConfigurationError(f"{where}: path {table.path!r} {problem}.", hint=ADVICE)
     return SourceOptions(

@@ -108,7 +108,7 @@ def _as_toml(variable: str, text: str) -> Any:
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except ValueError as error:
-        raise _bad(variable, text, "it is not a value of TOML") from error
+        raise _bad(variable, text, "it is not a TOML value") from error
 
 
 def _bad(variable: str, text: str, reason: str, name: str = "") -> ConfigurationError:

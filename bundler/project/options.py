@@ -1,6 +1,6 @@
-"""What a refresh can be told, as values: the configuration and the command line fill them in.
+"""The options of a refresh, as values: the configuration and the command line fill them in.
 
-Every duration is in seconds, every share a number between 0 and 1. A field that is None, or an
+Every duration is in seconds, every share a number between 0 and 1. A field without a value, or an
 empty tuple where tuples add up, says nothing and leaves the decision to the next wider level:
 the key's own options, then those for all keys, then the default written here.
 """
@@ -89,7 +89,7 @@ class StoredVersions(Protocol):
     def state(self, key: str) -> tuple[State, KeyRefresh] | None:
         """The state as the manifest of an artifact that embeds it has it, and how it came about.
 
-        None where the storage has none and that is allowed; else raises `UsageError`.
+        None if the storage has none and that is allowed; else raises `UsageError`.
         """
 
     def pull(self, key: str, directory: Path) -> None:
@@ -114,11 +114,11 @@ class RefreshOptions(msgspec.Struct, frozen=True):
     mode: for every key, whatever its own options say; None leaves it to them. A project's file
     says it in defaults.
     keys, management_types: only these; empty means all. total_timeout: for the whole run.
-    jobs: keys at once. kind_jobs: at once of one kind of component, by a pattern of its class
+    jobs: concurrent keys. kind_jobs: those of one kind of component, by a pattern of its class
     name. defaults: for every key. per_key: by key, or by a pattern of keys. over_all: what goes
     before a key's own options, since the command line says it. baseline: an artifact or a directory
     whose states new ones are compared with and may fall back to. allow_stale: the greatest age of
-    a baseline that may stand in for an unavailable system; None never. secrets, not_secrets: names
+    a baseline that may replace an unavailable system; None never. secrets, not_secrets: names
     of variables that are, or are not, secret, besides those whose name says so. stored: what
     becomes of keys in versioned storage; None leaves them out of the artifact without a version.
     inside: the image that the components run in; None for this machine.

@@ -1,7 +1,7 @@
 """Projects: where they are, what they are made of, and which interpreter they run in.
 
 A *project* is a directory with a pyproject.toml or dg.toml that either declares a Dagster project
-(``[tool.dg.project]``, or ``[project]`` in dg.toml) or has sources of its own
+(``[tool.dg.project]``, or ``[project]`` in dg.toml) or has its own sources
 (``[[tool.state-bundler.source]]``). A *workspace* is a directory that names projects: Dagster's
 (``[[tool.dg.workspace.projects]]``) or uv's (``[tool.uv.workspace]``).
 """
@@ -73,9 +73,9 @@ def find(
     """The projects that a command is about.
 
     directories: as named by ``--project``; else the project that `start` (the build context, or
-    the current directory) is or lies in; else, with `everything`, all projects of the workspace.
-    Raises `ConfigurationError` where a directory is no project, `UsageError` where a workspace
-    root needs a choice.
+    the current directory) is or that contains it; else, with `everything`, all projects of the
+    workspace. Raises `ConfigurationError` if a directory is not a project, `UsageError` if a
+    workspace root needs a choice.
     """
     here = (start or Path.cwd()).resolve()
     if directories:
@@ -87,7 +87,7 @@ def find(
             names = ", ".join(str(member.relative_to(here)) for member in members)
             raise UsageError(
                 f"{here} is a workspace of {len(members)} projects: {names}.",
-                hint="Name one with --project DIR, or take them all with --all.",
+                hint="Select one with --project DIR, or all with --all.",
             )
         roots = members
     else:
@@ -112,15 +112,15 @@ def start_for_context(context: Path, dockerfile: Path | None) -> Path:
 def open_project(
     root: Path, *, python: Path | None = None, environ: Mapping[str, str] = os.environ
 ) -> Project:
-    """Reads the project in `root`. Raises `ConfigurationError` where there is none."""
+    """Reads the project in `root`. Raises `ConfigurationError` if there is none."""
     files = _ProjectFiles.read(root)
     config = of_pyproject(files.pyproject, pyproject_of(root))
     dagster = _dagster_modules(root, files)
     if dagster is None and not config.sources:
         raise ConfigurationError(
-            f"{root} is neither a Dagster project nor has it sources of its own.",
+            f"{root} is not a Dagster project, and it configures no sources.",
             hint="Run this in a directory whose pyproject.toml has [tool.dg.project] or "
-            "[[tool.state-bundler.source]], or name one with --project DIR.",
+            "[[tool.state-bundler.source]], or select one with --project DIR.",
         )
     workspace = _workspace_above(root)
     return Project(
@@ -134,7 +134,7 @@ def open_project(
 
 
 def dagster_modules(root: Path) -> DagsterModules | None:
-    """The modules that dg.toml or pyproject.toml names; None for what is no Dagster project."""
+    """The modules that dg.toml or pyproject.toml names; None if it is not a Dagster project."""
     return _dagster_modules(root, _ProjectFiles.read(root))
 
 
@@ -147,14 +147,14 @@ def _dagster_modules(root: Path, files: _ProjectFiles) -> DagsterModules | None:
     for name in (root_module, defs_module):  # each becomes a path
         if not isinstance(name, str) or "/" in name or not all(name.split(".")):
             raise ConfigurationError(
-                f"{root}: {name!r} is not the name of a module.",
+                f"{root}: {name!r} is not a valid module name.",
                 hint="Correct root_module or defs_module in [tool.dg.project].",
             )
     return DagsterModules(root_module, defs_module, table.get("code_location_target_module"))
 
 
 def workspace_members(root: Path) -> Iterator[Path]:
-    """The projects that a workspace root names; nothing for what is no workspace."""
+    """The projects that a workspace root names; nothing for anything that is not a workspace."""
     files = _ProjectFiles.read(root)
     named = _table(files.dg, "workspace").get("projects", [])
     paths = [root / str(_table({"": project}, "").get("path", "")) for project in named]
@@ -207,21 +207,21 @@ def _found(root: Path, workspace: Path, environ: Mapping[str, str]) -> Interpret
         if found := shutil.which(name, path=environ.get("PATH")):
             return Interpreter(Path(found), f"{name} on PATH")
     raise ConfigurationError(
-        f"No Python was found for {root}.", hint="Name the project's interpreter with --python."
+        f"No Python was found for {root}.", hint="Pass the project's interpreter with --python."
     )
 
 
 def _named(path: Path, found_by: str) -> Interpreter:
     if not path.exists():
         raise ConfigurationError(
-            f"{path}, the interpreter that {found_by} names, does not exist.",
-            hint="Create the environment (uv sync), or name another with --python.",
+            f"{path}, the interpreter from {found_by}, does not exist.",
+            hint="Create the environment (uv sync), or pass another interpreter with --python.",
         )
     return Interpreter(path.absolute(), found_by)
 
 
 def _table(table: Mapping[str, Any], *names: str) -> dict[str, Any]:
-    """The table below these names; empty where there is none."""
+    """The table below these names; empty if there is none."""
     found: Any = table
     for name in names:
         found = found.get(name) if isinstance(found, Mapping) else None

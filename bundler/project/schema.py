@@ -1,6 +1,6 @@
 """The JSON schemas of what this package writes and reads, generated from its models.
 
-They lie in ``bundler/schemas``; ``python -m bundler.schema`` writes them anew, and a test holds
+They are in ``bundler/schemas``; ``python -m bundler.schema`` writes them anew, and a test holds
 files and models together.
 """
 

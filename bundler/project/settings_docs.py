@@ -1,4 +1,4 @@
-"""What each setting of ``[tool.state-bundler]`` means, in a sentence: for editors and for docs.
+"""What each setting of ``[tool.state-bundler]`` means, in a message: for editors and for docs.
 
 By table and name, as they are written. A test compares this with the models in `project.config`.
 """
@@ -10,53 +10,56 @@ from typing import Any
 
 # What can be said of all keys, and of one in [tool.state-bundler.keys."KEY"].
 KEY: Mapping[str, str] = {
-    "refresh": "Ask the external system `always`, only where a key has no state that verifies "
+    "refresh": "When to fetch: `always`, only for keys without valid state "
     "(`missing`), or `never`. Default: `always`.",
-    "timeout": "For one key, all attempts together. Default: `5m`.",
-    "attempts": "Most calls of a component for one state. Default: 3.",
-    "allow-empty": "An empty state is as it should be. Default: `false`.",
-    "shrink": "The share of the baseline's entries below which a state is refused; 0 turns the "
-    "check off. Default: 0.5.",
-    "min-entries": "Fewer entries (items of the outermost lists) are refused.",
-    "allow-http": "Failed requests that are expected, as `METHOD PATH STATUS` with `*`, such as "
-    "`GET /v1/connectors/*/schemas 404`, or with the name of what is wrong with the body, such as "
+    "timeout": "Timeout per key, including retries. Default: `5m`.",
+    "attempts": "Maximum attempts per key. Default: 3.",
+    "allow-empty": "Accept an empty state. Default: `false`.",
+    "shrink": "The share of the baseline's entries below which a state is rejected; 0 disables the "
+    "check. Default: 0.5.",
+    "min-entries": "Minimum number of entries (items of the outermost lists).",
+    "allow-http": "Failed requests to accept, as `METHOD PATH STATUS` with `*`, such as "
+    "`GET /v1/connectors/*/schemas 404`, or with the name of the problem with the body, such as "
     "`GET /news/* html`.",
-    "exclude": "Patterns of paths to leave out of a state, beyond the usual ones.",
-    "include": "Patterns of paths to keep in spite of them.",
+    "exclude": "Patterns of paths to exclude from a state, in addition to the defaults.",
+    "include": "Patterns of paths to keep although they are excluded.",
     "allow-key-material": "Patterns of files in a state that may hold private keys and tokens.",
-    "volatile": "Names of JSON members that change at each run without meaning anything.",
+    "volatile": "Names of JSON members whose changes are ignored.",
     "writable": "Paths in a key's directory that the program may write to at run time.",
-    "json-schema": "A file with the JSON schema that a state must satisfy.",
-    "validate": "A command that must succeed; `{state_path}` stands for the state.",
-    "reach": "A command by which `doctor` asks whether the external system answers.",
+    "json-schema": "A file with the JSON schema that a state must match.",
+    "validate": "A command that must succeed; `{state_path}` is the path of the state.",
+    "reach": "A command with which `doctor` checks that the external system responds.",
 }
 ROOT: Mapping[str, str] = {
     **KEY,
-    "total-timeout": "For a whole refresh. Default: `30m`.",
-    "jobs": "Keys that are refreshed at once. Default: 32.",
-    "kind-jobs": "At once of one kind of component, by a pattern of its class, such as "
+    "total-timeout": "Timeout for the whole refresh. Default: `30m`.",
+    "jobs": "Maximum number of keys refreshed concurrently. Default: 32.",
+    "kind-jobs": "Maximum number of keys refreshed concurrently per kind of component, by a "
+    "pattern of its class, such as "
     '`"*.FivetranAccountComponent" = 2`.',
-    "baseline": "An artifact, a store or a directory whose states new ones are compared with and "
-    "may fall back to. Default: what is published here.",
-    "allow-stale": "The greatest age of a baseline that may stand in for an unavailable system. "
+    "baseline": "An artifact, store or directory whose states new ones are compared with and "
+    "may fall back to. Default: the published state.",
+    "allow-stale": "The maximum age of a baseline that may replace the state of an unavailable "
+    "system. "
     "Default: never.",
-    "secrets": "Names of variables that are secret, besides those whose names say so.",
-    "not-secrets": "Names of variables that are not, whatever their names say.",
-    "image-path": "The state directory's path in an image. Default: where the image's Python "
+    "secrets": "Names of variables that are secrets, in addition to those recognised by name.",
+    "not-secrets": "Names of variables that are not secrets, although their names suggest it.",
+    "image-path": "Path of the state directory in an image. Default: where the image's Python "
     "imports the defs module.",
-    "environment": "A name for the run record, such as `staging`.",
+    "environment": "Environment to name in the run record, such as `staging`.",
     "store": "The URL of the versioned state storage.",
     "guard": "See the table below.",
-    "keys": "A table for a key, or for all that a pattern with `*` matches.",
+    "keys": "A table for a key, or for all keys that match a pattern with `*`.",
     "source": "See the table below; one for each state of a program without Dagster.",
 }
 GUARD: Mapping[str, str] = {
     "allow": "Paths or patterns of state that is committed on purpose, such as fixtures.",
 }
 SOURCE: Mapping[str, str] = {
-    "path": "The state directory, relative to the project: a directory for state alone.",
-    "key": "The defs state key; needed for a `command`, a component knows its own.",
-    "command": "What writes the state to `{state_path}`: a list of words, never a shell's line.",
+    "path": "The state directory, relative to the project: a directory for state only.",
+    "key": "The defs state key; required for a `command`, since a component has its own.",
+    "command": "The command that writes the state to `{state_path}`: a list of words, not a shell "
+    "command.",
     "component": 'Instead of a command: `"package.module:Class"`, a '
     "`bundler.component.StateBackedComponent`.",
     "place": "Where the program looks for the state directory, relative to the root of its "

@@ -18,7 +18,7 @@ def refuse_shared(config: Config, dagster: DagsterModules | None) -> None:
     """Raises `ConfigurationError` for a path that others use, as far as files can say.
 
     What git tracks below a directory that we did publish is for the guard to judge. Raises
-    `ToolFailed` where git cannot say what it tracks.
+    `ToolFailed` if git cannot say what it tracks.
     """
     for path in dict.fromkeys(source.path for source in config.sources):
         refuse_used(config, dagster, path.as_posix())
@@ -39,7 +39,7 @@ def refuse_used(config: Config, dagster: DagsterModules | None, path: str) -> No
     used = next((each for each in _used(root, config, dagster) if holds(path, each)), None)
     if used is not None:
         raise ConfigurationError(
-            f"{config.file}: path {path!r} holds {used}, which is not state.", hint=ADVICE
+            f"{config.file}: path {path!r} contains {used}, which is not state.", hint=ADVICE
         )
 
 

@@ -29,10 +29,10 @@ _BACKENDS = {
 
 @dataclass(frozen=True)
 class Survey:
-    """root: the project. repository: the work tree that it lies in. pyproject: its tables.
+    """root: the project. repository: the work tree that it is in. pyproject: its tables.
 
-    backend: the build backend's name; None where nothing builds a distribution.
-    state_directories: relative to the root, where the project's states lie or will lie.
+    backend: the build backend's name; None if nothing builds a distribution.
+    state_directories: relative to the root, where the project's states are or will be.
     dockerfiles: relative to the root.
     """
 
@@ -74,7 +74,7 @@ def repository_of(directory: Path) -> Path | None:
 
 
 def table(tables: Mapping[str, Any], *names: str) -> Mapping[str, Any]:
-    """The table below these names; empty where there is none."""
+    """The table below these names; empty if there is none."""
     found: Any = tables
     for name in names:
         found = found.get(name) if isinstance(found, Mapping) else None

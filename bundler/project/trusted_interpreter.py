@@ -17,25 +17,26 @@ from bundler.git.tracked import is_tracked
 from bundler.git.words import quoted
 
 _MAX_LINKS = 40
-_HINT = "If you trust it, name it: --python {}"
+_HINT = "If you trust it, pass it: --python {}"
 
 
 def refuse_tracked(python: Path, found_by: str) -> None:
     """Raises `ConfigurationError` if git tracks the interpreter, a link to it or its environment.
 
-    Raises `ToolFailed` if that cannot be told.
+    Raises `ToolFailed` if that is unknown.
     """
     shown = quoted(str(python))
     try:
         tracked = _tracked(python)
     except (ToolFailed, OSError, ValueError) as error:
         raise ToolFailed(
-            f"Whether {python} is committed to the repository cannot be told: {error}",
+            f"It is unknown whether {python} is committed to the repository: {error}",
             hint=_HINT.format(shown),
         ) from error
     if tracked is not None:
         raise ConfigurationError(
-            f"The interpreter {python} (found by {found_by}) is not run: {tracked} is committed to "
+            f"The interpreter {python} (found by {found_by}) was not run: {tracked} is committed "
+            "to "
             "the repository.",
             hint=_HINT.format(shown),
         )

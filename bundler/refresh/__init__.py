@@ -1,1 +1,1 @@
-"""Refreshing states: find components, fetch, judge, publish. `run` does the whole of it."""
+"""Refreshing states: find components, fetch, judge, publish. `run` does everything."""

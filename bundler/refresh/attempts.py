@@ -1,4 +1,4 @@
-"""One key's refresh: attempts within a deadline, retried where a retry can mend it."""
+"""One key's refresh: attempts within a deadline, retried where a retry can fix it."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class Fetched(msgspec.Struct, frozen=True):
 
 
 class KeyFailedError(Exception):
-    """A key could not be refreshed. Carries what is to be told."""
+    """A key could not be refreshed. Carries what to report."""
 
     def __init__(self, error: BundlerError, attempts: int, log: tuple[str, ...]) -> None:
         super().__init__(error.what)
@@ -141,7 +141,7 @@ async def _fetch_once(
 
 
 def _skew(report: Report) -> float:
-    """Seconds by which a server's clock differs from ours, as far as its last answer tells."""
+    """Seconds by which a server's clock differs from ours, according to its last answer."""
     if report.last is None or not report.last.date:
         return 0.0
     try:
@@ -248,7 +248,7 @@ def _lost(job: KeyJob, report: Report, secrets: Secrets) -> Failure | None:
     normal = kind_of(job.component).expected
     with io_errors(before):
         exchange = vendor_exceptions.lost(report.expected, normal, job.options.allow_http, before)
-    though = ", though the last state has what this is about"
+    though = ", although the last state has it"
     if exchange is None:
         return None
     from bundler.refresh.outcome.classify import partial as partial_failure
@@ -264,7 +264,7 @@ async def _check(job: KeyJob, write: Write, attempt: int, report: Report) -> Che
     except RecursionError as error:  # a program that loads it would end the same way
         key = job.component.key
         told = BadData(
-            f"{key}: the state is nested too deep.", hint="Check what the API answers.", key=key
+            f"{key}: the state is nested too deeply.", hint="Check what the API answers.", key=key
         )
         raise _failed(job, told, write, attempt) from error
 
@@ -296,7 +296,7 @@ def _failed(
 ) -> KeyFailedError:
     told = error.what.rstrip(".") + (f", after {attempts} attempts." if attempts > 1 else ".")
     again = type(error)(told, hint=error.hint, key=job.component.key)
-    # What was seen on the wire says it all; a traceback beside it would hide it.
+    # What was seen on the wire says it all; a traceback next to it would hide it.
     quiet = seen or isinstance(error, (Unavailable, CredentialsRefused))
     log = () if quiet else tuple(_tail(write.log, job.source.surroundings.secrets))
     return KeyFailedError(again, attempts, log)

@@ -1,7 +1,7 @@
 """What a freshly written state must pass before it may be published.
 
 In this order: what does not belong into a state is left out; what cannot be part of a state tree
-is refused; no secret and no path of the staging area may stand in its bytes; it is neither empty
+is refused; no secret and no path of the staging area may be in its bytes; it is neither empty
 nor much smaller than before; it satisfies the project's own schema or command.
 """
 
@@ -36,7 +36,7 @@ from bundler.state.tree import FileEntry, StateTree, dir_hash, scan
 from bundler.system.atomic import io_errors
 from bundler.system.documents import decoded
 
-# Names of what never belongs into a state, wherever it lies in one.
+# Names of what never belongs into a state, wherever it is in one.
 LEFT_OUT = (
     ".git",
     ".venv",
@@ -62,7 +62,7 @@ _SHARE_WITHOUT_A_WORD = 0.8
 
 
 class Baseline(msgspec.Struct, frozen=True):
-    """The state of one key that a new one is held against, and the key directory it lies in."""
+    """The state of one key that a new one is held against, and the key directory it is in."""
 
     state: State
     directory: Path
@@ -141,7 +141,7 @@ def check(
         left_out,
         (
             *warnings,
-            *(f"{key}: ships the database {path}." for path in databases),
+            *(f"{key}: the state contains the database {path}." for path in databases),
             *(f"{key}: {text}." for text in dbt_projects.warnings(copies)),
         ),
         tuple(path for copy in copies for path in copy.ignored),
@@ -244,7 +244,7 @@ def _refuse_secrets(
             raise _credentials_refused(key, f"the name {shown!r}", in_name)
         allowed = _any_match(file.path, options.allow_key_material)
         if is_container(file.path) and not allowed:
-            raise _key_material_refused(key, file.path, f"{file.path} holds {PRIVATE_KEY}")
+            raise _key_material_refused(key, file.path, f"{file.path} contains {PRIVATE_KEY}")
         with io_errors(directory / file.path):
             hit = secrets.scanner.first(
                 directory / file.path,
@@ -256,11 +256,12 @@ def _refuse_secrets(
         if hit.secret is not None:
             raise _credentials_refused(key, file.path, hit.secret)
         if hit.what:
-            what = f"{file.path}:{hit.line} holds {hit.what}"
+            what = f"{file.path}:{hit.line} contains {hit.what}"
             raise _key_material_refused(key, file.path, what)
         raise BadData(
-            f"{key}: {file.path} holds the path of the staging directory, which will be gone.",
-            hint="Make the component write relative paths, or leave the file out: "
+            f"{key}: {file.path} contains the path of the staging directory, which is removed "
+            "after the refresh.",
+            hint="Make the component write relative paths, or exclude the file: "
             f'exclude = ["{file.path}"].',
             key=key,
         )
@@ -268,9 +269,9 @@ def _refuse_secrets(
 
 def _credentials_refused(key: str, where: str, secret: Secret) -> CredentialsRefused:
     return CredentialsRefused(
-        f"{key}: {where} holds {secret.what}.",
-        hint="Everyone who gets the artifact gets that credential. Make the component leave it "
-        f'out; if it is no secret, say so: not-secrets = ["{secret.variable}"].',
+        f"{key}: {where} contains {secret.what}.",
+        hint="Everyone who gets the artifact gets that credential. Make the component omit "
+        f'it; if it is not a secret, set not-secrets = ["{secret.variable}"].',
         key=key,
     )
 
@@ -278,8 +279,8 @@ def _credentials_refused(key: str, where: str, secret: Secret) -> CredentialsRef
 def _key_material_refused(key: str, path: str, what: str) -> ConfigurationError:
     return ConfigurationError(
         f"{key}: {what}.",
-        hint=f'Leave the file out: exclude = ["{path}"]. If everyone who gets the artifact may '
-        f'have it: allow-key-material = ["{path}"].',
+        hint=f'Exclude the file: exclude = ["{path}"]. If everyone who gets the artifact may '
+        f'have it, set allow-key-material = ["{path}"].',
         key=key,
     )
 
@@ -296,7 +297,8 @@ def _refuse_loss(
     if empty and not options.allow_empty:
         raise BadData(
             f"{key}: the state is empty.",
-            hint=f"Check what the API answers. If it is right: --allow-empty '{key}'.",
+            hint="Check what the API returns. If an empty state is expected: --allow-empty "
+            f"'{key}'.",
             key=key,
         )
     if options.min_entries is not None:
@@ -313,7 +315,7 @@ def _refuse_few(key: str, entries: int, least: int) -> None:
     if entries < least:
         raise BadData(
             f"{key}: the state has {entries} entries, fewer than min-entries = {least}.",
-            hint="Check what the API answers.",
+            hint="Check what the API returns.",
             key=key,
         )
 
@@ -331,11 +333,11 @@ def _refuse_shrunk(
     sizes = (baseline.state.size, tree.size)
     lost = next(_lost(documents, sizes, share), "")
     if lost:
-        hint = f"Check what the API answers. If it is right: --allow-shrink '{key}'."
+        hint = f"Check what the API returns. If this is expected: --allow-shrink '{key}'."
         raise BadData(f"{key}: {lost}.", hint=hint, key=key)
     if share:
         for less in itertools.islice(_lost(documents, sizes, _SHARE_WITHOUT_A_WORD), 1):
-            yield f"{key}: {less}. If that is wrong, set `shrink` or `min-entries`."
+            yield f"{key}: {less}. To change the limits, set `shrink` or `min-entries`."
 
 
 def _lost(documents: tuple[Any, Any] | None, sizes: tuple[int, int], share: float) -> Iterator[str]:
@@ -355,7 +357,7 @@ def _lost(documents: tuple[Any, Any] | None, sizes: tuple[int, int], share: floa
 
 
 def _document(path: Path) -> tuple[Any] | None:
-    """What a JSON file holds; None for what is no JSON file, or too large to parse."""
+    """What a JSON file holds; None if it is not a JSON file, or is too large to parse."""
     if not path.is_file() or not 0 < path.stat().st_size <= _MAX_PARSED_BYTES:
         return None
     return decoded(path.read_bytes())
@@ -377,7 +379,7 @@ def is_empty(document: Any) -> bool:
 def semantic_digest(
     directory: Path, tree: StateTree, kind: Kind, options: KeyOptions
 ) -> str | None:
-    """A ``dirHash`` over what means something; None where every byte does."""
+    """A ``dirHash`` over what means something; None if every byte does."""
     known, named = frozenset(kind.volatile), frozenset(options.volatile)
     if not known and not named:
         return None
@@ -395,7 +397,7 @@ def semantic_digest(
 
 
 def _meaning(path: Path, file: FileEntry, is_volatile: Callable[[str, Any], bool]) -> str:
-    """The digest of a JSON file without its volatile members; of another file, all of it."""
+    """The digest of a JSON file without its volatile members; of another file, of everything."""
     if not (path.name == _STATE or path.suffix == ".json"):
         return file.sha256
     document = _document(path)

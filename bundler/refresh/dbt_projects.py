@@ -42,14 +42,14 @@ def warnings(copies: Sequence[CopiedDirectory]) -> Iterator[str]:
             continue
         if profiles in (*copy.ignored, *copy.left_out):
             yield (
-                f"{profiles} does not ship, because git ignores it: where dbt runs, "
-                "DBT_PROFILES_DIR must name a directory that has one"
+                f"{profiles} does not ship because git ignores it: where dbt runs, "
+                "DBT_PROFILES_DIR must name a directory with a profiles.yml"
             )
             continue
         for found in _RELATIVE.finditer(_text(source / _PROFILES)):
             yield (
                 f"{found['name']}: {found['value']} in {profiles} is relative to the project's "
-                "directory. dbt runs in a copy of the project, where that is another file: use an "
+                "directory. dbt runs in a copy of the project, where the path differs: use an "
                 "absolute path or env_var()"
             )
 

@@ -1,6 +1,6 @@
 """A state directory on its way to a new set of states: what becomes of each key.
 
-A key is fetched, or what is published (or the given baseline) is taken over. Nothing is visible
+A key is fetched, or what is published (or the given baseline) is reused. Nothing is visible
 before `bundler.state.statedir.publish_together`, and that publishes the whole set.
 """
 
@@ -97,7 +97,7 @@ class Directory(msgspec.Struct):
         """One component a key.
 
         Raises `ConfigurationError` for keys that cannot be, `CredentialsRefused` for one that holds
-        a secret: keys stand in manifests, logs and names of directories.
+        a secret: keys appear in manifests, logs and names of directories.
         """
         found = [component for item in self.sources for component in item.found.components]
         for component in found:
@@ -146,7 +146,7 @@ class Directory(msgspec.Struct):
                 if waited > (self.options.total_timeout or DEFAULT_TOTAL_TIMEOUT_SECONDS):
                     raise
                 if waited > _SILENT_SECONDS and not told:
-                    listener.note(f"{error.what} Waiting for it.")
+                    listener.note(f"{error.what} Waiting for it to finish.")
                     told = True
             await asyncio.sleep(_LOCK_POLL_SECONDS)
 
@@ -171,9 +171,9 @@ class Directory(msgspec.Struct):
     # --- deciding -----------------------------------------------------------------------------
 
     def jobs(self, listener: Listener) -> Iterator[KeyJob]:
-        """The keys that are to be fetched; for the others, what is there is taken over.
+        """The keys that are to be fetched; the others keep their published state.
 
-        Raises `VerificationFailed` where that does not verify.
+        Raises `VerificationFailed` if that does not verify.
         """
         for component in self.local:
             key = component.key
@@ -204,13 +204,12 @@ class Directory(msgspec.Struct):
         if key in self.baselines:
             self._keep(key, listener)
         else:
-            listener.warning(f"{key} has no state that verifies, and was not asked for.")
+            listener.warning(f"{key} has no valid state and was not selected.")
 
     def _keep(self, key: str, listener: Listener) -> None:
         if key not in self.baselines:
             raise VerificationFailed(
-                f"{key} has no state that verifies in {self.statedir.path}, and is not to be "
-                "refreshed.",
+                f"{key} has no valid state in {self.statedir.path}, and --refresh excludes it.",
                 hint=f"Run: state-bundler refresh --key {shlex.quote(key)}",
                 key=key,
             )
@@ -266,13 +265,13 @@ class Directory(msgspec.Struct):
         if most is None or before is None or not isinstance(failed.error, Unavailable):
             return False
         if problem := age_problem(before, most, time.time()):
-            listener.note(f"{key}: --allow-stale does not take the older state: {problem}.")
+            listener.note(f"{key}: --allow-stale does not accept the last good state: {problem}.")
             return False
         self._use_baseline(key)
         self.refreshes[key] = msgspec.structs.replace(before, stale=True, attempts=failed.attempts)
         listener.warning(
-            f"{failed.error.what} The state of {before.confirmed or before.fetched} is used "
-            "instead, because --allow-stale allows it."
+            f"{failed.error.what} Using the state of {before.confirmed or before.fetched} "
+            "because of --allow-stale."
         )
         return True
 
@@ -290,7 +289,7 @@ class Directory(msgspec.Struct):
         """What is published, if exactly that is to be: nothing is written then.
 
         None if there is something to publish; the state directory is locked then.
-        Raises `Locked` where another process has published meanwhile.
+        Raises `Locked` if another process has published meanwhile.
         """
         before = self._before
         if self._opened is not None:
@@ -302,7 +301,7 @@ class Directory(msgspec.Struct):
         now = self.statedir.read()
         if (now and now.manifest.sha256) != (before and before.sha256):
             raise Locked(
-                f"Another process published in {self.statedir.path} meanwhile.",
+                f"Another process published in {self.statedir.path} in the meantime.",
                 hint="Run the command again.",
             )
         return None
@@ -312,15 +311,15 @@ class Directory(msgspec.Struct):
         return DirectoryRefresh(self.statedir.place, tuple(keys))
 
     def published(self, publication: Publication, listener: Listener) -> PublishedDirectory:
-        """Tells what publishing it came to."""
+        """Reports the result of publishing."""
         known = {sanitize_key(key) for key in self.components}
         for name in publication.removed:
             why = "it is not embedded" if name in known else "no component has that key"
             listener.note(f"Removed {name}: {why} any more.")
         if publication.others:
             listener.warning(
-                f"{self.statedir.path} also holds {', '.join(publication.others)}, which "
-                "state-bundler did not publish: it stays, and is not embedded."
+                f"{self.statedir.path} also contains {', '.join(publication.others)}, which "
+                "state-bundler did not publish: it is kept and not embedded."
             )
         changed = [key for key, state in self.states.items() if state.path in publication.changed]
         bound = self._refresh().of(publication.bundle.manifest)
@@ -339,7 +338,7 @@ class Directory(msgspec.Struct):
                 await asyncio.to_thread(self._take_stored, component.key, stored, listener)
             elif component.management_type == VERSIONED:
                 listener.note(
-                    f"{component.key} is {VERSIONED}: not in the artifact, not refreshed here."
+                    f"{component.key} is {VERSIONED}: not embedded and not refreshed here."
                 )
 
     def _take_stored(self, key: str, stored: StoredVersions, listener: Listener) -> None:
@@ -350,7 +349,9 @@ class Directory(msgspec.Struct):
         state, refresh = found
         self.versions[key] = str(state.version)
         if not stored.embeds:
-            listener.note(f"{key} stays in versioned storage; the manifest names {state.version}.")
+            listener.note(
+                f"{key} stays in versioned storage; the manifest records version {state.version}."
+            )
             return
         before = self.baselines.get(key)
         if before is not None and before.state.digest.dir_hash == state.digest.dir_hash:
@@ -358,7 +359,7 @@ class Directory(msgspec.Struct):
         else:
             stored.pull(key, self.staging.key_directory(key))
         self.states[key], self.refreshes[key] = state, refresh
-        listener.note(f"{key}: version {state.version} of versioned storage is embedded.")
+        listener.note(f"{key}: version {state.version} from versioned storage is embedded.")
 
     def _non_local(self) -> tuple[NonLocalKey, ...]:
         return tuple(
@@ -418,7 +419,7 @@ class Collector(msgspec.Struct):
         _tell(key, fetched, state, listener)
 
     def take_stale(self, _job: KeyJob, _failed: KeyFailedError, _listener: Listener) -> bool:
-        """The storage keeps its latest version; nothing needs to stand in for it."""
+        """The storage keeps its latest version; nothing needs to replace it."""
         return False
 
 
@@ -435,17 +436,18 @@ def _tell(key: str, fetched: Fetched, state: State, listener: Listener, detail: 
         listener.warning(warning)
     if abs(fetched.skew) > _MOST_SKEW_SECONDS:
         listener.warning(
-            f"{key}: the server's clock and this machine's differ by {abs(fetched.skew):.0f} s: "
-            "signatures and tokens may be refused."
+            f"{key}: the clocks of the server and this machine differ by {abs(fetched.skew):.0f} "
+            "s: "
+            "signatures and tokens may be rejected."
         )
     for note in fetched.notes:
         listener.note(f"{key}: {note}.")
     checked = fetched.checked
     if checked.left_out:
-        listener.note(f"{key}: left out {_shortened(checked.left_out, len(checked.left_out))}.")
+        listener.note(f"{key}: excluded {_shortened(checked.left_out, len(checked.left_out))}.")
     if checked.ignored:
         shown = _shortened(checked.ignored, checked.ignored_count)
-        listener.note(f"{key}: left out, because git ignores them: {shown}.")
+        listener.note(f"{key}: excluded because git ignores them: {shown}.")
     listener.key(KeyProgress(key, "done", fetched.attempts, state.size, fetched.seconds, detail))
 
 

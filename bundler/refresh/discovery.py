@@ -1,4 +1,4 @@
-"""Finds the components of projects: one worker a source, all of them at once."""
+"""Finds the components of projects: one worker per source, concurrently."""
 
 from __future__ import annotations
 
@@ -148,8 +148,9 @@ async def _load(
     except (asyncio.TimeoutError, TimeoutError) as error:
         await worker.close()
         raise Unavailable(
-            f"The components of {source.project.name} were not loaded within {_LOAD_SECONDS:g} s.",
-            hint="Something waits while the project is imported: run `dg list components`.",
+            f"Loading the components of {source.project.name} took longer than {_LOAD_SECONDS:g} "
+            "s.",
+            hint="The project may be blocked during import; to find out, run `dg list components`.",
         ) from error
     except BaseException:
         await worker.close()
@@ -175,14 +176,14 @@ def unique(components: Sequence[Component]) -> dict[str, Component]:
             raise ConfigurationError(
                 f"Two components share the key {component.key!r}, one as {first.management_type} "
                 f"and one as {component.management_type}.",
-                hint="Give them one management type, or keys of their own.",
+                hint="Give them the same management type, or different keys.",
                 key=component.key,
             )
         if first.made_of != component.made_of:
             raise ConfigurationError(
                 f"Two different components have the key {component.key!r}: {_where(first)} and "
-                f"{_where(component)}. Each would be loaded with the state of one of them.",
-                hint="Give one of them a key of its own, in its attributes: "
+                f"{_where(component)}. Both would be loaded with the same state.",
+                hint="Give one of them its own key, in its attributes: "
                 f"defs_state: {{management_type: {component.management_type}, key: ANOTHER}}",
                 key=component.key,
             )
@@ -198,9 +199,9 @@ def _require_whole_key(component: Component) -> None:
     parts = re.split(r"[\s,;:/|@=&]+", inside)
     if "None" not in parts and not (unset and "" in parts):
         return
-    what = f"{unset} is not set" if unset else "a value that it is made of is None"
+    what = f"{unset} is not set" if unset else "a value in it is None"
     raise ConfigurationError(
-        f"The key {component.key!r} ({_where(component)}) is not whole: {what}.",
+        f"The key {component.key!r} ({_where(component)}) is incomplete: {what}.",
         hint=f"Set {unset} in the environment or in .env." if unset else "Set that value.",
         key=component.key,
     )

@@ -1,7 +1,7 @@
 """``.env`` files, as the python-dotenv in the project's own environment reads them.
 
 Its versions differ in comments, quotes and escapes, and Dagster takes the one that is installed
-beside it. A project without Dagster, and so without python-dotenv, gets the one that we bring.
+next to it. A project without Dagster, and so without python-dotenv, gets the one that we bring.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def read(path: Path, environment: Mapping[str, str], python: Path | None = None)
         said = _ask([Path(sys.executable), "-I"], path, environment)
     if said is None:
         raise ConfigurationError(
-            f"{path} was not read within {_SECONDS:g} s.",
+            f"Reading {path} took longer than {_SECONDS:g} s.",
             hint="If it is a FIFO, start the program that writes to it.",
         )
     if "error" in said:

@@ -5,7 +5,7 @@ the code that the image has, and speaks over stdin and stdout what it else speak
 
 1. A bootstrap takes the worker's own files from stdin, since nothing of ours is in the image, puts
    them into a temporary folder, and becomes the worker.
-2. The worker looks for the project where the image's working directory is, and tells it.
+2. The worker looks for the project where the image's working directory is, and reports it.
 3. Each attempt writes into that folder; the state, the report and the log are then copied out.
 4. The worker ends when its stdin is closed, and the engine removes the container.
 
@@ -161,11 +161,11 @@ class InsideWorker(WorkerProcess):
             raise ToolFailed(
                 f"{self._container.image} cannot run the refresh: "
                 f"{said[-1].rstrip('.') if said else 'it said nothing'}.",
-                hint="The image must hold the project and its Python; --in-python names that.",
+                hint="The image must contain the project and its Python; --in-python selects that.",
             ) from error
 
     def _on_this_machine(self, found: Mapping[str, Any]) -> Path:
-        """The state directory here that stands for the one in the image."""
+        """The local state directory that corresponds to the one in the image."""
         project = self._source.project
         if self._source.kind != "dagster":
             return Path(found["directory"])
@@ -257,7 +257,7 @@ def _unpack(stream: Any, target: Path, key: str) -> None:
                     _unpack_one(archive, info, target, made, key)
                     archive.members = []  # type: ignore[attr-defined]  # typeshed leaves it out
         except tarfile.TarError as error:
-            raise ToolFailed(f"What {key} wrote could not be copied out of its image.") from error
+            raise ToolFailed(f"The state of {key} could not be copied out of the image.") from error
 
 
 def _unpack_one(
@@ -268,7 +268,7 @@ def _unpack_one(
     if not path:
         return
     if parent not in made or name in ("", ".", ".."):
-        raise BadData(f"{key}: {path!r} leads out of the state.", key=key)
+        raise BadData(f"{key}: {path!r} leads outside the state.", key=key)
     here = target / path
     if info.isdir():
         if path not in made:
@@ -283,7 +283,7 @@ def _unpack_one(
     else:
         kind = "a hard link" if info.islnk() else "a device"
         raise BadData(
-            f"{key}: {path} is {kind}, which no state may hold.",
+            f"{key}: {path} is {kind}, which a state must not contain.",
             hint="Make the component write regular files.",
             key=key,
         )

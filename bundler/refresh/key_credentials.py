@@ -1,6 +1,6 @@
 """Defs state keys that hold a credential: they are not used, and are shown without it.
 
-Keys stand in manifests, labels, logs and names of directories.
+Keys appear in manifests, labels, logs and names of directories.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ def _judged(component: Component, secrets: Secrets) -> Component:
         error: ConfigurationError | CredentialsRefused = (
             CredentialsRefused if is_certain else ConfigurationError
         )(
-            f"The defs state key {_shown(shown, secrets)!r} holds the credentials of a URL.",
-            hint="Keys stand in manifests, logs and names of directories. Take the credentials out "
-            "of the URL, or give the component a fixed key (`defs_state: {key: …}`); dagster-dbt "
-            'takes a token separately: token: "{{ env.GIT_TOKEN }}".',
+            f"The defs state key {_shown(shown, secrets)!r} contains the credentials of a URL.",
+            hint="Keys appear in manifests, logs and directory names. Remove the credentials "
+            "from the URL, or give the component a fixed key (`defs_state: {key: …}`); dagster-dbt "
+            'accepts a separate token: token: "{{ env.GIT_TOKEN }}".',
         )
     elif secret is not None:
         error = CredentialsRefused(
-            f"The defs state key {_shown(shown, secrets)!r} holds {secret.what}.",
+            f"The defs state key {_shown(shown, secrets)!r} contains {secret.what}.",
             hint="Give the component a fixed key (`defs_state: {key: …}`), or, if that is "
-            f'no secret, say so: not-secrets = ["{secret.variable}"].',
+            f'not a secret, set not-secrets = ["{secret.variable}"].',
         )
     else:
         return component

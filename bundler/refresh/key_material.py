@@ -1,7 +1,7 @@
 """Private keys and issued tokens, recognised by their form: no variable has to name them.
 
 The search of a state for the values of secrets (`bundler.refresh.secrets`) also looks for the
-*marks* that such things begin with. Only where one stands, the detector for it looks closer: those
+*marks* that such things begin with. Only if one is found, its detector looks closer: those
 of the library detect-secrets, and a few for what that does not know.
 """
 
@@ -84,7 +84,7 @@ def marks() -> dict[bytes, str]:
 
 
 def inspect(name: str, text: str) -> Iterator[tuple[int, str]]:
-    """Where a text, in which a mark of this name stands, holds key material, and what it is."""
+    """Where a text that contains a mark of this name has key material, and what it is."""
     for one, what in _by_pattern(name, text) if name in _OURS else _by_library(name, text):
         if not _EXAMPLE.search(one[0]):  # the documentation of AWS
             yield one.start(), what

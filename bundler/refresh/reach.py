@@ -2,7 +2,7 @@
 
 Only a component knows its system's address and how it logs in. So each is *rehearsed*: it begins to
 write its state, into a folder that is thrown away, and its process ends with the first answer that
-tells that the system is there and takes the credentials: one read beyond what fetches a token, or a
+shows that the system exists and accepts the credentials: one read beyond what fetches a token, or a
 few other requests. That takes a request or two, and whatever goes wrong is called what a refresh
 would call it. A key whose requests the recorder cannot see (gRPC, pycurl, a program of any kind)
 can say with ``reach = ["curl", …]`` how to ask; else the hosts in a program's own arguments are
@@ -63,7 +63,7 @@ class Reached:
 
 
 def reach(projects: Sequence[Project], seconds: float = REACH_SECONDS) -> tuple[Reached, ...]:
-    """Reaches the systems of all keys at once. seconds: the most that one may take.
+    """Reaches the systems of all keys concurrently. seconds: the timeout of each.
 
     Raises as a refresh does where the components cannot be found.
     """
@@ -108,7 +108,7 @@ class _Attempt:
                 how = "a connection" if hosts else "nothing"
             else:
                 hosts = await self._by_rehearsal()
-                how = "a request of its own" if hosts else "nothing"
+                how = "a custom request" if hosts else "nothing"
         except BundlerError as failure:
             return Reached(self.component.key, (), "", time.monotonic() - began, failure)
         return Reached(self.component.key, hosts, how, time.monotonic() - began)
@@ -198,7 +198,7 @@ def _addresses(argv: Sequence[str]) -> list[tuple[str, bool]]:
 
 
 def _connect(key: str, address: str, seconds: float, *, secure: bool) -> None:
-    """Raises `Unavailable` where nobody listens, or whoever does is not trusted."""
+    """Raises `Unavailable` if nothing listens there, or its certificate is not trusted."""
     host, _, port = address.rpartition(":")
     try:
         with socket.create_connection((host, int(port)), timeout=seconds) as line:
@@ -208,7 +208,7 @@ def _connect(key: str, address: str, seconds: float, *, secure: bool) -> None:
     except OSError as error:
         said = getattr(error, "verify_message", "") or error.strerror or "no answer in time"
         raise Unavailable(
-            f"{key}: {address} cannot be reached: {said}.",
+            f"{key}: {address} is unreachable: {said}.",
             hint=f"Check that {address} is up and reachable from here.",
             key=key,
         ) from error

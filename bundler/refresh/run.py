@@ -1,10 +1,10 @@
 """Refreshes the states of projects: all of them, or nothing.
 
-1. Every source tells its components, in the project's own interpreter.
+1. Every source lists its components, in the project's own interpreter.
 2. Each state directory is locked, and an interrupted publish finished.
-3. Each key that is to be fetched is written into the staging area by a process of its own.
+3. Each key that is to be fetched is written into the staging area by its own process.
 4. What was written is judged (`bundler.refresh.checks`).
-5. Only if every key succeeded, the state directories get their new states, all at once.
+5. Only if every key succeeded, the state directories get their new states atomically.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def fetch_into(
 ) -> tuple[Collected, ...]:
     """Refreshes keys of some management types into a folder.
 
-    choose: is asked once the keys are known. Each gets a key directory of its own below the folder,
+    choose: is asked once the keys are known. Each gets its own key directory below the folder,
     which must be empty; nothing is published. Raises as `refresh` does, and leaves what was written
     to the caller.
     """
@@ -264,8 +264,8 @@ def _directories(
         if not directory.components and (published := directory.statedir.read()):
             states = counted(len(published.manifest.states), "state")
             listener.warning(
-                f"No component was found for {directory.statedir.place}. What is published there "
-                f"({states}) stays as it is, and is not embedded."
+                f"No component was found for {directory.statedir.place}. The published states "
+                f"({states}) are kept and not embedded."
             )
     return [directory for directory in by_path.values() if directory.components]
 
@@ -290,8 +290,8 @@ def _tell_legacy(directory: Directory, listener: Listener) -> None:
     for component in directory.components.values():
         if component.management_type == _LEGACY:
             listener.warning(
-                f"{component.key} is {_LEGACY}: it is fetched at every load of the code location, "
-                "so an outage breaks the load itself, and no build can prevent that."
+                f"{component.key} is {_LEGACY}: it is fetched on every load of the code location, "
+                "so an outage breaks the load, and no build can prevent that."
             )
 
 
@@ -333,8 +333,8 @@ async def _fetch_all(
 
 def _too_late(key: str, seconds: float) -> BundlerError:
     return Unavailable(
-        f"{key}: the whole refresh did not end within {seconds:g} s.",
-        hint="Allow more with --total-timeout, or find out what is slow.",
+        f"{key}: the refresh did not finish within {seconds:g} s.",
+        hint="Increase --total-timeout, or find out what is slow.",
         key=key,
     )
 
@@ -348,7 +348,7 @@ async def _one(
     *,
     failing: _Failing,
 ) -> BundlerError | None:
-    """Fetches a key and takes the result over. Returns its failure, if that stands."""
+    """Fetches a key and applies the result. Returns its failure, if it is final."""
     key = job.component.key
     try:
         fetched = await limits.fetch(job, scratch, listener)
@@ -365,10 +365,10 @@ async def _one(
 
 
 class _Failing:
-    """Tells each failure as soon as it stands.
+    """Reports each failure as soon as it is final.
 
-    The keys that are under way go on, so that one run names all that is to be mended; why the
-    first has failed is not for their end. Once nothing is under way, the caller tells all of it.
+    The keys that are under way go on, so that one run names all that is to be fixed; why the
+    first has failed is not for their end. Once nothing is under way, the caller reports everything.
     """
 
     def __init__(self, keys: int, listener: Listener) -> None:
@@ -386,14 +386,12 @@ class _Failing:
             self._listener.note(f"{key} | {line}")
         if others and not self._told_what_follows:
             self._told_what_follows = True
-            keys = "other key goes" if others == 1 else f"{others} other keys go"
-            self._listener.note(
-                f"Nothing will be published. The {keys} on, so that every failure is known."
-            )
+            keys = "other key continues" if others == 1 else f"{others} other keys continue"
+            self._listener.note(f"Nothing will be published. The {keys}, to find every failure.")
 
 
 class _Limits:
-    """How many keys are fetched at once: in all, and of one kind of component."""
+    """How many keys are fetched concurrently: in total, and of one kind of component."""
 
     def __init__(self, options: RefreshOptions) -> None:
         self._all = asyncio.Semaphore(options.jobs or DEFAULT_JOBS)

@@ -18,7 +18,7 @@ from bundler.refresh.secret_forms import Secret
 _CHUNK_BYTES = 1024 * 1024
 # A token of this length, or a shorter one, is seen whole also across the border of two chunks.
 _OVERLAP_BYTES = 16 * 1024
-# What is searched for of each form; where it stands, the rest is compared.
+# What is searched for of each form; where it is found, the rest is compared.
 _PREFIX_BYTES = 12
 
 
@@ -79,7 +79,7 @@ class Scanner:
         return next(_key_material(window, begins), None)
 
     def _found(self, data: bytes) -> Iterator[tuple[int, bytes, Secret | None]]:
-        """Where secrets and marks stand, and whose value it is; None for a mark."""
+        """Where secrets and marks were found, and whose value it is; None for a mark."""
         for index, begin, _ in self._search.find_matches_as_indexes(data, overlapping=True):
             needle = self._needles[index]
             for form, secret in self._forms.get(needle, ()):
@@ -90,7 +90,7 @@ class Scanner:
 
 
 def _key_material(window: bytes, begins: Mapping[str, int]) -> Iterator[tuple[int, str, None]]:
-    """begins: where the first mark of each name stands."""
+    """begins: where the first mark of each name is."""
     for name, begin in begins.items():
         if not name:
             yield begin, f"{key_material.PRIVATE_KEY}, encoded", None

@@ -28,7 +28,7 @@ _MAKING_SECONDS = 60.0
 
 @contextmanager
 def scratch_folder() -> Iterator[Path]:
-    """A new folder that nobody else can read, and that is gone at the end."""
+    """A new folder that nobody else can read, and that was removed at the end."""
     _sweep(Path(tempfile.gettempdir()))
     folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
     try:

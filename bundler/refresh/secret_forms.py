@@ -53,7 +53,7 @@ def _forms(value: str) -> Iterator[bytes]:
 
 
 def in_base64(raw: bytes) -> Iterator[bytes]:
-    """What base64 makes of the bytes, wherever they stand in what is encoded."""
+    """What base64 makes of the bytes, wherever they are in what is encoded."""
     yield from _in_groups(raw, base64.b64encode, (0, 2, 3), 6)
     yield from _in_groups(raw, base64.urlsafe_b64encode, (0, 2, 3), 6)
 
@@ -61,7 +61,7 @@ def in_base64(raw: bytes) -> Iterator[bytes]:
 def _in_groups(
     raw: bytes, encode: Callable[[bytes], bytes], first: tuple[int, ...], bits: int
 ) -> Iterator[bytes]:
-    """What an encoding in groups makes of the value, wherever it stands in what is encoded.
+    """What an encoding in groups makes of the value, wherever it is in what is encoded.
 
     first: by how many bytes come before it in its group, the first character that holds nothing of
     those. The last character, which may hold bits of what follows, is left off as well.

@@ -20,7 +20,7 @@ from bundler.refresh.secret_forms import Secret
 from bundler.refresh.secrets import Secrets
 from bundler.system.secret_names import has_a_secret_name, is_about_a_secret
 
-# A shorter value stands in a text by chance, and so does a word that everybody takes.
+# A shorter value is in a text by chance, and so does a word that everybody takes.
 _SHORTEST_SECRET_BYTES = 8
 _PLACEHOLDER = (
     r"(?i)anonymous|changeme|development|disabled|external|kerberos|localhost|password|postgres"
@@ -189,7 +189,7 @@ def _in_base64(text: str, depth: int) -> Iterator[Part]:
 
 
 def _document(text: str) -> Any:
-    """What a JSON object or array holds; None if the text is none."""
+    """What a JSON object or array holds; None if the text is neither."""
     if text.lstrip()[:1] not in ("{", "["):
         return None
     try:

@@ -28,7 +28,7 @@ def validate(
     environment: Mapping[str, str],
     secrets: Secrets,
 ) -> None:
-    """Raises `BadData` where the state does not satisfy what the configuration asks of it."""
+    """Raises `BadData` if the state does not satisfy what the configuration asks of it."""
     if options.json_schema is not None:
         _against_schema(key, state_path, options.json_schema, secrets)
     if options.validate:
@@ -41,7 +41,7 @@ def _against_schema(key: str, state_path: Path, schema: Path, secrets: Secrets) 
         jsonschema: Any = importlib.import_module("jsonschema")  # an extra; it has no types
     except ImportError as error:
         raise ConfigurationError(
-            f"json-schema of {key} needs the package jsonschema, which is not installed here.",
+            f"json-schema of {key} requires the package jsonschema, which is not installed.",
             hint="Install state-bundler[schema].",
             key=key,
         ) from error
@@ -50,13 +50,13 @@ def _against_schema(key: str, state_path: Path, schema: Path, secrets: Secrets) 
         validator = jsonschema.validators.validator_for(rules := _read(key, schema, str(schema)))
         validator.check_schema(rules)
     except jsonschema.SchemaError as error:
-        raise ConfigurationError(f"{schema} is no JSON schema: {error.message}.") from error
+        raise ConfigurationError(f"{schema} is not a JSON schema: {error.message}.") from error
     problem = jsonschema.exceptions.best_match(validator(rules).iter_errors(document))
     if problem is not None:
         said = secrets.redact(problem.message)[:_MAX_SAID].rstrip(".")
         raise BadData(
-            f"{key}: the state does not satisfy {schema.name}: {said} (at {problem.json_path}).",
-            hint="Check what the API answers, and the schema.",
+            f"{key}: the state does not match {schema.name}: {said} (at {problem.json_path}).",
+            hint="Check what the API returns, and the schema.",
             key=key,
         )
 
@@ -64,12 +64,12 @@ def _against_schema(key: str, state_path: Path, schema: Path, secrets: Secrets) 
 def _read(key: str, path: Path, what: str) -> Any:
     try:
         if path.stat().st_size > _MAX_BYTES:
-            raise BadData(f"{key}: {what} is too large to be held against a schema.", key=key)
+            raise BadData(f"{key}: {what} is too large to validate against a schema.", key=key)
         return msgspec.json.decode(path.read_bytes())
     except OSError as error:
         raise ConfigurationError(f"{path} cannot be read: {error.strerror}.") from error
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-        raise BadData(f"{key}: {what} is no JSON.", key=key) from error
+        raise BadData(f"{key}: {what} is not JSON.", key=key) from error
 
 
 def _by_command(
@@ -78,9 +78,9 @@ def _by_command(
     done = process.run(argv, cwd=root, env=environment)
     if done.exit_code:
         lines = (done.stderr or done.stdout).decode("utf-8", "replace").strip().splitlines()
-        said = secrets.redact(lines[-1])[:_MAX_SAID].rstrip(".") if lines else "it said nothing"
+        said = secrets.redact(lines[-1])[:_MAX_SAID].rstrip(".") if lines else "it printed nothing"
         raise BadData(
-            f"{key}: {argv[0]} refuses the state: {said}.",
-            hint="Check what the API answers, and the command that `validate` names.",
+            f"{key}: {argv[0]} rejects the state: {said}.",
+            hint="Check what the API returns, and the command in `validate`.",
             key=key,
         )

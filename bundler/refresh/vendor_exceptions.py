@@ -1,4 +1,5 @@
-"""Failed requests that are normal for a vendor: allowed by default, but for what was there before.
+"""Failed requests that are normal for a vendor: allowed by default, except for what was there
+before.
 
 A connector of Fivetran that has never been synced has no schemas: 404. So has one whose schemas
 have got lost, and of that one the last state knew. Only the first is as it should be.
@@ -28,7 +29,8 @@ class Expected(msgspec.Struct, frozen=True):
 def notes(
     exchanges: Sequence[Exchange], normal: Sequence[Expected], allowed: Sequence[str]
 ) -> Iterator[str]:
-    """A sentence for each default that was made use of. allowed: the project's own, not told."""
+    """A message for each default that was made use of. allowed: the project's own, which are not
+    reported."""
     for expected in normal:
         count = len(_of(expected, exchanges, allowed))
         if count:
@@ -77,7 +79,7 @@ def _of(
 
 
 def _names(expected: Expected, exchange: Exchange) -> tuple[str, ...]:
-    """What the stars of the pattern stand for in a request's path."""
+    """What the stars of the pattern match in a request's path."""
     where = expected.pattern.split(" ")[1]
     path = "/" + where.partition("/")[2]
     found = re.fullmatch(re.escape(path).replace(r"\*", "(.*)"), urlsplit(exchange.url).path)

@@ -14,7 +14,7 @@ class Kind(msgspec.Struct, frozen=True):
 
     volatile: names of JSON members, ignored: patterns of files, that change at every run without
     meaning anything. writable: paths that the program writes to at run time. jobs: how many at
-    once its vendor bears, None for no bound of its own. relocated: its files hold the path at which
+    once its vendor bears, None for no limit. relocated: its files hold the path at which
     they were made. expected: failed requests that are normal. whole_pages: its library is to ask
     for every page of a list.
     """
@@ -62,11 +62,11 @@ KINDS = (
         "dagster_sigma.*",
         jobs=4,
         # Of use only under `warn_on_lineage_fetch_error`: else the library fails. Whose lineage was
-        # there before cannot be told by an id; much less of it is seen as a lost collection.
+        # there before has no id to recognise it by; much less of it is seen as a lost collection.
         expected=tuple(
             Expected(
                 f"GET */workbooks/*/lineage/elements/* {status}",
-                "some kinds of elements have no lineage, and the project lets that pass",
+                "some kinds of elements have no lineage, which the component ignores",
             )
             for status in (400, 404)
         ),

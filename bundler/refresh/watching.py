@@ -1,4 +1,4 @@
-"""How much of a state has been written so far, for a person who waits for it."""
+"""How much of a state has been written so far, for a user who waits for it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from bundler.listener import KeyProgress, Listener
 
 _EVERY_SECONDS = 0.5
-# dbt's folders have hundreds of files; to count more would take longer than it tells.
+# dbt's folders have hundreds of files; to count more would take too long.
 _MOST_FILES = 2000
 
 
@@ -20,7 +20,8 @@ _MOST_FILES = 2000
 async def watched(
     key: str, attempt: int, directory: Path, listener: Listener
 ) -> AsyncIterator[None]:
-    """Tells a listener that follows how many bytes lie in the key directory, until this ends."""
+    """Reports to a listener that follows how many bytes are in the key directory, until this
+    ends."""
     if not listener.follows:
         yield
         return

@@ -1,7 +1,7 @@
-"""Supervises the worker processes: starts them, tells them what to do, ends them with everything.
+"""Supervises the worker processes: starts them, sends them commands, ends them with everything.
 
 These processes are not started through `system.process`: they live on, take commands, report on
-a descriptor of their own, and a deadline ends one write among many, with all that it has started.
+their own descriptor, and a deadline ends one write among many, with all that it has started.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Write(msgspec.Struct, frozen=True):
     """One attempt. state_path: what the component writes to. report, log: files that it fills.
 
     root: the project's, whose own code's use of environment variables is reported. rehearsal: ends
-    as soon as the wire has shown that the external system answers; what is written is no state.
+    as soon as the wire has shown that the external system answers; what is written is not a state.
     leave_out, keep: patterns of paths below the key directory, for what is copied into it.
     """
 
@@ -81,7 +81,7 @@ class WorkerProcess:
     """One worker process, which has a project's interpreter."""
 
     def __init__(self, launch: Launch, name: str) -> None:
-        """name: what is started, for sentences. Raises `ToolFailed`."""
+        """name: what is started, for messages. Raises `ToolFailed`."""
         self._numbers = itertools.count(1)
         self._replies: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self._ended: dict[int, asyncio.Future[int]] = {}
@@ -97,7 +97,7 @@ class WorkerProcess:
             os.close(self._events)
             raise ToolFailed(
                 f"{name} cannot be started: {error.strerror}.",
-                hint="Name the project's interpreter with --python.",
+                hint="Pass the project's interpreter with --python.",
             ) from error
         finally:
             os.close(commands)
@@ -112,7 +112,7 @@ class WorkerProcess:
     async def load(self, command: Mapping[str, Any]) -> dict[str, Any]:
         """Loads the project. Returns the event ``found`` or ``load-failed``.
 
-        Raises `ToolFailed` where the worker ends without an answer.
+        Raises `ToolFailed` if the worker ends without an answer.
         """
         self._tell({"do": "load", **command})
         return await self._reply()
@@ -121,8 +121,8 @@ class WorkerProcess:
         reply = await self._replies.get()
         if reply["event"] == "gone":
             raise ToolFailed(
-                f"{self._name} ended while it loaded the project.",
-                hint="Run it by hand to see why: an import may have ended the process.",
+                f"{self._name} exited while it loaded the project.",
+                hint="Run it by hand to find out why: an import may have ended the process.",
             )
         return reply
 
@@ -179,7 +179,7 @@ class WorkerProcess:
         self._send(json.dumps(command).encode() + b"\n")
 
     def _send(self, data: bytes) -> None:
-        with suppress(BrokenPipeError):  # its end is told by the events
+        with suppress(BrokenPipeError):  # its end is reported as an event
             while data:
                 data = data[os.write(self._commands, data) :]
 
@@ -224,7 +224,7 @@ async def end_tree(pid: int, *, grace: float | None = None) -> None:
     """Ends a process that leads a session, and everything that it has started.
 
     SIGTERM first, unless there is no grace; then SIGKILL until nothing is left. A descendant that
-    made a session of its own is found as long as one of its ancestors is.
+    started its own session is found as long as one of its ancestors is.
     """
     grace = _GRACE_SECONDS if grace is None else grace
     known = _below([pid])

@@ -15,9 +15,9 @@ from bundler.system.git_directory import read_regular
 
 @dataclass(frozen=True)
 class FileEdit:
-    """One file's change. before, after: its text; None where there is no such file.
+    """One file's change. before, after: its text; None if there is no such file.
 
-    why: a sentence for each reason. within: the folder that the file must be in, wherever links
+    why: a message for each reason. within: the folder that the file must be in, wherever links
     lead.
     """
 
@@ -29,9 +29,9 @@ class FileEdit:
 
 
 def read_text(path: Path) -> str | None:
-    """A text file with its line ends as they are; None where there is none.
+    """A text file with its line ends as they are; None if there is none.
 
-    Raises `InputOutputError` where it cannot be read or is not UTF-8.
+    Raises `InputOutputError` if it cannot be read or is not UTF-8.
     """
     with io_errors(path):
         try:
@@ -65,19 +65,19 @@ def apply(edits: Sequence[FileEdit]) -> None:
     """Writes the edits; each file is old or new at any moment.
 
     Raises `ConfigurationError` for a file that a link takes out of its folder, and
-    `InputOutputError` where a file is no longer what the edit was planned on: then nothing is
+    `InputOutputError` if a file is no longer what the edit was planned on: then nothing is
     written; and where one cannot be written: then the files before it are.
     """
     for edit in edits:
         target = edit.path.resolve()
         if edit.within is not None and not target.is_relative_to(edit.within.resolve()):
             raise ConfigurationError(
-                f"{edit.path} leads to {target}, outside of {edit.within}; nothing was written.",
-                hint="Replace the link by a file, or make the change by hand.",
+                f"{edit.path} links to {target}, outside {edit.within}; nothing was written.",
+                hint="Replace the link with a file, or make the change by hand.",
             )
         if read_text(edit.path) != edit.before:
             raise InputOutputError(
-                f"{edit.path} changed while its new text was shown; nothing was written.",
+                f"{edit.path} changed in the meantime; nothing was written.",
                 hint="Run the command again.",
             )
     for edit in edits:

@@ -17,7 +17,7 @@ def age_problem(refresh: KeyRefresh | None, most: float, now: float) -> str | No
     """
     confirmed = (refresh.confirmed or refresh.fetched) if refresh else None
     if confirmed is None:
-        return "when its state was last confirmed is not recorded"
+        return "the time of its last confirmation is not recorded"
     try:
         age = now - seconds_of(confirmed)
     except ValueError:
@@ -26,8 +26,8 @@ def age_problem(refresh: KeyRefresh | None, most: float, now: float) -> str | No
         return f"its state was confirmed in the future, at {confirmed}"
     if age > most:
         return (
-            f"its state was last confirmed {span(age)} ago, at {confirmed}; at most {span(most)} "
-            "is allowed"
+            f"its state was last confirmed {span(age)} ago, at {confirmed}; the maximum is "
+            f"{span(most)}"
         )
     return None
 

@@ -22,9 +22,9 @@ LABEL_RUN_RECORD = "io.state-bundler.run-record"
 class Member(msgspec.Struct, frozen=True):
     """Something below a state directory.
 
-    path: POSIX, relative to the state directory. size: in bytes, 0 for what is no file.
+    path: POSIX, relative to the state directory. size: in bytes, 0 for anything that is not a file.
     open: a stream over the bytes; valid only until the next member is asked for. mode: permission
-    bits, None where the artifact holds none.
+    bits, None if the artifact holds none.
     """
 
     path: str
@@ -48,10 +48,10 @@ class StateDirectory(Protocol):
 
     @property
     def concurrent(self) -> bool:
-        """Its members can be opened at any time, and by several threads at once."""
+        """Its members can be opened at any time and by several threads concurrently."""
 
     def read_manifest(self) -> bytes | None:
-        """The bytes of ``@manifest.json``; None where there is none."""
+        """The bytes of ``@manifest.json``; None if there is none."""
 
     def members(self) -> Iterator[Member]:
         """Everything below it, the manifest included. Directories may be left out."""
@@ -62,11 +62,11 @@ class Artifact(Protocol):
 
     @property
     def name(self) -> str:
-        """As the person named it."""
+        """As the user named it."""
 
     @property
     def kind(self) -> str:
-        """Such as ``pex`` or ``oci``; stands in output."""
+        """Such as ``pex`` or ``oci``; is in output."""
 
     @property
     def digest(self) -> str | None:
@@ -76,22 +76,22 @@ class Artifact(Protocol):
         """What it says of itself by name: an image's labels, a PEX's build properties."""
 
     def claims(self) -> Sequence[Claim] | None:
-        """What its label says of its state directories; None where it has no such label."""
+        """What its label says of its state directories; None if it has no such label."""
 
     def run_record(self) -> RunRecord | None:
-        """How its state got there; None where it does not say."""
+        """How its state got there; None if it does not say."""
 
     def state_directories(self) -> Sequence[StateDirectory]:
-        """Every state directory that lies where the program would look, or anywhere else."""
+        """Every state directory that is where the program would look, or anywhere else."""
 
     def problems(self, found: Mapping[str, Manifest]) -> Iterable[str]:
-        """What is wrong with the artifact itself, as sentences. found: its manifests, by path."""
+        """What is wrong with the artifact itself, as messages. found: its manifests, by path."""
 
     def other_platforms(self) -> Iterable[Artifact]:
         """The other images of an index; each is open as long as this one is."""
 
     def files_below(self) -> str | None:
-        """A digest of its code: all but the state. None where that is not known."""
+        """A digest of its code: all but the state. None if that is not known."""
 
     def __enter__(self) -> Self: ...
 

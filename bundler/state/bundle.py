@@ -2,7 +2,7 @@
 
 What is embedded of a state directory is exactly `Bundle.members`: the manifest, our support files
 and every file of every state, each under the digest that the manifest gives. Nothing else that
-lies in the directory (the staging area, the run record) ever goes along.
+is in the directory (the staging area, the run record) ever goes along.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ class _Checked(io.RawIOBase):
         if self._left < 0 or (not count and self._changed()):
             raise VerificationFailed(
                 f"{self._member.path} changed between hashing and embedding.",
-                hint="Something still writes to the state: end it, then build again.",
+                hint="Something still writes to the state: stop it, then build again.",
             )
         return count
 

@@ -21,7 +21,7 @@ from bundler.state.bundle import MANIFEST_NAME, RUN_RECORD_NAME, STAGING_NAME, S
 from bundler.state.manifest import DirectoryRefresh, RunRecord, decode_canonical
 from bundler.verify_at_start import open_regular, read_regular
 
-# Where dependencies and version control lie: large, and never the home of a project's state.
+# Where dependencies and version control are: large, and never the home of a project's state.
 _NOT_SEARCHED = frozenset({".git", ".hg", ".venv", "venv", "node_modules", "__pycache__", ".tox"})
 
 
@@ -70,7 +70,7 @@ def _member(root: Path, path: str, status: os.stat_result) -> Member:
 class DirectoryArtifact(OneArtifact):
     """A directory that is, or holds, state directories. It has no labels.
 
-    Raises `VerificationFailed` where a publish was interrupted in one of them.
+    Raises `VerificationFailed` if a publish was interrupted in one of them.
     """
 
     kind = "directory"
@@ -88,7 +88,7 @@ class DirectoryArtifact(OneArtifact):
         )
 
     def run_record(self) -> RunRecord | None:
-        """The records that lie beside the manifests, as one; the build is that of the first."""
+        """The records that are next to the manifests, as one; the build is that of the first."""
         records = []
         for directory in self._directories:
             raw = directory.read_run_record()
@@ -123,7 +123,7 @@ class PublishedDirectories(DirectoryArtifact):
 
 
 def refuse_interrupted(directory: Path) -> None:
-    """Raises `VerificationFailed` where a publish was interrupted: what is there is no set."""
+    """Raises `VerificationFailed` if a publish was interrupted: what is there is no set."""
     if os.path.lexists(directory / STAGING_NAME):  # else it was made elsewhere, and is whole or not
         from bundler.state import statedir
 
@@ -148,8 +148,9 @@ def find_state_directories(root: Path) -> list[Path]:
             if child.name == STATE_DIRECTORY or os.path.exists(f"{child.path}/{MANIFEST_NAME}"):
                 if child.is_symlink():
                     raise VerificationFailed(
-                        f"{child.path} is a link, so what it leads to can change unnoticed.",
-                        hint="Put the directory itself there, or name it in the command.",
+                        f"{child.path} is a link, so its target can change unnoticed.",
+                        hint="Replace it with the directory itself, or pass that directory to the "
+                        "command.",
                     )
                 found.append(Path(child.path))
             elif not child.is_symlink() and child.name not in _NOT_SEARCHED:

@@ -51,7 +51,8 @@ def _is_still_published(bundle: Bundle) -> bool:
 
 def _published_meanwhile(bundle: Bundle) -> Locked:
     return Locked(
-        f"Another process published in {bundle.root} meanwhile.", hint="Run the command again."
+        f"Another process published in {bundle.root} in the meantime.",
+        hint="Run the command again.",
     )
 
 

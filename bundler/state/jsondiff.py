@@ -2,10 +2,10 @@
 
 A *collection* is a list of objects with an identity (``id``, ``name`` and the like), or an object
 whose members are objects of one shape, by their identity. The items of a collection are matched
-by identity, so that one more connector is one more, wherever it stands. An item whose name alone
+by identity, so that one more connector is one more, whatever its position. An item whose name alone
 changed is *renamed*. Everything else is compared member by member.
 
-Members that are *volatile*, such as ``generated_at``, are compared too, but told apart.
+Members that are *volatile*, such as ``generated_at``, are compared too, but reported separately.
 """
 
 from __future__ import annotations
@@ -208,7 +208,7 @@ class _Comparison(msgspec.Struct):
     def _renamed(
         self, gone: Mapping[Any, Any], new: Mapping[Any, Any], identity: str | None
     ) -> list[tuple[Any, Any]]:
-        """Items that are the same but for the identity by which they are matched."""
+        """Items that are the same except for the identity by which they are matched."""
         left: dict[bytes, list[Any]] = {}
         for key, item in gone.items():
             if isinstance(item, dict):
@@ -280,7 +280,7 @@ def _is_record(value: Any) -> bool:
 
 
 def _identity(before: Sequence[Any], after: Sequence[Any]) -> str | None:
-    """The member that tells the items of both lists apart."""
+    """The member that identifies the items of both lists."""
     items = [*before, *after]
     if not items or not all(isinstance(item, dict) for item in items):
         return None
@@ -310,7 +310,7 @@ def _take(items: Sequence[Any], encoded: Sequence[bytes], wanted: Counter[bytes]
 
 
 def _label(item: Any, key: Any = None) -> str:
-    """What a person calls an item."""
+    """What a user calls an item."""
     if not isinstance(item, dict):
         return short(item) if key is None else str(key)
     name = next((item[name] for name in _NAMES if isinstance(item.get(name), str)), None)

@@ -2,7 +2,7 @@
 
 The manifest is an in-toto Statement v1 in RFC 8785 canonical bytes. It holds no time, no commit
 and no attempt, so that the same state is the same manifest and the same layer; all of those are
-in the run record, which lies beside the artifact's bytes (a label, a build property).
+in the run record, which is next to the artifact's bytes (a label, a build property).
 
 The format is specified in ``docs/reference/manifest.md``; `json_schema` gives its JSON schema.
 """
@@ -116,8 +116,8 @@ class DirHash(Model, frozen=True):
 class Predicate(Model, frozen=True):
     """What the statement says of its subjects.
 
-    support: files of ours beside the states, ``.gitignore`` and ``@verify.py``. They have a
-    digest of their own, so that another version of this tool, whose files differ, does not make
+    support: files of ours next to the states, ``.gitignore`` and ``@verify.py``. They have
+    their own digest, so that another version of this tool, whose files differ, does not make
     the same states another content.
     """
 
@@ -255,7 +255,7 @@ def decode_canonical(raw: bytes, model: type[_Decoded], what: str) -> _Decoded:
 
     Whatever is not canonical (a duplicate or unknown key, a float, white space, another escape)
     does not come out again as the bytes that went in, so one comparison refuses it.
-    Raises `VerificationFailed` with `what` in the sentence.
+    Raises `VerificationFailed` with `what` in the message.
     """
     if len(raw) > MAX_MANIFEST_BYTES:
         raise VerificationFailed(f"{what} is larger than {MAX_MANIFEST_BYTES} bytes.")
@@ -279,7 +279,7 @@ def parse(raw: bytes, what: str = "The manifest") -> Manifest:
     predicate = statement.predicate
     problem = _inconsistency(statement)
     if problem:
-        raise VerificationFailed(f"{what} contradicts itself: {problem}.")
+        raise VerificationFailed(f"{what} is inconsistent: {problem}.")
     return Manifest(predicate, raw)
 
 
@@ -288,7 +288,7 @@ def _inconsistency(statement: _Statement) -> str | None:
     if statement.predicate.content_digest != content_digest(contents):
         return "its content digest does not match its contents"
     if statement != _statement(statement.predicate):
-        return "its subjects are not its states"
+        return "its subjects do not match its states"
     if statement.predicate != build(contents, statement.predicate.support).predicate:
         return "its keys are not sorted, or the digest of its support files does not match"
     return (
@@ -397,7 +397,7 @@ def json_schema() -> dict[str, Any]:
     return msgspec.json.schema(_Statement)
 
 
-# msgspec works a type out when it is first decoded, and two threads that do so at once have crashed
-# it (seen with 0.22): so it happens here, while there is one.
+# msgspec works a type out when it is first decoded, and two threads that do so concurrently have
+# crashed it (seen with 0.22): so it happens here, while there is one.
 for _model in (_Statement, RunRecord, Claim):
     msgspec.json.Decoder(_model)

@@ -1,4 +1,4 @@
-"""A publish: how a new set of states appears at once, and survives whatever interrupts it.
+"""A publish: how a new set of states appears atomically, and survives any interruption.
 
 **A publish** is decided by one rename, that of the journal, after everything staged is on disk.
 Before it, whatever happens leaves the old set. After it, each key changes by an atomic exchange
@@ -61,7 +61,7 @@ class Journal(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """states: key directory to the dirHash it shall have. files: names to put in place.
 
     decided_in: the state directory whose ``set.json`` decides, relative to this one; identity: of
-    that decision. Both are empty where this is the only directory.
+    that decision. Both are empty if this is the only directory.
     """
 
     states: dict[str, str]
@@ -147,7 +147,7 @@ class Publisher:
         decision = _decoded(self.staging, _SET, Decision)
         if decision is not None:
             if any("\0" in member for member in decision.members):
-                raise _not_ours(self.staging.path / _SET, "it names no directory")
+                raise _not_ours(self.staging.path / _SET, "it does not name a directory")
             for member in decision.members:
                 if member != ".":
                     finish(Path(os.path.normpath(self.path / member)), decision.identity)
@@ -190,7 +190,7 @@ class Publisher:
                 exists = self.live.status(name) is not None
             if exists and name not in owned:
                 raise _not_ours(
-                    self.staging.path / _JOURNAL, f"removes {name}, which no manifest names"
+                    self.staging.path / _JOURNAL, f"removes {name}, which is in no manifest"
                 )
 
     def _settle_prepared(self) -> None:
@@ -262,7 +262,8 @@ class Publisher:
             self.staging.sync()
 
     def _tidy(self, journal: Journal) -> None:
-        """The part of a publish that is the same whether it is done at once or finished later."""
+        """The part of a publish that is the same whether it is done immediately or finished
+        later."""
         with self.run() as run:
             for name in journal.removed:
                 if self.live.status(name) is not None:
@@ -307,7 +308,7 @@ _Decoded = TypeVar("_Decoded", bound=msgspec.Struct)
 def _decoded(staging: OpenDirectory, name: str, model: type[_Decoded]) -> _Decoded | None:
     """One of our own small files; None if there is none.
 
-    Raises `ConfigurationError` where someone else can have made it, `InputOutputError` where it is
+    Raises `ConfigurationError` if someone else can have made it, `InputOutputError` if it is
     damaged.
     """
     path = staging.path / name
@@ -322,20 +323,21 @@ def _decoded(staging: OpenDirectory, name: str, model: type[_Decoded]) -> _Decod
     if status.st_uid != os.geteuid():
         raise _not_ours(path, "it belongs to another user")
     if status.st_nlink != 1:
-        raise _not_ours(path, "it has a second name")
+        raise _not_ours(path, "it has a second hard link")
     try:
         return msgspec.json.decode(raw, type=model)
     except (msgspec.DecodeError, RecursionError) as error:
         raise InputOutputError(
-            f"{path} is damaged, so which states are whole is unknown.",
+            f"{path} is damaged, so it is unknown which states are complete.",
             hint=f"Run: rm -r {quote(str(staging.path))}, then refresh again.",
         ) from error
 
 
 def _not_ours(path: Path, why: str) -> ConfigurationError:
     return ConfigurationError(
-        f"{path} is not the journal of a publish of yours: {why}. Nothing was moved.",
-        hint=f"See where it came from. Run: rm -r {quote(str(path.parent))}, then refresh again.",
+        f"{path} is not the journal of one of your publishes: {why}. Nothing was moved.",
+        hint=f"Find out where it came from. Run: rm -r {quote(str(path.parent))}, then refresh "
+        "again.",
     )
 
 
@@ -346,6 +348,6 @@ def _is_installed(run: OpenDirectory, live: OpenDirectory, name: str, dir_hash: 
     if live.is_folder(name) and scan(live.path / name).dir_hash == dir_hash:
         return True
     raise InputOutputError(
-        f"{live.path / name} is neither the state that was published nor the one before it.",
+        f"{live.path / name} is neither the published state nor the previous one.",
         hint=f"Run: rm -r {quote(str(run.path.parent))}, then refresh again.",
     )

@@ -27,7 +27,7 @@ def make(
 ) -> RunRecord:
     """The record of this run. Under SOURCE_DATE_EPOCH it has no times, so that it is reproducible.
 
-    identity: of the code that is built; None where there is no repository.
+    identity: of the code that is built; None if there is no repository.
     """
     build = Build(guarded=guarded)
     if identity is not None:

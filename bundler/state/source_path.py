@@ -1,4 +1,4 @@
-"""Which directory a source's ``path`` may name: one of its own, in the project.
+"""Which directory a source's ``path`` may name: one for state only, in the project.
 
 What is published there replaces what was there, so a directory that others use is refused. Imports
 next to nothing: the guard asks at every commit.
@@ -10,18 +10,15 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-ADVICE = (
-    "Choose a directory that does not exist yet, for state alone, such as "
-    'path = "src/package/state".'
-)
+ADVICE = 'Choose a new directory that is used for state only, such as path = "src/package/state".'
 _VERSION_CONTROL = (".git", ".hg", ".svn", ".jj")
 
 
 def path_problem(path: str) -> str | None:
-    """Why a path names no directory of its own in the project, as the end of a sentence."""
+    """Why a path is not a directory for state only in the project, as the end of a message."""
     parts = parts_of(path)
     if not path.isprintable():
-        return "holds a control character"
+        return "contains a control character"
     if path.startswith(("/", "~")) or ".." in parts or "\\" in path:
         return "is not inside the project"
     if not parts:
@@ -37,7 +34,7 @@ def parts_of(path: str) -> tuple[str, ...]:
 
 
 def holds(directory: str, path: str) -> bool:
-    """Whether a relative path is a directory or lies in it, on any file system."""
+    """Whether a relative path is a directory or inside it, on any file system."""
     outer, inner = (tuple(map(str.casefold, parts_of(each))) for each in (directory, path))
     return inner[: len(outer)] == outer
 

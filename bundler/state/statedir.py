@@ -1,4 +1,5 @@
-"""The state directory: where keys lie, who may write, and how a new set of states appears at once.
+"""The state directory: where keys are, who may write, and how a new set of states appears
+atomically.
 
     .local_defs_state/
       .gitignore          what Dagster writes: ignores everything, itself too
@@ -13,7 +14,7 @@
         run/              states on their way in, then the states they replaced
       <sanitised key>/    one state tree: ``state`` and its siblings
 
-How a publish is made atomic and durable is told in `bundler.state.publishing`.
+How a publish is made atomic and durable is described in `bundler.state.publishing`.
 """
 
 from __future__ import annotations
@@ -92,8 +93,8 @@ def check_keys(keys: Iterable[str]) -> None:
         if twin != key:
             raise ConfigurationError(
                 f"The defs state keys {twin!r} and {key!r} would share the directory "
-                f"{sanitize_key(key)}, and overwrite each other.",
-                hint="Give one of them a key of its own (`defs_state: {key: …}`).",
+                f"{sanitize_key(key)} and overwrite each other.",
+                hint="Give one of them its own key (`defs_state: {key: …}`).",
                 key=key,
             )
 
@@ -105,7 +106,7 @@ def _key_problem(key: str) -> str | None:
     if len(name.encode()) > _MAX_KEY_BYTES:
         return f"makes a directory name longer than {_MAX_KEY_BYTES} bytes"
     if any(unicodedata.category(character) == "Cc" for character in key):
-        return "holds a control character"
+        return "contains a control character"
     return None
 
 
@@ -140,7 +141,7 @@ class StateDir(msgspec.Struct, frozen=True):
     allowed: tuple[str, ...] = ()
 
     def read(self) -> PublishedState | None:
-        """The manifest and the run record; None where nothing was ever published.
+        """The manifest and the run record; None if nothing was ever published.
 
         Changes nothing. Raises `VerificationFailed` for a manifest that is malformed and while a
         publish is interrupted, `Locked` while another process publishes; does not look at the
@@ -163,7 +164,7 @@ class StateDir(msgspec.Struct, frozen=True):
         )
 
     def bundle(self) -> Bundle | None:
-        """The published states as a bundle; None where nothing was ever published."""
+        """The published states as a bundle; None if nothing was ever published."""
         published = self.read()
         if published is None:
             return None
@@ -172,8 +173,8 @@ class StateDir(msgspec.Struct, frozen=True):
     def check(self) -> bool:
         """Whether the manifest can only be ours, if there is one: git does not track it.
 
-        Changes nothing. Raises `ConfigurationError` where a publish would take over what others
-        have made, `ToolFailed` where git cannot say what it tracks.
+        Changes nothing. Raises `ConfigurationError` if a publish would overwrite what others
+        have made, `ToolFailed` if git cannot say what it tracks.
         """
         with io_errors(self.path):
             try:
@@ -194,14 +195,14 @@ class StateDir(msgspec.Struct, frozen=True):
             is_state = self.path.name == STATE_DIRECTORY  # whether git may have it, the guard says
             if name.split("/")[0] == STAGING_NAME:
                 raise ConfigurationError(
-                    f"git tracks {self.path / name}, so it came with the repository: only "
-                    "state-bundler itself writes there.",
+                    f"git tracks {self.path / name}, so it came with the repository, but only "
+                    "state-bundler may write there.",
                     hint=f"Run: {self._forget(STAGING_NAME)}, then remove it.",
                 )
             is_rule = name.rpartition("/")[2] in _RULES
             if not (is_state or is_rule or is_allowed(str(self.path / name), self.allowed)):
                 raise ConfigurationError(
-                    f"git tracks {self.path / name}, so {self.path} is not for state alone: a "
+                    f"git tracks {self.path / name}, so {self.path} is not used for state only: a "
                     "refresh would replace and remove what is there.",
                     hint=ADVICE,
                 )
@@ -221,8 +222,9 @@ class StateDir(msgspec.Struct, frozen=True):
         shown = ", ".join(map(repr, foreign[:_SHOWN_NAMES]))
         more = f" and {len(foreign) - _SHOWN_NAMES} more" if len(foreign) > _SHOWN_NAMES else ""
         raise ConfigurationError(
-            f"{self.path} holds {shown}{more}, which state-bundler did not write: a refresh would "
-            "replace and remove what is there.",
+            f"{self.path} contains {shown}{more}, which state-bundler did not write: a refresh "
+            "would "
+            "replace and remove it.",
             hint=ADVICE,
         )
 
@@ -265,16 +267,15 @@ def refuse_interrupted(path: Path) -> None:
     """Waits for a publish that is going on in a state directory. Changes nothing.
 
     Raises `VerificationFailed` for one that was interrupted: what is there is then partly old and
-    partly new. Raises `Locked` where it takes too long.
+    partly new. Raises `Locked` if it takes too long.
     """
     end = time.monotonic() + _DEFAULT_LOCK_SECONDS
     while is_pending(path):
         holder = _holder_now(path)
         if holder is None and is_pending(path):
             raise VerificationFailed(
-                f"A publish in {path} was interrupted: some of its states may be the new ones, "
-                "some the old ones.",
-                hint="Run: state-bundler refresh (it finishes the publish first).",
+                f"A publish in {path} was interrupted: some of its states may be new and some old.",
+                hint="Run: state-bundler refresh (it completes the publish first).",
             )
         if holder is not None and time.monotonic() > end:
             raise Locked(
@@ -320,7 +321,7 @@ def _locked(staging: OpenDirectory, timeout: float) -> Iterator[None]:
                 if time.monotonic() >= end:
                     raise Locked(
                         f"{staging.path.parent} is locked by {_holder(staging)}.",
-                        hint="Wait for the other refresh to end, or stop it.",
+                        hint="Wait for the other refresh to finish, or stop it.",
                     )
                 time.sleep(_POLL_SECONDS)
             now = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
@@ -385,7 +386,7 @@ class Staging(msgspec.Struct, frozen=True):
 
         A state that was not staged stays as it is. `record` makes the run record of the manifest.
         The other states that were published before are removed.
-        Raises `InputOutputError`, and `ConfigurationError` where a key's name is that of something
+        Raises `InputOutputError`, and `ConfigurationError` if a key's name is that of something
         we did not publish.
         """
         live = self.directory.path
@@ -421,7 +422,7 @@ class Staging(msgspec.Struct, frozen=True):
 
 
 class Ready(msgspec.Struct, frozen=True):
-    """A set of states that lies on the disk and waits for the decision."""
+    """A set of states that is on the disk and waits for the decision."""
 
     publisher: Publisher
     journal: Journal
@@ -429,7 +430,7 @@ class Ready(msgspec.Struct, frozen=True):
 
 
 def publish_together(all_ready: Sequence[Ready]) -> tuple[Publication, ...]:
-    """Publishes in several state directories at once: in all of them, or in none.
+    """Publishes in several state directories atomically: in all of them, or in none.
 
     Their locks are held, and their staging is open. Raises `InputOutputError`; whether the set is
     old or new is decided then all the same, and the next publish makes it whole.

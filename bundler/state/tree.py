@@ -70,7 +70,7 @@ def scan(root: Path) -> StateTree:
     """Reads and hashes the tree below a key directory.
 
     Raises `BadData` for anything that a state tree may not hold, naming it, and
-    `InputOutputError` where a file cannot be read or changes while it is.
+    `InputOutputError` if a file cannot be read or changes while it is.
     """
     found = list(_walk(root))
     check_names([path for path, _ in found], root)
@@ -89,8 +89,8 @@ def _walk(root: Path) -> Iterator[tuple[str, os.stat_result]]:
             raise InputOutputError(f"{root / below} cannot be read: {error.strerror}.") from error
         if below and not children:
             raise BadData(
-                f"The state holds an empty directory, {root / below}.",
-                hint="Artifacts cannot carry empty directories: put a file in, or remove it.",
+                f"The state contains the empty directory {root / below}.",
+                hint="Artifacts cannot contain empty directories: add a file to it, or remove it.",
             )
         for child in children:
             path = f"{below}/{child.name}" if below else child.name
@@ -115,8 +115,8 @@ def _refuse_special(path: Path, mode: int) -> None:
         kind = "a setuid file"
     if kind is not None:
         raise BadData(
-            f"The state holds {kind}, {path}.",
-            hint="A state consists of regular files only: make the component write plain files.",
+            f"The state contains {kind}: {path}.",
+            hint="A state may only contain regular files: make the component write plain files.",
         )
 
 
@@ -136,7 +136,7 @@ def check_names(paths: Sequence[str], root: Path | str) -> None:
     if twins:
         raise BadData(
             f"{twins[0]!r} and {twins[1]!r} in {root} differ only by case or Unicode form.",
-            hint="They are one on macOS and Windows: make the component name them apart.",
+            hint="macOS and Windows treat them as one name: make the component use distinct names.",
         )
 
 
@@ -155,8 +155,8 @@ def _hash_file(root: Path, path: str, before: os.stat_result) -> FileEntry:
         after.st_ino,
     ):
         raise InputOutputError(
-            f"{root / path} changed while it was read.",
-            hint="Something still writes to the state: end it, then try again.",
+            f"{root / path} changed while it was being read.",
+            hint="Something still writes to the state: stop it, then try again.",
         )
     return FileEntry(path=path, sha256=digest, size=size)
 

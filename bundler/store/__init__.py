@@ -4,11 +4,11 @@
   its state tree. It is immutable.
 - A **set** says which version each key has at one moment. Sets are numbered; every change (a push
   of one or of a thousand keys, a rollback) makes the next. Versions that were pushed together
-  appear in the same set, so whoever reads a set never sees half of a refresh.
+  appear in the same set, so a reader of a set never sees half of a refresh.
 - The **pointer** holds the newest set. It moves by compare and swap alone, so that of many
-  writers at once none is lost, and the numbers are the one order in which all of it happened.
+  concurrent writers none is lost, and the numbers are the one order of all changes.
 
-What lies in a store, below its URL:
+What is in a store, below its URL:
 
     store.json                  the format, written when the store was made
     current.json                the pointer (`bundler.store.records.Current`)

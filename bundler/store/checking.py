@@ -13,7 +13,7 @@ from bundler.store.store import Store
 
 @dataclass(frozen=True)
 class CheckedStore:
-    """What was read, and what is wrong with it, as sentences. size: in bytes."""
+    """What was read, and what is wrong with it, as messages. size: in bytes."""
 
     versions: int
     size: int
@@ -23,7 +23,7 @@ class CheckedStore:
 def check(store: Store, *, everything: bool = True) -> CheckedStore:
     """Reads every byte of every version that is kept; or, of the current ones alone.
 
-    Raises `UsageError` where nothing was ever pushed.
+    Raises `UsageError` if nothing was ever pushed.
     """
     current = store.require_current()
     problems: list[str] = []

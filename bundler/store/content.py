@@ -30,9 +30,9 @@ _PACK_BYTES = 8 * 1024 * 1024
 CHUNK_BYTES = 8 * 1024 * 1024
 # What a large file is hashed by on its way in: the library keeps the pieces until it has a part.
 _PIECE_BYTES = 1024 * 1024
-# What is read at once of a large file: the library holds it twice for a moment.
+# The size of a read from a large file: the library holds it twice for a moment.
 _READ_BYTES = 4 * 1024 * 1024
-# Parts under way at once, over all files together: with the chunk's size, what bounds the memory.
+# Concurrent parts, over all files together: with the chunk's size, what bounds the memory.
 PARTS_AT_ONCE = 8
 _FILES_AT_ONCE = 4
 # Between two files of a pack that are both wanted, this much is read rather than asked for apart.
@@ -42,7 +42,7 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class StoredPlace:
-    """Where a file's bytes lie in the store: an object, and from which byte."""
+    """Where a file's bytes are in the store: an object, and from which byte."""
 
     name: str
     offset: int
@@ -83,8 +83,8 @@ class Upload:
                 yield chunk
         if size != self.size or digest.hexdigest() != self.sha256:
             raise VerificationFailed(
-                f"{self.path} changed between hashing and its upload.",
-                hint="Something still writes to the state: end it, then try again.",
+                f"{self.path} changed between hashing and upload.",
+                hint="Something still writes to the state: stop it, then try again.",
             )
 
 
@@ -96,7 +96,7 @@ def object_name(sha256: str) -> str:
 def upload(objects: Objects, files: Iterable[Incoming]) -> dict[str, StoredPlace]:
     """Brings files in, those with the same content once. Returns their places by sha256.
 
-    Raises `VerificationFailed` where a file is not what it should be.
+    Raises `VerificationFailed` if a file is not what it should be.
     """
     wanted = {file.sha256: file for file in files}
     large = [file for file in wanted.values() if file.size >= _SMALL_BYTES]
@@ -226,7 +226,8 @@ def read_parts(
 ) -> Iterator[Buffer]:
     """The bytes of a file in order, read ahead by a window of parts, held against their digest.
 
-    into: is given each part, and where in the file it belongs, by whoever has read it; in no order.
+    into: is given each part, and where in the file it belongs, by the thread that read it; in no
+    order.
     """
     digest, size = hashlib.sha256(), 0
     starts = iter(range(piece.place.offset, piece.end, _READ_BYTES))
@@ -253,13 +254,13 @@ def read_parts(
             size += len(chunk)
             yield chunk
     finally:
-        # Whoever is still writing must have ended before the file is closed.
+        # Every writer must have ended before the file is closed.
         wait([future for future in ahead if not future.cancel()])
     _check(piece, digest.hexdigest(), size)
 
 
 def check(objects: Objects, wanted: Iterable[Piece]) -> list[str]:
-    """What is wrong with files in the store, as sentences; reads every byte of them."""
+    """What is wrong with files in the store, as messages; reads every byte of them."""
     files = list(wanted)
     small = [(piece, None) for piece in files if piece.size < _SMALL_BYTES]
     jobs: list[Callable[[], list[str]]] = [
@@ -290,7 +291,7 @@ def _problems(objects: Objects, files: Iterable[Piece]) -> list[str]:
 
 
 def read_piece(objects: Objects, piece: Piece) -> Buffer:
-    """A small file at once, held against its digest."""
+    """A small file as a whole, checked against its digest."""
     data = _read(objects, piece, piece.place.offset, piece.size)
     _check(piece, hashlib.sha256(data).hexdigest(), len(data))
     return data
@@ -303,21 +304,21 @@ def _read(objects: Objects, piece: Piece, start: int, length: int) -> Buffer:
         return objects.read(piece.place.name, start, length)
     except FileNotFoundError:
         raise VerificationFailed(
-            f"{objects.url}: {piece.place.name}, with {piece.what}, is missing.",
-            hint="Restore the object, or roll the key back to a version that is whole.",
+            f"{objects.url}: {piece.place.name}, which contains {piece.what}, is missing.",
+            hint="Restore the object, or roll the key back to an intact version.",
         ) from None
 
 
 def _check(piece: Piece, sha256: str, size: int) -> None:
     if (sha256, size) != (piece.sha256, piece.size):
         raise VerificationFailed(
-            f"{piece.place.name} does not hold {piece.what} any more: its bytes were altered.",
-            hint="Restore the object, or roll the key back to a version that is whole.",
+            f"{piece.place.name} no longer contains {piece.what}: its bytes were altered.",
+            hint="Restore the object, or roll the key back to an intact version.",
         )
 
 
 def _spans(files: Sequence[_Wanted]) -> Iterator[list[_Wanted]]:
-    """Files that lie near each other in one object, to be read at once."""
+    """Files that are near each other in one object, to be read together."""
     span: list[_Wanted] = []
     begin = end = 0
     for piece, path in sorted(files, key=lambda item: (item[0].place.name, item[0].place.offset)):

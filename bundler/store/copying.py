@@ -28,7 +28,7 @@ class Copied:
 
 
 def copy(source: Store, target: Store, *, history: bool = False, author: Author = NOBODY) -> Copied:
-    """Makes the source's current versions those of the target, all at once.
+    """Makes the source's current versions those of the target, atomically.
 
     history: also what was current before, set after set. Raises what either store raises, and
     `VerificationFailed` for content that is not what it should be; the target is then as before,

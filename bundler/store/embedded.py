@@ -1,6 +1,6 @@
-"""States of versioned keys that lie in the artifact, for a program to use while the store is down.
+"""States of versioned keys that are in the artifact, for a program to use while the store is down.
 
-A build with ``--embed-versioned`` puts the current states of versioned keys beside the local ones;
+A build with ``--embed-versioned`` puts the current states of versioned keys next to the local ones;
 the manifest says which version each of them is. This module finds them again in the running
 program:
 
@@ -35,9 +35,9 @@ class EmbeddedState:
     directory: Path
 
     def copy(self, path: Path) -> None:
-        """Copies ``state`` to a path, and what lies beside it beside that path.
+        """Copies ``state`` to a path, and what is next to it next to that path.
 
-        Raises `VerificationFailed` where a file is not what the manifest says.
+        Raises `VerificationFailed` if a file is not what the manifest says.
         """
         for file in self.state.files:
             target = target_of(path, file.path)
@@ -54,7 +54,7 @@ class EmbeddedState:
             found = hash_stream(stream, file.size)
         if found != (file.sha256, file.size):
             target.unlink()
-            raise VerificationFailed(f"{source} is not what its manifest says.", key=self.state.key)
+            raise VerificationFailed(f"{source} does not match its manifest.", key=self.state.key)
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Embedded:
 def find(named: str | None = None) -> Embedded:
     """What is embedded in this program.
 
-    named: modules and paths, as in the configuration. Raises `ConfigurationError` where one of them
+    named: modules and paths, as in the configuration. Raises `ConfigurationError` if one of them
     has no state directory, `VerificationFailed` for a manifest that is malformed.
     """
     told = named or os.environ.get(VARIABLE)
@@ -103,8 +103,8 @@ def _named(name: str) -> Path:
     found = next((place for place in places if (place / MANIFEST_NAME).is_file()), None)
     if found is None:
         raise ConfigurationError(
-            f"{name} holds no state directory with a manifest.",
-            hint="Name the module of the definitions, such as shop.defs, or the directory itself.",
+            f"{name} contains no state directory with a manifest.",
+            hint="Pass the module of the definitions, such as shop.defs, or the directory itself.",
         )
     return found
 
@@ -142,6 +142,6 @@ def _packages(place: Path) -> Iterator[str]:
 
 
 def target_of(path: Path, name: str) -> Path:
-    """Where a file of a key directory comes to lie for a program that names ``state``'s path."""
+    """Where a file of a key directory comes to be for a program that names ``state``'s path."""
     first, _, rest = name.partition("/")
     return (path / rest if rest else path) if first == "state" else path.parent / name

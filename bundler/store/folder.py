@@ -36,7 +36,7 @@ class Folder:
         host, slash, path = url.removeprefix("file://").partition("/")
         if host not in ("", "localhost") or not slash:
             raise ConfigurationError(
-                f"{url!r} is no folder of this machine.", hint="Write file:///an/absolute/path."
+                f"{url!r} is not a local folder.", hint="Use file:///an/absolute/path."
             )
         return cls(Path("/" + unquote(path)))
 
@@ -47,7 +47,7 @@ class Folder:
     def _path(self, name: str) -> Path:
         """Where an object is. Raises `VerificationFailed` for a name that leads elsewhere."""
         if problem := name_problem(name):
-            raise VerificationFailed(f"{self.url}: the name {name!r} of an object {problem}.")
+            raise VerificationFailed(f"{self.url}: the object name {name!r} {problem}.")
         return self.root / name
 
     def get(self, name: str) -> StoredObject | None:
@@ -115,7 +115,7 @@ class Folder:
 
     @contextmanager
     def _new(self, path: Path, chunks: Iterable[Buffer]) -> Iterator[Path]:
-        """A file with these bytes beside the path, on the disk; gone at the end if not renamed."""
+        """A file with these bytes next to the path, on the disk; gone at the end if not renamed."""
         path.parent.mkdir(parents=True, exist_ok=True)
         beside = path.with_name(f"{_TEMPORARY}{uuid.uuid4().hex}")
         try:

@@ -1,7 +1,7 @@
 """Hands one state over between a program and a store: what `bundler.dagster_storage` and
 `bundler.component_storage` have in common.
 
-Both programs know a state as a path called ``state``, in a temporary directory of its own, beside
+Both programs know a state as a path called ``state``, in its own temporary directory, next to
 which a component may have left more.
 """
 
@@ -40,13 +40,13 @@ def upload(store: Store, key: str, version: str, path: Path) -> None:
 
 
 def download(store: Store, key: str, version: str, path: Path) -> None:
-    """Writes a version to a path that does not exist; what lay beside ``state`` comes beside it.
+    """Writes a version to a path that does not exist; what was next to ``state`` comes next to it.
 
-    Raises `UsageError` where the key has no such version.
+    Raises `UsageError` if the key has no such version.
     """
     found = store.version(version)
     if found.key != key:
-        raise UsageError(f"Version {version} is one of {found.key}, not of {key}.", key=key)
+        raise UsageError(f"Version {version} belongs to {found.key}, not to {key}.", key=key)
     content.download(
         store.objects,
         ((piece, target_of(path, file.path)) for file, piece in content.pieces(found)),
@@ -55,7 +55,7 @@ def download(store: Store, key: str, version: str, path: Path) -> None:
 
 @contextmanager
 def _key_directory(path: Path) -> Iterator[Path]:
-    """The key directory that a state lies in; a state from anywhere else is taken by itself."""
+    """The key directory that a state is in; a state from anywhere else is taken by itself."""
     if path.name == _STATE and _is_private(path.parent):
         yield path.parent
         return

@@ -1,7 +1,7 @@
-"""Takes over what Dagster's own `UPathDefsStateStorage` has written: ``<key>/<version>``, one file.
+"""Imports what Dagster's own `UPathDefsStateStorage` has written: ``<key>/<version>``, one file.
 
 Dagster keeps in its instance's database which version of a key is the latest, and makes the folder
-names of keys in a way that cannot be undone. Whoever imports says both, or says the keys and takes
+names of keys in a way that cannot be undone. The caller names both, or the keys and takes
 the newest file of each.
 """
 
@@ -52,7 +52,7 @@ def import_dagster(
     for key in sorted(set(keys)):
         files = found.pop(sanitize_key(key), [])
         if not files:
-            raise ConfigurationError(f"{source.url} holds nothing of {key}.", key=key)
+            raise ConfigurationError(f"{source.url} contains nothing for {key}.", key=key)
         wanted = (latest or {}).get(key)
         files.sort(key=lambda item: (_version(item) == wanted, item.modified, item.name))
         for item in files:

@@ -1,6 +1,6 @@
-"""A lease on keys, so that two pipelines do not refresh the same ones at once.
+"""A lease on keys, so that two pipelines do not refresh the same ones concurrently.
 
-All leases lie in one object that changes by compare and swap. When a lease ends is a time of the
+All leases are in one object that changes by compare and swap. When a lease ends is a time of the
 store's own clock, so that a machine whose clock is off neither steals a lease nor sits on one. A
 holder renews its lease at a third of its length; one that died blocks nobody for longer than that
 length.
@@ -56,7 +56,7 @@ def server_time(objects: Objects) -> float:
     finally:
         objects.delete([name])
     if stored is None:
-        raise Unavailable(f"{objects.url} does not show what was written to it a moment ago.")
+        raise Unavailable(f"{objects.url} does not return what was just written to it.")
     return stored.modified
 
 
@@ -68,10 +68,10 @@ class Held:
     renewed: float
 
     def check(self) -> None:
-        """Raises `Locked` where the lease has run out without being renewed."""
+        """Raises `Locked` if the lease has run out without being renewed."""
         if time.monotonic() - self.renewed > self.length:
             raise Locked(
-                "The lease on the keys has run out, since the store could not be reached.",
+                "The lease on the keys expired because the store was unreachable.",
                 hint="Another pipeline may be refreshing them: try again.",
             )
 
@@ -139,8 +139,8 @@ def _with(
         if both or not other.keys or not mine.keys:
             what = ", ".join(sorted(both)) or "Every key"
             raise Locked(
-                f"{what}: {other.holder} is refreshing at this moment.",
-                hint="Wait for it to end: --wait 10m. If it has died, its lease ends in "
+                f"{what}: {other.holder} is refreshing it now.",
+                hint="Wait for it to finish: --wait 10m. If it was killed, its lease expires in "
                 f"{max(1, math.ceil(other.until - now))} s.",
             )
     return (*others, msgspec.structs.replace(mine, until=math.ceil(now + length)))

@@ -29,13 +29,13 @@ _CI_RUNS = ("GITHUB_RUN_ID", "CI_PIPELINE_ID", "BUILDKITE_BUILD_ID", "CIRCLE_WOR
 def published(root: Path) -> list[NewState]:
     """The states in every state directory in or below a folder.
 
-    Raises `ConfigurationError` where there is none, `VerificationFailed` for a manifest that is
+    Raises `ConfigurationError` if there is none, `VerificationFailed` for a manifest that is
     malformed.
     """
     found = [new for path in find_state_directories(root) for new in _of_directory(path)]
     if not found:
         raise ConfigurationError(
-            f"{root} holds no published state.", hint="Run: state-bundler refresh"
+            f"{root} contains no published state.", hint="Run: state-bundler refresh"
         )
     return found
 
@@ -69,7 +69,7 @@ def select(states: Sequence[NewState], keys: Sequence[str]) -> list[NewState]:
 
 
 def author(root: Path, note: str = "", environ: Mapping[str, str] = os.environ) -> Author:
-    """Who this is, and the commit that is checked out, where that can be told."""
+    """Who this is, and the commit that is checked out, if known."""
     from bundler.git import code_identity
 
     try:
@@ -80,7 +80,7 @@ def author(root: Path, note: str = "", environ: Mapping[str, str] = os.environ) 
 
 
 def user(environ: Mapping[str, str] = os.environ) -> str:
-    """Who started this CI job, or this person on this machine."""
+    """Who started this CI job, or the user on this machine."""
     named = next((environ[name] for name in _CI_USERS if environ.get(name)), None)
     if named:
         return named

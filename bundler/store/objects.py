@@ -1,4 +1,4 @@
-"""What a store needs of the place where its objects lie: small reads, streams, compare and swap.
+"""What a store needs of the place where its objects are: small reads, streams, compare and swap.
 
 A *name* is a relative POSIX path. A *tag* identifies what an object held when it was read; it is
 what a conditional write is conditional on. Times are the place's own, not this machine's.
@@ -37,16 +37,16 @@ class Listed:
 class Objects(Protocol):
     """A bucket, or a folder that serves as one.
 
-    Every method raises `Unavailable` where the place does not answer, `CredentialsRefused` where
-    it refuses, `ConfigurationError` where there is no such bucket.
+    Every method raises `Unavailable` if the place does not answer, `CredentialsRefused` if
+    it refuses, `ConfigurationError` if there is no such bucket.
     """
 
     @property
     def url(self) -> str:
-        """As a person would write it; without credentials."""
+        """As a user would write it; without credentials."""
 
     def get(self, name: str) -> StoredObject | None:
-        """A small object; None where there is none."""
+        """A small object; None if there is none."""
 
     def read(self, name: str, start: int, length: int) -> Buffer:
         """Bytes of an object; fewer where it ends before. Raises `FileNotFoundError`."""

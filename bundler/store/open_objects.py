@@ -15,8 +15,8 @@ def open_objects(url: str, patience: float | None = None) -> Objects:
     scheme, separator, rest = url.partition("://")
     if not separator or scheme not in SCHEMES or not rest.strip("/"):
         raise ConfigurationError(
-            f"{shown(url)!r} is no store.",
-            hint="Write s3://bucket/prefix, gs://bucket/prefix, az://container/prefix or "
+            f"{shown(url)!r} is not a store.",
+            hint="Use s3://bucket/prefix, gs://bucket/prefix, az://container/prefix or "
             "file:///a/folder.",
         )
     if scheme == "file":

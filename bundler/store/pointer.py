@@ -1,6 +1,6 @@
 """Moves the pointer by compare and swap, and walks the sets that it went through.
 
-**Why no update is lost**, told as a race between two writers, P and Q, at set 7:
+**Why no update is lost**, as a race between two writers, P and Q, at set 7:
 
 1. P and Q read the pointer: set 7, tag t7.
 2. P puts ``sets/7.json`` in place (it may be there already, and is the same then) and writes set 8
@@ -34,7 +34,7 @@ _FIRST_PAUSE_SECONDS = 0.02
 _LONGEST_PAUSE_SECONDS = 1.0
 _JITTER_SECONDS = 0.1
 _T = TypeVar("_T")
-# Sets that are read at once: a walk through a long history waits for the network alone.
+# Sets that are read concurrently: a walk through a long history waits for the network alone.
 _AT_ONCE = 16
 
 
@@ -53,7 +53,7 @@ NOTHING = Current(_NO_SET, {})  # what the pointer of a store without a push wou
 
 
 def read(objects: Objects) -> Current | None:
-    """The newest set; None where nothing was ever pushed.
+    """The newest set; None if nothing was ever pushed.
 
     Raises `VerificationFailed` for a pointer that is malformed.
     """
@@ -76,7 +76,7 @@ def advance(
     """Makes the next set. decide: what the pointer shall say of keys, pins and labels, from what it
     says now; None for no change. It may be asked several times, and what it raises comes out.
 
-    Number, time and moves are filled in here. Raises `Locked` where others are always faster.
+    Number, time and moves are filled in here. Raises `Locked` if others are always faster.
     """
     mine = str(uuid.uuid4())
 
@@ -88,7 +88,8 @@ def advance(
 
 
 def amend(objects: Objects, decide: Callable[[Current], Current | None]) -> Current:
-    """Changes what is no set: pins, what is retired, confirmations. decide: as in `advance`."""
+    """Changes anything that is not a set: pins, what is retired, confirmations. decide: as in
+    `advance`."""
 
     def amended(now: Current | None) -> Current | None:
         return None if now is None else decide(now)
@@ -117,8 +118,8 @@ def _swap(
         return wanted if _write(objects, wanted, tag) else None
 
     outrun = Locked(
-        f"{objects.url}: other writers moved the pointer first, for {_PATIENCE_SECONDS:g} s.",
-        hint="Try again when fewer pipelines push at once.",
+        f"{objects.url}: other writers updated the pointer first, for {_PATIENCE_SECONDS:g} s.",
+        hint="Try again when fewer pipelines push concurrently.",
     )
     return compete(swap, outrun, attempts=None, timeout=_PATIENCE_SECONDS)
 
@@ -202,9 +203,9 @@ def _moves(before: Current, after: Current) -> Iterator[Move]:
 
 
 def make(objects: Objects) -> None:
-    """Makes a store, where there is none; proves that the place keeps its promises.
+    """Makes a store, if there is none; proves that the place keeps its promises.
 
-    Raises `ConfigurationError` where it writes though the condition does not hold: updates would
+    Raises `ConfigurationError` if it writes though the condition does not hold: updates would
     be lost there without a word.
     """
     stored = objects.get(records.FORMAT_NAME)
@@ -219,9 +220,9 @@ def make(objects: Objects) -> None:
         kept = kept and first is not None and objects.replace(probe, b"3", first.tag)
         if not kept or first is None or objects.replace(probe, b"4", first.tag):
             raise ConfigurationError(
-                f"{objects.url} does not carry out conditional writes, so that of two updates at "
-                "once one would be lost.",
-                hint="Use a store that offers If-Match and If-None-Match on PUT.",
+                f"{objects.url} does not support conditional writes, so one of two concurrent "
+                "updates would be lost.",
+                hint="Use a store that supports If-Match and If-None-Match on PUT.",
             )
     finally:
         objects.delete([probe])
@@ -229,7 +230,7 @@ def make(objects: Objects) -> None:
 
 
 def read_set(objects: Objects, number: int) -> Change | None:
-    """An older set; None where it was pruned."""
+    """An older set; None if it was pruned."""
     name = records.set_name(number)
     stored = objects.get(name)
     if stored is None:
@@ -240,7 +241,7 @@ def read_set(objects: Objects, number: int) -> Change | None:
 def history(objects: Objects, current: Current) -> Iterator[Change]:
     """Every set that is kept, the newest first.
 
-    Raises `VerificationFailed` where one is missing that should be there.
+    Raises `VerificationFailed` if one is missing that should be there.
     """
     if not current.number:
         return
@@ -254,8 +255,8 @@ def history(objects: Objects, current: Current) -> Iterator[Change]:
                 if change is None:
                     raise VerificationFailed(
                         f"{objects.url}/{records.set_name(number)} is missing: the history has a "
-                        "gap there.",
-                        hint="If a prune runs at this moment, try again; else restore the object.",
+                        "gap.",
+                        hint="If a prune is running, try again; otherwise restore the object.",
                     )
                 yield change
 

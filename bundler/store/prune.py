@@ -1,12 +1,12 @@
 """Removes versions that nobody needs any more, and what died writers left behind.
 
 Kept are, of each key: its current version, the newest few, those that were current a short while
-ago, the pinned ones, and those that an artifact names. The order makes a prune safe beside any
+ago, the pinned ones, and those that an artifact names. The order makes a prune safe next to any
 writer, and safe to kill:
 
 1. The pointer is amended: the versions are *retired*, and the sets that led to them forgotten. A
    writer that rests on one of them has its compare and swap refused, and finds it retired.
-2. Their objects are removed, but for content that a version that stays has in common with them.
+2. Their objects are removed, except for content that a version that stays has in common with them.
    Nobody comes to share it meanwhile, since content is shared with current versions alone.
 3. The pointer is amended again: nothing is retired any more. A prune that died before this step
    is finished by the next.
@@ -45,7 +45,7 @@ _OURS = re.compile(
 
 @dataclass(frozen=True)
 class PruneRules:
-    """What stays beside what is current or pinned; whatever one of the rules keeps, stays.
+    """What stays next to what is current or pinned; whatever one of the rules keeps, stays.
 
     keep: so many newest versions of each key, the current one among them. older_than: seconds;
     versions that were current since then stay. referenced: versions that artifacts name.
@@ -82,7 +82,7 @@ class _Seen:
 
 
 def prune(store: Store, rules: PruneRules, *, dry_run: bool = False) -> Pruned:
-    """Raises `UsageError` where nothing was ever pushed, `Locked` where others never pause."""
+    """Raises `UsageError` if nothing was ever pushed, `Locked` if others never pause."""
     for _ in range(_ATTEMPTS):
         current = store.require_current()
         if current.retired and not dry_run:
@@ -104,7 +104,9 @@ def prune(store: Store, rules: PruneRules, *, dry_run: bool = False) -> Pruned:
         )
         if dry_run or _carry_out(store, current, result, oldest):
             return result
-    raise Locked(f"{store.url}: other writers moved the pointer during each of {_ATTEMPTS} tries.")
+    raise Locked(
+        f"{store.url}: other writers updated the pointer during each of {_ATTEMPTS} attempts."
+    )
 
 
 def _carry_out(store: Store, planned: Current, result: Pruned, oldest: int) -> bool:
@@ -169,7 +171,7 @@ def _oldest(current: Current, seen: Sequence[_Seen], drop: frozenset[str]) -> in
 def _kept(
     store: Store, current: Current, seen: Sequence[_Seen], drop: frozenset[str]
 ) -> dict[str, Version]:
-    """The versions that stay. Raises `VerificationFailed` where one that must be there is not."""
+    """The versions that stay. Raises `VerificationFailed` if one that must be there is not."""
     must = {key: entry.version for key, entry in current.keys.items()}
     must.update({f"{pin.key} (pinned)": pin.version for pin in current.pins})
     store.all_of(must)

@@ -1,4 +1,4 @@
-"""Makes versions of states: uploads what the store does not have, and writes down where it lies."""
+"""Makes versions of states: uploads what the store does not have, and writes down where it is."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from bundler.store.reading import Versions
 from bundler.store.records import Batch, Current, Entry, Version
 from bundler.system import times
 
-# What lies in the store without being part of a set is removed by a prune when it is a day old: a
+# What is in the store without being part of a set is removed by a prune when it is a day old: a
 # push gives up when it has taken half as long.
 GRACE_SECONDS = 24 * 3600.0
 
 
 @dataclass(frozen=True)
 class NewState:
-    """A state to push: the manifest's entry of it, and the key directory that it lies in.
+    """A state to push: the manifest's entry of it, and the key directory that it is in.
 
     place: the state directory, as the program looks for it. refresh: how the state came about.
     version: a UUID that somebody has chosen already, as Dagster does.
@@ -67,7 +67,7 @@ class Push:
     def __post_init__(self) -> None:
         for key, count in Counter(new.state.key for new in self.states).items():
             if count > 1:
-                raise UsageError(f"{key} stands twice in what is to be pushed.", key=key)
+                raise UsageError(f"{key} is listed twice in the push.", key=key)
 
     def run(self) -> PushedStates:
         """Uploads, then moves the pointer. Raises what either raises; nothing is visible then."""
@@ -136,7 +136,7 @@ class Push:
             ours = [raw, *(records.encode(old) for old in [self._written.get(name)] if old)]
             if stored is None or stored.data not in ours:
                 raise UsageError(
-                    f"{objects.url} has a version {batch.versions[0].version} already."
+                    f"{objects.url} already has a version {batch.versions[0].version}."
                 )
             if stored.data != raw:
                 objects.replace(name, raw, stored.tag)
@@ -163,7 +163,7 @@ class Attempt:
     deadline: float
 
     def decide(self, now: Current | None) -> Current | None:
-        """Raises `OutdatedError`, or `InputOutputError` where the push has taken too long."""
+        """Raises `OutdatedError`, or `InputOutputError` if the push has taken too long."""
         if time.monotonic() > self.deadline:
             raise InputOutputError("The push took too long: a prune may have removed parts of it.")
         keys = dict(now.keys) if now else {}
@@ -179,7 +179,7 @@ class Attempt:
 
 
 def _differs(new: NewState, entries: Mapping[str, Entry]) -> bool:
-    """Whether it needs a version of its own: also where somebody has given it one by name."""
+    """Whether it needs its own version: also where somebody has given it one by name."""
     entry = entries.get(new.state.key)
     return new.version is not None or entry is None or entry.semantic != new.state.digest.semantic
 
@@ -244,7 +244,7 @@ def entry_of(version: Version) -> Entry:
 
 
 def with_keys(now: Current | None, keys: dict[str, Entry]) -> Current | None:
-    """The pointer with other keys; None where every key has the version that it had."""
+    """The pointer with other keys; None if every key has the version that it had."""
     before = now or pointer.NOTHING
     old = {key: entry.version for key, entry in before.keys.items()}
     if old == {key: entry.version for key, entry in keys.items()}:

@@ -22,7 +22,7 @@ class Versions:
     _known: dict[str, dict[str, Version]] = field(default_factory=dict, compare=False)
 
     def find(self, version: str) -> Version | None:
-        """None where the store has no such version."""
+        """None if the store has no such version."""
         return self._batch(records.batch_name(version)).get(version)
 
     def find_all(self, wanted: Iterable[str]) -> dict[str, Version]:

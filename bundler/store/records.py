@@ -49,7 +49,7 @@ class Format(Model, frozen=True, tag_field="_type", tag=FORMAT_TYPE):
 class Version(Model, frozen=True):
     """One state of one key.
 
-    objects: those that its files lie in. at: for each file of the state, in its order, which of
+    objects: those that its files are in. at: for each file of the state, in its order, which of
     the objects, and from which byte. place: the state directory that it was pushed from. by: who
     pushed. commit: of the code that was checked out then. refresh: how the state came about.
     """
@@ -122,7 +122,7 @@ class Current(Model, frozen=True, tag_field="_type", tag=f"{_TYPES}-current/v1")
 
     pins: never pruned. retired: being pruned at this moment, so that nobody turns to them again.
     oldest: the number of the oldest set that is kept. labels: what Dagster notes for keys whose
-    state lies elsewhere (``__local__``, ``__code_server__``), which is no version.
+    state is elsewhere (``__local__``, ``__code_server__``), which is not a version.
     """
 
     change: Change
@@ -166,9 +166,9 @@ def version_id(push: str, number: int) -> str:
 
 
 def batch_name(version: str) -> str:
-    """The object that holds a version. Raises `VerificationFailed` for what is no UUID."""
+    """The object that holds a version. Raises `VerificationFailed` if it is not a UUID."""
     if not is_version(version):
-        raise VerificationFailed(f"{version!r} is no version: it is not a UUID.")
+        raise VerificationFailed(f"{version!r} is not a version: it is not a UUID.")
     return f"versions/{uuid.UUID(version).hex[:_PUSH_DIGITS]}.json"
 
 
@@ -195,7 +195,7 @@ def read_current(raw: bytes, where: str) -> Current:
 
 
 def read_batch(raw: bytes, name: str, where: str) -> Batch:
-    """Raises `VerificationFailed` where a version's entry contradicts itself."""
+    """Raises `VerificationFailed` if a version's entry contradicts itself."""
     batch = decode_canonical(raw, Batch, f"{where}/{name}")
     for version in batch.versions:
         problem = _problem(version, name)
@@ -208,20 +208,20 @@ def _problem(version: Version, name: str) -> str | None:
     if batch_name(version.version) != name:
         return "does not belong there"
     if version.state.key != version.key or len(version.at) != len(version.state.files):
-        return "is not made of its state's files"
+        return "was not computed from its state's files"
     if not all(map(_CONTENT_NAME.match, version.objects)):
-        return "names an object that holds no content"
+        return "names an object without content"
     if any(index >= len(version.objects) for index, _ in version.at):
-        return "places a file in an object that it does not name"
+        return "places a file in an object that it does not list"
     try:
         parse(build(Contents((version.state,))).raw)
     except VerificationFailed as error:
-        return f"contradicts itself: {error.what}"
+        return f"is inconsistent: {error.what}"
     return None
 
 
 def _warm_up() -> None:
-    """msgspec works out a type at its first use, and crashes where two threads do so at once."""
+    """msgspec works out a type at its first use, and crashes if two threads do so concurrently."""
     for model in (Format, Batch, Current, Change, Joined, Shard, KeyRefresh):
         msgspec.json.Decoder(model)
     parse(build(Contents(())).raw)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
 _CHUNK_BYTES = 8 * 1024 * 1024
-_PARTS_AT_ONCE = 3  # of one file; several files are under way at once
+_PARTS_AT_ONCE = 3  # of one file; several files are transferred concurrently
 _RETRIES = 10
 _RETRY_SECONDS = 60.0
 # What a vendor calls a bucket that is not there, in the body of its answer.
@@ -59,7 +59,7 @@ class Bucket:
     def _streams(self) -> ObjectStore:
         """For streams, whose bytes are held against a digest of ours whenever they are read.
 
-        S3 would have a digest of its own in each request's signature, which takes as long. Where
+        S3 would have its own digest in each request's signature, which takes as long. Where
         TLS brings them whole, it does without; elsewhere the vendors' clients sign, too, and there
         are servers that want it.
         """
@@ -124,7 +124,7 @@ class Bucket:
                         max_concurrency=_PARTS_AT_ONCE,
                     )
         except BundlerError:
-            # What the stream raised comes back from the library as an error of its own.
+            # What the stream raised comes back from the library as its own error type.
             if source.error is not None:
                 raise source.error from None
             raise
@@ -204,17 +204,17 @@ def _classified(error: Exception, url: str, action: str) -> BundlerError:
     if refused or status in (401, 403) or (status in (0, 400) and _REFUSED.search(text)):
         if _SKEWED.search(text):
             return CredentialsRefused(
-                f"{url} refused to {action}: this machine's clock is off.",
-                hint="Set the clock: the request's time is too far from the store's.",
+                f"{url} refused to {action}: this machine's clock is wrong.",
+                hint="Set the clock: the time of the request is too far from the store's.",
             )
         return CredentialsRefused(
             f"{url} refused to {action}.",
-            hint="Check the credentials and the rights that they have on the bucket.",
+            hint="Check the credentials and their permissions on the bucket.",
         )
     if status == HTTPStatus.NOT_IMPLEMENTED or kind == "NotSupportedError":
         return ConfigurationError(
-            f"{url} does not offer what is needed to {action}.",
-            hint="Use a store that offers conditional writes.",
+            f"{url} does not support what is needed to {action}.",
+            hint="Use a store that supports conditional writes.",
         )
     again = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS)
     if status and status < HTTPStatus.INTERNAL_SERVER_ERROR and status not in again:
@@ -225,7 +225,7 @@ def _classified(error: Exception, url: str, action: str) -> BundlerError:
 
 def _no_bucket(url: str) -> ConfigurationError:
     return ConfigurationError(
-        f"{url}: there is no such bucket.", hint="Create it, or correct the store's URL."
+        f"{url}: the bucket does not exist.", hint="Create it, or correct the store's URL."
     )
 
 
@@ -234,7 +234,7 @@ def _open(url: str, where: str, patience: float, config: Any = None) -> ObjectSt
         import obstore.store
     except ImportError:
         raise ConfigurationError(
-            f"{where} needs obstore, which is not installed.",
+            f"{where} requires obstore, which is not installed.",
             hint="Install it: pip install 'state-bundler[store]'",
         ) from None
     from obstore.exceptions import BaseError
@@ -252,14 +252,14 @@ def _open(url: str, where: str, patience: float, config: Any = None) -> ObjectSt
     except (BaseError, ValueError, TypeError):
         raise ConfigurationError(
             f"{where} cannot be opened.",
-            hint="Check the URL, and the variables that configure the store (AWS_…, GOOGLE_…, "
+            hint="Check the URL and the variables that configure the store (AWS_…, GOOGLE_…, "
             "AZURE_…).",
         ) from None
     return store
 
 
 def _plain_http() -> bool:
-    """Whether an endpoint of the person's own is without TLS, as a test server on loopback is."""
+    """Whether an endpoint of the user's own is without TLS, as a test server on loopback is."""
     own = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT", "AZURE_STORAGE_ENDPOINT")
     if any(os.environ.get(name, "").startswith("http://") for name in own):
         return True

@@ -29,7 +29,7 @@ def parse_shard(text: str) -> tuple[int, int]:
     """``3/10`` as numbers. Raises `UsageError`."""
     found = _SHARD.match(text)
     if found is None or int(found[1]) > int(found[2]):
-        raise UsageError(f"{text!r} is no shard.", hint="Write 3/10 for the third of ten.")
+        raise UsageError(f"{text!r} is not a shard.", hint="Use 3/10 for the third of ten.")
     return int(found[1]), int(found[2])
 
 
@@ -69,7 +69,7 @@ def _put(store: Store, name: str, raw: bytes) -> None:
 def join(store: Store, run: str, count: int, author: Author = NOBODY) -> Current | Joined:
     """Makes what all shards of a run have pushed one set; says which, where that was done before.
 
-    Raises `UsageError` where a shard is missing or too old, or a key moved on meanwhile.
+    Raises `UsageError` if a shard is missing or too old, or a key moved on meanwhile.
     """
     too_old = server_time(store.objects) - GRACE_SECONDS / 2
     shards, missing = _all(store, run, count, too_old)
@@ -134,7 +134,7 @@ def _all(store: Store, run: str, count: int, too_old: float) -> tuple[list[Shard
         shard = decode_canonical(stored.data, Shard, f"{store.url}/{name}")
         if (shard.index, shard.count) != (index, count):
             raise UsageError(
-                f"Run {run} was made of {shard.count} shards, not of {count}.",
+                f"Run {run} consists of {shard.count} shards, not {count}.",
                 hint=f"Join {shard.count}, or run shard {index}/{count} again.",
             )
         shards.append(shard)
@@ -152,6 +152,6 @@ def _name(run: str, index: int) -> str:
 def _folder(run: str) -> str:
     if not _RUN.match(run) or run in (".", ".."):
         raise ConfigurationError(
-            f"{run!r} cannot name a run.", hint="Use letters, digits, '.', '_' and '-'."
+            f"{run!r} is not a valid run ID.", hint="Use letters, digits, '.', '_' and '-'."
         )
     return f"shards/{run}"

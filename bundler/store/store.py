@@ -35,11 +35,11 @@ class Store:
         return f"state-bundler store {words} --store {shlex.quote(self.url)}"
 
     def current(self) -> Current | None:
-        """The newest set; None where nothing was ever pushed."""
+        """The newest set; None if nothing was ever pushed."""
         return pointer.read(self.objects)
 
     def require_current(self) -> Current:
-        """The newest set. Raises `UsageError` where nothing was ever pushed."""
+        """The newest set. Raises `UsageError` if nothing was ever pushed."""
         current = self.current()
         if current is None:
             raise UsageError(
@@ -50,10 +50,10 @@ class Store:
     # --- into the store -----------------------------------------------------------------------
 
     def push(self, states: Sequence[NewState], author: Author = NOBODY) -> PushedStates:
-        """Makes the states the current versions of their keys, all at once.
+        """Makes the states the current versions of their keys, atomically.
 
         A state that means the same as its key's current version uploads nothing and keeps that
-        version. Raises `VerificationFailed` where a file changes meanwhile; nothing is visible
+        version. Raises `VerificationFailed` if a file changes meanwhile; nothing is visible
         then, as after any other failure.
         """
         return Push(self.known, states, author).run()
@@ -61,7 +61,7 @@ class Store:
     def adopt(
         self, versions: Sequence[Version], action: Action, author: Author = NOBODY
     ) -> Current:
-        """Makes versions that lie in the store already the current ones of their keys."""
+        """Makes versions that are in the store already the current ones of their keys."""
 
         def decide(now: Current | None) -> Current | None:
             keys = dict(now.keys) if now else {}
@@ -85,7 +85,7 @@ class Store:
         return pointer.advance(self.objects, "remove", author, decide)
 
     def label(self, key: str, label: str | None, author: Author = NOBODY) -> Current:
-        """Notes what Dagster says of a key whose state lies elsewhere, in place of a version.
+        """Notes what Dagster says of a key whose state is elsewhere, in place of a version.
 
         None forgets the key altogether.
         """
@@ -105,7 +105,7 @@ class Store:
     # --- out of the store ---------------------------------------------------------------------
 
     def version(self, version: str) -> Version:
-        """A version by its UUID. Raises `UsageError` where the store has none such."""
+        """A version by its UUID. Raises `UsageError` if the store has none such."""
         found = self.known.find(version) if records.is_version(version) else None
         if found is None:
             raise UsageError(
@@ -117,7 +117,7 @@ class Store:
     def currents(self, keys: Iterable[str] | None = None) -> dict[str, Version]:
         """The current versions of these keys, or of all.
 
-        Raises `UsageError` for a key that has none, `VerificationFailed` where the pointer names
+        Raises `UsageError` for a key that has none, `VerificationFailed` if the pointer names
         a version that is not there.
         """
         current = self.current()
@@ -134,7 +134,7 @@ class Store:
         return self.all_of(wanted)
 
     def all_of(self, wanted: Mapping[str, str]) -> dict[str, Version]:
-        """Versions by key. Raises `VerificationFailed` where one is not there."""
+        """Versions by key. Raises `VerificationFailed` if one is not there."""
         found = self.known.find_all(wanted.values())
         for key, version in wanted.items():
             if version not in found:
@@ -179,7 +179,7 @@ class Store:
         """Makes an earlier set, or an earlier version of one key, current again, as a new set.
 
         to: a version's UUID, a time, a set's number; None for the set before the newest.
-        keys: only these. Raises `UsageError` where that is not kept any more.
+        keys: only these. Raises `UsageError` if that is not kept any more.
         """
         if isinstance(to, str) and records.is_version(to):
             return self.adopt([self.version(to)], "rollback", author)
@@ -205,7 +205,7 @@ class Store:
     # --- pins ---------------------------------------------------------------------------------
 
     def pin(self, version: str, note: str = "") -> Current:
-        """Keeps a version from every prune. Raises `UsageError` where there is none such."""
+        """Keeps a version from every prune. Raises `UsageError` if there is none such."""
         found = self.version(version)
 
         def decide(now: Current) -> Current | None:
@@ -228,7 +228,7 @@ class Store:
 
 def _refuse_retired(now: Current | None, version: str) -> None:
     if now is not None and version in now.retired:
-        raise UsageError(f"Version {version} is being pruned at this moment.")
+        raise UsageError(f"Version {version} is being pruned.")
 
 
 def open_store(url: str, patience: float | None = None) -> Store:

@@ -78,7 +78,7 @@ def _replaced(path: Path, mode: int | None) -> Iterator[BinaryIO]:
 
 @contextmanager
 def temporary_file(path: Path) -> Iterator[tuple[BinaryIO, Path]]:
-    """A new file beside a path, by its stream and its name; removed at the end."""
+    """A new file next to a path, by its stream and its name; removed at the end."""
     with (
         _temporary(path, _new_file) as (beside, descriptor),
         open(descriptor, "w+b", buffering=_BUFFER_BYTES, closefd=False) as stream,
@@ -96,7 +96,7 @@ def give_name(stream: BinaryIO, beside: Path, path: Path, mode: int | None = Non
 
 @contextmanager
 def temporary_folder(path: Path) -> Iterator[Path]:
-    """An empty folder beside a path, for what will have that name; removed at the end."""
+    """An empty folder next to a path, for what will have that name; removed at the end."""
     with _temporary(path, _new_folder) as (beside, _):
         yield beside
 
@@ -112,7 +112,7 @@ def make_directories(path: Path) -> None:
 
 # --- files and folders that are not whole yet -------------------------------------------------
 #
-# Each has a name of its own beside the one that it will have, and is locked by the process that
+# Each has its own name next to the one that it will have, and is locked by the process that
 # writes it. A process that is killed leaves it behind without a lock: the next one that writes
 # to the same name removes it.
 

@@ -9,7 +9,7 @@ import msgspec
 
 
 def decoded(raw: bytes) -> tuple[Any] | None:
-    """What a JSON document holds, alone in a tuple; None for what is no JSON."""
+    """What a JSON document holds, alone in a tuple; None if it is not JSON."""
     # The collector would walk over all that is made, again and again, and find nothing to free.
     collects = gc.isenabled()
     gc.disable()

@@ -1,4 +1,5 @@
-"""Starts programs fast, several at once, and hears them all: for the guard's few milliseconds.
+"""Starts programs fast, several concurrently, and reads their output: for the guard's few
+milliseconds.
 
 `system.process` serves everything else. It uses ``subprocess``, which takes longer to import than
 git takes to answer, and the guard runs at every commit of every developer. Here
@@ -82,7 +83,7 @@ class _Conversation:
             self.to_write = self.to_write[os.write(self.descriptors[0], self.to_write) :]
         except BlockingIOError:
             return
-        except BrokenPipeError:  # it has heard enough; its exit code tells why
+        except BrokenPipeError:  # it has read enough; its exit code says why
             self.to_write = memoryview(b"")
         if not self.to_write:
             self.close(self.descriptors[0], poll)
@@ -120,11 +121,11 @@ def run_concurrently(
     timeout: float,
     slow: Callable[[], None] | None = None,
 ) -> list[Answer]:
-    """Runs programs at the same time, each in a process group of its own.
+    """Runs programs at the same time, each in its own process group.
 
     timeout: in seconds, for all of them; at its end they are killed. slow: called once if they
     take more than a few seconds; what it raises ends them, too.
-    Raises `ToolFailed` where one cannot be started or outlasts the timeout.
+    Raises `ToolFailed` if one cannot be started or outlasts the timeout.
     """
     running: list[_Conversation] = []
     try:

@@ -24,15 +24,15 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-# O_NONBLOCK: opening a FIFO that nobody writes to would wait for ever.
+# O_NONBLOCK: opening a FIFO that nobody writes to would wait forever.
 _FILE = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class OpenDirectory:
     """A directory that is open until the end of its ``with`` statement.
 
-    path: for messages only. Raises `ConfigurationError` for a link and for what is no directory,
-    `FileNotFoundError` where there is nothing.
+    path: for messages only. Raises `ConfigurationError` for a link and for anything that is not a
+    directory, `FileNotFoundError` if there is nothing.
     """
 
     def __init__(self, path: Path, *, below: OpenDirectory | None = None) -> None:
@@ -88,7 +88,7 @@ class OpenDirectory:
     def file(self, name: str, flags: int = os.O_RDONLY) -> Iterator[int]:
         """The descriptor of a regular file.
 
-        Raises `FileNotFoundError` where there is nothing, `ConfigurationError` for anything else
+        Raises `FileNotFoundError` if there is nothing, `ConfigurationError` for anything else
         than a regular file.
         """
         path = self.path / name
@@ -104,7 +104,7 @@ class OpenDirectory:
     def read(self, name: str) -> bytes | None:
         """A regular file's bytes; None if there is none.
 
-        Raises `InputOutputError` where it cannot be read, `ConfigurationError` as `file` does.
+        Raises `InputOutputError` if it cannot be read, `ConfigurationError` as `file` does.
         """
         with io_errors(self.path / name):
             try:
@@ -234,13 +234,13 @@ def _located(path: Path) -> Iterator[None]:
 
 def _foreign(path: Path, why: str) -> ConfigurationError:
     return ConfigurationError(
-        f"{path} {why}, so state-bundler did not make it.",
-        hint="Look at what it is. If nothing needs it, remove it; then run the command again.",
+        f"{path} {why}, so state-bundler did not create it.",
+        hint="Check what it is. If nothing needs it, remove it; then run the command again.",
     )
 
 
 def _checked(name: str) -> str:
     """A name that stays in its directory. Raises `InputOutputError` for any other."""
     if name in ("", ".", "..") or "/" in name or "\0" in name:
-        raise InputOutputError(f"{name!r} is not the name of a file in a directory.")
+        raise InputOutputError(f"{name!r} is not a valid file name.")
     return name

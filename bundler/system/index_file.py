@@ -1,7 +1,7 @@
-"""git's index as bytes: whether it is whole, and whether a name stands in it.
+"""git's index as bytes: whether it is whole, and whether a name is in it.
 
 git reads a truncated index as garbage with exit code 0, so that it must be looked at before git is
-believed. And where a name does not stand in the bytes of an index of version 2 or 3 that is
+believed. And where a name does not are in the bytes of an index of version 2 or 3 that is
 neither split nor sparse, it is in no entry: that takes a tenth of the time of a git process.
 Apart from the package `bundler.git` so that the quick way loads this alone.
 
@@ -34,7 +34,7 @@ _WITH_EXTENDED_FLAGS, _COMPRESSED = 3, 4  # versions
 # Up to here the checksum is computed; beyond, it would take longer than all the rest.
 _CHECKED_BYTES = 1 << 20
 _WINDOW_BYTES = 1 << 18  # stays in the processor's cache
-_OVERLAP_BYTES = 1 << 13  # a path of PATH_MAX and what stands before it
+_OVERLAP_BYTES = 1 << 13  # a path of PATH_MAX and what precedes it
 _BY_LIBC_BYTES = 1 << 24
 _TAILS = (1 << 22, 1 << 25)  # the cached tree of a million files takes about a megabyte
 
@@ -45,7 +45,7 @@ class RawIndex:
     __slots__ = ("_descriptor", "_found", "entries", "size", "version")
 
     def __init__(self, path: bytes) -> None:
-        """Raises `OSError` where it cannot be read."""
+        """Raises `OSError` if it cannot be read."""
         self._descriptor = open_regular(path)
         self._found: dict[bytes, list[int]] = {}
         self.size = os.fstat(self._descriptor).st_size
@@ -70,16 +70,17 @@ class RawIndex:
         return self._matches_checksum()
 
     def is_plain(self) -> bool:
-        """Whether every path stands in full in this file: version 2 or 3, and not sparse.
+        """Whether every path is in full in this file: version 2 or 3, and not sparse.
 
-        A split index is told by the ``sharedindex.*`` in the git directory, not here.
+        A split index is recognised by the ``sharedindex.*`` in the git directory, not here.
         """
         # A sparse index says so by an extension without content, which comes last or last but one.
         tail = self._read(max(0, self.size - 256), 256)
         return self.version in (2, 3) and b"sdir\0\0\0\0" not in tail
 
     def prepare(self, directory: bytes, texts: Iterable[bytes]) -> None:
-        """Looks for several texts in one pass, so that the questions below need none of their own.
+        """Looks for several texts in one pass, so that the questions below need no pass of their
+        own.
 
         directory: for `holds_below`.
         """
@@ -87,13 +88,13 @@ class RawIndex:
         self._look_for([*below, *texts])
 
     def holds(self, text: bytes, *, ignore_case: bool = False) -> bool:
-        """Whether a text stands anywhere in it."""
+        """Whether a text is anywhere in it."""
         if ignore_case:
             return any(text.lower() in window.lower() for _, window in self._windows())
         return bool(self._look_for([text])[text])
 
     def holds_below(self, name: bytes, *, ignore_case: bool = False) -> bool:
-        """Whether an entry may lie below a directory of this name.
+        """Whether an entry may be below a directory of this name.
 
         In a large index git's cached tree, where it is whole, has the name of every directory:
         that is a hundredth of the bytes.
@@ -102,7 +103,7 @@ class RawIndex:
         return self.holds(name + b"/", ignore_case=ignore_case) if told is None else told
 
     def _tree_names(self, directory: bytes) -> bool | None:
-        """Whether the cached tree has a directory of this name; None where it cannot tell."""
+        """Whether the cached tree has a directory of this name; None if it cannot tell."""
         if self.size <= _CHECKED_BYTES:
             return None
         tree = self._cached_tree() or b""
@@ -113,7 +114,7 @@ class RawIndex:
         return None
 
     def paths_ending_in(self, name: bytes) -> set[bytes]:
-        """The paths whose last part is this name. Raises `ValueError` where one is unreadable."""
+        """The paths whose last part is this name. Raises `ValueError` if one is unreadable."""
         found = set()
         for at in self._look_for([name + b"\0"])[name + b"\0"]:
             start = max(0, at - _OVERLAP_BYTES)
@@ -124,7 +125,7 @@ class RawIndex:
         return {path for path in found if (b"/" + path).endswith(b"/" + name)}
 
     def _look_for(self, texts: Sequence[bytes]) -> dict[bytes, list[int]]:
-        """Where each of the texts stands: offsets, in order."""
+        """Where each of the texts is: offsets, in order."""
         new = [text for text in texts if text not in self._found]
         if new:
             search = _libc_search() if self.size > _BY_LIBC_BYTES else None
@@ -141,7 +142,7 @@ class RawIndex:
         return os.pread(self._descriptor, length, start)
 
     def _windows(self) -> Iterator[tuple[int, bytes]]:
-        """The whole of it in pieces that overlap, with their offsets."""
+        """Everything in pieces that overlap, with their offsets."""
         for start in range(0, self.size, _WINDOW_BYTES):
             yield start, self._read(start, _WINDOW_BYTES + _OVERLAP_BYTES)
 
@@ -180,7 +181,7 @@ def _occurrences(window: bytes, text: bytes) -> Iterator[int]:
 
 
 def _libc_search() -> Callable[[bytes, int, bytes, int], int | None] | None:
-    """``memmem``: the address of a text's first occurrence; None where it cannot be had."""
+    """``memmem``: the address of a text's first occurrence; None if it cannot be had."""
     try:
         import ctypes
 
@@ -227,7 +228,7 @@ def _structure_end(index: bytes, id_bytes: int) -> int:
 
 
 def _path_before(window: bytes, end: int) -> bytes | None:
-    """The path that ends there; it begins where the entry's length and mode stand before it."""
+    """The path that ends there; it begins where the entry's length and mode precede it."""
     for start in range(end - 1, max(_FIXED_BYTES[20], end - 4096) - 1, -1):
         length = min(end - start, _NAME_LENGTH_MASK)
         for extended in (0, 2):  # version 3 may have two more bytes of flags

@@ -1,4 +1,5 @@
-"""Work on many files at once, in order: hashing and inflating let other threads run meanwhile."""
+"""Work on many files concurrently, in order: hashing and inflating let other threads run
+meanwhile."""
 
 from __future__ import annotations
 

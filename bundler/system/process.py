@@ -43,7 +43,7 @@ def run(
     """Runs a program to its end and returns what it printed, whatever its exit code.
 
     timeout: in seconds; at its end the program and its children are killed.
-    Raises `ToolFailed` where it cannot be started or does not end in time.
+    Raises `ToolFailed` if it cannot be started or does not end in time.
     """
     with _start(
         argv,
@@ -56,7 +56,7 @@ def run(
         try:
             stdout, stderr = process.communicate(stdin, timeout=timeout)
         except subprocess.TimeoutExpired as error:
-            raise ToolFailed(f"{argv[0]} did not answer within {timeout:g} s.") from error
+            raise ToolFailed(f"{argv[0]} did not finish within {timeout:g} s.") from error
         finally:
             end_group(process)
     return Completed(process.returncode, stdout, stderr)
@@ -78,7 +78,7 @@ def check(
     if done.exit_code:
         said = done.stderr.decode(errors="replace").strip().splitlines()
         raise ToolFailed(
-            f"{argv[0]} ended with exit code {done.exit_code}" + (f": {said[-1]}" if said else ".")
+            f"{argv[0]} failed with exit code {done.exit_code}" + (f": {said[-1]}" if said else ".")
         )
     return done.stdout
 
@@ -90,7 +90,7 @@ def pass_through(
     env: Mapping[str, str] | None = None,
     stdout: int | None = None,
 ) -> int:
-    """Runs a program on the person's own terminal and returns its exit code.
+    """Runs a program on the user's own terminal and returns its exit code.
 
     stdout: a descriptor that takes what the program prints as data, instead of the terminal.
     Ctrl-C reaches it by the terminal; SIGTERM to us is passed on by `end_group`.
@@ -160,7 +160,7 @@ async def logged(
     """Runs a program with its stderr in a file; its exit code and what it printed.
 
     When it is cancelled, the program is asked to end, with all that it has started, and waited for.
-    Raises `ToolFailed` where it cannot be started.
+    Raises `ToolFailed` if it cannot be started.
     """
     import asyncio
 
@@ -169,7 +169,7 @@ async def logged(
             argv, cwd, env, stdin=subprocess.DEVNULL, output=output.fileno(), errors=errors.fileno()
         )
         try:
-            while process.poll() is None:  # noqa: ASYNC110  # nothing tells asyncio before 3.12
+            while process.poll() is None:  # noqa: ASYNC110  # asyncio cannot wait for it before 3.12
                 await asyncio.sleep(_POLL_SECONDS)
         except BaseException:
             with suppress(ProcessLookupError):
@@ -184,7 +184,7 @@ async def logged(
 
 
 def end_group(process: subprocess.Popen[bytes]) -> None:
-    """Kills a program that was started in a session of its own, and all that it started."""
+    """Kills a program that was started in its own session, and everything that it started."""
     if process.poll() is None:
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)

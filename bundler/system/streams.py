@@ -79,7 +79,7 @@ def is_ours(error: Exception) -> bool:
 
 def _failure_of(error: OSError) -> BundlerError:
     if isinstance(error, BrokenPipeError):
-        return ToolFailed("A program or a server stopped reading what was sent to it.")
+        return ToolFailed("A program or server stopped reading its input.")
     return io_failure(error)
 
 
@@ -138,7 +138,7 @@ class _Standard(io.FileIO):
         try:
             return super().write(data)
         except OSError as error:
-            # What is still buffered would fail again when Python ends, with a code of its own.
+            # What is still buffered would fail again when Python ends, with Python's own exit code.
             os.dup2(os.open(os.devnull, os.O_WRONLY), self.fileno())
             closed = isinstance(error, BrokenPipeError)
             raise StreamFailed(None if closed else io_failure(error, self._called)) from None

@@ -14,7 +14,8 @@ _USER_INFO = (
     r"(?i)(?P<scheme>(?:(?<![a-z0-9+.-])[a-z][a-z0-9+.-]{0,40}:)?//)"
     rf"(?P<user>[^\s/?#\"'<>@:\[]{{0,500}})(?:{_AFTER_USER})?@"
 )
-# ``user:password@host.name``; the dot of the host tells it from an image's ``name:tag@sha256:``.
+# ``user:password@host.name``; the dot of the host distinguishes it from an image's
+# ``name:tag@sha256:``.
 _NO_SCHEME = (
     r"(?i)(?<![\w/.:@%+-])[\w.+-]{1,200}:(?!\d{1,5}@)[^\s/@:\[\]\"'<>]+@(?=[\w-]+\.\w|localhost)"
 )
@@ -38,7 +39,7 @@ def has_credentials(text: str) -> bool:
 
 
 def without_credentials(text: str) -> str:
-    """The text without what may be a credential in its URLs; the same text where there is none.
+    """The text without what may be a credential in its URLs; the same text if there is none.
 
     That is every password, the user of an HTTP URL, who is a token more often than not, and
     parameters and fragments that are named like a secret or look like one.

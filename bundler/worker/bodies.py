@@ -326,7 +326,7 @@ class _Json(_Scan):
         return piece.replace(b"\\\\", b"").replace(b'\\"', b"")
 
     def _brackets(self, piece: bytes) -> bytes:
-        """Those that stand outside strings."""
+        """Those outside strings."""
         marks = piece.translate(None, _OTHERS)
         if self._inside:
             marks = b'"' + marks
@@ -369,7 +369,7 @@ class _Json(_Scan):
 
 
 class _Xml(_Scan):
-    """Whether the outermost element is closed, and is no error."""
+    """Whether the outermost element is closed, and is not an error."""
 
     def __init__(self, head: bytes) -> None:
         self._tail = b""

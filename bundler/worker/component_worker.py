@@ -41,7 +41,7 @@ def write(component: Any, state_path: str) -> Any:
 
 
 def _named(name: str) -> list[Any]:
-    """What a name stands for: a component, a class of one, or a function that makes some."""
+    """What a name refers to: a component, a class of one, or a function that makes some."""
     module_name, _, attribute = name.partition(":")
     found: Any = importlib.import_module(module_name)
     for part in attribute.split("."):
@@ -53,7 +53,7 @@ def _named(name: str) -> list[Any]:
     components = list(found) if isinstance(found, (list, tuple)) else [found]
     for component in components:
         if not hasattr(component, "write_state_to_path"):
-            raise NoComponentError(f"{name} is no state-backed component.")
+            raise NoComponentError(f"{name} is not a state-backed component.")
     return components
 
 

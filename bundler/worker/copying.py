@@ -124,7 +124,7 @@ def any_match(path: str, patterns: Iterable[str]) -> bool:
 
 
 def ignored_below(source: str) -> frozenset[str]:
-    """What git ignores below a directory; a directory whose files are all ignored stands alone.
+    """What git ignores below a directory; a directory whose files are all ignored is listed alone.
 
     Empty outside of a repository, and where git ignores the directory itself.
     """
@@ -135,7 +135,7 @@ def ignored_below(source: str) -> frozenset[str]:
     options = ("-z", "--others", "--ignored", "--exclude-standard", "--directory")
     code, output = _git(source, "ls-files", *options, "--", ".")
     if code:
-        raise GitError(f"git cannot say what it ignores in {source}.")
+        raise GitError(f"git cannot list what it ignores in {source}.")
     return frozenset(os.fsdecode(path).rstrip("/") for path in output.split(b"\0") if path)
 
 
@@ -161,10 +161,10 @@ def _git(directory: str, *arguments: str) -> tuple[int, bytes]:
             timeout=_GIT_SECONDS,
         )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise GitError(f"git cannot say what it ignores in {directory}: {error}") from error
+        raise GitError(f"git cannot list what it ignores in {directory}: {error}") from error
     if done.returncode not in (0, _NOT_IGNORED):
         said = done.stderr.decode("utf-8", "replace").strip().splitlines()
-        raise GitError(f"git cannot say what it ignores in {directory}: {(said or ['?'])[-1]}")
+        raise GitError(f"git cannot list what it ignores in {directory}: {(said or ['?'])[-1]}")
     return done.returncode, done.stdout
 
 

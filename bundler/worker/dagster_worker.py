@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 _OLDEST = (1, 12)
 _STATE_DIRECTORY = ".local_defs_state"
-# A shorter value stands in a key by chance.
+# A shorter value is in a key by chance.
 _SHORTEST_VALUE = 4
 _MAX_DEPTH = 4
 _FUNCTION_MARK = "component_instance"
@@ -176,7 +176,7 @@ def write(component: Any, state_path: str) -> Any:
 
 
 def _make_importable(root: Path, root_module: str) -> list[str]:
-    """Lets a project load that is not installed, from the places where its package may lie."""
+    """Lets a project load that is not installed, from the places where its package may be."""
     sys.path.insert(0, str(root))
     if not root_module or importlib.util.find_spec(root_module):
         return []
@@ -249,9 +249,10 @@ def _text(path: Path) -> str:
 
 def _warn_unlisted(component: Any) -> str:
     return (
-        f"{component.defs_state_config.key} is not in Dagster's own list of components (it is made "
+        f"{component.defs_state_config.key} is not in Dagster's own list of components (it is "
+        "created "
         "by a function without a usable return annotation, or by another component), so `dg utils "
-        "refresh-defs-state` passes it over; it is refreshed here."
+        "refresh-defs-state` skips it; it is refreshed here."
     )
 
 

@@ -38,7 +38,7 @@ _STATUSES = (
 )
 _MOST_LEVELS = 4
 _FAILED = frozenset({"error", "errors", "fail", "failed", "failure", "nok", "ko", "exception"})
-# What a text says that stands alone: {"message": "Service temporarily unavailable"}.
+# What a text on its own says: {"message": "Service temporarily unavailable"}.
 _WENT_WRONG = re.compile(
     r"(?i)\b(?:errors?|unavailable|maintenance|forbidden|unauthori[sz]ed|unauthenticated"
     r"|not authenticated|denied|invalid|expired|timed? ?out|time-?out|too many requests|throttled"
@@ -144,7 +144,7 @@ def _says_failed(members: dict[str, Any]) -> bool:
 
 
 def _is_alone(members: dict[str, Any]) -> bool:
-    """A text that speaks of an error, and nothing beside it."""
+    """A text that speaks of an error, and nothing next to it."""
     texts = [members.get(name) for name in ("message", "msg", "detail", "errormessage")]
     said = [text for text in texts if isinstance(text, str) and text]
     judged = any(members.get(name) for name in (*_STATUSES, "success", "ok", "succeeded"))

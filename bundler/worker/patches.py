@@ -3,12 +3,12 @@
 Runs inside the component's process: the standard library only, and whatever the component imports.
 
 It wraps the one function of each client library that makes an exchange: urllib3's ``urlopen``
-(requests, botocore and most vendors stand on it), ``http.client`` itself, httpcore's pools
+(requests, botocore and most vendors use it), ``http.client`` itself, httpcore's pools
 (httpx) and aiohttp's session, those that are imported and those that will be; and what bodies are
 read with. A clone by GitPython is an exchange too, with the method ``git-clone``: dagster-dbt
 fetches projects that way. What parses answers is wrapped likewise: the standard library's ``json``.
 
-A library that has not one of these any more is told as ``blind``: that fails every key.
+A library that lacks one of these is reported as ``blind``: that fails every key.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _MARK = "_state_bundler_exchange"
 _CLONE = "git-clone"
 # The other way to write an ssh URL: git@host:group/repository.git
 _SCP_LIKE = re.compile(r"(?:[^@/:]+@)?(?P<host>[\w.-]+):(?P<path>(?!//).+)")
-# How often this thread is inside urllib3, which stands on http.client and calls itself to retry.
+# How often this thread is inside urllib3, which uses http.client and calls itself to retry.
 _urllib3 = threading.local()
 
 
@@ -112,7 +112,7 @@ def _patch_json(module: ModuleType, recorder: Recorder) -> None:
 
 
 def _not_json(original: Any, recorder: Recorder) -> Any:
-    # Vendors' libraries catch it and fail later with something that tells nothing, or go on.
+    # Vendors' libraries catch it and fail later with something that explains nothing, or continue.
     def __init__(error: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807  # it replaces one
         original(error, *args, **kwargs)
         recorder.not_json(getattr(error, "doc", ""))
@@ -138,7 +138,7 @@ def _patch_urllib3_pool(module: ModuleType, recorder: Recorder) -> None:
 
 
 def _urlopen(original: Any, recorder: Recorder) -> Any:
-    # The library calls it again for each of its own retries: only the outermost call is told.
+    # The library calls it again for each of its own retries: only the outermost call is reported.
     def urlopen(pool: Any, method: str, url: str, *args: Any, **kwargs: Any) -> Any:
         _urllib3.tries = getattr(_urllib3, "tries", 0) + 1
         if _urllib3.tries > 1:
@@ -269,7 +269,7 @@ def _patch_http_client(module: ModuleType, recorder: Recorder) -> None:
 
 def _putrequest(original: Any, recorder: Recorder) -> Any:
     def putrequest(connection: Any, method: str, url: str, *args: Any, **kwargs: Any) -> Any:
-        if not getattr(_urllib3, "tries", 0):  # else urllib3 tells it
+        if not getattr(_urllib3, "tries", 0):  # otherwise urllib3 reports it
             secure = hasattr(connection, "_context") or connection.default_port == 443  # noqa: PLR2004
             host = getattr(connection, "_tunnel_host", None) or connection.host
             port = getattr(connection, "_tunnel_port", None) or connection.port
@@ -554,7 +554,7 @@ def _watch_stream(stream: Any, judged: Body) -> None:
         judged.end()
         return
     _streams[id(stream)] = (stream, judged)
-    # It may end only after all of it was read.
+    # It may end only after everything was read.
     stream.on_eof(lambda: _end_stream(stream))
 
 

@@ -1,8 +1,8 @@
-"""The recorder: what is told of each exchange on the wire while a component fetches.
+"""The recorder: what is recorded of each exchange on the wire while a component fetches.
 
 Runs inside the component's process: the standard library only. The libraries of vendors turn
 refused connections into other errors, drop causes and swallow failed sub-requests, so that an
-exception tells little and its absence nothing. The wire tells what happened. The client libraries
+exception says little and its absence nothing. The wire shows what happened. The client libraries
 that are wrapped to tell it are those in ``patches.py``; the bodies are judged by ``bodies.py``.
 
 An *exchange* is a method, a URL and a body. It is reported as it begins (``request``: method, URL
@@ -34,7 +34,7 @@ Report = Callable[..., None]
 Describe = Callable[[BaseException], list[dict[str, Any]]]
 
 _DEFAULT_PORTS = {"http": 80, "https": 443, "ssh": 22, "git": 9418}
-# On an exception that was told: the number of its exchange, for whoever describes it later.
+# On a recorded exception: the number of its exchange, for a later description.
 _MARK = "_state_bundler_wire"
 # How answers call what the next page is asked for with.
 _CURSORS = (
@@ -58,7 +58,7 @@ _is_quiet: ContextVar[bool] = ContextVar("_state_bundler_quiet", default=False)
 
 
 class RecordedRequest:
-    """A request that was told. number: of its exchange, 0 while nothing is recorded."""
+    """A request that was recorded. number: of its exchange, 0 while nothing is recorded."""
 
     __slots__ = ("_named", "method", "number", "url")
 
@@ -83,7 +83,7 @@ class RecordedRequest:
 
 
 class Recorder:
-    """Where exchanges are told; nothing is, before `record` is called.
+    """Where exchanges are recorded; nothing is, before `record` is called.
 
     bodies, error_objects: the modules of these names.
     """
@@ -100,7 +100,7 @@ class Recorder:
         self._blind: list[tuple[str, str]] = []
 
     def record(self, report: Report, describe: Describe) -> None:
-        """From now on, tells every exchange."""
+        """From now on, records every exchange."""
         self._report = report
         self._describe = describe
         for library, hook in self._blind:
@@ -113,7 +113,7 @@ class Recorder:
             self._report("blind", library=library, version=_version(library), hook=hook)
 
     def begin(self, method: str, url: str, body: Any = None, headers: Any = ()) -> RecordedRequest:
-        """Tells a request. headers: their names, as far as they are known by now."""
+        """Records a request. headers: their names, as far as they are known by now."""
         if self._report is None:
             return RecordedRequest(0, method, url)
         request = RecordedRequest(next(self._numbers), method.upper(), url)
@@ -132,7 +132,7 @@ class Recorder:
     def answer(
         self, request: RecordedRequest, status: int, headers: Mapping[str, str], tries: int = 1
     ) -> Body | None:
-        """Tells an answer. tries: how often the library has asked for it.
+        """Records an answer. tries: how often the library has asked for it.
 
         Returns what its body is to be shown to, if it is to be judged.
         """
@@ -181,7 +181,7 @@ class Recorder:
             self._report("redirect", id=request.number)
 
     def reject(self, number: int, fault: str, code: int | None = None) -> None:
-        """Tells what is wrong with an answer."""
+        """Records what is wrong with an answer."""
         if self._report is not None and number:
             self._report("body", id=number, fault=fault, code=code)
 
@@ -197,10 +197,10 @@ class Recorder:
 
     @contextmanager
     def failing(self, number: int, client: Any = None) -> Iterator[None]:
-        """Tells what is raised meanwhile as the failure of this exchange."""
+        """Records what is raised meanwhile as the failure of this exchange."""
         try:
             yield
-        except GeneratorExit:  # whoever reads has had enough
+        except GeneratorExit:  # the reader has stopped
             raise
         except BaseException as error:
             self.fail(number, error, client=client)
@@ -208,7 +208,7 @@ class Recorder:
 
     @contextmanager
     def quiet(self) -> Iterator[None]:
-        """What cannot be parsed meanwhile is not told."""
+        """What cannot be parsed meanwhile is not recorded."""
         token = _is_quiet.set(True)
         try:
             yield

@@ -46,7 +46,7 @@ def tell_environment(root: str, report: Callable[..., None]) -> None:
 def _asks(frame: FrameType | None, root: str) -> bool:
     """Whether it is the project that asks, perhaps by ``os.getenv`` or ``.get``.
 
-    Not a library in the project's own environment, which lies below its root more often than not.
+    Not a library in the project's own environment, which is below its root more often than not.
     """
     frame = frame.f_back if frame is not None else None  # ours comes first
     while frame is not None and frame.f_globals.get("__name__") in ("os", "collections.abc"):

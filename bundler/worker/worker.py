@@ -2,19 +2,19 @@
 
 Only the standard library here: nothing of ours is installed in that interpreter. It is started as
 ``python start.py KIND COMMANDS EVENTS`` with two descriptors that carry JSON lines, because
-components print. KIND names the file beside this one that knows how to find components (``load``)
+components print. KIND names the file next to this one that knows how to find components (``load``)
 and how to have one write its state (``write``).
 
 Commands: ``load`` (find the components, once; without a root, look for the project here), ``write``
 (write one state), ``end`` (kill a write, for a parent in another PID namespace). Events: ``found``,
 ``load-failed``, ``started`` and ``ended`` (with a wait status).
 
-Each ``write`` runs in a forked child that leads a session of its own, so that it can be killed
+Each ``write`` runs in a forked child that leads its own session, so that it can be killed
 with its descendants. Where forking is not safe (another thread runs, or the platform is macOS) the
 child is a fresh process, ``python start.py KIND``, which gets the ``load`` and the ``write`` on
 its stdin and loads once more.
 
-What happens inside a write goes to a *report*, JSON lines in a file of its own: every exchange on
+What happens inside a write goes to a *report*, JSON lines in its own file: every exchange on
 the wire as it begins and ends, then ``returned``, or ``raised`` with the chain of exceptions.
 The report is there even if the child is killed.
 """
@@ -65,7 +65,7 @@ def _sibling(name: str, file: str) -> ModuleType:
 
 
 def _installed_recorder() -> Any:
-    """What tells the wire's exchanges once an attempt records; sees every client library."""
+    """What records the exchanges of an attempt; sees every client library."""
     # Components may be asynchronous: imported once, and not in each child.
     import asyncio  # noqa: F401
 
@@ -227,7 +227,7 @@ class Worker:
         try:
             self._loaded_by = {**command, "root": command["root"] or _project_here(command)}
             found, self._components = self._source.load(self._loaded_by)
-        except BaseException as error:  # noqa: BLE001  # whatever the project's code raises is told
+        except BaseException as error:  # noqa: BLE001  # whatever the project's code raises is reported
             self._say("load-failed", chain=describe(error))
             return
         self._helpers = set(_children())
@@ -343,7 +343,7 @@ class Worker:
     def _end_what_is_left(self, pid: int) -> None:
         """A state is whole once nothing can write to it any more."""
         _kill_group(pid)
-        for _ in range(_MOST_ROUNDS):  # what is killed may leave orphans of its own
+        for _ in range(_MOST_ROUNDS):  # killed processes may leave orphans
             orphans = set(_children()) - self._running.keys() - self._helpers
             if not orphans:
                 return
@@ -351,7 +351,7 @@ class Worker:
                 _kill(orphan)
 
     def _kill_all(self) -> None:
-        """The parent is gone, or has no more use for us: nothing of ours shall go on."""
+        """The parent was removed, or has no more use for us: nothing of ours shall go on."""
         pids = list(self._running)
         for _ in range(_MOST_ROUNDS):
             for pid in pids:
@@ -417,7 +417,7 @@ def _kill(child: int) -> None:
 
 
 def _children() -> list[int]:
-    """Our children, which all orphans below us become. None where the kernel does not say."""
+    """Our children, which all orphans below us become. None if the kernel does not say."""
     try:
         with open(f"/proc/self/task/{os.getpid()}/children") as children:
             return [int(pid) for pid in children.read().split()]

@@ -29,8 +29,8 @@ def predicate(verdict: Verdict, directory: str | None = None) -> bytes:
     if directory not in manifests:
         what = f"no state directory {directory}" if directory else "several state directories"
         raise UsageError(
-            f"{verdict.name} holds {what}.",
-            hint=f"Name one with --directory: {', '.join(manifests)}.",
+            f"{verdict.name} contains {what}.",
+            hint=f"Select one with --directory: {', '.join(manifests)}.",
         )
     return canonical(manifests[directory].predicate)
 

@@ -1,8 +1,8 @@
-"""Many projects, each built by a process of its own, so many at once, told in one report.
+"""Many projects, each built by its own process, some of them concurrently, in one report.
 
 A build needs the environment, the directory and the terminal of its project to itself; a process
 each gives it that, and one that fails, or takes all the memory, takes no other with it. What each
-of them says goes to a file of its own.
+of them says goes to its own file.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class BuildResult(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a build ended. said: its stdout, stripped. result: empty where the process ended before
+    """How a build ended. said: its stdout, stripped. result: empty if the process ended before
     it could report one. seconds: its wall-clock time."""
 
     job: ProjectBuild
@@ -110,10 +110,10 @@ def failed(failures: Sequence[BundlerError]) -> BuildResult:
 def jobs_of(
     roots: Sequence[Path], program: Sequence[str], arguments: Sequence[str], here: Path, logs: Path
 ) -> list[ProjectBuild]:
-    """A job for each project. In the arguments ``{name}`` stands for the project's name, ``{path}``
+    """A job for each project. In the arguments ``{name}`` is the project's name, ``{path}``
     for its path below `here`, ``{here}`` for `here` itself.
 
-    Raises `UsageError` where two of them would write the same artifact.
+    Raises `UsageError` if two of them would write the same artifact.
     """
     jobs = []
     for root in roots:
@@ -124,14 +124,14 @@ def jobs_of(
         jobs.append(ProjectBuild(values[_NAME], root, tuple(argv), log))
     if len({job.argv for job in jobs}) < len(jobs) and not any(_PATH in it for it in arguments):
         raise UsageError(
-            "All projects would write the same artifact, or two of them have the same name.",
-            hint="Put {name} (or {path}) where the artifact is named, as in -t 'shop/{name}:1.4'.",
+            "All projects would write the same artifact, or two projects have the same name.",
+            hint="Use {name} (or {path}) in the name of the artifact, as in -t 'shop/{name}:1.4'.",
         )
     return jobs
 
 
 def _safe(name: str, root: Path) -> str:
-    """A project's name, which stands in the names of files."""
+    """A project's name, which is in the names of files."""
     if "/" in name or not name.isprintable():
         raise ConfigurationError(f"{pyproject_of(root)}: {name!r} cannot name a project.")
     return name
@@ -162,13 +162,14 @@ def run_all(
         ]
         if links:
             raise ConfigurationError(
-                f"{links[0]} is a symbolic link: the log of {job.name} would be written elsewhere.",
+                f"{links[0]} is a symbolic link, so the log of {job.name} would be written "
+                "elsewhere.",
                 hint="Remove the link.",
             )
         with io_errors(job.log):
             job.log.parent.mkdir(parents=True, exist_ok=True)
             job.result.unlink(missing_ok=True)
-    # A table of keys makes no sense in a file.
+    # A table of keys is invalid in a file.
     quiet = {**environ, "CI": environ.get("CI", "1"), "NO_COLOR": "1"}
 
     async def main() -> list[Outcome]:

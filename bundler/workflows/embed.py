@@ -3,7 +3,7 @@
     sources (registry, layout, archive, engine)  ->  one image or index, under no name
                                                  ->  read back  ->  every tag, last
 
-Several images become one index, a platform each. To a repository beside the first the finished
+Several images become one index, a platform each. To a repository next to the first the finished
 image goes by mounting its blobs. Nothing that was there before is touched until all is proven.
 """
 
@@ -42,7 +42,7 @@ def target_name(text: str, first: ArtifactName | None) -> ArtifactName:
     """What ``--tag`` names; a word without ``:`` and ``/`` is another tag of the first source."""
     if ":" not in text and "/" not in text:
         if first is None:
-            raise UsageError(f"{text} is only a tag.", hint="Write the whole name: --tag NAME:TAG.")
+            raise UsageError(f"{text} is only a tag.", hint="Write the full name: --tag NAME:TAG.")
         return first.tagged(text)
     name = _image(text)
     if name.kind == "image" and (first is None or first.kind != "engine"):
@@ -53,7 +53,7 @@ def target_name(text: str, first: ArtifactName | None) -> ArtifactName:
 def _image(text: str) -> ArtifactName:
     name = ArtifactName.parse(text)
     if name.kind == "store":
-        raise UsageError(f"{name} is not an image.", hint="Its states are taken by --state-from.")
+        raise UsageError(f"{name} is not an image.", hint="To use its states, pass --state-from.")
     return msgspec.structs.replace(name, kind="layout") if name.kind == "path" else name
 
 
@@ -70,9 +70,9 @@ def embed(
 
     sources: none makes an image of the state alone; without any state the one source stays as it
     is. tags: names as `target_name` takes them;
-    ``{content}`` stands for the content digest, ``{environment}`` for the run's. every_byte: read
+    ``{content}`` is the content digest, ``{environment}`` for the run's. every_byte: read
     back from an engine or a registry, too, which vouches for the digest of what it took.
-    Raises as `add_layer.append` does, and `ToolFailed` where a registry refuses.
+    Raises as `add_layer.append` does, and `ToolFailed` if a registry refuses.
     """
     names = [_image(text).without_asking() for text in sources]
     first = names[0] if names else None
@@ -81,7 +81,7 @@ def embed(
     results = []
     with ExitStack() as stack:
         destinations = _destinations(names, targets, prepared.record, listener, stack)
-        listener.phase(f"Putting the state into {', '.join(target.shown for target in targets)}")
+        listener.phase(f"Embedding the state in {', '.join(target.shown for target in targets)}")
         for destination in destinations:
             before = destination.digest()
             with destination.embed(request) as made:
@@ -101,7 +101,7 @@ def _destinations(
     """stack: closes what is opened."""
     kinds = {target.kind for target in targets}
     if len(kinds) != 1:
-        raise UsageError("The tags must all be in registries, in layouts or in the engine.")
+        raise UsageError("All tags must be in registries, in layouts or in the engine.")
     if kinds == {"engine"}:
         return [_in_engine(names, targets, stack)]
     sources = tuple(stack.enter_context(_opened(name, listener)) for name in names)
@@ -121,8 +121,8 @@ def _in_engine(
 
     if len(names) != 1 or names[0].kind != "engine":
         raise UsageError(
-            "Only an image that the engine has can be named there.",
-            hint="Run docker pull first, or give --tag a registry or an OCI layout.",
+            "Only an image in the engine can be tagged in the engine.",
+            hint="Run docker pull first, or use a registry or an OCI layout in --tag.",
         )
     found = stack.enter_context(open_image(names[0].image))
     return EngineDestination(found.engine, names[0].image, tuple(it.image for it in targets))
@@ -147,7 +147,9 @@ def _in_registry(
 def _filled(text: str, prepared: Prepared) -> str:
     content = tag_for("", prepared.bundles).removeprefix("-s")
     if "{environment}" in text and not prepared.record.environment:
-        raise UsageError(f"{text}: the run has no environment.", hint="Name it: --environment prod")
+        raise UsageError(
+            f"{text}: the run has no environment.", hint="Pass one: --environment prod"
+        )
     return text.replace("{content}", content).replace(
         "{environment}", prepared.record.environment or ""
     )
@@ -189,6 +191,6 @@ def _compare_commits(source: BaseImage, record: RunRecord, listener: Listener) -
         built = image.labels(LoadedImage(source.store, entry).config).get(_REVISION)
         if here and built and built != here:
             listener.warning(
-                f"The image says that it was built of commit {built[:_COMMIT_DIGITS]}, but the "
-                f"record will name that of this checkout, {here[:_COMMIT_DIGITS]}."
+                f"The image says it was built from commit {built[:_COMMIT_DIGITS]}, but the "
+                f"run record will name this checkout's commit, {here[:_COMMIT_DIGITS]}."
             )

@@ -36,8 +36,8 @@ def destination_of(text: str) -> ArtifactName:
     path = Path(text)
     if path.suffix != _ARCHIVE or path.is_dir():
         raise UsageError(
-            f"{text} is neither a FILE.tar nor oci:DIR[:TAG].",
-            hint="Hand the states out with -o states.tar or -o oci:build/states.",
+            f"{text} is neither FILE.tar nor oci:DIR[:TAG].",
+            hint="Use -o states.tar or -o oci:build/states.",
         )
     _refuse_foreign(path)
     return ArtifactName("path", text)
@@ -55,7 +55,9 @@ def _refuse_foreign(path: Path) -> None:
     except VerificationFailed:
         ours = False
     if not ours:
-        raise UsageError(f"{path} exists and holds no states.", hint="Name another file with -o.")
+        raise UsageError(
+            f"{path} already exists and contains no states.", hint="Choose another file with -o."
+        )
 
 
 def export_states(
@@ -63,9 +65,9 @@ def export_states(
 ) -> str:
     """Writes the states, reads them back, and returns the digest of their image.
 
-    The destination changes at once, or not at all. Raises `InputOutputError`.
+    The destination changes atomically. Raises `InputOutputError`.
     """
-    listener.phase(f"Handing the states to {to}")
+    listener.phase(f"Writing the states to {to}")
     record = run_record.make(
         _identity(projects[0]),
         refreshed.record,

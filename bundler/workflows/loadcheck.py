@@ -47,7 +47,7 @@ class LoadCheck:
 
 
 class LoadedLocation(msgspec.Struct, frozen=True):
-    """What came of one load; as `bundler.verify_at_start.Load` tells it."""
+    """What came of one load; as `bundler.verify_at_start.Load` reports it."""
 
     definitions: dict[str, int]
     states: dict[str, bool | None]
@@ -59,7 +59,7 @@ class LoadedLocation(msgspec.Struct, frozen=True):
 
 
 def targets_of(projects: Sequence[Project], named: Sequence[str] = ()) -> tuple[str, ...]:
-    """What is loaded of these projects: what the person names, else what a code server would load.
+    """What is loaded of these projects: what the user names, else what a code server would load.
 
     Raises `UsageError` for a project without Dagster of which nothing was named.
     """
@@ -71,8 +71,8 @@ def targets_of(projects: Sequence[Project], named: Sequence[str] = ()) -> tuple[
 def _target(project: Project) -> str:
     if project.dagster is None:
         raise UsageError(
-            f"What is to be loaded of {project.name} is not known.",
-            hint="Name the module with --load-module, or a function that makes its definitions "
+            f"It is unknown what to load in {project.name}.",
+            hint="Pass the module with --load-module, or a function that returns its definitions "
             "with --load-module MODULE:NAME.",
         )
     module = project.dagster.target or f"{project.dagster.root}.definitions"
@@ -107,38 +107,38 @@ def check(
     """Loads the targets and judges what came of it.
 
     baseline: runs in the artifact that had the name before. Raises `VerificationFailed` for a
-    missing state, an error, or too few definitions; `ToolFailed` where it could not be tried.
+    missing state, an error, or too few definitions; `ToolFailed` if it could not be tried.
     """
     loaded = tuple(load(run, target, demanded, name) for target in demanded.targets)
     problems = [problem for item in loaded for problem in _problems(item)]
     if problems:
         raise VerificationFailed(
             f"{name} does not load: {' '.join(problems)}",
-            hint="Do not ship it. Compare what the build put in with what the program imports.",
+            hint="Do not ship it. Compare what the build included with what the program imports.",
         )
     total = sum(item.total for item in loaded)
-    least, why = demanded.least, "--min-definitions demands"
+    least, why = demanded.least, "--min-definitions requires"
     if demanded.least == LoadCheck.least:
-        why = "there must be at least"
+        why = "the minimum is"
     compared = baseline if demanded.compares else None
     before = _before(compared, demanded, listener) if compared is not None else None
     if before is not None and before > least:
-        least, why = before, "the artifact that has this name now has"
+        least, why = before, "the current artifact of that name has"
     if total < least:
         raise VerificationFailed(
             f"{name} loads only {_told(loaded)}; {why} {least}.",
-            hint="If it is right that there are so few, say so: --min-definitions N.",
+            hint="If so few definitions are expected, pass --min-definitions N.",
         )
     unjudged = sorted(key for item in loaded for key, there in item.states.items() if there is None)
     if unjudged:
-        listener.note(f"Not in the artifact, not judged: {', '.join(unjudged)}.")
+        listener.note(f"Not in the artifact, so not checked: {', '.join(unjudged)}.")
     listener.note(f"Loads {_told(loaded)}.")
     return loaded
 
 
 def _problems(loaded: LoadedLocation) -> list[str]:
     found = [
-        f"{key} finds no state." for key, there in sorted(loaded.states.items()) if there is False
+        f"{key} has no state." for key, there in sorted(loaded.states.items()) if there is False
     ]
     return [*found, *([loaded.error] if loaded.error else [])]
 
@@ -155,10 +155,12 @@ def _before(run: Runner, demanded: LoadCheck, listener: Listener) -> int | None:
     try:
         loaded = [load(run, target, demanded, "It") for target in demanded.targets]
     except ToolFailed as error:
-        listener.note(f"The older artifact could not be loaded, so it is no baseline: {error.what}")
+        listener.note(
+            f"The older artifact could not be loaded, so definitions are not compared: {error.what}"
+        )
         return None
     if any(item.error for item in loaded):
-        listener.note("The older artifact does not load, so it is no baseline.")
+        listener.note("The older artifact does not load, so definitions are not compared.")
         return None
     return sum(item.total for item in loaded)
 
@@ -172,7 +174,7 @@ def load(run: Runner, target: str, demanded: LoadCheck, name: str) -> LoadedLoca
     if not reports:
         said = _redacted(done.stderr, demanded).strip().splitlines()[-_SHOWN_LINES:]
         raise ToolFailed(
-            f"{name} could not be tried: Python in it ended with exit code {done.exit_code}"
+            f"{name} could not be loaded: its Python failed with exit code {done.exit_code}"
             + (f": {said[-1]}" if said else "."),
         )
     loaded = msgspec.json.decode(reports[-1][len(marker) :], type=LoadedLocation)
@@ -185,6 +187,6 @@ def load(run: Runner, target: str, demanded: LoadCheck, name: str) -> LoadedLoca
 def _redacted(text: bytes, demanded: LoadCheck) -> str:
     """What a program said, without the values that it was handed."""
     for value in demanded.environment.values():
-        if len(value) > 3:  # noqa: PLR2004  # shorter ones stand in any text
+        if len(value) > 3:  # noqa: PLR2004  # shorter ones are in any text
             text = text.replace(value.encode(), b"***")
     return text.decode(errors="replace")

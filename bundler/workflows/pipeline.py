@@ -2,7 +2,7 @@
 
     guard  ->  refresh and publish  ->  [docker, pex, …]  ->  embed  ->  read back  ->  name
 
-Everything up to the refresh is `prepare`; reading back is `read_back`. Between them stands what
+Everything up to the refresh is `prepare`; reading back is `read_back`. Between them is what
 knows the artifact.
 """
 
@@ -44,7 +44,7 @@ class Prepared(msgspec.Struct, frozen=True, dict=True):
     """States that were refreshed, ready to be embedded, and the record of that.
 
     environment: a name for the record. load_check: what loading the finished artifact must show;
-    None where that was not asked.
+    None if that was not asked.
     """
 
     projects: tuple[Project, ...]
@@ -96,14 +96,14 @@ def prepare(
 
     held: until it is closed, the bundles stay as they are, see `bundler.state.hold`.
     guarded: False skips git, which the record then says. state_from: an artifact whose states are
-    embedded instead; nothing is refreshed or published then. Raises `Findings` where a state is,
+    embedded instead; nothing is refreshed or published then. Raises `Findings` if a state is,
     or could come, in the repository, and as `bundler.refresh.run.refresh` does.
     """
     if guarded:
-        listener.phase("Asking git whether state is kept out of the repository")
+        listener.phase("Checking that git ignores the state")
         check_guard(projects, listener)
     else:
-        listener.warning("The guard was skipped; the artifact will say so.")
+        listener.warning("The git check was skipped; the artifact's run record will say so.")
     if state_from is None:
         from bundler.refresh.run import refresh
 
@@ -159,7 +159,7 @@ def check_guard(projects: Sequence[Project], listener: Listener) -> None:
             listener.warning(finding.what)
         failed += verdict.failures
     if failed:
-        raise Findings(" ".join(finding.what for finding in failed), hint=failed[0].mend)
+        raise Findings(" ".join(finding.what for finding in failed), hint=failed[0].fix)
 
 
 def read_back(artifact: Artifact, bundles: Sequence[Bundle]) -> Verdict:
@@ -186,8 +186,8 @@ def read_back(artifact: Artifact, bundles: Sequence[Bundle]) -> Verdict:
     for bundle in bundles:
         if not all(bundle.manifest.sha256 in there for there in held):
             raise VerificationFailed(
-                f"{artifact.name} does not hold the state of {bundle.place} that was embedded.",
-                hint="This is a bug in state-bundler, or something else wrote to the artifact.",
+                f"{artifact.name} does not contain the state of {bundle.place} that was embedded.",
+                hint="This is a bug in state-bundler, or another program wrote to the artifact.",
             )
     return verdict
 
@@ -204,14 +204,14 @@ def verify_and_load(
     if prepared.load_check is not None:
         from bundler.workflows import loadcheck
 
-        listener.phase("Loading what is in the artifact, without network")
+        listener.phase("Loading the artifact's code location without network access")
         with tempfile.TemporaryDirectory(prefix="state-bundler-") as root:
             runner = _runners(artifact, prepared.projects[0], Path(root), listener)
             if runner is None:
                 raise UsageError(
                     f"{artifact.name} cannot be loaded here: {artifact.kind} does not run by "
                     "itself.",
-                    hint="Leave --load-check out; `@verify.py --load MODULE` does it in the pod.",
+                    hint="Omit --load-check; run `@verify.py --load MODULE` in the pod instead.",
                 )
             there = before is not None and _exists(artifact, before)
             loadcheck.check(
@@ -236,7 +236,7 @@ def _exists(artifact: Artifact, before: str) -> bool:
 def _runners(
     artifact: Artifact, project: Project, root: Path, listener: Listener
 ) -> Callable[[str | None], Runner] | None:
-    """How to run what is in an artifact of this kind, by its name; None where it does not run."""
+    """How to run what is in an artifact of this kind, by its name; None if it does not run."""
     if artifact.kind == "pex":
         from bundler.artifacts.python.pex import running as pexrun
 

@@ -1,7 +1,7 @@
-"""What a person demands of a verified artifact beyond integrity: age, code, keys, sizes, labels.
+"""What a user demands of a verified artifact beyond integrity: age, code, keys, sizes, labels.
 
-Every rule is a small function over frozen values that yields *breaches*, each a sentence. What a
-rule asks about and the artifact does not say is a breach too: silence is no consent.
+Every rule is a small function over frozen values that yields *breaches*, each a message. What a
+rule asks about and the artifact does not say is a breach too: silence is not a consent.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _MAX_PARSED_BYTES = 64 * 1024 * 1024
 
 
 class Policy(msgspec.Struct, frozen=True):
-    """Which demands are made; what is None, False or empty is not.
+    """The rules to check; those that are None, False or empty are not.
 
     max_age: seconds since each state was last confirmed. require: keys that must be there.
     commit: the code's, whole or abbreviated. clean: built from a work tree without changes.
@@ -125,7 +125,7 @@ def _required(policy: Policy, subject: Subject) -> Iterator[Breach]:
     there = {state.key for _, state, _ in subject.states()}
     for key in policy.require:
         if key not in there:
-            yield Breach("require", f"There is no state of {key}.", key)
+            yield Breach("require", f"There is no state for {key}.", key)
 
 
 def _commit(policy: Policy, subject: Subject) -> Iterator[Breach]:
@@ -134,7 +134,7 @@ def _commit(policy: Policy, subject: Subject) -> Iterator[Breach]:
     record = subject.verdict.record
     built = record.build.commit if record else None
     if built is None:
-        yield Breach("commit", "From which commit it was built is not recorded.")
+        yield Breach("commit", "The commit it was built from is not recorded.")
     elif not built.startswith(policy.commit.lower()) or len(policy.commit) < _SHORTEST_COMMIT:
         yield Breach("commit", f"It was built from commit {built}, not from {policy.commit}.")
 
@@ -146,29 +146,27 @@ def _clean(policy: Policy, subject: Subject) -> Iterator[Breach]:
     dirty = record and record.build.dirty
     yield Breach(
         "clean",
-        "It was built from a work tree with changes that no commit holds."
+        "It was built from a work tree with uncommitted changes."
         if dirty
-        else "Whether its work tree was clean is not recorded.",
+        else "It is not recorded whether the work tree was clean.",
     )
 
 
 def _guarded(policy: Policy, subject: Subject) -> Iterator[Breach]:
     record = subject.verdict.record
     if policy.guarded and not (record and record.build.guarded):
-        yield Breach(
-            "guarded", "It was built without asking git whether state is in the repository."
-        )
+        yield Breach("guarded", "It was built without checking that git ignores the state.")
 
 
 def _stale(policy: Policy, subject: Subject) -> Iterator[Breach]:
     for path, state, refresh in subject.states() if policy.no_stale else ():
         if refresh is None:
-            what = f"{state.key} in {path}: whether its state is stale is not recorded."
+            what = f"{state.key} in {path}: it is not recorded whether the state is stale."
             yield Breach("no-stale", what, state.key)
         elif refresh.stale:
             what = (
-                f"{state.key} in {path}: its state is stale; its system was unavailable, and the "
-                f"state of {refresh.confirmed or refresh.fetched} stands in."
+                f"{state.key} in {path}: the state is stale: its system was unavailable, and the "
+                f"state of {refresh.confirmed or refresh.fetched} was kept."
             )
             yield Breach("no-stale", what, state.key)
 
@@ -177,7 +175,7 @@ def _environment(policy: Policy, subject: Subject) -> Iterator[Breach]:
     record = subject.verdict.record
     named = record.environment if record else None
     if policy.environment is not None and named != policy.environment:
-        found = f"for {named!r}" if named else "for no environment that is recorded"
+        found = f"for {named!r}" if named else "for no recorded environment"
         yield Breach("environment", f"It was built {found}, not for {policy.environment!r}.")
 
 
@@ -185,7 +183,7 @@ def _entry_counts(policy: Policy, subject: Subject) -> Iterator[Breach]:
     there = {state.key for _, state, _ in subject.states()}
     for key in policy.min_entries:
         if key != "*" and key not in there:
-            yield Breach("min-entries", f"There is no state of {key}.", key)
+            yield Breach("min-entries", f"There is no state for {key}.", key)
     for (path, key), count in subject.entries.items():
         least = policy.min_entries.get(key, policy.min_entries.get("*", 0))
         if count < least:
@@ -217,14 +215,14 @@ _RULES: tuple[_Rule, ...] = (
 
 # By rule, what it says when it is broken; "integrity" and "signature" are verify's own.
 DESCRIPTIONS: Mapping[str, str] = {
-    "integrity": "The state is not what its manifest says.",
-    "signature": "No allowed signer has signed the artifact as it is.",
+    "integrity": "The state does not match its manifest.",
+    "signature": "No allowed signer has signed this artifact.",
     "require": "A required key has no state.",
     "max-age": "A state is older than allowed.",
-    "no-stale": "An older state stands in for an unavailable system.",
+    "no-stale": "A stale state was kept because its system was unavailable.",
     "commit": "The artifact was built from another commit.",
-    "clean": "The artifact was built from a work tree with changes.",
-    "guarded": "The guard was skipped in the build.",
+    "clean": "The artifact was built from a work tree with uncommitted changes.",
+    "guarded": "The git check was skipped in the build.",
     "environment": "The artifact was built for another environment.",
     "min-entries": "A state has fewer entries than required.",
     "require-label": "A label is missing or has another value.",

@@ -1,10 +1,10 @@
-"""Signatures with what people have: ``ssh-keygen -Y``, in a namespace of our own.
+"""Signatures with what people have: ``ssh-keygen -Y``, in our own namespace.
 
 What is signed is a canonical in-toto Statement that is made anew from the artifact each time: the
 digest of the artifact as a whole, of each manifest in it, and of its run record. So a signature
 of another artifact, or of an earlier state of this one, is a signature of other bytes.
 
-It lies beside the artifact as ``<artifact>.sig``, or, of an image in a registry, there: as a
+It is next to the artifact as ``<artifact>.sig``, or, of an image in a registry, there: as a
 manifest that refers to the image. Allowed signers are a file in the format of
 ``ssh-keygen(1)``, ALLOWED SIGNERS.
 """
@@ -48,7 +48,7 @@ class _State(Model, frozen=True):
 
 
 class _Signed(Model, frozen=True):
-    """run_record: the sha256 of the canonical record; None where there is none."""
+    """run_record: the sha256 of the canonical record; None if there is none."""
 
     states: tuple[_State, ...]
     run_record: str | None = None
@@ -116,7 +116,7 @@ def _file_hash(path: Path) -> str:
 
 
 def sidecar(name: str) -> Path:
-    """Where the signature of an artifact lies: beside it, or here for one that is no file."""
+    """Where the signature of an artifact is: next to it, or here for one that is not a file."""
     parsed = ArtifactName.parse(name)
     if parsed.kind in ("path", "layout"):
         path = parsed.path if parsed.path.name not in ("", "..") else parsed.path.resolve()
@@ -125,12 +125,12 @@ def sidecar(name: str) -> Path:
 
 
 def attach(artifact: OciImage, signature: Path) -> str:
-    """Puts a signature beside an image in a registry; returns the name by which it is there."""
+    """Puts a signature next to an image in a registry; returns the name by which it is there."""
     from bundler.artifacts.image.registry import RegistryStore, RegistryTarget, referrers
 
     store = artifact.store
     if not isinstance(store, RegistryStore):
-        raise UsageError(f"{artifact.name} is in no registry.")
+        raise UsageError(f"{artifact.name} is not in a registry.")
     with io_errors(signature):
         content = signature.read_bytes()
     target = RegistryTarget(store.reference, connection=store.connection)
@@ -141,15 +141,15 @@ def attach(artifact: OciImage, signature: Path) -> str:
 def check_attached(message: bytes, artifact: OciImage, allowed: Path) -> str:
     """Who signed an image in a registry: the first signature there that `check` accepts.
 
-    Raises `Findings` where there is none, or none is good: as `check` does for the last.
+    Raises `Findings` if there is none, or none is good: as `check` does for the last.
     """
     from bundler.artifacts.image.registry import RegistryStore, referrers
 
     store = artifact.store
     if not isinstance(store, RegistryStore):
-        raise UsageError(f"{artifact.name} is in no registry.")
+        raise UsageError(f"{artifact.name} is not in a registry.")
     failure = Findings(
-        f"The registry has no signature of {artifact.name}.",
+        f"The registry has no signature for {artifact.name}.",
         hint=f"Sign it: state-bundler sign {shlex.quote(artifact.name)} --key KEY",
     )
     with tempfile.TemporaryDirectory(prefix="state-bundler-") as folder:
@@ -169,10 +169,10 @@ def check_attached(message: bytes, artifact: OciImage, allowed: Path) -> str:
 def sign(message: bytes, key: Path, destination: Path) -> None:
     """Signs with a private key, or with its public half where an agent holds the private one.
 
-    ssh-keygen may ask for a passphrase on the terminal. Raises `ToolFailed` where it cannot sign.
+    ssh-keygen may ask for a passphrase on the terminal. Raises `ToolFailed` if it cannot sign.
     """
     if not key.is_file():
-        raise UsageError(f"{key} is no key.", hint="Make one: ssh-keygen -t ed25519 -f KEY")
+        raise UsageError(f"{key} is not a key.", hint="Create one: ssh-keygen -t ed25519 -f KEY")
     with tempfile.TemporaryDirectory(prefix="state-bundler-") as folder:
         file = Path(folder) / "statement"
         file.write_bytes(message)
@@ -181,7 +181,7 @@ def sign(message: bytes, key: Path, destination: Path) -> None:
         if process.pass_through(argv) or not made.exists():
             raise ToolFailed(
                 f"{_KEYGEN} could not sign with {key}.",
-                hint="Load the key into an agent (ssh-add), and name its public half.",
+                hint="Add the key to an agent (ssh-add) and pass its public key.",
             )
         with io_errors(destination):
             save(destination, made.read_bytes())
@@ -190,11 +190,11 @@ def sign(message: bytes, key: Path, destination: Path) -> None:
 def check(message: bytes, signature: Path, allowed: Path) -> str:
     """Who signed: a principal of the allowed signers.
 
-    Raises `Findings` where the signature is missing, of another artifact or an older state of it,
+    Raises `Findings` if the signature is missing, of another artifact or an older state of it,
     made for another purpose, or by nobody who is allowed.
     """
     if not allowed.is_file():
-        raise InputOutputError(f"{allowed}, the file of allowed signers, cannot be read.")
+        raise InputOutputError(f"The allowed signers file {allowed} cannot be read.")
     if not signature.is_file():
         raise Findings(
             f"There is no signature at {signature}.",
@@ -204,18 +204,19 @@ def check(message: bytes, signature: Path, allowed: Path) -> str:
     principals = found.stdout.decode(errors="replace").split("\n")[:-1]
     if found.exit_code or not principals:
         raise Findings(
-            f"The signature {signature} is by a key that {allowed} does not allow.",
-            hint="Ask who signed it, and whether that key is to be trusted.",
+            f"The signature {signature} was made with a key that {allowed} does not allow.",
+            hint="Find out who signed it and whether to trust that key.",
         )
     for principal in principals:
         options = ("-f", allowed, "-I", principal, "-n", NAMESPACE, "-s", signature)
         if not _keygen("verify", *options, stdin=message).exit_code:
             return principal
     raise Findings(
-        f"The signature {signature} by {principals[0]} is not one of this artifact as it is: the "
-        "artifact was changed since, the signature is another's or an older one, or it was made "
+        f"The signature {signature} by {principals[0]} does not match this artifact: the "
+        "artifact changed after signing, the signature belongs to another or older artifact, or "
+        "it was made "
         "for another purpose.",
-        hint="Do not use it before you know why. If it was rebuilt: sign it again.",
+        hint="Do not use the artifact before you know why. If it was rebuilt, sign it again.",
     )
 
 

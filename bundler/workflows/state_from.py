@@ -64,8 +64,8 @@ def replay(
     """The artifact's states as bundles of the projects; asks no external system.
 
     held: the bundles' files exist until it is closed.
-    Raises `VerificationFailed` where the artifact does not verify or lacks a key that the
-    components need, `UsageError` where its state directories are not the projects'.
+    Raises `VerificationFailed` if the artifact does not verify or lacks a key that the
+    components need, `UsageError` if its state directories are not the projects'.
     """
     found, targets = _targets(projects, listener)
     scratch = held.enter_context(scratch_folder())
@@ -106,9 +106,7 @@ def _targets(
     try:
         found = discover(projects, listener)
     except BundlerError as error:
-        listener.warning(
-            f"Whether the code needs keys that the artifact lacks could not be found out: {error}"
-        )
+        listener.warning(f"The keys that the code needs could not be determined: {error}")
         return (), tuple(target for project in projects for target in _configured(project))
     by_path: dict[Path, _Target] = {}
     for source in found:
@@ -140,9 +138,10 @@ def _configured(project: Project) -> list[_Target]:
         roots = [root for root in import_roots(project.root) if (root / defs).is_dir()]
         if not roots:
             raise ConfigurationError(
-                f"{project.dagster.defs} of {project.name} lies neither in {project.root} nor in "
+                f"{project.dagster.defs} of {project.name} is neither in {project.root} nor in "
                 f"{project.root / 'src'}.",
-                hint="Name the project's interpreter with --python, so that it can be asked.",
+                hint="Pass the project's interpreter with --python, so that it can find the "
+                "module.",
             )
         path = roots[0] / defs / STATE_DIRECTORY
         targets.append(_Target(path, f"{defs}/{STATE_DIRECTORY}", None))
@@ -159,8 +158,8 @@ def _match(
         return targets[0]
     places = ", ".join(target.place for target in targets) or "none"
     raise UsageError(
-        f"{item.path} in {name} is none of the projects' state directories: {places}.",
-        hint="Name the projects that the artifact was built from with --project.",
+        f"{item.path} in {name} is not a state directory of any selected project: {places}.",
+        hint="Select the projects that the artifact was built from with --project.",
     )
 
 
@@ -168,11 +167,11 @@ def _refuse_unmatched(targets: Sequence[_Target], matched: Sequence[_Target], na
     for target in targets:
         if target not in matched and target.keys != frozenset():
             raise VerificationFailed(
-                f"{name} holds no state for {target.place}.",
-                hint="Name another artifact with --state-from, or refresh.",
+                f"{name} contains no state for {target.place}.",
+                hint="Pass another artifact with --state-from, or refresh.",
             )
         if matched.count(target) > 1:
-            raise UsageError(f"{name} holds several state directories for {target.place}.")
+            raise UsageError(f"{name} contains several state directories for {target.place}.")
 
 
 def _refuse_missing(target: _Target, manifest: Manifest, name: str) -> None:
@@ -180,8 +179,8 @@ def _refuse_missing(target: _Target, manifest: Manifest, name: str) -> None:
     missing = sorted((target.keys or frozenset()) - there)
     if missing:
         raise VerificationFailed(
-            f"{name} does not hold the state of {', '.join(missing)}, which the code needs.",
-            hint="Take the code that the artifact was built from, or refresh.",
+            f"{name} does not contain the state of {', '.join(missing)}, which the code needs.",
+            hint="Check out the code that the artifact was built from, or refresh.",
             key=missing[0],
         )
 
@@ -211,7 +210,7 @@ def _bundle(
 
 
 def _as_needed(contents: Contents, target: _Target, keys: Sequence[KeyRefresh]) -> Contents:
-    """What is taken over, as the components that are here now have it: a state of a key in
+    """What is reused, as the components that exist now have it: a state of a key in
     versioned storage says which version it is, so that the program finds it without the storage."""
     if target.versioned is None:
         return contents

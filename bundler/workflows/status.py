@@ -31,7 +31,7 @@ _AT_ONCE = 8
 class KeyStatus(msgspec.Struct, frozen=True):
     """One key. directory: the state directory's path, as in the artifact or the project.
 
-    size: in bytes; digest: dirHash; both None where there is no state here. refresh: how the
+    size: in bytes; digest: dirHash; both None if there is no state here. refresh: how the
     state came about, where that is known. version: of a state in versioned storage, if pinned or
     embedded. users: the components that have this key, as a project's discovery names them.
     problem: what is wrong with the key or its state.
@@ -51,7 +51,7 @@ class KeyStatus(msgspec.Struct, frozen=True):
 class Holder(msgspec.Struct, frozen=True):
     """What holds keys: a project, or an artifact.
 
-    name: as the person named it. kind: ``project``, or the artifact's. digest: the artifact's, if
+    name: as the user named it. kind: ``project``, or the artifact's. digest: the artifact's, if
     it is cheap. contents: the content digest of each state directory, by its path. record: how an
     artifact came about. failure: why it could not be read, and then there are no keys; or what
     does not match its manifest. since: what changed since the baseline, where one was given.
@@ -75,8 +75,8 @@ class Holder(msgspec.Struct, frozen=True):
 def of_names(names: Sequence[str], baseline: str | None = None) -> Iterator[Holder]:
     """The artifacts with these names, in their order; one that cannot be read says why.
 
-    Several are read at once, since those in registries mostly wait; with a baseline, which all of
-    them are compared with, one after the other.
+    Several are read concurrently, since those in registries mostly wait; with a baseline, which
+    all of them are compared with, one after the other.
 
     Raises where the baseline cannot be read: nothing could be said of any of them then.
     """
@@ -104,7 +104,7 @@ def of_names(names: Sequence[str], baseline: str | None = None) -> Iterator[Hold
 def of_artifact(artifact: Artifact, baseline: Artifact | None = None) -> Holder:
     """Every key that the artifact's manifests name.
 
-    Raises `VerificationFailed` where there is no manifest, or one is malformed.
+    Raises `VerificationFailed` if there is no manifest, or one is malformed.
     """
     keys: list[KeyStatus] = []
     contents: dict[str, str] = {}
@@ -114,13 +114,13 @@ def of_artifact(artifact: Artifact, baseline: Artifact | None = None) -> Holder:
         if raw is None:
             raise VerificationFailed(
                 f"{artifact.name}: {directory.path} has no manifest.",
-                hint="Its state was not put there by state-bundler: refresh it, then build again.",
+                hint="Its state was not embedded by state-bundler: refresh, then build again.",
             )
         manifest = parse(raw, f"{artifact.name}: the manifest")
         contents[directory.path] = manifest.content_digest
         keys += _of_manifest(directory.path, manifest, record)
     if not contents:
-        raise VerificationFailed(f"{artifact.name} holds no state directory.")
+        raise VerificationFailed(f"{artifact.name} contains no state directory.")
     checked, failure = tuple(keys), None
     if artifact.kind not in _ELSEWHERE:
         checked, failure = _compared(artifact, checked)
@@ -161,7 +161,7 @@ def _compared(
     more = f" {len(problems) - 1} more." if len(problems) > 1 else ""
     failure = VerificationFailed(
         f"{artifact.name} {_MISMATCH}: {problems[0]}{more}",
-        hint=f"See everything with: state-bundler verify {shlex.quote(artifact.name)}",
+        hint=f"For details, run: state-bundler verify {shlex.quote(artifact.name)}",
     )
     return marked, failure
 

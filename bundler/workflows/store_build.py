@@ -1,7 +1,7 @@
 """Versioned keys in a build: their versions are pinned in the manifest, or their states embedded.
 
 A pinned version is named, so that one can tell what the program knew, and so that
-``store prune --referenced-by`` keeps it. An embedded one also lies in the artifact, so that the
+``store prune --referenced-by`` keeps it. An embedded one also is in the artifact, so that the
 program starts while the store is down (`bundler.store.embedded`).
 """
 
@@ -52,7 +52,7 @@ class CurrentVersions:
                 )
             return None
         _, version = self._found[key]
-        # Whoever pushed it may have had it in a directory of another name.
+        # It may have been pushed from a directory of another name.
         path = sanitize_key(key)
         state = msgspec.structs.replace(version.state, path=path, version=version.version)
         return state, refresh_of(version)

@@ -41,7 +41,7 @@ def refresh_and_push(
 ) -> tuple[Refreshed, PushedStates]:
     """Refreshes versioned and local keys, publishes the local ones, then pushes all as one set.
 
-    Raises `Locked` where another pipeline refreshes one of the keys, and as `refresh` and
+    Raises `Locked` if another pipeline refreshes one of the keys, and as `refresh` and
     `Store.push` do; the store is then as it was.
     """
     with _lease(options.keys, into, into.wait), _scratch() as scratch:
@@ -64,7 +64,7 @@ def refresh_shard(
     """Refreshes the keys of one shard and stages them in the store; publishes nothing here."""
     if options.keys:
         raise ConfigurationError(
-            "A shard chooses its keys itself.", hint="Leave out --key, or --shard."
+            "A shard selects its keys itself.", hint="Remove --key or --shard."
         )
     with ExitStack() as leased, _scratch() as scratch:
 

@@ -34,7 +34,7 @@ def open_if_pex(name: ArtifactName) -> Iterator[PexArtifact | None]:
     """Refuses what is never updated, such as a scie, before anything is refreshed for it.
 
     Gives the PEX, open: its tens of thousands of names need not be read again after the refresh.
-    None for what is no PEX. Raises as `bundler.artifacts.python.pex.open_pex` does.
+    None if it is not a PEX. Raises as `bundler.artifacts.python.pex.open_pex` does.
     """
     if _is_pex(name):
         from bundler.artifacts.python.pex import open_pex
@@ -75,7 +75,7 @@ def update(
             return EmbedResult(current.name, changed=False, verdict=_intact(current))
         record = renewed(found.old.run_record(), prepared)
         request = prepared.request(listener, record=record, every_byte=every_byte)
-        listener.phase(f"Putting the state into {found.name}")
+        listener.phase(f"Embedding the state in {found.name}")
         with found.destination.embed(request) as made:
             verdict = verify_and_load(made, prepared, listener, before=found.compared)
     return EmbedResult(found.name, changed=True, verdict=verdict)
@@ -106,8 +106,8 @@ class _NewTag(msgspec.Struct, frozen=True):
             return name.tagged(self.given)
         if old is None:
             raise UsageError(
-                "An image that is named by its digest alone has no tag to go by.",
-                hint="Name the new one: --tag TAG",
+                "An image that is named only by digest has no tag to derive the new one from.",
+                hint="Pass the new tag: --tag TAG",
             )
         return name.tagged(old if self.in_place else tag_for(old, self.bundles))
 
@@ -118,7 +118,7 @@ def _update_of(
     if _is_pex(name):
         return _of_pex(name.path, before)
     if name.kind in ("path", "store"):
-        raise UsageError(f"{name} cannot be updated.", hint="Name a PEX, or an image.")
+        raise UsageError(f"{name} cannot be updated.", hint="Pass a PEX or an image.")
     if name.kind == "layout":
         return _in_layout(name, new)
     if _is_in_registry(name):

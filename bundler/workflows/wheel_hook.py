@@ -42,7 +42,7 @@ class PublishedFiles:
 def published(root: Path) -> PublishedFiles:
     """Reads and verifies the states of the project in `root`.
 
-    Raises `VerificationFailed` where a state is not what its manifest says.
+    Raises `VerificationFailed` if a state is not what its manifest says.
     """
     root = root.resolve()
     bundles: list[Bundle] = []
@@ -77,7 +77,7 @@ def _check(bundle: Bundle) -> None:
                     pass
         except BundlerError as error:
             raise VerificationFailed(
-                f"{os.path.join(bundle.root, member.path)} is not what the manifest says.",
+                f"{os.path.join(bundle.root, member.path)} does not match the manifest.",
                 hint="Run: state-bundler refresh",
                 key=error.key,
             ) from error

@@ -56,7 +56,7 @@ def _row(case: Case, folder: Path) -> str:
     (finding,) = diagnose(DoctorContext(survey(root)))
     mended = kept
     if finding.grade != "ok":
-        paste_table(finding.mend, pyproject)
+        paste_table(finding.fix, pyproject)
         mended = _is_kept(root, folder / "after")
     right = mended and kept == (finding.grade != "fail")
     words = [

@@ -93,7 +93,7 @@ def test_fix_mends_what_is_safe_and_the_report_says_so(sample: Sample) -> None:
 
     before = _doctor(sample)
     assert before.returncode == 1
-    assert "git add -A would take" in before.stdout
+    assert "git add -A would add" in before.stdout
     assert "doctor --fix" in before.stderr
 
     after = _doctor(sample, "--fix")
@@ -108,14 +108,14 @@ def test_outside_of_a_repository_that_is_a_failure_and_the_rest_is_still_examine
     sample = sample_module.make(tmp_path / "shop")
     report = _by_title(list(examine(sample.root)))
     assert _grades(report["repository"]) == ["fail"]
-    assert "in no git repository" in report["repository"][0].what
+    assert "not in a git repository" in report["repository"][0].what
     assert _grades(report["interpreter"]) == ["ok"]
 
 
 def test_a_folder_that_is_no_project_is_told_what_to_do(tmp_path: Path) -> None:
     report = _by_title(list(examine(tmp_path, python=Path(sys.executable))))
     assert _grades(report["configuration"]) == ["ok", "fail"]
-    assert "state-bundler init" in report["configuration"][1].mend
+    assert "state-bundler init" in report["configuration"][1].fix
     assert list(report) == ["configuration"]  # there is nothing else to say
 
 
@@ -153,7 +153,7 @@ def test_backends_that_lose_the_state(tmp_path: Path, backend: str, rule: str, g
     (finding,) = packaging.backend(DoctorContext(survey(root)))
     assert finding.grade == grade
     if grade != "ok":
-        assert finding.mend.startswith("Set this in pyproject.toml:\n[tool.")
+        assert finding.fix.startswith("Set this in pyproject.toml:\n[tool.")
         assert finding.part == "backend"
 
 
@@ -203,7 +203,7 @@ def test_a_published_state_is_the_baseline_as_long_as_it_verifies(tmp_path: Path
     (altered,) = state.state(patient)
     assert altered.grade == "fail"
     assert "Foo/state" in altered.what
-    assert altered.mend == f"state-bundler refresh --project {root}/."
+    assert altered.fix == f"state-bundler refresh --project {root}/."
 
 
 # --- Docker -----------------------------------------------------------------------------------
@@ -236,7 +236,7 @@ def test_instructions_that_defeat_the_state(tmp_path: Path, line: str, grade: st
     (finding,) = _docker_findings(tmp_path, f"FROM x\n{line}\n")
     assert finding.grade == grade
     assert finding.what.startswith("Dockerfile:2 ")
-    assert finding.mend
+    assert finding.fix
 
 
 def test_copying_the_state_directory_from_another_stage_is_no_finding(tmp_path: Path) -> None:
@@ -285,10 +285,10 @@ def test_what_several_sources_share_is_told_once(tmp_path: Path) -> None:
 
     shown = done.stdout
     assert shown.count(": nobody was seen to be asked.") == 3
-    assert shown.count("A component that asks by gRPC") == 1
+    assert shown.count("A component that uses gRPC") == 1
     assert shown.index("A: nobody") < shown.index("A component that") < shown.index("B: nobody")
-    assert shown.count("src/shop/state holds no published state") == 1
-    assert "Place in an image: /app/state" in shown
+    assert shown.count("src/shop/state has no published state") == 1
+    assert "Path in an image: /app/state" in shown
 
 
 # --- workspaces -------------------------------------------------------------------------------

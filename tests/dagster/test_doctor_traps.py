@@ -93,7 +93,7 @@ TRAPS = (
          {f"{_STATE}/.gitignore": "*\n", f"{_STATE}/Foo/state": "[1, 2, 3]"}),
     Trap("state in the index", repository.guard, f"{_STATE}/Foo/state", "fail",
          {f"{_STATE}/Foo/state": "[1, 2, 3]"}),
-    Trap("nobody asks at a commit", commits.commits, "No hook asks", "warn"),
+    Trap("nobody asks at a commit", commits.commits, "No hook runs", "warn"),
     Trap("pre-commit without the guard", commits.commits, ".pre-commit-config.yaml", "warn",
          {".pre-commit-config.yaml": "repos: []\n"}),
     Trap("pre-commit that no commit starts", commits.commits, "not installed in this clone", "warn",
@@ -137,7 +137,7 @@ TRAPS = (
     Trap("a backend that keeps it by luck", packaging.backend, "only as long as", "warn"),
     Trap("setuptools and poetry leave it out in any case", packaging.backend, "setuptools leaves",
          "fail", backend="setuptools.build_meta"),
-    Trap("hatch's include, which is no mend", packaging.backend, "include does not", "fail",
+    Trap("hatch's include, which is no fix", packaging.backend, "include does not", "fail",
          more=f'{_HATCH}include = ["**/.local_defs_state/**"]\n'),
     Trap("artifacts without the stars", packaging.backend, "artifacts does not", "fail",
          more=f'{_HATCH}artifacts = [".local_defs_state/**"]\n'),
@@ -164,7 +164,7 @@ TRAPS = (
     _ignore("this machine's environment in the context", ".env\n", ".venv", "warn"),
     Trap("an instruction that needs BuildKit, without one",
          lambda patient: docker.without_buildkit(patient, lambda: Builder("classic", "28.2.2")),
-         "needs BuildKit", "fail",
+         "requires BuildKit", "fail",
          {"Dockerfile": "FROM x\nRUN --mount=type=cache,target=/c true\n"}),
 )  # fmt: skip
 
@@ -174,8 +174,8 @@ def test_the_trap_is_found(trap: Trap, wd: WorkDir, monkeypatch: pytest.MonkeyPa
     _set(trap, wd, monkeypatch)
     findings = _found(trap, wd.path)
     assert findings, list(_asked(trap, wd.path))
-    assert findings[0].why or findings[0].grade != "fail" or findings[0].mend
-    mending = [check.look for check in checks() if check.mends]  # all that --fix asks
+    assert findings[0].why or findings[0].grade != "fail" or findings[0].fix
+    mending = [check.look for check in checks() if check.is_fixable]  # all that --fix asks
     assert not findings[0].part or trap.look in mending
 
 
@@ -299,7 +299,7 @@ def _printed(finding: Finding) -> str:
     """The fix, as it stands on the screen."""
     raw = io.BytesIO()
     stream = io.TextIOWrapper(raw, encoding="utf-8")
-    Console(stream, {}).reason("", finding.mend, indent="    ")
+    Console(stream, {}).reason("", finding.fix, indent="    ")
     return raw.getvalue().decode().removeprefix("    Fix: ").removesuffix("\n")
 
 

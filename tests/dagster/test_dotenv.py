@@ -126,7 +126,7 @@ def test_a_fifo_that_nobody_writes_to_is_not_waited_for(
 ) -> None:
     monkeypatch.setattr(dotenv, "_SECONDS", 0.5)
     os.mkfifo(tmp_path / ".env")
-    with pytest.raises(ConfigurationError, match="was not read within"):
+    with pytest.raises(ConfigurationError, match="took longer than"):
         dotenv.read(tmp_path / ".env", {}, Path(sys.executable))
 
 

@@ -90,4 +90,4 @@ def test_every_kind_of_fault(tmp_path: Path) -> None:
     (lost,) = [
         one for one in verdicts if (one.fault.fault, one.fault.endpoint) == ("404", "schemas")
     ]
-    assert "though the last state has what this is about" in lost.what
+    assert "although the last state has it" in lost.what

@@ -160,7 +160,7 @@ def test_what_does_not_answer_could_not_be_tried_and_is_no_baseline() -> None:
 
 def test_a_missing_state_is_a_failure_and_not_no_assets(location: Path) -> None:
     shutil.rmtree(location / PLACE)
-    with pytest.raises(VerificationFailed, match="Catalog finds no state"):
+    with pytest.raises(VerificationFailed, match="Catalog has no state"):
         check(_in(location), LoadCheck(_TARGET, 0), "shop", Listener())
 
 
@@ -233,7 +233,7 @@ def test_beside_its_state_in_an_unpacked_pex_it_verifies(program_pex: Path, root
         state.write_text("[1]")
     done = _runner(program_pex, root)(["-c", program], b"", {})
     assert done.exit_code == 76
-    assert b"Catalog__acme__/state is not what the manifest says" in done.stderr
+    assert b"Catalog__acme__/state does not match the manifest" in done.stderr
 
 
 def test_there_is_no_network(program_pex: Path, root: Path) -> None:
@@ -272,7 +272,7 @@ def test_a_program_in_an_image_loads_without_network(engine: Engine, tmp_path: P
     bundle = publish(directory, {"Catalog[acme]": {"state": "[1, 2, 3]"}}).bundle
     docker = Docker(engine.clis[0], (), engine.environment)
     demanded = LoadCheck(("shop.catalog:products",), environment={"SHOP_TOKEN": "hunter22"})
-    with pytest.raises(VerificationFailed, match=r"Catalog\[acme\] finds no state"):
+    with pytest.raises(VerificationFailed, match=r"Catalog\[acme\] has no state"):
         check(image_runner(name, docker), demanded, name, Listener())
     made = embed_image(docker.connect(), name, [bundle], RunRecord())
     (loaded,) = check(image_runner(made.image_id, docker), demanded, name, Listener())
@@ -321,7 +321,7 @@ def test_at_the_start_of_the_program_it_is_loaded_too(program: Path) -> None:
     (state / "Catalog__acme__" / "state").write_text("[1, 2, 3]")
     done = _start(state, *target, "echo", "started", cwd=program)
     assert (done.returncode, done.stdout) == (76, "")
-    assert "state is not what the manifest says" in done.stderr
+    assert "state does not match the manifest" in done.stderr
 
 
 # --- what is loaded, and with what ----------------------------------------------------------------
@@ -394,7 +394,7 @@ def test_build_and_update_refuse_what_does_not_load(
 
     build = ["build", "pex", "-o", "app.pex", *check_it]
     pex = ["--", "-D", "src", "--venv"]
-    assert "loads only 2 definitions; --min-definitions demands 3" in told(
+    assert "loads only 2 definitions; --min-definitions requires 3" in told(
         [*build, "--min-definitions", "3", *pex], "[1, 2]", 76
     )
     assert not (tmp_path / "app.pex").exists()

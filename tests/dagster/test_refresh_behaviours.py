@@ -216,7 +216,7 @@ def test_why_a_key_failed_is_told_while_others_go_on(
     with _start(prepare("writes_a_secret", "waits_for_word")) as process:
         for line in process.stderr or ():  # each one as soon as it is written
             shown.append(line.decode().strip())
-            if shown[-1].endswith("so that every failure is known."):
+            if shown[-1].endswith("to find every failure."):
                 word.touch()
     assert process.returncode == 77
     why = "state holds the value of VENDOR_TOKEN."
@@ -245,7 +245,7 @@ EXPECTED = {
     "writes_a_fifo": (65, "a FIFO"),
     "writes_a_socket": (65, "a socket"),
     "writes_a_secret": (77, "state holds the value of VENDOR_TOKEN"),
-    "writes_its_path": (65, "holds the path of the staging directory"),
+    "writes_its_path": (65, "contains the path of the staging directory"),
     "fails_in_async": (69, "refused the connection"),
 }
 if os.geteuid() == 0:  # nobody else can make one
@@ -285,7 +285,7 @@ def test_what_does_not_belong_into_a_state_is_left_out_and_said(prepare: Prepare
     text = "\n".join(told.words)
     for name in (".git", ".venv", ".env", "logs"):
         assert f"project/{name}" in text
-    assert "ships the database project/warehouse.duckdb" in text
+    assert "the state contains the database project/warehouse.duckdb" in text
 
 
 def test_excludes_and_includes_of_a_key_decide(prepare: Prepare) -> None:

@@ -50,7 +50,7 @@ def test_every_component_is_found_and_refreshed_once(
     state = bundle.root / "Numbers__primes__" / "state"
     assert json.loads(state.read_text()) == ["2", "3", "5", "7"]
     for key in keys[:2]:
-        assert any(word.startswith(key) and "passes it over" in word for word in told.words)
+        assert any(word.startswith(key) and "skips it" in word for word in told.words)
     assert any("is not installed" in word for word in told.words)
     (found,) = done.found
     shared = [component for component in found.components if component.key == "Numbers[primes]"]

@@ -118,7 +118,7 @@ def test_a_key_that_the_code_needs_and_the_artifact_lacks_is_an_error(
 ) -> None:
     _archive(tmp_path / "states.tar", A=b"[1]")
     project = _project(tmp_path / "p", "A", "B")
-    with pytest.raises(VerificationFailed, match="does not hold the state of B"):
+    with pytest.raises(VerificationFailed, match="does not contain the state of B"):
         replay([project], str(tmp_path / "states.tar"), SILENT, held)
 
 
@@ -188,10 +188,10 @@ def test_several_state_directories_are_matched_by_their_paths(
     found = {bundle.place: bundle.manifest.content_digest for bundle in taken.bundles}
     assert found == {item.place: item.manifest.content_digest for item in (one, other)}
     make_bundle(tmp_path / "half/b/state", {"A": {"state": b"2"}}, place="b/state")
-    with pytest.raises(VerificationFailed, match="holds no state for a/state"):
+    with pytest.raises(VerificationFailed, match="contains no state for a/state"):
         replay([open_project(root)], str(tmp_path / "half"), SILENT, held)
     _archive(tmp_path / "s.tar", "elsewhere/state", A=b"1")
-    with pytest.raises(UsageError, match="none of the projects' state directories"):
+    with pytest.raises(UsageError, match="not a state directory of any selected project"):
         replay([open_project(root)], str(tmp_path / "s.tar"), SILENT, held)
 
 

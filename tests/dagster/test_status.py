@@ -148,7 +148,7 @@ def test_the_changes_stand_in_the_table_and_in_json(two: tuple[Path, Path]) -> N
     before, after = two
     shown = _status(after, "--baseline", before).stdout
     assert re.search(r"^Vendor .* -3 entries$", shown, re.MULTILINE)
-    assert "Gone is not there any more." in shown
+    assert "Gone was removed." in shown
     (told,) = json.loads(_status(after, "--baseline", before, "--format", "json").stdout)[
         "artifacts"
     ]
@@ -184,7 +184,7 @@ def test_a_narrow_terminal_gets_lines_instead_of_columns(
 
 
 def test_watch_shows_what_changes_until_ctrl_c(two: tuple[Path, Path]) -> None:
-    shown = _on_a_terminal("status", "--watch", two[0], interrupt="Ctrl-C ends this")
+    shown = _on_a_terminal("status", "--watch", two[0], interrupt="press Ctrl-C to stop")
     assert "\x1b[H\x1b[2J" in shown
     assert "Vendor" in shown
     assert "nothing was published" not in shown

@@ -54,4 +54,4 @@ def test_a_container_without_network_starts_from_what_is_embedded(
     start = 'cp -r /app/home /tmp && exec python -c "$0"'
     done = engine.docker(*run, _IMAGE, "sh", "-c", start, LOAD)
     assert done.stdout.split() == [b"file_embedded", b"folder_embedded"]
-    assert b"What is embedded in this program is used." in done.stderr
+    assert b"Using the state embedded in this program." in done.stderr

@@ -161,7 +161,7 @@ def test_it_can_begin_again_in_the_same_folder(demo: Demo) -> None:
 
 def test_a_folder_with_something_else_in_it_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("mine")
-    with pytest.raises(UsageError, match="holds something that is not the sample project"):
+    with pytest.raises(UsageError, match="is not empty and is not the sample project"):
         prepare_folder(tmp_path)
     assert os.listdir(tmp_path) == ["thesis.txt"]
 

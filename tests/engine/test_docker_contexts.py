@@ -126,8 +126,8 @@ def test_the_state_is_that_of_the_project_here(project: Project, tmp_path: Path)
     assert (code, said) == (0, project.inspect()["Id"])
     code, _, problems = run(cwd=tmp_path)
     assert code == 78
-    assert f"{tmp_path} is neither a Dagster project nor has it sources of its own" in problems
-    assert "name one with --project DIR" in problems
+    assert f"{tmp_path} is not a Dagster project, and it configures no sources" in problems
+    assert "select one with --project DIR" in problems
 
 
 def test_what_docker_gets_is_every_byte_but_the_state(tmp_path: Path) -> None:
@@ -154,8 +154,8 @@ def test_what_docker_gets_is_every_byte_but_the_state(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "stdin", "sentence"),
     [
-        ("-f - -", b"FROM x", "at once"),
-        ("-", b"", "Nothing came by stdin"),
+        ("-f - -", b"FROM x", "both the Dockerfile"),
+        ("-", b"", "The standard input is empty"),
         ("-", gzip.compress(b"x" * 3000, mtime=0)[:-9], "cannot be unpacked"),
         ("-", gzip.compress(b"FROM scratch", mtime=0), "cannot be read"),
         ("-f Other -", gzip.compress(b"\0" * 1024, mtime=0), "has no Other"),

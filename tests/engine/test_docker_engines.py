@@ -33,7 +33,7 @@ def test_a_remote_engine_is_reached_through_the_cli(project: Project, tcp: str) 
 
 
 _REFUSED = [
-    ("unix://{path}/none.sock", "FROM scratch\n", "No Docker engine answers"),
+    ("unix://{path}/none.sock", "FROM scratch\n", "No Docker engine responds"),
     ("unix://{path}/denied.sock", "FROM scratch\n", "This user may not use the Docker engine"),
     ("tcp://127.0.0.1:9", "FROM scratch\n", "127.0.0.1:9"),
     (None, "FROM x\nRUN --mount=type=cache,target=/c true\n",
@@ -88,7 +88,7 @@ def test_so_is_an_engine_that_has_the_image(wd: WorkDir, words: tuple[str, ...])
         text=True, check=False, env=environment,
     )  # fmt: skip
     assert done.returncode == 71, done.stderr
-    assert "No Docker engine answers" in done.stderr
+    assert "No Docker engine responds" in done.stderr
     assert not (wd.path / "asked").exists()
 
 
@@ -124,7 +124,7 @@ def test_a_build_starts_docker_for_its_version_and_to_build(
 
 def test_no_engine_is_a_sentence(tmp_path: Path, engine: Engine) -> None:
     environment = {**engine.environment, "DOCKER_HOST": f"unix://{tmp_path}/none.sock"}
-    with pytest.raises(ToolFailed, match=r"No Docker engine answers"):
+    with pytest.raises(ToolFailed, match=r"No Docker engine responds"):
         Docker(engine.clis[0], (), environment).connect()
     with pytest.raises(ToolFailed, match="not found"):
         Docker("docker-that-is-not-there", (), environment).connect()
@@ -135,7 +135,7 @@ def test_an_engine_here_is_asked_late_and_one_elsewhere_at_once(
 ) -> None:
     here = {**engine.environment, "DOCKER_HOST": f"unix://{tmp_path}/none.sock"}
     late = Docker(engine.clis[0], (), here).connect_late()
-    with pytest.raises(ToolFailed, match="No Docker engine answers"):
+    with pytest.raises(ToolFailed, match="No Docker engine responds"):
         late.info()
     elsewhere = {**engine.environment, "DOCKER_HOST": "tcp://127.0.0.1:9"}
     with pytest.raises(ToolFailed):

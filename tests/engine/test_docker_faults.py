@@ -103,7 +103,9 @@ def archive(folder: Path) -> Iterator[bytes]:
 )
 def test_an_error_in_the_stream_of_a_load_is_a_failure(body: bytes, tmp_path: Path) -> None:
     with engine_that_says(tmp_path, body) as (engine, server):
-        with pytest.raises(ToolFailed, match=r"refused the image: .*(no space left|wrong diff id)"):
+        with pytest.raises(
+            ToolFailed, match=r"rejected the image: .*(no space left|wrong diff id)"
+        ):
             load(engine, archive(tmp_path))
         assert server.received > 100_000
 

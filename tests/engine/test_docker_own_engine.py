@@ -67,7 +67,7 @@ def test_an_engine_by_tls(own: OwnEngine, shop: Project, tmp_path: Path) -> None
 
 def test_an_engine_by_tls_without_a_certificate_is_a_sentence(own: OwnEngine) -> None:
     docker = far(own, own.clis[0], "--tls", "-H", f"tcp://127.0.0.1:{own.port}")
-    with pytest.raises(ToolFailed, match=r"resolve docker endpoint|No Docker engine answers"):
+    with pytest.raises(ToolFailed, match=r"resolve docker endpoint|No Docker engine responds"):
         docker.connect()
 
 

@@ -91,7 +91,7 @@ def test_a_place_is_remembered_only_for_the_very_same_image(
     ("lines", "message"),
     [
         ("VOLUME /app/src\n", "VOLUME /app/src"),
-        ("RUN rm -rf /app/src\n", "nowhere in the image"),
+        ("RUN rm -rf /app/src\n", "is not in the image"),
         (
             "RUN rm /usr/local/lib/python3.11/*/_shop.pth; cp -r src /two; mv src /one\n",
             "/one/shop/defs, /two/shop/defs",

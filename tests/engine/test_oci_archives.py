@@ -92,7 +92,7 @@ def test_archives_are_read_packed_or_not(
     if kind == "docker-archive":
         with closing(open_store(path)) as store:
             assert choose(store, "latest") == choose(store, "acme/shop:latest")
-        with pytest.raises(UsageError, match="docker's own kind"):
+        with pytest.raises(UsageError, match="is a docker archive"):
             embed_here(path, bundle, path)
 
 

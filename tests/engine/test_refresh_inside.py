@@ -120,9 +120,9 @@ def test_what_goes_wrong_inside_is_what_goes_wrong_outside(run: Run, root: Path)
         done = run(*names, code=77, VENDOR_URL=server.of("503"))
         port = server.port
     for sentence in (
-        "Part[link]: The state holds a symbolic link",
-        "Part[fifo]: The state holds a FIFO",
-        "Part[its_path]: state holds the path of the staging directory",
+        "Part[link]: The state contains a symbolic link",
+        "Part[fifo]: The state contains a FIFO",
+        "Part[its_path]: state contains the path of the staging directory",
         "Part[secret]: state holds the value of VENDOR_TOKEN",
         f"Part[asks]: 127.0.0.1:{port} answered 503",
         "Part[raises]: the component failed: RuntimeError: no [VENDOR_TOKEN]",

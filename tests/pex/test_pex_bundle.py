@@ -116,7 +116,7 @@ def test_pex_s_own_failure_comes_through(project: Path) -> None:
 def test_without_o_it_says_what_pex_does_and_does_it(project: Path) -> None:
     done = run(project, "-D", "src", "-m", "shop", "--", "given")
     assert done.returncode == 0
-    assert "Without -o pex makes no file" in done.stderr
+    assert "Without -o, pex creates no file" in done.stderr
     assert "Leftover=on disk" in done.stdout
 
 

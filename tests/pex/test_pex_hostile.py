@@ -129,7 +129,7 @@ def test_state_that_is_a_link_does_not_verify(good: Files, tmp_path: Path) -> No
             info = zipfile.ZipInfo(name)
             info.external_attr = (0o120777 if name.endswith("A/state") else 0o100644) << 16
             file.writestr(info, data)
-    with pytest.raises(VerificationFailed, match="no regular file"):
+    with pytest.raises(VerificationFailed, match="not a regular file"):
         judge(path)
 
 

@@ -136,7 +136,7 @@ def test_a_signed_wheel_is_refused(tmp_path: Path) -> None:
 def test_what_is_no_wheel_is_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "x.whl", "w") as file:
         file.writestr("shop.py", "")
-    with pytest.raises(VerificationFailed, match="no wheel"):
+    with pytest.raises(VerificationFailed, match="not a wheel"):
         open_wheel(tmp_path / "x.whl")
 
 
@@ -253,6 +253,6 @@ def test_an_altered_state_fails_the_build_with_a_sentence(project: Path) -> None
     (project / "src" / PLACE / "A" / "state").write_text("edited")
     done = hatchling(project, "-t", "wheel")
     assert done.returncode == 76
-    assert "A/state is not what the manifest says" in done.stdout + done.stderr
+    assert "A/state does not match the manifest" in done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr
     assert not list((project / "dist").glob("*.whl"))

@@ -455,7 +455,7 @@ def test_a_signature_lies_beside_the_image_in_the_registry(
         entry = target.resolve(reference)
         registry.referrers.attach(target, entry, signature.ARTIFACT_TYPE, kept, "x/y")
     other = f"docker://{host}/signed/shop:3"
-    assert "not one of this artifact" in state_bundler(
+    assert "does not match this artifact" in state_bundler(
         "verify", other, "--signed-by", allowed, code=1
     )
 

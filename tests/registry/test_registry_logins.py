@@ -86,15 +86,15 @@ def test_a_refused_login_is_77_and_stays_secret(
     assert caught.value.exit_code == 77
     assert "docker login" in caught.value.hint
     assert "wrong-password" not in caught.value.what
-    expected = "refuses the credentials" if password else "wants credentials"
+    expected = "rejects the credentials" if password else "wants credentials"
     assert expected in caught.value.what
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "no JSON object"),
-        ("[]", "no JSON object"),
+        ("{", "not a JSON object"),
+        ("[]", "not a JSON object"),
         ('{"auths": {"H": {"auth": "!"}}}', "entry for"),
     ],
 )

@@ -105,7 +105,7 @@ def in_certs_d(home: Path, folder: str, host: str, **files: Path) -> Path:
 
 def test_an_unknown_authority_is_a_sentence_that_says_where_it_belongs(secured: Secured) -> None:
     said = state_bundler("verify", f"docker://{secured.host}/shop:1", code=71)
-    assert f"{secured.host} has no certificate that is trusted here" in said
+    assert f"The certificate of {secured.host} is not trusted" in said
     assert "SSL_CERT_FILE" in said
     assert f"/etc/docker/certs.d/{secured.host}/ca.crt" in said
 
@@ -236,7 +236,7 @@ def test_through_a_proxy_to_a_name(
         assert set(proxy.asked) == {f"{NAME}:443"}
         # The proxy leads another name there, too; its certificate is not for that one.
         other = refusal("other.test/proxied:2")
-        assert other.what == "other.test shows a certificate of another host."
+        assert other.what == "other.test has a certificate for another host."
 
 
 @pytest.mark.parametrize("what", ["expired", "no TLS"])
@@ -251,7 +251,7 @@ def test_what_else_is_wrong_is_said_as_it_is(
     with _answering(expired if what == "expired" else None) as port, _proxy(Proxy(port)) as proxy:
         monkeypatch.setenv("HTTPS_PROXY", f"http://{proxy.address}")
         said = refusal(f"{NAME}/shop:1")
-    expected = "a certificate that has expired" if what == "expired" else "no way to speak TLS"
+    expected = "a certificate that has expired" if what == "expired" else "A TLS connection to"
     assert isinstance(said, ToolFailed)
     assert expected in said.what
 

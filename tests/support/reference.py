@@ -83,7 +83,7 @@ def help_of(name: str, command: click.Command) -> str:
 
 def _commands() -> Iterator[str]:
     yield from ("# Commands", "", _MADE, "")
-    yield "Every command takes `--help`. Data goes to stdout, the narrative to stderr."
+    yield "Every command accepts `--help`. Data goes to stdout, progress to stderr."
     yield "What an exit code means: [exit codes](exit-codes.md)."
     for name, command in commands():
         yield from ("", f"## {name}", "", "```text", help_of(name, command), "```")
@@ -123,7 +123,7 @@ def _kind(name: str, setting: Mapping[str, Any]) -> str:
 
 def _exit_codes() -> Iterator[str]:
     yield from ("# Exit codes", "", _MADE, "")
-    yield "The codes follow `sysexits.h` where it has a word for the matter."
+    yield "The codes follow `sysexits.h` where one fits."
     yield from ("", "| code | what it is called | when |", "|---|---|---|")
     yield "| 0 | | everything asked for was done, and proven |"
     told = {

@@ -102,7 +102,7 @@ def test_an_altered_state_is_refused(tmp_path: Path) -> None:
     component = Counter()
     publish(tmp_path, component)
     (tmp_path / "Counter__a__" / "state").write_text('["write 9"]')
-    with Load(tmp_path) as load, pytest.raises(StateError, match="not what the manifest says"):
+    with Load(tmp_path) as load, pytest.raises(StateError, match="does not match the manifest"):
         load.build_defs(component)
 
 
@@ -162,7 +162,7 @@ def test_legacy_state_is_fetched_at_every_load_with_a_warning_and_stays_nowhere(
     component = Counter(LEGACY)
     for number in (1, 2):
         with Load(tmp_path) as load:
-            with pytest.warns(LegacyStateWarning, match="fetched at every load"):
+            with pytest.warns(LegacyStateWarning, match="fetched on every load"):
                 first = load.build_defs(component)
             assert first == load.build_defs(component) == (f"write {number}",)
     assert not list(tmp_path.iterdir())
@@ -192,9 +192,9 @@ def test_versioned_state_is_pinned_for_the_life_of_a_load(tmp_path: Path) -> Non
 
 def test_versioned_state_that_nobody_stored_is_an_error(tmp_path: Path) -> None:
     storage = FolderStateStorage(tmp_path)
-    with Load(tmp_path, storage) as load, pytest.raises(StateError, match="holds no state"):
+    with Load(tmp_path, storage) as load, pytest.raises(StateError, match="has no state"):
         load.build_defs(Counter(VERSIONED))
-    with Load(tmp_path) as load, pytest.raises(StateError, match="was given none"):
+    with Load(tmp_path) as load, pytest.raises(StateError, match="no storage was passed"):
         load.build_defs(Counter(VERSIONED))
     with pytest.raises(StateError, match="no version"):
         storage.set_latest_version("Counter[a]", "nonsense")
@@ -212,7 +212,7 @@ def test_a_directory_is_a_state_too_in_a_storage(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("key", ["..", ".", ""])
 def test_a_key_that_names_no_folder_is_refused(tmp_path: Path, key: str) -> None:
-    with pytest.raises(StateError, match="names no folder"):
+    with pytest.raises(StateError, match="has no valid folder name"):
         FolderStateStorage(tmp_path).get_latest_version(key)
 
 

@@ -60,7 +60,7 @@ def test_no_name_leads_out_of_an_open_directory(tmp_path: Path, name: str) -> No
             lambda: folder.move(name, folder, "new"),
             lambda: folder.folder(name),
         ):
-            with pytest.raises(InputOutputError, match="not the name of a file"):
+            with pytest.raises(InputOutputError, match="not a valid file name"):
                 step()
     assert everything(tmp_path) == before
 
@@ -106,7 +106,7 @@ def test_a_directory_that_is_no_pex_is_not_replaced(tmp_path: Path, kind: str) -
         made.parent.mkdir()
         made.write_text("pex")
     before = everything(tmp_path)
-    with pytest.raises(UsageError, match="holds other files"):
+    with pytest.raises(UsageError, match="contains other files"):
         replacing.publish(made, tmp_path / "dist")
     assert everything(tmp_path) == before
 
@@ -139,7 +139,7 @@ def test_a_layout_is_not_written_through_a_link(tmp_path: Path, link: str) -> No
     shutil.move(layout.path / link, outside)
     (layout.path / link).symlink_to(outside)
     before = everything(outside)
-    with pytest.raises(InputOutputError, match="is a link, so nothing is written"):
+    with pytest.raises(InputOutputError, match="is a link, so nothing was written"):
         layout.add_json({"a": 1})
     assert everything(outside) == before
 
@@ -374,5 +374,5 @@ def test_logs_are_not_written_through_links(tmp_path: Path, link: str) -> None:
 
 def test_a_projects_name_is_no_path(tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_text('[project]\nname = "../../x"\n')
-    with pytest.raises(ConfigurationError, match="cannot name a project"):
+    with pytest.raises(ConfigurationError, match="is not a valid project name"):
         jobs_of([tmp_path], ["true"], ["-o", "{name}.pex"], tmp_path, tmp_path / "logs")

@@ -2,7 +2,7 @@
 
 `append` makes blobs and manifests in a `BlobTarget`; what it returns has no tag yet. A place in the
 image, and what its parents are like, is found in the base's layers, which must then all be read;
-where the base, or an image before it with the same files, has our layer already, its label tells.
+where the base, or an image before it with the same files, already has our layer, its label says so.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from bundler.system.times import reproducible_now
 
 _BASE_DIGEST = "org.opencontainers.image.base.digest"
 _CREATED = "org.opencontainers.image.created"
-# What tells one platform of an index from another.
+# What distinguishes the platforms of an index.
 _PLATFORM_KEYS = ("os", "architecture", "variant", "os.version")
 
 
@@ -103,7 +103,7 @@ def append(
     Without bundles the one source is copied as it is.
     before: gives images that may have the same files below an earlier state. layer: what is to be
     put, if that is known; then no layer of the base is read.
-    Raises `ConfigurationError` where a place cannot be decided, `UsageError` for two images of one
+    Raises `ConfigurationError` if a place cannot be decided, `UsageError` for two images of one
     platform, `VerificationFailed` for a malformed base or a state that changed meanwhile.
     """
     if not request.bundles:
@@ -140,10 +140,10 @@ def _index(job: _Job, sources: Sequence[BaseImage], index: Json) -> Json:
     ]
     found = [(store, entry) for store, entry in listed if not entry.speaks_of_another]
     if not found:
-        raise VerificationFailed("The index holds no image.")
+        raise VerificationFailed("The index contains no image.")
     if len(found) < len(listed):
         job.request.listener.note(
-            "Attestations of the base are dropped: they speak of the image without its state."
+            "Attestations of the base are dropped: they describe the image without its state."
         )
     made = [_onto(job, store, entry, platform=True) for store, entry in found]
     _refuse_twins(made)
@@ -160,7 +160,7 @@ def _refuse_twins(entries: Sequence[Json]) -> None:
         if platform in seen:
             raise UsageError(
                 f"Two of the images are for {platform[0]}/{platform[1]}.",
-                hint="An index has one image for each platform.",
+                hint="An index has one image per platform.",
             )
         seen.add(platform)
 
@@ -252,7 +252,7 @@ def _onto_nothing(job: _Job) -> Json:
 
 def _platform(config: Json) -> Json:
     if not isinstance(config.get("architecture"), str) or not isinstance(config.get("os"), str):
-        raise VerificationFailed("The image's configuration does not say its platform.")
+        raise VerificationFailed("The image's configuration does not specify its platform.")
     return {key: config[key] for key in _PLATFORM_KEYS if config.get(key)}
 
 

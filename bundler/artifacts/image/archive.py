@@ -61,7 +61,8 @@ class Archive:
         self.is_docker = _INDEX_FILE not in self._members
         if self.is_docker and _DOCKER_LIST not in self._members:
             raise VerificationFailed(
-                f"{self.path} is no OCI archive: it has no index.json, nor docker's manifest.json."
+                f"{self.path} is not an OCI archive: it has neither index.json nor docker's "
+                "manifest.json."
             )
         self._index = self._of_docker() if self.is_docker else self._json(_INDEX_FILE)
 
@@ -73,7 +74,7 @@ class Archive:
         for count, (_, member) in enumerate(members):
             name = member.path[1:]
             if name in found or count >= _MAX_MEMBERS:
-                raise VerificationFailed(f"{self.path} holds {name} twice, or too many files.")
+                raise VerificationFailed(f"{self.path} contains {name} twice, or too many files.")
             if member.kind in ("file", "symlink"):
                 found[name] = member
         return found
@@ -108,7 +109,7 @@ class Archive:
         size = self._member(name).size
         if size != entry.size:
             raise VerificationFailed(
-                f"{entry.digest} in {self.path} is not what its digest says: it has {size} bytes "
+                f"{entry.digest} in {self.path} does not match its digest: it has {size} bytes "
                 f"instead of {entry.size}."
             )
         return self._open(name)
@@ -150,7 +151,7 @@ class Archive:
                 tags = item.get("RepoTags") or [None]
                 entries += [{**made, "annotations": {REF_NAME: tag} if tag else {}} for tag in tags]
         except (KeyError, TypeError, AttributeError) as error:
-            raise VerificationFailed(f"{self.path} has a list of images that is none.") from error
+            raise VerificationFailed(f"The image list in {self.path} is invalid.") from error
         return {"schemaVersion": 2, "mediaType": image.OCI_INDEX, "manifests": entries}
 
     def _manifest(self, config_name: str, layer_names: list[str]) -> Json:
@@ -160,7 +161,9 @@ class Archive:
         config = image.load(raw, f"{config_name} in {self.path}")
         diff_ids = image.diff_ids(config)
         if len(diff_ids) != len(layer_names):
-            raise VerificationFailed(f"{self.path} lists other layers than its configuration.")
+            raise VerificationFailed(
+                f"The layers in {self.path} differ from those in its configuration."
+            )
         digest = f"sha256:{hashlib.sha256(raw).hexdigest()}"
         self._blobs[digest] = config_name
         layers = [self._layer(*pair) for pair in zip(layer_names, diff_ids, strict=True)]

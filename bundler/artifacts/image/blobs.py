@@ -81,7 +81,7 @@ class Descriptor(msgspec.Struct, frozen=True):
 
 
 def descriptor(value: object, where: str) -> Descriptor:
-    """Raises `VerificationFailed` for what is no descriptor of a sha256 blob."""
+    """Raises `VerificationFailed` for anything that is not a descriptor of a sha256 blob."""
     if isinstance(value, dict):
         media_type, digest, size = (value.get(key) for key in ("mediaType", "digest", "size"))
         image.refuse_variants(value, _DESCRIPTOR, where)
@@ -95,7 +95,7 @@ def descriptor(value: object, where: str) -> Descriptor:
             and _is_platform(value.get("platform"))
         ):
             return Descriptor(media_type, digest, size, value)
-    raise VerificationFailed(f"{where} holds an entry that does not describe a blob.")
+    raise VerificationFailed(f"{where} contains an entry that does not describe a blob.")
 
 
 def _is_text(value: object) -> bool:
@@ -121,15 +121,15 @@ def descriptors(value: object, where: str) -> list[Descriptor]:
 
 
 class BlobStore(Protocol):
-    """Blobs to read. name: as the person named it."""
+    """Blobs to read. name: as the user named it."""
 
     @property
     def name(self) -> str: ...
 
     def open(self, entry: Descriptor) -> BinaryIO:
-        """A blob's bytes, as they are; whoever reads them checks the digest.
+        """A blob's bytes, as they are; the caller checks the digest.
 
-        Raises `VerificationFailed` where the store lacks it.
+        Raises `VerificationFailed` if the store lacks it.
         """
 
     def close(self) -> None: ...
@@ -168,7 +168,7 @@ def open_regular(path: Path) -> BinaryIO:
         raise InputOutputError(f"{path} cannot be read: {error.strerror}.") from error
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise VerificationFailed(f"{path} is no regular file.")
+        raise VerificationFailed(f"{path} is not a regular file.")
     return open(path, "rb", opener=lambda *_: descriptor)  # which knows its name
 
 
@@ -179,7 +179,7 @@ def read_json(store: BlobStore, entry: Descriptor) -> Json:
     with store.open(entry) as stream:
         raw = stream.read(entry.size + 1)
     if len(raw) != entry.size or f"sha256:{hashlib.sha256(raw).hexdigest()}" != entry.digest:
-        raise VerificationFailed(f"{entry.digest} in {store.name} is not what its digest says.")
+        raise VerificationFailed(f"{entry.digest} in {store.name} does not match its digest.")
     return load(raw, f"{entry.digest} in {store.name}")
 
 
@@ -192,20 +192,20 @@ def read_manifest(store: BlobStore, entry: Descriptor) -> Json:
     if found.get("mediaType", entry.media_type) != entry.media_type or any(
         found.get(key) is not None for key in other
     ):
-        raise VerificationFailed(f"{where} is not only what its media type says.")
+        raise VerificationFailed(f"{where} contains more than its media type allows.")
     if not _is_text(found.get("annotations")):
-        raise VerificationFailed(f"{where} has annotations that are none.")
+        raise VerificationFailed(f"{where} has invalid annotations.")
     return found
 
 
 def images_of(store: BlobStore, entry: Descriptor) -> list[Descriptor]:
     """Every platform's manifest of an image or an index; attestations left out.
 
-    Raises `VerificationFailed` for what is no image, or an index without one.
+    Raises `VerificationFailed` for anything that is not an image, or an index without one.
     """
     found = [one for one in manifests_of(store, entry) if not is_attestation(store, one)]
     if not found:
-        raise VerificationFailed(f"{entry.digest} in {store.name} holds no image.")
+        raise VerificationFailed(f"{entry.digest} in {store.name} contains no image.")
     return found
 
 
@@ -219,7 +219,7 @@ def manifests_of(store: BlobStore, entry: Descriptor) -> list[Descriptor]:
         seen += 1
         if seen > _MAX_ENTRIES or depth > _MAX_DEPTH:
             raise VerificationFailed(
-                f"{store.name} has an index of more than {_MAX_ENTRIES} images, or one without end."
+                f"{store.name} has an index of more than {_MAX_ENTRIES} images, or a circular one."
             )
         if entry.is_index:
             children = descriptors(read_manifest(store, entry).get("manifests"), entry.digest)
@@ -228,7 +228,7 @@ def manifests_of(store: BlobStore, entry: Descriptor) -> list[Descriptor]:
             found.append(entry)
         else:
             raise VerificationFailed(
-                f"{entry.digest} in {store.name} is no image but {entry.media_type}."
+                f"{entry.digest} in {store.name} is not an image but {entry.media_type}."
             )
     return found
 

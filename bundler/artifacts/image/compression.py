@@ -39,7 +39,7 @@ class Packer(Protocol):
 
 
 def packer(compression: Compression, sink: Sink) -> Packer:
-    """Raises `ToolFailed` where the zstd library is not installed."""
+    """Raises `ToolFailed` if the zstd library is not installed."""
     if compression == "gzip":
         return Gzip(sink)
     if compression == "zstd":
@@ -81,7 +81,7 @@ class Allowance:
     def take(self, count: int) -> None:
         self._left -= count
         if self._left < 0:
-            raise VerificationFailed("A layer's blob unpacks to far more than any layer has.")
+            raise VerificationFailed("A layer's blob decompresses to more than any layer may have.")
 
 
 def is_packed(magic: bytes) -> Compression | None:
@@ -94,7 +94,7 @@ def is_packed(magic: bytes) -> Compression | None:
 def unpacked(stream: BinaryIO, most: int | None = None) -> BinaryIO:
     """The tar stream inside a layer's blob; closing it closes the blob's stream.
 
-    most: how many bytes it may have. Reading it raises `VerificationFailed` where there are more,
+    most: how many bytes it may have. Reading it raises `VerificationFailed` if there are more,
     or the blob is cut or damaged.
     """
     return unpack(stream, None if most is None else Allowance(most))[0]
@@ -156,11 +156,13 @@ class _Refusing(_Raw):
         except (EOFError, OSError, zlib.error) as error:
             if isinstance(error, OSError) and error.errno is not None:  # the disk's, not gzip's
                 raise io_failure(error, getattr(self._below, "name", None)) from error
-            raise VerificationFailed("A layer's blob is damaged: it cannot be unpacked.") from error
+            raise VerificationFailed(
+                "A layer's blob is damaged: it cannot be decompressed."
+            ) from error
         except Exception as error:
             if type(error).__name__ == "ZstdError":  # the library may not be importable here
                 raise VerificationFailed(
-                    "A layer's blob is damaged: it cannot be unpacked."
+                    "A layer's blob is damaged: it cannot be decompressed."
                 ) from error
             raise
         if self._most is not None:
@@ -175,7 +177,7 @@ def _zstandard() -> Any:
         return import_module("zstandard")
     except ImportError as error:
         raise ToolFailed(
-            "The image has layers packed with zstd, which this Python cannot read.",
+            "The image has zstd-compressed layers, which this Python cannot read.",
             hint='Install the library: pip install "state-bundler[zstd]"',
         ) from error
 

@@ -25,7 +25,7 @@ _LEVEL = 1
 _CHUNK_BYTES = 512 * 1024
 # So many chunks are done before threads are worth their start.
 _ALONE = 8
-# More of them only wait for whoever hashes and sends.
+# More of them would only wait to be hashed and sent.
 _MOST_THREADS = 4
 # Whether a block can shrink is seen by how many different bytes are among every 61st of it, some
 # 270: text has below 100, random bytes have 167 and hardly ever fewer than this. A prime, so that

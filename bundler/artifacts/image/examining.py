@@ -1,4 +1,4 @@
-"""Looks at a whole image: what may stand in the way of a state that is intact by itself."""
+"""Looks at a whole image: what may be in the way of a state that is intact by itself."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MAX_PROBLEMS = 10
 def examined(
     tree: RootFilesystem, config: Mapping[str, Any], found: Mapping[str, Manifest]
 ) -> Iterator[str]:
-    """What is wrong with an image that was changed after its state was put there, as sentences.
+    """What is wrong with an image that was changed after its state was put there, as messages.
 
     Another state directory in it, a path that programs unpack differently, a package that the
     program would import in place of the one with the state. found: the manifests by path.
@@ -35,8 +35,8 @@ def examined(
         other = image_import_path.shadowing(tree, runs, imported_as, path) if imported_as else None
         if other is not None:
             yield (
-                f"The program would import {other}, which is not where the state is, {path}: "
-                "something was added to the image after its state was embedded."
+                f"The program would import {other}, but the state is at {path}: "
+                "something was added to the image after the state was embedded."
             )
 
 

@@ -2,7 +2,7 @@
 
 An image is a *manifest* (which layers, packed how) and a *configuration* (what to run, which
 layers by the digest of their unpacked bytes, and how each came about). A state layer adds one
-layer, one line of history and three labels; everything else stays. The label `LABEL_LAYER` tells
+layer, one line of history and three labels; everything else stays. The label `LABEL_LAYER` says
 which layer is ours, so that the next one replaces it where it is still the topmost.
 
 Formats: https://github.com/opencontainers/image-spec, and Docker's schema 2.
@@ -63,20 +63,21 @@ def dump(value: Mapping[str, Any]) -> bytes:
 
 
 def load(raw: bytes, what: str) -> Json:
-    """Raises `VerificationFailed` for what is no JSON object, would fill the memory, or has a key
+    """Raises `VerificationFailed` for anything that is not a JSON object, would fill the memory,
+    or has a key
     twice: Go, which engines are written in, would join the two.
     """
     if sum(map(raw.count, (b",", b"[", b"{"))) > _MAX_ITEMS:
-        raise VerificationFailed(f"{what} has more parts than any image.")
+        raise VerificationFailed(f"{what} has more members than any image may have.")
     try:
         value = msgspec.json.decode(raw)
         if not isinstance(value, dict):
-            raise VerificationFailed(f"{what} is no JSON object.")
+            raise VerificationFailed(f"{what} is not a JSON object.")
         json.loads(raw, object_pairs_hook=_refuse_twins)
     except _Twin as error:
         raise VerificationFailed(f"{what} has the key {error} twice.") from error
     except (ValueError, RecursionError) as error:
-        raise VerificationFailed(f"{what} is no JSON: {error}.") from error
+        raise VerificationFailed(f"{what} is not JSON: {error}.") from error
     return value
 
 
@@ -138,11 +139,11 @@ class _ImageConfiguration(msgspec.Struct):
 
 
 def check_configuration(config: Mapping[str, Any], what: str) -> None:
-    """Raises `VerificationFailed` where a part that is read here is not of its type."""
+    """Raises `VerificationFailed` if a part that is read here is not of its type."""
     try:
         msgspec.convert(config, _ImageConfiguration)
     except msgspec.ValidationError as error:
-        raise VerificationFailed(f"{what} is no image's configuration: {error}.") from error
+        raise VerificationFailed(f"{what} is not an image configuration: {error}.") from error
     refuse_variants(config, _ImageConfiguration.__struct_fields__, what)
     refuse_variants(config["rootfs"], _RootFs.__struct_fields__, what)
     refuse_variants(config.get("config") or {}, _Section.__struct_fields__, what)
@@ -236,7 +237,7 @@ def hidden_states(
     found: Mapping[str, Manifest],
     resolve: Callable[[str], str | None],
 ) -> Iterator[str]:
-    """Which states volumes hide, as sentences. found: the manifests by their directories."""
+    """Which states volumes hide, as messages. found: the manifests by their directories."""
     for volume in volumes:
         real = resolved_volume(volume, resolve)
         for path, manifest in found.items():
@@ -277,7 +278,7 @@ def annotation_problems(manifest: Mapping[str, Any], config: Mapping[str, Any]) 
     found = manifest.get("annotations") or {}
     for name in (LABEL_STATES, LABEL_RUN_RECORD):
         if name in found and found[name] != labels(config).get(name):
-            yield f"The annotation {name} is not what the label of that name says."
+            yield f"The annotation {name} differs from the label of that name."
 
 
 class _Place(msgspec.Struct, frozen=True, array_like=True):
@@ -328,7 +329,7 @@ def remembered(config: Mapping[str, Any], bundles: Sequence[Bundle]) -> Layer | 
     """The layer that these bundles get in an image that differs from this one in no layer but ours.
 
     Where its places are, and what their parents are like, was found out for the layer that the
-    image has. None where that did not hold all of the bundles, or the label does not say.
+    image has. None if that did not hold all of the bundles, or the label does not say.
     """
     found = _places(config)
     if found is None or not own_layer_is_last(config):
@@ -376,8 +377,8 @@ def with_layer(
     changed = copy.deepcopy(dict(config))
     if len(diff_ids(changed)) >= MAX_LAYERS:
         raise ConfigurationError(
-            f"The image has {len(diff_ids(changed))} layers; engines take {MAX_LAYERS}.",
-            hint="Join RUN lines in the Dockerfile.",
+            f"The image has {len(diff_ids(changed))} layers; engines support {MAX_LAYERS}.",
+            hint="Combine RUN lines in the Dockerfile.",
         )
     diff_id = f"sha256:{written.diff_id}"
     changed["rootfs"]["diff_ids"].append(diff_id)
@@ -431,13 +432,13 @@ def code_names(record: RunRecord) -> dict[str, str]:
     # https://github.com/opencontainers/image-spec/blob/main/annotations.md
     commit, remote = record.build.commit, record.build.remote
     names = {"org.opencontainers.image.revision": commit} if commit else {}
-    if remote and "://" in remote:  # it must be an address; what ssh takes is none
+    if remote and "://" in remote:  # it must be a URL, which ssh's short form is not
         names["org.opencontainers.image.source"] = remote
     return names
 
 
 def packing_of(layer_types: Sequence[str]) -> Compression:
-    """How a new layer is packed: as the topmost one is; by gzip where there is none."""
+    """How a new layer is packed: as the topmost one is; by gzip if there is none."""
     last = layer_types[-1] if layer_types else "gzip"
     if last.endswith("zstd"):
         return "zstd"
@@ -445,7 +446,7 @@ def packing_of(layer_types: Sequence[str]) -> Compression:
 
 
 def layer_media_type(manifest_type: str, packing: Compression) -> str:
-    """Docker's schema 2 has no type for zstd: there the OCI one stands."""
+    """Docker's schema 2 has no type for zstd: the OCI one is used."""
     if manifest_type == DOCKER_MANIFEST and packing != "zstd":
         return DOCKER_LAYER + (".gzip" if packing == "gzip" else "")
     return OCI_LAYER + ("" if packing == "none" else f"+{packing}")

@@ -53,7 +53,7 @@ class Files(Protocol):
     """The file system of an image, however it is asked."""
 
     def resolve(self, path: str) -> str | None:
-        """The path without symbolic links; None where nothing is there."""
+        """The path without symbolic links; None if it does not exist."""
 
     def is_directory(self, path: str) -> bool:
         """Whether a directory has exactly this path."""
@@ -98,7 +98,7 @@ def find(
     """The absolute path of a state directory in an image, without symbolic links.
 
     place: relative to the import root, such as ``shop/defs/.local_defs_state``. override: the
-    person's ``image_path``: that directory, or the one that it lies in. hints: import roots that
+    user's ``image_path``: that directory, or the one that it is in. hints: import roots that
     are worth asking first, such as the project's folder below the working directory.
     Raises `ConfigurationError` for none and for more than one.
     """
@@ -178,21 +178,21 @@ def _overridden(files: Files, place: str, override: str) -> str:
     if real is None or not files.is_directory(real):
         raise ConfigurationError(
             f"image_path names {override}, but the image has no directory {folder}.",
-            hint="Give the folder of the defs module as it lies in the image.",
+            hint="Set it to the path of the defs module in the image.",
         )
     return posixpath.join(real, name)
 
 
 def _undecided(package: str, found: Sequence[str], runs: RunsAs) -> ConfigurationError:
-    hint = "Say which with image_path in [tool.state-bundler], or --image-path."
+    hint = "Select one with image_path in [tool.state-bundler], or --image-path."
     if found:
         candidates = ", ".join(found)
         return ConfigurationError(
-            f"{package} lies in the image more than once: {candidates}.", hint=hint
+            f"{package} exists more than once in the image: {candidates}.", hint=hint
         )
     return Nowhere(
-        f"{package} is nowhere in the image: not below its working directory "
-        f"({runs.working_directory}), on PYTHONPATH or in a site-packages folder.",
+        f"{package} is not in the image: neither below its working directory "
+        f"({runs.working_directory}), nor on PYTHONPATH, nor in a site-packages folder.",
         hint=f"Does the Dockerfile copy or install the project? {hint}",
     )
 
@@ -217,7 +217,7 @@ def _below(runs: RunsAs, folders: Iterable[str]) -> list[str]:
 
 
 def _anywhere(files: Files, package: str) -> list[str]:
-    """Every place of the package in the image; real modules before bare folders."""
+    """Every place of the package in the image; real modules before plain folders."""
     ending = f"/{package}"
     folders, modules = [], []
     for path, node in files.walk():
@@ -233,7 +233,7 @@ def _anywhere(files: Files, package: str) -> list[str]:
 def shadowing(files: Files, runs: RunsAs, place: str, path: str) -> str | None:
     """What the program would import in place of the package whose state is at a path.
 
-    place: of that state directory, relative to its import root. None where nothing hides it.
+    place: of that state directory, relative to its import root. None if nothing hides it.
     """
     package, mine = posixpath.dirname(place), posixpath.dirname(path)
     first = first_roots(files, runs, place)
@@ -250,7 +250,7 @@ def shadowing(files: Files, runs: RunsAs, place: str, path: str) -> str | None:
 
 
 def _provided(files: Files, root: str, package: str) -> str | None:
-    """What a root has of a package: all of it, or what keeps other roots from being asked."""
+    """What a root has of a package: everything, or what hides the other roots."""
     top = posixpath.join(root, package.partition("/")[0])
     init = posixpath.join(top, INIT)
     for candidate in (posixpath.join(root, package), init, f"{top}.py"):
@@ -390,7 +390,7 @@ def _owned(files: Files, path: str) -> Owned:
 def user_id(files: Files, user: str) -> int:
     """The numeric user of an image's ``User``, by its ``/etc/passwd`` where that is a name.
 
-    Raises `ConfigurationError` where the image does not know the name: no container would start.
+    Raises `ConfigurationError` if the image does not know the name: no container would start.
     """
     name = user.partition(":")[0]
     if not name:
@@ -401,8 +401,8 @@ def user_id(files: Files, user: str) -> int:
         if fields[0] == name and fields[2].isdecimal():
             return int(fields[2])
     raise ConfigurationError(
-        f"The image runs as {name!r}, whom its /etc/passwd does not name.",
-        hint="Make the user in the Dockerfile, or give a number: USER 10001.",
+        f"The image runs as {name!r}, who is not in its /etc/passwd.",
+        hint="Create the user in the Dockerfile, or use a number: USER 10001.",
     )
 
 
@@ -415,7 +415,7 @@ def _passwd(files: Files) -> Iterator[list[str]]:
 
 
 def runs_as(config: Mapping[str, object]) -> RunsAs:
-    """Reads the part of an image's ``config`` object that tells how its program starts."""
+    """Reads the part of an image's ``config`` object that says how its program starts."""
     variables = [str(entry).partition("=") for entry in _strings(config.get("Env"))]
     return RunsAs(
         working_directory=str(config.get("WorkingDir") or "/"),

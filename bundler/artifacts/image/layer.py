@@ -36,9 +36,9 @@ WHITEOUT_PREFIX = ".wh."
 _BLOCK = 512
 END = b"\0" * (2 * _BLOCK)
 _CHUNK_BYTES = 256 * 1024
-# Enough for a header, and what may stand in front of it.
+# Enough for a header, and what may be in front of it.
 _MAX_SHOWN_BYTES = 16 * 1024
-_AGAIN = "Something else wrote to it. Embed the state again."
+_AGAIN = "Another program wrote to it. Embed the state again."
 
 
 class Owned(msgspec.Struct, frozen=True):
@@ -51,7 +51,7 @@ class Owned(msgspec.Struct, frozen=True):
 
 
 class Placed(msgspec.Struct, frozen=True):
-    """A bundle and where its state directory lies in the image.
+    """A bundle and where its state directory is in the image.
 
     path: absolute, without symbolic links. parents: from the outermost on, without ``/``.
     """
@@ -121,7 +121,7 @@ class Layer(msgspec.Struct, frozen=True):
     def write(self, sink: Sink, compression: Compression = "none") -> Written:
         """Hands the layer to the sink in pieces, in flat memory.
 
-        Raises `VerificationFailed` where a file is no longer what the manifest says.
+        Raises `VerificationFailed` if a file is no longer what the manifest says.
         """
         written: list[Written] = []
         for piece in self.packed(compression, written.append):
@@ -131,7 +131,7 @@ class Layer(msgspec.Struct, frozen=True):
     def packed(
         self, compression: Compression, finished: Callable[[Written], object]
     ) -> Iterator[bytes]:
-        """The blob in pieces. finished: is told what it was when the last one was taken."""
+        """The blob in pieces. finished: called with the digest and size at the end."""
         ready: list[bytes] = []
         blob = _Counting(ready.append, hashes=compression != "none")
         packing = packer(compression, blob)
@@ -212,23 +212,23 @@ class Layer(msgspec.Struct, frozen=True):
 
 
 def _other_than(expected: str, found: bytes, rest: BinaryIO) -> VerificationFailed:
-    """What stands where a member was expected, as far as it can be read; "" for the end."""
+    """What is in the place of the expected member, as far as it can be read; "" for the end."""
     if expected.endswith(f"/{OPAQUE_WHITEOUT}"):
         folder = expected.rpartition("/")[0]
-        what = f"The state layer does not hide what other layers may have in /{folder}."
+        what = f"The state layer does not hide what other layers contain in /{folder}."
         return VerificationFailed(what, hint=_AGAIN)
     whole = io.BytesIO(found + rest.read(_MAX_SHOWN_BYTES))
     with suppress(VerificationFailed):
         member = TarReader(whole, "The state layer").next()
         if member is not None and member.path != f"/{expected}":
             belongs = f"where /{expected} belongs" if expected else "which is no state"
-            what = f"The state layer holds {member.path}, {belongs}."
+            what = f"The state layer contains {member.path}, {belongs}."
             return VerificationFailed(what, hint=_AGAIN)
     return _altered(expected)
 
 
 def _altered(path: str) -> VerificationFailed:
-    what = f"/{path} is not as it was embedded" if path else "It goes on after the last state"
+    what = f"/{path} is not what was embedded" if path else "It continues after the last state"
     return VerificationFailed(f"The state layer was altered. {what}.", hint=_AGAIN)
 
 
@@ -250,7 +250,7 @@ class Content(io.RawIOBase):
         view = memoryview(buffer).cast("B")[: self.left]
         data = self._stream.read(len(view))
         if len(data) < len(view):
-            raise VerificationFailed("The state layer is cut.")
+            raise VerificationFailed("The state layer is truncated.")
         view[: len(data)] = data
         self.left -= len(data)
         return len(data)

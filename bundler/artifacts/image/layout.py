@@ -5,7 +5,7 @@
       index.json            the images in it; a tag is an annotation of an entry
       blobs/sha256/HEX      manifests, configurations, layers
 
-A blob is written beside under a temporary name and renamed to its digest; ``index.json`` is
+A blob is written under a temporary name and renamed to its digest; ``index.json`` is
 replaced last, by rename. So at every moment the layout holds what it held, or also the new image.
 See https://github.com/opencontainers/image-spec/blob/main/image-layout.md.
 """
@@ -75,7 +75,7 @@ class LayoutFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         if not (path / _INDEX_FILE).is_file():
-            raise VerificationFailed(f"{path} is no OCI layout: it has no index.json.")
+            raise VerificationFailed(f"{path} is not an OCI layout: it has no index.json.")
 
     @property
     def name(self) -> str:
@@ -94,7 +94,7 @@ class LayoutFolder:
         if size != entry.size:
             stream.close()
             raise VerificationFailed(
-                f"{entry.digest} in {self.path} is not what its digest says: it has {size} bytes "
+                f"{entry.digest} in {self.path} does not match its digest: it has {size} bytes "
                 f"instead of {entry.size}."
             )
         return stream
@@ -103,7 +103,7 @@ class LayoutFolder:
         try:
             return open_regular(self._blob(digest))
         except FileNotFoundError as error:
-            raise MissingBlob(f"{self.path} lacks the blob {digest}.") from error
+            raise MissingBlob(f"{self.path} is missing the blob {digest}.") from error
 
     def _blob(self, digest: str) -> Path:
         return self.path / "blobs" / "sha256" / digest.removeprefix("sha256:")
@@ -148,7 +148,7 @@ class LayoutFolder:
         return self.add_json(value)
 
     def add_manifest(self, value: Mapping[str, Any], media_type: str) -> tuple[str, int]:
-        del media_type  # stands in the manifest, and in the entry that points at it
+        del media_type  # is in the manifest, and in the entry that points at it
         return self.add_json(value)
 
     def take(self, source: BlobStore, entry: Descriptor) -> None:
@@ -163,7 +163,7 @@ class LayoutFolder:
                     stream.write(chunk)
             if f"sha256:{seen.hexdigest()}" != entry.digest:
                 raise VerificationFailed(
-                    f"{entry.digest} in {source.name} is not what its digest says."
+                    f"{entry.digest} in {source.name} does not match its digest."
                 )
 
         self.add(write, lambda: entry.digest)
@@ -190,8 +190,8 @@ def _make_blobs(layout: Path) -> Path:
     for directory in (folder.parent, folder):
         if directory.is_symlink():
             raise InputOutputError(
-                f"{directory} is a link, so nothing is written there.",
-                hint="Write to a layout of real directories.",
+                f"{directory} is a link, so nothing was written there.",
+                hint="Use a layout of real directories.",
             )
         if not directory.is_dir():
             directory.mkdir()

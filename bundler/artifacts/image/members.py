@@ -45,8 +45,8 @@ def content_members(
     seen: set[str] = set()
     for reader, member in read_tar(stream):
         if member.path in seen and member.kind != "directory":
-            # Whoever unpacks it sees the last one; what was judged would be another.
-            raise VerificationFailed(f"A layer of the image holds {member.path} twice.")
+            # A program that unpacks it sees the last one; what was judged would be another.
+            raise VerificationFailed(f"A layer of the image contains {member.path} twice.")
         wanted = names.pop(member.path, [])
         if wanted:
             seen.add(member.path)
@@ -72,7 +72,7 @@ def members_below(stream: BinaryIO, top: str) -> Iterator[Member]:
             continue
         name = path[len(root) + 1 :]
         if name in seen and member.kind != "directory":
-            raise VerificationFailed(f"The archive holds {path} twice.")
+            raise VerificationFailed(f"The archive contains {path} twice.")
         seen.add(name)
         if member.kind == "file":
             yield Member(name, "file", member.size, _opener(reader, member), member.mode)
@@ -116,4 +116,4 @@ def _open(path: str) -> BinaryIO:
 
 
 def _nothing() -> BinaryIO:
-    raise VerificationFailed("A layer holds a directory or a link where a file belongs.")
+    raise VerificationFailed("A layer contains a directory or a link where a file is expected.")

@@ -78,7 +78,7 @@ class LayoutDestination(msgspec.Struct, frozen=True):
 
 @contextmanager
 def _destination(path: Path) -> Iterator[LayoutFolder]:
-    """The layout to write to: the one that is there, or a new one beside that is then renamed."""
+    """The layout to write to: the one that is there, or a new one that is then renamed."""
     if is_archive(path) or not (path / "index.json").exists():
         with replaced_folder(path) as folder:
             if path.is_file():
@@ -93,8 +93,8 @@ def _changeable(path: Path) -> Archive:
     if found.is_docker:
         found.close()
         raise UsageError(
-            f"{path} is an archive of docker's own kind, which is only read here.",
-            hint="Give the result another name: --tag oci:DIR:TAG",
+            f"{path} is a docker archive, which can only be read.",
+            hint="Use another name for the result: --tag oci:DIR:TAG",
         )
     return found
 

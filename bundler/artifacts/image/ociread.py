@@ -68,8 +68,8 @@ def choose(store: Layout, tag: str | None) -> Descriptor:
     tags = ", ".join(sorted(entry.tag or entry.digest for entry in entries)) or "none"
     what = f"the tag {tag!r}" if tag is not None else "one image"
     raise UsageError(
-        f"{store.name} does not hold {what} but: {tags}.",
-        hint=f"Name one: oci:{store.name}:TAG",
+        f"{store.name} does not contain {what}; its tags: {tags}.",
+        hint=f"Select one: oci:{store.name}:TAG",
     )
 
 
@@ -98,7 +98,7 @@ class LoadedImage:
         if len(self.layers) > _MAX_LAYERS:
             raise VerificationFailed(
                 f"{entry.digest} in {store.name} has {len(self.layers)} layers, more than any "
-                "engine takes."
+                "engine supports."
             )
         self._tree: RootFilesystem | None = None
 
@@ -145,7 +145,7 @@ class LoadedImage:
             diff_id = diff_id or digest
         if digest != entry.digest or diff_id != image.diff_ids(self.config)[position]:
             raise VerificationFailed(
-                f"The layer {entry.digest} in {self.store.name} is not what its digest says."
+                f"The layer {entry.digest} in {self.store.name} does not match its digest."
             )
 
 
@@ -199,9 +199,9 @@ class OciImage(OneArtifact):
         return image.run_record_of(image.labels(self.image.config))
 
     def other_platforms(self) -> Iterator[OciImage]:
-        """The other images of the index, but for those that have the same state and labels.
+        """The other images of the index, except for those that have the same state and labels.
 
-        None where one platform was named. Each is open as long as this one is.
+        None if one platform was named. Each is open as long as this one is.
         """
         if self.is_one_of_several:
             return
@@ -244,7 +244,7 @@ class OciImage(OneArtifact):
         return self._state_layers.setdefault(key, StateLayer(self.image, paths))
 
     def problems(self, found: Mapping[str, Manifest]) -> Iterator[str]:
-        """What is wrong with the image itself, as sentences. found: its manifests, by path.
+        """What is wrong with the image itself, as messages. found: its manifests, by path.
 
         All layers are read where something has changed since the state was embedded.
         """
@@ -263,7 +263,7 @@ class OciImage(OneArtifact):
 def open_layout(path: Path | str, tag: str | None = None) -> OciImage:
     """Opens an image in a layout's folder or archive.
 
-    Raises `VerificationFailed` for a malformed one, `UsageError` where the tag is not there or the
+    Raises `VerificationFailed` for a malformed one, `UsageError` if the tag is not there or the
     layout holds several and none was named.
     """
     store = open_store(Path(path))
@@ -276,7 +276,7 @@ def open_layout(path: Path | str, tag: str | None = None) -> OciImage:
 
 
 def for_this_machine(store: BlobStore, entry: Descriptor) -> Descriptor:
-    """The manifest of this machine's platform, or the first where there is none."""
+    """The manifest of this machine's platform, or the first if there is none."""
     children = images_of(store, entry)
     machine = architecture()
     mine = [child for child in children if child.platform.get("architecture") == machine]
@@ -342,7 +342,7 @@ class StateLayer:
         ]
         layer = image.remembered(config, bundles)
         if layer is None or len(bundles) < len(self.paths):
-            raise VerificationFailed("The state layer lacks a manifest.")
+            raise VerificationFailed("The state layer has no manifest.")
         return msgspec.structs.replace(layer, opaque=self._is_opaque)
 
 

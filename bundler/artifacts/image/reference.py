@@ -93,14 +93,15 @@ def parse(name: str) -> Reference:
     ):
         shown = _USER.sub("…@", name)
         raise UsageError(
-            f"{shown!r} is not the name of an image.",
-            hint="Such as ghcr.io/acme/shop:1.4 or ghcr.io/acme/shop@sha256:…, in lower case.",
+            f"{shown!r} is not a valid image name.",
+            hint="Use a lower-case name such as ghcr.io/acme/shop:1.4 or "
+            "ghcr.io/acme/shop@sha256:….",
         )
     return Reference(host, repository, tag or (None if digest else LATEST), digest)
 
 
 def names_host(name: str) -> bool:
-    """Whether a bare name says in which registry the image is."""
+    """Whether a name says in which registry the image is."""
     first, slash, _ = name.partition("/")
     return bool(slash) and ("." in first or ":" in first or first == "localhost")
 

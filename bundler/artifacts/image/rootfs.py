@@ -1,6 +1,6 @@
 """The file system of an image: what its layers add up to.
 
-A layer is a tar stream of what it adds; a member ``.wh.NAME`` takes NAME of the layers below away,
+A layer is a tar stream of what it adds; a member ``.wh.NAME`` removes NAME of the layers below,
 ``.wh..wh..opq`` everything that the layers below have in its directory. See
 https://github.com/opencontainers/image-spec/blob/main/layer.md.
 """
@@ -50,10 +50,10 @@ Capture = Callable[[str], bool]
 
 
 def _hidden_name(path: str, name: str) -> str:
-    """The name that a whiteout takes away."""
+    """The name that a whiteout removes."""
     hidden = name[len(WHITEOUT_PREFIX) :]
     if hidden in ("", ".", ".."):
-        raise VerificationFailed(f"A layer holds {path}, which removes no file.")
+        raise VerificationFailed(f"A layer contains {path}, which removes no file.")
     return hidden
 
 
@@ -76,7 +76,7 @@ class RootFilesystem:
         """Puts a layer's unpacked tar stream on top.
 
         capture: which regular files to keep the bytes of, by path.
-        Raises `VerificationFailed` for what is no tar stream or leads outside the root.
+        Raises `VerificationFailed` for anything that is not a tar stream or leads outside the root.
         """
         added: dict[str, Node] = {}
         hidden: list[str] = []
@@ -84,7 +84,7 @@ class RootFilesystem:
             path = member.path
             folder, _, name = path.rpartition("/")
             if f"/{WHITEOUT_PREFIX}" in folder:
-                raise VerificationFailed(f"A layer holds {path}, below what it removes.")
+                raise VerificationFailed(f"A layer contains {path}, below a path that it removes.")
             if not name.startswith(WHITEOUT_PREFIX):
                 self._take(added, path, _node(member, layer, content))
                 continue
@@ -103,9 +103,9 @@ class RootFilesystem:
         self._refuse_more()
         before = added.pop(path, None)  # the later one counts, and comes later
         if before is not None and not before.kind == node.kind == "directory":
-            self._doubts[path] = "one layer holds it twice"
+            self._doubts[path] = "one layer contains it twice"
         if node.kind == "hardlink" and node.target not in added:
-            self._doubts[path] = "it is a link to what its own layer does not hold"
+            self._doubts[path] = "it is a link to something that its own layer does not contain"
         added[path] = node
 
     def _refuse_more(self) -> None:
@@ -127,17 +127,17 @@ class RootFilesystem:
             return
         name = path.rpartition("/")[2]
         for place in (path, f"{self.resolve(folder) or folder}/{name}"):
-            self._doubts[place] = "its folder is no folder in a layer below"
+            self._doubts[place] = "its folder is not a folder in a layer below"
 
     def doubts(self, paths: Iterable[str]) -> Iterator[str]:
-        """Why what is at these paths, above and below them is not certain, as sentences."""
+        """Why what is at these paths, above and below them is not certain, as messages."""
         wanted = set(paths)
         for top in list(wanted):
             wanted.update(node.target for _, node in self.walk(top) if node.kind == "hardlink")
         above = {parent for path in wanted for parent in parents_of(path)}
         for doubt, why in self._doubts.items():
             if doubt in above or not wanted.isdisjoint((doubt, *parents_of(doubt))):
-                yield f"What is at {doubt} depends on who unpacks the image: {why}."
+                yield f"The content of {doubt} depends on who unpacks the image: {why}."
 
     def lookup(self, path: str) -> Node | None:
         """What has exactly this path; no link is followed."""
@@ -151,7 +151,7 @@ class RootFilesystem:
         return node is not None and node.kind == "directory"
 
     def resolve(self, path: str) -> str | None:
-        """The path with every symbolic link in it followed; None where it leads nowhere."""
+        """The path with every symbolic link in it followed; None if it leads nowhere."""
         pending = list(reversed(_parts(path)))
         real: list[str] = []
         links = 0

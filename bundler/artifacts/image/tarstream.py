@@ -77,8 +77,8 @@ def read_tar(
     """The members of a tar stream one after the other.
 
     what: of what the stream is, for messages. end: the size of a file, which can then be sought in.
-    Raises `VerificationFailed` for what is no tar stream, is cut, or can be read in more than one
-    way.
+    Raises `VerificationFailed` for anything that is not a tar stream, is cut, or can be read in
+    more than one way.
     """
     reader = TarReader(stream, what, end)
     while (member := reader.next()) is not None:
@@ -88,10 +88,10 @@ def read_tar(
 def content_of(reader: TarReader, member: TarMember) -> BinaryIO:
     """The bytes of the member that the stream has come to, valid until the next one.
 
-    Reading raises `VerificationFailed` where the stream ends before them.
+    Reading raises `VerificationFailed` if the stream ends before them.
     """
     if member.kind != "file":
-        raise VerificationFailed(f"{reader.what} holds {member.path}, which is no file.")
+        raise VerificationFailed(f"{reader.what} contains {member.path}, which is not a file.")
     return io.BufferedReader(_Content(reader), buffer_size=_SKIP_BYTES)
 
 
@@ -104,13 +104,13 @@ def absolute(name: str, what: str = "A layer") -> str:
         return f"/{name}".rstrip("/") or "/"
     parts = [part for part in name.split("/") if part not in ("", ".")]
     if ".." in parts:
-        raise VerificationFailed(f"{what} holds {name[:200]!r}, which leads outside the image.")
+        raise VerificationFailed(f"{what} contains {name[:200]!r}, which leads outside the image.")
     if len(name) > _MAX_PART_BYTES:  # else nothing of it can be too long
         longest = max((len(part.encode(errors="surrogateescape")) for part in parts), default=0)
         length = len(name.encode(errors="surrogateescape"))
         if longest > _MAX_PART_BYTES or length > _MAX_PATH_BYTES or len(parts) > _MAX_DEPTH:
             raise VerificationFailed(
-                f"{what} holds a path that is too long for any file system: {name[:80]!r}…."
+                f"{what} contains a path that is too long for any file system: {name[:80]!r}…."
             )
     return "/" + "/".join(parts)
 
@@ -160,7 +160,7 @@ class TarReader:
             return 0
         data = self._stream.read(len(view))
         if not data:
-            raise self._damaged("it is cut")
+            raise self._damaged("it is truncated")
         view[: len(data)] = data
         self._at += len(data)
         self._left -= len(data)
@@ -173,12 +173,12 @@ class TarReader:
             self._at += self._left
             self._left = 0
             if self._at > self._end:
-                raise self._damaged("it is cut")
+                raise self._damaged("it is truncated")
             self._stream.seek(self._at)
         while self._left:
             count = len(self._stream.read(min(self._left, _SKIP_BYTES)))
             if not count:
-                raise self._damaged("it is cut")
+                raise self._damaged("it is truncated")
             self._at += count
             self._left -= count
         if self._padding:  # the last member may lack it
@@ -195,34 +195,34 @@ class TarReader:
         if not block:
             return None
         if len(block) < BLOCK_BYTES:
-            raise self._damaged("it is cut")
+            raise self._damaged("it is truncated")
         if block == _ZEROS:
             if self._stream.read(BLOCK_BYTES) not in (_ZEROS, b""):
-                raise self._damaged("it goes on after its end")
+                raise self._damaged("it continues after its end")
             return None
         # The sum of all bytes but the sum's own, which count as spaces; of Adler's the lower half.
         said, field = self._number(block[148:156]), sum(block[148:156]) - 8 * ord(" ")
         if (said + field + 1 - (zlib.adler32(block) & 0xFFFF)) % _ADLER:
-            raise self._damaged("it has a header that is none")
+            raise self._damaged("it has an invalid header")
         return block
 
     def _bytes_after(self, block: bytes) -> bytes:
         size = self._number(block[124:136])
         if size > _MAX_EXTENDED_BYTES:
-            raise self._refused("holds a header that is too large")
+            raise self._refused("contains a header that is too large")
         whole = self._stream.read(-(-size // BLOCK_BYTES) * BLOCK_BYTES)
         self._at += len(whole)
         if len(whole) < size:
-            raise self._damaged("it is cut")
+            raise self._damaged("it is truncated")
         return whole[:size]
 
-    # --- what stands in front of a header
+    # --- what is in front of a header
 
     def _extend(self, before: _Extended, block: bytes, kind: bytes) -> _Extended:
         if kind == _GLOBAL_PAX and before == _NOT_EXTENDED:
             # git archive puts its commit there. Anything else some programs apply, others do not.
             if set(self._records(self._bytes_after(block))) - {"comment"}:
-                raise self._refused("holds attributes for all of its members")
+                raise self._refused("contains attributes for all of its members")
             return before
         if kind == _PAX and before == _NOT_EXTENDED:
             return _Extended(records=self._records(self._bytes_after(block)))
@@ -233,13 +233,13 @@ class TarReader:
             target = self._text(self._bytes_after(block))
             return msgspec.structs.replace(before, target=target)
         if kind in (_GLOBAL_PAX, _PAX, _LONG_NAME, _LONG_TARGET):
-            raise self._refused("holds a member with several names or sets of attributes")
-        raise self._refused(f"holds a member of the unknown type {kind!r}")
+            raise self._refused("contains a member with several names or sets of attributes")
+        raise self._refused(f"contains a member of the unknown type {kind!r}")
 
     def _text(self, raw: bytes) -> bytes:
         text = raw.rstrip(b"\0")
         if not text or b"\0" in text:
-            raise self._refused("holds a name that is none")
+            raise self._refused("contains an invalid name")
         return text
 
     def _records(self, raw: bytes) -> dict[str, bytes]:
@@ -250,15 +250,15 @@ class TarReader:
             match = _RECORD_LENGTH.match(raw, at)
             end = at + int(match[1]) if match else 0
             if match is None or not match.end() < end <= len(raw) or raw[end - 1 : end] != b"\n":
-                raise self._refused("holds attributes that cannot be read")
+                raise self._refused("contains attributes that cannot be read")
             name, equals, value = raw[match.end() : end - 1].partition(b"=")
             key = name.decode(errors="surrogateescape")
             if not equals or not key or key in found or "\0" in key:
-                raise self._refused("holds attributes that contradict each other")
+                raise self._refused("contains inconsistent attributes")
             if key.startswith("GNU.sparse."):
-                raise self._refused("holds a sparse file, which programs read differently")
+                raise self._refused("contains a sparse file, which programs read differently")
             if ".overlay." in key:
-                raise self._refused("changes how layers are put together")
+                raise self._refused("changes how layers are combined")
             found[key] = value
             at = end
         return found
@@ -295,7 +295,7 @@ class TarReader:
     def _record(self, records: dict[str, bytes], key: str) -> bytes | None:
         value = records.get(key)
         if value is not None and (not value or b"\0" in value):
-            raise self._refused("holds a name that is none")
+            raise self._refused("contains an invalid name")
         return value
 
     def _own_name(self, block: bytes) -> bytes:
@@ -303,9 +303,9 @@ class TarReader:
         if block[257:263] == b"ustar\0" and block[508:512] != b"tar\0":
             prefix = block[345:500].split(b"\0", 1)[0]
             return prefix + b"/" + name if prefix else name
-        # In GNU's format other things stand here, which some programs take for a prefix.
+        # GNU's format has other fields here, which some programs take for a prefix.
         if any(block[345:500]):
-            raise self._refused("holds a header in a format that programs read differently")
+            raise self._refused("contains a header in a format that programs read differently")
         return name
 
     def _field(self, records: dict[str, bytes], key: str, own: bytes) -> int:
@@ -313,17 +313,17 @@ class TarReader:
         if value is None:
             return self._number(own)
         if not _DECIMAL.fullmatch(value) or int(value) > _MAX_NUMBER:
-            raise self._refused(f"holds a {key} that is none")
+            raise self._refused(f"contains an invalid {key}")
         return int(value)
 
     def _number(self, field: bytes) -> int:
         value = _parse_number(field)
         if value is None:
-            raise self._damaged("it has a header that is none")
+            raise self._damaged("it has an invalid header")
         return value
 
     def _damaged(self, problem: str) -> VerificationFailed:
-        return VerificationFailed(f"{self.what} is no tar archive: {problem}.")
+        return VerificationFailed(f"{self.what} is not a tar archive: {problem}.")
 
     def _refused(self, problem: str) -> VerificationFailed:
         return VerificationFailed(f"{self.what} {problem}.")
@@ -331,7 +331,8 @@ class TarReader:
 
 @lru_cache(maxsize=1024)
 def _parse_number(field: bytes) -> int | None:
-    """Octal digits or, in GNU's format, big-endian bytes after a marked one. None if it is none."""
+    """Octal digits or, in GNU's format, big-endian bytes after a marked one. None if it is not a
+    number."""
     if field[0] == 0x80:  # noqa: PLR2004  # the mark of a positive number
         value = int.from_bytes(field[1:], "big")
         return value if value <= _MAX_NUMBER else None

@@ -1,8 +1,8 @@
 """Where state belongs in an artifact that Python imports from: a PEX, a wheel.
 
 Such an artifact is made of trees, each of which is a place that Python imports from. State belongs
-beside the package that is imported, in the tree that has it. A copy of the package at a place that
-nobody imports from (``src/shop`` instead of ``shop``) serves nothing, and state beside it proves
+next to the package that is imported, in the tree that has it. A copy of the package at a place that
+nobody imports from (``src/shop`` instead of ``shop``) serves nothing, and state next to it proves
 nothing; it is refused.
 """
 
@@ -44,7 +44,7 @@ def plan(
 
     name: of the artifact. claims: what it says of its states so far. dagster: whether Dagster
     loads the package, which then needs a dg.toml or pyproject.toml above it.
-    Raises `ConfigurationError` where a package is not importable, `VerificationFailed` where there
+    Raises `ConfigurationError` if a package is not importable, `VerificationFailed` if there
     is state that nobody vouches for.
     """
     places = {bundle.place: importable(name, trees, bundle.place) for bundle in bundles}
@@ -72,10 +72,10 @@ def _change(bundles: Sequence[Bundle], extra: Mapping[str, NewFile] | None) -> T
 
 
 def importable(name: str, trees: Sequence[Tree], place: str) -> Tree:
-    """The tree from which the package beside which the state belongs is imported.
+    """The tree from which the package next to which the state belongs is imported.
 
     place: of the state directory, such as ``shop/defs/.local_defs_state``.
-    Raises `ConfigurationError` where there is none, or more than one, with the candidates.
+    Raises `ConfigurationError` if there is none, or more than one, with the candidates.
     """
     package = place.rpartition("/")[0]
     found = [tree for tree in trees if _has_package(tree, package, place)]
@@ -84,18 +84,18 @@ def importable(name: str, trees: Sequence[Tree], place: str) -> Tree:
     if found:
         places = " and ".join(tree.at(package) for tree in found)
         raise ConfigurationError(
-            f"{name} holds {package} more than once: {places}. Python imports only one of them.",
-            hint="Leave out `-D` or `-P` of a package that a wheel brings, or the wheel.",
+            f"{name} contains {package} more than once: {places}. Python imports only one of them.",
+            hint="Remove `-D` or `-P` for a package that a wheel contains, or the wheel.",
         )
     raise ConfigurationError(
-        f"{package} cannot be imported from {name}, so state beside it would never be found. "
+        f"{package} cannot be imported from {name}, so its state would never be found. "
         f"{_candidates(trees, package, place)}",
-        hint="Give pex the folder from which Python imports it: `-D src` for `src/shop`.",
+        hint="Pass pex the folder from which Python imports it: `-D src` for `src/shop`.",
     )
 
 
 def deceptions(trees: Sequence[Tree]) -> Iterator[str]:
-    """Where Python would import or find something else than the state that was read, as sentences.
+    """Where Python would import or find something else than the state that was read, as messages.
 
     A folder that is the same as a state directory to some file systems, a package that another
     tree shadows, and files that an installer puts over those of the package.
@@ -103,7 +103,7 @@ def deceptions(trees: Sequence[Tree]) -> Iterator[str]:
     for tree in trees:
         for found in tree.state_directories():
             for twin in tree.twins_of(found.relative):
-                yield f"{tree.at(twin)} is {found.path} where case or Unicode form do not count."
+                yield f"{tree.at(twin)} and {found.path} differ only by case or Unicode form."
             for other in trees:
                 if other is not tree:
                     yield from _shadows(other, found.relative, tree)
@@ -123,11 +123,11 @@ def _shadows(other: Tree, place: str, tree: Tree) -> Iterator[str]:
             module = rest.startswith(".") and "/" not in rest and rest.endswith(_MODULES)
             init = rest.startswith("/__init__.") and "/" not in rest[1:] and rest.endswith(_MODULES)
             if module or (init and not _is_namespace(other, path)):
-                yield f"{other.at(path)} can be imported in the place of {tree.at(prefix)}."
+                yield f"{other.at(path)} can be imported instead of {tree.at(prefix)}."
 
 
 _MODULES = (".py", ".pyc", ".so", ".pyd")
-# How packages of several distributions were made before Python had a way of its own.
+# How packages of several distributions were made before Python supported them itself.
 _NAMESPACE = (b"declare_namespace", b"extend_path")
 _MAX_NAMESPACE_BYTES = 4096
 
@@ -197,8 +197,8 @@ def _candidates(trees: Sequence[Tree], package: str, place: str) -> str:
         if wanted in path and inside not in path
     }
     if not found:
-        return "It holds no such package at all."
-    return f"It is there under another name: {', '.join(sorted(found)[:_MAX_CANDIDATES])}."
+        return "It does not contain such a package."
+    return f"It contains it under another name: {', '.join(sorted(found)[:_MAX_CANDIDATES])}."
 
 
 def _kept_claims(
@@ -209,8 +209,8 @@ def _kept_claims(
     unknown = sorted(there - replaced - {claim.path for claim in claims})
     if unknown:
         raise VerificationFailed(
-            f"{name} holds state that was not refreshed for it: {', '.join(unknown)}.",
-            hint="Give pex only the folder from which Python imports the package, or name the "
+            f"{name} contains state that was not refreshed for it: {', '.join(unknown)}.",
+            hint="Pass pex only the folder from which Python imports the package, or select the "
             "project that this state belongs to with --project.",
         )
     return tuple(claim for claim in claims if claim.path in there - replaced)
@@ -227,7 +227,7 @@ def _in_artifact(record: RunRecord, places: Mapping[str, Tree]) -> RunRecord:
     return msgspec.structs.replace(record, refresh=directories)
 
 
-# --- what Dagster needs beside the package ------------------------------------------------------
+# --- what Dagster needs next to the package ------------------------------------------------------
 
 
 def _configuration(
@@ -239,7 +239,7 @@ def _configuration(
         return {}
     place = of_dagster[0].place
     tree = places[place]
-    # The code at the top and every distribution come to lie in one folder with --venv.
+    # The code at the top and every distribution come to be in one folder with --venv.
     if any(_configures(other, place) for other in (tree, trees[0])):
         return {}
     return {tree.path: {"dg.toml": NewFile.of(_dg_toml(place))}}

@@ -25,7 +25,7 @@ from bundler.system.atomic import (
 def file(source: Path, destination: Path) -> Iterator[BinaryIO]:
     """A stream that takes the place of the destination at the end.
 
-    The mode is the destination's, or that of the source where there is none. Raises
+    The mode is the destination's, or that of the source if there is none. Raises
     `InputOutputError`; the destination is then what it was.
     """
     with io_errors(destination):
@@ -52,8 +52,8 @@ def refuse_foreign(destination: Path) -> None:
         is_folder = destination.is_dir() and not destination.is_symlink()
         if is_folder and not (destination / "PEX-INFO").is_file() and any(destination.iterdir()):
             raise UsageError(
-                f"{destination} is a directory that holds other files.",
-                hint="Name another file with -o.",
+                f"{destination} is a directory that contains other files.",
+                hint="Choose another file with -o.",
             )
 
 

@@ -1,4 +1,4 @@
-"""A tree of files inside an artifact, whether they lie in a folder or in a zip file.
+"""A tree of files inside an artifact, whether they are in a folder or in a zip file.
 
 Everything that may be put in front of a program's imports is such a tree: the code at the top of a
 PEX, each distribution in it, a wheel. State directories are found and read the same way in all.
@@ -106,10 +106,10 @@ class Tree(msgspec.Struct, frozen=True):
         return files
 
     def read(self, path: str) -> bytes:
-        """A small file. Raises `VerificationFailed` where it is missing or too large for one."""
+        """A small file. Raises `VerificationFailed` if it is missing or too large for one."""
         leaf = self.leaves.get(path)
         if leaf is None or leaf.kind != "file" or leaf.size > _MAX_TEXT_BYTES:
-            raise VerificationFailed(f"{self.at(path)} is missing, or is no plain text.")
+            raise VerificationFailed(f"{self.at(path)} is missing or not plain text.")
         with leaf.open() as stream:
             return stream.read()
 
@@ -134,7 +134,7 @@ class Tree(msgspec.Struct, frozen=True):
         return any(True for _ in self.state_directories())
 
     def twins_of(self, directory: str) -> Iterator[str]:
-        """What would lie in this directory where case or Unicode form do not count."""
+        """What would be in this directory where case or Unicode form do not count."""
         start, folded = f"{directory}/", f"{fold(directory)}/"
         for path in (*self.leaves, *self.folders):
             if fold(f"{path}/").startswith(folded) and not f"{path}/".startswith(start):
@@ -169,7 +169,7 @@ class TreeStateDirectory(msgspec.Struct, frozen=True):
             return None
         bomb = leaf.size > max(_FREE_OF_SUSPICION_BYTES, leaf.packed * _MAX_MANIFEST_RATIO)
         if leaf.kind != "file" or leaf.size > MAX_MANIFEST_BYTES or bomb:
-            raise VerificationFailed(f"{self.path}/{MANIFEST_NAME} is no manifest.")
+            raise VerificationFailed(f"{self.path}/{MANIFEST_NAME} is not a manifest.")
         with leaf.open() as stream:
             return stream.read()
 
@@ -221,7 +221,7 @@ class ZipLeaves(Mapping[str, Leaf]):
 
 
 def zip_tree(file: ZipFile, path: str = "") -> Tree:
-    """A zip file as a whole, such as a wheel. path: where it lies in what it is a part of."""
+    """A zip file as a whole, such as a wheel. path: where it is in what it is a part of."""
     names = [name for name in file.names if not name.endswith("/")]
     return Tree(path, ZipLeaves(file, names), file, folders_in(file))
 
@@ -249,7 +249,8 @@ def folder_tree(root: Path, path: str = "") -> Tree:
 def walk_folder(root: Path) -> Iterator[tuple[str, os.stat_result]]:
     """Every file and folder below, sorted in each folder.
 
-    Raises `VerificationFailed` for anything else: a link may lead to what is no part of this.
+    Raises `VerificationFailed` for anything else: a link may lead to anything that is not a part
+    of this.
     """
     pending = [""]
     while pending:
@@ -265,7 +266,7 @@ def walk_folder(root: Path) -> Iterator[tuple[str, os.stat_result]]:
                 raise VerificationFailed(
                     f"{str(root / path)!r} is neither a regular file nor a directory, or its name "
                     "has two lines.",
-                    hint="Replace a link by what it leads to, and build again.",
+                    hint="Replace a link with its target, and build again.",
                 )
             yield path, status
 

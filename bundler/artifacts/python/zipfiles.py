@@ -1,7 +1,7 @@
 """Zip files, read strictly.
 
 A zip file is a sequence of records (a local header, then an entry's bytes), a directory that lists
-them, and an end record that says where the directory lies. Programs may put a prefix before the
+them, and an end record that says where the directory is. Programs may put a prefix before the
 first record, as a PEX does with its ``#!`` line.
 
 Python's own `zipfile` reads whatever it can, with as much memory as the file asks for, and cannot
@@ -64,7 +64,7 @@ _MAX_DESCRIPTOR_BYTES = 16
 # later take), strong encryption by WinZip.
 _FORBIDDEN_EXTRAS = frozenset({0x0001, 0x0014, 0x0017, 0x7075, 0x9901})
 
-# Looked for in all names at once: what ordinary ones are made of, and what leads elsewhere where
+# Looked for in all names together: what ordinary ones are made of, and what leads elsewhere where
 # there is a slash around each.
 _ORDINARY = bytes(set(range(0x20, 0x7F)) - set(b"\\"))
 _UNUSUAL = (b"//", b"/./", b"/../")
@@ -131,11 +131,11 @@ class _Directory(NamedTuple):
 class ZipFile:
     """A zip file that is open.
 
-    name: for messages. descriptor: of the file. start: where the zip begins in it (a zip may lie
+    name: for messages. descriptor: of the file. start: where the zip begins in it (a zip may be
     stored inside another). prefix: how many bytes come before the first record.
 
-    The directory is taken apart as far as it is asked for: its names at once, what an entry is when
-    that is opened, everything when the file is written anew.
+    The directory is taken apart as far as it is asked for: its names immediately, what an entry
+    is when that is opened, everything when the file is written anew.
     """
 
     def __init__(self, name: str, descriptor: int, start: int, directory: _Directory) -> None:
@@ -160,12 +160,12 @@ class ZipFile:
         _split(self, raw, outline, begun.end)
         self._outline = outline
         if len(outline.raws) != self._directory.announced:
-            raise self.refuse("its directory does not have the entries that it announces")
+            raise self.refuse("its directory does not have the number of entries that it announces")
         positions = outline.positions
         names = [*begun.names, *self._names_of(outline.raws[known:], positions[known:])]
         self._positions = dict(zip(names, positions, strict=True))
         if len(self._positions) != len(positions):
-            raise self.refuse("a name stands in it twice")
+            raise self.refuse("it lists a name twice")
         self._refuse_kinds()
         self._refuse_files_as_folders()
 
@@ -187,7 +187,7 @@ class ZipFile:
                 parent = parent.rpartition("/")[0]
         both = folders & self._positions.keys()
         if both:
-            raise self.refuse(f"{min(both)} is a file and a folder")
+            raise self.refuse(f"{min(both)} is both a file and a folder")
 
     def _names_of(self, raws: Sequence[bytes], positions: Sequence[int]) -> list[str]:
         # name_problem looks at every character: too slow for tens of thousands of names.
@@ -227,7 +227,7 @@ class ZipFile:
         return self.entries_from(0)
 
     def entries_from(self, start: int) -> tuple[ZipEntry, ...]:
-        """The entries from this one on. Raises `VerificationFailed` where any two overlap."""
+        """The entries from this one on. Raises `VerificationFailed` if any two overlap."""
         raw = self._directory.raw
         wanted = islice(self._positions.items(), start, None)
         entries = tuple(_entry(self, raw, name, at) for name, at in wanted)
@@ -237,7 +237,7 @@ class ZipFile:
     def head(self, count: int) -> Head | None:
         """The first entries as one piece, without a look at each of what may be tens of thousands.
 
-        None where their records do not lie in the order of the directory. Raises
+        None if their records do not are in the order of the directory. Raises
         `VerificationFailed` as `entries_from` does.
         """
         outline = self._outline
@@ -248,7 +248,7 @@ class ZipFile:
         return Head(self._directory.raw[:ends], self.offsets[count])
 
     def _require_apart(self) -> None:
-        """Raises `VerificationFailed` where an entry reaches into the next one."""
+        """Raises `VerificationFailed` if an entry reaches into the next one."""
         if self._is_apart:
             return
         outline = self._outline
@@ -286,7 +286,7 @@ class ZipFile:
 
     def read_prefix(self) -> bytes:
         if self.prefix > _MAX_TEXT_BYTES:
-            raise self.refuse("what comes before its first entry is too long")
+            raise self.refuse("the data before its first entry is too long")
         return self.pread(self.prefix, 0)
 
     def pread(self, size: int, offset: int) -> bytes:
@@ -298,7 +298,7 @@ class ZipFile:
     def data_offset(self, entry: ZipEntry) -> int:
         """Where the entry's own bytes begin, after its local header.
 
-        Raises `VerificationFailed` where that header says something else than the directory.
+        Raises `VerificationFailed` if that header says something else than the directory.
         """
         name = _raw_name(entry.record)
         header = self.pread(LOCAL.size + len(name), entry.offset)
@@ -312,11 +312,11 @@ class ZipFile:
             fields[9:],
         )
         if name_length != len(name) or header[LOCAL.size :] != name:
-            raise self.refuse(f"{entry.name} has another name in front of its bytes")
+            raise self.refuse(f"{entry.name} has another name in its local header")
         expected = (entry.crc, entry.compressed, entry.size)
         later = flags & _DESCRIPTOR and sizes == (0, 0, 0)
         if (flags, method) != (entry.flags, entry.method) or not (later or sizes == expected):
-            raise self.refuse(f"{entry.name} is described otherwise in front of its bytes")
+            raise self.refuse(f"{entry.name} is described differently in its local header")
         at = entry.offset + LOCAL.size + name_length
         if extra_length:
             _check_extra(self, self.pread(extra_length, at))
@@ -326,17 +326,17 @@ class ZipFile:
         return int(offset)
 
     def require_seamless(self) -> None:
-        """Raises `VerificationFailed` where a reader that begins at the first byte, and looks at no
+        """Raises `VerificationFailed` if a reader that begins at the first byte, and looks at no
         directory, would find other entries."""
         if self.offsets[0] != 0:
-            raise self.refuse("something comes before its first entry")
+            raise self.refuse("there is data before the first entry")
         for entry in self.entries:
             end = self.data_offset(entry) + entry.compressed
             rest = self.pread(min(self.end(entry) - end, _MAX_DESCRIPTOR_BYTES + 1), end)
             sizes = struct.pack("<3L", entry.crc, entry.compressed, entry.size)
             expected = sizes if entry.flags & _DESCRIPTOR else b""
             if rest not in (expected, _DESCRIPTOR_MAGIC + expected if expected else b""):
-                raise self.refuse(f"something comes between {entry.name} and what follows it")
+                raise self.refuse(f"there is data between {entry.name} and what follows it")
 
     def sha256(self) -> str:
         """Of the whole zip file."""
@@ -347,7 +347,7 @@ class ZipFile:
         return digest.hexdigest()
 
     def refuse(self, why: str) -> VerificationFailed:
-        return VerificationFailed(f"{self.name} is not a sound zip file: {why}.")
+        return VerificationFailed(f"{self.name} is not a valid zip file: {why}.")
 
 
 @contextmanager
@@ -355,7 +355,7 @@ def opened(path: Path, name: str | None = None, like: ZipFile | None = None) -> 
     """Opens a zip file and reads its directory.
 
     like: one that is open and begins as this one does: then this takes a tenth of the time.
-    Raises `VerificationFailed` for anything that is not a plain zip file, `InputOutputError` where
+    Raises `VerificationFailed` for anything that is not a plain zip file, `InputOutputError` if
     it cannot be read.
     """
     try:
@@ -374,7 +374,7 @@ def read(descriptor: int, start: int, size: int, name: str, like: ZipFile | None
     count, directory_size, offset = _read_end(bare, size)
     raw = bare.pread(directory_size, offset)
     if len(raw) != directory_size:
-        raise bare.refuse("it is cut off")
+        raise bare.refuse("it is truncated")
     file = ZipFile(name, descriptor, start, _Directory(raw, offset, count))
     file.read_names(like)
     return file
@@ -384,15 +384,15 @@ def _read_end(file: ZipFile, size: int) -> tuple[int, int, int]:
     """The number of entries, the size and the offset of the directory."""
     end = file.pread(END.size, size - END.size) if size >= END.size else b""
     if not end.startswith(END_MAGIC) or len(end) != END.size:
-        raise file.refuse("it has no directory at its end, so it is something else or cut off")
+        raise file.refuse("it has no directory at its end, so it is another format or truncated")
     _, disk, first_disk, here, count, directory_size, offset, comment = END.unpack(end)
     at = size - END.size - _ZIP64_LOCATOR_BYTES
     if at >= 0 and file.pread(4, at) == _ZIP64_LOCATOR_MAGIC:
         raise file.refuse("it uses ZIP64, which no Python before 3.13 can start")
     if comment or disk or first_disk or here != count:
-        raise file.refuse("it has a comment, or is a part of several")
+        raise file.refuse("it has a comment, or is part of a multi-disk archive")
     if offset + directory_size + END.size != size:
-        raise file.refuse("its directory is not where its end says")
+        raise file.refuse("its directory is not where its end record says")
     if directory_size > _MAX_DIRECTORY_BYTES:
         raise file.refuse("its directory is too large")
     return count, directory_size, offset
@@ -465,7 +465,7 @@ def _are_ordinary(raws: Sequence[bytes]) -> bool:
     lines = b"\n".join(raws)
     if lines.translate(None, _ORDINARY) != b"\n" * (len(raws) - 1):
         return False
-    # A folder's name ends in a slash of its own.
+    # A folder's own name ends in a slash.
     paths = b"/%b\n" % lines
     paths = paths.replace(b"/\n", b"\n").replace(b"\n", b"/")
     return not any(unusual in paths for unusual in _UNUSUAL) and (
@@ -501,7 +501,7 @@ def _decode(file: ZipFile, raw: bytes, flags: int) -> str:
         # Without the flag that it is UTF-8, each reader decodes in its own way.
         return raw.decode("utf-8" if flags & UTF8 else "ascii")
     except UnicodeDecodeError as error:
-        raise file.refuse("a name in it is not UTF-8, or does not say so") from error
+        raise file.refuse("it contains a name that is not UTF-8 or not marked as such") from error
 
 
 def _raw_name(record: bytes) -> bytes:

@@ -94,7 +94,7 @@ class ZipWriter:
         while position < end:
             piece = source.pread(min(end - position, 4 * BUFFER_BYTES), position)
             if not piece:
-                raise source.refuse("it is cut off")
+                raise source.refuse("it is truncated")
             self._stream.write(piece)
             position += len(piece)
         self._offset += max(end - start, 0)
@@ -132,7 +132,7 @@ class ZipWriter:
     ) -> None:
         """Writes a file of any size with flat memory.
 
-        mode: permission bits; 644 by default. compress: None for what the writer was told. size:
+        mode: permission bits; 644 by default. compress: None for the writer's default. size:
         of the source in bytes, where it is known to be large.
         """
         packs = self._compress if compress is None else compress
@@ -158,7 +158,7 @@ class ZipWriter:
         self._count += 1
 
     def finish(self) -> None:
-        """Writes the directory. Raises `ConfigurationError` where ZIP64 would be needed."""
+        """Writes the directory. Raises `ConfigurationError` if ZIP64 would be needed."""
         directory = b"".join(self._records)
         count = self._count
         if count >= _MAX_16 or self._offset >= MAX_32:
@@ -238,7 +238,7 @@ def _moved(record: bytes, offset: int) -> bytes:
 
 def _too_large() -> ConfigurationError:
     return ConfigurationError(
-        "With this state the file would be larger than 4 GiB or have more than 65,534 entries, "
-        "and Python before 3.13 cannot start such a zip file.",
+        "With this state, the file would be larger than 4 GiB or have more than 65,534 entries; "
+        "Python before 3.13 cannot start such a zip file.",
         hint="Build with `--layout packed` or `--layout loose`.",
     )

@@ -1,7 +1,7 @@
 """One HTML page with everything that `workflows.status` knows of projects and artifacts.
 
-The page stands by itself: no request leaves it. A content security policy names its one script
-and its one style by their hashes, so that nothing that came out of an artifact can ever run.
+The page is self-contained and sends no requests. A content security policy allows its one script
+and one style sheet by hash, so that nothing from an artifact can ever run.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _HERE = Path(__file__).parent
 
 
 def page(holders: Sequence[Holder], now: float, *, title: str = "") -> str:
-    """The page. now: seconds since the epoch, when the holders were read."""
+    """Renders the page. now: seconds since the epoch, when the holders were read."""
     heading = title or _title(holders)
     style, script = (
         (_HERE / name).read_text(encoding="utf-8") for name in ("style.css", "script.js")
@@ -74,7 +74,7 @@ def _heading(heading: str, holders: Sequence[Holder], now: Now) -> Html:
 
 
 def _figures(holders: Sequence[Holder], now: Now) -> Iterator[Html]:
-    """The few numbers that a person looks for first."""
+    """The key figures at the top of the page."""
     keys = [key for holder in holders for key in holder.keys]
     failures = sum(holder.failure is not None for holder in holders)
     moments = [
@@ -102,7 +102,7 @@ def _figure(name: str, value: str | Html, *, alarm: bool = False) -> Html:
 
 
 def _contents(holders: Sequence[Holder]) -> dict[str, list[str]]:
-    """The holders' names by what is in them."""
+    """The names of the holders, by content."""
     found: dict[str, list[str]] = defaultdict(list)
     for holder in holders:
         if holder.contents:

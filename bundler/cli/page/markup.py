@@ -1,4 +1,4 @@
-"""HTML that is escaped where it is made: a string that is no `Html` cannot get into a page."""
+"""HTML that is escaped when it is built: only `Html` values can be part of a page."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ class Html:
         return self.source
 
 
-# What is put in as it is: our own style and script, never anything from outside.
+# Inserted without escaping: our own style and script, never untrusted text.
 Markup = Html
 
 
 def text(content: object) -> Html:
-    """Text, escaped; characters that steer the reading direction or show nothing are named."""
+    """Escaped text; bidirectional and invisible characters are replaced by their names."""
     shown = "".join(
         character if character.isprintable() or character in " \n" else repr(character)[1:-1]
         for character in hidden(str(content))
@@ -36,12 +36,12 @@ def joined(*parts: Html) -> Html:
 
 
 def element(name: str, /, *parts: Html, **attributes: str | float | bool) -> Html:
-    """An element. Attributes' names are written with ``_`` for ``-``, and ``class_``."""
+    """An element. In attribute names, ``_`` stands for ``-``; ``class_`` is ``class``."""
     return Html(f"<{name}{_attributes(attributes)}>{joined(*parts)}</{name}>")
 
 
 def void(name: str, /, **attributes: str | float | bool) -> Html:
-    """An element that has no content."""
+    """A void element."""
     return Html(f"<{name}{_attributes(attributes)}>")
 
 

@@ -1,4 +1,4 @@
-"""The parts of the page: the table of a fleet, and a section for each project or artifact."""
+"""The parts of the page: the overview table, and a section per project or artifact."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ _NO_VALUE = -1.0
 
 @dataclass(frozen=True)
 class _Cell:
-    """What stands in a table. order: what it is sorted by. share: of the column's largest value,
-    for the bar below it; None where there is no bar."""
+    """A table cell. order: its sort key. share: relative to the column's largest value,
+    for the bar below it; None for no bar."""
 
     content: Html
     order: str | float
@@ -36,7 +36,7 @@ _NOTHING = _Cell(text("\N{EN DASH}"), _NO_VALUE, kind="nothing")
 
 
 def fleet(holders: Sequence[Holder], now: Now) -> Html:
-    """All of them in one table."""
+    """The overview table of all holders."""
     largest = max((holder.size for holder in holders), default=0) or 1
     oldest = max((_oldest(holder, now) for holder in holders), default=0.0) or 1.0
     rows = [
@@ -45,7 +45,7 @@ def fleet(holders: Sequence[Holder], now: Now) -> Html:
     names = ("Name", "Kind", "Keys", "Size", "Oldest confirmed", "Content")
     return element(
         "section",
-        element("h2", text("All of them")),
+        element("h2", text("Artifacts")),
         element(
             "label",
             text("Filter "),
@@ -171,7 +171,7 @@ def _key_cells(key: KeyStatus, now: Now, largest: int, oldest: float) -> Iterato
 def _change_cell(change: KeyDifference | None) -> _Cell:
     if change is None:
         return _Cell(element("span", text("unchanged"), class_="same"), "unchanged")
-    told: str = "only what means nothing" if change.kind == "volatile" else change.kind
+    told: str = "only ignored members" if change.kind == "volatile" else change.kind
     if change.summary and change.kind == "changed":
         told = f"changed: {change.summary}"
     return _Cell(element("span", text(told), class_=change.kind), told)
@@ -183,7 +183,7 @@ def _change_cell(change: KeyDifference | None) -> _Cell:
 def _comparison(difference: Difference) -> Html:
     heading = element("h3", text(f"What changed since {difference.before}"))
     if not difference.keys:
-        told = f"Nothing: {difference.unchanged} keys are the same."
+        told = f"Nothing: {difference.unchanged} keys are unchanged."
         return joined(heading, element("p", text(told), class_="same"))
     changes = element("ul", *map(_change, difference.keys), class_="changes")
     return joined(heading, changes, element("p", text(f"{difference.unchanged} unchanged.")))
@@ -211,7 +211,7 @@ def _sizes(key: KeyDifference) -> str:
 
 
 def _table(names: Sequence[str], rows: Sequence[Sequence[_Cell]], kind: str) -> Html:
-    """A table whose header cells sort it; on a narrow screen each row is a card of its own."""
+    """A sortable table; on a narrow screen each row becomes a card."""
     head = element("tr", *(element("th", _sorter(name), scope="col") for name in names))
     body = [
         element("tr", *(_cell(name, cell) for name, cell in zip(names, row, strict=True)))
@@ -248,7 +248,7 @@ def _age_cell(moment: str, now: Now, share: float | None = None) -> _Cell:
 
 
 def ago(moment: str, now: Now) -> Html:
-    """How long ago a time was; the page's script keeps it true while the page is looked at."""
+    """The age of a time, which the page's script keeps up to date."""
     return element("time", text(f"{passed(moment, now)} ago"), datetime=moment, title=moment)
 
 

@@ -12,7 +12,7 @@ _STEP = 1024
 
 @dataclass(frozen=True)
 class Now:
-    """When the page is made, in seconds since the epoch."""
+    """When the page was created, in seconds since the epoch."""
 
     seconds: float
 
@@ -21,12 +21,12 @@ class Now:
         return rfc3339(self.seconds)
 
     def since(self, moment: str) -> float:
-        """How many seconds ago an RFC 3339 time was; never less than none."""
+        """The age of an RFC 3339 time in seconds; at least 0."""
         return max(0.0, self.seconds - seconds_of(moment))
 
 
 def amount(count: int) -> str:
-    """A size in bytes, for people."""
+    """A human-readable size in bytes."""
     value, unit = float(count), 0
     while value >= _STEP and unit < len(_UNITS) - 1:
         value, unit = value / _STEP, unit + 1
@@ -34,7 +34,7 @@ def amount(count: int) -> str:
 
 
 def passed(moment: str, now: Now) -> str:
-    """How long ago a time was, for people."""
+    """The human-readable age of a time."""
     seconds = now.since(moment)
     for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
         if seconds >= 2 * length:

@@ -168,7 +168,7 @@ class Failure(msgspec.Struct, frozen=True):
 
 
 class _Finding(msgspec.Struct, frozen=True):
-    """A failure before it is said: the class, what happened, and whether a retry may mend it."""
+    """A failure before it is said: the class, what happened, and whether a retry may fix it."""
 
     kind: type[BundlerError]
     says: str
@@ -553,7 +553,7 @@ def _hint(
         return f"Check that {host} is up and reachable from here, then try again."
     if finding.kind is BadData:
         return "Check what the API answers and what the component expects of it."
-    return "What the component printed stands above."
+    return "The output of the component is above."
 
 
 def _credentials(names: Iterable[str], secrets: Secrets) -> list[str]:
@@ -564,5 +564,5 @@ def _credentials(names: Iterable[str], secrets: Secrets) -> list[str]:
 
 
 def _clean(error: BundlerError, secrets: Secrets) -> BundlerError:
-    """The same error with no secret in its sentences."""
+    """The same error with no secret in its messages."""
     return type(error)(secrets.redact(error.what), hint=secrets.redact(error.hint), key=error.key)

@@ -27,7 +27,8 @@ _MAX_QUOTED = 300
 
 
 def quoted(link: Link, secrets: Secrets) -> str:
-    """An exception as a person reads it. A client library's text may hold headers: left away."""
+    """An exception as a user reads it. A client library's text may contain headers, which are
+    removed."""
     name = link.type.rpartition(".")[2]
     text = "" if link.is_of_a_client else _one_line(secrets.redact(link.text))
     where = link.where.rpartition("/")[2]
@@ -46,7 +47,7 @@ _CANCELLED = frozenset({"CancelledError", "Cancelled"})
 _CLIENTS = ("requests", "urllib3", "httpx", "httpcore", "aiohttp", "http", "botocore", "google")
 _FIRST_FAILED_STATUS = 400
 # What is wrong with a body, by the types of content that it is said of: clients try one format on
-# another. HTML is what stands where JSON should be: a page to log in.
+# another. HTML in the place of JSON is a page to log in.
 _OF_TYPES = {"not-json": ("json", "html"), "graphql-errors": ("json",)}
 # Bodies are read, and parsed, while later exchanges are answered already.
 _MOST_RECENT = 4096

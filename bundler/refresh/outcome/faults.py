@@ -1,4 +1,4 @@
-"""Network faults: how they are told apart in a chain of exceptions, and what is said of them."""
+"""Network faults: how to recognise them in a chain of exceptions, and their messages."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Fault = Literal[
     "redirects",
 ]
 
-# Whether another attempt may mend it.
+# Whether another attempt may fix it.
 RETRY: dict[Fault, Retry] = {
     "dns": "yes",
     "refused": "yes",
@@ -54,13 +54,13 @@ SAYS: dict[Fault, str] = {
 # What to do, where it is not to check that the host is up and reachable.
 FAULT_HINTS: dict[Fault, str] = {
     "dns": "Check the name {host} in the settings of the component, and this machine's DNS.",
-    "tls": "Check the certificate of {host}, and whom this machine trusts (SSL_CERT_FILE).",
+    "tls": "Check the certificate of {host}, and the CAs that this machine trusts (SSL_CERT_FILE).",
     "proxy": "Check the proxy and its credentials (HTTPS_PROXY, HTTP_PROXY, NO_PROXY).",
     "cut": "Try again. If it happens again, ask those who run {host}.",
     "no-http": "Check the URL of the component: the port, http or https.",
     "redirects": "Check the URL of the component: http or https, the host, a final slash.",
 }
-# Errno and names of exception classes, the most telling first.
+# Errno and names of exception classes, the most specific first.
 _BY_ERRNO: dict[int, Fault] = {
     errno.ECONNREFUSED: "refused",
     errno.ECONNRESET: "reset",
@@ -114,7 +114,7 @@ PROXY_STATUS = re.compile(r"(?i)tunnel connection failed: (\d{3})\b")
 
 
 def fault_of(chain: Sequence[Link]) -> Fault | None:
-    """The kind of network fault that a chain of exceptions tells of."""
+    """The kind of network fault that a chain of exceptions describes."""
     text = " ".join(link.text for link in chain)
     names = {name for link in chain for name in link.names}
     if PROXY_STATUS.search(text):

@@ -3,7 +3,7 @@
 An API that answers one of its lists with nothing leaves a state that is only a little smaller: the
 dashboards are there, their owners are not. A *collection* is everything that members of one name
 hold, all over a JSON document: with ``{"books": {"a": {"tags": [1, 2]}, "b": {"tags": [3]}}}``
-``books`` has two entries, ``tags`` three. A name that stands for one thing (an id) has gone with
+``books`` has two entries, ``tags`` three. A name that identifies one thing (an id) has gone with
 that thing; so only names that are still there are held against what they held before.
 """
 
@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-# Fewer may well have been removed by a person.
+# Fewer may well have been removed by a user.
 _FEWEST_FOR_NOTHING = 5
 _FEWEST_FOR_SHRUNK = 20
 _BEGIN_JSON = ("{", "[")

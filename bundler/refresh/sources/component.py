@@ -41,7 +41,7 @@ def by_directory(
 ) -> Iterator[tuple[Path, str, Sequence[SourceOptions]]]:
     """The configured sources of a kind by their state directory, with its place.
 
-    Raises `ConfigurationError` where two of one directory disagree on its place, and for a path
+    Raises `ConfigurationError` if two of one directory disagree on its place, and for a path
     that is used by something else.
     """
     groups: dict[Path, list[SourceOptions]] = {}
@@ -52,7 +52,7 @@ def by_directory(
         places = {_place(entry) for entry in entries}
         if len(places) > 1:
             raise ConfigurationError(
-                f"{project.config.file}: the sources at {path} name different places: "
+                f"{project.config.file}: the sources at {path} have different places: "
                 f"{', '.join(sorted(places))}.",
                 hint="Give all of them the same `place`, or none.",
             )

@@ -32,7 +32,7 @@ def sources(project: Project) -> Iterator[Source]:
 
 
 def no_dagster(python: Path, project: Project) -> str:
-    """The sentence for a project that is not installed."""
+    """The message for a project that is not installed."""
     return f"Dagster is not installed in {python}, the interpreter of {project.name}."
 
 
@@ -50,11 +50,11 @@ def load_error(source: Source, chain: Sequence[Link], secrets: Secrets) -> Bundl
     if name == "ModuleNotFoundError" and "'dagster'" in first.text:
         return ConfigurationError(
             no_dagster(source.python, project),
-            hint="Install the project (uv sync), or name its interpreter with --python.",
+            hint="Install the project (uv sync), or pass its interpreter with --python.",
         )
     from bundler.refresh.outcome.exchanges import quoted
 
     return ConfigurationError(
         f"The components of {project.name} cannot be loaded: {quoted(chain[-1], secrets)}.",
-        hint="See the whole story with: dg check defs",
+        hint="For the full error, run: dg check defs",
     )

@@ -51,7 +51,7 @@ class Found(msgspec.Struct, frozen=True):
 
     directory: the state directory, absolute. place: where the program looks for it, relative to
     the root from which its modules are imported (POSIX). version: of what runs the components,
-    such as ``dagster 1.13.27``. warnings: sentences for the person.
+    such as ``dagster 1.13.27``. warnings: messages for the user.
     """
 
     directory: Path
@@ -64,7 +64,7 @@ class Found(msgspec.Struct, frozen=True):
 class Source(msgspec.Struct, frozen=True):
     """How the worker is to find a source's components.
 
-    kind: the file ``<kind>_worker.py`` beside this one. python: the interpreter that it runs in.
+    kind: the file ``<kind>_worker.py`` next to this one. python: the interpreter that it runs in.
     load: the rest of the worker's ``load`` command. judged_by: ``report`` where the worker itself
     calls the component, ``exit`` where another program does.
     """

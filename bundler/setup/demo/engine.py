@@ -14,7 +14,7 @@ _BASE = "STATE_BUNDLER_DEMO_BASE"
 
 
 def base_image(environ: Mapping[str, str]) -> str | None:
-    """The image to build on; None where there is no engine, or it can have no such image.
+    """The image to build on; None if there is no engine, or it can have no such image.
 
     ``STATE_BUNDLER_DEMO_BASE`` names one with this Python; else it is the official one's, pulled
     if need be. The demo copies what it has installed, so engine and machine must be one platform.

@@ -1,6 +1,6 @@
 """The demonstration's environment and repository: what a user would type, typed for them.
 
-It calls git and installers by itself, since it stands in for the user and not for the bundler.
+It calls git and installers by itself, since it replaces the user and not for the bundler.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def environment_of(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def installer() -> str | None:
-    """uv, beside our own interpreter or on PATH; None where it is not there."""
+    """uv, next to our own interpreter or on PATH; None if it is not there."""
     beside = Path(sys.executable).with_name("uv")
     return str(beside) if beside.exists() else shutil.which("uv")
 
@@ -67,6 +67,6 @@ def _call(folder: Path, argv: Sequence[str]) -> None:
     if done.exit_code:
         said = done.stderr.decode(errors="replace").strip()
         raise ToolFailed(
-            f"`{' '.join(argv[:3])} …` ended with exit code {done.exit_code}.",
-            hint=said[-2000:] or "It said nothing.",
+            f"`{' '.join(argv[:3])} …` failed with exit code {done.exit_code}.",
+            hint=said[-2000:] or "It printed no error message.",
         )

@@ -18,7 +18,7 @@ _BUILT = ("build/shop.pex", "build/state-image", "build/demo.Dockerfile")
 def write_sample(folder: Path) -> None:
     """Writes the project of ``templates/shop``; files of the same name are replaced.
 
-    Raises `InputOutputError` where the folder cannot be written.
+    Raises `InputOutputError` if the folder cannot be written.
     """
     with io_errors(folder):
         for path, content in template_files("shop"):
@@ -37,8 +37,8 @@ def prepare_folder(folder: Path) -> None:
     with io_errors(folder):
         if folder.exists() and any(folder.iterdir()) and not _is_ours(folder):
             raise UsageError(
-                f"{folder} holds something that is not the sample project.",
-                hint="Name another folder, or an empty one: state-bundler demo FOLDER",
+                f"{folder} is not empty and is not the sample project.",
+                hint="Choose a new or empty folder: state-bundler demo FOLDER",
             )
         for name in _BUILT:
             _remove(folder / name)

@@ -33,7 +33,7 @@ _PAGE_SIZE = 10
 class Fault:
     """What a request gets in place of its page.
 
-    status: the answer's status code. body: sent as it is. headers: sent beside the usual ones.
+    status: the answer's status code. body: sent as it is. headers: sent next to the usual ones.
     promised: the Content-Length announced, where it is to differ from the body's (a cut body).
     delay: seconds until the answer begins.
     """
@@ -75,11 +75,11 @@ def standard_catalogs() -> dict[str, list[Item]]:
 
 
 class VendorApi:
-    """The server, in a thread of its own; a context manager that starts and stops it.
+    """The server, in its own thread; a context manager that starts and stops it.
 
-    catalogs: name to items, read at each request, so that a change shows at once.
+    catalogs: name to items, read at each request, so that a change has an immediate effect.
     faults: what a request gets in place of its page, by its path such as ``/v1/products``, by path
-    and page such as ``/v1/products?page=2``, or by ``*``, which stands for every request.
+    and page such as ``/v1/products?page=2``, or by ``*``, which matches every request.
     requests: all that came in, oldest first.
     """
 

@@ -1,7 +1,7 @@
 """Every reason why a build would fail, or silently lose state, found in seconds.
 
 A *check* looks at one thing and yields *findings*: what it found, why that matters, the line that
-mends it. A check that could not ask yields a failure, never nothing. `CHECKS` lists them all.
+fixes it. A check that could not ask yields a failure, never nothing. `CHECKS` lists them all.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ Grade = Literal["ok", "warn", "fail"]
 
 @dataclass(frozen=True)
 class Finding:
-    """what: a sentence. why: the reason that it matters. mend: the line or command that mends it.
+    """what: a message. why: the reason that it matters. fix: the line or command that fixes it.
 
-    part: the part of `init` that mends it safely; empty where only a person can.
+    part: the part of `init` that fixes it safely; empty if only a user can.
     is_end: whether nothing else can be said after it.
     """
 
     grade: Grade
     what: str
     why: str = ""
-    mend: str = ""
+    fix: str = ""
     part: str = ""
     is_end: bool = False
 
@@ -46,13 +46,13 @@ class DoctorContext:
 class Check:
     """title: a noun for the report. look: yields the findings; may raise `BundlerError`.
 
-    mends: whether a finding of it may name a part of `init`. is_shared: whether it is about the
-    whole repository, so that all projects in it get the same findings.
+    is_fixable: whether a finding of it may name a part of `init`. is_shared: whether it is about
+    the whole repository, so that all projects in it get the same findings.
     """
 
     title: str
     look: Callable[[DoctorContext], Iterator[Finding]]
-    mends: bool = False
+    is_fixable: bool = False
     is_shared: bool = False
 
 
@@ -83,17 +83,17 @@ def checks() -> tuple[Check, ...]:
 
     return (
         Check("configuration", environment.configuration),
-        Check("repository", repository.guard, mends=True, is_shared=True),
-        Check("commits", commits.commits, mends=True),
+        Check("repository", repository.guard, is_fixable=True, is_shared=True),
+        Check("commits", commits.commits, is_fixable=True),
         Check("interpreter", environment.interpreter),
         Check("credentials", credentials.credentials),
         Check("components", components.components),
         Check("external systems", reach.reach),
         Check("state", state.state),
-        Check("what states hold", contents.contents),
-        Check("build backend", packaging.backend, mends=True),
-        Check("a build", build.build),
-        Check("Docker context", docker.context, mends=True),
+        Check("state contents", contents.contents),
+        Check("build backend", packaging.backend, is_fixable=True),
+        Check("build", build.build),
+        Check("Docker context", docker.context, is_fixable=True),
         Check("Dockerfile", docker.dockerfiles),
         Check("Docker engine", docker.engine),
     )
@@ -102,7 +102,7 @@ def checks() -> tuple[Check, ...]:
 def examine(root: Path, *, python: Path | None = None) -> Iterator[Examined]:
     """Runs the checks one after the other; each answer comes as soon as it is there.
 
-    Raises `ConfigurationError` where not even the project's TOML can be read.
+    Raises `ConfigurationError` if not even the project's TOML can be read.
     """
     patient = DoctorContext(survey(root), python)
     told: set[str] = set()
@@ -122,18 +122,18 @@ def _answers(check: Check, patient: DoctorContext, told: set[str]) -> Iterator[F
     except BundlerError as error:
         if error.what not in told:
             told.add(error.what)
-            yield Finding("fail", error.what, mend=error.hint)
+            yield Finding("fail", error.what, fix=error.hint)
 
 
 def fixes(root: Path) -> list[FileEdit]:
-    """The edits that mend what can be mended safely: those of `init`'s parts, and no other.
+    """The edits that fix what can be fixed safely: those of `init`'s parts, and no other.
 
     Only the checks that may find such a thing are asked: they look at files, in no time.
     """
     from bundler.setup.init import PARTS, plan
 
     patient = DoctorContext(survey(root))
-    asked = [check for check in checks() if check.mends]
+    asked = [check for check in checks() if check.is_fixable]
     findings = [finding for check in asked for finding in _answers(check, patient, set())]
     wanted = {finding.part for finding in findings if finding.part}
     return plan(survey(root), without=[part.name for part in PARTS if part.name not in wanted])

@@ -17,29 +17,29 @@ def build(patient: DoctorContext) -> Iterator[Finding]:
     yield from _place(patient, config)
     yield _baseline(patient, config)
     if config.store:
-        yield Finding("ok", "Versioned keys are in the store that `store` names.")
+        yield Finding("ok", "Versioned keys come from the store that `store` configures.")
     yield _pex(patient)
 
 
 def _place(patient: DoctorContext, config: Config) -> Iterator[Finding]:
     if config.image_path is None:
-        yield Finding("ok", "Place in an image: where its Python imports the defs module.")
+        yield Finding("ok", "Path in an image: where its Python imports the defs module.")
     elif not config.image_path.startswith("/"):
         yield Finding(
             "fail",
             f"image-path is {config.image_path!r}, which is not absolute.",
-            "A path in an image begins at its root.",
+            "Set image-path to an absolute path.",
             set_in_pyproject(("tool", "state-bundler", "image-path"), f"/app/{config.image_path}"),
         )
     elif len(patient.survey.state_directories) > 1:
         yield Finding(
             "fail",
-            f"image-path is {config.image_path}, and there are several state directories.",
-            "All of them would lie in the same place.",
-            "Leave image-path out; a source can have a `place` of its own.",
+            f"image-path is {config.image_path}, but there are several state directories.",
+            "All of them would have the same path.",
+            "Remove image-path; each source can have its own `place`.",
         )
     else:
-        yield Finding("ok", f"Place in an image: {config.image_path}, by image-path.")
+        yield Finding("ok", f"Path in an image: {config.image_path}, from image-path.")
 
 
 def _baseline(patient: DoctorContext, config: Config) -> Finding:
@@ -51,7 +51,7 @@ def _baseline(patient: DoctorContext, config: Config) -> Finding:
             for path in patient.survey.state_directories
             if (patient.survey.root / path / MANIFEST_NAME).exists()
         ]
-        where = " and ".join(published) or "none, so that a shrunk state is not noticed"
+        where = " and ".join(published) or "none, so a shrunk state is not detected"
         return Finding("ok", f"Baseline: {where}.")
     from bundler.artifacts.open import open_artifact
     from bundler.workflows.status import of_artifact
@@ -63,11 +63,11 @@ def _baseline(patient: DoctorContext, config: Config) -> Finding:
         return Finding(
             "fail",
             f"The baseline {named} cannot be read: {error.what}",
-            "Every refresh would end with this, before it asks anything.",
-            error.hint or "Name another baseline in [tool.state-bundler], or none.",
+            "Every refresh would fail with this error before it fetches anything.",
+            error.hint or "Set another baseline in [tool.state-bundler], or none.",
         )
     keys = f"{len(holder.keys)} keys"
-    return Finding("ok", f"Baseline: {holder.name}, with {keys}, by the configuration.")
+    return Finding("ok", f"Baseline: {holder.name} with {keys}, from the configuration.")
 
 
 def _pex(patient: DoctorContext) -> Finding:
@@ -78,5 +78,5 @@ def _pex(patient: DoctorContext) -> Finding:
     try:
         command = find_pex(project.interpreter.path)
     except ToolFailed as error:
-        return Finding("ok", f"build pex would not find pex; {error.hint}")
-    return Finding("ok", f"build pex would call {command}.")
+        return Finding("ok", f"build pex cannot find pex; {error.hint}")
+    return Finding("ok", f"build pex will run {command}.")

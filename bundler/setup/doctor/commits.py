@@ -1,4 +1,4 @@
-"""What stands between a slip of the hand and the repository, before a build would notice."""
+"""What keeps an accidental commit of state out of the repository, before a build would."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bundler.setup.doctor.printed import command, in_directory
 from bundler.setup.file_edits import read_text
 from bundler.setup.init.precommit import HOOK, INSTALL, names_hook
 
-_WHY = "Without it a forced `git add` is noticed at the next build, when it is pushed already."
+_WHY = "Without a hook, a forced `git add` is only noticed by the next build, after the push."
 
 
 def commits(patient: DoctorContext) -> Iterator[Finding]:
@@ -31,16 +31,16 @@ def commits(patient: DoctorContext) -> Iterator[Finding]:
     if named and (os.environ.get("CI") or _says_yes(git_hooks.starts_framework, patient)):
         yield Finding("ok", f"pre-commit runs {HOOK}.")
     elif _says_yes(git_hooks.is_installed, patient):
-        yield Finding("ok", "git's own hook asks the guard at every commit.")
+        yield Finding("ok", "A git hook runs the guard on every commit.")
     elif named:
-        what = f"pre-commit would run {HOOK}, and is not installed in this clone."
+        what = f"pre-commit would run {HOOK}, but it is not installed in this clone."
         yield Finding("warn", what, _WHY, in_directory(INSTALL, survey.outer))
     elif configured is not None:
-        what = f".pre-commit-config.yaml does not name {HOOK}."
+        what = f".pre-commit-config.yaml does not list {HOOK}."
         fix = command("state-bundler doctor --fix", survey.root)
         yield Finding("warn", what, _WHY, fix, "pre-commit")
     else:
-        what = "No hook asks the guard when a commit is made."
+        what = "No hook runs the guard on commits."
         yield Finding("warn", what, _WHY, command("state-bundler init --git-hooks", survey.root))
 
 
@@ -48,4 +48,4 @@ def _says_yes(question: Callable[[Path], bool], patient: DoctorContext) -> bool:
     try:
         return question(patient.survey.root)
     except BundlerError:
-        return False  # what git says against it stands under "repository"
+        return False  # reported under "repository"

@@ -30,9 +30,9 @@ def judge(found: Found) -> Iterator[Finding]:
     else:
         yield Finding(
             "warn",
-            f"There is no state-backed component: no state for {found.place}.",
-            "A build would put nothing into the artifact.",
-            "Add one with dg scaffold defs; dg list components names those that there are.",
+            f"There is no state-backed component, so {found.place} has no state.",
+            "A build would embed nothing in the artifact.",
+            "Add one with dg scaffold defs; dg list components lists the existing ones.",
         )
     for warning in found.warnings:
         yield Finding("warn", warning)
@@ -53,14 +53,14 @@ def _summary(found: Found) -> str:
         if item.management_type == "LOCAL_FILESYSTEM" and item.refused is None
     ]
     keys = ", ".join(dict.fromkeys(item.key for item in local)) or "none"
-    return f"{found.place} would hold: {keys}."
+    return f"{found.place} will contain: {keys}."
 
 
 def _refused(found: Iterable[Component]) -> Iterator[Finding]:
     """Keys that hold a credential."""
     for refused in {item.key: item.refused for item in found}.values():
         if refused is not None:
-            yield Finding("fail", refused.what, "A refresh refuses it.", refused.hint)
+            yield Finding("fail", refused.what, "A refresh rejects it.", refused.hint)
 
 
 def _unsafe(found: Iterable[Component]) -> Iterator[Finding]:
@@ -69,7 +69,7 @@ def _unsafe(found: Iterable[Component]) -> Iterator[Finding]:
         try:
             check_keys([component.key])
         except ConfigurationError as error:
-            why = "Dagster would write it beside the state directory, or into its root."
+            why = "Dagster would write it next to the state directory, or into its root."
             yield Finding("fail", error.what, why, error.hint)
 
 
@@ -86,20 +86,20 @@ def _left_over(found: Found) -> Iterator[Finding]:
     published = StateDir(found.directory, found.place).read()
     ours = {state.path for state in published.manifest.states} if published else set()
     advice = {
-        "Run state-bundler refresh: it removes what it published and no component has.": (
+        "Run state-bundler refresh: it removes published keys that no component has.": (
             names & ours
         ),
-        "Remove it, or move it elsewhere: state-bundler leaves alone what it did not publish.": (
+        "Remove it or move it elsewhere: state-bundler leaves what it did not publish.": (
             names - ours
         ),
     }
-    for mend, some in advice.items():
+    for fix, some in advice.items():
         if some:
             yield Finding(
                 "warn",
-                f"{found.place} holds {', '.join(sorted(some))}, which no component here has.",
-                "What is there ships, by any way but ours, and was perhaps never meant to.",
-                mend,
+                f"{found.place} contains {', '.join(sorted(some))}, which no component has.",
+                "It would ship with any other build tool, probably unintentionally.",
+                fix,
             )
 
 
@@ -113,15 +113,15 @@ def _in_development(found: Found) -> Iterator[Finding]:
     if keys and found.version.startswith("dagster"):
         yield Finding(
             "ok",
-            f"In development {len(set(keys))} keys are fetched anew at every load.",
+            f"In development, {len(set(keys))} keys are fetched on every load.",
             "`dg list defs` and `dg check defs` then call the APIs and overwrite what a refresh "
-            "left; a build refreshes in any case.",
+            "published. A build always refreshes.",
             "Set attributes.defs_state.refresh_if_dev to false in its defs.yaml.",
         )
 
 
 def _collisions(found: Iterable[Component]) -> Iterator[Finding]:
-    """Different keys whose states would lie in the same folder."""
+    """Different keys whose states would be in the same folder."""
     folders: dict[str, set[str]] = defaultdict(set)
     for component in found:
         if component.management_type == "LOCAL_FILESYSTEM":
@@ -131,8 +131,8 @@ def _collisions(found: Iterable[Component]) -> Iterator[Finding]:
             yield Finding(
                 "fail",
                 f"The keys {' and '.join(sorted(map(repr, keys)))} share one folder.",
-                "One state would overwrite the other, and assets come from the wrong source.",
-                "Give one of them another key: attributes.defs_state.key in its defs.yaml.",
+                "One state would overwrite the other, and assets would come from the wrong source.",
+                "Give one of them another key: set attributes.defs_state.key in its defs.yaml.",
             )
 
 
@@ -142,15 +142,14 @@ def _of_one(component: Component) -> Iterator[Finding]:
         yield Finding(
             "warn",
             f"{where} is LEGACY_CODE_SERVER_SNAPSHOTS.",
-            "It is refreshed at every load: an outage of its system breaks the load itself, and "
+            "It is refreshed on every load: an outage of its system breaks the load, and "
             "no build can prevent that.",
             "Set attributes.defs_state.management_type to LOCAL_FILESYSTEM in its defs.yaml.",
         )
     if component.key_variables:
         yield Finding(
             "warn",
-            f"{where}: its key is made of {', '.join(component.key_variables)}.",
-            "With another value the key is another one, and the state in the artifact is not "
-            "found.",
+            f"{where}: its key contains the value of {', '.join(component.key_variables)}.",
+            "With another value, the key changes, and the state in the artifact is not found.",
             "Set attributes.defs_state.key to a fixed name in its defs.yaml.",
         )

@@ -1,9 +1,9 @@
-"""What the vendors' answers themselves hold, and whoever gets the artifact gets with them.
+"""Sensitive data in the vendors' answers, which everyone who gets the artifact gets too.
 
 A state is a copy of what an API answered: expressions of a report with the password that its
 author has written into them, the e-mail addresses of owners, the hosts of databases. None of it is
 in our environment, so no refresh can recognise it. Here it is looked for by its form, in the bytes
-of every published state, and told in a line a key: how often, never the value itself.
+of every published state, and reported in one line per key: how often, never the value itself.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from bundler.state.manifest import State
 # Enough to know what kind of thing a state is, and read in about a second.
 _MOST_BYTES = 32 * 1024 * 1024
 _CHUNK_BYTES = 1024 * 1024
-# What is looked for must lie in one window; windows overlap by this much.
+# What is looked for must be in one window; windows overlap by this much.
 _OVERLAP_BYTES = 1024
 _MOST_DISTINCT = 10_000
 _SHOWN = 3
 
 # Each thing is looked for by a word that it begins with or has in it (which is fast), and by a
-# pattern from there on. Quotes may be escaped: an expression stands in JSON, in a string again.
+# pattern from there on. Quotes may be escaped: an expression is in JSON, in a string again.
 _QUOTE = rb"""(?:\\{0,3}["'])"""
 _GIVEN = _QUOTE + rb"?\s{0,8}[=:]\s{0,8}" + _QUOTE + rb"?"
 _SECRET_WORDS = (
@@ -102,7 +102,7 @@ def _given(window: bytes, lower: bytes) -> Iterator[bytes]:
 def _matches(
     window: bytes, text: bytes, known: tuple[tuple[bytes, re.Pattern[bytes]], ...]
 ) -> Iterator[bytes]:
-    """What patterns find where their words stand. text: the window as the words are written."""
+    """What patterns find where their words are. text: the window as the words are written."""
     for word, pattern in known:
         for place in _places(text, word):
             found = pattern.match(window, place)
@@ -139,7 +139,7 @@ def contents(patient: DoctorContext) -> Iterator[Finding]:
         for found in verdict.directories:
             states = found.manifest.states if found.manifest else ()
             findings += [_finding(state, contents_of(directory, state)) for state in states]
-    yield from findings or [Finding("ok", "There is no published state yet to look into.")]
+    yield from findings or [Finding("ok", "There is no published state to inspect yet.")]
 
 
 def contents_of(directory: Path, state: State) -> ContentsReport:
@@ -190,7 +190,7 @@ def _finding(state: State, found: ContentsReport) -> Finding:
     ]
     holds = ", ".join(filter(None, told)) or "no password, e-mail address or host"
     cut = "" if found.whole else f" (in its first {_MOST_BYTES // 1024 // 1024} MB)"
-    what = f"{state.key} holds {holds}{cut}."
+    what = f"{state.key} contains {holds}{cut}."
     if not found.credentials:
         return Finding("ok", what)
     files = sorted(set(found.credentials.values()))
@@ -198,8 +198,9 @@ def _finding(state: State, found: ContentsReport) -> Finding:
     return Finding(
         "warn",
         what,
-        f"They stand in what the API answered ({named}), and ship to whoever gets the artifact.",
-        "Take them out of the vendor's objects (use a stored connection), and renew them.",
+        f"They are part of the API's response ({named}), and ship to everyone who gets the "
+        "artifact.",
+        "Remove them from the vendor's objects (use a stored connection) and rotate them.",
     )
 
 

@@ -42,9 +42,9 @@ def _environment(project: Project) -> tuple[dict[str, str], dict[str, str]]:
 
 def _summary(patient: DoctorContext, from_file: Mapping[str, str]) -> str:
     count = len(wanted(patient.survey.root))
-    told = "No declaration names a variable"
+    told = "No declaration references an environment variable"
     if count:
-        told = f"All variables that declarations name are set ({count})"
+        told = f"All variables that declarations reference are set ({count})"
     return f"{told}; .env sets {len(from_file)}." if from_file else f"{told}; there is no .env."
 
 
@@ -64,9 +64,9 @@ def _unset(patient: DoctorContext, environment: Mapping[str, str]) -> Iterator[F
         if not environment.get(name):
             yield Finding(
                 "fail",
-                f"{file} reads {name}, which is not set here.",
+                f"{file} references {name}, which is not set.",
                 "The component cannot be loaded, so nothing can be refreshed.",
-                f"Export {name}, or add a line to .env that sets it.",
+                f"Export {name}, or set it in .env.",
             )
 
 
@@ -80,8 +80,8 @@ def _short(project: Project, from_file: Mapping[str, str]) -> Iterator[Finding]:
         if value and long.values and not collect({name: value}, excluded=excluded).values:
             yield Finding(
                 "warn",
-                f"{name} in .env is called a secret, and is too short to be looked for.",
-                "The build fails where a secret stands in a state, but one of fewer than 8 bytes "
-                "stands everywhere by chance. Take a longer one, or say that it is none.",
+                f"{name} in .env is named like a secret but is too short to be searched for.",
+                "A build fails if a state contains a secret, but a value of fewer than 8 bytes "
+                "matches by chance. Use a longer value, or list the variable in not-secrets.",
                 set_in_pyproject(("tool", "state-bundler", "not-secrets"), [*excluded, name]),
             )

@@ -41,8 +41,9 @@ if TYPE_CHECKING:
 
 _PROJECT_FILES = ("pyproject.toml", "dg.toml")
 _NOT_IN_CONTEXT = (
-    "New state would spoil the cache of the code's layers, so it stays out of the context: this "
-    "instruction finds nothing there."
+    "New state would invalidate the cache of the code's layers, so it stays out of the context, "
+    "and this "
+    "instruction finds nothing."
 )
 
 
@@ -50,7 +51,7 @@ def context(patient: DoctorContext) -> Iterator[Finding]:
     """What goes to the engine with the build."""
     survey = patient.survey
     if not survey.dockerfiles:
-        yield Finding("ok", "There is no Dockerfile here.")
+        yield Finding("ok", "There is no Dockerfile.")
         return
     file = survey.root / survey.dockerfiles[0]
     ignored = effective(survey.root, file)
@@ -85,8 +86,8 @@ def _missing_project_file(
         if (patient.survey.root / name).exists() and excluded(name, rules):
             yield Finding(
                 "fail",
-                f"{file} leaves {name} out of the image.",
-                "Dagster finds the project, and with it the state, by that file.",
+                f"{file} excludes {name} from the image.",
+                "Dagster uses that file to find the project and its state.",
                 add_lines(patient.survey.root, file, [f"!{name}"]),
             )
 
@@ -97,8 +98,9 @@ def _state_in_context(patient: DoctorContext, rules: list[DockerIgnoreRule]) -> 
             yield _unnamed(
                 patient,
                 str(directory),
-                "New state invalidates the cached layers of the code, and a copy gets into the "
-                "image that nobody has verified.",
+                "New state invalidates the cached layers of the code, and an unverified copy gets "
+                "into the "
+                "image.",
                 docker_patterns(patient.survey),
             )
 
@@ -119,9 +121,9 @@ def _secrets_in_context(patient: DoctorContext, left_out: LeftOut) -> Iterator[F
         if where == IGNORE_RULE:
             rules = [f"**/{quoted(posixpath.basename(path))}"]
             fix = add_lines(patient.survey.root, _ignore_file(patient), rules)
-        yield Finding("warn", sentence, mend=fix)
+        yield Finding("warn", sentence, fix=fix)
     for problem in left_out.problems:
-        yield Finding("warn", problem, mend="See what `git status` says there.")
+        yield Finding("warn", problem, fix="See what `git status` says there.")
 
 
 def _environment_in_context(
@@ -131,8 +133,9 @@ def _environment_in_context(
         yield _unnamed(
             patient,
             ".venv",
-            "All of this machine's environment goes to the engine with each build, and COPY . puts "
-            "it over the one that the image has made.",
+            "The whole local environment is sent to the engine with each build, and COPY . "
+            "overwrites "
+            "the one that the image has created.",
             ["**/.venv"],
         )
 
@@ -142,7 +145,7 @@ def _unnamed(patient: DoctorContext, what: str, why: str, rules: Sequence[str]) 
     file = _ignore_file(patient)
     part = "dockerignore" if file == IGNORE_FILE else ""  # init writes no other
     fix = add_lines(patient.survey.root, file, rules)
-    return Finding("warn", f"{file} does not name {what}.", why, fix, part)
+    return Finding("warn", f"{file} does not exclude {what}.", why, fix, part)
 
 
 def _ignore_file(patient: DoctorContext) -> str:
@@ -156,7 +159,9 @@ def dockerfiles(patient: DoctorContext) -> Iterator[Finding]:
     for name in map(str, patient.survey.dockerfiles):
         text = read_text(patient.survey.root / name) or ""
         findings = [
-            Finding("warn", sentence, mend="Take it out: a build refreshes beforehand, outside.")
+            Finding(
+                "warn", sentence, fix="Remove it: a build refreshes beforehand, outside the image."
+            )
             for sentence in refreshing(text, name)
         ]
         findings += _of_instructions(list(instructions(text)), name)
@@ -164,7 +169,7 @@ def dockerfiles(patient: DoctorContext) -> Iterator[Finding]:
             refuse_copied_state(text, name)
         except ConfigurationError as error:
             findings.append(Finding("fail", error.what, _NOT_IN_CONTEXT, error.hint))
-        sound = Finding("ok", f"{name}: no instruction makes or copies state.")
+        sound = Finding("ok", f"{name}: no instruction creates or copies state.")
         yield from findings or [sound]
 
 
@@ -190,24 +195,24 @@ def _secret_argument(found: Instruction, where: str) -> Iterator[Finding]:
         if has_a_secret_name(variable):
             yield Finding(
                 "warn",
-                f"{where} takes {variable} by {found.name}.",
-                "It stands in `docker history` and in provenance for everybody who has the image. "
-                "A build refreshes outside, where the variable can stay.",
-                f"Take {variable} out; a step that needs it has RUN --mount=type=secret.",
+                f"{where} passes {variable} with {found.name}.",
+                "Everyone who has the image can read it in `docker history` and in provenance. "
+                "A build refreshes outside the image, so the image does not need it.",
+                f"Remove {variable}; a step that needs it can use RUN --mount=type=secret.",
             )
             return
 
 
 def _volume(found: Instruction, where: str, directory: str) -> Iterator[Finding]:
-    """A volume at the code, or above it: what lies below is not part of the image any more."""
+    """A volume at the code, or above it: what is below is not part of the image any more."""
     for path in found.text.strip("[]").replace(",", " ").split():
         volume = path.strip("\"'")
         if volume.startswith("/") and f"{directory}/".startswith(f"{volume.rstrip('/')}/"):
             yield Finding(
                 "warn",
-                f"{where} makes a volume of {volume}, where the code lies.",
-                "A volume hides the state below it; build docker refuses such an image.",
-                "Name only the directory that is written to, as in VOLUME /data.",
+                f"{where} declares the volume {volume}, which contains the code.",
+                "A volume hides the state below it; build docker rejects such an image.",
+                "Declare only the directory that is written to, as in VOLUME /data.",
             )
 
 
@@ -218,9 +223,9 @@ def _flattened(found: Instruction, where: str) -> Iterator[Finding]:
             yield Finding(
                 "warn",
                 f"{where} copies {source}.",
-                "COPY takes what is in each directory that the star stands for, without the "
-                "directory: a package arrives flattened.",
-                f"Write {source.removesuffix('*')} instead.",
+                "COPY with a star copies the content of each matching directory without the "
+                "directory itself, which flattens packages.",
+                f"Use {source.removesuffix('*')} instead.",
             )
 
 
@@ -236,7 +241,7 @@ def engine(patient: DoctorContext) -> Iterator[Finding]:
         version = docker.ask("version", "--format", "{{.Server.Version}}")
     except ToolFailed as error:
         why = "build docker needs an engine; build oci works without one."
-        yield Finding("warn", error.what, why, error.hint or "See what docker version says.")
+        yield Finding("warn", error.what, why, error.hint or "Run docker version for details.")
         return
     yield Finding("ok", f"Engine {version} at {docker.host()}.")
     yield from without_buildkit(patient, lambda: detect(docker, docker.connect()))

@@ -34,9 +34,10 @@ def configuration(patient: DoctorContext) -> Iterator[Finding]:
     if survey.dagster is None and not config.sources:
         yield Finding(
             "fail",
-            f"{survey.root} is neither a Dagster project nor has it sources of its own.",
-            "There is nothing to refresh and nothing to embed.",
-            "Run it where [tool.dg.project] is (--project DIR), or name a source: "
+            f"{survey.root} is not a Dagster project, and it configures no sources.",
+            "There is nothing to refresh or embed.",
+            "Run doctor in a directory with [tool.dg.project] (--project DIR), or configure a "
+            "source: "
             "state-bundler init shows how.",
             is_end=True,
         )
@@ -59,14 +60,14 @@ def interpreter(patient: DoctorContext) -> Iterator[Finding]:
         yield Finding(
             "fail",
             no_dagster(found.path, open_project(survey.root, python=patient.python)),
-            f"It is {said}. The components are found by the project's own Dagster.",
-            "Install the project (uv sync), or name its interpreter with --python.",
+            f"{said} has no dagster. Components are found by the project's own Dagster.",
+            "Install the project (uv sync), or pass its interpreter with --python.",
         )
     elif _parts(dagster) < _DAGSTER_FLOOR:
         yield Finding(
             "fail",
             f"{said}, has dagster {dagster}.",
-            "State-backed components are public from 1.12 on.",
+            "State-backed components are public since version 1.12.",
             in_directory("uv add 'dagster>=1.12'", survey.root),
         )
     else:
@@ -74,8 +75,8 @@ def interpreter(patient: DoctorContext) -> Iterator[Finding]:
     if answer["dagster-dbt"] and not (answer["dbt-core"] or found.path.with_name("dbtf").exists()):
         yield Finding(
             "fail",
-            "dagster-dbt is installed there, and no dbt.",
-            "A DbtProjectComponent calls dbt to make its state.",
+            "dagster-dbt is installed, but dbt is not.",
+            "A DbtProjectComponent runs dbt to create its state.",
             in_directory("uv add 'dbt-core<1.12'", survey.root),
         )
 
@@ -83,12 +84,12 @@ def interpreter(patient: DoctorContext) -> Iterator[Finding]:
 def _ask(python: str) -> dict[str, str | None]:
     from bundler.system.process import check
 
-    # -I: what is asked is the environment, not what lies around in the current directory.
+    # -I: what is asked is the environment, not what is around in the current directory.
     raw = check([python, "-I", "-c", _QUESTION], timeout=30)
     try:
         answer: dict[str, str | None] = json.loads(raw)
     except ValueError as error:
-        raise ToolFailed(f"{python} did not say what is installed in it.") from error
+        raise ToolFailed(f"{python} did not report its installed packages.") from error
     return answer
 
 

@@ -1,4 +1,4 @@
-"""The projects of a workspace as a CI matrix: each of them is a job of its own.
+"""The projects of a workspace as a CI matrix: each of them is its own job.
 
 Found by files alone, so that the job that computes it needs no environment.
 """
@@ -16,7 +16,7 @@ from bundler.project.survey import survey
 
 class MatrixEntry(TypedDict):
     """One job. name: the distribution's. path: relative to the root, POSIX. dockerfile: of the
-    project, relative to it; empty where there is none."""
+    project, relative to it; empty if there is none."""
 
     name: str
     path: str
@@ -26,7 +26,7 @@ class MatrixEntry(TypedDict):
 def projects_in(root: Path) -> Sequence[Path]:
     """The workspace's projects, or the one that is here.
 
-    Raises `ConfigurationError` where there is neither.
+    Raises `ConfigurationError` if there is neither.
     """
     root = root.resolve()
     found = survey(root)
@@ -38,7 +38,7 @@ def projects_in(root: Path) -> Sequence[Path]:
     if not members:
         raise ConfigurationError(
             f"{root} is neither a project nor a workspace of projects.",
-            hint="Run this where [tool.dg.workspace] or [tool.uv.workspace] is.",
+            hint="Run this in a directory with [tool.dg.workspace] or [tool.uv.workspace].",
         )
     return members
 

@@ -12,11 +12,11 @@ from bundler.setup.file_edits import read_text
 from bundler.setup.init.pyproject import backend_list
 from bundler.state.bundle import STATE_DIRECTORY
 
-_WHY = "uv build, pip wheel and `pex .` would make an artifact without state"
-_WHY_WITH_DAGSTER = ", and Dagster loads that as a location without assets"
+_WHY = "uv build, pip wheel and `pex .` would build an artifact without state"
+_WHY_WITH_DAGSTER = ", and Dagster loads it as a location without assets"
 # These drop the state whether the project's own ignore file names it or only Dagster's does.
 _ALWAYS_DROP = ("poetry", "setuptools")
-# For each backend, where people write what looks like the mend.
+# For each backend, where people write what looks like the fix.
 _LOOK_ALIKE: dict[str, tuple[tuple[str, ...], ...]] = {
     "hatchling": (
         ("tool", "hatch", "build", "include"),
@@ -38,31 +38,32 @@ def backend(patient: DoctorContext) -> Iterator[Finding]:
 def _by_the_backend(survey: Survey) -> Finding:
     why = f"{_WHY}{_WHY_WITH_DAGSTER if survey.dagster else ''}."
     if survey.backend is None:
-        return Finding("ok", "Nothing builds a distribution of this project.")
+        return Finding("ok", "This project has no build backend.")
     target = backend_list(survey)
     if target is None and survey.backend in _ALWAYS_DROP and survey.state_directories:
         return Finding(
             "warn",
-            f"{survey.state_directories[0]} lies in no package: {survey.backend} puts no state "
-            "into a wheel.",
+            f"{survey.state_directories[0]} is not in a package: {survey.backend} includes no "
+            "state "
+            "in a wheel.",
             why,
             "Move the state directory into a package: change the path of its "
             "[[tool.state-bundler.source]].",
         )
     if target is None or _names_the_state(survey, *target):
-        return Finding("ok", f"{survey.backend} puts the state into a wheel.")
-    mend = _fix(survey, *target)
+        return Finding("ok", f"{survey.backend} includes the state in a wheel.")
+    fix = _fix(survey, *target)
     if looks := _looks_like_it(survey, *target):
-        what = f"{survey.backend} leaves the state out of a wheel: {looks} does not bring it back."
-        return Finding("fail", what, why, mend, "backend")
+        what = f"{survey.backend} excludes the state from a wheel; {looks} does not change that."
+        return Finding("fail", what, why, fix, "backend")
     if survey.backend in _ALWAYS_DROP or _root_rule(survey):
-        what = f"{survey.backend} leaves the state out of a wheel."
-        return Finding("fail", what, why, mend, "backend")
+        what = f"{survey.backend} excludes the state from a wheel."
+        return Finding("fail", what, why, fix, "backend")
     what = (
-        f"{survey.backend} puts the state into a wheel only as long as no ignore file of the "
-        "project names it."
+        f"{survey.backend} includes the state in a wheel only as long as no ignore file of the "
+        "project lists it."
     )
-    return Finding("warn", what, why, mend, "backend")
+    return Finding("warn", what, why, fix, "backend")
 
 
 def _fix(survey: Survey, path: tuple[str, ...], items: list[Any]) -> str:
@@ -102,8 +103,9 @@ def _left_over(survey: Survey) -> Iterator[Finding]:
     if survey.backend == "setuptools" and found is not None:
         yield Finding(
             "fail",
-            f"{found.relative_to(survey.root)} holds the states of an earlier build.",
-            "setuptools puts all of build/lib into the next wheel, deleted keys as well.",
+            f"{found.relative_to(survey.root)} contains the states of an earlier build.",
+            "setuptools copies everything in build/lib into the next wheel, including deleted "
+            "keys.",
             f"rm -rf {word(survey.root, 'build/lib')}",
         )
 

@@ -1,7 +1,7 @@
 """Fixes as they are printed: each is safe to paste where the user is, and enough.
 
 A fix is a command for the shell, a table for pyproject.toml below a line that says so, or, where
-it takes a person, a sentence.
+it takes a user, a message.
 """
 
 from __future__ import annotations

@@ -9,8 +9,8 @@ from bundler.setup.doctor import DoctorContext, Finding
 from bundler.setup.doctor.printed import set_in_pyproject
 
 _UNSEEN = (
-    "A component that asks by gRPC, pycurl or another program is judged by its exception alone: a "
-    "part that it fails to fetch, and goes on without, is not noticed."
+    "A component that uses gRPC, pycurl or another program is judged only by its exceptions: "
+    "a partial failure that it ignores is not detected."
 )
 
 
@@ -26,7 +26,7 @@ def reach(patient: DoctorContext) -> Iterator[Finding]:
         elif reached.how == "nothing":
             yield Finding(
                 "warn",
-                f"{reached.key}: nobody was seen to be asked.",
+                f"{reached.key}: no request was observed.",
                 _UNSEEN,
                 set_in_pyproject(
                     ("tool", "state-bundler", "keys", reached.key, "reach"),
@@ -39,15 +39,15 @@ def reach(patient: DoctorContext) -> Iterator[Finding]:
 
 def _answered(key: str, hosts: tuple[str, ...], how: str, seconds: float) -> str:
     who = " and ".join(hosts)
-    untried = "; its credentials were not tried" if how == "a connection" else ""
+    untried = "; its credentials were not checked" if how == "a connection" else ""
     return f"{key}: {who} answered ({how}, {seconds:.1f} s){untried}."
 
 
 def _failed(failure: BundlerError) -> Finding:
     whys = {
         CredentialsRefused: "A refresh with these credentials fails.",
-        Unavailable: "A refresh now fails, unless --allow-stale allows the last good state.",
-        BadData: "The system answers, but not what the component expects.",
-        ToolFailed: "The component fails before its system has answered.",
+        Unavailable: "A refresh fails now, unless --allow-stale accepts the last good state.",
+        BadData: "The system responds, but not as the component expects.",
+        ToolFailed: "The component fails before its system responds.",
     }
     return Finding("fail", failure.what, whys.get(type(failure), ""), failure.hint)

@@ -24,6 +24,6 @@ def guard(patient: DoctorContext) -> Iterator[Finding]:
     verdict = check(root, "build", directories, config.guard_allow)
     for finding in grouped(verdict.findings):
         part = "ignore" if finding.rule in _MENDED_BY_A_RULE else ""
-        yield Finding(finding.grade, finding.what, finding.why, finding.mend, part)
+        yield Finding(finding.grade, finding.what, finding.why, finding.fix, part)
     if not verdict.findings:
-        yield Finding("ok", "git keeps the state out of the repository, in every clone.")
+        yield Finding("ok", "git ignores the state in every clone.")

@@ -10,8 +10,8 @@ from bundler.setup.doctor import DoctorContext, Finding
 from bundler.setup.doctor.printed import command
 
 _NO_BASELINE = (
-    "{place} holds no published state: the first refresh has no baseline, and cannot tell whether "
-    "a state has shrunk."
+    "{place} has no published state: the first refresh has no baseline and cannot detect "
+    "a shrunk state."
 )
 
 
@@ -27,7 +27,7 @@ def state(patient: DoctorContext) -> Iterator[Finding]:
             StateDir(root / directory, str(directory), allowed).check()
             yield _judge(root, str(directory))
         except BundlerError as error:
-            yield Finding("fail", error.what, "A build would end with this.", error.hint)
+            yield Finding("fail", error.what, "A build would fail with this error.", error.hint)
 
 
 def _judge(root: Path, place: str) -> Finding:
@@ -44,8 +44,9 @@ def _judge(root: Path, place: str) -> Finding:
     if verdict.all_problems:
         return Finding(
             "fail",
-            f"{place} does not verify: {' '.join(verdict.all_problems)}",
-            "It was changed since it was published: it is no baseline, and must not be shipped.",
+            f"{place} does not match its manifest: {' '.join(verdict.all_problems)}",
+            "It was changed after it was published: it cannot be a baseline and must not be "
+            "shipped.",
             command("state-bundler refresh", root),
         )
     states = [

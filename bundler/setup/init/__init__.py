@@ -25,9 +25,13 @@ from bundler.system.credential_files import has_credentials_name
 from bundler.system.packaged_files import template
 from bundler.version import __version__
 
-_IGNORE_COMMENT = "state-bundler init: state ships in the artifact, it is no part of the repository"
-_DOCKER_COMMENT = "state-bundler init: embedded after the build, so that it never spoils the cache"
-_HERE_COMMENT = "state-bundler init: credentials and this machine's environment stay here"
+_IGNORE_COMMENT = (
+    "state-bundler init: state ships in the artifact and is not part of the repository"
+)
+_DOCKER_COMMENT = (
+    "state-bundler init: embedded after the build, so that it never invalidates the cache"
+)
+_HERE_COMMENT = "state-bundler init: credentials and the local environment stay out of images"
 
 # Like credentials, no part of an image.
 _ENVIRONMENT = ".venv"
@@ -37,9 +41,9 @@ Change = Callable[[str | None, Survey], "str | None"]
 
 @dataclass(frozen=True)
 class Part:
-    """name: for ``--without``. file: None where the part does not concern this project.
+    """name: for ``--without``. file: None if the part does not concern this project.
 
-    add, remove: from the file's text (None: no file) to its new text. why: a sentence.
+    add, remove: from the file's text (None: no file) to its new text. why: a message.
     """
 
     name: str
@@ -169,41 +173,41 @@ PARTS: Iterable[Part] = (
         _pyproject,
         pyproject.add_table,
         pyproject.remove_table,
-        "the settings of state-bundler have their place",
+        "adds a table for the settings of state-bundler",
     ),
     Part(
         "backend",
         _pyproject,
         pyproject.add_backend_list,
         pyproject.remove_backend_list,
-        "the build backend leaves out what git ignores; without this a wheel has no state",
+        "the build backend excludes git-ignored files; without this, a wheel has no state",
     ),
     Part(
         "ignore",
         _gitignore,
         lambda text, survey: lines.add_block(text, _IGNORE_COMMENT, ignore_patterns(survey)),
         lambda text, survey: lines.remove_block(text, _IGNORE_COMMENT, ignore_patterns(survey)),
-        "a rule that every clone has: Dagster's own exists only where a refresh ran",
+        "ignores state in every clone; Dagster's own rule only exists where a refresh ran",
     ),
     Part(
         "dockerignore",
         _dockerignore,
         _dockerignored,
         _not_dockerignored,
-        "what the image is not to have: state that nobody has proven, and what is this machine's",
+        "keeps unverified state and local files out of the image",
     ),
     Part(
         "pre-commit",
         _pre_commit,
         lambda text, _: precommit.add_entry(text),
         lambda text, _: precommit.remove_entry(text),
-        "no commit takes state into the repository",
+        "rejects commits that contain state",
     ),
     Part(
         "ci",
         _workflow,
         lambda text, _: _workflow_text() if text is None else text,
         lambda text, _: None if text == _workflow_text() else text,
-        "a workflow that guards every push and builds on main",
+        "a workflow that checks every push and builds on main",
     ),
 )

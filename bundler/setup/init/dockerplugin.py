@@ -1,4 +1,4 @@
-"""Installs the Docker CLI plugin for the person: a few lines of shell in docker's own folder.
+"""Installs the Docker CLI plugin for the user: a few lines of shell in docker's own folder.
 
 docker asks every plugin what it is at each ``docker --help``. The shell answers that by itself, in
 a few milliseconds, and starts Python only for a real command.
@@ -17,20 +17,20 @@ from bundler.errors import ConfigurationError
 from bundler.system.atomic import io_errors, make_directories, write_synced
 
 PLUGIN = "docker-bundle"
-_MARK = "# Written by `state-bundler init --docker-plugin`; `--remove` takes it away."
+_MARK = "# Written by `state-bundler init --docker-plugin`; `--remove` removes it."
 
 
 def path() -> Path:
-    """Where docker looks for the person's plugins."""
+    """Where docker looks for the user's plugins."""
     return dockerhome(os.environ) / "cli-plugins" / PLUGIN
 
 
 def script() -> str:
-    """The plugin's text. Raises `ConfigurationError` where our program is not installed."""
+    """The plugin's text. Raises `ConfigurationError` if our program is not installed."""
     program = Path(sysconfig.get_path("scripts")) / PLUGIN
     if not program.exists():
         raise ConfigurationError(
-            f"{program} is missing: state-bundler is not installed as a package here.",
+            f"{program} is missing: state-bundler is not installed as a package.",
             hint="Install it: uv tool install state-bundler",
         )
     return (
@@ -41,7 +41,7 @@ def script() -> str:
 
 
 def install() -> Path | None:
-    """Puts the plugin there; None where it is there already.
+    """Puts the plugin there; None if it is there already.
 
     Raises `ConfigurationError` for a file of that name that is not ours.
     """
@@ -56,7 +56,7 @@ def install() -> Path | None:
 
 
 def remove() -> Path | None:
-    """Takes the plugin away; None where there is none."""
+    """Takes the plugin away; None if there is none."""
     target = path()
     if _present(target) is None:
         return None
@@ -72,6 +72,6 @@ def _present(target: Path) -> str | None:
         text = target.read_text(errors="replace")
     if _MARK not in text:
         raise ConfigurationError(
-            f"{target} is not from state-bundler.", hint="Move it away, then run this again."
+            f"{target} was not created by state-bundler.", hint="Move it away, then run this again."
         )
     return text

@@ -24,12 +24,12 @@ def add_block(text: str | None, comment: str, patterns: Sequence[str]) -> str | 
     if not text:
         return ours
     head = text if text.endswith("\n") else text + newline
-    # A blank line of its own keeps the block apart from what stands above it.
+    # A blank line separates the block from what is above it.
     return head + newline + ours
 
 
 def remove_block(text: str | None, comment: str, patterns: Sequence[str]) -> str | None:
-    """The text without our block; None where nothing else was in it."""
+    """The text without our block; None if nothing else was in it."""
     lines = (text or "").splitlines(keepends=True)
     start = next((at for at, line in enumerate(lines) if line.strip() == f"# {comment}"), None)
     if start is None:

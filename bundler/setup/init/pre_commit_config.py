@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 FILE = ".pre-commit-config.yaml"
 _REPOS = "repos"
 _BYTE_ORDER_MARK = "\ufeff"
-_HINT = "Add the hook by hand, or leave it out: state-bundler init --without pre-commit"
+_HINT = "Add the hook by hand, or skip it: state-bundler init --without pre-commit"
 
 
 def load(text: str) -> dict[str, Any]:
@@ -40,24 +40,24 @@ def load(text: str) -> dict[str, Any]:
         return {}
     if isinstance(data, list):
         raise _refused(
-            "is a list, as pre-commit's configuration was before version 1",
+            "is a list, the format of pre-commit before version 1",
             "Convert it: pre-commit migrate-config",
         )
     if not isinstance(data, dict):
         raise _refused("is not a mapping")
     if not isinstance(data.get(_REPOS, []), list | None):
-        raise _refused("has a repos that is not a list")
+        raise _refused("has a `repos` that is not a list")
     return data
 
 
 def _refused(what: str, hint: str = _HINT) -> ConfigurationError:
-    return ConfigurationError(f"{FILE} {what}; nothing was changed in it.", hint=hint)
+    return ConfigurationError(f"{FILE} {what}; it was not changed.", hint=hint)
 
 
 def _said(error: Exception) -> str:
     problem = str(getattr(error, "problem", None) or error).strip()
     if problem.startswith("but found another document"):
-        return "holds several YAML documents, of which pre-commit reads none"
+        return "contains several YAML documents, which pre-commit cannot read"
     mark = getattr(error, "problem_mark", None)
     line = f"line {mark.line + 1}: " if mark is not None else ""
     return f"cannot be read: {line}{problem.splitlines()[0]}"
@@ -88,7 +88,7 @@ def with_item(text: str, block: Sequence[str]) -> str:
     except ConfigurationError:
         is_right = False
     if not is_right:
-        raise _refused("is written in a way that cannot be changed safely")
+        raise _refused("cannot be changed safely")
     return changed
 
 
@@ -173,7 +173,7 @@ class _Node:
         return int(next((end for start, end in reversed(marks) if end > start), self.start))
 
     def indentation(self, text: str) -> str:
-        """What stands before the first dash of a block list, which may have an anchor."""
+        """What is before the first dash of a block list, which may have an anchor."""
         at = self.start if text[self.start] == "-" else text.index("\n", self.start)
         dash = text.index("-", at)
         return text[text.rfind("\n", 0, dash) + 1 : dash]

@@ -16,7 +16,7 @@ from bundler.system.packaged_files import template
 from bundler.version import __version__
 
 HOOK = "no-committed-state"
-# What a person runs once in each clone.
+# What a user runs once in each clone.
 INSTALL = "pre-commit install -t pre-commit -t pre-merge-commit"
 _INSTALLED = re.compile(r"(?m)^ *additional_dependencies:.*\n")
 
@@ -34,7 +34,7 @@ def names_hook(text: str) -> bool:
 
 
 def remove_entry(text: str | None) -> str | None:
-    """Without our entry; None where nothing else was in the file."""
+    """Without our entry; None if nothing else was in the file."""
     if text is None:
         return None
     for indent, local in itertools.product(("  ", "", "    "), (False, True)):

@@ -1,4 +1,4 @@
-"""pyproject.toml: our table, and the build backend's leave to ship what git ignores.
+"""pyproject.toml: our table, and the backend setting that includes git-ignored files in wheels.
 
 A new table is appended as text, everything else goes through tomlkit: comments, order and white
 space survive. Each change is then read back, and given up where it does anything else than it
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 OURS = "state-bundler init"
 _DAGSTER_TABLE = f"""\
-# {OURS}: every setting has a default; one for a single key has a table of its own, as in
+# {OURS}: every setting has a default; one for a single key goes into its own table, as in
 #   [tool.state-bundler.keys."VendorCatalog[products]"]
 #   timeout = "5m"
 [tool.state-bundler]
@@ -38,7 +38,7 @@ _SOURCE_TABLE = f"""\
 
 
 def add_table(text: str | None, survey: Survey) -> str | None:
-    """With a ``[tool.state-bundler]`` below a comment that says what can stand in it."""
+    """With a ``[tool.state-bundler]`` below a comment that says what can be in it."""
     if text is None or "state-bundler" in table(survey.pyproject, "tool"):
         return text
     return _append(text, _table_of(survey))
@@ -84,7 +84,7 @@ def remove_backend_list(text: str | None, survey: Survey) -> str | None:
 
 
 def backend_list(survey: Survey) -> tuple[tuple[str, ...], list[Any]] | None:
-    """The list that names what ships though git ignores it, and what is to stand in it.
+    """The list that names what ships though git ignores it, and what is to be in it.
 
     None for a backend that ships the state anyhow, or that we know nothing of, and for state in
     no package. The lists were found by measurement: what looks equivalent often is not.
@@ -105,13 +105,13 @@ def backend_list(survey: Survey) -> tuple[tuple[str, ...], list[Any]] | None:
 
 
 def _hatch_pattern(directory: PurePosixPath) -> str:
-    """Dagster's own directory is meant wherever it lies; the stars are needed for that."""
+    """Dagster's own directory is meant wherever it is; the stars are needed for that."""
     is_dagsters = directory.name == STATE_DIRECTORY
     return f"**/{STATE_DIRECTORY}/**" if is_dagsters else f"/{directory}/**"
 
 
 def _package_data(survey: Survey) -> tuple[str, list[Any]] | None:
-    """The package that the first state directory lies in, and those of its directories' files."""
+    """The package that the first state directory is in, and those of its directories' files."""
     found: dict[str, list[Any]] = {}
     for directory in survey.state_directories:
         parts = directory.parts[directory.parts[0] == "src" :]
@@ -186,7 +186,7 @@ def _with_items(text: str, path: Sequence[str], items: Sequence[Any]) -> str:
 
 
 def _without_items(text: str, path: Sequence[str], items: Sequence[Any]) -> str:
-    """Without these items at the list's end, if our comment beside it says that they are ours."""
+    """Without these items at the list's end, if our comment next to it says that they are ours."""
     import tomlkit
 
     document = tomlkit.parse(text)
@@ -224,7 +224,7 @@ def _cut(text: str, block: str, items: Sequence[Any] = ()) -> str:
 
 
 def _verified(before: str, after: str, items: Sequence[Any]) -> str:
-    """`after`, if all that stood in the file and is not ours still says the same.
+    """`after`, if all that was in the file and is not ours still says the same.
 
     items: of a list that are ours.
     """

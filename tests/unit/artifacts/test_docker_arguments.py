@@ -198,8 +198,8 @@ def test_a_named_context_that_holds_the_state_is_told_of(tmp_path: Path) -> None
     (said,) = shown(parse(words), [bundle])
     line = "src/shop/defs/.local_defs_state"
     assert said == (
-        f"--build-context code shows the build {line}: new state will miss the cache. "
-        f"Put that line into {tmp_path / '.dockerignore'}."
+        f"--build-context code contains {line}: new state will invalidate the cache. "
+        f"Add that line to {tmp_path / '.dockerignore'}."
     )
     (tmp_path / ".dockerignore").write_text(f"{line}\n")
     assert list(shown(parse(words), [bundle])) == []

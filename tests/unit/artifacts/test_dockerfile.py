@@ -56,7 +56,7 @@ def test_another_escape_character() -> None:
 )
 def test_a_run_that_makes_state_is_named_with_its_line(line: str) -> None:
     (sentence,) = refreshing(f"FROM x\n{line}\n", "Dockerfile")
-    assert sentence.startswith("Dockerfile:2 makes state in a RUN")
+    assert sentence.startswith("Dockerfile:2 creates state in a RUN")
 
 
 @pytest.mark.parametrize("line", ["RUN dbt deps", "RUN parse", "COPY refresh-defs-state /x"])

@@ -30,7 +30,7 @@ def with_state(folder: Path, layers: int) -> image.Json:
 
 def test_more_layers_than_engines_take_are_a_sentence(tmp_path: Path) -> None:
     with_state(tmp_path, MAX_LAYERS - 1)
-    with pytest.raises(ConfigurationError, match="engines take 125"):
+    with pytest.raises(ConfigurationError, match="engines support 125"):
         with_state(tmp_path, MAX_LAYERS)
 
 

@@ -220,7 +220,7 @@ def test_one_blob_as_many_layers_unpacks_no_further_than_once(tmp_path: Path) ->
     assert len(gzip.compress(bytes(20 << 20))) < 30_000
     maker.tag(entry)
     (problem,) = refusal(lambda: open_layout(tmp_path))
-    assert "unpacks to far more" in problem
+    assert "decompresses to more" in problem
 
 
 # --- files that are none --------------------------------------------------------------------

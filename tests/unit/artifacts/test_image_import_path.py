@@ -233,7 +233,7 @@ def test_of_several_environments_it_is_the_programs(program: list[str], environm
 
 
 def test_none_is_a_sentence_and_caches_do_not_count() -> None:
-    with pytest.raises(Nowhere, match="nowhere in the image"):
+    with pytest.raises(Nowhere, match="is not in the image"):
         find(tree({**module("root/.cache/uv/archive"), **module("app/build/lib")}), APP, PLACE)
 
 

@@ -206,7 +206,7 @@ def test_every_platform_of_an_index_is_judged(bundle: Bundle, tmp_path: Path) ->
     assert problems(entries["one"], entries["one"]) == ()
     assert problems(entries["one"], entries["two"]) == (), "each is what it says"
     for images in ((entries["one"], bare), (bare, entries["one"])):
-        assert any("holds no state directory" in problem for problem in problems(*images))
+        assert any("contains no state directory" in problem for problem in problems(*images))
     layer_digest = json.loads(blob_of(tmp_path / "out", entries["two"]["digest"]).read_text())
     blob = blob_of(tmp_path / "out", layer_digest["layers"][-1]["digest"])
     data = bytearray(blob.read_bytes())

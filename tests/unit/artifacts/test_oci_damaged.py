@@ -65,7 +65,7 @@ def test_a_flipped_byte_in_a_state_names_the_file(bundle: Bundle, tmp_path: Path
     with open_layout(out) as artifact:
         problems = verify(artifact).all_problems
     assert problems[0] == f"/app/src/{PLACE}/Catalog__eu__/state was altered."
-    assert "not what its digest says" in problems[1]
+    assert "does not match its digest" in problems[1]
 
 
 def test_a_file_that_a_layer_holds_twice_is_refused(base: Path, tmp_path: Path) -> None:
@@ -97,11 +97,11 @@ def test_hard_links_are_read_under_each_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        ("index", "no JSON"),
+        ("index", "is not JSON"),
         ("large index", "too large to be an index"),
-        ("manifest", "not what its digest says"),
-        ("missing", "lacks the blob"),
-        ("layer", "not what its digest says"),
+        ("manifest", "does not match its digest"),
+        ("missing", "is missing the blob"),
+        ("layer", "does not match its digest"),
     ],
 )
 def test_a_malformed_layout_is_refused(

@@ -66,7 +66,7 @@ def _append(path: Path) -> None:
         (lambda d: _append(d / "@verify.py"), "@verify.py has"),
         (lambda d: (d / "@manifest.json").unlink(), "@manifest.json is missing"),
         (lambda d: _append(d / "@manifest.json"), "canonical|trailing"),
-        (lambda d: _replace_by_link(d / "Shop__eu__" / "state"), "state is no regular file"),
+        (lambda d: _replace_by_link(d / "Shop__eu__" / "state"), "state is not a regular file"),
     ],
 )
 def test_each_change_is_named(
@@ -86,7 +86,7 @@ def _replace_by_link(path: Path) -> None:
 
 
 def test_a_folder_without_state_does_not_verify(tmp_path: Path) -> None:
-    with pytest.raises(VerificationFailed, match="holds no state directory"):
+    with pytest.raises(VerificationFailed, match="contains no state directory"):
         _verify(tmp_path).raise_for_problems()
 
 
@@ -106,7 +106,7 @@ def test_a_program_may_add_files_below_a_writable_path_and_change_none(tmp_path:
     assert verify_at_start.problems(str(directory.path)) == []
     (below / "manifest.json").write_text("y")
     assert "manifest.json was altered" in _verify(directory.path).all_problems[0]
-    assert "manifest.json is not what" in verify_at_start.problems(str(directory.path))[0]
+    assert "manifest.json does not match" in verify_at_start.problems(str(directory.path))[0]
     (below / "manifest.json").unlink()
     assert "manifest.json is missing" in _verify(directory.path).all_problems[0]
     assert "manifest.json is missing" in verify_at_start.problems(str(directory.path))[0]
@@ -198,7 +198,7 @@ def test_a_run_record_of_other_states_is_refused(tmp_path: Path) -> None:
         places[name] = path
     assert _verify(places["mine"]).all_problems == ()
     shutil.copy(places["other"] / "@run.json", places["mine"] / "@run.json")
-    with pytest.raises(VerificationFailed, match="speaks of other states"):
+    with pytest.raises(VerificationFailed, match="describes other states"):
         _verify(places["mine"]).raise_for_problems()
 
 
@@ -218,4 +218,4 @@ def test_at_the_start_many_bytes_are_checked_as_well_as_few(tmp_path: Path, numb
     name = f"f{number}" if number < 6 else "state"
     with (path / "Shop" / name).open("r+b") as stream:
         stream.write(b"x")
-    assert verify_at_start.problems(str(path)) == [f"Shop/{name} is not what the manifest says."]
+    assert verify_at_start.problems(str(path)) == [f"Shop/{name} does not match the manifest."]

@@ -350,7 +350,7 @@ BAD: dict[str, Change] = {
         make_directory("Shop__eu__/__pycache__"),
         compiled("x = 2\n", "Shop__eu__/__pycache__/state.cpython-311.pyc"),
     ),
-    "no byte code": write(_PYC, b"#!/bin/sh\n"),
+    "not byte code": write(_PYC, b"#!/bin/sh\n"),
     "empty byte code": write(_PYC),
     "a folder below that of byte code": write("__pycache__/more/@verify.cpython-311.pyc"),
     "a file beside byte code": write("__pycache__/more"),

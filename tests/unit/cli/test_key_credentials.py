@@ -100,7 +100,7 @@ def test_no_command_shows_it_and_none_publishes_it(tmp_path: Path, url: str) -> 
     assert "✗ The defs state key 'Feed[" in _said(root, "doctor", PYTHONUTF8="1")[1]
     page = (root / "page.html").read_text()
     assert "canary" not in page
-    assert "holds the credentials of a URL" in page
+    assert "contains the credentials of a URL" in page
 
 
 def test_the_value_of_a_variable_in_a_key_is_not_shown_in_any_encoding(tmp_path: Path) -> None:

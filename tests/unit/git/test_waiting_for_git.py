@@ -43,7 +43,7 @@ COMMANDS = {
     "guard --staged": 0,
     "store push --store file://{root}/store": 0,
 }
-NOT_A_FILE = re.compile(r"(git would read it, and wait|it is not a regular file)")
+NOT_A_FILE = re.compile(r"(git would read it and block|it is not a regular file)")
 
 
 @pytest.fixture

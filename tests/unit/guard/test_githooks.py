@@ -1,4 +1,4 @@
-"""git's own hooks, installed beside whatever is there, and driven by git."""
+"""git's own hooks, installed next to it whatever is there, and driven by git."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_install_and_again(repository: WorkDir) -> None:
     leak(repository)
     assert b"The state file" in repository.run("git commit -m x").stderr
     repository("git commit -q --no-verify -m x")
-    assert b"brings the state file" in repository.run("git push origin main").stderr
+    assert b"adds the state file" in repository.run("git push origin main").stderr
 
 
 def test_merge(repository: WorkDir) -> None:
@@ -70,7 +70,7 @@ def test_beside_another_hook(repository: WorkDir) -> None:
     ran = repository.path.parent / "ran"
     script(repository, "pre-commit", f"echo commit >> {ran}")
     script(repository, "pre-push", f'echo push "$1" >> {ran}; cat >> {ran}')
-    assert actions(repository) == ["installed beside", "installed", "installed beside"]
+    assert actions(repository) == ["installed next to it", "installed", "installed next to it"]
     assert actions(repository) == ["unchanged"] * 3
     repository.write("more.py")
     repository.commit()
@@ -93,7 +93,7 @@ def test_another_hook_that_refuses(repository: WorkDir) -> None:
 def test_two_other_hooks_are_not_ours_to_sort_out(repository: WorkDir) -> None:
     script(repository, "pre-commit", "true")
     script(repository, "pre-commit.before", "true")
-    with pytest.raises(UsageError, match="both hooks of somebody else's"):
+    with pytest.raises(UsageError, match="both hooks of another program"):
         git_hooks.install(repository.path)
 
 
@@ -110,7 +110,7 @@ def test_beside_the_pre_commit_framework(repository: WorkDir) -> None:
     assert not git_hooks.starts_framework(repository.path)
     repository([sys.executable, "-m", "pre_commit", "install"])
     assert git_hooks.starts_framework(repository.path)
-    assert actions(repository)[0] == "installed beside"
+    assert actions(repository)[0] == "installed next to it"
     assert actions(repository) == ["unchanged"] * 3
     assert (repository.path / ".git/hooks/pre-commit.legacy").exists()
     repository.write("more.py")
@@ -151,7 +151,7 @@ def test_where_there_is_no_repository(
 ) -> None:
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
     (tmp_path / "none").mkdir()
-    with pytest.raises(ToolFailed, match="in no git repository"):
+    with pytest.raises(ToolFailed, match="not in a git repository"):
         git_hooks.install(tmp_path / "none")
 
 

@@ -38,7 +38,7 @@ def would_take(wd: WorkDir) -> list[str]:
 def test_clean_with_a_committed_rule(project: WorkDir) -> None:
     said = project.guard()
     assert (said.code, said.errors, said.warnings) == (0, [], [])
-    assert "1 state directory is kept out of git" in said.err
+    assert "1 state directory is ignored by git" in said.err
     assert would_take(project) == []
 
 
@@ -63,14 +63,14 @@ def test_state_in_head_that_is_staged_for_removal(project: WorkDir) -> None:
     project(["git", "rm", "-q", "--cached", FILE])
     said = project.guard()
     assert said.code == 1
-    assert "is in HEAD, though no longer in the index" in said.errors[0]
+    assert "is in HEAD, although it is no longer in the index" in said.errors[0]
 
 
 def test_the_command_it_advises_mends_it(project: WorkDir) -> None:
     project(["git", "add", "-f", FILE])
     project.commit("leak", add=False)
-    mend = next(line for line in project.guard().err.splitlines() if "Fix: " in line)
-    project(["sh", "-c", mend.partition("Fix: ")[2]])
+    fix = next(line for line in project.guard().err.splitlines() if "Fix: " in line)
+    project(["sh", "-c", fix.partition("Fix: ")[2]])
     project.commit("cure", add=False)
     assert project.guard().code == 0
 
@@ -87,10 +87,10 @@ def test_unprotected_state_directory(wd: WorkDir) -> None:
     wd.write(FILE)
     said = wd.guard()
     assert said.code == 1
-    assert f"git add -A would take 1 file of the state directory {DIRECTORY}" in said.errors[0]
+    assert f"git add -A would add 1 file of the state directory {DIRECTORY}" in said.errors[0]
     assert would_take(wd)
-    mend = next(line for line in said.err.splitlines() if "Fix: " in line)
-    wd(["sh", "-c", mend.partition("Fix: ")[2]])
+    fix = next(line for line in said.err.splitlines() if "Fix: " in line)
+    wd(["sh", "-c", fix.partition("Fix: ")[2]])
     assert wd.guard().code == 0
     assert would_take(wd) == []
 
@@ -263,8 +263,8 @@ def test_configured_directory_of_any_place(wd: WorkDir) -> None:
     said = wd.guard()
     assert said.code == 1
     assert "of the state directory apps/feed/var/state" in said.errors[0]
-    mend = next(line for line in said.err.splitlines() if "Fix: " in line)
-    wd(["sh", "-c", mend.partition("Fix: ")[2]])
+    fix = next(line for line in said.err.splitlines() if "Fix: " in line)
+    wd(["sh", "-c", fix.partition("Fix: ")[2]])
     wd.commit("rule", add=False)
     said = wd.guard()
     assert (said.code, said.warnings) == (0, [])
@@ -290,7 +290,7 @@ def test_directory_named_on_the_command_line(wd: WorkDir) -> None:
 def test_directory_outside_of_the_repository_is_refused(wd: WorkDir) -> None:
     said = wd.guard("/")
     assert said.code == 71
-    assert "does not lie inside the repository" in said.err
+    assert "is not inside the repository" in said.err
 
 
 def test_every_project_of_a_monorepo(wd: WorkDir) -> None:
@@ -359,7 +359,7 @@ def test_json(project: WorkDir) -> None:
     project(["git", "add", "-f", FILE])
     said = project.guard("--format", "json")
     report = json.loads(said.out)
-    assert (said.code, report["schemaVersion"], report["failed"]) == (1, 1, True)
+    assert (said.code, report["schemaVersion"], report["failed"]) == (1, 2, True)
     assert report["findings"][0]["where"] == FILE
     assert report["directories"] == [DIRECTORY]
 
@@ -408,7 +408,7 @@ def test_library(project: WorkDir, monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     verdict = check(project.path, "build", allow=["src/shop/*/.local_defs_state"])
     assert not verdict.failed
     (tmp_path / "bare-directory").mkdir()
-    with pytest.raises(ToolFailed, match="in no git repository"):
+    with pytest.raises(ToolFailed, match="not in a git repository"):
         check(tmp_path / "bare-directory")
 
 

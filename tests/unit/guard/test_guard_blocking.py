@@ -62,7 +62,7 @@ def is_refused(wd: WorkDir, place: str, *arguments: str, env: dict[str, str] | N
     )
     assert done.returncode == 71, done
     assert place in done.stderr
-    assert "git would read it, and wait" in done.stderr
+    assert "git would read it and block" in done.stderr
 
 
 IN_THE_WORK_TREE = (
@@ -202,7 +202,7 @@ def test_a_word_before_ten_seconds_are_over(repository: WorkDir, tmp_path: Path)
     argv = [Path(sys.executable).with_name("state-guard")]
     with subprocess.Popen(argv, cwd=repository.path, env=env, stderr=subprocess.PIPE) as process:
         assert process.stderr is not None
-        assert b"still looking" in process.stderr.readline()
+        assert b"still checking" in process.stderr.readline()
         assert process.poll() is None
         process.terminate()
 

@@ -74,7 +74,7 @@ def test_from_ref_to_ref(repository: WorkDir) -> None:
     repository.commit("cure", add=False)
     code, said = run(repository, "run", "--from-ref", base, "--to-ref", "HEAD")
     assert code == 1
-    assert "brings the state file" in said
+    assert "adds the state file" in said
     assert run(repository, "run", "--from-ref", "HEAD^", "--to-ref", "HEAD")[0] == 0
 
 
@@ -128,7 +128,7 @@ def test_the_published_hooks(repository: WorkDir, tmp_path: Path) -> None:
     repository("git commit -q -m cure")
     done = repository.run("git push origin main")
     assert done.returncode == 1
-    assert b"brings the state file" in done.stdout + done.stderr
+    assert b"adds the state file" in done.stdout + done.stderr
 
     manual = ["run", "--hook-stage", "manual"]
     assert run(repository, *manual, "no-committed-state")[0] == 1  # not of this stage

@@ -44,7 +44,7 @@ def cure(wd: WorkDir) -> None:
 def refused(wd: WorkDir, command: str) -> bool:
     done = wd.run(command)
     if done.returncode:
-        assert b" brings the state file " in done.stderr, done.stderr
+        assert b" adds the state file " in done.stderr, done.stderr
     return done.returncode != 0
 
 
@@ -156,7 +156,7 @@ def test_push_of_a_tag_that_names_a_tree(local: WorkDir) -> None:
     local("git reset -q --hard")
     done = local.run("git push origin tree")
     assert done.returncode == 1
-    assert b"holds the state file" in done.stderr
+    assert b"contains the state file" in done.stderr
 
 
 def test_push_of_everything(local: WorkDir) -> None:
@@ -269,7 +269,7 @@ def test_history_names_the_commit(local: WorkDir) -> None:
     cure(local)
     said = local.guard("--history")
     assert said.code == 1
-    assert said.errors == [f"error: Commit {commit[:12]} brings the state file {FILE}."]
+    assert said.errors == [f"error: Commit {commit[:12]} adds the state file {FILE}."]
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,7 @@ def found(wd: WorkDir) -> bool:
     ("name", "content", "how"),
     [
         ("copy.csv", LINES.encode(), "a copy of"),
-        ("deep/er/copy", LINES.replace("\n", "\r\n").encode(), "with other line ends"),
+        ("deep/er/copy", LINES.replace("\n", "\r\n").encode(), "with other line endings"),
         ("copy.lfs", pointer(LINES.encode()), "as a Git LFS pointer"),
         ("copy.lfs", pointer(LINES.replace("\n", "\r\n").encode()), "as a Git LFS pointer"),
     ],

@@ -80,14 +80,14 @@ def test_a_rule_that_is_written_wants_only_a_commit(wd: WorkDir) -> None:
     wd.commit("code")
     wd.write(f"{DIRECTORY}/K/state", "the content of a state\n")
 
-    def mend() -> str:
+    def fix() -> str:
         (finding,) = json.loads(wd.guard("--format", "json").out)["findings"]
-        return f"{finding['rule']}: {finding['mend']}"
+        return f"{finding['rule']}: {finding['fix']}"
 
     wd.write(".git/info/exclude", f"{STATE}/\n")
-    assert mend().startswith("protection-local: printf")
+    assert fix().startswith("protection-local: printf")
     wd.write(".gitignore", f"{STATE}/\n")
-    rule, _, command = mend().partition(": ")
+    rule, _, command = fix().partition(": ")
     assert (rule, "printf" in command) == ("protection-local", False)
     wd(["sh", "-c", command])
     assert json.loads(wd.guard("--format", "json").out)["findings"] == []

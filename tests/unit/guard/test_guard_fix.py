@@ -25,9 +25,9 @@ def leaky(wd: WorkDir) -> WorkDir:
 
 def test_fix(leaky: WorkDir) -> None:
     said = leaky.guard("--fix")
-    assert f"fixed: {FILE} was taken out of the index; the file stays." in said.err
+    assert f"fixed: {FILE} was removed from the index; the file stays." in said.err
     assert said.code == 1  # HEAD still has it: the commit is the person's to make
-    assert "is in HEAD, though no longer in the index" in said.errors[0]
+    assert "is in HEAD, although it is no longer in the index" in said.errors[0]
     assert f"fixed: The rule {STATE} was added to .gitignore; commit that file." in said.err
     assert "fixed:" not in leaky.guard("--fix").err
     assert (leaky.path / FILE).read_text() == CONTENT
@@ -68,7 +68,7 @@ def test_fix_does_not_write_through_a_link(leaky: WorkDir, tmp_path: Path) -> No
     (leaky.path / ".gitignore").symlink_to(target)
     said = leaky.guard("--fix")
     assert said.code == 1
-    assert ".gitignore is a symbolic link, and git reads no rules from a link." in said.err
+    assert ".gitignore is a symbolic link, and git reads no rules from links." in said.err
     assert target.read_text() == "x\n"
 
 
@@ -101,7 +101,7 @@ def test_what_a_wheel_would_lose(wd: WorkDir, backend: str, *, warned: bool) -> 
     wd.commit()
     said = wd.guard()
     assert said.code == 0
-    assert ["leaves out of a wheel" in line for line in said.warnings] == [True] * warned
+    assert ["from wheels" in line for line in said.warnings] == [True] * warned
     wd.write("pyproject.toml", f'{project}\n[tool.hatch.build]\nartifacts = ["**/{STATE}/**"]\n')
     assert wd.guard().warnings == []
 
@@ -124,7 +124,7 @@ def test_what_a_wheel_of_a_program_without_dagster_would_lose(
     wd.write(".gitignore", "/src/shop/state\n")
     wd.commit()
     (finding,) = json.loads(wd.guard("--format", "json").out)["findings"]
-    assert (finding["rule"], finding["mend"]) == (
+    assert (finding["rule"], finding["fix"]) == (
         "wheel-drops-state",
         "state-bundler doctor --fix --project .",
     )

@@ -203,4 +203,4 @@ def test_a_sparse_checkout_and_a_submodule_without_git(wd: WorkDir, tmp_path: Pa
     assert "src/a lib is a submodule without a repository of its own" in said.err
     wd(["sh", "-c", said.err.partition("Connect it again: ")[2]])
     assert wd.guard().code == 1
-    assert "In src/a lib: git add -A would take 1 file" in wd.guard().err
+    assert "In src/a lib: git add -A would add 1 file" in wd.guard().err

@@ -154,10 +154,10 @@ def test_a_link_that_git_would_take(repository: WorkDir, tmp_path: Path, target:
     )
     assert path in wd("git add -A --dry-run")
     assert findings(wd) == [("protection-missing", path)]
-    assert f"git add -A would take {path}" in wd.guard().err
+    assert f"git add -A would add {path}" in wd.guard().err
     assert wd.guard("--strict").code == 1
     (finding,) = json.loads(wd.guard("--format", "json").out)["findings"]
-    wd(["sh", "-c", finding["mend"]])
+    wd(["sh", "-c", finding["fix"]])
     assert path not in wd("git add -A --dry-run")
     is_clean(wd)
 

@@ -44,7 +44,7 @@ def cure(wd: WorkDir, *moment: str, rules: set[str]) -> None:
             break
         first = found[0]
         seen.add(first["rule"])
-        paste(wd, first["mend"])
+        paste(wd, first["fix"])
         left = [(each["rule"], each["where"]) for each in findings(wd, *moment)]
         assert (first["rule"], first["where"]) not in left, first
     assert findings(wd, *moment) == []
@@ -130,8 +130,8 @@ KEEPS_ENV = {
     *("UTF-32", "Latin-1", "link", "read-only", "negated last", "trailing comment"),
 }
 SENTENCES = {
-    "link": "is a symbolic link, and git reads no rules from a link.",
-    "dangling link": "is a symbolic link, and git reads no rules from a link.",
+    "link": "is a symbolic link, and git reads no rules from links.",
+    "dangling link": "is a symbolic link, and git reads no rules from links.",
     "directory": "is not a file, so git reads no rules from it.",
     "UTF-16, little": "is UTF-16 text, and git reads no rules from it.",
     "UTF-16 without a mark": "is UTF-16 text, and git reads no rules from it.",
@@ -212,7 +212,7 @@ def test_from_where_the_user_is(wd: WorkDir, tmp_path: Path, where: str) -> None
         options = ["-C", str(wd.path)]
     wd.write(FILE)
     (finding,) = json.loads(at.guard(*options, "--format", "json").out)["findings"]
-    paste(at, finding["mend"])
+    paste(at, finding["fix"])
     assert findings(wd) == []
     assert (wd.path / ".gitignore").read_text() == f"{STATE}\n"
 
@@ -379,7 +379,7 @@ def test_what_takes_a_person_is_a_sentence(wd: WorkDir) -> None:
     wd("git rm -rq --cached src")
     wd.commit("cure", add=False)
     for moment in ("--push", "--history"):
-        assert all(is_sentence(each["mend"]) for each in findings(wd, moment))
+        assert all(is_sentence(each["fix"]) for each in findings(wd, moment))
 
 
 # --- the build backend ----------------------------------------------------------------------
@@ -402,7 +402,7 @@ def test_wheels_of_several_projects(wd: WorkDir, backend: str, where: str) -> No
     at = wd.at(where)
     found = findings(at)
     assert [each["rule"] for each in found] == ["wheel-drops-state"] * 2
-    at.run(["sh", "-c", found[0]["mend"]])  # it fails for what else it finds
+    at.run(["sh", "-c", found[0]["fix"]])  # it fails for what else it finds
     assert findings(wd) == []
 
 

@@ -302,7 +302,7 @@ def test_no_repository(tmp_path: Path, wd: WorkDir) -> None:
     (tmp_path / "none").mkdir()
     nowhere = WorkDir(tmp_path / "none", {**wd.env, "GIT_CEILING_DIRECTORIES": str(tmp_path)})
     for moment in ([], ["--staged"], ["--history"]):
-        assert "is in no git repository" in cannot_tell(nowhere, *moment)
+        assert "is not in a git repository" in cannot_tell(nowhere, *moment)
 
 
 def test_git_is_missing(clean: WorkDir) -> None:

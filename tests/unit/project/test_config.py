@@ -85,8 +85,8 @@ def test_windows_line_ends_are_read(tmp_path: Path) -> None:
         ({"timeout": 5}, "timeout: Expected `str", ""),
         ({"attempts": 0}, "attempts: Expected `int` >= 1", ""),
         ({"refresh": "sometimes"}, "refresh: Invalid enum value", ""),
-        ({"source": [{"path": "x"}]}, "needs either `command` or `component`", ""),
-        ({"source": [{"path": "x", "command": ["a"]}]}, "needs a `key`", ""),
+        ({"source": [{"path": "x"}]}, "requires either `command` or `component`", ""),
+        ({"source": [{"path": "x", "command": ["a"]}]}, "requires a `key`", ""),
         ({"source": [{"path": "../x", "component": "a:B"}]}, "not inside the project", ""),
     ],
 )

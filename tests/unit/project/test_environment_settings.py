@@ -187,7 +187,7 @@ def test_on_the_command_line(tmp_path: Path) -> None:
 
     code, text = said(STATE_BUNDLER_REFRESH="never")
     assert code == 76, text
-    assert "is not to be" in text
+    assert "has no valid state" in text
     assert said(STATE_BUNDLER_REFRESH="sometimes")[0] == 78
     code, text = said(STATE_BUNDLER_REFESH="never")
     assert code == 78

@@ -61,7 +61,7 @@ def test_a_directory_inside_a_project_finds_it(tmp_path: Path) -> None:
 )
 def test_what_is_no_project_is_a_sentence(tmp_path: Path, text: str) -> None:
     (tmp_path / "pyproject.toml").write_text(text)
-    with pytest.raises(ConfigurationError, match="neither a Dagster project"):
+    with pytest.raises(ConfigurationError, match="not a Dagster project"):
         find([tmp_path])
 
 

@@ -15,7 +15,7 @@ def test_a_deadline_in_a_second_attempt_tells_what_ended_the_first() -> None:
     late = _failure("it did not finish within 15 s", late=True)
     told = _telling(late, [_failure("host:443 answered 500")])
     assert told.what == (
-        "Key[x]: it did not finish within 15 s; the attempt before: host:443 answered 500."
+        "Key[x]: it did not finish within 15 s; the previous attempt: host:443 answered 500."
     )
     assert (told.hint, told.key, type(told)) == ("Wait.", "Key[x]", Unavailable)
 

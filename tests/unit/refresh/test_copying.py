@@ -163,7 +163,7 @@ def test_a_repository_that_git_cannot_read_is_an_error(tmp_path: Path) -> None:
     root = tmp_path / "r"
     (root / ".git").mkdir(parents=True)
     (root / "a").write_text("x")
-    with pytest.raises(copying.GitError, match="cannot say what it ignores"):
+    with pytest.raises(copying.GitError, match="cannot list what it ignores"):
         copying.ignored_below(str(root))
 
 

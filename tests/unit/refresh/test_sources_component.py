@@ -68,10 +68,10 @@ def test_the_service_answers_from_its_state_while_the_vendor_is_down(
 def test_the_service_does_not_start_without_its_state_or_with_an_altered_one(
     project: Project,
 ) -> None:
-    assert "There is no state of 'Catalogue[products]'" in _ask(project).stderr
+    assert "There is no state for 'Catalogue[products]'" in _ask(project).stderr
     refresh([project], RefreshOptions(), Listener())
     (project.root / "src/catalogue/state/Catalogue__products__/state").write_text("[]")
-    assert "is not what the manifest says" in _ask(project).stderr
+    assert "does not match the manifest" in _ask(project).stderr
 
 
 @pytest.mark.parametrize(

@@ -105,7 +105,7 @@ def test_from_a_folder_the_hook_calls_what_is_installed(tmp_path: Path) -> None:
     root = _project(tmp_path)  # as in a checkout, where these tests run
     done = _init(root, "--yes")
     assert done.returncode == 0
-    assert "Once in each clone: pre-commit install" in done.stderr
+    assert "Run once per clone to enable the hook: pre-commit install" in done.stderr
     written = (root / ".pre-commit-config.yaml").read_text()
     (hook,) = yaml.safe_load(written)["repos"][0]["hooks"]
     assert (hook["language"], hook["entry"]) == ("system", "state-guard --staged")
@@ -347,7 +347,7 @@ def test_git_hooks_come_and_go_and_a_hook_that_was_here_stays(tmp_path: Path) ->
 
     assert _init(root, "--git-hooks", "--remove").returncode == 0
     assert {path.name: path.read_text() for path in hooks.iterdir()} == before
-    assert "Nothing to take back" in _init(root, "--git-hooks", "--remove").stderr
+    assert "Nothing to undo" in _init(root, "--git-hooks", "--remove").stderr
 
 
 # --- the build backends, for real -------------------------------------------------------------
@@ -414,7 +414,7 @@ def test_after_init_a_wheel_holds_the_states_of_a_program_without_dagster(
     assert (root / "pyproject.toml").read_text() == before
     finding = next(packaging.backend(DoctorContext(survey(root))))
     assert finding.part == "backend"
-    assert "shop/state" in finding.mend or '"state/**"' in finding.mend
+    assert "shop/state" in finding.fix or '"state/**"' in finding.fix
 
 
 def _with_backend(root: Path, text: str, backend: str, requires: str) -> Path:

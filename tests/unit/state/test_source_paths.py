@@ -160,5 +160,5 @@ def test_a_module_is_no_path(wd: WorkDir, module: str) -> None:
     wd.write(
         "pyproject.toml", f'[tool.dg.project]\nroot_module = "shop"\ndefs_module = "{module}"\n'
     )
-    with pytest.raises(ConfigurationError, match="is not the name of a module"):
+    with pytest.raises(ConfigurationError, match="is not a valid module name"):
         open_project(wd.path)

@@ -76,7 +76,7 @@ def test_push_look_roll_back(project: Path, store: Run, tmp_path: Path) -> None:
     assert "release" in store("list", "--all")
     assert "0 versions" in store("prune", "--keep", "1")
     store("pin", version, "--remove")
-    assert "would go" in store("prune", "--keep", "1", "--dry-run")
+    assert "would be removed" in store("prune", "--keep", "1", "--dry-run")
     assert "removed" in store("prune", "--keep", "1")
     assert "2 versions" in store("verify")
     assert "2 new versions" in store("copy", f"file://{tmp_path}/other")
@@ -102,7 +102,7 @@ def test_shards(project: Path, store: Run, monkeypatch: pytest.MonkeyPatch) -> N
     assert "nothing was joined" in store("join", "2", code=2)
     store("push", "--shard", "2/2", "--key", "B")
     assert "set 1" in store("join", "2")
-    assert "Run 77 is joined already: set 1" in store("join", "2")
+    assert "Run 77 was already joined: set 1" in store("join", "2")
     assert "2 versions" in store("verify")
 
 
@@ -120,9 +120,9 @@ def test_bit_rot_is_76(project: Path, store: Run, tmp_path: Path) -> None:
     [
         (["show", "nonsense"], 2, "no current version of nonsense"),
         (["pin", "nonsense"], 2, "no version nonsense"),
-        (["list", "--store", "ftp://x"], 78, "is no store"),
+        (["list", "--store", "ftp://x"], 78, "is not a store"),
         (["push", "--key", "Nobody"], 78, "Known: A"),
-        (["push", "--shard", "4/3"], 2, "is no shard"),
+        (["push", "--shard", "4/3"], 2, "is not a shard"),
     ],
 )
 def test_what_cannot_be_is_said(
@@ -383,8 +383,8 @@ def test_a_program_uses_what_is_embedded_while_the_store_is_down(
     with pytest.raises(StateError, match="did not answer"):
         value(down, Versioned=str(uuid.uuid4()))
     lost = StoreStateStorage(f"file://{pushed.parent}/not-mounted")
-    with pytest.warns(EmbeddedStateWarning, match="holds no state"):
+    with pytest.warns(EmbeddedStateWarning, match="has no state"):
         assert value(lost) == "one"
     (pushed / "state" / "Versioned" / "state").write_text("altered")
-    with pytest.raises(StateError, match="not what the manifest says"):
+    with pytest.raises(StateError, match="does not match the manifest"):
         value(None)

@@ -131,7 +131,7 @@ def test_what_would_be_one_artifact_is_refused(wd: WorkDir) -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("--all",), "Say what is to be built"),
+        (("--all",), "Missing artifact kind"),
         (("--workers", "2", "oci", "-o", "x"), "go with --all"),
         (("--report", "x", "oci", "-o", "x"), "go with --all"),
     ],

@@ -113,7 +113,7 @@ def replace_build(build: Build, **fields: object) -> Build:
         (Policy(max_age=1e9), _record(KeyRefresh("Shop")), "max-age", "is not recorded"),
         (Policy(commit="1234567"), _GOOD, "commit", f"commit {_COMMIT}, not from 1234567"),
         (Policy(commit=_COMMIT), _record(commit=None), "commit", "not recorded"),
-        (Policy(clean=True), _record(dirty=True), "clean", "with changes that no commit holds"),
+        (Policy(clean=True), _record(dirty=True), "clean", "with uncommitted changes"),
         (Policy(clean=True), _record(dirty=None), "clean", "not recorded"),
         (Policy(guarded=True), _record(guarded=False), "guarded", "without asking git"),
         (

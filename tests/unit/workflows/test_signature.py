@@ -169,8 +169,8 @@ def test_sign_and_verify_as_a_person_does(tmp_path: Path, key: Path, allowed: Pa
     _bundle(tmp_path / "app", b"[2]")
     bad = _cli("verify", "app", "--signed-by", allowed, "--require", "Gone", cwd=tmp_path)
     assert (bad.returncode, bad.stdout) == (1, "")
-    assert "There is no state of Gone." in bad.stderr
-    assert "is not one of this artifact as it is" in bad.stderr
+    assert "There is no state for Gone." in bad.stderr
+    assert "does not match this artifact" in bad.stderr
 
 
 # --- predicates ---------------------------------------------------------------------------------

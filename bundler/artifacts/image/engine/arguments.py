@@ -1,6 +1,6 @@
 """The arguments of ``docker build``: which of them say where the result goes.
 
-They are the person's, and go to docker as they are, except those that would give a name to an
+They are the user's, and go to docker as they are, except those that would give a name to an
 image without its state: ``-t``, ``--push``, ``--load``, ``-o``, ``--iidfile``,
 ``--metadata-file`` and ``-q``. These are carried out with the finished image.
 """
@@ -100,7 +100,7 @@ def parse(arguments: Sequence[str]) -> Arguments:
     if len(found.positional) != 1 and not wants_help:
         raise UsageError(
             f"docker build takes one context, but {len(found.positional)} were given.",
-            hint="Most often it is the current folder: docker bundle build -t NAME .",
+            hint="This is usually the current directory: docker bundle build -t NAME .",
         )
     return Arguments(
         forwarded=tuple(found.forwarded),
@@ -142,7 +142,7 @@ def _option(found: _Found, word: str, rest: list[str]) -> None:
             return
     if not equals and name in _WITH_VALUE:
         if not rest:
-            raise UsageError(f"{name} needs a value.")
+            raise UsageError(f"{name} requires a value.")
         value = rest.pop(0)
         words.append(value)
     elif not equals:

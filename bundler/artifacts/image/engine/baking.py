@@ -2,7 +2,7 @@
 
 bake itself resolves its files, variables and overrides; what it prints is what is built. The
 targets that get state are built without a name, by their Dockerfile with the state's ignore rules
-beside it; they get their names once the others are baked, too.
+next to it; they get their names once the others are baked, too.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from bundler.system import process
 
 # Options of bake that tell of targets, or of the resolved file, and so are not given twice.
 _RUNNING = ("--allow", "--builder", "--progress")
-# The first buildx whose bake asks for leave to read what lies outside the current folder.
+# The first buildx whose bake asks for permission to read what is outside the current folder.
 _ASKS_LEAVE_SINCE = (0, 18)
 _ASKING = ("--print", "--list", "--check", "--call", "--help", "-h", "--list-targets")
 
@@ -119,7 +119,7 @@ def resolve(docker: Docker, words: Sequence[str]) -> Baking:
     """
     version = process.run(docker.argv("buildx", "version"), env=docker.environment)
     if version.exit_code:
-        raise ToolFailed("bake needs buildx.", hint="Install the docker-buildx plugin.")
+        raise ToolFailed("bake requires buildx.", hint="Install the docker-buildx plugin.")
     metadata_file, rest = _taken(words, "--metadata-file")
     argv = docker.argv("buildx", "bake", *rest, "--print")
     done = process.run(argv, env=docker.environment)
@@ -183,7 +183,8 @@ def preflight(baking: Baking, chosen: Sequence[str]) -> None:
     for name in chosen:
         if name not in baking.final:
             raise UsageError(
-                f"bake makes no image of {name!r}.", hint=f"It makes: {', '.join(baking.final)}."
+                f"bake does not build an image of {name!r}.",
+                hint=f"It builds: {', '.join(baking.final)}.",
             )
         building.preflight(baking.arguments(name), piped=baking.inline(name))
 
@@ -227,7 +228,7 @@ class BakeTarget:
 def building_targets(
     baking: Baking, chosen: Sequence[str], request: EmbedRequest
 ) -> Iterator[list[ReadyImage]]:
-    """Builds the chosen targets and embeds; when the block ends well the others are baked, and
+    """Builds the chosen targets and embeds; when the block succeeds the others are baked, and
     then all get their names.
 
     Those that stay in the engine come first.
@@ -278,7 +279,9 @@ def _read(metadata: Path) -> Json:
     try:
         found: Json = msgspec.json.decode(metadata.read_bytes())
     except (OSError, msgspec.DecodeError) as error:
-        raise ToolFailed("docker buildx bake ended well, but did not say what it made.") from error
+        raise ToolFailed(
+            "docker buildx bake succeeded but did not report what it built."
+        ) from error
     return found
 
 
@@ -306,7 +309,7 @@ def _remove(engine: Engine, base: str) -> None:
 def _bake(baking: Baking, targets: Sequence[BakeTarget], folder: Path, output: str) -> Json:
     """Bakes targets without a name, and without the state in their contexts.
 
-    output: where each goes, as ``--output`` has it. Returns what bake tells, by target.
+    output: where each goes, as ``--output`` has it. Returns bake's metadata, by target.
     """
     resolved = msgspec.json.decode(msgspec.json.encode(baking.resolved))
     for one in targets:
@@ -335,7 +338,7 @@ def _image_id(engine: Engine, name: str, told: Mapping[str, str]) -> str:
     for key in ("containerimage.config.digest", "containerimage.digest"):
         if key in told and engine.has_image(told[key]):
             return told[key]
-    raise ToolFailed(f"bake did not say which image it made of {name}.")
+    raise ToolFailed(f"bake did not report which image it built for {name}.")
 
 
 def _run(baking: Baking, resolved: Json, targets: Sequence[str], options: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""Builds an image with the person's own docker, then puts the state on top.
+"""Builds an image with the user's own docker, then puts the state on top.
 
 Names, files and pushes come last, of the image that was read back.
 """
@@ -55,7 +55,7 @@ def preflight(
 def require_buildkit(
     arguments: Arguments, piped: Piped | None, detected: Callable[[], Builder]
 ) -> None:
-    """Raises `ToolFailed` where the Dockerfile needs BuildKit, and the builder is another."""
+    """Raises `ToolFailed` if the Dockerfile needs BuildKit, and the builder is another."""
     found = _dockerfile(arguments, piped)
     modern = needing_buildkit(found[1].decode(errors="replace")) if found else None
     if found is None or modern is None or (builder := detected()).is_buildkit:
@@ -67,18 +67,18 @@ def require_buildkit(
 
 
 def _dockerfile(arguments: Arguments, piped: Piped | None) -> tuple[str, bytes] | None:
-    """Its name for messages, and its text; None where only docker knows it."""
+    """Its name for messages, and its text; None if only docker knows it."""
     path = dockerfile_of(arguments)
     if path is not None:
         if "://" in str(arguments.file):
             raise UsageError(
-                f"The Dockerfile {arguments.file} is not here.",
-                hint="Fetch it first, and name the file with -f.",
+                f"The Dockerfile {arguments.file} is not a local file.",
+                hint="Download it first, and pass the file with -f.",
             )
         if not path.is_file():
             raise UsageError(
                 f"There is no {path.name} in {path.resolve().parent}.",
-                hint="Name it with -f, or give another context; ours is Dockerfile.example.",
+                hint="Pass it with -f, or use another context; Dockerfile.example has a template.",
             )
         return path.name, dockerbuild.read(path)
     if piped is None:
@@ -86,7 +86,7 @@ def _dockerfile(arguments: Arguments, piped: Piped | None) -> tuple[str, bytes] 
     name = arguments.file if piped.is_archive and arguments.file else "Dockerfile"
     text = piped.dockerfile(name)
     if text is None:
-        raise UsageError(f"The archive on stdin has no {name}.", hint="Name it with -f.")
+        raise UsageError(f"The archive on stdin has no {name}.", hint="Pass its name with -f.")
     return name, text
 
 
@@ -100,9 +100,9 @@ def building(
     command: Sequence[str] = ("build",),
     piped: Piped | None = None,
 ) -> Iterator[ReadyImage]:
-    """Builds and embeds; the image gets its names, files and pushes when the block ends well.
+    """Builds and embeds; the image gets its names, files and pushes when the block succeeds.
 
-    program: what was asked ahead of the docker program. command: ``build`` or ``buildx build``.
+    program: the prefetched answer of the docker program. command: ``build`` or ``buildx build``.
     piped: what came by stdin.
     Raises `ChildFailed` with docker's own exit code where the build fails, and as
     `EngineDestination.embed` does.
@@ -145,7 +145,7 @@ def building(
 def naming(
     docker: Docker, engine: Engine, arguments: Arguments, base: str, request: EmbedRequest
 ) -> Iterator[ReadyImage]:
-    """Embeds into an image of the engine; names, files and pushes it when the block ends well."""
+    """Embeds into an image of the engine; names, files and pushes it when the block succeeds."""
     with EngineDestination(engine, base, arguments.tags).embed(request) as made:
         image = ReadyImage(made, arguments)
         yield image
@@ -164,5 +164,5 @@ def _loaded(build: DockerBuild) -> str:
         preload()
         build.run(folder, ["--iidfile", str(iidfile), *(["--load"] if is_buildx else [])])
         if not iidfile.exists():
-            raise ToolFailed("docker build ended well, but did not say which image it made.")
+            raise ToolFailed("docker build succeeded but did not report which image it built.")
         return iidfile.read_text().strip()

@@ -54,7 +54,7 @@ class BuildRequest(Protocol):
 def applies_to(build: BuildRequest, engine: Engine) -> bool:
     """Whether this build goes past the engine's store.
 
-    Raises `ToolFailed` for several platforms where there is no buildx, `UsageError` where they
+    Raises `ToolFailed` for several platforms where there is no buildx, `UsageError` if they
     are to go into a store that cannot hold them.
     """
     arguments = build.arguments
@@ -62,8 +62,8 @@ def applies_to(build: BuildRequest, engine: Engine) -> bool:
     if len(arguments.platforms) > 1:
         if not is_buildx:
             raise ToolFailed(
-                f"Several platforms need buildx, and this is {build.builder}.",
-                hint="Install the docker-buildx plugin, or build each platform by itself.",
+                f"Building for several platforms requires buildx, but this is {build.builder}.",
+                hint="Install the docker-buildx plugin, or build each platform separately.",
             )
         _refuse_what_no_store_holds(arguments, engine)
         return True
@@ -76,13 +76,13 @@ def _refuse_what_no_store_holds(arguments: Arguments, engine: Engine) -> None:
     for fields in map(fields_of, arguments.outputs):
         if fields["type"] in ("tar", "local", "docker") and "dest" in fields:
             raise UsageError(
-                f"--output type={fields['type']} holds one platform.",
-                hint="Several fit into type=oci,dest=PATH, or into a registry: --push.",
+                f"--output type={fields['type']} supports only one platform.",
+                hint="For several, use type=oci,dest=PATH or push to a registry: --push.",
             )
     if _is_loaded(arguments) and not has_containerd_store(engine):
         raise UsageError(
-            "The engine's image store cannot hold several platforms.",
-            hint="Add --push or -o type=oci,dest=PATH, or turn on containerd's image store.",
+            "The engine's image store does not support several platforms.",
+            hint="Add --push or -o type=oci,dest=PATH, or enable the containerd image store.",
         )
 
 
@@ -108,7 +108,7 @@ def _pushes_by_digest(build: BuildRequest) -> bool:
 
 @contextmanager
 def building(build: BuildRequest, engine: Engine, request: EmbedRequest) -> Iterator[ReadyImage]:
-    """Builds and embeds without a name; files, pushes and tags when the block ends well."""
+    """Builds and embeds without a name; files, pushes and tags when the block succeeds."""
     arguments = build.arguments
     only_pushes = outputs.pushes(arguments) and not outputs.stays(arguments)
     with tempfile.TemporaryDirectory(prefix="state-bundler-") as name:
@@ -131,7 +131,7 @@ def _in_registry(build: BuildRequest, request: EmbedRequest, folder: Path) -> It
     tags = tuple(map(registry.parse, build.arguments.tags))
     with registry.opened(tags[0], request.listener) as (target, _):
         digest = _pushed_code(build, target.name, folder)
-        request.listener.phase("Putting the state into the image")
+        request.listener.phase("Embedding the state in the image")
         found = registry.source(tags[0].at(digest), target.connection, request.listener)
         with registry.RegistryDestination(target, tags, (found,)).embed(request) as made:
             yield made
@@ -145,7 +145,7 @@ def _pushed_code(build: BuildRequest, repository: str, folder: Path) -> str:
     try:
         return str(msgspec.json.decode(metadata.read_bytes())["containerimage.digest"])
     except (OSError, msgspec.DecodeError, KeyError, TypeError) as error:
-        raise ToolFailed("docker build ended well, but did not say what it pushed.") from error
+        raise ToolFailed("docker build succeeded but did not report what it pushed.") from error
 
 
 @contextmanager
@@ -159,7 +159,7 @@ def _in_layout(
     arguments = build.arguments
     code, path = folder / "code.tar", folder / "with-state"
     build.run(folder, ["--output", f"type=oci,dest={code}"])
-    request.listener.phase("Putting the state into the image")
+    request.listener.phase("Embedding the state in the image")
     with (
         oci.source(code) as found,
         oci.LayoutDestination(path, _TAG, (found,)).embed(request) as made,

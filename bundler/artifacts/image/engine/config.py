@@ -1,4 +1,4 @@
-"""An image's configuration as the engine tells it.
+"""An image's configuration as the engine reports it.
 
 The engine keeps the configuration's bytes to itself: it answers with the parts by another name,
 and the history without its times' fractions and without saying which lines made a layer.
@@ -28,7 +28,7 @@ def config_of(inspected: Mapping[str, Any], history: Sequence[Mapping[str, Any]]
     """The configuration of an image.
 
     inspected: the answer to ``/images/ID/json``. history: to ``/images/ID/history``, newest first.
-    Raises `ToolFailed` where the two do not fit each other.
+    Raises `ToolFailed` if the two do not fit each other.
     """
     layers = list((inspected.get("RootFS") or {}).get("Layers") or [])
     fields = {
@@ -49,7 +49,7 @@ def config_of(inspected: Mapping[str, Any], history: Sequence[Mapping[str, Any]]
 
 
 def settings_of(inspected: Mapping[str, Any]) -> Json:
-    """The part of an image's configuration that is told without its history."""
+    """The part of an image's configuration that is reported without its history."""
     layers = list((inspected.get("RootFS") or {}).get("Layers") or [])
     return {
         "config": inspected.get("Config") or {},
@@ -60,7 +60,7 @@ def settings_of(inspected: Mapping[str, Any]) -> Json:
 def history_of(history: Sequence[Mapping[str, Any]], layers: int) -> list[Json]:
     """The history, oldest first, with as many lines that made a layer as there are layers.
 
-    Raises `ToolFailed` where there are more layers than lines.
+    Raises `ToolFailed` if there are more layers than lines.
     """
     oldest_first = list(reversed(history))
     ranked = sorted(
@@ -68,7 +68,7 @@ def history_of(history: Sequence[Mapping[str, Any]], layers: int) -> list[Json]:
         key=lambda position: (-_likelihood(oldest_first[position]), position),
     )
     if layers > len(ranked):
-        raise ToolFailed("The Docker engine tells of fewer steps than the image has layers.")
+        raise ToolFailed("The Docker engine reports fewer steps than the image has layers.")
     making = set(ranked[:layers])
     return [_line(entry, position in making) for position, entry in enumerate(oldest_first)]
 

@@ -50,7 +50,7 @@ _READING = {"io.state-bundler.reading": "true"}
 
 @dataclass(frozen=True)
 class Docker:
-    """The person's docker program and its global options (``--context X``, ``-H …``, TLS)."""
+    """The user's docker program and its global options (``--context X``, ``-H …``, TLS)."""
 
     program: str = "docker"
     options: tuple[str, ...] = ()
@@ -66,7 +66,7 @@ class Docker:
         return [self.program, *self.options, *arguments]
 
     def ask(self, *arguments: str, timeout: float = 60.0) -> str:
-        """Runs the program for what it prints. Raises `ToolFailed` where it fails."""
+        """Runs the program for what it prints. Raises `ToolFailed` if it fails."""
         out = process.check(self.argv(*arguments), env=self.environment, timeout=timeout)
         return out.decode(errors="replace").strip()
 
@@ -93,7 +93,7 @@ class Docker:
             self.connect()
 
     def connect(self) -> Engine:
-        """Raises `ToolFailed` where the program is missing or no engine answers."""
+        """Raises `ToolFailed` if the program is missing or no engine answers."""
         engine = Engine(self)
         _ = engine.headers  # it is asked
         return engine
@@ -102,7 +102,7 @@ class Docker:
         """As `connect`, but one at a socket here is spoken to when it is first asked something.
 
         Then the SDK's import, which takes longer than all that an engine is asked, can go on
-        beside docker's own build.
+        next to docker's own build.
         """
         is_here = local_socket(self.program, self.options, self.environment) is not None
         return Engine(self) if is_here else self.connect()

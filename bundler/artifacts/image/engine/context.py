@@ -24,7 +24,7 @@ from bundler.errors import InputOutputError
 from bundler.state.bundle import Bundle
 
 _DBT_PROJECT = "dbt_project.yml"
-# What dbt writes beside its project at each refresh, which would miss the layer cache each time.
+# What dbt writes next to its project at each refresh, which would miss the layer cache each time.
 _DBT_LEFTOVERS = ("target", "logs")
 # No dbt project is looked for in these.
 _NOT_SEARCHED = {".git", ".venv", "venv", "node_modules", "site-packages", "__pycache__"}
@@ -42,7 +42,7 @@ class Withheld:
 def withheld_rules(
     root: Path, bundles: Sequence[Bundle], left_out: LeftOut | None = None
 ) -> Withheld:
-    """The state directories below a context, what dbt leaves beside their projects, and more."""
+    """The state directories below a context, what dbt leaves next to their projects, and more."""
     top = root.resolve()
     paths = [bundle.root.resolve() for bundle in bundles]
     for project in _dbt_projects(root, bundles):
@@ -53,9 +53,9 @@ def withheld_rules(
 
 
 def shown(arguments: Arguments, bundles: Sequence[Bundle]) -> Iterator[str]:
-    """A sentence for each named context that the build would see a state in.
+    """A message for each named context that the build would see a state in.
 
-    Its rules are those that lie in it: none can be given beside the Dockerfile.
+    Its rules are those that are in it: none can be given next to the Dockerfile.
     """
     for named in arguments.given("--build-context"):
         name, _, where = named.partition("=")
@@ -72,8 +72,8 @@ def shown(arguments: Arguments, bundles: Sequence[Bundle]) -> Iterator[str]:
         for rule in withheld_rules(root, bundles).rules:
             if not excluded(rule.replace("\\", ""), rules):
                 yield (
-                    f"--build-context {name} shows the build {rule}: new state will miss the "
-                    f"cache. Put that line into {root / IGNORE_FILE}."
+                    f"--build-context {name} contains {rule}: new state will invalidate the "
+                    f"cache. Add that line to {root / IGNORE_FILE}."
                 )
 
 
@@ -139,7 +139,7 @@ class ClassicContext:
 
 
 def _inside(root: Path, dockerfile: Path | None) -> str | None:
-    """A Dockerfile's path in the context; None for one that lies elsewhere."""
+    """A Dockerfile's path in the context; None for one that is elsewhere."""
     if dockerfile is None:
         return None
     real, top = dockerfile.resolve(), root.resolve()
@@ -172,7 +172,7 @@ def _content(source: Path, size: int) -> Iterator[bytes]:
             left -= len(chunk)
             yield chunk
     if left:
-        raise InputOutputError(f"{source} changed while it was read.")
+        raise InputOutputError(f"{source} changed while it was being read.")
     yield b"\0" * (-size % 512)
 
 

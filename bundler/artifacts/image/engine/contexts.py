@@ -28,7 +28,7 @@ class _ClientConfiguration(msgspec.Struct, rename="camel"):
 
 
 def local_socket(program: str, options: Sequence[str], environ: Mapping[str, str]) -> str | None:
-    """The address of a local socket that docker would use; None where docker has to be asked."""
+    """The address of a local socket that docker would use; None if docker has to be asked."""
     if posixpath.basename(program) != "docker":
         return None
     if options:
@@ -48,7 +48,7 @@ def _named(options: Sequence[str]) -> str | None:
 
 
 def _context(environ: Mapping[str, str]) -> str | None:
-    """The name of the current context; None where the configuration cannot be read."""
+    """The name of the current context; None if the configuration cannot be read."""
     if name := environ.get("DOCKER_CONTEXT"):
         return name
     try:
@@ -65,7 +65,7 @@ def _configuration(environ: Mapping[str, str]) -> _ClientConfiguration:
 
 
 def builder_alias(environ: Mapping[str, str]) -> str:
-    """What `docker build` stands for, such as ``buildx``; empty where it is itself."""
+    """What `docker build` is an alias of, such as ``buildx``; empty if it is itself."""
     try:
         return _configuration(environ).aliases.get(_BUILDER, "")
     except (OSError, msgspec.DecodeError):
@@ -75,7 +75,7 @@ def builder_alias(environ: Mapping[str, str]) -> str:
 def unaliased(environ: Mapping[str, str], folder: Path) -> dict[str, str]:
     """The environment in which `docker build` is docker's own again, all else as it was.
 
-    folder: an empty one, which then stands for docker's configuration as long as it is there.
+    folder: an empty one, used as docker's configuration folder.
     """
     real = dockerhome(environ)
     settings = msgspec.json.decode((real / CONFIGURATION).read_bytes())

@@ -1,7 +1,7 @@
-"""docker's own build, with the person's own arguments, of a context that lacks the state.
+"""docker's own build, with the user's own arguments, of a context that lacks the state.
 
 With BuildKit the Dockerfile is given from a temporary folder, with the ignore rules that hold and
-the state directories beside it. The classic builder knows no such rules: it gets the context as a
+the state directories next to it. The classic builder knows no such rules: it gets the context as a
 filtered archive on its stdin.
 """
 
@@ -60,14 +60,14 @@ def _is_with_buildx(version: str) -> bool:
 
 
 def program_of(docker: Docker) -> Program:
-    """Asks the program. Raises `ToolFailed` where it is missing."""
+    """Asks the program. Raises `ToolFailed` if it is missing."""
     version = docker.version()
     asked = _is_with_buildx(version) and _wanted(docker) in {"", *_TRUE}
     return Program(version, asked and docker.succeeds("buildx", "version"))
 
 
 def asked_ahead(docker: Docker) -> Callable[[], Program]:
-    """`program_of` beside other work: to start docker takes as long as all that git is asked."""
+    """`program_of` next to other work: to start docker takes as long as all that git is asked."""
     from concurrent.futures import ThreadPoolExecutor
 
     pool = ThreadPoolExecutor(1)
@@ -93,7 +93,7 @@ def detect(docker: Docker, engine: Engine, program: Program | None = None) -> Bu
         return Builder("buildx", version)
     if wanted:
         raise ToolFailed(
-            "DOCKER_BUILDKIT asks for BuildKit, but this docker has no buildx.",
+            "DOCKER_BUILDKIT enables BuildKit, but this docker has no buildx.",
             hint="Install the docker-buildx plugin, or unset DOCKER_BUILDKIT.",
         )
     return Builder("classic", version)
@@ -121,7 +121,7 @@ def usual_dockerfile(folder: Path) -> Path:
 class DockerBuild:
     """A build that docker is asked for; its context lacks the states of these bundles.
 
-    command: ``build`` or ``buildx build``. piped: what the person gave by stdin. left_out: what
+    command: ``build`` or ``buildx build``. piped: what the user gave by stdin. left_out: what
     else the context lacks.
     """
 
@@ -239,7 +239,7 @@ def _docker(
 def with_rules(
     root: Path, path: Path | None, text: bytes, withheld: Withheld, folder: Path
 ) -> Path:
-    """A Dockerfile's copy, and beside it the rules that hold for its context, and ours."""
+    """A Dockerfile's copy, and next to it the rules that hold for its context, and ours."""
     copy = folder / (path.name if path is not None else "Dockerfile")
     copy.write_bytes(text)
     rules = [effective(root, path).rstrip("\n"), *withheld.rules]

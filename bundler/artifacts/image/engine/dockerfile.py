@@ -87,7 +87,7 @@ def _logical_line(lines: Sequence[str], at: int, escape: str) -> tuple[str, int]
 def context_paths(text: str, build_args: Mapping[str, str]) -> Iterator[tuple[int, str, bool]]:
     """What the Dockerfile names of its context: line, path or pattern, whether it is copied.
 
-    The context as a whole is no name. A variable that nobody knows stands for anything in its
+    The context as a whole is not a name. A variable that nobody knows stands for anything in its
     folder. A bind mount is read, and not copied.
     """
     known: dict[str, str] = {}
@@ -163,7 +163,7 @@ def _is_modern(found: Instruction) -> bool:
 
 
 def refuse_copied_state(text: str, name: str) -> None:
-    """Raises `ConfigurationError` where the Dockerfile copies a state directory by name.
+    """Raises `ConfigurationError` if the Dockerfile copies a state directory by name.
 
     The build does not have it, so that new state never invalidates a cached layer.
     """
@@ -173,8 +173,7 @@ def refuse_copied_state(text: str, name: str) -> None:
         if STATE_DIRECTORY in found.text:
             raise ConfigurationError(
                 f"{name}:{found.line} copies {_copied(found.text)} into the image.",
-                hint="Take the line out: the state is put in after the build, as a layer of its "
-                "own.",
+                hint="Remove that line: the state is added after the build, as its own layer.",
             )
 
 
@@ -191,12 +190,13 @@ def _words(text: str) -> list[str]:
 
 
 def refreshing(text: str, name: str) -> Iterator[str]:
-    """A sentence for each RUN that makes state, which the build's cache would skip."""
+    """A message for each RUN that makes state, which the build's cache would skip."""
     for found in instructions(text):
         if found.name != "RUN":
             continue
         if command := _REFRESH.search(f"{found.text}\n{found.body}"):
             yield (
-                f"{name}:{found.line} makes state in a RUN ({command[0]}). Docker caches the step: "
-                "the next build would ship the old state and succeed with the API down."
+                f"{name}:{found.line} creates state in a RUN ({command[0]}). Docker caches the "
+                "step: "
+                "the next build would ship the old state and succeed even if the API is down."
             )

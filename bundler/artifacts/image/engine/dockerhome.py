@@ -1,4 +1,4 @@
-"""Where docker keeps a person's settings: contexts, logins, plugins."""
+"""Where docker keeps a user's settings: contexts, logins, plugins."""
 
 from __future__ import annotations
 

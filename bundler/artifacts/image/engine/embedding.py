@@ -1,4 +1,4 @@
-"""Puts states into an image that lies in an engine, by sending it the one new layer.
+"""Puts states into an image that is in an engine, by sending it the one new layer.
 
 The classic image store takes an archive that names layers which are not in it, as long as it has
 them already. So the archive holds the new layer, the new configuration and a list. Where a store
@@ -88,7 +88,7 @@ class EngineDestination:
     def embed(self, request: EmbedRequest) -> Iterator[EngineImage]:
         """See `bundler.artifacts.embedding.Destination`. Without bundles the base gets the names.
 
-        Raises `ToolFailed` where the engine refuses.
+        Raises `ToolFailed` if the engine refuses.
         """
         base = load_image(self.engine, self.base)
         if not request.bundles:
@@ -127,7 +127,7 @@ class EngineDestination:
             with reading(self.engine, base.identity) as container:
                 layer = plan(container, base, request)
         paths = sorted(item.path for item in layer.placed)
-        request.listener.note(f"The state belongs at {', '.join(paths)}.")
+        request.listener.note(f"The state belongs in {', '.join(paths)}.")
         return layer
 
     def digest(self) -> str | None:
@@ -138,18 +138,18 @@ class EngineDestination:
 
 
 def _made(engine: Engine, made: _Sent, layer: Layer, *, every_byte: bool) -> EngineImage:
-    """The finished image, as the engine has it. Raises `ToolFailed` where it has another one."""
+    """The finished image, as the engine has it. Raises `ToolFailed` if it has another one."""
     from bundler.artifacts.image.engine.opening import EngineImage
 
     try:
         inspected = engine.image(made.name)
     except NotInEngine as error:
         raise ToolFailed(
-            "The engine said that it loaded the image, but does not have it.",
-            hint="See the engine's log.",
+            "The engine reported that it loaded the image, but does not have it.",
+            hint="Check the engine's log.",
         ) from error
     if inspected["RootFS"]["Layers"] != made.diff_ids:
-        raise ToolFailed("The engine holds other layers than those that were sent to it.")
+        raise ToolFailed("The engine's layers differ from those that were sent.")
     # Podman takes our word for a layer's digest; Docker computes its own.
     is_open = every_byte or engine.is_podman
     sealed = {} if is_open else {item.path: item.bundle for item in layer.placed}

@@ -52,7 +52,7 @@ class ContainerFiles:
         self._nodes: dict[str, Node | None] = {}
 
     def resolve(self, path: str) -> str | None:
-        """The path without symbolic links; None where nothing is there."""
+        """The path without symbolic links; None if it does not exist."""
         real = "/"
         for part in path.split("/"):
             if part in ("", "."):
@@ -73,7 +73,7 @@ class ContainerFiles:
         return stat is not None and stat.kind == "directory"
 
     def fetch(self, paths: Sequence[str]) -> None:
-        """Looks up directories that lie below each other, with as few questions as possible.
+        """Looks up directories that are below each other, with as few questions as possible.
 
         The engine takes a tenth of a second to begin an archive, and then lists what is below.
         """
@@ -111,7 +111,7 @@ class ContainerFiles:
         return None
 
     def walk(self, top: str = "/") -> Iterator[tuple[str, Node]]:
-        """Nothing: whoever wants a listing takes `tree`, which costs a second or more."""
+        """Nothing: use `tree` for a listing, which takes a second or more."""
         del top
         return iter(())
 

@@ -93,7 +93,7 @@ def _send_new_blobs(
     with tempfile.TemporaryDirectory(prefix="state-bundler-") as folder:
         base = _documents(engine.docker, image_id, Path(folder, "base"))
         entry = choose(base, None)
-        if len(list(images_of(base, entry))) != 1:  # each platform has places of its own
+        if len(list(images_of(base, entry))) != 1:  # each platform has its own paths
             raise _Unfit
         layout = _Addition(LayoutFolder.create(Path(folder, "new")).path)
         made = append(_request(layer, record), layout, [BaseImage(base, entry)], layer=layer)

@@ -48,8 +48,8 @@ def _compiled(pattern: str, number: int) -> re.Pattern[str]:
         return re.compile(_translated(pattern), re.DOTALL)
     except (re.error, IndexError) as error:
         raise ConfigurationError(
-            f"Line {number} of the ignore file is no pattern: {pattern}.",
-            hint="A [ needs its ], and a \\ a character after it.",
+            f"Line {number} of the ignore file is not a valid pattern: {pattern}.",
+            hint="A [ requires a ], and a \\ a character after it.",
         ) from error
 
 
@@ -149,7 +149,7 @@ def may_hold(folder: str, takes_in: Iterable[DockerIgnoreRule]) -> bool:
 
 
 def effective(context: Path, dockerfile: Path | None) -> str:
-    """The text of the rules that hold: those beside the Dockerfile, else the context's.
+    """The text of the rules that hold: those next to the Dockerfile, else the context's.
 
     dockerfile: None for one that the classic builder uses, which knows only the context's.
     """

@@ -1,7 +1,7 @@
 """A program in a container that lives as long as the conversation over its stdin and stdout.
 
 Nothing of it stays: the engine removes the container when the program ends, and that ends when its
-stdin is closed, also if we are killed. Values of variables stand neither in a process list nor in
+stdin is closed, also if we are killed. Values of variables are neither in a process list nor in
 an image: the CLI takes them from its own environment, by name.
 """
 
@@ -45,7 +45,7 @@ class RunningContainer:
             self.docker.ask("pull", "--quiet", self.image, timeout=_PULL_SECONDS)
         except ToolFailed as error:
             raise ToolFailed(
-                f"The engine neither has the image {self.image} nor can it pull it: {error.what}",
+                f"The engine does not have the image {self.image} and cannot pull it: {error.what}",
                 hint="Build it, or log in to its registry, first.",
             ) from error
 

@@ -121,7 +121,7 @@ class LeftOut:
         return tuple(paths)
 
     def __str__(self) -> str:
-        """A sentence; empty if nothing is left out."""
+        """A message; empty if nothing is left out."""
         ignored = [path for path in self.ignored if posixpath.basename(path) != _BYTECODE]
         ignored += [_BYTECODE] if len(ignored) < len(self.ignored) else []
         parts = [_listed(self.credentials)] if self.credentials else []
@@ -160,7 +160,8 @@ class LeftOut:
 
 def named_sentence(path: str, where: str) -> str:
     return (
-        f"{path} goes into the build context, because {where} names it. Whoever has the image has "
+        f"{path} goes into the build context, because {where} names it. Everyone who has the "
+        "image has "
         "what is copied of it."
     )
 

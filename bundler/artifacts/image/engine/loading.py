@@ -54,7 +54,7 @@ def load(engine: Engine, archive: Iterator[bytes]) -> None:
             event = msgspec.json.decode(line)
             problem = event.get("error") or event.get("stream", "")
             if event.get("error") or "rror unpacking" in problem:
-                raise ToolFailed(f"The Docker engine refused the image: {str(problem).strip()}.")
+                raise ToolFailed(f"The Docker engine rejected the image: {str(problem).strip()}.")
 
 
 def _joined(archive: Iterator[bytes], size: int = 1024 * 1024) -> Iterator[bytes]:

@@ -78,7 +78,7 @@ class EngineImage(OneArtifact):
         return [_EngineDirectory(self, path, self._sealed.get(path)) for path in paths]
 
     def problems(self, found: Mapping[str, Manifest]) -> Iterator[str]:
-        """What is wrong with the image itself, as sentences. found: its manifests, by path."""
+        """What is wrong with the image itself, as messages. found: its manifests, by path."""
         volumes = image.volumes_of(self._settings)
         if volumes:
             yield from image.hidden_states(volumes, found, self.container.resolve)
@@ -91,8 +91,8 @@ class EngineImage(OneArtifact):
             yield from examined(self.container.tree(), self._settings, found)
         elif made != image.diff_ids(self._settings)[-1]:
             yield (
-                "The topmost layer is not the one that these states make: something was added to "
-                "it, or altered."
+                "The topmost layer does not match these states: something was added to "
+                "it or altered."
             )
 
     def _made_diff_id(self) -> str | None:
@@ -105,7 +105,7 @@ class EngineImage(OneArtifact):
         return self._remade.diff_id()
 
     def read_manifest(self, directory: str) -> bytes | None:
-        """The bytes of a state directory's manifest; None where there is none."""
+        """The bytes of a state directory's manifest; None if there is none."""
         if directory not in self._manifests:
             there = self.container.is_directory(directory)
             path = f"{directory}/{MANIFEST_NAME}"
@@ -160,7 +160,7 @@ class EngineImage(OneArtifact):
 def open_image(name: str, docker: Docker | None = None) -> EngineImage:
     """Opens an image by name or ID.
 
-    Raises `UsageError` where the engine does not have it, `ToolFailed` where it cannot be asked.
+    Raises `UsageError` if the engine does not have it, `ToolFailed` if it cannot be asked.
     """
     engine = (docker or Docker.from_environment()).connect()
     try:

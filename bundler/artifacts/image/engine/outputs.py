@@ -1,4 +1,4 @@
-"""What the person's arguments say of the result, carried out with the finished image."""
+"""What the user's arguments say of the result, carried out with the finished image."""
 
 from __future__ import annotations
 
@@ -54,25 +54,25 @@ def check(arguments: Arguments) -> None:
     """Raises `UsageError` for what cannot be done with a finished image."""
     for name in arguments.tags:
         if reference.parse(name).digest:
-            raise UsageError(f"-t {name} names a digest; an image is named by a tag.")
+            raise UsageError(f"-t {name} is a digest, but an image is named by a tag.")
     for output in arguments.outputs:
         fields = fields_of(output)
         kind = fields.get("type")
         if kind not in _KINDS:
             raise UsageError(
-                f"--output {output} cannot be made of an image with its state.",
-                hint=f"Possible are: type={', '.join(_KINDS)}.",
+                f"--output {output} cannot be written for an image with state.",
+                hint=f"Supported types: {', '.join(_KINDS)}.",
             )
         if kind in ("tar", "local", "oci") and not fields.get("dest"):
-            raise UsageError(f"--output {output} needs dest=PATH.")
+            raise UsageError(f"--output {output} requires dest=PATH.")
     if pushes(arguments) and not arguments.tags:
-        raise UsageError("--push needs a name to push: add -t NAME.")
+        raise UsageError("--push requires a name: add -t NAME.")
 
 
 def carry_out(
     docker: Docker, engine: Engine, arguments: Arguments, image_id: str, listener: Listener
 ) -> None:
-    """Files and pushes. Raises `ChildFailed` where a push fails, `InputOutputError`."""
+    """Files and pushes. Raises `ChildFailed` if a push fails, `InputOutputError`."""
     for output in arguments.outputs:
         name = next(iter(arguments.tags), "latest")
         _output(docker, engine, fields_of(output), image_id, name)
@@ -119,7 +119,7 @@ def stays(arguments: Arguments) -> bool:
 
 
 def fields_of(output: str) -> dict[str, str]:
-    """``type=docker,dest=app.tar``; a bare path is a local folder, ``-`` an archive on stdout."""
+    """``type=docker,dest=app.tar``; a plain path is a local folder, ``-`` an archive on stdout."""
     if "=" not in output:
         return {"type": "tar" if output == "-" else "local", "dest": output}
     pairs = (part.partition("=") for part in next(csv.reader([output])))

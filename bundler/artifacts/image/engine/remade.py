@@ -47,7 +47,7 @@ class Remade:
         return msgspec.structs.replace(member, open=partial(self._open, member, path))
 
     def diff_id(self) -> str | None:
-        """The layer's digest; None where not all of its files were read."""
+        """The layer's digest; None if not all of its files were read."""
         return None if self._awaited is not None else f"sha256:{self._digest.hexdigest()}"
 
     def _open(self, member: Member, path: str) -> BinaryIO:

@@ -19,7 +19,7 @@ def runner(image: str, docker: Docker | None = None, python: str = "python") -> 
     cli = docker or Docker.from_environment()
 
     def run(arguments: Sequence[str], program: bytes, environment: Mapping[str, str]) -> Completed:
-        # By name, so that no value stands in a process list.
+        # By name, so that no value is in a process list.
         names = [word for name in environment for word in ("--env", name)]
         options = ["--rm", "--interactive", "--pull", "never", "--network", "none", *names]
         return process.run(

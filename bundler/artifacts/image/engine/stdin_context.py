@@ -39,7 +39,7 @@ class Piped:
     is_archive: bool
 
     def dockerfile(self, path: str) -> bytes | None:
-        """The Dockerfile. path: where it lies in an archive; None where it is not there."""
+        """The Dockerfile. path: where it is in an archive; None if it is not there."""
         self.content.seek(0)
         if not self.is_archive:
             return self.content.read()
@@ -97,9 +97,9 @@ class Piped:
 
 @contextmanager
 def take(arguments: Arguments, stdin: BinaryIO | None = None) -> Iterator[Piped | None]:
-    """What the arguments say comes by stdin, for as long as this lasts; None where nothing does.
+    """What the arguments say comes by stdin, for as long as this lasts; None if nothing does.
 
-    Raises `UsageError` where it is empty, unreadable, or would be context and Dockerfile at once.
+    Raises `UsageError` if it is empty, unreadable, or would be both context and Dockerfile.
     """
     by_stdin = [value for value in (arguments.context, arguments.file) if value == STDIN]
     if not by_stdin:
@@ -107,14 +107,16 @@ def take(arguments: Arguments, stdin: BinaryIO | None = None) -> Iterator[Piped 
         return
     if len(by_stdin) > 1:
         raise UsageError(
-            "stdin cannot be the Dockerfile and the context at once.",
-            hint="With the Dockerfile on stdin the context is a folder: docker bundle build -f - .",
+            "stdin cannot be both the Dockerfile and the context.",
+            hint="With the Dockerfile on stdin, the context must be a folder: docker bundle build "
+            "-f - .",
         )
     with tempfile.TemporaryFile(prefix="state-bundler-") as content:
         shutil.copyfileobj(stdin or sys.stdin.buffer, content, _CHUNK_BYTES)
         if not content.tell():
             raise UsageError(
-                "Nothing came by stdin.", hint="A Dockerfile, or a tar archive of the context."
+                "The standard input is empty.",
+                hint="Pass a Dockerfile, or a tar archive of the context.",
             )
         if arguments.file == STDIN:
             yield Piped(content, is_archive=False)
@@ -137,12 +139,12 @@ def _unpacked(content: BinaryIO) -> Iterator[BinaryIO]:
             with source:
                 shutil.copyfileobj(source, plain, _CHUNK_BYTES)
         except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
-            raise UsageError("The archive on stdin cannot be unpacked.") from error
+            raise UsageError("The archive on stdin cannot be extracted.") from error
         yield plain
 
 
 def _unpacking(content: BinaryIO) -> io.BufferedIOBase | None:
-    """The bytes that are packed in it; None where nothing is."""
+    """The bytes that are packed in it; None if nothing is."""
     content.seek(0)
     begins = content.read(len(_XZ))
     content.seek(0)

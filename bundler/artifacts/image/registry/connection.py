@@ -1,6 +1,6 @@
 """A line to one registry: requests with credentials, proxies, redirects, and patience.
 
-Tried again, up to a minute and a half, is what waiting can mend: a dropped connection, a server's
+Tried again, up to a minute and a half, is what waiting can fix: a dropped connection, a server's
 error, "too many requests" (after the time that it names). What is spoken is
 https://github.com/opencontainers/distribution-spec/blob/main/spec.md over HTTPS; plain HTTP only
 with loopback addresses and with the hosts that ``STATE_BUNDLER_INSECURE_REGISTRIES`` names.
@@ -37,7 +37,7 @@ INSECURE = "STATE_BUNDLER_INSECURE_REGISTRIES"
 _HUB_HOST = "registry-1.docker.io"
 _ATTEMPTS = 5
 _PATIENCE_SECONDS = 90.0
-# One who asks for more than this is not waited for: the person decides.
+# One who asks for more than this is not waited for: the user decides.
 _LONGEST_WAIT_SECONDS = 60.0
 _CONNECT_SECONDS = 10.0
 _READ_SECONDS = 60.0
@@ -55,17 +55,17 @@ class NotInRegistry(ToolFailed):
 
 
 class Transient(ToolFailed):
-    """A failure that waiting may mend. wait: in seconds, as the registry wishes; None: as we do."""
+    """A failure that waiting may fix. wait: in seconds, as the registry wishes; None: as we do."""
 
     def __init__(self, what: str, *, wait: float | None = None) -> None:
-        super().__init__(what, hint="Try again later; nothing was changed under any tag.")
+        super().__init__(what, hint="Try again later; no tag was changed.")
         self.wait = wait
 
 
 class RegistryRequest(msgspec.Struct, frozen=True):
     """path: below the host, or a whole address that the registry gave. body: made anew each time.
 
-    expected: the statuses that are answers; 404 raises `NotInRegistry` where it is not among them.
+    expected: the statuses that are answers; 404 raises `NotInRegistry` if it is not among them.
     """
 
     method: str
@@ -77,7 +77,7 @@ class RegistryRequest(msgspec.Struct, frozen=True):
 
 
 class Connection:
-    """Speaks to the registry of a reference; may be used by several threads at once."""
+    """Speaks to the registry of a reference; thread-safe."""
 
     def __init__(self, reference: Reference, listener: Listener = SILENT) -> None:
         self.host = reference.host
@@ -158,12 +158,12 @@ class Connection:
             return self._authorizer.refused()
         if status == _FORBIDDEN:
             return CredentialsRefused(
-                f"{what}{said}.", hint="Does this login have the right to do that there?"
+                f"{what}{said}.", hint="Does this login have permission for that?"
             )
         return ToolFailed(f"{what}{said}.")
 
     def _redirected(self, request: RegistryRequest) -> urllib3.BaseHTTPResponse:
-        """Follows redirects: blobs often lie in an object store, which must not see our token."""
+        """Follows redirects: blobs often are in an object store, which must not see our token."""
         base = self._base()
         address = urljoin(base, request.path)
         for _ in range(_MAX_REDIRECTS):
@@ -180,7 +180,7 @@ class Connection:
             if address.startswith("https:") and not target.startswith("https:"):
                 raise ToolFailed(f"The registry {self.host} redirects to an address without TLS.")
             address = target
-        raise ToolFailed(f"The registry {self.host} redirects without end.")
+        raise ToolFailed(f"The registry {self.host} redirects in a loop.")
 
     def _bare(
         self,
@@ -279,16 +279,16 @@ def _host_of(address: str) -> str:
 
 
 def _why(error: Exception) -> str:
-    """The end of a sentence; a client's error itself may quote addresses with secrets."""
+    """The end of a message; a client's error itself may quote addresses with secrets."""
     import urllib3
 
     text = str(error).lower()
     if isinstance(error, urllib3.exceptions.NameResolutionError):
-        return "is no host that can be found"
+        return "cannot be resolved"
     if "refused" in text:
         return "refused the connection"
     if isinstance(error, urllib3.exceptions.TimeoutError):
-        return "did not answer in time"
+        return "did not respond in time"
     return "dropped the connection"
 
 
@@ -296,8 +296,8 @@ def _of_proxy(host: str, error: urllib3.exceptions.ProxyError) -> BundlerError:
     """A proxy that wants another login will want it the next time as well."""
     if f" {_PROXY_LOGIN} " in f"{error.original_error} ":
         return CredentialsRefused(
-            f"The proxy for {host} wants (other) credentials.",
-            hint="They belong into its address: HTTPS_PROXY=http://USER:PASSWORD@HOST:PORT",
+            f"The proxy for {host} requires (other) credentials.",
+            hint="Add them to its URL: HTTPS_PROXY=http://USER:PASSWORD@HOST:PORT",
         )
     return Transient(f"The proxy for {host} cannot be used.")
 
@@ -311,7 +311,7 @@ def _described(request: RegistryRequest) -> str:
 def _keeping_the_line(
     response: urllib3.BaseHTTPResponse,
 ) -> Iterator[urllib3.BaseHTTPResponse]:
-    """The rest of a short answer is read, so that the next request needs no line of its own."""
+    """The rest of a short answer is read, so that the next request needs no new connection."""
     try:
         yield response
         _start_of(response, _MAX_ERROR_BYTES)
@@ -329,7 +329,7 @@ def _start_of(response: urllib3.BaseHTTPResponse, limit: int) -> bytes:
 
 
 def _said(raw: bytes) -> str:
-    """What a registry gives as its reason: a code and a sentence, made fit for a terminal."""
+    """What a registry gives as its reason: a code and a message, made fit for a terminal."""
     try:
         first = json.loads(raw)["errors"][0]
         words = [str(first.get(name) or "") for name in ("code", "message")]

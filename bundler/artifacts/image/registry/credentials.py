@@ -59,7 +59,7 @@ class Credentials(msgspec.Struct, frozen=True):
 
 
 def find(reference: Reference, environ: Mapping[str, str] = os.environ) -> Credentials | None:
-    """The credentials for a repository; None where nobody has logged in.
+    """The credentials for a repository; None if nobody has logged in.
 
     Raises `ConfigurationError` for a file that cannot be read, `ToolFailed` for a helper that
     fails.
@@ -104,7 +104,9 @@ def _parsed(raw: bytes, where: str) -> Mapping[str, Any]:
         value = None
     if not isinstance(value, dict):
         # Not chained: the error of the parser quotes the text, which holds secrets.
-        raise ConfigurationError(f"{where} is no JSON object.", hint="Log in again: docker login.")
+        raise ConfigurationError(
+            f"{where} is not a JSON object.", hint="Log in again: docker login."
+        )
     return value
 
 
@@ -134,7 +136,7 @@ def _table(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 
 def _keys(reference: Reference) -> Iterator[str]:
-    """The names under which an entry may stand, the closest first."""
+    """The names that an entry may have, the closest first."""
     parts = reference.repository.split("/")
     for end in range(len(parts), 0, -1):
         yield f"{reference.host}/{'/'.join(parts[:end])}"
@@ -188,10 +190,10 @@ def _from_helper(name: str, server: str, environ: Mapping[str, str]) -> Credenti
     if done.exit_code:
         if _NOT_FOUND in done.stdout.lower() or _NOT_FOUND in done.stderr.lower():
             return None
-        raise ToolFailed(f"{program} has no credentials for {server} to give.", hint=hint)
+        raise ToolFailed(f"{program} has no credentials for {server}.", hint=hint)
     try:
         answer = json.loads(done.stdout)
         user, secret = str(answer["Username"]), str(answer["Secret"])
     except (ValueError, KeyError, TypeError, RecursionError):
-        raise ToolFailed(f"{program} answered what is no credential.", hint=hint) from None
+        raise ToolFailed(f"{program} did not return a valid credential.", hint=hint) from None
     return Credentials(identity=secret) if user == _TOKEN_USER else Credentials(user, secret)

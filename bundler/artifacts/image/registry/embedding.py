@@ -40,7 +40,7 @@ def opened(
 def open_image(name: str, listener: Listener = SILENT) -> OciImage:
     """Opens an image in a registry by its name.
 
-    Raises `UsageError` where there is none, `CredentialsRefused`, and `ToolFailed` where the
+    Raises `UsageError` if there is none, `CredentialsRefused`, and `ToolFailed` if the
     registry cannot be asked.
     """
     reference = references.parse(name)
@@ -95,13 +95,13 @@ def _sealed(made: Appended, target: RegistryTarget) -> Mapping[str, Mapping[str,
     It was hashed on its way, a registry takes a blob under no other digest than its own
     (https://github.com/opencontainers/distribution-spec/blob/main/spec.md#pushing-blobs), and
     nobody can pull another one by it: what is left to ask is whether the registry has it.
-    Raises `VerificationFailed` where it has not, or one of another size.
+    Raises `VerificationFailed` if it has not, or one of another size.
     """
     for digest, size in made.layers:
         if not target.has_blob(digest, size):
             raise VerificationFailed(
-                f"{target.name} took the layer {digest} and does not have it.",
-                hint="Try again. If it stays so, the registry is broken.",
+                f"{target.name} accepted the layer {digest} but does not have it.",
+                hint="Try again. If this persists, the registry is broken.",
             )
     return {digest: bundles for (digest, _), bundles in made.layers.items()}
 
@@ -130,5 +130,5 @@ def publish(
                 targets[tag.name], _ = stack.enter_context(opened(tag, listener))
                 copy(store, targets[tag.name], entry)
         for tag in tags:
-            listener.note(f"Naming {tag}")
+            listener.note(f"Tagging {tag}")
             targets[tag.name].move_tag(entry.digest, tag.what)

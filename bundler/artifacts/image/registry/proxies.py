@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def pool_for(address: str) -> urllib3.PoolManager:
-    """Raises `ConfigurationError` for a proxy's address that is none."""
+    """Raises `ConfigurationError` for an invalid proxy address."""
     import urllib3
 
     parts = urlsplit(address)
@@ -32,7 +32,7 @@ def pool_for(address: str) -> urllib3.PoolManager:
         bare = f"{found.scheme}://{found.hostname}:{port}"
         return urllib3.ProxyManager(bare, proxy_headers=headers, ssl_context=context)
     except (ValueError, urllib3.exceptions.HTTPError):  # its text may hold the password
-        raise ConfigurationError(f"The proxy for {parts.netloc} has no usable address.") from None
+        raise ConfigurationError(f"The proxy for {parts.netloc} has an invalid address.") from None
 
 
 def proxy_of(address: str) -> str | None:

@@ -1,7 +1,7 @@
 """What refers to an image in a registry: signatures and the like, as manifests with a *subject*.
 
 A registry that knows referrers lists them by itself. For one that does not, the list is an index
-under the tag ``sha256-<hexadecimal>`` of the subject, which whoever adds one keeps up to date. See
+under the tag ``sha256-<hexadecimal>`` of the subject, which every client that adds one updates. See
 https://github.com/opencontainers/distribution-spec/blob/main/spec.md#listing-referrers.
 """
 
@@ -72,7 +72,7 @@ def contents(
             raise VerificationFailed(f"{entry.digest} in {store.name} does not refer to the image.")
         layers = descriptors(manifest.get("layers"), entry.digest)
         if len(layers) != 1 or layers[0].size > limit:
-            raise VerificationFailed(f"{entry.digest} in {store.name} is no {artifact_type}.")
+            raise VerificationFailed(f"{entry.digest} in {store.name} is not a {artifact_type}.")
         with store.open(layers[0]) as stream:
             content = stream.read(limit + 1)
         if f"sha256:{hashlib.sha256(content).hexdigest()}" != layers[0].digest:

@@ -63,24 +63,24 @@ class RegistryStore:
     def resolve(self, reference: Reference) -> Descriptor:
         """The manifest or index behind a tag or a digest of this repository.
 
-        Raises `UsageError` where there is none.
+        Raises `UsageError` if there is none.
         """
         try:
             raw, media_type = self._read_manifest(reference.what)
         except NotInRegistry as error:
             raise UsageError(
                 f"The registry has no image {reference}.",
-                hint="See what there is: skopeo list-tags docker://" + reference.name,
+                hint="List its tags: skopeo list-tags docker://" + reference.name,
             ) from error
         digest = f"sha256:{hashlib.sha256(raw).hexdigest()}"
         if reference.digest is not None and digest != reference.digest:
-            raise VerificationFailed(f"{reference} is not what its digest says.")
+            raise VerificationFailed(f"{reference} does not match its digest.")
         entry = {"mediaType": media_type, "digest": digest, "size": len(raw)}
         self.manifests[digest] = (raw, media_type)
         return descriptor(entry, str(reference))
 
     def find(self, reference: Reference) -> Descriptor | None:
-        """Like `resolve`, but None where there is none."""
+        """Like `resolve`, but None if there is none."""
         try:
             return self.resolve(reference)
         except UsageError as error:
@@ -100,7 +100,7 @@ class RegistryStore:
         return io.BufferedReader(_Blob(self, digest, size), buffer_size=256 * 1024)
 
     def has_blob(self, digest: str, size: int) -> bool:
-        """Raises `VerificationFailed` where the registry has one of another size."""
+        """Raises `VerificationFailed` if the registry has one of another size."""
         request = RegistryRequest(
             "HEAD", self.path("blobs", digest), self.scope, expected=(200, 404)
         )
@@ -110,7 +110,7 @@ class RegistryStore:
             told = response.headers.get("Content-Length")
         if told is not None and told != str(size):
             raise VerificationFailed(
-                f"{self.name} says that {digest} has {told} bytes; it has {size}."
+                f"{self.name} reports {told} bytes for {digest}, but it has {size}."
             )
         return True
 
@@ -129,7 +129,7 @@ class RegistryStore:
         digest = f"sha256:{hashlib.sha256(raw).hexdigest()}"
         if told is not None and told.startswith("sha256:") and told != digest:
             raise VerificationFailed(
-                f"The manifest {what} in {self.name} is not what its digest says."
+                f"The manifest {what} in {self.name} does not match its digest."
             )
         value = load(raw, f"The manifest {what} in {self.name}")
         return raw, _media_type(value, kind, what)
@@ -142,30 +142,31 @@ def _media_type(value: dict[str, object], told: str, what: str) -> str:
     has_list, has_layers = "manifests" in value, "layers" in value
     if has_list == has_layers or found not in (INDEX_TYPES if has_list else MANIFEST_TYPES):
         raise VerificationFailed(
-            f"{what} is no image that can be read: its manifest is {found or 'nameless'}.",
-            hint="Very old images have another format: docker pull and docker push renew it.",
+            f"{what} is not a readable image: its manifest type is {found or 'missing'}.",
+            hint="Very old images have another format: pull and push the image again to convert "
+            "it.",
         )
     return found
 
 
 def read_at_most(response: urllib3.BaseHTTPResponse, limit: int, what: str) -> bytes:
-    """The whole of a small answer. Raises `Transient` where it breaks off."""
+    """The whole of a small answer. Raises `Transient` if it breaks off."""
     import urllib3
 
     pieces, size = [], 0
     told = response.headers.get("Content-Length") or ""
     if told.isdecimal() and int(told) > limit:
-        raise VerificationFailed(f"{what} is larger than any.")
+        raise VerificationFailed(f"{what} is larger than any manifest may be.")
     try:
         while piece := response.read(64 * 1024):
             pieces.append(piece)
             size += len(piece)
             if size > limit:
-                raise VerificationFailed(f"{what} is larger than any.")
+                raise VerificationFailed(f"{what} is larger than any manifest may be.")
     except (urllib3.exceptions.HTTPError, OSError) as error:
-        raise Transient(f"The registry broke off in the middle of {what}.") from error
+        raise Transient(f"The registry closed the connection in the middle of {what}.") from error
     if told.isdecimal() and int(told) != size:
-        raise Transient(f"The registry broke off in the middle of {what}.")
+        raise Transient(f"The registry closed the connection in the middle of {what}.")
     return b"".join(pieces)
 
 
@@ -203,7 +204,9 @@ class _Blob(io.RawIOBase):
             data = self._response.read(wanted)
         except (urllib3.exceptions.HTTPError, OSError) as error:
             self._drop()
-            raise Transient(f"The registry broke off in the middle of {self._digest}.") from error
+            raise Transient(
+                f"The registry closed the connection in the middle of {self._digest}."
+            ) from error
         if not data:
             self._drop()
             raise Transient(
@@ -219,10 +222,10 @@ class _Blob(io.RawIOBase):
         try:
             response = self._store.connection.once(request)
         except NotInRegistry as error:
-            what = f"{self._store.name} lacks the blob {self._digest}."
+            what = f"{self._store.name} is missing the blob {self._digest}."
             raise VerificationFailed(what) from error
         self._refuse_length(response, start if response.status == _PARTIAL else 0)
-        if start and response.status != _PARTIAL:  # it sends all of it again
+        if start and response.status != _PARTIAL:  # it sends everything again
             self._skip(response, start)
         return response
 
@@ -232,7 +235,7 @@ class _Blob(io.RawIOBase):
         if told.isdecimal() and int(told) != self._size - start:
             response.close()
             raise VerificationFailed(
-                f"{self._store.name} says that {self._digest} has {int(told) + start} bytes "
+                f"{self._store.name} reports {int(told) + start} bytes for {self._digest} "
                 f"instead of {self._size}."
             )
 
@@ -246,7 +249,7 @@ class _Blob(io.RawIOBase):
             count = -1
         if count:
             response.close()
-            raise Transient(f"The registry broke off in the middle of {self._digest}.")
+            raise Transient(f"The registry closed the connection in the middle of {self._digest}.")
 
     def _end(self) -> None:
         """A blob that goes on after its end is not the one that was asked for."""

@@ -1,7 +1,7 @@
 """Images in a registry, to write: blobs first, then manifests by digest, the tag last.
 
 Until a tag is moved nobody sees what was sent: each request before may fail and leaves the image
-behind the tag as it was. Blobs go by what fits: taken over from another repository of the same
+behind the tag as it was. Blobs go by what fits: mounted from another repository of the same
 registry without being sent (a *mount*), in one piece if small, else as a stream, which is taken up
 again where it broke off.
 """
@@ -97,7 +97,7 @@ class RegistryTarget(RegistryStore):
                 raw = stream.read(entry.size + 1)
             if f"sha256:{hashlib.sha256(raw).hexdigest()}" != entry.digest:
                 raise VerificationFailed(
-                    f"{entry.digest} in {source.name} is not what its digest says."
+                    f"{entry.digest} in {source.name} does not match its digest."
                 )
             self.put_manifest(raw, entry.media_type, entry.digest)
         elif not self._has(source, entry) and not self._mounted(source, entry):
@@ -144,8 +144,8 @@ class RegistryTarget(RegistryStore):
         """Sends a blob, which is not known to be here, and returns its digest and size in bytes.
 
         pieces: gives the same bytes each time. expected: the digest that it must have; raises
-        `VerificationFailed` for another one, and then nothing was stored. told: gives its digest
-        once the pieces are at their end, where whoever makes them has hashed them already.
+        `VerificationFailed` for another one, and then nothing was stored. told: returns its digest
+        once the pieces are at their end, if their producer has already hashed them.
         """
         stream = pieces()
         head: list[bytes] = []
@@ -211,7 +211,7 @@ class RegistryTarget(RegistryStore):
     def move_tag(self, digest: str, tag: str) -> None:
         """Lets a tag name a manifest or index that is stored here. The last step of all.
 
-        Raises `ToolFailed` where the registry does not let it, as with immutable tags.
+        Raises `ToolFailed` if the registry does not let it, as with immutable tags.
         """
         if digest not in self.manifests:
             self.resolve(self.reference.at(digest))
@@ -220,8 +220,9 @@ class RegistryTarget(RegistryStore):
         named = self.resolve(self.reference.tagged(tag))
         if named.digest != digest:
             raise VerificationFailed(
-                f"{self.reference.tagged(tag)} names {named.digest} instead of {digest}: someone "
-                "else moved it at the same time, or the registry did not do as it said."
+                f"{self.reference.tagged(tag)} points to {named.digest} instead of {digest}: "
+                "someone "
+                "else moved it concurrently, or the registry failed to move it."
             )
 
     def stored(self, digest: str) -> Descriptor:
@@ -271,8 +272,10 @@ class _UploadStream:
 
     def _patch(self, skipped: int, stream: Iterator[bytes]) -> None:
         def body() -> Iterator[bytes]:
-            if self._size:  # what was taken from the stream is gone
-                raise Transient(f"The registry {connection.host} wants an upload once more.")
+            if self._size:  # what was taken from the stream was removed
+                raise Transient(
+                    f"The registry {connection.host} requires the upload to be repeated."
+                )
             left = skipped
             for piece in stream:
                 if self._told is None:
@@ -290,7 +293,9 @@ class _UploadStream:
         headers = self._target.once_in_upload(request)
         for piece in stream:  # an answer before the end: it does not want the rest
             del piece
-            raise Transient(f"The registry {connection.host} hung up on an upload.")
+            raise Transient(
+                f"The registry {connection.host} closed the connection during an upload."
+            )
         self._location = headers.get("Location") or location
 
     def _finish(self, digest: str) -> None:
@@ -330,7 +335,7 @@ def _received(range_header: str | None) -> int:
 def located(headers: Mapping[str, str], name: str) -> str:
     location = headers.get("Location")
     if not location:
-        raise ToolFailed(f"{name}: the registry does not say where to send a blob.")
+        raise ToolFailed(f"{name}: the registry does not say where to upload a blob.")
     return location
 
 
@@ -340,4 +345,4 @@ def with_digest(location: str, digest: str) -> str:
 
 def _refuse_other(digest: str, expected: str | None, name: str) -> None:
     if expected is not None and digest != expected:
-        raise VerificationFailed(f"What was to become {expected} in {name} is {digest}.")
+        raise VerificationFailed(f"{name} was to contain {expected}, but contains {digest}.")

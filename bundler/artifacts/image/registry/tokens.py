@@ -41,7 +41,7 @@ class Authorizer:
     def answer(self, challenge: str, scope: Scope, *, plain: bool) -> None:
         """Gets what the challenge asks for. plain: the registry itself is spoken to without TLS.
 
-        Raises `CredentialsRefused` where there is nothing (more) to answer with.
+        Raises `CredentialsRefused` if there is nothing (more) to answer with.
         """
         before = self._headers.pop(scope, None)
         kind = challenge.partition(" ")[0].lower()
@@ -58,7 +58,7 @@ class Authorizer:
 
     def refused(self) -> CredentialsRefused:
         known = self._credentials() is not None
-        what = "refuses the credentials that it was given" if known else "wants credentials"
+        what = "rejects the credentials" if known else "requires credentials"
         return CredentialsRefused(
             f"The registry {self._host} {what}.",
             hint=f"Run docker login {self._host}, or set DOCKER_AUTH_CONFIG or REGISTRY_AUTH_FILE.",
@@ -75,11 +75,11 @@ class Authorizer:
             return credentials.bearer
         realm = challenge.get("realm", "")
         parts = urlsplit(realm)
-        # Whoever can change a plain answer must not learn the password by naming a realm.
+        # An attacker who can change a plain answer must not learn the password by naming a realm.
         if not parts.hostname or (parts.scheme != "https" and not (plain and parts.scheme)):
             raise ToolFailed(
-                f"The registry {self._host} sends for tokens to an address without TLS, "
-                "or to none at all."
+                f"The registry {self._host} refers to a token service without TLS "
+                "or without an address."
             )
         fields = [("service", challenge.get("service", ""))]
         # Without a scope of ours, as for `/v2/` itself, the challenge's own.
@@ -122,5 +122,5 @@ def _token_in(raw: bytes, host: str, status: int) -> str:
             answer = None
     token = isinstance(answer, dict) and (answer.get("token") or answer.get("access_token"))
     if not isinstance(token, str) or not token.isascii() or not token.isprintable():
-        raise ToolFailed(f"The token service of {host} answered {status} and no token.")
+        raise ToolFailed(f"The token service of {host} answered {status} without a token.")
     return token

@@ -1,4 +1,4 @@
-"""Whom a registry must be to be believed: this machine's CAs, and the files in ``certs.d``.
+"""Which certificates of registries are trusted: this machine's CAs and ``certs.d``.
 
 Where docker and podman look for a registry's own CA (any ``*.crt``) and for a certificate of ours
 that it wants to see (``NAME.cert`` with ``NAME.key``), there we look, in the same order:
@@ -20,10 +20,10 @@ _OWN = (".config/docker/certs.d", ".config/containers/certs.d", ".docker/certs.d
 # What OpenSSL calls them: X509_V_ERR_*.
 _NOT_YET, _EXPIRED, _OTHER_HOST, _OTHER_ADDRESS = 9, 10, 62, 64
 _WRONG = {
-    _NOT_YET: "shows a certificate that is not valid yet",
-    _EXPIRED: "shows a certificate that has expired",
-    _OTHER_HOST: "shows a certificate of another host",
-    _OTHER_ADDRESS: "shows a certificate of another host",
+    _NOT_YET: "has a certificate that is not valid yet",
+    _EXPIRED: "has a certificate that has expired",
+    _OTHER_HOST: "has a certificate for another host",
+    _OTHER_ADDRESS: "has a certificate for another host",
 }
 
 
@@ -38,14 +38,14 @@ def context_for(host: str) -> ssl.SSLContext:
             try:
                 context.load_verify_locations(path)
             except OSError as error:  # ssl.SSLError is one
-                raise ConfigurationError(f"{path} is no certificate that can be read.") from error
+                raise ConfigurationError(f"{path} is not a readable certificate.") from error
         for path in sorted(folder.glob("*.cert")):
             key = path.with_suffix(".key")
             try:
                 context.load_cert_chain(path, key, password=_no_password)
             except (OSError, ValueError) as error:
                 raise ConfigurationError(
-                    f"{path} and {key.name} beside it are no certificate and key that fit."
+                    f"{path} and {key.name} are not a matching certificate and key."
                 ) from error
     return context
 
@@ -67,15 +67,15 @@ def distrust(host: str, error: BaseException) -> BundlerError:
     reason = _verification(error)
     if reason is None:
         return ToolFailed(
-            f"There is no way to speak TLS with {host}.",
-            hint="Does it listen there, with TLS? Does it want a certificate of ours?",
+            f"A TLS connection to {host} is not possible.",
+            hint="Does it use TLS on that port? Does it require a client certificate?",
         )
     wrong = _WRONG.get(reason)
     if wrong is not None:
-        return ToolFailed(f"{host} {wrong}.", hint="Its operator renews it, or names it rightly.")
+        return ToolFailed(f"{host} {wrong}.", hint="Its operator must fix the certificate.")
     return ToolFailed(
-        f"{host} has no certificate that is trusted here.",
-        hint=f"Name the CA's file in SSL_CERT_FILE, or put it into {_SYSTEM[0]}/{host}/ca.crt.",
+        f"The certificate of {host} is not trusted.",
+        hint=f"Set SSL_CERT_FILE to the CA's file, or copy it to {_SYSTEM[0]}/{host}/ca.crt.",
     )
 
 

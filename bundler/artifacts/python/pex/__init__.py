@@ -1,6 +1,6 @@
 """PEX files: state is read out of them without running them, and put in where it is imported from.
 
-Embedding rewrites the file beside itself and renames it into place. What is not ours is copied
+Embedding rewrites the file next to itself and renames it into place. What is not ours is copied
 byte for byte; the state directory is replaced as a whole; the hashes by which pex's runtime
 recognises a file are computed anew, so that a machine that has run the older file notices.
 """
@@ -48,7 +48,7 @@ class PexArtifact(OneArtifact):
         return [found for tree in self._pex.trees for found in tree.state_directories()]
 
     def problems(self, found: Mapping[str, Manifest]) -> Iterator[str]:
-        """Where a run would find something else than what is read here, as sentences."""
+        """Where a run would find something else than what is read here, as messages."""
         yield from self._pex.hash_problems()
         yield from self._pex.info.path_problems()
         for tree in self._pex.distributions:
@@ -93,8 +93,8 @@ class PexArtifact(OneArtifact):
 def open_pex(path: Path) -> PexArtifact:
     """Opens a PEX for reading, whatever its layout.
 
-    Raises `VerificationFailed` for what is no sound PEX, `InputOutputError` where it cannot be
-    read, `UsageError` for a scie.
+    Raises `VerificationFailed` for anything that is not a sound PEX, `InputOutputError` if it
+    cannot be read, `UsageError` for a scie.
     """
     return PexArtifact(path)
 
@@ -112,7 +112,7 @@ class PexDestination(msgspec.Struct, frozen=True):
     def embed(self, request: EmbedRequest) -> Iterator[PexArtifact]:
         """See `bundler.artifacts.embedding.Destination`.
 
-        Raises `ConfigurationError` where a package is not importable, `VerificationFailed` where
+        Raises `ConfigurationError` if a package is not importable, `VerificationFailed` if
         the PEX is malformed or holds state that nobody vouches for.
         """
         with named_at_end(self.path) as path:

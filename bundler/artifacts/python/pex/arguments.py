@@ -24,8 +24,8 @@ _ASKS = ("-h", "--help", "-V", "--version", "--help-variables", "--docs", "--hel
 _TOO_EARLY = {
     "--scie": "Build the PEX without it, then run `pex3 scie create` on the finished file.",
     "--par": "Build the PEX without it, then run `pex3 scie create` on the finished file.",
-    "--rc": "Leave it out: Python cannot read the files that it makes.",
-    "--seed": "Leave it out: it would unpack the PEX without its state; run the finished file.",
+    "--rc": "Remove it: Python cannot read the files that it creates.",
+    "--seed": "Remove it: it would unpack the PEX without its state; run the finished file.",
 }
 
 
@@ -33,7 +33,7 @@ _TOO_EARLY = {
 class PexArguments:
     """pex's arguments, taken apart.
 
-    output: what ``-o`` says, None where pex would run at once. rest: all the others, in their
+    output: what ``-o`` says, None if pex would run the program. rest: all the others, in their
     order. program: what follows ``--``. pex_root: the user's own, where one is given.
     """
 
@@ -89,7 +89,7 @@ def _expanded(arguments: Sequence[str], depth: int = 0) -> Iterator[str]:
         if not argument.startswith("@") or len(argument) == 1:
             yield argument
         elif depth == _MAX_NESTING:
-            raise UsageError(f"{argument} names itself.")
+            raise UsageError(f"{argument} includes itself.")
         else:
             yield from _expanded(_lines(Path(argument[1:])), depth + 1)
 
@@ -111,14 +111,14 @@ def _names(argument: str, option: tuple[str, str, str]) -> bool:
 def _value(
     arguments: Sequence[str], position: int, option: tuple[str, str, str]
 ) -> tuple[str | None, int]:
-    """The option's value if it stands here, and how many arguments it takes up; 0 if not."""
+    """The option's value if it is here, and how many arguments it takes up; 0 if not."""
     argument = arguments[position]
     name, equals, value = argument.partition("=")
     if _names(name, option) and equals:
         return value, 1
     if _names(argument, option):
         if position + 1 == len(arguments):
-            raise UsageError(f"{argument} needs a value.")
+            raise UsageError(f"{argument} requires a value.")
         return arguments[position + 1], 2
     short = option[2]
     if short and argument.startswith(short) and not argument.startswith("--"):
@@ -130,8 +130,8 @@ def _refuse(argument: str) -> None:
     name, _, value = argument.partition("=")
     if _names(name, _PEX_PATH) or (name, value) == ("--inherit-path", "prefer"):
         raise UsageError(
-            f"With {argument} Python may import another copy of the package, without its state.",
-            hint="Leave it out: give pex the other code itself, or --inherit-path=fallback.",
+            f"With {argument}, Python may import another copy of the package, without its state.",
+            hint="Remove it: pass the other code to pex, or use --inherit-path=fallback.",
         )
     if name in _TOO_EARLY and value != "none":
-        raise UsageError(f"{name} works on a PEX without its state.", hint=_TOO_EARLY[name])
+        raise UsageError(f"{name} runs on a PEX without its state.", hint=_TOO_EARLY[name])

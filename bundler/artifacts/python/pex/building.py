@@ -1,6 +1,6 @@
 """Building a PEX: the real pex with the user's arguments, then the state put into its result.
 
-pex writes into a folder beside the destination. The state goes in there, the caller verifies it
+pex writes into a folder next to the destination. The state goes in there, the caller verifies it
 there, and only then does the file get the name that the user gave: no PEX of that name ever
 exists without its state.
 """
@@ -38,9 +38,9 @@ class BuiltPex:
 
 
 def find_pex(interpreter: Path | None, named: str | None = None) -> str:
-    """The pex command: the named one, the project's, the one beside us, or that on PATH.
+    """The pex command: the named one, the project's, the one next to us, or that on PATH.
 
-    Raises `ToolFailed` where there is none.
+    Raises `ToolFailed` if there is none.
     """
     import sys
 
@@ -50,20 +50,22 @@ def find_pex(interpreter: Path | None, named: str | None = None) -> str:
     if command is None:
         raise ToolFailed(
             f"{found or 'pex'} was not found.",
-            hint="Install pex in the project (`uv add --dev pex`), or name it with --pex.",
+            hint="Install pex in the project (`uv add --dev pex`), or pass it with --pex.",
         )
     return command
 
 
 @contextmanager
 def building(pex: str, arguments: PexArguments, request: EmbedRequest) -> Iterator[BuiltPex]:
-    """Builds a PEX with the bundles in it, and gives it its name when the block ends well.
+    """Builds a PEX with the bundles in it, and gives it its name when the block succeeds.
 
     Without bundles the PEX is pex's own, byte for byte. Raises `ChildFailed` with pex's exit code,
     else as `PexDestination.embed` does.
     """
     if arguments.output is None:
-        raise UsageError("Without -o pex makes no file.", hint="Say where it goes: -o app.pex.")
+        raise UsageError(
+            "Without -o, pex creates no file.", hint="Pass the path of the file: -o app.pex."
+        )
     output = Path(arguments.output).absolute()
     if "{" not in output.name:  # else pex decides on the name
         refuse_foreign(output)
@@ -79,7 +81,7 @@ def building(pex: str, arguments: PexArguments, request: EmbedRequest) -> Iterat
             own = plain.own_trees(request.bundles)
             credentials.refuse(destination.name, own, request.listener)
             if request.bundles:
-                request.listener.phase("Putting the state into the PEX")
+                request.listener.phase("Embedding the state in the PEX")
                 with PexDestination(plain, destination).embed(request) as artifact:
                     yield BuiltPex(artifact, destination, printed)
                 return
@@ -96,14 +98,14 @@ def _advise(arguments: PexArguments, request: EmbedRequest) -> None:
     if dagster and not arguments.has_venv:
         request.listener.warning(
             "The PEX was built without --venv: Dagster's code server cannot load from it, because "
-            "it starts a bare Python. Add --venv."
+            "it starts a plain Python. Add --venv."
         )
 
 
 @contextmanager
 def _folder_beside(output: Path) -> Iterator[Path]:
     if "{" in str(output.parent):
-        raise UsageError(f"Only the file's own name may hold a placeholder, not {output.parent}.")
+        raise UsageError(f"Only the file name may contain a placeholder, not {output.parent}.")
     with io_errors(output):
         make_directories(output.parent)
     with temporary_folder(output) as folder:
@@ -134,8 +136,8 @@ def _environment(
     own = arguments.pex_root or environ.get("PEX_ROOT")
     if own:
         listener.warning(
-            f"{own} is used as pex's cache, as you say. If a PEX ever runs with this PEX_ROOT, "
-            "what it writes into its own files can come back in the next build."
+            f"{own} is used as pex's cache, as configured. If a PEX ever runs with this PEX_ROOT, "
+            "what it writes into its own files can end up in the next build."
         )
         return dict(environ)
     return {**environ, "PEX_ROOT": str((cache() or Path(temporary)) / "pex-root")}
@@ -144,5 +146,5 @@ def _environment(
 def _only_child(folder: Path) -> Path:
     children = list(folder.iterdir())
     if len(children) != 1:
-        raise ToolFailed(f"pex ended well but left {len(children)} files instead of one PEX.")
+        raise ToolFailed(f"pex succeeded but created {len(children)} files instead of one PEX.")
     return children[0]

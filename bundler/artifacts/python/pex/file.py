@@ -1,7 +1,7 @@
 """A PEX, open for reading: its PEX-INFO, the user's code, and its distributions.
 
 A PEX comes in three layouts. A *zipapp* is one zip file behind a ``#!`` line; *packed* and *loose*
-are folders. In each the user's code lies at the top and the distributions below ``.deps``:
+are folders. In each the user's code is at the top and the distributions below ``.deps``:
 
     zipapp    .deps/shop-1.0-py3-none-any.whl/shop/…    entries of the one zip
     packed    .deps/shop-1.0-py3-none-any.whl           a zip file of the installed wheel
@@ -56,7 +56,7 @@ Stamp = tuple[int, int, int, int, int]
 
 
 class PexFile(msgspec.Struct, frozen=True):
-    """name: as the person named it. zip, stamp: of the one zip file of a zipapp, else None."""
+    """name: as the user named it. zip, stamp: of the one zip file of a zipapp, else None."""
 
     name: str
     info: PexInfo
@@ -71,7 +71,7 @@ class PexFile(msgspec.Struct, frozen=True):
         return (self.user, *self.distributions)
 
     def boot_file(self, name: str) -> tuple[bytes, int] | None:
-        """The bytes and the permission bits of one of pex's own files; None where it has none."""
+        """The bytes and the permission bits of one of pex's own files; None if it has none."""
         if self.zip is None:
             path = self.root / name
             return (_read(path), path.stat().st_mode & 0o777) if path.is_file() else None
@@ -83,12 +83,13 @@ class PexFile(msgspec.Struct, frozen=True):
         for problem in self.hash_problems():
             raise VerificationFailed(
                 problem,
-                hint="Build it again: it was changed after pex made it, or another version of "
-                "pex, which computes them differently, made it.",
+                hint="Build it again: it was changed after pex created it, or was created by "
+                "another version "
+                "of pex, which computes them differently.",
             )
 
     def hash_problems(self) -> Iterator[str]:
-        """Where a hash is not that of what it covers, as sentences.
+        """Where a hash is not that of what it covers, as messages.
 
         A machine that knows a hash runs what it has unpacked under it, and not what is here.
         """
@@ -96,18 +97,18 @@ class PexFile(msgspec.Struct, frozen=True):
             code_hash(self.user.changed(TreeChange({}))) != self.info.code_hash
             or self.info.computed_pex_hash() != self.info.pex_hash
         ):
-            yield f"The hashes in the PEX-INFO of {self.name} are not those of its contents."
+            yield f"The hashes in the PEX-INFO of {self.name} do not match its contents."
         pex_hash = self.info.pex_hash.encode()
         for name in BOOT_FILES:
             found = self.boot_file(name)
             if found is not None and pex_hash not in found[0]:
-                yield f"{name} in {self.name} does not hold the hash that PEX-INFO gives."
+                yield f"{name} in {self.name} does not match the hash in PEX-INFO."
         prefix = b"" if self.zip is None else self.zip.read_prefix()
         if _HASH.search(prefix) and pex_hash not in prefix:
-            yield f"The script that {self.name} begins with does not hold the hash of PEX-INFO."
+            yield f"The start script of {self.name} does not match the hash in PEX-INFO."
         for tree in self.distributions:
             if tree.has_state() and not self._is_fingerprinted(tree):
-                yield f"{tree.path} does not have the fingerprint that PEX-INFO gives."
+                yield f"{tree.path} does not match the fingerprint in PEX-INFO."
 
     def _is_fingerprinted(self, tree: Tree) -> bool:
         # Not needed where the state is among the user's own files.
@@ -123,9 +124,9 @@ class PexFile(msgspec.Struct, frozen=True):
 def opened(path: Path, like: PexFile | None = None) -> Iterator[PexFile]:
     """Opens a PEX of any layout.
 
-    like: one that is open and was this one but for its state: then it opens sooner.
-    Raises `VerificationFailed` for what is no sound PEX, `InputOutputError` where it cannot be
-    read, `UsageError` for a scie.
+    like: one that is open and was this one except for its state: then it opens sooner.
+    Raises `VerificationFailed` for anything that is not a sound PEX, `InputOutputError` if it
+    cannot be read, `UsageError` for a scie.
     """
     with ExitStack() as stack:
         if path.is_dir():
@@ -139,20 +140,20 @@ def _open_zipapp(path: Path, stack: ExitStack, like: ZipFile | None) -> PexFile:
     file = stack.enter_context(zipfiles.opened(path, like=like))
     entry = file.get(PEX_INFO)
     if entry is None or MAIN not in file or IMPORT_HOOK not in file:
-        raise VerificationFailed(f"{path} is no PEX: it has no {PEX_INFO}, or no boot code.")
+        raise VerificationFailed(f"{path} is not a PEX: it has no {PEX_INFO}, or no boot code.")
     info = PexInfo.parse(file.read(entry), str(path))
     names = sorted([name for name in file.names if name[-1] != "/"])
     trees = tuple(_wheel_in_zip(file, name, names) for name in sorted(info.distributions))
     prefix = file.read_prefix()
     if prefix and not prefix.startswith(b"#!"):
-        raise VerificationFailed(f"{path} is no PEX: it does not begin with a #! line.")
+        raise VerificationFailed(f"{path} is not a PEX: it does not start with a #! line.")
     folders = tuple(name for name in folders_in(file) if is_user_file(f"{name}/"))
     user = Tree("", ZipLeaves(file, [*_user_files(names)]), folders=folders)
     return PexFile(str(path), info, user, trees, file, path, _stamp(os.fstat(file.descriptor)))
 
 
 def stamp_of(path: Path) -> Stamp | None:
-    """None where there is no such file."""
+    """None if there is no such file."""
     try:
         return _stamp(os.stat(path))
     except OSError:
@@ -164,7 +165,7 @@ def _stamp(stat: os.stat_result) -> Stamp:
 
 
 def _below(folder: str, names: Sequence[str]) -> slice:
-    """Where the names below a folder stand in a sorted list; the folder with its slash."""
+    """Where the names below a folder are in a sorted list; the folder with its slash."""
     return slice(bisect_left(names, folder), bisect_left(names, f"{folder[:-1]}{_AFTER_SLASH}"))
 
 
@@ -184,7 +185,7 @@ def _wheel_in_zip(file: ZipFile, name: str, names: Sequence[str]) -> Tree:
     if whole is None:
         inside = names[_below(f"{path}/", names)]
         if not inside:
-            raise VerificationFailed(f"{file.name} lacks {path}, which its {PEX_INFO} names.")
+            raise VerificationFailed(f"{file.name} is missing {path}, which its {PEX_INFO} lists.")
         folders = folders_in(file, f"{path}/")
         return Tree(path, ZipLeaves(file, inside, f"{path}/"), folders=folders)
     if whole.method != STORED:
@@ -197,7 +198,7 @@ def _wheel_in_zip(file: ZipFile, name: str, names: Sequence[str]) -> Tree:
 def _open_folder(path: Path, stack: ExitStack) -> PexFile:
     info_path = path / PEX_INFO
     if not info_path.is_file() or not (path / MAIN).is_file():
-        raise VerificationFailed(f"{path} is no PEX: it has no {PEX_INFO}, or no boot code.")
+        raise VerificationFailed(f"{path} is not a PEX: it has no {PEX_INFO}, or no boot code.")
     info = PexInfo.parse(_read(info_path), str(path))
     whole = folder_tree(path)
     user = Tree(
@@ -212,12 +213,12 @@ def _open_folder(path: Path, stack: ExitStack) -> PexFile:
 def _wheel_in_folder(whole: Tree, root: Path, name: str, stack: ExitStack) -> Tree:
     path = f"{DEPS}/{name}"
     if os.path.basename(name) != name:
-        raise VerificationFailed(f"{root} lacks {path}, which its {PEX_INFO} names.")
+        raise VerificationFailed(f"{root} is missing {path}, which its {PEX_INFO} lists.")
     if path in whole.leaves:
         return zip_tree(stack.enter_context(zipfiles.opened(root / path)), path)
     leaves = dict(whole.below(path))
     if not leaves:
-        raise VerificationFailed(f"{root} lacks {path}, which its {PEX_INFO} names.")
+        raise VerificationFailed(f"{root} is missing {path}, which its {PEX_INFO} lists.")
     start = f"{path}/"
     folders = tuple(folder[len(start) :] for folder in whole.folders if folder.startswith(start))
     return Tree(path, leaves, folders=folders)
@@ -240,6 +241,6 @@ def _refuse_scie(path: Path) -> None:
         raise InputOutputError(f"{path} cannot be read: {error.strerror}.") from error
     if start.startswith(magics):
         raise UsageError(
-            f"{path} is a scie, an executable around a PEX; its PEX cannot be changed in it.",
+            f"{path} is a scie, an executable that contains a PEX; that PEX cannot be changed.",
             hint="Build the PEX without `--scie`, then run `pex3 scie create` on it.",
         )

@@ -1,6 +1,6 @@
 """PEX-INFO, and the hashes by which a PEX's runtime decides whether it has seen a file before.
 
-On a machine where a PEX has run, its code lies unpacked under PEX_ROOT, by ``code_hash`` and by
+On a machine where a PEX has run, its code is unpacked under PEX_ROOT, by ``code_hash`` and by
 ``pex_hash``. New bytes under old hashes are never looked at, so both are computed as pex does
 (`pex_code_hash` in pex/util.py, `_prepare_code` in pex/pex_builder.py, 2.105):
 
@@ -8,7 +8,7 @@ On a machine where a PEX has run, its code lies unpacked under PEX_ROOT, by ``co
   bytes of each; without bytecode and without files whose own name begins with a dot;
 - ``pex_hash``: sha1 over PEX-INFO as compact, sorted JSON before it holds the ``pex_hash``.
 
-The second stands as 40 hexadecimal digits in the boot code, too.
+The boot code also contains the second, as 40 hexadecimal digits.
 """
 
 from __future__ import annotations
@@ -56,9 +56,11 @@ class PexInfo:
             info = cls(values) if isinstance(values, dict) else None
             same = info is not None and info.dump() == raw
         except (ValueError, RecursionError) as error:
-            raise VerificationFailed(f"The PEX-INFO of {name} is no JSON.") from error
+            raise VerificationFailed(f"The PEX-INFO of {name} is not JSON.") from error
         if info is None or not same or not info.is_plausible():
-            raise VerificationFailed(f"The PEX-INFO of {name} is not what pex writes.")
+            raise VerificationFailed(
+                f"The PEX-INFO of {name} is not in the format that pex writes."
+            )
         return info
 
     def is_plausible(self) -> bool:
@@ -106,14 +108,14 @@ class PexInfo:
     def path_problems(self) -> Iterator[str]:
         """Where it has code imported that is no part of the PEX, before its own."""
         if self._values.get("pex_path") or self._values.get("pex_paths"):
-            yield "It is built with --pex-path, and another PEX may bring the same package."
+            yield "It was built with --pex-path, and another PEX may contain the same package."
         if self._values.get("inherit_path") == "prefer":
-            yield "It is built with --inherit-path=prefer: the machine's packages replace its own."
+            yield "It was built with --inherit-path=prefer: the machine's packages replace its own."
 
     # --- what we say in it --------------------------------------------------------------------
 
     def claims(self, name: str) -> tuple[Claim, ...] | None:
-        """What it says of the state directories; None where it says nothing at all."""
+        """What it says of the state directories; None if it says nothing at all."""
         text = self._text(LABEL_STATES, name)
         if text is None:
             # We write both or neither: a run record alone means that the claims were taken out.
@@ -127,7 +129,7 @@ class PexInfo:
     def _text(self, label: str, name: str) -> str | None:
         text = self.build_properties.get(label)
         if text is not None and not isinstance(text, str):
-            raise VerificationFailed(f"The build property {label} of {name} is no text.")
+            raise VerificationFailed(f"The build property {label} of {name} is not text.")
         return text
 
     def labelled(self, claims: tuple[Claim, ...], record: RunRecord) -> dict[str, Any]:
@@ -171,11 +173,12 @@ def is_user_file(name: str) -> bool:
 def replace_hash(data: bytes, old: str, new: str, what: str) -> bytes:
     """Puts the new ``pex_hash`` in the place of the old one in boot code.
 
-    Raises `VerificationFailed` where the old one is not in it.
+    Raises `VerificationFailed` if the old one is not in it.
     """
     if old.encode() not in data:
         raise VerificationFailed(
-            f"{what} does not hold the hash that PEX-INFO gives.",
-            hint="Build it again: pex changed it after it was made, or another version wrote it.",
+            f"{what} does not match the hash in PEX-INFO.",
+            hint="Build it again: it was changed after pex created it, or was created by another "
+            "version.",
         )
     return data.replace(old.encode(), new.encode())

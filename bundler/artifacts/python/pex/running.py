@@ -23,8 +23,8 @@ def runner(pex: Path, interpreter: Path, root: Path, listener: Listener) -> Runn
     isolation = _isolation()
     if not isolation:
         listener.warning(
-            "The network could not be taken away from the load check (unshare is missing or not "
-            "permitted): what loads here may still need it."
+            "The load check could not be isolated from the network (unshare is missing or not "
+            "permitted): what it loads may still need the network."
         )
     start = pex / "__main__.py" if pex.is_dir() else pex
 
@@ -49,7 +49,7 @@ def runner(pex: Path, interpreter: Path, root: Path, listener: Listener) -> Runn
 
 
 def _isolation() -> list[str]:
-    """The command that takes the network away; empty where this machine does not permit it."""
+    """The command that removes network access; empty if this machine does not permit it."""
     for command in (["unshare", "--net"], ["unshare", "--map-root-user", "--net"]):
         try:
             if process.run([*command, "true"], timeout=10).exit_code == 0:

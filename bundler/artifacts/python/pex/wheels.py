@@ -2,8 +2,8 @@
 
 pex keeps each installed wheel as a folder with a ``.layout.json`` that holds its fingerprint: the
 sha256 over the sorted names of all its other files and over the bytes of each, without bytecode.
-PEX-INFO repeats it, and a machine that knows a fingerprint does not look at the bytes again. Beside
-the wheel's metadata lies ``*.pex-info/original-whl-info.json``, from which pex rebuilds the wheel.
+PEX-INFO repeats it, and a machine that knows a fingerprint does not look at the bytes again. Next
+to the wheel's metadata is ``*.pex-info/original-whl-info.json``, from which pex rebuilds the wheel.
 
 With ``--no-pre-install-wheels`` the distribution is the wheel, and the fingerprint its sha256.
 """
@@ -41,13 +41,14 @@ def seal(tree: Tree, change: TreeChange, fingerprint: str) -> Sealed:
     """Adds to a change of an installed wheel what keeps it whole.
 
     fingerprint: the present one, as PEX-INFO gives it.
-    Raises `VerificationFailed` where it is not that of the files.
+    Raises `VerificationFailed` if it is not that of the files.
     """
     if not is_fingerprint(tree, fingerprint):
         raise VerificationFailed(
-            f"{tree.path} does not have the fingerprint that PEX-INFO gives.",
-            hint="Build the PEX again: it was changed after pex made it, or another version of "
-            "pex, which computes fingerprints differently, made it.",
+            f"{tree.path} does not match the fingerprint in PEX-INFO.",
+            hint="Build the PEX again: it was changed after pex created it, or was created by "
+            "another version of "
+            "pex, which computes fingerprints differently.",
         )
     layout = _json(tree, _LAYOUT)
     change = change.and_also(_rebuilt_wheel_info(tree, change))
@@ -89,7 +90,7 @@ def _rebuilt_wheel_info(tree: Tree, change: TreeChange) -> dict[str, NewFile]:
     if not isinstance(entries, list) or not all(
         isinstance(entry, list) and entry for entry in entries
     ):
-        raise VerificationFailed(f"{tree.at(path)} is not what pex writes.")
+        raise VerificationFailed(f"{tree.at(path)} is not in the format that pex writes.")
     kept = [entry for entry in entries if not change.removes(str(entry[0]))]
     known = {str(entry[0]) for entry in kept}
     fresh = [[name, _DATE, _FILE_MODE] for name in sorted(change.added) if name not in known]
@@ -113,7 +114,7 @@ def _json(tree: Tree, path: str) -> dict[str, Any]:
     except (ValueError, RecursionError):
         same = False
     if not same:
-        raise VerificationFailed(f"{tree.at(path)} is not what pex writes.")
+        raise VerificationFailed(f"{tree.at(path)} is not in the format that pex writes.")
     return dict(value)
 
 

@@ -52,7 +52,7 @@ class _Changes(msgspec.Struct):
 def write(pex: PexFile, plan: Plan, destination: Path) -> None:
     """Writes the changed PEX; the destination may be the PEX itself.
 
-    Raises `VerificationFailed` where its hashes are not those of its contents.
+    Raises `VerificationFailed` if its hashes are not those of its contents.
     """
     with ExitStack() as stack:
         changes = _Changes()
@@ -77,7 +77,7 @@ def _distribution(
     pex: PexFile, tree: Tree, change: TreeChange, changes: _Changes, stack: ExitStack
 ) -> str:
     """Enters what changes in a distribution and returns its new fingerprint."""
-    # Not needed where the state lies among the user's own files, as with --sources-directory.
+    # Not needed where the state is among the user's own files, as with --sources-directory.
     from bundler.artifacts.python.pex.wheels import seal
     from bundler.artifacts.python.wheel import zip as wheelzip
 

@@ -1,6 +1,6 @@
-"""Wheels: state beside the package, RECORD that names it, and our labels in the metadata.
+"""Wheels: state next to the package, RECORD that names it, and our labels in the metadata.
 
-A wheel's files lie in its zip as they will lie in site-packages. What we say of them is in
+A wheel's files are in its zip as they will be in site-packages. What we say of them is in
 ``*.dist-info/state-bundler/``: ``states.json`` and ``run-record.json``.
 """
 
@@ -56,7 +56,7 @@ class WheelArtifact(OneArtifact):
         return list(self.tree.state_directories())
 
     def problems(self, found: Mapping[str, Manifest]) -> Iterator[str]:
-        """Where an installer could write something else than is read here, as sentences."""
+        """Where an installer could write something else than is read here, as messages."""
         yield from wheelzip.deceptions(self.tree, self._file, found)
         yield from python_import_path.deceptions((self.tree,))
 
@@ -67,8 +67,8 @@ class WheelArtifact(OneArtifact):
 def open_wheel(path: Path) -> WheelArtifact:
     """Opens a wheel for reading.
 
-    Raises `VerificationFailed` for what is no sound wheel, `InputOutputError` where it cannot be
-    read.
+    Raises `VerificationFailed` for anything that is not a sound wheel, `InputOutputError` if it
+    cannot be read.
     """
     return WheelArtifact(path)
 

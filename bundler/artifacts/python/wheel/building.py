@@ -38,7 +38,7 @@ def building(
     project: Path, interpreter: Path, output: Path, request: EmbedRequest
 ) -> Iterator[BuiltWheel]:
     """Builds the project's wheel with the bundles in it; moves it to the folder `output` when the
-    block ends well.
+    block succeeds.
 
     Raises `ChildFailed` with the backend's exit code, otherwise as `WheelDestination.embed` does.
     """
@@ -51,7 +51,7 @@ def building(
         with open_wheel(made) as plain:
             credentials.refuse(made.name, [plain.tree], request.listener)
         if request.bundles:
-            request.listener.phase("Putting the state into the wheel")
+            request.listener.phase("Embedding the state in the wheel")
             with WheelDestination(made, destination).embed(request) as artifact:
                 yield BuiltWheel(artifact, destination)
             return
@@ -79,7 +79,7 @@ def _command(interpreter: Path, project: Path, folder: Path) -> list[str]:
         if process.run([interpreter, "-c", f"import {module}"]).exit_code == 0:
             return [str(interpreter), "-m", module, *arguments]
     raise ToolFailed(
-        f"Nothing here can build a wheel: no uv, and neither build nor pip in {interpreter}.",
+        f"No program can build a wheel: no uv, and neither build nor pip in {interpreter}.",
         hint="Install uv, or `build` in the project.",
     )
 
@@ -87,5 +87,5 @@ def _command(interpreter: Path, project: Path, folder: Path) -> list[str]:
 def _only_wheel(folder: Path) -> Path:
     wheels = [Path(entry.path) for entry in os.scandir(folder) if entry.name.endswith(".whl")]
     if len(wheels) != 1:
-        raise ToolFailed(f"The build ended well but left {len(wheels)} wheels instead of one.")
+        raise ToolFailed(f"The build succeeded but created {len(wheels)} wheels instead of one.")
     return wheels[0]

@@ -18,13 +18,13 @@ from bundler.errors import VerificationFailed
 def read(raw: bytes, where: str) -> dict[str, tuple[str, str]]:
     """Hash and size of every file, as they are written there.
 
-    Raises `VerificationFailed` where RECORD cannot be read, or names a file twice.
+    Raises `VerificationFailed` if RECORD cannot be read, or names a file twice.
     """
     rows: dict[str, tuple[str, str]] = {}
     for path, line in _lines(raw, where):
         row = [*next(csv.reader([line], strict=True)), "", ""]
         if path in rows:
-            raise VerificationFailed(f"{where} names {path} twice.")
+            raise VerificationFailed(f"{where} lists {path} twice.")
         rows[path] = (row[1], row[2])
     return rows
 
@@ -40,7 +40,7 @@ def edited(raw: bytes, change: TreeChange, where: str) -> bytes:
 
     A changed file keeps its line's place; new ones come before those of the wheel's metadata, new
     metadata before RECORD itself, in the order of their paths.
-    Raises `VerificationFailed` where RECORD cannot be read.
+    Raises `VerificationFailed` if RECORD cannot be read.
     """
     lines = list(_lines(raw, where))
     end = "\r\n" if lines and lines[0][1].endswith("\r\n") else "\n"

@@ -17,7 +17,7 @@ _SIGNATURES = ("RECORD.jws", "RECORD.p7s")
 
 
 def metadata_of(file: ZipFile) -> str:
-    """The name of the ``*.dist-info`` folder. Raises `VerificationFailed` where there is none."""
+    """The name of the ``*.dist-info`` folder. Raises `VerificationFailed` if there is none."""
     found = {
         name.partition("/")[0]
         for name in file.names
@@ -25,7 +25,9 @@ def metadata_of(file: ZipFile) -> str:
     }
     folders = {name.partition("/")[0] for name in file.names if wheelrecord.is_metadata(name)}
     if len(found) != 1 or found != folders:
-        raise VerificationFailed(f"{file.name} is no wheel: it does not have one RECORD.")
+        raise VerificationFailed(
+            f"{file.name} is not a wheel: it does not have exactly one RECORD."
+        )
     return found.pop()
 
 
@@ -51,7 +53,7 @@ def deceptions(tree: Tree, file: ZipFile, found: Mapping[str, Manifest]) -> Iter
         if size not in ("", str(tree.leaves[path].size)) or (
             expected is not None and sha256 != wheelrecord.encoded(expected)
         ):
-            yield f"{file.name}:{record} describes {path} otherwise than it is."
+            yield f"{file.name}:{record} does not match {path}."
     yield from _stray_scripts(tree, metadata)
 
 
@@ -78,7 +80,7 @@ def _stray_scripts(tree: Tree, metadata: str) -> Iterator[str]:
     for group in ("console_scripts", "gui_scripts"):
         for name in parser.options(group) if parser.has_section(group) else ():
             if "/" in name or "\\" in name:
-                yield f"{tree.at(path)} has an installer write the script {name!r}."
+                yield f"{tree.at(path)} makes an installer write the script {name!r}."
 
 
 def rewrite(file: ZipFile, change: TreeChange, stream: BinaryIO) -> None:
@@ -117,6 +119,6 @@ def _refuse_signed(file: ZipFile, metadata: str) -> None:
     for name in _SIGNATURES:
         if file.get(f"{metadata}/{name}") is not None:
             raise UsageError(
-                f"{file.name} is signed ({name}), and state in it would break the signature.",
-                hint="Put the state in first, then sign.",
+                f"{file.name} is signed ({name}), and adding state would break the signature.",
+                hint="Add the state first, then sign.",
             )

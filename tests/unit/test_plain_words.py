@@ -1,0 +1,73 @@
+"""Messages, docstrings and comments use the usual words (the list in CONTRIBUTING.md)."""
+
+from __future__ import annotations
+
+import ast
+import io
+import re
+import tokenize
+from collections.abc import Iterator
+from pathlib import Path
+
+_PACKAGE = Path(__file__).parents[2] / "bundler"
+
+# What not to write -> what to write instead.
+_WORDS = {
+    r"tells|told(?!:)|telling": "report, say, show",
+    r"mend(s|ed|ing)?": "fix",
+    r"whoever|whom": "the caller, the user, anyone who",
+    r"what is (?-i:none)|for what is no|that (is|are) (?-i:none)": "None if it is not an X",
+    r"lies|lain|lay": "is, are",
+    r"took over|taken over|takes? over|takes? away|took away|taken away": "replace, reuse, remove",
+    r"leave to": "permission to",
+    r"asked (ahead|late)": "prefetched, deferred",
+    r"sentences?": "message",
+    r"of (its|their|one's|our|his) own(?= *[.,;:)]|$)": "its own X",
+    r"for ever": "forever",
+    r"beside": "next to",
+    r"(the|a) person('s)?": "the user",
+    r"comes? out green": "passes",
+    r"at once": "immediately, atomically or concurrently",
+    r"all of it|the whole of it": "everything",
+    r"ended well|ends well": "succeeded",
+    r"makes? no sense": "is invalid",
+    r"is gone|are gone": "was removed",
+    r"Mend|as is demanded": "Fix, the policy",
+}
+_LISTED = re.compile(rf"\b(?:{'|'.join(_WORDS)})\b", re.IGNORECASE)
+# A bare repository is git's own term, and code in a string is not prose.
+_ALLOWED = re.compile(r"json\.dumps\(told\)|told = \{")
+_BARE = re.compile(r"\bbare (?!repositor)")
+
+
+def prose(source: str) -> Iterator[tuple[int, str]]:
+    """The strings, docstrings and comments of a module, with their lines."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and " " in node.value:
+            yield node.lineno, node.value
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            yield token.start[0], token.string
+
+
+def _found(source: str) -> list[tuple[int, str]]:
+    return [
+        (line, match.group())
+        for line, text in prose(source)
+        for match in (*_LISTED.finditer(text), *_BARE.finditer(text))
+        if not _ALLOWED.search(text)
+    ]
+
+
+def test_usual_words() -> None:
+    found = [
+        f"{path.relative_to(_PACKAGE.parent)}:{line}: {word}"
+        for path in sorted(_PACKAGE.rglob("*.py"))
+        for line, word in _found(path.read_text(encoding="utf-8"))
+    ]
+    assert not found, "\n".join(found)
+
+
+def test_what_is_found() -> None:
+    source = '"""A line."""\nx = f"It lies {y} beside z."  # told at once\n'
+    assert [word for _, word in _found(source)] == ["lies", "beside", "told", "at once"]
