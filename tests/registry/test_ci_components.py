@@ -69,6 +69,8 @@ def test_the_action_embeds_updates_and_verifies(ci: Ci) -> None:
     assert ci.registry.tag("acme/shop", "main") == made["digest"]
     again = run_action(ci, update=f"docker://{ci.image}:main")
     assert again["changed"] == "false"
+    first = run_action(ci, update=f"docker://{ci.image}:code", arguments="--in-place")
+    assert first["changed"] == "true"
 
 
 def test_the_action_builds(ci: Ci) -> None:
