@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 
+from bundler.errors import ToolFailed
+from bundler.system import process
 from bundler.system.process import Completed
 
 TIMEOUT_SECONDS = 300.0
@@ -20,3 +23,15 @@ def bare_environment(home: str, given: Mapping[str, str]) -> dict[str, str]:
         if name in ("PATH", "LANG", "TZ", "TMPDIR", "LD_LIBRARY_PATH") or name.startswith("LC_")
     }
     return {**kept, "HOME": home, "DAGSTER_DISABLE_TELEMETRY": "true", **given}
+
+
+@cache
+def without_network() -> tuple[str, ...]:
+    """The command that starts a program without network; empty if this machine forbids that."""
+    for command in (("unshare", "--net"), ("unshare", "--map-root-user", "--net")):
+        try:
+            if process.run([*command, "true"], timeout=10).exit_code == 0:
+                return command
+        except ToolFailed:
+            return ()
+    return ()

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from bundler.errors import BundlerError
 
 System = Literal["github", "gitlab", "azure"]
-Grade = Literal["error", "warning"]
+Grade = Literal["error", "warning", "notice"]
 
 _TITLE = "state-bundler"
 _SECTION = "state_bundler"

@@ -13,6 +13,7 @@ _COMMANDS = {
     "init": "Configure a project: show the changes, ask, write.",
     "doctor": "Find what would make a build fail or silently lose state.",
     "status": "Show the keys of a project or artifact: age, size, digest.",
+    "plan": "Show what a refresh would change, in states and definitions.",
     "refresh": "Refresh the state of every component, all or nothing.",
     "guard": "Check that no state is, or could get, in the git repository.",
     "build": "Build an image, PEX or wheel with its state embedded.",

@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from bundler.cli import definitions as shown
 from bundler.cli.console import Console, as_json, safe, size
+from bundler.cli.options import ProjectArguments, narrator
 
 if TYPE_CHECKING:
     from bundler.artifacts.diff import Difference, FileDifference, KeyDifference
+    from bundler.listener import Listener
+    from bundler.project.projects import Project
+    from bundler.state.artifact import Artifact
+    from bundler.state.definitions import DefinitionsDifference
     from bundler.state.jsondiff import JsonChange
 
 _SIGNS = {"added": "+", "removed": "-", "renamed": "~", "changed": "~", "reordered": "~"}
 _COLOURS = {"+": "green", "-": "red", "~": "yellow"}
-_MOST_LINES = 40
+MOST_LINES = 40
 
 
 @click.command()
@@ -25,6 +32,30 @@ _MOST_LINES = 40
 @click.option("--volatile", multiple=True, metavar="NAME", help="A JSON member to ignore.")
 @click.option(
     "--all", "everything", is_flag=True, help="Show every change instead of the first ones per key."
+)
+@click.option(
+    "--definitions",
+    "with_definitions",
+    is_flag=True,
+    help="Load both without network, and compare their assets, jobs and so on.",
+)
+@click.option(
+    "--load-module",
+    "modules",
+    multiple=True,
+    metavar="MODULE",
+    help="What --definitions loads. Default: the module that a code server loads.",
+)
+@click.option(
+    "--project",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="The project whose code loads states without code. Default: the current directory.",
+)
+@click.option(
+    "--python",
+    type=click.Path(path_type=Path),
+    envvar="STATE_BUNDLER_PYTHON",
+    help="The interpreter that --definitions runs a PEX with.",
 )
 @click.option(
     "--format",
@@ -41,6 +72,10 @@ def diff(
     *,
     volatile: tuple[str, ...],
     everything: bool,
+    with_definitions: bool,
+    modules: tuple[str, ...],
+    project: Path | None,
+    python: Path | None,
     style: str,
 ) -> None:
     """Show what changed between the states of A and B, key by key and inside JSON files.
@@ -52,26 +87,68 @@ def diff(
     Examples:
       state-bundler diff app-1.pex app-2.pex
       state-bundler diff shop:1.4 app.pex --format markdown
+      state-bundler diff shop:1.4 shop:1.5 --definitions
     """
     from bundler.artifacts.diff import diff as compare
     from bundler.artifacts.open import open_artifact
 
+    definitions: DefinitionsDifference | None = None
     with open_artifact(before) as one, open_artifact(after) as other:
         found = compare(one, other, volatile)
-    most = sys.maxsize if everything else _MOST_LINES
+        if with_definitions:
+            definitions = _definitions(one, other, project, python, modules)
+    most = sys.maxsize if everything else MOST_LINES
     if style == "json":
-        click.echo(as_json(_as_json(found), indent=2, ensure_ascii=False))
+        document = {**as_document(found), **_definitions_document(definitions)}
+        click.echo(as_json(document, indent=2, ensure_ascii=False))
     elif style == "markdown":
-        click.echo("\n".join(_as_markdown(found, most)))
+        click.echo("\n".join(as_markdown(found, most)))
+        if definitions is not None:
+            click.echo("\n".join(["", *shown.markdown(definitions, most)]))
     else:
-        _as_text(found, most)
-    ctx.exit(1 if found.differs else 0)
+        as_text(found, most)
+        if definitions is not None:
+            shown.show(Console(sys.stdout), definitions, most, "--all")
+    ctx.exit(1 if found.differs or (definitions is not None and definitions.changes) else 0)
+
+
+def _definitions(
+    one: Artifact,
+    other: Artifact,
+    project: Path | None,
+    python: Path | None,
+    modules: tuple[str, ...],
+) -> DefinitionsDifference:
+    from bundler.workflows.definitions import Loader
+
+    listener = narrator()
+    return Loader(_project(project, python, listener), python, modules, listener).difference(
+        one, other
+    )
+
+
+def _project(directory: Path | None, python: Path | None, listener: Listener) -> Project | None:
+    """The project that is named, or the one here if there is one."""
+    from bundler.errors import ConfigurationError
+
+    named = () if directory is None else (directory,)
+    try:
+        return ProjectArguments(named, everything=False, python=python).find(listener)[0]
+    except ConfigurationError:
+        if directory is not None:
+            raise
+        return None
+
+
+def _definitions_document(found: DefinitionsDifference | None) -> dict[str, object]:
+    return {} if found is None else {"definitions": shown.document(found)}
 
 
 # --- text -----------------------------------------------------------------------------------
 
 
-def _as_text(found: Difference, most: int) -> None:
+def as_text(found: Difference, most: int, option: str = "--all") -> None:
+    """Prints the changes by key. option: the one that shows more than `most` of each."""
     console = Console(sys.stdout)
     for key in found.keys:
         console.line(f"{console.styled(safe(key.key), 'bold')}  {safe(_headline(key))}")
@@ -80,7 +157,7 @@ def _as_text(found: Difference, most: int) -> None:
             colour = _COLOURS.get(line.lstrip()[:1], "dim")
             console.line(f"  {console.styled(safe(line), colour)}")
         if len(lines) > most:
-            console.line(f"  … and {len(lines) - most} more; --all shows them")
+            console.line(f"  … and {len(lines) - most} more; {option} shows them")
     console.line(_conclusion(found))
 
 
@@ -163,7 +240,7 @@ def _singular(what: str) -> str:
 # --- Markdown -------------------------------------------------------------------------------
 
 
-def _as_markdown(found: Difference, most: int) -> Iterator[str]:
+def as_markdown(found: Difference, most: int) -> Iterator[str]:
     if not found.keys:
         yield f"**State unchanged**: {found.unchanged} keys are unchanged."
         return
@@ -195,7 +272,7 @@ def _html(text: str) -> str:
 # --- JSON -----------------------------------------------------------------------------------
 
 
-def _as_json(found: Difference) -> dict[str, object]:
+def as_document(found: Difference) -> dict[str, object]:
     import msgspec
 
     return {

@@ -128,6 +128,7 @@ class RefreshArguments(NamedTuple):
     jobs: int | None
     allow_empty: tuple[str, ...]
     allow_shrink: tuple[str, ...]
+    allow_removed: tuple[str, ...]
     baseline: str | None
     allow_stale: float | None
     allow_http: tuple[str, ...]
@@ -146,6 +147,7 @@ class RefreshArguments(NamedTuple):
             jobs=self.jobs,
             allow_empty=self.allow_empty,
             allow_shrink=self.allow_shrink,
+            allow_removed=self.allow_removed,
             baseline=self.baseline,
             allow_stale=self.allow_stale,
             inside=self._inside(),
@@ -192,6 +194,12 @@ refresh_options = taken_as(
     ),
     click.option(
         "--allow-shrink", multiple=True, metavar="KEY", help="Accept a much smaller state for KEY."
+    ),
+    click.option(
+        "--allow-removed",
+        multiple=True,
+        metavar="KEY",
+        help="Let KEY remove more definitions than max-removed allows; or the name of each.",
     ),
     click.option(
         "--baseline",
@@ -255,22 +263,33 @@ class BuildArguments(NamedTuple):
     projects: ProjectArguments
     refreshing: RefreshArguments
     state_from: str | None
+    plan: Path | None
     pin_versioned: bool | None
     embed_versioned: bool
     no_guard: bool
     environment: str | None
     quiet: bool
 
-    def prepare(self, listener: Listener, start: Path | None = None) -> Prepared:
-        """Checks git and refreshes, or uses the states of `state_from`."""
-        from bundler.workflows.pipeline import prepare
+    def prepare(
+        self, listener: Listener, start: Path | None = None, replaces: str | None = None
+    ) -> Prepared:
+        """Checks git and refreshes, or uses the states of `state_from` or `plan`.
+
+        replaces: the artifact that gets the new states.
+        """
+        from bundler.workflows.pipeline import prepare, with_baseline
 
         projects, options = self.projects.find(listener, start), self.refreshing.options()
-        if self.state_from is None:
+        if replaces is not None and self.state_from is None and self.plan is None:
+            options = with_baseline(options, projects, replaces)
+        if self.state_from is not None and self.plan is not None:
+            raise click.UsageError("--state-from and --plan exclude each other.")
+        if self.state_from is None and self.plan is None:
             options = self._with_stored(options, projects)
         elif options.mode or options.keys or self.embed_versioned:
+            option = "--state-from" if self.plan is None else "--plan"
             raise click.UsageError(
-                "--state-from takes all states and refreshes none: drop --refresh, --key, "
+                f"{option} takes all states and refreshes none: drop --refresh, --key, "
                 "--embed-versioned."
             )
         return prepare(
@@ -279,6 +298,7 @@ class BuildArguments(NamedTuple):
             guarded=not self.no_guard,
             environment=self.environment,
             state_from=self.state_from,
+            plan=self.plan,
             held=click.get_current_context().with_resource(ExitStack()),
             listener=listener,
         )
@@ -316,6 +336,11 @@ _own_build_options = taken_as(
         "--state-from",
         metavar="ARTIFACT",
         help="Embed the states of this artifact, or states.tar, instead of refreshing.",
+    ),
+    click.option(
+        "--plan",
+        type=click.Path(path_type=Path, dir_okay=False),
+        help="Ship exactly what this file of `plan --out` describes; nothing is refreshed.",
     ),
     click.option(
         "--pin-versioned/--no-pin-versioned",

@@ -20,7 +20,7 @@ format_option = click.option(
 
 def show_outcome(made: EmbedResult, style: str) -> None:
     """Prints to stdout and to the file named by ``GITHUB_OUTPUT``."""
-    _tell_github(made)
+    tell_github(_outputs(made))
     if style == "json":
         click.echo(as_json({"schema": 1, **_outputs(made)}))
     else:
@@ -31,10 +31,11 @@ def _outputs(made: EmbedResult) -> dict[str, Any]:
     return {"changed": made.changed, "image": made.name, "digest": made.digest}
 
 
-def _tell_github(made: EmbedResult) -> None:
+def tell_github(outputs: dict[str, Any]) -> None:
+    """Hands values to later steps of a GitHub job."""
     path = os.environ.get("GITHUB_OUTPUT")
     if path:
         with open(path, "a", encoding="utf-8") as stream:
-            for name, value in _outputs(made).items():
+            for name, value in outputs.items():
                 text = str(value).lower() if isinstance(value, bool) else value or ""
                 stream.write(f"{name}={text}\n")

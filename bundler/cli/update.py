@@ -56,7 +56,7 @@ def update(
     require_engine(name)  # before minutes are spent on a refresh
     with open_if_pex(name) as before:
         listener = narrator(quiet=building.quiet or style == "json")
-        prepared = loading.add_to(building.prepare(listener))
+        prepared = loading.add_to(building.prepare(listener, replaces=artifact))
         updated = renew(
             name,
             new_tag,

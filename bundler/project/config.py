@@ -19,6 +19,7 @@ import msgspec
 from bundler.errors import ConfigurationError, io_failure
 from bundler.project import environment_settings
 from bundler.project.options import KeyOptions, RefreshMode, RefreshOptions, SourceOptions
+from bundler.state.definitions import KINDS
 from bundler.state.source_path import ADVICE, nested, path_problem
 from bundler.system.git_directory import read_regular
 
@@ -29,6 +30,9 @@ _DURATION = r"^[0-9]+(\.[0-9]+)?[smhd]$"
 Duration = Annotated[str, msgspec.Meta(pattern=_DURATION, examples=["30s", "5m", "24h", "7d"])]
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Count = Annotated[int, msgspec.Meta(ge=1)]
+# Without a pattern: msgspec 0.22 frees it too early in a union with a table.
+Limit = int | str
+_LIMIT = r"[0-9]+|[0-9]+(\.[0-9]+)?%"
 
 
 class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):
@@ -44,6 +48,7 @@ class _KeyTable(_Table, frozen=True):
     allow_empty: bool | None = None
     shrink: Share | None = None
     min_entries: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    max_removed: Limit | dict[str, Limit] | None = None
     allow_http: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     include: tuple[str, ...] = ()
@@ -263,6 +268,7 @@ def _key_options(table: _KeyTable, root: Path) -> KeyOptions:
         allow_empty=table.allow_empty,
         shrink=table.shrink,
         min_entries=table.min_entries,
+        max_removed=_max_removed(table.max_removed, root),
         allow_http=table.allow_http,
         exclude=table.exclude,
         include=table.include,
@@ -273,6 +279,28 @@ def _key_options(table: _KeyTable, root: Path) -> KeyOptions:
         validate=table.validate,
         reach=table.reach,
     )
+
+
+def _max_removed(
+    limit: int | str | Mapping[str, int | str] | None, root: Path
+) -> Mapping[str, str] | None:
+    """The limits by kind; one without a kind is about assets."""
+    if limit is None:
+        return None
+    by_kind = limit if isinstance(limit, Mapping) else {"assets": limit}
+    known = {kind.replace(" ", "-"): kind for kind in KINDS}
+    file = root / "pyproject.toml"
+    for kind, value in by_kind.items():
+        if kind not in known:
+            raise ConfigurationError(
+                f"{file}: max-removed has no {kind!r}.", hint=f"Known: {', '.join(known)}."
+            )
+        if not re.fullmatch(_LIMIT, str(value)):
+            raise ConfigurationError(
+                f"{file}: max-removed: {value!r} is neither a count nor a share.",
+                hint='Write a number such as 5, or a share such as "20%".',
+            )
+    return {known[kind]: str(value) for kind, value in by_kind.items()}
 
 
 def _maybe_seconds(duration: str | None) -> float | None:

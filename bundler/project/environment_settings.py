@@ -69,7 +69,7 @@ def _value(variable: str, text: str, name: str, kind: Any) -> Any:
         value = _words(variable, text)
     elif get_origin(kind) is tuple:
         value = _items(variable, text)
-    elif get_origin(kind) is dict:
+    elif get_origin(kind) is dict or text.lstrip().startswith("{"):
         value = _as_toml(variable, text)
     try:
         msgspec.convert(value, kind, strict=False)

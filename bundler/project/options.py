@@ -39,6 +39,8 @@ class KeyOptions(msgspec.Struct, frozen=True):
     timeout: for all attempts of the key together. attempts: calls of ``write_state_to_path``.
     allow_empty: an empty state is as it should be. shrink: the share of the baseline's entries or
     bytes below which the state is refused; 0 turns the check off. min_entries: fewer are refused.
+    max_removed: by kind of definition (``assets``), how many of a key's may be removed, as a count
+    or a share (``5``, ``20%``).
     allow_http: failed requests that are expected, ``METHOD PATH STATUS`` with ``*`` wildcards,
     such as ``GET /v1/connectors/*/schemas 404``. exclude, include: patterns of paths to leave out
     of the state beyond the usual ones, and to keep in spite of them. allow_key_material: patterns
@@ -55,6 +57,7 @@ class KeyOptions(msgspec.Struct, frozen=True):
     allow_empty: bool | None = None
     shrink: float | None = None
     min_entries: int | None = None
+    max_removed: Mapping[str, str] | None = None
     allow_http: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     include: tuple[str, ...] = ()
@@ -118,8 +121,9 @@ class RefreshOptions(msgspec.Struct, frozen=True):
     name. defaults: for every key. per_key: by key, or by a pattern of keys. over_all: what goes
     before a key's own options, since the command line says it. baseline: an artifact or a directory
     whose states new ones are compared with and may fall back to. allow_stale: the greatest age of
-    a baseline that may replace an unavailable system; None never. secrets, not_secrets: names
-    of variables that are, or are not, secret, besides those whose name says so. stored: what
+    a baseline that may replace an unavailable system; None never. allow_removed: keys, or names of
+    definitions, to which `max_removed` does not apply. secrets, not_secrets: names of variables
+    that are, or are not, secret, besides those whose name says so. stored: what
     becomes of keys in versioned storage; None leaves them out of the artifact without a version.
     inside: the image that the components run in; None for this machine.
     """
@@ -136,6 +140,7 @@ class RefreshOptions(msgspec.Struct, frozen=True):
     baseline: str | None = None
     allow_empty: tuple[str, ...] = ()
     allow_shrink: tuple[str, ...] = ()
+    allow_removed: tuple[str, ...] = ()
     allow_stale: float | None = None
     secrets: tuple[str, ...] = ()
     not_secrets: tuple[str, ...] = ()

@@ -18,6 +18,9 @@ KEY: Mapping[str, str] = {
     "shrink": "The share of the baseline's entries below which a state is rejected; 0 disables the "
     "check. Default: 0.5.",
     "min-entries": "Minimum number of entries (items of the outermost lists).",
+    "max-removed": "Maximum number or share of a key's assets that a refresh may remove, such as "
+    '`20%`. A table sets it by kind, such as `{ assets = "20%", jobs = 0 }`. Replaces `shrink` if '
+    "the code location loads. Default: no limit.",
     "allow-http": "Failed requests to accept, as `METHOD PATH STATUS` with `*`, such as "
     "`GET /v1/connectors/*/schemas 404`, or with the name of the problem with the body, such as "
     "`GET /news/* html`.",

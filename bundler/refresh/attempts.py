@@ -269,6 +269,11 @@ async def _check(job: KeyJob, write: Write, attempt: int, report: Report) -> Che
         raise _failed(job, told, write, attempt) from error
 
 
+def _counts_definitions(job: KeyJob) -> bool:
+    """Whether what the state makes is counted, and not its bytes: `bundler.refresh.removals`."""
+    return job.options.max_removed is not None and job.source.source.kind == "dagster"
+
+
 def _judge(job: KeyJob, write: Write, copies: Sequence[CopiedDirectory]) -> CheckedState:
     surroundings = job.source.surroundings
     checked = check(
@@ -279,6 +284,7 @@ def _judge(job: KeyJob, write: Write, copies: Sequence[CopiedDirectory]) -> Chec
         baseline=job.baseline,
         copies=copies,
         written_at=job.source.worker.written_at(write),
+        counts_definitions=_counts_definitions(job),
     )
     validate(
         job.component.key,

@@ -72,7 +72,8 @@ class CheckedState(msgspec.Struct, frozen=True):
     """A state that may be published.
 
     left_out: paths that were removed, or not copied. ignored: those that were not copied because
-    git ignores them; ignored_count: how many there are. warnings: for the user.
+    git ignores them; ignored_count: how many there are. warnings: for the user. shrunk: why it is
+    refused if the definitions that it makes cannot be counted.
     """
 
     state: State
@@ -80,6 +81,7 @@ class CheckedState(msgspec.Struct, frozen=True):
     warnings: tuple[str, ...]
     ignored: tuple[str, ...] = ()
     ignored_count: int = 0
+    shrunk: BadData | None = None
 
 
 def check(
@@ -91,11 +93,13 @@ def check(
     baseline: Baseline | None,
     copies: Sequence[CopiedDirectory] = (),
     written_at: str | None = None,
+    counts_definitions: bool = False,
 ) -> CheckedState:
     """Judges what a component wrote into its staged key directory.
 
     copies: the directories that it has copied there. written_at: the key directory as the component
-    knew it, where that was in a container.
+    knew it, where that was in a container. counts_definitions: a state that has shrunk is not
+    refused here.
     Raises `BadData`, `CredentialsRefused`, `ConfigurationError` or `InputOutputError` naming key
     and file.
     """
@@ -134,7 +138,13 @@ def check(
             tree,
         ),
     )
-    warnings = _refuse_loss(key, directory, tree, options, baseline)
+    shrunk = None
+    try:
+        warnings = _refuse_loss(key, directory, tree, options, baseline)
+    except _ShrunkError as error:
+        if not counts_definitions:
+            raise
+        shrunk, warnings = error, ()
     databases = [file.path for file in tree.files if _any_match(file.path, _DATABASES)]
     return CheckedState(
         state,
@@ -146,6 +156,7 @@ def check(
         ),
         tuple(path for copy in copies for path in copy.ignored),
         sum(copy.ignored_count for copy in copies),
+        shrunk,
     )
 
 
@@ -320,6 +331,10 @@ def _refuse_few(key: str, entries: int, least: int) -> None:
         )
 
 
+class _ShrunkError(BadData):
+    """The state is much smaller than it was."""
+
+
 def _refuse_shrunk(
     key: str,
     tree: StateTree,
@@ -334,7 +349,7 @@ def _refuse_shrunk(
     lost = next(_lost(documents, sizes, share), "")
     if lost:
         hint = f"Check what the API returns. If this is expected: --allow-shrink '{key}'."
-        raise BadData(f"{key}: {lost}.", hint=hint, key=key)
+        raise _ShrunkError(f"{key}: {lost}.", hint=hint, key=key)
     if share:
         for less in itertools.islice(_lost(documents, sizes, _SHARE_WITHOUT_A_WORD), 1):
             yield f"{key}: {less}. To change the limits, set `shrink` or `min-entries`."

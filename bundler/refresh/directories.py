@@ -14,12 +14,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from bundler.artifacts.baseline import of_place
 from bundler.artifacts.extract import Extracted
-from bundler.errors import BundlerError, Locked, Unavailable, VerificationFailed
+from bundler.errors import BadData, BundlerError, Locked, Unavailable, VerificationFailed
 from bundler.listener import KeyProgress, Listener
 from bundler.project.options import DEFAULT_TOTAL_TIMEOUT_SECONDS, RefreshOptions, StoredVersions
 from bundler.refresh.attempts import Fetched, KeyFailedError, KeyJob
@@ -46,6 +47,9 @@ from bundler.system.atomic import io_errors
 from bundler.system.times import reproducible_now
 from bundler.version import __version__
 
+if TYPE_CHECKING:
+    from bundler.project.projects import Project
+
 LOCAL: ManagementType = "LOCAL_FILESYSTEM"
 VERSIONED: ManagementType = "VERSIONED_STATE_STORAGE"
 _SILENT_SECONDS = 1.0
@@ -67,11 +71,14 @@ class Directory(msgspec.Struct):
 
     baselines: what new states are held against and may fall back to, and, by key too, how those
     came about (record). states, refreshes: what will be published. versions: of keys in versioned
-    storage, as that has them now.
+    storage, as that has them now. published_in: where the project's states are, if these are to be
+    published elsewhere. shrunk: states that are refused if what they define cannot be counted.
     """
 
     statedir: StateDir
     options: RefreshOptions
+    published_in: StateDir | None = None
+    shrunk: dict[str, BadData] = msgspec.field(default_factory=dict)
     sources: list[LoadedSource] = msgspec.field(default_factory=list)
     components: dict[str, Component] = msgspec.field(default_factory=dict)
     baselines: dict[str, Baseline] = msgspec.field(default_factory=dict)
@@ -117,12 +124,14 @@ class Directory(msgspec.Struct):
         """
         if self._needs_lock():
             self._opened = await self._stage(stack, listener)
-        self._before = await self._read_baselines(self.statedir)
+        self._before = await self._read_baselines(self.published_in or self.statedir)
         if self.options.baseline is not None:
             place = self.statedir.place
             await self._read_baselines(of_place(given, place, self.options.baseline))
         if self.local and not self.baselines:
-            listener.note("No baseline: the check for shrunk states is off.")
+            listener.note(
+                "No baseline: the checks for shrunk states and for removed definitions are off."
+            )
 
     def _needs_lock(self) -> bool:
         """False if nothing is fetched: then what is published most likely stays as it is."""
@@ -130,6 +139,7 @@ class Directory(msgspec.Struct):
         embeds = options.stored is not None and options.stored.embeds
         return (
             embeds
+            or self.published_in is not None
             or options.baseline is not None
             or any(options.mode_of(component.key) != "never" for component in self.local)
         )
@@ -235,6 +245,8 @@ class Directory(msgspec.Struct):
     def take(self, job: KeyJob, fetched: Fetched, listener: Listener) -> None:
         """Takes a fetched state over, or the baseline's bytes where they mean the same."""
         key, state = job.component.key, fetched.checked.state
+        if fetched.checked.shrunk is not None:
+            self.shrunk[key] = fetched.checked.shrunk
         same = job.baseline is not None and (
             job.baseline.state.digest.semantic == state.digest.semantic
         )
@@ -274,6 +286,41 @@ class Directory(msgspec.Struct):
             "because of --allow-stale."
         )
         return True
+
+    def dagster_project(self) -> Project | None:
+        """The project whose code location loads these states."""
+        found = (item.source for item in self.sources if item.source.kind == "dagster")
+        return next((source.project for source in found), None)
+
+    def changes_limited(self) -> bool:
+        """Whether a state changes of which `max-removed` says how much it may take away."""
+        return any(
+            self.options.of_key(key).max_removed is not None
+            and key in self.baselines
+            and self.baselines[key].state.digest.dir_hash != state.digest.dir_hash
+            for key, state in self.states.items()
+        )
+
+    def before_and_after(self) -> tuple[dict[str, Path], dict[str, Path]]:
+        """The key directories of the baseline, and of what will be published."""
+        after = self.key_directories()
+        return {key: it.directory for key, it in self.baselines.items() if key in after}, after
+
+    def allow_removed(self, key: str, names: tuple[str, ...], listener: Listener) -> None:
+        """Records that a key lost more definitions than it may, with a yes."""
+        self.refreshes[key] = msgspec.structs.replace(self.refreshes[key], removed=names)
+        listener.warning(
+            f"{key}: {len(names)} definitions are removed, because --allow-removed allows it."
+        )
+
+    def key_directories(self) -> dict[str, Path]:
+        """Where the state of each key is that will be published."""
+        return {key: self._key_directory(state) for key, state in self.states.items()}
+
+    def _key_directory(self, state: State) -> Path:
+        if self._opened is not None and (self._opened.path / state.path).is_dir():
+            return self._opened.path / state.path
+        return self.statedir.path / state.path
 
     # --- publishing ---------------------------------------------------------------------------
 

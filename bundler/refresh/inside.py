@@ -125,7 +125,7 @@ class InsideWorker(WorkerProcess):
         inside = image.inside
         self._container = RunningContainer(inside.image, inside.network)
         given = {
-            name: value for name, value in environment.items() if _goes_along(name, image.variables)
+            name: value for name, value in environment.items() if goes_along(name, image.variables)
         }
         self._folder = self._root = ""
         super().__init__(self._launch(inside.python or _PYTHON, given), inside.image)
@@ -235,7 +235,7 @@ class InsideWorker(WorkerProcess):
         self._ended.pop(number, None)
 
 
-def _goes_along(name: str, own: Mapping[str, str]) -> bool:
+def goes_along(name: str, own: Mapping[str, str]) -> bool:
     """Whether a variable is the project's, and not one of this machine or of the image."""
     return not (name in own or name in _MACHINE or name.startswith(_MACHINE_PREFIXES))
 

@@ -3,7 +3,7 @@
 1. Every source lists its components, in the project's own interpreter.
 2. Each state directory is locked, and an interrupted publish finished.
 3. Each key that is to be fetched is written into the staging area by its own process.
-4. What was written is judged (`bundler.refresh.checks`).
+4. What was written is judged (`bundler.refresh.checks`, `bundler.refresh.removals`).
 5. Only if every key succeeded, the state directories get their new states atomically.
 """
 
@@ -20,12 +20,21 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from bundler.artifacts import baseline
-from bundler.errors import BundlerError, ConfigurationError, Interrupted, Unavailable, raise_all
+from bundler.errors import (
+    BadData,
+    BundlerError,
+    ConfigurationError,
+    Interrupted,
+    Unavailable,
+    raise_all,
+)
 from bundler.listener import KeyProgress, Listener
 from bundler.project.options import DEFAULT_JOBS, DEFAULT_TOTAL_TIMEOUT_SECONDS, RefreshOptions
 from bundler.refresh.attempts import Fetched, KeyFailedError, KeyJob, fetch
+from bundler.refresh.definitions import describe_with
 from bundler.refresh.directories import VERSIONED, Collected, Collector, Directory
 from bundler.refresh.discovery import LoadedSource, load_all
+from bundler.refresh.removals import Removal, allowed_names, refused, removals
 from bundler.refresh.scratch import scratch_folder
 from bundler.refresh.sources.model import Component, Found
 from bundler.refresh.vendors import kind_of
@@ -68,6 +77,8 @@ def refresh(
     listener: Listener,
     aside: Path | None = None,
     held: ExitStack | None = None,
+    *,
+    into: Path | None = None,
 ) -> Refreshed:
     """Refreshes and publishes. options: those of the command line; they go before the projects'.
 
@@ -75,10 +86,14 @@ def refresh(
     another process publishes.
 
     aside: an empty folder into which keys in versioned storage are fetched as well; without one
-    they are not refreshed. Raises the failure of a key, or `Several`; nothing was published then.
+    they are not refreshed. into: an empty folder in which everything is published, for a plan: the
+    projects' own state directories stay as they are, and removals are not refused.
+    Raises the failure of a key, or `Several`; nothing was published then.
     """
     return run_to_end(
-        lambda decided: _refresh(projects, options, listener, decided, aside=aside, held=held)
+        lambda decided: _refresh(
+            projects, options, listener, decided, aside=aside, held=held, into=into
+        )
     )
 
 
@@ -178,13 +193,14 @@ async def _refresh(
     *,
     aside: Path | None,
     held: ExitStack | None,
+    into: Path | None,
 ) -> Refreshed:
     listener.phase("Finding components")
     async with (
         loaded_sources(projects, options, listener) as (loaded, scratch),
         AsyncExitStack() as stack,
     ):
-        directories = _directories(loaded, options, listener)
+        directories = _directories(loaded, options, listener, into)
         _check_selection(options, directories)
         name = directories[0].options.baseline if directories else None
         given = stack.enter_context(baseline.opened(name))
@@ -197,6 +213,7 @@ async def _refresh(
         collectors = _collectors(aside, directories, (VERSIONED,)) if aside else []
         jobs = [(item, job) for item in directories for job in item.jobs(listener)]
         await _fetch_all([*jobs, *_jobs_of(collectors)], directories, scratch, listener)
+        await _refuse_removals(directories, listener, judges=into is None)
         unchanged = [await directory.settle(stack, listener) for directory in directories]
         decided.set()
         refreshed = _publish(directories, unchanged, loaded, listener)
@@ -244,17 +261,24 @@ def _collected(collectors: Sequence[Collector]) -> tuple[Collected, ...]:
 
 
 def _directories(
-    loaded: Sequence[LoadedSource], options: RefreshOptions, listener: Listener
+    loaded: Sequence[LoadedSource],
+    options: RefreshOptions,
+    listener: Listener,
+    into: Path | None = None,
 ) -> list[Directory]:
     """The sources by the state directory that they share; those that have components."""
     by_path: dict[Path, Directory] = {}
     for item in loaded:
         found = item.found
+        allowed = item.source.project.config.allowed_paths
+        own = StateDir(found.directory, found.place, allowed)
+        here = own if into is None else StateDir(into / str(len(by_path)) / own.place, own.place)
         directory = by_path.setdefault(
             found.directory,
             Directory(
-                StateDir(found.directory, found.place, item.source.project.config.allowed_paths),
+                here,
                 options.over(item.source.project.config.refresh),
+                published_in=None if into is None else own,
             ),
         )
         directory.sources.append(item)
@@ -337,6 +361,46 @@ def _too_late(key: str, seconds: float) -> BundlerError:
         hint="Increase --total-timeout, or find out what is slow.",
         key=key,
     )
+
+
+async def _refuse_removals(
+    directories: Sequence[Directory], listener: Listener, *, judges: bool
+) -> None:
+    """Raises `BadData` for each key that would lose more definitions than it may."""
+    failures: list[BundlerError] = []
+    for directory in directories:
+        compared = await _compared(directory, listener) if judges else ()
+        if compared is None:  # what it defines is unknown: the shrink check decides
+            failures += directory.shrunk.values()
+            continue
+        failures += refused(compared)
+        for key in directory.refreshes:
+            if names := allowed_names(compared, key):
+                directory.allow_removed(key, names, listener)
+    raise_all(failures)
+
+
+async def _compared(directory: Directory, listener: Listener) -> tuple[Removal, ...] | None:
+    """What each key would make no longer; None if the code location does not load."""
+    project = directory.dagster_project()
+    if project is None or not directory.changes_limited():
+        return ()
+    listener.phase("Comparing definitions with those of the baseline")
+    before, after = await asyncio.to_thread(
+        describe_with, project, directory.before_and_after(), directory.options.inside
+    )
+    if before.error is not None:
+        listener.warning(
+            f"max-removed was not checked: {project.name} does not load with the states of the "
+            f"baseline: {before.error}"
+        )
+        return None
+    if after.error is not None:
+        raise BadData(
+            f"{project.name} does not load with the new states: {after.error}",
+            hint="It loads with those of the baseline: check what the API answers.",
+        )
+    return removals(before, after, directory.options)
 
 
 async def _one(

@@ -326,7 +326,7 @@ class KeyRefresh(Model, frozen=True):
 
     fetched: when its bytes came from the external system. confirmed: when the external system was
     last asked and its answer meant the same. origin: "source" for a refresh, else what it was
-    taken from.
+    taken from. removed: the definitions that it took away beyond `max-removed`, with a yes.
     """
 
     key: str
@@ -336,6 +336,7 @@ class KeyRefresh(Model, frozen=True):
     confirmed: Time | None = None
     origin: str = "source"
     environment_variables: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Raises `ValueError` for a time that no calendar has."""

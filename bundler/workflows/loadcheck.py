@@ -9,7 +9,7 @@ name before.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,8 +19,9 @@ from bundler import verify_at_start
 from bundler.artifacts.running import Runner
 from bundler.errors import ToolFailed, UsageError, VerificationFailed
 from bundler.listener import Listener
-from bundler.project.layout import import_roots
 from bundler.project.projects import Project
+from bundler.refresh.definitions import target_of
+from bundler.state.artifact import Artifact
 from bundler.state.manifest import DirectoryRefresh
 
 _SHOWN_LINES = 15
@@ -69,18 +70,14 @@ def targets_of(projects: Sequence[Project], named: Sequence[str] = ()) -> tuple[
 
 
 def _target(project: Project) -> str:
-    if project.dagster is None:
+    target = target_of(project)
+    if target is None:
         raise UsageError(
             f"It is unknown what to load in {project.name}.",
             hint="Pass the module with --load-module, or a function that returns its definitions "
             "with --load-module MODULE:NAME.",
         )
-    module = project.dagster.target or f"{project.dagster.root}.definitions"
-    path = module.replace(".", "/")
-    for root in import_roots(project.root):
-        if (root / f"{path}.py").exists() or (root / path / "__init__.py").exists():
-            return module
-    return f"{verify_at_start.AUTOLOAD}:{project.dagster.root}"
+    return target
 
 
 def environment_of(
@@ -134,6 +131,25 @@ def check(
         listener.note(f"Not in the artifact, so not checked: {', '.join(unjudged)}.")
     listener.note(f"Loads {_told(loaded)}.")
     return loaded
+
+
+def runners(
+    artifact: Artifact, python: Path, root: Path, listener: Listener
+) -> Callable[[str | None], Runner] | None:
+    """How to run what is in an artifact of this kind, by its name; None if it does not run.
+
+    python: the interpreter for a PEX. root: a temporary directory.
+    """
+    if artifact.kind == "pex":
+        from bundler.artifacts.python.pex import running as pexrun
+
+        return lambda name: pexrun.runner(Path(str(name)), python, root, listener)
+    if artifact.kind == "docker":
+        from bundler.artifacts.image.engine import EngineImage, running
+
+        docker = artifact.engine.docker if isinstance(artifact, EngineImage) else None
+        return lambda name: running.runner(str(name), docker)
+    return None
 
 
 def _problems(loaded: LoadedLocation) -> list[str]:

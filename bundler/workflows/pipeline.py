@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +20,7 @@ import msgspec
 
 from bundler import git
 from bundler.artifacts.embedding import EmbedRequest
+from bundler.artifacts.open import open_artifact
 from bundler.artifacts.verify import Verdict, verify
 from bundler.errors import Findings, ToolFailed, UsageError, VerificationFailed
 from bundler.guard.moments import check as ask_git
@@ -35,7 +36,6 @@ from bundler.state.bundle import Bundle
 from bundler.state.manifest import RunRecord
 
 if TYPE_CHECKING:
-    from bundler.artifacts.running import Runner
     from bundler.refresh.run import Refreshed
     from bundler.workflows.loadcheck import LoadCheck
 
@@ -90,21 +90,28 @@ def prepare(
     guarded: bool = True,
     environment: str | None = None,
     state_from: str | None = None,
+    plan: Path | None = None,
     listener: Listener = SILENT,
 ) -> Prepared:
     """Asks git whether the states are kept out, then refreshes and publishes them.
 
     held: until it is closed, the bundles stay as they are, see `bundler.state.hold`.
     guarded: False skips git, which the record then says. state_from: an artifact whose states are
-    embedded instead; nothing is refreshed or published then. Raises `Findings` if a state is,
-    or could come, in the repository, and as `bundler.refresh.run.refresh` does.
+    embedded instead; nothing is refreshed or published then. plan: a plan file whose states are.
+    Raises `Findings` if a state is, or could come, in the repository, and as
+    `bundler.refresh.run.refresh` does.
     """
     if guarded:
         listener.phase("Checking that git ignores the state")
         check_guard(projects, listener)
     else:
         listener.warning("The git check was skipped; the artifact's run record will say so.")
-    if state_from is None:
+    if plan is not None:
+        from bundler.workflows import plan as planned
+
+        listener.phase(f"Carrying out {plan}")
+        refreshed = planned.carry_out(plan, projects, options, listener, held)
+    elif state_from is None:
         from bundler.refresh.run import refresh
 
         refreshed = refresh(projects, options, listener, held=held)
@@ -117,6 +124,26 @@ def prepare(
         listener.note("No component keeps its state in the artifact: it is built as it is.")
     named = environment or projects[0].config.environment
     return Prepared(tuple(projects), refreshed, guarded, named)
+
+
+def with_baseline(
+    options: RefreshOptions, projects: Sequence[Project], replaces: str
+) -> RefreshOptions:
+    """The options with the artifact as baseline that is to be replaced.
+
+    Only if removals are limited and no baseline is configured: it has to be read for that.
+    """
+    configured = [options, *(project.config.refresh for project in projects)]
+    limited = any(
+        keys.max_removed is not None
+        for each in configured
+        for keys in (each.defaults, each.over_all, *each.per_key.values())
+    )
+    if not limited or any(each.baseline is not None for each in configured):
+        return options
+    with open_artifact(replaces) as artifact:
+        has_states = any(it.read_manifest() is not None for it in artifact.state_directories())
+    return msgspec.structs.replace(options, baseline=replaces) if has_states else options
 
 
 def _identity(project: Project, *, required: bool) -> git.CodeIdentity | None:
@@ -206,7 +233,8 @@ def verify_and_load(
 
         listener.phase("Loading the artifact's code location without network access")
         with tempfile.TemporaryDirectory(prefix="state-bundler-") as root:
-            runner = _runners(artifact, prepared.projects[0], Path(root), listener)
+            python = prepared.projects[0].interpreter.path
+            runner = loadcheck.runners(artifact, python, Path(root), listener)
             if runner is None:
                 raise UsageError(
                     f"{artifact.name} cannot be loaded here: {artifact.kind} does not run by "
@@ -231,20 +259,3 @@ def _exists(artifact: Artifact, before: str) -> bool:
     from bundler.artifacts.image.engine import EngineImage
 
     return isinstance(artifact, EngineImage) and artifact.engine.has_image(before)
-
-
-def _runners(
-    artifact: Artifact, project: Project, root: Path, listener: Listener
-) -> Callable[[str | None], Runner] | None:
-    """How to run what is in an artifact of this kind, by its name; None if it does not run."""
-    if artifact.kind == "pex":
-        from bundler.artifacts.python.pex import running as pexrun
-
-        python = project.interpreter.path
-        return lambda name: pexrun.runner(Path(str(name)), python, root, listener)
-    if artifact.kind == "docker":
-        from bundler.artifacts.image.engine import EngineImage, running
-
-        docker = artifact.engine.docker if isinstance(artifact, EngineImage) else None
-        return lambda name: running.runner(str(name), docker)
-    return None

@@ -59,11 +59,17 @@ class _Target(msgspec.Struct, frozen=True):
 
 
 def replay(
-    projects: Sequence[Project], name: str, listener: Listener, held: ExitStack
+    projects: Sequence[Project],
+    name: str,
+    listener: Listener,
+    held: ExitStack,
+    *,
+    keeps_record: bool = False,
 ) -> Refreshed:
     """The artifact's states as bundles of the projects; asks no external system.
 
-    held: the bundles' files exist until it is closed.
+    held: the bundles' files exist until it is closed. keeps_record: the record of the states stays
+    as it is, and does not name the artifact.
     Raises `VerificationFailed` if the artifact does not verify or lacks a key that the
     components need, `UsageError` if its state directories are not the projects'.
     """
@@ -72,7 +78,7 @@ def replay(
     with open_artifact(name) as artifact:
         verify(artifact).raise_for_problems()
         record = artifact.run_record()
-        origin = _origin(artifact)
+        origin = None if keeps_record else _origin(artifact)
         extracted = extract(artifact, scratch / "states")
     matched = [(_match(item, extracted, targets, name), item) for item in extracted]
     _refuse_unmatched(targets, [target for target, _ in matched], name)
@@ -107,7 +113,7 @@ def _targets(
         found = discover(projects, listener)
     except BundlerError as error:
         listener.warning(f"The keys that the code needs could not be determined: {error}")
-        return (), tuple(target for project in projects for target in _configured(project))
+        return (), tuple(target for project in projects for target in configured(project))
     by_path: dict[Path, _Target] = {}
     for source in found:
         before = by_path.get(source.directory)
@@ -126,7 +132,7 @@ def _keys_of(source: Found, management_type: str) -> frozenset[str]:
     )
 
 
-def _configured(project: Project) -> list[_Target]:
+def configured(project: Project) -> list[_Target]:
     """The state directories of a project as far as files tell, without its interpreter."""
     targets = [
         _Target(Path(source.load["directory"]), source.load["place"], None)
@@ -189,7 +195,7 @@ def _refuse_missing(target: _Target, manifest: Manifest, name: str) -> None:
 
 
 def _bundle(
-    target: _Target, item: Extracted, record: RunRecord | None, origin: str
+    target: _Target, item: Extracted, record: RunRecord | None, origin: str | None
 ) -> tuple[Bundle, DirectoryRefresh]:
     """The extracted states under a manifest for today's components, still where they are."""
     states = item.manifest.states
@@ -227,12 +233,12 @@ def _as_needed(contents: Contents, target: _Target, keys: Sequence[KeyRefresh]) 
     return msgspec.structs.replace(contents, states=states)
 
 
-def _refresh_of(record: RunRecord | None, path: str, key: str, origin: str) -> KeyRefresh:
+def _refresh_of(record: RunRecord | None, path: str, key: str, origin: str | None) -> KeyRefresh:
     """How the state came about, as its artifact says, and that it came from there.
 
     A version of a store is a better origin than the store: a prune keeps what is named by it.
     """
     known = record.key(path, key) if record else None
-    if known is not None and version_in(known.origin):
+    if known is not None and (origin is None or version_in(known.origin)):
         return known
-    return msgspec.structs.replace(known or KeyRefresh(key), origin=origin)
+    return msgspec.structs.replace(known or KeyRefresh(key), origin=origin or "unknown")

@@ -102,6 +102,9 @@ ELSEWHERE = {
         "test_a_context_above_the_project"
     ),
     "docker bundle bake app": "newer_docker, by make docker-newer: buildx has to be there",
+    "state-bundler plan": "test_plan",
+    "state-bundler update app.pex --plan plan.bin": "test_plan: update",
+    "state-bundler diff app-1.pex app-2.pex --definitions": "test_diff_definitions",
     "state-bundler predicate": "test_attestation",
     "state-bundler embed --tag ghcr.io/acme/shop-state:1": "test_docs_registries",
     "state-bundler sign": "test_signature",

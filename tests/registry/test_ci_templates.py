@@ -17,6 +17,7 @@ import yaml
 from bundler.artifacts.image.layout import LayoutFolder, write_archive
 from bundler.cli.commands import cli
 from tests.support import registries
+from tests.support.comments import Comments
 from tests.support.environments import ROOT
 from tests.support.layouts import LayoutMaker, code_layer
 from tests.support.pushing import basic, config, login, push
@@ -27,6 +28,7 @@ TEMPLATES = sorted((ROOT / "templates/ci").iterdir())
 _SCHEMAS = {
     "github-embed.yml": "vendor.github-workflows",
     "github-nightly.yml": "vendor.github-workflows",
+    "github-plan.yml": "vendor.github-workflows",
     "github-pull-request.yml": "vendor.github-workflows",
     "gitlab-ci.yml": "vendor.gitlab-ci",
     "cloudbuild.yaml": "vendor.cloudbuild",
@@ -131,7 +133,11 @@ class Ci:
         folder.mkdir()
         log = folder.parent / "gh.log"
         body = f'cat "$(echo "$*" | sed "s/.*--body-file //")" >> {log}'
-        programs = {"uvx": 'exec "$@"', "uv": "exit 0", "gh": f'echo "$@" >> {log}; {body}'}
+        programs = {
+            "uvx": '[ "$1" != --from ] || shift 2\nexec "$@"',
+            "uv": "exit 0",
+            "gh": f'echo "$@" >> {log}; {body}',
+        }
         for name, text in programs.items():
             (folder / name).write_text(f"#!/bin/sh\n{text}\n")
             (folder / name).chmod(0o755)
@@ -192,10 +198,15 @@ def test_github_builds_by_digest_refreshes_nightly_and_asks_nothing_for_forks(ci
     assert ci.registry.tag("acme/shop", "main") == told["digest"]
 
     # At night: nothing for the same state, a new tag and a pull request for another one.
-    update, *roll_out = runs("github-nightly.yml", "refresh")[1:]
-    ci.sh(update)
+    plan, update, *roll_out = runs("github-nightly.yml", "refresh")[1:]
+    steps = load("github-nightly.yml")["jobs"]["refresh"]["steps"]
+    (condition,) = [step["if"] for step in steps if step.get("id") == "update"]
+    assert condition == "steps.plan.outputs.changed == 'true'"
+    ci.sh(plan)
     assert ci.told()["changed"] == "false"
-    ci.sh(update, STATE="2")
+    ci.sh(plan, STATE="2")
+    assert ci.told()["changed"] == "true"
+    ci.sh(update, STATE="3")  # what was planned is shipped
     told = ci.told()
     assert told["changed"] == "true"
     assert told["image"].startswith(f"{ci.image}:main-s")
@@ -206,6 +217,7 @@ def test_github_builds_by_digest_refreshes_nightly_and_asks_nothing_for_forks(ci
     assert f"image: {told['image']}@{told['digest']}" in ci.wd("git show HEAD:deploy/values.yaml")
     assert "pr create" in ci.log.read_text()
     assert _KEY in ci.log.read_text()
+    ci.sh(plan, STATE="2")
     ci.sh(update, STATE="2")
     assert ci.told() | {"changed": "true"} == told
     assert ci.told()["changed"] == "false"
@@ -216,6 +228,60 @@ def test_github_builds_by_digest_refreshes_nightly_and_asks_nothing_for_forks(ci
     ci.sh("state-bundler extract oci:image:pull-request -o image/out")
     (state,) = (ci.wd.path / "image/out").rglob("Catalogue/state")
     assert state.read_text() == "a-token-of-the-example-1"
+
+
+_MARK = "<!-- state-bundler plan -->"
+
+
+@pytest.fixture
+def comments() -> Iterator[Comments]:
+    with Comments() as server:
+        yield server
+
+
+def test_github_has_one_comment_with_the_plan(ci: Ci, comments: Comments, tmp_path: Path) -> None:
+    ci.wd.write(f"digests/{ci.push(f'{ci.image}:untagged').removeprefix('sha256:')}", "")
+    ci.sh("\n".join(runs("github-embed.yml", "state")))
+    (tmp_path / "event.json").write_text('{"pull_request": {"number": 7}}')
+    variables = {
+        "GITHUB_API_URL": comments.url,
+        "GITHUB_REPOSITORY": "acme/shop",
+        "GITHUB_EVENT_PATH": str(tmp_path / "event.json"),
+        "GH_TOKEN": comments.token,
+    }
+    script = "\n".join(runs("github-plan.yml", "plan"))
+    comments.fill("/repos/acme/shop/issues/7/comments", 130)
+    ci.sh(script, **variables)
+    assert comments.ours(_MARK) == []
+    ci.sh(script, STATE="2", **variables)
+    (made,) = comments.ours(_MARK)
+    assert f"Compared with `docker://{ci.image}:main`" in made
+    assert _KEY in made
+    ci.sh(script, STATE="345", **variables)
+    (updated,) = comments.ours(_MARK)
+    assert updated != made
+    ci.sh(script, **variables)
+    (nothing,) = comments.ours(_MARK)
+    assert nothing.endswith("A refresh would change nothing.")
+    ci.sh(script, 77, **{**variables, "GH_TOKEN": "another"})
+
+
+def test_gitlab_has_one_note_with_the_plan(ci: Ci, comments: Comments) -> None:
+    ci.wd.write(f"digests/{ci.push(f'{ci.image}:untagged').removeprefix('sha256:')}", "")
+    ci.sh("\n".join(runs("github-embed.yml", "state")))
+    variables = {
+        "GITLAB_CI": "true",
+        "CI_API_V4_URL": comments.url,
+        "CI_PROJECT_ID": "12",
+        "CI_MERGE_REQUEST_IID": "7",
+        "CI_MERGE_REQUEST_DIFF_BASE_SHA": ci.commit,
+        "CI_REGISTRY_IMAGE": ci.image,
+        "GITLAB_TOKEN": comments.token,
+    }
+    script = "\n".join(load("gitlab-ci.yml")["plan"]["script"])
+    for state in ("2", "3"):
+        ci.sh(script, STATE=state, **variables)
+        assert len(comments.ours(_MARK)) == 1
 
 
 def test_gitlab_logs_in_and_runs(ci: Ci) -> None:

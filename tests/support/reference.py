@@ -109,7 +109,9 @@ def _table(title: str, schema: Mapping[str, Any], told: Mapping[str, str]) -> It
 
 def _kind(name: str, setting: Mapping[str, Any]) -> str:
     options = [one for one in setting.get("anyOf", [setting]) if one.get("type") != "null"]
-    (one,) = options
+    one, *others = options
+    if others:
+        return ", ".join(_kind(name, option) for option in options)
     if "$ref" in one or name in ("keys", "source"):
         return "table"
     if "enum" in one:

@@ -25,7 +25,10 @@ _DAGSTER_TABLE = f"""\
 #   [tool.state-bundler.keys."VendorCatalog[products]"]
 #   timeout = "5m"
 [tool.state-bundler]
+# A refresh that removes more of a key's assets is refused; --allow-removed KEY lets it pass.
+max-removed = "20%"
 """
+_DAGSTER_SETTINGS = {"max-removed": "20%"}
 _SOURCE_TABLE = f"""\
 # {OURS}: say where each state comes from; the command writes it to {{state_path}}. The path
 # is a new directory for state alone: a refresh replaces and removes what is in it. As in
@@ -46,7 +49,8 @@ def add_table(text: str | None, survey: Survey) -> str | None:
 
 def remove_table(text: str | None, survey: Survey) -> str | None:
     """Without what `add_table` wrote, as long as nothing was added to the table."""
-    if text is None or table(survey.pyproject, "tool").get("state-bundler") != {}:
+    ours = {} if survey.dagster is None else _DAGSTER_SETTINGS
+    if text is None or table(survey.pyproject, "tool").get("state-bundler") != ours:
         return text
     return _cut(text, _table_of(survey))
 
@@ -239,7 +243,12 @@ def _foreign(value: Any, items: Sequence[Any]) -> Any:
     """A document without anything that we write, and without what is empty then."""
     if isinstance(value, Mapping):
         parts = {key: _foreign(part, items) for key, part in value.items()}
-        return {key: part for key, part in parts.items() if part not in ({}, [])}
+        ours = _DAGSTER_SETTINGS.items()
+        return {
+            key: part
+            for key, part in parts.items()
+            if part not in ({}, []) and (key, part) not in ours
+        }
     if isinstance(value, list):
         return [_foreign(item, items) for item in value if item not in items]
     return value

@@ -130,3 +130,34 @@ def test_the_schema_accepts_what_the_parser_accepts() -> None:
     validator = Draft202012Validator(json_schema())
     validator.validate(table)
     assert not validator.is_valid({"timeot": "5m"})
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("5", {"assets": "5"}),
+        ('"20%"', {"assets": "20%"}),
+        ('{ assets = "2.5%", asset-checks = 0 }', {"assets": "2.5%", "asset checks": "0"}),
+    ],
+)
+def test_removals_are_limited_by_a_count_a_share_or_by_kind(
+    tmp_path: Path, text: str, found: object
+) -> None:
+    (tmp_path / "pyproject.toml").write_text(f"[tool.state-bundler]\nmax-removed = {text}\n")
+    assert load(tmp_path).refresh.of_key("any").max_removed == found
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("-1", "-1 is neither a count nor a share"),
+        ('"many"', "'many' is neither a count nor a share"),
+        ('"1.5"', "'1.5' is neither a count nor a share"),
+        ("{ asset = 1 }", "max-removed has no 'asset'"),
+        ("true", "max-removed"),
+    ],
+)
+def test_other_limits_are_errors(tmp_path: Path, text: str, what: str) -> None:
+    (tmp_path / "pyproject.toml").write_text(f"[tool.state-bundler]\nmax-removed = {text}\n")
+    with pytest.raises(ConfigurationError, match=what):
+        load(tmp_path)

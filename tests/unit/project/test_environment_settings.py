@@ -45,6 +45,11 @@ VALUES = {
         lambda config: config.refresh.of_key(KEY).json_schema,
         Path("/project/s.json"),
     ),
+    "MAX_REMOVED": (
+        '{assets = "20%", jobs = 0}',
+        lambda config: config.refresh.of_key(KEY).max_removed,
+        {"assets": "20%", "jobs": "0"},
+    ),
     "VALIDATE": (
         "check 'the state' {state_path}",
         lambda config: config.refresh.of_key(KEY).validate,

@@ -74,7 +74,7 @@ def test_what_it_writes(tmp_path: Path) -> None:
     apply(plan(survey(root)))
 
     tool = read_toml(root / "pyproject.toml")["tool"]
-    assert tool["state-bundler"] == {}
+    assert tool["state-bundler"] == {"max-removed": "20%"}
     assert tool["hatch"]["build"]["artifacts"] == ["**/.local_defs_state/**"]
     assert (root / "pyproject.toml").read_text().startswith(PYPROJECT)
     assert (root / ".gitignore").read_text().splitlines()[-1] == ".local_defs_state"
@@ -250,7 +250,10 @@ def test_what_was_added_to_our_table_since_stays(tmp_path: Path) -> None:
         file.read_text().replace("[tool.state-bundler]\n", '[tool.state-bundler]\ntimeout = "1m"\n')
     )
     apply(plan(survey(root), remove=True))
-    assert read_toml(file)["tool"]["state-bundler"] == {"timeout": "1m"}
+    assert read_toml(file)["tool"]["state-bundler"] == {
+        "timeout": "1m",
+        "max-removed": "20%",
+    }
 
 
 def test_a_workflow_that_was_changed_since_stays(tmp_path: Path) -> None:

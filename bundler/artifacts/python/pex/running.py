@@ -6,8 +6,12 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from bundler.artifacts.running import TIMEOUT_SECONDS, Runner, bare_environment
-from bundler.errors import ToolFailed
+from bundler.artifacts.running import (
+    TIMEOUT_SECONDS,
+    Runner,
+    bare_environment,
+    without_network,
+)
 from bundler.listener import Listener
 from bundler.system import process
 from bundler.system.process import Completed
@@ -20,7 +24,7 @@ def runner(pex: Path, interpreter: Path, root: Path, listener: Listener) -> Runn
     the wheel's. Several PEX files that share it unpack what they have in common once. The folder
     that it runs in is empty: nothing of a checkout is imported in place of what was packed.
     """
-    isolation = _isolation()
+    isolation = without_network()
     if not isolation:
         listener.warning(
             "The load check could not be isolated from the network (unshare is missing or not "
@@ -46,14 +50,3 @@ def runner(pex: Path, interpreter: Path, root: Path, listener: Listener) -> Runn
             )
 
     return run
-
-
-def _isolation() -> list[str]:
-    """The command that removes network access; empty if this machine does not permit it."""
-    for command in (["unshare", "--net"], ["unshare", "--map-root-user", "--net"]):
-        try:
-            if process.run([*command, "true"], timeout=10).exit_code == 0:
-                return command
-        except ToolFailed:
-            return []
-    return []

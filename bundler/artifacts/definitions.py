@@ -1,0 +1,54 @@
+"""Describes what a code location defines by loading it, in an artifact or in a project."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import msgspec
+
+from bundler.artifacts.running import Runner
+from bundler.errors import ToolFailed
+from bundler.state.definitions import Definitions
+from bundler.worker import definitions as program
+
+
+class Request(msgspec.Struct, frozen=True):
+    """What is loaded; the fields are described in `bundler.worker.definitions`."""
+
+    target: str
+    root: str = ""
+    package: str = ""
+    folder: str | None = None
+    states: dict[str, str] = {}
+
+
+def describe(
+    run: Runner,
+    request: Request,
+    environment: Mapping[str, str],
+    name: str,
+    redact: Callable[[str], str],
+) -> Definitions:
+    """Loads a code location and describes it; its `error` says why it does not load.
+
+    name: what is loaded, for messages. redact: removes secrets from what the program printed.
+    Raises `ToolFailed` if there is no answer.
+    """
+    done = run(["-"], program_for(request), environment)
+    _, found, answer = done.stdout.decode(errors="replace").rpartition(program.MARKER)
+    if not found:
+        said = redact(done.stderr.decode(errors="replace")).strip().splitlines()
+        raise ToolFailed(
+            f"{name} could not be loaded: Python ended with exit code {done.exit_code}"
+            + (f": {said[-1]}" if said else "."),
+            hint="Run it by hand to see why: an import may have ended the process.",
+        )
+    return msgspec.json.decode(redact(answer.splitlines()[0]), type=Definitions)
+
+
+def program_for(request: Request) -> bytes:
+    """The program that answers a request; it does not fit into an argument with many keys."""
+    text = msgspec.json.encode(request).decode()
+    source = Path(program.__file__).read_text(encoding="utf-8")
+    return f"{source}\n\nanswer(json.loads({text!r}))\n".encode()

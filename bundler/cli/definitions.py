@@ -1,0 +1,105 @@
+"""How changed definitions are shown: as text, Markdown and JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from bundler.cli.console import Console, safe
+
+if TYPE_CHECKING:
+    from bundler.state.definitions import (
+        DefinitionChange,
+        DefinitionsDifference,
+        FieldChange,
+    )
+
+_SIGNS = {"added": "+", "removed": "-", "changed": "~"}
+_COLOURS = {"+": "green", "-": "red", "~": "yellow"}
+_MOST_ITEMS = 5
+_MOST_VALUE = 80
+
+
+def conclusion(found: DefinitionsDifference) -> str:
+    """All changes in a line: ``Definitions: 3 assets appear, 1 job vanishes, 7 unchanged.``"""
+    verbs = {"added": ("appears", "appear"), "removed": ("vanishes", "vanish")}
+    verbs["changed"] = ("changes", "change")
+    parts = []
+    for kind in found.kinds():
+        for change, (one, many) in verbs.items():
+            number = found.counted(kind, change)
+            if number:
+                noun = kind.removesuffix("s") if number == 1 else kind
+                parts.append(f"{number} {noun} {one if number == 1 else many}")
+    return f"Definitions: {', '.join([*parts, f'{found.unchanged} unchanged'])}."
+
+
+def show(console: Console, found: DefinitionsDifference, most: int, option: str) -> None:
+    """Prints the changes by kind. option: the one that shows more than `most` of each."""
+    for kind in found.kinds():
+        console.line(console.styled(kind, "bold"))
+        lines = list(_lines_of(found, kind))
+        for line in lines[:most]:
+            colour = _COLOURS.get(line[:1], "dim")
+            console.line(f"  {console.styled(line, colour)}")
+        if len(lines) > most:
+            console.line(f"  … and {len(lines) - most} more; {option} shows them")
+    console.line(conclusion(found))
+
+
+def markdown(found: DefinitionsDifference, most: int) -> Iterator[str]:
+    """The changes as Markdown, a folded block for each kind."""
+    if not found.changes:
+        yield f"**Definitions unchanged**: {found.unchanged} are the same."
+        return
+    for kind in found.kinds():
+        lines = [line.replace("`", "'") for line in _lines_of(found, kind)]
+        yield f"<details><summary>{kind} ({_signed(found, kind)})</summary>"
+        yield from ("", "````diff", *lines[:most])
+        if len(lines) > most:
+            yield f"… and {len(lines) - most} more"
+        yield from ("````", "", "</details>", "")
+    yield conclusion(found)
+
+
+def _signed(found: DefinitionsDifference, kind: str) -> str:
+    numbers = {sign: found.counted(kind, change) for change, sign in _SIGNS.items()}
+    return ", ".join(f"{sign}{number}" for sign, number in numbers.items() if number)
+
+
+def document(found: DefinitionsDifference) -> dict[str, Any]:
+    """The changes as JSON has them."""
+    import msgspec
+
+    return {
+        "differs": bool(found.changes),
+        "unchanged": found.unchanged,
+        "changes": msgspec.to_builtins(found.changes),
+    }
+
+
+def _lines_of(found: DefinitionsDifference, kind: str) -> Iterator[str]:
+    for item in found.changes:
+        if item.kind == kind:
+            yield from map(safe, _lines(item))
+
+
+def _lines(item: DefinitionChange) -> Iterator[str]:
+    yield f"{_SIGNS[item.change]} {item.name}"
+    for field in item.fields:
+        yield f"    {field.name}: {_field(field)}"
+
+
+def _field(field: FieldChange) -> str:
+    if field.added or field.removed:
+        signed = [*(f"+{item}" for item in field.added), *(f"-{item}" for item in field.removed)]
+        more = len(signed) - _MOST_ITEMS
+        return ", ".join(signed[:_MOST_ITEMS]) + (f" and {more} more" if more > 0 else "")
+    return f"{_value(field.before)} -> {_value(field.after)}"
+
+
+def _value(value: Any) -> str:
+    if value is None:
+        return "none"
+    text = str(value)
+    return text if len(text) <= _MOST_VALUE else f"{text[:_MOST_VALUE]}…"

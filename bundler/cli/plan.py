@@ -1,0 +1,169 @@
+"""``state-bundler plan``."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from bundler.cli import definitions as shown
+from bundler.cli.ci import summarise
+from bundler.cli.console import Console, as_json
+from bundler.cli.diff import MOST_LINES, as_document, as_markdown, as_text
+from bundler.cli.options import (
+    ProjectArguments,
+    RefreshArguments,
+    narrator,
+    project_options,
+    refresh_options,
+)
+from bundler.cli.outcome import tell_github
+
+if TYPE_CHECKING:
+    from bundler.workflows.plan import Change, Plan
+
+SCHEMA = 1
+
+
+@click.command()
+@click.argument("baselines", nargs=-1, metavar="[ARTIFACT]...")
+@click.option(
+    "--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the plan to this file."
+)
+@click.option("--all-changes", "every_change", is_flag=True, help="Every change; else the first.")
+@click.option(
+    "--format",
+    "style",
+    type=click.Choice(["text", "json", "markdown", "github"]),
+    default="text",
+    show_default=True,
+)
+@project_options
+@refresh_options
+@click.pass_context
+def plan(
+    ctx: click.Context,
+    *,
+    baselines: tuple[str, ...],
+    out: Path | None,
+    every_change: bool,
+    style: str,
+    projects: ProjectArguments,
+    refreshing: RefreshArguments,
+) -> None:
+    """Show what a refresh would change, in the states and in the definitions they make.
+
+    Nothing is published. The refreshed states are compared with those of each ARTIFACT, or with
+    what is published here. Exit code 1 if anything changes, 0 if nothing does.
+
+    \b
+    Examples:
+      state-bundler plan
+      state-bundler plan docker://ghcr.io/acme/shop:1.4 --format markdown
+      state-bundler plan app.pex --out plan.bin
+      state-bundler update app.pex --plan plan.bin
+    """
+    from bundler.workflows import plan as planning
+
+    listener = narrator()
+    with tempfile.TemporaryDirectory(prefix="state-bundler-") as scratch:
+        found = projects.find(listener)
+        options = refreshing.options()
+        made, refreshed = planning.make(found, options, baselines, Path(scratch), listener)
+        if out is not None:
+            planning.save(made, refreshed, found, out, scratch=Path(scratch), listener=listener)
+    tell_github({"changed": made.differs})
+    _show(made, style, sys.maxsize if every_change else MOST_LINES)
+    ctx.exit(1 if made.differs else 0)
+
+
+def _show(made: Plan, style: str, most: int) -> None:
+    if style == "json":
+        click.echo(as_json(_document(made), indent=2, ensure_ascii=False))
+        return
+    markdown = list(_markdown(made, most))
+    summarise(markdown)
+    if style == "markdown":
+        click.echo("\n".join(markdown))
+    elif style == "github":
+        for line in _annotations(made):
+            click.echo(line)
+    else:
+        _text(made, most)
+
+
+def _text(made: Plan, most: int) -> None:
+    console = Console(sys.stdout)
+    for change in made.changes:
+        console.line(console.styled(f"Compared with {change.baseline.name}:", "bold"))
+        as_text(change.states, most, "--all-changes")
+        if change.definitions is not None:
+            shown.show(console, change.definitions, most, "--all-changes")
+        for refusal in _refusals(change):
+            console.line(console.styled(f"Needs a yes: {refusal}", "red"))
+
+
+def _markdown(made: Plan, most: int) -> Iterator[str]:
+    for change in made.changes:
+        yield f"### Compared with `{change.baseline.name}`"
+        yield ""
+        yield from as_markdown(change.states, most)
+        if change.definitions is not None:
+            yield ""
+            yield from shown.markdown(change.definitions, most)
+        for refusal in _refusals(change):
+            yield from ("", f"**Needs a yes:** {refusal}")
+
+
+def _annotations(made: Plan) -> Iterator[str]:
+    """GitHub's workflow commands: a notice for each baseline, an error for what needs a yes."""
+    from bundler.cli.ci import annotation
+
+    for change in made.changes:
+        words = [f"Compared with {change.baseline.name}:", *_headlines(change)]
+        yield annotation("github", "notice", " ".join(words))
+        for refusal in _refusals(change):
+            yield annotation("github", "error", refusal)
+
+
+def _headlines(change: Change) -> Iterator[str]:
+    yield from (f"{key.key}: {key.summary or key.kind}." for key in change.states.keys)
+    if change.definitions is not None:
+        yield shown.conclusion(change.definitions)
+    elif not change.states.keys:
+        yield "nothing would change."
+
+
+def _refusals(change: Change) -> list[str]:
+    from bundler.refresh.removals import refused
+
+    return [f"{error.what} {error.hint}" for error in refused(change.removals)]
+
+
+def _document(made: Plan) -> dict[str, Any]:
+    import msgspec
+
+    return {
+        "schema": SCHEMA,
+        "changes": made.differs,
+        "contents": made.contents,
+        "baselines": [
+            {
+                "name": change.baseline.name,
+                "contents": change.baseline.contents,
+                "changes": change.differs,
+                "states": as_document(change.states),
+                "definitions": None
+                if change.definitions is None
+                else shown.document(change.definitions),
+                "removals": msgspec.to_builtins(change.removals),
+                "refused": _refusals(change),
+            }
+            for change in made.changes
+        ],
+        "markdown": "\n".join(_markdown(made, MOST_LINES)),
+    }

@@ -1,0 +1,98 @@
+"""Refuses a refresh that would take away more definitions than `max-removed` allows.
+
+A connector that was deleted by mistake is a smaller state and no error: its assets vanish with
+their schedules, and every check passes. So the code location is loaded with the states of the
+baseline and with the new ones, and what each key no longer makes is counted. A definition that
+another key makes now is not removed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import msgspec
+
+from bundler.errors import BadData
+from bundler.project.options import RefreshOptions, matches
+from bundler.state.definitions import Definitions
+
+_SHOWN = 10
+
+
+class Removal(msgspec.Struct, frozen=True):
+    """What a key would make no longer, of one kind. limit: as configured, ``20%``; None for none.
+
+    of: how many there were. allowed: with ``--allow-removed``, though the limit is exceeded.
+    """
+
+    key: str
+    kind: str
+    names: tuple[str, ...]
+    of: int
+    limit: str | None = None
+    allowed: bool = False
+
+    @property
+    def exceeds(self) -> bool:
+        return self.limit is not None and len(self.names) > _most(self.limit, self.of)
+
+    def is_allowed_by(self, patterns: Sequence[str]) -> bool:
+        """With the key's name, or with the names of everything that is removed."""
+        return any(matches(self.key, pattern) for pattern in patterns) or all(
+            any(matches(name, pattern) for pattern in patterns) for name in self.names
+        )
+
+    def refusal(self) -> BadData:
+        """Why the refresh is refused, with the names."""
+        shown = ", ".join(self.names[:_SHOWN])
+        more = len(self.names) - _SHOWN
+        return BadData(
+            f"{self.key}: {len(self.names)} of {self.of} {self.kind} would be removed, more than "
+            f"max-removed = {self.limit} allows: {shown}{f' and {more} more' if more > 0 else ''}.",
+            hint=f"Check what the API answers. If it is right: --allow-removed '{self.key}'.",
+            key=self.key,
+        )
+
+
+def removals(
+    before: Definitions, after: Definitions, options: RefreshOptions
+) -> tuple[Removal, ...]:
+    """What each key makes no longer, judged by the options."""
+    return tuple(
+        removal
+        for key in sorted(before.keys)
+        for removal in _of_key(key, before.keys[key], after, options)
+    )
+
+
+def refused(found: Sequence[Removal]) -> list[BadData]:
+    """One failure for each key and kind that exceeds its limit without a yes."""
+    return [removal.refusal() for removal in found if removal.exceeds and not removal.allowed]
+
+
+def allowed_names(found: Sequence[Removal], key: str) -> tuple[str, ...]:
+    """What was removed of a key beyond its limits, for the run record."""
+    return tuple(
+        name
+        for removal in found
+        if removal.key == key and removal.exceeds and removal.allowed
+        for name in removal.names
+    )
+
+
+def _of_key(
+    key: str, made: Mapping[str, list[str]], after: Definitions, options: RefreshOptions
+) -> Iterator[Removal]:
+    limits = options.of_key(key).max_removed or {}
+    for kind, names in made.items():
+        gone = sorted({*names} - after.definitions.get(kind, {}).keys())
+        if gone:
+            removal = Removal(key, kind, tuple(gone), len({*names}), limits.get(kind))
+            is_allowed = removal.is_allowed_by(options.allow_removed)
+            yield msgspec.structs.replace(removal, allowed=is_allowed)
+
+
+def _most(limit: str, before: int) -> int:
+    if limit.endswith("%"):
+        return int(before * float(limit[:-1]) / 100)
+    return int(limit)

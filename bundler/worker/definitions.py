@@ -1,0 +1,355 @@
+"""Describes what a Dagster code location defines, without network and without a refresh.
+
+Runs in the interpreter that has the project, as a program on stdin, so that nothing of ours needs
+to be installed there. The program is this file and a call of `answer` with a request:
+
+    target    ``MODULE``, or ``defs-of:PACKAGE`` for a project without a module of definitions, or
+              ``near:PATH`` for the code location whose defs module has a path that ends so
+    root      the project's directory; empty for the current one
+    package   the project's package, which is imported from ``src`` if it is not installed
+    folder    the directory that the states are in; null to use those that the program finds
+    states    the name of each key's directory in that folder
+
+The answer is one line on stdout: a marker, then JSON. `bundler.state.definitions` reads it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import json
+import os
+import re
+import sys
+from pathlib import Path
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+AUTOLOAD = "defs-of"
+NEAR = "near"
+MARKER = "\x1estate-bundler-definitions "
+_MOST_TEXT = 2000
+_MOST_VALUE = 200
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
+_KIND_TAG = "dagster/kind/"
+_STATE_DIRECTORY = ".local_defs_state"
+_NETWORK = ("socket.connect", "socket.getaddrinfo", "socket.sendto")
+
+
+def main(request: dict[str, Any]) -> dict[str, Any]:
+    """Loads the code location once and describes it."""
+    told: dict[str, Any] = {"version": "", "definitions": {}, "keys": {}, "states": {}}
+    sys.addaudithook(_refuse_network)
+    try:
+        _make_importable(request["root"], request["package"])
+        dagster = importlib.import_module("dagster")
+        told["version"] = dagster.__version__
+        _give_states(dagster, _states_of(request), told)
+        for location in _locations(dagster, request["target"]):
+            for kind, found in _described(location).items():
+                told["definitions"].setdefault(kind, {}).update(found)
+    except Exception as error:  # noqa: BLE001  # whatever the project raises is the answer
+        first = _first(error)
+        told["error"] = f"{type(first).__name__}: {first}"[:_MOST_TEXT]
+    return told
+
+
+def _first(error: BaseException) -> BaseException:
+    """What Dagster's own exceptions are about: they only draw where in the tree it happened."""
+    seen = {id(error)}
+    while True:
+        cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+        if cause is None or id(cause) in seen:
+            return error
+        seen.add(id(cause))
+        error = cause
+
+
+def _refuse_network(event: str, arguments: tuple[Any, ...]) -> None:
+    if event not in _NETWORK:
+        return
+    family = getattr(arguments[0], "family", None)
+    if getattr(family, "name", "") != "AF_UNIX":
+        raise ConnectionRefusedError("definitions are loaded without network")
+
+
+def _make_importable(root: str, package: str) -> None:
+    """As for discovery: the project's directory, and its ``src`` if it is not installed."""
+    if root:
+        os.chdir(root)
+    sys.path.insert(0, os.getcwd())
+    source = os.path.abspath("src")
+    if package and not _exists(package) and os.path.isdir(source):
+        sys.path.insert(0, source)
+
+
+# --- states -----------------------------------------------------------------------------------
+
+
+def _states_of(request: dict[str, Any]) -> dict[str, str] | None:
+    """The path of each key's state; None for those that the program finds itself."""
+    folder = request["folder"]
+    if folder is None:
+        return None
+    return {key: os.path.join(folder, name, "state") for key, name in request["states"].items()}
+
+
+def _give_states(dagster: Any, states: dict[str, str] | None, told: dict[str, Any]) -> None:
+    """Hands each component its state, and notes which assets it makes."""
+    base = getattr(dagster, "StateBackedComponent", None)
+    if base is None:
+        return
+    original = base.build_defs
+
+    def build_defs(component: Any, context: Any) -> Any:
+        config = component.defs_state_config
+        is_local = config.management_type.value == "LOCAL_FILESYSTEM"
+        if states is not None:
+            path = states.get(config.key)
+        else:
+            path = _state_in_program(config.key, context.project_root)
+        told["states"][config.key] = path is not None if is_local or path else None
+        if states is None and is_local:
+            made = original(component, context)
+        elif path is not None:
+            made = component.build_defs_from_state(context, state_path=Path(path))
+        else:
+            made = _without_state(dagster, component, context, is_local=is_local)
+        for kind, names in _names_in(made).items():
+            told["keys"].setdefault(config.key, {}).setdefault(kind, []).extend(names)
+        return made
+
+    base.build_defs = build_defs
+
+
+def _without_state(dagster: Any, component: Any, context: Any, *, is_local: bool) -> Any:
+    """What a component makes before its first refresh; nothing, for one that cannot do without."""
+    if is_local:
+        try:
+            return component.build_defs_from_state(context, state_path=None)
+        except Exception:  # noqa: BLE001, S110  # a component may raise anything without its state
+            pass
+    return dagster.Definitions()
+
+
+def _state_in_program(key: str, project_root: Any) -> str | None:
+    """Where the program has a key's state, as the manifest next to it says."""
+    paths = importlib.import_module("dagster.components.utils.project_paths")
+    directory = paths.get_defs_module_path_for_project(project_root) / _STATE_DIRECTORY
+    try:
+        manifest = json.loads((directory / "@manifest.json").read_bytes())
+    except (OSError, ValueError):
+        plain = directory / re.sub("[^A-Za-z0-9._-]", "__", key) / "state"
+        return str(plain) if plain.exists() else None
+    for state in manifest["predicate"]["contents"]["states"]:
+        if state["key"] == key:
+            return str(directory / state["path"] / "state")
+    return None
+
+
+def _names_in(made: Any) -> dict[str, list[str]]:
+    """What a component makes, by kind; as far as its definitions say before they are resolved."""
+    checks = [
+        key for item in (*(made.assets or ()), *(made.asset_checks or ())) for key in _checks(item)
+    ]
+    return {
+        "assets": [key for item in made.assets or () for key in _assets(item)],
+        "asset checks": checks,
+        **{
+            kind: [item.name for item in getattr(made, kind) or () if hasattr(item, "name")]
+            for kind in ("jobs", "schedules", "sensors")
+        },
+        "resources": list(made.resources or ()),
+    }
+
+
+def _assets(item: Any) -> Iterator[str]:
+    keys = getattr(item, "keys", None) or [getattr(item, "key", None)]
+    yield from (key.to_user_string() for key in keys if hasattr(key, "to_user_string"))
+
+
+def _checks(item: Any) -> Iterator[str]:
+    for key in getattr(item, "check_keys", ()):
+        yield _check_name(key)
+
+
+def _check_name(key: Any) -> str:
+    return f"{key.asset_key.to_user_string()}:{key.name}"
+
+
+# --- loading ----------------------------------------------------------------------------------
+
+
+def _locations(dagster: Any, target: str) -> list[Any]:
+    """The code locations of a module, made as a code server makes them."""
+    name, _, package = target.partition(":")
+    if name == NEAR:
+        return _locations(dagster, _near(package))
+    if name == AUTOLOAD:
+        return [dagster.load_from_defs_folder(path_within_project=_project_of(package))]
+    values = list(vars(importlib.import_module(name)).values())
+    known = (dagster.Definitions, dagster.RepositoryDefinition)
+    lazy = [value() for value in values if type(value).__name__ == "LazyDefinitions"]
+    found = [*lazy, *(value for value in values if isinstance(value, known))]
+    if not found:
+        raise LookupError(f"{name} has no definitions")
+    return found
+
+
+def _near(path: str) -> str:
+    """What a code server loads of the package whose defs module is at a path in the artifact."""
+    *parents, _ = path.strip("/").split("/")
+    for start in range(len(parents) - 1, -1, -1):
+        package = ".".join(parents[start:])
+        if _exists(package):
+            module = f"{package}.definitions"
+            return module if _exists(module) else f"{AUTOLOAD}:{package}"
+    raise ModuleNotFoundError(f"no package of {path} can be imported")
+
+
+def _exists(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except (ModuleNotFoundError, ValueError):
+        return False
+
+
+def _project_of(package: str) -> Path:
+    directory = Path(str(importlib.import_module(package).__file__)).parent
+    for parent in (directory, *directory.parents):
+        if (parent / "dg.toml").exists() or (parent / "pyproject.toml").exists():
+            return parent
+    raise FileNotFoundError(f"There is no dg.toml above {package}.")
+
+
+# --- describing -------------------------------------------------------------------------------
+
+
+def _described(location: Any) -> dict[str, dict[str, Any]]:
+    has_repository = hasattr(location, "get_repository_def")
+    repository = location.get_repository_def() if has_repository else location
+    graph = repository.asset_graph
+    jobs = [job for job in repository.get_all_jobs() if not job.name.startswith("__")]
+    return {
+        "assets": {
+            node.key.to_user_string(): _asset(node)
+            for node in map(graph.get, graph.get_all_asset_keys())
+        },
+        "asset checks": {
+            _check_name(key): _check(graph.get(key)) for key in graph.asset_check_keys
+        },
+        "jobs": {job.name: _job(job) for job in jobs},
+        "schedules": {item.name: _schedule(item) for item in repository.schedule_defs},
+        "sensors": {item.name: _sensor(item) for item in repository.sensor_defs},
+        "resources": _resources(repository),
+    }
+
+
+def _asset(node: Any) -> dict[str, Any]:
+    tags = {name: value for name, value in node.tags.items() if not name.startswith(_KIND_TAG)}
+    return {
+        "dependencies": _keys(node.parent_keys),
+        "group": node.group_name,
+        "owners": sorted(node.owners),
+        "automation": _automation(node.automation_condition),
+        "code version": node.code_version,
+        "partitions": _text(node.partitions_def),
+        "kinds": sorted(node.kinds),
+        "tags": dict(sorted(tags.items())),
+        "type": "materializable" if node.is_materializable else _other_type(node),
+    }
+
+
+def _other_type(node: Any) -> str:
+    return "observable" if node.is_observable else "external"
+
+
+def _check(node: Any) -> dict[str, Any]:
+    return {
+        "dependencies": _keys(getattr(node, "parent_entity_keys", ())),
+        "blocking": node.blocking,
+        "automation": _automation(node.automation_condition),
+        "description": _text(node.description),
+    }
+
+
+def _job(job: Any) -> dict[str, Any]:
+    return {
+        "assets": _keys(getattr(job.asset_layer, "selected_asset_keys", ())),
+        "ops": [] if job.asset_layer.selected_asset_keys else sorted(job.graph.node_dict),
+        "partitions": _text(job.partitions_def),
+        "tags": dict(sorted(job.tags.items())),
+    }
+
+
+def _schedule(schedule: Any) -> dict[str, Any]:
+    return {
+        "cron": _text(schedule.cron_schedule),
+        "timezone": schedule.execution_timezone,
+        "job": schedule.job_name,
+        "status": schedule.default_status.value,
+    }
+
+
+def _sensor(sensor: Any) -> dict[str, Any]:
+    jobs = {getattr(target, "job_name", None) for target in sensor.targets or ()}
+    return {
+        "type": sensor.sensor_type.value,
+        "jobs": sorted(filter(None, jobs)),
+        "assets": _text(getattr(sensor, "asset_selection", None)),
+        "interval": sensor.minimum_interval_seconds,
+        "status": sensor.default_status.value,
+    }
+
+
+def _resources(repository: Any) -> dict[str, dict[str, Any]]:
+    """The classes of the resources, and never a value: that may be a credential."""
+    variables = repository.get_env_vars_by_top_level_resource()
+    return {
+        name: {"type": _class_of(resource), "variables": sorted(variables.get(name, ()))}
+        for name, resource in repository.get_top_level_resources().items()
+    }
+
+
+def _class_of(resource: Any) -> str:
+    kind = getattr(resource, "configurable_resource_cls", None) or type(resource)
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _keys(keys: Any) -> list[str]:
+    return sorted(key.to_user_string() for key in keys)
+
+
+def _automation(condition: Any) -> str | None:
+    """The label, and a digest of the rest: a condition can change and keep its label."""
+    if condition is None:
+        return None
+    text = _ADDRESS.sub("", repr(condition))
+    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
+    return f"{_cut(condition.get_label() or text)} #{digest}"
+
+
+def _text(value: Any) -> str | None:
+    if value is None:
+        return None
+    text = _ADDRESS.sub("", str(value))
+    if len(text) <= _MOST_VALUE:
+        return text
+    return f"{_cut(text)} #{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _MOST_VALUE else f"{text[:_MOST_VALUE]}…"
+
+
+def answer(request: dict[str, Any]) -> None:
+    """Prints the answer to a request, and ends."""
+    line = json.dumps(main(request))
+    sys.stdout.flush()
+    with open(sys.stdout.fileno(), "w", encoding="utf-8", closefd=False) as stream:
+        stream.write(f"\n{MARKER}{line}\n")
+    os._exit(0)  # nothing is left to do, and a library's threads need not be waited for

@@ -1,0 +1,114 @@
+"""What artifacts define: ``diff A B --definitions``.
+
+An artifact that has code is loaded in itself. One that holds states alone, such as a store or a
+directory, is loaded with the code of the project here.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from bundler.artifacts.definitions import Request, describe
+from bundler.artifacts.extract import extract
+from bundler.errors import UsageError, VerificationFailed
+from bundler.listener import Listener
+from bundler.project.projects import Project
+from bundler.refresh.definitions import States, describe_with
+from bundler.refresh.discovery import Surroundings, surroundings_of
+from bundler.refresh.secret_values import collect
+from bundler.state.artifact import Artifact
+from bundler.state.definitions import Definitions, DefinitionsDifference, compare, merge
+from bundler.worker.definitions import NEAR
+from bundler.workflows.loadcheck import environment_of, runners
+
+
+class Loader:
+    """Describes artifacts.
+
+    project: whose code loads states that have none; None if there is no project here. python: for
+    a PEX; None for the project's. modules: what is loaded; else what the states belong to.
+    """
+
+    def __init__(
+        self,
+        project: Project | None,
+        python: Path | None,
+        modules: Sequence[str],
+        listener: Listener,
+    ) -> None:
+        self._project = project
+        self._python = python or (project.interpreter.path if project else Path(sys.executable))
+        self._modules = modules
+        self._listener = listener
+
+    def difference(self, before: Artifact, after: Artifact) -> DefinitionsDifference:
+        """Raises `VerificationFailed` if one of them does not load."""
+        return compare(self.describe(before), self.describe(after))
+
+    def describe(self, artifact: Artifact) -> Definitions:
+        self._listener.phase(f"Loading {artifact.name} without network")
+        with tempfile.TemporaryDirectory(prefix="state-bundler-") as name:
+            folder = Path(name)
+            found = self._in_itself(artifact, folder)
+            return _loaded(found or self._with_code_here(artifact, folder / "states"), artifact)
+
+    def _in_itself(self, artifact: Artifact, folder: Path) -> Definitions | None:
+        runner = runners(artifact, self._python, folder, self._listener)
+        if runner is None:
+            return None
+        run = runner(artifact.digest if artifact.kind == "docker" else artifact.name)
+        surroundings = self._surroundings()
+        record = artifact.run_record()
+        environment = environment_of(record.refresh if record else (), surroundings.environment)
+        redact = surroundings.secrets.redact
+        return merge(
+            {
+                target: describe(run, Request(target), environment, artifact.name, redact)
+                for target in self._modules or _targets(artifact)
+            }
+        )
+
+    def _surroundings(self) -> Surroundings:
+        if self._project is not None:
+            return surroundings_of(self._project, named=(), excluded=())
+        secrets = collect(os.environ, root=Path.cwd())
+        return Surroundings(dict(os.environ), secrets)
+
+    def _with_code_here(self, artifact: Artifact, folder: Path) -> Definitions:
+        if self._project is None or self._project.dagster is None:
+            raise UsageError(
+                f"{artifact.name} holds states and no code, and there is no Dagster project here.",
+                hint="Name the project whose code loads them with --project.",
+            )
+        self._listener.note(
+            f"{artifact.name} does not run by itself: its states are loaded with the code of "
+            f"{self._project.name}."
+        )
+        (found,) = describe_with(self._project, [_states(artifact, folder)])
+        return found
+
+
+def _targets(artifact: Artifact) -> list[str]:
+    directories = [item.path.rpartition("/")[0] for item in artifact.state_directories()]
+    return [f"{NEAR}:{path}" for path in directories]
+
+
+def _states(artifact: Artifact, folder: Path) -> States:
+    return {
+        state.key: item.target / state.path
+        for item in extract(artifact, folder)
+        for state in item.manifest.states
+    }
+
+
+def _loaded(found: Definitions, artifact: Artifact) -> Definitions:
+    if found.error is not None:
+        raise VerificationFailed(
+            f"{artifact.name} does not load: {found.error}",
+            hint="If another module makes its definitions, name it with --load-module.",
+        )
+    return found

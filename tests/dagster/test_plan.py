@@ -1,0 +1,211 @@
+"""``state-bundler plan`` with a real Dagster, and what ships from its file. About 2 min."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import tarfile
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bundler.artifacts.extract import extract
+from bundler.artifacts.open import open_artifact
+from bundler.cli.commands import cli
+from bundler.cli.run import run
+from tests.support.planned import AFTER, BEFORE, KEY, feed, make, python
+from tests.support.statedirs import snapshot
+
+_STATES = "src/planned/defs/.local_defs_state"
+
+
+class _Project:
+    """A project in a repository of its own, refreshed once."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.root = make(folder)
+
+    def run(self, *arguments: str | Path, code: int = 0) -> None:
+        here = ("--project", self.root, "--python", python())
+        command, *rest = arguments
+        words = ["build", command[6:], *rest] if str(command).startswith("build ") else arguments
+        assert run(cli, [str(word) for word in (*words, *here)]) == code
+
+    def feed(self, state: Mapping[str, Any]) -> None:
+        feed(self.folder, state)
+
+    def published(self) -> dict[str, bytes]:
+        return snapshot(self.root / _STATES)
+
+    def state_in(self, artifact: str) -> Any:
+        """The state that an artifact has."""
+        with open_artifact(artifact) as opened, tempfile.TemporaryDirectory() as folder:
+            (found,) = extract(opened, Path(folder) / "states")
+            return json.loads((found.target / "Feed__main__/state").read_text())
+
+
+@pytest.fixture(scope="module")
+def refreshed(tmp_path_factory: pytest.TempPathFactory) -> _Project:
+    folder = tmp_path_factory.mktemp("plan")
+    project = _Project(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FEED", str(folder / "feed"))
+        project.run("refresh")
+    return project
+
+
+@pytest.fixture
+def project(refreshed: _Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> _Project:
+    monkeypatch.setenv("FEED", str(tmp_path / "feed"))
+    shutil.copytree(refreshed.folder, tmp_path, dirs_exist_ok=True)
+    copied = object.__new__(_Project)
+    copied.folder, copied.root = tmp_path, tmp_path / "planned"
+    return copied
+
+
+def _plan(project: _Project, capsys: pytest.CaptureFixture[str], *more: str | Path) -> Any:
+    capsys.readouterr()
+    project.run("plan", *more, "--format", "json", code=1)
+    return json.loads(capsys.readouterr().out)
+
+
+def test_nothing_changes(project: _Project, capsys: pytest.CaptureFixture[str]) -> None:
+    before = project.published()
+    project.run("plan")
+    assert "Keys: 1 unchanged." in capsys.readouterr().out
+    assert project.published() == before
+
+
+def test_what_would_change_is_said_twice_and_nothing_is_published(
+    project: _Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = project.published()
+    project.feed(AFTER)
+    found = _plan(project, capsys)
+    assert project.published() == before
+    assert found["changes"] is True
+    (baseline,) = found["baselines"]
+    assert baseline["name"] == "what is published"
+    assert baseline["states"]["keys"][0]["key"] == KEY
+    changes = {(it["kind"], it["name"]): it["change"] for it in baseline["definitions"]["changes"]}
+    assert changes["assets", "returns"] == "removed"
+    assert changes["schedules", "hourly_schedule"] == "added"
+    assert changes["jobs", "nightly"] == "changed"
+    removed = {it["kind"]: it["names"] for it in baseline["removals"]}
+    assert removed["assets"] == ["returns"]
+    assert removed["schedules"] == ["weekly_schedule"]
+    assert "<details><summary>assets (+1, -1, ~2)</summary>" in found["markdown"]
+    project.run("plan", code=1)
+    said = capsys.readouterr().out
+    assert "Compared with what is published:" in said
+    assert "  - returns\n" in said
+    project.run("plan", "--format", "github", code=1)
+    (notice,) = capsys.readouterr().out.splitlines()
+    assert notice.startswith("::notice title=state-bundler::Compared with what is published: ")
+
+
+def test_several_baselines(project: _Project, capsys: pytest.CaptureFixture[str]) -> None:
+    old = project.folder / "old"
+    shutil.copytree(project.root / _STATES, old / "planned/defs/.local_defs_state")
+    project.feed(AFTER)
+    project.run("refresh")
+    found = _plan(project, capsys, old, project.root / _STATES)
+    assert [it["changes"] for it in found["baselines"]] == [True, False]
+    shutil.rmtree(project.root / _STATES)
+    found = _plan(project, capsys)
+    (baseline,) = found["baselines"]
+    assert baseline["states"]["keys"][0]["kind"] == "added"
+    assert not project.published()
+
+
+def test_a_plan_ships_exactly_what_it_says(
+    project: _Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project.feed(AFTER)
+    file, layout = project.folder / "plan.bin", project.folder / "layout"
+    project.run("plan", "--out", file, code=1)
+    project.feed(BEFORE)  # what a refresh would fetch now
+    project.run("build oci", "-o", layout, "--no-guard", "--plan", file)
+    assert project.state_in(f"oci:{layout}") == AFTER
+    with open_artifact(f"oci:{layout}") as artifact:
+        record = artifact.run_record()
+    assert record is not None
+    assert record.refresh[0].keys[0].origin == "source"
+    # Carried out once more: for several artifacts.
+    project.run("embed", "-t", f"oci:{project.folder / 'other'}:1", "--no-guard", "--plan", file)
+    project.feed({**BEFORE, "resources": []})
+    project.run("refresh")
+    capsys.readouterr()
+    project.run("build oci", "-o", layout, "--no-guard", "--plan", file, code=76)
+    said = capsys.readouterr().err
+    assert "The plan is stale: what is published has changed since it was made" in said
+
+
+def test_a_plan_for_an_artifact_is_stale_once_that_has_moved(
+    project: _Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    layout = project.folder / "layout"
+    project.run("build oci", "-o", layout, "--no-guard")
+    project.feed(AFTER)
+    file = project.folder / "plan.bin"
+    name = f"oci:{layout}:latest"
+    project.run("plan", name, "--out", file, code=1)
+    project.run("update", name, "--in-place", "--no-guard", "--plan", file)
+    project.run("plan", name)
+    project.run("plan", name, "--out", file)
+    project.feed(BEFORE)
+    project.run("update", name, "--in-place", "--no-guard")
+    capsys.readouterr()
+    project.feed({**BEFORE, "resources": []})
+    project.run("plan", name, "--out", project.folder / "other.bin", code=1)
+    project.feed(AFTER)
+    project.run("update", name, "--in-place", "--no-guard")
+    project.run("update", name, "--no-guard", "--plan", project.folder / "other.bin", code=76)
+    assert f"The plan is stale: {name} has changed" in capsys.readouterr().err
+
+
+def test_removals_in_a_plan_need_a_yes(
+    project: _Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with (project.root / "pyproject.toml").open("a") as stream:
+        stream.write('\n[tool.state-bundler]\nmax-removed = "20%"\n')
+    project.feed(AFTER)
+    file, layout = project.folder / "plan.bin", project.folder / "layout"
+    found = _plan(project, capsys, "--out", file)
+    (refusal,) = found["baselines"][0]["refused"]
+    assert refusal.startswith("Feed[main]: 1 of 4 assets would be removed, more than max-removed")
+    build = ("build oci", "-o", layout, "--no-guard", "--plan", file)
+    project.run(*build, code=65)
+    assert not layout.exists()
+    project.run(*build, "--allow-removed", KEY)
+    assert project.state_in(f"oci:{layout}") == AFTER
+    with open_artifact(f"oci:{layout}") as artifact:
+        record = artifact.run_record()
+    assert record is not None
+    assert record.refresh[0].keys[0].removed == ("returns",)
+
+
+def test_what_is_no_plan_is_refused(project: _Project, capsys: pytest.CaptureFixture[str]) -> None:
+    file, layout = project.folder / "plan.bin", project.folder / "layout"
+    build = ("build oci", "-o", layout, "--no-guard", "--plan", file)
+    file.write_bytes(b"not a plan")
+    project.run(*build, code=76)
+    project.feed(AFTER)
+    project.run("plan", "--out", file, code=1)
+    with tarfile.open(file) as archive:
+        archive.extractall(project.folder / "plan", filter="data")
+    with (project.folder / "plan/states.tar").open("ab") as stream:
+        stream.write(b"\0" * 512)
+    subprocess.run(
+        ["tar", "-C", project.folder / "plan", "-cf", file, "plan.json", "states.tar"], check=True
+    )
+    capsys.readouterr()
+    project.run(*build, code=76)
+    assert "was altered" in capsys.readouterr().err
+    assert not layout.exists()
+    project.run(*build, "--state-from", layout, code=2)

@@ -1,0 +1,103 @@
+"""Removals need a yes: ``max-removed`` with a real Dagster. About 90 s."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bundler.cli.commands import cli
+from bundler.cli.run import run
+from bundler.state.statedir import StateDir
+from tests.support.planned import feed, make, python
+
+_STATES = "src/planned/defs/.local_defs_state"
+
+
+def _of(*names: str, **more: Any) -> Mapping[str, Any]:
+    return {"assets": {name: {"group": "g"} for name in names}, **more}
+
+
+class _Project:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.root = make(folder)
+
+    def configure(self, text: str) -> None:
+        with (self.root / "pyproject.toml").open("a") as stream:
+            stream.write(f"\n[tool.state-bundler]\n{text}\n")
+
+    def refresh(self, state: Mapping[str, Any], *arguments: str) -> int:
+        feed(self.folder, state)
+        argv = ["refresh", "--project", str(self.root), "--python", str(python()), *arguments]
+        return run(cli, argv)
+
+    def published(self) -> set[str]:
+        state = self.root / _STATES / "Feed__main__" / "state"
+        return set(json.loads(state.read_text())["assets"])
+
+    def removed(self) -> tuple[str, ...]:
+        published = StateDir(self.root / _STATES, "").read()
+        assert published is not None
+        assert published.record is not None
+        return published.record.refresh[0].keys[0].removed
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> _Project:
+    monkeypatch.setenv("FEED", str(tmp_path / "feed"))
+    return _Project(tmp_path)
+
+
+TEN = tuple("abcdefghij")
+
+
+def test_more_than_the_share_is_refused_until_it_is_allowed(
+    project: _Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project.configure('max-removed = { assets = "20%", jobs = 0 }')
+    assert project.refresh(_of(*TEN, jobs={"nightly": ["a"]})) == 0
+    capsys.readouterr()
+    assert project.refresh(_of(*TEN[3:])) == 65
+    said = capsys.readouterr().err
+    assert "Feed[main]: 3 of 10 assets would be removed, more than max-removed = 20%" in said
+    assert "allows: a, b, c." in said
+    assert "1 of 1 jobs would be removed" in said
+    assert "--allow-removed 'Feed[main]'" in said
+    assert project.published() == set(TEN)
+    assert project.refresh(_of(*TEN[3:]), "--allow-removed", "Feed[*") == 0
+    assert project.published() == set(TEN[3:])
+    assert project.removed() == ("a", "b", "c", "nightly")
+    assert "4 definitions are removed, because --allow-removed allows it" in capsys.readouterr().err
+
+
+def test_what_the_state_makes_counts_and_not_its_bytes(
+    project: _Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    big = {name: {"tags": {f"tag-{n}": "x" for n in range(20)}} for name in TEN}
+    assert project.refresh({"assets": big}) == 0
+    assert project.refresh(_of(*TEN)) == 65  # the shrink check
+    assert "has shrunk" in capsys.readouterr().err
+    project.configure("max-removed = 0")
+    assert project.refresh(_of(*TEN)) == 0
+    module = project.root / "src/planned/feed.py"
+    module.write_text(module.read_text().replace('state["assets"].items()', "1 / 0"))
+    capsys.readouterr()
+    assert project.refresh(_of("a")) == 65
+    said = capsys.readouterr().err
+    assert "max-removed was not checked: planned does not load with the states of the" in said
+    assert "has shrunk" in said
+
+
+def test_a_state_that_does_not_load_is_refused(
+    project: _Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project.configure("max-removed = 0")
+    assert project.refresh(_of(*TEN)) == 0
+    capsys.readouterr()
+    assert project.refresh(_of(*TEN, broken=True)) == 65
+    said = capsys.readouterr().err
+    assert "does not load with the new states: ValueError: the feed cannot be used" in said
