@@ -43,6 +43,7 @@ def _run(arguments: list[str]) -> int:
         del rest[0]
     _remember(options)
     _end_with_docker()
+    _rename()
     return run(cli, _ours(rest))
 
 
@@ -53,6 +54,22 @@ def _remember(options: tuple[str, ...]) -> None:
     program = os.environ.get(_DOCKER) or "docker"
     if options or "STATE_BUNDLER_DOCKER" not in os.environ:
         os.environ["STATE_BUNDLER_DOCKER"] = shlex.join([program, *options])
+
+
+def _rename() -> None:
+    """Help shows commands and options as they must be typed here."""
+    from bundler.cli.help import Renamed
+
+    Renamed.option = _PREFIX
+    Renamed.commands = {"docker": "docker bundle build", "bake": "docker bundle bake"}
+    Renamed.theirs = {"docker": "docker build", "bake": "docker buildx bake"}
+
+
+def _help(words: list[str]) -> list[str]:
+    """The option of ours that shows the help that these words ask for; none if they do not."""
+    if "--help-all" in words:
+        return ["--help-all"]
+    return ["--help"] if {"--help", "-h"} & {*words} else []
 
 
 def _ours(rest: list[str]) -> list[str]:
@@ -66,8 +83,8 @@ def _ours(rest: list[str]) -> list[str]:
     from bundler.cli.build_docker import build_docker, takes_value
 
     ours, theirs = split_own(rest[len(command) :], takes_value(build_docker), _PREFIX)
-    if "--help" in theirs or "-h" in theirs:
-        ours, theirs = ["--help"], []
+    if asked := _help([*ours, *theirs]):
+        ours, theirs = asked, []
     return ["build", "docker", *ours, "--", *theirs]
 
 
@@ -77,8 +94,8 @@ def _bake(rest: list[str]) -> list[str]:
     from bundler.cli.build_docker import takes_value
 
     ours, theirs = split_own(rest, takes_value(build_bake), _PREFIX)
-    if "--help" in theirs or "-h" in theirs:
-        ours, theirs = ["--help"], []
+    if asked := _help([*ours, *theirs]):
+        ours, theirs = asked, []
     return ["build", "bake", *ours, "--", *theirs]
 
 
@@ -88,7 +105,7 @@ def _end_with_docker() -> None:
     Newer dockers hold a socket open for as long as they live; of older ones we are the child.
     """
     name = os.environ.pop(_SOCKET, "")
-    if not name and _DOCKER not in os.environ:  # nobody started us but the person
+    if not name and _DOCKER not in os.environ:  # started by the user
         return
     import signal
     import threading

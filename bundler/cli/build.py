@@ -10,6 +10,7 @@ import click
 from bundler.cli.build_bake import build_bake
 from bundler.cli.build_docker import build_docker, places_of
 from bundler.cli.build_wheel import build_wheel
+from bundler.cli.help import Grouped
 from bundler.cli.options import (
     BuildArguments,
     LoadArguments,
@@ -68,6 +69,7 @@ def build() -> None:
 
 @build.command(
     name="pex",
+    cls=Grouped,
     short_help="Build a PEX with pex and its own arguments.",
     context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
 )
@@ -107,7 +109,9 @@ def build_pex(
     show_verdict(verdict, name=str(built.destination))
 
 
-@build.command(name="oci", short_help="Build an image in an OCI layout, without an engine.")
+@build.command(
+    name="oci", cls=Grouped, short_help="Build an image in an OCI layout, without an engine."
+)
 @click.option(
     "--base",
     metavar="LAYOUT[:TAG]",

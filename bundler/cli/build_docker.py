@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from bundler.cli.help import Grouped
 from bundler.cli.options import (
     BuildArguments,
     LoadArguments,
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 META = "bundler.docker.arguments"
 
 
-class Wrapping(click.Command):
+class Wrapping(Grouped):
     """Parses its own options in any position and passes the rest to docker unchanged.
 
     click would find our short options inside docker's, such as the q in ``-tsquid``.
@@ -36,7 +37,7 @@ class Wrapping(click.Command):
 
         mine, theirs = split_own(args, takes_value(self))
         ctx.meta[META] = theirs
-        return super().parse_args(ctx, mine)
+        return super().parse_args(ctx, ["--help"] if "-h" in theirs else mine)
 
     def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
         theirs = (

@@ -6,10 +6,13 @@ from pathlib import Path
 
 import click
 
+from bundler.cli.help import Grouped
 from bundler.cli.options import BuildArguments, build_options, narrator, show_verdict
 
 
-@click.command(name="wheel", short_help="Build a wheel with the project's own backend.")
+@click.command(
+    name="wheel", cls=Grouped, short_help="Build a wheel with the project's own backend."
+)
 @click.option(
     "-o",
     "--output",

@@ -25,6 +25,7 @@ _COMMANDS = {
     "diff": "Show what changed between the states of two artifacts.",
     "extract": "Extract the states from an artifact.",
     "store": "Store every version of every state in a bucket or folder.",
+    "completion": "Print the completion script of a shell.",
     "demo": "Run every step on a sample project; needs no account.",
 }
 
@@ -41,12 +42,23 @@ class _LazyGroup(click.Group):
         command: click.Command = getattr(import_module(f"bundler.cli.{cmd_name}"), cmd_name)
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in _COMMANDS and not args[0].startswith("-"):
+            from difflib import get_close_matches
+
+            near = get_close_matches(args[0], _COMMANDS, 1)
+            suggestion = f" Did you mean {near[0]}?" if near else ""
+            ctx.fail(f"Unknown command {args[0]!r}.{suggestion}")
+        return super().resolve_command(ctx, args)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         with formatter.section("Commands"):
             formatter.write_dl(list(_COMMANDS.items()))
 
 
 @click.command(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="state-bundler")
+@click.version_option(__version__, "-V", "--version", prog_name="state-bundler")
 def cli() -> None:
     """Embed your code location's state in the image or PEX you ship, and verify it."""

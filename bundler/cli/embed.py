@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import click
 
+from bundler.cli.help import Grouped
 from bundler.cli.options import BuildArguments, build_options, narrator
 from bundler.cli.outcome import format_option, show_outcome
 
 
-@click.command()
+@click.command(cls=Grouped)
 @click.argument("sources", nargs=-1, metavar="SOURCE...")
 @click.option(
     "-t",

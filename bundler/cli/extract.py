@@ -7,12 +7,13 @@ from pathlib import Path
 
 import click
 
+from bundler.cli import completion
 from bundler.cli.console import Console, size
 from bundler.system.wording import counted
 
 
 @click.command()
-@click.argument("artifact")
+@click.argument("artifact", shell_complete=completion.artifacts)
 @click.option(
     "-o",
     "--output",

@@ -119,7 +119,7 @@ def parse(arguments: Sequence[str]) -> GuardArguments:
         elif name in _WITH_VALUE:
             request = _WITH_VALUE[name](request, value if equals else _value(words, name))
         elif word.startswith("-"):
-            raise UsageError(f"There is no option {word}.", hint="See state-guard --help.")
+            raise _unknown(word)
         else:
             directories.append(word)
     if len(moments) > 1:
@@ -134,6 +134,15 @@ _MOMENTS: dict[str, Moment] = {
     "--receive": "receive",
     "--history": "history",
 }
+
+
+def _unknown(word: str) -> UsageError:
+    from difflib import get_close_matches
+
+    known = (*_MOMENTS, *_FLAGS, *_WITH_VALUE, "--help", "--version")
+    near = get_close_matches(word.partition("=")[0], known, 1)
+    suggestion = f" Did you mean {near[0]}?" if near else ""
+    return UsageError(f"Unknown option {word}.{suggestion}", hint="See state-guard --help.")
 
 
 def _value(words: Iterator[str], name: str) -> str:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import click
 
 from bundler import listener
+from bundler.cli import completion
 from bundler.cli.console import Console, ConsoleListener, size
 from bundler.system.wording import counted
 
@@ -173,7 +174,13 @@ refresh_options = taken_as(
         type=click.Choice(REFRESH_MODES),
         help="When to fetch: always, only for keys without valid state, or never.",
     ),
-    click.option("--key", "keys", multiple=True, help="Only this key (repeatable)."),
+    click.option(
+        "--key",
+        "keys",
+        multiple=True,
+        shell_complete=completion.keys,
+        help="Only this key (repeatable).",
+    ),
     click.option(
         "--management-type",
         "management_types",
@@ -203,6 +210,7 @@ refresh_options = taken_as(
     ),
     click.option(
         "--baseline",
+        shell_complete=completion.artifacts,
         metavar="ARTIFACT",
         help="Compare with (and fall back to) its states. Default: the published state.",
     ),
@@ -334,6 +342,7 @@ _own_build_options = taken_as(
     BuildArguments,
     click.option(
         "--state-from",
+        shell_complete=completion.artifacts,
         metavar="ARTIFACT",
         help="Embed the states of this artifact, or states.tar, instead of refreshing.",
     ),

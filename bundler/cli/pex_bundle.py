@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import click
 
+from bundler.cli.help import Renamed, called, everything
 from bundler.cli.run import run
 
 _PREFIX = "--bundle-"
@@ -84,6 +84,9 @@ def _pass_on(
     from bundler.project.projects import find_interpreter
     from bundler.system import process
 
+    if "--help" in theirs or "-h" in theirs:
+        click.echo(_help(command))
+        return 0
     listener = narrator()
     if not only_asks:
         listener.warning(
@@ -92,10 +95,7 @@ def _pass_on(
         )
     here = Path.cwd()
     pex = find_pex(find_interpreter(here, here).path, _value_of("--pex", ours))
-    code = process.pass_through([pex, *theirs])
-    if "--help" in theirs or "-h" in theirs:
-        click.echo(_help(command))
-    return code
+    return process.pass_through([pex, *theirs])
 
 
 def _value_of(name: str, arguments: Sequence[str]) -> str | None:
@@ -108,18 +108,15 @@ def _value_of(name: str, arguments: Sequence[str]) -> str | None:
 
 
 def _help(command: click.Command) -> str:
-    context = click.Context(command, info_name="pex-bundle")
+    context = everything(click.Context(command, info_name="pex-bundle"))
+    Renamed.option = _PREFIX
     formatter = context.make_formatter()
     formatter.write_text(_ABOUT)
     records = (option.get_help_record(context) for option in command.params if _is_ours(option))
     with formatter.section("Options of pex-bundle"):
-        formatter.write_dl([(_renamed(record[0]), record[1]) for record in records if record])
+        formatter.write_dl([called(record) for record in records if record])
     return formatter.getvalue()
 
 
 def _is_ours(option: click.Parameter) -> bool:
     return isinstance(option, click.Option) and option.name not in ("output", "help")
-
-
-def _renamed(names: str) -> str:
-    return re.sub(r"^(?:-\w, )?--", _PREFIX, names)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import click
 
+from bundler.cli import completion
+
 
 @click.command()
-@click.argument("artifact")
+@click.argument("artifact", shell_complete=completion.artifacts)
 @click.option("--slsa", is_flag=True, help="Print SLSA provenance v1 instead: code and states.")
 @click.option("--directory", metavar="PATH", help="The state directory, if there are several.")
 def predicate(artifact: str, slsa: bool, directory: str | None) -> None:

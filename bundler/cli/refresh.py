@@ -11,6 +11,7 @@ import click
 
 from bundler.cli.ci import summarise, table
 from bundler.cli.console import Console, size
+from bundler.cli.help import Grouped
 from bundler.cli.options import (
     Duration,
     ProjectArguments,
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 _SHOWN_DIGEST = 12
 
 
-@click.command()
+@click.command(cls=Grouped)
 @project_options
 @refresh_options
 @click.option(
@@ -58,6 +59,7 @@ _SHOWN_DIGEST = 12
     metavar="FILE.tar|oci:DIR[:TAG]",
     help="Write the states for other jobs, which use them with --state-from.",
 )
+@click.option("-q", "--quiet", is_flag=True, help="Print only warnings, errors and the result.")
 def refresh(
     *,
     projects: ProjectArguments,
@@ -68,6 +70,7 @@ def refresh(
     wait: float | None,
     url: str | None,
     output: str | None,
+    quiet: bool,
 ) -> None:
     """Refresh the state of every component, all or nothing.
 
@@ -85,7 +88,7 @@ def refresh(
     if output is not None and (push or shard is not None):
         raise click.UsageError("-o cannot be combined with --push or --shard.")
     destination = _destination(output)
-    listener = narrator()
+    listener = narrator(quiet=quiet)
     found, options = projects.find(listener), refreshing.options()
     if shard is not None:
         _push_shard(found, options, _into(found, url, wait), shard, run)

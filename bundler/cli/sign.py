@@ -8,11 +8,12 @@ from pathlib import Path
 
 import click
 
+from bundler.cli import completion
 from bundler.cli.console import Console
 
 
 @click.command()
-@click.argument("artifact")
+@click.argument("artifact", shell_complete=completion.artifacts)
 @click.option(
     "--key",
     type=click.Path(path_type=Path, dir_okay=False),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from bundler.cli import completion
 from bundler.cli.console import Console, age, as_json, size
 from bundler.cli.options import narrator
 
@@ -31,7 +32,9 @@ Look = Callable[[], "Sequence[Holder]"]
 
 
 @click.command()
-@click.argument("artifacts", nargs=-1, metavar="[ARTIFACT... | -]")
+@click.argument(
+    "artifacts", shell_complete=completion.artifacts, nargs=-1, metavar="[ARTIFACT... | -]"
+)
 @click.option(
     "--project",
     "directories",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from bundler.cli import completion
+from bundler.cli.help import Grouped
 from bundler.cli.options import (
     BuildArguments,
     LoadArguments,
@@ -14,8 +16,8 @@ from bundler.cli.options import (
 from bundler.cli.outcome import format_option, show_outcome
 
 
-@click.command()
-@click.argument("artifact")
+@click.command(cls=Grouped)
+@click.argument("artifact", shell_complete=completion.artifacts)
 @click.option("--tag", "new_tag", help="Tag of the new image. Default: {tag}-s{content digest}.")
 @click.option("--in-place", is_flag=True, help="Move the image's existing tag instead.")
 @click.option(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
+from bundler.cli import completion
 from bundler.cli.console import Console, age
 from bundler.cli.options import Duration, narrator, show_verdict, taken_as
 
@@ -91,7 +92,9 @@ policy_options = taken_as(
 
 
 @click.command()
-@click.argument("artifacts", nargs=-1, required=True, metavar="ARTIFACT...")
+@click.argument(
+    "artifacts", shell_complete=completion.artifacts, nargs=-1, required=True, metavar="ARTIFACT..."
+)
 @policy_options
 @click.option("--signed-by", type=_FILE, metavar="ALLOWED_SIGNERS", help="File of allowed signers.")
 @click.option(

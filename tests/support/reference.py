@@ -17,6 +17,7 @@ import click
 
 from bundler import errors
 from bundler.cli.commands import cli
+from bundler.cli.help import everything
 from bundler.project import settings_docs
 from bundler.project.config import json_schema
 
@@ -78,7 +79,7 @@ def help_of(name: str, command: click.Command) -> str:
     parent = click.Context(cli, info_name=" ".join(groups)) if groups else None
     settings = {"help_option_names": ["-h", "--help"], "max_content_width": 80}
     context = click.Context(command, info_name=own, parent=parent, terminal_width=80, **settings)  # type: ignore[arg-type]  # click's own settings
-    return command.get_help(context)
+    return command.get_help(everything(context))
 
 
 def _commands() -> Iterator[str]:

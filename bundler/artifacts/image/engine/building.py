@@ -130,7 +130,7 @@ def building(
             with naming(docker, engine, arguments, base, request) as image:
                 yield image
         finally:
-            # BuildKit keeps a cache of its own.
+            # BuildKit has its own cache.
             if builder.is_buildkit:
                 with suppress(BundlerError):
                     remove_unnamed(engine, base)

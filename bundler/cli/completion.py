@@ -1,0 +1,57 @@
+"""``state-bundler completion``, and what is completed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
+_SHELLS = ("bash", "zsh", "fish")
+
+
+@click.command()
+@click.argument("shell", type=click.Choice(_SHELLS))
+@click.pass_context
+def completion(ctx: click.Context, shell: str) -> None:
+    """Print the completion script of a shell, for its start-up file.
+
+    \b
+    Examples:
+      eval "$(state-bundler completion bash)"
+      eval "$(state-bundler completion zsh)"
+      state-bundler completion fish | source
+    """
+    from click.shell_completion import get_completion_class
+
+    found = get_completion_class(shell)
+    program = ctx.find_root().command
+    if found is not None:  # it is one of `_SHELLS`
+        click.echo(found(program, {}, "state-bundler", "_STATE_BUNDLER_COMPLETE").source())
+
+
+def keys(ctx: click.Context, _: click.Parameter, begun: str) -> list[CompletionItem]:
+    """The published keys of the projects that ``--project`` names, or of the current one."""
+    from click.shell_completion import CompletionItem
+
+    from bundler.errors import BundlerError
+    from bundler.store.local import published
+
+    roots = ctx.params.get("directories") or (Path(),)
+    found: set[str] = set()
+    for root in roots:
+        try:
+            found.update(item.state.key for item in published(Path(root).resolve()))
+        except (BundlerError, OSError):  # nothing to offer
+            continue
+    return [CompletionItem(key) for key in sorted(found) if key.startswith(begun)]
+
+
+def artifacts(*_: Any) -> list[CompletionItem]:
+    """Files: a PEX, a wheel, an archive, a layout."""
+    from click.shell_completion import CompletionItem
+
+    return [CompletionItem("", type="file")]

@@ -1,0 +1,55 @@
+"""Help: options in groups, the rare ones on demand, and named as they must be typed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BIN = Path(sys.executable).parent
+
+
+def _said(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [BIN / words[0], *words[1:]], cwd=cwd, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.parametrize("kind", ["docker", "bake", "pex", "oci", "wheel"])
+def test_rare_options_are_shown_on_demand(kind: str) -> None:
+    short = _said("state-bundler", "build", kind, "-h").stdout
+    whole = _said("state-bundler", "build", kind, "--help-all").stdout
+    assert "What to refresh:" in short
+    assert "--attempts" not in short
+    assert "--attempts" in whole
+
+
+@pytest.mark.parametrize("command", ["build", "bake"])
+def test_docker_bundle_shows_what_must_be_typed_there(command: str) -> None:
+    shown = _said("docker-bundle", "bundle", command, "--help").stdout
+    assert f"Usage: docker bundle {command} " in shown
+    assert "--bundle-refresh" in shown
+    assert " --refresh" not in shown
+    assert "All other options are passed on: see `docker build" in shown
+
+
+@pytest.mark.parametrize(
+    ("words", "near"),
+    [(("stauts",), "status"), (("status", "--basline", "x"), "--baseline")],
+)
+def test_what_is_unknown_gets_a_suggestion(words: tuple[str, ...], near: str) -> None:
+    done = _said("state-bundler", *words)
+    assert done.returncode == 2
+    assert "Did you mean" in done.stderr
+    assert near in done.stderr
+
+
+def test_the_version() -> None:
+    assert _said("state-bundler", "-V").stdout == _said("state-bundler", "--version").stdout
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_prints_the_script(shell: str) -> None:
+    assert "_STATE_BUNDLER_COMPLETE" in _said("state-bundler", "completion", shell).stdout
