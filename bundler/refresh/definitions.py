@@ -1,4 +1,4 @@
-"""What a project's code location defines with given states: each load is a process of its own.
+"""What a project's code location defines with given states: each load is its own process.
 
 It is loaded in the project's interpreter, or inside an image, without network and without a
 refresh. The states are copied first, so that nothing a component does can alter them.

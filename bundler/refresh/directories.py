@@ -293,7 +293,7 @@ class Directory(msgspec.Struct):
         return next((source.project for source in found), None)
 
     def changes_limited(self) -> bool:
-        """Whether a state changes of which `max-removed` says how much it may take away."""
+        """Whether a state changes of which `max-removed` says how much it may remove."""
         return any(
             self.options.of_key(key).max_removed is not None
             and key in self.baselines

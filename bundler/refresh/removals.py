@@ -1,4 +1,4 @@
-"""Refuses a refresh that would take away more definitions than `max-removed` allows.
+"""Refuses a refresh that would remove more definitions than `max-removed` allows.
 
 A connector that was deleted by mistake is a smaller state and no error: its assets vanish with
 their schedules, and every check passes. So the code location is loaded with the states of the
