@@ -9,11 +9,11 @@ from pathlib import Path
 
 import msgspec
 
-from bundler.artifacts.verify import verify_directory
+from bundler.artifacts.verify import manifest_problems, refusal, unverified, verify_directory
 from bundler.errors import UsageError, VerificationFailed
 from bundler.state.artifact import Artifact, Member, StateDirectory
 from bundler.state.bundle import MANIFEST_NAME, RUN_RECORD_NAME
-from bundler.state.manifest import Manifest, RunRecord, canonical, parse
+from bundler.state.manifest import Claim, Manifest, RunRecord, canonical, parse
 from bundler.state.tree import name_problem
 from bundler.system.atomic import (
     io_errors,
@@ -38,7 +38,7 @@ def extract(artifact: Artifact, destination: Path) -> tuple[Extracted, ...]:
     """Writes every state directory of the artifact below `destination`, under its own path.
 
     The destination appears whole or not at all. Raises `UsageError` if it holds something
-    already, `VerificationFailed` if a state is not what its manifest says.
+    already, `VerificationFailed` if a state directory is not what its manifest says.
     """
     if destination.exists() and any(destination.iterdir()):
         raise UsageError(f"{destination} is not empty.", hint="Choose a new directory with -o.")
@@ -49,8 +49,8 @@ def extract(artifact: Artifact, destination: Path) -> tuple[Extracted, ...]:
         stack.enter_context(io_errors(destination))
         make_directories(destination.parent)
         beside = stack.enter_context(temporary_folder(destination))
-        record = artifact.run_record()
-        found = [_extract_one(item, record, artifact.name, beside) for item in directories]
+        claims, record = artifact.claims(), artifact.run_record()
+        found = [_extract_one(item, claims, record, artifact.name, beside) for item in directories]
         beside.chmod(0o755)
         sync_tree(beside)
         beside.replace(destination)
@@ -61,7 +61,11 @@ def extract(artifact: Artifact, destination: Path) -> tuple[Extracted, ...]:
 
 
 def _extract_one(
-    directory: StateDirectory, record: RunRecord | None, name: str, root: Path
+    directory: StateDirectory,
+    claims: Sequence[Claim] | None,
+    record: RunRecord | None,
+    name: str,
+    root: Path,
 ) -> tuple[str, str, Manifest]:
     raw = directory.read_manifest()
     if raw is None:
@@ -70,8 +74,10 @@ def _extract_one(
     relative = directory.path.strip("/")
     if relative != "." and name_problem(relative):
         raise VerificationFailed(f"{name}: {directory.path!r} {name_problem(relative)}.")
+    for problem in manifest_problems(directory.path, manifest, claims):
+        raise unverified(name, [problem])
     target = root / relative
-    _write(directory, manifest, target)
+    _write(directory, manifest, target, name, shipped=claims is not None)
     (target / MANIFEST_NAME).write_bytes(raw)
     if record is not None:
         mine = tuple(item for item in record.refresh if item.path == directory.path)
@@ -82,14 +88,16 @@ def _extract_one(
     return directory.path, relative, manifest
 
 
-def _write(directory: StateDirectory, manifest: Manifest, target: Path) -> None:
-    wanted = {file.path for file in manifest.support} | {
-        f"{state.path}/{file.path}" for state in manifest.states for file in state.files
-    }
+def _write(
+    directory: StateDirectory, manifest: Manifest, target: Path, name: str, *, shipped: bool
+) -> None:
+    known = manifest.known
     with io_errors(target):
         target.mkdir(parents=True, exist_ok=True)
         for member in directory.members():
-            if member.kind == "file" and member.path in wanted:
+            if problem := refusal(member, known, shipped=shipped):
+                raise unverified(name, [f"{directory.path}/{member.path} {problem}."])
+            if member.kind == "file" and member.path in known.files:
                 _copy(member, target / member.path)
 
 
@@ -103,8 +111,6 @@ def _check(target: Path, manifest: Manifest, name: str) -> None:
     """Holds what was written against the manifest: a file that a program changed is not a state."""
     from bundler.state.directory import StateDirectoryOnDisk
 
-    problems: Sequence[str] = list(
-        verify_directory(StateDirectoryOnDisk(target, target.name), manifest, shipped=False)
-    )
-    if problems:
-        raise VerificationFailed(f"{name} does not match its manifest: {' '.join(problems)}")
+    written = StateDirectoryOnDisk(target, target.name)
+    if problems := list(verify_directory(written, manifest, shipped=False)):
+        raise unverified(name, problems)

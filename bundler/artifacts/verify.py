@@ -58,10 +58,14 @@ class Verdict(msgspec.Struct, frozen=True):
     def raise_for_problems(self) -> None:
         """Raises `VerificationFailed` naming every problem, if there is one."""
         if self.all_problems:
-            raise VerificationFailed(
-                f"{self.name} does not match its manifest: " + " ".join(self.all_problems),
-                hint="Do not ship it. Build it again.",
-            )
+            raise unverified(self.name, self.all_problems)
+
+
+def unverified(name: str, problems: Sequence[str]) -> VerificationFailed:
+    return VerificationFailed(
+        f"{name} does not match its manifest: {' '.join(problems)}",
+        hint="Do not ship it. Build it again.",
+    )
 
 
 def verify(artifact: Artifact) -> Verdict:
@@ -132,9 +136,7 @@ def _judge(directory: StateDirectory, claims: Sequence[Claim] | None) -> Verifie
         manifest = parse(raw, where)
     except VerificationFailed as error:
         return VerifiedDirectory(directory.path, None, (error.what,))
-    problems = list(_against_claims(directory.path, manifest, claims))
-    if not manifest.states and not manifest.predicate.contents.non_local:
-        problems.append(f"{where} lists no state.")
+    problems = list(manifest_problems(directory.path, manifest, claims))
     if directory.sealed:
         return VerifiedDirectory(directory.path, manifest, tuple(problems))
     try:
@@ -145,7 +147,12 @@ def _judge(directory: StateDirectory, claims: Sequence[Claim] | None) -> Verifie
     return VerifiedDirectory(directory.path, manifest, tuple(problems))
 
 
-def _against_claims(path: str, manifest: Manifest, claims: Sequence[Claim] | None) -> Iterator[str]:
+def manifest_problems(
+    path: str, manifest: Manifest, claims: Sequence[Claim] | None
+) -> Iterator[str]:
+    """What is wrong with a manifest beside the artifact's label, as sentences."""
+    if not manifest.states and not manifest.predicate.contents.non_local:
+        yield f"{path}/{MANIFEST_NAME} lists no state."
     if claims is None:
         return
     mine = [claim for claim in claims if claim.path == path]
@@ -170,11 +177,8 @@ def verify_directory(
     unknown = 0
     waiting: list[Member] = []
     for member in directory.members():
-        if _is_apart(member, shipped=shipped):
-            continue
         missing.discard(member.path)
-        problem = known.refuses(member.path, member.kind) or _mode_problem(member)
-        if problem:
+        if problem := refusal(member, known, shipped=shipped):
             yield f"{directory.path}/{member.path} {problem}."
             unknown += 1
         elif member.kind == "file" and known.covers(member.path):
@@ -188,6 +192,16 @@ def verify_directory(
     yield from _altered(directory.path, waiting, known)
     for path in sorted(missing):
         yield f"{directory.path}/{path} is missing."
+
+
+def refusal(member: Member, known: Known, *, shipped: bool) -> str | None:
+    """Why something may not be in a state directory, as the end of a sentence.
+
+    A file's bytes are still to be read.
+    """
+    if _is_apart(member, shipped=shipped):
+        return None
+    return known.refuses(member.path, member.kind) or _mode_problem(member)
 
 
 def _altered(where: str, members: Sequence[Member], known: Known) -> Iterator[str]:

@@ -208,9 +208,10 @@ def _signer(
     try:
         if artifact.kind == "registry" and signature is None:
             return signatures.check_attached(message, artifact, signed_by), ()
-        return signatures.check(message, signature or signatures.sidecar(name), signed_by), ()
+        where = signature or signatures.sidecar(name)
+        return signatures.check(message, where, signed_by, name), ()
     except Findings as error:
-        return None, (Breach("signature", error.what),)
+        return None, (Breach("signature", error.what, hint=error.hint),)
 
 
 def _as_text(reports: list[VerifyReport]) -> None:

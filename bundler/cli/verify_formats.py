@@ -39,6 +39,7 @@ class VerifyReport:
         return Findings(
             f"{self.name} is intact, but violates the policy: "
             + " ".join(breach.what for breach in self.breaches),
+            hint=" ".join(breach.hint for breach in self.breaches if breach.hint),
         )
 
     def findings(self) -> Iterator[tuple[str, str]]:

@@ -64,11 +64,15 @@ class Subject(msgspec.Struct, frozen=True):
 
 
 class Breach(msgspec.Struct, frozen=True):
-    """A demand that is not met. rule: its option without dashes. key: where it is about one."""
+    """A demand that is not met. rule: its option without dashes. key: where it is about one.
+
+    hint: what the user can do now; may be empty.
+    """
 
     rule: str
     what: str
     key: str | None = None
+    hint: str = ""
 
 
 def judge(policy: Policy, subject: Subject) -> tuple[Breach, ...]:

@@ -150,7 +150,7 @@ def check_attached(message: bytes, artifact: OciImage, allowed: Path) -> str:
         raise UsageError(f"{artifact.name} is not in a registry.")
     failure = Findings(
         f"The registry has no signature for {artifact.name}.",
-        hint=f"Sign it: state-bundler sign {shlex.quote(artifact.name)} --key KEY",
+        hint=_sign_it(artifact.name),
     )
     with tempfile.TemporaryDirectory(prefix="state-bundler-") as folder:
         path = Path(folder) / "attached.sig"
@@ -159,7 +159,7 @@ def check_attached(message: bytes, artifact: OciImage, allowed: Path) -> str:
         ):
             path.write_bytes(content)
             try:
-                return check(message, path, allowed)
+                return check(message, path, allowed, artifact.name)
             except Findings as error:
                 named = error.what.replace(f" {path}", "")
                 failure = Findings(f"{named} (in the registry)", hint=error.hint)
@@ -187,8 +187,8 @@ def sign(message: bytes, key: Path, destination: Path) -> None:
             save(destination, made.read_bytes())
 
 
-def check(message: bytes, signature: Path, allowed: Path) -> str:
-    """Who signed: a principal of the allowed signers.
+def check(message: bytes, signature: Path, allowed: Path, name: str) -> str:
+    """Who signed the artifact of this name: a principal of the allowed signers.
 
     Raises `Findings` if the signature is missing, of another artifact or an older state of it,
     made for another purpose, or by nobody who is allowed.
@@ -198,7 +198,7 @@ def check(message: bytes, signature: Path, allowed: Path) -> str:
     if not signature.is_file():
         raise Findings(
             f"There is no signature at {signature}.",
-            hint="Sign it: state-bundler sign ARTIFACT --key KEY",
+            hint=_sign_it(name, signature),
         )
     found = _keygen("find-principals", "-s", signature, "-f", allowed)
     principals = found.stdout.decode(errors="replace").split("\n")[:-1]
@@ -218,6 +218,12 @@ def check(message: bytes, signature: Path, allowed: Path) -> str:
         "for another purpose.",
         hint="Do not use the artifact before you know why. If it was rebuilt, sign it again.",
     )
+
+
+def _sign_it(name: str, signature: Path | None = None) -> str:
+    elsewhere = signature is not None and signature != sidecar(name)
+    where = f" --signature {shlex.quote(str(signature))}" if elsewhere else ""
+    return f"Sign it: state-bundler sign {shlex.quote(name)} --key KEY{where}"
 
 
 def _keygen(verb: str, *arguments: str | Path, stdin: bytes | None = None) -> process.Completed:

@@ -67,15 +67,20 @@ def _append(path: Path) -> None:
         (lambda d: (d / "@manifest.json").unlink(), "@manifest.json is missing"),
         (lambda d: _append(d / "@manifest.json"), "canonical|trailing"),
         (lambda d: _replace_by_link(d / "Shop__eu__" / "state"), "state is not a regular file"),
+        (lambda d: (d / "dbt" / "empty").mkdir(), "dbt/empty is not in the manifest"),
+        (lambda d: (d / "dbt" / "state").chmod(0o4644), "dbt/state is a setuid file"),
     ],
 )
 def test_each_change_is_named(
-    directory: Path, change: Callable[[Path], object], sentence: str
+    directory: Path, tmp_path: Path, change: Callable[[Path], object], sentence: str
 ) -> None:
     change(directory)
     with pytest.raises(VerificationFailed, match=sentence):
         _verify(directory).raise_for_problems()
     assert verify_at_start.problems(str(directory)) != []
+    with DirectoryArtifact(directory) as artifact, pytest.raises(VerificationFailed):
+        extract(artifact, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def _replace_by_link(path: Path) -> None:

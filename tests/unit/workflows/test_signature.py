@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -67,6 +68,7 @@ def _artifact(kind: str, folder: Path, text: bytes = b"[1]") -> str:
     return f"oci:{folder}/layout:latest"
 
 
+NAME = "./a state.pex"
 _KINDS = ["directory", "wheel", "oci"]
 
 
@@ -78,11 +80,11 @@ def test_the_signature_of_an_artifact_is_good_until_it_changes(
     name = _artifact(kind, tmp_path / "a")
     made = tmp_path / "made.sig"
     signature.sign(_statement(name), key, made)
-    assert signature.check(_statement(name), made, allowed) == "ci@example.org"
-    assert signature.check(_statement(_artifact(kind, tmp_path / "a")), made, allowed)
+    assert signature.check(_statement(name), made, allowed, NAME) == "ci@example.org"
+    assert signature.check(_statement(_artifact(kind, tmp_path / "a")), made, allowed, NAME)
     newer = _statement(_artifact(kind, tmp_path / "a", b"[2]"))
-    with pytest.raises(Findings, match="changed since"):
-        signature.check(newer, made, allowed)
+    with pytest.raises(Findings, match="changed after signing"):
+        signature.check(newer, made, allowed, NAME)
 
 
 def test_another_run_record_is_another_statement(tmp_path: Path) -> None:
@@ -96,7 +98,7 @@ def test_another_run_record_is_another_statement(tmp_path: Path) -> None:
 def test_a_key_that_is_not_allowed_is_refused(tmp_path: Path, allowed: Path) -> None:
     signature.sign(b"x", _key(tmp_path / "other"), tmp_path / "x.sig")
     with pytest.raises(Findings, match="does not allow"):
-        signature.check(b"x", tmp_path / "x.sig", allowed)
+        signature.check(b"x", tmp_path / "x.sig", allowed, NAME)
 
 
 def test_a_signature_for_another_purpose_is_refused(
@@ -108,23 +110,27 @@ def test_a_signature_for_another_purpose_is_refused(
     argv = ["ssh-keygen", "-q", "-Y", "sign", "-f", key, "-n", "git", tmp_path / "x"]
     subprocess.run(argv, check=True)
     with pytest.raises(Findings, match="another purpose"):
-        signature.check(b"x", tmp_path / "x.sig", allowed)
+        signature.check(b"x", tmp_path / "x.sig", allowed, NAME)
 
 
 def test_a_missing_or_damaged_signature_is_refused(
-    tmp_path: Path, key: Path, allowed: Path
+    tmp_path: Path, key: Path, allowed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(Findings, match="no signature at"):
-        signature.check(b"x", tmp_path / "x.sig", allowed)
+    monkeypatch.chdir(tmp_path)
+    Path(NAME).touch()
+    with pytest.raises(Findings, match="no signature at") as raised:
+        signature.check(b"x", tmp_path / "x.sig", allowed, NAME)
+    where = shlex.quote(str(tmp_path / "x.sig"))
+    assert raised.value.hint.endswith(f"sign './a state.pex' --key KEY --signature {where}")
     signature.sign(b"x", key, tmp_path / "x.sig")
     text = (tmp_path / "x.sig").read_text()
     (tmp_path / "x.sig").write_text(text.replace(text[80:90], "AAAAAAAAAA"))
     with pytest.raises(Findings):
-        signature.check(b"x", tmp_path / "x.sig", allowed)
+        signature.check(b"x", tmp_path / "x.sig", allowed, NAME)
 
 
 def test_what_is_no_key_cannot_sign(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="no key"):
+    with pytest.raises(UsageError, match="is not a key"):
         signature.sign(b"x", tmp_path / "none", tmp_path / "x.sig")
     (tmp_path / "none").write_text("x")
     with pytest.raises(ToolFailed, match="could not sign"):
