@@ -50,7 +50,10 @@ def test_every_kind_of_definition_is_described(loaded: tuple[Definitions, Defini
     assert before.definitions["resources"]["warehouse"]["type"] == "planned.feed.Warehouse"
     assert "canary" not in msgspec.json.encode(before).decode()
     assert before.states == {KEY: True}
-    assert sorted(before.keys[KEY]) == ["customers", "orders", "returns", "revenue"]
+    made = before.keys[KEY]
+    assert sorted(made["assets"]) == ["customers", "orders", "returns", "revenue"]
+    assert sorted(made["asset checks"]) == ["customers:fresh", "orders:fresh"]
+    assert sorted(made["jobs"]) == ["nightly", "weekly"]
 
 
 def _names(found: DefinitionsDifference, change: str) -> set[tuple[str, str]]:
