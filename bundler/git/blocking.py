@@ -2,7 +2,7 @@
 
 git opens its configuration, its ignore files and its own files without a look at what they are,
 and a FIFO holds it until somebody writes. So these are looked at first; the ignore files of a whole
-work tree, only if git is slow. What is not looked at (a loose object, a configuration that is
+work tree, only while git is slow. What is not looked at (a loose object, a configuration that is
 written in an unusual way) ends with the question's timeout.
 """
 
@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import os
 import stat
-import time
 
 from bundler.errors import ToolFailed
 from bundler.system.git_directory import read_regular
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
 _OF_A_WORK_TREE = (b"HEAD", b"index", b"config.worktree", b"info/sparse-checkout")
 _SHARED = (
@@ -71,18 +70,25 @@ def refuse_what_blocks(git_dir: bytes, top: bytes | None, env: Mapping[str, str]
             refuse_if_it_blocks(os.path.join(base, _expanded(os.fsencode(given), home)))
 
 
-def refuse_rules_that_block(top: bytes, seconds: float) -> None:
-    """The same for the ignore and attribute files of a work tree, as far as the time allows."""
-    end = time.monotonic() + seconds
+def refuse_rules_that_block(top: bytes, is_ignored: Callable[[bytes], bool]) -> Iterator[None]:
+    """The same for the ignore and attribute files of a work tree, a directory at each step.
+
+    is_ignored: whether git ignores a directory below the top, and so reads nothing in it.
+    """
     for directory, folders, files in os.walk(top):
-        if time.monotonic() > end:
-            return
+        yield
         if directory != top and b".git" in (*folders, *files):  # another repository
             folders.clear()
             continue
-        for name in _RULE_FILES:
-            if name in files:
-                refuse_if_it_blocks(os.path.join(directory, name))
+        if b".git" in folders:
+            folders.remove(b".git")
+        for path in (os.path.join(directory, name) for name in _RULE_FILES if name in files):
+            try:
+                refuse_if_it_blocks(path)
+            except ToolFailed:
+                if directory == top or not is_ignored(directory):
+                    raise
+                folders.clear()
 
 
 def refuse_if_it_blocks(path: bytes) -> None:

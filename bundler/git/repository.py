@@ -13,7 +13,7 @@ from bundler.system.fast_tuple import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 
 DEFAULT_TIMEOUT_SECONDS = 120.0
@@ -61,6 +61,8 @@ _OVERRIDES = (
     "log.showSignature=false",
 )
 _FATAL = 128
+# These read ignore or attribute files.
+_READING_RULES = frozenset({"check-ignore", "diff-files", "diff-index", "ls-files", "status"})
 
 
 class Question(NamedTuple):
@@ -323,22 +325,36 @@ def _ask(
         Command(git, ["-C", place, *_OVERRIDES, *question.arguments], question.stdin)
         for question in questions
     ]
-
-    def slow() -> None:
-        from bundler import listener  # `typing`, which it imports, is slow
-
-        names = ", ".join(dict.fromkeys(os.fsdecode(each.arguments[0]) for each in questions))
-        listener.of_process.note(
-            f"Still waiting for git ({names}): a large repository or a slow disk takes its time."
-        )
-        if "GIT_WORK_TREE" in env:
-            refuse_rules_that_block(os.fsencode(env["GIT_WORK_TREE"]), timeout)
-
+    meanwhile = _meanwhile(questions, env)
     if fast:
-        return run_concurrently(commands, env, timeout, slow)
+        return run_concurrently(commands, env, timeout, meanwhile)
     from bundler.git.runner import run
 
-    return run(commands, env, timeout, slow)
+    return run(commands, env, timeout, meanwhile)
+
+
+def _meanwhile(questions: Sequence[Question], env: Mapping[str, str]) -> Iterator[None]:
+    """While git is slow: a word, and then the search for what it may wait for."""
+    from bundler import listener  # `typing`, which it imports, is slow
+
+    verbs = list(dict.fromkeys(os.fsdecode(question.arguments[0]) for question in questions))
+    listener.of_process.note(
+        f"Still waiting for git ({', '.join(verbs)}): a large repository or a slow disk takes its "
+        "time."
+    )
+    if "GIT_WORK_TREE" in env and not _READING_RULES.isdisjoint(verbs):
+        top = os.fsencode(env["GIT_WORK_TREE"])
+        yield from refuse_rules_that_block(top, lambda path: _is_ignored(path, top, env))
+
+
+def _is_ignored(path: bytes, top: bytes, env: Mapping[str, str]) -> bool:
+    """Whether git ignores a directory; it then reads no ignore file in it."""
+    question = Command(
+        _executable(),
+        ["-C", top, *_OVERRIDES, "check-ignore", "-z", "--stdin"],
+        b"./" + os.path.relpath(path, top) + b"\0",
+    )
+    return run_concurrently([question], env, DEFAULT_TIMEOUT_SECONDS)[0].exit_code == 0
 
 
 def _executable() -> str:

@@ -13,7 +13,8 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from git.cmd import Git
 
 _ENV = "/usr/bin/env"
+# How long git is heard between two steps of what is done meanwhile.
+_STEP_SECONDS = 0.001
 _IMPORTING = {"GIT_PYTHON_GIT_EXECUTABLE": os.devnull, "GIT_PYTHON_REFRESH": "quiet"}
 
 
@@ -32,13 +35,12 @@ def run(
     commands: Sequence[Command],
     env: Mapping[str, str],
     timeout: float,
-    slow: Callable[[], None],
+    meanwhile: Iterator[None],
 ) -> list[Answer]:
     """As `fast_process.run_concurrently`, for git."""
-    slow = cache(slow)  # is called once
     with ExitStack() as stack:
         started = [stack.enter_context(_started(command, env)) for command in commands]
-        return [_answer(*each, timeout, slow) for each in zip(started, commands, strict=True)]
+        return [_answer(*each, timeout, meanwhile) for each in zip(started, commands, strict=True)]
 
 
 @contextmanager
@@ -61,15 +63,21 @@ def _started(command: Command, env: Mapping[str, str]) -> Iterator[subprocess.Po
 
 
 def _answer(
-    process: subprocess.Popen[bytes], command: Command, timeout: float, slow: Callable[[], None]
+    process: subprocess.Popen[bytes], command: Command, timeout: float, meanwhile: Iterator[None]
 ) -> Answer:
+    deadline = time.monotonic() + timeout
     patience = min(timeout, fast_process.PATIENCE_SECONDS)
     try:
         try:
             stdout, stderr = process.communicate(command.stdin, patience)
         except subprocess.TimeoutExpired:
-            slow()
-            stdout, stderr = process.communicate(timeout=timeout - patience)
+            for _ in meanwhile:
+                with suppress(subprocess.TimeoutExpired):
+                    stdout, stderr = process.communicate(timeout=_STEP_SECONDS)
+                    return Answer(process.returncode, stdout, stderr)
+                if time.monotonic() > deadline:
+                    break
+            stdout, stderr = process.communicate(timeout=max(0.0, deadline - time.monotonic()))
     except subprocess.TimeoutExpired as error:
         raise too_slow("git", timeout) from error
     return Answer(process.returncode, stdout, stderr)

@@ -1,4 +1,4 @@
-"""How much of a state has been written so far, for a user who waits for it."""
+"""That a state is still being written, and how much of it, for a user who waits for it."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from pathlib import Path
 from bundler.listener import KeyProgress, Listener
 
 _EVERY_SECONDS = 0.5
+# Until the first note if nothing else is shown; each of the next ones takes longer.
+_PATIENCE_SECONDS = 8.0
 # dbt's folders have hundreds of files; to count more would take too long.
 _MOST_FILES = 2000
 
@@ -20,12 +22,12 @@ _MOST_FILES = 2000
 async def watched(
     key: str, attempt: int, directory: Path, listener: Listener
 ) -> AsyncIterator[None]:
-    """Reports to a listener that follows how many bytes are in the key directory, until this
-    ends."""
-    if not listener.follows:
-        yield
-        return
-    task = asyncio.ensure_future(_tell(key, attempt, directory, listener))
+    """Until this ends, reports to a listener that follows how many bytes are in the key directory.
+
+    Any other gets a note now and then.
+    """
+    telling = _tell(key, attempt, directory, listener) if listener.follows else _note(key, listener)
+    task = asyncio.ensure_future(telling)
     try:
         yield
     finally:
@@ -40,6 +42,15 @@ async def _tell(key: str, attempt: int, directory: Path, listener: Listener) -> 
         await asyncio.sleep(_EVERY_SECONDS)
         passed = time.monotonic() - began
         listener.key(KeyProgress(key, "fetching", attempt, size_below(directory), passed))
+
+
+async def _note(key: str, listener: Listener) -> None:
+    passed = _PATIENCE_SECONDS
+    await asyncio.sleep(passed)
+    while True:
+        listener.note(f"{key}: still fetching after {passed:g} s.")
+        await asyncio.sleep(passed)
+        passed *= 2
 
 
 def size_below(directory: Path) -> int:

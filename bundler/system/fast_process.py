@@ -17,10 +17,11 @@ from bundler.system.fast_tuple import NamedTuple
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 
 PATIENCE_SECONDS = 5.0
+_END = object()
 _READ_BYTES = 1 << 16
 # POSIX fixes these numbers; the module `signal` builds enumerations of all of them when imported.
 _SIGPIPE = 13
@@ -119,18 +120,18 @@ def run_concurrently(
     commands: Sequence[Command],
     env: Mapping[str, str],
     timeout: float,
-    slow: Callable[[], None] | None = None,
+    meanwhile: Iterator[None] | None = None,
 ) -> list[Answer]:
     """Runs programs at the same time, each in its own process group.
 
-    timeout: in seconds, for all of them; at its end they are killed. slow: called once if they
-    take more than a few seconds; what it raises ends them, too.
+    timeout: in seconds, for all of them; at its end they are killed. meanwhile: advanced step by
+    step if they take more than a few seconds, until they end; what it raises ends them, too.
     Raises `ToolFailed` if one cannot be started or outlasts the timeout.
     """
     running: list[_Conversation] = []
     try:
         running.extend(_Conversation(command, env) for command in commands)
-        _listen(running, timeout, slow)
+        _listen(running, timeout, meanwhile)
         answers = []
         while running:
             answers.append(running[0].answer())
@@ -150,9 +151,10 @@ def too_slow(name: str, timeout: float) -> ToolFailed:
 
 
 def _listen(
-    running: Sequence[_Conversation], timeout: float, slow: Callable[[], None] | None
+    running: Sequence[_Conversation], timeout: float, meanwhile: Iterator[None] | None
 ) -> None:
-    began = time.monotonic()
+    deadline = time.monotonic() + timeout
+    patience = deadline - timeout + PATIENCE_SECONDS if meanwhile else deadline
     poll = select.poll()
     owners = {}
     for conversation in running:
@@ -165,14 +167,12 @@ def _listen(
             owners[descriptor] = conversation
             poll.register(descriptor, event)
     while any(descriptor >= 0 for each in running for descriptor in each.descriptors):
-        left = began + (min(timeout, PATIENCE_SECONDS) if slow else timeout) - time.monotonic()
-        ready = poll.poll(left * 1000) if left > 0 else []
-        if not ready and slow:
-            slow()
-            slow = None
-        elif not ready:
+        now = time.monotonic()
+        if now >= deadline:
             raise too_slow(running[0].name, timeout)
-        for descriptor, _ in ready:
+        if meanwhile and now >= patience and next(meanwhile, _END) is _END:
+            meanwhile, patience = None, deadline
+        for descriptor, _ in poll.poll(max(0.0, min(patience, deadline) - now) * 1000):
             owner = owners[descriptor]
             if descriptor == owner.descriptors[0]:
                 owner.feed(poll)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from bundler.errors import ToolFailed
+from bundler.git import repository
 from bundler.git.identity import code_identity
 from bundler.system import fast_process
 from tests.campaigns.fault_campaign import STATES, configure, write_inputs
@@ -98,6 +101,49 @@ def test_another_repository_in_the_work_tree_is_not_looked_at(
     WorkDir.make(shop.path / "deep/other")
     put_fifo(shop.path / "deep/other/.gitignore")
     assert code_identity(shop.path) is not None
+
+
+@pytest.fixture
+def slow_git(shop: WorkDir, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It answers right, after a while; only whether something is ignored it says immediately."""
+    (tmp_path / "bin").mkdir()
+    git = tmp_path / "bin/git"
+    real = shutil.which("git")
+    git.write_text(
+        f'#!/bin/sh\ncase "$*" in *check-ignore*) ;; *) sleep 2 ;; esac\nexec {real} "$@"\n'
+    )
+    git.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{git.parent}:{shop.env['PATH']}")
+    monkeypatch.setattr(fast_process, "PATIENCE_SECONDS", 0.0)
+
+
+@pytest.mark.usefixtures("slow_git")
+@pytest.mark.parametrize("name", [".gitignore", ".gitattributes"])
+def test_a_fifo_that_git_does_not_read_fails_nothing(shop: WorkDir, name: str) -> None:
+    for folder in ("build", "build/deep/er"):
+        (shop.path / folder).mkdir(parents=True)
+        put_fifo(shop.path / folder / name)
+    identity = code_identity(shop.path)
+    assert identity is not None
+    assert identity.commit == shop("git rev-parse HEAD").strip()
+    put_fifo(shop.path / "deep/er" / name)
+    with pytest.raises(ToolFailed, match=f"deep/er/{re.escape(name)} is a FIFO"):
+        code_identity(shop.path)
+
+
+@pytest.mark.usefixtures("slow_git")
+def test_the_search_ends_with_git(shop: WorkDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = 0
+
+    def endless(*_: object) -> Iterator[None]:
+        nonlocal steps
+        while True:
+            steps += 1
+            yield
+
+    monkeypatch.setattr(repository, "refuse_rules_that_block", endless)
+    assert code_identity(shop.path) is not None
+    assert steps > 1
 
 
 PLACES = (

@@ -1,4 +1,4 @@
-"""How far a key is, told to whom follows it, and to nobody else."""
+"""How far a key is: bytes for a listener that follows it, a note now and then for another."""
 
 from __future__ import annotations
 
@@ -16,9 +16,13 @@ class Following(Listener):
     def __init__(self, *, follows: bool) -> None:
         self.follows = follows
         self.told: list[KeyProgress] = []
+        self.notes: list[str] = []
 
     def key(self, progress: KeyProgress) -> None:
         self.told.append(progress)
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
 
 
 def _watch(directory: Path, listener: Listener) -> None:
@@ -31,14 +35,16 @@ def _watch(directory: Path, listener: Listener) -> None:
 
 
 @pytest.mark.parametrize("follows", [True, False])
-def test_who_follows_is_told_the_bytes_so_far(
+def test_a_listener_hears_how_far_a_key_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, follows: bool
 ) -> None:
     monkeypatch.setattr(watching, "_EVERY_SECONDS", 0.02)
+    monkeypatch.setattr(watching, "_PATIENCE_SECONDS", 0.02)
     listener = Following(follows=follows)
     _watch(tmp_path, listener)
     sizes = {(told.phase, told.attempt, told.size) for told in listener.told}
     assert sizes == ({("fetching", 2, 5000)} if follows else set())
+    assert listener.notes[:1] == ([] if follows else ["Foo: still fetching after 0.02 s."])
 
 
 def test_what_goes_away_meanwhile_and_what_is_too_much_is_no_error(
