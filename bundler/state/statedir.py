@@ -275,7 +275,7 @@ def refuse_interrupted(path: Path) -> None:
         if holder is None and is_pending(path):
             raise VerificationFailed(
                 f"A publish in {path} was interrupted: some of its states may be new and some old.",
-                hint="Run: state-bundler refresh (it completes the publish first).",
+                hint="Run: state-bundler refresh",
             )
         if holder is not None and time.monotonic() > end:
             raise Locked(

@@ -11,16 +11,15 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from bundler import git
 from bundler.artifacts.embedding import EmbedRequest
 from bundler.artifacts.names import LATEST, ArtifactName
-from bundler.errors import ToolFailed, UsageError, VerificationFailed
+from bundler.errors import UsageError, VerificationFailed
 from bundler.listener import Listener
 from bundler.project.projects import Project
 from bundler.refresh.run import Refreshed
 from bundler.state import run_record
 from bundler.system.atomic import io_errors, make_directories
-from bundler.workflows.pipeline import read_back
+from bundler.workflows.pipeline import code_of, read_back
 
 _ARCHIVE = ".tar"
 
@@ -69,7 +68,7 @@ def export_states(
     """
     listener.phase(f"Writing the states to {to}")
     record = run_record.make(
-        _identity(projects[0]),
+        code_of(projects[0], required=False),
         refreshed.record,
         guarded=False,
         environment=projects[0].config.environment,
@@ -87,10 +86,3 @@ def export_states(
         with LayoutDestination(path, to.tag or LATEST).embed(request) as made:
             read_back(made, refreshed.bundles)
     return str(made.digest)
-
-
-def _identity(project: Project) -> git.CodeIdentity | None:
-    try:
-        return git.code_identity(project.root)
-    except ToolFailed:  # no repository: the states say for themselves what they are
-        return None

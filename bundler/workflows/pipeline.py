@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from bundler import git
+from bundler import listener as listeners
 from bundler.artifacts.embedding import EmbedRequest
 from bundler.artifacts.open import open_artifact
 from bundler.artifacts.verify import Verdict, verify
@@ -60,7 +61,7 @@ class Prepared(msgspec.Struct, frozen=True, dict=True):
     @cached_property
     def record(self) -> RunRecord:
         """The record of a build. Asks git which code that is of; raises `ToolFailed` as it does."""
-        return self._record(_identity(self.projects[0], required=self.guarded))
+        return self._record(code_of(self.projects[0], required=self.guarded))
 
     @property
     def record_of_refresh(self) -> RunRecord:
@@ -146,12 +147,14 @@ def with_baseline(
     return msgspec.structs.replace(options, baseline=replaces) if has_states else options
 
 
-def _identity(project: Project, *, required: bool) -> git.CodeIdentity | None:
+def code_of(project: Project, *, required: bool) -> git.CodeIdentity | None:
+    """Which code a project is at; None if git does not know, and it is not required."""
     try:
         return git.code_identity(project.root)
-    except ToolFailed:
+    except ToolFailed as error:
         if required:
             raise
+        listeners.of_process.note(f"The record does not say which code this is: {error.what}")
         return None
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import posixpath
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -86,10 +85,11 @@ def members_below(stream: BinaryIO, top: str) -> Iterator[Member]:
 def _names(tree: RootFilesystem, top: str, layer: int) -> dict[str, list[_Name]]:
     """For each member of the layer's stream: its names below the directory, and what they are."""
     names: dict[str, list[_Name]] = {}
+    above = len(top.rstrip("/")) + 1
     for path, node in tree.walk(top):
         if node.layer != layer:
             continue
-        name = posixpath.relpath(path, top)
+        name = path[above:]
         if node.kind == "hardlink":
             names.setdefault(node.target, []).append((name, "file"))
         elif node.kind in ("file", "directory"):

@@ -146,6 +146,17 @@ def test_the_search_ends_with_git(shop: WorkDir, monkeypatch: pytest.MonkeyPatch
     assert steps > 1
 
 
+@pytest.mark.parametrize("command", ["build oci --no-guard -o out", "build wheel --no-guard"])
+def test_a_build_without_the_guard_names_the_fifo(shop: WorkDir, command: str) -> None:
+    put_fifo(shop.path / "deep/er/.gitignore")
+    done = run(shop, command)
+    assert done.returncode == 0, done
+    assert "Still waiting for git (status)" in done.stderr
+    told = " ".join(done.stderr.split())
+    assert "The record does not say which code this is" in told
+    assert "deep/er/.gitignore is a FIFO" in told
+
+
 PLACES = (
     *("deep/er/.gitignore", "deep/er/.gitattributes", ".gitignore", ".gitattributes"),
     *(".git/info/exclude", "core.excludesFile", "core.attributesFile"),
