@@ -11,6 +11,8 @@ from bundler.system import process
 from bundler.system.process import Completed
 
 TIMEOUT_SECONDS = 300.0
+# Exit codes of docker and of shells: nothing ran.
+NOT_STARTED = (125, 126, 127)
 # Runs a Python program, given on stdin, inside an artifact: (arguments, program, environment).
 Runner = Callable[[Sequence[str], bytes, Mapping[str, str]], Completed]
 

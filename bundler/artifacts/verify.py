@@ -39,7 +39,10 @@ class VerifiedDirectory(msgspec.Struct, frozen=True):
 
 
 class Verdict(msgspec.Struct, frozen=True):
-    """What was found in one artifact. problems: what concerns the artifact as a whole."""
+    """What was found in one artifact. problems: what concerns the artifact as a whole.
+
+    loaded: what came of loading it, or why that was not tried; empty where it is not the question.
+    """
 
     name: str
     kind: str
@@ -47,6 +50,7 @@ class Verdict(msgspec.Struct, frozen=True):
     directories: tuple[VerifiedDirectory, ...]
     record: RunRecord | None
     problems: tuple[str, ...]
+    loaded: str = ""
 
     @property
     def all_problems(self) -> tuple[str, ...]:

@@ -102,7 +102,7 @@ def build_pex(
 
     listener = narrator(quiet=building.quiet)
     parsed = parse([*arguments, "-o", str(output)])
-    prepared = loading.add_to(building.prepare(listener))
+    prepared = loading.add_to(building.prepare(listener), by_default=True)
     command = find_pex(prepared.projects[0].interpreter.path, pex_command)
     with building_pex(command, parsed, prepared.request(listener)) as built:
         verdict = verify_and_load(built.artifact, prepared, listener, before=str(built.destination))

@@ -67,7 +67,7 @@ def build_bake(
     found = baking.resolve(docker, words)
     baking.preflight(found, chosen)
     listener = narrator(quiet=building.quiet)
-    prepared = loading.add_to(building.prepare(listener))
+    prepared = loading.add_to(building.prepare(listener), by_default=True)
     targets = chosen or _with_code(found, prepared)
     baking.preflight(found, targets)
     listener.phase("Building the images")

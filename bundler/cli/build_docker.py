@@ -52,7 +52,7 @@ def takes_value(command: click.Command) -> dict[str, bool]:
     return {
         name: not (isinstance(option, click.Option) and option.is_flag)
         for option in command.get_params(context)
-        for name in option.opts
+        for name in (*option.opts, *option.secondary_opts)
         if name.startswith("--")
     }
 
@@ -103,7 +103,10 @@ def build_docker(
     engine_build.require_buildkit(
         arguments, by_stdin, lambda: dockerbuild.detect(docker, docker.connect(), program())
     )
-    prepared = loading.add_to(building.prepare(listener, start=_start(arguments, listener)))
+    start = _start(arguments, listener)
+    for project in building.projects.directories or filter(None, [start]):
+        engine_build.refuse_missing_configuration(arguments, project)
+    prepared = loading.add_to(building.prepare(listener, start=start), by_default=True)
     listener.phase("Building the image")
     request = prepared.request(
         listener,

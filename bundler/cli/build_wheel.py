@@ -7,7 +7,14 @@ from pathlib import Path
 import click
 
 from bundler.cli.help import Grouped
-from bundler.cli.options import BuildArguments, build_options, narrator, show_verdict
+from bundler.cli.options import (
+    BuildArguments,
+    LoadArguments,
+    build_options,
+    load_options,
+    narrator,
+    show_verdict,
+)
 
 
 @click.command(
@@ -22,7 +29,8 @@ from bundler.cli.options import BuildArguments, build_options, narrator, show_ve
     help="Directory to write the wheel to.",
 )
 @build_options
-def build_wheel(output: Path, building: BuildArguments) -> None:
+@load_options
+def build_wheel(output: Path, building: BuildArguments, loading: LoadArguments) -> None:
     """Build the project's wheel with its own backend, with the state embedded.
 
     \b
@@ -30,14 +38,14 @@ def build_wheel(output: Path, building: BuildArguments) -> None:
       state-bundler build wheel -o dist
     """
     from bundler.artifacts.python.wheel.building import building as building_wheel
-    from bundler.workflows.pipeline import read_back
+    from bundler.workflows.pipeline import verify_and_load
 
     listener = narrator(quiet=building.quiet)
-    prepared = building.prepare(listener)
+    prepared = loading.add_to(building.prepare(listener), by_default=True)
     project = prepared.projects[0]
     if len(prepared.projects) > 1:
         raise click.UsageError("A wheel contains one project: select it with --project.")
     python, request = project.interpreter.path, prepared.request(listener)
     with building_wheel(project.root, python, output.resolve(), request) as built:
-        verdict = read_back(built.artifact, prepared.bundles)
+        verdict = verify_and_load(built.artifact, prepared, listener)
     show_verdict(verdict, name=str(built.destination))

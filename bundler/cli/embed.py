@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from bundler.cli.help import Grouped
-from bundler.cli.options import BuildArguments, build_options, narrator
+from bundler.cli.options import BuildArguments, LoadArguments, build_options, load_options, narrator
 from bundler.cli.outcome import format_option, show_outcome
 
 
@@ -26,6 +26,7 @@ from bundler.cli.outcome import format_option, show_outcome
 )
 @format_option
 @build_options
+@load_options
 def embed(
     *,
     sources: tuple[str, ...],
@@ -34,6 +35,7 @@ def embed(
     every_byte: bool,
     style: str,
     building: BuildArguments,
+    loading: LoadArguments,
 ) -> None:
     """Refresh, and add the state to images built by any tool. Nothing is built or run.
 
@@ -56,7 +58,7 @@ def embed(
     for source in sources:
         require_engine(ArtifactName.parse(source).without_asking())
     listener = narrator(quiet=building.quiet or style == "json")
-    prepared = building.prepare(listener)
+    prepared = loading.add_to(building.prepare(listener))
     if not prepared.bundles:
         raise click.UsageError("There is no state to embed. Name its project with --project.")
     places = places_of(prepared, image_path)

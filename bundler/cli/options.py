@@ -14,7 +14,7 @@ import click
 
 from bundler import listener
 from bundler.cli import completion
-from bundler.cli.console import Console, ConsoleListener, size
+from bundler.cli.console import Console, ConsoleListener, safe, size
 from bundler.system.wording import counted
 
 if TYPE_CHECKING:
@@ -372,14 +372,35 @@ build_options = _together(project_options, refresh_options, _own_build_options)
 class LoadArguments(NamedTuple):
     """Whether and how the code location is loaded inside the finished artifact."""
 
-    load_check: bool
+    load_check: bool | None
     load_module: tuple[str, ...]
     min_definitions: int | None
 
-    def add_to(self, prepared: Prepared) -> Prepared:
-        """Adds the requested load check."""
-        if not (self.load_check or self.load_module or self.min_definitions is not None):
-            return prepared
+    def add_to(self, prepared: Prepared, *, by_default: bool = False) -> Prepared:
+        """Adds the load check that the options ask for.
+
+        by_default: also adds one without options, if the module to load is known.
+        """
+        import msgspec
+
+        from bundler.errors import UsageError
+
+        named = bool(self.load_module) or self.min_definitions is not None
+        if self.load_check is False and named:
+            raise click.UsageError("--no-load-check excludes --load-module and --min-definitions.")
+        is_required = bool(self.load_check) or named
+        if self.load_check is False or not (is_required or by_default):
+            said = "--no-load-check was given" if by_default else prepared.not_loaded
+            return msgspec.structs.replace(prepared, not_loaded=said)
+        try:
+            return self._added_to(prepared, is_required=is_required)
+        except UsageError:
+            if is_required:
+                raise
+            said = "the module to load is unknown; name it with --load-module"
+            return msgspec.structs.replace(prepared, not_loaded=said)
+
+    def _added_to(self, prepared: Prepared, *, is_required: bool) -> Prepared:
         import msgspec
 
         from bundler.refresh.discovery import surroundings_of
@@ -390,18 +411,31 @@ class LoadArguments(NamedTuple):
             environ.update(surroundings_of(project, named=(), excluded=()).environment)
         check = loadcheck.LoadCheck(
             loadcheck.targets_of(prepared.projects, self.load_module),
-            1 if self.min_definitions is None else self.min_definitions,
+            self._least(prepared, is_required=is_required),
             loadcheck.environment_of(prepared.refreshed.record, environ),
-            compares=self.min_definitions is None,
+            compares=is_required and self.min_definitions is None,
+            is_required=is_required,
+            may_be_absent=not (is_required or any(it.dagster for it in prepared.projects)),
         )
         return msgspec.structs.replace(prepared, load_check=check)
+
+    def _least(self, prepared: Prepared, *, is_required: bool) -> int:
+        """To import a module of components makes no definitions, nor does a location need any."""
+        if self.min_definitions is not None:
+            return self.min_definitions
+        has_dagster = any(project.dagster is not None for project in prepared.projects)
+        return int(is_required or (has_dagster and bool(prepared.bundles)))
 
 
 load_options = taken_as(
     "loading",
     LoadArguments,
     click.option(
-        "--load-check", is_flag=True, help="Load the embedded code location without network access."
+        "--load-check/--no-load-check",
+        default=None,
+        help="Load the code location in the finished artifact, without network access. `build` "
+        "does so if it can run the artifact here; with --load-check the load is required, and "
+        "must find at least as many definitions as in the current artifact of that name.",
     ),
     click.option(
         "--load-module",
@@ -437,3 +471,5 @@ def show_verdict(verdict: Verdict, name: str | None = None) -> None:
                 f"  {directory.path}: {counted(len(directory.manifest.states), 'state')}, "
                 f"{size(directory.manifest.size)}, content {directory.manifest.content_digest[:12]}"
             )
+    if verdict.loaded:
+        console.line(f"  {safe(verdict.loaded)}")

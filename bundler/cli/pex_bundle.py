@@ -52,7 +52,7 @@ def _split(arguments: Sequence[str], command: click.Command) -> tuple[list[str],
         name
         for option in command.params
         if isinstance(option, click.Option) and option.is_flag
-        for name in option.opts
+        for name in (*option.opts, *option.secondary_opts)
     }
     ours: list[str] = []
     theirs: list[str] = []

@@ -135,7 +135,7 @@ def _in_image(inside: Inside, folder: Path) -> Runner:
     from bundler.refresh.inside import Image, goes_along
 
     image = Image.find(inside)
-    within = runner(inside.image, python=inside.python or "python")
+    within = runner(inside.image, pythons=[inside.python or "python"])
 
     def run(_: Sequence[str], program: bytes, environment: Mapping[str, str]) -> Completed:
         given = {

@@ -9,6 +9,7 @@ name before.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +17,7 @@ from pathlib import Path
 import msgspec
 
 from bundler import verify_at_start
-from bundler.artifacts.running import Runner
+from bundler.artifacts.running import NOT_STARTED, Runner
 from bundler.errors import ToolFailed, UsageError, VerificationFailed
 from bundler.listener import Listener
 from bundler.project.projects import Project
@@ -25,6 +26,13 @@ from bundler.state.artifact import Artifact
 from bundler.state.manifest import DirectoryRefresh
 
 _SHOWN_LINES = 15
+# How an artifact for another interpreter or platform ends.
+_FOREIGN = re.compile(
+    rb"exec format error|compatible interpreter|compatible dependencies"
+    rb"|Failed to resolve requirements from PEX"
+)
+_ABSENT = re.compile(r"ModuleNotFoundError: No module named '([^']+)'")
+_NO_CONFIGURATION = re.compile(r"(?i)config file|no dg\.toml above")
 # They describe the machine that a program runs on: those of this one would lead another astray.
 _MACHINE = frozenset(
     {"DOCKER_HOST", "HOME", "LANG", "LOGNAME", "OLDPWD", "PATH", "PWD", "PYTHONHOME", "PYTHONPATH"}
@@ -38,13 +46,20 @@ class LoadCheck:
 
     targets: what is loaded, ``MODULE``, ``MODULE:NAME`` or ``defs-of:PACKAGE``. least: definitions
     of all targets together. environment: handed to the program. compares: also with the artifact
-    that has the name before.
+    that has the name before. is_required: a load that cannot be tried is a failure.
+    may_be_absent: the targets are what a refresh needs, which need not ship.
     """
 
     targets: tuple[str, ...]
     least: int = 1
     environment: Mapping[str, str] = field(default_factory=dict)
     compares: bool = True
+    is_required: bool = True
+    may_be_absent: bool = False
+
+
+class NotTried(ToolFailed):
+    """The artifact does not run here, which says nothing about the artifact."""
 
 
 class LoadedLocation(msgspec.Struct, frozen=True):
@@ -66,18 +81,22 @@ def targets_of(projects: Sequence[Project], named: Sequence[str] = ()) -> tuple[
     """
     if named:
         return tuple(named)
-    return tuple(_target(project) for project in projects)
+    return tuple(target for project in projects for target in _targets(project))
 
 
-def _target(project: Project) -> str:
-    target = target_of(project)
-    if target is None:
+def _targets(project: Project) -> list[str]:
+    if (target := target_of(project)) is not None:
+        return [target]
+    # The modules of its components; a function that uses them is known by name alone.
+    components = (source.component or "" for source in project.config.sources)
+    modules = [module for module, _, _ in (each.partition(":") for each in components) if module]
+    if not modules:
         raise UsageError(
             f"It is unknown what to load in {project.name}.",
             hint="Pass the module with --load-module, or a function that returns its definitions "
             "with --load-module MODULE:NAME.",
         )
-    return target
+    return list(dict.fromkeys(modules))
 
 
 def environment_of(
@@ -107,11 +126,14 @@ def check(
     missing state, an error, or too few definitions; `ToolFailed` if it could not be tried.
     """
     loaded = tuple(load(run, target, demanded, name) for target in demanded.targets)
+    for target, item in zip(demanded.targets, loaded, strict=True):
+        if demanded.may_be_absent and _is_absent(target, item.error or ""):
+            raise NotTried(f"it does not contain {target}; name the module with --load-module")
     problems = [problem for item in loaded for problem in _problems(item)]
     if problems:
         raise VerificationFailed(
             f"{name} does not load: {' '.join(problems)}",
-            hint="Do not ship it. Compare what the build included with what the program imports.",
+            hint=_advice(problems),
         )
     total = sum(item.total for item in loaded)
     least, why = demanded.least, "--min-definitions requires"
@@ -121,7 +143,9 @@ def check(
     before = _before(compared, demanded, listener) if compared is not None else None
     if before is not None and before > least:
         least, why = before, "the current artifact of that name has"
-    if total < least:
+    # By default, a location that reads its states may define nothing.
+    uses_states = not demanded.is_required and any(any(item.states.values()) for item in loaded)
+    if total < least and not uses_states:
         raise VerificationFailed(
             f"{name} loads only {_told(loaded)}; {why} {least}.",
             hint="If so few definitions are expected, pass --min-definitions N.",
@@ -138,7 +162,7 @@ def runners(
 ) -> Callable[[str | None], Runner] | None:
     """How to run what is in an artifact of this kind, by its name; None if it does not run.
 
-    python: the interpreter for a PEX. root: a temporary directory.
+    python: the interpreter for a PEX or a wheel. root: a temporary directory.
     """
     if artifact.kind == "pex":
         from bundler.artifacts.python.pex import running as pexrun
@@ -147,9 +171,42 @@ def runners(
     if artifact.kind == "docker":
         from bundler.artifacts.image.engine import EngineImage, running
 
-        docker = artifact.engine.docker if isinstance(artifact, EngineImage) else None
-        return lambda name: running.runner(str(name), docker)
+        if not isinstance(artifact, EngineImage):
+            return None
+        docker, runs = artifact.engine.docker, artifact.runs_as()
+        places = [claim.path for claim in artifact.claims() or ()]
+        pythons = running.interpreters(runs, places)
+        folder = running.working_directory(runs.program)
+        return lambda name: running.runner(str(name), docker, pythons, folder)
+    if artifact.kind == "wheel":
+        from bundler.artifacts.python.wheel import running as wheelrun
+
+        return lambda name: wheelrun.runner(Path(str(name)), python, root, listener)
     return None
+
+
+def described(demanded: LoadCheck, loaded: Sequence[LoadedLocation]) -> str:
+    """What was loaded, for the last line."""
+    made = f" ({_told(loaded)})" if any(item.total for item in loaded) else ""
+    return f"loaded: {', '.join(demanded.targets)}{made}"
+
+
+def _advice(problems: Sequence[str]) -> str:
+    if any(_NO_CONFIGURATION.search(problem) for problem in problems):
+        return (
+            "Dagster looks for a dg.toml or pyproject.toml in the folders above the package and "
+            "found none. Put one next to the package, or a dg.toml into it: "
+            '[project]\nroot_module = "PACKAGE"'
+        )
+    return (
+        "Do not ship it. Compare what the build included with what the program imports. "
+        "To build without loading, pass --no-load-check."
+    )
+
+
+def _is_absent(target: str, error: str) -> bool:
+    found = _ABSENT.match(error)
+    return found is not None and f"{target}.".startswith(f"{found[1]}.")
 
 
 def _problems(loaded: LoadedLocation) -> list[str]:
@@ -189,7 +246,8 @@ def load(run: Runner, target: str, demanded: LoadCheck, name: str) -> LoadedLoca
     reports = [line for line in done.stdout.splitlines() if line.startswith(marker)]
     if not reports:
         said = _redacted(done.stderr, demanded).strip().splitlines()[-_SHOWN_LINES:]
-        raise ToolFailed(
+        is_foreign = done.exit_code in NOT_STARTED or _FOREIGN.search(done.stderr)
+        raise (NotTried if is_foreign else ToolFailed)(
             f"{name} could not be loaded: its Python failed with exit code {done.exit_code}"
             + (f": {said[-1]}" if said else "."),
         )

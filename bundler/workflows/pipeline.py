@@ -41,11 +41,14 @@ if TYPE_CHECKING:
     from bundler.workflows.loadcheck import LoadCheck
 
 
+_DOES_NOT_RUN = "an image outside an engine does not run by itself"
+
+
 class Prepared(msgspec.Struct, frozen=True, dict=True):
     """States that were refreshed, ready to be embedded, and the record of that.
 
     environment: a name for the record. load_check: what loading the finished artifact must show;
-    None if that was not asked.
+    None if it is not to be loaded. not_loaded: why not, for the last line.
     """
 
     projects: tuple[Project, ...]
@@ -53,6 +56,7 @@ class Prepared(msgspec.Struct, frozen=True, dict=True):
     guarded: bool = True
     environment: str | None = None
     load_check: LoadCheck | None = None
+    not_loaded: str = "--load-check loads it"
 
     @property
     def bundles(self) -> tuple[Bundle, ...]:
@@ -231,28 +235,41 @@ def verify_and_load(
     Raises as `read_back` and `bundler.workflows.loadcheck.check` do.
     """
     verdict = read_back(artifact, prepared.bundles)
-    if prepared.load_check is not None:
-        from bundler.workflows import loadcheck
+    loaded = _loaded(artifact, prepared, listener, before)
+    return msgspec.structs.replace(verdict, loaded=loaded)
 
-        listener.phase("Loading the artifact's code location without network access")
-        with tempfile.TemporaryDirectory(prefix="state-bundler-") as root:
-            python = prepared.projects[0].interpreter.path
-            runner = loadcheck.runners(artifact, python, Path(root), listener)
-            if runner is None:
-                raise UsageError(
-                    f"{artifact.name} cannot be loaded here: {artifact.kind} does not run by "
-                    "itself.",
-                    hint="Omit --load-check; run `@verify.py --load MODULE` in the pod instead.",
-                )
-            there = before is not None and _exists(artifact, before)
-            loadcheck.check(
+
+def _loaded(artifact: Artifact, prepared: Prepared, listener: Listener, before: str | None) -> str:
+    """The result of loading it, or why it was not loaded."""
+    demanded = prepared.load_check
+    runs = artifact.kind not in ("oci", "registry")
+    if demanded is None or not (runs or demanded.is_required):
+        return f"not loaded: {prepared.not_loaded if runs else _DOES_NOT_RUN}"
+    from bundler.workflows import loadcheck
+
+    listener.phase("Loading the artifact's code location without network access")
+    with tempfile.TemporaryDirectory(prefix="state-bundler-") as root:
+        python = prepared.projects[0].interpreter.path
+        runner = loadcheck.runners(artifact, python, Path(root), listener)
+        if runner is None:
+            raise UsageError(
+                f"{artifact.name} cannot be loaded here: {_DOES_NOT_RUN}.",
+                hint="Omit --load-check; run `@verify.py --load MODULE` in the pod instead.",
+            )
+        is_compared = demanded.compares and before is not None and _exists(artifact, before)
+        try:
+            loaded = loadcheck.check(
                 runner(artifact.digest if artifact.kind == "docker" else artifact.name),
-                prepared.load_check,
+                demanded,
                 before or artifact.name,
                 listener,
-                baseline=runner(before) if there else None,
+                baseline=runner(before) if is_compared else None,
             )
-    return verdict
+        except loadcheck.NotTried as error:
+            if demanded.is_required:
+                raise
+            return f"not loaded: {error.what}"
+    return loadcheck.described(demanded, loaded)
 
 
 def _exists(artifact: Artifact, before: str) -> bool:

@@ -12,13 +12,17 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from bundler import verify_at_start
 from bundler.artifacts.image.engine import Docker
+from bundler.artifacts.image.engine.running import interpreters
 from bundler.artifacts.image.engine.running import runner as image_runner
+from bundler.artifacts.image.image_import_path import RunsAs
 from bundler.artifacts.python.pex.running import runner
+from bundler.artifacts.python.wheel.running import runner as wheel_runner
 from bundler.artifacts.running import Runner, bare_environment
 from bundler.cli.commands import cli
 from bundler.cli.run import run
@@ -29,12 +33,12 @@ from bundler.state.manifest import DirectoryRefresh, KeyRefresh, RunRecord
 from bundler.state.statedir import StateDir
 from bundler.system import process
 from bundler.system.process import Completed
-from bundler.workflows.loadcheck import LoadCheck, check, environment_of, load, targets_of
+from bundler.workflows.loadcheck import LoadCheck, NotTried, check, environment_of, load, targets_of
 from tests.dagster.test_pex_dagster import COMPONENTS
 from tests.support.embedding import embed_image, embed_pex
 from tests.support.engine import PYTHON_BASE, Engine
 from tests.support.environments import python_of
-from tests.support.pex_projects import PLACE, package, run_pex, set_state, write
+from tests.support.pex_projects import PLACE, package, run_pex, set_state, wheel, write
 from tests.support.statedirs import publish
 
 pytestmark = pytest.mark.engine
@@ -153,9 +157,70 @@ def test_what_does_not_answer_could_not_be_tried_and_is_no_baseline() -> None:
     def dies(*_: object) -> Completed:
         return Completed(127, b"", b"python: not found")
 
-    with pytest.raises(ToolFailed, match=r"exit code 127: python: not found"):
+    with pytest.raises(NotTried, match=r"exit code 127: python: not found"):
         check(dies, LoadCheck(_TARGET), "shop", Listener())
     check(_says(assets=1), LoadCheck(_TARGET), "shop", Listener(), baseline=dies)
+
+
+@pytest.mark.parametrize(
+    ("stderr", "kind"),
+    [
+        (b"exec /usr/bin/python: exec format error", NotTried),
+        (b"Could not find a compatible interpreter.", NotTried),
+        (b"Segmentation fault", ToolFailed),
+    ],
+)
+def test_what_does_not_run_here_is_told_from_what_dies(stderr: bytes, kind: type) -> None:
+    with pytest.raises(ToolFailed) as failed:
+        check(lambda *_: Completed(1, b"", stderr), LoadCheck(_TARGET), "shop", Listener())
+    assert type(failed.value) is kind
+
+
+@pytest.mark.parametrize(
+    ("missing", "kind"),
+    [
+        ("tools", NotTried),
+        ("tools.fetch", NotTried),
+        ("tools.fetch.more", VerificationFailed),
+        ("requests", VerificationFailed),
+    ],
+)
+def test_a_module_that_only_a_refresh_needs_need_not_ship(missing: str, kind: type) -> None:
+    error = f"ModuleNotFoundError: No module named '{missing}'"
+    report = json.dumps({"definitions": {}, "states": {}, "error": error})
+    done = Completed(0, f"{verify_at_start.REPORT}{report}".encode(), b"")
+    demanded = LoadCheck(("tools.fetch",), 0, is_required=False, may_be_absent=True)
+    with pytest.raises(kind):
+        check(lambda *_: done, demanded, "shop", Listener())
+
+
+def test_without_a_demand_states_that_are_used_need_make_nothing(location: Path) -> None:
+    set_state(location / PLACE, Catalog="[]")
+    check(_in(location), LoadCheck(_TARGET, is_required=False), "shop", Listener())
+    with pytest.raises(VerificationFailed, match="loads only nothing"):
+        check(_in(location), LoadCheck(_TARGET), "shop", Listener())
+    with pytest.raises(VerificationFailed, match="loads only nothing"):
+        check(_says(), LoadCheck(_TARGET, is_required=False), "shop", Listener())
+
+
+def test_a_location_that_dagster_does_not_find_is_told_with_the_fix(location: Path) -> None:
+    (location / "dg.toml").unlink()
+    with pytest.raises(VerificationFailed) as failed:
+        check(_in(location), LoadCheck(_TARGET, is_required=False), "shop", Listener())
+    assert "Put one next to the package, or a dg.toml into it" in failed.value.hint
+
+
+def test_a_wheel_loads_in_place_of_the_project(location: Path, tmp_path_factory: Any) -> None:
+    folder = tmp_path_factory.mktemp("wheel")
+    files = {
+        path.relative_to(location).as_posix(): path.read_bytes()
+        for path in location.rglob("*")
+        if path.is_file()
+    }
+    made = wheel(folder, files)
+    run_wheel = wheel_runner(made, Path(python_of("dagster")), folder / "unpacked", Listener())
+    (loaded,) = check(run_wheel, LoadCheck(_TARGET, is_required=False), "shop.whl", Listener())
+    assert loaded.definitions["assets"] == 2
 
 
 def test_a_missing_state_is_a_failure_and_not_no_assets(location: Path) -> None:
@@ -251,7 +316,9 @@ def test_a_module_that_is_not_there_is_named(program_pex: Path, root: Path) -> N
 # --- in an image --------------------------------------------------------------------------------
 
 
-def test_a_program_in_an_image_loads_without_network(engine: Engine, tmp_path: Path) -> None:
+def test_a_program_in_an_image_loads_without_network(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     here = Path(verify_at_start.__file__).parent
     write(
         tmp_path / "app",
@@ -284,8 +351,44 @@ def test_a_program_in_an_image_loads_without_network(engine: Engine, tmp_path: P
     assert (started.stdout, started.stderr) == (b"started\n", b"")
     with pytest.raises(VerificationFailed, match="Network is unreachable"):
         check(image_runner(name, docker), LoadCheck(("shop.catalog:network",)), name, Listener())
-    with pytest.raises(ToolFailed, match="could not be tried"):
+    with pytest.raises(NotTried, match="could not be tried"):
         check(image_runner("sbt/no-such-image", docker), demanded, name, Listener())
+    ours, plain = ("ps", "--all", "--quiet", "--filter", f"ancestor={name}"), process.run
+
+    def too_slow(argv: Sequence[str], **more: Any) -> Completed:
+        if "rm" in argv:
+            return plain(argv, **more)
+        with subprocess.Popen(argv, env=engine.environment, stdin=subprocess.PIPE) as client:
+            while not engine.docker(*ours).stdout:
+                assert client.poll() is None
+            client.kill()
+        raise ToolFailed("too slow")
+
+    monkeypatch.setattr("bundler.artifacts.image.engine.running.process.run", too_slow)
+    with pytest.raises(ToolFailed, match="too slow"):
+        image_runner(name, docker)(["-c", "import time; time.sleep(600)"], b"", {})
+    monkeypatch.undo()
+    while engine.docker(*ours).stdout:  # the engine may still be at it
+        pass
+
+
+@pytest.mark.parametrize(
+    ("runs", "places", "expected"),
+    [
+        (RunsAs(), [], []),
+        (RunsAs(program=("/app/.venv/bin/dagster", "api")), [], ["/app/.venv/bin"]),
+        (RunsAs(program=("/bin/sh", "-c", "x")), [], []),
+        (RunsAs("/app", program=("uv", "run", "dagster")), [], ["/app/.venv/bin"]),
+        (RunsAs(environment=(("VIRTUAL_ENV", "/opt/venv"),)), [], ["/opt/venv/bin"]),
+        (RunsAs(), ["/v/lib/python3.12/site-packages/shop/defs/.local_defs_state"], ["/v/bin"]),
+        (RunsAs(), ["/usr/lib/python3/dist-packages/shop/defs/.local_defs_state"], []),
+    ],
+)
+def test_the_interpreter_is_the_one_that_the_image_starts_with(
+    runs: RunsAs, places: list[str], expected: list[str]
+) -> None:
+    paths = [f"{folder}/python" for folder in expected]
+    assert interpreters(runs, places) == [*paths, "python", "python3"]
 
 
 # --- beside the program ---------------------------------------------------------------------------
@@ -385,11 +488,14 @@ def test_build_and_update_refuse_what_does_not_load(
     monkeypatch.setenv("STATE_BUNDLER_PYTHON", sys.executable)
     check_it = ["--no-guard", "--load-check", "--load-module", "shop.catalog:products"]
 
+    last_line: list[str] = []
+
     def told(command: list[str], products: str, code: int) -> str:
         monkeypatch.setenv("PRODUCTS", products)
         found = run(cli, command)
         printed = capsys.readouterr()
         assert found == code, printed.err
+        last_line[:] = printed.out.splitlines()[-1:]
         return printed.err
 
     build = ["build", "pex", "-o", "app.pex", *check_it]
@@ -400,6 +506,18 @@ def test_build_and_update_refuse_what_does_not_load(
     assert not (tmp_path / "app.pex").exists()
     assert "Loads 3 definitions" in told([*build, *pex], "[1, 2, 3]", 0)
     before = (tmp_path / "app.pex").read_bytes()
+    plain = ["build", "pex", "-o", "plain.pex", "--no-guard"]
+    told([*plain, *pex], "[1, 2, 3]", 0)
+    assert last_line == ["  loaded: shop.catalog"]
+    program = (tmp_path / "src/shop/catalog.py").read_text()
+    (tmp_path / "src/shop/catalog.py").write_text("import nothing_of_this_name")
+    (tmp_path / "plain.pex").rename(tmp_path / "good.pex")
+    never = [*plain, "--state-from", "good.pex"]
+    assert "No module named 'nothing_of_this_name'" in told([*never, *pex], "", 76)
+    assert not (tmp_path / "plain.pex").exists()
+    told([*never, "--no-load-check", *pex], "", 0)
+    assert last_line == ["  not loaded: --no-load-check was given"]
+    (tmp_path / "src/shop/catalog.py").write_text(program)
     shrinks = ["update", "app.pex", *check_it, "--allow-shrink", "Catalog[acme]"]
     assert "now has 3" in told(shrinks, "[1, 2]", 76)
     assert (tmp_path / "app.pex").read_bytes() == before

@@ -55,7 +55,7 @@ def test_alone_it_is_dockers_own_image(project: Project, buildkit: str) -> None:
     done = bundler(project, *build, DOCKER_BUILDKIT=buildkit)
     assert SAID in done.stderr
     ours, docker = project.inspect(), project.inspect(theirs)
-    assert done.stdout == f"✓ {project.name} {ours['Id']}\n"
+    assert done.stdout == f"✓ {project.name} {ours['Id']}\n  loaded: parts\n"
     assert len(ours["RootFS"]["Layers"]) == len(docker["RootFS"]["Layers"])
     for found in (
         ours,

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bundler.artifacts.image.engine.context import missing_configuration
 from bundler.artifacts.image.engine.dockerfile import (
     Instruction,
     instructions,
@@ -39,7 +40,6 @@ from bundler.system.secret_names import has_a_secret_name
 if TYPE_CHECKING:
     from bundler.artifacts.image.engine.dockerbuild import Builder
 
-_PROJECT_FILES = ("pyproject.toml", "dg.toml")
 _NOT_IN_CONTEXT = (
     "New state would invalidate the cache of the code's layers, so it stays out of the context, "
     "and this "
@@ -81,15 +81,15 @@ def _told_elsewhere(patient: DoctorContext) -> list[Path]:
 def _missing_project_file(
     patient: DoctorContext, rules: list[DockerIgnoreRule]
 ) -> Iterator[Finding]:
-    file = _ignore_file(patient)
-    for name in _PROJECT_FILES if patient.survey.dagster else ():
-        if (patient.survey.root / name).exists() and excluded(name, rules):
-            yield Finding(
-                "fail",
-                f"{file} excludes {name} from the image.",
-                "Dagster uses that file to find the project and its state.",
-                add_lines(patient.survey.root, file, [f"!{name}"]),
-            )
+    file, root = _ignore_file(patient), patient.survey.root
+    text = read_text(root / patient.survey.dockerfiles[0]) or ""
+    for name in missing_configuration(root, root, text, rules):
+        yield Finding(
+            "fail",
+            f"{file} excludes {name} from the image.",
+            "Dagster uses that file to find the project and its state.",
+            add_lines(root, file, [f"!{name}"]),
+        )
 
 
 def _state_in_context(patient: DoctorContext, rules: list[DockerIgnoreRule]) -> Iterator[Finding]:

@@ -22,7 +22,7 @@ def through_pex(account: Account, folder: Path) -> set[str]:
     requirements = ("dagster", account.standin.integration, *account.standin.packages)
     pex = ("--venv-repository", environment, *requirements, "-D", account.root, "--venv")
     made = folder / "app.pex"
-    _bundle(account, folder, "build", "pex", "-o", made, after=("--", *pex))
+    _bundle(account, folder, "build", "pex", "--no-load-check", "-o", made, after=("--", *pex))
     loading = {"PEX_INTERPRETER": "1", "PEX_ROOT": str(folder / "pex root"), "PYTHONPATH": ""}
     return loaded_assets([sys.executable, str(made), "-"], folder, {**account.variables, **loading})
 
@@ -31,7 +31,7 @@ def through_thin_pex(account: Account, folder: Path) -> set[str]:
     """The same with the project's code alone in the PEX: the libraries are the environment's."""
     made = folder / "thin.pex"
     pex = ("--", "-D", account.root, "--inherit-path=fallback")
-    _bundle(account, folder, "build", "pex", "-o", made, after=pex)
+    _bundle(account, folder, "build", "pex", "--no-load-check", "-o", made, after=pex)
     loading = {"PEX_INTERPRETER": "1", "PEX_ROOT": str(folder / "pex root"), "PYTHONPATH": ""}
     return loaded_assets(
         [str(account.python), str(made), "-"], folder, {**account.variables, **loading}
@@ -64,7 +64,13 @@ def through_engine(account: Account, folder: Path, host: Mapping[str, str], base
     image = f"sbt/integration-{account.standin.name}:1"
     try:
         _bundle(
-            account, folder, "build", "docker", after=("-t", image, str(account.root)), env=host
+            account,
+            folder,
+            "build",
+            "docker",
+            "--no-load-check",
+            after=("-t", image, str(account.root)),
+            env=host,
         )
     finally:
         shutil.rmtree(account.root / "packages")

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bundler.artifacts.image.engine.arguments import Arguments, parse, split_own
-from bundler.artifacts.image.engine.building import preflight
+from bundler.artifacts.image.engine.building import preflight, refuse_missing_configuration
 from bundler.artifacts.image.engine.connection import split_options
 from bundler.artifacts.image.engine.context import ClassicContext, shown, withheld_rules
 from bundler.artifacts.image.engine.dockerfile import (
@@ -270,6 +270,32 @@ def test_a_copied_state_is_refused_by_line(copied: str, tmp_path: Path) -> None:
     (tmp_path / "Dockerfile").write_text(f"FROM x\nCOPY --from=y /{PLACE} /z\n{copied}\n")
     with pytest.raises(ConfigurationError, match="Dockerfile:3 copies"):
         preflight(parse([str(tmp_path)]))
+
+
+@pytest.mark.parametrize(
+    ("ignored", "dockerfile", "missing"),
+    [
+        ("*.toml\n", "COPY . .", "pyproject.toml"),
+        ("*.toml\n!pyproject.toml\n", "COPY . .", None),
+        ("*.toml\n", "COPY --from=other /pyproject.toml .", None),
+        ("*.toml\n", "RUN printf x > dg.toml", None),
+        ("*.toml\n", "COPY <<EOF dg.toml\nx\nEOF", None),
+        ("*.toml\n", "COPY pyproject.toml .", "pyproject.toml"),
+        ("", "COPY . .", None),
+    ],
+)
+def test_a_context_without_dagster_s_configuration_is_refused(
+    ignored: str, dockerfile: str, missing: str | None, tmp_path: Path
+) -> None:
+    (tmp_path / "pyproject.toml").write_text('[tool.dg.project]\nroot_module = "shop"\n')
+    (tmp_path / "Dockerfile").write_text(f"FROM x\n{dockerfile}\n")
+    (tmp_path / ".dockerignore").write_text(ignored)
+    arguments = parse([str(tmp_path)])
+    if missing is None:
+        refuse_missing_configuration(arguments, tmp_path)
+        return
+    with pytest.raises(ConfigurationError, match=f"keeps {missing} out of the image"):
+        refuse_missing_configuration(arguments, tmp_path)
 
 
 def test_the_table_of_traps_names_tests_that_exist() -> None:

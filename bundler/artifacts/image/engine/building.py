@@ -14,7 +14,7 @@ from bundler.artifacts.embedding import EmbedRequest
 from bundler.artifacts.image.engine import bypasses_image_store, dockerbuild, outputs
 from bundler.artifacts.image.engine.arguments import Arguments
 from bundler.artifacts.image.engine.connection import Docker, Engine, preload
-from bundler.artifacts.image.engine.context import shown
+from bundler.artifacts.image.engine.context import missing_configuration, shown
 from bundler.artifacts.image.engine.dockerbuild import (
     Builder,
     DockerBuild,
@@ -28,9 +28,10 @@ from bundler.artifacts.image.engine.dockerfile import (
     refuse_copied_state,
 )
 from bundler.artifacts.image.engine.embedding import EngineDestination, discard, remove_unnamed
+from bundler.artifacts.image.engine.ignore import effective, parse
 from bundler.artifacts.image.engine.outputs import ReadyImage
 from bundler.artifacts.image.engine.stdin_context import Piped
-from bundler.errors import BundlerError, ToolFailed, UsageError
+from bundler.errors import BundlerError, ConfigurationError, ToolFailed, UsageError
 from bundler.listener import SILENT, Listener
 
 
@@ -64,6 +65,20 @@ def require_buildkit(
         f"{found[0]}:{modern.line} needs BuildKit, and {builder}, has none.",
         hint="Install docker-buildx; up to Docker 22, DOCKER_BUILDKIT=1 does it.",
     )
+
+
+def refuse_missing_configuration(arguments: Arguments, project: Path) -> None:
+    """Raises `ConfigurationError` if no image of this context could load the project."""
+    file = dockerfile_of(arguments)
+    if file is None:
+        return
+    root, text = Path(arguments.context), dockerbuild.read(file).decode(errors="replace")
+    if missing := missing_configuration(root, project, text, parse(effective(root, file))):
+        raise ConfigurationError(
+            f"The ignore file keeps {' and '.join(missing)} out of the image, and Dagster finds "
+            "the project, and with it the state, by that file.",
+            hint=f"Take out the rule, or add a last one: !{missing[0]}",
+        )
 
 
 def _dockerfile(arguments: Arguments, piped: Piped | None) -> tuple[str, bytes] | None:

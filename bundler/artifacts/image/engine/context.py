@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bundler.artifacts.image.engine.arguments import Arguments
+from bundler.artifacts.image.engine.dockerfile import instructions
 from bundler.artifacts.image.engine.ignore import (
     IGNORE_FILE,
+    DockerIgnoreRule,
     effective,
     excluded,
     parse,
@@ -21,6 +23,7 @@ from bundler.artifacts.image.engine.ignore import (
 )
 from bundler.artifacts.image.engine.left_out import LeftOut, Names, find
 from bundler.errors import InputOutputError
+from bundler.project.projects import dagster_modules
 from bundler.state.bundle import Bundle
 
 _DBT_PROJECT = "dbt_project.yml"
@@ -28,6 +31,7 @@ _DBT_PROJECT = "dbt_project.yml"
 _DBT_LEFTOVERS = ("target", "logs")
 # No dbt project is looked for in these.
 _NOT_SEARCHED = {".git", ".venv", "venv", "node_modules", "site-packages", "__pycache__"}
+_CONFIGURATION = ("pyproject.toml", "dg.toml")
 _DOCKERFILE = "Dockerfile.state-bundler"
 _CHUNK_BYTES = 256 * 1024
 
@@ -75,6 +79,27 @@ def shown(arguments: Arguments, bundles: Sequence[Bundle]) -> Iterator[str]:
                     f"--build-context {name} contains {rule}: new state will invalidate the "
                     f"cache. Add that line to {root / IGNORE_FILE}."
                 )
+
+
+def missing_configuration(
+    root: Path, project: Path, dockerfile: str, rules: Sequence[DockerIgnoreRule]
+) -> list[str]:
+    """The files by which Dagster would find the project, if the context has none of them.
+
+    A Dockerfile that makes such a file, or takes it from elsewhere, is left to the load.
+    """
+    top = root.resolve()
+    names = [name for name in _CONFIGURATION if (project / name).is_file()]
+    paths = [os.path.relpath((project / name).resolve(), top) for name in names]
+    elsewhere = any(
+        name in f"{found.text}\n{found.body}"
+        for found in instructions(dockerfile)
+        if found.name not in ("COPY", "ADD") or found.body or "--from" in found.text
+        for name in _CONFIGURATION
+    )
+    if elsewhere or dagster_modules(project) is None:
+        return []
+    return paths if all(excluded(path, rules) for path in paths) else []
 
 
 def _dbt_projects(root: Path, bundles: Sequence[Bundle]) -> Iterator[Path]:

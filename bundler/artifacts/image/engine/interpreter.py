@@ -37,7 +37,7 @@ def imported_from(docker: Docker, image: str, runs: RunsAs, first: str, package:
     """
     for python in _interpreters(runs):
         with suppress(ToolFailed, msgspec.DecodeError):
-            done = runner(image, docker, python)(["-", first, package], _PROGRAM, {})
+            done = runner(image, docker, [python])(["-", first, package], _PROGRAM, {})
             if done.exit_code == 0:
                 last = done.stdout.rpartition(b"\n")[2]  # a .pth file may print, too
                 return next(iter(msgspec.json.decode(last, type=list[str])), None)

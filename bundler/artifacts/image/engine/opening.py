@@ -14,6 +14,7 @@ from bundler.artifacts.image.engine.config import settings_of
 from bundler.artifacts.image.engine.connection import Docker, Engine, NotInEngine
 from bundler.artifacts.image.engine.files import ANSWER, ContainerFiles, reading
 from bundler.artifacts.image.engine.remade import Remade
+from bundler.artifacts.image.image_import_path import RunsAs, runs_as
 from bundler.artifacts.image.tarstream import content_of, read_tar
 from bundler.errors import UsageError, VerificationFailed
 from bundler.state.artifact import Member, OneArtifact, StateDirectory
@@ -57,6 +58,9 @@ class EngineImage(OneArtifact):
 
     def labels(self) -> Mapping[str, str]:
         return self._labels
+
+    def runs_as(self) -> RunsAs:
+        return runs_as(self._settings.get("config") or {})
 
     def files_below(self) -> str:
         return image.files_below(self._settings)

@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
+import itertools
 import os
-from collections.abc import Mapping, Sequence
+import posixpath
+import re
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
 
 from bundler.artifacts.image.engine.connection import Docker
-from bundler.artifacts.running import TIMEOUT_SECONDS, Runner
+from bundler.artifacts.image.image_import_path import RunsAs, command_words
+from bundler.artifacts.running import NOT_STARTED, TIMEOUT_SECONDS, Runner
 from bundler.system import process
 from bundler.system.process import Completed
 
+_SITE_PACKAGES = re.compile(r"(/.+)/lib/python[^/]+/site-packages/")
+# Where the programs of a system are, besides those of Python.
+_SYSTEM = ("/bin", "/usr/bin", "/sbin", "/usr/sbin")
 
-def runner(image: str, docker: Docker | None = None, python: str = "python") -> Runner:
-    """What runs a program inside this image, as the image's own user in its own folder.
 
-    python: the interpreter, by name on the image's PATH, or by path.
+def runner(
+    image: str,
+    docker: Docker | None = None,
+    pythons: Sequence[str] = ("python",),
+    folder: str | None = None,
+) -> Runner:
+    """What runs a program inside this image, as the image's own user.
+
+    pythons: the interpreter is the first that there is of these, by name on the image's PATH, or by
+    path. folder: to start in, other than the image's own.
     """
     cli = docker or Docker.from_environment()
 
@@ -22,14 +37,51 @@ def runner(image: str, docker: Docker | None = None, python: str = "python") -> 
         # By name, so that no value is in a process list.
         names = [word for name in environment for word in ("--env", name)]
         options = ["--rm", "--interactive", "--pull", "never", "--network", "none", *names]
-        return process.run(
-            cli.argv("run", *options, "--entrypoint", python, image, *arguments),
-            env={**cli.environment, **environment, **kept()},
-            stdin=program,
-            timeout=TIMEOUT_SECONDS,
-        )
+        options += ["--workdir", folder] if folder else []
+        environ = {**cli.environment, **environment, **kept()}
+        done = Completed(NOT_STARTED[-1], b"", b"")
+        for python in pythons:
+            # What ran up to the deadline goes with it.
+            name = f"state-bundler-load-{secrets.token_hex(8)}"
+            words = ["run", "--name", name, *options, "--entrypoint", python, image, *arguments]
+            try:
+                done = process.run(
+                    cli.argv(*words), env=environ, stdin=program, timeout=TIMEOUT_SECONDS
+                )
+            except BaseException:
+                cli.succeeds("rm", "--force", name)
+                raise
+            if done.exit_code not in NOT_STARTED:
+                break
+        return done
 
     return run
+
+
+def interpreters(runs: RunsAs, places: Iterable[str] = ()) -> list[str]:
+    """The Pythons that an image's program may run with, by path or by name, the likeliest first.
+
+    A virtual environment that the image's program starts from, or that its state is in, need not
+    be on its PATH.
+    """
+    words = command_words(runs.program)
+    folders = [posixpath.dirname(word) for word in words if word.startswith("/")]
+    found = [folder for folder in folders if posixpath.basename(folder) == "bin"]
+    environments = [runs.variable("VIRTUAL_ENV"), runs.variable("UV_PROJECT_ENVIRONMENT")]
+    environments += [match[1] for place in places if (match := _SITE_PACKAGES.match(place))]
+    if any(posixpath.basename(word) == "uv" for word in words):
+        environments.append(".venv")
+    found += [posixpath.join(runs.working_directory, each, "bin") for each in environments if each]
+    named = [f"{folder}/python" for folder in found if folder not in _SYSTEM]
+    return [*dict.fromkeys(named), "python", "python3"]
+
+
+def working_directory(program: Sequence[str]) -> str | None:
+    """What the image's program is told to import from: ``dagster api grpc -d /app``."""
+    for option, value in itertools.pairwise(command_words(program)):
+        if option in ("-d", "--working-directory"):
+            return value
+    return None
 
 
 def kept() -> dict[str, str]:

@@ -24,27 +24,28 @@ def runner(pex: Path, interpreter: Path, root: Path, listener: Listener) -> Runn
     the wheel's. Several PEX files that share it unpack what they have in common once. The folder
     that it runs in is empty: nothing of a checkout is imported in place of what was packed.
     """
+    start = pex / "__main__.py" if pex.is_dir() else pex
+    own = {"PEX_ROOT": str(root), "PEX_INTERPRETER": "1"}
+    return isolated([str(interpreter), str(start.absolute())], own, listener)
+
+
+def isolated(argv: Sequence[str], own: Mapping[str, str], listener: Listener) -> Runner:
+    """Runs a program by `argv`, in an empty folder. own: variables besides the program's."""
     isolation = without_network()
     if not isolation:
         listener.warning(
             "The load check could not be isolated from the network (unshare is missing or not "
             "permitted): what it loads may still need the network."
         )
-    start = pex / "__main__.py" if pex.is_dir() else pex
 
     def run(arguments: Sequence[str], program: bytes, environment: Mapping[str, str]) -> Completed:
         with tempfile.TemporaryDirectory(prefix="state-bundler-") as folder:
-            environ = {
-                **bare_environment(folder, environment),
-                "PEX_ROOT": str(root),
-                "PEX_INTERPRETER": "1",
-            }
             empty = Path(folder) / "empty"
             empty.mkdir()
             return process.run(
-                [*isolation, str(interpreter), str(start.absolute()), *arguments],
+                [*isolation, *argv, *arguments],
                 cwd=empty,
-                env=environ,
+                env={**bare_environment(folder, environment), **own},
                 stdin=program,
                 timeout=TIMEOUT_SECONDS,
             )

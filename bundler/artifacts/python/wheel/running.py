@@ -1,0 +1,21 @@
+"""Runs Python with a wheel in place of the project: its dependencies are the project's own."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+from bundler.artifacts.python.pex.running import isolated
+from bundler.artifacts.running import Runner
+from bundler.listener import Listener
+
+
+def runner(wheel: Path, interpreter: Path, folder: Path, listener: Listener) -> Runner:
+    """What runs a program that imports from this wheel, which has been verified.
+
+    folder: the wheel is unpacked there. It comes before everything that the interpreter has
+    installed, an editable installation of the project included.
+    """
+    with zipfile.ZipFile(wheel) as file:
+        file.extractall(folder)
+    return isolated([str(interpreter)], {"PYTHONPATH": str(folder)}, listener)
