@@ -129,7 +129,7 @@ def test_a_code_location_loads_as_a_code_server_would(location: Path) -> None:
     (loaded,) = check(_in(location), LoadCheck(_TARGET), "shop", told)
     assert loaded.definitions["assets"] == 2
     assert loaded.states == {"Catalog": True, "Far": None}
-    assert told.notes == ["Not in the artifact, not judged: Far.", "Loads 2 assets."]
+    assert told.notes == ["Not in the artifact, so not checked: Far.", "Loads 2 assets."]
     # Without a module of definitions the folder is loaded as dg does, and agrees.
     assert load(_in(location), "defs-of:shop", LoadCheck(()), "shop") == loaded
 
@@ -143,13 +143,13 @@ def _says(**definitions: int) -> Runner:
 
 def test_fewer_definitions_than_before_are_a_failure() -> None:
     now, before = _says(assets=4, jobs=1), _says(assets=6)
-    with pytest.raises(VerificationFailed, match=r"loads only 4 assets, 1 jobs; .* name now has 6"):
+    with pytest.raises(VerificationFailed, match=r"loads only 4 assets, 1 jobs; .* of that name has 6"):
         check(now, LoadCheck(_TARGET), "shop", Listener(), baseline=before)
     check(before, LoadCheck(_TARGET), "shop", Listener(), baseline=now)
     check(now, LoadCheck(_TARGET, 5, compares=False), "shop", Listener(), baseline=before)
-    with pytest.raises(VerificationFailed, match="demands 6"):
+    with pytest.raises(VerificationFailed, match="requires 6"):
         check(now, LoadCheck(_TARGET, 6), "shop", Listener())
-    with pytest.raises(VerificationFailed, match="demands 11"):
+    with pytest.raises(VerificationFailed, match="requires 11"):
         check(now, LoadCheck((*_TARGET, "other"), 11), "shop", Listener())
 
 
@@ -351,7 +351,7 @@ def test_a_program_in_an_image_loads_without_network(
     assert (started.stdout, started.stderr) == (b"started\n", b"")
     with pytest.raises(VerificationFailed, match="Network is unreachable"):
         check(image_runner(name, docker), LoadCheck(("shop.catalog:network",)), name, Listener())
-    with pytest.raises(NotTried, match="could not be tried"):
+    with pytest.raises(NotTried, match="could not be loaded"):
         check(image_runner("sbt/no-such-image", docker), demanded, name, Listener())
     ours, plain = ("ps", "--all", "--quiet", "--filter", f"ancestor={name}"), process.run
 
@@ -451,7 +451,7 @@ def test_what_a_code_server_would_load(
 def test_of_a_program_without_dagster_the_module_must_be_named(tmp_path: Path) -> None:
     source = '[[tool.state-bundler.source]]\nkey = "A"\ncommand = ["true"]\npath = "state"\n'
     write(tmp_path, {"pyproject.toml": source})
-    with pytest.raises(UsageError, match="not known"):
+    with pytest.raises(UsageError, match="unknown what to load"):
         targets_of([open_project(tmp_path, python=Path(sys.executable))])
 
 
@@ -519,6 +519,6 @@ def test_build_and_update_refuse_what_does_not_load(
     assert last_line == ["  not loaded: --no-load-check was given"]
     (tmp_path / "src/shop/catalog.py").write_text(program)
     shrinks = ["update", "app.pex", *check_it, "--allow-shrink", "Catalog[acme]"]
-    assert "now has 3" in told(shrinks, "[1, 2]", 76)
+    assert "of that name has 3" in told(shrinks, "[1, 2]", 76)
     assert (tmp_path / "app.pex").read_bytes() == before
     assert "Loads 4 definitions" in told(["update", "app.pex", *check_it], "[1, 2, 3, 4]", 0)

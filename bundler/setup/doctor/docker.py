@@ -258,7 +258,7 @@ def without_buildkit(patient: DoctorContext, detected: Callable[[], Builder]) ->
         if not builder.is_buildkit:
             yield Finding(
                 "fail",
-                f"{name}:{modern.line} needs BuildKit, and {builder}, has none.",
+                f"{name}:{modern.line} needs BuildKit; {builder} does not have it.",
                 "The build ends at that instruction, after the refresh.",
                 "Install docker-buildx; up to Docker 22, DOCKER_BUILDKIT=1 does it.",
             )

@@ -388,7 +388,7 @@ def test_a_secret_in_the_name_of_a_file_is_refused(tmp_path: Path) -> None:
 def test_the_refusal_names_key_file_and_variable_but_not_the_value(tmp_path: Path) -> None:
     error = judged(state_with(tmp_path / "x", more=f"1\n2\n3 {PW}"), {"X_URL": f"a://b:{PW}@c"})
     assert isinstance(error, CredentialsRefused)
-    assert error.what == "Vendor[x]: more holds the password in X_URL."
+    assert error.what == "Vendor[x]: more contains the password in X_URL."
     assert 'not-secrets = ["X_URL"]' in error.hint
 
 
@@ -422,7 +422,7 @@ def test_tokens_of_known_shapes_are_refused_by_file_and_line(tmp_path: Path, nam
     directory = state_with(tmp_path / "x", **{"more.txt": f"\n\n{MATERIAL[name]}\n"})
     error = judged(directory, {})
     assert isinstance(error, ConfigurationError)
-    assert error.what.startswith("Vendor[x]: more.txt:3 holds ")
+    assert error.what.startswith("Vendor[x]: more.txt:3 contains ")
     assert not {word for word in MATERIAL[name].split() if len(word) > 12} & set(error.what.split())
     assert judged(directory, {}, KeyOptions(allow_key_material=("more.txt",))) is None
     assert judged(directory, {}, KeyOptions(allow_key_material=("other.txt",))) is not None
@@ -457,7 +457,7 @@ def test_private_keys_are_refused_in_every_wrapping(tmp_path: Path, kind: str) -
         assert isinstance(error, ConfigurationError), name
         assert "private key" in error.what
     container = state_with(tmp_path / "container", **{"trust.p12": "x"})
-    assert "trust.p12 holds a private key" in str(judged(container, {}))
+    assert "trust.p12 contains a private key" in str(judged(container, {}))
 
 
 def test_what_only_mentions_key_material_is_no_key_material(tmp_path: Path) -> None:

@@ -424,7 +424,7 @@ def test_a_directory_of_the_user_survives_a_refresh_beside_ours(wd: WorkDir) -> 
     before = everything(wd.path / "src/shop/state/notes")
     done = wd.run([PROGRAM, "refresh"])
     assert done.returncode == 0
-    assert b"also holds b, notes" in done.stderr
+    assert b"also contains b, notes" in done.stderr
     assert everything(wd.path / "src/shop/state/notes") == before
     doctor = wd.run([PROGRAM, "doctor"])
     assert b"notes" in doctor.stdout + doctor.stderr
@@ -474,7 +474,7 @@ def test_a_refusal_is_a_configuration_error(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data/x").write_text("x")
     before = everything(tmp_path)
-    with pytest.raises(ConfigurationError, match="holds 'x', which state-bundler did not write"):
+    with pytest.raises(ConfigurationError, match="contains 'x', which state-bundler did not write"):
         publish(StateDir(tmp_path / "data", "data"), NEW)
     assert everything(tmp_path) == before
 

@@ -62,7 +62,7 @@ def require_buildkit(
     if found is None or modern is None or (builder := detected()).is_buildkit:
         return
     raise ToolFailed(
-        f"{found[0]}:{modern.line} needs BuildKit, and {builder}, has none.",
+        f"{found[0]}:{modern.line} needs BuildKit; {builder} does not have it.",
         hint="Install docker-buildx; up to Docker 22, DOCKER_BUILDKIT=1 does it.",
     )
 
