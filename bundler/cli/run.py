@@ -23,11 +23,11 @@ from bundler.system import streams
 def run(command: click.Command, arguments: Sequence[str]) -> int:
     """Runs the command and returns its exit code. Catches every exception."""
     signal.signal(signal.SIGTERM, _terminate)
-    listener.of_process = ConsoleListener(Console(sys.stderr))
     return streams.ending(lambda: _run(command, arguments), _report)
 
 
 def _run(command: click.Command, arguments: Sequence[str]) -> int:
+    listener.of_process = ConsoleListener(Console(sys.stderr))
     try:
         code = command.main(list(arguments), standalone_mode=False)
     except click.ClickException as error:

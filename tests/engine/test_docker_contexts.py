@@ -156,10 +156,10 @@ def test_what_docker_gets_is_every_byte_but_the_state(tmp_path: Path) -> None:
     [
         ("-f - -", b"FROM x", "both the Dockerfile"),
         ("-", b"", "The standard input is empty"),
-        ("-", gzip.compress(b"x" * 3000, mtime=0)[:-9], "cannot be unpacked"),
+        ("-", gzip.compress(b"x" * 3000, mtime=0)[:-9], "cannot be extracted"),
         ("-", gzip.compress(b"FROM scratch", mtime=0), "cannot be read"),
         ("-f Other -", gzip.compress(b"\0" * 1024, mtime=0), "has no Other"),
-        ("-f http://127.0.0.1/Dockerfile .", b"", "is not here"),
+        ("-f http://127.0.0.1/Dockerfile .", b"", "is not a local file"),
     ],
 )
 def test_what_cannot_be_built_is_a_sentence(words: str, stdin: bytes, sentence: str) -> None:

@@ -123,7 +123,7 @@ def test_what_goes_wrong_inside_is_what_goes_wrong_outside(run: Run, root: Path)
         "Part[link]: The state contains a symbolic link",
         "Part[fifo]: The state contains a FIFO",
         "Part[its_path]: state contains the path of the staging directory",
-        "Part[secret]: state holds the value of VENDOR_TOKEN",
+        "Part[secret]: state contains the value of VENDOR_TOKEN",
         f"Part[asks]: 127.0.0.1:{port} answered 503",
         "Part[raises]: the component failed: RuntimeError: no [VENDOR_TOKEN]",
         "Part[hangs]: it did not finish within 6 s",

@@ -74,7 +74,7 @@ def test_names_mean_what_docker_means_by_them(name: str, expected: str) -> None:
     ["", "Shop", "a b", "ghcr.io/", "ghcr.io/a:", "ghcr.io/a@sha256:1", "a//b", "x:" + "y" * 129],
 )
 def test_what_is_no_name_is_refused(name: str) -> None:
-    with pytest.raises(UsageError, match="not the name"):
+    with pytest.raises(UsageError, match="not a valid image name"):
         parse(name)
 
 

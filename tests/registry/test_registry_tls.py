@@ -114,7 +114,7 @@ def test_by_ssl_cert_file_and_a_login_a_whole_round(
     secured: Secured, maker: LayoutMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", str(secured.ca))
-    assert "wants credentials" in refusal(f"{secured.host}/shop:1").what
+    assert "requires credentials" in refusal(f"{secured.host}/shop:1").what
     log_in(tmp_path, secured.host, "wrong-password")
     refused = refusal(f"{secured.host}/shop:1")
     assert isinstance(refused, CredentialsRefused)
@@ -153,7 +153,7 @@ def test_a_certificate_of_ours_is_shown_to_a_registry_that_asks(
         place = in_certs_d(home, folder, found.host, ca_crt=found.ca)
         without = refusal(f"{found.host}/shop:1")
         assert isinstance(without, ToolFailed)
-        assert "certificate of ours" in without.hint
+        assert "a client certificate" in without.hint
         (place / "client.cert").write_bytes(found.mine[0].read_bytes())
         unmatched = refusal(f"{found.host}/shop:1")
         assert isinstance(unmatched, ConfigurationError)
@@ -228,7 +228,7 @@ def test_through_a_proxy_to_a_name(
         monkeypatch.setenv("HTTPS_PROXY", f"http://{proxy.address}")
         refused = refusal(f"{NAME}/shop:1")
         assert isinstance(refused, CredentialsRefused)
-        assert "The proxy for registry.test wants" in refused.what
+        assert "The proxy for registry.test requires" in refused.what
         monkeypatch.setenv("HTTPS_PROXY", f"http://user:p%40ss@{proxy.address}")
         push_base(maker, f"{NAME}/proxied:1")
         embed(f"{NAME}/proxied:2", make_bundle(tmp_path / "state", STATES), f"{NAME}/proxied:1")

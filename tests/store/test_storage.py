@@ -84,7 +84,7 @@ def test_rollback(store: Store, states: Make, tmp_path: Path) -> None:
     assert [change.action for change in store.history()][:3] == ["rollback"] * 3
     made = store.require_current().change.made
     assert store.rollback(made).number == 6, "nothing to change, so no set"
-    with pytest.raises(UsageError, match="has nothing as old as"):
+    with pytest.raises(UsageError, match="keeps nothing of"):
         store.rollback("1999-01-01T00:00:00Z")
 
 
@@ -276,7 +276,7 @@ def test_what_dagster_wrote_is_imported(new_url: Callable[[], str], tmp_path: Pa
     assert done.unknown == ("Bar",)
     assert contents(target, tmp_path) == {"Foo[a]": {"state": b"old"}}
     assert contents(target, tmp_path, {"Foo[a]": new}) == {"Foo[a]": {"state": b"new"}}
-    with pytest.raises(ConfigurationError, match="holds nothing of Baz"):
+    with pytest.raises(ConfigurationError, match="contains nothing for Baz"):
         importing.import_dagster(source, target, ["Baz"])
 
 

@@ -145,7 +145,7 @@ def test_what_does_not_pass_is_an_error_of_its_kind(
             store.push(states(A=b"2"))
     before.faults = []
     assert store.require_current().number == 1
-    with pytest.raises(ConfigurationError, match="no such bucket"):
+    with pytest.raises(ConfigurationError, match="the bucket does not exist"):
         open_store(f"{server.scheme}://elsewhere/x").push(states(A=b"1"))
     for name, value in before.environment(server.environment).items():
         monkeypatch.setenv(name, value.replace(str(before.server_address[1]), "9"))

@@ -264,7 +264,7 @@ def test_no_name_of_an_object_leads_out_of_a_store(tmp_path: Path, name: str) ->
         lambda: store.write(name, [b"x"], 1),
         lambda: store.delete([name]),
     ):
-        with pytest.raises(VerificationFailed, match="of an object"):
+        with pytest.raises(VerificationFailed, match="the object name"):
             step()
     assert everything(tmp_path) == before
 
@@ -317,7 +317,7 @@ def test_init_does_not_write_through_a_link_to_elsewhere(
     (root / place).unlink(missing_ok=True)
     (root / place).symlink_to(tmp_path / "theirs")
     before = everything(tmp_path)
-    with pytest.raises(ConfigurationError, match="outside of"):
+    with pytest.raises(ConfigurationError, match="outside "):
         apply(plan(survey(root), remove=remove))
     assert everything(tmp_path) == before
 
@@ -329,7 +329,7 @@ def test_init_makes_no_folder_outside(tmp_path: Path) -> None:
     (root / ".github").symlink_to(outside)
     (root / "pyproject.toml").write_text("[tool.dg.project]\nroot_module = 'shop'\n")
     before = everything(tmp_path)
-    with pytest.raises(ConfigurationError, match="outside of"):
+    with pytest.raises(ConfigurationError, match="outside "):
         apply(plan(survey(root)))
     assert everything(tmp_path) == before
 
@@ -374,5 +374,5 @@ def test_logs_are_not_written_through_links(tmp_path: Path, link: str) -> None:
 
 def test_a_projects_name_is_no_path(tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_text('[project]\nname = "../../x"\n')
-    with pytest.raises(ConfigurationError, match="is not a valid project name"):
+    with pytest.raises(ConfigurationError, match="cannot name a project"):
         jobs_of([tmp_path], ["true"], ["-o", "{name}.pex"], tmp_path, tmp_path / "logs")

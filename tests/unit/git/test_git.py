@@ -157,7 +157,7 @@ def test_a_program_that_does_not_listen() -> None:
 def test_a_program_that_does_not_end(tmp_path: Path) -> None:
     started = tmp_path / "pid"
     command = sh(f"sleep 60 & echo $! > {started}; wait")
-    with pytest.raises(ToolFailed, match=r"sh did not finish within 0\.5 s"):
+    with pytest.raises(ToolFailed, match=r"sh did not answer within 0\.5 s"):
         run_concurrently([command], {"PATH": "/bin:/usr/bin"}, 0.5)
     child = Path("/proc") / started.read_text().strip()
     deadline = time.monotonic() + 5

@@ -205,4 +205,4 @@ def test_links_inside_a_state_directory(repository: WorkDir, tmp_path: Path) -> 
         link(wd, f"{directory}/{name}", target)
     is_clean(wd)
     (wd.path / ".gitignore").unlink()
-    assert "would take 5 files" in wd.guard().err
+    assert "would add 5 files" in wd.guard().err

@@ -168,7 +168,7 @@ def test_a_named_interpreter_may_be_one_on_path(tmp_path: Path) -> None:
 
 
 def test_an_interpreter_that_is_not_there_is_a_sentence(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="that --python names, does not exist"):
+    with pytest.raises(ConfigurationError, match="the interpreter from --python, does not exist"):
         find_interpreter(tmp_path, tmp_path, python=tmp_path / "no", environ={})
 
 

@@ -282,7 +282,7 @@ def test_a_key_ends_in_time(run: Refresh) -> None:
     ("table", "sentence"),
     [
         ('validate = ["python", "-c", "import sys; sys.exit(\'too odd\')"]', "too odd"),
-        ('json-schema = "schema.json"', "does not satisfy"),
+        ('json-schema = "schema.json"', "does not match"),
     ],
 )
 def test_a_state_that_the_projects_own_check_refuses_is_bad_data(

@@ -314,7 +314,7 @@ def test_a_file_that_changed_since_it_was_shown_is_not_overwritten(tmp_path: Pat
     first.write_text("old")
     second.write_text("changed by another")
     edits = [FileEdit(first, "old", "new", ()), FileEdit(second, "old", "new", ())]
-    with pytest.raises(InputOutputError, match="changed while"):
+    with pytest.raises(InputOutputError, match="changed in the meantime"):
         apply(edits)
     assert first.read_text() == "old"
 

@@ -179,7 +179,7 @@ class Engine:
         except requests.exceptions.ChunkedEncodingError as error:
             raise ToolFailed(_BROKEN, hint=_HINT) from error
         except requests.RequestException as error:
-            raise ToolFailed(f"No Docker engine answers at {self._host}.", hint=_HINT) from error
+            raise ToolFailed(f"No Docker engine responds at {self._host}.", hint=_HINT) from error
         except DockerException as error:
             raise ToolFailed(f"The Docker SDK cannot ask the engine: {error}.") from error
 
@@ -326,7 +326,7 @@ def _require_listener(host: str) -> None:
             ) from error
         except OSError as error:
             raise ToolFailed(
-                f"No Docker engine answers at {host}: {error.strerror or error}.", hint=_HINT
+                f"No Docker engine responds at {host}: {error.strerror or error}.", hint=_HINT
             ) from error
 
 
