@@ -75,7 +75,7 @@ def test_the_sample_project_has_no_failure_and_its_legacy_component_is_named(
     texts = "\n".join(finding["what"] for finding in findings)
     assert "VendorCatalog[products], DbtProjectComponent[warehouse]" in texts
     assert "ShopCalendar[2026]" in texts
-    (held,) = [finding["what"] for finding in findings if "would hold" in finding["what"]]
+    (held,) = [finding["what"] for finding in findings if "will contain" in finding["what"]]
     assert "VendorCatalog[suppliers]" not in held
 
 
@@ -284,9 +284,9 @@ def test_what_several_sources_share_is_told_once(tmp_path: Path) -> None:
     done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, check=False)
 
     shown = done.stdout
-    assert shown.count(": nobody was seen to be asked.") == 3
+    assert shown.count(": no request was observed.") == 3
     assert shown.count("A component that uses gRPC") == 1
-    assert shown.index("A: nobody") < shown.index("A component that") < shown.index("B: nobody")
+    assert shown.index("A: no request") < shown.index("A component that") < shown.index("B: no request")
     assert shown.count("src/shop/state has no published state") == 1
     assert "Path in an image: /app/state" in shown
 

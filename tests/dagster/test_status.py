@@ -128,7 +128,7 @@ def test_a_fleet_comes_from_stdin(two: tuple[Path, Path]) -> None:
     done = _status("-", stdin="\n".join([*names, names[0], ""]))
     assert done.returncode == 0, done.stderr
     assert [line for line in done.stdout.splitlines() if line in names] == names
-    assert done.stdout.splitlines()[-1] == "2 in all: 6 keys, 3.8 KiB, 2 contents."
+    assert done.stdout.splitlines()[-1] == "2 in total: 6 keys, 3.8 KiB, 2 different contents."
     assert _status("-").returncode == 2
     assert _status("-", *two).returncode == 2
 

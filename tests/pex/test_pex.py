@@ -176,7 +176,7 @@ def test_hashes_that_do_not_reproduce_are_refused(plain: Path, tmp_path: Path) -
     with zipfile.ZipFile(target, "a") as file:
         file.writestr("shop/late.py", "")
     bundle = bundle_of(set_state(tmp_path / "s", A="1"))
-    with pytest.raises(VerificationFailed, match="not those of its contents"):
+    with pytest.raises(VerificationFailed, match="do not match its contents"):
         embed_pex(target, [bundle], RECORD, target)
 
 

@@ -86,7 +86,7 @@ def test_a_refused_login_is_77_and_stays_secret(
     assert caught.value.exit_code == 77
     assert "docker login" in caught.value.hint
     assert "wrong-password" not in caught.value.what
-    expected = "rejects the credentials" if password else "wants credentials"
+    expected = "rejects the credentials" if password else "requires credentials"
     assert expected in caught.value.what
 
 

@@ -91,7 +91,7 @@ def test_in_production_the_built_state_is_used_and_nothing_is_written(tmp_path: 
 
 def test_a_missing_state_is_an_error_in_production_and_none_in_development(tmp_path: Path) -> None:
     component = Counter(refresh_if_dev=False)
-    with Load(tmp_path) as load, pytest.raises(StateError, match=r"no state of 'Counter\[a\]'"):
+    with Load(tmp_path) as load, pytest.raises(StateError, match=r"no state for 'Counter\[a\]'"):
         load.build_defs(component)
     with Load(tmp_path, is_development=True) as load:
         assert load.build_defs(component) == ()

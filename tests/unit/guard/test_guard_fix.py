@@ -33,7 +33,7 @@ def test_fix(leaky: WorkDir) -> None:
     assert (leaky.path / FILE).read_text() == CONTENT
     assert (leaky.path / ".gitignore").read_text() == f"*.log\n{STATE}\n"
     leaky.commit("cure")
-    assert leaky.guard("--fix").err.startswith("guard: 1 state directory is kept out")
+    assert leaky.guard("--fix").err.startswith("guard: 1 state directory is ignored by git")
     assert leaky("git status --porcelain") == ""
 
 

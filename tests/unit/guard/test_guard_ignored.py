@@ -200,7 +200,7 @@ def test_a_sparse_checkout_and_a_submodule_without_git(wd: WorkDir, tmp_path: Pa
     wd.write(f"src/a lib/{STATE}/K/state")
     said = wd.guard()
     assert said.code == 71
-    assert "src/a lib is a submodule without a repository of its own" in said.err
+    assert "src/a lib is a submodule without its own repository" in said.err
     wd(["sh", "-c", said.err.partition("Connect it again: ")[2]])
     assert wd.guard().code == 1
     assert "In src/a lib: git add -A would add 1 file" in wd.guard().err

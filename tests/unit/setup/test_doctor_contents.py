@@ -42,18 +42,18 @@ def test_each_key_has_a_line_and_no_line_tells_a_value(tmp_path: Path) -> None:
     powerbi, clean = _findings(tmp_path, PowerBI=report, Sigma='{"name": "Orders"}')
     assert powerbi.grade == "warn"
     assert powerbi.what == (
-        "PowerBI holds 1 password or token, 1 e-mail address, 1 host (db.internal.example)."
+        "PowerBI contains 1 password or token, 1 e-mail address, 1 host (db.internal.example)."
     )
     assert "hunter2" not in repr(powerbi)
     assert "(state)" in powerbi.why
-    assert clean == Finding("ok", "Sigma holds no password, e-mail address or host.")
+    assert clean == Finding("ok", "Sigma contains no password, e-mail address or host.")
 
 
 def test_addresses_and_hosts_alone_are_told_and_no_warning(tmp_path: Path) -> None:
     (finding,) = _findings(tmp_path, Looker='{"email": "a@b.example", "url": "https://x.example/"}')
     assert (finding.grade, finding.what) == (
         "ok",
-        "Looker holds 1 e-mail address, 1 host (x.example).",
+        "Looker contains 1 e-mail address, 1 host (x.example).",
     )
 
 
@@ -118,4 +118,4 @@ def test_no_word_is_halved_where_chunks_meet(
     monkeypatch.setattr(contents, "_CHUNK_BYTES", 4096)
     line = '{"by": "ada.lovelace@example.com", "at": "https://app.example.com/x"}, '
     (finding,) = _findings(tmp_path, Long=line * 1000)
-    assert finding.what == "Long holds 1 e-mail address, 1 host (app.example.com)."
+    assert finding.what == "Long contains 1 e-mail address, 1 host (app.example.com)."

@@ -97,7 +97,7 @@ def replace_build(build: Build, **fields: object) -> Build:
 @pytest.mark.parametrize(
     ("policy", "record", "rule", "sentence"),
     [
-        (Policy(require=("Gone",)), _GOOD, "require", "no state of Gone"),
+        (Policy(require=("Gone",)), _GOOD, "require", "no state for Gone"),
         (
             Policy(max_age=3599.0),
             _GOOD,
@@ -115,16 +115,16 @@ def replace_build(build: Build, **fields: object) -> Build:
         (Policy(commit=_COMMIT), _record(commit=None), "commit", "not recorded"),
         (Policy(clean=True), _record(dirty=True), "clean", "with uncommitted changes"),
         (Policy(clean=True), _record(dirty=None), "clean", "not recorded"),
-        (Policy(guarded=True), _record(guarded=False), "guarded", "without asking git"),
+        (Policy(guarded=True), _record(guarded=False), "guarded", "without checking that git ignores the state"),
         (
             Policy(no_stale=True),
             _record(KeyRefresh("Shop", stale=True, fetched="2027-01-14T07:00:00Z")),
             "no-stale",
-            "the state of 2027-01-14T07:00:00Z stands in",
+            "the state of 2027-01-14T07:00:00Z was kept",
         ),
         (Policy(environment="dev"), _GOOD, "environment", "built for 'prod', not for 'dev'"),
         (Policy(min_entries={"Shop": 5}), _GOOD, "min-entries", "2 entries, fewer than 5"),
-        (Policy(min_entries={"Gone": 0}), _GOOD, "min-entries", "no state of Gone"),
+        (Policy(min_entries={"Gone": 0}), _GOOD, "min-entries", "no state for Gone"),
         (Policy(min_entries={"dbt": 3}), _GOOD, "min-entries", "dbt in .: its state has 2 entries"),
         (Policy(require_labels={"team": None}), _GOOD, "require-label", "no label team"),
     ],
@@ -163,9 +163,9 @@ def test_the_age_is_exact_to_the_second(age: int, most: int) -> None:
 @pytest.mark.parametrize(
     ("age", "most", "told"),
     [
-        (381, 1, "last confirmed 6.3 minutes ago, at .* at most 1 second is"),
-        (90_000, 86_400, "last confirmed 25 hours ago, at .* at most 24 hours is"),
-        (345_600, 119, "last confirmed 4 days ago, at .* at most 119 seconds is"),
+        (381, 1, "last confirmed 6.3 minutes ago, at .* maximum is 1 second"),
+        (90_000, 86_400, "last confirmed 25 hours ago, at .* maximum is 24 hours"),
+        (345_600, 119, "last confirmed 4 days ago, at .* maximum is 119 seconds"),
     ],
 )
 def test_ages_are_told_in_words(age: int, most: int, told: str) -> None:
