@@ -154,7 +154,7 @@ def _judge(directory: StateDirectory, claims: Sequence[Claim] | None) -> Verifie
 def manifest_problems(
     path: str, manifest: Manifest, claims: Sequence[Claim] | None
 ) -> Iterator[str]:
-    """What is wrong with a manifest beside the artifact's label, as sentences."""
+    """The problems of a manifest compared with the label of the artifact."""
     if not manifest.states and not manifest.predicate.contents.non_local:
         yield f"{path}/{MANIFEST_NAME} lists no state."
     if claims is None:
@@ -199,7 +199,7 @@ def verify_directory(
 
 
 def refusal(member: Member, known: Known, *, shipped: bool) -> str | None:
-    """Why something may not be in a state directory, as the end of a sentence.
+    """Why something may not be in a state directory, as the end of a message.
 
     A file's bytes are still to be read.
     """

@@ -158,7 +158,7 @@ def _telling(failure: Failure, earlier: Sequence[Failure]) -> BundlerError:
     if not failure.late or not earlier:
         return error
     before = earlier[-1].error.without_key
-    what = f"{error.what.rstrip('.')}; the attempt before: {before}"
+    what = f"{error.what.rstrip('.')}; the previous attempt: {before}"
     return type(error)(what, hint=error.hint, key=error.key)
 
 

@@ -171,7 +171,7 @@ def test_a_key_that_is_committed_is_refused_by_file_and_line(tmp_path: Path) -> 
     with pytest.raises(BundlerError) as failed:
         run(root)
     assert isinstance(failed.value, ConfigurationError)
-    assert "project/seeds/key.csv:3 holds a private key" in failed.value.what
+    assert "project/seeds/key.csv:3 contains a private key" in failed.value.what
     assert pem.splitlines()[1] not in failed.value.what + failed.value.hint
 
 

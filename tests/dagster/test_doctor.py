@@ -286,7 +286,11 @@ def test_what_several_sources_share_is_told_once(tmp_path: Path) -> None:
     shown = done.stdout
     assert shown.count(": no request was observed.") == 3
     assert shown.count("A component that uses gRPC") == 1
-    assert shown.index("A: no request") < shown.index("A component that") < shown.index("B: no request")
+    assert (
+        shown.index("A: no request")
+        < shown.index("A component that")
+        < shown.index("B: no request")
+    )
     assert shown.count("src/shop/state has no published state") == 1
     assert "Path in an image: /app/state" in shown
 

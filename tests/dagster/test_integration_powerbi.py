@@ -71,5 +71,5 @@ def test_doctor_tells_what_expressions_hold(tried: Tried) -> None:
     findings = contents.contents(DoctorContext(survey(tried.account.root), tried.account.python))
     (finding,) = [one for one in findings if one.what.startswith(key)]
     assert finding.grade == "warn"
-    assert finding.what.startswith(f"{key} holds 1 password or token, 1 e-mail address, ")
+    assert finding.what.startswith(f"{key} contains 1 password or token, 1 e-mail address, ")
     assert "canary" not in repr(finding)

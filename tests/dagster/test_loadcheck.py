@@ -143,7 +143,9 @@ def _says(**definitions: int) -> Runner:
 
 def test_fewer_definitions_than_before_are_a_failure() -> None:
     now, before = _says(assets=4, jobs=1), _says(assets=6)
-    with pytest.raises(VerificationFailed, match=r"loads only 4 assets, 1 jobs; .* of that name has 6"):
+    with pytest.raises(
+        VerificationFailed, match=r"loads only 4 assets, 1 jobs; .* of that name has 6"
+    ):
         check(now, LoadCheck(_TARGET), "shop", Listener(), baseline=before)
     check(before, LoadCheck(_TARGET), "shop", Listener(), baseline=now)
     check(now, LoadCheck(_TARGET, 5, compares=False), "shop", Listener(), baseline=before)

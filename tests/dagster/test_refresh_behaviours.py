@@ -219,7 +219,7 @@ def test_why_a_key_failed_is_told_while_others_go_on(
             if shown[-1].endswith("to find every failure."):
                 word.touch()
     assert process.returncode == 77
-    why = "state holds the value of VENDOR_TOKEN."
+    why = "state contains the value of VENDOR_TOKEN."
     told = shown.index(f"Odd[writes_a_secret]  failed  credentials refused (77): {why}")
     (done,) = [at for at, line in enumerate(shown) if line.startswith("Odd[waits_for_word]  done")]
     assert told < done < shown.index(f"✗ credentials refused (77): Odd[writes_a_secret]: {why}")
@@ -244,7 +244,7 @@ EXPECTED = {
     "writes_a_link": (65, "a symbolic link"),
     "writes_a_fifo": (65, "a FIFO"),
     "writes_a_socket": (65, "a socket"),
-    "writes_a_secret": (77, "state holds the value of VENDOR_TOKEN"),
+    "writes_a_secret": (77, "state contains the value of VENDOR_TOKEN"),
     "writes_its_path": (65, "contains the path of the staging directory"),
     "fails_in_async": (69, "refused the connection"),
 }

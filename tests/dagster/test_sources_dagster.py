@@ -144,6 +144,6 @@ def test_a_key_that_holds_a_secret_is_refused_without_showing_it(
     project = prepare(tmp_path, monkeypatch, "dagster")
     monkeypatch.setenv("TINY_NAME", "canary-0123456789")
     monkeypatch.setenv("VENDOR_API_KEY", "canary-0123456789")
-    with pytest.raises(CredentialsRefused, match="holds the value of VENDOR_API_KEY") as failed:
+    with pytest.raises(CredentialsRefused, match="contains the value of VENDOR_API_KEY") as failed:
         refresh([project], RefreshOptions(), Listener())
     assert "canary" not in failed.value.what + failed.value.hint

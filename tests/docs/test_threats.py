@@ -26,7 +26,7 @@ def _touches(tree: ast.AST) -> Iterator[str]:
         owner = ast.unparse(call.func.value) if isinstance(call.func, ast.Attribute) else ""
         text = ast.unparse(call)
         if (
-            name in _CALLS
+            (name in _CALLS and owner != "formatter")  # click has a write_text, too
             or (owner == "os" and name in ("replace", "remove"))
             or (owner == "os" and name == "open" and ("O_CREAT" in text or "O_RDWR" in text))
             or (name == "open" and owner != "os" and _is_write(call, owner))

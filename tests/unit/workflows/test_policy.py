@@ -115,7 +115,12 @@ def replace_build(build: Build, **fields: object) -> Build:
         (Policy(commit=_COMMIT), _record(commit=None), "commit", "not recorded"),
         (Policy(clean=True), _record(dirty=True), "clean", "with uncommitted changes"),
         (Policy(clean=True), _record(dirty=None), "clean", "not recorded"),
-        (Policy(guarded=True), _record(guarded=False), "guarded", "without checking that git ignores the state"),
+        (
+            Policy(guarded=True),
+            _record(guarded=False),
+            "guarded",
+            "without checking that git ignores the state",
+        ),
         (
             Policy(no_stale=True),
             _record(KeyRefresh("Shop", stale=True, fetched="2027-01-14T07:00:00Z")),

@@ -140,7 +140,7 @@ def building(
             return
         base = _loaded(build)
         if request.bundles:
-            request.listener.phase("Putting the state into the image")
+            request.listener.phase("Embedding the state in the image")
         try:
             with naming(docker, engine, arguments, base, request) as image:
                 yield image
@@ -151,7 +151,7 @@ def building(
                     remove_unnamed(engine, base)
             elif request.bundles:
                 request.listener.note(
-                    "The code's image stays without a name: it is the classic builder's cache. "
+                    "The code's image stays untagged: it is the classic builder's cache. "
                     "docker image prune removes it."
                 )
 

@@ -77,7 +77,7 @@ def interpreters(runs: RunsAs, places: Iterable[str] = ()) -> list[str]:
 
 
 def working_directory(program: Sequence[str]) -> str | None:
-    """What the image's program is told to import from: ``dagster api grpc -d /app``."""
+    """The directory that the image's program imports from: ``dagster api grpc -d /app``."""
     for option, value in itertools.pairwise(command_words(program)):
         if option in ("-d", "--working-directory"):
             return value
