@@ -80,7 +80,7 @@ def test_the_service_does_not_start_without_its_state_or_with_an_altered_one(
         ("catalogue.vendor:Nothing", "has no Nothing"),
         ("catalogue.nowhere:Catalogue", "No module named 'catalogue.nowhere'"),
         ("json:dumps", "missing 1 required positional argument"),
-        ("pathlib:Path", "no state-backed component"),
+        ("pathlib:Path", "not a state-backed component"),
     ],
 )
 def test_a_name_that_leads_nowhere_is_a_sentence(
