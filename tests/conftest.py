@@ -11,6 +11,7 @@ from hypothesis import settings
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
+from bundler import listener
 from bundler.setup.demo.vendor import VendorApi
 from tests.support import sample as sample_module
 from tests.support import stores
@@ -31,6 +32,12 @@ from tests.support.workdir import WorkDir
 # A busy machine is no failure.
 settings.register_profile("any-machine", deadline=None)
 settings.load_profile("any-machine")
+
+
+@pytest.fixture(autouse=True)
+def _silent_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command that ran in this process must not report to the stream that it had."""
+    monkeypatch.setattr(listener, "of_process", listener.SILENT)
 
 
 @pytest.fixture

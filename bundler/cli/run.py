@@ -23,7 +23,11 @@ from bundler.system import streams
 def run(command: click.Command, arguments: Sequence[str]) -> int:
     """Runs the command and returns its exit code. Catches every exception."""
     signal.signal(signal.SIGTERM, _terminate)
-    return streams.ending(lambda: _run(command, arguments), _report)
+    before = listener.of_process
+    try:
+        return streams.ending(lambda: _run(command, arguments), _report)
+    finally:
+        listener.of_process = before
 
 
 def _run(command: click.Command, arguments: Sequence[str]) -> int:
