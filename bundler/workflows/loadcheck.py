@@ -129,6 +129,9 @@ def check(
     for target, item in zip(demanded.targets, loaded, strict=True):
         if demanded.may_be_absent and _is_absent(target, item.error or ""):
             raise NotTried(f"it does not contain {target}; name the module with --load-module")
+        # The libraries of such a PEX are in another one, or come from the environment.
+        if not demanded.is_required and _is_absent("dagster", item.error or ""):
+            raise NotTried("it does not contain dagster; with --load-check that is an error")
     problems = [problem for item in loaded for problem in _problems(item)]
     if problems:
         raise VerificationFailed(
