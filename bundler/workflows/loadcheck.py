@@ -130,8 +130,9 @@ def check(
         if demanded.may_be_absent and _is_absent(target, item.error or ""):
             raise NotTried(f"it does not contain {target}; name the module with --load-module")
         # The libraries of such a PEX are in another one, or come from the environment.
-        if not demanded.is_required and _is_absent("dagster", item.error or ""):
-            raise NotTried("it does not contain dagster; with --load-check that is an error")
+        for library in () if demanded.is_required else ("dagster", "bundler"):
+            if _is_absent(library, item.error or ""):
+                raise NotTried(f"it does not contain {library}; --load-check makes that an error")
     problems = [problem for item in loaded for problem in _problems(item)]
     if problems:
         raise VerificationFailed(
