@@ -166,7 +166,7 @@ def test_a_program_starts_from_what_is_embedded_while_the_stores_server_is_stopp
     state = next((tmp_path / "pex").rglob("FileComponent__file__/state"))
     state.chmod(0o644)
     state.write_text("[]")
-    with pytest.raises(AssertionError, match="not what its manifest says"):
+    with pytest.raises(AssertionError, match="does not match its manifest"):
         program()
 
 
