@@ -43,8 +43,7 @@ ROOT: Mapping[str, str] = {
     "baseline": "An artifact, store or directory whose states new ones are compared with and "
     "may fall back to. Default: the published state.",
     "allow-stale": "The maximum age of a baseline that may replace the state of an unavailable "
-    "system. "
-    "Default: never.",
+    "system. Default: never.",
     "secrets": "Names of variables that are secrets, in addition to those recognised by name.",
     "not-secrets": "Names of variables that are not secrets, although their names suggest it.",
     "image-path": "Path of the state directory in an image. Default: where the image's Python "

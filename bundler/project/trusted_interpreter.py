@@ -36,8 +36,7 @@ def refuse_tracked(python: Path, found_by: str) -> None:
     if tracked is not None:
         raise ConfigurationError(
             f"The interpreter {python} (found by {found_by}) was not run: {tracked} is committed "
-            "to "
-            "the repository.",
+            "to the repository.",
             hint=_HINT.format(shown),
         )
 

@@ -484,8 +484,7 @@ def _tell(key: str, fetched: Fetched, state: State, listener: Listener, detail: 
     if abs(fetched.skew) > _MOST_SKEW_SECONDS:
         listener.warning(
             f"{key}: the clocks of the server and this machine differ by {abs(fetched.skew):.0f} "
-            "s: "
-            "signatures and tokens may be rejected."
+            "s: signatures and tokens may be rejected."
         )
     for note in fetched.notes:
         listener.note(f"{key}: {note}.")

@@ -223,8 +223,7 @@ class StateDir(msgspec.Struct, frozen=True):
         more = f" and {len(foreign) - _SHOWN_NAMES} more" if len(foreign) > _SHOWN_NAMES else ""
         raise ConfigurationError(
             f"{self.path} contains {shown}{more}, which state-bundler did not write: a refresh "
-            "would "
-            "replace and remove it.",
+            "would replace and remove it.",
             hint=ADVICE,
         )
 

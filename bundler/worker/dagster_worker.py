@@ -250,9 +250,8 @@ def _text(path: Path) -> str:
 def _warn_unlisted(component: Any) -> str:
     return (
         f"{component.defs_state_config.key} is not in Dagster's own list of components (it is "
-        "created "
-        "by a function without a usable return annotation, or by another component), so `dg utils "
-        "refresh-defs-state` skips it; it is refreshed here."
+        "created by a function without a usable return annotation, or by another component), so "
+        "`dg utils refresh-defs-state` skips it; it is refreshed here."
     )
 
 

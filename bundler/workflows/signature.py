@@ -212,10 +212,9 @@ def check(message: bytes, signature: Path, allowed: Path, name: str) -> str:
         if not _keygen("verify", *options, stdin=message).exit_code:
             return principal
     raise Findings(
-        f"The signature {signature} by {principals[0]} does not match this artifact: the "
-        "artifact changed after signing, the signature belongs to another or older artifact, or "
-        "it was made "
-        "for another purpose.",
+        f"The signature {signature} by {principals[0]} does not match this artifact: the artifact "
+        "changed after signing, the signature belongs to another or older artifact, or it was "
+        "made for another purpose.",
         hint="Do not use the artifact before you know why. If it was rebuilt, sign it again.",
     )
 

@@ -42,8 +42,7 @@ if TYPE_CHECKING:
 
 _NOT_IN_CONTEXT = (
     "New state would invalidate the cache of the code's layers, so it stays out of the context, "
-    "and this "
-    "instruction finds nothing."
+    "and this instruction finds nothing."
 )
 
 
@@ -98,9 +97,8 @@ def _state_in_context(patient: DoctorContext, rules: list[DockerIgnoreRule]) -> 
             yield _unnamed(
                 patient,
                 str(directory),
-                "New state invalidates the cached layers of the code, and an unverified copy gets "
-                "into the "
-                "image.",
+                "New state invalidates the cached layers of the code, and an unverified copy "
+                "gets into the image.",
                 docker_patterns(patient.survey),
             )
 
@@ -134,8 +132,7 @@ def _environment_in_context(
             patient,
             ".venv",
             "The whole local environment is sent to the engine with each build, and COPY . "
-            "overwrites "
-            "the one that the image has created.",
+            "overwrites the one that the image has created.",
             ["**/.venv"],
         )
 

@@ -37,8 +37,7 @@ def configuration(patient: DoctorContext) -> Iterator[Finding]:
             f"{survey.root} is not a Dagster project, and it configures no sources.",
             "There is nothing to refresh or embed.",
             "Run doctor in a directory with [tool.dg.project] (--project DIR), or configure a "
-            "source: "
-            "state-bundler init shows how.",
+            "source: state-bundler init shows how.",
             is_end=True,
         )
 

@@ -44,8 +44,7 @@ def _by_the_backend(survey: Survey) -> Finding:
         return Finding(
             "warn",
             f"{survey.state_directories[0]} is not in a package: {survey.backend} includes no "
-            "state "
-            "in a wheel.",
+            "state in a wheel.",
             why,
             "Move the state directory into a package: change the path of its "
             "[[tool.state-bundler.source]].",

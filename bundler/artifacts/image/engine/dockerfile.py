@@ -197,6 +197,6 @@ def refreshing(text: str, name: str) -> Iterator[str]:
         if command := _REFRESH.search(f"{found.text}\n{found.body}"):
             yield (
                 f"{name}:{found.line} creates state in a RUN ({command[0]}). Docker caches the "
-                "step: "
-                "the next build would ship the old state and succeed even if the API is down."
+                "step: the next build would ship the old state and succeed even if the API is "
+                "down."
             )

@@ -161,8 +161,7 @@ class LeftOut:
 def named_sentence(path: str, where: str) -> str:
     return (
         f"{path} goes into the build context, because {where} names it. Everyone who has the "
-        "image has "
-        "what is copied of it."
+        "image has what is copied of it."
     )
 
 

@@ -221,8 +221,7 @@ class RegistryTarget(RegistryStore):
         if named.digest != digest:
             raise VerificationFailed(
                 f"{self.reference.tagged(tag)} points to {named.digest} instead of {digest}: "
-                "someone "
-                "else moved it concurrently, or the registry failed to move it."
+                "someone else moved it concurrently, or the registry failed to move it."
             )
 
     def stored(self, digest: str) -> Descriptor:
