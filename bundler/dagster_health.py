@@ -53,7 +53,7 @@ def state_health(
     if directory is None:
         return dg.Definitions()
     states = [
-        _State(directory, state, _names(index, state["key"]), max_age, baseline)
+        _EmbeddedState(directory, state, _names(index, state["key"]), max_age, baseline)
         for index, state in enumerate(_states(directory))
     ]
     return dg.Definitions(
@@ -102,7 +102,7 @@ def _names(index: int, key: str) -> str:
     return f"{_NO_NAME.sub('_', key).strip('_')}_{index}"
 
 
-class _State:
+class _EmbeddedState:
     """One state and how it is judged."""
 
     def __init__(

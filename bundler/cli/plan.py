@@ -24,7 +24,7 @@ from bundler.cli.options import (
 from bundler.cli.outcome import tell_github
 
 if TYPE_CHECKING:
-    from bundler.workflows.plan import Change, Plan
+    from bundler.workflows.plan import Plan, PlannedChange
 
 SCHEMA = 1
 
@@ -104,7 +104,7 @@ def _text(made: Plan, most: int) -> None:
         if change.definitions is not None:
             shown.show(console, change.definitions, most, "--all-changes")
         for refusal in _refusals(change):
-            console.line(console.styled(f"Needs a yes: {refusal}", "red"))
+            console.line(console.styled(f"Needs approval: {refusal}", "red"))
 
 
 def _markdown(made: Plan, most: int) -> Iterator[str]:
@@ -116,11 +116,11 @@ def _markdown(made: Plan, most: int) -> Iterator[str]:
             yield ""
             yield from shown.markdown(change.definitions, most)
         for refusal in _refusals(change):
-            yield from ("", f"**Needs a yes:** {refusal}")
+            yield from ("", f"**Needs approval:** {refusal}")
 
 
 def _annotations(made: Plan) -> Iterator[str]:
-    """GitHub's workflow commands: a notice for each baseline, an error for what needs a yes."""
+    """GitHub's workflow commands: a notice for each baseline, an error for what needs approval."""
     from bundler.cli.ci import annotation
 
     for change in made.changes:
@@ -130,7 +130,7 @@ def _annotations(made: Plan) -> Iterator[str]:
             yield annotation("github", "error", refusal)
 
 
-def _headlines(change: Change) -> Iterator[str]:
+def _headlines(change: PlannedChange) -> Iterator[str]:
     yield from (f"{key.key}: {key.summary or key.kind}." for key in change.states.keys)
     if change.definitions is not None:
         yield shown.conclusion(change.definitions)
@@ -138,7 +138,7 @@ def _headlines(change: Change) -> Iterator[str]:
         yield "nothing would change."
 
 
-def _refusals(change: Change) -> list[str]:
+def _refusals(change: PlannedChange) -> list[str]:
     from bundler.refresh.removals import refused
 
     return [f"{error.what} {error.hint}" for error in refused(change.removals)]

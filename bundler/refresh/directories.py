@@ -307,7 +307,7 @@ class Directory(msgspec.Struct):
         return {key: it.directory for key, it in self.baselines.items() if key in after}, after
 
     def allow_removed(self, key: str, names: tuple[str, ...], listener: Listener) -> None:
-        """Records that a key lost more definitions than it may, with a yes."""
+        """Records that a key lost more definitions than it may, with approval."""
         self.refreshes[key] = msgspec.structs.replace(self.refreshes[key], removed=names)
         listener.warning(
             f"{key}: {len(names)} definitions are removed, because --allow-removed allows it."

@@ -8,6 +8,7 @@ another key makes now is not removed.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
@@ -49,7 +50,8 @@ class Removal(msgspec.Struct, frozen=True):
         return BadData(
             f"{self.key}: {len(self.names)} of {self.of} {self.kind} would be removed, more than "
             f"max-removed = {self.limit} allows: {shown}{f' and {more} more' if more > 0 else ''}.",
-            hint=f"Check what the API answers. If it is right: --allow-removed '{self.key}'.",
+            hint="Check what the API answers. If it is intended, pass --allow-removed "
+            f"{shlex.quote(self.key)}.",
             key=self.key,
         )
 
@@ -66,7 +68,7 @@ def removals(
 
 
 def refused(found: Sequence[Removal]) -> list[BadData]:
-    """One failure for each key and kind that exceeds its limit without a yes."""
+    """One failure for each key and kind that exceeds its limit without approval."""
     return [removal.refusal() for removal in found if removal.exceeds and not removal.allowed]
 
 

@@ -326,7 +326,7 @@ class KeyRefresh(Model, frozen=True):
 
     fetched: when its bytes came from the external system. confirmed: when the external system was
     last asked and its answer meant the same. origin: "source" for a refresh, else what it was
-    taken from. removed: the definitions that it removed beyond `max-removed`, with a yes.
+    taken from. removed: the definitions that it removed beyond `max-removed`, with approval.
     """
 
     key: str

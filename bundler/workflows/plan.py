@@ -47,7 +47,7 @@ _MOST_PLAN_BYTES = 256 * 1024 * 1024
 _ByProject = dict[str, Definitions]
 
 
-class Expected(msgspec.Struct, frozen=True):
+class PlanBaseline(msgspec.Struct, frozen=True):
     """A baseline as it was. contents: the content digest of each state directory. code: a digest of
     all but the state; None for what has no code."""
 
@@ -56,13 +56,13 @@ class Expected(msgspec.Struct, frozen=True):
     code: str | None = None
 
 
-class Change(msgspec.Struct, frozen=True):
+class PlannedChange(msgspec.Struct, frozen=True):
     """What would change against one baseline.
 
     definitions: None if the states are the same, or if there is no code location to load.
     """
 
-    baseline: Expected
+    baseline: PlanBaseline
     states: Difference
     definitions: DefinitionsDifference | None = None
     removals: tuple[Removal, ...] = ()
@@ -76,7 +76,7 @@ class Plan(msgspec.Struct, frozen=True):
     """contents: the content digests of the new states, by place."""
 
     contents: dict[str, str]
-    changes: tuple[Change, ...]
+    changes: tuple[PlannedChange, ...]
     states: str = ""
 
     @property
@@ -138,13 +138,13 @@ def _difference(before: Artifact, after: Artifact) -> Difference:
     return Difference(before.name, after.name, tuple(added), 0)
 
 
-def _expected(name: str, artifact: Artifact) -> Expected:
+def _expected(name: str, artifact: Artifact) -> PlanBaseline:
     contents = {}
     for directory in artifact.state_directories():
         raw = directory.read_manifest()
         if raw is not None:
             contents[directory.path] = parse(raw, artifact.name).content_digest
-    return Expected(name, contents, artifact.files_below())
+    return PlanBaseline(name, contents, artifact.files_below())
 
 
 class _Loader:
@@ -164,10 +164,10 @@ class _Loader:
 
     def changes(
         self,
-        expected: Sequence[Expected],
+        expected: Sequence[PlanBaseline],
         differences: Sequence[Difference],
         states: Sequence[Mapping[str, StateDir]],
-    ) -> Iterator[Change]:
+    ) -> Iterator[PlannedChange]:
         """What would change against each baseline, in their order."""
         is_loaded = [bool(difference.keys and self._projects) for difference in differences]
         several = [there for there, wanted in zip(states, is_loaded, strict=True) if wanted]
@@ -176,12 +176,12 @@ class _Loader:
         loaded = iter(others)
         for baseline, difference, wanted in zip(expected, differences, is_loaded, strict=True):
             if not wanted:
-                yield Change(baseline, difference)
+                yield PlannedChange(baseline, difference)
                 continue
             before = next(loaded)
             _refuse_error(before, baseline.name)
             changed = compare(merge(before), merge(after))
-            yield Change(baseline, difference, changed, tuple(self._removals(before, after)))
+            yield PlannedChange(baseline, difference, changed, tuple(self._removals(before, after)))
 
     def _describe(self, several: Sequence[Mapping[str, StateDir]]) -> list[_ByProject]:
         """With the new states, then with those of each baseline."""
@@ -287,7 +287,7 @@ def carry_out(
 
     held: the bundles' files exist until it is closed.
     Raises `VerificationFailed` for a file that is no plan and for a baseline that has moved, and
-    `BadData` for removals that need a yes.
+    `BadData` for removals that need approval.
     """
     from bundler.workflows.state_from import replay
 
@@ -304,7 +304,7 @@ def carry_out(
 
 
 def _judged(plan: Plan, allowed: Sequence[str]) -> list[Removal]:
-    """The plan's removals; a yes can be given when it is made and when it is carried out."""
+    """The plan's removals; approval is given when it is made or when it is carried out."""
     return [
         msgspec.structs.replace(it, allowed=it.allowed or it.is_allowed_by(allowed))
         for change in plan.changes
@@ -349,7 +349,7 @@ def _copy(source: Any, target: Path) -> str:
     return digest.hexdigest()
 
 
-def _refuse_moved(was: Expected, plan: Plan, projects: Sequence[Project]) -> None:
+def _refuse_moved(was: PlanBaseline, plan: Plan, projects: Sequence[Project]) -> None:
     """A baseline may be what it was, or hold the planned states already."""
     with _opened_now(was.name, projects) as artifact:
         now = _expected(was.name, artifact)

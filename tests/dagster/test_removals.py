@@ -1,4 +1,4 @@
-"""Removals need a yes: ``max-removed`` with a real Dagster. About 90 s."""
+"""Removals need approval: ``max-removed`` with a real Dagster. About 90 s."""
 
 from __future__ import annotations
 

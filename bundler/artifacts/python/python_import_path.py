@@ -23,7 +23,7 @@ _MAX_CANDIDATES = 5
 _MAX_PYPROJECT_BYTES = 1024 * 1024
 
 
-class Plan(msgspec.Struct, frozen=True):
+class TreePlan(msgspec.Struct, frozen=True):
     """What putting bundles in comes down to. changes: by the tree's path."""
 
     changes: Mapping[str, TreeChange]
@@ -39,7 +39,7 @@ def plan(
     record: RunRecord,
     *,
     dagster: bool,
-) -> Plan:
+) -> TreePlan:
     """Finds each bundle's place and says what changes there.
 
     name: of the artifact. claims: what it says of its states so far. dagster: whether Dagster
@@ -55,7 +55,7 @@ def plan(
         tree.path: _change([b for b in bundles if places[b.place] is tree], extra.get(tree.path))
         for tree in places.values()
     }
-    return Plan(changes, new + kept, _in_artifact(record, places))
+    return TreePlan(changes, new + kept, _in_artifact(record, places))
 
 
 def _claim(bundle: Bundle, tree: Tree) -> Claim:

@@ -41,7 +41,7 @@ def script() -> str:
 
 
 def install() -> Path | None:
-    """Puts the plugin there; None if it is there already.
+    """Installs the plugin; None if it is already installed.
 
     Raises `ConfigurationError` for a file of that name that is not ours.
     """

@@ -68,7 +68,8 @@ class Case:
     """What one component sees. size: how many of everything its account has.
 
     endpoint: the name of the one that is faulty, or ``*``. times: how often the fault happens
-    before all is well again; None for ever. subclass: one of `SUBCLASSES`, else the vendor's class.
+    before all is well again; None means forever. subclass: one of `SUBCLASSES`, else the vendor's
+    own class.
     """
 
     name: str

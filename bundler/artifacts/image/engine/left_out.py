@@ -160,8 +160,8 @@ class LeftOut:
 
 def named_sentence(path: str, where: str) -> str:
     return (
-        f"{path} goes into the build context, because {where} names it. Everyone who has the "
-        "image has what is copied of it."
+        f"{path} goes into the build context, because {where} names it. Anyone with the "
+        "image can read what is copied from it."
     )
 
 

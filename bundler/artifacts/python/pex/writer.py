@@ -28,7 +28,7 @@ from bundler.artifacts.python.pex.info import (
     replace_hash,
 )
 from bundler.artifacts.python.pex.zipapp import ZipChange, rewrite
-from bundler.artifacts.python.python_import_path import Plan
+from bundler.artifacts.python.python_import_path import TreePlan
 from bundler.artifacts.python.trees import NewFile, Tree, TreeChange
 from bundler.artifacts.python.zipfiles import ZipFile
 
@@ -49,7 +49,7 @@ class _Changes(msgspec.Struct):
         self.removed.update(tree.at(path) for path in tree.leaves if change.removes(path))
 
 
-def write(pex: PexFile, plan: Plan, destination: Path) -> None:
+def write(pex: PexFile, plan: TreePlan, destination: Path) -> None:
     """Writes the changed PEX; the destination may be the PEX itself.
 
     Raises `VerificationFailed` if its hashes are not those of its contents.

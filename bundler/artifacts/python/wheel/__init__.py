@@ -15,7 +15,7 @@ import msgspec
 from bundler.artifacts.embedding import EmbedRequest
 from bundler.artifacts.labels import decode_claims, decode_record, encode_claims
 from bundler.artifacts.python import python_import_path, replacing, zipfiles
-from bundler.artifacts.python.python_import_path import Plan, plan
+from bundler.artifacts.python.python_import_path import TreePlan, plan
 from bundler.artifacts.python.trees import NewFile, zip_tree
 from bundler.artifacts.python.wheel import zip as wheelzip
 from bundler.artifacts.python.wheel.zip import metadata_of, rewrite
@@ -106,7 +106,7 @@ def _claims(source: Path) -> Sequence[Claim]:
         return wheel.claims() or ()
 
 
-def _labels(metadata: str, made: Plan) -> dict[str, NewFile]:
+def _labels(metadata: str, made: TreePlan) -> dict[str, NewFile]:
     return {
         f"{metadata}/{_STATES}": NewFile.of(encode_claims(made.claims)),
         f"{metadata}/{_RUN_RECORD}": NewFile.of(canonical(made.record)),
