@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import os
+import shlex
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from fnmatch import fnmatchcase
@@ -309,7 +310,7 @@ def _refuse_loss(
         raise BadData(
             f"{key}: the state is empty.",
             hint="Check what the API returns. If an empty state is expected: --allow-empty "
-            f"'{key}'.",
+            f"{shlex.quote(key)}.",
             key=key,
         )
     if options.min_entries is not None:
@@ -348,7 +349,9 @@ def _refuse_shrunk(
     sizes = (baseline.state.size, tree.size)
     lost = next(_lost(documents, sizes, share), "")
     if lost:
-        hint = f"Check what the API returns. If this is expected: --allow-shrink '{key}'."
+        hint = (
+            f"Check what the API returns. If this is expected: --allow-shrink {shlex.quote(key)}."
+        )
         raise _ShrunkError(f"{key}: {lost}.", hint=hint, key=key)
     if share:
         for less in itertools.islice(_lost(documents, sizes, _SHARE_WITHOUT_A_WORD), 1):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 
 import pytest
@@ -80,3 +81,10 @@ def test_a_yes_names_the_key_or_all_that_goes(allowed: tuple[str, ...], passes: 
     found = removals(_made(assets="abc"), _made(assets="c"), _limited(*allowed, assets="0"))
     assert (not refused(found)) is passes
     assert allowed_names(found, _KEY) == (("a", "b") if passes else ())
+
+
+@pytest.mark.parametrize("key", [_KEY, "it's", "a b", "$HOME", "plain"])
+def test_the_printed_option_names_the_key_in_a_shell(key: str) -> None:
+    found = removals(_made(key, assets="ab"), _made(key), _limited(assets="0"))
+    (error,) = refused(found)
+    assert shlex.split(error.hint.removesuffix("."))[-2:] == ["--allow-removed", key]
