@@ -67,7 +67,7 @@ def make(root: Path, environment: Mapping[str, str] | None = None) -> Sample:
     """Writes the sample project into `root` (made if need be) and gives it its environment."""
     sample = Sample(root, dict(environment or {}))
     write_sample(root)
-    _make_environment(root)
+    make_environment(root, root / "src")
     return sample
 
 
@@ -80,14 +80,15 @@ def make_repository(root: Path, environment: Mapping[str, str] | None = None) ->
     return sample
 
 
-def _make_environment(root: Path) -> None:
+def make_environment(root: Path, *sources: Path) -> None:
+    """Makes a ``.venv`` with Dagster and dbt in `root`, which imports from these folders, too."""
     shared = python_of("dagster")
     home = root / ".venv"
     venv.EnvBuilder(symlinks=True, with_pip=False).create(home)
     site = Path(sysconfig.get_path("purelib", "venv", {"base": str(home)}))
     packages = sysconfig.get_path("purelib", "venv", {"base": str(shared.parent.parent)})
     site.joinpath("_packages.pth").write_text(f"{packages}\n")
-    site.joinpath("_editable_shop.pth").write_text(f"{root / 'src'}\n")
+    site.joinpath("_editable.pth").write_text("".join(f"{source}\n" for source in sources))
     for script in shared.parent.iterdir():
         _adopt(script, shared, home / "bin" / script.name)
 

@@ -1,0 +1,6 @@
+import dagster as dg
+
+
+@dg.asset
+def daily() -> int:
+    return 1
