@@ -1,4 +1,4 @@
-"""A workspace of many projects with many keys on one machine, built with ``build --all``.
+"""A workspace of many projects with many keys on one machine, built with ``build --each``.
 
     python benchmarks/scale.py [--projects 100] [--keys 10] [--workers 4] [--milliseconds 50]
 
@@ -122,7 +122,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="scale-") as name:
         root = Path(name)
         make_workspace(root, given.projects, given.keys, given.milliseconds / 1000)
-        build = ["build", "--all", "--workers", str(given.workers), "--report", "report.json"]
+        build = ["build", "--each", "--workers", str(given.workers), "--report", "report.json"]
         image = ["oci", "-o", "{here}/build/{name}:1"]
         print(f"{given.projects} projects of {given.keys} keys, {given.workers} at once")
         first = measured([*build, *image], root / "projects" / "..", root / "log")

@@ -27,9 +27,14 @@ _REST = "bundler.build.rest"
 
 
 class _BuildGroup(click.Group):
-    """With ``--all``, runs the rest of the command line once per project, in its own process."""
+    """With ``--each``, runs the rest of the command line once per project, in its own process."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if args[:1] == ["--all"]:
+            ctx.fail(
+                "No such option: --all. `build --each KIND` builds an artifact of each project, "
+                "`build KIND --all` one artifact of all projects."
+            )
         # The subcommand and its arguments; empty if there is none.
         _, rest, _ = self.make_parser(ctx).parse_args(list(args))
         ctx.meta[_REST] = rest
@@ -37,33 +42,33 @@ class _BuildGroup(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         params = ctx.params
-        if params.pop("everything"):
+        if params.pop("each"):
             from bundler.cli.build_all import build_all
 
             return ctx.exit(build_all(ctx.meta[_REST], **params))
         if any(value is not None for value in params.values()):
-            raise click.UsageError("--workers and --report go with --all, before the kind.")
+            raise click.UsageError("--workers and --report require --each, before the kind.")
         ctx.params = {}
         return super().invoke(ctx)
 
 
 @click.group(cls=_BuildGroup)
-@click.option("--all", "everything", is_flag=True, help="Build every project of the workspace.")
+@click.option("--each", is_flag=True, help="Build an artifact of each project of the workspace.")
 @click.option(
-    "--workers", type=click.IntRange(1), help="With --all: number of concurrent builds.  [4]"
+    "--workers", type=click.IntRange(1), help="With --each: number of concurrent builds.  [4]"
 )
 @click.option(
-    "--report", type=click.Path(path_type=Path, dir_okay=False), help="With --all: a JSON report."
+    "--report", type=click.Path(path_type=Path, dir_okay=False), help="With --each: a JSON report."
 )
 def build() -> None:
     """Check git, refresh, build, embed and verify. Any failure leaves no artifact behind.
 
-    With --all, the rest of the command line runs once per project, in the project's directory.
+    With --each, the rest of the command line runs once per project, in the project's directory.
     {name} is the project's name, {path} its path, and {here} the current directory.
 
     \b
     Example:
-      state-bundler build --all docker -t 'shop/{name}:1.4' .
+      state-bundler build --each docker -t 'shop/{name}:1.4' .
     """
 
 

@@ -27,7 +27,7 @@ def build_all(arguments: Sequence[str], workers: int | None, report: Path | None
     if not arguments or arguments[0].startswith("-"):
         raise click.UsageError("Missing artifact kind: docker, bake, pex, oci or wheel.")
     if builds.is_one_of_all():
-        raise click.UsageError("--all cannot be used inside a build that --all started.")
+        raise click.UsageError("--each cannot be used inside a build that --each started.")
     here = Path.cwd()
     jobs = builds.jobs_of(projects_in(here), _PROGRAM, arguments, here, here / _LOGS)
     workers = min(workers or builds.DEFAULT_WORKERS, len(jobs))

@@ -12,6 +12,7 @@ import click
 from bundler.cli import definitions as shown
 from bundler.cli.console import Console, as_json, safe, size
 from bundler.cli.options import ProjectArguments, narrator
+from bundler.version import SCHEMA_VERSION
 
 if TYPE_CHECKING:
     from bundler.artifacts.diff import Difference, FileDifference, KeyDifference
@@ -30,9 +31,7 @@ MOST_LINES = 40
 @click.argument("before", metavar="A")
 @click.argument("after", metavar="B")
 @click.option("--volatile", multiple=True, metavar="NAME", help="A JSON member to ignore.")
-@click.option(
-    "--all", "everything", is_flag=True, help="Show every change instead of the first ones per key."
-)
+@click.option("--all-changes", "everything", is_flag=True, help="Every change; else the first.")
 @click.option(
     "--definitions",
     "with_definitions",
@@ -108,7 +107,7 @@ def diff(
     else:
         as_text(found, most)
         if definitions is not None:
-            shown.show(Console(sys.stdout), definitions, most, "--all")
+            shown.show(Console(sys.stdout), definitions, most, "--all-changes")
     ctx.exit(1 if found.differs or (definitions is not None and definitions.changes) else 0)
 
 
@@ -147,7 +146,7 @@ def _definitions_document(found: DefinitionsDifference | None) -> dict[str, obje
 # --- text -----------------------------------------------------------------------------------
 
 
-def as_text(found: Difference, most: int, option: str = "--all") -> None:
+def as_text(found: Difference, most: int, option: str = "--all-changes") -> None:
     """Prints the changes by key. option: the one that shows more than `most` of each."""
     console = Console(sys.stdout)
     for key in found.keys:
@@ -276,7 +275,7 @@ def as_document(found: Difference) -> dict[str, object]:
     import msgspec
 
     return {
-        "schema": 1,
+        "schemaVersion": SCHEMA_VERSION,
         "before": found.before,
         "after": found.after,
         "differs": found.differs,

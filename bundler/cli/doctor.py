@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bundler.cli.console import Console, as_json
+from bundler.version import SCHEMA_VERSION
 
 if TYPE_CHECKING:
     from bundler.setup.doctor import Examined, Finding
@@ -61,7 +62,7 @@ def doctor(
         whole = [{"project": str(root), "checks": _as_json(it)} for root, it in reports.items()]
         # A single project is at the top level.
         told = whole[0] if len(whole) == 1 else {"projects": whole}
-        click.echo(as_json({"schema": 1, **told}))
+        click.echo(as_json({"schemaVersion": SCHEMA_VERSION, **told}))
     else:
         _conclude(failures, warnings, fixable=any(finding.part for finding in findings))
     ctx.exit(1 if failures else 0)

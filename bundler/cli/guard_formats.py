@@ -6,14 +6,13 @@ import json
 from urllib.parse import quote
 
 from bundler.guard.verdict import GuardFinding, GuardVerdict
-from bundler.version import __version__
+from bundler.version import SCHEMA_VERSION, __version__
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-SCHEMA_VERSION = 2
 _SARIF_SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
 # https://docs.oasis-open.org/sarif/sarif/v2.1.0/
 _SARIF_LEVELS = {"fail": "error", "warn": "warning"}

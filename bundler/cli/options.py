@@ -165,15 +165,16 @@ class RefreshArguments(NamedTuple):
         return Inside(self.image, self.in_network, self.in_python) if self.image else None
 
 
-refresh_options = taken_as(
-    "refreshing",
-    RefreshArguments,
-    click.option(
-        "--refresh",
+def _mode(name: str) -> Callable[[Any], Any]:
+    return click.option(
+        name,
         "mode",
         type=click.Choice(REFRESH_MODES),
         help="When to fetch: always, only for keys without valid state, or never.",
-    ),
+    )
+
+
+_REFRESH_OPTIONS = (
     click.option(
         "--key",
         "keys",
@@ -233,6 +234,11 @@ refresh_options = taken_as(
     ),
     click.option("--in-network", metavar="NETWORK", help="Network for --in, such as host."),
     click.option("--in-python", metavar="PATH", help="Interpreter in the --in image.  [python]"),
+)
+refresh_options = taken_as("refreshing", RefreshArguments, _mode("--refresh"), *_REFRESH_OPTIONS)
+# `refresh --refresh` would read badly.
+refresh_command_options = taken_as(
+    "refreshing", RefreshArguments, _mode("--when"), *_REFRESH_OPTIONS
 )
 
 

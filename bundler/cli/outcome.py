@@ -9,6 +9,7 @@ import click
 
 from bundler.cli.console import as_json
 from bundler.cli.options import show_verdict
+from bundler.version import SCHEMA_VERSION
 
 if TYPE_CHECKING:
     from bundler.artifacts.embedding import EmbedResult
@@ -22,7 +23,7 @@ def show_outcome(made: EmbedResult, style: str) -> None:
     """Prints to stdout and to the file named by ``GITHUB_OUTPUT``."""
     tell_github(_outputs(made))
     if style == "json":
-        click.echo(as_json({"schema": 1, **_outputs(made)}))
+        click.echo(as_json({"schemaVersion": SCHEMA_VERSION, **_outputs(made)}))
     else:
         show_verdict(made.verdict, made.name)
 

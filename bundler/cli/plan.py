@@ -22,11 +22,10 @@ from bundler.cli.options import (
     refresh_options,
 )
 from bundler.cli.outcome import tell_github
+from bundler.version import SCHEMA_VERSION
 
 if TYPE_CHECKING:
     from bundler.workflows.plan import Plan, PlannedChange
-
-SCHEMA = 1
 
 
 @click.command()
@@ -148,7 +147,7 @@ def _document(made: Plan) -> dict[str, Any]:
     import msgspec
 
     return {
-        "schema": SCHEMA,
+        "schemaVersion": SCHEMA_VERSION,
         "changes": made.differs,
         "contents": made.contents,
         "baselines": [

@@ -18,7 +18,7 @@ from bundler.cli.options import (
     RefreshArguments,
     narrator,
     project_options,
-    refresh_options,
+    refresh_command_options,
 )
 from bundler.cli.store_options import opened, run_of, show_pushed, show_staged
 
@@ -34,7 +34,7 @@ _SHOWN_DIGEST = 12
 
 @click.command(cls=Grouped)
 @project_options
-@refresh_options
+@refresh_command_options
 @click.option(
     "--push", is_flag=True, help="Refresh versioned keys too and push all states to the store."
 )
@@ -78,7 +78,7 @@ def refresh(
     Examples:
       state-bundler refresh
       state-bundler refresh --key 'FivetranAccountComponent[acme]' --timeout 2m
-      state-bundler refresh --refresh missing
+      state-bundler refresh --when missing
       state-bundler refresh --push
       state-bundler refresh --shard 3/10
       state-bundler refresh -o states.tar

@@ -15,7 +15,8 @@ from bundler.cli.console import Console
 @click.command()
 @click.argument("artifact", shell_complete=completion.artifacts)
 @click.option(
-    "--key",
+    "--ssh-key",
+    "key",
     type=click.Path(path_type=Path, dir_okay=False),
     required=True,
     help="An SSH key. Pass the public key if an agent holds the private one.",
@@ -30,9 +31,9 @@ def sign(artifact: str, key: Path, signature: Path | None) -> None:
 
     \b
     Examples:
-      state-bundler sign app.pex --key ~/.ssh/id_ed25519
+      state-bundler sign app.pex --ssh-key ~/.ssh/id_ed25519
       state-bundler verify app.pex --signed-by allowed_signers
-      state-bundler sign docker://ghcr.io/acme/shop:1.4 --key ~/.ssh/id_ed25519
+      state-bundler sign docker://ghcr.io/acme/shop:1.4 --ssh-key id_ed25519
     """
     from bundler.artifacts.image.ociread import OciImage
     from bundler.artifacts.open import open_artifact

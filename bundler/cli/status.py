@@ -13,6 +13,7 @@ import click
 from bundler.cli import completion
 from bundler.cli.console import Console, age, as_json, size
 from bundler.cli.options import narrator
+from bundler.version import SCHEMA_VERSION
 
 if TYPE_CHECKING:
     from bundler.workflows.status import Holder, KeyStatus
@@ -86,7 +87,7 @@ def status(
     if html is not None:
         _as_page(holders, html)
     elif style == "json":
-        click.echo(as_json({"schema": 1, "artifacts": _as_json(holders)}))
+        click.echo(as_json({"schemaVersion": SCHEMA_VERSION, "artifacts": _as_json(holders)}))
     else:
         _as_text(holders)
     _raise_failures(holders)

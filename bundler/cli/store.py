@@ -14,6 +14,7 @@ from bundler.cli import store_changes
 from bundler.cli.console import Console, age, as_json, size
 from bundler.cli.store_options import NOWHERE, SHOWN, format_option, opened, store_options, url_of
 from bundler.system.wording import counted
+from bundler.version import SCHEMA_VERSION
 
 if TYPE_CHECKING:
     from bundler.store import Store
@@ -34,7 +35,7 @@ for _change in store_changes.COMMANDS:
 @store.command("list", short_help="Show the current version of each key.")
 @store_options
 @click.option("--key", "keys", multiple=True, help="Only this key (repeatable).")
-@click.option("--all", "everything", is_flag=True, help="Show every version.")
+@click.option("--all-versions", "everything", is_flag=True, help="Show every version.")
 @click.option("--sets", is_flag=True, help="Show the history, newest first.")
 @click.option(
     "-n", "most", type=click.IntRange(1), default=_MOST_SETS, help="Maximum number of sets.  [30]"
@@ -55,7 +56,7 @@ def list_(
     \b
     Examples:
       state-bundler store list
-      state-bundler store list --all --key 'FivetranAccountComponent[acme]'
+      state-bundler store list --all-versions --key 'FivetranAccountComponent[acme]'
       state-bundler store list --sets
     """
     found = opened(url, root)
@@ -63,7 +64,7 @@ def list_(
     if current is None:
         click.echo(f"{found.url} is empty.", err=True)
         if style == "json":
-            click.echo(as_json({"schema": 1, "store": found.url, "keys": []}))
+            click.echo(as_json({"schemaVersion": SCHEMA_VERSION, "store": found.url, "keys": []}))
         return
     if sets:
         _show_sets(list(islice(found.history(), most)), found, style)
@@ -100,7 +101,12 @@ def _show_versions(versions: list[Version], current: Current, store: Store, styl
             }
             for version in versions
         ]
-        body = {"schema": 1, "store": store.url, "set": current.number, "keys": rows}
+        body = {
+            "schemaVersion": SCHEMA_VERSION,
+            "store": store.url,
+            "set": current.number,
+            "keys": rows,
+        }
         click.echo(as_json(body))
         return
     console = Console(sys.stdout)
@@ -140,7 +146,7 @@ def _show_sets(changes: list[Change], store: Store, style: str) -> None:
         import msgspec
 
         sets = [msgspec.to_builtins(change) for change in changes]
-        click.echo(as_json({"schema": 1, "store": store.url, "sets": sets}))
+        click.echo(as_json({"schemaVersion": SCHEMA_VERSION, "store": store.url, "sets": sets}))
         return
     rows = [
         (
@@ -176,7 +182,7 @@ def show(*, url: str | None, root: Path, name: str, style: str) -> None:
     if style == "json":
         import msgspec
 
-        click.echo(as_json({"schema": 1, **msgspec.to_builtins(version)}))
+        click.echo(as_json({"schemaVersion": SCHEMA_VERSION, **msgspec.to_builtins(version)}))
         return
     console = Console(sys.stdout)
     console.line(console.styled(f"{version.key}  {version.version}", "bold"))
@@ -226,7 +232,7 @@ def verify(*, url: str | None, root: Path, only_current: bool, style: str) -> No
     checked = checking.check(found, everything=not only_current)
     if style == "json":
         body = {"versions": checked.versions, "size": checked.size, "problems": checked.problems}
-        click.echo(as_json({"schema": 1, "store": found.url, **body}))
+        click.echo(as_json({"schemaVersion": SCHEMA_VERSION, "store": found.url, **body}))
     elif not checked.problems:
         console = Console(sys.stdout)
         tick = console.styled(console.sign("✓", "ok"), "green", "bold")

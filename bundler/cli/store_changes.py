@@ -114,24 +114,24 @@ def join(*, url: str | None, root: Path, run: str | None, note: str, count: int)
 @click.command()
 @store_options
 @click.option(
-    "--to", metavar="WHEN", help="A version, a time or a set number. Default: the previous set."
+    "--at", metavar="WHEN", help="A version, a time or a set number. Default: the previous set."
 )
 @click.option("--key", "keys", multiple=True, help="Only this key (repeatable).")
 @_NOTE
 def rollback(
-    *, url: str | None, root: Path, to: str | None, keys: tuple[str, ...], note: str
+    *, url: str | None, root: Path, at: str | None, keys: tuple[str, ...], note: str
 ) -> None:
     """Make an earlier set or version current again. Nothing is deleted.
 
     \b
     Examples:
       state-bundler store rollback
-      state-bundler store rollback --to 2026-05-01T00:00:00Z
-      state-bundler store rollback --to 41 --key 'FivetranAccountComponent[acme]'
+      state-bundler store rollback --at 2026-05-01T00:00:00Z
+      state-bundler store rollback --at 41 --key 'FivetranAccountComponent[acme]'
     """
     from bundler.store import local
 
-    _tell(opened(url, root).rollback(moment(to), keys, local.author(root, note)))
+    _tell(opened(url, root).rollback(moment(at), keys, local.author(root, note)))
 
 
 def _tell(current: Current) -> None:

@@ -9,10 +9,9 @@ from typing import Any
 from bundler.artifacts.verify import Verdict
 from bundler.cli.console import as_json, hidden
 from bundler.errors import BundlerError, Findings
-from bundler.version import __version__
+from bundler.version import SCHEMA_VERSION, __version__
 from bundler.workflows.policy import DESCRIPTIONS, Breach
 
-SCHEMA_VERSION = 1
 _SARIF_SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
 
 
@@ -57,7 +56,9 @@ def formatted(reports: Sequence[VerifyReport], form: str) -> str:
 
 
 def _json(reports: Sequence[VerifyReport]) -> str:
-    return _dumped({"schema": SCHEMA_VERSION, "artifacts": [_as_json(item) for item in reports]})
+    return _dumped(
+        {"schemaVersion": SCHEMA_VERSION, "artifacts": [_as_json(item) for item in reports]}
+    )
 
 
 def _as_json(report: VerifyReport) -> dict[str, Any]:

@@ -219,7 +219,8 @@ class Directory(msgspec.Struct):
     def _keep(self, key: str, listener: Listener) -> None:
         if key not in self.baselines:
             raise VerificationFailed(
-                f"{key} has no valid state in {self.statedir.path}, and --refresh excludes it.",
+                f"{key} has no valid state in {self.statedir.path}, and the refresh mode `never` "
+                "does not fetch one.",
                 hint=f"Run: state-bundler refresh --key {shlex.quote(key)}",
                 key=key,
             )

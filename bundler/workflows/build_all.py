@@ -23,6 +23,7 @@ from bundler.project.config import pyproject_of
 from bundler.project.projects import project_name
 from bundler.system.atomic import io_errors
 from bundler.system.process import logged
+from bundler.version import SCHEMA_VERSION
 
 _LEVELS = 2  # of folders for logs, below where the command runs
 
@@ -227,4 +228,9 @@ def as_json(outcomes: Sequence[Outcome]) -> str:
         }
         for outcome in outcomes
     ]
-    return json.dumps({"schema": 1, "builds": builds}, indent=2, ensure_ascii=False) + "\n"
+    return (
+        json.dumps(
+            {"schemaVersion": SCHEMA_VERSION, "builds": builds}, indent=2, ensure_ascii=False
+        )
+        + "\n"
+    )

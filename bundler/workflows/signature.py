@@ -222,7 +222,7 @@ def check(message: bytes, signature: Path, allowed: Path, name: str) -> str:
 def _sign_it(name: str, signature: Path | None = None) -> str:
     elsewhere = signature is not None and signature != sidecar(name)
     where = f" --signature {shlex.quote(str(signature))}" if elsewhere else ""
-    return f"Sign it: state-bundler sign {shlex.quote(name)} --key KEY{where}"
+    return f"Sign it: state-bundler sign {shlex.quote(name)} --ssh-key KEY{where}"
 
 
 def _keygen(verb: str, *arguments: str | Path, stdin: bytes | None = None) -> process.Completed:

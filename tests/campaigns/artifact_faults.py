@@ -120,7 +120,7 @@ OPERATIONS = (
     Operation("embed", ("embed", "oci:base:code", "-t", "oci:m:1", *_NEVER), ("m",), _every_tag),
     Operation("an archive", (*_FROM_CODE, "-o", "made.tar:1"), ("made.tar",), _every_tag),
     Operation("extract", ("extract", "app.pex", "-o", "states/old"), ("states/old",), _extracted),
-    Operation("export", ("refresh", "-o", "s.tar", "--refresh", "never"), ("s.tar",), _by_itself),
+    Operation("export", ("refresh", "-o", "s.tar", "--when", "never"), ("s.tar",), _by_itself),
     Operation("init", ("init", "--yes"), (".gitignore", ".pre-commit-config.yaml"), _nothing),
     Operation("store push", _TO_STORE, ("store",), _store),
 )

@@ -70,7 +70,7 @@ def test_the_sample_project_has_no_failure_and_its_legacy_component_is_named(
     assert done.returncode == 0, done.stdout
     report = json.loads(done.stdout)
     findings = [finding for check in report["checks"] for finding in check["findings"]]
-    assert report["schema"] == 1
+    assert report["schemaVersion"] == 2
     assert [finding["grade"] for finding in findings if finding["grade"] == "fail"] == []
     texts = "\n".join(finding["what"] for finding in findings)
     assert "VendorCatalog[products], DbtProjectComponent[warehouse]" in texts

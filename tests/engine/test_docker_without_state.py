@@ -94,7 +94,7 @@ def test_in_a_fleet_it_is_built_as_it_is_and_the_others_get_their_state(project:
     project.write("pyproject.toml", '[tool.uv.workspace]\nmembers = ["shop", "plain"]\n')
     tag = f"{project.name}:{{name}}"
     done = bundler(
-        project, "build", "--all", "--workers", "1", "--report", "report.json",
+        project, "build", "--each", "--workers", "1", "--report", "report.json",
         "docker", "--no-guard", "-t", tag, ".",
     )  # fmt: skip
     assert "2 built, 0 failed." in done.stdout

@@ -101,8 +101,8 @@ def test_a_checkout_that_is_read_only(shop: Path, tmp_path: Path) -> None:
     for arguments in (
         ("build", "pex", *never, "-o", out / "a.pex", "--", "-D", "src"),
         ("build", "oci", *never, "-o", out / "layout"),
-        ("refresh", "--refresh", "never", "-o", out / "states.tar"),
-        ("refresh", "--refresh", "never"),
+        ("refresh", "--when", "never", "-o", out / "states.tar"),
+        ("refresh", "--when", "never"),
         ("build", "pex", *replay, "-o", out / "b.pex", "--", "-D", "src"),
         ("build", "oci", *replay, "-o", out / "replayed"),
         ("status",),

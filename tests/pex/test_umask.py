@@ -24,7 +24,7 @@ COMMANDS = (
     ("build", "oci", *NEVER, "--base", "base:code", "-o", "layout:1"),
     ("build", "oci", *NEVER, "--base", "base:code", "-o", "image.tar:1"),
     ("embed", "oci:base:code", *NEVER, "--tag", "oci:made/layout:1"),
-    ("refresh", "--refresh", "never", "-o", "states.tar"),
+    ("refresh", "--when", "never", "-o", "states.tar"),
     ("extract", "app.pex", "-o", "taken/out"),
     ("status", "--html", "page.html"),
     ("store", "push", str(STATES), "--store", "file://{root}/store"),

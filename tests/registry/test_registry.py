@@ -443,7 +443,7 @@ def test_a_signature_lies_beside_the_image_in_the_registry(
     name = f"docker://{host}/signed/shop:2"
 
     assert "no signature" in state_bundler("verify", name, "--signed-by", allowed, code=1)
-    state_bundler("sign", name, "--key", mine)
+    state_bundler("sign", name, "--ssh-key", mine)
     assert "mine@example.org" in state_bundler("verify", name, "--signed-by", allowed)
     assert "does not allow" in state_bundler("verify", name, "--signed-by", others, code=1)
     # Beside an image with another state, the same signature is worth nothing.
@@ -468,7 +468,7 @@ def test_a_layout_s_signature_is_good_for_its_copy_in_a_registry(
     embed(f"{ours.host}/shop:2", bundle, f"{ours.host}/shop:1")
     copied = tmp_path / "copied"
     skopeo("copy", "--src-tls-verify=false", f"docker://{ours.host}/shop:2", f"oci:{copied}:2")
-    state_bundler("sign", f"oci:{copied}:2", "--key", key, "--signature", tmp_path / "sig")
+    state_bundler("sign", f"oci:{copied}:2", "--ssh-key", key, "--signature", tmp_path / "sig")
 
     name = f"docker://{ours.host}/shop:2"
     options = ("--signed-by", allowed, "--signature", tmp_path / "sig")

@@ -156,7 +156,7 @@ def test_a_terminal_without_unicode_gets_everything(wd: WorkDir, encoding: str) 
         ("init", "--yes"),
         ("guard",),
         ("--help",),
-        ("build", "--all", "oci", "-o", "build/{name}"),
+        ("build", "--each", "oci", "-o", "build/{name}"),
     ):
         code, out, err = _run(wd, _WRITES, *arguments, PYTHONIOENCODING=encoding)
         assert code in (0, 1), (arguments, err)

@@ -75,7 +75,7 @@ TRIED = {
     "state-bundler refresh --key": f"{_HERE}::test_states_that_are_not_there_yet",
     "state-bundler refresh --push": "needs: a store in the configuration",
     "state-bundler refresh --shard --run --store": f"{_HERE}::test_shards",
-    "state-bundler sign --key": f"{_HERE}::test_keys_and_signatures",
+    "state-bundler sign --ssh-key": f"{_HERE}::test_keys_and_signatures",
     "state-bundler store --store": f"{_HERE}::test_what_a_store_does_not_have",
     "state-bundler verify": f"{_HERE}::test_states_that_were_altered",
     "uv add": f"{_HERE}::test_a_dependency_that_is_missing",
@@ -198,9 +198,9 @@ def store(tmp_path: Path) -> str:
 
 
 def test_states_that_are_not_there_yet(shop: WorkDir, store: str) -> None:
-    never = said(shop, "refresh", "--refresh", "never", "--key", "it's", code=76)
+    never = said(shop, "refresh", "--when", "never", "--key", "it's", code=76)
     paste(shop, printed(never))
-    said(shop, "refresh", "--refresh", "never", "--key", "it's", code=0)
+    said(shop, "refresh", "--when", "never", "--key", "it's", code=0)
 
 
 def test_a_store_that_is_empty(shop: WorkDir, store: str) -> None:
@@ -250,10 +250,10 @@ def test_states_that_were_altered(shop: WorkDir) -> None:
 def test_keys_and_signatures(shop: WorkDir, tmp_path: Path) -> None:
     said(shop, "refresh", code=0)
     key = str(tmp_path / "a key")
-    make = printed(said(shop, "sign", STATES, "--key", key, code=2)).removesuffix("KEY")
+    make = printed(said(shop, "sign", STATES, "--ssh-key", key, code=2)).removesuffix("KEY")
     paste(shop, f"{make}{shlex.quote(key)} -q -N ''")
     (tmp_path / "allowed").write_text(f"me@example.org {Path(key + '.pub').read_text()}")
-    paste(shop, f"state-bundler sign {STATES} --key {shlex.quote(key)}")
+    paste(shop, f"state-bundler sign {STATES} --ssh-key {shlex.quote(key)}")
     said(shop, "verify", STATES, "--signed-by", str(tmp_path / "allowed"), code=0)
 
 

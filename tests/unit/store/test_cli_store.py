@@ -68,12 +68,12 @@ def test_push_look_roll_back(project: Path, store: Run, tmp_path: Path) -> None:
     assert "set 3" in store("rollback")
     store("pull", "-o", "out", "--key", "A")
     assert (project / "out/.local_defs_state/A/state").read_bytes() == b'{"a": 1}'
-    rows = json.loads(store("list", "--all", "--format", "json"))["keys"]
+    rows = json.loads(store("list", "--all-versions", "--format", "json"))["keys"]
     assert [(row["key"], row["current"]) for row in rows].count(("A", False)) == 1
     version = next(row["version"] for row in rows if not row["current"])
     assert "{" not in store("show", version)
     store("pin", version, "--note", "release")
-    assert "release" in store("list", "--all")
+    assert "release" in store("list", "--all-versions")
     assert "0 versions" in store("prune", "--keep", "1")
     store("pin", version, "--remove")
     assert "would be removed" in store("prune", "--keep", "1", "--dry-run")
@@ -92,7 +92,7 @@ def test_prune_keeps_what_an_artifact_names(project: Path, store: Run) -> None:
     assert "0 versions" in store("prune", "--keep", "1", "--referenced-by", "old")
     (project / "old/.local_defs_state/@manifest.json").unlink()
     store("prune", "--keep", "1", "--referenced-by", "old", code=76)
-    assert len(json.loads(store("list", "--all", "--format", "json"))["keys"]) == 2
+    assert len(json.loads(store("list", "--all-versions", "--format", "json"))["keys"]) == 2
 
 
 def test_shards(project: Path, store: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -288,7 +288,7 @@ def test_a_build_pins_versions_which_a_prune_then_keeps(
     monkeypatch.setenv("VALUE", "two")
     assert run(cli, ["refresh", "--push"]) == 0
     assert pinned not in store("prune", "--keep", "1", "--referenced-by", "oci:layout")
-    assert pinned in store("list", "--all")
+    assert pinned in store("list", "--all-versions")
     assert pinned in store("prune", "--keep", "1")
     shutil.rmtree(pushed / "layout")
     build("--no-pin-versioned")

@@ -1,4 +1,4 @@
-"""``build --all``: every project of a workspace, some at once, and one report of them."""
+"""``build --each``: every project of a workspace, some at once, and one report of them."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_each_is_built_and_one_that_fails_stops_no_other(wd: WorkDir) -> None:
         wd, {"orders": _WRITES, "broken": "import sys; sys.exit('no such table')", "stock": _WRITES}
     )
     done = _build(
-        wd, "--all", "--workers", "2", "--report", "report.json",
+        wd, "--each", "--workers", "2", "--report", "report.json",
         "oci", "-o", "{here}/build/{name}:1", "--attempts", "1",
     )  # fmt: skip
     assert done.returncode == 71, done.stderr
@@ -90,7 +90,7 @@ def _add_project_without_state(wd: WorkDir) -> None:
 def test_a_project_without_state_fails_no_fleet(wd: WorkDir) -> None:
     make_workspace(wd, {"orders": _WRITES})
     _add_project_without_state(wd)
-    done = _build(wd, "--all", "oci", "-o", "{here}/build/{name}:1")
+    done = _build(wd, "--each", "oci", "-o", "{here}/build/{name}:1")
     assert done.returncode == 0, done.stderr
     assert "2 built, 0 failed." in done.stdout
     assert "none (no state)" in done.stdout
@@ -123,7 +123,7 @@ def test_without_state_the_base_is_copied_as_it_is(wd: WorkDir, kind: str) -> No
 
 def test_what_would_be_one_artifact_is_refused(wd: WorkDir) -> None:
     make_workspace(wd, {"orders": _WRITES, "stock": _WRITES})
-    done = _build(wd, "--all", "oci", "-o", "build/image")
+    done = _build(wd, "--each", "oci", "-o", "build/image")
     assert done.returncode == 2
     assert "{name}" in done.stderr
 
@@ -131,9 +131,9 @@ def test_what_would_be_one_artifact_is_refused(wd: WorkDir) -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("--all",), "Missing artifact kind"),
-        (("--workers", "2", "oci", "-o", "x"), "go with --all"),
-        (("--report", "x", "oci", "-o", "x"), "go with --all"),
+        (("--each",), "Missing artifact kind"),
+        (("--workers", "2", "oci", "-o", "x"), "require --each"),
+        (("--report", "x", "oci", "-o", "x"), "require --each"),
     ],
 )
 def test_usage(wd: WorkDir, arguments: tuple[str, ...], says: str) -> None:
@@ -177,7 +177,7 @@ def test_an_interrupted_run_leaves_no_build_behind(wd: WorkDir, number: int) -> 
                      " time.sleep(60)"},
     )  # fmt: skip
     with subprocess.Popen(
-        [*_BUNDLER, "build", "--all", "oci", "-o", "build/{name}"],
+        [*_BUNDLER, "build", "--each", "oci", "-o", "build/{name}"],
         cwd=wd.path, env={**os.environ, **wd.env},
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         # A shell lets what it starts with & ignore SIGINT, and so would this.

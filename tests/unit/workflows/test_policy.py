@@ -223,7 +223,7 @@ def test_the_error_of_a_report(directory: Path) -> None:
 
 def test_json_has_a_version_and_says_what_is_wrong(directory: Path) -> None:
     told = json.loads(formatted(_reports(directory), "json"))
-    assert told["schema"] == 1
+    assert told["schemaVersion"] == 2
     good, old, bad = told["artifacts"]
     assert (good["verified"], good["passed"]) == (True, True)
     assert good["directories"][0]["keys"] == ["Shop", "dbt"]

@@ -121,7 +121,7 @@ def test_a_missing_or_damaged_signature_is_refused(
     with pytest.raises(Findings, match="no signature at") as raised:
         signature.check(b"x", tmp_path / "x.sig", allowed, NAME)
     where = shlex.quote(str(tmp_path / "x.sig"))
-    assert raised.value.hint.endswith(f"sign './a state.pex' --key KEY --signature {where}")
+    assert raised.value.hint.endswith(f"sign './a state.pex' --ssh-key KEY --signature {where}")
     signature.sign(b"x", key, tmp_path / "x.sig")
     text = (tmp_path / "x.sig").read_text()
     (tmp_path / "x.sig").write_text(text.replace(text[80:90], "AAAAAAAAAA"))
@@ -167,7 +167,7 @@ def _cli(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 def test_sign_and_verify_as_a_person_does(tmp_path: Path, key: Path, allowed: Path) -> None:
     _bundle(tmp_path / "app")
-    assert _cli("sign", "app", "--key", key, cwd=tmp_path).stdout == "app.sig\n"
+    assert _cli("sign", "app", "--ssh-key", key, cwd=tmp_path).stdout == "app.sig\n"
     good = _cli("verify", "app", "--signed-by", allowed, cwd=tmp_path)
     assert (good.returncode, good.stderr) == (0, "")
     assert "signed by ci@example.org" in good.stdout
