@@ -185,9 +185,9 @@ class RefreshOptions(msgspec.Struct, frozen=True):
 class SourceOptions(msgspec.Struct, frozen=True):
     """One ``[[tool.state-bundler.source]]``: where a state comes from in a program without Dagster.
 
-    Exactly one of command (an argv; ``{state_path}`` is replaced) and component
-    (``package.module:Class``) is set. key: needed for a command; a component knows its own.
-    path: the state directory, relative to the project. place: where the program looks for it,
+    Exactly one of command (an argv; ``{state_path}`` and ``{previous_path}`` are replaced) and
+    component (``package.module:Class``) is set. key: needed for a command; a component knows its
+    own. path: the state directory, relative to the project. place: where the program looks for it,
     relative to the root from which its modules are imported; None derives it from path.
     """
 

@@ -61,7 +61,8 @@ SOURCE: Mapping[str, str] = {
     "path": "The state directory, relative to the project: a directory for state only.",
     "key": "The defs state key; required for a `command`, since a component has its own.",
     "command": "The command that writes the state to `{state_path}`: a list of words, not a shell "
-    "command.",
+    "command. `{previous_path}` is the path of a copy of the last good state; nothing exists there "
+    "if there is no such state.",
     "component": 'Instead of a command: `"package.module:Class"`, a '
     "`bundler.component.StateBackedComponent`.",
     "place": "Where the program looks for the state directory, relative to the root of its "

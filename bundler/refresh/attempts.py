@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -122,6 +123,8 @@ async def _fetch_once(
 ) -> Fetched:
     listener.key(KeyProgress(job.component.key, "fetching", attempt))
     write = _write(job, scratch, attempt)
+    if write.previous_path is not None:
+        await asyncio.to_thread(_copy_previous, job, write.previous_path)
     async with watched(job.component.key, attempt, write.state_path.parent, listener):
         failure = await _attempt(job, write, began + job.timeout)
     if failure is not None:
@@ -187,17 +190,31 @@ def _next(
     return failure.wait or True
 
 
+def _copy_previous(job: KeyJob, path: Path) -> None:
+    """The last good state, as a copy that the command may change or move; of each attempt anew."""
+    with io_errors(path):
+        if path.parent.exists():
+            shutil.rmtree(path.parent)
+        if job.baseline is not None:
+            shutil.copytree(job.baseline.directory, path.parent, copy_function=shutil.copyfile)
+
+
 def _write(job: KeyJob, scratch: Path, attempt: int) -> Write:
-    directory = job.directory(job.component.key)
+    key = job.component.key
+    directory = job.directory(key)
+    # On the same disk, so that a program can rename it. Its path begins like that of the staged
+    # state: no state may hold either.
+    previous = directory.with_name(f"{directory.name}@previous") / "state"
     name = f"{directory.name[:100]}-{id(job)}-{attempt}"
     return Write(
-        key=job.component.key,
+        key=key,
         root=job.source.source.project.root,
         state_path=directory / "state",
         report=scratch / f"{name}.report",
         log=scratch / f"{name}.log",
         leave_out=(*LEFT_OUT, *job.options.exclude),
         keep=job.options.include,
+        previous_path=previous if job.source.source.starts_from_previous(key) else None,
     )
 
 

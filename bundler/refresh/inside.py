@@ -21,6 +21,7 @@ import shutil
 import stat
 import subprocess
 import tarfile
+import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -178,6 +179,10 @@ class InsideWorker(WorkerProcess):
     async def write(self, write: Write) -> int:
         """As the worker's own, and copies out what the attempt has left."""
         inside = self._inside(write)
+        if write.previous_path is not None and inside.previous_path is not None:
+            await asyncio.to_thread(
+                self._copy_in, write.previous_path.parent, inside.previous_path.parent
+            )
         try:
             status = await super().write(inside)
         except asyncio.CancelledError:
@@ -198,7 +203,24 @@ class InsideWorker(WorkerProcess):
             state_path=Path(home / "tree" / write.state_path.parent.name / write.state_path.name),
             report=Path(home / "said" / "report"),
             log=Path(home / "said" / "log"),
+            previous_path=write.previous_path
+            and Path(home / "tree" / write.previous_path.parent.name / write.previous_path.name),
         )
+
+    def _copy_in(self, directory: Path, target: Path) -> None:
+        """Puts a directory of this machine into the container, where its user may change it."""
+        if not directory.exists():
+            return
+        name = target.relative_to(self._folder)
+        with tempfile.TemporaryFile() as file:
+            with io_errors(directory), tarfile.open(fileobj=file, mode="w") as archive:
+                for parent in reversed(name.parents[:-1]):
+                    folder = tarfile.TarInfo(str(parent))
+                    folder.type = tarfile.DIRTYPE
+                    archive.addfile(_open_to_all(folder))
+                archive.add(directory, str(name), filter=_open_to_all)
+            file.seek(0)
+            self._container.put_archive(self._folder, file)
 
     def _copy_said(self, inside: Write, write: Write) -> None:
         said = write.report.with_suffix(".said")
@@ -233,6 +255,13 @@ class InsideWorker(WorkerProcess):
             with suppress(asyncio.TimeoutError, TimeoutError):
                 await asyncio.wait_for(gone, _END_SECONDS)
         self._ended.pop(number, None)
+
+
+def _open_to_all(info: tarfile.TarInfo) -> tarfile.TarInfo:
+    """The image's user is not known here, and nobody else is in the container."""
+    info.uid = info.gid = 0
+    info.mode = 0o777 if info.isdir() else 0o666
+    return info
 
 
 def goes_along(name: str, own: Mapping[str, str]) -> bool:

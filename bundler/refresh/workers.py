@@ -33,6 +33,9 @@ _READ_BYTES = 65536
 class Write(msgspec.Struct, frozen=True):
     """One attempt. state_path: what the component writes to. report, log: files that it fills.
 
+    previous_path: where a copy of the last good state is, if there is one; None if it was not
+    asked for.
+
     root: the project's, whose own code's use of environment variables is reported. rehearsal: ends
     as soon as the wire has shown that the external system answers; what is written is not a state.
     leave_out, keep: patterns of paths below the key directory, for what is copied into it.
@@ -46,6 +49,7 @@ class Write(msgspec.Struct, frozen=True):
     rehearsal: bool = False
     leave_out: tuple[str, ...] = ()
     keep: tuple[str, ...] = ()
+    previous_path: Path | None = None
 
 
 Launch = Callable[[int, int], "subprocess.Popen[bytes]"]
@@ -145,6 +149,7 @@ class WorkerProcess:
                 "rehearsal": write.rehearsal,
                 "leave_out": write.leave_out,
                 "keep": write.keep,
+                "previous_path": str(write.previous_path or ""),
             }
         )
         try:

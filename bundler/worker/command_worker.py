@@ -10,9 +10,13 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-def write(argv: list[str], state_path: str) -> None:
-    """Becomes the program. argv: with ``{state_path}`` where the path of the state belongs."""
-    argv = [part.replace("{state_path}", state_path) for part in argv]
+def write(argv: list[str], state_path: str, previous_path: str = "") -> None:
+    """Becomes the program. argv: with ``{state_path}`` where the path of the state belongs, and
+    ``{previous_path}`` where that of the copy of the last good one does."""
+    argv = [
+        part.replace("{state_path}", state_path).replace("{previous_path}", previous_path)
+        for part in argv
+    ]
     os.execvp(argv[0], argv)  # noqa: S606  # an argv list from the configuration, no shell
 
 

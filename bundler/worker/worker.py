@@ -305,7 +305,7 @@ class Worker:
                     command["keep"],
                     report,
                 )
-            self._write(command["key"], command["state_path"])
+            self._write(command)
         except BaseException as error:  # noqa: BLE001  # SystemExit too: a component must not end us
             report("raised", chain=describe(error))
             self._watching.print_traceback(error)
@@ -316,8 +316,10 @@ class Worker:
             _flush()
             os._exit(code)
 
-    def _write(self, key: str, state_path: str) -> None:
-        result = self._source.write(self._components[key], state_path)
+    def _write(self, command: dict[str, Any]) -> None:
+        paths = [command["state_path"], command["previous_path"]]
+        component = self._components[command["key"]]
+        result = self._source.write(component, *filter(None, paths))
         if result is None:
             return
         import inspect

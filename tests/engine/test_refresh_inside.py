@@ -112,6 +112,8 @@ def test_states_come_from_the_image_and_are_published_here(
     assert (states / "Command/state").read_text() == "eu"
     done = subprocess.run([sys.executable, "-I", states / "@verify.py"], check=False)
     assert done.returncode == 0
+    run("good")  # a command starts from its last state, in the container, too
+    assert (states / "Command/state").read_text() == "eueu"
 
 
 def test_what_goes_wrong_inside_is_what_goes_wrong_outside(run: Run, root: Path) -> None:

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from bundler.project.projects import Project
 
 
+# In a command's words: the path of a copy of the last good state.
+PREVIOUS_PATH = "{previous_path}"
+
+
 class Component(msgspec.Struct, frozen=True):
     """A component that a source has found.
 
@@ -74,6 +78,15 @@ class Source(msgspec.Struct, frozen=True):
     python: Path
     load: Mapping[str, Any]
     judged_by: Literal["report", "exit"] = "report"
+
+    def starts_from_previous(self, key: str) -> bool:
+        """Whether the command of this key asks for its last good state."""
+        return self.kind == "command" and any(
+            PREVIOUS_PATH in word
+            for entry in self.load["entries"]
+            if entry["key"] == key
+            for word in entry["argv"]
+        )
 
 
 def found_of(event: Mapping[str, Any]) -> Found:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import subprocess
 import sys
 import time
@@ -58,7 +59,7 @@ def run(root: Path) -> Refresh:
         (root / "pyproject.toml").write_text(
             f"[tool.state-bundler]\nattempts = 1\n{table}\n[[tool.state-bundler.source]]\n"
             f'key = "{KEY}"\npath = "state"\n'
-            'command = ["python", "fetch.py", "{state_path}"]\n'
+            'command = ["python", "fetch.py", "{state_path}", "{previous_path}"]\n'
         )
         project = open_project(root, python=Path(sys.executable))
         given = RefreshOptions(**options)  # type: ignore[arg-type]
@@ -103,6 +104,64 @@ def test_a_command_that_is_not_there_is_a_sentence(run: Refresh, root: Path) -> 
     with pytest.raises(ToolFailed, match="No such file") as failed:
         refresh([open_project(root, python=Path(sys.executable))], RefreshOptions(), Listener())
     assert KEY in failed.value.what
+
+
+_SNAPSHOT = """
+import shutil, sqlite3
+previous = sys.argv[2]
+if os.path.exists(previous):
+    os.replace(previous, path)
+base = sqlite3.connect(path)
+base.execute('CREATE TABLE IF NOT EXISTS days (day)')
+base.execute('INSERT INTO days VALUES (1)')
+base.commit()
+base.close()
+"""
+
+
+def _days(state: Path) -> int:
+    (count,) = sqlite3.connect(state).execute("SELECT count(*) FROM days").fetchone()
+    return int(count)
+
+
+def test_a_snapshot_starts_from_the_last_one_and_cannot_spoil_it(run: Refresh, root: Path) -> None:
+    state = root / "state/Vendor__catalogue__/state"
+    for count in (1, 2, 3):
+        run(_SNAPSHOT)
+        assert _days(state) == count
+    with pytest.raises(ToolFailed):
+        run(f"{_SNAPSHOT}\nprint(os.path.getsize(path))\nsys.exit(1)")
+    assert _days(state) == 3
+    state.write_bytes(b"edited")  # no good state any more
+    run(_SNAPSHOT)
+    assert _days(state) == 1
+
+
+def test_each_attempt_gets_its_own_copy_of_everything_in_the_last_state(
+    run: Refresh, root: Path
+) -> None:
+    run("os.mkdir(path); open(path + '/a', 'w').write('1'); open(path + '.more', 'w').write('2')")
+    looks = """
+previous = sys.argv[2]
+assert open(previous + '/a').read() + open(previous + '.more').read() == '12'
+assert os.path.isabs(previous) and os.access(previous + '/a', os.W_OK)
+os.unlink(previous + '/a')
+if not os.path.exists('again'):
+    open('again', 'w')
+    sys.exit(75)
+os.mkdir(path); open(path + '/a', 'w').write('3')
+"""
+    run(looks, table="", defaults=KeyOptions(attempts=2))
+    assert (root / "state/Vendor__catalogue__/state/a").read_text() == "3"
+
+
+def test_without_a_last_state_there_is_nothing_at_its_path(run: Refresh) -> None:
+    run(f"assert not os.path.lexists(sys.argv[2]) and os.path.isabs(sys.argv[2])\n{writes([1])}")
+
+
+def test_the_path_of_the_last_state_does_not_ship(run: Refresh) -> None:
+    with pytest.raises(BadData, match="path of the staging directory"):
+        run("open(path, 'w').write(sys.argv[2])")
 
 
 def test_a_state_that_has_shrunk_is_refused_unless_that_is_right(run: Refresh) -> None:

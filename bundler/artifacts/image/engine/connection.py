@@ -260,6 +260,11 @@ class Engine:
         with self._received_body() as body:
             yield body
 
+    def put_archive(self, container: str, path: str, stream: BinaryIO) -> None:
+        """Unpacks a tar stream in a directory of a container."""
+        with self._asking() as client:
+            client.put_archive(container, path, stream)
+
     @contextmanager
     def export(self, container: str) -> Iterator[BinaryIO]:
         """All files of a container as a tar stream."""

@@ -87,6 +87,10 @@ class RunningContainer:
         """What is at a path of the running container, as a tar stream."""
         return self.docker.connect().archive(self.name, path)
 
+    def put_archive(self, path: str, stream: BinaryIO) -> None:
+        """Unpacks a tar stream in a directory of the running container."""
+        self.docker.connect().put_archive(self.name, path, stream)
+
     def remove(self) -> None:
         """Kills and removes it, if it is still there."""
         with suppress(ToolFailed):
