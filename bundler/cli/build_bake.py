@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,7 @@ from bundler.cli.options import (
 
 if TYPE_CHECKING:
     from bundler.artifacts.image.engine.baking import Baking
-    from bundler.workflows.pipeline import Prepared
+    from bundler.project.projects import Project
 
 
 @click.command(
@@ -67,9 +68,13 @@ def build_bake(
     found = baking.resolve(docker, words)
     baking.preflight(found, chosen)
     listener = narrator(quiet=building.quiet)
-    prepared = loading.add_to(building.prepare(listener), by_default=True)
-    targets = chosen or _with_code(found, prepared)
-    baking.preflight(found, targets)
+    targets: list[str] = []
+
+    def check(projects: Sequence[Project]) -> None:
+        targets.extend(chosen or _with_code(found, projects))
+        baking.preflight(found, targets, projects)
+
+    prepared = loading.add_to(building.prepare(listener, check=check), by_default=True)
     listener.phase("Building the images")
     request = prepared.request(listener, every_byte=every_byte)
     with baking.building_targets(found, targets, request) as images:
@@ -78,9 +83,9 @@ def build_bake(
         show_verdict(verdict, image.called)
 
 
-def _with_code(found: Baking, prepared: Prepared) -> list[str]:
+def _with_code(found: Baking, projects: Sequence[Project]) -> list[str]:
     """The targets whose context contains a project or is inside one."""
-    roots = [project.root.resolve() for project in prepared.projects]
+    roots = [project.root.resolve() for project in projects]
     contexts = {name: Path(found.context(name)).resolve() for name in found.final}
     targets = [
         name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from bundler.cli.options import (
     narrator,
     show_verdict,
 )
+from bundler.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from bundler.artifacts.image.engine.arguments import Arguments
@@ -103,10 +105,15 @@ def build_docker(
     engine_build.require_buildkit(
         arguments, by_stdin, lambda: dockerbuild.detect(docker, docker.connect(), program())
     )
+
+    def check(projects: Sequence[Project]) -> None:
+        refuse_relative(image_path, projects)
+        for project in projects:
+            engine_build.refuse_missing_configuration(arguments, project.root, by_stdin)
+
     start = _start(arguments, listener)
-    for project in building.projects.directories or filter(None, [start]):
-        engine_build.refuse_missing_configuration(arguments, project)
-    prepared = loading.add_to(building.prepare(listener, start=start), by_default=True)
+    prepared = building.prepare(listener, start=start, check=check)
+    prepared = loading.add_to(prepared, by_default=True)
     listener.phase("Building the image")
     request = prepared.request(
         listener,
@@ -136,6 +143,16 @@ def _start(arguments: Arguments, listener: Listener) -> Path | None:
         "The context is not a local directory, so --project or the current directory is used."
     )
     return None
+
+
+def refuse_relative(image_path: str | None, projects: Sequence[Project]) -> None:
+    """Raises `ConfigurationError` for a path in the image that begins nowhere."""
+    named = image_path or projects[0].config.image_path
+    if named is not None and not named.startswith("/"):
+        raise ConfigurationError(
+            f"image-path is {named!r}, which is not absolute.",
+            hint=f"Write the whole path in the image, such as /app/{named}.",
+        )
 
 
 def places_of(prepared: Prepared, image_path: str | None) -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import reduce, wraps
 from pathlib import Path
@@ -285,15 +285,21 @@ class BuildArguments(NamedTuple):
     quiet: bool
 
     def prepare(
-        self, listener: Listener, start: Path | None = None, replaces: str | None = None
+        self,
+        listener: Listener,
+        start: Path | None = None,
+        replaces: str | None = None,
+        check: Callable[[Sequence[Project]], None] = lambda _: None,
     ) -> Prepared:
         """Checks git and refreshes, or uses the states of `state_from` or `plan`.
 
-        replaces: the artifact that gets the new states.
+        replaces: the artifact that gets the new states. check: raises if no build of these projects
+        can succeed, before anything is refreshed.
         """
         from bundler.workflows.pipeline import prepare, with_baseline
 
         projects, options = self.projects.find(listener, start), self.refreshing.options()
+        check(projects)
         if replaces is not None and self.state_from is None and self.plan is None:
             options = with_baseline(options, projects, replaces)
         if self.state_from is not None and self.plan is not None:

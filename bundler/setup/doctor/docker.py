@@ -105,14 +105,15 @@ def _state_in_context(patient: DoctorContext, rules: list[DockerIgnoreRule]) -> 
 
 def _secrets_in_context(patient: DoctorContext, left_out: LeftOut) -> Iterator[Finding]:
     for path in left_out.credentials:
-        if posixpath.basename(path) != ".git":
-            yield _unnamed(
-                patient,
-                path,
-                "It holds credentials. build docker leaves it out; with a plain docker build, "
-                "COPY . and ADD . put it into a layer, where it stays.",
-                [f"**/{quoted(posixpath.basename(path))}"],
-            )
+        name = posixpath.basename(path)
+        holds = "everything that was ever committed" if name == ".git" else "credentials"
+        yield _unnamed(
+            patient,
+            path,
+            f"It holds {holds}. build docker leaves it out; with a plain docker build, "
+            "COPY . and ADD . put it into a layer, where it stays.",
+            [f"**/{quoted(name)}"],
+        )
     for path, where in left_out.named:
         sentence = named_sentence(path, where)
         fix = "Take it out: a step that needs it has RUN --mount=type=secret."

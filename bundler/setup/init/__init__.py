@@ -35,6 +35,11 @@ _HERE_COMMENT = "state-bundler init: credentials and the local environment stay 
 
 # Like credentials, no part of an image.
 _ENVIRONMENT = ".venv"
+# What most projects come to have, written before they have it, or a Dockerfile.
+_USUAL = (
+    *(".git", ".env", ".env.*", ".envrc", ".netrc", ".pypirc", ".aws", ".ssh", "id_rsa"),
+    *("id_ed25519", _ENVIRONMENT),
+)
 
 Change = Callable[[str | None, Survey], "str | None"]
 
@@ -112,17 +117,27 @@ def docker_patterns(survey: Survey) -> tuple[str, ...]:
 
 
 def _dockerignored(text: str | None, survey: Survey) -> str | None:
+    text = lines.add_block(text, _HERE_COMMENT, _local_patterns(text or "", survey))
+    return lines.add_block(text, _DOCKER_COMMENT, docker_patterns(survey))
+
+
+def _local_patterns(ignored: str, survey: Survey) -> list[str]:
+    """Rules for what stays on this machine, but for what a Dockerfile or the file itself names."""
     from bundler.artifacts.image.engine.ignore import excluded, parse, quoted
     from bundler.artifacts.image.engine.left_out import Names, find
 
-    environment = survey.root.resolve() / _ENVIRONMENT
-    found = find(survey.root, text or "", Names.of(b"", "", text or "", {}), [environment])
-    names = [posixpath.basename(path) for path in found.credentials]
-    if environment.exists() and not excluded(_ENVIRONMENT, parse(text or "")):
-        names.append(_ENVIRONMENT)
-    stays = [f"**/{quoted(name)}" for name in dict.fromkeys(names) if name != ".git"]
-    text = lines.add_block(text, _HERE_COMMENT, stays)
-    return lines.add_block(text, _DOCKER_COMMENT, docker_patterns(survey))
+    files = [survey.root / path for path in survey.dockerfiles]
+    text = "\n".join(read_text(file) or "" for file in files)
+    names, rules = Names.of(text.encode(), "", ignored, {}), parse(ignored)
+    usual = [
+        f"**/{name}"
+        for name in _USUAL
+        if not all(excluded(f"{above}{name}", rules) for above in ("", "x/"))
+        and not names.meets(f"**/{name}")
+    ]
+    found = find(survey.root, "\n".join([ignored, *usual]), names)
+    there = (f"**/{quoted(posixpath.basename(path))}" for path in found.credentials)
+    return list(dict.fromkeys([*usual, *there]))
 
 
 def _not_dockerignored(text: str | None, survey: Survey) -> str | None:
@@ -133,7 +148,7 @@ def _not_dockerignored(text: str | None, survey: Survey) -> str | None:
 
 def _stays_here(rule: str) -> bool:
     name = rule.removeprefix("**/")
-    return rule != name and (name == _ENVIRONMENT or has_credentials_name(name))
+    return rule != name and (name in _USUAL or has_credentials_name(name))
 
 
 def _pyproject(survey: Survey) -> Path | None:
@@ -150,7 +165,8 @@ def _gitignore(survey: Survey) -> Path | None:
 
 
 def _dockerignore(survey: Survey) -> Path | None:
-    return survey.root / ".dockerignore" if survey.dockerfiles else None
+    """Also before there is a Dockerfile: its first build would copy everything."""
+    return survey.root / ".dockerignore" if survey.state_directories or survey.dockerfiles else None
 
 
 def _pre_commit(survey: Survey) -> Path | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bundler.artifacts.image.engine.arguments import Arguments, parse, split_own
+from bundler.artifacts.image.engine.baking import Baking
+from bundler.artifacts.image.engine.baking import preflight as bake_preflight
 from bundler.artifacts.image.engine.building import preflight, refuse_missing_configuration
-from bundler.artifacts.image.engine.connection import split_options
+from bundler.artifacts.image.engine.connection import Docker, split_options
 from bundler.artifacts.image.engine.context import ClassicContext, shown, withheld_rules
 from bundler.artifacts.image.engine.dockerfile import (
     instructions,
@@ -23,8 +26,10 @@ from bundler.artifacts.image.engine.dockerfile import (
 from bundler.artifacts.image.engine.ignore import excluded, quoted
 from bundler.artifacts.image.engine.ignore import parse as parse_rules
 from bundler.artifacts.image.engine.outputs import check
+from bundler.artifacts.image.engine.stdin_context import Piped
 from bundler.artifacts.image.reference import split
 from bundler.errors import ConfigurationError, UsageError
+from bundler.project.projects import open_project
 from tests.support.bundles import PLACE, make_bundle
 from tests.support.environments import ROOT
 
@@ -281,6 +286,8 @@ def test_a_copied_state_is_refused_by_line(copied: str, tmp_path: Path) -> None:
         ("*.toml\n", "RUN printf x > dg.toml", None),
         ("*.toml\n", "COPY <<EOF dg.toml\nx\nEOF", None),
         ("*.toml\n", "COPY pyproject.toml .", "pyproject.toml"),
+        ("*\n!dist\n", "COPY dist/*.whl /wheels/", None),
+        ("*\n!src\n", "COPY src /app/src", "pyproject.toml"),
         ("", "COPY . .", None),
     ],
 )
@@ -290,12 +297,24 @@ def test_a_context_without_dagster_s_configuration_is_refused(
     (tmp_path / "pyproject.toml").write_text('[tool.dg.project]\nroot_module = "shop"\n')
     (tmp_path / "Dockerfile").write_text(f"FROM x\n{dockerfile}\n")
     (tmp_path / ".dockerignore").write_text(ignored)
-    arguments = parse([str(tmp_path)])
-    if missing is None:
-        refuse_missing_configuration(arguments, tmp_path)
-        return
-    with pytest.raises(ConfigurationError, match=f"keeps {missing} out of the image"):
-        refuse_missing_configuration(arguments, tmp_path)
+    text = (tmp_path / "Dockerfile").read_bytes()
+    piped = Piped(io.BytesIO(text), is_archive=False)
+    target = {"context": str(tmp_path), "dockerfile-inline": text.decode()}
+    baked = {"app": target, "file": {"context": str(tmp_path)}}
+    baking = Baking(Docker(), {"target": baked}, ("app", "file"), ())
+    project = open_project(tmp_path)
+    ways: list[Callable[[], None]] = [
+        lambda: refuse_missing_configuration(parse([str(tmp_path)]), tmp_path),
+        lambda: refuse_missing_configuration(parse(["-f-", str(tmp_path)]), tmp_path, piped),
+        lambda: bake_preflight(baking, ["app"], [project]),
+        lambda: bake_preflight(baking, ["file"], [project]),
+    ]
+    for way in ways:
+        if missing is None:
+            way()
+            continue
+        with pytest.raises(ConfigurationError, match=f"keeps {missing} out of the image"):
+            way()
 
 
 def test_the_table_of_traps_names_tests_that_exist() -> None:

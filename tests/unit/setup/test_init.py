@@ -17,7 +17,7 @@ from bundler.cli.init import PART_NAMES
 from bundler.errors import InputOutputError
 from bundler.project.config import read_toml
 from bundler.project.survey import survey
-from bundler.setup.doctor import DoctorContext, packaging
+from bundler.setup.doctor import DoctorContext, docker, packaging
 from bundler.setup.file_edits import FileEdit, apply, diff
 from bundler.setup.init import PARTS, lines, plan, precommit
 from tests.support.workdir import WorkDir
@@ -87,16 +87,35 @@ def test_what_it_writes(tmp_path: Path) -> None:
 
 def test_what_is_this_machines_stays_out_of_the_image(tmp_path: Path) -> None:
     root = _project(tmp_path)
-    (root / ".env").write_text("TOKEN=x\n")
-    (root / ".venv").mkdir()
-    (root / ".dockerignore").write_text("# ours\n.git\n")
+    (root / ".env.production").write_text("TOKEN=x\n")
+    (root / "shop.p12").write_text("x")
+    (root / ".dockerignore").write_text("# ours\n.git\n!**/.netrc\n")
+    (root / "Dockerfile").write_text("FROM x\nCOPY .env .\nRUN --mount=source=.aws,target=/a x\n")
     before = _contents(root)
     apply(plan(survey(root)))
     written = (root / ".dockerignore").read_text().splitlines()
     assert [line for line in written if not line.startswith("#")] == [
-        ".git", "", "**/.env", "**/.venv", "", "**/.local_defs_state"
+        ".git", "!**/.netrc", "", "**/.env.*", "**/.envrc", "**/.pypirc", "**/.ssh", "**/id_rsa",
+        "**/id_ed25519", "**/.venv", "**/shop.p12", "", "**/.local_defs_state",
     ]  # fmt: skip
     assert plan(survey(root)) == []
+    apply(plan(survey(root), remove=True))
+    assert _contents(root) == before
+
+
+def test_what_a_later_dockerfile_would_copy_is_excluded_before_it_exists(tmp_path: Path) -> None:
+    root = _project(tmp_path)
+    (root / "Dockerfile").unlink()
+    before = _contents(root)
+    apply(plan(survey(root)))
+    rules = parse((root / ".dockerignore").read_text())
+    for path in (".env", "conf/.env.local", ".git", ".venv", "src/shop/defs/.local_defs_state"):
+        assert excluded(path, rules), path
+    (root / "Dockerfile").write_text("FROM x\nCOPY . .\n")
+    (root / ".env").write_text("TOKEN=x\n")
+    assert {finding.grade for finding in docker.context(DoctorContext(survey(root)))} == {"ok"}
+    (root / "Dockerfile").unlink()
+    (root / ".env").unlink()
     apply(plan(survey(root), remove=True))
     assert _contents(root) == before
 

@@ -36,6 +36,7 @@ from bundler.artifacts.image.engine.outputs import ReadyImage
 from bundler.artifacts.image.engine.stdin_context import STDIN, Piped
 from bundler.artifacts.image.image import Json
 from bundler.errors import BundlerError, ChildFailed, ToolFailed, UsageError
+from bundler.project.projects import Project
 from bundler.state.bundle import Bundle
 from bundler.system import process
 
@@ -178,15 +179,19 @@ def _given(words: Sequence[str], option: str) -> list[str]:
     return found
 
 
-def preflight(baking: Baking, chosen: Sequence[str]) -> None:
-    """Raises `UsageError` for a target that cannot get its state, and as `building.preflight`."""
+def preflight(baking: Baking, chosen: Sequence[str], projects: Sequence[Project] = ()) -> None:
+    """Raises `UsageError` for a target that cannot get its state, and as `building.preflight` and
+    `building.refuse_missing_configuration` do."""
     for name in chosen:
         if name not in baking.final:
             raise UsageError(
                 f"bake does not build an image of {name!r}.",
                 hint=f"It builds: {', '.join(baking.final)}.",
             )
-        building.preflight(baking.arguments(name), piped=baking.inline(name))
+        arguments, inline = baking.arguments(name), baking.inline(name)
+        building.preflight(arguments, piped=inline)
+        for project in projects:
+            building.refuse_missing_configuration(arguments, project.root, inline)
 
 
 @dataclass(frozen=True)

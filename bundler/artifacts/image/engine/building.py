@@ -67,13 +67,16 @@ def require_buildkit(
     )
 
 
-def refuse_missing_configuration(arguments: Arguments, project: Path) -> None:
+def refuse_missing_configuration(
+    arguments: Arguments, project: Path, piped: Piped | None = None
+) -> None:
     """Raises `ConfigurationError` if no image of this context could load the project."""
-    file = dockerfile_of(arguments)
-    if file is None:
+    found = _dockerfile(arguments, piped)
+    if found is None or not dockerbuild.is_local(arguments):
         return
-    root, text = Path(arguments.context), dockerbuild.read(file).decode(errors="replace")
-    if missing := missing_configuration(root, project, text, parse(effective(root, file))):
+    root, text = Path(arguments.context), found[1].decode(errors="replace")
+    rules = parse(effective(root, dockerfile_of(arguments)))
+    if missing := missing_configuration(root, project, text, rules):
         raise ConfigurationError(
             f"The ignore file keeps {' and '.join(missing)} out of the image, and Dagster finds "
             "the project, and with it the state, by that file.",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import re
 import tarfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ _DBT_PROJECT = "dbt_project.yml"
 _DBT_LEFTOVERS = ("target", "logs")
 # No dbt project is looked for in these.
 _NOT_SEARCHED = {".git", ".venv", "venv", "node_modules", "site-packages", "__pycache__"}
+_PACKAGED = re.compile(r"\.(whl|pex|tar\.gz|tgz|zip)\b")
 _CONFIGURATION = ("pyproject.toml", "dg.toml")
 _DOCKERFILE = "Dockerfile.state-bundler"
 _CHUNK_BYTES = 256 * 1024
@@ -86,16 +88,17 @@ def missing_configuration(
 ) -> list[str]:
     """The files by which Dagster would find the project, if the context has none of them.
 
-    A Dockerfile that makes such a file, or takes it from elsewhere, is left to the load.
+    A Dockerfile that makes such a file, or takes it from elsewhere, is left to the load, and so is
+    one that copies a package, which may hold one.
     """
     top = root.resolve()
     names = [name for name in _CONFIGURATION if (project / name).is_file()]
     paths = [os.path.relpath((project / name).resolve(), top) for name in names]
     elsewhere = any(
-        name in f"{found.text}\n{found.body}"
-        for found in instructions(dockerfile)
+        any(name in f"{found.text}\n{found.body}" for name in _CONFIGURATION)
         if found.name not in ("COPY", "ADD") or found.body or "--from" in found.text
-        for name in _CONFIGURATION
+        else _PACKAGED.search(found.text)
+        for found in instructions(dockerfile)
     )
     if elsewhere or dagster_modules(project) is None:
         return []

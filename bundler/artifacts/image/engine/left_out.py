@@ -92,6 +92,14 @@ class Names:
         found = [name for name in self.names if name.is_of(path, credentials=credentials)]
         return max(found, key=lambda name: name.ships, default=None)
 
+    def meets(self, rule: str) -> bool:
+        """Whether a rule of an ignore file would exclude something that is named."""
+        pattern, last = compiled(rule), posixpath.basename(rule)
+        return pattern is not None and any(
+            pattern.fullmatch(name.text) or name.is_of(last, credentials=True)
+            for name in self.names
+        )
+
     def may_be_below(self, folder: str) -> bool:
         return any(name.may_be_below(folder) for name in self.names)
 
