@@ -121,6 +121,13 @@ def _secrets_in_context(patient: DoctorContext, left_out: LeftOut) -> Iterator[F
             rules = [f"**/{quoted(posixpath.basename(path))}"]
             fix = add_lines(patient.survey.root, _ignore_file(patient), rules)
         yield Finding("warn", sentence, fix=fix)
+    for path, where in left_out.copied:
+        yield Finding(
+            "warn",
+            f"Git ignores {path}, which {where} copies, so build docker leaves it out.",
+            "A plain docker build copies it.",
+            add_lines(patient.survey.root, _ignore_file(patient), [f"!{quoted(path)}"]),
+        )
     for problem in left_out.problems:
         yield Finding("warn", problem, fix="See what `git status` says there.")
 

@@ -173,6 +173,27 @@ def test_of_an_ignored_folder_only_what_is_named_stays(repository: Path) -> None
     }
 
 
+@pytest.mark.parametrize(
+    ("dockerfile", "ignored", "copied"),
+    [
+        ("COPY . .", "", ()),
+        ("COPY shop /x", "", (("shop/_version.py", 2), ("shop/a.log", 2))),
+        ("COPY shop/ new /x", "", (("new/b.log", 2), ("shop/_version.py", 2), ("shop/a.log", 2))),
+        ("COPY new* /x", "", (("new/b.log", 2),)),
+        ("COPY shop /x", "!shop/_version.py\n", (("shop/a.log", 2),)),
+        ("COPY shop shop/a.log /x", "**/*.py\n", ()),
+        ("RUN --mount=source=new,target=/x y", "", (("new/b.log", 2),)),
+    ],
+)
+def test_what_is_left_out_of_a_folder_that_is_copied_by_name_is_a_warning(
+    dockerfile: str, ignored: str, copied: tuple[tuple[str, int], ...], repository: Path
+) -> None:
+    left_out = _left_out(repository, f"FROM x\n{dockerfile}\n", ignored)
+    assert left_out.copied == tuple((path, f"Dockerfile:{line}") for path, line in copied)
+    fixes = [sentence.rpartition(": ")[2] for sentence in left_out.warnings()]
+    assert fixes == [f"!{path}" for path, _ in copied[:1]]
+
+
 def test_it_is_said_in_one_line_and_in_a_failure(repository: Path) -> None:
     left_out = _left_out(repository)
     sentence = (

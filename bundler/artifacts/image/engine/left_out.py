@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from bundler import git
 from bundler.artifacts.image.engine.dockerfile import context_paths
@@ -31,6 +31,7 @@ from bundler.system.credential_files import has_credentials_name, holds_credenti
 
 _BYTECODE = "__pycache__"
 _ARTIFACT = re.compile(r"\.pex$|(?:^|/)(?:dist|build)/.*\.whl$")
+_LEFTOVER = re.compile(r"(?:^|/)(?:__pycache__|node_modules|[^/]+\.egg-info|\.[^/]+)$")
 _SHOWN = 4
 IGNORE_RULE = "the ignore file"
 _WILDCARDS = re.compile(r"\[[^]]*\]|[*?]")
@@ -92,6 +93,17 @@ class Names:
         found = [name for name in self.names if name.is_of(path, credentials=credentials)]
         return max(found, key=lambda name: name.ships, default=None)
 
+    def copying(self, path: str) -> str:
+        """Where a folder is copied by name that has this path in it; empty if none is.
+
+        Not for what tools leave in any folder, which nobody wants in an image.
+        """
+        if _LEFTOVER.search(path):
+            return ""
+        above = [str(folder) for folder in PurePosixPath(path).parents][:-1]
+        found = (self.of_path(folder, credentials=False) for folder in above)
+        return next((name.where for name in found if name and name.where != IGNORE_RULE), "")
+
     def meets(self, rule: str) -> bool:
         """Whether a rule of an ignore file would exclude something that is named."""
         pattern, last = compiled(rule), posixpath.basename(rule)
@@ -108,14 +120,16 @@ class Names:
 class LeftOut:
     """credentials, ignored: what is left out, relative to the context; ``.git`` is among the
     credentials, since it holds remotes and all that was ever committed. artifacts: older PEX files
-    and wheels that stay in. named: credentials that stay in, and where they are named. problems:
-    what git could not say. elsewhere: a context that is not on this machine.
+    and wheels that stay in. named: credentials that stay in, and where they are named. copied: what
+    is left out of a folder that a COPY names, and where. problems: what git could not say.
+    elsewhere: a context that is not on this machine.
     """
 
     credentials: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
     artifacts: tuple[str, ...] = ()
     named: tuple[tuple[str, str], ...] = ()
+    copied: tuple[tuple[str, str], ...] = ()
     problems: tuple[str, ...] = ()
     elsewhere: str = ""
 
@@ -148,12 +162,22 @@ class LeftOut:
         )
 
     def tell(self, listener: Listener) -> None:
-        for sentence in (*(named_sentence(*named) for named in self.named), *self.problems):
+        for sentence in self.warnings():
             listener.warning(sentence)
         if said := str(self):
             listener.note(said)
         if self.artifacts:
             listener.note(f"In the build context are older artifacts: {_listed(self.artifacts)}.")
+
+    def warnings(self) -> Iterator[str]:
+        yield from (named_sentence(*named) for named in self.named)
+        if self.copied:
+            paths = _listed([f"{path} ({where})" for path, where in self.copied])
+            yield (
+                f"Git ignores part of what the Dockerfile copies, so it stays out of the image: "
+                f"{paths}. To copy it, add a rule to the ignore file: !{self.copied[0][0]}"
+            )
+        yield from self.problems
 
     @contextmanager
     def explaining(self) -> Iterator[None]:
@@ -195,6 +219,7 @@ def find(root: Path, ignored: str, names: Names, states: Iterable[Path] = ()) ->
         tuple(search.found["ignored"]),
         tuple(search.artifacts),
         tuple(search.named),
+        tuple(search.copied),
         tuple(search.problems),
     )
 
@@ -208,6 +233,7 @@ class _Search:
     ignored: set[str] = field(default_factory=set)
     artifacts: list[str] = field(default_factory=list)
     named: list[tuple[str, str]] = field(default_factory=list)
+    copied: list[tuple[str, str]] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     found: dict[str, list[str]] = field(default_factory=lambda: {"credentials": [], "ignored": []})
 
@@ -235,6 +261,8 @@ class _Search:
                 self.named.append((path, name.where))
         elif reason and name is None and not (is_folder and self.names.may_be_below(path)):
             self.found[reason].append(path)
+            if reason == "ignored" and (where := self.names.copying(path)):
+                self.copied.append((path, where))
         elif is_folder:
             self.visit(path, "" if name is not None else reason)
         elif not reason and not self._is_named(path):
