@@ -23,27 +23,44 @@ from bundler.project.config import json_schema
 
 DOCS = Path(__file__).parents[2] / "docs"
 _INTRODUCTION = """\
-A Dagster project needs none. Settings stand in `pyproject.toml`; the command line goes before an
-environment variable (`STATE_BUNDLER_…`), that before the file. An unknown name is an error that
-suggests the nearest one. `validate-pyproject` knows the schema, and editors that use it.
+A Dagster project needs no configuration. Settings go into `pyproject.toml`. A command-line option
+overrides an environment variable (`STATE_BUNDLER_…`), which overrides the file. An unknown name
+is an error that suggests the nearest one. `validate-pyproject` checks the table if state-bundler
+is installed next to it.
+
 Durations are a number and a unit: `30s`, `5m`, `24h`, `7d`.
 
-The variable of a setting is its name in capitals, with `_` for `-`, such as
-`STATE_BUNDLER_TOTAL_TIMEOUT=1h`. It holds for every key, like an option of the command line. A list
-is written with commas or as in TOML (`STATE_BUNDLER_EXCLUDE=*.log,tmp`), a command as for a shell,
-a table as in TOML (`STATE_BUNDLER_KIND_JOBS='{"*.Vendor" = 2}'`). `allow` of `guard` is
-`STATE_BUNDLER_GUARD_ALLOW`. An empty variable counts as unset; an unknown one and a bad value are
-errors (78). Besides, there are `STATE_BUNDLER_PYTHON` (the project's interpreter),
-`STATE_BUNDLER_DOCKER` (the Docker command), `STATE_BUNDLER_INSECURE_REGISTRIES`,
-`STATE_BUNDLER_EMBEDDED` (states at run time), `STATE_BUNDLER_DEVELOPMENT` and
-`STATE_BUNDLER_DEMO_BASE`."""
-_SEVERAL = """\
-A build's own failure passes its code on: what `docker build` or `pex` ended with is what we end
-with. Several failures at once are all listed, each with its own code; the exit code is the first
-of these that occurred: 128+n · {order}.
+## Environment variables
 
-Where nobody reads the output any more (`| head -1`) the command ends quietly with 141, which is
-128 + SIGPIPE. A closed stderr (`2>&-`) means that nobody wants the narrative, and is no error."""
+The variable of a setting is its name in capitals, with `_` for `-`, such as
+`STATE_BUNDLER_TOTAL_TIMEOUT=1h`. It applies to every key, like an option on the command line.
+
+| value | written | example |
+|---|---|---|
+| list | with commas, or as in TOML | `STATE_BUNDLER_EXCLUDE=*.log,tmp` |
+| command (`validate`, `reach`) | as in a shell, or in TOML | `STATE_BUNDLER_REACH='./ping -q'` |
+| table | as in TOML | `STATE_BUNDLER_KIND_JOBS='{"*.Vendor" = 2}'` |
+| `allow` of the table `guard` | as a list | `STATE_BUNDLER_GUARD_ALLOW=tests/fixtures` |
+
+An empty variable counts as unset. An unknown variable or an invalid value is an error (78). These
+variables have no setting:
+
+| variable | meaning |
+|---|---|
+| `STATE_BUNDLER_PYTHON` | the project's interpreter, like `--python` |
+| `STATE_BUNDLER_DOCKER` | the docker command, with global options |
+| `STATE_BUNDLER_INSECURE_REGISTRIES` | hosts of registries that use plain HTTP |
+| `STATE_BUNDLER_EMBEDDED` | where a program finds its embedded states at run time |
+| `STATE_BUNDLER_DEVELOPMENT` | `1` lets a program without Dagster fetch its state when it loads |
+| `STATE_BUNDLER_DEMO_BASE` | the base image of `state-bundler demo` |"""
+_SEVERAL = """\
+If `docker build` or `pex` fails, state-bundler exits with its exit code.
+
+If there are several failures, all of them are listed, each with its own code. The exit code is
+the first of these that occurred: 128+n · {order}.
+
+If nothing reads the output any more (`| head -1`), the command exits quietly with 141, which is
+128 + SIGPIPE. A closed stderr (`2>&-`) is not an error."""
 _MADE = "<!-- Made by `make docs`; a test holds it against the program. -->"
 
 
@@ -96,7 +113,7 @@ def _configuration() -> Iterator[str]:
     tables = json_schema()["$defs"]
     yield from _table("[tool.state-bundler]", tables["_Root"], settings_docs.ROOT)
     yield from _table('[tool.state-bundler.keys."KEY"]', tables["_KeyTable"], settings_docs.KEY)
-    yield "A `*` in KEY is a wildcard; brackets are brackets."
+    yield "In KEY, `*` is a wildcard. Brackets have no special meaning."
     yield from _table("[tool.state-bundler.guard]", tables["_GuardTable"], settings_docs.GUARD)
     yield from _table("[[tool.state-bundler.source]]", tables["_SourceTable"], settings_docs.SOURCE)
 
@@ -126,16 +143,16 @@ def _kind(name: str, setting: Mapping[str, Any]) -> str:
 
 def _exit_codes() -> Iterator[str]:
     yield from ("# Exit codes", "", _MADE, "")
-    yield "The codes follow `sysexits.h` where one fits."
-    yield from ("", "| code | what it is called | when |", "|---|---|---|")
-    yield "| 0 | | everything asked for was done, and proven |"
+    yield "The codes follow `sysexits.h` where it has a suitable one."
+    yield from ("", "| code | name | meaning |", "|---|---|---|")
+    yield "| 0 | | The command succeeded, and the result was verified. |"
     told = {
-        errors.UsageError: "The command line makes no sense.",
-        errors.Bug: "Our fault; the message names a log to report.",
-        errors.InputOutputError: "A file could not be read or written, or stdout not (`>&-`).",
-        errors.Locked: "Another run refreshes, publishes or leases the same.",
-        errors.CredentialsRefused: "They were refused, or a secret stands in a state.",
-        errors.ConfigurationError: "The configuration, or the Dockerfile, makes no sense.",
+        errors.UsageError: "Invalid command line.",
+        errors.Bug: "A bug in state-bundler. The message names a log to report.",
+        errors.InputOutputError: "A file or stdout could not be read or written.",
+        errors.Locked: "Another run is refreshing, publishing or leasing the same states.",
+        errors.CredentialsRefused: "A system refused them, or a state contains a secret.",
+        errors.ConfigurationError: "The configuration or the Dockerfile is invalid.",
     }
     kinds = [kind for kind in vars(errors).values() if inspect.isclass(kind)]
     coded = [kind for kind in kinds if "exit_code" in vars(kind)]
