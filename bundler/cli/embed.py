@@ -58,7 +58,8 @@ def embed(
     for source in sources:
         require_engine(ArtifactName.parse(source).without_asking())
     listener = narrator(quiet=building.quiet or style == "json")
-    prepared = loading.add_to(building.prepare(listener))
+    prepared = building.prepare(listener)
+    prepared = loading.add_to(prepared, by_default=bool(prepared.expected))
     if not prepared.bundles:
         raise click.UsageError("There is no state to embed. Name its project with --project.")
     places = places_of(prepared, image_path)

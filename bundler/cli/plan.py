@@ -67,26 +67,28 @@ def plan(
       state-bundler update app.pex --plan plan.bin
     """
     from bundler.workflows import plan as planning
+    from bundler.workflows import plan_file
 
     listener = narrator()
     with tempfile.TemporaryDirectory(prefix="state-bundler-") as scratch:
         found = projects.find(listener)
         options = refreshing.options()
-        made, refreshed = planning.make(found, options, baselines, Path(scratch), listener)
+        made, refreshed = planning.make(
+            found, options, baselines, Path(scratch), listener, expects=out is not None
+        )
         if out is not None:
-            planning.save(made, refreshed, found, out, scratch=Path(scratch), listener=listener)
+            plan_file.save(made, refreshed, found, out, scratch=Path(scratch), listener=listener)
     tell_github({"changed": made.differs})
     _show(made, style, sys.maxsize if every_change else MOST_LINES)
     ctx.exit(1 if made.differs else 0)
 
 
 def _show(made: Plan, style: str, most: int) -> None:
-    if style == "json":
-        click.echo(as_json(_document(made), indent=2, ensure_ascii=False))
-        return
     markdown = list(_markdown(made, most))
     summarise(markdown)
-    if style == "markdown":
+    if style == "json":
+        click.echo(as_json(_document(made), indent=2, ensure_ascii=False))
+    elif style == "markdown":
         click.echo("\n".join(markdown))
     elif style == "github":
         for line in _annotations(made):
@@ -138,9 +140,7 @@ def _headlines(change: PlannedChange) -> Iterator[str]:
 
 
 def _refusals(change: PlannedChange) -> list[str]:
-    from bundler.refresh.removals import refused
-
-    return [f"{error.what} {error.hint}" for error in refused(change.removals)]
+    return [f"{error.what} {error.hint}" for error in change.refusals()]
 
 
 def _document(made: Plan) -> dict[str, Any]:

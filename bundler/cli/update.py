@@ -58,7 +58,8 @@ def update(
     require_engine(name)  # before minutes are spent on a refresh
     with open_if_pex(name) as before:
         listener = narrator(quiet=building.quiet or style == "json")
-        prepared = loading.add_to(building.prepare(listener, replaces=artifact))
+        prepared = building.prepare(listener, replaces=artifact)
+        prepared = loading.add_to(prepared, by_default=bool(prepared.expected))
         updated = renew(
             name,
             new_tag,

@@ -43,13 +43,18 @@ _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class KeyJob(msgspec.Struct, frozen=True):
-    """A key that is to be fetched. directory: makes an empty key directory in the staging area."""
+    """A key that is to be fetched.
+
+    directory: makes an empty key directory in the staging area. is_planned: for a plan, which shows
+    what has shrunk and does not fail.
+    """
 
     component: Component
     source: LoadedSource
     options: KeyOptions
     directory: Callable[[str], Path]
     baseline: Baseline | None
+    is_planned: bool = False
 
     @property
     def timeout(self) -> float:
@@ -286,9 +291,11 @@ async def _check(job: KeyJob, write: Write, attempt: int, report: Report) -> Che
         raise _failed(job, told, write, attempt) from error
 
 
-def _counts_definitions(job: KeyJob) -> bool:
-    """Whether what the state makes is counted, and not its bytes: `bundler.refresh.removals`."""
-    return job.options.max_removed is not None and job.source.source.kind == "dagster"
+def _is_judged_later(job: KeyJob) -> bool:
+    """Whether a state that has shrunk is judged by what it makes (`bundler.refresh.removals`), or
+    by those who read the plan."""
+    counts = job.options.max_removed is not None and job.source.source.kind == "dagster"
+    return counts or job.is_planned
 
 
 def _judge(job: KeyJob, write: Write, copies: Sequence[CopiedDirectory]) -> CheckedState:
@@ -301,7 +308,7 @@ def _judge(job: KeyJob, write: Write, copies: Sequence[CopiedDirectory]) -> Chec
         baseline=job.baseline,
         copies=copies,
         written_at=job.source.worker.written_at(write),
-        counts_definitions=_counts_definitions(job),
+        counts_definitions=_is_judged_later(job),
     )
     validate(
         job.component.key,

@@ -26,7 +26,7 @@ from bundler.state.statedir import sanitize_key
 from bundler.system import process
 from bundler.system.atomic import io_errors
 from bundler.system.process import Completed
-from bundler.worker.definitions import AUTOLOAD
+from bundler.worker.definitions import AUTOLOAD, NEAR
 
 if TYPE_CHECKING:
     from bundler.project.options import Inside
@@ -66,6 +66,13 @@ def target_of(project: Project) -> str | None:
     return f"{AUTOLOAD}:{project.dagster.root}"
 
 
+def _target_inside(project: Project) -> str | None:
+    """The same in an image: the code need not be here."""
+    if project.dagster is None or project.dagster.target is not None:
+        return target_of(project)
+    return f"{NEAR}:{project.dagster.defs.replace('.', '/')}"
+
+
 def describe_with(
     project: Project, several: Sequence[States], inside: Inside | None = None
 ) -> tuple[Definitions, ...]:
@@ -88,7 +95,7 @@ def _describe(
     package = project.dagster.root if project.dagster is not None else ""
     with _copied(states) as folder:
         request = Request(
-            target_of(project) or "",
+            (_target_inside(project) if inside else target_of(project)) or "",
             root="" if inside else str(project.root),
             package=package,
             folder=_STATES if inside else str(folder),

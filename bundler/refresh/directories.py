@@ -208,7 +208,8 @@ class Directory(msgspec.Struct):
         """What it takes to fetch a key. directory: makes an empty key directory for it."""
         source = next(item for item in self.sources if component in item.found.components)
         options = self.options.of_key(component.key)
-        return KeyJob(component, source, options, directory, baseline)
+        is_planned = self.published_in is not None
+        return KeyJob(component, source, options, directory, baseline, is_planned)
 
     def _keep_unselected(self, key: str, listener: Listener) -> None:
         if key in self.baselines:
@@ -301,6 +302,15 @@ class Directory(msgspec.Struct):
             and self.baselines[key].state.digest.dir_hash != state.digest.dir_hash
             for key, state in self.states.items()
         )
+
+    def refused_as_shrunk(self) -> list[BadData]:
+        """States that have shrunk, and whose definitions `max-removed` does not limit instead."""
+        counts = self.dagster_project() is not None
+        return [
+            error
+            for key, error in self.shrunk.items()
+            if not (counts and self.options.of_key(key).max_removed is not None)
+        ]
 
     def before_and_after(self) -> tuple[dict[str, Path], dict[str, Path]]:
         """The key directories of the baseline, and of what will be published."""

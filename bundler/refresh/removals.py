@@ -56,6 +56,17 @@ class Removal(msgspec.Struct, frozen=True):
         )
 
 
+class ShrunkState(msgspec.Struct, frozen=True):
+    """A state that a refresh refuses, since it is much smaller than the baseline's."""
+
+    key: str
+    what: str
+    hint: str
+
+    def refusal(self) -> BadData:
+        return BadData(self.what, hint=self.hint, key=self.key)
+
+
 def removals(
     before: Definitions, after: Definitions, options: RefreshOptions
 ) -> tuple[Removal, ...]:

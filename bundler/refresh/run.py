@@ -53,13 +53,15 @@ _T = TypeVar("_T")
 
 class Refreshed(msgspec.Struct, frozen=True):
     """What a refresh did. bundles: one a state directory, published. changed: those keys whose
-    bytes are others than before. collected: what was fetched for elsewhere."""
+    bytes are others than before. collected: what was fetched for elsewhere. shrunk: for a plan, the
+    states that a refresh would refuse because they have shrunk."""
 
     bundles: tuple[Bundle, ...]
     record: tuple[DirectoryRefresh, ...]
     found: tuple[Found, ...]
     changed: tuple[str, ...] = ()
     collected: tuple[Collected, ...] = ()
+    shrunk: tuple[BadData, ...] = ()
 
 
 # Which of the keys that are there to fetch; empty for none.
@@ -495,4 +497,5 @@ def _publish(
         record=tuple(item.record for item in published),
         found=tuple(item.found for item in loaded),
         changed=tuple(sorted(key for item in published for key in item.changed)),
+        shrunk=tuple(error for item in directories for error in item.refused_as_shrunk()),
     )

@@ -17,15 +17,18 @@ from pathlib import Path
 import msgspec
 
 from bundler import verify_at_start
+from bundler.artifacts.definitions import Request, describe
 from bundler.artifacts.running import NOT_STARTED, Runner
 from bundler.errors import ToolFailed, UsageError, VerificationFailed
 from bundler.listener import Listener
 from bundler.project.projects import Project
 from bundler.refresh.definitions import target_of
 from bundler.state.artifact import Artifact
+from bundler.state.definitions import DefinitionChange, Definitions, compare
 from bundler.state.manifest import DirectoryRefresh
 
 _SHOWN_LINES = 15
+_SHOWN_CHANGES = 5
 # How an artifact for another interpreter or platform ends.
 _FOREIGN = re.compile(
     rb"exec format error|compatible interpreter|compatible dependencies"
@@ -159,6 +162,49 @@ def check(
         listener.note(f"Not in the artifact, so not checked: {', '.join(unjudged)}.")
     listener.note(f"Loads {_told(loaded)}.")
     return loaded
+
+
+def compare_with_plan(
+    run: Runner,
+    demanded: LoadCheck,
+    projects: Sequence[Project],
+    expected: Mapping[str, Definitions],
+    name: str,
+) -> None:
+    """Raises `VerificationFailed` if the artifact defines anything else than a plan says.
+
+    expected: by the project's name.
+    """
+    planned = [project for project in projects if project.name in expected]
+    own = [target_of(project) or "" for project in planned]
+    targets = demanded.targets if len(demanded.targets) == len(planned) else own
+    differing: list[str] = []
+    for project, target in zip(planned, targets, strict=True):
+        found = describe(
+            run,
+            Request(target),
+            demanded.environment,
+            name,
+            lambda text: _redacted(text.encode(), demanded),
+        )
+        if found.error is not None:
+            raise VerificationFailed(f"{name} does not load: {found.error}")
+        differing += map(_differing, compare(expected[project.name], found).changes)
+    if differing:
+        more = len(differing) - _SHOWN_CHANGES
+        raise VerificationFailed(
+            f"{name} does not define what the plan says: {'; '.join(differing[:_SHOWN_CHANGES])}"
+            + (f" and {more} more." if more > 0 else "."),
+            hint="Its code or its environment is not what the plan was made with: make a new plan "
+            "with the code that is in it. To ship it without loading it, pass --no-load-check.",
+        )
+
+
+def _differing(change: DefinitionChange) -> str:
+    what = f"{change.kind.removesuffix('s')} {change.name}"
+    if change.change == "changed":
+        return f"{what} has another {', '.join(field.name for field in change.fields)}"
+    return f"{what} is {'missing' if change.change == 'removed' else 'not in the plan'}"
 
 
 def runners(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
@@ -34,6 +34,7 @@ from bundler.project.survey import repository_of
 from bundler.state import run_record
 from bundler.state.artifact import Artifact
 from bundler.state.bundle import Bundle
+from bundler.state.definitions import Definitions
 from bundler.state.manifest import RunRecord
 
 if TYPE_CHECKING:
@@ -48,7 +49,8 @@ class Prepared(msgspec.Struct, frozen=True, dict=True):
     """States that were refreshed, ready to be embedded, and the record of that.
 
     environment: a name for the record. load_check: what loading the finished artifact must show;
-    None if it is not to be loaded. not_loaded: why not, for the last line.
+    None if it is not to be loaded. not_loaded: why not, for the last line. expected: what a plan
+    says that each project defines, by its name.
     """
 
     projects: tuple[Project, ...]
@@ -57,6 +59,7 @@ class Prepared(msgspec.Struct, frozen=True, dict=True):
     environment: str | None = None
     load_check: LoadCheck | None = None
     not_loaded: str = "--load-check loads it"
+    expected: Mapping[str, Definitions] = {}
 
     @property
     def bundles(self) -> tuple[Bundle, ...]:
@@ -111,11 +114,12 @@ def prepare(
         check_guard(projects, listener)
     else:
         listener.warning("The git check was skipped; the artifact's run record will say so.")
+    expected: Mapping[str, Definitions] = {}
     if plan is not None:
-        from bundler.workflows import plan as planned
+        from bundler.workflows import plan_file
 
         listener.phase(f"Carrying out {plan}")
-        refreshed = planned.carry_out(plan, projects, options, listener, held)
+        refreshed, expected = plan_file.carry_out(plan, projects, options, listener, held)
     elif state_from is None:
         from bundler.refresh.run import refresh
 
@@ -128,7 +132,7 @@ def prepare(
     if not refreshed.bundles:
         listener.note("No component keeps its state in the artifact: it is built as it is.")
     named = environment or projects[0].config.environment
-    return Prepared(tuple(projects), refreshed, guarded, named)
+    return Prepared(tuple(projects), refreshed, guarded, named, expected=expected)
 
 
 def with_baseline(
@@ -146,9 +150,14 @@ def with_baseline(
     )
     if not limited or any(each.baseline is not None for each in configured):
         return options
-    with open_artifact(replaces) as artifact:
-        has_states = any(it.read_manifest() is not None for it in artifact.state_directories())
+    has_states = holds_states(replaces)
     return msgspec.structs.replace(options, baseline=replaces) if has_states else options
+
+
+def holds_states(name: str) -> bool:
+    """Whether an artifact has any state: the first one that is deployed replaces one without."""
+    with open_artifact(name) as artifact:
+        return any(it.read_manifest() is not None for it in artifact.state_directories())
 
 
 def code_of(project: Project, *, required: bool) -> git.CodeIdentity | None:
@@ -256,10 +265,11 @@ def _loaded(artifact: Artifact, prepared: Prepared, listener: Listener, before: 
                 f"{artifact.name} cannot be loaded here: {_DOES_NOT_RUN}.",
                 hint="Omit --load-check; run `@verify.py --load MODULE` in the pod instead.",
             )
+        run = runner(artifact.digest if artifact.kind == "docker" else artifact.name)
         is_compared = demanded.compares and before is not None and _exists(artifact, before)
         try:
             loaded = loadcheck.check(
-                runner(artifact.digest if artifact.kind == "docker" else artifact.name),
+                run,
                 demanded,
                 before or artifact.name,
                 listener,
@@ -269,7 +279,12 @@ def _loaded(artifact: Artifact, prepared: Prepared, listener: Listener, before: 
             if demanded.is_required:
                 raise
             return f"not loaded: {error.what}"
-    return loadcheck.described(demanded, loaded)
+        if not prepared.expected:
+            return loadcheck.described(demanded, loaded)
+        loadcheck.compare_with_plan(
+            run, demanded, prepared.projects, prepared.expected, before or artifact.name
+        )
+    return f"{loadcheck.described(demanded, loaded)}, as planned"
 
 
 def _exists(artifact: Artifact, before: str) -> bool:

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,9 @@ from bundler.artifacts.extract import extract
 from bundler.artifacts.open import open_artifact
 from bundler.cli.commands import cli
 from bundler.cli.run import run
+from tests.support.layouts import LayoutMaker, code_layer
 from tests.support.planned import AFTER, BEFORE, KEY, feed, make, python
+from tests.support.pushing import config
 from tests.support.statedirs import snapshot
 
 _STATES = "src/planned/defs/.local_defs_state"
@@ -30,11 +32,12 @@ class _Project:
         self.folder = folder
         self.root = make(folder)
 
-    def run(self, *arguments: str | Path, code: int = 0) -> None:
+    def run(self, *arguments: str | Path, code: int = 0, built: Sequence[str | Path] = ()) -> None:
+        """built: what comes after ``--``."""
         here = ("--project", self.root, "--python", python())
         command, *rest = arguments
         words = ["build", command[6:], *rest] if str(command).startswith("build ") else arguments
-        assert run(cli, [str(word) for word in (*words, *here)]) == code
+        assert run(cli, [str(word) for word in (*words, *here, *built)]) == code
 
     def feed(self, state: Mapping[str, Any]) -> None:
         feed(self.folder, state)
@@ -167,6 +170,61 @@ def test_a_plan_for_an_artifact_is_stale_once_that_has_moved(
     project.run("update", name, "--in-place", "--no-guard")
     project.run("update", name, "--no-guard", "--plan", project.folder / "other.bin", code=76)
     assert f"The plan is stale: {name} has changed" in capsys.readouterr().err
+
+
+def test_a_store_and_an_image_without_state_as_baselines(
+    project: _Project, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = f"store:file://{project.folder / 'store'}"
+    monkeypatch.setenv("STATE_BUNDLER_STORE", store.removeprefix("store:"))
+    assert run(cli, ["store", "push", "--project", str(project.root)]) == 0
+    plan = project.folder / "plan.bin"
+    project.run("plan", "store:", "--out", plan)
+    project.feed(AFTER)
+    (baseline,) = _plan(project, capsys, store)["baselines"]
+    changes = {(it["kind"], it["name"]): it["change"] for it in baseline["definitions"]["changes"]}
+    assert changes["assets", "returns"] == "removed"
+    assert baseline["states"]["keys"][0]["kind"] == "changed"
+    # What was deployed first had no state, and is no baseline for the check of shrunk states.
+    maker = LayoutMaker(project.folder / "code")
+    maker.tag(maker.manifest([code_layer()], config()), "1")
+    (baseline,) = _plan(project, capsys, f"oci:{project.folder / 'code'}:1")["baselines"]
+    assert {it["change"] for it in baseline["definitions"]["changes"]} == {"added"}
+    assert baseline["removals"] == []
+    # The store moves on.
+    project.run("refresh")
+    assert run(cli, ["store", "push", "--project", str(project.root)]) == 0
+    layout = ("-o", project.folder / "layout", "--no-guard")
+    project.run("build oci", *layout, "--plan", plan, code=76)
+    assert "The plan is stale: store: has changed" in capsys.readouterr().err
+
+
+def test_a_finished_artifact_defines_what_the_plan_says(
+    project: _Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, environment = project.root / "src", python().parent.parent
+    (source / "dg.toml").write_text('[project]\nroot_module = "planned"\n')
+    built = ("--", "-D", source, "--venv-repository", environment, "dagster", "--venv")
+    pex = project.folder / "app.pex"
+    build = ("build pex", "-o", pex, "--no-guard")
+    feed = source / "planned/feed.py"
+    text = feed.read_text()
+    feed.write_text(text.replace("blocking=True", "blocking=False"))
+    project.run(*build, "--refresh", "never", "--no-load-check", built=built)
+    feed.write_text(text)
+    project.feed(AFTER)
+    plan = project.folder / "plan.bin"
+    project.run("plan", "--out", plan, code=1)
+    # The planned states on other code are not what the plan says.
+    capsys.readouterr()
+    project.run("update", pex, "--no-guard", "--plan", plan, code=76)
+    said = capsys.readouterr().err
+    assert "does not define what the plan says: " in said
+    assert "asset check orders:fresh has another blocking" in said
+    assert project.state_in(str(pex)) == BEFORE
+    project.run(*build, "--plan", plan, built=built)
+    assert "), as planned" in capsys.readouterr().out
+    assert project.state_in(str(pex)) == AFTER
 
 
 def test_removals_in_a_plan_need_a_yes(

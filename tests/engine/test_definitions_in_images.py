@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -46,9 +47,10 @@ def code_image(engine: Engine, root: Path) -> str:
     return _build(engine, root, "sbt/planned:1")
 
 
-def _build(engine: Engine, root: Path, name: str) -> str:
+def _build(engine: Engine, root: Path, name: str, **instructions: str) -> str:
     dockerfile = _DOCKERFILE.format(base=make_environment_image(engine, "store"))
-    (root / "Dockerfile").write_text(dockerfile)
+    more = "".join(f"{word} {rest}\n" for word, rest in instructions.items())
+    (root / "Dockerfile").write_text(dockerfile + more)
     engine.docker("build", "--quiet", "--tag", name, str(root))
     return name
 
@@ -98,3 +100,30 @@ def test_given_states_are_loaded_inside_an_image(
     found = compare(before, after)
     assert found.counted("assets", "added") == found.counted("assets", "removed") == 1
     assert found.counted("assets", "changed") == 2
+
+
+def test_a_plan_inside_an_image(
+    engine: Engine, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The project here is what describes it: fetched and loaded is with the code in the image."""
+    (root / "src/feed").mkdir()
+    (root / "src/feed/main.json").write_text(json.dumps(AFTER))
+    image = _build(engine, root, "sbt/planned:3", ENV="FEED=/app/src/feed")
+    one = _shipped(engine, image, tmp_path / "one", BEFORE)
+    here = tmp_path / "here"
+    (here / "src/planned/defs").mkdir(parents=True)
+    shutil.copy(root / "pyproject.toml", here)
+    plan = ["plan", f"docker-daemon:{one}", "--in", image, "--project", str(here)]
+    assert run(cli, [*plan, "--format", "json"]) == 1
+    (baseline,) = json.loads(capsys.readouterr().out)["baselines"]
+    changes = {(it["kind"], it["name"]): it["change"] for it in baseline["definitions"]["changes"]}
+    assert changes["assets", "returns"] == "removed"
+    assert changes["schedules", "hourly_schedule"] == "added"
+    assert not (here / "src/planned/defs/.local_defs_state").exists()
+    # What is made of it is loaded in itself, and defines what the plan says.
+    file = tmp_path / "plan.bin"
+    assert run(cli, [*plan, "--out", str(file)]) == 1
+    update = ["update", f"docker-daemon:{one}", "--tag", "sbt/planned:4", "--no-guard"]
+    capsys.readouterr()
+    assert run(cli, [*update, "--plan", str(file), "--project", str(here)]) == 0
+    assert ", as planned" in capsys.readouterr().out

@@ -1,0 +1,177 @@
+"""A plan as a file: its states, what they were compared with, and what they should define.
+
+It is a tar with ``plan.json`` and ``states.tar``. Shipping it fails if a baseline is not what it
+was: then the plan describes a change that nobody makes any more.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import tarfile
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from bundler.artifacts.names import ArtifactName
+from bundler.artifacts.open import open_artifact
+from bundler.errors import BadData, VerificationFailed, raise_all
+from bundler.listener import Listener
+from bundler.project.options import RefreshOptions, matches
+from bundler.project.projects import Project
+from bundler.refresh.removals import Removal, allowed_names, refused
+from bundler.refresh.run import Refreshed
+from bundler.state.artifact import Artifact
+from bundler.state.definitions import Definitions
+from bundler.state.directory import PublishedDirectories
+from bundler.state.manifest import DirectoryRefresh
+from bundler.state.tree import hash_stream
+from bundler.system.atomic import io_errors, replaced_file
+from bundler.workflows.plan import PUBLISHED, Plan, PlanBaseline, as_it_is
+
+_PLAN, _STATES = "plan.json", "states.tar"
+_MOST_PLAN_BYTES = 256 * 1024 * 1024
+
+
+def save(
+    plan: Plan,
+    refreshed: Refreshed,
+    projects: Sequence[Project],
+    path: Path,
+    *,
+    scratch: Path,
+    listener: Listener,
+) -> None:
+    """Writes the plan with its states. Raises `InputOutputError`."""
+    from bundler.workflows.export import export_states
+
+    states = scratch / _STATES
+    export_states(refreshed, projects, ArtifactName("path", str(states)), listener)
+    with states.open("rb") as stream:
+        digest, _ = hash_stream(stream)
+    raw = msgspec.json.encode(msgspec.structs.replace(plan, states=digest))
+    info = tarfile.TarInfo(_PLAN)
+    info.size = len(raw)
+    with (
+        io_errors(path),
+        replaced_file(path) as target,
+        tarfile.open(fileobj=target, mode="w") as archive,
+    ):
+        archive.addfile(info, io.BytesIO(raw))
+        archive.add(states, arcname=_STATES, filter=_without_owner)
+
+
+def _without_owner(info: tarfile.TarInfo) -> tarfile.TarInfo:
+    info.uid = info.gid = 0
+    info.uname = info.gname = ""
+    info.mtime = 0
+    return info
+
+
+def carry_out(
+    path: Path,
+    projects: Sequence[Project],
+    options: RefreshOptions,
+    listener: Listener,
+    held: ExitStack,
+) -> tuple[Refreshed, Mapping[str, Definitions]]:
+    """The states of a plan file as bundles of the projects, and what these should define.
+
+    held: the bundles' files exist until it is closed. The definitions are by the project's name.
+    Raises `VerificationFailed` for a file that is not a plan and for a baseline that has changed,
+    and `BadData` for what needs approval.
+    """
+    from bundler.workflows.state_from import replay
+
+    with tempfile.TemporaryDirectory(prefix="state-bundler-") as scratch:
+        plan = _read(path, Path(scratch))
+        for change in plan.changes:
+            _refuse_moved(change.baseline, plan, projects)
+        removed = _judged(plan, options.allow_removed)
+        raise_all([*_shrunk(plan, options.allow_shrink), *refused(removed)])
+        states = str(Path(scratch) / _STATES)
+        refreshed = replay(projects, states, listener, held, keeps_record=True)
+    record = tuple(_with_removed(directory, removed) for directory in refreshed.record)
+    return msgspec.structs.replace(refreshed, record=record), plan.expected
+
+
+def _shrunk(plan: Plan, allowed: Sequence[str]) -> list[BadData]:
+    return [
+        state.refusal()
+        for change in plan.changes
+        for state in change.shrunk
+        if not any(matches(state.key, pattern) for pattern in allowed)
+    ]
+
+
+def _judged(plan: Plan, allowed: Sequence[str]) -> list[Removal]:
+    """The plan's removals; approval is given when it is made or when it is carried out."""
+    return [
+        msgspec.structs.replace(it, allowed=it.allowed or it.is_allowed_by(allowed))
+        for change in plan.changes
+        for it in change.removals
+    ]
+
+
+def _with_removed(directory: DirectoryRefresh, removed: Sequence[Removal]) -> DirectoryRefresh:
+    keys = tuple(
+        msgspec.structs.replace(key, removed=allowed_names(removed, key.key))
+        for key in directory.keys
+    )
+    return msgspec.structs.replace(directory, keys=keys)
+
+
+def _read(path: Path, scratch: Path) -> Plan:
+    malformed = VerificationFailed(
+        f"{path} is not a plan.", hint="Make one: state-bundler plan --out plan.bin"
+    )
+    with io_errors(path), path.open("rb") as stream:
+        try:
+            with tarfile.open(fileobj=stream, mode="r:") as archive:
+                raw = archive.extractfile(_PLAN)
+                states = archive.extractfile(_STATES)
+                if raw is None or states is None:
+                    raise malformed
+                plan = msgspec.json.decode(raw.read(_MOST_PLAN_BYTES), type=Plan)
+                digest = _copy(states, scratch / _STATES)
+        except (tarfile.TarError, KeyError, ValueError, msgspec.MsgspecError) as error:
+            raise malformed from error
+    if digest != plan.states:
+        raise VerificationFailed(f"{path} was altered: its states are not those of its plan.")
+    return plan
+
+
+def _copy(source: Any, target: Path) -> str:
+    digest = hashlib.sha256()
+    with target.open("wb") as stream:
+        while data := source.read(1024 * 1024):
+            digest.update(data)
+            stream.write(data)
+    return digest.hexdigest()
+
+
+def _refuse_moved(was: PlanBaseline, plan: Plan, projects: Sequence[Project]) -> None:
+    """A baseline may be what it was, or hold the planned states already."""
+    with _opened_now(was.name, projects) as artifact:
+        now = as_it_is(was.name, artifact)
+    has_planned = sorted(now.contents.values()) == sorted(plan.contents.values())
+    if now == was or (has_planned and now.code == was.code):
+        return
+    what = "its code" if now.contents == was.contents else "its states"
+    raise VerificationFailed(
+        f"The plan is stale: {was.name} has changed since it was made ({what}).",
+        hint="Make a new plan: state-bundler plan --out plan.bin",
+    )
+
+
+def _opened_now(name: str, projects: Sequence[Project]) -> Artifact:
+    if name != PUBLISHED:
+        return open_artifact(name)
+    from bundler.workflows.state_from import configured
+
+    targets = [target for project in projects for target in configured(project)]
+    return PublishedDirectories(PUBLISHED, {target.place: target.path for target in targets})
