@@ -14,6 +14,7 @@ import yaml
 
 from tests.registry.test_ci_templates import Ci
 from tests.support import registries
+from tests.support.comments import Comments
 from tests.support.environments import ROOT
 
 _ACTION = yaml.safe_load((ROOT / "action.yml").read_text())
@@ -26,8 +27,13 @@ def ci(tmp_path: Path) -> Iterator[Ci]:
         yield Ci(tmp_path, registry)
 
 
-def run_action(ci: Ci, code: int = 0, /, **inputs: str) -> dict[str, str]:
-    """As a runner does; `code` is that of the step that makes the artifact."""
+def run_action(
+    ci: Ci, code: int = 0, /, *, runner: Mapping[str, str] | None = None, **inputs: str
+) -> dict[str, str]:
+    """As a runner does; `code` is that of the step that makes the artifact.
+
+    runner: variables that the runner sets.
+    """
     given = {name: one.get("default", "") for name, one in _ACTION["inputs"].items()} | inputs
 
     def filled(text: str) -> str:
@@ -47,7 +53,7 @@ def run_action(ci: Ci, code: int = 0, /, **inputs: str) -> dict[str, str]:
     for step in _ACTION["runs"]["steps"][1:]:
         variables = {name: re.sub(r"\$\{\{(.*?)\}\}", lambda found: filled(found[1]), text)
                      for name, text in step.get("env", {}).items()}  # fmt: skip
-        variables["GITHUB_PATH"] = str(ci.outputs.with_name("path"))
+        variables |= {"GITHUB_PATH": str(ci.outputs.with_name("path")), **(runner or {})}
         expected = code if step.get("id") == "make" else 0
         ci.sh(step["run"], expected, **variables)
         if expected:
@@ -76,6 +82,35 @@ def test_the_action_embeds_updates_and_verifies(ci: Ci) -> None:
 def test_the_action_builds(ci: Ci) -> None:
     run_action(ci, build="oci", arguments="-o image", artifact="oci:image")
     assert (ci.wd.path / "image/index.json").exists()
+
+
+def test_the_action_comments_the_plan(ci: Ci, tmp_path: Path) -> None:
+    digest = ci.push(f"{ci.image}:code")
+    run_action(ci, embed=f"{ci.image}@{digest}", tags=f"{ci.image}:main")
+    baseline = f"docker://{ci.image}:main"
+    (tmp_path / "event.json").write_text('{"pull_request": {"number": 7}}')
+    with Comments() as comments:
+        runner = {
+            "GITHUB_API_URL": comments.url,
+            "GITHUB_REPOSITORY": "acme/shop",
+            "GITHUB_EVENT_NAME": "pull_request",
+            "GITHUB_EVENT_PATH": str(tmp_path / "event.json"),
+            "GITHUB_STEP_SUMMARY": str(tmp_path / "summary.md"),
+        }
+
+        def plan(state: str, **more: str) -> list[str]:
+            given = {**runner, "STATE": state, **more}
+            told = run_action(ci, runner=given, plan=baseline, token=comments.token)
+            assert told["changed"] == str(state != "1").lower()
+            return comments.ours("<!-- state-bundler plan -->")
+
+        assert plan("1") == []
+        (made,) = plan("2")
+        assert f"Compared with `{baseline}`" in made
+        assert f"Compared with `{baseline}`" in (tmp_path / "summary.md").read_text()
+        (updated,) = plan("345")
+        assert updated != made
+        assert plan("6789", GITHUB_EVENT_NAME="schedule") == [updated]  # no pull request
 
 
 @pytest.mark.parametrize("inputs", [{}, {"build": "oci", "update": "docker://x/y"}])

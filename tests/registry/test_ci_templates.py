@@ -135,12 +135,17 @@ class Ci:
         body = f'cat "$(echo "$*" | sed "s/.*--body-file //")" >> {log}'
         programs = {
             "uvx": '[ "$1" != --from ] || shift 2\nexec "$@"',
-            "uv": "exit 0",
+            "uv": f'[ "$*" != "tool dir" ] || echo {folder}',
             "gh": f'echo "$@" >> {log}; {body}',
         }
         for name, text in programs.items():
             (folder / name).write_text(f"#!/bin/sh\n{text}\n")
             (folder / name).chmod(0o755)
+        # The environment that `uv tool install` makes.
+        installed = folder / "state-bundler/bin/python"
+        installed.parent.mkdir(parents=True)
+        installed.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+        installed.chmod(0o755)
         self.path = folder
 
     def push(self, name: str) -> str:
@@ -155,6 +160,8 @@ class Ci:
             "IMAGE": self.image,
             "GITHUB_SHA": self.commit,
             "GITHUB_OUTPUT": str(self.outputs),
+            "RUNNER_TEMP": str(self.path.parent),
+            "GITHUB_EVENT_NAME": "push",
             "EXAMPLE_API_TOKEN": "a-token-of-the-example",
             "STATE": "1",
             **variables,
