@@ -82,10 +82,15 @@ class StoredStates(OneArtifact):
 
     def __init__(self, name: str, store: Store, versions: Mapping[str, Version]) -> None:
         self.name = name
+        self._store = store
         self._directories = tuple(
             _StoredDirectory(store.objects, place, members)
             for place, members in sorted(by_place(versions.values()).items())
         )
+
+    def kept(self) -> list[Version]:
+        """All versions that the store keeps, not only those that this artifact consists of."""
+        return self._store.kept()
 
     def run_record(self) -> RunRecord | None:
         """How each state came about; its origin names the version that it was taken from."""

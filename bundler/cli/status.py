@@ -13,10 +13,11 @@ import click
 from bundler.cli import completion
 from bundler.cli.console import Console, age, as_json, size
 from bundler.cli.options import narrator
+from bundler.cli.verify import PolicyArguments, policy_options
 from bundler.version import SCHEMA_VERSION
 
 if TYPE_CHECKING:
-    from bundler.workflows.status import Holder, KeyStatus
+    from bundler.workflows.status import Demands, Holder, KeyStatus
 
 _SHOWN_DIGEST = 12
 _NOWHERE = "-"
@@ -45,6 +46,13 @@ Look = Callable[[], "Sequence[Holder]"]
 )
 @click.option("--python", type=click.Path(path_type=Path), help="The project's interpreter.")
 @click.option("--baseline", metavar="ARTIFACT", help="Compare with this artifact.")
+@policy_options
+@click.option(
+    "--signed-by",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="ALLOWED_SIGNERS",
+    help="File of allowed signers.",
+)
 @click.option("--watch", is_flag=True, help="Refresh the output until Ctrl-C.")
 @click.option(
     "--html",
@@ -60,6 +68,8 @@ def status(
     *,
     python: Path | None,
     baseline: str | None,
+    demands: PolicyArguments,
+    signed_by: Path | None,
     watch: bool,
     html: Path | None,
     style: str,
@@ -67,19 +77,27 @@ def status(
     """Show every key of a project or of each ARTIFACT: age, size, digest, management type.
 
     With -, reads the names of artifacts from stdin, one per line. For a project, also shows which
-    components use each key.
+    components use each key. Options such as --max-age check each ARTIFACT as `verify` does; the
+    exit code is 1 if one violates the policy.
 
     \b
     Examples:
       state-bundler status
       state-bundler status app.pex oci:build/image --baseline app-old.pex
       state-bundler status --html report.html
+      state-bundler status shop:1 shop:2 --max-age 24h --clean --html fleet.html
       docker image ls --format '{{.Repository}}:{{.Tag}}' shop | state-bundler status -
     """
     names = _names(artifacts)
     if watch and (html or style == "json"):
         raise click.UsageError("--watch requires a terminal and text output.")
-    look = _at_artifacts(names, baseline) if names else _at_projects(directories, python, baseline)
+    asked = _demands(demands, signed_by, history=html is not None)
+    if asked.of_bytes and not names:
+        raise click.UsageError("A policy needs an ARTIFACT to check.")
+    if names:
+        look = _at_artifacts(names, baseline, asked)
+    else:
+        look = _at_projects(directories, python, baseline)
     if watch:
         _watch(look)
         return
@@ -104,10 +122,18 @@ def _names(artifacts: tuple[str, ...]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _at_artifacts(names: Sequence[str], baseline: str | None) -> Look:
+def _demands(given: PolicyArguments, signed_by: Path | None, *, history: bool) -> Demands:
+    from bundler.workflows.policy import Policy
+    from bundler.workflows.status import Demands
+
+    policy = given.policy()
+    return Demands(None if policy == Policy() else policy, signed_by, history)
+
+
+def _at_artifacts(names: Sequence[str], baseline: str | None, demands: Demands) -> Look:
     from bundler.workflows.status import of_names
 
-    return lambda: list(of_names(names, baseline))
+    return lambda: list(of_names(names, baseline, demands))
 
 
 def _at_projects(directories: tuple[Path, ...], python: Path | None, baseline: str | None) -> Look:
@@ -168,6 +194,8 @@ def _as_text(holders: Sequence[Holder]) -> None:
         for key in holder.keys:
             if key.problem:
                 console.line(f"  {console.sign('✗', 'x')} {key.problem}")
+        for breach in holder.breaches:
+            console.line(f"  {console.sign('✗', 'x')} {breach.rule}: {breach.what}")
         for change in holder.since.keys if holder.since else ():
             if change.kind == "removed":
                 console.line(f"  {change.key} was removed.")
@@ -222,10 +250,16 @@ def _holder_as_json(holder: Holder) -> dict[str, Any]:
     found: dict[str, Any] = {
         "name": holder.name,
         "kind": holder.kind,
+        "verified": holder.verified,
         "digest": holder.digest,
         "contentDigests": dict(holder.contents or {}),
         "keys": [_key_as_json(key) for key in holder.keys],
     }
+    if holder.breaches:
+        found["breaches"] = [
+            {"rule": breach.rule, "key": breach.key, "what": breach.what}
+            for breach in holder.breaches
+        ]
     if holder.failure is not None:
         found["error"] = {"exitCode": holder.failure.exit_code, "what": holder.failure.what}
     if holder.since is not None:

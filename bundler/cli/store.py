@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -77,15 +76,12 @@ def list_(
         _show_versions(versions, current, found, style)
 
 
-def _versions(store: Store, current: Current, *, everything: bool) -> Iterator[Version]:
-    wanted = [entry.version for entry in current.keys.values()]
+def _versions(store: Store, current: Current, *, everything: bool) -> list[Version]:
     if everything:
-        wanted += [pin.version for pin in current.pins]
-        for change in store.history():
-            wanted += [item for move in change.moves for item in (move.after, move.before) if item]
-    found = store.known.find_all(dict.fromkeys(wanted)).values()
-    newest = sorted(found, key=lambda version: version.made, reverse=True)
-    yield from sorted(newest, key=lambda version: version.key)
+        return store.kept()
+    from bundler.store.store import by_key
+
+    return by_key(store.known.find_all(entry.version for entry in current.keys.values()).values())
 
 
 def _show_versions(versions: list[Version], current: Current, store: Store, style: str) -> None:

@@ -6,7 +6,7 @@ import re
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
@@ -181,6 +181,7 @@ def _report(
     from bundler.cli.verify_formats import VerifyReport
     from bundler.errors import BundlerError
     from bundler.workflows.policy import judge, subject_of
+    from bundler.workflows.signature import signer_of
 
     verdict = None
     try:
@@ -189,29 +190,13 @@ def _report(
             verdict.raise_for_problems()
             # The policy is only applied to intact artifacts.
             breaches = judge(policy, subject_of(policy, artifact, verdict, time.time()))
-            signer, unsigned = None, ()
+            signer = None
             if signed_by is not None:
-                signer, unsigned = _signer(artifact, verdict, signed_by, signature, name)
+                signer, unsigned = signer_of(artifact, verdict, signed_by, signature, name)
+                breaches += unsigned
     except BundlerError as error:
         return VerifyReport(name, verdict, error=error)
-    return VerifyReport(name, verdict, (*breaches, *unsigned), signer)
-
-
-def _signer(
-    artifact: Any, verdict: Any, signed_by: Path, signature: Path | None, name: str
-) -> tuple[str | None, tuple[Any, ...]]:
-    from bundler.errors import Findings
-    from bundler.workflows import signature as signatures
-    from bundler.workflows.policy import Breach
-
-    message = signatures.statement(artifact, verdict)
-    try:
-        if artifact.kind == "registry" and signature is None:
-            return signatures.check_attached(message, artifact, signed_by), ()
-        where = signature or signatures.sidecar(name)
-        return signatures.check(message, where, signed_by, name), ()
-    except Findings as error:
-        return None, (Breach("signature", error.what, hint=error.hint),)
+    return VerifyReport(name, verdict, breaches, signer)
 
 
 def _as_text(reports: list[VerifyReport]) -> None:

@@ -156,6 +156,15 @@ class Store:
         current = self.current()
         return iter(()) if current is None else pointer.history(self.objects, current)
 
+    def kept(self) -> list[Version]:
+        """Every version that a current or kept set names, or a pin; the newest of a key first."""
+        current = self.require_current()
+        wanted = [entry.version for entry in current.keys.values()]
+        wanted += [pin.version for pin in current.pins]
+        for change in self.history():
+            wanted += [item for move in change.moves for item in (move.after, move.before) if item]
+        return by_key(self.known.find_all(dict.fromkeys(wanted)).values())
+
     def at(self, moment: str | int) -> tuple[int, dict[str, str]]:
         """The number of a set, and the version that each key had in it.
 
@@ -224,6 +233,12 @@ class Store:
             return None if left == now.pins else msgspec.structs.replace(now, pins=left)
 
         return pointer.amend(self.objects, decide)
+
+
+def by_key(versions: Iterable[Version]) -> list[Version]:
+    """The versions, sorted by key, the newest first."""
+    newest = sorted(versions, key=lambda version: version.made, reverse=True)
+    return sorted(newest, key=lambda version: version.key)
 
 
 def _refuse_retired(now: Current | None, version: str) -> None:

@@ -82,12 +82,17 @@ def judge(policy: Policy, subject: Subject) -> tuple[Breach, ...]:
 
 def subject_of(policy: Policy, artifact: Artifact, verdict: Verdict, now: float) -> Subject:
     """Reads of the artifact what the policy asks about and the verdict does not hold."""
-    entries: dict[tuple[str, str], int] = {}
-    if policy.min_entries:
-        for directory in artifact.state_directories():
-            entries.update(_entries(directory, verdict))
+    entries = entries_of(artifact, verdict) if policy.min_entries else {}
     labels = artifact.labels() if policy.require_labels else {}
     return Subject(verdict, labels, entries, now)
+
+
+def entries_of(artifact: Artifact, verdict: Verdict) -> dict[tuple[str, str], int]:
+    """The entries in each state's JSON, or its files, by directory and key. Reads every state."""
+    found: dict[tuple[str, str], int] = {}
+    for directory in artifact.state_directories():
+        found.update(_entries(directory, verdict))
+    return found
 
 
 def _entries(directory: StateDirectory, verdict: Verdict) -> Iterator[tuple[tuple[str, str], int]]:

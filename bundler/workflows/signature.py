@@ -17,7 +17,7 @@ import shlex
 import stat
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from bundler.artifacts.names import ArtifactName
 from bundler.artifacts.python.trees import walk_folder
@@ -28,6 +28,7 @@ from bundler.state.manifest import STATEMENT_TYPE, Model, canonical
 from bundler.state.tree import FileEntry, dir_hash, hash_stream
 from bundler.system import process
 from bundler.system.atomic import io_errors, save
+from bundler.workflows.policy import Breach
 
 if TYPE_CHECKING:
     from bundler.artifacts.image.ociread import OciImage
@@ -185,6 +186,23 @@ def sign(message: bytes, key: Path, destination: Path) -> None:
             )
         with io_errors(destination):
             save(destination, made.read_bytes())
+
+
+def signer_of(
+    artifact: Artifact, verdict: Verdict, allowed: Path, signature: Path | None, name: str
+) -> tuple[str | None, tuple[Breach, ...]]:
+    """Who signed a verified artifact, or why it counts as unsigned.
+
+    signature: None for the usual place, which is its registry for an image there. name: as the
+    user gave it.
+    """
+    message = statement(artifact, verdict)
+    try:
+        if artifact.kind == "registry" and signature is None:
+            return check_attached(message, cast("OciImage", artifact), allowed), ()
+        return check(message, signature or sidecar(name), allowed, name), ()
+    except Findings as error:
+        return None, (Breach("signature", error.what, hint=error.hint),)
 
 
 def check(message: bytes, signature: Path, allowed: Path, name: str) -> str:

@@ -6,19 +6,23 @@ What is on this disk is compared with its manifest, so that no altered state loo
 from __future__ import annotations
 
 import shlex
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from bundler.errors import BundlerError, VerificationFailed
+from bundler.errors import BundlerError, Findings, VerificationFailed
 from bundler.state.artifact import Artifact
 from bundler.state.manifest import KeyRefresh, ManagementType, Manifest, RunRecord, parse
 
 if TYPE_CHECKING:
     from bundler.artifacts.diff import Difference
+    from bundler.artifacts.verify import Verdict
     from bundler.refresh.sources.model import Component, Found
+    from bundler.workflows.policy import Breach, Policy
 
 PROJECT = "project"
 _MISMATCH = "does not match its manifest"
@@ -33,7 +37,8 @@ class KeyStatus(msgspec.Struct, frozen=True):
 
     size: in bytes; digest: dirHash; both None if there is no state here. refresh: how the
     state came about, where that is known. version: of a state in versioned storage, if pinned or
-    embedded. users: the components that have this key, as a project's discovery names them.
+    embedded. entries: in the state's JSON, or its files; None if they were not counted. users: the
+    components that have this key, as a project's discovery names them.
     problem: what is wrong with the key or its state.
     """
 
@@ -43,9 +48,21 @@ class KeyStatus(msgspec.Struct, frozen=True):
     size: int | None = None
     digest: str | None = None
     version: str | None = None
+    entries: int | None = None
     refresh: KeyRefresh | None = None
     users: tuple[str, ...] = ()
     problem: str = ""
+
+
+class Moment(msgspec.Struct, frozen=True):
+    """A state that a key had. at: RFC 3339, when it was fetched. where: what holds it."""
+
+    key: str
+    at: str
+    size: int
+    digest: str
+    where: str
+    entries: int | None = None
 
 
 class Holder(msgspec.Struct, frozen=True):
@@ -53,8 +70,10 @@ class Holder(msgspec.Struct, frozen=True):
 
     name: as the user named it. kind: ``project``, or the artifact's. digest: the artifact's, if
     it is cheap. contents: the content digest of each state directory, by its path. record: how an
-    artifact came about. failure: why it could not be read, and then there are no keys; or what
-    does not match its manifest. since: what changed since the baseline, where one was given.
+    artifact came about. verified: every byte was compared with the manifest. breaches: which
+    demands it does not meet. signer: None if there is none, or nobody asked. failure: why it could
+    not be read, and then there are no keys; or what is wrong with it. since: what changed since
+    the baseline, where one was given. earlier: the versions that a store keeps.
     """
 
     name: str
@@ -63,8 +82,12 @@ class Holder(msgspec.Struct, frozen=True):
     digest: str | None = None
     contents: Mapping[str, str] | None = None
     record: RunRecord | None = None
+    verified: bool = False
+    breaches: tuple[Breach, ...] = ()
+    signer: str | None = None
     failure: BundlerError | None = None
     since: Difference | None = None
+    earlier: tuple[Moment, ...] = ()
 
     @property
     def size(self) -> int:
@@ -72,7 +95,29 @@ class Holder(msgspec.Struct, frozen=True):
         return sum(key.size or 0 for key in self.keys)
 
 
-def of_names(names: Sequence[str], baseline: str | None = None) -> Iterator[Holder]:
+class Demands(msgspec.Struct, frozen=True):
+    """What else is asked about artifacts.
+
+    policy: None for no demands. signed_by: a file of allowed signers. history: count each state's
+    entries, and list the versions that a store keeps.
+    """
+
+    policy: Policy | None = None
+    signed_by: Path | None = None
+    history: bool = False
+
+    @property
+    def of_bytes(self) -> bool:
+        """Whether they can only be answered for an artifact that was read whole."""
+        return self.policy is not None or self.signed_by is not None
+
+
+_NO_DEMANDS = Demands()
+
+
+def of_names(
+    names: Sequence[str], baseline: str | None = None, demands: Demands = _NO_DEMANDS
+) -> Iterator[Holder]:
     """The artifacts with these names, in their order; one that cannot be read says why.
 
     Several are read concurrently, since those in registries mostly wait; with a baseline, which
@@ -88,7 +133,7 @@ def of_names(names: Sequence[str], baseline: str | None = None) -> Iterator[Hold
         def look(name: str) -> Holder:
             try:
                 with open_artifact(name) as artifact:
-                    return of_artifact(artifact, before)
+                    return of_artifact(artifact, before, demands)
             except BundlerError as error:
                 return Holder(name, "unknown", failure=error)
 
@@ -101,11 +146,15 @@ def of_names(names: Sequence[str], baseline: str | None = None) -> Iterator[Hold
                 yield from pool.map(look, names)
 
 
-def of_artifact(artifact: Artifact, baseline: Artifact | None = None) -> Holder:
+def of_artifact(
+    artifact: Artifact, baseline: Artifact | None = None, demands: Demands = _NO_DEMANDS
+) -> Holder:
     """Every key that the artifact's manifests name.
 
     Raises `VerificationFailed` if there is no manifest, or one is malformed.
     """
+    from bundler.artifacts.verify import verify
+
     keys: list[KeyStatus] = []
     contents: dict[str, str] = {}
     record = artifact.run_record()
@@ -121,28 +170,61 @@ def of_artifact(artifact: Artifact, baseline: Artifact | None = None) -> Holder:
         keys += _of_manifest(directory.path, manifest, record)
     if not contents:
         raise VerificationFailed(f"{artifact.name} contains no state directory.")
-    checked, failure = tuple(keys), None
-    if artifact.kind not in _ELSEWHERE:
-        checked, failure = _compared(artifact, checked)
-    return Holder(
-        artifact.name,
-        artifact.kind,
-        checked,
-        artifact.digest,
-        contents,
-        record,
-        failure,
-        since=_since(baseline, artifact) if failure is None else None,
+    known = Holder(artifact.name, artifact.kind, tuple(keys), artifact.digest, contents, record)
+    if demands.history:
+        known = msgspec.structs.replace(known, earlier=_earlier(artifact))
+    if demands.of_bytes or artifact.kind not in _ELSEWHERE:
+        known = _judged(known, artifact, verify(artifact), demands)
+    if known.verified or artifact.kind in _ELSEWHERE:
+        known = msgspec.structs.replace(known, since=_since(baseline, artifact))
+    return known
+
+
+def _judged(holder: Holder, artifact: Artifact, verdict: Verdict, demands: Demands) -> Holder:
+    """The holder with what verification and the demands say of it."""
+    keys, mismatch = _compared(artifact.name, holder.keys, verdict)
+    if mismatch is not None:
+        return msgspec.structs.replace(holder, keys=keys, failure=mismatch)
+    from bundler.workflows.policy import Policy, entries_of, judge, subject_of
+    from bundler.workflows.signature import signer_of
+
+    policy = demands.policy or Policy()
+    breaches = judge(policy, subject_of(policy, artifact, verdict, time.time()))
+    signer = None
+    if demands.signed_by is not None:
+        signer, unsigned = signer_of(artifact, verdict, demands.signed_by, None, holder.name)
+        breaches += unsigned
+    if demands.history and artifact.kind not in _ELSEWHERE:
+        counted = entries_of(artifact, verdict)
+        keys = tuple(
+            msgspec.structs.replace(key, entries=counted.get((key.directory, key.key)))
+            for key in keys
+        )
+    failure = None
+    if breaches:
+        count = f"{len(breaches)} finding{'s' * (len(breaches) != 1)}"
+        failure = Findings(f"{artifact.name} is intact, but violates the policy: {count}.")
+    return msgspec.structs.replace(
+        holder, keys=keys, verified=True, breaches=breaches, signer=signer, failure=failure
     )
 
 
+def _earlier(artifact: Artifact) -> tuple[Moment, ...]:
+    from bundler.artifacts.stored import StoredStates
+
+    if not isinstance(artifact, StoredStates):
+        return ()
+    return tuple(
+        Moment(version.key, (version.refresh and version.refresh.fetched) or version.made,
+               version.state.size, version.state.digest.dir_hash, version.version)
+        for version in artifact.kept()
+    )  # fmt: skip
+
+
 def _compared(
-    artifact: Artifact, keys: tuple[KeyStatus, ...]
+    name: str, keys: tuple[KeyStatus, ...], verdict: Verdict
 ) -> tuple[tuple[KeyStatus, ...], VerificationFailed | None]:
     """The keys, with what `verify` finds wrong with their states; and that as a failure."""
-    from bundler.artifacts.verify import verify
-
-    verdict = verify(artifact)
     problems = verdict.all_problems
     if not problems:
         return keys, None
@@ -160,8 +242,8 @@ def _compared(
     )
     more = f" {len(problems) - 1} more." if len(problems) > 1 else ""
     failure = VerificationFailed(
-        f"{artifact.name} {_MISMATCH}: {problems[0]}{more}",
-        hint=f"For details, run: state-bundler verify {shlex.quote(artifact.name)}",
+        f"{name} {_MISMATCH}: {problems[0]}{more}",
+        hint=f"For details, run: state-bundler verify {shlex.quote(name)}",
     )
     return marked, failure
 
@@ -178,6 +260,7 @@ def of_sources(name: str, sources: Sequence[Found], baseline: str | None = None)
 
 
 def _of_sources(name: str, sources: Sequence[Found], baseline: str | None) -> Holder:
+    from bundler.artifacts.verify import verify
     from bundler.state.directory import PublishedDirectories
     from bundler.state.statedir import StateDir
 
@@ -191,7 +274,7 @@ def _of_sources(name: str, sources: Sequence[Found], baseline: str | None) -> Ho
             contents[source.place] = published.manifest.content_digest
             found = tuple(_of_manifest(source.place, published.manifest, published.record))
             with PublishedDirectories(name, {source.place: source.directory}) as artifact:
-                found, mismatch = _compared(artifact, found)
+                found, mismatch = _compared(name, found, verify(artifact))
             failure = failure or mismatch
             known = {status.key: status for status in found}
         for key, users in _users(source.components).items():
@@ -206,6 +289,7 @@ def _of_sources(name: str, sources: Sequence[Found], baseline: str | None) -> Ho
         PROJECT,
         tuple(keys[place] for place in sorted(keys)),
         contents=contents,
+        verified=bool(contents) and failure is None,
         failure=failure,
         since=_project_since(name, baseline, sources) if contents and not failure else None,
     )

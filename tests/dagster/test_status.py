@@ -10,18 +10,14 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from bundler.cli.page import page
 from bundler.errors import VerificationFailed
 from bundler.refresh.sources.model import Component, Found
 from bundler.state.directory import DirectoryArtifact
-from bundler.state.manifest import KeyRefresh
-from bundler.workflows.status import Holder, KeyStatus, of_artifact, of_names, of_sources
-from tests.support.browser import Browser, browser
+from bundler.workflows.status import of_artifact, of_names, of_sources
 from tests.support.bundles import make_bundle
 from tests.support.sample import Sample
 
@@ -217,167 +213,3 @@ def _on_a_terminal(*arguments: str | Path, interrupt: str = "", **variables: str
 def _hear_ctrl_c() -> None:
     """A shell lets what it starts with & ignore SIGINT, and so would all that is started here."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
-# --- the page ----------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    with browser() as found:
-        yield found
-
-
-def _fleet() -> list[Holder]:
-    """Three artifacts, of which one cannot be read and one is full of traps."""
-
-    def key(name: str, size: int | None, age: float, *, stale: bool = False) -> KeyStatus:
-        refresh = KeyRefresh(name, fetched=_iso(_NOW - age), confirmed=_iso(_NOW - age / 2),
-                             stale=stale)  # fmt: skip
-        return KeyStatus("shop/defs/.local_defs_state", name, "LOCAL_FILESYSTEM", size,
-                         f"{len(name):064x}", refresh=refresh, users=(f"defs/{name}",))  # fmt: skip
-
-    hostile = "</script><script>document.title='hacked'</script><img src=x onerror=alert(1)>"
-    return [
-        Holder("shop:1", "docker", (key("b", 900, _DAY), key("a", 12, 8 * _DAY)),
-               contents={"shop": "1" * 64}),
-        Holder(hostile, "pex",
-               (key(hostile, 5_000_000, 60.0, stale=True), key("\u202egpj", 0, 5.0)),
-               contents={"shop": "2" * 64}),
-        Holder("broken.pex", "unknown", failure=VerificationFailed("It is cut <b>short</b>.")),
-    ]  # fmt: skip
-
-
-@pytest.fixture
-def fleet_page(tmp_path: Path) -> Path:
-    file = tmp_path / "fleet.html"
-    file.write_text(page(_fleet(), _NOW), encoding="utf-8")
-    return file
-
-
-@pytest.mark.parametrize("dark", [False, True])
-@pytest.mark.parametrize("width", [390, 1280])
-def test_the_page_fits_its_window_and_can_be_read(
-    chromium: Browser, fleet_page: Path, width: int, dark: bool
-) -> None:
-    chromium.show(fleet_page, width=width, dark=dark)
-    assert chromium.value("document.documentElement.scrollWidth") <= width
-    assert chromium.value("document.querySelectorAll('table.fleet tbody tr').length") == 3
-    ground, ink = (
-        chromium.value(f"getComputedStyle(document.body).{name}")
-        for name in ("backgroundColor", "color")
-    )
-    assert _contrast(ground, ink) > 7.0  # WCAG's strictest level
-    assert (_luminance(ground) < 0.1) is dark
-    for name in ("--soft", "--alarm", "--good", "--changed", "--accent"):
-        probe = f"document.querySelector('h1').style.color = 'var({name})'"
-        colour = chromium.value(f"({probe}, getComputedStyle(document.querySelector('h1')).color)")
-        assert _contrast(ground, colour) >= 4.5, name
-    assert chromium.value("innerWidth") == width
-
-
-def _luminance(colour: str) -> float:
-    parts = [int(part) / 255 for part in re.findall(r"\d+", colour)[:3]]
-    linear = [
-        part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts
-    ]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-
-def _contrast(one: str, other: str) -> float:
-    dark, light = sorted((_luminance(one), _luminance(other)))
-    return (light + 0.05) / (dark + 0.05)
-
-
-def test_nothing_from_an_artifact_runs_and_nothing_is_asked_for(
-    chromium: Browser, fleet_page: Path
-) -> None:
-    chromium.show(fleet_page)
-    assert chromium.complaints == []
-    assert chromium.requests == [fleet_page.resolve().as_uri()]
-    assert chromium.value("document.title") == "State of 3 artifacts"
-    assert chromium.value("document.querySelectorAll('script, img').length") == 1
-    assert "\\u202e" in fleet_page.read_text()
-
-
-def test_even_a_script_that_got_in_does_not_run(chromium: Browser, fleet_page: Path) -> None:
-    smuggled = "<script>document.title='hacked'</script></main>"
-    fleet_page.write_text(fleet_page.read_text().replace("</main>", smuggled))
-    chromium.show(fleet_page)
-    assert chromium.value("document.title") == "State of 3 artifacts"
-    assert any("Content Security Policy" in text for text in chromium.complaints)
-
-
-def test_the_columns_sort_up_and_down(chromium: Browser, fleet_page: Path) -> None:
-    chromium.show(fleet_page)
-    names = "[...document.querySelectorAll('#holder-0 tbody code')].map(c => c.textContent)"
-    click = "document.querySelectorAll('#holder-0 th button')[4].click()"  # Size
-    assert [name for name in chromium.value(names) if len(name) == 1] == ["b", "a"]
-    chromium.value(click)
-    assert [name for name in chromium.value(names) if len(name) == 1] == ["a", "b"]
-    chromium.value(click)
-    assert [name for name in chromium.value(names) if len(name) == 1] == ["b", "a"]
-    sorted_by = "document.querySelectorAll('#holder-0 th')[4].getAttribute('aria-sort')"
-    assert chromium.value(sorted_by) == "descending"
-
-
-def test_the_filter_leaves_what_matches_and_a_link_unfolds(
-    chromium: Browser, fleet_page: Path
-) -> None:
-    chromium.show(fleet_page)
-    chromium.value("(filter.value = 'SHOP:1', filter.dispatchEvent(new Event('input')))")
-    visible = "[...document.querySelectorAll('table.fleet tbody tr')].filter(r => !r.hidden).length"
-    assert chromium.value(visible) == 1
-    opened = "document.querySelector('#holder-0 > details').open"
-    assert chromium.value(opened) is False
-    chromium.value("document.querySelector('table.fleet a').click()")
-    deadline = time.monotonic() + 5
-    while not chromium.value(opened) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert chromium.value(opened) is True
-
-
-def test_a_comparison_and_a_project_are_pages_too(
-    chromium: Browser, two: tuple[Path, Path], tmp_path: Path
-) -> None:
-    target = tmp_path / "report.html"
-    done = _status(two[1], "--baseline", two[0], "--html", target)
-    assert (done.returncode, done.stdout) == (0, "")
-    chromium.show(target, width=390)
-    told = chromium.value("document.querySelector('.changes').innerText")
-    assert "Gone removed" in told
-    assert "Vendor changed: -3 entries" in told
-    assert chromium.value("document.querySelectorAll('table.fleet').length") == 0
-    assert chromium.complaints == []
-
-
-def test_a_phone_shows_a_key_as_a_card_without_what_is_not_known(
-    chromium: Browser, tmp_path: Path
-) -> None:
-    file = tmp_path / "page.html"
-    keys = (
-        KeyStatus("shop", "Calendar", "LEGACY_CODE_SERVER_SNAPSHOTS", None, None),
-        KeyStatus("shop", "Lost", "LOCAL_FILESYSTEM", None, None),
-    )
-    file.write_text(page([Holder("shop", "project", keys)], _NOW), encoding="utf-8")
-    shown = "[...document.querySelectorAll('tbody tr')].map(row => row.innerText.split(/\\s+/))"
-    chromium.show(file, width=390)
-    assert chromium.value(shown) == [["Calendar", "legacy"], ["Lost", "local", "no", "state"]]
-    chromium.show(file, width=1280)
-    assert len(chromium.value(shown)[0]) == 6
-
-
-def test_the_figures_are_those_that_matter(chromium: Browser, fleet_page: Path) -> None:
-    chromium.show(fleet_page)
-    figures = chromium.value(
-        "Object.fromEntries([...document.querySelectorAll('.figures div')]"
-        ".map(d => [d.children[0].textContent, d.children[1].textContent]))"
-    )
-    assert figures == {
-        "keys": "4",
-        "size": "4.8 MiB",
-        "oldest confirmed": "4 d ago",
-        "different contents": "2",
-        "stale": "1",
-        "unreadable": "1",
-    }

@@ -12,9 +12,11 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from bundler.cli.page.history import history
 from bundler.cli.page.markup import Html, Markup, element, joined, text, void
-from bundler.cli.page.sections import ago, fleet, section
-from bundler.cli.page.values import Now, amount
+from bundler.cli.page.sections import filters, fleet, section
+from bundler.cli.page.tables import ago
+from bundler.cli.page.values import Now, amount, labels
 from bundler.version import __version__
 from bundler.workflows.status import Holder
 
@@ -58,7 +60,7 @@ def _hash(content: str) -> str:
 
 def _title(holders: Sequence[Holder]) -> str:
     if len(holders) == 1:
-        return f"State of {holders[0].name}"
+        return f"State of {labels([holders[0].name])[holders[0].name]}"
     return f"State of {len(holders)} {_kinds(holders)}"
 
 
@@ -76,7 +78,7 @@ def _heading(heading: str, holders: Sequence[Holder], now: Now) -> Html:
 def _figures(holders: Sequence[Holder], now: Now) -> Iterator[Html]:
     """The key figures at the top of the page."""
     keys = [key for holder in holders for key in holder.keys]
-    failures = sum(holder.failure is not None for holder in holders)
+    failed = [holder for holder in holders if holder.failure is not None]
     moments = [
         key.refresh.confirmed or key.refresh.fetched
         for key in keys
@@ -90,7 +92,14 @@ def _figures(holders: Sequence[Holder], now: Now) -> Iterator[Html]:
         yield _figure("oldest confirmed", ago(min(filter(None, moments)), now))
     if len(holders) > 1:
         yield _figure("different contents", str(len(_contents(holders))))
-    for name, count in (("stale", stale), ("without state", missing), ("unreadable", failures)):
+    alarms = {
+        "findings": sum(len(holder.breaches) for holder in failed),
+        "stale": stale,
+        "without state": missing,
+        "altered": sum(bool(holder.keys) and not holder.breaches for holder in failed),
+        "unreadable": sum(not holder.keys for holder in failed),
+    }
+    for name, count in alarms.items():
         if count:
             yield _figure(name, str(count), alarm=True)
 
@@ -111,7 +120,13 @@ def _contents(holders: Sequence[Holder]) -> dict[str, list[str]]:
 
 
 def _main(holders: Sequence[Holder], now: Now) -> Iterator[Html]:
+    baselines = [holder.since.before for holder in holders if holder.since]
+    named = labels([*(holder.name for holder in holders), *baselines])
+    yield filters(holders)
     if len(holders) > 1:
-        yield fleet(holders, now)
+        yield fleet(holders, named, now)
     for number, holder in enumerate(holders):
-        yield section(holder, now, number, folded=len(holders) > 1)
+        yield section(holder, named, now, number, alone=len(holders) == 1)
+    grown = history(holders, named, now)
+    if grown is not None:
+        yield grown

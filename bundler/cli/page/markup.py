@@ -24,10 +24,12 @@ Markup = Html
 
 def text(content: object) -> Html:
     """Escaped text; bidirectional and invisible characters are replaced by their names."""
-    shown = "".join(
-        character if character.isprintable() or character in " \n" else repr(character)[1:-1]
-        for character in hidden(str(content))
-    )
+    shown = hidden(str(content))
+    if not shown.isprintable():
+        shown = "".join(
+            character if character.isprintable() or character in " \n" else repr(character)[1:-1]
+            for character in shown
+        )
     return Html(html.escape(shown))
 
 

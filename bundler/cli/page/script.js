@@ -19,13 +19,39 @@ for (const head of document.querySelectorAll("th")) {
   });
 }
 
+// A row stays if its text, or its artifact's, has the words, and its health is the chosen one.
 const filter = document.getElementById("filter");
-filter?.addEventListener("input", () => {
+const health = document.getElementById("health");
+const matches = (element, chosen) =>
+  chosen === "any" || (element.dataset.health ?? "").split("|").includes(chosen);
+const apply = () => {
   const wanted = filter.value.toLowerCase();
-  for (const row of document.querySelector("table.fleet").tBodies[0].rows) {
-    row.hidden = !row.textContent.toLowerCase().includes(wanted);
+  const has = (text) => text.toLowerCase().includes(wanted);
+  const active = wanted !== "" || health.value !== "any";
+  let [shown, total] = [0, 0];
+  for (const card of document.querySelectorAll(".holder")) {
+    const named = has(card.dataset.name) || has(card.querySelector(".facts").textContent);
+    let left = 0;
+    for (const row of card.querySelectorAll("table.keys tbody tr")) {
+      const chosen = matches(row, health.value) || (health.value !== "any" && matches(card, health.value));
+      row.hidden = !(chosen && (named || has(row.textContent)));
+      left += !row.hidden;
+      total += 1;
+    }
+    shown += left;
+    card.hidden = !left && !(named && matches(card, health.value));
+    const details = card.querySelector("details");
+    if (active && details && !card.hidden) details.open = true;
+    const link = document.querySelector(`table.fleet a[href="#${card.id}"]`);
+    if (link) link.closest("tr").hidden = card.hidden;
   }
-});
+  for (const row of document.querySelectorAll("table.history tbody tr")) {
+    row.hidden = !has(row.querySelector("td").textContent);
+  }
+  document.getElementById("shown").value = active ? `${shown} of ${total} keys` : "";
+};
+for (const control of [filter, health]) control.addEventListener("input", apply);
+filter.form.addEventListener("submit", (event) => event.preventDefault());
 
 const ago = (seconds) => {
   for (const [unit, length] of [["d", 86400], ["h", 3600], ["min", 60]]) {

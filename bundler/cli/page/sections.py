@@ -1,16 +1,18 @@
-"""The parts of the page: the overview table, and a section per project or artifact."""
+"""The parts of the page: the filter, the overview table, a section per project or artifact."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 
 from bundler.artifacts.diff import Difference, KeyDifference
-from bundler.cli.page.markup import Html, element, joined, text
-from bundler.cli.page.values import Now, amount, passed
+from bundler.cli.page import health
+from bundler.cli.page.markup import Html, element, joined, text, void
+from bundler.cli.page.tables import NOTHING, Cell, Row, age_cell, table
+from bundler.cli.page.values import Now, amount
 from bundler.workflows.status import Holder, KeyStatus
 
 _SHOWN_DIGEST = 12
+_SHOWN_COMMIT = 8
 _MOST_FILES = 20
 _SIGNS = {"added": "+", "removed": "\N{MINUS SIGN}", "changed": "~", "volatile": "≈"}
 _TYPES = {
@@ -18,84 +20,99 @@ _TYPES = {
     "VERSIONED_STATE_STORAGE": "versioned",
     "LEGACY_CODE_SERVER_SNAPSHOTS": "legacy",
 }
-_NO_VALUE = -1.0
 
 
-@dataclass(frozen=True)
-class _Cell:
-    """A table cell. order: its sort key. share: relative to the column's largest value,
-    for the bar below it; None for no bar."""
+def filters(holders: Sequence[Holder]) -> Html:
+    """What leaves only some of the keys and artifacts on the page."""
+    badges = [badge for holder in holders for badge in health.of_holder(holder)]
+    badges += [badge for h in holders for key in h.keys for badge in health.of_key(key, h)]
+    found = dict.fromkeys(word for badge in badges for word in health.words([badge]).split("|"))
+    known = [health.ATTENTION] * (health.ATTENTION in found)
+    known += sorted(word for word in found if word != health.ATTENTION)
+    options = [element("option", text("any health"), value="any")]
+    options += [element("option", text(word), value=word) for word in known]
+    search = void("input", type="search", placeholder="key, artifact, digest", id="filter")
+    return element(
+        "form",
+        element("label", text("Filter "), search),
+        element("label", text("Health "), element("select", *options, id="health")),
+        element("output", id="shown"),
+        class_="filter",
+    )
 
-    content: Html
-    order: str | float
-    share: float | None = None
-    kind: str = ""
 
-
-_NOTHING = _Cell(text("\N{EN DASH}"), _NO_VALUE, kind="nothing")
-
-
-def fleet(holders: Sequence[Holder], now: Now) -> Html:
+def fleet(holders: Sequence[Holder], named: Mapping[str, str], now: Now) -> Html:
     """The overview table of all holders."""
     largest = max((holder.size for holder in holders), default=0) or 1
     oldest = max((_oldest(holder, now) for holder in holders), default=0.0) or 1.0
     rows = [
-        _fleet_row(holder, number, now, largest, oldest) for number, holder in enumerate(holders)
+        Row((_link(named[holder.name], number), *_fleet_cells(holder, now, largest, oldest)))
+        for number, holder in enumerate(holders)
     ]
-    names = ("Name", "Kind", "Keys", "Size", "Oldest confirmed", "Content")
+    names = ("Name", "Health", "Kind", "Keys", "Size", "Oldest confirmed", "Built from", "Content")
+    heading = "Projects" if all(item.kind == "project" for item in holders) else "Artifacts"
     return element(
-        "section",
-        element("h2", text("Artifacts")),
-        element(
-            "label",
-            text("Filter "),
-            element("input", type="search", placeholder="name or content", id="filter"),
-            class_="filter",
-        ),
-        _table(names, rows, "fleet"),
-        class_="card",
+        "section", element("h2", text(heading)), table(names, rows, "fleet"), class_="card"
     )
 
 
-def _fleet_row(
-    holder: Holder, number: int, now: Now, largest: int, oldest: float
-) -> tuple[_Cell, ...]:
-    link = element("a", text(holder.name), href=f"#holder-{number}")
-    if holder.failure is not None:
-        word = "altered" if holder.keys else "unreadable"
-        return (
-            _Cell(link, holder.name),
-            _Cell(element("strong", text(word), class_="alarm"), word),
-            *(_NOTHING,) * 4,
-        )
+def _link(name: str, number: int) -> Cell:
+    return Cell(element("a", text(name), href=f"#holder-{number}"), name)
+
+
+def _fleet_cells(holder: Holder, now: Now, largest: int, oldest: float) -> Iterator[Cell]:
+    found = list(health.of_holder(holder))
+    yield Cell(health.badges(found), health.words(found))
+    if not holder.keys:
+        yield from (NOTHING,) * 6
+        return
     age = _oldest(holder, now)
     content = " ".join(value[:_SHOWN_DIGEST] for value in (holder.contents or {}).values())
     moments = list(_moments(holder))
-    return (
-        _Cell(link, holder.name),
-        _Cell(text(holder.kind), holder.kind),
-        _Cell(text(len(holder.keys)), len(holder.keys), kind="number"),
-        _Cell(text(amount(holder.size)), holder.size, holder.size / largest, "number"),
-        _age_cell(min(moments), now, age / oldest) if moments else _NOTHING,
-        _Cell(element("code", text(content), class_="digest"), content) if content else _NOTHING,
-    )
+    built = _built(holder)
+    yield Cell(text(holder.kind), holder.kind)
+    yield Cell(text(len(holder.keys)), len(holder.keys), kind="number")
+    yield Cell(text(amount(holder.size)), holder.size, holder.size / largest, "number")
+    yield age_cell(min(moments), now, age / oldest) if moments else NOTHING
+    yield Cell(text(built), built) if built else NOTHING
+    yield Cell(element("code", text(content), class_="digest"), content) if content else NOTHING
 
 
-def section(holder: Holder, now: Now, number: int, *, folded: bool) -> Html:
+def _built(holder: Holder) -> str:
+    """The commit and the environment, as far as the artifact says them."""
+    record = holder.record
+    if record is None:
+        return ""
+    commit = (record.build.commit or "")[:_SHOWN_COMMIT]
+    return " for ".join(filter(None, (commit, record.environment)))
+
+
+def section(
+    holder: Holder, named: Mapping[str, str], now: Now, number: int, *, alone: bool
+) -> Html:
     """One project or artifact."""
-    parts = [*_facts(holder)]
+    found = list(health.of_holder(holder))
+    on_keys = {badge for key in holder.keys for badge in health.of_key(key, holder)}
+    parts = [element("p", health.badges(found), class_="badges"), *_facts(holder)]
     if holder.failure is not None:
         parts.append(_failure(holder))
     if holder.keys or holder.failure is None:
         parts.append(_keys(holder, now))
     if holder.since is not None:
-        parts.append(_comparison(holder.since))
-    if folded:
-        summary = element("summary", element("h2", text(holder.name)))
-        body = element("details", summary, *parts, open=holder.failure is not None)
-    else:
+        parts.append(_comparison(holder.since, named))
+    if alone:
         body = joined(*parts)
-    return element("section", body, class_="card holder", id=f"holder-{number}")
+    else:
+        summary = element("summary", element("h2", text(named[holder.name])))
+        body = element("details", summary, *parts, open=holder.failure is not None)
+    return element(
+        "section",
+        body,
+        class_="card holder",
+        id=f"holder-{number}",
+        data_name=f"{named[holder.name]} {holder.kind} {_built(holder)}",
+        data_health=health.words([badge for badge in found if badge not in on_keys]),
+    )
 
 
 def _facts(holder: Holder) -> Iterator[Html]:
@@ -104,6 +121,7 @@ def _facts(holder: Holder) -> Iterator[Html]:
         build = holder.record.build
         facts += [("commit", build.commit or ""), ("from", build.remote or "")]
         facts += [("environment", holder.record.environment or "")]
+    facts += [("signed by", holder.signer or "")]
     for path, digest in (holder.contents or {}).items():
         facts.append((f"content of {path}", digest))
     shown = [
@@ -118,9 +136,16 @@ def _failure(holder: Holder) -> Html:
     error = holder.failure
     if error is None:
         return joined()
-    what = element("p", element("strong", text(f"{error.title}: ")), text(error.what))
-    hint = element("p", text(error.hint)) if error.hint else joined()
-    return element("div", what, hint, class_="failure", role="alert")
+    parts = [element("p", element("strong", text(f"{error.title}: ")), text(error.what))]
+    if holder.breaches:
+        found = (
+            element("li", element("strong", text(f"{breach.rule}: ")), text(breach.what))
+            for breach in holder.breaches
+        )
+        parts.append(element("ul", *found))
+    if error.hint:
+        parts.append(element("p", text(error.hint)))
+    return element("div", *parts, class_="failure", role="alert")
 
 
 def _keys(holder: Holder, now: Now) -> Html:
@@ -128,60 +153,59 @@ def _keys(holder: Holder, now: Now) -> Html:
     oldest = max((_age(key, now) or 0.0 for key in holder.keys), default=0.0) or 1.0
     since = holder.since
     used = any(key.users for key in holder.keys)
-    names = ["Key", "Type", "Fetched", "Confirmed", "Size", "Digest"]
+    names = ["Key", "Health", "Type", "Fetched", "Confirmed", "Size", "Digest"]
     names += ["Since the baseline"] * (since is not None) + ["Used by"] * used
     rows = []
     for key in holder.keys:
-        row = [*_key_cells(key, now, largest, oldest)]
+        found = list(health.of_key(key, holder))
+        cells = [*_key_cells(key, found, now, largest, oldest)]
         if since is not None:
-            row.append(_change_cell(since.of(key.key, key.directory)))
+            cells.append(_change_cell(since.of(key.key, key.directory)))
         if used:
-            row.append(_Cell(_lines(key.users), " ".join(key.users)))
-        rows.append(tuple(row))
-    return _table(names, rows, "keys")
+            cells.append(Cell(_lines(key.users), " ".join(key.users)))
+        rows.append(Row(tuple(cells), health.words(found)))
+    return table(names, rows, "keys")
 
 
-def _key_cells(key: KeyStatus, now: Now, largest: int, oldest: float) -> Iterator[_Cell]:
-    stale = bool(key.refresh and key.refresh.stale)
-    mark = element("strong", text(" stale"), class_="alarm") if stale else joined()
-    if key.problem:
-        mark = element("strong", text(f" ✗ {key.problem}"), class_="alarm")
-    yield _Cell(joined(element("code", text(key.key)), mark), key.key)
+def _key_cells(
+    key: KeyStatus, found: Sequence[health.Badge], now: Now, largest: int, oldest: float
+) -> Iterator[Cell]:
+    yield Cell(element("code", text(key.key)), key.key)
+    yield Cell(health.badges(found), health.words(found)) if found else NOTHING
     kind = _TYPES[key.management_type]
-    yield _Cell(element("span", text(kind), title=key.management_type), kind)
+    yield Cell(element("span", text(kind), title=key.management_type), kind)
     fetched = key.refresh.fetched if key.refresh else None
-    yield _age_cell(fetched, now) if fetched else _NOTHING
+    yield age_cell(fetched, now) if fetched else NOTHING
     confirmed, age = _confirmed(key), _age(key, now)
     if confirmed and age is not None:
-        yield _age_cell(confirmed, now, age / oldest)
+        yield age_cell(confirmed, now, age / oldest)
     else:
-        yield _NOTHING
+        yield NOTHING
     if key.size is not None:
-        yield _Cell(text(amount(key.size)), key.size, key.size / largest, "number")
-    elif key.management_type == "LOCAL_FILESYSTEM":
-        yield _Cell(element("strong", text("no state"), class_="alarm"), _NO_VALUE)
+        yield Cell(text(amount(key.size)), key.size, key.size / largest, "number")
     else:
-        yield _NOTHING
+        yield NOTHING
     whole = key.digest or key.version or ""
     shown = whole[:_SHOWN_DIGEST]
     digest = element("code", text(shown), title=whole, class_="digest")
-    yield _Cell(digest, shown) if shown else _NOTHING
+    yield Cell(digest, shown) if shown else NOTHING
 
 
-def _change_cell(change: KeyDifference | None) -> _Cell:
+def _change_cell(change: KeyDifference | None) -> Cell:
     if change is None:
-        return _Cell(element("span", text("unchanged"), class_="same"), "unchanged")
+        return Cell(element("span", text("unchanged"), class_="same"), "unchanged")
     told: str = "only ignored members" if change.kind == "volatile" else change.kind
     if change.summary and change.kind == "changed":
         told = f"changed: {change.summary}"
-    return _Cell(element("span", text(told), class_=change.kind), told)
+    return Cell(element("span", text(told), class_=change.kind), told)
 
 
 # --- comparison -----------------------------------------------------------------------------
 
 
-def _comparison(difference: Difference) -> Html:
-    heading = element("h3", text(f"What changed since {difference.before}"))
+def _comparison(difference: Difference, named: Mapping[str, str]) -> Html:
+    before = named.get(difference.before, difference.before)
+    heading = element("h3", text(f"What changed since {before}"))
     if not difference.keys:
         told = f"Nothing: {difference.unchanged} keys are unchanged."
         return joined(heading, element("p", text(told), class_="same"))
@@ -207,53 +231,8 @@ def _sizes(key: KeyDifference) -> str:
     return shown[0] if shown[0] == shown[1] else f"{shown[0]} → {shown[1]}"
 
 
-# --- tables ---------------------------------------------------------------------------------
-
-
-def _table(names: Sequence[str], rows: Sequence[Sequence[_Cell]], kind: str) -> Html:
-    """A sortable table; on a narrow screen each row becomes a card."""
-    head = element("tr", *(element("th", _sorter(name), scope="col") for name in names))
-    body = [
-        element("tr", *(_cell(name, cell) for name, cell in zip(names, row, strict=True)))
-        for row in rows
-    ]
-    parts = (element("thead", head), element("tbody", *body))
-    return element("div", element("table", *parts, class_=kind), class_="scroll")
-
-
-def _sorter(name: str) -> Html:
-    return element("button", text(name), type="button")
-
-
-def _cell(name: str, cell: _Cell) -> Html:
-    content = element("span", cell.content, class_="value")
-    bar = joined() if cell.share is None else _bar(cell.share)
-    return element(
-        "td", content, bar, data_label=name, data_order=str(cell.order), class_=cell.kind
-    )
-
-
-def _bar(share: float) -> Html:
-    width = f"{max(1.0, 100 * share):.1f}"
-    rect = element("rect", width=width, height=4, rx=2)
-    ground = element("rect", width=100, height=4, rx=2, class_="ground")
-    return element(
-        "svg", ground, rect, class_="bar", viewBox="0 0 100 4", preserveAspectRatio="none",
-        aria_hidden="true",
-    )  # fmt: skip
-
-
-def _age_cell(moment: str, now: Now, share: float | None = None) -> _Cell:
-    return _Cell(ago(moment, now), now.since(moment), share, "number")
-
-
-def ago(moment: str, now: Now) -> Html:
-    """The age of a time, which the page's script keeps up to date."""
-    return element("time", text(f"{passed(moment, now)} ago"), datetime=moment, title=moment)
-
-
 def _lines(lines: Sequence[str]) -> Html:
-    return joined(*(element("span", text(line), class_="line") for line in lines))
+    return joined(*(element("span", text(line), class_="user") for line in lines))
 
 
 def _confirmed(key: KeyStatus) -> str | None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from bundler.system.times import rfc3339, seconds_of
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 _STEP = 1024
+# An absolute path, after the name of a transport if there is one.
+_ABSOLUTE = re.compile(r"(?P<transport>[a-z-]+:)?(?P<path>/[^/].*)")
 
 
 @dataclass(frozen=True)
@@ -40,3 +44,29 @@ def passed(moment: str, now: Now) -> str:
         if seconds >= 2 * length:
             return f"{seconds / length:.0f} {unit}"
     return f"{seconds:.0f} s"
+
+
+def labels(names: Iterable[str]) -> dict[str, str]:
+    """What to call each artifact or project: no folders of the machine that wrote the page.
+
+    Of an absolute path, so many of its last parts as tell it from the others.
+    """
+    found: dict[str, str] = {}
+    known = list(dict.fromkeys(names))
+    for name in known:
+        match = _ABSOLUTE.fullmatch(name)
+        parts = match["path"].strip("/").split("/") if match else [name]
+        shown = next(
+            (tail for tail in _tails(parts) if sum(_ends(other, tail) for other in known) == 1),
+            name,
+        )
+        found[name] = (match["transport"] or "") + shown if match else name
+    return found
+
+
+def _tails(parts: list[str]) -> list[str]:
+    return ["/".join(parts[-count:]) for count in range(1, len(parts) + 1)]
+
+
+def _ends(name: str, tail: str) -> bool:
+    return name.rstrip("/") == tail or name.rstrip("/").endswith(f"/{tail}")

@@ -1,0 +1,79 @@
+"""What a page says of the health of a key and of what holds it, in words that it filters by."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from bundler.cli.page.markup import Html, element, joined, text
+from bundler.workflows.status import Holder, KeyStatus
+
+_LOCAL = "LOCAL_FILESYSTEM"
+
+
+@dataclass(frozen=True)
+class Badge:
+    """A word about a key or a holder. kind: a class of the style sheet. why: for a tooltip."""
+
+    word: str
+    kind: str
+    why: str = ""
+
+
+VERIFIED = Badge("verified", "good", "Every byte was compared with the manifest.")
+NOT_VERIFIED = Badge("not verified", "quiet", "Only the manifest was read.")
+_STALE = Badge("stale", "changed", "Its system was unavailable: an earlier state was kept.")
+_NO_STATE = Badge("no state", "alarm")
+ATTENTION = "needs attention"
+
+
+def of_key(key: KeyStatus, holder: Holder) -> Iterator[Badge]:
+    """Whether the key's state is the one that its manifest names, and what else is wrong."""
+    if key.size is None and key.management_type == _LOCAL:
+        yield _NO_STATE
+    if key.problem:
+        yield Badge("problem", "alarm", key.problem)
+    elif key.size is not None:
+        yield VERIFIED if holder.verified else NOT_VERIFIED
+    if key.refresh and key.refresh.stale:
+        yield _STALE
+    for breach in holder.breaches:
+        if breach.key == key.key:
+            yield Badge(breach.rule, "alarm", breach.what)
+
+
+def of_holder(holder: Holder) -> Iterator[Badge]:
+    """Verified or not, and all that a reader should know before anything is deployed."""
+    if holder.verified:
+        yield VERIFIED
+    elif holder.failure is None:
+        yield NOT_VERIFIED
+    else:
+        yield Badge("altered" if holder.keys else "unreadable", "alarm", holder.failure.what)
+    for rule in dict.fromkeys(breach.rule for breach in holder.breaches):
+        yield Badge(rule, "alarm", " ".join(b.what for b in holder.breaches if b.rule == rule))
+    if any(key.size is None and key.management_type == _LOCAL for key in holder.keys):
+        yield _NO_STATE
+    if any(key.refresh and key.refresh.stale for key in holder.keys):
+        yield _STALE
+    build = holder.record.build if holder.record else None
+    if build and build.dirty:
+        yield Badge("dirty", "changed", "Built from a work tree with uncommitted changes.")
+    if holder.signer:
+        yield Badge("signed", "good", f"Signed by {holder.signer}.")
+
+
+def badges(found: Iterable[Badge]) -> Html:
+    """The badges in a row."""
+    return joined(
+        *(
+            element("span", text(badge.word), title=badge.why, class_=f"badge {badge.kind}")
+            for badge in found
+        )
+    )
+
+
+def words(found: Sequence[Badge]) -> str:
+    """The value of an attribute that the page's script filters by."""
+    attention = [ATTENTION for badge in found if badge.kind in ("alarm", "changed")]
+    return "|".join(dict.fromkeys([*(badge.word for badge in found), *attention]))
