@@ -2,7 +2,8 @@
 
 A wheel gets the verified state after hatchling has made it; a source distribution carries it, so
 that a wheel built from that gets it, too. Where there is no state it warns and goes on, unless
-``require = true``. ``state-bundler`` must be in ``[build-system] requires``.
+``require = true``. ``[build-system] requires`` must name what was installed, such as a commit: see
+``docs/how-to/wheel.md``.
 """
 
 from __future__ import annotations

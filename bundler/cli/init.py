@@ -16,8 +16,13 @@ if TYPE_CHECKING:
 # The names in `bundler.setup.init.PARTS`; a test compares them.
 PART_NAMES = ("table", "backend", "ignore", "dockerignore", "pre-commit", "ci")
 _LOCAL = (
-    "state-bundler is installed from a local folder and may not be in your package index: "
-    "everyone who commits, and CI, must install it the same way."
+    "state-bundler is installed from a folder or a file of this machine ({source}), which nobody "
+    "else has: everyone who commits must have state-guard on PATH, and CI must have the variable "
+    "STATE_BUNDLER, which says what to install."
+)
+_FROM_AN_INDEX = (
+    "state-bundler was installed from a package index that the installer did not record: check "
+    "that {requirement} comes from the same index in CI and in pre-commit."
 )
 _COLOURS = {"+": "green", "-": "red", "@": "cyan"}
 
@@ -66,7 +71,7 @@ def _files_of(project: Path, *, yes: bool, remove: bool, without: tuple[str, ...
     from bundler.project.survey import survey
     from bundler.setup.file_edits import apply, diff
     from bundler.setup.init import plan
-    from bundler.setup.init.precommit import INSTALL, is_local
+    from bundler.setup.init.precommit import INSTALL
 
     found = survey(project)
     edits = plan(found, without=without, remove=remove)
@@ -90,8 +95,19 @@ def _files_of(project: Path, *, yes: bool, remove: bool, without: tuple[str, ...
     if not remove and any(edit.path.name == ".pre-commit-config.yaml" for edit in edits):
         console = Console(sys.stderr)
         console.line(f"Run once per clone to enable the hook: {INSTALL}")
-        if is_local():
-            console.paragraph(_LOCAL)
+    if not remove:
+        _say_how_to_install(Console(sys.stderr))
+
+
+def _say_how_to_install(console: Console) -> None:
+    """What others need, where the files that were written cannot say it all."""
+    from bundler.system.installed import installed
+
+    found = installed()
+    if not found.is_portable:
+        console.paragraph(_LOCAL.format(source=found.source.removeprefix(" @ ")))
+    elif found.source.startswith("==") and not found.index:
+        console.paragraph(_FROM_AN_INDEX.format(requirement=found.requirement()))
 
 
 def _install_git_hooks(project: Path, *, remove: bool) -> None:

@@ -13,6 +13,7 @@ from bundler.errors import BadData, ConfigurationError
 from bundler.project.options import KeyOptions
 from bundler.refresh.secrets import Secrets
 from bundler.system import process
+from bundler.system.installed import installed
 
 # A schema is held against the whole document, which takes several times its size of memory.
 _MAX_BYTES = 64 * 1024 * 1024
@@ -42,7 +43,7 @@ def _against_schema(key: str, state_path: Path, schema: Path, secrets: Secrets) 
     except ImportError as error:
         raise ConfigurationError(
             f"json-schema of {key} requires the package jsonschema, which is not installed.",
-            hint="Install state-bundler[schema].",
+            hint=f"Install it: {installed().command('schema')}",
             key=key,
         ) from error
     document = _read(key, state_path, "the state")

@@ -24,6 +24,7 @@ from bundler.errors import (
     Unavailable,
 )
 from bundler.store.objects import Buffer, Listed, StoredObject, shown
+from bundler.system.installed import installed
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
@@ -235,7 +236,7 @@ def _open(url: str, where: str, patience: float, config: Any = None) -> ObjectSt
     except ImportError:
         raise ConfigurationError(
             f"{where} requires obstore, which is not installed.",
-            hint="Install it: pip install 'state-bundler[store]'",
+            hint=f"Install it: {installed().command('store')}",
         ) from None
     from obstore.exceptions import BaseError
 

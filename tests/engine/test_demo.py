@@ -179,5 +179,7 @@ def test_the_index_lists_every_command() -> None:
 def test_the_documented_pre_commit_entry_is_the_one_that_init_writes() -> None:
     from bundler.setup.init.precommit import entry
 
+    commit = "state-bundler @ git+https://<host>/<repository>@<commit>"
+
     page = (ROOT / "docs/how-to/pre-commit.md").read_text()
-    assert f"```yaml\nrepos:\n{entry('  ')}```" in page
+    assert f"```yaml\nrepos:\n{entry('  ', commit)}```" in page

@@ -17,6 +17,7 @@ import pytest
 from bundler.cli.commands import _COMMANDS
 from bundler.project.config import read_toml
 from bundler.setup.init.precommit import entry
+from bundler.version import __version__
 from tests.support.environments import ROOT
 
 UV = [sys.executable, "-m", "uv", "--quiet"]
@@ -256,7 +257,7 @@ def test_the_entry_that_init_writes_stops_a_commit_with_state(
         assert stopped.returncode == 1
         said = stopped.stdout + stopped.stderr
         assert "src/shop/defs/.local_defs_state/Foo__x__/state" in said
-        configuration.write_text("repos:\n" + entry("  "))
+        configuration.write_text("repos:\n" + entry("  ", f"state-bundler=={__version__}"))
         git("add", str(configuration))
 
 

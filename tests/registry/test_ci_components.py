@@ -138,7 +138,7 @@ def component(**inputs: str) -> dict[str, Any]:
 
 def test_the_component_embeds_and_verifies(ci: Ci, tmp_path: Path) -> None:
     digest = ci.push(f"{ci.image}:code")
-    job = component(source=f"{ci.image}@{digest}", tag=f"{ci.image}:1.4")
+    job = component(source=f"{ci.image}@{digest}", tag=f"{ci.image}:1.4", install="$STATE_BUNDLER")
     login = {"CI_REGISTRY": ci.registry.host, "CI_REGISTRY_USER": "a", "CI_REGISTRY_PASSWORD": "b"}
     ci.sh("\n".join([*job["before_script"], *job["script"]]), **login)
     assert ci.registry.tag("acme/shop", "1.4")
@@ -147,7 +147,7 @@ def test_the_component_embeds_and_verifies(ci: Ci, tmp_path: Path) -> None:
 def test_the_component_is_a_job_of_gitlab(tmp_path: Path) -> None:
     pipeline = tmp_path / "job.yml"
     pipeline.write_text(
-        yaml.safe_dump({"stages": ["deploy"], "state": component(source="a", tag="b")})
+        yaml.safe_dump({"stages": ["deploy"], "state": component(source="a", tag="b", install="c")})
     )
     checker = Path(sys.executable).with_name("check-jsonschema")
     argv = [checker, "--builtin-schema", "vendor.gitlab-ci", pipeline]

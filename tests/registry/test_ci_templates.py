@@ -67,7 +67,7 @@ def command_lines(value: Any) -> Iterator[list[str]]:
     for text in strings(value):
         whole = text.replace("\\\n", " ")
         for line in whole.splitlines():
-            found = re.match(r"\s*(?:uvx )?(state-bundler .*)", line)
+            found = re.match(r"\s*(?:uvx --from \S+ )?(state-bundler .*)", line)
             if found:
                 bare = re.sub(r"\$\([^()]*(\([^()]*\)[^()]*)*\)", "substituted", found[1])
                 words = shlex.split(re.split(r" (?:\|\||>|&&) ", bare)[0])
@@ -163,6 +163,7 @@ class Ci:
             "RUNNER_TEMP": str(self.path.parent),
             "GITHUB_EVENT_NAME": "push",
             "EXAMPLE_API_TOKEN": "a-token-of-the-example",
+            "STATE_BUNDLER": "state-bundler @ file:///ours",
             "STATE": "1",
             **variables,
         }

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Protocol, cast
 
 from bundler.artifacts.image.deflating import Gzip
 from bundler.errors import ToolFailed, VerificationFailed, io_failure
+from bundler.system.installed import installed
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -178,7 +179,7 @@ def _zstandard() -> Any:
     except ImportError as error:
         raise ToolFailed(
             "The image has zstd-compressed layers, which this Python cannot read.",
-            hint='Install the library: pip install "state-bundler[zstd]"',
+            hint=f"Install the library: {installed().command('zstd')}",
         ) from error
 
 

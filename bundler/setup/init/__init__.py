@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import posixpath
+import shlex
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +23,8 @@ from bundler.setup.file_edits import FileEdit, read_text
 from bundler.setup.init import lines, precommit, pyproject
 from bundler.state.bundle import STATE_DIRECTORY
 from bundler.system.credential_files import has_credentials_name
+from bundler.system.installed import installed
 from bundler.system.packaged_files import template
-from bundler.version import __version__
 
 _IGNORE_COMMENT = (
     "state-bundler init: state ships in the artifact and is not part of the repository"
@@ -178,9 +179,29 @@ def _workflow(survey: Survey) -> Path | None:
     return github / "workflows" / "state-bundler.yml" if github.is_dir() else None
 
 
+_INSTALL_HERE = """\
+        run: uv tool install --quiet {words} && uv tool dir --bin >> "$GITHUB_PATH"
+"""
+# A copy that only this machine has.
+_INSTALL_ELSEWHERE = """\
+        env:
+          STATE_BUNDLER: ${{ vars.STATE_BUNDLER }} # such as a commit
+        run: |
+          command -v state-bundler && exit
+          uv tool install --quiet "${STATE_BUNDLER:?names what to install; set the variable}"
+          uv tool dir --bin >> "$GITHUB_PATH"
+"""
+
+
+def _install_step() -> str:
+    found = installed()
+    words = shlex.join([*found.index, found.requirement()])
+    return _INSTALL_HERE.replace("{words}", words) if found.is_portable else _INSTALL_ELSEWHERE
+
+
 def _workflow_text() -> str:
     stored = template("github-workflow.yml").read_text(encoding="utf-8")
-    return stored.replace("{version}", __version__)
+    return stored.replace("{install}\n", _install_step())
 
 
 PARTS: Iterable[Part] = (

@@ -15,6 +15,7 @@ from bundler.artifacts.image.engine.dockerhome import dockerhome
 from bundler.artifacts.image.plugin_metadata import metadata
 from bundler.errors import ConfigurationError
 from bundler.system.atomic import io_errors, make_directories, write_synced
+from bundler.system.installed import installed
 
 PLUGIN = "docker-bundle"
 _MARK = "# Written by `state-bundler init --docker-plugin`; `--remove` removes it."
@@ -31,7 +32,7 @@ def script() -> str:
     if not program.exists():
         raise ConfigurationError(
             f"{program} is missing: state-bundler is not installed as a package.",
-            hint="Install it: uv tool install state-bundler",
+            hint=f"Install it: {installed().command()}",
         )
     return (
         f"#!/bin/sh\n{_MARK}\n"

@@ -1,7 +1,7 @@
 """The entry in ``.pre-commit-config.yaml``.
 
-It names the version that pre-commit installs; where we were installed from a folder, which no
-package index has, it calls the ``state-guard`` that is on PATH.
+pre-commit installs what was installed here. Where nobody else has that, or pip has no option
+for its index, the hook calls the ``state-guard`` that is on PATH.
 """
 
 from __future__ import annotations
@@ -9,11 +9,10 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from importlib.metadata import PackageNotFoundError, distribution
 
 from bundler.setup.init.pre_commit_config import hook_ids, load, with_item, without_item
+from bundler.system.installed import installed
 from bundler.system.packaged_files import template
-from bundler.version import __version__
 
 HOOK = "no-committed-state"
 # What a user runs once in each clone.
@@ -25,7 +24,7 @@ def add_entry(text: str | None) -> str:
     """With our entry at the end of ``repos``. Raises `ConfigurationError` if that is not safe."""
     if text is not None and names_hook(text):
         return text
-    return with_item(text or "", entry("", local=is_local()).splitlines())
+    return with_item(text or "", entry("", _requirement()).splitlines())
 
 
 def names_hook(text: str) -> bool:
@@ -37,31 +36,33 @@ def remove_entry(text: str | None) -> str | None:
     """Without our entry; None if nothing else was in the file."""
     if text is None:
         return None
-    for indent, local in itertools.product(("  ", "", "    "), (False, True)):
-        ours = entry(indent, local=local)
+    requirements = (installed().requirement(), None)
+    for indent, requirement in itertools.product(("  ", "", "    "), requirements):
+        ours = entry(indent, requirement)
         for written in (ours, ours.replace("\n", "\r\n")):
             if written in text:
                 rest = text.replace(written, "", 1)
                 return None if rest.strip() == "repos:" else rest
     if HOOK not in text:
         return text
-    items = [load(f"repos:\n{entry('', local=local)}")["repos"][0] for local in (False, True)]
+    items = [load(f"repos:\n{entry('', it)}")["repos"][0] for it in requirements]
     return without_item(text, items) or text
 
 
-def entry(indent: str, *, local: bool = False) -> str:
-    """The entry, as an item of ``repos`` that is indented like its neighbours."""
+def entry(indent: str, requirement: str | None) -> str:
+    """The entry, as an item of ``repos`` that is indented like its neighbours.
+
+    requirement: what pre-commit installs; None if the hook is to call the program on PATH.
+    """
     stored = template("pre-commit.yaml").read_text(encoding="utf-8")
-    if local:
+    if requirement is None:
         stored = _INSTALLED.sub("", stored).replace("language: python", "language: system")
-    lines = stored.replace("{version}", __version__).splitlines()
-    return "".join(f"{indent}{line}\n" for line in lines)
+    else:
+        stored = stored.replace("{requirement}", json.dumps(requirement)[1:-1])
+    return "".join(f"{indent}{line}\n" for line in stored.splitlines())
 
 
-def is_local() -> bool:
-    """Whether we were installed from a folder, which pre-commit and CI do not have (PEP 610)."""
-    try:
-        told = distribution("state-bundler").read_text("direct_url.json")
-    except PackageNotFoundError:
-        return False
-    return told is not None and str(json.loads(told).get("url", "")).startswith("file:")
+def _requirement() -> str | None:
+    """None if pre-commit cannot install this copy; pip has no option for one package's index."""
+    found = installed()
+    return found.requirement() if found.is_portable and not found.index else None

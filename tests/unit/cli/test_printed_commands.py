@@ -54,7 +54,6 @@ TRIED = {
     "git tag --delete": "needs: the name of a tag",
     "mv {}": f"{_GUARD}::test_a_file_that_blocks_git",
     "pex3 scie": "needs: a PEX that was built meanwhile",
-    "pip install": "needs: this package in an index",
     "pre-commit install": _CURES,
     "pre-commit migrate-config": "needs: pre-commit's own",
     "printf '{}%s\\n'": f"{_GUARD}::test_an_unprotected_directory",
@@ -81,7 +80,6 @@ TRIED = {
     "uv add": f"{_HERE}::test_a_dependency_that_is_missing",
     "uv add --dev": "needs: a package of the project",
     "uv sync --python": "needs: a package of the project",
-    "uv tool": "needs: this package in an index",
 }
 # A label, or words of a sentence.
 LOOKS_LIKE_ONE = {
@@ -104,6 +102,7 @@ LOOKS_LIKE_ONE = {
         "state-guard --push --push --remote",
         "state-guard --staged --staged",
         "uv build",
+        "uv tool --quiet --bin",  # in a workflow
     ),
 }
 

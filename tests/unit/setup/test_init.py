@@ -129,7 +129,7 @@ def test_from_a_folder_the_hook_calls_what_is_installed(tmp_path: Path) -> None:
     (hook,) = yaml.safe_load(written)["repos"][0]["hooks"]
     assert (hook["language"], hook["entry"]) == ("system", "state-guard --staged")
     assert "additional_dependencies" not in hook
-    assert precommit.remove_entry("repos:\n" + precommit.entry("  ")) is None
+    assert precommit.remove_entry("repos:\n" + precommit.entry("  ", None)) is None
 
 
 def test_where_there_is_no_project_it_says_so(tmp_path: Path) -> None:
