@@ -11,7 +11,7 @@ import signal
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -20,6 +20,8 @@ import msgspec
 from bundler.errors import ToolFailed
 
 DEFAULT_TIMEOUT_SECONDS = 120.0
+# Until the first note about a program that may be silent.
+PATIENCE_SECONDS = 8.0
 # A build takes seconds; a hundred of them are asked in well under a millisecond.
 _POLL_SECONDS = 0.05
 
@@ -89,18 +91,31 @@ def pass_through(
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
     stdout: int | None = None,
+    still_running: Callable[[str], None] | None = None,
 ) -> int:
     """Runs a program on the user's own terminal and returns its exit code.
 
     stdout: a descriptor that takes what the program prints as data, instead of the terminal.
+    still_running: reports a program that takes long and may be silent, less and less often.
     Ctrl-C reaches it by the terminal; SIGTERM to us is passed on by `end_group`.
     """
     with _start(argv, cwd, env, stdin=None, output=stdout, errors=None, session=False) as process:
         try:
-            return process.wait()
+            return _wait(process, still_running)
         except BaseException:
             _terminate(process)
             raise
+
+
+def _wait(process: subprocess.Popen[bytes], still_running: Callable[[str], None] | None) -> int:
+    passed = PATIENCE_SECONDS
+    while still_running is not None:
+        with suppress(subprocess.TimeoutExpired):
+            return process.wait(passed if passed == PATIENCE_SECONDS else passed / 2)
+        program = os.path.basename(str(process.args[0]))  # type: ignore[index]
+        still_running(f"{program} is still running after {passed:g} s.")
+        passed *= 2
+    return process.wait()
 
 
 def _terminate(process: subprocess.Popen[bytes]) -> None:

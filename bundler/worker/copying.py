@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 _GIT = ("git", "--no-pager", "-c", "core.fsmonitor=false", "-c", f"core.hooksPath={os.devnull}")
-_GIT_SECONDS = 60.0
+_GIT_SECONDS = 30.0
 _NOT_IGNORED = 1
 _MOST_TOLD = 100
 # Of dbt's target directory, and of the states of other runs that are kept below it.
@@ -49,7 +49,11 @@ def filter_copies(
             return copy(**options)
         below = os.path.relpath(target, directory)
         source = os.path.abspath(options["src"])
-        chosen = _Filter(source, below, options["ignore"], leave_out, keep)
+        try:
+            chosen = _Filter(source, below, options["ignore"], leave_out, keep)
+        except GitError as error:  # whatever the component makes of it
+            report("uncopied", reason=str(error))
+            raise
         try:
             return copy(**{**options, "ignore": chosen})
         finally:
@@ -135,7 +139,7 @@ def ignored_below(source: str) -> frozenset[str]:
     options = ("-z", "--others", "--ignored", "--exclude-standard", "--directory")
     code, output = _git(source, "ls-files", *options, "--", ".")
     if code:
-        raise GitError(f"git cannot list what it ignores in {source}.")
+        raise GitError(f"git cannot list what it ignores in {source}")
     return frozenset(os.fsdecode(path).rstrip("/") for path in output.split(b"\0") if path)
 
 
@@ -160,7 +164,11 @@ def _git(directory: str, *arguments: str) -> tuple[int, bytes]:
             env=environment, stdin=subprocess.DEVNULL, capture_output=True, check=False,
             timeout=_GIT_SECONDS,
         )  # fmt: skip
-    except (OSError, subprocess.TimeoutExpired) as error:
+    except subprocess.TimeoutExpired as error:
+        raise GitError(
+            f"git did not list what it ignores in {directory} within {_GIT_SECONDS:g} s"
+        ) from error
+    except OSError as error:
         raise GitError(f"git cannot list what it ignores in {directory}: {error}") from error
     if done.returncode not in (0, _NOT_IGNORED):
         said = done.stderr.decode("utf-8", "replace").strip().splitlines()

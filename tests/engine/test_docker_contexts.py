@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gzip
 import io
+import os
 import subprocess
+import sys
 import tarfile
 import threading
 from collections.abc import Iterator
@@ -216,3 +218,20 @@ def test_a_lower_case_dockerfile_counts(project: Project, buildkit: str) -> None
     project.write("dockerfile", FROM_SCRATCH)
     made = project.build(docker=project.docker(0, buildkit))
     assert made.paths == (f"/app/src/{PLACE}",)
+
+
+@pytest.mark.parametrize("buildkit", ["0", "1"])
+def test_a_fifo_in_the_context_holds_nobody(project: Project, buildkit: str) -> None:
+    """Whoever would read one waits: the builder, and git, which is asked about the code."""
+    project.write("Dockerfile", FROM_SCRATCH)
+    project.configure()
+    for name in ("src/shop/fifo", "src/shop/.gitignore", "src/shop/.dockerignore"):
+        os.mkfifo(project.root / name)
+    words = ["build", "docker", "--no-guard", "--no-load-check", "-t", project.name, "."]
+    done = subprocess.run(
+        [sys.executable, "-m", "bundler", *words], cwd=project.root, timeout=300,
+        env=project.environment(DOCKER_BUILDKIT=buildkit), capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "src/shop/.gitignore is a FIFO" in " ".join(done.stderr.split())

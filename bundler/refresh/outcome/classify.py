@@ -194,6 +194,9 @@ def failure_of(
         says = f"its requests cannot be watched in {report.blind}"
         hint = "Install an earlier version of that library, or a newer state-bundler."
         return _say(component, _Finding(ToolFailed, says, hint=hint), None, secrets)
+    if report.uncopied:
+        hint = "See `git status` in that directory. A FIFO, a lock or a network disk can block git."
+        return _say(component, _Finding(ToolFailed, report.uncopied, hint=hint), None, secrets)
     if deadline is not None:
         finding = _late(report, deadline)
         late = _say(component, finding, report.waiting, secrets, report.environment)

@@ -137,8 +137,8 @@ class Report(msgspec.Struct, frozen=True):
     and may. unfollowed: answers whose next page was not asked for. last: the last that was
     answered. waiting: the last without an answer or with an unread body. not_json: something after
     the last answer was no JSON, whatever became of that exception. environment: the variables that
-    the project's own code has read. copies: directories that were copied into the state. blind: a
-    client library that could not be watched, and why.
+    the project's own code has read. copies: directories that were copied into the state. uncopied:
+    why one was not. blind: a client library that could not be watched, and why.
     """
 
     failed: tuple[Exchange, ...] = ()
@@ -152,6 +152,7 @@ class Report(msgspec.Struct, frozen=True):
     raised: tuple[Link, ...] = ()
     environment: tuple[str, ...] = ()
     copies: tuple[CopiedDirectory, ...] = ()
+    uncopied: str = ""
     blind: str = ""
 
 
@@ -171,6 +172,7 @@ class _Reading(msgspec.Struct):
     raised: tuple[Link, ...] = ()
     environment: set[str] = msgspec.field(default_factory=set)
     copies: list[CopiedDirectory] = msgspec.field(default_factory=list)
+    uncopied: str = ""
     newest: int = 0
 
     def take(self, line: dict[str, Any]) -> None:
@@ -182,6 +184,8 @@ class _Reading(msgspec.Struct):
             self.environment.add(line["name"])
         elif event == "copied":
             self.copies.append(msgspec.convert(line, CopiedDirectory))
+        elif event == "uncopied":
+            self.uncopied = line["reason"]
         elif event == "blind":
             self.blind = f"{line['library']} {line['version']}: it has no {line['hook']}"
         elif event == "raised":
@@ -312,6 +316,7 @@ def digest(lines: Iterable[dict[str, Any]], allowed: Sequence[str] = ()) -> Repo
         raised=reading.raised,
         environment=tuple(sorted(reading.environment)),
         copies=tuple(reading.copies),
+        uncopied=reading.uncopied,
         blind=reading.blind,
     )
 

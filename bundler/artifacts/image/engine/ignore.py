@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bundler.errors import ConfigurationError, InputOutputError
+from bundler.system.git_directory import read_regular
 
 IGNORE_FILE = ".dockerignore"
 
@@ -158,11 +159,13 @@ def effective(context: Path, dockerfile: Path | None) -> str:
         candidates.insert(0, dockerfile.with_name(dockerfile.name + IGNORE_FILE))
     for candidate in candidates:
         try:
-            return candidate.read_text()
+            return read_regular(os.fsencode(candidate)).decode()
         except FileNotFoundError:
             continue
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputOutputError(f"{candidate} cannot be read.") from error
+        except OSError as error:
+            raise InputOutputError(f"{candidate} cannot be read: {error.strerror}.") from error
+        except UnicodeDecodeError as error:
+            raise InputOutputError(f"{candidate} cannot be read: it is not UTF-8.") from error
     return ""
 
 

@@ -6,6 +6,7 @@ options, and files of arguments, one a line, as ``@file``; what follows ``--`` i
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,14 @@ _OUTPUT = ("--output-file", "--ou", "-o")
 _PEX_ROOT = ("--pex-root", "--pex-ro", "")
 _CACHE_DIR = ("--cache-dir", "--ca", "")
 _PEX_PATH = ("--pex-path", "--pex-p", "")
-_PROJECT = ("--project", "--proj", "")
+# What it packs whole folders of.
+_FOLDERS = (
+    ("--sources-directory", "--so", "-D"),
+    ("--resources-directory", "--resources", "-R"),
+    ("--package", "--packa", "-P"),
+    ("--project", "--proj", ""),
+)
+_PROJECT_FILES = ("pyproject.toml", "setup.py", "setup.cfg")
 _MAX_NESTING = 10
 _ASKS = ("-h", "--help", "-V", "--version", "--help-variables", "--docs", "--help-html")
 # What pex would do with its own result, before the state is in it.
@@ -46,6 +54,21 @@ class PexArguments:
     def only_asks(self) -> bool:
         """Whether pex would print something about itself and end."""
         return any(argument in _ASKS for argument in self.rest)
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """Those whose files pex packs: of sources, of packages, of projects."""
+        found = []
+        for position, argument in enumerate(self.rest):
+            for option in _FOLDERS:
+                value, _ = _value(self.rest, position, option)
+                package, at, parent = (value or "").rpartition("@")
+                if option[2] == "-P" and value:
+                    value = os.path.join(parent, package.replace(".", "/")) if at else value
+                found += [Path(value)] if value else []
+            if any(os.path.exists(os.path.join(argument, name)) for name in _PROJECT_FILES):
+                found.append(Path(argument))
+        return tuple(folder for folder in dict.fromkeys(found) if folder.is_dir())
 
     @property
     def has_venv(self) -> bool:

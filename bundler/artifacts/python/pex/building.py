@@ -17,6 +17,7 @@ from pathlib import Path
 
 from bundler.artifacts.embedding import EmbedRequest
 from bundler.artifacts.python import credentials
+from bundler.artifacts.python.blocking import refuse_fifos
 from bundler.artifacts.python.pex import PexArtifact, PexDestination, open_pex
 from bundler.artifacts.python.pex.arguments import PexArguments
 from bundler.artifacts.python.replacing import publish, refuse_foreign
@@ -70,6 +71,8 @@ def building(pex: str, arguments: PexArguments, request: EmbedRequest) -> Iterat
     if "{" not in output.name:  # else pex decides on the name
         refuse_foreign(output)
     with _folder_beside(output) as folder:
+        for source in arguments.folders:
+            refuse_fifos(source, "pex")
         # pex is silent, and a first resolution takes minutes.
         request.listener.phase("Building the PEX")
         printed = _run_pex(pex, arguments, folder / output.name, request.listener)
@@ -119,7 +122,9 @@ def _run_pex(pex: str, arguments: PexArguments, output: Path, listener: Listener
         tempfile.TemporaryDirectory(prefix="state-bundler-") as temporary,
     ):
         environment = _environment(arguments, os.environ, temporary, listener)
-        code = process.pass_through(argv, env=environment, stdout=stdout.fileno())
+        code = process.pass_through(
+            argv, env=environment, stdout=stdout.fileno(), still_running=listener.note
+        )
         stdout.seek(0)
         printed = stdout.read().decode(errors="replace")
     if code:

@@ -16,6 +16,7 @@ import msgspec
 
 from bundler.artifacts.embedding import EmbedRequest
 from bundler.artifacts.python import credentials
+from bundler.artifacts.python.blocking import refuse_fifos
 from bundler.artifacts.python.replacing import publish
 from bundler.artifacts.python.wheel import WheelArtifact, WheelDestination, open_wheel
 from bundler.errors import ChildFailed, ToolFailed
@@ -44,6 +45,7 @@ def building(
     """
     with io_errors(output):
         make_directories(output)
+    refuse_fifos(project, "the build backend")
     with temporary_folder(output / "wheel") as folder:
         _build(project, interpreter, folder, request.listener)
         made = _only_wheel(folder)
@@ -63,7 +65,7 @@ def building(
 def _build(project: Path, interpreter: Path, folder: Path, listener: Listener) -> None:
     argv = _command(interpreter, project, folder)
     listener.phase(f"Building the wheel with {Path(argv[0]).name}")
-    code = process.pass_through(argv, cwd=project, stdout=_STDERR)
+    code = process.pass_through(argv, cwd=project, stdout=_STDERR, still_running=listener.note)
     if code:
         raise ChildFailed("The build of the wheel", code)
 
