@@ -79,6 +79,7 @@ SCENARIO = (
 )
 # Pages that tests of their own run from beginning to end.
 WHOLE_PAGES = {
+    "compose.md": "test_compose",
     "first-image.md": "test_tutorial",
     "pex.md": "test_pex_guide",
     "wheel.md": "test_pex_guide",
