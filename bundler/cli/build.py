@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,7 @@ import click
 
 from bundler.cli.build_bake import build_bake
 from bundler.cli.build_docker import build_docker, places_of
-from bundler.cli.build_wheel import build_wheel
+from bundler.cli.build_wheel import allowed_files, build_wheel
 from bundler.cli.help import Grouped
 from bundler.cli.options import (
     BuildArguments,
@@ -21,7 +22,7 @@ from bundler.cli.options import (
 )
 
 if TYPE_CHECKING:
-    pass
+    from bundler.project.projects import Project
 
 _REST = "bundler.build.rest"
 
@@ -100,6 +101,7 @@ def build_pex(
     Example:
       state-bundler build pex -o app.pex -- -D src -r requirements.txt --venv
     """
+    from bundler.artifacts.python.credentials import refuse_below
     from bundler.artifacts.python.pex.arguments import parse
     from bundler.artifacts.python.pex.building import building as building_pex
     from bundler.artifacts.python.pex.building import find_pex
@@ -107,9 +109,14 @@ def build_pex(
 
     listener = narrator(quiet=building.quiet)
     parsed = parse([*arguments, "-o", str(output)])
-    prepared = loading.add_to(building.prepare(listener), by_default=True)
+
+    def check(projects: Sequence[Project]) -> None:
+        refuse_below(parsed.sources, allowed_files(projects))
+
+    prepared = loading.add_to(building.prepare(listener, check=check), by_default=True)
     command = find_pex(prepared.projects[0].interpreter.path, pex_command)
-    with building_pex(command, parsed, prepared.request(listener)) as built:
+    allowed = allowed_files(prepared.projects)
+    with building_pex(command, parsed, prepared.request(listener), allowed) as built:
         verdict = verify_and_load(built.artifact, prepared, listener, before=str(built.destination))
     show_verdict(verdict, name=str(built.destination))
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -15,6 +17,10 @@ from bundler.cli.options import (
     narrator,
     show_verdict,
 )
+
+if TYPE_CHECKING:
+    from bundler.artifacts.python.credentials import AllowedFiles
+    from bundler.project.projects import Project
 
 
 @click.command(
@@ -46,6 +52,15 @@ def build_wheel(output: Path, building: BuildArguments, loading: LoadArguments) 
     if len(prepared.projects) > 1:
         raise click.UsageError("A wheel contains one project: select it with --project.")
     python, request = project.interpreter.path, prepared.request(listener)
-    with building_wheel(project.root, python, output.resolve(), request) as built:
+    allowed = allowed_files([project])
+    with building_wheel(project.root, python, output.resolve(), request, allowed) as built:
         verdict = verify_and_load(built.artifact, prepared, listener)
     show_verdict(verdict, name=str(built.destination))
+
+
+def allowed_files(projects: Sequence[Project]) -> AllowedFiles:
+    """The files with credentials that the projects' settings let into a PEX or a wheel."""
+    from bundler.artifacts.python.credentials import AllowedFiles
+
+    patterns = [pattern for project in projects for pattern in project.config.credential_files]
+    return AllowedFiles(patterns, projects[0].root)

@@ -28,6 +28,7 @@ from bundler.git.history import (
     tree_entries,
 )
 from bundler.git.identity import CodeIdentity, code_identity, commit_of
+from bundler.git.ignored import ignored_below
 from bundler.git.questions import (
     IgnoreRule,
     IndexEntry,
@@ -79,6 +80,7 @@ __all__ = [
     "exactly",
     "forget",
     "hooks_path",
+    "ignored_below",
     "ignored_question",
     "ignores_case",
     "index_entries",

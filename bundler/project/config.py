@@ -84,6 +84,7 @@ class _Root(_KeyTable, frozen=True):
     allow_stale: Duration | None = None
     secrets: tuple[str, ...] = ()
     not_secrets: tuple[str, ...] = ()
+    allow_credential_files: tuple[str, ...] = ()
     image_path: str | None = None
     environment: str | None = None
     store: str | None = None
@@ -96,6 +97,7 @@ class Config(msgspec.Struct, frozen=True):
     """What a project's pyproject.toml says.
 
     file: where it was read. guard_allow: patterns of paths that are committed on purpose.
+    credential_files: patterns of files with credentials that may be in a PEX or a wheel.
     image_path: the state directory in an image. environment: a name for the run record.
     store: the URL of the versioned state storage.
     given: the names that the file sets, for the summary of what differs from the default.
@@ -105,6 +107,7 @@ class Config(msgspec.Struct, frozen=True):
     refresh: RefreshOptions = msgspec.field(default_factory=RefreshOptions)
     sources: tuple[SourceOptions, ...] = ()
     guard_allow: tuple[str, ...] = ()
+    credential_files: tuple[str, ...] = ()
     image_path: str | None = None
     environment: str | None = None
     store: str | None = None
@@ -176,6 +179,7 @@ def _with_environment(config: Config, environ: Mapping[str, str]) -> Config:
         sources=tuple(_source_options(source, config.file) for source in root.source)
         or config.sources,
         guard_allow=root.guard.allow or config.guard_allow,
+        credential_files=root.allow_credential_files or config.credential_files,
         image_path=root.image_path or config.image_path,
         environment=root.environment or config.environment,
         store=root.store or config.store,
@@ -195,6 +199,7 @@ def parse(table: Mapping[str, Any], file: Path) -> Config:
         refresh=_refresh_options(root, file.parent),
         sources=_sources(root.source, file),
         guard_allow=root.guard.allow,
+        credential_files=root.allow_credential_files,
         image_path=root.image_path,
         environment=root.environment,
         store=root.store,

@@ -46,6 +46,8 @@ ROOT: Mapping[str, str] = {
     "system. Default: never.",
     "secrets": "Names of variables that are secrets, in addition to those recognised by name.",
     "not-secrets": "Names of variables that are not secrets, although their names suggest it.",
+    "allow-credential-files": "Patterns of files with credentials that may be in a PEX or a wheel, "
+    "as paths in it, such as `shop/tests/test.key`.",
     "image-path": "Path of the state directory in an image. Default: where the image's Python "
     "imports the defs module.",
     "environment": "Environment to name in the run record, such as `staging`.",

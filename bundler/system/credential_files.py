@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import BinaryIO
 
 _TEMPLATES = (".example", ".sample", ".template", ".tmpl", ".dist", ".defaults")
 # `.env`, `.env.production`, `.env-local`, `.env~`, `.envrc` and the folder `.envs`, not `.envoy`.
@@ -48,7 +51,12 @@ def has_credentials_name(path: str) -> bool:
 
 
 def holds_credentials(path: str, file: str | os.PathLike[str]) -> bool:
-    """Whether a file or folder holds credentials; `file` is where it is on disk.
+    """Whether a file or folder holds credentials; `file` is where it is on disk."""
+    return decide(path, lambda: open(file, "rb", opener=_opened))
+
+
+def decide(path: str, opened: Callable[[], BinaryIO]) -> bool:
+    """The same of a file that `opened` opens, where its name does not decide.
 
     A file that cannot be read is judged by its name alone.
     """
@@ -58,14 +66,25 @@ def holds_credentials(path: str, file: str | os.PathLike[str]) -> bool:
     if not by_content and (by_name or not path.lower().endswith(ending)):
         return by_name
     try:
-        with open(file, "rb", opener=_opened) as stream:
-            size = os.fstat(stream.fileno()).st_size
-            if not by_content and not least <= size <= most:
-                return False
-            content = stream.read(_MOST_BYTES)
+        with opened() as stream:
+            content = stream.read(_MOST_BYTES if by_content else most + 1)
     except OSError:
         return by_name
-    return is_private(content) if by_content else b'"private_key"' in content
+    if by_content:
+        return is_private(content)
+    return least <= len(content) <= most and b'"private_key"' in content
+
+
+def below(folder: Path) -> Iterator[str]:
+    """The files and folders that hold credentials, and ``.git``, relative to a folder."""
+    for place, folders, files in os.walk(folder):
+        for names, is_folder in ((folders, True), (files, False)):
+            for name in sorted(names):
+                path = os.path.relpath(os.path.join(place, name), folder)
+                if name == ".git" or holds_credentials(path, folder / path):
+                    yield path
+                    if is_folder:
+                        folders.remove(name)
 
 
 def is_private(content: bytes) -> bool:

@@ -149,6 +149,8 @@ TRAPS = (
          more='[tool.setuptools.package-data]\n"*" = ["**/.local_defs_state/**"]\n'),
     Trap("states of deleted keys in build/lib", packaging.backend, "build/lib", "fail",
          {"build/lib/shop/defs/.local_defs_state/Old/state": "[]"}, "setuptools.build_meta"),
+    Trap("credentials in the package", build.build, "src/shop/.env holds", "warn",
+         {"src/shop/.env": ""}),
     # Docker
     _docker("a refresh in a RUN", "RUN dg utils refresh-defs-state", "Dockerfile:2"),
     _docker("a refresh in a RUN with a mounted secret",
@@ -161,6 +163,9 @@ TRAPS = (
     _ignore("an ignore file that leaves out pyproject.toml", "**/.local_defs_state\n.env\n*.toml\n",
             "pyproject.toml", "fail"),
     _ignore("credentials in the context", "**/.local_defs_state\n", ".env", "warn"),
+    Trap("what git ignores in a folder that is copied", docker.context, "_version.py", "warn",
+         {"Dockerfile": "FROM x\nCOPY src src\n", ".gitignore": "_version.py\n",
+          ".dockerignore": "x", "src/shop/_version.py": ""}),
     _ignore("this machine's environment in the context", ".env\n", ".venv", "warn"),
     Trap("an instruction that needs BuildKit, without one",
          lambda patient: docker.without_buildkit(patient, lambda: Builder("classic", "28.2.2")),
@@ -233,6 +238,7 @@ _TAKES_A_PERSON = {
     "the state copied by name",
     "COPY with a star flattens",
     "a volume over the code",
+    "credentials in the package",
     "an instruction that needs BuildKit, without one",
 }
 

@@ -6,13 +6,17 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from bundler.artifacts.embedding import EmbedRequest
+from bundler.artifacts.python.credentials import NOTHING, AllowedFiles
 from bundler.artifacts.python.pex.arguments import parse
 from bundler.artifacts.python.pex.building import building, find_pex
+from bundler.cli.commands import cli
+from bundler.cli.run import run
 from bundler.errors import (
     ChildFailed,
     ConfigurationError,
@@ -37,6 +41,10 @@ from tests.support.pex_projects import (
 class Heard(Listener):
     def __init__(self) -> None:
         self.warnings: list[str] = []
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
 
     def warning(self, text: str) -> None:
         self.warnings.append(text)
@@ -50,10 +58,15 @@ def _private_cache(
     monkeypatch.delenv("PEX_ROOT", raising=False)
 
 
-def build(*arguments: str, bundles: list[Path], listener: Listener | None = None) -> Path:
+def build(
+    *arguments: str,
+    bundles: list[Path],
+    listener: Listener | None = None,
+    allowed: AllowedFiles = NOTHING,
+) -> Path:
     made = [bundle_of(path) for path in bundles]
     request = EmbedRequest(tuple(made), RECORD, listener=listener or Heard())
-    with building(str(PEX), parse(arguments), request) as built:
+    with building(str(PEX), parse(arguments), request, allowed) as built:
         read_back(built.artifact, made)
         assert str(built.destination.name) in built.stdout
         assert str(built.destination.parent) not in built.stdout
@@ -121,17 +134,42 @@ def test_credentials_are_refused_by_name(
     assert not (tmp_path / "app.pex").exists()
 
 
-def test_a_private_key_of_the_package_is_a_warning(
+def test_a_private_key_of_the_package_is_refused_unless_it_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     package(tmp_path / "src", A="x")
     (tmp_path / "src" / "shop" / "ca.pem").write_text("-----BEGIN CERTIFICATE-----\n")
     (tmp_path / "src" / "shop" / "test.key").write_text("-----BEGIN PRIVATE KEY-----\n")
-    heard = Heard()
     state = set_state(tmp_path / "s", A="verified")
-    build("-D", "src", "-m", "shop", "--venv", "-o", "app.pex", bundles=[state], listener=heard)
-    assert heard.warnings == ["app.pex holds private keys: shop/test.key."]
+    words = ["-D", "src", "-m", "shop", "--venv", "-o", "app.pex"]
+    with pytest.raises(ConfigurationError, match=r"would hold credentials: shop/test\.key\.") as it:
+        build(*words, bundles=[state])
+    assert 'allow-credential-files = ["shop/test.key"]' in it.value.hint
+    heard = Heard()
+    (tmp_path / "src/old.pex").write_text("x")
+    allowed = AllowedFiles(["shop/*.key"])
+    build(*words, bundles=[state], listener=heard, allowed=allowed)
+    (warning,) = heard.warnings
+    assert warning.startswith("app.pex holds shop/test.key, which allow-credential-files names.")
+    assert heard.notes == ["app.pex holds older artifacts, or what git ignores: old.pex."]
+
+
+def test_what_a_folder_holds_is_refused_before_anything_is_refreshed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("STATE_BUNDLER_PYTHON", sys.executable)
+    source = '[[tool.state-bundler.source]]\nkey = "A"\ncommand = ["touch", "ran"]\npath = "s/t"\n'
+    (tmp_path / "pyproject.toml").write_text(source)
+    (tmp_path / "src/conf").mkdir(parents=True)
+    (tmp_path / "src/conf/.env").write_text("TOKEN=x")
+    words = ["build", "pex", "--no-guard", "-o", "app.pex", "--", "-D", "src"]
+    assert run(cli, words) == 78
+    said = capsys.readouterr().err
+    assert "The PEX would hold credentials: src/conf/.env." in said
+    assert 'allow-credential-files = ["conf/.env"]' in said
+    assert not (tmp_path / "ran").exists()
 
 
 def test_a_failed_build_passes_the_code_through_and_leaves_the_older_file(

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from bundler.artifacts.python.credentials import refuse
+from bundler.artifacts.python.credentials import NOTHING, AllowedFiles, refuse
 from bundler.artifacts.python.wheel import open_wheel
 from bundler.artifacts.verify import verify
 from bundler.errors import ConfigurationError, UsageError, VerificationFailed
@@ -112,12 +112,14 @@ def test_byte_code_that_an_installer_compiles_is_accepted(
 
 
 def test_a_wheel_with_credentials_is_refused(tmp_path: Path) -> None:
-    made = wheel(tmp_path, {"shop/.env": "TOKEN=x", "shop/ca.pem": "-----BEGIN CERTIFICATE-----"})
-    with (
-        open_wheel(made) as artifact,
-        pytest.raises(ConfigurationError, match=r"w\.whl would hold credentials: shop/\.env\."),
-    ):
-        refuse("w.whl", [artifact.tree], SILENT)
+    key = '{"type": "service_account", "private_key": "' + "A" * 1600 + '"}'
+    files = {"shop/.env": "TOKEN=x", "shop/ca.pem": "-----BEGIN CERTIFICATE-----"}
+    made = wheel(tmp_path, {**files, "shop/acme-0123.json": key, "shop/.aws/config": "x"})
+    found = r"w\.whl would hold credentials: shop/\.aws, shop/\.env, shop/acme-0123\.json\."
+    with open_wheel(made) as artifact:
+        with pytest.raises(ConfigurationError, match=found):
+            refuse("w.whl", [artifact.tree], NOTHING, SILENT)
+        refuse("w.whl", [artifact.tree], AllowedFiles(["shop/[.a]*"]), SILENT)
 
 
 def test_a_package_elsewhere_in_the_wheel_names_the_candidate(tmp_path: Path) -> None:

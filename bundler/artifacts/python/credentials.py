@@ -1,43 +1,131 @@
-"""Credentials among the files that a PEX or a wheel was built of."""
+"""What a PEX or a wheel was built of that should not ship: credentials, and what git ignores."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
 
+import msgspec
+
+from bundler import git
 from bundler.artifacts.python.trees import Tree
-from bundler.errors import ConfigurationError
+from bundler.errors import ConfigurationError, ToolFailed
 from bundler.listener import Listener
-from bundler.system.credential_files import BY_CONTENT, has_credentials_name, is_private
+from bundler.state.bundle import STATE_DIRECTORY
+from bundler.system import credential_files
 
+SETTING = "allow-credential-files"
 _SHOWN = 5
+_ARTIFACT = re.compile(r"\.pex$|(?:^|/)(?:dist|build)/.*\.whl$")
+# What tools leave in any folder of sources.
+_LEFTOVER = re.compile(
+    rf"(?:^|/)(?:__pycache__|[^/]+\.egg-info|{re.escape(STATE_DIRECTORY)}|[^/]+\.py[co])(?:/|$)"
+)
 
 
-def refuse(name: str, trees: Iterable[Tree], listener: Listener) -> None:
-    """Raises `ConfigurationError` for files that hold credentials by their names.
+class AllowedFiles(msgspec.Struct, frozen=True):
+    """patterns: of the setting, for paths as Python imports them. root: of the project; None where
+    git is not asked what it ignores."""
+
+    patterns: Sequence[str] = ()
+    root: Path | None = None
+
+    def names(self, path: str) -> bool:
+        above = [path, *map(str, Path(path).parents)]
+        return any(fnmatchcase(each, pattern) for each in above for pattern in self.patterns)
+
+
+NOTHING = AllowedFiles()
+
+
+def refuse(name: str, trees: Iterable[Tree], allowed: AllowedFiles, listener: Listener) -> None:
+    """Raises `ConfigurationError` for files that hold credentials, unless the setting names them.
 
     name: of the artifact. trees: with the user's own code; what is in a dependency is its author's.
-    A private key that belongs to the package, such as one for its tests, is a warning.
+    Older artifacts in it and what git ignores are a note.
     """
-    found = list(dict.fromkeys(tree.at(path) for tree in trees for path in _credentials(tree)))
-    keys = [path for path in found if path.endswith(BY_CONTENT)]
-    if keys:
-        listener.warning(f"{name} holds private keys: {', '.join(keys[:_SHOWN])}.")
-    others = [path for path in found if path not in keys]
-    if others:
+    own = list(trees)
+    found = [(tree.at(path), path) for tree in own for path in _credentials(tree)]
+    _refuse(f"{name} would hold credentials", found, allowed)
+    for shown in dict(found):
+        listener.warning(
+            f"{name} holds {shown}, which {SETTING} names. Anyone with the file can read it."
+        )
+    ignored = _ignored(allowed.root)
+    odd = dict.fromkeys(
+        tree.at(top) for tree in own for path in tree.leaves for top in _odd(path, ignored)
+    )
+    if odd:
+        listener.note(f"{name} holds older artifacts, or what git ignores: {_listed(list(odd))}.")
+
+
+def refuse_below(folders: Iterable[Path], allowed: AllowedFiles) -> None:
+    """The same as `refuse` before a build, of folders that are packed with all that is in them."""
+    found = [(str(folder / path), path) for folder in folders for path in below(folder)]
+    _refuse("The PEX would hold credentials", found, allowed)
+
+
+def below(folder: Path) -> Iterator[str]:
+    """The files with credentials among sources; a refresh looks through states by itself."""
+    found = credential_files.below(folder)
+    return (path for path in found if STATE_DIRECTORY not in Path(path).parts)
+
+
+def _refuse(what: str, found: Iterable[tuple[str, str]], allowed: AllowedFiles) -> None:
+    refused = {shown: path for shown, path in found if not allowed.names(path)}
+    if refused:
         raise ConfigurationError(
-            f"{name} would hold credentials: {', '.join(others[:_SHOWN])}.",
+            f"{what}: {_listed(list(refused))}.",
             hint="Move them out of the package, exclude them in the build backend, or give pex a "
-            "folder that has only code: `-D src`.",
+            "folder that has only code: `-D src`. For a file that may be public, such as a key for "
+            f'tests, add to [tool.state-bundler]: {SETTING} = ["{next(iter(refused.values()))}"]',
         )
 
 
 def _credentials(tree: Tree) -> Iterator[str]:
     """The files, or the folders that they are in."""
-    for path in tree.leaves:
+    found: dict[str, None] = {}
+    for path, leaf in tree.leaves.items():
         parts = path.split("/")
-        for end, part in enumerate(parts, 1):
-            top = "/".join(parts[:end])
-            if part == ".git" or has_credentials_name(top):
-                if path != top or not top.endswith(BY_CONTENT) or is_private(tree.read(top)):
-                    yield top
-                break
+        if STATE_DIRECTORY in parts:
+            continue
+        above = ["/".join(parts[:end]) for end in range(1, len(parts))]
+        top = next((each for each in above if _is_secret_folder(each)), None)
+        if top is None and (parts[-1] == ".git" or credential_files.decide(path, leaf.open)):
+            top = path
+        if top is not None:
+            found[top] = None
+    return iter(found)
+
+
+def _is_secret_folder(path: str) -> bool:
+    is_git = path.rpartition("/")[2] == ".git"
+    return is_git or credential_files.has_credentials_name(path)
+
+
+def _ignored(root: Path | None) -> set[str]:
+    """What git ignores, by the paths that it may have in an artifact."""
+    if root is None:
+        return set()
+    try:
+        found = [path for path in git.ignored_below(root) if not _LEFTOVER.search(path)]
+    except (ToolFailed, OSError, ValueError):
+        return set()  # the guard asks the same, and fails
+    return {each for path in found for each in (path, path.removeprefix("src/"))}
+
+
+def _odd(path: str, ignored: set[str]) -> Iterator[str]:
+    if _LEFTOVER.search(path):
+        return
+    parts = path.split("/")
+    above = ("/".join(parts[:end]) for end in range(1, len(parts) + 1))
+    top = next((each for each in above if each in ignored), None)
+    if top or _ARTIFACT.search(path):
+        yield top or path
+
+
+def _listed(paths: Sequence[str]) -> str:
+    more = f" and {len(paths) - _SHOWN} more" if len(paths) > _SHOWN else ""
+    return ", ".join(paths[:_SHOWN]) + more

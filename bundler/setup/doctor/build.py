@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from bundler.artifacts.python import credentials
+from bundler.artifacts.python.credentials import AllowedFiles
 from bundler.errors import BundlerError, ToolFailed
 from bundler.project.config import Config, load
 from bundler.setup.doctor import DoctorContext, Finding
@@ -19,6 +21,7 @@ def build(patient: DoctorContext) -> Iterator[Finding]:
     if config.store:
         yield Finding("ok", "Versioned keys come from the store that `store` configures.")
     yield _pex(patient)
+    yield from _packaged(patient, config)
 
 
 def _place(patient: DoctorContext, config: Config) -> Iterator[Finding]:
@@ -80,3 +83,21 @@ def _pex(patient: DoctorContext) -> Finding:
     except ToolFailed as error:
         return Finding("ok", f"build pex cannot find pex; {error.hint}")
     return Finding("ok", f"build pex will run {command}.")
+
+
+def _packaged(patient: DoctorContext, config: Config) -> Iterator[Finding]:
+    """Credentials in the folders that a PEX or a wheel is made of."""
+    root = patient.survey.root
+    tops = {path.parts[0] for path in patient.survey.state_directories if len(path.parts) > 1}
+    allowed = AllowedFiles(config.credential_files)
+    for top in sorted(tops):
+        for path in credentials.below(root / top):
+            imported = path if top == "src" else f"{top}/{path}"
+            if not allowed.names(imported):
+                yield Finding(
+                    "warn",
+                    f"{top}/{path} holds credentials, and a PEX or a wheel may contain it.",
+                    "build pex and build wheel refuse an artifact that holds it.",
+                    f"Move it out of {top}, or, if it may be public, name it in "
+                    f"{credentials.SETTING}.",
+                )

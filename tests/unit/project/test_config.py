@@ -77,7 +77,7 @@ def test_windows_line_ends_are_read(tmp_path: Path) -> None:
     ("table", "sentence", "hint"),
     [
         ({"timeot": "5m"}, r"\[tool.state-bundler\] has no 'timeot'", "Did you mean 'timeout'?"),
-        ({"zzz": 1}, "has no 'zzz'", "Known: allow-empty"),
+        ({"zzz": 1}, "has no 'zzz'", "Known: allow-credential-files"),
         ({"keys": {"a": {"shrnk": 1}}}, r'keys\."a"\] has no \'shrnk\'', "Did you mean 'shrink'?"),
         ({"guard": {"alow": []}}, r"\[tool.state-bundler.guard\] has no 'alow'", "'allow'"),
         ({"guard": 1}, "is not a table", ""),

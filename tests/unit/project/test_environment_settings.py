@@ -63,6 +63,7 @@ VALUES = {
     "ALLOW_STALE": ("1d", lambda config: config.refresh.allow_stale, 86400.0),
     "SECRETS": ("A,B", lambda config: config.refresh.secrets, ("F", "A", "B")),
     "NOT_SECRETS": ("C", lambda config: config.refresh.not_secrets, ("C",)),
+    "ALLOW_CREDENTIAL_FILES": ("a,b/*", lambda config: config.credential_files, ("a", "b/*")),
     "IMAGE_PATH": ("/x", lambda config: config.image_path, "/x"),
     "ENVIRONMENT": ("prod", lambda config: config.environment, "prod"),
     "STORE": ("s3://b", lambda config: config.store, "s3://b"),

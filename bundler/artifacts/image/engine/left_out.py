@@ -282,7 +282,9 @@ class _Search:
         place = self.root / folder
         try:
             if git_directory.locate(os.fsencode(place)) is not None:
-                self.ignored |= {f"{folder}/{path}" if folder else path for path in _ignored(place)}
+                self.ignored |= {
+                    f"{folder}/{path}" if folder else path for path in git.ignored_below(place)
+                }
         except (ToolFailed, OSError, ValueError) as error:
             self.problems.append(
                 f"git could not say what it ignores in {place}, so only credentials are left out "
@@ -296,20 +298,3 @@ def _children(folder: Path) -> list[os.DirEntry[str]]:
             return sorted(listing, key=lambda child: child.name)
     except OSError:
         return []  # docker cannot read it, either, and says so
-
-
-def _ignored(place: Path) -> Iterator[str]:
-    """What git ignores below a folder, relative to it; nothing if that is ignored as a whole.
-
-    A folder that is listed with something in it is not ignored itself: it has nothing else.
-    """
-    repository = git.open_repository(place)
-    if repository is None or repository.top is None:
-        return
-    (answer,) = repository.ask(git.ignored_question())
-    listed = sorted(set(answer.split(b"\0")) - {b""})
-    below = os.path.relpath(os.path.realpath(os.fsencode(place)), repository.top) + b"/"
-    prefix = b"" if below == b"./" else below
-    for path, following in zip(listed, [*listed[1:], b""], strict=True):
-        if not following.startswith(path) and path.startswith(prefix) and path != prefix:
-            yield os.fsdecode(path[len(prefix) :].rstrip(b"/"))

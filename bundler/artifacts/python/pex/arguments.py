@@ -18,13 +18,13 @@ _OUTPUT = ("--output-file", "--ou", "-o")
 _PEX_ROOT = ("--pex-root", "--pex-ro", "")
 _CACHE_DIR = ("--cache-dir", "--ca", "")
 _PEX_PATH = ("--pex-path", "--pex-p", "")
-# What it packs whole folders of.
-_FOLDERS = (
+# What it packs whole folders of; a backend decides what it packs of a project.
+_SOURCES = (
     ("--sources-directory", "--so", "-D"),
     ("--resources-directory", "--resources", "-R"),
     ("--package", "--packa", "-P"),
-    ("--project", "--proj", ""),
 )
+_FOLDERS = (*_SOURCES, ("--project", "--proj", ""))
 _PROJECT_FILES = ("pyproject.toml", "setup.py", "setup.cfg")
 _MAX_NESTING = 10
 _ASKS = ("-h", "--help", "-V", "--version", "--help-variables", "--docs", "--help-html")
@@ -58,17 +58,28 @@ class PexArguments:
     @property
     def folders(self) -> tuple[Path, ...]:
         """Those whose files pex packs: of sources, of packages, of projects."""
-        found = []
-        for position, argument in enumerate(self.rest):
-            for option in _FOLDERS:
+        projects = [
+            Path(argument)
+            for argument in self.rest
+            if any(os.path.exists(os.path.join(argument, name)) for name in _PROJECT_FILES)
+        ]
+        found = dict.fromkeys([*self._named(_FOLDERS), *projects])
+        return tuple(folder for folder in found if folder.is_dir())
+
+    @property
+    def sources(self) -> tuple[Path, ...]:
+        """Those that pex packs with everything that is in them."""
+        return tuple(folder for folder in self._named(_SOURCES) if folder.is_dir())
+
+    def _named(self, options: Sequence[tuple[str, str, str]]) -> Iterator[Path]:
+        for position in range(len(self.rest)):
+            for option in options:
                 value, _ = _value(self.rest, position, option)
                 package, at, parent = (value or "").rpartition("@")
-                if option[2] == "-P" and value:
-                    value = os.path.join(parent, package.replace(".", "/")) if at else value
-                found += [Path(value)] if value else []
-            if any(os.path.exists(os.path.join(argument, name)) for name in _PROJECT_FILES):
-                found.append(Path(argument))
-        return tuple(folder for folder in dict.fromkeys(found) if folder.is_dir())
+                if option[2] == "-P" and at:
+                    value = os.path.join(parent, package.replace(".", "/"))
+                if value:
+                    yield Path(value)
 
     @property
     def has_venv(self) -> bool:

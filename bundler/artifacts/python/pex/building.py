@@ -18,6 +18,7 @@ from pathlib import Path
 from bundler.artifacts.embedding import EmbedRequest
 from bundler.artifacts.python import credentials
 from bundler.artifacts.python.blocking import refuse_fifos
+from bundler.artifacts.python.credentials import AllowedFiles
 from bundler.artifacts.python.pex import PexArtifact, PexDestination, open_pex
 from bundler.artifacts.python.pex.arguments import PexArguments
 from bundler.artifacts.python.replacing import publish, refuse_foreign
@@ -57,11 +58,16 @@ def find_pex(interpreter: Path | None, named: str | None = None) -> str:
 
 
 @contextmanager
-def building(pex: str, arguments: PexArguments, request: EmbedRequest) -> Iterator[BuiltPex]:
+def building(
+    pex: str,
+    arguments: PexArguments,
+    request: EmbedRequest,
+    allowed: AllowedFiles = credentials.NOTHING,
+) -> Iterator[BuiltPex]:
     """Builds a PEX with the bundles in it, and gives it its name when the block succeeds.
 
-    Without bundles the PEX is pex's own, byte for byte. Raises `ChildFailed` with pex's exit code,
-    else as `PexDestination.embed` does.
+    allowed: files with credentials that may be in it. Without bundles the PEX is pex's own, byte
+    for byte. Raises `ChildFailed` with pex's exit code, else as `PexDestination.embed` does.
     """
     if arguments.output is None:
         raise UsageError(
@@ -82,7 +88,7 @@ def building(pex: str, arguments: PexArguments, request: EmbedRequest) -> Iterat
         _advise(arguments, request)
         with open_pex(made) as plain:
             own = plain.own_trees(request.bundles)
-            credentials.refuse(destination.name, own, request.listener)
+            credentials.refuse(destination.name, own, allowed, request.listener)
             if request.bundles:
                 request.listener.phase("Embedding the state in the PEX")
                 with PexDestination(plain, destination).embed(request) as artifact:

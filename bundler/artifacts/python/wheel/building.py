@@ -17,6 +17,7 @@ import msgspec
 from bundler.artifacts.embedding import EmbedRequest
 from bundler.artifacts.python import credentials
 from bundler.artifacts.python.blocking import refuse_fifos
+from bundler.artifacts.python.credentials import AllowedFiles
 from bundler.artifacts.python.replacing import publish
 from bundler.artifacts.python.wheel import WheelArtifact, WheelDestination, open_wheel
 from bundler.errors import ChildFailed, ToolFailed
@@ -36,12 +37,17 @@ class BuiltWheel(msgspec.Struct, frozen=True):
 
 @contextmanager
 def building(
-    project: Path, interpreter: Path, output: Path, request: EmbedRequest
+    project: Path,
+    interpreter: Path,
+    output: Path,
+    request: EmbedRequest,
+    allowed: AllowedFiles = credentials.NOTHING,
 ) -> Iterator[BuiltWheel]:
     """Builds the project's wheel with the bundles in it; moves it to the folder `output` when the
     block succeeds.
 
-    Raises `ChildFailed` with the backend's exit code, otherwise as `WheelDestination.embed` does.
+    allowed: files with credentials that may be in it. Raises `ChildFailed` with the backend's exit
+    code, otherwise as `WheelDestination.embed` does.
     """
     with io_errors(output):
         make_directories(output)
@@ -51,7 +57,7 @@ def building(
         made = _only_wheel(folder)
         destination = output / made.name
         with open_wheel(made) as plain:
-            credentials.refuse(made.name, [plain.tree], request.listener)
+            credentials.refuse(made.name, [plain.tree], allowed, request.listener)
         if request.bundles:
             request.listener.phase("Embedding the state in the wheel")
             with WheelDestination(made, destination).embed(request) as artifact:
