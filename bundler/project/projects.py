@@ -17,7 +17,9 @@ from typing import Any
 import msgspec
 
 from bundler.errors import ConfigurationError, UsageError
+from bundler.project.classic_dbt import files
 from bundler.project.config import Config, of_pyproject, pyproject_of, read_toml
+from bundler.project.no_project import no_project
 from bundler.project.trusted_interpreter import refuse_tracked
 
 
@@ -74,8 +76,8 @@ def find(
 
     directories: as named by ``--project``; else the project that `start` (the build context, or
     the current directory) is or that contains it; else, with `everything`, all projects of the
-    workspace. Raises `ConfigurationError` if a directory is not a project, `UsageError` if a
-    workspace root needs a choice.
+    workspace, or all that are below. Raises `ConfigurationError` if a directory is not a project,
+    `UsageError` if a workspace root needs a choice.
     """
     here = (start or Path.cwd()).resolve()
     if directories:
@@ -90,6 +92,8 @@ def find(
                 hint="Select one with --project DIR, or all with --all.",
             )
         roots = members
+    elif everything:
+        roots = list(projects_below(here)) or [here]
     else:
         roots = [here]
     return tuple(open_project(root, python=python, environ=environ) for root in roots)
@@ -117,11 +121,7 @@ def open_project(
     config = of_pyproject(files.pyproject, pyproject_of(root))
     dagster = _dagster_modules(root, files)
     if dagster is None and not config.sources:
-        raise ConfigurationError(
-            f"{root} is not a Dagster project, and it configures no sources.",
-            hint="Run this in a directory whose pyproject.toml has [tool.dg.project] or "
-            "[[tool.state-bundler.source]], or select one with --project DIR.",
-        )
+        raise no_project(root, projects_below(root))
     workspace = _workspace_above(root)
     return Project(
         root=root,
@@ -167,6 +167,12 @@ def workspace_members(root: Path) -> Iterator[Path]:
         if path not in seen and _is_project(path):
             seen.add(path)
             yield path
+
+
+def projects_below(root: Path) -> tuple[Path, ...]:
+    """Every project below a folder, whether a workspace names it or not."""
+    found = {path.parent for path in files(root) if path.name in ("pyproject.toml", "dg.toml")}
+    return tuple(path for path in sorted(found) if path != root and _is_project(path))
 
 
 def find_interpreter(

@@ -320,5 +320,5 @@ def test_a_matrix_of_nothing_is_an_error(tmp_path: Path) -> None:
     from bundler.errors import ConfigurationError
     from bundler.setup.doctor.matrix import matrix
 
-    with pytest.raises(ConfigurationError, match="neither a project nor a workspace"):
+    with pytest.raises(ConfigurationError, match="not a Dagster project"):
         matrix(tmp_path)

@@ -26,6 +26,8 @@ print(json.dumps({"python": platform.python_version(), **{name: version(name) fo
 def configuration(patient: DoctorContext) -> Iterator[Finding]:
     """``[tool.state-bundler]``, and whether there is anything to bundle."""
     from bundler.project.config import load
+    from bundler.project.no_project import way_out
+    from bundler.project.projects import projects_below
 
     survey = patient.survey
     config = load(survey.root)
@@ -36,8 +38,7 @@ def configuration(patient: DoctorContext) -> Iterator[Finding]:
             "fail",
             f"{survey.root} is not a Dagster project, and it configures no sources.",
             "There is nothing to refresh or embed.",
-            "Run doctor in a directory with [tool.dg.project] (--project DIR), or configure a "
-            "source: state-bundler init shows how.",
+            way_out(survey.root, projects_below(survey.root)),
             is_end=True,
         )
 

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TypedDict
 
-from bundler.errors import ConfigurationError
-from bundler.project.projects import project_name, workspace_members
+from bundler.project.no_project import no_project
+from bundler.project.projects import project_name, projects_below, workspace_members
 from bundler.project.survey import survey
 
 
@@ -24,9 +24,9 @@ class MatrixEntry(TypedDict):
 
 
 def projects_in(root: Path) -> Sequence[Path]:
-    """The workspace's projects, or the one that is here.
+    """The workspace's projects, or the one that is here, or all that are below.
 
-    Raises `ConfigurationError` if there is neither.
+    Raises `ConfigurationError` if there is none.
     """
     root = root.resolve()
     found = survey(root)
@@ -34,13 +34,15 @@ def projects_in(root: Path) -> Sequence[Path]:
         "state-bundler", {}
     ):
         return [root]
-    members = list(workspace_members(root))
+    members = list(workspace_members(root)) or projects_below(root)
     if not members:
-        raise ConfigurationError(
-            f"{root} is neither a project nor a workspace of projects.",
-            hint="Run this in a directory with [tool.dg.workspace] or [tool.uv.workspace].",
-        )
+        raise no_project(root, ())
     return members
+
+
+def unnamed(root: Path, projects: Sequence[Path]) -> tuple[Path, ...]:
+    """The projects below a workspace's root that it does not name."""
+    return tuple(path for path in projects_below(root.resolve()) if path not in projects)
 
 
 def matrix(root: Path) -> list[MatrixEntry]:

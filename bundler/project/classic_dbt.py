@@ -1,0 +1,112 @@
+"""dbt's models as assets without a component: ``@dbt_assets`` on a manifest that dbt writes.
+
+The manifest is state that Dagster does not know of. Found by the text of the files alone.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+# Folders that hold other people's code, or what a build has made.
+_PASSED_OVER = {"node_modules", "site-packages", "dbt_packages", "target", "dist", "build", "logs"}
+_MOST_FOLDERS = 5000
+_MOST_BYTES = 200_000
+_USES = re.compile(r"(?m)^\s*@dbt_assets\b|\bDbtProject\(")
+
+
+class ClassicDbt(msgspec.Struct, frozen=True):
+    """code: the file that reads the manifest. project: the folder with ``dbt_project.yml``.
+
+    home: the nearest folder of the code with a ``pyproject.toml``, else the one that was searched.
+    """
+
+    code: Path
+    project: Path
+    home: Path
+
+    @property
+    def key(self) -> str:
+        return self.project.name
+
+    @property
+    def package(self) -> Path:
+        """The outermost package of the code, or its folder."""
+        outer = self.code.parent
+        while (outer.parent / "__init__.py").exists() and outer.parent != self.home.parent:
+            outer = outer.parent
+        return outer
+
+    @property
+    def state_path(self) -> str:
+        """The state directory of the source: next to the code, so that it ships with it."""
+        return (self.package / "dbt_state").relative_to(self.home).as_posix()
+
+    @property
+    def command(self) -> list[str]:
+        """What writes the manifest."""
+        project = os.path.relpath(self.project, self.home)
+        profiles = ["--profiles-dir", project] if (self.project / "profiles.yml").exists() else []
+        words = ["dbt", "parse", "--quiet", "--project-dir", project, *profiles]
+        return [*words, "--target-path", "{state_path}", "--log-level-file", "none"]
+
+    @property
+    def manifest(self) -> str:
+        """The manifest in the state, from the code's folder."""
+        state = self.home / self.state_path / self.key / "state" / "manifest.json"
+        return os.path.relpath(state, self.code.parent)
+
+
+def classic_dbt(root: Path) -> ClassicDbt | None:
+    """The first classic dbt project in or below a folder, or in its repository."""
+    code = next(_code(root), None)
+    if code is None:
+        return None
+    home = next(
+        (path for path in code.parents if (path / "pyproject.toml").exists() or path == root), root
+    )
+    found = list(_declared(root)) or list(_declared(_repository(root)))
+    project = next((path for path in found if path.name in code.read_text(errors="replace")), None)
+    project = project or next(iter(found), None)
+    return None if project is None else ClassicDbt(code, project, home)
+
+
+def _code(root: Path) -> Iterator[Path]:
+    """The Python files that use it."""
+    yield from (path for path in files(root) if path.suffix == ".py" and mentions(path, _USES))
+
+
+def _declared(root: Path) -> Iterator[Path]:
+    yield from (path.parent for path in files(root) if path.name == "dbt_project.yml")
+
+
+def _repository(root: Path) -> Path:
+    return next((path for path in (root, *root.parents) if (path / ".git").exists()), root)
+
+
+def files(root: Path) -> Iterator[Path]:
+    """The files below a folder that people have written, folder by folder."""
+    for count, (folder, folders, names) in enumerate(os.walk(root)):
+        folders[:] = sorted(
+            name
+            for name in folders
+            if not name.startswith(".")
+            and name not in _PASSED_OVER
+            and not os.path.exists(os.path.join(folder, name, "pyvenv.cfg"))
+        )
+        yield from (Path(folder, name) for name in sorted(names))
+        if count == _MOST_FOLDERS:
+            return
+
+
+def mentions(path: Path, pattern: re.Pattern[str]) -> bool:
+    """Whether a text file has what a pattern finds."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as stream:
+            return pattern.search(stream.read(_MOST_BYTES)) is not None
+    except OSError:
+        return False

@@ -1,0 +1,63 @@
+"""What to do in a folder that is not a project: the projects below it, or how to write a source."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from bundler.errors import ConfigurationError
+from bundler.project.classic_dbt import classic_dbt
+from bundler.project.config import pyproject_of, read_toml
+
+_SOURCE = "[[tool.state-bundler.source]] with a key, a command that writes {state_path}, and a path"
+_MOST_NAMES = 6
+
+
+def no_project(root: Path, below: Sequence[Path]) -> ConfigurationError:
+    """The error for a folder that is not a project. below: the projects in it."""
+    return ConfigurationError(
+        f"{root} is not a Dagster project, and it configures no sources.",
+        hint=way_out(root, below),
+    )
+
+
+def way_out(root: Path, below: Sequence[Path]) -> str:
+    """The next step in a folder that is not a project."""
+    if below:
+        first = below[0].relative_to(root).as_posix()
+        return (
+            f"{counted(below)} below: {names(root, below)}. Run it there, select one with "
+            f"--project {first}, or all with --all."
+        )
+    if found := classic_dbt(root):
+        code = found.code.relative_to(root)
+        return (
+            f"{code} loads dbt's models from a manifest. `state-bundler init` writes the source "
+            "that runs dbt parse before each build."
+        )
+    if said := _dagster_without_dg(root):
+        return (
+            f"{said} names a Dagster project without dg, and state-backed components belong to dg "
+            "projects. If it has some, add [tool.dg.project] with root_module to pyproject.toml. "
+            f"For other state write a source: {_SOURCE}. `state-bundler init` adds an example."
+        )
+    return f"Write a source: {_SOURCE}. `state-bundler init` adds an example to pyproject.toml."
+
+
+def counted(projects: Sequence[Path]) -> str:
+    return f"{len(projects)} project{'s are' if len(projects) > 1 else ' is'}"
+
+
+def names(root: Path, projects: Sequence[Path]) -> str:
+    """The projects' folders, the first few of many."""
+    shown = [path.relative_to(root).as_posix() for path in projects[:_MOST_NAMES]]
+    more = len(projects) - len(shown)
+    return ", ".join(shown) + (f" and {more} more" if more else "")
+
+
+def _dagster_without_dg(root: Path) -> str | None:
+    """The file that says so."""
+    if "dagster" in read_toml(pyproject_of(root)).get("tool", {}):
+        return "[tool.dagster] in pyproject.toml"
+    found = (name for name in ("workspace.yaml", "workspace.yml") if (root / name).exists())
+    return next(found, None)

@@ -1,0 +1,89 @@
+"""In the root of a repository that is not a project, every command says what to do there."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from bundler.cli.commands import cli
+from bundler.errors import ConfigurationError, UsageError
+from bundler.project.classic_dbt import classic_dbt
+from bundler.project.projects import find, projects_below
+from tests.support.shapes import SHAPES
+
+# Of each shape: the projects that there are, or else what a command says.
+WAYS = {
+    "nested": ["pipeline/scheduler"],
+    "build_arg": ["orders", "prices", "returns", "staff", "stock"],
+    "dagster_cloud": ["billing", "support"],
+    "pants": ["src/python/feeds"],
+    "classic_dbt": "`state-bundler init` writes the source that runs dbt parse",
+    "tool_dagster": "[tool.dagster] in pyproject.toml names a Dagster project without dg",
+    "workspace_yaml": "workspace.yaml names a Dagster project without dg",
+    "snapshot": "Write a source: [[tool.state-bundler.source]]",
+}
+
+
+@pytest.mark.parametrize("name", WAYS)
+def test_the_way_out_is_named(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    way = WAYS[name]
+    root = tmp_path / name
+    shutil.copytree(SHAPES / name, root)
+    python = tmp_path / "python"
+    python.touch()
+    if isinstance(way, list):
+        expected = f"below: {', '.join(way)}. Run it there, select one with --project {way[0]}"
+        found = find([], start=root, everything=True, python=python)
+        assert [each.root.relative_to(root).as_posix() for each in found] == way
+    else:
+        expected = way
+        with pytest.raises(ConfigurationError) as raised:
+            find([], start=root, everything=True, python=python)
+        assert expected in raised.value.hint
+    with pytest.raises(ConfigurationError) as raised:
+        find([], start=root, python=python)
+    assert expected in raised.value.hint
+
+    monkeypatch.chdir(root)
+    done = CliRunner().invoke(cli, ["doctor", "--matrix"], standalone_mode=False)
+    if isinstance(way, list):
+        assert [entry["path"] for entry in json.loads(done.output)["include"]] == way
+    else:
+        assert isinstance(done.exception, ConfigurationError)
+        assert expected in done.exception.hint
+
+
+def test_other_peoples_code_is_not_searched(tmp_path: Path) -> None:
+    for folder in (".venv/a", "node_modules/a", "env/lib/a", "dist/a", ".git/a"):
+        path = tmp_path / folder
+        path.mkdir(parents=True)
+        (path / "dg.toml").write_text("[project]\n")
+    (tmp_path / "env/pyvenv.cfg").touch()
+    assert projects_below(tmp_path) == ()
+
+
+def test_a_workspace_needs_a_choice(tmp_path: Path) -> None:
+    shutil.copytree(SHAPES / "workspace_uv", tmp_path / "w")
+    with pytest.raises(UsageError, match="is a workspace of 2 projects"):
+        find([], start=tmp_path / "w")
+
+
+def test_the_source_of_a_classic_dbt_project(tmp_path: Path) -> None:
+    shutil.copytree(SHAPES / "classic_dbt", root := tmp_path / "r")
+    (root / ".git").mkdir()
+    for start in (root, root / "dagster_project"):
+        found = classic_dbt(start)
+        assert found is not None
+        assert found.home == root / "dagster_project"
+        assert found.state_path == "jaffle/dbt_state"
+        assert found.command[3:7] == [
+            "--project-dir",
+            "../dbt_project",
+            "--profiles-dir",
+            "../dbt_project",
+        ]
+        assert found.manifest == "dbt_state/dbt_project/state/manifest.json"
