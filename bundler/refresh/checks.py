@@ -36,6 +36,7 @@ from bundler.state.statedir import sanitize_key
 from bundler.state.tree import FileEntry, StateTree, dir_hash, scan
 from bundler.system.atomic import io_errors
 from bundler.system.documents import decoded
+from bundler.system.walking import walk
 
 # Names of what never belongs into a state, wherever it is in one.
 LEFT_OUT = (
@@ -182,7 +183,7 @@ def _tidy(key: str, directory: Path, options: KeyOptions) -> Iterator[str]:
     """Removes what does not belong into a state, then directories without any file."""
     count = 0
     with io_errors(directory):
-        for parent, directories, files in os.walk(directory):
+        for parent, directories, files in walk(directory):
             below = Path(parent).relative_to(directory).as_posix()
             prefix = "" if below == "." else f"{below}/"
             count += len(files)
@@ -198,7 +199,7 @@ def _tidy(key: str, directory: Path, options: KeyOptions) -> Iterator[str]:
                     _remove(directory / path)
                     directories[:] = [item for item in directories if item != name]
                     yield path
-        for parent, _, _ in os.walk(directory, topdown=False):
+        for parent, _, _ in walk(directory, topdown=False):
             if parent != str(directory) and not os.listdir(parent):
                 os.rmdir(parent)
 

@@ -7,6 +7,7 @@ next to it. A project without Dagster, and so without python-dotenv, gets the on
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,7 @@ from typing import Any
 
 from bundler.errors import ConfigurationError, ToolFailed
 from bundler.system import process
+from bundler.system.atomic import io_errors
 
 _SCRIPT = """\
 import json, os, sys
@@ -32,7 +34,7 @@ else:
     except UnicodeDecodeError:
         told = {"error": "it is not UTF-8"}
     except OSError as error:
-        told = {"error": error.strerror}
+        told = {"errno": error.errno}
     except ValueError:
         told = {"error": "it holds a NUL byte"}
 print("\\n" + json.dumps(told))
@@ -44,13 +46,12 @@ def read(path: Path, environment: Mapping[str, str], python: Path | None = None)
     """The variables that a file sets; empty if there is no file.
 
     environment: where references are looked up that the file itself does not define. python: the
-    project's interpreter. Raises `ConfigurationError` if the file cannot be read.
+    project's interpreter. Raises `ConfigurationError` if the file is malformed, `InputOutputError`
+    if it cannot be read.
     """
-    try:
+    with io_errors(path):
         if not path.exists() or path.is_dir():  # a virtual environment has this name, too
             return {}
-    except OSError as error:
-        raise ConfigurationError(f"{path} cannot be read: {error.strerror}.") from error
     began = time.monotonic()
     said = _ask([python], path, environment) if python is not None else None
     if said is None and time.monotonic() - began < _SECONDS:
@@ -60,6 +61,9 @@ def read(path: Path, environment: Mapping[str, str], python: Path | None = None)
             f"Reading {path} took longer than {_SECONDS:g} s.",
             hint="If it is a FIFO, start the program that writes to it.",
         )
+    if "errno" in said:
+        with io_errors(path):
+            raise OSError(said["errno"], os.strerror(said["errno"]))
     if "error" in said:
         raise ConfigurationError(f"{path} cannot be read: {said['error']}.")
     return dict(said["values"])

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from bundler.refresh.dbt_projects import DECLARATION, PARSED
 from bundler.system.atomic import io_errors
+from bundler.system.walking import walk
 
 _CHUNK_BYTES = 1024 * 1024
 
@@ -26,7 +27,7 @@ def relocate(directory: Path, sources: Sequence[str] = ()) -> None:
     Raises `InputOutputError`.
     """
     with io_errors(directory):
-        for parent, _, files in os.walk(directory):
+        for parent, _, files in walk(directory):
             if PARSED in files:
                 for path in sorted(Path(parent).iterdir()):
                     if path.suffix in (".json", ".msgpack") and path.is_file():

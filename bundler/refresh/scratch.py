@@ -15,8 +15,10 @@ import stat
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+
+from bundler.system.atomic import io_errors
 
 _PREFIX = "state-bundler-refresh-"
 _NAME = re.compile(rf"{_PREFIX}[a-z0-9_]{{8}}")  # as tempfile makes it
@@ -32,9 +34,11 @@ def scratch_folder() -> Iterator[Path]:
     _sweep(Path(tempfile.gettempdir()))
     folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
     try:
-        with open(folder / _LOCK, "wb", buffering=0) as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            lock.write(_MARK)
+        with ExitStack() as stack:
+            with io_errors(folder):
+                lock = stack.enter_context(open(folder / _LOCK, "wb", buffering=0))
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                lock.write(_MARK)
             yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)

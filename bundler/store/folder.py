@@ -20,6 +20,7 @@ from bundler.errors import ConfigurationError, VerificationFailed
 from bundler.state.tree import name_problem
 from bundler.store.objects import Buffer, Listed, StoredObject
 from bundler.system.atomic import io_errors, sync_directory
+from bundler.system.walking import walk
 
 _TEMPORARY = ".part-"
 
@@ -98,7 +99,7 @@ class Folder:
                 os.unlink(path)
 
     def list(self, prefix: str) -> Iterator[Listed]:
-        for directory, _, names in os.walk(self.root / prefix):
+        for directory, _, names in walk(self.root / prefix, missing_ok=True):
             for file in names:
                 path = Path(directory, file)
                 if not file.startswith(_TEMPORARY):

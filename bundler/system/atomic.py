@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from bundler.errors import io_failure
+from bundler.system.walking import walk
 
 _AT_FDCWD = -2 if sys.platform == "darwin" else -100
 _RENAME_EXCHANGE = 2  # Linux, linux/fs.h
@@ -216,7 +217,7 @@ def sync_tree(root: Path) -> None:
     """
     if not root.is_dir():
         _sync(root)
-    for directory, _, names in os.walk(root):
+    for directory, _, names in walk(root):
         for name in names:
             path = os.path.join(directory, name)
             if not os.path.islink(path):
@@ -227,7 +228,7 @@ def sync_tree(root: Path) -> None:
 def restrict_modes(root: Path) -> None:
     """Lets nobody else write to a tree, and its owner read it, whatever made it."""
     _restrict(str(root), stat.S_IRWXU)
-    for directory, folders, names in os.walk(root):
+    for directory, folders, names in walk(root):
         for name in folders:
             _restrict(os.path.join(directory, name), stat.S_IRWXU)
         for name in names:

@@ -39,6 +39,7 @@ from bundler.system.atomic import (
     temporary_folder,
     write_synced,
 )
+from bundler.system.walking import files_below
 
 _LAYOUT_FILE = "oci-layout"
 _INDEX_FILE = "index.json"
@@ -206,7 +207,7 @@ def write_archive(folder: Path, destination: Path) -> None:
         replaced_file(destination, _FILE_MODE) as stream,
         tarfile.open(fileobj=stream, mode="w|", format=tarfile.PAX_FORMAT) as archive,
     ):
-        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        for path in files_below(folder):
             info = tarfile.TarInfo(path.relative_to(folder).as_posix())
             info.size = path.stat().st_size
             with path.open("rb") as source:

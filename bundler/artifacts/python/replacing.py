@@ -19,6 +19,7 @@ from bundler.system.atomic import (
     sync_tree,
     temporary_folder,
 )
+from bundler.system.walking import walk
 
 
 @contextmanager
@@ -76,8 +77,10 @@ def publish(made: Path, destination: Path) -> None:
     with io_errors(destination):
         if os.path.lexists(destination):
             before = destination.stat(follow_symlinks=False)
-            for path in (made, *made.rglob("*")):
-                keep_owner(path, before)
+            keep_owner(made, before)
+            for directory, folders, names in walk(made):
+                for name in (*folders, *names):
+                    keep_owner(Path(directory, name), before)
         sync_tree(made)
         if made.is_dir() or destination.is_dir():
             exchange(made, destination)

@@ -31,6 +31,7 @@ from bundler.artifacts.python.pex.zipapp import ZipChange, rewrite
 from bundler.artifacts.python.python_import_path import TreePlan
 from bundler.artifacts.python.trees import NewFile, Tree, TreeChange
 from bundler.artifacts.python.zipfiles import ZipFile
+from bundler.system.walking import walk
 
 _NOTHING = TreeChange({})
 _BUFFER_BYTES = 1024 * 1024
@@ -153,7 +154,7 @@ def _write(pex: PexFile, info: PexInfo, changes: _Changes, destination: Path) ->
 
 def _copy_folder(source: Path, target: Path, changes: _Changes) -> None:
     """Copies, never links: pex itself links to the user's sources, which change."""
-    for directory, folders, names in os.walk(source):
+    for directory, folders, names in walk(source):
         folders.sort()
         below = Path(directory).relative_to(source)
         for name in [*names, *(name for name in folders if Path(directory, name).is_symlink())]:
