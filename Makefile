@@ -76,6 +76,10 @@ site: $(READY) ## the documentation as a site that works offline, into build/sit
 diagrams: $(READY) ## draw the diagrams of the documentation; needs npm and chromium
 	$(BIN)/python docs/theme/diagrams.py
 
+.PHONY: screenshot
+screenshot: $(READY) ## take the README's picture of the status page; needs chromium
+	$(BIN)/python docs/theme/screenshot.py
+
 .PHONY: scale
 scale: $(READY) ## 100 projects with 1,000 keys, built on this machine: minutes
 	$(BIN)/python benchmarks/scale.py $(ARGS)
