@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -16,6 +17,7 @@ from bundler.version import SCHEMA_VERSION
 if TYPE_CHECKING:
     from bundler.setup.doctor import Examined, Finding
 
+_SILENT_SECONDS = 1.0
 _SIGNS = {"ok": ("✓", "ok", "green"), "warn": ("!", "!", "yellow"), "fail": ("✗", "x", "red")}
 
 
@@ -28,22 +30,36 @@ _SIGNS = {"ok": ("✓", "ok", "green"), "warn": ("!", "!", "yellow"), "fail": ("
 )
 @click.option("--python", type=click.Path(path_type=Path), help="The project's interpreter.")
 @click.option("--fix", is_flag=True, help="Fix what can be fixed safely, then check again.")
+@click.option(
+    "--reach",
+    is_flag=True,
+    help="Also ask each external system whether it answers and accepts the credentials.",
+)
 @click.option("--matrix", is_flag=True, help="Only print the projects as a CI matrix.")
 @click.option(
     "--format", "style", type=click.Choice(["text", "json"]), default="text", show_default=True
 )
 @click.pass_context
 def doctor(
-    ctx: click.Context, project: Path, python: Path | None, *, fix: bool, matrix: bool, style: str
+    ctx: click.Context,
+    project: Path,
+    python: Path | None,
+    *,
+    fix: bool,
+    reach: bool,
+    matrix: bool,
+    style: str,
 ) -> None:
     """Find every reason why a build would fail or silently lose state.
 
-    Exits with 1 if there is any failure. Warnings do not make a build fail.
+    Exits with 1 if there is any failure. Warnings do not make a build fail. Asks no external
+    system without --reach.
 
     \b
     Examples:
       state-bundler doctor
       state-bundler doctor --fix
+      state-bundler doctor --reach
       echo "matrix=$(state-bundler doctor --matrix)" >> "$GITHUB_OUTPUT"
     """
     if matrix:
@@ -52,7 +68,10 @@ def doctor(
         click.echo(as_json({"include": entries(project)}))
         return
     shown: set[Finding] = set()
-    reports = {root: _report(root, python, shown, fix=fix, style=style) for root in _roots(project)}
+    reports = {
+        root: _report(root, _Asked(python, reach), shown, fix=fix, style=style)
+        for root in _roots(project)
+    }
     findings = [
         finding for checks in reports.values() for check in checks for finding in check.findings
     ]
@@ -79,28 +98,55 @@ def _roots(project: Path) -> Sequence[Path]:
         return [project.resolve()]
 
 
+class _Asked(NamedTuple):
+    """What the command line says of all projects."""
+
+    python: Path | None
+    reaches: bool
+
+
 def _report(
-    root: Path, python: Path | None, told: set[Finding], *, fix: bool, style: str
+    root: Path, asked: _Asked, told: set[Finding], *, fix: bool, style: str
 ) -> list[Examined]:
     """told: findings about the repository that were already shown, and are not repeated."""
     if fix:
         _fix(root)
     if style != "text":
-        return _examine(root, python, told, None)
+        return _examine(root, asked, told, None)
     console = Console(sys.stdout)
     if root != Path.cwd():
         console.line(console.styled(str(root), "bold", "cyan"))
-    return _examine(root, python, told, console)
+    return _examine(root, asked, told, console)
+
+
+def _announced(root: Path, asked: _Asked) -> Iterator[Examined]:
+    """The checks' answers; what takes longer than a second is announced on stderr."""
+    from bundler.setup.doctor import examine
+
+    console = Console(sys.stderr)
+    timers: list[threading.Timer] = []
+
+    def begins(doing: str) -> None:
+        text = console.styled(f"{doing} {console.sign('…', '...')}", "dim")
+        timers.append(threading.Timer(_SILENT_SECONDS, console.line, [text]))
+        timers[-1].daemon = True
+        timers[-1].start()
+
+    try:
+        for answered in examine(root, python=asked.python, reaches=asked.reaches, begins=begins):
+            timers[-1].cancel()
+            yield answered
+    finally:
+        for timer in timers:
+            timer.cancel()
 
 
 def _examine(
-    root: Path, python: Path | None, told: set[Finding], console: Console | None
+    root: Path, asked: _Asked, told: set[Finding], console: Console | None
 ) -> list[Examined]:
     """Runs all checks; with a console, shows each one as soon as it finishes."""
-    from bundler.setup.doctor import examine
-
     examined = []
-    for answered in examine(root, python=python):
+    for answered in _announced(root, asked):
         check = _without(answered, told) if console and answered.is_shared else answered
         examined.append(check)
         if console and check.findings:
@@ -141,7 +187,8 @@ def _fix(root: Path) -> None:
     for line in diff(edits, survey(root).outer):
         click.echo(line, err=True)
     apply(edits)
-    click.echo(f"Fixed {_count(len(edits), 'file')}.\n", err=True)
+    done = f"Fixed {_count(len(edits), 'file')}." if edits else "There is nothing to fix."
+    click.echo(f"{done}\n", err=True)
 
 
 def _count(number: int, thing: str) -> str:

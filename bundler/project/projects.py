@@ -221,7 +221,7 @@ def _named(path: Path, found_by: str) -> Interpreter:
     if not path.exists():
         raise ConfigurationError(
             f"{path}, the interpreter from {found_by}, does not exist.",
-            hint="Create the environment (uv sync), or pass another interpreter with --python.",
+            hint="Create the environment, or pass another interpreter with --python.",
         )
     return Interpreter(path.absolute(), found_by)
 

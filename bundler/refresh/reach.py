@@ -33,7 +33,7 @@ from bundler.refresh.discovery import LoadedSource
 from bundler.refresh.outcome.classify import failure_of, of_command
 from bundler.refresh.outcome.exchanges import Report, read
 from bundler.refresh.run import loaded_sources, run_to_end
-from bundler.refresh.sources.model import Component
+from bundler.refresh.sources.model import Component, Found
 from bundler.refresh.workers import Write
 from bundler.state.statedir import sanitize_key
 from bundler.system import process
@@ -62,17 +62,29 @@ class Reached:
     failure: BundlerError | None = None
 
 
-def reach(projects: Sequence[Project], seconds: float = REACH_SECONDS) -> tuple[Reached, ...]:
-    """Reaches the systems of all keys concurrently. seconds: the timeout of each.
+@dataclass(frozen=True)
+class Looked:
+    """What the sources have, and what came of reaching the systems of their keys."""
 
+    found: tuple[Found, ...]
+    reached: tuple[Reached, ...] = ()
+
+
+def look(projects: Sequence[Project], *, reaches: bool, seconds: float = REACH_SECONDS) -> Looked:
+    """Finds the components, and reaches the systems of all keys concurrently if `reaches`.
+
+    seconds: the timeout of each key. Without `reaches`, no system is asked.
     Raises as a refresh does where the components cannot be found.
     """
-    return run_to_end(lambda _: _reach(projects, seconds))
+    return run_to_end(lambda _: _look(projects, seconds, reaches=reaches))
 
 
-async def _reach(projects: Sequence[Project], seconds: float) -> tuple[Reached, ...]:
+async def _look(projects: Sequence[Project], seconds: float, *, reaches: bool) -> Looked:
     slots = asyncio.Semaphore(_JOBS)
     async with loaded_sources(projects, RefreshOptions(), SILENT) as (loaded, scratch):
+        found = tuple(item.found for item in loaded)
+        if not reaches:
+            return Looked(found)
         tasks = []
         for item in loaded:
             options = item.source.project.config.refresh
@@ -82,7 +94,7 @@ async def _reach(projects: Sequence[Project], seconds: float) -> tuple[Reached, 
                 if asks and component.refused is None:
                     attempt = _Attempt(component, item, options.of_key(key), scratch, seconds)
                     tasks.append(_in_turn(slots, attempt))
-        return tuple(await asyncio.gather(*tasks))
+        return Looked(found, tuple(await asyncio.gather(*tasks)))
 
 
 async def _in_turn(slots: asyncio.Semaphore, attempt: _Attempt) -> Reached:
@@ -121,8 +133,8 @@ class _Attempt:
         except (asyncio.TimeoutError, TimeoutError):
             late = self.seconds
         report = read(write.report, self.options.allow_http)
-        if late is not None and report.answered and not report.failed:
-            return _hosts(report)  # it answers, and takes its time
+        if late is not None and not report.failed and (report.answered or not report.waiting):
+            return _hosts(report)  # it answers, or has asked nobody yet, and takes its time
         stopped = report.answered > 0 and not report.raised and not report.failed
         if late is not None or not (stopped or report.returned):
             failure = failure_of(

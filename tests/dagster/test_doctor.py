@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from bundler.project.survey import survey
+from bundler.refresh.reach import Looked
 from bundler.refresh.sources.model import Component, Found
+from bundler.setup.demo.vendor import VendorApi
 from bundler.setup.doctor import (
     DoctorContext,
     Examined,
@@ -26,6 +28,7 @@ from bundler.setup.doctor.environment import interpreter
 from tests.support import sample as sample_module
 from tests.support.bundles import make_bundle
 from tests.support.sample import Sample
+from tests.support.workdir import WorkDir
 
 PYPROJECT = """\
 [project]
@@ -63,11 +66,35 @@ def _doctor(sample: Sample, *arguments: str) -> subprocess.CompletedProcess[str]
 # --- the whole of it --------------------------------------------------------------------------
 
 
+_PLAIN = """\
+import os, time
+import dagster as dg
+with open(os.path.join(os.path.dirname(__file__), "loads.txt"), "a") as stream:
+    stream.write(".")
+time.sleep(1.1)
+class Plain(dg.Component, dg.Model, dg.Resolvable):
+    token: str | None
+    def build_defs(self, context):
+        return dg.Definitions()
+"""
+
+
 def test_the_sample_project_has_no_failure_and_its_legacy_component_is_named(
-    sample: Sample,
+    sample: Sample, vendor: VendorApi
 ) -> None:
+    components = sample.root / "src/shop/components"
+    (components / "plain.py").write_text(_PLAIN)
+    plain = sample.root / "src/shop/defs/plain/defs.yaml"
+    plain.parent.mkdir()
+    plain.write_text(
+        "type: shop.components.plain.Plain\nattributes:\n  token: '{{ env.NOT_SET_HERE }}'\n"
+    )
     done = _doctor(sample, "--format=json")
     assert done.returncode == 0, done.stdout
+    # The components are loaded once, that is announced, and nobody is asked.
+    assert (components / "loads.txt").read_text() == "."
+    assert done.stderr == "Loading the project's components …\n"
+    assert vendor.requests == []
     report = json.loads(done.stdout)
     findings = [finding for check in report["checks"] for finding in check["findings"]]
     assert report["schemaVersion"] == 2
@@ -75,8 +102,22 @@ def test_the_sample_project_has_no_failure_and_its_legacy_component_is_named(
     texts = "\n".join(finding["what"] for finding in findings)
     assert "VendorCatalog[products], DbtProjectComponent[warehouse]" in texts
     assert "ShopCalendar[2026]" in texts
+    assert "No external system was asked" in texts
+    assert "NOT_SET_HERE, which is not set. No component there has state" in texts
     (held,) = [finding["what"] for finding in findings if "will contain" in finding["what"]]
     assert "VendorCatalog[suppliers]" not in held
+
+
+def test_reach_asks_each_system_with_the_same_load(sample: Sample, vendor: VendorApi) -> None:
+    vendor.token = "another"
+    done = _doctor(sample, "--reach")
+    assert done.returncode == 1
+    assert "VendorCatalog[products]: " in done.stdout
+    assert "✗ VendorCatalog[suppliers]: " in done.stdout
+    assert {request.target.partition("?")[0] for request in vendor.requests} == {
+        "/v1/products",
+        "/v1/suppliers",
+    }
 
 
 def test_fix_mends_what_is_safe_and_the_report_says_so(sample: Sample) -> None:
@@ -129,6 +170,9 @@ def test_an_interpreter_without_dagster_is_a_failure(tmp_path: Path) -> None:
     whole = _by_title(list(examine(patient.survey.root, python=patient.python)))
     assert [title for title, found in whole.items() if finding in found] == ["interpreter"]
     assert whole["components"] == whole["external systems"] == ()
+    assert finding.fix == (
+        "Install the project (pip install -e .), or pass its interpreter with --python."
+    )
     assert "Dagster is not installed" in finding.what
 
 
@@ -157,6 +201,52 @@ def test_backends_that_lose_the_state(tmp_path: Path, backend: str, rule: str, g
         assert finding.part == "backend"
 
 
+@pytest.mark.parametrize(
+    ("files", "grade"),
+    [
+        ({}, "fail"),  # what else would it make?
+        ({"Dockerfile": "FROM x\nRUN uv sync\n"}, "warn"),
+        ({"Dockerfile": "FROM x\nRUN uv build\n"}, "fail"),
+        ({"Dockerfile": "FROM x\n", "Makefile": "app:\n\tpex . -o app.pex\n"}, "fail"),
+        ({"Dockerfile": "FROM x\n", ".github/workflows/a.yml": "run: python -m build"}, "fail"),
+        ({"Dockerfile": "FROM x\n", ".github/workflows/a.yml": "run: docker build ."}, "warn"),
+        ({"Dockerfile": "FROM x\n", ".gitlab-ci.yml": "- state-bundler build pex -o x"}, "fail"),
+        ({"Dockerfile": "FROM x\n", "BUILD": "pex_binary(name='shop')"}, "fail"),
+    ],
+)
+def test_a_wheel_without_state_fails_only_where_wheels_are_made(
+    files: dict[str, str], grade: str, tmp_path: Path
+) -> None:
+    root = _project(tmp_path)
+    (root / ".gitignore").write_text(".local_defs_state\n")
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    (finding,) = packaging.backend(DoctorContext(survey(root)))
+    assert finding.grade == grade
+    assert ("its images are not affected" in finding.why) == (grade == "warn")
+
+
+# --- what --fix offers ------------------------------------------------------------------------
+
+
+def test_fix_is_only_offered_where_it_changes_a_file(wd: WorkDir) -> None:
+    root = _project(wd.at("shop").path)
+    wd.write(".gitignore", ".local_defs_state\n!.local_defs_state\n")  # as text the rule is there
+    wd.write("shop/src/shop/defs/.local_defs_state/Foo/state", "[1]")
+    wd.write(".pre-commit-config.yaml", "repos: &all []\nothers: *all\n")
+    report = _by_title(list(examine(root, python=Path(sys.executable))))
+    assert {finding.part for finding in report["repository"]} == {""}
+    assert {finding.part for finding in report["build backend"]} == {"backend"}
+    offered = {finding.part for found in report.values() for finding in found} - {""}
+    argv = [sys.executable, "-m", "bundler", "doctor", "--fix", f"--python={sys.executable}"]
+    first = subprocess.run(argv, cwd=root, capture_output=True, text=True, check=False)
+    again = subprocess.run(argv, cwd=root, capture_output=True, text=True, check=False)
+    assert f"Fixed {len(offered)} file" in first.stderr
+    assert "There is nothing to fix." in again.stderr
+    assert "can be fixed automatically" not in again.stderr
+
+
 # --- components -------------------------------------------------------------------------------
 
 
@@ -177,6 +267,19 @@ def test_a_key_that_is_made_of_variables_gets_advice() -> None:
     warning = list(components.judge(_found(component)))[-1]
     assert warning.grade == "warn"
     assert "SHOP_URL" in warning.what
+
+
+def test_dbt_is_only_missed_by_a_component_that_runs_it(tmp_path: Path) -> None:
+    root = _project(tmp_path)
+    (root / "poetry.lock").touch()
+    patient = DoctorContext(survey(root), Path(sys.executable))
+    dbt = Component("Dbt[a]", "LOCAL_FILESYSTEM", "shop.Dbt", ancestors=("dagster_dbt.DbtProject",))
+    for found, fails in (((), []), ((dbt,), ["(cd "])):
+        vars(patient)["_looked"] = Looked((_found(*found),))
+        findings = list(components.components(patient))
+        fixes = [finding.fix for finding in findings if finding.grade == "fail"]
+        assert [fix[: len("(cd ")] for fix in fixes] == fails
+        assert all("poetry add 'dbt-core<1.12'" in fix for fix in fixes)
 
 
 def test_no_component_at_all_is_a_warning() -> None:
@@ -280,7 +383,7 @@ def test_what_several_sources_share_is_told_once(tmp_path: Path) -> None:
     tables = ['[tool.state-bundler]\nimage-path = "/app/state"\n']
     tables += (source.format(key, command) for key in "ABC")
     (tmp_path / "pyproject.toml").write_text("".join(tables))
-    argv = [sys.executable, "-m", "bundler", "doctor", f"--python={sys.executable}"]
+    argv = [sys.executable, "-m", "bundler", "doctor", "--reach", f"--python={sys.executable}"]
     done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, check=False)
 
     shown = done.stdout

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,7 +14,9 @@ import tomlkit
 
 from bundler.artifacts.image.engine.dockerbuild import Builder
 from bundler.cli.console import Console
+from bundler.errors import BundlerError, ConfigurationError
 from bundler.project.survey import survey
+from bundler.refresh.reach import Looked
 from bundler.refresh.sources.model import Component, Found
 from bundler.setup.doctor import (
     DoctorContext,
@@ -73,7 +75,22 @@ def _of(
     return look
 
 
-def _local(key: str, **more: tuple[str, ...] | bool) -> Component:
+def _with(*found: Component) -> Callable[[DoctorContext], Iterator[Finding]]:
+    """What is said of the variables where the components were loaded."""
+
+    def look(patient: DoctorContext) -> Iterator[Finding]:
+        _load(patient, Looked((Found(patient.survey.root / _STATE, "shop", found),)))
+        return credentials.credentials(patient)
+
+    return look
+
+
+def _load(patient: DoctorContext, outcome: Looked | BundlerError) -> None:
+    """Gives the outcome of a load, which is kept for all checks."""
+    vars(patient)["_looked"] = outcome
+
+
+def _local(key: str, **more: tuple[str, ...] | bool | str) -> Component:
     return Component(key, "LOCAL_FILESYSTEM", "shop.Foo", **more)  # type: ignore[arg-type]  # fields
 
 
@@ -102,8 +119,6 @@ TRAPS = (
     Trap("a setting that does not exist", environment.configuration, "tiemout", "fail",
          more='[tool.state-bundler]\ntiemout = "5m"\n'),
     Trap("no dagster in the interpreter", environment.interpreter, "is not installed", "fail"),
-    Trap("a variable that is not set", credentials.credentials, "TRAP_TOKEN", "fail",
-         {"src/shop/defs/a/defs.yaml": "attributes:\n  token: '{{ env.TRAP_TOKEN }}'\n"}),
     Trap("a secret too short to be found in a state", credentials.credentials, "TRAP_TOKEN", "warn",
          {".env": "TRAP_TOKEN=x1!\n"}),
     Trap("a baseline that cannot be read", build.build, "nowhere.pex", "fail",
@@ -111,6 +126,9 @@ TRAPS = (
     Trap("a place in the image that is no place", build.build, "not absolute", "fail",
          more='[tool.state-bundler]\nimage-path = "app/src"\n'),
     # components
+    Trap("a variable that is not set", _with(_local("Foo", location="src/shop/defs/a/defs.yaml")),
+         "TRAP_TOKEN", "warn",
+         {"src/shop/defs/a/defs.yaml": "attributes:\n  token: '{{ env.TRAP_TOKEN }}'\n"}),
     Trap("keys that share a folder", _of(_local("Foo[a/b]"), _local("Foo[a:b]")),
          "share one folder", "fail"),
     Trap("a key that leads out of the state directory", _of(_local("..")), "'..'", "fail"),
@@ -396,6 +414,45 @@ def test_a_variable_with_a_default_or_in_the_env_file_is_no_trap(
         wd.write(path, text)
     patient = DoctorContext(survey(wd.path), Path(sys.executable))
     assert [finding.grade for finding in credentials.credentials(patient)] == ["ok"]
+
+
+_PLAIN = "src/shop/defs/plain/defs.yaml"
+_STATEFUL = "src/shop/defs/stateful/defs.yaml"
+_REFERS = "type: shop.X\nattributes:\n  token: '{{ env.TRAP_TOKEN }}'\n"
+_LOADED = Looked((Found(Path("/x"), "shop", (_local("Foo", location=_STATEFUL),)),))
+
+
+@dataclass(frozen=True)
+class Unset:
+    files: Sequence[str]
+    outcome: Looked | BundlerError
+    grade: str
+    says: str
+
+
+@pytest.mark.parametrize(
+    "unset",
+    [
+        Unset([_PLAIN], _LOADED, "ok", "no refresh needs it"),
+        Unset([_STATEFUL], _LOADED, "warn", "Foo loads without it"),
+        Unset([_PLAIN, _STATEFUL], _LOADED, "warn", "Foo loads without it"),
+        Unset([_PLAIN], ConfigurationError("TRAP_TOKEN is not set."), "fail", "cannot be loaded"),
+        Unset([_PLAIN], ConfigurationError("NO_TRAP_TOKEN_2 is set."), "warn", "may be the reason"),
+        Unset([_STATEFUL], ConfigurationError("a is not a string."), "warn", "may be the reason"),
+    ],
+)
+def test_what_an_unset_variable_does_is_what_the_load_has_shown(
+    unset: Unset, wd: WorkDir, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TRAP_TOKEN", raising=False)
+    wd.write("pyproject.toml", _PYPROJECT.format(backend="hatchling.build"))
+    for path in unset.files:
+        wd.write(path, _REFERS)
+    patient = DoctorContext(survey(wd.path), Path(sys.executable))
+    _load(patient, unset.outcome)
+    (finding,) = credentials.credentials(patient)
+    assert finding.grade == unset.grade
+    assert unset.says in finding.what + finding.why
 
 
 def test_the_table_in_the_documentation_names_these_traps() -> None:

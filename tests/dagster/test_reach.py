@@ -12,8 +12,8 @@ import trustme
 
 from bundler.project.projects import open_project
 from bundler.project.survey import survey
-from bundler.refresh.reach import Reached, reach
-from bundler.setup.doctor import DoctorContext
+from bundler.refresh.reach import Reached, look
+from bundler.setup.doctor import DoctorContext, Finding
 from bundler.setup.doctor.reach import reach as findings
 from tests.support.environments import ROOT, python_of
 from tests.support.faultserver import FaultServer
@@ -32,8 +32,8 @@ def _reach(
     monkeypatch.setenv("CLIENTS", CLIENTS)
     monkeypatch.setenv("CLIENT_TOKEN", TOKEN)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    found = reach([open_project(root, python=python_of("clients"))])
-    return {item.key: item for item in found}
+    looked = look([open_project(root, python=python_of("clients"))], reaches=True)
+    return {item.key: item for item in looked.reached}
 
 
 def test_each_system_is_asked_once_or_twice_and_what_fails_is_named(
@@ -59,6 +59,37 @@ def test_each_system_is_asked_once_or_twice_and_what_fails_is_named(
     assert all("page=2" not in target and "page=3" not in target for target in asked)
 
 
+def test_a_slow_component_that_asks_nobody_is_not_unavailable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one that runs ``dbt parse`` on a large project."""
+    (tmp_path / "slow.py").write_text(_SLOW)
+    (tmp_path / "pyproject.toml").write_text(
+        '[[tool.state-bundler.source]]\ncomponent = "slow:Slow"\npath = "state"\n'
+    )
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    project = open_project(tmp_path, python=Path(sys.executable))
+    (reached,) = look([project], reaches=True, seconds=0.5).reached
+    assert (reached.failure, reached.how, reached.hosts) == (None, "nothing", ())
+    (unseen,) = look([project], reaches=False).found
+    assert [component.key for component in unseen.components] == ["Slow[parse]"]
+
+
+_SLOW = """\
+import subprocess
+from bundler.component import DefsStateConfig, StateBackedComponent
+
+class Slow(StateBackedComponent):
+    @property
+    def defs_state_config(self):
+        return DefsStateConfig.of(self, "parse")
+
+    def write_state_to_path(self, state_path):
+        subprocess.run(["sleep", "600"], check=True)
+
+    def build_defs_from_state(self, context, state_path):
+        return state_path
+"""
 _COMMANDS = """\
 [project]
 name = "programs"
@@ -93,6 +124,11 @@ reach = ["python3", "-c", "import os; raise SystemExit(77 if os.environ['LETS_IN
 """
 
 
+def _told(root: Path) -> dict[str, Finding]:
+    patient = DoctorContext(survey(root), Path(sys.executable), reaches=True)
+    return {finding.what.partition(":")[0]: finding for finding in findings(patient)}
+
+
 def test_programs_are_asked_as_they_say_or_connected_to(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -104,10 +140,9 @@ def test_programs_are_asked_as_they_say_or_connected_to(
     with FaultServer() as server, FaultServer(tls=context) as secure:
         text = _COMMANDS.format(good=server.url, tls=secure.url)
         (tmp_path / "pyproject.toml").write_text(text)
-        patient = DoctorContext(survey(tmp_path), Path(sys.executable))
-        told = {finding.what.partition(":")[0]: finding for finding in findings(patient)}
+        told = _told(tmp_path)
         monkeypatch.setenv("LETS_IN", "yes")
-        again = {finding.what.partition(":")[0]: finding for finding in findings(patient)}
+        again = _told(tmp_path)
         assert not server.requests
     assert told["Reachable"].grade == "ok"
     assert "credentials were not checked" in told["Reachable"].what

@@ -42,6 +42,7 @@ _OURS = ("state-bundler", "state-guard", "pex-bundle", "docker bundle")
 # Run one after the other in one project, as a person who reads would.
 SCENARIO = (
     "state-bundler doctor",
+    "state-bundler doctor --reach",
     "state-bundler doctor --matrix",
     "state-bundler init --yes",
     "git add .",

@@ -71,6 +71,10 @@ from bundler.refresh.sources.model import Component
 from bundler.system.secret_names import has_a_secret_name
 
 _AGAIN = "Try again. If it happens again, ask those who run {host}."
+_BUSY = (
+    "It was not waiting for an answer, as far as can be seen from here: it computes, or another "
+    "program that it has started asks. If it is only slow, raise the key's timeout."
+)
 _PAGE = "It may be a login or a maintenance notice. Check the URL and the credentials."
 _NO_ANSWER = (
     "Check the URL of the component: http or https, the host, a final slash. A redirect may also "
@@ -500,7 +504,7 @@ def _late(report: Report, deadline: float) -> _Finding:
         return _Finding(finding.kind, f"{finding.says}, and {says}")
     if waiting is not None and not is_cloned(waiting):
         says += f"; it was waiting for {urlsplit(waiting.url).netloc}"
-    return _Finding(Unavailable, says)
+    return _Finding(Unavailable, says, hint="" if waiting else _BUSY)
 
 
 def _vanished(signal: int | None) -> _Finding:

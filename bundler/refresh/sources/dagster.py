@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from bundler.errors import BundlerError, ConfigurationError
+from bundler.project.environment_tools import how_to_install
 from bundler.refresh.outcome.exchanges import Link
 from bundler.refresh.sources.model import Source
 
@@ -50,7 +51,7 @@ def load_error(source: Source, chain: Sequence[Link], secrets: Secrets) -> Bundl
     if name == "ModuleNotFoundError" and "'dagster'" in first.text:
         return ConfigurationError(
             no_dagster(source.python, project),
-            hint="Install the project (uv sync), or pass its interpreter with --python.",
+            hint=how_to_install(project.root, project.interpreter.found_by),
         )
     from bundler.refresh.outcome.exchanges import quoted
 

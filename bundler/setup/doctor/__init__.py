@@ -6,14 +6,22 @@ fixes it. A check that could not ask yields a failure, never nothing. `CHECKS` l
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from bundler.errors import BundlerError
 from bundler.project.survey import Survey, survey
 from bundler.setup.file_edits import FileEdit
+
+if TYPE_CHECKING:
+    from bundler.project.projects import Project
+    from bundler.refresh.reach import Looked
+
+# What fixes what `init` knows how to fix.
+_FIX = "doctor --fix"
 
 Grade = Literal["ok", "warn", "fail"]
 
@@ -36,22 +44,57 @@ class Finding:
 
 @dataclass(frozen=True)
 class DoctorContext:
-    """What is examined: a project's files, and what the command line says of it."""
+    """What is examined: a project's files, and what the command line says of it.
+
+    reaches: whether the external systems are asked; else nothing that is asked leaves this machine.
+    """
 
     survey: Survey
     python: Path | None = None
+    reaches: bool = False
+
+    @cached_property
+    def project(self) -> Project:
+        """The project with its interpreter. Raises what `open_project` raises."""
+        from bundler.project.projects import open_project
+
+        return open_project(self.survey.root, python=self.python)
+
+    @cached_property
+    def installed(self) -> Mapping[str, str | None]:
+        """What the project's interpreter has installed of what a build needs."""
+        from bundler.setup.doctor.environment import installed
+
+        return installed(str(self.project.interpreter.path))
+
+    def looked(self) -> Looked:
+        """The components, which are loaded once for all checks. Raises why they cannot be."""
+        if isinstance(self._looked, BundlerError):
+            raise self._looked
+        return self._looked
+
+    @cached_property
+    def _looked(self) -> Looked | BundlerError:
+        from bundler.refresh.reach import look
+
+        try:
+            return look([self.project], reaches=self.reaches)
+        except BundlerError as error:
+            return error
 
 
 @dataclass(frozen=True)
 class Check:
     """title: a noun for the report. look: yields the findings; may raise `BundlerError`.
 
-    is_fixable: whether a finding of it may name a part of `init`. is_shared: whether it is about
-    the whole repository, so that all projects in it get the same findings.
+    doing: what it does, where that can take long. is_fixable: whether a finding of it may name a
+    part of `init`. is_shared: whether it is about the whole repository, so that all projects in it
+    get the same findings.
     """
 
     title: str
     look: Callable[[DoctorContext], Iterator[Finding]]
+    doing: str = ""
     is_fixable: bool = False
     is_shared: bool = False
 
@@ -86,28 +129,36 @@ def checks() -> tuple[Check, ...]:
         Check("repository", repository.guard, is_fixable=True, is_shared=True),
         Check("commits", commits.commits, is_fixable=True),
         Check("interpreter", environment.interpreter),
+        Check("components", components.components, "Loading the project's components"),
         Check("credentials", credentials.credentials),
-        Check("components", components.components),
         Check("external systems", reach.reach),
         Check("state", state.state),
         Check("state contents", contents.contents),
         Check("build backend", packaging.backend, is_fixable=True),
-        Check("build", build.build),
+        Check("build", build.build, "Looking at the baseline"),
         Check("Docker context", docker.context, is_fixable=True),
         Check("Dockerfile", docker.dockerfiles),
-        Check("Docker engine", docker.engine),
+        Check("Docker engine", docker.engine, "Asking the Docker engine"),
     )
 
 
-def examine(root: Path, *, python: Path | None = None) -> Iterator[Examined]:
+def examine(
+    root: Path,
+    *,
+    python: Path | None = None,
+    reaches: bool = False,
+    begins: Callable[[str], None] = lambda _: None,
+) -> Iterator[Examined]:
     """Runs the checks one after the other; each answer comes as soon as it is there.
 
+    begins: is called with what is being done, before each check.
     Raises `ConfigurationError` if not even the project's TOML can be read.
     """
-    patient = DoctorContext(survey(root), python)
+    patient = DoctorContext(survey(root), python, reaches)
     told: set[str] = set()
     for check in checks():
-        findings = tuple(_answers(check, patient, told))
+        begins(check.doing or f"Checking: {check.title}")
+        findings = tuple(_effective(patient.survey, _answers(check, patient, told)))
         yield Examined(check.title, findings, check.is_shared)
         if any(finding.is_end for finding in findings):
             return
@@ -125,15 +176,41 @@ def _answers(check: Check, patient: DoctorContext, told: set[str]) -> Iterator[F
             yield Finding("fail", error.what, fix=error.hint)
 
 
+def _effective(survey: Survey, findings: Iterator[Finding]) -> Iterator[Finding]:
+    """The findings; a part of `init` is only named where it changes a file."""
+    problems: dict[str, str | None] = {}
+    for finding in findings:
+        if finding.part not in problems:
+            problems[finding.part] = _why_without_effect(survey, finding.part)
+        problem = problems[finding.part]
+        if problem is None:
+            yield finding
+        else:
+            fix = problem if _FIX in finding.fix else finding.fix
+            yield replace(finding, part="", fix=fix)
+
+
+def _why_without_effect(survey: Survey, part: str) -> str | None:
+    """Why a part of `init` changes nothing here; None if it does."""
+    try:
+        return None if not part or _edits(survey, {part}) else "Make this change by hand."
+    except BundlerError as error:
+        return error.hint or error.what
+
+
+def _edits(survey: Survey, wanted: set[str]) -> list[FileEdit]:
+    from bundler.setup.init import PARTS, plan
+
+    return plan(survey, without=[part.name for part in PARTS if part.name not in wanted])
+
+
 def fixes(root: Path) -> list[FileEdit]:
     """The edits that fix what can be fixed safely: those of `init`'s parts, and no other.
 
     Only the checks that may find such a thing are asked: they look at files, in no time.
     """
-    from bundler.setup.init import PARTS, plan
-
     patient = DoctorContext(survey(root))
     asked = [check for check in checks() if check.is_fixable]
-    findings = [finding for check in asked for finding in _answers(check, patient, set())]
-    wanted = {finding.part for finding in findings if finding.part}
-    return plan(survey(root), without=[part.name for part in PARTS if part.name not in wanted])
+    answers = (finding for check in asked for finding in _answers(check, patient, set()))
+    findings = _effective(patient.survey, answers)
+    return _edits(patient.survey, {finding.part for finding in findings if finding.part})

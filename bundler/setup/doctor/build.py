@@ -12,6 +12,9 @@ from bundler.setup.doctor import DoctorContext, Finding
 from bundler.setup.doctor.printed import set_in_pyproject
 from bundler.state.bundle import MANIFEST_NAME
 
+# Names of artifacts that a registry or a store may have to be asked for.
+_ELSEWHERE = ("image", "registry", "store")
+
 
 def build(patient: DoctorContext) -> Iterator[Finding]:
     """Each of them, and where it was decided."""
@@ -56,11 +59,15 @@ def _baseline(patient: DoctorContext, config: Config) -> Finding:
         ]
         where = " and ".join(published) or "none, so a shrunk state is not detected"
         return Finding("ok", f"Baseline: {where}.")
+    from bundler.artifacts.names import ArtifactName
     from bundler.artifacts.open import open_artifact
     from bundler.workflows.status import of_artifact
 
     try:
-        with open_artifact(named) as artifact:
+        name = ArtifactName.parse(named)
+        if name.kind in _ELSEWHERE and not patient.reaches:
+            return Finding("ok", f"Baseline: {named}, from the configuration. It was not read.")
+        with open_artifact(name) as artifact:
             holder = of_artifact(artifact)
     except BundlerError as error:
         return Finding(
@@ -75,11 +82,9 @@ def _baseline(patient: DoctorContext, config: Config) -> Finding:
 
 def _pex(patient: DoctorContext) -> Finding:
     from bundler.artifacts.python.pex.building import find_pex
-    from bundler.project.projects import open_project
 
-    project = open_project(patient.survey.root, python=patient.python)
     try:
-        command = find_pex(project.interpreter.path)
+        command = find_pex(patient.project.interpreter.path)
     except ToolFailed as error:
         return Finding("ok", f"build pex cannot find pex; {error.hint}")
     return Finding("ok", f"build pex will run {command}.")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shlex
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -34,7 +36,7 @@ def commits(patient: DoctorContext) -> Iterator[Finding]:
         yield Finding("ok", "A git hook runs the guard on every commit.")
     elif named:
         what = f"pre-commit would run {HOOK}, but it is not installed in this clone."
-        yield Finding("warn", what, _WHY, in_directory(INSTALL, survey.outer))
+        yield Finding("warn", what, _WHY, _install(patient))
     elif configured is not None:
         what = f".pre-commit-config.yaml does not list {HOOK}."
         fix = command("state-bundler doctor --fix", survey.root)
@@ -42,6 +44,21 @@ def commits(patient: DoctorContext) -> Iterator[Finding]:
     else:
         what = "No hook runs the guard on commits."
         yield Finding("warn", what, _WHY, command("state-bundler init --git-hooks", survey.root))
+
+
+def _install(patient: DoctorContext) -> str:
+    """What starts the guard at commits, with what is installed here."""
+    survey = patient.survey
+    for program in ("pre-commit", "prek"):
+        if shutil.which(program):
+            return in_directory(INSTALL.replace("pre-commit", program, 1), survey.outer)
+    try:
+        here = patient.project.interpreter.path.with_name("pre-commit")
+    except BundlerError:  # reported under "interpreter"
+        here = None
+    if here is not None and here.exists():
+        return in_directory(INSTALL.replace("pre-commit", shlex.quote(str(here)), 1), survey.outer)
+    return command("state-bundler init --git-hooks", survey.root)
 
 
 def _says_yes(question: Callable[[Path], bool], patient: DoctorContext) -> bool:

@@ -2,25 +2,40 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 
-from bundler.errors import ConfigurationError
-from bundler.listener import SILENT
+from bundler.errors import BundlerError, ConfigurationError
 from bundler.refresh.sources.model import Component, Found
 from bundler.setup.doctor import DoctorContext, Finding
+from bundler.setup.doctor.printed import in_directory
 from bundler.state.statedir import StateDir, check_keys, sanitize_key
 from bundler.state.tree import fold
 
+_DBT = re.compile(r"dagster_dbt\.")
+
 
 def components(patient: DoctorContext) -> Iterator[Finding]:
-    """Discovers them, in the project's own interpreter, without asking any external system."""
-    from bundler.project.projects import open_project
-    from bundler.refresh.run import discover
-
-    project = open_project(patient.survey.root, python=patient.python)
-    for found in discover([project], SILENT):
+    """Discovers them, in the project's own interpreter."""
+    for found in patient.looked().found:
         yield from judge(found)
+        yield from _without_dbt(found, patient)
+
+
+def _without_dbt(found: Found, patient: DoctorContext) -> Iterator[Finding]:
+    from bundler.project.environment_tools import how_to_add
+
+    uses = [one for one in found.components if any(_DBT.match(kind) for kind in one.kinds)]
+    beside = patient.project.interpreter.path.with_name("dbtf")
+    if uses and not (patient.installed["dbt-core"] or beside.exists()):
+        root = patient.survey.root
+        yield Finding(
+            "fail",
+            f"{uses[0].key} runs dbt, which is not installed.",
+            "A DbtProjectComponent runs dbt to create its state.",
+            in_directory(how_to_add(root, "dbt-core<1.12"), root),
+        )
 
 
 def judge(found: Found) -> Iterator[Finding]:
@@ -38,6 +53,7 @@ def judge(found: Found) -> Iterator[Finding]:
         yield Finding("warn", warning)
     yield from _refused(found.components)
     yield from _unsafe(found.components)
+    yield from _at_odds(found.components)
     yield from _collisions(found.components)
     yield from _left_over(found)
     yield from _in_development(found)
@@ -71,6 +87,16 @@ def _unsafe(found: Iterable[Component]) -> Iterator[Finding]:
         except ConfigurationError as error:
             why = "Dagster would write it next to the state directory, or into its root."
             yield Finding("fail", error.what, why, error.hint)
+
+
+def _at_odds(found: Iterable[Component]) -> Iterator[Finding]:
+    """Keys that are incomplete, or that components share which are not alike."""
+    from bundler.refresh.discovery import unique
+
+    try:
+        unique([component for component in found if component.refused is None])
+    except BundlerError as error:
+        yield Finding("fail", error.what, "A refresh rejects it.", error.hint)
 
 
 def _left_over(found: Found) -> Iterator[Finding]:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from bundler.project.projects import Project, open_project
+from bundler.errors import BundlerError
+from bundler.project.projects import Project
 from bundler.setup.doctor import DoctorContext, Finding
 from bundler.setup.doctor.printed import set_in_pyproject
 from bundler.setup.file_edits import read_text
 
-_DECLARATIONS = ("defs.yaml", "component.yaml")
+_DECLARATIONS = ("defs.yaml", "defs.yml", "component.yaml")
 # {{ env.NAME }} and {{ env('NAME') }}, the two forms of Dagster's templates; one with a default
 # is not asked for.
 _WANTED = re.compile(r"\{\{\s*env(?:\.(\w+)|\(\s*['\"](\w+)['\"]\s*\))\s*\}\}")
@@ -21,9 +22,14 @@ _ENV_FILE = ".env"
 
 def credentials(patient: DoctorContext) -> Iterator[Finding]:
     """Whether what the declarations name is set, and whether ``.env`` can be protected."""
-    project = open_project(patient.survey.root, python=patient.python)
+    project = patient.project
     environment, from_file = _environment(project)
-    findings = [*_unset(patient, environment), *_short(project, from_file)]
+    unset = {
+        name: files
+        for name, files in wanted(patient.survey.root).items()
+        if not environment.get(name)
+    }
+    findings = [*_unset(unset, patient), *_short(project, from_file)]
     yield from findings or [Finding("ok", _summary(patient, from_file))]
 
 
@@ -48,26 +54,57 @@ def _summary(patient: DoctorContext, from_file: Mapping[str, str]) -> str:
     return f"{told}; .env sets {len(from_file)}." if from_file else f"{told}; there is no .env."
 
 
-def wanted(root: Path) -> dict[str, str]:
-    """The variables that the project's declarations name, each with the first file that does."""
-    found: dict[str, str] = {}
+def wanted(root: Path) -> dict[str, list[str]]:
+    """The variables that the project's declarations name, each with the files that do."""
+    found: dict[str, list[str]] = {}
     for name in _DECLARATIONS:
         for file in sorted(root.rglob(name)):
             if {".venv", "venv", "node_modules", "site-packages"}.isdisjoint(file.parts):
                 for one, other in _WANTED.findall(read_text(file) or ""):
-                    found.setdefault(one or other, file.relative_to(root).as_posix())
+                    files = found.setdefault(one or other, [])
+                    files.append(file.relative_to(root).as_posix())
     return found
 
 
-def _unset(patient: DoctorContext, environment: Mapping[str, str]) -> Iterator[Finding]:
-    for name, file in sorted(wanted(patient.survey.root).items()):
-        if not environment.get(name):
+def _unset(unset: Mapping[str, Sequence[str]], patient: DoctorContext) -> Iterator[Finding]:
+    """What a variable that is not set changes is known once the components are loaded."""
+    try:
+        found = patient.looked().found
+    except BundlerError as error:
+        yield from _unset_and_not_loaded(unset, error)
+        return
+    keys = {one.location: one.key for source in found for one in source.components}
+    for name, files in sorted(unset.items()):
+        with_state = [file for file in files if file in keys]
+        if with_state:
             yield Finding(
-                "fail",
-                f"{file} references {name}, which is not set.",
-                "The component cannot be loaded, so nothing can be refreshed.",
+                "warn",
+                f"{with_state[0]} references {name}, which is not set.",
+                f"{keys[with_state[0]]} loads without it, and is refreshed without it: "
+                "state-bundler doctor --reach shows whether its system accepts that.",
                 f"Export {name}, or set it in .env.",
             )
+        else:
+            yield Finding(
+                "ok",
+                f"{files[0]} references {name}, which is not set. No component there has state, so "
+                "no refresh needs it.",
+            )
+
+
+def _unset_and_not_loaded(
+    unset: Mapping[str, Sequence[str]], error: BundlerError
+) -> Iterator[Finding]:
+    for name, files in sorted(unset.items()):
+        is_named = re.search(rf"\b{re.escape(name)}\b", error.what) is not None
+        yield Finding(
+            "fail" if is_named else "warn",
+            f"{files[0]} references {name}, which is not set.",
+            "The components cannot be loaded without it, so nothing can be refreshed."
+            if is_named
+            else "The components cannot be loaded, and this may be the reason.",
+            f"Export {name}, or set it in .env.",
+        )
 
 
 def _short(project: Project, from_file: Mapping[str, str]) -> Iterator[Finding]:

@@ -45,12 +45,12 @@ def configuration(patient: DoctorContext) -> Iterator[Finding]:
 
 def interpreter(patient: DoctorContext) -> Iterator[Finding]:
     """Which Python a build would use, and what is installed there."""
-    from bundler.project.projects import find_interpreter, open_project
+    from bundler.project.environment_tools import how_to_add, how_to_install
     from bundler.refresh.sources.dagster import no_dagster
 
     survey = patient.survey
-    found = find_interpreter(survey.root, survey.outer, python=patient.python)
-    answer = _ask(str(found.path))
+    found = patient.project.interpreter
+    answer = patient.installed
     said = f"Python {answer['python']}, found by {found.found_by}"
     if survey.dagster is None:
         yield Finding("ok", f"{said}.")
@@ -59,29 +59,23 @@ def interpreter(patient: DoctorContext) -> Iterator[Finding]:
     if dagster is None:
         yield Finding(
             "fail",
-            no_dagster(found.path, open_project(survey.root, python=patient.python)),
+            no_dagster(found.path, patient.project),
             f"{said} has no dagster. Components are found by the project's own Dagster.",
-            "Install the project (uv sync), or pass its interpreter with --python.",
+            how_to_install(survey.root, found.found_by),
         )
     elif _parts(dagster) < _DAGSTER_FLOOR:
         yield Finding(
             "fail",
             f"{said}, has dagster {dagster}.",
             "State-backed components are public since version 1.12.",
-            in_directory("uv add 'dagster>=1.12'", survey.root),
+            in_directory(how_to_add(survey.root, "dagster>=1.12"), survey.root),
         )
     else:
         yield Finding("ok", f"{said}, with dagster {dagster}.")
-    if answer["dagster-dbt"] and not (answer["dbt-core"] or found.path.with_name("dbtf").exists()):
-        yield Finding(
-            "fail",
-            "dagster-dbt is installed, but dbt is not.",
-            "A DbtProjectComponent runs dbt to create its state.",
-            in_directory("uv add 'dbt-core<1.12'", survey.root),
-        )
 
 
-def _ask(python: str) -> dict[str, str | None]:
+def installed(python: str) -> dict[str, str | None]:
+    """The version of a Python, and of what a build needs in it; None for what it does not have."""
     from bundler.system.process import check
 
     # -I: what is asked is the environment, not what is around in the current directory.

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from bundler.project.survey import Survey, table
@@ -14,6 +17,20 @@ from bundler.state.bundle import STATE_DIRECTORY
 
 _WHY = "uv build, pip wheel and `pex .` would build an artifact without state"
 _WHY_WITH_DAGSTER = ", and Dagster loads it as a location without assets"
+_ONLY_IMAGES = (
+    "This project has a Dockerfile, and no file says that wheels or PEX files are built: its "
+    "images are not affected."
+)
+# Files that say what is built.
+_RECIPES = (
+    *(".github/workflows/*.y*ml", ".gitlab-ci.yml", ".circleci/config.yml"),
+    *("azure-pipelines.yml", "Jenkinsfile", "Makefile", "justfile", "Taskfile.yml"),
+    *("noxfile.py", "tox.ini", "BUILD", "BUILD.pants"),
+)
+_BUILDS_WHEELS = re.compile(
+    r"\b(python3? -m build|uv build|pip3? wheel|(hatch|poetry|pdm|flit) build|twine|"
+    r"build (wheel|pex)|pex-bundle|pex(?= [-.\w])|pex_binary|python_distribution)\b"
+)
 # These drop the state whether the project's own ignore file names it or only Dagster's does.
 _ALWAYS_DROP = ("poetry", "setuptools")
 # For each backend, where people write what looks like the fix.
@@ -31,8 +48,29 @@ _LOOK_ALIKE: dict[str, tuple[tuple[str, ...], ...]] = {
 
 def backend(patient: DoctorContext) -> Iterator[Finding]:
     """The trap of the backends that leave out what git ignores, and what they keep too long."""
-    yield _by_the_backend(patient.survey)
+    finding = _by_the_backend(patient.survey)
+    if finding.grade == "fail" and not makes_wheels(patient.survey):
+        finding = replace(finding, grade="warn", why=f"{finding.why} {_ONLY_IMAGES}")
+    yield finding
     yield from _left_over(patient.survey)
+
+
+def makes_wheels(survey: Survey) -> bool:
+    """Whether a wheel or a PEX is made of the project: if there is no Dockerfile, or if a file that
+    says what is built names what builds them."""
+    if not survey.dockerfiles:
+        return True
+    files = [path for pattern in _RECIPES for path in survey.outer.glob(pattern)]
+    files += [survey.root / path for path in survey.dockerfiles]
+    files += [survey.root / name for name in _RECIPES[1:]]
+    return any(_BUILDS_WHEELS.search(_text(file)) for file in files)
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text("utf-8", "replace")
+    except OSError:
+        return ""
 
 
 def _by_the_backend(survey: Survey) -> Finding:

@@ -1,4 +1,4 @@
-"""Do the external systems answer, and take the credentials? Asked in seconds, nothing refreshed."""
+"""Do the external systems answer, and take the credentials? Only with ``doctor --reach``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from bundler.errors import BadData, BundlerError, CredentialsRefused, ToolFailed, Unavailable
 from bundler.setup.doctor import DoctorContext, Finding
-from bundler.setup.doctor.printed import set_in_pyproject
+from bundler.setup.doctor.printed import command, set_in_pyproject
 
 _UNSEEN = (
     "A component that uses gRPC, pycurl or another program is judged only by its exceptions: "
@@ -15,18 +15,20 @@ _UNSEEN = (
 
 
 def reach(patient: DoctorContext) -> Iterator[Finding]:
-    """One finding a key whose component asks anybody."""
-    from bundler.project.projects import open_project
-    from bundler.refresh.reach import reach as reach_all
-
-    project = open_project(patient.survey.root, python=patient.python)
-    for reached in reach_all([project]):
+    """One finding a key whose component asks anybody, if they are to be asked."""
+    looked = patient.looked()
+    if not patient.reaches:
+        if any(found.components for found in looked.found):
+            fix = command("state-bundler doctor --reach", patient.survey.root)
+            yield Finding("ok", f"No external system was asked. To ask them: {fix}")
+        return
+    for reached in looked.reached:
         if reached.failure is not None:
             yield _failed(reached.failure)
         elif reached.how == "nothing":
             yield Finding(
                 "warn",
-                f"{reached.key}: no request was observed.",
+                f"{reached.key}: no request was observed{_so_far(reached.seconds)}.",
                 _UNSEEN,
                 set_in_pyproject(
                     ("tool", "state-bundler", "keys", reached.key, "reach"),
@@ -35,6 +37,12 @@ def reach(patient: DoctorContext) -> Iterator[Finding]:
             )
         else:
             yield Finding("ok", _answered(reached.key, reached.hosts, reached.how, reached.seconds))
+
+
+def _so_far(seconds: float) -> str:
+    from bundler.refresh.reach import REACH_SECONDS
+
+    return f" in its first {REACH_SECONDS:g} s" if seconds >= REACH_SECONDS else ""
 
 
 def _answered(key: str, hosts: tuple[str, ...], how: str, seconds: float) -> str:

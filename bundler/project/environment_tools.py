@@ -1,0 +1,123 @@
+"""The tool that manages a project's environment, as its files say: for advice that fits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from bundler.errors import BundlerError
+from bundler.project.config import pyproject_of, read_toml
+
+
+class EnvironmentTool(msgspec.Struct, frozen=True):
+    """install: the command that makes the environment. add: the one that adds a package, with
+    ``{}`` for it. run: what runs a command in the environment, where that is not activated.
+    """
+
+    install: str
+    add: str
+    run: str = ""
+
+
+_PIP = "pip install {}"
+_UV = EnvironmentTool("uv sync", "uv add {}", "uv run")
+_POETRY = EnvironmentTool("poetry install", "poetry add {}", "poetry run")
+_PIXI = EnvironmentTool("pixi install", "pixi add --pypi {}", "pixi run")
+_PDM = EnvironmentTool("pdm install", "pdm add {}", "pdm run")
+_PIPENV = EnvironmentTool("pipenv install", "pipenv install {}", "pipenv run")
+_PANTS = EnvironmentTool("pants export --resolve=python-default", _PIP)
+_CONDA = EnvironmentTool("conda env create -f environment.yml", _PIP)
+_REQUIREMENTS = EnvironmentTool("pip install -r requirements.txt", _PIP)
+
+# What a tool writes goes before what somebody writes for it.
+_FILES = {
+    "uv.lock": _UV,
+    "poetry.lock": _POETRY,
+    "pixi.lock": _PIXI,
+    "pixi.toml": _PIXI,
+    "pdm.lock": _PDM,
+    "Pipfile": _PIPENV,
+    "pants.toml": _PANTS,
+}
+_TABLES = {"uv": _UV, "poetry": _POETRY, "pixi": _PIXI, "pdm": _PDM}
+_LAST_FILES = {
+    "environment.yml": _CONDA,
+    "requirements.txt": _REQUIREMENTS,
+}
+
+
+def tool_of(root: Path) -> EnvironmentTool | None:
+    """The tool of the project in `root`: its own, else that of a folder above in the repository.
+
+    None if no file says.
+    """
+    folders = _up_to_repository(root)
+    for folder in folders:
+        for name, tool in _FILES.items():
+            if (folder / name).is_file():
+                return tool
+        pyproject = _pyproject(folder)
+        tables = pyproject.get("tool", {})
+        for name, tool in _TABLES.items():
+            if isinstance(tables, dict) and name in tables:
+                return tool
+        if "uv_build" in str(pyproject.get("build-system", "")):
+            return _UV
+    named = (tool for name, tool in _LAST_FILES.items() if (root / name).is_file())
+    return next(named, None)
+
+
+def how_to_install(root: Path, found_by: str = "") -> str:
+    """The advice for an interpreter that lacks the project's packages.
+
+    found_by: as `bundler.project.projects.Interpreter` says it. Where it is only the one on PATH,
+    an image may be all that has the project's environment.
+    """
+    tool = tool_of(root)
+    ways = []
+    if tool is not None:
+        ways.append(
+            f"install the project ({tool.install})"
+            + (f" and run this with {tool.run}" if tool.run else "")
+        )
+    if found_by.endswith(" on PATH") and _has_dockerfile(root):
+        ways.append("name the image that has its environment, as in `build docker --in IMAGE`")
+    ways = ways or ["install the project (pip install -e .)"]
+    text = ", or ".join([*ways, "pass its interpreter with --python"])
+    return f"{text[0].upper()}{text[1:]}."
+
+
+def how_to_add(root: Path, requirement: str) -> str:
+    """The command that adds a package to the project's environment."""
+    tool = tool_of(root)
+    return (tool.add if tool else _PIP).format(f"'{requirement}'")
+
+
+def _has_dockerfile(root: Path) -> bool:
+    return any(
+        (name := path.name.lower()).startswith(("dockerfile", "containerfile"))
+        or name.endswith(".dockerfile")
+        for folder in {root, _up_to_repository(root)[-1]}
+        for path in folder.iterdir()
+    )
+
+
+def _up_to_repository(root: Path) -> list[Path]:
+    """The folder and those above it in its repository; outside of one, only itself."""
+    root = root.resolve()
+    folders = [root]
+    for folder in (root, *root.parents):
+        if folder != root:
+            folders.append(folder)
+        if (folder / ".git").exists():
+            return folders
+    return [root]
+
+
+def _pyproject(folder: Path) -> dict[str, Any]:
+    try:
+        return read_toml(pyproject_of(folder))
+    except BundlerError:
+        return {}
