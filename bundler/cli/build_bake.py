@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bundler.cli.build_docker import META, Wrapping
+from bundler.cli.build_docker import META, Wrapping, wanted_places
 from bundler.cli.options import (
     BuildArguments,
     LoadArguments,
@@ -57,6 +57,7 @@ def build_bake(
       state-bundler build bake -f docker-bake.hcl app
     """
     from bundler.artifacts.image.engine import Docker, baking
+    from bundler.artifacts.image.engine.building import foresee
     from bundler.workflows.pipeline import verify_and_load
 
     words, docker = ctx.meta[META], Docker.from_environment()
@@ -73,6 +74,11 @@ def build_bake(
     def check(projects: Sequence[Project]) -> None:
         targets.extend(chosen or _with_code(found, projects))
         baking.preflight(found, targets, projects)
+        engine = docker.connect_late()
+        for name in targets:
+            arguments = found.arguments(name)
+            wanted = wanted_places(arguments, projects)
+            foresee(arguments, engine, wanted, listener, found.inline(name))
 
     prepared = loading.add_to(building.prepare(listener, check=check), by_default=True)
     listener.phase("Building the images")

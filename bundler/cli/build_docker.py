@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ from bundler.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from bundler.artifacts.image.engine.arguments import Arguments
+    from bundler.artifacts.image.engine.foreseen import WantedPlaces
     from bundler.listener import Listener
     from bundler.project.projects import Project
     from bundler.workflows.pipeline import Prepared
@@ -103,13 +105,15 @@ def build_docker(
     docker.refuse_silence()  # before minutes are spent on a refresh
     program = dockerbuild.asked_ahead(docker)
     engine_build.require_buildkit(
-        arguments, by_stdin, lambda: dockerbuild.detect(docker, docker.connect(), program())
+        arguments, by_stdin, lambda: dockerbuild.detect(docker, docker.connect_late(), program())
     )
 
     def check(projects: Sequence[Project]) -> None:
         refuse_relative(image_path, projects)
         for project in projects:
             engine_build.refuse_missing_configuration(arguments, project.root, by_stdin)
+        wanted, engine = wanted_places(arguments, projects, image_path), docker.connect_late()
+        engine_build.foresee(arguments, engine, wanted, listener, by_stdin)
 
     start = _start(arguments, listener)
     prepared = building.prepare(listener, start=start, check=check)
@@ -155,6 +159,24 @@ def refuse_relative(image_path: str | None, projects: Sequence[Project]) -> None
         )
 
 
+def wanted_places(
+    arguments: Arguments, projects: Sequence[Project], image_path: str | None = None
+) -> WantedPlaces:
+    """Where in the image the state of these projects will be looked for, as far as files tell."""
+    from bundler.artifacts.image.engine.foreseen import WantedPlaces
+    from bundler.workflows.state_from import configured
+
+    places: list[str] = []
+    with suppress(ConfigurationError):  # only the interpreter knows
+        places = [it.place for project in projects for it in configured(project)]
+    return WantedPlaces(
+        places,
+        image_path or projects[0].config.image_path,
+        _hints(arguments, projects),
+        certain=all(project.dagster is None for project in projects),
+    )
+
+
 def places_of(prepared: Prepared, image_path: str | None) -> dict[str, str]:
     """The path in the image that the user configured, by the place it replaces."""
     named = image_path or prepared.projects[0].config.image_path
@@ -167,7 +189,7 @@ def places_of(prepared: Prepared, image_path: str | None) -> dict[str, str]:
     return {bundle.place: named for bundle in prepared.bundles}
 
 
-def _hints(arguments: Arguments, projects: tuple[Project, ...]) -> list[str]:
+def _hints(arguments: Arguments, projects: Sequence[Project]) -> list[str]:
     """Import roots of projects that the Dockerfile copies with their path in the context."""
     hints = []
     top = Path(arguments.context).resolve()

@@ -38,6 +38,8 @@ _FINDER_MAPPING = re.compile(r"^MAPPING\b[^=]*= *(\{.*?\})$", re.MULTILINE)
 # hatchling's, by the package `editables`.
 _MAPPED_MODULE = re.compile(r"\.map_module\(['\"][^'\"]+['\"], *['\"](/[^'\"]+)['\"]\)")
 _PYTHON = re.compile(r"^(python|pypy)[0-9.]*$")
+# Servers that put the working directory in front by themselves.
+_FROM_HERE = re.compile(r"^(gunicorn|uvicorn|hypercorn|celery|flask|dagster(-[a-z]+)?)$")
 _SHELLS = ("sh", "bash", "ash", "dash")
 # Of Python's own options those that say what comes first on sys.path, and those with a value.
 _DECIDING = re.compile(r"[mcPIWX]")
@@ -128,9 +130,14 @@ def first_roots(files: Files, runs: RunsAs, place: str) -> list[str] | None:
     if posixpath.basename(place) == STATE_DIRECTORY:
         return [runs.working_directory]
     words = command_words(runs.program)
-    at = [i for i, word in enumerate(words) if _PYTHON.match(posixpath.basename(word))]
-    if not at or runs.variable("PYTHONSAFEPATH"):
-        return [] if at else None
+    names = [posixpath.basename(word) for word in words]
+    if any(map(_FROM_HERE.match, names)):
+        return [runs.working_directory]
+    at = [i for i, name in enumerate(names) if _PYTHON.match(name)]
+    if not at:
+        return [] if any(_is_console_script(files, runs, word) for word in words) else None
+    if runs.variable("PYTHONSAFEPATH"):
+        return []
     rest = words[at[-1] + 1 :]
     while rest and rest[0].startswith("-"):
         option = rest.pop(0)
@@ -142,6 +149,17 @@ def first_roots(files: Files, runs: RunsAs, place: str) -> list[str] | None:
     script = posixpath.join(runs.working_directory, *rest[:1])
     real = files.resolve(script) or script
     return [real if files.is_directory(real) else posixpath.dirname(real)]
+
+
+def _is_console_script(files: Files, runs: RunsAs, word: str) -> bool:
+    """Whether a word is a program of a virtual environment, which has its own folder in front."""
+    folders = [""] if "/" in word else runs.variable("PATH").split(":")
+    paths = [posixpath.join(runs.working_directory, folder, word) for folder in folders]
+    return not word.startswith("-") and any(
+        files.resolve(posixpath.join(posixpath.dirname(path), "../pyvenv.cfg")) is not None
+        and files.resolve(path) is not None
+        for path in paths
+    )
 
 
 def command_words(program: Sequence[str]) -> list[str]:

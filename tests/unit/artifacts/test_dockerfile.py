@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from bundler.artifacts.image.engine.dockerfile import instructions, refreshing, refuse_copied_state
+from bundler.artifacts.image.engine.dockerfile import (
+    final_stage,
+    image_settings,
+    instructions,
+    refreshing,
+    refuse_copied_state,
+)
 from bundler.artifacts.image.engine.ignore import excluded, parse
 from bundler.errors import ConfigurationError
 
@@ -100,3 +106,40 @@ def test_a_copied_state_directory_is_refused_unless_it_comes_from_another_stage(
 )
 def test_ignore_rules(rules: str, path: str, ignored: bool) -> None:
     assert excluded(path, parse(rules)) is ignored
+
+
+@pytest.mark.parametrize(
+    ("text", "target", "base", "lines"),
+    [
+        ("FROM a\nRUN x\n", None, "a", [2]),
+        ("ARG V=1\nFROM --platform=linux/amd64 a:$V AS One\nENV A=b\nFROM one\nUSER c\n", None,
+         "a:1", [3, 5]),
+        ("FROM a AS one\nENV A=b\nFROM b\nCMD c\n", "one", "a", [2]),
+        ("FROM a\nENV A=b\nFROM b\nCMD c\n", "0", "a", [2]),
+        ("ARG V\nFROM a:$V\n", None, None, []),
+        ("FROM a\n", "none", None, []),
+        ("ENV A=b\n", None, None, []),
+        ("", None, None, []),
+    ],
+)  # fmt: skip
+def test_the_stage_that_an_image_is_made_of(
+    text: str, target: str | None, base: str | None, lines: list[int]
+) -> None:
+    found = final_stage(text, target, {}) or []
+    assert [found[0].text if found else None, *(it.line for it in found[1:])] == [base, *lines]
+
+
+def test_how_an_image_starts_after_a_stage() -> None:
+    stage = instructions(
+        'WORKDIR app\nWORKDIR x\nENV A=b PYTHONPATH="/one /two"\nUSER c\nVOLUME ["/d", "/e"]\n'
+        'VOLUME /f /g\nENTRYPOINT ["tini", "--"]\nCMD python -m shop\n'
+    )
+    config = {"WorkingDir": "/srv", "Env": ["A=a"], "Cmd": ["older"]}
+    assert image_settings(config, list(stage)) == {
+        "WorkingDir": "/srv/app/x",
+        "Env": ["A=a", "A=b", "PYTHONPATH=/one /two"],
+        "User": "c",
+        "Volumes": {"/d": {}, "/e": {}, "/f": {}, "/g": {}},
+        "Entrypoint": ["tini", "--"],
+        "Cmd": ["/bin/sh", "-c", "python -m shop"],
+    }

@@ -143,7 +143,11 @@ def test_dagster_imports_from_the_working_directory_first() -> None:
         (["python", "-P", "-m", "shop.serve"], {}, f"/{SITE}"),
         (["python", "-Im", "shop.serve"], {}, f"/{SITE}"),
         (["python", "-m", "shop.serve"], {"PYTHONSAFEPATH": "1"}, f"/{SITE}"),
-        (["gunicorn", "shop.web"], {}, None),
+        (["gunicorn", "shop.web"], {}, "/app"),
+        (["sh", "-c", "exec /usr/local/bin/uvicorn shop.web:app"], {}, "/app"),
+        (["shop", "serve"], {"PATH": "/app/.venv/bin:/usr/bin"}, f"/{SITE}"),
+        (["tini", "--", ".venv/bin/shop"], {}, f"/{SITE}"),
+        (["other", "serve"], {"PATH": "/app/.venv/bin:/usr/bin"}, None),
         (["sh", "-c", "./start"], {}, None),
         (["sh", "-c", "echo 'unclosed"], {}, None),
         ([], {}, None),
@@ -154,7 +158,8 @@ def test_what_comes_first_is_what_the_program_says(
 ) -> None:
     files = tree(
         {**module("app"), **module("app/tools"), **module("srv/tools"), **module(SITE),
-         "opt/run.py": b"", "srv/tools/run.py": b""}
+         "opt/run.py": b"", "srv/tools/run.py": b"", "app/.venv/bin/shop": b"",
+         "app/.venv/pyvenv.cfg": b"", "usr/bin/other": b""}
     )  # fmt: skip
     environment = (*APP.environment, *variables.items())
     runs = RunsAs("/app", environment, tuple(program))

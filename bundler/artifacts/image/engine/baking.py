@@ -83,6 +83,7 @@ class Baking:
             forwarded=(*self.running, *_contexts(target)),
             context=str(context),
             file=STDIN if "dockerfile-inline" in target else str(file),
+            target=target.get("target"),
             tags=tuple(target.get("tags") or ()),
             platforms=tuple(target.get("platforms") or ()),
             outputs=tuple(map(_output, target.get("output") or ())),

@@ -28,6 +28,7 @@ from bundler.artifacts.image.engine.dockerfile import (
     refuse_copied_state,
 )
 from bundler.artifacts.image.engine.embedding import EngineDestination, discard, remove_unnamed
+from bundler.artifacts.image.engine.foreseen import Foreseer, WantedPlaces
 from bundler.artifacts.image.engine.ignore import effective, parse
 from bundler.artifacts.image.engine.outputs import ReadyImage
 from bundler.artifacts.image.engine.stdin_context import Piped
@@ -57,9 +58,9 @@ def require_buildkit(
     arguments: Arguments, piped: Piped | None, detected: Callable[[], Builder]
 ) -> None:
     """Raises `ToolFailed` if the Dockerfile needs BuildKit, and the builder is another."""
-    found = _dockerfile(arguments, piped)
+    found, builder = _dockerfile(arguments, piped), detected()
     modern = needing_buildkit(found[1].decode(errors="replace")) if found else None
-    if found is None or modern is None or (builder := detected()).is_buildkit:
+    if found is None or modern is None or builder.is_buildkit:
         return
     raise ToolFailed(
         f"{found[0]}:{modern.line} needs BuildKit; {builder} does not have it.",
@@ -106,6 +107,21 @@ def _dockerfile(arguments: Arguments, piped: Piped | None) -> tuple[str, bytes] 
     if text is None:
         raise UsageError(f"The archive on stdin has no {name}.", hint="Pass its name with -f.")
     return name, text
+
+
+def foresee(
+    arguments: Arguments,
+    engine: Engine,
+    wanted: WantedPlaces,
+    listener: Listener,
+    piped: Piped | None = None,
+) -> None:
+    """Asks before the build where the state would go. Raises as `Foreseer.check` does."""
+    if (found := _dockerfile(arguments, piped)) is None:
+        return
+    text, build_args = found[1].decode(errors="replace"), dockerbuild.build_args_of(arguments)
+    tag = next(iter(arguments.tags), None)
+    Foreseer(engine, text, arguments.target, tag, build_args).check(wanted, listener)
 
 
 @contextmanager

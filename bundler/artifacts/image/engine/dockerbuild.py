@@ -175,14 +175,16 @@ def _dockerfile(arguments: Arguments, piped: Piped | None) -> tuple[Path | None,
     return path, read(path)
 
 
+def build_args_of(arguments: Arguments) -> dict[str, str]:
+    given = [word.partition("=") for word in arguments.given("--build-arg")]
+    return {name: value if equals else os.environ.get(name, "") for name, equals, value in given}
+
+
 def left_out_of(
     arguments: Arguments, builder: Builder, bundles: Sequence[Bundle], piped: Piped | None
 ) -> LeftOut:
     """What the context lacks besides the states."""
-    given = [word.partition("=") for word in arguments.given("--build-arg")]
-    build_args = {
-        name: value if equals else os.environ.get(name, "") for name, equals, value in given
-    }
+    build_args = build_args_of(arguments)
     if is_local(arguments):
         root = Path(arguments.context)
         path, text = _dockerfile(arguments, piped)

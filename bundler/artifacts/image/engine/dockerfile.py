@@ -9,6 +9,7 @@ import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from bundler.errors import ConfigurationError
 from bundler.state.bundle import STATE_DIRECTORY
@@ -149,6 +150,56 @@ def _substituted(text: str, values: Mapping[str, str]) -> str:
         return values.get(found[1] or found[3]) or default
 
     return _VARIABLE.sub(value, text)
+
+
+def final_stage(
+    text: str, target: str | None, build_args: Mapping[str, str]
+) -> list[Instruction] | None:
+    """The instructions that make the image, with those of the stages that it is built on; first the
+    FROM, with the base's name alone. None if the Dockerfile does not say what it is based on.
+
+    target: the stage that is built; None for the last one.
+    """
+    stages: dict[str, list[Instruction]] = {}
+    known: dict[str, str] = {}
+    current: list[Instruction] = []
+    for found in instructions(text):
+        if found.name == "ARG" and not stages:
+            known.update(_assigned(found.text))
+        elif found.name == "FROM":
+            words = [word for word in found.text.split() if not word.startswith("--")]
+            base = _substituted(words[0], {**known, **build_args}) if words else ""
+            current = list(stages.get(base.lower(), [Instruction(found.line, "FROM", base)]))
+            name = words[2] if len(words) > 2 else ""  # noqa: PLR2004  # FROM base AS name
+            stages[name.lower() or str(len(stages))] = current
+        else:
+            current.append(found)
+    made = current if target is None else stages.get(target.lower(), [])
+    is_known = bool(made) and "*" not in made[0].text
+    return made if is_known and made[0].name == "FROM" else None
+
+
+def image_settings(config: Mapping[str, Any], stage: Sequence[Instruction]) -> dict[str, Any]:
+    """The ``config`` object of an image after the instructions of a stage.
+
+    config: of its base. A variable in a path stands for itself: what is there is not found.
+    """
+    made = dict(config)
+    for found in stage:
+        if found.name == "WORKDIR":
+            made["WorkingDir"] = posixpath.join(made.get("WorkingDir") or "/", found.text)
+        elif found.name == "ENV":
+            made["Env"] = [*(made.get("Env") or ()), *map("=".join, _assigned(found.text))]
+        elif found.name == "USER":
+            made["User"] = found.text
+        elif found.name == "VOLUME":
+            words = _json_words(found.text) or _words(found.text)
+            made["Volumes"] = {**(made.get("Volumes") or {}), **{word: {} for word in words}}
+        elif found.name in ("CMD", "ENTRYPOINT"):
+            made["Cmd"] = None if found.name == "ENTRYPOINT" else made.get("Cmd")
+            words = _json_words(found.text) or ["/bin/sh", "-c", found.text]
+            made[found.name.capitalize()] = words
+    return made
 
 
 def needing_buildkit(text: str) -> Instruction | None:

@@ -187,10 +187,10 @@ def plan(container: ContainerFiles, base: _Image, request: EmbedRequest) -> Laye
     known: list[str] = []
     if image.own_layer_is_last(config):  # a label may also come from the image that it was made of
         known = [claim.path for claim in image.claims_of(image.labels(config)) or ()]
-    files = _Files(container, base.identity)
+    finder = PlaceFinder(container, base.identity)
     placed = []
     for bundle in request.bundles:
-        path = _known_place(known, bundle.place, request.places) or files.find(
+        path = _known_place(known, bundle.place, request.places) or finder.find(
             runs, bundle.place, request.places.get(bundle.place), request.hints
         )
         container.fetch(parents_of(path))
@@ -206,7 +206,7 @@ def _known_place(known: Sequence[str], wanted: str, places: Mapping[str, str]) -
     return found[0] if len(found) == 1 else None
 
 
-class _Files:
+class PlaceFinder:
     """Looks for places: a few questions first, the whole listing where they do not decide, and the
     image's interpreter where its files do not."""
 

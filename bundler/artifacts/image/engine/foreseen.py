@@ -1,0 +1,104 @@
+"""Where the state would go, asked before the refresh and the build, as far as it can be known.
+
+Known is an image whose Dockerfile adds no files to a base that the engine has. Of any other, what
+has the name now is the best guess: it was built from an earlier Dockerfile, or without state.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from bundler.artifacts.image import image
+from bundler.artifacts.image.engine.config import settings_of
+from bundler.artifacts.image.engine.connection import Engine, NotInEngine
+from bundler.artifacts.image.engine.dockerfile import Instruction, final_stage, image_settings
+from bundler.artifacts.image.engine.embedding import PlaceFinder
+from bundler.artifacts.image.engine.files import reading
+from bundler.artifacts.image.image_import_path import runs_as
+from bundler.errors import ConfigurationError
+from bundler.listener import Listener
+
+_ADDS_FILES = ("RUN", "COPY", "ADD", "ONBUILD")
+
+
+@dataclass(frozen=True)
+class WantedPlaces:
+    """places: of the state directories, relative to their import roots. override: the path that the
+    user gave. certain: whether there will be a state at each of the places.
+    """
+
+    places: Sequence[str]
+    override: str | None = None
+    hints: Sequence[str] = ()
+    certain: bool = True
+
+
+@dataclass(frozen=True)
+class Foreseer:
+    """dockerfile: its text. target: the stage that is built, None for the last one. tag: the name
+    that the image gets, None if it gets none.
+    """
+
+    engine: Engine
+    dockerfile: str
+    target: str | None = None
+    tag: str | None = None
+    build_args: Mapping[str, str] = field(default_factory=dict)
+
+    def check(self, wanted: WantedPlaces, listener: Listener) -> None:
+        """Raises `ConfigurationError` where the build is sure to end without a place for the state;
+        warns where it is likely.
+        """
+        stage = final_stage(self.dockerfile, self.target, self.build_args)
+        if stage is None:
+            return
+        _refuse_hidden(stage, wanted.override)
+        adds_files = any(it.name in _ADDS_FILES for it in stage)
+        name = self.tag if adds_files else stage[0].text
+        # An engine that cannot answer is for the build to report.
+        with suppress(NotInEngine):
+            if name is None or not (config := self._config(name)):
+                return
+            settings = config if adds_files else image_settings(config, stage)
+            for problem in self._problems(name, settings, wanted):
+                if adds_files or not wanted.certain:
+                    listener.warning(
+                        f"In {name} as it is now: {problem.what} If the new image is like it, the "
+                        f"build will fail. {problem.hint}"
+                    )
+                else:
+                    raise problem
+
+    def _config(self, name: str) -> dict[str, Any] | None:
+        """None for an image with state: where that belongs was found out before."""
+        settings = settings_of(self.engine.image(name))
+        has_state = image.claims_of(image.labels(settings)) is not None
+        return None if has_state else dict(settings.get("config") or {})
+
+    def _problems(
+        self, name: str, config: Mapping[str, Any], wanted: WantedPlaces
+    ) -> Iterator[ConfigurationError]:
+        identity = str(self.engine.image(name)["Id"])
+        with reading(self.engine, identity) as container:
+            finder = PlaceFinder(container, identity)
+            for place in wanted.places:
+                try:
+                    finder.find(runs_as(config), place, wanted.override, wanted.hints)
+                except ConfigurationError as error:
+                    yield error
+
+
+def _refuse_hidden(stage: Sequence[Instruction], override: str | None) -> None:
+    """A volume over the path that the user gave."""
+    if override is None:
+        return
+    for volume in image_settings({}, stage).get("Volumes") or ():
+        if f"{posixpath.normpath(override)}/".startswith(f"{posixpath.normpath(volume)}/"):
+            raise ConfigurationError(
+                f"The Dockerfile declares VOLUME {volume}, which hides the state at {override}.",
+                hint="Remove that line, or name a narrower directory in it.",
+            )
