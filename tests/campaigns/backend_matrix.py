@@ -22,11 +22,12 @@ from tests.support.pasted import paste_table
 from tests.support.pex_projects import set_state
 
 _DAGSTER = '\n[tool.dg.project]\nroot_module = "shop"\n'
-ABOUT = """## Wheels that no one but the build backend made
+ABOUT = """## Wheels built without state-bundler
 
-`uv build` by way of an sdist, of a Dagster project whose state is on disk. "doctor" is what
-`state-bundler doctor` says of it, the last column whether the state is in once its fix is pasted.
-state-bundler itself, and its hatchling hook, put the state in whatever the backend does.
+`uv build` by way of an sdist, of a Dagster project whose state is on disk. The column "doctor" is
+the finding of `state-bundler doctor`. The last column says whether the wheel contains the state
+after its fix was applied. `build wheel` and the hatchling hook include the state with every
+backend.
 """
 
 

@@ -249,13 +249,15 @@ def _verdict(case: Case, folder: Path) -> str:
     return "yes"
 
 
-_ABOUT = """# Every way to make a PEX, tried
+_ABOUT = """# PEX matrix
 
-Written by `make pex-matrix`. In each case older, wrong state lies on disk, a PEX is built with a
-verified state, run, updated with a newer state, and run again on the same PEX_ROOT; it must print
-exactly the state that was put in last. "ignored" means that the root ignore file names the state
-directory, "nested" that only its own ignore file does; "." and "--project" name the project's
-folder, "-r" a list that names it. The seconds are those of a busy machine.
+`make pex-matrix` writes this page. In each case, an older and wrong state is on disk. A PEX is
+built with a verified state, run, updated with a newer state, and run again with the same
+PEX_ROOT. Each time it must print exactly the state that was embedded last.
+
+"ignored" means that the ignore file in the root names the state directory, "nested" that only its
+own ignore file does. "." and "--project" name the project's folder, "-r" a list that names it.
+The seconds were measured on a busy machine.
 """
 
 if __name__ == "__main__":
