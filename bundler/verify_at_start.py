@@ -155,7 +155,8 @@ def known_to(raw: bytes) -> "Known":
     found.append(others_problem([item["key"] for item in states], [item["key"] for item in others]))
     for state in states:
         paths = [file["path"] for file in state["files"]]
-        found.append(state_problem(state["key"], paths, state.get("writable", [])))
+        deferred = state.get("defer", {}).get("path")
+        found.append(state_problem(state["key"], paths, state.get("writable", []), deferred))
     found.append(support_problem([file["path"] for file in support]))
     found.append(None if states or others else "it lists no state")
     for problem in filter(None, found):
@@ -241,6 +242,7 @@ def _is_size(value: object) -> bool:
 
 _FILE = {"path": _is_text, "sha256": _is_sha256, "size": _is_size}
 _STATE = {
+    "defer?": {"path": _is_text, "state": _is_sha256},
     "digest": {"dirHash": _is_sha256, "semantic": _is_sha256},
     "files": [_FILE],
     "key": _is_text,
@@ -296,8 +298,12 @@ def others_problem(keys: "Sequence[str]", others: "Sequence[str]") -> "str | Non
     return None
 
 
-def state_problem(key: str, files: "Sequence[str]", writable: "Sequence[str]") -> "str | None":
-    """Of the paths below a key directory."""
+def state_problem(
+    key: str, files: "Sequence[str]", writable: "Sequence[str]", deferred: "str | None" = None
+) -> "str | None":
+    """Of the paths below a key directory. deferred: that of the manifest that dbt defers to."""
+    if deferred is not None and deferred not in files:
+        return f"{key!r} defers to {deferred!r}, which is not among its files"
     for path in writable:
         if name_problem(path):
             return f"the writable path {path!r} {name_problem(path)}"

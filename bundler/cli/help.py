@@ -17,6 +17,8 @@ _GROUPS = {
         "mode",
         "keys",
         "state_from",
+        "plan",
+        "defer_from",
         "baseline",
         "allow_stale",
         "image",
@@ -24,6 +26,7 @@ _GROUPS = {
     "What to check": [
         "allow_empty",
         "allow_shrink",
+        "allow_removed",
         "allow_http",
         "load_check",
         "min_definitions",

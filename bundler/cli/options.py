@@ -278,6 +278,7 @@ class BuildArguments(NamedTuple):
     refreshing: RefreshArguments
     state_from: str | None
     plan: Path | None
+    defer_from: str | None
     pin_versioned: bool | None
     embed_versioned: bool
     no_guard: bool
@@ -319,6 +320,7 @@ class BuildArguments(NamedTuple):
             environment=self.environment,
             state_from=self.state_from,
             plan=self.plan,
+            defer_from=self.defer_from,
             held=click.get_current_context().with_resource(ExitStack()),
             listener=listener,
         )
@@ -362,6 +364,13 @@ _own_build_options = taken_as(
         "--plan",
         type=click.Path(path_type=Path, dir_okay=False),
         help="Ship exactly what this file of `plan --out` describes; nothing is refreshed.",
+    ),
+    click.option(
+        "--defer-from",
+        shell_complete=completion.artifacts,
+        metavar="ARTIFACT",
+        help="Let dbt defer to the dbt project in this artifact: its manifest is put where "
+        "state_path looks.",
     ),
     click.option(
         "--pin-versioned/--no-pin-versioned",

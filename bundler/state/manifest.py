@@ -73,11 +73,22 @@ class StateDigest(Model, frozen=True):
     semantic: Hex256
 
 
+class Deferral(Model, frozen=True):
+    """The dbt manifest of another artifact that this state's dbt project defers to.
+
+    path: below the key directory. state: the dirHash of the state that it was taken from.
+    """
+
+    path: str
+    state: Hex256
+
+
 class State(Model, frozen=True):
     """One state that is here: its key, its key directory, and every file in that.
 
     writable: paths below the key directory that the program may write to at run time. version: of a
     key in versioned storage, whose state was embedded so that the program starts without that.
+    defer: what its dbt project defers to.
     """
 
     key: str
@@ -86,6 +97,7 @@ class State(Model, frozen=True):
     files: tuple[File, ...]
     writable: tuple[str, ...] = ()
     version: str | None = None
+    defer: Deferral | None = None
 
     @property
     def size(self) -> int:
@@ -302,7 +314,10 @@ def _inconsistency(statement: _Statement) -> str | None:
 
 
 def _state_problem(state: State) -> str | None:
-    problem = state_problem(state.key, [file.path for file in state.files], state.writable)
+    deferred = state.defer.path if state.defer else None
+    problem = state_problem(
+        state.key, [file.path for file in state.files], state.writable, deferred
+    )
     if not problem and _dir_hash(state.files) != state.digest.dir_hash:
         return f"the digest of {state.key!r} does not match its files"
     return problem
@@ -327,6 +342,7 @@ class KeyRefresh(Model, frozen=True):
     fetched: when its bytes came from the external system. confirmed: when the external system was
     last asked and its answer meant the same. origin: "source" for a refresh, else what it was
     taken from. removed: the definitions that it removed beyond `max-removed`, with approval.
+    deferred_from: the artifact whose dbt manifest it defers to.
     """
 
     key: str
@@ -337,6 +353,7 @@ class KeyRefresh(Model, frozen=True):
     origin: str = "source"
     environment_variables: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
+    deferred_from: str | None = None
 
     def __post_init__(self) -> None:
         """Raises `ValueError` for a time that no calendar has."""

@@ -270,6 +270,7 @@ def _tell(component: Any, read: set[str], location: str) -> dict[str, Any]:
         "ancestors": names[1:],
         "made_of": _made_of(component),
         "location": location,
+        "defers_in": _defers_in(component),
         "key_variables": sorted(name for name, value in usable.items() if value in config.key),
         "environment_variables": sorted(
             name for name, value in usable.items() if any(value in text for text in texts)
@@ -280,6 +281,16 @@ def _tell(component: Any, read: set[str], location: str) -> dict[str, Any]:
             if not value and re.search(rf"\b{re.escape(name)}\b", declared)
         ),
     }
+
+
+def _defers_in(component: Any) -> str:
+    """Where a dbt project in the state looks for the manifest that it defers to.
+
+    That is its `state_path`, below the key directory; empty if it has none.
+    """
+    settings = _attributes(_attributes(component).get("project")).get("args")
+    state_path = _attributes(settings).get("state_path")
+    return os.path.normpath(os.path.join("project", state_path)) if state_path else ""
 
 
 def _attributes(value: Any) -> dict[str, Any]:

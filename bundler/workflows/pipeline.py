@@ -99,6 +99,7 @@ def prepare(
     environment: str | None = None,
     state_from: str | None = None,
     plan: Path | None = None,
+    defer_from: str | None = None,
     listener: Listener = SILENT,
 ) -> Prepared:
     """Asks git whether the states are kept out, then refreshes and publishes them.
@@ -106,6 +107,7 @@ def prepare(
     held: until it is closed, the bundles stay as they are, see `bundler.state.hold`.
     guarded: False skips git, which the record then says. state_from: an artifact whose states are
     embedded instead; nothing is refreshed or published then. plan: a plan file whose states are.
+    defer_from: the artifact whose dbt manifests the embedded dbt projects defer to.
     Raises `Findings` if a state is, or could come, in the repository, and as
     `bundler.refresh.run.refresh` does.
     """
@@ -129,6 +131,11 @@ def prepare(
 
         listener.phase(f"Extracting the state of {state_from}")
         refreshed = replay(projects, state_from, listener, held)
+    if defer_from is not None:
+        from bundler.workflows.defer import deferred
+
+        listener.phase(f"Taking what dbt defers to from {defer_from}")
+        refreshed = deferred(refreshed, defer_from, held, listener)
     if not refreshed.bundles:
         listener.note("No component keeps its state in the artifact: it is built as it is.")
     named = environment or projects[0].config.environment

@@ -78,7 +78,7 @@ def replay(
     with open_artifact(name) as artifact:
         verify(artifact).raise_for_problems()
         record = artifact.run_record()
-        origin = None if keeps_record else _origin(artifact)
+        origin = None if keeps_record else origin_of(artifact)
         extracted = extract(artifact, scratch / "states")
     matched = [(_match(item, extracted, targets, name), item) for item in extracted]
     _refuse_unmatched(targets, [target for target, _ in matched], name)
@@ -97,7 +97,7 @@ def replay(
     )
 
 
-def _origin(artifact: Artifact) -> str:
+def origin_of(artifact: Artifact) -> str:
     """What the record says of where the states came from; no path of this machine."""
     name = artifact.name.rstrip("/").rpartition("/")[2] or artifact.kind
     return f"{artifact.kind}:{name}" + (f"@{artifact.digest}" if artifact.digest else "")

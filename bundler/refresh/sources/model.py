@@ -28,7 +28,8 @@ class Component(msgspec.Struct, frozen=True):
     made_of: a digest of what its state is made of; components that share a key must agree on it.
     key_variables: environment variables that the key is made of: another value is another key.
     environment_variables: every variable that was read to make it. unset_variables: those that
-    its declaration names and that are not set, or empty.
+    its declaration names and that are not set, or empty. defers_in: where a dbt project in its
+    state looks for the manifest that it defers to, below the key directory; empty if it does not.
     refused: why its key cannot be used; the key is then the one to show.
     """
 
@@ -42,6 +43,7 @@ class Component(msgspec.Struct, frozen=True):
     key_variables: tuple[str, ...] = ()
     environment_variables: tuple[str, ...] = ()
     unset_variables: tuple[str, ...] = ()
+    defers_in: str = ""
     refused: BundlerError | None = None
 
     @property
@@ -106,6 +108,7 @@ def found_of(event: Mapping[str, Any]) -> Found:
                 key_variables=tuple(told.get("key_variables", ())),
                 environment_variables=tuple(told.get("environment_variables", ())),
                 unset_variables=tuple(told.get("unset_variables", ())),
+                defers_in=told.get("defers_in", ""),
             )
             for told in event["components"]
         ),

@@ -279,6 +279,9 @@ GOOD: dict[str, Change] = {
         nonLocal=[{"key": "Far", "managementType": "VERSIONED_STATE_STORAGE", "version": "1"}]
     ),
     "another key": add_key("a/b", "a__b", "state", "more/é"),
+    "a dbt project that defers": states(
+        lambda it: it[1].update(defer={"path": "project/target/run.json", "state": "0" * 64})
+    ),
 }
 
 BAD: dict[str, Change] = {
@@ -440,6 +443,13 @@ BAD: dict[str, Change] = {
     "an absolute writable path": states(lambda it: it[1].update(writable=["/tmp"])),
     "a writable path that is everything": states(lambda it: it[1].update(writable=["."])),
     "a writable path that leads upwards": states(lambda it: it[1].update(writable=["a/../.."])),
+    "a manifest to defer to that is not there": states(
+        lambda it: it[1].update(defer={"path": "project/target", "state": "0" * 64})
+    ),
+    "what it defers to without a digest": states(
+        lambda it: it[1].update(defer={"path": "project/target/run.json", "state": "x"})
+    ),
+    "no deferral": states(lambda it: it[1].update(defer=None)),
     "a support file with a slash": add_support("Shop__eu__/more"),
     "a support file that is not ours": add_support("json.py"),
     "the record as a support file": add_support("@run.json"),
