@@ -42,7 +42,7 @@ from bundler.system.atomic import io_errors
 _WORKER_FILES = Path(__file__).parent.parent / "worker"
 # What a worker is made of, besides the file of its kind.
 _FILES = (
-    *("start.py", "worker.py", "watching.py", "copying.py"),
+    *("start.py", "worker.py", "watching.py", "copying.py", "state_use.py"),
     *("recorder.py", "patches.py", "bodies.py", "error_objects.py"),
 )
 # Variables that describe this machine and would spoil the image's.

@@ -180,6 +180,7 @@ class Worker:
         self._recorder = None if kind == "command" else _installed_recorder()
         if kind != "command":
             self._copying = _sibling("_state_bundler_copying", "copying.py")
+            self._state_use = _sibling("_state_bundler_state_use", "state_use.py")
         self._source = _sibling("_state_bundler_source", f"{kind}_worker.py")
         self._watching = _sibling("_state_bundler_watching", "watching.py")
         self._components: dict[str, Any] = {}
@@ -227,6 +228,9 @@ class Worker:
         try:
             self._loaded_by = {**command, "root": command["root"] or _project_here(command)}
             found, self._components = self._source.load(self._loaded_by)
+            if self._recorder is not None:
+                for told in found["components"]:
+                    told["unread"] = self._state_use.unread(self._components[told["key"]])
         except BaseException as error:  # noqa: BLE001  # whatever the project's code raises is reported
             self._say("load-failed", chain=describe(error))
             return

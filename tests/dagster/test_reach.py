@@ -72,7 +72,9 @@ def test_a_slow_component_that_asks_nobody_is_not_unavailable(
     (reached,) = look([project], reaches=True, seconds=0.5).reached
     assert (reached.failure, reached.how, reached.hosts) == (None, "nothing", ())
     (unseen,) = look([project], reaches=False).found
-    assert [component.key for component in unseen.components] == ["Slow[parse]"]
+    (component,) = unseen.components
+    assert component.key == "Slow[parse]"
+    assert component.unread == "build_defs_from_state of slow.Slow does not read state_path"
 
 
 _SLOW = """\
@@ -88,7 +90,7 @@ class Slow(StateBackedComponent):
         subprocess.run(["sleep", "600"], check=True)
 
     def build_defs_from_state(self, context, state_path):
-        return state_path
+        return 1
 """
 _COMMANDS = """\
 [project]

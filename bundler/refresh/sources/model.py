@@ -30,6 +30,7 @@ class Component(msgspec.Struct, frozen=True):
     environment_variables: every variable that was read to make it. unset_variables: those that
     its declaration names and that are not set, or empty. defers_in: where a dbt project in its
     state looks for the manifest that it defers to, below the key directory; empty if it does not.
+    unread: what in its code ignores the state, judged by its source.
     refused: why its key cannot be used; the key is then the one to show.
     """
 
@@ -44,6 +45,7 @@ class Component(msgspec.Struct, frozen=True):
     environment_variables: tuple[str, ...] = ()
     unset_variables: tuple[str, ...] = ()
     defers_in: str = ""
+    unread: str = ""
     refused: BundlerError | None = None
 
     @property
@@ -109,6 +111,7 @@ def found_of(event: Mapping[str, Any]) -> Found:
                 environment_variables=tuple(told.get("environment_variables", ())),
                 unset_variables=tuple(told.get("unset_variables", ())),
                 defers_in=told.get("defers_in", ""),
+                unread=told.get("unread", ""),
             )
             for told in event["components"]
         ),

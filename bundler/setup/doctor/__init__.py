@@ -114,6 +114,7 @@ def checks() -> tuple[Check, ...]:
         build,
         commits,
         components,
+        compose,
         contents,
         credentials,
         docker,
@@ -138,6 +139,7 @@ def checks() -> tuple[Check, ...]:
         Check("build", build.build, "Looking at the baseline"),
         Check("Docker context", docker.context, is_fixable=True),
         Check("Dockerfile", docker.dockerfiles),
+        Check("Compose", compose.compose),
         Check("Docker engine", docker.engine, "Asking the Docker engine"),
     )
 

@@ -172,6 +172,14 @@ def _of_one(component: Component) -> Iterator[Finding]:
             "no build can prevent that.",
             "Set attributes.defs_state.management_type to LOCAL_FILESYSTEM in its defs.yaml.",
         )
+    if component.unread:
+        yield Finding(
+            "warn",
+            f"{where} seems to ignore its state: {component.unread}.",
+            "Its definitions then do not come from the embedded state. This is a guess by the "
+            "source code alone.",
+            "Read the state from that path there; if another function does, ignore this.",
+        )
     if component.key_variables:
         yield Finding(
             "warn",

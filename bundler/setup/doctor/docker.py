@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,6 +32,12 @@ from bundler.artifacts.image.engine.left_out import (
 )
 from bundler.errors import ConfigurationError, ToolFailed
 from bundler.setup.doctor import DoctorContext, Finding
+from bundler.setup.doctor.code_in_image import (
+    hides,
+    state_in_image,
+    volumes_of,
+    working_directories,
+)
 from bundler.setup.doctor.printed import add_lines
 from bundler.setup.file_edits import read_text
 from bundler.setup.init import docker_patterns
@@ -169,7 +175,7 @@ def dockerfiles(patient: DoctorContext) -> Iterator[Finding]:
             )
             for sentence in refreshing(text, name)
         ]
-        findings += _of_instructions(list(instructions(text)), name)
+        findings += _of_instructions(list(instructions(text)), name, patient)
         try:
             refuse_copied_state(text, name)
         except ConfigurationError as error:
@@ -178,18 +184,17 @@ def dockerfiles(patient: DoctorContext) -> Iterator[Finding]:
         yield from findings or [sound]
 
 
-def _of_instructions(found: Sequence[Instruction], name: str) -> Iterator[Finding]:
-    directory = "/"
+def _of_instructions(
+    found: Sequence[Instruction], name: str, patient: DoctorContext
+) -> Iterator[Finding]:
+    states = state_in_image(found, patient.survey.state_directories)
+    places = states or working_directories(found)
     for instruction in found:
         where = f"{name}:{instruction.line}"
-        if instruction.name == "FROM":
-            directory = "/"
-        elif instruction.name == "WORKDIR":
-            directory = posixpath.join(directory, instruction.text)
-        elif instruction.name in ("ARG", "ENV"):
+        if instruction.name in ("ARG", "ENV"):
             yield from _secret_argument(instruction, where)
         elif instruction.name == "VOLUME":
-            yield from _volume(instruction, where, directory)
+            yield from _volume(volumes_of(instruction, found), where, places)
         elif instruction.name in ("COPY", "ADD"):
             yield from _flattened(instruction, where)
 
@@ -208,11 +213,10 @@ def _secret_argument(found: Instruction, where: str) -> Iterator[Finding]:
             return
 
 
-def _volume(found: Instruction, where: str, directory: str) -> Iterator[Finding]:
+def _volume(volumes: Iterable[str], where: str, places: Sequence[str]) -> Iterator[Finding]:
     """A volume at the code, or above it: what is below is not part of the image any more."""
-    for path in found.text.strip("[]").replace(",", " ").split():
-        volume = path.strip("\"'")
-        if volume.startswith("/") and f"{directory}/".startswith(f"{volume.rstrip('/')}/"):
+    for volume in volumes:
+        if any(hides(volume, place) for place in places):
             yield Finding(
                 "warn",
                 f"{where} declares the volume {volume}, which contains the code.",

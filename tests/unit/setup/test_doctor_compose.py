@@ -1,0 +1,131 @@
+"""`doctor` finds what a Compose file mounts over the state in an image."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from bundler.project.survey import survey
+from bundler.setup.doctor import DoctorContext, Finding
+from bundler.setup.doctor.compose import compose
+
+_PYPROJECT = """\
+[project]
+name = "shop"
+[[tool.state-bundler.source]]
+key = "A"
+command = ["true"]
+path = "src/shop/state"
+"""
+_DOCKERFILE = "FROM x\nWORKDIR /app\nCOPY . .\n"
+
+
+def _found(root: Path, files: dict[str, str], project: str = ".") -> list[Finding]:
+    for name, text in {f"{project}/pyproject.toml": _PYPROJECT, **files}.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return list(compose(DoctorContext(survey(root / project), Path(sys.executable))))
+
+
+def _service(volumes: str, build: str = "build: .") -> str:
+    return f"services:\n  web:\n    {build}\n{volumes}"
+
+
+def _volumes(*items: str) -> str:
+    return "    volumes:\n" + "".join(f"      - {item}\n" for item in items)
+
+
+_LONG = "{{type: {}, source: {}, target: {}}}"
+
+
+@pytest.mark.parametrize(
+    ("volumes", "says"),
+    [
+        (_volumes(".:/app"), "mounts . over /app"),
+        (_volumes("./:/app:ro"), "mounts . over /app"),
+        (_volumes("./src:/app/src"), "mounts src over /app/src"),
+        (_volumes("./src/shop:/app/src/shop"), "mounts src/shop over"),
+        (_volumes("${CODE:-.}:/app"), "mounts . over /app"),
+        (_volumes("/srv/elsewhere:/app"), "over /app"),
+        (_volumes(_LONG.format("bind", ".", "/app")), "mounts . over /app"),
+        (_volumes(_LONG.format("volume", "code", "/app")), "has a volume over /app"),
+        (_volumes("code:/app"), "has a volume over /app"),
+        (_volumes("/app/src"), "has a volume over /app/src"),
+        (_volumes(_LONG.format("tmpfs", "", "/app/src/shop/state")), "has a tmpfs over"),
+        ("    tmpfs: /app\n", "has a tmpfs over /app"),
+        ("    volumes: !override\n      - .:/app\n", "mounts . over /app"),
+        (_volumes("./data:/app/data"), ""),
+        (_volumes("./src:/code"), ""),
+        (_volumes(".:/mnt"), ""),
+        (_volumes("data:/var/lib/data", "/tmp"), ""),
+        (_volumes("./src/other:/app/src/other"), ""),
+        (_volumes("/:/host"), ""),
+    ],
+)
+def test_a_mount_over_the_code_is_found(volumes: str, says: str, tmp_path: Path) -> None:
+    files = {"Dockerfile": _DOCKERFILE, "docker-compose.yaml": _service(volumes)}
+    found = _found(tmp_path, files)
+    assert [finding.grade for finding in found] == ["warn"] * bool(says)
+    assert all(says in finding.what and "docker-compose.yaml" in finding.what for finding in found)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("compose.yaml", "compose.yml", "docker-compose.yml", "compose.override.yaml"),
+        *("docker-compose.override.yml", "docker-compose.prod.yaml"),
+    ],
+)
+def test_in_every_file_that_compose_reads(name: str, tmp_path: Path) -> None:
+    files = {"Dockerfile": _DOCKERFILE, name: _service(_volumes(".:/app"))}
+    assert len(_found(tmp_path, files)) == 1
+
+
+@pytest.mark.parametrize(
+    ("build", "dockerfile", "is_found"),
+    [
+        ("build: {context: ., dockerfile: one/Dockerfile}", "COPY one /app", True),
+        ("build: {context: ., dockerfile: docker/Dockerfile}", "COPY one /app", True),
+        ("build: {context: one}", "COPY . /app", True),
+        ("image: one:1", "COPY . /app", True),
+        ("build: {context: ., dockerfile: two/Dockerfile}", "COPY two /app", False),
+        ("build: two", "COPY . /app", False),
+        (
+            "build: {context: ., dockerfile: docker/Dockerfile, args: {LOCATION: one}}",
+            "ARG LOCATION\nCOPY ${LOCATION} /app",
+            True,
+        ),
+        (
+            "build: {context: ., dockerfile: docker/Dockerfile, args: [LOCATION=two]}",
+            "ARG LOCATION\nCOPY ${LOCATION} /app",
+            False,
+        ),
+    ],
+)
+def test_only_a_service_that_may_run_this_project_counts(
+    build: str,
+    dockerfile: str,
+    is_found: bool,
+    tmp_path: Path,  # a parameter
+) -> None:
+    text = f"FROM x\n{dockerfile}\n"
+    (tmp_path / ".git").mkdir()
+    files = {f"{name}/Dockerfile": text for name in ("one", "two", "docker")}
+    files["two/pyproject.toml"] = _PYPROJECT
+    files["compose.yaml"] = _service(_volumes("volume:/app"), build)
+    assert bool(_found(tmp_path, files, "one")) == is_found
+
+
+def test_a_file_that_is_no_yaml_is_named(tmp_path: Path) -> None:
+    (finding,) = _found(tmp_path, {"compose.yaml": "services: [\n"})
+    assert finding.grade == "warn"
+    assert "compose.yaml cannot be read" in finding.what
+
+
+def test_without_a_dockerfile_the_folder_that_is_mounted_decides(tmp_path: Path) -> None:
+    text = _service(_volumes("./src:/app/src", "data:/data", "./docs:/docs"), "image: shop:1.4")
+    (finding,) = _found(tmp_path, {"compose.yaml": text})
+    assert "mounts src over /app/src" in finding.what
