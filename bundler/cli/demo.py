@@ -21,6 +21,7 @@ _KEY = "VendorCatalog[products]"
 _STATE_DIRECTORY = "src/shop/defs/.local_defs_state"
 _PEX = "build/shop.pex"
 _IMAGE = "build/state-image"
+_PAGE = "build/state.html"
 _TAG = "state-bundler-demo:1"
 # --venv: required by Dagster in a PEX. --no-compress: larger, but built in half the time.
 _PEX_ARGUMENTS = (
@@ -54,7 +55,9 @@ def demo(folder: Path) -> None:
         _outage(play, api)
     play.say("The artifacts are unchanged, and anyone can read what is in them:")
     play.run("status", _PEX, f"oci:{_IMAGE}")
-    _image(play, folder)
+    image = _image(play, folder)
+    play.say("The same as a page for the browser:")
+    play.run("status", "--html", _PAGE, _PEX, f"oci:{_IMAGE}", *image)
     console.line()
     console.line(console.styled(f"Done in {time.monotonic() - started:.0f} s.", "bold"))
     _what_next(console, folder)
@@ -136,17 +139,24 @@ def _build(play: _Play) -> None:
     play.run("verify", _PEX, f"oci:{_IMAGE}")
 
 
-def _image(play: _Play, folder: Path) -> None:
-    """Builds the Docker image if an engine is reachable; the API is still down."""
+def _image(play: _Play, folder: Path) -> tuple[str, ...]:
+    """Builds the Docker image if one can be built here, and returns its name.
+
+    The API is still down.
+    """
+    from bundler.errors import ToolFailed
     from bundler.setup.demo.engine import DOCKERFILE, base_image, write_dockerfile
 
-    base = base_image(os.environ)
-    if base is None:
-        return
+    try:
+        base = base_image(os.environ)
+    except ToolFailed as error:
+        play.say(f"No Docker image is built: {error.what} {error.hint}".rstrip())
+        return ()
     write_dockerfile(folder)
     play.say("Build an image of the same state with Docker and load it without network:")
     build = ("build", "docker", "--refresh", "missing", "--load-check")
     play.run(*build, "-t", _TAG, "-f", DOCKERFILE, "--build-arg", f"PYTHON={base}", ".")
+    return (f"docker-daemon:{_TAG}",)
 
 
 def _outage(play: _Play, api: VendorApi) -> None:
@@ -165,7 +175,8 @@ def _outage(play: _Play, api: VendorApi) -> None:
 def _what_next(console: Console, folder: Path) -> None:
     here = os.path.relpath(folder)
     command = _own_name()
-    console.line(f"Next: {_shown(['cd', here])}, then try:")
+    console.line(f"Next: open {folder / _PAGE} in a browser.")
+    console.line(f"Then {_shown(['cd', here])}, and try:")
     for arguments in (
         ("verify", _PEX, f"oci:{_IMAGE}"),
         ("status", "--format", "json", _PEX),

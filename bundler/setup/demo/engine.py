@@ -13,8 +13,8 @@ DOCKERFILE = "build/demo.Dockerfile"
 _BASE = "STATE_BUNDLER_DEMO_BASE"
 
 
-def base_image(environ: Mapping[str, str]) -> str | None:
-    """The image to build on; None if there is no engine, or it can have no such image.
+def base_image(environ: Mapping[str, str]) -> str:
+    """The image to build on. Raises `ToolFailed`: why no image can be built here.
 
     ``STATE_BUNDLER_DEMO_BASE`` names one with this Python; else it is the official one's, pulled
     if need be. The demo copies what it has installed, so engine and machine must be one platform.
@@ -22,15 +22,18 @@ def base_image(environ: Mapping[str, str]) -> str | None:
     from bundler.artifacts.image.engine import Docker
 
     if sys.platform != "linux":
-        return None
+        raise ToolFailed("The demo's environment only runs in an image if it was made on Linux.")
     name = environ.get(_BASE) or f"python:{sys.version_info[0]}.{sys.version_info[1]}-slim"
     docker = Docker.from_environment()
-    try:
-        docker.connect()
-        known = docker.succeeds("image", "inspect", name)
-        return name if known or docker.succeeds("pull", "--quiet", name) else None
-    except ToolFailed:
-        return None
+    docker.connect()
+    if not docker.succeeds("image", "inspect", name) and not docker.succeeds(
+        "pull", "--quiet", name
+    ):
+        raise ToolFailed(
+            f"The engine has no image {name} and cannot pull it.",
+            hint=f"Set {_BASE} to an image with this Python.",
+        )
+    return name
 
 
 def write_dockerfile(folder: Path) -> None:

@@ -12,7 +12,7 @@ from bundler.project.config import pyproject_of
 from bundler.system.atomic import io_errors
 from bundler.system.packaged_files import template, template_files
 
-_BUILT = ("build/shop.pex", "build/state-image", "build/demo.Dockerfile")
+_BUILT = ("build/shop.pex", "build/state-image", "build/state.html", "build/demo.Dockerfile")
 
 
 def write_sample(folder: Path) -> None:
