@@ -59,12 +59,16 @@ class Browser:
 
     def show(self, file: Path, *, width: int = 1280, dark: bool = False) -> None:
         """Opens a file, in a window of this width, and waits until it has loaded."""
+        self.visit(file.resolve().as_uri(), width=width, dark=dark)
+
+    def visit(self, url: str, *, width: int = 1280, dark: bool = False) -> None:
+        """Opens an address, as `show` does a file."""
         self("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1,
              mobile=width < 600)  # fmt: skip
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self("Emulation.setEmulatedMedia", features=[scheme])
         self.events.clear()
-        self("Page.navigate", url=file.resolve().as_uri())
+        self("Page.navigate", url=url)
         while not any(event["method"] == "Page.loadEventFired" for event in self.events):
             self.events.append(self._next())
 
@@ -73,6 +77,18 @@ class Browser:
         found = self("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in found, found
         return found["result"].get("value")
+
+    def wait_for(self, condition: str, seconds: float = 120.0) -> None:
+        """Waits until a JavaScript expression is true in the page, which draws itself."""
+        left = int(seconds * 10)
+        script = f"""new Promise(resolve => {{
+            let left = {left};
+            const timer = setInterval(() => {{
+                const found = Boolean({condition});
+                if (found || --left < 0) {{ clearInterval(timer); resolve(found); }}
+            }}, 100);
+        }})"""
+        assert self.value(script), self.value("document.body.innerText")
 
     def screenshot(self, target: Path) -> None:
         """The whole page as a PNG."""
