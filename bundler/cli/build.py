@@ -112,6 +112,7 @@ def build_pex(
 
     def check(projects: Sequence[Project]) -> None:
         refuse_below(parsed.sources, allowed_files(projects))
+        find_pex(projects[0].interpreter.path, pex_command)
 
     prepared = loading.add_to(building.prepare(listener, check=check), by_default=True)
     command = find_pex(prepared.projects[0].interpreter.path, pex_command)

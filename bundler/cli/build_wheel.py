@@ -44,13 +44,17 @@ def build_wheel(output: Path, building: BuildArguments, loading: LoadArguments) 
       state-bundler build wheel -o dist
     """
     from bundler.artifacts.python.wheel.building import building as building_wheel
+    from bundler.artifacts.python.wheel.building import command
     from bundler.workflows.pipeline import verify_and_load
 
+    def check(projects: Sequence[Project]) -> None:
+        if len(projects) > 1:
+            raise click.UsageError("A wheel contains one project: select it with --project.")
+        command(projects[0].interpreter.path, projects[0].root, output)
+
     listener = narrator(quiet=building.quiet)
-    prepared = loading.add_to(building.prepare(listener), by_default=True)
+    prepared = loading.add_to(building.prepare(listener, check=check), by_default=True)
     project = prepared.projects[0]
-    if len(prepared.projects) > 1:
-        raise click.UsageError("A wheel contains one project: select it with --project.")
     python, request = project.interpreter.path, prepared.request(listener)
     allowed = allowed_files([project])
     with building_wheel(project.root, python, output.resolve(), request, allowed) as built:

@@ -13,7 +13,9 @@ from bundler.artifacts.embedding import EmbedRequest
 from bundler.artifacts.image import engine as dockers
 from bundler.artifacts.image.engine import embedding
 from bundler.artifacts.image.engine.arguments import parse
+from bundler.artifacts.image.engine.files import reading
 from bundler.artifacts.image.image import LABEL_LAYER
+from bundler.artifacts.image.image_import_path import runs_as
 from bundler.errors import (
     ConfigurationError,
 )
@@ -243,3 +245,64 @@ def test_what_can_be_known_of_the_place_is_said_before_the_refresh(
     assert done.returncode == (78 if message else 0), done.stderr
     was_refreshed = (project.root / "src" / PLACE).exists()
     assert was_refreshed == (not is_certain)
+
+
+_TABLE = '[project]\nname = "shop"\nversion = "1"\ndescription = "x"\n[build-system]\n'
+_SETUPTOOLS = ("setuptools.build_meta", "setuptools", '[tool.setuptools]\npackage-dir.""="src"')
+_FINDER = '[tool.setuptools]\npackages=["shop", "shop.defs"]\npackage-dir.shop="src/shop"'
+_HATCH = '[tool.hatch.build.targets.wheel]\npackages=["src/shop"]'
+_POETRY = '[tool.poetry]\npackages=[{include="shop", from="src"}]'
+_BACKENDS = {
+    "setuptools": _SETUPTOOLS,
+    "strict": _SETUPTOOLS,
+    "finder": (*_SETUPTOOLS[:2], _FINDER),
+    "hatchling": ("hatchling.build", "hatchling", _HATCH),
+    "exact": ("hatchling.build", "hatchling", f"[tool.hatch.build]\ndev-mode-exact=true\n{_HATCH}"),
+    "uv": ("uv_build", "uv_build", ""),
+    "poetry": ("poetry.core.masonry.api", "poetry-core", _POETRY),
+    "pdm": ("pdm.backend", "pdm-backend", ""),
+    "flit": ("flit_core.buildapi", "flit-core", '[tool.flit.module]\nname="shop"'),
+    "wheel": ("uv_build", "uv_build", ""),
+    "debian": ("uv_build", "uv_build", ""),
+}
+# Each is installed in an environment of its own, of a copy of the sources of its own.
+_INSTALL = """\
+set -e
+for name in ENVIRONMENTS; do
+    editable=-e; options=
+    test $name = wheel && editable=
+    test $name = strict && options="--config-setting editable_mode=strict"
+    mkdir -p /code/$name && cp -r src files/$name/pyproject.toml /code/$name
+    uv venv -q /env/$name
+    uv pip install -q --python /env/$name/bin/python $options editables $editable /code/$name
+done
+mkdir -p /code/debian && cp -r src files/debian/pyproject.toml /code/debian
+uv pip install -q --system /code/debian
+"""
+_ASKING = (
+    "for p in /env/*/bin/python /usr/bin/python3; do $p -c 'import os, shop.defs; "
+    "print(os.path.realpath(os.path.dirname(shop.defs.__file__)))'; done"
+)
+
+
+def test_an_installed_package_is_where_the_interpreter_finds_it(project: Project) -> None:
+    names = sorted(_BACKENDS.keys() - {"debian"})
+    for name, (backend, requires, more) in _BACKENDS.items():
+        table = f'{_TABLE}requires = ["{requires}"]\nbuild-backend = "{backend}"\n{more}\n'
+        project.write(f"files/{name}/pyproject.toml", table)
+    project.write("install", _INSTALL.replace("ENVIRONMENTS", " ".join(names)))
+    project.write("Dockerfile", f"FROM {PYTHON_BASE}\nWORKDIR /build\nCOPY . .\n"
+                  "RUN sh install && rm -r /build/*\nWORKDIR /\n")  # fmt: skip
+    build = (project.engine.clis[0], "build", "-q", "-t", project.name, project.root)
+    subprocess.run(build, env=project.environment(), check=True, capture_output=True)
+    said = project.engine.docker(
+        "run", "--rm", "--network=none", project.name, "sh", "-c", _ASKING
+    )  # fmt: skip
+    expected = dict(zip([*names, "debian"], said.stdout.decode().split(), strict=True))
+    engine, image = project.docker().connect(), project.inspect()["Id"]
+    with reading(engine, image) as container:
+        finder = embedding.PlaceFinder(container, image)
+        for name, folder in expected.items():
+            path = f"/env/{name}/bin" if name != "debian" else "/usr/local/bin:/usr/bin"
+            runs = runs_as({"WorkingDir": "/", "Env": [f"PATH={path}"]})
+            assert finder.find(runs, PLACE, None, ()) == f"{folder}/{STATE_DIRECTORY}", name

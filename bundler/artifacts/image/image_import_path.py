@@ -33,6 +33,10 @@ class Nowhere(ConfigurationError):
     """The defs module was not found."""
 
 
+class Unlisted(Nowhere):
+    """Only a list of the files in a site-packages folder would say more."""
+
+
 _INTERPRETER = re.compile(r"^python(\d+\.\d+)$")
 _FINDER_MAPPING = re.compile(r"^MAPPING\b[^=]*= *(\{.*?\})$", re.MULTILINE)
 # hatchling's, by the package `editables`.
@@ -52,7 +56,10 @@ _FINDERS = ("__editable__", "_editable_impl_")
 
 
 class Files(Protocol):
-    """The file system of an image, however it is asked."""
+    """The file system of an image, however it is asked. lists: whether a folder's node has its
+    children."""
+
+    lists: bool
 
     def resolve(self, path: str) -> str | None:
         """The path without symbolic links; None if it does not exist."""
@@ -281,7 +288,8 @@ def _provided(files: Files, root: str, package: str) -> str | None:
 def import_roots(files: Files, runs: RunsAs) -> Iterator[str]:
     """The folders from which the image's program can import, in order, as far as files tell.
 
-    Not those of `first_roots`, which depend on how the program is started.
+    Not those of `first_roots`, which depend on how the program is started. Raises `Unlisted` where
+    the next ones are only known by a folder's list of files.
     """
     yield from (entry for entry in runs.variable("PYTHONPATH").split(":") if entry)
     seen = set()
@@ -293,6 +301,8 @@ def import_roots(files: Files, runs: RunsAs) -> Iterator[str]:
                 continue
             seen.add(real)
             yield real
+            if not files.lists:
+                raise Unlisted(f"The .pth files in {real} are unknown.")
             for name, text in _pointers(files, real):
                 if name.endswith(".pth"):
                     yield from _lines_of_pth(text, real)

@@ -66,6 +66,8 @@ def never(path: str) -> bool:
 class RootFilesystem:
     """The merged file system. Paths are absolute and normalised."""
 
+    lists = True
+
     def __init__(self) -> None:
         self.root = Node("directory")
         self._count = 0

@@ -222,19 +222,24 @@ class PlaceFinder:
         override: str | None,
         hints: Sequence[str],
     ) -> str:
-        try:
-            return self._by_files(runs, wanted, override=override, hints=hints)
-        except ConfigurationError:
-            if override is None and (folder := self._by_interpreter(runs, wanted)):
-                return posixpath.join(folder, posixpath.basename(wanted))
-            raise
+        def by_files(files: image_import_path.Files) -> str:
+            return image_import_path.find(files, runs, wanted, override=override, hints=hints)
 
-    def _by_files(self, runs: image_import_path.RunsAs, wanted: str, **options: Any) -> str:
         if self._tree is None:
-            with suppress(image_import_path.Nowhere):
-                return image_import_path.find(self._container, runs, wanted, **options)
+            try:
+                return by_files(self._container)
+            except image_import_path.Unlisted:  # to ask takes less than a list
+                if found := self._by_interpreter(runs, wanted):
+                    return found
+            except image_import_path.Nowhere:
+                pass
             self._tree = self._container.tree()
-        return image_import_path.find(self._tree, runs, wanted, **options)
+        try:
+            return by_files(self._tree)
+        except ConfigurationError:
+            if override is None and (found := self._by_interpreter(runs, wanted)):
+                return found
+            raise
 
     def _by_interpreter(self, runs: image_import_path.RunsAs, wanted: str) -> str | None:
         first = image_import_path.first_roots(self._container, runs, wanted)
@@ -245,7 +250,9 @@ class PlaceFinder:
         folder = imported_from(
             self._container.engine.docker, self._image, runs, "".join(first or ()), package
         )
-        return folder if folder and self._container.is_directory(folder) else None
+        if not folder or not self._container.is_directory(folder):
+            return None
+        return posixpath.join(folder, posixpath.basename(wanted))
 
 
 def remove_unnamed(engine: Engine, image_id: str) -> None:

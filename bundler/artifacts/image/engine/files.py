@@ -45,6 +45,8 @@ def reading(engine: Engine, image_id: str) -> Iterator[ContainerFiles]:
 class ContainerFiles:
     """A container's files."""
 
+    lists = False
+
     def __init__(self, engine: Engine, identity: str) -> None:
         self.engine = engine
         self._identity = identity

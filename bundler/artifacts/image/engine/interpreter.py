@@ -6,18 +6,17 @@ is looked for, by what the interpreter and its site-packages do at every start.
 
 from __future__ import annotations
 
-import posixpath
-from collections.abc import Iterator
 from contextlib import suppress
 
 import msgspec
 
 from bundler.artifacts.image.engine.connection import Docker
-from bundler.artifacts.image.engine.running import runner
-from bundler.artifacts.image.image_import_path import RunsAs, command_words
+from bundler.artifacts.image.engine.running import interpreters, runner
+from bundler.artifacts.image.image_import_path import RunsAs
 from bundler.errors import ToolFailed
 
-_NAMES = ("python", "python3")
+# What says which interpreter runs, and what it imports from.
+_DECIDING = ("PATH", "HOME", "PYTHONHOME", "PYTHONPATH", "PYTHONSAFEPATH", "PYTHONUSERBASE")
 _PROGRAM = b"""\
 import importlib.util, json, os, sys
 first, package = sys.argv[1:]
@@ -35,18 +34,12 @@ def imported_from(docker: Docker, image: str, runs: RunsAs, first: str, package:
 
     first: what is in front of all else on ``sys.path``. package: as a path, such as ``shop/defs``.
     """
-    for python in _interpreters(runs):
+    settings = {name: value for name, value in runs.environment if name in _DECIDING}
+    for python in interpreters(runs):
         with suppress(ToolFailed, msgspec.DecodeError):
-            done = runner(image, docker, [python])(["-", first, package], _PROGRAM, {})
+            run = runner(image, docker, [python], settings=settings)
+            done = run(["-", first, package], _PROGRAM, {})
             if done.exit_code == 0:
                 last = done.stdout.rpartition(b"\n")[2]  # a .pth file may print, too
                 return next(iter(msgspec.json.decode(last, type=list[str])), None)
     return None
-
-
-def _interpreters(runs: RunsAs) -> Iterator[str]:
-    """The program's own interpreter, then the names on the image's PATH."""
-    for word in command_words(runs.program):
-        if word.startswith("/"):
-            yield from (posixpath.join(posixpath.dirname(word), name) for name in _NAMES)
-    yield from _NAMES

@@ -25,18 +25,22 @@ def runner(
     docker: Docker | None = None,
     pythons: Sequence[str] = ("python",),
     folder: str | None = None,
+    settings: Mapping[str, str] | None = None,
 ) -> Runner:
     """What runs a program inside this image, as the image's own user.
 
     pythons: the interpreter is the first that there is of these, by name on the image's PATH, or by
-    path. folder: to start in, other than the image's own.
+    path. folder: to start in, other than the image's own. settings: variables in place of the
+    image's own, which anyone may see.
     """
     cli = docker or Docker.from_environment()
+    given = [f"--env={name}={value}" for name, value in (settings or {}).items()]
 
     def run(arguments: Sequence[str], program: bytes, environment: Mapping[str, str]) -> Completed:
         # By name, so that no value is in a process list.
         names = [word for name in environment for word in ("--env", name)]
-        options = ["--rm", "--interactive", "--pull", "never", "--network", "none", *names]
+        options = ["--rm", "--interactive", "--pull", "never", "--network", "none", *given]
+        options += names
         options += ["--workdir", folder] if folder else []
         environ = {**cli.environment, **environment, **kept()}
         done = Completed(NOT_STARTED[-1], b"", b"")

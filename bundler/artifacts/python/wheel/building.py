@@ -69,14 +69,15 @@ def building(
 
 
 def _build(project: Path, interpreter: Path, folder: Path, listener: Listener) -> None:
-    argv = _command(interpreter, project, folder)
+    argv = command(interpreter, project, folder)
     listener.phase(f"Building the wheel with {Path(argv[0]).name}")
     code = process.pass_through(argv, cwd=project, stdout=_STDERR, still_running=listener.note)
     if code:
         raise ChildFailed("The build of the wheel", code)
 
 
-def _command(interpreter: Path, project: Path, folder: Path) -> list[str]:
+def command(interpreter: Path, project: Path, folder: Path) -> list[str]:
+    """What builds a project's wheel into a folder. Raises `ToolFailed` if nothing here can."""
     uv = shutil.which("uv")
     if uv:
         return [uv, "build", "--wheel", "--out-dir", str(folder), str(project)]
