@@ -520,6 +520,11 @@ def test_build_and_update_refuse_what_does_not_load(
     told([*never, "--no-load-check", *pex], "", 0)
     assert last_line == ["  not loaded: --no-load-check was given"]
     (tmp_path / "src/shop/catalog.py").write_text(program)
+    (tmp_path / "src/bundler").rename(tmp_path / "library")
+    told([*plain, *pex], "[1, 2, 3]", 0)
+    said = "  not loaded: it does not contain bundler; --load-check makes that an error"
+    assert last_line == [said]
+    (tmp_path / "library").rename(tmp_path / "src/bundler")
     shrinks = ["update", "app.pex", *check_it, "--allow-shrink", "Catalog[acme]"]
     assert "of that name has 3" in told(shrinks, "[1, 2]", 76)
     assert (tmp_path / "app.pex").read_bytes() == before
