@@ -22,10 +22,20 @@ class BundlerError(Exception):
     what: a message that says what happened, to which key or file. Never contains a secret.
     hint: what the user can do; may be empty.
     key: the defs state key, if any.
+    where: the file and line that declare what failed, such as ``defs/shop/defs.yaml:1``.
+    why: the reason that it matters, if the message does not say so.
+    headline: the message to print, if `details` has a line for each finding, by its rule.
+    conclusion: what the failure means for the whole run. log: a file that says more.
     """
 
     exit_code: ClassVar[int]
     title: ClassVar[str]
+    where = ""
+    why = ""
+    conclusion = ""
+    log = ""
+    headline = ""
+    details: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
     def __init__(self, what: str, *, hint: str = "", key: str | None = None) -> None:
         super().__init__(what)
@@ -184,9 +194,11 @@ def exit_code_of(failures: Iterable[BundlerError]) -> int:
     return next((code for code in _PRECEDENCE if code in codes), max(codes, default=0))
 
 
-def raise_all(failures: Sequence[BundlerError]) -> None:
+def raise_all(failures: Sequence[BundlerError], conclusion: str = "", log: str = "") -> None:
     """Raises a single failure as it is, several as `Several`, and nothing for none."""
-    if len(failures) == 1:
-        raise failures[0]
-    if failures:
-        raise Several(failures)
+    if not failures:
+        return
+    error = failures[0] if len(failures) == 1 else Several(failures)
+    if conclusion:
+        error.conclusion, error.log = conclusion, log
+    raise error

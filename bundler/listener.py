@@ -10,7 +10,10 @@ Phase = Literal["waiting", "fetching", "retrying", "checking", "done", "failed",
 
 
 class KeyProgress(NamedTuple):
-    """The progress of one key's refresh. Sizes in bytes, times in seconds."""
+    """The progress of one key's refresh. Sizes in bytes, times in seconds.
+
+    changed: whether its state differs from the one before.
+    """
 
     key: str
     phase: Phase
@@ -18,6 +21,7 @@ class KeyProgress(NamedTuple):
     size: int = 0
     seconds: float = 0.0
     detail: str = ""
+    changed: bool = True
 
 
 class Listener:
@@ -30,6 +34,15 @@ class Listener:
 
     def phase(self, text: str) -> None:
         """A new step of the run begins."""
+
+    def working(self, text: str) -> None:
+        """Something begins that may take more than a second; empty when nothing is under way."""
+
+    def hands_over(self, *, silent: bool) -> None:
+        """Another program has the terminal until the next phase. silent: it reports nothing."""
+
+    def expect(self, keys: int) -> None:
+        """So many keys will be refreshed."""
 
     def note(self, text: str) -> None:
         """An informational message."""

@@ -36,7 +36,8 @@ def _main(arguments: list[str]) -> int:
 def _run(arguments: list[str]) -> int:
     from bundler.artifacts.image.engine.connection import split_options
     from bundler.cli.commands import cli
-    from bundler.cli.run import run
+    from bundler.cli.run import report, run
+    from bundler.errors import BundlerError
 
     options, rest = split_options(arguments)
     if rest[:1] == ["bundle"]:
@@ -44,7 +45,11 @@ def _run(arguments: list[str]) -> int:
     _remember(options)
     _end_with_docker()
     _rename()
-    return run(cli, _ours(rest))
+    try:
+        words = _ours(rest)
+    except BundlerError as error:
+        return report(error)
+    return run(cli, words)
 
 
 def _remember(options: tuple[str, ...]) -> None:

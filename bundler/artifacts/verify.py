@@ -66,10 +66,14 @@ class Verdict(msgspec.Struct, frozen=True):
 
 
 def unverified(name: str, problems: Sequence[str]) -> VerificationFailed:
-    return VerificationFailed(
-        f"{name} does not match its manifest: {' '.join(problems)}",
-        hint="Do not ship it. Build it again.",
+    differs = f"{name} does not match its manifest:"
+    error = VerificationFailed(
+        f"{differs} {' '.join(problems)}", hint="Do not ship it. Build it again."
     )
+    if len(problems) > 1:
+        error.headline = f"{differs} {len(problems)} problems."
+        error.details = (("integrity", tuple(problems)),)
+    return error
 
 
 def verify(artifact: Artifact) -> Verdict:

@@ -18,8 +18,8 @@ from bundler.cli.options import (
     build_options,
     load_options,
     narrator,
-    show_verdict,
 )
+from bundler.cli.outcome import format_option, show_verdict
 
 if TYPE_CHECKING:
     from bundler.project.projects import Project
@@ -33,7 +33,7 @@ class _BuildGroup(click.Group):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if args[:1] == ["--all"]:
             ctx.fail(
-                "No such option: --all. `build --each KIND` builds an artifact of each project, "
+                "No such option: --all.\n`build --each KIND` builds an artifact of each project,\n"
                 "`build KIND --all` one artifact of all projects."
             )
         # The subcommand and its arguments; empty if there is none.
@@ -85,13 +85,16 @@ def build() -> None:
 @click.option(
     "--pex", "pex_command", help="The pex command. Default: the project's, else the bundled one."
 )
+@format_option
 @build_options
 @load_options
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="-- [PEX ARGUMENTS]...")
 def build_pex(
+    *,
     output: Path,
     pex_command: str | None,
     arguments: tuple[str, ...],
+    style: str,
     building: BuildArguments,
     loading: LoadArguments,
 ) -> None:
@@ -119,7 +122,7 @@ def build_pex(
     allowed = allowed_files(prepared.projects)
     with building_pex(command, parsed, prepared.request(listener), allowed) as built:
         verdict = verify_and_load(built.artifact, prepared, listener, before=str(built.destination))
-    show_verdict(verdict, name=str(built.destination))
+    show_verdict(verdict, str(built.destination), style)
 
 
 @build.command(
@@ -132,9 +135,10 @@ def build_pex(
 )
 @click.option("-o", "--output", metavar="LAYOUT[:TAG]", required=True, help="The image to write.")
 @click.option("--image-path", help="Path of the state directory in the image.")
+@format_option
 @build_options
 def build_oci(
-    base: str | None, output: str, image_path: str | None, building: BuildArguments
+    base: str | None, output: str, image_path: str | None, style: str, building: BuildArguments
 ) -> None:
     """Add the state to an image in an OCI layout, without an engine.
 
@@ -158,7 +162,7 @@ def build_oci(
         return
     tags = [str(target.tagged(target.tag or LATEST))]
     places = places_of(prepared, image_path)
-    show_verdict(embed(sources, tags, prepared, listener, places=places).verdict)
+    show_verdict(embed(sources, tags, prepared, listener, places=places).verdict, style=style)
 
 
 build.add_command(build_docker)

@@ -15,8 +15,8 @@ from bundler.cli.options import (
     build_options,
     load_options,
     narrator,
-    show_verdict,
 )
+from bundler.cli.outcome import format_option, show_verdicts
 
 if TYPE_CHECKING:
     from bundler.artifacts.image.engine.baking import Baking
@@ -39,14 +39,17 @@ if TYPE_CHECKING:
 @click.option(
     "--every-byte", is_flag=True, help="Read back every byte of the state, not only its digest."
 )
+@format_option
 @build_options
 @load_options
 @click.pass_context
 def build_bake(
     ctx: click.Context,
     /,
+    *,
     chosen: tuple[str, ...],
     every_byte: bool,
+    style: str,
     building: BuildArguments,
     loading: LoadArguments,
 ) -> None:
@@ -82,11 +85,15 @@ def build_bake(
 
     prepared = loading.add_to(building.prepare(listener, check=check), by_default=True)
     listener.phase("Building the images")
+    listener.hands_over(silent=False)
     request = prepared.request(listener, every_byte=every_byte)
     with baking.building_targets(found, targets, request) as images:
         verdicts = [verify_and_load(image.artifact, prepared, listener) for image in images]
-    for image, verdict in zip(images, verdicts, strict=True):
-        show_verdict(verdict, image.called)
+    named = [
+        (verdict, image.called or verdict.name)
+        for image, verdict in zip(images, verdicts, strict=True)
+    ]
+    show_verdicts(named, style)
 
 
 def _with_code(found: Baking, projects: Sequence[Project]) -> list[str]:

@@ -16,8 +16,8 @@ from bundler.cli.options import (
     build_options,
     load_options,
     narrator,
-    show_verdict,
 )
+from bundler.cli.outcome import format_option, show_verdict
 from bundler.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -68,14 +68,17 @@ def takes_value(command: click.Command) -> dict[str, bool]:
 @click.option(
     "--every-byte", is_flag=True, help="Read back every byte of the state, not only its digest."
 )
+@format_option
 @build_options
 @load_options
 @click.pass_context
 def build_docker(
     ctx: click.Context,
     /,
+    *,
     image_path: str | None,
     every_byte: bool,
+    style: str,
     building: BuildArguments,
     loading: LoadArguments,
 ) -> None:
@@ -119,6 +122,7 @@ def build_docker(
     prepared = building.prepare(listener, start=start, check=check)
     prepared = loading.add_to(prepared, by_default=True)
     listener.phase("Building the image")
+    listener.hands_over(silent=quiet)
     request = prepared.request(
         listener,
         places=places_of(prepared, image_path),
@@ -130,10 +134,10 @@ def build_docker(
     ) as image:
         before = next(iter(arguments.tags), None)
         verdict = verify_and_load(image.artifact, prepared, listener, before=before)
-    if quiet:
+    if quiet and style == "text":
         click.echo(image.image_id)
     else:
-        show_verdict(verdict, image.called)
+        show_verdict(verdict, image.called, style)
 
 
 def _start(arguments: Arguments, listener: Listener) -> Path | None:

@@ -15,8 +15,8 @@ from bundler.cli.options import (
     build_options,
     load_options,
     narrator,
-    show_verdict,
 )
+from bundler.cli.outcome import format_option, show_verdict
 
 if TYPE_CHECKING:
     from bundler.artifacts.python.credentials import AllowedFiles
@@ -34,9 +34,10 @@ if TYPE_CHECKING:
     show_default=True,
     help="Directory to write the wheel to.",
 )
+@format_option
 @build_options
 @load_options
-def build_wheel(output: Path, building: BuildArguments, loading: LoadArguments) -> None:
+def build_wheel(output: Path, style: str, building: BuildArguments, loading: LoadArguments) -> None:
     """Build the project's wheel with its own backend, with the state embedded.
 
     \b
@@ -59,7 +60,7 @@ def build_wheel(output: Path, building: BuildArguments, loading: LoadArguments) 
     allowed = allowed_files([project])
     with building_wheel(project.root, python, output.resolve(), request, allowed) as built:
         verdict = verify_and_load(built.artifact, prepared, listener)
-    show_verdict(verdict, name=str(built.destination))
+    show_verdict(verdict, str(built.destination), style)
 
 
 def allowed_files(projects: Sequence[Project]) -> AllowedFiles:

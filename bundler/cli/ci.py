@@ -11,15 +11,17 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Literal
 
-from bundler.cli.console import Console, ConsoleListener, hidden, safe
+from bundler.cli.console import Console, hidden, safe, size
+from bundler.cli.progress import ConsoleListener
 
 if TYPE_CHECKING:
     from bundler.artifacts.verify import Verdict
     from bundler.errors import BundlerError
+    from bundler.listener import KeyProgress
 
 System = Literal["github", "gitlab", "azure"]
 Grade = Literal["error", "warning", "notice"]
@@ -44,8 +46,10 @@ def system(environ: Mapping[str, str] = os.environ) -> System | None:
 class CiListener(ConsoleListener):
     """A `ConsoleListener` that prints phases as collapsible groups and warnings as annotations."""
 
-    def __init__(self, console: Console, system: System, *, quiet: bool = False) -> None:
-        super().__init__(console, quiet=quiet)
+    def __init__(
+        self, console: Console, system: System, *, quiet: bool = False, verbose: bool = False
+    ) -> None:
+        super().__init__(console, quiet=quiet, verbose=verbose)
         self._system = system
         self._section = 0
         self._open = False
@@ -53,10 +57,11 @@ class CiListener(ConsoleListener):
     def phase(self, text: str) -> None:
         if self._quiet:
             return
-        self.close()
+        self._fold()
         self._section += 1
         self._open = True
         self._console.command(self._begin(safe(text)))
+        self.working(text)
 
     def warning(self, text: str) -> None:
         super().warning(text)
@@ -64,6 +69,10 @@ class CiListener(ConsoleListener):
             self._console.command(line)
 
     def close(self) -> None:
+        super().close()
+        self._fold()
+
+    def _fold(self) -> None:
         """Ends the open group, so that the following lines are visible without expanding it."""
         if self._open:
             self._open = False
@@ -85,14 +94,44 @@ class CiListener(ConsoleListener):
         return f"\x1b[0Ksection_end:{time.time():.0f}:{_SECTION}_{self._section}\r\x1b[0K"
 
 
-def annotation(where: System | None, grade: Grade, text: str) -> str:
-    """The command that annotates the run; empty if the CI system has none."""
+def annotation(where: System | None, grade: Grade, text: str, at: str = "") -> str:
+    """The command that annotates the run; empty if the CI system has none. at: ``file:line``."""
+    file, line = _place(at) if at else ("", "")
     if where == "github":
-        return f"::{grade} title={_TITLE}::{_data(safe(text))}"
+        place = f"file={_property(file)}," if file else ""
+        place += f"line={line}," if line else ""
+        return f"::{grade} {place}title={_TITLE}::{_data(safe(text))}"
     if where == "azure":
-        flat = safe(text).replace("%", "%AZP25").replace("\r", "%0D").replace("\n", "%0A")
-        return f"##vso[task.logissue type={grade}]{flat}"
+        path = _azure(file).replace(";", "%3B").replace("]", "%5D")
+        place = f";sourcepath={path}" if file else ""
+        place += f";linenumber={line}" if line else ""
+        return f"##vso[task.logissue type={grade}{place}]{_azure(text)}"
     return ""
+
+
+def _azure(text: str) -> str:
+    return safe(text).replace("%", "%AZP25").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def _property(text: str) -> str:
+    return _data(safe(text)).replace(":", "%3A").replace(",", "%2C")
+
+
+def annotate(where: System | None, error: BundlerError) -> Iterator[str]:
+    """A command for each finding of a failure, at the file and line that it names."""
+    for text in _findings(error):
+        if line := annotation(where, "error", text, error.where):
+            yield line
+
+
+def _place(at: str, environ: Mapping[str, str] = os.environ) -> tuple[str, str]:
+    """The file, relative to the repository's top, and the line; a relative path as it is."""
+    file, _, line = at.rpartition(":")
+    if not line.isdecimal():
+        file, line = at, ""
+    top = environ.get("GITHUB_WORKSPACE") or environ.get("BUILD_SOURCESDIRECTORY")
+    path = os.path.relpath(file, top) if top else file
+    return (file if path.startswith(os.pardir) else path), line
 
 
 def _data(text: str) -> str:
@@ -113,8 +152,6 @@ def summarise(lines: Iterable[str], environ: Mapping[str, str] = os.environ) -> 
 
 def verdict_summary(verdict: Verdict, name: str) -> list[str]:
     """An artifact and its states."""
-    from bundler.cli.console import size
-
     lines = [f"### ✓ {_cell(name)}", ""]
     if verdict.digest:
         lines += [f"`{verdict.digest}`", ""]
@@ -131,8 +168,28 @@ def verdict_summary(verdict: Verdict, name: str) -> list[str]:
 def failure_summary(failures: Sequence[BundlerError]) -> list[str]:
     """What went wrong, and the next step."""
     lines = [f"### ✗ {len(failures)} failed" if len(failures) > 1 else "### ✗ failed", ""]
-    rows = [(f"{error.title} ({error.exit_code})", error.what, error.hint) for error in failures]
+    rows: list[tuple[str, str, str]] = []
+    for error in failures:
+        title = f"{error.title} ({error.exit_code})"
+        place = f" ({error.where})" if error.where else ""
+        texts = [f"{text}{place}" for text in _findings(error)]
+        rows += zip([title] * len(texts), texts, [error.hint] + [""] * len(texts), strict=False)
     return [*lines, *table(("", "what happened", "what to do"), rows)]
+
+
+def _findings(error: BundlerError) -> list[str]:
+    return [f"{rule}: {line}" for rule, lines in error.details for line in lines] or [error.what]
+
+
+def keys_summary(finished: Mapping[str, KeyProgress]) -> list[str]:
+    """What became of each key, and how long it took."""
+    if not finished:
+        return []
+    rows = [
+        (it.key, it.phase, it.detail or "-", size(it.size), f"{it.seconds:.1f} s", str(it.attempt))
+        for it in finished.values()
+    ]
+    return ["", *table(("key", "result", "change", "size", "time", "attempts"), rows)]
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

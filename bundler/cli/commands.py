@@ -46,10 +46,10 @@ class _LazyGroup(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and args[0] not in _COMMANDS and not args[0].startswith("-"):
-            from difflib import get_close_matches
+            from bundler.system.wording import nearest
 
-            near = get_close_matches(args[0], _COMMANDS, 1)
-            suggestion = f" Did you mean {near[0]}?" if near else ""
+            near = nearest(args[0], _COMMANDS)
+            suggestion = f" Did you mean {near}?" if near else ""
             ctx.fail(f"Unknown command {args[0]!r}.{suggestion}")
         return super().resolve_command(ctx, args)
 

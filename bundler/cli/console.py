@@ -5,28 +5,33 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TextIO
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, TextIO
 
 from bundler.errors import BundlerError
-from bundler.listener import KeyProgress, Listener
+from bundler.system import wording
 from bundler.system.times import seconds_of
+from bundler.version import SCHEMA_VERSION
 
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
 
 _CODES = {"red": "31", "green": "32", "yellow": "33", "cyan": "36", "dim": "2", "bold": "1"}
-_STEP = 1024
 _GAP = "  "
 # On narrower terminals, text is not wrapped.
 _NARROWEST = 40
-# The indentation of a note's continuation lines.
-_FOLLOWING = "    "
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+
+size = wording.size
 
 
 class Console:
-    """An output stream that knows whether it supports colours and Unicode."""
+    """An output stream that knows whether it supports colours and Unicode.
+
+    hide: removes the live display, which another console's line would mix with; None without one.
+    """
+
+    hide: ClassVar[Callable[[], None] | None] = None
 
     def __init__(self, stream: TextIO, environ: Mapping[str, str] = os.environ) -> None:
         self._stream = stream
@@ -47,6 +52,8 @@ class Console:
 
             self._live.print(Text.from_ansi(shown), soft_wrap=True)
             return
+        if Console.hide is not None:
+            Console.hide()
         self._stream.write(f"{shown}\n")
         self._stream.flush()
 
@@ -95,13 +102,19 @@ class Console:
         """Prints an expected failure."""
         cross = self.styled(self.sign("✗", "x"), "red", "bold")
         title = self.styled(f"{error.title} ({error.exit_code})", "red", "bold")
-        self.paragraph(safe(error.what), indent="  ", first=f"{cross} {title}: ")
-        self.reason("", error.hint, indent="  ")
+        self.paragraph(safe(error.headline or error.what), indent="  ", first=f"{cross} {title}: ")
+        if error.where:
+            self.line(f"  Where: {safe(error.where)}")
+        for rule, lines in error.details:
+            self.line(f"  {safe(rule)}:")
+            for line in lines:
+                self.paragraph(safe(line), indent="      ", first="    ")
+        self.reason(error.why, error.hint, indent="  ")
 
-    def finding(self, grade: str, what: str, why: str = "", fix: str = "") -> None:
-        """Prints one finding of a verdict. grade: ``error`` or ``warning``."""
-        word = self.styled(f"{grade}:", "red" if grade == "error" else "yellow", "bold")
-        self.paragraph(safe(what), indent="  ", first=f"{word} ")
+    def warning(self, what: str, why: str = "", fix: str = "") -> None:
+        """Prints a problem that does not make the command fail."""
+        first = self.styled("warning:", "yellow") + " "
+        self.paragraph(safe(what), indent="  ", first=first)
         self.reason(why, fix, indent="  ")
 
     def reason(self, why: str, fix: str, *, indent: str) -> None:
@@ -190,42 +203,6 @@ def width(text: str) -> int:
     )
 
 
-class ConsoleListener(Listener):
-    """Reports a run's progress as plain lines, for logs and for the user."""
-
-    def __init__(self, console: Console, *, quiet: bool = False) -> None:
-        self._console = console
-        self._quiet = quiet
-
-    def phase(self, text: str) -> None:
-        if self._quiet:
-            return
-        arrow = self._console.sign("▸", ">")
-        self._console.line(self._console.styled(f"{arrow} {safe(text)}", "bold"))
-
-    def note(self, text: str) -> None:
-        if self._quiet:
-            return
-        self._console.paragraph(safe(text), indent=_FOLLOWING, first="  ")
-
-    def warning(self, text: str) -> None:
-        first = self._console.styled("warning:", "yellow") + " "
-        self._console.paragraph(safe(text), indent=_FOLLOWING, first=first)
-
-    def key(self, progress: KeyProgress) -> None:
-        if self._quiet or progress.phase in ("waiting", "fetching", "checking"):
-            return
-        parts = [progress.key, progress.phase]
-        if progress.phase in ("done", "kept"):
-            parts += [size(progress.size), f"{progress.seconds:.1f} s"]
-        if progress.attempt > 1:
-            parts.append(f"attempt {progress.attempt}")
-        if progress.detail:
-            parts.append(progress.detail)
-        styles = ("red",) if progress.phase == "failed" else ()
-        self._console.paragraph(safe("  ".join(parts)), *styles, indent=_FOLLOWING, first="  ")
-
-
 def hidden(text: str) -> str:
     """The text without the credentials of the URLs in it."""
     if "@" not in text and "=" not in text and "#" not in text:
@@ -240,6 +217,14 @@ def as_json(value: Any, **options: Any) -> str:
     import json
 
     return json.dumps(_without_credentials(value), **options)
+
+
+def print_json(document: Mapping[str, Any], **options: Any) -> None:
+    """Prints a command's result as JSON on stdout."""
+    import sys
+
+    sys.stdout.write(as_json({"schemaVersion": SCHEMA_VERSION, **document}, **options) + "\n")
+    sys.stdout.flush()
 
 
 def _without_credentials(value: Any) -> Any:
@@ -266,16 +251,6 @@ def safe(text: str) -> str:
         else line.replace("##", "# #")
         for line in shown.split("\n")
     )
-
-
-def size(count: int) -> str:
-    """A human-readable size in bytes."""
-    value = float(count)
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if value < _STEP:
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-        value /= _STEP
-    return f"{value:.1f} TiB"
 
 
 def age(moment: str | None, now: float | None = None) -> str:

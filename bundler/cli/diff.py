@@ -92,10 +92,13 @@ def diff(
     from bundler.artifacts.open import open_artifact
 
     definitions: DefinitionsDifference | None = None
+    listener = narrator()
+    listener.working(f"Comparing {before} with {after}")
     with open_artifact(before) as one, open_artifact(after) as other:
         found = compare(one, other, volatile)
         if with_definitions:
             definitions = _definitions(one, other, project, python, modules)
+    listener.working("")
     most = sys.maxsize if everything else MOST_LINES
     if style == "json":
         document = {**as_document(found), **_definitions_document(definitions)}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,13 +10,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from bundler.cli.console import Console, as_json
-from bundler.version import SCHEMA_VERSION
+from bundler.cli.console import Console, as_json, print_json
+from bundler.cli.options import narrator
 
 if TYPE_CHECKING:
     from bundler.setup.doctor import Examined, Finding
 
-_SILENT_SECONDS = 1.0
 _SIGNS = {"ok": ("✓", "ok", "green"), "warn": ("!", "!", "yellow"), "fail": ("✗", "x", "red")}
 
 
@@ -81,7 +79,7 @@ def doctor(
         whole = [{"project": str(root), "checks": _as_json(it)} for root, it in reports.items()]
         # A single project is at the top level.
         told = whole[0] if len(whole) == 1 else {"projects": whole}
-        click.echo(as_json({"schemaVersion": SCHEMA_VERSION, **told}))
+        print_json({**told})
     else:
         _conclude(failures, warnings, fixable=any(finding.part for finding in findings))
     ctx.exit(1 if failures else 0)
@@ -123,22 +121,13 @@ def _announced(root: Path, asked: _Asked) -> Iterator[Examined]:
     """The checks' answers; what takes longer than a second is announced on stderr."""
     from bundler.setup.doctor import examine
 
-    console = Console(sys.stderr)
-    timers: list[threading.Timer] = []
-
-    def begins(doing: str) -> None:
-        text = console.styled(f"{doing} {console.sign('…', '...')}", "dim")
-        timers.append(threading.Timer(_SILENT_SECONDS, console.line, [text]))
-        timers[-1].daemon = True
-        timers[-1].start()
-
+    listener = narrator()
     try:
-        for answered in examine(root, python=asked.python, reaches=asked.reaches, begins=begins):
-            timers[-1].cancel()
-            yield answered
+        yield from examine(
+            root, python=asked.python, reaches=asked.reaches, begins=listener.working
+        )
     finally:
-        for timer in timers:
-            timer.cancel()
+        listener.working("")
 
 
 def _examine(
@@ -173,7 +162,8 @@ def _show(console: Console, finding: Finding, *, why: str) -> None:
 
 
 def _conclude(failures: int, warnings: int, *, fixable: bool) -> None:
-    click.echo(f"\n{_count(failures, 'failure')}, {_count(warnings, 'warning')}.", err=True)
+    code = " Exit code 1." if failures else ""
+    click.echo(f"\n{_count(failures, 'failure')}, {_count(warnings, 'warning')}.{code}", err=True)
     if fixable:
         click.echo("Some of this can be fixed automatically: state-bundler doctor --fix", err=True)
 

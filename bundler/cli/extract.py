@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from bundler.cli import completion
-from bundler.cli.console import Console, size
+from bundler.cli.console import Console, print_json, size
+from bundler.cli.options import narrator
+from bundler.cli.outcome import format_option
 from bundler.system.wording import counted
+
+if TYPE_CHECKING:
+    from bundler.artifacts.extract import Extracted
 
 
 @click.command()
@@ -21,7 +28,8 @@ from bundler.system.wording import counted
     required=True,
     help="A new or empty directory.",
 )
-def extract(artifact: str, output: Path) -> None:
+@format_option
+def extract(artifact: str, output: Path, style: str) -> None:
     """Verify ARTIFACT and extract its states into a directory.
 
     \b
@@ -32,8 +40,26 @@ def extract(artifact: str, output: Path) -> None:
     from bundler.artifacts.extract import extract as take_out
     from bundler.artifacts.open import open_artifact
 
+    narrator(quiet=style == "json").working(f"Reading {artifact}")
     with open_artifact(artifact) as opened:
         found = take_out(opened, output)
+    show_extracted(found, style)
+
+
+def show_extracted(found: Sequence[Extracted], style: str) -> None:
+    """Prints the directories that were written."""
+    if style == "json":
+        directories = [
+            {
+                "path": str(item.target),
+                "contentDigest": item.manifest.content_digest,
+                "size": item.manifest.size,
+                "keys": [state.key for state in item.manifest.states],
+            }
+            for item in found
+        ]
+        print_json({"directories": directories})
+        return
     console = Console(sys.stdout)
     for item in found:
         console.line(

@@ -10,7 +10,7 @@ import _thread
 import os
 import sys
 
-from bundler.errors import Bug, BundlerError, UsageError
+from bundler.errors import Bug, BundlerError, Findings, UsageError
 from bundler.guard.moments import check
 from bundler.guard.verdict import GuardFinding, GuardVerdict, Moment, Movement, grouped, shared
 from bundler.system import streams
@@ -265,10 +265,15 @@ def _show(findings: Sequence[GuardFinding]) -> None:
     for finding, following in zip(told, [*told[1:], None], strict=True):
         is_last = following is None or shared(finding) != shared(following)
         why, fix = (finding.why, finding.fix) if is_last else ("", "")
-        console.finding(_WORDS[finding.grade], finding.what, why, fix)
-
-
-_WORDS = {"fail": "error", "warn": "warning"}
+        if finding.grade == "warn":
+            console.warning(finding.what, why, fix)
+        else:
+            error = Findings(finding.what, hint=fix)
+            error.why = why
+            console.failure(error)
+    failures = sum(finding.grade == "fail" for finding in findings)
+    if failures > 1:
+        console.line(f"{failures} findings; exit code {Findings.exit_code}.")
 
 
 def _clean(verdict: GuardVerdict) -> str:

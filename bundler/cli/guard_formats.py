@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import json
-from urllib.parse import quote
 
-from bundler.guard.verdict import GuardFinding, GuardVerdict
-from bundler.version import SCHEMA_VERSION, __version__
+from bundler.guard.verdict import GuardVerdict
+from bundler.version import SCHEMA_VERSION
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-_SARIF_SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
-# https://docs.oasis-open.org/sarif/sarif/v2.1.0/
-_SARIF_LEVELS = {"fail": "error", "warn": "warning"}
+_LEVELS = {"fail": "error", "warn": "warning"}
+_HELP = "The message of each result has the command that fixes it."
 _RULES = {
     "state-in-index": "A state file is in the index.",
     "state-in-head": "A state file is in HEAD.",
@@ -59,9 +57,8 @@ def _text(path: str) -> str:
 
 
 def _github(verdict: GuardVerdict) -> str:
-    commands = {"fail": "error", "warn": "warning"}
     return "".join(
-        f"::{commands[finding.grade]} file={_property(finding.where)},"
+        f"::{_LEVELS[finding.grade]} file={_property(finding.where)},"
         f"title={_property(finding.rule)}::"
         f"{_escaped(f'{finding.what} {finding.why} Fix: {finding.fix}')}\n"
         for finding in verdict.findings
@@ -78,28 +75,19 @@ def _property(text: str) -> str:
 
 
 def _sarif(verdict: GuardVerdict) -> str:
-    driver = {
-        "name": "state-bundler guard",
-        "version": __version__,
-        "rules": [
-            {"id": name, "shortDescription": {"text": text}} for name, text in _RULES.items()
-        ],
-    }
-    results = [_result(finding) for finding in verdict.findings]
-    run = {"tool": {"driver": driver}, "results": results, "columnKind": "utf16CodeUnits"}
-    return _dumped({"$schema": _SARIF_SCHEMA, "version": "2.1.0", "runs": [run]})
+    from bundler.cli import sarif
 
-
-def _result(finding: GuardFinding) -> dict[str, object]:
-    place = quote(finding.where.encode("utf-8", "surrogateescape"))
-    return {
-        "ruleId": finding.rule,
-        "level": _SARIF_LEVELS[finding.grade],
-        "message": {"text": _text(f"{finding.what} {finding.why} Fix: {finding.fix}")},
-        "locations": [
-            {"physicalLocation": {"artifactLocation": {"uri": place, "uriBaseId": "%SRCROOT%"}}}
-        ],
-    }
+    rules = {name: (text, _HELP) for name, text in _RULES.items()}
+    results = [
+        sarif.result(
+            finding.rule,
+            _LEVELS[finding.grade],
+            _text(f"{finding.what} {finding.why} Fix: {finding.fix}"),
+            finding.where.encode("utf-8", "surrogateescape"),
+        )
+        for finding in verdict.findings
+    ]
+    return _dumped(sarif.log("guard", "guard", rules, results))
 
 
 _FORMATS: dict[str, Callable[[GuardVerdict], str]] = {

@@ -14,11 +14,10 @@ import click
 
 from bundler import listener
 from bundler.cli import completion
-from bundler.cli.console import Console, ConsoleListener, safe, size
-from bundler.system.wording import counted
+from bundler.cli.console import Console
+from bundler.cli.progress import ConsoleListener
 
 if TYPE_CHECKING:
-    from bundler.artifacts.verify import Verdict
     from bundler.listener import Listener
     from bundler.project.options import Inside, RefreshMode, RefreshOptions
     from bundler.project.projects import Project
@@ -242,33 +241,33 @@ refresh_command_options = taken_as(
 )
 
 
-def narrator(*, quiet: bool = False) -> ConsoleListener:
+verbose_option = click.option(
+    "-v", "--verbose", is_flag=True, help="Print a line for every key, also if nothing changed."
+)
+
+
+def narrator(*, quiet: bool = False, verbose: bool = False) -> ConsoleListener:
     """The listener that reports progress on stderr, from now on also this process's."""
-    told = _narrator(quiet=quiet)
+    told = _narrator(quiet=quiet, verbose=verbose)
+    context = click.get_current_context(silent=True)
+    if context is not None:  # also after an error or a signal
+        context.call_on_close(told.close)
     listener.of_process = told
     return told
 
 
-def _narrator(*, quiet: bool) -> ConsoleListener:
+def _narrator(*, quiet: bool, verbose: bool) -> ConsoleListener:
     console = Console(sys.stderr)
     if sys.stderr.isatty() and os.environ.get("TERM") != "dumb" and not os.environ.get("CI"):
         from bundler.cli.live import LiveListener
 
-        live = LiveListener(console, quiet=quiet)
-        context = click.get_current_context(silent=True)
-        if context is not None:  # also after an error or a signal
-            context.call_on_close(live.close)
-        return live
+        return LiveListener(console, quiet=quiet, verbose=verbose)
     from bundler.cli.ci import CiListener, system
 
     where = system()
     if where is None:
-        return ConsoleListener(console, quiet=quiet)
-    folded = CiListener(console, where, quiet=quiet)
-    context = click.get_current_context(silent=True)
-    if context is not None:
-        context.call_on_close(folded.close)
-    return folded
+        return ConsoleListener(console, quiet=quiet, verbose=verbose)
+    return CiListener(console, where, quiet=quiet, verbose=verbose)
 
 
 class BuildArguments(NamedTuple):
@@ -470,27 +469,3 @@ load_options = taken_as(
         help="Minimum number of definitions.  [1, or as many as the older artifact has]",
     ),
 )
-
-
-def show_verdict(verdict: Verdict, name: str | None = None) -> None:
-    """Prints what an artifact contains, also to the summary of a CI step."""
-    from bundler.cli.ci import summarise, verdict_summary
-
-    summarise(verdict_summary(verdict, name or verdict.name))
-    console = Console(sys.stdout)
-    digest = f" {verdict.digest}" if verdict.digest else ""
-    if os.environ.get("STATE_BUNDLER_ONE_OF_ALL"):
-        from bundler.workflows.build_all import BuildResult, report_result
-
-        state = "" if verdict.directories else " (no state)"
-        report_result(BuildResult(f"{name or verdict.name}{digest}{state}"))
-    tick = console.styled(console.sign("✓", "ok"), "green", "bold")
-    console.line(f"{tick} {name or verdict.name}{digest}")
-    for directory in verdict.directories:
-        if directory.manifest is not None:
-            console.line(
-                f"  {directory.path}: {counted(len(directory.manifest.states), 'state')}, "
-                f"{size(directory.manifest.size)}, content {directory.manifest.content_digest[:12]}"
-            )
-    if verdict.loaded:
-        console.line(f"  {safe(verdict.loaded)}")

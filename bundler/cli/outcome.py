@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from bundler.cli.console import as_json
-from bundler.cli.options import show_verdict
-from bundler.version import SCHEMA_VERSION
+from bundler.cli.console import Console, print_json, safe, size
+from bundler.system.wording import counted
 
 if TYPE_CHECKING:
     from bundler.artifacts.embedding import EmbedResult
+    from bundler.artifacts.verify import Verdict
 
 format_option = click.option(
     "--format", "style", type=click.Choice(["text", "json"]), default="text", show_default=True
@@ -23,7 +25,7 @@ def show_outcome(made: EmbedResult, style: str) -> None:
     """Prints to stdout and to the file named by ``GITHUB_OUTPUT``."""
     tell_github(_outputs(made))
     if style == "json":
-        click.echo(as_json({"schemaVersion": SCHEMA_VERSION, **_outputs(made)}))
+        print_json(_outputs(made))
     else:
         show_verdict(made.verdict, made.name)
 
@@ -40,3 +42,60 @@ def tell_github(outputs: dict[str, Any]) -> None:
             for name, value in outputs.items():
                 text = str(value).lower() if isinstance(value, bool) else value or ""
                 stream.write(f"{name}={text}\n")
+
+
+def show_verdicts(named: Sequence[tuple[Verdict, str]], style: str = "text") -> None:
+    """Prints what artifacts contain, also to the summary of a CI step."""
+    for verdict, name in named:
+        _show_verdict(verdict, name, style)
+    if style == "json":
+        print_json({"artifacts": [_verdict_document(verdict, name) for verdict, name in named]})
+
+
+def show_verdict(verdict: Verdict, name: str | None = None, style: str = "text") -> None:
+    """Prints what an artifact contains, also to the summary of a CI step."""
+    show_verdicts([(verdict, name or verdict.name)], style)
+
+
+def _show_verdict(verdict: Verdict, name: str, style: str) -> None:
+    from bundler.cli.ci import summarise, verdict_summary
+
+    summarise(verdict_summary(verdict, name))
+    digest = f" {verdict.digest}" if verdict.digest else ""
+    if os.environ.get("STATE_BUNDLER_ONE_OF_ALL"):
+        from bundler.workflows.build_all import BuildResult, report_result
+
+        state = "" if verdict.directories else " (no state)"
+        report_result(BuildResult(f"{name}{digest}{state}"))
+    if style == "json":
+        return
+    console = Console(sys.stdout)
+    tick = console.styled(console.sign("✓", "ok"), "green", "bold")
+    console.line(f"{tick} {name}{digest}")
+    for directory in verdict.directories:
+        if directory.manifest is not None:
+            console.line(
+                f"  {directory.path}: {counted(len(directory.manifest.states), 'state')}, "
+                f"{size(directory.manifest.size)}, content {directory.manifest.content_digest[:12]}"
+            )
+    if verdict.loaded:
+        console.line(f"  {safe(verdict.loaded)}")
+
+
+def _verdict_document(verdict: Verdict, name: str) -> dict[str, Any]:
+    return {
+        "artifact": name,
+        "kind": verdict.kind,
+        "digest": verdict.digest,
+        "loaded": verdict.loaded or None,
+        "directories": [
+            {
+                "path": directory.path,
+                "contentDigest": directory.manifest.content_digest,
+                "size": directory.manifest.size,
+                "keys": [state.key for state in directory.manifest.states],
+            }
+            for directory in verdict.directories
+            if directory.manifest is not None
+        ],
+    }

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import click
 
-from bundler.cli.help import Renamed, called, everything
+from bundler.cli.help import Renamed, called, everything, renamed
 from bundler.cli.run import run
+from bundler.errors import UsageError
+from bundler.system.wording import nearest
 
 _PREFIX = "--bundle-"
 _ABOUT = """
@@ -26,6 +28,7 @@ def main(arguments: Sequence[str]) -> int:
     def pex_bundle(ignored: tuple[str, ...]) -> int:
         return _pex_bundle(ignored)
 
+    Renamed.option = _PREFIX
     # click would consume the user's `--`, so another one is added in front.
     return run(pex_bundle, ["--", *arguments])
 
@@ -62,12 +65,22 @@ def _split(arguments: Sequence[str], command: click.Command) -> tuple[list[str],
             theirs += [argument, *rest]
         elif argument.startswith(_PREFIX):
             name = f"--{argument[len(_PREFIX) :]}"
+            _refuse_unknown(name.partition("=")[0], command)
             ours.append(name)
             if "=" not in name and name not in flags:
                 ours += _next(rest)
         else:
             theirs.append(argument)
     return ours, theirs
+
+
+def _refuse_unknown(name: str, command: click.Command) -> None:
+    known = {it for option in command.params for it in (*option.opts, *option.secondary_opts)}
+    if name in known:
+        return
+    near = nearest(name, [it for it in known if it.startswith("--")])
+    hint = f"Did you mean {renamed(near)}?" if near else "See pex-bundle --help."
+    raise UsageError(f"Unknown option {renamed(name)}.", hint=hint)
 
 
 def _next(rest: Iterator[str]) -> list[str]:
@@ -109,7 +122,6 @@ def _value_of(name: str, arguments: Sequence[str]) -> str | None:
 
 def _help(command: click.Command) -> str:
     context = everything(click.Context(command, info_name="pex-bundle"))
-    Renamed.option = _PREFIX
     formatter = context.make_formatter()
     formatter.write_text(_ABOUT)
     records = (option.get_help_record(context) for option in command.params if _is_ours(option))

@@ -78,6 +78,7 @@ def plan(
         )
         if out is not None:
             plan_file.save(made, refreshed, found, out, scratch=Path(scratch), listener=listener)
+    listener.working("")
     tell_github({"changed": made.differs})
     _show(made, style, sys.maxsize if every_change else MOST_LINES)
     ctx.exit(1 if made.differs else 0)

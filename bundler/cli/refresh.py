@@ -5,12 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from bundler.cli.ci import summarise, table
-from bundler.cli.console import Console, size
+from bundler.cli.console import Console, as_json, print_json, size
 from bundler.cli.help import Grouped
 from bundler.cli.options import (
     Duration,
@@ -19,11 +19,21 @@ from bundler.cli.options import (
     narrator,
     project_options,
     refresh_command_options,
+    verbose_option,
 )
-from bundler.cli.store_options import opened, run_of, show_pushed, show_staged
+from bundler.cli.outcome import format_option
+from bundler.cli.store_options import (
+    opened,
+    pushed_document,
+    run_of,
+    show_pushed,
+    show_staged,
+)
+from bundler.version import SCHEMA_VERSION
 
 if TYPE_CHECKING:
     from bundler.artifacts.names import ArtifactName
+    from bundler.listener import Listener
     from bundler.project.options import RefreshOptions
     from bundler.project.projects import Project
     from bundler.refresh.run import Refreshed
@@ -59,7 +69,12 @@ _SHOWN_DIGEST = 12
     metavar="FILE.tar|oci:DIR[:TAG]",
     help="Write the states for other jobs, which use them with --state-from.",
 )
+@click.option(
+    "--dry-run", is_flag=True, help="Show what would be fetched; no external system is called."
+)
 @click.option("-q", "--quiet", is_flag=True, help="Print only warnings, errors and the result.")
+@verbose_option
+@format_option
 def refresh(
     *,
     projects: ProjectArguments,
@@ -70,7 +85,10 @@ def refresh(
     wait: float | None,
     url: str | None,
     output: str | None,
+    dry_run: bool,
     quiet: bool,
+    verbose: bool,
+    style: str,
 ) -> None:
     """Refresh the state of every component, all or nothing.
 
@@ -82,29 +100,38 @@ def refresh(
       state-bundler refresh --push
       state-bundler refresh --shard 3/10
       state-bundler refresh -o states.tar
+      state-bundler refresh --dry-run
     """
     from bundler.refresh.run import refresh as only_refresh
 
     if output is not None and (push or shard is not None):
         raise click.UsageError("-o cannot be combined with --push or --shard.")
+    if dry_run and (push or shard is not None or output is not None):
+        raise click.UsageError("--dry-run cannot be combined with --push, --shard or -o.")
     destination = _destination(output)
-    listener = narrator(quiet=quiet)
+    listener = narrator(quiet=quiet, verbose=verbose)
     found, options = projects.find(listener), refreshing.options()
-    if shard is not None:
-        _push_shard(found, options, _into(found, url, wait), shard, run)
+    if dry_run:
+        _preview(found, options, listener, style)
+    elif shard is not None:
+        _push_shard(found, options, _into(found, url, wait), shard, run, style=style)
     elif push:
         from bundler.workflows.store_refresh import refresh_and_push
 
         into = _into(found, url, wait)
         refreshed, pushed = refresh_and_push(found, options, into, listener)
-        _show(refreshed)
-        show_pushed(pushed, into.store.url)
+        _show(refreshed, style, pushed=pushed_document(pushed, into.store.url))
+        if style == "text":
+            show_pushed(pushed, into.store.url)
     else:
         held = click.get_current_context().with_resource(ExitStack()) if destination else None
         refreshed = only_refresh(found, options, listener, held=held)
-        _show(refreshed)
+        written = None
         if destination is not None:
-            _export(refreshed, found, destination)
+            written = (str(destination), _export(refreshed, found, destination, listener))
+        _show(refreshed, style, written=written and {"name": written[0], "digest": written[1]})
+        if written is not None and style == "text":
+            Console(sys.stdout).line(" ".join(written))
 
 
 def _destination(output: str | None) -> ArtifactName | None:
@@ -115,11 +142,31 @@ def _destination(output: str | None) -> ArtifactName | None:
     return destination_of(output)
 
 
-def _export(refreshed: Refreshed, projects: Sequence[Project], destination: ArtifactName) -> None:
+def _export(
+    refreshed: Refreshed,
+    projects: Sequence[Project],
+    destination: ArtifactName,
+    listener: Listener,
+) -> str:
     from bundler.workflows.export import export_states
 
-    digest = export_states(refreshed, projects, destination, narrator())
-    Console(sys.stdout).line(f"{destination} {digest}")
+    return export_states(refreshed, projects, destination, listener)
+
+
+def _preview(
+    projects: Sequence[Project], options: RefreshOptions, listener: Listener, style: str
+) -> None:
+    from bundler.refresh.preview import preview
+
+    keys = preview(projects, options, listener)
+    if style == "json":
+        import msgspec
+
+        rows = [msgspec.to_builtins(item, str_keys=True) for item in keys]
+        print_json({"keys": rows})
+        return
+    rows = [(item.key, item.action, item.declared or "-") for item in keys]
+    Console(sys.stdout).table(("KEY", "ACTION", "DECLARED"), rows)
 
 
 def _into(projects: Sequence[Project], url: str | None, wait: float | None) -> Into:
@@ -131,19 +178,29 @@ def _into(projects: Sequence[Project], url: str | None, wait: float | None) -> I
 
 
 def _push_shard(
-    projects: Sequence[Project], options: RefreshOptions, into: Into, shard: str, run: str | None
+    projects: Sequence[Project],
+    options: RefreshOptions,
+    into: Into,
+    shard: str,
+    run: str | None,
+    *,
+    style: str,
 ) -> None:
+    from bundler import listener
     from bundler.store import shards
     from bundler.workflows.store_refresh import refresh_shard
 
     index_and_count, name = shards.parse_shard(shard), run_of(run)
     staged = refresh_shard(
-        projects, options, into, run=name, shard=index_and_count, listener=narrator()
+        projects, options, into, run=name, shard=index_and_count, listener=listener.of_process
     )
-    show_staged(into.store, staged, name)
+    show_staged(into.store, staged, name, style)
 
 
-def _show(refreshed: Refreshed) -> None:
+def _show(refreshed: Refreshed, style: str, **more: Any) -> None:
+    """Prints the states; more: members of the JSON document."""
+    if style == "json":
+        click.echo(as_json({**_document(refreshed), **more}))
     console = Console(sys.stdout)
     for bundle in refreshed.bundles:
         rows = [
@@ -155,5 +212,36 @@ def _show(refreshed: Refreshed) -> None:
             )
             for state in bundle.manifest.states
         ]
-        console.table(("KEY", "SIZE", "DIGEST", ""), rows, "SIZE")
+        if style == "text":
+            console.table(("KEY", "SIZE", "DIGEST", ""), rows, "SIZE")
         summarise(["### States", "", *table(("key", "size", "digest", ""), rows)])
+
+
+def _document(refreshed: Refreshed) -> dict[str, Any]:
+    known = {
+        (directory.path, item.key): item
+        for directory in refreshed.record
+        for item in directory.keys
+    }
+    keys = []
+    for bundle in refreshed.bundles:
+        for state in bundle.manifest.states:
+            item = known.get((bundle.place, state.key))
+            keys.append(
+                {
+                    "directory": bundle.place,
+                    "key": state.key,
+                    "changed": state.key in refreshed.changed,
+                    "size": state.size,
+                    "dirHash": state.digest.dir_hash,
+                    "fetched": item and item.fetched,
+                    "confirmed": item and item.confirmed,
+                    "stale": bool(item and item.stale),
+                }
+            )
+    return {
+        "schemaVersion": SCHEMA_VERSION,
+        "changed": bool(refreshed.changed),
+        "contentDigests": {it.place: it.manifest.content_digest for it in refreshed.bundles},
+        "keys": keys,
+    }

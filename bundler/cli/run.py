@@ -15,7 +15,8 @@ from types import FrameType
 import click
 
 from bundler import listener
-from bundler.cli.console import Console, ConsoleListener
+from bundler.cli.console import Console
+from bundler.cli.progress import ConsoleListener
 from bundler.errors import Bug, BundlerError, Interrupted, Several
 from bundler.system import streams
 
@@ -25,7 +26,7 @@ def run(command: click.Command, arguments: Sequence[str]) -> int:
     signal.signal(signal.SIGTERM, _terminate)
     before = listener.of_process
     try:
-        return streams.ending(lambda: _run(command, arguments), _report)
+        return streams.ending(lambda: _run(command, arguments), report)
     finally:
         listener.of_process = before
 
@@ -35,21 +36,30 @@ def _run(command: click.Command, arguments: Sequence[str]) -> int:
     try:
         code = command.main(list(arguments), standalone_mode=False)
     except click.ClickException as error:
-        error.show(sys.stderr)
+        _show(error)
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
-        return _report(Interrupted(signal.SIGINT))
+        return report(Interrupted(signal.SIGINT))
     except streams.StreamFailed:
         raise
     except SystemExit as error:
         return _exit_code(error)
     except BundlerError as error:
-        return _report(error)
+        return report(error)
     except Exception as error:  # a bug is reported, not shown as a traceback
         if streams.is_ours(error):
             raise
-        return _report(_bug(error, command, arguments))
+        return report(_bug(error, command, arguments))
     return code if isinstance(code, int) else 0
+
+
+def _show(error: click.ClickException) -> None:
+    from bundler.cli.help import Renamed, as_typed
+
+    if not Renamed.option:
+        error.show(sys.stderr)
+        return
+    Console(sys.stderr).line(as_typed(f"Error: {error.format_message()}"))
 
 
 def _terminate(number: int, _: FrameType | None) -> None:
@@ -59,26 +69,35 @@ def _terminate(number: int, _: FrameType | None) -> None:
 
 def _exit_code(error: SystemExit) -> int:
     if error.code == 128 + signal.SIGTERM:
-        return _report(Interrupted(signal.SIGTERM))
+        return report(Interrupted(signal.SIGTERM))
     return error.code if isinstance(error.code, int) else 1
 
 
-def _report(error: BundlerError) -> int:
+def report(error: BundlerError) -> int:
+    """Prints a failure, also for the CI system, and returns its exit code."""
     from bundler.cli import ci
+    from bundler.cli.help import hint_as_typed
 
     console = Console(sys.stderr)
     failures = error.failures if isinstance(error, Several) else (error,)
     for failure in failures:
+        failure.hint = hint_as_typed(failure.hint)
         console.failure(failure)
-        if line := ci.annotation(ci.system(), "error", failure.what):
+        for line in ci.annotate(ci.system(), failure):
             console.command(line)
     if os.environ.get("STATE_BUNDLER_ONE_OF_ALL"):
         from bundler.workflows.build_all import failed, report_result
 
         report_result(failed(failures))
-    if len(failures) > 1:
+    if error.conclusion:
+        console.paragraph(f"{error.conclusion} Exit code {error.exit_code}.")
+        if error.log:
+            console.line(f"Log: {error.log}")
+    elif len(failures) > 1:
         console.line(f"{len(failures)} failures; exit code {error.exit_code}.")
-    ci.summarise(ci.failure_summary(failures))
+    reports = listener.of_process
+    finished = reports.finished if isinstance(reports, ConsoleListener) else {}
+    ci.summarise([*ci.failure_summary(failures), *ci.keys_summary(finished)])
     return error.exit_code
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import click
 
 from bundler.cli import completion
-from bundler.cli.console import Console
+from bundler.cli.console import Console, print_json
+from bundler.cli.outcome import format_option
 
 
 @click.command()
@@ -26,7 +27,8 @@ from bundler.cli.console import Console
     type=click.Path(path_type=Path, dir_okay=False),
     help="Path of the signature file.  [ARTIFACT.sig; for an image: its registry]",
 )
-def sign(artifact: str, key: Path, signature: Path | None) -> None:
+@format_option
+def sign(artifact: str, key: Path, signature: Path | None, style: str) -> None:
     """Verify ARTIFACT and sign it with an SSH key; `verify --signed-by` checks the signature.
 
     \b
@@ -52,4 +54,7 @@ def sign(artifact: str, key: Path, signature: Path | None) -> None:
             target = signature or signatures.sidecar(artifact)
             signatures.sign(message, key, target)
             where = str(target)
-    Console(sys.stdout).line(where)
+    if style == "json":
+        print_json({"signature": where})
+    else:
+        Console(sys.stdout).line(where)

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bundler.cli import completion
-from bundler.cli.console import Console, age, as_json, size
+from bundler.cli.console import Console, age, print_json, size
 from bundler.cli.options import narrator
 from bundler.cli.verify import PolicyArguments, policy_options
-from bundler.version import SCHEMA_VERSION
+from bundler.system.wording import counted
 
 if TYPE_CHECKING:
     from bundler.workflows.status import Demands, Holder, KeyStatus
@@ -105,7 +105,7 @@ def status(
     if html is not None:
         _as_page(holders, html)
     elif style == "json":
-        click.echo(as_json({"schemaVersion": SCHEMA_VERSION, "artifacts": _as_json(holders)}))
+        print_json({"artifacts": _as_json(holders)})
     else:
         _as_text(holders)
     _raise_failures(holders)
@@ -133,7 +133,14 @@ def _demands(given: PolicyArguments, signed_by: Path | None, *, history: bool) -
 def _at_artifacts(names: Sequence[str], baseline: str | None, demands: Demands) -> Look:
     from bundler.workflows.status import of_names
 
-    return lambda: list(of_names(names, baseline, demands))
+    def look() -> list[Holder]:
+        listener.working(f"Reading {counted(len(names), 'artifact')}")
+        found = list(of_names(names, baseline, demands))
+        listener.working("")
+        return found
+
+    listener = narrator()
+    return look
 
 
 def _at_projects(directories: tuple[Path, ...], python: Path | None, baseline: str | None) -> Look:

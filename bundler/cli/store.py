@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bundler.cli import store_changes
-from bundler.cli.console import Console, age, as_json, size
+from bundler.cli.console import Console, age, as_json, print_json, size
+from bundler.cli.extract import show_extracted
 from bundler.cli.store_options import NOWHERE, SHOWN, format_option, opened, store_options, url_of
-from bundler.system.wording import counted
+from bundler.system.wording import counted, nearest
 from bundler.version import SCHEMA_VERSION
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def list_(
     if current is None:
         click.echo(f"{found.url} is empty.", err=True)
         if style == "json":
-            click.echo(as_json({"schemaVersion": SCHEMA_VERSION, "store": found.url, "keys": []}))
+            print_json({"store": found.url, "keys": []})
         return
     if sets:
         _show_sets(list(islice(found.history(), most)), found, style)
@@ -142,7 +143,7 @@ def _show_sets(changes: list[Change], store: Store, style: str) -> None:
         import msgspec
 
         sets = [msgspec.to_builtins(change) for change in changes]
-        click.echo(as_json({"schemaVersion": SCHEMA_VERSION, "store": store.url, "sets": sets}))
+        print_json({"store": store.url, "sets": sets})
         return
     rows = [
         (
@@ -178,7 +179,7 @@ def show(*, url: str | None, root: Path, name: str, style: str) -> None:
     if style == "json":
         import msgspec
 
-        click.echo(as_json({"schemaVersion": SCHEMA_VERSION, **msgspec.to_builtins(version)}))
+        print_json({**msgspec.to_builtins(version)})
         return
     console = Console(sys.stdout)
     console.line(console.styled(f"{version.key}  {version.version}", "bold"))
@@ -228,7 +229,7 @@ def verify(*, url: str | None, root: Path, only_current: bool, style: str) -> No
     checked = checking.check(found, everything=not only_current)
     if style == "json":
         body = {"versions": checked.versions, "size": checked.size, "problems": checked.problems}
-        click.echo(as_json({"schemaVersion": SCHEMA_VERSION, "store": found.url, **body}))
+        print_json({"store": found.url, **body})
     elif not checked.problems:
         console = Console(sys.stdout)
         tick = console.styled(console.sign("✓", "ok"), "green", "bold")
@@ -236,10 +237,14 @@ def verify(*, url: str | None, root: Path, only_current: bool, style: str) -> No
             f"{tick} {found.url}: {counted(checked.versions, 'version')}, {size(checked.size)}"
         )
     if checked.problems:
-        raise VerificationFailed(
+        error = VerificationFailed(
             f"{found.url} does not verify: {' '.join(checked.problems)}",
             hint=f"Roll back to a version that is whole: {found.command('rollback')}",
         )
+        if len(checked.problems) > 1:
+            error.headline = f"{found.url} does not verify: {len(checked.problems)} problems."
+            error.details = (("damage", tuple(checked.problems)),)
+        raise error
 
 
 @store.command()
@@ -253,8 +258,9 @@ def verify(*, url: str | None, root: Path, only_current: bool, style: str) -> No
     required=True,
     help="A new or empty directory.",
 )
+@format_option
 def pull(
-    *, url: str | None, root: Path, keys: tuple[str, ...], at: str | None, output: Path
+    *, url: str | None, root: Path, keys: tuple[str, ...], at: str | None, output: Path, style: str
 ) -> None:
     """Download and verify states from the store into a directory.
 
@@ -271,12 +277,9 @@ def pull(
     versions = versions_at(found, (at or "").removeprefix("#"))
     for key in keys:
         if key not in versions:
-            raise UsageError(f"{found.url} has no version of {key} at that point.", key=key)
+            near = nearest(key, versions)
+            hint = f"Did you mean {near!r}?" if near else ""
+            what = f"{found.url} has no version of {key} at that point."
+            raise UsageError(what, hint=hint, key=key)
     wanted = {key: versions[key] for key in (keys or versions)}
-    console = Console(sys.stdout)
-    for item in extract(StoredStates(found.url, found, wanted), output):
-        console.line(
-            f"{item.target}: {counted(len(item.manifest.states), 'state')}, "
-            f"{size(item.manifest.size)}, "
-            f"content {item.manifest.content_digest[:SHOWN]}"
-        )
+    show_extracted(extract(StoredStates(found.url, found, wanted), output), style)

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bundler.cli.console import Console, safe, size
+from bundler.cli.console import Console, print_json, safe, size
 from bundler.cli.options import Duration
 from bundler.cli.store_options import (
+    format_option,
     moment,
     opened,
     run_of,
@@ -37,6 +38,7 @@ _RUN = click.option(
 @click.option("--shard", metavar="N/COUNT", help="Push one shard; `store join` completes it.")
 @_RUN
 @_NOTE
+@format_option
 @click.argument("artifact", required=False)
 def push(
     *,
@@ -46,6 +48,7 @@ def push(
     shard: str | None,
     run: str | None,
     note: str,
+    style: str,
     artifact: str | None,
 ) -> None:
     """Push the published states of the project, or of ARTIFACT, and make them current.
@@ -67,9 +70,9 @@ def push(
             from bundler.store import shards
 
             number, name = shards.parse_shard(shard), run_of(run)
-            show_staged(store, shards.stage(store, states, name, number, author), name)
+            show_staged(store, shards.stage(store, states, name, number, author), name, style)
         else:
-            show_pushed(store.push(states, author), store.url)
+            show_pushed(store.push(states, author), store.url, style)
 
 
 def _states(artifact: str | None, root: Path, scratch: Path) -> list[NewState]:
@@ -89,8 +92,11 @@ def _states(artifact: str | None, root: Path, scratch: Path) -> list[NewState]:
 @store_options
 @_RUN
 @_NOTE
+@format_option
 @click.argument("count", type=click.IntRange(1))
-def join(*, url: str | None, root: Path, run: str | None, note: str, count: int) -> None:
+def join(
+    *, url: str | None, root: Path, run: str | None, note: str, style: str, count: int
+) -> None:
     """Make the states of all COUNT shards current atomically; fails if a shard is missing.
 
     Succeeds if the run was already joined, so that a job can be retried.
@@ -104,11 +110,13 @@ def join(*, url: str | None, root: Path, run: str | None, note: str, count: int)
 
     name = run_of(run)
     done = shards.join(opened(url, root), name, count, local.author(root, note))
-    if isinstance(done, Joined):
+    if isinstance(done, Joined) and style == "json":
+        print_json({"set": done.number, "made": done.made})
+    elif isinstance(done, Joined):
         told = f"Run {safe(name)} was already joined: set {done.number} of {done.made}"
         Console(sys.stdout).line(told)
     else:
-        _tell(done)
+        _tell(done, style)
 
 
 @click.command()
@@ -118,8 +126,9 @@ def join(*, url: str | None, root: Path, run: str | None, note: str, count: int)
 )
 @click.option("--key", "keys", multiple=True, help="Only this key (repeatable).")
 @_NOTE
+@format_option
 def rollback(
-    *, url: str | None, root: Path, at: str | None, keys: tuple[str, ...], note: str
+    *, url: str | None, root: Path, at: str | None, keys: tuple[str, ...], note: str, style: str
 ) -> None:
     """Make an earlier set or version current again. Nothing is deleted.
 
@@ -131,10 +140,18 @@ def rollback(
     """
     from bundler.store import local
 
-    _tell(opened(url, root).rollback(moment(at), keys, local.author(root, note)))
+    _tell(opened(url, root).rollback(moment(at), keys, local.author(root, note)), style)
 
 
-def _tell(current: Current) -> None:
+def _tell(current: Current, style: str) -> None:
+    if style == "json":
+        moves = [
+            {"key": move.key, "before": move.before, "after": move.after}
+            for move in current.change.moves
+        ]
+        body = {"set": current.number, "made": current.change.made, "moves": moves}
+        print_json({**body})
+        return
     console = Console(sys.stdout)
     console.line(f"set {current.number} of {current.change.made}")
     for move in current.change.moves:
@@ -173,6 +190,7 @@ def pin(*, url: str | None, root: Path, remove: bool, note: str, version: str) -
     help="Keep the versions this artifact references (repeatable).",
 )
 @click.option("--dry-run", is_flag=True, help="Only show what would be removed.")
+@format_option
 def prune(
     *,
     url: str | None,
@@ -181,6 +199,7 @@ def prune(
     older_than: float | None,
     artifacts: tuple[str, ...],
     dry_run: bool,
+    style: str,
 ) -> None:
     """Remove all but the newest versions; never a current, pinned or referenced one.
 
@@ -198,6 +217,18 @@ def prune(
             referenced |= referenced_by(artifact)
     rules = PruneRules(keep, older_than or 0.0, frozenset(referenced))
     done = carry_out(opened(url, root), rules, dry_run=dry_run)
+    if style == "json":
+        body = {
+            "dryRun": dry_run,
+            "size": done.size,
+            "leftovers": list(done.leftovers),
+            "versions": [
+                {"key": item.key, "version": item.version, "made": item.made}
+                for item in done.versions
+            ],
+        }
+        print_json({**body})
+        return
     console = Console(sys.stdout)
     if done.versions:
         rows = [(item.key, item.version, item.made) for item in done.versions]
@@ -211,8 +242,9 @@ def prune(
 @store_options
 @click.option("--history", is_flag=True, help="Also copy every earlier set.")
 @_NOTE
+@format_option
 @click.argument("target", metavar="URL")
-def copy(*, url: str | None, root: Path, history: bool, note: str, target: str) -> None:
+def copy(*, url: str | None, root: Path, history: bool, note: str, style: str, target: str) -> None:
     """Copy the states to the store at URL and make them current there.
 
     \b
@@ -223,6 +255,10 @@ def copy(*, url: str | None, root: Path, history: bool, note: str, target: str) 
 
     other = open_store(target)
     done = copying.copy(opened(url, root), other, history=history, author=local.author(root, note))
+    if style == "json":
+        body = {"store": other.url, "set": done.number, "versions": list(done.versions)}
+        print_json({**body, "size": done.size})
+        return
     Console(sys.stdout).line(
         f"{other.url}: set {done.number}, {len(done.versions)} new versions, {size(done.size)}"
     )
@@ -237,9 +273,16 @@ def copy(*, url: str | None, root: Path, history: bool, note: str, target: str) 
     metavar="KEY=VERSION",
     help="The version to make current. Default: the newest.",
 )
+@format_option
 @click.argument("source", metavar="URL")
 def import_(
-    *, url: str | None, root: Path, keys: tuple[str, ...], latest: tuple[str, ...], source: str
+    *,
+    url: str | None,
+    root: Path,
+    keys: tuple[str, ...],
+    latest: tuple[str, ...],
+    style: str,
+    source: str,
 ) -> None:
     """Import the states that Dagster's UPathDefsStateStorage has stored at URL, its base path.
 
@@ -257,6 +300,11 @@ def import_(
     done = importing.import_dagster(
         open_objects(source), opened(url, root), keys, latest=pairs, author=local.author(root)
     )
+    if style == "json":
+        found = [{"key": key, "versions": list(them)} for key, them in done.versions.items()]
+        body = {"keys": found, "notImported": list(done.unknown)}
+        print_json({**body})
+        return
     console = Console(sys.stdout)
     for key, versions in done.versions.items():
         console.line(f"{safe(key)}: {counted(len(versions), 'version')}, current {versions[-1]}")
@@ -269,14 +317,15 @@ def import_(
 @click.command()
 @store_options
 @_NOTE
+@format_option
 @click.argument("keys", nargs=-1, required=True, metavar="KEY...")
-def remove(*, url: str | None, root: Path, note: str, keys: tuple[str, ...]) -> None:
+def remove(*, url: str | None, root: Path, note: str, style: str, keys: tuple[str, ...]) -> None:
     """Leave keys without a current version. Existing versions stay until they are pruned."""
     from bundler.store import local
 
     store = opened(url, root)
     store.currents(keys)  # an unknown key is an error
-    _tell(store.remove(keys, local.author(root, note)))
+    _tell(store.remove(keys, local.author(root, note)), style)
 
 
 COMMANDS = (push, join, rollback, remove, pin, prune, copy, import_)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from bundler.cli.console import Console, size
+from bundler.cli.console import Console, print_json, size
 
 if TYPE_CHECKING:
     from bundler.store import Store
@@ -97,18 +97,33 @@ def run_of(run: str | None) -> str:
     return found
 
 
-def show_staged(store: Store, staged: Shard, run: str) -> None:
+def show_staged(store: Store, staged: Shard, run: str, style: str) -> None:
+    join = store.command(f"join {staged.count} --run {shlex.quote(run)}")
+    if style == "json":
+        number = {"run": run, "shard": staged.index, "count": staged.count, "join": join}
+        keys = {"versions": list(staged.versions), "unchanged": dict(staged.unchanged)}
+        print_json({**number, **keys})
+        return
     shard = f"Shard {staged.index}/{staged.count} of run {run}"
     new, unchanged = len(staged.versions), len(staged.unchanged)
     what = f"{new} new, {unchanged} unchanged" if new or unchanged else "no keys"
     click.echo(f"{shard}: {what}.")
-    click.echo(
-        f"When all {staged.count} are there, this makes them current: "
-        + store.command(f"join {staged.count} --run {shlex.quote(run)}")
-    )
+    click.echo(f"When all {staged.count} are there, this makes them current: {join}")
 
 
-def show_pushed(pushed: PushedStates, url: str) -> None:
+def pushed_document(pushed: PushedStates, url: str) -> dict[str, Any]:
+    """What a push made current, as JSON has it."""
+    versions = [
+        {"key": key, "version": version, "new": key not in pushed.unchanged}
+        for key, version in sorted(pushed.versions.items())
+    ]
+    return {"store": url, "set": pushed.number, "uploaded": pushed.uploaded, "versions": versions}
+
+
+def show_pushed(pushed: PushedStates, url: str, style: str = "text") -> None:
+    if style == "json":
+        print_json({**pushed_document(pushed, url)})
+        return
     console = Console(sys.stdout)
     rows = [
         (key, version, "unchanged" if key in pushed.unchanged else "new")

@@ -12,7 +12,8 @@ import click
 
 from bundler.cli import completion
 from bundler.cli.console import Console, age
-from bundler.cli.options import Duration, narrator, show_verdict, taken_as
+from bundler.cli.options import Duration, narrator, taken_as
+from bundler.cli.outcome import show_verdict
 
 if TYPE_CHECKING:
     from bundler.cli.verify_formats import VerifyReport
@@ -127,7 +128,11 @@ def verify(
     if signature and (len(artifacts) > 1 or not signed_by):
         raise click.UsageError("--signature requires --signed-by and exactly one ARTIFACT.")
     policy = demands.policy()
-    reports = [_report(name, policy, signed_by, signature) for name in artifacts]
+    listener, reports = narrator(), []
+    for name in artifacts:
+        listener.working(f"Verifying {name}")
+        reports.append(_report(name, policy, signed_by, signature))
+    listener.working("")
     if style == "text":
         _as_text(reports)
     else:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from bundler.artifacts.verify import Verdict
+from bundler.cli import sarif
 from bundler.cli.console import as_json, hidden
 from bundler.errors import BundlerError, Findings
-from bundler.version import SCHEMA_VERSION, __version__
-from bundler.workflows.policy import DESCRIPTIONS, Breach
+from bundler.project.survey import repository_of
+from bundler.system.wording import counted
+from bundler.version import SCHEMA_VERSION
+from bundler.workflows.policy import RULES, Breach
 
-_SARIF_SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
+_PROJECT_FILES = ("pyproject.toml", "dg.toml")
 
 
 @dataclass(frozen=True)
@@ -35,11 +40,18 @@ class VerifyReport:
             return self.error
         if not self.breaches:
             return None
-        return Findings(
-            f"{self.name} is intact, but violates the policy: "
-            + " ".join(breach.what for breach in self.breaches),
-            hint=" ".join(breach.hint for breach in self.breaches if breach.hint),
+        hints = dict.fromkeys(it.hint or RULES[it.rule][1] for it in self.breaches)
+        lines: dict[str, tuple[str, ...]] = {}
+        for breach in self.breaches:
+            lines[breach.rule] = (*lines.get(breach.rule, ()), breach.what)
+        policy = f"{self.name} is intact, but violates the policy:"
+        error = Findings(
+            f"{policy} {' '.join(breach.what for breach in self.breaches)}", hint="\n".join(hints)
         )
+        if len(self.breaches) > 1:
+            error.headline = f"{policy} {counted(len(self.breaches), 'finding')}."
+            error.details = tuple(lines.items())
+        return error
 
     def findings(self) -> Iterator[tuple[str, str]]:
         """Every violated rule with its message."""
@@ -95,10 +107,11 @@ def _dumped(value: object) -> str:
 
 def _github(reports: Sequence[VerifyReport]) -> str:
     return "".join(
-        f"::error title={_property(f'state-bundler verify: {rule}')}::"
+        f"::error file={_property(file)},line={line},"
+        f"title={_property(f'state-bundler verify: {rule}')}::"
         f"{_escaped(hidden(f'{report.name}: {what}'))}\n"
         for report in reports
-        for rule, what in report.findings()
+        for rule, what, file, line in _placed(report)
     )
 
 
@@ -112,31 +125,29 @@ def _property(text: str) -> str:
 
 
 def _sarif(reports: Sequence[VerifyReport]) -> str:
-    # https://docs.oasis-open.org/sarif/sarif/v2.1.0/
-    driver = {
-        "name": "state-bundler verify",
-        "version": __version__,
-        "rules": [
-            {"id": name, "shortDescription": {"text": text}} for name, text in DESCRIPTIONS.items()
-        ],
-    }
     results = [
-        {
-            "ruleId": rule,
-            "level": "error",
-            "message": {"text": what},
-            "locations": [{"logicalLocations": [{"name": report.name, "kind": "module"}]}],
-        }
+        sarif.result(rule, "error", what, os.fsencode(file), line=line, name=report.name)
         for report in reports
-        for rule, what in report.findings()
+        for rule, what, file, line in _placed(report)
     ]
-    return _dumped(
-        {
-            "$schema": _SARIF_SCHEMA,
-            "version": "2.1.0",
-            "runs": [{"tool": {"driver": driver}, "results": results}],
-        }
-    )
+    return _dumped(sarif.log("verify", "proof", RULES, results))
+
+
+def _placed(report: VerifyReport) -> Iterator[tuple[str, str, str, int]]:
+    """Each finding with a file and line: an artifact is none of the repository's.
+
+    It is the file that configures the project here, and the line that names the key, if one does.
+    """
+    here = Path.cwd()
+    file = next((here / name for name in _PROJECT_FILES if (here / name).is_file()), None)
+    lines = file.read_text("utf-8", "replace").splitlines() if file else []
+    top = repository_of(here) or here
+    shown = os.path.relpath(file, top) if file else report.name
+    keys = {breach.what: breach.key for breach in report.breaches}
+    for rule, what in report.findings():
+        key = keys.get(what)
+        named = (number for number, line in enumerate(lines, 1) if key and f'"{key}"' in line)
+        yield rule, what, shown, next(named, 1)
 
 
 _FORMATS: dict[str, Callable[[Sequence[VerifyReport]], str]] = {

@@ -28,18 +28,18 @@ def generated() -> dict[str, dict[str, Any]]:
         CONFIGURATION: config.json_schema(),
     }
     return {
-        name: {"$schema": _draft(name), "$id": f"{_BASE}/{name}", **_in_order(schema)}
+        name: {"$schema": _draft(name), "$id": f"{_BASE}/{name}", **in_order(schema)}
         for name, schema in schemas.items()
     }
 
 
-def _in_order(part: Any) -> Any:
+def in_order(part: Any) -> Any:
     """With ``null`` as the last of several types: msgspec's versions differ in that."""
     if isinstance(part, list):
-        return [_in_order(item) for item in part]
+        return [in_order(item) for item in part]
     if not isinstance(part, dict):
         return part
-    ordered = {name: _in_order(value) for name, value in part.items()}
+    ordered = {name: in_order(value) for name, value in part.items()}
     if "anyOf" in ordered:
         ordered["anyOf"].sort(key=lambda kind: kind == {"type": "null"})
     return ordered

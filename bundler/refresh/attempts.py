@@ -81,13 +81,23 @@ class Fetched(msgspec.Struct, frozen=True):
 
 
 class KeyFailedError(Exception):
-    """A key could not be refreshed. Carries what to report."""
+    """A key could not be refreshed. Carries what to report.
 
-    def __init__(self, error: BundlerError, attempts: int, log: tuple[str, ...]) -> None:
+    log: what to show of the component's output. output: everything, up to a limit.
+    """
+
+    def __init__(
+        self,
+        error: BundlerError,
+        attempts: int,
+        log: tuple[str, ...] = (),
+        output: tuple[str, ...] = (),
+    ) -> None:
         super().__init__(error.what)
         self.error = error
         self.attempts = attempts
         self.log = log
+        self.output = output
 
 
 class _AttemptFailedError(Exception):
@@ -328,11 +338,11 @@ def _failed(
     again = type(error)(told, hint=error.hint, key=job.component.key)
     # What was seen on the wire says it all; a traceback next to it would hide it.
     quiet = seen or isinstance(error, (Unavailable, CredentialsRefused))
-    log = () if quiet else tuple(_tail(write.log, job.source.surroundings.secrets))
-    return KeyFailedError(again, attempts, log)
+    output = tuple(_tail(write.log, job.source.surroundings.secrets, None))
+    return KeyFailedError(again, attempts, () if quiet else output[-_LOG_LINES:], output)
 
 
-def _tail(log: Path, secrets: Secrets) -> list[str]:
+def _tail(log: Path, secrets: Secrets, most: int | None = _LOG_LINES) -> list[str]:
     """The last lines that the component printed, without secrets."""
     try:
         with open(log, "rb") as stream:
@@ -340,4 +350,5 @@ def _tail(log: Path, secrets: Secrets) -> list[str]:
             text = stream.read().decode("utf-8", "replace")
     except OSError:
         return []
-    return secrets.redact(_COLOURS.sub("", text)).rstrip().splitlines()[-_LOG_LINES:]
+    lines = secrets.redact(_COLOURS.sub("", text)).rstrip().splitlines()
+    return lines if most is None else lines[-most:]

@@ -26,6 +26,7 @@ from bundler.project.options import DEFAULT_TOTAL_TIMEOUT_SECONDS, RefreshOption
 from bundler.refresh.attempts import Fetched, KeyFailedError, KeyJob
 from bundler.refresh.checks import Baseline
 from bundler.refresh.discovery import LoadedSource, unique
+from bundler.refresh.reporting import tell_fetched
 from bundler.refresh.sources.model import Component
 from bundler.state.age import age_problem
 from bundler.state.bundle import Bundle
@@ -45,6 +46,7 @@ from bundler.state.statedir import Publication, Ready, Staging, StateDir, check_
 from bundler.state.tree import scan
 from bundler.system.atomic import io_errors
 from bundler.system.times import reproducible_now
+from bundler.system.wording import counted
 from bundler.version import __version__
 
 if TYPE_CHECKING:
@@ -54,8 +56,6 @@ LOCAL: ManagementType = "LOCAL_FILESYSTEM"
 VERSIONED: ManagementType = "VERSIONED_STATE_STORAGE"
 _SILENT_SECONDS = 1.0
 _LOCK_POLL_SECONDS = 0.1
-_SHOWN_PATHS = 5
-_MOST_SKEW_SECONDS = 300.0
 
 
 class PublishedDirectory(msgspec.Struct, frozen=True):
@@ -124,10 +124,10 @@ class Directory(msgspec.Struct):
         """
         if self._needs_lock():
             self._opened = await self._stage(stack, listener)
-        self._before = await self._read_baselines(self.published_in or self.statedir)
+        self._before = await self.read_baselines(self.published_in or self.statedir)
         if self.options.baseline is not None:
             place = self.statedir.place
-            await self._read_baselines(of_place(given, place, self.options.baseline))
+            await self.read_baselines(of_place(given, place, self.options.baseline))
         if self.local and not self.baselines:
             listener.note(
                 "No baseline: the checks for shrunk states and for removed definitions are off."
@@ -160,7 +160,7 @@ class Directory(msgspec.Struct):
                     told = True
             await asyncio.sleep(_LOCK_POLL_SECONDS)
 
-    async def _read_baselines(self, statedir: StateDir) -> Manifest | None:
+    async def read_baselines(self, statedir: StateDir) -> Manifest | None:
         """Takes the states of a state directory that verify. Returns its manifest."""
         published = statedir.read()
         if published is None:
@@ -185,15 +185,22 @@ class Directory(msgspec.Struct):
 
         Raises `VerificationFailed` if that does not verify.
         """
+        without: list[str] = []
         for component in self.local:
             key = component.key
             mode = self.options.mode_of(key)
             if not self.is_selected(component):
-                self._keep_unselected(key, listener)
+                self._keep_unselected(key, without)
             elif mode == "always" or (mode == "missing" and key not in self.baselines):
                 yield self.job(component, self.staging.key_directory, self.baselines.get(key))
             else:
                 self._keep(key, listener)
+        if without:
+            listener.note(
+                f"{counted(len(without), 'key')} without a valid state "
+                f"{'was' if len(without) == 1 else 'were'} not selected, and stay"
+                f"{'s' if len(without) == 1 else ''} without one."
+            )
 
     def is_selected(self, component: Component) -> bool:
         """Whether this key was asked for."""
@@ -211,11 +218,13 @@ class Directory(msgspec.Struct):
         is_planned = self.published_in is not None
         return KeyJob(component, source, options, directory, baseline, is_planned)
 
-    def _keep_unselected(self, key: str, listener: Listener) -> None:
+    def _keep_unselected(self, key: str, without: list[str]) -> None:
+        """Keeps its state without a word: the user has named other keys."""
         if key in self.baselines:
-            self._keep(key, listener)
+            self._use_baseline(key)
+            self.refreshes[key] = self.record[key]
         else:
-            listener.warning(f"{key} has no valid state and was not selected.")
+            without.append(key)
 
     def _keep(self, key: str, listener: Listener) -> None:
         if key not in self.baselines:
@@ -227,7 +236,7 @@ class Directory(msgspec.Struct):
             )
         state = self._use_baseline(key)
         self.refreshes[key] = self.record[key]
-        listener.key(KeyProgress(key, "kept", size=state.size))
+        listener.key(KeyProgress(key, "kept", size=state.size, changed=False))
 
     def _use_baseline(self, key: str) -> State:
         """Makes the baseline's bytes what will be published for a key."""
@@ -261,7 +270,7 @@ class Directory(msgspec.Struct):
             environment_variables=fetched.environment,
         )
         detail = "unchanged" if same else self._brief(job)
-        _tell(key, fetched, self.states[key], listener, detail)
+        tell_fetched(key, fetched, self.states[key], listener, detail=detail, changed=not same)
 
     def _brief(self, job: KeyJob) -> str:
         """What changed against the baseline, such as ``+3 connectors, -1 table``."""
@@ -474,7 +483,7 @@ class Collector(msgspec.Struct):
         directory = self.folder / sanitize_key(key)
         place = self.of.statedir.place
         self.collected.append(Collected(place, job.component, directory, state, refresh))
-        _tell(key, fetched, state, listener)
+        tell_fetched(key, fetched, state, listener)
 
     def take_stale(self, _job: KeyJob, _failed: KeyFailedError, _listener: Listener) -> bool:
         """The storage keeps its latest version; nothing needs to replace it."""
@@ -487,30 +496,6 @@ def _verifies(baseline: Baseline) -> bool:
         return scan(baseline.directory).dir_hash == baseline.state.digest.dir_hash
     except BundlerError:
         return False
-
-
-def _tell(key: str, fetched: Fetched, state: State, listener: Listener, detail: str = "") -> None:
-    for warning in fetched.checked.warnings:
-        listener.warning(warning)
-    if abs(fetched.skew) > _MOST_SKEW_SECONDS:
-        listener.warning(
-            f"{key}: the clocks of the server and this machine differ by {abs(fetched.skew):.0f} "
-            "s: signatures and tokens may be rejected."
-        )
-    for note in fetched.notes:
-        listener.note(f"{key}: {note}.")
-    checked = fetched.checked
-    if checked.left_out:
-        listener.note(f"{key}: excluded {_shortened(checked.left_out, len(checked.left_out))}.")
-    if checked.ignored:
-        shown = _shortened(checked.ignored, checked.ignored_count)
-        listener.note(f"{key}: excluded because git ignores them: {shown}.")
-    listener.key(KeyProgress(key, "done", fetched.attempts, state.size, fetched.seconds, detail))
-
-
-def _shortened(paths: Sequence[str], count: int) -> str:
-    more = count - _SHOWN_PATHS
-    return ", ".join(paths[:_SHOWN_PATHS]) + (f" and {more} more" if more > 0 else "")
 
 
 def _record(record: DirectoryRefresh, manifest: Manifest) -> RunRecord:

@@ -208,4 +208,5 @@ def _require_whole_key(component: Component) -> None:
 
 
 def _where(component: Component) -> str:
-    return component.location or component.kind
+    at = f":{component.line}" if component.line else ""
+    return f"{component.location}{at}" if component.location else component.kind

@@ -45,7 +45,10 @@ def _judged(component: Component, secrets: Secrets) -> Component:
         )
     else:
         return component
-    return msgspec.structs.replace(component, key=_shown(shown, secrets), refused=error)
+    warning = component.warning.replace(key, _shown(shown, secrets))
+    return msgspec.structs.replace(
+        component, key=_shown(shown, secrets), refused=error, warning=warning
+    )
 
 
 def _shown(key: str, secrets: Secrets) -> str:

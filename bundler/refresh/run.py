@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
 from fnmatch import fnmatchcase
@@ -28,13 +29,26 @@ from bundler.errors import (
     Unavailable,
     raise_all,
 )
-from bundler.listener import KeyProgress, Listener
-from bundler.project.options import DEFAULT_JOBS, DEFAULT_TOTAL_TIMEOUT_SECONDS, RefreshOptions
+from bundler.listener import Listener
+from bundler.project.options import (
+    DEFAULT_JOBS,
+    DEFAULT_TOTAL_TIMEOUT_SECONDS,
+    RefreshOptions,
+    matches,
+)
 from bundler.refresh.attempts import Fetched, KeyFailedError, KeyJob, fetch
 from bundler.refresh.definitions import describe_with
 from bundler.refresh.directories import VERSIONED, Collected, Collector, Directory
 from bundler.refresh.discovery import LoadedSource, load_all
+from bundler.refresh.failure_log import write_failure_log
 from bundler.refresh.removals import Removal, allowed_names, refused, removals
+from bundler.refresh.reporting import (
+    Failing,
+    conclude,
+    declare,
+    nearest_key,
+    warnings_of,
+)
 from bundler.refresh.scratch import scratch_folder
 from bundler.refresh.sources.model import Component, Found
 from bundler.refresh.vendors import kind_of
@@ -160,7 +174,9 @@ def _handlers() -> dict[int, Any]:
 
 
 async def _discover(projects: Sequence[Project], listener: Listener) -> tuple[Found, ...]:
+    listener.working("Finding components")
     async with loaded_sources(projects, RefreshOptions(), listener) as (loaded, _):
+        listener.working("")
         return tuple(item.found for item in loaded)
 
 
@@ -180,7 +196,7 @@ async def loaded_sources(
                 excluded=options.not_secrets,
                 inside=options.inside,
             )
-            for warning in (text for item in loaded for text in item.found.warnings):
+            for warning in warnings_of(loaded, options.keys):
                 listener.warning(warning)
             yield loaded, scratch
         finally:
@@ -197,13 +213,14 @@ async def _refresh(
     held: ExitStack | None,
     into: Path | None,
 ) -> Refreshed:
+    began = time.monotonic()
     listener.phase("Finding components")
     async with (
         loaded_sources(projects, options, listener) as (loaded, scratch),
         AsyncExitStack() as stack,
     ):
-        directories = _directories(loaded, options, listener, into)
-        _check_selection(options, directories)
+        directories = directories_of(loaded, options, listener, into)
+        check_selection(options, directories)
         name = directories[0].options.baseline if directories else None
         given = stack.enter_context(baseline.opened(name))
         # In the same order in every process: each waits for the locks of others.
@@ -219,6 +236,8 @@ async def _refresh(
         unchanged = [await directory.settle(stack, listener) for directory in directories]
         decided.set()
         refreshed = _publish(directories, unchanged, loaded, listener)
+        if into is None:
+            conclude(refreshed.bundles, refreshed.changed, time.monotonic() - began, listener)
         if held is not None:
             bundles = tuple(hold(bundle, held) for bundle in refreshed.bundles)
             refreshed = msgspec.structs.replace(refreshed, bundles=bundles)
@@ -242,7 +261,7 @@ async def _fetch_into(
         if not chosen:
             return ()
         selected = msgspec.structs.replace(options, keys=tuple(chosen))
-        directories = _directories(loaded, selected, listener)
+        directories = directories_of(loaded, selected, listener)
         collectors = _collectors(folder, directories, types)
         await _fetch_all(_jobs_of(collectors), directories, scratch, listener)
     return _collected(collectors)
@@ -262,7 +281,7 @@ def _collected(collectors: Sequence[Collector]) -> tuple[Collected, ...]:
     return tuple(item for collector in collectors for item in collector.collected)
 
 
-def _directories(
+def directories_of(
     loaded: Sequence[LoadedSource],
     options: RefreshOptions,
     listener: Listener,
@@ -296,25 +315,25 @@ def _directories(
     return [directory for directory in by_path.values() if directory.components]
 
 
-def _check_selection(options: RefreshOptions, directories: Sequence[Directory]) -> None:
+def check_selection(options: RefreshOptions, directories: Sequence[Directory]) -> None:
     known = {key for directory in directories for key in directory.components}
     for key in options.keys:
         if key not in known:
-            import difflib
-
-            near = difflib.get_close_matches(key, known, n=1)
             raise ConfigurationError(
-                f"No component has the key {key!r}.",
-                hint=f"Did you mean {near[0]!r}?"
-                if near
-                else f"Known: {', '.join(sorted(known))}.",
-                key=key,
+                f"No component has the key {key!r}.", hint=nearest_key(key, known), key=key
+            )
+    for pattern in (*options.allow_empty, *options.allow_shrink):
+        if not any(matches(key, pattern) for key in known):
+            raise ConfigurationError(
+                f"No component has a key that {pattern!r} matches.",
+                hint=nearest_key(pattern, known),
+                key=pattern,
             )
 
 
 def _tell_legacy(directory: Directory, listener: Listener) -> None:
     for component in directory.components.values():
-        if component.management_type == _LEGACY:
+        if component.management_type == _LEGACY and directory.is_selected(component):
             listener.warning(
                 f"{component.key} is {_LEGACY}: it is fetched on every load of the code location, "
                 "so an outage breaks the load, and no build can prevent that."
@@ -332,12 +351,13 @@ async def _fetch_all(
 ) -> None:
     """Fetches every key for the one that takes it, then raises for those that failed."""
     if jobs:
-        listener.phase(f"Refreshing {len(jobs)} {'key' if len(jobs) == 1 else 'keys'}")
+        listener.phase(f"Refreshing {counted(len(jobs), 'key')}")
+        listener.expect(len(jobs))
     whole = directories[0].options if directories else RefreshOptions()
     limits = _Limits(whole)
     seconds = whole.total_timeout or DEFAULT_TOTAL_TIMEOUT_SECONDS
 
-    failing = _Failing(len(jobs), listener)
+    failing = Failing(len(jobs), listener)
 
     async def one(owner: Directory | Collector, job: KeyJob) -> BundlerError | None:
         try:
@@ -354,7 +374,15 @@ async def _fetch_all(
         await asyncio.gather(*tasks, return_exceptions=True)
     failures = [failure for task in tasks if task in done and (failure := task.result())]
     failures += [_too_late(tasks[task].component.key, seconds) for task in late]
-    raise_all(failures)
+    if failures:
+        declare(failures, [job for _, job in jobs])
+        project = jobs[0][1].source.source.project.name
+        raise_all(
+            failures,
+            f"{len(failures)} of {counted(len(jobs), 'key')} failed; nothing was published, the "
+            "previous state is unchanged.",
+            write_failure_log(project, failing.outputs),
+        )
 
 
 def _too_late(key: str, seconds: float) -> BundlerError:
@@ -412,7 +440,7 @@ async def _one(
     scratch: Path,
     listener: Listener,
     *,
-    failing: _Failing,
+    failing: Failing,
 ) -> BundlerError | None:
     """Fetches a key and applies the result. Returns its failure, if it is final."""
     key = job.component.key
@@ -421,39 +449,13 @@ async def _one(
     except KeyFailedError as failed:
         if directory.take_stale(job, failed, listener):
             return None
-        failing.tell(key, failed.error, failed.attempts, failed.log)
+        failing.tell(key, failed)
         return failed.error
     except BundlerError as error:
-        failing.tell(key, error)
+        failing.tell(key, KeyFailedError(error, 0))
         return error
     directory.take(job, fetched, listener)
     return None
-
-
-class _Failing:
-    """Reports each failure as soon as it is final.
-
-    The keys that are under way go on, so that one run names all that is to be fixed; why the
-    first has failed is not for their end. Once nothing is under way, the caller reports everything.
-    """
-
-    def __init__(self, keys: int, listener: Listener) -> None:
-        self.under_way = keys
-        self._listener = listener
-        self._told_what_follows = False
-
-    def tell(
-        self, key: str, error: BundlerError, attempts: int = 0, log: Sequence[str] = ()
-    ) -> None:
-        others = self.under_way - 1
-        why = f"{error.title} ({error.exit_code}): {error.without_key}"
-        self._listener.key(KeyProgress(key, "failed", attempts, detail=why if others else ""))
-        for line in log:
-            self._listener.note(f"{key} | {line}")
-        if others and not self._told_what_follows:
-            self._told_what_follows = True
-            keys = "other key continues" if others == 1 else f"{others} other keys continue"
-            self._listener.note(f"Nothing will be published. The {keys}, to find every failure.")
 
 
 class _Limits:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -20,8 +20,19 @@ def cache() -> Path | None:
     """The folder for what can be made again; None for a user who can write to none."""
     from platformdirs import user_cache_path
 
+    return _made(lambda: user_cache_path("state-bundler"))
+
+
+def logs() -> Path | None:
+    """The folder for logs; None for a user who can write to none."""
+    from platformdirs import user_log_path
+
+    return _made(lambda: user_log_path("state-bundler"))
+
+
+def _made(path: Callable[[], Path]) -> Path | None:
     with suppress(RuntimeError, OSError):
-        folder = user_cache_path("state-bundler")
+        folder = path()
         folder.mkdir(parents=True, exist_ok=True)
         if os.access(folder, os.W_OK | os.X_OK):
             return folder

@@ -2,7 +2,33 @@
 
 from __future__ import annotations
 
+# Not from `typing`, whose import takes longer than a guard run.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_STEP = 1024
+
 
 def counted(number: int, noun: str) -> str:
     """A number with its noun: ``1 state``, ``2 states``. For nouns that take an s."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def size(count: int) -> str:
+    """A human-readable size in bytes."""
+    value = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if value < _STEP:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= _STEP
+    return f"{value:.1f} TiB"
+
+
+def nearest(given: str, known: Iterable[str], similarity: float = 0.6) -> str | None:
+    """What the user may have meant; None if nothing is similar enough."""
+    from difflib import get_close_matches
+
+    by_lower = {name.lower(): name for name in known}
+    near = get_close_matches(given.lower(), by_lower, 1, similarity)
+    return by_lower[near[0]] if near else None

@@ -67,9 +67,10 @@ def load(command: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     told = []
     for use in uses:
         location = use.location or places.get(id(use.component), "")
-        told.append(_tell(use.component, read, location))
-        by_key.setdefault(told[-1]["key"], use.component)
-    reported += [_warn_unlisted(use.component) for use in uses if not use.is_listed]
+        warning = "" if use.is_listed else _warn_unlisted(use.component)
+        one = _tell(use.component, read, location)
+        told.append({**one, "line": use.line, "warning": warning})
+        by_key.setdefault(one["key"], use.component)
     return {
         "components": told,
         "directory": str(defs / _STATE_DIRECTORY),
@@ -85,6 +86,7 @@ class _Use(NamedTuple):
     component: Any
     location: str = ""
     is_listed: bool = True
+    line: int = 0
 
 
 def _find(dagster: Any, root: Path, target: str) -> list[_Use]:
@@ -111,9 +113,8 @@ def _used(dagster: Any, root: Path, target: str) -> list[_Use]:
     trees: list[Any] = []
 
     def build_defs(component: Any, context: Any) -> Any:
-        uses.setdefault(
-            id(component), _Use(component, _declared_in(context), _lists(base, context))
-        )
+        use = _Use(component, _declared_in(context), _lists(base, context), _line(context))
+        uses.setdefault(id(component), use)
         trees.append(context.component_tree)
         return dagster.Definitions()
 
@@ -154,6 +155,14 @@ def _declared_in(context: Any) -> str:
     path = Path(context.path)
     files = (path, *(path / name for name in _DECLARATIONS))
     return next((os.path.relpath(file) for file in files if file.is_file()), "")
+
+
+def _line(context: Any) -> int:
+    """The line that a YAML file declares the component in; 0 if that is unknown."""
+    tree = getattr(getattr(context, "component_decl", None), "source_tree", None)
+    position = getattr(getattr(tree, "source_position_tree", None), "position", None)
+    line = getattr(getattr(position, "start", None), "line", 0)
+    return line if isinstance(line, int) else 0
 
 
 def _lists(base: type, context: Any) -> bool:

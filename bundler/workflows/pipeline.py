@@ -23,7 +23,7 @@ from bundler import listener as listeners
 from bundler.artifacts.embedding import EmbedRequest
 from bundler.artifacts.open import open_artifact
 from bundler.artifacts.verify import Verdict, verify
-from bundler.errors import Findings, ToolFailed, UsageError, VerificationFailed
+from bundler.errors import Findings, ToolFailed, UsageError, VerificationFailed, raise_all
 from bundler.guard.moments import check as ask_git
 from bundler.guard.verdict import GuardFinding, grouped
 from bundler.listener import SILENT, Listener
@@ -208,8 +208,13 @@ def check_guard(projects: Sequence[Project], listener: Listener) -> None:
         for finding in grouped(verdict.warnings):
             listener.warning(finding.what)
         failed += verdict.failures
-    if failed:
-        raise Findings(" ".join(finding.what for finding in failed), hint=failed[0].fix)
+    raise_all([_failure(finding) for finding in failed])
+
+
+def _failure(finding: GuardFinding) -> Findings:
+    error = Findings(finding.what, hint=finding.fix)
+    error.why = finding.why
+    return error
 
 
 def read_back(artifact: Artifact, bundles: Sequence[Bundle]) -> Verdict:

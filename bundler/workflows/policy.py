@@ -14,6 +14,7 @@ from bundler.artifacts.verify import Verdict
 from bundler.state.age import age_problem
 from bundler.state.artifact import Artifact, StateDirectory
 from bundler.state.manifest import KeyRefresh, State
+from bundler.system.wording import nearest
 
 _SHORTEST_COMMIT = 7
 # Larger states are counted by their files: parsing takes several times their size of memory.
@@ -134,7 +135,9 @@ def _required(policy: Policy, subject: Subject) -> Iterator[Breach]:
     there = {state.key for _, state, _ in subject.states()}
     for key in policy.require:
         if key not in there:
-            yield Breach("require", f"There is no state for {key}.", key)
+            near = nearest(key, there)
+            hint = f"Did you mean {near!r}?" if near else ""
+            yield Breach("require", f"There is no state for {key}.", key, hint)
 
 
 def _commit(policy: Policy, subject: Subject) -> Iterator[Breach]:
@@ -223,16 +226,50 @@ _RULES: tuple[_Rule, ...] = (
 )
 
 # By rule, what it says when it is broken; "integrity" and "signature" are verify's own.
-DESCRIPTIONS: Mapping[str, str] = {
-    "integrity": "The state does not match its manifest.",
-    "signature": "No allowed signer has signed this artifact.",
-    "require": "A required key has no state.",
-    "max-age": "A state is older than allowed.",
-    "no-stale": "A stale state was kept because its system was unavailable.",
-    "commit": "The artifact was built from another commit.",
-    "clean": "The artifact was built from a work tree with uncommitted changes.",
-    "guarded": "The git check was skipped in the build.",
-    "environment": "The artifact was built for another environment.",
-    "min-entries": "A state has fewer entries than required.",
-    "require-label": "A label is missing or has another value.",
+# What is wrong, and what to do, by rule.
+RULES: Mapping[str, tuple[str, str]] = {
+    "integrity": (
+        "The state does not match its manifest.",
+        "Do not ship it. Build it again.",
+    ),
+    "signature": (
+        "No allowed signer has signed this artifact.",
+        "Sign it with state-bundler sign, or name the signature with --signature.",
+    ),
+    "require": (
+        "A required key has no state.",
+        "Refresh the key, then build the artifact again.",
+    ),
+    "max-age": (
+        "A state is older than allowed.",
+        "Refresh the state, then build or update the artifact.",
+    ),
+    "no-stale": (
+        "A stale state was kept because its system was unavailable.",
+        "Refresh the state once the system is available.",
+    ),
+    "commit": (
+        "The artifact was built from another commit.",
+        "Build it from that commit.",
+    ),
+    "clean": (
+        "The artifact was built from a work tree with uncommitted changes.",
+        "Commit the changes, then build it again.",
+    ),
+    "guarded": (
+        "The git check was skipped in the build.",
+        "Build it without --no-guard.",
+    ),
+    "environment": (
+        "The artifact was built for another environment.",
+        "Build it with --environment.",
+    ),
+    "min-entries": (
+        "A state has fewer entries than required.",
+        "Check what the API answers, then refresh the state.",
+    ),
+    "require-label": (
+        "A label is missing or has another value.",
+        "Build the image with that label.",
+    ),
 }

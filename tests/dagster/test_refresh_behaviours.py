@@ -207,7 +207,7 @@ def test_of_two_refreshes_at_once_one_waits_or_says_who_holds_the_lock(
     assert succeed(prepare("good")).changed == ("Odd[good]",)
 
 
-def test_why_a_key_failed_is_told_while_others_go_on(
+def test_that_a_key_failed_is_told_while_others_go_on_and_why_once(
     prepare: Prepare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     word = tmp_path / "word"
@@ -220,15 +220,17 @@ def test_why_a_key_failed_is_told_while_others_go_on(
                 word.touch()
     assert process.returncode == 77
     why = "state contains the value of VENDOR_TOKEN."
-    told = shown.index(f"Odd[writes_a_secret]  failed  credentials refused (77): {why}")
+    told = shown.index("Odd[writes_a_secret]  failed  credentials refused (77)")
     (done,) = [at for at, line in enumerate(shown) if line.startswith("Odd[waits_for_word]  done")]
     assert told < done < shown.index(f"✗ credentials refused (77): Odd[writes_a_secret]: {why}")
+    assert str(shown).count(why) == 1
+    assert shown[-1].startswith("1 of 2 keys failed; nothing was published, ")
 
 
 def test_why_the_only_key_failed_is_told_once(prepare: Prepare) -> None:
     told = Told()
     assert failures_of(prepare("writes_a_secret"), told)
-    assert told.words[-1] == "Odd[writes_a_secret] failed "
+    assert told.words[-1] == "Odd[writes_a_secret] failed credentials refused (77)"
 
 
 EXPECTED = {

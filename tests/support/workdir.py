@@ -130,7 +130,7 @@ class Said:
 
     @property
     def errors(self) -> list[str]:
-        return [line for line in self.err.splitlines() if line.startswith("error:")]
+        return [line for line in self.err.splitlines() if line.startswith("✗ findings (1): ")]
 
     @property
     def warnings(self) -> list[str]:

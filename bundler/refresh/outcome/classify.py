@@ -253,7 +253,8 @@ def of_command(
     if fault and kind is ToolFailed:
         kind, retry = Unavailable, RETRY[fault]
     says = f"{program} ended with exit code {exit_code}: {last.rstrip('.')}"
-    return _say(component, _Finding(kind, says, retry), None, secrets)
+    hint = "Run the command yourself to find out why." if kind is ToolFailed and not lines else ""
+    return _say(component, _Finding(kind, says, retry, hint=hint), None, secrets)
 
 
 def _last_word(output: str, lines: list[str]) -> str:

@@ -25,6 +25,7 @@ class Component(msgspec.Struct, frozen=True):
     kind: its class, ``package.module.Class``, ``command``, or ``command:dbt``. ancestors: the
     classes that it inherits from, nearest first: a subclass of a vendor's component is one.
     location: the file that declares it, such as ``defs/shop/defs.yaml``; for messages.
+    line: its line in that file; 0 if it is unknown. warning: what the user should know about it.
     made_of: a digest of what its state is made of; components that share a key must agree on it.
     key_variables: environment variables that the key is made of: another value is another key.
     environment_variables: every variable that was read to make it. unset_variables: those that
@@ -39,6 +40,8 @@ class Component(msgspec.Struct, frozen=True):
     kind: str
     refresh_if_dev: bool = True
     location: str = ""
+    line: int = 0
+    warning: str = ""
     ancestors: tuple[str, ...] = ()
     made_of: str = ""
     key_variables: tuple[str, ...] = ()
@@ -105,6 +108,8 @@ def found_of(event: Mapping[str, Any]) -> Found:
                 kind=told["kind"],
                 refresh_if_dev=told["refresh_if_dev"],
                 location=told.get("location", ""),
+                line=told.get("line", 0),
+                warning=told.get("warning", ""),
                 ancestors=tuple(told.get("ancestors", ())),
                 made_of=told.get("made_of", ""),
                 key_variables=tuple(told.get("key_variables", ())),

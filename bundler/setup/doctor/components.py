@@ -49,7 +49,7 @@ def judge(found: Found) -> Iterator[Finding]:
             "A build would embed nothing in the artifact.",
             "Add one with dg scaffold defs; dg list components lists the existing ones.",
         )
-    for warning in found.warnings:
+    for warning in (*found.warnings, *(it.warning for it in found.components if it.warning)):
         yield Finding("warn", warning)
     yield from _refused(found.components)
     yield from _unsafe(found.components)
@@ -163,7 +163,8 @@ def _collisions(found: Iterable[Component]) -> Iterator[Finding]:
 
 
 def _of_one(component: Component) -> Iterator[Finding]:
-    where = f"{component.key} ({component.location})" if component.location else component.key
+    place = f"{component.location}:{component.line}" if component.line else component.location
+    where = f"{component.key} ({place})" if place else component.key
     if component.management_type == "LEGACY_CODE_SERVER_SNAPSHOTS":
         yield Finding(
             "warn",

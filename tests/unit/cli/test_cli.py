@@ -13,8 +13,9 @@ import click
 import pytest
 
 from bundler import errors
-from bundler.cli.console import Console, ConsoleListener, age, safe, size, width
+from bundler.cli.console import Console, age, safe, size, width
 from bundler.cli.options import MANAGEMENT_TYPES, REFRESH_MODES
+from bundler.cli.progress import ConsoleListener
 from bundler.cli.run import run
 from bundler.listener import KeyProgress
 

@@ -104,7 +104,10 @@ def test_a_failed_refresh_is_annotated_and_summarised(wd: WorkDir, tmp_path: Pat
     assert lines.index("::endgroup::") < next(
         at for at, line in enumerate(lines) if line.startswith("✗ tool failed (71)")
     )
-    assert any(line.startswith("::error title=state-bundler::Catalogue") for line in lines)
+    assert any(
+        line.startswith("::error file=pyproject.toml,line=4,title=state-bundler::Catalogue")
+        for line in lines
+    )
     assert "### ✗ failed" in summary.read_text()
     assert "| tool failed (71) | Catalogue: " in summary.read_text()
 

@@ -96,7 +96,6 @@ LOOKS_LIKE_ONE = {
         "git would",
         "state-bundler build",
         "state-bundler embed",
-        "state-bundler guard",
         "state-bundler init --docker-plugin",
         "state-bundler is",
         "state-bundler leaves",

@@ -46,7 +46,7 @@ def test_state_in_the_index_and_not_in_head(project: WorkDir) -> None:
     project(["git", "add", "-f", FILE])
     said = project.guard()
     assert said.code == 1
-    assert said.errors == [f"error: The state file {FILE} is in the index."]
+    assert said.errors == [f"✗ findings (1): The state file {FILE} is in the index."]
 
 
 def test_state_in_the_index_and_in_head(project: WorkDir) -> None:
@@ -54,7 +54,7 @@ def test_state_in_the_index_and_in_head(project: WorkDir) -> None:
     project.commit("leak", add=False)
     said = project.guard()
     assert said.code == 1
-    assert said.errors == [f"error: The state file {FILE} is in the index and in HEAD."]
+    assert said.errors == [f"✗ findings (1): The state file {FILE} is in the index and in HEAD."]
 
 
 def test_state_in_head_that_is_staged_for_removal(project: WorkDir) -> None:

@@ -269,7 +269,7 @@ def test_history_names_the_commit(local: WorkDir) -> None:
     cure(local)
     said = local.guard("--history")
     assert said.code == 1
-    assert said.errors == [f"error: Commit {commit[:12]} adds the state file {FILE}."]
+    assert said.errors == [f"✗ findings (1): Commit {commit[:12]} adds the state file {FILE}."]
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from bundler.cli.verify_formats import VerifyReport, formatted
 from bundler.errors import Findings, VerificationFailed
 from bundler.state.directory import DirectoryArtifact
 from bundler.state.manifest import Build, DirectoryRefresh, KeyRefresh, RunRecord, canonical, parse
-from bundler.workflows.policy import DESCRIPTIONS, Policy, Subject, judge, subject_of
+from bundler.workflows.policy import RULES, Policy, Subject, judge, subject_of
 from tests.support.bundles import make_bundle
 
 _NOW = 1_800_000_000.0  # 2027-01-15T08:00:00Z
@@ -139,7 +139,7 @@ def test_each_demand_that_is_not_met_is_one_sentence(
 ) -> None:
     ((found, what),) = _breaches(directory, policy, record)
     assert found == rule
-    assert rule in DESCRIPTIONS
+    assert rule in RULES
     assert sentence in what
     assert what.endswith(".")
 
@@ -236,7 +236,7 @@ def test_json_has_a_version_and_says_what_is_wrong(directory: Path) -> None:
 def test_github_gets_one_command_a_finding_and_no_other(directory: Path) -> None:
     lines = formatted(_reports(directory), "github").splitlines()
     assert len(lines) == 2
-    assert all(line.startswith("::error title=state-bundler verify%3A ") for line in lines)
+    assert all(",title=state-bundler verify%3A " in line for line in lines)
     assert "%25%0A" in lines[0]
 
 

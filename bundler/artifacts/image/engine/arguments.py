@@ -7,10 +7,11 @@ image without its state: ``-t``, ``--push``, ``--load``, ``-o``, ``--iidfile``,
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from bundler.errors import UsageError
+from bundler.system.wording import nearest
 
 # Options of docker build 20.10 and of buildx 0.29 that take a value. Every other is taken for a
 # switch, unless it has its value behind a "=".
@@ -22,6 +23,10 @@ _WITH_VALUE = {
     *("--metadata-file", "--network", "--no-cache-filter", "-o", "--output", "--platform"),
     *("--policy", "--progress", "--provenance", "--sbom", "--secret", "--security-opt"),
     *("--shm-size", "--ssh", "-t", "--tag", "--target", "--ulimit"),
+}
+_SWITCHES = {
+    *("--check", "--compress", "--debug", "--disable-content-trust", "--force-rm", "--help"),
+    *("--load", "--no-cache", "--print", "--pull", "--push", "--quiet", "--rm", "--squash"),
 }
 _SHORT = {"-t": "--tag", "-o": "--output", "-f": "--file", "-q": "--quiet"}
 _WITHHELD = {
@@ -160,6 +165,7 @@ def split_own(
 
     takes_value: for each of our options, as ``--name``, whether it has a value. prefix: how ours
     begin here, such as ``--bundle-``. After ``--`` everything is docker's.
+    Raises `UsageError` for what is almost one of ours, and is none of docker's.
     """
     rest = list(arguments)
     ours: list[str] = []
@@ -176,7 +182,19 @@ def split_own(
             if takes_value[mine] and not equals and rest:
                 ours.append(rest.pop(0))
             continue
+        _refuse_misspelt(name, takes_value, prefix)
         theirs.append(word)
         if word in _WITH_VALUE and rest:
             theirs.append(rest.pop(0))
     return ours, theirs
+
+
+def _refuse_misspelt(name: str, ours: Iterable[str], prefix: str) -> None:
+    """docker would refuse it, too, but only once the refresh is done."""
+    is_meant = prefix != "--" and name.startswith(prefix)
+    if not name.startswith("--") or name in _WITH_VALUE or name in _SWITCHES:
+        return
+    near = nearest(name, [prefix + own[2:] for own in ours], 0.6 if is_meant else 0.8)
+    if near or is_meant:
+        hint = f"Did you mean {near}?" if near else "See docker bundle build --help."
+        raise UsageError(f"Unknown option {name}.", hint=hint)

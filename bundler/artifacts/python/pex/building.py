@@ -81,6 +81,7 @@ def building(
             refuse_fifos(source, "pex")
         # pex is silent, and a first resolution takes minutes.
         request.listener.phase("Building the PEX")
+        request.listener.hands_over(silent=False)
         printed = _run_pex(pex, arguments, folder / output.name, request.listener)
         made = _only_child(folder)
         destination = output.with_name(made.name)

@@ -71,6 +71,7 @@ def building(
 def _build(project: Path, interpreter: Path, folder: Path, listener: Listener) -> None:
     argv = command(interpreter, project, folder)
     listener.phase(f"Building the wheel with {Path(argv[0]).name}")
+    listener.hands_over(silent=False)
     code = process.pass_through(argv, cwd=project, stdout=_STDERR, still_running=listener.note)
     if code:
         raise ChildFailed("The build of the wheel", code)

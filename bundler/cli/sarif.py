@@ -1,0 +1,60 @@
+"""A verdict as SARIF 2.1.0, for code scanning.
+
+https://docs.oasis-open.org/sarif/sarif/v2.1.0/
+"""
+
+from __future__ import annotations
+
+from urllib.parse import quote
+
+from bundler.version import __version__
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Any
+
+_SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
+_DOCUMENTATION = "https://state-bundler.io/explanation"
+
+
+def log(
+    command: str, page: str, rules: Mapping[str, tuple[str, str]], results: Sequence[Any]
+) -> dict[str, Any]:
+    """The log. page: of the documentation. rules: what is wrong, and what to do, by name."""
+    driver = {
+        "name": f"state-bundler {command}",
+        "version": __version__,
+        "informationUri": f"{_DOCUMENTATION}/{page}",
+        "rules": [
+            {
+                "id": name,
+                "shortDescription": {"text": text},
+                "help": {"text": f"{text} {fix}"},
+                "helpUri": f"{_DOCUMENTATION}/{page}",
+            }
+            for name, (text, fix) in rules.items()
+        ],
+    }
+    run = {"tool": {"driver": driver}, "results": results, "columnKind": "utf16CodeUnits"}
+    return {"$schema": _SCHEMA, "version": "2.1.0", "runs": [run]}
+
+
+def result(
+    rule: str, level: str, message: str, file: bytes, *, line: int = 1, name: str = ""
+) -> dict[str, Any]:
+    """A finding. file: relative to the top of the repository. name: of what is in no file."""
+    place: dict[str, Any] = {
+        "physicalLocation": {
+            "artifactLocation": {"uri": quote(file), "uriBaseId": "%SRCROOT%"},
+            "region": {"startLine": line},
+        }
+    }
+    if name:
+        place["logicalLocations"] = [{"name": name, "kind": "module"}]
+    return {
+        "ruleId": rule,
+        "level": level,
+        "message": {"text": message},
+        "locations": [place],
+    }
