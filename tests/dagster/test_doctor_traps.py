@@ -145,7 +145,7 @@ TRAPS = (
     Trap("development overwrites what was refreshed", _of(_local("Foo", refresh_if_dev=True)),
          "In development", "ok"),
     Trap("no component at all", _of(), "no state-backed component", "warn"),
-    Trap("the state of a key that is gone", _of(_local("Foo")), "Gone", "warn",
+    Trap("the state of a removed key", _of(_local("Foo")), "Gone", "warn",
          {f"{_STATE}/Gone/state": "[1]"}),
     # the state directory
     Trap("a source's path that others use", state.state, "did not write", "fail",
@@ -256,7 +256,7 @@ _TAKES_A_PERSON = {
     "a Compose mount over the code",
     "development overwrites what was refreshed",
     "no component at all",
-    "the state of a key that is gone",
+    "the state of a removed key",
     "a source's path that others use",
     "a publish that was interrupted",
     "a refresh in a RUN",
