@@ -1,4 +1,4 @@
-"""Messages, docstrings and comments use the usual words (the list in CONTRIBUTING.md)."""
+"""Messages, docstrings, comments and pages use the usual words."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 
-_PACKAGE = Path(__file__).parents[2] / "bundler"
+_ROOT = Path(__file__).parents[2]
+_PACKAGE = _ROOT / "bundler"
+# A person is one there; and what has been released is not written again.
+_OTHER_PAGES = ("CODE_OF_CONDUCT.md", "CHANGELOG.md")
+_CODE = re.compile(r"^ *```.*?^ *```|`[^`]*`", re.DOTALL | re.MULTILINE)
 
 # What not to write -> what to write instead.
 _WORDS = {
@@ -66,6 +70,31 @@ def test_usual_words() -> None:
         for line, word in _found(path.read_text(encoding="utf-8"))
     ]
     assert not found, "\n".join(found)
+
+
+def _unusual(page: str) -> list[tuple[int, str]]:
+    """The same in Markdown, outside of code."""
+    text = _CODE.sub(lambda found: "\n" * found[0].count("\n"), page)
+    return [
+        (text.count("\n", 0, match.start()) + 1, match.group())
+        for match in (*_LISTED.finditer(text), *_BARE.finditer(text))
+    ]
+
+
+def test_usual_words_in_pages() -> None:
+    pages = (path for folder in ("docs", "examples") for path in (_ROOT / folder).rglob("*.md"))
+    found = [
+        f"{path.relative_to(_ROOT)}:{line}: {word}"
+        for path in sorted((*_ROOT.glob("*.md"), *pages))
+        if path.name not in _OTHER_PAGES
+        for line, word in _unusual(path.read_text(encoding="utf-8"))
+    ]
+    assert not found, "\n".join(found)
+
+
+def test_what_is_found_in_a_page() -> None:
+    page = "`It lies`\n```console\n$ git status  # told\n```\nIt lies\nthere.\n"
+    assert _unusual(page) == [(5, "lies")]
 
 
 def test_what_is_found() -> None:
