@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,8 @@ import click
 from bundler.cli.console import Console
 
 if TYPE_CHECKING:
+    from bundler.errors import BundlerError
+    from bundler.project.survey import Survey
     from bundler.setup.file_edits import FileEdit
 
 # The names in `bundler.setup.init.PARTS`; a test compares them.
@@ -40,6 +43,10 @@ _COLOURS = {"+": "green", "-": "red", "@": "cyan"}
     "--without", multiple=True, type=click.Choice(PART_NAMES), help="Skip a part (repeatable)."
 )
 @click.option(
+    "--registry",
+    help="Where CI pushes images whose name is not declared, such as ghcr.io/acme.",
+)
+@click.option(
     "--git-hooks", is_flag=True, help="Only install the guard as git hooks in this clone."
 )
 @click.option(
@@ -51,6 +58,7 @@ def init(
     yes: bool,
     remove: bool,
     without: tuple[str, ...],
+    registry: str | None,
     git_hooks: bool,
     docker_plugin: bool,
 ) -> None:
@@ -63,40 +71,72 @@ def init(
     if docker_plugin:
         _install_docker_plugin(remove=remove)
     if not (git_hooks or docker_plugin):
-        _files_of(project, yes=yes, remove=remove, without=without)
+        _files_of(project, yes=yes, remove=remove, without=without, registry=registry)
 
 
-def _files_of(project: Path, *, yes: bool, remove: bool, without: tuple[str, ...]) -> None:
-    from bundler.errors import ConfigurationError
-    from bundler.project.survey import survey
+def _files_of(
+    project: Path, *, yes: bool, remove: bool, without: tuple[str, ...], registry: str | None
+) -> None:
     from bundler.setup.file_edits import apply, diff
-    from bundler.setup.init import plan
-    from bundler.setup.init.precommit import INSTALL
+    from bundler.setup.init import chosen, plan
 
-    found = survey(project)
-    edits = plan(found, without=without, remove=remove)
-    if not edits and not found.pyproject and found.dagster is None:
-        raise ConfigurationError(
-            f"{found.root} has neither pyproject.toml nor dg.toml: nothing to configure.",
-            hint="Run init in the project's directory, or pass --project DIR.",
-        )
+    found = chosen(project)
+    if not found:
+        click.echo("No project here has state-backed components: nothing to configure.", err=True)
+        return
+    if not remove:
+        found = chosen(project, registry=registry or _registry(found, ask=not yes))
+    edits = plan(*found, without=without, remove=remove)
+    outer = found[0].outer
+    if not edits and not any(each.pyproject or each.dagster for each in found):
+        raise _nothing_here(found[0].root)
     if not edits:
         click.echo("Nothing to undo." if remove else "Nothing to change.", err=True)
         return
-    for line in diff(edits, found.outer):
+    for line in diff(edits, outer):
         click.secho(line, fg=_COLOURS.get(line[:1]))
     if not remove:
-        _say_why(edits, found.outer)
+        _say_why(edits, outer)
     if not yes and not _agreed(len(edits)):
         click.echo("Nothing was written.", err=True)
         sys.exit(1)
     apply(edits)
     click.echo(f"Changed {_files(len(edits))}.", err=True)
-    if not remove and any(edit.path.name == ".pre-commit-config.yaml" for edit in edits):
-        console = Console(sys.stderr)
-        console.line(f"Run once per clone to enable the hook: {INSTALL}")
     if not remove:
-        _say_how_to_install(Console(sys.stderr))
+        _say_what_is_next(found, edits)
+
+
+def _say_what_is_next(found: Sequence[Survey], edits: Sequence[FileEdit]) -> None:
+    from bundler.setup.init.precommit import INSTALL
+
+    console = Console(sys.stderr)
+    if any(edit.path.name == ".pre-commit-config.yaml" for edit in edits):
+        console.line(f"Run once per clone to enable the hook: {INSTALL}")
+    if not any(each.state_directories for each in found):
+        console.line("Write a source into the table, then run init again.")
+    _say_how_to_install(console)
+
+
+def _registry(found: Sequence[Survey], *, ask: bool) -> str:
+    """Where images go that have no name yet: asked for on a terminal."""
+    from bundler.setup.init.workflow import default_registry, needs_registry
+
+    default = default_registry(found[0].outer)
+    has_workflow = (found[0].outer / ".github").is_dir()
+    if not ask or not sys.stdin.isatty() or not has_workflow or not needs_registry(found):
+        return default
+    answer = click.prompt("Where does CI push the images?", default=default, err=True)
+    return str(answer).strip().rstrip("/")
+
+
+def _nothing_here(root: Path) -> BundlerError:
+    from bundler.errors import ConfigurationError
+    from bundler.project.no_project import way_out
+
+    return ConfigurationError(
+        f"{root} has neither pyproject.toml nor dg.toml: nothing to configure.",
+        hint=way_out(root, ()),
+    )
 
 
 def _say_how_to_install(console: Console) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from bundler.project.classic_dbt import ClassicDbt, classic_dbt
 from bundler.project.config import pyproject_of, read_toml
 from bundler.project.projects import DagsterModules, dagster_modules
 from bundler.state.bundle import STATE_DIRECTORY
@@ -28,12 +29,25 @@ _BACKENDS = {
 
 
 @dataclass(frozen=True)
+class Together:
+    """Projects that are configured together. root: what they have in common is written there.
+
+    registry: where their images go; empty if nobody said.
+    """
+
+    root: Path
+    projects: tuple[Path, ...]
+    registry: str = ""
+
+
+@dataclass(frozen=True)
 class Survey:
     """root: the project. repository: the work tree that it is in. pyproject: its tables.
 
     backend: the build backend's name; None if nothing builds a distribution.
     state_directories: relative to the root, where the project's states are or will be.
-    dockerfiles: relative to the root.
+    dockerfiles: relative to the root. together: what is configured with it. classic_dbt: of a
+    project whose only state is a dbt manifest, which `init` writes a source for.
     """
 
     root: Path
@@ -43,6 +57,8 @@ class Survey:
     backend: str | None
     state_directories: tuple[PurePosixPath, ...]
     dockerfiles: tuple[PurePosixPath, ...]
+    together: Together
+    classic_dbt: ClassicDbt | None = None
 
     @property
     def outer(self) -> Path:
@@ -50,19 +66,25 @@ class Survey:
         return self.repository or self.root
 
 
-def survey(root: Path) -> Survey:
+def survey(root: Path, together: Together | None = None) -> Survey:
     """Looks at the project in `root`. Raises `ConfigurationError` for TOML that cannot be read."""
     root = root.resolve()
     pyproject = read_toml(pyproject_of(root))
     dagster = dagster_modules(root)
+    classic = classic_dbt(root) if dagster is None and _may_be_classic(pyproject) else None
+    directories = [*_state_directories(root, pyproject, dagster)]
+    if classic is not None and classic.home == root:
+        directories.append(PurePosixPath(classic.state_path))
     return Survey(
         root=root,
         repository=repository_of(root),
         pyproject=pyproject,
         dagster=dagster,
         backend=_backend(pyproject),
-        state_directories=tuple(dict.fromkeys(_state_directories(root, pyproject, dagster))),
+        state_directories=tuple(dict.fromkeys(directories)),
         dockerfiles=tuple(_dockerfiles(root)),
+        together=together or Together(root, (root,)),
+        classic_dbt=classic,
     )
 
 
@@ -79,6 +101,12 @@ def table(tables: Mapping[str, Any], *names: str) -> Mapping[str, Any]:
     for name in names:
         found = found.get(name) if isinstance(found, Mapping) else None
     return found if isinstance(found, Mapping) else {}
+
+
+def _may_be_classic(pyproject: Mapping[str, Any]) -> bool:
+    """Whether nothing is configured but, at most, the source of a dbt project."""
+    sources = table(pyproject, "tool", "state-bundler").get("source", [])
+    return all(source.get("command", [])[:2] == ["dbt", "parse"] for source in sources)
 
 
 def _backend(pyproject: Mapping[str, Any]) -> str | None:

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.engine
 _PASSWORD = "of-the-hour/with+signs=="
 _PROGRAMS = {
     "aws": f"[ \"$*\" = 'ecr get-login-password' ] && echo '{_PASSWORD}'",
-    "uvx": 'exec "$@"',
+    "uvx": 'test "$1" = --from && test -n "$2" && shift 2 && exec "$@"',
     # What they would install is here already.
     "pip": "exit 0",
     "uv": "exit 0",
@@ -52,6 +52,7 @@ def test_every_command_runs_in_order(project: Project, programs: Path, tmp_path:
             DOCKER_CONFIG=str(tmp_path / "docker"),
             IMAGE=f"{registry.host}/acme/shop",
             CODEBUILD_RESOLVED_SOURCE_VERSION="1f3870be",
+            STATE_BUNDLER="state-bundler @ file:///ours",
             **dict.fromkeys(template["env"]["secrets-manager"], "a-token-of-the-example"),
         )
         done = subprocess.run(

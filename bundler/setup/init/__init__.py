@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import posixpath
-import shlex
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,14 +16,15 @@ from pathlib import Path
 from bundler.errors import ConfigurationError
 from bundler.guard.fixes import rule_for
 from bundler.project.config import Config, load, pyproject_of
+from bundler.project.projects import projects_below, workspace_members
 from bundler.project.source_paths import refuse_shared
-from bundler.project.survey import Survey
+from bundler.project.stateful import has_state
+from bundler.project.survey import Survey, Together, survey
 from bundler.setup.file_edits import FileEdit, read_text
-from bundler.setup.init import lines, precommit, pyproject
+from bundler.setup.init import lines, precommit, pyproject, workflow
+from bundler.setup.init.images import WORKFLOW, build_of, builds_in
 from bundler.state.bundle import STATE_DIRECTORY
 from bundler.system.credential_files import has_credentials_name
-from bundler.system.installed import installed
-from bundler.system.packaged_files import template
 
 _IGNORE_COMMENT = (
     "state-bundler init: state ships in the artifact and is not part of the repository"
@@ -59,29 +59,50 @@ class Part:
     why: str
 
 
-def plan(survey: Survey, *, without: Sequence[str] = (), remove: bool = False) -> list[FileEdit]:
-    """The edits that configure the project, or that take this back; none where all is done.
+def chosen(root: Path, *, registry: str = "") -> list[Survey]:
+    """The projects that `init` configures from a folder: the one that is here, or those below.
+
+    Of several, those with state. None if there are projects and no state.
+    """
+    root = root.resolve()
+    here = survey(root)
+    is_project = here.dagster is not None or bool(here.state_directories)
+    below = () if is_project else (*workspace_members(root), *projects_below(root))
+    if below:
+        found = [path for path in dict.fromkeys(below) if has_state(survey(path))]
+    else:
+        found = [here.classic_dbt.home if here.classic_dbt else root]
+    together = Together(root, tuple(found), registry)
+    return [survey(path, together) for path in found]
+
+
+def plan(*surveys: Survey, without: Sequence[str] = (), remove: bool = False) -> list[FileEdit]:
+    """The edits that configure projects, or that take this back; none where all is done.
 
     Raises `ConfigurationError` for a state directory that others use: rules for it would hide their
     files.
     """
-    if not remove:
-        refuse_shared(_config(survey), survey.dagster)
     texts: dict[Path, str | None] = {}
     reasons: dict[Path, list[str]] = {}
     before: dict[Path, str | None] = {}
-    for part in PARTS:
-        file = part.file(survey)
-        if file is None or part.name in without:
-            continue
-        if file not in texts:
-            before[file] = texts[file] = read_text(file)
-        changed = (part.remove if remove else part.add)(texts[file], survey)
-        if changed != texts[file]:
-            texts[file] = changed
-            reasons.setdefault(file, []).append(part.why)
+    within: dict[Path, Path] = {}
+    for each in surveys:
+        if not remove:
+            refuse_shared(_config(each), each.dagster)
+        for part in PARTS:
+            file = part.file(each)
+            if file is None or part.name in without:
+                continue
+            if file not in texts:
+                before[file] = texts[file] = read_text(file)
+                within[file] = each.outer
+            changed = (part.remove if remove else part.add)(texts[file], each)
+            if changed != texts[file]:
+                texts[file] = changed
+                said = reasons.setdefault(file, [])
+                said += [part.why] if part.why not in said else []
     return [
-        FileEdit(file, before[file], texts[file], tuple(reasons[file]), survey.outer)
+        FileEdit(file, before[file], texts[file], tuple(reasons[file]), within[file])
         for file in reasons
     ]
 
@@ -102,7 +123,9 @@ def ignore_patterns(survey: Survey) -> tuple[str, ...]:
 
     Without a slash at the end: such a rule would not hold for a link.
     """
-    rules = (rule_for(os.fsencode(path)) for path in survey.state_directories)
+    root = survey.together.root
+    paths = (survey.root.relative_to(root) / path for path in survey.state_directories)
+    rules = (rule_for(os.fsencode(path)) for path in paths)
     return tuple(dict.fromkeys(map(os.fsdecode, rules)))
 
 
@@ -136,7 +159,7 @@ def _local_patterns(ignored: str, survey: Survey) -> list[str]:
         if not all(excluded(f"{above}{name}", rules) for above in ("", "x/"))
         and not names.meets(f"**/{name}")
     ]
-    found = find(survey.root, "\n".join([ignored, *usual]), names)
+    found = find(_context(survey), "\n".join([ignored, *usual]), names)
     there = (f"**/{quoted(posixpath.basename(path))}" for path in found.credentials)
     return list(dict.fromkeys([*usual, *there]))
 
@@ -153,21 +176,30 @@ def _stays_here(rule: str) -> bool:
 
 
 def _pyproject(survey: Survey) -> Path | None:
-    return pyproject_of(survey.root) if survey.pyproject else None
+    return pyproject_of(survey.root) if survey.pyproject or survey.classic_dbt else None
 
 
 def _gitignore(survey: Survey) -> Path | None:
-    """The project's own ignore file, unless one above it has the rule already."""
-    above = [path for path in survey.root.parents if path.is_relative_to(survey.outer)]
+    """The ignore file of what is configured, unless one above it has the rule already."""
+    root = survey.together.root
+    above = [path for path in root.parents if path.is_relative_to(survey.outer)]
     texts = [read_text(path / ".gitignore") or "" for path in above]
     if not survey.state_directories or any(STATE_DIRECTORY in text.split() for text in texts):
         return None
-    return survey.root / ".gitignore"
+    return root / ".gitignore"
 
 
 def _dockerignore(survey: Survey) -> Path | None:
     """Also before there is a Dockerfile: its first build would copy everything."""
-    return survey.root / ".dockerignore" if survey.state_directories or survey.dockerfiles else None
+    if not survey.state_directories and not survey.dockerfiles:
+        return None
+    return _context(survey) / ".dockerignore"
+
+
+def _context(survey: Survey) -> Path:
+    """What the image of the project is built from."""
+    build = build_of(survey, builds_in(survey.outer))
+    return survey.root if build is None else survey.outer / build.context
 
 
 def _pre_commit(survey: Survey) -> Path | None:
@@ -175,33 +207,11 @@ def _pre_commit(survey: Survey) -> Path | None:
 
 
 def _workflow(survey: Survey) -> Path | None:
+    """Once there is state to ship: an empty workflow would stay when a source is written."""
     github = survey.outer / ".github"
-    return github / "workflows" / "state-bundler.yml" if github.is_dir() else None
-
-
-_INSTALL_HERE = """\
-        run: uv tool install --quiet {words} && uv tool dir --bin >> "$GITHUB_PATH"
-"""
-# A copy that only this machine has.
-_INSTALL_ELSEWHERE = """\
-        env:
-          STATE_BUNDLER: ${{ vars.STATE_BUNDLER }} # such as a commit
-        run: |
-          command -v state-bundler && exit
-          uv tool install --quiet "${STATE_BUNDLER:?names what to install; set the variable}"
-          uv tool dir --bin >> "$GITHUB_PATH"
-"""
-
-
-def _install_step() -> str:
-    found = installed()
-    words = shlex.join([*found.index, found.requirement()])
-    return _INSTALL_HERE.replace("{words}", words) if found.is_portable else _INSTALL_ELSEWHERE
-
-
-def _workflow_text() -> str:
-    stored = template("github-workflow.yml").read_text(encoding="utf-8")
-    return stored.replace("{install}\n", _install_step())
+    if not github.is_dir() or not survey.state_directories:
+        return None
+    return github / "workflows" / WORKFLOW
 
 
 PARTS: Iterable[Part] = (
@@ -243,8 +253,8 @@ PARTS: Iterable[Part] = (
     Part(
         "ci",
         _workflow,
-        lambda text, _: _workflow_text() if text is None else text,
-        lambda text, _: None if text == _workflow_text() else text,
-        "a workflow that checks every push and builds on main",
+        workflow.add,
+        workflow.remove,
+        "a workflow that checks every push and builds the images of the default branch",
     ),
 )

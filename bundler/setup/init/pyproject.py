@@ -7,6 +7,7 @@ was meant to.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
@@ -39,24 +40,47 @@ _SOURCE_TABLE = f"""\
 [tool.state-bundler]
 """
 
+_DBT_TABLE = f"""\
+# {OURS}: runs dbt parse before each build. {{code}} is to read the manifest
+# where it ships: Path(__file__).parent / "{{manifest}}"
+[[tool.state-bundler.source]]
+{{items}}"""
+
 
 def add_table(text: str | None, survey: Survey) -> str | None:
     """With a ``[tool.state-bundler]`` below a comment that says what can be in it."""
-    if text is None or "state-bundler" in table(survey.pyproject, "tool"):
+    if "state-bundler" in table(survey.pyproject, "tool"):
         return text
-    return _append(text, _table_of(survey))
+    if text is None and survey.classic_dbt is None:
+        return None
+    return _append(text or "", _table_of(survey), _sources_of(survey))
 
 
 def remove_table(text: str | None, survey: Survey) -> str | None:
     """Without what `add_table` wrote, as long as nothing was added to the table."""
-    ours = {} if survey.dagster is None else _DAGSTER_SETTINGS
+    ours: dict[str, Any] = {} if survey.dagster is None else _DAGSTER_SETTINGS
+    if sources := _sources_of(survey):
+        ours = {"source": sources}
     if text is None or table(survey.pyproject, "tool").get("state-bundler") != ours:
         return text
-    return _cut(text, _table_of(survey))
+    return _cut(text, _table_of(survey), sources) or None
 
 
 def _table_of(survey: Survey) -> str:
+    if survey.classic_dbt is not None:
+        found = survey.classic_dbt
+        code = os.path.relpath(found.code, survey.root)
+        items = "".join(f"{_key(k)} = {_inline(v)}\n" for k, v in _sources_of(survey)[0].items())
+        return _DBT_TABLE.format(code=code, manifest=found.manifest, items=items)
     return _SOURCE_TABLE if survey.dagster is None else _DAGSTER_TABLE
+
+
+def _sources_of(survey: Survey) -> list[Any]:
+    """The source that runs dbt, where that is all the state that there is."""
+    found = survey.classic_dbt
+    if found is None:
+        return []
+    return [{"key": found.key, "command": found.command, "path": found.state_path}]
 
 
 # --- the build backend ----------------------------------------------------------------------

@@ -32,7 +32,13 @@ _TRAPS = "tests/dagster/test_doctor_traps.py"
 _HOSTILE = "tests/unit/state/test_hostile_state_directories.py"
 _CURES = f"{_TRAPS}::test_a_fix_that_is_printed_cures_what_it_was_printed_for"
 # The test that pastes a command of each kind, or what only a user can bring to it.
+_WORKFLOW = "tests/engine/test_first_contact.py::test_every_step_of_the_workflow_runs"
 TRIED = {
+    # Of a workflow that init writes.
+    "docker build --quiet --tag": _WORKFLOW,
+    "state-bundler build --project": _WORKFLOW,
+    "uv sync --directory": _WORKFLOW,
+    "uv venv --python": _WORKFLOW,
     "chmod u+w": f"{_GUARD}::test_an_unprotected_directory",
     "dg check": "needs: it shows more",
     "dg list": "needs: it shows more",

@@ -91,6 +91,17 @@ def context_paths(text: str, build_args: Mapping[str, str]) -> Iterator[tuple[in
     The context as a whole is not a name. A variable that nobody knows stands for anything in its
     folder. A bind mount is read, and not copied.
     """
+    for line, path, is_copy in _context_paths(text, build_args):
+        if path:
+            yield line, path, is_copy
+
+
+def copied_paths(text: str, build_args: Mapping[str, str]) -> Iterator[str]:
+    """What is copied from the context, as `context_paths` says it; empty: the whole context."""
+    yield from (path for _, path, is_copy in _context_paths(text, build_args) if is_copy)
+
+
+def _context_paths(text: str, build_args: Mapping[str, str]) -> Iterator[tuple[int, str, bool]]:
     known: dict[str, str] = {}
     for found in instructions(text):
         if found.name in ("ARG", "ENV"):
@@ -99,9 +110,7 @@ def context_paths(text: str, build_args: Mapping[str, str]) -> Iterator[tuple[in
         named = _copied_sources(found.text) if is_copy else _mounted(found.text)
         for source in named if is_copy or found.name == "RUN" else ():
             path = _substituted(source, {**known, **build_args})
-            path = posixpath.normpath(f"/{path}").lstrip("/")
-            if path:
-                yield found.line, path, is_copy
+            yield found.line, posixpath.normpath(f"/{path}").lstrip("/"), is_copy
 
 
 def _copied_sources(text: str) -> list[str]:
@@ -142,6 +151,13 @@ def _assigned(text: str) -> Iterator[tuple[str, str]]:
 
 
 _VARIABLE = re.compile(r"\$(?:\{(\w+)(?::?-([^}]*))?[^}]*\}|(\w+))")
+
+
+def open_arguments(text: str) -> Iterator[str]:
+    """The build arguments without a default."""
+    for found in instructions(text):
+        if found.name == "ARG":
+            yield from (word for word in _words(found.text) if "=" not in word)
 
 
 def _substituted(text: str, values: Mapping[str, str]) -> str:

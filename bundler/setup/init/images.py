@@ -1,0 +1,374 @@
+"""How a repository builds its images: in compose files, Dagster's build files, CI and scripts.
+
+What is declared is taken as it is; a Dockerfile that nothing names is built in the nearest folder
+that has what it copies. An image is a project's if its Dockerfile copies the project's code.
+"""
+
+from __future__ import annotations
+
+import glob
+import itertools
+import os
+import re
+import shlex
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from bundler.artifacts.image.engine.dockerfile import copied_paths, open_arguments
+from bundler.project.classic_dbt import files
+from bundler.project.survey import Survey
+from bundler.setup.file_edits import read_text
+
+# Ours, which is not asked how images are built.
+WORKFLOW = "state-bundler.yml"
+_COMPOSE = re.compile(r"(docker-)?compose([.-][\w.-]+)?\.ya?ml$")
+_DAGSTER = re.compile(r"(dagster_cloud[\w.-]*|build)\.ya?ml$")
+_DOCKERFILE = re.compile(r"(?i)(.+\.)?(docker|container)file([._-].+)?$")
+_COMMAND = re.compile(r"\bdocker\s+(?:buildx\s+)?build\s+(?P<words>[^\n&|;#]+)")
+_SCRIPTS = re.compile(r"(Makefile|makefile|justfile|Justfile|.*\.sh|.*\.mk)$")
+_LOGIN = ("docker/login-action", "aws-actions/", "google-github-actions/auth", "azure/")
+_EXPRESSION = re.compile(r"\$\{\{\s*([\w.-]+)\s*\}\}")
+_UNKNOWN = re.compile(r"\$(?!\{\{)")
+# Of docker build: options that have a value in the next word.
+_VALUED = {"-f": "file", "--file": "file", "--target": "target", "-t": "tag", "--tag": "tag"}
+_MORE_VALUED = {"--platform", "--cache-from", "--cache-to", "--secret", "--ssh", "--network", "-o"}
+
+
+@dataclass(frozen=True)
+class Build:
+    """One image. context, dockerfile: relative to the repository, POSIX; the context may be ``.``.
+
+    image: its name without a tag, where that is declared. about: words that its declaration has for
+    it, such as the service's name and command. login: steps of a workflow that log in.
+    """
+
+    context: str
+    dockerfile: str
+    declared: str = ""
+    target: str = ""
+    arguments: tuple[tuple[str, str], ...] = ()
+    image: str = ""
+    about: str = ""
+    login: tuple[Mapping[str, Any], ...] = field(default=(), hash=False)
+
+    def words(self) -> list[str]:
+        """The arguments of ``docker build`` in the repository's folder."""
+        usual = "Dockerfile" if self.context == "." else f"{self.context}/Dockerfile"
+        words = [] if self.dockerfile == usual else ["--file", self.dockerfile]
+        words += ["--target", self.target] if self.target else []
+        for name, value in self.arguments:
+            words += ["--build-arg", f"{name}={value}"]
+        return [*words, self.context]
+
+
+def build_of(survey: Survey, builds: Sequence[Build]) -> Build | None:
+    """The build whose image has a project's code: the one that says it most precisely.
+
+    The project's own Dockerfile counts even if it does not copy the code by name.
+    """
+    found = []
+    for build in builds:
+        for tried in _filled(build, survey):
+            depth = _copies(tried, survey)
+            is_own = (survey.outer / tried.dockerfile).parent == survey.root
+            if depth or (is_own and tried.dockerfile.endswith("Dockerfile")):
+                found.append(
+                    ((depth > 0, _names(survey, build), bool(build.declared), depth, is_own), tried)
+                )
+    return max(found, key=lambda each: each[0])[1] if found else None
+
+
+def builds_in(repository: Path) -> list[Build]:
+    """Every build that a repository declares, and every Dockerfile, in a stable order."""
+    found: list[Build] = []
+    dockerfiles: list[Path] = []
+    for path in [*files(repository), *sorted(repository.glob(".gitlab-ci.y*ml"))]:
+        name = path.name
+        if _COMPOSE.match(name):
+            found += _of_compose(repository, path)
+        elif _DAGSTER.match(name):
+            found += _of_dagster(repository, path)
+        elif _SCRIPTS.match(name) or name.startswith(".gitlab-ci"):
+            found += _of_script(repository, path, read_text(path) or "")
+        elif _DOCKERFILE.match(name) and not name.endswith(".dockerignore"):
+            dockerfiles.append(path)
+    for path in sorted(repository.glob(".github/workflows/*.y*ml")):
+        found += _of_workflow(repository, path) if path.name != WORKFLOW else ()
+    there = [build for build in found if (repository / build.dockerfile).is_file()]
+    there += [build for path in dockerfiles for build in _undeclared(repository, path)]
+    return list(dict.fromkeys(there))
+
+
+# --- declarations ---------------------------------------------------------------------------
+
+
+def _of_compose(repository: Path, path: Path) -> Iterator[Build]:
+    for name, service in _mapping(_yaml(path), "services").items():
+        build = service.get("build") if isinstance(service, Mapping) else None
+        if isinstance(build, str):
+            build = {"context": build}
+        if not isinstance(build, Mapping) or "://" in str(build.get("context", ".")):
+            continue
+        yield from _declared(
+            repository,
+            path,
+            context=path.parent / str(build.get("context", ".")),
+            dockerfile=build.get("dockerfile"),
+            target=str(build.get("target") or ""),
+            arguments=_arguments(build.get("args")),
+            image=_without_tag(str(service.get("image") or "")),
+            about=f"{name} {service.get('command', '')} {service.get('environment', '')}",
+        )
+
+
+def _of_dagster(repository: Path, path: Path) -> Iterator[Build]:
+    """Dagster's ``dagster_cloud.yaml``, and the newer ``build.yaml`` of a project."""
+    data = _yaml(path)
+    locations = data.get("locations", [data] if "registry" in data else [])
+    for location in locations if isinstance(locations, list) else []:
+        build = location.get("build", location if "registry" in location else None)
+        if isinstance(build, Mapping):
+            yield from _declared(
+                repository,
+                path,
+                context=path.parent / str(build.get("directory") or "."),
+                image=_without_tag(str(build.get("registry") or "")),
+                about=f"{location.get('location_name', '')} {location.get('code_source', '')}",
+            )
+
+
+def _of_workflow(repository: Path, path: Path) -> Iterator[Build]:
+    data = _yaml(path)
+    for job in _mapping(data, "jobs").values():
+        if not isinstance(job, Mapping) or not isinstance(job.get("steps"), list):
+            continue
+        variables = {
+            f"env.{k}": v for k, v in {**_mapping(data, "env"), **_mapping(job, "env")}.items()
+        }
+        steps = [step for step in job["steps"] if isinstance(step, Mapping)]
+        login = tuple(
+            step
+            for step in steps
+            if str(step.get("uses", "")).startswith(_LOGIN) and "matrix." not in str(step)
+        )
+        for values in _matrix(_mapping(job, "strategy", "matrix")):
+            for step in steps:
+                given = _expanded(step, {**variables, **values})
+                for build in _of_step(repository, path, given):
+                    yield replace(build, login=login)
+
+
+def _of_step(repository: Path, path: Path, step: Mapping[str, Any]) -> Iterator[Build]:
+    if str(step.get("uses", "")).startswith("docker/build-push-action"):
+        given = _mapping(step, "with")
+        context = str(given.get("context") or ".")
+        tags = [line for line in re.split(r"[\n,]", str(given.get("tags") or "")) if line.strip()]
+        if "://" not in context and "${{" not in context:
+            yield from _declared(
+                repository,
+                path,
+                context=repository / context,
+                dockerfile=given.get("file") and repository / str(given["file"]),
+                target=str(given.get("target") or ""),
+                arguments=_arguments(str(given.get("build-args") or "").split("\n")),
+                image=_without_tag(tags[0].strip()) if tags else "",
+            )
+    folder = repository / str(step.get("working-directory") or ".")
+    yield from _of_script(repository, path, str(step.get("run") or ""), folder)
+
+
+def _of_script(
+    repository: Path, path: Path, text: str, folder: Path | None = None
+) -> Iterator[Build]:
+    """The calls of ``docker build`` in a script that runs in the repository, or in a folder."""
+    here = folder or (path.parent if path.name.endswith(".sh") else repository)
+    for found in _COMMAND.finditer(text.replace("\\\n", " ")):
+        try:
+            words = shlex.split(found["words"])
+        except ValueError:
+            continue
+        options, arguments, rest = _read(words)
+        context = rest[-1] if rest else "."
+        if "://" in context or _UNKNOWN.search(context):
+            continue
+        file = options.get("file", "")
+        yield from _declared(
+            repository,
+            path,
+            context=here / context,
+            dockerfile=here / file if file and not _UNKNOWN.search(file) else None,
+            target=options.get("target", ""),
+            arguments=_arguments(arguments),
+            image=_without_tag(options.get("tag", "")),
+        )
+
+
+def _read(words: Sequence[str]) -> tuple[dict[str, str], list[str], list[str]]:
+    """The options of docker build that matter, its build arguments, and the rest."""
+    options: dict[str, str] = {}
+    arguments: list[str] = []
+    rest: list[str] = []
+    left = iter(words)
+    for word in left:
+        name, equals, value = word.partition("=")
+        if name in _VALUED:
+            options[_VALUED[name]] = value if equals else next(left, "")
+        elif name == "--build-arg":
+            arguments.append(value if equals else next(left, ""))
+        elif name in _MORE_VALUED and not equals:
+            next(left, "")
+        elif not word.startswith("-"):
+            rest.append(word)
+    return options, arguments, rest
+
+
+def _declared(
+    repository: Path, path: Path, *, context: Path, dockerfile: Any = None, **rest: Any
+) -> Iterator[Build]:
+    """With paths from the repository; nothing for what is outside."""
+    context = Path(os.path.normpath(context))
+    file = Path(os.path.normpath(context / (dockerfile or "Dockerfile")))
+    if context.is_relative_to(repository) and file.is_relative_to(repository):
+        where, what, by = (
+            each.relative_to(repository).as_posix() for each in (context, file, path)
+        )
+        yield Build(where, what, by, **rest)
+
+
+def _undeclared(repository: Path, path: Path) -> Iterator[Build]:
+    """In the nearest folder that has what the Dockerfile copies."""
+    text = read_text(path) or ""
+    for folder in [path.parent, *path.parent.parents]:
+        copied = list(copied_paths(text, {}))
+        if all("*" in name or (folder / name).exists() for name in copied):
+            where, what = (each.relative_to(repository).as_posix() for each in (folder, path))
+            yield Build(where, what)
+        if folder == repository:
+            return
+
+
+# --- which project's it is ------------------------------------------------------------------
+
+
+def _filled(build: Build, survey: Survey) -> Iterator[Build]:
+    """With a value for a build argument that has none: the project by one of its names."""
+    text = read_text(survey.outer / build.dockerfile) or ""
+    given = dict(build.arguments)
+    missing = [name for name in dict.fromkeys(open_arguments(text)) if name not in given]
+    used = [name for name in missing if re.search(rf"(COPY|ADD).*\$\{{?{name}\b", text)]
+    context = survey.outer / build.context
+    inside = survey.root.is_relative_to(context)
+    values = [survey.root.relative_to(context).as_posix()] if inside else []
+    values += [survey.root.name, *([survey.dagster.root] if survey.dagster else [])]
+    for chosen in itertools.product(dict.fromkeys(values), repeat=len(used[:2])):
+        more = tuple(zip(used, chosen, strict=False))
+        yield replace(build, arguments=(*build.arguments, *more))
+
+
+def _copies(build: Build, survey: Survey) -> int:
+    """How precisely the Dockerfile copies the project's code; 0 if it does not."""
+    context = survey.outer / build.context
+    text = read_text(survey.outer / build.dockerfile) or ""
+    code = _code(survey)
+    depth = 0
+    for name in copied_paths(text, dict(build.arguments)):
+        found = glob.glob(str(context / name)) if "*" in name else [str(context / name)]
+        for path in map(Path, found):
+            if path.is_dir() and code.is_relative_to(path):
+                depth = max(depth, len(path.parts))
+    return depth
+
+
+def _code(survey: Survey) -> Path:
+    """The project's outermost package, or else its folder."""
+    if survey.dagster is not None:
+        parts = survey.dagster.root.split(".")
+        for folder in (survey.root / "src", survey.root):
+            if folder.joinpath(*parts).is_dir():
+                return folder.joinpath(*parts)
+    parents = [survey.root / path.parent for path in survey.state_directories]
+    return next((path for path in parents if path.is_dir()), survey.root)
+
+
+def _names(survey: Survey, build: Build) -> bool:
+    """Whether the declaration is about the project: by its module or its folder."""
+    names = {survey.root.name, *([survey.dagster.root] if survey.dagster else [])}
+    said = f"{build.about} {build.arguments}"
+    return any(re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", said) for name in names)
+
+
+# --- reading --------------------------------------------------------------------------------
+
+
+def _yaml(path: Path) -> dict[str, Any]:
+    """A file's mapping; empty for what cannot be read."""
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    try:
+        data = YAML(typ="safe", pure=True).load(read_text(path) or "")
+    except (YAMLError, ValueError):
+        return {}
+    return data if isinstance(data, dict) else {}
+
+
+def _mapping(data: Any, *names: str) -> dict[str, Any]:
+    for name in names:
+        data = data.get(name) if isinstance(data, Mapping) else None
+    return dict(data) if isinstance(data, Mapping) else {}
+
+
+def _arguments(given: Any) -> tuple[tuple[str, str], ...]:
+    """Build arguments as a mapping or as ``NAME=value``; one without a known value is left out."""
+    pairs: Iterable[tuple[Any, Any]] = (
+        given.items()
+        if isinstance(given, Mapping)
+        else (str(item).strip().split("=", 1) for item in given or () if "=" in str(item))  # type: ignore[misc]  # two parts
+    )
+    return tuple(
+        (str(name), str(value))
+        for name, value in pairs
+        if value is not None and not _UNKNOWN.search(str(value))
+    )
+
+
+def _without_tag(image: str) -> str:
+    """The repository of a name; empty if a part of it is not known."""
+    head, _, last = image.partition("@")[0].rpartition("/")
+    name = f"{head}/{last.partition(':')[0]}" if head else last.partition(":")[0]
+    unknown = _EXPRESSION.sub(lambda found: "" if found[1].startswith("github.") else "$", name)
+    return "" if "$" in unknown or not head else name
+
+
+def _matrix(matrix: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The values of each job of a matrix; one without any for no matrix, or a computed one."""
+    lists = {name: value for name, value in matrix.items() if isinstance(value, list)}
+    include = lists.pop("include", [])
+    lists.pop("exclude", None)
+    combined = [
+        dict(zip(lists, values, strict=True)) for values in itertools.product(*lists.values())
+    ]
+    jobs = [*(combined if lists else []), *(item for item in include if isinstance(item, Mapping))]
+    flat = [_flat(job, "matrix") for job in jobs]
+    return flat or [{}]
+
+
+def _flat(data: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in data.items():
+        key = f"{prefix}.{name}"
+        found |= _flat(value, key) if isinstance(value, Mapping) else {key: value}
+    return found
+
+
+def _expanded(value: Any, values: Mapping[str, Any]) -> Any:
+    """With the expressions of a workflow replaced, where they are known."""
+    if isinstance(value, Mapping):
+        return {name: _expanded(item, values) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_expanded(item, values) for item in value]
+    if not isinstance(value, str):
+        return value
+    return _EXPRESSION.sub(lambda found: str(values.get(found[1], found[0])), value)

@@ -1,0 +1,269 @@
+"""The workflow for GitHub: the guard at every push, and on the default branch what ships the state.
+
+It names how this repository builds: each project with state has an entry of a matrix, with its own
+Dockerfile, context and name. What no Dockerfile ships is a PEX that Pants packages, or a wheel.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bundler.git.repository import Question, open_repository
+from bundler.project.classic_dbt import files
+from bundler.project.projects import project_name
+from bundler.project.survey import Survey, survey
+from bundler.setup.file_edits import read_text
+from bundler.setup.init.images import Build, build_of, builds_in
+from bundler.system.installed import installed
+from bundler.system.packaged_files import template
+
+_WRITTEN = re.compile(r"(?m)^# Images whose name is not declared go to (.+)\.$")
+_CODE_IMAGE = "state-bundler/code"
+_GITHUB = re.compile(r"github\.com[:/]([\w.-]+)/")
+# Variables that the code needs: those with a default are not secrets that somebody has to set.
+_NEEDED = re.compile(
+    r"environ\[[\"']([A-Z][A-Z0-9_]+)[\"']\]|EnvVar\(\s*[\"']([A-Z][A-Z0-9_]+)[\"']"
+    r"|\benv\.([A-Z][A-Z0-9_]+)|\benv\([\"']([A-Z][A-Z0-9_]+)[\"']\)"
+)
+_PEX = re.compile(r"pex_binary\((?:[^)]*?name\s*=\s*[\"']([\w.-]+)[\"'])?")
+_INSTALL_HERE = 'run: uv tool install --quiet {words} && uv tool dir --bin >> "$GITHUB_PATH"\n'
+# A copy that only this machine has.
+_INSTALL_ELSEWHERE = """\
+env:
+          STATE_BUNDLER: ${{ vars.STATE_BUNDLER }} # such as a commit
+        run: |
+          command -v state-bundler && exit
+          uv tool install --quiet "${STATE_BUNDLER:?names what to install; set the variable}"
+          uv tool dir --bin >> "$GITHUB_PATH"
+"""
+
+
+@dataclass(frozen=True)
+class Shipped:
+    """A project, and what ships its state: an image, or an artifact that a command makes."""
+
+    survey: Survey
+    build: Build | None = None
+    pex: str = ""
+
+    @property
+    def project(self) -> str:
+        return self.survey.root.relative_to(self.survey.outer).as_posix()
+
+
+def add(text: str | None, survey: Survey) -> str | None:
+    """The workflow, unless there is one."""
+    return _written(survey, survey.together.registry) if text is None else text
+
+
+def remove(text: str | None, survey: Survey) -> str | None:
+    """None for a workflow that is as it was written."""
+    if text is None:
+        return None
+    found = _WRITTEN.search(text)
+    return None if text == _written(survey, found[1] if found else "") else text
+
+
+def default_registry(repository: Path) -> str:
+    """Where GitHub keeps the images of a repository: the owner's namespace."""
+    opened = open_repository(repository)
+    remotes = Question(["config", "--get-regexp", r"remote\..*\.url"], expected=(0, 1))
+    answer = os.fsdecode(opened.ask(remotes)[0]) if opened else ""
+    owner = _GITHUB.search(answer)
+    return f"ghcr.io/{owner[1].lower() if owner else '${{ github.repository_owner }}'}"
+
+
+def needs_registry(surveys: Sequence[Survey]) -> bool:
+    """Whether an image has no name that is declared."""
+    return any(each.build is not None and not each.build.image for each in _shipped(surveys))
+
+
+def default_branch(repository: Path) -> str:
+    """As git knows it: the remote's, else the one that is checked out."""
+    opened = open_repository(repository)
+    if opened is None:
+        return "main"
+    heads = Question(["for-each-ref", "--format=%(symref:lstrip=3)", "refs/remotes/**/HEAD"])
+    own = Question(["symbolic-ref", "-q", "--short", "HEAD"], expected=(0, 1))
+    named, current = (os.fsdecode(answer).split() for answer in opened.ask(heads, own))
+    return next(iter((*named, *current)), "main")
+
+
+def _shipped(surveys: Sequence[Survey]) -> list[Shipped]:
+    builds = builds_in(surveys[0].outer) if surveys else []
+    found = []
+    for each in surveys:
+        build = build_of(each, builds)
+        found.append(Shipped(each, build, "" if build else _pex(each)))
+    return found
+
+
+def _pex(survey: Survey) -> str:
+    """The target of a PEX in the project's folder, where Pants builds."""
+    if not any((path / "pants.toml").exists() for path in (survey.root, *survey.root.parents)):
+        return ""
+    found = _PEX.search(read_text(survey.root / "BUILD") or "")
+    folder = survey.root.relative_to(survey.outer).as_posix()
+    return f"{folder}:{found[1] or survey.root.name}" if found else ""
+
+
+# --- the text -------------------------------------------------------------------------------
+
+
+def _written(given: Survey, registry: str) -> str:
+    surveys = [survey(path, given.together) for path in given.together.projects]
+    registry = registry or default_registry(given.outer)
+    shipped = _shipped(surveys)
+    images = [(each, each.build) for each in shipped if each.build is not None]
+    others = [each for each in shipped if each.build is None and (each.pex or each.survey.backend)]
+    text = _part("github-workflow.yml")
+    text += _part("github-images.yml") if images else ""
+    text += _part("github-artifacts.yml") if others else ""
+    values = {
+        "branch": default_branch(given.outer),
+        "registry": registry,
+        "install": _install(),
+        "guard": shlex.join(("state-bundler", "guard", *_source_directories(surveys))),
+        "login": _login([build for _, build in images]),
+        "images": _entries([_image(each, build, images, registry) for each, build in images]),
+        "artifacts": _entries([_artifact(each) for each in others]),
+        "pants": "      - uses: pantsbuild/actions/init-pants@v10\n" if _any_pex(others) else "",
+        "environment": _environment(surveys),
+    }
+    for name, value in values.items():
+        text = text.replace(f"{{{name}}}\n", value) if value.endswith("\n") or not value else text
+        text = text.replace(f"{{{name}}}", value)
+    return text
+
+
+def _part(name: str) -> str:
+    return template(name).read_text(encoding="utf-8")
+
+
+def _install() -> str:
+    found = installed()
+    words = shlex.join([*found.index, found.requirement()])
+    text = _INSTALL_HERE.replace("{words}", words) if found.is_portable else _INSTALL_ELSEWHERE
+    return f"      - name: Install state-bundler\n        {text}"
+
+
+def _source_directories(surveys: Sequence[Survey]) -> list[str]:
+    """Those that the guard does not know by their name."""
+    return [
+        (each.root.relative_to(each.outer) / path).as_posix()
+        for each in surveys
+        for path in each.state_directories
+        if each.dagster is None and each.root != each.outer
+    ]
+
+
+def _image(
+    shipped: Shipped, build: Build, images: Sequence[tuple[Shipped, Build]], registry: str
+) -> dict[str, str]:
+    """The matrix's entry: the name to push, and how to build it."""
+    name = build.image or f"{registry}/{_slug(project_name(shipped.survey.root))}"
+    is_shared = build.image and sum(other.image == build.image for _, other in images) > 1
+    prefix = f"{_slug(shipped.survey.root.name)}-" if is_shared else ""
+    words = shlex.join(build.words())
+    prepare = _prepare(shipped.survey)
+    code = f"docker build --quiet --tag {_CODE_IMAGE} {words}"
+    return {
+        "project": shipped.project,
+        "image": f"{name}:{prefix}${{{{ github.sha }}}}",
+        "registry": _host(name),
+        "prepare": prepare or code,
+        "options": "" if prepare else f"--in {_CODE_IMAGE}",
+        "build": words,
+    }
+
+
+def _artifact(shipped: Shipped) -> dict[str, str]:
+    project = shlex.quote(shipped.project)
+    prepare = _prepare(shipped.survey) or "true"
+    if not shipped.pex:
+        make = f"state-bundler build wheel --project {project} -o dist"
+        return {"project": shipped.project, "prepare": prepare, "make": make, "file": "dist/*.whl"}
+    folder, _, target = shipped.pex.partition(":")
+    file = f"dist/{folder.replace('/', '.')}/{target}.pex"
+    make = f"pants package {shipped.pex} && state-bundler update {file} --project {project}"
+    return {"project": shipped.project, "prepare": prepare, "make": make, "file": file}
+
+
+def _prepare(survey: Survey) -> str:
+    """What installs the project in the repository's folder; empty where only its image has it."""
+    project = shlex.quote(survey.root.relative_to(survey.outer).as_posix())
+    tools = survey.pyproject.get("tool", {})
+    others = "poetry" in tools or "pixi" in tools or (survey.root / "pixi.toml").exists()
+    if "project" in survey.pyproject and not others:
+        return f"uv sync --directory {project}"
+    if survey.classic_dbt is not None:
+        return "true"
+    named = next(
+        (
+            folder / "requirements.txt"
+            for folder in (survey.root, *survey.root.parents)
+            if folder.is_relative_to(survey.outer) and (folder / "requirements.txt").exists()
+        ),
+        None,
+    )
+    if named is None or build_of(survey, builds_in(survey.outer)):
+        return ""
+    file = shlex.quote(named.relative_to(survey.outer).as_posix())
+    venv = f"{project}/.venv"
+    return f"uv venv {venv} && uv pip install --python {venv} -r {file}"
+
+
+def _login(builds: Sequence[Build]) -> str:
+    """The steps of the workflow that builds the images today; else a login by name."""
+    if not builds or not all(build.login for build in builds):
+        return _part("github-login.yml")
+    from ruamel.yaml import YAML
+
+    out = io.StringIO()
+    yaml = YAML()
+    yaml.width = 1000
+    yaml.dump([dict(step) for step in builds[0].login], out)
+    return "".join(f"      {line}\n" for line in out.getvalue().splitlines())
+
+
+def _environment(surveys: Sequence[Survey]) -> str:
+    """The variables that the projects' code needs, each as a secret."""
+    names = sorted({name for each in surveys for name in _needed(each.root)})
+    lines = [f"          {name}: ${{{{ secrets.{name} }}}}\n" for name in names]
+    return "".join(["        env:\n", *lines]) if lines else ""
+
+
+def _needed(root: Path) -> set[str]:
+    wanted = (".py", ".yaml", ".yml")
+    texts = (read_text(path) or "" for path in files(root) if path.suffix in wanted)
+    found = (hit for text in texts for hit in _NEEDED.findall(text))
+    return {name for hit in found for name in hit if name and not name.startswith("DAGSTER_")}
+
+
+def _entries(entries: Sequence[Mapping[str, str]]) -> str:
+    """A list of mappings below ``include``."""
+    lines = []
+    for entry in entries:
+        for at, (name, value) in enumerate(entry.items()):
+            lines.append(f"          {'-' if at == 0 else ' '} {name}: {json.dumps(value)}\n")
+    return "".join(lines)
+
+
+def _any_pex(shipped: Sequence[Shipped]) -> bool:
+    return any(each.pex for each in shipped)
+
+
+def _host(name: str) -> str:
+    first = name.partition("/")[0]
+    return first if "." in first or ":" in first or first == "localhost" else "docker.io"
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^a-z0-9._-]+", "-", name.lower()).strip("-._") or "image"

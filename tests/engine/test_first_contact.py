@@ -1,0 +1,127 @@
+"""The workflow that `init` writes in each kind of repository, step by step, with a real engine."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.support import registries
+from tests.support.engine import Engine, make_python_base
+from tests.support.registries import Registry
+from tests.support.shapes import ALL, checkout
+from tests.support.workdir import WorkDir
+
+pytestmark = pytest.mark.engine
+
+# The jobs' steps that are others' programs.
+_ACTIONS = (
+    "actions/checkout@v4",
+    "actions/upload-artifact@v4",
+    "astral-sh/setup-uv@v6",
+    "docker/login-action@v3",
+    "pantsbuild/actions/init-pants@v10",
+)
+_HOSTS = re.compile(
+    r"ghcr\.io/(?:\$\{\{ github\.repository_owner \}\}|acme)|registry\.example\.com/data"
+)
+_IMAGES = {
+    "workspace_uv": {"orders"},
+    "workspace_dg": {"orders"},
+    "nested": {"scheduler"},
+    "classic_dbt": {"jaffle"},
+    "build_arg": {"orders", "stock"},
+    "compose": {"warehouse"},
+    "dagster_cloud": {"billing"},
+    "no_pyproject": {"loans"},
+}
+# What stands for the installation that an image without a package index cannot do.
+_INSTALLED = {"classic_dbt": "ENV PYTHONPATH=/app/dagster_project"}
+
+
+class Runner:
+    """Runs the jobs of a workflow as GitHub does, as far as ours go."""
+
+    def __init__(self, wd: WorkDir, engine: Engine, registry: Registry, folder: Path) -> None:
+        self.wd = wd
+        self.engine = engine
+        self.registry = registry
+        self.commit = wd("git rev-parse HEAD")
+        self.folder = folder
+        folder.mkdir()
+        # What it would install is here.
+        for name in ("uv", "pants"):
+            (folder / name).write_text("#!/bin/sh\nexit 0\n")
+            (folder / name).chmod(0o755)
+        (folder / "docker").symlink_to(engine.clis[0])
+
+    def run(self, workflow: Mapping[str, Any], branch: str) -> None:
+        """Every job, every entry of its matrix, every step."""
+        for job in workflow["jobs"].values():
+            assert job.get("if") in (None, f"github.ref == 'refs/heads/{branch}'")
+            for entry in job.get("strategy", {}).get("matrix", {}).get("include", [{}]):
+                values = {f"matrix.{name}": self.filled(value, {}) for name, value in entry.items()}
+                for step in job["steps"]:
+                    self.step(step, values)
+
+    def step(self, step: Mapping[str, Any], values: Mapping[str, str]) -> None:
+        if "uses" in step:
+            assert step["uses"] in _ACTIONS
+            return
+        variables = {k: self.filled(v, values) for k, v in step.get("env", {}).items()}
+        environment = {
+            **self.engine.environment,
+            **self.wd.env,
+            **variables,
+            "DOCKER_CONFIG": str(self.folder.parent / "docker"),
+            "GITHUB_PATH": str(self.folder.parent / "path"),
+            "PATH": f"{self.folder}:{Path(sys.executable).parent}:/usr/bin:/bin",
+        }
+        done = subprocess.run(
+            ["bash", "-eo", "pipefail", "-c", self.filled(step["run"], values)],
+            cwd=self.wd.path, env=environment, text=True, check=False, timeout=300,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+        assert done.returncode == 0, f"{step['run']}\n{done.stdout}"
+
+    def filled(self, text: str, values: Mapping[str, str]) -> str:
+        known = {"github.sha": self.commit, "vars.STATE_BUNDLER": "ours", **values}
+
+        def value(found: re.Match[str]) -> str:
+            name = found[1]
+            return self.wd.env[name[8:]] if name.startswith("secrets.") else known[name]
+
+        return re.sub(r"\$\{\{\s*([\w.]+)\s*\}\}", value, text)
+
+
+@pytest.fixture(scope="module")
+def registry() -> Iterator[Registry]:
+    with registries.running() as found:
+        yield found
+
+
+@pytest.mark.parametrize("name", _IMAGES)
+def test_every_step_of_the_workflow_runs(
+    name: str, engine: Engine, registry: Registry, tmp_path: Path
+) -> None:
+    wd = checkout(name, tmp_path / name)
+    base = make_python_base(engine)
+    for file in wd.path.rglob("*Dockerfile*"):
+        text = file.read_text().replace("python:3.12-slim", base)
+        file.write_text(re.sub(r"(?m)^RUN .*$", _INSTALLED.get(name, ""), text))
+    wd.write(".github/CODEOWNERS", "* @data\n")
+    wd("state-bundler init --yes")
+    wd.commit("init")
+    file = wd.path / ".github/workflows/state-bundler.yml"
+    workflow = yaml.safe_load(_HOSTS.sub(f"{registry.host}/data", file.read_text()))
+    runner = Runner(wd, engine, registry, tmp_path / "programs")
+    runner.run(workflow, ALL[name].branch)
+
+    pushed = {image for image, tag in registry.tags if tag.endswith(runner.commit)}
+    assert {image.removeprefix("data/") for image in pushed} == _IMAGES[name]

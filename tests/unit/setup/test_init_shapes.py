@@ -1,0 +1,165 @@
+"""`init` in the root of each kind of repository: the projects with state get their lines."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from bundler.project.config import read_toml
+from bundler.setup.file_edits import apply
+from bundler.setup.init import chosen, plan
+from bundler.setup.init.workflow import default_branch, default_registry
+from tests.support.shapes import ALL, SHAPES
+from tests.support.workdir import WorkDir
+
+# Of each shape: what the matrix has for a project; None where nothing is configured.
+_SHA = "${{ github.sha }}"
+_GHCR = "ghcr.io/acme"
+ENTRIES = {
+    "workspace_uv": {"locations/orders": (f"{_GHCR}/orders", "locations/orders")},
+    "workspace_dg": {"projects/orders": (f"{_GHCR}/orders", "projects/orders")},
+    "nested": {"pipeline/scheduler": (f"{_GHCR}/scheduler", "pipeline/scheduler")},
+    "classic_dbt": {"dagster_project": (f"{_GHCR}/jaffle", ".")},
+    "build_arg": {
+        "orders": ("ghcr.io/acme/orders", "--build-arg CODE_LOCATION=orders ."),
+        "stock": ("ghcr.io/acme/stock", "--build-arg CODE_LOCATION=stock ."),
+    },
+    "compose": {
+        ".": (
+            "registry.example.com/data/warehouse",
+            "--file docker/user_code.Dockerfile --target prod --build-arg CHANNEL=stable .",
+        )
+    },
+    "dagster_cloud": {"billing": ("registry.example.com/data/billing", "billing")},
+    "poetry": {".": (f"{_GHCR}/poetry", ".")},
+    "pixi": {".": (f"{_GHCR}/pixi", ".")},
+    "requirements": {".": (f"{_GHCR}/requirements", ".")},
+    "no_pyproject": {".": (f"{_GHCR}/no_pyproject", ".")},
+}
+# What no image ships.
+ARTIFACTS = {"pants": ("src/python/feeds", "dist/src.python.feeds/feeds.pex")}
+# Without a source there is no state yet.
+WITHOUT_STATE = ("snapshot", "tool_dagster", "workspace_yaml")
+
+
+@pytest.fixture
+def shape(request: pytest.FixtureRequest, tmp_path: Path) -> WorkDir:
+    wd = WorkDir.make(tmp_path / request.param)
+    wd(["git", "symbolic-ref", "HEAD", f"refs/heads/{ALL[request.param].branch}"])
+    wd("git remote add origin git@github.com:Acme/things.git")
+    shutil.copytree(SHAPES / request.param, wd.path, dirs_exist_ok=True)
+    wd.write(".github/CODEOWNERS", "* @data\n")
+    wd.commit("the shape")
+    return wd
+
+
+def _workflow(wd: WorkDir) -> Path:
+    return wd.path / ".github/workflows/state-bundler.yml"
+
+
+@pytest.mark.parametrize("shape", ALL, indirect=True)
+def test_what_is_written_fits_and_goes_again(shape: WorkDir) -> None:
+    name = shape.path.name
+    found = chosen(shape.path)
+    apply(plan(*found))
+    assert plan(*chosen(shape.path)) == []
+
+    if name in WITHOUT_STATE:
+        assert not _workflow(shape).exists()
+        return
+    text = _workflow(shape).read_text()
+    jobs = yaml.safe_load(text)["jobs"]
+    built = {
+        entry["project"]: (entry["image"].removesuffix(f":{_SHA}"), entry["build"])
+        for entry in jobs.get("image", {}).get("strategy", {}).get("matrix", {}).get("include", ())
+    }
+    assert built == ENTRIES.get(name, {})
+    made = jobs.get("artifact", {}).get("strategy", {}).get("matrix", {}).get("include", ())
+    expected = ARTIFACTS.get(name)
+    assert [(entry["project"], entry["file"]) for entry in made] == ([expected] if expected else [])
+    for job in (jobs[each] for each in ("image", "artifact") if each in jobs):
+        assert job["if"] == f"github.ref == 'refs/heads/{ALL[name].branch}'"
+    checker = Path(sys.executable).with_name("check-jsonschema")
+    argv = [checker, "--builtin-schema", "vendor.github-workflows", _workflow(shape)]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+    apply(plan(*chosen(shape.path), remove=True))
+    assert shape("git status --porcelain") == ""
+
+
+@pytest.mark.parametrize("shape", ["workspace_uv", "workspace_dg"], indirect=True)
+def test_a_workspace_has_its_rules_once_and_its_lines_where_state_is(shape: WorkDir) -> None:
+    apply(plan(*chosen(shape.path)))
+    changed = [line[3:] for line in shape("git status --porcelain -uall").splitlines()]
+    (state,) = ALL[shape.path.name].states
+    assert sorted(changed) == sorted(
+        [
+            ".github/workflows/state-bundler.yml",
+            ".gitignore",
+            ".pre-commit-config.yaml",
+            f"{state}/.dockerignore",
+            f"{state}/pyproject.toml",
+        ]
+    )
+
+
+@pytest.mark.parametrize("shape", ["workspace_uv"], indirect=True)
+def test_without_state_nothing_is_configured(shape: WorkDir) -> None:
+    shutil.rmtree(shape.path / "locations/orders")
+    assert chosen(shape.path) == []
+
+
+@pytest.mark.parametrize("shape", ["classic_dbt"], indirect=True)
+def test_the_source_of_a_classic_dbt_project_is_written(shape: WorkDir) -> None:
+    apply(plan(*chosen(shape.path)))
+    (source,) = read_toml(shape.path / "dagster_project/pyproject.toml")["tool"]["state-bundler"][
+        "source"
+    ]
+    assert source["command"][:2] == ["dbt", "parse"]
+    assert source["path"] == "jaffle/dbt_state"
+    assert "/dagster_project/jaffle/dbt_state" in (shape.path / ".gitignore").read_text()
+    assert (shape.path / ".dockerignore").exists()  # in the context, which is the repository
+    text = _workflow(shape).read_text()
+    assert "run: state-bundler guard dagster_project/jaffle/dbt_state\n" in text
+
+
+@pytest.mark.parametrize(
+    ("url", "registry"),
+    [
+        ("git@github.com:Acme/things.git", "ghcr.io/acme"),
+        ("https://github.com/acme-data/things", "ghcr.io/acme-data"),
+        ("ssh://git@git.example.com/acme/things", "ghcr.io/${{ github.repository_owner }}"),
+        (None, "ghcr.io/${{ github.repository_owner }}"),
+    ],
+)
+def test_the_registry_is_the_owners(wd: WorkDir, url: str | None, registry: str) -> None:
+    if url:
+        wd(["git", "remote", "add", "upstream", url])
+    assert default_registry(wd.path) == registry
+
+
+def test_the_default_branch_is_the_remotes(wd: WorkDir, tmp_path: Path) -> None:
+    wd("git symbolic-ref HEAD refs/heads/release/next")
+    assert default_branch(wd.path) == "release/next"
+    wd.commit("first")
+    wd(f"git clone --quiet . {tmp_path / 'clone'}")
+    clone = WorkDir(tmp_path / "clone", wd.env)
+    clone("git switch --quiet -c topic")
+    assert default_branch(clone.path) == "release/next"
+    assert default_branch(tmp_path) == "main"
+
+
+@pytest.mark.parametrize("shape", ["nested"], indirect=True)
+def test_a_registry_that_is_given_is_used(shape: WorkDir) -> None:
+    apply(plan(*chosen(shape.path, registry="registry.example.com/team")))
+    text = _workflow(shape).read_text()
+    assert f'image: "registry.example.com/team/scheduler:{_SHA}"' in text
+    assert 'registry: "registry.example.com"' in text
+    apply(plan(*chosen(shape.path), remove=True))
+    assert not _workflow(shape).exists()
