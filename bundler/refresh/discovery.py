@@ -157,7 +157,8 @@ async def _load(
         raise
     if event["event"] == "load-failed":
         await worker.close()
-        raise load_error(source, links(event["chain"]), surroundings.secrets)
+        name = image.inside.image if image is not None else None
+        raise load_error(source, links(event["chain"]), surroundings.secrets, name)
     found = withheld(found_of(event), surroundings.secrets)
     loaded.append(LoadedSource(source, found, worker, surroundings))
 

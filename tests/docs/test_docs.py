@@ -83,6 +83,7 @@ WHOLE_PAGES = {
     "compose.md": "test_compose",
     "first-image.md": "test_tutorial",
     "pex.md": "test_pex_guide",
+    "without-dagster.md": "test_without_dagster",
     "wheel.md": "test_pex_guide",
     "registries.md": "test_docs_registries",
 }

@@ -19,7 +19,7 @@ from tests.support.environments import ROOT
 pytestmark = pytest.mark.engine
 
 BIN = Path(sys.executable).parent
-_BLOCK = re.compile(r'^```(\w+)(?: title="(.*?)")?\n(.*?)^```', re.DOTALL | re.MULTILINE)
+BLOCK = re.compile(r'^```(\w+)(?: title="(.*?)")?\n(.*?)^```', re.DOTALL | re.MULTILINE)
 _DAGSTER = (ROOT / "tests/requirements/dagster.txt").read_text()
 
 
@@ -119,7 +119,7 @@ def test_the_tutorial_does_what_it_says(tmp_path: Path, engine: Engine) -> None:
     reader = Tutorial(tmp_path, engine)
     page = (ROOT / "docs/tutorial/first-image.md").read_text()
     try:
-        for language, title, text in _BLOCK.findall(page):
+        for language, title, text in BLOCK.findall(page):
             if title in ("server", "with the server"):
                 reader.start()
             if title == "without the server":

@@ -18,13 +18,15 @@ if TYPE_CHECKING:
     from bundler.refresh.secrets import Secrets
 
 
-def load_error(source: Source, chain: Sequence[Link], secrets: Secrets) -> BundlerError:
-    """Why a source could not tell its components."""
+def load_error(
+    source: Source, chain: Sequence[Link], secrets: Secrets, image: str | None = None
+) -> BundlerError:
+    """Why a source could not tell its components. image: the one that it was loaded in."""
     from bundler.refresh.sources import component, dagster
 
     if source.kind == "dagster":
-        return dagster.load_error(source, chain, secrets)
-    return component.load_error(source, chain, secrets)
+        return dagster.load_error(source, chain, secrets, image)
+    return component.load_error(source, chain, secrets, image)
 
 
 def sources_of(project: Project) -> tuple[Source, ...]:

@@ -66,12 +66,16 @@ def _place(options: SourceOptions) -> str:
     return import_path(options.path.parts)
 
 
-def load_error(source: Source, chain: Sequence[Link], secrets: Secrets) -> BundlerError:
+def load_error(
+    source: Source, chain: Sequence[Link], secrets: Secrets, image: str | None
+) -> BundlerError:
     """Why the components could not be imported."""
     from bundler.refresh.outcome.exchanges import quoted
+    from bundler.refresh.sources.missing import how_to_fix
 
     names = ", ".join(entry["component"] for entry in source.load["entries"])
     return ConfigurationError(
         f"{names} of {source.project.name} cannot be loaded: {quoted(chain[-1], secrets)}.",
-        hint=f"Try: {source.python} -c 'import {names.split(':')[0].split(',')[0]}'",
+        hint=how_to_fix(source.project, chain, image)
+        or f"Try: {source.python} -c 'import {names.split(':')[0].split(',')[0]}'",
     )

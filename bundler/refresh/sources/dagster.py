@@ -37,7 +37,9 @@ def no_dagster(python: Path, project: Project) -> str:
     return f"Dagster is not installed in {python}, the interpreter of {project.name}."
 
 
-def load_error(source: Source, chain: Sequence[Link], secrets: Secrets) -> BundlerError:
+def load_error(
+    source: Source, chain: Sequence[Link], secrets: Secrets, image: str | None
+) -> BundlerError:
     """Why the component tree did not load."""
     project = source.project
     first = chain[0]
@@ -54,8 +56,9 @@ def load_error(source: Source, chain: Sequence[Link], secrets: Secrets) -> Bundl
             hint=how_to_install(project.root, project.interpreter.found_by),
         )
     from bundler.refresh.outcome.exchanges import quoted
+    from bundler.refresh.sources.missing import how_to_fix
 
     return ConfigurationError(
         f"The components of {project.name} cannot be loaded: {quoted(chain[-1], secrets)}.",
-        hint="For the full error, run: dg check defs",
+        hint=how_to_fix(project, chain, image) or "For the full error, run: dg check defs",
     )

@@ -96,6 +96,7 @@ LOOKS_LIKE_ONE = {
         "docker build",
         "docker buildx",
         "docker history",
+        "docker compose",
         "docker {}",
         "git add",
         "git could",

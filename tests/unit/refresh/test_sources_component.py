@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import venv
 from pathlib import Path
 
 import pytest
@@ -91,3 +92,35 @@ def test_a_name_that_leads_nowhere_is_a_sentence(
     with pytest.raises(ConfigurationError, match=sentence) as failed:
         discover([open_project(project.root, python=python_of("service"))], Listener())
     assert name in failed.value.what
+
+
+@pytest.mark.parametrize(
+    ("imports", "files", "says"),
+    [
+        ("bundler.component", {"poetry.lock": ""}, "Add it: poetry add 'state-bundler"),
+        ("bundler.component", {"uv.lock": ""}, "Add it: uv add 'state-bundler"),
+        ("no_such_client", {"pixi.toml": ""}, "Install the project (pixi install)"),
+        ("no_such_client", {"pyproject.lock": ""}, "Install the project (pip install -e .)"),
+    ],
+)
+def test_a_package_that_is_missing_is_named_with_where_to_install_it(
+    imports: str, files: dict[str, str], says: str, tmp_path: Path, without_us: Path
+) -> None:
+    (tmp_path / "shop.py").write_text(f"import {imports}\n")
+    (tmp_path / "pyproject.toml").write_text(
+        '[[tool.state-bundler.source]]\ncomponent = "shop:Catalogue"\npath = "state"\n'
+    )
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    with pytest.raises(ConfigurationError, match="ModuleNotFoundError") as failed:
+        discover([open_project(tmp_path, python=without_us)], Listener())
+    assert says in failed.value.hint
+    assert f"not installed in {without_us}" in failed.value.hint
+
+
+@pytest.fixture(scope="module")
+def without_us(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An interpreter that has nothing installed."""
+    home = tmp_path_factory.mktemp("bare") / "venv"
+    venv.create(home)
+    return home / "bin" / "python"
