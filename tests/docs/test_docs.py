@@ -96,6 +96,7 @@ ELSEWHERE = {
     "state-bundler build oci --refresh missing -o build/state-image": "test_demo",
     "state-bundler build pex --refresh missing -o build/shop.pex": "test_demo",
     "state-bundler verify build/shop.pex": "test_demo",
+    "state-bundler status --html build/state.html build/shop.pex": "test_demo",
     "state-bundler verify src/shop/defs/.local_defs_state": "test_demo",
     "state-bundler status build/shop.pex": "test_demo",
     "state-bundler refresh --key 'VendorCatalog[products]'": "test_demo",
