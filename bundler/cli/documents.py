@@ -66,24 +66,26 @@ class _Since(_Part, frozen=True):
     keys: list[_KeyChange]
 
 
+class _Breach(_Part, frozen=True):
+    rule: str
+    key: str | None
+    what: str
+
+
 class _Holder(_Part, frozen=True):
     name: str
     kind: str
+    verified: bool
     digest: str | None
     content_digests: dict[str, str]
     keys: list[_KeyStatus]
+    breaches: list[_Breach] | msgspec.UnsetType = msgspec.UNSET
     error: _Error | msgspec.UnsetType = msgspec.UNSET
     since: _Since | msgspec.UnsetType = msgspec.UNSET
 
 
 class Status(_Document, frozen=True):
     artifacts: list[_Holder]
-
-
-class _Breach(_Part, frozen=True):
-    rule: str
-    key: str | None
-    what: str
 
 
 class _VerifiedDirectory(_Part, frozen=True):
@@ -133,19 +135,11 @@ class Diff(_Document, frozen=True):
     definitions: _Definitions | msgspec.UnsetType = msgspec.UNSET
 
 
-class _States(_Part, frozen=True):
-    before: str
-    after: str
-    differs: bool
-    unchanged: int
-    keys: list[_KeyDifference]
-
-
 class _PlannedBaseline(_Part, frozen=True):
     name: str
     contents: dict[str, str]
     changes: bool
-    states: _States
+    states: Diff
     definitions: _Definitions | None
     removals: list[Removal]
     refused: list[str]

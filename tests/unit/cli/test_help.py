@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from bundler.cli.help import Renamed, hint_as_typed
+
 BIN = Path(sys.executable).parent
 
 
@@ -37,7 +39,13 @@ def test_docker_bundle_shows_what_must_be_typed_there(command: str) -> None:
 
 @pytest.mark.parametrize(
     ("words", "near"),
-    [(("stauts",), "status"), (("status", "--basline", "x"), "--baseline")],
+    [
+        (("stauts",), "status"),
+        (("build", "dokcer", "."), "docker"),
+        (("store", "rolback"), "rollback"),
+        (("status", "--basline", "x"), "--baseline"),
+        (("build", "docker", "--refrsh", "never", "."), "--refresh"),
+    ],
 )
 def test_what_is_unknown_gets_a_suggestion(words: tuple[str, ...], near: str) -> None:
     done = _said("state-bundler", *words)
@@ -53,3 +61,43 @@ def test_the_version() -> None:
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_prints_the_script(shell: str) -> None:
     assert "_STATE_BUNDLER_COMPLETE" in _said("state-bundler", "completion", shell).stdout
+
+
+_UNKNOWN = "Unknown option --bundle-refrsh."
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("docker-bundle", "bundle", "build", "--bundle-refrsh", "never", "."), _UNKNOWN),
+        (("docker-bundle", "bundle", "bake", "--bundle-refrsh", "never"), _UNKNOWN),
+        (("pex-bundle", "--bundle-refrsh", "never", "-o", "app.pex"), _UNKNOWN),
+        (("docker-bundle", "bundle", "build", "--bundle-refresh", "no", "."), "--bundle-refresh"),
+        (("pex-bundle", "--bundle-refresh", "no", "-o", "app.pex"), "--bundle-refresh"),
+    ],
+)
+def test_a_wrapper_names_our_options_as_they_are_typed_there(
+    words: tuple[str, ...], says: str
+) -> None:
+    done = _said(*words)
+    assert done.returncode == 2
+    assert says in done.stderr
+    assert says != _UNKNOWN or "Did you mean --bundle-refresh?" in done.stderr
+    assert " --refresh" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("hint", "shown"),
+    [
+        ("Increase --total-timeout, or wait.", "Increase --bundle-total-timeout, or wait."),
+        (
+            "Use `docker build --pull` or --no-guard.",
+            "Use `docker build --pull` or --bundle-no-guard.",
+        ),
+        ("git rm -r --cached -- state", "git rm -r --cached -- state"),
+        ("Run: state-bundler refresh --key 'x'", "Run: state-bundler refresh --key 'x'"),
+    ],
+)
+def test_hints_in_a_wrapper(hint: str, shown: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Renamed, "option", "--bundle-")
+    assert hint_as_typed(hint) == shown
