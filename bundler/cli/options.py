@@ -305,7 +305,9 @@ class BuildArguments(NamedTuple):
         if self.state_from is not None and self.plan is not None:
             raise click.UsageError("--state-from and --plan exclude each other.")
         if self.state_from is None and self.plan is None:
-            options = self._with_stored(options, projects)
+            options = with_stored(
+                options, projects, pins=self.pin_versioned, embeds=self.embed_versioned
+            )
         elif options.mode or options.keys or self.embed_versioned:
             option = "--state-from" if self.plan is None else "--plan"
             raise click.UsageError(
@@ -324,30 +326,36 @@ class BuildArguments(NamedTuple):
             listener=listener,
         )
 
-    def _with_stored(
-        self, options: RefreshOptions, projects: tuple[Project, ...]
-    ) -> RefreshOptions:
-        """The options with the projects' stores, which are only used for versioned keys.
 
-        A project without a store has no versions, unless the options require them.
-        """
-        import msgspec
+def with_stored(
+    options: RefreshOptions,
+    projects: tuple[Project, ...],
+    *,
+    pins: bool | None = None,
+    embeds: bool = False,
+) -> RefreshOptions:
+    """The options with the projects' stores, which are only used for versioned keys.
 
-        from bundler.cli.store_options import is_named, opened
+    pins: whether the manifest names versions; None if a store is configured. embeds: whether their
+    states are embedded. A project without a store has no versions, unless the options require them.
+    """
+    import msgspec
 
-        needed = self.embed_versioned or bool(self.pin_versioned)
-        stores = {
-            store.url: store
-            for project in projects
-            if needed or (self.pin_versioned is None and is_named(project.config.store))
-            for store in (opened(None, project.root),)
-        }
-        if not stores:
-            return options
-        from bundler.workflows.store_build import CurrentVersions
+    from bundler.cli.store_options import is_named, opened
 
-        current = CurrentVersions(tuple(stores.values()), self.embed_versioned, needed)
-        return msgspec.structs.replace(options, stored=current)
+    needed = embeds or bool(pins)
+    stores = {
+        store.url: store
+        for project in projects
+        if needed or (pins is None and is_named(project.config.store))
+        for store in (opened(None, project.root),)
+    }
+    if not stores:
+        return options
+    from bundler.workflows.store_build import CurrentVersions
+
+    current = CurrentVersions(tuple(stores.values()), embeds, needed)
+    return msgspec.structs.replace(options, stored=current)
 
 
 _own_build_options = taken_as(

@@ -20,6 +20,7 @@ from bundler.cli.options import (
     narrator,
     project_options,
     refresh_options,
+    with_stored,
 )
 from bundler.cli.outcome import tell_github
 from bundler.version import SCHEMA_VERSION
@@ -72,7 +73,7 @@ def plan(
     listener = narrator()
     with tempfile.TemporaryDirectory(prefix="state-bundler-") as scratch:
         found = projects.find(listener)
-        options = refreshing.options()
+        options = with_stored(refreshing.options(), found)
         made, refreshed = planning.make(
             found, options, baselines, Path(scratch), listener, expects=out is not None
         )

@@ -23,10 +23,11 @@ from bundler.listener import Listener
 from bundler.project.options import RefreshOptions
 from bundler.project.projects import Project
 from bundler.refresh.definitions import States, describe_with
+from bundler.refresh.directories import VERSIONED
 from bundler.refresh.removals import Removal, ShrunkState, refused, removals
 from bundler.refresh.run import Refreshed, refresh
 from bundler.state.artifact import Artifact
-from bundler.state.bundle import STATE_DIRECTORY
+from bundler.state.bundle import STATE_DIRECTORY, is_at
 from bundler.state.definitions import Definitions, DefinitionsDifference, compare, merge
 from bundler.state.directory import PublishedDirectories
 from bundler.state.manifest import parse
@@ -109,7 +110,7 @@ def make(
         names = tuple(baselines) or (PUBLISHED,)
         opened = [stack.enter_context(_opened(name, refreshed)) for name in names]
         states = [_states_of(it, scratch / f"baseline-{n}") for n, it in enumerate(opened)]
-        differences = [_difference(it, new) for it in opened]
+        differences = [_of_projects(_difference(it, new), it, refreshed) for it in opened]
         expected = [as_it_is(name, it) for name, it in zip(names, opened, strict=True)]
     loader = _Loader(projects, options, refreshed, listener)
     changes = list(loader.changes(expected, differences, states, expects=expects))
@@ -141,6 +142,34 @@ def _difference(before: Artifact, after: Artifact) -> Difference:
         for state in parse(directory.read_manifest() or b"", after.name).states
     )
     return Difference(before.name, after.name, tuple(added), 0)
+
+
+def _of_projects(found: Difference, before: Artifact, refreshed: Refreshed) -> Difference:
+    """Without what a plan of these projects does not change.
+
+    A baseline may have states of other projects, too. A store has those of versioned keys, which a
+    refresh leaves alone.
+    """
+    places = [source.place for source in refreshed.found]
+    held = before.state_directories()
+    others = [it for it in held if not any(is_at(it.path, place) for place in places)]
+    if len(others) == len(held) == 1:
+        others = []
+    ignored = {
+        (state.key, "removed")
+        for directory in others
+        for state in parse(directory.read_manifest() or b"", before.name).states
+    }
+    if before.kind == "store":
+        ignored |= {
+            (component.key, kind)
+            for source in refreshed.found
+            for component in source.components
+            if component.management_type == VERSIONED
+            for kind in ("added", "removed", "changed")
+        }
+    keys = tuple(key for key in found.keys if (key.key, key.kind) not in ignored)
+    return msgspec.structs.replace(found, keys=keys)
 
 
 def as_it_is(name: str, artifact: Artifact) -> PlanBaseline:

@@ -17,10 +17,11 @@ from bundler.artifacts.extract import extract
 from bundler.artifacts.open import open_artifact
 from bundler.cli.commands import cli
 from bundler.cli.run import run
+from bundler.state.statedir import StateDir
 from tests.support.layouts import LayoutMaker, code_layer
 from tests.support.planned import AFTER, BEFORE, KEY, feed, make, python
 from tests.support.pushing import config
-from tests.support.statedirs import snapshot
+from tests.support.statedirs import publish, snapshot
 
 _STATES = "src/planned/defs/.local_defs_state"
 
@@ -172,12 +173,32 @@ def test_a_plan_for_an_artifact_is_stale_once_that_has_moved(
     assert f"The plan is stale: {name} has changed" in capsys.readouterr().err
 
 
+_STORED = """
+
+class Stored(Feed):
+    @property
+    def defs_state_config(self) -> DefsStateConfig:
+        stored = DefsStateConfigArgs.versioned_state_storage()
+        return DefsStateConfig.from_args(stored, default_key=f"Stored[{self.name}]")
+"""
+
+
 def test_a_store_and_an_image_without_state_as_baselines(
     project: _Project, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = f"store:file://{project.folder / 'store'}"
     monkeypatch.setenv("STATE_BUNDLER_STORE", store.removeprefix("store:"))
-    assert run(cli, ["store", "push", "--project", str(project.root)]) == 0
+    # The store also has the states of another project, and of a versioned key.
+    other = StateDir(project.folder / "more/other/defs/.local_defs_state", "other")
+    publish(other, {"Other": {"state": "[1]"}})
+    assert run(cli, ["store", "push", str(project.folder / "more")]) == 0
+    (project.root / "src/planned/defs/far").mkdir()
+    far = project.root / "src/planned/defs/far/defs.yaml"
+    far.write_text("type: planned.feed.Stored\nattributes:\n  name: far\n")
+    with (project.root / "src/planned/feed.py").open("a") as stream:
+        stream.write(_STORED)
+    feed(project.folder, {"assets": {"far": {"group": "g"}}}, "far")
+    project.run("refresh", "--push")
     plan = project.folder / "plan.bin"
     project.run("plan", "store:", "--out", plan)
     project.feed(AFTER)
@@ -192,8 +213,7 @@ def test_a_store_and_an_image_without_state_as_baselines(
     assert {it["change"] for it in baseline["definitions"]["changes"]} == {"added"}
     assert baseline["removals"] == []
     # The store moves on.
-    project.run("refresh")
-    assert run(cli, ["store", "push", "--project", str(project.root)]) == 0
+    project.run("refresh", "--push")
     layout = ("-o", project.folder / "layout", "--no-guard")
     project.run("build oci", *layout, "--plan", plan, code=76)
     assert "The plan is stale: store: has changed" in capsys.readouterr().err
