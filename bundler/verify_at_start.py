@@ -460,13 +460,15 @@ def _compare(directory: str, known: Known) -> "list[str]":
             found.append((path, problem))
         elif kind == "file" and known.covers(path):
             judged.append(path)
-        if len(found) == MAX_UNKNOWN:
-            found.append(("The rest of the directory", "was not checked"))
+        if len(found) > MAX_UNKNOWN:
             missing.clear()
             break
     found += _altered(directory, judged, known)
     found += [(path, "is missing") for path in missing]
-    return [f"{_shown(path)} {problem}." for path, problem in sorted(found)]
+    found.sort()
+    if len(found) > MAX_UNKNOWN:
+        found[MAX_UNKNOWN:] = [("The directory", "contains more problems that are not listed")]
+    return [f"{_shown(path)} {problem}." for path, problem in found]
 
 
 def _walk(directory: str, known: Known) -> "Iterator[tuple[str, str]]":

@@ -8,7 +8,7 @@ except what the program has added below a path that the manifest declares writab
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
@@ -88,11 +88,7 @@ def verify(artifact: Artifact) -> Verdict:
         problems.append(f"{artifact.name} contains no state directory.")
     problems += _unmet(claims or (), {directory.path for directory in directories})
     found = {item.path: item.manifest for item in directories if item.manifest}
-    try:
-        for problem in artifact.problems(found):
-            problems.append(problem)  # what was found before a failure stays
-    except VerificationFailed as error:
-        problems.append(error.what)
+    problems += _first(artifact.problems(found), artifact.name)
     record = None
     try:
         record = artifact.run_record()
@@ -109,6 +105,18 @@ def verify(artifact: Artifact) -> Verdict:
     return Verdict(
         artifact.name, artifact.kind, artifact.digest, tuple(directories), record, tuple(problems)
     )
+
+
+def _first(problems: Iterable[str], where: str) -> Iterator[str]:
+    """As many problems as anybody reads, with the failure that ends them."""
+    try:
+        for count, problem in enumerate(problems):
+            if count == MAX_UNKNOWN:
+                yield f"{where} contains more problems that are not listed."
+                return
+            yield problem
+    except VerificationFailed as error:
+        yield error.what
 
 
 def _unmet(claims: Sequence[Claim], found: set[str]) -> list[str]:
@@ -147,11 +155,7 @@ def _judge(directory: StateDirectory, claims: Sequence[Claim] | None) -> Verifie
     problems = list(manifest_problems(directory.path, manifest, claims))
     if directory.sealed:
         return VerifiedDirectory(directory.path, manifest, tuple(problems))
-    try:
-        for problem in verify_directory(directory, manifest, shipped=claims is not None):
-            problems.append(problem)  # noqa: PERF402  # what was found before a failure stays
-    except VerificationFailed as error:
-        problems.append(error.what)
+    problems += verify_directory(directory, manifest, shipped=claims is not None)
     return VerifiedDirectory(directory.path, manifest, tuple(problems))
 
 
@@ -180,20 +184,21 @@ def verify_directory(
 
     shipped: nothing may be there that only a project's own directory holds.
     """
+    return _first(_directory_problems(directory, manifest, shipped=shipped), directory.path)
+
+
+def _directory_problems(
+    directory: StateDirectory, manifest: Manifest, *, shipped: bool
+) -> Iterator[str]:
     known = manifest.known
     missing = set(known.files)
-    unknown = 0
     waiting: list[Member] = []
     for member in directory.members():
         missing.discard(member.path)
         if problem := refusal(member, known, shipped=shipped):
             yield f"{directory.path}/{member.path} {problem}."
-            unknown += 1
         elif member.kind == "file" and known.covers(member.path):
             waiting.append(member)
-        if unknown == MAX_UNKNOWN:
-            yield f"{directory.path} contains more problems that are not listed."
-            return
         if not directory.concurrent:
             yield from _altered(directory.path, waiting, known)
             waiting.clear()

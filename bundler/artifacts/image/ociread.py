@@ -49,6 +49,7 @@ _FREE_OF_SUSPICION_BYTES = 1024**3
 _MAX_RATIO = 200
 # Linux stacks no more file systems.
 _MAX_LAYERS = 500
+_MOST_SHOWN = 20
 _BUFFER_BYTES = 256 * 1024
 
 
@@ -65,7 +66,9 @@ def choose(store: Layout, tag: str | None) -> Descriptor:
         found = entries[-1:]
     if len(found) == 1:
         return found[0]
-    tags = ", ".join(sorted(entry.tag or entry.digest for entry in entries)) or "none"
+    names = sorted({entry.tag or entry.digest for entry in entries})
+    shown = [*names[:_MOST_SHOWN], "…"] if len(names) > _MOST_SHOWN else names
+    tags = ", ".join(shown) or "none"
     what = f"the tag {tag!r}" if tag is not None else "one image"
     raise UsageError(
         f"{store.name} does not contain {what}; its tags: {tags}.",
