@@ -39,9 +39,16 @@ def way_out(root: Path, below: Sequence[Path]) -> str:
         return (
             f"{said} names a Dagster project without dg, and state-backed components belong to dg "
             "projects. If it has some, add [tool.dg.project] with root_module to pyproject.toml. "
-            f"For other state write a source: {_SOURCE}. `state-bundler init` adds an example."
+            f"For other state write a source: {_SOURCE}.{_example(root)}"
         )
-    return f"Write a source: {_SOURCE}. `state-bundler init` adds an example to pyproject.toml."
+    return f"Write a source: {_SOURCE}.{_example(root)}"
+
+
+def _example(root: Path) -> str:
+    """`init` changes a pyproject.toml and makes none."""
+    if not pyproject_of(root).is_file():
+        return " It belongs in pyproject.toml, which is missing here."
+    return " `state-bundler init` adds an example to pyproject.toml."
 
 
 def counted(projects: Sequence[Path]) -> str:

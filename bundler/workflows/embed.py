@@ -120,9 +120,11 @@ def _in_engine(
     from bundler.artifacts.image.engine import EngineDestination, open_image
 
     if len(names) != 1 or names[0].kind != "engine":
+        pull = next((f"docker pull {it.image}" for it in names if it.kind == "registry"), "")
+        first = f"Run `{pull}` and embed into that, or use" if pull else "Use"
         raise UsageError(
             "Only an image in the engine can be tagged in the engine.",
-            hint="Run docker pull first, or use a registry or an OCI layout in --tag.",
+            hint=f"{first} a registry or an OCI layout in --tag.",
         )
     found = stack.enter_context(open_image(names[0].image))
     return EngineDestination(found.engine, names[0].image, tuple(it.image for it in targets))
