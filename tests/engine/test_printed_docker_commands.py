@@ -33,7 +33,7 @@ def image(registry: registries.Registry, project: Project, engine: Engine) -> It
     bundle = make_bundle(project.root / "state", {"Catalog": {"state": b"tea"}}, place=PLACE)
     project.write("Dockerfile", "FROM scratch\nWORKDIR /app\nCOPY src /app/src\n")
     engine.docker("build", "-q", "-t", f"{name}-code", str(project.root))
-    embed_image(engine, f"{name}-code", [bundle], make_record(bundle), name)
+    embed_image(project.docker().connect(), f"{name}-code", [bundle], make_record(bundle), name)
     engine.docker("push", name)
     engine.docker("image", "rm", "--force", name, f"{name}-code")
     yield name
@@ -70,6 +70,7 @@ def test_an_image_that_the_engine_does_not_have(project: Project, image: str, co
 
 
 def test_an_engine_s_tag_for_an_image_of_a_registry(project: Project, image: str) -> None:
+    project.configure()
     bundle = project.root / "state"
     words = ["embed", f"docker://{image}", "--tag", "docker-daemon:sbt/more:1"]
     text = said(project, *words, "--state-from", str(bundle), code=2)
