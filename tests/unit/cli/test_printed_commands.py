@@ -36,6 +36,7 @@ _DOCKER = "tests/engine/test_printed_docker_commands.py"
 _REPOSITORIES = "tests/unit/guard/test_guard_repositories.py"
 _FIFOS = "tests/unit/artifacts/test_fifos_in_packed_files.py"
 _REACH = "tests/dagster/test_doctor.py::test_reach_asks_each_system_with_the_same_load"
+_WORKFLOW = "tests/engine/test_first_contact.py::test_every_step_of_the_workflow_runs"
 _SHOWS = "needs: it shows more"
 # Of each place that prints a command: the test that pastes it, or what only a user can bring to it.
 TRIED = {
