@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bundler.cli.build_bake import build_bake
-from bundler.cli.build_docker import build_docker, places_of
+from bundler.cli.build_docker import build_docker, places_of, refuse_relative
 from bundler.cli.build_wheel import allowed_files, build_wheel
 from bundler.cli.help import Grouped
 from bundler.cli.options import (
@@ -156,7 +156,7 @@ def build_oci(
     target = ArtifactName.layout(output)
     sources = [str(ArtifactName.layout(base))] if base else []
     listener = narrator(quiet=building.quiet)
-    prepared = building.prepare(listener)
+    prepared = building.prepare(listener, check=lambda it: refuse_relative(image_path, it))
     if not (sources or prepared.bundles) and is_one_of_all():
         report_result(BuildResult("none (no state)"))
         return

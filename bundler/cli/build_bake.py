@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bundler.cli.build_docker import META, Wrapping, wanted_places
+from bundler.cli.build_docker import (
+    META,
+    Wrapping,
+    places_of,
+    refuse_relative,
+    wanted_places,
+)
 from bundler.cli.options import (
     BuildArguments,
     LoadArguments,
@@ -75,6 +81,7 @@ def build_bake(
     targets: list[str] = []
 
     def check(projects: Sequence[Project]) -> None:
+        refuse_relative(None, projects)
         targets.extend(chosen or _with_code(found, projects))
         baking.preflight(found, targets, projects)
         engine = docker.connect_late()
@@ -86,7 +93,8 @@ def build_bake(
     prepared = loading.add_to(building.prepare(listener, check=check), by_default=True)
     listener.phase("Building the images")
     listener.hands_over(silent=False)
-    request = prepared.request(listener, every_byte=every_byte)
+    places = places_of(prepared, None)
+    request = prepared.request(listener, places=places, every_byte=every_byte)
     with baking.building_targets(found, targets, request) as images:
         verdicts = [verify_and_load(image.artifact, prepared, listener) for image in images]
     named = [
