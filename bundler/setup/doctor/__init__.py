@@ -65,7 +65,8 @@ class DoctorContext:
         """What the project's interpreter has installed of what a build needs."""
         from bundler.setup.doctor.environment import installed
 
-        return installed(str(self.project.interpreter.path))
+        python = str(self.project.interpreter.path)
+        return installed(python, packages=self.survey.dagster is not None)
 
     def looked(self) -> Looked:
         """The components, which are loaded once for all checks. Raises why they cannot be."""

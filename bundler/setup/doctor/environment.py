@@ -11,15 +11,23 @@ from bundler.setup.doctor.printed import in_directory
 
 # Where the public names for finding state-backed components appeared.
 _DAGSTER_FLOOR = (1, 12)
-_QUESTION = """\
-import importlib.metadata as m, json, platform
+# Two questions: what is installed takes five times as long as the version of Python.
+_VERSION = """\
+import sys
+answer = {"python": sys.version.split()[0]}
+"""
+_PACKAGES = """\
+import importlib.metadata as m
 def version(name):
     try:
         return m.version(name)
     except m.PackageNotFoundError:
         return None
-names = ("dagster", "dagster-dbt", "dbt-core")
-print(json.dumps({"python": platform.python_version(), **{name: version(name) for name in names}}))
+answer.update((name, version(name)) for name in ("dagster", "dagster-dbt", "dbt-core"))
+"""
+_ANSWER = """\
+import json
+print(json.dumps(answer))
 """
 
 
@@ -74,12 +82,15 @@ def interpreter(patient: DoctorContext) -> Iterator[Finding]:
         yield Finding("ok", f"{said}, with dagster {dagster}.")
 
 
-def installed(python: str) -> dict[str, str | None]:
-    """The version of a Python, and of what a build needs in it; None for what it does not have."""
+def installed(python: str, *, packages: bool) -> dict[str, str | None]:
+    """The version of a Python, and of the `packages` that a Dagster project needs in it; None for
+    one that it does not have."""
     from bundler.system.process import check
 
+    question = f"{_VERSION}{_PACKAGES if packages else ''}{_ANSWER}"
     # -I: what is asked is the environment, not what is around in the current directory.
-    raw = check([python, "-I", "-c", _QUESTION], timeout=30)
+    flags = ["-I"] if packages else ["-I", "-S"]
+    raw = check([python, *flags, "-c", question], timeout=30)
     try:
         answer: dict[str, str | None] = json.loads(raw)
     except ValueError as error:

@@ -59,7 +59,6 @@ TRIED = {
         "mv {}": f"{_FIFOS}::test_a_build_names_it_and_the_fix_moves_it"
     },
     "artifacts/python/pex/arguments.py": {"pex3 scie": "needs: a download"},
-    "artifacts/python/pex/building.py": {"uv add --dev": "needs: no pex on this machine"},
     "artifacts/python/pex/file.py": {"pex3 scie": "needs: a download"},
     "cli/doctor.py": {"state-bundler doctor --fix": _CURES},
     "cli/init.py": {

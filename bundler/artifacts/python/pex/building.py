@@ -52,7 +52,7 @@ def find_pex(interpreter: Path | None, named: str | None = None) -> str:
     if command is None:
         raise ToolFailed(
             f"{found or 'pex'} was not found.",
-            hint="Install pex in the project (`uv add --dev pex`), or pass it with --pex.",
+            hint="Install pex in the project's environment, or pass its path with --pex.",
         )
     return command
 
