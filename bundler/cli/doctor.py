@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,9 +13,7 @@ from bundler.cli.console import Console, as_json, print_json
 from bundler.cli.options import narrator
 
 if TYPE_CHECKING:
-    from bundler.setup.doctor import Examined, Finding
-
-_SIGNS = {"ok": ("✓", "ok", "green"), "warn": ("!", "!", "yellow"), "fail": ("✗", "x", "red")}
+    from bundler.setup.doctor import Examined
 
 
 @click.command()
@@ -65,11 +62,16 @@ def doctor(
 
         click.echo(as_json({"include": entries(project)}))
         return
-    shown: set[Finding] = set()
+    roots = _roots(project)
+    is_alone = len(roots) == 1
+    asked = _Asked(python, reach, shows=is_alone and style == "text")
+    stateless = () if is_alone else _stateless(roots)
     reports = {
-        root: _report(root, _Asked(python, reach), shown, fix=fix, style=style)
-        for root in _roots(project)
+        root: _without_state() if root in stateless else _report(root, asked, fix=fix)
+        for root in roots
     }
+    if style == "text" and not is_alone:
+        _show_together(project.resolve(), reports)
     findings = [
         finding for checks in reports.values() for check in checks for finding in check.findings
     ]
@@ -96,25 +98,45 @@ def _roots(project: Path) -> Sequence[Path]:
         return [project.resolve()]
 
 
+def _stateless(roots: Sequence[Path]) -> Sequence[Path]:
+    """Of several projects, those that nothing is embedded for: they need no environment."""
+    from bundler.project.stateful import has_state
+    from bundler.project.survey import survey
+
+    return [root for root in roots if not has_state(survey(root))]
+
+
+def _without_state() -> list[Examined]:
+    from bundler.setup.doctor import Examined, Finding
+
+    what = "Its files have no state-backed component."
+    return [Examined("components", (Finding("ok", what, is_stateless=True),))]
+
+
 class _Asked(NamedTuple):
-    """What the command line says of all projects."""
+    """What the command line says of all projects. shows: each check as soon as it finishes."""
 
     python: Path | None
     reaches: bool
+    shows: bool
 
 
-def _report(
-    root: Path, asked: _Asked, told: set[Finding], *, fix: bool, style: str
-) -> list[Examined]:
-    """told: findings about the repository that were already shown, and are not repeated."""
+def _report(root: Path, asked: _Asked, *, fix: bool) -> list[Examined]:
     if fix:
         _fix(root)
-    if style != "text":
-        return _examine(root, asked, told, None)
+    if not asked.shows:
+        return list(_announced(root, asked))
     console = Console(sys.stdout)
     if root != Path.cwd():
         console.line(console.styled(str(root), "bold", "cyan"))
-    return _examine(root, asked, told, console)
+    return _examine(root, asked, console)
+
+
+def _show_together(home: Path, reports: Mapping[Path, Sequence[Examined]]) -> None:
+    from bundler.cli.doctor_workspace import show
+    from bundler.setup.doctor.matrix import unnamed
+
+    show(Console(sys.stdout), home, reports, unnamed(home, list(reports)))
 
 
 def _announced(root: Path, asked: _Asked) -> Iterator[Examined]:
@@ -130,35 +152,21 @@ def _announced(root: Path, asked: _Asked) -> Iterator[Examined]:
         listener.working("")
 
 
-def _examine(
-    root: Path, asked: _Asked, told: set[Finding], console: Console | None
-) -> list[Examined]:
-    """Runs all checks; with a console, shows each one as soon as it finishes."""
+def _examine(root: Path, asked: _Asked, console: Console) -> list[Examined]:
+    """Runs all checks, and shows each one as soon as it finishes."""
+    from bundler.cli.doctor_workspace import show_finding
+
     examined = []
-    for answered in _announced(root, asked):
-        check = _without(answered, told) if console and answered.is_shared else answered
+    for check in _announced(root, asked):
         examined.append(check)
-        if console and check.findings:
+        if check.findings:
             console.line(console.styled(check.title, "bold"))
             before = None
             for finding in check.findings:
                 # A shared reason is only printed with the first finding.
-                _show(console, finding, why="" if finding.why == before else finding.why)
+                show_finding(console, finding, why=finding.why != before)
                 before = finding.why
     return examined
-
-
-def _without(check: Examined, told: set[Finding]) -> Examined:
-    new = tuple(finding for finding in check.findings if finding not in told)
-    told.update(new)
-    return replace(check, findings=new)
-
-
-def _show(console: Console, finding: Finding, *, why: str) -> None:
-    unicode, plain, colour = _SIGNS[finding.grade]
-    sign = console.styled(console.sign(unicode, plain), colour)
-    console.paragraph(finding.what, indent="    ", first=f"  {sign} ")
-    console.reason(why, finding.fix, indent="    ")
 
 
 def _conclude(failures: int, warnings: int, *, fixable: bool) -> None:

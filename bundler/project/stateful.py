@@ -19,7 +19,7 @@ _STATEFUL = (
     r"\b(?:DbtProject|FivetranAccount|Airbyte\w*Workspace|Tableau\w*|Looker\w*|Sigma\w*|PowerBI\w*"
     r"|Omni\w*|Databricks\w*Workspace|Census\w*|Polytomic\w*)Component\b"
 )
-_CODE = re.compile(rf"\bStateBackedComponent\b|{_STATEFUL}")
+_CODE = re.compile(rf"\bStateBackedComponent\b|\bcomponent_instance\b|{_STATEFUL}")
 _TYPE = re.compile(r"(?m)^\s*type:\s*[\"']?([A-Za-z_][\w.]*)")
 _DEFINITIONS = ("defs.yaml", "defs.yml", "component.yaml", "component.yml")
 _MOST_BYTES = 200_000

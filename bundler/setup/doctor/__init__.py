@@ -31,7 +31,8 @@ class Finding:
     """what: a message. why: the reason that it matters. fix: the line or command that fixes it.
 
     part: the part of `init` that fixes it safely; empty if only a user can.
-    is_end: whether nothing else can be said after it.
+    is_end: whether nothing else can be said after it. is_stateless: whether it says that the
+    project has no state, so that a workspace need not warn about it.
     """
 
     grade: Grade
@@ -40,6 +41,7 @@ class Finding:
     fix: str = ""
     part: str = ""
     is_end: bool = False
+    is_stateless: bool = False
 
 
 @dataclass(frozen=True)

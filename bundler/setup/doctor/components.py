@@ -48,6 +48,7 @@ def judge(found: Found) -> Iterator[Finding]:
             f"There is no state-backed component, so {found.place} has no state.",
             "A build would embed nothing in the artifact.",
             "Add one with dg scaffold defs; dg list components lists the existing ones.",
+            is_stateless=True,
         )
     for warning in (*found.warnings, *(it.warning for it in found.components if it.warning)):
         yield Finding("warn", warning)

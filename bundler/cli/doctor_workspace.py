@@ -1,0 +1,104 @@
+"""``doctor`` for several projects: what they share, a line for each, then what is wrong."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bundler.cli.console import Console
+
+if TYPE_CHECKING:
+    from bundler.setup.doctor import Examined, Finding
+
+SIGNS = {"ok": ("✓", "ok", "green"), "warn": ("!", "!", "yellow"), "fail": ("✗", "x", "red")}
+# Of what is in order, only this is worth a line.
+_WORTH_A_LINE = ("repository", "interpreter")
+
+
+def show(
+    console: Console,
+    home: Path,
+    reports: Mapping[Path, Sequence[Examined]],
+    unnamed: Sequence[Path],
+) -> None:
+    """unnamed: the projects that no workspace names."""
+    shared = _shared(list(reports.values()))
+    console.line(console.styled(f"{len(reports)} projects in {home}", "bold", "cyan"))
+    for title, finding in reversed(shared.items()):
+        if finding.grade != "ok" or title[0] in _WORTH_A_LINE:
+            show_finding(console, finding)
+    for root, checks in reports.items():
+        _line(console, _name(home, root), checks, shared)
+    for root in unnamed:
+        text = f"{_name(home, root)}: no workspace names it, so it was not checked"
+        console.line(f"  {_sign(console, 'warn')} {text}")
+    for root, checks in reports.items():
+        if own := list(_wrong(checks, shared)):
+            console.line(console.styled(_name(home, root), "bold"))
+            for finding in own:
+                show_finding(console, finding)
+
+
+def show_finding(console: Console, finding: Finding, *, why: bool = True) -> None:
+    console.paragraph(finding.what, indent="    ", first=f"  {_sign(console, finding.grade)} ")
+    console.reason(finding.why if why else "", finding.fix, indent="    ")
+
+
+def _sign(console: Console, grade: str) -> str:
+    unicode, plain, colour = SIGNS[grade]
+    return console.styled(console.sign(unicode, plain), colour)
+
+
+def _shared(reports: Sequence[Sequence[Examined]]) -> dict[tuple[str, str], Finding]:
+    """What is said of each project with state, or of the repository, by check and text."""
+    concerned = [checks for checks in reports if not _is_stateless(checks)]
+    found = [
+        ((check.title, finding.what), finding, check.is_shared)
+        for checks in concerned or reports
+        for check in checks
+        for finding in check.findings
+    ]
+    counts = Counter(key for key, _, _ in found)
+    everywhere = max(2, len(concerned or reports))
+    return {
+        key: finding for key, finding, is_shared in found if is_shared or counts[key] == everywhere
+    }
+
+
+def _line(
+    console: Console,
+    name: str,
+    checks: Sequence[Examined],
+    shared: Mapping[tuple[str, str], Finding],
+) -> None:
+    found = [finding.grade for finding in _wrong(checks, shared)]
+    counts = {"failure": found.count("fail"), "warning": found.count("warn")}
+    told = [f"{count} {noun}{'s' * (count > 1)}" for noun, count in counts.items() if count]
+    if _is_stateless(checks):
+        told.insert(0, "no state-backed components")
+    worst = "fail" if counts["failure"] else "warn" if counts["warning"] else "ok"
+    console.line(f"  {_sign(console, worst)} {name}" + (f": {', '.join(told)}" if told else ""))
+
+
+def _wrong(
+    checks: Sequence[Examined], shared: Mapping[tuple[str, str], Finding]
+) -> Iterator[Finding]:
+    """A project's own warnings and failures. One without state is not warned about its state."""
+    is_stateless = _is_stateless(checks)
+    for check in checks:
+        for finding in check.findings:
+            is_ours = (check.title, finding.what) not in shared
+            if is_ours and (
+                finding.grade == "fail" or (finding.grade == "warn" and not is_stateless)
+            ):
+                yield finding
+
+
+def _is_stateless(checks: Sequence[Examined]) -> bool:
+    return any(finding.is_stateless for check in checks for finding in check.findings)
+
+
+def _name(home: Path, root: Path) -> str:
+    return root.relative_to(home).as_posix() if root.is_relative_to(home) else str(root)
