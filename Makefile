@@ -59,6 +59,10 @@ faults: $(READY) ## break refreshes at every system call, cut the power: most of
 integrations: $(READY) ## every vendor, endpoint and fault, with the real libraries: most of an hour; writes docs/evidence/integrations.md
 	$(BIN)/python -m tests.campaigns.integration_matrix --engine $(ARGS)
 
+.PHONY: first-contact
+first-contact: $(READY) ## every command in the root of each kind of repository, into build: minutes
+	$(BIN)/python -m tests.campaigns.first_contact --record build/first-contact.json
+
 .PHONY: bodies
 bodies: $(READY) ## every answer that is not data, every HTTP client: minutes; writes docs/evidence/answers.md
 	$(BIN)/python -m tests.campaigns.body_matrix $(ARGS)
