@@ -15,7 +15,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Literal
 
-from bundler.cli.console import Console, hidden, safe, size
+from bundler import listener
+from bundler.cli.console import Console, age, hidden, safe, size
 from bundler.cli.progress import ConsoleListener
 
 if TYPE_CHECKING:
@@ -143,11 +144,11 @@ def _data(text: str) -> str:
 
 def summarise(lines: Iterable[str], environ: Mapping[str, str] = os.environ) -> None:
     """Appends Markdown to the step's summary, where the CI system shows one."""
-    path = environ.get("GITHUB_STEP_SUMMARY")
-    if path:
+    path, text = environ.get("GITHUB_STEP_SUMMARY"), "\n".join(lines)
+    if path and text:
         # If that fails, the log still has everything.
         with suppress(OSError), open(path, "a", encoding="utf-8") as stream:
-            stream.write("\n".join(lines) + "\n\n")
+            stream.write(f"{text}\n\n")
 
 
 def verdict_summary(verdict: Verdict, name: str) -> list[str]:
@@ -159,10 +160,21 @@ def verdict_summary(verdict: Verdict, name: str) -> list[str]:
         if directory.manifest is None:
             continue
         digest = directory.manifest.content_digest
-        rows = [(s.key, size(s.size), s.digest.dir_hash[:12]) for s in directory.manifest.states]
+        record, path = verdict.record, directory.path
+        rows = [
+            (
+                it.key,
+                size(it.size),
+                it.digest.dir_hash[:12],
+                age(known.confirmed or known.fetched)
+                if record and (known := record.key(path, it.key))
+                else "-",
+            )
+            for it in directory.manifest.states
+        ]
         lines += [f"{_cell(directory.path)}: content `{digest}`", ""]
-        lines += [*table(("key", "size", "digest"), rows), ""]
-    return lines
+        lines += [*table(("key", "size", "digest", "age"), rows), ""]
+    return [*lines, *keys_summary(finished())]
 
 
 def failure_summary(failures: Sequence[BundlerError]) -> list[str]:
@@ -181,13 +193,19 @@ def _findings(error: BundlerError) -> list[str]:
     return [f"{rule}: {line}" for rule, lines in error.details for line in lines] or [error.what]
 
 
-def keys_summary(finished: Mapping[str, KeyProgress]) -> list[str]:
+def finished() -> Mapping[str, KeyProgress]:
+    """What became of each key that this process has refreshed."""
+    reports = listener.of_process
+    return reports.finished if isinstance(reports, ConsoleListener) else {}
+
+
+def keys_summary(ended: Mapping[str, KeyProgress]) -> list[str]:
     """What became of each key, and how long it took."""
-    if not finished:
+    if not ended:
         return []
     rows = [
         (it.key, it.phase, it.detail or "-", size(it.size), f"{it.seconds:.1f} s", str(it.attempt))
-        for it in finished.values()
+        for it in ended.values()
     ]
     return ["", *table(("key", "result", "change", "size", "time", "attempts"), rows)]
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bundler.cli.ci import summarise, table
+from bundler.cli.ci import finished, keys_summary, summarise, table
 from bundler.cli.console import Console, as_json, print_json, size
 from bundler.cli.help import Grouped
 from bundler.cli.options import (
@@ -215,6 +215,7 @@ def _show(refreshed: Refreshed, style: str, **more: Any) -> None:
         if style == "text":
             console.table(("KEY", "SIZE", "DIGEST", ""), rows, "SIZE")
         summarise(["### States", "", *table(("key", "size", "digest", ""), rows)])
+    summarise(keys_summary(finished()))
 
 
 def _document(refreshed: Refreshed) -> dict[str, Any]:

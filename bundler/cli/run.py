@@ -95,9 +95,7 @@ def report(error: BundlerError) -> int:
             console.line(f"Log: {error.log}")
     elif len(failures) > 1:
         console.line(f"{len(failures)} failures; exit code {error.exit_code}.")
-    reports = listener.of_process
-    finished = reports.finished if isinstance(reports, ConsoleListener) else {}
-    ci.summarise([*ci.failure_summary(failures), *ci.keys_summary(finished)])
+    ci.summarise([*ci.failure_summary(failures), *ci.keys_summary(ci.finished())])
     return error.exit_code
 
 

@@ -403,7 +403,7 @@ class Directory(msgspec.Struct):
         for component in self.components.values():
             if stored is not None and component.management_type == VERSIONED:
                 await asyncio.to_thread(self._take_stored, component.key, stored, listener)
-            elif component.management_type == VERSIONED:
+            elif component.management_type == VERSIONED and self.is_selected(component):
                 listener.note(
                     f"{component.key} is {VERSIONED}: not embedded and not refreshed here."
                 )

@@ -110,6 +110,8 @@ def test_a_failed_refresh_is_annotated_and_summarised(wd: WorkDir, tmp_path: Pat
     )
     assert "### ✗ failed" in summary.read_text()
     assert "| tool failed (71) | Catalogue: " in summary.read_text()
+    assert "(pyproject.toml:4) | " in summary.read_text()
+    assert "| Catalogue | failed | tool failed (71) | 0 B | " in summary.read_text()
 
 
 def test_a_build_summarises_what_it_made(wd: WorkDir, tmp_path: Path) -> None:
