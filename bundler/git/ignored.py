@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,6 @@ def ignored_below(place: Path) -> Iterator[str]:
     listed = sorted(set(answer.split(b"\0")) - {b""})
     below = os.path.relpath(os.path.realpath(os.fsencode(place)), repository.top) + b"/"
     prefix = b"" if below == b"./" else below
-    for path, following in zip(listed, [*listed[1:], b""], strict=True):
+    for path, following in itertools.pairwise([*listed, b""]):
         if not following.startswith(path) and path.startswith(prefix) and path != prefix:
             yield os.fsdecode(path[len(prefix) :].rstrip(b"/"))
