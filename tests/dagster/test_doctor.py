@@ -93,7 +93,7 @@ def test_the_sample_project_has_no_failure_and_its_legacy_component_is_named(
     assert done.returncode == 0, done.stdout
     # The components are loaded once, that is announced, and nobody is asked.
     assert (components / "loads.txt").read_text() == "."
-    assert done.stderr.startswith("Loading the project's components …\n")
+    assert "Loading the project's components …\n" in done.stderr
     assert vendor.requests == []
     report = json.loads(done.stdout)
     findings = [finding for check in report["checks"] for finding in check["findings"]]
@@ -156,7 +156,7 @@ def test_outside_of_a_repository_that_is_a_failure_and_the_rest_is_still_examine
 def test_a_folder_that_is_no_project_is_told_what_to_do(tmp_path: Path) -> None:
     report = _by_title(list(examine(tmp_path, python=Path(sys.executable))))
     assert _grades(report["configuration"]) == ["ok", "fail"]
-    assert "state-bundler init" in report["configuration"][1].fix
+    assert "[[tool.state-bundler.source]]" in report["configuration"][1].fix
     assert list(report) == ["configuration"]  # there is nothing else to say
 
 
