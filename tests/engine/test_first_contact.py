@@ -39,7 +39,7 @@ _IMAGES = {
     "build_arg": {"orders", "stock"},
     "compose": {"warehouse"},
     "dagster_cloud": {"billing"},
-    "no_pyproject": {"loans"},
+    "no_pyproject": {"no_pyproject"},
 }
 # What stands for the installation that an image without a package index cannot do.
 _INSTALLED = {"classic_dbt": "ENV PYTHONPATH=/app/dagster_project"}

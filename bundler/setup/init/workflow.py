@@ -213,7 +213,7 @@ def _prepare(survey: Survey) -> str:
         ),
         None,
     )
-    if named is None or build_of(survey, builds_in(survey.outer)):
+    if named is None:
         return ""
     file = shlex.quote(named.relative_to(survey.outer).as_posix())
     venv = f"{project}/.venv"
