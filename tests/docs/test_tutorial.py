@@ -24,7 +24,9 @@ _DAGSTER = (ROOT / "tests/requirements/dagster.txt").read_text()
 
 
 # A step that takes longer than a second, on this machine.
-_ANNOUNCED = re.compile(r"^Verifying .* …\n", re.MULTILINE)
+_ANNOUNCED = re.compile(
+    r"^(?:(?:Verifying|Reading|Comparing|Checking|Loading)\b.* …|  .* so far)\n", re.MULTILINE
+)
 
 
 class Tutorial:
