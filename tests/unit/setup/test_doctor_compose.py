@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bundler.project.survey import survey
-from bundler.setup.doctor import DoctorContext, Finding
+from bundler.setup.doctor import DoctorContext, Finding, docker
 from bundler.setup.doctor.compose import compose
 
 _PYPROJECT = """\
@@ -129,3 +129,29 @@ def test_without_a_dockerfile_the_folder_that_is_mounted_decides(tmp_path: Path)
     text = _service(_volumes("./src:/app/src", "data:/data", "./docs:/docs"), "image: shop:1.4")
     (finding,) = _found(tmp_path, {"compose.yaml": text})
     assert "mounts src over /app/src" in finding.what
+
+
+@pytest.mark.parametrize(
+    ("dockerfile", "is_found"),
+    [
+        ("WORKDIR /app\nCOPY . .\nVOLUME /app", True),
+        ("VOLUME /app\nWORKDIR /app\nCOPY . .", True),
+        ('WORKDIR /app\nCOPY . .\nVOLUME ["/data", "/app/src"]', True),
+        ("ENV HOME_OF_APP=/app\nCOPY src ${HOME_OF_APP}\nVOLUME $HOME_OF_APP", True),
+        ("ARG AT=/srv\nCOPY src $AT/code\nVOLUME /srv", True),
+        ("WORKDIR /app\nRUN pip install shop\nVOLUME /app", True),
+        ("COPY . /app\nWORKDIR /data\nVOLUME /data", False),
+        ("WORKDIR /app\nCOPY . .\nVOLUME /app/data", False),
+        ("WORKDIR /app\nCOPY . .\nVOLUME /application", False),
+        ("COPY . /app\nFROM y\nWORKDIR /srv\nCOPY --from=0 /app /srv\nVOLUME /app", False),
+    ],
+)
+def test_a_volume_over_the_code_is_found(
+    dockerfile: str,
+    is_found: bool,  # a parameter of the table
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "pyproject.toml").write_text(_PYPROJECT)
+    (tmp_path / "Dockerfile").write_text(f"FROM x\n{dockerfile}\n")
+    found = docker.dockerfiles(DoctorContext(survey(tmp_path), Path(sys.executable)))
+    assert any("declares the volume" in finding.what for finding in found) == is_found
