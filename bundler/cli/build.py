@@ -107,7 +107,7 @@ def build_pex(
     from bundler.artifacts.python.credentials import refuse_below
     from bundler.artifacts.python.pex.arguments import parse
     from bundler.artifacts.python.pex.building import building as building_pex
-    from bundler.artifacts.python.pex.building import find_pex
+    from bundler.artifacts.python.pex.building import find_pex, refuse_old
     from bundler.workflows.pipeline import verify_and_load
 
     listener = narrator(quiet=building.quiet)
@@ -115,7 +115,7 @@ def build_pex(
 
     def check(projects: Sequence[Project]) -> None:
         refuse_below(parsed.sources, allowed_files(projects))
-        find_pex(projects[0].interpreter.path, pex_command)
+        refuse_old(find_pex(projects[0].interpreter.path, pex_command))
 
     prepared = loading.add_to(building.prepare(listener, check=check), by_default=True)
     command = find_pex(prepared.projects[0].interpreter.path, pex_command)

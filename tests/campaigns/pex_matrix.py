@@ -87,6 +87,8 @@ BACKENDS: dict[str, tuple[str, str, str, str]] = {
     "pdm": ('"pdm-backend"', "pdm.backend", _FIXED, '[tool.pdm.build]\npackage-dir = "{where}"\n'),
 }
 
+# Until 2.59 pex wrote spaces into its JSON, and no RECORD into an installed wheel.
+OLDER = ("2.24.0", "2.33.0", "2.55.2", "2.59.0", "2.60.0", "2.80.0")
 _LAYOUTS = ("zipapp", "packed", "loose")
 _OPTIONS = (
     (),
@@ -131,7 +133,7 @@ def whole() -> list[Case]:
     return cases
 
 
-def run(case: Case, folder: Path) -> None:
+def run(case: Case, folder: Path, pex: Path = PEX) -> None:
     """Raises `AssertionError` or `BundlerError` where the case does not hold."""
     project = make_project(case, folder / "project")
     output = folder / "app.pex"
@@ -143,7 +145,7 @@ def run(case: Case, folder: Path) -> None:
     arguments = [*_source_arguments(case), *case.options, "-m", "shop", "-o", str(output)]
     with _inside(project):
         _lock(case)
-        _build(arguments, bundle)
+        _build(pex, arguments, bundle)
     assert output_of(output, root) == "A=first"
     bundle = bundle_of(set_state(state, A="second", B="new"))
     embed_pex(output, [bundle], RECORD, output)
@@ -162,8 +164,8 @@ def _inside(folder: Path) -> Iterator[None]:
         os.chdir(before)
 
 
-def _build(arguments: Sequence[str], bundle: Bundle) -> None:
-    with building(str(PEX), parse(arguments), EmbedRequest((bundle,), RECORD)) as built:
+def _build(pex: Path, arguments: Sequence[str], bundle: Bundle) -> None:
+    with building(str(pex), parse(arguments), EmbedRequest((bundle,), RECORD)) as built:
         assert verify(built.artifact).all_problems == ()
 
 
@@ -233,6 +235,8 @@ def main(words: Sequence[str]) -> int:
             verdict = _verdict(case, Path(folder))
         rows.append(f"| {case.name} | {verdict} | {time.monotonic() - start:.0f} |")
         print(rows[-1], flush=True)
+    if not words or words == ["older"]:
+        rows += ["", _ABOUT_OLDER, *_older()]
     if not words:
         wheels = backend_matrix.table()
         rows += ["", backend_matrix.ABOUT, *wheels]
@@ -241,9 +245,41 @@ def main(words: Sequence[str]) -> int:
     return 1 if any("| no:" in row for row in rows) else 0
 
 
-def _verdict(case: Case, folder: Path) -> str:
+def _older() -> Iterator[str]:
+    """A row for each older version of pex, which comes from the package index."""
+    yield from ("| pex | holds |", "|---|---|")
+    for version in OLDER:
+        with tempfile.TemporaryDirectory(prefix="pex-matrix-") as folder:
+            pex = _installed(version, Path(folder) / "pex")
+            cases = _cases_of_older()
+            verdicts = [
+                _verdict(case, Path(folder) / str(number), pex) for number, case in enumerate(cases)
+            ]
+        holds = next((verdict for verdict in verdicts if verdict != "yes"), "yes")
+        row = f"| {version} | {holds} |"
+        print(row, flush=True)
+        yield row
+
+
+def _cases_of_older() -> Iterator[Case]:
+    layouts = [("--layout", layout, "--venv") for layout in _LAYOUTS]
+    more = [("--sh-boot", "--venv"), ("--no-pre-install-wheels", "--venv")]
+    kinds = (*itertools.product(("-D", "."), layouts), *itertools.product((".",), more))
+    for source, options in kinds:
+        yield Case("hatchling", flat=False, ignored=True, source=source, options=options)
+
+
+def _installed(version: str, home: Path) -> Path:
+    uv = (sys.executable, "-m", "uv")
+    subprocess.run([*uv, "venv", "-q", "--python", sys.executable, home], check=True)
+    install = ("pip", "install", "-q", "--python", home / "bin/python", f"pex=={version}")
+    subprocess.run([*uv, *install], check=True)
+    return home / "bin" / "pex"
+
+
+def _verdict(case: Case, folder: Path, pex: Path = PEX) -> str:
     try:
-        run(case, folder)
+        run(case, folder, pex)
     except (AssertionError, BundlerError, subprocess.CalledProcessError) as error:
         return f"no: {type(error).__name__}: {error}".replace("\n", " ")[:200]
     return "yes"
@@ -258,6 +294,12 @@ PEX_ROOT. Each time it must print exactly the state that was embedded last.
 "ignored" means that the ignore file in the root names the state directory, "nested" that only its
 own ignore file does. "." and "--project" name the project's folder, "-r" a list that names it.
 The seconds were measured on a busy machine.
+"""
+_ABOUT_OLDER = """## Older versions of pex
+
+On Python 3.11, of the hatchling project above: `-D` and `.` in each layout with `--venv`, and `.`
+with `--sh-boot` and with `--no-pre-install-wheels`. `build pex` refuses a pex older than the first
+of these before it refreshes anything.
 """
 
 if __name__ == "__main__":

@@ -138,6 +138,23 @@ def test_a_scie_is_refused_before_anything_is_refreshed(project: Path) -> None:
     assert "Refreshing" not in done.stderr
 
 
+def test_a_pex_that_is_too_old_is_refused_before_anything_is_refreshed(project: Path) -> None:
+    """The project's own counts, not the one next to us; a newer one can be named."""
+    (project.parent / "state").unlink()
+    subprocess.run(
+        [sys.executable, "-m", "venv", "--without-pip", ".venv"], cwd=project, check=True
+    )
+    pex = project / ".venv" / "bin" / "pex"
+    pex.write_text("#!/bin/sh\necho 2.1.77\n")
+    pex.chmod(0o755)
+    done = run(project, "-D", "src", "-o", "app.pex", VIRTUAL_ENV="")
+    assert done.returncode == 71
+    assert f"{pex} is version 2.1.77; the lowest supported version is 2.24.0." in " ".join(
+        done.stderr.split()
+    )
+    assert "Refreshing" not in done.stderr
+
+
 def test_a_scie_is_refused_with_the_way_to_make_one(project: Path) -> None:
     done = run(project, "-D", "src", "--scie", "eager", "-o", "app.pex")
     assert done.returncode == 2

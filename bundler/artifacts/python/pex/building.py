@@ -21,6 +21,7 @@ from bundler.artifacts.python.blocking import refuse_fifos
 from bundler.artifacts.python.credentials import AllowedFiles
 from bundler.artifacts.python.pex import PexArtifact, PexDestination, open_pex
 from bundler.artifacts.python.pex.arguments import PexArguments
+from bundler.artifacts.python.pex.info import LOWEST_PEX, LOWEST_PEX_VERSION, is_older
 from bundler.artifacts.python.replacing import publish, refuse_foreign
 from bundler.errors import ChildFailed, ToolFailed, UsageError
 from bundler.listener import Listener
@@ -55,6 +56,16 @@ def find_pex(interpreter: Path | None, named: str | None = None) -> str:
             hint="Install pex in the project's environment, or pass its path with --pex.",
         )
     return command
+
+
+def refuse_old(pex: str) -> None:
+    """Raises `ToolFailed` for a pex whose files cannot get a state."""
+    version = process.check([pex, "--version"]).decode(errors="replace").strip()
+    if is_older(version, LOWEST_PEX):
+        raise ToolFailed(
+            f"{pex} is version {version}; the lowest supported version is {LOWEST_PEX_VERSION}.",
+            hint="Upgrade pex in the project (`uv add --dev pex`), or pass another one with --pex.",
+        )
 
 
 @contextmanager

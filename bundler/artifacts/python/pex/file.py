@@ -139,9 +139,9 @@ def _open_zipapp(path: Path, stack: ExitStack, like: ZipFile | None) -> PexFile:
     _refuse_scie(path)
     file = stack.enter_context(zipfiles.opened(path, like=like))
     entry = file.get(PEX_INFO)
-    if entry is None or MAIN not in file or IMPORT_HOOK not in file:
+    info = None if entry is None else PexInfo.parse(file.read(entry), str(path))
+    if info is None or MAIN not in file or IMPORT_HOOK not in file:
         raise VerificationFailed(f"{path} is not a PEX: it has no {PEX_INFO}, or no boot code.")
-    info = PexInfo.parse(file.read(entry), str(path))
     names = sorted([name for name in file.names if name[-1] != "/"])
     trees = tuple(_wheel_in_zip(file, name, names) for name in sorted(info.distributions))
     prefix = file.read_prefix()
@@ -212,8 +212,6 @@ def _open_folder(path: Path, stack: ExitStack) -> PexFile:
 
 def _wheel_in_folder(whole: Tree, root: Path, name: str, stack: ExitStack) -> Tree:
     path = f"{DEPS}/{name}"
-    if os.path.basename(name) != name:
-        raise VerificationFailed(f"{root} is missing {path}, which its {PEX_INFO} lists.")
     if path in whole.leaves:
         return zip_tree(stack.enter_context(zipfiles.opened(root / path)), path)
     leaves = dict(whole.below(path))

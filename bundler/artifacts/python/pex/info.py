@@ -2,11 +2,12 @@
 
 On a machine where a PEX has run, its code is unpacked under PEX_ROOT, by ``code_hash`` and by
 ``pex_hash``. New bytes under old hashes are never looked at, so both are computed as pex does
-(`pex_code_hash` in pex/util.py, `_prepare_code` in pex/pex_builder.py, 2.105):
+(`pex_code_hash` in pex/util.py, `_prepare_code` in pex/pex_builder.py, 2.24 to 2.105):
 
 - ``code_hash``: sha1 over the sorted names of the user's files, one after the other, then over the
-  bytes of each; without bytecode and without files whose own name begins with a dot;
-- ``pex_hash``: sha1 over PEX-INFO as compact, sorted JSON before it holds the ``pex_hash``.
+  bytes of each; without bytecode and without files whose own name begins with a dot. Before 2.24
+  other files count, too;
+- ``pex_hash``: sha1 over PEX-INFO as sorted JSON before it holds the ``pex_hash``.
 
 The boot code also contains the second, as 40 hexadecimal digits.
 """
@@ -18,6 +19,8 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, BinaryIO
+
+import msgspec
 
 from bundler.artifacts.labels import decode_claims, decode_record, encode_claims
 from bundler.errors import VerificationFailed
@@ -34,15 +37,45 @@ DEPS = ".deps"
 
 _MAX_INFO_BYTES = 16 * 1024 * 1024
 _BUFFER_BYTES = 1024 * 1024
+# The first whose code hash covers the user's files alone.
+LOWEST_PEX = (2, 24, 0)
+LOWEST_PEX_VERSION = ".".join(map(str, LOWEST_PEX))
+_VERSION = re.compile(r"[0-9]+(?:\.[0-9]+)*")
 _HEX_SHA1 = re.compile("[0-9a-f]{40}")
 _BYTECODE = re.compile(r"(?:^|/)__pycache__/|\.py[co]$|\.pyc\.[0-9]+$")
+
+
+class PexJson(msgspec.Struct, frozen=True):
+    """A JSON object as pex writes it: sorted, in one line, before 2.60 with spaces in it."""
+
+    values: Mapping[str, Any]
+    separators: tuple[str, str]
+
+    @classmethod
+    def parse(cls, raw: bytes) -> PexJson | None:
+        """None if the bytes do not come out again as they are: pex did not write them.
+
+        Raises `ValueError` or `RecursionError` if they are not JSON.
+        """
+        values = json.loads(raw)
+        if not isinstance(values, dict):
+            return None
+        styles = (cls(values, separators) for separators in ((",", ":"), (", ", ": ")))
+        return next((style for style in styles if style.dump() == raw), None)
+
+    def dump(self) -> bytes:
+        return json.dumps(self.values, sort_keys=True, separators=self.separators).encode()
+
+    def replaced(self, **changes: Any) -> PexJson:
+        return PexJson({**self.values, **changes}, self.separators)
 
 
 class PexInfo:
     """What PEX-INFO says; a value, changed by making another."""
 
-    def __init__(self, values: Mapping[str, Any]) -> None:
-        self._values = dict(values)
+    def __init__(self, document: PexJson) -> None:
+        self._document = document
+        self._values = document.values
 
     @classmethod
     def parse(cls, raw: bytes, name: str) -> PexInfo:
@@ -52,14 +85,19 @@ class PexInfo:
         pex, or would not be written the same way by us.
         """
         try:
-            values = json.loads(raw) if len(raw) <= _MAX_INFO_BYTES else None
-            info = cls(values) if isinstance(values, dict) else None
-            same = info is not None and info.dump() == raw
+            document = PexJson.parse(raw) if len(raw) <= _MAX_INFO_BYTES else None
         except (ValueError, RecursionError) as error:
             raise VerificationFailed(f"The PEX-INFO of {name} is not JSON.") from error
-        if info is None or not same or not info.is_plausible():
+        info = None if document is None else cls(document)
+        if info is None or not info.is_plausible():
             raise VerificationFailed(
                 f"The PEX-INFO of {name} is not in the format that pex writes."
+            )
+        if is_older(info.pex_version, LOWEST_PEX):
+            raise VerificationFailed(
+                f"{name} was created by pex {info.pex_version}; the lowest supported version is "
+                f"{LOWEST_PEX_VERSION}.",
+                hint="Build it again with a newer pex.",
             )
         return info
 
@@ -69,10 +107,11 @@ class PexInfo:
             all(isinstance(value, str) and _HEX_SHA1.fullmatch(value) for value in hashes)
             and isinstance(self._values.get("build_properties"), dict)
             and isinstance(self._values.get("distributions"), dict)
+            and not any("/" in name for name in self._values["distributions"])
         )
 
     def dump(self) -> bytes:
-        return json.dumps(self._values, sort_keys=True, separators=(",", ":")).encode()
+        return self._document.dump()
 
     @property
     def code_hash(self) -> str:
@@ -92,18 +131,24 @@ class PexInfo:
         return dict(self._values["distributions"])
 
     @property
+    def pex_version(self) -> str:
+        """Which pex built it; empty if it does not say."""
+        return str(self.build_properties.get("pex_version", ""))
+
+    @property
     def has_wheel_files(self) -> bool:
         """Whether ``.deps`` holds wheels as they are instead of installed ones."""
         return bool(self._values.get("deps_are_wheel_files"))
 
     def computed_pex_hash(self) -> str:
         without = {key: value for key, value in self._values.items() if key != "pex_hash"}
-        return hashlib.sha1(PexInfo(without).dump(), usedforsecurity=False).hexdigest()
+        document = PexJson(without, self._document.separators)
+        return hashlib.sha1(document.dump(), usedforsecurity=False).hexdigest()
 
     def with_values(self, **changes: Any) -> PexInfo:
         """A PEX-INFO with these values and the ``pex_hash`` that belongs to it."""
-        changed = PexInfo({**self._values, **changes})
-        return PexInfo({**changed._values, "pex_hash": changed.computed_pex_hash()})
+        changed = PexInfo(self._document.replaced(**changes))
+        return PexInfo(changed._document.replaced(pex_hash=changed.computed_pex_hash()))
 
     def path_problems(self) -> Iterator[str]:
         """Where it has code imported that is no part of the PEX, before its own."""
@@ -139,6 +184,12 @@ class PexInfo:
             LABEL_STATES: encode_claims(claims).decode(),
             LABEL_RUN_RECORD: canonical(record).decode(),
         }
+
+
+def is_older(version: str, than: tuple[int, ...]) -> bool:
+    """Whether this is a version of pex, and one before the other."""
+    parts = _VERSION.match(version)
+    return parts is not None and tuple(map(int, parts[0].split("."))) < than
 
 
 def code_hash(files: Mapping[str, Callable[[], BinaryIO]]) -> str:

@@ -11,14 +11,13 @@ With ``--no-pre-install-wheels`` the distribution is the wheel, and the fingerpr
 from __future__ import annotations
 
 import hashlib
-import json
 import stat
 from collections.abc import Callable, Mapping
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import msgspec
 
-from bundler.artifacts.python.pex.info import is_bytecode
+from bundler.artifacts.python.pex.info import PexJson, is_bytecode
 from bundler.artifacts.python.trees import NewFile, Tree, TreeChange
 from bundler.artifacts.python.wheel import record as wheelrecord
 from bundler.errors import VerificationFailed
@@ -52,11 +51,12 @@ def seal(tree: Tree, change: TreeChange, fingerprint: str) -> Sealed:
         )
     layout = _json(tree, _LAYOUT)
     change = change.and_also(_rebuilt_wheel_info(tree, change))
-    record = str(layout.get("record_relpath"))
-    new_record = wheelrecord.edited(tree.read(record), change, tree.at(record))
-    change = change.and_also({record: NewFile.of(new_record)})
+    record = str(layout.values.get("record_relpath"))
+    if record in tree.leaves:  # older versions of pex write it where they install the wheel
+        new_record = wheelrecord.edited(tree.read(record), change, tree.at(record))
+        change = change.and_also({record: NewFile.of(new_record)})
     result = fingerprint_of(tree.changed(change))
-    new_layout = _dump({**layout, "fingerprint": result})
+    new_layout = layout.replaced(fingerprint=result).dump()
     return Sealed(change.and_also({_LAYOUT: NewFile.of(new_layout)}), result)
 
 
@@ -65,8 +65,8 @@ _NOTHING = TreeChange({})
 
 def is_fingerprint(tree: Tree, fingerprint: str) -> bool:
     """Whether an installed wheel has this fingerprint, and says so itself."""
-    said = _json(tree, _LAYOUT).get("fingerprint")
-    return said == fingerprint == fingerprint_of(tree.changed(_NOTHING))
+    said = _json(tree, _LAYOUT).values.get("fingerprint")
+    return bool(said == fingerprint == fingerprint_of(tree.changed(_NOTHING)))
 
 
 def fingerprint_of(files: Mapping[str, Callable[[], BinaryIO]]) -> str:
@@ -86,7 +86,7 @@ def _rebuilt_wheel_info(tree: Tree, change: TreeChange) -> dict[str, NewFile]:
     if path is None:
         return {}
     info = _json(tree, path)
-    entries = info.get("entries")
+    entries = info.values.get("entries")
     if not isinstance(entries, list) or not all(
         isinstance(entry, list) and entry for entry in entries
     ):
@@ -98,7 +98,7 @@ def _rebuilt_wheel_info(tree: Tree, change: TreeChange) -> dict[str, NewFile]:
         (index for index, entry in enumerate(kept) if wheelrecord.is_metadata(str(entry[0]))),
         len(kept),
     )
-    return {path: NewFile.of(_dump({**info, "entries": kept[:at] + fresh + kept[at:]}))}
+    return {path: NewFile.of(info.replaced(entries=kept[:at] + fresh + kept[at:]).dump())}
 
 
 def _is_wheel_info(path: str) -> bool:
@@ -106,17 +106,12 @@ def _is_wheel_info(path: str) -> bool:
     return name == _WHEEL_INFO and folder.endswith(".pex-info")
 
 
-def _json(tree: Tree, path: str) -> dict[str, Any]:
+def _json(tree: Tree, path: str) -> PexJson:
     raw = tree.read(path)
     try:
-        value = json.loads(raw)
-        same = isinstance(value, dict) and _dump(value) == raw
+        document = PexJson.parse(raw)
     except (ValueError, RecursionError):
-        same = False
-    if not same:
+        document = None
+    if document is None:
         raise VerificationFailed(f"{tree.at(path)} is not in the format that pex writes.")
-    return dict(value)
-
-
-def _dump(value: Mapping[str, Any]) -> bytes:
-    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
+    return document
