@@ -20,7 +20,7 @@ from bundler.artifacts.verify import Verdict
 from bundler.listener import SILENT, Listener
 from bundler.state.artifact import Artifact
 from bundler.state.bundle import Bundle
-from bundler.state.manifest import RunRecord
+from bundler.state.manifest import ReadBack, RunRecord
 
 
 class EmbedRequest(msgspec.Struct, frozen=True):
@@ -37,6 +37,11 @@ class EmbedRequest(msgspec.Struct, frozen=True):
     hints: Sequence[str] = ()
     every_byte: bool = False
     listener: Listener = SILENT
+
+    def read_back_as(self, how: ReadBack) -> EmbedRequest:
+        """The same request, whose run record says what is compared before the name is given."""
+        record = msgspec.structs.replace(self.record, read_back=how)
+        return msgspec.structs.replace(self, record=record)
 
 
 class Destination(Protocol):

@@ -42,6 +42,7 @@ class Verdict(msgspec.Struct, frozen=True):
     """What was found in one artifact. problems: what concerns the artifact as a whole.
 
     loaded: what came of loading it, or why that was not tried; empty where it is not the question.
+    proof: what was compared, for its last lines; empty if there are no states.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Verdict(msgspec.Struct, frozen=True):
     record: RunRecord | None
     problems: tuple[str, ...]
     loaded: str = ""
+    proof: str = ""
 
     @property
     def all_problems(self) -> tuple[str, ...]:
@@ -103,7 +105,13 @@ def verify(artifact: Artifact) -> Verdict:
     for other in artifact.other_platforms():
         problems += [f"{other.name}: {problem}" for problem in verify(other).all_problems]
     return Verdict(
-        artifact.name, artifact.kind, artifact.digest, tuple(directories), record, tuple(problems)
+        artifact.name,
+        artifact.kind,
+        artifact.digest,
+        tuple(directories),
+        record,
+        tuple(problems),
+        proof=artifact.proof if directories else "",
     )
 
 

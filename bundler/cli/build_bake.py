@@ -43,7 +43,9 @@ if TYPE_CHECKING:
     "project.",
 )
 @click.option(
-    "--every-byte", is_flag=True, help="Read back every byte of the state, not only its digest."
+    "--every-byte",
+    is_flag=True,
+    help="Read back every byte of the state instead of comparing its layer's digest.",
 )
 @format_option
 @build_options

@@ -66,7 +66,9 @@ def takes_value(command: click.Command) -> dict[str, bool]:
 )
 @click.option("--image-path", help="Path of the state directory in the image.")
 @click.option(
-    "--every-byte", is_flag=True, help="Read back every byte of the state, not only its digest."
+    "--every-byte",
+    is_flag=True,
+    help="Read back every byte of the state instead of comparing its layer's digest.",
 )
 @format_option
 @build_options
@@ -85,7 +87,8 @@ def build_docker(
     """Build an image with docker and its own arguments, with the state as the top layer.
 
     The build never sees the state, so new state does not invalidate cached layers. No name (-t)
-    or file (--iidfile, -o) is written before the state was read back from the image.
+    or file (--iidfile, -o) is written before the engine has confirmed the digest of the state's
+    layer.
 
     \b
     Example:

@@ -174,6 +174,8 @@ def verdict_summary(verdict: Verdict, name: str) -> list[str]:
         ]
         lines += [f"{_cell(directory.path)}: content `{digest}`", ""]
         lines += [*table(("key", "size", "digest", "age"), rows), ""]
+    if verdict.proof:
+        lines += [verdict.proof, ""]
     return [*lines, *keys_summary(finished())]
 
 

@@ -22,7 +22,9 @@ from bundler.cli.outcome import format_option, show_outcome
 )
 @click.option("--image-path", help="Path of the state directory in the image.")
 @click.option(
-    "--every-byte", is_flag=True, help="Read back every byte of the state, not only its digest."
+    "--every-byte",
+    is_flag=True,
+    help="Read back every byte of the state instead of comparing its layer's digest.",
 )
 @format_option
 @build_options
@@ -41,7 +43,8 @@ def embed(
 
     SOURCE is an image in a registry (docker://NAME, or a name with its host), in an OCI layout or
     an archive, or in the engine (docker-daemon:NAME). Several become one multi-platform index.
-    Everything is read back before a tag moves. Without a SOURCE, the image contains only state.
+    The layer's digest is confirmed before a tag moves. Without a SOURCE, the image contains only
+    state.
 
     \b
     Examples:

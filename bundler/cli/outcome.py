@@ -78,6 +78,8 @@ def _show_verdict(verdict: Verdict, name: str, style: str) -> None:
                 f"  {directory.path}: {counted(len(directory.manifest.states), 'state')}, "
                 f"{size(directory.manifest.size)}, content {directory.manifest.content_digest[:12]}"
             )
+    if verdict.proof:
+        console.line(f"  {verdict.proof}")
     if verdict.loaded:
         console.line(f"  {safe(verdict.loaded)}")
 

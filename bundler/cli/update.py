@@ -21,7 +21,9 @@ from bundler.cli.outcome import format_option, show_outcome
 @click.option("--tag", "new_tag", help="Tag of the new image. Default: {tag}-s{content digest}.")
 @click.option("--in-place", is_flag=True, help="Move the image's existing tag instead.")
 @click.option(
-    "--every-byte", is_flag=True, help="Read back every byte of the state, not only its digest."
+    "--every-byte",
+    is_flag=True,
+    help="Read back every byte of the state instead of comparing its layer's digest.",
 )
 @format_option
 @build_options

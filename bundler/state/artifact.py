@@ -43,8 +43,8 @@ class StateDirectory(Protocol):
 
     @property
     def sealed(self) -> bool:
-        """Its bytes need not be read: the artifact's holder has hashed them by itself, to the
-        digest of what was made of bytes that the manifest covers."""
+        """Its files need not be read: the artifact's holder has hashed them by itself, to the
+        digest of what was made of bytes that the manifest covers. The manifest is read."""
 
     @property
     def concurrent(self) -> bool:
@@ -71,6 +71,10 @@ class Artifact(Protocol):
     @property
     def digest(self) -> str | None:
         """What identifies this artifact (an image's digest, a file's sha256), if it is cheap."""
+
+    @property
+    def proof(self) -> str:
+        """What `verify` compares: every byte, or a digest that the artifact's holder computed."""
 
     def labels(self) -> Mapping[str, str]:
         """What it says of itself by name: an image's labels, a PEX's build properties."""
@@ -102,6 +106,7 @@ class OneArtifact:
     """What most kinds of artifacts have in common: no labels, no platforms, nothing to close."""
 
     digest: str | None = None
+    proof: str = "every byte read"
 
     def labels(self) -> Mapping[str, str]:
         return {}

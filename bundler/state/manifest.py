@@ -381,12 +381,24 @@ class Tool(Model, frozen=True):
     version: str
 
 
+ReadBack = Literal["every byte", "layer digest"]
+EVERY_BYTE: ReadBack = "every byte"
+LAYER_DIGEST: ReadBack = "layer digest"
+
+
 class RunRecord(Model, frozen=True, tag_field="_type", tag=RUN_RECORD_TYPE):
+    """How the states got into an artifact.
+
+    read_back: what was compared before the artifact got its name: every byte of the states, or the
+    digest that an engine or a registry had computed of their layer.
+    """
+
     build: Build = Build()
     refresh: tuple[DirectoryRefresh, ...] = ()
     tool: Tool | None = None
     environment: str | None = None
     invocation: str | None = None
+    read_back: ReadBack | None = None
 
     def key(self, path: str, key: str) -> KeyRefresh | None:
         """How the state of this key in this state directory came about."""

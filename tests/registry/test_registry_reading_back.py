@@ -44,9 +44,16 @@ def test_a_registry_vouches_for_the_digest_of_what_it_took(
     (directory,) = verdict.directories
     assert directory.manifest is not None
     assert directory.manifest.sha256 == bundle.manifest.sha256
-    blob = f"/v2/shop/blobs/{layer_of(ours, '2')}"
+    layer = layer_of(ours, "2")
+    blob = f"/v2/shop/blobs/{layer}"
+    # The manifest comes out of the layer in both cases; its digest is asked for where it counts.
     asked = [line for line in ours.log if line.endswith(blob)]
-    assert asked[-1] == f"{'GET' if every_byte else 'HEAD'} {blob}"
+    assert asked[-1] == f"GET {blob}"
+    assert every_byte or asked[-2] == f"HEAD {blob}"
+    confirmed = f"layer {layer} confirmed by the registry"
+    assert verdict.proof == ("every byte read" if every_byte else confirmed)
+    assert verdict.record is not None
+    assert verdict.record.read_back == ("every byte" if every_byte else "layer digest")
     # Whoever asks afterwards reads every byte.
     ours.log.clear()
     assert verdict_of(f"{ours.host}/shop:2").all_problems == ()
@@ -81,8 +88,8 @@ def test_the_command_line_passes_it_on(tmp_path: Path) -> None:
             ("1", f"embed {ci.image}:1 -t {ci.image}:2"),
             ("2", f"update docker://{ci.image}:2 --tag 3"),
         ):
-            for option, way in (("", "HEAD"), ("--every-byte", "GET")):
-                found.log.clear()
-                ci.sh(f"state-bundler {command} {option}", STATE=f"{state}{way}")
+            for option in ("", "--every-byte"):
+                said = ci.sh(f"state-bundler {command} {option}", STATE=f"{state}{option}")
                 layer = found.manifest("acme/shop", str(int(state) + 1))["layers"][-1]["digest"]
-                assert found.requests(f"/blobs/{layer}")[-1].startswith(way), command
+                confirmed = f"  layer {layer} confirmed by the registry\n"
+                assert ("  every byte read\n" if option else confirmed) in said, command

@@ -51,13 +51,12 @@ class BaseImage(msgspec.Struct, frozen=True):
 class Appended(msgspec.Struct, frozen=True):
     """A manifest or an index that is stored, and the entry that points at it.
 
-    config_digest: of the first platform. layers: what was made, by the blob's digest and size: the
-    bundles in it, by path.
+    config_digest: of the first platform. layers: the size of each blob that was made, by digest.
     """
 
     entry: Json
     config_digest: str
-    layers: Mapping[tuple[str, int], Mapping[str, Bundle]]
+    layers: Mapping[str, int]
 
 
 class _Job(msgspec.Struct):
@@ -80,12 +79,7 @@ class _Job(msgspec.Struct):
         return written
 
     def done(self, entry: Json) -> Appended:
-        layers = {
-            (f"sha256:{written.digest}", written.size): {
-                placed.path: placed.bundle for placed in layer.placed
-            }
-            for layer, _, written in self.written
-        }
+        layers = {f"sha256:{written.digest}": written.size for _, _, written in self.written}
         return Appended(entry, self.config_digest, layers)
 
 

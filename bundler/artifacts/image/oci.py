@@ -27,6 +27,7 @@ from bundler.artifacts.image.layout import (
 from bundler.artifacts.image.ociread import OciImage, choose, open_layout
 from bundler.artifacts.names import ArtifactName
 from bundler.errors import UsageError
+from bundler.state.manifest import EVERY_BYTE
 
 __all__ = [
     "BaseImage",
@@ -61,7 +62,8 @@ class LayoutDestination(msgspec.Struct, frozen=True):
     def embed(self, request: EmbedRequest) -> Iterator[OciImage]:
         """See `bundler.artifacts.embedding.Destination`; raises as `add_layer.append` does."""
         with _destination(self.path) as target:
-            entry = _entry(append(request, target, self.sources).entry, self.tag)
+            made = append(request.read_back_as(EVERY_BYTE), target, self.sources)
+            entry = _entry(made.entry, self.tag)
             request.listener.phase("Reading back")
             name = ArtifactName("layout", str(self.path), self.tag)
             yield OciImage(target, descriptor(entry, target.name), str(name))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import platform
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
@@ -160,8 +160,8 @@ def _most(sizes: Iterable[int]) -> int:
 class OciImage(OneArtifact):
     """An image in a store, open for reading. Of several platforms, the one of this machine.
 
-    platform: the manifest of another one. sealed: the bundles in layers, by path, whose digests are
-    known to be those of the bytes that were made of them.
+    platform: the manifest of another one. sealed: digests of layers that the store has confirmed,
+    and that are those of the bytes that were made of the states.
     """
 
     def __init__(
@@ -172,7 +172,7 @@ class OciImage(OneArtifact):
         kind: str = "oci",
         platform: Descriptor | None = None,
         *,
-        sealed: Mapping[str, Mapping[str, Bundle]] | None = None,
+        sealed: Collection[str] = (),
     ) -> None:
         self.name = name
         self.kind = kind
@@ -182,9 +182,10 @@ class OciImage(OneArtifact):
         self.is_one_of_several = platform is not None
         self.image = LoadedImage(store, platform or for_this_machine(store, entry))
         self.config_digest = self.image.manifest["config"]["digest"]
-        top = self.image.layers[-1].digest if self.image.layers else ""
-        self._sealed_layers = sealed or {}
-        self._sealed = self._sealed_layers.get(top, {})
+        self._top = self.image.layers[-1].digest if self.image.layers else ""
+        self._sealed_layers = sealed
+        if self._top in sealed:
+            self.proof = f"layer {self._top} confirmed by the registry"
         # Platforms mostly share their state layer, which is read once.
         self._state_layers: dict[tuple[str, ...], StateLayer] = {}
         self._is_other = False
@@ -223,8 +224,8 @@ class OciImage(OneArtifact):
                 _TopDirectory(
                     layer,
                     path,
-                    self._sealed.get(path),
-                    was_judged=self._is_other and layer.was_compared(path),
+                    sealed=self._top in self._sealed_layers
+                    or (self._is_other and layer.was_compared(path)),
                 )
                 for path in layer.paths
             ]
@@ -350,24 +351,16 @@ class StateLayer:
 
 
 class _TopDirectory:
-    """A state directory in a state layer.
-
-    bundle: what is in it, by the digest of the layer. was_judged: as a part of another platform.
-    """
+    """A state directory in a state layer."""
 
     concurrent = False
 
-    def __init__(
-        self, layer: StateLayer, path: str, bundle: Bundle | None, *, was_judged: bool
-    ) -> None:
+    def __init__(self, layer: StateLayer, path: str, *, sealed: bool) -> None:
         self.path = path
-        self.sealed = bundle is not None or was_judged
-        self._bundle = bundle
+        self.sealed = sealed
         self._layer = layer
 
     def read_manifest(self) -> bytes | None:
-        if self._bundle is not None:
-            return self._bundle.manifest.raw
         return self._layer.manifests.get(self.path)
 
     def members(self) -> Iterator[Member]:

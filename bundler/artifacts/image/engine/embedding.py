@@ -25,7 +25,7 @@ from bundler.artifacts.image.image import Json
 from bundler.artifacts.image.layer import Layer, Placed, Written, parents_of
 from bundler.errors import BundlerError, ConfigurationError, ToolFailed, VerificationFailed
 from bundler.state.bundle import Bundle, is_at
-from bundler.state.manifest import RunRecord
+from bundler.state.manifest import EVERY_BYTE, LAYER_DIGEST, RunRecord
 from bundler.system.times import reproducible_now
 
 if TYPE_CHECKING:
@@ -100,9 +100,12 @@ class EngineDestination:
         if image.volumes_of(base.config):
             with reading(self.engine, base.identity) as container:
                 image.refuse_volumes(base.config, layer.placed, container.resolve)
+        # Podman takes our word for a layer's digest; Docker computes its own.
+        is_sealed = not (request.every_byte or self.engine.is_podman)
+        request = request.read_back_as(LAYER_DIGEST if is_sealed else EVERY_BYTE)
         sent = _send(self.engine, base, layer, request.record)
         try:
-            with _made(self.engine, sent, layer, every_byte=request.every_byte) as made:
+            with _made(self.engine, sent, is_sealed=is_sealed) as made:
                 yield made
             self._name(str(made.digest))
         except BaseException:
@@ -137,7 +140,7 @@ class EngineDestination:
         return None
 
 
-def _made(engine: Engine, made: _Sent, layer: Layer, *, every_byte: bool) -> EngineImage:
+def _made(engine: Engine, made: _Sent, *, is_sealed: bool) -> EngineImage:
     """The finished image, as the engine has it. Raises `ToolFailed` if it has another one."""
     from bundler.artifacts.image.engine.opening import EngineImage
 
@@ -150,10 +153,7 @@ def _made(engine: Engine, made: _Sent, layer: Layer, *, every_byte: bool) -> Eng
         ) from error
     if inspected["RootFS"]["Layers"] != made.diff_ids:
         raise ToolFailed("The engine's layers differ from those that were sent.")
-    # Podman takes our word for a layer's digest; Docker computes its own.
-    is_open = every_byte or engine.is_podman
-    sealed = {} if is_open else {item.path: item.bundle for item in layer.placed}
-    return EngineImage(engine, made.name, inspected=inspected, sealed=sealed)
+    return EngineImage(engine, made.name, inspected=inspected, is_sealed=is_sealed)
 
 
 def _remembered(

@@ -30,8 +30,8 @@ class EngineImage(OneArtifact):
 
     What its label names is read. An image without our label, one that was changed since, and one
     whose topmost layer is not the one that these states make, is searched as a whole.
-    inspected: what the engine has just said of it. sealed: the bundles in its topmost layer, by
-    path, where the engine has computed the very digest of the layer that was made of them.
+    inspected: what the engine has just said of it. is_sealed: the engine has computed the digest
+    of its topmost layer, and it is the one of the layer that was made of the states.
     """
 
     kind = "docker"
@@ -42,15 +42,17 @@ class EngineImage(OneArtifact):
         name: str,
         *,
         inspected: Mapping[str, Any] | None = None,
-        sealed: Mapping[str, Bundle] | None = None,
+        is_sealed: bool = False,
     ) -> None:
         self.name = name
-        self._sealed = sealed or {}
+        self._is_sealed = is_sealed
         inspected = inspected or engine.image(name)
         self.digest = str(inspected["Id"])
         self.engine = engine
         self._settings = settings_of(inspected)
         self._labels = image.labels(self._settings)
+        if is_sealed:
+            self.proof = f"layer {image.diff_ids(self._settings)[-1]} confirmed by the engine"
         self._remade: Remade | None = None
         self._manifests: dict[str, bytes | None] = {}
         self._stack = ExitStack()
@@ -78,8 +80,8 @@ class EngineImage(OneArtifact):
 
             paths = state_directories_in(self.container.tree())
         else:
-            paths = [claim.path for claim in claims if self._has(claim.path)]
-        return [_EngineDirectory(self, path, self._sealed.get(path)) for path in paths]
+            paths = [claim.path for claim in claims if self.container.has(claim.path)]
+        return [_EngineDirectory(self, path, sealed=self._is_sealed) for path in paths]
 
     def problems(self, found: Mapping[str, Manifest]) -> Iterator[str]:
         """What is wrong with the image itself, as messages. found: its manifests, by path."""
@@ -101,7 +103,7 @@ class EngineImage(OneArtifact):
 
     def _made_diff_id(self) -> str | None:
         """The digest of the layer that these states make; None if it is not known."""
-        if self._sealed:  # it was compared when the engine had taken it
+        if self._is_sealed:  # it was compared when the engine had taken it
             return image.diff_ids(self._settings)[-1]
         # Podman takes the image's word for a layer's digest.
         if self._remade is None or self.engine.is_podman:
@@ -147,9 +149,6 @@ class EngineImage(OneArtifact):
         layer = image.remembered(self._settings, bundles) if len(bundles) == len(paths) else None
         return None if layer is None else Remade(layer, self._stack)
 
-    def _has(self, path: str) -> bool:
-        return path in self._sealed or self.container.has(path)
-
     @property
     def container(self) -> ContainerFiles:
         if self._opened is None:
@@ -176,22 +175,16 @@ def open_image(name: str, docker: Docker | None = None) -> EngineImage:
 
 
 class _EngineDirectory:
-    """A state directory in an image.
-
-    bundle: what is in it, by the digest of the layer that holds it.
-    """
+    """A state directory in an image."""
 
     concurrent = False
 
-    def __init__(self, found: EngineImage, path: str, bundle: Bundle | None) -> None:
+    def __init__(self, found: EngineImage, path: str, *, sealed: bool) -> None:
         self.path = path
-        self.sealed = bundle is not None
+        self.sealed = sealed
         self._image = found
-        self._bundle = bundle
 
     def read_manifest(self) -> bytes | None:
-        if self._bundle is not None:
-            return self._bundle.manifest.raw
         return self._image.read_manifest(self.path)
 
     def members(self) -> Iterator[Member]:

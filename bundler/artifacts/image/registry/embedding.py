@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cache, partial
 
@@ -19,7 +19,7 @@ from bundler.artifacts.image.registry.store import RegistryStore
 from bundler.artifacts.image.registry.target import RegistryTarget
 from bundler.errors import VerificationFailed
 from bundler.listener import SILENT, Listener
-from bundler.state.bundle import Bundle
+from bundler.state.manifest import EVERY_BYTE, LAYER_DIGEST
 
 KIND = "registry"
 
@@ -73,12 +73,13 @@ class RegistryDestination(msgspec.Struct, frozen=True):
     def embed(self, request: EmbedRequest) -> Iterator[OciImage]:
         """See `bundler.artifacts.embedding.Destination`; raises as `add_layer.append` does."""
         target = self.target
+        request = request.read_back_as(EVERY_BYTE if request.every_byte else LAYER_DIGEST)
         # Images of this name may have the same files below an earlier state.
         before = cache(partial(_known, target, self.tags[0]))
         made = append(request, target, self.sources, before=before)
         entry = target.stored(made.entry["digest"])
         request.listener.phase("Reading back")
-        sealed = {} if request.every_byte else _sealed(made, target)
+        sealed = () if request.every_byte else _sealed(made, target)
         name = target.reference.at(entry.digest).artifact
         yield OciImage(target, entry, name, KIND, sealed=sealed)
         publish(target, entry, self.tags, request.listener)
@@ -89,21 +90,21 @@ class RegistryDestination(msgspec.Struct, frozen=True):
         return None if there is None else there.digest
 
 
-def _sealed(made: Appended, target: RegistryTarget) -> Mapping[str, Mapping[str, Bundle]]:
-    """The bundles in each layer that was sent, by its digest.
+def _sealed(made: Appended, target: RegistryTarget) -> Collection[str]:
+    """The digests of the layers that were sent.
 
     It was hashed on its way, a registry takes a blob under no other digest than its own
     (https://github.com/opencontainers/distribution-spec/blob/main/spec.md#pushing-blobs), and
     nobody can pull another one by it: what is left to ask is whether the registry has it.
     Raises `VerificationFailed` if it has not, or one of another size.
     """
-    for digest, size in made.layers:
+    for digest, size in made.layers.items():
         if not target.has_blob(digest, size):
             raise VerificationFailed(
                 f"{target.name} accepted the layer {digest} but does not have it.",
                 hint="Try again. If this persists, the registry is broken.",
             )
-    return {digest: bundles for (digest, _), bundles in made.layers.items()}
+    return made.layers.keys()
 
 
 def _known(target: RegistryTarget, tag: Reference) -> tuple[LoadedImage, ...]:

@@ -21,7 +21,7 @@ from bundler.artifacts.python.trees import Tree
 from bundler.artifacts.python.wheel import zip as wheelzip
 from bundler.state.artifact import OneArtifact, StateDirectory
 from bundler.state.bundle import Bundle
-from bundler.state.manifest import Claim, Manifest, RunRecord
+from bundler.state.manifest import EVERY_BYTE, Claim, Manifest, RunRecord
 
 
 class PexArtifact(OneArtifact):
@@ -116,7 +116,7 @@ class PexDestination(msgspec.Struct, frozen=True):
         the PEX is malformed or holds state that nobody vouches for.
         """
         with named_at_end(self.path) as path:
-            self.base.write(request, path)
+            self.base.write(request.read_back_as(EVERY_BYTE), path)
             request.listener.phase("Reading back")
             with self.base.open_successor(path) as made:
                 yield made

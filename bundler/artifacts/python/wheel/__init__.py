@@ -20,7 +20,7 @@ from bundler.artifacts.python.trees import NewFile, zip_tree
 from bundler.artifacts.python.wheel import zip as wheelzip
 from bundler.artifacts.python.wheel.zip import metadata_of, rewrite
 from bundler.state.artifact import OneArtifact, StateDirectory
-from bundler.state.manifest import Claim, Manifest, RunRecord, canonical
+from bundler.state.manifest import EVERY_BYTE, Claim, Manifest, RunRecord, canonical
 
 _STATES = "state-bundler/states.json"
 _RUN_RECORD = "state-bundler/run-record.json"
@@ -83,7 +83,7 @@ class WheelDestination(msgspec.Struct, frozen=True):
     def embed(self, request: EmbedRequest) -> Iterator[WheelArtifact]:
         """See `bundler.artifacts.embedding.Destination`; raises as `PexDestination.embed` does."""
         with replacing.named_at_end(self.path) as path:
-            _write(self.base, request, path)
+            _write(self.base, request.read_back_as(EVERY_BYTE), path)
             request.listener.phase("Reading back")
             with open_wheel(path) as made:
                 yield made
