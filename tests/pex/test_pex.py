@@ -141,7 +141,8 @@ def test_a_state_that_changes_meanwhile_leaves_the_file_as_it_was(
 
 
 def test_the_run_record_names_the_path_in_the_artifact(plain: Path, tmp_path: Path) -> None:
-    record = RunRecord(refresh=(DirectoryRefresh(PLACE, (KeyRefresh("A", attempts=2),)),))
+    keys = (KeyRefresh("A", attempts=2),)
+    record = RunRecord(refresh=(DirectoryRefresh(PLACE, keys),), read_back="every byte")
     embed_pex(plain, [bundle_of(set_state(tmp_path / "s", A="1"))], record, tmp_path / "new.pex")
     with open_pex(tmp_path / "new.pex") as artifact:
         assert artifact.run_record() == record

@@ -18,7 +18,7 @@ from bundler.state.tree import hash_stream, scan
 
 PLACE = "shop/defs/.local_defs_state"
 PEX = Path(sys.executable).parent / "pex"
-RECORD = RunRecord()
+RECORD = RunRecord(read_back="every byte")
 
 PRINT_STATE = """
 from pathlib import Path
