@@ -402,9 +402,13 @@ def test_what_several_sources_share_is_told_once(tmp_path: Path) -> None:
 
 
 def test_a_workspace_is_examined_whole_and_printed_as_a_matrix(tmp_path: Path) -> None:
-    for name in ("orders", "stock"):
+    (tmp_path / ".git").mkdir()
+    for name, text in (
+        ("orders", "FROM x\n"),
+        ("stock", "FROM x\nCOPY pyproject.toml projects/stock /\n"),
+    ):
         root = _project(tmp_path / "projects" / name)
-        (root / "Dockerfile").write_text("FROM x\n")
+        (root / ("dockerfile" if name == "stock" else "Dockerfile")).write_text(text)
     paths = ["projects/orders", "projects/stock"]
     tables = "".join(f'[[tool.dg.workspace.projects]]\npath = "{path}"\n' for path in paths)
     (tmp_path / "pyproject.toml").write_text(tables)
@@ -414,7 +418,10 @@ def test_a_workspace_is_examined_whole_and_printed_as_a_matrix(tmp_path: Path) -
         return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
 
     found = json.loads(doctor("--matrix").stdout)["include"]
-    assert found == [{"name": "shop", "path": path, "dockerfile": "Dockerfile"} for path in paths]
+    assert found == [
+        {"name": "shop", "path": paths[0], "dockerfile": "Dockerfile", "context": "."},
+        {"name": "shop", "path": paths[1], "dockerfile": "dockerfile", "context": "../.."},
+    ]
     report = json.loads(doctor("--format=json", f"--python={sys.executable}").stdout)
     assert [Path(one["project"]).name for one in report["projects"]] == ["orders", "stock"]
 

@@ -5,22 +5,25 @@ Found by files alone, so that the job that computes it needs no environment.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TypedDict
 
 from bundler.project.no_project import no_project
 from bundler.project.projects import project_name, projects_below, workspace_members
-from bundler.project.survey import survey
+from bundler.project.survey import Survey, survey
+from bundler.setup.init.images import Build, build_of, builds_in
 
 
 class MatrixEntry(TypedDict):
-    """One job. name: the distribution's. path: relative to the root, POSIX. dockerfile: of the
-    project, relative to it; empty if there is none."""
+    """One job. name: the distribution's. path: relative to the root, POSIX. dockerfile, context:
+    of the project's image, relative to the project; empty if there is none."""
 
     name: str
     path: str
     dockerfile: str
+    context: str
 
 
 def projects_in(root: Path) -> Sequence[Path]:
@@ -51,11 +54,21 @@ def matrix(root: Path) -> list[MatrixEntry]:
 
 
 def _entries(root: Path) -> Iterator[MatrixEntry]:
+    builds: dict[Path, list[Build]] = {}
     for project in projects_in(root):
-        dockerfiles = survey(project).dockerfiles
+        found = survey(project)
+        if found.outer not in builds:
+            builds[found.outer] = builds_in(found.outer)
+        build = build_of(found, builds[found.outer])
         path = project.relative_to(root) if project.is_relative_to(root) else project
         yield MatrixEntry(
             name=project_name(project),
             path=path.as_posix(),
-            dockerfile=str(dockerfiles[0]) if dockerfiles else "",
+            dockerfile="" if build is None else _from(found, build.dockerfile),
+            context="" if build is None else _from(found, build.context),
         )
+
+
+def _from(found: Survey, path: str) -> str:
+    """A path of the repository as the project's folder has it."""
+    return Path(os.path.relpath(found.outer / path, found.root)).as_posix()

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from bundler.artifacts.image.engine.dockerbuild import usual_dockerfile
 from bundler.artifacts.image.engine.dockerfile import copied_paths, open_arguments
 from bundler.project.classic_dbt import files
 from bundler.project.survey import Survey
@@ -73,7 +74,7 @@ def build_of(survey: Survey, builds: Sequence[Build]) -> Build | None:
         for tried in _filled(build, survey):
             depth = _copies(tried, survey)
             is_own = (survey.outer / tried.dockerfile).parent == survey.root
-            if depth or (is_own and tried.dockerfile.endswith("Dockerfile")):
+            if depth or (is_own and tried.dockerfile.lower().endswith("dockerfile")):
                 found.append(
                     ((depth > 0, _names(survey, build), bool(build.declared), depth, is_own), tried)
                 )
@@ -229,7 +230,8 @@ def _declared(
 ) -> Iterator[Build]:
     """With paths from the repository; nothing for what is outside."""
     context = Path(os.path.normpath(context))
-    file = Path(os.path.normpath(context / (dockerfile or "Dockerfile")))
+    named = context / str(dockerfile) if dockerfile else usual_dockerfile(context)
+    file = Path(os.path.normpath(named))
     if context.is_relative_to(repository) and file.is_relative_to(repository):
         where, what, by = (
             each.relative_to(repository).as_posix() for each in (context, file, path)

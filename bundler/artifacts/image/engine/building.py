@@ -30,6 +30,7 @@ from bundler.artifacts.image.engine.dockerfile import (
 from bundler.artifacts.image.engine.embedding import EngineDestination, discard, remove_unnamed
 from bundler.artifacts.image.engine.foreseen import Foreseer, WantedPlaces
 from bundler.artifacts.image.engine.ignore import effective, parse
+from bundler.artifacts.image.engine.missing_sources import missing_sources
 from bundler.artifacts.image.engine.outputs import ReadyImage
 from bundler.artifacts.image.engine.stdin_context import Piped
 from bundler.errors import BundlerError, ConfigurationError, ToolFailed, UsageError
@@ -42,14 +43,15 @@ def preflight(
     """Finds, before anything is refreshed, what cannot end well.
 
     piped: what came by stdin.
-    Raises `ConfigurationError` for a Dockerfile that copies state, `UsageError` for what cannot
-    be carried out with the finished image.
+    Raises `ConfigurationError` for a Dockerfile that copies state, or what the context lacks, and
+    `UsageError` for what cannot be carried out with the finished image.
     """
     outputs.check(arguments)
     if (found := _dockerfile(arguments, piped)) is None:
         return
     name, text = found[0], found[1].decode(errors="replace")
     refuse_copied_state(text, name)
+    _refuse_missing_sources(arguments, text)
     for sentence in refreshing(text, name):
         listener.warning(sentence)
 
@@ -83,6 +85,38 @@ def refuse_missing_configuration(
             "the project, and with it the state, by that file.",
             hint=f"Take out the rule, or add a last one: !{missing[0]}",
         )
+
+
+def _refuse_missing_sources(arguments: Arguments, text: str) -> None:
+    """Raises `ConfigurationError` if the Dockerfile takes from the context what is not in it."""
+    file = dockerfile_of(arguments)
+    if file is None:
+        return
+    root = Path(arguments.context)
+    build_args = dockerbuild.build_args_of(arguments)
+    rules = parse(effective(root, file))
+    contexts = [named.partition("=")[0] for named in arguments.given("--build-context")]
+    for missing in missing_sources(
+        root, text, build_args, rules, target=arguments.target, contexts=contexts
+    ):
+        where = f"{file.name}:{missing.line} takes {missing.path} from the context {root.resolve()}"
+        if missing.is_excluded:
+            raise ConfigurationError(
+                f"{where}, but the ignore file excludes it.",
+                hint=f"Take out the rule, or add a last one: !{missing.path}",
+            )
+        raise ConfigurationError(
+            f"{where}, where it does not exist.", hint=_elsewhere(root, file, missing.path)
+        )
+
+
+def _elsewhere(root: Path, file: Path, path: str) -> str:
+    """Where a file is that the context lacks: often the context has to be another folder."""
+    top = root.resolve()
+    for folder in (file.resolve().parent, *top.parents):
+        if folder != top and (folder / path).exists():
+            return f"It is in {folder}: pass that as the context, and the Dockerfile with -f."
+    return "Add it, or pass another context."
 
 
 def _dockerfile(arguments: Arguments, piped: Piped | None) -> tuple[str, bytes] | None:

@@ -58,14 +58,19 @@ def instructions(text: str) -> Iterator[Instruction]:
 
 
 def _escape_character(lines: Sequence[str]) -> str:
+    return _directives(lines).get("escape", "\\")
+
+
+def _directives(lines: Sequence[str]) -> dict[str, str]:
     """Directives are comments above everything else; the first other line ends them."""
-    for line in lines:
-        found = _DIRECTIVE.match(line.strip())
-        if found is None:
-            break
-        if found["name"].lower() == "escape":
-            return found["value"]
-    return "\\"
+    matches = (_DIRECTIVE.match(line.strip()) for line in lines)
+    found = itertools.takewhile(lambda match: match is not None, matches)
+    return {match["name"].lower(): match["value"] for match in found if match is not None}
+
+
+def syntax_of(text: str) -> str | None:
+    """The frontend that a Dockerfile asks for; None for the builder's own."""
+    return _directives(text.splitlines()).get("syntax")
 
 
 def _logical_line(lines: Sequence[str], at: int, escape: str) -> tuple[str, int]:
@@ -107,17 +112,18 @@ def _context_paths(text: str, build_args: Mapping[str, str]) -> Iterator[tuple[i
         if found.name in ("ARG", "ENV"):
             known.update(_assigned(found.text))
         is_copy = found.name in ("COPY", "ADD")
-        named = _copied_sources(found.text) if is_copy else _mounted(found.text)
+        named = copied_sources(found.text) if is_copy else _mounted(found.text)
         for source in named if is_copy or found.name == "RUN" else ():
             path = _substituted(source, {**known, **build_args})
             yield found.line, posixpath.normpath(f"/{path}").lstrip("/"), is_copy
 
 
-def _copied_sources(text: str) -> list[str]:
+def copied_sources(text: str) -> list[str]:
+    """What a COPY or ADD takes from the context, as it is written."""
     options, rest = re.match(r"((?:--\S+\s+)*)(.*)", text, re.DOTALL).groups()  # type: ignore[union-attr]  # matches anything
     if "--from" in options:
         return []
-    words = _json_words(rest) or _words(rest)
+    words = _json_words(rest) or words_of(rest)
     return [
         word for word in words[:-1] if "://" not in word and not word.startswith(("<<", "git@"))
     ]
@@ -133,18 +139,22 @@ def _json_words(text: str) -> list[str]:
 
 def _mounted(text: str) -> Iterator[str]:
     """The sources of a RUN's bind mounts out of the context."""
-    for word in itertools.takewhile(lambda word: word.startswith("--"), text.split()):
-        if not word.startswith("--mount="):
-            continue
-        parts = [part.partition("=") for part in word.removeprefix("--mount=").split(",")]
-        fields = {name: value for name, _, value in parts}
+    for fields in mounts(text):
         if fields.get("type", "bind") == "bind" and "from" not in fields:
             yield fields.get("source", fields.get("src", ""))
 
 
+def mounts(text: str) -> Iterator[dict[str, str]]:
+    """The fields of each mount of a RUN."""
+    for word in itertools.takewhile(lambda word: word.startswith("--"), text.split()):
+        if word.startswith("--mount="):
+            parts = [part.partition("=") for part in word.removeprefix("--mount=").split(",")]
+            yield {name: value for name, _, value in parts}
+
+
 def _assigned(text: str) -> Iterator[tuple[str, str]]:
     """The variables of an ARG or ENV that get a value."""
-    for word in _words(text):
+    for word in words_of(text):
         name, equals, value = word.partition("=")
         if equals:
             yield name, value
@@ -157,7 +167,7 @@ def open_arguments(text: str) -> Iterator[str]:
     """The build arguments without a default."""
     for found in instructions(text):
         if found.name == "ARG":
-            yield from (word for word in _words(found.text) if "=" not in word)
+            yield from (word for word in words_of(found.text) if "=" not in word)
 
 
 def _substituted(text: str, values: Mapping[str, str]) -> str:
@@ -209,13 +219,27 @@ def image_settings(config: Mapping[str, Any], stage: Sequence[Instruction]) -> d
         elif found.name == "USER":
             made["User"] = found.text
         elif found.name == "VOLUME":
-            words = _json_words(found.text) or _words(found.text)
+            words = _json_words(found.text) or words_of(found.text)
             made["Volumes"] = {**(made.get("Volumes") or {}), **{word: {} for word in words}}
         elif found.name in ("CMD", "ENTRYPOINT"):
             made["Cmd"] = None if found.name == "ENTRYPOINT" else made.get("Cmd")
             words = _json_words(found.text) or ["/bin/sh", "-c", found.text]
             made[found.name.capitalize()] = words
     return made
+
+
+_PLAIN_VARIABLE = re.compile(r"\$(?:\{(\w+)(?::-([^}$]*))?\}|(\w+))")
+
+
+def substituted(text: str, values: Mapping[str, str]) -> str | None:
+    """The text with its variables' values; None if one is not known, or is used in another way."""
+    known = dict(values)
+    for found in _PLAIN_VARIABLE.finditer(text):
+        name = found[1] or found[3]
+        if not known.get(name) and found[2] is None:
+            return None
+    result = _PLAIN_VARIABLE.sub(lambda it: known.get(it[1] or it[3]) or it[2] or "", text)
+    return None if "$" in result or "\\" in text else result
 
 
 def needing_buildkit(text: str) -> Instruction | None:
@@ -245,11 +269,12 @@ def refuse_copied_state(text: str, name: str) -> None:
 
 
 def _copied(text: str) -> str:
-    words = _words(text)
+    words = words_of(text)
     return next((word.strip("[],\"'") for word in words if STATE_DIRECTORY in word), text)
 
 
-def _words(text: str) -> list[str]:
+def words_of(text: str) -> list[str]:
+    """The words of an instruction, without their quotes."""
     try:
         return shlex.split(text)
     except ValueError:

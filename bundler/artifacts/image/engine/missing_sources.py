@@ -1,0 +1,205 @@
+"""Files that a Dockerfile takes from the context, and that are not there: found before a refresh.
+
+Docker finds them in the middle of the build. Only what is certain is said: a path without a
+wildcard, whose variables are all known, in a stage that the build needs.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+from bundler.artifacts.image.engine.dockerfile import (
+    Instruction,
+    copied_sources,
+    instructions,
+    mounts,
+    substituted,
+    syntax_of,
+    words_of,
+)
+from bundler.artifacts.image.engine.ignore import (
+    IGNORE_FILE,
+    DockerIgnoreRule,
+    excluded,
+    may_hold,
+)
+
+_UNCERTAIN = re.compile(r"[*?\[\]\\]")
+_FROM_OPTION = re.compile(r"--from=(\S+)")
+_OFFICIAL_SYNTAX = re.compile(r"(docker\.io/)?docker/dockerfile(-upstream)?([:@]|$)")
+
+
+class MissingSource(msgspec.Struct, frozen=True):
+    """line: of the instruction. path: in the context. is_excluded: it is there, but ignored."""
+
+    line: int
+    path: str
+    is_excluded: bool
+
+
+class _Stage(msgspec.Struct):
+    """A part of a Dockerfile from one FROM on. base: what FROM names."""
+
+    name: str
+    base: str
+    instructions: list[Instruction]
+
+
+def missing_sources(
+    root: Path,
+    text: str,
+    build_args: Mapping[str, str],
+    rules: Sequence[DockerIgnoreRule],
+    *,
+    target: str | None = None,
+    contexts: Collection[str] = (),
+) -> Iterator[MissingSource]:
+    """What a build of this context would not find. target: the stage that is built; None: the last.
+    contexts: named ones, which stand in for stages of their names.
+
+    Nothing for a Dockerfile in another language (``# syntax=``).
+    """
+    syntax = syntax_of(text)
+    if syntax is not None and _OFFICIAL_SYNTAX.match(syntax) is None:
+        return
+    top = root.resolve()
+    shared, stages = _stages(text, build_args)
+    environments: dict[str, dict[str, str] | None] = {}
+    needed = _needed(stages, target, contexts)
+    for index, stage in enumerate(stages):
+        variables = dict(environments.get(stage.base.lower()) or {})
+        for line, source in _sources(stage, variables, shared, build_args):
+            path = posixpath.normpath(f"/{source}").lstrip("/")
+            if index in needed and path and not _UNCERTAIN.search(path):
+                found = _missing(top, line, path, rules)
+                if found is not None:
+                    yield found
+        environments[stage.name.lower()] = variables
+
+
+def _stages(text: str, build_args: Mapping[str, str]) -> tuple[dict[str, str], list[_Stage]]:
+    """The variables in front of the first FROM, and the stages."""
+    shared: dict[str, str] = {}
+    stages: list[_Stage] = []
+    for found in instructions(text):
+        if found.name == "FROM":
+            words = [word for word in words_of(found.text) if not word.startswith("--")]
+            base = substituted(words[0], shared) if words else None
+            named = words[2:] if [word.lower() for word in words[1:2]] == ["as"] else []
+            stages.append(_Stage("".join(named) or str(len(stages)), base or "", []))
+        elif stages:
+            stages[-1].instructions.append(found)
+        elif found.name == "ARG":
+            _declare(found.text, shared, shared, build_args)
+    return shared, stages
+
+
+def _declare(
+    text: str,
+    variables: dict[str, str],
+    shared: Mapping[str, str],
+    build_args: Mapping[str, str],
+    environment: Sequence[str] = (),
+) -> None:
+    """An ARG: its value is the caller's, its own, or that of one before the first FROM."""
+    for word in words_of(text):
+        name, equals, default = word.partition("=")
+        if name in environment:
+            continue
+        value = substituted(default, variables) if equals else shared.get(name)
+        variables.pop(name, None)
+        if (value := build_args.get(name, value)) is not None:
+            variables[name] = value
+
+
+def _needed(stages: Sequence[_Stage], target: str | None, contexts: Collection[str]) -> set[int]:
+    """The stages that the build of a target runs; all others may be broken."""
+    places = {stage.name.lower(): index for index, stage in enumerate(stages)}
+    places |= {str(index): index for index in range(len(stages))}
+    wanted = len(stages) - 1 if target is None else places.get(target.lower(), -1)
+    pending, needed = [wanted], set[int]()
+    while pending:
+        index = pending.pop()
+        if index < 0 or index in needed:
+            continue
+        needed.add(index)
+        stage = stages[index]
+        names = [stage.base]
+        for found in stage.instructions:
+            names += _FROM_OPTION.findall(found.text)
+            names += [fields["from"] for fields in mounts(found.text) if "from" in fields]
+        earlier = (places.get(name.lower(), index) for name in names if name not in contexts)
+        pending += [place for place in earlier if place < index]
+    return needed
+
+
+def _sources(
+    stage: _Stage,
+    variables: dict[str, str],
+    shared: Mapping[str, str],
+    build_args: Mapping[str, str],
+) -> Iterator[tuple[int, str]]:
+    """What the instructions of a stage name of the context, with their lines.
+
+    variables: those of its base; those that it leaves behind.
+    """
+    environment = list(variables)
+    for found in stage.instructions:
+        if found.name == "ARG":
+            _declare(found.text, variables, shared, build_args, environment)
+        elif found.name == "ENV":
+            before = dict(variables)
+            for name, value in _assigned(found.text):
+                environment.append(name)
+                known = substituted(value, before)
+                variables.pop(name, None)
+                if known is not None:
+                    variables[name] = known
+        elif found.name in ("COPY", "ADD", "RUN"):
+            named = copied_sources(found.text) if found.name != "RUN" else _bound(found.text)
+            for source in named:
+                path = substituted(source, variables)
+                if path is not None:
+                    yield found.line, path
+    for name in set(variables) - set(environment):
+        del variables[name]  # an ARG ends with its stage
+
+
+def _assigned(text: str) -> Iterator[tuple[str, str]]:
+    words = words_of(text)
+    if words and "=" not in words[0]:  # the older form: ENV NAME value with spaces
+        yield words[0], " ".join(words[1:])
+        return
+    for word in words:
+        name, _, value = word.partition("=")
+        yield name, value
+
+
+def _bound(text: str) -> Iterator[str]:
+    for fields in mounts(text):
+        if fields.get("type", "bind") == "bind" and "from" not in fields:
+            yield fields.get("source", fields.get("src", ""))
+
+
+def _missing(
+    top: Path, line: int, path: str, rules: Sequence[DockerIgnoreRule]
+) -> MissingSource | None:
+    """None if it is there, or if that is not certain: a link leads somewhere, a rule takes in."""
+    parts = path.split("/")
+    above = [top.joinpath(*parts[:end]) for end in range(1, len(parts) + 1)]
+    if any(each.is_symlink() for each in above):
+        return None
+    if not os.path.lexists(above[-1]):
+        return MissingSource(line, path, is_excluded=False)
+    if path.endswith(IGNORE_FILE) or "dockerfile" in parts[-1].lower():
+        return None  # the client may send it all the same
+    takes_in = [rule for rule in rules if not rule.exclude]
+    if not excluded(path, rules) or (above[-1].is_dir() and may_hold(path, takes_in)):
+        return None
+    return MissingSource(line, path, is_excluded=True)

@@ -1,0 +1,131 @@
+"""What a Dockerfile takes from its context, and the context lacks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bundler.artifacts.image.engine.arguments import parse
+from bundler.artifacts.image.engine.building import preflight
+from bundler.artifacts.image.engine.ignore import parse as ignore_rules
+from bundler.artifacts.image.engine.missing_sources import missing_sources
+from bundler.errors import ConfigurationError
+from tests.support.pex_projects import write
+
+_HERE = ("app/main.py", "app/secret.txt", "a file", "requirements.txt", "1.0/x")
+
+
+@pytest.fixture(scope="module")
+def context(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = write(tmp_path_factory.mktemp("context"), dict.fromkeys(_HERE, ""))
+    (root / "link").symlink_to("/nowhere")
+    return root
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("COPY app requirements.txt /x/", []),
+        ("COPY . .\nADD ./app/ /app", []),
+        ("COPY gone /x", ["gone"]),
+        ("copy ../gone /x", ["gone"]),
+        ('COPY ["a file", "b file", "/x/"]', ["b file"]),
+        ("COPY --chown=1:1 --chmod=644 app \\\n  # a comment\n  gone /x/", ["gone"]),
+        ("COPY --parents ./app/./gone /x", ["app/gone"]),
+        ("COPY --exclude=*.md gone /x", ["gone"]),
+        ("COPY gone*.txt g?ne [g]one /x/", []),
+        ("ADD https://example.org/gone git@example.org:gone.git /x/", []),
+        ("COPY <<EOF gone /x/\nCOPY missing /x\nEOF\nCOPY lost /x", ["gone", "lost"]),
+        ("RUN <<EOF\nCOPY missing /x\nEOF", []),
+        ("COPY link/x /x", []),
+        ("COPY --from=other gone /x", []),
+        ("ONBUILD COPY gone /x", []),
+        ("RUN --mount=type=bind,source=gone,target=/x true", ["gone"]),
+        ("RUN --mount=type=bind,from=other,source=gone,target=/x true", []),
+        ("RUN --mount=type=cache,target=/x true", []),
+        ("ARG V=1.0\nCOPY $V/x /x", []),
+        ("ARG V=2.0\nCOPY ${V}/x /x", ["2.0/x"]),
+        ("ARG GIVEN=app\nCOPY ${GIVEN} /x", ["from-the-command-line"]),
+        ("ENV GIVEN=app\nARG GIVEN\nCOPY $GIVEN /x", []),
+        ("ENV A=gone B=$A\nCOPY $B /x", []),
+        ("ENV A gone\nCOPY $A ${C:-lost} /x", ["gone", "lost"]),
+        ("ARG TARGETARCH\nCOPY $TARGETARCH $BASE ${V%x} /x", []),
+    ],
+)
+def test_only_what_is_certain_is_missing(context: Path, text: str, found: list[str]) -> None:
+    given = {"GIVEN": "from-the-command-line"}
+    missing = [*missing_sources(context, f"FROM base\n{text}\n", given, [])]
+    assert [each.path for each in missing] == found
+
+
+_STAGES = """ARG FOLDER=gone
+FROM base AS one
+ENV INHERITED=lost
+COPY in-one /x
+FROM base AS unused
+COPY in-unused /x
+FROM one AS two
+ARG FOLDER
+COPY $FOLDER $INHERITED /x
+FROM base
+COPY --from=Two /x /x
+COPY $FOLDER in-last /x
+"""
+
+
+@pytest.mark.parametrize(
+    ("target", "contexts", "found"),
+    [
+        (None, [], ["in-one", "gone", "lost", "in-last"]),
+        ("two", [], ["in-one", "gone", "lost"]),
+        ("0", [], ["in-one"]),
+        ("unused", [], ["in-unused"]),
+        ("not-there", [], []),
+        (None, ["Two"], ["in-last"]),
+    ],
+)
+def test_only_the_stages_that_are_built_count(
+    context: Path, target: str | None, contexts: list[str], found: list[str]
+) -> None:
+    missing = [*missing_sources(context, _STAGES, {}, [], target=target, contexts=contexts)]
+    assert [each.path for each in missing] == found
+
+
+@pytest.mark.parametrize(
+    ("rules", "found"),
+    [
+        ("app", ["app", "app/main.py"]),
+        ("app\n!app/main.py", []),
+        ("*.txt\n!requirements.txt", []),
+        ("**", ["app", "app/main.py"]),
+    ],
+)
+def test_what_is_ignored_is_missing(context: Path, rules: str, found: list[str]) -> None:
+    text = "FROM base\nCOPY app /x\nCOPY app/main.py /y\nCOPY Dockerfile /z\n"
+    missing = [*missing_sources(context, text, {}, ignore_rules(rules))]
+    assert [each.path for each in missing if each.path != "Dockerfile"] == found
+    assert all(each.is_excluded for each in missing if each.path != "Dockerfile")
+
+
+@pytest.mark.parametrize(
+    ("syntax", "found"),
+    [("docker/dockerfile:1.7-labs", 1), ("docker.io/docker/dockerfile:1", 1), ("x/y:1", 0)],
+)
+def test_another_language_is_not_read(context: Path, syntax: str, found: int) -> None:
+    text = f"# syntax={syntax}\nFROM base\nCOPY gone /x\n"
+    assert len([*missing_sources(context, text, {}, [])]) == found
+
+
+def test_a_build_says_which_folder_has_to_be_the_context(tmp_path: Path) -> None:
+    project = tmp_path / "projects/shop"
+    write(tmp_path, {"uv.lock": "", "projects/shop/dockerfile": "FROM base\nCOPY uv.lock /x\n"})
+    with pytest.raises(
+        ConfigurationError, match=r"dockerfile:2 takes uv\.lock from .*shop"
+    ) as caught:
+        preflight(parse([str(project)]))
+    assert caught.value.hint.startswith(f"It is in {tmp_path}: pass that as the context")
+    preflight(parse(["-f", str(project / "dockerfile"), str(tmp_path)]))
+    (tmp_path / "projects/shop/dockerfile.dockerignore").write_text("*.lock\n")
+    with pytest.raises(ConfigurationError, match="the ignore file excludes it"):
+        preflight(parse(["-f", str(project / "dockerfile"), str(tmp_path)]))
