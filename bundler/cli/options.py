@@ -71,12 +71,25 @@ class ProjectArguments(NamedTuple):
         projects = find(
             self.directories, start=start, everything=self.everything, python=self.python
         )
+        if self.everything and len(projects) > 1:
+            projects = _with_state(projects, listener)
         for project in projects:
             interpreter = project.interpreter
             listener.note(f"{project.name}: {interpreter.path} (by {interpreter.found_by})")
             if project.config.given:
                 listener.note(f"{project.name}: settings: {', '.join(project.config.given)}")
         return projects
+
+
+def _with_state(projects: tuple[Project, ...], listener: Listener) -> tuple[Project, ...]:
+    """Without the projects that have none: they need no environment here."""
+    from bundler.project.stateful import with_state
+
+    found = with_state(projects)
+    others = [project.name for project in projects if project not in found]
+    if others:
+        listener.note(f"no state-backed components: {', '.join(others)}")
+    return found
 
 
 project_options = taken_as(

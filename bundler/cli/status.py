@@ -146,11 +146,14 @@ def _at_artifacts(names: Sequence[str], baseline: str | None, demands: Demands) 
 def _at_projects(directories: tuple[Path, ...], python: Path | None, baseline: str | None) -> Look:
     """Discovers components once: only the published states change while watching."""
     from bundler.project.projects import find
+    from bundler.project.stateful import with_state
     from bundler.refresh.run import discover
     from bundler.workflows.status import of_sources
 
     listener = narrator()
     projects = find(directories, everything=True, python=python)
+    if not directories and len(projects) > 1:
+        projects = with_state(projects)
     found = [(project, discover([project], listener)) for project in projects]
     return lambda: [
         of_sources(str(project.root), sources, baseline or project.config.refresh.baseline)

@@ -7,11 +7,12 @@ harm, one that is passed over loses its state.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from bundler.project.classic_dbt import files, mentions
-from bundler.project.survey import Survey, table
+from bundler.project.projects import Project
+from bundler.project.survey import Survey, survey, table
 
 # Dagster's own libraries; of these only the named classes have state.
 _DAGSTERS = re.compile(r"dagster(_\w+)?\.")
@@ -34,6 +35,12 @@ def has_state(survey: Survey) -> bool:
     if any(path.suffix == ".py" and mentions(path, _CODE) for path in files(survey.root)):
         return True
     return any(_may_have_state(survey, name) for name in _types(survey.root))
+
+
+def with_state(projects: Sequence[Project]) -> tuple[Project, ...]:
+    """Those with state, of several; all of them if none seems to have any."""
+    found = tuple(each for each in projects if has_state(survey(each.root)))
+    return found or tuple(projects)
 
 
 def _types(root: Path) -> Iterator[str]:

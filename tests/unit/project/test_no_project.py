@@ -13,7 +13,8 @@ from bundler.cli.commands import cli
 from bundler.errors import ConfigurationError, UsageError
 from bundler.project.classic_dbt import classic_dbt
 from bundler.project.projects import find, projects_below
-from tests.support.shapes import SHAPES
+from bundler.project.stateful import with_state
+from tests.support.shapes import ALL, SHAPES
 
 # Of each shape: the projects that there are, or else what a command says.
 WAYS = {
@@ -87,3 +88,17 @@ def test_the_source_of_a_classic_dbt_project(tmp_path: Path) -> None:
             "../dbt_project",
         ]
         assert found.manifest == "dbt_state/dbt_project/state/manifest.json"
+
+
+@pytest.mark.parametrize("name", ["workspace_dg", "build_arg"])
+def test_of_all_projects_those_with_state_are_taken(name: str, tmp_path: Path) -> None:
+    """The others may have no environment here."""
+    shutil.copytree(SHAPES / name, root := tmp_path / name)
+    (root / ".git").mkdir()
+    (tmp_path / "python").touch()
+    found = find([], start=root, everything=True, python=tmp_path / "python")
+    taken = [each.root.relative_to(root).as_posix() for each in with_state(found)]
+    assert taken == list(ALL[name].states)
+    assert with_state([each for each in found if each.name == "plain"]) == tuple(
+        each for each in found if each.name == "plain"
+    )
