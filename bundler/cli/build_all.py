@@ -1,4 +1,4 @@
-"""``state-bundler build --all``: builds every project of a workspace, with one report."""
+"""``state-bundler build --each``: builds every project of a workspace, with one report."""
 
 from __future__ import annotations
 
