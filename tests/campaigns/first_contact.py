@@ -34,6 +34,7 @@ COMMANDS = (
     "build oci --all -o build/image",
 )
 _SAYS = re.compile(r"^\s*(?:✗|x |error|Error|Usage|Invalid)")
+_FOLDERS = re.compile(r"(?<![\w.])/(?:[\w.+-]+/)+")
 _LENGTH = 110
 
 
@@ -75,6 +76,7 @@ def _cell(answer: dict[str, Any]) -> str:
     line = (
         next((line for line in lines if _SAYS.match(line)), lines[-1]).strip().replace("|", "\\|")
     )
+    line = _FOLDERS.sub("…/", line)  # of the machine that it ran on
     shown = line if len(line) <= _LENGTH else f"{line[:_LENGTH]}…"
     return f"{answer['code']} · {answer['cpu']} s · {len(answer['lines'])} lines: {shown}"
 
