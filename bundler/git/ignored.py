@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterator
-from pathlib import Path
 
 from bundler.git.questions import ignored_question
 from bundler.git.repository import open_repository
+
+TYPE_CHECKING = False  # the guard would wait for `typing`, and for `pathlib`
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
 
 
 def ignored_below(place: Path) -> Iterator[str]:

@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from bundler.cli.commands import _COMMANDS
+from tests.support.workdir import WorkDir
 
+ROOT = Path(__file__).parents[3]
 BIN = Path(sys.executable).parent
 HEAVY = {"dagster", "docker", "git", "msgspec", "rich", "stamina", "tomlkit", "urllib3"}
 
@@ -45,6 +47,35 @@ def test_help_and_version_import_nothing_heavy(arguments: tuple[str, ...]) -> No
 @pytest.mark.parametrize("command", _COMMANDS)
 def test_the_help_of_a_command_imports_nothing_heavy(command: str) -> None:
     assert _imported(command, "--help") & HEAVY == set()
+
+
+# Each takes milliseconds, at every commit of everybody.
+SLOW = {
+    *("asyncio", "click", "collections", "dataclasses", "enum", "functools", "inspect", "msgspec"),
+    *("pathlib", "re", "shutil", "subprocess", "tempfile", "typing", "urllib"),
+}
+_OF_THE_GUARD = """\
+import sys
+before = set(sys.modules)
+from bundler.cli.state_guard import main
+code = main()
+print(" ".join(set(sys.modules) - before))
+sys.exit(code)
+"""
+
+
+@pytest.mark.parametrize("state", ["", "defs/.local_defs_state/K/state"])
+@pytest.mark.parametrize("arguments", [[], ["--staged"]])
+def test_the_guard_imports_next_to_nothing(wd: WorkDir, arguments: list[str], state: str) -> None:
+    wd.write(".gitignore", ".local_defs_state/\n")
+    wd.write("code.py")
+    wd.commit("code")
+    if state:
+        wd.write(state, '{"rows": [1, 2, 3, 4, 5, 6, 7, 8]}')
+    script = f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{_OF_THE_GUARD}"
+    done = wd.run([sys.executable, "-I", "-S", "-c", script, *arguments])
+    assert done.returncode == 0, done
+    assert set(done.stdout.decode().splitlines()[-1].split()) & SLOW == set()
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
