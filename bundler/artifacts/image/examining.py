@@ -10,6 +10,7 @@ from bundler.artifacts.image import image, image_import_path
 from bundler.artifacts.image.members import state_directories_in
 from bundler.artifacts.image.rootfs import RootFilesystem
 from bundler.state.manifest import Manifest
+from bundler.verify_at_start import mode_problem
 
 _MAX_PROBLEMS = 10
 
@@ -28,6 +29,8 @@ def examined(
         if claims is not None and path not in named:
             yield f"The label does not name {path}."
     yield from islice(tree.doubts(found), _MAX_PROBLEMS)
+    for path in found:
+        yield from _closed(tree, path)
     runs = image_import_path.runs_as(config.get("config") or {})
     known = image.import_paths(config)
     for path in found:
@@ -38,6 +41,16 @@ def examined(
                 f"The program would import {other}, but the state is at {path}: "
                 "something was added to the image after the state was embedded."
             )
+
+
+def _closed(tree: RootFilesystem, path: str) -> Iterator[str]:
+    """Directories on the way to a state directory, itself included, that their owner cannot use."""
+    parts = (tree.resolve(path) or path).strip("/").split("/")
+    for end in range(1, len(parts) + 1):
+        folder = "/" + "/".join(parts[:end])
+        node = tree.lookup(folder)
+        if node is not None and (problem := mode_problem("directory", node.mode)):
+            yield f"{folder} {problem}."
 
 
 def _import_path(tree: RootFilesystem, runs: image_import_path.RunsAs, path: str) -> str | None:

@@ -312,6 +312,16 @@ def test_many_files_in_the_topmost_layer_are_not_all_read(command: str, tmp_path
         assert b"app/a, which is no state" in done.stderr + done.stdout
 
 
+@pytest.mark.parametrize("folder", ["app", "app/src/shop/defs", STATE, f"{STATE}/Dbt/project"])
+@pytest.mark.parametrize("mode", [0, 0o400, 0o100, 0o077])
+def test_a_directory_that_a_later_layer_closes_is_named(
+    folder: str, mode: int, tmp_path: Path
+) -> None:
+    closed = make(tmp_path).with_layer(header(f"{folder}/", flag=b"5", mode=mode) + END)
+    found = refusal(lambda: open_layout(closed.layout(tmp_path / "layout")))
+    assert f"/{folder} cannot be read by its owner." in found
+
+
 # --- attestations ---------------------------------------------------------------------------
 
 
