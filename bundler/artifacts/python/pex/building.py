@@ -64,7 +64,7 @@ def refuse_old(pex: str) -> None:
     if is_older(version, LOWEST_PEX):
         raise ToolFailed(
             f"{pex} is version {version}; the lowest supported version is {LOWEST_PEX_VERSION}.",
-            hint="Upgrade pex in the project (`uv add --dev pex`), or pass another one with --pex.",
+            hint="Upgrade pex in the project's environment, or pass another one with --pex.",
         )
 
 
