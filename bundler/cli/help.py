@@ -82,7 +82,7 @@ def hint_as_typed(hint: str) -> str:
 
     A command to copy, of ours or of another program, stays as it is.
     """
-    if not Renamed.option or not hint[:1].isupper():
+    if not Renamed.option or not (hint[:1].isupper() or hint[:1].isdigit()):
         return hint
     sentence, ours, command = hint.partition("state-bundler ")
     known = "|".join(name[2:] for name in _own_options())

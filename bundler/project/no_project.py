@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -27,7 +28,7 @@ def way_out(root: Path, below: Sequence[Path]) -> str:
         first = below[0].relative_to(root).as_posix()
         return (
             f"{counted(below)} below: {names(root, below)}. Run it there, select one with "
-            f"--project {first}, or all with --all."
+            f"--project {shlex.quote(first)}, or all with --all."
         )
     if found := classic_dbt(root):
         code = found.code.relative_to(root)

@@ -129,7 +129,8 @@ def test_the_state_is_that_of_the_project_here(project: Project, tmp_path: Path)
     code, _, problems = run(cwd=tmp_path)
     assert code == 78
     assert f"{tmp_path} is not a Dagster project, and it configures no sources" in problems
-    assert "Write a source" in problems
+    assert "1 project is below: shop." in problems
+    assert "--bundle-project shop" in problems
 
 
 def test_what_docker_gets_is_every_byte_but_the_state(tmp_path: Path) -> None:
