@@ -92,7 +92,7 @@ def test_so_is_an_engine_that_has_the_image(wd: WorkDir, words: tuple[str, ...])
     assert not (wd.path / "asked").exists()
 
 
-def test_a_build_starts_docker_for_its_version_and_to_build(
+def test_a_build_starts_docker_for_its_version_to_build_and_to_ask_the_interpreter(
     project: Project, tmp_path: Path
 ) -> None:
     """Each start costs more than all that git is asked: the first goes on beside the guard."""
@@ -112,7 +112,7 @@ def test_a_build_starts_docker_for_its_version_and_to_build(
     done = build()
     assert done.returncode == 0, done.stderr
     started = [words.split()[0] for words in log.read_text().splitlines()]
-    assert [word for word in started if word != "buildx"] == ["--version", "build"]
+    assert [word for word in started if word != "buildx"] == ["--version", "build", "run"]
     project.engine.docker("image", "rm", project.name)
 
     wrapper.write_text("#!/bin/sh\necho 'broken pipe dream' >&2\nexit 3\n")
