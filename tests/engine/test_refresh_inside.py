@@ -60,7 +60,7 @@ def _environment(engine: Engine, tmp_path: Path, **variables: str) -> dict[str, 
         "TMPDIR": str(tmp_path),
         "VENDOR_TOKEN": TOKEN,
         "VENDOR_REGION": "eu",
-        "HOME": str(tmp_path),
+        "HOME": str(tmp_path.parent / "home"),
         **variables,
     }
 
