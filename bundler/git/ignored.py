@@ -27,5 +27,6 @@ def ignored_below(place: Path) -> Iterator[str]:
     below = os.path.relpath(os.path.realpath(os.fsencode(place)), repository.top) + b"/"
     prefix = b"" if below == b"./" else below
     for path, following in itertools.pairwise([*listed, b""]):
-        if not following.startswith(path) and path.startswith(prefix) and path != prefix:
+        is_opened = path.endswith(b"/") and following.startswith(path)
+        if not is_opened and path.startswith(prefix) and path != prefix:
             yield os.fsdecode(path[len(prefix) :].rstrip(b"/"))
