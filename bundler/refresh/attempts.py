@@ -344,11 +344,15 @@ def _failed(
 
 def _tail(log: Path, secrets: Secrets, most: int | None = _LOG_LINES) -> list[str]:
     """The last lines that the component printed, without secrets."""
+    before = secrets.longest
     try:
         with open(log, "rb") as stream:
-            stream.seek(max(0, log.stat().st_size - _LOG_BYTES))
-            text = stream.read().decode("utf-8", "replace")
+            skipped = max(0, log.stat().st_size - _LOG_BYTES - before)
+            stream.seek(skipped)
+            text = _COLOURS.sub("", stream.read().decode("utf-8", "replace"))
     except OSError:
         return []
-    lines = secrets.redact(_COLOURS.sub("", text)).rstrip().splitlines()
+    if skipped:  # the first line is incomplete, and its beginning would show what to redact
+        text = secrets.rest(text, before).partition("\n")[2]
+    lines = secrets.redact(text).rstrip().splitlines()
     return lines if most is None else lines[-most:]

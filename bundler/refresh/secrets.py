@@ -45,6 +45,24 @@ class Secrets(msgspec.Struct, frozen=True, dict=True):
         text = re.sub(_QUERY, r"\1", re.sub(_USER_INFO, r"\1", text))
         return neutralise(text)
 
+    @property
+    def longest(self) -> int:
+        """The characters of the longest form of a secret."""
+        return max((len(form) for form, _ in self._shown), default=0)
+
+    def rest(self, text: str, start: int) -> str:
+        """The text from there on, or from the end of the secret that begins before and ends after.
+
+        start: at least `longest`, so that the text holds the whole of such a secret.
+        """
+        cut = -1
+        while cut < start:
+            cut = start
+            for form, _ in self._shown:
+                at = text.rfind(form, max(0, start - len(form) + 1), start + len(form) - 1)
+                start = max(start, at + len(form) if at >= 0 else 0)
+        return text[start:]
+
     def within(self, text: str) -> Secret | None:
         """A secret that the text holds in any of its forms; None if there is none."""
         data = text.encode("utf-8", "surrogateescape")
