@@ -41,14 +41,32 @@ def test_instructions_with_lines_comments_and_here_documents() -> None:
         (10, "RUN"),
         (13, "CMD"),
     ]
-    assert found[1].text == "echo one && echo two"
+    assert found[1].text == "echo one     && echo two"
     assert found[2].text == "--chown=1:1 --from=base /a /b"
     assert found[4].body == "FROM nothing"
 
 
 def test_another_escape_character() -> None:
     (run,) = instructions("# syntax=x\n# escape=`\nRUN a `\n  C:\\x\n")
-    assert (run.line, run.text) == (3, "a C:\\x")
+    assert (run.line, run.text) == (3, "a   C:\\x")
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("COPY src/very\\\n/long.py /x", ["src/very/long.py /x"]),
+        ("COPY src/very\\ \t\n/long.py /x", ["src/very/long.py /x"]),
+        ("COPY a\\\n\n  # c\n b /x", ["a b /x"]),
+        ("COPY \\\n  a \\\n\t/x", ["a \t/x"]),
+        ("COPY\ta /x", ["a /x"]),
+        ("COPY a\\\\\nCOPY b", ["a\\\\", "b"]),
+        ("COPY a /x \\", ["a /x"]),
+    ],
+)
+def test_a_continued_line_is_joined_as_docker_does(text: str, found: list[str]) -> None:
+    assert [(each.name, each.text) for each in instructions(text)] == [
+        ("COPY", each) for each in found
+    ]
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,7 @@ def instructions(text: str) -> Iterator[Instruction]:
     while at < len(lines):
         start = at
         whole, at = _logical_line(lines, at, escape)
-        name, _, rest = whole.strip().partition(" ")
+        name, rest = [*whole.split(None, 1), "", ""][:2]
         if not name or name.startswith("#"):
             continue
         body: list[str] = []
@@ -78,16 +78,17 @@ def _logical_line(lines: Sequence[str], at: int, escape: str) -> tuple[str, int]
     if lines[at].lstrip().startswith("#"):
         return lines[at], at + 1
     parts: list[str] = []
+    continued = re.compile(rf"(?<!{re.escape(escape)}){re.escape(escape)}[ \t]*$")
     while at < len(lines):
-        line = lines[at].rstrip()
+        line = lines[at]
         at += 1
         # Inside a continued instruction comment lines and empty ones do not end it.
-        if parts and (not line or line.lstrip().startswith("#")):
+        if parts and (not line.strip() or line.lstrip().startswith("#")):
             continue
-        parts.append(line.removesuffix(escape).strip())
-        if not line.endswith(escape):
+        parts.append(continued.sub("", line))
+        if parts[-1] == line:
             break
-    return " ".join(parts), at
+    return "".join(parts), at  # a word may go on in the next line
 
 
 def context_paths(text: str, build_args: Mapping[str, str]) -> Iterator[tuple[int, str, bool]]:
@@ -231,12 +232,15 @@ def image_settings(config: Mapping[str, Any], stage: Sequence[Instruction]) -> d
 _PLAIN_VARIABLE = re.compile(r"\$(?:\{(\w+)(?::-([^}$]*))?\}|(\w+))")
 
 
-def substituted(text: str, values: Mapping[str, str]) -> str | None:
-    """The text with its variables' values; None if one is not known, or is used in another way."""
+def substituted(text: str, values: Mapping[str, str], *, all_known: bool = True) -> str | None:
+    """The text with its variables' values; None if one is not known, or is used in another way.
+
+    all_known: whether a variable without a value has none, so that its default holds.
+    """
     known = dict(values)
     for found in _PLAIN_VARIABLE.finditer(text):
         name = found[1] or found[3]
-        if not known.get(name) and found[2] is None:
+        if not known.get(name) and (found[2] is None or not (all_known or name in known)):
             return None
     result = _PLAIN_VARIABLE.sub(lambda it: known.get(it[1] or it[3]) or it[2] or "", text)
     return None if "$" in result or "\\" in text else result
@@ -288,7 +292,7 @@ def refreshing(text: str, name: str) -> Iterator[str]:
             continue
         if command := _REFRESH.search(f"{found.text}\n{found.body}"):
             yield (
-                f"{name}:{found.line} creates state in a RUN ({command[0]}). Docker caches the "
-                "step: the next build would ship the old state and succeed even if the API is "
-                "down."
+                f"{name}:{found.line} creates state in a RUN ({' '.join(command[0].split())}). "
+                "Docker caches the step: the next build would ship the old state and succeed even "
+                "if the API is down."
             )
