@@ -44,12 +44,19 @@ def context(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("RUN --mount=type=bind,source=gone,target=/x true", ["gone"]),
         ("RUN --mount=type=bind,from=other,source=gone,target=/x true", []),
         ("RUN --mount=type=cache,target=/x true", []),
-        ("ARG V=1.0\nCOPY $V/x /x", []),
-        ("ARG V=2.0\nCOPY ${V}/x /x", ["2.0/x"]),
+        ("RUN --mount=type=bind,\\\nsource=gone,target=/x true", ["gone"]),
+        ("COPY app/ma\\\nin.py gone\\ \n  lost /x", ["gone", "lost"]),
+        ("ARG U=https://example.org/gone\nADD ${U} /x", []),
+        ("ENV U=https://example.org H=example.org\nADD $U/gone https://$H/gone /x/", []),
+        ("ENV U=git@example.org:gone.git V=me@example.org:gone\nADD $U $V /x/", []),
+        ("ENV V=1.0\nCOPY $V/x /x", []),
+        ("ENV V=2.0\nCOPY ${V}/x /x", ["2.0/x"]),
+        ("ARG V=2.0\nCOPY ${V}/x ${W:-2.0}/x /x", []),
+        ("ARG V=2.0\nENV W=$V X=gone\nCOPY ${W}/x ${W:-1}/x $X /x", ["gone"]),
         ("ARG GIVEN=app\nCOPY ${GIVEN} /x", ["from-the-command-line"]),
         ("ENV GIVEN=app\nARG GIVEN\nCOPY $GIVEN /x", []),
         ("ENV A=gone B=$A\nCOPY $B /x", []),
-        ("ENV A gone\nCOPY $A ${C:-lost} /x", ["gone", "lost"]),
+        ("ENV A gone\nCOPY $A ${A:-lost} /x", ["gone", "gone"]),
         ("ARG TARGETARCH\nCOPY $TARGETARCH $BASE ${V%x} /x", []),
     ],
 )
@@ -59,8 +66,44 @@ def test_only_what_is_certain_is_missing(context: Path, text: str, found: list[s
     assert [each.path for each in missing] == found
 
 
+@pytest.mark.parametrize(
+    ("text", "contexts", "found"),
+    [
+        ("FROM scratch\nCOPY $V ${W:-b} /x", [], ["b"]),
+        ("FROM scratch\nARG V=a\nCOPY $V /x", [], ["a"]),
+        ("FROM scratch AS one\nENV V=a\nFROM One\nARG V=b W=c\nCOPY $V $W /x", [], ["a", "c"]),
+        ("FROM base AS one\nFROM one\nARG V=a\nCOPY $V /x", [], []),
+        ("FROM scratch AS one\nENV V=a\nFROM one\nARG W=c\nCOPY $V $W /x", ["one"], []),
+    ],
+)
+def test_a_base_may_set_what_an_arg_has_a_default_for(
+    context: Path, text: str, contexts: list[str], found: list[str]
+) -> None:
+    missing = [*missing_sources(context, text, {}, [], contexts=contexts)]
+    assert [each.path for each in missing] == found
+
+
+@pytest.mark.parametrize(
+    ("last", "found"),
+    [
+        ("COPY --from=x /a /b", ["gone"]),
+        ("COPY --chown=1 --from=x /a /b", ["gone"]),
+        ("RUN --mount=type=bind,from=x,target=/a true", ["gone"]),
+        ("RUN pip install --from=x foo", []),
+        ("RUN tool --mount=from=x", []),
+        ("LABEL a=--from=x", []),
+        ("COPY app /--from=x", []),
+    ],
+)
+def test_a_stage_is_needed_where_docker_takes_from_it(
+    context: Path, last: str, found: list[str]
+) -> None:
+    text = f"FROM base AS x\nCOPY gone /x\nFROM base\n{last}\n"
+    assert [each.path for each in missing_sources(context, text, {}, [])] == found
+
+
 _STAGES = """ARG FOLDER=gone
-FROM base AS one
+FROM scratch AS one
 ENV INHERITED=lost
 COPY in-one /x
 FROM base AS unused

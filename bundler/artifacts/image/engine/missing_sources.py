@@ -10,6 +10,7 @@ import os
 import posixpath
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
 
 import msgspec
@@ -31,7 +32,8 @@ from bundler.artifacts.image.engine.ignore import (
 )
 
 _UNCERTAIN = re.compile(r"[*?\[\]\\]")
-_FROM_OPTION = re.compile(r"--from=(\S+)")
+# What ADD fetches, and a heredoc.
+_ELSEWHERE = re.compile(r"<<|[\w.-]+@[\w.-]+:|.*://")
 _OFFICIAL_SYNTAX = re.compile(r"(docker\.io/)?docker/dockerfile(-upstream)?([:@]|$)")
 
 
@@ -44,11 +46,14 @@ class MissingSource(msgspec.Struct, frozen=True):
 
 
 class _Stage(msgspec.Struct):
-    """A part of a Dockerfile from one FROM on. base: what FROM names."""
+    """A part of a Dockerfile from one FROM on. base: what FROM names. all_known: whether its whole
+    environment is in the Dockerfile; any other base may set variables, which override an ARG.
+    """
 
     name: str
     base: str
     instructions: list[Instruction]
+    all_known: bool
 
 
 def missing_sources(
@@ -69,11 +74,12 @@ def missing_sources(
     if syntax is not None and _OFFICIAL_SYNTAX.match(syntax) is None:
         return
     top = root.resolve()
-    shared, stages = _stages(text, build_args)
+    shared, stages = _stages(text, build_args, contexts)
     environments: dict[str, dict[str, str] | None] = {}
     needed = _needed(stages, target, contexts)
     for index, stage in enumerate(stages):
-        variables = dict(environments.get(stage.base.lower()) or {})
+        is_replaced = stage.base in contexts
+        variables = {} if is_replaced else dict(environments.get(stage.base.lower()) or {})
         for line, source in _sources(stage, variables, shared, build_args):
             path = posixpath.normpath(f"/{source}").lstrip("/")
             if index in needed and path and not _UNCERTAIN.search(path):
@@ -83,7 +89,9 @@ def missing_sources(
         environments[stage.name.lower()] = variables
 
 
-def _stages(text: str, build_args: Mapping[str, str]) -> tuple[dict[str, str], list[_Stage]]:
+def _stages(
+    text: str, build_args: Mapping[str, str], contexts: Collection[str]
+) -> tuple[dict[str, str], list[_Stage]]:
     """The variables in front of the first FROM, and the stages."""
     shared: dict[str, str] = {}
     stages: list[_Stage] = []
@@ -92,7 +100,10 @@ def _stages(text: str, build_args: Mapping[str, str]) -> tuple[dict[str, str], l
             words = [word for word in words_of(found.text) if not word.startswith("--")]
             base = substituted(words[0], shared) if words else None
             named = words[2:] if [word.lower() for word in words[1:2]] == ["as"] else []
-            stages.append(_Stage("".join(named) or str(len(stages)), base or "", []))
+            name = "".join(named) or str(len(stages))
+            known = {"scratch", *(each.name.lower() for each in stages if each.all_known)}
+            all_known = base is not None and base not in contexts and base.lower() in known
+            stages.append(_Stage(name, base or "", [], all_known))
         elif stages:
             stages[-1].instructions.append(found)
         elif found.name == "ARG":
@@ -106,15 +117,20 @@ def _declare(
     shared: Mapping[str, str],
     build_args: Mapping[str, str],
     environment: Sequence[str] = (),
+    *,
+    all_known: bool = True,
 ) -> None:
-    """An ARG: its value is the caller's, its own, or that of one before the first FROM."""
+    """An ARG: its value is the caller's, its own, or that of one before the first FROM.
+
+    all_known: of the stage.
+    """
     for word in words_of(text):
         name, equals, default = word.partition("=")
         if name in environment:
             continue
         value = substituted(default, variables) if equals else shared.get(name)
         variables.pop(name, None)
-        if (value := build_args.get(name, value)) is not None:
+        if (value := build_args.get(name, value if all_known else None)) is not None:
             variables[name] = value
 
 
@@ -132,8 +148,11 @@ def _needed(stages: Sequence[_Stage], target: str | None, contexts: Collection[s
         stage = stages[index]
         names = [stage.base]
         for found in stage.instructions:
-            names += _FROM_OPTION.findall(found.text)
-            names += [fields["from"] for fields in mounts(found.text) if "from" in fields]
+            if found.name in ("COPY", "ADD"):
+                options = takewhile(lambda word: word.startswith("--"), found.text.split())
+                names += [word[7:] for word in options if word.startswith("--from=")]
+            elif found.name == "RUN":
+                names += [fields["from"] for fields in mounts(found.text) if "from" in fields]
         earlier = (places.get(name.lower(), index) for name in names if name not in contexts)
         pending += [place for place in earlier if place < index]
     return needed
@@ -150,22 +169,23 @@ def _sources(
     variables: those of its base; those that it leaves behind.
     """
     environment = list(variables)
+    all_known = stage.all_known
     for found in stage.instructions:
         if found.name == "ARG":
-            _declare(found.text, variables, shared, build_args, environment)
+            _declare(found.text, variables, shared, build_args, environment, all_known=all_known)
         elif found.name == "ENV":
             before = dict(variables)
             for name, value in _assigned(found.text):
                 environment.append(name)
-                known = substituted(value, before)
+                known = substituted(value, before, all_known=all_known)
                 variables.pop(name, None)
                 if known is not None:
                     variables[name] = known
         elif found.name in ("COPY", "ADD", "RUN"):
             named = copied_sources(found.text) if found.name != "RUN" else _bound(found.text)
             for source in named:
-                path = substituted(source, variables)
-                if path is not None:
+                path = substituted(source, variables, all_known=all_known)
+                if path is not None and not _ELSEWHERE.match(path):
                     yield found.line, path
     for name in set(variables) - set(environment):
         del variables[name]  # an ARG ends with its stage
