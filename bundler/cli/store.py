@@ -64,7 +64,7 @@ def list_(
     if current is None:
         click.echo(f"{found.url} is empty.", err=True)
         if style == "json":
-            print_json({"store": found.url, "keys": []})
+            print_json({"store": found.url, "sets" if sets else "keys": []})
         return
     if sets:
         _show_sets(list(islice(found.history(), most)), found, style)

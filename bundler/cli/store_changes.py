@@ -111,7 +111,7 @@ def join(
     name = run_of(run)
     done = shards.join(opened(url, root), name, count, local.author(root, note))
     if isinstance(done, Joined) and style == "json":
-        print_json({"set": done.number, "made": done.made})
+        print_json({"set": done.number, "made": done.made, "moves": []})
     elif isinstance(done, Joined):
         told = f"Run {safe(name)} was already joined: set {done.number} of {done.made}"
         Console(sys.stdout).line(told)

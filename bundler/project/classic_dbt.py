@@ -12,6 +12,8 @@ from pathlib import Path
 
 import msgspec
 
+from bundler.system.git_directory import read_regular
+
 # Folders that hold other people's code, or what a build has made.
 _PASSED_OVER = {"node_modules", "site-packages", "dbt_packages", "target", "dist", "build", "logs"}
 _MOST_FOLDERS = 5000
@@ -104,9 +106,13 @@ def files(root: Path) -> Iterator[Path]:
 
 
 def mentions(path: Path, pattern: re.Pattern[str]) -> bool:
-    """Whether a text file has what a pattern finds."""
+    """Whether the start of a text file has what a pattern finds."""
+    return pattern.search(start_of(path)) is not None
+
+
+def start_of(path: Path) -> str:
+    """A file's first text for a search, whatever its encoding; empty if it is no regular file."""
     try:
-        with open(path, encoding="utf-8", errors="replace") as stream:
-            return pattern.search(stream.read(_MOST_BYTES)) is not None
+        return read_regular(os.fsencode(path), _MOST_BYTES).decode("utf-8", "replace")
     except OSError:
-        return False
+        return ""

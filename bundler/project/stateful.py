@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from bundler.project.classic_dbt import files, mentions
+from bundler.project.classic_dbt import files, mentions, start_of
 from bundler.project.projects import Project
 from bundler.project.survey import Survey, survey, table
 
@@ -23,7 +23,6 @@ _STATEFUL = (
 _CODE = re.compile(rf"\bStateBackedComponent\b|\bcomponent_instance\b|{_STATEFUL}")
 _TYPE = re.compile(r"(?m)^\s*type:\s*[\"']?([A-Za-z_][\w.]*)")
 _DEFINITIONS = ("defs.yaml", "defs.yml", "component.yaml", "component.yml")
-_MOST_BYTES = 200_000
 
 
 def has_state(survey: Survey) -> bool:
@@ -46,8 +45,7 @@ def with_state(projects: Sequence[Project]) -> tuple[Project, ...]:
 def _types(root: Path) -> Iterator[str]:
     for path in files(root):
         if path.name in _DEFINITIONS:
-            with open(path, encoding="utf-8", errors="replace") as stream:
-                yield from _TYPE.findall(stream.read(_MOST_BYTES))
+            yield from _TYPE.findall(start_of(path))
 
 
 def _may_have_state(survey: Survey, name: str) -> bool:

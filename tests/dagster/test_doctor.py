@@ -211,6 +211,13 @@ def test_backends_that_lose_the_state(tmp_path: Path, backend: str, rule: str, g
         ({"Dockerfile": "FROM x\n", ".github/workflows/a.yml": "run: python -m build"}, "fail"),
         ({"Dockerfile": "FROM x\n", ".github/workflows/a.yml": "run: docker build ."}, "warn"),
         ({"Dockerfile": "FROM x\n", ".gitlab-ci.yml": "- state-bundler build pex -o x"}, "fail"),
+        ({"Dockerfile": "FROM x\n", "buildspec.yml": "- uv build"}, "fail"),
+        ({"Dockerfile": "FROM x\n", "cloudbuild.yaml": "args: ['-m', 'build']"}, "fail"),
+        ({"Dockerfile": "FROM x\n", "bitbucket-pipelines.yml": "- pyproject-build"}, "fail"),
+        ({"Dockerfile": "FROM x\n", "scripts/release.sh": "python3.11 -m build"}, "fail"),
+        ({"Dockerfile": "FROM x\n", ".github/actions/w/action.yml": "run: uv build"}, "fail"),
+        ({"Dockerfile": "FROM x\n", ".gitlab/ci/wheel.yml": "- pip3.12 wheel ."}, "fail"),
+        ({"Dockerfile": "FROM x\n", "scripts/run.sh": "docker buildx build ."}, "warn"),
         ({"Dockerfile": "FROM x\n", "BUILD": "pex_binary(name='shop')"}, "fail"),
     ],
 )

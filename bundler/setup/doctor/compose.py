@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 from bundler.artifacts.image.engine.dockerfile import instructions
 from bundler.setup.doctor import DoctorContext, Finding
 from bundler.setup.doctor.code_in_image import hides, state_in_image, working_directories
-from bundler.setup.file_edits import read_text
+from bundler.setup.file_edits import scanned
 
 _NAMES = ("compose*.y*ml", "docker-compose*.y*ml", "*.compose.y*ml")
 _VARIABLE = re.compile(r"\$(?:\{(\w+)(?::?[-=?+]([^}]*))?\}|(\w+))")
@@ -36,14 +36,17 @@ def compose(patient: DoctorContext) -> Iterator[Finding]:
     for file in _files(patient):
         name = os.path.relpath(file, patient.survey.root)
         try:
-            document = _load(file)
-        except ValueError as error:
-            yield Finding("warn", f"{name} cannot be read: {error}")
-            continue
-        services = document.get("services")
-        for service, table in services.items() if isinstance(services, Mapping) else ():
-            if isinstance(table, Mapping):
-                yield from _of_service(patient, file, f"{name}: the service {service}", table)
+            found = list(_of_file(patient, file, name))
+        except (ValueError, OSError) as error:
+            found = [Finding("warn", f"{name} cannot be read: {error}")]
+        yield from found
+
+
+def _of_file(patient: DoctorContext, file: Path, name: str) -> Iterator[Finding]:
+    services = _load(file).get("services")
+    for service, table in services.items() if isinstance(services, Mapping) else ():
+        if isinstance(table, Mapping):
+            yield from _of_service(patient, file, f"{name}: the service {service}", table)
 
 
 def _files(patient: DoctorContext) -> list[Path]:
@@ -60,7 +63,7 @@ def _load(file: Path) -> Mapping[str, Any]:
 
     try:
         # With the tags of Compose, such as `!override`.
-        document = YAML(typ="rt", pure=True).load(read_text(file) or "")
+        document = YAML(typ="rt", pure=True).load(scanned(file))
     except YAMLError as error:
         raise ValueError(str(getattr(error, "problem", None) or "it is not YAML")) from error
     return document if isinstance(document, Mapping) else {}
@@ -120,7 +123,7 @@ def _places(
     image_path = patient.project.config.image_path
     places = [image_path] if image_path else []
     for dockerfile in dockerfiles:
-        found = list(instructions(read_text(dockerfile) or ""))
+        found = list(instructions(scanned(dockerfile)))
         known = state_in_image(found, states, _arguments(table))
         places += known or (working_directories(found) if build is not None else ())
     return tuple(places)
@@ -136,13 +139,13 @@ def _arguments(build: Mapping[str, Any]) -> dict[str, str]:
     given = build.get("args") or {}
     if isinstance(given, Mapping):
         return {str(name): _resolved(str(value)) for name, value in given.items() if value}
-    pairs = (str(item).partition("=") for item in given)
+    pairs = (str(item).partition("=") for item in (given if isinstance(given, list) else ()))
     return {name: _resolved(value) for name, _, value in pairs if value}
 
 
 def _mounts(service: Mapping[str, Any], folder: Path) -> Iterator[Mount]:
     volumes = service.get("volumes")
-    for volume in volumes if isinstance(volumes, Sequence) else ():
+    for volume in volumes if isinstance(volumes, list) else ():
         if isinstance(volume, Mapping):
             kind, source = str(volume.get("type", "volume")), volume.get("source")
             target = str(volume.get("target", ""))
@@ -152,10 +155,11 @@ def _mounts(service: Mapping[str, Any], folder: Path) -> Iterator[Mount]:
             kind = "bind" if source and source.startswith((".", "/", "~")) else "volume"
         path = _resolved(str(source or ""))
         is_bind = kind == "bind"
-        here = (folder / Path(path).expanduser()).resolve() if is_bind and path else None
+        here = (folder / os.path.expanduser(path)).resolve() if is_bind and path else None
         yield Mount(kind, here, _resolved(target))
-    temporary = service.get("tmpfs", ())
-    for target in [temporary] if isinstance(temporary, str) else temporary or ():
+    temporary = service.get("tmpfs")
+    temporary = [temporary] if isinstance(temporary, str) else temporary
+    for target in temporary if isinstance(temporary, list) else ():
         yield Mount("tmpfs", None, str(target).partition(":")[0])
 
 

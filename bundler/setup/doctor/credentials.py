@@ -11,7 +11,7 @@ from bundler.errors import BundlerError
 from bundler.project.projects import Project
 from bundler.setup.doctor import DoctorContext, Finding
 from bundler.setup.doctor.printed import set_in_pyproject
-from bundler.setup.file_edits import read_text
+from bundler.setup.file_edits import scanned
 
 _DECLARATIONS = ("defs.yaml", "defs.yml", "component.yaml")
 # {{ env.NAME }} and {{ env('NAME') }}, the two forms of Dagster's templates; one with a default
@@ -60,7 +60,7 @@ def wanted(root: Path) -> dict[str, list[str]]:
     for name in _DECLARATIONS:
         for file in sorted(root.rglob(name)):
             if {".venv", "venv", "node_modules", "site-packages"}.isdisjoint(file.parts):
-                for one, other in _WANTED.findall(read_text(file) or ""):
+                for one, other in _WANTED.findall(scanned(file)):
                     files = found.setdefault(one or other, [])
                     files.append(file.relative_to(root).as_posix())
     return found

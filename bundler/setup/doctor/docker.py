@@ -39,7 +39,7 @@ from bundler.setup.doctor.code_in_image import (
     working_directories,
 )
 from bundler.setup.doctor.printed import add_lines
-from bundler.setup.file_edits import read_text
+from bundler.setup.file_edits import scanned
 from bundler.setup.init import docker_patterns
 from bundler.system.secret_names import has_a_secret_name
 
@@ -61,7 +61,7 @@ def context(patient: DoctorContext) -> Iterator[Finding]:
     file = survey.root / survey.dockerfiles[0]
     ignored = effective(survey.root, file)
     rules = parse(ignored)
-    names = Names.of((read_text(file) or "").encode(), file.name, ignored, {})
+    names = Names.of(scanned(file).encode(), file.name, ignored, {})
     left_out = find(survey.root, ignored, names, _told_elsewhere(patient))
     findings = [
         *_missing_project_file(patient, rules),
@@ -87,7 +87,7 @@ def _missing_project_file(
     patient: DoctorContext, rules: list[DockerIgnoreRule]
 ) -> Iterator[Finding]:
     file, root = _ignore_file(patient), patient.survey.root
-    text = read_text(root / patient.survey.dockerfiles[0]) or ""
+    text = scanned(root / patient.survey.dockerfiles[0])
     for name in missing_configuration(root, root, text, rules):
         yield Finding(
             "fail",
@@ -168,7 +168,7 @@ def _ignore_file(patient: DoctorContext) -> str:
 def dockerfiles(patient: DoctorContext) -> Iterator[Finding]:
     """Instructions that defeat the state."""
     for name in map(str, patient.survey.dockerfiles):
-        text = read_text(patient.survey.root / name) or ""
+        text = scanned(patient.survey.root / name)
         findings = [
             Finding(
                 "warn", sentence, fix="Remove it: a build refreshes beforehand, outside the image."
@@ -259,7 +259,7 @@ def engine(patient: DoctorContext) -> Iterator[Finding]:
 def without_buildkit(patient: DoctorContext, detected: Callable[[], Builder]) -> Iterator[Finding]:
     """Instructions that the classic builder refuses, where it is the one that would build."""
     for name in map(str, patient.survey.dockerfiles):
-        text = read_text(patient.survey.root / name) or ""
+        text = scanned(patient.survey.root / name)
         modern = needing_buildkit(text)
         if modern is None:
             continue

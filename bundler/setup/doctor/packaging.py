@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from bundler.project.survey import Survey, table
 from bundler.setup.doctor import DoctorContext, Finding
 from bundler.setup.doctor.printed import set_in_pyproject, word
-from bundler.setup.file_edits import read_text
+from bundler.setup.file_edits import scanned
 from bundler.setup.init.pyproject import backend_list
 from bundler.state.bundle import STATE_DIRECTORY
 
@@ -23,12 +22,16 @@ _ONLY_IMAGES = (
 )
 # Files that say what is built.
 _RECIPES = (
-    *(".github/workflows/*.y*ml", ".gitlab-ci.yml", ".circleci/config.yml"),
-    *("azure-pipelines.yml", "Jenkinsfile", "Makefile", "justfile", "Taskfile.yml"),
-    *("noxfile.py", "tox.ini", "BUILD", "BUILD.pants"),
+    *(".github/workflows/*.y*ml", ".github/actions/**/action.y*ml", ".gitlab-ci.y*ml"),
+    *(".gitlab/**/*.y*ml", ".circleci/**/*.y*ml", ".buildkite/**/*.y*ml", ".travis.y*ml"),
+    *("azure-pipelines*.y*ml", "bitbucket-pipelines.y*ml", "buildspec*.y*ml", "cloudbuild*.y*ml"),
+    *(".drone.y*ml", ".woodpecker*.y*ml", "Jenkinsfile*", "*.sh", "bin/*", "ci/**/*.sh"),
+    *("scripts/**/*.sh", "Makefile", "*.mk", "[jJ]ustfile", "Taskfile.y*ml", "noxfile.py"),
+    *("tox.ini", "BUILD", "BUILD.pants"),
 )
 _BUILDS_WHEELS = re.compile(
-    r"\b(python3? -m build|uv build|pip3? wheel|(hatch|poetry|pdm|flit) build|twine|"
+    r"-m[\"', \t]+build\b|\b(pip[\d.]* wheel|(uv|hatch|poetry|pdm|flit)[\"', \t]+build|"
+    r"pyproject-build|twine|"
     r"build (wheel|pex)|pex-bundle|pex(?= [-.\w])|pex_binary|python_distribution)\b"
 )
 # These drop the state whether the project's own ignore file names it or only Dagster's does.
@@ -62,15 +65,8 @@ def makes_wheels(survey: Survey) -> bool:
         return True
     files = [path for pattern in _RECIPES for path in survey.outer.glob(pattern)]
     files += [survey.root / path for path in survey.dockerfiles]
-    files += [survey.root / name for name in _RECIPES[1:]]
-    return any(_BUILDS_WHEELS.search(_text(file)) for file in files)
-
-
-def _text(file: Path) -> str:
-    try:
-        return file.read_text("utf-8", "replace")
-    except OSError:
-        return ""
+    files += [path for pattern in _RECIPES for path in survey.root.glob(pattern)]
+    return any(_BUILDS_WHEELS.search(scanned(file)) for file in files)
 
 
 def _by_the_backend(survey: Survey) -> Finding:
@@ -148,5 +144,5 @@ def _left_over(survey: Survey) -> Iterator[Finding]:
 
 
 def _root_rule(survey: Survey) -> bool:
-    rules = read_text(survey.root / ".gitignore") or ""
+    rules = scanned(survey.root / ".gitignore")
     return any(name in rules for name in (STATE_DIRECTORY, *map(str, survey.state_directories)))

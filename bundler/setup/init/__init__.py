@@ -20,7 +20,7 @@ from bundler.project.projects import projects_below, workspace_members
 from bundler.project.source_paths import refuse_shared
 from bundler.project.stateful import has_state
 from bundler.project.survey import Survey, Together, survey
-from bundler.setup.file_edits import FileEdit, read_text
+from bundler.setup.file_edits import FileEdit, read_text, scanned
 from bundler.setup.init import lines, precommit, pyproject, workflow
 from bundler.setup.init.images import WORKFLOW, build_of, builds_in
 from bundler.state.bundle import STATE_DIRECTORY
@@ -151,7 +151,7 @@ def _local_patterns(ignored: str, survey: Survey) -> list[str]:
     from bundler.artifacts.image.engine.left_out import Names, find
 
     files = [survey.root / path for path in survey.dockerfiles]
-    text = "\n".join(read_text(file) or "" for file in files)
+    text = "\n".join(scanned(file) for file in files)
     names, rules = Names.of(text.encode(), "", ignored, {}), parse(ignored)
     usual = [
         f"**/{name}"
@@ -183,7 +183,7 @@ def _gitignore(survey: Survey) -> Path | None:
     """The ignore file of what is configured, unless one above it has the rule already."""
     root = survey.together.root
     above = [path for path in root.parents if path.is_relative_to(survey.outer)]
-    texts = [read_text(path / ".gitignore") or "" for path in above]
+    texts = [scanned(path / ".gitignore") for path in above]
     if not survey.state_directories or any(STATE_DIRECTORY in text.split() for text in texts):
         return None
     return root / ".gitignore"

@@ -20,7 +20,7 @@ from bundler.artifacts.image.engine.dockerbuild import usual_dockerfile
 from bundler.artifacts.image.engine.dockerfile import copied_paths, open_arguments
 from bundler.project.classic_dbt import files
 from bundler.project.survey import Survey
-from bundler.setup.file_edits import read_text
+from bundler.setup.file_edits import scanned
 
 # Ours, which is not asked how images are built.
 WORKFLOW = "state-bundler.yml"
@@ -92,7 +92,7 @@ def builds_in(repository: Path) -> list[Build]:
         elif _DAGSTER.match(name):
             found += _of_dagster(repository, path)
         elif _SCRIPTS.match(name) or name.startswith(".gitlab-ci"):
-            found += _of_script(repository, path, read_text(path) or "")
+            found += _of_script(repository, path, scanned(path))
         elif _DOCKERFILE.match(name) and not name.endswith(".dockerignore"):
             dockerfiles.append(path)
     for path in sorted(repository.glob(".github/workflows/*.y*ml")):
@@ -129,6 +129,8 @@ def _of_dagster(repository: Path, path: Path) -> Iterator[Build]:
     data = _yaml(path)
     locations = data.get("locations", [data] if "registry" in data else [])
     for location in locations if isinstance(locations, list) else []:
+        if not isinstance(location, Mapping):
+            continue
         build = location.get("build", location if "registry" in location else None)
         if isinstance(build, Mapping):
             yield from _declared(
@@ -241,7 +243,7 @@ def _declared(
 
 def _undeclared(repository: Path, path: Path) -> Iterator[Build]:
     """In the nearest folder that has what the Dockerfile copies."""
-    text = read_text(path) or ""
+    text = scanned(path)
     for folder in [path.parent, *path.parent.parents]:
         copied = list(copied_paths(text, {}))
         if all("*" in name or (folder / name).exists() for name in copied):
@@ -256,7 +258,7 @@ def _undeclared(repository: Path, path: Path) -> Iterator[Build]:
 
 def _filled(build: Build, survey: Survey) -> Iterator[Build]:
     """With a value for a build argument that has none: the project by one of its names."""
-    text = read_text(survey.outer / build.dockerfile) or ""
+    text = scanned(survey.outer / build.dockerfile)
     given = dict(build.arguments)
     missing = [name for name in dict.fromkeys(open_arguments(text)) if name not in given]
     used = [name for name in missing if re.search(rf"(COPY|ADD).*\$\{{?{name}\b", text)]
@@ -272,7 +274,7 @@ def _filled(build: Build, survey: Survey) -> Iterator[Build]:
 def _copies(build: Build, survey: Survey) -> int:
     """How precisely the Dockerfile copies the project's code; 0 if it does not."""
     context = survey.outer / build.context
-    text = read_text(survey.outer / build.dockerfile) or ""
+    text = scanned(survey.outer / build.dockerfile)
     code = _code(survey)
     depth = 0
     for name in copied_paths(text, dict(build.arguments)):
@@ -310,7 +312,7 @@ def _yaml(path: Path) -> dict[str, Any]:
     from ruamel.yaml.error import YAMLError
 
     try:
-        data = YAML(typ="safe", pure=True).load(read_text(path) or "")
+        data = YAML(typ="safe", pure=True).load(scanned(path))
     except (YAMLError, ValueError):
         return {}
     return data if isinstance(data, dict) else {}
@@ -324,10 +326,12 @@ def _mapping(data: Any, *names: str) -> dict[str, Any]:
 
 def _arguments(given: Any) -> tuple[tuple[str, str], ...]:
     """Build arguments as a mapping or as ``NAME=value``; one without a known value is left out."""
+    if not isinstance(given, Mapping | list):
+        return ()
     pairs: Iterable[tuple[Any, Any]] = (
         given.items()
         if isinstance(given, Mapping)
-        else (str(item).strip().split("=", 1) for item in given or () if "=" in str(item))  # type: ignore[misc]  # two parts
+        else (str(item).strip().split("=", 1) for item in given if "=" in str(item))  # type: ignore[misc]  # two parts
     )
     return tuple(
         (str(name), str(value))

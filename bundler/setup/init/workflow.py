@@ -19,7 +19,7 @@ from bundler.git.repository import Question, open_repository
 from bundler.project.classic_dbt import files
 from bundler.project.projects import project_name
 from bundler.project.survey import Survey, survey
-from bundler.setup.file_edits import read_text
+from bundler.setup.file_edits import scanned
 from bundler.setup.init.images import Build, build_of, builds_in
 from bundler.system.installed import installed
 from bundler.system.packaged_files import template
@@ -109,7 +109,7 @@ def _pex(survey: Survey) -> str:
     """The target of a PEX in the project's folder, where Pants builds."""
     if not any((path / "pants.toml").exists() for path in (survey.root, *survey.root.parents)):
         return ""
-    found = _PEX.search(read_text(survey.root / "BUILD") or "")
+    found = _PEX.search(scanned(survey.root / "BUILD"))
     folder = survey.root.relative_to(survey.outer).as_posix()
     return f"{folder}:{found[1] or survey.root.name}" if found else ""
 
@@ -235,14 +235,14 @@ def _login(builds: Sequence[Build]) -> str:
 
 def _environment(surveys: Sequence[Survey]) -> str:
     """The variables that the projects' code needs, each as a secret."""
-    names = sorted({name for each in surveys for name in _needed(each.root)})
+    names = sorted({name for each in surveys for name in needed(each.root)})
     lines = [f"          {name}: ${{{{ secrets.{name} }}}}\n" for name in names]
     return "".join(["        env:\n", *lines]) if lines else ""
 
 
-def _needed(root: Path) -> set[str]:
+def needed(root: Path) -> set[str]:
     wanted = (".py", ".yaml", ".yml")
-    texts = (read_text(path) or "" for path in files(root) if path.suffix in wanted)
+    texts = (scanned(path) for path in files(root) if path.suffix in wanted)
     found = (hit for text in texts for hit in _NEEDED.findall(text))
     return {name for hit in found for name in hit if name and not name.startswith("DAGSTER_")}
 

@@ -125,6 +125,25 @@ def test_a_file_that_is_no_yaml_is_named(tmp_path: Path) -> None:
     assert "compose.yaml cannot be read" in finding.what
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        _service("    volumes: ./:/app\n"),
+        _service("    tmpfs: 5\n"),
+        _service("", "build: {context: ., args: 5}"),
+        _service(_volumes("~nosuch/x:/srv")),
+        _service(_volumes("5", "[a]")),
+        _service("", 'build: "a\\0b"'),
+        "services: [5]\n",
+        "services: {a: 5}\n",
+        "5\n",
+    ],
+)
+def test_what_compose_would_reject_stops_nothing(text: str, tmp_path: Path) -> None:
+    files = {"Dockerfile": _DOCKERFILE, "compose.yaml": text}
+    assert all("cannot be read" in each.what for each in _found(tmp_path, files))
+
+
 def test_without_a_dockerfile_the_folder_that_is_mounted_decides(tmp_path: Path) -> None:
     text = _service(_volumes("./src:/app/src", "data:/data", "./docs:/docs"), "image: shop:1.4")
     (finding,) = _found(tmp_path, {"compose.yaml": text})

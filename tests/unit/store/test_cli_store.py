@@ -13,9 +13,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+from jsonschema import Draft202012Validator
 
 from bundler.artifacts.open import open_artifact
 from bundler.artifacts.verify import verify
+from bundler.cli import documents
 from bundler.cli.commands import cli
 from bundler.cli.run import run
 from bundler.component import DefsStateStorage, EmbeddedStateWarning, Load, StateError
@@ -52,12 +54,19 @@ def store(capsys: pytest.CaptureFixture[str]) -> Run:
     return call
 
 
+def assert_fits(text: str, schema: str) -> None:
+    file = Path(documents.__file__).with_name("schemas") / f"{schema}.schema.json"
+    Draft202012Validator(json.loads(file.read_text())).validate(json.loads(text))
+
+
 def publish(root: Path, states: dict[str, bytes]) -> None:
     make_bundle(root / ".local_defs_state", {key: {"state": v} for key, v in states.items()})
 
 
 def test_push_look_roll_back(project: Path, store: Run, tmp_path: Path) -> None:
     assert store("list") == ""
+    assert_fits(store("list", "--format", "json"), "store-list")
+    assert_fits(store("list", "--sets", "--format", "json"), "store-sets")
     publish(project, {"A": b'{"a": 1}', "B": b"b"})
     assert "set 1, 9 B uploaded" in store("push", "--note", "first")
     publish(project, {"A": b'{"a": 2}', "B": b"b"})
@@ -103,6 +112,7 @@ def test_shards(project: Path, store: Run, monkeypatch: pytest.MonkeyPatch) -> N
     store("push", "--shard", "2/2", "--key", "B")
     assert "set 1" in store("join", "2")
     assert "Run 77 was already joined: set 1" in store("join", "2")
+    assert_fits(store("join", "2", "--format", "json"), "store-set")
     assert "2 versions" in store("verify")
 
 
