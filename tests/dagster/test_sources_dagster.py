@@ -97,7 +97,7 @@ def test_an_interpreter_without_dagster_is_a_sentence(
     project = open_project(tmp_path / "tiny", python=python_of("clients"))
     with pytest.raises(ConfigurationError, match="Dagster is not installed in") as failed:
         discover([project], Listener())
-    assert "uv sync" in failed.value.hint
+    assert "pip install -e ." in failed.value.hint  # the project names no other tool
 
 
 def test_colliding_keys_are_refused_by_name(
