@@ -223,7 +223,7 @@ _BOTH = "/one/shop/defs, /two/shop/defs"
          "VOLUME /one, which hides", True),
         (_TWICE, [], f"In NAME as it is now: shop/defs exists more than once in the image: {_BOTH}",
          False),
-        ("FROM NAME-base\nENV PYTHONPATH=/two\n", [], "", False),
+        ('FROM NAME-base\nENV H=/two\nENV PYTHONPATH $H\nWORKDIR "/srv"\n', [], "", False),
     ],
     ids=["nothing is added", "image-path", "a volume", "the image of that name", "decided"],
 )  # fmt: skip

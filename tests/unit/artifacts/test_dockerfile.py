@@ -8,6 +8,7 @@ from bundler.artifacts.image.engine.dockerfile import (
     final_stage,
     image_settings,
     instructions,
+    is_open,
     refreshing,
     refuse_copied_state,
 )
@@ -161,3 +162,28 @@ def test_how_an_image_starts_after_a_stage() -> None:
         "Entrypoint": ["tini", "--"],
         "Cmd": ["/bin/sh", "-c", "python -m shop"],
     }
+
+
+@pytest.mark.parametrize(
+    ("lines", "changed", "is_still_open"),
+    [
+        ("ENV H=/app\nWORKDIR $H", {"WorkingDir": "/app"}, False),
+        ('WORKDIR "/app"\nWORKDIR ${BASE}', {"WorkingDir": "/app/own"}, False),
+        ("ENV H=/app\nENV PYTHONPATH=$H:${H}/x", {"PYTHONPATH": "/app:/app/x"}, False),
+        ("ENV PYTHONPATH /app", {"PYTHONPATH": "/app"}, False),
+        ("ENV H=/x\nENV H=/app X=$H", {"X": "/x"}, False),
+        ("ENV U=7\nUSER '$U'", {"User": "7"}, False),
+        ('ENV D=/d\nVOLUME ["$D"]\nVOLUME ${D}/e', {"Volumes": {"/d": {}, "/d/e": {}}}, False),
+        ("ARG H=/app\nWORKDIR $H", {"WorkingDir": "/$H"}, True),
+        ("ARG H\nENV PYTHONPATH=${H:-/x}", {"PYTHONPATH": "${H:-/x}"}, True),
+        ("VOLUME $D", {"Volumes": {"$D": {}}}, True),
+        ("CMD run $PORT", {"Cmd": ["/bin/sh", "-c", "run $PORT"]}, False),
+    ],
+)
+def test_a_variable_in_how_an_image_starts(
+    lines: str, changed: dict[str, object], is_still_open: bool
+) -> None:
+    made = image_settings({"Env": ["BASE=own"]}, list(instructions(lines)))
+    found = {**made, **dict(entry.split("=", 1) for entry in made["Env"])}
+    assert {name: found[name] for name in changed} == changed
+    assert is_open(made) == is_still_open

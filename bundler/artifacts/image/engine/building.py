@@ -36,6 +36,9 @@ from bundler.artifacts.image.engine.stdin_context import Piped
 from bundler.errors import BundlerError, ConfigurationError, ToolFailed, UsageError
 from bundler.listener import SILENT, Listener
 
+# With these a build may take another image for a base than the engine has now.
+_OTHER_BASES = {"--pull", "--build-context", "--builder"}
+
 
 def preflight(
     arguments: Arguments, listener: Listener = SILENT, piped: Piped | None = None
@@ -155,7 +158,11 @@ def foresee(
         return
     text, build_args = found[1].decode(errors="replace"), dockerbuild.build_args_of(arguments)
     tag = next(iter(arguments.tags), None)
-    Foreseer(engine, text, arguments.target, tag, build_args).check(wanted, listener)
+    options = {word.partition("=")[0] for word in arguments.forwarded}
+    same_bases = not (options & _OTHER_BASES or arguments.platforms)
+    same_bases &= "BUILDX_BUILDER" not in engine.docker.environment
+    foreseer = Foreseer(engine, text, arguments.target, tag, build_args, same_bases)
+    foreseer.check(wanted, listener)
 
 
 @contextmanager

@@ -209,24 +209,53 @@ def final_stage(
 def image_settings(config: Mapping[str, Any], stage: Sequence[Instruction]) -> dict[str, Any]:
     """The ``config`` object of an image after the instructions of a stage.
 
-    config: of its base. A variable in a path stands for itself: what is there is not found.
+    config: of its base. A variable whose value the environment does not give stands for itself:
+    see `is_open`.
     """
     made = dict(config)
     for found in stage:
+        values = dict(entry.partition("=")[::2] for entry in made.get("Env") or ())
         if found.name == "WORKDIR":
-            made["WorkingDir"] = posixpath.join(made.get("WorkingDir") or "/", found.text)
+            folder = _known(" ".join(words_of(found.text)), values)
+            made["WorkingDir"] = posixpath.join(made.get("WorkingDir") or "/", folder)
         elif found.name == "ENV":
-            made["Env"] = [*(made.get("Env") or ()), *map("=".join, _assigned(found.text))]
+            pairs = environment_of(found.text)
+            new = [f"{name}={_known(value, values)}" for name, value in pairs]
+            made["Env"] = [*(made.get("Env") or ()), *new]
         elif found.name == "USER":
-            made["User"] = found.text
+            made["User"] = _known(" ".join(words_of(found.text)), values)
         elif found.name == "VOLUME":
             words = _json_words(found.text) or words_of(found.text)
-            made["Volumes"] = {**(made.get("Volumes") or {}), **{word: {} for word in words}}
+            paths: dict[str, Any] = {_known(word, values): {} for word in words}
+            made["Volumes"] = {**(made.get("Volumes") or {}), **paths}
         elif found.name in ("CMD", "ENTRYPOINT"):
             made["Cmd"] = None if found.name == "ENTRYPOINT" else made.get("Cmd")
             words = _json_words(found.text) or ["/bin/sh", "-c", found.text]
             made[found.name.capitalize()] = words
     return made
+
+
+def _known(text: str, values: Mapping[str, str]) -> str:
+    """With the values of its variables; as it is written if one of them may be an ARG's."""
+    value = substituted(text, values, all_known=False)
+    return text if value is None else value
+
+
+def is_open(settings: Mapping[str, Any]) -> bool:
+    """Whether what `image_settings` gives still has a variable that only the build knows."""
+    names = ("WorkingDir", "Env", "User", "Volumes")
+    return any("$" in str(settings.get(name)) for name in names)
+
+
+def environment_of(text: str) -> Iterator[tuple[str, str]]:
+    """The variables of an ENV."""
+    words = words_of(text)
+    if words and "=" not in words[0]:  # the older form: ENV NAME value with spaces
+        yield words[0], " ".join(words[1:])
+        return
+    for word in words:
+        name, _, value = word.partition("=")
+        yield name, value
 
 
 _PLAIN_VARIABLE = re.compile(r"\$(?:\{(\w+)(?::-([^}$]*))?\}|(\w+))")

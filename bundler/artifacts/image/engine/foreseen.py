@@ -14,12 +14,17 @@ from typing import Any
 
 from bundler.artifacts.image import image
 from bundler.artifacts.image.engine.config import settings_of
-from bundler.artifacts.image.engine.connection import Engine, NotInEngine
-from bundler.artifacts.image.engine.dockerfile import Instruction, final_stage, image_settings
+from bundler.artifacts.image.engine.connection import Engine
+from bundler.artifacts.image.engine.dockerfile import (
+    Instruction,
+    final_stage,
+    image_settings,
+    is_open,
+)
 from bundler.artifacts.image.engine.embedding import PlaceFinder
 from bundler.artifacts.image.engine.files import reading
 from bundler.artifacts.image.image_import_path import runs_as
-from bundler.errors import ConfigurationError
+from bundler.errors import BundlerError, ConfigurationError
 from bundler.listener import Listener
 
 _ADDS_FILES = ("RUN", "COPY", "ADD", "ONBUILD")
@@ -40,7 +45,8 @@ class WantedPlaces:
 @dataclass(frozen=True)
 class Foreseer:
     """dockerfile: its text. target: the stage that is built, None for the last one. tag: the name
-    that the image gets, None if it gets none.
+    that the image gets, None if it gets none. same_bases: whether the build is sure to take the
+    engine's own image for a base.
     """
 
     engine: Engine
@@ -48,6 +54,7 @@ class Foreseer:
     target: str | None = None
     tag: str | None = None
     build_args: Mapping[str, str] = field(default_factory=dict)
+    same_bases: bool = True
 
     def check(self, wanted: WantedPlaces, listener: Listener) -> None:
         """Raises `ConfigurationError` where the build is sure to end without a place for the state;
@@ -56,22 +63,27 @@ class Foreseer:
         stage = final_stage(self.dockerfile, self.target, self.build_args)
         if stage is None:
             return
-        _refuse_hidden(stage, wanted.override)
+        if self.same_bases:
+            _refuse_hidden(stage, wanted.override)
         adds_files = any(it.name in _ADDS_FILES for it in stage)
         name = self.tag if adds_files else stage[0].text
-        # An engine that cannot answer is for the build to report.
-        with suppress(NotInEngine):
+        problems: list[ConfigurationError] = []
+        is_certain = wanted.certain and self.same_bases and not adds_files
+        # An engine that cannot answer is for the build to report, and what an image holds that the
+        # build replaces is no reason to refuse.
+        with suppress(BundlerError):
             if name is None or not (config := self._config(name)):
                 return
             settings = config if adds_files else image_settings(config, stage)
-            for problem in self._problems(name, settings, wanted):
-                if adds_files or not wanted.certain:
-                    listener.warning(
-                        f"In {name} as it is now: {problem.what} If the new image is like it, the "
-                        f"build will fail. {problem.hint}"
-                    )
-                else:
-                    raise problem
+            is_certain = is_certain and not (config.get("OnBuild") or is_open(settings))
+            problems += self._problems(name, settings, wanted)
+        for problem in problems:
+            if is_certain:
+                raise problem
+            listener.warning(
+                f"In {name} as it is now: {problem.what} If the new image is like it, the build "
+                f"will fail. {problem.hint}"
+            )
 
     def _config(self, name: str) -> dict[str, Any] | None:
         """None for an image with state: where that belongs was found out before."""

@@ -18,6 +18,7 @@ import msgspec
 from bundler.artifacts.image.engine.dockerfile import (
     Instruction,
     copied_sources,
+    environment_of,
     instructions,
     mounts,
     substituted,
@@ -175,7 +176,7 @@ def _sources(
             _declare(found.text, variables, shared, build_args, environment, all_known=all_known)
         elif found.name == "ENV":
             before = dict(variables)
-            for name, value in _assigned(found.text):
+            for name, value in environment_of(found.text):
                 environment.append(name)
                 known = substituted(value, before, all_known=all_known)
                 variables.pop(name, None)
@@ -189,16 +190,6 @@ def _sources(
                     yield found.line, path
     for name in set(variables) - set(environment):
         del variables[name]  # an ARG ends with its stage
-
-
-def _assigned(text: str) -> Iterator[tuple[str, str]]:
-    words = words_of(text)
-    if words and "=" not in words[0]:  # the older form: ENV NAME value with spaces
-        yield words[0], " ".join(words[1:])
-        return
-    for word in words:
-        name, _, value = word.partition("=")
-        yield name, value
 
 
 def _bound(text: str) -> Iterator[str]:
