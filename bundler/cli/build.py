@@ -104,6 +104,7 @@ def build_pex(
     Example:
       state-bundler build pex -o app.pex -- -D src -r requirements.txt --venv
     """
+    from bundler.artifacts.python.blocking import refuse_fifos, refuse_fifos_of_project
     from bundler.artifacts.python.credentials import refuse_below
     from bundler.artifacts.python.pex.arguments import parse
     from bundler.artifacts.python.pex.building import building as building_pex
@@ -114,6 +115,10 @@ def build_pex(
     parsed = parse([*arguments, "-o", str(output)])
 
     def check(projects: Sequence[Project]) -> None:
+        for folder in parsed.sources:
+            refuse_fifos(folder, "pex")
+        for root in parsed.projects:
+            refuse_fifos_of_project(root, "pex", listener)
         refuse_below(parsed.sources, allowed_files(projects))
         refuse_old(find_pex(projects[0].interpreter.path, pex_command))
 

@@ -44,6 +44,7 @@ def build_wheel(output: Path, style: str, building: BuildArguments, loading: Loa
     Example:
       state-bundler build wheel -o dist
     """
+    from bundler.artifacts.python.blocking import refuse_fifos_of_project
     from bundler.artifacts.python.wheel.building import building as building_wheel
     from bundler.artifacts.python.wheel.building import command
     from bundler.workflows.pipeline import verify_and_load
@@ -52,6 +53,7 @@ def build_wheel(output: Path, style: str, building: BuildArguments, loading: Loa
         if len(projects) > 1:
             raise click.UsageError("A wheel contains one project: select it with --project.")
         command(projects[0].interpreter.path, projects[0].root, output)
+        refuse_fifos_of_project(projects[0].root, "the build backend", listener)
 
     listener = narrator(quiet=building.quiet)
     prepared = loading.add_to(building.prepare(listener, check=check), by_default=True)

@@ -24,7 +24,7 @@ _SOURCES = (
     ("--resources-directory", "--resources", "-R"),
     ("--package", "--packa", "-P"),
 )
-_FOLDERS = (*_SOURCES, ("--project", "--proj", ""))
+_PROJECTS = (("--project", "--proj", ""),)
 _PROJECT_FILES = ("pyproject.toml", "setup.py", "setup.cfg")
 _MAX_NESTING = 10
 _ASKS = ("-h", "--help", "-V", "--version", "--help-variables", "--docs", "--help-html")
@@ -56,14 +56,14 @@ class PexArguments:
         return any(argument in _ASKS for argument in self.rest)
 
     @property
-    def folders(self) -> tuple[Path, ...]:
-        """Those whose files pex packs: of sources, of packages, of projects."""
-        projects = [
+    def projects(self) -> tuple[Path, ...]:
+        """Those of which a build backend decides what is packed."""
+        words = [
             Path(argument)
             for argument in self.rest
             if any(os.path.exists(os.path.join(argument, name)) for name in _PROJECT_FILES)
         ]
-        found = dict.fromkeys([*self._named(_FOLDERS), *projects])
+        found = dict.fromkeys([*self._named(_PROJECTS), *words])
         return tuple(folder for folder in found if folder.is_dir())
 
     @property

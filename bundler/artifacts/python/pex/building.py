@@ -17,7 +17,6 @@ from pathlib import Path
 
 from bundler.artifacts.embedding import EmbedRequest
 from bundler.artifacts.python import credentials
-from bundler.artifacts.python.blocking import refuse_fifos
 from bundler.artifacts.python.credentials import AllowedFiles
 from bundler.artifacts.python.pex import PexArtifact, PexDestination, open_pex
 from bundler.artifacts.python.pex.arguments import PexArguments
@@ -88,8 +87,6 @@ def building(
     if "{" not in output.name:  # else pex decides on the name
         refuse_foreign(output)
     with _folder_beside(output) as folder:
-        for source in arguments.folders:
-            refuse_fifos(source, "pex")
         # pex is silent, and a first resolution takes minutes.
         request.listener.phase("Building the PEX")
         request.listener.hands_over(silent=False)

@@ -16,7 +16,6 @@ import msgspec
 
 from bundler.artifacts.embedding import EmbedRequest
 from bundler.artifacts.python import credentials
-from bundler.artifacts.python.blocking import refuse_fifos
 from bundler.artifacts.python.credentials import AllowedFiles
 from bundler.artifacts.python.replacing import publish
 from bundler.artifacts.python.wheel import WheelArtifact, WheelDestination, open_wheel
@@ -51,7 +50,6 @@ def building(
     """
     with io_errors(output):
         make_directories(output)
-    refuse_fifos(project, "the build backend")
     with temporary_folder(output / "wheel") as folder:
         _build(project, interpreter, folder, request.listener)
         made = _only_wheel(folder)
