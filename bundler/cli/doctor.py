@@ -99,11 +99,15 @@ def _roots(project: Path) -> Sequence[Path]:
 
 
 def _stateless(roots: Sequence[Path]) -> Sequence[Path]:
-    """Of several projects, those that nothing is embedded for: they need no environment."""
+    """Of several projects, those that nothing is embedded for: they need no environment.
+
+    None of them if no project has state: then each is checked.
+    """
     from bundler.project.stateful import has_state
     from bundler.project.survey import survey
 
-    return [root for root in roots if not has_state(survey(root))]
+    found = [root for root in roots if not has_state(survey(root))]
+    return found if len(found) < len(roots) else []
 
 
 def _without_state() -> list[Examined]:

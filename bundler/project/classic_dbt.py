@@ -16,7 +16,7 @@ from bundler.system.git_directory import read_regular
 
 # Folders that hold other people's code, or what a build has made.
 _PASSED_OVER = {"node_modules", "site-packages", "dbt_packages", "target", "dist", "build", "logs"}
-_MOST_FOLDERS = 5000
+MOST_FOLDERS = 5000
 _MOST_BYTES = 200_000
 _USES = re.compile(r"(?m)^\s*@dbt_assets\b|\bDbtProject\(")
 
@@ -90,9 +90,13 @@ def _repository(root: Path) -> Path:
     return next((path for path in (root, *root.parents) if (path / ".git").exists()), root)
 
 
-def files(root: Path) -> Iterator[Path]:
-    """The files below a folder that people have written, folder by folder."""
-    for count, (folder, folders, names) in enumerate(os.walk(root)):
+def files(root: Path, *, must_be_all: bool = False) -> Iterator[Path]:
+    """The files below a folder that people have written, folder by folder.
+
+    must_be_all: raises `OSError` for a folder that cannot be read, and for too many folders.
+    """
+    walk = os.walk(root, onerror=fail if must_be_all else None)
+    for count, (folder, folders, names) in enumerate(walk):
         folders[:] = sorted(
             name
             for name in folders
@@ -101,8 +105,14 @@ def files(root: Path) -> Iterator[Path]:
             and not os.path.exists(os.path.join(folder, name, "pyvenv.cfg"))
         )
         yield from (Path(folder, name) for name in sorted(names))
-        if count == _MOST_FOLDERS:
+        if count == MOST_FOLDERS:
+            if must_be_all:
+                raise OSError(f"{root} has more than {MOST_FOLDERS} folders")
             return
+
+
+def fail(error: OSError) -> None:
+    raise error
 
 
 def mentions(path: Path, pattern: re.Pattern[str]) -> bool:

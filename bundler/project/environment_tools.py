@@ -100,7 +100,7 @@ def _has_dockerfile(root: Path) -> bool:
         (name := path.name.lower()).startswith(("dockerfile", "containerfile"))
         or name.endswith(".dockerfile")
         for folder in {root, _up_to_repository(root)[-1]}
-        for path in folder.iterdir()
+        for path in (folder.iterdir() if folder.is_dir() else ())
     )
 
 

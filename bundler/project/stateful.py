@@ -1,28 +1,30 @@
 """Whether a project has state, by the text of its files: nothing of it is imported.
 
-A component of a class that nobody here knows counts: a project that is configured in vain does no
-harm, one that is passed over loses its state.
+A project has none only if that is certain, whatever its components are: one that is configured in
+vain does no harm, one that is passed over loses its state.
 """
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from bundler.project.classic_dbt import files, mentions, start_of
-from bundler.project.projects import Project
+from bundler.project.classic_dbt import MOST_FOLDERS, fail, files
+from bundler.project.component_classes import ComponentClasses
+from bundler.project.projects import DagsterModules, Project
 from bundler.project.survey import Survey, survey, table
+from bundler.system.git_directory import read_regular
 
-# Dagster's own libraries; of these only the named classes have state.
-_DAGSTERS = re.compile(r"dagster(_\w+)?\.")
-_STATEFUL = (
-    r"\b(?:DbtProject|FivetranAccount|Airbyte\w*Workspace|Tableau\w*|Looker\w*|Sigma\w*|PowerBI\w*"
-    r"|Omni\w*|Databricks\w*Workspace|Census\w*|Polytomic\w*)Component\b"
+# What makes a component in Python, without a file that declares it.
+_CODE = re.compile(
+    r"\b(?:StateBackedComponent|component_instance|build_defs_for_component|(?:\w*DbtProject|DbtCloud"
+    r"|FivetranAccount|Airbyte\w*Workspace|Tableau\w*|Looker\w*|Sigma\w*|PowerBI\w*|Omni\w*|Census\w*"
+    r"|Databricks\w*Workspace|Polytomic\w*|AirflowInstance|SparkDeclarativePipeline)Component)\b"
 )
-_CODE = re.compile(rf"\bStateBackedComponent\b|\bcomponent_instance\b|{_STATEFUL}")
-_TYPE = re.compile(r"(?m)^\s*type:\s*[\"']?([A-Za-z_][\w.]*)")
 _DEFINITIONS = ("defs.yaml", "defs.yml", "component.yaml", "component.yml")
+_MOST_BYTES = 2_000_000
 
 
 def has_state(survey: Survey) -> bool:
@@ -31,9 +33,10 @@ def has_state(survey: Survey) -> bool:
         return True
     if survey.dagster is None:
         return False
-    if any(path.suffix == ".py" and mentions(path, _CODE) for path in files(survey.root)):
+    try:
+        return _may_have_state(survey, survey.dagster)
+    except (OSError, ValueError, SyntaxError, RecursionError):  # something cannot be read
         return True
-    return any(_may_have_state(survey, name) for name in _types(survey.root))
 
 
 def with_state(projects: Sequence[Project]) -> tuple[Project, ...]:
@@ -42,17 +45,57 @@ def with_state(projects: Sequence[Project]) -> tuple[Project, ...]:
     return found or tuple(projects)
 
 
-def _types(root: Path) -> Iterator[str]:
-    for path in files(root):
-        if path.name in _DEFINITIONS:
-            yield from _TYPE.findall(start_of(path))
+def _may_have_state(survey: Survey, dagster: DagsterModules) -> bool:
+    loaded = _loaded(survey.root, dagster.root, dagster.defs)
+    own = list(dict.fromkeys([*loaded, *files(survey.root, must_be_all=True)]))
+    if any(path.suffix == ".py" and _CODE.search(_text(path)) for path in own):
+        return True
+    classes = ComponentClasses(own, survey.outer, _text)
+    declared = (path for path in own if path.name in _DEFINITIONS)
+    return not all(classes.is_stateless(name) for path in declared for name in _types(path))
 
 
-def _may_have_state(survey: Survey, name: str) -> bool:
-    if _DAGSTERS.match(name):
-        return re.search(_STATEFUL, name) is not None
-    package = name.partition(".")[0]
-    if survey.dagster is not None and package == survey.dagster.root.partition(".")[0]:
-        return False  # its code was read
-    own = [path for path in files(survey.outer) if package in path.parts and path.suffix == ".py"]
-    return not own or any(mentions(path, _CODE) for path in own)
+def _loaded(home: Path, root: str, defs: str) -> Iterator[Path]:
+    """Every file that Dagster may load: in the root module and in the one of the definitions.
+
+    Raises `FileNotFoundError` for a module that is elsewhere.
+    """
+    for module in [root] if defs.startswith(f"{root}.") else [root, defs]:
+        parts = module.split(".")
+        places = [home.joinpath(*above, *parts) for above in ((), ("src",))]
+        found = [path for path in places if path.is_dir()]
+        if not found:
+            raise FileNotFoundError(module)
+        for place in found:
+            yield from _below(place)
+
+
+def _below(module: Path) -> Iterator[Path]:
+    """As Dagster does, whatever a folder is called."""
+    for count, (folder, folders, names) in enumerate(os.walk(module, onerror=fail)):
+        folders[:] = sorted(n for n in folders if n != "__pycache__" and not n.startswith("."))
+        if count == MOST_FOLDERS or any(os.path.islink(f"{folder}/{name}") for name in folders):
+            raise OSError(f"{folder} was not searched")
+        yield from (Path(folder, name) for name in sorted(names))
+
+
+def _text(path: Path) -> str:
+    """Raises `OSError` for anything but a regular file, and for one that is too large."""
+    text = read_regular(os.fsencode(path), _MOST_BYTES + 1)
+    if len(text) > _MOST_BYTES:
+        raise OSError(f"{path} is too large")
+    return text.decode(errors="replace")
+
+
+def _types(path: Path) -> Iterator[str]:
+    """The types that a file declares. Raises `ValueError` for one that cannot be parsed."""
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    try:
+        documents = list(YAML(typ="safe", pure=True).load_all(_text(path)))
+    except YAMLError as error:
+        raise ValueError(f"{path} is not valid YAML") from error
+    if not all(isinstance(document, dict | None) for document in documents):
+        raise ValueError(f"{path} declares no component")
+    yield from (str(each["type"]) for each in documents if each and "type" in each)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import io
+import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from bundler.cli.console import Console
+from bundler.cli.doctor import _stateless
 from bundler.cli.doctor_workspace import show
 from bundler.project.projects import workspace_members
 from bundler.project.stateful import has_state
@@ -81,36 +84,156 @@ def test_the_files_say_which_projects_have_state(name: str, tmp_path: Path) -> N
     assert [path.relative_to(root).as_posix() for path in found] == list(ALL[name].states)
 
 
+_FEED = "class Feed(dg.StateBackedComponent): ...\n"
+_API = "import dagster as dg\nclass ApiComponent(dg.StateBackedComponent): ...\n"
+_TYPE = "src/shop/defs/x/defs.yaml"
+
+
+def _project(tmp_path: Path, files: dict[str, str]) -> Path:
+    (tmp_path / ".git").mkdir()
+    for path, content in {
+        "project/pyproject.toml": '[tool.dg.project]\nroot_module = "shop"\n',
+        "project/src/shop/parts.py": "class Own: ...\n",
+        **files,
+    }.items():
+        file = tmp_path / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(content)
+    return tmp_path / "project"
+
+
 @pytest.mark.parametrize(
     ("text", "has"),
     [
         ("type: dagster_dbt.DbtProjectComponent\n", True),
+        ("type: dagster_dbt.DbtCloudComponent\n", True),
         ("type: dagster_fivetran.FivetranAccountComponent\n", True),
+        ("type: dagster_airlift.core.components.AirflowInstanceComponent\n", True),
+        ("type: dagster_nobody_knows.ThingComponent\n", True),
         ("type: dagster_sling.SlingReplicationCollectionComponent\n", False),
+        ("type: dagster_aws.components.S3ResourceComponent\n", False),
         ("type: dagster.PythonScriptComponent\n", False),
         ("type: shared.parts.Feed\n", True),
-        ("type: shared.plain.Job\n", True),  # its package has a component with state
+        ("type: shared.plain.Job\n", True),
         ("type: nobody.knows.Thing\n", True),
+        ("type: Thing\n", True),
+        ("type:\n", True),
+        ("type: 5\n", True),
         ("type: shop.parts.Own\n", False),
+        ("type: shop.parts.Nowhere\n", True),
         ("attributes: {}\n", False),
+        ("", False),
+        ('"type": dagster_dbt.DbtCloudComponent\n', True),
+        ("'type' : 'dagster_dbt.DbtCloudComponent'\n", True),
+        ("{type: dagster_dbt.DbtCloudComponent, attributes: {}}\n", True),
+        ("{attributes: {type: a.b.C}, type: dagster.FunctionComponent}\n", False),
+        ("? type\n: >-\n  dagster_dbt.DbtCloudComponent\n", True),
+        ("type: &x dagster_dbt.DbtCloudComponent\n", True),
+        ("a: &a {type: shared.parts.Feed}\n<<: *a\n", True),
+        ("type: dagster.SqlComponent\n---\ntype: shared.parts.Feed\n", True),
+        ("type: dagster.SqlComponent\nattributes: [\n", True),
+        ("type: dagster.SqlComponent\ntype: shared.parts.Feed\n", True),
+        ("- type: shared.parts.Feed\n", True),
+        ("#" * 2_000_001 + "\ntype: dagster.SqlComponent\n", True),
     ],
 )
 def test_the_type_of_a_component_says_whether_it_has_state(
     text: str, has: bool, tmp_path: Path
 ) -> None:
-    (tmp_path / ".git").mkdir()
-    for path, content in {
-        "pyproject.toml": '[tool.dg.project]\nroot_module = "shop"\n',
-        "src/shop/defs/x/defs.yaml": text,
-        "src/shop/parts.py": "class Own: ...\n",
-    }.items():
-        file = tmp_path / "project" / path
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(content)
-    library = tmp_path / "libs/shared/parts.py"
-    library.parent.mkdir(parents=True)
-    library.write_text("class Feed(dg.StateBackedComponent): ...\n")
-    assert has_state(survey(tmp_path / "project")) is has
+    root = _project(tmp_path, {"libs/shared/parts.py": _FEED, f"project/{_TYPE}": text})
+    assert has_state(survey(root)) is has
+
+
+@pytest.mark.parametrize(
+    ("code", "has"),
+    [
+        ("from dagster import Component, Model\nclass Own(Component, Model): ...\n", False),
+        ("import dagster as dg\nclass Own(dg.Component, dg.Resolvable): ...\n", False),
+        ("import dagster as dg\n@dg.scaffold_with(1)\nclass Own(dg.SqlComponent): ...\n", False),
+        ("import dagster as dg\nclass A(dg.Component): ...\nclass Own(A): ...\n", False),
+        ("from shared.plain import Plain\nclass Own(Plain): ...\n", False),
+        ("from .near import Near\nclass Own(Near): ...\n", False),
+        ("from shop.near import Near as Own\n", False),
+        ("from shared.api import ApiComponent\nclass Own(ApiComponent): ...\n", True),
+        ("import shared.api\nclass Own(shared.api.ApiComponent): ...\n", True),
+        ("from shared import api as a\nclass Own(a.ApiComponent): ...\n", True),
+        ("from shared.api import ApiComponent as Own\n", True),
+        ("from shared import Again\nclass Own(Again): ...\n", True),
+        ("from shared.api import *\nclass Own(ApiComponent): ...\n", True),
+        ("from elsewhere import Base\nclass Own(Base): ...\n", True),
+        ("from .nowhere import Base\nclass Own(Base): ...\n", True),
+        ("from dagster_dbt import DbtCloudComponent as A\nclass Own(A): ...\n", True),
+        ("from dagster_new import Thing\nclass Own(Thing): ...\n", True),
+        ("def base(): ...\nclass Own(base()): ...\n", True),
+        ("import x\n@x.changed\nclass Own: ...\n", True),
+        ("class Own(Own): ...\n", True),
+        ("from shared.api import ApiComponent\nOwn = ApiComponent\n", True),
+        ("if x:\n  from shared.api import A\nelse:\n  A = object\nclass Own(A): ...\n", True),
+        ("class Own(: ...\n", True),
+        ("class Own: ...\0\n", True),
+        ("#" * 250_000 + "\nfrom shared.api import ApiComponent as Own\n", True),
+        ("#" * 2_000_001 + "\nclass Own: ...\n", True),
+    ],
+)
+def test_an_own_class_has_no_state_only_if_all_its_bases_are_known(
+    code: str, has: bool, tmp_path: Path
+) -> None:
+    root = _project(
+        tmp_path,
+        {
+            f"project/{_TYPE}": "type: shop.parts.Own\n",
+            "project/src/shop/parts.py": code,
+            "project/src/shop/near.py": "import dagster\nclass Near(dagster.Component): ...\n",
+            "libs/shared/__init__.py": "from .api import ApiComponent as Again\n",
+            "libs/shared/api.py": _API,
+            "libs/shared/plain.py": "from dagster import Component\nclass Plain(Component): ...\n",
+        },
+    )
+    assert has_state(survey(root)) is has
+
+
+@pytest.mark.parametrize(
+    "folder", ["logs", "target", "build", "dist", "node_modules", "site-packages", "dbt_packages"]
+)
+def test_a_component_counts_whatever_its_folder_is_called(folder: str, tmp_path: Path) -> None:
+    declared = {f"project/src/shop/defs/{folder}/defs.yaml": "type: nobody.knows.Thing\n"}
+    assert has_state(survey(_project(tmp_path, declared)))
+
+
+def _many_folders(root: Path) -> None:
+    for number in range(5001):
+        (root / "data" / str(number)).mkdir(parents=True)
+
+
+@pytest.mark.parametrize(
+    "unreadable",
+    [
+        _many_folders,
+        lambda root: shutil.rmtree(root / "src"),
+        lambda root: (root / "src/shop/defs.yaml").symlink_to("nowhere"),
+        lambda root: (root / "src/shop/elsewhere").symlink_to(root.parent),
+        lambda root: os.mkfifo(root / "src/shop/defs.yaml"),
+        lambda root: os.mkfifo(root / "src/shop/a.py"),
+        lambda root: (root / "a.py").symlink_to("nowhere"),
+    ],
+)
+def test_what_cannot_be_read_may_have_state(
+    unreadable: Callable[[Path], None], tmp_path: Path
+) -> None:
+    root = _project(tmp_path, {f"project/{_TYPE}": "type: shop.parts.Own\n"})
+    assert not has_state(survey(root))
+    unreadable(root)
+    assert has_state(survey(root))
+
+
+def test_if_no_project_seems_to_have_state_each_is_checked(tmp_path: Path) -> None:
+    plain, other = tmp_path / "plain", tmp_path / "other"
+    for root in (plain, other):
+        (root / "shop").mkdir(parents=True)
+        (root / "pyproject.toml").write_text('[tool.dg.project]\nroot_module = "shop"\n')
+    assert _stateless([plain, other]) == []
+    (other / "shop/defs.yaml").write_text("type: nobody.knows.Thing\n")
+    assert _stateless([plain, other]) == [plain]
 
 
 def test_projects_that_no_workspace_names_are_found(tmp_path: Path) -> None:
