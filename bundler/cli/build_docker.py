@@ -106,8 +106,12 @@ def build_docker(
     quiet = building.quiet or arguments.quiet
     listener = narrator(quiet=quiet)
     by_stdin = ctx.with_resource(stdin_context.take(arguments))
-    engine_build.preflight(arguments, listener, by_stdin)
     docker = Docker.from_environment()
+
+    def detected() -> dockerbuild.Builder:
+        return dockerbuild.detect(docker, docker.connect_late())
+
+    engine_build.preflight(arguments, listener, by_stdin, detected)
     docker.refuse_silence()  # before minutes are spent on a refresh
     program = dockerbuild.asked_ahead(docker)
     engine_build.require_buildkit(
@@ -117,7 +121,7 @@ def build_docker(
     def check(projects: Sequence[Project]) -> None:
         refuse_relative(image_path, projects)
         for project in projects:
-            engine_build.refuse_missing_configuration(arguments, project.root, by_stdin)
+            engine_build.refuse_missing_configuration(arguments, project.root, by_stdin, detected)
         wanted, engine = wanted_places(arguments, projects, image_path), docker.connect_late()
         engine_build.foresee(arguments, engine, wanted, listener, by_stdin)
 

@@ -8,6 +8,7 @@ import pytest
 
 from bundler.artifacts.image.engine.arguments import parse
 from bundler.artifacts.image.engine.building import preflight
+from bundler.artifacts.image.engine.dockerbuild import Builder
 from bundler.artifacts.image.engine.ignore import parse as ignore_rules
 from bundler.artifacts.image.engine.missing_sources import missing_sources
 from bundler.errors import ConfigurationError
@@ -169,6 +170,27 @@ def test_a_build_says_which_folder_has_to_be_the_context(tmp_path: Path) -> None
         preflight(parse([str(project)]))
     assert caught.value.hint.startswith(f"It is in {tmp_path}: pass that as the context")
     preflight(parse(["-f", str(project / "dockerfile"), str(tmp_path)]))
-    (tmp_path / "projects/shop/dockerfile.dockerignore").write_text("*.lock\n")
-    with pytest.raises(ConfigurationError, match="the ignore file excludes it"):
-        preflight(parse(["-f", str(project / "dockerfile"), str(tmp_path)]))
+
+
+@pytest.mark.parametrize(
+    ("ignore_file", "kind", "is_refused"),
+    [
+        ("Dockerfile.dockerignore", "buildx", True),
+        ("Dockerfile.dockerignore", "buildkit", True),
+        ("Dockerfile.dockerignore", "classic", False),
+        ("Dockerfile.dockerignore", None, False),
+        (".dockerignore", "classic", True),
+        (".dockerignore", None, True),
+    ],
+)
+def test_only_buildkit_reads_a_dockerfiles_own_ignore_file(
+    ignore_file: str, kind: str | None, is_refused: bool, tmp_path: Path
+) -> None:
+    write(tmp_path, {"uv.lock": "", "Dockerfile": "FROM base\nCOPY uv.lock /x\n"})
+    (tmp_path / ignore_file).write_text("*.lock\n")
+    detected = None if kind is None else lambda: Builder(kind, "")
+    if is_refused:
+        with pytest.raises(ConfigurationError, match="the ignore file excludes it"):
+            preflight(parse([str(tmp_path)]), detected=detected)
+    else:
+        preflight(parse([str(tmp_path)]), detected=detected)

@@ -190,9 +190,13 @@ def preflight(baking: Baking, chosen: Sequence[str], projects: Sequence[Project]
                 hint=f"It builds: {', '.join(baking.final)}.",
             )
         arguments, inline = baking.arguments(name), baking.inline(name)
-        building.preflight(arguments, piped=inline)
+        building.preflight(arguments, piped=inline, detected=_builder)
         for project in projects:
-            building.refuse_missing_configuration(arguments, project.root, inline)
+            building.refuse_missing_configuration(arguments, project.root, inline, _builder)
+
+
+def _builder() -> Builder:
+    return Builder("buildx", "")
 
 
 @dataclass(frozen=True)
@@ -216,7 +220,7 @@ class BakeTarget:
 
     @property
     def builder(self) -> Builder:
-        return Builder("buildx", "")
+        return _builder()
 
     @property
     def arguments(self) -> Arguments:

@@ -29,7 +29,12 @@ from bundler.artifacts.image.engine.dockerfile import (
 )
 from bundler.artifacts.image.engine.embedding import EngineDestination, discard, remove_unnamed
 from bundler.artifacts.image.engine.foreseen import Foreseer, WantedPlaces
-from bundler.artifacts.image.engine.ignore import effective, parse
+from bundler.artifacts.image.engine.ignore import (
+    IGNORE_FILE,
+    DockerIgnoreRule,
+    effective,
+    parse,
+)
 from bundler.artifacts.image.engine.missing_sources import missing_sources
 from bundler.artifacts.image.engine.outputs import ReadyImage
 from bundler.artifacts.image.engine.stdin_context import Piped
@@ -41,11 +46,14 @@ _OTHER_BASES = {"--pull", "--build-context", "--builder"}
 
 
 def preflight(
-    arguments: Arguments, listener: Listener = SILENT, piped: Piped | None = None
+    arguments: Arguments,
+    listener: Listener = SILENT,
+    piped: Piped | None = None,
+    detected: Callable[[], Builder] | None = None,
 ) -> None:
     """Finds, before anything is refreshed, what cannot end well.
 
-    piped: what came by stdin.
+    piped: what came by stdin. detected: see `_rules`.
     Raises `ConfigurationError` for a Dockerfile that copies state, or what the context lacks, and
     `UsageError` for what cannot be carried out with the finished image.
     """
@@ -54,7 +62,7 @@ def preflight(
         return
     name, text = found[0], found[1].decode(errors="replace")
     refuse_copied_state(text, name)
-    _refuse_missing_sources(arguments, text)
+    _refuse_missing_sources(arguments, text, detected)
     for sentence in refreshing(text, name):
         listener.warning(sentence)
 
@@ -74,14 +82,20 @@ def require_buildkit(
 
 
 def refuse_missing_configuration(
-    arguments: Arguments, project: Path, piped: Piped | None = None
+    arguments: Arguments,
+    project: Path,
+    piped: Piped | None = None,
+    detected: Callable[[], Builder] | None = None,
 ) -> None:
-    """Raises `ConfigurationError` if no image of this context could load the project."""
+    """Raises `ConfigurationError` if no image of this context could load the project.
+
+    detected: see `_rules`.
+    """
     found = _dockerfile(arguments, piped)
     if found is None or not dockerbuild.is_local(arguments):
         return
     root, text = Path(arguments.context), found[1].decode(errors="replace")
-    rules = parse(effective(root, dockerfile_of(arguments)))
+    rules = _rules(root, dockerfile_of(arguments), detected)
     if missing := missing_configuration(root, project, text, rules):
         raise ConfigurationError(
             f"The ignore file keeps {' and '.join(missing)} out of the image, and Dagster finds "
@@ -90,14 +104,30 @@ def refuse_missing_configuration(
         )
 
 
-def _refuse_missing_sources(arguments: Arguments, text: str) -> None:
+def _rules(
+    root: Path, file: Path | None, detected: Callable[[], Builder] | None
+) -> list[DockerIgnoreRule]:
+    """The ignore rules of a build. detected: says which builder it is, and is only asked where an
+    ignore file is next to the Dockerfile, which the classic builder does not read. Without it no
+    rule is certain then.
+    """
+    if file is not None and file.with_name(file.name + IGNORE_FILE).exists():
+        if detected is None:
+            return []
+        file = file if detected().is_buildkit else None
+    return parse(effective(root, file))
+
+
+def _refuse_missing_sources(
+    arguments: Arguments, text: str, detected: Callable[[], Builder] | None
+) -> None:
     """Raises `ConfigurationError` if the Dockerfile takes from the context what is not in it."""
     file = dockerfile_of(arguments)
     if file is None:
         return
     root = Path(arguments.context)
     build_args = dockerbuild.build_args_of(arguments)
-    rules = parse(effective(root, file))
+    rules = _rules(root, file, detected)
     contexts = [named.partition("=")[0] for named in arguments.given("--build-context")]
     for missing in missing_sources(
         root, text, build_args, rules, target=arguments.target, contexts=contexts
