@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
 from bundler.artifacts.image.engine.arguments import parse
+from bundler.artifacts.image.engine.baking import Baking
 from bundler.artifacts.image.engine.building import foresee
-from bundler.artifacts.image.engine.connection import Engine
+from bundler.artifacts.image.engine.connection import Docker, Engine
 from bundler.artifacts.image.engine.foreseen import Foreseer, WantedPlaces
 from bundler.artifacts.image.image import LABEL_STATES
 from bundler.errors import BundlerError, ConfigurationError, ToolFailed, VerificationFailed
@@ -92,3 +94,22 @@ def test_an_image_that_cannot_be_looked_at_is_no_reason_to_refuse(
     monkeypatch.setattr(Foreseer, "_problems", problems)
     engine = cast("Engine", _Engine({}))
     Foreseer(engine, "FROM base\nUSER app\n", tag="shop:1").check(_WANTED, SILENT)
+
+
+@pytest.mark.parametrize(
+    ("more", "is_refused"),
+    [({}, True), ({"pull": True}, False), ({"contexts": {"base": "target:base"}}, False)],
+)
+def test_so_is_what_bake_builds(
+    more: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_refused: bool
+) -> None:
+    def problems(*_: object) -> Iterator[ConfigurationError]:
+        yield ConfigurationError("It is nowhere.", hint="Put it somewhere.")
+
+    monkeypatch.setattr(Foreseer, "_problems", problems)
+    write(tmp_path, {"Dockerfile": "FROM base\nWORKDIR /app\n"})
+    target = {"context": str(tmp_path), "tags": ["shop:1"], **more}
+    arguments = Baking(Docker(), {"target": {"app": target}}, ("app",), ()).arguments("app")
+    engine = cast("Engine", _Engine({}))
+    with pytest.raises(ConfigurationError) if is_refused else nullcontext():
+        foresee(arguments, engine, _WANTED, SILENT)

@@ -100,6 +100,8 @@ def _contexts(target: Json) -> Iterator[str]:
         yield f"--build-context={name}={where}"
     for name, value in (target.get("args") or {}).items():
         yield f"--build-arg={name}={value}"
+    if target.get("pull"):
+        yield "--pull"
 
 
 def _output(value: object) -> str:
