@@ -82,7 +82,7 @@ class Difference(msgspec.Struct, frozen=True):
 
     def of(self, key: str, directory: str) -> KeyDifference | None:
         """What is said of a key in one of the later artifact's state directories."""
-        names = (key, _twice(key, directory))
+        names = (key, name_in(key, directory))
         return next((found for found in self.keys if found.key in names), None)
 
 
@@ -148,7 +148,7 @@ class _Side(msgspec.Struct):
 
     def __post_init__(self) -> None:
         manifests = {
-            directory.path: _manifest(directory, self.artifact.name)
+            directory.path: manifest_of(directory, self.artifact.name)
             for directory in self.artifact.state_directories()
         }
         if not manifests:
@@ -156,7 +156,7 @@ class _Side(msgspec.Struct):
         keys = [state.key for manifest in manifests.values() for state in manifest.states]
         for path, manifest in manifests.items():
             for state in manifest.states:
-                name = state.key if keys.count(state.key) == 1 else _twice(state.key, path)
+                name = state.key if keys.count(state.key) == 1 else name_in(state.key, path)
                 self.states[name] = _Located(path, state)
             for item in manifest.predicate.contents.non_local:
                 self.non_local[item.key] = item.version or item.management_type
@@ -196,12 +196,12 @@ class _Side(msgspec.Struct):
                 self.contents[key, path] = raw
 
 
-def _twice(key: str, path: str) -> str:
+def name_in(key: str, path: str) -> str:
     """The name of a key that an artifact has in several state directories."""
     return f"{key} in {path}"
 
 
-def _manifest(directory: StateDirectory, name: str) -> Manifest:
+def manifest_of(directory: StateDirectory, name: str) -> Manifest:
     """The manifest; for what Dagster alone has filled, one made of what is there."""
     raw = directory.read_manifest()
     if raw is not None:

@@ -151,6 +151,7 @@ class RefreshArguments(NamedTuple):
 
     def options(self) -> RefreshOptions:
         from bundler.project.options import KeyOptions, RefreshOptions
+        from bundler.workflows.build_all import is_one_of_all
 
         return RefreshOptions(
             mode=self.mode,
@@ -164,6 +165,7 @@ class RefreshArguments(NamedTuple):
             baseline=self.baseline,
             allow_stale=self.allow_stale,
             inside=self._inside(),
+            is_one_of_all=is_one_of_all(),
             over_all=KeyOptions(
                 timeout=self.timeout, attempts=self.attempts, allow_http=self.allow_http
             ),

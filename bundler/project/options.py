@@ -125,7 +125,8 @@ class RefreshOptions(msgspec.Struct, frozen=True):
     definitions, to which `max_removed` does not apply. secrets, not_secrets: names of variables
     that are, or are not, secret, besides those whose name says so. stored: what
     becomes of keys in versioned storage; None leaves them out of the artifact without a version.
-    inside: the image that the components run in; None for this machine.
+    inside: the image that the components run in; None for this machine. is_one_of_all: other
+    projects are built with the same options, so a pattern may match no key here.
     """
 
     mode: RefreshMode | None = None
@@ -146,6 +147,7 @@ class RefreshOptions(msgspec.Struct, frozen=True):
     not_secrets: tuple[str, ...] = ()
     stored: StoredVersions | None = None
     inside: Inside | None = None
+    is_one_of_all: bool = False
 
     def over(self, wider: RefreshOptions) -> RefreshOptions:
         """These options (the command line's), with a project's where they say nothing."""

@@ -322,6 +322,8 @@ def check_selection(options: RefreshOptions, directories: Sequence[Directory]) -
             raise ConfigurationError(
                 f"No component has the key {key!r}.", hint=nearest_key(key, known), key=key
             )
+    if options.is_one_of_all or not known:
+        return  # a pattern is for every project that is built, and another one has the key
     for pattern in (*options.allow_empty, *options.allow_shrink):
         if not any(matches(key, pattern) for key in known):
             raise ConfigurationError(

@@ -99,15 +99,16 @@ class Folder:
                 os.unlink(path)
 
     def list(self, prefix: str) -> Iterator[Listed]:
-        for directory, _, names in walk(self.root / prefix, missing_ok=True):
-            for file in names:
-                path = Path(directory, file)
-                if not file.startswith(_TEMPORARY):
-                    # What was removed since the folder was read is no member of it.
-                    with suppress(FileNotFoundError), io_errors(path):
-                        status = path.stat()
-                        name = path.relative_to(self.root).as_posix()
-                        yield Listed(name, status.st_size, status.st_mtime)
+        with io_errors(self.root / prefix):
+            for directory, _, names in walk(self.root / prefix, missing_ok=True):
+                for file in names:
+                    path = Path(directory, file)
+                    if not file.startswith(_TEMPORARY):
+                        # What was removed since the folder was read is no member of it.
+                        with io_errors(path), suppress(FileNotFoundError):
+                            status = path.stat()
+                            name = path.relative_to(self.root).as_posix()
+                            yield Listed(name, status.st_size, status.st_mtime)
 
     def _put(self, path: Path, chunks: Iterable[Buffer]) -> None:
         with self._new(path, chunks) as beside:

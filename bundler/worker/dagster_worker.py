@@ -299,7 +299,9 @@ def _defers_in(component: Any) -> str:
     """
     settings = _attributes(_attributes(component).get("project")).get("args")
     state_path = _attributes(settings).get("state_path")
-    return os.path.normpath(os.path.join("project", state_path)) if state_path else ""
+    if not (state_path and isinstance(state_path, (str, Path))):
+        return ""
+    return os.path.normpath(os.path.join("project", state_path))
 
 
 def _attributes(value: Any) -> dict[str, Any]:

@@ -176,13 +176,11 @@ def compare_with_plan(
     expected: by the project's name.
     """
     planned = [project for project in projects if project.name in expected]
-    own = [target_of(project) or "" for project in planned]
-    targets = demanded.targets if len(demanded.targets) == len(planned) else own
     differing: list[str] = []
-    for project, target in zip(planned, targets, strict=True):
+    for project in planned:
         found = describe(
             run,
-            Request(target),
+            Request(target_of(project) or ""),  # as in the plan, whatever else is loaded
             demanded.environment,
             name,
             lambda text: _redacted(text.encode(), demanded),

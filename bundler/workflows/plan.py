@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from bundler.artifacts.diff import Difference, KeyDifference, diff
+from bundler.artifacts.diff import Difference, KeyDifference, diff, manifest_of, name_in
 from bundler.artifacts.extract import extract
 from bundler.artifacts.open import open_artifact
 from bundler.errors import BadData, VerificationFailed
@@ -155,11 +155,13 @@ def _of_projects(found: Difference, before: Artifact, refreshed: Refreshed) -> D
     others = [it for it in held if not any(is_at(it.path, place) for place in places)]
     if len(others) == len(held) == 1:
         others = []
-    ignored = {
-        (state.key, "removed")
-        for directory in others
-        for state in parse(directory.read_manifest() or b"", before.name).states
-    }
+    ignored: set[tuple[str, str]] = set()
+    for directory in others:
+        manifest = manifest_of(directory, before.name)
+        theirs = [state.key for state in manifest.states]
+        theirs += [item.key for item in manifest.predicate.contents.non_local]
+        for key in theirs:
+            ignored |= {(key, "removed"), (name_in(key, directory.path), "removed")}
     if before.kind == "store":
         ignored |= {
             (component.key, kind)
