@@ -15,7 +15,7 @@ import yaml
 from tests.support import registries
 from tests.support.engine import Engine, make_python_base
 from tests.support.registries import Registry
-from tests.support.shapes import ALL, checkout
+from tests.support.shapes import ON_DEFAULT_BRANCH, checkout
 from tests.support.workdir import WorkDir
 
 pytestmark = pytest.mark.engine
@@ -61,10 +61,10 @@ class Runner:
             (folder / name).chmod(0o755)
         (folder / "docker").symlink_to(engine.clis[0])
 
-    def run(self, workflow: Mapping[str, Any], branch: str) -> None:
+    def run(self, workflow: Mapping[str, Any]) -> None:
         """Every job, every entry of its matrix, every step."""
         for job in workflow["jobs"].values():
-            assert job.get("if") in (None, f"github.ref == 'refs/heads/{branch}'")
+            assert job.get("if") in (None, ON_DEFAULT_BRANCH)
             for entry in job.get("strategy", {}).get("matrix", {}).get("include", [{}]):
                 values = {f"matrix.{name}": self.filled(value, {}) for name, value in entry.items()}
                 for step in job["steps"]:
@@ -121,7 +121,7 @@ def test_every_step_of_the_workflow_runs(
     file = wd.path / ".github/workflows/state-bundler.yml"
     workflow = yaml.safe_load(_HOSTS.sub(f"{registry.host}/data", file.read_text()))
     runner = Runner(wd, engine, registry, tmp_path / "programs")
-    runner.run(workflow, ALL[name].branch)
+    runner.run(workflow)
 
     pushed = {image for image, tag in registry.tags if tag.endswith(runner.commit)}
     assert {image.removeprefix("data/") for image in pushed} == _IMAGES[name]

@@ -35,6 +35,8 @@ class Shape:
 
 
 _PLAIN = "locations/plain"
+# The condition of the jobs that ship.
+ON_DEFAULT_BRANCH = "github.ref == format('refs/heads/{0}', github.event.repository.default_branch)"
 ALL = {
     "workspace_uv": Shape({".": ("locations/orders/src",)}, ("locations/orders",), copies=_PLAIN),
     "workspace_dg": Shape(

@@ -18,9 +18,12 @@ from typing import Any
 
 from bundler.artifacts.image.engine.dockerbuild import usual_dockerfile
 from bundler.artifacts.image.engine.dockerfile import copied_paths, open_arguments
+from bundler.git.ignored import ignored_below
 from bundler.project.classic_dbt import files
 from bundler.project.survey import Survey
 from bundler.setup.file_edits import scanned
+from bundler.system.secret_names import has_a_secret_name
+from bundler.system.url_credentials import has_credentials
 
 # Ours, which is not asked how images are built.
 WORKFLOW = "state-bundler.yml"
@@ -31,7 +34,13 @@ _COMMAND = re.compile(r"\bdocker\s+(?:buildx\s+)?build\s+(?P<words>[^\n&|;#]+)")
 _SCRIPTS = re.compile(r"(Makefile|makefile|justfile|Justfile|.*\.sh|.*\.mk)$")
 _LOGIN = ("docker/login-action", "aws-actions/", "google-github-actions/auth", "azure/")
 _EXPRESSION = re.compile(r"\$\{\{\s*([\w.-]+)\s*\}\}")
+_ANY_EXPRESSION = re.compile(r"\$\{\{\s*(.*?)\s*\}\}")
+# What a matrix may name and a shell may hold: no secret, and nothing that its author can choose.
+_FIXED = re.compile(r"\$\{\{\s*(github\.(?!event\b|token\b|head_ref\b)|vars\.)\w+\s*\}\}")
 _UNKNOWN = re.compile(r"\$(?!\{\{)")
+# Of a step that logs in: contexts that another job does not have, and what needs a permission.
+_ELSEWHERE = re.compile(r"\b(env|inputs|jobs?|matrix|needs|runner|steps|strategy)\s*[.\[]")
+_OIDC = re.compile(r"(?i)'(role-to-assume|workload_identity_provider|client-id)'")
 # Of docker build: options that have a value in the next word.
 _VALUED = {"-f": "file", "--file": "file", "--target": "target", "-t": "tag", "--tag": "tag"}
 _MORE_VALUED = {"--platform", "--cache-from", "--cache-to", "--secret", "--ssh", "--network", "-o"}
@@ -42,7 +51,9 @@ class Build:
     """One image. context, dockerfile: relative to the repository, POSIX; the context may be ``.``.
 
     image: its name without a tag, where that is declared. about: words that its declaration has for
-    it, such as the service's name and command. login: steps of a workflow that log in.
+    it, such as the service's name and command. login: steps of a workflow that log in. withheld:
+    arguments that are left out because their name says that they are secret, or because their value
+    is not known.
     """
 
     context: str
@@ -53,6 +64,7 @@ class Build:
     image: str = ""
     about: str = ""
     login: tuple[Mapping[str, Any], ...] = field(default=(), hash=False)
+    withheld: tuple[str, ...] = ()
 
     def words(self) -> list[str]:
         """The arguments of ``docker build`` in the repository's folder."""
@@ -82,11 +94,17 @@ def build_of(survey: Survey, builds: Sequence[Build]) -> Build | None:
 
 
 def builds_in(repository: Path) -> list[Build]:
-    """Every build that a repository declares, and every Dockerfile, in a stable order."""
+    """Every build that a repository declares, and every Dockerfile, in a stable order.
+
+    What git ignores declares nothing: no other clone has it.
+    """
+    ignored = {repository / path for path in ignored_below(repository)}
     found: list[Build] = []
     dockerfiles: list[Path] = []
     for path in [*files(repository), *sorted(repository.glob(".gitlab-ci.y*ml"))]:
         name = path.name
+        if not ignored.isdisjoint((path, *path.parents)):
+            continue
         if _COMPOSE.match(name):
             found += _of_compose(repository, path)
         elif _DAGSTER.match(name):
@@ -96,7 +114,8 @@ def builds_in(repository: Path) -> list[Build]:
         elif _DOCKERFILE.match(name) and not name.endswith(".dockerignore"):
             dockerfiles.append(path)
     for path in sorted(repository.glob(".github/workflows/*.y*ml")):
-        found += _of_workflow(repository, path) if path.name != WORKFLOW else ()
+        if path.name != WORKFLOW and ignored.isdisjoint((path, *path.parents)):
+            found += _of_workflow(repository, path)
     there = [build for build in found if (repository / build.dockerfile).is_file()]
     there += [build for path in dockerfiles for build in _undeclared(repository, path)]
     return list(dict.fromkeys(there))
@@ -151,16 +170,22 @@ def _of_workflow(repository: Path, path: Path) -> Iterator[Build]:
             f"env.{k}": v for k, v in {**_mapping(data, "env"), **_mapping(job, "env")}.items()
         }
         steps = [step for step in job["steps"] if isinstance(step, Mapping)]
-        login = tuple(
-            step
-            for step in steps
-            if str(step.get("uses", "")).startswith(_LOGIN) and "matrix." not in str(step)
-        )
+        login = tuple(step for step in steps if str(step.get("uses", "")).startswith(_LOGIN))
         for values in _matrix(_mapping(job, "strategy", "matrix")):
+            known = {**variables, **values}
+            given_login = _copied([_expanded(step, known) for step in login])
             for step in steps:
-                given = _expanded(step, {**variables, **values})
-                for build in _of_step(repository, path, given):
-                    yield replace(build, login=login)
+                for build in _of_step(repository, path, _expanded(step, known)):
+                    yield replace(build, login=given_login)
+
+
+def _copied(login: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
+    """The steps, if another job without more permissions can run them; else none."""
+    for step in login:
+        used = [*_ANY_EXPRESSION.findall(str(step)), str(step.get("if", ""))]
+        if _OIDC.search(str(step)) or any(map(_ELSEWHERE.search, used)):
+            return ()
+    return tuple(login)
 
 
 def _of_step(repository: Path, path: Path, step: Mapping[str, Any]) -> Iterator[Build]:
@@ -187,7 +212,8 @@ def _of_script(
 ) -> Iterator[Build]:
     """The calls of ``docker build`` in a script that runs in the repository, or in a folder."""
     here = folder or (path.parent if path.name.endswith(".sh") else repository)
-    for found in _COMMAND.finditer(text.replace("\\\n", " ")):
+    text = _ANY_EXPRESSION.sub(_as_one_word, text.replace("\\\n", " "))
+    for found in _COMMAND.finditer(text):
         try:
             words = shlex.split(found["words"])
         except ValueError:
@@ -206,6 +232,11 @@ def _of_script(
             arguments=_arguments(arguments),
             image=_without_tag(options.get("tag", "")),
         )
+
+
+def _as_one_word(expression: re.Match[str]) -> str:
+    inner = expression[1] if re.fullmatch(r"[\w.-]+", expression[1]) else "unknown"
+    return f"${{{{{inner}}}}}"
 
 
 def _read(words: Sequence[str]) -> tuple[dict[str, str], list[str], list[str]]:
@@ -228,9 +259,19 @@ def _read(words: Sequence[str]) -> tuple[dict[str, str], list[str], list[str]]:
 
 
 def _declared(
-    repository: Path, path: Path, *, context: Path, dockerfile: Any = None, **rest: Any
+    repository: Path,
+    path: Path,
+    *,
+    context: Path,
+    dockerfile: Any = None,
+    target: str = "",
+    arguments: Sequence[tuple[str, str]] = (),
+    **rest: Any,
 ) -> Iterator[Build]:
     """With paths from the repository; nothing for what is outside."""
+    kept = tuple(pair for pair in arguments if _is_public(*pair))
+    withheld = tuple(name for name, _ in arguments if name not in dict(kept))
+    rest |= {"target": target if _is_known(target) else "", "arguments": kept, "withheld": withheld}
     context = Path(os.path.normpath(context))
     named = context / str(dockerfile) if dockerfile else usual_dockerfile(context)
     file = Path(os.path.normpath(named))
@@ -325,7 +366,7 @@ def _mapping(data: Any, *names: str) -> dict[str, Any]:
 
 
 def _arguments(given: Any) -> tuple[tuple[str, str], ...]:
-    """Build arguments as a mapping or as ``NAME=value``; one without a known value is left out."""
+    """Build arguments as a mapping or as ``NAME=value``; one without a value is left out."""
     if not isinstance(given, Mapping | list):
         return ()
     pairs: Iterable[tuple[Any, Any]] = (
@@ -333,10 +374,18 @@ def _arguments(given: Any) -> tuple[tuple[str, str], ...]:
         if isinstance(given, Mapping)
         else (str(item).strip().split("=", 1) for item in given if "=" in str(item))  # type: ignore[misc]  # two parts
     )
-    return tuple(
-        (str(name), str(value))
-        for name, value in pairs
-        if value is not None and not _UNKNOWN.search(str(value))
+    return tuple((str(name), str(value)) for name, value in pairs if value is not None)
+
+
+def _is_known(text: str) -> bool:
+    """Whether a matrix can have it: nothing that a shell or another context would fill in."""
+    return "$" not in _FIXED.sub("", text)
+
+
+def _is_public(name: str, value: str) -> bool:
+    """Whether a build argument can be in a file that is committed."""
+    return (
+        not has_a_secret_name(name) and _is_known(f"{name}{value}") and not has_credentials(value)
     )
 
 
@@ -344,8 +393,7 @@ def _without_tag(image: str) -> str:
     """The repository of a name; empty if a part of it is not known."""
     head, _, last = image.partition("@")[0].rpartition("/")
     name = f"{head}/{last.partition(':')[0]}" if head else last.partition(":")[0]
-    unknown = _EXPRESSION.sub(lambda found: "" if found[1].startswith("github.") else "$", name)
-    return "" if "$" in unknown or not head else name
+    return name if head and _is_known(name) else ""
 
 
 def _matrix(matrix: Mapping[str, Any]) -> list[dict[str, Any]]:

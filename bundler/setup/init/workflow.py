@@ -29,8 +29,17 @@ _CODE_IMAGE = "state-bundler/code"
 _GITHUB = re.compile(r"github\.com[:/]([\w.-]+)/")
 # Variables that the code needs: those with a default are not secrets that somebody has to set.
 _NEEDED = re.compile(
-    r"environ\[[\"']([A-Z][A-Z0-9_]+)[\"']\]|EnvVar\(\s*[\"']([A-Z][A-Z0-9_]+)[\"']"
+    r"(?<!del )(?<!del os\.)environ\[[\"']([A-Z][A-Z0-9_]+)[\"']\]|"
+    r"EnvVar\(\s*[\"']([A-Z][A-Z0-9_]+)[\"']"
     r"|\benv\.([A-Z][A-Z0-9_]+)|\benv\([\"']([A-Z][A-Z0-9_]+)[\"']\)"
+)
+_ASSIGNED = re.compile(
+    r"environ(?:\[|\.setdefault\(\s*)[\"']([A-Z][A-Z0-9_]+)[\"'](?:\]\s*=(?!=)|\s*,)"
+)
+# What every process or every job has. GitHub gives its token only to steps that name it.
+_AMBIENT = re.compile(
+    r"PATH|HOME|USER|LOGNAME|SHELL|TERM|TZ|LANG|LANGUAGE|LC_\w+|PWD|OLDPWD|HOSTNAME|TMPDIR|TMP|TEMP"
+    r"|PYTHON\w*|VIRTUAL_ENV|XDG_\w+|GITHUB_(?!TOKEN$)\w+|RUNNER_\w+|CI|DAGSTER_\w+"
 )
 _PEX = re.compile(r"pex_binary\((?:[^)]*?name\s*=\s*[\"']([\w.-]+)[\"'])?")
 _INSTALL_HERE = 'run: uv tool install --quiet {words} && uv tool dir --bin >> "$GITHUB_PATH"\n'
@@ -85,17 +94,6 @@ def needs_registry(surveys: Sequence[Survey]) -> bool:
     return any(each.build is not None and not each.build.image for each in _shipped(surveys))
 
 
-def default_branch(repository: Path) -> str:
-    """As git knows it: the remote's, else the one that is checked out."""
-    opened = open_repository(repository)
-    if opened is None:
-        return "main"
-    heads = Question(["for-each-ref", "--format=%(symref:lstrip=3)", "refs/remotes/**/HEAD"])
-    own = Question(["symbolic-ref", "-q", "--short", "HEAD"], expected=(0, 1))
-    named, current = (os.fsdecode(answer).split() for answer in opened.ask(heads, own))
-    return next(iter((*named, *current)), "main")
-
-
 def _shipped(surveys: Sequence[Survey]) -> list[Shipped]:
     builds = builds_in(surveys[0].outer) if surveys else []
     found = []
@@ -127,12 +125,12 @@ def _written(given: Survey, registry: str) -> str:
     text += _part("github-images.yml") if images else ""
     text += _part("github-artifacts.yml") if others else ""
     values = {
-        "branch": default_branch(given.outer),
         "registry": registry,
         "install": _install(),
         "guard": shlex.join(("state-bundler", "guard", *_source_directories(surveys))),
         "login": _login([build for _, build in images]),
-        "images": _entries([_image(each, build, images, registry) for each, build in images]),
+        "images": _withheld(images)
+        + _entries([_image(each, build, images, registry) for each, build in images]),
         "artifacts": _entries([_artifact(each) for each in others]),
         "pants": "      - uses: pantsbuild/actions/init-pants@v10\n" if _any_pex(others) else "",
         "environment": _environment(surveys),
@@ -175,13 +173,27 @@ def _image(
     prepare = _prepare(shipped.survey)
     code = f"docker build --quiet --tag {_CODE_IMAGE} {words}"
     return {
-        "project": shipped.project,
+        "project": shlex.quote(shipped.project),
         "image": f"{name}:{prefix}${{{{ github.sha }}}}",
         "registry": _host(name),
         "prepare": prepare or code,
         "options": "" if prepare else f"--in {_CODE_IMAGE}",
         "build": words,
     }
+
+
+def _withheld(images: Sequence[tuple[Shipped, Build]]) -> str:
+    """A comment that names the build arguments that are not passed."""
+    left_out = {
+        name for _, build in images for name in build.withheld if name not in dict(build.arguments)
+    }
+    names = sorted(re.sub(r"\W", "?", name) for name in left_out)
+    return (
+        "          # Build arguments left out, because their name says that they are secret,\n"
+        f"          # or their value is not known: {', '.join(names)}.\n"
+        if names
+        else ""
+    )
 
 
 def _artifact(shipped: Shipped) -> dict[str, str]:
@@ -192,7 +204,8 @@ def _artifact(shipped: Shipped) -> dict[str, str]:
         return {"project": shipped.project, "prepare": prepare, "make": make, "file": "dist/*.whl"}
     folder, _, target = shipped.pex.partition(":")
     file = f"dist/{folder.replace('/', '.')}/{target}.pex"
-    make = f"pants package {shipped.pex} && state-bundler update {file} --project {project}"
+    package = f"pants package {shlex.quote(shipped.pex)}"
+    make = f"{package} && state-bundler update {shlex.quote(file)} --project {project}"
     return {"project": shipped.project, "prepare": prepare, "make": make, "file": file}
 
 
@@ -221,15 +234,17 @@ def _prepare(survey: Survey) -> str:
 
 
 def _login(builds: Sequence[Build]) -> str:
-    """The steps of the workflow that builds the images today; else a login by name."""
-    if not builds or not all(build.login for build in builds):
+    """The steps of the workflow that builds the images today, if they are the same for all; else
+    a login by name."""
+    login = builds[0].login if builds else ()
+    if not login or any(build.login != login for build in builds):
         return _part("github-login.yml")
     from ruamel.yaml import YAML
 
     out = io.StringIO()
     yaml = YAML()
     yaml.width = 1000
-    yaml.dump([dict(step) for step in builds[0].login], out)
+    yaml.dump([dict(step) for step in login], out)
     return "".join(f"      {line}\n" for line in out.getvalue().splitlines())
 
 
@@ -243,8 +258,14 @@ def _environment(surveys: Sequence[Survey]) -> str:
 def needed(root: Path) -> set[str]:
     wanted = (".py", ".yaml", ".yml")
     texts = (scanned(path) for path in files(root) if path.suffix in wanted)
-    found = (hit for text in texts for hit in _NEEDED.findall(text))
-    return {name for hit in found for name in hit if name and not name.startswith("DAGSTER_")}
+    found = set().union(*map(_read_in, texts))
+    return {name for name in found if not _AMBIENT.fullmatch(name)}
+
+
+def _read_in(text: str) -> set[str]:
+    """The variables that a file reads without setting them."""
+    read = {name for hit in _NEEDED.findall(text) for name in hit if name}
+    return read - set(_ASSIGNED.findall(text))
 
 
 def _entries(entries: Sequence[Mapping[str, str]]) -> str:

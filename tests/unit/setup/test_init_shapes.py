@@ -13,8 +13,8 @@ import yaml
 from bundler.project.config import read_toml
 from bundler.setup.file_edits import apply
 from bundler.setup.init import chosen, plan
-from bundler.setup.init.workflow import default_branch, default_registry
-from tests.support.shapes import ALL, SHAPES
+from bundler.setup.init.workflow import default_registry
+from tests.support.shapes import ALL, ON_DEFAULT_BRANCH, SHAPES
 from tests.support.workdir import WorkDir
 
 # Of each shape: what the matrix has for a project; None where nothing is configured.
@@ -83,7 +83,7 @@ def test_what_is_written_fits_and_goes_again(shape: WorkDir) -> None:
     expected = ARTIFACTS.get(name)
     assert [(entry["project"], entry["file"]) for entry in made] == ([expected] if expected else [])
     for job in (jobs[each] for each in ("image", "artifact") if each in jobs):
-        assert job["if"] == f"github.ref == 'refs/heads/{ALL[name].branch}'"
+        assert job["if"] == ON_DEFAULT_BRANCH
     checker = Path(sys.executable).with_name("check-jsonschema")
     argv = [checker, "--builtin-schema", "vendor.github-workflows", _workflow(shape)]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
@@ -142,17 +142,6 @@ def test_the_registry_is_the_owners(wd: WorkDir, url: str | None, registry: str)
     if url:
         wd(["git", "remote", "add", "upstream", url])
     assert default_registry(wd.path) == registry
-
-
-def test_the_default_branch_is_the_remotes(wd: WorkDir, tmp_path: Path) -> None:
-    wd("git symbolic-ref HEAD refs/heads/release/next")
-    assert default_branch(wd.path) == "release/next"
-    wd.commit("first")
-    wd(f"git clone --quiet . {tmp_path / 'clone'}")
-    clone = WorkDir(tmp_path / "clone", wd.env)
-    clone("git switch --quiet -c topic")
-    assert default_branch(clone.path) == "release/next"
-    assert default_branch(tmp_path) == "main"
 
 
 @pytest.mark.parametrize("shape", ["nested"], indirect=True)
