@@ -33,6 +33,10 @@ _MOST_BYTES = 64 * 1024
 # A service account's key that Google hands out is called after its project.
 _KEY_FILE = (".json", 512, 8 * 1024)
 _PRIVATE = b"PRIVATE KEY-----"
+# PEM's, PGP's, and how a key in DER begins: a certificate has no version there.
+_SURELY_PRIVATE = re.compile(
+    rb"PRIVATE KEY(?: BLOCK)?-----|\A0(?:\x82..|\x81.|[\0-\x7f])\x02\x01[\0\1]", re.DOTALL
+)
 
 
 def has_credentials_name(path: str) -> bool:
@@ -50,15 +54,16 @@ def has_credentials_name(path: str) -> bool:
     )
 
 
-def holds_credentials(path: str, file: str | os.PathLike[str]) -> bool:
+def holds_credentials(path: str, file: str | os.PathLike[str], *, certain: bool = False) -> bool:
     """Whether a file or folder holds credentials; `file` is where it is on disk."""
-    return decide(path, lambda: open(file, "rb", opener=_opened))
+    return decide(path, lambda: open(file, "rb", opener=_opened), certain=certain)
 
 
-def decide(path: str, opened: Callable[[], BinaryIO]) -> bool:
+def decide(path: str, opened: Callable[[], BinaryIO], *, certain: bool = False) -> bool:
     """The same of a file that `opened` opens, where its name does not decide.
 
-    A file that cannot be read is judged by its name alone.
+    A file that cannot be read is judged by its name alone. certain: where the content decides, it
+    has to hold a private key, not only to look like a file that does.
     """
     by_name = has_credentials_name(path)
     by_content = path.lower().endswith(BY_CONTENT)
@@ -68,20 +73,24 @@ def decide(path: str, opened: Callable[[], BinaryIO]) -> bool:
     try:
         with opened() as stream:
             content = stream.read(_MOST_BYTES if by_content else most + 1)
+    except IsADirectoryError:
+        return by_name and not (certain and by_content)
     except OSError:
         return by_name
+    if certain and not _SURELY_PRIVATE.search(content):
+        return False
     if by_content:
-        return is_private(content)
+        return certain or is_private(content)
     return least <= len(content) <= most and b'"private_key"' in content
 
 
 def below(folder: Path) -> Iterator[str]:
-    """The files and folders that hold credentials, and ``.git``, relative to a folder."""
+    """The files and folders that certainly hold credentials, and ``.git``, relative to a folder."""
     for place, folders, files in os.walk(folder):
         for names, is_folder in ((folders, True), (files, False)):
             for name in sorted(names):
                 path = os.path.relpath(os.path.join(place, name), folder)
-                if name == ".git" or holds_credentials(path, folder / path):
+                if name == ".git" or holds_credentials(path, folder / path, certain=True):
                     yield path
                     if is_folder:
                         folders.remove(name)

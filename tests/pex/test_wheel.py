@@ -18,7 +18,7 @@ from bundler.artifacts.python.credentials import NOTHING, AllowedFiles, refuse
 from bundler.artifacts.python.wheel import open_wheel
 from bundler.artifacts.verify import verify
 from bundler.errors import ConfigurationError, UsageError, VerificationFailed
-from bundler.listener import SILENT
+from bundler.listener import SILENT, Listener
 from bundler.state.directory import DirectoryArtifact
 from bundler.state.manifest import RunRecord
 from bundler.state.statedir import StateDir
@@ -112,7 +112,8 @@ def test_byte_code_that_an_installer_compiles_is_accepted(
 
 
 def test_a_wheel_with_credentials_is_refused(tmp_path: Path) -> None:
-    key = '{"type": "service_account", "private_key": "' + "A" * 1600 + '"}'
+    pem = "-----BEGIN PRIVATE KEY-----\\n" + "A" * 1600
+    key = '{"type": "service_account", "private_key": "' + pem + '"}'
     files = {"shop/.env": "TOKEN=x", "shop/ca.pem": "-----BEGIN CERTIFICATE-----"}
     made = wheel(tmp_path, {**files, "shop/acme-0123.json": key, "shop/.aws/config": "x"})
     found = r"w\.whl would hold credentials: shop/\.aws, shop/\.env, shop/acme-0123\.json\."
@@ -120,6 +121,18 @@ def test_a_wheel_with_credentials_is_refused(tmp_path: Path) -> None:
         with pytest.raises(ConfigurationError, match=found):
             refuse("w.whl", [artifact.tree], NOTHING, SILENT)
         refuse("w.whl", [artifact.tree], AllowedFiles(["shop/[.a]*"]), SILENT)
+
+
+def test_a_file_that_may_be_a_key_is_a_warning(tmp_path: Path) -> None:
+    made = wheel(tmp_path, {"shop/api.key": "t0ken", "shop/ca.pem": "-----BEGIN CERTIFICATE-----"})
+    warnings: list[str] = []
+    listener = Listener()
+    listener.warning = warnings.append  # type: ignore[method-assign]
+    with open_wheel(made) as artifact:
+        refuse("w.whl", [artifact.tree], NOTHING, listener)
+        refuse("w.whl", [artifact.tree], AllowedFiles(["shop/*.key"]), listener)
+    (warning,) = warnings
+    assert warning.startswith("w.whl holds files that may be private keys: shop/api.key. ")
 
 
 def test_a_package_elsewhere_in_the_wheel_names_the_candidate(tmp_path: Path) -> None:

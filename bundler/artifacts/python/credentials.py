@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from bundler import git
-from bundler.artifacts.python.trees import Tree
+from bundler.artifacts.python.trees import Leaf, Tree
 from bundler.errors import ConfigurationError, ToolFailed
 from bundler.listener import Listener
 from bundler.state.bundle import STATE_DIRECTORY
@@ -44,7 +44,8 @@ def refuse(name: str, trees: Iterable[Tree], allowed: AllowedFiles, listener: Li
     """Raises `ConfigurationError` for files that hold credentials, unless the setting names them.
 
     name: of the artifact. trees: with the user's own code; what is in a dependency is its author's.
-    Older artifacts in it and what git ignores are a note.
+    A file that only may hold a private key is a warning; older artifacts and what git ignores are a
+    note.
     """
     own = list(trees)
     found = [(tree.at(path), path) for tree in own for path in _credentials(tree)]
@@ -52,6 +53,12 @@ def refuse(name: str, trees: Iterable[Tree], allowed: AllowedFiles, listener: Li
     for shown in dict(found):
         listener.warning(
             f"{name} holds {shown}, which {SETTING} names. Anyone with the file can read it."
+        )
+    likely = [tree.at(path) for tree in own for path in _likely(tree) if not allowed.names(path)]
+    if likely := [shown for shown in likely if shown not in dict(found)]:
+        listener.warning(
+            f"{name} holds files that may be private keys: {_listed(likely)}. If they may be "
+            f"public, name them in {SETTING}."
         )
     ignored = _ignored(allowed.root)
     odd = dict.fromkeys(
@@ -93,16 +100,34 @@ def _credentials(tree: Tree) -> Iterator[str]:
             continue
         above = ["/".join(parts[:end]) for end in range(1, len(parts))]
         top = next((each for each in above if _is_secret_folder(each)), None)
-        if top is None and (parts[-1] == ".git" or credential_files.decide(path, leaf.open)):
+        if top is None and _is_secret(path, leaf):
             top = path
         if top is not None:
             found[top] = None
     return iter(found)
 
 
+def _is_secret(path: str, leaf: Leaf) -> bool:
+    is_git = path.rpartition("/")[2] == ".git"
+    return is_git or credential_files.decide(path, leaf.open, certain=True)
+
+
 def _is_secret_folder(path: str) -> bool:
+    if path.lower().endswith(credential_files.BY_CONTENT):
+        return False  # a document, such as Keynote's
     is_git = path.rpartition("/")[2] == ".git"
     return is_git or credential_files.has_credentials_name(path)
+
+
+def _likely(tree: Tree) -> Iterator[str]:
+    """What has the name or the words of a private key's file, and perhaps none in it."""
+    return (
+        path
+        for path, leaf in tree.leaves.items()
+        if path.endswith((*credential_files.BY_CONTENT, ".json"))
+        and STATE_DIRECTORY not in path.split("/")
+        and credential_files.decide(path, leaf.open)
+    )
 
 
 def _ignored(root: Path | None) -> set[str]:
