@@ -135,7 +135,7 @@ def _project(directory: Path | None, python: Path | None, listener: Listener) ->
 
     named = () if directory is None else (directory,)
     try:
-        return ProjectArguments(named, everything=False, python=python).find(listener)[0]
+        return ProjectArguments(named, everything=None, python=python).find(listener)[0]
     except ConfigurationError:
         if directory is not None:
             raise

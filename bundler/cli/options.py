@@ -58,10 +58,10 @@ def taken_as(
 
 
 class ProjectArguments(NamedTuple):
-    """The selected projects and their interpreter."""
+    """The selected projects and their interpreter. everything: None if there is no ``--all``."""
 
     directories: tuple[Path, ...]
-    everything: bool
+    everything: bool | None
     python: Path | None
 
     def find(self, listener: Listener, start: Path | None = None) -> tuple[Project, ...]:

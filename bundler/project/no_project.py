@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,21 +15,25 @@ _SOURCE = "[[tool.state-bundler.source]] with a key, a command that writes {stat
 _MOST_NAMES = 6
 
 
-def no_project(root: Path, below: Sequence[Path]) -> ConfigurationError:
-    """The error for a folder that is not a project. below: the projects in it."""
+def no_project(root: Path, below: Sequence[Path], *, has_all: bool = False) -> ConfigurationError:
+    """The error for a folder that is not a project. below: the projects in it.
+
+    has_all: whether ``--all`` would select them.
+    """
     return ConfigurationError(
         f"{root} is not a Dagster project, and it configures no sources.",
-        hint=way_out(root, below),
+        hint=way_out(root, below, has_all=has_all),
     )
 
 
-def way_out(root: Path, below: Sequence[Path]) -> str:
+def way_out(root: Path, below: Sequence[Path], *, has_all: bool = False) -> str:
     """The next step in a folder that is not a project."""
     if below:
-        first = below[0].relative_to(root).as_posix()
+        first = shlex.quote(os.path.relpath(below[0]))
+        ways = ["Run it there", f"select one with --project {first}"]
+        ways += ["all with --all"] if has_all else []
         return (
-            f"{counted(below)} below: {names(root, below)}. Run it there, select one with "
-            f"--project {shlex.quote(first)}, or all with --all."
+            f"{counted(below)} below: {names(root, below)}. {', '.join(ways[:-1])}, or {ways[-1]}."
         )
     if found := classic_dbt(root):
         code = found.code.relative_to(root)

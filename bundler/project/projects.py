@@ -9,6 +9,7 @@ A *project* is a directory with a pyproject.toml or dg.toml that either declares
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,10 +18,12 @@ from typing import Any
 import msgspec
 
 from bundler.errors import ConfigurationError, UsageError
-from bundler.project.classic_dbt import files
+from bundler.project.classic_dbt import files, start_of
 from bundler.project.config import Config, of_pyproject, pyproject_of, read_toml
 from bundler.project.no_project import no_project
 from bundler.project.trusted_interpreter import refuse_tracked
+
+_OF_PROJECT = re.compile(r"(?m)^\s*\[+\s*tool\s*\.\s*(dg|state-bundler)\b")
 
 
 class DagsterModules(msgspec.Struct, frozen=True):
@@ -68,7 +71,7 @@ def find(
     directories: Sequence[Path],
     *,
     start: Path | None = None,
-    everything: bool = False,
+    everything: bool | None = None,
     python: Path | None = None,
     environ: Mapping[str, str] = os.environ,
 ) -> tuple[Project, ...]:
@@ -76,10 +79,13 @@ def find(
 
     directories: as named by ``--project``; else the project that `start` (the build context, or
     the current directory) is or that contains it; else, with `everything`, all projects of the
-    workspace, or all that are below. Raises `ConfigurationError` if a directory is not a project,
-    `UsageError` if a workspace root needs a choice.
+    workspace, or all that are below; None if the command has no ``--all``.
+
+    Raises `ConfigurationError` if a directory is not a project, `UsageError` if a workspace root
+    needs a choice.
     """
     here = (start or Path.cwd()).resolve()
+    has_all = everything is not None and not directories
     if directories:
         roots = [directory.resolve() for directory in directories]
     elif own := _project_above(here):
@@ -89,14 +95,16 @@ def find(
             names = ", ".join(str(member.relative_to(here)) for member in members)
             raise UsageError(
                 f"{here} is a workspace of {len(members)} projects: {names}.",
-                hint="Select one with --project DIR, or all with --all.",
+                hint="Select one with --project DIR" + (", or all with --all." if has_all else "."),
             )
         roots = members
     elif everything:
         roots = list(projects_below(here)) or [here]
     else:
         roots = [here]
-    return tuple(open_project(root, python=python, environ=environ) for root in roots)
+    return tuple(
+        open_project(root, python=python, environ=environ, has_all=has_all) for root in roots
+    )
 
 
 def start_for_context(context: Path, dockerfile: Path | None) -> Path:
@@ -114,14 +122,21 @@ def start_for_context(context: Path, dockerfile: Path | None) -> Path:
 
 
 def open_project(
-    root: Path, *, python: Path | None = None, environ: Mapping[str, str] = os.environ
+    root: Path,
+    *,
+    python: Path | None = None,
+    environ: Mapping[str, str] = os.environ,
+    has_all: bool = False,
 ) -> Project:
-    """Reads the project in `root`. Raises `ConfigurationError` if there is none."""
+    """Reads the project in `root`. Raises `ConfigurationError` if there is none.
+
+    has_all: whether ``--all`` would select the projects below it.
+    """
     files = _ProjectFiles.read(root)
     config = of_pyproject(files.pyproject, pyproject_of(root))
     dagster = _dagster_modules(root, files)
     if dagster is None and not config.sources:
-        raise no_project(root, projects_below(root))
+        raise no_project(root, projects_below(root), has_all=has_all)
     workspace = _workspace_above(root)
     return Project(
         root=root,
@@ -170,9 +185,24 @@ def workspace_members(root: Path) -> Iterator[Path]:
 
 
 def projects_below(root: Path) -> tuple[Path, ...]:
-    """Every project below a folder, whether a workspace names it or not."""
+    """Every project below a folder, whether a workspace names it or not.
+
+    A template or a test's input need not be TOML. Raises `ConfigurationError` for what is not, and
+    is not a template, but names our table or Dagster's.
+    """
     found = {path.parent for path in files(root) if path.name in ("pyproject.toml", "dg.toml")}
-    return tuple(path for path in sorted(found) if path != root and _is_project(path))
+    return tuple(path for path in sorted(found) if path != root and _is_project_below(path))
+
+
+def _is_project_below(root: Path) -> bool:
+    try:
+        return _is_project(root)
+    except ConfigurationError:
+        texts = [start_of(root / name) for name in ("pyproject.toml", "dg.toml")]
+        is_template = any(sign in text for sign in ("{{", "{%") for text in (str(root), *texts))
+        if any(map(_OF_PROJECT.search, texts)) and not is_template:
+            raise
+        return False
 
 
 def find_interpreter(

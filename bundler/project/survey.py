@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from bundler.project.classic_dbt import ClassicDbt, classic_dbt
-from bundler.project.config import pyproject_of, read_toml
+from bundler.project.config import of_pyproject, pyproject_of, read_toml
 from bundler.project.projects import DagsterModules, dagster_modules
 from bundler.state.bundle import STATE_DIRECTORY
 from bundler.state.source_path import path_problem
@@ -62,8 +62,8 @@ class Survey:
 
     @property
     def outer(self) -> Path:
-        """The folder that holds what belongs to the whole repository."""
-        return self.repository or self.root
+        """The folder that holds what belongs to the whole repository, or to all projects."""
+        return self.repository or self.together.root
 
 
 def survey(root: Path, together: Together | None = None) -> Survey:
@@ -71,7 +71,7 @@ def survey(root: Path, together: Together | None = None) -> Survey:
     root = root.resolve()
     pyproject = read_toml(pyproject_of(root))
     dagster = dagster_modules(root)
-    classic = classic_dbt(root) if dagster is None and _may_be_classic(pyproject) else None
+    classic = classic_dbt(root) if dagster is None and _may_be_classic(root, pyproject) else None
     directories = [*_state_directories(root, pyproject, dagster)]
     if classic is not None and classic.home == root:
         directories.append(PurePosixPath(classic.state_path))
@@ -103,10 +103,18 @@ def table(tables: Mapping[str, Any], *names: str) -> Mapping[str, Any]:
     return found if isinstance(found, Mapping) else {}
 
 
-def _may_be_classic(pyproject: Mapping[str, Any]) -> bool:
+def _may_be_classic(root: Path, pyproject: Mapping[str, Any]) -> bool:
     """Whether nothing is configured but, at most, the source of a dbt project."""
     sources = table(pyproject, "tool", "state-bundler").get("source", [])
-    return all(source.get("command", [])[:2] == ["dbt", "parse"] for source in sources)
+    commands = [
+        each.get("command", []) if isinstance(each, Mapping) else None
+        for each in (sources if isinstance(sources, list) else [None])
+    ]
+    if not all(isinstance(command, list) for command in commands):
+        of_pyproject(pyproject, pyproject_of(root), {})  # raises, and says what is wrong
+    return all(
+        isinstance(command, list) and command[:2] == ["dbt", "parse"] for command in commands
+    )
 
 
 def _backend(pyproject: Mapping[str, Any]) -> str | None:

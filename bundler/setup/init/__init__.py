@@ -19,7 +19,7 @@ from bundler.project.config import Config, load, pyproject_of
 from bundler.project.projects import projects_below, workspace_members
 from bundler.project.source_paths import refuse_shared
 from bundler.project.stateful import has_state
-from bundler.project.survey import Survey, Together, survey
+from bundler.project.survey import Survey, Together, survey, table
 from bundler.setup.file_edits import FileEdit, read_text, scanned
 from bundler.setup.init import lines, precommit, pyproject, workflow
 from bundler.setup.init.images import WORKFLOW, build_of, builds_in
@@ -62,18 +62,35 @@ class Part:
 def chosen(root: Path, *, registry: str = "") -> list[Survey]:
     """The projects that `init` configures from a folder: the one that is here, or those below.
 
-    Of several, those with state. None if there are projects and no state.
+    Of several, those with state. None if there are projects and no state. Raises
+    `ConfigurationError` for projects of repositories below the folder.
     """
     root = root.resolve()
     here = survey(root)
     is_project = here.dagster is not None or bool(here.state_directories)
-    below = () if is_project else (*workspace_members(root), *projects_below(root))
+    members = () if is_project else tuple(workspace_members(root))
+    is_project = is_project or (not members and "state-bundler" in table(here.pyproject, "tool"))
+    below = () if is_project else (*members, *projects_below(root))
     if below:
         found = [path for path in dict.fromkeys(below) if has_state(survey(path))]
     else:
         found = [here.classic_dbt.home if here.classic_dbt else root]
     together = Together(root, tuple(found), registry)
-    return [survey(path, together) for path in found]
+    surveys = [survey(path, together) for path in found]
+    _refuse_repositories_below(root, surveys)
+    return surveys
+
+
+def _refuse_repositories_below(root: Path, surveys: Sequence[Survey]) -> None:
+    """What projects have in common is written to one repository."""
+    outers = {each.repository for each in surveys if each.repository is not None}
+    below = sorted(outer for outer in outers if not root.is_relative_to(outer))
+    if below:
+        raise ConfigurationError(
+            f"{root} has projects in repositories below it: "
+            f"{', '.join(str(outer.relative_to(root)) for outer in below)}.",
+            hint="Run init in each of them.",
+        )
 
 
 def plan(*surveys: Survey, without: Sequence[str] = (), remove: bool = False) -> list[FileEdit]:

@@ -64,3 +64,7 @@ def _project(folder: Path, files: dict[str, str]) -> Path:
     for name, text in files.items():
         (root / name).write_text(text)
     return root
+
+
+def test_a_folder_that_does_not_exist_has_no_dockerfile(tmp_path: Path) -> None:
+    assert "pip install" in how_to_install(tmp_path / "nowhere", "python on PATH")

@@ -36,8 +36,9 @@ def test_the_way_out_is_named(name: str, tmp_path: Path, monkeypatch: pytest.Mon
     shutil.copytree(SHAPES / name, root)
     python = tmp_path / "python"
     python.touch()
+    monkeypatch.chdir(root)
     if isinstance(way, list):
-        expected = f"below: {', '.join(way)}. Run it there, select one with --project {way[0]}"
+        expected = f"below: {', '.join(way)}. Run it there, or select one with --project {way[0]}."
         found = find([], start=root, everything=True, python=python)
         assert [each.root.relative_to(root).as_posix() for each in found] == way
     else:
@@ -49,7 +50,6 @@ def test_the_way_out_is_named(name: str, tmp_path: Path, monkeypatch: pytest.Mon
         find([], start=root, python=python)
     assert expected in raised.value.hint
 
-    monkeypatch.chdir(root)
     done = CliRunner().invoke(cli, ["doctor", "--matrix"], standalone_mode=False)
     if isinstance(way, list):
         assert [entry["path"] for entry in json.loads(done.output)["include"]] == way
@@ -67,10 +67,66 @@ def test_other_peoples_code_is_not_searched(tmp_path: Path) -> None:
     assert projects_below(tmp_path) == ()
 
 
+@pytest.mark.parametrize(
+    ("file", "text", "names_it"),
+    [
+        ("pyproject.toml", "[project]\nname = {{ cookiecutter.x }}\n", False),
+        ("pyproject.toml", "[tool.dg.project]\nroot_module = {{ cookiecutter.x }}\n", False),
+        ("pyproject.toml", "{% if x %}\n[tool.dg.project]\n{% endif %}\n", False),
+        ("pyproject.toml", "name = \n", False),
+        ("pyproject.toml", "\udcff", False),
+        ("dg.toml", "[[[\n", False),
+        ("pyproject.toml", "[tool.dg.project]\nroot_module = shop\n", True),
+        ("pyproject.toml", "[[tool.state-bundler.source]]\nkey = \n", True),
+    ],
+)
+def test_what_is_not_toml_below_is_no_project_unless_it_names_our_table(
+    file: str, text: str, names_it: bool, tmp_path: Path
+) -> None:
+    for folder, content in (("templates/{x}", text), ("shop", "[tool.dg.project]\n")):
+        (tmp_path / folder).mkdir(parents=True)
+        path = tmp_path / folder / (file if content == text else "pyproject.toml")
+        path.write_bytes(content.encode(errors="surrogateescape"))
+    if names_it:
+        with pytest.raises(ConfigurationError, match=r"templates/\{x\}/pyproject.toml"):
+            projects_below(tmp_path)
+    else:
+        assert projects_below(tmp_path) == (tmp_path / "shop",)
+
+
+@pytest.mark.parametrize(
+    ("here", "selected", "hint"),
+    [
+        ("ws", ([], False), "select one with --project a, or all with --all."),
+        ("ws", ([], None), "or select one with --project a."),
+        (".", (["ws"], False), "or select one with --project ws/a."),
+        (".", (["ws"], True), "or select one with --project ws/a."),
+        ("ws/b", ([".."], False), "or select one with --project ../a."),
+    ],
+)
+def test_a_selection_is_named_as_it_works_here(
+    here: str,
+    selected: tuple[list[str], bool | None],
+    hint: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("a", "b"):
+        (tmp_path / "ws" / name).mkdir(parents=True)
+    (tmp_path / "ws/a/dg.toml").write_text("[project]\n")
+    monkeypatch.chdir(tmp_path / here)
+    named, everything = selected
+    with pytest.raises(ConfigurationError) as raised:
+        find([Path(name) for name in named], everything=everything)
+    assert raised.value.hint.endswith(hint)
+
+
 def test_a_workspace_needs_a_choice(tmp_path: Path) -> None:
     shutil.copytree(SHAPES / "workspace_uv", tmp_path / "w")
-    with pytest.raises(UsageError, match="is a workspace of 2 projects"):
-        find([], start=tmp_path / "w")
+    for everything, ways in ((None, "--project DIR."), (False, "or all with --all.")):
+        with pytest.raises(UsageError, match="is a workspace of 2 projects") as raised:
+            find([], start=tmp_path / "w", everything=everything)
+        assert raised.value.hint.endswith(ways)
 
 
 def test_the_source_of_a_classic_dbt_project(tmp_path: Path) -> None:

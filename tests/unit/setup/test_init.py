@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from bundler.artifacts.image.engine.ignore import excluded, parse
 from bundler.cli.init import PART_NAMES
-from bundler.errors import InputOutputError
+from bundler.errors import ConfigurationError, InputOutputError
 from bundler.project.config import read_toml
 from bundler.project.survey import survey
 from bundler.setup.doctor import DoctorContext, docker, packaging
@@ -136,6 +136,64 @@ def test_where_there_is_no_project_it_says_so(tmp_path: Path) -> None:
     done = _init(tmp_path, "--yes")
     assert done.returncode == 78
     assert "nothing to configure" in done.stderr
+
+
+def test_a_program_with_a_project_among_its_tests_is_configured_itself(tmp_path: Path) -> None:
+    root = tmp_path / "program"
+    example = root / "tests/fixtures/p/pyproject.toml"
+    example.parent.mkdir(parents=True)
+    (root / ".git").mkdir()
+    (root / "pyproject.toml").write_text("[project]\nname = 'program'\nversion = '1'\n")
+    assert _init(root, "--yes").returncode == 0
+    configured = _contents(root)
+    example.write_text(PYPROJECT)
+    done = _init(root, "--yes")
+    assert (done.returncode, done.stderr.strip()) == (0, "Nothing to change.")
+    assert _init(root, "--yes", "--remove").returncode == 0
+    assert "[tool.state-bundler]" in configured["pyproject.toml"]
+    assert "state-bundler" not in (root / "pyproject.toml").read_text()
+
+
+_FEED = "[[tool.state-bundler.source]]\nkey = 'feed'\ncommand = ['x', '{state_path}']\npath = 's'\n"
+
+
+@pytest.mark.parametrize(
+    ("repositories", "refused"),
+    [
+        (["a", "b"], "a, b"),
+        (["a"], "a"),
+        (["", "b"], "b"),
+        (["", "a", "b"], "a, b"),
+        ([""], None),
+        ([], None),
+    ],
+)
+def test_repositories_below_a_folder_are_configured_one_by_one(
+    repositories: list[str], refused: str | None, tmp_path: Path
+) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "pyproject.toml").write_text(_FEED)
+    for name in repositories:
+        (tmp_path / name / ".git").mkdir()
+    done = _init(tmp_path, "--yes")
+    if refused is None:
+        assert done.returncode == 0, done.stderr
+        assert (tmp_path / ".gitignore").exists()
+    else:
+        assert done.returncode == 78
+        assert f"in repositories below it: {refused}." in done.stderr
+        assert not list(tmp_path.rglob(".gitignore"))
+
+
+@pytest.mark.parametrize(
+    "source", ["5", "['x']", "{}", "[{command = 5}]", "[{command = 'dbt parse'}]", "'x'"]
+)
+def test_a_malformed_source_is_a_configuration_error(source: str, tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text(f"[tool.state-bundler]\nsource = {source}\n")
+    (tmp_path / ".git").mkdir()
+    with pytest.raises(ConfigurationError, match=r"pyproject\.toml"):
+        survey(tmp_path)
 
 
 def test_a_second_run_changes_nothing_and_remove_takes_everything_back(tmp_path: Path) -> None:
