@@ -270,10 +270,13 @@ class TarReader:
         name, target = extended.name, extended.target
         if records:
             name, target = self._record(records, "path"), self._record(records, "linkpath")
-        name = name or self._own_name(block)
+        own = self._own_name(block)
+        name = name or own
         kind = _KINDS[flag]
-        if flag == b"\0" and name.endswith(b"/"):  # the old format has no other way to say so
-            kind = "directory"
+        if flag == b"\0":  # the old format only has the slash to say so; Python takes it from here
+            if name.endswith(b"/") != own.endswith(b"/"):
+                raise self._refused("contains a header in a format that programs read differently")
+            kind = "directory" if own.endswith(b"/") else "file"
         size = self._field(records, "size", block[124:136])
         if kind != "file":  # some write the size of what a link names
             size = 0

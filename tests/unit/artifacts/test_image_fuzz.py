@@ -9,11 +9,13 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
+from collections.abc import Callable
 from functools import cache, reduce
 from operator import getitem
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
@@ -229,6 +231,18 @@ def test_what_is_read_is_what_python_reads(data: bytes) -> None:
             for member in archive
         ]
     assert ours == theirs
+
+
+@pytest.mark.parametrize("extended", [long_name, lambda name: pax(("path", name))])
+@pytest.mark.parametrize(("own", "given"), [("a/state", "a/state/"), ("a/state/", "a/state")])
+def test_an_old_header_whose_names_differ_in_the_slash_is_refused(
+    own: str, given: str, extended: Callable[[str], bytes]
+) -> None:
+    """Found by the fuzzer: Go takes the kind from the extended name, Python from its own."""
+    with pytest.raises(VerificationFailed, match="programs read differently"):
+        list(read_tar(io.BytesIO(joined([extended(given), header(own, flag=b"\0")]))))
+    (member,) = (it for _, it in read_tar(io.BytesIO(joined([header("a/", flag=b"\0")]))))
+    assert member.kind == "directory"
 
 
 def _normal(name: str) -> str:
