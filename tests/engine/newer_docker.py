@@ -120,7 +120,7 @@ def test_a_push_through_the_engine(project: Project) -> None:
 
 
 def test_a_failing_build_pushes_nothing(project: Project) -> None:
-    project.write("Dockerfile", f"{FROM_SCRATCH}COPY nothing /\n")
+    project.write("Dockerfile", f'{FROM_SCRATCH}RUN ["/nothing"]\n')
     with registries.running() as remote:
         with pytest.raises(ChildFailed):
             build(project, "--push", "-t", f"{remote.host}/team/shop:1")

@@ -293,7 +293,8 @@ def test_an_installed_package_is_where_the_interpreter_finds_it(project: Project
     project.write("install", _INSTALL.replace("ENVIRONMENTS", " ".join(names)))
     project.write("Dockerfile", f"FROM {PYTHON_BASE}\nWORKDIR /build\nCOPY . .\n"
                   "RUN sh install && rm -r /build/*\nWORKDIR /\n")  # fmt: skip
-    build = (project.engine.clis[0], "build", "-q", "-t", project.name, project.root)
+    options = ("-q", "--network=host", "-t", project.name)  # uv asks the machine's own index
+    build = (project.engine.clis[0], "build", *options, project.root)
     subprocess.run(build, env=project.environment(), check=True, capture_output=True)
     said = project.engine.docker(
         "run", "--rm", "--network=none", project.name, "sh", "-c", _ASKING
