@@ -146,15 +146,11 @@ def test_the_search_ends_with_git(shop: WorkDir, monkeypatch: pytest.MonkeyPatch
     assert steps > 1
 
 
-@pytest.mark.parametrize(
-    ("command", "code"),
-    # A build backend would read the FIFO.
-    [("build oci --no-guard -o out", 0), ("build wheel --no-guard", 74)],
-)
-def test_a_build_without_the_guard_names_the_fifo(shop: WorkDir, command: str, code: int) -> None:
+@pytest.mark.parametrize("command", ["build oci --no-guard -o out", "build wheel --no-guard"])
+def test_a_build_without_the_guard_names_the_fifo(shop: WorkDir, command: str) -> None:
     put_fifo(shop.path / "deep/er/.gitignore")
     done = run(shop, command)
-    assert done.returncode == code, done
+    assert done.returncode == 0, done
     assert "Still waiting for git (status)" in done.stderr
     told = " ".join(done.stderr.split())
     assert "The record does not say which code this is" in told
