@@ -23,12 +23,12 @@ DOCS = Path("docs/reference/schemas")
 _BASE = "https://state-bundler.io/schemas"
 
 
-class _Part(
+class _DocumentPart(
     msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True
 ): ...
 
 
-class _Document(_Part, frozen=True, kw_only=True):
+class _Document(_DocumentPart, frozen=True, kw_only=True):
     """schema_version: of every document; new members do not change it, other changes do."""
 
     schema_version: Literal[2]
@@ -37,12 +37,12 @@ class _Document(_Part, frozen=True, kw_only=True):
 # --- states and artifacts -----------------------------------------------------------------------
 
 
-class _Error(_Part, frozen=True):
+class _Error(_DocumentPart, frozen=True):
     exit_code: int
     what: str
 
 
-class _KeyStatus(_Part, frozen=True):
+class _KeyStatus(_DocumentPart, frozen=True):
     directory: str
     key: str
     management_type: ManagementType
@@ -54,25 +54,25 @@ class _KeyStatus(_Part, frozen=True):
     problem: str | None
 
 
-class _KeyChange(_Part, frozen=True):
+class _KeyChange(_DocumentPart, frozen=True):
     key: str
     kind: str
     summary: str | None
 
 
-class _Since(_Part, frozen=True):
+class _Since(_DocumentPart, frozen=True):
     baseline: str
     unchanged: int
     keys: list[_KeyChange]
 
 
-class _Breach(_Part, frozen=True):
+class _Breach(_DocumentPart, frozen=True):
     rule: str
     key: str | None
     what: str
 
 
-class _Holder(_Part, frozen=True):
+class _Holder(_DocumentPart, frozen=True):
     name: str
     kind: str
     verified: bool
@@ -88,14 +88,14 @@ class Status(_Document, frozen=True):
     artifacts: list[_Holder]
 
 
-class _VerifiedDirectory(_Part, frozen=True):
+class _VerifiedDirectory(_DocumentPart, frozen=True):
     path: str
     content_digest: str | None
     keys: list[str]
     problems: list[str]
 
 
-class _Verified(_Part, frozen=True):
+class _Verified(_DocumentPart, frozen=True):
     name: str
     kind: str | None
     digest: str | None
@@ -120,7 +120,7 @@ class _KeyDifference(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     summary: str | None
 
 
-class _Definitions(_Part, frozen=True):
+class _Definitions(_DocumentPart, frozen=True):
     differs: bool
     unchanged: int
     changes: list[DefinitionChange]
@@ -135,7 +135,7 @@ class Diff(_Document, frozen=True):
     definitions: _Definitions | msgspec.UnsetType = msgspec.UNSET
 
 
-class _PlannedBaseline(_Part, frozen=True):
+class _PlannedBaseline(_DocumentPart, frozen=True):
     name: str
     contents: dict[str, str]
     changes: bool
@@ -145,14 +145,14 @@ class _PlannedBaseline(_Part, frozen=True):
     refused: list[str]
 
 
-class Plan(_Document, frozen=True):
+class PlanDocument(_Document, frozen=True):
     changes: bool
     contents: dict[str, str]
     baselines: list[_PlannedBaseline]
     markdown: str
 
 
-class _Directory(_Part, frozen=True):
+class _ShippedDirectory(_DocumentPart, frozen=True):
     path: str
     content_digest: str
     size: int
@@ -160,22 +160,22 @@ class _Directory(_Part, frozen=True):
 
 
 class Extract(_Document, frozen=True):
-    directories: list[_Directory]
+    directories: list[_ShippedDirectory]
 
 
-class _Built(_Part, frozen=True):
+class _Built(_DocumentPart, frozen=True):
     artifact: str
     kind: str
     digest: str | None
     loaded: str | None
-    directories: list[_Directory]
+    directories: list[_ShippedDirectory]
 
 
-class Build(_Document, frozen=True):
+class BuildDocument(_Document, frozen=True):
     artifacts: list[_Built]
 
 
-class _ProjectBuild(_Part, frozen=True):
+class _ProjectBuild(_DocumentPart, frozen=True):
     name: str
     project: str
     exit_code: int
@@ -202,7 +202,7 @@ class Sign(_Document, frozen=True):
 # --- refresh --------------------------------------------------------------------------------------
 
 
-class _Refreshed(_Part, frozen=True):
+class _Refreshed(_DocumentPart, frozen=True):
     directory: str
     key: str
     changed: bool
@@ -213,20 +213,20 @@ class _Refreshed(_Part, frozen=True):
     stale: bool
 
 
-class _PushedVersion(_Part, frozen=True):
+class _PushedVersion(_DocumentPart, frozen=True):
     key: str
     version: str
     new: bool
 
 
-class _Pushed(_Part, frozen=True):
+class _Pushed(_DocumentPart, frozen=True):
     store: str
     set: int
     uploaded: int
     versions: list[_PushedVersion]
 
 
-class _Written(_Part, frozen=True):
+class _Written(_DocumentPart, frozen=True):
     name: str
     digest: str
 
@@ -243,7 +243,7 @@ class RefreshDryRun(_Document, frozen=True):
     keys: list[PlannedKey]
 
 
-class Shard(_Document, frozen=True):
+class ShardDocument(_Document, frozen=True):
     run: str
     shard: int
     count: int
@@ -255,7 +255,7 @@ class Shard(_Document, frozen=True):
 # --- verdicts about a project ---------------------------------------------------------------------
 
 
-class _GuardFinding(_Part, frozen=True):
+class _GuardFinding(_DocumentPart, frozen=True):
     grade: Literal["fail", "warn"]
     rule: str
     where: str
@@ -272,7 +272,7 @@ class Guard(_Document, frozen=True):
     findings: list[_GuardFinding]
 
 
-class _DoctorFinding(_Part, frozen=True):
+class _DoctorFinding(_DocumentPart, frozen=True):
     grade: Literal["ok", "warn", "fail"]
     what: str
     why: str
@@ -280,12 +280,12 @@ class _DoctorFinding(_Part, frozen=True):
     fixable: bool
 
 
-class _Check(_Part, frozen=True):
+class _Check(_DocumentPart, frozen=True):
     check: str
     findings: list[_DoctorFinding]
 
 
-class _Examined(_Part, frozen=True):
+class _Examined(_DocumentPart, frozen=True):
     project: str
     checks: list[_Check]
 
@@ -301,7 +301,7 @@ class Doctor(_Document, frozen=True):
 # --- the store ------------------------------------------------------------------------------------
 
 
-class _Listed(_Part, frozen=True):
+class _Listed(_DocumentPart, frozen=True):
     key: str
     version: str
     made: str
@@ -350,7 +350,7 @@ class StoreSet(_Document, frozen=True):
     moves: list[Move]
 
 
-class _Pruned(_Part, frozen=True):
+class _Pruned(_DocumentPart, frozen=True):
     key: str
     version: str
     made: str
@@ -370,7 +370,7 @@ class StoreCopy(_Document, frozen=True):
     size: int
 
 
-class _Imported(_Part, frozen=True):
+class _Imported(_DocumentPart, frozen=True):
     key: str
     versions: list[str]
 
@@ -382,17 +382,17 @@ class StoreImport(_Document, frozen=True):
 
 # By the name of the schema's file; several commands may print the same document.
 DOCUMENTS: dict[str, type[msgspec.Struct]] = {
-    "build": Build,
+    "build": BuildDocument,
     "build-report": BuildReport,
     "diff": Diff,
     "doctor": Doctor,
     "embed": Embed,
     "extract": Extract,
     "guard": Guard,
-    "plan": Plan,
+    "plan": PlanDocument,
     "refresh": Refresh,
     "refresh-dry-run": RefreshDryRun,
-    "shard": Shard,
+    "shard": ShardDocument,
     "sign": Sign,
     "status": Status,
     "store-copy": StoreCopy,

@@ -223,7 +223,7 @@ def test_a_lower_case_dockerfile_counts(project: Project, buildkit: str) -> None
 
 @pytest.mark.parametrize("buildkit", ["0", "1"])
 def test_a_fifo_in_the_context_holds_nobody(project: Project, buildkit: str) -> None:
-    """Whoever would read one waits: the builder, and git, which is asked about the code."""
+    """The builder would wait for one, and so would git, which is asked about the code."""
     project.write("Dockerfile", FROM_SCRATCH)
     project.configure()
     for name in ("src/shop/fifo", "src/shop/.gitignore", "src/shop/.dockerignore"):

@@ -27,8 +27,8 @@ def _without_dbt(found: Found, patient: DoctorContext) -> Iterator[Finding]:
     from bundler.project.environment_tools import how_to_add
 
     uses = [one for one in found.components if any(_DBT.match(kind) for kind in one.kinds)]
-    beside = patient.project.interpreter.path.with_name("dbtf")
-    if uses and not (patient.installed["dbt-core"] or beside.exists()):
+    fusion = patient.project.interpreter.path.with_name("dbtf")
+    if uses and not (patient.installed["dbt-core"] or fusion.exists()):
         root = patient.survey.root
         yield Finding(
             "fail",

@@ -13,7 +13,7 @@ from typing import TypedDict
 from bundler.project.no_project import no_project
 from bundler.project.projects import project_name, projects_below, workspace_members
 from bundler.project.survey import Survey, survey
-from bundler.setup.init.images import Build, build_of, builds_in
+from bundler.setup.init.images import DeclaredBuild, build_of, builds_in
 
 
 class MatrixEntry(TypedDict):
@@ -54,7 +54,7 @@ def matrix(root: Path) -> list[MatrixEntry]:
 
 
 def _entries(root: Path) -> Iterator[MatrixEntry]:
-    builds: dict[Path, list[Build]] = {}
+    builds: dict[Path, list[DeclaredBuild]] = {}
     for project in projects_in(root):
         found = survey(project)
         if found.outer not in builds:

@@ -47,7 +47,7 @@ _MORE_VALUED = {"--platform", "--cache-from", "--cache-to", "--secret", "--ssh",
 
 
 @dataclass(frozen=True)
-class Build:
+class DeclaredBuild:
     """One image. context, dockerfile: relative to the repository, POSIX; the context may be ``.``.
 
     image: its name without a tag, where that is declared. about: words that its declaration has for
@@ -76,7 +76,7 @@ class Build:
         return [*words, self.context]
 
 
-def build_of(survey: Survey, builds: Sequence[Build]) -> Build | None:
+def build_of(survey: Survey, builds: Sequence[DeclaredBuild]) -> DeclaredBuild | None:
     """The build whose image has a project's code: the one that says it most precisely.
 
     The project's own Dockerfile counts even if it does not copy the code by name.
@@ -93,13 +93,13 @@ def build_of(survey: Survey, builds: Sequence[Build]) -> Build | None:
     return max(found, key=lambda each: each[0])[1] if found else None
 
 
-def builds_in(repository: Path) -> list[Build]:
+def builds_in(repository: Path) -> list[DeclaredBuild]:
     """Every build that a repository declares, and every Dockerfile, in a stable order.
 
     What git ignores declares nothing: no other clone has it.
     """
     ignored = {repository / path for path in ignored_below(repository)}
-    found: list[Build] = []
+    found: list[DeclaredBuild] = []
     dockerfiles: list[Path] = []
     for path in [*files(repository), *sorted(repository.glob(".gitlab-ci.y*ml"))]:
         name = path.name
@@ -124,7 +124,7 @@ def builds_in(repository: Path) -> list[Build]:
 # --- declarations ---------------------------------------------------------------------------
 
 
-def _of_compose(repository: Path, path: Path) -> Iterator[Build]:
+def _of_compose(repository: Path, path: Path) -> Iterator[DeclaredBuild]:
     for name, service in _mapping(_yaml(path), "services").items():
         build = service.get("build") if isinstance(service, Mapping) else None
         if isinstance(build, str):
@@ -143,7 +143,7 @@ def _of_compose(repository: Path, path: Path) -> Iterator[Build]:
         )
 
 
-def _of_dagster(repository: Path, path: Path) -> Iterator[Build]:
+def _of_dagster(repository: Path, path: Path) -> Iterator[DeclaredBuild]:
     """Dagster's ``dagster_cloud.yaml``, and the newer ``build.yaml`` of a project."""
     data = _yaml(path)
     locations = data.get("locations", [data] if "registry" in data else [])
@@ -161,7 +161,7 @@ def _of_dagster(repository: Path, path: Path) -> Iterator[Build]:
             )
 
 
-def _of_workflow(repository: Path, path: Path) -> Iterator[Build]:
+def _of_workflow(repository: Path, path: Path) -> Iterator[DeclaredBuild]:
     data = _yaml(path)
     for job in _mapping(data, "jobs").values():
         if not isinstance(job, Mapping) or not isinstance(job.get("steps"), list):
@@ -188,7 +188,7 @@ def _copied(login: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]
     return tuple(login)
 
 
-def _of_step(repository: Path, path: Path, step: Mapping[str, Any]) -> Iterator[Build]:
+def _of_step(repository: Path, path: Path, step: Mapping[str, Any]) -> Iterator[DeclaredBuild]:
     if str(step.get("uses", "")).startswith("docker/build-push-action"):
         given = _mapping(step, "with")
         context = str(given.get("context") or ".")
@@ -209,7 +209,7 @@ def _of_step(repository: Path, path: Path, step: Mapping[str, Any]) -> Iterator[
 
 def _of_script(
     repository: Path, path: Path, text: str, folder: Path | None = None
-) -> Iterator[Build]:
+) -> Iterator[DeclaredBuild]:
     """The calls of ``docker build`` in a script that runs in the repository, or in a folder."""
     here = folder or (path.parent if path.name.endswith(".sh") else repository)
     text = _ANY_EXPRESSION.sub(_as_one_word, text.replace("\\\n", " "))
@@ -267,7 +267,7 @@ def _declared(
     target: str = "",
     arguments: Sequence[tuple[str, str]] = (),
     **rest: Any,
-) -> Iterator[Build]:
+) -> Iterator[DeclaredBuild]:
     """With paths from the repository; nothing for what is outside."""
     kept = tuple(pair for pair in arguments if _is_public(*pair))
     withheld = tuple(name for name, _ in arguments if name not in dict(kept))
@@ -279,17 +279,17 @@ def _declared(
         where, what, by = (
             each.relative_to(repository).as_posix() for each in (context, file, path)
         )
-        yield Build(where, what, by, **rest)
+        yield DeclaredBuild(where, what, by, **rest)
 
 
-def _undeclared(repository: Path, path: Path) -> Iterator[Build]:
+def _undeclared(repository: Path, path: Path) -> Iterator[DeclaredBuild]:
     """In the nearest folder that has what the Dockerfile copies."""
     text = scanned(path)
     for folder in [path.parent, *path.parent.parents]:
         copied = list(copied_paths(text, {}))
         if all("*" in name or (folder / name).exists() for name in copied):
             where, what = (each.relative_to(repository).as_posix() for each in (folder, path))
-            yield Build(where, what)
+            yield DeclaredBuild(where, what)
         if folder == repository:
             return
 
@@ -297,7 +297,7 @@ def _undeclared(repository: Path, path: Path) -> Iterator[Build]:
 # --- which project's it is ------------------------------------------------------------------
 
 
-def _filled(build: Build, survey: Survey) -> Iterator[Build]:
+def _filled(build: DeclaredBuild, survey: Survey) -> Iterator[DeclaredBuild]:
     """With a value for a build argument that has none: the project by one of its names."""
     text = scanned(survey.outer / build.dockerfile)
     given = dict(build.arguments)
@@ -312,7 +312,7 @@ def _filled(build: Build, survey: Survey) -> Iterator[Build]:
         yield replace(build, arguments=(*build.arguments, *more))
 
 
-def _copies(build: Build, survey: Survey) -> int:
+def _copies(build: DeclaredBuild, survey: Survey) -> int:
     """How precisely the Dockerfile copies the project's code; 0 if it does not."""
     context = survey.outer / build.context
     text = scanned(survey.outer / build.dockerfile)
@@ -337,7 +337,7 @@ def _code(survey: Survey) -> Path:
     return next((path for path in parents if path.is_dir()), survey.root)
 
 
-def _names(survey: Survey, build: Build) -> bool:
+def _names(survey: Survey, build: DeclaredBuild) -> bool:
     """Whether the declaration is about the project: by its module or its folder."""
     names = {survey.root.name, *([survey.dagster.root] if survey.dagster else [])}
     said = f"{build.about} {build.arguments}"

@@ -20,7 +20,7 @@ from bundler.project.classic_dbt import files
 from bundler.project.projects import project_name
 from bundler.project.survey import Survey, survey
 from bundler.setup.file_edits import scanned
-from bundler.setup.init.images import Build, build_of, builds_in
+from bundler.setup.init.images import DeclaredBuild, build_of, builds_in
 from bundler.system.installed import installed
 from bundler.system.packaged_files import template
 
@@ -59,7 +59,7 @@ class Shipped:
     """A project, and what ships its state: an image, or an artifact that a command makes."""
 
     survey: Survey
-    build: Build | None = None
+    build: DeclaredBuild | None = None
     pex: str = ""
 
     @property
@@ -163,7 +163,10 @@ def _source_directories(surveys: Sequence[Survey]) -> list[str]:
 
 
 def _image(
-    shipped: Shipped, build: Build, images: Sequence[tuple[Shipped, Build]], registry: str
+    shipped: Shipped,
+    build: DeclaredBuild,
+    images: Sequence[tuple[Shipped, DeclaredBuild]],
+    registry: str,
 ) -> dict[str, str]:
     """The matrix's entry: the name to push, and how to build it."""
     name = build.image or f"{registry}/{_slug(project_name(shipped.survey.root))}"
@@ -182,7 +185,7 @@ def _image(
     }
 
 
-def _withheld(images: Sequence[tuple[Shipped, Build]]) -> str:
+def _withheld(images: Sequence[tuple[Shipped, DeclaredBuild]]) -> str:
     """A comment that names the build arguments that are not passed."""
     left_out = {
         name for _, build in images for name in build.withheld if name not in dict(build.arguments)
@@ -233,7 +236,7 @@ def _prepare(survey: Survey) -> str:
     return f"uv venv {venv} && uv pip install --python {venv} -r {file}"
 
 
-def _login(builds: Sequence[Build]) -> str:
+def _login(builds: Sequence[DeclaredBuild]) -> str:
     """The steps of the workflow that builds the images today, if they are the same for all; else
     a login by name."""
     login = builds[0].login if builds else ()

@@ -50,7 +50,7 @@ def test_ten_healthy_projects_are_a_screen() -> None:
 
 
 def test_what_is_wrong_comes_last_below_its_project() -> None:
-    broken = Finding("fail", "The component cannot be loaded.", fix="mend it")
+    broken = Finding("fail", "The component cannot be loaded.", fix="fix it")
     said = _shown(
         {
             "a": _report(Finding("ok", "x")),

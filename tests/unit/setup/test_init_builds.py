@@ -10,7 +10,7 @@ import yaml
 
 from bundler.setup.file_edits import apply
 from bundler.setup.init import chosen, plan
-from bundler.setup.init.images import Build, builds_in
+from bundler.setup.init.images import DeclaredBuild, builds_in
 from bundler.setup.init.workflow import needed
 from tests.support.workdir import WorkDir
 
@@ -46,7 +46,7 @@ def test_what_is_not_utf_8_and_what_is_no_file_is_passed_over(wd: WorkDir) -> No
     assert needed(Path(wd.path)) == {"API_URL"}
 
 
-def _builds(wd: WorkDir, text: str, *, env: str = "{}", matrix: str = "{}") -> list[Build]:
+def _builds(wd: WorkDir, text: str, *, env: str = "{}", matrix: str = "{}") -> list[DeclaredBuild]:
     """Those of a workflow with these steps."""
     wd.write("Dockerfile", "FROM x\nCOPY . .\n")
     steps = "".join(f"      {line}\n" for line in text.splitlines())

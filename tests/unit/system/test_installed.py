@@ -1,4 +1,4 @@
-"""What others are told to install is what was installed here."""
+"""Users are told to install exactly what is installed here, never the bare name."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ _BY_NAME = re.compile(
 
 
 def test_nothing_here_installs_the_name_alone() -> None:
-    """Whoever registers the name would be given the secrets of a build."""
+    """Anyone who registers the name would get the secrets of a build."""
     folders = ("bundler", "docs", "examples", "hooks", "templates")
     files = [path for folder in folders for path in ROOT.joinpath(folder).rglob("*.*")]
     files += [ROOT / "README.md", ROOT / "action.yml"]
