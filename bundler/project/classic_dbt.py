@@ -12,7 +12,8 @@ from pathlib import Path
 
 import msgspec
 
-from bundler.system.git_directory import read_regular
+from bundler.system.text_files import scanned
+from bundler.system.walking import walk
 
 # Folders that hold other people's code, or what a build has made.
 _PASSED_OVER = {"node_modules", "site-packages", "dbt_packages", "target", "dist", "build", "logs"}
@@ -95,8 +96,8 @@ def files(root: Path, *, must_be_all: bool = False) -> Iterator[Path]:
 
     must_be_all: raises `OSError` for a folder that cannot be read, and for too many folders.
     """
-    walk = os.walk(root, onerror=fail if must_be_all else None)
-    for count, (folder, folders, names) in enumerate(walk):
+    walked = walk(root) if must_be_all else os.walk(root)
+    for count, (folder, folders, names) in enumerate(walked):
         folders[:] = sorted(
             name
             for name in folders
@@ -111,18 +112,11 @@ def files(root: Path, *, must_be_all: bool = False) -> Iterator[Path]:
             return
 
 
-def fail(error: OSError) -> None:
-    raise error
-
-
 def mentions(path: Path, pattern: re.Pattern[str]) -> bool:
     """Whether the start of a text file has what a pattern finds."""
     return pattern.search(start_of(path)) is not None
 
 
 def start_of(path: Path) -> str:
-    """A file's first text for a search, whatever its encoding; empty if it is no regular file."""
-    try:
-        return read_regular(os.fsencode(path), _MOST_BYTES).decode("utf-8", "replace")
-    except OSError:
-        return ""
+    """A file's first text for a search; see `scanned`."""
+    return scanned(path, _MOST_BYTES)

@@ -11,11 +11,12 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from bundler.project.classic_dbt import MOST_FOLDERS, fail, files
+from bundler.project.classic_dbt import MOST_FOLDERS, files
 from bundler.project.component_classes import ComponentClasses
 from bundler.project.projects import DagsterModules, Project
 from bundler.project.survey import Survey, survey, table
 from bundler.system.git_directory import read_regular
+from bundler.system.walking import walk
 
 # What makes a component in Python, without a file that declares it.
 _CODE = re.compile(
@@ -72,7 +73,7 @@ def _loaded(home: Path, root: str, defs: str) -> Iterator[Path]:
 
 def _below(module: Path) -> Iterator[Path]:
     """As Dagster does, whatever a folder is called."""
-    for count, (folder, folders, names) in enumerate(os.walk(module, onerror=fail)):
+    for count, (folder, folders, names) in enumerate(walk(module)):
         folders[:] = sorted(n for n in folders if n != "__pycache__" and not n.startswith("."))
         if count == MOST_FOLDERS or any(os.path.islink(f"{folder}/{name}") for name in folders):
             raise OSError(f"{folder} was not searched")

@@ -44,14 +44,6 @@ def read_text(path: Path) -> str | None:
             ) from error
 
 
-def scanned(path: Path) -> str:
-    """A file's text for a search, whatever its encoding; empty if no regular file can be read."""
-    try:
-        return read_regular(os.fsencode(path)).decode("utf-8", "replace")
-    except OSError:
-        return ""
-
-
 def newline_of(text: str) -> str:
     return "\r\n" if "\r\n" in text else "\n"
 

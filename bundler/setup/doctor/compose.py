@@ -12,7 +12,7 @@ from typing import Any
 from bundler.artifacts.image.engine.dockerfile import instructions
 from bundler.setup.doctor import DoctorContext, Finding
 from bundler.setup.doctor.code_in_image import hides, state_in_image, working_directories
-from bundler.setup.file_edits import scanned
+from bundler.system.text_files import scanned
 
 _NAMES = ("compose*.y*ml", "docker-compose*.y*ml", "*.compose.y*ml")
 _VARIABLE = re.compile(r"\$(?:\{(\w+)(?::?[-=?+]([^}]*))?\}|(\w+))")

@@ -11,7 +11,7 @@ from bundler.errors import BundlerError
 from bundler.project.projects import Project
 from bundler.setup.doctor import DoctorContext, Finding
 from bundler.setup.doctor.printed import set_in_pyproject
-from bundler.setup.file_edits import scanned
+from bundler.system.text_files import scanned
 
 _DECLARATIONS = ("defs.yaml", "defs.yml", "component.yaml")
 # {{ env.NAME }} and {{ env('NAME') }}, the two forms of Dagster's templates; one with a default

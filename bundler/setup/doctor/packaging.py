@@ -10,9 +10,9 @@ from typing import Any
 from bundler.project.survey import Survey, table
 from bundler.setup.doctor import DoctorContext, Finding
 from bundler.setup.doctor.printed import set_in_pyproject, word
-from bundler.setup.file_edits import scanned
 from bundler.setup.init.pyproject import backend_list
 from bundler.state.bundle import STATE_DIRECTORY
+from bundler.system.text_files import scanned
 
 _WHY = "uv build, pip wheel and `pex .` would build an artifact without state"
 _WHY_WITH_DAGSTER = ", and Dagster loads it as a location without assets"

@@ -20,11 +20,12 @@ from bundler.project.projects import projects_below, workspace_members
 from bundler.project.source_paths import refuse_shared
 from bundler.project.stateful import has_state
 from bundler.project.survey import Survey, Together, survey, table
-from bundler.setup.file_edits import FileEdit, read_text, scanned
+from bundler.setup.file_edits import FileEdit, read_text
 from bundler.setup.init import lines, precommit, pyproject, workflow
 from bundler.setup.init.images import WORKFLOW, build_of, builds_in
 from bundler.state.bundle import STATE_DIRECTORY
 from bundler.system.credential_files import has_credentials_name
+from bundler.system.text_files import scanned
 
 _IGNORE_COMMENT = (
     "state-bundler init: state ships in the artifact and is not part of the repository"

@@ -21,8 +21,8 @@ from bundler.artifacts.image.engine.dockerfile import copied_paths, open_argumen
 from bundler.git.ignored import ignored_below
 from bundler.project.classic_dbt import files
 from bundler.project.survey import Survey
-from bundler.setup.file_edits import scanned
 from bundler.system.secret_names import has_a_secret_name
+from bundler.system.text_files import scanned
 from bundler.system.url_credentials import has_credentials
 
 # Ours, which is not asked how images are built.

@@ -19,10 +19,10 @@ from bundler.git.repository import Question, open_repository
 from bundler.project.classic_dbt import files
 from bundler.project.projects import project_name
 from bundler.project.survey import Survey, survey
-from bundler.setup.file_edits import scanned
 from bundler.setup.init.images import DeclaredBuild, build_of, builds_in
 from bundler.system.installed import installed
 from bundler.system.packaged_files import template
+from bundler.system.text_files import scanned
 
 _WRITTEN = re.compile(r"(?m)^# Images whose name is not declared go to (.+)\.$")
 _CODE_IMAGE = "state-bundler/code"

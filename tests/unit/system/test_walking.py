@@ -21,8 +21,7 @@ _MAY_SKIP = {
     "bundler/git/blocking.py",  # what cannot be read cannot block git either
     "bundler/guard/durable.py",  # rmdir fails for a directory that was left out
     "bundler/artifacts/image/engine/context.py",  # looks for a dbt project to check
-    "bundler/project/classic_dbt.py",  # looks for a dbt project, too
-    "bundler/project/stateful.py",  # fails, too
+    "bundler/project/classic_dbt.py",  # where it only looks for a dbt project
     "bundler/system/credential_files.py",  # what cannot be read cannot be packed either
 }
 
