@@ -44,3 +44,9 @@ def of_place(extracted: Sequence[Extracted], place: str, name: str) -> StateDir:
             hint=f"It contains: {', '.join(item.path for item in extracted)}.",
         )
     return StateDir(found[0].target, place)
+
+
+def holds_states(name: str) -> bool:
+    """Whether an artifact has any state: the first one that is deployed replaces one without."""
+    with open_artifact(name) as artifact:
+        return any(it.read_manifest() is not None for it in artifact.state_directories())

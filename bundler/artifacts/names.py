@@ -20,7 +20,7 @@ from typing import Literal
 
 import msgspec
 
-from bundler.artifacts.image import reference
+from bundler.artifacts import reference
 from bundler.errors import InputOutputError, UsageError
 from bundler.state.run_record import STORE
 

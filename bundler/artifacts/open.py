@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from bundler.artifacts.image.reference import names_host
 from bundler.artifacts.names import ArtifactName
+from bundler.artifacts.reference import names_host
 from bundler.errors import (
     BundlerError,
     InputOutputError,

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
+from pathlib import Path
 
 from bundler.errors import ToolFailed
+from bundler.listener import Listener
 from bundler.system import process
 from bundler.system.process import Completed
 
@@ -37,3 +40,27 @@ def without_network() -> tuple[str, ...]:
         except ToolFailed:
             return ()
     return ()
+
+
+def isolated(argv: Sequence[str], own: Mapping[str, str], listener: Listener) -> Runner:
+    """Runs a program by `argv`, in an empty folder. own: variables besides the program's."""
+    isolation = without_network()
+    if not isolation:
+        listener.warning(
+            "The load check could not be isolated from the network (unshare is missing or not "
+            "permitted): what it loads may still need the network."
+        )
+
+    def run(arguments: Sequence[str], program: bytes, environment: Mapping[str, str]) -> Completed:
+        with tempfile.TemporaryDirectory(prefix="state-bundler-") as folder:
+            empty = Path(folder) / "empty"
+            empty.mkdir()
+            return process.run(
+                [*isolation, *argv, *arguments],
+                cwd=empty,
+                env={**bare_environment(folder, environment), **own},
+                stdin=program,
+                timeout=TIMEOUT_SECONDS,
+            )
+
+    return run

@@ -14,7 +14,7 @@ import msgspec
 
 from bundler.errors import VerificationFailed
 from bundler.state.artifact import Artifact, Member, StateDirectory
-from bundler.state.bundle import MANIFEST_NAME, RUN_RECORD_NAME, STAGING_NAME
+from bundler.state.bundle import MANIFEST_NAME, RUN_RECORD_NAME, STAGING_NAME, Bundle
 from bundler.state.manifest import Claim, Manifest, RunRecord, parse
 from bundler.state.tree import hash_stream
 from bundler.system.parallel import in_parallel
@@ -113,6 +113,36 @@ def verify(artifact: Artifact) -> Verdict:
         tuple(problems),
         proof=artifact.proof if directories else "",
     )
+
+
+def read_back(artifact: Artifact, bundles: Sequence[Bundle]) -> Verdict:
+    """Verifies a finished artifact, and that it holds these very states.
+
+    Without any the artifact is what its builder made, and must hold no state at all.
+    Raises `VerificationFailed` for anything else.
+    """
+    if not bundles:
+        found = [directory.path for directory in artifact.state_directories()]
+        if found:
+            raise VerificationFailed(
+                f"{artifact.name} holds state that was not refreshed for it: {', '.join(found)}.",
+                hint="Name the project that it belongs to with --project.",
+            )
+        return Verdict(artifact.name, artifact.kind, artifact.digest, (), None, ())
+    verdict = verify(artifact)
+    verdict.raise_for_problems()
+    # Each platform's labels name the very manifests that are there: that is verified.
+    held = [
+        {directory.manifest.sha256 for directory in verdict.directories if directory.manifest},
+        *({claim.manifest for claim in it.claims() or ()} for it in artifact.other_platforms()),
+    ]
+    for bundle in bundles:
+        if not all(bundle.manifest.sha256 in there for there in held):
+            raise VerificationFailed(
+                f"{artifact.name} does not contain the state of {bundle.place} that was embedded.",
+                hint="This is a bug in state-bundler, or another program wrote to the artifact.",
+            )
+    return verdict
 
 
 def _first(problems: Iterable[str], where: str) -> Iterator[str]:

@@ -77,33 +77,6 @@ def as_typed(text: str) -> str:
     return re.sub(r"(?<![\w-])--(?=[a-z])", Renamed.option, text)
 
 
-def hint_as_typed(hint: str) -> str:
-    """A hint in which our options have the names they have for the program that calls us.
-
-    A command to copy, of ours or of another program, stays as it is.
-    """
-    if not Renamed.option or not (hint[:1].isupper() or hint[:1].isdigit()):
-        return hint
-    sentence, ours, command = hint.partition("state-bundler ")
-    known = "|".join(name[2:] for name in _own_options())
-    shown = re.sub(rf"(?<![\w`-])--(?=(?:{known})\b)(?![^`]*`[^`]*$)", Renamed.option, sentence)
-    return shown + ours + command
-
-
-def _own_options() -> list[str]:
-    from bundler.cli.build import build_pex
-    from bundler.cli.build_docker import build_docker
-
-    names = {
-        name
-        for command in (build_docker, build_pex)
-        for option in command.params
-        for name in (*option.opts, *option.secondary_opts)
-        if name.startswith("--")
-    }
-    return sorted(names, key=len, reverse=True)
-
-
 class Grouped(click.Command):
     """A command with many options."""
 

@@ -7,6 +7,7 @@ traceback to a file and prints the path.
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 from collections.abc import Sequence
@@ -76,7 +77,6 @@ def _exit_code(error: SystemExit) -> int:
 def report(error: BundlerError) -> int:
     """Prints a failure, also for the CI system, and returns its exit code."""
     from bundler.cli import ci
-    from bundler.cli.help import hint_as_typed
 
     console = Console(sys.stderr)
     failures = error.failures if isinstance(error, Several) else (error,)
@@ -97,6 +97,35 @@ def report(error: BundlerError) -> int:
         console.line(f"{len(failures)} failures; exit code {error.exit_code}.")
     ci.summarise([*ci.failure_summary(failures), *ci.keys_summary(ci.finished())])
     return error.exit_code
+
+
+def hint_as_typed(hint: str) -> str:
+    """A hint in which our options have the names they have for the program that calls us.
+
+    A command to copy, of ours or of another program, stays as it is.
+    """
+    from bundler.cli.help import Renamed
+
+    if not Renamed.option or not (hint[:1].isupper() or hint[:1].isdigit()):
+        return hint
+    sentence, ours, command = hint.partition("state-bundler ")
+    known = "|".join(name[2:] for name in _own_options())
+    shown = re.sub(rf"(?<![\w`-])--(?=(?:{known})\b)(?![^`]*`[^`]*$)", Renamed.option, sentence)
+    return shown + ours + command
+
+
+def _own_options() -> list[str]:
+    from bundler.cli.build import build_pex
+    from bundler.cli.build_docker import build_docker
+
+    names = {
+        name
+        for command in (build_docker, build_pex)
+        for option in command.params
+        for name in (*option.opts, *option.secondary_opts)
+        if name.startswith("--")
+    }
+    return sorted(names, key=len, reverse=True)
 
 
 def _bug(error: Exception, command: click.Command, arguments: Sequence[str]) -> Bug:

@@ -20,9 +20,9 @@ from bundler.project.options import DEFAULT_ATTEMPTS, DEFAULT_TIMEOUT_SECONDS, K
 from bundler.refresh import vendor_exceptions
 from bundler.refresh.checks import LEFT_OUT, Baseline, CheckedState, check
 from bundler.refresh.discovery import LoadedSource
+from bundler.refresh.model import Component
 from bundler.refresh.outcome.exchanges import CopiedDirectory, Report, read
 from bundler.refresh.secrets import Secrets
-from bundler.refresh.sources.model import Component
 from bundler.refresh.validation import validate
 from bundler.refresh.vendors import kind_of
 from bundler.refresh.watching import watched

@@ -23,12 +23,12 @@ from bundler.errors import BadData, ConfigurationError, CredentialsRefused
 from bundler.project.options import DEFAULT_SHRINK, KeyOptions
 from bundler.refresh import dbt_projects
 from bundler.refresh.key_material import PRIVATE_KEY, is_container
+from bundler.refresh.model import Component
 from bundler.refresh.outcome.exchanges import CopiedDirectory
 from bundler.refresh.outcome.losses import losses
 from bundler.refresh.relocate import relocate
 from bundler.refresh.secret_forms import Secret
 from bundler.refresh.secrets import Secrets
-from bundler.refresh.sources.model import Component
 from bundler.refresh.vendors import Kind, kind_of
 from bundler.state.json_entries import count_entries, count_values
 from bundler.state.manifest import State, state_of

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from bundler.refresh.sources.model import Component, Source
+    from bundler.refresh.model import Component, Source
 
 _NAMES = re.compile(r"""\s*(?:key|component)\s*=\s*["'](.*)["']\s*(?:#.*)?$""")
 

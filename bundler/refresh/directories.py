@@ -26,8 +26,8 @@ from bundler.project.options import DEFAULT_TOTAL_TIMEOUT_SECONDS, RefreshOption
 from bundler.refresh.attempts import Fetched, KeyFailedError, KeyJob
 from bundler.refresh.checks import Baseline
 from bundler.refresh.discovery import LoadedSource, unique
+from bundler.refresh.model import Component
 from bundler.refresh.reporting import tell_fetched
-from bundler.refresh.sources.model import Component
 from bundler.state.age import age_problem
 from bundler.state.bundle import Bundle
 from bundler.state.manifest import (

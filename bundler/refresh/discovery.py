@@ -14,11 +14,11 @@ import msgspec
 from bundler.errors import BundlerError, ConfigurationError, Unavailable, raise_all
 from bundler.refresh import dotenv
 from bundler.refresh.key_credentials import withheld
+from bundler.refresh.model import Component, Found, Source, found_of
 from bundler.refresh.outcome.exchanges import links
 from bundler.refresh.secret_values import collect
 from bundler.refresh.secrets import Secrets
 from bundler.refresh.sources import load_error, sources_of
-from bundler.refresh.sources.model import Component, Found, Source, found_of
 from bundler.refresh.workers import WorkerProcess, launch
 
 if TYPE_CHECKING:

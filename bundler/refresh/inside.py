@@ -35,7 +35,7 @@ from bundler.errors import BadData, InputOutputError, ToolFailed
 from bundler.project.layout import import_roots
 from bundler.project.options import Inside
 from bundler.refresh.checks import MAX_FILES
-from bundler.refresh.sources.model import Source
+from bundler.refresh.model import Source
 from bundler.refresh.workers import Launch, WorkerProcess, Write
 from bundler.system.atomic import io_errors
 

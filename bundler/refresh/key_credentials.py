@@ -8,8 +8,8 @@ from __future__ import annotations
 import msgspec
 
 from bundler.errors import ConfigurationError, CredentialsRefused
+from bundler.refresh.model import Component, Found
 from bundler.refresh.secrets import Secrets
-from bundler.refresh.sources.model import Component, Found
 from bundler.system.url_credentials import has_credentials, without_credentials
 
 

@@ -11,8 +11,8 @@ from bundler.listener import Listener
 from bundler.project.options import RefreshOptions
 from bundler.refresh.declared import declared_at
 from bundler.refresh.directories import LOCAL, Directory
+from bundler.refresh.model import Component
 from bundler.refresh.run import check_selection, directories_of, loaded_sources, run_to_end
-from bundler.refresh.sources.model import Component
 from bundler.state.manifest import ManagementType
 
 if TYPE_CHECKING:

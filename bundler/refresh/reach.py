@@ -30,10 +30,10 @@ from bundler.errors import BundlerError, Unavailable
 from bundler.listener import SILENT
 from bundler.project.options import KeyOptions, RefreshOptions
 from bundler.refresh.discovery import LoadedSource
+from bundler.refresh.model import Component, Found
 from bundler.refresh.outcome.classify import failure_of, of_command
 from bundler.refresh.outcome.exchanges import Report, read
 from bundler.refresh.run import loaded_sources, run_to_end
-from bundler.refresh.sources.model import Component, Found
 from bundler.refresh.workers import Write
 from bundler.state.statedir import sanitize_key
 from bundler.system import process

@@ -41,6 +41,7 @@ from bundler.refresh.definitions import describe_with
 from bundler.refresh.directories import VERSIONED, Collected, Collector, Directory
 from bundler.refresh.discovery import LoadedSource, load_all
 from bundler.refresh.failure_log import write_failure_log
+from bundler.refresh.model import Component, Found
 from bundler.refresh.removals import Removal, allowed_names, refused, removals
 from bundler.refresh.reporting import (
     Failing,
@@ -50,7 +51,6 @@ from bundler.refresh.reporting import (
     warnings_of,
 )
 from bundler.refresh.scratch import scratch_folder
-from bundler.refresh.sources.model import Component, Found
 from bundler.refresh.vendors import kind_of
 from bundler.state.bundle import Bundle
 from bundler.state.hold import hold

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from bundler.refresh.sources.model import Component
+from bundler.refresh.model import Component
 from bundler.refresh.vendor_exceptions import Expected
 from bundler.state.volatile import DBT_FILES, DBT_MEMBERS, FIVETRAN_MEMBERS
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import msgspec
 
-from bundler.git import CodeIdentity
+from bundler import listener
+from bundler.errors import ToolFailed
+from bundler.git import CodeIdentity, code_identity
 from bundler.state.manifest import Build, DirectoryRefresh, RunRecord, Tool
 from bundler.version import __version__
 
@@ -41,6 +44,17 @@ def make(
     if environ.get("SOURCE_DATE_EPOCH"):
         refresh = [_without_times(directory) for directory in refresh]
     return RunRecord(build=build, refresh=tuple(refresh), tool=TOOL, environment=environment)
+
+
+def code_of(root: Path, *, required: bool) -> CodeIdentity | None:
+    """Which code a project is at; None if git does not know, and it is not required."""
+    try:
+        return code_identity(root)
+    except ToolFailed as error:
+        if required:
+            raise
+        listener.of_process.note(f"The record does not say which code this is: {error.what}")
+        return None
 
 
 def _without_times(directory: DirectoryRefresh) -> DirectoryRefresh:

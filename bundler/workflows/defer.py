@@ -26,9 +26,9 @@ from bundler.listener import Listener
 from bundler.project.options import KeyOptions
 from bundler.refresh.checks import semantic_digest
 from bundler.refresh.dbt_projects import PARSED, target_directories
+from bundler.refresh.model import Component
 from bundler.refresh.run import Refreshed
 from bundler.refresh.scratch import scratch_folder
-from bundler.refresh.sources.model import Component
 from bundler.refresh.vendors import kind_of
 from bundler.state.bundle import Bundle
 from bundler.state.manifest import Deferral, DirectoryRefresh, RunRecord, State, state_of

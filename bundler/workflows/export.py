@@ -13,13 +13,13 @@ from pathlib import Path
 
 from bundler.artifacts.embedding import EmbedRequest
 from bundler.artifacts.names import LATEST, ArtifactName
+from bundler.artifacts.verify import read_back
 from bundler.errors import UsageError, VerificationFailed
 from bundler.listener import Listener
 from bundler.project.projects import Project
 from bundler.refresh.run import Refreshed
 from bundler.state import run_record
 from bundler.system.atomic import io_errors, make_directories
-from bundler.workflows.pipeline import code_of, read_back
 
 _ARCHIVE = ".tar"
 
@@ -68,7 +68,7 @@ def export_states(
     """
     listener.phase(f"Writing the states to {to}")
     record = run_record.make(
-        code_of(projects[0], required=False),
+        run_record.code_of(projects[0].root, required=False),
         refreshed.record,
         guarded=False,
         environment=projects[0].config.environment,

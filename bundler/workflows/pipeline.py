@@ -19,11 +19,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from bundler import git
-from bundler import listener as listeners
+from bundler.artifacts.baseline import holds_states
 from bundler.artifacts.embedding import EmbedRequest
-from bundler.artifacts.open import open_artifact
-from bundler.artifacts.verify import Verdict, verify
-from bundler.errors import Findings, ToolFailed, UsageError, VerificationFailed, raise_all
+from bundler.artifacts.verify import Verdict, read_back
+from bundler.errors import Findings, UsageError, raise_all
 from bundler.guard.moments import check as ask_git
 from bundler.guard.verdict import GuardFinding, grouped
 from bundler.listener import SILENT, Listener
@@ -68,7 +67,7 @@ class Prepared(msgspec.Struct, frozen=True, dict=True):
     @cached_property
     def record(self) -> RunRecord:
         """The record of a build. Asks git which code that is of; raises `ToolFailed` as it does."""
-        return self._record(code_of(self.projects[0], required=self.guarded))
+        return self._record(run_record.code_of(self.projects[0].root, required=self.guarded))
 
     @property
     def record_of_refresh(self) -> RunRecord:
@@ -161,23 +160,6 @@ def with_baseline(
     return msgspec.structs.replace(options, baseline=replaces) if has_states else options
 
 
-def holds_states(name: str) -> bool:
-    """Whether an artifact has any state: the first one that is deployed replaces one without."""
-    with open_artifact(name) as artifact:
-        return any(it.read_manifest() is not None for it in artifact.state_directories())
-
-
-def code_of(project: Project, *, required: bool) -> git.CodeIdentity | None:
-    """Which code a project is at; None if git does not know, and it is not required."""
-    try:
-        return git.code_identity(project.root)
-    except ToolFailed as error:
-        if required:
-            raise
-        listeners.of_process.note(f"The record does not say which code this is: {error.what}")
-        return None
-
-
 def check_guard(projects: Sequence[Project], listener: Listener) -> None:
     """Raises `Findings` with everything that git says against building these projects.
 
@@ -215,36 +197,6 @@ def _failure(finding: GuardFinding) -> Findings:
     error = Findings(finding.what, hint=finding.fix)
     error.why = finding.why
     return error
-
-
-def read_back(artifact: Artifact, bundles: Sequence[Bundle]) -> Verdict:
-    """Verifies a finished artifact, and that it holds these very states.
-
-    Without any the artifact is what its builder made, and must hold no state at all.
-    Raises `VerificationFailed` for anything else.
-    """
-    if not bundles:
-        found = [directory.path for directory in artifact.state_directories()]
-        if found:
-            raise VerificationFailed(
-                f"{artifact.name} holds state that was not refreshed for it: {', '.join(found)}.",
-                hint="Name the project that it belongs to with --project.",
-            )
-        return Verdict(artifact.name, artifact.kind, artifact.digest, (), None, ())
-    verdict = verify(artifact)
-    verdict.raise_for_problems()
-    # Each platform's labels name the very manifests that are there: that is verified.
-    held = [
-        {directory.manifest.sha256 for directory in verdict.directories if directory.manifest},
-        *({claim.manifest for claim in it.claims() or ()} for it in artifact.other_platforms()),
-    ]
-    for bundle in bundles:
-        if not all(bundle.manifest.sha256 in there for there in held):
-            raise VerificationFailed(
-                f"{artifact.name} does not contain the state of {bundle.place} that was embedded.",
-                hint="This is a bug in state-bundler, or another program wrote to the artifact.",
-            )
-    return verdict
 
 
 def verify_and_load(

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import msgspec
 
+from bundler.artifacts.baseline import holds_states
 from bundler.artifacts.diff import Difference, KeyDifference, diff, manifest_of, name_in
 from bundler.artifacts.extract import extract
 from bundler.artifacts.open import open_artifact
@@ -32,7 +33,6 @@ from bundler.state.definitions import Definitions, DefinitionsDifference, compar
 from bundler.state.directory import PublishedDirectories
 from bundler.state.manifest import parse
 from bundler.state.statedir import StateDir
-from bundler.workflows.pipeline import holds_states
 
 PUBLISHED = "what is published"
 _ByProject = dict[str, Definitions]

@@ -30,10 +30,10 @@ from bundler.errors import (
 from bundler.listener import Listener
 from bundler.project.layout import import_roots
 from bundler.project.projects import Project
+from bundler.refresh.model import Found
 from bundler.refresh.run import Refreshed, discover
 from bundler.refresh.scratch import scratch_folder
 from bundler.refresh.sources import sources_of
-from bundler.refresh.sources.model import Found
 from bundler.state.artifact import Artifact
 from bundler.state.bundle import STATE_DIRECTORY, Bundle, is_at
 from bundler.state.manifest import Contents, DirectoryRefresh, KeyRefresh, Manifest, RunRecord

@@ -21,7 +21,7 @@ from bundler.state.manifest import KeyRefresh, ManagementType, Manifest, RunReco
 if TYPE_CHECKING:
     from bundler.artifacts.diff import Difference
     from bundler.artifacts.verify import Verdict
-    from bundler.refresh.sources.model import Component, Found
+    from bundler.refresh.model import Component, Found
     from bundler.workflows.policy import Breach, Policy
 
 PROJECT = "project"

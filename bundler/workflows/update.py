@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from bundler.artifacts.embedding import Destination, EmbedResult
-from bundler.artifacts.image.reference import names_host
 from bundler.artifacts.names import LATEST, STATE_DIGITS, ArtifactName, without_state
+from bundler.artifacts.reference import names_host
 from bundler.artifacts.verify import Verdict, verify
 from bundler.errors import ToolFailed, UsageError
 from bundler.listener import Listener

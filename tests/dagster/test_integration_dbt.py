@@ -19,8 +19,8 @@ from bundler.listener import Listener
 from bundler.project.options import KeyOptions, RefreshOptions
 from bundler.project.projects import open_project
 from bundler.refresh.checks import semantic_digest
+from bundler.refresh.model import Component
 from bundler.refresh.run import refresh
-from bundler.refresh.sources.model import Component
 from bundler.refresh.vendors import kind_of
 from bundler.state.tree import scan
 from tests.support.environments import ROOT, python_of

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from bundler.errors import VerificationFailed
-from bundler.refresh.sources.model import Component, Found
+from bundler.refresh.model import Component, Found
 from bundler.state.directory import DirectoryArtifact
 from bundler.workflows.status import of_artifact, of_names, of_sources
 from tests.support.bundles import make_bundle

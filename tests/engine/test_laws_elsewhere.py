@@ -15,7 +15,7 @@ from bundler.artifacts.image import registry
 from bundler.artifacts.image.engine import Docker
 from bundler.artifacts.image.layout import open_store
 from bundler.artifacts.image.ociread import choose
-from bundler.artifacts.image.reference import parse
+from bundler.artifacts.reference import parse
 from bundler.state.bundle import Bundle
 from bundler.state.manifest import RunRecord
 from tests.pex.test_laws import Embed, States, all_states, holds

@@ -15,6 +15,7 @@ from bundler.artifacts.embedding import EmbedRequest
 from bundler.artifacts.python.credentials import NOTHING, AllowedFiles
 from bundler.artifacts.python.pex.arguments import parse
 from bundler.artifacts.python.pex.building import building, find_pex
+from bundler.artifacts.verify import read_back
 from bundler.cli.commands import cli
 from bundler.cli.run import run
 from bundler.errors import (
@@ -25,7 +26,6 @@ from bundler.errors import (
     VerificationFailed,
 )
 from bundler.listener import Listener
-from bundler.workflows.pipeline import read_back
 from tests.support.pex_projects import (
     PEX,
     PLACE,

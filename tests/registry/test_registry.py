@@ -15,8 +15,8 @@ from bundler.artifacts.embedding import EmbedRequest
 from bundler.artifacts.image import image, registry
 from bundler.artifacts.image.layout import open_store
 from bundler.artifacts.image.ociread import choose
-from bundler.artifacts.image.reference import parse
 from bundler.artifacts.image.registry import proxies
+from bundler.artifacts.reference import parse
 from bundler.errors import (
     ToolFailed,
     UsageError,

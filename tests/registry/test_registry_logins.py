@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from bundler.artifacts.image import registry
-from bundler.artifacts.image.reference import parse
 from bundler.artifacts.image.registry import credentials
+from bundler.artifacts.reference import parse
 from bundler.errors import ConfigurationError, CredentialsRefused, ToolFailed
 from tests.support.layouts import LayoutMaker
 from tests.support.pushing import alone, basic, login, push_base  # noqa: F401  # a fixture for all

@@ -20,7 +20,7 @@ from bundler.artifacts.embedding import EmbedRequest
 from bundler.artifacts.image import registry
 from bundler.artifacts.image.layout import open_store
 from bundler.artifacts.image.ociread import choose
-from bundler.artifacts.image.reference import parse
+from bundler.artifacts.reference import parse
 from bundler.artifacts.verify import Verdict, verify
 from bundler.state.bundle import Bundle
 from bundler.workflows import signature

@@ -42,6 +42,7 @@ from bundler.errors import (
     ToolFailed,
     Unavailable,
 )
+from bundler.refresh.model import Component
 from bundler.refresh.outcome.clones import (
     Retry,
     clone_without_project,
@@ -67,7 +68,6 @@ from bundler.refresh.outcome.faults import (
     fault_of,
 )
 from bundler.refresh.secrets import Secrets
-from bundler.refresh.sources.model import Component
 from bundler.system.secret_names import has_a_secret_name
 
 _AGAIN = "Try again. If it happens again, ask those who run {host}."

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from bundler.refresh.sources.model import Source
+from bundler.refresh.model import Source
 
 if TYPE_CHECKING:
     from bundler.errors import BundlerError

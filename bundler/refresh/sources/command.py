@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bundler.refresh.model import Source
 from bundler.refresh.sources.component import by_directory
-from bundler.refresh.sources.model import Source
 
 if TYPE_CHECKING:
     from bundler.project.projects import Project

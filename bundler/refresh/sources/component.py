@@ -10,8 +10,8 @@ from bundler.errors import BundlerError, ConfigurationError
 from bundler.project.layout import import_path
 from bundler.project.options import SourceOptions
 from bundler.project.source_paths import refuse_used
+from bundler.refresh.model import Source
 from bundler.refresh.outcome.exchanges import Link
-from bundler.refresh.sources.model import Source
 
 if TYPE_CHECKING:
     from bundler.project.projects import Project

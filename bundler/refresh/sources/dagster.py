@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from bundler.errors import BundlerError, ConfigurationError
 from bundler.project.environment_tools import how_to_install
+from bundler.refresh.model import Source
 from bundler.refresh.outcome.exchanges import Link
-from bundler.refresh.sources.model import Source
 
 if TYPE_CHECKING:
     from pathlib import Path

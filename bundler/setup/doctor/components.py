@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 
 from bundler.errors import BundlerError, ConfigurationError
-from bundler.refresh.sources.model import Component, Found
+from bundler.refresh.model import Component, Found
 from bundler.setup.doctor import DoctorContext, Finding
 from bundler.setup.doctor.printed import in_directory
 from bundler.state.statedir import StateDir, check_keys, sanitize_key

@@ -11,7 +11,7 @@ import shlex
 import sysconfig
 from pathlib import Path
 
-from bundler.artifacts.image.engine.dockerhome import dockerhome
+from bundler.artifacts.image.dockerhome import dockerhome
 from bundler.artifacts.image.plugin_metadata import metadata
 from bundler.errors import ConfigurationError
 from bundler.system.atomic import io_errors, make_directories, write_synced

@@ -27,7 +27,7 @@ from bundler.artifacts.image.engine.ignore import excluded, quoted
 from bundler.artifacts.image.engine.ignore import parse as parse_rules
 from bundler.artifacts.image.engine.outputs import check
 from bundler.artifacts.image.engine.stdin_context import Piped
-from bundler.artifacts.image.reference import split
+from bundler.artifacts.reference import split
 from bundler.errors import ConfigurationError, UsageError
 from bundler.project.projects import open_project
 from tests.support.bundles import PLACE, make_bundle

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from bundler.cli.help import Renamed, hint_as_typed
+from bundler.cli.help import Renamed
+from bundler.cli.run import hint_as_typed
 
 BIN = Path(sys.executable).parent
 

@@ -18,10 +18,10 @@ from bundler.errors import (
     ToolFailed,
     Unavailable,
 )
+from bundler.refresh.model import Component
 from bundler.refresh.outcome.classify import failure_of, of_command, of_exchange
 from bundler.refresh.outcome.exchanges import Exchange, Link, Report, is_expected, quoted
 from bundler.refresh.secrets import Secrets
-from bundler.refresh.sources.model import Component
 from bundler.worker import bodies
 
 COMPONENT = Component("Key[x]", "LOCAL_FILESYSTEM", "command", location="/usr/bin/curl")

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from bundler.errors import BundlerError, ConfigurationError, CredentialsRefused, Unavailable
+from bundler.refresh.model import Component
 from bundler.refresh.outcome.classify import failure_of
 from bundler.refresh.outcome.clones import of_clone, of_package
 from bundler.refresh.outcome.exchanges import Exchange, Link, Report
 from bundler.refresh.secrets import Secrets
-from bundler.refresh.sources.model import Component
 
 HOST = "git.example.com:443"
 _ACCESS = "fatal: unable to access 'https://x/': "

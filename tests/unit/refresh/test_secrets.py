@@ -18,9 +18,9 @@ from bundler.errors import BadData, BundlerError, ConfigurationError, Credential
 from bundler.project.options import KeyOptions
 from bundler.refresh import scanning
 from bundler.refresh.checks import check
+from bundler.refresh.model import Component
 from bundler.refresh.secret_values import collect
 from bundler.refresh.secrets import Secrets, neutralise
-from bundler.refresh.sources.model import Component
 from bundler.system.secret_names import has_a_secret_name
 
 VALUES = st.text(

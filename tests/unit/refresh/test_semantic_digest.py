@@ -8,7 +8,7 @@ from typing import Any
 
 from bundler.project.options import KeyOptions
 from bundler.refresh.checks import semantic_digest
-from bundler.refresh.sources.model import Component
+from bundler.refresh.model import Component
 from bundler.refresh.vendors import kind_of
 from bundler.state.tree import scan
 

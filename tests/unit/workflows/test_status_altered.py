@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from bundler.cli.page import page
-from bundler.refresh.sources.model import Component, Found
+from bundler.refresh.model import Component, Found
 from bundler.state.directory import DirectoryArtifact
 from bundler.workflows.status import Holder, of_artifact, of_sources
 from tests.support.bundles import make_bundle

@@ -16,12 +16,13 @@ from __future__ import annotations
 import http.client
 import io
 import os
+import posixpath
 import shlex
 import socket
 import threading
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
@@ -69,6 +70,15 @@ class Docker:
         """Runs the program for what it prints. Raises `ToolFailed` if it fails."""
         out = process.check(self.argv(*arguments), env=self.environment, timeout=timeout)
         return out.decode(errors="replace").strip()
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is docker, without options: then the environment alone configures it."""
+        return posixpath.basename(self.program) == "docker" and not self.options
+
+    def dial(self) -> AbstractContextManager[socket.socket]:
+        """A connection to the engine that the program carries."""
+        return process.dial(self.argv("system", "dial-stdio"), env=self.environment)
 
     def succeeds(self, *arguments: str) -> bool:
         """Whether the program can do this at all."""
@@ -144,7 +154,13 @@ class Engine:
     def _client_of(self, version: tuple[int, int]) -> APIClient:
         from bundler.artifacts.image.engine import transport
 
-        client = transport.connect(self.docker, self._host, "{}.{}".format(*version))
+        docker = self.docker
+        client = transport.connect(
+            self._host,
+            "{}.{}".format(*version),
+            environment=docker.environment if docker.is_plain else None,
+            dial=lambda stack: stack.enter_context(docker.dial()),
+        )
         received = self._received  # a hook that holds the engine would keep it alive
 
         def receive(response: requests.Response, *_: object, **__: object) -> None:

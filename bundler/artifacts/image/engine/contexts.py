@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from bundler.artifacts.image.engine.dockerhome import CONFIGURATION, dockerhome
+from bundler.artifacts.image.dockerhome import CONFIGURATION, dockerhome
 
 DEFAULT = "unix:///var/run/docker.sock"
 UNIX = "unix://"

@@ -14,8 +14,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from bundler.artifacts import reference
 from bundler.artifacts.embedding import EmbedRequest
-from bundler.artifacts.image import image, image_import_path, reference
+from bundler.artifacts.image import image, image_import_path
 from bundler.artifacts.image.engine.config import config_of, settings_of
 from bundler.artifacts.image.engine.connection import Engine, NotInEngine
 from bundler.artifacts.image.engine.files import ContainerFiles, reading

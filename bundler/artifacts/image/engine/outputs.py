@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 import msgspec
 
-from bundler.artifacts.image import reference
+from bundler.artifacts import reference
 from bundler.artifacts.image.engine.arguments import Arguments
 from bundler.artifacts.image.engine.connection import Docker, Engine
 from bundler.errors import ChildFailed, UsageError

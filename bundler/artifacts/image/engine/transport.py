@@ -15,11 +15,10 @@ The SDK's own transports serve a local socket, and TCP where the environment alo
 
 from __future__ import annotations
 
-import posixpath
 import socket
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from docker import APIClient
 from docker.errors import DockerException
@@ -30,10 +29,6 @@ from urllib3.connectionpool import HTTPConnectionPool
 
 from bundler.artifacts.image.engine.contexts import UNIX
 from bundler.errors import ToolFailed
-from bundler.system import process
-
-if TYPE_CHECKING:
-    from bundler.artifacts.image.engine.connection import Docker
 
 # The longest that an engine is silent: it unpacks gigabytes before it answers.
 _TIMEOUT_SECONDS = 600
@@ -42,13 +37,17 @@ _PROXIES = ("http_proxy", "https_proxy", "all_proxy")
 Dial = Callable[[ExitStack], socket.socket]
 
 
-def connect(docker: Docker, host: str, version: str) -> APIClient:
+def connect(
+    host: str, version: str, *, environment: Mapping[str, str] | None, dial: Dial
+) -> APIClient:
     """A client that speaks this version of the API. Nothing is asked yet.
 
-    Raises `ToolFailed` if the SDK rejects the address or its certificates.
+    environment: what alone configures docker; None if something else does. dial: opens a
+    connection that docker carries. Raises `ToolFailed` if the SDK rejects the address or its
+    certificates.
     """
     try:
-        client = _client(docker, host, version)
+        client = _client(host, version, environment or {}, dial)
     except DockerException as error:
         raise ToolFailed(
             f"The Docker SDK cannot use {host}: {error}",
@@ -59,27 +58,21 @@ def connect(docker: Docker, host: str, version: str) -> APIClient:
     return client
 
 
-def _client(docker: Docker, host: str, version: str) -> APIClient:
+def _client(host: str, version: str, environment: Mapping[str, str], dial: Dial) -> APIClient:
     if host.startswith(UNIX):
         return APIClient(host, version=version, timeout=_TIMEOUT_SECONDS)
-    if _is_configured_by_environment(docker):
-        parameters = kwargs_from_env(docker.environment)
+    if _is_read_alike(environment):
+        parameters = kwargs_from_env(environment)
         return APIClient(**parameters, version=version, timeout=_TIMEOUT_SECONDS)
     client = APIClient("unix:///dialled", version=version, timeout=_TIMEOUT_SECONDS)
-
-    def dial(stack: ExitStack) -> socket.socket:
-        argv = docker.argv("system", "dial-stdio")
-        return stack.enter_context(process.dial(argv, env=docker.environment))
-
     client.mount("http+docker://", DialAdapter(dial))
     return client
 
 
-def _is_configured_by_environment(docker: Docker) -> bool:
+def _is_read_alike(environment: Mapping[str, str]) -> bool:
     """Whether the SDK reads the environment as docker does: TCP, with full TLS or without."""
-    given: Mapping[str, str] = {name: value for name, value in docker.environment.items() if value}
-    is_docker = posixpath.basename(docker.program) == "docker" and not docker.options
-    if not is_docker or not given.get("DOCKER_HOST", "").startswith("tcp://"):
+    given = {name: value for name, value in environment.items() if value}
+    if not given.get("DOCKER_HOST", "").startswith("tcp://"):
         return False
     if any(name.lower() in _PROXIES for name in given):
         return False

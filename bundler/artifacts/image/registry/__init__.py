@@ -16,7 +16,6 @@ SDK needs an engine; so it is urllib3 and the specification.
 """
 
 from bundler.artifacts.image.add_layer import BaseImage
-from bundler.artifacts.image.reference import Reference, parse
 from bundler.artifacts.image.registry import referrers
 from bundler.artifacts.image.registry.connection import NotInRegistry, Transient
 from bundler.artifacts.image.registry.embedding import (
@@ -29,6 +28,7 @@ from bundler.artifacts.image.registry.embedding import (
 )
 from bundler.artifacts.image.registry.store import RegistryStore
 from bundler.artifacts.image.registry.target import RegistryTarget
+from bundler.artifacts.reference import Reference, parse
 
 __all__ = [
     "KIND",

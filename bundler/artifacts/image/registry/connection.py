@@ -18,11 +18,11 @@ from urllib.parse import urljoin, urlsplit
 
 import msgspec
 
-from bundler.artifacts.image.reference import HUB, Reference
 from bundler.artifacts.image.registry.credentials import find
 from bundler.artifacts.image.registry.proxies import is_loopback, pool_for
 from bundler.artifacts.image.registry.tokens import Authorizer, Scope
 from bundler.artifacts.image.registry.trust import distrust
+from bundler.artifacts.reference import HUB, Reference
 from bundler.errors import BundlerError, CredentialsRefused, ToolFailed
 from bundler.listener import SILENT, Listener
 from bundler.system.retries import attempts

@@ -24,8 +24,8 @@ from typing import Any
 
 import msgspec
 
-from bundler.artifacts.image.engine.dockerhome import CONFIGURATION, dockerhome
-from bundler.artifacts.image.reference import HUB, Reference
+from bundler.artifacts.image.dockerhome import CONFIGURATION, dockerhome
+from bundler.artifacts.reference import HUB, Reference
 from bundler.errors import ConfigurationError, ToolFailed
 from bundler.system import process
 from bundler.system.home import home

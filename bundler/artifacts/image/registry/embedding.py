@@ -8,15 +8,15 @@ from functools import cache, partial
 
 import msgspec
 
+from bundler.artifacts import reference as references
 from bundler.artifacts.embedding import EmbedRequest
-from bundler.artifacts.image import reference as references
 from bundler.artifacts.image.add_layer import Appended, BaseImage, append
 from bundler.artifacts.image.blobs import BlobStore, Descriptor, copy, images_of
 from bundler.artifacts.image.ociread import LoadedImage, OciImage
-from bundler.artifacts.image.reference import Reference
 from bundler.artifacts.image.registry.connection import Connection
 from bundler.artifacts.image.registry.store import RegistryStore
 from bundler.artifacts.image.registry.target import RegistryTarget
+from bundler.artifacts.reference import Reference
 from bundler.errors import VerificationFailed
 from bundler.listener import SILENT, Listener
 from bundler.state.manifest import EVERY_BYTE, LAYER_DIGEST

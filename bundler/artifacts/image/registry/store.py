@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from bundler.artifacts.image.blobs import Descriptor, descriptor
 from bundler.artifacts.image.image import INDEX_TYPES, MANIFEST_TYPES, load
-from bundler.artifacts.image.reference import Reference
 from bundler.artifacts.image.registry.connection import (
     Connection,
     NotInRegistry,
@@ -20,6 +19,7 @@ from bundler.artifacts.image.registry.connection import (
     Transient,
 )
 from bundler.artifacts.image.registry.tokens import Scope
+from bundler.artifacts.reference import Reference
 from bundler.errors import UsageError, VerificationFailed
 from bundler.listener import SILENT, Listener
 

@@ -19,7 +19,6 @@ from bundler.artifacts.image.blobs import BlobStore, Descriptor, descriptor
 from bundler.artifacts.image.compression import Compression
 from bundler.artifacts.image.image import dump
 from bundler.artifacts.image.layer import Layer, Written
-from bundler.artifacts.image.reference import Reference
 from bundler.artifacts.image.registry.connection import (
     Connection,
     NotInRegistry,
@@ -27,6 +26,7 @@ from bundler.artifacts.image.registry.connection import (
     Transient,
 )
 from bundler.artifacts.image.registry.store import RegistryStore
+from bundler.artifacts.reference import Reference
 from bundler.errors import CredentialsRefused, ToolFailed, VerificationFailed
 from bundler.listener import SILENT, Listener
 

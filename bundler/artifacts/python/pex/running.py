@@ -2,19 +2,10 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from bundler.artifacts.running import (
-    TIMEOUT_SECONDS,
-    Runner,
-    bare_environment,
-    without_network,
-)
+from bundler.artifacts.running import Runner, isolated
 from bundler.listener import Listener
-from bundler.system import process
-from bundler.system.process import Completed
 
 
 def runner(pex: Path, interpreter: Path, root: Path, listener: Listener) -> Runner:
@@ -27,27 +18,3 @@ def runner(pex: Path, interpreter: Path, root: Path, listener: Listener) -> Runn
     start = pex / "__main__.py" if pex.is_dir() else pex
     own = {"PEX_ROOT": str(root), "PEX_INTERPRETER": "1"}
     return isolated([str(interpreter), str(start.absolute())], own, listener)
-
-
-def isolated(argv: Sequence[str], own: Mapping[str, str], listener: Listener) -> Runner:
-    """Runs a program by `argv`, in an empty folder. own: variables besides the program's."""
-    isolation = without_network()
-    if not isolation:
-        listener.warning(
-            "The load check could not be isolated from the network (unshare is missing or not "
-            "permitted): what it loads may still need the network."
-        )
-
-    def run(arguments: Sequence[str], program: bytes, environment: Mapping[str, str]) -> Completed:
-        with tempfile.TemporaryDirectory(prefix="state-bundler-") as folder:
-            empty = Path(folder) / "empty"
-            empty.mkdir()
-            return process.run(
-                [*isolation, *argv, *arguments],
-                cwd=empty,
-                env={**bare_environment(folder, environment), **own},
-                stdin=program,
-                timeout=TIMEOUT_SECONDS,
-            )
-
-    return run

@@ -5,8 +5,7 @@ from __future__ import annotations
 import zipfile
 from pathlib import Path
 
-from bundler.artifacts.python.pex.running import isolated
-from bundler.artifacts.running import Runner
+from bundler.artifacts.running import Runner, isolated
 from bundler.listener import Listener
 
 

@@ -75,7 +75,7 @@ class Found(msgspec.Struct, frozen=True):
 class Source(msgspec.Struct, frozen=True):
     """How the worker is to find a source's components.
 
-    kind: the file ``<kind>_worker.py`` next to this one. python: the interpreter that it runs in.
+    kind: the file ``<kind>_worker.py`` in `bundler.worker`. python: its interpreter.
     load: the rest of the worker's ``load`` command. judged_by: ``report`` where the worker itself
     calls the component, ``exit`` where another program does.
     """
