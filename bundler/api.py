@@ -32,12 +32,12 @@ def refresh(
     python: Directory | None = None,
     listener: Listener | None = None,
 ) -> Refreshed:
-    """Refreshes and publishes the states of projects: all of them, or none.
+    """Refreshes and publish the states of projects: all of them, or none.
 
-    projects: their directories; none means the one that you are in. options: go before the
-    projects' own configuration. python: their interpreter; None finds it as dg and uv do.
-    Raises the failure of a key (`errors.Unavailable`, `errors.BadData`,
-    `errors.CredentialsRefused`, …), or `errors.Several`; what was there before is then as it was.
+    projects: their directories; by default the current directory. options: override the projects'
+    own configuration. python: their interpreter; None finds it as dg and uv do. Raises the failure
+    of a key (`errors.Unavailable`, `errors.BadData`, `errors.CredentialsRefused`, …), or
+    `errors.Several`; the published states are then unchanged.
     """
     from bundler.listener import SILENT
     from bundler.project.options import RefreshOptions
@@ -53,12 +53,12 @@ def guard(
     allow: Sequence[str] = (),
     strict: bool = False,
 ) -> GuardVerdict:
-    """Asks git whether state is, or could come, into the repository that `directory` is in.
+    """Asks git whether state is, or could get, into the repository that contains `directory`.
 
     moment: ``build`` (index, HEAD and ignore rules), ``staged`` or ``history``. allow: paths or
-    patterns that are committed on purpose, besides those that the project's configuration allows.
-    strict: warnings fail, too. Returns the verdict with its warnings.
-    Raises `errors.Findings` where it fails, `errors.ToolFailed` where git cannot answer.
+    patterns that are committed on purpose, in addition to those in the project's configuration.
+    strict: treat warnings as failures. Returns the verdict with its warnings. Raises
+    `errors.Findings` if it fails, `errors.ToolFailed` if git cannot answer.
     """
     from pathlib import Path
 
@@ -87,16 +87,15 @@ def embed(
     python: Directory | None = None,
     listener: Listener | None = None,
 ) -> EmbedResult:
-    """Puts state into a finished artifact, reads it back, and only then gives it its name.
+    """Embeds state in a finished artifact, read it back, and only then give the result its name.
 
-    artifact: a PEX, which is replaced; ``oci:LAYOUT[:TAG]`` or an image in the engine or, as
-    ``docker://NAME``, in a registry, which get a new tag: `tag`, or one made of the old one and the
-    content, or with `in_place` the old one.
-    options: None takes the states that were published last; ``RefreshOptions(mode="always")`` asks
-    the external systems first. state_from: an artifact whose states are taken instead.
-    guarded: False does not ask git, which the artifact's record then says.
-    Where the artifact holds these states already nothing is made, and `changed` is False.
-    Raises `errors.VerificationFailed` where what was made does not hold them, and as `refresh` and
+    artifact: a PEX, which is replaced; or an image (``oci:LAYOUT[:TAG]``, a name in the engine, or
+    ``docker://NAME`` in a registry), which gets a new tag: `tag`, or one derived from the old tag
+    and the content, or with `in_place` the old one. options: None uses the states that were
+    published last; ``RefreshOptions(mode="always")`` asks the external systems first. state_from:
+    an artifact whose states are used instead. guarded: False skips git, and the artifact's record
+    says so. If the artifact has these states already, nothing is written and `changed` is False.
+    Raises `errors.VerificationFailed` if the result does not contain them, and as `refresh` and
     `guard` do.
     """
     from contextlib import ExitStack
@@ -121,10 +120,10 @@ def embed(
 
 
 def verify(artifact: str, policy: Policy | None = None) -> Verdict:
-    """Reads every byte of the state in an artifact and holds it against its manifest.
+    """Reads every byte of the state in an artifact and compare it with its manifest.
 
-    Raises `errors.VerificationFailed` where it is not what the manifest says, or anything more,
-    and `errors.Findings` where it is intact but not as the policy demands.
+    Raises `errors.VerificationFailed` if anything differs from the manifest or is not in it, and
+    `errors.Findings` if the state is intact but violates the policy.
     """
     from bundler.artifacts.open import open_artifact
     from bundler.artifacts.verify import verify
@@ -150,10 +149,10 @@ def _demand(policy: Policy, artifact: Artifact, verdict: Verdict) -> None:
 
 
 def diff(before: str, after: str, volatile: Sequence[str] = ()) -> Difference:
-    """What changed from the states of one artifact or directory to those of another, key by key.
+    """What changed between the states of two artifacts or directories, key by key.
 
-    volatile: names of JSON members that mean nothing, besides those that are known.
-    Raises `errors.VerificationFailed` where one of them is malformed.
+    volatile: names of JSON members to ignore, in addition to the known ones. Raises
+    `errors.VerificationFailed` if one of the two is malformed.
     """
     from bundler.artifacts.diff import diff
     from bundler.artifacts.open import open_artifact

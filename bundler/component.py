@@ -78,7 +78,7 @@ class DefsStateManagementType(str, Enum):
 class DefsStateConfig:
     """key: names one state, ``ClassName[discriminator]``; components with the same key share it.
 
-    refresh_if_dev: fetch at every load in development, instead of using what is there.
+    refresh_if_dev: in development, fetch at every load instead of using the existing state.
     """
 
     key: str
@@ -94,7 +94,8 @@ class DefsStateConfig:
         *,
         refresh_if_dev: bool = True,
     ) -> DefsStateConfig:
-        """The configuration with the usual key: the component's class, and what it is for."""
+        """The configuration with the conventional key: the component's class and a
+        discriminator."""
         key = f"{type(component).__name__}[{discriminator}]"
         return cls(key, management_type, refresh_if_dev)
 
@@ -109,7 +110,7 @@ class LoadContext:
 
 
 class StateBackedComponent(ABC, Generic[_T]):
-    """Something whose definitions, whatever the program means by that, come from a state."""
+    """A component whose definitions, whatever the program means by that, are built from a state."""
 
     @property
     @abstractmethod
@@ -118,25 +119,26 @@ class StateBackedComponent(ABC, Generic[_T]):
 
     @abstractmethod
     def write_state_to_path(self, state_path: Path) -> Awaitable[None] | None:
-        """Asks the external system and writes the state, a file or a directory, at this path.
+        """Asks the external system and write the state, a file or a directory, to this path.
 
-        May be ``async``. Must raise where a part could not be fetched: what is written is shipped.
+        May be ``async``. Must raise if a part could not be fetched: whatever is written is shipped.
         """
 
     @abstractmethod
     def build_defs_from_state(self, context: LoadContext, state_path: Path | None) -> _T:
-        """Uses the state. None means no state, which only occurs in development."""
+        """Builds the definitions from the state. `state_path` is None only in development,
+        without state."""
 
 
 class DefsStateStorage(ABC):
-    """Where versioned state lives. A version is a name that is never given twice.
+    """Storage for versioned state. A version is a name that is never reused.
 
-    A storage that does not answer raises `StorageUnavailableError`.
+    Raises `StorageUnavailableError` if the storage does not answer.
     """
 
     @abstractmethod
     def get_latest_version(self, key: str) -> str | None:
-        """The version that new loads shall use; None if there is none."""
+        """The version that new loads should use; None if there is none."""
 
     @abstractmethod
     def download_state_to_path(self, key: str, version: str, path: Path) -> None:
@@ -151,7 +153,7 @@ class DefsStateStorage(ABC):
         """Makes a stored version the one that new loads use."""
 
     def store(self, key: str, path: Path) -> str:
-        """Stores the state at this path and makes it the latest. Returns its version."""
+        """Stores the state at this path and make it the latest. Returns its version."""
         version = str(uuid.uuid4())
         self.upload_state_from_path(key, version, path)
         self.set_latest_version(key, version)
@@ -197,14 +199,14 @@ class FolderStateStorage(DefsStateStorage):
 
 @dataclass
 class Load:
-    """One load of the program. A context manager: what it has fetched goes with it.
+    """One load of the program. A context manager: what it fetched is deleted at the end.
 
-    state_directory: as built, with ``@manifest.json``; what is there is verified before it is
-    used. storage: for versioned state; while it does not answer, or if there is none, the state
-    is used that a build embedded with ``--embed-versioned``. is_development: None asks the
-    environment variable ``STATE_BUNDLER_DEVELOPMENT``. In development a missing state is handed
-    over as None, elsewhere it is an error; and fetched state serves this load only: what was built
-    stays as it is.
+    state_directory: as built, with ``@manifest.json``; its contents are verified before use.
+    storage: for versioned state; if it is None or does not answer, the state that a build embedded
+    with ``--embed-versioned`` is used. is_development: by default, whether the environment variable
+    ``STATE_BUNDLER_DEVELOPMENT`` is set. In development, a missing state is passed on as None
+    instead of being an error, and a fetched state is used for this load only: the built one stays
+    unchanged.
     """
 
     state_directory: Path
@@ -229,7 +231,7 @@ class Load:
         self.close()
 
     def close(self) -> None:
-        """Removes what was fetched for this load."""
+        """Deletes what was fetched for this load."""
         if self._scratch is not None:
             shutil.rmtree(self._scratch, ignore_errors=True)
             self._scratch = None
@@ -242,7 +244,7 @@ class Load:
         return os.environ.get(_DEVELOPMENT, "").lower() in ("1", "true", "yes")
 
     def build_defs(self, component: StateBackedComponent[_T]) -> _T:
-        """What the component makes of its state.
+        """The definitions that the component builds from its state.
 
         Raises `StateError` if the state is missing or was altered.
         """
@@ -271,7 +273,7 @@ class Load:
         return self._local(config.key)
 
     def _fetch(self, component: StateBackedComponent[Any]) -> Path | None:
-        """Writes the state to a place that lasts as long as this load."""
+        """Writes the state to a temporary place that is kept until the load ends."""
         path = self._room(component.defs_state_config.key) / "state"
         result = component.write_state_to_path(path)
         if inspect.iscoroutine(result):
@@ -301,7 +303,7 @@ class Load:
     def _stored(self, key: str, storage: DefsStateStorage, embedded: str | None) -> Path | None:
         version = self.versions.get(key) or storage.get_latest_version(key)
         if version is None and embedded is not None:
-            # A storage that has lost what it once held, such as a folder that is not mounted.
+            # A storage that has lost its contents, such as a folder that is not mounted.
             raise StorageUnavailableError(f"The storage has no state of {key!r}.")
         if version is None:
             self._refuse_missing(f"The storage has no state of {key!r}.")
@@ -318,7 +320,7 @@ class Load:
         return self._local(key)
 
     def _embedded_version(self, key: str) -> str | None:
-        """The version of a key that the manifest says is here; `_local` verifies it."""
+        """The version of a key that the manifest says is embedded; `_local` verifies it."""
         from bundler.verify_at_start import read_regular
 
         try:
@@ -343,7 +345,7 @@ class Load:
             raise StateError(f"{what} Run `state-bundler refresh`, and build with state-bundler.")
 
     def _verify(self) -> None:
-        """Holds the whole state directory against its manifest, once a load."""
+        """Compares the whole state directory with its manifest, once per load."""
         from bundler.verify_at_start import problems
 
         if self._problems is None:
@@ -377,7 +379,7 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _complete(coroutine: Coroutine[Any, Any, None]) -> None:
-    """Runs a coroutine to its end, also where this thread already runs an event loop."""
+    """Runs a coroutine to its end, even if this thread already runs an event loop."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:

@@ -38,7 +38,7 @@ class StoreStateStorage(DefsStateStorage):
             raise StateError(error.what) from error
 
     def upload_state_from_path(self, key: str, version: str, path: Path) -> None:
-        """Also makes it the latest: a version that nothing names does not stay in a store."""
+        """Also make it the latest: a store does not keep a version that nothing refers to."""
         handover.upload(self._store, key, version, path)
 
     def set_latest_version(self, key: str, version: str) -> None:

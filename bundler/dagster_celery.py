@@ -24,7 +24,7 @@ _instance = ExitStack()
 
 @worker_process_init.connect
 def _enter(**_: Any) -> None:
-    """Inside an instance Dagster finds its storage; each process of a worker has its own."""
+    """Inside an instance, Dagster finds its storage; each worker process has its own."""
     _instance.enter_context(DagsterInstance.get())
 
 

@@ -45,7 +45,7 @@ class StoredDbtProject(DbtProjectComponent):
 
 
 def _kept(state_path: Path) -> Path:
-    """The state in a directory that lasts as long as the process."""
+    """The state in a directory that is kept until the process ends."""
     folder = Path(tempfile.mkdtemp(prefix="state-bundler-dbt-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     shutil.copytree(state_path.parent, folder, dirs_exist_ok=True)

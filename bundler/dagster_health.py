@@ -48,11 +48,11 @@ _UNKNOWN = "unknown: the run record of an image is a label, which a program in i
 def state_health(
     project: Path, *, max_age: str | None = None, baseline: str | None = None
 ) -> dg.Definitions:
-    """An external asset with its checks for each state that is embedded in the project.
+    """An external asset with checks for each state that is embedded in the project.
 
     project: the defs module's directory, its state directory, or any file or directory that
     contains it. max_age: such as ``24h``; older states warn. baseline: an artifact or a store that
-    should hold the same states. Without a state directory there is nothing to check.
+    should have the same states. Without a state directory there is nothing to check.
     """
     directory = _state_directory(project)
     if directory is None:
@@ -68,7 +68,7 @@ def state_health(
 
 
 def _checks(states: list["_EmbeddedState"]) -> dg.AssetChecksDefinition:
-    """The checks of all states. One definition, since each costs a load more than its checks do."""
+    """The checks of all states, in one definition: each definition slows down the load."""
     specs = [spec for state in states for spec in state.specs()]
 
     @dg.multi_asset_check(specs=specs, name=_GROUP, can_subset=True)
@@ -92,7 +92,7 @@ class StateHealth(dg.Component, dg.Model, dg.Resolvable):
 
 
 def _state_directory(start: Path) -> Path | None:
-    """The one that has a manifest, at this path or below it, or else next to a directory above."""
+    """The directory with a manifest at or below this path, or else next to one of its parents."""
     root = start if start.is_dir() else start.parent
     if (root / MANIFEST).exists():
         return root
@@ -109,19 +109,19 @@ def _take(names: list[str]) -> bool:
 def _states(directory: Path) -> list[dict[str, Any]]:
     try:
         raw = read_regular(str(directory / MANIFEST))
-    except FileNotFoundError:  # Dagster's own refresh has filled it
+    except FileNotFoundError:  # Dagster's own refresh wrote it
         return []
     states: list[dict[str, Any]] = json.loads(raw)["predicate"]["contents"]["states"]
     return states
 
 
 def _names(index: int, key: str) -> str:
-    """A name for the asset: two keys can differ in punctuation alone."""
+    """Asset names that stay distinct for keys that differ only in punctuation."""
     return f"{_NO_NAME.sub('_', key).strip('_')}_{index}"
 
 
 class _EmbeddedState:
-    """One state and how it is judged."""
+    """One state and how to judge it."""
 
     def __init__(
         self,
@@ -174,7 +174,7 @@ class _EmbeddedState:
         return self._result("verified", passed=not found, metadata=metadata)
 
     def _concerns(self, problem: str) -> bool:
-        """Whether a problem is this state's, or of the whole directory."""
+        """Whether a problem concerns this state, or the whole directory."""
         others = [state["path"] for state in _states(self._directory)]
         others.remove(self._state["path"])
         return not any(f"{path}/" in problem for path in others)
@@ -233,7 +233,7 @@ class _EmbeddedState:
 
 
 def _record(directory: Path) -> "RunRecord | None":
-    """The run record next to the states, or that of the PEX that this program runs from."""
+    """The run record next to the states, or in the PEX that this program runs from."""
     from bundler.artifacts.open import open_artifact
     from bundler.state.directory import StateDirectoryOnDisk
     from bundler.state.manifest import RunRecord, decode_canonical

@@ -37,7 +37,7 @@ from bundler.system import times
 
 _VERSIONED = "VERSIONED_STATE_STORAGE"
 _NO_STEP_NAME = re.compile(r"[^A-Za-z0-9_]")
-# A step is tried again after 10, 20 and 40 seconds, each give or take.
+# A step is retried after about 10, 20 and 40 seconds.
 _RETRY = dg.RetryPolicy(
     max_retries=3, delay=10, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS
 )
@@ -123,7 +123,7 @@ def _storage(instance: DagsterInstance) -> StoreDefsStateStorage:
 
 
 def _components(project: Path) -> dict[str, Any]:
-    """The versioned components by key; of those that share a key, one."""
+    """The versioned components by key; one of them for a shared key."""
     tree = dg.ComponentTree.for_project(project)
     found = tree.get_all_components(of_type=dg.StateBackedComponent)
     return {

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 
 LATEST, PINNED = "latest", "pinned"
-# A program that has embedded states does not wait as long for the store as one that needs it.
+# A program with embedded states waits less for the store than one that depends on it.
 _PATIENCE_SECONDS = 5.0
 _SILENT_SECONDS = 30.0
 _log = logging.getLogger("bundler.dagster_storage")
@@ -120,9 +120,10 @@ class StoreDefsStateStorage(DefsStateStorage, ConfigurableClass):
         return DefsStateInfo(info_mapping={**_infos(there, missing), **known})
 
     def _if_it_answers(self) -> DefsStateInfo | None:
-        """What the store says; None while it does not answer, which is not waited for each time.
+        """The store's answer; None while it does not answer.
 
-        One load of a code location asks a dozen times.
+        After the first failure it is not waited for again: one load of a code location asks a dozen
+        times.
         """
         if time.monotonic() < self._silent_until:
             return None
@@ -146,7 +147,7 @@ class StoreDefsStateStorage(DefsStateStorage, ConfigurableClass):
 
     def set_latest_version(self, key: str, version: str | None) -> None:
         if version is None or not records.is_version(version):
-            # ``__local__``, ``__code_server__``: the state of the key is elsewhere.
+            # ``__local__``, ``__code_server__``: the key's state is elsewhere.
             self.store.label(key, version, handover.author())
         else:
             self.store.adopt([self.store.version(version)], "push", handover.author())
@@ -155,9 +156,9 @@ class StoreDefsStateStorage(DefsStateStorage, ConfigurableClass):
         handover.upload(self.store, key, version, Path(path))
 
     def download_state_to_path(self, key: str, version: str, path: Path) -> None:
-        """What is next to ``state`` in the key directory comes to be next to `path`.
+        """Everything next to ``state`` in the key directory is written next to `path`.
 
-        An embedded version is not asked of the store.
+        An embedded version is not downloaded from the store.
         """
         found = self._embedded.find(key, version)
         if found is not None:
@@ -180,7 +181,7 @@ def _of_store(current: Current | None) -> DefsStateInfo | None:
 
 
 def _infos(there: embedded.Embedded, keys: Iterable[str]) -> dict[str, DefsKeyStateInfo]:
-    """These keys at the versions that the manifest names; as old as the manifest's file."""
+    """These keys at the versions in the manifest, with the time of the manifest's file."""
     return {
         key: DefsKeyStateInfo(version=there.pins[key], create_timestamp=there.made) for key in keys
     }

@@ -48,7 +48,7 @@ class BundlerError(Exception):
 
     @property
     def without_key(self) -> str:
-        """`what`, for a line that begins with the key already."""
+        """`what`, for a line that already begins with the key."""
         return self.what.removeprefix(f"{self.key}: ")
 
 
@@ -109,7 +109,7 @@ _WHAT_TO_DO = {
 
 
 def io_failure(error: OSError, path: str | os.PathLike[str] | None = None) -> InputOutputError:
-    """An operating system error as ours, with the file's name and a hint.
+    """An operating system error as one of ours, with the file's name and a hint.
 
     path: the file, if the error does not name one.
     """
@@ -195,7 +195,7 @@ def exit_code_of(failures: Iterable[BundlerError]) -> int:
 
 
 def raise_all(failures: Sequence[BundlerError], conclusion: str = "", log: str = "") -> None:
-    """Raises a single failure as it is, several as `Several`, and nothing for none."""
+    """Raises a single failure as it is, several as `Several`; do nothing if there are none."""
     if not failures:
         return
     error = failures[0] if len(failures) == 1 else Several(failures)

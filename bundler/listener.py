@@ -36,13 +36,13 @@ class Listener:
         """A new step of the run begins."""
 
     def working(self, text: str) -> None:
-        """Something begins that may take more than a second; empty when nothing is under way."""
+        """Work begins that may take more than a second; empty when no work is under way."""
 
     def hands_over(self, *, silent: bool) -> None:
-        """Another program has the terminal until the next phase. silent: it reports nothing."""
+        """Another program uses the terminal until the next phase. silent: it prints nothing."""
 
     def expect(self, keys: int) -> None:
-        """So many keys will be refreshed."""
+        """The number of keys that will be refreshed."""
 
     def note(self, text: str) -> None:
         """An informational message."""
@@ -56,6 +56,6 @@ class Listener:
 
 SILENT = Listener()
 
-# Of this process, for what is too deep inside to be passed one: waiting for git. The command line
-# sets it.
+# The listener of this process, for code that is too deep to be passed one, such as waiting for git.
+# The command line sets it.
 of_process = SILENT

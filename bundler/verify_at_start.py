@@ -25,7 +25,7 @@ def _without_own_folder(paths: "list[str]") -> "list[str]":
     try:
         _identity(__file__)
         here = _identity(__file__.rpartition("/")[0] or ".")
-    except (NameError, OSError):  # handed over on stdin, or inside a zip file
+    except (NameError, OSError):  # passed on stdin, or in a zip file
         return paths
     return [path for path in paths if not _is_at(path, here)]
 
@@ -40,7 +40,7 @@ def _is_at(path: object, here: object) -> bool:
 
 _PATH = sys.path
 sys.path = _without_own_folder(_PATH)
-# Python begins its path with the folder of the script.
+# Python puts the script's folder first in its path.
 _IS_SCRIPT = __name__ == "__main__" and sys.path[:1] != _PATH[:1]
 import errno  # noqa: E402  # the standard library, now that nothing here can shadow it
 import hashlib  # noqa: E402
@@ -61,21 +61,21 @@ if TYPE_CHECKING:
     from typing import Any
 
 MANIFEST = "@manifest.json"
-# Ours, but not part of what ships; an artifact that a plain copy filled may hold them.
+# Our own files, which do not ship; a plain copy into an artifact may include them.
 RUN_RECORD = "@run.json"
 STAGING = "@staging"
 _IGNORE_FILE = ".gitignore"
 FAILED = 76
 TOOL_FAILED = 71
 INPUT_OUTPUT = 74
-# A target of this name and a package means a project whose definitions `dg` finds itself.
+# A target with the name of a package means a project whose definitions `dg` finds itself.
 AUTOLOAD = "defs-of"
-# The prefix of the line that reports the result of a load; programs print, too.
+# The prefix of the line with the result of a load; programs print, too.
 REPORT = "\x1estate-bundler-load "
 # Larger than any real manifest (a million files are about 150 MB of states, 120 bytes a file),
 # small enough that a hostile one cannot exhaust the memory.
 MAX_MANIFEST_BYTES = 256 * 1024 * 1024
-# After so many files that the manifest does not name, no more are looked for.
+# After this many files that the manifest does not name, the search stops.
 MAX_UNKNOWN = 100
 _MAX_NAME_BYTES = 255
 _MAX_SIZE = 2**53 - 1
@@ -100,7 +100,7 @@ BYTECODE_HEADER_BYTES = 16
 
 
 def problems(directory: str) -> "list[str]":
-    """Everything in a state directory that is not as its manifest says, as messages."""
+    """Every difference between a state directory and its manifest, as messages."""
     path = os.path.join(directory, MANIFEST)
     try:
         known = known_to(read_regular(path))
@@ -115,7 +115,7 @@ def problems(directory: str) -> "list[str]":
 
 
 def read_regular(path: str) -> bytes:
-    """A manifest's or a record's bytes. Raises `ValueError` if that cannot be one."""
+    """The bytes of a manifest or a record. Raises `ValueError` if the file cannot be one."""
     with open(open_regular(path), "rb") as stream:
         if os.fstat(stream.fileno()).st_size > MAX_MANIFEST_BYTES:
             raise ValueError(f"it is larger than {MAX_MANIFEST_BYTES} bytes")
@@ -143,7 +143,7 @@ def open_regular(path: str) -> int:
 
 
 def known_to(raw: bytes) -> "Known":
-    """What a manifest names. Raises `ValueError` unless it is canonical and agrees with itself."""
+    """What a manifest names. Raises `ValueError` unless it is canonical and consistent."""
     statement = json.loads(raw)
     if not _fits(statement, _STATEMENT):
         raise ValueError("its members or their types are not those of a manifest")
@@ -207,9 +207,9 @@ def _canonical(value: object) -> bytes:
 
 
 def _fits(value: object, shape: "Any") -> bool:
-    """Whether JSON has a shape: a test, a list of one shape, or members; ``name?`` may be left out.
+    """Whether JSON has a shape: a test, a list of one shape, or members; ``name?`` is optional.
 
-    A list that may be left out is left out where it is empty.
+    An optional list that is empty must be left out.
     """
     if isinstance(shape, list):
         return isinstance(value, list) and all(_fits(item, shape[0]) for item in value)

@@ -35,7 +35,7 @@ _LARGE_BYTES = 1 << 20
 
 
 def refuse_what_blocks(git_dir: bytes, top: bytes | None, env: Mapping[str, str]) -> None:
-    """Raises `ToolFailed` if git would wait for one of its own or the user's files."""
+    """Raises `ToolFailed` if git would wait for one of its own files or one of the user's."""
     refuse_if_it_blocks(git_dir + b"/commondir")
     shared = os.path.join(git_dir, _text(git_dir + b"/commondir").rstrip(b"\n") or b".")
     for path in _own_files(git_dir, shared):
@@ -71,13 +71,13 @@ def refuse_what_blocks(git_dir: bytes, top: bytes | None, env: Mapping[str, str]
 
 
 def refuse_rules_that_block(top: bytes, is_ignored: Callable[[bytes], bool]) -> Iterator[None]:
-    """The same for the ignore and attribute files of a work tree, a directory at each step.
+    """The same for the ignore and attribute files of a work tree, one directory per step.
 
-    is_ignored: whether git ignores a directory below the top, and so reads nothing in it.
+    is_ignored: whether git ignores a directory below the top, and therefore reads nothing in it.
     """
     for directory, folders, files in os.walk(top):
         yield
-        if directory != top and b".git" in (*folders, *files):  # another repository
+        if directory != top and b".git" in (*folders, *files):  # a nested repository
             folders.clear()
             continue
         if b".git" in folders:
@@ -92,10 +92,10 @@ def refuse_rules_that_block(top: bytes, is_ignored: Callable[[bytes], bool]) -> 
 
 
 def refuse_if_it_blocks(path: bytes) -> None:
-    """Raises `ToolFailed` for a FIFO, a socket or a device, but not for ``/dev/null``."""
+    """Raises `ToolFailed` for a FIFO, a socket or a device, except ``/dev/null``."""
     try:
         status = os.stat(path)
-    except (OSError, ValueError):  # not there; or a name that no file can have
+    except (OSError, ValueError):  # does not exist, or no file can have this name
         return
     mode = status.st_mode
     if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
@@ -123,7 +123,7 @@ def _own_files(git_dir: bytes, shared: bytes) -> Iterator[bytes]:
 
 
 def _configurations(env: Mapping[str, str], home: bytes, user: bytes) -> Iterator[bytes]:
-    """The configuration files of the user and of the machine."""
+    """The user's and the machine's configuration files."""
     named = env.get("GIT_CONFIG_GLOBAL")
     yield from [os.fsencode(named)] if named else [home + b"/.gitconfig", user + b"/git/config"]
     if env.get("GIT_CONFIG_NOSYSTEM", "0").lower() in ("", "0", "false", "no", "off"):
@@ -131,7 +131,7 @@ def _configurations(env: Mapping[str, str], home: bytes, user: bytes) -> Iterato
 
 
 def _text(path: bytes) -> bytes:
-    """The beginning of a file; nothing for one that cannot be read, of which git will speak."""
+    """The beginning of a file; empty if it cannot be read: git reports that itself."""
     try:
         return read_regular(path, _LARGE_BYTES)
     except OSError:

@@ -1,4 +1,4 @@
-"""The only commit that we make: of the demo's sample project."""
+"""The only commit that we create: the one of the demo's sample project."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from bundler.git.repository import Question, initialised
 
 
 def commit_all(folder: str | os.PathLike[str], message: str) -> None:
-    """Makes the folder a git repository, if it is not one, and commits what is in it.
+    """Initialises a git repository in the folder if needed, and commit everything in it.
 
-    Raises `ToolFailed` if git is missing, or cannot do it.
+    Raises `ToolFailed` if git is missing or fails.
     """
     repository = initialised(folder)
     settings = ("commit.gpgsign=false", "user.name=Demo", "user.email=demo@example.org")

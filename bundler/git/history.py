@@ -1,4 +1,5 @@
-"""Questions about commits. Plumbing alone: ``git log`` obeys a repository's configuration."""
+"""Questions about commits, answered by plumbing commands: ``git log`` obeys the repository's
+settings."""
 
 from __future__ import annotations
 
@@ -12,12 +13,12 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-# A walk over a long history, and the comparison of what it finds.
+# For walking a long history and comparing what is found.
 _WALK_SECONDS = 1800.0
 
 
 def is_shallow(repository: Repository) -> bool:
-    """Whether parents are missing by design."""
+    """Whether the clone is shallow."""
     border = repository.environment.get("GIT_SHALLOW_FILE")
     path = os.fsencode(border) if border else os.path.join(repository.common_dir, b"shallow")
     return os.path.exists(path) and os.path.getsize(path) > 0
@@ -31,9 +32,9 @@ class Object(NamedTuple):
 
 
 def objects(repository: Repository, names: Sequence[str]) -> dict[str, Object | None]:
-    """What names resolve to; None if there is no such object here.
+    """What names resolve to; None for each that does not exist here.
 
-    By standard input: a name can never be taken for an option.
+    Names are passed on standard input, so that none can be mistaken for an option.
     """
     if not names:
         return {}
@@ -64,7 +65,8 @@ def commits(
     known_refs: Sequence[str],
     pathspecs: Iterable[bytes],
 ) -> list[bytes]:
-    """The commits that touch the paths, on whatever side of a merge; all, without paths."""
+    """The commits that touch the paths, on any side of a merge; all commits if there are no
+    paths."""
     options = ["--full-history", *new, "--not", *known, *known_refs]
     (answer,) = repository.ask(
         Question(["rev-list", *options, "--", *pathspecs]), timeout=_WALK_SECONDS
@@ -75,7 +77,7 @@ def commits(
 def changes_in(
     repository: Repository, touching: Sequence[bytes], pathspecs: Iterable[bytes]
 ) -> list[StagedChange]:
-    """What each commit has otherwise than all of its parents."""
+    """Where each commit differs from all of its parents."""
     if not touching:
         return []
     options = ["--stdin", "-r", "-z", "--raw", "--root", "-c", "--no-renames", "--no-abbrev"]
@@ -88,7 +90,7 @@ def changes_in(
 
 
 def tree_entries(repository: Repository, tree: str) -> list[IndexEntry]:
-    """All that is in a tree."""
+    """Every entry of a tree."""
     (answer,) = repository.ask(Question(["ls-tree", "-r", "-z", "--full-tree", tree]))
     entries = []
     for record in answer.split(b"\0")[:-1]:

@@ -1,4 +1,4 @@
-"""Which code an artifact is built from: for the run record."""
+"""Identifies the code that an artifact is built from, for the run record."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 
 class CodeIdentity(NamedTuple):
-    """Which code is checked out. commit and tree are None before the first commit.
+    """Identifies the code that is checked out.
 
-    dirty: what is in the work tree is not what the commit says; files that are neither tracked
-    nor ignored count, since a build can take them in. remote: without credentials; None if
-    there is none that means anything on another machine.
+    commit and tree are None before the first commit. dirty: whether the work tree differs from the
+    commit; files that are neither tracked nor ignored count, since a build can include them.
+    remote: without credentials; None if no remote has a meaning on another machine.
     """
 
     commit: str | None
@@ -60,7 +60,8 @@ def code_identity(root: str | os.PathLike[str]) -> CodeIdentity | None:
 
 
 def _refuse_rules_that_block(top: bytes, directory: bytes) -> None:
-    """`git status` would wait for a FIFO among the rules of the project and those above it."""
+    """Refuses a FIFO among the ignore rules in or above the project: `git status` would wait for
+    it."""
     while directory.startswith(top):
         for name in (b".gitignore", b".gitattributes"):
             refuse_if_it_blocks(os.path.join(directory, name))
@@ -68,9 +69,9 @@ def _refuse_rules_that_block(top: bytes, directory: bytes) -> None:
 
 
 def commit_of(root: str | os.PathLike[str], revision: str) -> str | None:
-    """The commit that a user's name for it (``HEAD``, a tag) means in the repository here.
+    """The commit that a name (``HEAD``, a tag) resolves to in the repository here.
 
-    None if there is no repository, or it knows no such commit.
+    None if there is no repository or no such commit.
     """
     repository = open_repository(root)
     if repository is None:
@@ -81,9 +82,9 @@ def commit_of(root: str | os.PathLike[str], revision: str) -> str | None:
 
 
 def _is_dirty(repository: Repository, settings: Sequence[str]) -> bool:
-    # A clean filter runs a program that the repository names, once a file's times have changed:
-    # emptied, it leaves the file as it is. Submodules are not entered, since git asks there in a
-    # separate process, without these overrides: only their commit is compared.
+    # A clean filter runs a program that the repository names as soon as a file's times have
+    # changed. An empty filter leaves the file as it is. Submodules are not entered, since git would
+    # ask there in a separate process, without these overrides: only their commit is compared.
     filters = [name for name in settings if name.startswith("filter.")]
     variables = dict(repository.environment)
     count = int(variables.get("GIT_CONFIG_COUNT") or 0)
@@ -98,7 +99,7 @@ def _is_dirty(repository: Repository, settings: Sequence[str]) -> bool:
 
 
 def _remote(settings: Mapping[str, str], branch: str) -> str | None:
-    """The remote that the branch follows, else origin, else the only one there is."""
+    """The remote that the branch follows, else origin, else the only remote."""
     urls = {
         name.removeprefix("remote.").removesuffix(".url"): value
         for name, value in settings.items()
@@ -111,7 +112,8 @@ def _remote(settings: Mapping[str, str], branch: str) -> str | None:
 
 
 def without_credentials(url: str) -> str | None:
-    """A remote's address that may be published; None for a path, which says nothing elsewhere."""
+    """The address of a remote without credentials; None for a path, which is meaningless
+    elsewhere."""
     scheme, separator, _ = url.partition("://")
     if separator and "::" not in scheme:
         from urllib.parse import urlsplit, urlunsplit
@@ -120,7 +122,7 @@ def without_credentials(url: str) -> str | None:
             return None
         parts = urlsplit(url)
         user, _, host = parts.netloc.rpartition("@")
-        # ssh logs in by key, and its user name is part of the address; elsewhere it may be a token
+        # For ssh the user name is part of the address; elsewhere it may be a token.
         keeps_user = "ssh" in scheme.lower() and user
         place = f"{user.partition(':')[0]}@{host}" if keeps_user else host
         return urlunsplit((parts.scheme, place, parts.path, "", ""))

@@ -1,4 +1,4 @@
-"""What git ignores below a folder, for what must not ship."""
+"""Lists what git ignores below a folder, so that it is not shipped."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ import os
 from bundler.git.questions import ignored_question
 from bundler.git.repository import open_repository
 
-TYPE_CHECKING = False  # the guard would wait for `typing`, and for `pathlib`
+TYPE_CHECKING = False  # `typing` and `pathlib` would slow the guard down
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
 
 def ignored_below(place: Path) -> Iterator[str]:
-    """What git ignores below a folder, relative to it; nothing if that is ignored as a whole.
+    """What git ignores below a folder, relative to it; empty if the folder itself is ignored.
 
-    A folder that is listed with something in it is not ignored itself: it has nothing else.
+    A folder in the result that is followed by entries below it is not ignored itself: all of its
+    contents are.
     """
     repository = open_repository(place)
     if repository is None or repository.top is None:

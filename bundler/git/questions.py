@@ -1,4 +1,4 @@
-"""The questions, each as the command that answers it and the reading of its answer."""
+"""The questions: each is a git command and the parser of its output."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class IndexEntry(NamedTuple):
 
 
 class IgnoreRule(NamedTuple):
-    """The ignore rule that decides over a path. An empty pattern: there is none."""
+    """The ignore rule that decides about a path. Without a rule the pattern is empty."""
 
     path: bytes
     source: bytes
@@ -42,7 +42,7 @@ class IgnoreRule(NamedTuple):
 
 
 class StagedChange(NamedTuple):
-    """A path that a commit (or the index) holds and its predecessor holds otherwise."""
+    """A path that differs between a commit (or the index) and its predecessor."""
 
     commit: bytes
     path: bytes
@@ -53,7 +53,7 @@ class StagedChange(NamedTuple):
 
 
 def below(directory: bytes, *, ignore_case: bool = False) -> bytes:
-    """The pathspec of all that is in a directory, given relative to the top."""
+    """The pathspec of everything in a directory, given relative to the top."""
     magic = b":(top,literal,icase)" if ignore_case else b":(top,literal)"
     return magic + directory.rstrip(b"/") + b"/"
 
@@ -64,18 +64,18 @@ def exactly(path: bytes) -> bytes:
 
 
 def everywhere(name: bytes, *, ignore_case: bool = False) -> bytes:
-    """The pathspec of all that is in any directory of this name (without glob characters)."""
+    """The pathspec of everything in any directory with this name (without glob characters)."""
     magic = b":(top,glob,icase)" if ignore_case else b":(top,glob)"
     return magic + b"**/" + name + b"/**"
 
 
 def index_question(pathspecs: Iterable[bytes]) -> Question:
-    """Every entry: also unmerged, intent-to-add, assume-unchanged and skip-worktree ones."""
+    """All entries, including unmerged, intent-to-add, assume-unchanged and skip-worktree ones."""
     return Question(["ls-files", "-z", "-s", "-t", "--full-name", "--", *pathspecs])
 
 
 def index_entries(answer: bytes) -> list[IndexEntry]:
-    """What `index_question` was answered."""
+    """Parses the answer to `index_question`."""
     entries = []
     for record in answer.split(b"\0"):
         if record:
@@ -95,7 +95,7 @@ def addable_question(directories: Iterable[bytes]) -> Question:
 
 
 def ignored_question() -> Question:
-    """What is in the work tree and git ignores; of a directory that is ignored only its name.
+    """What git ignores in the work tree; for an ignored directory only its name.
 
     Without a pathspec: git up to 2.39 fails for one with ``--directory``.
     """
@@ -104,14 +104,15 @@ def ignored_question() -> Question:
 
 
 def empty_tree(repository: Repository) -> str:
-    """What a repository without a commit has instead of HEAD: git knows it without an object."""
+    """The empty tree, which replaces HEAD before the first commit: git knows it without an
+    object."""
     digest = digests.new(repository.algorithm, 0)
     digest.update(b"tree 0\0")
     return digest.hexdigest()
 
 
 def require_whole_index(repository: Repository) -> None:
-    """Raises `ToolFailed` for a damaged index: git would read garbage, and exit with 0."""
+    """Raises `ToolFailed` for a damaged index: git would read garbage and exit with 0."""
     given = repository.environment.get("GIT_INDEX_FILE")
     index = os.fsencode(given) if given else repository.git_dir + b"/index"
     shared = [name for name in os.listdir(repository.git_dir) if name.startswith(b"sharedindex.")]
@@ -119,7 +120,7 @@ def require_whole_index(repository: Repository) -> None:
         try:
             with index_file.RawIndex(path) as raw:
                 whole = raw.is_whole()
-        except FileNotFoundError:  # nothing was ever added, or the shared one is just replaced
+        except FileNotFoundError:  # nothing was ever added, or the shared index is being replaced
             continue
         except OSError as error:
             raise ToolFailed(f"{printable(path)} cannot be read: {error.strerror}.") from error
@@ -131,18 +132,18 @@ def require_whole_index(repository: Repository) -> None:
 
 
 def ignores_case(repository: Repository) -> bool:
-    """Whether names that differ by case are one in this repository."""
+    """Whether names that differ only in case are the same in this repository."""
     return git_directory.ignores_case(repository.common_dir)
 
 
 def staged_question(base: str, pathspecs: Iterable[bytes] = ()) -> Question:
-    """Where the index differs from a commit or tree; git skips the subtrees that are the same."""
+    """Where the index differs from a commit or tree; git skips identical subtrees."""
     options = ["--cached", "--raw", "-z", "--no-renames", "--no-ext-diff", "--no-abbrev"]
     return Question(["diff-index", *options, "--ignore-submodules=none", base, "--", *pathspecs])
 
 
 def sizes(repository: Repository, oids: Sequence[bytes]) -> dict[bytes, int]:
-    """The sizes of those objects that are here, by object id."""
+    """The sizes of those objects that exist here, by object id."""
     stdin = b"".join(oid + b"\n" for oid in oids)
     (answer,) = repository.ask(Question(["cat-file", "--batch-check", "--buffer"], stdin))
     found = {}
@@ -154,10 +155,10 @@ def sizes(repository: Repository, oids: Sequence[bytes]) -> dict[bytes, int]:
 
 
 def rules_question(paths: Iterable[bytes], *, from_index: bool = False) -> Question:
-    """Which rule decides over each path. Paths are relative to the top.
+    """Which rule decides about each path. Paths are relative to the top.
 
-    from_index: whether git reads from the index those ignore files that are not checked out. It
-    then says of a path that is tracked, or holds what is, that no rule decides over it.
+    from_index: whether git reads ignore files that are not checked out from the index. It then
+    reports no rule for a path that is tracked or contains tracked files.
     """
     # "./" keeps a leading colon from being read as pathspec magic, which applies here, too.
     stdin = b"".join(b"./" + path + b"\0" for path in paths)
@@ -166,7 +167,7 @@ def rules_question(paths: Iterable[bytes], *, from_index: bool = False) -> Quest
 
 
 def rules(answer: bytes) -> list[IgnoreRule]:
-    """What `rules_question` was answered, in its order."""
+    """Parses the answer to `rules_question`, in the same order."""
     fields = answer.split(b"\0")[:-1]
     return [
         IgnoreRule(fields[at + 3].removeprefix(b"./"), *fields[at : at + 3])
@@ -189,7 +190,7 @@ def blobs_in_head(repository: Repository, paths: Sequence[bytes]) -> dict[bytes,
 
 
 def blobs(repository: Repository, oids: Sequence[bytes]) -> list[bytes]:
-    """The contents of blobs, in order. Raises `ToolFailed` for one that is not here."""
+    """The contents of blobs, in order. Raises `ToolFailed` for a missing blob."""
     if not oids:
         return []
     stdin = b"".join(oid + b"\n" for oid in oids)
@@ -211,9 +212,9 @@ def blobs(repository: Repository, oids: Sequence[bytes]) -> list[bytes]:
 
 
 def empty_repository(like: Repository, place: bytes) -> Repository:
-    """A repository without objects over a directory, for asking what its ignore files say alone.
+    """A temporary repository without objects over a directory, to evaluate its ignore files alone.
 
-    It has no configuration of a user or a machine.
+    It ignores the configuration of the user and the machine.
     """
     git_dir = place + b"/.git"
     for name in (b"objects", b"refs"):
@@ -229,7 +230,7 @@ def empty_repository(like: Repository, place: bytes) -> Repository:
         "GIT_CONFIG_NOSYSTEM": "1",
         "GIT_CONFIG_GLOBAL": os.devnull,
         "GIT_CONFIG_SYSTEM": os.devnull,
-        "XDG_CONFIG_HOME": os.fsdecode(git_dir),  # git/ignore there would count otherwise
+        "XDG_CONFIG_HOME": os.fsdecode(git_dir),  # without it, the user's git/ignore would count
         "GIT_DIR": os.fsdecode(git_dir),
         "GIT_WORK_TREE": os.fsdecode(place),
     }
@@ -252,8 +253,8 @@ def changes(answer: bytes, commit: bytes = b"") -> list[StagedChange]:
 
 
 def hooks_path(repository: Repository) -> str | None:
-    """Where ``core.hooksPath`` says that hooks are; None if they are in the usual place."""
-    # Our own override for every question would answer this one: the last value but that one.
+    """The value of ``core.hooksPath``; None if hooks are in the default place."""
+    # The last value is our own override, which is set for every question: take the one before.
     question = Question(["config", "-z", "--get-all", "core.hooksPath"], expected=(0, 1))
     (answer,) = repository.ask(question)
     said = [value for value in os.fsdecode(answer).split("\0")[:-1] if value != os.devnull]
@@ -261,6 +262,6 @@ def hooks_path(repository: Repository) -> str | None:
 
 
 def forget(repository: Repository, paths: Iterable[bytes]) -> None:
-    """Takes paths out of the index: the one question that is an order. Files stay as they are."""
+    """Removes paths from the index; the files stay. The only question that changes anything."""
     stdin = b"".join(path + b"\0" for path in paths)
     repository.ask(Question(["update-index", "--force-remove", "-z", "--stdin"], stdin))

@@ -1,4 +1,4 @@
-"""Finding a repository and asking it: which environment, which overrides, which failures."""
+"""Finds a repository and asks it questions: environment, overrides, and failures."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ _READING_RULES = frozenset({"check-ignore", "diff-files", "diff-index", "ls-file
 
 
 class Question(NamedTuple):
-    """One command: arguments after ``git``, what it reads, the exit codes that are answers."""
+    """One command: the arguments after ``git``, its input, and the exit codes that are answers."""
 
     arguments: Sequence[str | bytes]
     stdin: bytes = b""
@@ -94,10 +94,8 @@ class Repository(NamedTuple):
         return self.top is None
 
     def ask(self, *questions: Question, timeout: float = DEFAULT_TIMEOUT_SECONDS) -> list[bytes]:
-        """The answers to questions that are asked side by side.
-
-        Raises `ToolFailed` if git cannot answer one of them.
-        """
+        """Asks several questions concurrently. Raises `ToolFailed` if git cannot answer one of
+        them."""
         place = self.top if self.top is not None else self.git_dir
         answers = _ask(place, questions, self.environment, self.fast, timeout)
         for question, answer in zip(questions, answers, strict=True):
@@ -112,7 +110,8 @@ class Repository(NamedTuple):
 def environment(
     inherited: Mapping[str, str], handed: Mapping[str, str] | None = None
 ) -> dict[str, str]:
-    """The environment for git: of ``GIT_*`` the user's configuration, and what a hook got."""
+    """The environment for git: of ``GIT_*`` only the user's configuration and what git gave to a
+    hook."""
     cleaned = {
         name: value
         for name, value in inherited.items()
@@ -137,7 +136,8 @@ def open_repository(
 
 
 def initialised(root: str | os.PathLike[str]) -> Repository:
-    """The repository at the top of a directory, which is made if there is none. See above."""
+    """The repository at the top of a directory; creates it if there is none. See
+    `open_repository`."""
     place = os.path.realpath(os.fsencode(root))
     env = environment(os.environ)
     question = Question(["init", "--quiet", "--initial-branch=main"])
@@ -152,7 +152,7 @@ def _refuse_what_blocks(place: bytes, env: Mapping[str, str]) -> None:
     """Raises `ToolFailed` if git would wait for a FIFO before it answers anything."""
     try:
         own = git_directory.locate(place)
-    except (OSError, ValueError):  # git says what is wrong
+    except (OSError, ValueError):  # git reports the error itself
         own = None
     named = os.fsencode(env.get("GIT_DIR", ""))
     if named or own:
@@ -161,15 +161,15 @@ def _refuse_what_blocks(place: bytes, env: Mapping[str, str]) -> None:
 
 
 def handed_over(place: bytes, inherited: Mapping[str, str]) -> dict[str, str]:
-    """What git handed to the running hook; empty if it is about another repository.
+    """What git handed to the running hook; empty if it concerns another repository.
 
-    A hook may ask about any directory (``cd ../app && …``). Which repository that one is in, its
-    files say: what was handed over never decides it, except for a work tree without a ``.git``.
+    A hook may ask about any directory (``cd ../app && …``). The files there decide which repository
+    it belongs to, never what was handed over, except for a work tree without a ``.git``.
     """
     given = {name: inherited[name] for name in _HANDED if inherited.get(name)}
     try:
         own = git_directory.locate(place)
-    except (OSError, ValueError):  # git meets it again, and says what is wrong
+    except (OSError, ValueError):  # git runs into it too, and reports it
         return {}
     if "GIT_DIR" in given and not (own and _names(given["GIT_DIR"], own)):
         return _of_a_work_tree_without_git(place, own, given)
@@ -178,7 +178,7 @@ def handed_over(place: bytes, inherited: Mapping[str, str]) -> dict[str, str]:
     base = own.top or own.git_dir
     given |= {name: _absolute(base, given[name]) for name in _HANDED_PATHS if name in given}
     given.pop("GIT_WORK_TREE", None)
-    if own.top is None:  # said in so many words: then git does not ask who owns the repository
+    if own.top is None:  # Set explicitly: then git does not check the owner of the repository.
         given["GIT_DIR"] = os.fsdecode(own.git_dir)
     else:
         given.pop("GIT_DIR", None)
@@ -188,14 +188,15 @@ def handed_over(place: bytes, inherited: Mapping[str, str]) -> dict[str, str]:
 
 
 def _names(git_dir: str, own: git_directory.Location) -> bool:
-    """Whether a ``GIT_DIR`` is this repository's; git may have started the hook elsewhere in it."""
+    """Whether a ``GIT_DIR`` is this repository's; git may have started the hook in another
+    directory."""
     real = os.path.realpath(own.git_dir)
     bases = (os.getcwdb(), own.top or own.git_dir)
     return any(os.path.realpath(os.path.join(base, os.fsencode(git_dir))) == real for base in bases)
 
 
 def _may_be_of(own: git_directory.Location, index: bytes) -> bool:
-    """Whether an index belongs to a repository: one in another git directory does not."""
+    """Whether an index can belong to this repository; one in another git directory cannot."""
     folder = os.path.dirname(os.path.realpath(index))
     if folder == os.path.realpath(own.git_dir):
         return os.path.basename(index) == b"index" or os.path.lexists(index)
@@ -239,7 +240,7 @@ def _locate(place: bytes, env: dict[str, str], *, fast: bool) -> Repository | No
     *said, head = answer.stdout.split(b"\n")[:-1] or [b""]
     tip: str | None = head.decode(errors="replace")
     if answer.exit_code or len(said) != len(flags):
-        # No commit yet, a path that holds a newline, or something is broken: which of them?
+        # No commit yet, a path with a newline, or something broken: find out which.
         said, tip = _one_by_one(place, flags, env, fast)
     bare, inside, algorithm, git_dir, common_dir, up = said
     top = None if b"true" in (bare, inside) else os.path.realpath(os.path.join(place, up))
@@ -252,7 +253,7 @@ def _locate(place: bytes, env: dict[str, str], *, fast: bool) -> Repository | No
 def _one_by_one(
     place: bytes, flags: Sequence[Sequence[str]], env: dict[str, str], fast: bool
 ) -> tuple[list[bytes], str | None]:
-    """What git says to each of the flags, and to HEAD. Raises `ToolFailed`."""
+    """Asks for each of the flags, and for HEAD, one by one. Raises `ToolFailed`."""
     questions = [Question(["rev-parse", *words]) for words in flags]
     head = Question(["rev-parse", "-q", "--verify", "HEAD"])
     *answers, tip = _ask(place, [*questions, head], env, fast)
@@ -266,7 +267,7 @@ def _one_by_one(
 def _head(answer: Answer, place: bytes, env: dict[str, str], fast: bool) -> str | None:
     if answer.exit_code == 0:
         return answer.stdout.decode().strip()
-    # No commit yet is a branch without a ref; a ref that cannot be read is something else.
+    # A branch without a ref means no commit yet; a ref that cannot be read is an error.
     unborn = Question(["symbolic-ref", "-q", "HEAD"])
     (branch,) = _ask(place, [unborn], env, fast)
     refs = Question(["for-each-ref", "--format=%(objectname)", branch.stdout.decode().strip()])
@@ -277,7 +278,7 @@ def _head(answer: Answer, place: bytes, env: dict[str, str], fast: bool) -> str 
 
 
 def _says_there_is_none(answer: Answer) -> bool:
-    # Without "(or any": a .git that leads nowhere, which is a broken repository and not none.
+    # Without "(or any": a .git that points nowhere is a broken repository, not a missing one.
     return answer.exit_code == _FATAL and b"not a git repository (or any" in answer.stderr
 
 
@@ -334,7 +335,7 @@ def _ask(
 
 
 def _meanwhile(questions: Sequence[Question], env: Mapping[str, str]) -> Iterator[None]:
-    """While git is slow: a word, and then the search for what it may wait for."""
+    """Reports progress while git is slow, and look for what it may be waiting for."""
     from bundler import listener  # `typing`, which it imports, is slow
 
     verbs = list(dict.fromkeys(os.fsdecode(question.arguments[0]) for question in questions))
@@ -348,7 +349,7 @@ def _meanwhile(questions: Sequence[Question], env: Mapping[str, str]) -> Iterato
 
 
 def _is_ignored(path: bytes, top: bytes, env: Mapping[str, str]) -> bool:
-    """Whether git ignores a directory; it then reads no ignore file in it."""
+    """Whether git ignores a directory; then it reads no ignore file in it."""
     question = Command(
         _executable(),
         ["-C", top, *_OVERRIDES, "check-ignore", "-z", "--stdin"],
@@ -358,7 +359,8 @@ def _is_ignored(path: bytes, top: bytes, env: Mapping[str, str]) -> bool:
 
 
 def _executable() -> str:
-    """git's place. Relative entries of PATH are skipped: a repository could hold its own git."""
+    """The path of git. Relative entries of PATH are skipped: a repository could contain its own
+    git."""
     for directory in os.environ.get("PATH", os.defpath).split(os.pathsep):
         candidate = f"{directory}/git"
         if directory.startswith("/") and os.access(candidate, os.X_OK):

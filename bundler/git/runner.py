@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from git.cmd import Git
 
 _ENV = "/usr/bin/env"
-# How long git is heard between two steps of what is done meanwhile.
+# How long to wait for git between two steps of other work.
 _STEP_SECONDS = 0.001
 _IMPORTING = {"GIT_PYTHON_GIT_EXECUTABLE": os.devnull, "GIT_PYTHON_REFRESH": "quiet"}
 
@@ -45,8 +45,8 @@ def run(
 
 @contextmanager
 def _started(command: Command, env: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
-    """git, in a process group of its own that ends with the block."""
-    # GitPython adds to the inherited environment, and cannot remove anything from it.
+    """git, in its own process group, which ends with the block."""
+    # GitPython adds to the inherited environment and cannot remove anything from it.
     unset = [word for name in sorted(os.environ.keys() - env.keys()) for word in ("-u", name)]
     argv = [_ENV, *unset, command.program, *map(os.fsdecode, command.arguments)]
     started: Any = _gitpython().execute(
@@ -88,7 +88,7 @@ def _gitpython() -> Git:
     """GitPython's runner.
 
     Its import runs ``git version`` in the inherited environment, where ``GIT_TRACE`` names a file
-    to write: it gets no git to run, and ignores that.
+    to write. So it is given no git to run; it ignores that.
     """
     before = {name: os.environ.get(name) for name in _IMPORTING}
     os.environ.update(_IMPORTING)

@@ -18,7 +18,7 @@ from bundler.system.index_file import RawIndex
 
 
 def tracked_below(directory: str | os.PathLike[str]) -> list[str]:
-    """The paths that git tracks below a directory, relative to it; none outside of a repository.
+    """The paths that git tracks below a directory, relative to it; empty outside of a repository.
 
     The directory need not exist.
     """
@@ -29,14 +29,14 @@ def tracked_below(directory: str | os.PathLike[str]) -> list[str]:
 
 
 def is_tracked(path: bytes, *, exactly: bool) -> bool:
-    """Whether git tracks a path, which is not resolved, or else anything below it."""
+    """Whether git tracks a path, which is not resolved, or anything below it."""
     return bool(_tracked(path, os.path.dirname(path), exactly=exactly)[1])
 
 
 def _tracked(path: bytes, inside: bytes, *, exactly: bool) -> tuple[bytes, list[bytes]]:
-    """A path in its repository, and what the index has there (`exactly`) or below.
+    """A path in its repository, with the index entries of it (`exactly`) or below it.
 
-    inside: a directory in the repository that is meant.
+    inside: a directory in the repository in question.
     """
     try:
         found = locate(inside)

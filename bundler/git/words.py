@@ -1,4 +1,4 @@
-"""Paths and words as a message shows them, and as a shell or git takes them."""
+"""Paths and words as messages show them, and as a shell or git accepts them."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import os
 
 
 def quoted(text: str) -> str:
-    """A word for a shell command that a user can paste, as `shlex.quote` makes it.
+    """Quotes a word for a shell command that a user can paste, as `shlex.quote` does.
 
-    That module imports `re`: a hook that warns would wait for it. A name with a line break, or with
-    what steers a terminal, is written in octal.
+    `shlex` imports `re`, which would slow down a hook that warns. A name with a line break or
+    terminal control characters is written in octal.
     """
     plain = text.replace("/", "").replace(".", "").replace("-", "").replace("_", "")
     if text and plain.isascii() and (plain.isalnum() or not plain) and not text.startswith("-"):
@@ -34,7 +34,7 @@ def printable(path: bytes) -> str:
 
 
 def literal(path: bytes) -> str:
-    """A path for a git command that a user can paste: its characters mean themselves."""
+    """A path for a git command that a user can paste, taken literally."""
     text = os.fsdecode(path)
     # After ":/" git takes most punctuation for further magic.
     plain_start = text[:1].isalnum() or text.startswith(".")

@@ -1,17 +1,17 @@
-"""How old a state may be: one rule for `--allow-stale` and for `verify --max-age`."""
+"""The maximum age of a state: one rule for `--allow-stale` and for `verify --max-age`."""
 
 from __future__ import annotations
 
 from bundler.state.manifest import KeyRefresh
 from bundler.system.times import seconds_of
 
-# Clocks of build machines differ; a time further ahead than this was never measured.
+# Clocks of build machines differ; a time further in the future was never measured.
 CLOCK_SKEW_SECONDS = 300.0
 _HOUR, _DAY = 3600, 86400
 
 
 def age_problem(refresh: KeyRefresh | None, most: float, now: float) -> str | None:
-    """Why a state is too old or of unknown age, as a clause; None if it is young enough.
+    """Why a state is too old, or its age unknown, as a clause; None if it is recent enough.
 
     most: seconds since it was last confirmed. now: seconds since the epoch.
     """
@@ -33,7 +33,7 @@ def age_problem(refresh: KeyRefresh | None, most: float, now: float) -> str | No
 
 
 def span(seconds: float) -> str:
-    """A length of time for people, to two digits or so."""
+    """A duration for people, with about two digits."""
     for unit, length in (("days", _DAY), ("hours", _HOUR), ("minutes", 60)):
         if seconds >= 2 * length:
             value = seconds / length

@@ -1,4 +1,4 @@
-"""What every artifact offers to those that read state out of it."""
+"""The interface of every artifact for code that reads state from it."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ LABEL_RUN_RECORD = "io.state-bundler.run-record"
 
 
 class Member(msgspec.Struct, frozen=True):
-    """Something below a state directory.
+    """An entry below a state directory.
 
     path: POSIX, relative to the state directory. size: in bytes, 0 for anything that is not a file.
-    open: a stream over the bytes; valid only until the next member is asked for. mode: permission
-    bits, None if the artifact holds none.
+    open: a stream over the bytes, valid only until the next member is requested. mode: permission
+    bits, None if the artifact has none.
     """
 
     path: str
@@ -43,18 +43,19 @@ class StateDirectory(Protocol):
 
     @property
     def sealed(self) -> bool:
-        """Its files need not be read: the artifact's holder has hashed them by itself, to the
-        digest of what was made of bytes that the manifest covers. The manifest is read."""
+        """Whether its files need not be read: the engine or registry hashed them itself, and the
+        digest is that of the layer we made from bytes that the manifest covers. The manifest is
+        still read."""
 
     @property
     def concurrent(self) -> bool:
-        """Its members can be opened at any time and by several threads concurrently."""
+        """Whether several threads can open its members at any time."""
 
     def read_manifest(self) -> bytes | None:
         """The bytes of ``@manifest.json``; None if there is none."""
 
     def members(self) -> Iterator[Member]:
-        """Everything below it, the manifest included. Directories may be left out."""
+        """Everything below it, including the manifest. Directories may be left out."""
 
 
 class Artifact(Protocol):
@@ -66,36 +67,37 @@ class Artifact(Protocol):
 
     @property
     def kind(self) -> str:
-        """Such as ``pex`` or ``oci``; is in output."""
+        """Such as ``pex`` or ``oci``; shown in output."""
 
     @property
     def digest(self) -> str | None:
-        """What identifies this artifact (an image's digest, a file's sha256), if it is cheap."""
+        """The identity of this artifact (an image's digest, a file's sha256), if it is cheap to
+        get."""
 
     @property
     def proof(self) -> str:
-        """What `verify` compares: every byte, or a digest that the artifact's holder computed."""
+        """What `verify` compares: every byte, or a digest that the engine or registry computed."""
 
     def labels(self) -> Mapping[str, str]:
-        """What it says of itself by name: an image's labels, a PEX's build properties."""
+        """Named metadata: an image's labels, a PEX's build properties."""
 
     def claims(self) -> Sequence[Claim] | None:
-        """What its label says of its state directories; None if it has no such label."""
+        """What its label says about its state directories; None if it has no such label."""
 
     def run_record(self) -> RunRecord | None:
-        """How its state got there; None if it does not say."""
+        """How its state was made; None if it does not say."""
 
     def state_directories(self) -> Sequence[StateDirectory]:
-        """Every state directory that is where the program would look, or anywhere else."""
+        """Every state directory, whether the program would look there or not."""
 
     def problems(self, found: Mapping[str, Manifest]) -> Iterable[str]:
-        """What is wrong with the artifact itself, as messages. found: its manifests, by path."""
+        """Problems of the artifact itself, as messages. found: its manifests, by path."""
 
     def other_platforms(self) -> Iterable[Artifact]:
-        """The other images of an index; each is open as long as this one is."""
+        """The images of the other platforms of an index; each is open as long as this one is."""
 
     def files_below(self) -> str | None:
-        """A digest of its code: all but the state. None if that is not known."""
+        """A digest of its code, which is everything but the state. None if that is not known."""
 
     def __enter__(self) -> Self: ...
 
@@ -103,7 +105,7 @@ class Artifact(Protocol):
 
 
 class OneArtifact:
-    """What most kinds of artifacts have in common: no labels, no platforms, nothing to close."""
+    """Defaults that most kinds of artifacts share: no labels, no platforms, nothing to close."""
 
     digest: str | None = None
     proof: str = "every byte read"

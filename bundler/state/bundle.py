@@ -31,15 +31,15 @@ STAGING_NAME = "@staging"
 
 
 def is_at(path: str, place: str) -> bool:
-    """Whether a state directory, as an artifact may name it, is the one that `Bundle.place` means.
+    """Whether a path in an artifact is the state directory that `Bundle.place` means.
 
-    An artifact names it from its root, or from where its modules are imported.
+    An artifact names it relative to its own root, or to where its modules are imported from.
     """
     return f"/{path.strip('/')}".endswith(f"/{place.strip('/')}")
 
 
 class BundleMember(msgspec.Struct, frozen=True):
-    """A file that goes into the artifact: path relative to the state directory, size in bytes."""
+    """A file to embed: path relative to the state directory, size in bytes."""
 
     path: str
     size: int
@@ -66,7 +66,7 @@ class Bundle(msgspec.Struct, frozen=True):
     held: Path | None = None
 
     def members(self) -> Iterator[BundleMember]:
-        """Everything that is to be embedded, in the order of its path's bytes."""
+        """Everything to embed, sorted by path as bytes."""
         return iter(sorted(self._members(), key=lambda member: member.path.encode()))
 
     def _members(self) -> Iterator[BundleMember]:
@@ -83,7 +83,7 @@ class Bundle(msgspec.Struct, frozen=True):
 
 
 def paths_of(manifest: Manifest) -> Iterator[str]:
-    """Every file that is embedded, relative to the state directory."""
+    """The path of every file that is embedded, relative to the state directory."""
     yield MANIFEST_NAME
     yield from (file.path for file in manifest.support)
     for state in manifest.states:
@@ -98,7 +98,7 @@ def _open(path: Path) -> io.FileIO:
 
 
 class _Checked(io.RawIOBase):
-    """Passes bytes through and holds them against the manifest's digest at their end."""
+    """Passes bytes through and compares them with the manifest's digest at the end."""
 
     def __init__(self, source: io.FileIO | io.BytesIO, member: BundleMember) -> None:
         super().__init__()

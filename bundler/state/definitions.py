@@ -11,18 +11,18 @@ from typing import Any, Literal
 
 import msgspec
 
-# In this order they are shown; a kind that is unknown here comes last.
+# The order in which they are shown; unknown kinds come last.
 KINDS = ("assets", "asset checks", "jobs", "schedules", "sensors", "resources")
 
 Fields = Mapping[str, Any]
 
 
 class Definitions(msgspec.Struct, frozen=True):
-    """What one load of a code location made.
+    """What one load of a code location defined.
 
-    definitions: by kind and name. keys: the names of what each state-backed component made, by
-    defs state key and kind. states: by key, whether there was a state; None for one that is not in
-    the artifact. version: Dagster's. error: why the code location does not load.
+    definitions: by kind and name. keys: the names of what each state-backed component defined, by
+    defs state key and kind. states: by key, whether there was a state; None if it is not in the
+    artifact. version: Dagster's. error: why the code location does not load.
     """
 
     definitions: dict[str, dict[str, dict[str, Any]]]
@@ -60,7 +60,8 @@ class DefinitionChange(msgspec.Struct, frozen=True):
 
 
 class DefinitionsDifference(msgspec.Struct, frozen=True):
-    """How two descriptions differ. unchanged: how many definitions are the same in both."""
+    """How two descriptions differ. unchanged: the number of definitions that are the same in
+    both."""
 
     changes: tuple[DefinitionChange, ...] = ()
     unchanged: int = 0
@@ -69,7 +70,7 @@ class DefinitionsDifference(msgspec.Struct, frozen=True):
         return sum(item.kind == kind and item.change == change for item in self.changes)
 
     def kinds(self) -> list[str]:
-        """The kinds of definitions that change, in the order in which they are shown."""
+        """The kinds of definitions that change, in display order."""
         found = dict.fromkeys(item.kind for item in self.changes)
         return sorted(found, key=lambda kind: KINDS.index(kind) if kind in KINDS else len(KINDS))
 
@@ -134,5 +135,5 @@ def _fields(before: Fields, after: Fields, *, same_dagster: bool) -> Iterator[Fi
 
 
 def _label(value: Any) -> Any:
-    """A value without its digest, which is another one in each version of Dagster."""
+    """A value without its digest, which differs between versions of Dagster."""
     return value.partition(" #")[0] if isinstance(value, str) else value

@@ -21,7 +21,7 @@ from bundler.state.bundle import MANIFEST_NAME, RUN_RECORD_NAME, STAGING_NAME, S
 from bundler.state.manifest import DirectoryRefresh, RunRecord, decode_canonical
 from bundler.verify_at_start import open_regular, read_regular
 
-# Where dependencies and version control are: large, and never the home of a project's state.
+# Directories of dependencies and version control: large, and never a place for a project's state.
 _NOT_SEARCHED = frozenset({".git", ".hg", ".venv", "venv", "node_modules", "__pycache__", ".tox"})
 
 
@@ -68,7 +68,7 @@ def _member(root: Path, path: str, status: os.stat_result) -> Member:
 
 
 class DirectoryArtifact(OneArtifact):
-    """A directory that is, or holds, state directories. It has no labels.
+    """A directory that is, or contains, state directories. It has no labels.
 
     Raises `VerificationFailed` if a publish was interrupted in one of them.
     """
@@ -88,7 +88,7 @@ class DirectoryArtifact(OneArtifact):
         )
 
     def run_record(self) -> RunRecord | None:
-        """The records that are next to the manifests, as one; the build is that of the first."""
+        """The records next to the manifests, merged; the build is that of the first."""
         records = []
         for directory in self._directories:
             raw = directory.read_run_record()
@@ -111,7 +111,7 @@ class DirectoryArtifact(OneArtifact):
 
 
 class PublishedDirectories(DirectoryArtifact):
-    """State directories under the places that a project calls them by; those that are published."""
+    """The published state directories, under the places by which a project names them."""
 
     def __init__(self, name: str, places: Mapping[str, Path]) -> None:
         for path in places.values():
@@ -123,22 +123,23 @@ class PublishedDirectories(DirectoryArtifact):
 
 
 def refuse_interrupted(directory: Path) -> None:
-    """Raises `VerificationFailed` if a publish was interrupted: what is there is no set."""
-    if os.path.lexists(directory / STAGING_NAME):  # else it was made elsewhere, and is whole or not
+    """Raises `VerificationFailed` if a publish was interrupted: the files are then no consistent
+    set."""
+    if os.path.lexists(directory / STAGING_NAME):  # else it was made elsewhere
         from bundler.state import statedir
 
         statedir.refuse_interrupted(directory)
 
 
 def _only_refresh(record: RunRecord, path: str) -> DirectoryRefresh:
-    """What a directory's own record says of it, under the path that it has now."""
+    """The refresh in a directory's own record, under the directory's current path."""
     if len(record.refresh) == 1:
         return msgspec.structs.replace(record.refresh[0], path=path)
     return DirectoryRefresh(path, tuple(key for entry in record.refresh for key in entry.keys))
 
 
 def find_state_directories(root: Path) -> list[Path]:
-    """`root` itself where it is a state directory, else all below it, sorted."""
+    """`root` itself if it is a state directory, else all state directories below it, sorted."""
     if root.name == STATE_DIRECTORY or (root / MANIFEST_NAME).exists():
         return [root]
     found: list[Path] = []
@@ -159,7 +160,8 @@ def find_state_directories(root: Path) -> list[Path]:
 
 
 def _folders(path: str) -> list[os.DirEntry[str]]:
-    """What is or leads to a directory; nothing where that may not be listed."""
+    """The directory at the end of a path and those that lead to it; empty if it cannot be
+    listed."""
     try:
         with os.scandir(path) as listing:
             return [child for child in listing if child.is_dir()]
@@ -179,7 +181,10 @@ def _read(path: Path) -> bytes | None:
 
 
 def list_directory(path: Path) -> list[os.DirEntry[str]]:
-    """Raises `InputOutputError`, and `VerificationFailed` for a path longer than there can be."""
+    """Lists a directory.
+
+    Raises `InputOutputError`, and `VerificationFailed` for a path that is too long.
+    """
     try:
         with os.scandir(path) as listing:
             return list(listing)

@@ -23,7 +23,7 @@ _NAME = "build"
 
 
 def hold(bundle: Bundle, held: ExitStack) -> Bundle:
-    """The bundle with files that stay as they are until the stack is closed."""
+    """The bundle with files that do not change until the stack is closed."""
     for parent in (Path(tempfile.gettempdir()), bundle.root / STAGING_NAME):
         if parent.is_dir() and not parent.is_symlink():
             with ExitStack() as attempt:
@@ -32,7 +32,7 @@ def hold(bundle: Bundle, held: ExitStack) -> Bundle:
                     _link(bundle, folder)
                 except FileNotFoundError as error:
                     raise _published_meanwhile(bundle) from error
-                except (OSError, InputOutputError):  # another file system, one without links, full
+                except (OSError, InputOutputError):  # another file system, or no links, or full
                     continue
                 if not _is_still_published(bundle):
                     raise _published_meanwhile(bundle)
@@ -42,7 +42,7 @@ def hold(bundle: Bundle, held: ExitStack) -> Bundle:
 
 
 def _is_still_published(bundle: Bundle) -> bool:
-    """False if another publish has begun: its journal comes first, its manifest last."""
+    """Whether no other publish has begun: its journal comes first, its manifest last."""
     staging = bundle.root / STAGING_NAME
     if any((staging / name).exists() for name in ("journal.json", "set.json")):
         return False

@@ -55,14 +55,14 @@ class Counts(msgspec.Struct):
 def compare(
     before: Any, after: Any, volatile: frozenset[str] = frozenset()
 ) -> tuple[JsonChange, ...]:
-    """Everything that differs between two decoded documents; nothing for equal ones."""
-    # `==` takes 1, 1.0 and true for one. It is also quick, so that it has the first word.
+    """All differences between two decoded documents; empty for equal ones."""
+    # `==` treats 1, 1.0 and true as equal. It is also fast, so it is tried first.
     found = tuple(_Comparison(volatile, _alike).of(before, after, "", ""))
     return found or tuple(_Comparison(volatile, _identical).of(before, after, "", ""))
 
 
 def counts(changes: Sequence[JsonChange]) -> dict[str, Counts]:
-    """By collection, nested ones too; volatile changes do not count."""
+    """By collection, including nested ones; volatile changes do not count."""
     total: dict[str, Counts] = {}
     for change in changes:
         if change.what and not change.volatile and change.kind != "reordered":
@@ -116,7 +116,7 @@ class _Comparison(msgspec.Struct):
     equal: Callable[[Any, Any], bool]
 
     def of(self, before: Any, after: Any, path: str, what: str) -> Iterator[JsonChange]:
-        """path: of the value in the document; what: its items' name, were it a collection."""
+        """path: of the value in the document; what: the name of its items if it is a collection."""
         if self.equal(before, after):
             return
         if isinstance(before, dict) and isinstance(after, dict):
@@ -229,7 +229,7 @@ class _Comparison(msgspec.Struct):
             and name not in self.volatile
             and not (name in _IDENTITIES and value == key)
         }
-        # An item of which nothing is left could be any: it was not renamed.
+        # An item without any other member could be any of them: it was not renamed.
         return _encoded(rest) if rest else _encoded(["", str(key)])
 
 
@@ -260,7 +260,7 @@ def _differ(before: Any, after: Any, name: str) -> bool:
 
 
 def is_collection(before: Mapping[str, Any], after: Mapping[str, Any], what: str) -> bool:
-    """Whether an object's members are items of one shape, by their identity."""
+    """Whether an object's members are items of one shape, keyed by their identity."""
     values = [*before.values(), *after.values()]
     if not values or not all(map(_is_record, values)):
         return False
@@ -268,14 +268,14 @@ def is_collection(before: Mapping[str, Any], after: Mapping[str, Any], what: str
     common = frozenset.intersection(*shapes)
     if 2 * len(common) < max(map(len, shapes)):
         return False
-    # One member alone is a collection of one only where a name says so.
+    # A single member is a collection only if a name says so.
     several = len({*before, *after}) > 1
     items = (*before.items(), *after.items())
     return several or what.endswith("s") or any(key in item.values() for key, item in items)
 
 
 def _is_record(value: Any) -> bool:
-    """Whether an object says anything itself, and does not only hold further ones."""
+    """Whether an object has values of its own, and not only nested objects."""
     return isinstance(value, dict) and not all(isinstance(item, dict) for item in value.values())
 
 
@@ -310,7 +310,7 @@ def _take(items: Sequence[Any], encoded: Sequence[bytes], wanted: Counter[bytes]
 
 
 def _label(item: Any, key: Any = None) -> str:
-    """What a user calls an item."""
+    """The name of an item for the user."""
     if not isinstance(item, dict):
         return short(item) if key is None else str(key)
     name = next((item[name] for name in _NAMES if isinstance(item.get(name), str)), None)
@@ -326,7 +326,7 @@ def _collection_name(member: str) -> str:
 
 
 def short(value: Any) -> str:
-    """A value as text that fits into a line."""
+    """A value as text that fits on a line."""
     if isinstance(value, str) and "\n" in value:
         return f"{value.count(chr(10)) + 1} lines"
     if isinstance(value, dict):

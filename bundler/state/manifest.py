@@ -38,7 +38,7 @@ _SUPPORT_DOMAIN = b"state-bundle-support/v1\0"
 
 Hex256 = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$", max_length=64)]
 Commit = Annotated[str, msgspec.Meta(pattern="^([0-9a-f]{40}|[0-9a-f]{64})$")]
-# Largest integer that every JSON reader holds exactly (RFC 8785 forbids more).
+# The largest integer that every JSON reader represents exactly (RFC 8785 forbids larger ones).
 Size = Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)]
 # RFC 3339, whole seconds, UTC.
 Time = Annotated[str, msgspec.Meta(pattern=r"^[0-9]{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$", max_length=20)]
@@ -84,11 +84,11 @@ class Deferral(Model, frozen=True):
 
 
 class State(Model, frozen=True):
-    """One state that is here: its key, its key directory, and every file in that.
+    """An embedded state: its key, its key directory, and every file in it.
 
     writable: paths below the key directory that the program may write to at run time. version: of a
-    key in versioned storage, whose state was embedded so that the program starts without that.
-    defer: what its dbt project defers to.
+    versioned key whose state was embedded so that the program can start without the store. defer:
+    what its dbt project defers to.
     """
 
     key: str
@@ -126,11 +126,11 @@ class DirHash(Model, frozen=True):
 
 
 class Predicate(Model, frozen=True):
-    """What the statement says of its subjects.
+    """What the statement says about its subjects.
 
-    support: files of ours next to the states, ``.gitignore`` and ``@verify.py``. They have
-    their own digest, so that another version of this tool, whose files differ, does not make
-    the same states another content.
+    support: our files next to the states, ``.gitignore`` and ``@verify.py``. They have their own
+    digest, so that another version of this tool, whose files differ, does not change the content
+    digest of the same states.
     """
 
     contents: Contents
@@ -170,7 +170,7 @@ class Manifest(msgspec.Struct, frozen=True):
 
     @property
     def sha256(self) -> str:
-        """The digest of the manifest's own bytes, which the labels repeat."""
+        """The digest of the manifest's own bytes, repeated in the labels."""
         return hashlib.sha256(self.raw).hexdigest()
 
     @property
@@ -265,9 +265,9 @@ _Decoded = TypeVar("_Decoded", bound=msgspec.Struct)
 def decode_canonical(raw: bytes, model: type[_Decoded], what: str) -> _Decoded:
     """Decodes canonical JSON strictly.
 
-    Whatever is not canonical (a duplicate or unknown key, a float, white space, another escape)
-    does not come out again as the bytes that went in, so one comparison refuses it.
-    Raises `VerificationFailed` with `what` in the message.
+    Anything that is not canonical (a duplicate or unknown key, a float, white space, another
+    escape) is not encoded to the same bytes again, so one comparison rejects it. Raises
+    `VerificationFailed` with `what` in the message.
     """
     if len(raw) > MAX_MANIFEST_BYTES:
         raise VerificationFailed(f"{what} is larger than {MAX_MANIFEST_BYTES} bytes.")

@@ -15,7 +15,7 @@ from bundler.git import CodeIdentity, code_identity
 from bundler.state.manifest import Build, DirectoryRefresh, RunRecord, Tool
 from bundler.version import __version__
 
-# How the origin of a state begins that came from versioned storage; a version may follow.
+# The prefix of the origin of a state from versioned storage; a version may follow.
 STORE = "store:"
 TOOL = Tool("state-bundler", __version__)
 
@@ -47,7 +47,7 @@ def make(
 
 
 def code_of(root: Path, *, required: bool) -> CodeIdentity | None:
-    """Which code a project is at; None if git does not know, and it is not required."""
+    """The code that a project is at; None if git does not know it and it is not required."""
     try:
         return code_identity(root)
     except ToolFailed as error:
@@ -65,7 +65,7 @@ def _without_times(directory: DirectoryRefresh) -> DirectoryRefresh:
 
 
 def version_in(origin: str) -> str | None:
-    """The version of a store that a state came from, where its origin names one."""
+    """The store version that a state came from, if its origin names one."""
     prefix, _, version = origin.partition(STORE)
     try:
         return version if not prefix and str(uuid.UUID(version)) == version else None

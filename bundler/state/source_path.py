@@ -15,7 +15,7 @@ _VERSION_CONTROL = (".git", ".hg", ".svn", ".jj")
 
 
 def path_problem(path: str) -> str | None:
-    """Why a path is not a directory for state only in the project, as the end of a message."""
+    """Why a path is not a directory in the project for state only, as the end of a message."""
     parts = parts_of(path)
     if not path.isprintable():
         return "contains a control character"
@@ -29,7 +29,7 @@ def path_problem(path: str) -> str | None:
 
 
 def parts_of(path: str) -> tuple[str, ...]:
-    """The names in a relative path; none for the directory itself."""
+    """The names in a relative path; empty for the directory itself."""
     return tuple(part for part in path.split("/") if part not in ("", "."))
 
 
@@ -40,7 +40,7 @@ def holds(directory: str, path: str) -> bool:
 
 
 def nested(paths: Iterable[str]) -> tuple[str, str] | None:
-    """Two different paths of which one holds the other."""
+    """Two different paths of which one contains the other."""
     seen: list[str] = []
     for path in paths:
         for other in seen:

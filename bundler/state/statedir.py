@@ -63,9 +63,9 @@ from bundler.system.folder import OpenDirectory
 from bundler.verify_at_start import sanitize_key as sanitize_key  # noqa: PLC0414  # a name of this module, too
 
 IGNORE_NAME = ".gitignore"
-# What a directory may hold before the first publish, and git may track there.
+# What a directory may contain before the first publish, and git may track there.
 _RULES = (IGNORE_NAME, ".gitkeep", ".keep")
-# The bytes that Dagster writes when it makes the directory itself.
+# The bytes that Dagster writes when it creates the directory itself.
 _IGNORE_EVERYTHING = b"*\n*/\n.*"
 _HOLDER = re.compile(r"process [0-9]+ since [0-9: UTC-]{20,30}")
 _MAX_KEY_BYTES = 255
@@ -76,7 +76,7 @@ _SHOWN_NAMES = 5
 
 
 def check_keys(keys: Iterable[str]) -> None:
-    """Refuses keys whose directories would be unsafe or one and the same.
+    """Refuses keys whose directories would be unsafe or identical.
 
     Raises `ConfigurationError` naming the keys.
     """
@@ -111,7 +111,7 @@ def _key_problem(key: str) -> str | None:
 
 
 class PublishedState(msgspec.Struct, frozen=True):
-    """What a state directory says of itself."""
+    """The manifest and the run record of a state directory."""
 
     manifest: Manifest
     record: RunRecord | None
@@ -141,11 +141,10 @@ class StateDir(msgspec.Struct, frozen=True):
     allowed: tuple[str, ...] = ()
 
     def read(self) -> PublishedState | None:
-        """The manifest and the run record; None if nothing was ever published.
+        """The manifest and the run record; None if nothing was ever published. Changes nothing.
 
-        Changes nothing. Raises `VerificationFailed` for a manifest that is malformed and while a
-        publish is interrupted, `Locked` while another process publishes; does not look at the
-        states themselves.
+        Raises `VerificationFailed` for a malformed manifest and while a publish is interrupted,
+        `Locked` while another process publishes. Does not look at the states themselves.
         """
         refuse_interrupted(self.path)
         with io_errors(self.path):
@@ -186,13 +185,13 @@ class StateDir(msgspec.Struct, frozen=True):
                     names = live.names()
         tracked = tracked_below(self.path)
         self._refuse_tracked(tracked)
-        if STAGING_NAME not in names:  # else another process may just be publishing
+        if STAGING_NAME not in names:  # else another process may be publishing
             self._refuse_foreign(names)
         return MANIFEST_NAME not in tracked
 
     def _refuse_tracked(self, tracked: Iterable[str]) -> None:
         for name in tracked:
-            is_state = self.path.name == STATE_DIRECTORY  # whether git may have it, the guard says
+            is_state = self.path.name == STATE_DIRECTORY  # the guard judges whether git may have it
             if name.split("/")[0] == STAGING_NAME:
                 raise ConfigurationError(
                     f"git tracks {self.path / name}, so it came with the repository, but only "
@@ -208,12 +207,12 @@ class StateDir(msgspec.Struct, frozen=True):
                 )
 
     def _forget(self, name: str) -> str:
-        """The command that takes a path out of git's index, wherever it is run."""
+        """The command that removes a path from git's index, wherever it is run."""
         there = next(path for path in (self.path, *self.path.parents) if path.is_dir())
         return f"git -C {quote(str(there))} rm -r -f --cached -- {quote(str(self.path / name))}"
 
     def _refuse_foreign(self, names: Iterable[str]) -> None:
-        """Without a manifest of ours, what is there was made by others."""
+        """Without a manifest of ours, the directory's contents were made by others."""
         foreign = sorted(set(names) - {STAGING_NAME, *_RULES})
         if self.path.name == STATE_DIRECTORY or not foreign or MANIFEST_NAME in foreign:
             return
@@ -253,7 +252,7 @@ class StateDir(msgspec.Struct, frozen=True):
 
     @contextmanager
     def staging(self, timeout: float = _DEFAULT_LOCK_SECONDS) -> Iterator[Staging]:
-        """Locks the directory and gives an empty place to write new states to."""
+        """Locks the directory and give an empty place to write new states to."""
         with self.lock(timeout) as publisher:
             run = publisher.make_run()
             try:
@@ -337,7 +336,7 @@ def _try_lock(descriptor: int, kind: int) -> bool:
 
 
 def _holder(staging: OpenDirectory) -> str:
-    """Who says to hold the lock, for a message."""
+    """The process that holds the lock, for a message."""
     found = _HOLDER.fullmatch((staging.read("holder") or b"").decode(errors="replace"))
     return found[0] if found else "another process"
 
@@ -358,7 +357,7 @@ class Staging(msgspec.Struct, frozen=True):
         return self.path / name
 
     def discard(self, key: str) -> None:
-        """Forgets what was staged for a key: what is published stays."""
+        """Discards what was staged for a key: the published state stays."""
         with self.publisher.run() as run:
             run.clear(sanitize_key(key))
 
@@ -381,12 +380,11 @@ class Staging(msgspec.Struct, frozen=True):
         non_local: Sequence[NonLocalKey],
         record: Callable[[Manifest], RunRecord],
     ) -> Ready:
-        """Brings these states to the disk, next to what is published.
+        """Writes these states to disk, next to what is published.
 
-        A state that was not staged stays as it is. `record` makes the run record of the manifest.
-        The other states that were published before are removed.
-        Raises `InputOutputError`, and `ConfigurationError` if a key's name is that of something
-        we did not publish.
+        A state that was not staged stays as it is. `record` makes the run record from the manifest.
+        Other states that were published before are removed. Raises `InputOutputError`, and
+        `ConfigurationError` if a key has the name of something that we did not publish.
         """
         live = self.directory.path
         owned = self.publisher.owned()
@@ -421,7 +419,7 @@ class Staging(msgspec.Struct, frozen=True):
 
 
 class Ready(msgspec.Struct, frozen=True):
-    """A set of states that is on the disk and waits for the decision."""
+    """A set of states that is on disk and waits for the decision."""
 
     publisher: Publisher
     journal: Journal
@@ -431,8 +429,8 @@ class Ready(msgspec.Struct, frozen=True):
 def publish_together(all_ready: Sequence[Ready]) -> tuple[Publication, ...]:
     """Publishes in several state directories atomically: in all of them, or in none.
 
-    Their locks are held, and their staging is open. Raises `InputOutputError`; whether the set is
-    old or new is decided then all the same, and the next publish makes it whole.
+    Their locks are held, and their staging is open. Raises `InputOutputError`; even then it is
+    decided whether the set is old or new, and the next publish completes it.
     """
     if len(all_ready) == 1:
         all_ready[0].publisher.decide_alone(all_ready[0].journal)

@@ -142,7 +142,7 @@ def check_names(paths: Sequence[str], root: Path | str) -> None:
 
 def _hash_file(root: Path, path: str, before: os.stat_result) -> FileEntry:
     try:
-        # O_NOFOLLOW: between the listing and here the name may have become a link.
+        # O_NOFOLLOW: the name may have become a link since it was listed.
         descriptor = os.open(root / path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         with open(descriptor, "rb", buffering=0) as stream:
             digest, size = hash_stream(stream, before.st_size)
@@ -162,12 +162,12 @@ def _hash_file(root: Path, path: str, before: os.stat_result) -> FileEntry:
 
 
 def hash_stream(stream: SupportsReadInto, expected: int = _BUFFER_BYTES) -> tuple[str, int]:
-    """The sha256 in hexadecimal and the size in bytes of what a stream still holds.
+    """The sha256 in hexadecimal and the size in bytes of the rest of a stream.
 
-    expected: about how many bytes that is.
+    expected: the approximate size in bytes.
     """
     digest = hashlib.sha256()
-    # For a small file, clearing a large buffer takes longer than hashing.
+    # For a small file, allocating a large buffer takes longer than hashing.
     buffer = bytearray(min(expected + 1, _BUFFER_BYTES))
     view = memoryview(buffer)
     size = 0

@@ -10,7 +10,7 @@ DBT_MEMBERS = (
     "generated_at",
     "invocation_id",
     "invocation_started_at",
-    "root_path",  # of seeds: the directory of the project
+    "root_path",  # the project's directory, in seeds
     "run_started_at",
 )
 DBT_FILES = ("*/partial_parse.msgpack", "*/perf_info.json", "*.log")
