@@ -1,4 +1,4 @@
-"""The baseline that a refresh was given: an artifact or a directory that holds earlier states."""
+"""The baseline of a refresh: an artifact or a directory with earlier states."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from bundler.state.statedir import StateDir
 
 @contextmanager
 def opened(name: str | None) -> Iterator[tuple[Extracted, ...]]:
-    """The states of the artifact with this name, verified and on disk as long as this lasts.
+    """The states of the artifact with this name, verified, in a folder that exists inside the
+    block.
 
-    Raises `UsageError` or `ToolFailed` if there is no such artifact, `VerificationFailed` if
-    it is not what its manifests say.
+    Raises `UsageError` or `ToolFailed` if there is no such artifact, `VerificationFailed` if it
+    does not match its manifests.
     """
     if name is None:
         yield ()
@@ -47,6 +48,6 @@ def of_place(extracted: Sequence[Extracted], place: str, name: str) -> StateDir:
 
 
 def holds_states(name: str) -> bool:
-    """Whether an artifact has any state: the first one that is deployed replaces one without."""
+    """Whether an artifact contains any state. The first one to be deployed replaces one without."""
     with open_artifact(name) as artifact:
         return any(it.read_manifest() is not None for it in artifact.state_directories())

@@ -14,7 +14,7 @@ from bundler.worker import definitions as program
 
 
 class Request(msgspec.Struct, frozen=True):
-    """What is loaded; the fields are described in `bundler.worker.definitions`."""
+    """What to load; `bundler.worker.definitions` describes the fields."""
 
     target: str
     root: str = ""
@@ -30,9 +30,9 @@ def describe(
     name: str,
     redact: Callable[[str], str],
 ) -> Definitions:
-    """Loads a code location and describes it; its `error` says why it does not load.
+    """Loads a code location and describes it; `error` in the result says why it does not load.
 
-    name: what is loaded, for messages. redact: removes secrets from what the program printed.
+    name: of what is loaded, for messages. redact: removes secrets from what the program printed.
     Raises `ToolFailed` if there is no answer.
     """
     done = run(["-"], program_for(request), environment)
@@ -48,7 +48,8 @@ def describe(
 
 
 def program_for(request: Request) -> bytes:
-    """The program that answers a request; it does not fit into an argument with many keys."""
+    """The program that answers a request. With many keys, the request is too long for an
+    argument."""
     text = msgspec.json.encode(request).decode()
     source = Path(program.__file__).read_text(encoding="utf-8")
     return f"{source}\n\nanswer(json.loads({text!r}))\n".encode()

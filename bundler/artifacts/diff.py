@@ -27,11 +27,11 @@ from bundler.system.documents import decoded
 
 Kind = Literal["added", "removed", "changed", "volatile"]
 
-# Larger files are compared by their digests alone: parsing takes several times their size.
+# Larger files are compared by their digests only: parsing needs several times their size.
 _MAX_PARSED_BYTES = 128 * 1024 * 1024
 _BRIEF = ("state", "project/target/manifest.json")
 _MAX_BRIEF_BYTES = 16 * 1024 * 1024
-# dbt's manifest: what a user calls the resources, by the member that lists them.
+# In dbt's manifest: what users call the resources, by the member that lists them.
 _DBT_LISTS = ("nodes", "sources", "exposures", "metrics", "semantic_models", "saved_queries")
 _DBT_MEANING = (
     *("name", "raw_code", "raw_sql", "columns", "description", "tags", "config", "depends_on"),
@@ -40,8 +40,11 @@ _DBT_MEANING = (
 
 
 class FileDifference(msgspec.Struct, frozen=True):
-    """A file of a state. changes: what is different inside, if that is known. Sizes in
-    bytes, None if the file is not there. form_only: the same JSON, written otherwise."""
+    """A file of a state.
+
+    changes: what differs inside, if that is known. Sizes in bytes, None if the file does not exist.
+    form_only: the same JSON, formatted differently.
+    """
 
     path: str
     kind: Kind
@@ -52,8 +55,11 @@ class FileDifference(msgspec.Struct, frozen=True):
 
 
 class KeyDifference(msgspec.Struct, frozen=True):
-    """A key. volatile: its bytes differ, and mean the same. before, after: sizes in bytes, or
-    the pinned versions of what is not in the artifact."""
+    """A key.
+
+    volatile: whether its bytes differ without a difference in meaning. before, after: sizes in
+    bytes, or the pinned versions of a state that is not in the artifact.
+    """
 
     key: str
     kind: Kind
@@ -63,12 +69,13 @@ class KeyDifference(msgspec.Struct, frozen=True):
 
     @property
     def summary(self) -> str:
-        """The counts of everything inside, in a line; empty if nothing could be counted."""
+        """The counts of all changes in one line; empty if nothing could be counted."""
         return summary([change for file in self.files for change in file.changes])
 
 
 class Difference(msgspec.Struct, frozen=True):
-    """before, after: the artifacts' names. unchanged: how many keys are the same in both."""
+    """before, after: the artifacts' names. unchanged: the number of keys that are the same in
+    both."""
 
     before: str
     after: str
@@ -77,19 +84,20 @@ class Difference(msgspec.Struct, frozen=True):
 
     @property
     def differs(self) -> bool:
-        """Whether anything that means something differs."""
+        """Whether there is any difference in meaning."""
         return any(key.kind != "volatile" for key in self.keys)
 
     def of(self, key: str, directory: str) -> KeyDifference | None:
-        """What is said of a key in one of the later artifact's state directories."""
+        """The difference of a key in one of the later artifact's state directories."""
         names = (key, name_in(key, directory))
         return next((found for found in self.keys if found.key in names), None)
 
 
 def diff(before: Artifact, after: Artifact, volatile: Sequence[str] = ()) -> Difference:
-    """Compares two open artifacts. volatile: further names of members that mean nothing.
+    """Compares two open artifacts.
 
-    Raises `VerificationFailed` if a manifest is malformed, or a file is not what it says.
+    volatile: additional names of members to ignore. Raises `VerificationFailed` if a manifest is
+    malformed, or a file does not match it.
     """
     one, other = _Side(before), _Side(after)
     one.take_names_of(other)
@@ -112,10 +120,10 @@ def diff(before: Artifact, after: Artifact, volatile: Sequence[str] = ()) -> Dif
 
 
 def brief(before: Path, after: Path) -> str:
-    """What changed from one key directory to another's, in a line.
+    """What changed between two key directories, in one line.
 
-    Looks into the ``state`` and, where that is dbt's, into its manifest. Empty if there is
-    nothing to count: no JSON, too large, or unreadable.
+    Compares the ``state`` file or, for dbt, the manifest in it. Empty if nothing can be counted:
+    not JSON, too large, or unreadable.
     """
     for name in _BRIEF:
         with suppress(OSError):
@@ -139,7 +147,7 @@ class _Located(msgspec.Struct, frozen=True):
 
 
 class _Side(msgspec.Struct):
-    """One artifact: its states by key, and the bytes of those files that are looked into."""
+    """One of the two artifacts: its states by key, and the bytes of the files to compare."""
 
     artifact: Artifact
     states: dict[str, _Located] = msgspec.field(default_factory=dict)
@@ -162,7 +170,7 @@ class _Side(msgspec.Struct):
                 self.non_local[item.key] = item.version or item.management_type
 
     def take_names_of(self, other: _Side) -> None:
-        """What both have twice is the same where one path ends in the other, as in an image."""
+        """A key that both have twice is matched if one path ends with the other, as in an image."""
         for theirs, there in other.states.items():
             for ours, here in list(self.states.items()):
                 is_same = here.state.key == there.state.key and theirs not in self.states
@@ -202,7 +210,7 @@ def name_in(key: str, path: str) -> str:
 
 
 def manifest_of(directory: StateDirectory, name: str) -> Manifest:
-    """The manifest; for what Dagster alone has filled, one made of what is there."""
+    """The manifest; if only Dagster wrote to the directory, one that is computed from its files."""
     raw = directory.read_manifest()
     if raw is not None:
         return parse(raw, f"{name}: {directory.path}/{MANIFEST_NAME}")
@@ -218,7 +226,7 @@ def manifest_of(directory: StateDirectory, name: str) -> Manifest:
 
 
 def _documents(before: State, after: State) -> tuple[frozenset[str], frozenset[str]]:
-    """Which files are looked into: those in both that differ and may be JSON."""
+    """The files to compare inside: those that exist in both, differ, and may be JSON."""
     old = {file.path: file for file in before.files}
     paths = frozenset(
         file.path
@@ -282,7 +290,7 @@ def _means_nothing(
 def _inside(
     before: bytes | None, after: bytes | None, volatile: frozenset[str]
 ) -> tuple[JsonChange, ...] | None:
-    """What changed inside a file that is JSON on both sides; None for any other."""
+    """What changed inside a file that is JSON on both sides; else None."""
     old, new = (None if raw is None else decoded(raw) for raw in (before, after))
     if old is None or new is None:
         return None
@@ -300,7 +308,7 @@ def _is_dbt(document: Any) -> bool:
 
 
 def _resources(document: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """A dbt manifest's models, sources, tests and so on: what a user wrote of each."""
+    """A dbt manifest's models, sources, tests and so on, reduced to what the user wrote."""
     found: dict[str, dict[str, Any]] = {}
     for section in _DBT_LISTS:
         resources = document.get(section)

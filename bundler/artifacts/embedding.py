@@ -24,11 +24,11 @@ from bundler.state.manifest import ReadBack, RunRecord
 
 
 class EmbedRequest(msgspec.Struct, frozen=True):
-    """What goes into an artifact, whatever its kind.
+    """What to embed in an artifact of any kind.
 
-    Of images alone: places: the user's paths for the state directories, by `Bundle.place`. hints:
-    import roots that are worth trying first, relative to the working directory. every_byte: have
-    all of the state read back, where the digest that an engine or a registry vouches for would do.
+    For images only: places: paths for the state directories that the user configured, by
+    `Bundle.place`. hints: import roots to try first, relative to the working directory. every_byte:
+    read all of the state back, even if the engine's or registry's digest would be enough.
     """
 
     bundles: tuple[Bundle, ...]
@@ -39,7 +39,8 @@ class EmbedRequest(msgspec.Struct, frozen=True):
     listener: Listener = SILENT
 
     def read_back_as(self, how: ReadBack) -> EmbedRequest:
-        """The same request, whose run record says what is compared before the name is given."""
+        """The same request, with a run record that says what is compared before the artifact is
+        named."""
         record = msgspec.structs.replace(self.record, read_back=how)
         return msgspec.structs.replace(self, record=record)
 
@@ -48,15 +49,15 @@ class Destination(Protocol):
     """Where an artifact with its state goes."""
 
     def embed(self, request: EmbedRequest) -> AbstractContextManager[Artifact]:
-        """Makes the artifact; it has its name once the block has ended without an error.
+        """Makes the artifact; it gets its name when the block ends without an error.
 
-        Raises `ConfigurationError` if a place cannot be decided, `VerificationFailed` for a
+        Raises `ConfigurationError` if a place cannot be determined, `VerificationFailed` for a
         malformed base or a state that changed meanwhile, and what its kind raises.
         """
 
 
 class EmbedResult(msgspec.Struct, frozen=True):
-    """name: of the artifact that has the states now; the old one's where nothing changed."""
+    """name: of the artifact that has the states now; the old one's if nothing changed."""
 
     name: str
     changed: bool

@@ -1,4 +1,4 @@
-"""Takes the states out of an artifact, verified byte by byte on their way."""
+"""Extracts the states from an artifact, verifying every byte."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _BUFFER_BYTES = 256 * 1024
 
 
 class Extracted(msgspec.Struct, frozen=True):
-    """A state directory that now is on disk. path: as the artifact named it."""
+    """A state directory that was extracted. path: as the artifact named it."""
 
     path: str
     target: Path
@@ -35,10 +35,10 @@ class Extracted(msgspec.Struct, frozen=True):
 
 
 def extract(artifact: Artifact, destination: Path) -> tuple[Extracted, ...]:
-    """Writes every state directory of the artifact below `destination`, under its own path.
+    """Writes every state directory of the artifact below `destination`, under its path there.
 
-    The destination appears whole or not at all. Raises `UsageError` if it holds something
-    already, `VerificationFailed` if a state directory is not what its manifest says.
+    The destination appears complete or not at all. Raises `UsageError` if it is not empty,
+    `VerificationFailed` if a state directory does not match its manifest.
     """
     if destination.exists() and any(destination.iterdir()):
         raise UsageError(f"{destination} is not empty.", hint="Choose a new directory with -o.")
@@ -108,7 +108,7 @@ def _copy(member: Member, path: Path) -> None:
 
 
 def _check(target: Path, manifest: Manifest, name: str) -> None:
-    """Holds what was written against the manifest: a file that a program changed is not a state."""
+    """Compares what was written with the manifest: a file that a program changed is not a state."""
     from bundler.state.directory import StateDirectoryOnDisk
 
     written = StateDirectoryOnDisk(target, target.name)

@@ -1,4 +1,4 @@
-"""What an artifact says of itself, as text: canonical JSON, so that any change shows."""
+"""An artifact's labels as text: canonical JSON, so that any change is noticed."""
 
 from __future__ import annotations
 
@@ -23,11 +23,12 @@ def encode_claims(claims: Iterable[Claim]) -> bytes:
 
 
 def decode_claims(raw: bytes, name: str) -> tuple[Claim, ...]:
-    """Raises `VerificationFailed` if it was altered. name: of what says so."""
+    """Decodes the claims. Raises `VerificationFailed` if they were altered. name: of the
+    artifact."""
     whole = _BEFORE + raw + b"}"
     return decode_canonical(whole, _Claims, f"The state label of {name}").states
 
 
 def decode_record(raw: bytes, name: str) -> RunRecord:
-    """Raises `VerificationFailed` if it was altered. name: of what holds it."""
+    """Decodes the record. Raises `VerificationFailed` if it was altered. name: of the artifact."""
     return decode_canonical(raw, RunRecord, f"The run record in {name}")

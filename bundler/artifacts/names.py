@@ -34,19 +34,21 @@ _PREFIXES: dict[str, Kind] = {
     "docker-daemon:": "engine",
 }
 _PREFIX_OF = {kind: prefix for prefix, kind in _PREFIXES.items()}
-# No tag of an image ends like this by chance.
+# No image's tag ends like this by accident.
 _SUFFIXES = (".pex", ".pyz", ".whl", ".tar", ".tgz", ".gz", ".zst")
-# What an update adds to a tag: the beginning of the content digest.
+# An update adds this many digits of the content digest to a tag.
 STATE_DIGITS = 12
 _STATE_TAG = re.compile(rf"(.+)-s[0-9a-f]{{{STATE_DIGITS}}}")
 _ABSENT = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
 
 
 class ArtifactName(msgspec.Struct, frozen=True):
-    """What a user calls an artifact. Nothing has been opened, and no engine or registry asked.
+    """The name of an artifact as a user gives it. Nothing has been opened, no engine or registry
+    asked.
 
-    kind: where it is; ``image`` where that is still open. name: the path, the repository with its
-    host, or the rest of a store's name. tag: of an image. digest: that it is named by.
+    kind: where it is; ``image`` if that is still open. name: the path, the repository with its
+    host, or the rest of a store's name. tag: of an image. digest: for an image that is named by
+    digest.
     """
 
     kind: Kind
@@ -95,18 +97,18 @@ class ArtifactName(msgspec.Struct, frozen=True):
 
     @property
     def path(self) -> Path:
-        """Of a file, a folder, or a layout."""
+        """The path of a file, a folder, or a layout."""
         return Path(self.name)
 
     @property
     def image(self) -> str:
-        """As engines and registries take it: without a prefix."""
+        """The name as engines and registries take it: without a prefix."""
         tag = f":{self.tag}" if self.tag else ""
         return self.name + tag + (f"@{self.digest}" if self.digest else "")
 
     @property
     def shown(self) -> str:
-        """An image's name as docker knows it; any other as `parse` takes it."""
+        """An image's name as docker shows it; any other name as `parse` takes it."""
         if self.kind == "registry":
             return str(reference.parse(self.image))
         return self.image if self.kind == "engine" else str(self)
@@ -120,7 +122,7 @@ class ArtifactName(msgspec.Struct, frozen=True):
         return ArtifactName(self.kind, self.name, tag)
 
     def without_asking(self) -> ArtifactName:
-        """The same, where no engine is to be asked: a name with a host is a registry's."""
+        """The same if no engine may be asked: a name with a host is then a registry's."""
         if self.kind != "image":
             return self
         kind: Kind = "registry" if reference.names_host(self.name) else "engine"
@@ -132,13 +134,13 @@ class ArtifactName(msgspec.Struct, frozen=True):
 
 
 def without_state(tag: str) -> str:
-    """``1.4`` of ``1.4-s0123456789ab``, the tag that an update gives; others as they are."""
+    """``1.4`` for ``1.4-s0123456789ab``, the tag that an update adds; other tags unchanged."""
     updated = _STATE_TAG.fullmatch(tag)
     return updated[1] if updated else tag
 
 
 def exists(path: str) -> bool:
-    """Whether there is such a file or folder. Raises `InputOutputError` if that is not known."""
+    """Whether the file or folder exists. Raises `InputOutputError` if that cannot be determined."""
     try:
         os.stat(path)
     except ValueError:  # a null byte
@@ -151,10 +153,10 @@ def exists(path: str) -> bool:
 
 
 def _refuse_path(text: str) -> None:
-    """Raises `UsageError` for the name of nothing that is here, meant for a file or folder."""
+    """Raises `UsageError` for a name that was meant as a file or folder but does not exist."""
     path = Path(text)
     is_path = text.startswith(("/", "./", "../", "~")) or path.suffix in _SUFFIXES
-    # `team/shop:1.4` is an image, even where there is a folder `team`.
+    # `team/shop:1.4` is an image, even if there is a folder `team`.
     if "/" in text and ":" not in path.name and path.suffix:
         is_path = is_path or exists(str(path.parent))
     if is_path:
@@ -165,5 +167,5 @@ def _refuse_path(text: str) -> None:
 
 
 def _is_layout_tag(tag: str) -> bool:
-    """An annotation may be anything; this leaves out what the grammar or a terminal misreads."""
+    """Whether a tag is safe: the grammar or a terminal would misread some annotations."""
     return tag.isprintable() and bool(tag) and not set(tag) & set(" :/")

@@ -16,16 +16,16 @@ from bundler.errors import (
 )
 from bundler.state.artifact import Artifact
 
-# Of the last record of a zip file, and how long it can be with its comment.
+# The size of the last record of a zip file, and how long it can be with its comment.
 _END_MAGIC = b"PK\x05\x06"
 _MAX_END_BYTES = 22 + 0xFFFF
 
 
 def open_artifact(name: str | ArtifactName) -> Artifact:
-    """Opens what has the name; an existing path is taken by what it is.
+    """Opens the artifact with this name; an existing path is opened by its contents.
 
     Raises as `ArtifactName.parse` does, `UsageError` if there is no such artifact, and
-    `VerificationFailed` for what is malformed.
+    `VerificationFailed` if it is malformed.
     """
     if isinstance(name, str):
         name = ArtifactName.parse(name)
@@ -47,7 +47,7 @@ def open_artifact(name: str | ArtifactName) -> Artifact:
 
 
 def _open_directory(path: Path) -> Artifact:
-    # A virtual environment that pex has made holds one too, and is a directory like any other.
+    # A virtual environment that pex has made has one, too, and is an ordinary directory.
     if (path / "PEX-INFO").exists() and not (path / "pyvenv.cfg").exists():
         from bundler.artifacts.python.pex import open_pex
 
@@ -79,7 +79,7 @@ def _open_file(path: Path) -> Artifact:
 
 
 def _ends_as_zip(path: Path) -> bool:
-    """Whether there is the record that ends a zip file, whatever else is wrong with it."""
+    """Whether the record that ends a zip file exists, whatever else is wrong with the file."""
     try:
         with path.open("rb") as stream:
             stream.seek(-min(_MAX_END_BYTES, path.stat().st_size), os.SEEK_END)
@@ -101,7 +101,7 @@ def _open_in_registry(name: str) -> Artifact:
 
 
 def _open_anywhere(name: str) -> Artifact:
-    """A name without a host is not looked for at Docker Hub: it may be a mistyped path."""
+    """A name without a host is not looked up at Docker Hub: it may be a mistyped path."""
     try:
         return _open_image(name)
     except (UsageError, ToolFailed) as error:

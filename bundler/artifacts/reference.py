@@ -1,7 +1,7 @@
 """Names of images: ``[HOST/]REPOSITORY[:TAG][@DIGEST]``.
 
-The first part is a host where it has a dot or a port or is ``localhost``; else the image is one of
-Docker Hub's. See https://github.com/distribution/reference.
+The first part is a host if it has a dot or a port or is ``localhost``; otherwise the image is on
+Docker Hub. See https://github.com/distribution/reference.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ _REPOSITORY = re.compile(rf"{_PART}(?:/{_PART})*")
 _HOST = re.compile(r"(?:\[[0-9a-fA-F:]+\]|[A-Za-z0-9][A-Za-z0-9.-]*)(?::[0-9]{1,5})?")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
-# Who a URL logs in as, maybe with a password: it is not shown.
+# The user in a URL, possibly with a password: not shown.
 _USER = re.compile(r"[^/@]*@(?=[^@]*/)")
 _MAX_REPOSITORY = 255
 
 
 class Reference(msgspec.Struct, frozen=True):
-    """An image in a registry. host: as in the name. At least one of tag and digest is given."""
+    """An image in a registry. host: as in the name. Has a tag, a digest, or both."""
 
     host: str
     repository: str
@@ -36,7 +36,7 @@ class Reference(msgspec.Struct, frozen=True):
 
     @property
     def what(self) -> str:
-        """By what the registry is asked for it: its digest, or else its tag."""
+        """What the registry is asked for: the digest, or else the tag."""
         return self.digest or self.tag or LATEST
 
     @property
@@ -46,7 +46,7 @@ class Reference(msgspec.Struct, frozen=True):
 
     @property
     def artifact(self) -> str:
-        """As commands take it."""
+        """As commands accept it."""
         return f"{PREFIX}{self}"
 
     def at(self, digest: str) -> Reference:
@@ -64,7 +64,7 @@ class Reference(msgspec.Struct, frozen=True):
 
 
 def check_tag(tag: str) -> None:
-    """Raises `UsageError` if it is not a tag."""
+    """Raises `UsageError` if it is not a valid tag."""
     if not _TAG.fullmatch(tag):
         raise UsageError(
             f"{tag!r} is not a valid tag.",
@@ -73,7 +73,7 @@ def check_tag(tag: str) -> None:
 
 
 def split(name: str) -> tuple[str, str | None, str | None]:
-    """The repository with its host, the tag and the digest; `parse` says if they are ones."""
+    """The repository with its host, the tag and the digest; not validated, see `parse`."""
     rest, at, digest = name.partition("@")
     head, slash, last = rest.rpartition("/")
     last, colon, tag = last.partition(":")
@@ -81,7 +81,7 @@ def split(name: str) -> tuple[str, str | None, str | None]:
 
 
 def parse(name: str) -> Reference:
-    """Raises `UsageError` if it is not the name of an image."""
+    """Parses the name of an image. Raises `UsageError` if it is invalid."""
     path, tag, digest = split(name)
     host, repository = _split_host(path)
     if (
@@ -101,7 +101,7 @@ def parse(name: str) -> Reference:
 
 
 def names_host(name: str) -> bool:
-    """Whether a name says in which registry the image is."""
+    """Whether a name includes the registry."""
     first, slash, _ = name.partition("/")
     return bool(slash) and ("." in first or ":" in first or first == "localhost")
 

@@ -1,4 +1,4 @@
-"""Running Python inside an artifact: what the kinds that can be run have in common."""
+"""Running Python inside an artifact: what all kinds that can run share."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from bundler.system import process
 from bundler.system.process import Completed
 
 TIMEOUT_SECONDS = 300.0
-# Exit codes of docker and of shells: nothing ran.
+# Exit codes of docker and of shells for a program that did not start.
 NOT_STARTED = (125, 126, 127)
 # Runs a Python program, given on stdin, inside an artifact: (arguments, program, environment).
 Runner = Callable[[Sequence[str], bytes, Mapping[str, str]], Completed]
 
 
 def bare_environment(home: str, given: Mapping[str, str]) -> dict[str, str]:
-    """What a program sees that runs on this machine but must not see this machine's settings."""
+    """The environment of a program on this machine that must not depend on this machine's
+    settings."""
     kept = {
         name: value
         for name, value in os.environ.items()
@@ -43,7 +44,7 @@ def without_network() -> tuple[str, ...]:
 
 
 def isolated(argv: Sequence[str], own: Mapping[str, str], listener: Listener) -> Runner:
-    """Runs a program by `argv`, in an empty folder. own: variables besides the program's."""
+    """Runs a program by `argv`, in an empty folder. own: additional variables."""
     isolation = without_network()
     if not isolation:
         listener.warning(

@@ -66,7 +66,7 @@ def open_stored(name: str) -> StoredStates:
 
 
 def versions_at(store: Store, moment: str) -> dict[str, Version]:
-    """The versions by key at a moment; see `open_stored`."""
+    """The versions by key at a given time; see `open_stored`."""
     if not moment:
         return store.currents()
     if records.is_version(moment):
@@ -89,11 +89,11 @@ class StoredStates(OneArtifact):
         )
 
     def kept(self) -> list[Version]:
-        """All versions that the store keeps, not only those that this artifact consists of."""
+        """All versions that the store keeps, not only those of this artifact."""
         return self._store.kept()
 
     def run_record(self) -> RunRecord | None:
-        """How each state came about; its origin names the version that it was taken from."""
+        """How each state was made; its origin names the version that it came from."""
         return RunRecord(refresh=tuple(item.refresh for item in self._directories))
 
     def state_directories(self) -> Sequence[_StoredDirectory]:
@@ -101,7 +101,7 @@ class StoredStates(OneArtifact):
 
 
 def by_place(versions: Iterable[Version]) -> dict[str, list[Version]]:
-    """The versions by the state directory that they belong in."""
+    """The versions by the state directory that they belong to."""
     places: dict[str, list[Version]] = {}
     for version in versions:
         places.setdefault(version.place or STATE_DIRECTORY, []).append(version)
@@ -109,7 +109,7 @@ def by_place(versions: Iterable[Version]) -> dict[str, list[Version]]:
 
 
 def refresh_of(version: Version) -> KeyRefresh:
-    """What the run record says of a state that was taken from a store."""
+    """The run record's entry for a state from a store."""
     known = version.refresh or KeyRefresh(version.key, fetched=version.made)
     return msgspec.structs.replace(known, origin=f"{STORE}{version.version}")
 
@@ -153,7 +153,7 @@ def _open(objects: Objects, piece: Piece) -> BinaryIO:
 
 
 class _StoredStream(io.RawIOBase):
-    """A large file of a store, read ahead, held against its digest at its end."""
+    """A large file of a store, read ahead, compared with its digest at the end."""
 
     def __init__(self, objects: Objects, piece: Piece) -> None:
         super().__init__()

@@ -26,12 +26,12 @@ from bundler.verify_at_start import (
     mode_problem,
 )
 
-# Kinds that say of themselves what is in them, and how it got there; never one without the other.
+# Kinds whose labels describe their contents and their origin; never one without the other.
 _LABELLED = ("docker", "oci", "pex", "registry", "wheel")
 
 
 class VerifiedDirectory(msgspec.Struct, frozen=True):
-    """A state directory and what is wrong with it, as messages; nothing if it verifies."""
+    """A state directory and its problems, as messages; none if it is valid."""
 
     path: str
     manifest: Manifest | None
@@ -39,10 +39,11 @@ class VerifiedDirectory(msgspec.Struct, frozen=True):
 
 
 class Verdict(msgspec.Struct, frozen=True):
-    """What was found in one artifact. problems: what concerns the artifact as a whole.
+    """The result of verifying one artifact.
 
-    loaded: what came of loading it, or why that was not tried; empty where it is not the question.
-    proof: what was compared, for its last lines; empty if there are no states.
+    problems: of the artifact as a whole. loaded: the result of loading it, or why that was not
+    tried; empty if it was not asked for. proof: what was compared, for the last lines of output;
+    empty if there are no states.
     """
 
     name: str
@@ -62,7 +63,7 @@ class Verdict(msgspec.Struct, frozen=True):
         )
 
     def raise_for_problems(self) -> None:
-        """Raises `VerificationFailed` naming every problem, if there is one."""
+        """Raises `VerificationFailed` naming every problem, if there is any."""
         if self.all_problems:
             raise unverified(self.name, self.all_problems)
 
@@ -81,7 +82,7 @@ def unverified(name: str, problems: Sequence[str]) -> VerificationFailed:
 def verify(artifact: Artifact) -> Verdict:
     """Reads everything that the artifact's manifests cover, and judges it.
 
-    Never raises for what is wrong with the state; raises where the artifact cannot be read.
+    Never raises for a problem of the state; raises if the artifact cannot be read.
     """
     claims = artifact.claims()
     problems: list[str] = []
@@ -116,9 +117,9 @@ def verify(artifact: Artifact) -> Verdict:
 
 
 def read_back(artifact: Artifact, bundles: Sequence[Bundle]) -> Verdict:
-    """Verifies a finished artifact, and that it holds these very states.
+    """Verifies a finished artifact, and that it contains exactly these states.
 
-    Without any the artifact is what its builder made, and must hold no state at all.
+    Without any states, the artifact is what its builder made, and must contain no state at all.
     Raises `VerificationFailed` for anything else.
     """
     if not bundles:
@@ -131,7 +132,7 @@ def read_back(artifact: Artifact, bundles: Sequence[Bundle]) -> Verdict:
         return Verdict(artifact.name, artifact.kind, artifact.digest, (), None, ())
     verdict = verify(artifact)
     verdict.raise_for_problems()
-    # Each platform's labels name the very manifests that are there: that is verified.
+    # Each platform's labels name the manifests that are there: that has been verified.
     held = [
         {directory.manifest.sha256 for directory in verdict.directories if directory.manifest},
         *({claim.manifest for claim in it.claims() or ()} for it in artifact.other_platforms()),
@@ -146,7 +147,7 @@ def read_back(artifact: Artifact, bundles: Sequence[Bundle]) -> Verdict:
 
 
 def _first(problems: Iterable[str], where: str) -> Iterator[str]:
-    """As many problems as anybody reads, with the failure that ends them."""
+    """At most as many problems as anybody reads; then a line that says so."""
     try:
         for count, problem in enumerate(problems):
             if count == MAX_UNKNOWN:
@@ -166,7 +167,7 @@ def _unmet(claims: Sequence[Claim], found: set[str]) -> list[str]:
 
 
 def _of_others(record: RunRecord | None, found: Sequence[VerifiedDirectory]) -> Iterator[str]:
-    """Where the run record belongs to other states than are here: it was taken from elsewhere."""
+    """Whether the run record belongs to other states than these, copied from another artifact."""
     here = {item.path: item.manifest.content_digest for item in found if item.manifest}
     for refresh in record.refresh if record else ():
         digest = refresh.content_digest
@@ -200,7 +201,7 @@ def _judge(directory: StateDirectory, claims: Sequence[Claim] | None) -> Verifie
 def manifest_problems(
     path: str, manifest: Manifest, claims: Sequence[Claim] | None
 ) -> Iterator[str]:
-    """The problems of a manifest compared with the label of the artifact."""
+    """The problems of a manifest compared with the artifact's label."""
     if not manifest.states and not manifest.predicate.contents.non_local:
         yield f"{path}/{MANIFEST_NAME} lists no state."
     if claims is None:
@@ -218,9 +219,9 @@ def manifest_problems(
 def verify_directory(
     directory: StateDirectory, manifest: Manifest, *, shipped: bool
 ) -> Iterator[str]:
-    """What is wrong with the files of a state directory, as messages.
+    """The problems of a state directory's files, as messages.
 
-    shipped: nothing may be there that only a project's own directory holds.
+    shipped: whether it must not contain what only a project's own directory has.
     """
     return _first(_directory_problems(directory, manifest, shipped=shipped), directory.path)
 
@@ -248,7 +249,7 @@ def _directory_problems(
 def refusal(member: Member, known: Known, *, shipped: bool) -> str | None:
     """Why something may not be in a state directory, as the end of a message.
 
-    A file's bytes are still to be read.
+    The bytes of a file are checked later.
     """
     if _is_apart(member, shipped=shipped):
         return None
@@ -265,7 +266,7 @@ def _altered(where: str, members: Sequence[Member], known: Known) -> Iterator[st
 
 
 def _is_apart(member: Member, *, shipped: bool) -> bool:
-    """The manifest, and what a project's own state directory holds besides what ships."""
+    """The manifest, and what a project's own state directory contains besides what ships."""
     if member.path == MANIFEST_NAME:
         return member.kind == "file"
     if shipped or not _is_below(member.path, (RUN_RECORD_NAME, STAGING_NAME)):

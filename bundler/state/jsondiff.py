@@ -275,7 +275,7 @@ def is_collection(before: Mapping[str, Any], after: Mapping[str, Any], what: str
 
 
 def _is_record(value: Any) -> bool:
-    """Whether an object has values of its own, and not only nested objects."""
+    """Whether an object has plain values, and not only nested objects."""
     return isinstance(value, dict) and not all(isinstance(item, dict) for item in value.values())
 
 

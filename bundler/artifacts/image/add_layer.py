@@ -42,16 +42,16 @@ _PLATFORM_KEYS = ("os", "architecture", "variant", "os.version")
 
 
 class BaseImage(msgspec.Struct, frozen=True):
-    """An image to put state on: an entry of a store."""
+    """An image to add state to: an entry of a store."""
 
     store: BlobStore
     entry: Descriptor
 
 
 class Appended(msgspec.Struct, frozen=True):
-    """A manifest or an index that is stored, and the entry that points at it.
+    """A manifest or an index that was stored, and the entry that points to it.
 
-    config_digest: of the first platform. layers: the size of each blob that was made, by digest.
+    config_digest: of the first platform. layers: the size of each new blob, by digest.
     """
 
     entry: Json
@@ -60,7 +60,7 @@ class Appended(msgspec.Struct, frozen=True):
 
 
 class _Job(msgspec.Struct):
-    """An `append` on its way. written: the layers that the target has; platforms share one."""
+    """An `append` in progress. written: the layers that the target has; platforms share one."""
 
     request: EmbedRequest
     target: BlobTarget
@@ -91,14 +91,14 @@ def append(
     before: Callable[[], Sequence[LoadedImage]] = tuple,
     layer: Layer | None = None,
 ) -> Appended:
-    """One image or index is changed as it is; several become one index, a platform each.
+    """Adds the states to each image; several images become one index with a platform each.
 
     sources: none makes an image of the state alone, each state directory at ``/<Bundle.place>``.
-    Without bundles the one source is copied as it is.
-    before: gives images that may have the same files below an earlier state. layer: what is to be
-    put, if that is known; then no layer of the base is read.
-    Raises `ConfigurationError` if a place cannot be decided, `UsageError` for two images of one
-    platform, `VerificationFailed` for a malformed base or a state that changed meanwhile.
+    Without bundles the only source is copied unchanged. before: returns images that may have the
+    same files below an earlier state. layer: the layer to add, if it is known; then no layer of the
+    base is read. Raises `ConfigurationError` if a place cannot be determined, `UsageError` for two
+    images of one platform, `VerificationFailed` for a malformed base or a state that changed
+    meanwhile.
     """
     if not request.bundles:
         return _copied(target, sources)
@@ -116,7 +116,7 @@ def append(
 
 
 def _copied(target: BlobTarget, sources: Sequence[BaseImage]) -> Appended:
-    """A source as it is, where no state goes onto it."""
+    """Copies a source unchanged, if no state is added to it."""
     if len(sources) != 1:
         raise UsageError("There is no state to embed.")
     (source,) = sources
@@ -128,7 +128,7 @@ def _copied(target: BlobTarget, sources: Sequence[BaseImage]) -> Appended:
 
 
 def _index(job: _Job, sources: Sequence[BaseImage], index: Json) -> Json:
-    """Every platform gets the layer; attestations spoke of the old images and are dropped."""
+    """Adds the layer to every platform; drops attestations, which describe the old images."""
     listed = [
         (item.store, entry) for item in sources for entry in manifests_of(item.store, item.entry)
     ]
@@ -197,7 +197,7 @@ def _layer_for(job: _Job, loaded: LoadedImage) -> Layer:
 
 
 def _remembered(job: _Job, loaded: LoadedImage) -> Layer | None:
-    """The layer as it was decided for an image that has all the same files below its state."""
+    """The layer that was computed for an image with the same files below its state."""
     own = image.files_below(loaded.config)
     for known in _alike(job, loaded):
         if image.files_below(known.config) == own:
@@ -208,7 +208,7 @@ def _remembered(job: _Job, loaded: LoadedImage) -> Layer | None:
 
 
 def _alike(job: _Job, loaded: LoadedImage) -> Iterator[LoadedImage]:
-    """Images that may have the same files: itself, and those that were before it."""
+    """Images that may have the same files: this one, and its predecessors."""
     yield loaded
     yield from job.before()
 
@@ -239,7 +239,7 @@ def _onto_nothing(job: _Job) -> Json:
         "layers": [],
     }
     entry = {"mediaType": image.OCI_MANIFEST, "platform": _platform(config)}
-    # gzip: the one packing that every tool and every registry takes.
+    # gzip is the only compression that every tool and every registry accepts.
     bare = _Bare(config, manifest, "gzip")
     return _store(job, Layer(placed, opaque=False), bare, entry, {})
 
@@ -251,7 +251,7 @@ def _platform(config: Json) -> Json:
 
 
 class _Bare(msgspec.Struct, frozen=True):
-    """An image that gets the layer, packed so. claims: of states in it that stay."""
+    """An image that gets the layer, compressed this way. claims: of its states that remain."""
 
     config: Json
     manifest: Json

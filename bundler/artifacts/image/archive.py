@@ -30,17 +30,17 @@ _INDEX_FILE = "index.json"
 _DOCKER_LIST = "manifest.json"
 _MAX_JSON_BYTES = 16 * 1024 * 1024
 _CHUNK_BYTES = 1024 * 1024
-# Layers that are packed themselves shrink little more: an archive that grows more is a bomb.
+# Layers that are compressed already shrink little more: an archive that grows more is a bomb.
 _FREE_OF_SUSPICION_BYTES = 1024**3
 _MAX_RATIO = 200
 _MAX_LINKS = 8
-# An image has three files a layer.
+# An image has three files per layer.
 _MAX_MEMBERS = 100_000
 _BUFFER_BYTES = 256 * 1024
 
 
 class Archive:
-    """A store in an archive. is_docker: it is one of docker's, which is read only."""
+    """A store in an archive. is_docker: whether docker wrote it; then it is read-only."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -67,7 +67,7 @@ class Archive:
         self._index = self._of_docker() if self.is_docker else self._json(_INDEX_FILE)
 
     def _listed(self) -> dict[str, TarMember]:
-        """The files and links in it, by their names."""
+        """The files and links in the archive, by name."""
         end = os.fstat(self._file.fileno()).st_size
         found: dict[str, TarMember] = {}
         members = read_tar(self._file, str(self.path), end=end)
@@ -80,7 +80,7 @@ class Archive:
         return found
 
     def _plain(self) -> BinaryIO:
-        """The archive's bytes, unpacked to a nameless file where they are packed."""
+        """The archive's bytes, decompressed to an unnamed file if needed."""
         stream = self._stack.enter_context(open_regular(self.path))
         packed = is_packed(stream.read(4))
         stream.seek(0)
@@ -116,7 +116,7 @@ class Archive:
 
     def _member(self, name: str) -> TarMember:
         member = self._members.get(name)
-        for _ in range(_MAX_LINKS):  # docker saves a layer that it has written already as a link
+        for _ in range(_MAX_LINKS):  # docker saves a repeated layer as a link
             if member is None or member.kind == "file":
                 break
             folder = name.rpartition("/")[0]
@@ -155,7 +155,7 @@ class Archive:
         return {"schemaVersion": 2, "mediaType": image.OCI_INDEX, "manifests": entries}
 
     def _manifest(self, config_name: str, layer_names: list[str]) -> Json:
-        """Makes the manifest of an image, and returns the entry for it."""
+        """Makes the manifest of an image and returns its entry."""
         with self._open(config_name) as stream:
             raw = stream.read(_MAX_JSON_BYTES)
         config = image.load(raw, f"{config_name} in {self.path}")
@@ -179,7 +179,7 @@ class Archive:
         return {"mediaType": image.OCI_MANIFEST, "digest": own, "size": len(made)}
 
     def _layer(self, name: str, diff_id: str) -> Json:
-        """A layer's entry. One that is not packed has its diff_id for its digest."""
+        """A layer's entry. The digest of an uncompressed layer is its diff_id."""
         with self._open(name) as stream:
             magic = stream.read(4)
             digest, kind = diff_id, ""
@@ -194,7 +194,7 @@ class Archive:
 
 
 class _Part(io.RawIOBase):
-    """So many bytes of a file from an offset on."""
+    """A range of bytes in a file."""
 
     def __init__(self, descriptor: int, offset: int, size: int) -> None:
         super().__init__()

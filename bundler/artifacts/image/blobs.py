@@ -24,15 +24,15 @@ from bundler.errors import InputOutputError, VerificationFailed
 
 REF_NAME = "org.opencontainers.image.ref.name"
 _ATTESTATION = "vnd.docker.reference.type"
-# Of its layers; its manifest and configuration are like an image's.
+# Of layers; manifests and configurations have the same media types as an image's.
 _ATTESTATION_LAYER = "application/vnd.in-toto+json"
 _UNKNOWN = "unknown"
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
-# A manifest or a configuration with labels of many megabytes is still below this.
+# Large enough for a manifest or a configuration with many megabytes of labels.
 _MAX_JSON_BYTES = 16 * 1024 * 1024
-# Indexes in indexes: nobody makes more of them than one in another.
+# How deeply indexes may be nested; in practice, at most once.
 _MAX_DEPTH = 4
-# There are not half as many platforms, each with an attestation.
+# More than twice the number of platforms, each with an attestation.
 _MAX_ENTRIES = 256
 _DESCRIPTOR = ("mediaType", "digest", "size", "annotations", "platform")
 _MANIFEST = ("mediaType", "config", "layers", "manifests", "annotations")
@@ -40,12 +40,12 @@ _PLATFORM = ("os", "architecture", "variant")
 _NOT_DISTRIBUTABLE = (".nondistributable.", ".foreign.")
 
 
-# Larger than any registry takes; whatever is added to it stays an integer of every language.
+# Larger than any registry accepts; sums with it stay within every language's integers.
 _MAX_SIZE = 2**53 - 1
 
 
 class Descriptor(msgspec.Struct, frozen=True):
-    """Points at a blob. digest: ``sha256:`` and hexadecimal; size in bytes; raw: all its fields."""
+    """Points to a blob. digest: ``sha256:`` and hexadecimal; size in bytes; raw: all its fields."""
 
     media_type: str
     digest: str
@@ -71,7 +71,7 @@ class Descriptor(msgspec.Struct, frozen=True):
 
     @property
     def speaks_of_another(self) -> bool:
-        """Whether it calls itself an attestation, and names no platform that it could run on."""
+        """Whether it is marked as an attestation and names no platform that it could run on."""
         platform = {self.platform.get(key, _UNKNOWN) for key in ("os", "architecture")}
         return _ATTESTATION in (self.raw.get("annotations") or {}) and platform == {_UNKNOWN}
 
@@ -81,7 +81,7 @@ class Descriptor(msgspec.Struct, frozen=True):
 
 
 def descriptor(value: object, where: str) -> Descriptor:
-    """Raises `VerificationFailed` for anything that is not a descriptor of a sha256 blob."""
+    """Parses a descriptor. Raises `VerificationFailed` unless it points to a sha256 blob."""
     if isinstance(value, dict):
         media_type, digest, size = (value.get(key) for key in ("mediaType", "digest", "size"))
         image.refuse_variants(value, _DESCRIPTOR, where)
@@ -99,7 +99,7 @@ def descriptor(value: object, where: str) -> Descriptor:
 
 
 def _is_text(value: object) -> bool:
-    """Whether annotations are such, or not there."""
+    """Whether annotations are missing, or text."""
     return value is None or (
         isinstance(value, dict) and all(isinstance(item, str) for item in value.values())
     )
@@ -121,13 +121,13 @@ def descriptors(value: object, where: str) -> list[Descriptor]:
 
 
 class BlobStore(Protocol):
-    """Blobs to read. name: as the user named it."""
+    """A source of blobs. name: as the user named it."""
 
     @property
     def name(self) -> str: ...
 
     def open(self, entry: Descriptor) -> BinaryIO:
-        """A blob's bytes, as they are; the caller checks the digest.
+        """The raw bytes of a blob; the caller checks the digest.
 
         Raises `VerificationFailed` if the store lacks it.
         """
@@ -136,7 +136,7 @@ class BlobStore(Protocol):
 
 
 class BlobTarget(Protocol):
-    """Where an image is put together: blobs first, then the manifests that name them."""
+    """The destination of an image: first its blobs, then the manifests that name them."""
 
     def add_layer(self, layer: Layer, packing: Compression) -> Written: ...
 
@@ -144,23 +144,23 @@ class BlobTarget(Protocol):
         """Returns its digest and size in bytes."""
 
     def add_manifest(self, value: Mapping[str, Any], media_type: str) -> tuple[str, int]:
-        """A manifest or an index, without a tag."""
+        """Stores a manifest or an index, without a tag."""
 
     def take(self, source: BlobStore, entry: Descriptor) -> None:
-        """A blob of another store, checked against its digest."""
+        """Copies a blob from another store and checks its digest."""
 
 
 class MissingBlob(VerificationFailed):
-    """A store does not have a blob that something in it names."""
+    """A store lacks a blob that another blob refers to."""
 
 
 def open_regular(path: Path) -> BinaryIO:
-    """A file of an artifact. A link may lead to it, as Bazel makes them, but to no device or FIFO.
+    """Opens a file of an artifact. It may be a link, as Bazel makes them, but no device or FIFO.
 
     Raises `FileNotFoundError`, `VerificationFailed` for anything but a file, `InputOutputError`.
     """
     try:
-        # Without O_NONBLOCK the open of a FIFO would wait for someone to write to it.
+        # Without O_NONBLOCK, opening a FIFO would wait for a writer.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     except FileNotFoundError:
         raise
@@ -169,11 +169,11 @@ def open_regular(path: Path) -> BinaryIO:
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise VerificationFailed(f"{path} is not a regular file.")
-    return open(path, "rb", opener=lambda *_: descriptor)  # which knows its name
+    return open(path, "rb", opener=lambda *_: descriptor)  # the error names the file
 
 
 def read_json(store: BlobStore, entry: Descriptor) -> Json:
-    """A manifest or a configuration, checked against its digest."""
+    """Reads a manifest or a configuration and checks its digest."""
     if entry.size > _MAX_JSON_BYTES:
         raise VerificationFailed(f"{entry.digest} in {store.name} is too large to be a manifest.")
     with store.open(entry) as stream:
@@ -184,7 +184,7 @@ def read_json(store: BlobStore, entry: Descriptor) -> Json:
 
 
 def read_manifest(store: BlobStore, entry: Descriptor) -> Json:
-    """A manifest or an index, which is nothing else at the same time."""
+    """Reads a manifest or an index, and refuses one that is both."""
     found = read_json(store, entry)
     where = f"{entry.digest} in {store.name}"
     image.refuse_variants(found, _MANIFEST, where)
@@ -199,7 +199,7 @@ def read_manifest(store: BlobStore, entry: Descriptor) -> Json:
 
 
 def images_of(store: BlobStore, entry: Descriptor) -> list[Descriptor]:
-    """Every platform's manifest of an image or an index; attestations left out.
+    """The manifest of every platform of an image or an index, without attestations.
 
     Raises `VerificationFailed` for anything that is not an image, or an index without one.
     """
@@ -210,7 +210,7 @@ def images_of(store: BlobStore, entry: Descriptor) -> list[Descriptor]:
 
 
 def manifests_of(store: BlobStore, entry: Descriptor) -> list[Descriptor]:
-    """Every manifest of an image or an index, attestations and all."""
+    """Every manifest of an image or an index, including attestations."""
     found: list[Descriptor] = []
     seen = 0
     pending = [(entry, 0)]
@@ -242,13 +242,13 @@ def is_attestation(store: BlobStore, entry: Descriptor) -> bool:
         return False
     try:
         layers = descriptors(read_manifest(store, entry).get("layers"), entry.digest)
-    except MissingBlob:  # engines hand out images without their attestations
+    except MissingBlob:  # engines return images without their attestations
         return True
     return bool(layers) and all(layer.media_type == _ATTESTATION_LAYER for layer in layers)
 
 
 def copy(source: BlobStore, target: BlobTarget, entry: Descriptor) -> None:
-    """Everything that an entry points at, and itself, as it is: its digest stays."""
+    """Copies an entry and everything that it refers to unchanged, so that its digest stays."""
     for found in manifests_of(source, entry):
         manifest = read_manifest(source, found)
         target.take(source, descriptor(manifest.get("config"), found.digest))
@@ -259,7 +259,7 @@ def copy(source: BlobStore, target: BlobTarget, entry: Descriptor) -> None:
 
 
 def _copy_indexes(source: BlobStore, target: BlobTarget, entry: Descriptor) -> None:
-    """From the innermost on: `manifests_of` has bounded them."""
+    """Copies nested indexes, the innermost first: `manifests_of` has bounded their depth."""
     if entry.is_index:
         for child in descriptors(read_manifest(source, entry).get("manifests"), entry.digest):
             _copy_indexes(source, target, child)
@@ -267,6 +267,6 @@ def _copy_indexes(source: BlobStore, target: BlobTarget, entry: Descriptor) -> N
 
 
 def take_layer(source: BlobStore, target: BlobTarget, layer: Descriptor) -> None:
-    """A layer of another image; one that may not be handed on stays where its licence has it."""
+    """Copies a layer of another image; a layer with a restricted licence stays where it is."""
     if not any(word in layer.media_type for word in _NOT_DISTRIBUTABLE):
         target.take(source, layer)

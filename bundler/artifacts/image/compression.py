@@ -1,7 +1,7 @@
-"""How a layer's tar stream is packed: not at all, by gzip or by zstd.
+"""Compression of a layer's tar stream: none, gzip or zstd.
 
-Packing is deterministic: no time, no name and one level. Reading goes by the first bytes, not by
-the media type, since builders have written the wrong one.
+Compressing is deterministic: no time, no name and a fixed level. Decompressing goes by the first
+bytes, not by the media type, since some builders write the wrong one.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Sink = Callable[[bytes], object]
 
 
 class Packer(Protocol):
-    """Takes a tar stream in pieces, hands its packed form to a sink."""
+    """Compresses a tar stream piece by piece into a sink."""
 
     def write(self, data: bytes, /) -> None: ...
 
@@ -74,7 +74,7 @@ class _Zstd:
 
 
 class Allowance:
-    """How many bytes may still come out of blobs."""
+    """How many bytes blobs may still decompress to."""
 
     def __init__(self, left: int) -> None:
         self._left = left
@@ -86,7 +86,7 @@ class Allowance:
 
 
 def is_packed(magic: bytes) -> Compression | None:
-    """By which packing a blob begins so; None for a plain one. magic: its first four bytes."""
+    """The compression of a blob that begins with these four bytes; None if it is uncompressed."""
     if magic.startswith(_GZIP_MAGIC):
         return "gzip"
     return "zstd" if magic.startswith(_ZSTD_MAGIC) else None
@@ -95,14 +95,14 @@ def is_packed(magic: bytes) -> Compression | None:
 def unpacked(stream: BinaryIO, most: int | None = None) -> BinaryIO:
     """The tar stream inside a layer's blob; closing it closes the blob's stream.
 
-    most: how many bytes it may have. Reading it raises `VerificationFailed` if there are more,
-    or the blob is cut or damaged.
+    most: the maximum number of bytes. Reading raises `VerificationFailed` if there are more, or if
+    the blob is truncated or damaged.
     """
     return unpack(stream, None if most is None else Allowance(most))[0]
 
 
 def unpack(stream: BinaryIO, most: Allowance | None = None) -> tuple[BinaryIO, bool]:
-    """`unpacked`, and whether the blob was packed at all: else these are its very bytes."""
+    """`unpacked`, and whether the blob was compressed: if not, the stream is the blob itself."""
     buffered = io.BufferedReader(_Raw(stream))
     magic = buffered.peek(_MAGIC_BYTES)[:_MAGIC_BYTES]
     inner: Any = buffered
@@ -120,7 +120,7 @@ class _Raw(io.RawIOBase):
     def __init__(self, stream: BinaryIO) -> None:
         super().__init__()
         self._stream = stream
-        # Most fill a buffer themselves, which saves a copy of all bytes.
+        # Most streams can fill a buffer, which saves copying every byte.
         self._fill: Any = getattr(stream, "readinto", None)
 
     def readable(self) -> bool:
@@ -140,7 +140,7 @@ class _Raw(io.RawIOBase):
 
 
 class _Refusing(_Raw):
-    """Says of damaged bytes what they are, in place of the library's error."""
+    """Reports damaged bytes as such, instead of the library's error."""
 
     def __init__(self, stream: BinaryIO, below: BinaryIO, most: Allowance | None) -> None:
         super().__init__(stream)
@@ -161,7 +161,7 @@ class _Refusing(_Raw):
                 "A layer's blob is damaged: it cannot be decompressed."
             ) from error
         except Exception as error:
-            if type(error).__name__ == "ZstdError":  # the library may not be importable here
+            if type(error).__name__ == "ZstdError":  # the library may not be installed here
                 raise VerificationFailed(
                     "A layer's blob is damaged: it cannot be decompressed."
                 ) from error
@@ -197,7 +197,7 @@ class Hashing(_Raw):
         return count
 
     def drain(self) -> str:
-        """Reads what is left and returns the sha256 of it all, in hexadecimal."""
+        """Reads the rest and returns the sha256 of the whole stream, in hexadecimal."""
         rest = bytearray(_DRAIN_BYTES)
         while self.readinto(rest):
             pass

@@ -1,10 +1,10 @@
-"""Deflates on every processor; the bytes are the same whatever their number.
+"""Deflates on all processors, with identical bytes for any number of them.
 
-The stream is cut every `_CHUNK_BYTES`. Each chunk is deflated by itself and ends where a byte ends
-(what zlib calls a sync flush), so that the chunks, put behind each other, are one stream like any
-other. What cannot shrink, being packed or random already, is stored as it is: zlib takes longer
-for it than for anything else, and gains nothing. Where nothing comes twice, as in digests and in
-base64, no repetitions are looked for: that is faster, and smaller too.
+The stream is cut every `_CHUNK_BYTES`. Each chunk is deflated separately and ends at a byte
+boundary (zlib's sync flush), so that the concatenated chunks are an ordinary stream. Data that
+cannot shrink, because it is compressed or random, is stored: zlib takes the longest for it and
+gains nothing. Data without repetitions, such as digests or base64, is encoded without searching for
+them: that is faster, and the result is smaller.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from bundler.system.parallel import processors
 if TYPE_CHECKING:
     from concurrent.futures import Future, ThreadPoolExecutor
 
-# The fastest: a layer is packed at each new state and read a few times. Level 6 takes several times
-# as long for a tenth less.
+# The fastest level: a layer is compressed for each new state and read a few times. Level 6 takes
+# several times as long to save another tenth.
 _LEVEL = 1
 _CHUNK_BYTES = 512 * 1024
-# So many chunks are done before threads are worth their start.
+# The number of chunks from which starting threads pays off.
 _ALONE = 8
-# More of them would only wait to be hashed and sent.
+# More chunks would only wait to be hashed and sent.
 _MOST_THREADS = 4
-# Whether a block can shrink is seen by how many different bytes are among every 61st of it, some
-# 270: text has below 100, random bytes have 167 and hardly ever fewer than this. A prime, so that
-# of records of any size every column is looked at.
+# Whether a block can shrink is estimated from the number of different values in every 61st byte,
+# about 270 bytes: text has fewer than 100, random bytes have 167 and hardly ever fewer. 61 is
+# prime, so that every column of fixed-size records is sampled.
 _BLOCK_BYTES = 16 * 1024
 _STRIDE = 61
 _DENSE = 140
@@ -38,15 +38,15 @@ _HEADER = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x04\xff"
 # An empty last block (RFC 1951, 3.2.6).
 _LAST_BLOCK = b"\x03\x00"
 _MOST_STORED = 0xFFFF
-# Which way is the better one is tried with so many bytes from the middle, where it is worth that.
+# How many bytes from the middle are used to find the better way, where that matters.
 _TRIED_BYTES = 16 * 1024
 _WORTH_TRYING_BYTES = 128 * 1024
 
 
 class Deflate:
-    """Takes a stream in pieces, hands its packed form to a sink. Memory: a few chunks a thread.
+    """Compresses a stream piece by piece into a sink. Uses the memory of a few chunks per thread.
 
-    crc, size: of what came in. packed: how many bytes have gone out.
+    crc, size: of the input. packed: the number of bytes of output.
     """
 
     def __init__(self, sink: Callable[[bytes], object]) -> None:
@@ -93,7 +93,7 @@ class Deflate:
         self._hand_on(self._threads + 2)
 
     def _hand_on(self, left: int) -> None:
-        """Gives the sink what is ready, in order, until so many chunks are left on their way."""
+        """Passes finished chunks to the sink, in order, until only so many are in progress."""
         while self._waiting and (len(self._waiting) > left or self._waiting[0].done()):
             self._hand(self._waiting.popleft().result())
 
@@ -103,7 +103,7 @@ class Deflate:
 
 
 class Gzip:
-    """Takes a stream in pieces, hands one gzip member to a sink."""
+    """Compresses a stream piece by piece into one gzip member."""
 
     def __init__(self, sink: Callable[[bytes], object]) -> None:
         self._sink = sink
@@ -145,7 +145,7 @@ def _shrunk(view: memoryview, strategy: int) -> tuple[bytes, bytes]:
 
 
 def _runs(view: memoryview) -> Iterator[tuple[int, int, bool]]:
-    """Stretches of blocks that are alike: start, end, whether they are too dense to shrink."""
+    """Runs of similar blocks: start, end, and whether they are too dense to shrink."""
     start, before = 0, False
     for position in range(0, len(view), _BLOCK_BYTES):
         dense = len(set(view[position : position + _BLOCK_BYTES : _STRIDE])) >= _DENSE
@@ -157,7 +157,7 @@ def _runs(view: memoryview) -> Iterator[tuple[int, int, bool]]:
 
 
 def _stored(view: memoryview) -> Iterator[bytes | memoryview]:
-    """Blocks without compression (RFC 1951, 3.2.4)."""
+    """Uncompressed blocks (RFC 1951, 3.2.4)."""
     for position in range(0, len(view), _MOST_STORED):
         block = view[position : position + _MOST_STORED]
         size = len(block)

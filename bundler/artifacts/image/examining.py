@@ -1,4 +1,4 @@
-"""Looks at a whole image: what may be in the way of a state that is intact by itself."""
+"""Examines a whole image for what may hide an intact state."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _MAX_PROBLEMS = 10
 def examined(
     tree: RootFilesystem, config: Mapping[str, Any], found: Mapping[str, Manifest]
 ) -> Iterator[str]:
-    """What is wrong with an image that was changed after its state was put there, as messages.
+    """What is wrong with an image that was changed after its state was embedded, as messages.
 
-    Another state directory in it, a path that programs unpack differently, a package that the
-    program would import in place of the one with the state. found: the manifests by path.
+    Finds another state directory, a path that programs unpack differently, and a package that the
+    program would import instead of the one with the state. found: the manifests by path.
     """
     claims = image.claims_of(image.labels(config))
     named = {claim.path for claim in claims or ()} | found.keys()
@@ -44,7 +44,8 @@ def examined(
 
 
 def _closed(tree: RootFilesystem, path: str) -> Iterator[str]:
-    """Directories on the way to a state directory, itself included, that their owner cannot use."""
+    """Directories on the way to a state directory, or the directory itself, that are closed to
+    their owner."""
     parts = (tree.resolve(path) or path).strip("/").split("/")
     for end in range(1, len(parts) + 1):
         folder = "/" + "/".join(parts[:end])
@@ -54,7 +55,7 @@ def _closed(tree: RootFilesystem, path: str) -> Iterator[str]:
 
 
 def _import_path(tree: RootFilesystem, runs: image_import_path.RunsAs, path: str) -> str | None:
-    """Where a state directory is below an import root, if it is below one."""
+    """The path of a state directory relative to an import root; None if it is not below it."""
     for root in (*image_import_path.import_roots(tree, runs), runs.working_directory):
         real = (tree.resolve(root) or root).rstrip("/")
         if path.startswith(f"{real}/"):

@@ -31,7 +31,7 @@ LABEL_LAYER = "io.state-bundler.layer"
 LABEL_PLACES = "io.state-bundler.places"
 LABEL_BASE = "io.state-bundler.base"
 
-# What a state layer is made again from, with the manifests in it.
+# What a state layer is recreated from, along with the manifests in it.
 LABELS_OF_LAYER = (LABEL_STATES, LABEL_LAYER, LABEL_PLACES)
 
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
@@ -44,14 +44,14 @@ DOCKER_LAYER = "application/vnd.docker.image.rootfs.diff.tar"
 INDEX_TYPES = (OCI_INDEX, DOCKER_LIST)
 MANIFEST_TYPES = (OCI_MANIFEST, DOCKER_MANIFEST)
 
-# What of an image's configuration decides from where its program imports.
+# The parts of an image's configuration that decide where its program imports from.
 _STARTS = ("Cmd", "Entrypoint", "Env", "User", "WorkingDir")
-# Overlay file systems take 127 layers, and the engine keeps some for itself.
+# Overlay file systems support 127 layers, and the engine needs some of them.
 MAX_LAYERS = 125
-# A short text can make a million small objects; labels of many megabytes have fewer commas.
+# A short text can encode a million small objects; labels of many megabytes have fewer commas.
 _MAX_ITEMS = 1_000_000
 
-# Registries take manifests of up to 4 MiB, some of less; in a configuration megabytes are fine.
+# Registries accept manifests of up to 4 MiB, some fewer; a configuration may have megabytes.
 _MAX_ANNOTATION = 256 * 1024
 
 Json = dict[str, Any]
@@ -63,10 +63,9 @@ def dump(value: Mapping[str, Any]) -> bytes:
 
 
 def load(raw: bytes, what: str) -> Json:
-    """Raises `VerificationFailed` for anything that is not a JSON object, would fill the memory,
-    or has a key
-    twice: Go, which engines are written in, would join the two.
-    """
+    """Parses a JSON object. Raises `VerificationFailed` for anything else, for JSON that would
+    exhaust the memory, and for a repeated key: Go, in which engines are written, would merge the
+    two."""
     if sum(map(raw.count, (b",", b"[", b"{"))) > _MAX_ITEMS:
         raise VerificationFailed(f"{what} has more members than any image may have.")
     try:
@@ -86,7 +85,7 @@ class _Twin(Exception):
 
 
 def _refuse_twins(pairs: Sequence[tuple[str, object]]) -> None:
-    """Nothing is kept: what was read is only looked at."""
+    """Only checks; keeps nothing of what was parsed."""
     names: set[str] = set()
     for name, _ in pairs:
         if name in names:
@@ -95,7 +94,7 @@ def _refuse_twins(pairs: Sequence[tuple[str, object]]) -> None:
 
 
 def refuse_variants(value: Mapping[str, object], known: Collection[str], what: str) -> None:
-    """Raises `VerificationFailed` for ``volumes`` in place of ``Volumes``: Go reads it as that."""
+    """Raises `VerificationFailed` for ``volumes`` instead of ``Volumes``: Go reads both."""
     folded = {name.casefold(): name for name in known}
     for name in value:
         if folded.get(name.casefold(), name) != name:
@@ -109,9 +108,9 @@ def refuse_variants(value: Mapping[str, object], known: Collection[str], what: s
 
 
 class _Section(msgspec.Struct):
-    """What of an image's configuration says how its program runs."""
+    """The parts of an image's configuration that say how its program runs."""
 
-    # The names are the format's.
+    # The format's own names.
     User: str | None = None
     WorkingDir: str | None = None
     Env: list[str] | None = None
@@ -139,7 +138,7 @@ class _ImageConfiguration(msgspec.Struct):
 
 
 def check_configuration(config: Mapping[str, Any], what: str) -> None:
-    """Raises `VerificationFailed` if a part that is read here is not of its type."""
+    """Raises `VerificationFailed` if a part that is read here has the wrong type."""
     try:
         msgspec.convert(config, _ImageConfiguration)
     except msgspec.ValidationError as error:
@@ -150,7 +149,7 @@ def check_configuration(config: Mapping[str, Any], what: str) -> None:
 
 
 def diff_ids(config: Mapping[str, Any]) -> list[str]:
-    """The digests of the unpacked layers, from the lowest on."""
+    """The digests of the uncompressed layers, the lowest first."""
     rootfs = config.get("rootfs")
     found = rootfs.get("diff_ids") if isinstance(rootfs, dict) else None
     if not isinstance(found, list) or not all(isinstance(item, str) for item in found):
@@ -186,9 +185,9 @@ def own_layer_is_last(config: Mapping[str, Any]) -> bool:
 
 
 def replaceable(config: Mapping[str, Any], paths: Iterable[str]) -> bool:
-    """Whether a layer with states at these paths can take the place of the topmost one.
+    """Whether a layer with states at these paths can replace the topmost one.
 
-    It cannot where that layer also holds states which the new one does not bring.
+    It cannot if that layer also contains states which the new one does not bring.
     """
     if not own_layer_is_last(config):
         return False
@@ -202,7 +201,8 @@ def is_untouched(config: Mapping[str, Any]) -> bool:
 
 
 def files_below(config: Mapping[str, Any]) -> str:
-    """A digest of all that decides where the state belongs: the other layers, and how it starts."""
+    """A digest of everything that decides where the state belongs: the other layers, and the
+    start of the program."""
     layers = diff_ids(config)
     return _files(config, layers[:-1] if own_layer_is_last(config) else layers)
 
@@ -220,9 +220,10 @@ def volumes_of(config: Mapping[str, Any]) -> list[str]:
 
 
 def hides(volume: str, path: str, manifest: Manifest) -> bool:
-    """Whether a volume would hide something of a state directory at run time.
+    """Whether a volume would hide part of a state directory at run time.
 
-    volume: an absolute path without links. One below the directory may hold what has no state.
+    volume: an absolute path without links. A volume below the directory may only contain what is no
+    state.
     """
     if f"{path}/".startswith(f"{volume.rstrip('/')}/"):
         return True
@@ -237,7 +238,7 @@ def hidden_states(
     found: Mapping[str, Manifest],
     resolve: Callable[[str], str | None],
 ) -> Iterator[str]:
-    """Which states volumes hide, as messages. found: the manifests by their directories."""
+    """The states that volumes hide, as messages. found: the manifests by their directories."""
     for volume in volumes:
         real = resolved_volume(volume, resolve)
         for path, manifest in found.items():
@@ -264,7 +265,7 @@ def refuse_volumes(
 
 
 def resolved_volume(volume: str, resolve: Callable[[str], str | None]) -> str:
-    """Where an engine puts a volume: links in its path are followed as far as they lead."""
+    """The path at which an engine mounts a volume: links in it are followed as far as they lead."""
     path = posixpath.normpath(f"/{volume.lstrip('/')}")
     rest = ""
     while (real := resolve(path)) is None and path != "/":
@@ -274,7 +275,7 @@ def resolved_volume(volume: str, resolve: Callable[[str], str | None]) -> str:
 
 
 def annotation_problems(manifest: Mapping[str, Any], config: Mapping[str, Any]) -> Iterator[str]:
-    """Where a manifest's annotations say something else of the states than the labels."""
+    """Where a manifest's annotations contradict the labels about the states."""
     found = manifest.get("annotations") or {}
     for name in (LABEL_STATES, LABEL_RUN_RECORD):
         if name in found and found[name] != labels(config).get(name):
@@ -282,7 +283,7 @@ def annotation_problems(manifest: Mapping[str, Any], config: Mapping[str, Any]) 
 
 
 class _Place(msgspec.Struct, frozen=True, array_like=True):
-    """Where a bundle was put, and what its parents were like: path, mode, owner, group."""
+    """Where a bundle was placed, and what its parents were like: path, mode, owner, group."""
 
     place: str
     path: str
@@ -315,21 +316,21 @@ def _places(config: Mapping[str, Any]) -> _Places | None:
 
 
 def import_paths(config: Mapping[str, Any]) -> dict[str, str]:
-    """By the path of a state directory in the image: relative to the root it is imported from."""
+    """The path of each state directory in the image, relative to the root it is imported from."""
     found = _places(config)
     return {item.path: item.place for item in found.places} if found else {}
 
 
 def last_layer_holds(config: Mapping[str, Any], paths: Sequence[str]) -> bool:
-    """Whether the topmost layer is ours and says that all these state directories are in it."""
+    """Whether the topmost layer is ours and, by its label, contains all these state directories."""
     return bool(paths) and own_layer_is_last(config) and import_paths(config).keys() == set(paths)
 
 
 def remembered(config: Mapping[str, Any], bundles: Sequence[Bundle]) -> Layer | None:
-    """The layer that these bundles get in an image that differs from this one in no layer but ours.
+    """The layer for these bundles in an image that differs from this one only in our layer.
 
-    Where its places are, and what their parents are like, was found out for the layer that the
-    image has. None if that did not hold all of the bundles, or the label does not say.
+    The places and the properties of their parents were determined for the layer that the image has.
+    None if that layer did not contain all of the bundles, or the label does not say.
     """
     found = _places(config)
     if found is None or not own_layer_is_last(config):
@@ -372,7 +373,7 @@ def with_layer(
 ) -> Json:
     """The configuration with the layer on top, its line of history and its labels.
 
-    created: RFC 3339; when the image came about.
+    created: RFC 3339; the time of the image.
     """
     changed = copy.deepcopy(dict(config))
     if len(diff_ids(changed)) >= MAX_LAYERS:
@@ -383,7 +384,7 @@ def with_layer(
     diff_id = f"sha256:{written.diff_id}"
     changed["rootfs"]["diff_ids"].append(diff_id)
     section = changed["config"] = changed.get("config") or {}
-    # A revision that the image names itself stays: its author knows better.
+    # A revision that the image sets itself stays: its author knows better.
     section["Labels"] = {
         **code_names(record),
         **(section.get("Labels") or {}),
@@ -400,7 +401,7 @@ def with_layer(
 
 
 def new_claims(placed: Sequence[Placed], before: Sequence[Claim]) -> list[Claim]:
-    """The claims of an image with these states on top; those of other places stay."""
+    """The claims of an image with these states on top; claims about other places stay."""
     new = [
         Claim(item.path, item.bundle.manifest.content_digest, item.bundle.manifest.sha256)
         for item in placed
@@ -415,9 +416,10 @@ def _history(claims: Sequence[Claim], created: str) -> Json:
 
 
 def annotations_for(claims: Sequence[Claim], record: RunRecord) -> dict[str, str]:
-    """What the labels say, for a manifest: readable in a registry without the configuration.
+    """The labels' content as annotations of a manifest, readable in a registry without the
+    configuration.
 
-    What would make the manifest too large for a registry is said by the label alone.
+    What would make the manifest too large for a registry is only in the label.
     """
     found = {
         LABEL_RUN_RECORD: canonical(record).decode(),
@@ -428,17 +430,17 @@ def annotations_for(claims: Sequence[Claim], record: RunRecord) -> dict[str, str
 
 
 def code_names(record: RunRecord) -> dict[str, str]:
-    """What the record says of the code, by the names that OCI has for it."""
+    """The record's data about the code, under OCI's names."""
     # https://github.com/opencontainers/image-spec/blob/main/annotations.md
     commit, remote = record.build.commit, record.build.remote
     names = {"org.opencontainers.image.revision": commit} if commit else {}
-    if remote and "://" in remote:  # it must be a URL, which ssh's short form is not
+    if remote and "://" in remote:  # OCI requires a URL, which ssh's short form is not
         names["org.opencontainers.image.source"] = remote
     return names
 
 
 def packing_of(layer_types: Sequence[str]) -> Compression:
-    """How a new layer is packed: as the topmost one is; by gzip if there is none."""
+    """The compression of a new layer: that of the topmost one; gzip if there is none."""
     last = layer_types[-1] if layer_types else "gzip"
     if last.endswith("zstd"):
         return "zstd"
@@ -453,7 +455,7 @@ def layer_media_type(manifest_type: str, packing: Compression) -> str:
 
 
 def empty_config(architecture: str, system: str = "linux") -> Json:
-    """The configuration of an image with nothing in it yet."""
+    """The configuration of an empty image."""
     return {
         "architecture": architecture,
         "os": system,
@@ -464,7 +466,7 @@ def empty_config(architecture: str, system: str = "linux") -> Json:
 
 
 def placed_record(record: RunRecord, places: Mapping[str, str]) -> RunRecord:
-    """The run record with the paths that the state directories have in the image."""
+    """The run record with the state directories' paths in the image."""
     refresh = tuple(
         msgspec.structs.replace(directory, path=places.get(directory.path, directory.path))
         for directory in record.refresh

@@ -34,7 +34,7 @@ class Nowhere(ConfigurationError):
 
 
 class Unlisted(Nowhere):
-    """Only a list of the files in a site-packages folder would say more."""
+    """Only a listing of a site-packages folder could decide."""
 
 
 _INTERPRETER = re.compile(r"^python(\d+\.\d+)$")
@@ -42,21 +42,21 @@ _FINDER_MAPPING = re.compile(r"^MAPPING\b[^=]*= *(\{.*?\})$", re.MULTILINE)
 # hatchling's, by the package `editables`.
 _MAPPED_MODULE = re.compile(r"\.map_module\(['\"][^'\"]+['\"], *['\"](/[^'\"]+)['\"]\)")
 _PYTHON = re.compile(r"^(python|pypy)[0-9.]*$")
-# Servers that put the working directory in front by themselves.
+# Servers that prepend the working directory themselves.
 _FROM_HERE = re.compile(r"^(gunicorn|uvicorn|hypercorn|celery|flask|dagster(-[a-z]+)?)$")
 _SHELLS = ("sh", "bash", "ash", "dash")
-# Of Python's own options those that say what comes first on sys.path, and those with a value.
+# Python's options that determine the front of sys.path, and those with a value.
 _DECIDING = re.compile(r"[mcPIWX]")
 _WITH_VALUE = ("W", "X", "--check-hash-based-pycs")
 # Copies that no program imports: caches, build folders, the layers of other file systems.
 _NOISE = re.compile(r"/(\.cache|\.git|node_modules|build/lib|proc|sys)/")
-# What a Debian python3 or a distribution's own layout calls its site-packages.
+# The names of site-packages in Debian's and other distributions' layouts.
 _PACKAGE_FOLDERS = ("dist-packages", "site-packages")
 _FINDERS = ("__editable__", "_editable_impl_")
 
 
 class Files(Protocol):
-    """The file system of an image, however it is asked. lists: whether a folder's node has its
+    """The file system of an image, however it is accessed. lists: whether nodes have their
     children."""
 
     lists: bool
@@ -68,14 +68,14 @@ class Files(Protocol):
         """Whether a directory has exactly this path."""
 
     def lookup(self, path: str) -> Node | None:
-        """What has exactly this path."""
+        """The node at exactly this path."""
 
     def walk(self, top: str = "/") -> Iterator[tuple[str, Node]]:
         """Everything below a directory."""
 
 
 class RunsAs(msgspec.Struct, frozen=True):
-    """What an image's configuration says of how its program starts."""
+    """How an image's program starts, from its configuration."""
 
     working_directory: str = "/"
     environment: tuple[tuple[str, str], ...] = ()
@@ -87,7 +87,7 @@ class RunsAs(msgspec.Struct, frozen=True):
 
 
 def captured(path: str) -> bool:
-    """Files whose bytes finding a place takes: import paths, and the names of users."""
+    """The files whose contents are needed to find a place: import paths, and the names of users."""
     if path in ("/etc/passwd", "/etc/group"):
         return True
     folder, name = posixpath.split(path)
@@ -107,9 +107,9 @@ def find(
     """The absolute path of a state directory in an image, without symbolic links.
 
     place: relative to the import root, such as ``shop/defs/.local_defs_state``. override: the
-    user's ``image_path``: that directory, or the one that it is in. hints: import roots that
-    are worth asking first, such as the project's folder below the working directory.
-    Raises `ConfigurationError` for none and for more than one.
+    user's ``image_path``: that directory, or the one above it. hints: import roots to try first,
+    such as the project's folder below the working directory. Raises `ConfigurationError` for none
+    and for more than one.
     """
     if override is not None:
         return _overridden(files, place, override)
@@ -118,7 +118,7 @@ def find(
     installed = import_roots(files, runs)
     known = _imported(files, installed if first is None else chain(first, installed), package)
     found = [] if known is None else [known]
-    if first is None or not found:  # it may come first, or last, or not at all
+    if first is None or not found:  # it may come first, last, or not at all
         found = list(dict.fromkeys([*found, *_in_roots(files, [runs.working_directory], package)]))
     if not found:
         found = _in_roots(files, _below(runs, [*hints, "src"]), package)
@@ -130,7 +130,7 @@ def find(
 
 
 def first_roots(files: Files, runs: RunsAs, place: str) -> list[str] | None:
-    """What the program has in front of all else on ``sys.path``; None if that is not known.
+    """The front of the program's ``sys.path``; None if that is not known.
 
     Dagster imports code from the working directory, however it is started.
     """
@@ -159,7 +159,7 @@ def first_roots(files: Files, runs: RunsAs, place: str) -> list[str] | None:
 
 
 def _is_console_script(files: Files, runs: RunsAs, word: str) -> bool:
-    """Whether a word is a program of a virtual environment, which has its own folder in front."""
+    """Whether a word is a program of a virtual environment; then its folder comes first."""
     folders = [""] if "/" in word else runs.variable("PATH").split(":")
     paths = [posixpath.join(runs.working_directory, folder, word) for folder in folders]
     return not word.startswith("-") and any(
@@ -170,7 +170,7 @@ def _is_console_script(files: Files, runs: RunsAs, word: str) -> bool:
 
 
 def command_words(program: Sequence[str]) -> list[str]:
-    """The words of a command line, those in a shell's ``-c`` taken apart."""
+    """The words of a command line; a shell's ``-c`` is split, too."""
     words = list(program)
     is_shell = any(posixpath.basename(word) in _SHELLS for word in words[:-1])
     if is_shell and any(re.fullmatch(r"-[a-z]*c", word) for word in words):
@@ -182,8 +182,8 @@ def command_words(program: Sequence[str]) -> list[str]:
 
 
 def _imported(files: Files, roots: Iterable[str], package: str) -> str | None:
-    """The package that Python takes: the first that has an ``__init__.py`` at its top, else the
-    first folder of that name."""
+    """The package that Python imports: the first with an ``__init__.py``, else the first folder
+    with that name."""
     top = package.partition("/")[0]
     folder = None
     for root in roots:
@@ -242,7 +242,7 @@ def _below(runs: RunsAs, folders: Iterable[str]) -> list[str]:
 
 
 def _anywhere(files: Files, package: str) -> list[str]:
-    """Every place of the package in the image; real modules before plain folders."""
+    """Every place of the package in the image; regular packages before plain folders."""
     ending = f"/{package}"
     folders, modules = [], []
     for path, node in files.walk():
@@ -256,7 +256,7 @@ def _anywhere(files: Files, package: str) -> list[str]:
 
 
 def shadowing(files: Files, runs: RunsAs, place: str, path: str) -> str | None:
-    """What the program would import in place of the package whose state is at a path.
+    """What the program would import instead of the package whose state is at a path.
 
     place: of that state directory, relative to its import root. None if nothing hides it.
     """
@@ -265,7 +265,7 @@ def shadowing(files: Files, runs: RunsAs, place: str, path: str) -> str | None:
     unsure = runs.working_directory if first is None else None
     for root in chain(first or [runs.working_directory], import_roots(files, runs)):
         if _package_at(files, posixpath.join(root, package)) == mine:
-            if root != unsure:  # that is not always on the path
+            if root != unsure:  # that folder is not always on the path
                 return None
             continue
         other = _provided(files, root, package)
@@ -275,7 +275,8 @@ def shadowing(files: Files, runs: RunsAs, place: str, path: str) -> str | None:
 
 
 def _provided(files: Files, root: str, package: str) -> str | None:
-    """What a root has of a package: everything, or what hides the other roots."""
+    """What a root contains of a package: the package itself, or something that hides the other
+    roots."""
     top = posixpath.join(root, package.partition("/")[0])
     init = posixpath.join(top, INIT)
     for candidate in (posixpath.join(root, package), init, f"{top}.py"):
@@ -288,8 +289,8 @@ def _provided(files: Files, root: str, package: str) -> str | None:
 def import_roots(files: Files, runs: RunsAs) -> Iterator[str]:
     """The folders from which the image's program can import, in order, as far as files tell.
 
-    Not those of `first_roots`, which depend on how the program is started. Raises `Unlisted` where
-    the next ones are only known by a folder's list of files.
+    Without those of `first_roots`, which depend on how the program is started. Raises `Unlisted` if
+    the next ones can only be found by listing a folder.
     """
     yield from (entry for entry in runs.variable("PYTHONPATH").split(":") if entry)
     seen = set()
@@ -312,9 +313,9 @@ def import_roots(files: Files, runs: RunsAs) -> Iterator[str]:
 
 
 def _package_folders(files: Files, runs: RunsAs, prefix: str) -> Iterator[str]:
-    """Where the Python at a prefix has its packages.
+    """The folders in which the Python at a prefix has its packages.
 
-    That of a distribution (prefix ``/usr``) has what pip installed below ``/usr/local``.
+    A distribution's Python (prefix ``/usr``) has what pip installed below ``/usr/local``.
     """
     for version in _versions(files, runs, prefix):
         if files.resolve(f"{prefix}/pyvenv.cfg") is None:
@@ -327,7 +328,7 @@ def _package_folders(files: Files, runs: RunsAs, prefix: str) -> Iterator[str]:
 
 
 def _user_base(files: Files, runs: RunsAs) -> str:
-    """Where ``pip install --user`` puts things."""
+    """The destination of ``pip install --user``."""
     named = runs.variable("PYTHONUSERBASE")
     return named or f"{runs.variable('HOME') or _home(files, runs.user)}/.local"
 
@@ -341,7 +342,7 @@ def _home(files: Files, user: str) -> str:
 
 
 def _prefixes(runs: RunsAs) -> list[str]:
-    """Where Pythons may be installed: next to every ``bin`` folder that is named somewhere, the
+    """Where Pythons may be installed: next to every ``bin`` folder that is mentioned, the
     program's own first."""
     words = command_words(runs.program)
     own = posixpath.join(runs.working_directory, ".venv")
@@ -353,7 +354,7 @@ def _prefixes(runs: RunsAs) -> list[str]:
     ]
     prefixes += [runs.variable("VIRTUAL_ENV"), runs.variable("UV_PROJECT_ENVIRONMENT")]
     prefixes += [own, "/usr/local"]
-    # Without a configured PATH the engine's default has /usr/bin.
+    # Without a configured PATH, the engine's default includes /usr/bin.
     prefixes.append("/usr")
     absolute = [
         posixpath.join(runs.working_directory, prefix).rstrip("/") for prefix in prefixes if prefix
@@ -362,7 +363,7 @@ def _prefixes(runs: RunsAs) -> list[str]:
 
 
 def _versions(files: Files, runs: RunsAs, prefix: str) -> list[str]:
-    """The versions of Python at a prefix: a link ``python3`` ends at ``python3.11``."""
+    """The versions of Python at a prefix: a link ``python3`` leads to ``python3.11``."""
     found = [
         ".".join(runs.variable("PYTHON_VERSION").split(".")[:2]),
         *(_version_of(files, f"{prefix}/bin/{name}") for name in ("python3", "python")),
@@ -377,7 +378,8 @@ def _version_of(files: Files, program: str) -> str:
 
 
 def _pointers(files: Files, packages: str) -> Iterator[tuple[str, str]]:
-    """The names and texts of the ``.pth`` files and editable finders in a site-packages folder."""
+    """The names and contents of the ``.pth`` files and editable finders in a site-packages
+    folder."""
     node = files.lookup(packages)
     for name, child in sorted(node.children.items() if node is not None else ()):
         if name.endswith(".pth") or name.startswith(_FINDERS):
@@ -391,7 +393,7 @@ def _lines_of_pth(text: str, folder: str) -> Iterator[str]:
 
 
 def _mapped(finder: str) -> Iterator[str]:
-    """An editable finder maps a top-level package to its folder."""
+    """The folder to which an editable finder maps a top-level package."""
     for path in _MAPPED_MODULE.findall(finder):
         yield posixpath.dirname(posixpath.dirname(path))
     for match in _FINDER_MAPPING.finditer(finder):
@@ -404,7 +406,7 @@ def _mapped(finder: str) -> Iterator[str]:
 
 
 def parents(files: Files, path: str) -> tuple[Owned, ...]:
-    """The directories above a path, with the owner and mode that they have in the image."""
+    """The directories above a path, with their owner and mode in the image."""
     return tuple(_owned(files, parent) for parent in parents_of(path))
 
 
@@ -416,7 +418,7 @@ def _owned(files: Files, path: str) -> Owned:
 
 
 def user_id(files: Files, user: str) -> int:
-    """The numeric user of an image's ``User``, by its ``/etc/passwd`` where that is a name.
+    """The numeric user of an image's ``User``; a name is looked up in ``/etc/passwd``.
 
     Raises `ConfigurationError` if the image does not know the name: no container would start.
     """
@@ -443,7 +445,7 @@ def _passwd(files: Files) -> Iterator[list[str]]:
 
 
 def runs_as(config: Mapping[str, object]) -> RunsAs:
-    """Reads the part of an image's ``config`` object that says how its program starts."""
+    """Parses the part of an image's ``config`` object that says how its program starts."""
     variables = [str(entry).partition("=") for entry in _strings(config.get("Env"))]
     return RunsAs(
         working_directory=str(config.get("WorkingDir") or "/"),

@@ -36,13 +36,13 @@ WHITEOUT_PREFIX = ".wh."
 _BLOCK = 512
 END = b"\0" * (2 * _BLOCK)
 _CHUNK_BYTES = 256 * 1024
-# Enough for a header, and what may be in front of it.
+# Enough for a header and what may precede it.
 _MAX_SHOWN_BYTES = 16 * 1024
 _AGAIN = "Another program wrote to it. Embed the state again."
 
 
 class Owned(msgspec.Struct, frozen=True):
-    """A directory of the base: absolute path, permission bits, numeric owner and group."""
+    """A directory of the base image: absolute path, permission bits, numeric owner and group."""
 
     path: str
     mode: int = 0o755
@@ -51,7 +51,7 @@ class Owned(msgspec.Struct, frozen=True):
 
 
 class Placed(msgspec.Struct, frozen=True):
-    """A bundle and where its state directory is in the image.
+    """A bundle and its state directory in the image.
 
     path: absolute, without symbolic links. parents: from the outermost on, without ``/``.
     """
@@ -104,9 +104,10 @@ class LayerEntry(msgspec.Struct, frozen=True):
 
 
 class Layer(msgspec.Struct, frozen=True):
-    """Bundles at their places. user: the numeric user that the image runs as.
+    """Bundles at their places.
 
-    opaque: hide what the base has in the state directories; off where there is no base.
+    user: the numeric user that the image runs as. opaque: whether to hide the base's contents of
+    the state directories; off if there is no base.
     """
 
     placed: tuple[Placed, ...]
@@ -119,9 +120,9 @@ class Layer(msgspec.Struct, frozen=True):
         return sum(len(entry.header()) + entry.padded_size for entry in entries) + len(END)
 
     def write(self, sink: Sink, compression: Compression = "none") -> Written:
-        """Hands the layer to the sink in pieces, in flat memory.
+        """Writes the layer to the sink piece by piece, in constant memory.
 
-        Raises `VerificationFailed` if a file is no longer what the manifest says.
+        Raises `VerificationFailed` if a file no longer matches the manifest.
         """
         written: list[Written] = []
         for piece in self.packed(compression, written.append):
@@ -151,7 +152,7 @@ class Layer(msgspec.Struct, frozen=True):
         return self.write(_nowhere).diff_id
 
     def pieces(self) -> Iterator[bytes]:
-        """The unpacked tar stream."""
+        """The uncompressed tar stream."""
         for entry in self.entries():
             yield entry.header()
             if entry.content is not None:
@@ -162,10 +163,10 @@ class Layer(msgspec.Struct, frozen=True):
         yield END
 
     def compare(self, stream: BinaryIO) -> Iterator[tuple[str, Content]]:
-        """Reads an unpacked tar stream that must be this layer; reads no file of the bundles.
+        """Compares an uncompressed tar stream with this layer, without reading the bundles' files.
 
-        Gives each file's path in the image and its bytes, which are not compared; they are valid
-        until the next one is asked for. Raises `VerificationFailed` at the first other byte.
+        Yields each file's path in the image and its bytes, which are not compared; they are valid
+        until the next one is requested. Raises `VerificationFailed` at the first other difference.
         """
         for entry in self.entries():
             header = entry.header()
@@ -212,7 +213,7 @@ class Layer(msgspec.Struct, frozen=True):
 
 
 def _other_than(expected: str, found: bytes, rest: BinaryIO) -> VerificationFailed:
-    """What is in the place of the expected member, as far as it can be read; "" for the end."""
+    """What is in the place of the expected member, as far as it is readable; "" at the end."""
     if expected.endswith(f"/{OPAQUE_WHITEOUT}"):
         folder = expected.rpartition("/")[0]
         what = f"The state layer does not hide what other layers contain in /{folder}."

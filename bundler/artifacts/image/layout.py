@@ -63,7 +63,7 @@ def open_store(path: Path) -> Layout:
 
 
 def remove_leftovers_of(layout: Path) -> None:
-    """Removes what a process that was killed has left of a folder or an archive."""
+    """Removes what a killed process left of a folder or an archive."""
     path = layout.resolve()
     remove_leftovers(path.parent, path.name)
     for directory in (path, path / "blobs" / "sha256"):
@@ -71,7 +71,7 @@ def remove_leftovers_of(layout: Path) -> None:
 
 
 class LayoutFolder:
-    """A layout in a folder, to read and to write."""
+    """A layout in a folder, for reading and writing."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -110,13 +110,13 @@ class LayoutFolder:
         return self.path / "blobs" / "sha256" / digest.removeprefix("sha256:")
 
     def close(self) -> None:
-        """A folder holds nothing open."""
+        """Does nothing: a folder keeps nothing open."""
 
     # --- writing
 
     @staticmethod
     def create(path: Path) -> LayoutFolder:
-        """A layout without images, in a folder that is empty or not there."""
+        """Creates a layout without images, in a folder that is empty or does not exist."""
         path.mkdir(parents=True, exist_ok=True)
         path.chmod(_DIRECTORY_MODE)
         return _filled(path)
@@ -129,7 +129,7 @@ class LayoutFolder:
         return digest, len(raw)
 
     def add(self, write: Callable[[BinaryIO], object], digest: Callable[[], str]) -> None:
-        """Stores a blob that is written first and whose digest is known afterwards."""
+        """Stores a blob whose digest is only known once it is written."""
         with io_errors(self.path):
             folder = _make_blobs(self.path)
             with temporary_file(folder / "blob") as (stream, beside):
@@ -149,7 +149,7 @@ class LayoutFolder:
         return self.add_json(value)
 
     def add_manifest(self, value: Mapping[str, Any], media_type: str) -> tuple[str, int]:
-        del media_type  # is in the manifest, and in the entry that points at it
+        del media_type  # it is in the manifest, and in the entry that points to it
         return self.add_json(value)
 
     def take(self, source: BlobStore, entry: Descriptor) -> None:
@@ -170,14 +170,14 @@ class LayoutFolder:
         self.add(write, lambda: entry.digest)
 
     def publish(self, index: Mapping[str, Any]) -> None:
-        """Replaces the index: from now on the layout holds the new image."""
+        """Replaces the index: from now on the layout contains the new image."""
         with io_errors(self.path):
             sync_directory(_make_blobs(self.path))
             write_synced(self.path / _INDEX_FILE, dump(index), _FILE_MODE)
 
 
 def _filled(path: Path) -> LayoutFolder:
-    """A layout without images."""
+    """An empty layout."""
     _make_blobs(path)
     index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": []}
     for name, content in ((_LAYOUT_FILE, _VERSION), (_INDEX_FILE, index)):
@@ -186,7 +186,7 @@ def _filled(path: Path) -> LayoutFolder:
 
 
 def _make_blobs(layout: Path) -> Path:
-    """The folder of the blobs, which may be there already."""
+    """Creates the folder of the blobs, if needed."""
     folder = layout / "blobs" / "sha256"
     for directory in (folder.parent, folder):
         if directory.is_symlink():
@@ -202,7 +202,7 @@ def _make_blobs(layout: Path) -> Path:
 
 
 def write_archive(folder: Path, destination: Path) -> None:
-    """Makes an archive of a layout's folder, the same for the same layout."""
+    """Makes an archive of a layout's folder; identical for identical layouts."""
     with (
         replaced_file(destination, _FILE_MODE) as stream,
         tarfile.open(fileobj=stream, mode="w|", format=tarfile.PAX_FORMAT) as archive,
@@ -215,7 +215,7 @@ def write_archive(folder: Path, destination: Path) -> None:
 
 
 def add_to_folder(source: LayoutFolder, destination: Path) -> None:
-    """Brings the images of a layout into a folder, which may hold a layout with others."""
+    """Adds the images of a layout to a folder, which may contain a layout with others."""
     with io_errors(destination):
         make_directories(destination)
         is_layout = os.path.lexists(destination / _INDEX_FILE)
@@ -238,13 +238,13 @@ def add_to_folder(source: LayoutFolder, destination: Path) -> None:
 
 
 def is_archive(path: Path) -> bool:
-    """Whether a destination is to be an archive: it is a file, or its name says so."""
+    """Whether a destination should be an archive: it is a file, or has such a name."""
     return path.is_file() or (not path.is_dir() and path.suffix == ".tar")
 
 
 @contextmanager
 def replaced_folder(destination: Path) -> Iterator[LayoutFolder]:
-    """A new layout that takes its place by one rename when it is whole, or disappears."""
+    """A new layout that replaces the old one by one rename when it is complete, or disappears."""
     with io_errors(destination):
         make_directories(destination.parent)
         with temporary_folder(destination) as temporary:

@@ -1,4 +1,4 @@
-"""The members of a state directory in a layer's tar stream, one after the other."""
+"""The members of a state directory in a layer's tar stream, in order."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from bundler.errors import VerificationFailed
 from bundler.state.artifact import Member
 from bundler.state.bundle import MANIFEST_NAME, STATE_DIRECTORY
 
-# Dagster makes a state directory with nothing but this when it loads a code location without one.
+# Dagster creates a state directory with only this file when it loads a code location without one.
 _IGNORE_FILE = ".gitignore"
 
-# What a member is called below the state directory, and what it is.
+# A member's name below the state directory, and its node.
 _Name = tuple[str, Literal["file", "directory", "other"]]
 
 
 def state_directories_in(tree: RootFilesystem, claimed: Sequence[str] = ()) -> list[str]:
-    """Every state directory in a file system: the claimed ones that are there, and any other."""
+    """Every state directory in a file system: the claimed ones that exist, and any other."""
     found = {
         path
         for path, node in tree.directories()
@@ -38,19 +38,20 @@ def content_members(
 ) -> Iterator[Member]:
     """What a layer contributes to a directory, with its bytes while the stream passes by.
 
-    A file of several names (hard links, as package installers make them) is given once a name.
+    A file with several names (hard links, as package installers make them) is yielded once per
+    name.
     """
     names = _names(tree, top, layer)
     seen: set[str] = set()
     for reader, member in read_tar(stream):
         if member.path in seen and member.kind != "directory":
-            # A program that unpacks it sees the last one; what was judged would be another.
+            # A program that unpacks it sees the last one; a different one would have been judged.
             raise VerificationFailed(f"A layer of the image contains {member.path} twice.")
         wanted = names.pop(member.path, [])
         if wanted:
             seen.add(member.path)
         if member.kind != "file":
-            # The tree has the last member of a name; one before it may be something else.
+            # The tree has the last member of a name; an earlier one may be something else.
             yield from (
                 Member(name, "other" if kind == "file" else kind, 0, _nothing, member.mode)
                 for name, kind in wanted
@@ -83,7 +84,7 @@ def members_below(stream: BinaryIO, top: str) -> Iterator[Member]:
 
 
 def _names(tree: RootFilesystem, top: str, layer: int) -> dict[str, list[_Name]]:
-    """For each member of the layer's stream: its names below the directory, and what they are."""
+    """For each member of the layer's stream: its names below the directory, and its node."""
     names: dict[str, list[_Name]] = {}
     above = len(top.rstrip("/")) + 1
     for path, node in tree.walk(top):

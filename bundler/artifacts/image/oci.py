@@ -1,7 +1,7 @@
-"""Images in an OCI layout or archive: read them, and put states into them, without any engine.
+"""Reads images in an OCI layout or archive, and adds states to them, without any engine.
 
 `LayoutDestination` appends one deterministic layer to every platform of an image, or makes an image
-of the state alone. `open_layout` opens an image to be judged.
+of the state alone. `open_layout` opens an image for reading.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ __all__ = [
 
 @contextmanager
 def source(path: Path, tag: str | None = None) -> Iterator[BaseImage]:
-    """An image in a layout's folder or archive, to put state on."""
+    """An image in a layout's folder or archive, to add state to."""
     with closing(open_store(path)) as store:
         yield BaseImage(store, choose(store, tag))
 
@@ -70,7 +70,7 @@ class LayoutDestination(msgspec.Struct, frozen=True):
             target.publish(_with_entry(target.index(), entry, self.tag))
 
     def digest(self) -> str | None:
-        """The digest of what has the name now."""
+        """The digest of the image that has the name now."""
         if not self.path.is_file() and not (self.path / "index.json").exists():
             return None
         with closing(open_store(self.path)) as store:
@@ -80,7 +80,7 @@ class LayoutDestination(msgspec.Struct, frozen=True):
 
 @contextmanager
 def _destination(path: Path) -> Iterator[LayoutFolder]:
-    """The layout to write to: the one that is there, or a new one that is then renamed."""
+    """The layout to write to: the existing one, or a new one that is then renamed."""
     if is_archive(path) or not (path / "index.json").exists():
         with replaced_folder(path) as folder:
             if path.is_file():
@@ -122,6 +122,6 @@ def _with_entry(index: Json, entry: Json, tag: str) -> Json:
 
 
 def find(store: Layout, tag: str) -> Descriptor | None:
-    """The image of a tag; None if nothing has it."""
+    """The image with a tag; None if there is none."""
     entries = descriptors(store.index().get("manifests"), store.name)
     return next((entry for entry in entries if entry.tag == tag), None)

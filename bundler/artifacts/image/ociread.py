@@ -1,8 +1,8 @@
-"""Opens an image that is in a store: what its layers add up to, and the state in it.
+"""Opens an image in a store: the sum of its layers, and the state in it.
 
-What counts is what the layers add up to, so that all of them would have to be read. But where the
-labels say that the topmost one is ours and holds every state, it is made again from the manifests
-in it and must be that, byte for byte: then it hides all below it, and only it is read.
+In general all layers have to be read to know their sum. But if the labels say that the topmost
+layer is ours and contains every state, the layer is recreated from the manifests in it and compared
+byte by byte: it then hides everything below, and only it is read.
 """
 
 from __future__ import annotations
@@ -42,24 +42,24 @@ from bundler.state.manifest import MAX_MANIFEST_BYTES, Claim, Manifest, RunRecor
 if TYPE_CHECKING:
     pass
 
-# What Python calls a machine, and what Go does.
+# Python's names of machines, and Go's.
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "AMD64": "amd64"}
-# No layer of a program unpacks to so much; one that does only wants our time.
+# No program's layer decompresses to this much; one that does is an attack.
 _FREE_OF_SUSPICION_BYTES = 1024**3
 _MAX_RATIO = 200
-# Linux stacks no more file systems.
+# Linux stacks at most this many file systems.
 _MAX_LAYERS = 500
 _MOST_SHOWN = 20
 _BUFFER_BYTES = 256 * 1024
 
 
 def architecture() -> str:
-    """This machine's, as images name it."""
+    """This machine's architecture, as images name it."""
     return _ARCHITECTURES.get(platform.machine(), platform.machine())
 
 
 def choose(store: Layout, tag: str | None) -> Descriptor:
-    """The entry of a tag; without one, the only image that there is, as it was updated last."""
+    """The entry with a tag; without a tag, the only image, as it was updated last."""
     entries = descriptors(store.index().get("manifests"), store.name)
     found = [entry for entry in entries if tag is None or _is_called(entry, tag)]
     if tag is None and len({without_state(entry.tag or "") for entry in entries}) == 1:
@@ -77,7 +77,7 @@ def choose(store: Layout, tag: str | None) -> Descriptor:
 
 
 def _is_called(entry: Descriptor, tag: str) -> bool:
-    """In docker's archives a tag has its repository before it, and that its host."""
+    """In docker's archives a tag is preceded by its repository and host."""
     own = entry.tag or ""
     return tag in (own, entry.digest) or own.endswith((f":{tag}", f"/{tag}"))
 
@@ -111,7 +111,7 @@ class LoadedImage:
 
     @property
     def tree(self) -> RootFilesystem:
-        """What the layers add up to; reads all of them once."""
+        """The sum of the layers; reads all of them once."""
         if self._tree is None:
             tree = RootFilesystem()
             sizes = {layer.digest: layer.size for layer in self.layers}
@@ -123,24 +123,24 @@ class LoadedImage:
         return self._tree
 
     def open_layer(self, position: int) -> BinaryIO:
-        """A layer's unpacked tar stream, not checked against its digest."""
+        """A layer's uncompressed tar stream, not checked against its digest."""
         entry = self.layers[position]
         return unpacked(self.store.open(entry), _most([entry.size]))
 
     @contextmanager
     def checked_layer(self, position: int, allowed: Allowance | None = None) -> Iterator[BinaryIO]:
-        """Like `open_layer`; at the end raises `VerificationFailed` if a digest differs.
+        """Like `open_layer`, but raises `VerificationFailed` at the end if a digest differs.
 
-        allowed: how much may be unpacked.
+        allowed: how much may be decompressed.
         """
         entry = self.layers[position]
         with Hashing(self.store.open(entry)) as packed:
             stream, is_packed = unpack(
                 cast("BinaryIO", packed), allowed or Allowance(_most([entry.size]))
             )
-            # The bytes of a layer that is not packed have one digest, and are hashed once.
+            # The bytes of an uncompressed layer have only one digest, and are hashed once.
             plain = Hashing(stream) if is_packed else None
-            # Kept by a name: its end closes what is below.
+            # Bound to a name: closing it closes the stream below.
             whole = stream if plain is None else io.BufferedReader(plain, _BUFFER_BYTES)
             yield whole
             diff_id = f"sha256:{plain.drain()}" if plain is not None else ""
@@ -153,15 +153,15 @@ class LoadedImage:
 
 
 def _most(sizes: Iterable[int]) -> int:
-    """How much blobs of these sizes may unpack to. A store gives no more bytes than it said."""
+    """How much blobs of these sizes may decompress to. A store sends no more than it announced."""
     return max(_FREE_OF_SUSPICION_BYTES, sum(sizes) * _MAX_RATIO)
 
 
 class OciImage(OneArtifact):
     """An image in a store, open for reading. Of several platforms, the one of this machine.
 
-    platform: the manifest of another one. sealed: digests of layers that the store has confirmed,
-    and that are those of the bytes that were made of the states.
+    platform: the manifest of another one. sealed: digests of layers that the store has confirmed
+    and that were made from the states' bytes.
     """
 
     def __init__(
@@ -186,7 +186,7 @@ class OciImage(OneArtifact):
         self._sealed_layers = sealed
         if self._top in sealed:
             self.proof = f"layer {self._top} confirmed by the registry"
-        # Platforms mostly share their state layer, which is read once.
+        # Platforms usually share their state layer, which is read once.
         self._state_layers: dict[tuple[str, ...], StateLayer] = {}
         self._is_other = False
 
@@ -203,7 +203,7 @@ class OciImage(OneArtifact):
         return image.run_record_of(image.labels(self.image.config))
 
     def other_platforms(self) -> Iterator[OciImage]:
-        """The other images of the index, except for those that have the same state and labels.
+        """The other images of the index, except those with the same state and labels.
 
         None if one platform was named. Each is open as long as this one is.
         """
@@ -236,7 +236,7 @@ class OciImage(OneArtifact):
         ]
 
     def _state_layer(self) -> StateLayer | None:
-        """The topmost layer, where the labels say that it is ours and holds all states."""
+        """The topmost layer, if the labels say that it is ours and contains all states."""
         paths = sorted(claim.path for claim in self.claims() or ())
         if not image.last_layer_holds(self.image.config, paths):
             return None
@@ -250,7 +250,7 @@ class OciImage(OneArtifact):
     def problems(self, found: Mapping[str, Manifest]) -> Iterator[str]:
         """What is wrong with the image itself, as messages. found: its manifests, by path.
 
-        All layers are read where something has changed since the state was embedded.
+        All layers are read if something has changed since the state was embedded.
         """
         config = self.image.config
         yield from image.annotation_problems(self.image.manifest, config)
@@ -280,7 +280,7 @@ def open_layout(path: Path | str, tag: str | None = None) -> OciImage:
 
 
 def for_this_machine(store: BlobStore, entry: Descriptor) -> Descriptor:
-    """The manifest of this machine's platform, or the first if there is none."""
+    """The manifest for this machine's platform, or the first if there is none."""
     children = images_of(store, entry)
     machine = architecture()
     mine = [child for child in children if child.platform.get("architecture") == machine]
@@ -288,9 +288,9 @@ def for_this_machine(store: BlobStore, entry: Descriptor) -> Descriptor:
 
 
 class StateLayer:
-    """A topmost layer that holds the states, and nothing else.
+    """A topmost layer that contains the states and nothing else.
 
-    It is made again out of the manifests in it, and compared byte by byte.
+    It is recreated from the manifests in it, and compared byte by byte.
     """
 
     def __init__(self, loaded: LoadedImage, paths: Sequence[str]) -> None:
@@ -303,7 +303,7 @@ class StateLayer:
 
     @property
     def manifests(self) -> Mapping[str, bytes]:
-        """The manifests by their directories' paths; read up to the last of them."""
+        """The manifests by their directories' paths; reads up to the last of them."""
         if self._manifests is None:
             self._manifests = {}
             with self._image.open_layer(self._position) as stream:
@@ -322,11 +322,11 @@ class StateLayer:
                 found[path] = content_of(reader, member).read()
                 if not wanted:
                     break
-        # Only in an image of the state alone there is nothing to hide.
+        # Only an image of the state alone has nothing to hide.
         self._is_opaque = self._position > 0 or not whiteouts
 
     def members(self, path: str) -> Iterator[Member]:
-        """The files of one of the directories; compares all of the layer."""
+        """The files of one of the directories; compares the whole layer."""
         layer = self._expected()
         with self._image.checked_layer(self._position) as stream:
             for name, content in layer.compare(stream):
@@ -368,7 +368,7 @@ class _TopDirectory:
 
 
 class _LayoutDirectory:
-    """A state directory as the layers of an image add up to it."""
+    """A state directory as the sum of an image's layers."""
 
     sealed = concurrent = False
 

@@ -1,10 +1,10 @@
-"""What docker asks a plugin at every ``docker --help``; imports as little as possible."""
+"""What docker asks of a plugin at every ``docker --help``; imports as little as possible."""
 
 from bundler.version import __version__
 
 
 def metadata() -> str:
-    """The plugin's metadata as JSON; docker refuses any other schema version."""
+    """The plugin's metadata as JSON; docker rejects any other schema version."""
     return (
         '{"SchemaVersion":"0.1.0","Vendor":"state-bundler",'
         f'"Version":"{__version__}",'

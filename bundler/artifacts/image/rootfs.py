@@ -1,7 +1,7 @@
-"""The file system of an image: what its layers add up to.
+"""The file system of an image: the sum of its layers.
 
-A layer is a tar stream of what it adds; a member ``.wh.NAME`` removes NAME of the layers below,
-``.wh..wh..opq`` everything that the layers below have in its directory. See
+A layer is a tar stream of additions; a member ``.wh.NAME`` removes NAME of the layers below,
+``.wh..wh..opq`` everything in its directory in the layers below. See
 https://github.com/opencontainers/image-spec/blob/main/layer.md.
 """
 
@@ -18,21 +18,21 @@ from bundler.artifacts.image.layer import OPAQUE_WHITEOUT, WHITEOUT_PREFIX, pare
 from bundler.artifacts.image.tarstream import Kind, TarMember, absolute, content_of, read_tar
 from bundler.errors import VerificationFailed
 
-# Linux gives up after as many; a loop ends here.
+# Linux follows no more links than this; a loop ends here.
 _MAX_LINKS = 40
-# A captured file is a password file or a list of import paths: longer ones are something else.
+# Password files and lists of import paths are shorter; a longer file is something else.
 _MAX_CAPTURED_BYTES = 256 * 1024
-# So many files no image has; each takes up memory.
+# No image has this many files; each needs memory.
 _MAX_NODES = 3_000_000
-# What is below everything but a directory.
+# The children of anything but a directory.
 _NOTHING: Any = MappingProxyType({})
 
 
 class Node(msgspec.Struct):
-    """Something in the file system.
+    """An entry of the file system.
 
     target: of a symbolic link, or the absolute path that a hard link repeats. layer: the index of
-    the layer that it comes from. content: where it was captured.
+    the layer that it comes from. content: its bytes, if they were captured.
     """
 
     kind: Kind
@@ -71,14 +71,14 @@ class RootFilesystem:
     def __init__(self) -> None:
         self.root = Node("directory")
         self._count = 0
-        # By path: what programs that unpack the layers may make differently.
+        # By path: what programs that unpack the layers may do differently.
         self._doubts: dict[str, str] = {}
 
     def apply(self, stream: BinaryIO, layer: int, capture: Capture = never) -> None:
-        """Puts a layer's unpacked tar stream on top.
+        """Applies a layer's uncompressed tar stream.
 
-        capture: which regular files to keep the bytes of, by path.
-        Raises `VerificationFailed` for anything that is not a tar stream or leads outside the root.
+        capture: which regular files to keep the bytes of, by path. Raises `VerificationFailed` for
+        anything that is not a tar stream or leads outside the root.
         """
         added: dict[str, Node] = {}
         hidden: list[str] = []
@@ -103,7 +103,7 @@ class RootFilesystem:
 
     def _take(self, added: dict[str, Node], path: str, node: Node) -> None:
         self._refuse_more()
-        before = added.pop(path, None)  # the later one counts, and comes later
+        before = added.pop(path, None)  # the later one counts, and follows
         if before is not None and not before.kind == node.kind == "directory":
             self._doubts[path] = "one layer contains it twice"
         if node.kind == "hardlink" and node.target not in added:
@@ -116,7 +116,7 @@ class RootFilesystem:
             raise VerificationFailed(f"The image has more than {_MAX_NODES} files.")
 
     def _doubt_links(self, path: str, folder: str) -> None:
-        """Some programs put what is below a link where the link leads, others in its place."""
+        """Some programs put a member below a link at the link's target, others replace the link."""
         node = self.root
         for part in _parts(folder):
             child = node.children.get(part)
@@ -132,7 +132,7 @@ class RootFilesystem:
             self._doubts[place] = "its folder is not a folder in a layer below"
 
     def doubts(self, paths: Iterable[str]) -> Iterator[str]:
-        """Why what is at these paths, above and below them is not certain, as messages."""
+        """Why the entries at, above and below these paths are uncertain, as messages."""
         wanted = set(paths)
         for top in list(wanted):
             wanted.update(node.target for _, node in self.walk(top) if node.kind == "hardlink")
@@ -142,7 +142,7 @@ class RootFilesystem:
                 yield f"The content of {doubt} depends on who unpacks the image: {why}."
 
     def lookup(self, path: str) -> Node | None:
-        """What has exactly this path; no link is followed."""
+        """The node at exactly this path; follows no link."""
         node: Node | None = self.root
         for part in _parts(path):
             node = node.children.get(part) if node is not None else None
@@ -153,7 +153,7 @@ class RootFilesystem:
         return node is not None and node.kind == "directory"
 
     def resolve(self, path: str) -> str | None:
-        """The path with every symbolic link in it followed; None if it leads nowhere."""
+        """The path with every symbolic link followed; None if it leads nowhere."""
         pending = list(reversed(_parts(path)))
         real: list[str] = []
         links = 0
@@ -202,7 +202,7 @@ class RootFilesystem:
             ]
 
     def _add_all(self, added: Mapping[str, Node]) -> None:
-        known: tuple[str, Node] | None = None  # most follow another of the same folder
+        known: tuple[str, Node] | None = None  # most members follow another of the same folder
         for path, node in added.items():
             folder, _, name = path.rpartition("/")
             if not name:
@@ -219,7 +219,7 @@ class RootFilesystem:
                 known = None
 
     def _directory(self, path: str) -> Node:
-        """The directory at a path, made where the layer has left it out."""
+        """The directory at a path; created if the layer has left it out."""
         node = self.root
         for part in _parts(path):
             child = node.children.get(part)
@@ -243,7 +243,7 @@ class RootFilesystem:
 def members_of(
     stream: BinaryIO, capture: Capture = never
 ) -> Iterator[tuple[TarMember, bytes | None]]:
-    """The members of a tar stream, each with its bytes where it is captured."""
+    """The members of a tar stream, with the bytes of those to capture."""
     for reader, member in read_tar(stream):
         content = None
         if member.kind == "file" and member.size <= _MAX_CAPTURED_BYTES and capture(member.path):

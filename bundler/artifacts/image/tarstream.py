@@ -27,9 +27,9 @@ Kind = Literal["file", "directory", "symlink", "hardlink", "other"]
 BLOCK_BYTES = 512
 _ZEROS = bytes(BLOCK_BYTES)
 _SKIP_BYTES = 256 * 1024
-# Extended attributes of a file fit into much less.
+# A file's extended attributes are much smaller.
 _MAX_EXTENDED_BYTES = 1024 * 1024
-# Linux takes no longer path, and no longer part of one; nobody nests so deeply.
+# Linux accepts no longer path or part of one; nobody nests this deeply.
 _MAX_PATH_BYTES = 4096
 _MAX_PART_BYTES = 255
 _MAX_DEPTH = 256
@@ -50,7 +50,7 @@ _KINDS: dict[bytes, Kind] = {
 _PAX, _GLOBAL_PAX, _LONG_NAME, _LONG_TARGET = b"x", b"g", b"L", b"K"
 _OCTAL = re.compile(rb" *([0-7]*)[ \0]*")
 _RECORD_LENGTH = re.compile(rb"([1-9][0-9]{0,7}) ")
-# What a name must be taken apart for.
+# Characters for which a name has to be split.
 _ODD = re.compile(r"^[/.]|//|/\.")
 _DECIMAL = re.compile(rb"[0-9]{1,19}")
 
@@ -58,7 +58,7 @@ _DECIMAL = re.compile(rb"[0-9]{1,19}")
 class TarMember(msgspec.Struct, frozen=True):
     """A member of a tar stream.
 
-    path: absolute and normalised. target: what a link names, as it is. offset: of its bytes.
+    path: absolute and normalised. target: of a link, unchanged. offset: of its bytes.
     """
 
     path: str
@@ -74,11 +74,11 @@ class TarMember(msgspec.Struct, frozen=True):
 def read_tar(
     stream: BinaryIO, what: str = "A layer", *, end: int | None = None
 ) -> Iterator[tuple[TarReader, TarMember]]:
-    """The members of a tar stream one after the other.
+    """The members of a tar stream in order.
 
-    what: of what the stream is, for messages. end: the size of a file, which can then be sought in.
-    Raises `VerificationFailed` for anything that is not a tar stream, is cut, or can be read in
-    more than one way.
+    what: the stream's name for messages. end: the size of a file, which allows seeking. Raises
+    `VerificationFailed` for anything that is not a tar stream, is truncated, or can be read in more
+    than one way.
     """
     reader = TarReader(stream, what, end)
     while (member := reader.next()) is not None:
@@ -86,7 +86,7 @@ def read_tar(
 
 
 def content_of(reader: TarReader, member: TarMember) -> BinaryIO:
-    """The bytes of the member that the stream has come to, valid until the next one.
+    """The bytes of the current member, valid until the next one.
 
     Reading raises `VerificationFailed` if the stream ends before them.
     """
@@ -98,14 +98,14 @@ def content_of(reader: TarReader, member: TarMember) -> BinaryIO:
 def absolute(name: str, what: str = "A layer") -> str:
     """A member's name as an absolute path.
 
-    Raises `VerificationFailed` for one with ``..``, and for one that no file system takes.
+    Raises `VerificationFailed` for a name with ``..``, and for one that no file system accepts.
     """
-    if len(name) <= _MAX_PART_BYTES and not _ODD.search(name):  # as nearly all are
+    if len(name) <= _MAX_PART_BYTES and not _ODD.search(name):  # as almost all are
         return f"/{name}".rstrip("/") or "/"
     parts = [part for part in name.split("/") if part not in ("", ".")]
     if ".." in parts:
         raise VerificationFailed(f"{what} contains {name[:200]!r}, which leads outside the image.")
-    if len(name) > _MAX_PART_BYTES:  # else nothing of it can be too long
+    if len(name) > _MAX_PART_BYTES:  # else no part of it can be too long
         longest = max((len(part.encode(errors="surrogateescape")) for part in parts), default=0)
         length = len(name.encode(errors="surrogateescape"))
         if longest > _MAX_PART_BYTES or length > _MAX_PATH_BYTES or len(parts) > _MAX_DEPTH:
@@ -119,7 +119,7 @@ _NO_RECORDS: dict[str, bytes] = {}
 
 
 class _Extended(msgspec.Struct, frozen=True):
-    """What is in front of a member's header, and goes before what is in it."""
+    """Records that precede a member's header and override it."""
 
     records: dict[str, bytes] | None = None
     name: bytes | None = None
@@ -130,7 +130,7 @@ _NOT_EXTENDED = _Extended()
 
 
 class TarReader:
-    """A tar stream and where it is. what: of what it is the stream, for messages."""
+    """A tar stream and the position in it. what: the stream's name for messages."""
 
     def __init__(self, stream: BinaryIO, what: str = "A layer", end: int | None = None) -> None:
         self.what = what
@@ -154,7 +154,7 @@ class TarReader:
         return None
 
     def fill(self, buffer: WriteableBuffer) -> int:
-        """Reads on in the member's bytes; 0 at their end."""
+        """Reads more of the member's bytes; 0 at their end."""
         view = memoryview(buffer).cast("B")[: self._left]
         if not len(view):
             return 0
@@ -186,10 +186,8 @@ class TarReader:
             self._padding = 0
 
     def _header(self) -> bytes | None:
-        """The next header, whose checksum is right; None at the end.
-
-        umoci, for one, writes no end after the last member.
-        """
+        """The next header, with a valid checksum; None at the end. umoci writes no end marker
+        after the last member."""
         block = self._stream.read(BLOCK_BYTES)
         self._at += len(block)
         if not block:
@@ -200,7 +198,7 @@ class TarReader:
             if self._stream.read(BLOCK_BYTES) not in (_ZEROS, b""):
                 raise self._damaged("it continues after its end")
             return None
-        # The sum of all bytes but the sum's own, which count as spaces; of Adler's the lower half.
+        # The sum of all bytes, those of the checksum counted as spaces; the lower half of Adler-32.
         said, field = self._number(block[148:156]), sum(block[148:156]) - 8 * ord(" ")
         if (said + field + 1 - (zlib.adler32(block) & 0xFFFF)) % _ADLER:
             raise self._damaged("it has an invalid header")
@@ -220,7 +218,7 @@ class TarReader:
 
     def _extend(self, before: _Extended, block: bytes, kind: bytes) -> _Extended:
         if kind == _GLOBAL_PAX and before == _NOT_EXTENDED:
-            # git archive puts its commit there. Anything else some programs apply, others do not.
+            # git archive stores its commit here. Some programs apply other records, some do not.
             if set(self._records(self._bytes_after(block))) - {"comment"}:
                 raise self._refused("contains attributes for all of its members")
             return before
@@ -243,7 +241,7 @@ class TarReader:
         return text
 
     def _records(self, raw: bytes) -> dict[str, bytes]:
-        """Lines of ``LENGTH KEY=VALUE``, each key once."""
+        """Parses lines of ``LENGTH KEY=VALUE``, each key once."""
         found: dict[str, bytes] = {}
         at = 0
         while at < len(raw):
@@ -278,7 +276,7 @@ class TarReader:
                 raise self._refused("contains a header in a format that programs read differently")
             kind = "directory" if own.endswith(b"/") else "file"
         size = self._field(records, "size", block[124:136])
-        if kind != "file":  # some write the size of what a link names
+        if kind != "file":  # some programs write the size of a link's target
             size = 0
         self._left = size
         self._padding = -size % BLOCK_BYTES
@@ -306,7 +304,7 @@ class TarReader:
         if block[257:263] == b"ustar\0" and block[508:512] != b"tar\0":
             prefix = block[345:500].split(b"\0", 1)[0]
             return prefix + b"/" + name if prefix else name
-        # GNU's format has other fields here, which some programs take for a prefix.
+        # GNU's format has other fields here, which some programs read as a prefix.
         if any(block[345:500]):
             raise self._refused("contains a header in a format that programs read differently")
         return name
@@ -334,8 +332,8 @@ class TarReader:
 
 @lru_cache(maxsize=1024)
 def _parse_number(field: bytes) -> int | None:
-    """Octal digits or, in GNU's format, big-endian bytes after a marked one. None if it is not a
-    number."""
+    """Parses octal digits or, in GNU's format, big-endian bytes after a marker. None if it is
+    neither."""
     if field[0] == 0x80:  # noqa: PLR2004  # the mark of a positive number
         value = int.from_bytes(field[1:], "big")
         return value if value <= _MAX_NUMBER else None
