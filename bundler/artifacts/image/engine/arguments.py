@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from bundler.errors import UsageError
 from bundler.system.wording import nearest
 
-# Options of docker build 20.10 and of buildx 0.29 that take a value. Every other is taken for a
-# switch, unless it has its value behind a "=".
+# Options of docker build 20.10 and of buildx 0.29 that take a value. Any other option is a switch,
+# unless its value follows a "=".
 _WITH_VALUE = {
     *("--add-host", "--allow", "--annotation", "--attest", "--build-arg", "--build-context"),
     *("--builder", "--cache-from", "--cache-to", "--call", "--cgroup-parent", "--cpu-period"),
@@ -33,17 +33,18 @@ _WITHHELD = {
     *("--tag", "--push", "--load", "--output", "--iidfile", "--metadata-file", "--quiet"),
 }
 _TRUE = {"1", "t", "true"}
-# What makes docker tell of a build instead of running it, and the values that do not.
+# Options with which docker describes a build instead of running it, and the values that turn them
+# off.
 _ASKING = {"--call": ("build",), "--print": ("false",), "--check": ("false", "0", "f")}
 
 
 @dataclass(frozen=True)
 class Arguments:
-    """What a command line asks for.
+    """A parsed command line.
 
-    forwarded: without the context, the Dockerfile and what says where the result goes. context: a
-    folder, a URL, or ``-``. file: the Dockerfile as it was given. outputs: of ``--output``.
-    asks: nothing is built; docker checks or explains the Dockerfile.
+    forwarded: without the context, the Dockerfile and the options for the result. context: a
+    folder, a URL, or ``-``. file: the Dockerfile as given. outputs: of ``--output``. asks: whether
+    nothing is built, because docker only checks or explains the Dockerfile.
     """
 
     forwarded: tuple[str, ...] = ()
@@ -62,7 +63,7 @@ class Arguments:
     asks: bool = False
 
     def given(self, option: str) -> Iterator[str]:
-        """The values of an option among those that are forwarded."""
+        """The values of a forwarded option."""
         for position, word in enumerate(self.forwarded):
             name, equals, value = word.partition("=")
             if name == option:
@@ -86,9 +87,9 @@ class _Found:
 
 
 def parse(arguments: Sequence[str]) -> Arguments:
-    """Takes a command line after ``build`` apart.
+    """Parses the command line after ``build``.
 
-    Raises `UsageError` for an option without its value, and for not exactly one context.
+    Raises `UsageError` for an option without its value, and unless there is exactly one context.
     """
     found = _Found()
     rest = list(arguments)
@@ -135,7 +136,7 @@ def parse(arguments: Sequence[str]) -> Arguments:
 
 
 def _option(found: _Found, word: str, rest: list[str]) -> None:
-    """Takes one option, and its value from what follows it."""
+    """Consumes one option and its value."""
     name, equals, value = word.partition("=")
     words = [word]
     if not word.startswith("--"):
@@ -161,11 +162,11 @@ def _option(found: _Found, word: str, rest: list[str]) -> None:
 def split_own(
     arguments: Sequence[str], takes_value: Mapping[str, bool], prefix: str = "--"
 ) -> tuple[list[str], list[str]]:
-    """Takes our options out of docker's arguments: ours, theirs.
+    """Separates our options from docker's: returns ours and theirs.
 
-    takes_value: for each of our options, as ``--name``, whether it has a value. prefix: how ours
-    begin here, such as ``--bundle-``. After ``--`` everything is docker's.
-    Raises `UsageError` for what is almost one of ours, and is none of docker's.
+    takes_value: for each of our options, as ``--name``, whether it has a value. prefix: of our
+    options here, such as ``--bundle-``. After ``--`` everything is docker's. Raises `UsageError`
+    for a misspelt option of ours that docker does not have.
     """
     rest = list(arguments)
     ours: list[str] = []
@@ -190,7 +191,7 @@ def split_own(
 
 
 def _refuse_misspelt(name: str, ours: Iterable[str], prefix: str) -> None:
-    """docker would refuse it, too, but only once the refresh is done."""
+    """docker would refuse it, too, but only after the refresh."""
     is_meant = prefix != "--" and name.startswith(prefix)
     if not name.startswith("--") or name in _WITH_VALUE or name in _SWITCHES:
         return

@@ -1,8 +1,8 @@
-"""``docker buildx bake``: several targets by one file, those with the code get the state.
+"""``docker buildx bake``: several targets from one file; those with the code get the state.
 
 bake itself resolves its files, variables and overrides; what it prints is what is built. The
-targets that get state are built without a name, by their Dockerfile with the state's ignore rules
-next to it; they get their names once the others are baked, too.
+targets that get state are built without a name, from their Dockerfile with the state's ignore rules
+next to it. They get their names when the other targets are built, too.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from bundler.project.projects import Project
 from bundler.state.bundle import Bundle
 from bundler.system import process
 
-# Options of bake that tell of targets, or of the resolved file, and so are not given twice.
+# bake's options that describe the targets or the resolved file, and must not be given twice.
 _RUNNING = ("--allow", "--builder", "--progress")
 # The first buildx whose bake asks for permission to read what is outside the current folder.
 _ASKS_LEAVE_SINCE = (0, 18)
@@ -49,10 +49,10 @@ _ASKING = ("--print", "--list", "--check", "--call", "--help", "-h", "--list-tar
 
 @dataclass(frozen=True)
 class Baking:
-    """What one command line of bake comes down to.
+    """A resolved command line of bake.
 
-    final: the targets that it makes images of. running: options that every run of bake gets.
-    asks_leave: bake reads files outside the current folder only where ``--allow`` names them.
+    final: the targets that it makes images of. running: options for every run of bake. asks_leave:
+    whether bake reads files outside the current folder only with ``--allow``.
     """
 
     docker: Docker
@@ -70,12 +70,12 @@ class Baking:
         return Path(self.target(name).get("context") or ".")
 
     def inline(self, name: str) -> Piped | None:
-        """The target's Dockerfile, where bake's file holds it."""
+        """The target's Dockerfile, if bake's file contains it."""
         text = self.target(name).get("dockerfile-inline")
         return Piped(io.BytesIO(text.encode()), is_archive=False) if text else None
 
     def arguments(self, name: str) -> Arguments:
-        """What the target says of its result, as docker build's arguments."""
+        """The target's settings for the result, as docker build's arguments."""
         target = self.target(name)
         context = self.context(name)
         file = _dockerfile(context, target)
@@ -105,19 +105,19 @@ def _contexts(target: Json) -> Iterator[str]:
 
 
 def _output(value: object) -> str:
-    """An output as ``--output`` has it; newer versions print an object."""
+    """An output in the form of ``--output``; newer versions print an object."""
     if isinstance(value, dict):
         return ",".join(f"{name}={text}" for name, text in value.items())
     return str(value)
 
 
 def asks(words: Sequence[str]) -> bool:
-    """Whether bake would only tell something, and build nothing."""
+    """Whether bake would only print something, and build nothing."""
     return any(word.partition("=")[0] in _ASKING for word in words)
 
 
 def resolve(docker: Docker, words: Sequence[str]) -> Baking:
-    """Has bake say what it would do. words: after ``bake``.
+    """Asks bake what it would do. words: after ``bake``.
 
     Raises `ToolFailed` without buildx, `ChildFailed` with bake's own exit code.
     """
@@ -145,7 +145,7 @@ def resolve(docker: Docker, words: Sequence[str]) -> Baking:
 
 
 def _number(said: bytes) -> tuple[int, ...]:
-    """buildx's version: ``github.com/docker/buildx v0.29.1 …``."""
+    """buildx's version, from ``github.com/docker/buildx v0.29.1 …``."""
     found = re.search(rb"\bv?(\d+)\.(\d+)\.\d+", said)
     return tuple(map(int, found.groups())) if found else ()
 
@@ -159,7 +159,7 @@ def _final(name: str, groups: Mapping[str, Sequence[str]]) -> Iterator[str]:
 
 
 def _taken(words: Sequence[str], option: str) -> tuple[str | None, list[str]]:
-    """An option's value, and the words without it."""
+    """An option's value, and the remaining words."""
     rest, value = [], None
     left = list(words)
     while left:
@@ -203,7 +203,7 @@ def _builder() -> Builder:
 
 @dataclass(frozen=True)
 class BakeTarget:
-    """A target that gets state, as something that is built by itself."""
+    """A target that gets state, to be built separately."""
 
     baking: Baking
     name: str
@@ -211,7 +211,7 @@ class BakeTarget:
 
     @cached_property
     def left_out(self) -> LeftOut:
-        """What its context lacks besides the states."""
+        """What its context leaves out besides the states."""
         return left_out_of(
             self.arguments, self.builder, self.bundles, self.baking.inline(self.name)
         )
@@ -229,7 +229,7 @@ class BakeTarget:
         return self.baking.arguments(self.name)
 
     def run(self, folder: Path, result: Sequence[str]) -> None:
-        """As `bundler.artifacts.image.engine.bypasses_image_store.BuildRequest` says."""
+        """See `bundler.artifacts.image.engine.bypasses_image_store.BuildRequest`."""
         options = dict(zip(result[::2], result[1::2], strict=True))
         told = _bake(self.baking, [self], folder, options["--output"])
         if "--metadata-file" in options:
@@ -240,11 +240,8 @@ class BakeTarget:
 def building_targets(
     baking: Baking, chosen: Sequence[str], request: EmbedRequest
 ) -> Iterator[list[ReadyImage]]:
-    """Builds the chosen targets and embeds; when the block succeeds the others are baked, and
-    then all get their names.
-
-    Those that stay in the engine come first.
-    """
+    """Builds the chosen targets and embeds the state; at the end of the block the others are
+    baked, and then all get their names. Those that stay in the engine come first."""
     engine = baking.docker.connect()
     for name in chosen:
         for sentence in shown(baking.arguments(name), request.bundles):
@@ -279,7 +276,7 @@ def building_targets(
 
 
 def _tell(baking: Baking, told: Mapping[str, Json], others: Json) -> None:
-    """bake's metadata, with what the images are called that have state."""
+    """bake's metadata, with the names of the images that have state."""
     ours = {
         name: {**one, "image.name": ",".join(baking.arguments(name).tags)}
         for name, one in told.items()
@@ -321,7 +318,8 @@ def _remove(engine: Engine, base: str) -> None:
 def _bake(baking: Baking, targets: Sequence[BakeTarget], folder: Path, output: str) -> Json:
     """Bakes targets without a name, and without the state in their contexts.
 
-    output: where each goes, as ``--output`` has it. Returns bake's metadata, by target.
+    output: the destination of each, in the form of ``--output``. Returns bake's metadata, by
+    target.
     """
     resolved = msgspec.json.decode(msgspec.json.encode(baking.resolved))
     for one in targets:
@@ -346,7 +344,7 @@ def _bake(baking: Baking, targets: Sequence[BakeTarget], folder: Path, output: s
 
 
 def _image_id(engine: Engine, name: str, told: Mapping[str, str]) -> str:
-    """The classic store knows an image by its configuration, containerd's by its manifest."""
+    """The classic store identifies an image by its configuration, containerd's by its manifest."""
     for key in ("containerimage.config.digest", "containerimage.digest"):
         if key in told and engine.has_image(told[key]):
             return told[key]

@@ -1,6 +1,6 @@
-"""Builds an image with the user's own docker, then puts the state on top.
+"""Builds an image with the user's own docker, then adds the state.
 
-Names, files and pushes come last, of the image that was read back.
+Names, files and pushes come last, with the image that was read back.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from bundler.artifacts.image.engine.stdin_context import Piped
 from bundler.errors import BundlerError, ConfigurationError, ToolFailed, UsageError
 from bundler.listener import SILENT, Listener
 
-# With these a build may take another image for a base than the engine has now.
+# With these options, a base may differ from the image that the engine has now.
 _OTHER_BASES = {"--pull", "--build-context", "--builder"}
 
 
@@ -51,11 +51,11 @@ def preflight(
     piped: Piped | None = None,
     detected: Callable[[], Builder] | None = None,
 ) -> None:
-    """Finds, before anything is refreshed, what cannot end well.
+    """Detects before the refresh what cannot succeed.
 
-    piped: what came by stdin. detected: see `_rules`.
-    Raises `ConfigurationError` for a Dockerfile that copies state, or what the context lacks, and
-    `UsageError` for what cannot be carried out with the finished image.
+    piped: the input on stdin. detected: see `_rules`. Raises `ConfigurationError` for a Dockerfile
+    that copies state, or files that the context lacks, and `UsageError` for what cannot be done
+    with the finished image.
     """
     outputs.check(arguments)
     if (found := _dockerfile(arguments, piped)) is None:
@@ -70,7 +70,7 @@ def preflight(
 def require_buildkit(
     arguments: Arguments, piped: Piped | None, detected: Callable[[], Builder]
 ) -> None:
-    """Raises `ToolFailed` if the Dockerfile needs BuildKit, and the builder is another."""
+    """Raises `ToolFailed` if the Dockerfile needs BuildKit and the builder does not have it."""
     found, builder = _dockerfile(arguments, piped), detected()
     modern = needing_buildkit(found[1].decode(errors="replace")) if found else None
     if found is None or modern is None or builder.is_buildkit:
@@ -107,9 +107,10 @@ def refuse_missing_configuration(
 def _rules(
     root: Path, file: Path | None, detected: Callable[[], Builder] | None
 ) -> list[DockerIgnoreRule]:
-    """The ignore rules of a build. detected: says which builder it is, and is only asked where an
-    ignore file is next to the Dockerfile, which the classic builder does not read. Without it no
-    rule is certain then.
+    """The ignore rules of a build.
+
+    detected: returns the builder. It is only called if an ignore file is next to the Dockerfile,
+    which the classic builder does not read. If it is None, the rules are then unknown.
     """
     if file is not None and file.with_name(file.name + IGNORE_FILE).exists():
         if detected is None:
@@ -121,7 +122,8 @@ def _rules(
 def _refuse_missing_sources(
     arguments: Arguments, text: str, detected: Callable[[], Builder] | None
 ) -> None:
-    """Raises `ConfigurationError` if the Dockerfile takes from the context what is not in it."""
+    """Raises `ConfigurationError` if the Dockerfile uses files that the context does not
+    contain."""
     file = dockerfile_of(arguments)
     if file is None:
         return
@@ -144,7 +146,7 @@ def _refuse_missing_sources(
 
 
 def _elsewhere(root: Path, file: Path, path: str) -> str:
-    """Where a file is that the context lacks: often the context has to be another folder."""
+    """Where a missing file is instead: often another folder has to be the context."""
     top = root.resolve()
     for folder in (file.resolve().parent, *top.parents):
         if folder != top and (folder / path).exists():
@@ -153,7 +155,7 @@ def _elsewhere(root: Path, file: Path, path: str) -> str:
 
 
 def _dockerfile(arguments: Arguments, piped: Piped | None) -> tuple[str, bytes] | None:
-    """Its name for messages, and its text; None if only docker knows it."""
+    """The Dockerfile's name for messages, and its text; None if only docker knows it."""
     path = dockerfile_of(arguments)
     if path is not None:
         if "://" in str(arguments.file):
@@ -208,9 +210,8 @@ def building(
     """Builds and embeds; the image gets its names, files and pushes when the block succeeds.
 
     program: the prefetched answer of the docker program. command: ``build`` or ``buildx build``.
-    piped: what came by stdin.
-    Raises `ChildFailed` with docker's own exit code where the build fails, and as
-    `EngineDestination.embed` does.
+    piped: the input on stdin. Raises `ChildFailed` with docker's own exit code if the build fails,
+    and as `EngineDestination.embed` does.
     """
     docker = docker or Docker.from_environment()
     engine = docker.connect_late()
@@ -250,7 +251,7 @@ def building(
 def naming(
     docker: Docker, engine: Engine, arguments: Arguments, base: str, request: EmbedRequest
 ) -> Iterator[ReadyImage]:
-    """Embeds into an image of the engine; names, files and pushes it when the block succeeds."""
+    """Embeds into an image in the engine; names, saves and pushes it when the block succeeds."""
     with EngineDestination(engine, base, arguments.tags).embed(request) as made:
         image = ReadyImage(made, arguments)
         yield image
@@ -261,7 +262,7 @@ def naming(
 
 
 def _loaded(build: DockerBuild) -> str:
-    """Builds into the engine and returns the ID of the image, which has no name."""
+    """Builds into the engine and returns the ID of the image, which has no name yet."""
     with tempfile.TemporaryDirectory(prefix="state-bundler-") as name:
         folder = Path(name)
         iidfile = folder / "iid"

@@ -1,8 +1,8 @@
-"""Builds whose result goes past the engine's image store: to a registry, or as several platforms.
+"""Builds whose result bypasses the engine's image store: in a registry, or for several platforms.
 
-buildx hands out the code's image without a name: it pushes it by digest alone, or writes an OCI
-layout. The state is put on top there, every platform gets it, it is read back, and only then a
-tag names it.
+buildx delivers the code's image without a name: it pushes it by digest alone, or writes an OCI
+layout. The state is added there for every platform and read back, and only then a tag names the
+image.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ _TAG = "made"
 
 
 class BuildRequest(Protocol):
-    """What is to be built, and with whose arguments: docker's build, or a target of bake's.
+    """What to build, and with whose arguments: docker build's, or those of a target of bake.
 
-    run: builds. folder: for what that needs for a while. result: the options that say where the
-    image goes, which has no name yet.
+    run: builds. folder: a temporary one for the build. result: the options that say where the image
+    goes, without a name.
     """
 
     @property
@@ -52,10 +52,10 @@ class BuildRequest(Protocol):
 
 
 def applies_to(build: BuildRequest, engine: Engine) -> bool:
-    """Whether this build goes past the engine's store.
+    """Whether this build bypasses the engine's store.
 
-    Raises `ToolFailed` for several platforms where there is no buildx, `UsageError` if they
-    are to go into a store that cannot hold them.
+    Raises `ToolFailed` for several platforms without buildx, `UsageError` if they should go into a
+    store that does not support that.
     """
     arguments = build.arguments
     is_buildx = build.builder.kind == "buildx"
@@ -99,7 +99,7 @@ def _is_loaded(arguments: Arguments) -> bool:
 
 
 def _pushes_by_digest(build: BuildRequest) -> bool:
-    """Whether the builder can; the one that is inside docker's engine cannot."""
+    """Whether the builder supports it; the one inside docker's engine does not."""
     named = list(build.arguments.given("--builder"))[-1:]
     said = build.docker.ask("buildx", "inspect", *named)
     driver = next((line for line in said.splitlines() if line.startswith("Driver:")), "")
@@ -108,7 +108,7 @@ def _pushes_by_digest(build: BuildRequest) -> bool:
 
 @contextmanager
 def building(build: BuildRequest, engine: Engine, request: EmbedRequest) -> Iterator[ReadyImage]:
-    """Builds and embeds without a name; files, pushes and tags when the block succeeds."""
+    """Builds and embeds without a name; writes files, pushes and tags when the block succeeds."""
     arguments = build.arguments
     only_pushes = outputs.pushes(arguments) and not outputs.stays(arguments)
     with tempfile.TemporaryDirectory(prefix="state-bundler-") as name:
@@ -125,7 +125,7 @@ def building(build: BuildRequest, engine: Engine, request: EmbedRequest) -> Iter
 
 @contextmanager
 def _in_registry(build: BuildRequest, request: EmbedRequest, folder: Path) -> Iterator[Artifact]:
-    """No byte of it passes through this machine but the state's."""
+    """Only the state passes through this machine."""
     from bundler.artifacts.image import registry
 
     tags = tuple(map(registry.parse, build.arguments.tags))
@@ -138,7 +138,7 @@ def _in_registry(build: BuildRequest, request: EmbedRequest, folder: Path) -> It
 
 
 def _pushed_code(build: BuildRequest, repository: str, folder: Path) -> str:
-    """Builds the code's image into a repository; returns its digest. No tag names it."""
+    """Builds the code's image into a repository; returns its digest. It gets no tag."""
     metadata = folder / "metadata.json"
     output = f"type=image,name={repository},push-by-digest=true,name-canonical=true,push=true"
     build.run(folder, ["--output", output, "--metadata-file", str(metadata)])
@@ -178,7 +178,7 @@ def _in_layout(
 
 
 def _whole_name(name: str) -> str:
-    """With its registry and tag: containerd takes no other."""
+    """With its registry and tag: containerd accepts no other form."""
     from bundler.artifacts.image import registry
 
     return str(registry.parse(name))

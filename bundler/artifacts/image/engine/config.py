@@ -1,8 +1,8 @@
 """An image's configuration as the engine reports it.
 
-The engine keeps the configuration's bytes to itself: it answers with the parts by another name,
-and the history without its times' fractions and without saying which lines made a layer.
-`config_of` puts the object together again.
+The engine does not return the configuration's bytes. It returns the parts under other names, and
+the history without fractions of seconds and without saying which lines made a layer. `config_of`
+reconstructs the object.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from bundler.artifacts.image.image import Json
 from bundler.errors import ToolFailed
 from bundler.system.times import rfc3339
 
-# Instructions that change no file. Of the rest, WORKDIR makes a layer only where it makes a folder.
+# Instructions that change no file. WORKDIR makes a layer only if it creates a folder.
 _METADATA = {
     *("ARG", "CMD", "ENTRYPOINT", "ENV", "EXPOSE", "HEALTHCHECK", "LABEL"),
     *("MAINTAINER", "ONBUILD", "SHELL", "STOPSIGNAL", "USER", "VOLUME"),
 }
 _NOP = "/bin/sh -c #(nop)"
-# Which lines to doubt first where the count is wrong, from the surest metadata on.
+# Which lines to doubt first if the count is wrong, starting with the surest metadata.
 _SURE, _MAYBE, _FILES = 0, 1, 2
 
 
@@ -28,7 +28,7 @@ def config_of(inspected: Mapping[str, Any], history: Sequence[Mapping[str, Any]]
     """The configuration of an image.
 
     inspected: the answer to ``/images/ID/json``. history: to ``/images/ID/history``, newest first.
-    Raises `ToolFailed` if the two do not fit each other.
+    Raises `ToolFailed` if the two contradict each other.
     """
     layers = list((inspected.get("RootFS") or {}).get("Layers") or [])
     fields = {
@@ -58,7 +58,7 @@ def settings_of(inspected: Mapping[str, Any]) -> Json:
 
 
 def history_of(history: Sequence[Mapping[str, Any]], layers: int) -> list[Json]:
-    """The history, oldest first, with as many lines that made a layer as there are layers.
+    """The history, oldest first, in which as many lines made a layer as there are layers.
 
     Raises `ToolFailed` if there are more layers than lines.
     """
@@ -74,7 +74,7 @@ def history_of(history: Sequence[Mapping[str, Any]], layers: int) -> list[Json]:
 
 
 def _likelihood(entry: Mapping[str, Any]) -> int:
-    """How surely a line of history made a layer."""
+    """How likely it is that a line of history made a layer."""
     if entry.get("Size"):
         return _FILES + 1
     words = str(entry.get("CreatedBy") or "").removeprefix(_NOP).split()

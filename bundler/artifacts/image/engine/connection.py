@@ -1,14 +1,15 @@
-"""An engine, by the methods of the Docker SDK.
+"""A Docker engine, through the methods of the Docker SDK.
 
-docker knows contexts, TLS, ssh and proxies, so it is asked where the engine is; `transport` says
-what carries the requests. Only old and stable parts of the Engine API are used
+docker knows contexts, TLS, ssh and proxies, so it is asked for the engine's address; `transport`
+describes how requests are sent. Only old and stable parts of the Engine API are used
 (https://docs.docker.com/reference/api/engine/): version 1.41 is Docker 20.10's, 1.44 the oldest
 that Docker 29 accepts.
 
-The SDK has no method for two requests: it discards the headers of ``/_ping``, and cannot look up
-a path in a container without starting an archive, which takes a tenth of a second each time. And
-its generators for long answers are not started: they remove the deadline from the connection, and
-keep it open until the garbage collector runs; as long, the engine locks the container.
+Two requests are not possible with the SDK's methods: ``/_ping``, whose headers it discards, and
+looking up a path in a container without starting an archive, which takes a tenth of a second each
+time. The SDK's generators for long answers are not used: they remove the deadline from the
+connection, and keep it open until the garbage collector runs. Until then the engine locks the
+container.
 """
 
 from __future__ import annotations
@@ -38,13 +39,13 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
     from docker import APIClient
 
-# The versions of the API that we speak.
+# The versions of the API that we use.
 _OLDEST, _NEWEST = (1, 41), (1, 44)
 _PODMAN_HEADER = "libpod-api-version"
 _HINT = "Is the engine running? Run `docker version` to find out."
 _BROKEN = "The Docker engine broke the connection."
 _BUFFER_BYTES = 256 * 1024
-# No program is ever run in a container; an image without a command needs a name for one.
+# No program is ever run in a container; an image without a command needs a placeholder.
 _NEVER_RUN = ["state-bundler-reads-only"]
 _READING = {"io.state-bundler.reading": "true"}
 
@@ -59,7 +60,7 @@ class Docker:
 
     @classmethod
     def from_environment(cls) -> Docker:
-        """``docker``, or what ``STATE_BUNDLER_DOCKER`` says: a program and global options."""
+        """``docker``, or the program and global options in ``STATE_BUNDLER_DOCKER``."""
         words = shlex.split(os.environ.get("STATE_BUNDLER_DOCKER", "")) or ["docker"]
         return cls(words[0], tuple(words[1:]))
 
@@ -67,21 +68,21 @@ class Docker:
         return [self.program, *self.options, *arguments]
 
     def ask(self, *arguments: str, timeout: float = 60.0) -> str:
-        """Runs the program for what it prints. Raises `ToolFailed` if it fails."""
+        """Runs the program and returns its output. Raises `ToolFailed` if it fails."""
         out = process.check(self.argv(*arguments), env=self.environment, timeout=timeout)
         return out.decode(errors="replace").strip()
 
     @property
     def is_plain(self) -> bool:
-        """Whether it is docker, without options: then the environment alone configures it."""
+        """Whether it is docker without options: then only the environment configures it."""
         return posixpath.basename(self.program) == "docker" and not self.options
 
     def dial(self) -> AbstractContextManager[socket.socket]:
-        """A connection to the engine that the program carries."""
+        """A connection to the engine through the program."""
         return process.dial(self.argv("system", "dial-stdio"), env=self.environment)
 
     def succeeds(self, *arguments: str) -> bool:
-        """Whether the program can do this at all."""
+        """Whether the program supports this command."""
         return process.run(self.argv(*arguments), env=self.environment).exit_code == 0
 
     def host(self) -> str:
@@ -90,12 +91,12 @@ class Docker:
         return known or self.ask("context", "inspect", "--format", "{{.Endpoints.docker.Host}}")
 
     def version(self) -> str:
-        """The program's own version, such as ``28.2.2``; asks no engine."""
+        """The program's own version, such as ``28.2.2``; does not ask the engine."""
         said = self.ask("--version")
         return next((word.strip(",v") for word in said.split() if word[:1].isdecimal()), said)
 
     def refuse_silence(self) -> None:
-        """Raises `ToolFailed` if the engine cannot be reached; asks nothing of a local one."""
+        """Raises `ToolFailed` if the engine cannot be reached; sends no request to a local one."""
         host = local_socket(self.program, self.options, self.environment)
         if host is not None:
             _require_listener(host)
@@ -105,14 +106,14 @@ class Docker:
     def connect(self) -> Engine:
         """Raises `ToolFailed` if the program is missing or no engine answers."""
         engine = Engine(self)
-        _ = engine.headers  # it is asked
+        _ = engine.headers  # sends a request
         return engine
 
     def connect_late(self) -> Engine:
-        """As `connect`, but one at a socket here is spoken to when it is first asked something.
+        """Like `connect`, but contacts an engine at a local socket only with the first request.
 
-        Then the SDK's import, which takes longer than all that an engine is asked, can go on
-        next to docker's own build.
+        The SDK's import takes longer than all requests to an engine. This way it runs next to
+        docker's own build.
         """
         is_here = local_socket(self.program, self.options, self.environment) is not None
         return Engine(self) if is_here else self.connect()
@@ -134,7 +135,7 @@ class Engine:
 
     @cached_property
     def _first_client(self) -> APIClient:
-        """It asks which versions of the API the engine speaks."""
+        """It negotiates the version of the API."""
         if self._host.startswith(UNIX):
             _require_listener(self._host)
         return self._client_of(_OLDEST)
@@ -161,7 +162,7 @@ class Engine:
             environment=docker.environment if docker.is_plain else None,
             dial=lambda stack: stack.enter_context(docker.dial()),
         )
-        received = self._received  # a hook that holds the engine would keep it alive
+        received = self._received  # a hook that refers to the engine would keep it alive
 
         def receive(response: requests.Response, *_: object, **__: object) -> None:
             if not response.ok:
@@ -184,7 +185,7 @@ class Engine:
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
-        """Raises `ToolFailed` for what the SDK and what it is made of raise."""
+        """Raises `ToolFailed` for the errors of the SDK and of its libraries."""
         import requests
         from docker.errors import DockerException
 
@@ -216,7 +217,7 @@ class Engine:
             return client.history(name)
 
     def images_with(self, label: str) -> Any:
-        """The images that have a label, ``NAME=VALUE``."""
+        """The images with a label, ``NAME=VALUE``."""
         with self._asking() as client:
             return client.images(filters={"label": [label]})
 
@@ -229,7 +230,7 @@ class Engine:
             client.tag(name, repository, tag)
 
     def remove_image(self, name: str, *, noprune: bool = True, force: bool = False) -> None:
-        """noprune: keep the images that this one was made of, and that have no name."""
+        """noprune: keep this image's unnamed parents."""
         with self._asking() as client:
             client.remove_image(name, force=force, noprune=noprune)
 
@@ -251,7 +252,7 @@ class Engine:
                 client.remove_container(made["Id"], v=True, force=True)
 
     def path_stat(self, container: str, path: str) -> str | None:
-        """What the engine says of a path in a container, encoded; None if it does not exist."""
+        """The engine's encoded description of a path in a container; None if it does not exist."""
         try:
             with self._asking() as client:
                 url = f"{client.base_url}/v{client.api_version}/containers/{container}/archive"
@@ -270,14 +271,14 @@ class Engine:
 
     @contextmanager
     def archive(self, container: str, path: str) -> Iterator[BinaryIO]:
-        """A file, or a directory with everything below it, as a tar stream; named after it."""
+        """A file, or a directory with its contents, as a tar stream; named after it."""
         with self._asking() as client:
             client.get_archive(container, path)
         with self._received_body() as body:
             yield body
 
     def put_archive(self, container: str, path: str, stream: BinaryIO) -> None:
-        """Unpacks a tar stream in a directory of a container."""
+        """Extracts a tar stream into a directory of a container."""
         with self._asking() as client:
             client.put_archive(container, path, stream)
 
@@ -290,7 +291,8 @@ class Engine:
             yield body
 
     def load(self, archive: Iterable[bytes]) -> bytes:
-        """Sends an archive of images. Returns the engine's report, in which it reports errors."""
+        """Sends an archive of images. Returns the engine's report, which also contains its
+        errors."""
         with self._asking() as client:
             client.load_image(archive, quiet=True)
         with self._received_body() as body:
@@ -298,13 +300,13 @@ class Engine:
 
     @contextmanager
     def _received_body(self) -> Iterator[BinaryIO]:
-        """The answer that the last call of the SDK in this thread received."""
+        """The answer to the SDK's last request in this thread."""
         with self._received.response as response:
             yield io.BufferedReader(_Body(response.raw), _BUFFER_BYTES)
 
 
 class _Body(io.RawIOBase):
-    """What the engine sends; a broken connection is a failure of the engine, and not an end."""
+    """The body of an answer. A broken connection is an error, not the end of the body."""
 
     def __init__(self, raw: Any) -> None:
         super().__init__()
@@ -326,7 +328,7 @@ class _Body(io.RawIOBase):
 
 
 def preload() -> None:
-    """Imports the SDK during other work: that takes longer than all requests to an engine."""
+    """Imports the SDK during other work, since the import takes longer than all requests."""
     import importlib
 
     threading.Thread(target=importlib.import_module, args=("docker",)).start()
@@ -352,7 +354,7 @@ def _require_listener(host: str) -> None:
 
 
 def _spoken(newest: str) -> tuple[int, int]:
-    """The version of the API to speak with an engine. newest: the newest one it knows."""
+    """The version of the API to use with an engine. newest: the newest one that it supports."""
     major, _, minor = newest.partition(".")
     known = (int(major), int(minor)) if major.isdecimal() and minor.isdecimal() else _OLDEST
     return max(_OLDEST, min(known, _NEWEST))
@@ -375,7 +377,7 @@ def _refuse(response: requests.Response) -> NoReturn:
 
 
 def split_options(arguments: Sequence[str]) -> tuple[tuple[str, ...], list[str]]:
-    """Docker's global options at the front of a command line, and what follows them."""
+    """docker's global options at the front of a command line, and the rest."""
     rest = list(arguments)
     options: list[str] = []
     while rest and rest[0].startswith("-"):

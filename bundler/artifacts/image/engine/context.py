@@ -1,4 +1,4 @@
-"""The build context without the state: rules to withhold it, and an archive without it."""
+"""The build context without the state: ignore rules, or an archive."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ from bundler.project.projects import dagster_modules
 from bundler.state.bundle import Bundle
 
 _DBT_PROJECT = "dbt_project.yml"
-# What dbt writes next to its project at each refresh, which would miss the layer cache each time.
+# What dbt writes next to its project at each refresh, which would invalidate the layer cache.
 _DBT_LEFTOVERS = ("target", "logs")
-# No dbt project is looked for in these.
+# Folders in which no dbt project is looked for.
 _NOT_SEARCHED = {".git", ".venv", "venv", "node_modules", "site-packages", "__pycache__"}
 _PACKAGED = re.compile(r"\.(whl|pex|tar\.gz|tgz|zip)\b")
 _CONFIGURATION = ("pyproject.toml", "dg.toml")
@@ -40,7 +40,7 @@ _CHUNK_BYTES = 256 * 1024
 
 @dataclass(frozen=True)
 class Withheld:
-    """What the build does not see. rules: in the words of an ignore file."""
+    """What is withheld from the build. rules: in the format of an ignore file."""
 
     rules: tuple[str, ...]
 
@@ -59,9 +59,9 @@ def withheld_rules(
 
 
 def shown(arguments: Arguments, bundles: Sequence[Bundle]) -> Iterator[str]:
-    """A message for each named context that the build would see a state in.
+    """A message for each named context in which the build would see a state.
 
-    Its rules are those that are in it: none can be given next to the Dockerfile.
+    Such a context only has its own rules: none can be given next to the Dockerfile.
     """
     for named in arguments.given("--build-context"):
         name, _, where = named.partition("=")
@@ -86,10 +86,10 @@ def shown(arguments: Arguments, bundles: Sequence[Bundle]) -> Iterator[str]:
 def missing_configuration(
     root: Path, project: Path, dockerfile: str, rules: Sequence[DockerIgnoreRule]
 ) -> list[str]:
-    """The files by which Dagster would find the project, if the context has none of them.
+    """The files by which Dagster finds the project, if the context has none of them.
 
-    A Dockerfile that makes such a file, or takes it from elsewhere, is left to the load, and so is
-    one that copies a package, which may hold one.
+    A Dockerfile that creates such a file, or copies it from elsewhere, is left to the load check,
+    as is one that copies a package, which may contain it.
     """
     top = root.resolve()
     names = [name for name in _CONFIGURATION if (project / name).is_file()]
@@ -106,7 +106,7 @@ def missing_configuration(
 
 
 def _dbt_projects(root: Path, bundles: Sequence[Bundle]) -> Iterator[Path]:
-    """The dbt projects in the context that the states were made of."""
+    """The dbt projects in the context from which the states were made."""
     known = {
         file.sha256
         for bundle in bundles
@@ -131,11 +131,11 @@ def _digest(path: Path) -> str:
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError:
-        return ""  # it is no project that anything was made of
+        return ""  # no state was made from it
 
 
 class ClassicContext:
-    """A context as an archive, as the classic builder's own client makes it."""
+    """A context as an archive, as the classic builder's own client sends it."""
 
     def __init__(
         self, root: Path, ignored: str, withheld: Withheld, dockerfile: Path | None, text: bytes
@@ -152,7 +152,7 @@ class ClassicContext:
         for path, source in walk(self._root, self._rules):
             if path not in (self.dockerfile, IGNORE_FILE):
                 yield from _member(path, source)
-        # The builder needs both; what the rules exclude it takes out of the context by itself.
+        # The builder needs both, and removes from the context what the rules exclude.
         if self._inside is not None:
             yield from _member(self._inside, self._root / self._inside)
         else:
@@ -167,7 +167,7 @@ class ClassicContext:
 
 
 def _inside(root: Path, dockerfile: Path | None) -> str | None:
-    """A Dockerfile's path in the context; None for one that is elsewhere."""
+    """A Dockerfile's path in the context; None if it is elsewhere."""
     if dockerfile is None:
         return None
     real, top = dockerfile.resolve(), root.resolve()
@@ -175,7 +175,7 @@ def _inside(root: Path, dockerfile: Path | None) -> str | None:
 
 
 def _member(path: str, source: Path) -> Iterator[bytes]:
-    """A file, folder or link with its mode; owned by root, as the builder's client sends it."""
+    """A file, folder or link with its mode; owned by root, as docker's client sends it."""
     try:
         with tarfile.open(fileobj=io.BytesIO(), mode="w") as archive:
             info = archive.gettarinfo(source, path)

@@ -1,8 +1,8 @@
-"""Which engine docker would talk to, where its settings say so plainly.
+"""Determines from docker's settings which engine it would use, if they are simple.
 
 docker's order: its own ``-H`` or ``--context``, then DOCKER_HOST, then DOCKER_CONTEXT, then the
-current context in its configuration, then the local socket. Starting the program to ask takes as
-long as all that is asked of an engine afterwards; so it is started for named contexts alone.
+current context in its configuration, then the local socket. Starting docker to ask takes as long as
+all later requests to an engine, so it is only started for named contexts.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from bundler.artifacts.image.dockerhome import CONFIGURATION, dockerhome
 
 DEFAULT = "unix:///var/run/docker.sock"
 UNIX = "unix://"
-# The name in docker's configuration by which `docker build` becomes another command.
+# The name in docker's configuration that replaces `docker build` with another command.
 _BUILDER = "builder"
 
 
@@ -39,7 +39,7 @@ def local_socket(program: str, options: Sequence[str], environ: Mapping[str, str
 
 
 def _named(options: Sequence[str]) -> str | None:
-    """``-H unix://…`` by itself; anything else is docker's to understand."""
+    """The address in ``-H unix://…``, if that is the only option; docker handles all others."""
     words = list(options)
     if words[0] in ("-H", "--host"):
         del words[0]
@@ -65,7 +65,8 @@ def _configuration(environ: Mapping[str, str]) -> _ClientConfiguration:
 
 
 def builder_alias(environ: Mapping[str, str]) -> str:
-    """What `docker build` is an alias of, such as ``buildx``; empty if it is itself."""
+    """The command that `docker build` is an alias of, such as ``buildx``; empty if there is
+    none."""
     try:
         return _configuration(environ).aliases.get(_BUILDER, "")
     except (OSError, msgspec.DecodeError):
@@ -73,7 +74,7 @@ def builder_alias(environ: Mapping[str, str]) -> str:
 
 
 def unaliased(environ: Mapping[str, str], folder: Path) -> dict[str, str]:
-    """The environment in which `docker build` is docker's own again, all else as it was.
+    """The environment without aliases, in which `docker build` is docker's own.
 
     folder: an empty one, used as docker's configuration folder.
     """

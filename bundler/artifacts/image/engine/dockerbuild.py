@@ -1,8 +1,8 @@
-"""docker's own build, with the user's own arguments, of a context that lacks the state.
+"""docker's own build, with the user's own arguments, of a context without the state.
 
-With BuildKit the Dockerfile is given from a temporary folder, with the ignore rules that hold and
-the state directories next to it. The classic builder knows no such rules: it gets the context as a
-filtered archive on its stdin.
+With BuildKit, the Dockerfile is passed from a temporary folder, next to ignore rules that add the
+state directories to the effective ones. The classic builder does not support such rules: it gets
+the context as a filtered archive on its stdin.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from bundler.errors import ChildFailed, InputOutputError, ToolFailed
 from bundler.state.bundle import Bundle
 from bundler.system import process
 
-# The first docker whose own builder is buildx, a plugin; before, BuildKit was built in.
+# The first docker whose own builder is buildx, a plugin; in older ones, BuildKit is built in.
 _BUILDX_SINCE = 23
 _TRUE = {"1", "t", "true"}
 
 
 @dataclass(frozen=True)
 class Builder:
-    """What builds: ``classic``, ``buildkit`` (inside the engine) or ``buildx``."""
+    """The builder: ``classic``, ``buildkit`` (inside the engine) or ``buildx``."""
 
     kind: str
     version: str
@@ -47,7 +47,7 @@ class Builder:
 
 @dataclass(frozen=True)
 class Program:
-    """What the docker program says of itself. No engine is asked."""
+    """The docker program's description of itself, without asking an engine."""
 
     version: str
     has_buildx: bool
@@ -67,7 +67,7 @@ def program_of(docker: Docker) -> Program:
 
 
 def asked_ahead(docker: Docker) -> Callable[[], Program]:
-    """`program_of` next to other work: to start docker takes as long as all that git is asked."""
+    """Prefetches `program_of`: starting docker takes as long as everything that git is asked."""
     from concurrent.futures import ThreadPoolExecutor
 
     pool = ThreadPoolExecutor(1)
@@ -81,7 +81,7 @@ def _wanted(docker: Docker) -> str:
 
 
 def detect(docker: Docker, engine: Engine, program: Program | None = None) -> Builder:
-    """Which builder plain ``docker build`` would use here."""
+    """The builder that plain ``docker build`` would use here."""
     program, wanted = program or program_of(docker), _wanted(docker)
     version = program.version
     if wanted and wanted not in _TRUE:
@@ -100,29 +100,29 @@ def detect(docker: Docker, engine: Engine, program: Program | None = None) -> Bu
 
 
 def is_local(arguments: Arguments) -> bool:
-    """Whether the context is a folder here."""
+    """Whether the context is a folder on this machine."""
     return arguments.context != STDIN and Path(arguments.context).is_dir()
 
 
 def dockerfile_of(arguments: Arguments) -> Path | None:
-    """The Dockerfile, where it is a file here."""
+    """The Dockerfile, if it is a file on this machine."""
     if arguments.file == STDIN or not is_local(arguments):
         return None
     return Path(arguments.file) if arguments.file else usual_dockerfile(Path(arguments.context))
 
 
 def usual_dockerfile(folder: Path) -> Path:
-    """The Dockerfile of a context for which none is named; docker takes a lower-case one, too."""
+    """A context's default Dockerfile; docker accepts a lower-case name, too."""
     usual, lower = folder / "Dockerfile", folder / "dockerfile"
     return lower if not usual.exists() and lower.exists() else usual
 
 
 @dataclass(frozen=True)
 class DockerBuild:
-    """A build that docker is asked for; its context lacks the states of these bundles.
+    """A build request for docker; its context lacks the states of these bundles.
 
-    command: ``build`` or ``buildx build``. piped: what the user gave by stdin. left_out: what
-    else the context lacks.
+    command: ``build`` or ``buildx build``. piped: the user's input on stdin. left_out: what else
+    the context lacks.
     """
 
     docker: Docker
@@ -134,11 +134,8 @@ class DockerBuild:
     left_out: LeftOut | None = None
 
     def run(self, folder: Path, result: Sequence[str]) -> None:
-        """folder: for what the build needs for a while. result: the options that say where the
-        image goes, which has no name yet.
-
-        Raises `ChildFailed` with docker's own exit code.
-        """
+        """folder: a temporary one for the build. result: the options that say where the image
+        goes, without a name. Raises `ChildFailed` with docker's own exit code."""
         words = [*self.arguments.forwarded, *result]
         if self.arguments.quiet:
             words.append("--quiet")
@@ -150,7 +147,7 @@ class DockerBuild:
             raise ChildFailed("docker build", exit_code)
 
     def _context(self, folder: Path) -> tuple[list[str], Iterator[bytes] | None]:
-        """The arguments that name the Dockerfile and the context, and what goes to stdin."""
+        """The arguments for the Dockerfile and the context, and the input on stdin."""
         arguments, piped = self.arguments, self.piped
         if not is_local(arguments):
             given = ["--file", arguments.file] if arguments.file is not None else []
@@ -168,7 +165,7 @@ class DockerBuild:
 
 
 def _dockerfile(arguments: Arguments, piped: Piped | None) -> tuple[Path | None, bytes]:
-    """The Dockerfile of a local context; without a path where it came by stdin."""
+    """The Dockerfile of a local context; without a path if it came on stdin."""
     if piped is not None and (text := piped.dockerfile(STDIN)) is not None:
         return None, text
     path = dockerfile_of(arguments) or Path(arguments.context) / "Dockerfile"
@@ -183,7 +180,7 @@ def build_args_of(arguments: Arguments) -> dict[str, str]:
 def left_out_of(
     arguments: Arguments, builder: Builder, bundles: Sequence[Bundle], piped: Piped | None
 ) -> LeftOut:
-    """What the context lacks besides the states."""
+    """What the context leaves out besides the states."""
     build_args = build_args_of(arguments)
     if is_local(arguments):
         root = Path(arguments.context)
@@ -199,7 +196,7 @@ def left_out_of(
 
 
 def _environment(docker: Docker, folder: Path) -> Mapping[str, str]:
-    """docker's environment; a take-over of `docker build` would lead back here."""
+    """docker's environment; an alias for `docker build` could lead back here."""
     if not builder_alias(docker.environment):
         return docker.environment
     home = folder / "docker"
@@ -208,7 +205,7 @@ def _environment(docker: Docker, folder: Path) -> Mapping[str, str]:
 
 
 def plain(arguments: Sequence[str], docker: Docker | None = None) -> int:
-    """Lets docker do what is not about state, as it would without us; returns its exit code.
+    """Runs docker's own command, unchanged, and returns its exit code.
 
     arguments: of `docker builder`, such as ``build --check .`` or ``prune``.
     """
@@ -229,7 +226,7 @@ def _docker(
     *,
     quiet: bool,
 ) -> int:
-    """Its progress goes to stderr, since our stdout is for data."""
+    """docker's progress goes to stderr, since our stdout is for data."""
     sys.stdout.flush()
     with open(os.devnull, "wb") as nowhere:
         stdout = nowhere.fileno() if quiet else 2
@@ -241,7 +238,7 @@ def _docker(
 def with_rules(
     root: Path, path: Path | None, text: bytes, withheld: Withheld, folder: Path
 ) -> Path:
-    """A Dockerfile's copy, and next to it the rules that hold for its context, and ours."""
+    """A copy of a Dockerfile, next to the effective ignore rules and ours."""
     copy = folder / (path.name if path is not None else "Dockerfile")
     copy.write_bytes(text)
     rules = [effective(root, path).rstrip("\n"), *withheld.rules]

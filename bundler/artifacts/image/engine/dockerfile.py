@@ -1,4 +1,4 @@
-"""A Dockerfile as far as we read it: its instructions, with the line that each begins in."""
+"""Parses Dockerfiles into instructions and the line that each begins on."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from bundler.state.bundle import STATE_DIRECTORY
 _DIRECTIVE = re.compile(r"#\s*(?P<name>\w+)\s*=\s*(?P<value>\S+)\s*$")
 _HEREDOC = re.compile(r"<<-?\s*(['\"]?)([A-Za-z_][A-Za-z0-9_]*)\1")
 _TAKES_HEREDOCS = ("RUN", "COPY", "ADD")
-# Options that only BuildKit knows, wherever they are among an instruction's own.
+# Options that only BuildKit supports.
 _MODERN = re.compile(
     r"(--\S+\s+)*--(mount|network|security|link|chmod|checksum|keep-git-dir|exclude|parents)\b"
 )
@@ -38,7 +38,7 @@ class Instruction:
 
 
 def instructions(text: str) -> Iterator[Instruction]:
-    """The instructions of a Dockerfile, continued lines joined, comments left out."""
+    """The instructions of a Dockerfile, with continued lines joined and without comments."""
     lines = text.splitlines()
     escape = _escape_character(lines)
     at = 0
@@ -69,7 +69,7 @@ def _directives(lines: Sequence[str]) -> dict[str, str]:
 
 
 def syntax_of(text: str) -> str | None:
-    """The frontend that a Dockerfile asks for; None for the builder's own."""
+    """The frontend that a Dockerfile requires; None for the builder's own."""
     return _directives(text.splitlines()).get("syntax")
 
 
@@ -82,20 +82,21 @@ def _logical_line(lines: Sequence[str], at: int, escape: str) -> tuple[str, int]
     while at < len(lines):
         line = lines[at]
         at += 1
-        # Inside a continued instruction comment lines and empty ones do not end it.
+        # Inside a continued instruction, comments and empty lines do not end it.
         if parts and (not line.strip() or line.lstrip().startswith("#")):
             continue
         parts.append(continued.sub("", line))
         if parts[-1] == line:
             break
-    return "".join(parts), at  # a word may go on in the next line
+    return "".join(parts), at  # a word may continue on the next line
 
 
 def context_paths(text: str, build_args: Mapping[str, str]) -> Iterator[tuple[int, str, bool]]:
-    """What the Dockerfile names of its context: line, path or pattern, whether it is copied.
+    """The paths in the context that the Dockerfile names: line, path or pattern, whether it is
+    copied.
 
-    The context as a whole is not a name. A variable that nobody knows stands for anything in its
-    folder. A bind mount is read, and not copied.
+    Without the context as a whole. An unknown variable matches anything in its folder. A bind mount
+    is read, not copied.
     """
     for line, path, is_copy in _context_paths(text, build_args):
         if path:
@@ -103,7 +104,7 @@ def context_paths(text: str, build_args: Mapping[str, str]) -> Iterator[tuple[in
 
 
 def copied_paths(text: str, build_args: Mapping[str, str]) -> Iterator[str]:
-    """What is copied from the context, as `context_paths` says it; empty: the whole context."""
+    """What is copied from the context, as in `context_paths`; empty for the whole context."""
     yield from (path for _, path, is_copy in _context_paths(text, build_args) if is_copy)
 
 
@@ -120,7 +121,7 @@ def _context_paths(text: str, build_args: Mapping[str, str]) -> Iterator[tuple[i
 
 
 def copied_sources(text: str) -> list[str]:
-    """What a COPY or ADD takes from the context, as it is written."""
+    """The sources in the context of a COPY or ADD, as written."""
     options, rest = re.match(r"((?:--\S+\s+)*)(.*)", text, re.DOTALL).groups()  # type: ignore[union-attr]  # matches anything
     if "--from" in options:
         return []
@@ -139,7 +140,7 @@ def _json_words(text: str) -> list[str]:
 
 
 def _mounted(text: str) -> Iterator[str]:
-    """The sources of a RUN's bind mounts out of the context."""
+    """The sources of a RUN's bind mounts from the context."""
     for fields in mounts(text):
         if fields.get("type", "bind") == "bind" and "from" not in fields:
             yield fields.get("source", fields.get("src", ""))
@@ -154,7 +155,7 @@ def mounts(text: str) -> Iterator[dict[str, str]]:
 
 
 def _assigned(text: str) -> Iterator[tuple[str, str]]:
-    """The variables of an ARG or ENV that get a value."""
+    """The variables that an ARG or ENV assigns."""
     for word in words_of(text):
         name, equals, value = word.partition("=")
         if equals:
@@ -182,11 +183,9 @@ def _substituted(text: str, values: Mapping[str, str]) -> str:
 def final_stage(
     text: str, target: str | None, build_args: Mapping[str, str]
 ) -> list[Instruction] | None:
-    """The instructions that make the image, with those of the stages that it is built on; first the
-    FROM, with the base's name alone. None if the Dockerfile does not say what it is based on.
-
-    target: the stage that is built; None for the last one.
-    """
+    """The instructions that make the image, including those of the stages that it is built on;
+    first the FROM, with only the base's name. None if the base is unknown. target: the stage
+    that is built; None for the last one."""
     stages: dict[str, list[Instruction]] = {}
     known: dict[str, str] = {}
     current: list[Instruction] = []
@@ -209,7 +208,7 @@ def final_stage(
 def image_settings(config: Mapping[str, Any], stage: Sequence[Instruction]) -> dict[str, Any]:
     """The ``config`` object of an image after the instructions of a stage.
 
-    config: of its base. A variable whose value the environment does not give stands for itself:
+    config: of its base. A variable whose value the environment does not define stays as written:
     see `is_open`.
     """
     made = dict(config)
@@ -236,13 +235,13 @@ def image_settings(config: Mapping[str, Any], stage: Sequence[Instruction]) -> d
 
 
 def _known(text: str, values: Mapping[str, str]) -> str:
-    """With the values of its variables; as it is written if one of them may be an ARG's."""
+    """Replaces variables; returns the text unchanged if one of them may be an ARG's."""
     value = substituted(text, values, all_known=False)
     return text if value is None else value
 
 
 def is_open(settings: Mapping[str, Any]) -> bool:
-    """Whether what `image_settings` gives still has a variable that only the build knows."""
+    """Whether a result of `image_settings` still has a variable that only the build knows."""
     names = ("WorkingDir", "Env", "User", "Volumes")
     return any("$" in str(settings.get(name)) for name in names)
 
@@ -262,9 +261,9 @@ _PLAIN_VARIABLE = re.compile(r"\$(?:\{(\w+)(?::-([^}$]*))?\}|(\w+))")
 
 
 def substituted(text: str, values: Mapping[str, str], *, all_known: bool = True) -> str | None:
-    """The text with its variables' values; None if one is not known, or is used in another way.
+    """The text with its variables replaced; None if one is unknown, or has an unsupported form.
 
-    all_known: whether a variable without a value has none, so that its default holds.
+    all_known: whether a variable without a value is unset, so that its default applies.
     """
     known = dict(values)
     for found in _PLAIN_VARIABLE.finditer(text):
@@ -276,7 +275,7 @@ def substituted(text: str, values: Mapping[str, str], *, all_known: bool = True)
 
 
 def needing_buildkit(text: str) -> Instruction | None:
-    """The first instruction that the classic builder refuses or takes for something else."""
+    """The first instruction that the classic builder rejects or misunderstands."""
     return next((it for it in instructions(text) if _is_modern(it)), None)
 
 

@@ -1,8 +1,8 @@
-"""Puts states into an image that is in an engine, by sending it the one new layer.
+"""Adds states to an image in an engine, by sending only the new layer.
 
-The classic image store takes an archive that names layers which are not in it, as long as it has
-them already. So the archive holds the new layer, the new configuration and a list. Where a store
-does not take that, the whole image is fetched, changed as an OCI layout, and sent back.
+The classic image store accepts an archive that names missing layers if the store has them already.
+So the archive contains the new layer, the new configuration and a list. If a store does not accept
+that, the whole image is fetched, changed as an OCI layout, and sent back.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ from bundler.system.times import reproducible_now
 if TYPE_CHECKING:
     from bundler.artifacts.image.engine.opening import EngineImage
 
-# The name of an image in a store that drops images without one, until it has its own.
+# A temporary name, for stores that drop images without one.
 TEMPORARY = "state-bundler.invalid/embed:"
-# Storage drivers that only the classic image store has; of others the engine is asked.
+# Storage drivers of the classic image store; for others, the engine is asked.
 _CLASSIC_DRIVERS = ("overlay2", "vfs", "aufs")
-# An engine with containerd's image store says so in its driver's status.
+# An engine with containerd's image store reports it in its driver's status.
 _CONTAINERD = "io.containerd.snapshotter.v1"
-# So many images of the same files are asked for what they remember.
+# At most this many images with the same files are considered.
 _MAX_ALIKE = 3
 
 
 @dataclass(frozen=True)
 class _Image:
-    """An image in the engine. as_a_whole: its store takes no single layer."""
+    """An image in the engine. as_a_whole: whether its store does not accept a single layer."""
 
     identity: str
     config: Json
@@ -52,7 +52,7 @@ class _Image:
 
 
 def load_image(engine: Engine, name: str) -> _Image:
-    """Raises `NotInEngine` for an image that the engine does not have."""
+    """Raises `NotInEngine` if the engine does not have the image."""
     inspected = engine.image(name)
     history = engine.history(inspected["Id"])
     whole = _takes_whole_images(engine, inspected)
@@ -60,7 +60,7 @@ def load_image(engine: Engine, name: str) -> _Image:
 
 
 def _takes_whole_images(engine: Engine, inspected: Mapping[str, Any]) -> bool:
-    """Whether the engine's store refuses an archive of a single layer."""
+    """Whether the engine's store rejects an archive of a single layer."""
     if engine.is_podman:
         return True
     if (inspected.get("GraphDriver") or {}).get("Name") in _CLASSIC_DRIVERS:
@@ -69,7 +69,7 @@ def _takes_whole_images(engine: Engine, inspected: Mapping[str, Any]) -> bool:
 
 
 def has_containerd_store(engine: Engine) -> bool:
-    """Whether the engine keeps its images in containerd, which can hold several platforms."""
+    """Whether the engine keeps its images in containerd, which supports several platforms."""
     status = engine.info().get("DriverStatus") or []
     return ["driver-type", _CONTAINERD] in status
 
@@ -78,7 +78,7 @@ def has_containerd_store(engine: Engine) -> bool:
 class EngineDestination:
     """Names in an engine, for an image with the state on top of one that the engine has.
 
-    base: its name or ID. names: none leaves the image without one.
+    base: its name or ID. names: may be empty; then the image stays without a name.
     """
 
     engine: Engine
@@ -101,7 +101,7 @@ class EngineDestination:
         if image.volumes_of(base.config):
             with reading(self.engine, base.identity) as container:
                 image.refuse_volumes(base.config, layer.placed, container.resolve)
-        # Podman takes our word for a layer's digest; Docker computes its own.
+        # Podman does not check a layer's digest; Docker computes it.
         is_sealed = not (request.every_byte or self.engine.is_podman)
         request = request.read_back_as(LAYER_DIGEST if is_sealed else EVERY_BYTE)
         sent = _send(self.engine, base, layer, request.record)
@@ -135,14 +135,14 @@ class EngineDestination:
         return layer
 
     def digest(self) -> str | None:
-        """The digest of what has the first name now."""
+        """The digest of the image that has the first name now."""
         with suppress(NotInEngine):
             return str(self.engine.image(self.names[0])["Id"])
         return None
 
 
 def _made(engine: Engine, made: _Sent, *, is_sealed: bool) -> EngineImage:
-    """The finished image, as the engine has it. Raises `ToolFailed` if it has another one."""
+    """The finished image in the engine. Raises `ToolFailed` if it is not the expected one."""
     from bundler.artifacts.image.engine.opening import EngineImage
 
     try:
@@ -160,7 +160,7 @@ def _made(engine: Engine, made: _Sent, *, is_sealed: bool) -> EngineImage:
 def _remembered(
     engine: Engine, base: _Image, before: Sequence[str], bundles: Sequence[Bundle]
 ) -> Layer | None:
-    """The layer as it was decided for an image that has all the same files below its state."""
+    """The layer that was computed for an image with the same files below its state."""
     own = image.files_below(base.config)
     for config in _alike(engine, base.config, before, own):
         if image.files_below(config) == own:
@@ -171,7 +171,7 @@ def _remembered(
 
 
 def _alike(engine: Engine, config: Json, before: Sequence[str], files: str) -> Iterator[Json]:
-    """Images that may have the same files: itself, those named, any that says so."""
+    """Images that may have the same files: this one, those named, any whose label says so."""
     yield config
     for name in before:
         with suppress(NotInEngine, VerificationFailed):
@@ -182,11 +182,11 @@ def _alike(engine: Engine, config: Json, before: Sequence[str], files: str) -> I
 
 
 def plan(container: ContainerFiles, base: _Image, request: EmbedRequest) -> Layer:
-    """The layer that an image gets, at the places that its files or its interpreter decide."""
+    """The layer for an image, at the places that its files or its interpreter determine."""
     config = base.config
     runs = image_import_path.runs_as(config.get("config") or {})
     known: list[str] = []
-    if image.own_layer_is_last(config):  # a label may also come from the image that it was made of
+    if image.own_layer_is_last(config):  # a label may also come from the base image
         known = [claim.path for claim in image.claims_of(image.labels(config)) or ()]
     finder = PlaceFinder(container, base.identity)
     placed = []
@@ -200,7 +200,7 @@ def plan(container: ContainerFiles, base: _Image, request: EmbedRequest) -> Laye
 
 
 def _known_place(known: Sequence[str], wanted: str, places: Mapping[str, str]) -> str | None:
-    """Where the image's label says that the state is; it was found out when that was put there."""
+    """The place in the image's label, which was determined when the state was embedded."""
     if wanted in places:
         return None
     found = [path for path in known if is_at(path, wanted)]
@@ -208,8 +208,7 @@ def _known_place(known: Sequence[str], wanted: str, places: Mapping[str, str]) -
 
 
 class PlaceFinder:
-    """Looks for places: a few questions first, the whole listing where they do not decide, and the
-    image's interpreter where its files do not."""
+    """Finds places: by a few lookups, then the whole listing, then the image's interpreter."""
 
     def __init__(self, container: ContainerFiles, image_id: str) -> None:
         self._container = container
@@ -229,7 +228,7 @@ class PlaceFinder:
         if self._tree is None:
             try:
                 return by_files(self._container)
-            except image_import_path.Unlisted:  # to ask takes less than a list
+            except image_import_path.Unlisted:  # a lookup takes less time than a listing
                 if found := self._by_interpreter(runs, wanted):
                     return found
             except image_import_path.Nowhere:
@@ -247,7 +246,7 @@ class PlaceFinder:
         package = posixpath.dirname(wanted)
         here = posixpath.join(runs.working_directory, package)
         if not package or (first is None and self._container.resolve(here)):
-            return None  # how the program is started would decide
+            return None  # the start of the program would decide
         folder = imported_from(
             self._container.engine.docker, self._image, runs, "".join(first or ()), package
         )
@@ -257,7 +256,7 @@ class PlaceFinder:
 
 
 def remove_unnamed(engine: Engine, image_id: str) -> None:
-    """Removes an image that has no name; its layers stay where another image has them."""
+    """Removes an unnamed image; layers that another image uses stay."""
     with suppress(NotInEngine):
         if not engine.image(image_id).get("RepoTags"):
             engine.remove_image(image_id)
@@ -273,7 +272,7 @@ def tag(engine: Engine, image_id: str, name: str) -> None:
 
 
 def discard(engine: Engine, made: str) -> None:
-    """Removes an image that was made and that nobody named, by ID or temporary name."""
+    """Removes an image that was made and never named, by ID or temporary name."""
     with suppress(NotInEngine):
         names = engine.image(made).get("RepoTags") or ()
         for name in names:
@@ -305,7 +304,7 @@ def _send(engine: Engine, base: _Image, layer: Layer, record: RunRecord) -> _Sen
 def _send_layer(
     engine: Engine, config: Mapping[str, Any], layer: Layer, record: RunRecord
 ) -> _Sent:
-    """Loads an archive with nothing but the new layer."""
+    """Loads an archive with only the new layer."""
     bare = dict(config)
     claims = image.claims_of(image.labels(config)) or ()
     if image.replaceable(bare, [item.path for item in layer.placed]):

@@ -1,7 +1,7 @@
-"""The file system of an image in an engine, asked path by path.
+"""The file system of an image in an engine, looked up path by path.
 
-The engine shows an image's files only through a container. One is made of the image and never
-started; its files are read by the archive calls, and it is removed with its anonymous volumes.
+The engine only shows an image's files through a container. One is created and never started; its
+files are read with the archive requests, and it is removed with its anonymous volumes.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from bundler.artifacts.image.rootfs import Node, RootFilesystem
 from bundler.artifacts.image.tarstream import Kind, TarMember, content_of, read_tar
 from bundler.errors import ToolFailed
 
-# Bits of Go's io/fs.FileMode, which the engine answers with.
+# Bits of Go's io/fs.FileMode, which the engine uses in its answers.
 _GO_DIRECTORY, _GO_SYMLINK, _GO_SPECIAL = 1 << 31, 1 << 27, (1 << 26) | (1 << 25) | (1 << 24)
-# Another question costs as much as reading on for so long.
+# Another request takes as long as reading this much more.
 _MAX_PASSED_BYTES = 8 * 1024 * 1024
 _MAX_CAPTURED_BYTES = 256 * 1024
 ANSWER = "The engine's answer"
@@ -37,7 +37,7 @@ class _Stat:
 
 @contextmanager
 def reading(engine: Engine, image_id: str) -> Iterator[ContainerFiles]:
-    """A container of the image for as long as this lasts."""
+    """A container of the image that exists inside the block."""
     with engine.container(image_id) as identity:
         yield ContainerFiles(engine, identity)
 
@@ -64,7 +64,7 @@ class ContainerFiles:
             if stat is None:
                 return None
             if stat.kind == "symlink":
-                # The engine has followed the link, and those that it led to.
+                # The engine has followed the link, and further links.
                 real = stat.target
                 if self._stat(real) is None:
                     return None
@@ -75,9 +75,9 @@ class ContainerFiles:
         return stat is not None and stat.kind == "directory"
 
     def fetch(self, paths: Sequence[str]) -> None:
-        """Looks up directories that are below each other, with as few questions as possible.
+        """Looks up nested directories with as few requests as possible.
 
-        The engine takes a tenth of a second to begin an archive, and then lists what is below.
+        The engine takes a tenth of a second to begin an archive, and then lists everything below.
         """
         for path in paths:
             if path not in self._nodes:
@@ -96,7 +96,7 @@ class ContainerFiles:
                     return
 
     def lookup(self, path: str) -> Node | None:
-        """What has exactly this path: owner, mode, and the bytes of a captured file."""
+        """The node at exactly this path: owner, mode, and the bytes of a captured file."""
         if path not in self._nodes:
             self._nodes[path] = self._fetch(path)
         return self._nodes[path]
@@ -113,7 +113,7 @@ class ContainerFiles:
         return None
 
     def walk(self, top: str = "/") -> Iterator[tuple[str, Node]]:
-        """Nothing: use `tree` for a listing, which takes a second or more."""
+        """Yields nothing: use `tree` for a listing, which takes a second or more."""
         del top
         return iter(())
 
@@ -125,7 +125,7 @@ class ContainerFiles:
         return tree
 
     def archive(self, path: str) -> AbstractContextManager[BinaryIO]:
-        """A tar stream of a file or of a directory with all below it, named after it."""
+        """A tar stream of a file, or of a directory with its contents, named after it."""
         return self.engine.archive(self._identity, path)
 
     def has(self, path: str) -> bool:

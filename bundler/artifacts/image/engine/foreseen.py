@@ -1,6 +1,6 @@
-"""Where the state would go, asked before the refresh and the build, as far as it can be known.
+"""Determines before the refresh and the build where the state would go, as far as possible.
 
-Known is an image whose Dockerfile adds no files to a base that the engine has. Of any other, what
+It is known if the Dockerfile adds no files to a base that the engine has. Otherwise the image that
 has the name now is the best guess: it was built from an earlier Dockerfile, or without state.
 """
 
@@ -32,9 +32,8 @@ _ADDS_FILES = ("RUN", "COPY", "ADD", "ONBUILD")
 
 @dataclass(frozen=True)
 class WantedPlaces:
-    """places: of the state directories, relative to their import roots. override: the path that the
-    user gave. certain: whether there will be a state at each of the places.
-    """
+    """places: of the state directories, relative to their import roots. override: the path that
+    the user gave. certain: whether there will be a state at each of the places."""
 
     places: Sequence[str]
     override: str | None = None
@@ -44,10 +43,9 @@ class WantedPlaces:
 
 @dataclass(frozen=True)
 class Foreseer:
-    """dockerfile: its text. target: the stage that is built, None for the last one. tag: the name
-    that the image gets, None if it gets none. same_bases: whether the build is sure to take the
-    engine's own image for a base.
-    """
+    """dockerfile: its text. target: the stage that is built, None for the last one. tag: the
+    name that the image gets, if any. same_bases: whether the build certainly uses the engine's
+    own copy of a base."""
 
     engine: Engine
     dockerfile: str
@@ -57,9 +55,8 @@ class Foreseer:
     same_bases: bool = True
 
     def check(self, wanted: WantedPlaces, listener: Listener) -> None:
-        """Raises `ConfigurationError` where the build is sure to end without a place for the state;
-        warns where it is likely.
-        """
+        """Raises `ConfigurationError` if the build would certainly end without a place for the
+        state; warns if that is likely."""
         stage = final_stage(self.dockerfile, self.target, self.build_args)
         if stage is None:
             return
@@ -69,8 +66,8 @@ class Foreseer:
         name = self.tag if adds_files else stage[0].text
         problems: list[ConfigurationError] = []
         is_certain = wanted.certain and self.same_bases and not adds_files
-        # An engine that cannot answer is for the build to report, and what an image holds that the
-        # build replaces is no reason to refuse.
+        # The build reports an engine that does not answer. And the contents of an image that the
+        # build replaces are no reason to refuse.
         with suppress(BundlerError):
             if name is None or not (config := self._config(name)):
                 return
@@ -86,7 +83,7 @@ class Foreseer:
             )
 
     def _config(self, name: str) -> dict[str, Any] | None:
-        """None for an image with state: where that belongs was found out before."""
+        """None for an image with state: its place was determined before."""
         settings = settings_of(self.engine.image(name))
         has_state = image.claims_of(image.labels(settings)) is not None
         return None if has_state else dict(settings.get("config") or {})
@@ -105,7 +102,7 @@ class Foreseer:
 
 
 def _refuse_hidden(stage: Sequence[Instruction], override: str | None) -> None:
-    """A volume over the path that the user gave."""
+    """Refuses a volume over the path that the user gave."""
     if override is None:
         return
     for volume in image_settings({}, stage).get("Volumes") or ():

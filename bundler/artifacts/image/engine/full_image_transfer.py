@@ -1,8 +1,8 @@
-"""The ways into stores that do not take a single layer by itself: containerd's, and Podman's.
+"""Transfers for stores that do not accept a single layer: containerd's, and Podman's.
 
-Podman takes an image as a whole or not at all: it is fetched, changed as an OCI layout, and sent
-back. containerd's store takes an image of which it has all blobs but the new ones, if the manifest
-is known. It gets these alone where it can: that takes 0.2 s, and an image of 1 GB half a minute.
+Podman only accepts a whole image: it is fetched, changed as an OCI layout, and sent back.
+containerd's store accepts new blobs alone if the manifest is known and the store has all other
+blobs. That takes 0.2 s instead of half a minute for an image of 1 GB, so it is tried first.
 """
 
 from __future__ import annotations
@@ -39,10 +39,9 @@ _CHUNK_BYTES = 1024 * 1024
 def send_whole(
     engine: Engine, image_id: str, layer: Layer, record: RunRecord, name_prefix: str
 ) -> tuple[str, list[str]]:
-    """Returns the new image's temporary name (these engines drop an image that has none), and
-    the digests of its layers.
-    """
-    if not engine.is_podman:  # it takes an image as a whole or not at all
+    """Returns the new image's temporary name (these engines drop unnamed images), and the
+    digests of its layers."""
+    if not engine.is_podman:  # it only accepts a whole image
         with suppress(_Unfit, ToolFailed):
             return _send_new_blobs(engine, image_id, layer, record, name_prefix)
     with tempfile.TemporaryDirectory(prefix="state-bundler-") as folder:
@@ -60,7 +59,7 @@ def _request(layer: Layer, record: RunRecord) -> EmbedRequest:
 def _load(
     engine: Engine, layout: LayoutFolder, made: Appended, name_prefix: str
 ) -> tuple[str, list[str]]:
-    """Sends what was made in the layout; returns as `send_whole`."""
+    """Loads the layout's image; returns the same as `send_whole`."""
     digest = made.entry["digest"]
     name = f"{name_prefix}{digest.removeprefix('sha256:')[:32]}"
     layout.publish({**layout.index(), "manifests": [made.entry]})
@@ -69,7 +68,7 @@ def _load(
     write_archive(layout.path, archive)
     try:
         load(engine, pieces_of(archive))
-    except ToolFailed:  # it may have got the name all the same
+    except ToolFailed:  # it may have got the name anyway
         with suppress(ToolFailed):
             engine.remove_image(name)
         raise
@@ -77,14 +76,14 @@ def _load(
 
 
 class _Unfit(Exception):
-    """The image is not one of which the new blobs would do."""
+    """The image cannot be completed by new blobs alone."""
 
 
 class _Addition(LayoutFolder):
-    """A layout that gets what is new alone: the rest is in the store already."""
+    """A layout of only the new blobs: the store already has the others."""
 
     def take(self, source: BlobStore, entry: Descriptor) -> None:
-        """It stays where it is."""
+        """Does nothing: the blob is in the store."""
 
 
 def _send_new_blobs(
@@ -93,7 +92,7 @@ def _send_new_blobs(
     with tempfile.TemporaryDirectory(prefix="state-bundler-") as folder:
         base = _documents(engine.docker, image_id, Path(folder, "base"))
         entry = choose(base, None)
-        if len(list(images_of(base, entry))) != 1:  # each platform has its own paths
+        if len(list(images_of(base, entry))) != 1:  # each platform has different paths
             raise _Unfit
         layout = _Addition(LayoutFolder.create(Path(folder, "new")).path)
         made = append(_request(layer, record), layout, [BaseImage(base, entry)], layer=layer)
@@ -101,9 +100,9 @@ def _send_new_blobs(
 
 
 def _documents(docker: Docker, image_id: str, folder: Path) -> LayoutFolder:
-    """The image's manifests and configuration as a layout that has nothing else.
+    """The image's manifests and configuration as a layout without layers.
 
-    The engine's API does not show them, but buildx's history does, for any image in the store.
+    The engine's API does not return them, but buildx's history does, for any image in the store.
     Raises `ToolFailed` if it cannot.
     """
     layout = LayoutFolder.create(folder)
@@ -137,7 +136,7 @@ def _config(layout: LayoutFolder, digest: str) -> Json:
 
 
 def fetch(engine: Engine, image_id: str, folder: Path) -> LayoutFolder:
-    """The image as a layout; newer engines hand out one, older ones their own kind of archive."""
+    """The image as a layout; newer engines export one, older ones their own kind of archive."""
     archive = folder / "fetched.tar"
     with (
         engine.image_archive(image_id) as response,
@@ -216,7 +215,7 @@ def _add_layer(layout: LayoutFolder, archive: tarfile.TarFile, name: str) -> dic
 
 
 def keep_only(layout: LayoutFolder, digest: str, name: str) -> str:
-    """Leaves one image in the index, under the name by which the engine will know it."""
+    """Keeps one image in the index, under the name that it will have in the engine."""
     index = layout.index()
     entries = [entry for entry in index["manifests"] if entry["digest"] == digest]
     annotations = {**(entries[0].get("annotations") or {}), _NAME: name}

@@ -1,8 +1,8 @@
 """Docker's ignore rules: which files of a folder belong to the build context.
 
 A rule is a path relative to the context with Go's wildcards (``*``, ``?``, ``[a-z]``, ``**`` for
-any number of folders). A rule matches what is below its match, too; of several the last decides; a
-``!`` in front takes in again. See https://docs.docker.com/build/concepts/context/.
+any number of folders). It also matches everything below its match. The last matching rule decides;
+a rule that begins with ``!`` includes again. See https://docs.docker.com/build/concepts/context/.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class DockerIgnoreRule:
 
 
 def parse(text: str) -> list[DockerIgnoreRule]:
-    """Raises `ConfigurationError` for a pattern that docker would refuse."""
+    """Parses rules. Raises `ConfigurationError` for a pattern that docker rejects."""
     rules = []
     for number, line in enumerate(text.removeprefix("\ufeff").splitlines(), 1):
         if line.startswith("#"):
@@ -55,7 +55,7 @@ def _compiled(pattern: str, number: int) -> re.Pattern[str]:
 
 
 def compiled(pattern: str) -> re.Pattern[str] | None:
-    """A pattern that stands alone, such as the source of a COPY; None if docker would refuse it."""
+    """A single pattern, such as the source of a COPY; None if docker rejects it."""
     try:
         return re.compile(_translated(pattern), re.DOTALL)
     except (re.error, IndexError):
@@ -95,7 +95,7 @@ def _translated(pattern: str) -> str:
 
 
 def excluded(path: str, rules: Sequence[DockerIgnoreRule]) -> bool:
-    """Whether a path (relative, POSIX) is left out of the context."""
+    """Whether a path (relative, POSIX) is excluded from the context."""
     above = list(_above(path))
     verdict = False
     for rule in rules:
@@ -113,7 +113,7 @@ def _above(path: str) -> Iterator[str]:
 
 
 def walk(root: Path, rules: Sequence[DockerIgnoreRule]) -> Iterator[tuple[str, Path]]:
-    """What belongs to the context below a folder, sorted: relative path and path on disk.
+    """The contents of the context below a folder, sorted: relative path and path on disk.
 
     Raises `InputOutputError` for a folder that cannot be read.
     """
@@ -138,7 +138,7 @@ def walk(root: Path, rules: Sequence[DockerIgnoreRule]) -> Iterator[tuple[str, P
 
 
 def may_hold(folder: str, takes_in: Iterable[DockerIgnoreRule]) -> bool:
-    """Whether a rule could take in something below an excluded folder."""
+    """Whether a rule could include something below an excluded folder."""
     depth = folder.split("/")
     for rule in takes_in:
         parts = rule.text.split("/")
@@ -150,9 +150,9 @@ def may_hold(folder: str, takes_in: Iterable[DockerIgnoreRule]) -> bool:
 
 
 def effective(context: Path, dockerfile: Path | None) -> str:
-    """The text of the rules that hold: those next to the Dockerfile, else the context's.
+    """The text of the effective rules: those next to the Dockerfile, else the context's.
 
-    dockerfile: None for one that the classic builder uses, which knows only the context's.
+    dockerfile: None for the classic builder, which only reads the context's.
     """
     candidates = [context / IGNORE_FILE]
     if dockerfile is not None:

@@ -1,8 +1,8 @@
-"""A program in a container that lives as long as the conversation over its stdin and stdout.
+"""A program in a container, with a conversation over its stdin and stdout.
 
-Nothing of it stays: the engine removes the container when the program ends, and that ends when its
-stdin is closed, also if we are killed. Values of variables are neither in a process list nor in
-an image: the CLI takes them from its own environment, by name.
+The engine removes the container when the program ends, and the program ends when its stdin is
+closed, even if we are killed. Values of variables are neither in a process list nor in an image:
+the CLI takes them from its own environment, by name.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ _PULL_SECONDS = 1800.0
 
 @dataclass(frozen=True)
 class RunningContainer:
-    """A container that `start` makes. network: as ``docker run`` takes it; None for its default."""
+    """A container that `start` creates. network: as ``docker run`` accepts it; None for its
+    default."""
 
     image: str
     network: str | None = None
@@ -33,7 +34,7 @@ class RunningContainer:
     name: str = field(default_factory=lambda: f"state-bundler-{uuid.uuid4().hex[:12]}")
 
     def own_variables(self) -> dict[str, str]:
-        """The variables that the image sets; pulls it where the engine does not have it."""
+        """The variables that the image sets. Pulls the image if the engine does not have it."""
         engine = self.docker.connect()
         if not engine.has_image(self.image):
             self._pull()
@@ -65,7 +66,7 @@ class RunningContainer:
         """
         names = [word for name in environment for word in ("--env", name)]
         network = ["--network", self.network] if self.network else []
-        # No log: the engine would keep on its disk what goes over the line.
+        # No log: the engine would store the conversation on its disk.
         options = ["--rm", "--interactive", "--name", self.name, "--log-driver", "none"]
         with open(output, "ab") as stream:
             return subprocess.Popen(
@@ -84,14 +85,14 @@ class RunningContainer:
             )
 
     def archive(self, path: str) -> AbstractContextManager[BinaryIO]:
-        """What is at a path of the running container, as a tar stream."""
+        """The file or directory at a path of the running container, as a tar stream."""
         return self.docker.connect().archive(self.name, path)
 
     def put_archive(self, path: str, stream: BinaryIO) -> None:
-        """Unpacks a tar stream in a directory of the running container."""
+        """Extracts a tar stream into a directory of the running container."""
         self.docker.connect().put_archive(self.name, path, stream)
 
     def remove(self) -> None:
-        """Kills and removes it, if it is still there."""
+        """Kills and removes it, if it still exists."""
         with suppress(ToolFailed):
             self.docker.ask("rm", "--force", self.name)

@@ -1,7 +1,7 @@
-"""Asks an image's own interpreter from where it would import a package.
+"""Asks an image's own interpreter where it would import a package from.
 
-That starts a container without network. Nothing of the project is run: only the top-level package
-is looked for, by what the interpreter and its site-packages do at every start.
+Starts a container without network. Nothing of the project is run: only the top-level package is
+looked up, with what the interpreter and its site-packages do at every start.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from bundler.artifacts.image.engine.running import interpreters, runner
 from bundler.artifacts.image.image_import_path import RunsAs
 from bundler.errors import ToolFailed
 
-# What says which interpreter runs, and what it imports from.
+# Which interpreter runs, and what determines its import paths.
 _DECIDING = ("PATH", "HOME", "PYTHONHOME", "PYTHONPATH", "PYTHONSAFEPATH", "PYTHONUSERBASE")
 _PROGRAM = b"""\
 import importlib.util, json, os, sys
@@ -32,7 +32,7 @@ sys.stdout.write("\\n" + json.dumps([folder for folder in found if os.path.isdir
 def imported_from(docker: Docker, image: str, runs: RunsAs, first: str, package: str) -> str | None:
     """The folder of a package in the image; None if its interpreter finds none, or cannot be run.
 
-    first: what is in front of all else on ``sys.path``. package: as a path, such as ``shop/defs``.
+    first: the front of ``sys.path``. package: as a path, such as ``shop/defs``.
     """
     settings = {name: value for name, value in runs.environment if name in _DECIDING}
     for python in interpreters(runs):

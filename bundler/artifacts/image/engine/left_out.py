@@ -1,7 +1,7 @@
 """What a build leaves out of its context: credentials, ``.git``, and what git ignores.
 
 What the Dockerfile or the ignore file names stays in: ``COPY dist/*.whl .``, ``!dist``, a bind
-mount. To name a folder above it is not enough, or ``COPY . .`` would name everything.
+mount. Naming a folder above it is not enough, or ``COPY . .`` would name everything.
 """
 
 from __future__ import annotations
@@ -39,9 +39,8 @@ _WILDCARDS = re.compile(r"\[[^]]*\]|[*?]")
 
 @dataclass(frozen=True)
 class _Name:
-    """A path or pattern that somebody wrote. where: such as ``Dockerfile:7``. ships: whether what
-    it names gets into a layer; a bind mount does not.
-    """
+    """A path or pattern in a file. where: such as ``Dockerfile:7``. ships: whether it gets into
+    a layer; a bind mount does not."""
 
     text: str
     pattern: re.Pattern[str]
@@ -49,7 +48,7 @@ class _Name:
     ships: bool
 
     def is_of(self, path: str, *, credentials: bool) -> bool:
-        """Whether it names this path; credentials are not named by a pattern for anything."""
+        """Whether it names this path; a general pattern does not name credentials."""
         if self.pattern.fullmatch(path) is None:
             return False
         last = posixpath.basename(self.text)
@@ -89,14 +88,14 @@ class Names:
         return cls(tuple(found))
 
     def of_path(self, path: str, *, credentials: bool) -> _Name | None:
-        """What names a path; where there is a choice, what ships it."""
+        """What names a path; preferably something that ships it."""
         found = [name for name in self.names if name.is_of(path, credentials=credentials)]
         return max(found, key=lambda name: name.ships, default=None)
 
     def copying(self, path: str) -> str:
-        """Where a folder is copied by name that has this path in it; empty if none is.
+        """Where a folder that contains this path is copied by name; empty if nowhere.
 
-        Not for what tools leave in any folder, which nobody wants in an image.
+        Not for files that tools leave in any folder, which nobody wants in an image.
         """
         if _LEFTOVER.search(path):
             return ""
@@ -119,11 +118,10 @@ class Names:
 @dataclass(frozen=True)
 class LeftOut:
     """credentials, ignored: what is left out, relative to the context; ``.git`` is among the
-    credentials, since it holds remotes and all that was ever committed. artifacts: older PEX files
-    and wheels that stay in. named: credentials that stay in, and where they are named. copied: what
-    is left out of a folder that a COPY names, and where. problems: what git could not say.
-    elsewhere: a context that is not on this machine.
-    """
+    credentials, since it contains remotes and everything that was ever committed. artifacts:
+    older PEX files and wheels that stay in. named: credentials that stay in, and where they are
+    named. copied: what is left out of a folder that a COPY names, and where. problems: why git
+    could not answer. elsewhere: whether the context is not on this machine."""
 
     credentials: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
@@ -135,7 +133,7 @@ class LeftOut:
 
     @property
     def rules(self) -> tuple[str, ...]:
-        """In the words of an ignore file; one for all byte code, of which there is much."""
+        """In the format of an ignore file; one rule for all byte code."""
         paths = dict.fromkeys(
             f"**/{_BYTECODE}" if posixpath.basename(path) == _BYTECODE else quoted(path)
             for path in (*self.credentials, *self.ignored)
@@ -181,7 +179,7 @@ class LeftOut:
 
     @contextmanager
     def explaining(self) -> Iterator[None]:
-        """Has a failure say what was left out, which may be the reason for it."""
+        """Adds what was left out to a failure, since it may be the reason."""
         try:
             yield
         except BundlerError as error:
@@ -203,10 +201,10 @@ def _listed(paths: Sequence[str]) -> str:
 
 
 def find(root: Path, ignored: str, names: Names, states: Iterable[Path] = ()) -> LeftOut:
-    """Looks through a context.
+    """Searches a context.
 
-    ignored: the text of its ignore file, whose own exclusions are not repeated. states: folders
-    that are withheld anyway.
+    ignored: the text of its ignore file, whose exclusions are not repeated. states: folders that
+    are withheld in any case.
     """
     top = root.resolve()
     rules = parse(ignored)
@@ -278,7 +276,7 @@ class _Search:
         return "ignored" if path in self.ignored else ""
 
     def ask_git(self, folder: str) -> None:
-        """Learns what git ignores below a folder of the context."""
+        """Asks what git ignores below a folder of the context."""
         place = self.root / folder
         try:
             if git_directory.locate(os.fsencode(place)) is not None:
@@ -297,4 +295,4 @@ def _children(folder: Path) -> list[os.DirEntry[str]]:
         with os.scandir(folder) as listing:
             return sorted(listing, key=lambda child: child.name)
     except OSError:
-        return []  # docker cannot read it, either, and says so
+        return []  # docker cannot read it either, and reports that

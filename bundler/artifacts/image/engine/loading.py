@@ -1,4 +1,4 @@
-"""Sends images to an engine, and reads what it says of them."""
+"""Sends images to an engine, and parses its report."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from bundler.errors import ToolFailed
 def archive_of(layer: Layer, below: int, finish: Callable[[Written], bytes]) -> Iterator[bytes]:
     """A docker archive in pieces: the new layer, the configuration, the list.
 
-    below: how many layers the engine has already; they are named and absent. finish: makes the
-    configuration once the layer's digest is known.
+    below: the number of layers that the engine has already; they are named and missing. finish:
+    makes the configuration once the layer's digest is known.
     """
     size = layer.size()
     digest = hashlib.sha256()
@@ -48,7 +48,8 @@ def _padding(size: int) -> bytes:
 
 
 def load(engine: Engine, archive: Iterator[bytes]) -> None:
-    """Sends an image archive, and reads the answer: the engine reports errors in it, with a 200."""
+    """Sends an image archive and parses the report: the engine reports errors with a status of
+    200."""
     for line in engine.load(_joined(archive)).splitlines():
         with suppress(msgspec.DecodeError):
             event = msgspec.json.decode(line)
@@ -58,7 +59,7 @@ def load(engine: Engine, archive: Iterator[bytes]) -> None:
 
 
 def _joined(archive: Iterator[bytes], size: int = 1024 * 1024) -> Iterator[bytes]:
-    """Small pieces together: each one is a chunk of HTTP."""
+    """Joins small pieces: each piece is a chunk of HTTP."""
     buffer = io.BytesIO()
     for piece in archive:
         buffer.write(piece)

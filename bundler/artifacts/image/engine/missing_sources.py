@@ -1,6 +1,6 @@
-"""Files that a Dockerfile takes from the context, and that are not there: found before a refresh.
+"""Finds files that a Dockerfile copies but the context lacks, before the refresh.
 
-Docker finds them in the middle of the build. Only what is certain is said: a path without a
+Docker would notice in the middle of the build. Only certain cases are reported: a path without a
 wildcard, whose variables are all known, in a stage that the build needs.
 """
 
@@ -33,13 +33,14 @@ from bundler.artifacts.image.engine.ignore import (
 )
 
 _UNCERTAIN = re.compile(r"[*?\[\]\\]")
-# What ADD fetches, and a heredoc.
+# What ADD downloads, and a heredoc.
 _ELSEWHERE = re.compile(r"<<|[\w.-]+@[\w.-]+:|.*://")
 _OFFICIAL_SYNTAX = re.compile(r"(docker\.io/)?docker/dockerfile(-upstream)?([:@]|$)")
 
 
 class MissingSource(msgspec.Struct, frozen=True):
-    """line: of the instruction. path: in the context. is_excluded: it is there, but ignored."""
+    """line: of the instruction. path: in the context. is_excluded: whether it exists, but is
+    ignored."""
 
     line: int
     path: str
@@ -47,8 +48,10 @@ class MissingSource(msgspec.Struct, frozen=True):
 
 
 class _Stage(msgspec.Struct):
-    """A part of a Dockerfile from one FROM on. base: what FROM names. all_known: whether its whole
-    environment is in the Dockerfile; any other base may set variables, which override an ARG.
+    """A stage of a Dockerfile, which begins with a FROM.
+
+    base: what FROM names. all_known: whether its whole environment is in the Dockerfile; any other
+    base may set variables, which override an ARG.
     """
 
     name: str
@@ -66,10 +69,10 @@ def missing_sources(
     target: str | None = None,
     contexts: Collection[str] = (),
 ) -> Iterator[MissingSource]:
-    """What a build of this context would not find. target: the stage that is built; None: the last.
-    contexts: named ones, which stand in for stages of their names.
+    """The sources that a build of this context would not find.
 
-    Nothing for a Dockerfile in another language (``# syntax=``).
+    target: the stage that is built; None for the last one. contexts: named ones, which replace
+    stages with their names. Returns nothing for a Dockerfile in another language (``# syntax=``).
     """
     syntax = syntax_of(text)
     if syntax is not None and _OFFICIAL_SYNTAX.match(syntax) is None:
@@ -93,7 +96,7 @@ def missing_sources(
 def _stages(
     text: str, build_args: Mapping[str, str], contexts: Collection[str]
 ) -> tuple[dict[str, str], list[_Stage]]:
-    """The variables in front of the first FROM, and the stages."""
+    """The variables before the first FROM, and the stages."""
     shared: dict[str, str] = {}
     stages: list[_Stage] = []
     for found in instructions(text):
@@ -121,7 +124,7 @@ def _declare(
     *,
     all_known: bool = True,
 ) -> None:
-    """An ARG: its value is the caller's, its own, or that of one before the first FROM.
+    """Declares an ARG: its value is the caller's, its own, or that of one before the first FROM.
 
     all_known: of the stage.
     """
@@ -165,9 +168,9 @@ def _sources(
     shared: Mapping[str, str],
     build_args: Mapping[str, str],
 ) -> Iterator[tuple[int, str]]:
-    """What the instructions of a stage name of the context, with their lines.
+    """The sources in the context of a stage's instructions, with their lines.
 
-    variables: those of its base; those that it leaves behind.
+    variables: those of its base; afterwards, those of the stage.
     """
     environment = list(variables)
     all_known = stage.all_known
@@ -201,7 +204,7 @@ def _bound(text: str) -> Iterator[str]:
 def _missing(
     top: Path, line: int, path: str, rules: Sequence[DockerIgnoreRule]
 ) -> MissingSource | None:
-    """None if it is there, or if that is not certain: a link leads somewhere, a rule takes in."""
+    """None if it exists, or if that is uncertain because of a link or an including rule."""
     parts = path.split("/")
     above = [top.joinpath(*parts[:end]) for end in range(1, len(parts) + 1)]
     if any(each.is_symlink() for each in above):
@@ -209,7 +212,7 @@ def _missing(
     if not os.path.lexists(above[-1]):
         return MissingSource(line, path, is_excluded=False)
     if path.endswith(IGNORE_FILE) or "dockerfile" in parts[-1].lower():
-        return None  # the client may send it all the same
+        return None  # the client may send it anyway
     takes_in = [rule for rule in rules if not rule.exclude]
     if not excluded(path, rules) or (above[-1].is_dir() and may_hold(path, takes_in)):
         return None

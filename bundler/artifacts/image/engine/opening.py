@@ -1,4 +1,4 @@
-"""An image in an engine, open for reading. Nothing in it is ever run."""
+"""Opens an image in an engine for reading. Nothing in it is run."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class EngineImage(OneArtifact):
     """An image in an engine.
 
     What its label names is read. An image without our label, one that was changed since, and one
-    whose topmost layer is not the one that these states make, is searched as a whole.
-    inspected: what the engine has just said of it. is_sealed: the engine has computed the digest
-    of its topmost layer, and it is the one of the layer that was made of the states.
+    whose topmost layer is not made from these states, is searched completely. inspected: the
+    engine's description of it. is_sealed: whether the engine has computed the digest of its topmost
+    layer, and it is that of the layer made from the states.
     """
 
     kind = "docker"
@@ -102,10 +102,10 @@ class EngineImage(OneArtifact):
             )
 
     def _made_diff_id(self) -> str | None:
-        """The digest of the layer that these states make; None if it is not known."""
-        if self._is_sealed:  # it was compared when the engine had taken it
+        """The digest of the layer that these states make; None if it is unknown."""
+        if self._is_sealed:  # it was compared when the engine received it
             return image.diff_ids(self._settings)[-1]
-        # Podman takes the image's word for a layer's digest.
+        # Podman does not check a layer's digest.
         if self._remade is None or self.engine.is_podman:
             return None
         return self._remade.diff_id()
@@ -131,9 +131,10 @@ class EngineImage(OneArtifact):
         return None
 
     def remade(self, path: str) -> Remade | None:
-        """The layer that these states make, of the bytes that are read; None if it has others.
+        """The layer that these states make, from the bytes that are read; None if it has other
+        states.
 
-        path: of the state directory that is read now. The first of them starts it anew.
+        path: of the state directory that is being read. The first one starts again.
         """
         paths = image.import_paths(self._settings)
         if path == min(paths, default=None):

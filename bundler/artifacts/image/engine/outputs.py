@@ -1,4 +1,4 @@
-"""What the user's arguments say of the result, carried out with the finished image."""
+"""Carries out the options for the result with the finished image."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _KINDS = ("docker", "image", "registry", "tar", "local", "oci")
 
 @dataclass(frozen=True)
 class ReadyImage:
-    """An image with its state, which has no name before the block of its build ends.
+    """A finished image with its state, which has no name until its build's block ends.
 
     arguments: with the names and files that it gets.
     """
@@ -37,12 +37,12 @@ class ReadyImage:
 
     @property
     def image_id(self) -> str:
-        """Or the digest of its manifest or index, where it goes past the engine."""
+        """Its ID, or the digest of its manifest or index if it bypasses the engine."""
         return str(self.artifact.digest)
 
     @property
     def called(self) -> str | None:
-        """By its names, else by its files."""
+        """Its names, or else its files."""
         fields = map(fields_of, self.arguments.outputs)
         return (
             " ".join(self.arguments.tags or [one["dest"] for one in fields if "dest" in one])
@@ -51,7 +51,7 @@ class ReadyImage:
 
 
 def check(arguments: Arguments) -> None:
-    """Raises `UsageError` for what cannot be done with a finished image."""
+    """Raises `UsageError` for options that are not possible with a finished image."""
     for name in arguments.tags:
         if reference.parse(name).digest:
             raise UsageError(f"-t {name} is a digest, but an image is named by a tag.")
@@ -72,7 +72,7 @@ def check(arguments: Arguments) -> None:
 def carry_out(
     docker: Docker, engine: Engine, arguments: Arguments, image_id: str, listener: Listener
 ) -> None:
-    """Files and pushes. Raises `ChildFailed` if a push fails, `InputOutputError`."""
+    """Writes files and pushes. Raises `ChildFailed` if a push fails, `InputOutputError`."""
     for output in arguments.outputs:
         name = next(iter(arguments.tags), "latest")
         _output(docker, engine, fields_of(output), image_id, name)
@@ -88,7 +88,7 @@ def carry_out(
 
 
 def write_files(arguments: Arguments, image_id: str, metadata: Mapping[str, str]) -> None:
-    """``--metadata-file`` and ``--iidfile``. Raises `InputOutputError`."""
+    """Writes ``--metadata-file`` and ``--iidfile``. Raises `InputOutputError`."""
     if arguments.metadata_file is not None:
         told = {**metadata, "image.name": ",".join(arguments.tags)}
         write(Path(arguments.metadata_file), msgspec.json.encode(told))
@@ -104,14 +104,14 @@ def pushes(arguments: Arguments) -> bool:
 
 
 def only_files(arguments: Arguments) -> bool:
-    """Whether nothing is wanted in the engine: there are files, and nothing names the image."""
+    """Whether only files are wanted, and no name in the engine."""
     fields = [fields_of(output) for output in arguments.outputs]
     named = arguments.tags or arguments.iidfile or arguments.load
     return bool(fields) and not named and all("dest" in one for one in fields)
 
 
 def stays(arguments: Arguments) -> bool:
-    """Whether the image is wanted here, too: in the engine or in a file."""
+    """Whether the image is also wanted on this machine: in the engine or in a file."""
     return arguments.load or any(
         "dest" in fields or fields.get("type") == "docker"
         for fields in map(fields_of, arguments.outputs)
@@ -119,7 +119,8 @@ def stays(arguments: Arguments) -> bool:
 
 
 def fields_of(output: str) -> dict[str, str]:
-    """``type=docker,dest=app.tar``; a plain path is a local folder, ``-`` an archive on stdout."""
+    """Parses ``type=docker,dest=app.tar``; a plain path is a local folder, ``-`` an archive on
+    stdout."""
     if "=" not in output:
         return {"type": "tar" if output == "-" else "local", "dest": output}
     pairs = (part.partition("=") for part in next(csv.reader([output])))
@@ -147,7 +148,7 @@ def _output(
 
 
 def _layout(engine: Engine, image_id: str, fields: Mapping[str, str], name: str) -> None:
-    """The image as an OCI archive, or as a layout's folder with ``tar=false``."""
+    """Writes the image as an OCI archive, or as a layout's folder with ``tar=false``."""
     import tempfile
 
     from bundler.artifacts.image.engine.full_image_transfer import fetch, keep_only
@@ -159,7 +160,7 @@ def _layout(engine: Engine, image_id: str, fields: Mapping[str, str], name: str)
 
 
 def write_layout(layout: Path, fields: Mapping[str, str]) -> None:
-    """What ``--output type=oci`` asks for, of a layout that is whole."""
+    """Writes a complete layout as ``--output type=oci`` requests."""
     from bundler.artifacts.image.layout import LayoutFolder, add_to_folder, write_archive
 
     destination = Path(fields["dest"])
@@ -181,6 +182,6 @@ def _save(archive: BinaryIO, destination: str) -> None:
 
 
 def write(path: Path, data: bytes) -> None:
-    """Raises `InputOutputError`; the file is old or new."""
+    """Raises `InputOutputError`; the file is then unchanged."""
     with io_errors(path):
         save(path, data)

@@ -1,4 +1,4 @@
-"""Computes the digest of a state layer while the states are read out of a container."""
+"""Computes the digest of a state layer while the states are read from a container."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _CHUNK_BYTES = 256 * 1024
 
 
 class Remade:
-    """A layer that is made again of what is read.
+    """A layer that is recreated from what is read.
 
-    An engine lists some directories in another order than the layer has them: what comes too early
-    is kept in a temporary file. stack: closes those.
+    An engine lists some directories in a different order than the layer: what comes too early is
+    kept in a temporary file. stack: closes those.
     """
 
     def __init__(self, layer: Layer, stack: ExitStack) -> None:
@@ -40,7 +40,7 @@ class Remade:
         self._advance()
 
     def taking(self, member: Member, top: str) -> Member:
-        """The same member, whose bytes are taken when they are read. top: of its directory."""
+        """The same member; its bytes are recorded when they are read. top: of its directory."""
         if member.kind != "file" or not member.size or self._awaited is None:
             return member
         path = f"{top}/{member.path}".lstrip("/")
@@ -60,14 +60,14 @@ class Remade:
         return io.BufferedReader(_Taken(member.open(), take), _CHUNK_BYTES)
 
     def _take(self, data: bytes) -> None:
-        """Bytes of the file that is awaited."""
+        """Records bytes of the expected file."""
         self._digest.update(data)
         self._left -= len(data)
         if not self._left:
             self._advance()
 
     def _advance(self) -> None:
-        """Goes on to the next file that has not been read; the manifests are known."""
+        """Moves on to the next file that has not been read; the manifests are known."""
         self._pad()
         for entry in self._entries:
             self._digest.update(entry.header())
@@ -93,7 +93,7 @@ class Remade:
 
 
 class _Taken(io.RawIOBase):
-    """Hands on what it reads."""
+    """Passes on what it reads."""
 
     def __init__(self, stream: BinaryIO, take: Callable[[bytes], object]) -> None:
         super().__init__()

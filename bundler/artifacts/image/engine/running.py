@@ -1,4 +1,4 @@
-"""Runs Python inside an image: without network, and nothing of it stays."""
+"""Runs Python inside an image, without network and without leaving anything behind."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from bundler.system import process
 from bundler.system.process import Completed
 
 _SITE_PACKAGES = re.compile(r"(/.+)/lib/python[^/]+/site-packages/")
-# Where the programs of a system are, besides those of Python.
+# The folders of a system's programs, besides those of Python.
 _SYSTEM = ("/bin", "/usr/bin", "/sbin", "/usr/sbin")
 
 
@@ -27,11 +27,11 @@ def runner(
     folder: str | None = None,
     settings: Mapping[str, str] | None = None,
 ) -> Runner:
-    """What runs a program inside this image, as the image's own user.
+    """Runs programs inside this image, as the image's own user.
 
-    pythons: the interpreter is the first that there is of these, by name on the image's PATH, or by
-    path. folder: to start in, other than the image's own. settings: variables in place of the
-    image's own, which anyone may see.
+    pythons: the interpreter is the first of these that exists, by name on the image's PATH, or by
+    path. folder: to start in, if not the image's own. settings: variables that replace the image's
+    own and are no secrets.
     """
     cli = docker or Docker.from_environment()
     given = [f"--env={name}={value}" for name, value in (settings or {}).items()]
@@ -45,7 +45,7 @@ def runner(
         environ = {**cli.environment, **environment, **kept()}
         done = Completed(NOT_STARTED[-1], b"", b"")
         for python in pythons:
-            # What ran up to the deadline goes with it.
+            # The container ends at the deadline, too.
             name = f"state-bundler-load-{secrets.token_hex(8)}"
             words = ["run", "--name", name, *options, "--entrypoint", python, image, *arguments]
             try:
@@ -65,7 +65,7 @@ def runner(
 def interpreters(runs: RunsAs, places: Iterable[str] = ()) -> list[str]:
     """The Pythons that an image's program may run with, by path or by name, the likeliest first.
 
-    A virtual environment that the image's program starts from, or that its state is in, need not
+    A virtual environment that the image's program starts from, or that contains its state, need not
     be on its PATH.
     """
     words = command_words(runs.program)
@@ -89,5 +89,5 @@ def working_directory(program: Sequence[str]) -> str | None:
 
 
 def kept() -> dict[str, str]:
-    """What docker itself goes by, whatever a component's variables are called."""
+    """The variables that docker itself uses, whatever a component's variables are called."""
     return {name: value for name, value in os.environ.items() if name.startswith("DOCKER_")}

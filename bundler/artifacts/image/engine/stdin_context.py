@@ -1,7 +1,7 @@
-"""What comes by stdin: a Dockerfile, or a context as an archive.
+"""Input on stdin: a Dockerfile, or a context as an archive.
 
-It is taken in before anything is refreshed, so that a Dockerfile that cannot end well is refused
-first. What docker then gets of an archive is every byte of it but the state directories.
+It is read before the refresh, so that a Dockerfile that cannot succeed is refused first. docker
+then gets every byte of an archive except the state directories.
 """
 
 from __future__ import annotations
@@ -27,19 +27,21 @@ STDIN = "-"
 _CHUNK_BYTES = 1024 * 1024
 
 
-# How packed archives begin; what is neither one of them nor a tar docker takes for a Dockerfile.
+# The first bytes of compressed archives. docker takes anything that is neither compressed nor a tar
+# for a Dockerfile.
 _GZIP, _BZIP2, _XZ = b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0"
 
 
 @dataclass(frozen=True)
 class Piped:
-    """content: a file of ours. is_archive: it is a context, unpacked; else it is a Dockerfile."""
+    """content: our temporary file. is_archive: whether it is a context, decompressed; else it is
+    a Dockerfile."""
 
     content: BinaryIO
     is_archive: bool
 
     def dockerfile(self, path: str) -> bytes | None:
-        """The Dockerfile. path: where it is in an archive; None if it is not there."""
+        """The Dockerfile. path: in an archive; None if it is not there."""
         self.content.seek(0)
         if not self.is_archive:
             return self.content.read()
@@ -51,7 +53,7 @@ class Piped:
         return None
 
     def credentials(self, names: Names) -> Iterator[str]:
-        """The members of an archive that hold credentials, unless they are named."""
+        """The members of an archive that contain credentials, unless they are named."""
         found: set[str] = set()
         with _opened(self.content) as archive:
             for member in archive:
@@ -68,11 +70,11 @@ class Piped:
                 yield path
 
     def pieces(self, places: Sequence[str], left_out: Sequence[str] = ()) -> Iterator[bytes]:
-        """What docker gets: every byte, but of an archive no member below one of the places.
+        """docker's input: every byte, but of an archive no member below one of the places.
 
-        places: how the paths of state directories end. left_out: whole paths. An archive is packed,
-        without pressing it: docker knows it by its first bytes, and an unpacked one not by every
-        kind of header.
+        places: the ends of state directories' paths. left_out: whole paths. An archive is wrapped
+        in gzip without compression: docker recognises it by its first bytes, and an uncompressed
+        one not with every kind of header.
         """
         if not self.is_archive:
             yield from _between(self.content, 0, None)
@@ -97,9 +99,9 @@ class Piped:
 
 @contextmanager
 def take(arguments: Arguments, stdin: BinaryIO | None = None) -> Iterator[Piped | None]:
-    """What the arguments say comes by stdin, for as long as this lasts; None if nothing does.
+    """Reads stdin if the arguments say so; None otherwise. The result is valid inside the block.
 
-    Raises `UsageError` if it is empty, unreadable, or would be both context and Dockerfile.
+    Raises `UsageError` if the input is empty, unreadable, or would be both context and Dockerfile.
     """
     by_stdin = [value for value in (arguments.context, arguments.file) if value == STDIN]
     if not by_stdin:
@@ -127,7 +129,7 @@ def take(arguments: Arguments, stdin: BinaryIO | None = None) -> Iterator[Piped 
 
 @contextmanager
 def _unpacked(content: BinaryIO) -> Iterator[BinaryIO]:
-    """The same file where it is not packed."""
+    """The same file if it is not compressed."""
     import lzma
 
     source = _unpacking(content)
@@ -144,7 +146,7 @@ def _unpacked(content: BinaryIO) -> Iterator[BinaryIO]:
 
 
 def _unpacking(content: BinaryIO) -> io.BufferedIOBase | None:
-    """The bytes that are packed in it; None if nothing is."""
+    """The decompressed bytes; None if the file is not compressed."""
     content.seek(0)
     begins = content.read(len(_XZ))
     content.seek(0)

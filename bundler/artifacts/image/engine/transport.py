@@ -30,7 +30,7 @@ from urllib3.connectionpool import HTTPConnectionPool
 from bundler.artifacts.image.engine.contexts import UNIX
 from bundler.errors import ToolFailed
 
-# The longest that an engine is silent: it unpacks gigabytes before it answers.
+# The longest silence of an engine: it unpacks gigabytes before it answers.
 _TIMEOUT_SECONDS = 600
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy")
 # Opens a connection; the stack closes it.
@@ -40,11 +40,10 @@ Dial = Callable[[ExitStack], socket.socket]
 def connect(
     host: str, version: str, *, environment: Mapping[str, str] | None, dial: Dial
 ) -> APIClient:
-    """A client that speaks this version of the API. Nothing is asked yet.
+    """A client for this version of the API. Sends no request yet.
 
-    environment: what alone configures docker; None if something else does. dial: opens a
-    connection that docker carries. Raises `ToolFailed` if the SDK rejects the address or its
-    certificates.
+    environment: the only configuration of docker; None if it has another. dial: opens a connection
+    through docker. Raises `ToolFailed` if the SDK rejects the address or its certificates.
     """
     try:
         client = _client(host, version, environment or {}, dial)
@@ -53,7 +52,7 @@ def connect(
             f"The Docker SDK cannot use {host}: {error}",
             hint="Check DOCKER_HOST, and the certificates in DOCKER_CERT_PATH.",
         ) from error
-    client.trust_env = False  # neither a proxy nor a .netrc is meant for an engine
+    client.trust_env = False  # neither a proxy nor a .netrc is for an engine
     client.headers["Accept-Encoding"] = "identity"  # compressing takes longer than sending
     return client
 
@@ -70,7 +69,8 @@ def _client(host: str, version: str, environment: Mapping[str, str], dial: Dial)
 
 
 def _is_read_alike(environment: Mapping[str, str]) -> bool:
-    """Whether the SDK reads the environment as docker does: TCP, with full TLS or without."""
+    """Whether the SDK and docker read the environment the same way: TCP, with full TLS or
+    without."""
     given = {name: value for name, value in environment.items() if value}
     if not given.get("DOCKER_HOST", "").startswith("tcp://"):
         return False
@@ -81,7 +81,7 @@ def _is_read_alike(environment: Mapping[str, str]) -> bool:
 
 
 class DialAdapter(BaseHTTPAdapter):
-    """Sends requests over connections from `dial`; an idle connection is used again."""
+    """Sends requests over connections from `dial`; an idle connection is reused."""
 
     def __init__(self, dial: Dial) -> None:
         super().__init__()

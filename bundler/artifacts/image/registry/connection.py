@@ -1,9 +1,9 @@
-"""A line to one registry: requests with credentials, proxies, redirects, and patience.
+"""A connection to one registry: requests with credentials, proxies, redirects, and retries.
 
-Tried again, up to a minute and a half, is what waiting can fix: a dropped connection, a server's
-error, "too many requests" (after the time that it names). What is spoken is
+Failures that waiting can fix are retried for up to a minute and a half: a dropped connection, a
+server's error, "too many requests" (after the time that the registry names). The protocol is
 https://github.com/opencontainers/distribution-spec/blob/main/spec.md over HTTPS; plain HTTP only
-with loopback addresses and with the hosts that ``STATE_BUNDLER_INSECURE_REGISTRIES`` names.
+with loopback addresses and with the hosts in ``STATE_BUNDLER_INSECURE_REGISTRIES``.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ INSECURE = "STATE_BUNDLER_INSECURE_REGISTRIES"
 _HUB_HOST = "registry-1.docker.io"
 _ATTEMPTS = 5
 _PATIENCE_SECONDS = 90.0
-# One who asks for more than this is not waited for: the user decides.
+# If a registry asks for a longer wait, the request fails: the user decides.
 _LONGEST_WAIT_SECONDS = 60.0
 _CONNECT_SECONDS = 10.0
 _READ_SECONDS = 60.0
@@ -55,7 +55,8 @@ class NotInRegistry(ToolFailed):
 
 
 class Transient(ToolFailed):
-    """A failure that waiting may fix. wait: in seconds, as the registry wishes; None: as we do."""
+    """A failure that waiting may fix. wait: seconds that the registry asks for; None for our
+    default."""
 
     def __init__(self, what: str, *, wait: float | None = None) -> None:
         super().__init__(what, hint="Try again later; no tag was changed.")
@@ -63,10 +64,9 @@ class Transient(ToolFailed):
 
 
 class RegistryRequest(msgspec.Struct, frozen=True):
-    """path: below the host, or a whole address that the registry gave. body: made anew each time.
-
-    expected: the statuses that are answers; 404 raises `NotInRegistry` if it is not among them.
-    """
+    """path: below the host, or a complete address that the registry returned. body: called for
+    each attempt. expected: the statuses that are answers; 404 raises `NotInRegistry` if it is
+    not among them."""
 
     method: str
     path: str
@@ -77,7 +77,7 @@ class RegistryRequest(msgspec.Struct, frozen=True):
 
 
 class Connection:
-    """Speaks to the registry of a reference; thread-safe."""
+    """A connection to the registry of a reference; thread-safe."""
 
     def __init__(self, reference: Reference, listener: Listener = SILENT) -> None:
         self.host = reference.host
@@ -92,7 +92,7 @@ class Connection:
             pool.clear()
 
     def patient(self, work: Callable[[], Any]) -> Any:
-        """Does something with the registry, again and again while its failure is `Transient`."""
+        """Repeats an operation while its failure is `Transient`."""
         retries = attempts(
             on=self._backoff,
             attempts=_ATTEMPTS,
@@ -103,7 +103,7 @@ class Connection:
         for attempt in retries:
             with attempt:
                 return work()
-        raise AssertionError  # stamina ends with a result or with the last exception
+        raise AssertionError  # stamina ends with a result or the last exception
 
     def _backoff(self, error: Exception) -> bool | float:
         if not isinstance(error, Transient):
@@ -115,21 +115,22 @@ class Connection:
 
     @contextmanager
     def send(self, request: RegistryRequest) -> Iterator[urllib3.BaseHTTPResponse]:
-        """Sends until there is an answer; its body is read within the context."""
+        """Sends a request with retries; its body is read within the context."""
         with _keeping_the_line(self.patient(lambda: self.once(request))) as response:
             yield response
 
     @contextmanager
     def attempt(self, request: RegistryRequest) -> Iterator[urllib3.BaseHTTPResponse]:
-        """Like `send`, but only once; raises as `once` does."""
+        """Like `send`, but without retries; raises as `once` does."""
         with _keeping_the_line(self.once(request)) as response:
             yield response
 
     def once(self, request: RegistryRequest) -> urllib3.BaseHTTPResponse:
-        """One attempt, with fresh credentials where those at hand are refused.
+        """One attempt, with fresh credentials if the present ones are refused. The caller closes
+        the answer.
 
-        The caller closes the answer. Raises `Transient`, `NotInRegistry`, `CredentialsRefused` and
-        `ToolFailed` for what is not expected.
+        Raises `Transient`, `NotInRegistry`, `CredentialsRefused`, and `ToolFailed` for an
+        unexpected answer.
         """
         response = self._redirected(request)
         if response.status == _UNAUTHORIZED and _UNAUTHORIZED not in request.expected:
@@ -163,7 +164,7 @@ class Connection:
         return ToolFailed(f"{what}{said}.")
 
     def _redirected(self, request: RegistryRequest) -> urllib3.BaseHTTPResponse:
-        """Follows redirects: blobs often are in an object store, which must not see our token."""
+        """Follows redirects: blobs are often in an object store, which must not see our token."""
         base = self._base()
         address = urljoin(base, request.path)
         for _ in range(_MAX_REDIRECTS):
@@ -214,7 +215,7 @@ class Connection:
     def _ask(
         self, method: str, address: str, headers: Mapping[str, str], body: bytes | None
     ) -> tuple[int, bytes]:
-        """A request to a token service."""
+        """Sends a request to a token service."""
 
         def once() -> tuple[int, bytes]:
             with self._bare(method, address, headers, body) as response:
@@ -263,7 +264,7 @@ class Connection:
 
 
 def may_be_plain(host: str) -> bool:
-    """Whether a registry may be spoken to without TLS."""
+    """Whether a registry may be contacted without TLS."""
     if is_loopback(urlsplit(f"//{host}").hostname or ""):
         return True
     allowed = os.environ.get(INSECURE, "").split(",")
@@ -279,7 +280,7 @@ def _host_of(address: str) -> str:
 
 
 def _why(error: Exception) -> str:
-    """The end of a message; a client's error itself may quote addresses with secrets."""
+    """The end of a message; a client's own error may quote addresses with secrets."""
     import urllib3
 
     text = str(error).lower()
@@ -293,7 +294,7 @@ def _why(error: Exception) -> str:
 
 
 def _of_proxy(host: str, error: urllib3.exceptions.ProxyError) -> BundlerError:
-    """A proxy that wants another login will want it the next time as well."""
+    """A proxy that requires another login will require it again."""
     if f" {_PROXY_LOGIN} " in f"{error.original_error} ":
         return CredentialsRefused(
             f"The proxy for {host} requires (other) credentials.",
@@ -311,7 +312,7 @@ def _described(request: RegistryRequest) -> str:
 def _keeping_the_line(
     response: urllib3.BaseHTTPResponse,
 ) -> Iterator[urllib3.BaseHTTPResponse]:
-    """The rest of a short answer is read, so that the next request needs no new connection."""
+    """Reads the rest of a short answer, so that the connection can be reused."""
     try:
         yield response
         _start_of(response, _MAX_ERROR_BYTES)
@@ -329,7 +330,7 @@ def _start_of(response: urllib3.BaseHTTPResponse, limit: int) -> bytes:
 
 
 def _said(raw: bytes) -> str:
-    """What a registry gives as its reason: a code and a message, made fit for a terminal."""
+    """The registry's reason: a code and a message, made safe for a terminal."""
     try:
         first = json.loads(raw)["errors"][0]
         words = [str(first.get(name) or "") for name in ("code", "message")]
@@ -341,7 +342,7 @@ def _said(raw: bytes) -> str:
 
 
 def _seconds(retry_after: str | None) -> float | None:
-    """Seconds or a date, as RFC 9110 has them."""
+    """Parses seconds or a date (RFC 9110)."""
     import time
     from email.utils import parsedate_to_datetime
 

@@ -1,6 +1,6 @@
-"""Who we are to a registry: what ``docker login`` and ``podman login`` have left, or CI hands in.
+"""Credentials for registries: from ``docker login``, ``podman login``, or CI.
 
-Asked in this order; the first that knows the registry is used:
+Tried in this order; the first source that knows the registry is used:
 
 1. the file that ``REGISTRY_AUTH_FILE`` names (podman, skopeo, buildah),
 2. the JSON in ``DOCKER_AUTH_CONFIG`` (GitLab CI),
@@ -8,8 +8,10 @@ Asked in this order; the first that knows the registry is used:
 4. podman's ``auth.json``.
 
 All have docker's format: ``auths`` by registry (podman: also by repository), ``credHelpers`` and
-``credsStore``, which name programs ``docker-credential-*``. The Docker SDK reads the third alone,
-knows no repositories, does not bound a helper's time, and takes a quarter of a second to import.
+``credsStore``, which name programs ``docker-credential-*``.
+
+The Docker SDK only reads the third, does not support repositories, does not limit a helper's time,
+and takes a quarter of a second to import.
 """
 
 from __future__ import annotations
@@ -32,15 +34,16 @@ from bundler.system.home import home
 
 _HUB_KEY = "https://index.docker.io/v1/"
 _HELPER_SECONDS = 60.0
-# What a helper answers in place of a user where the secret is a token (docker-credential-helpers).
+# A helper returns this instead of a user if the secret is a token (docker-credential-helpers).
 _TOKEN_USER = "<token>"  # noqa: S105  # a word of the protocol
 _NOT_FOUND = b"credentials not found"
 
 
 class Credentials(msgspec.Struct, frozen=True):
-    """user and password, or one token. identity: to be exchanged for one (OAuth 2's refresh).
+    """user and password, or one token.
 
-    bearer: sent as it is. Nothing of it appears in a repr.
+    identity: to be exchanged for one (OAuth 2's refresh). bearer: sent unchanged. None of it
+    appears in a repr.
     """
 
     user: str = ""
@@ -103,7 +106,7 @@ def _parsed(raw: bytes, where: str) -> Mapping[str, Any]:
     except (ValueError, RecursionError):
         value = None
     if not isinstance(value, dict):
-        # Not chained: the error of the parser quotes the text, which holds secrets.
+        # Not chained: the parser's error quotes the text, which contains secrets.
         raise ConfigurationError(
             f"{where} is not a JSON object.", hint="Log in again: docker login."
         )
@@ -146,7 +149,7 @@ def _keys(reference: Reference) -> Iterator[str]:
 
 
 def _normal(key: str) -> str:
-    """Older logins have addresses: ``https://ghcr.io/v2/`` is ``ghcr.io``."""
+    """Older logins contain addresses: ``https://ghcr.io/v2/`` is ``ghcr.io``."""
     bare = key.removeprefix("https://").removeprefix("http://").rstrip("/")
     for version in ("/v1", "/v2"):
         bare = bare.removesuffix(version)
@@ -178,10 +181,7 @@ def _from_entry(entry: Mapping[str, Any], where: str, key: str) -> Credentials |
 
 
 def _from_helper(name: str, server: str, environ: Mapping[str, str]) -> Credentials | None:
-    """Asks ``docker-credential-NAME``.
-
-    See https://github.com/docker/docker-credential-helpers.
-    """
+    """Asks ``docker-credential-NAME``. See https://github.com/docker/docker-credential-helpers."""
     program = f"docker-credential-{name}"
     hint = f"Try: echo {server} | {program} get"
     done = process.run(

@@ -1,4 +1,4 @@
-"""Puts states into images in a registry. What is made gets its tags last."""
+"""Adds states to images in a registry. The tags are set last."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ KIND = "registry"
 def opened(
     name: str | Reference, listener: Listener = SILENT
 ) -> Iterator[tuple[RegistryTarget, Reference]]:
-    """The repository of a name, to read and to write."""
+    """Opens a repository for reading and writing."""
     reference = references.parse(name) if isinstance(name, str) else name
     target = RegistryTarget(reference, listener)
     try:
@@ -53,7 +53,7 @@ def open_image(name: str, listener: Listener = SILENT) -> OciImage:
 
 
 def source(reference: Reference, connection: Connection, listener: Listener = SILENT) -> BaseImage:
-    """An image in a registry to put state on. connection: of a target, used if it fits."""
+    """An image in a registry to add state to. connection: of a target, used if it fits."""
     shared = connection if connection.host == reference.host else None
     store = RegistryStore(reference, listener, connection=shared)
     return BaseImage(store, store.resolve(reference))
@@ -85,18 +85,18 @@ class RegistryDestination(msgspec.Struct, frozen=True):
         publish(target, entry, self.tags, request.listener)
 
     def digest(self) -> str | None:
-        """The digest of what has the first name now."""
+        """The digest of the image that has the first name now."""
         there = self.target.find(self.tags[0])
         return None if there is None else there.digest
 
 
 def _sealed(made: Appended, target: RegistryTarget) -> Collection[str]:
-    """The digests of the layers that were sent.
+    """The digests of the layers that were sent and that the registry has confirmed.
 
-    It was hashed on its way, a registry takes a blob under no other digest than its own
+    Each was hashed while it was sent, a registry accepts a blob only under its own digest
     (https://github.com/opencontainers/distribution-spec/blob/main/spec.md#pushing-blobs), and
-    nobody can pull another one by it: what is left to ask is whether the registry has it.
-    Raises `VerificationFailed` if it has not, or one of another size.
+    nobody can pull different bytes by it. So it is enough to ask whether the registry has it.
+    Raises `VerificationFailed` if it does not, or has one of another size.
     """
     for digest, size in made.layers.items():
         if not target.has_blob(digest, size):
@@ -108,7 +108,7 @@ def _sealed(made: Appended, target: RegistryTarget) -> Collection[str]:
 
 
 def _known(target: RegistryTarget, tag: Reference) -> tuple[LoadedImage, ...]:
-    """The platforms of the image that a tag names now, where it names one."""
+    """The platforms of the image that a tag names now, if any."""
     entry = target.find(tag)
     if entry is None:
         return ()
@@ -118,9 +118,9 @@ def _known(target: RegistryTarget, tag: Reference) -> tuple[LoadedImage, ...]:
 def publish(
     store: BlobStore, entry: Descriptor, tags: Sequence[Reference], listener: Listener = SILENT
 ) -> None:
-    """Copies an image to every repository by its digest, and then lets every tag name it.
+    """Copies an image to every repository by its digest, and then sets the tags.
 
-    A tag is the one step that anybody sees. See `RegistryTarget.move_tag`.
+    A tag is the only step that others see. See `RegistryTarget.move_tag`.
     """
     targets: dict[str, RegistryTarget] = {}
     with ExitStack() as stack:

@@ -1,4 +1,4 @@
-"""The way to a host: directly, or by the proxy that the environment names."""
+"""Connects to a host directly, or through the proxy in the environment."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def pool_for(address: str) -> urllib3.PoolManager:
         port = found.port or (443 if found.scheme == "https" else 80)
         bare = f"{found.scheme}://{found.hostname}:{port}"
         return urllib3.ProxyManager(bare, proxy_headers=headers, ssl_context=context)
-    except (ValueError, urllib3.exceptions.HTTPError):  # its text may hold the password
+    except (ValueError, urllib3.exceptions.HTTPError):  # its text may contain the password
         raise ConfigurationError(f"The proxy for {parts.netloc} has an invalid address.") from None
 
 
 def proxy_of(address: str) -> str | None:
-    """The address of the proxy by which the environment sends this request."""
+    """The address of the proxy for a request, according to the environment."""
     parts = urlsplit(address)
     if is_loopback(parts.hostname or ""):
         return None
@@ -50,5 +50,5 @@ def proxy_of(address: str) -> str | None:
 
 
 def is_loopback(name: str) -> bool:
-    """Whether a host is this machine, by its name alone."""
+    """Whether a host is this machine, judging by its name."""
     return name in ("localhost", "::1") or name.startswith("127.")

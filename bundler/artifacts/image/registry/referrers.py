@@ -1,7 +1,7 @@
-"""What refers to an image in a registry: signatures and the like, as manifests with a *subject*.
+"""Manifests in a registry that refer to an image as their *subject*: signatures and the like.
 
-A registry that knows referrers lists them by itself. For one that does not, the list is an index
-under the tag ``sha256-<hexadecimal>`` of the subject, which every client that adds one updates. See
+A registry that supports referrers lists them itself. Otherwise the list is an index under the tag
+``sha256-<hexadecimal>`` of the subject, which every client that adds one updates. See
 https://github.com/opencontainers/distribution-spec/blob/main/spec.md#listing-referrers.
 """
 
@@ -21,7 +21,7 @@ from bundler.errors import VerificationFailed
 _EMPTY = b"{}"
 _EMPTY_TYPE = "application/vnd.oci.empty.v1+json"
 _SUBJECT_HEADER = "OCI-Subject"
-# More of one kind than anybody has; each costs two requests to read.
+# More of one kind than anybody has; each takes two requests to read.
 _MAX_REFERRERS = 64
 _MAX_PAGES = 16
 
@@ -60,9 +60,9 @@ def attach(
 def contents(
     store: RegistryStore, subject: Descriptor, artifact_type: str, limit: int
 ) -> Iterator[bytes]:
-    """What refers to an image, of one type. limit: in bytes; larger ones are no such thing.
+    """The referrers of one type. limit: in bytes; larger ones are ignored.
 
-    Raises `VerificationFailed` for what is malformed.
+    Raises `VerificationFailed` if one is malformed.
     """
     found = [entry for entry in _listed(store, subject) if _type_of(entry) == artifact_type]
     for entry in found[-_MAX_REFERRERS:]:
@@ -86,7 +86,7 @@ def _type_of(entry: Descriptor) -> str | None:
 
 
 def _listed(store: RegistryStore, subject: Descriptor) -> list[Descriptor]:
-    """Every referrer that the registry or the fallback tag names, each once."""
+    """Every referrer in the registry's list or under the fallback tag, without repetitions."""
     found = {entry.digest: entry for entry in (*_of_api(store, subject), *_of_tag(store, subject))}
     return list(found.values())
 
@@ -111,7 +111,7 @@ def _of_api(store: RegistryStore, subject: Descriptor) -> list[Descriptor]:
 
 
 def _next(link: str | None) -> str | None:
-    """``</v2/…?last=x>; rel="next"``, as RFC 8288 has it."""
+    """Parses ``</v2/…?last=x>; rel="next"`` (RFC 8288)."""
     target, _, parameters = (link or "").partition(";")
     if "next" not in parameters:
         return None

@@ -1,7 +1,7 @@
-"""Images in a registry, to read: a repository's manifests and blobs as a `Store`.
+"""Images in a registry, for reading: a repository's manifests and blobs as a `BlobStore`.
 
 Manifests and configurations are kept in memory once they are read; layers are streamed. A stream
-that breaks is taken up where it broke.
+that breaks is resumed.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 ACCEPT = ", ".join((*INDEX_TYPES, *MANIFEST_TYPES))
-# What registries take at most; some take twice as much.
+# The usual limit of registries; some accept twice as much.
 MAX_MANIFEST_BYTES = 8 * 1024 * 1024
 _DIGEST_HEADER = "Docker-Content-Digest"
 _PARTIAL = 206
 
 
 class RegistryStore:
-    """One repository, to read."""
+    """One repository, for reading."""
 
     def __init__(
         self,
@@ -80,7 +80,7 @@ class RegistryStore:
         return descriptor(entry, str(reference))
 
     def find(self, reference: Reference) -> Descriptor | None:
-        """Like `resolve`, but None if there is none."""
+        """Like `resolve`, but returns None if there is none."""
         try:
             return self.resolve(reference)
         except UsageError as error:
@@ -96,7 +96,7 @@ class RegistryStore:
         return self.open_blob(entry.digest, entry.size)
 
     def open_blob(self, digest: str, size: int) -> BinaryIO:
-        """size: in bytes, as the manifest has it; more is never read."""
+        """size: in bytes, from the manifest; more is never read."""
         return io.BufferedReader(_Blob(self, digest, size), buffer_size=256 * 1024)
 
     def has_blob(self, digest: str, size: int) -> bool:
@@ -136,7 +136,7 @@ class RegistryStore:
 
 
 def _media_type(value: dict[str, object], told: str, what: str) -> str:
-    """What a manifest is: what it says itself, for a header is not covered by its digest."""
+    """The manifest's own media type: a header is not covered by its digest."""
     own = value.get("mediaType")
     found = own if isinstance(own, str) else told
     has_list, has_layers = "manifests" in value, "layers" in value
@@ -150,7 +150,7 @@ def _media_type(value: dict[str, object], told: str, what: str) -> str:
 
 
 def read_at_most(response: urllib3.BaseHTTPResponse, limit: int, what: str) -> bytes:
-    """The whole of a small answer. Raises `Transient` if it breaks off."""
+    """Reads a small answer completely. Raises `Transient` if it breaks off."""
     import urllib3
 
     pieces, size = [], 0
@@ -171,7 +171,7 @@ def read_at_most(response: urllib3.BaseHTTPResponse, limit: int, what: str) -> b
 
 
 class _Blob(io.RawIOBase):
-    """A blob's bytes; asked for from where they broke off, as often as patience lasts."""
+    """A blob's bytes. A stream that breaks is resumed, as often as the retries allow."""
 
     def __init__(self, store: RegistryStore, digest: str, size: int) -> None:
         super().__init__()
@@ -230,7 +230,8 @@ class _Blob(io.RawIOBase):
         return response
 
     def _refuse_length(self, response: urllib3.BaseHTTPResponse, start: int) -> None:
-        """More than there is would be waited for in vain."""
+        """The registry announces more bytes than the blob has; waiting for the rest would be in
+        vain."""
         told = response.headers.get("Content-Length") or ""
         if told.isdecimal() and int(told) != self._size - start:
             response.close()
@@ -252,7 +253,7 @@ class _Blob(io.RawIOBase):
             raise Transient(f"The registry closed the connection in the middle of {self._digest}.")
 
     def _end(self) -> None:
-        """A blob that goes on after its end is not the one that was asked for."""
+        """A blob with more bytes than expected is a different one."""
         if self._response is not None and self._response.read(1):
             self._drop()
             raise VerificationFailed(

@@ -1,9 +1,9 @@
-"""Images in a registry, to write: blobs first, then manifests by digest, the tag last.
+"""Images in a registry, for writing: blobs first, then manifests by digest, the tag last.
 
 Until a tag is moved nobody sees what was sent: each request before may fail and leaves the image
-behind the tag as it was. Blobs go by what fits: mounted from another repository of the same
-registry without being sent (a *mount*), in one piece if small, else as a stream, which is taken up
-again where it broke off.
+behind the tag unchanged. A blob is mounted from another repository of the same registry if
+possible, without being sent; otherwise it is sent in one piece if it is small, else as a stream,
+which is resumed if it breaks.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from bundler.errors import CredentialsRefused, ToolFailed, VerificationFailed
 from bundler.listener import SILENT, Listener
 
 _CREATED, _ACCEPTED, _NO_CONTENT = 201, 202, 204
-# Up to this a blob is held in memory: so its digest is known before it is sent.
+# Smaller blobs are kept in memory, so that their digest is known before they are sent.
 _SMALL_BYTES = 4 * 1024 * 1024
 _CHUNK_BYTES = 256 * 1024
 _OCTETS = {"Content-Type": "application/octet-stream"}
@@ -40,7 +40,7 @@ Pieces = Callable[[], Iterator[bytes]]
 
 
 class RegistryTarget(RegistryStore):
-    """One repository, to read and to write."""
+    """One repository, for reading and writing."""
 
     def __init__(
         self,
@@ -104,7 +104,7 @@ class RegistryTarget(RegistryStore):
             self._copy(source, entry)
 
     def _has(self, source: BlobStore, entry: Descriptor) -> bool:
-        """Whether a blob is here already; a base's are, where the image stays in its repository."""
+        """Whether a blob is here already; a base's are, if the image stays in its repository."""
         same = isinstance(source, RegistryStore) and source.name == self.name
         return same or self.has_blob(entry.digest, entry.size)
 
@@ -124,7 +124,7 @@ class RegistryTarget(RegistryStore):
             if response.status == _CREATED:
                 return True
             location = response.headers.get("Location")
-        if location:  # it opened an upload instead, which nobody needs
+        if location:  # it opened an upload instead, which is not needed
             self.cancel(location)
         return False
 
@@ -141,11 +141,11 @@ class RegistryTarget(RegistryStore):
     def send_blob(
         self, pieces: Pieces, expected: str | None = None, told: Callable[[], str] | None = None
     ) -> tuple[str, int]:
-        """Sends a blob, which is not known to be here, and returns its digest and size in bytes.
+        """Sends a blob that is not known to be here; returns its digest and size in bytes.
 
-        pieces: gives the same bytes each time. expected: the digest that it must have; raises
-        `VerificationFailed` for another one, and then nothing was stored. told: returns its digest
-        once the pieces are at their end, if their producer has already hashed them.
+        pieces: yields the same bytes for each attempt. expected: the required digest; for another
+        one, raises `VerificationFailed` and stores nothing. told: returns the digest at the end of
+        the pieces, if their producer has already computed it.
         """
         stream = pieces()
         head: list[bytes] = []
@@ -191,7 +191,8 @@ class RegistryTarget(RegistryStore):
             return located(response.headers, self.name)
 
     def once_in_upload(self, request: RegistryRequest) -> Mapping[str, str]:
-        """A request of an upload. One that the registry has forgotten is a passing failure."""
+        """A request within an upload. If the registry has forgotten the upload, the failure is
+        transient."""
         try:
             with self.connection.attempt(request) as response:
                 return dict(response.headers)
@@ -199,7 +200,7 @@ class RegistryTarget(RegistryStore):
             raise Transient(f"The registry {self.connection.host} has lost an upload.") from error
 
     def cancel(self, location: str) -> None:
-        """Gives up an upload; else it goes away by itself."""
+        """Cancels an upload; otherwise it expires."""
         request = RegistryRequest(
             "DELETE", location, self.scope, expected=(_NO_CONTENT, 200, _ACCEPTED)
         )
@@ -209,9 +210,9 @@ class RegistryTarget(RegistryStore):
     # --- names
 
     def move_tag(self, digest: str, tag: str) -> None:
-        """Lets a tag name a manifest or index that is stored here. The last step of all.
+        """Makes a tag name a manifest or index that is stored here: the last step.
 
-        Raises `ToolFailed` if the registry does not let it, as with immutable tags.
+        Raises `ToolFailed` if the registry does not allow it, as with immutable tags.
         """
         if digest not in self.manifests:
             self.resolve(self.reference.at(digest))
@@ -232,7 +233,7 @@ class RegistryTarget(RegistryStore):
 
 
 class _UploadStream:
-    """A large blob on its way: one request that streams, and more where it breaks off."""
+    """A large blob in transfer: one streaming request, and further ones if it breaks."""
 
     def __init__(
         self,
@@ -271,7 +272,7 @@ class _UploadStream:
 
     def _patch(self, skipped: int, stream: Iterator[bytes]) -> None:
         def body() -> Iterator[bytes]:
-            if self._size:  # what was taken from the stream was removed
+            if self._size:  # bytes already taken from the stream were removed
                 raise Transient(
                     f"The registry {connection.host} requires the upload to be repeated."
                 )
@@ -290,7 +291,7 @@ class _UploadStream:
             "PATCH", location, self._target.scope, _OCTETS, body, (_ACCEPTED, _NO_CONTENT)
         )
         headers = self._target.once_in_upload(request)
-        for piece in stream:  # an answer before the end: it does not want the rest
+        for piece in stream:  # an answer before the end: the registry does not want the rest
             del piece
             raise Transient(
                 f"The registry {connection.host} closed the connection during an upload."
@@ -308,7 +309,7 @@ class _UploadStream:
         self._target.once_in_upload(request)
 
     def _where(self) -> int:
-        """How many bytes the registry has of an upload that broke off; 0 where it starts anew."""
+        """How many bytes of an interrupted upload the registry has; 0 if it starts again."""
         if self._location is None:
             return 0
         request = RegistryRequest(
@@ -326,7 +327,7 @@ class _UploadStream:
 
 
 def _received(range_header: str | None) -> int:
-    """``0-99`` is a hundred bytes; ``0-0``, which registries say of none, is taken for none."""
+    """``0-99`` is a hundred bytes; ``0-0``, which registries report for none, counts as none."""
     _, _, last = (range_header or "").partition("-")
     return int(last) + 1 if last.isdecimal() and int(last) else 0
 

@@ -1,8 +1,8 @@
-"""How a registry is shown who asks: Basic, or a short-lived token from the service that it names.
+"""Authentication at a registry: Basic, or a short-lived token from the service that it names.
 
-A registry that wants to know answers 401 with a challenge. A token is for a *scope*, such as
-``repository:acme/shop:pull,push``, and is kept until the registry refuses it.
-See https://distribution.github.io/distribution/spec/auth/token/.
+A registry that requires authentication answers 401 with a challenge. A token is for a *scope*, such
+as ``repository:acme/shop:pull,push``, and is kept until the registry refuses it. See
+https://distribution.github.io/distribution/spec/auth/token/.
 """
 
 from __future__ import annotations
@@ -39,9 +39,10 @@ class Authorizer:
         return self._headers.get(scope)
 
     def answer(self, challenge: str, scope: Scope, *, plain: bool) -> None:
-        """Gets what the challenge asks for. plain: the registry itself is spoken to without TLS.
+        """Answers a challenge.
 
-        Raises `CredentialsRefused` if there is nothing (more) to answer with.
+        plain: whether the registry is contacted without TLS. Raises `CredentialsRefused` if there
+        is nothing (more) to answer with.
         """
         before = self._headers.pop(scope, None)
         kind = challenge.partition(" ")[0].lower()
@@ -82,7 +83,7 @@ class Authorizer:
                 "or without an address."
             )
         fields = [("service", challenge.get("service", ""))]
-        # Without a scope of ours, as for `/v2/` itself, the challenge's own.
+        # For requests without a scope, such as `/v2/`, the challenge's own.
         fields += [("scope", item) for item in scope or (challenge.get("scope", ""),) if item]
         if credentials is not None and credentials.identity:
             status, raw = self._exchanged(realm, fields, credentials.identity)

@@ -1,7 +1,7 @@
 """Which certificates of registries are trusted: this machine's CAs and ``certs.d``.
 
-Where docker and podman look for a registry's own CA (any ``*.crt``) and for a certificate of ours
-that it wants to see (``NAME.cert`` with ``NAME.key``), there we look, in the same order:
+A registry's own CA (any ``*.crt``) and a client certificate for it (``NAME.cert`` with
+``NAME.key``) are looked up where docker and podman look, in the same order:
 https://docs.docker.com/engine/security/certificates/, containers-certs.d(5).
 """
 
@@ -15,9 +15,9 @@ from bundler.errors import BundlerError, ConfigurationError, ToolFailed
 from bundler.system.home import home
 
 _SYSTEM = ("/etc/docker/certs.d", "/etc/containers/certs.d")
-# Of engines without root, and of Docker Desktop.
+# For engines without root, and Docker Desktop.
 _OWN = (".config/docker/certs.d", ".config/containers/certs.d", ".docker/certs.d")
-# What OpenSSL calls them: X509_V_ERR_*.
+# OpenSSL's names: X509_V_ERR_*.
 _NOT_YET, _EXPIRED, _OTHER_HOST, _OTHER_ADDRESS = 9, 10, 62, 64
 _WRONG = {
     _NOT_YET: "has a certificate that is not valid yet",
@@ -28,7 +28,7 @@ _WRONG = {
 
 
 def context_for(host: str) -> ssl.SSLContext:
-    """What this machine trusts (``SSL_CERT_FILE`` included), and the registry's own files.
+    """This machine's trusted CAs (``SSL_CERT_FILE`` included), and the registry's own files.
 
     Raises `ConfigurationError` for a file that cannot be read.
     """
@@ -58,12 +58,12 @@ def _folders(host: str) -> Iterator[Path]:
 
 
 def _no_password() -> bytes:
-    """OpenSSL would ask on the terminal for that of an encrypted key."""
+    """OpenSSL would prompt for the password of an encrypted key."""
     return b""
 
 
 def distrust(host: str, error: BaseException) -> BundlerError:
-    """What to say where TLS failed."""
+    """The error message and hint for a TLS failure."""
     reason = _verification(error)
     if reason is None:
         return ToolFailed(
@@ -80,7 +80,7 @@ def distrust(host: str, error: BaseException) -> BundlerError:
 
 
 def _verification(error: BaseException | None) -> int | None:
-    """OpenSSL's number of why a certificate was refused, from whatever wraps it."""
+    """OpenSSL's reason for refusing a certificate, from whatever wraps it."""
     seen = 0
     while error is not None and seen < 8:  # noqa: PLR2004  # deeper than any client nests
         if isinstance(error, ssl.SSLCertVerificationError):
