@@ -127,7 +127,7 @@ class _Asked(NamedTuple):
 
 def _report(root: Path, asked: _Asked, *, fix: bool) -> list[Examined]:
     if fix:
-        _fix(root)
+        _fix(root, asked)
     if not asked.shows:
         return list(_announced(root, asked))
     console = Console(sys.stdout)
@@ -180,12 +180,16 @@ def _conclude(failures: int, warnings: int, *, fixable: bool) -> None:
         click.echo("Some of this can be fixed automatically: state-bundler doctor --fix", err=True)
 
 
-def _fix(root: Path) -> None:
+def _fix(root: Path, asked: _Asked) -> None:
     from bundler.project.survey import survey
     from bundler.setup.doctor import fixes
     from bundler.setup.file_edits import apply, diff
 
-    edits = fixes(root)
+    listener = narrator()
+    try:
+        edits = fixes(root, python=asked.python, begins=listener.working)
+    finally:
+        listener.working("")
     for line in diff(edits, survey(root).outer):
         click.echo(line, err=True)
     apply(edits)

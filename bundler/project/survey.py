@@ -80,7 +80,7 @@ def survey(root: Path, together: Together | None = None) -> Survey:
         repository=repository_of(root),
         pyproject=pyproject,
         dagster=dagster,
-        backend=_backend(pyproject),
+        backend=_backend(root, pyproject),
         state_directories=tuple(dict.fromkeys(directories)),
         dockerfiles=tuple(_dockerfiles(root)),
         together=together or Together(root, (root,)),
@@ -117,11 +117,13 @@ def _may_be_classic(root: Path, pyproject: Mapping[str, Any]) -> bool:
     )
 
 
-def _backend(pyproject: Mapping[str, Any]) -> str | None:
+def _backend(root: Path, pyproject: Mapping[str, Any]) -> str | None:
     named = table(pyproject, "build-system").get("build-backend")
     if named is None:
-        # Without a table pip assumes setuptools; uv takes the project for one that is not built.
-        return "setuptools" if "build-system" in pyproject else None
+        # Without a table pip assumes setuptools; uv takes a project for one that is not built,
+        # unless it has a setup.py.
+        is_built = "build-system" in pyproject or (root / "setup.py").is_file()
+        return "setuptools" if is_built else None
     first = str(named).split(".")[0].split(":")[0]
     return _BACKENDS.get(first, first)
 
@@ -131,13 +133,27 @@ def _state_directories(
 ) -> Iterator[PurePosixPath]:
     if dagster is not None:
         module = PurePosixPath(*dagster.defs.split("."))
-        layout = "src" if (root / "src" / module.parts[0]).is_dir() else ""
-        yield layout / module / STATE_DIRECTORY
+        yield _folder_of(root, pyproject, module) / STATE_DIRECTORY
     sources = table(pyproject, "tool", "state-bundler").get("source", [])
     for source in sources if isinstance(sources, list) else []:
         path = source.get("path") if isinstance(source, Mapping) else None
         if isinstance(path, str) and path_problem(path) is None:
             yield PurePosixPath(path)
+
+
+def _folder_of(root: Path, pyproject: Mapping[str, Any], module: PurePosixPath) -> PurePosixPath:
+    """Where a module is: below the root or `src`, or where the build backend is told to look."""
+    package = module.parts[0]
+    for layout in ("src", "", *_layouts(root, pyproject, package)):
+        if (root / layout / package).is_dir():
+            return PurePosixPath(layout) / module
+    renamed = table(pyproject, "tool", "setuptools", "package-dir").get(package)
+    return PurePosixPath(renamed, *module.parts[1:]) if isinstance(renamed, str) else module
+
+
+def _layouts(root: Path, pyproject: Mapping[str, Any], package: str) -> Iterator[str]:
+    yield str(table(pyproject, "tool", "uv", "build-backend").get("module-root", ""))
+    yield from sorted(path.parent.name for path in root.glob(f"[!.]*/{package}"))
 
 
 def _dockerfiles(root: Path) -> Iterator[PurePosixPath]:

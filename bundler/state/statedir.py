@@ -66,7 +66,7 @@ IGNORE_NAME = ".gitignore"
 # What a directory may contain before the first publish, and git may track there.
 _RULES = (IGNORE_NAME, ".gitkeep", ".keep")
 # The bytes that Dagster writes when it creates the directory itself.
-_IGNORE_EVERYTHING = b"*\n*/\n.*"
+IGNORE_EVERYTHING = b"*\n*/\n.*"
 _HOLDER = re.compile(r"process [0-9]+ since [0-9: UTC-]{20,30}")
 _MAX_KEY_BYTES = 255
 _LOCK = "lock"
@@ -247,7 +247,7 @@ class StateDir(msgspec.Struct, frozen=True):
             self._refuse_foreign(live.names())
             with io_errors(self.path):
                 if live.status(IGNORE_NAME) is None:
-                    live.write(IGNORE_NAME, _IGNORE_EVERYTHING)
+                    live.write(IGNORE_NAME, IGNORE_EVERYTHING)
             yield publisher
 
     @contextmanager

@@ -138,7 +138,7 @@ def checks() -> tuple[Check, ...]:
         Check("external systems", reach.reach),
         Check("state", state.state),
         Check("state contents", contents.contents),
-        Check("build backend", packaging.backend, is_fixable=True),
+        Check("build backend", packaging.backend, "Building a wheel of a copy", is_fixable=True),
         Check("build", build.build, "Looking at the baseline"),
         Check("Docker context", docker.context, is_fixable=True),
         Check("Dockerfile", docker.dockerfiles),
@@ -209,13 +209,18 @@ def _edits(survey: Survey, wanted: set[str]) -> list[FileEdit]:
     return plan(survey, without=[part.name for part in PARTS if part.name not in wanted])
 
 
-def fixes(root: Path) -> list[FileEdit]:
+def fixes(
+    root: Path, *, python: Path | None = None, begins: Callable[[str], None] = lambda _: None
+) -> list[FileEdit]:
     """The edits that fix what can be fixed safely: those of `init`'s parts, and no other.
 
-    Only the checks that may find such a thing are asked: they look at files, in no time.
+    Only the checks that may find such a thing are asked. begins: as `examine` has it.
     """
-    patient = DoctorContext(survey(root))
-    asked = [check for check in checks() if check.is_fixable]
-    answers = (finding for check in asked for finding in _answers(check, patient, set()))
-    findings = _effective(patient.survey, answers)
+    patient = DoctorContext(survey(root), python)
+    answers: list[Finding] = []
+    for check in checks():
+        if check.is_fixable:
+            begins(check.doing or f"Checking: {check.title}")
+            answers += _answers(check, patient, set())
+    findings = _effective(patient.survey, iter(answers))
     return _edits(patient.survey, {finding.part for finding in findings if finding.part})

@@ -1,16 +1,22 @@
-"""Does a wheel of this project hold the state? Measured for each build backend."""
+"""Whether a wheel of this project has the state: tried, or else a guess that is called one."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
 
+from bundler.errors import BundlerError, ToolFailed
+from bundler.project.layout import import_path
 from bundler.project.survey import Survey, table
 from bundler.setup.doctor import DoctorContext, Finding
 from bundler.setup.doctor.printed import set_in_pyproject, word
-from bundler.setup.init.pyproject import backend_list
+from bundler.setup.doctor.probe import Change, Probe, Route, probing, unchanged
+from bundler.setup.doctor.probe_copy import MadeUpFile, ProjectCopy
+from bundler.setup.init.pyproject import add_backend_list, backend_list
 from bundler.state.bundle import STATE_DIRECTORY
 from bundler.system.text_files import scanned
 
@@ -36,25 +42,22 @@ _BUILDS_WHEELS = re.compile(
 )
 # These drop the state whether the project's own ignore file names it or only Dagster's does.
 _ALWAYS_DROP = ("poetry", "setuptools")
-# For each backend, where people write what looks like the fix.
-_LOOK_ALIKE: dict[str, tuple[tuple[str, ...], ...]] = {
-    "hatchling": (
-        ("tool", "hatch", "build", "include"),
-        ("tool", "hatch", "build", "artifacts"),
-        ("tool", "hatch", "build", "targets", "wheel", "include"),
-        ("tool", "hatch", "build", "targets", "wheel", "artifacts"),
-        ("tool", "hatch", "build", "targets", "wheel", "force-include"),
-    ),
-    "setuptools": (("tool", "setuptools", "package-data", "*"),),
+# Where each backend is configured.
+_TABLES = {
+    "flit": ("flit",),
+    "hatchling": ("hatch", "build"),
+    "pdm": ("pdm", "build"),
+    "poetry": ("poetry",),
+    "setuptools": ("setuptools",),
+    "uv_build": ("uv", "build-backend"),
 }
+_EXCLUDES = re.compile(r"exclude|only-include|ignore-vcs|find")
+_OURS = "state-bundler build wheel embeds the state with every backend."
 
 
 def backend(patient: DoctorContext) -> Iterator[Finding]:
-    """The trap of the backends that leave out what git ignores, and what they keep too long."""
-    finding = _by_the_backend(patient.survey)
-    if finding.grade == "fail" and not makes_wheels(patient.survey):
-        finding = replace(finding, grade="warn", why=f"{finding.why} {_ONLY_IMAGES}")
-    yield finding
+    """Whether a wheel has the state, and what setuptools keeps too long."""
+    yield _by_the_backend(patient)
     yield from _left_over(patient.survey)
 
 
@@ -69,41 +72,137 @@ def makes_wheels(survey: Survey) -> bool:
     return any(_BUILDS_WHEELS.search(scanned(file)) for file in files)
 
 
-def _by_the_backend(survey: Survey) -> Finding:
-    why = f"{_WHY}{_WHY_WITH_DAGSTER if survey.dagster else ''}."
+def _by_the_backend(patient: DoctorContext) -> Finding:
+    survey = patient.survey
     if survey.backend is None:
         return Finding("ok", "This project has no build backend.")
-    target = backend_list(survey)
-    if target is None and survey.backend in _ALWAYS_DROP and survey.state_directories:
-        return Finding(
-            "warn",
-            f"{survey.state_directories[0]} is not in a package: {survey.backend} includes no "
-            "state in a wheel.",
-            why,
-            "Move the state directory into a package: change the path of its "
-            "[[tool.state-bundler.source]].",
-        )
-    if target is None or _names_the_state(survey, *target):
-        return Finding("ok", f"{survey.backend} includes the state in a wheel.")
-    fix = _fix(survey, *target)
-    if looks := _looks_like_it(survey, *target):
-        what = f"{survey.backend} excludes the state from a wheel; {looks} does not change that."
-        return Finding("fail", what, why, fix, "backend")
-    if survey.backend in _ALWAYS_DROP or _root_rule(survey):
-        what = f"{survey.backend} excludes the state from a wheel."
-        return Finding("fail", what, why, fix, "backend")
-    what = (
-        f"{survey.backend} includes the state in a wheel only as long as no ignore file of the "
-        "project lists it."
+    if not survey.state_directories:
+        return Finding("ok", "This project has no state directory.")
+    if not makes_wheels(survey):
+        guess = _guess(survey)
+        what = f"No wheel was tried; guess: {guess.what}"
+        if guess.grade == "ok":
+            return replace(guess, what=what)
+        return replace(guess, grade="warn", what=what, why=f"{guess.why} {_ONLY_IMAGES}")
+    try:
+        with probing(survey, _python(patient)) as probe:
+            return _judge(survey, probe)
+    except (BundlerError, OSError) as error:
+        guess = _guess(survey)
+        return replace(guess, what=f"Could not try: {str(error).rstrip('.')}; guess: {guess.what}")
+
+
+def _python(patient: DoctorContext) -> Path | None:
+    try:
+        return patient.project.interpreter.path
+    except BundlerError:  # the check of the interpreter says why
+        return None
+
+
+# --- by trying --------------------------------------------------------------------------------
+
+
+class _Outcome(NamedTuple):
+    """lost: what a wheel lacks. route: of that wheel. problem: why it could not be built."""
+
+    lost: tuple[MadeUpFile, ...]
+    route: Route
+    problem: str = ""
+
+    @property
+    def is_whole(self) -> bool:
+        return not self.lost and not self.problem
+
+    @property
+    def is_certain(self) -> bool:
+        return any(file.is_certain for file in self.lost)
+
+
+def _outcome(probe: Probe, change: Change = unchanged) -> _Outcome:
+    """Of the first route that loses something. Raises as `Probe.lost` does."""
+    direct = _Outcome(probe.lost("direct", change), "direct")
+    if not direct.is_whole:
+        return direct
+    try:
+        return _Outcome(probe.lost("sdist", change), "sdist")
+    except ToolFailed as error:
+        return _Outcome((), "sdist", error.what)
+
+
+def _judge(survey: Survey, probe: Probe) -> Finding:
+    """Tried as if an ignore rule named the state, then as it is, then with the fix."""
+    name = survey.backend
+    rules = [_rule(path) for path in survey.state_directories]
+    if _outcome(probe, lambda copy: copy.ignore(rules)).is_whole:
+        return Finding("ok", f"{name} includes the state in a wheel: a wheel was tried.")
+    outcome = _outcome(probe)
+    why = _why(survey)
+    if outcome.problem:
+        what = f"{name} includes the state in a wheel. Could not try a wheel built from an sdist: "
+        return Finding("warn", f"{what}{outcome.problem.rstrip('.')}.", why)
+    if outcome.is_certain and (outside := _not_in_a_package(survey)):
+        return outside
+    fix, part = _tried_fix(survey, probe, rules)
+    if outcome.is_whole:
+        return Finding("warn", _luck(survey), why, fix, part)
+    if not outcome.is_certain:
+        lost = outcome.lost[0].path
+        what = f"{name} includes a file named state in a wheel, but not {lost}, as dbt writes it."
+        return Finding("warn", what, why, fix, part)
+    by = " that is built from an sdist" if outcome.route == "sdist" else ""
+    return Finding(
+        "fail", f"{name} excludes the state from a wheel{by}{_despite(survey)}.", why, fix, part
     )
-    return Finding("warn", what, why, fix, "backend")
 
 
-def _fix(survey: Survey, path: tuple[str, ...], items: list[Any]) -> str:
-    """The list with the state in it, behind what it has already."""
-    present = table(survey.pyproject, *path[:-1]).get(path[-1], [])
-    kept = present if isinstance(present, list) else []
-    return set_in_pyproject(path, [*kept, *(item for item in items if item not in kept)])
+def _tried_fix(survey: Survey, probe: Probe, rules: Sequence[str]) -> tuple[str, str]:
+    """The fix, and the part of `init` that makes it: the backend's list if that is enough."""
+
+    def change(copy: ProjectCopy) -> None:
+        copy.ignore(rules)
+        path = copy.root / "pyproject.toml"
+        path.write_text(add_backend_list(path.read_text(), survey) or "")
+
+    target = backend_list(survey)
+    with suppress(ToolFailed):
+        if target is not None and _outcome(probe, change).is_whole:
+            return _fix(survey, *target), "backend"
+    settings = ", ".join(_excluding(survey))
+    return f"Change what leaves it out: {settings}. Or: {_OURS}" if settings else _OURS, ""
+
+
+def _rule(directory: PurePosixPath) -> str:
+    return STATE_DIRECTORY if directory.name == STATE_DIRECTORY else f"/{directory}"
+
+
+# --- by guessing ------------------------------------------------------------------------------
+
+
+def _guess(survey: Survey) -> Finding:
+    """What the backend does without any setting, or with the list that `init` sets."""
+    why = _why(survey)
+    target = backend_list(survey)
+    if target is None and survey.backend in _ALWAYS_DROP and (it := _not_in_a_package(survey)):
+        return it
+    if target is None or _names_the_state(survey, *target):
+        what = f"{survey.backend} includes the state in a wheel"
+        if settings := ", ".join(_excluding(survey)):
+            return Finding("warn", f"{what}, unless this excludes it: {settings}.", why)
+        return Finding("ok", f"{what}.")
+    fix = _fix(survey, *target)
+    if survey.backend in _ALWAYS_DROP or _despite(survey) or _is_ignored(survey):
+        what = f"{survey.backend} excludes the state from a wheel{_despite(survey)}."
+        return Finding("fail", what, why, fix, "backend")
+    return Finding("warn", _luck(survey), why, fix, "backend")
+
+
+def _is_ignored(survey: Survey) -> bool:
+    above = [
+        path for path in (survey.root, *survey.root.parents) if path.is_relative_to(survey.outer)
+    ]
+    texts = [scanned(path / name) for path in above for name in (".gitignore", ".hgignore")]
+    names = (STATE_DIRECTORY, *map(str, survey.state_directories))
+    return any(name in text for text in texts for name in names)
 
 
 def _names_the_state(survey: Survey, path: tuple[str, ...], items: list[Any]) -> bool:
@@ -121,13 +220,68 @@ def _core(item: Any) -> str:
     return STATE_DIRECTORY if STATE_DIRECTORY in text else text.strip("/*")
 
 
-def _looks_like_it(survey: Survey, right: tuple[str, ...], items: list[Any]) -> str:
-    """A setting that names the state and does not put it into every wheel; measured, one by one."""
-    for *path, name in _LOOK_ALIKE.get(survey.backend or "", ()):
-        listed = table(survey.pyproject, *path).get(name, [])
-        if _core(items[0]) in str(listed) or (name == right[-1] and "**/*" in listed):
-            return f"[{'.'.join(path)}] {name}"
+# --- what is said -----------------------------------------------------------------------------
+
+
+def _why(survey: Survey) -> str:
+    return f"{_WHY}{_WHY_WITH_DAGSTER if survey.dagster else ''}."
+
+
+def _luck(survey: Survey) -> str:
+    return (
+        f"{survey.backend} includes the state in a wheel only as long as no ignore file of the "
+        "project lists it."
+    )
+
+
+def _not_in_a_package(survey: Survey) -> Finding | None:
+    for path in survey.state_directories:
+        if "/" not in import_path(path.parts):
+            return Finding(
+                "warn",
+                f"{path} is not in a package: {survey.backend} includes no state in a wheel.",
+                _why(survey),
+                "Move the state directory into a package: change the path of its "
+                "[[tool.state-bundler.source]].",
+            )
+    return None
+
+
+def _fix(survey: Survey, path: tuple[str, ...], items: list[Any]) -> str:
+    """The list with the state in it, behind what it has already."""
+    present = table(survey.pyproject, *path[:-1]).get(path[-1], [])
+    kept = present if isinstance(present, list) else []
+    return set_in_pyproject(path, [*kept, *(item for item in items if item not in kept)])
+
+
+def _despite(survey: Survey) -> str:
+    """The setting that names the state, and does not put it into every wheel."""
+    names = (*(path.name for path in survey.state_directories), "**/*")
+    for where, name, value in _settings(survey):
+        if not _EXCLUDES.search(name) and any(text in value for text in names):
+            return f"; [{where}] {name} does not change that"
     return ""
+
+
+def _excluding(survey: Survey) -> Iterator[str]:
+    """The settings that may exclude the state."""
+    for where, name, value in _settings(survey):
+        if _EXCLUDES.search(f"{where}.{name}") or "!" in value:
+            yield f"[{where}] {name}"
+    if survey.backend == "setuptools" and (survey.root / "MANIFEST.in").exists():
+        yield "MANIFEST.in"
+
+
+def _settings(survey: Survey) -> Iterator[tuple[str, str, str]]:
+    """The backend's settings: their table, their name, and their value as text."""
+    pending = [("tool", *_TABLES.get(survey.backend or "", ("",)))]
+    while pending:
+        path = pending.pop()
+        for name, value in table(survey.pyproject, *path).items():
+            if isinstance(value, Mapping):
+                pending.append((*path, name))
+            else:
+                yield ".".join(path), name, str(value)
 
 
 def _left_over(survey: Survey) -> Iterator[Finding]:
@@ -141,8 +295,3 @@ def _left_over(survey: Survey) -> Iterator[Finding]:
             "keys.",
             f"rm -rf {word(survey.root, 'build/lib')}",
         )
-
-
-def _root_rule(survey: Survey) -> bool:
-    rules = scanned(survey.root / ".gitignore")
-    return any(name in rules for name in (STATE_DIRECTORY, *map(str, survey.state_directories)))

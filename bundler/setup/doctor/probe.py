@@ -1,0 +1,256 @@
+"""Whether a wheel has the state: found by building one of a copy of the project.
+
+A wheel is built directly, as pip does, and by way of an sdist, as `uv build` and `python -m build`
+do. This runs the project's build code (`setup.py`, build hooks, a backend of its own), as each
+build does, but in a temporary copy, for a limited time, without variables whose names say that
+they are secret, and without network where this machine can take it away.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tarfile
+import tempfile
+import time
+import warnings
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+
+from bundler.artifacts.running import without_network
+from bundler.errors import ToolFailed
+from bundler.project.config import read_toml
+from bundler.project.survey import Survey, table
+from bundler.setup.demo.environment import installer
+from bundler.setup.doctor.probe_copy import MadeUpFile, ProjectCopy, copy_project
+from bundler.system.process import check, run
+from bundler.system.secret_names import is_about_a_secret
+
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
+
+# For all builds of one answer; they usually take one to three.
+_DEADLINE_SECONDS = 60.0
+# A copy has no history that a version could be derived from.
+_VERSIONS = {
+    "SETUPTOOLS_SCM_PRETEND_VERSION": "0.1",
+    "PDM_BUILD_SCM_VERSION": "0.1",
+    "PBR_VERSION": "0.1",
+    "POETRY_DYNAMIC_VERSIONING_BYPASS": "0.1",
+    "UV_DYNAMIC_VERSIONING_BYPASS": "0.1",
+}
+# For programs that have a network all the same: a proxy that nobody answers at.
+_NOWHERE = "http://127.0.0.1:9"
+_OFFLINE = {
+    "UV_OFFLINE": "1",
+    "PIP_NO_INDEX": "1",
+    **{f"{kind}_proxy": _NOWHERE for kind in ("http", "https", "all", "HTTP", "HTTPS", "ALL")},
+    **dict.fromkeys(("no_proxy", "NO_PROXY"), ""),
+}
+_INSTALLED = """\
+import importlib.metadata as m, importlib.util as u, json, sys
+def version(name):
+    try:
+        return m.version(name)
+    except m.PackageNotFoundError:
+        return None
+backend, *names = sys.argv[1:]
+try:
+    found = not backend or u.find_spec(backend) is not None
+except ImportError:
+    found = False
+print(json.dumps([found, {name: version(name) for name in names}]))
+"""
+_DATA = (".data/purelib/", ".data/platlib/")
+
+# Builds a "wheel" or an "sdist" of a folder into another; returns the file.
+Kind = Literal["wheel", "sdist"]
+Build = Callable[[Kind, Path, Path], Path]
+Change = Callable[[ProjectCopy], object]
+# Whether the wheel is built directly, as pip does, or from an sdist, as uv does.
+Route = Literal["direct", "sdist"]
+
+
+def unchanged(_: ProjectCopy) -> None:
+    """The change that is none."""
+
+
+class Probe:
+    """A copy of a project, and what builds wheels of it."""
+
+    def __init__(self, copy: ProjectCopy, build: Build, folder: Path) -> None:
+        self.copy = copy
+        self._build = build
+        self._folder = folder
+
+    def lost(self, route: Route, change: Change = unchanged) -> tuple[MadeUpFile, ...]:
+        """What a wheel lacks of the made-up state. change: is made to the copy before.
+
+        Raises `ToolFailed` if it cannot be built, and `OSError`.
+        """
+        with tempfile.TemporaryDirectory(dir=self._folder) as name:
+            place = Path(name)
+            copy = self.copy.again(place / "project")
+            change(copy)
+            source = copy.root
+            if route == "sdist":
+                sdist = self._build("sdist", source, place / "sdist")
+                source = _unpacked(sdist, place / "unpacked")
+            return _lost(self._build("wheel", source, place / "wheel"), copy.files)
+
+
+@contextmanager
+def probing(survey: Survey, python: Path | None) -> Iterator[Probe]:
+    """A probe of the project; removed at the end. python: the project's interpreter.
+
+    Raises `ToolFailed` if its build backend is not available here, and `OSError`.
+    """
+    with tempfile.TemporaryDirectory(prefix="state-bundler-probe-") as name:
+        copy = copy_project(survey, Path(name, "project"))
+        yield Probe(copy, _builder(copy.root, python), Path(name))
+
+
+def _lost(wheel: Path, files: Sequence[MadeUpFile]) -> tuple[MadeUpFile, ...]:
+    wanted = {os.fsencode(file.path): file for file in files}
+    sizes = set(map(len, wanted))
+    with zipfile.ZipFile(wheel) as archive:
+        for member in archive.infolist():
+            if member.file_size in sizes and (file := wanted.get(archive.read(member))):
+                name = member.filename
+                for data in _DATA:
+                    name = name.partition(data)[2] or name
+                if f"/{name}".endswith(f"/{file.place}"):
+                    del wanted[os.fsencode(file.path)]
+    return tuple(wanted.values())
+
+
+def _unpacked(sdist: Path, into: Path) -> Path:
+    try:
+        with tarfile.open(sdist) as archive:
+            if hasattr(tarfile, "data_filter"):  # not before 3.10.12
+                archive.extraction_filter = tarfile.data_filter
+            archive.extractall(into)  # noqa: S202  # the filter is set
+    except tarfile.TarError as error:
+        raise ToolFailed(f"{sdist.name} cannot be read: {error}.") from error
+    return next(into.iterdir())
+
+
+# --- who builds -------------------------------------------------------------------------------
+
+
+def _builder(root: Path, python: Path | None) -> Build:
+    """The backend in the project's interpreter or in ours; else uv, with what its cache has."""
+    system = _BuildSystem.read(root)
+    ends = time.monotonic() + _DEADLINE_SECONDS
+    problems = []
+    for interpreter in dict.fromkeys((python or Path(sys.executable), Path(sys.executable))):
+        problem = system.problem_in(interpreter)
+        if problem is None:
+            return partial(_by_hooks, interpreter, ends)
+        problems.append(problem)
+    if uv := installer():
+        chosen = [] if python is None else ["--python", str(python)]
+        return partial(_by_uv, [uv, "build", "--no-python-downloads", *chosen], ends)
+    raise ToolFailed(problems[0])
+
+
+class _BuildSystem(msgspec.Struct, frozen=True):
+    """backend: the module that must be importable; empty for one that the project brings along."""
+
+    backend: str
+    requires: tuple[str, ...]
+
+    @classmethod
+    def read(cls, root: Path) -> _BuildSystem:
+        from build import BuildException, ProjectBuilder
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of misspelt tables
+            try:
+                requires = ProjectBuilder(root).build_system_requires
+            except BuildException as error:
+                raise ToolFailed(str(error)) from error
+        found = table(read_toml(root / "pyproject.toml"), "build-system")
+        backend = str(found.get("build-backend", "setuptools.build_meta")).partition(":")[0]
+        return cls("" if "backend-path" in found else backend, tuple(sorted(requires)))
+
+    def problem_in(self, python: Path) -> str | None:
+        """Why this interpreter cannot run the backend; None if it can."""
+        from packaging.requirements import InvalidRequirement, Requirement
+
+        try:
+            wanted = [Requirement(text) for text in self.requires]
+        except InvalidRequirement as error:
+            return f"[build-system] requires is invalid: {error}"
+        # What needed it builds wheels by itself today.
+        wanted = [it for it in wanted if it.name != "wheel" and _applies(it)]
+        argv = [str(python), "-I", "-c", _INSTALLED, self.backend, *(it.name for it in wanted)]
+        try:
+            is_importable, versions = json.loads(check(argv, timeout=_DEADLINE_SECONDS))
+        except (ToolFailed, ValueError) as error:
+            return str(error)
+        for requirement in wanted:
+            version = versions[requirement.name]
+            if version is None:
+                return f"{requirement.name} is not installed in {python}"
+            if not requirement.specifier.contains(version, prereleases=True):
+                return f"{python} has {requirement.name} {version}, not {requirement.specifier}"
+        return None if is_importable else f"{self.backend} is not installed in {python}"
+
+
+def _applies(requirement: Requirement) -> bool:
+    return requirement.marker is None or requirement.marker.evaluate()
+
+
+def _by_hooks(python: Path, ends: float, kind: Kind, root: Path, out: Path) -> Path:
+    from build import BuildBackendException, BuildException, ProjectBuilder
+
+    path = f"{python.parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+
+    def runner(
+        cmd: Sequence[str], cwd: str | None = None, extra_environ: Mapping[str, str] | None = None
+    ) -> None:
+        _run(cmd, Path(cwd or root), {"PATH": path, **(extra_environ or {})}, ends)
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return Path(ProjectBuilder(root, str(python), runner).build(kind, out))
+    except BuildBackendException as error:
+        cause = error.exception
+        raise ToolFailed(cause.what if isinstance(cause, ToolFailed) else str(error)) from error
+    except BuildException as error:
+        raise ToolFailed(str(error)) from error
+
+
+def _by_uv(command: Sequence[str], ends: float, kind: Kind, root: Path, out: Path) -> Path:
+    _run([*command, f"--{kind}", "--out-dir", str(out), str(root)], root, {}, ends)
+    ending = ".whl" if kind == "wheel" else ".tar.gz"
+    return next(path for path in out.iterdir() if path.name.endswith(ending))
+
+
+def _run(argv: Sequence[str], cwd: Path, extra: Mapping[str, str], ends: float) -> None:
+    left = ends - time.monotonic()
+    if left > 0:
+        done = run([*without_network(), *argv], cwd=cwd, env=_environment(extra), timeout=left)
+    if time.monotonic() > ends:
+        raise ToolFailed(f"The build did not finish within {_DEADLINE_SECONDS:g} s.")
+    if done.exit_code:
+        said = (done.stderr.strip() or done.stdout.strip()).decode(errors="replace")
+        raise ToolFailed(said.rpartition("\n")[2].strip().replace(f"{cwd}/", ""))
+
+
+def _environment(extra: Mapping[str, str]) -> dict[str, str]:
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not is_about_a_secret(name) and not name.startswith("GIT_")
+    }
+    return {**kept, **_VERSIONS, **_OFFLINE, **extra}

@@ -1,0 +1,193 @@
+"""What `doctor` says of a build backend's configuration, tried with the real backends."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from bundler.project.survey import survey
+from bundler.setup.doctor import DoctorContext, Finding, packaging
+from tests.support.environments import python_of
+
+pytestmark = pytest.mark.slow
+
+_BACKENDS = {
+    "flit": ("flit_core", "flit_core.buildapi"),
+    "hatch": ("hatchling", "hatchling.build"),
+    "hatch-vcs": ("hatchling', 'hatch-vcs", "hatchling.build"),
+    "pdm": ("pdm-backend", "pdm.backend"),
+    "poetry": ("poetry-core", "poetry.core.masonry.api"),
+    "setuptools": ("setuptools>=61", "setuptools.build_meta"),
+    "setuptools-scm": ("setuptools', 'setuptools-scm", "setuptools.build_meta"),
+    "uv": ("uv_build", "uv_build"),
+}
+_RULE = {".gitignore": ".local_defs_state\n"}
+
+
+@dataclass(frozen=True)
+class Case:
+    """name: the backend's, then what is special. grade: of the finding, which has `says` in it.
+
+    tables: of pyproject.toml. files: besides the package, by their path from the top of the
+    repository. package: where it is in the project. project: where that is in the repository.
+    """
+
+    name: str
+    grade: str
+    tables: str = ""
+    says: str = ""
+    files: Mapping[str, str] = field(default_factory=lambda: _RULE)
+    package: str = "src/shop"
+    project: str = "."
+    head: str = 'version = "1"\n'
+
+    def make(self, top: Path) -> Path:
+        requires, backend = _BACKENDS[self.name.split()[0]]
+        root = top / self.project
+        text = (
+            f"[build-system]\nrequires = ['{requires}']\nbuild-backend = '{backend}'\n"
+            f'[project]\nname = "shop"\ndescription = "A shop"\n{self.head}'
+            f'[tool.dg.project]\nroot_module = "shop"\n{self.tables}'
+        )
+        files = {
+            f"{self.project}/pyproject.toml": text,
+            f"{self.project}/{self.package}/__init__.py": "",
+            f"{self.project}/{self.package}/defs/__init__.py": "",
+            **self.files,
+        }
+        for path, content in files.items():
+            (top / path).parent.mkdir(parents=True, exist_ok=True)
+            (top / path).write_text(content)
+        subprocess.run(["git", "init", "--quiet", top], check=True)
+        subprocess.run(["git", "-C", top, "add", "."], check=True)
+        return root.resolve()
+
+
+_WHEEL = "[tool.hatch.build.targets.wheel]\n"
+_ARTIFACTS = '[tool.hatch.build]\nartifacts = ["**/.local_defs_state/**"]\n'
+_STATE = "**/.local_defs_state/**"
+_UV = "[tool.uv.build-backend]\n"
+_PDM = '[tool.pdm.build]\npackage-dir = "src"\n'
+_POETRY = '[tool.poetry]\npackages = [{ include = "shop", from = "src" }]\n'
+_BOTH = '{ path = "src/shop/defs/.local_defs_state/**/*", format = ["sdist", "wheel"] }'
+_FIND = '[tool.setuptools.packages.find]\nwhere = ["src"]\n'
+_DATA = '[tool.setuptools.package-data]\nshop = ["defs/.local_defs_state/**"]\n'
+_FLAT = "[tool.setuptools]\npackages = ['shop', 'shop.defs']\n"
+
+CASES = (
+    # uv includes what it is not told to exclude
+    Case("uv", "ok"),
+    Case("uv wheel-exclude", "fail", f'{_UV}wheel-exclude = ["{_STATE}"]\n', "excludes"),
+    Case("uv source-exclude", "fail", f'{_UV}source-exclude = [".local_defs_state"]\n', "excludes"),
+    Case("uv exclude of others", "ok", f'{_UV}wheel-exclude = ["**/*.csv"]\n'),
+    Case("uv source-include", "ok", f'{_UV}source-include = ["data/**"]\n'),
+    Case("uv module-root", "ok", f'{_UV}module-root = "python"\n', package="python/shop"),
+    Case("uv flat", "ok", f'{_UV}module-root = ""\n', package="shop"),
+    # pdm
+    Case("pdm", "ok", _PDM),
+    Case("pdm excludes", "fail", f'{_PDM}excludes = ["**/.local_defs_state"]\n', "excludes"),
+    Case("pdm includes", "fail", f'{_PDM}includes = ["src/shop/*.py", "src/shop/defs/*.py"]\n'),
+    Case("pdm source-includes", "fail",
+         f'{_PDM}excludes = ["{_STATE}"]\nsource-includes = ["{_STATE}"]\n'),
+    # flit
+    Case("flit", "ok"),
+    Case("flit exclude", "fail", f'[tool.flit.sdist]\nexclude = ["src/shop/defs/{_STATE}"]\n',
+         "from an sdist"),
+    # hatchling
+    Case("hatch", "fail"),
+    Case("hatch without a rule", "warn", says="only as long as", files={}),
+    Case("hatch artifacts", "ok", _ARTIFACTS),
+    Case("hatch artifacts with !", "fail",
+         f'[tool.hatch.build]\nartifacts = ["{_STATE}", "!{_STATE}"]\n'),
+    Case("hatch exclude below artifacts", "ok", f'{_ARTIFACTS}exclude = ["{_STATE}"]\n'),
+    Case("hatch exclude without a rule", "fail",
+         f'[tool.hatch.build]\nexclude = ["{_STATE}"]\n', files={}),
+    Case("hatch only-include", "fail",
+         f'{_ARTIFACTS}{_WHEEL}only-include = ["src/shop/__init__.py"]\nsources = ["src"]\n'),
+    Case("hatch ignore-vcs", "ok", "[tool.hatch.build]\nignore-vcs = true\n"),
+    Case("hatch artifacts of the wheel alone", "fail", f'{_WHEEL}artifacts = ["{_STATE}"]\n',
+         "from an sdist"),
+    Case("hatch artifacts without stars", "fail",
+         '[tool.hatch.build]\nartifacts = [".local_defs_state/**"]\n', "does not change that"),
+    Case("hatch force-include", "ok",
+         '[tool.hatch.build.targets.wheel.force-include]\n'
+         '"src/shop/defs/.local_defs_state" = "shop/defs/.local_defs_state"\n'
+         '[tool.hatch.build.targets.sdist.force-include]\n'
+         '"src/shop/defs/.local_defs_state" = "src/shop/defs/.local_defs_state"\n'),
+    Case("hatch force-include of the wheel alone", "warn",
+         '[tool.hatch.build.targets.wheel.force-include]\n'
+         '"src/shop/defs/.local_defs_state" = "shop/defs/.local_defs_state"\n', "Could not try"),
+    Case("hatch rule above the project", "fail", project="code/shop"),
+    Case("hatch .hgignore", "fail", files={".hgignore": "syntax: glob\n.local_defs_state\n"}),
+    Case("hatch-vcs", "ok", f'[tool.hatch.version]\nsource = "vcs"\n{_ARTIFACTS}',
+         head='dynamic = ["version"]\n'),
+    Case("hatch hook that fails", "fail", "[tool.hatch.build.hooks.custom]\n", "Could not try",
+         files={**_RULE, "hatch_build.py": "raise SystemExit('no compiler')\n"}),
+    Case("hatch hook that includes it", "ok", "[tool.hatch.build.hooks.custom]\n", files={
+         **_RULE, "hatch_build.py": """\
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+class Hook(BuildHookInterface):
+    def initialize(self, version, build_data):
+        source = "src/shop/defs/.local_defs_state"
+        target = source if self.target_name == "sdist" else source.removeprefix("src/")
+        build_data["force_include"][source] = target
+"""}),
+    # setuptools
+    Case("setuptools", "fail", _FIND),
+    Case("setuptools package-data", "ok", _FIND + _DATA),
+    Case("setuptools package-data of no dot folder", "fail",
+         f'{_FIND}[tool.setuptools.package-data]\nshop = ["**/*"]\n', "does not change that"),
+    Case("setuptools exclude-package-data", "fail",
+         f'{_FIND}{_DATA}[tool.setuptools.exclude-package-data]\nshop = ["defs/.local_defs_state/*/*"]\n'),
+    Case("setuptools include-package-data", "ok", _FIND, files={
+         **_RULE, "MANIFEST.in": "graft src/shop/defs/.local_defs_state\n"}),
+    Case("setuptools include-package-data = false", "fail",
+         f"[tool.setuptools]\ninclude-package-data = false\n{_FIND}", files={
+         **_RULE, "MANIFEST.in": "graft src/shop/defs/.local_defs_state\n"}),
+    Case("setuptools prune", "fail", _FIND + _DATA, "from an sdist", {
+         **_RULE, "MANIFEST.in": "prune src/shop/defs/.local_defs_state\n"}),
+    Case("setuptools global-exclude", "fail", _FIND + _DATA, files={
+         **_RULE, "MANIFEST.in": "global-exclude state\n"}),
+    Case("setuptools package-dir", "ok", f'{_FLAT}package-dir = {{ shop = "lib" }}\n{_DATA}',
+         package="lib"),
+    Case("setuptools flat", "ok", _FLAT + _DATA, package="shop"),
+    Case("setuptools several packages", "ok", _FIND + _DATA, files={
+         **_RULE, "src/till/__init__.py": "", "src/till/price.py": ""}),
+    Case("setuptools-scm", "ok", f"{_FIND}{_DATA}[tool.setuptools_scm]\n",
+         head='dynamic = ["version"]\n'),
+    # poetry
+    Case("poetry", "fail", _POETRY),
+    Case("poetry without a rule", "fail", _POETRY, files={}),
+    Case("poetry include", "ok", f"{_POETRY}include = [{_BOTH}]\n"),
+    Case("poetry include of the sdist alone", "fail",
+         f'{_POETRY}include = [{{ path = "src/shop/defs/{_STATE}/*", format = "sdist" }}]\n'),
+    Case("poetry include and exclude", "fail",
+         f'{_POETRY}include = [{_BOTH}]\nexclude = [{{ path = "{_STATE}", format = ["wheel"] }}]\n'),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_what_is_said_of_a_configuration(case: Case, tmp_path: Path) -> None:
+    root = case.make(tmp_path)
+    before = _files(tmp_path)
+    finding = _examined(root)
+    assert (finding.grade, case.says in finding.what) == (case.grade, True), finding
+    assert ("guess" in finding.what) == (case.name == "hatch hook that fails"), finding
+    assert _files(tmp_path) == before
+
+
+def _examined(root: Path) -> Finding:
+    (finding,) = packaging.backend(DoctorContext(survey(root), python_of("backends")))
+    return finding
+
+
+def _files(top: Path) -> dict[Path, bytes]:
+    return {
+        path: path.read_bytes()
+        for path in top.rglob("*")
+        if path.is_file() and ".git" not in path.relative_to(top).parts
+    }
