@@ -142,7 +142,7 @@ def _state_directories(
 
 
 def _folder_of(root: Path, pyproject: Mapping[str, Any], module: PurePosixPath) -> PurePosixPath:
-    """Where a module is: below the root or `src`, or where the build backend is told to look."""
+    """Where a module is: below the root or `src`, or where a setting of the build backend says."""
     package = module.parts[0]
     for layout in ("src", "", *_layouts(root, pyproject, package)):
         if (root / layout / package).is_dir():

@@ -191,11 +191,15 @@ def test_an_interpreter_without_dagster_is_a_failure(tmp_path: Path) -> None:
         ("pdm.backend", ".local_defs_state\n", "ok"),
     ],
 )
-def test_backends_that_lose_the_state(tmp_path: Path, backend: str, rule: str, grade: str) -> None:
+def test_a_backend_that_is_not_installed_is_guessed(
+    tmp_path: Path, backend: str, rule: str, grade: str
+) -> None:
     root = _project(tmp_path, backend)
     (root / ".gitignore").write_text(rule)
     (finding,) = packaging.backend(DoctorContext(survey(root)))
     assert finding.grade == grade
+    assert finding.what.startswith("Could not try: ")
+    assert "; guess: " in finding.what
     if grade != "ok":
         assert finding.fix.startswith("Set this in pyproject.toml:\n[tool.")
         assert finding.part == "backend"
@@ -232,6 +236,7 @@ def test_a_wheel_without_state_fails_only_where_wheels_are_made(
     (finding,) = packaging.backend(DoctorContext(survey(root)))
     assert finding.grade == grade
     assert ("its images are not affected" in finding.why) == (grade == "warn")
+    assert finding.what.startswith("No wheel was tried") == (grade == "warn")
 
 
 # --- what --fix offers ------------------------------------------------------------------------

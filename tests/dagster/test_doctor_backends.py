@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from bundler.project.survey import survey
-from bundler.setup.doctor import DoctorContext, Finding, packaging
+from bundler.setup.doctor import DoctorContext, Finding, packaging, probe
 from tests.support.environments import python_of
 
 pytestmark = pytest.mark.slow
@@ -92,7 +93,7 @@ CASES = (
     Case("pdm excludes", "fail", f'{_PDM}excludes = ["**/.local_defs_state"]\n', "excludes"),
     Case("pdm includes", "fail", f'{_PDM}includes = ["src/shop/*.py", "src/shop/defs/*.py"]\n'),
     Case("pdm source-includes", "fail",
-         f'{_PDM}excludes = ["{_STATE}"]\nsource-includes = ["{_STATE}"]\n'),
+         f'{_PDM}excludes = ["**/.local_defs_state"]\nsource-includes = ["src/shop/defs"]\n'),
     # flit
     Case("flit", "ok"),
     Case("flit exclude", "fail", f'[tool.flit.sdist]\nexclude = ["src/shop/defs/{_STATE}"]\n',
@@ -142,7 +143,8 @@ class Hook(BuildHookInterface):
     Case("setuptools package-data of no dot folder", "fail",
          f'{_FIND}[tool.setuptools.package-data]\nshop = ["**/*"]\n', "does not change that"),
     Case("setuptools exclude-package-data", "fail",
-         f'{_FIND}{_DATA}[tool.setuptools.exclude-package-data]\nshop = ["defs/.local_defs_state/*/*"]\n'),
+         f'{_FIND}{_DATA}[tool.setuptools.exclude-package-data]\n'
+         'shop = ["defs/.local_defs_state/*/*"]\n'),
     Case("setuptools include-package-data", "ok", _FIND, files={
          **_RULE, "MANIFEST.in": "graft src/shop/defs/.local_defs_state\n"}),
     Case("setuptools include-package-data = false", "fail",
@@ -159,6 +161,14 @@ class Hook(BuildHookInterface):
          **_RULE, "src/till/__init__.py": "", "src/till/price.py": ""}),
     Case("setuptools-scm", "ok", f"{_FIND}{_DATA}[tool.setuptools_scm]\n",
          head='dynamic = ["version"]\n'),
+    Case("setuptools namespace package", "ok",
+         f'{_FIND}namespaces = true\n[tool.setuptools.package-data]\n'
+         '"shop.defs" = [".local_defs_state/**"]\n', package="src/shop"),
+    Case("setuptools setup.py", "ok", files={**_RULE, "setup.py": """\
+from setuptools import setup
+setup(packages=["shop", "shop.defs"], package_dir={"": "src"},
+      package_data={"shop": ["defs/.local_defs_state/**"]})
+"""}),
     # poetry
     Case("poetry", "fail", _POETRY),
     Case("poetry without a rule", "fail", _POETRY, files={}),
@@ -166,7 +176,8 @@ class Hook(BuildHookInterface):
     Case("poetry include of the sdist alone", "fail",
          f'{_POETRY}include = [{{ path = "src/shop/defs/{_STATE}/*", format = "sdist" }}]\n'),
     Case("poetry include and exclude", "fail",
-         f'{_POETRY}include = [{_BOTH}]\nexclude = [{{ path = "{_STATE}", format = ["wheel"] }}]\n'),
+         f'{_POETRY}include = [{_BOTH}]\n'
+         f'exclude = [{{ path = "{_STATE}", format = ["wheel"] }}]\n'),
 )  # fmt: skip
 
 
@@ -178,6 +189,65 @@ def test_what_is_said_of_a_configuration(case: Case, tmp_path: Path) -> None:
     assert (finding.grade, case.says in finding.what) == (case.grade, True), finding
     assert ("guess" in finding.what) == (case.name == "hatch hook that fails"), finding
     assert _files(tmp_path) == before
+
+
+# --- what runs --------------------------------------------------------------------------------
+
+_HOOK = "[tool.hatch.build.hooks.custom]\n"
+
+
+@pytest.mark.parametrize(
+    ("hook", "says"),
+    [
+        ("import os\nraise SystemExit(f'{os.environ.get(\"SHOP_TOKEN\")} is the token')",
+         "None is the token"),
+        ("import urllib.request as r\nr.urlopen('http://192.0.2.1', timeout=20)", "urlopen"),
+        ("import time\ntime.sleep(300)", "did not finish within 3 s"),
+    ],
+)  # fmt: skip
+def test_a_hook_sees_no_secret_and_no_network_and_is_ended(
+    hook: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if "sleep" in hook:
+        monkeypatch.setattr(probe, "_DEADLINE_SECONDS", 3)
+    monkeypatch.setenv("SHOP_TOKEN", "a-secret-of-some-length")
+    files = {**_RULE, "hatch_build.py": hook}
+    finding = _examined(Case("hatch", "fail", _HOOK, files=files).make(tmp_path))
+    assert finding.what.startswith("Could not try: ")
+    assert says in finding.what
+    assert "; guess: hatchling excludes the state from a wheel" in finding.what
+
+
+def test_a_backend_in_the_project_is_run(tmp_path: Path) -> None:
+    root = Case("hatch", "ok").make(tmp_path)
+    (root / "build_it").mkdir()
+    (root / "build_it/own.py").write_text(
+        "from hatchling.build import *\nfrom hatchling import build\n"
+    )
+    text = (root / "pyproject.toml").read_text()
+    own = "'own'\nbackend-path = ['build_it']"
+    (root / "pyproject.toml").write_text(text.replace("'hatchling.build'", own) + _ARTIFACTS)
+    finding = _examined(root)
+    assert finding.what == "own includes the state in a wheel: a wheel was tried."
+
+
+def test_the_names_of_published_states_are_tried(tmp_path: Path) -> None:
+    tables = f'{_FIND}[tool.setuptools.package-data]\nshop = ["defs/.local_defs_state/A/*"]\n'
+    root = Case("setuptools", "ok", tables).make(tmp_path)
+    state = root / "src/shop/defs/.local_defs_state"
+    (state / "A").mkdir(parents=True)
+    (state / "A/state").write_text("a secret of the vendor")
+    assert _examined(root).grade == "ok"
+    (state / "B").mkdir()
+    (state / "B/state").write_text("x")
+    assert _examined(root).grade == "fail"
+
+
+def test_our_own_hook_includes_the_made_up_state(tmp_path: Path) -> None:
+    hook = "[tool.hatch.build.hooks.state-bundler]\nrequire = true\n"
+    root = Case("hatch", "ok", hook).make(tmp_path)
+    (finding,) = packaging.backend(DoctorContext(survey(root), Path(sys.executable)))
+    assert finding.grade == "ok", finding
 
 
 def _examined(root: Path) -> Finding:

@@ -52,7 +52,7 @@ _TABLES = {
     "uv_build": ("uv", "build-backend"),
 }
 _EXCLUDES = re.compile(r"exclude|only-include|ignore-vcs|find")
-_OURS = "state-bundler build wheel embeds the state with every backend."
+_OURS = "Build the wheel with state-bundler, which embeds the state whatever the backend does."
 
 
 def backend(patient: DoctorContext) -> Iterator[Finding]:
@@ -133,10 +133,11 @@ def _judge(survey: Survey, probe: Probe) -> Finding:
     """Tried as if an ignore rule named the state, then as it is, then with the fix."""
     name = survey.backend
     rules = [_rule(path) for path in survey.state_directories]
-    if _outcome(probe, lambda copy: copy.ignore(rules)).is_whole:
+    ignored = _outcome(probe, lambda copy: copy.ignore(rules))
+    if ignored.is_whole:
         return Finding("ok", f"{name} includes the state in a wheel: a wheel was tried.")
-    outcome = _outcome(probe)
     why = _why(survey)
+    outcome = ignored if probe.copy.ignores(rules) or ignored.problem else _outcome(probe)
     if outcome.problem:
         what = f"{name} includes the state in a wheel. Could not try a wheel built from an sdist: "
         return Finding("warn", f"{what}{outcome.problem.rstrip('.')}.", why)

@@ -1,7 +1,7 @@
 """Whether a wheel has the state: found by building one of a copy of the project.
 
 A wheel is built directly, as pip does, and by way of an sdist, as `uv build` and `python -m build`
-do. This runs the project's build code (`setup.py`, build hooks, a backend of its own), as each
+do. This runs the project's build code (`setup.py`, build hooks, an in-tree backend), as each
 build does, but in a temporary copy, for a limited time, without variables whose names say that
 they are secret, and without network where this machine can take it away.
 """
@@ -36,8 +36,8 @@ from bundler.system.secret_names import is_about_a_secret
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
 
-# For all builds of one answer; they usually take one to three.
-_DEADLINE_SECONDS = 60.0
+# For one wheel or sdist, which usually takes less than one.
+_DEADLINE_SECONDS = 30.0
 # A copy has no history that a version could be derived from.
 _VERSIONS = {
     "SETUPTOOLS_SCM_PRETEND_VERSION": "0.1",
@@ -68,6 +68,10 @@ except ImportError:
     found = False
 print(json.dumps([found, {name: version(name) for name in names}]))
 """
+_BUILDS_WHEELS_ALONE = "setuptools>=70.1"
+# How uv summarises a failure, after what the backend printed.
+_UV_FAILED = "error: Failed to build"
+_UV_CAUSE = "  cause: "
 _DATA = (".data/purelib/", ".data/platlib/")
 
 # Builds a "wheel" or an "sdist" of a folder into another; returns the file.
@@ -79,7 +83,7 @@ Route = Literal["direct", "sdist"]
 
 
 def unchanged(_: ProjectCopy) -> None:
-    """The change that is none."""
+    """Changes nothing."""
 
 
 class Probe:
@@ -113,33 +117,38 @@ def probing(survey: Survey, python: Path | None) -> Iterator[Probe]:
     Raises `ToolFailed` if its build backend is not available here, and `OSError`.
     """
     with tempfile.TemporaryDirectory(prefix="state-bundler-probe-") as name:
-        copy = copy_project(survey, Path(name, "project"))
-        yield Probe(copy, _builder(copy.root, python), Path(name))
+        build = _builder(survey.root, python)
+        yield Probe(copy_project(survey, Path(name, "project")), build, Path(name))
 
 
 def _lost(wheel: Path, files: Sequence[MadeUpFile]) -> tuple[MadeUpFile, ...]:
     wanted = {os.fsencode(file.path): file for file in files}
     sizes = set(map(len, wanted))
-    with zipfile.ZipFile(wheel) as archive:
+    with _readable(wheel), zipfile.ZipFile(wheel) as archive:
         for member in archive.infolist():
             if member.file_size in sizes and (file := wanted.get(archive.read(member))):
                 name = member.filename
                 for data in _DATA:
                     name = name.partition(data)[2] or name
-                if f"/{name}".endswith(f"/{file.place}"):
+                if file.is_at(name):
                     del wanted[os.fsencode(file.path)]
     return tuple(wanted.values())
 
 
 def _unpacked(sdist: Path, into: Path) -> Path:
+    with _readable(sdist), tarfile.open(sdist) as archive:
+        if hasattr(tarfile, "data_filter"):  # not before 3.10.12
+            archive.extraction_filter = tarfile.data_filter
+        archive.extractall(into)  # noqa: S202  # the filter is set
+    return next(into.iterdir(), into)
+
+
+@contextmanager
+def _readable(archive: Path) -> Iterator[None]:
     try:
-        with tarfile.open(sdist) as archive:
-            if hasattr(tarfile, "data_filter"):  # not before 3.10.12
-                archive.extraction_filter = tarfile.data_filter
-            archive.extractall(into)  # noqa: S202  # the filter is set
-    except tarfile.TarError as error:
-        raise ToolFailed(f"{sdist.name} cannot be read: {error}.") from error
-    return next(into.iterdir())
+        yield
+    except (tarfile.TarError, zipfile.BadZipFile) as error:
+        raise ToolFailed(f"{archive.name} cannot be read: {error}.") from error
 
 
 # --- who builds -------------------------------------------------------------------------------
@@ -148,16 +157,15 @@ def _unpacked(sdist: Path, into: Path) -> Path:
 def _builder(root: Path, python: Path | None) -> Build:
     """The backend in the project's interpreter or in ours; else uv, with what its cache has."""
     system = _BuildSystem.read(root)
-    ends = time.monotonic() + _DEADLINE_SECONDS
     problems = []
     for interpreter in dict.fromkeys((python or Path(sys.executable), Path(sys.executable))):
         problem = system.problem_in(interpreter)
         if problem is None:
-            return partial(_by_hooks, interpreter, ends)
+            return partial(_by_hooks, interpreter)
         problems.append(problem)
     if uv := installer():
         chosen = [] if python is None else ["--python", str(python)]
-        return partial(_by_uv, [uv, "build", "--no-python-downloads", *chosen], ends)
+        return partial(_by_uv, [uv, "build", "--no-python-downloads", *chosen], problems[0])
     raise ToolFailed(problems[0])
 
 
@@ -189,13 +197,15 @@ class _BuildSystem(msgspec.Struct, frozen=True):
             wanted = [Requirement(text) for text in self.requires]
         except InvalidRequirement as error:
             return f"[build-system] requires is invalid: {error}"
-        # What needed it builds wheels by itself today.
         wanted = [it for it in wanted if it.name != "wheel" and _applies(it)]
-        argv = [str(python), "-I", "-c", _INSTALLED, self.backend, *(it.name for it in wanted)]
+        names = {"setuptools", "wheel", *(it.name for it in wanted)}
+        argv = [str(python), "-I", "-c", _INSTALLED, self.backend, *names]
         try:
             is_importable, versions = json.loads(check(argv, timeout=_DEADLINE_SECONDS))
         except (ToolFailed, ValueError) as error:
             return str(error)
+        if self.backend.startswith("setuptools.") and versions["wheel"] is None:
+            wanted.append(Requirement(_BUILDS_WHEELS_ALONE))
         for requirement in wanted:
             version = versions[requirement.name]
             if version is None:
@@ -209,7 +219,7 @@ def _applies(requirement: Requirement) -> bool:
     return requirement.marker is None or requirement.marker.evaluate()
 
 
-def _by_hooks(python: Path, ends: float, kind: Kind, root: Path, out: Path) -> Path:
+def _by_hooks(python: Path, kind: Kind, root: Path, out: Path) -> Path:
     from build import BuildBackendException, BuildException, ProjectBuilder
 
     path = f"{python.parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
@@ -217,7 +227,7 @@ def _by_hooks(python: Path, ends: float, kind: Kind, root: Path, out: Path) -> P
     def runner(
         cmd: Sequence[str], cwd: str | None = None, extra_environ: Mapping[str, str] | None = None
     ) -> None:
-        _run(cmd, Path(cwd or root), {"PATH": path, **(extra_environ or {})}, ends)
+        _run(cmd, Path(cwd or root), {"PATH": path, **(extra_environ or {})})
 
     try:
         with warnings.catch_warnings():
@@ -230,21 +240,40 @@ def _by_hooks(python: Path, ends: float, kind: Kind, root: Path, out: Path) -> P
         raise ToolFailed(str(error)) from error
 
 
-def _by_uv(command: Sequence[str], ends: float, kind: Kind, root: Path, out: Path) -> Path:
-    _run([*command, f"--{kind}", "--out-dir", str(out), str(root)], root, {}, ends)
+def _by_uv(command: Sequence[str], problem: str, kind: Kind, root: Path, out: Path) -> Path:
+    """problem: why no interpreter that there is has the backend."""
+    try:
+        _run([*command, f"--{kind}", "--out-dir", str(out), str(root)], root, {})
+    except ToolFailed as error:
+        if "not found in the cache" in error.what:
+            raise ToolFailed(f"{problem}, and uv's cache does not have it") from error
+        raise
     ending = ".whl" if kind == "wheel" else ".tar.gz"
     return next(path for path in out.iterdir() if path.name.endswith(ending))
 
 
-def _run(argv: Sequence[str], cwd: Path, extra: Mapping[str, str], ends: float) -> None:
-    left = ends - time.monotonic()
-    if left > 0:
-        done = run([*without_network(), *argv], cwd=cwd, env=_environment(extra), timeout=left)
-    if time.monotonic() > ends:
-        raise ToolFailed(f"The build did not finish within {_DEADLINE_SECONDS:g} s.")
+def _run(argv: Sequence[str], cwd: Path, extra: Mapping[str, str]) -> None:
+    start = time.monotonic()
+    env = _environment(extra)
+    try:
+        done = run([*without_network(), *argv], cwd=cwd, env=env, timeout=_DEADLINE_SECONDS)
+    except ToolFailed as error:
+        if time.monotonic() - start < _DEADLINE_SECONDS:
+            raise
+        raise ToolFailed(f"The build did not finish within {_DEADLINE_SECONDS:g} s.") from error
     if done.exit_code:
         said = (done.stderr.strip() or done.stdout.strip()).decode(errors="replace")
-        raise ToolFailed(said.rpartition("\n")[2].strip().replace(f"{cwd}/", ""))
+        raise ToolFailed(_reason(said).replace(f"{cwd}/", ""))
+
+
+def _reason(said: str) -> str:
+    """The last line of what a backend said; of what uv said, where that has nothing else."""
+    lines = [line for line in said.splitlines() if line.strip()]
+    if (summary := next((line for line in lines if line.startswith(_UV_FAILED)), None)) is None:
+        return lines[-1].strip() if lines else "The build failed without a message."
+    before = [line for line in lines[: lines.index(summary)] if not line.startswith("Building ")]
+    causes = [line for line in lines if line.startswith(_UV_CAUSE)]
+    return (before or causes or [summary])[-1].strip().removeprefix(_UV_CAUSE.strip()).strip()
 
 
 def _environment(extra: Mapping[str, str]) -> dict[str, str]:

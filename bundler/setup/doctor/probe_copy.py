@@ -25,6 +25,7 @@ from bundler.state.manifest import Contents, File, build, state_of
 from bundler.state.statedir import IGNORE_EVERYTHING, IGNORE_NAME
 from bundler.state.tree import hash_stream, scan
 from bundler.system.credential_files import has_credentials_name
+from bundler.system.text_files import scanned
 from bundler.system.walking import files_below
 
 # Folders that no wheel is made from, or that an earlier build left.
@@ -44,6 +45,7 @@ _MARKS = ("pyvenv.cfg", "CACHEDIR.TAG")
 _MOST_FILES = 5000
 _MOST_FILES_IN_A_FOLDER = 500
 _MOST_BYTES = 256 * 1024
+_MOST_BYTES_TOGETHER = 64 * 1024 * 1024
 _MOST_STATE_FILES = 200
 _READ_BY_BUILDS = (".py", ".toml", ".cfg", ".in", ".md", ".rst", ".txt")
 _MADE_UP_KEY = "MadeUp"
@@ -52,13 +54,19 @@ _MADE_UP_KEY = "MadeUp"
 class MadeUpFile(msgspec.Struct, frozen=True):
     """A file of the made-up state.
 
-    path: in the project; the file's content, too. place: what its path in a wheel ends with.
-    is_certain: whether every state has such a file; else only a dbt project's.
+    path: in the project; the file's content, too. place: in a wheel, or the end of it if the root
+    of the imports is not known. is_certain: whether every state has such a file; else only a dbt
+    project's.
     """
 
     path: str
     place: str
+    is_root_known: bool
     is_certain: bool = True
+
+    def is_at(self, name: str) -> bool:
+        """Whether a member of a wheel is where the program looks for this file."""
+        return name == self.place if self.is_root_known else f"/{name}".endswith(f"/{self.place}")
 
 
 class ProjectCopy(msgspec.Struct, frozen=True):
@@ -73,12 +81,21 @@ class ProjectCopy(msgspec.Struct, frozen=True):
         shutil.copytree(self.top, top, symlinks=True)
         return ProjectCopy(top, top / self.root.relative_to(self.top), self.files)
 
+    def ignores(self, rules: Iterable[str]) -> bool:
+        """Whether the nearest ignore file has all these rules."""
+        text = scanned(self._ignore_file)
+        return all(rule in text.split() for rule in rules)
+
     def ignore(self, rules: Iterable[str]) -> None:
         """Adds these rules to the nearest ignore file."""
-        above = [path for path in (self.root, *self.root.parents) if path.is_relative_to(self.top)]
-        nearest = next((path for path in above if (path / IGNORE_NAME).is_file()), self.root)
-        with (nearest / IGNORE_NAME).open("a") as stream:
+        with self._ignore_file.open("a") as stream:
             stream.write("\n".join(["", *rules, ""]))
+
+    @property
+    def _ignore_file(self) -> Path:
+        above = [path for path in (self.root, *self.root.parents) if path.is_relative_to(self.top)]
+        files = [path / IGNORE_NAME for path in above]
+        return next((file for file in files if file.is_file()), files[0])
 
 
 def copy_project(survey: Survey, top: Path) -> ProjectCopy:
@@ -142,8 +159,9 @@ class _Copying:
         self._source = source
         self._top = top
         self._left_out = left_out
-        self._seen: set[str] = set()
+        self._seen: set[Path] = set()
         self._count = 0
+        self._bytes_left = _MOST_BYTES_TOGETHER
 
     def target(self, path: Path) -> Path:
         return self._top / path.relative_to(self._source)
@@ -155,8 +173,8 @@ class _Copying:
         pending = deque([start])
         while pending and self._count < _MOST_FILES:
             folder = pending.popleft()
-            real = os.path.realpath(folder)  # a link may lead back
-            if real not in self._seen and not self._is_left_out(folder):
+            real = folder.resolve()  # a link may lead back, or out
+            if real not in self._seen and not self._is_left_out(folder, real):
                 self._seen.add(real)
                 pending.extend(self.copy_files(folder))
 
@@ -175,14 +193,17 @@ class _Copying:
             return
         target = self.target(path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        if path.stat().st_size <= _MOST_BYTES and os.access(path, os.R_OK):
+        size = path.stat().st_size
+        if size <= min(_MOST_BYTES, self._bytes_left) and os.access(path, os.R_OK):
+            self._bytes_left -= size
             shutil.copy(path, target)
         else:
             target.touch()
 
-    def _is_left_out(self, folder: Path) -> bool:
+    def _is_left_out(self, folder: Path, real: Path) -> bool:
         return (
-            folder in self._left_out
+            not real.is_relative_to(self._source)
+            or folder in self._left_out
             or folder.name in _PASSED_OVER
             or folder.name.endswith(".egg-info")
             or any(folder.match(pattern) for pattern in _LEFT_BY_BUILDS)
@@ -211,7 +232,7 @@ def _make_up(survey: Survey, directory: PurePosixPath, root: Path) -> Iterator[M
         path = directory / name
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         (root / path).write_bytes(os.fsencode(path))
-        yield MadeUpFile(str(path), str(place / name), is_certain)
+        yield MadeUpFile(str(path), str(place / name), is_dagsters, is_certain)
     keys = sorted({name.split("/")[0] for name in names})
     with (made / IGNORE_NAME).open("rb", buffering=0) as stream:
         support = File(IGNORE_NAME, *hash_stream(stream))
