@@ -1,4 +1,4 @@
-"""What makes a change on disk durable and atomic: fsync, rename, exchange."""
+"""Durable and atomic changes on disk: fsync, rename, exchange."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _AT_FDCWD = -2 if sys.platform == "darwin" else -100
 _RENAME_EXCHANGE = 2  # Linux, linux/fs.h
 _RENAME_SWAP = 2  # macOS, sys/stdio.h
 _BUFFER_BYTES = 1024 * 1024
-# What an exchange puts aside that is not atomic.
+# Where an exchange that is not atomic puts the old entry.
 _REPLACED = "@replaced-"
 _MARK = ".state-bundler-"
 _TEMPORARY = re.compile(r"\..+\.state-bundler-[a-z0-9_]{8}")
@@ -40,26 +40,26 @@ def io_errors(path: Path) -> Iterator[None]:
 
 
 def write_synced(path: Path, data: bytes, mode: int | None = None) -> None:
-    """Writes a file that is old or new, never half, and on the disk when this returns.
+    """Writes a file atomically; it is on disk when this returns.
 
-    A link is replaced, not followed. mode: of a file that is new. Raises `OSError`.
+    A link is replaced, not followed. mode: of a new file. Raises `OSError`.
     """
     with _replaced(path, mode) as stream:
         stream.write(data)
 
 
 def save(path: Path, data: bytes, mode: int | None = None) -> None:
-    """Like `write_synced`, for a path that the user names; see `replaced_file`."""
+    """Like `write_synced`, for a path that the user gave; see `replaced_file`."""
     with replaced_file(path, mode) as stream:
         stream.write(data)
 
 
 @contextmanager
 def replaced_file(path: Path, mode: int | None = None) -> Iterator[BinaryIO]:
-    """A stream whose bytes are the file from the end of the block on; it can be read back.
+    """A stream whose bytes become the file's at the end of the block; it can be read back.
 
-    The file keeps its mode and its owner, and a link stays a link. A device or a pipe is written
-    to as it is. mode: of a file that is new. Raises `OSError`, and leaves the file as it was.
+    The file keeps its mode and its owner, and a link stays a link. A device or a pipe is written to
+    directly. mode: of a new file. Raises `OSError`, and leaves the file unchanged.
     """
     if path.exists() and not path.is_file():
         with open(path, "wb") as device:
@@ -79,7 +79,7 @@ def _replaced(path: Path, mode: int | None) -> Iterator[BinaryIO]:
 
 @contextmanager
 def temporary_file(path: Path) -> Iterator[tuple[BinaryIO, Path]]:
-    """A new file next to a path, by its stream and its name; removed at the end."""
+    """A new file next to a path: its stream and its name; removed at the end."""
     with (
         _temporary(path, _new_file) as (beside, descriptor),
         open(descriptor, "w+b", buffering=_BUFFER_BYTES, closefd=False) as stream,
@@ -88,7 +88,7 @@ def temporary_file(path: Path) -> Iterator[tuple[BinaryIO, Path]]:
 
 
 def give_name(stream: BinaryIO, beside: Path, path: Path, mode: int | None = None) -> None:
-    """Brings a temporary file to the disk and gives it a name; not yet the name to the disk."""
+    """Syncs a temporary file and renames it; the name is not synced yet."""
     stream.flush()
     _take_after(path, stream.fileno(), mode)
     os.fsync(stream.fileno())
@@ -97,13 +97,13 @@ def give_name(stream: BinaryIO, beside: Path, path: Path, mode: int | None = Non
 
 @contextmanager
 def temporary_folder(path: Path) -> Iterator[Path]:
-    """An empty folder next to a path, for what will have that name; removed at the end."""
+    """An empty folder next to a path, whose contents will get that name; removed at the end."""
     with _temporary(path, _new_folder) as (beside, _):
         yield beside
 
 
 def make_directories(path: Path) -> None:
-    """Makes a directory and those above it, on the disk when this returns. Raises `OSError`."""
+    """Creates a directory and its parents; they are on disk when this returns. Raises `OSError`."""
     missing = [path, *path.parents]
     missing = missing[: next((n for n, each in enumerate(missing) if each.is_dir()), 0)]
     for directory in reversed(missing):
@@ -119,7 +119,7 @@ def make_directories(path: Path) -> None:
 
 
 def remove_leftovers(directory: Path, name: str = "") -> None:
-    """Removes what nobody writes any more of the temporary files for this name, or for any."""
+    """Removes temporary files for this name, or for any name, that nobody writes any more."""
     begins = f".{name}{_MARK}" if name else "."
     with suppress(OSError):
         for child in os.listdir(directory):
@@ -150,12 +150,12 @@ def _temporary(path: Path, make: Callable[[Path], tuple[Path, int]]) -> Iterator
     while True:
         with io_errors(path):
             beside, descriptor = make(path)
-        # Some network file systems have no such locks; there nothing is ever removed, either.
+        # Some network file systems have no such locks; nothing is ever removed there.
         with suppress(OSError):
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         if _is_still(beside, descriptor):
             break
-        os.close(descriptor)  # another process has taken it for a leftover
+        os.close(descriptor)  # another process has removed it as a leftover
     try:
         yield beside, descriptor
     finally:
@@ -199,7 +199,7 @@ def _take_after(path: Path, descriptor: int, mode: int | None) -> None:
 
 
 def keep_owner(made: int | Path, before: os.stat_result) -> None:
-    """Gives what root made to the owner of what it replaces; another user keeps it."""
+    """When run as root, gives a file the owner of the one that it replaces."""
     if os.geteuid() == 0:
         os.chown(made, before.st_uid, before.st_gid, follow_symlinks=isinstance(made, int))
 
@@ -211,9 +211,9 @@ def _umask() -> int:
 
 
 def sync_tree(root: Path) -> None:
-    """Brings a file, or every file and directory below to the disk, the root included.
+    """Syncs a file, or everything below a directory, including the directory.
 
-    A symbolic link is a name in its directory and nothing else.
+    A symbolic link is only a name in its directory.
     """
     if not root.is_dir():
         _sync(root)
@@ -226,7 +226,7 @@ def sync_tree(root: Path) -> None:
 
 
 def restrict_modes(root: Path) -> None:
-    """Lets nobody else write to a tree, and its owner read it, whatever made it."""
+    """Makes a tree writable for its owner only and readable for its owner, whatever created it."""
     _restrict(str(root), stat.S_IRWXU)
     for directory, folders, names in walk(root):
         for name in folders:
@@ -244,7 +244,7 @@ def _restrict(path: str, needed: int) -> None:
 
 
 def sync_directory(path: Path) -> None:
-    """Brings the names in a directory to the disk."""
+    """Syncs the names in a directory."""
     _sync(path)
 
 
@@ -257,10 +257,10 @@ def _sync(path: str | Path) -> None:
 
 
 def exchange(new: Path, live: Path) -> None:
-    """Puts `new` in the place of `live`, and what was there in the place of `new`, atomically.
+    """Exchanges `new` and `live` atomically.
 
-    Where the platform or the file system has no exchange, there is a moment without `live`: the
-    caller's journal covers it, or the temporary folder that `new` is in. Raises `OSError`.
+    If the platform or the file system has no exchange, `live` is missing for a moment: the caller's
+    journal covers that, or the temporary folder that contains `new`. Raises `OSError`.
     """
     if not os.path.lexists(live):
         os.replace(new, live)
@@ -272,15 +272,15 @@ def exchange(new: Path, live: Path) -> None:
 
 
 def exchange_below(new: int, live: int, name: str) -> bool:
-    """Exchanges the entries of one name in two open directories, atomically.
+    """Exchanges the entries with one name in two open directories, atomically.
 
-    False where the platform does not offer it. Raises `OSError`.
+    Returns False if the platform does not support it. Raises `OSError`.
     """
     return _exchange(os.fsencode(name), os.fsencode(name), (new, live))
 
 
 def _exchange(new: bytes, live: bytes, below: tuple[int, int] = (_AT_FDCWD, _AT_FDCWD)) -> bool:
-    """False where the platform does not offer it."""
+    """Returns False if the platform does not support it."""
     libc = ctypes.CDLL(None, use_errno=True)
     if sys.platform == "darwin":
         result = libc.renameatx_np(below[0], new, below[1], live, _RENAME_SWAP)

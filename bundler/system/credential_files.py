@@ -1,6 +1,6 @@
-"""Files that hold credentials, known by their names: what no artifact may hold unless it is named.
+"""Files with credentials, recognised by name: no artifact may contain one unless it is named.
 
-A file with certificates or public keys only is none of them, nor is a template of settings.
+A file with only certificates or public keys is none of them, nor is a template of settings.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ _PATTERNS = re.compile(
     r"|.*service[-_ ]?account.*\.json|.*-credentials\.json|gcp[-_]?key.*\.json"
 )
 _PATHS = (".docker/config.json", ".config/gcloud", ".streamlit/secrets.toml", ".cargo/credentials")
-# Of these the content decides: many hold what everybody may know.
+# Their contents decide: many are public.
 BY_CONTENT = (".pem", ".key")
 _MOST_BYTES = 64 * 1024
-# A service account's key that Google hands out is called after its project.
+# Google names a service account's key after its project.
 _KEY_FILE = (".json", 512, 8 * 1024)
 _PRIVATE = b"PRIVATE KEY-----"
-# PEM's, PGP's, and how a key in DER begins: a certificate has no version there.
+# The beginnings of PEM and PGP keys, and of DER keys: a certificate has no version there.
 _SURELY_PRIVATE = re.compile(
     rb"PRIVATE KEY(?: BLOCK)?-----|\A0(?:\x82..|\x81.|[\0-\x7f])\x02\x01[\0\1]", re.DOTALL
 )
@@ -55,15 +55,15 @@ def has_credentials_name(path: str) -> bool:
 
 
 def holds_credentials(path: str, file: str | os.PathLike[str], *, certain: bool = False) -> bool:
-    """Whether a file or folder holds credentials; `file` is where it is on disk."""
+    """Whether a file or folder contains credentials; `file` is its path on disk."""
     return decide(path, lambda: open(file, "rb", opener=_opened), certain=certain)
 
 
 def decide(path: str, opened: Callable[[], BinaryIO], *, certain: bool = False) -> bool:
-    """The same of a file that `opened` opens, where its name does not decide.
+    """The same for a file that `opened` opens, if its name does not decide.
 
-    A file that cannot be read is judged by its name alone. certain: where the content decides, it
-    has to hold a private key, not only to look like a file that does.
+    A file that cannot be read is judged by its name alone. certain: whether the contents have to be
+    a private key, and not only look like a file that has one.
     """
     by_name = has_credentials_name(path)
     by_content = path.lower().endswith(BY_CONTENT)
@@ -85,7 +85,8 @@ def decide(path: str, opened: Callable[[], BinaryIO], *, certain: bool = False) 
 
 
 def below(folder: Path) -> Iterator[str]:
-    """The files and folders that certainly hold credentials, and ``.git``, relative to a folder."""
+    """The files and folders that certainly contain credentials, and ``.git``, relative to a
+    folder."""
     for place, folders, files in os.walk(folder):
         for names, is_folder in ((folders, True), (files, False)):
             for name in sorted(names):
@@ -97,7 +98,7 @@ def below(folder: Path) -> Iterator[str]:
 
 
 def is_private(content: bytes) -> bool:
-    """Whether a key file holds a private key, or something other than public PEM blocks."""
+    """Whether a key file contains a private key, or anything but public PEM blocks."""
     return _PRIVATE in content or b"-----BEGIN " not in content
 
 

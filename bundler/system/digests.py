@@ -1,7 +1,7 @@
 """SHA-1 and SHA-256 without OpenSSL, for little data at every commit.
 
-``hashlib`` loads OpenSSL, which takes longer than an empty interpreter needs to start; Python's
-own implementation hashes about half as fast, so that OpenSSL pays from about a megabyte on.
+``hashlib`` loads OpenSSL, which takes longer than an empty interpreter needs to start. Python's own
+implementation is about half as fast at hashing, so OpenSSL pays off from about a megabyte on.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ if TYPE_CHECKING:
     import hashlib
 
 WORTH_OPENSSL_BYTES = 1 << 20
-# 3.12 has moved SHA-256 into a module with its kin.
+# 3.12 moved SHA-256 into another module.
 _MODULES = {"sha1": ("_sha1",), "sha256": ("_sha2", "_sha256")}
 
 
 def new(algorithm: str, size: int) -> hashlib._Hash:
-    """A digest ("sha1" or "sha256") for about so many bytes."""
+    """A digest ("sha1" or "sha256") for about this many bytes."""
     if size < WORTH_OPENSSL_BYTES:
         for module in _MODULES[algorithm]:
             try:

@@ -1,4 +1,4 @@
-"""JSON that a state consists of, as one value."""
+"""Decodes a state's JSON as one value."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import msgspec
 
 
 def decoded(raw: bytes) -> tuple[Any] | None:
-    """What a JSON document holds, alone in a tuple; None if it is not JSON."""
-    # The collector would walk over all that is made, again and again, and find nothing to free.
+    """The value of a JSON document, in a tuple with one item; None if it is not JSON."""
+    # The garbage collector would traverse all new objects again and again, and find nothing.
     collects = gc.isenabled()
     gc.disable()
     try:

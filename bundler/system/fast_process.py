@@ -1,9 +1,9 @@
 """Starts programs fast, several concurrently, and reads their output: for the guard's few
 milliseconds.
 
-`system.process` serves everything else. It uses ``subprocess``, which takes longer to import than
-git takes to answer, and the guard runs at every commit of every developer. Here
-`os.posix_spawn` starts the programs side by side and one poll loop feeds and hears them.
+Everything else uses `system.process` and with it ``subprocess``, which takes longer to import than
+git takes to answer, and the guard runs at every commit of every developer. Here `os.posix_spawn`
+starts the programs and one poll loop handles their input and output.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 PATIENCE_SECONDS = 5.0
 _END = object()
 _READ_BYTES = 1 << 16
-# POSIX fixes these numbers; the module `signal` builds enumerations of all of them when imported.
+# POSIX fixes these numbers; the module `signal` creates enumerations of all of them on import.
 _SIGPIPE = 13
 _SIGKILL = 9
 
 
 class Command(NamedTuple):
-    """A program by its absolute path, its arguments after its own name, what it reads."""
+    """A program by its absolute path, its arguments after its own name, and its input."""
 
     program: str
     arguments: Sequence[str | bytes]
@@ -37,7 +37,7 @@ class Command(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What a program said."""
+    """A program's output and exit code."""
 
     exit_code: int
     stdout: bytes
@@ -45,7 +45,7 @@ class Answer(NamedTuple):
 
 
 class _Conversation:
-    """One running program: what is still to be written to it, what it has said so far."""
+    """One running program: its remaining input, and its output so far."""
 
     __slots__ = ("descriptors", "name", "pid", "said", "to_write")
 
@@ -122,11 +122,11 @@ def run_concurrently(
     timeout: float,
     meanwhile: Iterator[None] | None = None,
 ) -> list[Answer]:
-    """Runs programs at the same time, each in its own process group.
+    """Runs programs concurrently, each in its own process group.
 
-    timeout: in seconds, for all of them; at its end they are killed. meanwhile: advanced step by
-    step if they take more than a few seconds, until they end; what it raises ends them, too.
-    Raises `ToolFailed` if one cannot be started or outlasts the timeout.
+    timeout: in seconds, for all of them; then they are killed. meanwhile: advanced step by step
+    once they take more than a few seconds, until they end; an exception from it ends them, too.
+    Raises `ToolFailed` if one cannot be started or exceeds the timeout.
     """
     running: list[_Conversation] = []
     try:

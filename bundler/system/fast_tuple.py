@@ -1,7 +1,7 @@
 """``typing.NamedTuple`` for modules that the guard loads at every commit.
 
-Importing ``typing`` takes longer than git takes to answer. This has the part of it that values
-need: fields by annotation, defaults, `_replace`, `_asdict`. To a type checker it is the real one.
+Importing ``typing`` takes longer than git takes to answer. This class implements what values need:
+fields by annotation, defaults, `_replace`, `_asdict`. Type checkers see the real one.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from _operator import itemgetter  # `operator` re-exports it, and more
 
 __all__ = ["NamedTuple"]
 
-# A type checker takes this name for true, without an import from `typing`.
+# Type checkers treat this name as true, without an import from `typing`.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, NamedTuple

@@ -1,6 +1,6 @@
-"""An open directory: everything in it is done by plain name below its descriptor.
+"""An open directory: all operations use plain names below its descriptor.
 
-A path can lead elsewhere: any of its parts may be a link that a cloned repository brought along. A
+A path can lead elsewhere: any of its parts may be a link from a cloned repository. An
 `OpenDirectory` is opened once, without following a link, and names below it cannot leave it.
 """
 
@@ -32,7 +32,7 @@ class OpenDirectory:
     """A directory that is open until the end of its ``with`` statement.
 
     path: for messages only. Raises `ConfigurationError` for a link and for anything that is not a
-    directory, `FileNotFoundError` if there is nothing.
+    directory, `FileNotFoundError` if it does not exist.
     """
 
     def __init__(self, path: Path, *, below: OpenDirectory | None = None) -> None:
@@ -60,13 +60,13 @@ class OpenDirectory:
         return OpenDirectory(self.path / _checked(name), below=self)
 
     def make_folder(self, name: str) -> None:
-        """Makes a directory, unless something has that name. Raises `OSError`."""
+        """Creates a directory, unless the name exists. Raises `OSError`."""
         with suppress(FileExistsError), _located(self.path / name):
             os.mkdir(_checked(name), dir_fd=self.descriptor)
 
     def names(self) -> list[str]:
-        """Everything in it. Raises `OSError`."""
-        # A duplicate of the descriptor, as `os.listdir` makes, shares how far it has been read.
+        """The names of all entries. Raises `OSError`."""
+        # A duplicated descriptor, as `os.listdir` uses, shares its read position.
         descriptor = os.open(".", _DIRECTORY, dir_fd=self.descriptor)
         try:
             return os.listdir(descriptor)
@@ -74,7 +74,8 @@ class OpenDirectory:
             _close(descriptor)
 
     def status(self, name: str) -> os.stat_result | None:
-        """What an entry is, a link being a link; None if there is none. Raises `OSError`."""
+        """The status of an entry, without following links; None if it does not exist. Raises
+        `OSError`."""
         with suppress(FileNotFoundError), _located(self.path / name):
             return os.stat(_checked(name), dir_fd=self.descriptor, follow_symlinks=False)
         return None
@@ -88,8 +89,8 @@ class OpenDirectory:
     def file(self, name: str, flags: int = os.O_RDONLY) -> Iterator[int]:
         """The descriptor of a regular file.
 
-        Raises `FileNotFoundError` if there is nothing, `ConfigurationError` for anything else
-        than a regular file.
+        Raises `FileNotFoundError` if it does not exist, `ConfigurationError` for anything but a
+        regular file.
         """
         path = self.path / name
         with _located(path):
@@ -102,7 +103,7 @@ class OpenDirectory:
             _close(descriptor)
 
     def read(self, name: str) -> bytes | None:
-        """A regular file's bytes; None if there is none.
+        """A regular file's bytes; None if it does not exist.
 
         Raises `InputOutputError` if it cannot be read, `ConfigurationError` as `file` does.
         """
@@ -114,7 +115,7 @@ class OpenDirectory:
                 return None
 
     def write(self, name: str, data: bytes, *, durable: bool = True) -> None:
-        """Writes a file next to it and renames it into place. Raises `OSError`."""
+        """Writes a temporary file and renames it into place. Raises `OSError`."""
         new = f"{_checked(name)}.{os.getpid()}.new"
         with self.file(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL) as descriptor:
             try:
@@ -130,7 +131,7 @@ class OpenDirectory:
             self.sync()
 
     def move(self, name: str, target: OpenDirectory, new: str | None = None) -> None:
-        """Renames an entry, into another open directory, too. Raises `OSError`."""
+        """Renames an entry, possibly into another open directory. Raises `OSError`."""
         with _located(self.path / name):
             os.replace(
                 _checked(name),
@@ -140,10 +141,10 @@ class OpenDirectory:
             )
 
     def exchange(self, name: str, live: OpenDirectory) -> None:
-        """Puts an entry in the place of that of the same name in `live`, and that one here.
+        """Exchanges an entry with the one of the same name in `live`.
 
-        Where the platform has no exchange, there is a moment without it in `live`; the caller's
-        journal covers it. Raises `OSError`.
+        If the platform has no exchange, the entry is missing in `live` for a moment; the caller's
+        journal covers that. Raises `OSError`.
         """
         if live.status(name) is None:
             self.move(name, live)
@@ -162,17 +163,17 @@ class OpenDirectory:
                 raise
 
     def clear(self, name: str) -> None:
-        """Removes whatever has a name; of a link, the link itself. Raises `OSError`."""
+        """Removes whatever has a name; for a link, the link itself. Raises `OSError`."""
         if self.is_folder(name):
             self.remove_tree(name)
         else:
             self.remove(name, missing_ok=True)
 
     def remove_tree(self, name: str) -> None:
-        """Removes a directory with everything in it, also one that was left read-only.
+        """Removes a directory with its contents, even if it is read-only.
 
-        A link is removed, never followed. Directories are emptied one after the other at the top,
-        so that no depth is too much. Raises `OSError`, `ConfigurationError` if it is a link.
+        A link is removed, never followed. Directories are moved to the top and emptied one by one,
+        so that any depth works. Raises `OSError`, `ConfigurationError` if it is a link.
         """
         if self.status(name) is None:
             return
@@ -184,25 +185,26 @@ class OpenDirectory:
                 _make_writable(top, child)
                 with top.folder(child) as folder:
                     for deeper in _remove_files(folder):
-                        _make_writable(folder, deeper)  # else it cannot change its parent
+                        _make_writable(folder, deeper)  # otherwise it cannot change its parent
                         pending.append(uuid.uuid4().hex)
                         folder.move(deeper, top, pending[-1])
                 os.rmdir(child, dir_fd=top.descriptor)
         os.rmdir(_checked(name), dir_fd=self.descriptor)
 
     def sync(self) -> None:
-        """Brings the names in it to the disk. Raises `OSError`."""
+        """Syncs the names in it. Raises `OSError`."""
         os.fsync(self.descriptor)
 
 
 def _close(descriptor: int) -> None:
-    """What had to be on the disk is there by now: a failure here has nothing to say."""
+    """Closes a descriptor. What had to be on disk is there already, so a failure does not
+    matter."""
     with suppress(OSError):
         os.close(descriptor)
 
 
 def _remove_files(folder: OpenDirectory) -> list[str]:
-    """Removes what is not a directory; returns the names of those that are."""
+    """Removes everything but directories; returns their names."""
     folders = []
     for name in folder.names():
         if folder.is_folder(name):
@@ -221,7 +223,8 @@ def _make_writable(folder: OpenDirectory, name: str) -> None:
 
 @contextmanager
 def _located(path: Path) -> Iterator[None]:
-    """Names the whole path in an `OSError`; one about a link or another kind is a refusal."""
+    """Adds the whole path to an `OSError`; raises `ConfigurationError` for a link or another
+    kind of file."""
     try:
         yield
     except OSError as error:

@@ -1,7 +1,7 @@
-"""A repository as its files show it, without asking git: where it is, and reading them safely.
+"""Finds and reads a repository's files safely, without asking git.
 
-For the quick way of the guard, which starts no git process, and for what has to be known before
-git is asked.
+For the guard's fast path, which starts no git process, and for what has to be known before git is
+asked.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from bundler.system.fast_tuple import NamedTuple
 
 
 def ignores_case(common_dir: bytes) -> bool:
-    """Whether names that differ by case are one: git found that out when it made the repository."""
+    """Whether names that differ only in case are the same: git records that when it creates a
+    repository."""
     try:
         return b"ignorecase = true" in read_regular(common_dir + b"/config").lower()
     except FileNotFoundError:
@@ -22,9 +23,9 @@ def ignores_case(common_dir: bytes) -> bool:
 
 
 def open_regular(path: bytes) -> int:
-    """A descriptor for reading a regular file.
+    """Opens a regular file for reading.
 
-    Raises `OSError` for anything else, without waiting: opening a FIFO lasts until somebody writes.
+    Raises `OSError` for anything else, without waiting: opening a FIFO would wait for a writer.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -34,20 +35,20 @@ def open_regular(path: bytes) -> int:
 
 
 def read_regular(path: bytes, limit: int = -1) -> bytes:
-    """The content of a regular file, up to a limit. Raises as `open_regular` does."""
+    """The contents of a regular file, up to a limit. Raises as `open_regular` does."""
     with open(open_regular(path), "rb") as stream:
         return stream.read(limit)
 
 
 class Location(NamedTuple):
-    """A repository as its files show it. top: the work tree; None inside a git directory."""
+    """The location of a repository. top: the work tree; None inside a git directory."""
 
     top: bytes | None
     git_dir: bytes
 
 
 def locate(place: bytes) -> Location | None:
-    """The repository that a directory is in, found as git finds it; None without one.
+    """The repository that contains a directory, found as git finds it; None if there is none.
 
     Raises `OSError` or `ValueError` for a ``.git`` that cannot be read.
     """
@@ -69,7 +70,7 @@ def locate(place: bytes) -> Location | None:
 
 
 def is_git_dir(directory: bytes) -> bool:
-    """Whether it looks like a git directory, a work tree's own included."""
+    """Whether it looks like a git directory, including a work tree's own."""
     return os.path.lexists(directory + b"/HEAD") and (
         os.path.isdir(directory + b"/objects") or os.path.isfile(directory + b"/commondir")
     )

@@ -1,4 +1,4 @@
-"""The user's own places, as far as there are any: many containers run with a user id alone."""
+"""The user's own folders, as far as they exist: many containers run with only a user id."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def home(environ: Mapping[str, str] = os.environ) -> Path:
-    """The home directory; the root for a user without one."""
+    """The home directory; the root directory for a user without one."""
     try:
         return Path(environ.get("HOME") or Path.home())
     except RuntimeError:
@@ -17,14 +17,14 @@ def home(environ: Mapping[str, str] = os.environ) -> Path:
 
 
 def cache() -> Path | None:
-    """The folder for what can be made again; None for a user who can write to none."""
+    """The folder for cached data; None if the user cannot write to any."""
     from platformdirs import user_cache_path
 
     return _made(lambda: user_cache_path("state-bundler"))
 
 
 def logs() -> Path | None:
-    """The folder for logs; None for a user who can write to none."""
+    """The folder for logs; None if the user cannot write to any."""
     from platformdirs import user_log_path
 
     return _made(lambda: user_log_path("state-bundler"))

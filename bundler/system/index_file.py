@@ -1,13 +1,13 @@
-"""git's index as bytes: whether it is whole, and whether a name is in it.
+"""git's index as bytes: whether it is complete, and whether it contains a name.
 
-git reads a truncated index as garbage with exit code 0, so that it must be looked at before git is
-believed. And where a name does not are in the bytes of an index of version 2 or 3 that is
-neither split nor sparse, it is in no entry: that takes a tenth of the time of a git process.
-Apart from the package `bundler.git` so that the quick way loads this alone.
+git reads a truncated index as garbage with exit code 0, so the index must be checked before git's
+answer can be trusted. And if a name is not in the bytes of an index of version 2 or 3 that is
+neither split nor sparse, no entry has it: checking that takes a tenth of the time of a git process.
+Not in the package `bundler.git`, so that the fast path loads only this.
 
-The format: https://git-scm.com/docs/index-format. A header of 12 bytes, the entries sorted by
-path (62 bytes with SHA-1 or 74 with SHA-256, then the path, then NULs), extensions (four letters,
-a size of four bytes, content), and a checksum over it all, or zeros under ``index.skipHash``.
+The format: https://git-scm.com/docs/index-format. A header of 12 bytes, the entries sorted by path
+(62 bytes with SHA-1 or 74 with SHA-256, then the path, then NULs), extensions (four letters, a size
+of four bytes, content), and a checksum of everything, or zeros under ``index.skipHash``.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ _FIXED_BYTES = {20: 62, 32: 74}
 _MODE_OFFSET = 24
 _NAME_LENGTH_MASK = 0xFFF
 _WITH_EXTENDED_FLAGS, _COMPRESSED = 3, 4  # versions
-# Up to here the checksum is computed; beyond, it would take longer than all the rest.
+# The checksum of a larger index is not computed: it would take longer than everything else.
 _CHECKED_BYTES = 1 << 20
-_WINDOW_BYTES = 1 << 18  # stays in the processor's cache
+_WINDOW_BYTES = 1 << 18  # fits in the processor's cache
 _OVERLAP_BYTES = 1 << 13  # a path of PATH_MAX and what precedes it
 _BY_LIBC_BYTES = 1 << 24
 _TAILS = (1 << 22, 1 << 25)  # the cached tree of a million files takes about a megabyte
@@ -62,7 +62,7 @@ class RawIndex:
         os.close(self._descriptor)
 
     def is_whole(self) -> bool:
-        """Whether nothing is missing; up to a megabyte, also whether nothing is altered."""
+        """Whether it is complete; up to a megabyte, also whether it is unaltered."""
         if not self.version:
             return False
         if self.size > _CHECKED_BYTES and self._cached_tree() is not None:
@@ -70,17 +70,17 @@ class RawIndex:
         return self._matches_checksum()
 
     def is_plain(self) -> bool:
-        """Whether every path is in full in this file: version 2 or 3, and not sparse.
+        """Whether this file contains every path in full: version 2 or 3, and not sparse.
 
         A split index is recognised by the ``sharedindex.*`` in the git directory, not here.
         """
-        # A sparse index says so by an extension without content, which comes last or last but one.
+        # A sparse index is marked by an extension without content, the last or second last.
         tail = self._read(max(0, self.size - 256), 256)
         return self.version in (2, 3) and b"sdir\0\0\0\0" not in tail
 
     def prepare(self, directory: bytes, texts: Iterable[bytes]) -> None:
-        """Looks for several texts in one pass, so that the questions below need no pass of their
-        own.
+        """Searches for several texts in one pass, so that the questions below need none of their
+        own passes.
 
         directory: for `holds_below`.
         """
@@ -88,27 +88,27 @@ class RawIndex:
         self._look_for([*below, *texts])
 
     def holds(self, text: bytes, *, ignore_case: bool = False) -> bool:
-        """Whether a text is anywhere in it."""
+        """Whether it contains a text."""
         if ignore_case:
             return any(text.lower() in window.lower() for _, window in self._windows())
         return bool(self._look_for([text])[text])
 
     def holds_below(self, name: bytes, *, ignore_case: bool = False) -> bool:
-        """Whether an entry may be below a directory of this name.
+        """Whether an entry may be below a directory with this name.
 
-        In a large index git's cached tree, where it is whole, has the name of every directory:
-        that is a hundredth of the bytes.
+        In a large index, git's cached tree, if it is complete, has the name of every directory in a
+        hundredth of the bytes.
         """
         told = None if ignore_case else self._tree_names(name)
         return self.holds(name + b"/", ignore_case=ignore_case) if told is None else told
 
     def _tree_names(self, directory: bytes) -> bool | None:
-        """Whether the cached tree has a directory of this name; None if it cannot tell."""
+        """Whether the cached tree has a directory with this name; None if that is unknown."""
         if self.size <= _CHECKED_BYTES:
             return None
         tree = self._cached_tree() or b""
         root = tree[1:].partition(b" ")[0]
-        # A part that is out of date has -1 for a count, and so has then the root.
+        # An outdated part has a count of -1, and then so has the root.
         if root == b"%d" % self.entries and b"\0-1 " not in tree:
             return directory + b"\0" in tree
         return None
@@ -125,14 +125,14 @@ class RawIndex:
         return {path for path in found if (b"/" + path).endswith(b"/" + name)}
 
     def _look_for(self, texts: Sequence[bytes]) -> dict[bytes, list[int]]:
-        """Where each of the texts is: offsets, in order."""
+        """The offsets of each of the texts, ascending."""
         new = [text for text in texts if text not in self._found]
         if new:
             search = _libc_search() if self.size > _BY_LIBC_BYTES else None
             found: dict[bytes, set[int]] = {text: set() for text in new}
             for start, window in self._windows():
                 for text, offsets in found.items():
-                    # The libc's search is four times as fast, and has to be loaded.
+                    # libc's search is four times as fast, but has to be loaded.
                     if search is None or search(window, len(window), text, len(text)):
                         offsets.update(start + at for at in _occurrences(window, text))
             self._found.update({text: sorted(offsets) for text, offsets in found.items()})
@@ -142,7 +142,7 @@ class RawIndex:
         return os.pread(self._descriptor, length, start)
 
     def _windows(self) -> Iterator[tuple[int, bytes]]:
-        """Everything in pieces that overlap, with their offsets."""
+        """Everything in overlapping pieces, with their offsets."""
         for start in range(0, self.size, _WINDOW_BYTES):
             yield start, self._read(start, _WINDOW_BYTES + _OVERLAP_BYTES)
 
@@ -155,12 +155,12 @@ class RawIndex:
         for start in range(0, end, _WINDOW_BYTES):
             digest.update(self._read(start, min(_WINDOW_BYTES, end - start)))
         said = self._read(max(end, 0), digest.digest_size)
-        if said == bytes(digest.digest_size):  # index.skipHash: the structure has to do
+        if said == bytes(digest.digest_size):  # index.skipHash: only the structure can be checked
             return _structure_end(self._read(0, self.size), digest.digest_size) == end
         return said == digest.digest()
 
     def _cached_tree(self) -> bytes | None:
-        """The cached tree, where a chain of extensions from it on reaches the checksum."""
+        """The cached tree, if a chain of extensions from it on reaches the checksum."""
         for length in _TAILS:
             start = max(_HEADER_BYTES, self.size - length)
             tail = self._read(start, self.size - start)
@@ -181,7 +181,8 @@ def _occurrences(window: bytes, text: bytes) -> Iterator[int]:
 
 
 def _libc_search() -> Callable[[bytes, int, bytes, int], int | None] | None:
-    """``memmem``: the address of a text's first occurrence; None if it cannot be had."""
+    """``memmem``, which returns the address of a text's first occurrence; None if it is
+    unavailable."""
     try:
         import ctypes
 
@@ -208,7 +209,7 @@ def _chain_end(index: bytes, at: int, end: int) -> int:
 
 
 def _structure_end(index: bytes, id_bytes: int) -> int:
-    """Where the entries and extensions end, by the lengths that they say they have."""
+    """Where the entries and extensions end, according to their lengths."""
     version, entries = (int.from_bytes(index[start : start + 4], "big") for start in (4, 8))
     at = _HEADER_BYTES
     end = len(index) - id_bytes

@@ -1,7 +1,7 @@
 """How this copy was installed, so that others install the same and nothing else (PEP 610).
 
-The name alone is not enough: an index that does not have this program may get another one by that
-name, and whatever is installed in a build gets its credentials.
+The name alone is not enough: an index without this program may get another one with that name, and
+whatever is installed in a build gets its credentials.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ NAME = "state-bundler"
 
 
 class Installed(msgspec.Struct, frozen=True):
-    """What installs this copy again.
+    """How to install this copy again.
 
     source: what follows the name in a requirement. is_portable: whether other machines have it.
     index: of a package index that the installer recorded, uv's option and the address.
@@ -33,7 +33,7 @@ class Installed(msgspec.Struct, frozen=True):
     index: tuple[str, ...] = ()
 
     def requirement(self, extra: str = "") -> str:
-        """What pip and uv take."""
+        """The requirement for pip and uv."""
         return f"{NAME}[{extra}]{self.source}" if extra else f"{NAME}{self.source}"
 
     def command(self, extra: str = "") -> str:
@@ -42,7 +42,7 @@ class Installed(msgspec.Struct, frozen=True):
 
 
 def installed() -> Installed:
-    """How the running copy was installed. One without metadata is a folder on PYTHONPATH."""
+    """How the running copy was installed. A copy without metadata is a folder on PYTHONPATH."""
     from importlib.metadata import PackageNotFoundError, distribution
 
     try:
@@ -58,13 +58,13 @@ def installed() -> Installed:
 
 
 def from_direct_url(direct: Mapping[str, Any]) -> Installed:
-    """What ``direct_url.json`` says: a commit, an archive or a folder."""
+    """Parses ``direct_url.json``: a commit, an archive or a folder."""
     url = without_credentials(str(direct["url"]))
     fragments = [f"subdirectory={direct['subdirectory']}"] if direct.get("subdirectory") else []
     portable = not url.startswith("file:")
     if vcs := direct.get("vcs_info"):
         url = f"{vcs['vcs']}+{url}@{vcs['commit_id']}"
-        portable = True  # a commit is the same everywhere, and a path may be a mount
+        portable = True  # a commit is the same everywhere; a path may be a mount
     elif archive := direct.get("archive_info"):
         hashes = archive.get("hashes") or {}
         old = str(archive.get("hash") or "").partition("=")[2]
@@ -75,7 +75,7 @@ def from_direct_url(direct: Mapping[str, Any]) -> Installed:
 
 
 def _index_of(receipt: str) -> tuple[str, ...]:
-    """The index that ``uv tool install`` used, as it recorded it."""
+    """The index that ``uv tool install`` recorded."""
     options = _toml(receipt).get("tool", {}).get("options", {})
     if url := options.get("index-url"):
         return ("--default-index", without_credentials(str(url)))

@@ -1,4 +1,4 @@
-"""Files that ship inside the package: ``templates/``, what `init` and `demo` write."""
+"""Files that ship inside the package: ``templates/``, which `init` and `demo` write."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from importlib.resources import files
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    # Where it is in 3.10, the floor; newer versions moved it, but at run time nothing needs it.
+    # Its location in 3.10, our oldest Python; newer versions moved it, but at run time it is not
+    # needed.
     from importlib.abc import Traversable
 
 
-# A name that begins with a dot is stored with this in its place: git and the build backend would
-# otherwise obey a template's ignore file here, in our own repository.
+# Replaces the leading dot of a stored name: git and the build backend would otherwise obey a
+# template's ignore file here, in our own repository.
 _DOT = "dot."
 _NOT_TEMPLATES = ("__pycache__",)
 
@@ -23,7 +24,7 @@ def template(name: str) -> Traversable:
 
 
 def template_files(name: str) -> Iterator[tuple[str, bytes]]:
-    """Where each file of a template folder is to be written (POSIX, relative), and its bytes."""
+    """The destination of each file of a template folder (POSIX, relative), and its bytes."""
     return _walk(template(name), "")
 
 

@@ -1,5 +1,4 @@
-"""Work on many files concurrently, in order: hashing and inflating let other threads run
-meanwhile."""
+"""Concurrent, ordered work on many files: hashing and inflating let other threads run."""
 
 from __future__ import annotations
 
@@ -12,7 +11,7 @@ _Result = TypeVar("_Result")
 
 # Below this, starting threads costs more than they save.
 _WORTH_BYTES = 4 * 1024 * 1024
-# Handing one small file to a thread costs more than hashing it, so they go by the dozen.
+# Handing one small file to a thread takes longer than hashing it, so they go in batches.
 _BATCH_BYTES = 2 * 1024 * 1024
 _BATCH_ITEMS = 64
 
@@ -20,9 +19,10 @@ _BATCH_ITEMS = 64
 def in_parallel(
     work: Callable[[_Item], _Result], items: Sequence[_Item], size: Callable[[_Item], int]
 ) -> Iterator[_Result]:
-    """Like ``map(work, items)``. size: of an item's file, in bytes.
+    """Like ``map(work, items)``, on several threads.
 
-    What `work` raises for an item is raised after the results of all items before it.
+    size: of an item's file, in bytes. If `work` raises for an item, the exception is raised after
+    the results of all items before it.
     """
     workers = processors()
     if workers == 1 or len(items) == 1 or sum(map(size, items)) < _WORTH_BYTES:

@@ -1,4 +1,5 @@
-"""The one place that starts other programs: argv lists, bounded in time, ended with their children.
+"""The only place that starts other programs: argv lists, a deadline, and their children end with
+them.
 
 git's argv is composed in `bundler.git`, docker's in `bundler.artifacts.image.engine`, pex's in
 `bundler.artifacts.python.pex`; all of them run through here.
@@ -20,14 +21,14 @@ import msgspec
 from bundler.errors import ToolFailed
 
 DEFAULT_TIMEOUT_SECONDS = 120.0
-# Until the first note about a program that may be silent.
+# How long until the first note about a program that may be silent.
 PATIENCE_SECONDS = 8.0
-# A build takes seconds; a hundred of them are asked in well under a millisecond.
+# How often to check: a build takes seconds, a hundred checks well under a millisecond.
 _POLL_SECONDS = 0.05
 
 
 class Completed(msgspec.Struct, frozen=True):
-    """What a program left behind."""
+    """The result of a program."""
 
     exit_code: int
     stdout: bytes
@@ -95,9 +96,9 @@ def pass_through(
 ) -> int:
     """Runs a program on the user's own terminal and returns its exit code.
 
-    stdout: a descriptor that takes what the program prints as data, instead of the terminal.
-    still_running: reports a program that takes long and may be silent, less and less often.
-    Ctrl-C reaches it by the terminal; SIGTERM to us is passed on by `end_group`.
+    stdout: a descriptor for the program's data, instead of the terminal. still_running: reports a
+    program that takes long and may be silent, less and less often. Ctrl-C reaches it through the
+    terminal; `end_group` passes on SIGTERM.
     """
     with _start(argv, cwd, env, stdin=None, output=stdout, errors=None, session=False) as process:
         try:
@@ -133,7 +134,7 @@ def feed(
     env: Mapping[str, str] | None = None,
     stdout: int | None = None,
 ) -> int:
-    """Like `pass_through`, with the program's stdin filled by us; it may stop reading early."""
+    """Like `pass_through`, but we fill the program's stdin; it may stop reading early."""
     with _start(
         argv, None, env, stdin=subprocess.PIPE, output=stdout, errors=None, session=False
     ) as process:
@@ -154,9 +155,9 @@ def feed(
 def dial(
     argv: Sequence[str | os.PathLike[str]], *, env: Mapping[str, str] | None = None
 ) -> Iterator[socket.socket]:
-    """Starts a program that carries a conversation over its stdin and stdout; our end of it.
+    """Starts a program with a conversation over its stdin and stdout; returns our end of it.
 
-    The program is ended when this is.
+    The program ends with the context.
     """
     ours, theirs = socket.socketpair()
     with ours:
@@ -172,10 +173,10 @@ def dial(
 async def logged(
     argv: Sequence[str | os.PathLike[str]], log: Path, *, cwd: Path, env: Mapping[str, str]
 ) -> tuple[int, bytes]:
-    """Runs a program with its stderr in a file; its exit code and what it printed.
+    """Runs a program with its stderr in a file; returns its exit code and output.
 
-    When it is cancelled, the program is asked to end, with all that it has started, and waited for.
-    Raises `ToolFailed` if it cannot be started.
+    When it is cancelled, the program and everything that it started are asked to end, and waited
+    for. Raises `ToolFailed` if it cannot be started.
     """
     import asyncio
 

@@ -1,4 +1,4 @@
-"""Retries, by stamina, which runs every attempt: the first one, too."""
+"""Retries with stamina, which runs every attempt, including the first."""
 
 from __future__ import annotations
 

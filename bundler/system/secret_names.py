@@ -1,4 +1,4 @@
-"""Which names say that a value is secret: of variables, JSON members and URL parameters."""
+"""Names that mark a value as secret: of variables, JSON members and URL parameters."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ _WORD_OF_A_SECRET = re.compile(
     r"AUTH|BEARER|COOKIES?|DSN|HMAC|JWTS?|PATS?|PW|SAS|SIG|SIGNATURE|\w*(?:KEYS?|PASS|PWD)"
 )
 _OTHER_WORD = re.compile(r"BYPASS|COMPASS|DONKEY|HOCKEY|HOTKEYS?|JOCKEY|MONKEY|TURKEY|WHISKEY")
-# A name that ends in one of these is about a secret, and is none: TOKEN_URL, AUTH_TYPE.
+# A name with one of these endings is about a secret, but the value is not one: TOKEN_URL,
+# AUTH_TYPE.
 _SETTING = re.compile(
     r"ALG|ALGORITHM|COUNT|DIR|DIRECTORY|DISABLED|DURATION|ENABLED|ENDPOINT|EXPIRATION|EXPIRES"
     r"|EXPIRY|FILE|FILENAME|FORMAT|HOST|HOSTNAME|ISSUER|LENGTH|LIFETIME|LIMIT|METHODS?|MODE|NAME"
@@ -25,7 +26,7 @@ _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 
 
 def has_a_secret_name(name: str) -> bool:
-    """Whether a name says that what it names is secret."""
+    """Whether a name says that its value is secret."""
     words = _words(name)
     if not is_about_a_secret(name):
         return False

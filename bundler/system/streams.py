@@ -1,8 +1,8 @@
 """The first and the last thing that each of our programs does.
 
-First: the standard streams are open, and the umask takes no right from ourselves. Last: an error of
-input or output that no code expected ends in exit code 74, a closed pipe as it ends every Unix
-program; neither is a bug of ours, and neither is exit code 1, which would mean findings.
+First: the standard streams are open, and the umask leaves us our own permissions. Last: an input or
+output error that no code expected ends with exit code 74, a closed pipe as it ends every Unix
+program; neither is a bug of ours, nor exit code 1, which would mean findings.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
     from _typeshed import ReadableBuffer
 
-_BROKEN_PIPE = 128 + 13  # what a shell says of a program that SIGPIPE ended
+_BROKEN_PIPE = 128 + 13  # a shell's exit code for a program that SIGPIPE ended
 _OWNER = 0o700
 _OTHERS_WRITE = 0o002
 _USUAL_UMASK = 0o022
 
 
 class StreamFailed(SystemExit):
-    """A standard stream takes no more. No ``except Exception`` stops it, as with a signal.
+    """A standard stream that fails. No ``except Exception`` catches it, as with a signal.
 
     failure: what to report; None for a closed pipe, since nobody reads any more.
     """
@@ -39,10 +39,8 @@ class StreamFailed(SystemExit):
 
 
 def ending(work: Callable[[], int], report: Callable[[BundlerError], int]) -> int:
-    """Runs a program to its exit code.
-
-    report: shows an error to the user, and returns its exit code.
-    """
+    """Runs a program to its exit code. report: shows an error to the user, and returns its exit
+    code."""
     _open_standard_streams()
     _settle_umask()
     try:
@@ -62,10 +60,10 @@ def ending(work: Callable[[], int], report: Callable[[BundlerError], int]) -> in
 
 
 def is_ours(error: Exception) -> bool:
-    """Whether an error is one of a file, a stream or a pipe, and not of a client library.
+    """Whether an error concerns a file, a stream or a pipe, and not a client library.
 
-    Those of libraries are subclasses of `OSError` or have no number; those of a network are for
-    the code that uses it.
+    Libraries' errors are subclasses of `OSError` or have no number; network errors are for the code
+    that uses the network.
     """
     import shutil
 
@@ -84,7 +82,7 @@ def _failure_of(error: OSError) -> BundlerError:
 
 
 def _settle_umask() -> None:
-    """What we make we can use ourselves, and nobody else can change it."""
+    """Sets a umask that lets us use what we create, and nobody else change it."""
     mask = os.umask(_USUAL_UMASK) & ~_OWNER
     if not mask & _OTHERS_WRITE:
         mask |= _USUAL_UMASK
@@ -94,8 +92,8 @@ def _settle_umask() -> None:
 def _open_standard_streams() -> None:
     """Opens what was closed (``>&-``), so that no file of ours gets its descriptor.
 
-    Closed output stays an error once there is something to say, as everywhere: its descriptor
-    is open for reading only. Closed errors mean that nobody wants the narrative.
+    Closed output remains an error as soon as there is something to print, as everywhere: its
+    descriptor is open for reading only. With closed errors, nobody wants the messages.
     """
     if sys.stdin is None:
         sys.stdin = io.TextIOWrapper(io.BufferedReader(io.FileIO(_null(os.O_RDONLY))))
@@ -110,7 +108,7 @@ def _null(flags: int) -> int:
 
 
 def _named(stream: TextIO | None, flags: int, name: str) -> TextIO:
-    """The stream, with errors that name it; a stream that a caller has put in its place stays."""
+    """The stream, with errors that name it; a stream that a caller has substituted stays."""
     if stream is None:
         raw = _Standard(_null(flags), name)
         return io.TextIOWrapper(io.BufferedWriter(raw), errors="backslashreplace")
@@ -128,7 +126,7 @@ def _named(stream: TextIO | None, flags: int, name: str) -> TextIO:
 
 
 class _Standard(io.FileIO):
-    """A standard stream that says which one it is when it fails."""
+    """A standard stream whose errors name it."""
 
     def __init__(self, descriptor: int, name: str) -> None:
         super().__init__(descriptor, "w", closefd=False)

@@ -1,4 +1,4 @@
-"""Credentials inside URLs: whether a text has some, and the text without them."""
+"""Credentials inside URLs: detects and removes them."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from urllib.parse import unquote
 
 from bundler.system.secret_names import has_a_secret_name
 
-# Lengths are bounded, so that no text takes long. A password may hold a slash that nobody has
-# escaped, a port may not. IPv6 addresses have brackets.
+# Lengths are bounded, so that no text takes long. A password may contain an unescaped slash, a port
+# may not. IPv6 addresses have brackets.
 _AFTER_USER = r":(?!\d{1,5}(?:[/?#\s\"'<>]|$))(?P<password>[^\s\"'<>]{0,500})"
 _USER_INFO = (
     r"(?i)(?P<scheme>(?:(?<![a-z0-9+.-])[a-z][a-z0-9+.-]{0,40}:)?//)"
@@ -41,8 +41,8 @@ def has_credentials(text: str) -> bool:
 def without_credentials(text: str) -> str:
     """The text without what may be a credential in its URLs; the same text if there is none.
 
-    That is every password, the user of an HTTP URL, who is a token more often than not, and
-    parameters and fragments that are named like a secret or look like one.
+    Removes every password, the user of an HTTP URL, which is usually a token, and parameters and
+    fragments that are named like a secret or look like one.
     """
     for reading in _readings(text):
         hidden = reading
@@ -56,7 +56,7 @@ def without_credentials(text: str) -> str:
 
 
 def _readings(text: str) -> tuple[str, ...]:
-    """The text, and what it says where it is URL-escaped."""
+    """The text, and its URL-decoded form."""
     if "%" not in text:
         return (text,)
     once = unquote(text)

@@ -1,4 +1,4 @@
-"""Words that depend on a number."""
+"""Wording for numbers, sizes and suggestions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What pex or a build backend would wait for: a FIFO among the files that it packs."""
+"""Detects what pex or a build backend would wait for: a FIFO among the files that it packs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from bundler.project.layout import import_roots
 from bundler.system.atomic import io_errors
 
 _CONFIGURATION = ("pyproject.toml", "setup.cfg", "setup.py", "MANIFEST.in")
-# What backends read in a project's root although no configuration names it.
+# What backends read in a project's root without any configuration.
 _ALWAYS_READ = re.compile(
     r".*\.py|pyproject\.toml|setup\.cfg|manifest\.in|(?:readme|licen[cs]e|copying|notice|authors).*"
 )
@@ -36,7 +36,7 @@ def refuse_fifos(folder: Path, reader: str) -> None:
 
 
 def refuse_fifos_of_project(root: Path, reader: str, listener: Listener) -> None:
-    """The same of a project, of which a backend reads packages, metadata, and what the
+    """The same for a project, from which a backend reads packages, metadata, and what the
     configuration names; other FIFOs are a warning. Skips unreadable folders, as backends do."""
     found = list(_fifos(root, lambda _: suppress(OSError)))
     named = _named_by_configuration(root) if found else None
@@ -69,7 +69,7 @@ def _fifos(folder: Path, guard: Callable[[Path], AbstractContextManager[object]]
 def _is_fifo(path: str) -> bool:
     try:
         return stat.S_ISFIFO(os.stat(path).st_mode)
-    except OSError:  # a link that leads nowhere, or to itself
+    except OSError:  # a broken or circular link
         return False
 
 
@@ -92,7 +92,7 @@ def _named_by_configuration(root: Path) -> Callable[[list[str]], bool]:
     }
     everything = _EVERYTHING.search(texts.get("MANIFEST.in", "")) is not None
     found = re.split(r"[^\w.*?/@+-]+", "\n".join(texts.values()))
-    # Next to a `*` alone is the folder that it is of.
+    # A `*` alone stands next to the folder that it applies to.
     words = {word.removeprefix("./").strip("/") for word in found if word.strip("*?/")}
 
     def named(parts: list[str]) -> bool:

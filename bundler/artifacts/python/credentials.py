@@ -1,4 +1,4 @@
-"""What a PEX or a wheel was built of that should not ship: credentials, and what git ignores."""
+"""Detects files in a PEX or a wheel that should not ship: credentials, and what git ignores."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ _LEFTOVER = re.compile(
 
 
 class AllowedFiles(msgspec.Struct, frozen=True):
-    """patterns: of the setting, for paths as Python imports them. root: of the project; None where
-    git is not asked what it ignores."""
+    """patterns: of the setting, for paths as Python imports them. root: of the project; None to
+    skip git's ignored files."""
 
     patterns: Sequence[str] = ()
     root: Path | None = None
@@ -41,11 +41,11 @@ NOTHING = AllowedFiles()
 
 
 def refuse(name: str, trees: Iterable[Tree], allowed: AllowedFiles, listener: Listener) -> None:
-    """Raises `ConfigurationError` for files that hold credentials, unless the setting names them.
+    """Raises `ConfigurationError` for files with credentials, unless the setting names them.
 
-    name: of the artifact. trees: with the user's own code; what is in a dependency is its author's.
-    A file that only may hold a private key is a warning; older artifacts and what git ignores are a
-    note.
+    name: of the artifact. trees: those with the user's own code; a dependency's contents are its
+    author's. A file that only may contain a private key is a warning; older artifacts and what git
+    ignores are a note.
     """
     own = list(trees)
     found = [(tree.at(path), path) for tree in own for path in _credentials(tree)]
@@ -69,13 +69,13 @@ def refuse(name: str, trees: Iterable[Tree], allowed: AllowedFiles, listener: Li
 
 
 def refuse_below(folders: Iterable[Path], allowed: AllowedFiles) -> None:
-    """The same as `refuse` before a build, of folders that are packed with all that is in them."""
+    """The same as `refuse`, before a build, for folders that are packed completely."""
     found = [(str(folder / path), path) for folder in folders for path in below(folder)]
     _refuse("The PEX would hold credentials", found, allowed)
 
 
 def below(folder: Path) -> Iterator[str]:
-    """The files with credentials among sources; a refresh looks through states by itself."""
+    """The files with credentials among sources; a refresh scans states itself."""
     found = credential_files.below(folder)
     return (path for path in found if STATE_DIRECTORY not in Path(path).parts)
 
@@ -120,7 +120,7 @@ def _is_secret_folder(path: str) -> bool:
 
 
 def _likely(tree: Tree) -> Iterator[str]:
-    """What has the name or the words of a private key's file, and perhaps none in it."""
+    """Named or worded like a private key's file, but possibly without a key."""
     return (
         path
         for path, leaf in tree.leaves.items()

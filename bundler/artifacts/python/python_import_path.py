@@ -1,9 +1,9 @@
 """Where state belongs in an artifact that Python imports from: a PEX, a wheel.
 
-Such an artifact is made of trees, each of which is a place that Python imports from. State belongs
-next to the package that is imported, in the tree that has it. A copy of the package at a place that
-nobody imports from (``src/shop`` instead of ``shop``) serves nothing, and state next to it proves
-nothing; it is refused.
+Such an artifact consists of trees, each of which Python imports from. State belongs next to the
+package that is imported, in the tree that contains it. A copy of the package where nobody imports
+it (``src/shop`` instead of ``shop``) is useless, and state next to it proves nothing, so it is
+refused.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _MAX_PYPROJECT_BYTES = 1024 * 1024
 
 
 class TreePlan(msgspec.Struct, frozen=True):
-    """What putting bundles in comes down to. changes: by the tree's path."""
+    """The changes that embed the bundles, by the tree's path."""
 
     changes: Mapping[str, TreeChange]
     claims: tuple[Claim, ...]
@@ -40,12 +40,11 @@ def plan(
     *,
     dagster: bool,
 ) -> TreePlan:
-    """Finds each bundle's place and says what changes there.
+    """Finds each bundle's place and computes the changes.
 
-    name: of the artifact. claims: what it says of its states so far. dagster: whether Dagster
-    loads the package, which then needs a dg.toml or pyproject.toml above it.
-    Raises `ConfigurationError` if a package is not importable, `VerificationFailed` if there
-    is state that nobody vouches for.
+    name: of the artifact. claims: about its present states. dagster: whether Dagster loads the
+    package, which then needs a dg.toml or pyproject.toml above it. Raises `ConfigurationError` if a
+    package is not importable, `VerificationFailed` if there is state without a claim.
     """
     places = {bundle.place: importable(name, trees, bundle.place) for bundle in bundles}
     new = tuple(_claim(bundle, places[bundle.place]) for bundle in bundles)
@@ -95,10 +94,10 @@ def importable(name: str, trees: Sequence[Tree], place: str) -> Tree:
 
 
 def deceptions(trees: Sequence[Tree]) -> Iterator[str]:
-    """Where Python would import or find something else than the state that was read, as messages.
+    """Where Python would import or find something other than the state that was read, as messages.
 
-    A folder that is the same as a state directory to some file systems, a package that another
-    tree shadows, and files that an installer puts over those of the package.
+    Finds a folder that some file systems do not distinguish from a state directory, a package that
+    another tree shadows, and files that an installer writes over those of the package.
     """
     for tree in trees:
         for found in tree.state_directories():
@@ -111,7 +110,7 @@ def deceptions(trees: Sequence[Tree]) -> Iterator[str]:
 
 
 def _shadows(other: Tree, place: str, tree: Tree) -> Iterator[str]:
-    """What is in another tree under a name by which Python looks for the package of a state."""
+    """Names in another tree under which Python looks for the package of a state."""
     package = place.rpartition("/")[0]
     if package and _has_package(other, package, place):
         yield f"{other.at(package)} is another copy of {tree.at(package)}."
@@ -127,7 +126,7 @@ def _shadows(other: Tree, place: str, tree: Tree) -> Iterator[str]:
 
 
 _MODULES = (".py", ".pyc", ".so", ".pyd")
-# How packages of several distributions were made before Python supported them itself.
+# How namespace packages were made before Python supported them.
 _NAMESPACE = (b"declare_namespace", b"extend_path")
 _MAX_NAMESPACE_BYTES = 4096
 
@@ -145,8 +144,8 @@ def _prefixes(path: str) -> list[str]:
 
 
 def _put_over(other: Tree, place: str, tree: Tree) -> Iterator[str]:
-    """Files of a wheel's ``*.data`` folder, or of pex's ``.prefix``, that an installer puts into
-    the package of a state, or over a file that is there."""
+    """Files of a wheel's ``*.data`` folder, or of pex's ``.prefix``, that an installer writes
+    into the package of a state, or over an existing file."""
     package = place.rpartition("/")[0]
     inside = (f"{fold(place)}/", f"{fold(package)}/")
     files: set[str] | None = None
@@ -164,7 +163,7 @@ def _put_over(other: Tree, place: str, tree: Tree) -> Iterator[str]:
 
 
 def _installed_as(path: str) -> list[str]:
-    """By which paths, relative to where Python imports from, an installer may write a file."""
+    """The paths, relative to the import root, to which an installer may write a file."""
     top, _, rest = path.partition("/")
     if top == _PEX_PREFIX:
         scheme = "data"
@@ -174,7 +173,7 @@ def _installed_as(path: str) -> list[str]:
         return []
     if scheme in ("purelib", "platlib"):
         return [rest]
-    # With --target the scheme's folder is below the packages; without it, they are below that.
+    # With --target, the scheme's folder is below the packages; otherwise they are below it.
     folder = {"scripts": "bin/", "headers": "include/"}.get(scheme, "")
     return [folder + rest, *_SITE.split(rest, maxsplit=1)[1:]]
 
@@ -204,7 +203,7 @@ def _candidates(trees: Sequence[Tree], package: str, place: str) -> str:
 def _kept_claims(
     name: str, trees: Sequence[Tree], claims: Sequence[Claim], replaced: set[str]
 ) -> tuple[Claim, ...]:
-    """The claims on state directories that stay as they are."""
+    """The claims about state directories that stay unchanged."""
     there = {found.path for tree in trees for found in tree.state_directories()}
     unknown = sorted(there - replaced - {claim.path for claim in claims})
     if unknown:
@@ -217,7 +216,7 @@ def _kept_claims(
 
 
 def _in_artifact(record: RunRecord, places: Mapping[str, Tree]) -> RunRecord:
-    """The run record with the paths that the artifact uses."""
+    """The run record with the artifact's own paths."""
     directories = tuple(
         msgspec.structs.replace(directory, path=places[directory.path].at(directory.path))
         if directory.path in places
@@ -233,13 +232,13 @@ def _in_artifact(record: RunRecord, places: Mapping[str, Tree]) -> RunRecord:
 def _configuration(
     trees: Sequence[Tree], bundles: Sequence[Bundle], places: Mapping[str, Tree]
 ) -> dict[str, dict[str, NewFile]]:
-    """dg.toml, where Dagster would look for one and finds nothing: without it nothing loads."""
+    """dg.toml, if Dagster would look for one and find nothing: without it nothing loads."""
     of_dagster = [bundle for bundle in bundles if bundle.place.endswith(f"/{STATE_DIRECTORY}")]
     if len(of_dagster) != 1:
         return {}
     place = of_dagster[0].place
     tree = places[place]
-    # The code at the top and every distribution come to be in one folder with --venv.
+    # With --venv, the code at the top and all distributions end up in one folder.
     if any(_configures(other, place) for other in (tree, trees[0])):
         return {}
     return {tree.path: {"dg.toml": NewFile.of(_dg_toml(place))}}
@@ -253,7 +252,7 @@ def _configures(tree: Tree, place: str) -> bool:
 
 
 def _folders_above(place: str) -> Iterator[str]:
-    """Each with its slash; the tree's top is the empty one."""
+    """Each with its slash; the tree's top is the empty string."""
     parts = place.split("/")
     return ("".join(f"{part}/" for part in parts[:end]) for end in range(len(parts)))
 

@@ -1,4 +1,4 @@
-"""A new file or folder takes the place of an older one: whole, with its mode, or not at all."""
+"""Replaces an older file or folder with a new one: completely, with its mode, or not at all."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from bundler.system.walking import walk
 
 @contextmanager
 def file(source: Path, destination: Path) -> Iterator[BinaryIO]:
-    """A stream that takes the place of the destination at the end.
+    """A stream that replaces the destination at the end.
 
     The mode is the destination's, or that of the source if there is none. Raises
-    `InputOutputError`; the destination is then what it was.
+    `InputOutputError`; the destination is then unchanged.
     """
     with io_errors(destination):
         mode = stat.S_IMODE(source.stat().st_mode) | stat.S_IRUSR
@@ -37,7 +37,7 @@ def file(source: Path, destination: Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def folder(source: Path, destination: Path) -> Iterator[Path]:
-    """An empty folder that takes the place of the destination at the end, as `file` does."""
+    """An empty folder that replaces the destination at the end, as `file` does."""
     target = destination.resolve()
     with io_errors(destination), temporary_folder(target) as beside:
         made = beside / target.name
@@ -60,7 +60,7 @@ def refuse_foreign(destination: Path) -> None:
 
 @contextmanager
 def named_at_end(destination: Path) -> Iterator[Path]:
-    """A path for what gets its name when the block ends without an error, else disappears."""
+    """A temporary path that gets its final name if the block succeeds, and disappears otherwise."""
     with temporary_folder(destination) as beside:
         made = beside / destination.name
         yield made
@@ -68,9 +68,9 @@ def named_at_end(destination: Path) -> Iterator[Path]:
 
 
 def publish(made: Path, destination: Path) -> None:
-    """Gives a finished file or folder its name, and the owner of what had that name.
+    """Gives a finished file or folder its name, and the owner of the one that it replaces.
 
-    made: in a `temporary_folder` of the destination, with which what was there goes, whole.
+    made: in a `temporary_folder` of the destination; the old one is removed together with that.
     Raises as `refuse_foreign` does.
     """
     refuse_foreign(destination)

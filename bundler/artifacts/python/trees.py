@@ -1,7 +1,7 @@
-"""A tree of files inside an artifact, whether they are in a folder or in a zip file.
+"""A tree of files inside an artifact, in a folder or in a zip file.
 
-Everything that may be put in front of a program's imports is such a tree: the code at the top of a
-PEX, each distribution in it, a wheel. State directories are found and read the same way in all.
+Everything that can be on a program's import path is such a tree: the code at the top of a PEX, each
+distribution in it, a wheel. State directories are found and read the same way in all.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ from bundler.state.directory import list_directory
 from bundler.state.manifest import MAX_MANIFEST_BYTES
 from bundler.state.tree import fold
 
-# Digests are hexadecimal, so that no real manifest is ever packed to a tenth of its size; a small
-# entry that claims to be a huge manifest only wants our memory.
+# Digests are hexadecimal, so no real manifest is ever compressed to a tenth of its size; a small
+# entry that claims to be a huge manifest is an attack on our memory.
 _MAX_MANIFEST_RATIO = 20
 _IGNORE_NAME = ".gitignore"
 _MAX_TEXT_BYTES = 64 * 1024 * 1024
 _FREE_OF_SUSPICION_BYTES = 1024 * 1024
-# The one link that pex makes in a folder.
+# The only link that pex makes in a folder.
 _ALIAS, _ALIAS_OF = "pex", "__main__.py"
 
 
 class Leaf(msgspec.Struct, frozen=True):
     """A file of a tree.
 
-    size: in bytes. packed: the bytes that it takes up in the artifact. mode: permission bits, None
-    where the artifact holds none.
+    size: in bytes. packed: its compressed size. mode: permission bits, None if the artifact has
+    none.
     """
 
     kind: Literal["file", "other"]
@@ -50,7 +50,7 @@ class Leaf(msgspec.Struct, frozen=True):
 
 
 class NewFile(msgspec.Struct, frozen=True):
-    """A file that is to be written. size: in bytes. mode: permission bits, None for the usual."""
+    """A file to write. size: in bytes. mode: permission bits, None for the default."""
 
     open: Callable[[], BinaryIO]
     size: int
@@ -64,16 +64,17 @@ class NewFile(msgspec.Struct, frozen=True):
 
 
 class TreeChange(msgspec.Struct, frozen=True):
-    """What becomes of a tree.
+    """The changes of a tree.
 
-    added: files to write, by relative path. replaced: directories whose every file goes first.
+    added: files to write, by relative path. replaced: directories whose files are all removed
+    first.
     """
 
     added: Mapping[str, NewFile]
     replaced: tuple[str, ...] = ()
 
     def keeps(self, path: str) -> bool:
-        """Whether a file that is there stays as it is."""
+        """Whether an existing file stays unchanged."""
         return path not in self.added and not self.removes(path)
 
     def removes(self, path: str) -> bool:
@@ -84,11 +85,9 @@ class TreeChange(msgspec.Struct, frozen=True):
 
 
 class Tree(msgspec.Struct, frozen=True):
-    """path: where the tree is in the artifact; empty for its top. leaves: by relative path.
-
-    zip: the zip file that the tree is the whole of, such as a wheel; None for any other tree.
-    folders: those that it names, by relative path; folders of files may be left out.
-    """
+    """path: where the tree is in the artifact; empty for its top. leaves: by relative path. zip:
+    the zip file that contains exactly this tree, such as a wheel; None for any other tree.
+    folders: those that it names, by relative path; folders of files may be missing."""
 
     path: str
     leaves: Mapping[str, Leaf]
@@ -100,13 +99,13 @@ class Tree(msgspec.Struct, frozen=True):
         return f"{self.path}/{relative}" if self.path else relative
 
     def changed(self, change: TreeChange) -> dict[str, Callable[[], BinaryIO]]:
-        """How to open each file of the tree as it will be."""
+        """How to open each file of the changed tree."""
         files = {path: self.leaves[path].open for path in self.leaves if change.keeps(path)}
         files.update((path, file.open) for path, file in change.added.items())
         return files
 
     def read(self, path: str) -> bytes:
-        """A small file. Raises `VerificationFailed` if it is missing or too large for one."""
+        """Reads a small file. Raises `VerificationFailed` if it is missing or too large."""
         leaf = self.leaves.get(path)
         if leaf is None or leaf.kind != "file" or leaf.size > _MAX_TEXT_BYTES:
             raise VerificationFailed(f"{self.at(path)} is missing or not plain text.")
@@ -114,16 +113,16 @@ class Tree(msgspec.Struct, frozen=True):
             return stream.read()
 
     def below(self, directory: str) -> Iterator[tuple[str, Leaf]]:
-        """The files below a directory, by paths relative to that."""
+        """The files below a directory, by paths relative to it."""
         start = f"{directory}/"
         for path in self.leaves:
             if path.startswith(start):
                 yield path[len(start) :], self.leaves[path]
 
     def state_directories(self) -> Iterator[TreeStateDirectory]:
-        """Every directory that has the name of a state directory, or a manifest in it.
+        """Every directory with the name of a state directory, or with a manifest.
 
-        Without the one that Dagster makes when it loads a code location that has none.
+        Without the one that Dagster creates when it loads a code location without state.
         """
         hints = (STATE_DIRECTORY, MANIFEST_NAME)
         likely = [path for path in self.leaves if hints[0] in path or hints[1] in path]
@@ -134,7 +133,7 @@ class Tree(msgspec.Struct, frozen=True):
         return any(True for _ in self.state_directories())
 
     def twins_of(self, directory: str) -> Iterator[str]:
-        """What would be in this directory where case or Unicode form do not count."""
+        """What would be in this directory on a file system that ignores case or Unicode form."""
         start, folded = f"{directory}/", f"{fold(directory)}/"
         for path in (*self.leaves, *self.folders):
             if fold(f"{path}/").startswith(folded) and not f"{path}/".startswith(start):
@@ -187,9 +186,9 @@ def _nothing() -> BinaryIO:
 
 
 class ZipLeaves(Mapping[str, Leaf]):
-    """Entries of a zip file as leaves, each made when it is asked for: there are thousands.
+    """Entries of a zip file as leaves, created on demand: there are thousands.
 
-    names: of the entries. below: the folder, with its slash, from which their paths count.
+    names: of the entries. below: the folder, with its slash, to which their paths are relative.
     """
 
     def __init__(self, file: ZipFile, names: Sequence[str], below: str = "") -> None:
@@ -221,7 +220,7 @@ class ZipLeaves(Mapping[str, Leaf]):
 
 
 def zip_tree(file: ZipFile, path: str = "") -> Tree:
-    """A zip file as a whole, such as a wheel. path: where it is in what it is a part of."""
+    """A whole zip file, such as a wheel. path: within its container."""
     names = [name for name in file.names if not name.endswith("/")]
     return Tree(path, ZipLeaves(file, names), file, folders_in(file))
 
@@ -235,7 +234,7 @@ def folders_in(file: ZipFile, below: str = "") -> tuple[str, ...]:
 
 
 def folder_tree(root: Path, path: str = "") -> Tree:
-    """A folder as a whole. path: where it is in what it is a part of."""
+    """A whole folder. path: within its container."""
     leaves: dict[str, Leaf] = {}
     folders = []
     for name, status in walk_folder(root):
@@ -249,8 +248,7 @@ def folder_tree(root: Path, path: str = "") -> Tree:
 def walk_folder(root: Path) -> Iterator[tuple[str, os.stat_result]]:
     """Every file and folder below, sorted in each folder.
 
-    Raises `VerificationFailed` for anything else: a link may lead to anything that is not a part
-    of this.
+    Raises `VerificationFailed` for anything else: a link may lead to anything outside.
     """
     pending = [""]
     while pending:
@@ -262,7 +260,7 @@ def walk_folder(root: Path) -> Iterator[tuple[str, os.stat_result]]:
                 status = child.stat()
             if stat.S_ISDIR(status.st_mode):
                 pending.append(path)
-            elif not stat.S_ISREG(status.st_mode) or "\n" in path:  # where a dirHash ends a line
+            elif not stat.S_ISREG(status.st_mode) or "\n" in path:  # which ends a line of a dirHash
                 raise VerificationFailed(
                     f"{str(root / path)!r} is neither a regular file nor a directory, or its name "
                     "has two lines.",

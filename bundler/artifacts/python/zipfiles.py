@@ -48,24 +48,24 @@ END_MAGIC = b"PK\x05\x06"
 _ZIP64_LOCATOR_MAGIC = b"PK\x06\x07"
 _ZIP64_LOCATOR_BYTES = 20
 
-# Of a central record: magic, version needed, flags and method in one, size of the packed bytes,
-# lengths of name, extra field and comment, disk, offset of the local header.
+# Of a central record: magic, version needed, flags and method together, compressed size, lengths of
+# name, extra field and comment, disk, offset of the local header.
 _OUTLINE = struct.Struct("<4s2xHL8xL4x4H6xL")
 _LENGTHS_AT = 28
 OFFSET_AT = CENTRAL.size - 4
 UTF8 = 0x800
 _DESCRIPTOR = 0x8
-# Also how well it was deflated. Any other says that it is encrypted, a patch, or something new.
+# And bits for the compression level. Any other bit means encryption, a patch, or something new.
 _KNOWN_FLAGS = UTF8 | _DESCRIPTOR | 0x6
 _NEWEST_VERSION = 63  # what zipfile knows
 _DESCRIPTOR_MAGIC = b"PK\x07\x08"
 _MAX_DESCRIPTOR_BYTES = 16
-# Extra fields that change what an entry is: ZIP64, encryption, another name (which Python 3.12 and
-# later take), strong encryption by WinZip.
+# Extra fields that change the meaning of an entry: ZIP64, encryption, another name (which Python
+# 3.12 and later use), strong encryption by WinZip.
 _FORBIDDEN_EXTRAS = frozenset({0x0001, 0x0014, 0x0017, 0x7075, 0x9901})
 
-# Looked for in all names together: what ordinary ones are made of, and what leads elsewhere where
-# there is a slash around each.
+# Searched for in all names together: the characters of ordinary names, and those that lead
+# elsewhere next to a slash.
 _ORDINARY = bytes(set(range(0x20, 0x7F)) - set(b"\\"))
 _UNUSUAL = (b"//", b"/./", b"/../")
 _LONG_NAME = 256
@@ -78,10 +78,10 @@ _MAX_TEXT_BYTES = 16 * 1024 * 1024
 
 
 class ZipEntry(NamedTuple):
-    """One entry as the directory lists it.
+    """An entry as the directory lists it.
 
-    size, compressed: in bytes. offset: of its local header from the start of the file. record:
-    its bytes in the directory.
+    size, compressed: in bytes. offset: of its local header from the start of the file. record: its
+    bytes in the directory.
     """
 
     name: str
@@ -104,7 +104,7 @@ class ZipEntry(NamedTuple):
 
     @property
     def is_file(self) -> bool:
-        """Links and devices are neither files nor directories; what made this wrote no type."""
+        """Links and devices are neither files nor directories; some writers record no type."""
         kind = stat.S_IFMT(self.mode >> 16)
         return not self.is_directory and kind in (0, stat.S_IFREG)
 
@@ -121,7 +121,7 @@ class Head(NamedTuple):
 
 
 class _Directory(NamedTuple):
-    """Its bytes, where they begin, and how many entries the end record announces."""
+    """Its bytes, their offset, and the number of entries that the end record announces."""
 
     raw: bytes
     offset: int
@@ -129,13 +129,12 @@ class _Directory(NamedTuple):
 
 
 class ZipFile:
-    """A zip file that is open.
+    """An open zip file.
 
     name: for messages. descriptor: of the file. start: where the zip begins in it (a zip may be
-    stored inside another). prefix: how many bytes come before the first record.
-
-    The directory is taken apart as far as it is asked for: its names immediately, what an entry
-    is when that is opened, everything when the file is written anew.
+    stored inside another). prefix: how many bytes precede the first record. The directory is parsed
+    on demand: its names immediately, an entry when it is opened, everything when the file is
+    rewritten.
     """
 
     def __init__(self, name: str, descriptor: int, start: int, directory: _Directory) -> None:
@@ -150,7 +149,7 @@ class ZipFile:
     def read_names(self, like: ZipFile | None = None) -> None:
         """Raises `VerificationFailed` for a directory that is damaged, or an unsafe name.
 
-        like: a file whose directory may begin with the same bytes, which are not taken apart again.
+        like: a file whose directory may begin with the same bytes, which are then not parsed again.
         """
         raw = self._directory.raw
         begun = (
@@ -190,13 +189,13 @@ class ZipFile:
             raise self.refuse(f"{min(both)} is both a file and a folder")
 
     def _names_of(self, raws: Sequence[bytes], positions: Sequence[int]) -> list[str]:
-        # name_problem looks at every character: too slow for tens of thousands of names.
+        # name_problem inspects every character: too slow for tens of thousands of names.
         if raws and _are_ordinary(raws):
             return b"\n".join(raws).decode().split("\n")
         return _decode_all(self, raws, positions, self._directory.raw)
 
     def known_of(self, raw: bytes) -> _Known:
-        """What is known of another directory, as far as it begins with ours, byte for byte."""
+        """What is known of another directory, as far as it begins with the same bytes."""
         ours = self._directory.raw
         ends = [*self._outline.positions, len(ours)]
         fewest, most = 0, len(ends) - 1
@@ -211,7 +210,7 @@ class ZipFile:
 
     @property
     def names(self) -> Collection[str]:
-        """In the order of the directory; those of folders end in a slash."""
+        """In the order of the directory; those of folders end with a slash."""
         return self._positions.keys()
 
     def __contains__(self, name: str) -> bool:
@@ -235,10 +234,10 @@ class ZipFile:
         return entries
 
     def head(self, count: int) -> Head | None:
-        """The first entries as one piece, without a look at each of what may be tens of thousands.
+        """The first entries as one piece, without inspecting each of possibly tens of thousands.
 
-        None if their records do not are in the order of the directory. Raises
-        `VerificationFailed` as `entries_from` does.
+        None if their records are not in the order of the directory. Raises `VerificationFailed` as
+        `entries_from` does.
         """
         outline = self._outline
         if outline.offsets[:count] != self.offsets[:count]:
@@ -248,7 +247,7 @@ class ZipFile:
         return Head(self._directory.raw[:ends], self.offsets[count])
 
     def _require_apart(self) -> None:
-        """Raises `VerificationFailed` if an entry reaches into the next one."""
+        """Raises `VerificationFailed` if an entry overlaps the next one."""
         if self._is_apart:
             return
         outline = self._outline
@@ -269,16 +268,16 @@ class ZipFile:
         return self.offsets[0]
 
     def end(self, entry: ZipEntry) -> int:
-        """Where the entry's record ends at the latest: where the next one begins."""
+        """The latest end of the entry's record: where the next one begins."""
         return self.offsets[min(bisect_right(self.offsets, entry.offset), len(self.offsets) - 1)]
 
     def open(self, entry: ZipEntry) -> BinaryIO:
-        """The entry's bytes; reading them to the end raises `VerificationFailed` if they are
-        not what the directory says."""
+        """The entry's bytes; reading them to the end raises `VerificationFailed` if they do not
+        match the directory."""
         return io.BufferedReader(_Inflating(self, entry), buffer_size=BUFFER_BYTES)
 
     def read(self, entry: ZipEntry, limit: int = _MAX_TEXT_BYTES) -> bytes:
-        """The entry's bytes as one piece, `limit` at the most."""
+        """The entry's bytes as one piece, at most `limit`."""
         if entry.size > limit:
             raise self.refuse(f"{entry.name} is larger than {limit} bytes")
         with self.open(entry) as stream:
@@ -298,7 +297,7 @@ class ZipFile:
     def data_offset(self, entry: ZipEntry) -> int:
         """Where the entry's own bytes begin, after its local header.
 
-        Raises `VerificationFailed` if that header says something else than the directory.
+        Raises `VerificationFailed` if that header contradicts the directory.
         """
         name = _raw_name(entry.record)
         header = self.pread(LOCAL.size + len(name), entry.offset)
@@ -326,7 +325,7 @@ class ZipFile:
         return int(offset)
 
     def require_seamless(self) -> None:
-        """Raises `VerificationFailed` if a reader that begins at the first byte, and looks at no
+        """Raises `VerificationFailed` if a reader that starts at the first byte, without using a
         directory, would find other entries."""
         if self.offsets[0] != 0:
             raise self.refuse("there is data before the first entry")
@@ -339,7 +338,7 @@ class ZipFile:
                 raise self.refuse(f"there is data between {entry.name} and what follows it")
 
     def sha256(self) -> str:
-        """Of the whole zip file."""
+        """The sha256 of the whole zip file."""
         digest = hashlib.sha256()
         size = self._directory.offset + len(self._directory.raw) + END.size
         for position in range(0, size, BUFFER_BYTES):
@@ -354,9 +353,9 @@ class ZipFile:
 def opened(path: Path, name: str | None = None, like: ZipFile | None = None) -> Iterator[ZipFile]:
     """Opens a zip file and reads its directory.
 
-    like: one that is open and begins as this one does: then this takes a tenth of the time.
-    Raises `VerificationFailed` for anything that is not a plain zip file, `InputOutputError` if
-    it cannot be read.
+    like: an open one with the same beginning: this then takes a tenth of the time. Raises
+    `VerificationFailed` for anything that is not a plain zip file, `InputOutputError` if it cannot
+    be read.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -369,7 +368,7 @@ def opened(path: Path, name: str | None = None, like: ZipFile | None = None) -> 
 
 
 def read(descriptor: int, start: int, size: int, name: str, like: ZipFile | None = None) -> ZipFile:
-    """Reads the directory of the zip that fills `size` bytes of a file from `start` on."""
+    """Reads the directory of the zip that occupies `size` bytes of a file from `start` on."""
     bare = ZipFile(name, descriptor, start, _Directory(b"", 0, 0))
     count, directory_size, offset = _read_end(bare, size)
     raw = bare.pread(directory_size, offset)
@@ -399,8 +398,8 @@ def _read_end(file: ZipFile, size: int) -> tuple[int, int, int]:
 
 
 class _Outline(NamedTuple):
-    """Of each record in the directory: its name, where it begins, where the entry's local header
-    does, and the size of its packed bytes. kinds: flags and method of any of them."""
+    """For each record in the directory: its name, its offset, that of the entry's local header,
+    and its compressed size. kinds: the flags and methods that occur."""
 
     raws: list[bytes]
     positions: list[int]
@@ -409,7 +408,7 @@ class _Outline(NamedTuple):
     kinds: set[int]
 
     def first(self, count: int) -> _Outline:
-        """Of so many records; the kinds stay those of all."""
+        """The outline of the first records; the kinds stay those of all."""
         raws, positions, offsets, packed, kinds = self
         return _Outline(
             raws[:count], positions[:count], offsets[:count], packed[:count], set(kinds)
@@ -425,7 +424,8 @@ class _Known(NamedTuple):
 
 
 def _split(file: ZipFile, directory: bytes, outline: _Outline, position: int) -> None:
-    """Enters the records from a position on. Tens of thousands of turns: no more than must be."""
+    """Parses the records from an offset on. Tens of thousands of iterations: only what is
+    necessary."""
     raws, positions, offsets, sizes, kinds = outline
     unpack, fixed, total = _OUTLINE.unpack_from, CENTRAL.size, len(directory)
     while position + fixed <= total:
@@ -450,7 +450,7 @@ def _split(file: ZipFile, directory: bytes, outline: _Outline, position: int) ->
 
 
 def _check_extra(file: ZipFile, extra: bytes) -> None:
-    """Refuses an extra field that is damaged, or that makes something else of its entry."""
+    """Refuses an extra field that is damaged, or that changes the meaning of its entry."""
     while extra:
         kind, length = int.from_bytes(extra[:2], "little"), int.from_bytes(extra[2:4], "little")
         if len(extra) < 4 + length or kind in _FORBIDDEN_EXTRAS:
@@ -461,7 +461,7 @@ def _check_extra(file: ZipFile, extra: bytes) -> None:
 
 
 def _are_ordinary(raws: Sequence[bytes]) -> bool:
-    """Whether all names are of plain characters, not long, and lead nowhere else."""
+    """Whether all names consist of plain characters, are short, and do not lead elsewhere."""
     lines = b"\n".join(raws)
     if lines.translate(None, _ORDINARY) != b"\n" * (len(raws) - 1):
         return False
@@ -498,7 +498,7 @@ def _entry(file: ZipFile, directory: bytes, name: str, position: int) -> ZipEntr
 
 def _decode(file: ZipFile, raw: bytes, flags: int) -> str:
     try:
-        # Without the flag that it is UTF-8, each reader decodes in its own way.
+        # Without the UTF-8 flag, each reader decodes in its own way.
         return raw.decode("utf-8" if flags & UTF8 else "ascii")
     except UnicodeDecodeError as error:
         raise file.refuse("it contains a name that is not UTF-8 or not marked as such") from error
@@ -510,7 +510,7 @@ def _raw_name(record: bytes) -> bytes:
 
 
 class _Inflating(io.RawIOBase):
-    """An entry's bytes, inflated as they are read, no more of them than the directory says."""
+    """An entry's bytes, decompressed as they are read, at most as many as the directory says."""
 
     def __init__(self, file: ZipFile, entry: ZipEntry) -> None:
         super().__init__()

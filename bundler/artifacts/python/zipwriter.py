@@ -1,4 +1,4 @@
-"""Zip files, written: what is unchanged is copied byte for byte.
+"""Writes zip files; unchanged entries are copied byte for byte.
 
 Entries look as `zipfile` writes them under pex, dated 1980-01-01, so that the result is the file
 that pex would have made. Files of many megabytes are an exception: they are deflated on all cores
@@ -64,7 +64,7 @@ class ZipWriter:
         self._offset += len(prefix)
 
     def copy_head(self, source: ZipFile, count: int) -> None:
-        """Copies the first entries as they are."""
+        """Copies the first entries unchanged."""
         head = source.head(count) if self._offset == source.prefix else None
         if head is None:
             self.copy(source, source.entries[:count])
@@ -74,7 +74,7 @@ class ZipWriter:
         self._count += count
 
     def copy(self, source: ZipFile, entries: Iterable[ZipEntry]) -> None:
-        """Copies entries as they are; neighbours are copied in one go."""
+        """Copies entries unchanged; adjacent ones are copied together."""
         offsets = source.offsets
         start = end = index = -1
         for entry in entries:
@@ -100,7 +100,7 @@ class ZipWriter:
         self._offset += max(end - start, 0)
 
     def _copied_by_kernel(self, source: ZipFile, start: int, end: int) -> int:
-        """How far the kernel copied on its own, which is fast and, on some file systems, free."""
+        """How far the kernel copied by itself, which is fast and, on some file systems, free."""
         position = start
         with suppress(OSError, AttributeError, io.UnsupportedOperation):
             self._stream.flush()
@@ -130,10 +130,10 @@ class ZipWriter:
         compress: bool | None = None,
         size: int = 0,
     ) -> None:
-        """Writes a file of any size with flat memory.
+        """Writes a file of any size in constant memory.
 
-        mode: permission bits; 644 by default. compress: None for the writer's default. size:
-        of the source in bytes, where it is known to be large.
+        mode: permission bits; 644 by default. compress: None for the writer's default. size: of the
+        source in bytes, if it is known to be large.
         """
         packs = self._compress if compress is None else compress
         attributes = _FILE_MODE if mode is None else (stat.S_IFREG | mode) << 16

@@ -1,8 +1,8 @@
-"""PEX files: state is read out of them without running them, and put in where it is imported from.
+"""PEX files: reads state without running them, and embeds it where it is imported from.
 
-Embedding rewrites the file next to itself and renames it into place. What is not ours is copied
-byte for byte; the state directory is replaced as a whole; the hashes by which pex's runtime
-recognises a file are computed anew, so that a machine that has run the older file notices.
+Embedding rewrites the file under a temporary name and renames it. Everything that is not ours is
+copied byte for byte; the state directory is replaced completely; the hashes by which pex's runtime
+recognises a file are recomputed, so that a machine that has run the older file notices the change.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from bundler.state.manifest import EVERY_BYTE, Claim, Manifest, RunRecord
 
 
 class PexArtifact(OneArtifact):
-    """A PEX that is open for reading; nothing of it is run or unpacked."""
+    """A PEX that is open for reading; nothing in it is run or unpacked."""
 
     kind = "pex"
 
@@ -48,7 +48,7 @@ class PexArtifact(OneArtifact):
         return [found for tree in self._pex.trees for found in tree.state_directories()]
 
     def problems(self, found: Mapping[str, Manifest]) -> Iterator[str]:
-        """Where a run would find something else than what is read here, as messages."""
+        """Where a run would find something other than what is read here, as messages."""
         yield from self._pex.hash_problems()
         yield from self._pex.info.path_problems()
         for tree in self._pex.distributions:
@@ -57,17 +57,17 @@ class PexArtifact(OneArtifact):
         yield from python_import_path.deceptions(self._pex.trees)
 
     def own_trees(self, bundles: Sequence[Bundle]) -> list[Tree]:
-        """Those with the user's code: the top, and the distributions that get a state."""
+        """The trees with the user's code: the top, and the distributions that get a state."""
         trees = self._pex.trees
         own = [python_import_path.importable(self.name, trees, bundle.place) for bundle in bundles]
         return [trees[0], *(tree for tree in own if tree is not trees[0])]
 
     def open_successor(self, path: Path) -> PexArtifact:
-        """Opens what was made of this one; the names that both have are not read again."""
+        """Opens a file that was made from this one; unchanged names are not read again."""
         return PexArtifact(path, self._pex)
 
     def is_still(self, path: Path) -> bool:
-        """Whether the file that was opened is the one of this name, with the bytes it had then."""
+        """Whether the file with this name is still the one that was opened, unmodified."""
         return self._pex.stamp is not None and self._pex.stamp == stamp_of(path)
 
     def write(self, request: EmbedRequest, destination: Path) -> None:
@@ -100,9 +100,9 @@ def open_pex(path: Path) -> PexArtifact:
 
 
 class PexDestination(msgspec.Struct, frozen=True):
-    """The path of a PEX, which is the old one or the new one at every moment.
+    """The path of a PEX, which is the old or the new file at any time.
 
-    base: the PEX to put the state on, open. The new one has its mode.
+    base: the open PEX to add the state to. The new one has its mode.
     """
 
     base: PexArtifact

@@ -1,7 +1,7 @@
-"""The user's arguments to pex: which of them concern us. All others are passed on as they are.
+"""The user's arguments to pex: the ones that concern us are parsed, all others are passed on.
 
-pex's own parser takes ``-oF``, ``-o F``, ``--output-file=F``, unambiguous beginnings of long
-options, and files of arguments, one a line, as ``@file``; what follows ``--`` is for the program.
+pex's own parser accepts ``-oF``, ``-o F``, ``--output-file=F``, unambiguous prefixes of long
+options, and files with one argument per line, as ``@file``; what follows ``--`` is for the program.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from pathlib import Path
 
 from bundler.errors import InputOutputError, UsageError
 
-# Long option -> the shortest beginning of it that pex itself takes for it, and its short form.
+# Long option -> the shortest prefix that pex accepts for it, and its short form.
 _OUTPUT = ("--output-file", "--ou", "-o")
 _PEX_ROOT = ("--pex-root", "--pex-ro", "")
 _CACHE_DIR = ("--cache-dir", "--ca", "")
 _PEX_PATH = ("--pex-path", "--pex-p", "")
-# What it packs whole folders of; a backend decides what it packs of a project.
+# Options whose folders are packed completely; of a project, the backend decides what is packed.
 _SOURCES = (
     ("--sources-directory", "--so", "-D"),
     ("--resources-directory", "--resources", "-R"),
@@ -28,7 +28,7 @@ _PROJECTS = (("--project", "--proj", ""),)
 _PROJECT_FILES = ("pyproject.toml", "setup.py", "setup.cfg")
 _MAX_NESTING = 10
 _ASKS = ("-h", "--help", "-V", "--version", "--help-variables", "--docs", "--help-html")
-# What pex would do with its own result, before the state is in it.
+# What pex would do with its own result before the state is in it.
 _TOO_EARLY = {
     "--scie": "Build the PEX without it, then run `pex3 scie create` on the finished file.",
     "--par": "Build the PEX without it, then run `pex3 scie create` on the finished file.",
@@ -39,10 +39,10 @@ _TOO_EARLY = {
 
 @dataclass(frozen=True)
 class PexArguments:
-    """pex's arguments, taken apart.
+    """pex's arguments, parsed.
 
-    output: what ``-o`` says, None if pex would run the program. rest: all the others, in their
-    order. program: what follows ``--``. pex_root: the user's own, where one is given.
+    output: the value of ``-o``, None if pex would run the program. rest: all others, in order.
+    program: what follows ``--``. pex_root: the user's own, if given.
     """
 
     output: str | None
@@ -52,12 +52,12 @@ class PexArguments:
 
     @property
     def only_asks(self) -> bool:
-        """Whether pex would print something about itself and end."""
+        """Whether pex would only print information about itself."""
         return any(argument in _ASKS for argument in self.rest)
 
     @property
     def projects(self) -> tuple[Path, ...]:
-        """Those of which a build backend decides what is packed."""
+        """The projects of which a build backend decides what is packed."""
         words = [
             Path(argument)
             for argument in self.rest
@@ -68,7 +68,7 @@ class PexArguments:
 
     @property
     def sources(self) -> tuple[Path, ...]:
-        """Those that pex packs with everything that is in them."""
+        """The sources that pex packs completely."""
         return tuple(folder for folder in self._named(_SOURCES) if folder.is_dir())
 
     def _named(self, options: Sequence[tuple[str, str, str]]) -> Iterator[Path]:
@@ -87,10 +87,8 @@ class PexArguments:
 
 
 def parse(arguments: Sequence[str]) -> PexArguments:
-    """Takes pex's arguments apart.
-
-    Raises `UsageError` for what cannot be done before the state is in the file.
-    """
+    """Parses pex's arguments. Raises `UsageError` for what is impossible before the state is
+    embedded."""
     own, program = _split(list(arguments))
     output = pex_root = None
     rest: list[str] = []
@@ -145,7 +143,7 @@ def _names(argument: str, option: tuple[str, str, str]) -> bool:
 def _value(
     arguments: Sequence[str], position: int, option: tuple[str, str, str]
 ) -> tuple[str | None, int]:
-    """The option's value if it is here, and how many arguments it takes up; 0 if not."""
+    """The option's value if it is here, and how many arguments it consumes; 0 if not."""
     argument = arguments[position]
     name, equals, value = argument.partition("=")
     if _names(name, option) and equals:

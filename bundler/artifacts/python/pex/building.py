@@ -1,7 +1,7 @@
-"""Building a PEX: the real pex with the user's arguments, then the state put into its result.
+"""Builds a PEX: runs the real pex with the user's arguments, then adds the state to its result.
 
-pex writes into a folder next to the destination. The state goes in there, the caller verifies it
-there, and only then does the file get the name that the user gave: no PEX of that name ever
+pex writes into a folder next to the destination. The state is added there, the caller verifies it
+there, and only then does the file get the name that the user gave: no PEX with that name ever
 exists without its state.
 """
 
@@ -31,8 +31,8 @@ from bundler.system.home import cache
 
 @dataclass(frozen=True)
 class BuiltPex:
-    """artifact: the finished PEX, under a name that nobody uses yet. destination: its name to be.
-    stdout: what pex printed, with the destination in it."""
+    """artifact: the finished PEX, under a temporary name. destination: its final name. stdout:
+    what pex printed, with the destination in it."""
 
     artifact: PexArtifact
     destination: Path
@@ -58,7 +58,7 @@ def find_pex(interpreter: Path | None, named: str | None = None) -> str:
 
 
 def refuse_old(pex: str) -> None:
-    """Raises `ToolFailed` for a pex whose files cannot get a state."""
+    """Raises `ToolFailed` for a version of pex whose files cannot get a state."""
     version = process.check([pex, "--version"]).decode(errors="replace").strip()
     if is_older(version, LOWEST_PEX):
         raise ToolFailed(
@@ -152,7 +152,8 @@ def _run_pex(pex: str, arguments: PexArguments, output: Path, listener: Listener
 def _environment(
     arguments: PexArguments, environ: Mapping[str, str], temporary: str, listener: Listener
 ) -> dict[str, str]:
-    """With a PEX_ROOT that no run uses: what a run writes there, the next build would bake in."""
+    """The environment with a PEX_ROOT that no run uses: the next build would include what a run
+    writes there."""
     own = arguments.pex_root or environ.get("PEX_ROOT")
     if own:
         listener.warning(

@@ -51,12 +51,12 @@ _PEXS_FOLDERS = (f"{BOOTSTRAP}/", f"{DEPS}/", IMPORT_HOOK[: IMPORT_HOOK.index("/
 _AFTER_SLASH = chr(ord("/") + 1)
 
 
-# Which file it is, how large, and when it was written to last.
+# The file's identity, size, and time of the last write.
 Stamp = tuple[int, int, int, int, int]
 
 
 class PexFile(msgspec.Struct, frozen=True):
-    """name: as the user named it. zip, stamp: of the one zip file of a zipapp, else None."""
+    """name: as the user named it. zip, stamp: of a zipapp's only zip file, else None."""
 
     name: str
     info: PexInfo
@@ -71,7 +71,8 @@ class PexFile(msgspec.Struct, frozen=True):
         return (self.user, *self.distributions)
 
     def boot_file(self, name: str) -> tuple[bytes, int] | None:
-        """The bytes and the permission bits of one of pex's own files; None if it has none."""
+        """The bytes and the permission bits of one of pex's own files; None if it does not
+        exist."""
         if self.zip is None:
             path = self.root / name
             return (_read(path), path.stat().st_mode & 0o777) if path.is_file() else None
@@ -79,7 +80,7 @@ class PexFile(msgspec.Struct, frozen=True):
         return None if entry is None else (self.zip.read(entry), entry.permissions)
 
     def check_hashes(self) -> None:
-        """Computes all hashes from what is there. Raises `VerificationFailed` if any differs."""
+        """Computes all hashes from the contents. Raises `VerificationFailed` if any differs."""
         for problem in self.hash_problems():
             raise VerificationFailed(
                 problem,
@@ -89,9 +90,9 @@ class PexFile(msgspec.Struct, frozen=True):
             )
 
     def hash_problems(self) -> Iterator[str]:
-        """Where a hash is not that of what it covers, as messages.
+        """The hashes that do not match their contents, as messages.
 
-        A machine that knows a hash runs what it has unpacked under it, and not what is here.
+        A machine that knows a hash runs what it has unpacked under it, not these contents.
         """
         if (
             code_hash(self.user.changed(TreeChange({}))) != self.info.code_hash
@@ -111,7 +112,7 @@ class PexFile(msgspec.Struct, frozen=True):
                 yield f"{tree.path} does not match the fingerprint in PEX-INFO."
 
     def _is_fingerprinted(self, tree: Tree) -> bool:
-        # Not needed where the state is among the user's own files.
+        # Not needed if the state is among the user's own files.
         from bundler.artifacts.python.pex.wheels import is_fingerprint
 
         fingerprint = self.info.distributions[tree.path.rpartition("/")[2]]
@@ -124,9 +125,9 @@ class PexFile(msgspec.Struct, frozen=True):
 def opened(path: Path, like: PexFile | None = None) -> Iterator[PexFile]:
     """Opens a PEX of any layout.
 
-    like: one that is open and was this one except for its state: then it opens sooner.
-    Raises `VerificationFailed` for anything that is not a sound PEX, `InputOutputError` if it
-    cannot be read, `UsageError` for a scie.
+    like: an open one that differed only in its state; this speeds opening up. Raises
+    `VerificationFailed` for anything that is not a sound PEX, `InputOutputError` if it cannot be
+    read, `UsageError` for a scie.
     """
     with ExitStack() as stack:
         if path.is_dir():
@@ -165,12 +166,12 @@ def _stamp(stat: os.stat_result) -> Stamp:
 
 
 def _below(folder: str, names: Sequence[str]) -> slice:
-    """Where the names below a folder are in a sorted list; the folder with its slash."""
+    """The position of the names below a folder in a sorted list; the folder with its slash."""
     return slice(bisect_left(names, folder), bisect_left(names, f"{folder[:-1]}{_AFTER_SLASH}"))
 
 
 def _user_files(names: Sequence[str]) -> Iterator[str]:
-    """Of sorted names those that are not pex's; its folders are passed over as a whole."""
+    """Those of the sorted names that are not pex's; skips pex's folders."""
     position = 0
     for folder in _PEXS_FOLDERS:
         found = _below(folder, names)

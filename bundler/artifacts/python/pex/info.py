@@ -30,14 +30,14 @@ from bundler.state.manifest import Claim, RunRecord, canonical
 PEX_INFO = "PEX-INFO"
 MAIN = "__main__.py"
 IMPORT_HOOK = "__pex__/__init__.py"
-# What repeats the hash, where it is there: code, and what is compiled of it.
+# Files that repeat the hash, if they exist: code, and its compiled form.
 BOOT_FILES = (MAIN, IMPORT_HOOK, f"{MAIN}c", f"{IMPORT_HOOK}c")
 BOOTSTRAP = ".bootstrap"
 DEPS = ".deps"
 
 _MAX_INFO_BYTES = 16 * 1024 * 1024
 _BUFFER_BYTES = 1024 * 1024
-# The first whose code hash covers the user's files alone.
+# The first version whose code hash covers only the user's files.
 LOWEST_PEX = (2, 24, 0)
 LOWEST_PEX_VERSION = ".".join(map(str, LOWEST_PEX))
 _VERSION = re.compile(r"[0-9]+(?:\.[0-9]+)*")
@@ -46,14 +46,14 @@ _BYTECODE = re.compile(r"(?:^|/)__pycache__/|\.py[co]$|\.pyc\.[0-9]+$")
 
 
 class PexJson(msgspec.Struct, frozen=True):
-    """A JSON object as pex writes it: sorted, in one line, before 2.60 with spaces in it."""
+    """A JSON object as pex writes it: sorted, on one line, before 2.60 with spaces in it."""
 
     values: Mapping[str, Any]
     separators: tuple[str, str]
 
     @classmethod
     def parse(cls, raw: bytes) -> PexJson | None:
-        """None if the bytes do not come out again as they are: pex did not write them.
+        """None if encoding it again gives other bytes: pex did not write them.
 
         Raises `ValueError` or `RecursionError` if they are not JSON.
         """
@@ -71,7 +71,7 @@ class PexJson(msgspec.Struct, frozen=True):
 
 
 class PexInfo:
-    """What PEX-INFO says; a value, changed by making another."""
+    """The contents of PEX-INFO; immutable."""
 
     def __init__(self, document: PexJson) -> None:
         self._document = document
@@ -79,10 +79,10 @@ class PexInfo:
 
     @classmethod
     def parse(cls, raw: bytes, name: str) -> PexInfo:
-        """Reads the bytes that pex wrote, and nothing else.
+        """Parses PEX-INFO as pex writes it.
 
-        Raises `VerificationFailed`; what does not come out again byte for byte was not written by
-        pex, or would not be written the same way by us.
+        Raises `VerificationFailed` unless encoding it again gives the same bytes: otherwise pex did
+        not write it, or we could not write it the same way.
         """
         try:
             document = PexJson.parse(raw) if len(raw) <= _MAX_INFO_BYTES else None
@@ -132,12 +132,12 @@ class PexInfo:
 
     @property
     def pex_version(self) -> str:
-        """Which pex built it; empty if it does not say."""
+        """The version of pex that built it; empty if it does not say."""
         return str(self.build_properties.get("pex_version", ""))
 
     @property
     def has_wheel_files(self) -> bool:
-        """Whether ``.deps`` holds wheels as they are instead of installed ones."""
+        """Whether ``.deps`` contains wheel files instead of installed wheels."""
         return bool(self._values.get("deps_are_wheel_files"))
 
     def computed_pex_hash(self) -> str:
@@ -146,12 +146,12 @@ class PexInfo:
         return hashlib.sha1(document.dump(), usedforsecurity=False).hexdigest()
 
     def with_values(self, **changes: Any) -> PexInfo:
-        """A PEX-INFO with these values and the ``pex_hash`` that belongs to it."""
+        """A PEX-INFO with these values and the resulting ``pex_hash``."""
         changed = PexInfo(self._document.replaced(**changes))
         return PexInfo(changed._document.replaced(pex_hash=changed.computed_pex_hash()))
 
     def path_problems(self) -> Iterator[str]:
-        """Where it has code imported that is no part of the PEX, before its own."""
+        """Paths outside of the PEX from which it imports code before its own."""
         if self._values.get("pex_path") or self._values.get("pex_paths"):
             yield "It was built with --pex-path, and another PEX may contain the same package."
         if self._values.get("inherit_path") == "prefer":
@@ -160,10 +160,10 @@ class PexInfo:
     # --- what we say in it --------------------------------------------------------------------
 
     def claims(self, name: str) -> tuple[Claim, ...] | None:
-        """What it says of the state directories; None if it says nothing at all."""
+        """The claims about the state directories; None if there are none at all."""
         text = self._text(LABEL_STATES, name)
         if text is None:
-            # We write both or neither: a run record alone means that the claims were taken out.
+            # We write both or neither: a run record alone means that the claims were removed.
             return () if LABEL_RUN_RECORD in self.build_properties else None
         return decode_claims(text.encode(), name)
 
@@ -187,7 +187,7 @@ class PexInfo:
 
 
 def is_older(version: str, than: tuple[int, ...]) -> bool:
-    """Whether this is a version of pex, and one before the other."""
+    """Whether this is a version of pex that precedes the other."""
     parts = _VERSION.match(version)
     return parts is not None and tuple(map(int, parts[0].split("."))) < than
 
@@ -222,7 +222,7 @@ def is_user_file(name: str) -> bool:
 
 
 def replace_hash(data: bytes, old: str, new: str, what: str) -> bytes:
-    """Puts the new ``pex_hash`` in the place of the old one in boot code.
+    """Replaces the old ``pex_hash`` in boot code.
 
     Raises `VerificationFailed` if the old one is not in it.
     """

@@ -1,4 +1,4 @@
-"""Runs Python inside a PEX: with a cache that goes afterwards, and without network."""
+"""Runs Python inside a PEX: with a temporary cache, and without network."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from bundler.listener import Listener
 
 
 def runner(pex: Path, interpreter: Path, root: Path, listener: Listener) -> Runner:
-    """What runs a program inside this PEX.
+    """Runs programs inside this PEX.
 
-    root: the PEX_ROOT, which must be no build's: what a run writes there, a build would take for
-    the wheel's. Several PEX files that share it unpack what they have in common once. The folder
-    that it runs in is empty: nothing of a checkout is imported in place of what was packed.
+    root: the PEX_ROOT, which no build may use: a build would take what a run writes there for the
+    wheel's. Several PEX files that share it unpack their common parts once. The working directory
+    is empty: nothing from a checkout is imported instead of what was packed.
     """
     start = pex / "__main__.py" if pex.is_dir() else pex
     own = {"PEX_ROOT": str(root), "PEX_INTERPRETER": "1"}

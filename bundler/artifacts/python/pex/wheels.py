@@ -30,17 +30,17 @@ _FILE_MODE = (stat.S_IFREG | 0o644) << 16
 
 
 class Sealed(msgspec.Struct, frozen=True):
-    """A change with everything that follows from it, and the fingerprint that results."""
+    """A change with all of its consequences, and the resulting fingerprint."""
 
     change: TreeChange
     fingerprint: str
 
 
 def seal(tree: Tree, change: TreeChange, fingerprint: str) -> Sealed:
-    """Adds to a change of an installed wheel what keeps it whole.
+    """Adds to a change of an installed wheel what keeps it consistent.
 
-    fingerprint: the present one, as PEX-INFO gives it.
-    Raises `VerificationFailed` if it is not that of the files.
+    fingerprint: the present one, from PEX-INFO. Raises `VerificationFailed` if it does not match
+    the files.
     """
     if not is_fingerprint(tree, fingerprint):
         raise VerificationFailed(
@@ -52,7 +52,7 @@ def seal(tree: Tree, change: TreeChange, fingerprint: str) -> Sealed:
     layout = _json(tree, _LAYOUT)
     change = change.and_also(_rebuilt_wheel_info(tree, change))
     record = str(layout.values.get("record_relpath"))
-    if record in tree.leaves:  # older versions of pex write it where they install the wheel
+    if record in tree.leaves:  # older versions of pex write it when they install the wheel
         new_record = wheelrecord.edited(tree.read(record), change, tree.at(record))
         change = change.and_also({record: NewFile.of(new_record)})
     result = fingerprint_of(tree.changed(change))
@@ -64,7 +64,7 @@ _NOTHING = TreeChange({})
 
 
 def is_fingerprint(tree: Tree, fingerprint: str) -> bool:
-    """Whether an installed wheel has this fingerprint, and says so itself."""
+    """Whether an installed wheel has this fingerprint, and records it."""
     said = _json(tree, _LAYOUT).values.get("fingerprint")
     return bool(said == fingerprint == fingerprint_of(tree.changed(_NOTHING)))
 
@@ -81,7 +81,7 @@ def fingerprint_of(files: Mapping[str, Callable[[], BinaryIO]]) -> str:
 
 
 def _rebuilt_wheel_info(tree: Tree, change: TreeChange) -> dict[str, NewFile]:
-    """The list of the wheel's entries, in their order, with date and mode."""
+    """The list of the wheel's entries, in order, with date and mode."""
     path = next((path for path in tree.leaves if _is_wheel_info(path)), None)
     if path is None:
         return {}

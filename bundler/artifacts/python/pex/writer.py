@@ -1,7 +1,7 @@
-"""Writing a PEX anew with other state in it, in the layout that it has.
+"""Rewrites a PEX with other state in it, in the same layout.
 
-What follows from a change of the files is computed here: the fingerprint of a distribution that
-changes, ``code_hash``, ``pex_hash``, and the boot code that repeats it.
+Computes the consequences of the changed files: the fingerprint of a distribution that changes,
+``code_hash``, ``pex_hash``, and the boot code that repeats it.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _BUFFER_BYTES = 1024 * 1024
 
 
 class _Changes(msgspec.Struct):
-    """What changes in the whole PEX, by paths from its top. folders: of distributions."""
+    """The changes of the whole PEX, by paths from its top. folders: of distributions."""
 
     added: dict[str, NewFile] = msgspec.field(default_factory=dict)
     removed: set[str] = msgspec.field(default_factory=set)
@@ -53,7 +53,7 @@ class _Changes(msgspec.Struct):
 def write(pex: PexFile, plan: TreePlan, destination: Path) -> None:
     """Writes the changed PEX; the destination may be the PEX itself.
 
-    Raises `VerificationFailed` if its hashes are not those of its contents.
+    Raises `VerificationFailed` if its hashes do not match its contents.
     """
     with ExitStack() as stack:
         changes = _Changes()
@@ -77,8 +77,8 @@ def write(pex: PexFile, plan: TreePlan, destination: Path) -> None:
 def _distribution(
     pex: PexFile, tree: Tree, change: TreeChange, changes: _Changes, stack: ExitStack
 ) -> str:
-    """Enters what changes in a distribution and returns its new fingerprint."""
-    # Not needed where the state is among the user's own files, as with --sources-directory.
+    """Records the changes of a distribution and returns its new fingerprint."""
+    # Not needed if the state is among the user's own files, as with --sources-directory.
     from bundler.artifacts.python.pex.wheels import seal
     from bundler.artifacts.python.wheel import zip as wheelzip
 
@@ -104,7 +104,7 @@ def _packed(tree: Tree, file: ZipFile, change: TreeChange, stream: BinaryIO) -> 
 
 
 def _spooled(stack: ExitStack, write_to: Callable[[BinaryIO], None]) -> NewFile:
-    """What is written goes to a file without a name, from which it can be read again and again."""
+    """Output goes to an unnamed file, from which it can be read repeatedly."""
     stream = stack.enter_context(tempfile.TemporaryFile())  # noqa: SIM115  # the stack closes it
     write_to(stream)
     size = stream.seek(0, os.SEEK_END)
@@ -123,7 +123,7 @@ def _spooled(stack: ExitStack, write_to: Callable[[BinaryIO], None]) -> NewFile:
 
 
 def _boot_files(pex: PexFile, info: PexInfo) -> dict[str, NewFile]:
-    """PEX-INFO and the code that repeats its hash; compiled code, too, where there is any."""
+    """PEX-INFO and the code that repeats its hash, including compiled code."""
     added = {PEX_INFO: NewFile.of(info.dump())}
     for name in BOOT_FILES:
         found = pex.boot_file(name)

@@ -1,7 +1,7 @@
-"""Writing zip files anew in pex's order, with what stays copied without being unpacked.
+"""Rewrites zip files in pex's order; unchanged entries are copied without being unpacked.
 
 pex writes the user's files sorted by path and a distribution folder by folder, files before
-folders; each directory comes just before the first file in it.
+folders; each directory precedes the first file in it.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from bundler.artifacts.python.trees import NewFile
 from bundler.artifacts.python.zipfiles import STORED, ZipEntry, ZipFile
 from bundler.artifacts.python.zipwriter import ZipWriter
 
-# What begins so comes before everything of the user's that begins with a letter.
+# Names with this prefix precede all of the user's names that begin with a letter.
 _HEAD = (f"{BOOTSTRAP}/", f"{DEPS}/")
 _IN_EVERY_PEX = _HEAD
 
 
 class ZipChange(msgspec.Struct, frozen=True):
-    """What becomes of a zip file.
+    """The changes of a zip file.
 
-    added: files to write, by entry name. removed: names of files that go. walked: the folders,
-    each with its slash, whose files are ordered as pex walks them. stored: names of files that
-    are not to be compressed.
+    added: files to write, by entry name. removed: names of removed files. walked: the folders, each
+    with its slash, whose files are ordered as pex walks them. stored: names of files that are not
+    to be compressed.
     """
 
     added: Mapping[str, NewFile]
@@ -36,9 +36,9 @@ class ZipChange(msgspec.Struct, frozen=True):
 
 
 def rewrite(file: ZipFile, change: ZipChange, prefix: bytes, stream: BinaryIO) -> None:
-    """Writes the changed zip to a stream that is empty and can be read and moved about in.
+    """Writes the changed zip to an empty stream that supports reading and seeking.
 
-    prefix: what comes before the first entry, such as the ``#!`` line.
+    prefix: what precedes the first entry, such as the ``#!`` line.
     """
     writer = ZipWriter(stream, compress=_is_compressed(file))
     writer.write_prefix(prefix)
@@ -49,7 +49,7 @@ def rewrite(file: ZipFile, change: ZipChange, prefix: bytes, stream: BinaryIO) -
 
 
 def _untouched_head(file: ZipFile, change: ZipChange) -> int:
-    """How many entries stay as they are before the first that may change or move.
+    """How many entries stay unchanged before the first that may change or move.
 
     pex's bootstrap and the distributions come first, and are most of the file.
     """
@@ -92,7 +92,7 @@ def _write_sorted(
 
 
 def _is_compressed(file: ZipFile) -> bool:
-    """A PEX is compressed or it is not, except for wheels in it, which never are."""
+    """A PEX is either compressed or not, except for wheels in it, which never are."""
     entry = file.get(PEX_INFO)
     entries = file.entries if entry is None else (entry,)
     return any(entry.method != STORED for entry in entries)
@@ -112,7 +112,7 @@ def _sorted_out(
 
 
 def _order(kept: Mapping[str, ZipEntry], change: ZipChange) -> list[str]:
-    """All names in pex's order; a distribution that does not change keeps its own."""
+    """All names in pex's order; an unchanged distribution keeps its own."""
     place = {name: index for index, name in enumerate(kept)}
 
     def key(name: str) -> tuple[str, int, tuple[tuple[int, str], ...]]:

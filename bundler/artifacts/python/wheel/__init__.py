@@ -1,6 +1,6 @@
-"""Wheels: state next to the package, RECORD that names it, and our labels in the metadata.
+"""Wheels: the state is next to the package, RECORD names it, and our labels are in the metadata.
 
-A wheel's files are in its zip as they will be in site-packages. What we say of them is in
+A wheel's zip contains the files as they will be in site-packages. Our labels are in
 ``*.dist-info/state-bundler/``: ``states.json`` and ``run-record.json``.
 """
 
@@ -56,7 +56,7 @@ class WheelArtifact(OneArtifact):
         return list(self.tree.state_directories())
 
     def problems(self, found: Mapping[str, Manifest]) -> Iterator[str]:
-        """Where an installer could write something else than is read here, as messages."""
+        """Where an installer could write something other than what is read here, as messages."""
         yield from wheelzip.deceptions(self.tree, self._file, found)
         yield from python_import_path.deceptions((self.tree,))
 
@@ -74,7 +74,7 @@ def open_wheel(path: Path) -> WheelArtifact:
 
 
 class WheelDestination(msgspec.Struct, frozen=True):
-    """The path of a wheel. base: the wheel to put the state on; the two may be the same."""
+    """The path of a wheel. base: the wheel to add the state to; the two may be the same."""
 
     base: Path
     path: Path

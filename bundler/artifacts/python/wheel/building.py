@@ -1,7 +1,7 @@
-"""Building a wheel: the project's own backend, then the state put into its result.
+"""Builds a wheel with the project's own backend, then adds the state to its result.
 
-What a backend takes along of a directory that git ignores differs from backend to backend. So
-whatever it took is replaced by the bytes that were verified.
+Backends differ in what they include of a directory that git ignores. So whatever they included is
+replaced by the bytes that were verified.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from bundler.listener import Listener
 from bundler.system import process
 from bundler.system.atomic import io_errors, make_directories, temporary_folder
 
-_STDERR = 2  # what a build prints is narrative
+_STDERR = 2  # what a build prints is no data
 
 
 class BuiltWheel(msgspec.Struct, frozen=True):
-    """artifact: the finished wheel, where nobody looks yet. destination: where it will be."""
+    """artifact: the finished wheel, under a temporary name. destination: its final path."""
 
     artifact: WheelArtifact
     destination: Path
@@ -76,7 +76,8 @@ def _build(project: Path, interpreter: Path, folder: Path, listener: Listener) -
 
 
 def command(interpreter: Path, project: Path, folder: Path) -> list[str]:
-    """What builds a project's wheel into a folder. Raises `ToolFailed` if nothing here can."""
+    """The command that builds a project's wheel into a folder. Raises `ToolFailed` if there is
+    none here."""
     uv = shutil.which("uv")
     if uv:
         return [uv, "build", "--wheel", "--out-dir", str(folder), str(project)]

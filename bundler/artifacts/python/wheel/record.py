@@ -1,7 +1,8 @@
-"""RECORD, the list of a wheel's files: a line a file, with its sha256 and its size.
+"""RECORD, the list of a wheel's files: one line per file, with its sha256 and its size.
 
-Its format is that of https://packaging.python.org/specifications/recording-installed-packages/;
-lines that do not change are kept byte for byte.
+Its format is described at
+https://packaging.python.org/specifications/recording-installed-packages/; unchanged lines are kept
+byte for byte.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from bundler.errors import VerificationFailed
 
 
 def read(raw: bytes, where: str) -> dict[str, tuple[str, str]]:
-    """Hash and size of every file, as they are written there.
+    """Hashes and size of every file, as written there.
 
     Raises `VerificationFailed` if RECORD cannot be read, or names a file twice.
     """
@@ -30,17 +31,17 @@ def read(raw: bytes, where: str) -> dict[str, tuple[str, str]]:
 
 
 def encoded(sha256: str) -> str:
-    """A sha256 in hexadecimal as RECORD writes it."""
+    """A hexadecimal sha256 in RECORD's format."""
     digest = base64.urlsafe_b64encode(bytes.fromhex(sha256)).rstrip(b"=").decode()
     return f"sha256={digest}"
 
 
 def edited(raw: bytes, change: TreeChange, where: str) -> bytes:
-    """RECORD as it reads after the change.
+    """RECORD after the change.
 
-    A changed file keeps its line's place; new ones come before those of the wheel's metadata, new
-    metadata before RECORD itself, in the order of their paths.
-    Raises `VerificationFailed` if RECORD cannot be read.
+    A changed file keeps its line's position; new ones come before those of the wheel's metadata,
+    new metadata before RECORD itself, sorted by path. Raises `VerificationFailed` if RECORD cannot
+    be read.
     """
     lines = list(_lines(raw, where))
     end = "\r\n" if lines and lines[0][1].endswith("\r\n") else "\n"

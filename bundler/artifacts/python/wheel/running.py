@@ -1,4 +1,4 @@
-"""Runs Python with a wheel in place of the project: its dependencies are the project's own."""
+"""Runs Python with a wheel instead of the project; its dependencies are the project's own."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from bundler.listener import Listener
 
 
 def runner(wheel: Path, interpreter: Path, folder: Path, listener: Listener) -> Runner:
-    """What runs a program that imports from this wheel, which has been verified.
+    """Runs programs that import from this wheel, which has been verified.
 
-    folder: the wheel is unpacked there. It comes before everything that the interpreter has
-    installed, an editable installation of the project included.
+    folder: the wheel is unpacked there. It precedes everything that the interpreter has installed,
+    including an editable installation of the project.
     """
     with zipfile.ZipFile(wheel) as file:
         file.extractall(folder)

@@ -1,4 +1,4 @@
-"""The zip file of a wheel: its metadata, and how it is written anew with other files in it."""
+"""The zip file of a wheel: its metadata, and how it is rewritten with other files in it."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ def metadata_of(file: ZipFile) -> str:
 
 
 def deceptions(tree: Tree, file: ZipFile, found: Mapping[str, Manifest]) -> Iterator[str]:
-    """Where an installer could write something else than the states that are read.
+    """Where an installer could write something other than the states that are read.
 
-    That RECORD says what is there, and that no entry point is written elsewhere; what is in the
-    wheel's ``*.data`` folder is the same for all that holds packages (`python_import_path`).
+    Checks that RECORD matches the contents, and that no entry point is written elsewhere.
+    `python_import_path` checks the wheel's ``*.data`` folder, as for all artifacts with packages.
     found: the manifests, by the artifact's path of their directory.
     """
     metadata = metadata_of(file)
@@ -68,7 +68,7 @@ def _state_files(tree: Tree, found: Mapping[str, Manifest]) -> dict[str, str]:
 
 
 def _stray_scripts(tree: Tree, metadata: str) -> Iterator[str]:
-    """Entry points whose name leads out of the folder for scripts, where installers write them."""
+    """Entry points whose name leads out of the folder for scripts."""
     path = f"{metadata}/entry_points.txt"
     if path not in tree.leaves:
         return
@@ -84,9 +84,9 @@ def _stray_scripts(tree: Tree, metadata: str) -> Iterator[str]:
 
 
 def rewrite(file: ZipFile, change: TreeChange, stream: BinaryIO) -> None:
-    """Writes the changed wheel to a stream that is empty and can be read and moved about in.
+    """Writes the changed wheel to an empty stream that supports reading and seeking.
 
-    What is new comes before the wheel's metadata; RECORD, which names it, comes last.
+    New files come before the wheel's metadata; RECORD, which names them, comes last.
     """
     metadata = metadata_of(file)
     record = f"{metadata}/RECORD"
