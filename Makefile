@@ -12,6 +12,8 @@ BIN := .venv/bin
 READY := .venv/ready-for-state-bundler
 # What is passed on to pytest or to the demonstration, as in: make test ARGS="-k guard -x"
 ARGS ?=
+# pytest keeps the compiled tests; what the tests start writes no byte code (tests/conftest.py).
+PYTEST := PYTHONDONTWRITEBYTECODE= $(BIN)/pytest
 # How many test modules run at once: as many as there are idle cores.
 WORKERS ?= 2
 
@@ -25,13 +27,13 @@ demo: $(READY) ## the whole of it on a sample project with a loopback API, in ./
 
 .PHONY: quick
 quick: $(READY) ## the unit tests: no engine, no Dagster, no network
-	$(BIN)/pytest -n $(WORKERS) -m 'not slow' tests/unit $(ARGS)
+	$(PYTEST) -n $(WORKERS) -m 'not slow' tests/unit $(ARGS)
 
 # A slip that a linter finds does not keep the tests from running, but it fails the target, too.
 .PHONY: test
 test: $(READY) ## everything that must hold before a commit: linters, types, all tests
 	tests/support/install-debian-packages
-	@linted=0; $(MAKE) --no-print-directory check || linted=$$?; $(BIN)/pytest -n $(WORKERS) $(ARGS); exit $$linted
+	@linted=0; $(MAKE) --no-print-directory check || linted=$$?; $(PYTEST) -n $(WORKERS) $(ARGS); exit $$linted
 
 .PHONY: check
 check: $(READY) ## only the linters and the types: seconds
@@ -99,10 +101,17 @@ floor: $(READY) ## the tests with the lowest versions that pyproject.toml allows
 	$(BIN)/uv pip install --quiet --compile-bytecode --python build/floor --resolution lowest-direct --editable '.[pex,schema,store,zstd]' --group dev
 	build/floor/bin/pytest $(if $(ARGS),$(ARGS),$(FLOOR))
 
-.PHONY: docker-newer
-docker-newer: $(READY) ## images in Debian's next Docker, with both of its image stores: minutes
-	$(BIN)/python -m tests.support.newer_engine --store containerd -- tests/engine/newer_docker.py tests/engine/newer_builders.py tests/engine/test_docker_secrets.py tests/engine/test_docker_builders.py tests/engine/test_docker_contexts.py tests/engine/test_docker_places.py tests/engine/test_docker_reading.py $(ARGS)
-	$(BIN)/python -m tests.support.newer_engine --store classic -- tests/engine/newer_docker.py tests/engine/newer_builders.py tests/engine/test_docker_builders.py $(ARGS)
+# A pytest for each engine, at a time.
+NEWER := tests/engine/newer_docker.py tests/engine/newer_builders.py tests/engine/test_docker_builders.py
+NEWER_CONTAINERD := $(NEWER) $(patsubst %,tests/engine/test_docker_%.py,secrets contexts places reading)
+.PHONY: docker-newer newer-containerd newer-classic newer-podman
+docker-newer: $(READY) ## images in Debian's next Docker, with both of its image stores, and in podman: minutes
+	@$(MAKE) --no-print-directory --keep-going --jobs=3 --output-sync newer-containerd newer-classic newer-podman
+newer-containerd: $(READY)
+	$(BIN)/python -m tests.support.newer_engine --store containerd -- $(NEWER_CONTAINERD) $(ARGS)
+newer-classic: $(READY)
+	$(BIN)/python -m tests.support.newer_engine --store classic -- $(NEWER) $(ARGS)
+newer-podman: $(READY)
 	$(BIN)/pytest tests/engine/newer_podman.py $(ARGS)
 
 .PHONY: clients

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,6 +26,7 @@ from tests.support.left_out import (  # noqa: F401  # hooks
     pytest_terminal_summary,
     pytest_testnodedown,
 )
+from tests.support.planned import loads_once  # noqa: F401  # likewise
 from tests.support.pushing import bundle, debian, maker, ours  # noqa: F401  # likewise
 from tests.support.sample import Sample
 from tests.support.storefixtures import faulty, new_url, states, store, url  # noqa: F401  # likewise
@@ -77,13 +80,23 @@ def wd(tmp_path: Path) -> WorkDir:
     return WorkDir.make(tmp_path / "repository")
 
 
+def pytest_collection_finish() -> None:
+    """From here on no byte code is written next to a program that a test looks at."""
+    sys.dont_write_bytecode = True
+    os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
+
+
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
     """With several workers, a module stays whole, and there is one engine."""
     return ByModule(config, log)
 
 
 class ByModule(LoadScopeScheduling):
-    """Gives a worker whole modules, and all that use the engine to one worker."""
+    """Gives a worker whole modules, and all that use the engine to one worker, in our order."""
+
+    def __init__(self, config: pytest.Config, log: Producer) -> None:
+        super().__init__(config, log)
+        config.option.loadscopereorder = False
 
     def _split_scope(self, nodeid: str) -> str:
         module = nodeid.partition("::")[0]
@@ -97,8 +110,29 @@ def is_marked(module: Path) -> bool:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A test that uses the engine must say so."""
+    """Puts the longest first; a test that uses the engine must say so."""
+    items.sort(key=lambda item: _turn(item.path))
     for item in items:
         names = getattr(item, "fixturenames", ())
         if "engine" in names and item.get_closest_marker("engine") is None:
             raise pytest.UsageError(f"{item.nodeid} uses the engine: mark it pytest.mark.engine")
+
+
+# By their seconds: one that starts at the end leaves the other workers idle.
+_LONGEST = (
+    *("dagster/test_plan", "store/test_storage_faults", "dagster/test_diff_definitions"),
+    *("dagster/test_dbt_contents", "dagster/test_dbt_deployments"),
+    *("unit/guard/test_guard_printed_fixes", "registry/test_registry_faults"),
+    *("dagster/test_whole_way", "dagster/test_removals"),
+)
+
+
+@functools.cache
+def _turn(module: Path) -> tuple[int, int]:
+    """What uses the engine, which is one worker's, then the longest, and unit tests at the end."""
+    name = module.relative_to(Path(__file__).parent).with_suffix("").as_posix()
+    if name in _LONGEST:
+        return 1, _LONGEST.index(name)
+    if name.startswith("unit/"):
+        return 3, 0
+    return (0 if is_marked(module) else 2), 0

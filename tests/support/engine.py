@@ -67,7 +67,11 @@ def install(program: str, package: str = "") -> str:
 def _apt(*arguments: str, cwd: Path | None = None) -> None:
     argv = ["apt-get", "-qq", "-o", "DPkg::Lock::Timeout=300", "-o", "Acquire::Retries=3"]
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    subprocess.run([*argv, *arguments], check=True, env=environment, cwd=cwd, capture_output=True)
+    HOME.mkdir(parents=True, exist_ok=True)
+    with FileLock(HOME / "apt.lock"):  # apt does not wait for another one's `update`
+        subprocess.run(
+            [*argv, *arguments], check=True, env=environment, cwd=cwd, capture_output=True
+        )
 
 
 @dataclass(frozen=True)
@@ -224,8 +228,14 @@ def engine() -> Iterator[Engine]:
 
 def make_python_base(engine: Engine) -> str:
     """A small image with Python, a shell and uv: Debian's packages, unpacked."""
-    if engine.has_image(PYTHON_BASE):
-        return PYTHON_BASE
+    HOME.mkdir(parents=True, exist_ok=True)
+    with FileLock(HOME / "base.lock"):  # several engines can be tested at a time
+        if not engine.has_image(PYTHON_BASE):
+            _import_python_base(engine)
+    return PYTHON_BASE
+
+
+def _import_python_base(engine: Engine) -> None:
     packages = HOME / "packages"
     if not (packages / "complete").exists():
         packages.mkdir(parents=True, exist_ok=True)
@@ -252,7 +262,6 @@ def make_python_base(engine: Engine) -> str:
             capture_output=True,
         )
     shutil.rmtree(root)
-    return PYTHON_BASE
 
 
 def _download(folder: Path) -> None:

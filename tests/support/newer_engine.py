@@ -4,7 +4,7 @@
 
 Starts the engine of that root in a mount namespace, where it sees nothing of the machine but what
 it needs, and runs the tests against it, with its own command line and buildx. ``make
-docker-newer`` does so for both image stores. Needs root, and a mirror of Debian's.
+docker-newer`` does so for both image stores at a time. Needs root, and a mirror of Debian's.
 """
 
 from __future__ import annotations
@@ -20,13 +20,19 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import FileLock
+
 from tests.support import engine
 from tests.support.environments import ROOT
 from tests.support.left_out import leave_out
 
 SUITE = "forky"
 HOME = ROOT / "build" / "newer-engine"
-BRIDGE = "state-bundler0"
+# For each store a bridge of its own: two engines would give out the same addresses on one.
+_BRIDGES = {
+    "classic": ("state-bundler0", "172.31.89.1/24"),
+    "containerd": ("state-bundler2", "172.31.91.1/24"),
+}
 # git fetches contexts, and wants a shell for it.
 _PACKAGES = (
     "docker.io,docker-cli,docker-buildx,containerd,runc,ca-certificates,git,dash,coreutils,sed"
@@ -50,9 +56,15 @@ exec "$@"
 def make_root() -> Path:
     """The unpacked release; made once."""
     root = HOME / "root"
-    if (HOME / "complete").exists():
-        return root
     HOME.mkdir(parents=True, exist_ok=True)
+    with FileLock(HOME / "lock"):
+        if not (HOME / "complete").exists():
+            _unpack(root)
+            (HOME / "complete").touch()
+    return root
+
+
+def _unpack(root: Path) -> None:
     shutil.rmtree(root, ignore_errors=True)
     source = f"deb [signed-by={_KEYS}] {_mirror()} {SUITE} main"
     argv = [engine.install("mmdebstrap"), "--quiet", "--mode=root", "--variant=extract",
@@ -62,8 +74,6 @@ def make_root() -> Path:
     for folder in ("bin", "sbin", "lib", "lib64"):  # unpacked only, it lacks what a set-up makes
         if not (root / folder).exists():
             (root / folder).symlink_to(f"usr/{folder}")
-    (HOME / "complete").touch()
-    return root
 
 
 def _mirror() -> str:
@@ -112,9 +122,12 @@ def program(name: str) -> str:
     return str(found)
 
 
-def make_client(root: Path) -> tuple[Path, Path]:
-    """A folder for PATH with the newer docker, and a configuration that has its buildx."""
-    folder, config = HOME / "bin", HOME / "client"
+def make_client(root: Path, home: Path) -> tuple[Path, Path]:
+    """A folder for PATH with the newer docker, and a configuration that has its buildx.
+
+    home: where both go; buildx keeps its builders in the configuration.
+    """
+    folder, config = home / "bin", home / "client"
     plugins = config / "cli-plugins"
     for made in (folder, plugins):
         made.mkdir(parents=True, exist_ok=True)
@@ -140,7 +153,7 @@ def running(store: str) -> Iterator[str]:
     root = make_root()
     home = HOME / store
     home.mkdir(parents=True, exist_ok=True)
-    _bridge()
+    bridge = _bridge(*_BRIDGES[store])
     settings = {
         "features": {"containerd-snapshotter": store == "containerd"},
         "insecure-registries": ["127.0.0.0/8"],
@@ -154,7 +167,7 @@ def running(store: str) -> Iterator[str]:
     )
     starter.chmod(0o755)
     # No test there needs the world outside: nothing is changed in the machine's packet filter.
-    options = [f"--bridge={BRIDGE}", f"--config-file={home / 'daemon.json'}", "--iptables=false",
+    options = [f"--bridge={bridge}", f"--config-file={home / 'daemon.json'}", "--iptables=false",
                "--ip6tables=false"]  # fmt: skip
     pid = engine.start(str(starter), home, options)
     try:
@@ -167,7 +180,7 @@ def running(store: str) -> Iterator[str]:
 def environment(store: str) -> Iterator[dict[str, str]]:
     """The environment in which ``docker`` is that release's, with its engine and its buildx."""
     with running(store) as host:
-        folder, config = make_client(HOME / "root")
+        folder, config = make_client(HOME / "root", HOME / store)
         yield {
             **os.environ,
             "DOCKER_HOST": host,
@@ -176,12 +189,13 @@ def environment(store: str) -> Iterator[dict[str, str]]:
         }
 
 
-def _bridge() -> None:
+def _bridge(name: str, address: str) -> str:
     """A bridge of its own: an engine without one would take the other engine's away."""
-    if not Path(f"/sys/class/net/{BRIDGE}").exists():
-        subprocess.run(["ip", "link", "add", "name", BRIDGE, "type", "bridge"], check=True)
-        subprocess.run(["ip", "addr", "add", "172.31.89.1/24", "dev", BRIDGE], check=True)
-    subprocess.run(["ip", "link", "set", BRIDGE, "up"], check=True)
+    if not Path(f"/sys/class/net/{name}").exists():
+        subprocess.run(["ip", "link", "add", "name", name, "type", "bridge"], check=True)
+        subprocess.run(["ip", "addr", "add", address, "dev", name], check=True)
+    subprocess.run(["ip", "link", "set", name, "up"], check=True)
+    return name
 
 
 def main(arguments: Sequence[str]) -> int:
