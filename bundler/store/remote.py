@@ -33,6 +33,8 @@ _CHUNK_BYTES = 8 * 1024 * 1024
 _PARTS_AT_ONCE = 3  # of one file; several files are transferred concurrently
 _RETRIES = 10
 _RETRY_SECONDS = 60.0
+# Doubled with each attempt, up to the longest.
+_FIRST_WAIT, _LONGEST_WAIT = timedelta(milliseconds=100), timedelta(seconds=15)
 # What a vendor calls a bucket that is not there, in the body of its answer.
 _NO_BUCKET = re.compile(
     r"NoSuchBucket|ContainerNotFound|bucket does not exist|container does not exist"
@@ -247,6 +249,11 @@ def _open(url: str, where: str, patience: float, config: Any = None) -> ObjectSt
             client_options={"timeout": timedelta(seconds=120), "allow_http": _plain_http()},
             retry_config={
                 "max_retries": _RETRIES,
+                "backoff": {
+                    "init_backoff": _FIRST_WAIT,
+                    "max_backoff": _LONGEST_WAIT,
+                    "base": 2,
+                },
                 "retry_timeout": timedelta(seconds=patience),
             },
         )

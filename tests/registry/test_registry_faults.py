@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 
 from bundler.artifacts.image import image, registry
+from bundler.artifacts.image.registry import connection
 from bundler.errors import (
     BundlerError,
     CredentialsRefused,
@@ -204,13 +205,17 @@ def test_every_blob_and_manifest_is_held_against_its_digest(ours: Registry, tmp_
     assert verdict_of(name).all_problems == ()
 
 
-def test_a_length_that_is_a_lie(ours: Registry, tmp_path: Path) -> None:
+def test_a_length_that_is_a_lie(
+    ours: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     prepared(ours, tmp_path)
     name = f"{ours.host}/shop:live"
     for lie in (3, 10**12):
         ours.claims_length = lie
-        with pytest.raises(BundlerError):
-            verdict_of(name)
+        with monkeypatch.context() as patch:
+            patch.setattr(connection, "_READ_SECONDS", 2.0)  # more bytes never come
+            with pytest.raises(BundlerError):
+                verdict_of(name)
     ours.claims_length = None
     ours.mend = lambda asked, body: body + b"more" if asked.startswith("sha256:") else body
     refused(name, r"digest|longer|instead")

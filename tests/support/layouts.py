@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gzip
 import hashlib
 import io
@@ -47,6 +48,7 @@ def directory(mode: int, uid: int, gid: int) -> tarfile.TarInfo:
     return info
 
 
+@functools.lru_cache(maxsize=2)  # an image may have one layer many times
 def pack(data: bytes, packing: str) -> bytes:
     if packing == "gzip":
         return gzip.compress(data, 1, mtime=0)
@@ -55,6 +57,11 @@ def pack(data: bytes, packing: str) -> bytes:
 
         return zstandard.ZstdCompressor().compress(data)
     return data
+
+
+@functools.lru_cache(maxsize=2)
+def _digest(data: bytes) -> str:
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
 class LayoutMaker:
@@ -67,9 +74,9 @@ class LayoutMaker:
         self._index: list[Any] = []
 
     def blob(self, data: bytes, media_type: str) -> dict[str, Any]:
-        digest = hashlib.sha256(data).hexdigest()
-        (self.path / "blobs/sha256" / digest).write_bytes(data)
-        return {"mediaType": media_type, "digest": f"sha256:{digest}", "size": len(data)}
+        digest = _digest(data)
+        blob_of(self.path, digest).write_bytes(data)
+        return {"mediaType": media_type, "digest": digest, "size": len(data)}
 
     def manifest(
         self,
@@ -88,7 +95,7 @@ class LayoutMaker:
             "config": dict(config or {}),
             "rootfs": {
                 "type": "layers",
-                "diff_ids": [f"sha256:{hashlib.sha256(data).hexdigest()}" for data in layers],
+                "diff_ids": [_digest(data) for data in layers],
             },
             "history": [{"created_by": f"layer {number}"} for number, _ in enumerate(layers)],
             **(whole or {}),

@@ -6,11 +6,12 @@ import os
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from bundler.store import Store, open_store
+from bundler.store import Store, open_store, remote
 from bundler.store.pushing import NewState
 from tests.support import stores
 from tests.support.bundles import make_bundle
@@ -88,6 +89,7 @@ def faulty(
 ) -> Iterator[tuple[Front, stores.Server]]:
     """A bucket behind a front that carries out faults."""
     server: stores.Server = request.getfixturevalue(f"{request.param}_server")
+    monkeypatch.setattr(remote, "_FIRST_WAIT", timedelta(milliseconds=5))
     with front(server.environment) as before:
         enter(replace(server, environment=before.environment(server.environment)), monkeypatch)
         yield before, server
