@@ -1,12 +1,11 @@
 """``diff A B --definitions``: state directories with the code here, PEX files in themselves.
 
-About 60 s. Images: `tests.engine.test_definitions_in_images`.
+About 20 s. Images: `tests.engine.test_definitions_in_images`.
 """
 
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,9 +17,10 @@ from bundler.cli.run import run
 from bundler.state.statedir import StateDir
 from tests.support.embedding import embed_pex
 from tests.support.pex_projects import RECORD, run_pex
-from tests.support.planned import AFTER, BEFORE, KEY, make, python
+from tests.support.planned import AFTER, BEFORE, KEY, SMALL_PEX, make, python
 from tests.support.statedirs import publish
 
+pytestmark = pytest.mark.usefixtures("loads_once")
 PLACE = "planned/defs/.local_defs_state"
 
 
@@ -75,8 +75,6 @@ def test_without_code_there_is_nothing_to_load_with(
 
 def test_a_pex_is_loaded_in_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = make(tmp_path)
-    environment = python().parent.parent
-    made = ["--venv-repository", environment, "dagster", "--venv"]
     (tmp_path / "dg.toml").write_text('[project]\nroot_module = "planned"\n')
     for name, state in (("one", BEFORE), ("other", AFTER)):
         source = tmp_path / f"{name}-src"
@@ -87,13 +85,13 @@ def test_a_pex_is_loaded_in_itself(tmp_path: Path, capsys: pytest.CaptureFixture
             text = (source / "planned/feed.py").read_text()
             (source / "planned/feed.py").write_text(text.replace("blocking=True", "blocking=False"))
         pex = tmp_path / f"{name}.pex"
-        run_pex(*made, "-D", source, "-o", pex, cwd=tmp_path, root=tmp_path / "root")
+        run_pex(*SMALL_PEX, "-D", source, "-o", pex, cwd=tmp_path, root=tmp_path / "root")
         bundle = StateDir(_published(tmp_path / f"{name}-state", state) / PLACE, PLACE).bundle()
         assert bundle is not None
         embed_pex(pex, [bundle], RECORD, pex)
     assert (
         _diff(tmp_path / "one.pex", tmp_path / "other.pex", "--project", root,
-              "--python", sys.executable, "--format", "json")
+              "--python", python(), "--format", "json")
         == 1
     )  # fmt: skip
     found = json.loads(capsys.readouterr().out)["definitions"]

@@ -15,7 +15,7 @@ from bundler.project.options import RefreshOptions
 from bundler.project.projects import Project, open_project
 from bundler.refresh.run import discover, refresh
 from bundler.refresh.vendors import kind_of
-from tests.support.environments import ROOT, python_of
+from tests.support.environments import DAGSTER_ALONE, ROOT, python_of
 
 _RAISES = "raise RuntimeError('nothing in production imports this')\n"
 _DEFS = "src/tiny/defs/listed/defs.yaml"
@@ -76,7 +76,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
     monkeypatch.setenv("TINY_NAME", "primes")
     monkeypatch.setenv("TINY_NUMBERS", "2 3 5 7")
     monkeypatch.setenv("DAGSTER_DISABLE_TELEMETRY", "true")
-    return open_project(root, python=python_of("dagster"))
+    return open_project(root, python=python_of(DAGSTER_ALONE))
 
 
 def write(project: Project, files: Mapping[str, str]) -> None:
@@ -173,7 +173,8 @@ def test_a_subclass_is_its_vendors_component(project: Project) -> None:
             "src/tiny/defs/ours/defs.yaml": f"type: tiny.ours.OursAgain{attributes}",
         },
     )
-    (found,) = discover([project], Listener())
+    with_dbt = open_project(project.root, python=python_of("dagster"))
+    (found,) = discover([with_dbt], Listener())
     (component,) = (item for item in found.components if item.kind == "tiny.ours.OursAgain")
     kind = kind_of(component)
     assert kind.pattern == "dagster_dbt.*"

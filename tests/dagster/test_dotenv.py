@@ -19,7 +19,7 @@ from bundler.project.options import RefreshOptions
 from bundler.project.projects import open_project
 from bundler.refresh import dotenv
 from bundler.refresh.run import refresh
-from tests.support.environments import ROOT, python_of
+from tests.support.environments import DAGSTER_ALONE, ROOT, python_of
 
 SAMPLE = """\
 # a comment
@@ -143,11 +143,11 @@ def test_over_the_shells_variables_goes_the_file_as_with_dg(
         monkeypatch.setenv(name, value)
     state = root / "src/tiny/defs/.local_defs_state/Numbers__primes__/state"
 
-    dg = [python_of("dagster").with_name("dg"), "utils", "refresh-defs-state"]
+    dg = [python_of(DAGSTER_ALONE).with_name("dg"), "utils", "refresh-defs-state"]
     subprocess.run(dg, cwd=root, check=True, capture_output=True)
     theirs = state.read_text()
     shutil.rmtree(state.parent.parent)
-    refresh([open_project(root, python=python_of("dagster"))], RefreshOptions(), Listener())
+    refresh([open_project(root, python=python_of(DAGSTER_ALONE))], RefreshOptions(), Listener())
 
     assert json.loads(state.read_text()) == ["1", "shell", "2"]
     assert state.read_text() == theirs

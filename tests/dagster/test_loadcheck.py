@@ -37,7 +37,7 @@ from bundler.workflows.loadcheck import LoadCheck, NotTried, check, environment_
 from tests.dagster.test_pex_dagster import COMPONENTS
 from tests.support.embedding import embed_image, embed_pex
 from tests.support.engine import PYTHON_BASE, Engine
-from tests.support.environments import python_of
+from tests.support.environments import DAGSTER_ALONE, python_of
 from tests.support.pex_projects import PLACE, package, run_pex, set_state, wheel, write
 from tests.support.statedirs import publish
 
@@ -106,7 +106,7 @@ def _in(location: Path) -> Runner:
 
     def run(arguments: Sequence[str], program: bytes, environment: Mapping[str, str]) -> Completed:
         environ = {**bare_environment(str(location), environment), "PYTHONPATH": str(location)}
-        argv = [python_of("dagster"), *arguments]
+        argv = [python_of(DAGSTER_ALONE), *arguments]
         return process.run(argv, cwd=location, env=environ, stdin=program)
 
     return run
@@ -220,7 +220,7 @@ def test_a_wheel_loads_in_place_of_the_project(location: Path, tmp_path_factory:
         if path.is_file()
     }
     made = wheel(folder, files)
-    run_wheel = wheel_runner(made, Path(python_of("dagster")), folder / "unpacked", Listener())
+    run_wheel = wheel_runner(made, Path(python_of(DAGSTER_ALONE)), folder / "unpacked", Listener())
     (loaded,) = check(run_wheel, LoadCheck(_TARGET, is_required=False), "shop.whl", Listener())
     assert loaded.definitions["assets"] == 2
 

@@ -15,7 +15,7 @@ from bundler.artifacts.verify import verify
 from bundler.listener import Listener
 from bundler.workflows.loadcheck import LoadCheck, check
 from tests.support.embedding import embed_pex
-from tests.support.environments import python_of
+from tests.support.environments import DAGSTER_ALONE, python_of
 from tests.support.pex_projects import (
     PLACE,
     RECORD,
@@ -74,7 +74,7 @@ def project(tmp_path: Path) -> Path:
 def test_the_new_assets_are_served_where_the_older_pex_has_run(
     project: Path, tmp_path: Path
 ) -> None:
-    environment = python_of("dagster").parent.parent
+    environment = python_of(DAGSTER_ALONE).parent.parent
     set_state(project / PLACE, Catalog='["old"]')
     build = ["--venv-repository", environment, "dagster", "-D", "src", "-m", "shop", "--venv"]
     run_pex(*build, "-o", "app.pex", cwd=tmp_path, root=tmp_path / "build-root")

@@ -1,4 +1,4 @@
-"""``state-bundler plan`` with a real Dagster, and what ships from its file. About 2 min."""
+"""``state-bundler plan`` with a real Dagster, and what ships from its file. About a minute."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ from bundler.cli.commands import cli
 from bundler.cli.run import run
 from bundler.state.statedir import StateDir
 from tests.support.layouts import LayoutMaker, code_layer
-from tests.support.planned import AFTER, BEFORE, KEY, feed, make, python
+from tests.support.planned import AFTER, BEFORE, KEY, SMALL_PEX, feed, make, python
 from tests.support.pushing import config
 from tests.support.statedirs import publish, snapshot
 
+pytestmark = pytest.mark.usefixtures("loads_once")
 _STATES = "src/planned/defs/.local_defs_state"
 
 
@@ -222,9 +223,9 @@ def test_a_store_and_an_image_without_state_as_baselines(
 def test_a_finished_artifact_defines_what_the_plan_says(
     project: _Project, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    source, environment = project.root / "src", python().parent.parent
+    source = project.root / "src"
     (source / "dg.toml").write_text('[project]\nroot_module = "planned"\n')
-    built = ("--", "-D", source, "--venv-repository", environment, "dagster", "--venv")
+    built = ("--", "-D", source, *SMALL_PEX)
     pex = project.folder / "app.pex"
     build = ("build pex", "-o", pex, "--no-guard")
     feed = source / "planned/feed.py"

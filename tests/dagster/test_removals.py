@@ -1,4 +1,4 @@
-"""Removals need approval: ``max-removed`` with a real Dagster. About 90 s."""
+"""Removals need approval: ``max-removed`` with a real Dagster. About a minute."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from bundler.cli.run import run
 from bundler.state.statedir import StateDir
 from tests.support.planned import feed, make, python
 
+pytestmark = pytest.mark.usefixtures("loads_once")
 _STATES = "src/planned/defs/.local_defs_state"
 
 

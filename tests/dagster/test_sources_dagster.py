@@ -14,7 +14,7 @@ from bundler.project.options import RefreshOptions
 from bundler.project.projects import Project, open_project
 from bundler.refresh.directories import VERSIONED
 from bundler.refresh.run import discover, fetch_into, refresh
-from tests.support.environments import ROOT, python_of
+from tests.support.environments import DAGSTER_ALONE, ROOT, python_of
 
 
 class Told(Listener):
@@ -36,7 +36,7 @@ def prepare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, environment: str) -
     return open_project(root, python=python_of(environment))
 
 
-@pytest.mark.parametrize("environment", ["dagster", "dagster-oldest"])
+@pytest.mark.parametrize("environment", [DAGSTER_ALONE, "dagster-oldest"])
 def test_every_component_is_found_and_refreshed_once(
     environment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -63,7 +63,7 @@ def test_every_component_is_found_and_refreshed_once(
 def test_what_a_project_prints_and_its_environment_file_do_no_harm(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    project = prepare(tmp_path, monkeypatch, "dagster")
+    project = prepare(tmp_path, monkeypatch, DAGSTER_ALONE)
     (project.root / ".env").write_text('TINY_NAME="from the file"\n')
     module = project.root / "src/tiny/__init__.py"
     module.write_text('print(\'{"event": "found"}\', flush=True)\n')
@@ -82,7 +82,7 @@ def test_what_a_project_prints_and_its_environment_file_do_no_harm(
 def test_a_project_that_does_not_load_is_a_sentence(
     file: str, content: str, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    project = prepare(tmp_path, monkeypatch, "dagster")
+    project = prepare(tmp_path, monkeypatch, DAGSTER_ALONE)
     (project.root / file).write_text(content)
     with pytest.raises(ConfigurationError, match=sentence) as failed:
         discover([project], Listener())
@@ -93,7 +93,7 @@ def test_a_project_that_does_not_load_is_a_sentence(
 def test_an_interpreter_without_dagster_is_a_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    prepare(tmp_path, monkeypatch, "dagster")
+    prepare(tmp_path, monkeypatch, DAGSTER_ALONE)
     project = open_project(tmp_path / "tiny", python=python_of("clients"))
     with pytest.raises(ConfigurationError, match="Dagster is not installed in") as failed:
         discover([project], Listener())
@@ -103,7 +103,7 @@ def test_an_interpreter_without_dagster_is_a_sentence(
 def test_colliding_keys_are_refused_by_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    project = prepare(tmp_path, monkeypatch, "dagster")
+    project = prepare(tmp_path, monkeypatch, DAGSTER_ALONE)
     yaml = project.root / "src/tiny/defs/listed/defs.yaml"
     yaml.write_text(yaml.read_text().replace("{{ env.TINY_NAME }}", "a/b", 1))
     monkeypatch.setenv("TINY_NAME", "a:b")
@@ -114,7 +114,7 @@ def test_colliding_keys_are_refused_by_name(
 def test_versioned_keys_are_fetched_for_a_storage_and_not_published(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    project = prepare(tmp_path, monkeypatch, "dagster")
+    project = prepare(tmp_path, monkeypatch, DAGSTER_ALONE)
     yaml = project.root / "src/tiny/defs/listed/defs.yaml"
     stored = "  defs_state:\n    management_type: VERSIONED_STATE_STORAGE\n"
     yaml.write_text(
@@ -141,7 +141,7 @@ def test_versioned_keys_are_fetched_for_a_storage_and_not_published(
 def test_a_key_that_holds_a_secret_is_refused_without_showing_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    project = prepare(tmp_path, monkeypatch, "dagster")
+    project = prepare(tmp_path, monkeypatch, DAGSTER_ALONE)
     monkeypatch.setenv("TINY_NAME", "canary-0123456789")
     monkeypatch.setenv("VENDOR_API_KEY", "canary-0123456789")
     with pytest.raises(CredentialsRefused, match="contains the value of VENDOR_API_KEY") as failed:

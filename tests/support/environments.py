@@ -16,6 +16,9 @@ from filelock import FileLock
 
 ROOT = Path(__file__).parents[2]
 REQUIREMENTS = ROOT / "tests" / "requirements"
+# Dagster without dbt: whatever loads a component imports every package that has components, and
+# dagster-dbt takes twice as long as all of Dagster.
+DAGSTER_ALONE = "store"
 # Of these a single process is started.
 _SERVERS = ("gcs", "moto", "node")
 # As it is before any test plays a proxy or an authority for certificates.

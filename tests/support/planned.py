@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from tests.support.environments import ROOT, python_of
+import msgspec
+import pytest
 
+from bundler.artifacts.definitions import Request, describe
+from bundler.artifacts.running import Runner
+from bundler.refresh import definitions
+from bundler.state.definitions import Definitions
+from tests.support.environments import DAGSTER_ALONE, ROOT, python_of
+
+# In an interpreter that has Dagster this takes it from there: a PEX with it is 45 MB to unpack.
+SMALL_PEX = ("--inherit-path=fallback",)
 PROJECT = ROOT / "tests" / "projects" / "planned"
 KEY = "Feed[main]"
 BEFORE: Mapping[str, Any] = {
@@ -78,4 +88,46 @@ def key_directory(folder: Path, state: Mapping[str, Any]) -> Path:
 
 
 def python() -> Path:
-    return python_of("dagster")
+    return python_of(DAGSTER_ALONE)
+
+
+_LOADED: dict[str, Definitions] = {}
+
+
+@pytest.fixture
+def loads_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A project is loaded by Dagster once with the same code, states and variables: each load takes
+    seconds, and every test starts from the same two states."""
+
+    def once(
+        run: Runner,
+        request: Request,
+        environment: Mapping[str, str],
+        name: str,
+        redact: Callable[[str], str],
+    ) -> Definitions:
+        key = _key(request, environment)
+        if key not in _LOADED:
+            _LOADED[key] = describe(run, request, environment, name, redact)
+        return _LOADED[key]
+
+    monkeypatch.setattr(definitions, "describe", once)
+
+
+def _key(request: Request, environment: Mapping[str, str]) -> str:
+    root, folder = Path(request.root), Path(request.folder or "")
+    assert root.is_absolute()
+    assert folder.is_absolute()
+    variables = {
+        name: value.replace(str(root.parent), "")
+        for name, value in environment.items()
+        if name != "PYTEST_CURRENT_TEST"
+    }
+    asked = msgspec.structs.replace(request, root="", folder=None)
+    files = [
+        (path.relative_to(top).as_posix(), hashlib.sha256(path.read_bytes()).hexdigest())
+        for top in (root, folder)
+        for path in sorted(top.rglob("*"))
+        if path.is_file() and not path.name.startswith("@")
+    ]
+    return repr((asked, sorted(variables.items()), files))
