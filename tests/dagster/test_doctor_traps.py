@@ -217,6 +217,7 @@ def _set(trap: Trap, wd: WorkDir, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("TRAP_TOKEN", "CI"):
         monkeypatch.delenv(name, raising=False)
     wd.write("pyproject.toml", _PYPROJECT.format(backend=trap.backend) + trap.more)
+    wd.write("src/shop/__init__.py", "")
     wd.write("src/shop/defs/__init__.py", "")
     for path, text in trap.files.items():
         wd.write(path, text)

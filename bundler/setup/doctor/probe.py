@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 import tarfile
 import tempfile
@@ -19,6 +20,7 @@ import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -71,7 +73,8 @@ print(json.dumps([found, {name: version(name) for name in names}]))
 _BUILDS_WHEELS_ALONE = "setuptools>=70.1"
 # How uv summarises a failure, after what the backend printed.
 _UV_FAILED = "error: Failed to build"
-_UV_CAUSE = "  cause: "
+_UV_CAUSE = "cause: "
+_EXCEPTION = re.compile(r"[A-Za-z_.]+(?:Error|Exception): \S")
 _DATA = (".data/purelib/", ".data/platlib/")
 
 # Builds a "wheel" or an "sdist" of a folder into another; returns the file.
@@ -267,13 +270,14 @@ def _run(argv: Sequence[str], cwd: Path, extra: Mapping[str, str]) -> None:
 
 
 def _reason(said: str) -> str:
-    """The last line of what a backend said; of what uv said, where that has nothing else."""
-    lines = [line for line in said.splitlines() if line.strip()]
-    if (summary := next((line for line in lines if line.startswith(_UV_FAILED)), None)) is None:
-        return lines[-1].strip() if lines else "The build failed without a message."
-    before = [line for line in lines[: lines.index(summary)] if not line.startswith("Building ")]
+    """What a backend said last, or its last exception; what uv said, if that is all."""
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    before = takewhile(lambda line: not line.startswith(_UV_FAILED), lines)
+    own = [line for line in before if not line.startswith("Building ")]
     causes = [line for line in lines if line.startswith(_UV_CAUSE)]
-    return (before or causes or [summary])[-1].strip().removeprefix(_UV_CAUSE.strip()).strip()
+    errors = [line for line in own if _EXCEPTION.match(line)]
+    reason = (errors or own or causes or ["The build failed without a message."])[-1]
+    return reason.removeprefix(_UV_CAUSE).strip()
 
 
 def _environment(extra: Mapping[str, str]) -> dict[str, str]:
