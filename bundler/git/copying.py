@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator
 from contextlib import suppress
 
+from bundler.errors import ToolFailed
 from bundler.git.repository import Question, Repository, initialised, open_repository
 from bundler.system.git_directory import read_regular
 
@@ -24,11 +25,13 @@ def copy_repository(top: str | os.PathLike[str], copy: str | os.PathLike[str]) -
     """
     original = open_repository(top)
     made = initialised(copy)
+    place = os.path.realpath(os.fsencode(copy))
     if original is None or original.top is None:
         return
+    if made.common_dir != place + b"/.git":
+        raise ToolFailed(f"{os.fsdecode(copy)} is part of another repository.")
     _copy_rules(original, made)
     (tracked,) = original.ask(Question(["ls-files", "-z"]))
-    place = os.fsencode(copy)
     paths = [path for path in tracked.split(b"\0") if path and os.path.lexists(place + b"/" + path)]
     given = ["--pathspec-from-file=-", "--pathspec-file-nul"]
     if paths:

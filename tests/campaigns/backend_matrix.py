@@ -18,6 +18,7 @@ from bundler.project.survey import survey
 from bundler.setup.doctor import DoctorContext
 from bundler.setup.doctor.packaging import backend as diagnose
 from tests.campaigns.pex_matrix import BACKENDS, STATE, Case, make_project
+from tests.support.environments import python_of
 from tests.support.pasted import paste_table
 from tests.support.pex_projects import set_state
 
@@ -54,7 +55,7 @@ def _row(case: Case, folder: Path) -> str:
     pyproject.write_text(pyproject.read_text() + _DAGSTER)
     set_state(root / ("" if case.flat else "src") / STATE, A="1")
     kept = _is_kept(root, folder / "before")
-    (finding,) = diagnose(DoctorContext(survey(root)))
+    (finding,) = diagnose(DoctorContext(survey(root), python_of("backends")))
     mended = kept
     if finding.grade != "ok":
         paste_table(finding.fix, pyproject)

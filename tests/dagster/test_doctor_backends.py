@@ -13,6 +13,7 @@ import pytest
 from bundler.project.survey import survey
 from bundler.setup.doctor import DoctorContext, Finding, packaging, probe
 from tests.support.environments import python_of
+from tests.support.workdir import WorkDir
 
 pytestmark = pytest.mark.slow
 
@@ -216,6 +217,20 @@ def test_a_hook_sees_no_secret_and_no_network_and_is_ended(
     assert finding.what.startswith("Could not try: ")
     assert says in finding.what
     assert "; guess: hatchling excludes the state from a wheel" in finding.what
+
+
+def test_a_linked_work_tree_is_tried_and_its_repository_stays_as_it_is(wd: WorkDir) -> None:
+    root = Case("poetry", "fail", _POETRY).make(wd.path)
+    wd("git commit --quiet --message=Start")
+    wd("git worktree add --quiet ../linked")
+    questions = ("git log --all --oneline", "git tag", "git worktree list", "git status --short")
+    before = [wd(question) for question in questions]
+    linked = wd.path.parent / "linked"
+    assert (linked / ".git").is_file()
+    finding = _examined(linked / root.relative_to(wd.path))
+    assert finding.what == "poetry excludes the state from a wheel."
+    assert [wd(question) for question in questions] == before
+    assert WorkDir(linked, wd.env)("git status --short") == ""
 
 
 def test_a_backend_in_the_project_is_run(tmp_path: Path) -> None:

@@ -189,7 +189,8 @@ class _Copying:
 
     def _copy(self, path: Path) -> None:
         """Copies a file that may be read by a build; for any other one an empty file is enough."""
-        if has_credentials_name(path.name):
+        # In a linked work tree .git is a file, and would make the copy a part of the repository.
+        if path.name in _PASSED_OVER or has_credentials_name(path.name):
             return
         target = self.target(path)
         target.parent.mkdir(parents=True, exist_ok=True)
