@@ -195,6 +195,8 @@ def test_a_backend_that_is_not_installed_is_guessed(
     tmp_path: Path, backend: str, rule: str, grade: str
 ) -> None:
     root = _project(tmp_path, backend)
+    text = (root / "pyproject.toml").read_text()
+    (root / "pyproject.toml").write_text(text.replace('requires = ["', 'requires = ["no-'))
     (root / ".gitignore").write_text(rule)
     (finding,) = packaging.backend(DoctorContext(survey(root)))
     assert finding.grade == grade

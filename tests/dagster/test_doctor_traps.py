@@ -105,6 +105,7 @@ def _ignore(name: str, text: str, says: str, grade: str) -> Trap:
 
 
 _HATCH = "[tool.hatch.build]\n"
+_IGNORED = {".gitignore": ".local_defs_state\n"}
 TRAPS = (
     # the repository
     Trap("no rule that every clone has", repository.guard, _STATE, "warn",
@@ -162,11 +163,12 @@ TRAPS = (
     Trap("setuptools and poetry leave it out in any case", packaging.backend, "setuptools excludes",
          "fail", backend="setuptools.build_meta"),
     Trap("hatch's include, which is no fix", packaging.backend, "include does not", "fail",
-         more=f'{_HATCH}include = ["**/.local_defs_state/**"]\n'),
+         _IGNORED, more=f'{_HATCH}include = ["src/shop", "**/.local_defs_state/**"]\n'
+         '[tool.hatch.build.targets.wheel]\npackages = ["src/shop"]\n'),
     Trap("artifacts without the stars", packaging.backend, "artifacts does not", "fail",
-         more=f'{_HATCH}artifacts = [".local_defs_state/**"]\n'),
+         _IGNORED, more=f'{_HATCH}artifacts = [".local_defs_state/**"]\n'),
     Trap("artifacts of the wheel alone, lost by the sdist", packaging.backend,
-         "targets.wheel] artifacts does not", "fail",
+         "targets.wheel] artifacts does not", "fail", _IGNORED,
          more='[tool.hatch.build.targets.wheel]\nartifacts = ["**/.local_defs_state/**"]\n'),
     Trap("setuptools' **/*, which skips dot directories", packaging.backend, "does not change",
          "fail", backend="setuptools.build_meta",
