@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -11,6 +12,13 @@ from bundler.artifacts.running import Runner
 from bundler.errors import ToolFailed
 from bundler.state.definitions import Definitions
 from bundler.worker import definitions as program
+from bundler.worker import describing
+
+# A program has it once, before everything else.
+_FUTURE = "from __future__ import annotations\n"
+_SALT = secrets.token_hex(16)
+# The same text for the same set of names, in each load.
+_ENVIRONMENT = {"PYTHONHASHSEED": "0"}
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -21,6 +29,7 @@ class Request(msgspec.Struct, frozen=True):
     package: str = ""
     folder: str | None = None
     states: dict[str, str] = {}
+    salt: str = _SALT
 
 
 def describe(
@@ -35,7 +44,7 @@ def describe(
     name: of what is loaded, for messages. redact: removes secrets from what the program printed.
     Raises `ToolFailed` if there is no answer.
     """
-    done = run(["-"], program_for(request), environment)
+    done = run(["-"], program_for(request), {**environment, **_ENVIRONMENT})
     _, found, answer = done.stdout.decode(errors="replace").rpartition(program.MARKER)
     if not found:
         said = redact(done.stderr.decode(errors="replace")).strip().splitlines()
@@ -51,5 +60,6 @@ def program_for(request: Request) -> bytes:
     """The program that answers a request. With many keys, the request is too long for an
     argument."""
     text = msgspec.json.encode(request).decode()
-    source = Path(program.__file__).read_text(encoding="utf-8")
-    return f"{source}\n\nanswer(json.loads({text!r}))\n".encode()
+    parts = [Path(str(it.__file__)).read_text(encoding="utf-8") for it in (describing, program)]
+    first, second = parts[0], parts[1].replace(_FUTURE, "")
+    return f"{first}\n\n{second}\n\nanswer(json.loads({text!r}))\n".encode()

@@ -7,7 +7,8 @@ keys and which files differ; only those files are read.
 
 from __future__ import annotations
 
-import hashlib
+import shutil
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from fnmatch import fnmatchcase
@@ -23,14 +24,12 @@ from bundler.state.jsondiff import JsonChange, compare, summary
 from bundler.state.manifest import Contents, Manifest, State, build, parse, state_of
 from bundler.state.tree import FileEntry, StateTree, hash_stream
 from bundler.state.volatile import ALL_MEMBERS, DBT_FILES
-from bundler.system.documents import decoded
+from bundler.system.atomic import io_errors
+from bundler.system.documents import MOST_BYTES, read_document
 
 Kind = Literal["added", "removed", "changed", "volatile"]
 
-# Larger files are compared by their digests only: parsing needs several times their size.
-_MAX_PARSED_BYTES = 128 * 1024 * 1024
 _BRIEF = ("state", "project/target/manifest.json")
-_MAX_BRIEF_BYTES = 16 * 1024 * 1024
 # In dbt's manifest: what users call the resources, by the member that lists them.
 _DBT_LISTS = ("nodes", "sources", "exposures", "metrics", "semantic_models", "saved_queries")
 _DBT_MEANING = (
@@ -99,9 +98,16 @@ def diff(before: Artifact, after: Artifact, volatile: Sequence[str] = ()) -> Dif
     volatile: additional names of members to ignore. Raises `VerificationFailed` if a manifest is
     malformed, or a file does not match it.
     """
-    one, other = _Side(before), _Side(after)
+    with tempfile.TemporaryDirectory(prefix="state-bundler-") as name:
+        folders = [Path(name) / side for side in ("before", "after")]
+        for folder in folders:
+            folder.mkdir()
+        sides = (_Side(before, folders[0]), _Side(after, folders[1]))
+        return _compared(*sides, frozenset(volatile))
+
+
+def _compared(one: _Side, other: _Side, volatile: frozenset[str]) -> Difference:
     one.take_names_of(other)
-    names = frozenset(volatile)
     wanted = {
         key: (one.states[key].state, other.states[key].state)
         for key in one.states
@@ -109,14 +115,14 @@ def diff(before: Artifact, after: Artifact, volatile: Sequence[str] = ()) -> Dif
     }
     for side, position in ((one, 0), (other, 1)):
         side.read({key: _documents(*pair)[position] for key, pair in wanted.items()})
-    keys = [_of_key(key, one, other, names) for key in sorted({**one.states, **other.states})]
+    keys = [_of_key(key, one, other, volatile) for key in sorted({**one.states, **other.states})]
     keys += _non_local(one.non_local, other.non_local)
     found = tuple(key for key in keys if key is not None)
     shared = len(one.states.keys() & other.states.keys()) + len(
         one.non_local.keys() & other.non_local.keys()
     )
     both = sum(key.kind in ("changed", "volatile") for key in found)
-    return Difference(before.name, after.name, found, shared - both)
+    return Difference(one.artifact.name, other.artifact.name, found, shared - both)
 
 
 def brief(before: Path, after: Path) -> str:
@@ -127,10 +133,8 @@ def brief(before: Path, after: Path) -> str:
     """
     for name in _BRIEF:
         with suppress(OSError):
-            paths = [directory / name for directory in (before, after)]
-            if all(0 < path.stat().st_size <= _MAX_BRIEF_BYTES for path in paths):
-                old, new = (path.read_bytes() for path in paths)
-                return summary(_inside(old, new, ALL_MEMBERS) or ())
+            if (before / name).stat().st_size:
+                return summary(_inside(before / name, after / name, ALL_MEMBERS) or ())
     return ""
 
 
@@ -147,12 +151,13 @@ class _Located(msgspec.Struct, frozen=True):
 
 
 class _Side(msgspec.Struct):
-    """One of the two artifacts: its states by key, and the bytes of the files to compare."""
+    """One of the two artifacts: its states by key, and copies of the files to compare."""
 
     artifact: Artifact
+    folder: Path
     states: dict[str, _Located] = msgspec.field(default_factory=dict)
     non_local: dict[str, str] = msgspec.field(default_factory=dict)
-    contents: dict[tuple[str, str], bytes] = msgspec.field(default_factory=dict)
+    contents: dict[tuple[str, str], Path] = msgspec.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         manifests = {
@@ -194,14 +199,17 @@ class _Side(msgspec.Struct):
         for member in directory.members():
             if member.path in files and member.kind == "file":
                 key, path = files[member.path]
-                with member.open() as stream:
-                    raw = stream.read(_MAX_PARSED_BYTES + 1)
-                digest = hashlib.sha256(raw).hexdigest()
+                copy = self.folder / str(len(self.contents))
+                with io_errors(copy), copy.open("w+b") as target:
+                    with member.open() as stream:
+                        shutil.copyfileobj(stream, target)
+                    target.seek(0)
+                    digest, _ = hash_stream(target)
                 if all(f.sha256 != digest for f in self.states[key].state.files if f.path == path):
                     raise VerificationFailed(
                         f"{self.artifact.name}: {directory.path}/{member.path} was altered."
                     )
-                self.contents[key, path] = raw
+                self.contents[key, path] = copy
 
 
 def name_in(key: str, path: str) -> str:
@@ -233,7 +241,7 @@ def _documents(before: State, after: State) -> tuple[frozenset[str], frozenset[s
         for file in after.files
         if file.path in old
         and old[file.path].sha256 != file.sha256
-        and max(file.size, old[file.path].size) <= _MAX_PARSED_BYTES
+        and max(file.size, old[file.path].size) <= MOST_BYTES
         and (file.path.rpartition("/")[2] == "state" or file.path.endswith(".json"))
     )
     return paths, paths
@@ -288,10 +296,10 @@ def _means_nothing(
 
 
 def _inside(
-    before: bytes | None, after: bytes | None, volatile: frozenset[str]
+    before: Path | None, after: Path | None, volatile: frozenset[str]
 ) -> tuple[JsonChange, ...] | None:
     """What changed inside a file that is JSON on both sides; else None."""
-    old, new = (None if raw is None else decoded(raw) for raw in (before, after))
+    old, new = (None if path is None else read_document(path) for path in (before, after))
     if old is None or new is None:
         return None
     if _is_dbt(old[0]) and _is_dbt(new[0]):

@@ -145,9 +145,16 @@ class _PlannedBaseline(_DocumentPart, frozen=True):
     refused: list[str]
 
 
+class _NotRefreshed(_DocumentPart, frozen=True):
+    key: str
+    type: str
+    version: str | None
+
+
 class PlanDocument(_Document, frozen=True):
     changes: bool
     contents: dict[str, str]
+    not_refreshed: list[_NotRefreshed]
     baselines: list[_PlannedBaseline]
     markdown: str
 

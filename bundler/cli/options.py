@@ -336,6 +336,7 @@ class BuildArguments(NamedTuple):
             environment=self.environment,
             state_from=self.state_from,
             plan=self.plan,
+            target=replaces,
             defer_from=self.defer_from,
             held=click.get_current_context().with_resource(ExitStack()),
             listener=listener,

@@ -101,6 +101,8 @@ def _show(made: Plan, style: str, most: int) -> None:
 
 def _text(made: Plan, most: int) -> None:
     console = Console(sys.stdout)
+    for line in _not_refreshed(made):
+        console.line(console.styled(line, "yellow"))
     for change in made.changes:
         console.line(console.styled(f"Compared with {change.baseline.name}:", "bold"))
         as_text(change.states, most, "--all-changes")
@@ -111,6 +113,8 @@ def _text(made: Plan, most: int) -> None:
 
 
 def _markdown(made: Plan, most: int) -> Iterator[str]:
+    for line in _not_refreshed(made):
+        yield from (f"- {line}", "")
     for change in made.changes:
         yield f"### Compared with `{change.baseline.name}`"
         yield ""
@@ -122,10 +126,28 @@ def _markdown(made: Plan, most: int) -> Iterator[str]:
             yield from ("", f"**Needs approval:** {refusal}")
 
 
+def _not_refreshed(made: Plan) -> Iterator[str]:
+    """A line for each key that a build does not refresh: "no change" would not be true of it."""
+    for item in made.not_refreshed:
+        if item.management_type == "VERSIONED_STATE_STORAGE":
+            current = f" (current version: {item.version})" if item.version else ""
+            yield (
+                f"{item.key}: not refreshed by a plan, its state is in versioned storage{current}. "
+                "`state-bundler refresh --push` refreshes it."
+            )
+        else:
+            yield (
+                f"{item.key}: not refreshed by a plan, its state is fetched on every load of the "
+                "code location."
+            )
+
+
 def _annotations(made: Plan) -> Iterator[str]:
     """GitHub's workflow commands: a notice for each baseline, an error for what needs approval."""
     from bundler.cli.ci import annotation
 
+    for line in _not_refreshed(made):
+        yield annotation("github", "notice", line)
     for change in made.changes:
         words = [f"Compared with {change.baseline.name}:", *_headlines(change)]
         yield annotation("github", "notice", " ".join(words))
@@ -152,6 +174,10 @@ def _document(made: Plan) -> dict[str, Any]:
         "schemaVersion": SCHEMA_VERSION,
         "changes": made.differs,
         "contents": made.contents,
+        "notRefreshed": [
+            {"key": it.key, "type": it.management_type, "version": it.version}
+            for it in made.not_refreshed
+        ],
         "baselines": [
             {
                 "name": change.baseline.name,

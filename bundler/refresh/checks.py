@@ -7,12 +7,11 @@ nor much smaller than before; it satisfies the project's own schema or command.
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import os
 import shlex
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -34,8 +33,9 @@ from bundler.state.json_entries import count_entries, count_values
 from bundler.state.manifest import State, state_of
 from bundler.state.statedir import sanitize_key
 from bundler.state.tree import FileEntry, StateTree, dir_hash, scan
+from bundler.state.volatile import meaning
 from bundler.system.atomic import io_errors
-from bundler.system.documents import decoded
+from bundler.system.documents import read_document
 from bundler.system.walking import walk
 
 # Names of what never belongs into a state, wherever it is in one.
@@ -56,8 +56,6 @@ LEFT_OUT = (
 )
 _DATABASES = ("*.duckdb", "*.duckdb.wal", "*.sqlite", "*.sqlite3", "*.db")
 _STATE = "state"
-# Larger files are compared by their bytes alone: parsing takes several times their size of memory.
-_MAX_PARSED_BYTES = 32 * 1024 * 1024
 MAX_FILES = 250_000
 # What shrinks to less than this share of its entries is warned of.
 _SHARE_WITHOUT_A_WORD = 0.8
@@ -305,7 +303,7 @@ def _refuse_loss(
     key: str, directory: Path, tree: StateTree, options: KeyOptions, baseline: Baseline | None
 ) -> tuple[str, ...]:
     """Returns warnings: what is less than it was, but not so much less that it is refused."""
-    document = _document(directory / _STATE)
+    document = read_document(directory / _STATE)
     empty = tree.size == 0 or (document is not None and is_empty(document[0]))
     if empty and not options.allow_empty:
         raise BadData(
@@ -345,7 +343,7 @@ def _refuse_shrunk(
     baseline: Baseline,
 ) -> Iterator[str]:
     share = DEFAULT_SHRINK if options.shrink is None else options.shrink
-    earlier = _document(baseline.directory / _STATE)
+    earlier = read_document(baseline.directory / _STATE)
     documents = None if document is None or earlier is None else (earlier[0], document[0])
     sizes = (baseline.state.size, tree.size)
     lost = next(_lost(documents, sizes, share), "")
@@ -375,13 +373,6 @@ def _lost(documents: tuple[Any, Any] | None, sizes: tuple[int, int], share: floa
         yield f"`{loss.name}` in the state has shrunk from {loss.before} to {loss.now} entries"
 
 
-def _document(path: Path) -> tuple[Any] | None:
-    """What a JSON file holds; None if it is not a JSON file, or is too large to parse."""
-    if not path.is_file() or not 0 < path.stat().st_size <= _MAX_PARSED_BYTES:
-        return None
-    return decoded(path.read_bytes())
-
-
 def is_empty(document: Any) -> bool:
     """Whether a JSON document holds nothing: null, "", [], {}, or containers of no items only."""
     if not isinstance(document, (dict, list)):
@@ -402,33 +393,9 @@ def semantic_digest(
     known, named = frozenset(kind.volatile), frozenset(options.volatile)
     if not known and not named:
         return None
-
-    def is_volatile(name: str, value: Any) -> bool:
-        # A column of a table may have the name of one of dbt's own members.
-        return name in named or (name in known and not isinstance(value, (dict, list)))
-
     entries = [
-        FileEntry(file.path, _meaning(directory / file.path, file, is_volatile), 0)
+        FileEntry(file.path, meaning(directory / file.path, file.sha256, known, named), 0)
         for file in tree.files
         if not _any_match(file.path, kind.ignored)
     ]
     return dir_hash(entries)
-
-
-def _meaning(path: Path, file: FileEntry, is_volatile: Callable[[str, Any], bool]) -> str:
-    """The digest of a JSON file without its volatile members; of another file, of everything."""
-    if not (path.name == _STATE or path.suffix == ".json"):
-        return file.sha256
-    document = _document(path)
-    if document is None:
-        return file.sha256
-    pruned = _without(document[0], is_volatile)
-    return hashlib.sha256(msgspec.json.encode(pruned, order="sorted")).hexdigest()
-
-
-def _without(value: Any, drop: Callable[[str, Any], bool]) -> Any:
-    if isinstance(value, dict):
-        return {name: _without(item, drop) for name, item in value.items() if not drop(name, item)}
-    if isinstance(value, list):
-        return [_without(item, drop) for item in value]
-    return value

@@ -27,6 +27,7 @@ from bundler.refresh.attempts import Fetched, KeyFailedError, KeyJob
 from bundler.refresh.checks import Baseline
 from bundler.refresh.discovery import LoadedSource, unique
 from bundler.refresh.model import Component
+from bundler.refresh.removals import Removal, counterparts, vanished
 from bundler.refresh.reporting import tell_fetched
 from bundler.state.age import age_problem
 from bundler.state.bundle import Bundle
@@ -307,10 +308,15 @@ class Directory(msgspec.Struct):
         """Whether a state changes of which `max-removed` says how much it may remove."""
         return any(
             self.options.of_key(key).max_removed is not None
-            and key in self.baselines
-            and self.baselines[key].state.digest.dir_hash != state.digest.dir_hash
-            for key, state in self.states.items()
+            and self.baselines[old].state.digest.dir_hash != self.states[key].digest.dir_hash
+            for key, old in counterparts(self.baselines, self.states).items()
         )
+
+    def vanished(self) -> tuple[Removal, ...]:
+        """Keys of the baseline that have no component any more, under no other name either."""
+        compared = counterparts(self.baselines, self.states).values()
+        gone = self.baselines.keys() - self.components.keys() - {*compared}
+        return vanished(gone if self.dagster_project() else (), self.options)
 
     def refused_as_shrunk(self) -> list[BadData]:
         """States that have shrunk, and whose definitions `max-removed` does not limit instead."""
@@ -324,7 +330,8 @@ class Directory(msgspec.Struct):
     def before_and_after(self) -> tuple[dict[str, Path], dict[str, Path]]:
         """The key directories of the baseline, and of what will be published."""
         after = self.key_directories()
-        return {key: it.directory for key, it in self.baselines.items() if key in after}, after
+        pairs = counterparts(self.baselines, after)
+        return {key: self.baselines[old].directory for key, old in pairs.items()}, after
 
     def allow_removed(self, key: str, names: tuple[str, ...], listener: Listener) -> None:
         """Records that a key lost more definitions than it may, with approval."""

@@ -3,13 +3,15 @@
 A connector that was deleted by mistake is a smaller state and no error: its assets vanish with
 their schedules, and every check passes. So the code location is loaded with the states of the
 baseline and with the new ones, and what each key no longer makes is counted. A definition that
-another key makes now is not removed.
+another key makes now is not removed. Where a key has another name now, the state that it had
+under the old one is what it is compared with. A key that has no component any more cannot be
+loaded: without approval, it is not removed at all.
 """
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import msgspec
 
@@ -23,7 +25,8 @@ _SHOWN = 10
 class Removal(msgspec.Struct, frozen=True):
     """What a key would make no longer, of one kind. limit: as configured, ``20%``; None for none.
 
-    of: how many there were. allowed: with ``--allow-removed``, though the limit is exceeded.
+    of: how many there were; 0 if the key has no component any more, and makes nothing. allowed:
+    with ``--allow-removed``, though the limit is exceeded.
     """
 
     key: str
@@ -35,16 +38,26 @@ class Removal(msgspec.Struct, frozen=True):
 
     @property
     def exceeds(self) -> bool:
-        return self.limit is not None and len(self.names) > _most(self.limit, self.of)
+        is_more = not self.of or len(self.names) > _most(self.limit or "0", self.of)
+        return self.limit is not None and is_more
 
     def is_allowed_by(self, patterns: Sequence[str]) -> bool:
         """With the key's name, or with the names of everything that is removed."""
-        return any(matches(self.key, pattern) for pattern in patterns) or all(
-            any(matches(name, pattern) for pattern in patterns) for name in self.names
+        return any(matches(self.key, pattern) for pattern in patterns) or (
+            bool(self.names)
+            and all(any(matches(name, pattern) for pattern in patterns) for name in self.names)
         )
 
     def refusal(self) -> BadData:
         """Why the refresh is refused, with the names."""
+        if not self.of:
+            return BadData(
+                f"{self.key}: no component has this key any more, so everything that it defines "
+                "would be removed.",
+                hint="Check the component and the variables that its key is made of. If it is "
+                f"intended, pass --allow-removed {shlex.quote(self.key)}.",
+                key=self.key,
+            )
         shown = ", ".join(self.names[:_SHOWN])
         more = len(self.names) - _SHOWN
         return BadData(
@@ -76,6 +89,36 @@ def removals(
         for key in sorted(before.keys)
         for removal in _of_key(key, before.keys[key], after, options)
     )
+
+
+def counterparts(before: Iterable[str], after: Iterable[str]) -> dict[str, str]:
+    """For each key of now, the one of before whose state it is compared with.
+
+    That is the same one or, where a class has one new key and lost one, that.
+    """
+    old, new = set(before), set(after)
+    found = {key: key for key in old & new}
+    for name in {_class_of(key) for key in new - old}:
+        pair = [[key for key in keys if _class_of(key) == name] for keys in (old - new, new - old)]
+        if [len(keys) for keys in pair] == [1, 1]:
+            found[pair[1][0]] = pair[0][0]
+    return found
+
+
+def vanished(keys: Iterable[str], options: RefreshOptions) -> tuple[Removal, ...]:
+    """The removals of keys that have no component any more."""
+    removals = (
+        Removal(key, "assets", (), 0, (options.of_key(key).max_removed or {}).get("assets"))
+        for key in sorted(keys)
+    )
+    return tuple(
+        msgspec.structs.replace(it, allowed=it.is_allowed_by(options.allow_removed))
+        for it in removals
+    )
+
+
+def _class_of(key: str) -> str:
+    return key.partition("[")[0]
 
 
 def refused(found: Sequence[Removal]) -> list[BadData]:

@@ -402,6 +402,7 @@ async def _refuse_removals(
     failures: list[BundlerError] = []
     for directory in directories:
         compared = await _compared(directory, listener) if judges else ()
+        failures += refused(directory.vanished() if judges else ())
         if compared is None:  # what it defines is unknown: the shrink check decides
             failures += directory.shrunk.values()
             continue

@@ -11,6 +11,8 @@ from typing import Any, Literal
 
 import msgspec
 
+from bundler.worker.describing import CONFIGURATION
+
 # The order in which they are shown; unknown kinds come last.
 KINDS = ("assets", "asset checks", "jobs", "schedules", "sensors", "resources")
 
@@ -34,6 +36,17 @@ class Definitions(msgspec.Struct, frozen=True):
     @property
     def assets(self) -> Mapping[str, Fields]:
         return self.definitions.get("assets", {})
+
+    def portable(self) -> Definitions:
+        """Without what only the process that loaded it can compare."""
+        kept = {
+            kind: {
+                name: {field: it for field, it in fields.items() if field != CONFIGURATION}
+                for name, fields in found.items()
+            }
+            for kind, found in self.definitions.items()
+        }
+        return msgspec.structs.replace(self, definitions=kept)
 
     def counts(self) -> dict[str, int]:
         """How many definitions there are of each kind."""
@@ -120,6 +133,9 @@ def compare(before: Definitions, after: Definitions) -> DefinitionsDifference:
 def _fields(before: Fields, after: Fields, *, same_dagster: bool) -> Iterator[FieldChange]:
     for name in {**before, **after}:
         old, new = before.get(name), after.get(name)
+        empty = type(new if old is None else old)
+        if empty in (list, dict):  # a field that says nothing is left out
+            old, new = (empty() if it is None else it for it in (old, new))
         if old == new or (not same_dagster and _label(old) == _label(new)):
             continue
         if isinstance(old, list) and isinstance(new, list):

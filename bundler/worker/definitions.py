@@ -1,7 +1,8 @@
 """Describes what a Dagster code location defines, without network and without a refresh.
 
 Runs in the interpreter that has the project, as a program on stdin, so that nothing of ours needs
-to be installed there. The program is this file and a call of `answer` with a request:
+to be installed there. The program is `describing.py`, this file, and a call of `answer` with a
+request:
 
     target    ``MODULE``, or ``defs-of:PACKAGE`` for a project without a module of definitions, or
               ``near:PATH`` for the code location whose defs module has a path that ends so
@@ -9,13 +10,13 @@ to be installed there. The program is this file and a call of `answer` with a re
     package   the project's package, which is imported from ``src`` if it is not installed
     folder    the directory that the states are in; null to use those that the program finds
     states    the name of each key's directory in that folder
+    salt      for the digests of values that may be secret
 
 The answer is one line on stdout: a marker, then JSON. `bundler.state.definitions` reads it.
 """
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import importlib.util
 import json
@@ -29,13 +30,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
+    from bundler.worker.describing import check_name, described, leave_out, salt_digests
+
 AUTOLOAD = "defs-of"
 NEAR = "near"
 MARKER = "\x1estate-bundler-definitions "
 _MOST_TEXT = 2000
-_MOST_VALUE = 200
-_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
-_KIND_TAG = "dagster/kind/"
 _STATE_DIRECTORY = ".local_defs_state"
 _NETWORK = ("socket.connect", "socket.getaddrinfo", "socket.sendto")
 
@@ -44,13 +44,15 @@ def main(request: dict[str, Any]) -> dict[str, Any]:
     """Loads the code location once and describes it."""
     told: dict[str, Any] = {"version": "", "definitions": {}, "keys": {}, "states": {}}
     sys.addaudithook(_refuse_network)
+    salt_digests(request["salt"])
+    leave_out(request["folder"] or os.getcwd())
     try:
         _make_importable(request["root"], request["package"])
         dagster = importlib.import_module("dagster")
         told["version"] = dagster.__version__
         _give_states(dagster, _states_of(request), told)
         for location in _locations(dagster, request["target"]):
-            for kind, found in _described(location).items():
+            for kind, found in described(location).items():
                 told["definitions"].setdefault(kind, {}).update(found)
     except Exception as error:  # noqa: BLE001  # whatever the project raises is the answer
         first = _first(error)
@@ -107,6 +109,7 @@ def _give_states(dagster: Any, states: dict[str, str] | None, told: dict[str, An
 
     def build_defs(component: Any, context: Any) -> Any:
         config = component.defs_state_config
+        leave_out(context.project_root)
         is_local = config.management_type.value == "LOCAL_FILESYSTEM"
         if states is not None:
             path = states.get(config.key)
@@ -140,6 +143,7 @@ def _state_in_program(key: str, project_root: Any) -> str | None:
     """Where the program has a key's state, as the manifest next to it says."""
     paths = importlib.import_module("dagster.components.utils.project_paths")
     directory = paths.get_defs_module_path_for_project(project_root) / _STATE_DIRECTORY
+    leave_out(directory)
     try:
         manifest = json.loads((directory / "@manifest.json").read_bytes())
     except (OSError, ValueError):
@@ -174,11 +178,7 @@ def _assets(item: Any) -> Iterator[str]:
 
 def _checks(item: Any) -> Iterator[str]:
     for key in getattr(item, "check_keys", ()):
-        yield _check_name(key)
-
-
-def _check_name(key: Any) -> str:
-    return f"{key.asset_key.to_user_string()}:{key.name}"
+        yield check_name(key)
 
 
 # --- loading ----------------------------------------------------------------------------------
@@ -224,126 +224,6 @@ def _project_of(package: str) -> Path:
         if (parent / "dg.toml").exists() or (parent / "pyproject.toml").exists():
             return parent
     raise FileNotFoundError(f"There is no dg.toml above {package}.")
-
-
-# --- describing -------------------------------------------------------------------------------
-
-
-def _described(location: Any) -> dict[str, dict[str, Any]]:
-    has_repository = hasattr(location, "get_repository_def")
-    repository = location.get_repository_def() if has_repository else location
-    graph = repository.asset_graph
-    jobs = [job for job in repository.get_all_jobs() if not job.name.startswith("__")]
-    return {
-        "assets": {
-            node.key.to_user_string(): _asset(node)
-            for node in map(graph.get, graph.get_all_asset_keys())
-        },
-        "asset checks": {
-            _check_name(key): _check(graph.get(key)) for key in graph.asset_check_keys
-        },
-        "jobs": {job.name: _job(job) for job in jobs},
-        "schedules": {item.name: _schedule(item) for item in repository.schedule_defs},
-        "sensors": {item.name: _sensor(item) for item in repository.sensor_defs},
-        "resources": _resources(repository),
-    }
-
-
-def _asset(node: Any) -> dict[str, Any]:
-    tags = {name: value for name, value in node.tags.items() if not name.startswith(_KIND_TAG)}
-    return {
-        "dependencies": _keys(node.parent_keys),
-        "group": node.group_name,
-        "owners": sorted(node.owners),
-        "automation": _automation(node.automation_condition),
-        "code version": node.code_version,
-        "partitions": _text(node.partitions_def),
-        "kinds": sorted(node.kinds),
-        "tags": dict(sorted(tags.items())),
-        "type": "materializable" if node.is_materializable else _other_type(node),
-    }
-
-
-def _other_type(node: Any) -> str:
-    return "observable" if node.is_observable else "external"
-
-
-def _check(node: Any) -> dict[str, Any]:
-    return {
-        "dependencies": _keys(getattr(node, "parent_entity_keys", ())),
-        "blocking": node.blocking,
-        "automation": _automation(node.automation_condition),
-        "description": _text(node.description),
-    }
-
-
-def _job(job: Any) -> dict[str, Any]:
-    return {
-        "assets": _keys(getattr(job.asset_layer, "selected_asset_keys", ())),
-        "ops": [] if job.asset_layer.selected_asset_keys else sorted(job.graph.node_dict),
-        "partitions": _text(job.partitions_def),
-        "tags": dict(sorted(job.tags.items())),
-    }
-
-
-def _schedule(schedule: Any) -> dict[str, Any]:
-    return {
-        "cron": _text(schedule.cron_schedule),
-        "timezone": schedule.execution_timezone,
-        "job": schedule.job_name,
-        "status": schedule.default_status.value,
-    }
-
-
-def _sensor(sensor: Any) -> dict[str, Any]:
-    jobs = {getattr(target, "job_name", None) for target in sensor.targets or ()}
-    return {
-        "type": sensor.sensor_type.value,
-        "jobs": sorted(filter(None, jobs)),
-        "assets": _text(getattr(sensor, "asset_selection", None)),
-        "interval": sensor.minimum_interval_seconds,
-        "status": sensor.default_status.value,
-    }
-
-
-def _resources(repository: Any) -> dict[str, dict[str, Any]]:
-    """The classes of the resources, and never a value: that may be a credential."""
-    variables = repository.get_env_vars_by_top_level_resource()
-    return {
-        name: {"type": _class_of(resource), "variables": sorted(variables.get(name, ()))}
-        for name, resource in repository.get_top_level_resources().items()
-    }
-
-
-def _class_of(resource: Any) -> str:
-    kind = getattr(resource, "configurable_resource_cls", None) or type(resource)
-    return f"{kind.__module__}.{kind.__qualname__}"
-
-
-def _keys(keys: Any) -> list[str]:
-    return sorted(key.to_user_string() for key in keys)
-
-
-def _automation(condition: Any) -> str | None:
-    """The label, and a digest of the rest: a condition can change and keep its label."""
-    if condition is None:
-        return None
-    text = _ADDRESS.sub("", repr(condition))
-    digest = hashlib.sha256(text.encode()).hexdigest()[:8]
-    return f"{_cut(condition.get_label() or text)} #{digest}"
-
-
-def _text(value: Any) -> str | None:
-    if value is None:
-        return None
-    text = _ADDRESS.sub("", str(value))
-    if len(text) <= _MOST_VALUE:
-        return text
-    return f"{_cut(text)} #{hashlib.sha256(text.encode()).hexdigest()[:8]}"
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= _MOST_VALUE else f"{text[:_MOST_VALUE]}…"
 
 
 def answer(request: dict[str, Any]) -> None:

@@ -187,7 +187,7 @@ def compare_with_plan(
         )
         if found.error is not None:
             raise VerificationFailed(f"{name} does not load: {found.error}")
-        differing += map(_differing, compare(expected[project.name], found).changes)
+        differing += map(_differing, compare(expected[project.name], found.portable()).changes)
     if differing:
         more = len(differing) - _SHOWN_CHANGES
         raise VerificationFailed(

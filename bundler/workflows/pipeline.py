@@ -98,6 +98,7 @@ def prepare(
     environment: str | None = None,
     state_from: str | None = None,
     plan: Path | None = None,
+    target: str | None = None,
     defer_from: str | None = None,
     listener: Listener = SILENT,
 ) -> Prepared:
@@ -106,6 +107,7 @@ def prepare(
     held: until it is closed, the bundles stay as they are, see `bundler.state.hold`.
     guarded: False skips git, which the record then says. state_from: an artifact whose states are
     embedded instead; nothing is refreshed or published then. plan: a plan file whose states are.
+    target: the artifact that is replaced, which a plan must have compared.
     defer_from: the artifact whose dbt manifests the embedded dbt projects defer to.
     Raises `Findings` if a state is, or could come, in the repository, and as
     `bundler.refresh.run.refresh` does.
@@ -120,7 +122,9 @@ def prepare(
         from bundler.workflows import plan_file
 
         listener.phase(f"Carrying out {plan}")
-        refreshed, expected = plan_file.carry_out(plan, projects, options, listener, held)
+        refreshed, expected = plan_file.carry_out(
+            plan, projects, options, listener, held, target=target
+        )
     elif state_from is None:
         from bundler.refresh.run import refresh
 

@@ -25,16 +25,25 @@ from bundler.project.options import RefreshOptions
 from bundler.project.projects import Project
 from bundler.refresh.definitions import States, describe_with
 from bundler.refresh.directories import VERSIONED
-from bundler.refresh.removals import Removal, ShrunkState, refused, removals
+from bundler.refresh.removals import (
+    Removal,
+    ShrunkState,
+    counterparts,
+    refused,
+    removals,
+    vanished,
+)
 from bundler.refresh.run import Refreshed, refresh
 from bundler.state.artifact import Artifact
 from bundler.state.bundle import STATE_DIRECTORY, is_at
 from bundler.state.definitions import Definitions, DefinitionsDifference, compare, merge
 from bundler.state.directory import PublishedDirectories
-from bundler.state.manifest import parse
+from bundler.state.manifest import NonLocalKey, parse
 from bundler.state.statedir import StateDir
 
 PUBLISHED = "what is published"
+# Of plan files: another one when their content means something else.
+FORMAT = 2
 _ByProject = dict[str, Definitions]
 
 
@@ -71,14 +80,20 @@ class PlannedChange(msgspec.Struct, frozen=True):
 
 class Plan(msgspec.Struct, frozen=True):
     """contents: the content digests of the new states, by place. expected: what each project's code
-    location defines with them, by its name; empty if it was not loaded. states: the digest of the
-    file that has them.
+    location defines with them, by its name; empty if it was not loaded. not_refreshed: the keys
+    whose states are not in the artifact. commit: of the code, if git knows it. locks: a digest of
+    the files that say what is installed. states: the digest of the file that has the new states.
+    format: of the file.
     """
 
     contents: dict[str, str]
     changes: tuple[PlannedChange, ...]
     expected: dict[str, Definitions] = {}
+    not_refreshed: tuple[NonLocalKey, ...] = ()
+    commit: str | None = None
+    locks: str = ""
     states: str = ""
+    format: int = FORMAT
 
     @property
     def differs(self) -> bool:
@@ -117,7 +132,11 @@ def make(
     shrunk = tuple(ShrunkState(it.key or "", it.what, it.hint) for it in refreshed.shrunk)
     changes[0] = msgspec.structs.replace(changes[0], shrunk=shrunk)
     contents = {bundle.place: bundle.manifest.content_digest for bundle in refreshed.bundles}
-    return Plan(contents, tuple(changes), loader.expected), refreshed
+    expected_then = {name: it.portable() for name, it in loader.expected.items()}
+    others = tuple(
+        key for bundle in refreshed.bundles for key in bundle.manifest.predicate.contents.non_local
+    )
+    return Plan(contents, tuple(changes), expected_then, others), refreshed
 
 
 def _opened(name: str, refreshed: Refreshed) -> Artifact:
@@ -199,6 +218,7 @@ class _Loader:
     ) -> None:
         self._projects = [project for project in projects if project.dagster is not None]
         self._options = options
+        self._keys = {it.key for source in refreshed.found for it in source.components}
         self._new = {bundle.place: bundle.root for bundle in refreshed.bundles}
         self._listener = listener
         self.expected: _ByProject = {}
@@ -225,7 +245,8 @@ class _Loader:
             before = next(loaded)
             _refuse_error(before, baseline.name)
             changed = compare(merge(before), merge(after))
-            yield PlannedChange(baseline, difference, changed, tuple(self._removals(before, after)))
+            removed = (*self._removals(before, after), *self._vanished(difference))
+            yield PlannedChange(baseline, difference, changed, removed)
 
     def _describe(self, several: Sequence[Mapping[str, StateDir]]) -> list[_ByProject]:
         """With the new states, then with those of each baseline."""
@@ -244,6 +265,14 @@ class _Loader:
         for project in self._projects:
             options = self._options.over(project.config.refresh)
             yield from removals(before[project.name], after[project.name], options)
+
+    def _vanished(self, difference: Difference) -> tuple[Removal, ...]:
+        by_kind = {kind: set[str]() for kind in ("added", "removed")}
+        for key in difference.keys:
+            by_kind.get(key.kind, set()).add(key.key)
+        compared = counterparts(by_kind["removed"], by_kind["added"]).values()
+        keys = by_kind["removed"] - self._keys - {*compared}
+        return vanished(keys, self._options.over(self._projects[0].config.refresh))
 
 
 def _place_of(project: Project) -> str:
@@ -265,7 +294,8 @@ def _baseline_states(there: Mapping[str, StateDir], place: str, new: States) -> 
     ]
     if not same and len(there) == 1:
         same = [item.path for item in there.values()]
-    return {key: path for item in same for key, path in _states_in(item).items() if key in new}
+    old = {key: path for item in same for key, path in _states_in(item).items()}
+    return {key: old[before] for key, before in counterparts(old, new).items()}
 
 
 def _refuse_error(found: _ByProject, baseline: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import shlex
 import tarfile
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -31,9 +32,11 @@ from bundler.state.directory import PublishedDirectories
 from bundler.state.manifest import DirectoryRefresh
 from bundler.state.tree import hash_stream
 from bundler.system.atomic import io_errors, replaced_file
-from bundler.workflows.plan import PUBLISHED, Plan, PlanBaseline, as_it_is
+from bundler.workflows.pipeline import code_of
+from bundler.workflows.plan import FORMAT, PUBLISHED, Plan, PlanBaseline, as_it_is
 
 _PLAN, _STATES = "plan.json", "states.tar"
+_LOCK_FILES = ("pyproject.toml", "uv.lock", "poetry.lock", "pdm.lock", "requirements.txt")
 _MOST_PLAN_BYTES = 256 * 1024 * 1024
 
 
@@ -53,7 +56,10 @@ def save(
     export_states(refreshed, projects, ArtifactName("path", str(states)), listener)
     with states.open("rb") as stream:
         digest, _ = hash_stream(stream)
-    raw = msgspec.json.encode(msgspec.structs.replace(plan, states=digest))
+    made = msgspec.structs.replace(
+        plan, states=digest, commit=_commit(projects), locks=_locks(projects)
+    )
+    raw = msgspec.json.encode(made)
     info = tarfile.TarInfo(_PLAN)
     info.size = len(raw)
     with (
@@ -78,12 +84,15 @@ def carry_out(
     options: RefreshOptions,
     listener: Listener,
     held: ExitStack,
+    *,
+    target: str | None = None,
 ) -> tuple[Refreshed, Mapping[str, Definitions]]:
     """The states of a plan file as bundles of the projects, and what these should define.
 
-    held: the bundles' files exist until it is closed. The definitions are by the project's name.
-    Raises `VerificationFailed` for a file that is not a plan and for a baseline that has changed,
-    and `BadData` for what needs approval.
+    held: the bundles' files exist until it is closed. target: the artifact that gets the states.
+    The definitions are by the project's name.
+    Raises `VerificationFailed` for a file that is not a plan, for a plan of other projects or
+    without this artifact, and for a baseline that has changed, `BadData` for what needs approval.
     """
     from bundler.workflows.state_from import replay
 
@@ -91,10 +100,14 @@ def carry_out(
         plan = _read(path, Path(scratch))
         for change in plan.changes:
             _refuse_moved(change.baseline, plan, projects)
+        if target is not None:
+            _refuse_other(target, plan, path)
+        _warn_of_other_code(plan, projects, listener)
         removed = _judged(plan, options.allow_removed)
         raise_all([*_shrunk(plan, options.allow_shrink), *refused(removed)])
         states = str(Path(scratch) / _STATES)
         refreshed = replay(projects, states, listener, held, keeps_record=True)
+        _refuse_other_projects(plan, refreshed, path)
     record = tuple(_with_removed(directory, removed) for directory in refreshed.record)
     return msgspec.structs.replace(refreshed, record=record), plan.expected
 
@@ -136,13 +149,28 @@ def _read(path: Path, scratch: Path) -> Plan:
                 states = archive.extractfile(_STATES)
                 if raw is None or states is None:
                     raise malformed
-                plan = msgspec.json.decode(raw.read(_MOST_PLAN_BYTES), type=Plan)
+                text = raw.read(_MOST_PLAN_BYTES)
+                _refuse_other_format(path, text)
+                plan = msgspec.json.decode(text, type=Plan)
                 digest = _copy(states, scratch / _STATES)
         except (tarfile.TarError, KeyError, ValueError, msgspec.MsgspecError) as error:
             raise malformed from error
     if digest != plan.states:
         raise VerificationFailed(f"{path} was altered: its states are not those of its plan.")
     return plan
+
+
+class _Format(msgspec.Struct, frozen=True):
+    format: int = 1
+
+
+def _refuse_other_format(path: Path, text: bytes) -> None:
+    found = msgspec.json.decode(text, type=_Format).format
+    if found != FORMAT:
+        raise VerificationFailed(
+            f"{path} is a plan of format {found}; this version of state-bundler reads {FORMAT}.",
+            hint="Make it with the version that carries it out: state-bundler plan --out plan.bin",
+        )
 
 
 def _copy(source: Any, target: Path) -> str:
@@ -166,6 +194,61 @@ def _refuse_moved(was: PlanBaseline, plan: Plan, projects: Sequence[Project]) ->
         f"The plan is stale: {was.name} has changed since it was made ({what}).",
         hint="Make a new plan: state-bundler plan --out plan.bin",
     )
+
+
+def _refuse_other(target: str, plan: Plan, path: Path) -> None:
+    """What has been compared has the states of a baseline, or has the new ones already."""
+    with open_artifact(target) as artifact:
+        now = sorted(as_it_is(target, artifact).contents.values())
+    known = [plan.contents, *(change.baseline.contents for change in plan.changes)]
+    if not any(now == sorted(contents.values()) for contents in known):
+        raise VerificationFailed(
+            f"{path} does not say what would change in {target}: it was compared with "
+            f"{', '.join(change.baseline.name for change in plan.changes)}.",
+            hint=f"Compare it, too: state-bundler plan {shlex.quote(target)} --out plan.bin",
+        )
+
+
+def _refuse_other_projects(plan: Plan, refreshed: Refreshed, path: Path) -> None:
+    here = sorted(bundle.place for bundle in refreshed.bundles)
+    if here != sorted(plan.contents):
+        raise VerificationFailed(
+            f"{path} is a plan for {', '.join(sorted(plan.contents))}, and not for "
+            f"{', '.join(here)}.",
+            hint="Select the projects that it was made for with --project.",
+        )
+
+
+def _warn_of_other_code(plan: Plan, projects: Sequence[Project], listener: Listener) -> None:
+    """Other code may define something else: a load of the finished artifact decides that."""
+    other = []
+    if (now := _commit(projects)) != plan.commit:
+        of_plan, here = ((name or "unknown")[:12] for name in (plan.commit, now))
+        other.append(f"of commit {of_plan}, and here is {here}")
+    if _locks(projects) != plan.locks:
+        other.append("with other requirements or another lock file")
+    if other:
+        listener.warning(
+            f"The plan was made {', '.join(other)}. Only a load of the finished artifact shows "
+            "whether it still defines what the plan says."
+        )
+
+
+def _commit(projects: Sequence[Project]) -> str | None:
+    identity = code_of(projects[0], required=False)
+    return identity.commit if identity is not None else None
+
+
+def _locks(projects: Sequence[Project]) -> str:
+    digest = hashlib.sha256()
+    for project in projects:
+        roots = (project.root, project.workspace or project.root)
+        for path in (root / name for root in roots for name in _LOCK_FILES):
+            if path.is_file():
+                digest.update(
+                    f"{path.name} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode()
+                )
+    return digest.hexdigest()
 
 
 def _opened_now(name: str, projects: Sequence[Project]) -> Artifact:

@@ -14,11 +14,10 @@ from bundler.artifacts.verify import Verdict
 from bundler.state.age import age_problem
 from bundler.state.artifact import Artifact, StateDirectory
 from bundler.state.manifest import KeyRefresh, State
+from bundler.system.documents import MOST_BYTES, decoded
 from bundler.system.wording import nearest
 
 _SHORTEST_COMMIT = 7
-# Larger states are counted by their files: parsing takes several times their size of memory.
-_MAX_PARSED_BYTES = 64 * 1024 * 1024
 
 
 class Policy(msgspec.Struct, frozen=True):
@@ -102,7 +101,7 @@ def _entries(directory: StateDirectory, verdict: Verdict) -> Iterator[tuple[tupl
     counted: dict[str, int] = {path: len(state.files) for path, state in states.items()}
     for member in directory.members():
         path, _, name = member.path.partition("/")
-        if name == "state" and path in states and 0 < member.size <= _MAX_PARSED_BYTES:
+        if name == "state" and path in states and 0 < member.size <= MOST_BYTES:
             with member.open() as stream:
                 counted[path] = _count(stream.read(), otherwise=counted[path])
     for path, count in counted.items():
@@ -110,14 +109,10 @@ def _entries(directory: StateDirectory, verdict: Verdict) -> Iterator[tuple[tupl
 
 
 def _count(raw: bytes, otherwise: int) -> int:
-    import msgspec
-
     from bundler.state.json_entries import count_entries
 
-    try:
-        return count_entries(msgspec.json.decode(raw))
-    except (msgspec.DecodeError, RecursionError, UnicodeError):
-        return otherwise
+    document = decoded(raw)
+    return otherwise if document is None else count_entries(document[0])
 
 
 # --- the rules ------------------------------------------------------------------------------

@@ -45,6 +45,9 @@ def test_every_kind_of_definition_is_described(loaded: tuple[Definitions, Defini
         "kinds": ["table"],
         "tags": {"tier": "gold"},
         "type": "materializable",
+        "op": "orders",
+        "io manager": "io_manager",
+        "resources": ["io_manager"],
     }
     assert before.assets["orders"]["automation"].startswith("eager #")
     assert before.definitions["resources"]["warehouse"]["type"] == "planned.feed.Warehouse"

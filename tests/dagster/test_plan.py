@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import subprocess
@@ -202,8 +203,15 @@ def test_a_store_and_an_image_without_state_as_baselines(
     project.run("refresh", "--push")
     plan = project.folder / "plan.bin"
     project.run("plan", "store:", "--out", plan)
+    assert "Stored[far]: not refreshed by a plan, its state is in versioned storage (current" in (
+        capsys.readouterr().out
+    )
     project.feed(AFTER)
-    (baseline,) = _plan(project, capsys, store)["baselines"]
+    found = _plan(project, capsys, store)
+    assert [item["key"] for item in found["notRefreshed"]] == ["Stored[far]"]
+    assert found["notRefreshed"][0]["version"]
+    assert "- Stored[far]: not refreshed by a plan" in found["markdown"]
+    (baseline,) = found["baselines"]
     changes = {(it["kind"], it["name"]): it["change"] for it in baseline["definitions"]["changes"]}
     assert changes["assets", "returns"] == "removed"
     assert baseline["states"]["keys"][0]["kind"] == "changed"
@@ -288,3 +296,76 @@ def test_what_is_no_plan_is_refused(project: _Project, capsys: pytest.CaptureFix
     assert "was altered" in capsys.readouterr().err
     assert not layout.exists()
     project.run(*build, "--state-from", layout, code=2)
+
+
+def _rewritten(file: Path, change: Mapping[str, Any]) -> None:
+    """The plan with other fields, as another version or a hand might write it."""
+    with tarfile.open(file) as archive:
+        members = {name: archive.extractfile(name).read() for name in archive.getnames()}  # type: ignore[union-attr]  # both are files
+    members["plan.json"] = json.dumps({**json.loads(members["plan.json"]), **change}).encode()
+    with tarfile.open(file, "w") as archive:
+        for name, raw in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(raw)
+            archive.addfile(info, io.BytesIO(raw))
+
+
+def test_a_plan_of_something_else_is_refused(
+    project: _Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    layouts = [project.folder / name for name in ("one", "other")]
+    for layout, resources in zip(layouts, ([], ["lake"]), strict=True):
+        project.feed({**BEFORE, "resources": resources})
+        project.run("build oci", "-o", layout, "--no-guard")
+    file = project.folder / "plan.bin"
+    project.feed(AFTER)
+    project.run("plan", f"oci:{layouts[0]}:latest", "--out", file, code=1)
+    update = ("update", f"oci:{layouts[1]}:latest", "--in-place", "--no-guard", "--plan", file)
+    capsys.readouterr()
+    project.run(*update, code=76)
+    said = capsys.readouterr().err
+    assert f"does not say what would change in oci:{layouts[1]}:latest" in said
+    assert project.state_in(f"oci:{layouts[1]}:latest")["resources"] == ["lake"]
+    # Of a project with the same keys.
+    text = (project.root / "pyproject.toml").read_text()
+    (project.root / "src/planned").rename(project.root / "src/another")
+    (project.root / "pyproject.toml").write_text(text.replace("planned", "another"))
+    declared = project.root / "src/another/defs/feed/defs.yaml"
+    declared.write_text(declared.read_text().replace("planned", "another"))
+    project.run("build oci", "-o", project.folder / "third", "--no-guard", "--plan", file, code=76)
+    assert "is a plan for planned/defs/.local_defs_state, and not for another/" in (
+        capsys.readouterr().err
+    )
+    assert not (project.folder / "third").exists()
+
+
+def test_a_plan_of_another_version_or_other_code(
+    project: _Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, layout = project.folder / "plan.bin", project.folder / "layout"
+    build = ("build oci", "-o", layout, "--no-guard", "--plan", file)
+    project.feed(AFTER)
+    project.run("plan", "--out", file, code=1)
+    made = file.read_bytes()
+    for change, told in (
+        ({"format": 99, "changes": "another shape"}, "is a plan of format 99"),
+        ({"contents": {"elsewhere/.local_defs_state": "0" * 64}}, "is a plan for elsewhere/"),
+        ({"changes": None}, "is not a plan"),
+    ):
+        _rewritten(file, change)
+        capsys.readouterr()
+        project.run(*build, code=76)
+        assert told in capsys.readouterr().err
+        file.write_bytes(made)
+    file.write_bytes(made[: len(made) // 2])
+    project.run(*build, code=76)
+    assert not layout.exists()
+    file.write_bytes(made)
+    (project.root / "uv.lock").write_text("version = 1\n")
+    capsys.readouterr()
+    project.run(*build)
+    said = capsys.readouterr().err
+    assert "The plan was made with other requirements or another lock file." in said
+    _rewritten(file, {"commit": "0123456789abcdef"})
+    project.run(*build)
+    assert "The plan was made of commit 0123456789ab, and here is " in capsys.readouterr().err

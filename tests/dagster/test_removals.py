@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -102,3 +103,59 @@ def test_a_state_that_does_not_load_is_refused(
     assert project.refresh(_of(*TEN, broken=True)) == 65
     said = capsys.readouterr().err
     assert "does not load with the new states: ValueError: the feed cannot be used" in said
+
+
+def test_a_key_without_a_component_is_removed_only_with_approval(
+    project: _Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project.configure('max-removed = "20%"')
+    other = project.root / "src/planned/defs/more"
+    other.mkdir()
+    (other / "defs.yaml").write_text("type: planned.feed.Feed\nattributes:\n  name: more\n")
+    feed(project.folder, _of("z"), "more")
+    assert project.refresh(_of(*TEN)) == 0
+    shutil.rmtree(other)
+    capsys.readouterr()
+    assert project.refresh(_of(*TEN)) == 65
+    said = capsys.readouterr().err
+    assert "Feed[more]: no component has this key any more, so everything" in said
+    assert (project.root / _STATES / "Feed__more__" / "state").exists()
+    plan = ["plan", "--project", str(project.root), "--python", str(python()), "--format", "json"]
+    assert run(cli, plan) == 1
+    (baseline,) = json.loads(capsys.readouterr().out)["baselines"]
+    assert [line.partition(":")[0] for line in baseline["refused"]] == ["Feed[more]"]
+    assert project.refresh(_of(*TEN), "--allow-removed", "Feed[more]") == 0
+    assert not (project.root / _STATES / "Feed__more__").exists()
+
+
+def test_a_key_with_another_name_is_compared_with_what_it_was(
+    project: _Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A variable that a key is made of names an account with nothing in it."""
+    project.configure('max-removed = "20%"')
+    assert project.refresh(_of(*TEN)) == 0
+    declared = project.root / "src/planned/defs/feed/defs.yaml"
+    declared.write_text(declared.read_text().replace("main", "other"))
+    feed(project.folder, _of("a"), "other")
+    capsys.readouterr()
+    assert project.refresh(_of(*TEN)) == 65
+    assert "Feed[other]: 9 of 10 assets would be removed" in capsys.readouterr().err
+    feed(project.folder, _of(*TEN), "other")
+    assert project.refresh(_of(*TEN)) == 0
+
+
+def test_an_asset_that_others_depend_on_is_removed_as_well(
+    project: _Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Dagster makes up an asset for every dependency: that does not define it."""
+    project.configure("max-removed = 0")
+    module = project.root / "src/planned/defs/report.py"
+    module.write_text(
+        "import dagster as dg\n\n@dg.asset(deps=[*'abcdefghij'])\ndef report(): ...\n"
+    )
+    assert project.refresh(_of(*TEN)) == 0
+    capsys.readouterr()
+    assert project.refresh(_of(*TEN[1:])) == 65
+    assert "1 of 10 assets would be removed, more than max-removed = 0 allows: a." in (
+        capsys.readouterr().err
+    )

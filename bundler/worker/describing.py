@@ -1,0 +1,369 @@
+"""Describes each definition of a loaded code location by the fields that a reader asks about.
+
+The first part of the program of `bundler.worker.definitions`. What Dagster shows of a definition
+is in a field here, or a test says why not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+# Of values that may be secret there is only a digest, which differs from process to process.
+CONFIGURATION = "configuration"
+_MOST_VALUE = 200
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
+_KIND_TAG = "dagster/kind/"
+_CODE_METADATA = ("dagster/code_references", "dagster/component_origin")
+_FOLDERS: set[str] = set()
+_salt = ""
+
+
+def salt_digests(salt: str) -> None:
+    """Makes digests of values that may be secret comparable for those who know the salt only."""
+    global _salt  # noqa: PLW0603  # one request a process
+    _salt = salt
+
+
+def leave_out(folder: object) -> None:
+    """Leaves the path of a folder out of all texts: it is another one in each load."""
+    _FOLDERS.add(str(folder))
+
+
+def described(location: Any) -> dict[str, dict[str, Any]]:
+    """The definitions by kind and name."""
+    has_repository = hasattr(location, "get_repository_def")
+    repository = location.get_repository_def() if has_repository else location
+    graph = repository.asset_graph
+    jobs = {job.name: job for job in repository.get_all_jobs()}
+    return {
+        "assets": {
+            node.key.to_user_string(): _asset(node)
+            for node in map(graph.get, graph.get_all_asset_keys())
+            if not _is_stub(node)
+        },
+        "asset checks": {
+            check_name(key): _check(graph.get(key), graph.assets_def_for_key(key))
+            for key in graph.asset_check_keys
+        },
+        "jobs": {name: _job(job) for name, job in jobs.items() if not name.startswith("__")},
+        "schedules": {item.name: _schedule(item, jobs) for item in repository.schedule_defs},
+        "sensors": {item.name: _sensor(item, jobs, graph) for item in repository.sensor_defs},
+        "resources": _resources(repository),
+    }
+
+
+def _asset(node: Any) -> dict[str, Any]:
+    tags = {name: value for name, value in node.tags.items() if not name.startswith(_KIND_TAG)}
+    made_by = node.assets_def
+    return {
+        "dependencies": _keys(node.parent_keys),
+        "group": node.group_name,
+        "owners": sorted(node.owners),
+        "automation": _automation(node.automation_condition),
+        "code version": node.code_version,
+        "partitions": _partitions(node.partitions_def),
+        "kinds": sorted(node.kinds),
+        "tags": dict(sorted(tags.items())),
+        "type": _type_of(node),
+        **_if_any(
+            {
+                "description": _text(node.description),
+                "metadata": _metadata(node.metadata),
+                "freshness": _text(node.freshness_policy or node.legacy_freshness_policy),
+                "backfill": _text(node.backfill_policy),
+                "observed every": _text(node.auto_observe_interval_minutes),
+                "partition mappings": _texts(node.partition_mappings, _key),
+                "optional": made_by.get_asset_spec(node.key).skippable or None,
+                "io manager": node.io_manager_key if node.is_materializable else None,
+            }
+        ),
+        **_computation(made_by, node.execution_set_entity_keys),
+    }
+
+
+def _is_stub(node: Any) -> bool:
+    """Whether Dagster made it up because something depends on it: nothing defines it then."""
+    return bool(getattr(node.assets_def, "is_auto_created_stub", False))
+
+
+def check_name(key: Any) -> str:
+    """What a user calls an asset check."""
+    return f"{key.asset_key.to_user_string()}:{key.name}"
+
+
+def _type_of(node: Any) -> str:
+    if getattr(node, "is_virtual", False):
+        return "virtual"
+    if node.is_materializable:
+        return "materializable"
+    return "observable" if node.is_observable else "external"
+
+
+def _computation(made_by: Any, together: Any) -> dict[str, Any]:
+    """What runs to make assets or checks. together: the keys that only one run can make."""
+    if not made_by.is_executable:
+        return {}
+    definition = made_by.node_def
+    many = len(together) > 1
+    return _if_any(
+        {
+            "op": definition.name,
+            "op tags": _texts(definition.tags),
+            "resources": sorted(made_by.required_resource_keys),
+            "pools": sorted({op.pool for op in definition.iterate_op_defs() if op.pool}),
+            "retries": _text(getattr(definition, "retry_policy", None)),
+            "hooks": sorted(hook.name for hook in made_by.hook_defs),
+            "made with": f"{len(together)} {_digest(sorted(map(str, together)))}" if many else None,
+        }
+    )
+
+
+def _check(node: Any, made_by: Any) -> dict[str, Any]:
+    together = made_by.asset_and_check_keys if not made_by.can_subset else ()
+    return {
+        "dependencies": _keys(getattr(node, "parent_entity_keys", ())),
+        "blocking": node.blocking,
+        "automation": _automation(node.automation_condition),
+        "description": _text(node.description),
+        **_if_any(
+            {
+                "metadata": _metadata(node.metadata),
+                "partitions": _partitions(node.partitions_def),
+            }
+        ),
+        **_computation(made_by, together),
+    }
+
+
+def _job(job: Any) -> dict[str, Any]:
+    layer = job.asset_layer
+    selected = layer.selected_asset_keys
+    checks = getattr(job.asset_layer.asset_graph, "asset_check_keys", ())
+    return {
+        "assets": _keys(selected),
+        "ops": [] if selected else sorted(job.graph.node_dict),
+        "partitions": _partitions(job.partitions_def),
+        "tags": dict(sorted(job.tags.items())),
+        **_if_any(
+            {
+                "asset checks": sorted(map(check_name, checks)),
+                "description": _text(job.description),
+                "metadata": _metadata(job.metadata),
+                "owners": sorted(getattr(job, "owners", None) or ()),
+                "run tags": _texts(getattr(job, "run_tags", None) or {}),
+                "automation": _automation(getattr(job, "automation_condition", None)),
+                "executor": job.executor_def.name,
+                "loggers": sorted(job.loggers),
+                "hooks": sorted(hook.name for hook in job.hook_defs),
+                "retries": _text(job.op_retry_policy),
+                "resources": [] if selected else sorted(job.required_resource_keys),
+                "wiring": None if selected else _digest(job.graph.dependencies),
+                CONFIGURATION: _secret(job.run_config or None),
+            }
+        ),
+    }
+
+
+def _launched(targets: Any, jobs: dict[str, Any]) -> dict[str, Any]:
+    """What a schedule or sensor launches: jobs, and the assets of those without a name."""
+    names = [name for it in targets if (name := getattr(it, "job_name", None))]
+    anonymous = [jobs[name] for name in names if name.startswith("__") and name in jobs]
+    return {
+        "jobs": sorted(name for name in names if not name.startswith("__")),
+        "assets": sorted(
+            {key for job in anonymous for key in _keys(job.asset_layer.selected_asset_keys)}
+        ),
+        "ops": sorted({op for it in targets for op in getattr(it, "op_selection", None) or ()}),
+    }
+
+
+def _automatic(automation: Any) -> dict[str, Any]:
+    """What schedules and sensors have in common."""
+    return _if_any(
+        {
+            "description": _text(automation.description),
+            "metadata": _metadata(automation.metadata),
+            "owners": sorted(getattr(automation, "owners", None) or ()),
+            "tags": _texts(automation.tags),
+            "resources": sorted(automation.required_resource_keys),
+        }
+    )
+
+
+def _schedule(schedule: Any, jobs: dict[str, Any]) -> dict[str, Any]:
+    launched = _launched([schedule.target], jobs)
+    return {
+        "cron": _text(schedule.cron_schedule),
+        "timezone": schedule.execution_timezone,
+        "job": schedule.job_name,
+        "status": schedule.default_status.value,
+        **_automatic(schedule),
+        **_if_any(
+            {
+                "assets": launched["assets"],
+                "ops": launched["ops"],
+                CONFIGURATION: _secret(_configuration(schedule)),
+            }
+        ),
+    }
+
+
+def _configuration(schedule: Any) -> Any:
+    """The variables and the run config, unless a function of the project makes that."""
+    function = getattr(_as_written(schedule), "_run_config_fn", None)
+    is_fixed = getattr(function, "__qualname__", "").endswith("._default_run_config_fn")
+    config = function(None) if is_fixed and function is not None else None
+    return (config, schedule.environment_vars) if config or schedule.environment_vars else None
+
+
+def _as_written(schedule: Any) -> Any:
+    """The schedule of the project: in a component, Dagster wraps it to note where it comes from."""
+    closure = getattr(getattr(schedule, "_execution_fn", None), "__closure__", None) or ()
+    inner = (it.cell_contents for it in closure if isinstance(it.cell_contents, type(schedule)))
+    found = next(inner, schedule)
+    return found if found is schedule else _as_written(found)
+
+
+def _sensor(sensor: Any, jobs: dict[str, Any], graph: Any) -> dict[str, Any]:
+    launched = _launched(sensor.targets or (), jobs)
+    selection = sensor.asset_selection
+    assets = _keys(selection.resolve(graph)) if selection is not None else launched["assets"]
+    watched = [getattr(sensor, "asset_key", None), *(getattr(sensor, "_monitored_assets", ()))]
+    watched_jobs = [getattr(job, "name", None) for job in getattr(sensor, "_monitored_jobs", ())]
+    condition = getattr(sensor, "default_condition", None)
+    return {
+        "type": sensor.sensor_type.value,
+        "jobs": launched["jobs"],
+        "assets": assets,
+        "interval": sensor.minimum_interval_seconds,
+        "status": sensor.default_status.value,
+        **_automatic(sensor),
+        **_if_any(
+            {
+                "ops": launched["ops"],
+                "watched assets": _keys(key for key in watched if hasattr(key, "to_user_string")),
+                "watched jobs": sorted(filter(None, watched_jobs)),
+                "run tags": _texts(getattr(sensor, "run_tags", None) or {}),
+                "backfills": getattr(sensor, "emit_backfills", None),
+                "condition": _automation(condition),
+            }
+        ),
+    }
+
+
+def _resources(repository: Any) -> dict[str, dict[str, Any]]:
+    """The classes of the resources, and never a value: that may be a credential."""
+    # Despite its name: the resources by environment variable.
+    used = repository.get_env_vars_by_top_level_resource()
+    return {
+        name: {
+            "type": _class_of(resource),
+            "variables": sorted(variable for variable, by in used.items() if name in by),
+            **_if_any(
+                {
+                    "description": _text(resource.description),
+                    "version": getattr(resource, "version", None),
+                    "resources": sorted(getattr(resource, "nested_resources", None) or ()),
+                    CONFIGURATION: _secret(_configured(resource)),
+                }
+            ),
+        }
+        for name, resource in repository.get_top_level_resources().items()
+    }
+
+
+def _configured(resource: Any) -> Any:
+    schema = resource.config_schema
+    return schema.default_value_as_json_str if schema and schema.default_provided else None
+
+
+def _class_of(resource: Any) -> str:
+    kind = getattr(resource, "configurable_resource_cls", None) or type(resource)
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+# --- values -----------------------------------------------------------------------------------
+
+
+def _if_any(fields: dict[str, Any]) -> dict[str, Any]:
+    """The fields that say something: most definitions have few of them."""
+    return {name: value for name, value in fields.items() if value not in (None, "", [], {})}
+
+
+def _key(key: Any) -> str:
+    return str(key.to_user_string())
+
+
+def _keys(keys: Any) -> list[str]:
+    return sorted(map(_key, keys))
+
+
+def _texts(values: Any, name_of: Callable[[Any], str] = str) -> dict[str, str | None]:
+    return {name_of(name): _text(value) for name, value in values.items()}
+
+
+def _metadata(metadata: Any) -> dict[str, str | None]:
+    """Without paths of code, which are other ones on each machine, and without the objects of
+    integrations: Dagster does not show them either."""
+    found = {name: value for name, value in metadata.items() if name not in _CODE_METADATA}
+    plain = {name: _unwrapped(value) for name, value in found.items() if _is_plain(value)}
+    return dict(sorted(_texts(plain).items()))
+
+
+def _unwrapped(value: Any) -> Any:
+    is_wrapped = type(value).__name__.endswith("MetadataValue")
+    return getattr(value, "value", value) if is_wrapped else value
+
+
+def _is_plain(value: Any) -> bool:
+    is_shown = type(value).__module__.partition(".")[0] in ("builtins", "dagster")
+    return is_shown and not _ADDRESS.search(repr(value))
+
+
+def _automation(condition: Any) -> str | None:
+    """The label, and a digest of the rest: a condition can change and keep its label."""
+    if condition is None:
+        return None
+    text = _stable(repr(condition))
+    return f"{_cut(condition.get_label() or text)} {_digest(text)}"
+
+
+def _partitions(partitions: Any) -> str | None:
+    """As Dagster describes them; that leaves out the name of dynamic ones and formats of times."""
+    text = _text(partitions)
+    is_listed = type(partitions).__name__ == "StaticPartitionsDefinition"
+    return text if text is None or is_listed else f"{text.partition(' #')[0]} {_digest(partitions)}"
+
+
+def _text(value: Any) -> str | None:
+    if value is None:
+        return None
+    text = _stable(str(value))
+    return text if len(text) <= _MOST_VALUE else f"{_cut(text)} {_digest(text)}"
+
+
+def _secret(value: Any) -> str | None:
+    """A digest that only the request that salted it can compare: a value may be a credential."""
+    return None if value is None else _digest(f"{_salt}{value!r}")
+
+
+def _digest(value: Any) -> str:
+    text = value if isinstance(value, str) else _stable(repr(value))
+    return f"#{hashlib.sha256(text.encode(errors='replace')).hexdigest()[:8]}"
+
+
+def _stable(text: str) -> str:
+    """Text without what is another one at each load: addresses, and the folder of the states."""
+    for folder in sorted(_FOLDERS, key=len, reverse=True):
+        text = text.replace(folder, "…")
+    return _ADDRESS.sub("", text)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _MOST_VALUE else f"{text[:_MOST_VALUE]}…"
