@@ -26,13 +26,13 @@ from bundler.project.options import RefreshOptions, matches
 from bundler.project.projects import Project
 from bundler.refresh.removals import Removal, allowed_names, refused
 from bundler.refresh.run import Refreshed
+from bundler.state import run_record
 from bundler.state.artifact import Artifact
 from bundler.state.definitions import Definitions
 from bundler.state.directory import PublishedDirectories
 from bundler.state.manifest import DirectoryRefresh
 from bundler.state.tree import hash_stream
 from bundler.system.atomic import io_errors, replaced_file
-from bundler.workflows.pipeline import code_of
 from bundler.workflows.plan import FORMAT, PUBLISHED, Plan, PlanBaseline, as_it_is
 
 _PLAN, _STATES = "plan.json", "states.tar"
@@ -235,7 +235,7 @@ def _warn_of_other_code(plan: Plan, projects: Sequence[Project], listener: Liste
 
 
 def _commit(projects: Sequence[Project]) -> str | None:
-    identity = code_of(projects[0], required=False)
+    identity = run_record.code_of(projects[0].root, required=False)
     return identity.commit if identity is not None else None
 
 
