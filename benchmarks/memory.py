@@ -27,14 +27,14 @@ requires-python = ">=3.10"
 requires = ["hatchling"]
 build-backend = "hatchling.build"
 [tool.hatch.build.targets.wheel]
-packages = ["large"]
+packages = ["src/large"]
 [[tool.state-bundler.source]]
 key = "Large"
-path = "large/state"
+path = "src/large/state"
 command = [PYTHON, "fetch.py", "large", "{state_path}"]
 [[tool.state-bundler.source]]
 key = "Vendor"
-path = "large/state"
+path = "src/large/state"
 command = [PYTHON, "fetch.py", "vendor", "{state_path}"]
 [tool.state-bundler]
 store = "STORE"
@@ -76,15 +76,15 @@ class Project:
     """A project with a large state, its artifacts and its store, in a folder."""
 
     def __init__(self, folder: Path, megabytes: int) -> None:
-        self.folder, self.root = folder, folder / "large"
-        (self.root / "large").mkdir(parents=True)
-        (self.root / "large/__init__.py").touch()
-        (self.root / "large/__main__.py").write_text("print('large')\n")
+        self.folder, self.root, self.code = folder, folder / "large", folder / "large/src"
+        (self.code / "large").mkdir(parents=True)
+        (self.code / "large/__init__.py").touch()
+        (self.code / "large/__main__.py").write_text("print('large')\n")
         (self.root / "fetch.py").write_text(_FETCH)
         text = _PROJECT.replace("PYTHON", repr(sys.executable))
         text = text.replace("STORE", f"file://{folder / 'store'}")
         (self.root / "pyproject.toml").write_text(text)
-        (self.root / ".gitignore").write_text("/large/state/\n/dist/\n")
+        (self.root / ".gitignore").write_text("/src/large/state/\n/dist/\n")
         self.environment = {**os.environ, "SIZE": str(megabytes), "NEW": "1"}
         self.git("init", "--quiet")
         self.git("add", ".")
@@ -137,7 +137,7 @@ def rows(folder: Path, megabytes: int) -> Iterator[tuple[str, int, float]]:
     yield "build wheel", *project.run("build", "wheel", *never, "-o", folder / "dist")
     yield (
         "build pex",
-        *project.run(*("build", "pex", *never, "-o", pex, "--", "-D", project.root, "-m", "large")),
+        *project.run(*("build", "pex", *never, "-o", pex, "--", "-D", project.code, "-m", "large")),
     )
     yield "embed", *project.run("embed", one, "--tag", other, *never)
     yield "verify OCI", *project.run("verify", one)
