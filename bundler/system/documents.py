@@ -37,7 +37,7 @@ def is_large_document(path: Path) -> bool:
 
 
 def decoded(raw: bytes) -> tuple[Any] | None:
-    """The value of a JSON document, in a tuple with one item; None if it is not JSON or too large."""
+    """The value of a JSON document, in a tuple with one item; None if not JSON or too large."""
     if _memory(raw) > _MOST_MEMORY:
         return None
     # The garbage collector would traverse all new objects again and again, and find nothing.
