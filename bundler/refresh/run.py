@@ -402,7 +402,14 @@ async def _refuse_removals(
     failures: list[BundlerError] = []
     for directory in directories:
         compared = await _compared(directory, listener) if judges else ()
-        failures += refused(directory.vanished() if judges else ())
+        gone = directory.vanished() if judges else ()
+        failures += refused(gone)
+        for it in gone:
+            if it.exceeds and it.allowed:
+                listener.warning(
+                    f"{it.key} is removed with everything that it defines, because "
+                    "--allow-removed allows it."
+                )
         if compared is None:  # what it defines is unknown: the shrink check decides
             failures += directory.shrunk.values()
             continue
