@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     "chosen",
     multiple=True,
     metavar="TARGET",
-    help="A target to embed the state in (repeatable). Default: those whose context holds a "
-    "project.",
+    help="A target or group to embed the state in (repeatable). Default: the targets whose "
+    "context holds a project.",
 )
 @click.option(
     "--every-byte",
@@ -78,13 +78,14 @@ def build_bake(
         ctx.exit(dockerbuild.plain(["bake", *words]))
     docker.refuse_silence()
     found = baking.resolve(docker, words)
-    baking.preflight(found, chosen)
+    selected = found.chosen(chosen)
+    baking.preflight(found, selected)
     listener = narrator(quiet=building.quiet)
     targets: list[str] = []
 
     def check(projects: Sequence[Project]) -> None:
         refuse_relative(None, projects)
-        targets.extend(chosen or _with_code(found, projects))
+        targets.extend(selected or _with_code(found, projects))
         baking.preflight(found, targets, projects)
         engine = docker.connect_late()
         for name in targets:

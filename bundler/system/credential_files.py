@@ -29,7 +29,7 @@ _PATTERNS = re.compile(
 _PATHS = (".docker/config.json", ".config/gcloud", ".streamlit/secrets.toml", ".cargo/credentials")
 # Their contents decide: many are public.
 BY_CONTENT = (".pem", ".key")
-_MOST_BYTES = 64 * 1024
+_MOST_BYTES = 16 * 1024 * 1024
 # Google names a service account's key after its project.
 _KEY_FILE = (".json", 512, 8 * 1024)
 _PRIVATE = b"PRIVATE KEY-----"
@@ -62,8 +62,8 @@ def holds_credentials(path: str, file: str | os.PathLike[str], *, certain: bool 
 def decide(path: str, opened: Callable[[], BinaryIO], *, certain: bool = False) -> bool:
     """The same for a file that `opened` opens, if its name does not decide.
 
-    A file that cannot be read is judged by its name alone. certain: whether the contents have to be
-    a private key, and not only look like a file that has one.
+    A file that cannot be read, or is too long, is judged by its name alone. certain: whether the
+    contents have to be a private key, and not only look like a file that has one.
     """
     by_name = has_credentials_name(path)
     by_content = path.lower().endswith(BY_CONTENT)
@@ -80,7 +80,7 @@ def decide(path: str, opened: Callable[[], BinaryIO], *, certain: bool = False) 
     if certain and not _SURELY_PRIVATE.search(content):
         return False
     if by_content:
-        return certain or is_private(content)
+        return certain or len(content) == _MOST_BYTES or is_private(content)
     return least <= len(content) <= most and b'"private_key"' in content
 
 

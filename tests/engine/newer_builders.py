@@ -31,7 +31,7 @@ from bundler.artifacts.image.ociread import open_layout
 from bundler.artifacts.verify import verify
 from bundler.errors import UsageError, VerificationFailed
 from tests.support import registries
-from tests.support.bundles import make_record
+from tests.support.bundles import PLACE, make_record
 from tests.support.dockerprojects import Project, relay
 from tests.support.embedding import build_image
 from tests.support.engine import CLIENT_VARIABLE, Engine
@@ -148,8 +148,11 @@ target "inline" {
 class Baker:
     """``docker bundle bake`` in a project."""
 
-    def __init__(self, project: Project, plugged: dict[str, str], host: str) -> None:
-        project.write("docker-bake.hcl", HCL.replace("NAME", project.name).replace("HOST", host))
+    def __init__(
+        self, project: Project, plugged: dict[str, str], host: str, definition: str = HCL,
+        file: str = "docker-bake.hcl",
+    ) -> None:  # fmt: skip
+        project.write(file, definition.replace("NAME", project.name).replace("HOST", host))
         project.configure()
         config = Path(plugged["DOCKER_CONFIG"])
         theirs = Path(os.environ[CLIENT_VARIABLE])
@@ -160,9 +163,9 @@ class Baker:
         self._environment = project.environment(DOCKER_CONFIG=str(config), DOCKER_BUILDKIT="")
         del self._environment["STATE_BUNDLER_DOCKER"]
 
-    def bake(self, *words: str, code: int = 0) -> str:
+    def bake(self, *words: str, code: int = 0, stdin: bytes = b"") -> str:
         done = subprocess.run(
-            [self._project.engine.clis[-1], "bundle", "bake", *words],
+            [self._project.engine.clis[-1], "bundle", "bake", *words], input=stdin,
             env=self._environment, cwd=self._project.root, check=False, capture_output=True,
         )  # fmt: skip
         assert done.returncode == code, done.stderr.decode()
@@ -210,3 +213,84 @@ def test_bake_makes_several_platforms_here(
         baker.bake("--set", f"app.output=type=oci,dest={target}", "app")
         with open_layout(target) as artifact:
             assert platforms_in(artifact) == 2
+
+
+_BASE = "FROM scratch\\nWORKDIR /app\\nENV PYTHONPATH=/app/src\\n"
+# The same in each language, as far as it has words for it; compose has no groups and no matrix.
+_DEFINITIONS = {
+    "docker-bake.hcl": """
+        group "default" { targets = ["app", "others"] }
+        group "others" { targets = ["tool"] }
+        target "common" { args = { FOLDER = "src" } }
+        target "base" { dockerfile-inline = "BASE" }
+        target "app" {
+          inherits = ["common"]
+          name = "app-${item}"
+          matrix = { item = ["one", "two"] }
+          dockerfile = "${item}.Dockerfile"
+          contexts = { base = "target:base", extra = "extra" }
+          tags = ["NAME:${item}"]
+        }
+        target "tool" { dockerfile-inline = "FROM scratch\\nCOPY extra /\\n" }
+    """,
+    "docker-bake.json": """{
+        "group": {"default": {"targets": ["app", "others"]}, "others": {"targets": ["tool"]}},
+        "target": {
+            "common": {"args": {"FOLDER": "src"}},
+            "base": {"dockerfile-inline": "BASE"},
+            "app": {
+                "inherits": ["common"], "name": "app-${item}", "matrix": {"item": ["one", "two"]},
+                "dockerfile": "${item}.Dockerfile", "tags": ["NAME:${item}"],
+                "contexts": {"base": "target:base", "extra": "extra"}
+            },
+            "tool": {"dockerfile-inline": "FROM scratch\\nCOPY extra /\\n"}
+        }
+    }""",
+    "compose.yaml": """
+        x-build: &build
+          context: .
+          args: {FOLDER: src}
+          additional_contexts: {base: "service:base", extra: ./extra}
+        services:
+          base: {build: {context: ., dockerfile_inline: "BASE"}}
+          app-one: {image: "NAME:one", build: {<<: *build, dockerfile: one.Dockerfile}}
+          app-two: {image: "NAME:two", build: {<<: *build, dockerfile: two.Dockerfile}}
+          tool: {build: {context: ., dockerfile_inline: "FROM scratch\\nCOPY extra /\\n"}}
+    """,
+}
+
+
+@pytest.mark.parametrize("file", _DEFINITIONS)
+def test_what_bake_cannot_build_is_refused_before_the_refresh(
+    file: str, project: Project, plugged: dict[str, str]
+) -> None:
+    for name in ("one", "two"):
+        lines = f"COPY --from=extra note /{name}\nCOPY $FOLDER /app/src\n"
+        project.write(f"{name}.Dockerfile", f"FROM base\nARG FOLDER\n{lines}")
+    project.write("extra/note")
+    definition = _DEFINITIONS[file].replace("BASE", _BASE)
+    baker = Baker(project, plugged, "sbt.example", definition, file)
+    apps = ["app-one", "app-two"] if file == "compose.yaml" else ["app"]
+    words = ["-f", file, *(f"--bundle-state-target={app}" for app in apps)]
+    for change, code, message in (
+        ("app*.args.FOLDER=gone", 78, "one.Dockerfile:4 takes gone from the context"),
+        ("app-two.dockerfile=gone", 2, "There is no gone in"),
+        ("app-two.contexts.extra=gone", 2, "--build-context extra is gone"),
+        ("app-*.context=gone", 2, "The context is gone"),
+    ):
+        assert message in " ".join(baker.bake(*words, "--set", change, code=code).split())
+    assert not (project.root / "src" / PLACE).exists()
+    words_for_base = ("-f", file, "--bundle-state-target=base", "app-one")
+    assert "does not build an image of 'base'" in baker.bake(*words_for_base, code=2)
+
+    baker.bake(*words)
+    for name in ("one", "two"):
+        with dockers.open_image(f"{project.name}:{name}", project.docker(1, "")) as artifact:
+            assert verify(artifact).all_problems == ()
+        project.engine.docker("image", "rm", f"{project.name}:{name}")
+
+
+def test_bakes_file_may_come_by_stdin(project: Project, plugged: dict[str, str]) -> None:
+    baker = Baker(project, plugged, "sbt.example")
+    baker.bake("-f", "-", "inline", stdin=(project.root / "docker-bake.hcl").read_bytes())
+    assert LABEL_LAYER in project.inspect()["Config"]["Labels"]

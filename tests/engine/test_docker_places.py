@@ -219,13 +219,16 @@ _BOTH = "/one/shop/defs, /two/shop/defs"
     [
         ("FROM NAME-base AS x\nWORKDIR /app\nFROM x\nLABEL a=b\n", [], _BOTH, True),
         ("ARG B=NAME\nFROM $B-base\n", ["--bundle-image-path=/three"], "no directory /three", True),
+        ("FROM x AS y\nRUN true\nFROM NAME-base\nWORKDIR /four\nCOPY --from=y /five sub\n",
+         ["--bundle-image-path=/three"], "no directory /three", True),
         ("FROM NAME-base\nRUN true\nVOLUME /one\n", ["--bundle-image-path=/one/shop/defs"],
          "VOLUME /one, which hides", True),
         (_TWICE, [], f"In NAME as it is now: shop/defs exists more than once in the image: {_BOTH}",
          False),
         ('FROM NAME-base\nENV H=/two\nENV PYTHONPATH $H\nWORKDIR "/srv"\n', [], "", False),
     ],
-    ids=["nothing is added", "image-path", "a volume", "the image of that name", "decided"],
+    ids=["nothing is added", "image-path", "added elsewhere", "a volume", "the image of that name",
+         "decided"],
 )  # fmt: skip
 def test_what_can_be_known_of_the_place_is_said_before_the_refresh(
     dockerfile: str, words: list[str], message: str, is_certain: bool, project: Project

@@ -19,6 +19,7 @@ from bundler.setup.file_edits import FileEdit
 if TYPE_CHECKING:
     from bundler.project.projects import Project
     from bundler.refresh.reach import Looked
+    from bundler.setup.init.images import ImageSource
 
 # What fixes what `init` knows how to fix.
 _FIX = "doctor --fix"
@@ -69,6 +70,13 @@ class DoctorContext:
 
         python = str(self.project.interpreter.path)
         return installed(python, packages=self.survey.dagster is not None)
+
+    @cached_property
+    def image(self) -> ImageSource:
+        """What the project's image is built from."""
+        from bundler.setup.init.images import image_source
+
+        return image_source(self.survey)
 
     def looked(self) -> Looked:
         """The components, which are loaded once for all checks. Raises why they cannot be."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import posixpath
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from bundler.artifacts.image.engine.context import missing_configuration
@@ -18,10 +19,10 @@ from bundler.artifacts.image.engine.dockerfile import (
 from bundler.artifacts.image.engine.ignore import (
     IGNORE_FILE,
     DockerIgnoreRule,
-    effective,
     excluded,
     parse,
     quoted,
+    rules_in,
 )
 from bundler.artifacts.image.engine.left_out import (
     IGNORE_RULE,
@@ -54,16 +55,16 @@ _NOT_IN_CONTEXT = (
 
 def context(patient: DoctorContext) -> Iterator[Finding]:
     """What goes to the engine with the build."""
-    survey = patient.survey
-    if not survey.dockerfiles:
+    image = patient.image
+    if image.dockerfile is None:
         yield Finding("ok", "There is no Dockerfile.")
         return
-    file = survey.root / survey.dockerfiles[0]
-    ignored = effective(survey.root, file)
+    ignored = rules_in(image.ignore_file)
     rules = parse(ignored)
-    names = Names.of(scanned(file).encode(), file.name, ignored, {})
-    left_out = find(survey.root, ignored, names, _told_elsewhere(patient))
+    names = Names.of(scanned(image.dockerfile).encode(), image.dockerfile.name, ignored, {})
+    left_out = find(image.context, ignored, names, _told_elsewhere(patient), _ignore_file(patient))
     findings = [
+        *_unread(patient),
         *_missing_project_file(patient, rules),
         *_state_in_context(patient, rules),
         *_secrets_in_context(patient, left_out),
@@ -86,19 +87,32 @@ def _told_elsewhere(patient: DoctorContext) -> list[Path]:
 def _missing_project_file(
     patient: DoctorContext, rules: list[DockerIgnoreRule]
 ) -> Iterator[Finding]:
-    file, root = _ignore_file(patient), patient.survey.root
-    text = scanned(root / patient.survey.dockerfiles[0])
-    for name in missing_configuration(root, root, text, rules):
+    image, root = patient.image, patient.survey.root
+    text = scanned(image.dockerfile) if image.dockerfile else ""
+    for name in missing_configuration(image.context, root, text, rules):
         yield Finding(
             "fail",
-            f"{file} excludes {name} from the image.",
+            f"{_ignore_file(patient)} excludes {name} from the image.",
             "Dagster uses that file to find the project and its state.",
-            add_lines(root, file, [f"!{name}"]),
+            _add_rules(patient, [f"!{name}"]),
+        )
+
+
+def _unread(patient: DoctorContext) -> Iterator[Finding]:
+    """An ignore file next to a Dockerfile whose context is another folder."""
+    image, root = patient.image, patient.survey.root
+    if image.context != root and (root / IGNORE_FILE).exists():
+        yield Finding(
+            "warn",
+            f"The context is {os.path.relpath(image.context, root)}, so no build reads "
+            f"{IGNORE_FILE} in the project.",
+            "The context's own ignore file holds, or one that is named after the Dockerfile.",
+            f"Move its rules to {_ignore_file(patient)}; they are relative to the context.",
         )
 
 
 def _state_in_context(patient: DoctorContext, rules: list[DockerIgnoreRule]) -> Iterator[Finding]:
-    for directory in patient.survey.state_directories:
+    for directory in _states(patient):
         if not excluded(f"{directory}/state", rules):
             yield _unnamed(
                 patient,
@@ -125,14 +139,14 @@ def _secrets_in_context(patient: DoctorContext, left_out: LeftOut) -> Iterator[F
         fix = "Take it out: a step that needs it has RUN --mount=type=secret."
         if where == IGNORE_RULE:
             rules = [f"**/{quoted(posixpath.basename(path))}"]
-            fix = add_lines(patient.survey.root, _ignore_file(patient), rules)
+            fix = _add_rules(patient, rules)
         yield Finding("warn", sentence, fix=fix)
     for path, where in left_out.copied:
         yield Finding(
             "warn",
             f"Git ignores {path}, which {where} copies, so build docker leaves it out.",
             "A plain docker build copies it.",
-            add_lines(patient.survey.root, _ignore_file(patient), [f"!{quoted(path)}"]),
+            _add_rules(patient, [f"!{quoted(path)}"]),
         )
     for problem in left_out.problems:
         yield Finding("warn", problem, fix="See what `git status` says there.")
@@ -141,10 +155,13 @@ def _secrets_in_context(patient: DoctorContext, left_out: LeftOut) -> Iterator[F
 def _environment_in_context(
     patient: DoctorContext, rules: list[DockerIgnoreRule]
 ) -> Iterator[Finding]:
-    if (patient.survey.root / ".venv").is_dir() and not excluded(".venv/pyvenv.cfg", rules):
+    environment = patient.survey.root / ".venv"
+    for path in patient.image.inside([environment] if environment.is_dir() else []):
+        if excluded(f"{path}/pyvenv.cfg", rules):
+            continue
         yield _unnamed(
             patient,
-            ".venv",
+            str(path),
             "The whole local environment is sent to the engine with each build, and COPY . "
             "overwrites the one that the image has created.",
             ["**/.venv"],
@@ -153,22 +170,37 @@ def _environment_in_context(
 
 def _unnamed(patient: DoctorContext, what: str, why: str, rules: Sequence[str]) -> Finding:
     """No rule leaves something out of the context."""
-    file = _ignore_file(patient)
-    part = "dockerignore" if file == IGNORE_FILE else ""  # init writes no other
-    fix = add_lines(patient.survey.root, file, rules)
-    return Finding("warn", f"{file} does not exclude {what}.", why, fix, part)
+    what = f"{_ignore_file(patient)} does not exclude {what}."
+    return Finding("warn", what, why, _add_rules(patient, rules), "dockerignore")
 
 
 def _ignore_file(patient: DoctorContext) -> str:
-    """The file with the rules that hold for the first Dockerfile, as `effective` takes it."""
-    own = f"{patient.survey.dockerfiles[0]}{IGNORE_FILE}"
-    return own if (patient.survey.root / own).exists() else IGNORE_FILE
+    """The file with the rules that hold, seen from the project."""
+    return os.path.relpath(patient.image.ignore_file, patient.survey.root)
+
+
+def _add_rules(patient: DoctorContext, rules: Sequence[str]) -> str:
+    file = patient.image.ignore_file
+    return add_lines(file.parent, file.name, rules)
+
+
+def _states(patient: DoctorContext) -> list[PurePosixPath]:
+    """The state directories in the context, relative to it."""
+    survey = patient.survey
+    return patient.image.inside(survey.root / path for path in survey.state_directories)
+
+
+def _dockerfiles(patient: DoctorContext) -> list[tuple[str, str]]:
+    """The names, seen from the project, and the texts of its own and of the one that is built."""
+    root, built = patient.survey.root, patient.image.dockerfile
+    own = [root / path for path in patient.survey.dockerfiles]
+    found = dict.fromkeys([*own, *([built] if built else [])])
+    return [(os.path.relpath(path, root), scanned(path)) for path in found]
 
 
 def dockerfiles(patient: DoctorContext) -> Iterator[Finding]:
     """Instructions that defeat the state."""
-    for name in map(str, patient.survey.dockerfiles):
-        text = scanned(patient.survey.root / name)
+    for name, text in _dockerfiles(patient):
         findings = [
             Finding(
                 "warn", sentence, fix="Remove it: a build refreshes beforehand, outside the image."
@@ -187,7 +219,7 @@ def dockerfiles(patient: DoctorContext) -> Iterator[Finding]:
 def _of_instructions(
     found: Sequence[Instruction], name: str, patient: DoctorContext
 ) -> Iterator[Finding]:
-    states = state_in_image(found, patient.survey.state_directories)
+    states = state_in_image(found, _states(patient))
     places = states or working_directories(found)
     for instruction in found:
         where = f"{name}:{instruction.line}"
@@ -243,7 +275,7 @@ def engine(patient: DoctorContext) -> Iterator[Finding]:
     from bundler.artifacts.image.engine.connection import Docker
     from bundler.artifacts.image.engine.dockerbuild import detect
 
-    if not patient.survey.dockerfiles:
+    if not _dockerfiles(patient):
         return
     docker = Docker.from_environment()
     try:
@@ -258,8 +290,7 @@ def engine(patient: DoctorContext) -> Iterator[Finding]:
 
 def without_buildkit(patient: DoctorContext, detected: Callable[[], Builder]) -> Iterator[Finding]:
     """Instructions that the classic builder refuses, where it is the one that would build."""
-    for name in map(str, patient.survey.dockerfiles):
-        text = scanned(patient.survey.root / name)
+    for name, text in _dockerfiles(patient):
         modern = needing_buildkit(text)
         if modern is None:
             continue

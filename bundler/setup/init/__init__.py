@@ -22,7 +22,7 @@ from bundler.project.stateful import has_state
 from bundler.project.survey import Survey, Together, survey, table
 from bundler.setup.file_edits import FileEdit, read_text
 from bundler.setup.init import lines, precommit, pyproject, workflow
-from bundler.setup.init.images import WORKFLOW, build_of, builds_in
+from bundler.setup.init.images import WORKFLOW, image_source
 from bundler.state.bundle import STATE_DIRECTORY
 from bundler.system.credential_files import has_credentials_name
 from bundler.system.text_files import scanned
@@ -168,8 +168,10 @@ def _local_patterns(ignored: str, survey: Survey) -> list[str]:
     from bundler.artifacts.image.engine.ignore import excluded, parse, quoted
     from bundler.artifacts.image.engine.left_out import Names, find
 
+    image = image_source(survey)
     files = [survey.root / path for path in survey.dockerfiles]
-    text = "\n".join(scanned(file) for file in files)
+    files += [image.dockerfile] if image.dockerfile else []
+    text = "\n".join(map(scanned, dict.fromkeys(files)))
     names, rules = Names.of(text.encode(), "", ignored, {}), parse(ignored)
     usual = [
         f"**/{name}"
@@ -177,7 +179,7 @@ def _local_patterns(ignored: str, survey: Survey) -> list[str]:
         if not all(excluded(f"{above}{name}", rules) for above in ("", "x/"))
         and not names.meets(f"**/{name}")
     ]
-    found = find(_context(survey), "\n".join([ignored, *usual]), names)
+    found = find(image.context, "\n".join([ignored, *usual]), names)
     there = (f"**/{quoted(posixpath.basename(path))}" for path in found.credentials)
     return list(dict.fromkeys([*usual, *there]))
 
@@ -211,13 +213,7 @@ def _dockerignore(survey: Survey) -> Path | None:
     """Also before there is a Dockerfile: its first build would copy everything."""
     if not survey.state_directories and not survey.dockerfiles:
         return None
-    return _context(survey) / ".dockerignore"
-
-
-def _context(survey: Survey) -> Path:
-    """What the image of the project is built from."""
-    build = build_of(survey, builds_in(survey.outer))
-    return survey.root if build is None else survey.outer / build.context
+    return image_source(survey).ignore_file
 
 
 def _pre_commit(survey: Survey) -> Path | None:

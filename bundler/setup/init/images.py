@@ -13,11 +13,12 @@ import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from bundler.artifacts.image.engine.dockerbuild import usual_dockerfile
 from bundler.artifacts.image.engine.dockerfile import copied_paths, open_arguments
+from bundler.artifacts.image.engine.ignore import ignore_file_of
 from bundler.git.ignored import ignored_below
 from bundler.project.classic_dbt import files
 from bundler.project.survey import Survey
@@ -91,6 +92,38 @@ def build_of(survey: Survey, builds: Sequence[DeclaredBuild]) -> DeclaredBuild |
                     ((depth > 0, _names(survey, build), bool(build.declared), depth, is_own), tried)
                 )
     return max(found, key=lambda each: each[0])[1] if found else None
+
+
+@dataclass(frozen=True)
+class ImageSource:
+    """What the image of a project is built from. context: the folder. dockerfile: None if there is
+    none yet.
+    """
+
+    context: Path
+    dockerfile: Path | None
+
+    @property
+    def ignore_file(self) -> Path:
+        """Where the build reads its ignore rules; it may be missing."""
+        return ignore_file_of(self.context, self.dockerfile)
+
+    def inside(self, paths: Iterable[Path]) -> list[PurePosixPath]:
+        """Of absolute paths those in the context, relative to it."""
+        return [
+            PurePosixPath(path.relative_to(self.context).as_posix())
+            for path in paths
+            if path.is_relative_to(self.context)
+        ]
+
+
+def image_source(survey: Survey) -> ImageSource:
+    """By the build that is declared for the project; else its own folder with its Dockerfile."""
+    build = build_of(survey, builds_in(survey.outer))
+    if build is not None:
+        return ImageSource(survey.outer / build.context, survey.outer / build.dockerfile)
+    own = next((survey.root / path for path in survey.dockerfiles), None)
+    return ImageSource(survey.root, own)
 
 
 def builds_in(repository: Path) -> list[DeclaredBuild]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bundler.artifacts.image.engine.dockerfile import (
+    additions,
     final_stage,
     image_settings,
     instructions,
@@ -187,3 +188,27 @@ def test_a_variable_in_how_an_image_starts(
     found = {**made, **dict(entry.split("=", 1) for entry in made["Env"])}
     assert {name: found[name] for name in changed} == changed
     assert is_open(made) == is_still_open
+
+
+@pytest.mark.parametrize(
+    ("text", "places"),
+    [
+        ("LABEL a=b", []),
+        ("COPY . .", ["/srv"]),
+        (
+            "WORKDIR app\nCOPY --from=x /a b\nWORKDIR sub",
+            ["/srv/app/b", "/srv/app", "/srv/app/sub"],
+        ),
+        ('ENV D=/data\nADD --chown=1:1 ["a", "b", "$D/x/"]', ["/data/x"]),
+        ("COPY <<EOF /etc/x\nRUN\nEOF", ["/etc/x"]),
+        ("COPY a /one\nCOPY b /one\nCOPY c /two", ["/one", "/one", "/two"]),
+        ("COPY a /one\nCOPY b /one/link/x", None),
+        ("COPY a /x/$WHERE", None),
+        ("ARG D=/x\nWORKDIR ${D:-/y}", None),
+        ("COPY a /x\nRUN true", None),
+        ("ONBUILD COPY . .", None),
+    ],
+)
+def test_where_a_stage_adds_files(text: str, places: list[str] | None) -> None:
+    stage = [*instructions(f"FROM base\n{text}\n")]
+    assert additions({"WorkingDir": "/srv"}, stage) == places

@@ -13,6 +13,7 @@ from bundler.artifacts.image.engine.arguments import parse
 from bundler.artifacts.image.engine.baking import Baking
 from bundler.artifacts.image.engine.building import foresee
 from bundler.artifacts.image.engine.connection import Docker, Engine
+from bundler.artifacts.image.engine.contexts import is_engine_own_builder
 from bundler.artifacts.image.engine.foreseen import Foreseer, WantedPlaces
 from bundler.artifacts.image.image import LABEL_STATES
 from bundler.errors import BundlerError, ConfigurationError, ToolFailed, VerificationFailed
@@ -21,7 +22,7 @@ from tests.support.pex_projects import write
 
 
 class _Docker:
-    environment: dict[str, str] = {}  # noqa: RUF012
+    environment: dict[str, str] = {"DOCKER_CONFIG": "/nowhere"}  # noqa: RUF012
 
 
 class _Engine:
@@ -32,6 +33,9 @@ class _Engine:
 
     def image(self, _: str) -> dict[str, Any]:
         return {"Id": "sha256:1", "Config": {"User": "app", **self.config}}
+
+    def has_image(self, _: str) -> bool:
+        return False
 
 
 _WANTED = WantedPlaces(["shop/defs/.local_defs_state"], "/data/state")
@@ -81,6 +85,27 @@ def test_only_what_is_certain_is_refused(
             foresee(arguments, engine, _WANTED, SILENT)
     else:
         foresee(arguments, engine, _WANTED, SILENT)
+
+
+@pytest.mark.parametrize(
+    ("current", "environment", "expected"),
+    [
+        (None, {}, True),
+        ('{"Key": "unix:///x", "Name": "", "Global": false}', {}, True),
+        ('{"Key": "unix:///x", "Name": "default"}', {}, True),
+        ('{"Key": "unix:///x", "Name": "elsewhere"}', {}, False),
+        ("not JSON", {}, False),
+        (None, {"BUILDX_BUILDER": "elsewhere"}, False),
+        ('{"Name": "elsewhere"}', {"BUILDX_BUILDER": "default"}, True),
+    ],
+)
+def test_a_builder_that_was_chosen_is_seen(
+    current: str | None, environment: dict[str, str], tmp_path: Path, *, expected: bool
+) -> None:
+    if current is not None:
+        write(tmp_path, {"buildx/current": current})
+    for names in ({"DOCKER_CONFIG": str(tmp_path)}, {"BUILDX_CONFIG": str(tmp_path / "buildx")}):
+        assert is_engine_own_builder({"HOME": "/nowhere", **names, **environment}) is expected
 
 
 @pytest.mark.parametrize("error", [ToolFailed("refused"), VerificationFailed("altered")])

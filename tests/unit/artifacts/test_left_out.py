@@ -57,7 +57,7 @@ def test_a_pem_with_certificates_alone_stays(tmp_path: Path) -> None:
     _write(
         tmp_path,
         "both.pem",
-        text=_PEM.replace("{}", "CERTIFICATE") + "-----BEGIN RSA PRIVATE KEY-----",
+        text=_PEM.replace("{}", "CERTIFICATE") * 9000 + "-----BEGIN RSA PRIVATE KEY-----",
     )
     assert _left_out(tmp_path).credentials == ("both.pem",)
 

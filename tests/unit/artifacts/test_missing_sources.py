@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from io import BytesIO
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,8 @@ from bundler.artifacts.image.engine.building import preflight
 from bundler.artifacts.image.engine.dockerbuild import Builder
 from bundler.artifacts.image.engine.ignore import parse as ignore_rules
 from bundler.artifacts.image.engine.missing_sources import missing_sources
-from bundler.errors import ConfigurationError
+from bundler.artifacts.image.engine.stdin_context import take
+from bundler.errors import ConfigurationError, UsageError
 from tests.support.pex_projects import write
 
 _HERE = ("app/main.py", "app/secret.txt", "a file", "requirements.txt", "1.0/x")
@@ -36,6 +39,12 @@ def context(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("COPY --parents ./app/./gone /x", ["app/gone"]),
         ("COPY --exclude=*.md gone /x", ["gone"]),
         ("COPY gone*.txt g?ne [g]one /x/", []),
+        ("COPY gone/*.txt /x/", ["gone"]),
+        ("COPY app/./gone/m*/x.py /x/", ["app/gone"]),
+        ('ADD ["gone/[ab]", "/x/"]', ["gone"]),
+        ("COPY ap?/gone/x app/gone* ./*/x /x/", []),
+        ("COPY gone/*.txt app /x/", []),
+        ("COPY --parents gone/**/x /x/", []),
         ("ADD https://example.org/gone git@example.org:gone.git /x/", []),
         ("COPY <<EOF gone /x/\nCOPY missing /x\nEOF\nCOPY lost /x", ["gone", "lost"]),
         ("RUN <<EOF\nCOPY missing /x\nEOF", []),
@@ -72,6 +81,8 @@ def test_only_what_is_certain_is_missing(context: Path, text: str, found: list[s
     [
         ("FROM scratch\nCOPY $V ${W:-b} /x", [], ["b"]),
         ("FROM scratch\nARG V=a\nCOPY $V /x", [], ["a"]),
+        ("FROM scratch\nARG TARGETARCH=a SOURCE_DATE_EPOCH=0\nCOPY $TARGETARCH /x", [], []),
+        ("FROM scratch\nARG SOURCE_DATE_EPOCH=0 W=b\nCOPY $SOURCE_DATE_EPOCH $W /x", [], ["b"]),
         ("FROM scratch AS one\nENV V=a\nFROM One\nARG V=b W=c\nCOPY $V $W /x", [], ["a", "c"]),
         ("FROM base AS one\nFROM one\nARG V=a\nCOPY $V /x", [], []),
         ("FROM scratch AS one\nENV V=a\nFROM one\nARG W=c\nCOPY $V $W /x", ["one"], []),
@@ -173,6 +184,53 @@ def test_a_build_says_which_folder_has_to_be_the_context(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ("gone", "The context is gone, which is neither"),
+        ("Dockerfile", "The context is Dockerfile, which is neither"),
+        ("--build-context lib=gone .", "--build-context lib is gone, which is neither"),
+        ("--secret id=a,src=gone .", "--secret a is gone, which does not exist"),
+        ("--secret type=file,id=a,source=gone .", "--secret a is gone"),
+        ("--secret id=a --secret id=b,env=B --secret type=env,id=c,src=C .", ""),
+        ("--secret id=a,src=Dockerfile .", ""),
+        ("--build-context a=docker-image://x --build-context=b=../ .", ""),
+        ("--build-context a=git@example.org:x.git --build-context b=oci-layout:///x .", ""),
+        ("https://example.org/shop.git#main:sub", ""),
+        ("github.com/acme/shop", ""),
+        ("me@example.org:shop", ""),
+    ],
+)
+def test_what_docker_would_not_find_here_is_refused(
+    words: str, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(write(tmp_path, {"Dockerfile": "FROM base\n"}))
+    with pytest.raises(UsageError, match=sentence) if sentence else nullcontext():
+        preflight(parse(words.split()))
+
+
+def test_a_dockerfile_on_stdin_is_held_against_its_context(tmp_path: Path) -> None:
+    write(tmp_path, {"uv.lock": "", ".dockerignore": "*.lock", "Dockerfile.dockerignore": ""})
+    arguments = parse(["-f", "-", str(tmp_path)])
+    with (
+        take(arguments, BytesIO(b"FROM base\nCOPY uv.lock /x\n")) as piped,
+        pytest.raises(ConfigurationError, match=r"Dockerfile:2 takes uv.lock .*\.dockerignore"),
+    ):
+        preflight(arguments, piped=piped)
+
+
+def test_a_build_argument_without_a_value_is_that_of_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, {"Dockerfile": "FROM scratch\nARG V=Dockerfile\nCOPY $V /x\n"})
+    arguments = parse(["--build-arg", "V", str(tmp_path)])
+    monkeypatch.delenv("V", raising=False)
+    preflight(arguments)
+    monkeypatch.setenv("V", "gone")
+    with pytest.raises(ConfigurationError, match="takes gone"):
+        preflight(arguments)
+
+
+@pytest.mark.parametrize(
     ("ignore_file", "kind", "is_refused"),
     [
         ("Dockerfile.dockerignore", "buildx", True),
@@ -190,7 +248,7 @@ def test_only_buildkit_reads_a_dockerfiles_own_ignore_file(
     (tmp_path / ignore_file).write_text("*.lock\n")
     detected = None if kind is None else lambda: Builder(kind, "")
     if is_refused:
-        with pytest.raises(ConfigurationError, match="the ignore file excludes it"):
+        with pytest.raises(ConfigurationError, match=f"{ignore_file} excludes it"):
             preflight(parse([str(tmp_path)]), detected=detected)
     else:
         preflight(parse([str(tmp_path)]), detected=detected)

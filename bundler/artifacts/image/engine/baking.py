@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import re
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -66,6 +67,20 @@ class Baking:
         found: Json = self.resolved["target"][name]
         return found
 
+    def chosen(self, names: Sequence[str]) -> tuple[str, ...]:
+        """The targets that are meant by names of targets and groups.
+
+        Raises `UsageError` for one that makes no image.
+        """
+        targets = _targets_of(names, self.resolved)
+        for name in targets:
+            if name not in self.final:
+                raise UsageError(
+                    f"bake does not build an image of {name!r}.",
+                    hint=f"It builds: {', '.join(self.final)}.",
+                )
+        return targets
+
     def context(self, name: str) -> Path:
         return Path(self.target(name).get("context") or ".")
 
@@ -81,7 +96,7 @@ class Baking:
         file = _dockerfile(context, target)
         return Arguments(
             forwarded=(*self.running, *_contexts(target)),
-            context=str(context),
+            context=target.get("context") or ".",
             file=STDIN if "dockerfile-inline" in target else str(file),
             target=target.get("target"),
             tags=tuple(target.get("tags") or ()),
@@ -126,18 +141,19 @@ def resolve(docker: Docker, words: Sequence[str]) -> Baking:
         raise ToolFailed("bake requires buildx.", hint="Install the docker-buildx plugin.")
     metadata_file, rest = _taken(words, "--metadata-file")
     argv = docker.argv("buildx", "bake", *rest, "--print")
-    done = process.run(argv, env=docker.environment)
+    files = {*_given(words, "-f"), *_given(words, "--file")}
+    is_piped = files & {STDIN, f"-f={STDIN}", f"--file={STDIN}"}
+    stdin = sys.stdin.buffer.read() if is_piped else None
+    done = process.run(argv, env=docker.environment, stdin=stdin)
     if done.exit_code:
         said = done.stderr.decode(errors="replace").strip().splitlines() or [""]
         raise ToolFailed(f"docker buildx bake: {said[-1]}")
     resolved = msgspec.json.decode(done.stdout)
     running = [word for name in _RUNNING for word in _given(words, name)]
-    groups = {name: group["targets"] for name, group in (resolved.get("group") or {}).items()}
-    final = dict.fromkeys(_final("default", groups))
     return Baking(
         docker,
         resolved,
-        tuple(final),
+        _targets_of(["default"], resolved),
         tuple(running),
         metadata_file,
         asks_leave=_number(version.stdout) >= _ASKS_LEAVE_SINCE,
@@ -150,12 +166,18 @@ def _number(said: bytes) -> tuple[int, ...]:
     return tuple(map(int, found.groups())) if found else ()
 
 
-def _final(name: str, groups: Mapping[str, Sequence[str]]) -> Iterator[str]:
+def _targets_of(names: Sequence[str], resolved: Json) -> tuple[str, ...]:
+    """Names of targets and groups as targets; a matrix is a group of its own name."""
+    groups = {name: group["targets"] for name, group in (resolved.get("group") or {}).items()}
+    return tuple(dict.fromkeys(it for name in names for it in _members(name, groups)))
+
+
+def _members(name: str, groups: Mapping[str, Sequence[str]]) -> Iterator[str]:
     if name not in groups:
         yield name
         return
     for member in groups[name]:
-        yield from _final(member, {key: value for key, value in groups.items() if key != name})
+        yield from _members(member, {key: value for key, value in groups.items() if key != name})
 
 
 def _taken(words: Sequence[str], option: str) -> tuple[str | None, list[str]]:
@@ -183,14 +205,8 @@ def _given(words: Sequence[str], option: str) -> list[str]:
 
 
 def preflight(baking: Baking, chosen: Sequence[str], projects: Sequence[Project] = ()) -> None:
-    """Raises `UsageError` for a target that cannot get its state, and as `building.preflight` and
-    `building.refuse_missing_configuration` do."""
+    """Raises as `building.preflight` and `building.refuse_missing_configuration` do."""
     for name in chosen:
-        if name not in baking.final:
-            raise UsageError(
-                f"bake does not build an image of {name!r}.",
-                hint=f"It builds: {', '.join(baking.final)}.",
-            )
         arguments, inline = baking.arguments(name), baking.inline(name)
         building.preflight(arguments, piped=inline, detected=_builder)
         for project in projects:

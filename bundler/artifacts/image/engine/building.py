@@ -5,6 +5,7 @@ Names, files and pushes come last, with the image that was read back.
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -15,6 +16,7 @@ from bundler.artifacts.image.engine import bypasses_image_store, dockerbuild, ou
 from bundler.artifacts.image.engine.arguments import Arguments
 from bundler.artifacts.image.engine.connection import Docker, Engine, preload
 from bundler.artifacts.image.engine.context import missing_configuration, shown
+from bundler.artifacts.image.engine.contexts import is_engine_own_builder
 from bundler.artifacts.image.engine.dockerbuild import (
     Builder,
     DockerBuild,
@@ -31,16 +33,18 @@ from bundler.artifacts.image.engine.embedding import EngineDestination, discard,
 from bundler.artifacts.image.engine.foreseen import Foreseer, WantedPlaces
 from bundler.artifacts.image.engine.ignore import (
     IGNORE_FILE,
-    DockerIgnoreRule,
-    effective,
+    ignore_file_of,
     parse,
+    rules_in,
 )
 from bundler.artifacts.image.engine.missing_sources import missing_sources
-from bundler.artifacts.image.engine.outputs import ReadyImage
-from bundler.artifacts.image.engine.stdin_context import Piped
+from bundler.artifacts.image.engine.outputs import ReadyImage, fields_of
+from bundler.artifacts.image.engine.stdin_context import STDIN, Piped
 from bundler.errors import BundlerError, ConfigurationError, ToolFailed, UsageError
 from bundler.listener import SILENT, Listener
 
+# What docker downloads, and bake's own names of contexts.
+_REMOTE = re.compile(r"[\w+.-]+://|github\.com/|[\w.-]+@[\w.-]+:|(target|service):")
 # With these options, a base may differ from the image that the engine has now.
 _OTHER_BASES = {"--pull", "--build-context", "--builder"}
 
@@ -53,16 +57,18 @@ def preflight(
 ) -> None:
     """Detects before the refresh what cannot succeed.
 
-    piped: the input on stdin. detected: see `_rules`. Raises `ConfigurationError` for a Dockerfile
-    that copies state, or files that the context lacks, and `UsageError` for what cannot be done
-    with the finished image.
+    piped: the input on stdin. detected: see `_ignore_file`. Raises `ConfigurationError` for a
+    Dockerfile that copies state, or files that the context lacks, and `UsageError` for what cannot
+    be done with the finished image.
     """
     outputs.check(arguments)
+    _refuse_missing_folders(arguments)
     if (found := _dockerfile(arguments, piped)) is None:
         return
     name, text = found[0], found[1].decode(errors="replace")
     refuse_copied_state(text, name)
-    _refuse_missing_sources(arguments, text, detected)
+    if dockerbuild.is_local(arguments):
+        _refuse_missing_sources(arguments, name, text, detected)
     for sentence in refreshing(text, name):
         listener.warning(sentence)
 
@@ -89,66 +95,84 @@ def refuse_missing_configuration(
 ) -> None:
     """Raises `ConfigurationError` if no image of this context could load the project.
 
-    detected: see `_rules`.
+    detected: see `_ignore_file`.
     """
     found = _dockerfile(arguments, piped)
     if found is None or not dockerbuild.is_local(arguments):
         return
     root, text = Path(arguments.context), found[1].decode(errors="replace")
-    rules = _rules(root, dockerfile_of(arguments), detected)
-    if missing := missing_configuration(root, project, text, rules):
+    if (file := _ignore_file(root, dockerfile_of(arguments), detected)) is None:
+        return
+    if missing := missing_configuration(root, project, text, parse(rules_in(file))):
         raise ConfigurationError(
-            f"The ignore file keeps {' and '.join(missing)} out of the image, and Dagster finds "
-            "the project, and with it the state, by that file.",
+            f"{file} keeps {' and '.join(missing)} out of the image, and Dagster finds the "
+            "project, and with it the state, by that file.",
             hint=f"Take out the rule, or add a last one: !{missing[0]}",
         )
 
 
-def _rules(
-    root: Path, file: Path | None, detected: Callable[[], Builder] | None
-) -> list[DockerIgnoreRule]:
-    """The ignore rules of a build.
+def _ignore_file(
+    root: Path, dockerfile: Path | None, detected: Callable[[], Builder] | None
+) -> Path | None:
+    """The file with the ignore rules of a build.
 
     detected: returns the builder. It is only called if an ignore file is next to the Dockerfile,
-    which the classic builder does not read. If it is None, the rules are then unknown.
+    which the classic builder does not read. If it is None, so is the result then.
     """
-    if file is not None and file.with_name(file.name + IGNORE_FILE).exists():
-        if detected is None:
-            return []
-        file = file if detected().is_buildkit else None
-    return parse(effective(root, file))
+    file = ignore_file_of(root, dockerfile)
+    if file == root / IGNORE_FILE:
+        return file
+    if detected is None:
+        return None
+    return file if detected().is_buildkit else root / IGNORE_FILE
+
+
+def _refuse_missing_folders(arguments: Arguments) -> None:
+    """Raises `UsageError` for a context, or a file of a secret, that docker would not find here."""
+    named = (text.partition("=") for text in arguments.given("--build-context"))
+    contexts = {"The context": arguments.context}
+    contexts |= {f"--build-context {name}": where for name, _, where in named}
+    for what, where in contexts.items():
+        if where != STDIN and not (_REMOTE.match(where) or Path(where).is_dir()):
+            raise UsageError(
+                f"{what} is {where}, which is neither a directory here nor a URL.",
+                hint="Pass an existing directory, a URL, or - for an archive on stdin.",
+            )
+    for secret in map(fields_of, arguments.given("--secret")):
+        file = secret.get("src") or secret.get("source")
+        if file and secret.get("type") != "env" and not Path(file).exists():
+            raise UsageError(f"--secret {secret.get('id', '')} is {file}, which does not exist.")
 
 
 def _refuse_missing_sources(
-    arguments: Arguments, text: str, detected: Callable[[], Builder] | None
+    arguments: Arguments, name: str, text: str, detected: Callable[[], Builder] | None
 ) -> None:
     """Raises `ConfigurationError` if the Dockerfile uses files that the context does not
     contain."""
-    file = dockerfile_of(arguments)
-    if file is None:
-        return
-    root = Path(arguments.context)
+    root, dockerfile = Path(arguments.context), dockerfile_of(arguments)
     build_args = dockerbuild.build_args_of(arguments)
-    rules = _rules(root, file, detected)
+    ignore_file = _ignore_file(root, dockerfile, detected)
+    rules = parse(rules_in(ignore_file)) if ignore_file else []
     contexts = [named.partition("=")[0] for named in arguments.given("--build-context")]
     for missing in missing_sources(
         root, text, build_args, rules, target=arguments.target, contexts=contexts
     ):
-        where = f"{file.name}:{missing.line} takes {missing.path} from the context {root.resolve()}"
+        where = f"{name}:{missing.line} takes {missing.path} from the context {root.resolve()}"
         if missing.is_excluded:
             raise ConfigurationError(
-                f"{where}, but the ignore file excludes it.",
+                f"{where}, but {ignore_file} excludes it.",
                 hint=f"Take out the rule, or add a last one: !{missing.path}",
             )
         raise ConfigurationError(
-            f"{where}, where it does not exist.", hint=_elsewhere(root, file, missing.path)
+            f"{where}, where it does not exist.", hint=_elsewhere(root, dockerfile, missing.path)
         )
 
 
-def _elsewhere(root: Path, file: Path, path: str) -> str:
+def _elsewhere(root: Path, dockerfile: Path | None, path: str) -> str:
     """Where a missing file is instead: often another folder has to be the context."""
     top = root.resolve()
-    for folder in (file.resolve().parent, *top.parents):
+    own = [dockerfile.resolve().parent] if dockerfile else []
+    for folder in (*own, *top.parents):
         if folder != top and (folder / path).exists():
             return f"It is in {folder}: pass that as the context, and the Dockerfile with -f."
     return "Add it, or pass another context."
@@ -192,7 +216,7 @@ def foresee(
     tag = next(iter(arguments.tags), None)
     options = {word.partition("=")[0] for word in arguments.forwarded}
     same_bases = not (options & _OTHER_BASES or arguments.platforms)
-    same_bases &= "BUILDX_BUILDER" not in engine.docker.environment
+    same_bases &= is_engine_own_builder(engine.docker.environment)
     foreseer = Foreseer(engine, text, arguments.target, tag, build_args, same_bases)
     foreseer.check(wanted, listener)
 

@@ -73,6 +73,25 @@ def builder_alias(environ: Mapping[str, str]) -> str:
         return ""
 
 
+class _CurrentBuilder(msgspec.Struct, rename="pascal"):
+    name: str = ""
+
+
+def is_engine_own_builder(environ: Mapping[str, str]) -> bool:
+    """Whether buildx would build in the engine itself: no other builder is named by the environment
+    or was chosen by ``docker buildx use``. False if that cannot be read.
+    """
+    folder = environ.get("BUILDX_CONFIG") or dockerhome(environ) / "buildx"
+    try:
+        raw = Path(folder, "current").read_bytes()
+        chosen = msgspec.json.decode(raw, type=_CurrentBuilder).name
+    except FileNotFoundError:
+        chosen = ""
+    except (OSError, msgspec.DecodeError):
+        return False
+    return (environ.get("BUILDX_BUILDER") or chosen) in ("", "default")
+
+
 def unaliased(environ: Mapping[str, str], folder: Path) -> dict[str, str]:
     """The environment without aliases, in which `docker build` is docker's own.
 

@@ -17,7 +17,12 @@ from bundler.artifacts.image.engine.arguments import Arguments
 from bundler.artifacts.image.engine.connection import Docker, Engine
 from bundler.artifacts.image.engine.context import ClassicContext, Withheld, withheld_rules
 from bundler.artifacts.image.engine.contexts import builder_alias, unaliased
-from bundler.artifacts.image.engine.ignore import IGNORE_FILE, effective
+from bundler.artifacts.image.engine.ignore import (
+    IGNORE_FILE,
+    effective,
+    ignore_file_of,
+    rules_in,
+)
 from bundler.artifacts.image.engine.left_out import LeftOut, Names, find
 from bundler.artifacts.image.engine.stdin_context import STDIN, Piped
 from bundler.errors import ChildFailed, InputOutputError, ToolFailed
@@ -173,8 +178,12 @@ def _dockerfile(arguments: Arguments, piped: Piped | None) -> tuple[Path | None,
 
 
 def build_args_of(arguments: Arguments) -> dict[str, str]:
+    """The build arguments. One without a value has that of the environment; docker ignores it if
+    that has none.
+    """
     given = [word.partition("=") for word in arguments.given("--build-arg")]
-    return {name: value if equals else os.environ.get(name, "") for name, equals, value in given}
+    values = {name: value if equals else os.environ.get(name) for name, equals, value in given}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def left_out_of(
@@ -185,11 +194,13 @@ def left_out_of(
     if is_local(arguments):
         root = Path(arguments.context)
         path, text = _dockerfile(arguments, piped)
-        ignored = effective(root, (path or root / "Dockerfile") if builder.is_buildkit else None)
+        file = ignore_file_of(root, path if builder.is_buildkit else None)
+        ignored = rules_in(file)
         names = Names.of(text, path.name if path else "Dockerfile", ignored, build_args)
-        return find(root, ignored, names, [bundle.root.resolve() for bundle in bundles])
+        states = [bundle.root.resolve() for bundle in bundles]
+        return find(root, ignored, names, states, str(file))
     if piped is None or not piped.is_archive:
-        return LeftOut(elsewhere=arguments.context if piped is None else "")
+        return LeftOut(elsewhere=arguments.context if arguments.context != STDIN else "")
     name = arguments.file or "Dockerfile"
     names = Names.of(piped.dockerfile(name) or b"", name, "", build_args)
     return LeftOut(tuple(piped.credentials(names)))

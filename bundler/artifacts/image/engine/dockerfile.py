@@ -122,13 +122,17 @@ def _context_paths(text: str, build_args: Mapping[str, str]) -> Iterator[tuple[i
 
 def copied_sources(text: str) -> list[str]:
     """The sources in the context of a COPY or ADD, as written."""
-    options, rest = re.match(r"((?:--\S+\s+)*)(.*)", text, re.DOTALL).groups()  # type: ignore[union-attr]  # matches anything
-    if "--from" in options:
+    rest = _without_options(text)
+    if "--from" in text.removesuffix(rest):
         return []
     words = _json_words(rest) or words_of(rest)
     return [
         word for word in words[:-1] if "://" not in word and not word.startswith(("<<", "git@"))
     ]
+
+
+def _without_options(text: str) -> str:
+    return re.sub(r"(--\S+\s+)*", "", text, count=1)
 
 
 def _json_words(text: str) -> list[str]:
@@ -154,6 +158,17 @@ def mounts(text: str) -> Iterator[dict[str, str]]:
             yield {name: value for name, _, value in parts}
 
 
+# What BuildKit sets by itself, and buildx by the environment: the default of an ARG may not hold.
+_SET_BY_BUILDER = re.compile(
+    r"(TARGET|BUILD)(PLATFORM|OS|ARCH|VARIANT)|TARGETSTAGE|SOURCE_DATE_EPOCH|(?i:\w+_PROXY)"
+)
+
+
+def is_set_by_builder(name: str) -> bool:
+    """Whether a build argument may have a value that neither the Dockerfile nor the user gives."""
+    return _SET_BY_BUILDER.fullmatch(name) is not None
+
+
 def _assigned(text: str) -> Iterator[tuple[str, str]]:
     """The variables that an ARG or ENV assigns."""
     for word in words_of(text):
@@ -170,6 +185,11 @@ def open_arguments(text: str) -> Iterator[str]:
     for found in instructions(text):
         if found.name == "ARG":
             yield from (word for word in words_of(found.text) if "=" not in word)
+
+
+def _used(text: str) -> Iterator[str]:
+    """The variables in a text."""
+    return (found[1] or found[3] for found in _VARIABLE.finditer(text))
 
 
 def _substituted(text: str, values: Mapping[str, str]) -> str:
@@ -194,7 +214,11 @@ def final_stage(
             known.update(_assigned(found.text))
         elif found.name == "FROM":
             words = [word for word in found.text.split() if not word.startswith("--")]
-            base = _substituted(words[0], {**known, **build_args}) if words else ""
+            values = {**known, **build_args}
+            is_known = bool(words) and all(
+                name in build_args or not is_set_by_builder(name) for name in _used(words[0])
+            )
+            base = _substituted(words[0], values) if is_known else "*"
             current = list(stages.get(base.lower(), [Instruction(found.line, "FROM", base)]))
             name = words[2] if len(words) > 2 else ""  # noqa: PLR2004  # FROM base AS name
             stages[name.lower() or str(len(stages))] = current
@@ -232,6 +256,31 @@ def image_settings(config: Mapping[str, Any], stage: Sequence[Instruction]) -> d
             words = _json_words(found.text) or ["/bin/sh", "-c", found.text]
             made[found.name.capitalize()] = words
     return made
+
+
+def additions(config: Mapping[str, Any], stage: Sequence[Instruction]) -> list[str] | None:
+    """At or below which paths the instructions of a stage add files; None if it may be any path.
+
+    config: of its base.
+    """
+    copied: list[str] = []
+    folders: list[str] = []
+    for number, found in enumerate(stage):
+        if found.name in ("RUN", "ONBUILD"):
+            return None
+        settings = image_settings(config, stage[: number + 1])
+        folder = settings.get("WorkingDir") or "/"
+        if found.name == "WORKDIR":
+            folders.append(folder)
+        elif found.name in ("COPY", "ADD"):
+            values = dict(entry.partition("=")[::2] for entry in settings.get("Env") or ())
+            words = _json_words(_without_options(found.text)) or words_of(found.text)
+            path = posixpath.normpath(posixpath.join(folder, _known(words[-1], values)))
+            if any(path.startswith(f"{above.rstrip('/')}/") for above in copied):
+                return None  # by way of a link that was copied
+            copied.append(path)
+    places = [*copied, *map(posixpath.normpath, folders)]
+    return None if any("$" in place for place in places) else places
 
 
 def _known(text: str, values: Mapping[str, str]) -> str:

@@ -1,7 +1,8 @@
 """Determines before the refresh and the build where the state would go, as far as possible.
 
-It is known if the Dockerfile adds no files to a base that the engine has. Otherwise the image that
-has the name now is the best guess: it was built from an earlier Dockerfile, or without state.
+It is known if the Dockerfile adds no files to a base that the engine has, or none at the configured
+path. Otherwise the image that has the name now is the best guess: it was built from an earlier
+Dockerfile, or without state.
 """
 
 from __future__ import annotations
@@ -17,12 +18,13 @@ from bundler.artifacts.image.engine.config import settings_of
 from bundler.artifacts.image.engine.connection import Engine
 from bundler.artifacts.image.engine.dockerfile import (
     Instruction,
+    additions,
     final_stage,
     image_settings,
     is_open,
 )
 from bundler.artifacts.image.engine.embedding import PlaceFinder
-from bundler.artifacts.image.engine.files import reading
+from bundler.artifacts.image.engine.files import ContainerFiles, reading
 from bundler.artifacts.image.image_import_path import runs_as
 from bundler.errors import BundlerError, ConfigurationError
 from bundler.listener import Listener
@@ -62,16 +64,17 @@ class Foreseer:
             return
         if self.same_bases:
             _refuse_hidden(stage, wanted.override)
-        adds_files = any(it.name in _ADDS_FILES for it in stage)
-        name = self.tag if adds_files else stage[0].text
         problems: list[ConfigurationError] = []
-        is_certain = wanted.certain and self.same_bases and not adds_files
+        is_certain = wanted.certain and self.same_bases
         # The build reports an engine that does not answer. And the contents of an image that the
         # build replaces are no reason to refuse.
         with suppress(BundlerError):
+            is_base = not self._may_add(stage, wanted.override)
+            is_certain = is_certain and is_base
+            name = stage[0].text if is_base else self.tag
             if name is None or not (config := self._config(name)):
                 return
-            settings = config if adds_files else image_settings(config, stage)
+            settings = image_settings(config, stage) if is_base else config
             is_certain = is_certain and not (config.get("OnBuild") or is_open(settings))
             problems += self._problems(name, settings, wanted)
         for problem in problems:
@@ -80,6 +83,23 @@ class Foreseer:
             listener.warning(
                 f"In {name} as it is now: {problem.what} If the new image is like it, the build "
                 f"will fail. {problem.hint}"
+            )
+
+    def _may_add(self, stage: Sequence[Instruction], override: str | None) -> bool:
+        """Whether the instructions may add files that decide where the state goes."""
+        if not any(it.name in _ADDS_FILES for it in stage):
+            return False
+        base = stage[0].text
+        if override is None or not self.engine.has_image(base):
+            return True
+        config = settings_of(self.engine.image(base)).get("config") or {}
+        if (places := additions(config, stage)) is None:
+            return True
+        with reading(self.engine, str(self.engine.image(base)["Id"])) as container:
+            wanted = _real(container, override)
+            return wanted is None or any(
+                place is None or _is_within(wanted, place) or _is_within(place, wanted)
+                for place in (_real(container, place) for place in places)
             )
 
     def _config(self, name: str) -> dict[str, Any] | None:
@@ -99,6 +119,23 @@ class Foreseer:
                     finder.find(runs_as(config), place, wanted.override, wanted.hints)
                 except ConfigurationError as error:
                     yield error
+
+
+def _is_within(path: str, folder: str) -> bool:
+    return f"{path}/".startswith(f"{folder.rstrip('/')}/")
+
+
+def _real(files: ContainerFiles, path: str) -> str | None:
+    """A path without the symbolic links on its way, of which the end may be missing; None for one
+    that leads nowhere, so that what is written there appears elsewhere.
+    """
+    head, rest = posixpath.normpath(path), ""
+    while (found := files.resolve(head)) is None:
+        if files.has(head):
+            return None
+        head, name = posixpath.split(head)
+        rest = posixpath.join(name, rest)
+    return posixpath.normpath(posixpath.join(found, rest))
 
 
 def _refuse_hidden(stage: Sequence[Instruction], override: str | None) -> None:

@@ -149,24 +149,34 @@ def may_hold(folder: str, takes_in: Iterable[DockerIgnoreRule]) -> bool:
     return False
 
 
-def effective(context: Path, dockerfile: Path | None) -> str:
-    """The text of the effective rules: those next to the Dockerfile, else the context's.
+def ignore_file_of(context: Path, dockerfile: Path | None) -> Path:
+    """The file with the effective rules: the one next to the Dockerfile, else the context's, which
+    may be missing.
 
     dockerfile: None for the classic builder, which only reads the context's.
     """
-    candidates = [context / IGNORE_FILE]
     if dockerfile is not None:
-        candidates.insert(0, dockerfile.with_name(dockerfile.name + IGNORE_FILE))
-    for candidate in candidates:
-        try:
-            return read_regular(os.fsencode(candidate)).decode()
-        except FileNotFoundError:
-            continue
-        except OSError as error:
-            raise InputOutputError(f"{candidate} cannot be read: {error.strerror}.") from error
-        except UnicodeDecodeError as error:
-            raise InputOutputError(f"{candidate} cannot be read: it is not UTF-8.") from error
-    return ""
+        own = dockerfile.with_name(dockerfile.name + IGNORE_FILE)
+        if os.path.exists(own):
+            return own
+    return context / IGNORE_FILE
+
+
+def effective(context: Path, dockerfile: Path | None) -> str:
+    """The text of the rules that hold, as `ignore_file_of` says."""
+    return rules_in(ignore_file_of(context, dockerfile))
+
+
+def rules_in(file: Path) -> str:
+    """The text of an ignore file; empty if it is missing."""
+    try:
+        return read_regular(os.fsencode(file)).decode()
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        raise InputOutputError(f"{file} cannot be read: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise InputOutputError(f"{file} cannot be read: it is not UTF-8.") from error
 
 
 def quoted(path: str) -> str:

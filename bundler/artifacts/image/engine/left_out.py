@@ -121,7 +121,7 @@ class LeftOut:
     credentials, since it contains remotes and everything that was ever committed. artifacts:
     older PEX files and wheels that stay in. named: credentials that stay in, and where they are
     named. copied: what is left out of a folder that a COPY names, and where. problems: why git
-    could not answer. elsewhere: whether the context is not on this machine."""
+    could not answer. elsewhere: a context that is not on this machine. ignore_file: its rules'."""
 
     credentials: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
@@ -130,6 +130,7 @@ class LeftOut:
     copied: tuple[tuple[str, str], ...] = ()
     problems: tuple[str, ...] = ()
     elsewhere: str = ""
+    ignore_file: str = IGNORE_RULE
 
     @property
     def rules(self) -> tuple[str, ...]:
@@ -156,7 +157,7 @@ class LeftOut:
         first = (*self.credentials, *ignored)[0]
         return (
             f"Not in the build context: {', and '.join(parts)}. To have one there, name it in a "
-            f"COPY, or in the ignore file: !{first}"
+            f"COPY, or in {self.ignore_file}: !{first}"
         )
 
     def tell(self, listener: Listener) -> None:
@@ -173,7 +174,7 @@ class LeftOut:
             paths = _listed([f"{path} ({where})" for path, where in self.copied])
             yield (
                 f"Git ignores part of what the Dockerfile copies, so it stays out of the image: "
-                f"{paths}. To copy it, add a rule to the ignore file: !{self.copied[0][0]}"
+                f"{paths}. To copy it, add a rule to {self.ignore_file}: !{self.copied[0][0]}"
             )
         yield from self.problems
 
@@ -200,11 +201,17 @@ def _listed(paths: Sequence[str]) -> str:
     return f"{shown} and {len(paths) - _SHOWN} more" if len(paths) > _SHOWN else shown
 
 
-def find(root: Path, ignored: str, names: Names, states: Iterable[Path] = ()) -> LeftOut:
+def find(
+    root: Path,
+    ignored: str,
+    names: Names,
+    states: Iterable[Path] = (),
+    ignore_file: str = IGNORE_RULE,
+) -> LeftOut:
     """Searches a context.
 
     ignored: the text of its ignore file, whose exclusions are not repeated. states: folders that
-    are withheld in any case.
+    are withheld in any case. ignore_file: its name in messages.
     """
     top = root.resolve()
     rules = parse(ignored)
@@ -219,6 +226,7 @@ def find(root: Path, ignored: str, names: Names, states: Iterable[Path] = ()) ->
         tuple(search.named),
         tuple(search.copied),
         tuple(search.problems),
+        ignore_file=ignore_file,
     )
 
 

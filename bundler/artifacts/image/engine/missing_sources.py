@@ -1,7 +1,9 @@
 """Finds files that a Dockerfile copies but the context lacks, before the refresh.
 
-Docker would notice in the middle of the build. Only certain cases are reported: a path without a
-wildcard, whose variables are all known, in a stage that the build needs.
+Docker would notice in the middle of the build. Only certain cases are reported: a path whose
+variables are all known, in a stage that the build needs. Of a pattern, it is the folder before its
+first wildcard, if the instruction has no other source: BuildKit copies nothing for a pattern
+without a match, and the classic builder needs a match of any source.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from bundler.artifacts.image.engine.dockerfile import (
     copied_sources,
     environment_of,
     instructions,
+    is_set_by_builder,
     mounts,
     substituted,
     syntax_of,
@@ -32,7 +35,8 @@ from bundler.artifacts.image.engine.ignore import (
     may_hold,
 )
 
-_UNCERTAIN = re.compile(r"[*?\[\]\\]")
+# From the first part of a path with a wildcard on.
+_PATTERN = re.compile(r"[^/]*[*?\[\]\\].*", re.DOTALL)
 # What ADD downloads, and a heredoc.
 _ELSEWHERE = re.compile(r"<<|[\w.-]+@[\w.-]+:|.*://")
 _OFFICIAL_SYNTAX = re.compile(r"(docker\.io/)?docker/dockerfile(-upstream)?([:@]|$)")
@@ -86,7 +90,7 @@ def missing_sources(
         variables = {} if is_replaced else dict(environments.get(stage.base.lower()) or {})
         for line, source in _sources(stage, variables, shared, build_args):
             path = posixpath.normpath(f"/{source}").lstrip("/")
-            if index in needed and path and not _UNCERTAIN.search(path):
+            if index in needed and path:
                 found = _missing(top, line, path, rules)
                 if found is not None:
                     yield found
@@ -134,7 +138,8 @@ def _declare(
             continue
         value = substituted(default, variables) if equals else shared.get(name)
         variables.pop(name, None)
-        if (value := build_args.get(name, value if all_known else None)) is not None:
+        is_certain = all_known and not is_set_by_builder(name)
+        if (value := build_args.get(name, value if is_certain else None)) is not None:
             variables[name] = value
 
 
@@ -186,13 +191,23 @@ def _sources(
                 if known is not None:
                     variables[name] = known
         elif found.name in ("COPY", "ADD", "RUN"):
-            named = copied_sources(found.text) if found.name != "RUN" else _bound(found.text)
-            for source in named:
-                path = substituted(source, variables, all_known=all_known)
-                if path is not None and not _ELSEWHERE.match(path):
-                    yield found.line, path
+            for path in _taken(found, variables, all_known=all_known):
+                yield found.line, path
     for name in set(variables) - set(environment):
         del variables[name]  # an ARG ends with its stage
+
+
+def _taken(found: Instruction, variables: Mapping[str, str], *, all_known: bool) -> Iterator[str]:
+    """What an instruction certainly takes from the context."""
+    named = [*_bound(found.text)] if found.name == "RUN" else copied_sources(found.text)
+    for source in named:
+        path = substituted(source, variables, all_known=all_known)
+        if path is None or _ELSEWHERE.match(path):
+            continue
+        if not _PATTERN.search(path):
+            yield path
+        elif len(named) == 1 and "--parents" not in found.text:
+            yield _PATTERN.sub("", path)
 
 
 def _bound(text: str) -> Iterator[str]:
