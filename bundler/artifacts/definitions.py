@@ -63,3 +63,6 @@ def program_for(request: Request) -> bytes:
     parts = [Path(str(it.__file__)).read_text(encoding="utf-8") for it in (describing, program)]
     first, second = parts[0], parts[1].replace(_FUTURE, "")
     return f"{first}\n\n{second}\n\nanswer(json.loads({text!r}))\n".encode()
+
+
+msgspec.json.Decoder(Definitions)  # before threads do it: see `bundler.state.manifest`

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bundler.artifacts.names import ArtifactName
 from bundler.artifacts.reference import names_host
@@ -16,14 +19,18 @@ from bundler.errors import (
 )
 from bundler.state.artifact import Artifact
 
+if TYPE_CHECKING:
+    from bundler.artifacts.image.registry import Connections
+
 # The size of the last record of a zip file, and how long it can be with its comment.
 _END_MAGIC = b"PK\x05\x06"
 _MAX_END_BYTES = 22 + 0xFFFF
 
 
-def open_artifact(name: str | ArtifactName) -> Artifact:
+def open_artifact(name: str | ArtifactName, connections: Connections | None = None) -> Artifact:
     """Opens the artifact with this name; an existing path is opened by its contents.
 
+    connections: to registries, of a command that opens many.
     Raises as `ArtifactName.parse` does, `UsageError` if there is no such artifact, and
     `VerificationFailed` if it is malformed.
     """
@@ -40,10 +47,22 @@ def open_artifact(name: str | ArtifactName) -> Artifact:
     if name.kind == "engine":
         return _open_image(name.image)
     if name.kind == "registry":
-        return _open_in_registry(name.image)
+        return _open_in_registry(name.image, connections)
     if name.kind == "image":
-        return _open_anywhere(name.image)
+        return _open_anywhere(name.image, connections)
     return _open_directory(name.path) if name.path.is_dir() else _open_file(name.path)
+
+
+@contextmanager
+def shared_connections(names: Sequence[object]) -> Iterator[Connections | None]:
+    """The connections for all artifacts of a command; None if it has only one."""
+    if len(names) == 1:
+        yield None
+        return
+    from bundler.artifacts.image.registry import Connections
+
+    with Connections() as connections:
+        yield connections
 
 
 def _open_directory(path: Path) -> Artifact:
@@ -94,13 +113,13 @@ def _open_image(name: str) -> Artifact:
     return open_image(name)
 
 
-def _open_in_registry(name: str) -> Artifact:
+def _open_in_registry(name: str, connections: Connections | None) -> Artifact:
     from bundler.artifacts.image.registry import open_image
 
-    return open_image(name)
+    return open_image(name, connections)
 
 
-def _open_anywhere(name: str) -> Artifact:
+def _open_anywhere(name: str, connections: Connections | None) -> Artifact:
     """A name without a host is not looked up at Docker Hub: it may be a mistyped path."""
     try:
         return _open_image(name)
@@ -109,6 +128,6 @@ def _open_anywhere(name: str) -> Artifact:
             raise
         not_in_engine = error
     try:
-        return _open_in_registry(name)
+        return _open_in_registry(name, connections)
     except BundlerError as error:
         raise type(error)(f"{not_in_engine.what} {error.what}", hint=error.hint) from error

@@ -202,6 +202,18 @@ class Embed(_Document, frozen=True):
     digest: str | None
 
 
+class _Update(_DocumentPart, frozen=True):
+    artifact: str
+    changed: bool
+    image: str | None = None
+    digest: str | None = None
+    error: _Error | None = None
+
+
+class Updates(_Document, frozen=True):
+    artifacts: list[_Update]
+
+
 class Sign(_Document, frozen=True):
     signature: str
 
@@ -394,6 +406,7 @@ DOCUMENTS: dict[str, type[msgspec.Struct]] = {
     "diff": Diff,
     "doctor": Doctor,
     "embed": Embed,
+    "updates": Updates,
     "extract": Extract,
     "guard": Guard,
     "plan": PlanDocument,

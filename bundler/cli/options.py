@@ -303,19 +303,19 @@ class BuildArguments(NamedTuple):
         self,
         listener: Listener,
         start: Path | None = None,
-        replaces: str | None = None,
+        replaces: Sequence[str] = (),
         check: Callable[[Sequence[Project]], None] = lambda _: None,
     ) -> Prepared:
         """Checks git and refreshes, or uses the states of `state_from` or `plan`.
 
-        replaces: the artifact that gets the new states. check: raises if no build of these projects
+        replaces: the artifacts that get the new states. check: raises if no build of these projects
         can succeed, before anything is refreshed.
         """
         from bundler.workflows.pipeline import prepare, with_baseline
 
         projects, options = self.projects.find(listener, start), self.refreshing.options()
         check(projects)
-        if replaces is not None and self.state_from is None and self.plan is None:
+        if replaces and self.state_from is None and self.plan is None:
             options = with_baseline(options, projects, replaces)
         if self.state_from is not None and self.plan is not None:
             raise click.UsageError("--state-from and --plan exclude each other.")
@@ -336,7 +336,7 @@ class BuildArguments(NamedTuple):
             environment=self.environment,
             state_from=self.state_from,
             plan=self.plan,
-            target=replaces,
+            targets=replaces,
             defer_from=self.defer_from,
             held=click.get_current_context().with_resource(ExitStack()),
             listener=listener,

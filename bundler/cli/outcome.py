@@ -2,23 +2,72 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from bundler.cli.console import Console, print_json, safe, size
+from bundler.system.fast_tuple import NamedTuple
 from bundler.system.wording import counted
 
 if TYPE_CHECKING:
     from bundler.artifacts.embedding import EmbedResult
     from bundler.artifacts.verify import Verdict
+    from bundler.errors import BundlerError
 
 format_option = click.option(
     "--format", "style", type=click.Choice(["text", "json"]), default="text", show_default=True
 )
+
+
+class Outcome(NamedTuple):
+    """What came of one of the artifacts that a command was given. made: None if it failed."""
+
+    artifact: str
+    made: EmbedResult | None
+    failure: BundlerError | None = None
+
+    def document(self) -> dict[str, Any]:
+        made = {"changed": False} if self.made is None else _outputs(self.made)
+        return {"artifact": self.artifact, **made, **_error(self.failure)}
+
+
+def attempted(artifact: str, work: Callable[[], EmbedResult]) -> Outcome:
+    """Does the work for one of several artifacts: its failure does not keep the others from it."""
+    from bundler.errors import BundlerError
+
+    try:
+        return Outcome(artifact, work())
+    except BundlerError as error:
+        return Outcome(artifact, None, error)
+
+
+def show_outcomes(outcomes: Sequence[Outcome], style: str) -> None:
+    """Like `show_outcome`, for all artifacts that were given. Raises their failures at the end."""
+    from bundler.errors import raise_all
+
+    failures = [outcome.failure for outcome in outcomes if outcome.failure is not None]
+    made = [outcome.made for outcome in outcomes if outcome.made is not None]
+    if len(outcomes) > 1:
+        names = json.dumps([each.name for each in made])
+        tell_github({"changed": any(each.changed for each in made), "images": names})
+        if style == "json":
+            print_json({"artifacts": [outcome.document() for outcome in outcomes]})
+        else:
+            show_verdicts([(each.verdict, each.name) for each in made])
+    elif made:
+        show_outcome(made[0], style)
+    raise_all(failures)
+
+
+def _error(failure: BundlerError | None) -> dict[str, Any]:
+    if failure is None:
+        return {}
+    return {"error": {"exitCode": failure.exit_code, "what": failure.what}}
 
 
 def show_outcome(made: EmbedResult, style: str) -> None:

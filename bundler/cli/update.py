@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+from functools import partial
+
 import click
 
 from bundler.cli import completion
@@ -13,11 +16,13 @@ from bundler.cli.options import (
     load_options,
     narrator,
 )
-from bundler.cli.outcome import format_option, show_outcome
+from bundler.cli.outcome import attempted, format_option, show_outcomes
 
 
 @click.command(cls=Grouped)
-@click.argument("artifact", shell_complete=completion.artifacts)
+@click.argument(
+    "artifacts", shell_complete=completion.artifacts, nargs=-1, required=True, metavar="ARTIFACT..."
+)
 @click.option("--tag", "new_tag", help="Tag of the new image. Default: {tag}-s{content digest}.")
 @click.option("--in-place", is_flag=True, help="Move the image's existing tag instead.")
 @click.option(
@@ -30,7 +35,7 @@ from bundler.cli.outcome import format_option, show_outcome
 @load_options
 def update(
     *,
-    artifact: str,
+    artifacts: tuple[str, ...],
     new_tag: str | None,
     in_place: bool,
     every_byte: bool,
@@ -38,10 +43,11 @@ def update(
     building: BuildArguments,
     loading: LoadArguments,
 ) -> None:
-    """Refresh, and replace the state in ARTIFACT without a build.
+    """Refresh once, and replace the state in each ARTIFACT without a build.
 
     A PEX is replaced in place. An image gets a new tag, so that a rollout picks up the new state.
-    If the state is unchanged, nothing is written.
+    If the state is unchanged, nothing is written. If one ARTIFACT fails, the others are still
+    updated; the exit code is that of the most serious failure.
 
     \b
     Examples:
@@ -49,28 +55,46 @@ def update(
       state-bundler update oci:build/app:latest
       state-bundler update shop:1.4 --refresh missing
       state-bundler update docker://ghcr.io/acme/shop:1.4 --format json
+      state-bundler update ghcr.io/acme/shop:1.4 ghcr.io/acme/shop-eu:2.0
     """
     from bundler.artifacts.names import ArtifactName
+    from bundler.artifacts.open import shared_connections
     from bundler.workflows.update import open_if_pex, require_engine
     from bundler.workflows.update import update as renew
 
     if new_tag and in_place:
         raise click.UsageError("--tag and --in-place are mutually exclusive.")
-    name = ArtifactName.parse(artifact)
-    require_engine(name)  # before minutes are spent on a refresh
-    with open_if_pex(name) as before:
+    if new_tag and len(artifacts) > 1:
+        raise click.UsageError("--tag requires exactly one ARTIFACT.")
+    names = [ArtifactName.parse(artifact) for artifact in dict.fromkeys(artifacts)]
+    for name in names:  # before minutes are spent on a refresh
+        require_engine(name)
+    with ExitStack() as stack:
+        first = stack.enter_context(open_if_pex(names[0]))
+        for name in names[1:]:  # the names in many large files would fill the memory
+            with open_if_pex(name):
+                pass
+        connections = stack.enter_context(shared_connections(names))
         listener = narrator(quiet=building.quiet or style == "json")
-        prepared = building.prepare(listener, replaces=artifact)
+        prepared = building.prepare(listener, replaces=artifacts)
         prepared = loading.add_to(prepared, by_default=bool(prepared.expected))
-        updated = renew(
-            name,
-            new_tag,
-            in_place=in_place,
-            prepared=prepared,
-            listener=listener,
-            every_byte=every_byte,
-            before=before,
-        )
-    if not updated.changed:
-        listener.note("The state is unchanged; nothing to update.")
-    show_outcome(updated, style)
+        outcomes = []
+        for name in names:
+            outcome = attempted(
+                str(name),
+                partial(
+                    renew,
+                    name,
+                    new_tag,
+                    in_place=in_place,
+                    prepared=prepared,
+                    listener=listener,
+                    every_byte=every_byte,
+                    before=first if name == names[0] else None,
+                    connections=connections,
+                ),
+            )
+            if outcome.made is not None and not outcome.made.changed:
+                listener.note(f"The state of {name} is unchanged; nothing to update.")
+            outcomes.append(outcome)
+    show_outcomes(outcomes, style)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -14,8 +15,10 @@ from bundler.cli import completion
 from bundler.cli.console import Console, age
 from bundler.cli.options import Duration, narrator, taken_as
 from bundler.cli.outcome import show_verdict
+from bundler.system.wording import counted
 
 if TYPE_CHECKING:
+    from bundler.artifacts.image.registry import Connections
     from bundler.cli.verify_formats import VerifyReport
     from bundler.workflows.policy import Policy
 
@@ -113,8 +116,9 @@ def verify(
 ) -> None:
     """Verify that the state in each ARTIFACT is exactly what its manifest describes.
 
-    ARTIFACT is a PEX, a wheel, a directory, an OCI layout (oci:DIR[:TAG]) or an image. Exits with
-    76 if one is not intact, 1 if one violates the policy that the options set.
+    ARTIFACT is a PEX, a wheel, a directory, an OCI layout (oci:DIR[:TAG]) or an image. Several
+    are verified concurrently. Exits with 76 if one is not intact, 1 if one violates the policy that
+    the options set.
 
     \b
     Examples:
@@ -122,16 +126,20 @@ def verify(
       state-bundler verify shop:1.4 --max-age 24h --commit HEAD --clean --guarded
       state-bundler verify oci:build/image --signed-by allowed_signers
     """
+    from bundler.artifacts.open import shared_connections
     from bundler.cli.verify_formats import formatted
     from bundler.errors import raise_all
+    from bundler.system.parallel import while_waiting
 
     if signature and (len(artifacts) > 1 or not signed_by):
         raise click.UsageError("--signature requires --signed-by and exactly one ARTIFACT.")
     policy = demands.policy()
-    listener, reports = narrator(), []
-    for name in artifacts:
-        listener.working(f"Verifying {name}")
-        reports.append(_report(name, policy, signed_by, signature))
+    listener = narrator()
+    named = artifacts[0] if len(artifacts) == 1 else counted(len(artifacts), "artifact")
+    listener.working(f"Verifying {named}")
+    with shared_connections(artifacts) as connections:
+        report = partial(_report, connections, policy, signed_by, signature)
+        reports = list(while_waiting(report, artifacts))
     listener.working("")
     if style == "text":
         _as_text(reports)
@@ -179,7 +187,11 @@ def _least(given: str) -> tuple[str, int]:
 
 
 def _report(
-    name: str, policy: Policy, signed_by: Path | None, signature: Path | None
+    connections: Connections | None,
+    policy: Policy,
+    signed_by: Path | None,
+    signature: Path | None,
+    name: str,
 ) -> VerifyReport:
     from bundler.artifacts.open import open_artifact
     from bundler.artifacts.verify import verify as check
@@ -190,7 +202,7 @@ def _report(
 
     verdict = None
     try:
-        with open_artifact(name) as artifact:
+        with open_artifact(name, connections) as artifact:
             verdict = check(artifact)
             verdict.raise_for_problems()
             # The policy is only applied to intact artifacts.

@@ -1,4 +1,4 @@
-"""Concurrent, ordered work on many files: hashing and inflating let other threads run."""
+"""Concurrent, ordered work on many items: hashing, inflating and waiting let other threads run."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ _WORTH_BYTES = 4 * 1024 * 1024
 # Handing one small file to a thread takes longer than hashing it, so they go in batches.
 _BATCH_BYTES = 2 * 1024 * 1024
 _BATCH_ITEMS = 64
+# Registries answer in tens of milliseconds and count the requests of each client.
+_MOST_WAITING = 8
 
 
 def in_parallel(
@@ -36,6 +38,17 @@ def in_parallel(
             yield from results
             if error is not None:
                 raise error
+
+
+def while_waiting(work: Callable[[_Item], _Result], items: Sequence[_Item]) -> Iterator[_Result]:
+    """Like ``map(work, items)``, for work that mostly waits for a server: eight concurrently."""
+    if len(items) == 1:
+        yield from map(work, items)
+        return
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(max_workers=_MOST_WAITING) as pool:
+        yield from pool.map(work, items)
 
 
 def processors() -> int:

@@ -9,6 +9,7 @@ knows the artifact.
 from __future__ import annotations
 
 import os
+import shlex
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -98,7 +99,7 @@ def prepare(
     environment: str | None = None,
     state_from: str | None = None,
     plan: Path | None = None,
-    target: str | None = None,
+    targets: Sequence[str] = (),
     defer_from: str | None = None,
     listener: Listener = SILENT,
 ) -> Prepared:
@@ -107,7 +108,7 @@ def prepare(
     held: until it is closed, the bundles stay as they are, see `bundler.state.hold`.
     guarded: False skips git, which the record then says. state_from: an artifact whose states are
     embedded instead; nothing is refreshed or published then. plan: a plan file whose states are.
-    target: the artifact that is replaced, which a plan must have compared.
+    targets: the artifacts that are replaced, which a plan must have compared.
     defer_from: the artifact whose dbt manifests the embedded dbt projects defer to.
     Raises `Findings` if a state is, or could come, in the repository, and as
     `bundler.refresh.run.refresh` does.
@@ -123,7 +124,7 @@ def prepare(
 
         listener.phase(f"Carrying out {plan}")
         refreshed, expected = plan_file.carry_out(
-            plan, projects, options, listener, held, target=target
+            plan, projects, options, listener, held, targets=targets
         )
     elif state_from is None:
         from bundler.refresh.run import refresh
@@ -146,11 +147,12 @@ def prepare(
 
 
 def with_baseline(
-    options: RefreshOptions, projects: Sequence[Project], replaces: str
+    options: RefreshOptions, projects: Sequence[Project], replaces: Sequence[str]
 ) -> RefreshOptions:
     """The options with the artifact as baseline that is to be replaced.
 
     Only if removals are limited and no baseline is configured: it has to be read for that.
+    Raises `UsageError` for several artifacts then.
     """
     configured = [options, *(project.config.refresh for project in projects)]
     limited = any(
@@ -160,8 +162,15 @@ def with_baseline(
     )
     if not limited or any(each.baseline is not None for each in configured):
         return options
-    has_states = holds_states(replaces)
-    return msgspec.structs.replace(options, baseline=replaces) if has_states else options
+    if len(replaces) > 1:
+        raise UsageError(
+            "max-removed compares with the artifact that is updated, but there are "
+            f"{len(replaces)}.",
+            hint=f"Name the one to compare with: --baseline {shlex.quote(replaces[0])}",
+        )
+    (replaced,) = replaces
+    has_states = holds_states(replaced)
+    return msgspec.structs.replace(options, baseline=replaced) if has_states else options
 
 
 def check_guard(projects: Sequence[Project], listener: Listener) -> None:

@@ -85,11 +85,11 @@ def carry_out(
     listener: Listener,
     held: ExitStack,
     *,
-    target: str | None = None,
+    targets: Sequence[str] = (),
 ) -> tuple[Refreshed, Mapping[str, Definitions]]:
     """The states of a plan file as bundles of the projects, and what these should define.
 
-    held: the bundles' files exist until it is closed. target: the artifact that gets the states.
+    held: the bundles' files exist until it is closed. targets: the artifacts that get the states.
     The definitions are by the project's name.
     Raises `VerificationFailed` for a file that is not a plan, for a plan of other projects or
     without this artifact, and for a baseline that has changed, `BadData` for what needs approval.
@@ -100,7 +100,7 @@ def carry_out(
         plan = _read(path, Path(scratch))
         for change in plan.changes:
             _refuse_moved(change.baseline, plan, projects)
-        if target is not None:
+        for target in targets:
             _refuse_other(target, plan, path)
         _warn_of_other_code(plan, projects, listener)
         removed = _judged(plan, options.allow_removed)

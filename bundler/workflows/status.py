@@ -17,6 +17,7 @@ import msgspec
 from bundler.errors import BundlerError, Findings, VerificationFailed
 from bundler.state.artifact import Artifact
 from bundler.state.manifest import KeyRefresh, ManagementType, Manifest, RunRecord, parse
+from bundler.system.parallel import while_waiting
 
 if TYPE_CHECKING:
     from bundler.artifacts.diff import Difference
@@ -28,8 +29,6 @@ PROJECT = "project"
 _MISMATCH = "does not match its manifest"
 # Of these only the manifests are read: their bytes are elsewhere.
 _ELSEWHERE = ("docker", "registry", "store")
-# Registries answer in tens of milliseconds and count the requests of each client.
-_AT_ONCE = 8
 
 
 class KeyStatus(msgspec.Struct, frozen=True):
@@ -125,25 +124,20 @@ def of_names(
 
     Raises where the baseline cannot be read: nothing could be said of any of them then.
     """
-    from bundler.artifacts.open import open_artifact
+    from bundler.artifacts.open import open_artifact, shared_connections
 
     with ExitStack() as stack:
+        connections = stack.enter_context(shared_connections(names))
         before = stack.enter_context(open_artifact(baseline)) if baseline else None
 
         def look(name: str) -> Holder:
             try:
-                with open_artifact(name) as artifact:
+                with open_artifact(name, connections) as artifact:
                     return of_artifact(artifact, before, demands)
             except BundlerError as error:
                 return Holder(name, "unknown", failure=error)
 
-        if before is not None or len(names) == 1:
-            yield from map(look, names)
-        else:
-            from concurrent.futures import ThreadPoolExecutor
-
-            with ThreadPoolExecutor(max_workers=_AT_ONCE) as pool:
-                yield from pool.map(look, names)
+        yield from map(look, names) if before is not None else while_waiting(look, names)
 
 
 def of_artifact(

@@ -26,6 +26,7 @@ from bundler.system.atomic import remove_leftovers
 from bundler.workflows.pipeline import Prepared, verify_and_load
 
 if TYPE_CHECKING:
+    from bundler.artifacts.image.registry import Connections
     from bundler.artifacts.python.pex import PexArtifact
 
 
@@ -58,6 +59,7 @@ def update(
     listener: Listener,
     every_byte: bool = False,
     before: PexArtifact | None = None,
+    connections: Connections | None = None,
 ) -> EmbedResult:
     """Puts new state into the artifact with this name.
 
@@ -67,9 +69,10 @@ def update(
     new tag, holds this very state on the same code already, nothing is made.
     before: the PEX of this name, where `open_if_pex` has opened it.
     every_byte: of an image in an engine or a registry; all others are read back as a whole anyway.
+    connections: to registries, of a command that updates many.
     """
     new = _NewTag(new_tag, in_place, prepared.bundles)
-    with _update_of(name, new, before, listener) as found:
+    with _update_of(name, new, before, listener, connections) as found:
         current = _current(found.old, found.there, prepared.bundles)
         if current is not None:
             return EmbedResult(current.name, changed=False, verdict=_intact(current))
@@ -113,7 +116,11 @@ class _NewTag(msgspec.Struct, frozen=True):
 
 
 def _update_of(
-    name: ArtifactName, new: _NewTag, before: PexArtifact | None, listener: Listener
+    name: ArtifactName,
+    new: _NewTag,
+    before: PexArtifact | None,
+    listener: Listener,
+    connections: Connections | None,
 ) -> AbstractContextManager[_Update]:
     if _is_pex(name):
         return _of_pex(name.path, before)
@@ -122,7 +129,7 @@ def _update_of(
     if name.kind == "layout":
         return _in_layout(name, new)
     if _is_in_registry(name):
-        return _in_registry(name, new, listener)
+        return _in_registry(name, new, listener, connections)
     return _in_engine(name, new)
 
 
@@ -174,11 +181,13 @@ def _in_engine(name: ArtifactName, new: _NewTag) -> Iterator[_Update]:
 
 
 @contextmanager
-def _in_registry(name: ArtifactName, new: _NewTag, listener: Listener) -> Iterator[_Update]:
+def _in_registry(
+    name: ArtifactName, new: _NewTag, listener: Listener, connections: Connections | None
+) -> Iterator[_Update]:
     from bundler.artifacts.image import registry
     from bundler.artifacts.image.ociread import OciImage
 
-    with registry.opened(name.image, listener) as (repository, reference):
+    with registry.opened(name.image, listener, connections) as (repository, reference):
         entry = repository.resolve(reference)
         target = reference.tagged(str(new.of(name, reference.tag).tag))
         old = OciImage(repository, entry, str(reference), registry.KIND)

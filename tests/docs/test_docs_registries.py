@@ -31,6 +31,7 @@ def test_every_command_runs(tmp_path: Path) -> None:
             maker = LayoutMaker(tmp_path / name)
             maker.tag(maker.manifest([code_layer()], config(), architecture=name))
             digests[name.upper()] = push(maker, f"{ci.image}:{name}")
+        push(maker, f"{registry.host}/acme/shop-eu:2.0")
         build = ci.wd.path / "build"
         build.mkdir()
         write_archive(LayoutFolder(ci.maker.path).path, build / "code.tar")

@@ -99,6 +99,7 @@ _PRINTED = {
     "store-sets": "store list --sets --store STORE",
     "store-show": "store show Catalogue --store STORE",
     "store-verify": "store verify --store STORE",
+    "updates": "update oci:build/image oci:build/none",
     "verify": "verify oci:build/image --require Orders",
 }
 # Documents of the same form, printed by another command.

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
 import re
 import socket
 import subprocess
@@ -29,7 +30,7 @@ from tests.support.engine import install
 OCI_INDEX = "application/vnd.oci.image.index.v1+json"
 _CONFIG = """\
 version: 0.1
-log: {{level: error, accesslog: {{disabled: true}}}}
+log: {{level: error, accesslog: {{disabled: {quiet}}}}}
 storage: {{filesystem: {{rootdirectory: {root}}}, delete: {{enabled: true}}}}
 http: {{addr: "127.0.0.1:{port}"{tls}}}
 {auth}
@@ -46,11 +47,13 @@ def free_port() -> int:
 
 
 @contextmanager
-def distribution(tls: Mapping[str, Path] | None = None, *, login: bool = False) -> Iterator[str]:
+def distribution(
+    tls: Mapping[str, Path] | None = None, *, login: bool = False, access_log: Path | None = None
+) -> Iterator[str]:
     """Debian's registry; gives its ``127.0.0.1:PORT``.
 
     tls: the files ``certificate``, ``key`` and perhaps ``clientcas``, of whom it wants to see a
-    certificate. login: it wants `USER` and `PASSWORD`.
+    certificate. login: it wants `USER` and `PASSWORD`. access_log: gets a line for each request.
     """
     program = install("docker-registry")
     port = free_port()
@@ -67,11 +70,13 @@ def distribution(tls: Mapping[str, Path] | None = None, *, login: bool = False) 
                 port=port,
                 tls=f", tls: {json.dumps(shown)}" if shown else "",
                 auth=f"auth: {json.dumps(auth)}" if login else "",
+                quiet=json.dumps(access_log is None),
             )
         )
-        process = subprocess.Popen(
-            [program, "serve", config], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
+        with open(access_log or os.devnull, "wb") as log:
+            process = subprocess.Popen(
+                [program, "serve", config], stdout=log, stderr=subprocess.DEVNULL
+            )
         try:
             _wait_for(port, process)
             yield f"127.0.0.1:{port}"

@@ -472,3 +472,8 @@ def placed_record(record: RunRecord, places: Mapping[str, str]) -> RunRecord:
         for directory in record.refresh
     )
     return msgspec.structs.replace(record, refresh=refresh)
+
+
+# Before threads do it: see `bundler.state.manifest`.
+for _model in (_ImageConfiguration, _Places):
+    msgspec.json.Decoder(_model)

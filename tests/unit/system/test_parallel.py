@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import re
 import threading
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bundler.system.parallel import in_parallel
+from bundler.system.parallel import in_parallel, while_waiting
+from tests.support.environments import ROOT
 
 
 @settings(deadline=None)
@@ -34,3 +37,36 @@ def test_an_error_comes_after_the_results_before_it() -> None:
 def test_little_work_starts_no_thread() -> None:
     threads = in_parallel(lambda _: threading.current_thread(), range(50), lambda _: 10)
     assert set(threads) == {threading.main_thread()}
+
+
+def test_waiting_overlaps_and_results_come_in_order() -> None:
+    together = threading.Barrier(8)  # is broken unless eight wait concurrently
+    assert list(while_waiting(lambda item: (together.wait(60), item)[1], range(16))) == list(
+        range(16)
+    )
+    assert list(while_waiting(str, [1])) == ["1"]
+
+
+_DECODED = re.compile(r"(?:json\.decode\(.*type=|msgspec\.convert\(\w+, )(_?[A-Z]\w+)")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        path
+        for folder in ("artifacts", "state", "store")
+        for path in sorted((ROOT / "bundler" / folder).rglob("*.py"))
+        if _DECODED.search(path.read_text())
+    ],
+    ids=lambda path: path.stem,
+)
+def test_msgspec_knows_a_model_before_threads_decode_it(path: Path) -> None:
+    """Two threads that decode a model for the first time concurrently crash msgspec 0.22."""
+    text = path.read_text()
+    prepared = (
+        text.partition("json.Decoder(")[0].rpartition("\n\n")[2]
+        + text[text.find("json.Decoder(") :]
+    )
+    for model in _DECODED.findall(text):
+        assert "json.Decoder(" in text, path
+        assert model in prepared, f"{path}: add msgspec.json.Decoder({model}) at its end"

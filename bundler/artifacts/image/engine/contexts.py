@@ -108,3 +108,6 @@ def unaliased(environ: Mapping[str, str], folder: Path) -> dict[str, str]:
     with open(descriptor, "wb") as stream:
         stream.write(msgspec.json.encode(settings))
     return {**environ, "DOCKER_CONFIG": str(folder)}
+
+
+msgspec.json.Decoder(_ClientConfiguration)  # before threads do it: see `bundler.state.manifest`

@@ -17,7 +17,7 @@ SDK needs an engine; so it is urllib3 and the specification.
 
 from bundler.artifacts.image.add_layer import BaseImage
 from bundler.artifacts.image.registry import referrers
-from bundler.artifacts.image.registry.connection import NotInRegistry, Transient
+from bundler.artifacts.image.registry.connection import Connections, NotInRegistry, Transient
 from bundler.artifacts.image.registry.embedding import (
     KIND,
     RegistryDestination,
@@ -33,6 +33,7 @@ from bundler.artifacts.reference import Reference, parse
 __all__ = [
     "KIND",
     "BaseImage",
+    "Connections",
     "NotInRegistry",
     "Reference",
     "RegistryDestination",

@@ -13,12 +13,15 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
 
 import msgspec
 
-from bundler.artifacts.image.registry.credentials import find
+from bundler.artifacts.image.compression import Compression
+from bundler.artifacts.image.layer import Layer, Written
+from bundler.artifacts.image.registry.credentials import ask_helper, find
 from bundler.artifacts.image.registry.proxies import is_loopback, pool_for
 from bundler.artifacts.image.registry.tokens import Authorizer, Scope
 from bundler.artifacts.image.registry.trust import distrust
@@ -30,6 +33,7 @@ from bundler.version import __version__
 
 if TYPE_CHECKING:
     import urllib3
+    from typing_extensions import Self
 
 Body = Callable[[], bytes | Iterable[bytes]]
 
@@ -76,16 +80,30 @@ class RegistryRequest(msgspec.Struct, frozen=True):
     expected: tuple[int, ...] = (200,)
 
 
-class Connection:
-    """A connection to the registry of a reference; thread-safe."""
+class SentLayer(msgspec.Struct, frozen=True):
+    """A layer that a repository has from this command."""
 
-    def __init__(self, reference: Reference, listener: Listener = SILENT) -> None:
-        self.host = reference.host
+    layer: Layer
+    packing: Compression
+    repository: str
+    written: Written
+
+
+class Connection:
+    """Connections to one registry, for all of its repositories; thread-safe."""
+
+    def __init__(self, host: str, listener: Listener = SILENT) -> None:
+        self.host = host
         self._listener = listener
-        self._authorizer = Authorizer(reference.host, lambda: find(reference), self._ask)
+        helper = cache(ask_helper)
+        self._authorizer = Authorizer(
+            host, lambda repository: find(Reference(host, repository), ask=helper), self._ask
+        )
+        # What this command has sent, for other images of the same registry.
+        self.sent: list[SentLayer] = []
         self._pools: dict[str, urllib3.PoolManager] = {}
         self._base_address: str | None = None
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     def close(self) -> None:
         for pool in self._pools.values():
@@ -132,14 +150,14 @@ class Connection:
         Raises `Transient`, `NotInRegistry`, `CredentialsRefused`, and `ToolFailed` for an
         unexpected answer.
         """
-        response = self._redirected(request)
+        authorization = self._authorizer.header(request.scope)
+        response = self._redirected(request, authorization)
         if response.status == _UNAUTHORIZED and _UNAUTHORIZED not in request.expected:
             with _keeping_the_line(response):
                 challenge = response.headers.get("WWW-Authenticate", "")
-            self._authorizer.answer(
-                challenge, request.scope, plain=self._base().startswith("http:")
-            )
-            response = self._redirected(request)
+            plain = self._base().startswith("http:")
+            self._authorizer.answer(challenge, request.scope, authorization, plain=plain)
+            response = self._redirected(request, self._authorizer.header(request.scope))
         if response.status not in request.expected:
             with response:
                 raise self._failure(request, response)
@@ -156,20 +174,21 @@ class Connection:
         if status == _NOT_FOUND:
             return NotInRegistry(f"{what}{said}.")
         if status == _UNAUTHORIZED:
-            return self._authorizer.refused()
+            return self._authorizer.refused(request.scope)
         if status == _FORBIDDEN:
             return CredentialsRefused(
                 f"{what}{said}.", hint="Does this login have permission for that?"
             )
         return ToolFailed(f"{what}{said}.")
 
-    def _redirected(self, request: RegistryRequest) -> urllib3.BaseHTTPResponse:
+    def _redirected(
+        self, request: RegistryRequest, authorization: str | None
+    ) -> urllib3.BaseHTTPResponse:
         """Follows redirects: blobs are often in an object store, which must not see our token."""
         base = self._base()
         address = urljoin(base, request.path)
         for _ in range(_MAX_REDIRECTS):
             headers = {"Accept-Encoding": "identity", **request.headers}
-            authorization = self._authorizer.header(request.scope)
             if authorization is not None and _same_host(address, base):
                 headers["Authorization"] = authorization
             body = request.body() if request.body is not None else None
@@ -238,12 +257,9 @@ class Connection:
 
     def _base(self) -> str:
         with self._lock:
-            known = self._base_address
-        if known is None:
-            known = self._found_base()
-            with self._lock:
-                self._base_address = known
-        return known
+            if self._base_address is None:
+                self._base_address = self._found_base()
+            return self._base_address
 
     def _found_base(self) -> str:
         host = _HUB_HOST if self.host == HUB else self.host
@@ -261,6 +277,31 @@ class Connection:
                 return f"http://{host}"
             plain = False
         return f"http://{host}" if plain else f"https://{host}"
+
+
+class Connections:
+    """The connections of one command, one for each registry; thread-safe.
+
+    Many images in a registry then share its connections, the tokens and the answers of helpers.
+    """
+
+    def __init__(self, listener: Listener = SILENT) -> None:
+        self._listener = listener
+        self._by_host: dict[str, Connection] = {}
+        self._lock = threading.Lock()
+
+    def to(self, host: str) -> Connection:
+        with self._lock:
+            if host not in self._by_host:
+                self._by_host[host] = Connection(host, self._listener)
+            return self._by_host[host]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        for connection in self._by_host.values():
+            connection.close()
 
 
 def may_be_plain(host: str) -> bool:

@@ -20,7 +20,8 @@ import base64
 import binascii
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -61,14 +62,21 @@ class Credentials(msgspec.Struct, frozen=True):
         return f"Basic {base64.b64encode(pair).decode()}"
 
 
-def find(reference: Reference, environ: Mapping[str, str] = os.environ) -> Credentials | None:
+# Asks a program, named by its end, for the credentials of a server.
+Helper = Callable[[str, str], Credentials | None]
+
+
+def find(
+    reference: Reference, environ: Mapping[str, str] = os.environ, ask: Helper | None = None
+) -> Credentials | None:
     """The credentials for a repository; None if nobody has logged in.
 
+    ask: in place of `ask_helper`.
     Raises `ConfigurationError` for a file that cannot be read, `ToolFailed` for a helper that
     fails.
     """
     for where, config in _configurations(environ):
-        found = _in(config, where, reference, environ)
+        found = _in(config, where, reference, ask or partial(ask_helper, environ=environ))
         if found is not None:
             return found
     return None
@@ -114,12 +122,12 @@ def _parsed(raw: bytes, where: str) -> Mapping[str, Any]:
 
 
 def _in(
-    config: Mapping[str, Any], where: str, reference: Reference, environ: Mapping[str, str]
+    config: Mapping[str, Any], where: str, reference: Reference, ask: Helper
 ) -> Credentials | None:
     helpers = _table(config, "credHelpers")
     for key in _keys(reference):
         if isinstance(helpers.get(key), str):
-            return _from_helper(helpers[key], key, environ)
+            return ask(helpers[key], key)
     auths = {_normal(str(key)): value for key, value in _table(config, "auths").items()}
     for key in _keys(reference):
         entry = auths.get(_normal(key))
@@ -129,7 +137,7 @@ def _in(
     store = config.get("credsStore")
     if isinstance(store, str) and store:
         key = _HUB_KEY if reference.host == HUB else reference.host
-        return _from_helper(store, key, environ)
+        return ask(store, key)
     return None
 
 
@@ -180,7 +188,9 @@ def _from_entry(entry: Mapping[str, Any], where: str, key: str) -> Credentials |
     return None
 
 
-def _from_helper(name: str, server: str, environ: Mapping[str, str]) -> Credentials | None:
+def ask_helper(
+    name: str, server: str, environ: Mapping[str, str] = os.environ
+) -> Credentials | None:
     """Asks ``docker-credential-NAME``. See https://github.com/docker/docker-credential-helpers."""
     program = f"docker-credential-{name}"
     hint = f"Try: echo {server} | {program} get"

@@ -13,7 +13,7 @@ from bundler.artifacts.embedding import EmbedRequest
 from bundler.artifacts.image.add_layer import Appended, BaseImage, append
 from bundler.artifacts.image.blobs import BlobStore, Descriptor, copy, images_of
 from bundler.artifacts.image.ociread import LoadedImage, OciImage
-from bundler.artifacts.image.registry.connection import Connection
+from bundler.artifacts.image.registry.connection import Connection, Connections
 from bundler.artifacts.image.registry.store import RegistryStore
 from bundler.artifacts.image.registry.target import RegistryTarget
 from bundler.artifacts.reference import Reference
@@ -26,25 +26,27 @@ KIND = "registry"
 
 @contextmanager
 def opened(
-    name: str | Reference, listener: Listener = SILENT
+    name: str | Reference, listener: Listener = SILENT, connections: Connections | None = None
 ) -> Iterator[tuple[RegistryTarget, Reference]]:
-    """Opens a repository for reading and writing."""
+    """Opens a repository for reading and writing. connections: of a command with many images."""
     reference = references.parse(name) if isinstance(name, str) else name
-    target = RegistryTarget(reference, listener)
+    connection = connections.to(reference.host) if connections else None
+    target = RegistryTarget(reference, listener, connection=connection)
     try:
         yield target, reference
     finally:
         target.close()
 
 
-def open_image(name: str, listener: Listener = SILENT) -> OciImage:
-    """Opens an image in a registry by its name.
+def open_image(name: str, connections: Connections | None = None) -> OciImage:
+    """Opens an image in a registry by its name. connections: of a command that opens many.
 
     Raises `UsageError` if there is none, `CredentialsRefused`, and `ToolFailed` if the
     registry cannot be asked.
     """
     reference = references.parse(name)
-    store = RegistryStore(reference, listener)
+    connection = connections.to(reference.host) if connections else None
+    store = RegistryStore(reference, connection=connection)
     try:
         return OciImage(store, store.resolve(reference), reference.artifact, KIND)
     except BaseException:

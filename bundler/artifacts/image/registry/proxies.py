@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     import urllib3
 
 
+# More are opened if more threads need them, but not kept.
+_KEPT_CONNECTIONS = 8
+
+
 def pool_for(address: str) -> urllib3.PoolManager:
     """Raises `ConfigurationError` for an invalid proxy address."""
     import urllib3
@@ -21,7 +25,7 @@ def pool_for(address: str) -> urllib3.PoolManager:
     context = context_for(parts.netloc) if parts.scheme == "https" else None
     proxy = proxy_of(address)
     if proxy is None:
-        return urllib3.PoolManager(ssl_context=context)
+        return urllib3.PoolManager(ssl_context=context, maxsize=_KEPT_CONNECTIONS)
     found = urlsplit(proxy)
     headers = {}
     if found.username:
@@ -30,7 +34,9 @@ def pool_for(address: str) -> urllib3.PoolManager:
     try:
         port = found.port or (443 if found.scheme == "https" else 80)
         bare = f"{found.scheme}://{found.hostname}:{port}"
-        return urllib3.ProxyManager(bare, proxy_headers=headers, ssl_context=context)
+        return urllib3.ProxyManager(
+            bare, proxy_headers=headers, ssl_context=context, maxsize=_KEPT_CONNECTIONS
+        )
     except (ValueError, urllib3.exceptions.HTTPError):  # its text may contain the password
         raise ConfigurationError(f"The proxy for {parts.netloc} has an invalid address.") from None
 

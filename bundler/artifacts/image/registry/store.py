@@ -1,7 +1,7 @@
 """Images in a registry, for reading: a repository's manifests and blobs as a `BlobStore`.
 
-Manifests and configurations are kept in memory once they are read; layers are streamed. A stream
-that breaks is resumed.
+Manifests and small blobs are kept in memory once they are read; layers are streamed. A stream that
+breaks is resumed.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 ACCEPT = ", ".join((*INDEX_TYPES, *MANIFEST_TYPES))
+# A configuration and a state layer are read more than once: this many bytes of them are kept.
+_SMALL_BYTES = 1024 * 1024
 # The usual limit of registries; some accept twice as much.
 MAX_MANIFEST_BYTES = 8 * 1024 * 1024
 _DIGEST_HEADER = "Docker-Content-Digest"
@@ -35,7 +37,10 @@ _PARTIAL = 206
 
 
 class RegistryStore:
-    """One repository, for reading."""
+    """One repository, for reading.
+
+    connection: to its registry, shared with others and left open. Default: a new one.
+    """
 
     def __init__(
         self,
@@ -46,9 +51,11 @@ class RegistryStore:
         actions: str = "pull",
     ) -> None:
         self.reference = reference
-        self.connection = connection or Connection(reference, listener)
+        self._is_shared = connection is not None
+        self.connection = connection or Connection(reference.host, listener)
         self.scope: Scope = (f"repository:{reference.repository}:{actions}",)
         self.manifests: dict[str, tuple[bytes, str]] = {}
+        self._small: dict[str, bytes] = {}
 
     @property
     def name(self) -> str:
@@ -58,7 +65,8 @@ class RegistryStore:
         return f"/v2/{self.reference.repository}/{kind}/{what}"
 
     def close(self) -> None:
-        self.connection.close()
+        if not self._is_shared:
+            self.connection.close()
 
     def resolve(self, reference: Reference) -> Descriptor:
         """The manifest or index behind a tag or a digest of this repository.
@@ -93,7 +101,15 @@ class RegistryStore:
             if entry.digest not in self.manifests:
                 self.manifests[entry.digest] = self._read_manifest(entry.digest)
             return io.BytesIO(self.manifests[entry.digest][0])
-        return self.open_blob(entry.digest, entry.size)
+        if entry.size > _SMALL_BYTES:
+            return self.open_blob(entry.digest, entry.size)
+        if entry.digest not in self._small:
+            with self.open_blob(entry.digest, entry.size) as stream:
+                found = stream.read()
+            if entry.size + sum(map(len, self._small.values())) > _SMALL_BYTES:
+                self._small.clear()
+            self._small[entry.digest] = found
+        return io.BytesIO(self._small[entry.digest])
 
     def open_blob(self, digest: str, size: int) -> BinaryIO:
         """size: in bytes, from the manifest; more is never read."""

@@ -3,7 +3,7 @@
 Until a tag is moved nobody sees what was sent: each request before may fail and leaves the image
 behind the tag unchanged. A blob is mounted from another repository of the same registry if
 possible, without being sent; otherwise it is sent in one piece if it is small, else as a stream,
-which is resumed if it breaks.
+which is resumed if it breaks. A state layer that one image of a fleet has got is not packed again.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from bundler.artifacts.image.registry.connection import (
     Connection,
     NotInRegistry,
     RegistryRequest,
+    SentLayer,
     Transient,
 )
 from bundler.artifacts.image.registry.store import RegistryStore
@@ -54,6 +55,20 @@ class RegistryTarget(RegistryStore):
     # --- what an image is put together of
 
     def add_layer(self, layer: Layer, packing: Compression) -> Written:
+        for sent in self.connection.sent:
+            if (sent.layer, sent.packing) == (layer, packing) and self._got(sent):
+                return sent.written
+        written = self._send_layer(layer, packing)
+        sent = SentLayer(layer, packing, self.reference.repository, written)
+        self.connection.sent.append(sent)
+        return written
+
+    def _got(self, sent: SentLayer) -> bool:
+        """Whether this repository has the layer, now that another one may have handed it over."""
+        digest = f"sha256:{sent.written.digest}"
+        return sent.repository == self.reference.repository or self._mount(digest, sent.repository)
+
+    def _send_layer(self, layer: Layer, packing: Compression) -> Written:
         written: list[Written] = []
 
         def pieces() -> Iterator[bytes]:
@@ -111,8 +126,11 @@ class RegistryTarget(RegistryStore):
     def _mounted(self, source: BlobStore, entry: Descriptor) -> bool:
         if not isinstance(source, RegistryStore) or source.connection.host != self.connection.host:
             return False
-        other = source.reference.repository
-        query = urlencode({"mount": entry.digest, "from": other})
+        return self._mount(entry.digest, source.reference.repository)
+
+    def _mount(self, digest: str, other: str) -> bool:
+        """Whether the registry took the blob over from another of its repositories."""
+        query = urlencode({"mount": digest, "from": other})
         request = RegistryRequest(
             "POST",
             f"{self.path('blobs', 'uploads/')}?{query}",

@@ -1,7 +1,8 @@
 """Authentication at a registry: Basic, or a short-lived token from the service that it names.
 
 A registry that requires authentication answers 401 with a challenge. A token is for a *scope*, such
-as ``repository:acme/shop:pull,push``, and is kept until the registry refuses it. See
+as ``repository:acme/shop:pull,push``, and is kept until the registry refuses it. Threads that are
+refused for the same scope concurrently share one new token. See
 https://distribution.github.io/distribution/spec/auth/token/.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import urlencode, urlsplit
@@ -26,52 +28,63 @@ _REFUSED = (400, 401, 403)
 
 
 class Authorizer:
-    """The ``Authorization`` header for each scope. Without a challenge there is none."""
+    """The ``Authorization`` header for each scope. Without a challenge there is none.
 
-    def __init__(self, host: str, find: Callable[[], Credentials | None], send: Send) -> None:
+    find: gives the credentials for a repository.
+    """
+
+    def __init__(self, host: str, find: Callable[[str], Credentials | None], send: Send) -> None:
         self._host = host
         self._find = find
         self._send = send
         self._headers: dict[Scope, str] = {}
-        self._found: list[Credentials | None] = []
+        self._locks: dict[Scope, threading.Lock] = {}
+        self._found: dict[str, Credentials | None] = {}
 
     def header(self, scope: Scope) -> str | None:
         return self._headers.get(scope)
 
-    def answer(self, challenge: str, scope: Scope, *, plain: bool) -> None:
+    def answer(self, challenge: str, scope: Scope, refused: str | None, *, plain: bool) -> None:
         """Answers a challenge.
 
-        plain: whether the registry is contacted without TLS. Raises `CredentialsRefused` if there
-        is nothing (more) to answer with.
+        refused: the header of the refused request. plain: whether the registry is contacted without
+        TLS. Raises `CredentialsRefused` if there is nothing (more) to answer with.
         """
-        before = self._headers.pop(scope, None)
+        with self._locks.setdefault(scope, threading.Lock()):
+            if self._headers.get(scope) == refused:  # else another thread has got a new one
+                self._renew(challenge, scope, refused, plain=plain)
+
+    def _renew(self, challenge: str, scope: Scope, before: str | None, *, plain: bool) -> None:
+        self._headers.pop(scope, None)
         kind = challenge.partition(" ")[0].lower()
         if kind == "bearer":
             found = {name.lower(): quoted or bare for name, quoted, bare in _parameters(challenge)}
             self._headers[scope] = f"Bearer {self._token(found, scope, plain=plain)}"
         elif kind == "basic":
-            credentials = self._credentials()
+            credentials = self._credentials(scope)
             if credentials is None or not credentials.user or credentials.basic == before:
-                raise self.refused()
+                raise self.refused(scope)
             self._headers[scope] = credentials.basic
         else:
-            raise self.refused()
+            raise self.refused(scope)
 
-    def refused(self) -> CredentialsRefused:
-        known = self._credentials() is not None
+    def refused(self, scope: Scope) -> CredentialsRefused:
+        known = self._credentials(scope) is not None
         what = "rejects the credentials" if known else "requires credentials"
         return CredentialsRefused(
             f"The registry {self._host} {what}.",
             hint=f"Run docker login {self._host}, or set DOCKER_AUTH_CONFIG or REGISTRY_AUTH_FILE.",
         )
 
-    def _credentials(self) -> Credentials | None:
-        if not self._found:
-            self._found.append(self._find())
-        return self._found[0]
+    def _credentials(self, scope: Scope) -> Credentials | None:
+        """Those for the scope's first repository: a mount also names the one that it is from."""
+        repository = scope[0].split(":")[1] if scope else ""
+        if repository not in self._found:
+            self._found[repository] = self._find(repository)
+        return self._found[repository]
 
     def _token(self, challenge: Mapping[str, str], scope: Scope, *, plain: bool) -> str:
-        credentials = self._credentials()
+        credentials = self._credentials(scope)
         if credentials is not None and credentials.bearer:
             return credentials.bearer
         realm = challenge.get("realm", "")
@@ -92,7 +105,7 @@ class Authorizer:
             address = f"{realm}{'&' if parts.query else '?'}{urlencode(fields)}"
             status, raw = self._send("GET", address, headers, None)
         if status in _REFUSED:
-            raise self.refused()
+            raise self.refused(scope)
         return _token_in(raw, self._host, status)
 
     def _exchanged(

@@ -1,0 +1,218 @@
+"""Many images in one registry: what they have in common is asked, sent and logged in for once."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from bundler.artifacts.image.registry.tokens import Authorizer
+from bundler.state.bundle import Bundle
+from tests.support.layouts import LayoutMaker
+from tests.support.pushing import (
+    alone,  # noqa: F401  # a fixture for all
+    basic,
+    bundle,  # noqa: F401
+    embed,
+    login,
+    maker,  # noqa: F401
+    ours,  # noqa: F401
+    push_base,
+    state_bundler,
+)
+from tests.support.registries import Registry
+from tests.support.workdir import WorkDir
+
+COUNT = 12
+PROJECT = """
+[project]
+name = "shop"
+version = "1"
+[[tool.state-bundler.source]]
+key = "Catalog"
+command = ["sh", "-c", "cp ../state {state_path}; echo >> ../fetched"]
+path = "src/shop/defs/.local_defs_state"
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> WorkDir:
+    wd = WorkDir.make(tmp_path / "project")
+    wd.write("pyproject.toml", PROJECT)
+    wd.write("src/shop/__init__.py", "")
+    wd.write("src/shop/defs/__init__.py", "")
+    wd.write(".gitignore", ".local_defs_state/\n")
+    wd("git add .")
+    wd.commit("project")
+    (tmp_path / "state").write_text('{"products": 3}')
+    monkeypatch.chdir(wd.path)
+    return wd
+
+
+@pytest.fixture(params=["repositories", "tags"])
+def names(request: pytest.FixtureRequest, ours: Registry, maker: LayoutMaker) -> list[str]:  # noqa: F811
+    """Images in a repository each, or all in one."""
+    several = request.param == "repositories"
+    found = [
+        f"{ours.host}/shop{number}:1" if several else f"{ours.host}/shop:{number}"
+        for number in range(COUNT)
+    ]
+    for name in found:
+        push_base(maker, name)
+    return found
+
+
+def artifacts(names: list[str]) -> list[str]:
+    return [f"docker://{name}" for name in names]
+
+
+def repositories(names: list[str]) -> int:
+    return len({name.rpartition(":")[0] for name in names})
+
+
+@pytest.mark.parametrize("command", ["verify", "status"])
+@pytest.mark.parametrize("token", [None, False, True])
+def test_each_image_costs_its_own_three_requests(
+    ours: Registry,  # noqa: F811
+    names: list[str],
+    bundle: Bundle,  # noqa: F811
+    command: str,
+    token: bool | None,
+) -> None:
+    for name in names:
+        embed(name, bundle)
+    if token is not None:
+        ours.user, ours.token = ("me", "word"), token
+        login(Path(os.environ["DOCKER_CONFIG"], "config.json"), ours.host, auth=basic("me", "word"))
+    ours.log.clear()
+    before = ours.lines
+    state_bundler(command, *artifacts(names))
+
+    assert len(ours.requests("/v2/$")) == 1
+    assert len(ours.requests("/token")) == (repositories(names) if token else 0)
+    asked = ours.requests("/manifests/|/blobs/")
+    # Of those that are refused at first, there may be one in each of eight threads.
+    assert 3 * COUNT <= len(asked) <= 3 * COUNT + (0 if token is None else COUNT)
+    assert ours.lines - before <= 8 + 1
+
+
+def test_an_update_refreshes_once_and_sends_the_state_once(
+    ours: Registry,  # noqa: F811
+    names: list[str],
+    project: WorkDir,
+) -> None:
+    before, sent = set(ours.blobs), len(ours.requests("PUT .*/blobs/"))
+    printed = json.loads(state_bundler("update", *artifacts(names), "--format", "json"))
+
+    assert (project.path.parent / "fetched").read_text() == "\n"
+    assert [item["changed"] for item in printed["artifacts"]] == [True] * COUNT
+    new = {digest for _, digest in set(ours.blobs) - before}
+    assert len(new) <= 1 + COUNT  # the state's layer, and the configurations
+    assert len(ours.requests("PUT .*/blobs/")) - sent == 1 + COUNT
+    assert len(ours.requests("POST .*mount=")) == (repositories(names) - 1)
+    made = [item["image"] for item in printed["artifacts"]]
+    state_bundler("verify", *artifacts(made))
+    assert "unchanged" in state_bundler("update", *artifacts(names))
+
+
+def test_one_that_fails_does_not_keep_the_others_from_their_state(
+    ours: Registry,  # noqa: F811
+    maker: LayoutMaker,  # noqa: F811
+    project: WorkDir,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    names = [f"{ours.host}/shop:{tag}" for tag in ("1", "2")]
+    for name in names:
+        push_base(maker, name)
+    given = artifacts([names[0], f"{ours.host}/shop:none", names[1]])
+    outputs = tmp_path / "outputs"
+    monkeypatch.setenv("GITHUB_OUTPUT", str(outputs))
+    said = state_bundler("update", *given, "--in-place", code=2)
+
+    assert f"has no image {ours.host}/shop:none" in said
+    state_bundler("verify", *artifacts(names))
+    (changed, images) = outputs.read_text().splitlines()[:2]
+    assert changed == "changed=true"
+    assert json.loads(images.removeprefix("images=")) == names
+    project.write(
+        "pyproject.toml", PROJECT + '[tool.state-bundler.keys."*"]\nmax-removed = "20%"\n'
+    )
+    assert "--baseline" in state_bundler("update", *artifacts(names), code=2)
+    assert "exactly one ARTIFACT" in state_bundler("update", *given, "--tag", "x", code=2)
+
+
+def test_a_helper_is_asked_once_for_a_registry(
+    ours: Registry,  # noqa: F811
+    maker: LayoutMaker,  # noqa: F811
+    bundle: Bundle,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    names = [f"{ours.host}/shop{number}:1" for number in range(3)]
+    for name in names:
+        push_base(maker, name)
+        embed(name, bundle)
+    ours.user, ours.token = ("me", "word"), True
+    helper = tmp_path / "bin" / "docker-credential-test"
+    helper.parent.mkdir()
+    helper.write_text(
+        f"""#!/bin/sh\ncat >/dev/null; echo x >> {tmp_path}/asked
+echo '{{"Username": "me", "Secret": "word"}}'\n"""
+    )
+    helper.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{helper.parent}:{os.environ['PATH']}")
+    (tmp_path / "docker").mkdir()
+    (tmp_path / "docker" / "config.json").write_text('{"credsStore": "test"}')
+    state_bundler("verify", *artifacts(names), "--require", "Dbt")
+
+    assert (tmp_path / "asked").read_text().splitlines() in (["x"], ["x"] * 2, ["x"] * 3)
+
+
+def test_each_repository_has_its_own_login(
+    ours: Registry,  # noqa: F811
+    maker: LayoutMaker,  # noqa: F811
+    bundle: Bundle,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """podman logs in to repositories; a connection that two share does not mix them up."""
+    names = [f"{ours.host}/{name}/shop:1" for name in ("mine", "theirs")]
+    for name in names:
+        push_base(maker, name)
+        embed(name, bundle)
+    ours.user, ours.token = ("me", "word"), True
+    login(tmp_path / "auth.json", f"{ours.host}/mine", auth=basic("me", "word"))
+    monkeypatch.setenv("REGISTRY_AUTH_FILE", str(tmp_path / "auth.json"))
+    for order in (names, names[::-1]):
+        said = state_bundler("verify", *artifacts(order), code=77)
+        assert f"docker://{names[0]}" in said
+        assert "requires credentials" in said
+
+
+def test_threads_that_are_refused_together_get_one_token() -> None:
+    asked: list[str] = []
+    scope = ("repository:shop:pull",)
+
+    def send(_: str, address: str, *__: object) -> tuple[int, bytes]:
+        asked.append(address)
+        return 200, b'{"token": "t%d"}' % len(asked)
+
+    authorizer = Authorizer("registry.test", lambda _: None, send)
+    challenge = 'Bearer realm="https://token.test/",service="x"'
+    threads = [
+        threading.Thread(
+            target=authorizer.answer, args=(challenge, scope, None), kwargs={"plain": False}
+        )
+        for _ in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(asked) == 1
+    authorizer.answer(challenge, scope, "Bearer t1", plain=False)
+    assert authorizer.header(scope) == "Bearer t2"
