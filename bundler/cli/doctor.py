@@ -66,9 +66,10 @@ def doctor(
     is_alone = len(roots) == 1
     asked = _Asked(python, reach, shows=is_alone and style == "text")
     stateless = () if is_alone else _stateless(roots)
+    if fix:
+        _fix(project, [root for root in roots if root not in stateless], asked)
     reports = {
-        root: _without_state() if root in stateless else _report(root, asked, fix=fix)
-        for root in roots
+        root: _without_state() if root in stateless else _report(root, asked) for root in roots
     }
     if style == "text" and not is_alone:
         _show_together(project.resolve(), reports)
@@ -125,9 +126,7 @@ class _Asked(NamedTuple):
     shows: bool
 
 
-def _report(root: Path, asked: _Asked, *, fix: bool) -> list[Examined]:
-    if fix:
-        _fix(root, asked)
+def _report(root: Path, asked: _Asked) -> list[Examined]:
     if not asked.shows:
         return list(_announced(root, asked))
     console = Console(sys.stdout)
@@ -180,17 +179,18 @@ def _conclude(failures: int, warnings: int, *, fixable: bool) -> None:
         click.echo("Some of this can be fixed automatically: state-bundler doctor --fix", err=True)
 
 
-def _fix(root: Path, asked: _Asked) -> None:
-    from bundler.project.survey import survey
+def _fix(home: Path, roots: Sequence[Path], asked: _Asked) -> None:
+    from bundler.project.survey import Together, survey
     from bundler.setup.doctor import fixes
     from bundler.setup.file_edits import apply, diff
 
     listener = narrator()
     try:
-        edits = fixes(root, python=asked.python, begins=listener.working)
+        together = Together(home.resolve(), tuple(roots))
+        edits = fixes(together, python=asked.python, begins=listener.working)
     finally:
         listener.working("")
-    for line in diff(edits, survey(root).outer):
+    for line in diff(edits, survey(home).outer):
         click.echo(line, err=True)
     apply(edits)
     done = f"Fixed {_count(len(edits), 'file')}." if edits else "There is nothing to fix."

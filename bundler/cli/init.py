@@ -88,7 +88,8 @@ def _files_of(
         found = chosen(project, registry=registry or _registry(found, ask=not yes))
     edits = plan(*found, without=without, remove=remove)
     outer = found[0].outer
-    if not edits and not any(each.pyproject or each.dagster for each in found):
+    is_somewhere = any(each.pyproject or each.dagster or each.classic_dbt for each in found)
+    if not is_somewhere and not (remove and edits):
         raise _nothing_here(found[0].root)
     if not edits:
         click.echo("Nothing to undo." if remove else "Nothing to change.", err=True)

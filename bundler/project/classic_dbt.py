@@ -40,7 +40,7 @@ class ClassicDbt(msgspec.Struct, frozen=True):
     def package(self) -> Path:
         """The outermost package of the code, or its folder."""
         outer = self.code.parent
-        while (outer.parent / "__init__.py").exists() and outer.parent != self.home.parent:
+        while self.home not in (outer, outer.parent) and (outer.parent / "__init__.py").exists():
             outer = outer.parent
         return outer
 

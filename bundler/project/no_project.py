@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
 from bundler.errors import ConfigurationError
-from bundler.project.classic_dbt import classic_dbt
+from bundler.project.classic_dbt import classic_dbt, files, mentions
 from bundler.project.config import pyproject_of, read_toml
 
 _SOURCE = "[[tool.state-bundler.source]] with a key, a command that writes {state_path}, and a path"
 _MOST_NAMES = 6
+_NOT_ONE = "is not a Dagster project"
+# What in a file says that Dagster runs its code. A workspace.yaml is also a file of other tools.
+_REQUIRED = re.compile(r"(?m)^\[tool\.dagster\]|(?:^|[\s\"'\[])dagster(?:[\s\"',;=<>~!\[]|$)")
+_LOCATIONS = re.compile(r"(?m)^load_from:")
+_SIGNS = {
+    **dict.fromkeys(("workspace.yaml", "workspace.yml"), _LOCATIONS),
+    **dict.fromkeys(("pyproject.toml", "setup.py", "setup.cfg", "Pipfile"), _REQUIRED),
+    **dict.fromkeys(("requirements.txt", "environment.yml", "pixi.toml"), _REQUIRED),
+}
 
 
 def no_project(root: Path, below: Sequence[Path], *, has_all: bool = False) -> ConfigurationError:
@@ -20,10 +30,13 @@ def no_project(root: Path, below: Sequence[Path], *, has_all: bool = False) -> C
 
     has_all: whether ``--all`` would select them.
     """
-    return ConfigurationError(
-        f"{root} is not a Dagster project, and it configures no sources.",
-        hint=way_out(root, below, has_all=has_all),
-    )
+    return ConfigurationError(what_is_missing(root), hint=way_out(root, below, has_all=has_all))
+
+
+def what_is_missing(root: Path) -> str:
+    """The error message for a folder that is not a project."""
+    kind = "has a Dagster project without dg" if dagster_without_dg(root) else _NOT_ONE
+    return f"{root} {kind}, and it configures no sources."
 
 
 def way_out(root: Path, below: Sequence[Path], *, has_all: bool = False) -> str:
@@ -41,11 +54,11 @@ def way_out(root: Path, below: Sequence[Path], *, has_all: bool = False) -> str:
             f"{code} loads dbt's models from a manifest. `state-bundler init` writes the source "
             "that runs dbt parse before each build."
         )
-    if said := _dagster_without_dg(root):
+    if said := dagster_without_dg(root):
         return (
             f"{said} names a Dagster project without dg, and state-backed components belong to dg "
-            "projects. If it has some, add [tool.dg.project] with root_module to pyproject.toml. "
-            f"For other state write a source: {_SOURCE}.{_example(root)}"
+            "projects. If it has some, add [tool.dg.project] with root_module to its "
+            f"pyproject.toml. For other state write a source: {_SOURCE}.{_example(root)}"
         )
     return f"Write a source: {_SOURCE}.{_example(root)}"
 
@@ -54,6 +67,8 @@ def _example(root: Path) -> str:
     """`init` changes a pyproject.toml and makes none."""
     if not pyproject_of(root).is_file():
         return " It belongs in pyproject.toml, which is missing here."
+    if "state-bundler" in read_toml(pyproject_of(root)).get("tool", {}):
+        return " [tool.state-bundler] in pyproject.toml is where it belongs."
     return " `state-bundler init` adds an example to pyproject.toml."
 
 
@@ -68,9 +83,15 @@ def names(root: Path, projects: Sequence[Path]) -> str:
     return ", ".join(shown) + (f" and {more} more" if more else "")
 
 
-def _dagster_without_dg(root: Path) -> str | None:
-    """The file that says so."""
+def dagster_without_dg(root: Path) -> str | None:
+    """The file that names one, the nearest of those in a folder and below."""
     if "dagster" in read_toml(pyproject_of(root)).get("tool", {}):
         return "[tool.dagster] in pyproject.toml"
-    found = (name for name in ("workspace.yaml", "workspace.yml") if (root / name).exists())
-    return next(found, None)
+    found = [
+        path.relative_to(root)
+        for path in files(root)
+        if (sign := _SIGNS.get(path.name)) and mentions(path, sign)
+    ]
+    order = list(_SIGNS)
+    found.sort(key=lambda path: (len(path.parts), order.index(path.name), path))
+    return found[0].as_posix() if found else None

@@ -8,6 +8,7 @@ A *project* is a directory with a pyproject.toml or dg.toml that either declares
 
 from __future__ import annotations
 
+import glob
 import os
 import re
 import shutil
@@ -24,6 +25,9 @@ from bundler.project.no_project import no_project
 from bundler.project.trusted_interpreter import refuse_tracked
 
 _OF_PROJECT = re.compile(r"(?m)^\s*\[+\s*tool\s*\.\s*(dg|state-bundler)\b")
+
+# uv's, Poetry's and pdm's, and pixi's.
+_ENVIRONMENTS = (".venv", ".pixi/envs/default")
 
 
 class DagsterModules(msgspec.Struct, frozen=True):
@@ -174,14 +178,21 @@ def workspace_members(root: Path) -> Iterator[Path]:
     named = _table(files.dg, "workspace").get("projects", [])
     paths = [root / str(_table({"": project}, "").get("path", "")) for project in named]
     uv = _table(files.pyproject, "tool", "uv", "workspace")
-    for pattern in uv.get("members", []):
-        excluded = {path for skip in uv.get("exclude", []) for path in root.glob(skip)}
-        paths += [path for path in sorted(root.glob(pattern)) if path not in excluded]
+    excluded = _matched(root, uv.get("exclude"))
+    paths += [path for path in _matched(root, uv.get("members")) if path not in excluded]
     seen = set()
     for path in map(Path.resolve, paths):
-        if path not in seen and _is_project(path):
+        # uv's patterns may match files, such as a README next to the members.
+        if path not in seen and path.is_dir() and _is_project(path):
             seen.add(path)
             yield path
+
+
+def _matched(root: Path, patterns: Any) -> list[Path]:
+    """What uv's patterns match in a folder; nothing for what is not a list of patterns."""
+    names = [str(each) for each in patterns] if isinstance(patterns, list) else []
+    found = (sorted(glob.glob(name, root_dir=root, recursive=True)) for name in names)
+    return [root / path for paths in found for path in paths]
 
 
 def projects_below(root: Path) -> tuple[Path, ...]:
@@ -212,7 +223,7 @@ def find_interpreter(
     python: Path | None = None,
     environ: Mapping[str, str] = os.environ,
 ) -> Interpreter:
-    """The project's interpreter, by the rules that dg and uv follow, in this order.
+    """The project's interpreter, by the rules that dg, uv and pixi follow, in this order.
 
     Raises `ConfigurationError` if a named one does not exist, and for one that is committed to the
     repository, unless `python` names it.
@@ -232,9 +243,10 @@ def _found(root: Path, workspace: Path, environ: Mapping[str, str]) -> Interpret
     if named := environ.get("UV_PROJECT_ENVIRONMENT"):
         return _named(workspace / named / "bin" / "python", "UV_PROJECT_ENVIRONMENT")
     for directory in (root, *root.parents):
-        candidate = directory / ".venv" / "bin" / "python"
-        if candidate.exists():
-            return Interpreter(candidate, f"{candidate.parent.parent}")
+        for name in _ENVIRONMENTS:
+            candidate = directory / name / "bin" / "python"
+            if candidate.exists():
+                return Interpreter(candidate, f"{candidate.parent.parent}")
         if directory == workspace:
             break
     if active := environ.get("VIRTUAL_ENV"):

@@ -10,14 +10,24 @@ if TYPE_CHECKING:
     from typing import Any
 
 
+class ProgramNotStartedError(Exception):
+    """Says which program, and why."""
+
+
 def write(argv: list[str], state_path: str, previous_path: str = "") -> None:
-    """Becomes the program. argv: with ``{state_path}`` where the path of the state belongs, and
-    ``{previous_path}`` where that of the copy of the last good one does."""
+    """Becomes the program. Raises `ProgramNotStartedError` if it cannot be started.
+
+    argv: with ``{state_path}`` where the path of the state belongs, and ``{previous_path}`` where
+    that of the copy of the last good one does.
+    """
     argv = [
         part.replace("{state_path}", state_path).replace("{previous_path}", previous_path)
         for part in argv
     ]
-    os.execvp(argv[0], argv)  # noqa: S606  # an argv list from the configuration, no shell
+    try:
+        os.execvp(argv[0], argv)  # noqa: S606  # an argv list from the configuration, no shell
+    except OSError as error:
+        raise ProgramNotStartedError(f"{argv[0]}: {error.strerror}") from None
 
 
 def _kind(argv: list[str]) -> str:

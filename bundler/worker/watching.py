@@ -65,5 +65,5 @@ def print_traceback(error: BaseException) -> None:
         (frame, line) for frame, line in steps if os.path.dirname(frame.f_code.co_filename) != here
     ]
     told = traceback.TracebackException(type(error), error, error.__traceback__)
-    told.stack = traceback.StackSummary.extract(iter(theirs or steps))
-    sys.stderr.writelines(told.format())
+    told.stack = traceback.StackSummary.extract(iter(theirs))
+    sys.stderr.writelines(told.format() if theirs else told.format_exception_only())

@@ -47,6 +47,7 @@ root_module = "shop"
 def _project(root: Path, backend: str = "hatchling.build") -> Path:
     (root / "src" / "shop" / "defs").mkdir(parents=True)
     (root / "pyproject.toml").write_text(PYPROJECT.format(backend=backend))
+    (root / "src/shop/defs/defs.yaml").write_text("type: vendor.Unknown\n")
     return root
 
 
@@ -174,6 +175,16 @@ def test_an_interpreter_without_dagster_is_a_failure(tmp_path: Path) -> None:
         "Install the project (pip install -e .), or pass its interpreter with --python."
     )
     assert "Dagster is not installed" in finding.what
+
+
+def test_a_project_without_state_fails_nothing_where_it_is_not_installed(tmp_path: Path) -> None:
+    root = _project(tmp_path)
+    (root / "src/shop/defs/defs.yaml").unlink()
+    report = _by_title(list(examine(root, python=Path(sys.executable))))
+    (finding,) = report["interpreter"]
+    assert finding.grade == "warn"
+    assert finding.is_stateless
+    assert list(report)[-1] == "interpreter"  # the rest would be about a state that is not there
 
 
 # --- the build backend ------------------------------------------------------------------------

@@ -18,8 +18,6 @@ from tests.support.registries import Registry
 from tests.support.shapes import ON_DEFAULT_BRANCH, checkout
 from tests.support.workdir import WorkDir
 
-pytestmark = pytest.mark.engine
-
 # The jobs' steps that are others' programs.
 _ACTIONS = (
     "actions/checkout@v4",
@@ -45,21 +43,27 @@ _IMAGES = {
 _INSTALLED = {"classic_dbt": "ENV PYTHONPATH=/app/dagster_project"}
 
 
+_STUB = """#!/bin/sh
+[ "$1" = build ] && exec {} "$@"
+exit 0
+"""
+
+
 class Runner:
     """Runs the jobs of a workflow as GitHub does, as far as ours go."""
 
-    def __init__(self, wd: WorkDir, engine: Engine, registry: Registry, folder: Path) -> None:
+    def __init__(self, wd: WorkDir, folder: Path, engine: Engine | None = None) -> None:
         self.wd = wd
         self.engine = engine
-        self.registry = registry
         self.commit = wd("git rev-parse HEAD")
         self.folder = folder
         folder.mkdir()
         # What it would install is here.
         for name in ("uv", "pants"):
-            (folder / name).write_text("#!/bin/sh\nexit 0\n")
+            (folder / name).write_text(_STUB.format(Path(sys.executable).with_name(name)))
             (folder / name).chmod(0o755)
-        (folder / "docker").symlink_to(engine.clis[0])
+        if engine is not None:
+            (folder / "docker").symlink_to(engine.clis[0])
 
     def run(self, workflow: Mapping[str, Any]) -> None:
         """Every job, every entry of its matrix, every step."""
@@ -76,7 +80,7 @@ class Runner:
             return
         variables = {k: self.filled(v, values) for k, v in step.get("env", {}).items()}
         environment = {
-            **self.engine.environment,
+            **(self.engine.environment if self.engine else {}),
             **self.wd.env,
             **variables,
             "DOCKER_CONFIG": str(self.folder.parent / "docker"),
@@ -106,6 +110,7 @@ def registry() -> Iterator[Registry]:
         yield found
 
 
+@pytest.mark.engine
 @pytest.mark.parametrize("name", _IMAGES)
 def test_every_step_of_the_workflow_runs(
     name: str, engine: Engine, registry: Registry, tmp_path: Path
@@ -120,8 +125,21 @@ def test_every_step_of_the_workflow_runs(
     wd.commit("init")
     file = wd.path / ".github/workflows/state-bundler.yml"
     workflow = yaml.safe_load(_HOSTS.sub(f"{registry.host}/data", file.read_text()))
-    runner = Runner(wd, engine, registry, tmp_path / "programs")
+    runner = Runner(wd, tmp_path / "programs", engine)
     runner.run(workflow)
 
     pushed = {image for image, tag in registry.tags if tag.endswith(runner.commit)}
     assert {image.removeprefix("data/") for image in pushed} == _IMAGES[name]
+
+
+def test_every_step_runs_where_poetry_makes_the_environment(tmp_path: Path) -> None:
+    wd = checkout("poetry_wheel", tmp_path / "rates")
+    wd.write(".github/CODEOWNERS", "* @data\n")
+    wd("state-bundler init --yes")
+    wd.commit("init")
+    workflow = yaml.safe_load((wd.path / ".github/workflows/state-bundler.yml").read_text())
+    Runner(wd, tmp_path / "programs").run(workflow)
+    assert (wd.path / ".venv/bin/python").exists()
+    assert [wheel.name for wheel in (wd.path / "dist").iterdir()] == [
+        "rates-0.1.0-py3-none-any.whl"
+    ]

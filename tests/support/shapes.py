@@ -60,6 +60,8 @@ ALL = {
     "poetry": Shape({}, (".",)),
     "pixi": Shape({}, (".",)),
     "requirements": Shape({}, (".",)),
+    # Its environment is made by the workflow.
+    "poetry_wheel": Shape({}, (".",)),
     "snapshot": Shape({}),
     "no_pyproject": Shape({".": (".",)}, (".",), branch="master"),
 }

@@ -104,6 +104,11 @@ _BODIES: dict[str, tuple[type[BundlerError], str, Retry, str]] = {
     "graphql-errors": (BadData, "{host} answered with GraphQL errors", "no", ""),
     "more": (BadData, "{host} said that there is more, and was not asked for the rest", "no", ""),
 }
+# Of `bundler.worker.command_worker`.
+_NOT_STARTED = "ProgramNotStartedError"
+_WHERE_PROGRAMS_ARE = (
+    "It is looked for next to the project's interpreter, then on PATH: install it there."
+)
 # Variables that say where a system is, not who asks it.
 _PLACES = re.compile(r"(?i)URL|URI|HOST|ENDPOINT|SERVER|DOMAIN|BASE|REGION|PORT|PATH|DIR|FILE|SITE")
 # Names under which a JSON decoder says that its input is no JSON.
@@ -466,10 +471,9 @@ def _of_chain(report: Report, secrets: Secrets) -> _Finding:
         return _Finding(kind, says.format(host=host))
     if any(link.errno in _LOCAL_ERRNO for link in chain):
         return _Finding(InputOutputError, f"it could not write: {quoted(chain[0], secrets)}")
-    missing = next((link.text.strip("'\"") for link in chain if _asked_environment(link)), None)
+    missing = _missing(chain)
     if missing:
-        says = f"the environment variable {missing} is not set"
-        return _Finding(ConfigurationError, says, hint=f"Export {missing}, or put it into .env.")
+        return missing
     if last and (report.not_json or not _NOT_JSON.isdisjoint(names)):
         return _no_data(last, host)
     if last and not _SHAPE.isdisjoint(names):
@@ -489,6 +493,19 @@ def _no_data(exchange: Exchange, host: str) -> _Finding:
     what = "HTML" if "html" in kind else f"not whole {'XML' if 'xml' in kind else 'JSON'}"
     hint = _PAGE if "html" in kind else _AGAIN.format(host=host)
     return _Finding(Unavailable, f"what {host} answered is {what}", "once", hint=hint)
+
+
+def _missing(chain: Sequence[Link]) -> _Finding | None:
+    """A variable or a program that is not here."""
+    variable = next((link.text.strip("'\"") for link in chain if _asked_environment(link)), None)
+    if variable:
+        says = f"the environment variable {variable} is not set"
+        return _Finding(ConfigurationError, says, hint=f"Export {variable}, or put it into .env.")
+    program = next((link.text for link in chain if link.type.endswith(_NOT_STARTED)), None)
+    if program:
+        says = f"the program cannot be started: {program}"
+        return _Finding(ToolFailed, says, hint=_WHERE_PROGRAMS_ARE)
+    return None
 
 
 def _asked_environment(link: Link) -> bool:

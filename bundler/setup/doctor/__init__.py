@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from bundler.errors import BundlerError
-from bundler.project.survey import Survey, survey
+from bundler.project.survey import Survey, Together, survey
 from bundler.setup.file_edits import FileEdit
 
 if TYPE_CHECKING:
@@ -218,17 +218,28 @@ def _edits(survey: Survey, wanted: set[str]) -> list[FileEdit]:
 
 
 def fixes(
-    root: Path, *, python: Path | None = None, begins: Callable[[str], None] = lambda _: None
+    together: Together,
+    *,
+    python: Path | None = None,
+    begins: Callable[[str], None] = lambda _: None,
 ) -> list[FileEdit]:
     """The edits that fix what can be fixed safely: those of `init`'s parts, and no other.
 
-    Only the checks that may find such a thing are asked. begins: as `examine` has it.
+    What projects have in common is written once, as `init` writes it. Only the checks that may find
+    such a thing are asked. begins: as `examine` has it.
     """
-    patient = DoctorContext(survey(root), python)
-    answers: list[Finding] = []
-    for check in checks():
-        if check.is_fixable:
-            begins(check.doing or f"Checking: {check.title}")
-            answers += _answers(check, patient, set())
-    findings = _effective(patient.survey, iter(answers))
-    return _edits(patient.survey, {finding.part for finding in findings if finding.part})
+    from bundler.setup.init import PARTS, plan_parts
+
+    wanted = []
+    for root in together.projects:
+        patient = DoctorContext(survey(root), python)
+        answers: list[Finding] = []
+        for check in checks():
+            if check.is_fixable:
+                begins(check.doing or f"Checking: {check.title}")
+                answers += _answers(check, patient, set())
+        named = {finding.part for finding in _effective(patient.survey, iter(answers))}
+        is_shared = together.root.is_relative_to(patient.survey.outer)
+        fixed = survey(root, together) if is_shared else patient.survey
+        wanted.append((fixed, [part for part in PARTS if part.name in named]))
+    return plan_parts(wanted)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 
@@ -21,6 +23,28 @@ def components(patient: DoctorContext) -> Iterator[Finding]:
     for found in patient.looked().found:
         yield from judge(found)
         yield from _without_dbt(found, patient)
+    yield from _without_program(patient)
+
+
+def _without_program(patient: DoctorContext) -> Iterator[Finding]:
+    """The sources whose command cannot be started."""
+    from bundler.project.environment_tools import how_to_install
+
+    project = patient.project
+    python = project.interpreter
+    path = os.pathsep.join([str(python.path.parent), os.environ.get("PATH", os.defpath)])
+    programs = {
+        source.command[0]: source.key for source in project.config.sources if source.command
+    }
+    for program, key in programs.items():
+        named = str(project.root / program) if "/" in program else program
+        if shutil.which(named, path=path) is None:
+            yield Finding(
+                "fail",
+                f"{key} runs {program}, which was not found.",
+                f"A refresh looks for it next to {python.path}, then on PATH.",
+                how_to_install(project.root, python.found_by),
+            )
 
 
 def _without_dbt(found: Found, patient: DoctorContext) -> Iterator[Finding]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from bundler.artifacts.image.engine.dockerfile import instructions
+from bundler.errors import ConfigurationError
 from bundler.setup.doctor import DoctorContext, Finding
 from bundler.setup.doctor.code_in_image import hides, state_in_image, working_directories
 from bundler.system.text_files import scanned
@@ -18,8 +19,21 @@ _NAMES = ("compose*.y*ml", "docker-compose*.y*ml", "*.compose.y*ml")
 _VARIABLE = re.compile(r"\$(?:\{(\w+)(?::?[-=?+]([^}]*))?\}|(\w+))")
 _FIX = (
     "Remove that mount where the image is deployed. For development, put it into another "
-    "file, which only `docker compose -f` names."
+    "file, such as compose.dev.yaml, which only `docker compose -f` names."
 )
+_IGNORE = "Name the state directory in the rule's `ignore`, or in .dockerignore."
+# Files that only `docker compose -f` reads, and whose name says what for.
+_DEVELOPMENT = re.compile(r"(?i)\b(dev|develop|development|devcontainer|local|test|debug|watch)\b")
+_LAYERS = 5
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A service as one file has it. volumes: those that the file declares."""
+
+    file: Path
+    service: Mapping[str, Any]
+    volumes: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -30,6 +44,13 @@ class Mount:
     source: Path | None
     target: str
 
+    def described(self, root: Path) -> str:
+        shown = self.source and os.path.relpath(self.source, root)
+        if self.kind == "sync":
+            return f"syncs {shown} to {self.target} in docker compose watch, over"
+        done = f"mounts {shown}" if shown else f"has a {self.kind}"
+        return f"{done} over {self.target}, which hides"
+
 
 def compose(patient: DoctorContext) -> Iterator[Finding]:
     """Each mount over the code of this project, in the files here and above in the repository."""
@@ -37,16 +58,41 @@ def compose(patient: DoctorContext) -> Iterator[Finding]:
         name = os.path.relpath(file, patient.survey.root)
         try:
             found = list(_of_file(patient, file, name))
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, ConfigurationError) as error:
             found = [Finding("warn", f"{name} cannot be read: {error}")]
         yield from found
 
 
 def _of_file(patient: DoctorContext, file: Path, name: str) -> Iterator[Finding]:
-    services = _load(file).get("services")
-    for service, table in services.items() if isinstance(services, Mapping) else ():
+    first = next(file.parent.glob("compose.y*ml"), None)
+    first = first or next(file.parent.glob("docker-compose.y*ml"), file)
+    for service, table in _table(_load(file), "services").items():
         if isinstance(table, Mapping):
-            yield from _of_service(patient, file, f"{name}: the service {service}", table)
+            own = _layers(file, service)
+            below = [] if first == file else _layers(first, service)
+            profiles = table.get("profiles")
+            when = f" (profile {profiles[0]})" if isinstance(profiles, list) and profiles else ""
+            said = f"{name}: the service {service}{when}"
+            yield from _of_service(patient, said, own, [*below, *own])
+
+
+def _layers(file: Path, service: str, most: int = _LAYERS) -> list[Layer]:
+    """A service behind those that it extends."""
+    document = _load(file)
+    table = _table(document, "services", service)
+    extended = table.get("extends")
+    given = {"service": extended} if isinstance(extended, str) else extended
+    below = []
+    if isinstance(given, Mapping) and most:
+        other = file.parent / _resolved(str(given["file"])) if given.get("file") else file
+        below = _layers(other, str(given.get("service")), most - 1)
+    return [*below, Layer(file, table, _table(document, "volumes"))]
+
+
+def _table(document: Any, *names: str) -> Mapping[str, Any]:
+    for name in names:
+        document = document.get(name) if isinstance(document, Mapping) else None
+    return document if isinstance(document, Mapping) else {}
 
 
 def _files(patient: DoctorContext) -> list[Path]:
@@ -70,25 +116,29 @@ def _load(file: Path) -> Mapping[str, Any]:
 
 
 def _of_service(
-    patient: DoctorContext, file: Path, name: str, service: Mapping[str, Any]
+    patient: DoctorContext, name: str, own: Sequence[Layer], layers: Sequence[Layer]
 ) -> Iterator[Finding]:
+    """own: the layers whose mounts are told of. layers: all that say what is built."""
     survey = patient.survey
     states = [survey.root / path for path in survey.state_directories]
-    places = _places(patient, file, service)
-    for mount in _mounts(service, file.parent) if places is not None else ():
+    built = [layer for layer in layers if layer.service.get("build") is not None]
+    places = _places(patient, (built or layers)[-1])
+    is_development = _DEVELOPMENT.search(own[-1].file.stem.replace("_", " "))
+    found = [mount for layer in own for mount in (*_mounts(layer), *_synced(layer, states))]
+    for mount in found if places is not None else ():
         covers = any(mount.source and state.is_relative_to(mount.source) for state in states)
         if any(hides(mount.target, place) for place in places or ()) or (covers and not places):
-            shown = mount.source and os.path.relpath(mount.source, survey.root)
-            what = f"mounts {shown}" if shown else f"has a {mount.kind}"
-            yield Finding(
-                "warn",
-                f"{name} {what} over {mount.target}, which hides the state in the image.",
-                _why(mount),
-                _FIX,
-            )
+            what = f"{name} {mount.described(survey.root)} the state in the image"
+            if is_development:
+                yield Finding("ok", f"{what}. Its file is for development.")
+            else:
+                fix = _IGNORE if mount.kind == "sync" else _FIX
+                yield Finding("warn", f"{what}.", _why(mount), fix)
 
 
 def _why(mount: Mount) -> str:
+    if mount.kind == "sync":
+        return "The container gets this machine's copy of the state as soon as it changes."
     if mount.source is not None:
         return (
             "The container sees this machine's folder: the state that is there, or none, whatever "
@@ -99,14 +149,12 @@ def _why(mount: Mount) -> str:
     return "It keeps what the first container had: the state of a new image is not seen."
 
 
-def _places(
-    patient: DoctorContext, file: Path, service: Mapping[str, Any]
-) -> tuple[str, ...] | None:
+def _places(patient: DoctorContext, layer: Layer) -> tuple[str, ...] | None:
     """Where the service's image has the state, empty if that is not known; None for another image.
 
     A service that builds nothing may run the image that is built of this project.
     """
-    survey, build = patient.survey, service.get("build")
+    survey, file, build = patient.survey, layer.file, layer.service.get("build")
     table = build if isinstance(build, Mapping) else {"context": build or "."}
     if build is None:
         context, dockerfiles = survey.root, [survey.root / path for path in survey.dockerfiles]
@@ -143,7 +191,28 @@ def _arguments(build: Mapping[str, Any]) -> dict[str, str]:
     return {name: _resolved(value) for name, _, value in pairs if value}
 
 
-def _mounts(service: Mapping[str, Any], folder: Path) -> Iterator[Mount]:
+def _synced(layer: Layer, states: Sequence[Path]) -> Iterator[Mount]:
+    """The folders with state that ``docker compose watch`` copies into the container."""
+    from bundler.artifacts.image.engine.ignore import excluded, parse
+
+    rules = _table(layer.service, "develop").get("watch")
+    for rule in rules if isinstance(rules, list) else ():
+        if not isinstance(rule, Mapping) or not str(rule.get("action")).startswith("sync"):
+            continue
+        folder = (layer.file.parent / _resolved(str(rule.get("path", ".")))).resolve()
+        given = rule.get("ignore")
+        ignored = parse("\n".join(map(str, given)) if isinstance(given, list) else "")
+        context = parse(scanned(layer.file.parent / ".dockerignore"))
+        for state in (each for each in states if each.is_relative_to(folder)):
+            name = state.relative_to(folder).as_posix()
+            inside = os.path.relpath(state, layer.file.parent)
+            if not excluded(name, ignored) and not excluded(inside, context):
+                yield Mount("sync", folder, _resolved(str(rule.get("target", ""))))
+                break
+
+
+def _mounts(layer: Layer) -> Iterator[Mount]:
+    service, folder = layer.service, layer.file.parent
     volumes = service.get("volumes")
     for volume in volumes if isinstance(volumes, list) else ():
         if isinstance(volume, Mapping):
@@ -155,12 +224,21 @@ def _mounts(service: Mapping[str, Any], folder: Path) -> Iterator[Mount]:
             kind = "bind" if source and source.startswith((".", "/", "~")) else "volume"
         path = _resolved(str(source or ""))
         is_bind = kind == "bind"
+        if device := _device(layer, path):
+            path, is_bind = device, True
         here = (folder / os.path.expanduser(path)).resolve() if is_bind and path else None
         yield Mount(kind, here, _resolved(target))
     temporary = service.get("tmpfs")
     temporary = [temporary] if isinstance(temporary, str) else temporary
     for target in temporary if isinstance(temporary, list) else ():
         yield Mount("tmpfs", None, str(target).partition(":")[0])
+
+
+def _device(layer: Layer, volume: str) -> str:
+    """The folder that a named volume is; empty for a volume of its own."""
+    options = _table(layer.volumes, volume, "driver_opts")
+    is_bind = "bind" in str(options.get("o", "")).split(",")
+    return _resolved(str(options.get("device", ""))) if is_bind else ""
 
 
 def _resolved(text: str) -> str:

@@ -71,7 +71,8 @@ def _unset(unset: Mapping[str, Sequence[str]], patient: DoctorContext) -> Iterat
     try:
         found = patient.looked().found
     except BundlerError as error:
-        yield from _unset_and_not_loaded(unset, error)
+        if patient.survey.dagster is None or patient.installed["dagster"]:
+            yield from _unset_and_not_loaded(unset, error)
         return
     keys = {one.location: one.key for source in found for one in source.components}
     for name, files in sorted(unset.items()):
@@ -95,15 +96,23 @@ def _unset(unset: Mapping[str, Sequence[str]], patient: DoctorContext) -> Iterat
 def _unset_and_not_loaded(
     unset: Mapping[str, Sequence[str]], error: BundlerError
 ) -> Iterator[Finding]:
+    others = []
     for name, files in sorted(unset.items()):
-        is_named = re.search(rf"\b{re.escape(name)}\b", error.what) is not None
+        if re.search(rf"\b{re.escape(name)}\b", error.what) is None:
+            others.append(name)
+            continue
         yield Finding(
-            "fail" if is_named else "warn",
+            "fail",
             f"{files[0]} references {name}, which is not set.",
-            "The components cannot be loaded without it, so nothing can be refreshed."
-            if is_named
-            else "The components cannot be loaded, and this may be the reason.",
+            "The components cannot be loaded without it, so nothing can be refreshed.",
             f"Export {name}, or set it in .env.",
+        )
+    if others:
+        yield Finding(
+            "warn",
+            f"Declarations reference variables that are not set: {', '.join(others)}.",
+            "The components cannot be loaded, and this may be the reason.",
+            "Export them, or set them in .env.",
         )
 
 

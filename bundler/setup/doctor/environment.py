@@ -34,7 +34,7 @@ print(json.dumps(answer))
 def configuration(patient: DoctorContext) -> Iterator[Finding]:
     """``[tool.state-bundler]``, and whether there is anything to bundle."""
     from bundler.project.config import load
-    from bundler.project.no_project import way_out
+    from bundler.project.no_project import way_out, what_is_missing
     from bundler.project.projects import projects_below
 
     survey = patient.survey
@@ -44,7 +44,7 @@ def configuration(patient: DoctorContext) -> Iterator[Finding]:
     if survey.dagster is None and not config.sources:
         yield Finding(
             "fail",
-            f"{survey.root} is not a Dagster project, and it configures no sources.",
+            what_is_missing(survey.root),
             "There is nothing to refresh or embed.",
             way_out(survey.root, projects_below(survey.root)),
             is_end=True,
@@ -54,6 +54,7 @@ def configuration(patient: DoctorContext) -> Iterator[Finding]:
 def interpreter(patient: DoctorContext) -> Iterator[Finding]:
     """Which Python a build would use, and what is installed there."""
     from bundler.project.environment_tools import how_to_add, how_to_install
+    from bundler.project.stateful import has_state
     from bundler.refresh.sources.dagster import no_dagster
 
     survey = patient.survey
@@ -64,7 +65,16 @@ def interpreter(patient: DoctorContext) -> Iterator[Finding]:
         yield Finding("ok", f"{said}.")
         return
     dagster = answer["dagster"]
-    if dagster is None:
+    if dagster is None and not has_state(survey):
+        yield Finding(
+            "warn",
+            "The project's files have no state-backed component, so there is nothing to embed.",
+            f"They were read, not loaded: {said} has no dagster.",
+            "Add one with dg scaffold defs. If there is one, install the project and try again.",
+            is_end=True,
+            is_stateless=True,
+        )
+    elif dagster is None:
         yield Finding(
             "fail",
             no_dagster(found.path, patient.project),

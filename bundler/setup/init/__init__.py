@@ -100,16 +100,24 @@ def plan(*surveys: Survey, without: Sequence[str] = (), remove: bool = False) ->
     Raises `ConfigurationError` for a state directory that others use: rules for it would hide their
     files.
     """
+    parts = [part for part in PARTS if part.name not in without]
+    return plan_parts([(each, parts) for each in surveys], remove=remove)
+
+
+def plan_parts(
+    wanted: Iterable[tuple[Survey, Sequence[Part]]], *, remove: bool = False
+) -> list[FileEdit]:
+    """The edits of some parts, for each project its own; see `plan`."""
     texts: dict[Path, str | None] = {}
     reasons: dict[Path, list[str]] = {}
     before: dict[Path, str | None] = {}
     within: dict[Path, Path] = {}
-    for each in surveys:
+    for each, parts in wanted:
         if not remove:
             refuse_shared(_config(each), each.dagster)
-        for part in PARTS:
+        for part in parts:
             file = part.file(each)
-            if file is None or part.name in without:
+            if file is None:
                 continue
             if file not in texts:
                 before[file] = texts[file] = read_text(file)
@@ -221,14 +229,15 @@ def _pre_commit(survey: Survey) -> Path | None:
 
 
 def _workflow(survey: Survey) -> Path | None:
-    """Once there is state to ship: an empty workflow would stay when a source is written."""
+    """Once there is state to ship: an empty workflow would stay when a source is written, and
+    the images of a project without state have none to verify."""
     github = survey.outer / ".github"
-    if not github.is_dir() or not survey.state_directories:
+    if not github.is_dir() or not (survey.classic_dbt or has_state(survey)):
         return None
     return github / "workflows" / WORKFLOW
 
 
-PARTS: Iterable[Part] = (
+PARTS: Sequence[Part] = (
     Part(
         "table",
         _pyproject,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import posixpath
 import re
 import shlex
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,7 @@ from pathlib import Path
 
 from bundler.git.repository import Question, open_repository
 from bundler.project.classic_dbt import files
+from bundler.project.environment_tools import tool_of
 from bundler.project.projects import project_name
 from bundler.project.survey import Survey, survey
 from bundler.setup.init.images import DeclaredBuild, build_of, builds_in
@@ -132,7 +134,7 @@ def _written(given: Survey, registry: str) -> str:
         "images": _withheld(images)
         + _entries([_image(each, build, images, registry) for each, build in images]),
         "artifacts": _entries([_artifact(each) for each in others]),
-        "pants": "      - uses: pantsbuild/actions/init-pants@v10\n" if _any_pex(others) else "",
+        "tools": _tools(others),
         "environment": _environment(surveys),
     }
     for name, value in values.items():
@@ -201,7 +203,7 @@ def _withheld(images: Sequence[tuple[Shipped, DeclaredBuild]]) -> str:
 
 def _artifact(shipped: Shipped) -> dict[str, str]:
     project = shlex.quote(shipped.project)
-    prepare = _prepare(shipped.survey) or "true"
+    prepare = _prepare(shipped.survey) or _made_by_its_tool(shipped.survey)
     if not shipped.pex:
         make = f"state-bundler build wheel --project {project} -o dist"
         return {"project": shipped.project, "prepare": prepare, "make": make, "file": "dist/*.whl"}
@@ -234,6 +236,18 @@ def _prepare(survey: Survey) -> str:
     file = shlex.quote(named.relative_to(survey.outer).as_posix())
     venv = f"{project}/.venv"
     return f"uv venv {venv} && uv pip install --python {venv} -r {file}"
+
+
+def _made_by_its_tool(survey: Survey) -> str:
+    """What makes the project's environment where `state-bundler` finds it."""
+    tool = tool_of(survey.root)
+    project = shlex.quote(survey.root.relative_to(survey.outer).as_posix())
+    if tool is not None and tool.install.startswith("poetry "):
+        return f"POETRY_VIRTUALENVS_IN_PROJECT=true uvx poetry install --directory {project}"
+    if tool is not None and tool.install.startswith("pixi "):
+        name = "pixi.toml" if (survey.root / "pixi.toml").exists() else "pyproject.toml"
+        return f"pixi install --manifest-path {shlex.quote(posixpath.join(project, name))}"
+    return "true"
 
 
 def _login(builds: Sequence[DeclaredBuild]) -> str:
@@ -280,8 +294,15 @@ def _entries(entries: Sequence[Mapping[str, str]]) -> str:
     return "".join(lines)
 
 
-def _any_pex(shipped: Sequence[Shipped]) -> bool:
-    return any(each.pex for each in shipped)
+def _tools(shipped: Sequence[Shipped]) -> str:
+    """The steps that install what the others need, and setup-uv does not bring."""
+    steps = ""
+    if any(each.pex for each in shipped):
+        steps += "      - uses: pantsbuild/actions/init-pants@v10\n"
+    if any("pixi install" in _artifact(each)["prepare"] for each in shipped):
+        steps += "      - uses: prefix-dev/setup-pixi@v0.9.3\n        with:\n"
+        steps += "          run-install: false\n"
+    return steps
 
 
 def _host(name: str) -> str:

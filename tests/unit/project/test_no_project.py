@@ -12,7 +12,8 @@ from click.testing import CliRunner
 from bundler.cli.commands import cli
 from bundler.errors import ConfigurationError, UsageError
 from bundler.project.classic_dbt import classic_dbt
-from bundler.project.projects import find, projects_below
+from bundler.project.no_project import no_project
+from bundler.project.projects import find, projects_below, workspace_members
 from bundler.project.stateful import with_state
 from tests.support.shapes import ALL, SHAPES
 
@@ -56,6 +57,55 @@ def test_the_way_out_is_named(name: str, tmp_path: Path, monkeypatch: pytest.Mon
     else:
         assert isinstance(done.exception, ConfigurationError)
         assert expected in done.exception.hint
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "is_dagster"),
+    [
+        ("code/a/pyproject.toml", "[tool.dagster]\nmodule_name = 'a'\n", True),
+        ("code/a/pyproject.toml", "[project]\ndependencies = ['dagster>=1.9']\n", True),
+        ("code/a/pyproject.toml", "[tool.poetry.dependencies]\ndagster = '*'\n", True),
+        ("code/a/setup.py", "setup(install_requires=['dagster', 'x'])\n", True),
+        ("code/requirements.txt", "x\ndagster[aws]==1.9\n", True),
+        ("code/workspace.yaml", "load_from:\n  - python_file: a.py\n", True),
+        ("code/workspace.yaml", "projects: []\n", False),
+        ("code/a/pyproject.toml", "dependencies = ['dagster-pipes', 'not-dagster']\n", False),
+    ],
+)
+def test_a_dagster_project_without_dg_is_named(
+    file: str,
+    text: str,
+    is_dagster: bool,
+    tmp_path: Path,  # a parameter
+) -> None:
+    path = tmp_path / file
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+    error = no_project(tmp_path, ())
+    assert ("has a Dagster project without dg" in error.what) == is_dagster
+    assert (f"{file} names a Dagster project" in error.hint) == is_dagster
+
+
+def test_an_example_that_is_there_is_not_offered(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text("[tool.state-bundler]\n")
+    assert "init" not in no_project(tmp_path, ()).hint
+
+
+def test_init_writes_nothing_where_there_is_no_project(tmp_path: Path) -> None:
+    (tmp_path / ".git").mkdir()
+    done = CliRunner().invoke(cli, ["init", "--yes", "--project", str(tmp_path)])
+    assert isinstance(done.exception, ConfigurationError)
+    assert [path.name for path in tmp_path.iterdir()] == [".git"]
+
+
+def test_the_files_that_a_pattern_matches_are_no_members(tmp_path: Path) -> None:
+    (tmp_path / "packages/shop").mkdir(parents=True)
+    (tmp_path / "packages/README.md").touch()
+    (tmp_path / "packages/shop/dg.toml").write_text("[project]\n")
+    workspace = "[tool.uv.workspace]\nmembers = ['packages/*', '/nowhere/*', '', 5]\n"
+    for more, members in (("", ["shop"]), ("exclude = ['packages/sh*']\n", [])):
+        (tmp_path / "pyproject.toml").write_text(workspace + more)
+        assert [path.name for path in workspace_members(tmp_path)] == members
 
 
 def test_other_peoples_code_is_not_searched(tmp_path: Path) -> None:
@@ -144,6 +194,18 @@ def test_the_source_of_a_classic_dbt_project(tmp_path: Path) -> None:
             "../dbt_project",
         ]
         assert found.manifest == "dbt_state/dbt_project/state/manifest.json"
+
+
+def test_a_repository_that_is_a_package_is_not_where_the_state_belongs(tmp_path: Path) -> None:
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models/dbt_project.yml").touch()
+    (tmp_path / "shop/assets").mkdir(parents=True)
+    for folder in (".", "shop", "shop/assets"):
+        (tmp_path / folder / "__init__.py").touch()
+    (tmp_path / "shop/assets/dbt.py").write_text("@dbt_assets(manifest=path)\n")
+    found = classic_dbt(tmp_path)
+    assert found is not None
+    assert found.state_path == "shop/dbt_state"
 
 
 @pytest.mark.parametrize("name", ["workspace_dg", "build_arg"])

@@ -11,6 +11,9 @@ import pytest
 import yaml
 
 from bundler.project.config import read_toml
+from bundler.project.projects import find_interpreter
+from bundler.project.survey import Together
+from bundler.setup.doctor import fixes
 from bundler.setup.file_edits import apply
 from bundler.setup.init import chosen, plan
 from bundler.setup.init.workflow import default_registry
@@ -42,7 +45,11 @@ ENTRIES = {
     "no_pyproject": {".": (f"{_GHCR}/no_pyproject", ".")},
 }
 # What no image ships.
-ARTIFACTS = {"pants": ("src/python/feeds", "dist/src.python.feeds/feeds.pex")}
+ARTIFACTS = {
+    "pants": ("src/python/feeds", "dist/src.python.feeds/feeds.pex"),
+    "poetry_wheel": (".", "dist/*.whl"),
+}
+_BUILT = '[project]\nname = "a"\n[build-system]\nbuild-backend = "hatchling.build"\nrequires = []\n'
 # Without a source there is no state yet.
 WITHOUT_STATE = ("snapshot", "tool_dagster", "workspace_yaml")
 
@@ -107,6 +114,41 @@ def test_a_workspace_has_its_rules_once_and_its_lines_where_state_is(shape: Work
             f"{state}/pyproject.toml",
         ]
     )
+
+
+@pytest.mark.parametrize("shape", ["build_arg"], indirect=True)
+def test_doctor_fixes_a_workspace_as_init_does(shape: WorkDir) -> None:
+    states = tuple(shape.path / name for name in ALL["build_arg"].states)
+    edits = {
+        edit.path.relative_to(shape.path).as_posix() for edit in fixes(Together(shape.path, states))
+    }
+    assert edits == {".gitignore"}
+    apply(fixes(Together(shape.path, states)))
+    assert shape.path.joinpath(".gitignore").read_text().count(".local_defs_state") == 1
+    assert fixes(Together(shape.path, states)) == []
+
+
+@pytest.mark.parametrize("shape", ["no_pyproject"], indirect=True)
+def test_a_project_without_state_gets_no_workflow(shape: WorkDir) -> None:
+    shutil.rmtree(shape.path / "loans/defs/warehouse")
+    (shape.path / "loans/tables.py").unlink()
+    apply(plan(*chosen(shape.path)))
+    assert not _workflow(shape).exists()
+
+
+@pytest.mark.parametrize("shape", ["pixi"], indirect=True)
+def test_what_no_image_has_pixi_installs(shape: WorkDir) -> None:
+    (shape.path / "Dockerfile").unlink()
+    shape.write("pyproject.toml", _BUILT)
+    apply(plan(*chosen(shape.path)))
+    job = yaml.safe_load(_workflow(shape).read_text())["jobs"]["artifact"]
+    (entry,) = job["strategy"]["matrix"]["include"]
+    assert entry["prepare"].startswith("pixi install --manifest-path ./pixi.toml")
+    used = [step.get("uses", "").partition("@")[0] for step in job["steps"]]
+    assert "prefix-dev/setup-pixi" in used
+    shape.write(".pixi/envs/default/bin/python", "")
+    found = find_interpreter(shape.path, shape.path, environ={})
+    assert found.path == shape.path / ".pixi/envs/default/bin/python"
 
 
 @pytest.mark.parametrize("shape", ["workspace_uv"], indirect=True)
