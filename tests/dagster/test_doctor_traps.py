@@ -120,7 +120,8 @@ TRAPS = (
     # the configuration and the environment
     Trap("a setting that does not exist", environment.configuration, "tiemout", "fail",
          more='[tool.state-bundler]\ntiemout = "5m"\n'),
-    Trap("no dagster in the interpreter", environment.interpreter, "is not installed", "fail"),
+    Trap("no dagster in the interpreter", environment.interpreter, "is not installed", "fail",
+         {"src/shop/defs/defs.yaml": "type: vendor.Unknown\n"}),
     Trap("a secret too short to be found in a state", credentials.credentials, "TRAP_TOKEN", "warn",
          {".env": "TRAP_TOKEN=x1!\n"}),
     Trap("a baseline that cannot be read", build.build, "nowhere.pex", "fail",

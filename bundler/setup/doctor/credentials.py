@@ -68,10 +68,13 @@ def wanted(root: Path) -> dict[str, list[str]]:
 
 def _unset(unset: Mapping[str, Sequence[str]], patient: DoctorContext) -> Iterator[Finding]:
     """What a variable that is not set changes is known once the components are loaded."""
+    from bundler.refresh.sources.dagster import no_dagster
+
     try:
         found = patient.looked().found
     except BundlerError as error:
-        if patient.survey.dagster is None or patient.installed["dagster"]:
+        project = patient.project
+        if error.what != no_dagster(project.interpreter.path, project):
             yield from _unset_and_not_loaded(unset, error)
         return
     keys = {one.location: one.key for source in found for one in source.components}
