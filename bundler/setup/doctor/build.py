@@ -81,14 +81,14 @@ def _baseline(patient: DoctorContext, config: Config) -> Finding:
 
 
 def _pex(patient: DoctorContext) -> Finding:
-    from bundler.artifacts.python.pex.building import find_pex, refuse_old
+    from bundler.artifacts.python.pex.building import find_pex, installed_version, refuse_old
 
     try:
         command = find_pex(patient.project.interpreter.path)
     except ToolFailed as error:
         return Finding("ok", f"build pex cannot find pex; {error.hint}")
     try:
-        refuse_old(command)
+        refuse_old(command, installed_version(command))
     except ToolFailed as error:
         return Finding("warn", error.what, "build pex would fail.", error.hint or "")
     return Finding("ok", f"build pex will run {command}.")

@@ -57,9 +57,18 @@ def find_pex(interpreter: Path | None, named: str | None = None) -> str:
     return command
 
 
-def refuse_old(pex: str) -> None:
-    """Raises `ToolFailed` for a version of pex whose files cannot get a state."""
-    version = process.check([pex, "--version"]).decode(errors="replace").strip()
+def installed_version(pex: str) -> str | None:
+    """The version of the pex that is installed where the command is; None if that is not clear."""
+    found = list(Path(pex).parent.parent.glob("lib/python3*/site-packages/pex-*.dist-info"))
+    return found[0].name[len("pex-") : -len(".dist-info")] if len(found) == 1 else None
+
+
+def refuse_old(pex: str, version: str | None = None) -> None:
+    """Raises `ToolFailed` for a version of pex whose files cannot get a state.
+
+    version: if it is known; else pex is started, which takes most of a second.
+    """
+    version = version or process.check([pex, "--version"]).decode(errors="replace").strip()
     if is_older(version, LOWEST_PEX):
         raise ToolFailed(
             f"{pex} is version {version}; the lowest supported version is {LOWEST_PEX_VERSION}.",
