@@ -70,8 +70,13 @@ def record(file: Path) -> None:
     file.write_text(json.dumps(made, indent=1))
 
 
-def _cell(answer: dict[str, Any]) -> str:
-    """The first failure, or else the last line: where a command says what came of it."""
+def _cell(answer: dict[str, Any] | None) -> str:
+    """The first failure, or else the last line: where a command says what came of it.
+
+    A shape that was not there yet has a dash.
+    """
+    if answer is None:
+        return "–"
     lines = answer["lines"] or ["(nothing)"]
     line = (
         next((line for line in lines if _SAYS.match(line)), lines[-1]).strip().replace("|", "\\|")
@@ -87,7 +92,7 @@ def write(before: Path, after: Path) -> None:
     for name in now:
         rows += [f"### `{name}`", "", "| command | before | now |", "|---|---|---|"]
         for command in COMMANDS:
-            cells = (_cell(answers[name][command]) for answers in (first, now))
+            cells = (_cell(answers.get(name, {}).get(command)) for answers in (first, now))
             rows.append(f"| `{command}` | {' | '.join(cells)} |")
         rows.append("")
     head, _, rest = _PAGE.read_text().partition(_BEGIN)
