@@ -76,7 +76,7 @@ def _cell(answer: dict[str, Any] | None) -> str:
     A shape that was not there yet has a dash.
     """
     if answer is None:
-        return "–"
+        return "-"
     lines = answer["lines"] or ["(nothing)"]
     line = (
         next((line for line in lines if _SAYS.match(line)), lines[-1]).strip().replace("|", "\\|")
