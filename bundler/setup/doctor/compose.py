@@ -118,7 +118,7 @@ def _load(file: Path) -> Mapping[str, Any]:
 def _of_service(
     patient: DoctorContext, name: str, own: Sequence[Layer], layers: Sequence[Layer]
 ) -> Iterator[Finding]:
-    """own: the layers whose mounts are told of. layers: all that say what is built."""
+    """own: the layers whose mounts are reported. layers: all that say what is built."""
     survey = patient.survey
     states = [survey.root / path for path in survey.state_directories]
     built = [layer for layer in layers if layer.service.get("build") is not None]
@@ -235,7 +235,7 @@ def _mounts(layer: Layer) -> Iterator[Mount]:
 
 
 def _device(layer: Layer, volume: str) -> str:
-    """The folder that a named volume is; empty for a volume of its own."""
+    """The folder that a named volume is; empty for any other volume."""
     options = _table(layer.volumes, volume, "driver_opts")
     is_bind = "bind" in str(options.get("o", "")).split(",")
     return _resolved(str(options.get("device", ""))) if is_bind else ""
