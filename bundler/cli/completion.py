@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +36,8 @@ def completion(ctx: click.Context, shell: str) -> None:
 
 
 def keys(ctx: click.Context, _: click.Parameter, begun: str) -> list[CompletionItem]:
-    """The published keys of the projects that ``--project`` names, or of the current one."""
+    """The keys of the projects that ``--project`` names, or of the current one: the published
+    ones, and those of the components that are known."""
     from click.shell_completion import CompletionItem
 
     from bundler.errors import BundlerError
@@ -45,9 +48,20 @@ def keys(ctx: click.Context, _: click.Parameter, begun: str) -> list[CompletionI
     for root in roots:
         try:
             found.update(item.state.key for item in published(Path(root).resolve()))
+            found.update(_known(Path(root).resolve()))
         except (BundlerError, OSError):  # nothing to offer
             continue
     return [CompletionItem(key) for key in sorted(found) if key.startswith(begun)]
+
+
+def _known(root: Path) -> Iterator[str]:
+    """The keys of a project's components, if they are known without loading it."""
+    from bundler.project.projects import open_project
+    from bundler.refresh.discovery_cache import recalled
+
+    if not os.environ.get("STATE_BUNDLER_NO_CACHE"):
+        for found in recalled([open_project(root)]) or ():
+            yield from (component.key for component in found.components)
 
 
 def artifacts(*_: Any) -> list[CompletionItem]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from bundler.cli.console import Console, as_json, print_json
-from bundler.cli.options import narrator
+from bundler.cli.options import narrator, no_cache_option
 
 if TYPE_CHECKING:
     from bundler.setup.doctor import Examined
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Also ask each external system whether it answers and accepts the credentials.",
 )
+@no_cache_option
 @click.option("--matrix", is_flag=True, help="Only print the projects as a CI matrix.")
 @click.option(
     "--format", "style", type=click.Choice(["text", "json"]), default="text", show_default=True
@@ -42,6 +43,7 @@ def doctor(
     *,
     fix: bool,
     reach: bool,
+    no_cache: bool,
     matrix: bool,
     style: str,
 ) -> None:
@@ -64,7 +66,7 @@ def doctor(
         return
     roots = _roots(project)
     is_alone = len(roots) == 1
-    asked = _Asked(python, reach, shows=is_alone and style == "text")
+    asked = _Asked(python, reach, not no_cache, shows=is_alone and style == "text")
     stateless = () if is_alone else _stateless(roots)
     if fix:
         _fix(project, [root for root in roots if root not in stateless], asked)
@@ -123,6 +125,7 @@ class _Asked(NamedTuple):
 
     python: Path | None
     reaches: bool
+    is_cached: bool
     shows: bool
 
 
@@ -149,7 +152,11 @@ def _announced(root: Path, asked: _Asked) -> Iterator[Examined]:
     listener = narrator()
     try:
         yield from examine(
-            root, python=asked.python, reaches=asked.reaches, begins=listener.working
+            root,
+            python=asked.python,
+            reaches=asked.reaches,
+            is_cached=asked.is_cached,
+            begins=listener.working,
         )
     finally:
         listener.working("")

@@ -256,6 +256,14 @@ refresh_command_options = taken_as(
 )
 
 
+no_cache_option = click.option(
+    "--no-cache",
+    is_flag=True,
+    envvar="STATE_BUNDLER_NO_CACHE",
+    help="Load the project's components even if nothing has changed since the last time.",
+)
+
+
 verbose_option = click.option(
     "-v", "--verbose", is_flag=True, help="Print a line for every key, also if nothing changed."
 )
@@ -447,7 +455,7 @@ class LoadArguments(NamedTuple):
     def _added_to(self, prepared: Prepared, *, is_required: bool) -> Prepared:
         import msgspec
 
-        from bundler.refresh.discovery import surroundings_of
+        from bundler.refresh.surroundings import surroundings_of
         from bundler.workflows import loadcheck
 
         environ: dict[str, str] = {}

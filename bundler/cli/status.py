@@ -12,7 +12,7 @@ import click
 
 from bundler.cli import completion
 from bundler.cli.console import Console, age, print_json, size
-from bundler.cli.options import narrator
+from bundler.cli.options import narrator, no_cache_option
 from bundler.cli.verify import PolicyArguments, policy_options
 from bundler.system.wording import counted
 
@@ -53,6 +53,7 @@ Look = Callable[[], "Sequence[Holder]"]
     metavar="ALLOWED_SIGNERS",
     help="File of allowed signers.",
 )
+@no_cache_option
 @click.option("--watch", is_flag=True, help="Refresh the output until Ctrl-C.")
 @click.option(
     "--html",
@@ -70,6 +71,7 @@ def status(
     baseline: str | None,
     demands: PolicyArguments,
     signed_by: Path | None,
+    no_cache: bool,
     watch: bool,
     html: Path | None,
     style: str,
@@ -97,7 +99,7 @@ def status(
     if names:
         look = _at_artifacts(names, baseline, asked)
     else:
-        look = _at_projects(directories, python, baseline)
+        look = _at_projects(directories, python, baseline, is_cached=not no_cache)
     if watch:
         _watch(look)
         return
@@ -143,18 +145,20 @@ def _at_artifacts(names: Sequence[str], baseline: str | None, demands: Demands) 
     return look
 
 
-def _at_projects(directories: tuple[Path, ...], python: Path | None, baseline: str | None) -> Look:
+def _at_projects(
+    directories: tuple[Path, ...], python: Path | None, baseline: str | None, *, is_cached: bool
+) -> Look:
     """Discovers components once: only the published states change while watching."""
     from bundler.project.projects import find
     from bundler.project.stateful import with_state
-    from bundler.refresh.run import discover
+    from bundler.refresh.discovery_cache import discover
     from bundler.workflows.status import of_sources
 
     listener = narrator()
     projects = find(directories, everything=True, python=python)
     if not directories and len(projects) > 1:
         projects = with_state(projects)
-    found = [(project, discover([project], listener)) for project in projects]
+    found = [(project, discover([project], listener, is_cached=is_cached)) for project in projects]
     return lambda: [
         of_sources(str(project.root), sources, baseline or project.config.refresh.baseline)
         for project, sources in found

@@ -20,7 +20,7 @@ PREFIX = "STATE_BUNDLER_"
 # Of these, other modules make use.
 OTHERS = (
     *("DEMO_BASE", "DEVELOPMENT", "DOCKER", "EMBEDDED", "INSECURE_REGISTRIES", "ONE_OF_ALL"),
-    "PYTHON",
+    *("NO_CACHE", "PYTHON"),
 )
 _COMMANDS = ("validate", "reach")
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from bundler.artifacts.definitions import Request, describe
 from bundler.artifacts.running import TIMEOUT_SECONDS, Runner, without_network
 from bundler.project.layout import import_roots
-from bundler.refresh.discovery import Surroundings, surroundings_of
+from bundler.refresh.surroundings import Surroundings, surroundings_of
 from bundler.state.definitions import Definitions
 from bundler.state.statedir import sanitize_key
 from bundler.system import process

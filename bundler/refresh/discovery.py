@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from bundler.errors import BundlerError, ConfigurationError, Unavailable, raise_all
-from bundler.refresh import dotenv
+from bundler.refresh.discovery_cache import Question
 from bundler.refresh.key_credentials import withheld
 from bundler.refresh.model import Component, Found, Source, found_of
 from bundler.refresh.outcome.exchanges import links
-from bundler.refresh.secret_values import collect
-from bundler.refresh.secrets import Secrets
 from bundler.refresh.sources import load_error, sources_of
+from bundler.refresh.surroundings import Surroundings, surroundings_of
 from bundler.refresh.workers import WorkerProcess, launch
 
 if TYPE_CHECKING:
@@ -28,12 +26,8 @@ if TYPE_CHECKING:
 
 _LOAD_SECONDS = 120.0
 
-
-class Surroundings(msgspec.Struct, frozen=True):
-    """What a project's processes see, and which of it is secret."""
-
-    environment: Mapping[str, str]
-    secrets: Secrets
+# Takes a question, the worker's answer, and what of it may be shown.
+Keep = Callable[[Question, dict[str, Any], Found], None]
 
 
 class LoadedSource(msgspec.Struct, frozen=True):
@@ -43,35 +37,6 @@ class LoadedSource(msgspec.Struct, frozen=True):
     found: Found
     worker: WorkerProcess
     surroundings: Surroundings
-
-
-def surroundings_of(
-    project: Project, *, named: Sequence[str], excluded: Sequence[str]
-) -> Surroundings:
-    """The environment with the project's ``.env`` over it, as Dagster's tools load it."""
-    environment = dict(os.environ)
-    from_file: set[str] = set()
-    for directory in (project.workspace, project.root):
-        if directory is not None:
-            values = dotenv.read(directory / ".env", environment, project.interpreter.path)
-            environment.update(values)
-            from_file |= set(values)
-    # What our own interpreter was started with is not the project's.
-    for name in ("PYTHONHOME", "__PYVENV_LAUNCHER__"):
-        environment.pop(name, None)
-    environment["PATH"] = os.pathsep.join(
-        [str(project.interpreter.path.parent), environment.get("PATH", os.defpath)]
-    )
-    return Surroundings(
-        environment,
-        collect(
-            environment,
-            named=named,
-            from_file=from_file,
-            excluded=excluded,
-            root=project.root,
-        ),
-    )
 
 
 def start(
@@ -101,8 +66,11 @@ async def load_all(
     named: Sequence[str] = (),
     excluded: Sequence[str] = (),
     inside: Inside | None = None,
+    keep: Keep | None = None,
 ) -> None:
     """Appends every source of the projects, with its worker running.
+
+    keep: receives each answer, with what it depends on in its event.
 
     The caller closes the workers, also after an error. Raises one error for all that failed.
     """
@@ -115,14 +83,15 @@ async def load_all(
     order: dict[int, int] = {}
     for project in projects:
         config = project.config.refresh
+        questions = [Question.of(source) for source in sources_of(project)]
         surroundings = surroundings_of(
             project,
             named=(*named, *config.secrets),
             excluded=(*excluded, *config.not_secrets),
         )
-        for source in sources_of(project):
-            order[id(source)] = len(order)
-            tasks.append(_load(source, surroundings, scratch, loaded, image))
+        for question in questions:
+            order[id(question.source)] = len(order)
+            tasks.append(_load(question, surroundings, scratch, loaded, image=image, keep=keep))
     results = await asyncio.gather(*tasks, return_exceptions=True)
     failures = []
     for result in results:
@@ -136,15 +105,19 @@ async def load_all(
 
 
 async def _load(
-    source: Source,
+    question: Question,
     surroundings: Surroundings,
     scratch: Path,
     loaded: list[LoadedSource],
+    *,
     image: Image | None,
+    keep: Keep | None,
 ) -> None:
+    source = question.source
+    command = {**source.load, "observed": question.files} if keep else source.load
     worker = start(source, surroundings, scratch, image)
     try:
-        event = await asyncio.wait_for(worker.load(source.load), _LOAD_SECONDS)
+        event = await asyncio.wait_for(worker.load(command), _LOAD_SECONDS)
     except (asyncio.TimeoutError, TimeoutError) as error:
         await worker.close()
         raise Unavailable(
@@ -160,6 +133,8 @@ async def _load(
         name = image.inside.image if image is not None else None
         raise load_error(source, links(event["chain"]), surroundings.secrets, name)
     found = withheld(found_of(event), surroundings.secrets)
+    if keep is not None:
+        keep(question, event, found)
     loaded.append(LoadedSource(source, found, worker, surroundings))
 
 

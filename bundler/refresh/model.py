@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -94,6 +94,16 @@ class Source(msgspec.Struct, frozen=True):
             if entry["key"] == key
             for word in entry["argv"]
         )
+
+
+def warnings_of(found: Sequence[Found], selected: Sequence[str] = ()) -> Iterator[str]:
+    """What discovery warns of; nothing about other keys if some are selected."""
+    components = [component for item in found for component in item.components]
+    others = {it.key for it in components}.difference(selected) if selected else set()
+    for text in (text for item in found for text in item.warnings):
+        if not any(key in text for key in others) or any(key in text for key in selected):
+            yield text
+    yield from (it.warning for it in components if it.warning and it.key not in others)
 
 
 def found_of(event: Mapping[str, Any]) -> Found:

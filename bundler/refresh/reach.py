@@ -70,21 +70,18 @@ class Looked:
     reached: tuple[Reached, ...] = ()
 
 
-def look(projects: Sequence[Project], *, reaches: bool, seconds: float = REACH_SECONDS) -> Looked:
-    """Finds the components, and reaches the systems of all keys concurrently if `reaches`.
+def look(projects: Sequence[Project], *, seconds: float = REACH_SECONDS) -> Looked:
+    """Finds the components, and reaches the systems of all keys concurrently.
 
-    seconds: the timeout of each key. Without `reaches`, no system is asked.
-    Raises as a refresh does where the components cannot be found.
+    seconds: the timeout of each key. Raises as a refresh does where the components cannot be found.
     """
-    return run_to_end(lambda _: _look(projects, seconds, reaches=reaches))
+    return run_to_end(lambda _: _look(projects, seconds))
 
 
-async def _look(projects: Sequence[Project], seconds: float, *, reaches: bool) -> Looked:
+async def _look(projects: Sequence[Project], seconds: float) -> Looked:
     slots = asyncio.Semaphore(_JOBS)
     async with loaded_sources(projects, RefreshOptions(), SILENT) as (loaded, scratch):
         found = tuple(item.found for item in loaded)
-        if not reaches:
-            return Looked(found)
         tasks = []
         for item in loaded:
             options = item.source.project.config.refresh

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from bundler.errors import BundlerError
 from bundler.listener import KeyProgress, Listener
 from bundler.refresh.attempts import Fetched, KeyFailedError, KeyJob
 from bundler.refresh.declared import declared_at
-from bundler.refresh.discovery import LoadedSource
 from bundler.state.bundle import Bundle
 from bundler.state.manifest import State
 from bundler.system.wording import counted, nearest, size
@@ -18,16 +17,6 @@ from bundler.system.wording import counted, nearest, size
 _MOST_KNOWN = 10
 _SHOWN_PATHS = 5
 _MOST_SKEW_SECONDS = 300.0
-
-
-def warnings_of(loaded: Sequence[LoadedSource], selected: Sequence[str]) -> Iterator[str]:
-    """What discovery warns of; nothing about other keys if some are selected."""
-    components = [component for item in loaded for component in item.found.components]
-    others = {it.key for it in components}.difference(selected) if selected else set()
-    for text in (text for item in loaded for text in item.found.warnings):
-        if not any(key in text for key in others) or any(key in text for key in selected):
-            yield text
-    yield from (it.warning for it in components if it.warning and it.key not in others)
 
 
 def nearest_key(given: str, known: Collection[str]) -> str:

@@ -39,16 +39,15 @@ from bundler.project.options import (
 from bundler.refresh.attempts import Fetched, KeyFailedError, KeyJob, fetch
 from bundler.refresh.definitions import describe_with
 from bundler.refresh.directories import VERSIONED, Collected, Collector, Directory
-from bundler.refresh.discovery import LoadedSource, load_all
+from bundler.refresh.discovery import Keep, LoadedSource, load_all
 from bundler.refresh.failure_log import write_failure_log
-from bundler.refresh.model import Component, Found
+from bundler.refresh.model import Component, Found, warnings_of
 from bundler.refresh.removals import Removal, allowed_names, refused, removals
 from bundler.refresh.reporting import (
     Failing,
     conclude,
     declare,
     nearest_key,
-    warnings_of,
 )
 from bundler.refresh.scratch import scratch_folder
 from bundler.refresh.vendors import kind_of
@@ -82,9 +81,14 @@ class Refreshed(msgspec.Struct, frozen=True):
 Choose = Callable[[frozenset[str]], Awaitable[Sequence[str]]]
 
 
-def discover(projects: Sequence[Project], listener: Listener) -> tuple[Found, ...]:
-    """What the sources of the projects have, one value a source; refreshes nothing."""
-    return run_to_end(lambda _: _discover(projects, listener))
+def discover(
+    projects: Sequence[Project], listener: Listener, *, keep: Keep | None = None
+) -> tuple[Found, ...]:
+    """What the sources of the projects have, one value a source; refreshes nothing.
+
+    keep: receives each answer, with what it depends on.
+    """
+    return run_to_end(lambda _: _discover(projects, listener, keep))
 
 
 def refresh(
@@ -173,16 +177,21 @@ def _handlers() -> dict[int, Any]:
     return {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
 
-async def _discover(projects: Sequence[Project], listener: Listener) -> tuple[Found, ...]:
+async def _discover(
+    projects: Sequence[Project], listener: Listener, keep: Keep | None
+) -> tuple[Found, ...]:
     listener.working("Finding components")
-    async with loaded_sources(projects, RefreshOptions(), listener) as (loaded, _):
+    async with loaded_sources(projects, RefreshOptions(), listener, keep) as (loaded, _):
         listener.working("")
         return tuple(item.found for item in loaded)
 
 
 @asynccontextmanager
 async def loaded_sources(
-    projects: Sequence[Project], options: RefreshOptions, listener: Listener
+    projects: Sequence[Project],
+    options: RefreshOptions,
+    listener: Listener,
+    keep: Keep | None = None,
 ) -> AsyncIterator[tuple[list[LoadedSource], Path]]:
     """The sources with their workers, which end with the context, and a private scratch folder."""
     loaded: list[LoadedSource] = []
@@ -195,8 +204,9 @@ async def loaded_sources(
                 named=options.secrets,
                 excluded=options.not_secrets,
                 inside=options.inside,
+                keep=keep,
             )
-            for warning in warnings_of(loaded, options.keys):
+            for warning in warnings_of([item.found for item in loaded], options.keys):
                 listener.warning(warning)
             yield loaded, scratch
         finally:

@@ -226,11 +226,18 @@ class Worker:
 
     def _load(self, command: dict[str, Any]) -> None:
         try:
+            inputs = None
+            if "observed" in command:
+                inputs = _sibling("_state_bundler_inputs", "inputs.py").Inputs(
+                    command["observed"], command.get("root_module", "")
+                )
             self._loaded_by = {**command, "root": command["root"] or _project_here(command)}
             found, self._components = self._source.load(self._loaded_by)
             if self._recorder is not None:
                 for told in found["components"]:
                     told["unread"] = self._state_use.unread(self._components[told["key"]])
+            if inputs is not None:
+                found["inputs"] = inputs.report()
         except BaseException as error:  # noqa: BLE001  # whatever the project's code raises is reported
             self._say("load-failed", chain=describe(error))
             return

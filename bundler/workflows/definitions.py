@@ -18,8 +18,8 @@ from bundler.errors import UsageError, VerificationFailed
 from bundler.listener import Listener
 from bundler.project.projects import Project
 from bundler.refresh.definitions import States, describe_with
-from bundler.refresh.discovery import Surroundings, surroundings_of
 from bundler.refresh.secret_values import collect
+from bundler.refresh.surroundings import Surroundings, surroundings_of
 from bundler.state.artifact import Artifact
 from bundler.state.definitions import Definitions, DefinitionsDifference, compare, merge
 from bundler.worker.definitions import NEAR

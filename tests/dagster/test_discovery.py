@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 from bundler.errors import ConfigurationError
-from bundler.listener import Listener
+from bundler.listener import SILENT, Listener
 from bundler.project.options import RefreshOptions
 from bundler.project.projects import Project, open_project
+from bundler.refresh import discovery_cache
 from bundler.refresh.run import discover, refresh
 from bundler.refresh.vendors import kind_of
+from bundler.system import home
 from tests.support.environments import DAGSTER_ALONE, ROOT, python_of
 
 _RAISES = "raise RuntimeError('nothing in production imports this')\n"
@@ -234,3 +237,22 @@ def test_a_variable_that_is_not_set_is_no_part_of_a_key(
     with pytest.raises(ConfigurationError, match=r"TINY_NAME is not set") as refused:
         refresh([project], options, Listener())
     assert "listed/defs.yaml" in refused.value.what
+
+
+def test_a_code_location_is_loaded_again_once_it_has_changed(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With all of Dagster's integrations installed, which it imports to find their components."""
+    monkeypatch.setattr(home, "cache", lambda: tmp_path)
+    time.sleep(2.1)  # a younger file proves nothing
+    found = discovery_cache.discover([project], SILENT, is_cached=True)
+    assert discovery_cache.recalled([project]) == found
+    added = project.root / "src/tiny/defs/more/defs.yaml"
+    added.parent.mkdir()
+    shutil.copy(project.root / _DEFS, added)
+    assert discovery_cache.recalled([project]) is None
+    shutil.rmtree(added.parent)
+    assert discovery_cache.recalled([project]) == found
+    text = (project.root / _DEFS).read_text()
+    (project.root / _DEFS).write_text(text.swapcase())
+    assert discovery_cache.recalled([project]) is None

@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 import trustme
 
+from bundler.listener import SILENT
 from bundler.project.projects import open_project
 from bundler.project.survey import survey
 from bundler.refresh.reach import Reached, look
+from bundler.refresh.run import discover
 from bundler.setup.doctor import DoctorContext, Finding
 from bundler.setup.doctor.reach import reach as findings
 from tests.support.environments import ROOT, python_of
@@ -32,7 +34,7 @@ def _reach(
     monkeypatch.setenv("CLIENTS", CLIENTS)
     monkeypatch.setenv("CLIENT_TOKEN", TOKEN)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    looked = look([open_project(root, python=python_of("clients"))], reaches=True)
+    looked = look([open_project(root, python=python_of("clients"))])
     return {item.key: item for item in looked.reached}
 
 
@@ -69,9 +71,9 @@ def test_a_slow_component_that_asks_nobody_is_not_unavailable(
     )
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     project = open_project(tmp_path, python=Path(sys.executable))
-    (reached,) = look([project], reaches=True, seconds=0.5).reached
+    (reached,) = look([project], seconds=0.5).reached
     assert (reached.failure, reached.how, reached.hosts) == (None, "nothing", ())
-    (unseen,) = look([project], reaches=False).found
+    (unseen,) = discover([project], SILENT)
     (component,) = unseen.components
     assert component.key == "Slow[parse]"
     assert component.unread == "build_defs_from_state of slow.Slow does not read state_path"

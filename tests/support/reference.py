@@ -48,6 +48,7 @@ variables have no setting:
 | variable | meaning |
 |---|---|
 | `STATE_BUNDLER_PYTHON` | the project's interpreter, like `--python` |
+| `STATE_BUNDLER_NO_CACHE` | `1` loads the components at every command, like `--no-cache` |
 | `STATE_BUNDLER_DOCKER` | the docker command, with global options |
 | `STATE_BUNDLER_INSECURE_REGISTRIES` | hosts of registries that use plain HTTP |
 | `STATE_BUNDLER_EMBEDDED` | where a program finds its embedded states at run time |

@@ -50,11 +50,13 @@ class DoctorContext:
     """What is examined: a project's files, and what the command line says of it.
 
     reaches: whether the external systems are asked; else nothing that is asked leaves this machine.
+    is_cached: whether the components may be those of an earlier load, if nothing has changed.
     """
 
     survey: Survey
     python: Path | None = None
     reaches: bool = False
+    is_cached: bool = False
 
     @cached_property
     def project(self) -> Project:
@@ -86,10 +88,14 @@ class DoctorContext:
 
     @cached_property
     def _looked(self) -> Looked | BundlerError:
-        from bundler.refresh.reach import look
+        from bundler.listener import SILENT
+        from bundler.refresh.discovery_cache import discover
+        from bundler.refresh.reach import Looked, look
 
         try:
-            return look([self.project], reaches=self.reaches)
+            if self.reaches:
+                return look([self.project])
+            return Looked(discover([self.project], SILENT, is_cached=self.is_cached))
         except BundlerError as error:
             return error
 
@@ -160,14 +166,16 @@ def examine(
     *,
     python: Path | None = None,
     reaches: bool = False,
+    is_cached: bool = False,
     begins: Callable[[str], None] = lambda _: None,
 ) -> Iterator[Examined]:
     """Runs the checks one after the other; each answer comes as soon as it is there.
 
-    begins: is called with what is being done, before each check.
+    is_cached: as `DoctorContext` has it. begins: is called with what is being done, before each
+    check.
     Raises `ConfigurationError` if not even the project's TOML can be read.
     """
-    patient = DoctorContext(survey(root), python, reaches)
+    patient = DoctorContext(survey(root), python, reaches, is_cached)
     told: set[str] = set()
     for check in checks():
         begins(check.doing or f"Checking: {check.title}")

@@ -1,0 +1,52 @@
+"""What a project's processes see: the environment, with the project's ``.env`` over it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from bundler.refresh import dotenv
+from bundler.refresh.secret_values import collect
+from bundler.refresh.secrets import Secrets
+
+if TYPE_CHECKING:
+    from bundler.project.projects import Project
+
+
+class Surroundings(msgspec.Struct, frozen=True):
+    """What a project's processes see, and which of it is secret."""
+
+    environment: Mapping[str, str]
+    secrets: Secrets
+
+
+def surroundings_of(
+    project: Project, *, named: Sequence[str], excluded: Sequence[str]
+) -> Surroundings:
+    """The environment with the project's ``.env`` over it, as Dagster's tools load it."""
+    environment = dict(os.environ)
+    from_file: set[str] = set()
+    for directory in (project.workspace, project.root):
+        if directory is not None:
+            values = dotenv.read(directory / ".env", environment, project.interpreter.path)
+            environment.update(values)
+            from_file |= set(values)
+    # What our own interpreter was started with is not the project's.
+    for name in ("PYTHONHOME", "__PYVENV_LAUNCHER__"):
+        environment.pop(name, None)
+    environment["PATH"] = os.pathsep.join(
+        [str(project.interpreter.path.parent), environment.get("PATH", os.defpath)]
+    )
+    return Surroundings(
+        environment,
+        collect(
+            environment,
+            named=named,
+            from_file=from_file,
+            excluded=excluded,
+            root=project.root,
+        ),
+    )

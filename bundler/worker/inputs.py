@@ -1,0 +1,327 @@
+"""What the components that were found depend on, so that the answer can be kept until that changes.
+
+Recorded is every path that was opened, listed or asked about, and every environment variable that
+was read, from the moment that the worker is asked. What cannot be compared later (a clock, another
+program, the network, a file that is being changed) is a *reason* not to keep the answer.
+
+`digest_of` is for both sides: the worker calls it after the load, and whoever holds an answer calls
+it again. Only the standard library.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import sys
+import sysconfig
+import threading
+import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from types import FrameType
+    from typing import Any
+
+# A second change in the same tick of a file system's clock can leave size and times as they were.
+# The coarsest clock ticks every two seconds, so a younger file proves nothing.
+_RACY_SECONDS = 2.0
+# Python and what it starts with read these without `os.environ`.
+NATIVE_VARIABLES = ("HOME", "LANG", "LANGUAGE", "PATH", "TZ")
+NATIVE_PREFIXES = ("DYLD_", "LC_", "LD_", "PYTHON")
+# Written by a load, and not an input of it.
+_WRITTEN = ("__pycache__", ".local_defs_state")
+_WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+_CHANGES = ("link", "mkdir", "remove", "rename", "rmdir", "symlink", "truncate", "unlink")
+_REASONS = {
+    **dict.fromkeys(
+        ("os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "os.system"),
+        "it runs another program",
+    ),
+    **dict.fromkeys(("pty.spawn", "subprocess.Popen"), "it runs another program"),
+    **dict.fromkeys(
+        ("connect", "getaddrinfo", "gethostbyaddr", "gethostbyname", "gethostname", "getnameinfo"),
+        "it uses the network",
+    ),
+}
+_CLOCKS = frozenset(
+    (
+        "choice", "choices", "ctime", "getlogin", "getnode", "getpass", "getpid", "getppid",
+        "getrandbits", "getrandom", "getuser", "gmtime", "localtime", "monotonic", "monotonic_ns",
+        "node", "now", "perf_counter", "perf_counter_ns", "randbelow", "randbytes", "randint",
+        "random", "randrange", "sample", "shuffle", "strftime", "time", "time_ns", "today",
+        "token_bytes", "token_hex", "token_urlsafe", "uname", "uniform", "urandom", "utcnow",
+        "uuid1", "uuid4", "uuid6", "uuid7",
+    )
+)  # fmt: skip
+# They read files and connect in native code, where no hook sees it.
+_NATIVE = frozenset(
+    (
+        "adbc_driver_manager", "connectorx", "cx_Oracle", "daft", "datafusion", "deltalake",
+        "duckdb", "_duckdb", "fastparquet", "h5py", "ibm_db", "lance", "lmdb", "lxml", "MySQLdb",
+        "netCDF4", "oracledb", "osgeo", "pandas", "polars", "psycopg", "psycopg2", "psycopg_c",
+        "pyarrow", "pycurl", "pymssql", "pyodbc", "rasterio", "sqlite3", "_sqlite3", "tables",
+    )
+)  # fmt: skip
+
+Signature = tuple[object, ...]
+# A path, and whether its names count and not only that it is a directory.
+Use = tuple[str, bool]
+
+
+def signature(path: str, *, listed: bool) -> Signature:
+    """What says whether a path has changed. Raises `ValueError` for what cannot be compared."""
+    try:
+        status = os.lstat(path)
+        if not stat.S_ISLNK(status.st_mode):
+            return _signature(path, status, listed=listed)
+        return (os.readlink(path), *_signature(path, os.stat(path), listed=listed))
+    except OSError as error:
+        return (error.errno,)
+
+
+def _signature(path: str, status: os.stat_result, *, listed: bool) -> Signature:
+    if stat.S_ISDIR(status.st_mode):
+        return ("names", *_names(path)) if listed else ("directory",)
+    if not stat.S_ISREG(status.st_mode) or path.startswith(("/proc/", "/sys/")):
+        raise ValueError(f"it reads {path}")
+    # uv links installed files from its cache, and each further link changes the ctime of all.
+    changed = status.st_ctime_ns if status.st_nlink == 1 else 0
+    return (
+        status.st_dev, status.st_ino, status.st_mode, status.st_size, status.st_mtime_ns, changed
+    )  # fmt: skip
+
+
+def _names(path: str) -> list[str]:
+    with os.scandir(path) as entries:
+        return sorted(
+            f"{entry.name}/" if entry.is_dir() else entry.name
+            for entry in entries
+            if entry.name not in _WRITTEN
+        )
+
+
+def digest_of(uses: Iterable[Use]) -> str:
+    """One digest of all signatures. Raises `ValueError` as `signature` does."""
+    made = hashlib.sha256()
+    for path, listed in uses:
+        made.update(repr(signature(path, listed=listed)).encode("utf-8", "surrogateescape"))
+    return made.hexdigest()
+
+
+def _mentions(code: Any, names: frozenset[str]) -> bool:
+    inner = (constant for constant in code.co_consts if isinstance(constant, type(code)))
+    return not names.isdisjoint(code.co_names) or any(_mentions(one, names) for one in inner)
+
+
+class Inputs:
+    """Records from its creation on; one in a process, which hooks cannot be removed from."""
+
+    def __init__(self, files: Iterable[str], package: str) -> None:
+        """files: what was read before this process started. package: the project's, or nothing."""
+        self._began = time.time()
+        self._uses: dict[Use, Signature] = {}
+        self._variables: set[str] = set()
+        self._reasons: set[str] = set()
+        self._reads_all = False
+        self._watches = False
+        self._busy = threading.local()
+        self._owned: dict[str, bool] = {}
+        self._package = package or "."
+        self._foreign = (f"{sysconfig.get_path('stdlib')}/", f"{os.path.dirname(__file__)}/")
+        self._start(files)
+        self._hook_environment()
+        self._hook_questions()
+        self._hook_imports()
+        sys.addaudithook(self._audited)
+
+    def report(self) -> dict[str, Any]:
+        """The uses, the digest of what they are now, and the variables (None for all of them).
+
+        Or why the answer must not be kept.
+        """
+        sys.setprofile(None)
+        self._busy.is_set = True
+        reasons = set(self._reasons)
+        if threading.active_count() > 1:
+            reasons.add("it starts threads")
+        for (path, listed), before in self._uses.items():
+            try:
+                if signature(path, listed=listed) != before or self._is_young(before):
+                    reasons.add(f"{path} has just changed")
+            except ValueError as error:
+                reasons.add(str(error))
+        if reasons:
+            return {"reasons": sorted(reasons)}
+        return {
+            "uses": list(self._uses),
+            "digest": digest_of(self._uses),
+            "variables": None if self._reads_all else sorted(self._variables),
+        }
+
+    def _is_young(self, found: Signature) -> bool:
+        times = [value for value in found[-2:] if isinstance(value, int)]
+        return len(times) > 1 and max(times) > (self._began - _RACY_SECONDS) * 1e9
+
+    def _start(self, files: Iterable[str]) -> None:
+        """What was read before: the interpreter's own files, and the modules that are loaded."""
+        for path in files:
+            self._use(path)
+        for path in (sys.executable, f"{sys.prefix}/pyvenv.cfg", f"{sys.exec_prefix}/pyvenv.cfg"):
+            self._use(path)
+        self._use(os.path.join(os.path.dirname(sys.executable), "pyvenv.cfg"))
+        for folder in sys.path:
+            self._use(folder, listed=True)
+            if os.path.isdir(folder):
+                for name in os.listdir(folder):
+                    if name.endswith((".pth", "._pth")):
+                        self._use(os.path.join(folder, name))
+        site = sys.modules.get("site")
+        if site is not None and site.ENABLE_USER_SITE:
+            self._use(site.getusersitepackages(), listed=True)
+        for module in list(sys.modules.values()):
+            file = getattr(module, "__file__", None)
+            if file:
+                self._use(file)
+        # Code of others, which ran before anything was recorded.
+        self._reads_all = bool({"sitecustomize", "usercustomize"} & sys.modules.keys())
+        self._answer_architecture()
+
+    def _answer_architecture(self) -> None:
+        """Dagster asks at import; Python then runs ``file`` on its own interpreter."""
+        import platform
+
+        original, answer = platform.architecture, platform.architecture()
+        platform.architecture = lambda *given, **named: (
+            original(*given, **named) if given or named else answer
+        )
+
+    # --- what is recorded ---------------------------------------------------------------------
+
+    def _use(self, path: Any, *, listed: bool = False) -> None:
+        if isinstance(path, int) or getattr(self._busy, "is_set", False):
+            return
+        self._busy.is_set = True
+        try:
+            text = os.path.join(os.getcwd(), os.fsdecode(path))
+            # Python compares byte code with its source, which is recorded.
+            if text == os.devnull or (text.endswith(".pyc") and "/__pycache__/" in text):
+                return
+            if (text, listed) not in self._uses:
+                self._uses[text, listed] = signature(text, listed=listed)
+        except (ValueError, OSError) as error:
+            self._reasons.add(str(error))
+        finally:
+            self._busy.is_set = False
+
+    def _audited(self, event: str, arguments: tuple[Any, ...]) -> None:
+        kind, _, name = event.partition(".")
+        if event == "open":
+            self._opened(*arguments)
+        elif event in ("os.listdir", "os.scandir"):
+            folder = arguments[0]
+            if isinstance(folder, int):
+                self._reasons.add("it lists a directory by its descriptor")
+            self._use("." if folder is None else folder, listed=True)
+        elif reason := _REASONS.get(name if kind == "socket" else event):
+            self._reasons.add(reason)
+        elif kind == "os" and name in _CHANGES:
+            self._changed(arguments[1] if name == "rename" else arguments[0])
+        elif event == "sqlite3.connect" and arguments[0] != ":memory:":
+            self._reasons.add("it opens a database")
+
+    def _opened(self, path: Any, mode: str | None, flags: int) -> None:
+        if isinstance(path, int):
+            return
+        if flags & _WRITES:
+            self._changed(path)
+        elif mode is None and not os.path.isabs(path):  # it may be relative to a descriptor
+            self._reasons.add("it opens a file relative to a directory")
+        else:
+            self._use(path)
+
+    def _changed(self, path: Any) -> None:
+        if getattr(self._busy, "is_set", False) or isinstance(path, int):
+            return
+        text = os.fsdecode(path)
+        if text != os.devnull and not any(f"/{name}" in f"/{text}" for name in _WRITTEN):
+            self._reasons.add(f"it writes {text}")
+
+    def _hook_questions(self) -> None:
+        """Whether a path exists is asked without an audit event."""
+        import posix
+
+        for name in ("access", "lstat", "readlink", "stat"):
+            asked = self._asked(getattr(posix, name))
+            for module in (posix, os):
+                setattr(module, name, asked)
+
+    def _asked(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def asked(path: Any, *given: Any, **named: Any) -> Any:
+            if named.get("dir_fd") is not None:
+                self._reasons.add("it asks for a file relative to a directory")
+            self._use(path)
+            return original(path, *given, **named)
+
+        return asked
+
+    def _hook_environment(self) -> None:
+        kind: Any = type(os.environ)
+        get, iterate = kind.__getitem__, kind.__iter__
+
+        def read(environ: Any, name: Any) -> Any:
+            if isinstance(name, (str, bytes)):
+                self._variables.add(os.fsdecode(name))
+            return get(environ, name)
+
+        def read_all(environ: Any) -> Iterator[Any]:
+            self._reads_all = True
+            return iterate(environ)  # type: ignore[no-any-return]  # of the class
+
+        kind.__getitem__, kind.__iter__ = read, read_all
+
+    def _hook_imports(self) -> None:
+        """Watches the calls of the project's own code, from its first word about a clock on.
+
+        Not those of what it imports: a library reads clocks while it is imported, to no effect.
+        """
+        from importlib.machinery import SourceFileLoader
+
+        loader: Any = SourceFileLoader
+        execute = loader.exec_module
+
+        def exec_module(own: Any, module: Any) -> None:
+            before, watch = sys.getprofile(), None
+            if self._is_own(getattr(module, "__file__", None) or ""):
+                self._watches |= _mentions(own.get_code(module.__name__), _CLOCKS | _NATIVE)
+                watch = self._called if self._watches else None
+            sys.setprofile(watch)
+            try:
+                execute(own, module)
+            finally:
+                sys.setprofile(self._called if watch else before)
+
+        loader.exec_module = exec_module
+
+    def _called(self, frame: FrameType, event: str, argument: Any) -> None:
+        caller = frame if event == "c_call" else frame.f_back if event == "call" else None
+        if caller is None or not self._is_own(caller.f_code.co_filename):
+            return
+        if event == "c_call":
+            name, owner = argument.__name__, getattr(argument, "__self__", None)
+            package = argument.__module__ or getattr(owner, "__module__", type(owner).__module__)
+        else:
+            name, package = frame.f_code.co_name, frame.f_globals.get("__name__")
+        if name in _CLOCKS or str(package).partition(".")[0] in _NATIVE:
+            self._reasons.add(f"it calls {name}")
+
+    def _is_own(self, file: str) -> bool:
+        """Whether a file is the project's: neither Python's, nor ours, nor a library's."""
+        known = self._owned.get(file)
+        if known is None:
+            is_installed = "/site-packages/" in file or "/dist-packages/" in file
+            is_foreign = not file or file.startswith(("<frozen", *self._foreign)) or is_installed
+            is_package = is_installed and f"-packages/{self._package}/" in file
+            known = self._owned[file] = is_package or not is_foreign
+        return known
