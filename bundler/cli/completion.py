@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,17 +42,19 @@ def keys(ctx: click.Context, _: click.Parameter, begun: str) -> list[CompletionI
     from click.shell_completion import CompletionItem
 
     from bundler.errors import BundlerError
+
+    found: set[str] = set()
+    for root in ctx.params.get("directories") or (Path(),):
+        for ask in (_published, _known):
+            with suppress(BundlerError, OSError):  # nothing to offer
+                found.update(ask(Path(root).resolve()))
+    return [CompletionItem(key) for key in sorted(found) if key.startswith(begun)]
+
+
+def _published(root: Path) -> Iterator[str]:
     from bundler.store.local import published
 
-    roots = ctx.params.get("directories") or (Path(),)
-    found: set[str] = set()
-    for root in roots:
-        try:
-            found.update(item.state.key for item in published(Path(root).resolve()))
-            found.update(_known(Path(root).resolve()))
-        except (BundlerError, OSError):  # nothing to offer
-            continue
-    return [CompletionItem(key) for key in sorted(found) if key.startswith(begun)]
+    return (item.state.key for item in published(root))
 
 
 def _known(root: Path) -> Iterator[str]:

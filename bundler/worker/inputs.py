@@ -4,7 +4,7 @@ Recorded is every path that was opened, listed or asked about, and every environ
 was read, from the moment that the worker is asked. What cannot be compared later (a clock, another
 program, the network, a file that is being changed) is a *reason* not to keep the answer.
 
-`digest_of` is for both sides: the worker calls it after the load, and whoever holds an answer calls
+`digest_of` is for both sides: the worker calls it after the load, and what holds an answer calls
 it again. Only the standard library.
 """
 
