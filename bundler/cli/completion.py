@@ -60,7 +60,7 @@ def _published(root: Path) -> Iterator[str]:
 def _known(root: Path) -> Iterator[str]:
     """The keys of a project's components, if they are known without loading it."""
     from bundler.project.projects import open_project
-    from bundler.refresh.discovery_cache import recalled
+    from bundler.refresh.known_components import recalled
 
     if not os.environ.get("STATE_BUNDLER_NO_CACHE"):
         for found in recalled([open_project(root)]) or ():

@@ -151,7 +151,7 @@ def _at_projects(
     """Discovers components once: only the published states change while watching."""
     from bundler.project.projects import find
     from bundler.project.stateful import with_state
-    from bundler.refresh.discovery_cache import discover
+    from bundler.refresh.known_components import discover
     from bundler.workflows.status import of_sources
 
     listener = narrator()

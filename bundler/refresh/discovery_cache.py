@@ -21,19 +21,14 @@ import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
-from bundler.refresh.model import Found, Source, found_of, warnings_of
-from bundler.refresh.sources import sources_of
+from bundler.refresh.model import Found, Source, found_of
 from bundler.system import home
 from bundler.version import __version__
 from bundler.worker import inputs
-
-if TYPE_CHECKING:
-    from bundler.listener import Listener
-    from bundler.project.projects import Project
 
 _WORKER = Path(inputs.__file__).parent
 _MOST_ENTRIES = 512
@@ -93,35 +88,6 @@ class Question(msgspec.Struct, frozen=True):
         config = self.source.project.config.refresh
         names = (*config.secrets, "", *config.not_secrets)
         return _of_variables(self.environment, None, extra=names)
-
-
-def discover(
-    projects: Sequence[Project], listener: Listener, *, is_cached: bool
-) -> tuple[Found, ...]:
-    """What the sources of the projects have; like `bundler.refresh.run.discover`.
-
-    is_cached: whether an earlier answer may be used, and this one be kept.
-    """
-    found = recalled(projects) if is_cached else None
-    if found is None:
-        from bundler.refresh import run
-
-        return run.discover(projects, listener, keep=keep if is_cached else None)
-    for warning in warnings_of(found):
-        listener.warning(warning)
-    return found
-
-
-def recalled(projects: Sequence[Project]) -> tuple[Found, ...] | None:
-    """What is known of all sources; None if any of them has to be asked."""
-    found = []
-    for project in projects:
-        for source in sources_of(project):
-            known = recall(Question.of(source))
-            if known is None:
-                return None
-            found.append(known)
-    return tuple(found)
 
 
 def recall(question: Question) -> Found | None:

@@ -14,7 +14,7 @@ from bundler.errors import ConfigurationError
 from bundler.listener import SILENT, Listener
 from bundler.project.options import RefreshOptions
 from bundler.project.projects import Project, open_project
-from bundler.refresh import discovery_cache
+from bundler.refresh import known_components
 from bundler.refresh.run import discover, refresh
 from bundler.refresh.vendors import kind_of
 from bundler.system import home
@@ -245,14 +245,14 @@ def test_a_code_location_is_loaded_again_once_it_has_changed(
     """With all of Dagster's integrations installed, which it imports to find their components."""
     monkeypatch.setattr(home, "cache", lambda: tmp_path)
     time.sleep(2.1)  # a younger file proves nothing
-    found = discovery_cache.discover([project], SILENT, is_cached=True)
-    assert discovery_cache.recalled([project]) == found
+    found = known_components.discover([project], SILENT, is_cached=True)
+    assert known_components.recalled([project]) == found
     added = project.root / "src/tiny/defs/more/defs.yaml"
     added.parent.mkdir()
     shutil.copy(project.root / _DEFS, added)
-    assert discovery_cache.recalled([project]) is None
+    assert known_components.recalled([project]) is None
     shutil.rmtree(added.parent)
-    assert discovery_cache.recalled([project]) == found
+    assert known_components.recalled([project]) == found
     text = (project.root / _DEFS).read_text()
     (project.root / _DEFS).write_text(text.swapcase())
-    assert discovery_cache.recalled([project]) is None
+    assert known_components.recalled([project]) is None

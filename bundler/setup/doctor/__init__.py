@@ -89,7 +89,7 @@ class DoctorContext:
     @cached_property
     def _looked(self) -> Looked | BundlerError:
         from bundler.listener import SILENT
-        from bundler.refresh.discovery_cache import discover
+        from bundler.refresh.known_components import discover
         from bundler.refresh.reach import Looked, look
 
         try:

@@ -21,7 +21,7 @@ from bundler.cli.commands import cli
 from bundler.listener import SILENT
 from bundler.project.projects import Project, open_project
 from bundler.refresh import discovery_cache
-from bundler.refresh.discovery_cache import discover, recalled
+from bundler.refresh.known_components import discover, recalled
 from bundler.refresh.model import Found
 from bundler.system import home
 from tests.support.environments import ROOT
