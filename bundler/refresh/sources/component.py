@@ -11,10 +11,10 @@ from bundler.project.layout import import_path
 from bundler.project.options import SourceOptions
 from bundler.project.source_paths import refuse_used
 from bundler.refresh.model import Source
-from bundler.refresh.outcome.exchanges import Link
 
 if TYPE_CHECKING:
     from bundler.project.projects import Project
+    from bundler.refresh.outcome.exchanges import Link
     from bundler.refresh.secrets import Secrets
 
 

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 from bundler.errors import BundlerError, ConfigurationError
 from bundler.project.environment_tools import how_to_install
 from bundler.refresh.model import Source
-from bundler.refresh.outcome.exchanges import Link
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from bundler.project.projects import Project
+    from bundler.refresh.outcome.exchanges import Link
     from bundler.refresh.secrets import Secrets
 
 
