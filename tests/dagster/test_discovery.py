@@ -242,7 +242,6 @@ def test_a_variable_that_is_not_set_is_no_part_of_a_key(
 def test_a_code_location_is_loaded_again_once_it_has_changed(
     project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With all of Dagster's integrations installed, which it imports to find their components."""
     monkeypatch.setattr(home, "cache", lambda: tmp_path)
     time.sleep(2.1)  # a younger file proves nothing
     found = known_components.discover([project], SILENT, is_cached=True)
