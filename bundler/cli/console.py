@@ -103,7 +103,7 @@ class Console:
         cross = self.styled(self.sign("✗", "x"), "red", "bold")
         title = self.styled(f"{error.title} ({error.exit_code})", "red", "bold")
         self.paragraph(safe(error.headline or error.what), indent="  ", first=f"{cross} {title}: ")
-        if error.where:
+        if error.where and error.where not in error.what:
             self.line(f"  Where: {safe(error.where)}")
         for rule, lines in error.details:
             self.line(f"  {safe(rule)}:")
@@ -111,11 +111,11 @@ class Console:
                 self.paragraph(safe(line), indent="      ", first="    ")
         self.reason(error.why, error.hint, indent="  ")
 
-    def warning(self, what: str, why: str = "", fix: str = "") -> None:
+    def warning(self, what: str, why: str = "", fix: str = "", *, indent: str = "") -> None:
         """Prints a problem that does not make the command fail."""
-        first = self.styled("warning:", "yellow") + " "
-        self.paragraph(safe(what), indent="  ", first=first)
-        self.reason(why, fix, indent="  ")
+        first = indent + self.styled("warning:", "yellow") + " "
+        self.paragraph(safe(what), indent=f"{indent}  ", first=first)
+        self.reason(why, fix, indent=f"{indent}  ")
 
     def reason(self, why: str, fix: str, *, indent: str) -> None:
         """Prints why a finding matters and how to fix it."""

@@ -26,6 +26,14 @@ _SIGNS = {"added": "+", "removed": "-", "renamed": "~", "changed": "~", "reorder
 _COLOURS = {"+": "green", "-": "red", "~": "yellow"}
 MOST_LINES = 40
 
+diff_format_option = click.option(
+    "--format",
+    "style",
+    type=click.Choice(["text", "json", "markdown"]),
+    default="text",
+    show_default=True,
+)
+
 
 @click.command()
 @click.argument("before", metavar="A")
@@ -56,13 +64,7 @@ MOST_LINES = 40
     envvar="STATE_BUNDLER_PYTHON",
     help="The interpreter that --definitions runs a PEX with.",
 )
-@click.option(
-    "--format",
-    "style",
-    type=click.Choice(["text", "json", "markdown"]),
-    default="text",
-    show_default=True,
-)
+@diff_format_option
 @click.pass_context
 def diff(
     ctx: click.Context,

@@ -11,9 +11,11 @@ import click
 
 from bundler.cli.console import Console, as_json, print_json
 from bundler.cli.options import narrator, no_cache_option
+from bundler.system.wording import counted
 
 if TYPE_CHECKING:
-    from bundler.setup.doctor import Examined
+    from bundler.errors import Findings
+    from bundler.setup.doctor import Examined, Finding
 
 
 @click.command()
@@ -35,9 +37,7 @@ if TYPE_CHECKING:
 @click.option(
     "--format", "style", type=click.Choice(["text", "json"]), default="text", show_default=True
 )
-@click.pass_context
 def doctor(
-    ctx: click.Context,
     project: Path,
     python: Path | None,
     *,
@@ -75,19 +75,12 @@ def doctor(
     }
     if style == "text" and not is_alone:
         _show_together(project.resolve(), reports)
-    findings = [
-        finding for checks in reports.values() for check in checks for finding in check.findings
-    ]
-    failures = sum(finding.grade == "fail" for finding in findings)
-    warnings = sum(finding.grade == "warn" for finding in findings)
     if style == "json":
         whole = [{"project": str(root), "checks": _as_json(it)} for root, it in reports.items()]
         # A single project is at the top level.
         told = whole[0] if len(whole) == 1 else {"projects": whole}
         print_json({**told})
-    else:
-        _conclude(failures, warnings, fixable=any(finding.part for finding in findings))
-    ctx.exit(1 if failures else 0)
+    _conclude(project, reports)
 
 
 def _roots(project: Path) -> Sequence[Path]:
@@ -163,14 +156,16 @@ def _announced(root: Path, asked: _Asked) -> Iterator[Examined]:
 
 
 def _examine(root: Path, asked: _Asked, console: Console) -> list[Examined]:
-    """Runs all checks, and shows each one as soon as it finishes."""
-    from bundler.cli.doctor_workspace import show_finding
+    """Runs all checks and shows each one as soon as it finishes; failures are shown at the end."""
+    from bundler.cli.doctor_workspace import show_finding, sign
 
     examined = []
     for check in _announced(root, asked):
         examined.append(check)
         if check.findings:
-            console.line(console.styled(check.title, "bold"))
+            failed = any(finding.grade == "fail" for finding in check.findings)
+            mark = f"{sign(console, 'fail')} " if failed else ""
+            console.line(mark + console.styled(check.title, "bold"))
             before = None
             for finding in check.findings:
                 # A shared reason is only printed with the first finding.
@@ -179,11 +174,33 @@ def _examine(root: Path, asked: _Asked, console: Console) -> list[Examined]:
     return examined
 
 
-def _conclude(failures: int, warnings: int, *, fixable: bool) -> None:
-    code = " Exit code 1." if failures else ""
-    click.echo(f"\n{_count(failures, 'failure')}, {_count(warnings, 'warning')}.{code}", err=True)
-    if fixable:
-        click.echo("Some of this can be fixed automatically: state-bundler doctor --fix", err=True)
+def _conclude(home: Path, reports: Mapping[Path, Sequence[Examined]]) -> None:
+    """Says how many findings there are, and raises the failures among them."""
+    from bundler.cli.ci import annotation, system
+    from bundler.cli.doctor_workspace import distinct
+    from bundler.errors import raise_all
+    from bundler.setup.doctor.printed import command
+
+    console, found = Console(sys.stderr), list(distinct(reports))
+    failures = [as_error(it) for it in found if it.grade == "fail"]
+    warnings = [it for it in found if it.grade == "warn"]
+    for it in warnings:
+        if line := annotation(system(), "warning", it.what, it.where):
+            console.command(line)
+    said = f"{counted(len(failures), 'failure')}, {counted(len(warnings), 'warning')}."
+    if any(it.part for it in found):
+        said += f" `{command('state-bundler doctor --fix', home)}` fixes some of this."
+    console.line()
+    raise_all(failures, said)
+    console.paragraph(said)
+
+
+def as_error(finding: Finding) -> Findings:
+    from bundler.errors import Findings
+
+    error = Findings(finding.what, hint=finding.fix)
+    error.why, error.where = finding.why, finding.where
+    return error
 
 
 def _fix(home: Path, roots: Sequence[Path], asked: _Asked) -> None:
@@ -200,12 +217,8 @@ def _fix(home: Path, roots: Sequence[Path], asked: _Asked) -> None:
     for line in diff(edits, survey(home).outer):
         click.echo(line, err=True)
     apply(edits)
-    done = f"Fixed {_count(len(edits), 'file')}." if edits else "There is nothing to fix."
+    done = f"Fixed {counted(len(edits), 'file')}." if edits else "There is nothing to fix."
     click.echo(f"{done}\n", err=True)
-
-
-def _count(number: int, thing: str) -> str:
-    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
 def _as_json(examined: list[Examined]) -> list[dict[str, Any]]:
@@ -218,6 +231,7 @@ def _as_json(examined: list[Examined]) -> list[dict[str, Any]]:
                     "what": finding.what,
                     "why": finding.why,
                     "fix": finding.fix,
+                    "where": finding.where,
                     "fixable": bool(finding.part),
                 }
                 for finding in check.findings

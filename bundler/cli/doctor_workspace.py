@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bundler.cli.console import Console
+from bundler.cli.console import Console, safe
 
 if TYPE_CHECKING:
     from bundler.setup.doctor import Examined, Finding
 
-SIGNS = {"ok": ("✓", "ok", "green"), "warn": ("!", "!", "yellow"), "fail": ("✗", "x", "red")}
+_SIGNS = {"ok": ("✓", "ok", "green"), "warn": ("!", "!", "yellow"), "fail": ("✗", "x", "red")}
 # Of what is in order, only this is worth a line.
 _WORTH_A_LINE = ("repository", "interpreter")
 
@@ -23,32 +25,48 @@ def show(
     reports: Mapping[Path, Sequence[Examined]],
     unnamed: Sequence[Path],
 ) -> None:
-    """unnamed: the projects that no workspace names."""
+    """Shows everything but the failures. unnamed: the projects that no workspace names."""
     shared = _shared(list(reports.values()))
     console.line(console.styled(f"{len(reports)} projects in {home}", "bold", "cyan"))
-    for title, finding in reversed(shared.items()):
-        if finding.grade != "ok" or title[0] in _WORTH_A_LINE:
+    for (title, _), finding in reversed(shared.items()):
+        if finding.grade != "ok" or title in _WORTH_A_LINE:
             show_finding(console, finding)
     for root, checks in reports.items():
         _line(console, _name(home, root), checks, shared)
     for root in unnamed:
-        text = f"{_name(home, root)}: no workspace names it, so it was not checked"
-        console.line(f"  {_sign(console, 'warn')} {text}")
+        what = f"{_name(home, root)}: no workspace names it, so it was not checked."
+        console.warning(what, indent="  ")
     for root, checks in reports.items():
-        if own := list(_wrong(checks, shared)):
+        if own := [finding for finding in _wrong(checks, shared) if finding.grade == "warn"]:
             console.line(console.styled(_name(home, root), "bold"))
             for finding in own:
                 show_finding(console, finding)
 
 
 def show_finding(console: Console, finding: Finding, *, why: bool = True) -> None:
-    console.paragraph(finding.what, indent="    ", first=f"  {_sign(console, finding.grade)} ")
-    console.reason(finding.why if why else "", finding.fix, indent="    ")
+    """Shows a finding that is not a failure."""
+    reason = finding.why if why else ""
+    if finding.grade == "warn":
+        console.warning(finding.what, reason, finding.fix, indent="  ")
+    elif finding.grade == "ok":
+        first = f"  {sign(console, finding.grade)} "
+        console.paragraph(safe(finding.what), indent="    ", first=first)
+        console.reason(reason, finding.fix, indent="    ")
 
 
-def _sign(console: Console, grade: str) -> str:
-    unicode, plain, colour = SIGNS[grade]
+def sign(console: Console, grade: str) -> str:
+    """The symbol of a grade."""
+    unicode, plain, colour = _SIGNS[grade]
     return console.styled(console.sign(unicode, plain), colour)
+
+
+def distinct(reports: Mapping[Path, Sequence[Examined]]) -> Iterator[Finding]:
+    """Every finding that is shown, once. Of several projects, each finding names the file."""
+    shared, is_alone = _shared(list(reports.values())), len(reports) == 1
+    yield from reversed(shared.values())
+    for root, checks in reports.items():
+        for finding in _wrong(checks, shared):
+            yield finding if finding.where or is_alone else replace(finding, where=_declared(root))
 
 
 def _shared(reports: Sequence[Sequence[Examined]]) -> dict[tuple[str, str], Finding]:
@@ -79,7 +97,7 @@ def _line(
     if _is_stateless(checks):
         told.insert(0, "no state-backed components")
     worst = "fail" if counts["failure"] else "warn" if counts["warning"] else "ok"
-    console.line(f"  {_sign(console, worst)} {name}" + (f": {', '.join(told)}" if told else ""))
+    console.line(f"  {sign(console, worst)} {name}" + (f": {', '.join(told)}" if told else ""))
 
 
 def _wrong(
@@ -94,6 +112,11 @@ def _wrong(
                 finding.grade == "fail" or (finding.grade == "warn" and not is_stateless)
             ):
                 yield finding
+
+
+def _declared(root: Path) -> str:
+    files = (root / name for name in ("pyproject.toml", "dg.toml"))
+    return os.path.relpath(next((file for file in files if file.is_file()), root))
 
 
 def _is_stateless(checks: Sequence[Examined]) -> bool:

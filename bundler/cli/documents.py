@@ -296,6 +296,7 @@ class _DoctorFinding(_DocumentPart, frozen=True):
     what: str
     why: str
     fix: str
+    where: str
     fixable: bool
 
 
@@ -315,6 +316,20 @@ class Doctor(_Document, frozen=True):
     project: str | msgspec.UnsetType = msgspec.UNSET
     checks: list[_Check] | msgspec.UnsetType = msgspec.UNSET
     projects: list[_Examined] | msgspec.UnsetType = msgspec.UNSET
+
+
+class _FileChange(_DocumentPart, frozen=True):
+    path: str
+    action: Literal["created", "changed", "removed"]
+    why: list[str]
+    diff: str
+
+
+class Init(_Document, frozen=True):
+    """written: whether the files were changed; `init` can be declined."""
+
+    written: bool
+    files: list[_FileChange]
 
 
 # --- the store ------------------------------------------------------------------------------------
@@ -382,6 +397,17 @@ class StorePrune(_Document, frozen=True):
     versions: list[_Pruned]
 
 
+class _Pin(_DocumentPart, frozen=True):
+    key: str
+    version: str
+    note: str
+
+
+class StorePins(_Document, frozen=True):
+    store: str
+    pins: list[_Pin]
+
+
 class StoreCopy(_Document, frozen=True):
     store: str
     set: int
@@ -409,6 +435,7 @@ DOCUMENTS: dict[str, type[msgspec.Struct]] = {
     "updates": Updates,
     "extract": Extract,
     "guard": Guard,
+    "init": Init,
     "plan": PlanDocument,
     "refresh": Refresh,
     "refresh-dry-run": RefreshDryRun,
@@ -418,6 +445,7 @@ DOCUMENTS: dict[str, type[msgspec.Struct]] = {
     "store-copy": StoreCopy,
     "store-import": StoreImport,
     "store-list": StoreList,
+    "store-pins": StorePins,
     "store-prune": StorePrune,
     "store-push": StorePush,
     "store-set": StoreSet,

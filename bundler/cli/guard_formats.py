@@ -87,7 +87,7 @@ def _sarif(verdict: GuardVerdict) -> str:
         )
         for finding in verdict.findings
     ]
-    return _dumped(sarif.log("guard", "guard", rules, results))
+    return _dumped(sarif.log("guard", rules, results))
 
 
 _FORMATS: dict[str, Callable[[GuardVerdict], str]] = {

@@ -5,11 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import click
 
-from bundler.cli.console import Console
+from bundler.cli.console import Console, print_json
+from bundler.cli.outcome import format_option
 
 if TYPE_CHECKING:
     from bundler.errors import BundlerError
@@ -52,6 +53,7 @@ _COLOURS = {"+": "green", "-": "red", "@": "cyan"}
 @click.option(
     "--docker-plugin", is_flag=True, help="Only install the `docker bundle` command for your user."
 )
+@format_option
 def init(
     project: Path,
     *,
@@ -61,50 +63,91 @@ def init(
     registry: str | None,
     git_hooks: bool,
     docker_plugin: bool,
+    style: str,
 ) -> None:
     """Configure a project with minimal changes: show them, ask, write.
 
     Your own text is kept, and a second run changes nothing.
     """
+    changes, accepted = list[FileChange](), True
     if git_hooks:
-        _install_git_hooks(project, remove=remove)
+        changes += _install_git_hooks(project, remove=remove)
     if docker_plugin:
-        _install_docker_plugin(remove=remove)
+        changes += _install_docker_plugin(remove=remove)
     if not (git_hooks or docker_plugin):
-        _files_of(project, yes=yes, remove=remove, without=without, registry=registry)
+        found, edits = _planned(project, yes=yes, remove=remove, without=without, registry=registry)
+        changes += (_change(edit, found[0].outer) for edit in edits)
+        if style == "text":
+            _show_diff(changes)
+        accepted = not edits or _applied(found, edits, yes=yes, remove=remove)
+    if style == "json":
+        files = [change._asdict() for change in changes]
+        print_json({"written": accepted and bool(changes), "files": files})
+    sys.exit(0 if accepted else 1)
 
 
-def _files_of(
+class FileChange(NamedTuple):
+    """What happens to a file. why: a message for each reason. diff: empty for a program."""
+
+    path: str
+    action: Literal["created", "changed", "removed"]
+    why: tuple[str, ...] = ()
+    diff: str = ""
+
+
+def _planned(
     project: Path, *, yes: bool, remove: bool, without: tuple[str, ...], registry: str | None
-) -> None:
-    from bundler.setup.file_edits import apply, diff
+) -> tuple[Sequence[Survey], Sequence[FileEdit]]:
+    """The projects and the edits for them. Says so if there are none."""
     from bundler.setup.init import chosen, plan
 
     found = chosen(project)
     if not found:
         click.echo("No project here has state-backed components: nothing to configure.", err=True)
-        return
+        return found, []
     if not remove:
         found = chosen(project, registry=registry or _registry(found, ask=not yes))
     edits = plan(*found, without=without, remove=remove)
-    outer = found[0].outer
     is_somewhere = any(each.pyproject or each.dagster or each.classic_dbt for each in found)
     if not is_somewhere and not (remove and edits):
         raise _nothing_here(found[0].root)
     if not edits:
         click.echo("Nothing to undo." if remove else "Nothing to change.", err=True)
-        return
-    for line in diff(edits, outer):
-        click.secho(line, fg=_COLOURS.get(line[:1]))
+    return found, edits
+
+
+def _change(edit: FileEdit, outer: Path) -> FileChange:
+    from bundler.setup.file_edits import diff
+
+    path = edit.path.relative_to(outer).as_posix()
+    if edit.before is None:
+        return FileChange(path, "created", edit.why, "\n".join(diff([edit], outer)))
+    action: Literal["changed", "removed"] = "removed" if edit.after is None else "changed"
+    return FileChange(path, action, edit.why, "\n".join(diff([edit], outer)))
+
+
+def _show_diff(changes: Sequence[FileChange]) -> None:
+    for change in changes:
+        for line in change.diff.split("\n"):
+            click.secho(line, fg=_COLOURS.get(line[:1]))
+
+
+def _applied(
+    found: Sequence[Survey], edits: Sequence[FileEdit], *, yes: bool, remove: bool
+) -> bool:
+    """Writes the edits, if the user accepts them."""
+    from bundler.setup.file_edits import apply
+
     if not remove:
-        _say_why(edits, outer)
+        _say_why(edits, found[0].outer)
     if not yes and not _agreed(len(edits)):
         click.echo("Nothing was written.", err=True)
-        sys.exit(1)
+        return False
     apply(edits)
     click.echo(f"Changed {_files(len(edits))}.", err=True)
     if not remove:
         _say_what_is_next(found, edits)
+    return True
 
 
 def _say_what_is_next(found: Sequence[Survey], edits: Sequence[FileEdit]) -> None:
@@ -151,7 +194,7 @@ def _say_how_to_install(console: Console) -> None:
         console.paragraph(_FROM_AN_INDEX.format(requirement=found.requirement()))
 
 
-def _install_git_hooks(project: Path, *, remove: bool) -> None:
+def _install_git_hooks(project: Path, *, remove: bool) -> list[FileChange]:
     from bundler.guard import git_hooks
 
     if remove:
@@ -160,24 +203,32 @@ def _install_git_hooks(project: Path, *, remove: bool) -> None:
             click.echo(f"Removed {path}.", err=True)
         if not gone:
             click.echo("Nothing to undo.", err=True)
-        return
-    for hook in git_hooks.install(project):
+        return [FileChange(str(path), "removed") for path in gone]
+    hooks = git_hooks.install(project)
+    for hook in hooks:
         click.echo(f"{hook.path}: {hook.action}.", err=True)
+    return [
+        FileChange(str(hook.path), "changed" if hook.action == "updated" else "created")
+        for hook in hooks
+        if hook.action != "unchanged"
+    ]
 
 
-def _install_docker_plugin(*, remove: bool) -> None:
+def _install_docker_plugin(*, remove: bool) -> list[FileChange]:
     from bundler.setup.init import dockerplugin
 
     path = dockerplugin.remove() if remove else dockerplugin.install()
     if path is None:
         click.echo("Nothing to remove." if remove else "Nothing to change.", err=True)
-    elif remove:
+        return []
+    if remove:
         click.echo(f"Removed {path}.", err=True)
-    else:
-        click.echo(f"Wrote {path}. Try it: docker bundle build --help", err=True)
+        return [FileChange(str(path), "removed")]
+    click.echo(f"Wrote {path}. Try it: docker bundle build --help", err=True)
+    return [FileChange(str(path), "created")]
 
 
-def _say_why(edits: list[FileEdit], relative_to: Path) -> None:
+def _say_why(edits: Sequence[FileEdit], relative_to: Path) -> None:
     console = Console(sys.stderr)
     console.line()
     for edit in edits:

@@ -15,23 +15,25 @@ if TYPE_CHECKING:
     from typing import Any
 
 _SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
-_DOCUMENTATION = "https://state-bundler.io/explanation"
 
 
 def log(
-    command: str, page: str, rules: Mapping[str, tuple[str, str]], results: Sequence[Any]
+    command: str, rules: Mapping[str, tuple[str, str]], results: Sequence[Any]
 ) -> dict[str, Any]:
-    """The log. page: of the documentation. rules: what is wrong, and what to do, by name."""
+    """The log. rules: what is wrong, and what to do, by name.
+
+    It has the members that code scanning requires. `helpUri` is optional, and left out: a link must
+    lead to the documentation of the installed version, which only its repository has.
+    """
     driver = {
         "name": f"state-bundler {command}",
         "version": __version__,
-        "informationUri": f"{_DOCUMENTATION}/{page}",
         "rules": [
             {
                 "id": name,
                 "shortDescription": {"text": text},
+                "fullDescription": {"text": text},
                 "help": {"text": f"{text} {fix}"},
-                "helpUri": f"{_DOCUMENTATION}/{page}",
             }
             for name, (text, fix) in rules.items()
         ],

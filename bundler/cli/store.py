@@ -11,6 +11,7 @@ import click
 
 from bundler.cli import store_changes
 from bundler.cli.console import Console, age, as_json, print_json, size
+from bundler.cli.diff import diff, diff_format_option
 from bundler.cli.extract import show_extracted
 from bundler.cli.store_options import NOWHERE, SHOWN, format_option, opened, store_options, url_of
 from bundler.system.wording import counted, nearest
@@ -196,11 +197,12 @@ def show(*, url: str | None, root: Path, name: str, style: str) -> None:
 
 @store.command("diff", short_help="Show what changed from A to B.")
 @store_options
+@diff_format_option
 @click.argument("before", metavar="A")
 @click.argument("after", metavar="[B]", required=False)
 @click.pass_context
 def diff_(
-    ctx: click.Context, *, url: str | None, root: Path, before: str, after: str | None
+    ctx: click.Context, *, url: str | None, root: Path, before: str, after: str | None, style: str
 ) -> None:
     """Show what changed from A to B: versions, set numbers or times. B defaults to the current set.
 
@@ -209,11 +211,9 @@ def diff_(
       state-bundler store diff 41
       state-bundler store diff 2026-05-01T00:00:00Z 2026-06-01T00:00:00Z
     """
-    from bundler.cli.diff import diff
-
     where = url_of(url, root)
     names = [f"store:{where}{f'@{item}' if item else ''}" for item in (before, after)]
-    ctx.invoke(diff, before=names[0], after=names[1], volatile=(), everything=False, style="text")
+    ctx.invoke(diff, before=names[0], after=names[1], volatile=(), everything=False, style=style)
 
 
 @store.command()

@@ -12,6 +12,7 @@ import click
 from bundler.cli.console import Console, print_json, safe, size
 from bundler.cli.options import Duration
 from bundler.cli.store_options import (
+    NOWHERE,
     format_option,
     moment,
     opened,
@@ -162,14 +163,20 @@ def _tell(current: Current, style: str) -> None:
 @store_options
 @click.option("--remove", is_flag=True, help="Remove the pin.")
 @_NOTE
+@format_option
 @click.argument("version")
-def pin(*, url: str | None, root: Path, remove: bool, note: str, version: str) -> None:
-    """Protect VERSION from pruning."""
+def pin(*, url: str | None, root: Path, remove: bool, note: str, style: str, version: str) -> None:
+    """Protect VERSION from pruning, and show every pin of the store."""
     store = opened(url, root)
-    if remove:
-        store.unpin(version)
+    pins = (store.unpin(version) if remove else store.pin(version, note)).pins
+    if style == "json":
+        found = [{"key": pin.key, "version": pin.version, "note": pin.note} for pin in pins]
+        print_json({"store": store.url, "pins": found})
+    elif pins:
+        rows = [(pin.key, pin.version, pin.note or NOWHERE) for pin in pins]
+        Console(sys.stdout).table(("KEY", "VERSION", "NOTE"), rows)
     else:
-        store.pin(version, note)
+        Console(sys.stderr).line("No version is pinned.")
 
 
 @click.command(short_help="Remove old, unreferenced versions.")

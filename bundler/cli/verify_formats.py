@@ -130,7 +130,7 @@ def _sarif(reports: Sequence[VerifyReport]) -> str:
         for report in reports
         for rule, what, file, line in _placed(report)
     ]
-    return _dumped(sarif.log("verify", "proof", RULES, results))
+    return _dumped(sarif.log("verify", RULES, results))
 
 
 def _placed(report: VerifyReport) -> Iterator[tuple[str, str, str, int]]:

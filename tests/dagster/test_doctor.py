@@ -114,7 +114,7 @@ def test_reach_asks_each_system_with_the_same_load(sample: Sample, vendor: Vendo
     done = _doctor(sample, "--reach")
     assert done.returncode == 1
     assert "VendorCatalog[products]: " in done.stdout
-    assert "✗ VendorCatalog[suppliers]: " in done.stdout
+    assert "✗ findings (1): VendorCatalog[suppliers]: " in done.stderr
     assert {request.target.partition("?")[0] for request in vendor.requests} == {
         "/v1/products",
         "/v1/suppliers",
@@ -135,8 +135,8 @@ def test_fix_mends_what_is_safe_and_the_report_says_so(sample: Sample) -> None:
 
     before = _doctor(sample)
     assert before.returncode == 1
-    assert "git add -A would add" in before.stdout
-    assert "doctor --fix" in before.stderr
+    assert "git add -A would add" in before.stderr
+    assert "`state-bundler doctor --fix` fixes some of this. Exit code 1." in before.stderr
 
     after = _doctor(sample, "--fix")
     assert after.returncode == 0, after.stdout
@@ -269,7 +269,7 @@ def test_fix_is_only_offered_where_it_changes_a_file(wd: WorkDir) -> None:
     again = subprocess.run(argv, cwd=root, capture_output=True, text=True, check=False)
     assert f"Fixed {len(offered)} file" in first.stderr
     assert "There is nothing to fix." in again.stderr
-    assert "can be fixed automatically" not in again.stderr
+    assert "fixes some of this" not in again.stderr
 
 
 # --- components -------------------------------------------------------------------------------

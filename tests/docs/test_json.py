@@ -84,6 +84,7 @@ _PRINTED = {
     "embed": "embed oci:build/image --tag oci:build/out:latest",
     "extract": "extract oci:build/image -o ../extracted",
     "guard": "guard",
+    "init": "init --yes --project ../other",
     "plan": "plan oci:build/image",
     "refresh": "refresh",
     "refresh-dry-run": "refresh --dry-run",
@@ -93,6 +94,7 @@ _PRINTED = {
     "store-copy": "store copy COPY --store STORE",
     "store-import": "store import DAGSTER --store NEW --key Catalogue",
     "store-list": "store list --all-versions --store STORE",
+    "store-pins": "store pin VERSION --note kept --store STORE",
     "store-prune": "store prune --dry-run --store STORE",
     "store-push": "store push --store STORE",
     "store-set": "store rollback --at 1 --store STORE",
@@ -108,6 +110,11 @@ _ALSO = (
     ("refresh", "refresh -o build/states.tar"),
     ("extract", "store pull -o ../pulled --store STORE"),
     ("store-set", "store remove Catalogue --store STORE"),
+    ("diff", "store diff 1 --store STORE"),
+    ("init", "init --remove --project ../other"),
+    ("init", "init --git-hooks --project ../other"),
+    ("init", "init --git-hooks --remove --project ../other"),
+    ("store-pins", "store pin VERSION --remove --store STORE"),
     ("store-list", "store list --store file:///tmp/state-bundler-has-nothing-here"),
 )
 
@@ -122,15 +129,21 @@ def prepared(project: Path) -> Path:
     imported.write_text("[1]")
     run(project, "refresh", "-o", "build/states.tar")
     run(project, *_words("store push --store STORE", project))
+    listed = run(project, *_words("store list --store STORE --format json", project))
+    (project / "build/version").write_text(json.loads(listed)["keys"][0]["version"])
+    other = WorkDir.make(project.parent / "other")
+    other.write("pyproject.toml", _PROJECT)
     return project
 
 
 def _words(line: str, project: Path) -> list[str]:
-    places = {"STORE": "store", "NEW": "new", "COPY": "copy", "DAGSTER": "dagster"}
-    return [
-        f"file://{project / 'build' / places[word]}" if word in places else word
-        for word in line.split()
-    ]
+    urls = {
+        word: f"file://{project / 'build' / word.lower()}"
+        for word in ("STORE", "NEW", "COPY", "DAGSTER")
+    }
+    version = project / "build/version"
+    urls["VERSION"] = version.read_text() if version.exists() else ""
+    return [urls.get(word, word) for word in line.split()]
 
 
 @pytest.mark.parametrize(("name", "line"), [*_PRINTED.items(), *_ALSO])

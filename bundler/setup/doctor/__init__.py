@@ -6,6 +6,7 @@ fixes it. A check that could not ask yields a failure, never nothing. `CHECKS` l
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -32,6 +33,8 @@ class Finding:
     """what: a message. why: the reason that it matters. fix: the line or command that fixes it.
 
     part: the part of `init` that fixes it safely; empty if only a user can.
+    where: the file that it is about, with the line if known (``file:line``), or empty. A check
+    names it relative to the project; `examine` yields it relative to the current directory.
     is_end: whether nothing else can be said after it. is_stateless: whether it says that the
     project has no state, so that a workspace need not warn about it.
     """
@@ -41,6 +44,7 @@ class Finding:
     why: str = ""
     fix: str = ""
     part: str = ""
+    where: str = ""
     is_end: bool = False
     is_stateless: bool = False
 
@@ -194,13 +198,15 @@ def _answers(check: Check, patient: DoctorContext, told: set[str]) -> Iterator[F
     except BundlerError as error:
         if error.what not in told:
             told.add(error.what)
-            yield Finding("fail", error.what, fix=error.hint)
+            yield Finding("fail", error.what, error.why, error.hint, where=error.where)
 
 
 def _effective(survey: Survey, findings: Iterator[Finding]) -> Iterator[Finding]:
     """The findings; a part of `init` is only named where it changes a file."""
     problems: dict[str, str | None] = {}
-    for finding in findings:
+    for found in findings:
+        here = os.path.relpath(survey.root / found.where) if found.where else ""
+        finding = replace(found, where=here)
         if finding.part not in problems:
             problems[finding.part] = _why_without_effect(survey, finding.part)
         problem = problems[finding.part]

@@ -34,8 +34,9 @@ def _place(patient: DoctorContext, config: Config) -> Iterator[Finding]:
         yield Finding(
             "fail",
             f"image-path is {config.image_path!r}, which is not absolute.",
-            "Set image-path to an absolute path.",
+            "A build rejects it.",
             set_in_pyproject(("tool", "state-bundler", "image-path"), f"/app/{config.image_path}"),
+            where="pyproject.toml",
         )
     elif len(patient.survey.state_directories) > 1:
         yield Finding(
@@ -43,6 +44,7 @@ def _place(patient: DoctorContext, config: Config) -> Iterator[Finding]:
             f"image-path is {config.image_path}, but there are several state directories.",
             "All of them would have the same path.",
             "Remove image-path; each source can have its own `place`.",
+            where="pyproject.toml",
         )
     else:
         yield Finding("ok", f"Path in an image: {config.image_path}, from image-path.")

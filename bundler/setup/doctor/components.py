@@ -99,9 +99,10 @@ def _summary(found: Found) -> str:
 
 def _refused(found: Iterable[Component]) -> Iterator[Finding]:
     """Keys that hold a credential."""
-    for refused in {item.key: item.refused for item in found}.values():
-        if refused is not None:
-            yield Finding("fail", refused.what, "A refresh rejects it.", refused.hint)
+    for component in {item.key: item for item in found}.values():
+        if (refused := component.refused) is not None:
+            why = "A refresh rejects it."
+            yield Finding("fail", refused.what, why, refused.hint, where=_place(component))
 
 
 def _unsafe(found: Iterable[Component]) -> Iterator[Finding]:
@@ -111,7 +112,7 @@ def _unsafe(found: Iterable[Component]) -> Iterator[Finding]:
             check_keys([component.key])
         except ConfigurationError as error:
             why = "Dagster would write it next to the state directory, or into its root."
-            yield Finding("fail", error.what, why, error.hint)
+            yield Finding("fail", error.what, why, error.hint, where=_place(component))
 
 
 def _at_odds(found: Iterable[Component]) -> Iterator[Finding]:
@@ -187,29 +188,37 @@ def _collisions(found: Iterable[Component]) -> Iterator[Finding]:
             )
 
 
+def _place(component: Component) -> str:
+    """``file:line``, relative to the project; empty if unknown."""
+    return f"{component.location}:{component.line}" if component.line else component.location
+
+
 def _of_one(component: Component) -> Iterator[Finding]:
-    place = f"{component.location}:{component.line}" if component.line else component.location
-    where = f"{component.key} ({place})" if place else component.key
+    place = _place(component)
+    named = f"{component.key} ({place})" if place else component.key
     if component.management_type == "LEGACY_CODE_SERVER_SNAPSHOTS":
         yield Finding(
             "warn",
-            f"{where} is LEGACY_CODE_SERVER_SNAPSHOTS.",
+            f"{named} is LEGACY_CODE_SERVER_SNAPSHOTS.",
             "It is refreshed on every load: an outage of its system breaks the load, and "
             "no build can prevent that.",
             "Set attributes.defs_state.management_type to LOCAL_FILESYSTEM in its defs.yaml.",
+            where=place,
         )
     if component.unread:
         yield Finding(
             "warn",
-            f"{where} seems to ignore its state: {component.unread}.",
+            f"{named} seems to ignore its state: {component.unread}.",
             "Its definitions then do not come from the embedded state. This is a guess by the "
             "source code alone.",
             "Read the state from that path there; if another function does, ignore this.",
+            where=place,
         )
     if component.key_variables:
         yield Finding(
             "warn",
-            f"{where}: its key contains the value of {', '.join(component.key_variables)}.",
+            f"{named}: its key contains the value of {', '.join(component.key_variables)}.",
             "With another value, the key changes, and the state in the artifact is not found.",
             "Set attributes.defs_state.key to a fixed name in its defs.yaml.",
+            where=place,
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -60,7 +60,7 @@ def compose(patient: DoctorContext) -> Iterator[Finding]:
             found = list(_of_file(patient, file, name))
         except (ValueError, OSError, ConfigurationError) as error:
             found = [Finding("warn", f"{name} cannot be read: {error}")]
-        yield from found
+        yield from (replace(finding, where=name) for finding in found)
 
 
 def _of_file(patient: DoctorContext, file: Path, name: str) -> Iterator[Finding]:

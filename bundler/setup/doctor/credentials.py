@@ -87,6 +87,7 @@ def _unset(unset: Mapping[str, Sequence[str]], patient: DoctorContext) -> Iterat
                 f"{keys[with_state[0]]} loads without it, and is refreshed without it: "
                 "state-bundler doctor --reach shows whether its system accepts that.",
                 f"Export {name}, or set it in .env.",
+                where=with_state[0],
             )
         else:
             yield Finding(
@@ -109,6 +110,7 @@ def _unset_and_not_loaded(
             f"{files[0]} references {name}, which is not set.",
             "The components cannot be loaded without it, so nothing can be refreshed.",
             f"Export {name}, or set it in .env.",
+            where=files[0],
         )
     if others:
         yield Finding(
@@ -133,4 +135,5 @@ def _short(project: Project, from_file: Mapping[str, str]) -> Iterator[Finding]:
                 "A build fails if a state contains a secret, but a value of fewer than 8 bytes "
                 "matches by chance. Use a longer value, or list the variable in not-secrets.",
                 set_in_pyproject(("tool", "state-bundler", "not-secrets"), [*excluded, name]),
+                where=".env",
             )

@@ -51,6 +51,7 @@ _NOT_IN_CONTEXT = (
     "New state would invalidate the cache of the code's layers, so it stays out of the context, "
     "and this instruction finds nothing."
 )
+_REFRESHES_ELSEWHERE = "Remove it: a build refreshes beforehand, outside the image."
 
 
 def context(patient: DoctorContext) -> Iterator[Finding]:
@@ -95,6 +96,7 @@ def _missing_project_file(
             f"{_ignore_file(patient)} excludes {name} from the image.",
             "Dagster uses that file to find the project and its state.",
             _add_rules(patient, [f"!{name}"]),
+            where=_ignore_file(patient),
         )
 
 
@@ -147,6 +149,7 @@ def _secrets_in_context(patient: DoctorContext, left_out: LeftOut) -> Iterator[F
             f"Git ignores {path}, which {where} copies, so build docker leaves it out.",
             "A plain docker build copies it.",
             _add_rules(patient, [f"!{quoted(path)}"]),
+            where=_ignore_file(patient),
         )
     for problem in left_out.problems:
         yield Finding("warn", problem, fix="See what `git status` says there.")
@@ -170,8 +173,9 @@ def _environment_in_context(
 
 def _unnamed(patient: DoctorContext, what: str, why: str, rules: Sequence[str]) -> Finding:
     """No rule leaves something out of the context."""
-    what = f"{_ignore_file(patient)} does not exclude {what}."
-    return Finding("warn", what, why, _add_rules(patient, rules), "dockerignore")
+    file = _ignore_file(patient)
+    fix = _add_rules(patient, rules)
+    return Finding("warn", f"{file} does not exclude {what}.", why, fix, "dockerignore", file)
 
 
 def _ignore_file(patient: DoctorContext) -> str:
@@ -202,16 +206,15 @@ def dockerfiles(patient: DoctorContext) -> Iterator[Finding]:
     """Instructions that defeat the state."""
     for name, text in _dockerfiles(patient):
         findings = [
-            Finding(
-                "warn", sentence, fix="Remove it: a build refreshes beforehand, outside the image."
-            )
+            Finding("warn", sentence, fix=_REFRESHES_ELSEWHERE, where=name)
             for sentence in refreshing(text, name)
         ]
         findings += _of_instructions(list(instructions(text)), name, patient)
         try:
             refuse_copied_state(text, name)
         except ConfigurationError as error:
-            findings.append(Finding("fail", error.what, _NOT_IN_CONTEXT, error.hint))
+            why, fix = _NOT_IN_CONTEXT, error.hint
+            findings.append(Finding("fail", error.what, why, fix, where=error.where))
         sound = Finding("ok", f"{name}: no instruction creates or copies state.")
         yield from findings or [sound]
 
@@ -241,6 +244,7 @@ def _secret_argument(found: Instruction, where: str) -> Iterator[Finding]:
                 "Everyone who has the image can read it in `docker history` and in provenance. "
                 "A build refreshes outside the image, so the image does not need it.",
                 f"Remove {variable}; a step that needs it can use RUN --mount=type=secret.",
+                where=where,
             )
             return
 
@@ -254,6 +258,7 @@ def _volume(volumes: Iterable[str], where: str, places: Sequence[str]) -> Iterat
                 f"{where} declares the volume {volume}, which contains the code.",
                 "A volume hides the state below it; build docker rejects such an image.",
                 "Declare only the directory that is written to, as in VOLUME /data.",
+                where=where,
             )
 
 
@@ -267,6 +272,7 @@ def _flattened(found: Instruction, where: str) -> Iterator[Finding]:
                 "COPY with a star copies the content of each matching directory without the "
                 "directory itself, which flattens packages.",
                 f"Use {source.removesuffix('*')} instead.",
+                where=where,
             )
 
 
@@ -301,5 +307,6 @@ def without_buildkit(patient: DoctorContext, detected: Callable[[], Builder]) ->
                 f"{name}:{modern.line} needs BuildKit; {builder} does not have it.",
                 "The build ends at that instruction, after the refresh.",
                 "Install docker-buildx; up to Docker 22, DOCKER_BUILDKIT=1 does it.",
+                where=f"{name}:{modern.line}",
             )
         return

@@ -57,7 +57,7 @@ _OURS = "Build the wheel with state-bundler, which embeds the state whatever the
 
 def backend(patient: DoctorContext) -> Iterator[Finding]:
     """Whether a wheel has the state, and what setuptools keeps too long."""
-    yield _by_the_backend(patient)
+    yield replace(_by_the_backend(patient), where="pyproject.toml")
     yield from _left_over(patient.survey)
 
 

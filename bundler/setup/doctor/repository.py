@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from pathlib import Path
 
 from bundler.setup.doctor import DoctorContext, Finding
 
@@ -24,6 +26,7 @@ def guard(patient: DoctorContext) -> Iterator[Finding]:
     verdict = check(root, "build", directories, config.guard_allow)
     for finding in grouped(verdict.findings):
         part = "ignore" if finding.rule in _MENDED_BY_A_RULE else ""
-        yield Finding(finding.grade, finding.what, finding.why, finding.fix, part)
+        where = os.path.relpath(Path(verdict.top, finding.where), root)
+        yield Finding(finding.grade, finding.what, finding.why, finding.fix, part, where)
     if not verdict.findings:
         yield Finding("ok", "git ignores the state in every clone.")

@@ -114,6 +114,22 @@ def test_a_failed_refresh_is_annotated_and_summarised(wd: WorkDir, tmp_path: Pat
     assert "| Catalogue | failed | tool failed (71) | 0 B | " in summary.read_text()
 
 
+def test_what_doctor_finds_is_annotated_and_summarised(wd: WorkDir, tmp_path: Path) -> None:
+    summary = tmp_path / "summary.md"
+    wd.write("Dockerfile", "FROM x\nARG API_TOKEN\nCOPY x/.local_defs_state /x\n")
+    code, out, err = _run(
+        wd, _WRITES, "doctor", f"--python={sys.executable}",
+        GITHUB_ACTIONS="true", GITHUB_STEP_SUMMARY=str(summary),
+    )  # fmt: skip
+    assert code == 1
+    copies = "Dockerfile:3 copies x/.local_defs_state into the image."
+    assert (out + err).count(f"✗ findings (1): {copies}") == 1
+    assert f"::error file=Dockerfile,line=3,title=state-bundler::{copies}\n" in err
+    assert "::warning file=Dockerfile,line=2,title=state-bundler::Dockerfile:2 passes API" in err
+    assert f"| findings (1) | {copies} (Dockerfile:3) | Remove that line" in summary.read_text()
+    assert re.search(r"^1 failure, \d+ warnings?\..* Exit code 1\.$", err, re.MULTILINE)
+
+
 def test_a_build_summarises_what_it_made(wd: WorkDir, tmp_path: Path) -> None:
     summary = tmp_path / "summary.md"
     summary.write_text("of an earlier step\n")

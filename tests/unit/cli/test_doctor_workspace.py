@@ -12,7 +12,7 @@ import pytest
 
 from bundler.cli.console import Console
 from bundler.cli.doctor import _stateless
-from bundler.cli.doctor_workspace import show
+from bundler.cli.doctor_workspace import distinct, show
 from bundler.project.projects import workspace_members
 from bundler.project.stateful import has_state
 from bundler.project.survey import survey
@@ -66,6 +66,26 @@ def test_what_is_wrong_comes_last_below_its_project() -> None:
     assert lines.index("b") > max(at for at, line in enumerate(lines) if "c: no state" in line)
     assert any("cannot be loaded" in line for line in lines[lines.index("b") :])
     assert sum("No ignore rule" in line for line in lines) == 1
+
+
+def test_each_failure_is_reported_once_with_its_file(tmp_path: Path) -> None:
+    broken = Finding("fail", "It is broken.", where="Dockerfile:3")
+    everywhere = Finding("fail", "git is missing.")
+    reports = {
+        tmp_path / name: [
+            Examined("repository", (everywhere,), is_shared=True),
+            Examined("Dockerfile", own),
+        ]
+        for name, own in {"a": (broken,), "b": (Finding("fail", "It has no key."),)}.items()
+    }
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "dg.toml").touch()
+    assert [(it.what, it.where) for it in distinct(reports)] == [
+        ("git is missing.", ""),
+        ("It is broken.", "Dockerfile:3"),
+        ("It has no key.", os.path.relpath(tmp_path / "b" / "dg.toml")),
+    ]
+    assert "It is broken." not in "".join(_shown({"a": reports[tmp_path / "a"]}))
 
 
 def test_a_single_project_with_state_keeps_what_is_its_own() -> None:

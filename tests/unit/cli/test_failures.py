@@ -50,6 +50,7 @@ _CASES: dict[str, tuple[str, ...]] = {
     "state in git": ("guard", "-C", "../committed"),
     "a build with state in git": ("build", "oci", "--project", "../committed", "-o", "x"),
     "a setting that does not exist": ("refresh", "--project", "../misspelt"),
+    "what doctor finds": ("doctor", "--project", "../empty"),
     "no project": ("status", "--project", "../empty"),
     "no store": ("store", "list"),
     "no artifact": ("verify", "oci:nothing"),

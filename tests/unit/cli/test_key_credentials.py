@@ -97,7 +97,7 @@ def test_no_command_shows_it_and_none_publishes_it(tmp_path: Path, url: str) -> 
         assert "canary" not in said
         assert code == (1 if "doctor" in arguments else 0), said
     assert "✗ Feed[https://" in _said(root, "status", PYTHONUTF8="1")[1]
-    assert "✗ The defs state key 'Feed[" in _said(root, "doctor", PYTHONUTF8="1")[1]
+    assert "✗ findings (1): The defs state key 'Feed[" in _said(root, "doctor", PYTHONUTF8="1")[1]
     page = (root / "page.html").read_text()
     assert "canary" not in page
     assert "contains the credentials of a URL" in page

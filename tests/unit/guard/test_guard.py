@@ -11,6 +11,7 @@ import pytest
 from bundler.cli import guard_command as command
 from bundler.errors import ToolFailed
 from bundler.guard.moments import check
+from tests.support.sarif import check_sarif
 from tests.support.workdir import CONTENT, STATE, WorkDir
 
 DEFS = "src/shop/defs"
@@ -376,6 +377,7 @@ def test_sarif(project: WorkDir) -> None:
     run = json.loads(project.guard("--format=sarif").out)["runs"][0]
     names = {rule["id"] for rule in run["tool"]["driver"]["rules"]}
     assert {result["ruleId"] for result in run["results"]} <= names
+    check_sarif(run)
     place = run["results"][0]["locations"][0]["physicalLocation"]["artifactLocation"]
     assert place["uri"] == FILE
 

@@ -20,6 +20,7 @@ from bundler.state.directory import DirectoryArtifact
 from bundler.state.manifest import Build, DirectoryRefresh, KeyRefresh, RunRecord, canonical, parse
 from bundler.workflows.policy import RULES, Policy, Subject, judge, subject_of
 from tests.support.bundles import make_bundle
+from tests.support.sarif import check_sarif
 
 _NOW = 1_800_000_000.0  # 2027-01-15T08:00:00Z
 _COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -246,3 +247,4 @@ def test_sarif_names_only_rules_that_it_describes(directory: Path) -> None:
     known = {rule["id"] for rule in run["tool"]["driver"]["rules"]}
     assert [result["ruleId"] for result in run["results"]] == ["require", "integrity"]
     assert {result["ruleId"] for result in run["results"]} <= known
+    check_sarif(run)

@@ -343,10 +343,13 @@ def refuse_copied_state(text: str, name: str) -> None:
         if found.name not in ("COPY", "ADD") or "--from" in found.text:
             continue
         if STATE_DIRECTORY in found.text:
-            raise ConfigurationError(
-                f"{name}:{found.line} copies {_copied(found.text)} into the image.",
+            where = f"{name}:{found.line}"
+            error = ConfigurationError(
+                f"{where} copies {_copied(found.text)} into the image.",
                 hint="Remove that line: the state is added after the build, as its own layer.",
             )
+            error.where = where
+            raise error
 
 
 def _copied(text: str) -> str:
