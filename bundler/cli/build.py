@@ -56,10 +56,12 @@ class _BuildGroup(click.Group):
 @click.group(cls=_BuildGroup)
 @click.option("--each", is_flag=True, help="Build an artifact of each project of the workspace.")
 @click.option(
-    "--workers", type=click.IntRange(1), help="With --each: number of concurrent builds.  [4]"
+    "--workers", type=click.IntRange(1), help="Number of concurrent builds with --each.  [4]"
 )
 @click.option(
-    "--report", type=click.Path(path_type=Path, dir_okay=False), help="With --each: a JSON report."
+    "--report",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write a JSON report of --each.",
 )
 def build() -> None:
     """Check git, refresh, build, embed and verify. Any failure leaves no artifact behind.

@@ -15,7 +15,7 @@ _COMMANDS = {
     "status": "Show the keys of a project or artifact: age, size, digest.",
     "plan": "Show what a refresh would change, in states and definitions.",
     "refresh": "Refresh the state of every component, all or nothing.",
-    "guard": "Check that no state is, or could get, in the git repository.",
+    "guard": "Check that no state is in the git repository or can get into it.",
     "build": "Build an image, PEX or wheel with its state embedded.",
     "embed": "Add the state to images built by any tool.",
     "update": "Replace the state in a finished artifact without a build.",

@@ -38,8 +38,12 @@ diff_format_option = click.option(
 @click.command()
 @click.argument("before", metavar="A")
 @click.argument("after", metavar="B")
-@click.option("--volatile", multiple=True, metavar="NAME", help="A JSON member to ignore.")
-@click.option("--all-changes", "everything", is_flag=True, help="Every change; else the first.")
+@click.option(
+    "--volatile", multiple=True, metavar="NAME", help="A JSON member to ignore (repeatable)."
+)
+@click.option(
+    "--all-changes", "everything", is_flag=True, help="Show every change, not only the first ones."
+)
 @click.option(
     "--definitions",
     "with_definitions",
@@ -56,7 +60,7 @@ diff_format_option = click.option(
 @click.option(
     "--project",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="The project whose code loads states without code. Default: the current directory.",
+    help="The project to load states with that come without code. Default: the current directory.",
 )
 @click.option(
     "--python",

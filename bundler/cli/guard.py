@@ -47,7 +47,7 @@ def guard(
     root: str,
     directories: tuple[str, ...],
 ) -> None:
-    """Check that no state is, or could get, in the git repository.
+    """Check that no state is in the git repository or can get into it.
 
     By default, checks the index, HEAD and the ignore rules, as before a build.
     DIR names a state directory in addition to those found by name and configuration.

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 USAGE = """\
 Usage: state-guard [--staged | --push | --receive | --history] [OPTION]... [DIR]...
 
-Checks that no state is, or could get, in the git repository.
+Checks that no state is in the git repository or can get into it.
 DIR names a state directory in addition to those found by name and configuration.
 
   --staged         check what the next commit will contain (pre-commit)

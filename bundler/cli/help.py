@@ -89,7 +89,9 @@ class Grouped(click.Command):
         for option in self.get_params(ctx):
             record = option.get_help_record(ctx)
             name = option.name or ""
-            if record is None or (name in _RARE and not ctx.meta.get(_ALL)):
+            if not isinstance(option, click.Option) or record is None:
+                continue
+            if name in _RARE and not ctx.meta.get(_ALL):
                 continue
             title = next((title for title, names in _GROUPS.items() if name in names), None)
             rows = own if title is None else sections[title]

@@ -221,7 +221,7 @@ _REFRESH_OPTIONS = (
         "--allow-removed",
         multiple=True,
         metavar="KEY",
-        help="Let KEY remove more definitions than max-removed allows; or the name of each.",
+        help="Let KEY exceed max-removed. Or pass the name of each removed definition.",
     ),
     click.option(
         "--baseline",
@@ -265,7 +265,7 @@ no_cache_option = click.option(
 
 
 verbose_option = click.option(
-    "-v", "--verbose", is_flag=True, help="Print a line for every key, also if nothing changed."
+    "-v", "--verbose", is_flag=True, help="Print a line for every key, even if nothing changed."
 )
 
 
@@ -400,8 +400,8 @@ _own_build_options = taken_as(
         "--defer-from",
         shell_complete=completion.artifacts,
         metavar="ARTIFACT",
-        help="Let dbt defer to the dbt project in this artifact: its manifest is put where "
-        "state_path looks.",
+        help="Let dbt defer to the dbt project in this artifact: its manifest is copied to "
+        "state_path.",
     ),
     click.option(
         "--pin-versioned/--no-pin-versioned",

@@ -34,7 +34,12 @@ if TYPE_CHECKING:
 @click.option(
     "--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the plan to this file."
 )
-@click.option("--all-changes", "every_change", is_flag=True, help="Every change; else the first.")
+@click.option(
+    "--all-changes",
+    "every_change",
+    is_flag=True,
+    help="Show every change, not only the first ones.",
+)
 @click.option(
     "--format",
     "style",

@@ -188,7 +188,9 @@ def pin(*, url: str | None, root: Path, remove: bool, note: str, style: str, ver
     show_default=True,
     help="Number of versions to keep per key.",
 )
-@click.option("--older-than", type=Duration(), help="Also keep younger versions, such as 30d.")
+@click.option(
+    "--older-than", type=Duration(), help="Only remove versions older than this, such as 30d."
+)
 @click.option(
     "--referenced-by",
     "artifacts",
@@ -327,7 +329,7 @@ def import_(
 @format_option
 @click.argument("keys", nargs=-1, required=True, metavar="KEY...")
 def remove(*, url: str | None, root: Path, note: str, style: str, keys: tuple[str, ...]) -> None:
-    """Leave keys without a current version. Existing versions stay until they are pruned."""
+    """Remove keys from the current set. Their versions stay in the store until they are pruned."""
     from bundler.store import local
 
     store = opened(url, root)

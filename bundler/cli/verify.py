@@ -76,7 +76,7 @@ policy_options = taken_as(
     ),
     click.option("--commit", metavar="REV", help="The commit it must be built from."),
     click.option("--clean", is_flag=True, help="Require a build from a clean work tree."),
-    click.option("--guarded", is_flag=True, help="Require a build with the git check."),
+    click.option("--guarded", is_flag=True, help="Require a build that checked git for state."),
     click.option("--no-stale", is_flag=True, help="Reject states that --allow-stale kept."),
     click.option("--environment", metavar="NAME", help="The environment it must be built for."),
     click.option(

@@ -1,7 +1,7 @@
 """The quick way through a commit: the index's own bytes, and no git process at all.
 
 It can only say "clean", or nothing: whatever is out of the ordinary (a split, sparse, old or
-damaged index, another owner, a project with a table of ours) is for the long way, which asks git.
+damaged index, another owner, a source behind a link) is for the long way, which asks git.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 from bundler.errors import BundlerError
-from bundler.guard.state_paths import NAME, join, mentions_us, project_of, within
+from bundler.guard.state_paths import NAME, join, project_of, within
 from bundler.system.git_directory import ignores_case, locate, read_regular
 from bundler.system.index_file import RawIndex
 
@@ -54,13 +54,12 @@ def quick_check(named: Sequence[str] = ()) -> tuple[bytes, ...] | None:
                 return None
             if _may_hold_state(index, places, ignore_case=fold):
                 return None
-            projects = sorted(index.paths_ending_in(_PROJECT))
-        for project in projects:
-            text = read_regular(join(top, project))
-            if mentions_us(text):
-                return None
-            directory, name = os.path.split(project)
-            places += project_of(top, directory, name, text).expected
+            for path in sorted(index.paths_ending_in(_PROJECT)):
+                directory, name = os.path.split(path)
+                project = project_of(top, directory, name, read_regular(join(top, path)))
+                if any(_may_be_state(index, top, it, ignore_case=fold) for it in project.sources):
+                    return None
+                places += (*project.sources, *project.expected)
     except (OSError, ValueError, BundlerError):  # the long way meets it again, and says it
         return None
     return tuple(place for place in places if os.path.isdir(join(top, place)))
@@ -72,6 +71,13 @@ def _may_hold_state(index: RawIndex, places: Sequence[bytes], *, ignore_case: bo
     return index.holds_below(NAME, ignore_case=ignore_case) or any(
         index.holds(place + b"/", ignore_case=ignore_case) for place in places
     )
+
+
+def _may_be_state(index: RawIndex, top: bytes, source: bytes, *, ignore_case: bool) -> bool:
+    """Whether the index may hold a source's state: below its path, or where links lead."""
+    place = join(top, source)
+    leads_elsewhere = os.path.realpath(place) != os.path.join(os.path.realpath(top), source)
+    return leads_elsewhere or index.holds(source + b"/", ignore_case=ignore_case)
 
 
 def _locate() -> tuple[bytes, bytes] | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import re
 import subprocess
 import sys
@@ -96,3 +98,57 @@ def test_an_engine_that_does_not_respond(project: Project) -> None:
     assert text.returncode == 71
     (fix,) = re.findall(r"`(docker version)`", text.stderr)
     assert "Cannot connect" in run(project, ["env", environment, *fix.split()]).stderr
+
+
+def test_an_entry_that_cannot_be_read(
+    project: Project, registry: registries.Registry, image: str, tmp_path: Path
+) -> None:
+    registry.user = ("me", "secret")
+    settings = tmp_path / "docker"
+    settings.mkdir()
+    entry = {"auths": {registry.host: {"auth": base64.b64encode(b"no colon").decode()}}}
+    (settings / "config.json").write_text(json.dumps(entry))
+    environment = f"DOCKER_CONFIG={settings}"
+    refused = run(project, ["env", environment, str(PROGRAM), "verify", f"docker://{image}"])
+    assert refused.returncode == 78, refused
+    (fix,) = re.findall(r"docker login \S+$", refused.stderr, re.MULTILINE)
+    paste(project, f"{environment} {fix} --username me --password-stdin", "secret")
+    again = run(project, ["env", environment, str(PROGRAM), "verify", f"docker://{image}"])
+    assert again.returncode == 0, again
+
+
+def test_an_engine_that_does_not_respond_to_doctor(project: Project) -> None:
+    project.configure()
+    environment = "DOCKER_HOST=unix:///nowhere/docker.sock"
+    found = run(project, ["env", environment, str(PROGRAM), "doctor"])
+    (fix,) = re.findall(r"Run (docker version) for details\.", found.stdout)
+    assert "Cannot connect" in run(project, ["env", environment, *fix.split()]).stderr
+
+
+def test_what_the_plugin_is_tried_with(project: Project, tmp_path: Path) -> None:
+    environment = f"DOCKER_CONFIG='{tmp_path / 'a config'}'"
+    installed = run(project, ["sh", "-c", f"{environment} {PROGRAM} init --docker-plugin"])
+    (fix,) = re.findall(r"Try it: (docker bundle .*)", installed.stderr)
+    shown = run(project, ["sh", "-c", f"{environment} {fix}"])
+    assert "Usage: docker bundle build" in shown.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "stdin", "fix"),
+    [
+        ("-t NAME", "", "docker bundle build -t NAME ."),
+        ("-t NAME -f - -", "FROM scratch", "docker bundle build -f - ."),
+    ],
+)
+def test_a_context_that_is_missing(
+    project: Project, plugged: dict[str, str], words: str, stdin: str, fix: str
+) -> None:
+    project.write("Dockerfile", "FROM scratch\nWORKDIR /app\nCOPY src /app/src\n")
+    project.configure()
+    environment = f"DOCKER_CONFIG={plugged['DOCKER_CONFIG']}"
+    typed = f"{environment} docker bundle build {words}".replace("NAME", project.name)
+    refused = run(project, ["sh", "-c", typed], stdin)
+    assert refused.returncode == 2, refused
+    assert fix in refused.stderr
+    dockerfile = (project.root / "Dockerfile").read_text() if "-f -" in fix else ""
+    paste(project, f"{environment} {fix.replace('NAME', project.name)}", dockerfile)

@@ -69,6 +69,16 @@ def test_a_store_without_a_version(wd: WorkDir, tmp_path: Path) -> None:
     said(wd, *words, code=0)
 
 
+def test_a_plan_that_is_stale(shop: WorkDir, tmp_path: Path) -> None:
+    words = ["build", "oci", "--no-guard", "-o", "layout", "--plan", "plan.bin"]
+    said(shop, "plan", "--out", "plan.bin", code=1)
+    (tmp_path / "inputs/a/state").write_text("another")
+    said(shop, "refresh", code=0)
+    command = printed(said(shop, *words, code=76))
+    shop.run(["sh", "-c", command])
+    said(shop, *words, code=0)
+
+
 def test_an_altered_state_in_doctor(shop: WorkDir) -> None:
     said(shop, "refresh", code=0)
     (shop.path / STATES / "a/state").write_text("altered")
@@ -101,8 +111,11 @@ def test_an_environment_without_the_project(wd: WorkDir, index: str) -> None:
     for words, code in ((["doctor"], 1), (["refresh"], 78)):
         text = " ".join(said(wd, *words, code=code).split())
         (command,) = set(re.findall(r"nstall the project \(([^)]*)\)", text))
+        (start,) = set(re.findall(r"run this with (uv run),", text))
     paste(wd, command)
     assert list((wd.path / ".venv").glob("lib/*/site-packages/dagster-1.12.0.dist-info"))
+    again = wd.run(["sh", "-c", f"{start} state-bundler doctor"])
+    assert b"with dagster 1.12.0" in again.stdout
 
 
 def test_a_pre_commit_configuration_that_is_not_understood(wd: WorkDir) -> None:

@@ -514,13 +514,26 @@ def test_the_fix_for_a_journal_in_git_works_where_it_is_pasted(
     assert wd("git ls-files") == ""
 
 
-def test_the_fix_for_a_damaged_journal_works_where_it_is_pasted(wd: WorkDir) -> None:
+@pytest.mark.parametrize(
+    "journal",
+    [
+        pytest.param("{", id="_decoded"),
+        pytest.param({"states": {"..": _hash_of("x")}}, id="_not_ours"),
+        pytest.param({"states": {"a": _hash_of("another")}}, id="_is_installed"),
+    ],
+)
+def test_the_fix_for_a_damaged_journal_works_where_it_is_pasted(
+    wd: WorkDir, journal: str | dict[str, object]
+) -> None:
     directory = StateDir(wd.path / "it's a state", PLACE)
     publish(directory, OLD)
-    _journal(directory.path).joinpath("journal.json").write_text("{")
-    with pytest.raises(InputOutputError) as caught:
+    staging = _journal(directory.path, **({} if isinstance(journal, str) else journal))
+    if isinstance(journal, str):
+        staging.joinpath("journal.json").write_text(journal)
+    (staging / "run").mkdir(exist_ok=True)
+    with pytest.raises((ConfigurationError, InputOutputError)) as caught:
         publish(directory, NEW)
-    said, _, rest = caught.value.hint.partition(", then ")
+    said, _, rest = caught.value.hint.rpartition("Run: ")[2].partition(", then ")
     assert rest == "refresh again."
-    wd.at("..")(["sh", "-c", said.removeprefix("Run: ")])
+    wd.at("..")(["sh", "-c", said])
     publish(directory, NEW)

@@ -116,7 +116,7 @@ def _parsed(raw: bytes, where: str) -> Mapping[str, Any]:
     if not isinstance(value, dict):
         # Not chained: the parser's error quotes the text, which contains secrets.
         raise ConfigurationError(
-            f"{where} is not a JSON object.", hint="Log in again: docker login."
+            f"{where} is not a JSON object.", hint="Correct or remove it, then log in again."
         )
     return value
 

@@ -1,0 +1,334 @@
+"""Each command that a message tells the user to run, and the test that pastes it.
+
+A row is a module and function of the package, the command as its text has it ({} stands for a
+value), and the test. What no test can run here has the reason instead.
+"""
+
+from __future__ import annotations
+
+_HERE = "tests/unit/cli/test_printed_commands.py"
+_MORE = "tests/unit/cli/test_pasted_commands.py"
+_TOOLS = "tests/unit/cli/test_pasted_tools.py"
+_GUARD = "tests/unit/guard/test_guard_printed_fixes.py"
+_REPOSITORIES = "tests/unit/guard/test_guard_repositories.py"
+_FIFOS = "tests/unit/artifacts/test_fifos_in_packed_files.py"
+_IGNORED = "tests/unit/guard/test_guard_ignored.py"
+_CURES = (
+    "tests/dagster/test_doctor_traps.py::test_a_fix_that_is_printed_cures_what_it_was_printed_for"
+)
+_HOSTILE = "tests/unit/state/test_hostile_state_directories.py"
+_JOURNAL = f"{_HOSTILE}::test_the_fix_for_a_damaged_journal_works_where_it_is_pasted"
+_DOCKER = "tests/engine/test_printed_docker_commands.py"
+_DG = "tests/dagster/test_printed_dg_commands.py"
+_REACH = "tests/dagster/test_doctor.py::test_reach_asks_each_system_with_the_same_load"
+_WORKFLOW = "tests/engine/test_first_contact.py::test_every_step_of_the_workflow_runs"
+_RULES = f"{_GUARD}::test_an_unprotected_directory"
+_PIP = f"{_TOOLS}::test_an_environment_that_pip_fills"
+_NO_CONTEXT = f"{_DOCKER}::test_a_context_that_is_missing"
+# Another tool than uv and pip manages the environment.
+_OTHER_TOOL = "not here: its tool would have to be installed for each run"
+
+TRIED: tuple[tuple[str, str, str], ...] = (
+    ("artifacts/image/engine/arguments.py parse", "docker bundle build -t NAME", _NO_CONTEXT),
+    (
+        "artifacts/image/engine/connection.py ",
+        "docker version",
+        f"{_DOCKER}::test_an_engine_that_does_not_respond",
+    ),
+    (
+        "artifacts/image/engine/opening.py open_image",
+        "docker pull {}",
+        f"{_DOCKER}::test_an_image_that_the_engine_does_not_have",
+    ),
+    ("artifacts/image/engine/stdin_context.py take", "docker bundle build -f -", _NO_CONTEXT),
+    (
+        "artifacts/image/registry/credentials.py _from_entry",
+        "docker login {}",
+        f"{_DOCKER}::test_an_entry_that_cannot_be_read",
+    ),
+    (
+        "artifacts/image/registry/store.py resolve",
+        "skopeo list-tags docker://",
+        "tests/registry/test_printed_skopeo.py::test_an_image_that_the_registry_does_not_have",
+    ),
+    (
+        "artifacts/image/registry/tokens.py refused",
+        "docker login {}, or set DOCKER_AUTH_CONFIG or REGISTRY_AUTH_FILE",
+        f"{_DOCKER}::test_a_registry_that_wants_a_login",
+    ),
+    (
+        "artifacts/python/blocking.py _refusal",
+        "mv {} {}",
+        f"{_FIFOS}::test_a_build_names_it_and_the_fix_moves_it",
+    ),
+    *(
+        (place, "pex3 scie create", f"{_TOOLS}::test_the_scie_of_a_finished_pex")
+        for place in (
+            "artifacts/python/pex/arguments.py ",
+            "artifacts/python/pex/arguments.py ",
+            "artifacts/python/pex/file.py _refuse_scie",
+        )
+    ),
+    (
+        "cli/init.py _install_docker_plugin",
+        "docker bundle build --help",
+        f"{_DOCKER}::test_what_the_plugin_is_tried_with",
+    ),
+    (
+        "component.py _refuse_missing",
+        "state-bundler refresh",
+        f"{_MORE}::test_a_load_without_its_state",
+    ),
+    (
+        "git/blocking.py refuse_if_it_blocks",
+        "mv {} {}",
+        f"{_GUARD}::test_a_file_that_blocks_git",
+    ),
+    (
+        "git/questions.py require_whole_index",
+        "rm {} && git reset",
+        f"{_GUARD}::test_a_damaged_index",
+    ),
+    (
+        "git/repository.py _cannot_answer",
+        "git config --global --add safe.directory {}",
+        f"{_REPOSITORIES}::test_another_owner",
+    ),
+    (
+        "git/repository.py _cannot_answer",
+        "git submodule update --init -- {}",
+        f"{_IGNORED}::test_a_sparse_checkout_and_a_submodule_without_git",
+    ),
+    ("git/words.py quoted", "printf '{}')\"", f"{_GUARD}::test_state_in_the_index"),
+    (
+        "guard/commits.py _border",
+        "git fetch --unshallow",
+        f"{_REPOSITORIES}::test_shallow_that_shows_a_leak",
+    ),
+    (
+        "guard/commits.py _in_tree",
+        "git tag --delete NAME",
+        f"{_MORE}::test_a_tag_of_a_tree_with_state",
+    ),
+    (
+        "guard/commits.py check_history",
+        "git fetch --unshallow (actions/checkout: fetch-depth: 0) and try again",
+        f"{_REPOSITORIES}::test_shallow",
+    ),
+    ("guard/fixes.py append_command", "printf '{}%s\\n' {} >> {}", _RULES),
+    ("guard/fixes.py git_command", "git -C {}", f"{_GUARD}::test_from_where_the_user_is"),
+    ("guard/fixes.py _rewritten", "mv {} {}", _RULES),
+    ("guard/fixes.py _examined", "chmod u+w {}", _RULES),
+    ("guard/fixes.py _examined", "mv {} {}", _RULES),
+    ("guard/fixes.py _examined", "rm {}", _RULES),
+    (
+        "guard/wheel.py dropped_from_wheels",
+        "state-bundler doctor --fix --project {}",
+        f"{_GUARD}::test_wheels_of_several_projects",
+    ),
+    ("project/environment_tools.py ", "pip install {}", f"{_TOOLS}::test_a_package_that_pip_adds"),
+    ("project/environment_tools.py ", "pip install -r requirements.txt", _PIP),
+    ("project/environment_tools.py how_to_install", "pip install -e", _PIP),
+    (
+        "project/environment_tools.py ",
+        "uv add {}",
+        f"{_HERE}::test_a_dependency_that_is_missing",
+    ),
+    *(
+        ("project/environment_tools.py ", text, f"{_MORE}::test_an_environment_without_the_project")
+        for text in ("uv sync", "uv run")
+    ),
+    *(
+        ("project/environment_tools.py ", text, _OTHER_TOOL)
+        for text in (
+            *("poetry install", "poetry add {}", "poetry run"),
+            *("pixi install", "pixi add --pypi {}", "pixi run"),
+            *("pdm install", "pdm add {}", "pdm run"),
+            *("pipenv install", "pipenv install {}", "pipenv run"),
+            *("pants export --resolve=python-default", "conda env create -f environment.yml"),
+        )
+    ),
+    (
+        "project/no_project.py _example",
+        "state-bundler init",
+        f"{_MORE}::test_a_directory_without_a_project",
+    ),
+    (
+        "project/no_project.py way_out",
+        "state-bundler init",
+        f"{_TOOLS}::test_a_manifest_of_dbt_that_a_program_loads",
+    ),
+    (
+        "refresh/directories.py _keep",
+        "state-bundler refresh --key {}",
+        f"{_HERE}::test_states_that_are_not_there_yet",
+    ),
+    (
+        "refresh/discovery.py _load",
+        "dg list components",
+        f"{_DG}::test_a_project_that_takes_long_to_load",
+    ),
+    (
+        "refresh/outcome/classify.py failure_of",
+        "git status",
+        "not here: needs a git that hangs in a component's child process",
+    ),
+    (
+        "refresh/sources/dagster.py load_error",
+        "dg check defs",
+        f"{_DG}::test_components_that_cannot_be_loaded",
+    ),
+    (
+        "setup/demo/project.py prepare_folder",
+        "state-bundler demo FOLDER",
+        f"{_TOOLS}::test_a_folder_for_the_demonstration",
+    ),
+    ("setup/doctor/commits.py _install", "state-bundler init --git-hooks", _CURES),
+    ("setup/doctor/commits.py commits", "state-bundler doctor --fix", _CURES),
+    ("setup/doctor/commits.py commits", "state-bundler init --git-hooks", _CURES),
+    (
+        "setup/doctor/components.py _left_over",
+        "state-bundler refresh: it removes published keys that no component has",
+        f"{_MORE}::test_a_key_without_a_component",
+    ),
+    *(
+        (
+            "setup/doctor/components.py _in_development",
+            text,
+            f"{_DG}::test_components_that_are_fetched_in_development",
+        )
+        for text in ("dg list defs", "dg check defs")
+    ),
+    (
+        "setup/doctor/credentials.py _unset",
+        "state-bundler doctor --reach shows whether its system accepts that",
+        _REACH,
+    ),
+    (
+        "setup/doctor/docker.py _secrets_in_context",
+        "git status",
+        f"{_TOOLS}::test_a_repository_that_git_cannot_read",
+    ),
+    (
+        "setup/doctor/docker.py engine",
+        "docker version for details",
+        f"{_DOCKER}::test_an_engine_that_does_not_respond_to_doctor",
+    ),
+    ("setup/doctor/packaging.py _left_over", "rm -rf {}", _CURES),
+    ("setup/doctor/reach.py reach", "state-bundler doctor --reach", _REACH),
+    (
+        "setup/doctor/state.py _judge",
+        "state-bundler refresh",
+        f"{_MORE}::test_an_altered_state_in_doctor",
+    ),
+    (
+        "setup/init/pre_commit_config.py ",
+        "state-bundler init --without pre-commit",
+        f"{_MORE}::test_a_pre_commit_configuration_that_is_not_understood",
+    ),
+    (
+        "setup/init/pre_commit_config.py load",
+        "pre-commit migrate-config",
+        f"{_MORE}::test_a_pre_commit_configuration_of_old",
+    ),
+    (
+        "setup/init/precommit.py ",
+        "pre-commit install -t pre-commit -t pre-merge-commit",
+        _CURES,
+    ),
+    *(
+        (f"setup/init/workflow.py {function}", text, _WORKFLOW)
+        for function, text in (
+            ("", 'uv tool install --quiet {words} && uv tool dir --bin >> "$GITHUB_PATH"'),
+            ("_image", "docker build --quiet --tag {} {}"),
+            ("_prepare", "uv venv {} && uv pip install --python {} -r {}"),
+            ("_artifact", "state-bundler build wheel --project {} -o dist"),
+            ("_prepare", "uv sync --directory {}"),
+        )
+    ),
+    ("setup/init/workflow.py _artifact", "pants package {}", _OTHER_TOOL),
+    ("setup/init/pyproject.py ", "state-bundler init", "not here: a comment in the file"),
+    ("state/publishing.py _not_ours", "rm -r {}, then refresh again", _JOURNAL),
+    ("state/publishing.py _is_installed", "rm -r {}, then refresh again", _JOURNAL),
+    ("state/publishing.py _decoded", "rm -r {}, then refresh again", _JOURNAL),
+    (
+        "state/statedir.py _forget",
+        "git -C {} rm -r -f --cached -- {}",
+        f"{_HOSTILE}::test_the_fix_for_a_journal_in_git_works_where_it_is_pasted",
+    ),
+    (
+        "state/statedir.py refuse_interrupted",
+        "state-bundler refresh",
+        f"{_MORE}::test_a_publish_that_was_interrupted",
+    ),
+    ("store/local.py published", "state-bundler refresh", f"{_HERE}::test_a_store_that_is_empty"),
+    (
+        "store/shards.py join",
+        "state-bundler refresh --shard {} --run {} --store {}",
+        f"{_HERE}::test_shards",
+    ),
+    (
+        "store/store.py command",
+        "state-bundler store {} --store {}",
+        f"{_HERE}::test_what_a_store_does_not_have",
+    ),
+    (
+        "workflows/embed.py _in_engine",
+        "docker pull {}",
+        f"{_DOCKER}::test_an_engine_s_tag_for_an_image_of_a_registry",
+    ),
+    (
+        "workflows/plan.py _refuse_error",
+        "dg check defs",
+        f"{_DG}::test_components_that_cannot_be_loaded",
+    ),
+    (
+        "workflows/plan_file.py _read",
+        "state-bundler plan --out plan.bin",
+        f"{_MORE}::test_a_plan_that_is_none",
+    ),
+    (
+        "workflows/plan_file.py _refuse_moved",
+        "state-bundler plan --out plan.bin",
+        f"{_MORE}::test_a_plan_that_is_stale",
+    ),
+    (
+        "workflows/signature.py _sign_it",
+        "state-bundler sign {} --ssh-key KEY{}",
+        f"{_MORE}::test_a_signature_that_is_missing",
+    ),
+    (
+        "workflows/signature.py sign",
+        "ssh-keygen -t ed25519 -f KEY",
+        f"{_HERE}::test_keys_and_signatures",
+    ),
+    (
+        "workflows/status.py _compared",
+        "state-bundler verify {}",
+        f"{_HERE}::test_states_that_were_altered",
+    ),
+    (
+        "workflows/store_build.py state",
+        "state-bundler refresh --push",
+        f"{_MORE}::test_a_store_without_a_version",
+    ),
+    (
+        "workflows/wheel_hook.py _check",
+        "state-bundler refresh",
+        f"{_MORE}::test_a_wheel_of_an_altered_state",
+    ),
+)
+# A label, the words of a message, or a comment in a file that is written: each by its start.
+NO_COMMAND = (
+    *("docker build", "docker buildx bake", "docker bundle", "docker compose -f", "docker history"),
+    *("docker push {}", "docker {}, {}", "git add", "git could not say", "git would read it"),
+    *("state-bundler build {}", "state-bundler embed {}", "state-bundler init --docker-plugin"),
+    *("state-bundler init: ", "state-bundler is not installed", "state-bundler leaves"),
+    *(
+        "state-bundler {}",
+        "state-bundler {}, {}",
+        "state-guard --push --remote",
+        "state-guard --st",
+    ),
+    *("state-guard directly", "uv build, pip wheel"),
+)
