@@ -41,6 +41,9 @@ class Listener:
     def hands_over(self, *, silent: bool) -> None:
         """Another program uses the terminal until the next phase. silent: it prints nothing."""
 
+    def output(self, line: str) -> None:
+        """A line that another program printed."""
+
     def expect(self, keys: int) -> None:
         """The number of keys that will be refreshed."""
 

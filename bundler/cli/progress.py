@@ -68,6 +68,9 @@ class ConsoleListener(Listener):
             return
         self._console.paragraph(safe(text), indent=_FOLLOWING, first="  ")
 
+    def output(self, line: str) -> None:
+        self._console.line(safe(line))
+
     def warning(self, text: str) -> None:
         first = self._console.styled("warning:", "yellow") + " "
         self._console.paragraph(safe(text), indent=_FOLLOWING, first=first)

@@ -21,8 +21,6 @@ import msgspec
 from bundler.errors import ToolFailed
 
 DEFAULT_TIMEOUT_SECONDS = 120.0
-# How long until the first note about a program that may be silent.
-PATIENCE_SECONDS = 8.0
 # How often to check: a build takes seconds, a hundred checks well under a millisecond.
 _POLL_SECONDS = 0.05
 
@@ -92,31 +90,27 @@ def pass_through(
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
     stdout: int | None = None,
-    still_running: Callable[[str], None] | None = None,
+    said: Callable[[str], None] | None = None,
 ) -> int:
     """Runs a program on the user's own terminal and returns its exit code.
 
-    stdout: a descriptor for the program's data, instead of the terminal. still_running: reports a
-    program that takes long and may be silent, less and less often. Ctrl-C reaches it through the
-    terminal; `end_group` passes on SIGTERM.
+    stdout: a descriptor for the program's data, instead of the terminal. said: takes each other line
+    that it prints, instead of the terminal. Ctrl-C reaches it through the terminal; `end_group`
+    passes on SIGTERM.
     """
-    with _start(argv, cwd, env, stdin=None, output=stdout, errors=None, session=False) as process:
+    output, errors = stdout, None
+    if said is not None:
+        merged = (subprocess.PIPE, subprocess.STDOUT)
+        output, errors = merged if stdout is None else (stdout, subprocess.PIPE)
+    with _start(argv, cwd, env, stdin=None, output=output, errors=errors, session=False) as process:
         try:
-            return _wait(process, still_running)
+            if said is not None:
+                for line in process.stderr or process.stdout or ():
+                    said(line.decode(errors="replace").rstrip())
+            return process.wait()
         except BaseException:
             _terminate(process)
             raise
-
-
-def _wait(process: subprocess.Popen[bytes], still_running: Callable[[str], None] | None) -> int:
-    passed = PATIENCE_SECONDS
-    while still_running is not None:
-        with suppress(subprocess.TimeoutExpired):
-            return process.wait(passed if passed == PATIENCE_SECONDS else passed / 2)
-        program = os.path.basename(str(process.args[0]))  # type: ignore[index]
-        still_running(f"{program} is still running after {passed:g} s.")
-        passed *= 2
-    return process.wait()
 
 
 def _terminate(process: subprocess.Popen[bytes]) -> None:

@@ -49,7 +49,7 @@ def test_ten_healthy_projects_are_a_screen() -> None:
     assert [line.split()[-1] for line in said if "p/" in line] == [f"p/{n}" for n in range(10)]
 
 
-def test_what_is_wrong_comes_last_below_its_project() -> None:
+def test_warnings_come_last_below_their_project() -> None:
     broken = Finding("fail", "The component cannot be loaded.", fix="fix it")
     said = _shown(
         {
@@ -62,9 +62,10 @@ def test_what_is_wrong_comes_last_below_its_project() -> None:
     lines = [line.strip() for line in said]
     assert any(line.endswith("b: 1 failure, 1 warning") for line in lines)
     assert any(line.endswith("c: no state-backed components") for line in lines)
-    assert any(line.endswith("d: no workspace names it, so it was not checked") for line in lines)
+    assert any(line.endswith("d: no workspace names it, so it was not checked.") for line in lines)
     assert lines.index("b") > max(at for at, line in enumerate(lines) if "c: no state" in line)
-    assert any("cannot be loaded" in line for line in lines[lines.index("b") :])
+    assert lines[lines.index("b") + 1] == "warning: old"
+    assert not any("cannot be loaded" in line for line in lines)  # a failure is raised instead
     assert sum("No ignore rule" in line for line in lines) == 1
 
 

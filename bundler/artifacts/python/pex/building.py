@@ -96,9 +96,7 @@ def building(
     if "{" not in output.name:  # else pex decides on the name
         refuse_foreign(output)
     with _folder_beside(output) as folder:
-        # pex is silent, and a first resolution takes minutes.
         request.listener.phase("Building the PEX")
-        request.listener.hands_over(silent=False)
         printed = _run_pex(pex, arguments, folder / output.name, request.listener)
         made = _only_child(folder)
         destination = output.with_name(made.name)
@@ -147,7 +145,7 @@ def _run_pex(pex: str, arguments: PexArguments, output: Path, listener: Listener
     ):
         environment = _environment(arguments, os.environ, temporary, listener)
         code = process.pass_through(
-            argv, env=environment, stdout=stdout.fileno(), still_running=listener.note
+            argv, env=environment, stdout=stdout.fileno(), said=listener.output
         )
         stdout.seek(0)
         printed = stdout.read().decode(errors="replace")

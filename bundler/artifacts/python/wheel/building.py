@@ -24,8 +24,6 @@ from bundler.listener import Listener
 from bundler.system import process
 from bundler.system.atomic import io_errors, make_directories, temporary_folder
 
-_STDERR = 2  # what a build prints is no data
-
 
 class BuiltWheel(msgspec.Struct, frozen=True):
     """artifact: the finished wheel, under a temporary name. destination: its final path."""
@@ -69,8 +67,7 @@ def building(
 def _build(project: Path, interpreter: Path, folder: Path, listener: Listener) -> None:
     argv = command(interpreter, project, folder)
     listener.phase(f"Building the wheel with {Path(argv[0]).name}")
-    listener.hands_over(silent=False)
-    code = process.pass_through(argv, cwd=project, stdout=_STDERR, still_running=listener.note)
+    code = process.pass_through(argv, cwd=project, said=listener.output)
     if code:
         raise ChildFailed("The build of the wheel", code)
 
