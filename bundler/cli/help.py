@@ -71,10 +71,15 @@ def called(record: tuple[str, str]) -> tuple[str, str]:
 
 
 def as_typed(text: str) -> str:
-    """Help in which our options have the names they have for the program that calls us."""
+    """Help in which our options have the names they have for the program that calls us.
+
+    A command in backquotes is another one's, and stays as it is.
+    """
     if not Renamed.option:
         return text
-    return re.sub(r"(?<![\w-])--(?=[a-z])", Renamed.option, text)
+    parts = text.split("`")
+    parts[::2] = [re.sub(r"(?<![\w-])--(?=[a-z])", Renamed.option, part) for part in parts[::2]]
+    return "`".join(parts)
 
 
 class Grouped(click.Command):

@@ -36,6 +36,7 @@ def test_docker_bundle_shows_what_must_be_typed_there(command: str) -> None:
     assert "--bundle-refresh" in shown
     assert " --refresh" not in shown
     assert "All other options are passed on: see `docker build" in shown
+    assert "`plan --out`" in " ".join(shown.split())
 
 
 @pytest.mark.parametrize(
