@@ -94,9 +94,9 @@ def pass_through(
 ) -> int:
     """Runs a program on the user's own terminal and returns its exit code.
 
-    stdout: a descriptor for the program's data, instead of the terminal. said: takes each other line
-    that it prints, instead of the terminal. Ctrl-C reaches it through the terminal; `end_group`
-    passes on SIGTERM.
+    stdout: a descriptor for the program's data, instead of the terminal. said: takes each other
+    line that it prints, instead of the terminal. Ctrl-C reaches it through the terminal;
+    `end_group` passes on SIGTERM.
     """
     output, errors = stdout, None
     if said is not None:
