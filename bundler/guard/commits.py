@@ -1,4 +1,4 @@
-"""Commits: those that are pushed, those that are received, and all that any ref reaches.
+"""Checks commits: those being pushed, those being received, and all that any ref reaches.
 
 A commit *brings* state when a state file in it differs from all of its parents': added, changed,
 or made by the merge itself. A merge that only carries what its parents had brings nothing, so
@@ -37,7 +37,7 @@ class Update(NamedTuple):
 
 
 class Range(NamedTuple):
-    """The commits in question: reached from `new`, and not from `known` or `known_refs`.
+    """The commits to check: reachable from `new`, but not from `known` or `known_refs`.
 
     known_refs: rev-list's options for sets of refs, as ``--all``.
     """
@@ -50,7 +50,7 @@ class Range(NamedTuple):
 def pushed(text: bytes) -> list[Update]:
     """The input of a pre-push hook: lines of local ref, its object, remote ref, its object.
 
-    Raises `ToolFailed` for anything else.
+    Raises `ToolFailed` if it is not such input.
     """
     return [Update(fields[3], fields[1]) for fields in _fields(text, 4)]
 
@@ -112,7 +112,7 @@ def _or_refuse(name: str, found: git.Object | None) -> git.Object:
 def check_history(
     repository: git.Repository, directories: Sequence[str | os.PathLike[str]]
 ) -> GuardVerdict:
-    """The verdict on all that any ref, stash or work tree reaches.
+    """The verdict on everything that any ref, stash or work tree reaches.
 
     Raises `ToolFailed` if git cannot answer, and for a shallow clone without a finding: what
     is below its border is unknown.
@@ -160,7 +160,7 @@ def _places(
 
 
 def tip_projects(repository: git.Repository, tips: Sequence[str]) -> list[GuardedProject]:
-    """What the project files at the root of commits say: a bare repository has no other."""
+    """The project files at the root of commits; a bare repository has no others."""
     names = [f"{tip}:pyproject.toml" for tip in dict.fromkeys(tips)]
     found = git.objects(repository, names).values()
     texts = git.blobs(repository, [each.oid.encode() for each in found if each is not None])
@@ -201,13 +201,13 @@ def _in_commit(
 def _rewrite(
     repository: git.Repository, change: git.StagedChange, path: bytes, commits: Range
 ) -> str:
-    """A command for the commit that is checked out and nowhere else yet; else a message."""
+    """The command that amends the checked-out, unpublished commit; otherwise a message."""
     is_last = change.commit.decode() == repository.head and commits.new == (repository.head,)
     return amend(repository.top, path) if is_last and repository.top is not None else _REWRITE
 
 
 def _in_tree(repository: git.Repository, tree: str, places: Places) -> list[GuardFinding]:
-    """A tag may name a tree, and no commit."""
+    """The findings in a tree: a tag may point to a tree instead of a commit."""
     return [
         GuardFinding(
             "fail",

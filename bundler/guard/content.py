@@ -31,7 +31,7 @@ _HOW = {"raw": "", "lf": " with other line endings", "crlf": " with other line e
 
 
 class CopiedState(NamedTuple):
-    """What a blob is: a state file, and how it was altered."""
+    """The state file that a blob is a copy of, and how the copy was altered."""
 
     state: bytes
     how: str
@@ -98,7 +98,7 @@ def _ids(path: bytes, algorithm: str, sizes: Collection[int] | None) -> Iterator
 
 
 def _pointer_size(size: int) -> int:
-    """How long the pointer to a file of this size is."""
+    """The size in bytes of the LFS pointer to a file of this size."""
     return len(_POINTER % (b"0" * 64, size))
 
 
@@ -117,7 +117,7 @@ def _is_possible(size: int, sizes: Collection[int] | None) -> bool:
 
 
 def _steps(path: bytes) -> Iterator[bytes]:
-    """The file's bytes, never parted between a carriage return and a line feed."""
+    """The file's bytes in chunks that never split a CRLF."""
     with open(path, "rb") as stream:
         rest = b""
         while step := stream.read(_STEP_BYTES):
@@ -128,7 +128,7 @@ def _steps(path: bytes) -> Iterator[bytes]:
 
 
 def _forms(path: bytes) -> _Forms | None:
-    """None for contents that say nothing."""
+    """None if the content is empty of meaning, such as ``{}``."""
     size = pairs = feeds = telling = 0
     with open(path, "rb") as stream:
         if b"\0" in stream.read(_LOOKED_AT_BYTES):
@@ -177,7 +177,7 @@ def _digests(
 def copied_in_changes(
     repository: git.Repository, changes: Sequence[git.StagedChange], directories: Sequence[bytes]
 ) -> list[tuple[git.StagedChange, CopiedState]]:
-    """Those changes that bring a copy of a current state file."""
+    """The changes that add a copy of a current state file."""
     oids = sorted({change.oid for change in changes if change.mode.startswith(b"100")})
     if not oids:
         return []

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from bundler.guard.index import IndexContents
 
-# A key directory that nobody has: what is true of it is true of the next state.
+# A key directory that does not exist stands for the next state to be written.
 PROBE = b"state-bundler-probe/state"
 _LARGE_BYTES = 1 << 20
 
@@ -35,7 +35,7 @@ def _rule_files(directory: bytes) -> list[bytes]:
 def durably_protected(
     repository: git.Repository, deciding: Mapping[bytes, git.IgnoreRule], found: IndexContents
 ) -> frozenset[bytes]:
-    """Those directories that a fresh clone of HEAD ignores by its own rules.
+    """The directories that a fresh clone of HEAD ignores by its own rules.
 
     deciding: which rule decides over each of them here.
     """
@@ -69,12 +69,12 @@ def _told_by_the_root(
 
 
 def _is_file(there: git.IndexEntry | None) -> bool:
-    """Whether git reads rules from it: not from a link."""
+    """Whether git reads rules from it. It reads none from a link."""
     return there is not None and there.mode.startswith(b"100")
 
 
 def _is_as_in_head(repository: git.Repository, path: bytes, there: git.IndexEntry | None) -> bool:
-    """Whether git reads here what it reads in a clone, or more."""
+    """Whether git reads at least the rules here that it reads in a clone."""
     if there is None or not _is_file(there):
         return True
     here = join(repository.top or b"", path)

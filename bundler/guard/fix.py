@@ -61,7 +61,7 @@ def fix(
     (answer,) = repository.ask(git.index_question([git.exactly(RULE_FILE)]))
     in_index = {entry.path for entry in git.index_entries(answer)}
     target = target_of(top, b"", None, in_index)
-    if target.problem or not target.is_here:  # the verdict says why, and how to change that
+    if target.problem or not target.is_here:  # the verdict gives the reason and the fix
         return
     for rule in dict.fromkeys(map(rule_for, directories)):
         if _append(join(top, RULE_FILE), rule):

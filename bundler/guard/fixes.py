@@ -32,7 +32,7 @@ _ENCODINGS = (
 
 
 def git_command(top: bytes) -> str:
-    """``git``, as it is called from the current directory to mean this repository."""
+    """``git``, with ``-C`` if the current directory is not in this repository."""
     try:
         found = locate(os.getcwdb())
     except (OSError, ValueError):
@@ -42,7 +42,7 @@ def git_command(top: bytes) -> str:
 
 
 def file_from_here(top: bytes, path: bytes) -> str:
-    """A file's name as a word for the shell."""
+    """A file's name, quoted for the shell."""
     return _from_here(top, join(top, path))
 
 
@@ -150,7 +150,7 @@ def _rewritten(command: str, word: str) -> tuple[str, ...]:
 
 
 def _with(word: str, end: str) -> str:
-    """A shell word with something after it."""
+    """A shell word with a suffix."""
     return f"{word}{end}"
 
 
@@ -187,7 +187,7 @@ def ignore(top: bytes, directory: bytes, target: FixTarget) -> str:
 
 
 def append_command(word: str, lines: Sequence[str], *, has_text: bool) -> str:
-    """Adds lines to a file, whose last line may have no end. word: the file, for the shell."""
+    """The command that appends lines to a file. word: the file, quoted for the shell."""
     start = "\\n" if has_text else ""
     return f"printf '{start}%s\\n' {' '.join(map(git.quoted, lines))} >> {word}"
 
@@ -224,7 +224,7 @@ def _escaped(byte: bytes) -> bytes:
 
 
 def append(path: bytes, rule: bytes) -> bool:
-    """Adds a line to an ignore file, unless it is there. Raises `OSError`."""
+    """Adds a line to an ignore file, unless the file has it. Raises `OSError`."""
     # Not through a link: git does not read a linked ignore file, and the target is another's.
     flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
     with open(os.open(path, flags, 0o666), "r+b") as stream:

@@ -41,7 +41,7 @@ class Hook(NamedTuple):
 
 
 def install(root: Path, names: Sequence[str] = NAMES) -> list[Hook]:
-    """Puts the hooks into the repository that `root` is in.
+    """Installs the hooks in the repository that contains `root`.
 
     Raises `ToolFailed` if there is none, and `UsageError` if ``core.hooksPath`` leads to a
     directory that is not this repository's alone.
@@ -64,7 +64,7 @@ def install(root: Path, names: Sequence[str] = NAMES) -> list[Hook]:
 
 
 def remove(root: Path, names: Sequence[str] = NAMES) -> list[Path]:
-    """Takes our hooks away again, and puts those that were here before back in their places.
+    """Removes our hooks and restores those that existed before.
 
     Returns what was removed. Raises `ToolFailed` if there is no repository.
     """
@@ -84,7 +84,7 @@ def remove(root: Path, names: Sequence[str] = NAMES) -> list[Path]:
 
 
 def is_installed(root: Path) -> bool:
-    """Whether a commit in this repository asks the guard, by our hook or by one that calls it."""
+    """Whether commits in this repository run the guard, through our hook or another one."""
     return any(_OURS in text or b"state-guard" in text for text in _at_a_commit(root))
 
 
@@ -94,7 +94,7 @@ def starts_framework(root: Path) -> bool:
 
 
 def _at_a_commit(root: Path) -> list[bytes]:
-    """The hooks that git runs at a commit, as far as there are any."""
+    """The content of the hooks that git runs on a commit."""
     repository = _repository(root)
     elsewhere = git.hooks_path(repository)
     directory = _directory(repository)
@@ -142,7 +142,7 @@ def _install(directory: Path, name: str) -> Hook:
 
 
 def _keep(path: Path) -> None:
-    """Another hook makes room for ours, which will run it."""
+    """Renames another hook; ours will run it first."""
     kept = path.with_name(f"{path.name}.before")
     if kept.exists():
         raise UsageError(

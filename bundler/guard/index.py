@@ -1,4 +1,4 @@
-"""The index, and HEAD next to it: what the next commit holds, and what the last one does."""
+"""Checks the index and HEAD: what the next commit and the last one contain."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _NO_FILE = b"000000"
 def check_staged(
     repository: git.Repository, directories: Sequence[str | os.PathLike[str]]
 ) -> GuardVerdict:
-    """The verdict on what the commit that is being made will contain.
+    """The verdict on what the commit being made will contain.
 
     HEAD is not asked: the commit that removes a leak must pass.
     Raises `ToolFailed` if git cannot answer.
@@ -182,7 +182,7 @@ class IndexContents(NamedTuple):
         )
 
     def in_head(self, path: bytes) -> git.IndexEntry | None:
-        """What HEAD holds at the path of an ignore file that is not unmerged."""
+        """The content in HEAD of an ignore file without a merge conflict."""
         for change in self.changes:
             if change.path == path:
                 before = git.IndexEntry(path, change.mode_before, change.oid_before)
@@ -193,7 +193,7 @@ class IndexContents(NamedTuple):
 def contents(
     repository: git.Repository, places: Places, others: Sequence[bytes] = ()
 ) -> IndexContents:
-    """Asks for index and HEAD side by side. others: single paths that are asked for, too.
+    """Reads the index and HEAD concurrently. others: more paths to read.
 
     Raises `ToolFailed` if git cannot answer.
     """
@@ -262,7 +262,7 @@ def _take_out(repository: git.Repository, path: bytes) -> str:
 
 
 def key_directory(path: bytes, places: Places) -> bytes:
-    """What to take out of the index: not the whole directory, which may contain a rule."""
+    """The key directory of a path: a fix removes it, not the state directory with its rule."""
     directory = places.directory_of(path) or b""
     return join(directory, path[len(directory) + 1 :].partition(b"/")[0])
 

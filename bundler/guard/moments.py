@@ -1,4 +1,4 @@
-"""Opens the repository, asks at one moment, leaves out what is allowed."""
+"""Checks the repository at one moment and drops the findings that are allowed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-# Only these take what git hands to a hook, and only about the hook's own repository.
+# Only these read the hook's environment, and only for the hook's own repository.
 _OF_HOOKS = ("staged", "push", "receive")
 
 
@@ -32,7 +32,7 @@ def check(
 
     directories: state directories next to those that are found by name and configuration.
     allow: paths or patterns, relative to `root`, that are committed on purpose.
-    strict: makes failures of warnings. movement: what is pushed or received, from git.
+    strict: treat warnings as failures. movement: what is pushed or received, from git.
     Raises `ToolFailed` if there is no repository, or git cannot answer.
     """
     movement = movement or Movement()

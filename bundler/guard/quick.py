@@ -1,7 +1,7 @@
-"""The quick way through a commit: the index's own bytes, and no git process at all.
+"""The fast check of a commit: reads the bytes of the index and starts no git process.
 
-It can only say "clean", or nothing: whatever is out of the ordinary (a split, sparse, old or
-damaged index, another owner, a source behind a link) is for the long way, which asks git.
+It can only answer "clean". Everything unusual (a split, sparse, old or
+damaged index, another owner, a source behind a link) is left to the full check, which asks git.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _PROJECT = b"pyproject.toml"
-# With one of these, git decides where the repository is.
+# If one of these is set, only git knows where the repository is.
 _UNUSUAL = (
     "GIT_WORK_TREE",
     "GIT_COMMON_DIR",
@@ -60,7 +60,7 @@ def quick_check(named: Sequence[str] = ()) -> tuple[bytes, ...] | None:
                 if any(_may_be_state(index, top, it, ignore_case=fold) for it in project.sources):
                     return None
                 places += (*project.sources, *project.expected)
-    except (OSError, ValueError, BundlerError):  # the long way meets it again, and says it
+    except (OSError, ValueError, BundlerError):  # the full check reports it
         return None
     return tuple(place for place in places if os.path.isdir(join(top, place)))
 

@@ -1,4 +1,4 @@
-"""Where state is: found by name, by configuration and on the command line, without running code.
+"""Finds state by name, configuration and the command line, without running any code.
 
 A *state directory* is any directory named ``.local_defs_state``, the ``path`` of a
 ``[[tool.state-bundler.source]]`` table, or one that was named to the guard. A *state file* is
@@ -28,7 +28,7 @@ _BORDERS = (NAME, b".git")
 # What git reads in any directory.
 _READ_BY_GIT = (RULE_FILE, b".gitattributes")
 _TELLING = frozenset((*_BORDERS, *_PROJECT_FILES, *_READ_BY_GIT))
-# A file without any of these has no table of Dagster's that we read: not worth tomllib's time.
+# Without these words a file has no Dagster table that we read, so it need not be parsed.
 _OF_INTEREST = (b"root_module", b"defs_module")
 
 
@@ -63,12 +63,12 @@ def join(directory: bytes, name: bytes) -> bytes:
 
 
 def is_below(path: bytes, directory: bytes) -> bool:
-    """Whether a path is a directory, or in it."""
+    """Whether a path is the directory or is inside it."""
     return path == directory or path.startswith(directory.rstrip(b"/") + b"/")
 
 
 class Places(NamedTuple):
-    """Which paths are state: below the name anywhere, and below these directories.
+    """Which paths are state: those below the name anywhere, or below these directories.
 
     directories: relative to the top. ignore_case: as the file system of the work tree does.
     """
@@ -81,7 +81,7 @@ class Places(NamedTuple):
         return tuple(map(os.fsdecode, self.directories))
 
     def pathspecs(self) -> list[bytes]:
-        """What makes git speak of state files alone (and of rule files among them)."""
+        """The pathspecs that limit git to state files (and the rule files among them)."""
         from bundler import git
 
         fold = self.ignore_case
@@ -107,7 +107,7 @@ class Places(NamedTuple):
         return None
 
     def on_disk(self, top: bytes) -> list[bytes]:
-        """Those directories that are there."""
+        """The directories that exist."""
         return [path for path in self.directories if os.path.isdir(join(top, path))]
 
     def _fold(self, path: bytes) -> bytes:
@@ -174,7 +174,7 @@ def _listing(directory: bytes) -> list[os.DirEntry[bytes]]:
     try:
         with os.scandir(directory) as listing:
             return list(listing)
-    except FileNotFoundError:  # gone since its parent was read
+    except FileNotFoundError:  # removed since its parent was read
         return []
     except OSError as error:
         place = os.fsdecode(directory)

@@ -1,4 +1,4 @@
-"""What the guard says: findings with a grade, a place, a reason and a command that fixes them."""
+"""The guard's result: findings, each with a grade, a path, a reason and a fix."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class GuardVerdict(NamedTuple):
 
 
 class Movement(NamedTuple):
-    """What a moment is about apart from the repository itself.
+    """The input of a check apart from the repository itself.
 
     updates: old and new object of each ref that is pushed or received; None if git did not
     tell. remote: the name of the remote that is pushed to. compare: at the moment ``staged``,
@@ -76,12 +76,12 @@ _NAMED = 3
 
 
 def shared(finding: GuardFinding) -> tuple[str, ...]:
-    """What findings have in common that need one explanation."""
+    """What findings that share an explanation have in common."""
     return (finding.grade, finding.rule, finding.inside, finding.why, finding.fix)
 
 
 def grouped(findings: Iterable[GuardFinding]) -> list[GuardFinding]:
-    """Findings for a user: of warnings with one reason and one fix, a single one.
+    """The findings to print: warnings with the same reason and fix become one.
 
     A workspace of many projects lacks one rule, and not one a project.
     """
@@ -102,7 +102,7 @@ def _as_one(group: Sequence[GuardFinding]) -> GuardFinding:
 
 
 def joined(*verdicts: GuardVerdict) -> GuardVerdict:
-    """One verdict of several about the same moment; a finding that both have is said once."""
+    """Merges verdicts about the same moment; a finding in several is kept once."""
     findings = dict.fromkeys(finding for verdict in verdicts for finding in verdict.findings)
     directories = dict.fromkeys(place for verdict in verdicts for place in verdict.directories)
     return verdicts[0]._replace(findings=tuple(findings), directories=tuple(directories))

@@ -27,7 +27,7 @@ _DROPPING = (b"hatchling", b"poetry.core", b"setuptools.build_meta")
 def dropped_from_wheels(
     top: bytes, projects: Iterable[bytes], directories: Iterable[bytes]
 ) -> list[GuardFinding]:
-    """A warning for each project whose backend leaves out a state directory that is protected."""
+    """A warning for each project whose build backend omits a protected state directory."""
     places = list(directories)
     affected = []
     for project in projects:

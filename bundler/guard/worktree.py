@@ -1,4 +1,4 @@
-"""The moment before a build and in CI: the index, HEAD, and what the ignore rules protect.
+"""The check before a build and in CI: the index, HEAD and the ignore rules.
 
 A rule *protects* a state directory when ``git add -A`` takes nothing from it. The protection is
 *durable* when a fresh clone has it, too: see `bundler.guard.durable`.
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 
 class Scope(NamedTuple):
-    """What is looked at in one repository. Paths are relative to its top.
+    """What to check in one repository. Paths are relative to its top.
 
     present: state directories that are on disk. expected: those that are configured, named, or that
     Dagster will make. links: links where a state directory is expected. outside: absolute, where
@@ -97,7 +97,7 @@ def check_work_tree(
 
 
 def _elsewhere(repository: git.Repository, place: bytes, moment: Moment) -> GuardVerdict:
-    """The verdict on another repository, in paths that are relative to this one's top."""
+    """The verdict on another repository, with paths relative to the top of this one."""
     top = work_tree_of(repository)
     other = git.open_repository(os.fsdecode(place), fast=repository.fast)
     if other is None or other.top is None or other.top == top:
@@ -175,7 +175,7 @@ def _read(top: bytes, directory: bytes) -> GuardedProject | BundlerError:
 
 
 def _submodules(repository: git.Repository, repositories: Sequence[bytes]) -> tuple[bytes, ...]:
-    """Those repositories in the work tree that the index knows: the others are not ours."""
+    """The submodules: repositories in the work tree that are in the index."""
     if not repositories:
         return ()
     pathspecs = [git.exactly(path) for path in repositories]
@@ -242,7 +242,7 @@ def _without_tracked(repository: git.Repository, ignored: Sequence[bytes]) -> li
 def _addable(
     repository: git.Repository, scope: Scope, rules: IgnoreRules
 ) -> dict[bytes, list[bytes]]:
-    """What ``git add -A`` would take, by state directory."""
+    """What ``git add -A`` would add, by state directory."""
     # In a directory that is ignored itself, no rule can take that back.
     open_ones = [path for path in scope.present if not rules.over[path].ignores]
     if not open_ones:
@@ -259,7 +259,7 @@ def _addable(
 def unprotected(
     repository: git.Repository, scope: Scope, rules: IgnoreRules, found: IndexContents
 ) -> list[GuardFinding]:
-    """A finding for each state directory that ``git add -A`` would take, now or in a clone."""
+    """A finding for each state directory that ``git add -A`` would add, now or in a clone."""
     top = repository.top or b""
     if not (scope.directories or scope.links):
         return []
