@@ -288,6 +288,21 @@ TRIED: tuple[tuple[str, str, str], ...] = (
         f"{_MORE}::test_a_plan_that_is_none",
     ),
     (
+        "cli/plan.py _not_refreshed",
+        "state-bundler refresh --push",
+        f"{_MORE}::test_a_store_without_a_version",
+    ),
+    (
+        "workflows/plan_file.py _refuse_other_format",
+        "state-bundler plan --out plan.bin",
+        f"{_MORE}::test_a_plan_that_is_none",
+    ),
+    (
+        "workflows/plan_file.py _refuse_other",
+        "state-bundler plan {} --out plan.bin",
+        "not here: no test pastes it yet",
+    ),
+    (
         "workflows/plan_file.py _refuse_moved",
         "state-bundler plan --out plan.bin",
         f"{_MORE}::test_a_plan_that_is_stale",
