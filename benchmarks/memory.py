@@ -47,7 +47,7 @@ kind, path = sys.argv[1:]
 size, new = int(os.environ["SIZE"]), os.environ["NEW"]
 if kind == "vendor":
     tables = {f"t{n}": {"name": f"t{n}", "enabled": True} for n in range(10)}
-    rows = [{"id": n, "name": f"c{n}{new}", "tables": tables} for n in range(9000)]
+    rows = [{"id": n, "name": f"c{n}{new}", "tables": tables} for n in range(6200)]
     with open(path, "w") as stream:
         json.dump({"connectors": rows}, stream)
 else:

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 # What a decoded document may take. Two are compared at a time, within the 150 MB of a command.
-_MOST_MEMORY = 40 * 1024 * 1024
+_MOST_MEMORY = 28 * 1024 * 1024
 MOST_BYTES = _MOST_MEMORY // 2
 # Measured, in bytes: an object, an array, and another value with its place in one of them.
 _OBJECT, _ARRAY, _VALUE = 200, 72, 40
