@@ -80,7 +80,7 @@ def _mirror() -> str:
     """Where this machine gets Debian's packages from."""
     found = _main_archive()
     if found is None:
-        subprocess.run(["apt-get", "-qq", "update"], check=True, capture_output=True)
+        engine._apt("update")
         found = _main_archive()
     if found is None:
         raise SystemExit("apt has no package list of Debian.")
