@@ -557,7 +557,7 @@ def _shown(path: str) -> str:
 class LoadReport:
     """What came of loading the program: how many definitions of a kind, and each key's state.
 
-    states: by key, whether its state was there; None for what does not are in the artifact.
+    states: by key, whether its state was there; None for what is not in the artifact.
     """
 
     def __init__(self) -> None:

@@ -1,6 +1,6 @@
-"""dbt's models as assets without a component: ``@dbt_assets`` on a manifest that dbt writes.
+"""dbt's models as assets without a component: ``@dbt_assets`` with a manifest that dbt writes.
 
-The manifest is state that Dagster does not know of. Found by the text of the files alone.
+Dagster does not know that the manifest is state. Detected only by the text of the files.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import msgspec
 from bundler.system.text_files import scanned
 from bundler.system.walking import walk
 
-# Folders that hold other people's code, or what a build has made.
+# Folders with other people's code, or with what a build has made.
 _PASSED_OVER = {"node_modules", "site-packages", "dbt_packages", "target", "dist", "build", "logs"}
 MOST_FOLDERS = 5000
 _MOST_BYTES = 200_000
@@ -24,9 +24,8 @@ _USES = re.compile(r"(?m)^\s*@dbt_assets\b|\bDbtProject\(")
 
 class ClassicDbt(msgspec.Struct, frozen=True):
     """code: the file that reads the manifest. project: the folder with ``dbt_project.yml``.
-
-    home: the nearest folder of the code with a ``pyproject.toml``, else the one that was searched.
-    """
+    home: the nearest folder of the code with a ``pyproject.toml``, else the one that was
+    searched."""
 
     code: Path
     project: Path
@@ -51,7 +50,7 @@ class ClassicDbt(msgspec.Struct, frozen=True):
 
     @property
     def command(self) -> list[str]:
-        """What writes the manifest."""
+        """The command that writes the manifest."""
         project = os.path.relpath(self.project, self.home)
         profiles = ["--profiles-dir", project] if (self.project / "profiles.yml").exists() else []
         words = ["dbt", "parse", "--quiet", "--project-dir", project, *profiles]
@@ -59,7 +58,7 @@ class ClassicDbt(msgspec.Struct, frozen=True):
 
     @property
     def manifest(self) -> str:
-        """The manifest in the state, from the code's folder."""
+        """The manifest in the state, relative to the code's folder."""
         state = self.home / self.state_path / self.key / "state" / "manifest.json"
         return os.path.relpath(state, self.code.parent)
 
@@ -94,7 +93,8 @@ def _repository(root: Path) -> Path:
 def files(root: Path, *, must_be_all: bool = False) -> Iterator[Path]:
     """The files below a folder that people have written, folder by folder.
 
-    must_be_all: raises `OSError` for a folder that cannot be read, and for too many folders.
+    must_be_all: whether to raise `OSError` for a folder that cannot be read, and for too many
+    folders.
     """
     walked = walk(root) if must_be_all else os.walk(root)
     for count, (folder, folders, names) in enumerate(walked):
@@ -113,10 +113,10 @@ def files(root: Path, *, must_be_all: bool = False) -> Iterator[Path]:
 
 
 def mentions(path: Path, pattern: re.Pattern[str]) -> bool:
-    """Whether the start of a text file has what a pattern finds."""
+    """Whether a pattern matches in the start of a text file."""
     return pattern.search(start_of(path)) is not None
 
 
 def start_of(path: Path) -> str:
-    """A file's first text for a search; see `scanned`."""
+    """The start of a file's text, for a search; see `scanned`."""
     return scanned(path, _MOST_BYTES)

@@ -1,4 +1,4 @@
-"""Which component classes keep no state, by the source text of a repository."""
+"""Determines from a repository's source text which component classes keep no state."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from bundler.project.classic_dbt import files
 
 _DAGSTERS = re.compile(r"dagster(_\w+)?")
-# Of Dagster's own libraries; any other class of theirs may have state.
+# Of Dagster's own libraries; any other class in them may have state.
 _STATELESS = {
     "dagster": {
         *("Component", "DefinitionsComponent", "DefsFolderComponent", "ExecutableComponent"),
@@ -34,7 +34,7 @@ _PLAIN_BASES = {
 _PLAIN_DECORATORS = {"dagster", "dataclasses", "pydantic", "typing"}
 
 
-# What a name stands for: a class here, a dotted name elsewhere, or something else.
+# What a name refers to: a class here, a dotted name elsewhere, or something else.
 _Value = ast.ClassDef | str | None
 _Names = dict[str, list[_Value]]
 
@@ -142,7 +142,7 @@ def _bound(node: ast.AST, package: list[str]) -> Iterator[tuple[str, _Value]]:
 
 
 def _dotted(node: ast.expr, names: _Names, module: str) -> list[str]:
-    """What an expression may stand for; nothing if that is not known."""
+    """What an expression may refer to; empty if that is unknown."""
     if isinstance(node, ast.Subscript):
         return _dotted(node.value, names, module)
     if isinstance(node, ast.Call):

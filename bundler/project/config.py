@@ -40,7 +40,7 @@ class _Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="ke
 
 
 class _KeyTable(_Table, frozen=True):
-    """What can be said of one key, or of all."""
+    """The settings of one key, or of all keys."""
 
     refresh: RefreshMode | None = None
     timeout: Duration | None = None
@@ -94,13 +94,13 @@ class _Root(_KeyTable, frozen=True):
 
 
 class Config(msgspec.Struct, frozen=True):
-    """What a project's pyproject.toml says.
+    """The settings in a project's pyproject.toml.
 
-    file: where it was read. guard_allow: patterns of paths that are committed on purpose.
+    file: where they were read. guard_allow: patterns of paths that are committed on purpose.
     credential_files: patterns of files with credentials that may be in a PEX or a wheel.
-    image_path: the state directory in an image. environment: a name for the run record.
-    store: the URL of the versioned state storage.
-    given: the names that the file sets, for the summary of what differs from the default.
+    image_path: the state directory in an image. environment: a name for the run record. store: the
+    URL of the versioned state storage. given: the names that the file sets, for the summary of what
+    differs from the default.
     """
 
     file: Path
@@ -115,13 +115,13 @@ class Config(msgspec.Struct, frozen=True):
 
     @property
     def allowed_paths(self) -> tuple[str, ...]:
-        """What is committed on purpose, as patterns of whole paths."""
+        """Patterns of whole paths that are committed on purpose."""
         root = glob.escape(str(self.file.parent))
         return tuple(f"{root}/{pattern}" for pattern in self.guard_allow)
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """The tables of a TOML file; empty if there is none. Raises `ConfigurationError`."""
+    """The tables of a TOML file; empty if it does not exist. Raises `ConfigurationError`."""
     if sys.version_info >= (3, 11):
         import tomllib
     else:
@@ -138,7 +138,7 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def pyproject_of(root: Path) -> Path:
-    """The project's own file, which has our table."""
+    """The project's own file, which may have our table."""
     return root / "pyproject.toml"
 
 
@@ -154,7 +154,7 @@ def load(root: Path) -> Config:
 def of_pyproject(
     tables: Mapping[str, Any], file: Path, environ: Mapping[str, str] = os.environ
 ) -> Config:
-    """What a pyproject.toml that was read says, and the environment, which goes before it.
+    """The settings in a parsed pyproject.toml and in the environment, which overrides it.
 
     Raises `ConfigurationError`.
     """
@@ -169,7 +169,7 @@ def _with_environment(config: Config, environ: Mapping[str, str]) -> Config:
     given = environment_settings.given(environ, _Root)
     root = msgspec.convert(given, _Root, strict=False)
     options = _refresh_options(root, config.file.parent)
-    # The environment goes before a key's own table, as the command line does.
+    # The environment overrides a key's own table, as the command line does.
     options = msgspec.structs.replace(
         options, mode=root.refresh, defaults=KeyOptions(), over_all=options.defaults
     )
@@ -188,7 +188,7 @@ def _with_environment(config: Config, environ: Mapping[str, str]) -> Config:
 
 
 def parse(table: Mapping[str, Any], file: Path) -> Config:
-    """Checks the table and turns it into values. Raises `ConfigurationError`."""
+    """Validates the table and converts it. Raises `ConfigurationError`."""
     normal = _checked(table, _Root, TABLE, file)
     try:
         root = msgspec.convert(normal, _Root)
@@ -224,7 +224,7 @@ def json_schema() -> dict[str, Any]:
 
 
 def _checked(table: Any, model: type[msgspec.Struct], name: str, file: Path) -> dict[str, Any]:
-    """The table with hyphens in its names. Raises for a name that the model does not know."""
+    """The table with hyphens in its names. Raises for an unknown name."""
     if not isinstance(table, Mapping):
         raise ConfigurationError(f"{file}: [{name}] is not a table.")
     known = {field.encode_name for field in msgspec.structs.fields(model)}
@@ -260,7 +260,7 @@ def _checked_below(key: str, value: Any, name: str, file: Path) -> Any:
 
 
 def _readable(error: msgspec.ValidationError) -> str:
-    """msgspec's message with the location in TOML's notation."""
+    """msgspec's message, with the location in TOML's notation."""
     text, _, place = str(error).partition(" - at `$")
     return f"{place.strip('`.') or 'the table'}: {text}".replace("[...]", "")
 
@@ -289,7 +289,7 @@ def _key_options(table: _KeyTable, root: Path) -> KeyOptions:
 def _max_removed(
     limit: int | str | Mapping[str, int | str] | None, root: Path
 ) -> Mapping[str, str] | None:
-    """The limits by kind; one without a kind is about assets."""
+    """The limits by kind; a limit without a kind applies to assets."""
     if limit is None:
         return None
     by_kind = limit if isinstance(limit, Mapping) else {"assets": limit}

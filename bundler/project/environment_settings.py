@@ -1,7 +1,7 @@
 """``STATE_BUNDLER_…``: a variable for each setting of ``[tool.state-bundler]``.
 
 A list is written with commas, or as in TOML; a command as for a shell; a table as in TOML. An empty
-variable is one that is not set.
+variable counts as unset.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from bundler.errors import ConfigurationError
 from bundler.project.settings_docs import ROOT
 
 PREFIX = "STATE_BUNDLER_"
-# Of these, other modules make use.
+# Other modules use these.
 OTHERS = (
     *("DEMO_BASE", "DEVELOPMENT", "DOCKER", "EMBEDDED", "INSECURE_REGISTRIES", "ONE_OF_ALL"),
     *("NO_CACHE", "PYTHON"),
@@ -26,9 +26,10 @@ _COMMANDS = ("validate", "reach")
 
 
 def given(environ: Mapping[str, str], model: type[msgspec.Struct]) -> dict[str, Any]:
-    """The settings that variables give, by name. model: the table that they belong to.
+    """The settings from environment variables, by name.
 
-    Raises `ConfigurationError` for a variable that no setting has, and for a bad value.
+    model: the table that they belong to. Raises `ConfigurationError` for an unknown variable, and
+    for an invalid value.
     """
     types = {field.encode_name: field.type for field in msgspec.structs.fields(model)}
     settings = {_variable(name): name for name in types if name != "guard"}

@@ -1,4 +1,4 @@
-"""The tool that manages a project's environment, as its files say: for advice that fits."""
+"""Detects the tool that manages a project's environment, for advice that fits."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from bundler.project.config import pyproject_of, read_toml
 
 
 class EnvironmentTool(msgspec.Struct, frozen=True):
-    """install: the command that makes the environment. add: the one that adds a package, with
-    ``{}`` for it. run: what runs a command in the environment, where that is not activated.
-    """
+    """install: the command that creates the environment. add: the one that adds a package, with
+    ``{}`` for its name. run: the prefix that runs a command in the environment without
+    activating it."""
 
     install: str
     add: str
@@ -31,7 +31,7 @@ _PANTS = EnvironmentTool("pants export --resolve=python-default", _PIP)
 _CONDA = EnvironmentTool("conda env create -f environment.yml", _PIP)
 _REQUIREMENTS = EnvironmentTool("pip install -r requirements.txt", _PIP)
 
-# What a tool writes goes before what somebody writes for it.
+# Files that a tool writes precede files that somebody writes for it.
 _FILES = {
     "uv.lock": _UV,
     "poetry.lock": _POETRY,
@@ -49,7 +49,7 @@ _LAST_FILES = {
 
 
 def tool_of(root: Path) -> EnvironmentTool | None:
-    """The tool of the project in `root`: its own, else that of a folder above in the repository.
+    """The tool of the project in `root`: its own, else that of a parent folder in the repository.
 
     None if no file says.
     """
@@ -72,8 +72,8 @@ def tool_of(root: Path) -> EnvironmentTool | None:
 def how_to_install(root: Path, found_by: str = "") -> str:
     """The advice for an interpreter that lacks the project's packages.
 
-    found_by: as `bundler.project.projects.Interpreter` says it. Where it is only the one on PATH,
-    an image may be all that has the project's environment.
+    found_by: see `bundler.project.projects.Interpreter`. If it is only the one on PATH, the
+    project's environment may exist only in an image.
     """
     tool = tool_of(root)
     ways = []
@@ -105,7 +105,7 @@ def _has_dockerfile(root: Path) -> bool:
 
 
 def _up_to_repository(root: Path) -> list[Path]:
-    """The folder and those above it in its repository; outside of one, only itself."""
+    """The folder and its parents in the repository; outside of one, only itself."""
     root = root.resolve()
     folders = [root]
     for folder in (root, *root.parents):

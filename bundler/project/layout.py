@@ -12,5 +12,5 @@ def import_roots(root: Path) -> tuple[Path, Path]:
 
 
 def import_path(parts: Sequence[str]) -> str:
-    """A path below a project's root as an import sees it: ``src/shop/state`` is ``shop/state``."""
+    """A path below a project's root as imports see it: ``src/shop/state`` is ``shop/state``."""
     return "/".join(parts[1:] if len(parts) > 1 and parts[0] == "src" else parts)

@@ -1,4 +1,4 @@
-"""What to do in a folder that is not a project: the projects below it, or how to write a source."""
+"""Advice for a folder that is not a project: the projects below it, or how to write a source."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ _SIGNS = {
 
 
 def no_project(root: Path, below: Sequence[Path], *, has_all: bool = False) -> ConfigurationError:
-    """The error for a folder that is not a project. below: the projects in it.
+    """The error for a folder that is not a project.
 
-    has_all: whether ``--all`` would select them.
+    below: the projects in it. has_all: whether ``--all`` would select them.
     """
     return ConfigurationError(what_is_missing(root), hint=way_out(root, below, has_all=has_all))
 
@@ -64,7 +64,7 @@ def way_out(root: Path, below: Sequence[Path], *, has_all: bool = False) -> str:
 
 
 def _example(root: Path) -> str:
-    """`init` changes a pyproject.toml and makes none."""
+    """`init` changes a pyproject.toml but does not create one."""
     if not pyproject_of(root).is_file():
         return " It belongs in pyproject.toml, which is missing here."
     if "state-bundler" in read_toml(pyproject_of(root)).get("tool", {}):
@@ -77,7 +77,7 @@ def counted(projects: Sequence[Path]) -> str:
 
 
 def names(root: Path, projects: Sequence[Path]) -> str:
-    """The projects' folders, the first few of many."""
+    """The projects' folders, at most the first few."""
     shown = [path.relative_to(root).as_posix() for path in projects[:_MOST_NAMES]]
     more = len(projects) - len(shown)
     return ", ".join(shown) + (f" and {more} more" if more else "")

@@ -1,8 +1,8 @@
-"""The options of a refresh, as values: the configuration and the command line fill them in.
+"""The options of a refresh, from the configuration and the command line.
 
-Every duration is in seconds, every share a number between 0 and 1. A field without a value, or an
-empty tuple where tuples add up, says nothing and leaves the decision to the next wider level:
-the key's own options, then those for all keys, then the default written here.
+Every duration is in seconds, every share a number between 0 and 1. An unset field, or an empty
+tuple where tuples add up, leaves the decision to the next wider level: the key's own options, then
+those for all keys, then the default here.
 """
 
 from __future__ import annotations
@@ -17,8 +17,7 @@ import msgspec
 if TYPE_CHECKING:
     from bundler.state.manifest import KeyRefresh, ManagementType, State
 
-# always: ask the external system. missing: only for keys that have no state that verifies.
-# never: use what is there; a key without state is an error.
+# always: ask the external system. missing: only for keys without a valid state.
 RefreshMode = Literal["always", "missing", "never"]
 
 DEFAULT_TIMEOUT_SECONDS = 300.0
@@ -29,26 +28,26 @@ DEFAULT_JOBS = 32
 DEFAULT_SHRINK = 0.5
 
 
-# Options that are an argv: one goes before the other, they do not add up.
+# Options that are an argv: one overrides the other, they do not add up.
 _COMMANDS = ("validate", "reach")
 
 
 class KeyOptions(msgspec.Struct, frozen=True):
-    """How one key is refreshed and judged.
+    """How to refresh and judge one key.
 
-    timeout: for all attempts of the key together. attempts: calls of ``write_state_to_path``.
-    allow_empty: an empty state is as it should be. shrink: the share of the baseline's entries or
-    bytes below which the state is refused; 0 turns the check off. min_entries: fewer are refused.
-    max_removed: by kind of definition (``assets``), how many of a key's may be removed, as a count
-    or a share (``5``, ``20%``).
-    allow_http: failed requests that are expected, ``METHOD PATH STATUS`` with ``*`` wildcards,
-    such as ``GET /v1/connectors/*/schemas 404``. exclude, include: patterns of paths to leave out
-    of the state beyond the usual ones, and to keep in spite of them. allow_key_material: patterns
-    of files that may hold private keys and tokens. volatile: names of JSON
-    members that change at each run without meaning anything. writable: paths below the key
-    directory that the program may write to. json_schema: a file that the state must satisfy.
-    validate: a command (argv) that must succeed, with ``{state_path}`` replaced. reach: a command
-    (argv) by which ``doctor`` finds out whether the external system answers these credentials.
+    timeout: for all attempts of the key together. attempts: the maximum number of calls of
+    ``write_state_to_path``. allow_empty: whether an empty state is accepted. shrink: the share of
+    the baseline's entries or bytes below which the state is refused; 0 turns the check off.
+    min_entries: fewer are refused. max_removed: by kind of definition (``assets``), how many of a
+    key's may be removed, as a count or a share (``5``, ``20%``). allow_http: failed requests that
+    are expected, ``METHOD PATH STATUS`` with ``*`` wildcards, such as ``GET
+    /v1/connectors/*/schemas 404``. exclude, include: patterns of paths to leave out of the state in
+    addition to the usual ones, and to keep anyway. allow_key_material: patterns of files that may
+    contain private keys and tokens. volatile: names of JSON members that change at each run without
+    a change in meaning. writable: paths below the key directory that the program may write to.
+    json_schema: a file with a schema for the state. validate: a command (argv) that must succeed,
+    with ``{state_path}`` replaced. reach: a command (argv) with which ``doctor`` checks that the
+    external system accepts the credentials.
     """
 
     refresh: RefreshMode | None = None
@@ -69,7 +68,7 @@ class KeyOptions(msgspec.Struct, frozen=True):
     reach: tuple[str, ...] = ()
 
     def over(self, wider: KeyOptions) -> KeyOptions:
-        """These options, with those of a wider level where they say nothing; tuples add up."""
+        """These options, completed by those of a wider level; tuples add up."""
         merged: dict[str, Any] = {}
         for name in self.__struct_fields__:
             mine, theirs = getattr(self, name), getattr(wider, name)
@@ -81,16 +80,16 @@ class KeyOptions(msgspec.Struct, frozen=True):
 
 
 class StoredVersions(Protocol):
-    """The versions that storage holds now; asked only where there is a key in versioned storage.
+    """The versions that storage has now; only asked if there is a key in versioned storage.
 
-    embeds: their states come into the artifact; else the manifest only names the versions.
+    embeds: whether their states are embedded; otherwise the manifest only names the versions.
     """
 
     @property
     def embeds(self) -> bool: ...
 
     def state(self, key: str) -> tuple[State, KeyRefresh] | None:
-        """The state as the manifest of an artifact that embeds it has it, and how it came about.
+        """The state as a manifest lists it when embedded, and how it was made.
 
         None if the storage has none and that is allowed; else raises `UsageError`.
         """
@@ -100,10 +99,10 @@ class StoredVersions(Protocol):
 
 
 class Inside(msgspec.Struct, frozen=True):
-    """An image that has the project: the refresh runs in it.
+    """An image that contains the project; the refresh runs in it.
 
-    network: as ``docker run`` takes it; None for its default. python: the interpreter in the image;
-    None for the project's ``.venv`` in its working directory, else ``python``.
+    network: as ``docker run`` accepts it; None for its default. python: the interpreter in the
+    image; None for the project's ``.venv`` in its working directory, else ``python``.
     """
 
     image: str
@@ -114,19 +113,18 @@ class Inside(msgspec.Struct, frozen=True):
 class RefreshOptions(msgspec.Struct, frozen=True):
     """How a run refreshes.
 
-    mode: for every key, whatever its own options say; None leaves it to them. A project's file
-    says it in defaults.
-    keys, management_types: only these; empty means all. total_timeout: for the whole run.
-    jobs: concurrent keys. kind_jobs: those of one kind of component, by a pattern of its class
-    name. defaults: for every key. per_key: by key, or by a pattern of keys. over_all: what goes
-    before a key's own options, since the command line says it. baseline: an artifact or a directory
-    whose states new ones are compared with and may fall back to. allow_stale: the greatest age of
-    a baseline that may replace an unavailable system; None never. allow_removed: keys, or names of
-    definitions, to which `max_removed` does not apply. secrets, not_secrets: names of variables
-    that are, or are not, secret, besides those whose name says so. stored: what
-    becomes of keys in versioned storage; None leaves them out of the artifact without a version.
-    inside: the image that the components run in; None for this machine. is_one_of_all: other
-    projects are built with the same options, so a pattern may match no key here.
+    mode: for every key, overriding its own options; None leaves it to them. A project's file sets
+    it in defaults. keys, management_types: only these; empty means all. total_timeout: for the
+    whole run. jobs: concurrent keys. kind_jobs: those of one kind of component, by a pattern of its
+    class name. defaults: for every key. per_key: by key, or by a pattern of keys. over_all:
+    overrides a key's own options, for the command line. baseline: an artifact or a directory whose
+    states new ones are compared with and may be replaced by. allow_stale: the maximum age of a
+    baseline that may replace an unavailable system; None for never. allow_removed: keys, or names
+    of definitions, to which `max_removed` does not apply. secrets, not_secrets: names of variables
+    that are, or are not, secret, in addition to those whose name says so. stored: what to do with
+    keys in versioned storage; None leaves them out of the artifact without a version. inside: the
+    image that the components run in; None for this machine. is_one_of_all: whether other projects
+    are built with the same options, so that a pattern may match no key here.
     """
 
     mode: RefreshMode | None = None
@@ -150,7 +148,7 @@ class RefreshOptions(msgspec.Struct, frozen=True):
     is_one_of_all: bool = False
 
     def over(self, wider: RefreshOptions) -> RefreshOptions:
-        """These options (the command line's), with a project's where they say nothing."""
+        """These options (the command line's), completed by a project's."""
         merged: dict[str, Any] = {}
         for name in self.__struct_fields__:
             mine, theirs = getattr(self, name), getattr(wider, name)
@@ -167,14 +165,14 @@ class RefreshOptions(msgspec.Struct, frozen=True):
         )
 
     def mode_of(self, key: str) -> RefreshMode:
-        """Whether a key is refreshed."""
+        """Whether, and when, to refresh a key."""
         return self.mode or self.of_key(key).refresh or "always"
 
     def of_key(self, key: str) -> KeyOptions:
-        """What holds for a key: its own table, then the patterns that match it, then defaults."""
+        """The options of a key: its own table, then the patterns that match it, then defaults."""
         options = self.per_key.get(key, KeyOptions())
         for pattern, wider in self.per_key.items():
-            # Keys are full of brackets, so only the star is a wildcard.
+            # Keys contain brackets, so only the star is a wildcard.
             if pattern != key and "*" in pattern and matches(key, pattern):
                 options = options.over(wider)
         if any(matches(key, pattern) for pattern in self.allow_empty):
@@ -185,11 +183,11 @@ class RefreshOptions(msgspec.Struct, frozen=True):
 
 
 class SourceOptions(msgspec.Struct, frozen=True):
-    """One ``[[tool.state-bundler.source]]``: where a state comes from in a program without Dagster.
+    """One ``[[tool.state-bundler.source]]``: the origin of a state in a program without Dagster.
 
     Exactly one of command (an argv; ``{state_path}`` and ``{previous_path}`` are replaced) and
-    component (``package.module:Class``) is set. key: needed for a command; a component knows its
-    own. path: the state directory, relative to the project. place: where the program looks for it,
+    component (``package.module:Class``) is set. key: needed for a command; a component has its own.
+    path: the state directory, relative to the project. place: where the program looks for it,
     relative to the root from which its modules are imported; None derives it from path.
     """
 
@@ -201,5 +199,5 @@ class SourceOptions(msgspec.Struct, frozen=True):
 
 
 def matches(key: str, pattern: str) -> bool:
-    """Whether a key is what the pattern says; only ``*`` is a wildcard, brackets are brackets."""
+    """Whether a pattern matches a key; only ``*`` is a wildcard, brackets are literal."""
     return fnmatchcase(key, pattern.replace("[", "[[]"))

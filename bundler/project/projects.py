@@ -31,10 +31,8 @@ _ENVIRONMENTS = (".venv", ".pixi/envs/default")
 
 
 class DagsterModules(msgspec.Struct, frozen=True):
-    """The modules of a Dagster project, dotted.
-
-    target: what a code server loads, where the project names it.
-    """
+    """The modules of a Dagster project, dotted. target: what a code server loads, if the project
+    names it."""
 
     root: str
     defs: str
@@ -42,14 +40,15 @@ class DagsterModules(msgspec.Struct, frozen=True):
 
 
 class Interpreter(msgspec.Struct, frozen=True):
-    """The Python that a project runs in, and by which rule it was found."""
+    """The Python that a project runs in, and the rule by which it was found."""
 
     path: Path
     found_by: str
 
 
 class Project(msgspec.Struct, frozen=True):
-    """One project. dagster is None for a program without Dagster. workspace: the root above."""
+    """One project. dagster is None for a program without Dagster. workspace: the root that it
+    belongs to."""
 
     root: Path
     name: str
@@ -60,7 +59,7 @@ class Project(msgspec.Struct, frozen=True):
 
 
 class _ProjectFiles(msgspec.Struct, frozen=True):
-    """What the files of a directory say. dg: dg.toml, or else what pyproject.toml has for it."""
+    """What the files of a directory declare. dg: from dg.toml, or else from pyproject.toml."""
 
     pyproject: dict[str, Any]
     dg: dict[str, Any]
@@ -81,12 +80,10 @@ def find(
 ) -> tuple[Project, ...]:
     """The projects that a command is about.
 
-    directories: as named by ``--project``; else the project that `start` (the build context, or
-    the current directory) is or that contains it; else, with `everything`, all projects of the
-    workspace, or all that are below; None if the command has no ``--all``.
-
-    Raises `ConfigurationError` if a directory is not a project, `UsageError` if a workspace root
-    needs a choice.
+    directories: from ``--project``. Without any: the project that `start` (the build context, or
+    the current directory) is or is in; else, with `everything`, all projects of the workspace, or
+    all below. everything is None if the command has no ``--all``. Raises `ConfigurationError` if a
+    directory is not a project, `UsageError` if a workspace root needs a choice.
     """
     here = (start or Path.cwd()).resolve()
     has_all = everything is not None and not directories
@@ -112,11 +109,9 @@ def find(
 
 
 def start_for_context(context: Path, dockerfile: Path | None) -> Path:
-    """Where to look for the project that an image is of: the one that its Dockerfile is in, if
-    that is in the context; else the one that the context is in, or that the user is in.
-
-    In a monorepo the context is a folder above all projects.
-    """
+    """Where to look for an image's project: in the Dockerfile's folder, if that is in the
+    context; else in the context or in the current directory. In a monorepo the context is a
+    folder above all projects."""
     folder = (dockerfile.parent if dockerfile else context).resolve()
     own = _project_above(folder)
     if own is not None and own.is_relative_to(context.resolve()):
@@ -132,7 +127,7 @@ def open_project(
     environ: Mapping[str, str] = os.environ,
     has_all: bool = False,
 ) -> Project:
-    """Reads the project in `root`. Raises `ConfigurationError` if there is none.
+    """Opens the project in `root`. Raises `ConfigurationError` if there is none.
 
     has_all: whether ``--all`` would select the projects below it.
     """
@@ -173,7 +168,7 @@ def _dagster_modules(root: Path, files: _ProjectFiles) -> DagsterModules | None:
 
 
 def workspace_members(root: Path) -> Iterator[Path]:
-    """The projects that a workspace root names; nothing for anything that is not a workspace."""
+    """The projects that a workspace root names; empty for anything that is not a workspace."""
     files = _ProjectFiles.read(root)
     named = _table(files.dg, "workspace").get("projects", [])
     paths = [root / str(_table({"": project}, "").get("path", "")) for project in named]
@@ -198,8 +193,8 @@ def _matched(root: Path, patterns: Any) -> list[Path]:
 def projects_below(root: Path) -> tuple[Path, ...]:
     """Every project below a folder, whether a workspace names it or not.
 
-    A template or a test's input need not be TOML. Raises `ConfigurationError` for what is not, and
-    is not a template, but names our table or Dagster's.
+    A template or a test's input need not be TOML. Raises `ConfigurationError` for a file that is
+    neither, but names our table or Dagster's.
     """
     found = {path.parent for path in files(root) if path.name in ("pyproject.toml", "dg.toml")}
     return tuple(path for path in sorted(found) if path != root and _is_project_below(path))
@@ -291,7 +286,7 @@ def _workspace_above(root: Path) -> Path | None:
 
 
 def project_name(root: Path) -> str:
-    """What its distribution is called; its directory's name where it says nothing."""
+    """The name of its distribution; its directory's name if there is none."""
     return _name(root, read_toml(pyproject_of(root)))
 
 

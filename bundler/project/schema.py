@@ -1,7 +1,7 @@
 """The JSON schemas of what this package writes and reads, generated from its models.
 
-They are in ``bundler/schemas``; ``python -m bundler.schema`` writes them anew, and a test holds
-files and models together.
+``python -m bundler.project.schema`` writes them to ``bundler/project/schemas``, and a test compares
+the files with the models.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _BASE = "https://state-bundler.io/schemas"
 
 
 def generated() -> dict[str, dict[str, Any]]:
-    """Every schema by its file's name, from the models as they are now."""
+    """Every schema by its file's name, from the current models."""
     import msgspec
 
     from bundler.project import config
@@ -34,7 +34,7 @@ def generated() -> dict[str, dict[str, Any]]:
 
 
 def in_order(part: Any) -> Any:
-    """With ``null`` as the last of several types: msgspec's versions differ in that."""
+    """The types with ``null`` last: msgspec's versions differ in their order."""
     if isinstance(part, list):
         return [in_order(item) for item in part]
     if not isinstance(part, dict):
@@ -46,14 +46,14 @@ def in_order(part: Any) -> Any:
 
 
 def _draft(name: str) -> str:
-    # validate-pyproject reads nothing newer; the models use nothing that it lacks.
+    # validate-pyproject supports nothing newer; the models use nothing that it lacks.
     if name == CONFIGURATION:
         return "http://json-schema.org/draft-07/schema#"
     return "https://json-schema.org/draft/2020-12/schema"
 
 
 def render(schema: dict[str, Any]) -> str:
-    """A schema as its file holds it."""
+    """A schema in its file's format."""
     return json.dumps(schema, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
 

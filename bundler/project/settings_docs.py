@@ -1,4 +1,4 @@
-"""What each setting of ``[tool.state-bundler]`` means, in a message: for editors and for docs.
+"""The meaning of each setting of ``[tool.state-bundler]``, as text for editors and docs.
 
 By table and name, as they are written. A test compares this with the models in `project.config`.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-# What can be said of all keys, and of one in [tool.state-bundler.keys."KEY"].
+# Settings for all keys, and for one in [tool.state-bundler.keys."KEY"].
 KEY: Mapping[str, str] = {
     "refresh": "When to fetch: `always`, only for keys without valid state "
     "(`missing`), or `never`. Default: `always`.",
@@ -74,7 +74,7 @@ _BY_MODEL = {"_Root": ROOT, "_KeyTable": KEY, "_GuardTable": GUARD, "_SourceTabl
 
 
 def described(schema: dict[str, Any]) -> dict[str, Any]:
-    """The configuration's JSON schema with a description at every setting."""
+    """The configuration's JSON schema with a description for every setting."""
     for model, definition in schema["$defs"].items():
         for name, setting in definition.get("properties", {}).items():
             meaning = _BY_MODEL[model].get(name)

@@ -1,4 +1,4 @@
-"""Which directories of a project its sources may take for state: those that nothing else uses."""
+"""Checks that the state directories of a project's sources are used for nothing else."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from bundler.state.statedir import StateDir
 
 
 def refuse_shared(config: Config, dagster: DagsterModules | None) -> None:
-    """Raises `ConfigurationError` for a path that others use, as far as files can say.
+    """Raises `ConfigurationError` for a path that others use, as far as files tell.
 
-    What git tracks below a directory that we did publish is for the guard to judge. Raises
-    `ToolFailed` if git cannot say what it tracks.
+    The guard judges what git tracks below a directory that we published. Raises `ToolFailed` if git
+    cannot say what it tracks.
     """
     for path in dict.fromkeys(source.path for source in config.sources):
         refuse_used(config, dagster, path.as_posix())
@@ -28,7 +28,8 @@ def refuse_shared(config: Config, dagster: DagsterModules | None) -> None:
 
 
 def refuse_used(config: Config, dagster: DagsterModules | None, path: str) -> None:
-    """Raises for a path that leads through a link, or that holds code or the home directory."""
+    """Raises `ConfigurationError` for a path that leads through a link, or that contains code or
+    the home directory."""
     root = config.file.parent
     at = root
     for part in parts_of(path):

@@ -1,7 +1,7 @@
-"""Whether a project has state, by the text of its files: nothing of it is imported.
+"""Whether a project has state, judging by the text of its files, without importing anything.
 
-A project has none only if that is certain, whatever its components are: one that is configured in
-vain does no harm, one that is passed over loses its state.
+The answer is no only if that is certain, whatever its components are: configuring a project in vain
+does no harm, skipping one loses its state.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from bundler.project.survey import Survey, survey, table
 from bundler.system.git_directory import read_regular
 from bundler.system.walking import walk
 
-# What makes a component in Python, without a file that declares it.
+# What declares a component in Python, without a YAML file.
 _CODE = re.compile(
     r"\b(?:StateBackedComponent|component_instance|build_defs_for_component|(?:\w*DbtProject|DbtCloud"
     r"|FivetranAccount|Airbyte\w*Workspace|Tableau\w*|Looker\w*|Sigma\w*|PowerBI\w*|Omni\w*|Census\w*"
@@ -41,7 +41,7 @@ def has_state(survey: Survey) -> bool:
 
 
 def with_state(projects: Sequence[Project]) -> tuple[Project, ...]:
-    """Those with state, of several; all of them if none seems to have any."""
+    """The projects with state; all of them if none seems to have any."""
     found = tuple(each for each in projects if has_state(survey(each.root)))
     return found or tuple(projects)
 
@@ -72,7 +72,7 @@ def _loaded(home: Path, root: str, defs: str) -> Iterator[Path]:
 
 
 def _below(module: Path) -> Iterator[Path]:
-    """As Dagster does, whatever a folder is called."""
+    """Like Dagster, regardless of the folders' names."""
     for count, (folder, folders, names) in enumerate(walk(module)):
         folders[:] = sorted(n for n in folders if n != "__pycache__" and not n.startswith("."))
         if count == MOST_FOLDERS or any(os.path.islink(f"{folder}/{name}") for name in folders):

@@ -1,7 +1,7 @@
-"""What a project is made of, read from its files alone: nothing is imported, nothing is asked.
+"""Describes a project from its files alone: nothing is imported or asked.
 
-`init` plans its changes on it, `doctor` its checks. It is lenient: a project that is half set up
-is exactly what both of them are for.
+The basis for `init`'s changes and `doctor`'s checks. It is lenient: both are for projects that are
+only half set up.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from bundler.project.projects import DagsterModules, dagster_modules
 from bundler.state.bundle import STATE_DIRECTORY
 from bundler.state.source_path import path_problem
 
-# build-backend's first part -> the name people know it by
+# The first part of build-backend -> the backend's usual name
 _BACKENDS = {
     "flit_core": "flit",
     "hatchling": "hatchling",
@@ -30,9 +30,10 @@ _BACKENDS = {
 
 @dataclass(frozen=True)
 class Together:
-    """Projects that are configured together. root: what they have in common is written there.
+    """Projects that are configured together.
 
-    registry: where their images go; empty if nobody said.
+    root: where their common configuration is written. registry: where their images go; empty if
+    unknown.
     """
 
     root: Path
@@ -42,13 +43,11 @@ class Together:
 
 @dataclass(frozen=True)
 class Survey:
-    """root: the project. repository: the work tree that it is in. pyproject: its tables.
-
-    backend: the build backend's name; None if nothing builds a distribution.
-    state_directories: relative to the root, where the project's states are or will be.
-    dockerfiles: relative to the root. together: what is configured with it. classic_dbt: of a
-    project whose only state is a dbt manifest, which `init` writes a source for.
-    """
+    """root: the project. repository: its work tree. pyproject: its tables. backend: the build
+    backend's name; None if nothing builds a distribution. state_directories: relative to the
+    root, where the project's states are or will be. dockerfiles: relative to the root. together:
+    what is configured with it. classic_dbt: of a project whose only state is a dbt manifest, for
+    which `init` writes a source."""
 
     root: Path
     repository: Path | None
@@ -62,12 +61,12 @@ class Survey:
 
     @property
     def outer(self) -> Path:
-        """The folder that holds what belongs to the whole repository, or to all projects."""
+        """The folder for what belongs to the whole repository, or to all projects."""
         return self.repository or self.together.root
 
 
 def survey(root: Path, together: Together | None = None) -> Survey:
-    """Looks at the project in `root`. Raises `ConfigurationError` for TOML that cannot be read."""
+    """Describes the project in `root`. Raises `ConfigurationError` for invalid TOML."""
     root = root.resolve()
     pyproject = read_toml(pyproject_of(root))
     dagster = dagster_modules(root)
@@ -89,7 +88,7 @@ def survey(root: Path, together: Together | None = None) -> Survey:
 
 
 def repository_of(directory: Path) -> Path | None:
-    """The nearest folder, this one or above, with a ``.git`` (a worktree has it as a file)."""
+    """The nearest folder, this one or a parent, with a ``.git`` (a file in a worktree)."""
     return next(
         (path for path in (directory, *directory.parents) if (path / ".git").exists()), None
     )
@@ -104,14 +103,14 @@ def table(tables: Mapping[str, Any], *names: str) -> Mapping[str, Any]:
 
 
 def _may_be_classic(root: Path, pyproject: Mapping[str, Any]) -> bool:
-    """Whether nothing is configured but, at most, the source of a dbt project."""
+    """Whether nothing is configured except, possibly, the source of a dbt project."""
     sources = table(pyproject, "tool", "state-bundler").get("source", [])
     commands = [
         each.get("command", []) if isinstance(each, Mapping) else None
         for each in (sources if isinstance(sources, list) else [None])
     ]
     if not all(isinstance(command, list) for command in commands):
-        of_pyproject(pyproject, pyproject_of(root), {})  # raises, and says what is wrong
+        of_pyproject(pyproject, pyproject_of(root), {})  # raises with the reason
     return all(
         isinstance(command, list) and command[:2] == ["dbt", "parse"] for command in commands
     )
@@ -120,8 +119,7 @@ def _may_be_classic(root: Path, pyproject: Mapping[str, Any]) -> bool:
 def _backend(root: Path, pyproject: Mapping[str, Any]) -> str | None:
     named = table(pyproject, "build-system").get("build-backend")
     if named is None:
-        # Without a table pip assumes setuptools; uv takes a project for one that is not built,
-        # unless it has a setup.py.
+        # Without the table, pip assumes setuptools; uv treats the project as one that is not built.
         is_built = "build-system" in pyproject or (root / "setup.py").is_file()
         return "setuptools" if is_built else None
     first = str(named).split(".")[0].split(":")[0]

@@ -1,9 +1,9 @@
-"""An interpreter that is committed to the repository is not run: any commit could replace it.
+"""Refuses to run an interpreter that is committed to the repository: any commit could replace it.
 
-Looked at is everything that decides what runs: each symbolic link on the way to the interpreter,
-the file at its end, and of a virtual environment ``pyvenv.cfg`` and what is in ``bin`` and ``lib``
-(``sitecustomize.py``, ``*.pth``, the packages). The project's own modules are not: to load them is
-what discovery is for.
+Checks everything that determines what runs: each symbolic link on the way to the interpreter, the
+file itself, and of a virtual environment ``pyvenv.cfg`` and what is in ``bin`` and ``lib``
+(``sitecustomize.py``, ``*.pth``, the packages). The project's own modules are not checked: loading
+them is the purpose of discovery.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def refuse_tracked(python: Path, found_by: str) -> None:
 
 
 def _tracked(python: Path) -> str | None:
-    """The first path that decides what runs and that git tracks."""
+    """The first tracked path that determines what runs."""
     *links, file = _resolved(os.fsencode(python.absolute()))
     environments = {os.path.realpath(os.fsencode(python.parent.parent))}
     environments |= {os.path.dirname(os.path.dirname(path)) for path in (*links, file)}
@@ -62,7 +62,7 @@ def _tracked(python: Path) -> str | None:
 
 
 def _resolved(path: bytes) -> Iterator[bytes]:
-    """The links on the way to a file, each as it is reached, and the file."""
+    """The links on the way to a file, in order, and the file."""
     at, links = b"", 0
     pending = path.split(b"/")[::-1]
     while pending:

@@ -1,4 +1,4 @@
-"""One key's refresh: attempts within a deadline, retried where a retry can fix it."""
+"""The refresh of one key: attempts within a deadline, retried if a retry can help."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from bundler.system.retries import attempts
 if TYPE_CHECKING:
     from bundler.refresh.outcome.classify import Failure
 
-# Waits between attempts: the first at least, doubled each time up to the longest, plus jitter.
+# Waits between attempts: from the first to the longest, doubled each time, plus jitter.
 _FIRST_WAIT_SECONDS = 0.2
 _LONGEST_WAIT_SECONDS = 5.0
 _JITTER_SECONDS = 0.3
@@ -43,10 +43,10 @@ _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class KeyJob(msgspec.Struct, frozen=True):
-    """A key that is to be fetched.
+    """A key to fetch.
 
     directory: makes an empty key directory in the staging area. is_planned: for a plan, which shows
-    what has shrunk and does not fail.
+    what has shrunk instead of failing.
     """
 
     component: Component
@@ -68,8 +68,8 @@ class KeyJob(msgspec.Struct, frozen=True):
 class Fetched(msgspec.Struct, frozen=True):
     """A state that passed every check.
 
-    environment: the variables that were read for it. skew: seconds by which the server's clock
-    is before ours. notes: which failed requests were taken as normal, and why.
+    environment: the variables that were read for it. skew: seconds by which the server's clock is
+    ahead of ours. notes: which failed requests were accepted, and why.
     """
 
     checked: CheckedState
@@ -81,9 +81,9 @@ class Fetched(msgspec.Struct, frozen=True):
 
 
 class KeyFailedError(Exception):
-    """A key could not be refreshed. Carries what to report.
+    """A key could not be refreshed. Contains what to report.
 
-    log: what to show of the component's output. output: everything, up to a limit.
+    log: the part of the component's output to show. output: the complete output, up to a limit.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class KeyFailedError(Exception):
 
 
 class _AttemptFailedError(Exception):
-    """One attempt that went wrong, for the retry to decide on."""
+    """One failed attempt; the retry decides what follows."""
 
     def __init__(self, failure: Failure, write: Write, attempt: int) -> None:
         super().__init__(failure.error.what)
@@ -117,7 +117,7 @@ async def fetch(job: KeyJob, scratch: Path, listener: Listener) -> Fetched:
     retrying = attempts(
         on=partial(_next, job, began + job.timeout, listener, earlier),
         attempts=job.attempts,
-        timeout=None,  # the deadline bounds the attempts themselves, too
+        timeout=None,  # the deadline limits the attempts themselves, too
         wait_initial=_FIRST_WAIT_SECONDS,
         wait_max=_LONGEST_WAIT_SECONDS,
         wait_jitter=_JITTER_SECONDS,
@@ -130,7 +130,7 @@ async def fetch(job: KeyJob, scratch: Path, listener: Listener) -> Fetched:
         error = _telling(failed.failure, earlier)
         seen = failed.failure.seen
         raise _failed(job, error, failed.write, failed.attempt, seen=seen) from failed
-    raise AssertionError  # stamina ends with a result or with the last exception
+    raise AssertionError  # stamina ends with a result or the last exception
 
 
 async def _fetch_once(
@@ -171,7 +171,7 @@ def _skew(report: Report) -> float:
 
 
 def _telling(failure: Failure, earlier: Sequence[Failure]) -> BundlerError:
-    """A deadline that ends a second attempt says less than what became of the first."""
+    """The failure to report: if the deadline ended a later attempt, the first one says more."""
     error = failure.error
     if not failure.late or not earlier:
         return error
@@ -206,7 +206,8 @@ def _next(
 
 
 def _copy_previous(job: KeyJob, path: Path) -> None:
-    """The last good state, as a copy that the command may change or move; of each attempt anew."""
+    """A copy of the last good state, which the command may change or move; a new one for each
+    attempt."""
     with io_errors(path):
         if path.parent.exists():
             shutil.rmtree(path.parent)
@@ -217,8 +218,8 @@ def _copy_previous(job: KeyJob, path: Path) -> None:
 def _write(job: KeyJob, scratch: Path, attempt: int) -> Write:
     key = job.component.key
     directory = job.directory(key)
-    # On the same disk, so that a program can rename it. Its path begins like that of the staged
-    # state: no state may hold either.
+    # On the same disk, so that a program can rename it. Its path has the same prefix as the staged
+    # state's: no state may contain either.
     previous = directory.with_name(f"{directory.name}@previous") / "state"
     name = f"{directory.name[:100]}-{id(job)}-{attempt}"
     return Write(
@@ -234,7 +235,7 @@ def _write(job: KeyJob, scratch: Path, attempt: int) -> Write:
 
 
 async def _attempt(job: KeyJob, write: Write, deadline: float) -> Failure | None:
-    """One call of the component. None if it went well."""
+    """One call of the component. None if it succeeded."""
     late: float | None = None
     status = 0
     try:
@@ -265,7 +266,8 @@ async def _attempt(job: KeyJob, write: Write, deadline: float) -> Failure | None
 
 
 def _report(job: KeyJob, write: Write) -> Report:
-    """What happened, held against what may fail: by the configuration, or for this kind."""
+    """What happened in an attempt, compared with what may fail: by configuration, or for this
+    kind."""
     kind = kind_of(job.component)
     normal = tuple(one.pattern for one in kind.expected)
     report = read(write.report, (*job.options.allow_http, *normal))
@@ -273,7 +275,7 @@ def _report(job: KeyJob, write: Write) -> Report:
 
 
 def _lost(job: KeyJob, report: Report, secrets: Secrets) -> Failure | None:
-    """A failed request that would be normal, did it not concern what the last state still had."""
+    """A failed request that would be normal if the last state did not have its subject."""
     if job.baseline is None:
         return None
     before = job.baseline.directory / "state"
@@ -293,7 +295,7 @@ async def _check(job: KeyJob, write: Write, attempt: int, report: Report) -> Che
         return await asyncio.to_thread(_judge, job, write, report.copies)
     except BundlerError as error:
         raise _failed(job, error, write, attempt) from error
-    except RecursionError as error:  # a program that loads it would end the same way
+    except RecursionError as error:  # a program that loads it would fail the same way
         key = job.component.key
         told = BadData(
             f"{key}: the state is nested too deeply.", hint="Check what the API answers.", key=key
@@ -302,8 +304,8 @@ async def _check(job: KeyJob, write: Write, attempt: int, report: Report) -> Che
 
 
 def _is_judged_later(job: KeyJob) -> bool:
-    """Whether a state that has shrunk is judged by what it makes (`bundler.refresh.removals`), or
-    by those who read the plan."""
+    """Whether a state that has shrunk is judged later: by its definitions
+    (`bundler.refresh.removals`), or by the reader of the plan."""
     counts = job.options.max_removed is not None and job.source.source.kind == "dagster"
     return counts or job.is_planned
 
@@ -336,14 +338,14 @@ def _failed(
 ) -> KeyFailedError:
     told = error.what.rstrip(".") + (f", after {attempts} attempts." if attempts > 1 else ".")
     again = type(error)(told, hint=error.hint, key=job.component.key)
-    # What was seen on the wire says it all; a traceback next to it would hide it.
+    # What was seen on the wire is sufficient; a traceback would hide it.
     quiet = seen or isinstance(error, (Unavailable, CredentialsRefused))
     output = tuple(_tail(write.log, job.source.surroundings.secrets, None))
     return KeyFailedError(again, attempts, () if quiet else output[-_LOG_LINES:], output)
 
 
 def _tail(log: Path, secrets: Secrets, most: int | None = _LOG_LINES) -> list[str]:
-    """The last lines that the component printed, without secrets."""
+    """The last lines of the component's output, without secrets."""
     before = secrets.longest
     try:
         with open(log, "rb") as stream:
@@ -352,7 +354,7 @@ def _tail(log: Path, secrets: Secrets, most: int | None = _LOG_LINES) -> list[st
             text = _COLOURS.sub("", stream.read().decode("utf-8", "replace"))
     except OSError:
         return []
-    if skipped:  # the first line is incomplete, and its beginning would show what to redact
+    if skipped:  # the first line is incomplete: a secret in it might not be recognised
         text = secrets.rest(text, before).partition("\n")[2]
     lines = secrets.redact(text).rstrip().splitlines()
     return lines if most is None else lines[-most:]

@@ -1,8 +1,8 @@
-"""What a freshly written state must pass before it may be published.
+"""The checks that a new state must pass before it is published.
 
-In this order: what does not belong into a state is left out; what cannot be part of a state tree
-is refused; no secret and no path of the staging area may be in its bytes; it is neither empty
-nor much smaller than before; it satisfies the project's own schema or command.
+In this order: what does not belong in a state is left out; what cannot be part of a state tree is
+refused; its bytes contain no secret and no path of the staging area; it is neither empty nor much
+smaller than before; it satisfies the project's own schema or command.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from bundler.system.atomic import io_errors
 from bundler.system.documents import read_document
 from bundler.system.walking import walk
 
-# Names of what never belongs into a state, wherever it is in one.
+# Names that never belong in a state, wherever they are in it.
 LEFT_OUT = (
     ".git",
     ".venv",
@@ -51,18 +51,18 @@ LEFT_OUT = (
     "__pycache__",
     ".local_defs_state",
     ".DS_Store",
-    ".user.yml",  # dbt's number of this machine's user
+    ".user.yml",  # dbt's number for the user of this machine
     "*.concurrent-update-lock",
 )
 _DATABASES = ("*.duckdb", "*.duckdb.wal", "*.sqlite", "*.sqlite3", "*.db")
 _STATE = "state"
 MAX_FILES = 250_000
-# What shrinks to less than this share of its entries is warned of.
+# Anything that shrinks to less than this share of its entries causes a warning.
 _SHARE_WITHOUT_A_WORD = 0.8
 
 
 class Baseline(msgspec.Struct, frozen=True):
-    """The state of one key that a new one is held against, and the key directory it is in."""
+    """The state of one key that a new one is compared with, and its key directory."""
 
     state: State
     directory: Path
@@ -72,8 +72,8 @@ class CheckedState(msgspec.Struct, frozen=True):
     """A state that may be published.
 
     left_out: paths that were removed, or not copied. ignored: those that were not copied because
-    git ignores them; ignored_count: how many there are. warnings: for the user. shrunk: why it is
-    refused if the definitions that it makes cannot be counted.
+    git ignores them; ignored_count: their number. warnings: for the user. shrunk: why it is refused
+    if the definitions from it cannot be counted.
     """
 
     state: State
@@ -97,11 +97,10 @@ def check(
 ) -> CheckedState:
     """Judges what a component wrote into its staged key directory.
 
-    copies: the directories that it has copied there. written_at: the key directory as the component
-    knew it, where that was in a container. counts_definitions: a state that has shrunk is not
-    refused here.
-    Raises `BadData`, `CredentialsRefused`, `ConfigurationError` or `InputOutputError` naming key
-    and file.
+    copies: the directories that it has copied there. written_at: the key directory's path for the
+    component, if that was in a container. counts_definitions: whether a state that has shrunk is
+    not refused here. Raises `BadData`, `CredentialsRefused`, `ConfigurationError` or
+    `InputOutputError` naming key and file.
     """
     key = component.key
     kind = kind_of(component)
@@ -161,7 +160,7 @@ def check(
 
 
 def _writable(patterns: tuple[str, ...], tree: StateTree) -> tuple[str, ...]:
-    """The directories of the tree that match, without those inside another."""
+    """The matching directories of the tree, without those inside another."""
     directories = {
         parent.as_posix()
         for file in tree.files
@@ -178,7 +177,7 @@ def _writable(patterns: tuple[str, ...], tree: StateTree) -> tuple[str, ...]:
 
 
 def _tidy(key: str, directory: Path, options: KeyOptions) -> Iterator[str]:
-    """Removes what does not belong into a state, then directories without any file."""
+    """Removes what does not belong in a state, then directories without any file."""
     count = 0
     with io_errors(directory):
         for parent, directories, files in walk(directory):
@@ -211,7 +210,7 @@ def _is_left_out(file: Path, path: str, options: KeyOptions) -> bool:
 
 
 def _any_match(path: str, patterns: tuple[str, ...]) -> bool:
-    """A pattern with a slash is for the whole path, else for the last name in it."""
+    """A pattern with a slash applies to the whole path, otherwise to its last name."""
     name = path.rpartition("/")[2]
     return any(fnmatchcase(path if "/" in pattern else name, pattern) for pattern in patterns)
 
@@ -247,7 +246,7 @@ def _refuse_secrets(
     secrets: Secrets,
     written_at: str,
 ) -> None:
-    """Raises for the first file that holds a secret, key material, or the staging path."""
+    """Raises for the first file that contains a secret, key material, or the staging path."""
     for file in tree.files:
         in_name = secrets.scanner.in_name(file.path)
         if in_name is not None:
@@ -302,7 +301,7 @@ def _key_material_refused(key: str, path: str, what: str) -> ConfigurationError:
 def _refuse_loss(
     key: str, directory: Path, tree: StateTree, options: KeyOptions, baseline: Baseline | None
 ) -> tuple[str, ...]:
-    """Returns warnings: what is less than it was, but not so much less that it is refused."""
+    """Returns warnings: what is smaller than before, but not small enough to be refused."""
     document = read_document(directory / _STATE)
     empty = tree.size == 0 or (document is not None and is_empty(document[0]))
     if empty and not options.allow_empty:
@@ -374,7 +373,7 @@ def _lost(documents: tuple[Any, Any] | None, sizes: tuple[int, int], share: floa
 
 
 def is_empty(document: Any) -> bool:
-    """Whether a JSON document holds nothing: null, "", [], {}, or containers of no items only."""
+    """Whether a JSON document is empty: null, "", [], {}, or containers of empty items only."""
     if not isinstance(document, (dict, list)):
         return document in (None, "")
     if isinstance(document, list):
@@ -389,7 +388,7 @@ def is_empty(document: Any) -> bool:
 def semantic_digest(
     directory: Path, tree: StateTree, kind: Kind, options: KeyOptions
 ) -> str | None:
-    """A ``dirHash`` over what means something; None if every byte does."""
+    """A ``dirHash`` of the meaningful parts; None if every byte is meaningful."""
     known, named = frozenset(kind.volatile), frozenset(options.volatile)
     if not known and not named:
         return None

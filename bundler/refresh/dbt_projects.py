@@ -1,4 +1,4 @@
-"""What dbt leaves in a state: where it may write, and what it will not find any more."""
+"""dbt's files in a state: what it may write to, and what it will not find any more."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _MOST_BYTES = 1024 * 1024
 
 
 def target_directories(tree: StateTree) -> tuple[str, ...]:
-    """Where dbt has parsed a project to, whatever ``target-path`` calls it."""
+    """The directories to which dbt has parsed a project, whatever ``target-path`` calls them."""
     paths = {file.path for file in tree.files}
     parents = {PurePosixPath(path).parent for path in paths if path.endswith(f"/{PARSED}")}
     return tuple(
@@ -34,7 +34,7 @@ def target_directories(tree: StateTree) -> tuple[str, ...]:
 
 
 def warnings(copies: Sequence[CopiedDirectory]) -> Iterator[str]:
-    """What dbt will not find where it runs in a copy of its project."""
+    """What dbt will not find when it runs in a copy of its project."""
     for copy in copies:
         source = Path(copy.source)
         profiles = f"{copy.target}/{_PROFILES}"

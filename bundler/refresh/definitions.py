@@ -1,7 +1,7 @@
-"""What a project's code location defines with given states: each load is its own process.
+"""What a project's code location defines with given states: each load in its own process.
 
 It is loaded in the project's interpreter, or inside an image, without network and without a
-refresh. The states are copied first, so that nothing a component does can alter them.
+refresh. The states are copied first, so that no component can alter them.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ if TYPE_CHECKING:
     from bundler.project.options import Inside
     from bundler.project.projects import Project
 
-# Of `dg dev`: a component would refresh while it loads.
+# Set by `dg dev`: a component would refresh during the load.
 _DEVELOPMENT = ("DAGSTER_IS_DEV_CLI",)
 _STATES = "/states-of-the-request"
-# Reads the program, then the states, from stdin: an engine need not be on this machine.
+# Reads the program, then the states, from stdin: an engine may be on another machine.
 _BOOTSTRAP = f"""\
 import os, sys, tarfile, tempfile
 own = os.path.abspath(".venv/bin/python")
@@ -67,7 +67,7 @@ def target_of(project: Project) -> str | None:
 
 
 def _target_inside(project: Project) -> str | None:
-    """The same in an image: the code need not be here."""
+    """The same for an image: the code need not exist here."""
     if project.dagster is None or project.dagster.target is not None:
         return target_of(project)
     return f"{NEAR}:{project.dagster.defs.replace('.', '/')}"
@@ -137,7 +137,7 @@ def _here(project: Project) -> Runner:
 
 
 def _in_image(inside: Inside, folder: Path) -> Runner:
-    """Runs inside an image, which gets the states over stdin."""
+    """Runs inside an image, which gets the states on stdin."""
     from bundler.artifacts.image.engine.running import runner
     from bundler.refresh.inside import Image, goes_along
 

@@ -1,7 +1,7 @@
-"""A state directory on its way to a new set of states: what becomes of each key.
+"""A state directory on its way to a new set of states: what is decided for each key.
 
-A key is fetched, or what is published (or the given baseline) is reused. Nothing is visible
-before `bundler.state.statedir.publish_together`, and that publishes the whole set.
+A key is fetched, or the published state (or the given baseline's) is reused. Nothing is visible
+before `bundler.state.statedir.publish_together`, which publishes the whole set.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ _LOCK_POLL_SECONDS = 0.1
 
 
 class PublishedDirectory(msgspec.Struct, frozen=True):
-    """What a publish came to. changed: the keys whose bytes are others than before."""
+    """The result of a publish. changed: the keys whose bytes differ from before."""
 
     bundle: Bundle
     record: DirectoryRefresh
@@ -68,11 +68,11 @@ class PublishedDirectory(msgspec.Struct, frozen=True):
 
 
 class Directory(msgspec.Struct):
-    """One state directory, the sources that share it, and what was decided of each key.
+    """One state directory, the sources that share it, and the decisions for each key.
 
-    baselines: what new states are held against and may fall back to, and, by key too, how those
-    came about (record). states, refreshes: what will be published. versions: of keys in versioned
-    storage, as that has them now. published_in: where the project's states are, if these are to be
+    baselines: what new states are compared with and may be replaced by, and how those were made
+    (record), by key. states, refreshes: what will be published. versions: of keys in versioned
+    storage, as it has them now. published_in: where the project's states are, if these are to be
     published elsewhere. shrunk: states that are refused if what they define cannot be counted.
     """
 
@@ -102,9 +102,9 @@ class Directory(msgspec.Struct):
         return tuple(c for c in self.components.values() if c.management_type == LOCAL)
 
     def settle_components(self) -> None:
-        """One component a key.
+        """One component per key.
 
-        Raises `ConfigurationError` for keys that cannot be, `CredentialsRefused` for one that holds
+        Raises `ConfigurationError` for impossible keys, `CredentialsRefused` for one that contains
         a secret: keys appear in manifests, logs and names of directories.
         """
         found = [component for item in self.sources for component in item.found.components]
@@ -119,7 +119,7 @@ class Directory(msgspec.Struct):
     async def open(
         self, stack: AsyncExitStack, given: Sequence[Extracted], listener: Listener
     ) -> None:
-        """Locks the state directory, and finds out what each key is to be held against.
+        """Locks the state directory, and finds each key's baseline.
 
         given: the state directories of the baseline that was named.
         """
@@ -135,7 +135,7 @@ class Directory(msgspec.Struct):
             )
 
     def _needs_lock(self) -> bool:
-        """False if nothing is fetched: then what is published most likely stays as it is."""
+        """False if nothing is fetched: then the published state most likely stays."""
         options = self.options
         embeds = options.stored is not None and options.stored.embeds
         return (
@@ -146,7 +146,7 @@ class Directory(msgspec.Struct):
         )
 
     async def _stage(self, stack: AsyncExitStack, listener: Listener) -> Staging:
-        """Waits for the lock, so that Ctrl-C is heard meanwhile."""
+        """Waits for the lock, in a way that Ctrl-C can interrupt."""
         began = time.monotonic()
         told = False
         while True:
@@ -162,7 +162,7 @@ class Directory(msgspec.Struct):
             await asyncio.sleep(_LOCK_POLL_SECONDS)
 
     async def read_baselines(self, statedir: StateDir) -> Manifest | None:
-        """Takes the states of a state directory that verify. Returns its manifest."""
+        """Takes the valid states of a state directory. Returns its manifest."""
         published = statedir.read()
         if published is None:
             return None
@@ -182,9 +182,9 @@ class Directory(msgspec.Struct):
     # --- deciding -----------------------------------------------------------------------------
 
     def jobs(self, listener: Listener) -> Iterator[KeyJob]:
-        """The keys that are to be fetched; the others keep their published state.
+        """The keys to fetch; the others keep their published state.
 
-        Raises `VerificationFailed` if that does not verify.
+        Raises `VerificationFailed` if that is not valid.
         """
         without: list[str] = []
         for component in self.local:
@@ -213,14 +213,14 @@ class Directory(msgspec.Struct):
     def job(
         self, component: Component, directory: Callable[[str], Path], baseline: Baseline | None
     ) -> KeyJob:
-        """What it takes to fetch a key. directory: makes an empty key directory for it."""
+        """The job of fetching a key. directory: makes an empty key directory for it."""
         source = next(item for item in self.sources if component in item.found.components)
         options = self.options.of_key(component.key)
         is_planned = self.published_in is not None
         return KeyJob(component, source, options, directory, baseline, is_planned)
 
     def _keep_unselected(self, key: str, without: list[str]) -> None:
-        """Keeps its state without a word: the user has named other keys."""
+        """Keeps a key's state without any message: the user has named other keys."""
         if key in self.baselines:
             self._use_baseline(key)
             self.refreshes[key] = self.record[key]
@@ -240,7 +240,7 @@ class Directory(msgspec.Struct):
         listener.key(KeyProgress(key, "kept", size=state.size, changed=False))
 
     def _use_baseline(self, key: str) -> State:
-        """Makes the baseline's bytes what will be published for a key."""
+        """Publishes the baseline's bytes for a key."""
         baseline = self.baselines[key]
         if baseline.directory == self.statedir.path / baseline.state.path:
             if self._opened is not None:
@@ -255,7 +255,7 @@ class Directory(msgspec.Struct):
     # --- taking over what was fetched ---------------------------------------------------------
 
     def take(self, job: KeyJob, fetched: Fetched, listener: Listener) -> None:
-        """Takes a fetched state over, or the baseline's bytes where they mean the same."""
+        """Accepts a fetched state, or the baseline's bytes if they mean the same."""
         key, state = job.component.key, fetched.checked.state
         if fetched.checked.shrunk is not None:
             self.shrunk[key] = fetched.checked.shrunk
@@ -274,7 +274,7 @@ class Directory(msgspec.Struct):
         tell_fetched(key, fetched, self.states[key], listener, detail=detail, changed=not same)
 
     def _brief(self, job: KeyJob) -> str:
-        """What changed against the baseline, such as ``+3 connectors, -1 table``."""
+        """What changed since the baseline, such as ``+3 connectors, -1 table``."""
         if job.baseline is None:
             return ""
         from bundler.artifacts.diff import brief
@@ -283,7 +283,8 @@ class Directory(msgspec.Struct):
         return brief(job.baseline.directory, staged)
 
     def take_stale(self, job: KeyJob, failed: KeyFailedError, listener: Listener) -> bool:
-        """Takes the baseline for an unavailable system, if that was allowed and it is young."""
+        """Uses the baseline instead of an unavailable system, if that is allowed and it is
+        recent enough."""
         key, most = job.component.key, self.options.allow_stale
         before = self.record.get(key)
         if most is None or before is None or not isinstance(failed.error, Unavailable):
@@ -305,7 +306,7 @@ class Directory(msgspec.Struct):
         return next((source.project for source in found), None)
 
     def changes_limited(self) -> bool:
-        """Whether a state changes of which `max-removed` says how much it may remove."""
+        """Whether a state changes whose removals `max-removed` limits."""
         return any(
             self.options.of_key(key).max_removed is not None
             and self.baselines[old].state.digest.dir_hash != self.states[key].digest.dir_hash
@@ -319,7 +320,7 @@ class Directory(msgspec.Struct):
         return vanished(gone if self.dagster_project() else (), self.options)
 
     def refused_as_shrunk(self) -> list[BadData]:
-        """States that have shrunk, and whose definitions `max-removed` does not limit instead."""
+        """States that have shrunk, and whose definitions `max-removed` does not limit."""
         counts = self.dagster_project() is not None
         return [
             error
@@ -334,14 +335,14 @@ class Directory(msgspec.Struct):
         return {key: self.baselines[old].directory for key, old in pairs.items()}, after
 
     def allow_removed(self, key: str, names: tuple[str, ...], listener: Listener) -> None:
-        """Records that a key lost more definitions than it may, with approval."""
+        """Records that a key lost more definitions than its limit, with approval."""
         self.refreshes[key] = msgspec.structs.replace(self.refreshes[key], removed=names)
         listener.warning(
             f"{key}: {len(names)} definitions are removed, because --allow-removed allows it."
         )
 
     def key_directories(self) -> dict[str, Path]:
-        """Where the state of each key is that will be published."""
+        """The directory of each key's state that will be published."""
         return {key: self._key_directory(state) for key, state in self.states.items()}
 
     def _key_directory(self, state: State) -> Path:
@@ -352,7 +353,7 @@ class Directory(msgspec.Struct):
     # --- publishing ---------------------------------------------------------------------------
 
     def ready(self) -> Ready:
-        """What was decided, on the disk next to what is published."""
+        """Writes what was decided to disk, next to what is published."""
         return self.staging.ready(
             tuple(self.states.values()),
             self._non_local(),
@@ -360,10 +361,10 @@ class Directory(msgspec.Struct):
         )
 
     async def settle(self, stack: AsyncExitStack, listener: Listener) -> Publication | None:
-        """What is published, if exactly that is to be: nothing is written then.
+        """The published set, if nothing has to be written because exactly that is to be published.
 
-        None if there is something to publish; the state directory is locked then.
-        Raises `Locked` if another process has published meanwhile.
+        None if there is something to publish; the state directory is locked then. Raises `Locked`
+        if another process has published meanwhile.
         """
         before = self._before
         if self._opened is not None:
@@ -402,7 +403,7 @@ class Directory(msgspec.Struct):
     # --- versioned storage --------------------------------------------------------------------
 
     async def take_stored(self, listener: Listener) -> None:
-        """Asks the storage for the versions of its keys, and embeds their states if that is wanted.
+        """Asks the storage for the versions of its keys, and embeds their states if requested.
 
         Raises what the storage raises.
         """
@@ -444,7 +445,7 @@ class Directory(msgspec.Struct):
 
 
 class Collected(msgspec.Struct, frozen=True):
-    """A state that was fetched for somewhere else than a state directory.
+    """A state that was fetched without being published in a state directory.
 
     place: of the state directory that its key belongs to. directory: its key directory.
     """
@@ -457,7 +458,7 @@ class Collected(msgspec.Struct, frozen=True):
 
 
 class Collector(msgspec.Struct):
-    """Takes fetched states that are not published: of keys of some management types."""
+    """Collects fetched states that are not published: of keys of some management types."""
 
     folder: Path
     of: Directory
@@ -478,7 +479,7 @@ class Collector(msgspec.Struct):
         return target
 
     def take(self, job: KeyJob, fetched: Fetched, listener: Listener) -> None:
-        """Keeps what was fetched."""
+        """Keeps a fetched state."""
         key, state = job.component.key, fetched.checked.state
         refresh = KeyRefresh(
             key=key,
@@ -493,12 +494,12 @@ class Collector(msgspec.Struct):
         tell_fetched(key, fetched, state, listener)
 
     def take_stale(self, _job: KeyJob, _failed: KeyFailedError, _listener: Listener) -> bool:
-        """The storage keeps its latest version; nothing needs to replace it."""
+        """Does nothing: the storage keeps its latest version."""
         return False
 
 
 def _verifies(baseline: Baseline) -> bool:
-    """Whether a key directory still holds exactly what the manifest says."""
+    """Whether a key directory still contains exactly what the manifest says."""
     try:
         return scan(baseline.directory).dir_hash == baseline.state.digest.dir_hash
     except BundlerError:

@@ -42,7 +42,7 @@ class LoadedSource(msgspec.Struct, frozen=True):
 def start(
     source: Source, surroundings: Surroundings, scratch: Path, image: Image | None = None
 ) -> WorkerProcess:
-    """A worker of this source that has loaded nothing yet; in an image, or on this machine."""
+    """Starts a worker for this source, in an image or on this machine, without loading anything."""
     if image is not None:
         from bundler.refresh.inside import InsideWorker
 
@@ -100,7 +100,7 @@ async def load_all(
         elif isinstance(result, BaseException):
             raise result
     raise_all(failures)
-    # They end in any order; the run record and what is printed keep that of the projects.
+    # They finish in any order; the run record and the output keep that of the projects.
     loaded.sort(key=lambda item: order[id(item.source)])
 
 
@@ -141,8 +141,8 @@ async def _load(
 def unique(components: Sequence[Component]) -> dict[str, Component]:
     """One component per key: those that share a key share its state, which is written once.
 
-    Raises `ConfigurationError` if they differ in what the state is made of or where it is kept,
-    or if a key was made of a variable that is not set.
+    Raises `ConfigurationError` if they differ in what the state is made of or where it is kept, or
+    if a key was made of a variable that is not set.
     """
     by_key: dict[str, Component] = {}
     for component in components:
@@ -167,7 +167,7 @@ def unique(components: Sequence[Component]) -> dict[str, Component]:
 
 
 def _require_whole_key(component: Component) -> None:
-    """A variable that is not set becomes ``None`` or nothing in the key that is made of it."""
+    """Refuses a key that an unset variable is part of: the variable becomes ``None`` or empty."""
     found = re.fullmatch(r"[^\[]*\[(.*)\]", component.key, re.DOTALL)
     if found is None:
         return

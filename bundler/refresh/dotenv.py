@@ -1,7 +1,7 @@
 """``.env`` files, as the python-dotenv in the project's own environment reads them.
 
-Its versions differ in comments, quotes and escapes, and Dagster takes the one that is installed
-next to it. A project without Dagster, and so without python-dotenv, gets the one that we bring.
+Its versions differ in comments, quotes and escapes, and Dagster uses the one that is installed with
+it. A project without Dagster, and so without python-dotenv, gets the one that we bring.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ _SECONDS = 5.0
 
 
 def read(path: Path, environment: Mapping[str, str], python: Path | None = None) -> dict[str, str]:
-    """The variables that a file sets; empty if there is no file.
+    """The variables that a file sets; empty if it does not exist.
 
-    environment: where references are looked up that the file itself does not define. python: the
-    project's interpreter. Raises `ConfigurationError` if the file is malformed, `InputOutputError`
-    if it cannot be read.
+    environment: for references that the file itself does not define. python: the project's
+    interpreter. Raises `ConfigurationError` if the file is malformed, `InputOutputError` if it
+    cannot be read.
     """
     with io_errors(path):
         if not path.exists() or path.is_dir():  # a virtual environment has this name, too
@@ -72,8 +72,9 @@ def read(path: Path, environment: Mapping[str, str], python: Path | None = None)
 def _ask(
     python: Sequence[Path | str], path: Path, environment: Mapping[str, str]
 ) -> dict[str, Any] | None:
-    """What the file holds; None if this interpreter has no python-dotenv, or cannot be asked."""
-    # What our own interpreter was started with is not the project's.
+    """The variables in the file; None if this interpreter has no python-dotenv, or cannot be
+    asked."""
+    # The variables for our own interpreter are not the project's.
     env = {name: value for name, value in environment.items() if name != "PYTHONHOME"}
     try:
         done = process.run([*python, "-c", _SCRIPT, path], env=env, timeout=_SECONDS)

@@ -1,4 +1,4 @@
-"""The output of the keys that failed, in a file: the terminal shows only its last lines."""
+"""Writes the output of the keys that failed to a file: the terminal only shows its last lines."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _ONLY_OWNER = 0o600
 
 
 def write_failure_log(project: str, outputs: Mapping[str, Sequence[str]]) -> str:
-    """Writes it and returns its path; empty if there is no output, or it cannot be written.
+    """Writes the log and returns its path; empty if there is no output, or it cannot be written.
 
     The project's next failure replaces it. outputs: lines without secrets, by key.
     """

@@ -40,12 +40,12 @@ from bundler.refresh.workers import Launch, WorkerProcess, Write
 from bundler.system.atomic import io_errors
 
 _WORKER_FILES = Path(__file__).parent.parent / "worker"
-# What a worker is made of, besides the file of its kind.
+# The files of a worker, besides the one of its kind.
 _FILES = (
     *("start.py", "worker.py", "watching.py", "copying.py", "state_use.py"),
     *("recorder.py", "patches.py", "bodies.py", "error_objects.py"),
 )
-# Variables that describe this machine and would spoil the image's.
+# Variables that describe this machine and would break the image's.
 _MACHINE = frozenset(
     {
         *("PATH", "HOME", "PWD", "OLDPWD", "SHLVL", "_", "USER", "LOGNAME", "SHELL", "HOSTNAME"),
@@ -72,7 +72,7 @@ _MACHINE_PREFIXES = (
 _PYTHON = "python"
 _END_SECONDS = 2.0
 _BUFFER_BYTES = 256 * 1024
-# A project's own environment goes before the image's, as it would on this machine.
+# A project's own environment precedes the image's, as it would on this machine.
 _BOOTSTRAP = """\
 import json, os, sys, tempfile
 def take(size):
@@ -110,7 +110,7 @@ class Image:
 
     @classmethod
     def find(cls, inside: Inside) -> Image:
-        """Looks it up, or pulls it. Raises `ToolFailed`."""
+        """Looks up an image, or pulls it. Raises `ToolFailed`."""
         return cls(inside, RunningContainer(inside.image).own_variables())
 
 
@@ -177,7 +177,7 @@ class InsideWorker(WorkerProcess):
         return project.root / place
 
     async def write(self, write: Write) -> int:
-        """As the worker's own, and copies out what the attempt has left."""
+        """Makes one attempt like the local worker, and copies out the result."""
         inside = self._inside(write)
         if write.previous_path is not None and inside.previous_path is not None:
             await asyncio.to_thread(
@@ -208,7 +208,7 @@ class InsideWorker(WorkerProcess):
         )
 
     def _copy_in(self, directory: Path, target: Path) -> None:
-        """Puts a directory of this machine into the container, where its user may change it."""
+        """Copies a directory of this machine into the container, where its user may change it."""
         if not directory.exists():
             return
         name = target.relative_to(self._folder)
@@ -247,7 +247,7 @@ class InsideWorker(WorkerProcess):
             self._container.remove()
 
     async def _end(self, number: int) -> None:
-        """Has the worker kill an attempt, which is out of our reach."""
+        """Asks the worker to kill an attempt, which we cannot reach."""
         ended = self._ended[number]
         if self._pids.pop(number, None) is not None and (ended.cancelled() or not ended.done()):
             gone = self._ended[number] = asyncio.get_running_loop().create_future()
@@ -258,22 +258,23 @@ class InsideWorker(WorkerProcess):
 
 
 def _open_to_all(info: tarfile.TarInfo) -> tarfile.TarInfo:
-    """The image's user is not known here, and nobody else is in the container."""
+    """Makes a path accessible to all: the image's user is unknown, and nobody else is in the
+    container."""
     info.uid = info.gid = 0
     info.mode = 0o777 if info.isdir() else 0o666
     return info
 
 
 def goes_along(name: str, own: Mapping[str, str]) -> bool:
-    """Whether a variable is the project's, and not one of this machine or of the image."""
+    """Whether a variable is the project's, and not this machine's or the image's."""
     return not (name in own or name in _MACHINE or name.startswith(_MACHINE_PREFIXES))
 
 
 def _unpack(stream: Any, target: Path, key: str) -> None:
-    """Writes a tar stream whose top is one directory; nothing in it leads out of the target.
+    """Extracts a tar stream whose top is one directory; nothing leads out of the target.
 
-    Links and FIFOs are made as such, for the check that refuses them by name.
-    Raises `BadData` for what cannot be made, and for too many files.
+    Links and FIFOs are created, for the check that refuses them by name. Raises `BadData` for what
+    cannot be created, and for too many files.
     """
     made = {""}
     with io_errors(target):
@@ -301,7 +302,7 @@ def _unpack_one(
     here = target / path
     if info.isdir():
         if path not in made:
-            here.mkdir()  # fails where a link of that name would lead elsewhere
+            here.mkdir()  # fails if a link with that name would lead elsewhere
         made.add(path)
     elif info.isreg():
         _write(archive, info, here)

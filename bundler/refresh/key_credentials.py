@@ -1,4 +1,4 @@
-"""Defs state keys that hold a credential: they are not used, and are shown without it.
+"""Withholds defs state keys that contain a credential: they are not used, and shown without it.
 
 Keys appear in manifests, labels, logs and names of directories.
 """
@@ -14,7 +14,8 @@ from bundler.system.url_credentials import has_credentials, without_credentials
 
 
 def withheld(found: Found, secrets: Secrets) -> Found:
-    """What was found, with each key as it may be shown; a component says why its key is refused."""
+    """What was found, with each key as it may be shown; such a component says why its key is
+    refused."""
     components = tuple(_judged(component, secrets) for component in found.components)
     warnings = list(found.warnings)
     for before, after in zip(found.components, components, strict=True):

@@ -1,8 +1,8 @@
-"""Private keys and issued tokens, recognised by their form: no variable has to name them.
+"""Recognises private keys and issued tokens by their form, without any variable that names them.
 
 The search of a state for the values of secrets (`bundler.refresh.secrets`) also looks for the
-*marks* that such things begin with. Only if one is found, its detector looks closer: those
-of the library detect-secrets, and a few for what that does not know.
+*marks* that such things begin with. Only if one is found, its detector is used: those of the
+library detect-secrets, and a few for what that does not know.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _PEM = (
     r"(?:\\+[rnt]|[\s\"',+>|]|[A-Z][A-Za-z-]+: [^\\\n]{0,200}){0,64}[A-Za-z0-9+/]{16,}"
 )
 _PEM_MARK = "PRIVATE KEY-----"
-# How PKCS #8 begins in binary, for RSA, P-256 and Ed25519; also in base64 without PEM around it.
+# The beginning of PKCS #8 in binary, for RSA, P-256 and Ed25519; also in base64 without PEM.
 _DER_MARKS = tuple(
     map(
         bytes.fromhex,
@@ -75,7 +75,7 @@ _EXAMPLE = re.compile(r"(?i)example")
 
 @cache
 def marks() -> dict[bytes, str]:
-    """What to look for, and under which name `inspect` looks closer there."""
+    """What to search for, and the name under which `inspect` looks closer there."""
     found = {mark.encode(): detector for mark, detector in _LIBRARY.items()}
     found |= {mark.encode(): mark for mark in _OURS}
     encoded = forms(_PEM_MARK) - {_PEM_MARK.encode()}
@@ -86,12 +86,12 @@ def marks() -> dict[bytes, str]:
 def inspect(name: str, text: str) -> Iterator[tuple[int, str]]:
     """Where a text that contains a mark of this name has key material, and what it is."""
     for one, what in _by_pattern(name, text) if name in _OURS else _by_library(name, text):
-        if not _EXAMPLE.search(one[0]):  # the documentation of AWS
+        if not _EXAMPLE.search(one[0]):  # from the documentation of AWS
             yield one.start(), what
 
 
 def is_container(path: str) -> bool:
-    """Whether a file's name says that it holds private keys, in a binary format."""
+    """Whether a file's name says that it contains private keys, in a binary format."""
     return path.lower().endswith(_CONTAINERS)
 
 
@@ -112,7 +112,7 @@ def _matches(pattern: re.Pattern[str], name: str, text: str) -> Iterator[re.Matc
     if name != _JWT:
         yield from pattern.finditer(text)
         return
-    # Anywhere inside of a long word its pattern would begin anew.
+    # Its pattern would match again anywhere inside of a long word.
     for begin in re.finditer(r"(?:(?<![\w-])|(?<=\\[nrt]))eyJ", text):
         found = pattern.match(text, begin.start())
         if found is not None:

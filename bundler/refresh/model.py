@@ -1,4 +1,4 @@
-"""The values that a source is made of and yields."""
+"""The values that describe a source and what it yields."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ class Component(msgspec.Struct, frozen=True):
 
     kind: its class, ``package.module.Class``, ``command``, or ``command:dbt``. ancestors: the
     classes that it inherits from, nearest first: a subclass of a vendor's component is one.
-    location: the file that declares it, such as ``defs/shop/defs.yaml``; for messages.
-    line: its line in that file; 0 if it is unknown. warning: what the user should know about it.
-    made_of: a digest of what its state is made of; components that share a key must agree on it.
-    key_variables: environment variables that the key is made of: another value is another key.
-    environment_variables: every variable that was read to make it. unset_variables: those that
-    its declaration names and that are not set, or empty. defers_in: where a dbt project in its
-    state looks for the manifest that it defers to, below the key directory; empty if it does not.
-    unread: what in its code ignores the state, judged by its source.
-    refused: why its key cannot be used; the key is then the one to show.
+    location: the file that declares it, such as ``defs/shop/defs.yaml``; for messages. line: its
+    line in that file; 0 if unknown. warning: what the user should know about it. made_of: a digest
+    of what its state is made of; components that share a key must agree on it. key_variables:
+    environment variables that are part of the key: another value is another key.
+    environment_variables: every variable that was read to make it. unset_variables: those in its
+    declaration that are not set, or empty. defers_in: where a dbt project in its state looks for
+    the manifest that it defers to, below the key directory; empty if it does not defer. unread: the
+    part of its code that ignores the state, judging by its source. refused: why its key cannot be
+    used; the key is then the one to show.
     """
 
     key: str
@@ -73,11 +73,11 @@ class Found(msgspec.Struct, frozen=True):
 
 
 class Source(msgspec.Struct, frozen=True):
-    """How the worker is to find a source's components.
+    """How the worker finds a source's components.
 
-    kind: the file ``<kind>_worker.py`` in `bundler.worker`. python: its interpreter.
-    load: the rest of the worker's ``load`` command. judged_by: ``report`` where the worker itself
-    calls the component, ``exit`` where another program does.
+    kind: the file ``<kind>_worker.py`` in `bundler.worker`. python: its interpreter. load: the rest
+    of the worker's ``load`` command. judged_by: ``report`` if the worker itself calls the
+    component, ``exit`` if another program does.
     """
 
     project: Project

@@ -22,10 +22,8 @@ Action = Literal["fetch", "keep", "skip"]
 
 
 class PlannedKey(msgspec.Struct, frozen=True, rename="camel"):
-    """action: ``skip`` for a key that is not selected or not kept in the artifact.
-
-    declared: the file and line that declare its component; empty if unknown.
-    """
+    """action: ``skip`` for a key that is not selected or not kept in the artifact. declared: the
+    file and line that declare its component; empty if unknown."""
 
     key: str
     management_type: ManagementType
@@ -36,7 +34,7 @@ class PlannedKey(msgspec.Struct, frozen=True, rename="camel"):
 def preview(
     projects: Sequence[Project], options: RefreshOptions, listener: Listener
 ) -> tuple[PlannedKey, ...]:
-    """What would become of each key. Raises as a refresh does for what it finds out before it."""
+    """What would happen to each key. Raises as a refresh does in its checks before fetching."""
     return run_to_end(lambda _: _preview(projects, options, listener))
 
 

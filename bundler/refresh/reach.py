@@ -1,12 +1,12 @@
-"""Reaches every external system with the credentials that a refresh would use, without refreshing.
+"""Reaches every external system with the credentials of a refresh, without refreshing.
 
 Only a component knows its system's address and how it logs in. So each is *rehearsed*: it begins to
-write its state, into a folder that is thrown away, and its process ends with the first answer that
-shows that the system exists and accepts the credentials: one read beyond what fetches a token, or a
-few other requests. That takes a request or two, and whatever goes wrong is called what a refresh
-would call it. A key whose requests the recorder cannot see (gRPC, pycurl, a program of any kind)
-can say with ``reach = ["curl", …]`` how to ask; else the hosts in a program's own arguments are
-connected to.
+write its state, into a temporary folder, and its process ends with the first answer that shows that
+the system exists and accepts the credentials: one read beyond what fetches a token, or a few other
+requests. That takes a request or two, and failures are classified as in a refresh.
+
+A key whose requests the recorder cannot see (gRPC, pycurl, any other program) can configure ``reach
+= ["curl", …]``; otherwise the hosts in a program's own arguments are connected to.
 """
 
 from __future__ import annotations
@@ -43,16 +43,16 @@ if TYPE_CHECKING:
 
 REACH_SECONDS = 10.0
 _JOBS = 8
-# These work on files; what they ask of a git host is asked when they refresh.
+# These work on files; a git host is only asked during a refresh.
 _ASKS_NOBODY = ("dagster_dbt.*",)
 
 
 @dataclass(frozen=True)
 class Reached:
-    """What came of reaching one key's system.
+    """The result of reaching one key's system.
 
-    hosts: those that answered, with their port. how: by what that is known. failure: as a refresh
-    would say it. how ``nothing`` with no failure: nobody was seen to be asked.
+    hosts: those that answered, with their port. how: the way in which that was determined. failure:
+    as in a refresh. how ``nothing`` without a failure: no request was seen.
     """
 
     key: str
@@ -64,7 +64,7 @@ class Reached:
 
 @dataclass(frozen=True)
 class Looked:
-    """What the sources have, and what came of reaching the systems of their keys."""
+    """The components of the sources, and the result of reaching their systems."""
 
     found: tuple[Found, ...]
     reached: tuple[Reached, ...] = ()
@@ -131,7 +131,7 @@ class _Attempt:
             late = self.seconds
         report = read(write.report, self.options.allow_http)
         if late is not None and not report.failed and (report.answered or not report.waiting):
-            return _hosts(report)  # it answers, or has asked nobody yet, and takes its time
+            return _hosts(report)  # it answers, or has asked nobody yet, and is slow
         stopped = report.answered > 0 and not report.raised and not report.failed
         if late is not None or not (stopped or report.returned):
             failure = failure_of(
@@ -192,7 +192,7 @@ def _hosts(report: Report) -> tuple[str, ...]:
 
 
 def _addresses(argv: Sequence[str]) -> list[tuple[str, bool]]:
-    """HOST:PORT of every URL in a command line, and whether TLS is spoken there."""
+    """HOST:PORT of every URL in a command line, and whether it uses TLS."""
     found: dict[tuple[str, bool], None] = {}
     for url in re.findall(r"https?://[^\s\"'<>]+", " ".join(argv)):
         try:

@@ -1,9 +1,9 @@
-"""dbt notes where a project was when it was parsed; in an artifact it is elsewhere.
+"""Makes dbt's files independent of where the project was when it was parsed.
 
-A project that dagster-dbt clones is parsed where it is staged, a local one where it is before it is
-copied. dbt writes that directory into what it makes of each seed (``root_path``), in
-``manifest.json`` and in ``partial_parse.msgpack``. dbt runs in the project's own directory, so
-``.`` says the same, wherever the state is put.
+A project that dagster-dbt clones is parsed in the staging area, a local one before it is copied.
+dbt writes that directory into the entry of each seed (``root_path``), in ``manifest.json`` and in
+``partial_parse.msgpack``. dbt runs in the project's own directory, so ``.`` means the same,
+wherever the state is.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ _CHUNK_BYTES = 1024 * 1024
 
 
 def relocate(directory: Path, sources: Sequence[str] = ()) -> None:
-    """Makes what dbt parsed in this directory, or below it, independent of where it was parsed.
+    """Makes what dbt parsed in this directory, or below it, independent of its path.
 
-    sources: the directories of projects that were parsed there and then copied.
-    Raises `InputOutputError`.
+    sources: the directories of projects that were parsed there and then copied. Raises
+    `InputOutputError`.
     """
     with io_errors(directory):
         for parent, _, files in walk(directory):
@@ -35,7 +35,7 @@ def relocate(directory: Path, sources: Sequence[str] = ()) -> None:
 
 
 def _project_of(path: Path, directory: Path) -> Path:
-    """The project that a file of dbt's target directory is about."""
+    """The project of a file in dbt's target directory."""
     for parent in path.parents:
         if parent == directory:
             break
@@ -53,7 +53,7 @@ def _replace_all(path: Path, projects: Sequence[Path]) -> None:
 
 def _replacements(project: Path, *, escaped: bool) -> Iterator[tuple[bytes, bytes]]:
     for name in sorted({str(project), os.path.realpath(project)}):
-        if not escaped:  # the strings of msgpack are preceded by their length
+        if not escaped:  # msgpack prefixes strings with their length
             old = os.fsencode(name)
             yield old, _here(len(old))
             continue
@@ -63,7 +63,7 @@ def _replacements(project: Path, *, escaped: bool) -> Iterator[tuple[bytes, byte
 
 
 def _here(length: int) -> bytes:
-    """``.`` in so many bytes: ``./././.``"""
+    """``.`` in the same number of bytes: ``./././.``"""
     return (b"./" * length)[:length]
 
 

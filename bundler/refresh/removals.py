@@ -70,7 +70,7 @@ class Removal(msgspec.Struct, frozen=True):
 
 
 class ShrunkState(msgspec.Struct, frozen=True):
-    """A state that a refresh refuses, since it is much smaller than the baseline's."""
+    """A state that a refresh refuses because it is much smaller than the baseline's."""
 
     key: str
     what: str
@@ -83,7 +83,7 @@ class ShrunkState(msgspec.Struct, frozen=True):
 def removals(
     before: Definitions, after: Definitions, options: RefreshOptions
 ) -> tuple[Removal, ...]:
-    """What each key makes no longer, judged by the options."""
+    """What each key would no longer make, compared with the options."""
     return tuple(
         removal
         for key in sorted(before.keys)
@@ -127,7 +127,7 @@ def refused(found: Sequence[Removal]) -> list[BadData]:
 
 
 def allowed_names(found: Sequence[Removal], key: str) -> tuple[str, ...]:
-    """What was removed of a key beyond its limits, for the run record."""
+    """What was removed from a key beyond its limits, for the run record."""
     return tuple(
         name
         for removal in found

@@ -1,4 +1,4 @@
-"""What a refresh reports: warnings, each failure, the conclusion. It prints nothing."""
+"""Reports of a refresh: warnings, each failure, the conclusion. Prints nothing."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MOST_SKEW_SECONDS = 300.0
 
 
 def nearest_key(given: str, known: Collection[str]) -> str:
-    """What the user may have meant, or which keys there are."""
+    """The key that the user may have meant, or the list of keys."""
     if near := nearest(given, known):
         return f"Did you mean {near!r}?"
     shown = ", ".join(sorted(known)[:_MOST_KNOWN])
@@ -71,9 +71,9 @@ def declare(failures: Sequence[BundlerError], jobs: Sequence[KeyJob]) -> None:
 
 
 class Failing:
-    """Reports that a key has failed as soon as that is final; why, the caller says at the end.
+    """Reports that a key has failed as soon as that is final; the caller reports why at the end.
 
-    The keys that are under way go on, so that one run names all that is to be fixed.
+    Running keys continue, so that one run names everything that has to be fixed.
     """
 
     def __init__(self, keys: int, listener: Listener) -> None:

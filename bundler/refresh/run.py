@@ -65,9 +65,12 @@ _T = TypeVar("_T")
 
 
 class Refreshed(msgspec.Struct, frozen=True):
-    """What a refresh did. bundles: one a state directory, published. changed: those keys whose
-    bytes are others than before. collected: what was fetched for elsewhere. shrunk: for a plan, the
-    states that a refresh would refuse because they have shrunk."""
+    """The result of a refresh.
+
+    bundles: one per state directory, published. changed: the keys whose bytes differ from before.
+    collected: what was fetched without being published. shrunk: for a plan, the states that a
+    refresh would refuse because they have shrunk.
+    """
 
     bundles: tuple[Bundle, ...]
     record: tuple[DirectoryRefresh, ...]
@@ -100,15 +103,14 @@ def refresh(
     *,
     into: Path | None = None,
 ) -> Refreshed:
-    """Refreshes and publishes. options: those of the command line; they go before the projects'.
+    """Refreshes and publishes.
 
-    held: where the bundles are to be embedded; until it is closed, they stay as they are whatever
-    another process publishes.
-
-    aside: an empty folder into which keys in versioned storage are fetched as well; without one
-    they are not refreshed. into: an empty folder in which everything is published, for a plan: the
-    projects' own state directories stay as they are, and removals are not refused.
-    Raises the failure of a key, or `Several`; nothing was published then.
+    options: from the command line; they override the projects'. held: if the bundles are to be
+    embedded; until it is closed, they stay unchanged, whatever another process publishes. aside: an
+    empty folder into which keys in versioned storage are fetched as well; without one they are not
+    refreshed. into: an empty folder in which everything is published, for a plan: the projects' own
+    state directories stay unchanged, and removals are not refused. Raises the failure of a key, or
+    `Several`; nothing was published then.
     """
     return run_to_end(
         lambda decided: _refresh(
@@ -128,9 +130,9 @@ def fetch_into(
 ) -> tuple[Collected, ...]:
     """Refreshes keys of some management types into a folder.
 
-    choose: is asked once the keys are known. Each gets its own key directory below the folder,
-    which must be empty; nothing is published. Raises as `refresh` does, and leaves what was written
-    to the caller.
+    choose: called once the keys are known. Each gets its own key directory below the folder, which
+    must be empty; nothing is published. Raises as `refresh` does, and leaves what was written to
+    the caller.
     """
     return run_to_end(
         lambda _: _fetch_into(folder, projects, options, listener, types=types, choose=choose)
@@ -138,9 +140,9 @@ def fetch_into(
 
 
 def run_to_end(work: Callable[[asyncio.Event], Coroutine[Any, Any, _T]]) -> _T:
-    """Runs to the end, or until SIGINT or SIGTERM: then everything is ended and put away.
+    """Runs to the end, or until SIGINT or SIGTERM: then everything is ended and cleaned up.
 
-    The event that the work gets is its word that the end is decided on: a signal is too late then.
+    The work sets the event when the outcome is decided: a signal is too late then.
     """
     received: list[int] = []
 
@@ -154,7 +156,7 @@ def run_to_end(work: Callable[[asyncio.Event], Coroutine[Any, Any, _T]]) -> _T:
                 task.cancel()
 
         for number in (signal.SIGINT, signal.SIGTERM):
-            # Not in another thread than the main one, where signals arrive anyway.
+            # Only in the main thread, where signals arrive anyway.
             with suppress(ValueError, RuntimeError):
                 loop.add_signal_handler(number, stop, number)
         return await task
@@ -333,7 +335,7 @@ def check_selection(options: RefreshOptions, directories: Sequence[Directory]) -
                 f"No component has the key {key!r}.", hint=nearest_key(key, known), key=key
             )
     if options.is_one_of_all or not known:
-        return  # a pattern is for every project that is built, and another one has the key
+        return  # a pattern applies to every project that is built, and another one has the key
     for pattern in (*options.allow_empty, *options.allow_shrink):
         if not any(matches(key, pattern) for key in known):
             raise ConfigurationError(
@@ -361,7 +363,7 @@ async def _fetch_all(
     scratch: Path,
     listener: Listener,
 ) -> None:
-    """Fetches every key for the one that takes it, then raises for those that failed."""
+    """Fetches every key and passes it to its directory, then raises for those that failed."""
     if jobs:
         listener.phase(f"Refreshing {counted(len(jobs), 'key')}")
         listener.expect(len(jobs))
@@ -408,7 +410,7 @@ def _too_late(key: str, seconds: float) -> BundlerError:
 async def _refuse_removals(
     directories: Sequence[Directory], listener: Listener, *, judges: bool
 ) -> None:
-    """Raises `BadData` for each key that would lose more definitions than it may."""
+    """Raises `BadData` for each key that would lose more definitions than allowed."""
     failures: list[BundlerError] = []
     for directory in directories:
         compared = await _compared(directory, listener) if judges else ()
@@ -431,7 +433,7 @@ async def _refuse_removals(
 
 
 async def _compared(directory: Directory, listener: Listener) -> tuple[Removal, ...] | None:
-    """What each key would make no longer; None if the code location does not load."""
+    """What each key would no longer make; None if the code location does not load."""
     project = directory.dagster_project()
     if project is None or not directory.changes_limited():
         return ()

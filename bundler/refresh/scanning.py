@@ -1,6 +1,6 @@
-"""Searches the files of a state for secrets and key material: one pass, whatever is looked for.
+"""Searches the files of a state for secrets and key material in one pass.
 
-The search runs at 300 to 550 MB a second, in flat memory.
+The search runs at 300 to 550 MB a second, in constant memory.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from bundler.refresh import key_material
 from bundler.refresh.secret_forms import Secret
 
 _CHUNK_BYTES = 1024 * 1024
-# A token of this length, or a shorter one, is seen whole also across the border of two chunks.
+# A token up to this length is found even across the border of two chunks.
 _OVERLAP_BYTES = 16 * 1024
-# What is searched for of each form; where it is found, the rest is compared.
+# How much of each form is searched for; if it is found, the rest is compared.
 _PREFIX_BYTES = 12
 
 
 class Hit(msgspec.Struct, frozen=True):
-    """What a file holds. secret: whose value it is; None for key material. line: from 1."""
+    """A finding in a file. secret: whose value it is; None for key material. line: from 1."""
 
     what: str
     line: int
@@ -31,7 +31,7 @@ class Hit(msgspec.Struct, frozen=True):
 
 
 class Scanner:
-    """Looks for the values of secrets, and for key material."""
+    """Searches for the values of secrets, and for key material."""
 
     def __init__(self, needles: Mapping[bytes, Secret]) -> None:
         import ahocorasick_rs
@@ -49,7 +49,7 @@ class Scanner:
     def first(self, path: Path, *, staged_at: bytes, key_material_allowed: bool) -> Hit | None:
         """The first thing in a file that may not ship. Raises `OSError`.
 
-        staged_at: the path of the staging area, for which a hit says nothing of what it is.
+        staged_at: the path of the staging area, which a hit reports as such.
         """
         with open(path, "rb") as stream:
             for offset, window in _windows(stream, self._overlap):
@@ -62,7 +62,7 @@ class Scanner:
         return None
 
     def in_name(self, name: str) -> Secret | None:
-        """A secret that the name of a file holds."""
+        """A secret in the name of a file."""
         data = os.fsencode(name)
         return next((found for _, _, found in self._found(data) if found is not None), None)
 
@@ -90,7 +90,7 @@ class Scanner:
 
 
 def _key_material(window: bytes, begins: Mapping[str, int]) -> Iterator[tuple[int, str, None]]:
-    """begins: where the first mark of each name is."""
+    """begins: the offset of the first mark of each name."""
     for name, begin in begins.items():
         if not name:
             yield begin, f"{key_material.PRIVATE_KEY}, encoded", None
@@ -101,7 +101,7 @@ def _key_material(window: bytes, begins: Mapping[str, int]) -> Iterator[tuple[in
 
 
 def _windows(stream: BinaryIO, overlap: int) -> Iterator[tuple[int, bytes]]:
-    """The whole stream in pieces with their offsets, each with the end of the one before."""
+    """The whole stream in pieces with their offsets, each with the end of the previous one."""
     tail = b""
     offset = 0
     while chunk := stream.read(_CHUNK_BYTES):

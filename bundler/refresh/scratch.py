@@ -1,8 +1,8 @@
 """The private folder of a run: reports and logs of attempts, until the run ends.
 
-A killed run cannot put its folder away, and what components print may hold more than one wants to
-leave lying around. So each folder has a lock that is held as long as its run, and every run removes
-the folders of its user whose lock says that a refresh made them, and that nobody holds.
+A killed run cannot remove its folder, and what components print may be confidential. So each folder
+has a lock that is held during its run, and every run removes the folders of its user that a refresh
+made, according to their lock file, and that nobody holds.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ _PREFIX = "state-bundler-refresh-"
 _NAME = re.compile(rf"{_PREFIX}[a-z0-9_]{{8}}")  # as tempfile makes it
 _LOCK = "lock"
 _MARK = b"the scratch folder of a refresh by state-bundler\n"
-# A folder without a lock file is one that another run is making right now, unless it is this old.
+# A folder without a lock file is being created by another run, unless it is this old.
 _MAKING_SECONDS = 60.0
 
 
 @contextmanager
 def scratch_folder() -> Iterator[Path]:
-    """A new folder that nobody else can read, and that was removed at the end."""
+    """A new folder that nobody else can read; removed at the end."""
     _sweep(Path(tempfile.gettempdir()))
     folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
     try:
@@ -64,4 +64,4 @@ def _remove_if_left(folder: Path) -> None:
                     shutil.rmtree(folder, ignore_errors=True)
         except FileNotFoundError:
             if time.time() - status.st_mtime > _MAKING_SECONDS:
-                folder.rmdir()  # fails for one that holds anything
+                folder.rmdir()  # fails unless the folder is empty

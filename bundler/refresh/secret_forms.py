@@ -1,4 +1,4 @@
-"""What a value looks like where something has encoded it."""
+"""The forms of a value in different encodings."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from urllib.parse import quote, quote_plus
 
 import msgspec
 
-# A program escapes nothing but what it must, or more: Go's JSON, .NET's, PHP's, JavaScript's URLs.
+# Programs escape only what they must, or more: JSON of Go, .NET and PHP, JavaScript's URLs.
 _JSON_ESCAPES = ("", "<>&", "<>&'+`", "<>&'\"+`", "/")
 _URL_SAFE = ("", "/", "!'()*~", ";,/?:@&=+$#!'()*~", "~")
 _NEWLINES = ("\n", "\r\n", "\r", " ", "")
@@ -25,9 +25,9 @@ class Secret(msgspec.Struct, frozen=True):
 
 
 def forms(value: str) -> set[bytes]:
-    """The value as it is and in every encoding in which it is looked for.
+    """The value itself and in every encoding that is searched for.
 
-    White space around it is not part of it: a file's last newline is not what is copied.
+    Without surrounding white space: a file's last newline is usually not copied.
     """
     value = value.strip()
     found: set[bytes] = set()
@@ -53,7 +53,7 @@ def _forms(value: str) -> Iterator[bytes]:
 
 
 def in_base64(raw: bytes) -> Iterator[bytes]:
-    """What base64 makes of the bytes, wherever they are in what is encoded."""
+    """The base64 forms of the bytes, for any position in what is encoded."""
     yield from _in_groups(raw, base64.b64encode, (0, 2, 3), 6)
     yield from _in_groups(raw, base64.urlsafe_b64encode, (0, 2, 3), 6)
 
@@ -61,10 +61,10 @@ def in_base64(raw: bytes) -> Iterator[bytes]:
 def _in_groups(
     raw: bytes, encode: Callable[[bytes], bytes], first: tuple[int, ...], bits: int
 ) -> Iterator[bytes]:
-    """What an encoding in groups makes of the value, wherever it is in what is encoded.
+    """The value in an encoding in groups, for any position in what is encoded.
 
-    first: by how many bytes come before it in its group, the first character that holds nothing of
-    those. The last character, which may hold bits of what follows, is left off as well.
+    first: by the number of bytes before it in its group, the first character that contains none of
+    them. The last character, which may contain bits of what follows, is left off as well.
     """
     for before, begin in enumerate(first):
         yield encode(b"\0" * before + raw)[begin : (before + len(raw)) * 8 // bits]

@@ -1,7 +1,7 @@
 """The secret values of an environment: whole variables, and the secret parts of others.
 
 A part is the password in a URL or in a connection string, a secret member of a JSON document, or a
-private key. Parts are looked for in every variable and in the files that variables name.
+private key. Parts are searched for in every variable and in the files that variables name.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from bundler.refresh.secret_forms import Secret
 from bundler.refresh.secrets import Secrets
 from bundler.system.secret_names import has_a_secret_name, is_about_a_secret
 
-# A shorter value is in a text by chance, and so does a word that everybody takes.
+# A shorter value occurs in a text by chance, as does a common word.
 _SHORTEST_SECRET_BYTES = 8
 _PLACEHOLDER = (
     r"(?i)anonymous|changeme|development|disabled|external|kerberos|localhost|password|postgres"
@@ -40,7 +40,7 @@ _HEADER = r"(?i)\b(?:basic|bearer|token)[ +](?P<value>(?=[^\s\d]*\d)[\w.~+/=-]{1
 _TEMPLATES = ("$", "{", "<", "%")
 _PRIVATE_KEY = r"(?s)-----BEGIN [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----(?P<body>.*?)-----END"
 _BASE64 = r"[\w+/-]{24,}={0,2}"
-# Of a base64 text, so many characters within one line, however it is broken into lines.
+# How many characters of a base64 text are on one line, however it is wrapped.
 _EXCERPT = 24
 _LINE_LENGTHS = (64, 70, 76)
 _LONG_BASE64 = 200
@@ -62,9 +62,9 @@ def collect(
 ) -> Secrets:
     """The secrets of an environment.
 
-    named: variables that the configuration calls secret. from_file: those that ``.env`` sets;
-    there, a URL without credentials, a path or a word is a setting and no secret. root: the
-    directory that the names of files are relative to.
+    named: variables that the configuration calls secret. from_file: those that ``.env`` sets; in
+    it, a URL without credentials, a path or a word is a setting, not a secret. root: the directory
+    that file names are relative to.
     """
     values: dict[str, str] = {}
     parts: dict[Secret, None] = {}
@@ -111,13 +111,13 @@ def _of_file(name: str, root: Path, value: str) -> Iterator[Part]:
     for pattern in (_NETRC, *((_PGPASS,) if "pgpass" in (name + value).lower() else ())):
         for found in re.finditer(pattern, text):
             yield "the password", found["value"]
-    # What Docker's and Kubernetes' secrets look like: one line, and a name such as PASSWORD_FILE.
+    # The form of Docker's and Kubernetes' secrets: one line, and a name such as PASSWORD_FILE.
     if is_about_a_secret(name) and "\n" not in text.strip():
         yield "the secret", text.strip()
 
 
 def _read(path: str) -> str:
-    """A small regular text file; empty for anything else."""
+    """The contents of a small regular text file; empty for anything else."""
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
             return ""
@@ -157,7 +157,7 @@ def _parts(text: str, depth: int = 0) -> Iterator[Part]:
 
 
 def _names_a_secret(name: str) -> bool:
-    """Whether a member's name says so; a mere ``key`` is that of a list, more often than not."""
+    """Whether a member's name says so; a plain ``key`` usually belongs to a list."""
     return has_a_secret_name(name) and name.lower() not in ("key", "keys")
 
 
@@ -166,7 +166,7 @@ def _in_urls(text: str) -> Iterator[Part]:
         rest = found["rest"]
         authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
         if "@" not in authority and re.match(_NOT_A_PORT, rest):
-            authority = rest  # a password with a slash that nobody has escaped
+            authority = rest  # a password with an unescaped slash
         user, _, password = authority.rpartition("@")[0].partition(":")
         for part in (password, unquote(password)):
             yield "the password", part
@@ -184,12 +184,12 @@ def _in_base64(text: str, depth: int) -> Iterator[Part]:
     except ValueError:
         return
     yield from _parts(inner, depth + 1)
-    if inner.isprintable() and ":" in inner:  # of HTTP's Basic authorization
+    if inner.isprintable() and ":" in inner:  # HTTP's Basic authorization
         yield "the password", inner.partition(":")[2]
 
 
 def _document(text: str) -> Any:
-    """What a JSON object or array holds; None if the text is neither."""
+    """The value of a JSON object or array; None if the text is neither."""
     if text.lstrip()[:1] not in ("{", "["):
         return None
     try:
@@ -199,7 +199,7 @@ def _document(text: str) -> Any:
 
 
 def _in_document(value: Any, name: str, depth: int, left: int) -> Iterator[Part]:
-    """name: of the nearest member that holds this value."""
+    """name: of the nearest member that contains this value."""
     if isinstance(value, str):
         yield from _parts(value, depth + 1)
         if _names_a_secret(name) and "PRIVATE KEY" not in value:
@@ -213,10 +213,10 @@ def _in_document(value: Any, name: str, depth: int, left: int) -> Iterator[Part]
 
 
 def _excerpt(body: str) -> str:
-    """Characters of a base64 text that stay together, and that no public key holds.
+    """Characters of a base64 text that stay together, and that no public key contains.
 
-    A private key's format begins with what is public or common to all keys; what is behind the
-    middle is private in PKCS #1, PKCS #8 and OpenSSH's format alike.
+    A private key's format begins with what is public or common to all keys; everything after the
+    middle is private in PKCS #1, PKCS #8 and OpenSSH's format.
     """
     lines = re.split(r"\\r|\\n|\s", re.sub(r"[A-Za-z-]{1,40}: [^\\\n]*", "", body))
     joined = "".join(line for line in lines if re.fullmatch(r"[\w+/-]+=*", line))

@@ -1,4 +1,4 @@
-"""Keeps the values of secrets out of texts and states."""
+"""Removes the values of secrets from texts, and finds them in states."""
 
 from __future__ import annotations
 
@@ -17,21 +17,19 @@ from bundler.system.url_credentials import without_credentials
 if TYPE_CHECKING:
     from bundler.refresh.scanning import Scanner
 
-# Of a longer value its middle is looked for.
+# Longer values are searched for by their middle.
 _LONGEST_NEEDLE = 256
 _MIDDLE = 128
 _MAKING = Lock()  # keys are checked concurrently
-# Patterns are compiled where they are first used: a refresh that goes well needs none of these.
+# Patterns are compiled on first use: a successful refresh needs none of these.
 _USER_INFO = r"(?i)\b([a-z][a-z0-9+.-]{0,40}://)[^/\s@]{1,500}@"
 _QUERY = r"(?i)\b([a-z][a-z0-9+.-]{0,40}://[^\s?#'\"]+)\?[^\s'\"]*"
 
 
 class Secrets(msgspec.Struct, frozen=True, dict=True):
-    """values: variables that are secret as a whole. parts: what is secret in others.
-
-    settings: of the values, those that nothing but their place in ``.env`` makes secret. A key that
-    is made of one may be shown.
-    """
+    """values: variables that are secret as a whole. parts: what is secret in others. settings:
+    those of the values that are only secret because they are in ``.env``. A key made of one may
+    be shown."""
 
     values: Mapping[str, str]
     parts: tuple[Secret, ...] = ()
@@ -51,9 +49,9 @@ class Secrets(msgspec.Struct, frozen=True, dict=True):
         return max((len(form) for form, _ in self._shown), default=0)
 
     def rest(self, text: str, start: int) -> str:
-        """The text from there on, or from the end of the secret that begins before and ends after.
+        """The text from there on, or from the end of a secret that spans this position.
 
-        start: at least `longest`, so that the text holds the whole of such a secret.
+        start: at least `longest`, so that the text contains such a secret completely.
         """
         cut = -1
         while cut < start:
@@ -64,13 +62,13 @@ class Secrets(msgspec.Struct, frozen=True, dict=True):
         return text[start:]
 
     def within(self, text: str) -> Secret | None:
-        """A secret that the text holds in any of its forms; None if there is none."""
+        """A secret that the text contains in any of its forms; None if there is none."""
         data = text.encode("utf-8", "surrogateescape")
         return next((found for form, found in self.needles.items() if form in data), None)
 
     @cached_property
     def needles(self) -> Mapping[bytes, Secret]:
-        """What to look for in a state, and whose value that is."""
+        """What to search for in a state, and whose value it is."""
         found: dict[bytes, Secret] = {}
         for secret in self._longest_first:
             # The padding of base64 is often left off.
@@ -80,7 +78,7 @@ class Secrets(msgspec.Struct, frozen=True, dict=True):
 
     @property
     def scanner(self) -> Scanner:
-        """Searches files for them; made once, since that takes milliseconds."""
+        """Searches files for them; created once, since that takes milliseconds."""
         with _MAKING:
             return self._scanner
 
@@ -92,7 +90,7 @@ class Secrets(msgspec.Struct, frozen=True, dict=True):
 
     @cached_property
     def _shown(self) -> list[tuple[str, str]]:
-        """What to show in the place of each form."""
+        """The replacement of each form."""
         return [
             (form.decode("utf-8", "replace"), f"[{secret.variable}]")
             for secret in self._longest_first

@@ -1,4 +1,4 @@
-"""The project's own judgement of a state, before it is published: a JSON schema, or a command."""
+"""The project's own check of a state before it is published: a JSON schema, or a command."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bundler.refresh.secrets import Secrets
 from bundler.system import process
 from bundler.system.installed import installed
 
-# A schema is held against the whole document, which takes several times its size of memory.
+# A schema is applied to the whole document, which needs several times its size of memory.
 _MAX_BYTES = 64 * 1024 * 1024
 _MAX_SAID = 300
 
@@ -29,7 +29,7 @@ def validate(
     environment: Mapping[str, str],
     secrets: Secrets,
 ) -> None:
-    """Raises `BadData` if the state does not satisfy what the configuration asks of it."""
+    """Raises `BadData` if the state does not satisfy the configured checks."""
     if options.json_schema is not None:
         _against_schema(key, state_path, options.json_schema, secrets)
     if options.validate:

@@ -1,8 +1,7 @@
-"""Failed requests that are normal for a vendor: allowed by default, except for what was there
-before.
+"""Failed requests that are normal for a vendor: allowed by default, except for what existed before.
 
 A connector of Fivetran that has never been synced has no schemas: 404. So has one whose schemas
-have got lost, and of that one the last state knew. Only the first is as it should be.
+were lost, but that one is in the last state. Only the first case is normal.
 """
 
 from __future__ import annotations
@@ -20,7 +19,8 @@ _CHUNK_BYTES = 1024 * 1024
 
 
 class Expected(msgspec.Struct, frozen=True):
-    """pattern: ``METHOD HOST/PATH STATUS`` as in ``allow-http``. why: what such an answer means."""
+    """pattern: ``METHOD HOST/PATH STATUS`` as in ``allow-http``. why: the meaning of such an
+    answer."""
 
     pattern: str
     why: str
@@ -29,7 +29,7 @@ class Expected(msgspec.Struct, frozen=True):
 def notes(
     exchanges: Sequence[Exchange], normal: Sequence[Expected], allowed: Sequence[str]
 ) -> Iterator[str]:
-    """A message for each default that was made use of. allowed: the project's own, which are not
+    """A message for each default that was applied. allowed: the project's own, which are not
     reported."""
     for expected in normal:
         count = len(_of(expected, exchanges, allowed))
@@ -43,10 +43,10 @@ def lost(
     allowed: Sequence[str],
     before: Path,
 ) -> Exchange | None:
-    """The first of them that concerns something which the state from before holds.
+    """The first of them that concerns something in the previous state.
 
-    before: that state's file. allowed: what the project itself says is expected, whatever it is
-    about. Raises `OSError`.
+    before: that state's file. allowed: what the project itself expects, whatever it concerns.
+    Raises `OSError`.
     """
     about = {
         f'"{name}"'.encode(): exchange

@@ -1,4 +1,4 @@
-"""What is known of each vendor's component."""
+"""Facts about each vendor's component."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from bundler.state.volatile import DBT_FILES, DBT_MEMBERS, FIVETRAN_MEMBERS
 
 
 class Kind(msgspec.Struct, frozen=True):
-    """What is known of a kind of component: by a class name, or its beginning and a star.
+    """Facts about a kind of component: by a class name, or its prefix and a star.
 
-    volatile: names of JSON members, ignored: patterns of files, that change at every run without
-    meaning anything. writable: paths that the program writes to at run time. jobs: how many at
-    once its vendor bears, None for no limit. relocated: its files hold the path at which
-    they were made. expected: failed requests that are normal. whole_pages: its library is to ask
-    for every page of a list.
+    volatile: names of JSON members, ignored: patterns of files, that change at every run without a
+    change in meaning. writable: paths that the program writes to at run time. jobs: how many
+    concurrent requests its vendor tolerates, None for no limit. relocated: whether its files
+    contain the path at which they were made. expected: failed requests that are normal.
+    whole_pages: whether its library is supposed to request every page of a list.
     """
 
     pattern: str
@@ -29,7 +29,7 @@ class Kind(msgspec.Struct, frozen=True):
     whole_pages: bool = False
 
     def covers(self, name: str) -> bool:
-        """Without `fnmatch`, which would compile each of the patterns for one question."""
+        """Without `fnmatch`, which would compile each of the patterns for a single use."""
         beginning, star, _ = self.pattern.partition("*")
         return name.startswith(beginning) if star else name == beginning
 
@@ -61,8 +61,8 @@ KINDS = (
     Kind(
         "dagster_sigma.*",
         jobs=4,
-        # Of use only under `warn_on_lineage_fetch_error`: else the library fails. Whose lineage was
-        # there before has no id to recognise it by; much less of it is seen as a lost collection.
+        # Only applies with `warn_on_lineage_fetch_error`; otherwise the library fails. Earlier
+        # lineage has no id to recognise it by; a large loss is noticed as a lost collection.
         expected=tuple(
             Expected(
                 f"GET */workbooks/*/lineage/elements/* {status}",
@@ -79,6 +79,6 @@ _UNKNOWN = Kind("*")
 
 
 def kind_of(component: Component) -> Kind:
-    """What is known of a component's class, or of the nearest class that it inherits from."""
+    """The facts about a component's class, or the nearest class that it inherits from."""
     found = (kind for name in component.kinds for kind in KINDS if kind.covers(name))
     return next(found, _UNKNOWN)

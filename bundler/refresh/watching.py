@@ -1,4 +1,4 @@
-"""That a state is still being written, and how much of it, for a user who waits for it."""
+"""Reports that a state is still being written, and how much of it, while the user waits."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from pathlib import Path
 from bundler.listener import KeyProgress, Listener
 
 _EVERY_SECONDS = 0.5
-# Until the first note if nothing else is shown; each of the next ones takes longer.
+# Until the first note if nothing else is shown; the intervals grow.
 _PATIENCE_SECONDS = 8.0
-# dbt's folders have hundreds of files; to count more would take too long.
+# dbt's folders have hundreds of files; counting more would take too long.
 _MOST_FILES = 2000
 
 
@@ -22,10 +22,8 @@ _MOST_FILES = 2000
 async def watched(
     key: str, attempt: int, directory: Path, listener: Listener
 ) -> AsyncIterator[None]:
-    """Until this ends, reports to a listener that follows how many bytes are in the key directory.
-
-    Any other gets a note now and then.
-    """
+    """Until the block ends, reports the bytes in the key directory to a listener that follows
+    progress. Any other listener gets a note from time to time."""
     telling = _tell(key, attempt, directory, listener) if listener.follows else _note(key, listener)
     task = asyncio.ensure_future(telling)
     try:
@@ -54,7 +52,7 @@ async def _note(key: str, listener: Listener) -> None:
 
 
 def size_below(directory: Path) -> int:
-    """The bytes of the files below a directory that somebody is writing to, as far as they go."""
+    """The bytes of the files below a directory that is being written to, as far as readable."""
     total = seen = 0
     pending = [os.fspath(directory)]
     while pending and seen < _MOST_FILES:

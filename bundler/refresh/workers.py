@@ -1,7 +1,7 @@
-"""Supervises the worker processes: starts them, sends them commands, ends them with everything.
+"""Supervises the worker processes: starts them, sends commands, ends them with their children.
 
-These processes are not started through `system.process`: they live on, take commands, report on
-their own descriptor, and a deadline ends one write among many, with all that it has started.
+These processes are not started through `system.process`: they persist, take commands, report on
+their own descriptor, and a deadline ends one write among many, with everything that it has started.
 """
 
 from __future__ import annotations
@@ -24,21 +24,20 @@ import msgspec
 from bundler.errors import ToolFailed
 
 _WORKER = Path(__file__).parent.parent / "worker" / "start.py"
-# What a process gets between SIGTERM and SIGKILL: it only writes to staging, nothing is lost.
+# The time between SIGTERM and SIGKILL: a process only writes to staging, nothing is lost.
 _GRACE_SECONDS = 0.3
 _POLL_SECONDS = 0.01
 _READ_BYTES = 65536
 
 
 class Write(msgspec.Struct, frozen=True):
-    """One attempt. state_path: what the component writes to. report, log: files that it fills.
+    """One attempt.
 
-    previous_path: where a copy of the last good state is, if there is one; None if it was not
-    asked for.
-
-    root: the project's, whose own code's use of environment variables is reported. rehearsal: ends
-    as soon as the wire has shown that the external system answers; what is written is not a state.
-    leave_out, keep: patterns of paths below the key directory, for what is copied into it.
+    state_path: what the component writes to. report, log: files that it fills. previous_path: a
+    copy of the last good state; None if it was not requested. root: the project's; the variables
+    that its own code reads are reported. rehearsal: whether it ends as soon as the wire has shown
+    that the external system answers; the output is then no state. leave_out, keep: patterns of
+    paths below the key directory, for what is copied into it.
     """
 
     key: str
@@ -62,7 +61,8 @@ def launch(
 
     output: a file for what the project prints while it loads.
     """
-    # What only starts another program needs no installed package, and starts sooner without.
+    # A worker that only starts another program needs no installed package, and starts faster
+    # without.
     flags = ["-S"] if kind == "command" else []
 
     def start(commands: int, events: int) -> subprocess.Popen[bytes]:
@@ -82,10 +82,10 @@ def launch(
 
 
 class WorkerProcess:
-    """One worker process, which has a project's interpreter."""
+    """A worker process in a project's interpreter."""
 
     def __init__(self, launch: Launch, name: str) -> None:
-        """name: what is started, for messages. Raises `ToolFailed`."""
+        """name: of what is started, for messages. Raises `ToolFailed`."""
         self._numbers = itertools.count(1)
         self._replies: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self._ended: dict[int, asyncio.Future[int]] = {}
@@ -110,7 +110,7 @@ class WorkerProcess:
         asyncio.get_running_loop().add_reader(self._events, self._read)
 
     def written_at(self, write: Write) -> str:
-        """The key directory of an attempt as the component knows it."""
+        """The key directory of an attempt as the component sees it."""
         return str(write.state_path.parent)
 
     async def load(self, command: Mapping[str, Any]) -> dict[str, Any]:
@@ -133,7 +133,8 @@ class WorkerProcess:
     async def write(self, write: Write) -> int:
         """Makes one attempt and returns the wait status of its process.
 
-        When this is cancelled, the attempt's process and all that it has started are ended first.
+        When this is cancelled, the attempt's process and everything that it has started are ended
+        first.
         """
         number = next(self._numbers)
         ended = self._ended[number] = asyncio.get_running_loop().create_future()
@@ -158,7 +159,7 @@ class WorkerProcess:
             await self._end(number)
 
     async def close(self) -> None:
-        """Ends the worker and whatever it still runs."""
+        """Ends the worker and everything that it still runs."""
         self._hang_up()
         await end_tree(self._process.pid, grace=0)
         asyncio.get_running_loop().remove_reader(self._events)
@@ -173,7 +174,7 @@ class WorkerProcess:
             self._commands = -1
 
     async def _end(self, number: int) -> None:
-        """Ends an attempt's process; of one that has ended the worker has put away what it left."""
+        """Ends an attempt's process; if it has ended, the worker has already cleaned up."""
         ended = self._ended[number]
         pid = self._pids.pop(number, None)
         if pid is not None and (ended.cancelled() or not ended.done()):
@@ -229,7 +230,7 @@ async def end_tree(pid: int, *, grace: float | None = None) -> None:
     """Ends a process that leads a session, and everything that it has started.
 
     SIGTERM first, unless there is no grace; then SIGKILL until nothing is left. A descendant that
-    started its own session is found as long as one of its ancestors is.
+    started its own session is found as long as one of its ancestors exists.
     """
     grace = _GRACE_SECONDS if grace is None else grace
     known = _below([pid])
@@ -266,7 +267,7 @@ async def _gone_within(pid: int, seconds: float) -> None:
 def _below(pids: Iterable[int]) -> dict[int, str]:
     """These processes and their descendants: pid and start time. Linux only.
 
-    Asks for each one's children, which costs a hundredth of looking at every process there is.
+    Asks for each one's children, which takes a hundredth of the time of inspecting every process.
     """
     if sys.platform != "linux":
         return {}

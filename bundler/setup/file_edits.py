@@ -1,4 +1,4 @@
-"""Changes to a user's files: planned as values, shown as a diff, written whole or not at all."""
+"""Changes to a user's files: planned as values, shown as a diff, and written atomically."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from bundler.system.git_directory import read_regular
 
 @dataclass(frozen=True)
 class FileEdit:
-    """One file's change. before, after: its text; None if there is no such file.
+    """One file's change. before, after: its text; None if the file does not exist.
 
     why: a message for each reason. within: the folder that the file must be in, wherever links
     lead.
@@ -29,7 +29,7 @@ class FileEdit:
 
 
 def read_text(path: Path) -> str | None:
-    """A text file with its line ends as they are; None if there is none.
+    """A text file with its line ends unchanged; None if it does not exist.
 
     Raises `InputOutputError` if it cannot be read or is not UTF-8.
     """
@@ -62,11 +62,11 @@ def diff(edits: Iterable[FileEdit], relative_to: Path) -> Iterator[str]:
 
 
 def apply(edits: Sequence[FileEdit]) -> None:
-    """Writes the edits; each file is old or new at any moment.
+    """Writes the edits, each file atomically.
 
-    Raises `ConfigurationError` for a file that a link takes out of its folder, and
-    `InputOutputError` if a file is no longer what the edit was planned on: then nothing is
-    written; and where one cannot be written: then the files before it are.
+    Raises `ConfigurationError` for a file that a link takes out of its folder. Raises
+    `InputOutputError` if a file has changed since the edit was planned: then nothing is written;
+    and if one cannot be written: then the files before it are.
     """
     for edit in edits:
         target = edit.path.resolve()

@@ -1,4 +1,4 @@
-"""Reads all that a store keeps, and says what has rotted."""
+"""Reads everything that a store keeps, and reports what is damaged."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bundler.store.store import Store
 
 @dataclass(frozen=True)
 class CheckedStore:
-    """What was read, and what is wrong with it, as messages. size: in bytes."""
+    """What was read, and its problems, as messages. size: in bytes."""
 
     versions: int
     size: int
@@ -21,7 +21,7 @@ class CheckedStore:
 
 
 def check(store: Store, *, everything: bool = True) -> CheckedStore:
-    """Reads every byte of every version that is kept; or, of the current ones alone.
+    """Reads every byte of every version that is kept; or only of the current ones.
 
     Raises `UsageError` if nothing was ever pushed.
     """
@@ -50,7 +50,7 @@ def check(store: Store, *, everything: bool = True) -> CheckedStore:
 def _wanted(
     store: Store, current: Current, everything: bool, problems: list[str]
 ) -> Iterator[tuple[str, str]]:
-    """Versions, each with the key that cannot do without it; older ones may have been pruned."""
+    """Versions, each with the key that needs it; older ones may have been pruned."""
     if everything:
         try:
             for change in pointer.history(store.objects, current):

@@ -1,9 +1,9 @@
-"""Brings the files of states into a store and out of it, with flat memory, in parallel.
+"""Uploads and downloads the files of states, in parallel and in constant memory.
 
-A file of a mebibyte or more is an object by itself. Smaller ones are put together, so that a
-thousand small states are a few requests. Every file is held against its sha256 on its way in and
-on its way out, so that a state that changes while it is read, or that rotted in the store, never
-passes for whole.
+A file of a mebibyte or more is its own object. Smaller ones are packed together, so that a thousand
+small states are a few requests. Every file is compared with its sha256 when it is uploaded and
+downloaded, so that a state that changes while it is read, or that was damaged in the store, is
+never accepted.
 """
 
 from __future__ import annotations
@@ -28,30 +28,30 @@ from bundler.system.atomic import io_errors
 _SMALL_BYTES = 1024 * 1024
 _PACK_BYTES = 8 * 1024 * 1024
 CHUNK_BYTES = 8 * 1024 * 1024
-# What a large file is hashed by on its way in: the library keeps the pieces until it has a part.
+# How much of a large upload is hashed at a time: the library keeps the pieces until it has a part.
 _PIECE_BYTES = 1024 * 1024
-# The size of a read from a large file: the library holds it twice for a moment.
+# The size of a read from a large file: the library has it in memory twice for a moment.
 _READ_BYTES = 4 * 1024 * 1024
-# Concurrent parts, over all files together: with the chunk's size, what bounds the memory.
+# Concurrent parts, over all files together: with the chunk's size, this bounds the memory.
 PARTS_AT_ONCE = 8
 _FILES_AT_ONCE = 4
-# Between two files of a pack that are both wanted, this much is read rather than asked for apart.
+# Gaps of up to this size between two wanted files of a pack are read, not skipped.
 _GAP_BYTES = 64 * 1024
 _T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
 class StoredPlace:
-    """Where a file's bytes are in the store: an object, and from which byte."""
+    """Where a file's bytes are in the store: an object, and an offset."""
 
     name: str
     offset: int
 
 
 class Incoming(Protocol):
-    """A file that is to come into the store: what it must hold, and its bytes.
+    """A file to upload: its expected digest, and its bytes.
 
-    chunks: raises `VerificationFailed` before its end where the bytes are others.
+    chunks: raises `VerificationFailed` before its end if the bytes differ.
     """
 
     @property
@@ -65,14 +65,14 @@ class Incoming(Protocol):
 
 @dataclass(frozen=True)
 class Upload:
-    """A file of this machine that is to come into the store."""
+    """A file of this machine to upload."""
 
     path: Path
     sha256: str
     size: int
 
     def chunks(self) -> Iterator[Buffer]:
-        """The last one comes only when all of them are what they should be."""
+        """Yields the last chunk only if all of them are as expected."""
         digest, size = hashlib.sha256(), 0
         with io_errors(self.path), open(self.path, "rb", buffering=0) as stream:
             while chunk := stream.read(_PIECE_BYTES):
@@ -89,14 +89,14 @@ class Upload:
 
 
 def object_name(sha256: str) -> str:
-    """A new name for content: never one that a prune may be removing at this moment."""
+    """A new name for content, which no concurrent prune can be removing."""
     return f"content/{sha256}.{uuid.uuid4().hex[:8]}"
 
 
 def upload(objects: Objects, files: Iterable[Incoming]) -> dict[str, StoredPlace]:
-    """Brings files in, those with the same content once. Returns their places by sha256.
+    """Uploads files, identical ones once. Returns their places by sha256.
 
-    Raises `VerificationFailed` if a file is not what it should be.
+    Raises `VerificationFailed` if a file does not have its expected digest.
     """
     wanted = {file.sha256: file for file in files}
     large = [file for file in wanted.values() if file.size >= _SMALL_BYTES]
@@ -112,7 +112,8 @@ def upload(objects: Objects, files: Iterable[Incoming]) -> dict[str, StoredPlace
 
 
 def in_parallel(jobs: Sequence[Callable[[], _T]], at_once: int) -> Iterator[_T]:
-    """The jobs' results; after a failure no further job is begun, and the first failure raised."""
+    """The jobs' results; after a failure no further job is started, and the first failure is
+    raised."""
     if len(jobs) == 1:
         yield jobs[0]()
         return
@@ -162,7 +163,7 @@ def _upload_pack(objects: Objects, files: Sequence[Incoming]) -> dict[str, Store
 
 @dataclass(frozen=True)
 class Piece:
-    """A file in the store: its place, what it must hold, what to call it in an error."""
+    """A file in the store: its place, its expected digest, and its name for messages."""
 
     place: StoredPlace
     sha256: str
@@ -174,7 +175,7 @@ class Piece:
         return self.place.offset + self.size
 
 
-# A file in the store, and where to write it; None: only look whether it is whole.
+# A file in the store, and its destination; None to only check it.
 _Wanted = tuple[Piece, Path | None]
 
 
@@ -190,9 +191,9 @@ def pieces(version: Version) -> Iterator[tuple[FileEntry, Piece]]:
 
 
 def download(objects: Objects, files: Iterable[tuple[Piece, Path]]) -> None:
-    """Writes files to paths that do not exist yet; their folders are made.
+    """Downloads files to paths that do not exist yet; creates their folders.
 
-    Raises `VerificationFailed` for content that is missing or not what it should be.
+    Raises `VerificationFailed` for content that is missing or differs from its digest.
     """
     wanted = list(files)
     for _, path in wanted:
@@ -224,10 +225,9 @@ def read_parts(
     window: int,
     into: Callable[[Buffer, int], None] | None = None,
 ) -> Iterator[Buffer]:
-    """The bytes of a file in order, read ahead by a window of parts, held against their digest.
+    """The bytes of a file in order, prefetched in parts, compared with their digest.
 
-    into: is given each part, and where in the file it belongs, by the thread that read it; in no
-    order.
+    into: called with each part and its offset, by the thread that read it; in any order.
     """
     digest, size = hashlib.sha256(), 0
     starts = iter(range(piece.place.offset, piece.end, _READ_BYTES))
@@ -254,13 +254,13 @@ def read_parts(
             size += len(chunk)
             yield chunk
     finally:
-        # Every writer must have ended before the file is closed.
+        # Every writer must have finished before the file is closed.
         wait([future for future in ahead if not future.cancel()])
     _check(piece, digest.hexdigest(), size)
 
 
 def check(objects: Objects, wanted: Iterable[Piece]) -> list[str]:
-    """What is wrong with files in the store, as messages; reads every byte of them."""
+    """The problems of files in the store, as messages; reads every byte of them."""
     files = list(wanted)
     small = [(piece, None) for piece in files if piece.size < _SMALL_BYTES]
     jobs: list[Callable[[], list[str]]] = [
@@ -291,7 +291,7 @@ def _problems(objects: Objects, files: Iterable[Piece]) -> list[str]:
 
 
 def read_piece(objects: Objects, piece: Piece) -> Buffer:
-    """A small file as a whole, checked against its digest."""
+    """A small file, checked against its digest."""
     data = _read(objects, piece, piece.place.offset, piece.size)
     _check(piece, hashlib.sha256(data).hexdigest(), len(data))
     return data
@@ -318,7 +318,7 @@ def _check(piece: Piece, sha256: str, size: int) -> None:
 
 
 def _spans(files: Sequence[_Wanted]) -> Iterator[list[_Wanted]]:
-    """Files that are near each other in one object, to be read together."""
+    """Groups of files that are close to each other in one object, to be read together."""
     span: list[_Wanted] = []
     begin = end = 0
     for piece, path in sorted(files, key=lambda item: (item[0].place.name, item[0].place.offset)):

@@ -20,7 +20,7 @@ _WINDOW = 3
 
 @dataclass(frozen=True)
 class Copied:
-    """What a copy did. versions: those that were not there before. size: bytes of content."""
+    """The result of a copy. versions: those that were not there before. size: bytes of content."""
 
     versions: tuple[str, ...]
     size: int
@@ -30,9 +30,9 @@ class Copied:
 def copy(source: Store, target: Store, *, history: bool = False, author: Author = NOBODY) -> Copied:
     """Makes the source's current versions those of the target, atomically.
 
-    history: also what was current before, set after set. Raises what either store raises, and
-    `VerificationFailed` for content that is not what it should be; the target is then as before,
-    or, with history, at one of the source's sets.
+    history: also copy what was current before, set after set. Raises what either store raises, and
+    `VerificationFailed` for content that differs from its digest; the target is then unchanged or,
+    with history, at one of the source's sets.
     """
     steps = list(_steps(source, history=history))
     wanted = {version for step in steps for version in step.values()}
@@ -60,7 +60,8 @@ def _steps(source: Store, *, history: bool) -> Iterator[Mapping[str, str]]:
 
 
 def _bring(source: Store, target: Store, wanted: Iterable[str]) -> tuple[tuple[str, ...], int]:
-    """Copies versions that the target does not have: their ids, and the bytes of their content."""
+    """Copies versions that the target does not have; returns their ids, and the bytes of
+    content."""
     ids = set(wanted)
     missing = source.known.find_all(ids - set(target.known.find_all(ids)))
     pieces = {
@@ -81,7 +82,7 @@ def _bring(source: Store, target: Store, wanted: Iterable[str]) -> tuple[tuple[s
 
 
 def _add(target: Store, name: str, members: Sequence[Version]) -> None:
-    """Adds versions to the object of their push, which may hold others of it already."""
+    """Adds versions to the object of their push, which may already contain others."""
     batch = Batch(tuple(members))
     while not target.objects.create(name, records.encode(batch)):
         stored = target.objects.get(name)
@@ -97,7 +98,7 @@ def _add(target: Store, name: str, members: Sequence[Version]) -> None:
 
 @dataclass(frozen=True)
 class Transfer:
-    """A file in one store that is to come into another."""
+    """A file in one store that is copied to another."""
 
     source: Objects
     piece: Piece

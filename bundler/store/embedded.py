@@ -1,12 +1,11 @@
-"""States of versioned keys that are in the artifact, for a program to use while the store is down.
+"""Embedded states of versioned keys, for a program to use while the store is down.
 
 A build with ``--embed-versioned`` puts the current states of versioned keys next to the local ones;
-the manifest says which version each of them is. This module finds them again in the running
-program:
+the manifest says which version each of them is. This module finds them in the running program:
 
 1. where ``embedded`` of the storage's configuration or ``STATE_BUNDLER_EMBEDDED`` says, a module or
    a path of a state directory (several are separated as in ``PATH``);
-2. else below every package that can be imported by now, in ``<package>/defs`` and ``<package>``.
+2. else below every package that is importable, in ``<package>/defs`` and ``<package>``.
 """
 
 from __future__ import annotations
@@ -35,9 +34,9 @@ class EmbeddedState:
     directory: Path
 
     def copy(self, path: Path) -> None:
-        """Copies ``state`` to a path, and what is next to it next to that path.
+        """Copies ``state`` to a path, and its siblings next to that path.
 
-        Raises `VerificationFailed` if a file is not what the manifest says.
+        Raises `VerificationFailed` if a file differs from the manifest.
         """
         for file in self.state.files:
             target = target_of(path, file.path)
@@ -50,7 +49,7 @@ class EmbeddedState:
         with open(source, "rb", buffering=0) as stream, open(target, "xb", buffering=0) as out:
             while chunk := stream.read(_BUFFER_BYTES):
                 out.write(chunk)
-        with open(target, "rb", buffering=0) as stream:  # what was written is what is used
+        with open(target, "rb", buffering=0) as stream:  # the copy is what will be used
             found = hash_stream(stream, file.size)
         if found != (file.sha256, file.size):
             target.unlink()
@@ -59,9 +58,10 @@ class EmbeddedState:
 
 @dataclass(frozen=True)
 class Embedded:
-    """What the artifact says of versioned keys. states, pins: by key; a pin is a version.
+    """The versioned keys in the artifact.
 
-    made: when the newest of the manifests was written here, in seconds since the epoch.
+    states, pins: by key; a pin is a version. made: when the newest of the manifests was written
+    here, in seconds since the epoch.
     """
 
     states: Mapping[str, EmbeddedState]
@@ -74,10 +74,10 @@ class Embedded:
 
 
 def find(named: str | None = None) -> Embedded:
-    """What is embedded in this program.
+    """What is embedded in this program. named: modules and paths, as in the configuration.
 
-    named: modules and paths, as in the configuration. Raises `ConfigurationError` if one of them
-    has no state directory, `VerificationFailed` for a manifest that is malformed.
+    Raises `ConfigurationError` if one of them has no state directory, `VerificationFailed` for a
+    malformed manifest.
     """
     told = named or os.environ.get(VARIABLE)
     directories = [_named(item) for item in told.split(os.pathsep)] if told else _discovered()
@@ -121,7 +121,7 @@ def _below_module(name: str) -> Iterator[Path]:
 
 
 def _discovered() -> list[Path]:
-    """State directories with a manifest, in the order in which modules are looked for."""
+    """State directories with a manifest, in the order in which modules are searched."""
     places = dict.fromkeys(Path(entry or ".").resolve() for entry in sys.path)
     found = (
         Path(package) / inner
@@ -142,6 +142,6 @@ def _packages(place: Path) -> Iterator[str]:
 
 
 def target_of(path: Path, name: str) -> Path:
-    """Where a file of a key directory comes to be for a program that names ``state``'s path."""
+    """The destination of a key directory's file, for a program that names ``state``'s path."""
     first, _, rest = name.partition("/")
     return (path / rest if rest else path) if first == "state" else path.parent / name

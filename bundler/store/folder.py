@@ -1,8 +1,8 @@
-"""A local folder as a store: the same promises as a bucket's, by locks and renames.
+"""A local folder as a store, with the guarantees of a bucket, by locks and renames.
 
 A conditional write holds ``.lock`` (``flock``, which the kernel releases when a writer dies) while
-it compares and renames. Whatever else is written appears by a rename. On a network file system
-this holds as far as its ``flock`` and its renames do.
+it compares and renames. Everything else is written by a rename. On a network file system this is as
+reliable as its ``flock`` and its renames.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _TEMPORARY = ".part-"
 
 
 class Folder:
-    """`bundler.store.objects.Objects` in a folder, which is made when it is first written to."""
+    """`bundler.store.objects.Objects` in a folder, which is created at the first write."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -46,7 +46,7 @@ class Folder:
         return f"file://{self.root}"
 
     def _path(self, name: str) -> Path:
-        """Where an object is. Raises `VerificationFailed` for a name that leads elsewhere."""
+        """The path of an object. Raises `VerificationFailed` for a name that leads elsewhere."""
         if problem := name_problem(name):
             raise VerificationFailed(f"{self.url}: the object name {name!r} {problem}.")
         return self.root / name
@@ -72,7 +72,7 @@ class Folder:
         path = self._path(name)
         with io_errors(path), self._new(path, [data]) as beside:
             try:
-                os.link(beside, path)  # unlike a rename, this fails where something is there
+                os.link(beside, path)  # unlike a rename, this fails if the name exists
             except FileExistsError:
                 return False
             sync_directory(path.parent)
@@ -104,7 +104,7 @@ class Folder:
                 for file in names:
                     path = Path(directory, file)
                     if not file.startswith(_TEMPORARY):
-                        # What was removed since the folder was read is no member of it.
+                        # Whatever was removed since the folder was read is left out.
                         with io_errors(path), suppress(FileNotFoundError):
                             status = path.stat()
                             name = path.relative_to(self.root).as_posix()
@@ -117,7 +117,8 @@ class Folder:
 
     @contextmanager
     def _new(self, path: Path, chunks: Iterable[Buffer]) -> Iterator[Path]:
-        """A file with these bytes next to the path, on the disk; gone at the end if not renamed."""
+        """A file with these bytes next to the path, synced; removed at the end unless it was
+        renamed."""
         path.parent.mkdir(parents=True, exist_ok=True)
         beside = path.with_name(f"{_TEMPORARY}{uuid.uuid4().hex}")
         try:

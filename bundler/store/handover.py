@@ -1,8 +1,8 @@
-"""Hands one state over between a program and a store: what `bundler.dagster_storage` and
-`bundler.component_storage` have in common.
+"""Transfers a state between a program and a store, for `bundler.dagster_storage` and
+`bundler.component_storage`.
 
-Both programs know a state as a path called ``state``, in its own temporary directory, next to
-which a component may have left more.
+Both programs know a state as a path called ``state``, in a temporary directory, next to which a
+component may have left other files.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def upload(store: Store, key: str, version: str, path: Path) -> None:
 
 
 def download(store: Store, key: str, version: str, path: Path) -> None:
-    """Writes a version to a path that does not exist; what was next to ``state`` comes next to it.
+    """Writes a version to a path that does not exist; the siblings of ``state`` go next to it.
 
     Raises `UsageError` if the key has no such version.
     """
@@ -55,7 +55,7 @@ def download(store: Store, key: str, version: str, path: Path) -> None:
 
 @contextmanager
 def _key_directory(path: Path) -> Iterator[Path]:
-    """The key directory that a state is in; a state from anywhere else is taken by itself."""
+    """The key directory that contains a state; None for a state that is somewhere else."""
     if path.name == _STATE and _is_private(path.parent):
         yield path.parent
         return
@@ -69,7 +69,7 @@ def _key_directory(path: Path) -> Iterator[Path]:
 
 
 def _is_private(directory: Path) -> bool:
-    """Whether ``tempfile`` has made a directory, which then holds nothing but a state."""
+    """Whether ``tempfile`` created the directory, which then contains nothing but a state."""
     status = directory.stat()
     mine = stat.S_IMODE(status.st_mode) == stat.S_IRWXU and status.st_uid == os.getuid()
     return mine and directory.resolve().parent == Path(tempfile.gettempdir()).resolve()

@@ -1,8 +1,8 @@
 """Imports what Dagster's own `UPathDefsStateStorage` has written: ``<key>/<version>``, one file.
 
-Dagster keeps in its instance's database which version of a key is the latest, and makes the folder
-names of keys in a way that cannot be undone. The caller names both, or the keys and takes
-the newest file of each.
+Dagster records in its instance's database which version of a key is the latest, and derives the
+folder names of keys irreversibly. The caller names both, or only the keys, and then the newest file
+of each is the latest.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ def import_dagster(
     latest: Mapping[str, str] | None = None,
     author: Author = NOBODY,
 ) -> Imported:
-    """Brings every version of these keys into a store, in the order in which they were written.
+    """Imports every version of these keys into a store, in the order in which they were written.
 
-    latest: the version that is to be current, by key, as Dagster's instance has it; else the
-    newest. Raises `ConfigurationError` for a key that has nothing there.
+    latest: the version to make current, by key, from Dagster's instance; else the newest. Raises
+    `ConfigurationError` for a key without any version there.
     """
     found = _by_folder(source)
     done: dict[str, tuple[str, ...]] = {}

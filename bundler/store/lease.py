@@ -1,7 +1,7 @@
-"""A lease on keys, so that two pipelines do not refresh the same ones concurrently.
+"""A lease on keys, so that two pipelines do not refresh the same keys concurrently.
 
-All leases are in one object that changes by compare and swap. When a lease ends is a time of the
-store's own clock, so that a machine whose clock is off neither steals a lease nor sits on one. A
+All leases are in one object that changes by compare and swap. A lease ends at a time of the store's
+own clock, so that a machine with a wrong clock neither steals a lease nor keeps one too long. A
 holder renews its lease at a third of its length; one that died blocks nobody for longer than that
 length.
 """
@@ -30,7 +30,7 @@ _ATTEMPTS = 100
 
 
 class _Lease(Model, frozen=True):
-    """until: seconds since the epoch, by the store's clock. keys: none means every key."""
+    """until: seconds since the epoch, by the store's clock. keys: empty means every key."""
 
     id: str
     holder: str
@@ -48,7 +48,7 @@ msgspec.json.Decoder(_Leases)  # before a thread does it: see `bundler.store.rec
 
 
 def server_time(objects: Objects) -> float:
-    """Now, in seconds since the epoch, by the store's clock: when it says that a write was."""
+    """Now, in seconds since the epoch, by the store's clock: the time of a write there."""
     name = f"probe/{uuid.uuid4().hex}"
     objects.create(name, b"1")
     try:
@@ -62,13 +62,13 @@ def server_time(objects: Objects) -> float:
 
 @dataclass
 class Held:
-    """A lease that this process holds."""
+    """A lease that this process has."""
 
     length: float
     renewed: float
 
     def check(self) -> None:
-        """Raises `Locked` if the lease has run out without being renewed."""
+        """Raises `Locked` if the lease has expired without being renewed."""
         if time.monotonic() - self.renewed > self.length:
             raise Locked(
                 "The lease on the keys expired because the store was unreachable.",
@@ -87,7 +87,7 @@ def lease(
 ) -> Iterator[Held]:
     """Holds a lease on these keys, or on all if none is named. Times in seconds.
 
-    Raises `Locked` naming the holder where another has one of them and keeps it for `wait`.
+    Raises `Locked` naming the holder if another process has one of them for longer than `wait`.
     """
     mine = _Lease(uuid.uuid4().hex, holder, 0, tuple(sorted(keys)))
     pointer.make(objects)
@@ -126,7 +126,7 @@ def _keep_renewing(objects: Objects, mine: _Lease, held: Held, stop: threading.E
         try:
             _change(objects, lambda now, leases: _with(now, leases, mine, held.length))
         except BundlerError:
-            continue  # `Held.check` finds out in the end
+            continue  # `Held.check` notices in the end
         held.renewed = begun
 
 

@@ -1,4 +1,4 @@
-"""What a push takes from this machine: published states, and who pushes them."""
+"""A push's data about this machine: published states, and who pushes them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bundler.state.statedir import StateDir
 from bundler.store.pointer import Author
 from bundler.store.pushing import NewState
 
-# Who started a CI job, by the names that CI systems give it.
+# Who started a CI job, by the names of CI systems' variables.
 _CI_USERS = (
     "GITHUB_ACTOR",
     "GITLAB_USER_LOGIN",
@@ -22,7 +22,7 @@ _CI_USERS = (
     "CIRCLE_USERNAME",
     "BUILD_REQUESTEDFOR",
 )
-# The run that the shards of a refresh have in common.
+# The run that the shards of a refresh share.
 _CI_RUNS = ("GITHUB_RUN_ID", "CI_PIPELINE_ID", "BUILDKITE_BUILD_ID", "CIRCLE_WORKFLOW_ID")
 
 
@@ -56,7 +56,8 @@ def _of_directory(path: Path) -> Iterator[NewState]:
 
 
 def select(states: Sequence[NewState], keys: Sequence[str]) -> list[NewState]:
-    """Those of these keys, or all if none is named. Raises `ConfigurationError` for another."""
+    """The states of these keys, or all if none is named. Raises `ConfigurationError` for an
+    unknown key."""
     known = {new.state.key for new in states}
     for key in keys:
         if key not in known:
@@ -69,7 +70,7 @@ def select(states: Sequence[NewState], keys: Sequence[str]) -> list[NewState]:
 
 
 def author(root: Path, note: str = "", environ: Mapping[str, str] = os.environ) -> Author:
-    """Who this is, and the commit that is checked out, if known."""
+    """The user, and the commit that is checked out, if known."""
     from bundler.git import code_identity
 
     try:
@@ -91,5 +92,5 @@ def user(environ: Mapping[str, str] = os.environ) -> str:
 
 
 def run_id(environ: Mapping[str, str] = os.environ) -> str | None:
-    """What the jobs of this CI run have in common; None outside of CI."""
+    """The ID that all jobs of this CI run share; None outside of CI."""
     return next((environ[name] for name in _CI_RUNS if environ.get(name)), None)

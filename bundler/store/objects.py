@@ -1,7 +1,7 @@
-"""What a store needs of the place where its objects are: small reads, streams, compare and swap.
+"""What a store requires of its bucket or folder: small reads, streams, compare and swap.
 
-A *name* is a relative POSIX path. A *tag* identifies what an object held when it was read; it is
-what a conditional write is conditional on. Times are the place's own, not this machine's.
+A *name* is a relative POSIX path. A *tag* identifies the contents of an object when it was read,
+and makes a later write conditional. Times are the bucket's, not this machine's.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ SCHEMES = ("s3", "gs", "az", "file")
 
 @dataclass(frozen=True)
 class StoredObject:
-    """A small object that was read. modified: seconds since the epoch, by the place's clock."""
+    """A small object that was read. modified: seconds since the epoch, by the bucket's clock."""
 
     data: bytes
     tag: str
@@ -37,8 +37,8 @@ class Listed:
 class Objects(Protocol):
     """A bucket, or a folder that serves as one.
 
-    Every method raises `Unavailable` if the place does not answer, `CredentialsRefused` if
-    it refuses, `ConfigurationError` if there is no such bucket.
+    Every method raises `Unavailable` if it does not answer, `CredentialsRefused` if it refuses,
+    `ConfigurationError` if there is no such bucket.
     """
 
     @property
@@ -46,32 +46,33 @@ class Objects(Protocol):
         """As a user would write it; without credentials."""
 
     def get(self, name: str) -> StoredObject | None:
-        """A small object; None if there is none."""
+        """A small object; None if it does not exist."""
 
     def read(self, name: str, start: int, length: int) -> Buffer:
-        """Bytes of an object; fewer where it ends before. Raises `FileNotFoundError`."""
+        """Bytes of an object; fewer if it ends before. Raises `FileNotFoundError`."""
 
     def create(self, name: str, data: bytes) -> bool:
-        """Writes an object that is not there yet; False, and nothing written, where it is."""
+        """Writes a new object; returns False, and writes nothing, if it exists."""
 
     def replace(self, name: str, data: bytes, tag: str) -> bool:
-        """Writes an object if it still has this tag; False, and nothing written, if not."""
+        """Writes an object if it still has this tag; otherwise returns False, and writes
+        nothing."""
 
     def write(self, name: str, chunks: Iterable[Buffer], size: int) -> None:
-        """Writes an object of this size from a stream; it appears whole or not at all.
+        """Writes an object of this size from a stream; it appears complete or not at all.
 
-        Where the stream raises, nothing appears, and that error comes out.
+        If the stream raises, nothing appears, and that error is raised.
         """
 
     def delete(self, names: Sequence[str]) -> None:
-        """Removes objects; those that are not there are passed over."""
+        """Deletes objects; ignores those that do not exist."""
 
     def list(self, prefix: str) -> Iterator[Listed]:
-        """The objects below a folder, such as ``content``; may lag behind what was written."""
+        """The objects below a folder, such as ``content``; the listing may be outdated."""
 
 
 def shown(url: str) -> str:
-    """A URL without user information and query, which may hold credentials."""
+    """A URL without user information and query, which may contain credentials."""
     scheme, separator, rest = url.partition("://")
     host, slash, path = rest.split("?", 1)[0].partition("/")
     return f"{scheme}{separator}{host.rpartition('@')[2]}{slash}{path}" if separator else scheme

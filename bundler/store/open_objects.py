@@ -7,10 +7,10 @@ from bundler.store.objects import SCHEMES, Objects, shown
 
 
 def open_objects(url: str, patience: float | None = None) -> Objects:
-    """The place behind a URL: ``s3://bucket/prefix``, ``gs://…``, ``az://…``, ``file:///…``.
+    """The bucket or folder at a URL: ``s3://bucket/prefix``, ``gs://…``, ``az://…``, ``file:///…``.
 
-    patience: seconds for which a bucket that does not answer is asked again. Raises
-    `ConfigurationError` for any other, or where the extra for it is not installed.
+    patience: for how many seconds a bucket that does not answer is retried. Raises
+    `ConfigurationError` for any other URL, or if the extra for it is not installed.
     """
     scheme, separator, rest = url.partition("://")
     if not separator or scheme not in SCHEMES or not rest.strip("/"):

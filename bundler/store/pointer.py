@@ -34,13 +34,13 @@ _FIRST_PAUSE_SECONDS = 0.02
 _LONGEST_PAUSE_SECONDS = 1.0
 _JITTER_SECONDS = 0.1
 _T = TypeVar("_T")
-# Sets that are read concurrently: a walk through a long history waits for the network alone.
+# How many sets to read concurrently: walking a long history only waits for the network.
 _AT_ONCE = 16
 
 
 @dataclass(frozen=True)
 class Author:
-    """Who changes the store, and with which code checked out."""
+    """Who changes the store, and from which commit."""
 
     by: str = ""
     commit: str | None = None
@@ -49,7 +49,7 @@ class Author:
 
 NOBODY = Author()
 _NO_SET = Change(0, str(uuid.UUID(int=0)), "1970-01-01T00:00:00Z", "push", ())
-NOTHING = Current(_NO_SET, {})  # what the pointer of a store without a push would say
+NOTHING = Current(_NO_SET, {})  # the pointer of a store without a push
 
 
 def read(objects: Objects) -> Current | None:
@@ -73,10 +73,11 @@ def advance(
     author: Author,
     decide: Callable[[Current | None], Current | None],
 ) -> Current:
-    """Makes the next set. decide: what the pointer shall say of keys, pins and labels, from what it
-    says now; None for no change. It may be asked several times, and what it raises comes out.
+    """Makes the next set.
 
-    Number, time and moves are filled in here. Raises `Locked` if others are always faster.
+    decide: returns the new pointer's keys, pins and labels, given the present one; None for no
+    change. It may be called several times, and its exceptions are passed on. Number, time and moves
+    are filled in here. Raises `Locked` if others are always faster.
     """
     mine = str(uuid.uuid4())
 
@@ -88,7 +89,7 @@ def advance(
 
 
 def amend(objects: Objects, decide: Callable[[Current], Current | None]) -> Current:
-    """Changes anything that is not a set: pins, what is retired, confirmations. decide: as in
+    """Changes anything that is not a set: pins, what is retired, confirmations. decide: see
     `advance`."""
 
     def amended(now: Current | None) -> Current | None:
@@ -129,7 +130,8 @@ class _Outrun(Exception):
 
 
 def compete(write: Callable[[], _T | None], outrun: Locked, **limits: float | None) -> _T:
-    """What `write` returns; called again as long as another writer was first, and it returns None.
+    """The result of `write`, which is repeated as long as another writer was first and it returns
+    None.
 
     Raises `outrun` at the end.
     """
@@ -146,7 +148,7 @@ def compete(write: Callable[[], _T | None], outrun: Locked, **limits: float | No
                 return _written(write())
     except _Outrun as error:
         raise outrun from error
-    raise AssertionError  # stamina ends with a result or with the last exception
+    raise AssertionError  # stamina ends with a result or the last exception
 
 
 def _written(result: _T | None) -> _T:
@@ -177,7 +179,7 @@ def _numbered(
     change = Change(
         number=before.number + 1,
         id=mine,
-        # Never before the set that it follows, whatever this machine's clock says.
+        # Never before the previous set, whatever this machine's clock says.
         made=max(times.now(), before.change.made),
         action=action,
         moves=tuple(_moves(before, wanted)),
@@ -203,10 +205,10 @@ def _moves(before: Current, after: Current) -> Iterator[Move]:
 
 
 def make(objects: Objects) -> None:
-    """Makes a store, if there is none; proves that the place keeps its promises.
+    """Creates a store, if there is none; checks that the bucket supports conditional writes.
 
-    Raises `ConfigurationError` if it writes though the condition does not hold: updates would
-    be lost there without a word.
+    Raises `ConfigurationError` if it writes although the condition does not hold: updates would be
+    lost there silently.
     """
     stored = objects.get(records.FORMAT_NAME)
     if stored is not None:
@@ -241,7 +243,7 @@ def read_set(objects: Objects, number: int) -> Change | None:
 def history(objects: Objects, current: Current) -> Iterator[Change]:
     """Every set that is kept, the newest first.
 
-    Raises `VerificationFailed` if one is missing that should be there.
+    Raises `VerificationFailed` if one is missing that should exist.
     """
     if not current.number:
         return
@@ -262,7 +264,7 @@ def history(objects: Objects, current: Current) -> Iterator[Change]:
 
 
 def keys_at(current: Current, changes: Iterable[Change], number: int) -> dict[str, str]:
-    """Which version each key had in a set: today's, with everything after it undone."""
+    """Which version each key had in a set: today's, with all later changes undone."""
     versions = {key: entry.version for key, entry in current.keys.items()}
     for change in changes:
         if change.number <= number:

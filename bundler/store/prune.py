@@ -36,7 +36,7 @@ from bundler.store.store import Store
 from bundler.system.times import seconds_of
 
 _ATTEMPTS = 20
-# What we write in a store besides the pointer and the sets; a bucket may hold other things, too.
+# What we write in a store besides the pointer and the sets; a bucket may also have other objects.
 _OURS = re.compile(
     r"content/[0-9a-f]{64}\.[0-9a-f]{8}|versions/[0-9a-f]{24}\.json"
     r"|shards/[^/]+/([0-9]+|joined)\.json|probe/[0-9a-f]{32}"
@@ -45,9 +45,9 @@ _OURS = re.compile(
 
 @dataclass(frozen=True)
 class PruneRules:
-    """What stays next to what is current or pinned; whatever one of the rules keeps, stays.
+    """What to keep besides current and pinned versions; one matching rule is enough.
 
-    keep: so many newest versions of each key, the current one among them. older_than: seconds;
+    keep: the number of newest versions of each key, including the current one. older_than: seconds;
     versions that were current since then stay. referenced: versions that artifacts name.
     """
 
@@ -58,9 +58,10 @@ class PruneRules:
 
 @dataclass(frozen=True)
 class Pruned:
-    """What a prune removed, or would. objects: content of the versions. size: its bytes.
+    """What a prune removed, or would remove.
 
-    sets: how many sets are forgotten. leftovers: objects that belonged to no version.
+    objects: content of the versions. size: its bytes. sets: how many sets are forgotten. leftovers:
+    objects that belonged to no version.
     """
 
     versions: tuple[Version, ...]
@@ -72,8 +73,11 @@ class Pruned:
 
 @dataclass(frozen=True)
 class _Seen:
-    """A version in the history. first: the number of the first set that names it. until: when it
-    stopped being current, in seconds since the epoch."""
+    """A version in the history.
+
+    first: the number of the first set that names it. until: when it stopped being current, in
+    seconds since the epoch.
+    """
 
     key: str
     version: str
@@ -110,11 +114,11 @@ def prune(store: Store, rules: PruneRules, *, dry_run: bool = False) -> Pruned:
 
 
 def _carry_out(store: Store, planned: Current, result: Pruned, oldest: int) -> bool:
-    """False, and nothing done, where the pointer has moved since the plan was made."""
+    """Returns False, and does nothing, if the pointer has moved since the plan was made."""
     gone = tuple(version.version for version in result.versions)
 
     def retire(now: Current) -> Current | None:
-        # A set that came later may rest on what is to go; so may a pin.
+        # A later set may refer to what is to be removed; so may a pin.
         if (now.number, now.pins) != (planned.number, planned.pins):
             return None
         return msgspec.structs.replace(now, retired=gone, oldest=oldest)
@@ -129,7 +133,7 @@ def _carry_out(store: Store, planned: Current, result: Pruned, oldest: int) -> b
 
 
 def _seen(store: Store, current: Current) -> list[_Seen]:
-    """Every version that the history names, the newest first of each key."""
+    """Every version in the history, the newest first of each key."""
     found: dict[str, _Seen] = {}
     for change in pointer.history(store.objects, current):
         for move in change.moves:
@@ -171,7 +175,7 @@ def _oldest(current: Current, seen: Sequence[_Seen], drop: frozenset[str]) -> in
 def _kept(
     store: Store, current: Current, seen: Sequence[_Seen], drop: frozenset[str]
 ) -> dict[str, Version]:
-    """The versions that stay. Raises `VerificationFailed` if one that must be there is not."""
+    """The versions that stay. Raises `VerificationFailed` if one that must exist does not."""
     must = {key: entry.version for key, entry in current.keys.items()}
     must.update({f"{pin.key} (pinned)": pin.version for pin in current.pins})
     store.all_of(must)
@@ -185,7 +189,7 @@ def _only(gone: Iterable[Version], kept: Iterable[Version]) -> tuple[str, ...]:
 
 
 def _finish(store: Store, current: Current) -> Current:
-    """Removes what is retired; also what an earlier prune retired and did not get to."""
+    """Removes what is retired, including what an interrupted prune retired."""
     retired = frozenset(current.retired)
     kept = _kept(store, current, _seen(store, current), retired)
     found = store.known.find_all(retired)
@@ -203,7 +207,7 @@ def _finish(store: Store, current: Current) -> Current:
 
 
 def _thin_out(store: Store, name: str, retired: frozenset[str]) -> None:
-    """Removes versions from the object of their push, which goes with the last of them."""
+    """Removes versions from the object of their push; the last one takes it along."""
     stored = store.objects.get(name)
     if stored is None:
         return
@@ -217,7 +221,7 @@ def _thin_out(store: Store, name: str, retired: frozenset[str]) -> None:
 
 
 def _leftovers(store: Store, versions: Mapping[str, Version]) -> Iterator[str]:
-    """Objects that no version needs and that are too old to belong to a push under way."""
+    """Objects that no version needs and that are too old to belong to a running push."""
     before = server_time(store.objects) - GRACE_SECONDS
     needed = {name for version in versions.values() for name in version.objects}
     needed.update(records.batch_name(version) for version in versions)
@@ -235,10 +239,10 @@ def _number(name: str) -> int:
 
 
 def referenced_by(artifact: Artifact) -> frozenset[str]:
-    """The versions that an artifact names: those that it pins, and those it was made from.
+    """The versions that an artifact refers to: those that it pins, and those it was made from.
 
-    Raises `VerificationFailed` for an artifact whose manifest is missing or malformed: what it
-    needs is not known then, and nothing may be removed.
+    Raises `VerificationFailed` for an artifact whose manifest is missing or malformed: its versions
+    are then unknown, and nothing may be removed.
     """
     record = artifact.run_record()
     origins = [key.origin for item in (record.refresh if record else ()) for key in item.keys]

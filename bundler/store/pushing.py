@@ -1,4 +1,4 @@
-"""Makes versions of states: uploads what the store does not have, and writes down where it is."""
+"""Makes versions of states: uploads what the store does not have, and records where it is."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from bundler.store.reading import Versions
 from bundler.store.records import Batch, Current, Entry, Version
 from bundler.system import times
 
-# What is in the store without being part of a set is removed by a prune when it is a day old: a
-# push gives up when it has taken half as long.
+# A prune removes what is in the store without being part of a set after a day. A push gives up
+# after half of that.
 GRACE_SECONDS = 24 * 3600.0
 
 
 @dataclass(frozen=True)
 class NewState:
-    """A state to push: the manifest's entry of it, and the key directory that it is in.
+    """A state to push: the manifest's entry of it, and its key directory.
 
-    place: the state directory, as the program looks for it. refresh: how the state came about.
-    version: a UUID that somebody has chosen already, as Dagster does.
+    place: the state directory, as the program looks for it. refresh: how the state was made.
+    version: a UUID that was chosen already, by Dagster for example.
     """
 
     state: State
@@ -41,9 +41,10 @@ class NewState:
 
 @dataclass(frozen=True)
 class PushedStates:
-    """What a push did. number: of the set. versions: of every key that was pushed.
+    """The result of a push.
 
-    unchanged: keys that kept the version they had. uploaded: bytes that went into the store.
+    number: of the set. versions: of every key that was pushed. unchanged: keys that kept their
+    version. uploaded: bytes that were uploaded.
     """
 
     number: int
@@ -54,7 +55,7 @@ class PushedStates:
 
 @dataclass
 class Push:
-    """A push on its way; it may take several attempts where others write the same keys."""
+    """A push in progress; it may take several attempts if others write the same keys."""
 
     known: Versions
     states: Sequence[NewState]
@@ -70,7 +71,7 @@ class Push:
                 raise UsageError(f"{key} is listed twice in the push.", key=key)
 
     def run(self) -> PushedStates:
-        """Uploads, then moves the pointer. Raises what either raises; nothing is visible then."""
+        """Uploads, then moves the pointer. After an exception of either, nothing is visible."""
         while True:
             attempt = self.attempt(share=True)
             try:
@@ -86,7 +87,8 @@ class Push:
             )
 
     def attempt(self, *, share: bool) -> Attempt:
-        """Uploads what is needed as things are now. share: content with the current versions."""
+        """Uploads what is needed for the current pointer. share: content with the current
+        versions."""
         base = pointer.read(self.known.objects)
         entries = base.keys if base else {}
         changed = [new for new in self.states if _differs(new, entries)]
@@ -108,7 +110,7 @@ class Push:
     def _bring(
         self, changed: Sequence[NewState], shared: Mapping[str, StoredPlace]
     ) -> Mapping[str, StoredPlace]:
-        """Uploads the files that are neither shared nor uploaded by an attempt before this one."""
+        """Uploads the files that are neither shared nor uploaded by an earlier attempt."""
         missing = {
             file.sha256: Upload(new.directory / file.path, file.sha256, file.size)
             for new in changed
@@ -132,7 +134,7 @@ class Push:
         objects, raw = self.known.objects, records.encode(batch)
         if not objects.create(name, raw):
             stored = objects.get(name)
-            # Ours: sent again after an answer was lost, or written by an attempt before this one.
+            # Ours: sent again after an answer was lost, or written by an earlier attempt.
             ours = [raw, *(records.encode(old) for old in [self._written.get(name)] if old)]
             if stored is None or stored.data not in ours:
                 raise UsageError(
@@ -145,15 +147,15 @@ class Push:
 
 
 class OutdatedError(Exception):
-    """Another writer moved a key meanwhile, so that this attempt rests on what may be gone."""
+    """Another writer moved a key meanwhile, so that this attempt refers to what may be removed."""
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """What one attempt wants the pointer to say, and what that rests on.
+    """What one attempt wants the pointer to say, and its assumptions.
 
-    before: what the pointer said of the keys. sharing: a version has content in common with the
-    one before it, which only lasts while that is current. deadline: on this process's clock.
+    before: what the pointer said about the keys. sharing: whether a version shares content with its
+    predecessor, which only lasts while that is current. deadline: on this process's clock.
     """
 
     before: Mapping[str, Entry]
@@ -179,7 +181,7 @@ class Attempt:
 
 
 def _differs(new: NewState, entries: Mapping[str, Entry]) -> bool:
-    """Whether it needs its own version: also where somebody has given it one by name."""
+    """Whether a state needs its own version: also if a version was chosen for it."""
     entry = entries.get(new.state.key)
     return new.version is not None or entry is None or entry.semantic != new.state.digest.semantic
 
@@ -232,7 +234,7 @@ def relocated(version: Version, places: Mapping[str, StoredPlace]) -> Version:
 
 
 def entry_of(version: Version) -> Entry:
-    """What the pointer says of a version."""
+    """The pointer's entry for a version."""
     return Entry(
         version=version.version,
         since=0,  # filled in when the set gets its number
@@ -244,7 +246,7 @@ def entry_of(version: Version) -> Entry:
 
 
 def with_keys(now: Current | None, keys: dict[str, Entry]) -> Current | None:
-    """The pointer with other keys; None if every key has the version that it had."""
+    """The pointer with other keys; None if every key keeps its version."""
     before = now or pointer.NOTHING
     old = {key: entry.version for key, entry in before.keys.items()}
     if old == {key: entry.version for key, entry in keys.items()}:
@@ -254,7 +256,7 @@ def with_keys(now: Current | None, keys: dict[str, Entry]) -> Current | None:
 
 
 def confirm(known: Versions, states: Sequence[NewState], current: Current) -> None:
-    """Notes when the external systems were last asked, where that is later than was known."""
+    """Records when the external systems were last asked, if that is later than what is recorded."""
     seen = {
         new.state.key: (new.state.digest.semantic, new.refresh.confirmed)
         for new in states

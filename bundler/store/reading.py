@@ -1,4 +1,4 @@
-"""Finds versions by their UUIDs, and brings their state trees onto this machine."""
+"""Finds versions by their UUIDs, and downloads their state trees."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _AT_ONCE = 16
 
 @dataclass(frozen=True)
 class Versions:
-    """The versions of a store; what was read once is kept, since no version ever changes."""
+    """The versions of a store, cached, since no version ever changes."""
 
     objects: Objects
     _known: dict[str, dict[str, Version]] = field(default_factory=dict, compare=False)
@@ -26,7 +26,7 @@ class Versions:
         return self._batch(records.batch_name(version)).get(version)
 
     def find_all(self, wanted: Iterable[str]) -> dict[str, Version]:
-        """Those of the versions that are there, read in parallel."""
+        """The versions that exist, read in parallel."""
         ids = list(wanted)
         names = sorted({records.batch_name(version) for version in ids})
         for _ in content.in_parallel([partial(self._batch, name) for name in names], _AT_ONCE):
@@ -46,10 +46,10 @@ class Versions:
         return self._known[name]
 
     def pull(self, wanted: Iterable[tuple[Version, Path]]) -> None:
-        """Writes each version's state tree into a key directory, verified on its way.
+        """Writes each version's state tree into a key directory, verified as it is written.
 
-        Raises `VerificationFailed` for content that is missing or was altered; the directories
-        are the caller's to remove then.
+        Raises `VerificationFailed` for content that is missing or was altered; the caller then
+        removes the directories.
         """
         content.download(
             self.objects,

@@ -1,4 +1,4 @@
-"""The values in a store, in RFC 8785 canonical JSON, read as strictly as a manifest is."""
+"""The values in a store, in RFC 8785 canonical JSON, parsed as strictly as a manifest."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ FORMAT_TYPE = "https://state-bundler.io/store/v1"
 
 _TYPES = "https://state-bundler.io/store"
 _CONTENT_NAME = re.compile(r"^content/[0-9a-f]{64}\.[0-9a-f]{8}$")
-# As many hexadecimal digits as name a push; the other eight number its versions.
+# The hexadecimal digits that identify a push; the other eight number its versions.
 _PUSH_DIGITS = 24
 
 Uuid = Annotated[
@@ -41,7 +41,7 @@ Action = Literal["push", "rollback", "import", "copy", "join", "remove"]
 
 
 class Format(Model, frozen=True, tag_field="_type", tag=FORMAT_TYPE):
-    """What makes a folder or a prefix a store."""
+    """Marks a folder or a prefix as a store."""
 
     made: Time
 
@@ -49,9 +49,9 @@ class Format(Model, frozen=True, tag_field="_type", tag=FORMAT_TYPE):
 class Version(Model, frozen=True):
     """One state of one key.
 
-    objects: those that its files are in. at: for each file of the state, in its order, which of
-    the objects, and from which byte. place: the state directory that it was pushed from. by: who
-    pushed. commit: of the code that was checked out then. refresh: how the state came about.
+    objects: those that contain its files. at: for each file of the state, in order, the index of
+    its object and the offset in it. place: the state directory that it was pushed from. by: who
+    pushed. commit: of the code that was checked out. refresh: how the state was made.
     """
 
     version: Uuid
@@ -73,11 +73,11 @@ class Batch(Model, frozen=True, tag_field="_type", tag=f"{_TYPES}-versions/v1"):
 
 
 class Entry(Model, frozen=True):
-    """What the pointer says of a key.
+    """The pointer's entry for a key.
 
-    since: the number of the set that gave the key this version. semantic: the state's digest,
-    by which an unchanged state is known without reading anything else. confirmed: when the
-    external system was last known to mean the same.
+    since: the number of the set that gave the key this version. semantic: the state's digest, by
+    which an unchanged state is recognised without reading anything else. confirmed: when the
+    external system last returned the same meaning.
     """
 
     version: Uuid
@@ -89,7 +89,7 @@ class Entry(Model, frozen=True):
 
 
 class Move(Model, frozen=True):
-    """A key's change: from which version to which; None is none."""
+    """A key's change from one version to another; None for no version."""
 
     key: str
     before: Uuid | None = None
@@ -97,7 +97,7 @@ class Move(Model, frozen=True):
 
 
 class Change(Model, frozen=True, tag_field="_type", tag=f"{_TYPES}-set/v1"):
-    """A set by its difference from the one before. number: counts from 1; id: its writer's."""
+    """A set by its difference from the previous one. number: counts from 1; id: its writer's."""
 
     number: Size
     id: Uuid
@@ -118,11 +118,12 @@ class Pin(Model, frozen=True):
 
 
 class Current(Model, frozen=True, tag_field="_type", tag=f"{_TYPES}-current/v1"):
-    """The pointer. change: the newest set. keys: what it adds up to.
+    """The pointer.
 
-    pins: never pruned. retired: being pruned at this moment, so that nobody turns to them again.
-    oldest: the number of the oldest set that is kept. labels: what Dagster notes for keys whose
-    state is elsewhere (``__local__``, ``__code_server__``), which is not a version.
+    change: the newest set. keys: their current versions. pins: never pruned. retired: being pruned
+    at this moment, so not to be used again. oldest: the number of the oldest set that is kept.
+    labels: Dagster's notes for keys whose state is elsewhere (``__local__``, ``__code_server__``),
+    which are no versions.
     """
 
     change: Change
@@ -147,7 +148,7 @@ class Shard(Model, frozen=True, tag_field="_type", tag=f"{_TYPES}-shard/v1"):
 
 
 class Joined(Model, frozen=True, tag_field="_type", tag=f"{_TYPES}-joined/v1"):
-    """What became of a run's shards: the set that they are in, and when it was made."""
+    """The result of joining a run's shards: their set, and when it was made."""
 
     count: Size
     number: Size
@@ -156,7 +157,7 @@ class Joined(Model, frozen=True, tag_field="_type", tag=f"{_TYPES}-joined/v1"):
 
 
 def new_push() -> str:
-    """What the UUIDs of a push's versions begin with."""
+    """The beginning of the UUIDs of a push's versions."""
     return uuid.uuid4().hex[:_PUSH_DIGITS]
 
 
@@ -189,7 +190,7 @@ def encode(value: Model) -> bytes:
     return canonical(value)
 
 
-@functools.lru_cache(maxsize=2)  # a push reads the pointer twice, and mostly it is the same
+@functools.lru_cache(maxsize=2)  # a push reads the pointer twice, and usually it is the same
 def read_current(raw: bytes, where: str) -> Current:
     return decode_canonical(raw, Current, f"{where}/{POINTER_NAME}")
 
@@ -221,7 +222,8 @@ def _problem(version: Version, name: str) -> str | None:
 
 
 def _warm_up() -> None:
-    """msgspec works out a type at its first use, and crashes if two threads do so concurrently."""
+    """Prepares msgspec's decoders: it prepares a type at its first use, and crashes if two
+    threads do so concurrently."""
     for model in (Format, Batch, Current, Change, Joined, Shard, KeyRefresh):
         msgspec.json.Decoder(model)
     parse(build(Contents(())).raw)

@@ -1,8 +1,8 @@
-"""Buckets: S3 and what speaks its language, Google Cloud Storage, Azure Blob Storage; by obstore.
+"""Buckets: S3 and compatible services, Google Cloud Storage, Azure Blob Storage; with obstore.
 
-obstore (the extra ``store``) reads credentials and endpoints where the vendors' own tools read
-them: the environment, a profile of the machine, a workload's identity. It asks again by itself
-after 5xx, throttling and broken connections, with backoff and jitter.
+obstore (the extra ``store``) reads credentials and endpoints where the vendors' own tools do: the
+environment, a profile of the machine, a workload's identity. It retries after 5xx, throttling and
+broken connections, with backoff and jitter.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ _RETRIES = 10
 _RETRY_SECONDS = 60.0
 # Doubled with each attempt, up to the longest.
 _FIRST_WAIT, _LONGEST_WAIT = timedelta(milliseconds=100), timedelta(seconds=15)
-# What a vendor calls a bucket that is not there, in the body of its answer.
+# The vendors' names for a missing bucket, in the body of the answer.
 _NO_BUCKET = re.compile(
     r"NoSuchBucket|ContainerNotFound|bucket does not exist|container does not exist"
 )
 _STATUS = re.compile(r"status: (\d{3})|status code: (\d{3})")
-# What vendors say to a request whose signature or token is of another time than theirs.
+# The vendors' errors for a request whose signature or token does not match their time.
 _SKEWED = re.compile(r"RequestTimeTooSkewed|RequestExpired|reasonable timeframe")
-# A bucket in another account answers 403, and wrong keys answer 400 or 403 with one of these.
+# A bucket in another account answers 403; invalid keys answer 400 or 403 with one of these.
 _REFUSED = re.compile(
     r"InvalidAccessKeyId|SignatureDoesNotMatch|ExpiredToken|InvalidToken|AuthenticationFailed"
     r"|AuthorizationFailure|AccessDenied|invalid_grant|credential",
@@ -60,11 +60,11 @@ class Bucket:
 
     @cached_property
     def _streams(self) -> ObjectStore:
-        """For streams, whose bytes are held against a digest of ours whenever they are read.
+        """For streams, whose bytes are compared with a digest of ours whenever they are read.
 
-        S3 would have its own digest in each request's signature, which takes as long. Where
-        TLS brings them whole, it does without; elsewhere the vendors' clients sign, too, and there
-        are servers that want it.
+        S3 would also include its own digest in each request's signature, which takes as long. Over
+        TLS that is not necessary; over plain HTTP the vendors' clients sign, too, and some servers
+        require it.
         """
         unsaid = "AWS_UNSIGNED_PAYLOAD" not in os.environ
         if self.url.startswith("s3:") and unsaid and not _plain_http():
@@ -127,7 +127,7 @@ class Bucket:
                         max_concurrency=_PARTS_AT_ONCE,
                     )
         except BundlerError:
-            # What the stream raised comes back from the library as its own error type.
+            # The library wraps the stream's exception in its own error type.
             if source.error is not None:
                 raise source.error from None
             raise
@@ -152,7 +152,7 @@ class Bucket:
 
     @contextmanager
     def _errors(self, action: str) -> Iterator[None]:
-        """Turns the library's errors into ours; their own texts may hold credentials."""
+        """Converts the library's errors into ours; their texts may contain credentials."""
         from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 
         try:
@@ -168,7 +168,7 @@ class Bucket:
 
 
 class _Source:
-    """A stream whose error is remembered, since the library wraps it."""
+    """A stream that remembers its error, since the library wraps it."""
 
     def __init__(self, chunks: Iterable[Buffer]) -> None:
         self._chunks = iter(chunks)
@@ -189,12 +189,12 @@ class _Source:
 
 def _tag(meta: Any) -> str:
     version = meta.get("version")
-    # Google's generations are what it compares; the others compare ETags.
+    # Google compares generations; the others compare ETags.
     return f"{meta.get('e_tag') or ''}\n{version}" if version else str(meta.get("e_tag") or "")
 
 
 def _classified(error: Exception, url: str, action: str) -> BundlerError:
-    """What an error of the library means; its text is read, never shown."""
+    """Classifies an error of the library; its text is read, never shown."""
     text = str(error)
     found = _STATUS.search(text)
     status = int(found.group(1) or found.group(2)) if found else 0
@@ -267,7 +267,7 @@ def _open(url: str, where: str, patience: float, config: Any = None) -> ObjectSt
 
 
 def _plain_http() -> bool:
-    """Whether an endpoint of the user's own is without TLS, as a test server on loopback is."""
+    """Whether the user's own endpoint uses no TLS, as a test server on loopback."""
     own = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT", "AZURE_STORAGE_ENDPOINT")
     if any(os.environ.get(name, "").startswith("http://") for name in own):
         return True

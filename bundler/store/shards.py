@@ -1,8 +1,9 @@
-"""A refresh of many keys in several jobs, which becomes one set only when all of them are done.
+"""A refresh of many keys in several jobs, which becomes one set only when all of them have
+succeeded.
 
-Each shard pushes its states without moving the pointer and writes down what they became; the join
-reads all of these by name and moves the pointer once. A join that finds a shard missing changes
-nothing. One that is asked for again, as a CI job that is tried again does, finds what it did.
+Each shard pushes its states without moving the pointer and records the versions; the join reads
+these records by name and moves the pointer once. A join that finds a shard missing changes nothing.
+Repeating a join, as a retried CI job does, returns the existing set.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ def parse_shard(text: str) -> tuple[int, int]:
 
 
 def belongs(key: str, index: int, count: int) -> bool:
-    """Whether a key is refreshed by this shard; the same on every machine."""
+    """Whether a shard refreshes a key; the same on every machine."""
     return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") % count == index - 1
 
 
@@ -45,9 +46,9 @@ def stage(
     shard: tuple[int, int],
     author: Author = NOBODY,
 ) -> Shard:
-    """Uploads what one shard has refreshed. A shard that runs again replaces what it did before.
+    """Uploads what one shard has refreshed. A shard that runs again replaces its earlier record.
 
-    run: what the shards of one refresh have in common, such as the CI run's id.
+    run: the ID that the shards of one refresh share, such as the CI run's id.
     """
     name = _name(run, shard[0])
     attempt = Push(store.known, states, author).attempt(share=False)
@@ -67,9 +68,10 @@ def _put(store: Store, name: str, raw: bytes) -> None:
 
 
 def join(store: Store, run: str, count: int, author: Author = NOBODY) -> Current | Joined:
-    """Makes what all shards of a run have pushed one set; says which, where that was done before.
+    """Makes one set of what all shards of a run have pushed; returns the existing set if that was
+    done before.
 
-    Raises `UsageError` if a shard is missing or too old, or a key moved on meanwhile.
+    Raises `UsageError` if a shard is missing or too old, or a key has changed meanwhile.
     """
     too_old = server_time(store.objects) - GRACE_SECONDS / 2
     shards, missing = _all(store, run, count, too_old)
@@ -104,7 +106,7 @@ def join(store: Store, run: str, count: int, author: Author = NOBODY) -> Current
 
 
 def _is_done(joined: Joined, shards: Sequence[Shard], missing: Sequence[str]) -> bool:
-    """Whether these shards are in that set; some may be gone, as far as the join came."""
+    """Whether these shards are in that set; an interrupted join may have removed some of them."""
     versions = {version for shard in shards for version in shard.versions}
     return versions <= set(joined.versions) if missing else versions == set(joined.versions)
 
@@ -123,7 +125,7 @@ def _joined(store: Store, run: str, count: int, too_old: float) -> Joined | None
 
 
 def _all(store: Store, run: str, count: int, too_old: float) -> tuple[list[Shard], list[str]]:
-    """What the shards have pushed, and those that have not, as ``3/10``."""
+    """What the shards have pushed, and the missing shards, as ``3/10``."""
     shards, missing = [], []
     for index in range(1, count + 1):
         name = _name(run, index)

@@ -21,7 +21,7 @@ from bundler.store.records import Action, Change, Current, Pin, Version
 
 @dataclass(frozen=True)
 class Store:
-    """A store that is open. Opening one asks the bucket nothing."""
+    """An open store. Opening it sends no request."""
 
     objects: Objects
     known: Versions
@@ -31,7 +31,7 @@ class Store:
         return self.objects.url
 
     def command(self, words: str) -> str:
-        """A ``state-bundler store`` about this one, wherever it is pasted."""
+        """A ``state-bundler store`` command about this store that works anywhere."""
         return f"state-bundler store {words} --store {shlex.quote(self.url)}"
 
     def current(self) -> Current | None:
@@ -52,16 +52,16 @@ class Store:
     def push(self, states: Sequence[NewState], author: Author = NOBODY) -> PushedStates:
         """Makes the states the current versions of their keys, atomically.
 
-        A state that means the same as its key's current version uploads nothing and keeps that
-        version. Raises `VerificationFailed` if a file changes meanwhile; nothing is visible
-        then, as after any other failure.
+        A state with the same meaning as its key's current version is not uploaded, and the key
+        keeps that version. Raises `VerificationFailed` if a file changes meanwhile; nothing is
+        visible then, as after any other failure.
         """
         return Push(self.known, states, author).run()
 
     def adopt(
         self, versions: Sequence[Version], action: Action, author: Author = NOBODY
     ) -> Current:
-        """Makes versions that are in the store already the current ones of their keys."""
+        """Makes versions that are already in the store the current ones of their keys."""
 
         def decide(now: Current | None) -> Current | None:
             keys = dict(now.keys) if now else {}
@@ -73,7 +73,7 @@ class Store:
         return pointer.advance(self.objects, action, author, decide)
 
     def remove(self, keys: Iterable[str], author: Author = NOBODY) -> Current:
-        """Leaves keys without a current version; what they had stays until it is pruned."""
+        """Leaves keys without a current version; their old versions stay until they are pruned."""
         gone = frozenset(keys)
 
         def decide(now: Current | None) -> Current | None:
@@ -85,9 +85,9 @@ class Store:
         return pointer.advance(self.objects, "remove", author, decide)
 
     def label(self, key: str, label: str | None, author: Author = NOBODY) -> Current:
-        """Notes what Dagster says of a key whose state is elsewhere, in place of a version.
+        """Records Dagster's note for a key whose state is elsewhere, instead of a version.
 
-        None forgets the key altogether.
+        None removes the key.
         """
 
         def decide(now: Current | None) -> Current | None:
@@ -105,7 +105,7 @@ class Store:
     # --- out of the store ---------------------------------------------------------------------
 
     def version(self, version: str) -> Version:
-        """A version by its UUID. Raises `UsageError` if the store has none such."""
+        """A version by its UUID. Raises `UsageError` if the store does not have it."""
         found = self.known.find(version) if records.is_version(version) else None
         if found is None:
             raise UsageError(
@@ -117,8 +117,8 @@ class Store:
     def currents(self, keys: Iterable[str] | None = None) -> dict[str, Version]:
         """The current versions of these keys, or of all.
 
-        Raises `UsageError` for a key that has none, `VerificationFailed` if the pointer names
-        a version that is not there.
+        Raises `UsageError` for a key that has none, `VerificationFailed` if the pointer names a
+        version that does not exist.
         """
         current = self.current()
         have = current.keys if current else {}
@@ -134,7 +134,7 @@ class Store:
         return self.all_of(wanted)
 
     def all_of(self, wanted: Mapping[str, str]) -> dict[str, Version]:
-        """Versions by key. Raises `VerificationFailed` if one is not there."""
+        """Versions by key. Raises `VerificationFailed` if one does not exist."""
         found = self.known.find_all(wanted.values())
         for key, version in wanted.items():
             if version not in found:
@@ -169,7 +169,7 @@ class Store:
         """The number of a set, and the version that each key had in it.
 
         moment: a set's number, or an RFC 3339 time, which means the set that was current then.
-        Raises `UsageError` for what is older than the oldest set that is kept.
+        Raises `UsageError` for anything older than the oldest set that is kept.
         """
         current = self.require_current()
         passed: list[Change] = []
@@ -187,8 +187,8 @@ class Store:
     ) -> Current:
         """Makes an earlier set, or an earlier version of one key, current again, as a new set.
 
-        to: a version's UUID, a time, a set's number; None for the set before the newest.
-        keys: only these. Raises `UsageError` if that is not kept any more.
+        to: a version's UUID, a time, a set's number; None for the set before the newest. keys: only
+        these. Raises `UsageError` if it is not kept any more.
         """
         if isinstance(to, str) and records.is_version(to):
             return self.adopt([self.version(to)], "rollback", author)
@@ -214,7 +214,7 @@ class Store:
     # --- pins ---------------------------------------------------------------------------------
 
     def pin(self, version: str, note: str = "") -> Current:
-        """Keeps a version from every prune. Raises `UsageError` if there is none such."""
+        """Protects a version from every prune. Raises `UsageError` if it does not exist."""
         found = self.version(version)
 
         def decide(now: Current) -> Current | None:
@@ -226,7 +226,7 @@ class Store:
         return pointer.amend(self.objects, decide)
 
     def unpin(self, version: str) -> Current:
-        """Lets a prune have a version again."""
+        """Allows a version to be pruned again."""
 
         def decide(now: Current) -> Current | None:
             left = tuple(pin for pin in now.pins if pin.version != version)
@@ -247,9 +247,9 @@ def _refuse_retired(now: Current | None, version: str) -> None:
 
 
 def open_store(url: str, patience: float | None = None) -> Store:
-    """The store behind a URL; asks nothing yet. Raises `ConfigurationError`.
+    """The store at a URL; sends no request yet. Raises `ConfigurationError`.
 
-    patience: seconds for which a bucket that does not answer is asked again.
+    patience: for how many seconds a bucket that does not answer is retried.
     """
     objects = open_objects(url, patience)
     return Store(objects, Versions(objects))

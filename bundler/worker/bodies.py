@@ -37,7 +37,7 @@ _PIECE_BYTES = 64 * 1024
 # Python's own parser gives up at about a thousand.
 _MOST_NESTED = 900
 _PASSES = 32
-# What compresses better than this is made to. JSON compresses to a twentieth at best.
+# Anything with a better compression ratio is an attack. JSON shrinks to a twentieth at best.
 _BOMB_BYTES = 10 * 1024 * 1024
 _BOMB_RATIO = 200
 _INFLATE_BYTES = 1024 * 1024
@@ -46,12 +46,12 @@ _TAIL_BYTES = 512
 _JSON_TYPE = re.compile(r"(?:application|text)/(?:[\w.+-]*[+-])?(?:json|jsonl|ndjson|json-?lines)$")
 _XML_TYPE = re.compile(r"(?:application|text)/(?:[\w.+-]*\+)?xml$")
 _HTML_TYPES = ("text/html", "application/xhtml+xml")
-# Types under which servers send anything: then it counts what the body looks like.
+# Types that servers use for anything: then the body itself decides.
 _ANY_TYPES = ("", "text/plain", "application/octet-stream", "binary/octet-stream")
 _SPACE = b" \t\r\n"
 _HTML = re.compile(rb"(?i)<(?:!doctype\s+html|html)\b")
 _LIKE_JSON = re.compile(rb'\s*(?:\{\s*["}]|\[\s*[{"\]])')
-# What Google, Gerrit and others put before JSON, so that a browser does not run it.
+# Prefixes that Google, Gerrit and others put before JSON, so that browsers do not run it.
 _GUARD = re.compile(r"\)\]\}'?,?\s*\n|while\s*\(1\);|for\s*\(;;\);")
 _XML_ROOT = re.compile(rb"<([^\s/>!?]+)")
 _XML_ENDS = ((b"<?", b"?>"), (b"<!--", b"-->"))
@@ -64,17 +64,17 @@ _SOAP_FAULT = re.compile(rb"<(?:[\w.-]+:)?Fault[\s>]")
 _STRUCTURAL = b'"{}[]'
 _OTHERS = bytes(byte for byte in range(256) if byte not in _STRUCTURAL)
 _ESCAPE = re.compile(rb'\\["\\]')
-# From this on, two replacements are faster than an expression that stops at each backslash.
+# For longer strings, two replacements are faster than an expression that stops at each backslash.
 _MANY_ESCAPES, _SAMPLE_BYTES = 120, 8192
 
 
 class Wire(Protocol):
-    """What a body needs of the recorder."""
+    """What judging a body needs from the recorder."""
 
     def reject(self, number: int, fault: str, code: int | None = None) -> None: ...
 
     def quiet(self) -> AbstractContextManager[None]:
-        """While this lasts, what cannot be parsed is nobody's failure."""
+        """Inside the block, text that cannot be parsed is not a failure."""
 
     def error_in(self, value: Any) -> tuple[str, int | None] | None: ...
 
@@ -82,9 +82,9 @@ class Wire(Protocol):
 class Body:
     """The body of one answer. Client libraries are patched to call `take` and `end`.
 
-    number: of its exchange. asks: whether the request was one for data (GET). decoded: the client
-    library decodes it, so that `take_coded` only counts. depth: of the library's own calls. client:
-    what made the request, where it can be closed meanwhile.
+    number: of its exchange. asks: whether the request was one for data (GET). decoded: whether the
+    client library decodes it, so that `take_coded` only counts. depth: of the library's own calls.
+    client: what made the request, if it can be closed meanwhile.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class Body:
         self._inflate: Any = None
 
     def take(self, data: Any) -> None:
-        """The next bytes of it, decoded."""
+        """Receives the next decoded bytes."""
         if self.ended or not data:
             return
         self._size += len(data)
@@ -123,7 +123,7 @@ class Body:
             self.end()
 
     def take_coded(self, data: Any) -> None:
-        """The next bytes of it as they came."""
+        """Receives the next bytes as they were sent."""
         if self.ended or not data:
             return
         self.count_coded(data)
@@ -133,11 +133,11 @@ class Body:
             self.take(part)
 
     def count_coded(self, data: bytes) -> None:
-        """Compressed bytes that the client library is about to decode."""
+        """Counts compressed bytes that the client library is about to decode."""
         self._coded += len(data) if self._coding else 0
 
     def end(self, *, missing: bool = False) -> None:
-        """There is no more of it. missing: though there should be."""
+        """The body has ended. missing: whether more was expected."""
         if self.ended:
             return
         self.ended = True
@@ -153,19 +153,19 @@ class Body:
         self._pieces.clear()
 
     def end_coded(self) -> None:
-        """There is no more of what came; a client library that decodes may still hold some."""
+        """The sent bytes have ended; a client library that decodes may still have some."""
         if not self.decoded:
             self.end()
 
     def _nothing(self) -> str:
-        """The fault of an answer without a word: none where its type may be empty."""
+        """The fault of an empty answer; None if its type may be empty."""
         kind = self._type
         speaks = not kind or kind in _HTML_TYPES or _is_json(kind) or _XML_TYPE.match(kind)
         return "empty" if self._asks and speaks else ""
 
     @property
     def _is_known_empty(self) -> bool:
-        """Not so where nothing here could decompress what came."""
+        """Whether it is certainly empty: not if nothing here could decompress it."""
         return not self._coded or self.decoded or self._inflate is not None
 
     def _reject(self, fault: str, code: int | None = None) -> None:
@@ -181,7 +181,7 @@ class Body:
 
     def _inflated(self, data: bytes) -> Iterator[bytes]:
         if self._coding not in ("gzip", "x-gzip", "deflate"):
-            return  # nothing in the standard library reads it
+            return  # the standard library cannot read it
         try:
             while data and not self.ended:
                 if self._inflate is None or self._inflate.eof:  # gzip may have several members
@@ -217,7 +217,7 @@ class Body:
         return _Scan()
 
     def _form(self, head: bytes) -> str:
-        """What to judge it as: ``html``, ``xml``, ``json``, or nothing that is known."""
+        """The format to judge it by: ``html``, ``xml``, ``json``, or none that is known."""
         if not head.strip(_SPACE):
             return ""
         if self._type in _HTML_TYPES or _HTML.match(_after_prologue(head)):
@@ -247,7 +247,7 @@ class Body:
         except RecursionError:
             self._reject("too-deep")
         except ValueError:
-            # "OK" is what some servers answer to a command.
+            # Some servers answer a command with "OK".
             if declared and (self._asks or raw.lstrip(_SPACE)[:1] in (b"{", b"[", b"<")):
                 self._reject("not-json")
             elif not declared:
@@ -261,7 +261,7 @@ class Body:
 
 
 class _Scan:
-    """Reads a body in pieces. This one knows nothing of it."""
+    """Reads a body in pieces. This base class checks nothing."""
 
     def feed(self, piece: bytes) -> str:  # noqa: ARG002  # for those that do
         return ""
@@ -271,7 +271,7 @@ class _Scan:
 
 
 class _Json(_Scan):
-    """Whether strings are closed and brackets match, at the speed of `bytes`' own methods."""
+    """Checks that strings are closed and brackets match, at the speed of `bytes`' own methods."""
 
     def __init__(self, encoding: str) -> None:
         self.encoding = encoding
@@ -285,7 +285,7 @@ class _Json(_Scan):
 
     def feed(self, piece: bytes) -> str:
         try:
-            # Most JSON is ASCII, and that is seen five times as fast.
+            # Most JSON is ASCII, which is recognised five times as fast.
             if self.encoding != "utf-8":
                 piece = self._decoder.decode(piece).encode("utf-8", "surrogatepass")
             elif self._is_split or not piece.isascii():
@@ -294,7 +294,7 @@ class _Json(_Scan):
         except UnicodeDecodeError:
             return "not-utf-8"
         if not self._first:
-            # No encoding of Unicode puts this before JSON; it may be in the first piece alone.
+            # No Unicode encoding has this before JSON; it may only be in the first piece.
             piece = piece.removeprefix(codecs.BOM_UTF8).lstrip(_SPACE)
             guard = _GUARD.match(piece[:40].decode("latin-1"))
             piece = piece[guard.end() :].lstrip(_SPACE) if guard else piece
@@ -320,7 +320,7 @@ class _Json(_Scan):
         if (len(piece) - len(piece.rstrip(b"\\"))) % 2:
             self._escape = b"\\"
             piece = piece[:-1]
-        # Pairs of backslashes from the left: the one that is left before a quote escapes it.
+        # Pairs of backslashes from the left: a remaining one before a quote escapes it.
         if piece.count(b"\\", 0, _SAMPLE_BYTES) < _MANY_ESCAPES:
             return _ESCAPE.sub(b"", piece)
         return piece.replace(b"\\\\", b"").replace(b'\\"', b"")
@@ -335,9 +335,9 @@ class _Json(_Scan):
         if self._inside:
             marks = marks[: marks.rindex(b'"')]
             quotes -= 1
-        if 2 * marks.count(b'""') == quotes:  # no string has a bracket in it
+        if 2 * marks.count(b'""') == quotes:  # no string contains a bracket
             return marks.translate(None, b'"')
-        # Two quotes in a row hold no bracket, whether between them is a string or the outside.
+        # There is no bracket between two adjacent quotes, whether that is a string or not.
         return b"".join(marks.replace(b'""', b"").split(b'"')[::2])
 
     def _match(self, marks: bytes) -> str:
@@ -355,7 +355,7 @@ class _Json(_Scan):
         return "too-deep" if len(marks) > _MOST_NESTED else ""
 
     def _match_slowly(self, marks: bytes) -> str:
-        """One by one, where each pass would find few of them."""
+        """One by one, if each pass would find few of them."""
         is_open = bytearray()
         for mark in marks:
             if mark in b"{[":
@@ -369,12 +369,12 @@ class _Json(_Scan):
 
 
 class _Xml(_Scan):
-    """Whether the outermost element is closed, and is not an error."""
+    """Checks that the outermost element is closed, and is not an error."""
 
     def __init__(self, head: bytes) -> None:
         self._tail = b""
         self._fault = ""
-        readable = b"\0" not in head[:64]  # else it is UTF-16, of which nothing is said
+        readable = b"\0" not in head[:64]  # else it is UTF-16, which is not checked
         root = _XML_ROOT.match(_after_prologue(head.removeprefix(codecs.BOM_UTF8)))
         self._root = root[1] if root and readable else b""
         name = self._root.rpartition(b":")[2]
@@ -421,7 +421,7 @@ def _charset(kind: str) -> str:
 
 
 def _encoding(head: bytes, charset: str) -> str:
-    """As clients do: what is declared, else what the first bytes of JSON show."""
+    """Like clients: the declared encoding, else what the first bytes of JSON show."""
     try:
         name = codecs.lookup(charset).name if charset else ""
         codecs.getincrementaldecoder(name or "utf-8")

@@ -1,10 +1,10 @@
-"""States that a program of any kind writes: the worker's child becomes that program."""
+"""Commands that write a state: the worker's child becomes that program."""
 
 from __future__ import annotations
 
 import os
 
-# The imports that are left out here would take longer than all the rest.
+# The imports that are missing here would take longer than everything else.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -31,12 +31,12 @@ def write(argv: list[str], state_path: str, previous_path: str = "") -> None:
 
 
 def _kind(argv: list[str]) -> str:
-    """``command``, or ``command:dbt`` for what is known to need other treatment."""
+    """``command``, or ``command:dbt``, which needs some extra treatment."""
     return "command:dbt" if any(os.path.basename(part) == "dbt" for part in argv) else "command"
 
 
 def load(command: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """One component a command; there is nothing to import."""
+    """One component per command; there is nothing to import."""
     os.chdir(command["root"])
     told = [
         {

@@ -10,14 +10,14 @@ from typing import Any
 
 
 class NoComponentError(Exception):
-    """A name leads to nothing that can write a state."""
+    """A name does not refer to anything that can write a state."""
 
 
 def load(command: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Imports every component that the configuration names."""
     root = Path(command["root"])
     os.chdir(root)
-    # An installed package goes before the sources of the same name.
+    # An installed package precedes sources with the same name.
     sys.path += [str(path) for path in (root / "src", root) if path.is_dir()]
     by_key: dict[str, Any] = {}
     told = []
@@ -41,7 +41,7 @@ def write(component: Any, state_path: str) -> Any:
 
 
 def _named(name: str) -> list[Any]:
-    """What a name refers to: a component, a class of one, or a function that makes some."""
+    """What a name refers to: a component, a component class, or a function that makes some."""
     module_name, _, attribute = name.partition(":")
     found: Any = importlib.import_module(module_name)
     for part in attribute.split("."):

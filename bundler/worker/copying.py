@@ -1,10 +1,10 @@
-"""What a component copies into its state with ``shutil.copytree``, without what may not ship.
+"""Filters what a component copies into its state with ``shutil.copytree``.
 
-dagster-dbt copies a whole project. What git ignores there is not the project's: local keys,
+dagster-dbt copies a whole project. What git ignores in it is not part of the project: local keys,
 credentials, caches. It is left out, except for what dbt itself has made and needs at run time. A
-directory that git ignores as a whole is copied: the component named it.
+directory that git ignores completely is copied: the component named it.
 
-It runs in the project's interpreter, so it imports the standard library alone.
+This runs in the project's interpreter, so it only imports the standard library.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import os
 import re
 import shutil
 
-# `typing` takes longer than all else here: only the names of types need it.
+# `typing` takes longer than everything else here: only the names of types need it.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -23,7 +23,7 @@ _GIT = ("git", "--no-pager", "-c", "core.fsmonitor=false", "-c", f"core.hooksPat
 _GIT_SECONDS = 30.0
 _NOT_IGNORED = 1
 _MOST_TOLD = 100
-# Of dbt's target directory, and of the states of other runs that are kept below it.
+# For dbt's target directory, and for the states of other runs that are kept below it.
 _PARSED = ("manifest.json", "partial_parse.msgpack", "semantic_manifest.json")
 _OF_OTHER_RUNS = (*_PARSED, "run_results.json", "sources.json")
 _NOT_READ = ("compiled", "run")
@@ -36,11 +36,11 @@ class GitError(Exception):
 def filter_copies(
     directory: str, leave_out: list[str], keep: list[str], report: Callable[..., None]
 ) -> None:
-    """From now on, leaves things out of what is copied below a key directory, and reports them.
+    """From now on, filters what is copied below a key directory, and reports what is left out.
 
-    leave_out, keep: patterns of paths below that directory, as `bundler.refresh.checks` has them.
+    leave_out, keep: patterns of paths below that directory, see `bundler.refresh.checks`.
     """
-    # All callers of copytree come by here, also those that have imported it by name.
+    # All callers of copytree end up here, including those that have imported it by name.
     copy = shutil._copytree  # type: ignore[attr-defined]  # noqa: SLF001
 
     def filtered(**options: Any) -> Any:
@@ -51,7 +51,7 @@ def filter_copies(
         source = os.path.abspath(options["src"])
         try:
             chosen = _Filter(source, below, options["ignore"], leave_out, keep)
-        except GitError as error:  # whatever the component makes of it
+        except GitError as error:  # whatever the component does with it
             report("uncopied", reason=str(error))
             raise
         try:
@@ -64,7 +64,7 @@ def filter_copies(
 
 
 class _Filter:
-    """An ``ignore`` of copytree."""
+    """An ``ignore`` argument of copytree."""
 
     def __init__(
         self,
@@ -93,7 +93,7 @@ class _Filter:
         return left
 
     def _leaves(self, path: str) -> bool:
-        """path: relative to the source."""
+        """Whether to leave out a path, which is relative to the source."""
         shown = f"{self._below}{path}"
         if any_match(shown, self._keep) or any(
             pattern.startswith(f"{shown}/") for pattern in self._keep
@@ -117,7 +117,7 @@ class _Filter:
 
 
 def any_match(path: str, patterns: Iterable[str]) -> bool:
-    """A pattern with a slash is for the whole path, else for the last name in it."""
+    """A pattern with a slash applies to the whole path, otherwise to its last name."""
     from fnmatch import fnmatchcase
 
     name = path.rpartition("/")[2]
@@ -128,9 +128,9 @@ def any_match(path: str, patterns: Iterable[str]) -> bool:
 
 
 def ignored_below(source: str) -> frozenset[str]:
-    """What git ignores below a directory; a directory whose files are all ignored is listed alone.
+    """What git ignores below a directory; of a directory whose files are all ignored only its name.
 
-    Empty outside of a repository, and where git ignores the directory itself.
+    Empty outside of a repository, and if git ignores the directory itself.
     """
     if not any(os.path.lexists(os.path.join(parent, ".git")) for parent in _upward(source)):
         return frozenset()
@@ -144,14 +144,14 @@ def ignored_below(source: str) -> frozenset[str]:
 
 
 def is_ignored(path: str, ignored: frozenset[str]) -> bool:
-    """Whether a path, or a directory that it is in, is among those that git ignores."""
+    """Whether git ignores a path, or a directory above it."""
     return any(part in ignored for part in _with_parents(path))
 
 
 def _git(directory: str, *arguments: str) -> tuple[int, bytes]:
     import subprocess
 
-    # A hook's repository is another one, perhaps.
+    # A hook's repository may be another one.
     environment = {
         name: value
         for name, value in os.environ.items()
@@ -196,7 +196,7 @@ def _with_parents(path: str) -> Iterator[str]:
 
 
 def is_needed_by_dbt(source: str, path: str) -> bool:
-    """Whether dbt made a file or directory that it reads at run time."""
+    """Whether a file or directory was made by dbt and is read at run time."""
     for parent in (*_with_parents(path.rpartition("/")[0]), ""):
         project = os.path.join(source, parent)
         declaration = os.path.join(project, "dbt_project.yml")

@@ -22,12 +22,12 @@ from typing import Any, NamedTuple
 
 _OLDEST = (1, 12)
 _STATE_DIRECTORY = ".local_defs_state"
-# A shorter value is in a key by chance.
+# A shorter value occurs in a key by chance.
 _SHORTEST_VALUE = 4
 _MAX_DEPTH = 4
 _FUNCTION_MARK = "component_instance"
 _DECLARATIONS = ("defs.yaml", "defs.yml", "component.yaml")
-# Attributes that shape the definitions, and not the state that they are made of.
+# Attributes that shape the definitions, and not their state.
 _OF_DEFINITIONS = frozenset(
     {
         *(
@@ -49,7 +49,7 @@ class TooOldError(Exception):
 
 
 def load(command: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Finds the components once. Returns what there is to report, and one component per key."""
+    """Finds the components once. Returns what to report, and one component per key."""
     root = Path(command["root"])
     os.chdir(root)
     reported = _make_importable(root, command["root_module"])
@@ -92,9 +92,9 @@ class _Use(NamedTuple):
 def _find(dagster: Any, root: Path, target: str) -> list[_Use]:
     """The state-backed components that a load of the code location uses.
 
-    Such a load imports less than the project's component tree does (not what nothing uses) and
-    more (trees that the code location makes itself). The tree is asked where the code location
-    does not load without its states.
+    Such a load imports less than the project's component tree does (not what nothing uses) and more
+    (trees that the code location makes itself). The tree is used if the code location does not load
+    without its states.
     """
     try:
         return _used(dagster, root, target)
@@ -126,7 +126,7 @@ def _used(dagster: Any, root: Path, target: str) -> list[_Use]:
         ]
     finally:
         base.build_defs = original
-    # What overrides `build_defs` is known to the trees, which are loaded by now.
+    # The loaded trees know what overrides `build_defs`.
     for tree in {id(tree): tree for tree in trees if tree is not None}.values():
         for component in tree.get_all_components(of_type=base):
             uses.setdefault(id(component), _Use(component))
@@ -158,7 +158,7 @@ def _declared_in(context: Any) -> str:
 
 
 def _line(context: Any) -> int:
-    """The line that a YAML file declares the component in; 0 if that is unknown."""
+    """The line in a YAML file that declares the component; 0 if unknown."""
     tree = getattr(getattr(context, "component_decl", None), "source_tree", None)
     position = getattr(getattr(tree, "source_position_tree", None), "position", None)
     line = getattr(getattr(position, "start", None), "line", 0)
@@ -166,7 +166,7 @@ def _line(context: Any) -> int:
 
 
 def _lists(base: type, context: Any) -> bool:
-    """Whether Dagster's own list has the component: it goes by the type that is declared."""
+    """Whether Dagster's own list has the component: it depends on the declared type."""
     kind = getattr(getattr(context, "component_decl", None), "component_type", base)
     return isinstance(kind, type) and issubclass(kind, base)
 
@@ -185,7 +185,7 @@ def write(component: Any, state_path: str) -> Any:
 
 
 def _make_importable(root: Path, root_module: str) -> list[str]:
-    """Lets a project load that is not installed, from the places where its package may be."""
+    """Makes a project importable that is not installed, from where its package may be."""
     sys.path.insert(0, str(root))
     if not root_module or importlib.util.find_spec(root_module):
         return []
@@ -199,11 +199,11 @@ def _make_importable(root: Path, root_module: str) -> list[str]:
 
 
 def _unlisted(dagster: Any, tree: Any, defs: Path, listed: list[Any]) -> Iterator[Any]:
-    """State-backed components that the tree does not tell by their type, though a load uses them.
+    """State-backed components that the tree does not list by their type, though a load uses them.
 
     A function under ``@component_instance`` whose return annotation is missing, or is a string
     (``from __future__ import annotations``), has no type before it is called. Everything is only
-    loaded where such functions exist at all.
+    loaded if there are such functions.
     """
     if not any(_FUNCTION_MARK in _text(path) for path in _python_files(defs)):
         return
@@ -222,7 +222,7 @@ def _unlisted(dagster: Any, tree: Any, defs: Path, listed: list[Any]) -> Iterato
 def _places(tree: Any, defs: Path, components: list[Any]) -> dict[int, str]:
     """The file that declares each component, relative to the project, by the component's id.
 
-    Only files that name a component's class are asked for: those are loaded already.
+    Only files that name a component's class are searched: they are loaded already.
     """
     names = {type(component).__name__ for component in components}
     places: dict[int, str] = {}
@@ -293,10 +293,8 @@ def _tell(component: Any, read: set[str], location: str) -> dict[str, Any]:
 
 
 def _defers_in(component: Any) -> str:
-    """Where a dbt project in the state looks for the manifest that it defers to.
-
-    That is its `state_path`, below the key directory; empty if it has none.
-    """
+    """Where a dbt project in the state looks for the manifest that it defers to: its
+    `state_path`, below the key directory; empty if it has none."""
     settings = _attributes(_attributes(component).get("project")).get("args")
     state_path = _attributes(settings).get("state_path")
     if not (state_path and isinstance(state_path, (str, Path))):
@@ -305,7 +303,7 @@ def _defers_in(component: Any) -> str:
 
 
 def _attributes(value: Any) -> dict[str, Any]:
-    """The attributes of an object of any kind; none where it does not say."""
+    """The attributes of any object; none if it has no list of them."""
     try:
         return dict(vars(value))
     except Exception:  # noqa: BLE001  # an object may refuse anything
@@ -313,9 +311,9 @@ def _attributes(value: Any) -> dict[str, Any]:
 
 
 def _texts(value: Any, depth: int) -> Iterator[str]:
-    """The strings that a component is made of, its attributes' attributes included.
+    """The strings in a component's attributes, including nested ones.
 
-    Some of Dagster's records are tuples that refuse to be iterated: only plain ones are.
+    Some of Dagster's records are tuples that cannot be iterated: only plain ones are.
     """
     if isinstance(value, str):
         yield value
@@ -331,7 +329,7 @@ def _texts(value: Any, depth: int) -> Iterator[str]:
 def _made_of(component: Any) -> str:
     """A digest of what the state is made of: equal for components that may share one.
 
-    Attributes that only shape the definitions are left out, and so is what cannot be compared.
+    Without attributes that only shape the definitions, and those that cannot be compared.
     """
     known = {
         name: value
@@ -344,14 +342,14 @@ def _made_of(component: Any) -> str:
 
 
 def _fields(value: Any) -> dict[str, Any]:
-    """The declared fields of a dataclass or a pydantic model; none of another object."""
+    """The declared fields of a dataclass or a pydantic model; none of any other object."""
     kind = type(value)
     names = getattr(kind, "__dataclass_fields__", None) or getattr(kind, "model_fields", None) or ()
     return {name: getattr(value, name, None) for name in names}
 
 
 def _plain(value: Any, depth: int) -> Any:
-    """A value as JSON has it; of what cannot be compared only its type."""
+    """A value in JSON's types; for one that cannot be compared, only its type."""
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, os.PathLike):
@@ -388,7 +386,7 @@ def _hear_duplicates() -> Iterator[list[str]]:
 
 @contextmanager
 def _watch_environment() -> Iterator[set[str]]:
-    """Collects the names of the environment variables that are read meanwhile."""
+    """Collects the names of the environment variables that are read inside the block."""
     read: set[str] = set()
     kind = type(os.environ)
     original = kind.__getitem__

@@ -61,7 +61,7 @@ def main(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def _first(error: BaseException) -> BaseException:
-    """What Dagster's own exceptions are about: they only draw where in the tree it happened."""
+    """The cause of Dagster's own exceptions, which only describe where in the tree it happened."""
     seen = {id(error)}
     while True:
         cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
@@ -101,7 +101,7 @@ def _states_of(request: dict[str, Any]) -> dict[str, str] | None:
 
 
 def _give_states(dagster: Any, states: dict[str, str] | None, told: dict[str, Any]) -> None:
-    """Hands each component its state, and notes which assets it makes."""
+    """Gives each component its state, and records which assets it makes."""
     base = getattr(dagster, "StateBackedComponent", None)
     if base is None:
         return
@@ -130,7 +130,7 @@ def _give_states(dagster: Any, states: dict[str, str] | None, told: dict[str, An
 
 
 def _without_state(dagster: Any, component: Any, context: Any, *, is_local: bool) -> Any:
-    """What a component makes before its first refresh; nothing, for one that cannot do without."""
+    """The definitions of a component before its first refresh; none if it requires a state."""
     if is_local:
         try:
             return component.build_defs_from_state(context, state_path=None)
@@ -140,7 +140,7 @@ def _without_state(dagster: Any, component: Any, context: Any, *, is_local: bool
 
 
 def _state_in_program(key: str, project_root: Any) -> str | None:
-    """Where the program has a key's state, as the manifest next to it says."""
+    """Where the program has a key's state, according to the manifest next to it."""
     paths = importlib.import_module("dagster.components.utils.project_paths")
     directory = paths.get_defs_module_path_for_project(project_root) / _STATE_DIRECTORY
     leave_out(directory)
@@ -156,7 +156,8 @@ def _state_in_program(key: str, project_root: Any) -> str | None:
 
 
 def _names_in(made: Any) -> dict[str, list[str]]:
-    """What a component makes, by kind; as far as its definitions say before they are resolved."""
+    """The names of what a component defines, by kind; as far as they are known before
+    resolution."""
     checks = [
         key for item in (*(made.assets or ()), *(made.asset_checks or ())) for key in _checks(item)
     ]
@@ -201,7 +202,7 @@ def _locations(dagster: Any, target: str) -> list[Any]:
 
 
 def _near(path: str) -> str:
-    """What a code server loads of the package whose defs module is at a path in the artifact."""
+    """What a code server loads for the package whose defs module is at a path in the artifact."""
     *parents, _ = path.strip("/").split("/")
     for start in range(len(parents) - 1, -1, -1):
         package = ".".join(parents[start:])
@@ -232,4 +233,4 @@ def answer(request: dict[str, Any]) -> None:
     sys.stdout.flush()
     with open(sys.stdout.fileno(), "w", encoding="utf-8", closefd=False) as stream:
         stream.write(f"\n{MARKER}{line}\n")
-    os._exit(0)  # nothing is left to do, and a library's threads need not be waited for
+    os._exit(0)  # nothing is left to do, and threads of libraries need not be waited for

@@ -1,10 +1,10 @@
-"""Whether a JSON document only reports an error, under a status that says all is well.
+"""Detects JSON documents that only report an error, with a successful status.
 
-Runs inside the component's process: the standard library only.
+Runs inside the component's process, with the standard library only.
 
-APIs write errors in a dozen shapes. They have one thing in common: the document is an *envelope*,
-in which only the error, and what is said about it, has a value. A document that holds data next to
-its ``error`` or ``errors`` is data, and so is a list of rows with such a column.
+APIs report errors in a dozen shapes with one thing in common: the document is an *envelope*, in
+which only the error, and what is said about it, has a value. A document with data next to its
+``error`` or ``errors`` is data, as is a list of rows with such a column.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-# What an envelope holds next to the error.
+# What an envelope contains besides the error.
 _ABOUT = re.compile(
     r"errors?|(?:inner|is)?error(?:code|messages?|msg|type|id|description|uri|info|details|summary|link"
     r"|causes)?|errno|fault|exception|odataerror|(?:developer|user)?messages?|msg|details?|reason"
@@ -38,7 +38,7 @@ _STATUSES = (
 )
 _MOST_LEVELS = 4
 _FAILED = frozenset({"error", "errors", "fail", "failed", "failure", "nok", "ko", "exception"})
-# What a text on its own says: {"message": "Service temporarily unavailable"}.
+# Texts that are errors by themselves: {"message": "Service temporarily unavailable"}.
 _WENT_WRONG = re.compile(
     r"(?i)\b(?:errors?|unavailable|maintenance|forbidden|unauthori[sz]ed|unauthenticated"
     r"|not authenticated|denied|invalid|expired|timed? ?out|time-?out|too many requests|throttled"
@@ -56,7 +56,7 @@ _REFUSED = re.compile(
 
 
 def error_in(value: Any) -> tuple[str, int | None] | None:
-    """The word for it, and the status that it names; None for data."""
+    """The word for the error, and the status that it names; None for data."""
     if isinstance(value, list):
         rows = [_normal(item) for item in value if isinstance(item, dict)]
         rows = rows if len(rows) == len(value) else []
@@ -74,7 +74,7 @@ def error_in(value: Any) -> tuple[str, int | None] | None:
 
 
 def has_graphql_errors(value: Any) -> bool:
-    """Whether this is an answer with errors, other than mere warnings (which Tableau gives)."""
+    """Whether this is an answer with errors, not only warnings (which Tableau sends)."""
     errors = value.get("errors") if isinstance(value, dict) and "data" in value else None
     return isinstance(errors, list) and any(
         isinstance(error, dict) and "message" in error and not _is_warning(error)
@@ -88,7 +88,7 @@ def _is_warning(error: dict[str, Any]) -> bool:
 
 
 def _normal(value: dict[str, Any]) -> dict[str, Any]:
-    """Its members, under names without underscores, dots and capitals."""
+    """Its members, with names without underscores, dots and capitals."""
     return {re.sub(r"[\W_]", "", name).lower(): member for name, member in value.items()}
 
 
@@ -118,7 +118,8 @@ def _is_error_body(body: Any) -> bool:
 
 
 def _is_coded(members: dict[str, Any]) -> bool:
-    """A code that means an error, and a text: ``{"code": 503, "message": "…"}``."""
+    """Whether there is a code that means an error, and a text: ``{"code": 503, "message":
+    "…"}``."""
     if not any(
         isinstance(members.get(name), (str, list, dict)) and members[name] for name in _TEXTS
     ):
@@ -144,7 +145,7 @@ def _says_failed(members: dict[str, Any]) -> bool:
 
 
 def _is_alone(members: dict[str, Any]) -> bool:
-    """A text that speaks of an error, and nothing next to it."""
+    """Whether there is a text about an error, and nothing next to it."""
     texts = [members.get(name) for name in ("message", "msg", "detail", "errormessage")]
     said = [text for text in texts if isinstance(text, str) and text]
     judged = any(members.get(name) for name in (*_STATUSES, "success", "ok", "succeeded"))
@@ -156,7 +157,7 @@ def _is_alone(members: dict[str, Any]) -> bool:
 
 
 def _status(members: dict[str, Any]) -> int | None:
-    """The status that the error names, there or inside; 401 where it names a refusal."""
+    """The status that the error names, there or inside; 401 if it names a refusal."""
     refused = False
     for _ in range(_MOST_LEVELS):
         values = [members.get(name) for name in (*_STATUSES, *_BODIES, "type")]

@@ -30,17 +30,17 @@ if TYPE_CHECKING:
 
     Patch = Callable[[ModuleType, Recorder], None]
 
-# On a connection: its request. On a response: what judges its body.
+# Attributes: a connection's request, and a response's body.
 _MARK = "_state_bundler_exchange"
 _CLONE = "git-clone"
 # The other way to write an ssh URL: git@host:group/repository.git
 _SCP_LIKE = re.compile(r"(?:[^@/:]+@)?(?P<host>[\w.-]+):(?P<path>(?!//).+)")
-# How often this thread is inside urllib3, which uses http.client and calls itself to retry.
+# How deep this thread is inside urllib3, which uses http.client and calls itself to retry.
 _urllib3 = threading.local()
 
 
 def install(recorder: Recorder) -> None:
-    """Wraps the client libraries that are imported, and each other one when it gets imported."""
+    """Wraps the client libraries that are imported, and every other one when it is imported."""
     waiting = dict(_PATCHES)
     for name in _PATCHES:
         if name in sys.modules:
@@ -90,9 +90,9 @@ def _wrap(
     *,
     required: bool = True,
 ) -> None:
-    """Puts a function around a method (``Class.method``) of a library.
+    """Wraps a method (``Class.method``) of a library.
 
-    required: else not every supported version has it.
+    required: False if not every supported version has it.
     """
     owner, _, name = hook.partition(".")
     kind = getattr(module, owner, None)
@@ -112,7 +112,7 @@ def _patch_json(module: ModuleType, recorder: Recorder) -> None:
 
 
 def _not_json(original: Any, recorder: Recorder) -> Any:
-    # Vendors' libraries catch it and fail later with something that explains nothing, or continue.
+    # Vendors' libraries catch it and fail later with a misleading error, or continue.
     def __init__(error: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807  # it replaces one
         original(error, *args, **kwargs)
         recorder.not_json(getattr(error, "doc", ""))
@@ -121,7 +121,7 @@ def _not_json(original: Any, recorder: Recorder) -> Any:
 
 
 def _decode(original: Any, recorder: Recorder) -> Any:
-    # GraphQL answers 200 whatever happens; clients that do not look take a part for the whole.
+    # GraphQL always answers 200; clients that do not check mistake a part for the whole.
     def decode(decoder: Any, *args: Any, **kwargs: Any) -> Any:
         value = original(decoder, *args, **kwargs)
         recorder.decoded(value)
@@ -229,12 +229,12 @@ def _take_urllib3(response: Any, judged: Body, data: bytes, decodes: bool | None
 
 
 def _end_urllib3(response: Any, judged: Body) -> None:
-    # Version 1 does not compare what came with what was promised.
+    # Version 1 does not compare what was received with what was promised.
     judged.end(missing=bool(response.length_remaining))
 
 
 def _decode_urllib3(original: Any, recorder: Recorder) -> Any:  # noqa: ARG001  # as all the others
-    # The one place that meets compressed bytes on each way to read them.
+    # The only function that handles compressed bytes on every way to read them.
     def _decode(response: Any, data: bytes, *args: Any, **kwargs: Any) -> Any:
         judged: Body | None = getattr(response, _MARK, None)
         if judged is not None:
@@ -246,7 +246,7 @@ def _decode_urllib3(original: Any, recorder: Recorder) -> Any:  # noqa: ARG001  
 
 @contextmanager
 def _outermost(judged: Body) -> Iterator[None]:
-    """The library's own calls of its methods, inside one of them, are not looked at."""
+    """The library's own calls of its methods inside one of them are ignored."""
     judged.depth += 1
     try:
         yield
@@ -402,7 +402,7 @@ def _begin_httpcore(request: Any, recorder: Recorder) -> RecordedRequest:
     port = url.port or (443 if scheme == "https" else 80)
     target = url.target.decode("ascii", "replace")
     host = _host(url.host.decode("ascii", "replace"))
-    # httpx hands a body of bytes over as a stream that it can give again.
+    # httpx passes a body of bytes on as a stream that it can repeat.
     body = getattr(request.stream, "_stream", None)
     return recorder.begin(
         request.method.decode("ascii", "replace"),
@@ -416,7 +416,7 @@ def _answered_httpcore(request: RecordedRequest, response: Any, recorder: Record
     pairs = response.headers or ()
     headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in pairs}
     judged = recorder.answer(request, response.status, headers)
-    response.extensions = {**response.extensions, _MARK: judged}  # httpx hands them on
+    response.extensions = {**response.extensions, _MARK: judged}  # httpx passes them on
     return judged
 
 
@@ -508,7 +508,7 @@ def _aiter_bytes(original: Any, recorder: Recorder) -> Any:
 
 # --- aiohttp ----------------------------------------------------------------------------------
 
-# By the id of a body's stream, which has no room for an attribute: itself, and what judges it.
+# By the id of a body's stream, which has no room for an attribute: the stream, and its body.
 _streams: dict[int, tuple[Any, Body]] = {}
 
 
@@ -560,7 +560,7 @@ def _watch_stream(stream: Any, judged: Body) -> None:
 
 def _end_stream(stream: Any) -> None:
     _, judged = _streams.get(id(stream), (None, None))
-    # Inside a call that reads, the last of it has not been shown yet.
+    # Inside a call that reads, the last part has not been shown yet.
     if judged is not None and not judged.depth and stream.at_eof():
         del _streams[id(stream)]
         judged.end()

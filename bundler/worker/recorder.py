@@ -36,7 +36,7 @@ Describe = Callable[[BaseException], list[dict[str, Any]]]
 _DEFAULT_PORTS = {"http": 80, "https": 443, "ssh": 22, "git": 9418}
 # On a recorded exception: the number of its exchange, for a later description.
 _MARK = "_state_bundler_wire"
-# How answers call what the next page is asked for with.
+# Names in answers for what the next page is requested with.
 _CURSORS = (
     "next_cursor",
     "nextCursor",
@@ -52,13 +52,13 @@ _WITHOUT_BODY = (204, 205)
 _CODINGS = ("gzip", "x-gzip", "deflate", "br", "zstd", "compress")
 _CONDITIONAL = ("if-none-match", "if-modified-since")
 _RANGE = "range"
-# The exchange that was answered last here: what this thread or task parses next is its body.
+# The exchange that was answered last: what this thread or task parses next is its body.
 _answered: ContextVar[int] = ContextVar("_state_bundler_answered", default=0)
 _is_quiet: ContextVar[bool] = ContextVar("_state_bundler_quiet", default=False)
 
 
 class RecordedRequest:
-    """A request that was recorded. number: of its exchange, 0 while nothing is recorded."""
+    """A recorded request. number: of its exchange, 0 while nothing is recorded."""
 
     __slots__ = ("_named", "method", "number", "url")
 
@@ -69,7 +69,7 @@ class RecordedRequest:
         self._named: set[str] = set()
 
     def note(self, header: Any) -> None:
-        """A header that it was sent with."""
+        """Records a header that it was sent with."""
         name = header.decode("latin-1") if isinstance(header, bytes) else str(header)
         self._named.add(name.lower())
 
@@ -83,9 +83,9 @@ class RecordedRequest:
 
 
 class Recorder:
-    """Where exchanges are recorded; nothing is, before `record` is called.
+    """Records exchanges; nothing before `record` is called.
 
-    bodies, error_objects: the modules of these names.
+    bodies, error_objects: the modules with these names.
     """
 
     def __init__(self, bodies: ModuleType, error_objects: ModuleType) -> None:
@@ -107,13 +107,13 @@ class Recorder:
             report("blind", library=library, version=_version(library), hook=hook)
 
     def blind(self, library: str, hook: str) -> None:
-        """A client library that is imported has not what it would be watched by."""
+        """Records that an imported client library lacks what it would be watched by."""
         self._blind.append((library, hook))
         if self._report is not None:
             self._report("blind", library=library, version=_version(library), hook=hook)
 
     def begin(self, method: str, url: str, body: Any = None, headers: Any = ()) -> RecordedRequest:
-        """Records a request. headers: their names, as far as they are known by now."""
+        """Records a request. headers: their names, as far as they are known."""
         if self._report is None:
             return RecordedRequest(0, method, url)
         request = RecordedRequest(next(self._numbers), method.upper(), url)
@@ -132,9 +132,10 @@ class Recorder:
     def answer(
         self, request: RecordedRequest, status: int, headers: Mapping[str, str], tries: int = 1
     ) -> Body | None:
-        """Records an answer. tries: how often the library has asked for it.
+        """Records an answer.
 
-        Returns what its body is to be shown to, if it is to be judged.
+        tries: how often the library has sent the request. Returns what its body is to be passed to,
+        if it is to be judged.
         """
         if self._report is None or not request.number:
             return None
@@ -181,12 +182,12 @@ class Recorder:
             self._report("redirect", id=request.number)
 
     def reject(self, number: int, fault: str, code: int | None = None) -> None:
-        """Records what is wrong with an answer."""
+        """Records the problem of an answer."""
         if self._report is not None and number:
             self._report("body", id=number, fault=fault, code=code)
 
     def fail(self, number: int, error: BaseException, tries: int = 1, client: Any = None) -> None:
-        """client: what made the request. If that is closed by now, the component abandoned it."""
+        """client: what made the request. If it is closed by now, the component abandoned it."""
         if self._report is None or not number:
             return
         with suppress(AttributeError):  # an exception with slots
@@ -197,7 +198,7 @@ class Recorder:
 
     @contextmanager
     def failing(self, number: int, client: Any = None) -> Iterator[None]:
-        """Records what is raised meanwhile as the failure of this exchange."""
+        """Records an exception inside the block as the failure of this exchange."""
         try:
             yield
         except GeneratorExit:  # the reader has stopped
@@ -208,7 +209,7 @@ class Recorder:
 
     @contextmanager
     def quiet(self) -> Iterator[None]:
-        """What cannot be parsed meanwhile is not recorded."""
+        """Inside the block, text that cannot be parsed is not recorded."""
         token = _is_quiet.set(True)
         try:
             yield
@@ -216,21 +217,21 @@ class Recorder:
             _is_quiet.reset(token)
 
     def not_json(self, document: Any) -> None:
-        """What this thread or task could not parse."""
+        """Records that this thread or task could not parse something."""
         if self._report is not None and not _is_quiet.get():
             text = str(document)
             size = len(text.encode("utf-8", "replace")) if text.strip() else 0
             self._report("not-json", id=_answered.get(), size=size)
 
     def decoded(self, value: Any) -> None:
-        """What this thread or task has parsed."""
+        """Records what this thread or task has parsed."""
         if self._report is None or not isinstance(value, dict):
             return
         if self._has_graphql_errors(value):
             self._report("graphql-errors", id=_answered.get())
         cursor = _cursor(value)
         if cursor and len(self._cursors) < _MOST_CURSORS:
-            self._report("followed", id=self._cursors.pop(cursor, 0))  # the same page, once more
+            self._report("followed", id=self._cursors.pop(cursor, 0))  # the same page again
             self._cursors[cursor] = _answered.get()
             self._report("more", id=_answered.get())
 
@@ -248,7 +249,7 @@ class Recorder:
 
 
 def _cursor(value: dict[str, Any]) -> str:
-    """What the answer says the next page is to be asked for with; empty on the last one."""
+    """What the answer says the next page is to be requested with; empty on the last one."""
     for holder in (value, value.get("data"), value.get("meta"), value.get("pagination")):
         if isinstance(holder, dict):
             for name in _CURSORS:
@@ -258,7 +259,7 @@ def _cursor(value: dict[str, Any]) -> str:
 
 
 def _coding(header: str) -> str:
-    """How a body is compressed; people write other things into that header, too."""
+    """How a body is compressed; that header sometimes has other values, too."""
     names = [name.strip().lower() for name in header.split(",")]
     return ", ".join(name for name in names if name in _CODINGS)
 
@@ -276,12 +277,12 @@ def _public(url: str) -> str:
 
 
 def _target(url: str) -> str:
-    """The same for each way to write a URL."""
+    """The same for all spellings of a URL."""
     return f"{unquote(_public(url))}?{unquote(url.partition('#')[0].partition('?')[2])}"
 
 
 def _identity(method: str, url: str, body: Any) -> str:
-    """Knows the same exchange again, without keeping what it holds."""
+    """Identifies repetitions of the exchange, without keeping its contents."""
     digest = hashlib.sha256(f"{method} {url.partition('#')[0]}\n".encode("utf-8", "replace"))
     if isinstance(body, (bytes, bytearray)):
         digest.update(body)
@@ -291,7 +292,7 @@ def _identity(method: str, url: str, body: Any) -> str:
 
 
 def _version(library: str) -> str:
-    """The version of what has this module, of the interpreter for its own."""
+    """The version of the distribution with this module, or of the interpreter for its own."""
     import platform
     from importlib import metadata
 

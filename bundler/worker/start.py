@@ -1,4 +1,4 @@
-"""Starts the worker, ``worker.py``: a script is compiled at every start, and a module only once."""
+"""Starts the worker, ``worker.py``: a script is compiled at every start, a module only once."""
 
 import importlib.util
 import os
@@ -6,7 +6,7 @@ import sys
 
 
 def _main() -> None:
-    # The folder of this file holds modules named like the projects' own.
+    # The folder of this file has modules with the same names as projects' modules.
     del sys.path[0]
     path = os.path.join(os.path.dirname(__file__), "worker.py")
     spec = importlib.util.spec_from_file_location("_state_bundler_worker", path)

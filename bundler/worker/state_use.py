@@ -1,7 +1,7 @@
 """Whether a component reads the state that it is given: a guess, by its source code alone.
 
-Only the standard library. What is installed, such as a vendor's integration, is not looked at, and
-neither is code whose source is not at hand: then nothing is said.
+Uses only the standard library. Installed code, such as a vendor's integration, and code without
+source is not examined; the answer is then empty.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _LOGS = frozenset({"print", "debug", "info", "warning", "error", "exception", "l
 
 
 def unread(component: Any) -> str:
-    """What in the component's code ignores its state, or nothing."""
+    """What in the component's code ignores its state; empty if nothing does."""
     kind = type(component)
     name = f"{kind.__module__}.{kind.__qualname__}"
     try:
@@ -40,7 +40,7 @@ def unread(component: Any) -> str:
 
 
 def _function(kind: type, name: str) -> ast.FunctionDef | ast.AsyncFunctionDef | None:
-    """The project's own code of a method; None if that is installed, or cannot be seen."""
+    """The project's own code of a method; None if it is installed, or has no source."""
     found = inspect.unwrap(getattr(kind, name, None) or unread)
     file = found.__code__.co_filename
     if found is unread or any(part in file for part in _INSTALLED):
@@ -50,7 +50,7 @@ def _function(kind: type, name: str) -> ast.FunctionDef | ast.AsyncFunctionDef |
 
 
 def _parameter(function: ast.FunctionDef | ast.AsyncFunctionDef) -> str:
-    """The name of the parameter that gets the state; empty if it may be in a ``*args``."""
+    """The name of the parameter that gets the state; empty if it may be in ``*args``."""
     given = function.args
     names = [one.arg for one in (*given.posonlyargs, *given.args)]
     if len(names) > _STATE_PARAMETER:
@@ -78,12 +78,12 @@ def _reads(function: ast.AST, name: str) -> bool:
 
 
 def _only_looked_at(function: ast.AST) -> Iterator[ast.AST]:
-    """What is only compared, tested or logged."""
+    """Expressions that are only compared, tested or logged."""
     for node in ast.walk(function):
         if isinstance(node, ast.Compare):
             yield from (node.left, *node.comparators)
         elif isinstance(node, (ast.If, ast.IfExp, ast.While, ast.Assert)):
-            # The last value of `and` and `or` is what they come to, unless that is only tested.
+            # The last value of `and` and `or` is their result, unless that is only tested.
             yield from node.test.values if isinstance(node.test, ast.BoolOp) else [node.test]
         elif isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
             yield node.operand

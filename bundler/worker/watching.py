@@ -1,6 +1,6 @@
-"""What the worker sees of a component's own code: the variables that it reads, where it raised.
+"""Watches a component's own code: the variables that it reads, and where it raised.
 
-It runs in the project's interpreter, so it imports the standard library alone.
+This runs in the project's interpreter, so it only imports the standard library.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 
-# `typing` takes longer than all else here: only the names of types need it.
+# `typing` takes longer than everything else here: only the names of types need it.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 def tell_environment(root: str, report: Callable[..., None]) -> None:
     """From now on, reports which environment variables the project's own code reads by name.
 
-    Who copies the whole environment, for a program to be started perhaps, has read no name.
+    Copying the whole environment, for example to start a program, reads no name.
     """
     kind = type(os.environ)
     original, listing = kind.__getitem__, kind.__iter__
     told: set[str] = set()
-    listed: list[Any] = []  # names that a listing gave and that were not read yet, last first
+    listed: list[Any] = []  # names that a listing returned and that were not read yet, last first
 
     def watched_listing(environment: Any) -> Iterator[Any]:
         names = list(listing(environment))
@@ -44,9 +44,9 @@ def tell_environment(root: str, report: Callable[..., None]) -> None:
 
 
 def _asks(frame: FrameType | None, root: str) -> bool:
-    """Whether it is the project that asks, perhaps by ``os.getenv`` or ``.get``.
+    """Whether the project itself asks, possibly with ``os.getenv`` or ``.get``.
 
-    Not a library in the project's own environment, which is below its root more often than not.
+    Not a library in the project's own environment, which is usually below its root.
     """
     frame = frame.f_back if frame is not None else None  # ours comes first
     while frame is not None and frame.f_globals.get("__name__") in ("os", "collections.abc"):
@@ -56,7 +56,7 @@ def _asks(frame: FrameType | None, root: str) -> bool:
 
 
 def print_traceback(error: BaseException) -> None:
-    """As Python does, without the steps that were taken here."""
+    """Like Python, but without our own frames."""
     import traceback
 
     here = os.path.dirname(__file__)

@@ -32,8 +32,8 @@ import sys
 import threading
 from contextlib import suppress
 
-# `typing`, `inspect` and `pathlib` take as long as all else here: only the names of types need the
-# first, and a command none of them.
+# `typing`, `inspect` and `pathlib` take as long as everything else here: only the names of types
+# need the first, and a command none of them.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import FrameType, ModuleType
@@ -45,15 +45,15 @@ _PR_SET_CHILD_SUBREAPER = 36
 _MAX_LINKS = 60
 _MAX_TEXT = 2000
 _MOST_ROUNDS = 20
-# Requests that answer without the credentials that matter, or only to get them.
+# Requests that succeed without the real credentials, or only to get them.
 _LOGIN = re.compile(r"(?i)token|oauth|login|signin|sign_in|authoriz|well-known|metadata|169\.254\.")
 _ANSWERS = 3
-# Opened once: in each child that would cost as much as the fork itself.
+# Opened once: opening it in each child would take as long as the fork itself.
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 def _sibling(name: str, file: str) -> ModuleType:
-    """A module by its file: the folder of this one must not shadow the project's packages."""
+    """Loads a module by its file: the folder of this one must not shadow the project's packages."""
     path = os.path.join(_HERE, file)
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
@@ -65,7 +65,7 @@ def _sibling(name: str, file: str) -> ModuleType:
 
 
 def _installed_recorder() -> Any:
-    """What records the exchanges of an attempt; sees every client library."""
+    """The recorder of an attempt's exchanges; it watches every client library."""
     # Components may be asynchronous: imported once, and not in each child.
     import asyncio  # noqa: F401
 
@@ -77,7 +77,7 @@ def _installed_recorder() -> Any:
 
 
 class Lines:
-    """Writes JSON lines to a descriptor; one write a line, so that writers do not mix."""
+    """Writes JSON lines to a descriptor; one write per line, so that writers do not mix."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
@@ -93,8 +93,8 @@ class Lines:
 def describe(error: BaseException) -> list[dict[str, Any]]:
     """The chain of exceptions behind one, outermost first, as plain values.
 
-    Follows causes, contexts (hidden ones too), exceptions inside ``args`` and ``reason``, and
-    groups. The text of an exception may hold credentials: the parent decides what to show.
+    Follows causes, contexts (including hidden ones), exceptions inside ``args`` and ``reason``, and
+    groups. The text of an exception may contain credentials: the parent decides what to show.
     """
     links: list[dict[str, Any]] = []
     pending: list[Any] = [error]
@@ -142,7 +142,7 @@ def _text(error: BaseException) -> str:
 
 
 def _status(error: BaseException) -> int | None:
-    """The HTTP status that an exception of a client library carries."""
+    """The HTTP status in an exception of a client library."""
     response = getattr(error, "response", None)
     for holder, name in (
         (response, "status_code"),
@@ -176,7 +176,7 @@ class Worker:
         self._commands = commands
         self._events = events
         self._say = Lines(events)
-        # What another program asks on the wire cannot be seen from here.
+        # Requests of another program cannot be seen from here.
         self._recorder = None if kind == "command" else _installed_recorder()
         if kind != "command":
             self._copying = _sibling("_state_bundler_copying", "copying.py")
@@ -187,7 +187,7 @@ class Worker:
         self._loaded_by: dict[str, Any] = {}
         self._forks = False
         self._running: dict[int, int] = {}  # pid -> id of the write
-        self._helpers: set[int] = set()  # what the project started while it was loaded
+        self._helpers: set[int] = set()  # what the project started during the load
 
     def serve(self) -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops us
@@ -242,8 +242,8 @@ class Worker:
             self._say("load-failed", chain=describe(error))
             return
         self._helpers = set(_children())
-        # Children would copy the pages that a collection touches. None before it, either: it takes
-        # a twentieth of Dagster's own start, and leaves holes that children would write into.
+        # Children would copy the pages that a garbage collection touches. None before it either: it
+        # takes a twentieth of Dagster's own start, and leaves gaps that children would write into.
         gc.freeze()
         self._forks = _can_fork()
         self._say("found", root=self._loaded_by["root"], **found)
@@ -282,7 +282,7 @@ class Worker:
                 process.stdin.write(json.dumps([self._loaded_by, command]).encode())
 
     def write_alone(self, load: dict[str, Any], command: dict[str, Any]) -> None:
-        """The whole life of a fresh process that writes one state."""
+        """The main function of a fresh process that writes one state."""
         _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         self._attempt(command, load)
 
@@ -354,7 +354,7 @@ class Worker:
                 self._say("ended", id=number, status=status)
 
     def _end_what_is_left(self, pid: int) -> None:
-        """A state is whole once nothing can write to it any more."""
+        """A state is complete once nothing can write to it any more."""
         _kill_group(pid)
         for _ in range(_MOST_ROUNDS):  # killed processes may leave orphans
             orphans = set(_children()) - self._running.keys() - self._helpers
@@ -364,7 +364,7 @@ class Worker:
                 _kill(orphan)
 
     def _kill_all(self) -> None:
-        """The parent was removed, or has no more use for us: nothing of ours shall go on."""
+        """The parent has ended or does not need us any more: nothing of ours must continue."""
         pids = list(self._running)
         for _ in range(_MOST_ROUNDS):
             for pid in pids:
@@ -394,7 +394,7 @@ def _until_answered(report: Lines) -> Any:
 
 
 class NoProjectError(Exception):
-    """There is no project where this runs."""
+    """There is no project in this folder."""
 
 
 def _project_here(command: dict[str, Any]) -> str:
@@ -430,7 +430,7 @@ def _kill(child: int) -> None:
 
 
 def _children() -> list[int]:
-    """Our children, which all orphans below us become. None if the kernel does not say."""
+    """Our children, which all orphans below us become. None if the kernel does not support that."""
     try:
         with open(f"/proc/self/task/{os.getpid()}/children") as children:
             return [int(pid) for pid in children.read().split()]
@@ -443,7 +443,7 @@ async def _wait_for(awaitable: Any) -> None:
 
 
 def _can_fork() -> bool:
-    """Only Linux, and only while this process has one thread, of Python's or of a library's."""
+    """Only on Linux, and only while this process has one thread, Python's or a library's."""
     if sys.platform != "linux" or threading.active_count() > 1:
         return False
     return len(os.listdir("/proc/self/task")) == 1
@@ -479,7 +479,7 @@ def _leave(number: int, _frame: FrameType | None) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    """The whole life of a worker; see the top for the arguments."""
+    """The main function of a worker; see the top for the arguments."""
     if len(arguments) == 1:
         Worker(arguments[0], -1, -1).write_alone(*json.load(sys.stdin))
     kind, commands, events = arguments

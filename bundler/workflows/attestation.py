@@ -21,7 +21,7 @@ BUILDER = "https://state-bundler.io/builder/v1"
 def predicate(verdict: Verdict, directory: str | None = None) -> bytes:
     """The predicate of a manifest in a verified artifact, canonical.
 
-    directory: which state directory's, where there are several.
+    directory: the state directory, if there are several.
     """
     manifests = {item.path: item.manifest for item in verdict.directories if item.manifest}
     if directory is None and len(manifests) == 1:
@@ -36,7 +36,7 @@ def predicate(verdict: Verdict, directory: str | None = None) -> bytes:
 
 
 def slsa(verdict: Verdict) -> bytes:
-    """SLSA provenance v1: the code and the states are what the artifact was resolved from."""
+    """SLSA provenance v1: the code and the states are the artifact's resolved dependencies."""
     record = verdict.record or RunRecord()
     definition: dict[str, Any] = {
         "buildType": BUILD_TYPE,

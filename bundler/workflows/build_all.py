@@ -1,8 +1,7 @@
-"""Many projects, each built by its own process, some of them concurrently, in one report.
+"""Builds many projects, each in its own process, some of them concurrently, with one report.
 
-A build needs the environment, the directory and the terminal of its project to itself; a process
-each gives it that, and one that fails, or takes all the memory, takes no other with it. What each
-of them says goes to its own file.
+A build needs its own environment, directory and terminal. In a process for each, one that fails, or
+uses all the memory, does not affect the others. The output of each goes to its own file.
 """
 
 from __future__ import annotations
@@ -25,18 +24,18 @@ from bundler.system.atomic import io_errors
 from bundler.system.process import logged
 from bundler.version import SCHEMA_VERSION
 
-_LEVELS = 2  # of folders for logs, below where the command runs
+_LEVELS = 2  # of folders for logs, below the current directory
 
-# A build waits for the network and for other programs most of the time.
+# A build mostly waits for the network and for other programs.
 DEFAULT_WORKERS = 4
-# Names the file that a build writes its result to; so none of them ever starts them all again.
+# Names the file that a build writes its result to; its presence also prevents recursion.
 MARK = "STATE_BUNDLER_ONE_OF_ALL"
 _NAME, _PATH, _HERE = "{name}", "{path}", "{here}"
 
 
 @dataclass(frozen=True)
 class ProjectBuild:
-    """One project's build. argv: what runs, in the project's directory. log: what it says."""
+    """One project's build. argv: what runs, in the project's directory. log: for its output."""
 
     name: str
     root: Path
@@ -45,12 +44,12 @@ class ProjectBuild:
 
     @property
     def result(self) -> Path:
-        """Where the build writes its `BuildResult`."""
+        """The file to which the build writes its `BuildResult`."""
         return self.log.with_suffix(".json")
 
 
 class BuildFailure(msgspec.Struct, frozen=True):
-    """An expected failure, as `BundlerError` has it."""
+    """An expected failure, with the fields of `BundlerError`."""
 
     title: str
     exit_code: int
@@ -59,7 +58,7 @@ class BuildFailure(msgspec.Struct, frozen=True):
 
 
 class BuildResult(msgspec.Struct, frozen=True):
-    """What a build reports to the process that started it: what it made, or why it failed."""
+    """What a build reports to the process that started it: its result, or why it failed."""
 
     artifact: str = ""
     failures: tuple[BuildFailure, ...] = ()
@@ -67,8 +66,11 @@ class BuildResult(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a build ended. said: its stdout, stripped. result: empty if the process ended before
-    it could report one. seconds: its wall-clock time."""
+    """How a build ended.
+
+    said: its stdout, stripped. result: empty if the process ended before it could report one.
+    seconds: its wall-clock time.
+    """
 
     job: ProjectBuild
     exit_code: int
@@ -111,10 +113,10 @@ def failed(failures: Sequence[BundlerError]) -> BuildResult:
 def jobs_of(
     roots: Sequence[Path], program: Sequence[str], arguments: Sequence[str], here: Path, logs: Path
 ) -> list[ProjectBuild]:
-    """A job for each project. In the arguments ``{name}`` is the project's name, ``{path}``
-    for its path below `here`, ``{here}`` for `here` itself.
+    """A job for each project.
 
-    Raises `UsageError` if two of them would write the same artifact.
+    In the arguments ``{name}`` is the project's name, ``{path}`` its path below `here`, ``{here}``
+    `here` itself. Raises `UsageError` if two of them would write the same artifact.
     """
     jobs = []
     for root in roots:
@@ -132,7 +134,7 @@ def jobs_of(
 
 
 def _safe(name: str, root: Path) -> str:
-    """A project's name, which is in the names of files."""
+    """A project's name as a part of file names."""
     if "/" in name or not name.isprintable():
         raise ConfigurationError(f"{pyproject_of(root)}: {name!r} cannot name a project.")
     return name
@@ -151,9 +153,9 @@ def run_all(
     *,
     environ: Mapping[str, str] = os.environ,
 ) -> list[Outcome]:
-    """Runs all of them, whatever becomes of the others; told: called as each one ends.
+    """Runs all jobs, regardless of failures; told: called as each one ends.
 
-    The outcomes are in the jobs' order. When we are interrupted, so are those under way.
+    The outcomes are in the jobs' order. If we are interrupted, so are the running jobs.
     """
     for job in jobs:
         links = [
@@ -205,7 +207,7 @@ def _result_of(job: ProjectBuild) -> BuildResult:
 
 
 def failure_of(outcomes: Sequence[Outcome]) -> int:
-    """The exit code for all of them: the most serious of the failed ones."""
+    """The exit code for all of them: the most serious of the failures."""
     failures: list[BundlerError] = [
         ChildFailed(outcome.job.name, outcome.exit_code)
         for outcome in outcomes

@@ -1,12 +1,12 @@
 """``--defer-from``: the dbt projects in an artifact defer to those of another one.
 
-dbt can take what a run does not build from elsewhere: it reads the manifest of another run, from
-the directory that ``DbtProject`` calls `state_path`. Dagster+ puts that of production there; here
-it comes out of the artifact that is in production.
+dbt can use a previous run's results for what it does not build: it reads that run's manifest, from
+the directory that ``DbtProject`` calls `state_path`. Dagster+ puts production's manifest there;
+here it comes from the artifact that is in production.
 
 1. The artifact is verified and its states are extracted to a temporary folder.
 2. Each dbt project with a `state_path` gets the manifest that the artifact has for its key.
-3. That happens in copies of the states: the project's own state directories stay as they are.
+3. That happens in copies of the states: the project's own state directories stay unchanged.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from bundler.workflows.state_from import origin_of
 
 
 class _Production(msgspec.Struct, frozen=True):
-    """A dbt project that is in production, and the component here that defers to it.
+    """A dbt project in production, and the component here that defers to it.
 
     manifest: the file. state: the dirHash of its state. origin: the artifact, for the record.
     """
@@ -54,9 +54,9 @@ class _Production(msgspec.Struct, frozen=True):
 def deferred(refreshed: Refreshed, name: str, held: ExitStack, listener: Listener) -> Refreshed:
     """The refreshed states, in which dbt defers to the projects in the artifact with this name.
 
-    held: the new states' files exist until it is closed.
-    Raises `ConfigurationError` if no dbt project has a `state_path` in its state,
-    `VerificationFailed` if the artifact does not verify or has none of these projects.
+    held: the new states' files exist until it is closed. Raises `ConfigurationError` if no dbt
+    project has a `state_path` in its state, `VerificationFailed` if the artifact is not valid or
+    has none of these projects.
     """
     wanted = _wanted(refreshed)
     scratch = held.enter_context(scratch_folder())
@@ -166,7 +166,7 @@ def _copy(state: State, source: Path, target: Path) -> None:
 
 
 def _deferring(state: State, directory: Path, production: _Production) -> State:
-    """The state with the manifest of production in it."""
+    """The state with production's manifest in it."""
     component = production.component
     path = f"{component.defers_in}/{PARSED}"
     with io_errors(directory):

@@ -1,7 +1,7 @@
-"""What artifacts define: ``diff A B --definitions``.
+"""Compares what artifacts define: ``diff A B --definitions``.
 
-An artifact that has code is loaded in itself. One that holds states alone, such as a store or a
-directory, is loaded with the code of the project here.
+An artifact with code is loaded in itself. One with only states, such as a store or a directory, is
+loaded with the code of the project here.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from bundler.workflows.loadcheck import environment_of, runners
 class Loader:
     """Describes artifacts.
 
-    project: whose code loads states that have none; None if there is no project here. python: for
-    a PEX; None for the project's. modules: what is loaded; else what the states belong to.
+    project: whose code loads states that have none; None if there is no project here. python: for a
+    PEX; None for the project's. modules: what to load; else what the states belong to.
     """
 
     def __init__(

@@ -39,7 +39,8 @@ _COMMIT_DIGITS = 12
 
 
 def target_name(text: str, first: ArtifactName | None) -> ArtifactName:
-    """What ``--tag`` names; a word without ``:`` and ``/`` is another tag of the first source."""
+    """The name that ``--tag`` means; a word without ``:`` and ``/`` is another tag of the first
+    source."""
     if ":" not in text and "/" not in text:
         if first is None:
             raise UsageError(f"{text} is only a tag.", hint="Write the full name: --tag NAME:TAG.")
@@ -68,11 +69,11 @@ def embed(
 ) -> EmbedResult:
     """Makes one image of the sources with the states in it, and gives it every tag.
 
-    sources: none makes an image of the state alone; without any state the one source stays as it
-    is. tags: names as `target_name` takes them;
-    ``{content}`` is the content digest, ``{environment}`` for the run's. every_byte: read
-    back from an engine or a registry, too, which vouches for the digest of what it took.
-    Raises as `add_layer.append` does, and `ToolFailed` if a registry refuses.
+    sources: none makes an image of the state alone; without any state the only source is copied
+    unchanged. tags: names as `target_name` takes them; ``{content}`` is the content digest,
+    ``{environment}`` the run's. every_byte: whether to read back from an engine or a registry, too,
+    although it vouches for the digest. Raises as `add_layer.append` does, and `ToolFailed` if a
+    registry refuses.
     """
     names = [_image(text).without_asking() for text in sources]
     first = names[0] if names else None
@@ -176,7 +177,7 @@ def _opened(name: ArtifactName, listener: Listener) -> Iterator[BaseImage]:
 
 @contextmanager
 def _fetched(name: str) -> Iterator[BaseImage]:
-    """An image of the engine, as a layout: to be put elsewhere it must be sent as a whole."""
+    """An image of the engine, as a layout: it has to be sent completely to go elsewhere."""
     from bundler.artifacts.image.engine.full_image_transfer import fetch
     from bundler.artifacts.image.engine.opening import open_image
     from bundler.artifacts.image.ociread import choose
@@ -187,7 +188,8 @@ def _fetched(name: str) -> Iterator[BaseImage]:
 
 
 def _compare_commits(source: BaseImage, record: RunRecord, listener: Listener) -> None:
-    """The record names the code of this checkout; the image may say that it is of other code."""
+    """The record names the code of this checkout; warns if the image says that it is of other
+    code."""
     here = record.build.commit
     for entry in images_of(source.store, source.entry)[:1]:
         built = image.labels(LoadedImage(source.store, entry).config).get(_REVISION)

@@ -1,8 +1,8 @@
-"""What a refresh hands to other jobs: ``refresh -o states.tar``, ``refresh -o oci:DIR:TAG``.
+"""Exports states for other jobs: ``refresh -o states.tar``, ``refresh -o oci:DIR:TAG``.
 
-An image that holds the states and nothing else, as a layout's folder or archive: whatever reads
+The result is an image with only the states, as a layout's folder or archive: everything that reads
 artifacts reads it (``verify``, ``diff``, ``extract``, ``--state-from``, ``--baseline``), ``COPY
---from`` takes the states out of it, and the layer is the same for the same states.
+--from`` copies the states from it, and the layer is identical for identical states.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ _ARCHIVE = ".tar"
 
 
 def destination_of(text: str) -> ArtifactName:
-    """Reads ``FILE.tar`` or ``oci:DIR[:TAG]``, where the states go.
+    """Parses ``FILE.tar`` or ``oci:DIR[:TAG]``, the destination of the states.
 
-    Raises `UsageError` for anything else, and for a file that is there and is no such archive.
+    Raises `UsageError` for anything else, and for an existing file that is no such archive.
     """
     if text.startswith("oci:"):
         name = ArtifactName.layout(text)
@@ -43,7 +43,7 @@ def destination_of(text: str) -> ArtifactName:
 
 
 def _refuse_foreign(path: Path) -> None:
-    """Another program's file, or an image without states, is not overwritten."""
+    """Refuses to overwrite another program's file, or an image without states."""
     from bundler.artifacts.image.oci import open_layout
 
     if not path.exists():

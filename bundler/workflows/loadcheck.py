@@ -29,14 +29,14 @@ from bundler.state.manifest import DirectoryRefresh
 
 _SHOWN_LINES = 15
 _SHOWN_CHANGES = 5
-# How an artifact for another interpreter or platform ends.
+# The last line of an artifact's error if it is for another interpreter or platform.
 _FOREIGN = re.compile(
     rb"exec format error|compatible interpreter|compatible dependencies"
     rb"|Failed to resolve requirements from PEX"
 )
 _ABSENT = re.compile(r"ModuleNotFoundError: No module named '([^']+)'")
 _NO_CONFIGURATION = re.compile(r"(?i)config file|no dg\.toml above")
-# They describe the machine that a program runs on: those of this one would lead another astray.
+# They describe the machine that a program runs on: this one's would mislead another.
 _MACHINE = frozenset(
     {"DOCKER_HOST", "HOME", "LANG", "LOGNAME", "OLDPWD", "PATH", "PWD", "PYTHONHOME", "PYTHONPATH"}
     | {"SHELL", "SHLVL", "TERM", "TMPDIR", "USER", "VIRTUAL_ENV", "_"}
@@ -45,12 +45,12 @@ _MACHINE = frozenset(
 
 @dataclass(frozen=True)
 class LoadCheck:
-    """What is demanded.
+    """The requirements of a load check.
 
-    targets: what is loaded, ``MODULE``, ``MODULE:NAME`` or ``defs-of:PACKAGE``. least: definitions
-    of all targets together. environment: handed to the program. compares: also with the artifact
-    that has the name before. is_required: a load that cannot be tried is a failure.
-    may_be_absent: the targets are what a refresh needs, which need not ship.
+    targets: what to load, ``MODULE``, ``MODULE:NAME`` or ``defs-of:PACKAGE``. least: definitions of
+    all targets together. environment: passed to the program. compares: whether to compare with the
+    artifact that has the name before. is_required: whether a load that cannot be tried is a
+    failure. may_be_absent: whether the targets are only what a refresh needs, which need not ship.
     """
 
     targets: tuple[str, ...]
@@ -66,7 +66,7 @@ class NotTried(ToolFailed):
 
 
 class LoadedLocation(msgspec.Struct, frozen=True):
-    """What came of one load; as `bundler.verify_at_start.Load` reports it."""
+    """The result of one load; see `bundler.verify_at_start.Load`."""
 
     definitions: dict[str, int]
     states: dict[str, bool | None]
@@ -78,9 +78,9 @@ class LoadedLocation(msgspec.Struct, frozen=True):
 
 
 def targets_of(projects: Sequence[Project], named: Sequence[str] = ()) -> tuple[str, ...]:
-    """What is loaded of these projects: what the user names, else what a code server would load.
+    """What to load of these projects: what the user names, else what a code server would load.
 
-    Raises `UsageError` for a project without Dagster of which nothing was named.
+    Raises `UsageError` for a project without Dagster if nothing was named for it.
     """
     if named:
         return tuple(named)
@@ -90,7 +90,7 @@ def targets_of(projects: Sequence[Project], named: Sequence[str] = ()) -> tuple[
 def _targets(project: Project) -> list[str]:
     if (target := target_of(project)) is not None:
         return [target]
-    # The modules of its components; a function that uses them is known by name alone.
+    # The modules of its components; a function that uses them is only known by name.
     components = (source.component or "" for source in project.config.sources)
     modules = [module for module, _, _ in (each.partition(":") for each in components) if module]
     if not modules:
@@ -123,7 +123,7 @@ def check(
     *,
     baseline: Runner | None = None,
 ) -> tuple[LoadedLocation, ...]:
-    """Loads the targets and judges what came of it.
+    """Loads the targets and judges the result.
 
     baseline: runs in the artifact that had the name before. Raises `VerificationFailed` for a
     missing state, an error, or too few definitions; `ToolFailed` if it could not be tried.
@@ -171,7 +171,7 @@ def compare_with_plan(
     expected: Mapping[str, Definitions],
     name: str,
 ) -> None:
-    """Raises `VerificationFailed` if the artifact defines anything else than a plan says.
+    """Raises `VerificationFailed` if the artifact defines anything other than a plan says.
 
     expected: by the project's name.
     """
@@ -208,7 +208,7 @@ def _differing(change: DefinitionChange) -> str:
 def runners(
     artifact: Artifact, python: Path, root: Path, listener: Listener
 ) -> Callable[[str | None], Runner] | None:
-    """How to run what is in an artifact of this kind, by its name; None if it does not run.
+    """How to run programs in an artifact of this kind, by its name; None if it cannot run.
 
     python: the interpreter for a PEX or a wheel. root: a temporary directory.
     """
@@ -287,7 +287,7 @@ def _before(run: Runner, demanded: LoadCheck, listener: Listener) -> int | None:
 
 
 def load(run: Runner, target: str, demanded: LoadCheck, name: str) -> LoadedLocation:
-    """Loads one target and returns what came of it. Raises `ToolFailed` without an answer."""
+    """Loads one target and returns the result. Raises `ToolFailed` if there is no answer."""
     program = Path(verify_at_start.__file__).read_bytes()
     done = run(["-", "--load", target, "--report"], program, demanded.environment)
     marker = verify_at_start.REPORT.encode()
@@ -307,7 +307,7 @@ def load(run: Runner, target: str, demanded: LoadCheck, name: str) -> LoadedLoca
 
 
 def _redacted(text: bytes, demanded: LoadCheck) -> str:
-    """What a program said, without the values that it was handed."""
+    """A program's output, without the values that were passed to it."""
     for value in demanded.environment.values():
         if len(value) > 3:  # noqa: PLR2004  # shorter ones are in any text
             text = text.replace(value.encode(), b"***")

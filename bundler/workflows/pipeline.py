@@ -46,11 +46,11 @@ _DOES_NOT_RUN = "an image outside an engine does not run by itself"
 
 
 class Prepared(msgspec.Struct, frozen=True, dict=True):
-    """States that were refreshed, ready to be embedded, and the record of that.
+    """States that were refreshed and are ready to be embedded, with their record.
 
     environment: a name for the record. load_check: what loading the finished artifact must show;
-    None if it is not to be loaded. not_loaded: why not, for the last line. expected: what a plan
-    says that each project defines, by its name.
+    None if it is not to be loaded. not_loaded: why not, for the last line. expected: what each
+    project defines according to a plan, by its name.
     """
 
     projects: tuple[Project, ...]
@@ -67,18 +67,19 @@ class Prepared(msgspec.Struct, frozen=True, dict=True):
 
     @cached_property
     def record(self) -> RunRecord:
-        """The record of a build. Asks git which code that is of; raises `ToolFailed` as it does."""
+        """The record of a build. Asks git for the code's identity; raises `ToolFailed` as it
+        does."""
         return self._record(run_record.code_of(self.projects[0].root, required=self.guarded))
 
     @property
     def record_of_refresh(self) -> RunRecord:
-        """The same without the code, which git is not asked for."""
+        """The same without the code, so that git is not asked."""
         return self._record(None)
 
     def request(
         self, listener: Listener, record: RunRecord | None = None, **options: Any
     ) -> EmbedRequest:
-        """What goes into an artifact. record: another than that of a build."""
+        """What to embed in an artifact. record: another than that of a build."""
         return EmbedRequest(self.bundles, record or self.record, listener=listener, **options)
 
     def _record(self, identity: git.CodeIdentity | None) -> RunRecord:
@@ -215,10 +216,10 @@ def _failure(finding: GuardFinding) -> Findings:
 def verify_and_load(
     artifact: Artifact, prepared: Prepared, listener: Listener, *, before: str | None = None
 ) -> Verdict:
-    """Reads back, and loads what is in the artifact where that was asked.
+    """Reads the artifact back, and loads its code location if that was requested.
 
-    before: what has the artifact's name now; its definitions are the least that there must be.
-    Raises as `read_back` and `bundler.workflows.loadcheck.check` do.
+    before: the artifact that has the name now; its definitions are the required minimum. Raises as
+    `read_back` and `bundler.workflows.loadcheck.check` do.
     """
     verdict = read_back(artifact, prepared.bundles)
     loaded = _loaded(artifact, prepared, listener, before)
@@ -226,7 +227,7 @@ def verify_and_load(
 
 
 def _loaded(artifact: Artifact, prepared: Prepared, listener: Listener, before: str | None) -> str:
-    """The result of loading it, or why it was not loaded."""
+    """The result of the load, or why it was not loaded."""
     demanded = prepared.load_check
     runs = artifact.kind not in ("oci", "registry")
     if demanded is None or not (runs or demanded.is_required):
@@ -265,7 +266,7 @@ def _loaded(artifact: Artifact, prepared: Prepared, listener: Listener, before: 
 
 
 def _exists(artifact: Artifact, before: str) -> bool:
-    """Whether there is an artifact of that name now."""
+    """Whether there is an artifact with that name now."""
     if artifact.kind == "pex":
         return Path(before).exists()
     from bundler.artifacts.image.engine import EngineImage

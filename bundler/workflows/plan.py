@@ -48,8 +48,11 @@ _ByProject = dict[str, Definitions]
 
 
 class PlanBaseline(msgspec.Struct, frozen=True):
-    """A baseline as it was. contents: the content digest of each state directory. code: a digest of
-    all but the state; None for what has no code."""
+    """A baseline's state when the plan was made.
+
+    contents: the content digest of each state directory. code: a digest of everything but the
+    state; None without any code.
+    """
 
     name: str
     contents: dict[str, str]
@@ -57,7 +60,7 @@ class PlanBaseline(msgspec.Struct, frozen=True):
 
 
 class PlannedChange(msgspec.Struct, frozen=True):
-    """What would change against one baseline.
+    """What would change compared with one baseline.
 
     definitions: None if the states are the same, or if there is no code location to load. shrunk:
     states that a refresh would refuse, compared with this baseline.
@@ -194,7 +197,7 @@ def _of_projects(found: Difference, before: Artifact, refreshed: Refreshed) -> D
 
 
 def as_it_is(name: str, artifact: Artifact) -> PlanBaseline:
-    """What a plan remembers of a baseline, to notice that it has changed."""
+    """A baseline's identity, which shows later whether it has changed."""
     contents = {}
     for directory in artifact.state_directories():
         raw = directory.read_manifest()
@@ -231,7 +234,7 @@ class _Loader:
         *,
         expects: bool,
     ) -> Iterator[PlannedChange]:
-        """What would change against each baseline, in their order."""
+        """What would change compared with each baseline, in their order."""
         is_loaded = [bool(difference.keys and self._projects) for difference in differences]
         several = [there for there, wanted in zip(states, is_loaded, strict=True) if wanted]
         after, *others = self._describe(several) if several or expects else ({},)
@@ -249,7 +252,7 @@ class _Loader:
             yield PlannedChange(baseline, difference, changed, removed)
 
     def _describe(self, several: Sequence[Mapping[str, StateDir]]) -> list[_ByProject]:
-        """With the new states, then with those of each baseline."""
+        """Describes the definitions with the new states, then with those of each baseline."""
         self._listener.phase("Loading the code location with the states of before and after")
         found: list[_ByProject] = [{} for _ in (None, *several)]
         for project in self._projects:
@@ -288,7 +291,7 @@ def _states_in(directory: Path | None) -> dict[str, Path]:
 
 
 def _baseline_states(there: Mapping[str, StateDir], place: str, new: States) -> dict[str, Path]:
-    """The states of a baseline that the code location here has keys for."""
+    """The states of a baseline for which the code location here has keys."""
     same = [
         item.path for path, item in there.items() if f"/{path.strip('/')}".endswith(f"/{place}")
     ]

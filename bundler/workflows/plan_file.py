@@ -1,7 +1,7 @@
 """A plan as a file: its states, what they were compared with, and what they should define.
 
-It is a tar with ``plan.json`` and ``states.tar``. Shipping it fails if a baseline is not what it
-was: then the plan describes a change that nobody makes any more.
+It is a tar with ``plan.json`` and ``states.tar``. Shipping it fails if a baseline has changed: the
+plan then describes a change that would not happen.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ def _shrunk(plan: Plan, allowed: Sequence[str]) -> list[BadData]:
 
 
 def _judged(plan: Plan, allowed: Sequence[str]) -> list[Removal]:
-    """The plan's removals; approval is given when it is made or when it is carried out."""
+    """The plan's removals; approval is given when it is made or when it is shipped."""
     return [
         msgspec.structs.replace(it, allowed=it.allowed or it.is_allowed_by(allowed))
         for change in plan.changes
@@ -183,7 +183,7 @@ def _copy(source: Any, target: Path) -> str:
 
 
 def _refuse_moved(was: PlanBaseline, plan: Plan, projects: Sequence[Project]) -> None:
-    """A baseline may be what it was, or hold the planned states already."""
+    """A baseline may be unchanged, or have the planned states already."""
     with _opened_now(was.name, projects) as artifact:
         now = as_it_is(was.name, artifact)
     has_planned = sorted(now.contents.values()) == sorted(plan.contents.values())

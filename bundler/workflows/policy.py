@@ -1,7 +1,7 @@
-"""What a user demands of a verified artifact beyond integrity: age, code, keys, sizes, labels.
+"""What a user requires of a verified artifact beyond integrity: age, code, keys, sizes, labels.
 
-Every rule is a small function over frozen values that yields *breaches*, each a message. What a
-rule asks about and the artifact does not say is a breach too: silence is not a consent.
+Every rule is a small function over frozen values that yields *breaches*, each a message. If the
+artifact does not say what a rule asks for, that is a breach, too.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ _SHORTEST_COMMIT = 7
 
 
 class Policy(msgspec.Struct, frozen=True):
-    """The rules to check; those that are None, False or empty are not.
+    """The rules to check, except those that are None, False or empty.
 
-    max_age: seconds since each state was last confirmed. require: keys that must be there.
-    commit: the code's, whole or abbreviated. clean: built from a work tree without changes.
-    min_entries: of each local state's JSON, by key; the key "*" is for all others.
-    require_labels: names, with the value that they must have or None for any.
+    max_age: seconds since each state was last confirmed. require: keys that must be there. commit:
+    the code's, full or abbreviated. clean: built from a work tree without changes. min_entries: of
+    each local state's JSON, by key; the key "*" is for all others. require_labels: names, with the
+    required value or None for any.
     """
 
     max_age: float | None = None
@@ -41,10 +41,8 @@ class Policy(msgspec.Struct, frozen=True):
 
 
 class Subject(msgspec.Struct, frozen=True):
-    """What is judged. labels: the artifact's. entries: of each state, by directory and key.
-
-    now: seconds since the epoch.
-    """
+    """What is judged. labels: the artifact's. entries: of each state, by directory and key. now:
+    seconds since the epoch."""
 
     verdict: Verdict
     labels: Mapping[str, str]
@@ -52,7 +50,7 @@ class Subject(msgspec.Struct, frozen=True):
     now: float
 
     def states(self) -> Iterator[tuple[str, State, KeyRefresh | None]]:
-        """Every local state with its directory's path, and how it came about."""
+        """Every local state with its directory's path, and how it was made."""
         record = self.verdict.record
         for directory in self.verdict.directories:
             for state in directory.manifest.states if directory.manifest else ():
@@ -64,9 +62,10 @@ class Subject(msgspec.Struct, frozen=True):
 
 
 class Breach(msgspec.Struct, frozen=True):
-    """A demand that is not met. rule: its option without dashes. key: where it is about one.
+    """A requirement that is not met.
 
-    hint: what the user can do now; may be empty.
+    rule: its option without dashes. key: if it concerns one. hint: what the user can do now; may be
+    empty.
     """
 
     rule: str
@@ -76,12 +75,12 @@ class Breach(msgspec.Struct, frozen=True):
 
 
 def judge(policy: Policy, subject: Subject) -> tuple[Breach, ...]:
-    """Every demand of the policy that the artifact does not meet."""
+    """Every requirement of the policy that the artifact does not meet."""
     return tuple(breach for rule in _RULES for breach in rule(policy, subject))
 
 
 def subject_of(policy: Policy, artifact: Artifact, verdict: Verdict, now: float) -> Subject:
-    """Reads of the artifact what the policy asks about and the verdict does not hold."""
+    """Reads from the artifact what the policy needs and the verdict does not contain."""
     entries = entries_of(artifact, verdict) if policy.min_entries else {}
     labels = artifact.labels() if policy.require_labels else {}
     return Subject(verdict, labels, entries, now)

@@ -1,11 +1,11 @@
-"""Signatures with what people have: ``ssh-keygen -Y``, in our own namespace.
+"""Signatures with a tool that everybody has: ``ssh-keygen -Y``, in our own namespace.
 
-What is signed is a canonical in-toto Statement that is made anew from the artifact each time: the
-digest of the artifact as a whole, of each manifest in it, and of its run record. So a signature
-of another artifact, or of an earlier state of this one, is a signature of other bytes.
+What is signed is a canonical in-toto Statement that is computed from the artifact each time: the
+digest of the artifact as a whole, of each manifest in it, and of its run record. So a signature of
+another artifact, or of an earlier state of this one, does not match.
 
-It is next to the artifact as ``<artifact>.sig``, or, of an image in a registry, there: as a
-manifest that refers to the image. Allowed signers are a file in the format of
+The signature is next to the artifact as ``<artifact>.sig`` or, for an image in a registry, there:
+as a manifest that refers to the image. Allowed signers are a file in the format of
 ``ssh-keygen(1)``, ALLOWED SIGNERS.
 """
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 NAMESPACE = "artifact@state-bundler.io"
 PREDICATE_TYPE = "https://state-bundler.io/signed-artifact/v1"
 _KEYGEN = "ssh-keygen"
-# In a registry: what a signature is, as the referring manifest and as its one blob.
+# The types of a signature in a registry: of the referring manifest and of its only blob.
 ARTIFACT_TYPE = "application/vnd.state-bundler.signature.v1"
 _MEDIA_TYPE = "application/vnd.state-bundler.ssh-signature"
 _MAX_SIGNATURE_BYTES = 64 * 1024
@@ -67,9 +67,9 @@ class _SignedStatement(Model, frozen=True, tag_field="_type", tag=STATEMENT_TYPE
 
 
 def statement(artifact: Artifact, verdict: Verdict) -> bytes:
-    """The bytes that are signed: the same for the same artifact, whatever it is called.
+    """The bytes that are signed: the same for the same artifact, whatever its name.
 
-    verdict: of an artifact that verifies.
+    verdict: of a valid artifact.
     """
     states = tuple(
         _State(item.path, item.manifest.content_digest, item.manifest.sha256)
@@ -85,12 +85,12 @@ def statement(artifact: Artifact, verdict: Verdict) -> bytes:
 
 
 def _subjects(artifact: Artifact) -> tuple[_SignedSubject, ...]:
-    """The artifact by the digest of all its bytes; a plain directory has only its manifests'."""
+    """The artifact by the digest of all its bytes; a plain directory only by its manifests'."""
     if artifact.kind == "directory":
         return ()
     if artifact.digest is not None:
         algorithm, _, value = artifact.digest.partition(":")
-        # The same image keeps its signature on its way from a layout to a registry.
+        # The same image keeps its signature when it is copied from a layout to a registry.
         kind = "oci" if artifact.kind == "registry" else artifact.kind
         return (_SignedSubject(kind, {algorithm: value}),)
     path = Path(artifact.name)
@@ -102,7 +102,7 @@ def _subjects(artifact: Artifact) -> tuple[_SignedSubject, ...]:
 def _folder_hash(root: Path) -> str:
     """The ``dirHash`` of a PEX that is a folder.
 
-    Raises `VerificationFailed` for a link: what it leads to would run, and be covered by nothing.
+    Raises `VerificationFailed` for a link: its target would run without being covered.
     """
     return dir_hash(
         FileEntry(path, _file_hash(root / path), 0)
@@ -117,7 +117,7 @@ def _file_hash(path: Path) -> str:
 
 
 def sidecar(name: str) -> Path:
-    """Where the signature of an artifact is: next to it, or here for one that is not a file."""
+    """The path of an artifact's signature: next to it, or here for one that is not a file."""
     parsed = ArtifactName.parse(name)
     if parsed.kind in ("path", "layout"):
         path = parsed.path if parsed.path.name not in ("", "..") else parsed.path.resolve()
@@ -126,7 +126,7 @@ def sidecar(name: str) -> Path:
 
 
 def attach(artifact: OciImage, signature: Path) -> str:
-    """Puts a signature next to an image in a registry; returns the name by which it is there."""
+    """Stores a signature next to an image in a registry; returns its name there."""
     from bundler.artifacts.image.registry import RegistryStore, RegistryTarget, referrers
 
     store = artifact.store
@@ -140,9 +140,9 @@ def attach(artifact: OciImage, signature: Path) -> str:
 
 
 def check_attached(message: bytes, artifact: OciImage, allowed: Path) -> str:
-    """Who signed an image in a registry: the first signature there that `check` accepts.
+    """The signer of an image in a registry: of the first signature there that `check` accepts.
 
-    Raises `Findings` if there is none, or none is good: as `check` does for the last.
+    Raises `Findings` if there is none, or none is valid: as `check` does for the last.
     """
     from bundler.artifacts.image.registry import RegistryStore, referrers
 
@@ -168,7 +168,7 @@ def check_attached(message: bytes, artifact: OciImage, allowed: Path) -> str:
 
 
 def sign(message: bytes, key: Path, destination: Path) -> None:
-    """Signs with a private key, or with its public half where an agent holds the private one.
+    """Signs with a private key, or with its public half if an agent has the private one.
 
     ssh-keygen may ask for a passphrase on the terminal. Raises `ToolFailed` if it cannot sign.
     """
@@ -191,9 +191,9 @@ def sign(message: bytes, key: Path, destination: Path) -> None:
 def signer_of(
     artifact: Artifact, verdict: Verdict, allowed: Path, signature: Path | None, name: str
 ) -> tuple[str | None, tuple[Breach, ...]]:
-    """Who signed a verified artifact, or why it counts as unsigned.
+    """The signer of a verified artifact, or why it counts as unsigned.
 
-    signature: None for the usual place, which is its registry for an image there. name: as the
+    signature: None for the default place, which is its registry for an image there. name: as the
     user gave it.
     """
     message = statement(artifact, verdict)
@@ -206,10 +206,10 @@ def signer_of(
 
 
 def check(message: bytes, signature: Path, allowed: Path, name: str) -> str:
-    """Who signed the artifact of this name: a principal of the allowed signers.
+    """The signer of the artifact with this name: a principal of the allowed signers.
 
-    Raises `Findings` if the signature is missing, of another artifact or an older state of it,
-    made for another purpose, or by nobody who is allowed.
+    Raises `Findings` if the signature is missing, of another artifact or an older state of it, made
+    for another purpose, or by somebody who is not allowed.
     """
     if not allowed.is_file():
         raise InputOutputError(f"The allowed signers file {allowed} cannot be read.")

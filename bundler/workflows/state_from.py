@@ -68,10 +68,10 @@ def replay(
 ) -> Refreshed:
     """The artifact's states as bundles of the projects; asks no external system.
 
-    held: the bundles' files exist until it is closed. keeps_record: the record of the states stays
-    as it is, and does not name the artifact.
-    Raises `VerificationFailed` if the artifact does not verify or lacks a key that the
-    components need, `UsageError` if its state directories are not the projects'.
+    held: the bundles' files exist until it is closed. keeps_record: whether the record of the
+    states stays unchanged, without naming the artifact. Raises `VerificationFailed` if the artifact
+    is not valid or lacks a key that the components need, `UsageError` if its state directories are
+    not the projects'.
     """
     found, targets = _targets(projects, listener)
     scratch = held.enter_context(scratch_folder())
@@ -98,7 +98,7 @@ def replay(
 
 
 def origin_of(artifact: Artifact) -> str:
-    """What the record says of where the states came from; no path of this machine."""
+    """The record's origin of the states; without a path of this machine."""
     name = artifact.name.rstrip("/").rpartition("/")[2] or artifact.kind
     return f"{artifact.kind}:{name}" + (f"@{artifact.digest}" if artifact.digest else "")
 
@@ -197,7 +197,7 @@ def _refuse_missing(target: _Target, manifest: Manifest, name: str) -> None:
 def _bundle(
     target: _Target, item: Extracted, record: RunRecord | None, origin: str | None
 ) -> tuple[Bundle, DirectoryRefresh]:
-    """The extracted states under a manifest for today's components, still where they are."""
+    """The extracted states with a manifest for today's components, where they were extracted."""
     states = item.manifest.states
     for state in states:
         if state.path != sanitize_key(state.key):
@@ -216,8 +216,8 @@ def _bundle(
 
 
 def _as_needed(contents: Contents, target: _Target, keys: Sequence[KeyRefresh]) -> Contents:
-    """What is reused, as the components that exist now have it: a state of a key in
-    versioned storage says which version it is, so that the program finds it without the storage."""
+    """The reused state, as today's components need it: a state of a key in versioned storage
+    names its version, so that the program finds it without the storage."""
     if target.versioned is None:
         return contents
     versions = {key.key: version_in(key.origin) for key in keys}
@@ -234,7 +234,7 @@ def _as_needed(contents: Contents, target: _Target, keys: Sequence[KeyRefresh]) 
 
 
 def _refresh_of(record: RunRecord | None, path: str, key: str, origin: str | None) -> KeyRefresh:
-    """How the state came about, as its artifact says, and that it came from there.
+    """How the state was made, according to its artifact, and that it came from there.
 
     A version of a store is a better origin than the store: a prune keeps what is named by it.
     """

@@ -1,6 +1,6 @@
-"""What there is to know of every key of a project, an artifact or a fleet.
+"""What is known of every key of a project, an artifact or a fleet.
 
-What is on this disk is compared with its manifest, so that no altered state looks good.
+States on disk are compared with their manifest, so that an altered state never looks good.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ if TYPE_CHECKING:
 
 PROJECT = "project"
 _MISMATCH = "does not match its manifest"
-# Of these only the manifests are read: their bytes are elsewhere.
+# Only the manifests of these are read: their bytes are elsewhere.
 _ELSEWHERE = ("docker", "registry", "store")
 
 
 class KeyStatus(msgspec.Struct, frozen=True):
-    """One key. directory: the state directory's path, as in the artifact or the project.
+    """One key.
 
-    size: in bytes; digest: dirHash; both None if there is no state here. refresh: how the
-    state came about, where that is known. version: of a state in versioned storage, if pinned or
-    embedded. entries: in the state's JSON, or its files; None if they were not counted. users: the
-    components that have this key, as a project's discovery names them.
-    problem: what is wrong with the key or its state.
+    directory: the state directory's path, as in the artifact or the project. size: in bytes;
+    digest: dirHash; both None if there is no state here. refresh: how the state was made, if known.
+    version: of a state in versioned storage, if pinned or embedded. entries: in the state's JSON,
+    or its files; None if they were not counted. users: the components with this key, as a project's
+    discovery names them. problem: what is wrong with the key or its state.
     """
 
     directory: str
@@ -54,7 +54,7 @@ class KeyStatus(msgspec.Struct, frozen=True):
 
 
 class Moment(msgspec.Struct, frozen=True):
-    """A state that a key had. at: RFC 3339, when it was fetched. where: what holds it."""
+    """A state that a key had. at: RFC 3339, when it was fetched. where: what contains it."""
 
     key: str
     at: str
@@ -65,14 +65,14 @@ class Moment(msgspec.Struct, frozen=True):
 
 
 class Holder(msgspec.Struct, frozen=True):
-    """What holds keys: a project, or an artifact.
+    """A project or an artifact, which contains keys.
 
-    name: as the user named it. kind: ``project``, or the artifact's. digest: the artifact's, if
-    it is cheap. contents: the content digest of each state directory, by its path. record: how an
-    artifact came about. verified: every byte was compared with the manifest. breaches: which
-    demands it does not meet. signer: None if there is none, or nobody asked. failure: why it could
-    not be read, and then there are no keys; or what is wrong with it. since: what changed since
-    the baseline, where one was given. earlier: the versions that a store keeps.
+    name: as the user named it. kind: ``project``, or the artifact's. digest: the artifact's, if it
+    is cheap. contents: the content digest of each state directory, by its path. record: how an
+    artifact was made. verified: whether every byte was compared with the manifest. breaches: the
+    requirements that it does not meet. signer: None if there is none, or nobody asked. failure: why
+    it could not be read, and then there are no keys; or its problem. since: what changed since the
+    baseline, if there is one. earlier: the versions that a store keeps.
     """
 
     name: str
@@ -95,10 +95,10 @@ class Holder(msgspec.Struct, frozen=True):
 
 
 class Demands(msgspec.Struct, frozen=True):
-    """What else is asked about artifacts.
+    """Additional questions about artifacts.
 
-    policy: None for no demands. signed_by: a file of allowed signers. history: count each state's
-    entries, and list the versions that a store keeps.
+    policy: None for no requirements. signed_by: a file of allowed signers. history: count each
+    state's entries, and list the versions that a store keeps.
     """
 
     policy: Policy | None = None
@@ -107,7 +107,7 @@ class Demands(msgspec.Struct, frozen=True):
 
     @property
     def of_bytes(self) -> bool:
-        """Whether they can only be answered for an artifact that was read whole."""
+        """Whether they can only be answered for an artifact that was read completely."""
         return self.policy is not None or self.signed_by is not None
 
 
@@ -117,12 +117,11 @@ _NO_DEMANDS = Demands()
 def of_names(
     names: Sequence[str], baseline: str | None = None, demands: Demands = _NO_DEMANDS
 ) -> Iterator[Holder]:
-    """The artifacts with these names, in their order; one that cannot be read says why.
+    """The artifacts with these names, in order; one that cannot be read says why.
 
-    Several are read concurrently, since those in registries mostly wait; with a baseline, which
-    all of them are compared with, one after the other.
-
-    Raises where the baseline cannot be read: nothing could be said of any of them then.
+    Several are read concurrently, since those in registries mostly wait; with a baseline, which all
+    of them are compared with, one after the other. Raises if the baseline cannot be read: none of
+    them could be compared then.
     """
     from bundler.artifacts.open import open_artifact, shared_connections
 
@@ -175,7 +174,7 @@ def of_artifact(
 
 
 def _judged(holder: Holder, artifact: Artifact, verdict: Verdict, demands: Demands) -> Holder:
-    """The holder with what verification and the demands say of it."""
+    """The holder with the results of verification and of the requirements."""
     keys, mismatch = _compared(artifact.name, holder.keys, verdict)
     if mismatch is not None:
         return msgspec.structs.replace(holder, keys=keys, failure=mismatch)
@@ -243,9 +242,9 @@ def _compared(
 
 
 def of_sources(name: str, sources: Sequence[Found], baseline: str | None = None) -> Holder:
-    """Every key that the sources of a project have, with what was last published of it.
+    """Every key of a project's sources, with what was last published for it.
 
-    One whose state directory cannot be read says why.
+    If a state directory cannot be read, its keys say why.
     """
     try:
         return _of_sources(name, sources, baseline)
@@ -297,7 +296,7 @@ def _users(components: Sequence[Component]) -> dict[str, list[Component]]:
 
 
 def _told(component: Component) -> str:
-    """Where the component is declared; by its class, where that is not known."""
+    """Where the component is declared; its class, if that is unknown."""
     return component.location or component.kind
 
 
@@ -310,7 +309,7 @@ def _since(baseline: Artifact | None, artifact: Artifact) -> Difference | None:
 
 
 def _project_since(name: str, baseline: str | None, sources: Sequence[Found]) -> Difference | None:
-    """What is published in the project's state directories, against the baseline."""
+    """What is published in the project's state directories, compared with the baseline."""
     from bundler.artifacts.open import open_artifact
     from bundler.state.directory import PublishedDirectories
 

@@ -1,8 +1,8 @@
 """Versioned keys in a build: their versions are pinned in the manifest, or their states embedded.
 
-A pinned version is named, so that one can tell what the program knew, and so that
-``store prune --referenced-by`` keeps it. An embedded one also is in the artifact, so that the
-program starts while the store is down (`bundler.store.embedded`).
+A pinned version is named, so that users can tell what the program knew, and so that ``store prune
+--referenced-by`` keeps it. An embedded one is also in the artifact, so that the program starts
+while the store is down (`bundler.store.embedded`).
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ from bundler.store.store import Store
 
 @dataclass(frozen=True)
 class CurrentVersions:
-    """`options.Stored`: the current versions of the projects' stores, when first asked.
+    """Implements `options.StoredVersions`: the current versions in the projects' stores, asked
+    once.
 
-    needed: a key without a version is an error.
+    needed: whether a key without a version is an error.
     """
 
     stores: tuple[Store, ...]
@@ -52,7 +53,7 @@ class CurrentVersions:
                 )
             return None
         _, version = self._found[key]
-        # It may have been pushed from a directory of another name.
+        # It may have been pushed from a directory with another name.
         path = sanitize_key(key)
         state = msgspec.structs.replace(version.state, path=path, version=version.version)
         return state, refresh_of(version)

@@ -1,4 +1,4 @@
-"""Refreshes into a store: versioned keys, and, where it is asked for, local ones as well.
+"""Refreshes into a store: versioned keys, and optionally local ones as well.
 
 Everything is fetched before anything is published or pushed, and pushed as one set.
 """
@@ -29,7 +29,7 @@ from bundler.store.store import Store
 
 @dataclass(frozen=True)
 class Into:
-    """Where to: a store, in whose name. wait: seconds for another pipeline's lease to end."""
+    """The destination: a store. wait: how many seconds to wait for another pipeline's lease."""
 
     store: Store
     author: Author
@@ -41,8 +41,8 @@ def refresh_and_push(
 ) -> tuple[Refreshed, PushedStates]:
     """Refreshes versioned and local keys, publishes the local ones, then pushes all as one set.
 
-    Raises `Locked` if another pipeline refreshes one of the keys, and as `refresh` and
-    `Store.push` do; the store is then as it was.
+    Raises `Locked` if another pipeline refreshes one of the keys, and as `refresh` and `Store.push`
+    do; the store is then unchanged.
     """
     with _lease(options.keys, into, into.wait), _scratch() as scratch:
         refreshed = refresh(projects, options, listener, scratch)
@@ -85,7 +85,7 @@ def _lease(keys: Sequence[str], into: Into, wait: float) -> AbstractContextManag
 
 
 async def _take_lease(held: ExitStack, keys: Sequence[str], into: Into) -> None:
-    """Waits for the lease so that Ctrl-C is heard meanwhile."""
+    """Waits for the lease in a way that Ctrl-C can interrupt."""
     end = time.monotonic() + into.wait
     while True:
         try:

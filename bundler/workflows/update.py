@@ -1,7 +1,7 @@
-"""Puts new state into an artifact that exists, without building it again.
+"""Embeds new state in an existing artifact, without building it again.
 
-The record's `build` stays: it is the same code. Its `refresh` is new. Where the artifact already
-holds these very states nothing is made, so that nothing is rolled out.
+The record's `build` stays, since the code is the same; its `refresh` is new. If the artifact
+already contains these states, nothing is written, so that nothing is rolled out.
 """
 
 from __future__ import annotations
@@ -86,8 +86,7 @@ def update(
 
 class _Update(msgspec.Struct, frozen=True):
     """old: the artifact. there: what has the new name now, if that is another one. name: the new
-    one. compared: what a load is compared with.
-    """
+    one. compared: what a load is compared with."""
 
     old: Artifact
     there: Artifact | None
@@ -97,14 +96,14 @@ class _Update(msgspec.Struct, frozen=True):
 
 
 class _NewTag(msgspec.Struct, frozen=True):
-    """The tag of the updated image. given: by the user, if at all."""
+    """The tag of the updated image. given: by the user, if any."""
 
     given: str | None
     in_place: bool
     bundles: tuple[Bundle, ...]
 
     def of(self, name: ArtifactName, old: str | None) -> ArtifactName:
-        """The name with the new tag. old: the one that the image has."""
+        """The name with the new tag. old: the image's present name."""
         if self.given is not None:
             return name.tagged(self.given)
         if old is None:
@@ -135,7 +134,7 @@ def _update_of(
 
 @contextmanager
 def _of_pex(path: Path, before: PexArtifact | None) -> Iterator[_Update]:
-    """before: the PEX as it was opened earlier; it serves if it is still what has that name."""
+    """before: the PEX as it was opened earlier; used if the file is still the same."""
     from bundler.artifacts.python.pex import PexDestination, open_pex
 
     target = path.resolve()
@@ -174,7 +173,7 @@ def _in_engine(name: ArtifactName, new: _NewTag) -> Iterator[_Update]:
         else:
             target = new.of(name, name.tag or (None if name.digest else LATEST)).image
         there = None
-        with suppress(UsageError):  # the engine has no image of that name
+        with suppress(UsageError):  # the engine has no image with that name
             there = stack.enter_context(open_image(target))
         destination = EngineDestination(old.engine, name.image, (target,))
         yield _Update(old, there, destination, target, name.image)
@@ -207,7 +206,7 @@ def require_engine(name: ArtifactName) -> None:
 
 
 def _is_in_registry(name: ArtifactName) -> bool:
-    """A name without a prefix is one in the engine if that has it, else in its registry."""
+    """A name without a prefix is in the engine if it has the image, else in its registry."""
     if name.kind != "image" or not names_host(name.name):
         return name.kind == "registry"
     from bundler.artifacts.image.engine import open_image
@@ -220,7 +219,7 @@ def _is_in_registry(name: ArtifactName) -> bool:
 
 
 def _current(old: Artifact, there: Artifact | None, bundles: Sequence[Bundle]) -> Artifact | None:
-    """What has these states already: the artifact itself, or what an earlier update made of it."""
+    """What contains these states already: the artifact itself, or an earlier update of it."""
     if all(is_current(image, bundles) for image in _platforms(old)):
         return old
     if there is None:
@@ -239,7 +238,7 @@ def _code(artifact: Artifact) -> list[str]:
 
 
 def _intact(artifact: Artifact) -> Verdict:
-    """That what is there already verifies; its support files may be those of an older version."""
+    """Whether what is there already is valid; its support files may be of an older version."""
     verdict = verify(artifact)
     verdict.raise_for_problems()
     return verdict
@@ -256,7 +255,7 @@ def tag_for(tag: str, bundles: Sequence[Bundle]) -> str:
 
 
 def is_current(artifact: Artifact, bundles: Sequence[Bundle]) -> bool:
-    """Whether the artifact holds these states already, by its manifests' content digests."""
+    """Whether the artifact contains these states already, by its manifests' content digests."""
     there = {manifest.content_digest for manifest in manifests(artifact)}
     return all(bundle.manifest.content_digest in there for bundle in bundles)
 
@@ -272,10 +271,8 @@ def manifests(artifact: Artifact) -> list[Manifest]:
 
 
 def renewed(before: RunRecord | None, prepared: Prepared) -> RunRecord:
-    """The new record, with what the artifact's own says that is not renewed.
-
-    That is its `build`, and how the states of other state directories came about.
-    """
+    """The new record, with the parts of the artifact's own that stay: its `build`, and how the
+    states of other state directories were made."""
     if before is None:
         return prepared.record
     now = prepared.record_of_refresh

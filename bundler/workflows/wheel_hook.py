@@ -1,8 +1,8 @@
-"""What a build backend's hook does: the state that was published goes into what is built.
+"""What a build backend's hook includes: the published state.
 
 Nothing is refreshed here: a wheel is often built where the external systems are out of reach, and
-from an unpacked source distribution. The published states are taken, after every byte of them was
-held against their manifest.
+from an unpacked source distribution. The published states are used, after every byte of them was
+compared with their manifest.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from bundler.state.statedir import StateDir
 
 @dataclass(frozen=True)
 class PublishedFiles:
-    """The states of a project. missing: state directories that hold none."""
+    """The states of a project. missing: state directories without any state."""
 
     root: Path
     bundles: tuple[Bundle, ...]
@@ -42,7 +42,7 @@ class PublishedFiles:
 def published(root: Path) -> PublishedFiles:
     """Reads and verifies the states of the project in `root`.
 
-    Raises `VerificationFailed` if a state is not what its manifest says.
+    Raises `VerificationFailed` if a state does not match its manifest.
     """
     root = root.resolve()
     bundles: list[Bundle] = []

@@ -80,7 +80,7 @@ _NO_ANSWER = (
     "Check the URL of the component: http or https, the host, a final slash. A redirect may also "
     "lead to a login."
 )
-# What is wrong with a body, whether another attempt may bring a better one, and what to do.
+# Problems of a body, whether a retry may help, and what to do.
 _BODIES: dict[str, tuple[type[BundlerError], str, Retry, str]] = {
     "html": (Unavailable, "what {host} answered is HTML", "once", _PAGE),
     "cut": (Unavailable, "the answer of {host} was cut off", "once", _AGAIN),
@@ -111,12 +111,12 @@ _WHERE_PROGRAMS_ARE = (
 )
 # Variables that say where a system is, not who asks it.
 _PLACES = re.compile(r"(?i)URL|URI|HOST|ENDPOINT|SERVER|DOMAIN|BASE|REGION|PORT|PATH|DIR|FILE|SITE")
-# Names under which a JSON decoder says that its input is no JSON.
+# The names of JSON decoders' exceptions.
 _NOT_JSON = frozenset({"JSONDecodeError", "DecodeError", "ContentTypeError", "ExpatError"})
 _SHAPE = frozenset(
     {"KeyError", "TypeError", "IndexError", "AttributeError", "ValidationError", "ValueError"}
 )
-# What client libraries raise for a URL without a scheme or a host, before they ask anybody.
+# What client libraries raise for a URL without a scheme or a host, before any request.
 _BAD_URL = frozenset(
     {
         *("InvalidSchema", "InvalidURL", "InvalidUrlClientError", "LocationParseError"),
@@ -165,8 +165,8 @@ _CURL: dict[int, tuple[type[BundlerError], Retry]] = {
 class Failure(msgspec.Struct, frozen=True):
     """A failed attempt.
 
-    wait: seconds that the server asked for, before another one. late: the deadline has ended it.
-    seen: what happened was seen on the wire.
+    wait: seconds that the server asked for before another one. late: whether the deadline has ended
+    it. seen: whether the reason was seen on the wire.
     """
 
     error: BundlerError
@@ -177,7 +177,7 @@ class Failure(msgspec.Struct, frozen=True):
 
 
 class _Finding(msgspec.Struct, frozen=True):
-    """A failure before it is said: the class, what happened, and whether a retry may fix it."""
+    """A failure before it is worded: the class, what happened, and whether a retry may help."""
 
     kind: type[BundlerError]
     says: str
@@ -194,10 +194,10 @@ def failure_of(
     deadline: float | None = None,
     signal: int | None = None,
 ) -> Failure | None:
-    """Why this attempt failed; None if it did not.
+    """Why this attempt failed; None if it succeeded.
 
-    deadline: the seconds it was given, where it was stopped for exceeding them. signal: the one
-    that ended it, where it was not us.
+    deadline: in seconds, if the attempt was stopped for exceeding it. signal: the one that ended
+    it, if it was not ours.
     """
     if report.blind:
         says = f"its requests cannot be watched in {report.blind}"
@@ -233,10 +233,10 @@ def failure_of(
 def of_command(
     component: Component, exit_code: int, output: str, *, secrets: Secrets
 ) -> Failure | None:
-    """Why a command failed, by its exit code and what it printed; None if it did not.
+    """Why a command failed, by its exit code and output; None if it succeeded.
 
-    The codes of ``sysexits.h`` and of curl mean what they say; else a network fault named in the
-    output, such as a traceback's last line, decides.
+    The codes of ``sysexits.h`` and of curl are taken as such; otherwise a network fault in the
+    output decides, such as a traceback's last line.
     """
     if exit_code == 0:
         return None
@@ -263,7 +263,7 @@ def of_command(
 
 
 def _last_word(output: str, lines: list[str]) -> str:
-    """What a program ended with: its last line, or all of the error that dbt ends with."""
+    """A program's last line, or the whole error that dbt ends with."""
     _, ended, story = output.rpartition(_DBT_ENDED)
     if ended:
         return " ".join(story.split())
@@ -281,7 +281,7 @@ def partial(
     environment: Sequence[str] = (),
     though: str = "",
 ) -> Failure:
-    """A failed exchange after which the component went on. though: what makes that wrong."""
+    """A failed exchange after which the component went on. though: what contradicts it."""
     finding = of_exchange(exchange)
     by_word = exchange.body and (exchange.status == 200 or exchange.body == "more")  # noqa: PLR2004
     code = exchange.body if by_word else exchange.status or "error"
@@ -300,8 +300,9 @@ def partial(
 def _behind(report: Report) -> Exchange | None:
     """The failed exchange that an exception came from.
 
-    An earlier outage or refusal that the component passed over is the reason where a later request
-    was only wrong: tableauserverclient signs in by an old API where it cannot ask for the newest.
+    If the component ignored an earlier outage or refusal and a later request was only wrong, the
+    earlier one is the reason: tableauserverclient signs in with an old API if it cannot ask for the
+    newest.
     """
     exchange = _raised_from(report)
     if exchange is None or of_exchange(exchange).kind not in (ConfigurationError, BadData):
@@ -312,10 +313,10 @@ def _behind(report: Report) -> Exchange | None:
 
 
 def _raised_from(report: Report) -> Exchange | None:
-    """Of what the component abandoned only what it raised a timeout for; else what failed last.
+    """The failed exchange that was raised from: an abandoned one only if the component raised a
+    timeout for it; else the last failed one.
 
-    A request that may fail is the reason only where the exception shows it: it bears its mark, or
-    its status.
+    A request that may fail is the reason only if the exception shows it, by its mark or its status.
     """
     marks = {link.wire for link in report.raised if link.wire}
     statuses = {link.status for link in report.raised if link.has_status}
@@ -334,19 +335,19 @@ def _raised_from(report: Report) -> Exchange | None:
 
 
 def _has_given_up(chain: Sequence[Link]) -> bool:
-    """Whether the component raised since something took too long."""
+    """Whether the component raised because something took too long."""
     return chain[0].is_cancelled or any("TimeoutError" in link.names for link in chain)
 
 
 def _without_cancellations(chain: Sequence[Link]) -> Sequence[Link]:
-    """A group of tasks cancels its own body, too, when one of them fails."""
+    """A group of tasks cancels its own body, too, if one of them fails."""
     if _has_given_up(chain):
         return chain
     return [link for link in chain if not link.is_cancelled]
 
 
 def of_exchange(exchange: Exchange) -> _Finding:
-    """What a failed exchange means."""
+    """The meaning of a failed exchange."""
     host = urlsplit(exchange.url).netloc
     if exchange.body == "not-json":
         return _no_data(exchange, host)
@@ -400,7 +401,7 @@ def _of_status(status: int, host: str, retry_after: float | None = None) -> _Fin
 
 
 def _of_fault(chain: Sequence[Link], host: str) -> _Finding | None:
-    """What a chain of exceptions says of the network; None if nothing."""
+    """The network fault in a chain of exceptions; None if there is none."""
     fault = fault_of(chain)
     if fault is None:
         return None
@@ -428,7 +429,7 @@ def _proxy_status(chain: Sequence[Link]) -> int | None:
 
 
 def _without_url(component: Component, report: Report, secrets: Secrets) -> _Finding | None:
-    """What is wrong where a client refuses the URL, or a variable that is not set is part of it."""
+    """The problem if a client rejects the URL, or a variable that is not set is part of it."""
     unset = ", ".join(component.unset_variables)
     hint = f"Set {unset} in the environment or in .env." if unset else ""
     for exchange in report.failed if unset else ():
@@ -449,7 +450,7 @@ def _refuses_url(link: Link) -> bool:
 
 
 def _of_chain(report: Report, secrets: Secrets) -> _Finding:
-    """What an exception means when every exchange went well, or none was seen."""
+    """The meaning of an exception if every exchange succeeded, or none was seen."""
     chain = _without_cancellations(report.raised)
     last = report.last
     host = urlsplit(last.url).netloc if last else _host_in(chain)
@@ -483,7 +484,7 @@ def _of_chain(report: Report, secrets: Secrets) -> _Finding:
 
 
 def _host_in(chain: Sequence[Link]) -> str:
-    """The host that a client library's text names, which another process may have quoted."""
+    """The host in a client library's text, which may quote another process."""
     found = next(filter(None, (_POOL.search(link.text) for link in chain)), None)
     return found[1] if found else "the external system"
 
@@ -517,7 +518,7 @@ def _late(report: Report, deadline: float) -> _Finding:
     waiting = report.waiting
     says = f"it did not finish within {deadline:g} s"
     refused = next((one for one in report.failed if waiting and one.id == waiting.id), None)
-    if refused is not None:  # the library was about to ask once more
+    if refused is not None:  # the library was about to retry
         finding = of_exchange(refused)
         return _Finding(finding.kind, f"{finding.says}, and {says}")
     if waiting is not None and not is_cloned(waiting):
@@ -554,7 +555,7 @@ def _request(exchange: Exchange) -> str:
 
 
 def _retry(finding: _Finding, exchange: Exchange | None) -> Retry:
-    """None is added where the library inside has already retried."""
+    """No retry is added if the library inside has already retried."""
     return "no" if exchange is not None and exchange.tries > 1 else finding.retry
 
 
@@ -582,12 +583,12 @@ def _hint(
 
 
 def _credentials(names: Iterable[str], secrets: Secrets) -> list[str]:
-    """Those of these variables that hold credentials; else those that do not only name a place."""
+    """Those of these variables that contain credentials; else those that are not only addresses."""
     known = {*secrets.values, *(part.variable for part in secrets.parts)} - secrets.settings
     found = [name for name in names if name in known or has_a_secret_name(name)]
     return found or [name for name in names if not _PLACES.search(name)]
 
 
 def _clean(error: BundlerError, secrets: Secrets) -> BundlerError:
-    """The same error with no secret in its messages."""
+    """The same error without secrets in its messages."""
     return type(error)(secrets.redact(error.what), hint=secrets.redact(error.hint), key=error.key)

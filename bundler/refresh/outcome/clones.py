@@ -20,7 +20,7 @@ _METHOD = "git-clone"
 _STATUS = re.compile(r"(?:HTTP |returned error: )(\d{3})\b")
 _PACKAGE = re.compile(r"Error (?:checking out spec='.*?' for|cloning) repo (?P<url>\S+)")
 _URL = re.compile(r"'[^']*://[^']*'")
-# In this order: the last lines of a broken clone hold the general ones besides the specific one.
+# In this order: the last lines of a failed clone contain both general and specific errors.
 _SAYS: tuple[tuple[tuple[str, ...], Cause], ...] = (
     (
         ("from proxy after CONNECT", "CONNECT tunnel failed", "Could not resolve proxy"),
@@ -98,14 +98,14 @@ _SAYS: tuple[tuple[tuple[str, ...], Cause], ...] = (
 
 
 def of_clone(exchange: Exchange, host: str) -> Cause | None:
-    """What a failed clone means; None for anything else."""
+    """The meaning of a failed clone; None for anything else."""
     if exchange.method != _METHOD:
         return None
     return _cause("\n".join(link.text.partition("stderr:")[2] for link in exchange.chain), host)
 
 
 def of_package(text: str) -> Cause | None:
-    """Why ``dbt deps`` did not get a package from git; None for what is not its words on that."""
+    """Why ``dbt deps`` did not get a package from git; None for any other output."""
     found = _PACKAGE.search(text)
     if found is None:
         return None
@@ -135,7 +135,7 @@ def _of_status(status: int, host: str) -> Cause:
 
 
 def clone_without_project(exchange: Exchange) -> str | None:
-    """What is to be said where the last that happened is a clone in which no dbt project is."""
+    """The failure if the last event is a clone without a dbt project."""
     if exchange.method != _METHOD:
         return None
     return (

@@ -1,7 +1,7 @@
-"""The report of an attempt, read back: which exchanges failed and stayed failed, and how it ended.
+"""Reads the report of an attempt: which exchanges failed for good, and how it ended.
 
-`bundler.worker.recorder` and the worker write it; this reads it line by line, keeping no more of
-the exchanges that went well than what they were.
+`bundler.worker.recorder` and the worker write it; this reads it line by line, and keeps little of
+the exchanges that succeeded.
 """
 
 from __future__ import annotations
@@ -27,8 +27,7 @@ _MAX_QUOTED = 300
 
 
 def quoted(link: Link, secrets: Secrets) -> str:
-    """An exception as a user reads it. A client library's text may contain headers, which are
-    removed."""
+    """An exception for the user. A client library's text may contain headers, so it is removed."""
     name = link.type.rpartition(".")[2]
     text = "" if link.is_of_a_client else _one_line(secrets.redact(link.text))
     where = link.where.rpartition("/")[2]
@@ -36,22 +35,22 @@ def quoted(link: Link, secrets: Secrets) -> str:
 
 
 def _one_line(text: str) -> str:
-    """The text in one line; of dagster-dbt's long story only what dbt itself said."""
+    """The text on one line; of dagster-dbt's long text, only dbt's own."""
     said = text.partition(_DBT_SAID)[2].strip().removeprefix(_DBT_ENDED) or text
     line = " ".join(said.split())
     return line if len(line) <= _MAX_QUOTED else f"{line[:_MAX_QUOTED]}…"
 
 
-# How the end of a task is called, by asyncio, anyio and trio.
+# The names of a task's cancellation in asyncio, anyio and trio.
 _CANCELLED = frozenset({"CancelledError", "Cancelled"})
 _CLIENTS = ("requests", "urllib3", "httpx", "httpcore", "aiohttp", "http", "botocore", "google")
 _FIRST_FAILED_STATUS = 400
-# What is wrong with a body, by the types of content that it is said of: clients try one format on
-# another. HTML in the place of JSON is a page to log in.
+# Problems of a body, and the types of content that they apply to: clients try one format after
+# another. HTML instead of JSON is a login page.
 _OF_TYPES = {"not-json": ("json", "html"), "graphql-errors": ("json",)}
-# Bodies are read, and parsed, while later exchanges are answered already.
+# Bodies are read and parsed while later exchanges already have their answers.
 _MOST_RECENT = 4096
-# Cloud libraries ask these whether they run in a cloud; elsewhere nobody answers.
+# Cloud libraries ask these to find out whether they run in a cloud; elsewhere nobody answers.
 _METADATA_HOSTS = frozenset(
     {"169.254.169.254", "metadata.google.internal", "metadata", "fd00:ec2::254"}
 )
@@ -83,20 +82,20 @@ class Link(msgspec.Struct, frozen=True):
 
     @property
     def has_status(self) -> bool:
-        """Whether an answer had it: aiohttp's parser says 400 of what it cannot read."""
+        """Whether an answer had it: aiohttp's parser reports 400 for what it cannot read."""
         return self.status is not None and "BadHttpMessage" not in self.names
 
 
 class Exchange(msgspec.Struct, frozen=True):
-    """A request and what became of it: a status, a chain of exceptions, or nothing yet.
+    """A request and its result: a status, a chain of exceptions, or nothing yet.
 
-    url: without user info and query. same: knows the same exchange again. retry_after: in seconds.
-    tries: how often the client library made it by itself. size: of the body, in bytes, where it is
-    known. body: what is wrong with an answer whose status says that all is well: a fault of
-    `bundler.worker.bodies`, or ``partial``, ``not-modified``, ``redirect`` (nobody followed it),
-    ``more`` (nobody asked for it). code: the status that an error document names. newest: the last
-    exchange that had begun when this one failed. is_abandoned: the component itself ended it, by a
-    cancelled task or a closed client, mostly because another one had failed.
+    url: without user info and query. same: identifies repetitions of the exchange. retry_after: in
+    seconds. tries: how often the client library made it by itself. size: of the body, in bytes, if
+    known. body: the problem of an answer with a successful status: a fault of
+    `bundler.worker.bodies`, or ``partial``, ``not-modified``, ``redirect`` (not followed), ``more``
+    (not asked for). code: the status that an error document names. newest: the last exchange that
+    had begun when this one failed. is_abandoned: whether the component itself ended it, by a
+    cancelled task or a closed client, usually because another one had failed.
     """
 
     id: int
@@ -119,8 +118,8 @@ class Exchange(msgspec.Struct, frozen=True):
 class CopiedDirectory(msgspec.Struct, frozen=True):
     """A directory that the component has copied into its state.
 
-    left_out, ignored: paths below the key directory that were not copied, because they never
-    belong into a state, and because git ignores them; some of them. ignored_count: of all.
+    left_out, ignored: some of the paths below the key directory that were not copied, because they
+    never belong in a state, and because git ignores them. ignored_count: of all.
     """
 
     source: str
@@ -131,14 +130,15 @@ class CopiedDirectory(msgspec.Struct, frozen=True):
 
 
 class Report(msgspec.Struct, frozen=True):
-    """What an attempt left behind.
+    """The report of an attempt.
 
     failed: exchanges that failed and did not succeed later, in order. expected: those that failed
-    and may. unfollowed: answers whose next page was not asked for. last: the last that was
-    answered. waiting: the last without an answer or with an unread body. not_json: something after
-    the last answer was no JSON, whatever became of that exception. environment: the variables that
-    the project's own code has read. copies: directories that were copied into the state. uncopied:
-    why one was not. blind: a client library that could not be watched, and why.
+    and may. unfollowed: answers whose next page was not requested. last: the last that was
+    answered. waiting: the last without an answer or with an unread body. not_json: whether
+    something after the last answer was no JSON, whatever happened to that exception. environment:
+    the variables that the project's own code has read. copies: directories that were copied into
+    the state. uncopied: why one was not. blind: a client library that could not be watched, and
+    why.
     """
 
     failed: tuple[Exchange, ...] = ()
@@ -239,7 +239,7 @@ class _Reading(msgspec.Struct):
         if exchange is None:
             return
         chain = links(line["chain"])
-        # aiohttp itself may raise what an answer's status means.
+        # aiohttp itself may raise an answer's status.
         answered = chain and chain[0].has_status and exchange.status is None
         self._note_failure(
             msgspec.structs.replace(
@@ -252,14 +252,15 @@ class _Reading(msgspec.Struct):
         )
 
     def _reject_parsed(self, line: dict[str, Any]) -> None:
-        """What a component parses in vain need not be an answer: only one that promises it is."""
+        """Text that a component fails to parse need not be an answer: only one that promises
+        JSON is."""
         event = line["event"]
         self.not_json |= event == "not-json"
         exchange = self.recent.get(line.get("id", 0))
         if exchange is None or (exchange.status or 0) >= _FIRST_FAILED_STATUS:
             return
         promised = any(kind in exchange.content_type for kind in _OF_TYPES[event])
-        size = line.get("size")  # of what was parsed; 0 if that was blank
+        size = line.get("size")  # of the parsed text; 0 if it was blank
         another = size == 0 or (size and exchange.size and size != exchange.size)
         if promised and not another:
             self._note_failure(msgspec.structs.replace(exchange, body=event))
@@ -280,7 +281,7 @@ class _Reading(msgspec.Struct):
     def _note_failure(self, exchange: Exchange) -> None:
         known = self.failed.get(exchange.same)
         if known is not None and known.id == exchange.id:
-            return  # the first thing that was wrong with it says most
+            return  # the first problem usually says most
         exchange = msgspec.structs.replace(exchange, newest=self.newest)
         if is_expected(exchange, self.allowed):
             self.expected[exchange.same] = exchange
@@ -291,7 +292,7 @@ class _Reading(msgspec.Struct):
 
 
 def read(path: Path, allowed: Sequence[str] = ()) -> Report:
-    """The report in this file; an empty one where nothing was written."""
+    """The report in this file; empty if nothing was written."""
     try:
         with open(path, "rb") as stream:
             return digest(_lines(stream), allowed)
@@ -300,7 +301,7 @@ def read(path: Path, allowed: Sequence[str] = ()) -> Report:
 
 
 def digest(lines: Iterable[dict[str, Any]], allowed: Sequence[str] = ()) -> Report:
-    """What the events of an attempt come to."""
+    """The summary of an attempt's events."""
     reading = _Reading(allowed)
     for line in lines:
         reading.take(line)
@@ -330,7 +331,7 @@ def _lines(stream: Iterable[bytes]) -> Iterable[dict[str, Any]]:
 
 
 def links(chain: Iterable[dict[str, Any]]) -> tuple[Link, ...]:
-    """The chain of exceptions that a worker described."""
+    """The chain of exceptions in a worker's report."""
     return tuple(
         Link(
             type=link["type"],
@@ -347,15 +348,15 @@ def links(chain: Iterable[dict[str, Any]]) -> tuple[Link, ...]:
 
 
 def is_expected(exchange: Exchange, allowed: Sequence[str]) -> bool:
-    """Whether a failed exchange is one that may fail: ``METHOD PATH STATUS``, with wildcards.
+    """Whether a failed exchange may fail: ``METHOD PATH STATUS``, with wildcards.
 
-    The path may begin with the host; the status may be ``4xx``, for no answer ``error``, and for a
-    body the name of its fault, such as ``html``.
+    The path may begin with the host; the status may be ``4xx``, ``error`` for no answer, and the
+    name of a body's fault, such as ``html``.
     """
     parts = urlsplit(exchange.url)
     if parts.hostname in _METADATA_HOSTS:
         return True
-    # An answer that says there is more is allowed by that name only: its status is fine.
+    # An answer that says there is more is only allowed by that name: its status is fine.
     names = {exchange.body, "more" if exchange.body == "more" else str(exchange.status or "error")}
     for pattern in allowed:
         method, _, rest = pattern.strip().partition(" ")
@@ -375,7 +376,7 @@ def _size(length: str | None) -> int | None:
 
 
 def _seconds(retry_after: str | None, date: str | None) -> float | None:
-    """``Retry-After`` in seconds: a number, or a date held against the server's own clock."""
+    """``Retry-After`` in seconds: a number, or a date relative to the server's own clock."""
     if not retry_after:
         return None
     try:

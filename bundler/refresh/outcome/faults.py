@@ -24,7 +24,7 @@ Fault = Literal[
     "redirects",
 ]
 
-# Whether another attempt may fix it.
+# Whether a retry may help.
 RETRY: dict[Fault, Retry] = {
     "dns": "yes",
     "refused": "yes",
@@ -51,7 +51,7 @@ SAYS: dict[Fault, str] = {
     "no-http": "what {host} answered is not HTTP",
     "redirects": "the redirects of {host} led to no answer",
 }
-# What to do, where it is not to check that the host is up and reachable.
+# What to do, unless it is to check that the host is up and reachable.
 FAULT_HINTS: dict[Fault, str] = {
     "dns": "Check the name {host} in the settings of the component, and this machine's DNS.",
     "tls": "Check the certificate of {host}, and the CAs that this machine trusts (SSL_CERT_FILE).",
@@ -100,7 +100,7 @@ _BY_TEXT: tuple[tuple[Fault, str], ...] = (
     ("refused", r"Connection refused"),
     ("redirects", r"too many redirects"),
 )
-# What a TLS library says of a certificate, and what that means.
+# A TLS library's errors about a certificate, and their meaning.
 CERTIFICATE = (
     ("certificate has expired", "it has expired"),
     ("certificate is not yet valid", "it is not valid yet"),

@@ -1,10 +1,10 @@
-"""Which collections of a state have been lost, where the size of the whole hides it.
+"""Finds collections of a state that were lost, although its overall size hides it.
 
 An API that answers one of its lists with nothing leaves a state that is only a little smaller: the
-dashboards are there, their owners are not. A *collection* is everything that members of one name
-hold, all over a JSON document: with ``{"books": {"a": {"tags": [1, 2]}, "b": {"tags": [3]}}}``
-``books`` has two entries, ``tags`` three. A name that identifies one thing (an id) has gone with
-that thing; so only names that are still there are held against what they held before.
+dashboards are there, their owners are not. A *collection* is everything in the members of one name,
+throughout a JSON document: with ``{"books": {"a": {"tags": [1, 2]}, "b": {"tags": [3]}}}``
+``books`` has two entries, ``tags`` three. A name that identifies one thing (an id) disappears with
+that thing, so only names that still exist are compared.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from typing import Any
 
 import msgspec
 
-# Fewer may well have been removed by a user.
+# A user may well have removed fewer.
 _FEWEST_FOR_NOTHING = 5
 _FEWEST_FOR_SHRUNK = 20
 _BEGIN_JSON = ("{", "[")
 
 
 class Loss(msgspec.Struct, frozen=True):
-    """A collection that held more before. before, now: entries."""
+    """A collection that had more entries. before, now: entries."""
 
     name: str
     before: int
@@ -29,7 +29,7 @@ class Loss(msgspec.Struct, frozen=True):
 
 
 def losses(before: Any, now: Any, share: float) -> tuple[Loss, ...]:
-    """The collections that have shrunk below a share of what they were, the greatest loss first."""
+    """The collections that have shrunk below a share of their size, the greatest loss first."""
     if not share:
         return ()
     held, holds = census(before), census(now)
@@ -50,14 +50,14 @@ def _is_lost(before: int, now: int, share: float) -> bool:
 
 
 def census(document: Any) -> Counter[str]:
-    """How many entries the members of each name hold together; 0 where they are there, but empty.
+    """How many entries the members of each name have together; 0 if they exist, but are empty.
 
-    JSON inside strings counts too (Looker's state is made of it), and what Dagster writes sets and
-    mappings with, ``{"__set__": […]}``, counts for the name outside.
+    JSON inside strings counts, too (Looker's state is made of it), and entries of Dagster's form
+    for sets and mappings, ``{"__set__": […]}``, count for the name outside.
     """
     found: Counter[str] = Counter()
     top = _unwrapped(document)
-    if isinstance(top, dict):  # by themselves, too: members further down may have the same name
+    if isinstance(top, dict):  # separately, too: members further down may have the same name
         for name, value in top.items():
             inner = _unwrapped(value)
             found[f".{name}"] = len(inner) if isinstance(inner, (dict, list)) else 0
@@ -79,7 +79,7 @@ def census(document: Any) -> Counter[str]:
 
 
 def _holding(members: dict[str, Any]) -> list[tuple[str, Any]]:
-    """Those that hold something themselves, perhaps as JSON in a string; most do not."""
+    """The values with contents, possibly as JSON in a string; most have none."""
     return [
         (name, value)
         for name, value in members.items()

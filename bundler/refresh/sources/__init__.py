@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def load_error(
     source: Source, chain: Sequence[Link], secrets: Secrets, image: str | None = None
 ) -> BundlerError:
-    """Why a source could not tell its components. image: the one that it was loaded in."""
+    """Why a source could not list its components. image: the one that it was loaded in."""
     from bundler.refresh.sources import component, dagster
 
     if source.kind == "dagster":

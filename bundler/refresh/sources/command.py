@@ -1,4 +1,4 @@
-"""Commands that write a state: an argv list in the configuration, never a shell's string."""
+"""Commands that write a state: an argv list in the configuration, never a shell string."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def sources(project: Project) -> Iterator[Source]:
-    """One source a state directory. Its worker needs no more than a Python, so it takes ours."""
+    """One source per state directory. Its worker needs only a Python, so it uses ours."""
     for path, place, entries in by_directory(project, "command"):
         yield Source(
             project,

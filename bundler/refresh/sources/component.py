@@ -1,4 +1,4 @@
-"""Components on `bundler.component`, named in the configuration."""
+"""Components based on `bundler.component`, named in the configuration."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def sources(project: Project) -> Iterator[Source]:
-    """One source a state directory."""
+    """One source per state directory."""
     for path, place, entries in by_directory(project, "component"):
         yield Source(
             project,
@@ -41,8 +41,8 @@ def by_directory(
 ) -> Iterator[tuple[Path, str, Sequence[SourceOptions]]]:
     """The configured sources of a kind by their state directory, with its place.
 
-    Raises `ConfigurationError` if two of one directory disagree on its place, and for a path
-    that is used by something else.
+    Raises `ConfigurationError` if two sources of one directory disagree on its place, and for a
+    path that is used by something else.
     """
     groups: dict[Path, list[SourceOptions]] = {}
     for options in project.config.sources:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def sources(project: Project) -> Iterator[Source]:
-    """The one source of a Dagster project; none of another."""
+    """The only source of a Dagster project; empty for any other."""
     if project.dagster is not None:
         yield Source(
             project,

@@ -1,1 +1,1 @@
-"""The demonstration: a sample project, a vendor's API on loopback, and the main job on both."""
+"""The demo: a sample project, a vendor's API on loopback, and the main job on both."""

@@ -1,4 +1,4 @@
-"""The demonstration's Docker image: where an engine is reachable, on a base that can be had."""
+"""The demo's Docker image, if an engine and a base image are available."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _BASE = "STATE_BUNDLER_DEMO_BASE"
 
 
 def base_image(environ: Mapping[str, str]) -> str:
-    """The image to build on. Raises `ToolFailed`: why no image can be built here.
+    """The image to build on. Raises `ToolFailed` with the reason if no image can be built here.
 
-    ``STATE_BUNDLER_DEMO_BASE`` names one with this Python; else it is the official one's, pulled
-    if need be. The demo copies what it has installed, so engine and machine must be one platform.
+    ``STATE_BUNDLER_DEMO_BASE`` names one with this Python; else it is the official one, pulled if
+    needed. The demo copies its installation, so engine and machine must have the same platform.
     """
     from bundler.artifacts.image.engine import Docker
 
@@ -37,7 +37,7 @@ def base_image(environ: Mapping[str, str]) -> str:
 
 
 def write_dockerfile(folder: Path) -> None:
-    """Puts the demonstration's Dockerfile where it is kept out of git."""
+    """Writes the demo's Dockerfile where git ignores it."""
     target = folder / DOCKERFILE
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_bytes(template("demo.Dockerfile").read_bytes())

@@ -1,6 +1,6 @@
-"""The demonstration's environment and repository: what a user would type, typed for them.
+"""The demo's environment and repository, with the commands that a user would type.
 
-It calls git and installers by itself, since it replaces the user and not for the bundler.
+It starts git and installers itself, since it acts for the user and not for the bundler.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ from bundler.system.process import run
 
 _INSTALL_TIMEOUT_SECONDS = 900.0
 _STAMP = "installed-by-the-demo"
-# What would lead our commands away from the demonstration's own project.
+# Variables that would lead our commands away from the demo's own project.
 _FOREIGN = ("GIT_", "DAGSTER_", "DG_", "SHOP_", "STATE_BUNDLER_", "UV_PROJECT_", "VIRTUAL_ENV")
 
 
 def environment_of(environ: Mapping[str, str]) -> dict[str, str]:
-    """The variables that the demonstration's commands get."""
+    """The environment of the demo's commands."""
     kept = {name: value for name, value in environ.items() if not name.startswith(_FOREIGN)}
     return {**kept, "DAGSTER_DISABLE_TELEMETRY": "true"}
 
 
 def installer() -> str | None:
-    """uv, next to our own interpreter or on PATH; None if it is not there."""
+    """uv, next to our own interpreter or on PATH; None if it is missing."""
     beside = Path(sys.executable).with_name("uv")
     return str(beside) if beside.exists() else shutil.which("uv")
 
 
 def install(folder: Path) -> bool:
-    """Makes ``.venv`` with what the project needs and the project itself, editable.
+    """Creates ``.venv`` with the project's dependencies and the project itself, editable.
 
-    Returns False where the one from the last time still fits. Raises `ToolFailed`.
+    Returns False if the existing one still fits. Raises `ToolFailed`.
     """
     home = folder / ".venv"
     requirements = folder / "requirements.txt"
@@ -55,7 +55,7 @@ def install(folder: Path) -> bool:
         uv = str(home / "bin" / "uv")
     pip = [uv, "pip", "install", "--python", python]
     _call(folder, [*pip, "--requirement", str(requirements)])
-    # The list has the build backend, too: nothing more is fetched to build with.
+    # The list includes the build backend: nothing else has to be downloaded for the build.
     _call(folder, [*pip, "--no-deps", "--no-build-isolation", "--editable", str(folder)])
     stamp.write_text(digest)
     return True

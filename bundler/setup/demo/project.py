@@ -28,11 +28,10 @@ def write_sample(folder: Path) -> None:
 
 
 def prepare_folder(folder: Path) -> None:
-    """Writes the sample into a new or empty folder, or afresh into one that holds it.
+    """Writes the sample into a new or empty folder, or again into one that contains it.
 
-    What an earlier demonstration built is removed; its environment stays, and so does a file of the
-    sample that was changed, as ``NAME.before``. Raises `UsageError` for a folder that holds
-    something else.
+    What an earlier demo built is removed; its environment stays, and so does a file of the sample
+    that was changed, as ``NAME.before``. Raises `UsageError` for a folder with anything else.
     """
     with io_errors(folder):
         if folder.exists() and any(folder.iterdir()) and not _is_ours(folder):
@@ -57,14 +56,14 @@ def _remove(path: Path) -> None:
 
 
 def _keep_changed(path: Path, content: bytes) -> None:
-    """Gives what is not as the sample has it another name, a link included."""
+    """Renames files that differ from the sample, including links."""
     if os.path.lexists(path) and (path.is_symlink() or path.read_bytes() != content):
         names = (path.with_name(f"{path.name}.before{number or ''}") for number in count())
         path.rename(next(name for name in names if not os.path.lexists(name)))
 
 
 def write_dotenv(folder: Path, variables: dict[str, str]) -> None:
-    """What the components read from the environment; git ignores the file."""
+    """Writes the variables for the components; git ignores the file."""
     file = folder / ".env"
     with io_errors(file):
         there = file.read_text().splitlines() if file.is_file() else []

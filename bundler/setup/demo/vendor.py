@@ -31,11 +31,11 @@ _PAGE_SIZE = 10
 
 @dataclass(frozen=True)
 class Fault:
-    """What a request gets in place of its page.
+    """What a request gets instead of its page.
 
-    status: the answer's status code. body: sent as it is. headers: sent next to the usual ones.
-    promised: the Content-Length announced, where it is to differ from the body's (a cut body).
-    delay: seconds until the answer begins.
+    status: the answer's status code. body: sent unchanged. headers: sent in addition to the usual
+    ones. promised: the announced Content-Length, if it should differ from the body's (a truncated
+    body). delay: seconds until the answer begins.
     """
 
     status: int = 503
@@ -47,7 +47,7 @@ class Fault:
 
 @dataclass(frozen=True)
 class VendorRequest:
-    """A request as it came in: its target with the query, and the status it was answered with."""
+    """A request: its target with the query, and the status of its answer."""
 
     target: str
     status: int
@@ -109,7 +109,7 @@ class VendorApi:
         return {"SHOP_API_URL": self.url, "SHOP_API_TOKEN": self.token}
 
     def start(self, port: int = 0) -> None:
-        """Serves at the given port, else where it served before, else at a free one."""
+        """Serves at the given port, else at the previous one, else at a free one."""
         if self._server is None:
             server = _Server((HOST, port or self._port), _Handler)
             server.api = self
@@ -132,7 +132,7 @@ class VendorApi:
         self.stop()
 
     def answer(self, target: str, authorization: str | None) -> Fault:
-        """What a request gets; the good answer is one more `Fault`, with status 200."""
+        """The answer to a request; a good answer is a `Fault` with status 200."""
         url = urlsplit(target)
         page = parse_qs(url.query).get("page", ["1"])[0]
         names = (f"{url.path}?page={page}", url.path, "*")
@@ -178,7 +178,8 @@ class _Handler(BaseHTTPRequestHandler):
         promised = len(answer.body) if answer.promised is None else answer.promised
         for name, value in {**answer.headers, "Content-Length": str(promised)}.items():
             self.send_header(name, value)
-        # One request a connection: none outlives `stop`, and a cut body ends the connection.
+        # One request per connection: none outlives `stop`, and a truncated body ends the
+        # connection.
         self.send_header("Connection", "close")
         self.end_headers()
         self.wfile.write(answer.body)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from bundler.refresh.reach import Looked
     from bundler.setup.init.images import ImageSource
 
-# What fixes what `init` knows how to fix.
+# How to fix what `init` can fix.
 _FIX = "doctor --fix"
 
 Grade = Literal["ok", "warn", "fail"]
@@ -71,7 +71,7 @@ class DoctorContext:
 
     @cached_property
     def installed(self) -> Mapping[str, str | None]:
-        """What the project's interpreter has installed of what a build needs."""
+        """The packages for a build that the project's interpreter has installed."""
         from bundler.setup.doctor.environment import installed
 
         python = str(self.project.interpreter.path)
@@ -85,7 +85,7 @@ class DoctorContext:
         return image_source(self.survey)
 
     def looked(self) -> Looked:
-        """The components, which are loaded once for all checks. Raises why they cannot be."""
+        """The components, loaded once for all checks. Raises why they cannot be loaded."""
         if isinstance(self._looked, BundlerError):
             raise self._looked
         return self._looked

@@ -1,4 +1,4 @@
-"""What a build would take for granted: the place, the baseline, the store, the programs."""
+"""Checks what a build relies on: the place, the baseline, the store, the programs."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from bundler.setup.doctor import DoctorContext, Finding
 from bundler.setup.doctor.printed import set_in_pyproject
 from bundler.state.bundle import MANIFEST_NAME
 
-# Names of artifacts that a registry or a store may have to be asked for.
+# Names of artifacts that may have to be looked up in a registry or a store.
 _ELSEWHERE = ("image", "registry", "store")
 
 
 def build(patient: DoctorContext) -> Iterator[Finding]:
-    """Each of them, and where it was decided."""
+    """Each of them, and where it was configured."""
     config = load(patient.survey.root)
     yield from _place(patient, config)
     yield _baseline(patient, config)
@@ -51,7 +51,7 @@ def _place(patient: DoctorContext, config: Config) -> Iterator[Finding]:
 
 
 def _baseline(patient: DoctorContext, config: Config) -> Finding:
-    """The configured one, else what is published here."""
+    """The configured baseline, else what is published here."""
     named = config.refresh.baseline
     if named is None:
         published = [
@@ -97,7 +97,7 @@ def _pex(patient: DoctorContext) -> Finding:
 
 
 def _packaged(patient: DoctorContext, config: Config) -> Iterator[Finding]:
-    """Credentials in the folders that a PEX or a wheel is made of."""
+    """Credentials in the folders that go into a PEX or a wheel."""
     root = patient.survey.root
     tops = {path.parts[0] for path in patient.survey.state_directories if len(path.parts) > 1}
     allowed = AllowedFiles(config.credential_files)

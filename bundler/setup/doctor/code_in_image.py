@@ -1,6 +1,6 @@
-"""Where a Dockerfile puts the code, and with it the state, as far as its instructions say.
+"""Where a Dockerfile puts the code, and with it the state, according to its instructions.
 
-A package that is installed is elsewhere, too: this is for warnings, not for what a build does.
+An installed package is in another place as well: this is for warnings, not for builds.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def state_in_image(
     state_directories: Sequence[PurePosixPath],
     arguments: Mapping[str, str] | None = None,
 ) -> tuple[str, ...]:
-    """The paths at which the last stage has the state directories, or would have them.
+    """The paths at which the last stage has, or would have, the state directories.
 
     state_directories: relative to the context. arguments: the build's.
     """
@@ -41,7 +41,7 @@ def working_directories(found: Sequence[Instruction]) -> tuple[str, ...]:
 
 
 def hides(mount: str, place: str) -> bool:
-    """Whether what is mounted there hides what the image has at a place."""
+    """Whether a mount there hides what the image has at a place."""
     mount = posixpath.normpath(mount)
     return mount != "/" and f"{posixpath.normpath(place)}/".startswith(f"{mount}/")
 
@@ -53,7 +53,7 @@ def volumes_of(instruction: Instruction, found: Sequence[Instruction]) -> Iterat
 
 
 def _with_directory(found: Sequence[Instruction]) -> Iterator[tuple[Instruction, str]]:
-    """The instructions of the last stage, each with the directory that it is carried out in."""
+    """The instructions of the last stage, each with its working directory."""
     stages = [n for n, one in enumerate(found) if one.name == "FROM"]
     variables = _variables(found)
     directory = ""
@@ -67,7 +67,7 @@ def _with_directory(found: Sequence[Instruction]) -> Iterator[tuple[Instruction,
 def _copies(
     found: Sequence[Instruction], variables: Mapping[str, str]
 ) -> Iterator[tuple[list[str], str]]:
-    """What the last stage copies out of the context, and where to."""
+    """What the last stage copies from the context, and the destinations."""
     for instruction, directory in _with_directory(found):
         if instruction.name not in ("COPY", "ADD"):
             continue

@@ -1,4 +1,4 @@
-"""What keeps an accidental commit of state out of the repository, before a build would."""
+"""Checks that an accidental commit of state is prevented before a build would notice."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _WHY = "Without a hook, a forced `git add` is only noticed by the next build, af
 
 
 def commits(patient: DoctorContext) -> Iterator[Finding]:
-    """Whether a commit is asked about: by pre-commit, or by a hook of git's own."""
+    """Whether commits are checked, by pre-commit or by a hook of git's own."""
     survey = patient.survey
     if survey.repository is None:
         return
@@ -47,7 +47,7 @@ def commits(patient: DoctorContext) -> Iterator[Finding]:
 
 
 def _install(patient: DoctorContext) -> str:
-    """What starts the guard at commits, with what is installed here."""
+    """The command that installs the guard for commits, with the tools that are installed here."""
     survey = patient.survey
     for program in ("pre-commit", "prek"):
         if shutil.which(program):

@@ -1,4 +1,4 @@
-"""Which keys a build would refresh, and what is wrong with them."""
+"""Checks the keys that a build would refresh."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _DBT = re.compile(r"dagster_dbt\.")
 
 
 def components(patient: DoctorContext) -> Iterator[Finding]:
-    """Discovers them, in the project's own interpreter."""
+    """Discovers the components, in the project's own interpreter."""
     for found in patient.looked().found:
         yield from judge(found)
         yield from _without_dbt(found, patient)
@@ -98,7 +98,7 @@ def _summary(found: Found) -> str:
 
 
 def _refused(found: Iterable[Component]) -> Iterator[Finding]:
-    """Keys that hold a credential."""
+    """Keys that contain a credential."""
     for component in {item.key: item for item in found}.values():
         if (refused := component.refused) is not None:
             why = "A refresh rejects it."
@@ -106,7 +106,7 @@ def _refused(found: Iterable[Component]) -> Iterator[Finding]:
 
 
 def _unsafe(found: Iterable[Component]) -> Iterator[Finding]:
-    """Keys whose directory would be another one than theirs."""
+    """Keys whose directory has a different name."""
     for component in found:
         try:
             check_keys([component.key])
@@ -116,7 +116,7 @@ def _unsafe(found: Iterable[Component]) -> Iterator[Finding]:
 
 
 def _at_odds(found: Iterable[Component]) -> Iterator[Finding]:
-    """Keys that are incomplete, or that components share which are not alike."""
+    """Keys that are incomplete, or that differing components share."""
     from bundler.refresh.discovery import unique
 
     try:
@@ -126,7 +126,7 @@ def _at_odds(found: Iterable[Component]) -> Iterator[Finding]:
 
 
 def _left_over(found: Found) -> Iterator[Finding]:
-    """Directories of keys that no component has any more; Dagster ships them."""
+    """Directories of keys without any component; Dagster ships them."""
     known = {sanitize_key(component.key) for component in found.components}
     if not found.directory.is_dir() or not found.components:
         return
@@ -156,7 +156,8 @@ def _left_over(found: Found) -> Iterator[Finding]:
 
 
 def _in_development(found: Found) -> Iterator[Finding]:
-    """Components that fetch at every load on a developer's machine, over what was refreshed."""
+    """Components that fetch at every load on a developer's machine, replacing what was
+    refreshed."""
     keys = [
         item.key
         for item in found.components

@@ -1,4 +1,4 @@
-"""Compose files that mount something over the code: then the state in the image is not seen."""
+"""Finds mounts in Compose files that hide the code, and with it the state in the image."""
 
 from __future__ import annotations
 

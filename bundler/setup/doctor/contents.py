@@ -1,9 +1,9 @@
-"""Sensitive data in the vendors' answers, which everyone who gets the artifact gets too.
+"""Finds sensitive data in the vendors' answers, which everyone who gets the artifact gets, too.
 
-A state is a copy of what an API answered: expressions of a report with the password that its
-author has written into them, the e-mail addresses of owners, the hosts of databases. None of it is
-in our environment, so no refresh can recognise it. Here it is looked for by its form, in the bytes
-of every published state, and reported in one line per key: how often, never the value itself.
+A state is a copy of an API's answers: expressions of a report with a password in them, the e-mail
+addresses of owners, the hosts of databases. None of it is in our environment, so no refresh can
+recognise it. Here it is searched for by its form, in the bytes of every published state, and
+reported in one line per key: how often, never the value itself.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from typing import BinaryIO
 from bundler.setup.doctor import DoctorContext, Finding
 from bundler.state.manifest import State
 
-# Enough to know what kind of thing a state is, and read in about a second.
+# Enough to tell what a state contains, and read in about a second.
 _MOST_BYTES = 32 * 1024 * 1024
 _CHUNK_BYTES = 1024 * 1024
-# What is looked for must be in one window; windows overlap by this much.
+# A match must be within one window; windows overlap by this much.
 _OVERLAP_BYTES = 1024
 _MOST_DISTINCT = 10_000
 _SHOWN = 3
 
-# Each thing is looked for by a word that it begins with or has in it (which is fast), and by a
-# pattern from there on. Quotes may be escaped: an expression is in JSON, in a string again.
+# Each pattern is only tried where one of its words occurs, which is fast to find. Quotes may be
+# escaped: an expression may be in JSON in a string.
 _QUOTE = rb"""(?:\\{0,3}["'])"""
 _GIVEN = _QUOTE + rb"?\s{0,8}[=:]\s{0,8}" + _QUOTE + rb"?"
 _SECRET_WORDS = (
@@ -64,7 +64,8 @@ _HOSTS: tuple[tuple[bytes, re.Pattern[bytes]], ...] = (
 
 @dataclass
 class ContentsReport:
-    """What one state holds, each thing once. credentials: with the first file that has it."""
+    """The findings in one state, without repetitions. credentials: with the first file that
+    contains each."""
 
     credentials: dict[bytes, str] = field(default_factory=dict)
     emails: set[bytes] = field(default_factory=set)
@@ -90,7 +91,7 @@ def _places(text: bytes, word: bytes) -> Iterator[int]:
 
 
 def _given(window: bytes, lower: bytes) -> Iterator[bytes]:
-    """Values that a word such as ``password`` is given: ``Pwd=…``, ``"password": "…"``."""
+    """Values assigned to a word such as ``password``: ``Pwd=…``, ``"password": "…"``."""
     for word in _SECRET_WORDS:
         for place in _places(lower, word):
             before = lower[place - 1 : place]
@@ -102,7 +103,7 @@ def _given(window: bytes, lower: bytes) -> Iterator[bytes]:
 def _matches(
     window: bytes, text: bytes, known: tuple[tuple[bytes, re.Pattern[bytes]], ...]
 ) -> Iterator[bytes]:
-    """What patterns find where their words are. text: the window as the words are written."""
+    """Matches of patterns at their words. text: the window in the words' case."""
     for word, pattern in known:
         for place in _places(text, word):
             found = pattern.match(window, place)
@@ -124,7 +125,7 @@ def _keep(known: set[bytes], value: bytes) -> None:
 
 
 def contents(patient: DoctorContext) -> Iterator[Finding]:
-    """A line a key for every published state; the check of the state says whether it verifies."""
+    """A line per key for every published state; another check says whether the state is valid."""
     from bundler.artifacts.verify import verify
     from bundler.state.bundle import MANIFEST_NAME
     from bundler.state.directory import DirectoryArtifact
@@ -143,7 +144,7 @@ def contents(patient: DoctorContext) -> Iterator[Finding]:
 
 
 def contents_of(directory: Path, state: State) -> ContentsReport:
-    """Reads the files of one state. A file that is not there any more holds nothing."""
+    """The findings in the files of one state. A removed file contains nothing."""
     found = ContentsReport()
     left = _MOST_BYTES
     for file in state.files:
@@ -162,7 +163,7 @@ def contents_of(directory: Path, state: State) -> ContentsReport:
 
 
 def _windows(stream: BinaryIO, most: int) -> Iterator[bytes]:
-    """The file in pieces that overlap, each cut between two words, so that none is halved."""
+    """The file in overlapping pieces, each cut between two words, so that none is split."""
     tail = b""
     while most > 0 and (chunk := stream.read(min(_CHUNK_BYTES, most))):
         most -= len(chunk)

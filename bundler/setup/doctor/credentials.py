@@ -1,4 +1,5 @@
-"""Variables that the components want, and secrets that could not be recognised in a state."""
+"""Checks the variables that the components need, and finds secrets that are too short to
+recognise."""
 
 from __future__ import annotations
 
@@ -14,14 +15,14 @@ from bundler.setup.doctor.printed import set_in_pyproject
 from bundler.system.text_files import scanned
 
 _DECLARATIONS = ("defs.yaml", "defs.yml", "component.yaml")
-# {{ env.NAME }} and {{ env('NAME') }}, the two forms of Dagster's templates; one with a default
-# is not asked for.
+# {{ env.NAME }} and {{ env('NAME') }}, the two forms of Dagster's templates; one with a default is
+# not required.
 _WANTED = re.compile(r"\{\{\s*env(?:\.(\w+)|\(\s*['\"](\w+)['\"]\s*\))\s*\}\}")
 _ENV_FILE = ".env"
 
 
 def credentials(patient: DoctorContext) -> Iterator[Finding]:
-    """Whether what the declarations name is set, and whether ``.env`` can be protected."""
+    """Whether the declared variables are set, and whether ``.env`` can be protected."""
     project = patient.project
     environment, from_file = _environment(project)
     unset = {
@@ -34,7 +35,7 @@ def credentials(patient: DoctorContext) -> Iterator[Finding]:
 
 
 def _environment(project: Project) -> tuple[dict[str, str], dict[str, str]]:
-    """What a refresh would see, and what of it is from ``.env``."""
+    """The environment of a refresh, and which of it is from ``.env``."""
     from bundler.refresh.dotenv import read
 
     environment, from_file = dict(os.environ), dict[str, str]()
@@ -55,7 +56,7 @@ def _summary(patient: DoctorContext, from_file: Mapping[str, str]) -> str:
 
 
 def wanted(root: Path) -> dict[str, list[str]]:
-    """The variables that the project's declarations name, each with the files that do."""
+    """The variables in the project's declarations, each with the files that name it."""
     found: dict[str, list[str]] = {}
     for name in _DECLARATIONS:
         for file in sorted(root.rglob(name)):
@@ -67,7 +68,7 @@ def wanted(root: Path) -> dict[str, list[str]]:
 
 
 def _unset(unset: Mapping[str, Sequence[str]], patient: DoctorContext) -> Iterator[Finding]:
-    """What a variable that is not set changes is known once the components are loaded."""
+    """The effect of an unset variable is known once the components are loaded."""
     from bundler.refresh.sources.dagster import no_dagster
 
     try:
@@ -122,7 +123,7 @@ def _unset_and_not_loaded(
 
 
 def _short(project: Project, from_file: Mapping[str, str]) -> Iterator[Finding]:
-    """Secrets too short to be looked for: their value would be found everywhere by chance."""
+    """Secrets that are too short: their value would occur everywhere by chance."""
     from bundler.refresh.secret_values import collect
 
     excluded = project.config.refresh.not_secrets

@@ -1,4 +1,4 @@
-"""What would keep the state out of an image, or make it old there."""
+"""Checks what would keep the state out of an image, or outdated in it."""
 
 from __future__ import annotations
 
@@ -203,7 +203,7 @@ def _dockerfiles(patient: DoctorContext) -> list[tuple[str, str]]:
 
 
 def dockerfiles(patient: DoctorContext) -> Iterator[Finding]:
-    """Instructions that defeat the state."""
+    """Instructions that make the state useless."""
     for name, text in _dockerfiles(patient):
         findings = [
             Finding("warn", sentence, fix=_REFRESHES_ELSEWHERE, where=name)
@@ -250,7 +250,7 @@ def _secret_argument(found: Instruction, where: str) -> Iterator[Finding]:
 
 
 def _volume(volumes: Iterable[str], where: str, places: Sequence[str]) -> Iterator[Finding]:
-    """A volume at the code, or above it: what is below is not part of the image any more."""
+    """A volume at or above the code: everything below it is not part of the image any more."""
     for volume in volumes:
         if any(hides(volume, place) for place in places):
             yield Finding(
@@ -277,7 +277,7 @@ def _flattened(found: Instruction, where: str) -> Iterator[Finding]:
 
 
 def engine(patient: DoctorContext) -> Iterator[Finding]:
-    """Which engine a build would talk to; asked only where there is something to build."""
+    """The engine of a build; only asked if there is something to build."""
     from bundler.artifacts.image.engine.connection import Docker
     from bundler.artifacts.image.engine.dockerbuild import detect
 
@@ -295,7 +295,7 @@ def engine(patient: DoctorContext) -> Iterator[Finding]:
 
 
 def without_buildkit(patient: DoctorContext, detected: Callable[[], Builder]) -> Iterator[Finding]:
-    """Instructions that the classic builder refuses, where it is the one that would build."""
+    """Instructions that the classic builder rejects, if a build would use it."""
     for name, text in _dockerfiles(patient):
         modern = needing_buildkit(text)
         if modern is None:

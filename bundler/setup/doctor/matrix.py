@@ -1,4 +1,4 @@
-"""The projects of a workspace as a CI matrix: each of them is its own job.
+"""The projects of a workspace as a CI matrix, one job each.
 
 Found by files alone, so that the job that computes it needs no environment.
 """
@@ -27,7 +27,7 @@ class MatrixEntry(TypedDict):
 
 
 def projects_in(root: Path) -> Sequence[Path]:
-    """The workspace's projects, or the one that is here, or all that are below.
+    """The workspace's projects, or the one in this folder, or all below.
 
     Raises `ConfigurationError` if there is none.
     """
@@ -70,5 +70,5 @@ def _entries(root: Path) -> Iterator[MatrixEntry]:
 
 
 def _from(found: Survey, path: str) -> str:
-    """A path of the repository as the project's folder has it."""
+    """A path in the repository, relative to the project's folder."""
     return Path(os.path.relpath(found.outer / path, found.root)).as_posix()

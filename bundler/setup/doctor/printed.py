@@ -1,7 +1,7 @@
-"""Fixes as they are printed: each is safe to paste where the user is, and enough.
+"""Formats fixes so that each is complete and safe to paste where the user is.
 
-A fix is a command for the shell, a table for pyproject.toml below a line that says so, or, where
-it takes a user, a message.
+A fix is a command for the shell, a table for pyproject.toml below a line that says so, or, if the
+user has to decide, a message.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from bundler.setup.init.pyproject import toml_block
 
 
 def command(text: str, root: Path) -> str:
-    """A command of ours, for this project wherever the user is."""
+    """A command of ours for this project that works in the user's directory."""
     return text if _is_here(root) else f"{text} --project {word(root)}"
 
 
 def in_directory(text: str, root: Path) -> str:
-    """A command that works in the current directory, and should in this one."""
+    """Makes a command that works in the current directory work in this one."""
     return text if _is_here(root) else f"(cd {word(root)} && {text})"
 
 
@@ -31,14 +31,15 @@ def word(root: Path, name: str = "") -> str:
 
 
 def add_lines(root: Path, name: str, lines: Sequence[str]) -> str:
-    """Adds lines to a file of the project that is a list of patterns."""
+    """The command that adds lines to a file of patterns in the project."""
     path = root / name
     has_text = path.exists() and path.stat().st_size > 0
     return append_command(word(root, name), lines, has_text=has_text)
 
 
 def set_in_pyproject(path: Sequence[str], value: Any) -> str:
-    """Sets a key. The value is the whole new one, so that pasting it loses nothing."""
+    """The instruction that sets a key, with the complete new value, so that pasting it loses
+    nothing."""
     return f"Set this in pyproject.toml:\n{toml_block(path, value)}".rstrip("\n")
 
 

@@ -1,4 +1,5 @@
-"""Do the external systems answer, and take the credentials? Only with ``doctor --reach``."""
+"""Checks that the external systems answer and accept the credentials. Only with ``doctor
+--reach``."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ _UNSEEN = (
 
 
 def reach(patient: DoctorContext) -> Iterator[Finding]:
-    """One finding a key whose component asks anybody, if they are to be asked."""
+    """One finding for each key whose component asks an external system."""
     looked = patient.looked()
     if not patient.reaches:
         if any(found.components for found in looked.found):

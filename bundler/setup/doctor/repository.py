@@ -1,4 +1,4 @@
-"""Is the state kept out of the repository?"""
+"""Checks that the state is kept out of the repository."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bundler.setup.doctor import DoctorContext, Finding
 
-# Rules of the guard that a line in the project's ignore file settles.
+# Rules of the guard that a line in the project's ignore file satisfies.
 _MENDED_BY_A_RULE = ("state-unprotected", "protection-missing", "protection-local")
 
 

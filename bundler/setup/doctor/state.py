@@ -1,4 +1,4 @@
-"""What an earlier refresh has left: the baseline that the next one is compared with."""
+"""Checks the published state, the baseline of the next refresh."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _NO_BASELINE = (
 
 
 def state(patient: DoctorContext) -> Iterator[Finding]:
-    """Each state directory on disk, read and judged like any artifact."""
+    """Each state directory on disk, verified like any artifact."""
     from bundler.project.config import load
     from bundler.state.statedir import StateDir
 

@@ -35,9 +35,9 @@ _DOCKER_COMMENT = (
 )
 _HERE_COMMENT = "state-bundler init: credentials and the local environment stay out of images"
 
-# Like credentials, no part of an image.
+# Like credentials, not part of an image.
 _ENVIRONMENT = ".venv"
-# What most projects come to have, written before they have it, or a Dockerfile.
+# What most projects get later, written before they have it, or a Dockerfile.
 _USUAL = (
     *(".git", ".env", ".env.*", ".envrc", ".netrc", ".pypirc", ".aws", ".ssh", "id_rsa"),
     *("id_ed25519", _ENVIRONMENT),
@@ -48,10 +48,8 @@ Change = Callable[[str | None, Survey], "str | None"]
 
 @dataclass(frozen=True)
 class Part:
-    """name: for ``--without``. file: None if the part does not concern this project.
-
-    add, remove: from the file's text (None: no file) to its new text. why: a message.
-    """
+    """name: for ``--without``. file: None if the part does not apply to this project. add,
+    remove: from the file's text (None: no file) to its new text. why: a message."""
 
     name: str
     file: Callable[[Survey], Path | None]
@@ -83,7 +81,7 @@ def chosen(root: Path, *, registry: str = "") -> list[Survey]:
 
 
 def _refuse_repositories_below(root: Path, surveys: Sequence[Survey]) -> None:
-    """What projects have in common is written to one repository."""
+    """The projects' common configuration is written to one repository."""
     outers = {each.repository for each in surveys if each.repository is not None}
     below = sorted(outer for outer in outers if not root.is_relative_to(outer))
     if below:
@@ -134,7 +132,7 @@ def plan_parts(
 
 
 def _config(survey: Survey) -> Config:
-    """The configuration; of one that cannot be read, `doctor` says what is wrong."""
+    """The configuration; if it cannot be read, `doctor` says why."""
     try:
         return load(survey.root)
     except ConfigurationError:
@@ -147,7 +145,7 @@ def _config(survey: Survey) -> Config:
 def ignore_patterns(survey: Survey) -> tuple[str, ...]:
     """Rules that keep the project's state directories out of the repository.
 
-    Without a slash at the end: such a rule would not hold for a link.
+    Without a slash at the end: such a rule would not match a link.
     """
     root = survey.together.root
     paths = (survey.root.relative_to(root) / path for path in survey.state_directories)
@@ -172,7 +170,7 @@ def _dockerignored(text: str | None, survey: Survey) -> str | None:
 
 
 def _local_patterns(ignored: str, survey: Survey) -> list[str]:
-    """Rules for what stays on this machine, but for what a Dockerfile or the file itself names."""
+    """Rules for what stays on this machine, except what a Dockerfile or the file itself names."""
     from bundler.artifacts.image.engine.ignore import excluded, parse, quoted
     from bundler.artifacts.image.engine.left_out import Names, find
 
@@ -208,7 +206,7 @@ def _pyproject(survey: Survey) -> Path | None:
 
 
 def _gitignore(survey: Survey) -> Path | None:
-    """The ignore file of what is configured, unless one above it has the rule already."""
+    """The ignore file of what is configured, unless one above it already has the rule."""
     root = survey.together.root
     above = [path for path in root.parents if path.is_relative_to(survey.outer)]
     texts = [scanned(path / ".gitignore") for path in above]
@@ -218,7 +216,7 @@ def _gitignore(survey: Survey) -> Path | None:
 
 
 def _dockerignore(survey: Survey) -> Path | None:
-    """Also before there is a Dockerfile: its first build would copy everything."""
+    """Even before there is a Dockerfile: its first build would copy everything."""
     if not survey.state_directories and not survey.dockerfiles:
         return None
     return image_source(survey).ignore_file

@@ -1,7 +1,7 @@
-"""Installs the Docker CLI plugin for the user: a few lines of shell in docker's own folder.
+"""Installs the Docker CLI plugin for the user: a small shell script in docker's own folder.
 
-docker asks every plugin what it is at each ``docker --help``. The shell answers that by itself, in
-a few milliseconds, and starts Python only for a real command.
+docker runs every plugin to describe itself at each ``docker --help``. The script answers that by
+itself, in a few milliseconds, and starts Python only for a real command.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def script() -> str:
 def install() -> Path | None:
     """Installs the plugin; None if it is already installed.
 
-    Raises `ConfigurationError` for a file of that name that is not ours.
+    Raises `ConfigurationError` for a file with that name that is not ours.
     """
     target, text = path(), script()
     if _present(target) == text:
@@ -57,7 +57,7 @@ def install() -> Path | None:
 
 
 def remove() -> Path | None:
-    """Takes the plugin away; None if there is none."""
+    """Removes the plugin; None if there is none."""
     target = path()
     if _present(target) is None:
         return None

@@ -26,7 +26,7 @@ from bundler.system.secret_names import has_a_secret_name
 from bundler.system.text_files import scanned
 from bundler.system.url_credentials import has_credentials
 
-# Ours, which is not asked how images are built.
+# Our own file, which is no source of declarations.
 WORKFLOW = "state-bundler.yml"
 _COMPOSE = re.compile(r"(docker-)?compose([.-][\w.-]+)?\.ya?ml$")
 _DAGSTER = re.compile(r"(dagster_cloud[\w.-]*|build)\.ya?ml$")
@@ -36,10 +36,11 @@ _SCRIPTS = re.compile(r"(Makefile|makefile|justfile|Justfile|.*\.sh|.*\.mk)$")
 _LOGIN = ("docker/login-action", "aws-actions/", "google-github-actions/auth", "azure/")
 _EXPRESSION = re.compile(r"\$\{\{\s*([\w.-]+)\s*\}\}")
 _ANY_EXPRESSION = re.compile(r"\$\{\{\s*(.*?)\s*\}\}")
-# What a matrix may name and a shell may hold: no secret, and nothing that its author can choose.
+# Names that a matrix may contain and a shell may expand: no secret, and nothing that an outsider
+# chooses.
 _FIXED = re.compile(r"\$\{\{\s*(github\.(?!event\b|token\b|head_ref\b)|vars\.)\w+\s*\}\}")
 _UNKNOWN = re.compile(r"\$(?!\{\{)")
-# Of a step that logs in: contexts that another job does not have, and what needs a permission.
+# In a step that logs in: contexts that another job does not have, and what requires a permission.
 _ELSEWHERE = re.compile(r"\b(env|inputs|jobs?|matrix|needs|runner|steps|strategy)\s*[.\[]")
 _OIDC = re.compile(r"(?i)'(role-to-assume|workload_identity_provider|client-id)'")
 # Of docker build: options that have a value in the next word.
@@ -78,7 +79,7 @@ class DeclaredBuild:
 
 
 def build_of(survey: Survey, builds: Sequence[DeclaredBuild]) -> DeclaredBuild | None:
-    """The build whose image has a project's code: the one that says it most precisely.
+    """The build whose image has a project's code: the most precise match.
 
     The project's own Dockerfile counts even if it does not copy the code by name.
     """
@@ -129,7 +130,7 @@ def image_source(survey: Survey) -> ImageSource:
 def builds_in(repository: Path) -> list[DeclaredBuild]:
     """Every build that a repository declares, and every Dockerfile, in a stable order.
 
-    What git ignores declares nothing: no other clone has it.
+    Ignored files declare nothing: no other clone has them.
     """
     ignored = {repository / path for path in ignored_below(repository)}
     found: list[DeclaredBuild] = []
@@ -273,7 +274,7 @@ def _as_one_word(expression: re.Match[str]) -> str:
 
 
 def _read(words: Sequence[str]) -> tuple[dict[str, str], list[str], list[str]]:
-    """The options of docker build that matter, its build arguments, and the rest."""
+    """The relevant options of docker build, its build arguments, and the rest."""
     options: dict[str, str] = {}
     arguments: list[str] = []
     rest: list[str] = []
@@ -301,7 +302,7 @@ def _declared(
     arguments: Sequence[tuple[str, str]] = (),
     **rest: Any,
 ) -> Iterator[DeclaredBuild]:
-    """With paths from the repository; nothing for what is outside."""
+    """With paths relative to the repository; None for anything outside."""
     kept = tuple(pair for pair in arguments if _is_public(*pair))
     withheld = tuple(name for name, _ in arguments if name not in dict(kept))
     rest |= {"target": target if _is_known(target) else "", "arguments": kept, "withheld": withheld}
@@ -316,7 +317,7 @@ def _declared(
 
 
 def _undeclared(repository: Path, path: Path) -> Iterator[DeclaredBuild]:
-    """In the nearest folder that has what the Dockerfile copies."""
+    """In the nearest folder that contains what the Dockerfile copies."""
     text = scanned(path)
     for folder in [path.parent, *path.parent.parents]:
         copied = list(copied_paths(text, {}))
@@ -381,7 +382,7 @@ def _names(survey: Survey, build: DeclaredBuild) -> bool:
 
 
 def _yaml(path: Path) -> dict[str, Any]:
-    """A file's mapping; empty for what cannot be read."""
+    """A file's mapping; empty if it cannot be read."""
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
 
@@ -399,7 +400,7 @@ def _mapping(data: Any, *names: str) -> dict[str, Any]:
 
 
 def _arguments(given: Any) -> tuple[tuple[str, str], ...]:
-    """Build arguments as a mapping or as ``NAME=value``; one without a value is left out."""
+    """Builds arguments as a mapping or as ``NAME=value``; one without a value is left out."""
     if not isinstance(given, Mapping | list):
         return ()
     pairs: Iterable[tuple[Any, Any]] = (
@@ -411,26 +412,26 @@ def _arguments(given: Any) -> tuple[tuple[str, str], ...]:
 
 
 def _is_known(text: str) -> bool:
-    """Whether a matrix can have it: nothing that a shell or another context would fill in."""
+    """Whether a matrix can contain it: nothing that a shell or another context would expand."""
     return "$" not in _FIXED.sub("", text)
 
 
 def _is_public(name: str, value: str) -> bool:
-    """Whether a build argument can be in a file that is committed."""
+    """Whether a build argument may be in a committed file."""
     return (
         not has_a_secret_name(name) and _is_known(f"{name}{value}") and not has_credentials(value)
     )
 
 
 def _without_tag(image: str) -> str:
-    """The repository of a name; empty if a part of it is not known."""
+    """The repository of a name; empty if a part of it is unknown."""
     head, _, last = image.partition("@")[0].rpartition("/")
     name = f"{head}/{last.partition(':')[0]}" if head else last.partition(":")[0]
     return name if head and _is_known(name) else ""
 
 
 def _matrix(matrix: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The values of each job of a matrix; one without any for no matrix, or a computed one."""
+    """The values of each job of a matrix; one empty job for no matrix, or a computed one."""
     lists = {name: value for name, value in matrix.items() if isinstance(value, list)}
     include = lists.pop("include", [])
     lists.pop("exclude", None)
@@ -451,7 +452,7 @@ def _flat(data: Mapping[str, Any], prefix: str) -> dict[str, Any]:
 
 
 def _expanded(value: Any, values: Mapping[str, Any]) -> Any:
-    """With the expressions of a workflow replaced, where they are known."""
+    """With a workflow's expressions replaced, as far as they are known."""
     if isinstance(value, Mapping):
         return {name: _expanded(item, values) for name, item in value.items()}
     if isinstance(value, list):

@@ -11,10 +11,7 @@ from bundler.setup.file_edits import newline_of
 
 
 def add_block(text: str | None, comment: str, patterns: Sequence[str]) -> str | None:
-    """The text with the patterns that it does not have yet, in a block at its end.
-
-    With nothing to add, the text as it was.
-    """
+    """The text with the missing patterns in a block at its end; unchanged if none is missing."""
     lines = (text or "").splitlines()
     missing = [pattern for pattern in patterns if not _present(pattern, lines)]
     if not missing:
@@ -43,7 +40,7 @@ def remove_block(text: str | None, comment: str, patterns: Sequence[str]) -> str
 
 
 def _present(pattern: str, lines: Sequence[str]) -> bool:
-    """Whether a line says the same, in one of the forms in which people write it."""
+    """Whether a line has the same meaning, in one of the usual forms."""
     return any(_plain(line) == _plain(pattern) for line in lines)
 
 

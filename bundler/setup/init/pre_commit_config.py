@@ -1,7 +1,7 @@
-"""Puts an item into ``repos`` of ``.pre-commit-config.yaml``, whatever style that is written in.
+"""Adds an item to ``repos`` of ``.pre-commit-config.yaml``, in any YAML style.
 
-ruamel.yaml says where things are; the item is put in as text, so that every comment, quote and line
-break stays. What comes out is read again: it must be what was there with one item more, else the
+ruamel.yaml locates the nodes; the item is inserted as text, so that every comment, quote and line
+break stays. The result is parsed again: it must be what was there with one more item, otherwise the
 file is refused.
 """
 
@@ -27,14 +27,14 @@ _HINT = "Add the hook by hand, or skip it: state-bundler init --without pre-comm
 def load(text: str) -> dict[str, Any]:
     """The configuration; empty for an empty file.
 
-    Raises `ConfigurationError` for what pre-commit does not read, either.
+    Raises `ConfigurationError` for what pre-commit does not read either.
     """
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
 
     try:
         data = YAML(typ="safe", pure=True).load(text.removeprefix(_BYTE_ORDER_MARK))
-    except (YAMLError, ValueError) as error:  # ValueError: of an impossible date
+    except (YAMLError, ValueError) as error:  # ValueError: for an impossible date
         raise _refused(_said(error)) from error
     if data is None:
         return {}
@@ -75,7 +75,7 @@ def hook_ids(data: dict[str, Any]) -> Iterator[str]:
 def with_item(text: str, block: Sequence[str]) -> str:
     """With an item at the end of ``repos``. block: its lines, not indented.
 
-    Raises `ConfigurationError` if it cannot be put there safely.
+    Raises `ConfigurationError` if it cannot be inserted safely.
     """
     before = load(text)
     mark = _BYTE_ORDER_MARK if text.startswith(_BYTE_ORDER_MARK) else ""
@@ -109,7 +109,7 @@ def without_item(text: str, items: Sequence[Any]) -> str | None:
 
 
 def _put_in(text: str, block: Sequence[str], flow: str, newline: str) -> str:
-    """The text with the item, given in both styles."""
+    """The text with the item, which is given in both styles."""
     root = _root(text)
     repos = root.repos if root else None
     if root is None or (repos is None and not root.flow):
@@ -128,7 +128,7 @@ def _put_in(text: str, block: Sequence[str], flow: str, newline: str) -> str:
         return _inserted(text, end - 1, flow)
     if root.flow:
         return f"{text[:start].rstrip(' ')} [{flow}]{text[end:]}"
-    if start == end:  # the place of a null that is not written is what comes next
+    if start == end:  # an unwritten null has the position of what comes next
         return _with_lines(text, root.end_of_key, _indented(block, "  "), newline)
     emptied = text[:start].rstrip(" ")
     return _with_lines(emptied + text[end:], len(emptied), _indented(block, "  "), newline)
@@ -152,7 +152,7 @@ def _with_lines(text: str, at: int, lines: Sequence[str], newline: str) -> str:
 
 @dataclass(frozen=True)
 class _Node:
-    """A mapping, a list or a scalar, as the events that the parser makes of it."""
+    """A mapping, a list or a scalar, built from the parser's events."""
 
     events: list[Event]
 
@@ -167,13 +167,13 @@ class _Node:
 
     @property
     def end(self) -> int:
-        """The end of the last thing in it: not of its closing bracket."""
+        """The end of the last thing in it, before its closing bracket."""
         inside = self.events[:-1] if len(self.events) > 1 else self.events
         marks = [(event.start_mark.index, event.end_mark.index) for event in inside]
         return int(next((end for start, end in reversed(marks) if end > start), self.start))
 
     def indentation(self, text: str) -> str:
-        """What is before the first dash of a block list, which may have an anchor."""
+        """What precedes the first dash of a block list, which may have an anchor."""
         at = self.start if text[self.start] == "-" else text.index("\n", self.start)
         dash = text.index("-", at)
         return text[text.rfind("\n", 0, dash) + 1 : dash]

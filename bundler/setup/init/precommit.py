@@ -1,7 +1,7 @@
 """The entry in ``.pre-commit-config.yaml``.
 
-pre-commit installs what was installed here. Where nobody else has that, or pip has no option
-for its index, the hook calls the ``state-guard`` that is on PATH.
+pre-commit installs the same copy that is installed here. If others cannot get that copy, or pip has
+no option for its index, the hook calls the ``state-guard`` on PATH.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from bundler.system.installed import installed
 from bundler.system.packaged_files import template
 
 HOOK = "no-committed-state"
-# What a user runs once in each clone.
+# The command to run once per clone.
 INSTALL = "pre-commit install -t pre-commit -t pre-merge-commit"
 _INSTALLED = re.compile(r"(?m)^ *additional_dependencies:.*\n")
 
@@ -28,7 +28,8 @@ def add_entry(text: str | None) -> str:
 
 
 def names_hook(text: str) -> bool:
-    """Whether a configuration names our hook. Raises `ConfigurationError` if it cannot be read."""
+    """Whether a configuration contains our hook. Raises `ConfigurationError` if it cannot be
+    read."""
     return HOOK in hook_ids(load(text))
 
 
@@ -52,7 +53,7 @@ def remove_entry(text: str | None) -> str | None:
 def entry(indent: str, requirement: str | None) -> str:
     """The entry, as an item of ``repos`` that is indented like its neighbours.
 
-    requirement: what pre-commit installs; None if the hook is to call the program on PATH.
+    requirement: what pre-commit installs; None if the hook calls the program on PATH.
     """
     stored = template("pre-commit.yaml").read_text(encoding="utf-8")
     if requirement is None:

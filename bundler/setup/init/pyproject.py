@@ -1,8 +1,9 @@
-"""pyproject.toml: our table, and the backend setting that includes git-ignored files in wheels.
+"""Edits pyproject.toml: our table, and the backend setting that includes git-ignored files in
+wheels.
 
 A new table is appended as text, everything else goes through tomlkit: comments, order and white
-space survive. Each change is then read back, and given up where it does anything else than it
-was meant to.
+space survive. Each change is then parsed again, and discarded if it does anything but what was
+intended.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ _DBT_TABLE = f"""\
 
 
 def add_table(text: str | None, survey: Survey) -> str | None:
-    """With a ``[tool.state-bundler]`` below a comment that says what can be in it."""
+    """With a ``[tool.state-bundler]`` below a comment about its settings."""
     if "state-bundler" in table(survey.pyproject, "tool"):
         return text
     if text is None and survey.classic_dbt is None:
@@ -57,7 +58,7 @@ def add_table(text: str | None, survey: Survey) -> str | None:
 
 
 def remove_table(text: str | None, survey: Survey) -> str | None:
-    """Without what `add_table` wrote, as long as nothing was added to the table."""
+    """Without what `add_table` wrote, if nothing was added to the table."""
     ours: dict[str, Any] = {} if survey.dagster is None else _DAGSTER_SETTINGS
     if sources := _sources_of(survey):
         ours = {"source": sources}
@@ -76,7 +77,7 @@ def _table_of(survey: Survey) -> str:
 
 
 def _sources_of(survey: Survey) -> list[Any]:
-    """The source that runs dbt, where that is all the state that there is."""
+    """The source that runs dbt, if that is the only state."""
     found = survey.classic_dbt
     if found is None:
         return []
@@ -87,7 +88,7 @@ def _sources_of(survey: Survey) -> list[Any]:
 
 
 def add_backend_list(text: str | None, survey: Survey) -> str | None:
-    """With the state in the list of what the build backend ships though git ignores it."""
+    """With the state in the backend's list of git-ignored files to include."""
     target = backend_list(survey)
     if text is None or target is None:
         return text
@@ -133,7 +134,7 @@ def backend_list(survey: Survey) -> tuple[tuple[str, ...], list[Any]] | None:
 
 
 def _hatch_pattern(directory: PurePosixPath) -> str:
-    """Dagster's own directory is meant wherever it is; the stars are needed for that."""
+    """Dagster's own directory wherever it is, which requires the stars."""
     is_dagsters = directory.name == STATE_DIRECTORY
     return f"**/{STATE_DIRECTORY}/**" if is_dagsters else f"/{directory}/**"
 
@@ -188,7 +189,7 @@ def _inline(item: Any) -> str:
 
 
 def _has_own_keys(text: str, path: Sequence[str]) -> bool:
-    """Whether a table is written out in the file, and not only implied by tables below it."""
+    """Whether a table is written in the file, and not only implied by tables below it."""
     found = table(_parsed(text), *path)
     return any(not isinstance(value, Mapping) for value in found.values()) or any(
         line.split("#")[0].strip().replace(" ", "") == f"[{'.'.join(path)}]"
@@ -252,7 +253,7 @@ def _cut(text: str, block: str, items: Sequence[Any] = ()) -> str:
 
 
 def _verified(before: str, after: str, items: Sequence[Any]) -> str:
-    """`after`, if all that was in the file and is not ours still says the same.
+    """`after`, if everything in the file that is not ours has kept its meaning.
 
     items: of a list that are ours.
     """
@@ -264,7 +265,7 @@ def _verified(before: str, after: str, items: Sequence[Any]) -> str:
 
 
 def _foreign(value: Any, items: Sequence[Any]) -> Any:
-    """A document without anything that we write, and without what is empty then."""
+    """A document without anything that we write, and without what is then empty."""
     if isinstance(value, Mapping):
         parts = {key: _foreign(part, items) for key, part in value.items()}
         ours = _DAGSTER_SETTINGS.items()

@@ -29,7 +29,7 @@ from bundler.system.text_files import scanned
 _WRITTEN = re.compile(r"(?m)^# Images whose name is not declared go to (.+)\.$")
 _CODE_IMAGE = "state-bundler/code"
 _GITHUB = re.compile(r"github\.com[:/]([\w.-]+)/")
-# Variables that the code needs: those with a default are not secrets that somebody has to set.
+# Variables that the code needs: those with a default are no secrets that somebody has to set.
 _NEEDED = re.compile(
     r"(?<!del )(?<!del os\.)environ\[[\"']([A-Z][A-Z0-9_]+)[\"']\]|"
     r"EnvVar\(\s*[\"']([A-Z][A-Z0-9_]+)[\"']"
@@ -75,7 +75,7 @@ def add(text: str | None, survey: Survey) -> str | None:
 
 
 def remove(text: str | None, survey: Survey) -> str | None:
-    """None for a workflow that is as it was written."""
+    """None for a workflow that is unchanged."""
     if text is None:
         return None
     found = _WRITTEN.search(text)
@@ -92,7 +92,7 @@ def default_registry(repository: Path) -> str:
 
 
 def needs_registry(surveys: Sequence[Survey]) -> bool:
-    """Whether an image has no name that is declared."""
+    """Whether no image name is declared."""
     return any(each.build is not None and not each.build.image for each in _shipped(surveys))
 
 
@@ -215,7 +215,8 @@ def _artifact(shipped: Shipped) -> dict[str, str]:
 
 
 def _prepare(survey: Survey) -> str:
-    """What installs the project in the repository's folder; empty where only its image has it."""
+    """The commands that install the project in the repository's folder; empty if only its image
+    has it."""
     project = shlex.quote(survey.root.relative_to(survey.outer).as_posix())
     tools = survey.pyproject.get("tool", {})
     others = "poetry" in tools or "pixi" in tools or (survey.root / "pixi.toml").exists()
@@ -251,8 +252,8 @@ def _made_by_its_tool(survey: Survey) -> str:
 
 
 def _login(builds: Sequence[DeclaredBuild]) -> str:
-    """The steps of the workflow that builds the images today, if they are the same for all; else
-    a login by name."""
+    """The login steps of the workflow that builds the images today, if they are the same for
+    all; else a login with a user name."""
     login = builds[0].login if builds else ()
     if not login or any(build.login != login for build in builds):
         return _part("github-login.yml")
