@@ -130,4 +130,5 @@ def _open_anywhere(name: str, connections: Connections | None) -> Artifact:
     try:
         return _open_in_registry(name, connections)
     except BundlerError as error:
-        raise type(error)(f"{not_in_engine.what} {error.what}", hint=error.hint) from error
+        error.what = f"{not_in_engine.what} {error.what}"
+        raise

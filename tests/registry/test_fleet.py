@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from bundler.artifacts.image.registry.tokens import Authorizer
+from bundler.artifacts.image.registry.credentials import Logins
+from bundler.artifacts.image.registry.tokens import Authorizer, Challenge
 from bundler.state.bundle import Bundle
 from tests.support.layouts import LayoutMaker
 from tests.support.pushing import (
@@ -23,7 +24,7 @@ from tests.support.pushing import (
     push_base,
     state_bundler,
 )
-from tests.support.registries import Registry
+from tests.support.registries import Registry, free_port
 from tests.support.workdir import WorkDir
 
 COUNT = 12
@@ -118,6 +119,42 @@ def test_an_update_refreshes_once_and_sends_the_state_once(
     assert "unchanged" in state_bundler("update", *artifacts(names))
 
 
+@pytest.mark.parametrize("refusal", [400, 401, 403, 404, 405])
+def test_a_refused_mount_sends_the_state_instead(
+    ours: Registry,  # noqa: F811
+    maker: LayoutMaker,  # noqa: F811
+    project: WorkDir,
+    refusal: int,
+) -> None:
+    """A login for one repository may not be able to read the other."""
+    names = [f"{ours.host}/{name}:1" for name in ("mine", "yours", "theirs")]
+    for name in names:
+        push_base(maker, name)
+    ours.fault = lambda _, __, path: refusal if "mount=" in path else None
+    sent = len(ours.requests("PUT .*/blobs/"))
+    printed = json.loads(state_bundler("update", *artifacts(names), "--format", "json"))
+    assert [item["changed"] for item in printed["artifacts"]] == [True] * 3
+    assert len(ours.requests("POST .*mount=")) == 2  # one for each image, not for each pair
+    assert len(ours.requests("PUT .*/blobs/")) - sent == 2 * 3
+    assert project.path.is_dir()
+
+
+@pytest.mark.parametrize("command", ["verify", "status"])
+def test_a_registry_that_is_down_hides_no_other_artifact(
+    ours: Registry,  # noqa: F811
+    maker: LayoutMaker,  # noqa: F811
+    bundle: Bundle,  # noqa: F811
+    command: str,
+) -> None:
+    """A name without a prefix is looked up in the engine first, whose answer is shown, too."""
+    intact, missing = f"{ours.host}/shop:1", f"localhost:{free_port()}/x:1"
+    push_base(maker, intact)
+    embed(intact, bundle)
+    said = state_bundler(command, f"docker://{intact}", missing, code=71)
+    assert intact in said
+    assert "refused the connection" in said
+
+
 def test_one_that_fails_does_not_keep_the_others_from_their_state(
     ours: Registry,  # noqa: F811
     maker: LayoutMaker,  # noqa: F811
@@ -145,31 +182,82 @@ def test_one_that_fails_does_not_keep_the_others_from_their_state(
     assert "exactly one ARTIFACT" in state_bundler("update", *given, "--tag", "x", code=2)
 
 
-def test_a_helper_is_asked_once_for_a_registry(
-    ours: Registry,  # noqa: F811
-    maker: LayoutMaker,  # noqa: F811
-    bundle: Bundle,  # noqa: F811
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    names = [f"{ours.host}/shop{number}:1" for number in range(3)]
+@pytest.fixture
+def helper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A credential helper that takes its time: gives what ``secret`` has, lists in ``asked``."""
+    program = tmp_path / "bin" / "docker-credential-test"
+    program.parent.mkdir()
+    program.write_text(
+        f"""#!/bin/sh\ncat >/dev/null; echo x >> {tmp_path}/asked; sleep 0.2
+test -s {tmp_path}/secret || exit 1
+printf '{{"Username": "me", "Secret": "%s"}}' "$(cat {tmp_path}/secret)"
+"""
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    (tmp_path / "docker").mkdir()
+    (tmp_path / "docker" / "config.json").write_text('{"credsStore": "test"}')
+    (tmp_path / "secret").write_text("word")
+    return tmp_path
+
+
+@pytest.fixture
+def fleet(ours: Registry, maker: LayoutMaker, bundle: Bundle) -> list[str]:  # noqa: F811
+    """Images with state, in a repository each, of a registry that requires a login."""
+    names = [f"{ours.host}/shop{number}:1" for number in range(COUNT)]
     for name in names:
         push_base(maker, name)
         embed(name, bundle)
-    ours.user, ours.token = ("me", "word"), True
-    helper = tmp_path / "bin" / "docker-credential-test"
-    helper.parent.mkdir()
-    helper.write_text(
-        f"""#!/bin/sh\ncat >/dev/null; echo x >> {tmp_path}/asked
-echo '{{"Username": "me", "Secret": "word"}}'\n"""
-    )
-    helper.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{helper.parent}:{os.environ['PATH']}")
-    (tmp_path / "docker").mkdir()
-    (tmp_path / "docker" / "config.json").write_text('{"credsStore": "test"}')
-    state_bundler("verify", *artifacts(names), "--require", "Dbt")
+    ours.user = ("me", "word")
+    return artifacts(names)
 
-    assert (tmp_path / "asked").read_text().splitlines() in (["x"], ["x"] * 2, ["x"] * 3)
+
+@pytest.mark.parametrize("token", [False, True])
+@pytest.mark.parametrize("secret", ["word", ""])
+def test_a_helper_is_asked_once_for_a_registry(
+    ours: Registry,  # noqa: F811
+    helper: Path,
+    fleet: list[str],
+    token: bool,
+    secret: str,
+) -> None:
+    """Also if it fails: it may take a minute for that."""
+    ours.token = token
+    (helper / "secret").write_text(secret)
+    state_bundler("verify", *fleet, "--require", "Dbt", code=0 if secret else 71)
+    assert (helper / "asked").read_text() == "x\n"
+
+
+@pytest.mark.parametrize("token", [False, True])
+def test_credentials_that_expire_are_asked_for_again(
+    ours: Registry,  # noqa: F811
+    helper: Path,
+    fleet: list[str],
+    token: bool,
+) -> None:
+    """Once, for all threads that are refused."""
+
+    def expire(_: int, __: str, path: str) -> None:
+        if "/shop9/manifests/" in path and ours.user == ("me", "word"):
+            (helper / "secret").write_text("later")
+            ours.user = ("me", "later")
+
+    ours.token, ours.fault = token, expire
+    state_bundler("verify", *fleet)
+    assert ours.user == ("me", "later")
+    assert (helper / "asked").read_text() == "x\n" * 2
+
+
+def test_credentials_that_stay_refused_end_the_command(
+    ours: Registry,  # noqa: F811
+    helper: Path,
+    fleet: list[str],
+) -> None:
+    (helper / "secret").write_text("wrong")
+    ours.log.clear()
+    assert "rejects the credentials" in state_bundler("verify", fleet[0], code=77)
+    assert (helper / "asked").read_text() == "x\n" * 2
+    assert len(ours.requests("shop0/manifests")) == 2
 
 
 def test_each_repository_has_its_own_login(
@@ -201,18 +289,13 @@ def test_threads_that_are_refused_together_get_one_token() -> None:
         asked.append(address)
         return 200, b'{"token": "t%d"}' % len(asked)
 
-    authorizer = Authorizer("registry.test", lambda _: None, send)
-    challenge = 'Bearer realm="https://token.test/",service="x"'
-    threads = [
-        threading.Thread(
-            target=authorizer.answer, args=(challenge, scope, None), kwargs={"plain": False}
-        )
-        for _ in range(8)
-    ]
+    authorizer = Authorizer("registry.test", Logins("registry.test"), send)
+    challenge = Challenge('Bearer realm="https://token.test/",service="x"', scope)
+    threads = [threading.Thread(target=authorizer.answer, args=(challenge,)) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert len(asked) == 1
-    authorizer.answer(challenge, scope, "Bearer t1", plain=False)
+    authorizer.answer(Challenge(challenge.text, scope, "Bearer t1"))
     assert authorizer.header(scope) == "Bearer t2"

@@ -13,7 +13,6 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import cache
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
 
@@ -21,11 +20,11 @@ import msgspec
 
 from bundler.artifacts.image.compression import Compression
 from bundler.artifacts.image.layer import Layer, Written
-from bundler.artifacts.image.registry.credentials import ask_helper, find
+from bundler.artifacts.image.registry.credentials import Logins
 from bundler.artifacts.image.registry.proxies import is_loopback, pool_for
-from bundler.artifacts.image.registry.tokens import Authorizer, Scope
+from bundler.artifacts.image.registry.tokens import Authorizer, Challenge, Scope
 from bundler.artifacts.image.registry.trust import distrust
-from bundler.artifacts.reference import HUB, Reference
+from bundler.artifacts.reference import HUB
 from bundler.errors import BundlerError, CredentialsRefused, ToolFailed
 from bundler.listener import SILENT, Listener
 from bundler.system.retries import attempts
@@ -95,10 +94,7 @@ class Connection:
     def __init__(self, host: str, listener: Listener = SILENT) -> None:
         self.host = host
         self._listener = listener
-        helper = cache(ask_helper)
-        self._authorizer = Authorizer(
-            host, lambda repository: find(Reference(host, repository), ask=helper), self._ask
-        )
+        self._authorizer = Authorizer(host, Logins(host), self._ask)
         # What this command has sent, for other images of the same registry.
         self.sent: list[SentLayer] = []
         self._pools: dict[str, urllib3.PoolManager] = {}
@@ -144,20 +140,28 @@ class Connection:
             yield response
 
     def once(self, request: RegistryRequest) -> urllib3.BaseHTTPResponse:
-        """One attempt, with fresh credentials if the present ones are refused. The caller closes
-        the answer.
+        """One attempt, with a new token or other credentials if the present ones are refused. The
+        caller closes the answer.
 
         Raises `Transient`, `NotInRegistry`, `CredentialsRefused`, and `ToolFailed` for an
         unexpected answer.
         """
         authorization = self._authorizer.header(request.scope)
         response = self._redirected(request, authorization)
-        if response.status == _UNAUTHORIZED and _UNAUTHORIZED not in request.expected:
+        for again in (False, True):
+            if response.status != _UNAUTHORIZED or _UNAUTHORIZED in request.expected:
+                break
             with _keeping_the_line(response):
-                challenge = response.headers.get("WWW-Authenticate", "")
-            plain = self._base().startswith("http:")
-            self._authorizer.answer(challenge, request.scope, authorization, plain=plain)
-            response = self._redirected(request, self._authorizer.header(request.scope))
+                challenge = Challenge(
+                    response.headers.get("WWW-Authenticate", ""),
+                    request.scope,
+                    authorization,
+                    again=again,
+                    plain=self._base().startswith("http:"),
+                )
+            self._authorizer.answer(challenge)
+            authorization = self._authorizer.header(request.scope)
+            response = self._redirected(request, authorization)
         if response.status not in request.expected:
             with response:
                 raise self._failure(request, response)

@@ -20,6 +20,7 @@ import base64
 import binascii
 import json
 import os
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -80,6 +81,45 @@ def find(
         if found is not None:
             return found
     return None
+
+
+class Logins:
+    """The credentials for a registry's repositories. Each helper is asked once, even if it fails;
+    thread-safe."""
+
+    def __init__(self, host: str) -> None:
+        self._host = host
+        self._found: dict[str, Credentials | None] = {}
+        self._answers: dict[tuple[str, str], Credentials | ToolFailed | None] = {}
+        self._lock = threading.Lock()
+
+    def of(self, repository: str) -> Credentials | None:
+        """Raises as `find` does."""
+        with self._lock:
+            if repository not in self._found:
+                self._found[repository] = find(
+                    Reference(self._host, repository), ask=self._ask_once
+                )
+            return self._found[repository]
+
+    def after(self, refused: Credentials, repository: str) -> Credentials | None:
+        """Looks again after a refusal: a helper's token may have expired since it was asked."""
+        with self._lock:
+            self._answers = {key: it for key, it in self._answers.items() if it != refused}
+            if self._found.get(repository) == refused:
+                del self._found[repository]
+        return self.of(repository)
+
+    def _ask_once(self, name: str, server: str) -> Credentials | None:
+        if (name, server) not in self._answers:
+            try:
+                self._answers[name, server] = ask_helper(name, server)
+            except ToolFailed as error:
+                self._answers[name, server] = error
+        answer = self._answers[name, server]
+        if isinstance(answer, ToolFailed):
+            raise ToolFailed(answer.what, hint=answer.hint)  # one for each that reports it
+        return answer
 
 
 def _configurations(environ: Mapping[str, str]) -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -55,9 +55,10 @@ class RegistryTarget(RegistryStore):
     # --- what an image is put together of
 
     def add_layer(self, layer: Layer, packing: Compression) -> Written:
-        for sent in self.connection.sent:
-            if (sent.layer, sent.packing) == (layer, packing) and self._got(sent):
-                return sent.written
+        same = [it for it in self.connection.sent if (it.layer, it.packing) == (layer, packing)]
+        same.sort(key=lambda sent: sent.repository == self.reference.repository)
+        if same and self._got(same[-1]):  # if the last one is refused, the others probably are, too
+            return same[-1].written
         written = self._send_layer(layer, packing)
         sent = SentLayer(layer, packing, self.reference.repository, written)
         self.connection.sent.append(sent)
@@ -129,7 +130,10 @@ class RegistryTarget(RegistryStore):
         return self._mount(entry.digest, source.reference.repository)
 
     def _mount(self, digest: str, other: str) -> bool:
-        """Whether the registry took the blob over from another of its repositories."""
+        """Whether the registry took the blob over from another of its repositories.
+
+        A refusal is not an error: the login may have no access to the other one.
+        """
         query = urlencode({"mount": digest, "from": other})
         request = RegistryRequest(
             "POST",
@@ -138,10 +142,15 @@ class RegistryTarget(RegistryStore):
             {"Content-Length": "0"},
             expected=(_CREATED, _ACCEPTED),
         )
-        with self.connection.send(request) as response:
-            if response.status == _CREATED:
-                return True
-            location = response.headers.get("Location")
+        try:
+            with self.connection.send(request) as response:
+                if response.status == _CREATED:
+                    return True
+                location = response.headers.get("Location")
+        except Transient:
+            raise
+        except (ToolFailed, CredentialsRefused):
+            return False
         if location:  # it opened an upload instead, which is not needed
             self.cancel(location)
         return False

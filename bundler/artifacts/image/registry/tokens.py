@@ -15,7 +15,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
-from bundler.artifacts.image.registry.credentials import Credentials
+import msgspec
+
+from bundler.artifacts.image.registry.credentials import Credentials, Logins
 from bundler.errors import CredentialsRefused, ToolFailed
 
 Scope = tuple[str, ...]
@@ -27,77 +29,99 @@ _OK = 200
 _REFUSED = (400, 401, 403)
 
 
-class Authorizer:
-    """The ``Authorization`` header for each scope. Without a challenge there is none.
+class Challenge(msgspec.Struct, frozen=True):
+    """A registry's refusal of a request.
 
-    find: gives the credentials for a repository.
+    text: the ``WWW-Authenticate`` header. refused: the request's ``Authorization``. again: whether
+    that was the answer to a challenge. plain: whether the registry is contacted without TLS.
     """
 
-    def __init__(self, host: str, find: Callable[[str], Credentials | None], send: Send) -> None:
+    text: str
+    scope: Scope
+    refused: str | None = None
+    again: bool = False
+    plain: bool = False
+
+    @property
+    def kind(self) -> str:
+        return self.text.partition(" ")[0].lower()
+
+    @property
+    def parameters(self) -> dict[str, str]:
+        found = _PARAMETER.findall(self.text.partition(" ")[2])
+        return {name.lower(): quoted or bare for name, quoted, bare in found}
+
+
+class Authorizer:
+    """The ``Authorization`` header for each scope. Without a challenge there is none."""
+
+    def __init__(self, host: str, logins: Logins, send: Send) -> None:
         self._host = host
-        self._find = find
+        self._logins = logins
         self._send = send
         self._headers: dict[Scope, str] = {}
         self._locks: dict[Scope, threading.Lock] = {}
-        self._found: dict[str, Credentials | None] = {}
 
     def header(self, scope: Scope) -> str | None:
         return self._headers.get(scope)
 
-    def answer(self, challenge: str, scope: Scope, refused: str | None, *, plain: bool) -> None:
-        """Answers a challenge.
+    def answer(self, challenge: Challenge) -> None:
+        """Makes a new header for the challenge's scope.
 
-        refused: the header of the refused request. plain: whether the registry is contacted without
-        TLS. Raises `CredentialsRefused` if there is nothing (more) to answer with.
+        Raises `CredentialsRefused` if there is nothing (more) to answer with.
         """
+        scope = challenge.scope
         with self._locks.setdefault(scope, threading.Lock()):
-            if self._headers.get(scope) == refused:  # else another thread has got a new one
-                self._renew(challenge, scope, refused, plain=plain)
+            if self._headers.get(scope) == challenge.refused:  # else another thread has a new one
+                self._headers.pop(scope, None)
+                self._headers[scope] = self._renewed(challenge)
 
-    def _renew(self, challenge: str, scope: Scope, before: str | None, *, plain: bool) -> None:
-        self._headers.pop(scope, None)
-        kind = challenge.partition(" ")[0].lower()
-        if kind == "bearer":
-            found = {name.lower(): quoted or bare for name, quoted, bare in _parameters(challenge)}
-            self._headers[scope] = f"Bearer {self._token(found, scope, plain=plain)}"
-        elif kind == "basic":
-            credentials = self._credentials(scope)
-            if credentials is None or not credentials.user or credentials.basic == before:
-                raise self.refused(scope)
-            self._headers[scope] = credentials.basic
-        else:
-            raise self.refused(scope)
+    def _renewed(self, challenge: Challenge) -> str:
+        repository = _repository(challenge.scope)
+        credentials = self._logins.of(repository)
+        header = None if challenge.again else self._header(challenge, credentials)
+        if header is None and credentials is not None:
+            other = self._logins.after(credentials, repository)
+            header = self._header(challenge, other) if other != credentials else None
+        if header is None:
+            raise self.refused(challenge.scope)
+        return header
 
     def refused(self, scope: Scope) -> CredentialsRefused:
-        known = self._credentials(scope) is not None
+        known = self._logins.of(_repository(scope)) is not None
         what = "rejects the credentials" if known else "requires credentials"
         return CredentialsRefused(
             f"The registry {self._host} {what}.",
             hint=f"Run docker login {self._host}, or set DOCKER_AUTH_CONFIG or REGISTRY_AUTH_FILE.",
         )
 
-    def _credentials(self, scope: Scope) -> Credentials | None:
-        """Those for the scope's first repository: a mount also names the one that it is from."""
-        repository = scope[0].split(":")[1] if scope else ""
-        if repository not in self._found:
-            self._found[repository] = self._find(repository)
-        return self._found[repository]
+    def _header(self, challenge: Challenge, credentials: Credentials | None) -> str | None:
+        """The answer with these credentials; None if there is none, or they are refused."""
+        own = None
+        if challenge.kind == "bearer":
+            if credentials is None or not credentials.bearer:
+                return self._token(challenge, credentials)
+            own = f"Bearer {credentials.bearer}"
+        elif challenge.kind == "basic" and credentials is not None and credentials.user:
+            own = credentials.basic
+        return None if own == challenge.refused else own
 
-    def _token(self, challenge: Mapping[str, str], scope: Scope, *, plain: bool) -> str:
-        credentials = self._credentials(scope)
-        if credentials is not None and credentials.bearer:
-            return credentials.bearer
-        realm = challenge.get("realm", "")
+    def _token(self, challenge: Challenge, credentials: Credentials | None) -> str | None:
+        parameters = challenge.parameters
+        realm = parameters.get("realm", "")
         parts = urlsplit(realm)
         # An attacker who can change a plain answer must not learn the password by naming a realm.
-        if not parts.hostname or (parts.scheme != "https" and not (plain and parts.scheme)):
+        if not parts.hostname or (
+            parts.scheme != "https" and not (challenge.plain and parts.scheme)
+        ):
             raise ToolFailed(
                 f"The registry {self._host} refers to a token service without TLS "
                 "or without an address."
             )
-        fields = [("service", challenge.get("service", ""))]
+        fields = [("service", parameters.get("service", ""))]
         # For requests without a scope, such as `/v2/`, the challenge's own.
-        fields += [("scope", item) for item in scope or (challenge.get("scope", ""),) if item]
+        scopes = challenge.scope or (parameters.get("scope", ""),)
+        fields += [("scope", item) for item in scopes if item]
         if credentials is not None and credentials.identity:
             status, raw = self._exchanged(realm, fields, credentials.identity)
         else:
@@ -105,8 +129,8 @@ class Authorizer:
             address = f"{realm}{'&' if parts.query else '?'}{urlencode(fields)}"
             status, raw = self._send("GET", address, headers, None)
         if status in _REFUSED:
-            raise self.refused(scope)
-        return _token_in(raw, self._host, status)
+            return None
+        return f"Bearer {_token_in(raw, self._host, status)}"
 
     def _exchanged(
         self, realm: str, fields: list[tuple[str, str]], identity: str
@@ -123,8 +147,9 @@ class Authorizer:
         return self._send("POST", realm, headers, urlencode(form).encode())
 
 
-def _parameters(challenge: str) -> list[tuple[str, str, str]]:
-    return _PARAMETER.findall(challenge.partition(" ")[2])
+def _repository(scope: Scope) -> str:
+    """The first one: a mount's scope also names the repository that it is from."""
+    return scope[0].split(":")[1] if scope else ""
 
 
 def _token_in(raw: bytes, host: str, status: int) -> str:
