@@ -290,7 +290,10 @@ def test_what_bake_cannot_build_is_refused_before_the_refresh(
         project.engine.docker("image", "rm", f"{project.name}:{name}")
 
 
-def test_bakes_file_may_come_by_stdin(project: Project, plugged: dict[str, str]) -> None:
+@pytest.mark.parametrize("words", ["-f -", "-f-", "--file=-"])
+def test_bakes_file_may_come_by_stdin(
+    project: Project, plugged: dict[str, str], words: str
+) -> None:
     baker = Baker(project, plugged, "sbt.example")
-    baker.bake("-f", "-", "inline", stdin=(project.root / "docker-bake.hcl").read_bytes())
+    baker.bake(*words.split(), "inline", stdin=(project.root / "docker-bake.hcl").read_bytes())
     assert LABEL_LAYER in project.inspect()["Config"]["Labels"]

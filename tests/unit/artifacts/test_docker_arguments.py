@@ -298,6 +298,7 @@ def test_a_context_without_dagster_s_configuration_is_refused(
     (tmp_path / "Dockerfile").write_text(f"FROM x\n{dockerfile}\n")
     (tmp_path / ".dockerignore").write_text(ignored)
     (tmp_path / "src").mkdir()
+    (tmp_path / "dist").mkdir()
     text = (tmp_path / "Dockerfile").read_bytes()
     piped = Piped(io.BytesIO(text), is_archive=False)
     target = {"context": str(tmp_path), "dockerfile-inline": text.decode()}

@@ -48,6 +48,42 @@ def test_instructions_with_lines_comments_and_here_documents() -> None:
     assert found[4].body == "FROM nothing"
 
 
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        ("ONBUILD RUN <<EOF\nCOPY x y\nEOF\nCOPY a /", [1, 4]),
+        ("onbuild copy <<EOF /init.sql\nCOPY x y\nEOF\nCOPY a /", [1, 4]),
+        ("ONBUILD LABEL a=<<EOF\nCOPY a /", [1, 2]),
+        ("RUN <<EOF\n\tEOF\nEOF\t\nEOF \nCOPY x y\nEOF\nCOPY a /", [1, 7]),
+        ("RUN <<-EOF\n\tx\n\t\tEOF\nCOPY a /", [1, 4]),
+        ("RUN <<EOF\r\nx\r\nEOF\r\nCOPY a /\r", [1, 4]),
+        ("RUN cat << EOF\nx\nEOF\nCOPY a /", [1, 4]),
+        ("RUN cat <<- EOF\nCOPY a /", [1, 2]),
+        ("RUN cat 3<<1.2-x <<'A b' <<E\"O\"F\n1.2-x\nA b\nEOF\nCOPY a /", [1, 5]),
+        ("RUN (cat <<EOF)\nEOF\nEOF)\nCOPY a /", [1, 4]),
+        ("RUN cat <<$EOF>x\n$EOF\n$EOF>x\nCOPY a /", [1, 4]),
+        ("RUN echo it\\'s <<EOF\nx\nEOF\nCOPY a /", [1, 4]),
+        ("RUN echo it's <<EOF\nCOPY a /", [1, 2]),
+        ("RUN echo '<<EOF'\nCOPY a /", [1, 2]),
+        ('RUN echo "a <<EOF"\nCOPY a /', [1, 2]),
+        ("RUN sh -c'x <<EOF'\nCOPY a /", [1, 2]),
+        ('RUN ["a", "<<EOF"]\nCOPY a /', [1, 2]),
+        ("RUN cat<<EOF\nCOPY a /", [1, 2]),
+        ("RUN cat <<<EOF\nCOPY a /", [1, 2]),
+        ("RUN echo $((1<<2))\nCOPY a /", [1, 2]),
+    ],
+)
+def test_a_heredoc_begins_and_ends_where_buildkit_sees_it(text: str, lines: list[int]) -> None:
+    assert [each.line for each in instructions(text)] == lines
+
+
+@pytest.mark.parametrize("character", "\r\v\f\x1c\x85\u2028")
+def test_only_a_newline_ends_a_line(character: str) -> None:
+    text = f'\ufeffLABEL a="x{character}COPY a /"\nCOPY b /'
+    assert [(each.line, each.name) for each in instructions(text)] == [(1, "LABEL"), (2, "COPY")]
+    assert [rule.text for rule in parse(f"a{character}b\r\nc\n")] == [f"a{character}b", "c"]
+
+
 def test_another_escape_character() -> None:
     (run,) = instructions("# syntax=x\n# escape=`\nRUN a `\n  C:\\x\n")
     assert (run.line, run.text) == (3, "a   C:\\x")
@@ -207,6 +243,7 @@ def test_a_variable_in_how_an_image_starts(
         ("ARG D=/x\nWORKDIR ${D:-/y}", None),
         ("COPY a /x\nRUN true", None),
         ("ONBUILD COPY . .", None),
+        ("COPY", None),
     ],
 )
 def test_where_a_stage_adds_files(text: str, places: list[str] | None) -> None:

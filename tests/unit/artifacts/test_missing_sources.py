@@ -48,6 +48,11 @@ def context(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("ADD https://example.org/gone git@example.org:gone.git /x/", []),
         ("COPY <<EOF gone /x/\nCOPY missing /x\nEOF\nCOPY lost /x", ["gone", "lost"]),
         ("RUN <<EOF\nCOPY missing /x\nEOF", []),
+        ("COPY 3<<EOF app /x/\nCOPY missing /x\nEOF", []),
+        ("ONBUILD RUN <<EOF\nCOPY missing /x\nEOF", []),
+        ("RUN <<EOF\n\tEOF\nCOPY missing /x\nEOF\nCOPY lost /x", ["lost"]),
+        ("RUN echo '<<EOF'\nCOPY lost /x", ["lost"]),
+        ("LABEL a='x\u2028COPY missing /x'", []),
         ("COPY link/x /x", []),
         ("COPY --from=other gone /x", []),
         ("ONBUILD COPY gone /x", []),
@@ -63,7 +68,7 @@ def context(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("ENV V=2.0\nCOPY ${V}/x /x", ["2.0/x"]),
         ("ARG V=2.0\nCOPY ${V}/x ${W:-2.0}/x /x", []),
         ("ARG V=2.0\nENV W=$V X=gone\nCOPY ${W}/x ${W:-1}/x $X /x", ["gone"]),
-        ("ARG GIVEN=app\nCOPY ${GIVEN} /x", ["from-the-command-line"]),
+        ("ARG GIVEN=app\nCOPY ${GIVEN} /x", []),
         ("ENV GIVEN=app\nARG GIVEN\nCOPY $GIVEN /x", []),
         ("ENV A=gone B=$A\nCOPY $B /x", []),
         ("ENV A gone\nCOPY $A ${A:-lost} /x", ["gone", "gone"]),
@@ -83,15 +88,22 @@ def test_only_what_is_certain_is_missing(context: Path, text: str, found: list[s
         ("FROM scratch\nARG V=a\nCOPY $V /x", [], ["a"]),
         ("FROM scratch\nARG TARGETARCH=a SOURCE_DATE_EPOCH=0\nCOPY $TARGETARCH /x", [], []),
         ("FROM scratch\nARG SOURCE_DATE_EPOCH=0 W=b\nCOPY $SOURCE_DATE_EPOCH $W /x", [], ["b"]),
-        ("FROM scratch AS one\nENV V=a\nFROM One\nARG V=b W=c\nCOPY $V $W /x", [], ["a", "c"]),
+        ("FROM scratch\nARG TARGETARCH V\nCOPY ${TARGETARCH:-a} ${V:-b} /x", [], []),
+        ("FROM scratch\nARG GIVEN=a\nCOPY $GIVEN /x", [], ["from-the-command-line"]),
+        ("FROM scratch AS one\nENV V=a\nFROM One\nARG W=c\nCOPY $V $W /x", [], ["a", "c"]),
+        ("FROM scratch AS one\nENV V=a\nFROM one\nARG V=b\nCOPY $V /x", [], []),
+        ("FROM scratch\nENV GIVEN=a\nARG GIVEN\nCOPY $GIVEN /x", [], []),
+        ("ARG V=b\nFROM scratch\nENV V=a W=c\nARG V W\nCOPY $V $W ${V:-d} /x", [], ["c"]),
+        ("FROM scratch\nARG V=b\nENV V=a\nCOPY $V /x", [], ["a"]),
         ("FROM base AS one\nFROM one\nARG V=a\nCOPY $V /x", [], []),
         ("FROM scratch AS one\nENV V=a\nFROM one\nARG W=c\nCOPY $V $W /x", ["one"], []),
     ],
 )
-def test_a_base_may_set_what_an_arg_has_a_default_for(
+def test_a_base_may_set_what_an_arg_has_a_value_for(
     context: Path, text: str, contexts: list[str], found: list[str]
 ) -> None:
-    missing = [*missing_sources(context, text, {}, [], contexts=contexts)]
+    given = {"GIVEN": "from-the-command-line"}
+    missing = [*missing_sources(context, text, given, [], contexts=contexts)]
     assert [each.path for each in missing] == found
 
 
@@ -138,6 +150,10 @@ COPY $FOLDER in-last /x
         ("unused", [], ["in-unused"]),
         ("not-there", [], []),
         (None, ["Two"], ["in-last"]),
+        (None, ["two:latest"], ["in-last"]),
+        ("two", ["two"], []),
+        ("0", ["one"], []),
+        ("two", ["one"], []),
     ],
 )
 def test_only_the_stages_that_are_built_count(

@@ -142,7 +142,7 @@ def resolve(docker: Docker, words: Sequence[str]) -> Baking:
     metadata_file, rest = _taken(words, "--metadata-file")
     argv = docker.argv("buildx", "bake", *rest, "--print")
     files = {*_given(words, "-f"), *_given(words, "--file")}
-    is_piped = files & {STDIN, f"-f={STDIN}", f"--file={STDIN}"}
+    is_piped = f"-f{STDIN}" in words or files & {STDIN, f"-f={STDIN}", f"--file={STDIN}"}
     stdin = sys.stdin.buffer.read() if is_piped else None
     done = process.run(argv, env=docker.environment, stdin=stdin)
     if done.exit_code:

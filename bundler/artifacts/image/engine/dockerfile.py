@@ -15,8 +15,10 @@ from bundler.errors import ConfigurationError
 from bundler.state.bundle import STATE_DIRECTORY
 
 _DIRECTIVE = re.compile(r"#\s*(?P<name>\w+)\s*=\s*(?P<value>\S+)\s*$")
-_HEREDOC = re.compile(r"<<-?\s*(['\"]?)([A-Za-z_][A-Za-z0-9_]*)\1")
-_TAKES_HEREDOCS = ("RUN", "COPY", "ADD")
+_TAKES_HEREDOCS = re.compile(r"\s*(ONBUILD\s+)?(RUN|COPY|ADD)\s", re.IGNORECASE)
+# As BuildKit splits a line: a word keeps its quotes, and may have blanks after a << at its start.
+_WORD = re.compile(r"""(?:\d*<<\s*)?(?:[^\s'"\\]|\\.|'[^']*'|"(?:\\.|[^"\\])*")+""")
+_HEREDOC = re.compile(r"\d*<<(?P<dash>-?)\s*(?P<mark>[^<]*)")
 # Options that only BuildKit supports.
 _MODERN = re.compile(
     r"(--\S+\s+)*--(mount|network|security|link|chmod|checksum|keep-git-dir|exclude|parents)\b"
@@ -39,7 +41,7 @@ class Instruction:
 
 def instructions(text: str) -> Iterator[Instruction]:
     """The instructions of a Dockerfile, with continued lines joined and without comments."""
-    lines = text.splitlines()
+    lines = _lines(text)
     escape = _escape_character(lines)
     at = 0
     while at < len(lines):
@@ -49,12 +51,25 @@ def instructions(text: str) -> Iterator[Instruction]:
         if not name or name.startswith("#"):
             continue
         body: list[str] = []
-        for _, mark in _HEREDOC.findall(rest) if name.upper() in _TAKES_HEREDOCS else ():
-            while at < len(lines) and lines[at].strip("\t") != mark:
+        for has_tabs, mark in _heredocs(whole):
+            while at < len(lines) and (lines[at].lstrip("\t") if has_tabs else lines[at]) != mark:
                 body.append(lines[at])
                 at += 1
             at += 1
         yield Instruction(start + 1, name.upper(), rest.strip(), "\n".join(body))
+
+
+def _lines(text: str) -> list[str]:
+    return [line.rstrip("\r") for line in text.removeprefix("\ufeff").split("\n")]
+
+
+def _heredocs(line: str) -> Iterator[tuple[bool, str]]:
+    """For each heredoc of an instruction, whether tabs may precede its last line, and that line."""
+    if _TAKES_HEREDOCS.match(line) is None or _WORD.sub("", line).strip():
+        return  # BuildKit does not look for heredocs in a line with an unclosed quote
+    for found in map(_HEREDOC.fullmatch, _WORD.findall(line)):
+        if found is not None and found["mark"]:
+            yield bool(found["dash"]), words_of(found["mark"])[0]
 
 
 def _escape_character(lines: Sequence[str]) -> str:
@@ -70,7 +85,7 @@ def _directives(lines: Sequence[str]) -> dict[str, str]:
 
 def syntax_of(text: str) -> str | None:
     """The frontend that a Dockerfile requires; None for the builder's own."""
-    return _directives(text.splitlines()).get("syntax")
+    return _directives(_lines(text)).get("syntax")
 
 
 def _logical_line(lines: Sequence[str], at: int, escape: str) -> tuple[str, int]:
@@ -126,9 +141,7 @@ def copied_sources(text: str) -> list[str]:
     if "--from" in text.removesuffix(rest):
         return []
     words = _json_words(rest) or words_of(rest)
-    return [
-        word for word in words[:-1] if "://" not in word and not word.startswith(("<<", "git@"))
-    ]
+    return [word for word in words[:-1] if "://" not in word and not re.match(r"\d*<<|git@", word)]
 
 
 def _without_options(text: str) -> str:
@@ -275,6 +288,8 @@ def additions(config: Mapping[str, Any], stage: Sequence[Instruction]) -> list[s
         elif found.name in ("COPY", "ADD"):
             values = dict(entry.partition("=")[::2] for entry in settings.get("Env") or ())
             words = _json_words(_without_options(found.text)) or words_of(found.text)
+            if not words:
+                return None
             path = posixpath.normpath(posixpath.join(folder, _known(words[-1], values)))
             if any(path.startswith(f"{above.rstrip('/')}/") for above in copied):
                 return None  # by way of a link that was copied
@@ -309,14 +324,19 @@ def environment_of(text: str) -> Iterator[tuple[str, str]]:
 _PLAIN_VARIABLE = re.compile(r"\$(?:\{(\w+)(?::-([^}$]*))?\}|(\w+))")
 
 
-def substituted(text: str, values: Mapping[str, str], *, all_known: bool = True) -> str | None:
+def substituted(
+    text: str, values: Mapping[str, str | None], *, all_known: bool = True
+) -> str | None:
     """The text with its variables replaced; None if one is unknown, or has an unsupported form.
 
-    all_known: whether a variable without a value is unset, so that its default applies.
+    values: None for a variable whose value is unknown. all_known: whether a variable without a
+    value is unset, so that its default applies.
     """
     known = dict(values)
     for found in _PLAIN_VARIABLE.finditer(text):
         name = found[1] or found[3]
+        if known.get(name, "") is None:
+            return None
         if not known.get(name) and (found[2] is None or not (all_known or name in known)):
             return None
     result = _PLAIN_VARIABLE.sub(lambda it: known.get(it[1] or it[3]) or it[2] or "", text)
@@ -329,9 +349,8 @@ def needing_buildkit(text: str) -> Instruction | None:
 
 
 def _is_modern(found: Instruction) -> bool:
-    if found.name not in _TAKES_HEREDOCS:
-        return False
-    return bool(_HEREDOC.search(found.text) if found.body else _MODERN.match(found.text))
+    is_rich = found.name in ("RUN", "COPY", "ADD")
+    return is_rich and bool(found.body or _MODERN.match(found.text))
 
 
 def refuse_copied_state(text: str, name: str) -> None:

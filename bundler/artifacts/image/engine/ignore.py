@@ -30,7 +30,7 @@ class DockerIgnoreRule:
 def parse(text: str) -> list[DockerIgnoreRule]:
     """Parses rules. Raises `ConfigurationError` for a pattern that docker rejects."""
     rules = []
-    for number, line in enumerate(text.removeprefix("\ufeff").splitlines(), 1):
+    for number, line in enumerate(text.removeprefix("\ufeff").split("\n"), 1):
         if line.startswith("#"):
             continue
         pattern = line.strip()

@@ -54,8 +54,8 @@ class MissingSource(msgspec.Struct, frozen=True):
 class _Stage(msgspec.Struct):
     """A stage of a Dockerfile, which begins with a FROM.
 
-    base: what FROM names. all_known: whether its whole environment is in the Dockerfile; any other
-    base may set variables, which override an ARG.
+    name, base: in lower case. base: what FROM names. all_known: whether its whole environment is
+    in the Dockerfile; any other base may set variables, which may override an ARG.
     """
 
     name: str
@@ -82,36 +82,35 @@ def missing_sources(
     if syntax is not None and _OFFICIAL_SYNTAX.match(syntax) is None:
         return
     top = root.resolve()
-    shared, stages = _stages(text, build_args, contexts)
-    environments: dict[str, dict[str, str] | None] = {}
-    needed = _needed(stages, target, contexts)
+    replaced = {name.lower().removesuffix(":latest") for name in contexts}
+    shared, stages = _stages(text, build_args, replaced)
+    environments: dict[str, dict[str, str | None]] = {}
+    needed = _needed(stages, target, replaced)
     for index, stage in enumerate(stages):
-        is_replaced = stage.base in contexts
-        variables = {} if is_replaced else dict(environments.get(stage.base.lower()) or {})
+        variables = {} if stage.base in replaced else dict(environments.get(stage.base, {}))
         for line, source in _sources(stage, variables, shared, build_args):
             path = posixpath.normpath(f"/{source}").lstrip("/")
             if index in needed and path:
                 found = _missing(top, line, path, rules)
                 if found is not None:
                     yield found
-        environments[stage.name.lower()] = variables
+        environments[stage.name] = variables
 
 
 def _stages(
-    text: str, build_args: Mapping[str, str], contexts: Collection[str]
-) -> tuple[dict[str, str], list[_Stage]]:
+    text: str, build_args: Mapping[str, str], replaced: Collection[str]
+) -> tuple[dict[str, str | None], list[_Stage]]:
     """The variables before the first FROM, and the stages."""
-    shared: dict[str, str] = {}
+    shared: dict[str, str | None] = {}
     stages: list[_Stage] = []
     for found in instructions(text):
         if found.name == "FROM":
             words = [word for word in words_of(found.text) if not word.startswith("--")]
-            base = substituted(words[0], shared) if words else None
+            base = (substituted(words[0], shared) or "").lower() if words else ""
             named = words[2:] if [word.lower() for word in words[1:2]] == ["as"] else []
-            name = "".join(named) or str(len(stages))
-            known = {"scratch", *(each.name.lower() for each in stages if each.all_known)}
-            all_known = base is not None and base not in contexts and base.lower() in known
-            stages.append(_Stage(name, base or "", [], all_known))
+            name = "".join(named).lower() or str(len(stages))
+            known = {"scratch", *(each.name for each in stages if each.all_known)} - {*replaced}
+            stages.append(_Stage(name, base, [], base in known))
         elif stages:
             stages[-1].instructions.append(found)
         elif found.name == "ARG":
@@ -121,8 +120,8 @@ def _stages(
 
 def _declare(
     text: str,
-    variables: dict[str, str],
-    shared: Mapping[str, str],
+    variables: dict[str, str | None],
+    shared: Mapping[str, str | None],
     build_args: Mapping[str, str],
     environment: Sequence[str] = (),
     *,
@@ -130,28 +129,29 @@ def _declare(
 ) -> None:
     """Declares an ARG: its value is the caller's, its own, or that of one before the first FROM.
 
+    It is unknown if an ENV before it sets that name: BuildKit uses the ARG's value, the classic
+    builder and podman the ENV's.
     all_known: of the stage.
     """
     for word in words_of(text):
         name, equals, default = word.partition("=")
-        if name in environment:
-            continue
+        is_open = name not in build_args and is_set_by_builder(name)
+        if name in environment and not (equals or is_open or name in {**shared, **build_args}):
+            continue  # it has no value
         value = substituted(default, variables) if equals else shared.get(name)
-        variables.pop(name, None)
-        is_certain = all_known and not is_set_by_builder(name)
-        if (value := build_args.get(name, value if is_certain else None)) is not None:
-            variables[name] = value
+        is_certain = all_known and not is_open and name not in environment
+        variables[name] = build_args.get(name, value) if is_certain else None
 
 
-def _needed(stages: Sequence[_Stage], target: str | None, contexts: Collection[str]) -> set[int]:
+def _needed(stages: Sequence[_Stage], target: str | None, replaced: Collection[str]) -> set[int]:
     """The stages that the build of a target runs; all others may be broken."""
-    places = {stage.name.lower(): index for index, stage in enumerate(stages)}
+    places = {stage.name: index for index, stage in enumerate(stages)}
     places |= {str(index): index for index in range(len(stages))}
     wanted = len(stages) - 1 if target is None else places.get(target.lower(), -1)
     pending, needed = [wanted], set[int]()
     while pending:
         index = pending.pop()
-        if index < 0 or index in needed:
+        if index < 0 or index in needed or stages[index].name in replaced:
             continue
         needed.add(index)
         stage = stages[index]
@@ -162,15 +162,15 @@ def _needed(stages: Sequence[_Stage], target: str | None, contexts: Collection[s
                 names += [word[7:] for word in options if word.startswith("--from=")]
             elif found.name == "RUN":
                 names += [fields["from"] for fields in mounts(found.text) if "from" in fields]
-        earlier = (places.get(name.lower(), index) for name in names if name not in contexts)
+        earlier = (places.get(name.lower(), index) for name in names)
         pending += [place for place in earlier if place < index]
     return needed
 
 
 def _sources(
     stage: _Stage,
-    variables: dict[str, str],
-    shared: Mapping[str, str],
+    variables: dict[str, str | None],
+    shared: Mapping[str, str | None],
     build_args: Mapping[str, str],
 ) -> Iterator[tuple[int, str]]:
     """The sources in the context of a stage's instructions, with their lines.
@@ -186,10 +186,7 @@ def _sources(
             before = dict(variables)
             for name, value in environment_of(found.text):
                 environment.append(name)
-                known = substituted(value, before, all_known=all_known)
-                variables.pop(name, None)
-                if known is not None:
-                    variables[name] = known
+                variables[name] = substituted(value, before, all_known=all_known)
         elif found.name in ("COPY", "ADD", "RUN"):
             for path in _taken(found, variables, all_known=all_known):
                 yield found.line, path
@@ -197,7 +194,9 @@ def _sources(
         del variables[name]  # an ARG ends with its stage
 
 
-def _taken(found: Instruction, variables: Mapping[str, str], *, all_known: bool) -> Iterator[str]:
+def _taken(
+    found: Instruction, variables: Mapping[str, str | None], *, all_known: bool
+) -> Iterator[str]:
     """What an instruction certainly takes from the context."""
     named = [*_bound(found.text)] if found.name == "RUN" else copied_sources(found.text)
     for source in named:
