@@ -67,6 +67,11 @@ class KeyOptions(msgspec.Struct, frozen=True):
     validate: tuple[str, ...] = ()
     reach: tuple[str, ...] = ()
 
+    @property
+    def limits_assets(self) -> bool:
+        """Whether ``max-removed`` has a limit for assets, not only for other definitions."""
+        return "assets" in (self.max_removed or {})
+
     def over(self, wider: KeyOptions) -> KeyOptions:
         """These options, completed by those of a wider level; tuples add up."""
         merged: dict[str, Any] = {}

@@ -306,7 +306,7 @@ async def _check(job: KeyJob, write: Write, attempt: int, report: Report) -> Che
 def _is_judged_later(job: KeyJob) -> bool:
     """Whether a state that has shrunk is judged later: by its definitions
     (`bundler.refresh.removals`), or by the reader of the plan."""
-    counts = job.options.max_removed is not None and job.source.source.kind == "dagster"
+    counts = job.options.limits_assets and job.source.source.kind == "dagster"
     return counts or job.is_planned
 
 

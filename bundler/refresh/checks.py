@@ -139,7 +139,7 @@ def check(
     )
     shrunk = None
     try:
-        warnings = _refuse_loss(key, directory, tree, options, baseline)
+        warnings = _refuse_loss(directory, state, options, baseline)
     except _ShrunkError as error:
         if not counts_definitions:
             raise
@@ -298,12 +298,25 @@ def _key_material_refused(key: str, path: str, what: str) -> ConfigurationError:
 # --- empty and shrunk -------------------------------------------------------------------------
 
 
+def shrunk(new: Baseline, options: KeyOptions, baseline: Baseline) -> BadData | None:
+    """Why a state is refused as empty or much smaller than a baseline's; None if it is not."""
+    if _means_the_same(new.state, baseline):
+        return None
+    compared = msgspec.structs.replace(options, min_entries=None)
+    try:
+        _refuse_loss(new.directory, new.state, compared, baseline)
+    except BadData as error:
+        return error
+    return None
+
+
 def _refuse_loss(
-    key: str, directory: Path, tree: StateTree, options: KeyOptions, baseline: Baseline | None
+    directory: Path, state: State, options: KeyOptions, baseline: Baseline | None
 ) -> tuple[str, ...]:
     """Returns warnings: what is smaller than before, but not small enough to be refused."""
+    key = state.key
     document = read_document(directory / _STATE)
-    empty = tree.size == 0 or (document is not None and is_empty(document[0]))
+    empty = state.size == 0 or (document is not None and is_empty(document[0]))
     if empty and not options.allow_empty:
         raise BadData(
             f"{key}: the state is empty.",
@@ -312,13 +325,20 @@ def _refuse_loss(
             key=key,
         )
     if options.min_entries is not None:
-        entries = len(tree.files) if document is None else count_entries(document[0])
+        entries = len(state.files) if document is None else count_entries(document[0])
         _refuse_few(key, entries, options.min_entries)
-    if baseline is None or baseline.state.digest.dir_hash == tree.dir_hash:
+    if baseline is None or _means_the_same(state, baseline):
         return ()
     if empty and options.allow_empty:
         return ()
-    return tuple(_refuse_shrunk(key, tree, document, options, baseline))
+    return tuple(_refuse_shrunk(state, document, options, baseline))
+
+
+def _means_the_same(state: State, baseline: Baseline) -> bool:
+    """Whether the bytes are the baseline's, or not meaningfully different, so that those are
+    kept."""
+    now, before = state.digest, baseline.state.digest
+    return now.dir_hash == before.dir_hash or now.semantic == before.semantic
 
 
 def _refuse_few(key: str, entries: int, least: int) -> None:
@@ -335,16 +355,13 @@ class _ShrunkError(BadData):
 
 
 def _refuse_shrunk(
-    key: str,
-    tree: StateTree,
-    document: tuple[Any] | None,
-    options: KeyOptions,
-    baseline: Baseline,
+    state: State, document: tuple[Any] | None, options: KeyOptions, baseline: Baseline
 ) -> Iterator[str]:
+    key = state.key
     share = DEFAULT_SHRINK if options.shrink is None else options.shrink
     earlier = read_document(baseline.directory / _STATE)
     documents = None if document is None or earlier is None else (earlier[0], document[0])
-    sizes = (baseline.state.size, tree.size)
+    sizes = (baseline.state.size, state.size)
     lost = next(_lost(documents, sizes, share), "")
     if lost:
         hint = (

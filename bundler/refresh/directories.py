@@ -27,7 +27,7 @@ from bundler.refresh.attempts import Fetched, KeyFailedError, KeyJob
 from bundler.refresh.checks import Baseline
 from bundler.refresh.discovery import LoadedSource, unique
 from bundler.refresh.model import Component
-from bundler.refresh.removals import Removal, counterparts, vanished
+from bundler.refresh.removals import Removal, counterparts, counts_assets, vanished
 from bundler.refresh.reporting import tell_fetched
 from bundler.state.age import age_problem
 from bundler.state.bundle import Bundle
@@ -52,6 +52,7 @@ from bundler.version import __version__
 
 if TYPE_CHECKING:
     from bundler.project.projects import Project
+    from bundler.state.definitions import Definitions
 
 LOCAL: ManagementType = "LOCAL_FILESYSTEM"
 VERSIONED: ManagementType = "VERSIONED_STATE_STORAGE"
@@ -319,13 +320,15 @@ class Directory(msgspec.Struct):
         gone = self.baselines.keys() - self.components.keys() - {*compared}
         return vanished(gone if self.dagster_project() else (), self.options)
 
-    def refused_as_shrunk(self) -> list[BadData]:
-        """States that have shrunk, and whose definitions `max-removed` does not limit."""
-        counts = self.dagster_project() is not None
+    def refused_as_shrunk(self, before: Definitions) -> list[BadData]:
+        """States that have shrunk, unless their removed assets are limited and were counted.
+
+        before: what the states of the baseline define.
+        """
         return [
             error
             for key, error in self.shrunk.items()
-            if not (counts and self.options.of_key(key).max_removed is not None)
+            if not counts_assets(before, key, self.options)
         ]
 
     def before_and_after(self) -> tuple[dict[str, Path], dict[str, Path]]:

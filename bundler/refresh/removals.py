@@ -107,14 +107,27 @@ def counterparts(before: Iterable[str], after: Iterable[str]) -> dict[str, str]:
 
 def vanished(keys: Iterable[str], options: RefreshOptions) -> tuple[Removal, ...]:
     """The removals of keys that have no component any more."""
-    removals = (
-        Removal(key, "assets", (), 0, (options.of_key(key).max_removed or {}).get("assets"))
-        for key in sorted(keys)
-    )
+    removals = (Removal(key, "assets", (), 0, _any_limit(key, options)) for key in sorted(keys))
     return tuple(
         msgspec.structs.replace(it, allowed=it.is_allowed_by(options.allow_removed))
         for it in removals
     )
+
+
+def _any_limit(key: str, options: RefreshOptions) -> str | None:
+    """A limit of the key for any kind: a key without a component loses definitions of every
+    kind."""
+    limits = options.of_key(key).max_removed or {}
+    return limits.get("assets", next(iter(limits.values()), None))
+
+
+def counts_assets(before: Definitions, key: str, options: RefreshOptions) -> bool:
+    """Whether a key's assets are limited and were counted with the state of the baseline.
+
+    Otherwise nothing but the check for shrunk states protects them. A component that does not call
+    Dagster's own ``build_defs`` is not counted, nor are assets that have no keys before resolution.
+    """
+    return options.of_key(key).limits_assets and bool(before.keys.get(key, {}).get("assets"))
 
 
 def _class_of(key: str) -> str:
@@ -141,7 +154,9 @@ def _of_key(
 ) -> Iterator[Removal]:
     limits = options.of_key(key).max_removed or {}
     for kind, names in made.items():
-        gone = sorted({*names} - after.definitions.get(kind, {}).keys())
+        # The code may rename what a component makes: then no definition has that name.
+        made_now = {name for kinds in after.keys.values() for name in kinds.get(kind, ())}
+        gone = sorted({*names} - made_now - after.definitions.get(kind, {}).keys())
         if gone:
             removal = Removal(key, kind, tuple(gone), len({*names}), limits.get(kind))
             is_allowed = removal.is_allowed_by(options.allow_removed)

@@ -3,7 +3,7 @@
 1. Every source lists its components, in the project's own interpreter.
 2. Each state directory is locked, and an interrupted publish finished.
 3. Each key that is to be fetched is written into the staging area by its own process.
-4. What was written is judged (`bundler.refresh.checks`, `bundler.refresh.removals`).
+4. What was written is judged (`bundler.refresh.checks`, `bundler.refresh.removal_check`).
 5. Only if every key succeeded, the state directories get their new states atomically.
 """
 
@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -37,12 +37,11 @@ from bundler.project.options import (
     matches,
 )
 from bundler.refresh.attempts import Fetched, KeyFailedError, KeyJob, fetch
-from bundler.refresh.definitions import describe_with
 from bundler.refresh.directories import VERSIONED, Collected, Collector, Directory
 from bundler.refresh.discovery import Keep, LoadedSource, load_all
 from bundler.refresh.failure_log import write_failure_log
 from bundler.refresh.model import Component, Found, warnings_of
-from bundler.refresh.removals import Removal, allowed_names, refused, removals
+from bundler.refresh.removal_check import refuse_removals
 from bundler.refresh.reporting import (
     Failing,
     conclude,
@@ -68,8 +67,8 @@ class Refreshed(msgspec.Struct, frozen=True):
     """The result of a refresh.
 
     bundles: one per state directory, published. changed: the keys whose bytes differ from before.
-    collected: what was fetched without being published. shrunk: for a plan, the states that a
-    refresh would refuse because they have shrunk.
+    collected: what was fetched without being published. options: those of each place. shrunk: for a
+    plan, the states that a refresh would refuse as shrunk, compared with its own baseline.
     """
 
     bundles: tuple[Bundle, ...]
@@ -77,6 +76,7 @@ class Refreshed(msgspec.Struct, frozen=True):
     found: tuple[Found, ...]
     changed: tuple[str, ...] = ()
     collected: tuple[Collected, ...] = ()
+    options: Mapping[str, RefreshOptions] = {}
     shrunk: tuple[BadData, ...] = ()
 
 
@@ -244,7 +244,8 @@ async def _refresh(
         collectors = _collectors(aside, directories, (VERSIONED,)) if aside else []
         jobs = [(item, job) for item in directories for job in item.jobs(listener)]
         await _fetch_all([*jobs, *_jobs_of(collectors)], directories, scratch, listener)
-        await _refuse_removals(directories, listener, judges=into is None)
+        if into is None:
+            await refuse_removals(directories, listener)
         unchanged = [await directory.settle(stack, listener) for directory in directories]
         decided.set()
         refreshed = _publish(directories, unchanged, loaded, listener)
@@ -407,54 +408,6 @@ def _too_late(key: str, seconds: float) -> BundlerError:
     )
 
 
-async def _refuse_removals(
-    directories: Sequence[Directory], listener: Listener, *, judges: bool
-) -> None:
-    """Raises `BadData` for each key that would lose more definitions than allowed."""
-    failures: list[BundlerError] = []
-    for directory in directories:
-        compared = await _compared(directory, listener) if judges else ()
-        gone = directory.vanished() if judges else ()
-        failures += refused(gone)
-        for it in gone:
-            if it.exceeds and it.allowed:
-                listener.warning(
-                    f"{it.key} is removed with everything that it defines, because "
-                    "--allow-removed allows it."
-                )
-        if compared is None:  # what it defines is unknown: the shrink check decides
-            failures += directory.shrunk.values()
-            continue
-        failures += refused(compared)
-        for key in directory.refreshes:
-            if names := allowed_names(compared, key):
-                directory.allow_removed(key, names, listener)
-    raise_all(failures)
-
-
-async def _compared(directory: Directory, listener: Listener) -> tuple[Removal, ...] | None:
-    """What each key would no longer make; None if the code location does not load."""
-    project = directory.dagster_project()
-    if project is None or not directory.changes_limited():
-        return ()
-    listener.phase("Comparing definitions with those of the baseline")
-    before, after = await asyncio.to_thread(
-        describe_with, project, directory.before_and_after(), directory.options.inside
-    )
-    if before.error is not None:
-        listener.warning(
-            f"max-removed was not checked: {project.name} does not load with the states of the "
-            f"baseline: {before.error}"
-        )
-        return None
-    if after.error is not None:
-        raise BadData(
-            f"{project.name} does not load with the new states: {after.error}",
-            hint="It loads with those of the baseline: check what the API answers.",
-        )
-    return removals(before, after, directory.options)
-
-
 async def _one(
     job: KeyJob,
     directory: Directory | Collector,
@@ -521,5 +474,11 @@ def _publish(
         record=tuple(item.record for item in published),
         found=tuple(item.found for item in loaded),
         changed=tuple(sorted(key for item in published for key in item.changed)),
-        shrunk=tuple(error for item in directories for error in item.refused_as_shrunk()),
+        options={item.statedir.place: item.options for item in directories},
+        shrunk=tuple(
+            error
+            for item in directories
+            for key, error in item.shrunk.items()
+            if not item.options.of_key(key).limits_assets
+        ),
     )

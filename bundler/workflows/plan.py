@@ -23,12 +23,14 @@ from bundler.errors import BadData, VerificationFailed
 from bundler.listener import Listener
 from bundler.project.options import RefreshOptions
 from bundler.project.projects import Project
-from bundler.refresh.definitions import States, describe_with
+from bundler.refresh.checks import Baseline, shrunk
+from bundler.refresh.definitions import describe_with
 from bundler.refresh.directories import VERSIONED
 from bundler.refresh.removals import (
     Removal,
     ShrunkState,
     counterparts,
+    counts_assets,
     refused,
     removals,
     vanished,
@@ -45,6 +47,7 @@ PUBLISHED = "what is published"
 # Of plan files: another one when their content means something else.
 FORMAT = 2
 _ByProject = dict[str, Definitions]
+_Held = Mapping[str, Baseline]
 
 
 class PlanBaseline(msgspec.Struct, frozen=True):
@@ -132,14 +135,31 @@ def make(
         expected = [as_it_is(name, it) for name, it in zip(names, opened, strict=True)]
     loader = _Loader(projects, options, refreshed, listener)
     changes = list(loader.changes(expected, differences, states, expects=expects))
-    shrunk = tuple(ShrunkState(it.key or "", it.what, it.hint) for it in refreshed.shrunk)
-    changes[0] = msgspec.structs.replace(changes[0], shrunk=shrunk)
+    changes[0] = _with_others(changes[0], changes, refreshed.shrunk)
     contents = {bundle.place: bundle.manifest.content_digest for bundle in refreshed.bundles}
     expected_then = {name: it.portable() for name, it in loader.expected.items()}
     others = tuple(
         key for bundle in refreshed.bundles for key in bundle.manifest.predicate.contents.non_local
     )
     return Plan(contents, tuple(changes), expected_then, others), refreshed
+
+
+def _with_others(
+    first: PlannedChange, changes: Sequence[PlannedChange], errors: Sequence[BadData]
+) -> PlannedChange:
+    """With the states that have shrunk compared only with a baseline that the plan does not name.
+
+    errors: what the refresh found.
+    """
+    shown = {state.key for change in changes for state in change.shrunk}
+    others = tuple(
+        ShrunkState(
+            it.key or "", f"{it.what} A refresh compares it with another baseline.", it.hint
+        )
+        for it in errors
+        if it.key not in shown
+    )
+    return msgspec.structs.replace(first, shrunk=(*first.shrunk, *others))
 
 
 def _opened(name: str, refreshed: Refreshed) -> Artifact:
@@ -221,8 +241,8 @@ class _Loader:
     ) -> None:
         self._projects = [project for project in projects if project.dagster is not None]
         self._options = options
-        self._keys = {it.key for source in refreshed.found for it in source.components}
-        self._new = {bundle.place: bundle.root for bundle in refreshed.bundles}
+        self._refreshed = refreshed
+        self._new = {it.place: _held(StateDir(it.root, it.place)) for it in refreshed.bundles}
         self._listener = listener
         self.expected: _ByProject = {}
 
@@ -241,15 +261,18 @@ class _Loader:
         _refuse_error(after, "")
         self.expected = after
         loaded = iter(others)
-        for baseline, difference, wanted in zip(expected, differences, is_loaded, strict=True):
+        for baseline, difference, there, wanted in zip(
+            expected, differences, states, is_loaded, strict=True
+        ):
             if not wanted:
-                yield PlannedChange(baseline, difference)
+                yield PlannedChange(baseline, difference, shrunk=tuple(self._shrunk(there, {})))
                 continue
             before = next(loaded)
             _refuse_error(before, baseline.name)
             changed = compare(merge(before), merge(after))
-            removed = (*self._removals(before, after), *self._vanished(difference))
-            yield PlannedChange(baseline, difference, changed, removed)
+            removed = (*self._removals(before, after), *self._vanished(there))
+            smaller = tuple(self._shrunk(there, before))
+            yield PlannedChange(baseline, difference, changed, removed, smaller)
 
     def _describe(self, several: Sequence[Mapping[str, StateDir]]) -> list[_ByProject]:
         """Describes the definitions with the new states, then with those of each baseline."""
@@ -257,9 +280,10 @@ class _Loader:
         found: list[_ByProject] = [{} for _ in (None, *several)]
         for project in self._projects:
             place = _place_of(project)
-            new = _states_in(self._new.get(place))
-            old = [_baseline_states(there, place, new) for there in several]
-            described = describe_with(project, [new, *old], self._options.inside)
+            new = self._new.get(place, {})
+            old = [_paired(self._states_at(there, place), new) for there in several]
+            given = [{key: it.directory for key, it in states.items()} for states in (new, *old)]
+            described = describe_with(project, given, self._options.inside)
             for by_project, one in zip(found, described, strict=True):
                 by_project[project.name] = one
         return found
@@ -269,13 +293,47 @@ class _Loader:
             options = self._options.over(project.config.refresh)
             yield from removals(before[project.name], after[project.name], options)
 
-    def _vanished(self, difference: Difference) -> tuple[Removal, ...]:
-        by_kind = {kind: set[str]() for kind in ("added", "removed")}
-        for key in difference.keys:
-            by_kind.get(key.kind, set()).add(key.key)
-        compared = counterparts(by_kind["removed"], by_kind["added"]).values()
-        keys = by_kind["removed"] - self._keys - {*compared}
-        return vanished(keys, self._options.over(self._projects[0].config.refresh))
+    def _vanished(self, there: Mapping[str, StateDir]) -> Iterator[Removal]:
+        """Each project's keys in a baseline for which it has no component any more."""
+        for project in self._projects:
+            place = _place_of(project)
+            old = self._states_at(there, place)
+            compared = counterparts(old, self._new.get(place, {})).values()
+            gone = old.keys() - self._components(place) - {*compared}
+            yield from vanished(gone, self._options.over(project.config.refresh))
+
+    def _components(self, place: str) -> set[str]:
+        """The keys of the components whose states are at a place."""
+        found = self._refreshed.found
+        directories = {source.directory for source in found if source.place == place}
+        return {
+            component.key
+            for source in found
+            if source.directory in directories
+            for component in source.components
+        }
+
+    def _states_at(self, there: Mapping[str, StateDir], place: str) -> _Held:
+        """The states that a baseline has at a place, by key. Its only state directory may be
+        elsewhere, but not where another project's is."""
+        same = [item for path, item in there.items() if is_at(path, place)]
+        places = [source.place for source in self._refreshed.found]
+        is_elsewhere = not any(is_at(path, other) for path in there for other in places)
+        if is_elsewhere and len(there) == 1:
+            same = list(there.values())
+        return {key: state for item in same for key, state in _held(item).items()}
+
+    def _shrunk(self, there: Mapping[str, StateDir], before: _ByProject) -> Iterator[ShrunkState]:
+        """The new states that are much smaller than a baseline's, unless their removals count."""
+        names = {_place_of(project): project.name for project in self._projects}
+        for place, new in self._new.items():
+            options = self._refreshed.options[place]
+            counted = before.get(names.get(place, ""), Definitions({}))
+            old = self._states_at(there, place)
+            for key in sorted(new.keys() & old.keys()):
+                error = shrunk(new[key], options.of_key(key), old[key])
+                if error is not None and not counts_assets(counted, key, options):
+                    yield ShrunkState(key, error.what, error.hint)
 
 
 def _place_of(project: Project) -> str:
@@ -283,21 +341,15 @@ def _place_of(project: Project) -> str:
     return f"{defs.replace('.', '/')}/{STATE_DIRECTORY}"
 
 
-def _states_in(directory: Path | None) -> dict[str, Path]:
-    published = StateDir(directory, "").read() if directory is not None else None
-    if published is None or directory is None:
-        return {}
-    return {state.key: directory / state.path for state in published.manifest.states}
+def _held(directory: StateDir) -> _Held:
+    """The states in a state directory, by key."""
+    published = directory.read()
+    states = published.manifest.states if published is not None else ()
+    return {state.key: Baseline(state, directory.path / state.path) for state in states}
 
 
-def _baseline_states(there: Mapping[str, StateDir], place: str, new: States) -> dict[str, Path]:
+def _paired(old: _Held, new: _Held) -> _Held:
     """The states of a baseline for which the code location here has keys."""
-    same = [
-        item.path for path, item in there.items() if f"/{path.strip('/')}".endswith(f"/{place}")
-    ]
-    if not same and len(there) == 1:
-        same = [item.path for item in there.values()]
-    old = {key: path for item in same for key, path in _states_in(item).items()}
     return {key: old[before] for key, before in counterparts(old, new).items()}
 
 

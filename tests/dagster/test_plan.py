@@ -277,6 +277,32 @@ def test_removals_in_a_plan_need_a_yes(
     assert record.refresh[0].keys[0].removed == ("returns",)
 
 
+def test_a_state_that_has_shrunk_needs_a_yes_for_each_baseline(
+    project: _Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A small state, as staging has it, would replace the large one of prod."""
+    staging, prod = (project.folder / name for name in ("staging", "prod"))
+    small = {"assets": {name: {} for name in "abc"}}
+    large = {"assets": {f"asset_{n}": {} for n in range(30)}}
+    for layout, state in ((prod, large), (staging, small)):
+        project.feed(state)
+        project.run("refresh", "--allow-shrink", KEY)
+        project.run("build oci", "-o", layout, "--no-guard", "--refresh", "never")
+    project.feed({"assets": {name: {} for name in "abd"}})
+    names = [f"oci:{layout}:latest" for layout in (staging, prod)]
+    file = project.folder / "plan.bin"
+    found = _plan(project, capsys, *names, "--out", file)
+    first, second = (baseline["refused"] for baseline in found["baselines"])
+    assert first == []
+    (refusal,) = second
+    assert refusal.startswith("Feed[main]: the state has shrunk from 30 to 3 entries.")
+    update = ("update", names[1], "--in-place", "--no-guard", "--plan", file)
+    project.run(*update, code=65)
+    assert project.state_in(names[1]) == large
+    project.run(*update, "--allow-shrink", KEY)
+    assert set(project.state_in(names[1])["assets"]) == set("abd")
+
+
 def test_what_is_no_plan_is_refused(project: _Project, capsys: pytest.CaptureFixture[str]) -> None:
     file, layout = project.folder / "plan.bin", project.folder / "layout"
     build = ("build oci", "-o", layout, "--no-guard", "--plan", file)

@@ -94,6 +94,33 @@ def test_what_the_state_makes_counts_and_not_its_bytes(
     assert "has shrunk" in said
 
 
+@pytest.mark.parametrize(
+    ("limits", "code"),
+    [
+        ("{ jobs = 0 }", ""),
+        ('"20%"', "Feed.build_defs = lambda self, context: dg.Definitions()"),
+    ],
+)
+def test_assets_that_are_not_limited_or_not_counted_keep_the_shrink_check(
+    limits: str, code: str, project: _Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project.configure(f"max-removed = {limits}")
+    with (project.root / "src/planned/feed.py").open("a") as stream:
+        stream.write(f"\n\n{code}\n")
+    assert project.refresh(_of(*TEN)) == 0
+    capsys.readouterr()
+    assert project.refresh(_of("a")) == 65
+    assert "Feed[main]: the state has shrunk from 10 to 1 entries." in capsys.readouterr().err
+    plan = ["plan", "--project", str(project.root), "--python", str(python()), "--format", "json"]
+    assert run(cli, plan) == 1
+    (baseline,) = json.loads(capsys.readouterr().out)["baselines"]
+    assert [line.partition(".")[0] for line in baseline["refused"]] == [
+        "Feed[main]: the state has shrunk from 10 to 1 entries"
+    ]
+    assert project.refresh(_of("a"), "--allow-shrink", "Feed[main]") == 0
+    assert project.published() == {"a"}
+
+
 def test_a_state_that_does_not_load_is_refused(
     project: _Project, capsys: pytest.CaptureFixture[str]
 ) -> None:

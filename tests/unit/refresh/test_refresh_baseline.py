@@ -178,6 +178,18 @@ def test_a_state_that_has_shrunk_is_refused_unless_that_is_right(run: Refresh) -
     assert run(writes(items(1)), table="shrink = 0.0").changed == (KEY,)
 
 
+@pytest.mark.parametrize("log", [[], items(10), None, "none"])
+def test_a_volatile_member_may_shrink(log: object, run: Refresh) -> None:
+    volatile = 'volatile = ["log"]'
+    run(writes({"log": items(1000), "items": items(10)}), table=volatile)
+    told = Told()
+    done = run(writes({"log": log, "items": items(10)}), table=volatile, told=told)
+    assert done.changed == ()
+    assert not any("shrunk" in word for word in told.words)
+    with pytest.raises(BadData, match="shrunk"):
+        run(writes({"log": log, "items": items(9)}), table=volatile)
+
+
 def test_a_state_that_has_shrunk_a_little_less_is_published_loudly(run: Refresh) -> None:
     for now, warned in ((30, False), (15, True), (13, False), (14, False)):
         told = Told()

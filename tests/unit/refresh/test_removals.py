@@ -8,7 +8,13 @@ from collections.abc import Sequence
 import pytest
 
 from bundler.project.options import KeyOptions, RefreshOptions
-from bundler.refresh.removals import allowed_names, refused, removals
+from bundler.refresh.removals import (
+    allowed_names,
+    counts_assets,
+    refused,
+    removals,
+    vanished,
+)
 from bundler.state.definitions import Definitions
 
 _KEY = "Feed[main]"
@@ -68,6 +74,52 @@ def test_by_kind_and_by_key() -> None:
 def test_what_another_key_makes_now_is_not_removed() -> None:
     moved = _made("Feed[other]", assets="abc")
     assert removals(_made(assets="abc"), moved, _limited(assets="0")) == ()
+
+
+def test_what_the_code_renames_is_removed_only_if_no_key_makes_it() -> None:
+    def renamed(*names: str) -> Definitions:
+        made = _made(assets=names, jobs=names)
+        return Definitions({"assets": {f"p/{name}": {} for name in names}, "jobs": {}}, made.keys)
+
+    limits = _limited(assets="0", jobs="0")
+    assert removals(renamed("a", "b"), renamed("a", "b", "c"), limits) == ()
+    found = removals(renamed("a", "b"), renamed("a"), limits)
+    assert [(it.kind, it.names) for it in found] == [("assets", ("b",)), ("jobs", ("b",))]
+    assert len(refused(found)) == 2
+
+
+@pytest.mark.parametrize(
+    ("limits", "is_refused"),
+    [
+        ({"assets": "0"}, True), ({"assets": "100%"}, True), ({"jobs": "0"}, True),
+        ({"jobs": "0", "schedules": "5"}, True), ({"resources": "100%"}, True), ({}, False),
+    ],
+)  # fmt: skip
+def test_a_key_without_a_component_needs_approval_with_any_limit(
+    limits: dict[str, str], is_refused: bool
+) -> None:
+    for pattern in (None, "Feed[*"):
+        assert bool(refused(vanished([_KEY], _limited(pattern=pattern, **limits)))) is is_refused
+        assert not refused(vanished([_KEY], _limited(_KEY, pattern=pattern, **limits)))
+    assert not refused(vanished([_KEY], _limited(pattern="Other[*", **limits)))
+
+
+@pytest.mark.parametrize(
+    ("limits", "before", "counts"),
+    [
+        ({"assets": "0"}, _made(assets="a"), True),
+        ({"assets": "20%", "jobs": "0"}, _made(assets="a", jobs="j"), True),
+        ({"jobs": "0"}, _made(assets="a", jobs="j"), False),
+        ({}, _made(assets="a"), False),
+        ({"assets": "0"}, _made(assets="", jobs="j"), False),
+        ({"assets": "0"}, _made("Feed[other]", assets="a"), False),
+        ({"assets": "0"}, Definitions({"assets": {"a": {}}}), False),
+    ],
+)
+def test_the_shrink_check_is_off_only_if_the_assets_are_limited_and_were_counted(
+    limits: dict[str, str], before: Definitions, counts: bool
+) -> None:
+    assert counts_assets(before, _KEY, _limited(**limits)) is counts
 
 
 @pytest.mark.parametrize(

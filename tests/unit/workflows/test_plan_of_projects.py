@@ -6,11 +6,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 
-from bundler.artifacts.diff import diff
-from bundler.errors import ConfigurationError
-from bundler.project.options import RefreshOptions
+from bundler.artifacts.diff import Difference, diff
+from bundler.errors import BadData, ConfigurationError
+from bundler.listener import Listener
+from bundler.project.options import KeyOptions, RefreshOptions
+from bundler.refresh.removals import ShrunkState, refused
 from bundler.refresh.run import check_selection
 from bundler.state.definitions import Definitions
 from bundler.state.directory import DirectoryArtifact, PublishedDirectories
@@ -48,6 +51,115 @@ def test_other_state_directories_of_a_baseline_are_ignored(
         after = PublishedDirectories("new", {A: new.path})
         found = plan._of_projects(diff(before, after), before, refreshed)
     assert [(key.key, key.kind) for key in found.keys] == expected
+
+
+class _Projects:
+    """Two projects, with the keys of their components, and what a plan of both would judge."""
+
+    def __init__(self, folder: Path, options: dict[str, RefreshOptions], **keys: list[str]) -> None:
+        self.folder = folder
+        found = [
+            SimpleNamespace(
+                place=place,
+                directory=folder / place,
+                components=[SimpleNamespace(key=key) for key in keys[place[0]]],
+            )
+            for place in (A, B)
+        ]
+        bundles = [
+            SimpleNamespace(place=place, root=self.state_dir("new", place, keys[place[0]]).path)
+            for place in (A, B)
+        ]
+        refreshed: Any = SimpleNamespace(
+            found=found, bundles=bundles, options={A: options["a"], B: options["b"]}
+        )
+        projects: Any = [
+            SimpleNamespace(
+                name=name,
+                dagster=SimpleNamespace(defs=f"{name}.defs"),
+                config=SimpleNamespace(refresh=options[name]),
+            )
+            for name in "ab"
+        ]
+        self.loader = plan._Loader(projects, RefreshOptions(), refreshed, Listener())
+
+    def state_dir(self, top: str, place: str, keys: list[str], entries: int = 10) -> StateDir:
+        directory = StateDir(self.folder / top / place, place)
+        publish(directory, {key: {"state": str([*range(entries)])} for key in keys})
+        return directory
+
+    def baseline(self, name: str, entries: int = 10, **keys: list[str]) -> dict[str, StateDir]:
+        return {
+            f"app/{place}": self.state_dir(name, place, keys[place[0]], entries)
+            for place in (A, B)
+            if place[0] in keys
+        }
+
+
+@pytest.mark.parametrize(
+    ("own", "before", "allowed", "expected"),
+    [
+        ({"a": ["K"], "b": ["L"]}, {"a": ["K", "Gone"], "b": ["L"]}, (), []),
+        ({"a": ["K"], "b": ["L"]}, {"a": ["K"], "b": ["L", "Gone"]}, (), ["Gone"]),
+        ({"a": ["K"], "b": ["L"]}, {"a": ["K"], "b": ["L", "Gone"]}, ("Gone",), []),
+        ({"a": ["K"], "b": ["L"]}, {"a": ["K"], "b": ["K", "L"]}, (), ["K"]),
+        ({"a": ["K"], "b": ["L"]}, {"a": ["K", "X"], "b": ["L", "X"]}, (), ["X"]),
+        ({"a": ["K"], "b": ["L"]}, {"a": ["K", "X"], "b": ["L", "X"]}, ("X",), []),
+        ({"a": ["K"], "b": ["C[new]"]}, {"a": ["K"], "b": ["C[old]"]}, (), []),
+        ({"a": ["K"], "b": ["L"]}, {"a": ["K"]}, (), []),
+        ({"a": ["K"], "b": ["L"]}, {"b": ["L", "Gone"]}, (), ["Gone"]),
+    ],
+)
+def test_keys_without_a_component_are_judged_by_the_options_of_their_project(
+    own: dict[str, list[str]],
+    before: dict[str, list[str]],
+    allowed: tuple[str, ...],
+    expected: list[str],
+    tmp_path: Path,
+) -> None:
+    limited = RefreshOptions(defaults=KeyOptions(max_removed={"jobs": "0"}), allow_removed=allowed)
+    projects = _Projects(tmp_path, {"a": RefreshOptions(), "b": limited}, **own)
+    found = [*projects.loader._vanished(projects.baseline("old", **before))]
+    assert [error.key for error in refused(found)] == expected
+
+
+@pytest.mark.parametrize(
+    ("limits", "counted", "allowed", "expected"),
+    [
+        ({}, ["x"], False, ["K"]),
+        ({}, ["x"], True, []),
+        ({"assets": "0"}, ["x"], False, []),
+        ({"jobs": "0"}, ["x"], False, ["K"]),
+        ({"assets": "0"}, [], False, ["K"]),
+    ],
+)
+def test_shrunk_states_are_judged_against_each_baseline(
+    limits: dict[str, str],
+    counted: list[str],
+    allowed: bool,
+    expected: list[str],
+    tmp_path: Path,
+) -> None:
+    options = RefreshOptions(
+        defaults=KeyOptions(max_removed=limits or None),
+        allow_shrink=("K",) if allowed else (),
+    )
+    keys = {"a": ["K"], "b": ["L"]}
+    projects = _Projects(tmp_path, {"a": options, "b": options}, **keys)
+    before = {"a": Definitions({}, {"K": {"assets": counted}})}
+    for name, entries, shown in (("staging", 10, []), ("prod", 1000, expected)):
+        there = projects.baseline(name, entries, a=["K"])
+        assert [it.key for it in projects.loader._shrunk(there, before)] == shown
+
+
+def test_a_shrunk_state_is_shown_if_only_the_refresh_has_compared_it() -> None:
+    nothing = plan.PlannedChange(plan.PlanBaseline("x", {}), Difference("", "", (), 0))
+    shown = msgspec.structs.replace(nothing, shrunk=(ShrunkState("K", "small", ""),))
+    errors = [BadData(f"{key}: shrunk.", key=key) for key in "KL"]
+    found = plan._with_others(nothing, [nothing, shown], errors)
+    assert [(it.key, it.what) for it in found.shrunk] == [
+        ("L", "L: shrunk. A refresh compares it with another baseline.")
+    ]
 
 
 def test_a_finished_artifact_is_compared_by_what_the_plan_loaded(
