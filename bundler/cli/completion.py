@@ -46,7 +46,7 @@ def keys(ctx: click.Context, _: click.Parameter, begun: str) -> list[CompletionI
     found: set[str] = set()
     for root in ctx.params.get("directories") or (Path(),):
         for ask in (_published, _known):
-            with suppress(BundlerError, OSError):  # nothing to offer
+            with suppress(BundlerError, OSError, click.ClickException):  # nothing to offer
                 found.update(ask(Path(root).resolve()))
     return [CompletionItem(key) for key in sorted(found) if key.startswith(begun)]
 
@@ -62,7 +62,8 @@ def _known(root: Path) -> Iterator[str]:
     from bundler.project.projects import open_project
     from bundler.refresh.known_components import recalled
 
-    if not os.environ.get("STATE_BUNDLER_NO_CACHE"):
+    asked = os.environ.get("STATE_BUNDLER_NO_CACHE") or "0"
+    if not click.BOOL.convert(asked, None, None):
         for found in recalled([open_project(root)]) or ():
             yield from (component.key for component in found.components)
 

@@ -15,6 +15,7 @@ from bundler.refresh.discovery_cache import Question
 from bundler.refresh.key_credentials import withheld
 from bundler.refresh.model import Component, Found, Source, found_of
 from bundler.refresh.outcome.exchanges import links
+from bundler.refresh.secret_values import named_files
 from bundler.refresh.sources import load_error, sources_of
 from bundler.refresh.surroundings import Surroundings, surroundings_of
 from bundler.refresh.workers import WorkerProcess, launch
@@ -114,7 +115,11 @@ async def _load(
     keep: Keep | None,
 ) -> None:
     source = question.source
-    command = {**source.load, "observed": question.files} if keep else source.load
+    command = source.load
+    if keep is not None:
+        # What is withheld also depends on the files that variables name.
+        named = named_files(surroundings.environment, source.project.root)
+        command = {**command, "observed": (*question.files, *named)}
     worker = start(source, surroundings, scratch, image)
     try:
         event = await asyncio.wait_for(worker.load(command), _LOAD_SECONDS)
@@ -133,9 +138,9 @@ async def _load(
         name = image.inside.image if image is not None else None
         raise load_error(source, links(event["chain"]), surroundings.secrets, name)
     found = withheld(found_of(event), surroundings.secrets)
+    loaded.append(LoadedSource(source, found, worker, surroundings))
     if keep is not None:
         keep(question, event, found)
-    loaded.append(LoadedSource(source, found, worker, surroundings))
 
 
 def unique(components: Sequence[Component]) -> dict[str, Component]:

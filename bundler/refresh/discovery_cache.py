@@ -25,6 +25,8 @@ from typing import Any
 
 import msgspec
 
+from bundler.errors import InputOutputError
+from bundler.refresh import model
 from bundler.refresh.model import Found, Source, found_of
 from bundler.system import home
 from bundler.version import __version__
@@ -35,6 +37,8 @@ _MOST_ENTRIES = 512
 _MOST_BYTES = 8 * 1024 * 1024
 # What no record shows, such as an installed library that looks at a clock, is asked once a day.
 _LONGEST_SECONDS = 86400.0
+# A shell changes these from one command to the next.
+_SHELL = ("OLDPWD", "PWD", "SHLVL", "_", "_STATE_BUNDLER_COMPLETE")
 
 
 class Answer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -42,8 +46,7 @@ class Answer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     at: seconds since the epoch. digest: of the uses, as the worker's `digest_of` has it. variables:
     the names of those that were read; None for all. environment: a digest of their values.
-    surroundings: of all variables, and of which the configuration calls secret. event: the
-    worker's answer.
+    surroundings: of all variables but a shell's own, and of which the configuration calls secret.
     """
 
     at: float
@@ -52,7 +55,7 @@ class Answer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     variables: tuple[str, ...] | None
     environment: str
     surroundings: str
-    event: dict[str, Any]
+    found: Found
 
 
 class Question(msgspec.Struct, frozen=True):
@@ -73,11 +76,13 @@ class Question(msgspec.Struct, frozen=True):
         files = tuple(dict.fromkeys(str(folder / ".env") for folder in folders))
         return cls(source, dict(os.environ), files, _digest(files) or "")
 
-    @property
-    def path(self) -> Path | None:
-        """Where the answer is kept; None for a user without a cache."""
-        folder = _folder()
-        own = sorted(str(path) for path in _WORKER.glob("*.py"))
+    def path(self, *, creates: bool = False) -> Path | None:
+        """Where the answer is kept; None for a user without a cache.
+
+        creates: whether to make the folder.
+        """
+        folder = _folder(creates=creates)
+        own = sorted(map(str, (model.__file__, *_WORKER.glob("*.py"))))
         asked = (__version__, _digest(own), self.source.kind, str(self.source.python), self.files)
         text = json.dumps([*asked, self.source.load], sort_keys=True)
         return folder and folder / f"{hashlib.sha256(text.encode()).hexdigest()}.json.z"
@@ -87,12 +92,17 @@ class Question(msgspec.Struct, frozen=True):
         """What decides which texts are secret."""
         config = self.source.project.config.refresh
         names = (*config.secrets, "", *config.not_secrets)
-        return _of_variables(self.environment, None, extra=names)
+        decisive = {
+            name: value
+            for name, value in self.environment.items()
+            if name in config.secrets or not (name in _SHELL or name.startswith("COMP_"))
+        }
+        return _of_variables(decisive, None, extra=names)
 
 
 def recall(question: Question) -> Found | None:
     """The kept answer if nothing has changed since; else None."""
-    path = question.path
+    path = question.path()
     answer = path and _read(path)
     if not answer or not 0 <= time.time() - answer.at < _LONGEST_SECONDS:
         return None
@@ -100,9 +110,8 @@ def recall(question: Question) -> Found | None:
         return None
     if _digest_of(answer.uses) != answer.digest:
         return None
-    found = found_of(answer.event)
     if question.surroundings == answer.surroundings:
-        return found
+        return answer.found
     from bundler.refresh.key_credentials import withheld
     from bundler.refresh.surroundings import surroundings_of
 
@@ -110,7 +119,7 @@ def recall(question: Question) -> Found | None:
     now = surroundings_of(
         question.source.project, named=config.secrets, excluded=config.not_secrets
     )
-    return withheld(found, now.secrets)
+    return withheld(answer.found, now.secrets)
 
 
 def keep(question: Question, event: dict[str, Any], shown: Found) -> None:
@@ -131,17 +140,17 @@ def keep(question: Question, event: dict[str, Any], shown: Found) -> None:
         variables=None if variables is None else tuple(variables),
         environment=_of_variables(question.environment, variables),
         surroundings=question.surroundings,
-        event=event,
+        found=shown,
     )
-    data = zlib.compress(msgspec.json.encode(answer), 1)
-    path = question.path
-    if path is None or len(data) > _MOST_BYTES:
-        return
     from bundler.system.atomic import write_synced
 
-    with suppress(OSError):
-        write_synced(path, data, 0o600)
-        _prune(path.parent)
+    # A text that is not UTF-8 has no JSON.
+    with suppress(OSError, InputOutputError, UnicodeEncodeError):
+        data = zlib.compress(msgspec.json.encode(answer, enc_hook=str), 1)
+        path = question.path(creates=True)
+        if path is not None and len(data) <= _MOST_BYTES:
+            write_synced(path, data, 0o600)
+            _prune(path.parent)
 
 
 def _same_files(question: Question) -> bool:
@@ -190,14 +199,15 @@ def _bytes(file: str) -> bytes:
 # --- the folder -------------------------------------------------------------------------------
 
 
-def _folder() -> Path | None:
-    """Ours alone; None if it cannot be made, or others may write to it."""
-    cache = home.cache()
+def _folder(*, creates: bool) -> Path | None:
+    """Ours alone; None if it does not exist, or others may write to it."""
+    cache = home.cache(creates=creates)
     if cache is None:
         return None
     folder = cache / "discovery"
     with suppress(OSError):
-        folder.mkdir(mode=0o700, exist_ok=True)
+        if creates:
+            folder.mkdir(mode=0o700, exist_ok=True)
         status = folder.lstat()
         if stat.S_ISDIR(status.st_mode) and _is_ours(status):
             return folder
@@ -208,6 +218,12 @@ def _is_ours(status: os.stat_result) -> bool:
     return status.st_uid == os.geteuid() and not stat.S_IMODE(status.st_mode) & 0o077
 
 
+def _decoded(kind: type, value: Any) -> Path:
+    if kind is not Path or not isinstance(value, str):
+        raise TypeError(f"{kind.__name__} is not kept.")
+    return Path(value)
+
+
 def _read(path: Path) -> Answer | None:
     """None if there is no answer, or one that is damaged or not ours."""
     try:
@@ -216,7 +232,7 @@ def _read(path: Path) -> Answer | None:
             if not stat.S_ISREG(status.st_mode) or not _is_ours(status):
                 return None
             data = stream.read(_MOST_BYTES + 1)
-        return msgspec.json.decode(zlib.decompress(data), type=Answer)
+        return msgspec.json.decode(zlib.decompress(data), type=Answer, dec_hook=_decoded)
     except (OSError, zlib.error, msgspec.DecodeError):
         return None
 

@@ -84,6 +84,23 @@ def collect(
     return Secrets(values, tuple(parts), frozenset(settings))
 
 
+def named_files(environment: Mapping[str, str], root: Path) -> list[str]:
+    """The files that variables name, in which `collect` looks for secrets."""
+    values = {it for name, it in environment.items() if not name.startswith(_CODE)}
+    return sorted(path for value in values if _is_file(path := _path(root, value)))
+
+
+def _path(root: Path, value: str) -> str:
+    return os.path.join(root, os.path.expanduser(value))
+
+
+def _is_file(path: str) -> bool:
+    try:
+        return stat.S_ISREG(os.stat(path).st_mode)
+    except (OSError, ValueError):  # too long, or a NUL byte
+        return False
+
+
 def _is_usable(value: str) -> bool:
     value = value.strip()
     encoded = value.encode("utf-8", "surrogateescape")
@@ -106,7 +123,7 @@ def _exists(root: Path, value: str) -> bool:
 
 def _of_file(name: str, root: Path, value: str) -> Iterator[Part]:
     """The secrets in the file that a variable names."""
-    text = _read(os.path.join(root, os.path.expanduser(value)))
+    text = _read(_path(root, value))
     yield from _parts(text)
     for pattern in (_NETRC, *((_PGPASS,) if "pgpass" in (name + value).lower() else ())):
         for found in re.finditer(pattern, text):
@@ -118,9 +135,9 @@ def _of_file(name: str, root: Path, value: str) -> Iterator[Part]:
 
 def _read(path: str) -> str:
     """The contents of a small regular text file; empty for anything else."""
+    if not _is_file(path):
+        return ""
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            return ""
         with open(path, encoding="utf-8") as stream:
             text = stream.read(_MOST_FILE_BYTES + 1)
     except (OSError, ValueError):

@@ -16,11 +16,14 @@ def home(environ: Mapping[str, str] = os.environ) -> Path:
         return Path("/")
 
 
-def cache() -> Path | None:
-    """The folder for cached data; None if the user cannot write to any."""
+def cache(*, creates: bool = True) -> Path | None:
+    """The folder for cached data; None if the user cannot write to any.
+
+    creates: whether to make it; None if it does not exist otherwise.
+    """
     from platformdirs import user_cache_path
 
-    return _made(lambda: user_cache_path("state-bundler"))
+    return _made(lambda: user_cache_path("state-bundler"), creates=creates)
 
 
 def logs() -> Path | None:
@@ -30,10 +33,11 @@ def logs() -> Path | None:
     return _made(lambda: user_log_path("state-bundler"))
 
 
-def _made(path: Callable[[], Path]) -> Path | None:
+def _made(path: Callable[[], Path], *, creates: bool = True) -> Path | None:
     with suppress(RuntimeError, OSError):
         folder = path()
-        folder.mkdir(parents=True, exist_ok=True)
+        if creates:
+            folder.mkdir(parents=True, exist_ok=True)
         if os.access(folder, os.W_OK | os.X_OK):
             return folder
     return None

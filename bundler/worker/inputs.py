@@ -10,8 +10,10 @@ it again. Only the standard library.
 
 from __future__ import annotations
 
+import _thread
 import hashlib
 import os
+import re
 import stat
 import sys
 import sysconfig
@@ -45,14 +47,15 @@ _REASONS = {
         "it uses the network",
     ),
 }
+# `scandir`: its entries are asked for sizes and times where no hook sees it.
 _CLOCKS = frozenset(
     (
         "choice", "choices", "ctime", "getlogin", "getnode", "getpass", "getpid", "getppid",
         "getrandbits", "getrandom", "getuser", "gmtime", "localtime", "monotonic", "monotonic_ns",
         "node", "now", "perf_counter", "perf_counter_ns", "randbelow", "randbytes", "randint",
-        "random", "randrange", "sample", "shuffle", "strftime", "time", "time_ns", "today",
-        "token_bytes", "token_hex", "token_urlsafe", "uname", "uniform", "urandom", "utcnow",
-        "uuid1", "uuid4", "uuid6", "uuid7",
+        "random", "randrange", "sample", "scandir", "shuffle", "strftime", "time", "time_ns",
+        "today", "token_bytes", "token_hex", "token_urlsafe", "uname", "uniform", "urandom",
+        "utcnow", "uuid1", "uuid4", "uuid6", "uuid7",
     )
 )  # fmt: skip
 # They read files and connect in native code, where no hook sees it.
@@ -72,18 +75,20 @@ Use = tuple[str, bool]
 
 def signature(path: str, *, listed: bool) -> Signature:
     """What says whether a path has changed. Raises `ValueError` for what cannot be compared."""
+    target: Signature = ()
     try:
         status = os.lstat(path)
-        if not stat.S_ISLNK(status.st_mode):
-            return _signature(path, status, listed=listed)
-        return (os.readlink(path), *_signature(path, os.stat(path), listed=listed))
+        if stat.S_ISLNK(status.st_mode):
+            target = (os.readlink(path),)
+            status = os.stat(path)
+        return (*target, *_signature(path, status, listed=listed))
     except OSError as error:
-        return (error.errno,)
+        return (*target, error.errno)
 
 
 def _signature(path: str, status: os.stat_result, *, listed: bool) -> Signature:
     if stat.S_ISDIR(status.st_mode):
-        return ("names", *_names(path)) if listed else ("directory",)
+        return ("names", *_names(path)) if listed else ("directory", status.st_mode)
     if not stat.S_ISREG(status.st_mode) or path.startswith(("/proc/", "/sys/")):
         raise ValueError(f"it reads {path}")
     # uv links installed files from its cache, and each further link changes the ctime of all.
@@ -93,13 +98,21 @@ def _signature(path: str, status: os.stat_result, *, listed: bool) -> Signature:
     )  # fmt: skip
 
 
-def _names(path: str) -> list[str]:
+def _names(path: str) -> list[tuple[object, ...]]:
     with os.scandir(path) as entries:
         return sorted(
-            f"{entry.name}/" if entry.is_dir() else entry.name
+            (entry.name, entry.is_symlink(), *map(_is, (entry.is_dir, entry.is_file)))
             for entry in entries
             if entry.name not in _WRITTEN
         )
+
+
+def _is(asked: Callable[[], bool]) -> bool:
+    """False for a link that leads to itself."""
+    try:
+        return asked()
+    except OSError:
+        return False
 
 
 def digest_of(uses: Iterable[Use]) -> str:
@@ -115,11 +128,46 @@ def _mentions(code: Any, names: frozenset[str]) -> bool:
     return not names.isdisjoint(code.co_names) or any(_mentions(one, names) for one in inner)
 
 
-class Inputs:
-    """Records from its creation on; one in a process, which hooks cannot be removed from."""
+def passed(source: str) -> set[str]:
+    """The imported clocks that a module refers to without calling them: others call them unseen."""
+    import ast
 
-    def __init__(self, files: Iterable[str], package: str) -> None:
-        """files: what was read before this process started. package: the project's, or nothing."""
+    nodes = list(ast.walk(ast.parse(source)))
+    imported = {
+        (alias.asname or alias.name.partition(".")[0]): alias.name.rpartition(".")[2]
+        for node in nodes
+        if isinstance(node, (ast.Import, ast.ImportFrom))
+        for alias in node.names
+    }
+    if "*" in imported:
+        imported.update((name, name) for name in _CLOCKS)
+    called = {id(node.func) for node in nodes if isinstance(node, ast.Call)}
+    called |= {id(node.value) for node in nodes if isinstance(node, ast.Attribute)}
+    found = set()
+    for node in nodes:
+        root: Any = node
+        while isinstance(root, ast.Attribute):
+            root = root.value
+        if id(node) in called or not isinstance(root, ast.Name) or root.id not in imported:
+            continue
+        name = node.attr if isinstance(node, ast.Attribute) else imported[root.id]
+        if name in _CLOCKS:
+            found.add(name)
+    return found
+
+
+def packages_of(command: dict[str, Any]) -> frozenset[str]:
+    """The top-level packages and modules of the project that a ``load`` command names."""
+    modules = [entry["component"] for entry in command.get("entries", ()) if "component" in entry]
+    modules += [command.get("root_module", ""), command.get("target", "")]
+    return frozenset(re.split("[.:]", module)[0] for module in modules) - {""}
+
+
+class Inputs:
+    """Records from its creation on; only one in a process: audit hooks cannot be removed."""
+
+    def __init__(self, files: Iterable[str], packages: Iterable[str]) -> None:
+        """files: what was read before this process started. packages: see `packages_of`."""
         self._began = time.time()
         self._uses: dict[Use, Signature] = {}
         self._variables: set[str] = set()
@@ -128,11 +176,13 @@ class Inputs:
         self._watches = False
         self._busy = threading.local()
         self._owned: dict[str, bool] = {}
-        self._package = package or "."
+        self._packages = frozenset(packages)
+        self._in_library = False
         self._foreign = (f"{sysconfig.get_path('stdlib')}/", f"{os.path.dirname(__file__)}/")
         self._start(files)
         self._hook_environment()
         self._hook_questions()
+        self._hook_threads()
         self._hook_imports()
         sys.addaudithook(self._audited)
 
@@ -256,6 +306,10 @@ class Inputs:
             asked = self._asked(getattr(posix, name))
             for module in (posix, os):
                 setattr(module, name, asked)
+            # Python 3.10's paths have their own references to these functions.
+            accessor = getattr(sys.modules.get("pathlib"), "_NormalAccessor", None)
+            if hasattr(accessor, name):
+                setattr(accessor, name, staticmethod(asked))
 
     def _asked(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def asked(path: Any, *given: Any, **named: Any) -> Any:
@@ -265,6 +319,18 @@ class Inputs:
             return original(path, *given, **named)
 
         return asked
+
+    def _hook_threads(self) -> None:
+        """What runs in another thread is not watched."""
+        for owner, name in ((threading.Thread, "start"), (_thread, "start_new_thread")):
+            setattr(owner, name, self._starting(getattr(owner, name)))
+
+    def _starting(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        def starting(*given: Any, **named: Any) -> Any:
+            self._reasons.add("it starts threads")
+            return original(*given, **named)
+
+        return starting
 
     def _hook_environment(self) -> None:
         kind: Any = type(os.environ)
@@ -292,17 +358,27 @@ class Inputs:
         execute = loader.exec_module
 
         def exec_module(own: Any, module: Any) -> None:
-            before, watch = sys.getprofile(), None
-            if self._is_own(getattr(module, "__file__", None) or ""):
-                self._watches |= _mentions(own.get_code(module.__name__), _CLOCKS | _NATIVE)
-                watch = self._called if self._watches else None
-            sys.setprofile(watch)
+            outer = self._in_library
+            self._in_library = not self._is_own(getattr(module, "__file__", None) or "")
+            if not self._in_library:
+                self._read(own, module.__name__)
+            self._watch()
             try:
                 execute(own, module)
             finally:
-                sys.setprofile(self._called if watch else before)
+                self._in_library = outer
+                self._watch()
 
         loader.exec_module = exec_module
+
+    def _read(self, loader: Any, name: str) -> None:
+        """Looks for clocks in the code of the project's module."""
+        if _mentions(loader.get_code(name), _CLOCKS | _NATIVE):
+            self._watches = True
+            self._reasons.update(f"it passes {it}" for it in passed(loader.get_source(name)))
+
+    def _watch(self) -> None:
+        sys.setprofile(self._called if self._watches and not self._in_library else None)
 
     def _called(self, frame: FrameType, event: str, argument: Any) -> None:
         caller = frame if event == "c_call" else frame.f_back if event == "call" else None
@@ -322,6 +398,7 @@ class Inputs:
         if known is None:
             is_installed = "/site-packages/" in file or "/dist-packages/" in file
             is_foreign = not file or file.startswith(("<frozen", *self._foreign)) or is_installed
-            is_package = is_installed and f"-packages/{self._package}/" in file
-            known = self._owned[file] = is_package or not is_foreign
+            inside = re.split("/(?:site|dist)-packages/", file)[-1]
+            is_named = is_installed and re.split(r"[/.]", inside)[0] in self._packages
+            known = self._owned[file] = is_named or not is_foreign
         return known

@@ -228,9 +228,8 @@ class Worker:
         try:
             inputs = None
             if "observed" in command:
-                inputs = _sibling("_state_bundler_inputs", "inputs.py").Inputs(
-                    command["observed"], command.get("root_module", "")
-                )
+                module = _sibling("_state_bundler_inputs", "inputs.py")
+                inputs = module.Inputs(command["observed"], module.packages_of(command))
             self._loaded_by = {**command, "root": command["root"] or _project_here(command)}
             found, self._components = self._source.load(self._loaded_by)
             if self._recorder is not None:

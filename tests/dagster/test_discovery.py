@@ -242,7 +242,7 @@ def test_a_variable_that_is_not_set_is_no_part_of_a_key(
 def test_a_code_location_is_loaded_again_once_it_has_changed(
     project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(home, "cache", lambda: tmp_path)
+    monkeypatch.setattr(home, "cache", lambda **_: tmp_path)
     time.sleep(2.1)  # a younger file proves nothing
     found = known_components.discover([project], SILENT, is_cached=True)
     assert known_components.recalled([project]) == found

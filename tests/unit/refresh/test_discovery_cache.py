@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import json
 import os
 import shutil
 import sys
@@ -18,12 +20,14 @@ import pytest
 
 from bundler.cli import completion
 from bundler.cli.commands import cli
+from bundler.errors import io_failure
 from bundler.listener import SILENT
 from bundler.project.projects import Project, open_project
 from bundler.refresh import discovery_cache
 from bundler.refresh.known_components import discover, recalled
 from bundler.refresh.model import Found
-from bundler.system import home
+from bundler.system import atomic, home
+from bundler.worker import inputs
 from tests.support.environments import ROOT
 
 pytestmark = pytest.mark.slow  # starts many interpreters
@@ -64,6 +68,8 @@ def things():
         (HERE / "folder" / "inner").read_text(),
         (HERE.parent / "outside").read_text(),
         str(os.access(HERE / "asked", os.F_OK)),
+        str(os.access(HERE / "parts", os.R_OK)),
+        os.readlink(HERE / "dangling"),
         helper.NAME,
         os.environ.get("THING_NAME", "unset"),
         str("THING_FLAG" in os.environ),
@@ -81,12 +87,16 @@ def _make(root: Path, code: str = _CODE) -> Path:
         "pyproject.toml": _TABLE, "thing.py": code, "keys.yaml": "one", "parts/a": "",
         "first": "1", "second": "2", "f1/inner": "i", "f2/inner": "j",
         "../outside": "out", "../lib/helper.py": "NAME = 'helper'\n", "README": "",
+        "../lib/clock.py": "import time\ndef stamp():\n    return str(time.time())\n",
+        "sealed": "",
     }  # fmt: skip
     for name, text in files.items():
         path = root / name
         path.parent.mkdir(exist_ok=True)
         path.write_text(text)
     (root / "link").symlink_to("first")
+    (root / "dangling").symlink_to("nowhere")
+    (root / "parts/loop").symlink_to("loop")
     (root / "folder").symlink_to("f1")
     venv.create(root / ".venv", symlinks=True)
     (_packages(root) / "ours.pth").write_text(f"{ROOT}\n{root.parent / 'lib'}\n")
@@ -147,6 +157,9 @@ _CHANGES: dict[str, Change] = {
     "a file that was asked for": lambda root, _: (root / "asked").touch(),
     "a link": lambda root, _: _relink(root / "link", "second"),
     "a link on the way": lambda root, _: _relink(root / "folder", "f2"),
+    "a link to nothing": lambda root, _: _relink(root / "dangling", "elsewhere"),
+    "a folder's permission": lambda root, _: (root / "parts").chmod(0o705),
+    "a file that a variable names": lambda root, _: (root / "sealed").write_text("new"),
     "what a link leads to": lambda root, _: (root / "first").write_text("9"),
     "the code": lambda root, _: _append(root / "thing.py", "\n"),
     "a library's code": lambda root, _: _append(root.parent / "lib/helper.py", "\n"),
@@ -170,7 +183,10 @@ _CHANGES: dict[str, Change] = {
 }
 _HARMLESS: dict[str, Change] = {
     "nothing": lambda _, __: None,
-    "a variable that nobody read": lambda _, patch: patch.setenv("SHLVL", "77"),
+    "a shell in a shell": lambda _, patch: patch.setenv("SHLVL", "77"),
+    "another folder": lambda _, patch: patch.setenv("PWD", "/new"),
+    "the folder before": lambda _, patch: patch.setenv("OLDPWD", "/new"),
+    "the words to complete": lambda _, patch: patch.setenv("COMP_WORDS", "new"),
     "a file that nobody read": lambda root, _: _append(root / "README", "text"),
     "a state": lambda root, _: (root / ".local_defs_state/new").touch(),
     "byte code": lambda root, _: (root / "parts/__pycache__").mkdir(),
@@ -189,6 +205,10 @@ _CALLS = {
     "name service": "__import__('socket').getaddrinfo('localhost', 80)",
     "network": "__import__('socket').socket().connect_ex(('127.0.0.1', 9))",
     "database": "__import__('sqlite3').connect(HERE / 'some.db')",
+    "thread that ends": "(it := __import__('threading').Thread(target=int)).start() or it.join()",
+    "pool": "__import__('concurrent.futures').futures.ThreadPoolExecutor(1).submit(int).result()",
+    "passed on": "__import__('functools').partial(datetime.now)()",
+    "entry": "next(os.scandir(HERE)).stat(follow_symlinks=False)",
     "thread": "__import__('threading').Thread(target=input, daemon=True).start() or "
     "__import__('threading').Timer(60, print).start()",
     "write": "(HERE / 'written').write_text('')",
@@ -206,17 +226,42 @@ def _calling(call: str) -> str:
     return _CODE.replace("    return Thing(\n", f"    {call}\n    return Thing(\n")
 
 
+# The module that is named mentions no clock; the one that it imports does.
+_ASKS_ANOTHER = (
+    _CODE.replace("from datetime import datetime\n", "import clock\n")
+    .replace("datetime.now().isoformat()", "''")
+    .replace("    return Thing(\n", "    clock.stamp()\n    return Thing(\n")
+)
+# Other modules of the project, by the name of the file that is installed with it.
+_INSTALLED = {"thing": "thing.py", "acme.thing": "acme/thing.py"}
+
+
+def _install(root: Path, module: str) -> None:
+    """Moves the project's module into its environment, with a clock in it."""
+    (root / "thing.py").unlink()
+    table = _TABLE.replace("thing:things", f"{module}:things")
+    (root / "pyproject.toml").write_text(table)
+    file = _packages(root) / _INSTALLED[module]
+    file.parent.mkdir(exist_ok=True)
+    code = _calling(_CALLS["clock"]).replace("Path(__file__).parent", "Path.cwd()")
+    file.write_text(code)
+
+
 @pytest.fixture(scope="module")
 def roots(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A project for each test, older than the coarsest clock of a file system ticks."""
     folder = tmp_path_factory.mktemp("projects")
     made = {}
-    names = [*_CHANGES, *_HARMLESS, *_CALLS, "interpolated", "all", "secret", "damaged", "folder"]
+    others = ["interpolated", "all", "secret", "damaged", "folder", "another", *_INSTALLED]
+    names = [*_CHANGES, *_HARMLESS, *_CALLS, *others]
     for number, name in enumerate(names):
         (folder / str(number)).mkdir()
         code = _calling(_CALLS[name]) if name in _CALLS else _CODE
         code = code.replace("os.environ.get", "dict(os.environ).get") if name == "all" else code
+        code = _ASKS_ANOTHER if name == "another" else code
         made[name] = _make(folder / str(number) / "project", code)
+        if name in _INSTALLED:
+            _install(made[name], name)
     (made["interpolated"] / ".env").write_text("FROM_FILE=${ELSEWHERE}\n")
     time.sleep(2.1)
     return made
@@ -224,9 +269,11 @@ def roots(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    monkeypatch.setattr(home, "cache", lambda: tmp_path)
+    monkeypatch.setattr(home, "cache", lambda **_: tmp_path)
     monkeypatch.setenv("THING_NAME", "thing")
-    for name in ("THING_FLAG", "FROM_FILE", "PYTHONUTF8", "LC_TIME"):
+    monkeypatch.setenv("THING_FILE", "sealed")
+    others = ("DG_PROJECT_PYTHON_EXECUTABLE", "STATE_BUNDLER_NO_CACHE")
+    for name in ("THING_FLAG", "FROM_FILE", "PYTHONUTF8", "LC_TIME", *others):
         monkeypatch.delenv(name, raising=False)
     return tmp_path / "discovery"
 
@@ -261,6 +308,8 @@ def test_what_nobody_read_may_change(
     root = roots[name]
     found = _discover(root)
     _HARMLESS[name](root, monkeypatch)
+    # Nothing is asked about secrets either, which would start an interpreter for a `.env`.
+    monkeypatch.setattr(import_module("bundler.refresh.surroundings"), "surroundings_of", None)
     assert _recalled(root) == found
 
 
@@ -271,8 +320,60 @@ def test_what_cannot_be_compared_is_not_kept(roots: dict[str, Path], name: str) 
     assert _recalled(roots[name]) is None
 
 
+@pytest.mark.parametrize("name", ["another", *_INSTALLED])
+def test_a_clock_in_any_module_of_the_project(roots: dict[str, Path], name: str) -> None:
+    (found,) = _discover(roots[name])
+    assert found.components
+    assert _recalled(roots[name]) is None
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        ("from datetime import datetime\nmap(datetime.now, [])", {"now"}),
+        ("import datetime as d\nf(d.datetime.now)", {"now"}),
+        ("from uuid import uuid4 as new\nField(default_factory=new)", {"uuid4"}),
+        ("from time import *\nf(time)", {"time"}),
+        ("import time, random\nrandom.random(), time.time(), time.time().hex()", set()),
+        ("import event\nnow = self.time\nf(now, event.name)", set()),
+    ],
+)
+def test_a_clock_that_others_may_call(source: str, found: set[str]) -> None:
+    assert inputs.passed(source) == found
+
+
+@pytest.mark.parametrize(
+    ("command", "packages"),
+    [
+        ({"root_module": "acme.shop", "target": "acme.shop.definitions"}, {"acme"}),
+        ({"root_module": "shop", "target": "apps.main"}, {"shop", "apps"}),
+        ({"entries": [{"component": "a.b:c"}, {"component": "d:e"}]}, {"a", "d"}),
+        ({"entries": [{"argv": ["true"]}]}, set()),
+    ],
+)
+def test_the_packages_of_a_project(command: dict[str, Any], packages: set[str]) -> None:
+    assert inputs.packages_of(command) == packages
+
+
+def test_what_a_listing_tells_apart(tmp_path: Path) -> None:
+    folder = tmp_path / "listed"
+    folder.mkdir()
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "file").touch()
+    entry, seen = folder / "entry", set()
+    for target in ("entry", "../nothing", "../file", "../inner"):
+        entry.symlink_to(target)
+        seen.add(repr(inputs.signature(str(folder), listed=True)))
+        entry.unlink()
+    for make in (entry.touch, entry.unlink, entry.mkdir):
+        make()
+        seen.add(repr(inputs.signature(str(folder), listed=True)))
+    assert len(seen) == 3 + 3  # a link to itself and one to nothing answer alike
+
+
 def test_what_is_being_changed_is_not_kept(tmp_path: Path) -> None:
     root = _make(tmp_path / "project")
+    os.utime(root / "keys.yaml", (time.time() + 600,) * 2)  # as if it changed during the load
     _discover(root)
     assert _recalled(root) is None
 
@@ -341,6 +442,48 @@ def test_a_damaged_or_foreign_answer_is_asked_again(roots: dict[str, Path], cach
     assert _discover(root) == found
 
 
+@pytest.mark.parametrize("key", ["directory", "place", "components"])
+@pytest.mark.parametrize("value", [None, 3, {}, [{"key": 3}]])
+def test_an_answer_of_another_shape_is_asked_again(
+    roots: dict[str, Path], cache: Path, key: str, value: Any
+) -> None:
+    root = roots["damaged"]
+    found = _discover(root)
+    (file,) = cache.iterdir()
+    answer = json.loads(zlib.decompress(file.read_bytes()))
+    answer["found"][key] = value
+    file.write_bytes(zlib.compress(json.dumps(answer).encode()))
+    assert _recalled(root) is None
+    del answer["found"][key]
+    file.write_bytes(zlib.compress(json.dumps(answer).encode()))
+    assert _recalled(root) is None
+    assert _discover(root) == found
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ENOSPC, "full"), io_failure(OSError(errno.ENOSPC, "full"), Path("x"))]
+)
+def test_an_answer_that_cannot_be_written(
+    roots: dict[str, Path], monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def full(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(atomic, "write_synced", full)
+    assert _discover(roots["folder"])
+    assert _recalled(roots["folder"]) is None
+
+
+def test_looking_makes_no_folder(
+    roots: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert _recalled(roots["folder"]) is None
+    assert list(tmp_path.iterdir()) == []
+    assert home.cache() == tmp_path / "cache/state-bundler"
+
+
 @pytest.mark.parametrize("mode", [0o770, 0o707])
 def test_a_folder_that_others_use_is_left_alone(
     roots: dict[str, Path], cache: Path, mode: int
@@ -352,7 +495,7 @@ def test_a_folder_that_others_use_is_left_alone(
 
 
 def test_no_folder_at_all(roots: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(home, "cache", lambda: None)
+    monkeypatch.setattr(home, "cache", lambda **_: None)
     assert _discover(roots["folder"])
     assert _recalled(roots["folder"]) is None
 
@@ -393,8 +536,9 @@ def test_keys_that_are_not_published_are_completed(
         return [item.value for item in completion.keys(context, cli.params[0], "Thing")]
 
     assert completed() == [component.key for component in found.components]
-    monkeypatch.setenv("STATE_BUNDLER_NO_CACHE", "1")
-    assert completed() == []
+    for value, is_cached in (("0", True), ("1", False), ("", True), ("no", True), ("?", False)):
+        monkeypatch.setenv("STATE_BUNDLER_NO_CACHE", value)
+        assert bool(completed()) == is_cached
 
 
 def test_an_interpreter_of_its_own_is_a_question_of_its_own(roots: dict[str, Path]) -> None:
