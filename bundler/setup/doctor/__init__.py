@@ -193,8 +193,9 @@ def _answers(check: Check, patient: DoctorContext, told: set[str]) -> Iterator[F
     """What a check says; a reason that an earlier one has given for failing is not repeated."""
     try:
         for finding in check.look(patient):
-            told.add(finding.what)
-            yield finding
+            if finding.grade != "fail" or finding.what not in told:
+                told.add(finding.what)
+                yield finding
     except BundlerError as error:
         if error.what not in told:
             told.add(error.what)

@@ -126,7 +126,8 @@ def test_what_doctor_finds_is_annotated_and_summarised(wd: WorkDir, tmp_path: Pa
     assert (out + err).count(f"✗ findings (1): {copies}") == 1
     assert f"::error file=Dockerfile,line=3,title=state-bundler::{copies}\n" in err
     assert "::warning file=Dockerfile,line=2,title=state-bundler::Dockerfile:2 passes API" in err
-    assert f"| findings (1) | {copies} (Dockerfile:3) | Remove that line" in summary.read_text()
+    escaped = copies.replace("_", r"\_")
+    assert f"| findings (1) | {escaped} (Dockerfile:3) | Remove that line" in summary.read_text()
     assert re.search(r"^1 failure, \d+ warnings?\..* Exit code 1\.$", err, re.MULTILINE)
 
 

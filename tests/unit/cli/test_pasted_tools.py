@@ -99,19 +99,14 @@ def test_a_manifest_of_dbt_that_a_program_loads(wd: WorkDir) -> None:
     assert "[[tool.state-bundler.source]]" in (wd.path / "pyproject.toml").read_text()
 
 
-def test_a_repository_that_git_cannot_read(wd: WorkDir) -> None:
-    wd.write("pyproject.toml", '[project]\nname = "shop"\nversion = "1"\n')
-    wd.write("Dockerfile", "FROM scratch\nCOPY . /\n")
+def test_a_repository_that_git_cannot_read_is_reported_once(wd: WorkDir) -> None:
     wd.write(
         "pyproject.toml",
         '[[tool.state-bundler.source]]\nkey = "K"\ncommand = ["true"]\npath = "state"\n',
     )
     wd.commit("shop")
     wd.write(".git/index", "damaged")
-    (command,) = re.findall(r"See what `([^`]*)` says there", doctor(wd))
-    done = wd.run(["sh", "-c", command])
-    assert done.returncode
-    assert b"index file" in done.stderr
+    assert doctor(wd).count("index file smaller than expected") == 1
 
 
 def test_the_scie_of_a_finished_pex(wd: WorkDir) -> None:

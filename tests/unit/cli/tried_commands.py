@@ -207,7 +207,7 @@ TRIED: tuple[tuple[str, str, str], ...] = (
     (
         "setup/doctor/docker.py _secrets_in_context",
         "git status",
-        f"{_TOOLS}::test_a_repository_that_git_cannot_read",
+        "not here: needs a git that fails in the build context alone",
     ),
     (
         "setup/doctor/docker.py engine",
@@ -247,6 +247,8 @@ TRIED: tuple[tuple[str, str, str], ...] = (
         )
     ),
     ("setup/init/workflow.py _artifact", "pants package {}", _OTHER_TOOL),
+    ("setup/init/workflow.py _made_by_its_tool", "pixi install --manifest-path {}", _OTHER_TOOL),
+    ("setup/init/workflow.py _tools", "pixi install", _OTHER_TOOL),
     ("setup/init/pyproject.py ", "state-bundler init", "not here: a comment in the file"),
     ("state/publishing.py _not_ours", "rm -r {}, then refresh again", _JOURNAL),
     ("state/publishing.py _is_installed", "rm -r {}, then refresh again", _JOURNAL),
