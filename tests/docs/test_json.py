@@ -106,11 +106,11 @@ _PRINTED = {
 }
 # Documents of the same form, printed by another command.
 _ALSO = (
+    ("diff", "store diff 1 --store STORE"),
     ("refresh", "refresh --push --store STORE"),
     ("refresh", "refresh -o build/states.tar"),
     ("extract", "store pull -o ../pulled --store STORE"),
     ("store-set", "store remove Catalogue --store STORE"),
-    ("diff", "store diff 1 --store STORE"),
     ("init", "init --remove --project ../other"),
     ("init", "init --git-hooks --project ../other"),
     ("init", "init --git-hooks --remove --project ../other"),

@@ -10,20 +10,20 @@ from pathlib import Path
 from tests.support.engine import install
 from tests.support.layouts import LayoutMaker
 from tests.support.pushing import alone, push_base  # noqa: F401  # a fixture for all
-from tests.support.registries import Registry
+from tests.support.registries import distribution
 from tests.support.workdir import WorkDir
 
 
-def test_an_image_that_the_registry_does_not_have(
-    ours: Registry, maker: LayoutMaker, wd: WorkDir
-) -> None:
+def test_an_image_that_the_registry_does_not_have(maker: LayoutMaker, wd: WorkDir) -> None:
     install("skopeo")
-    push_base(maker, f"{ours.host}/acme/shop:1")
     program = Path(sys.executable).with_name("state-bundler")
-    refused = wd.run([program, "verify", f"docker://{ours.host}/acme/shop:2"])
-    assert refused.returncode == 2
-    (fix,) = re.findall(r"List its tags: (.*)", refused.stderr.decode())
-    # skopeo talks to a registry without TLS only if its configuration says so.
-    wd.write("registries.conf", f'[[registry]]\nlocation = "{ours.host}"\ninsecure = true\n')
-    wd.env["CONTAINERS_REGISTRIES_CONF"] = str(wd.path / "registries.conf")
-    assert json.loads(wd(["sh", "-c", fix]))["Tags"] == ["1"]
+    with distribution() as host:
+        push_base(maker, f"{host}/acme/shop:1")
+        refused = wd.run([program, "verify", f"docker://{host}/acme/shop:2"])
+        assert refused.returncode == 2
+        (fix,) = re.findall(r"List its tags: (.*)", refused.stderr.decode())
+        # skopeo talks to a registry without TLS only if its configuration says so.
+        settings = Path(wd.env["HOME"], ".config/containers/registries.conf")
+        settings.parent.mkdir(parents=True)
+        settings.write_text(f'[[registry]]\nlocation = "{host}"\ninsecure = true\n')
+        assert json.loads(wd(["sh", "-c", fix]))["Tags"] == ["1"]
