@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -19,6 +21,8 @@ _FUTURE = "from __future__ import annotations\n"
 _SALT = secrets.token_hex(16)
 # The same text for the same set of names, in each load.
 _ENVIRONMENT = {"PYTHONHASHSEED": "0"}
+_MOST_VALUE = 200
+_MOST_ERROR = 2000
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -41,7 +45,7 @@ def describe(
 ) -> Definitions:
     """Loads a code location and describes it; `error` in the result says why it does not load.
 
-    name: of what is loaded, for messages. redact: removes secrets from what the program printed.
+    name: of what is loaded, for messages. redact: removes secrets from a text.
     Raises `ToolFailed` if there is no answer.
     """
     done = run(["-"], program_for(request), {**environment, **_ENVIRONMENT})
@@ -53,7 +57,44 @@ def describe(
             + (f": {said[-1]}" if said else "."),
             hint="Run it by hand to see why: an import may have ended the process.",
         )
-    return msgspec.json.decode(redact(answer.splitlines()[0]), type=Definitions)
+    return _without_secrets(
+        msgspec.json.decode(answer.splitlines()[0], type=Definitions), cache(redact)
+    )
+
+
+def _without_secrets(told: Definitions, redact: Callable[[str], str]) -> Definitions:
+    """Secrets are removed from whole texts: of one that was cut, a part would stay."""
+    return Definitions(
+        {
+            kind: {
+                redact(name): {field: _shown(it, redact) for field, it in fields.items()}
+                for name, fields in found.items()
+            }
+            for kind, found in told.definitions.items()
+        },
+        {
+            redact(key): {kind: list(map(redact, names)) for kind, names in made.items()}
+            for key, made in told.keys.items()
+        },
+        {redact(key): there for key, there in told.states.items()},
+        told.version,
+        None if told.error is None else redact(told.error)[:_MOST_ERROR],
+    )
+
+
+def _shown(value: Any, redact: Callable[[str], str]) -> Any:
+    """A field's value without secrets; a digest stands for the rest of a long text."""
+    if isinstance(value, list):
+        return [_shown(item, redact) for item in value]
+    if isinstance(value, dict):
+        return {redact(name): _shown(item, redact) for name, item in value.items()}
+    if not isinstance(value, str):
+        return value
+    label, mark, _ = value.partition(describing.DIGESTED)
+    text, label = redact(value), redact(label)
+    if len(label) > _MOST_VALUE:
+        return f"{label[:_MOST_VALUE]}… {describing.digest(text)}"
+    return f"{label} {describing.digest(text)}" if mark else text
 
 
 def program_for(request: Request) -> bytes:

@@ -258,12 +258,18 @@ def _of_key(key: str, one: _Side, other: _Side, volatile: frozenset[str]) -> Key
     before, after = one.states[key].state, other.states[key].state
     if not _changed(before, after):
         return None
+    known = volatile
     if any(state.digest.semantic != state.digest.dir_hash for state in (before, after)):
-        volatile |= ALL_MEMBERS
-    same = before.digest.semantic == after.digest.semantic
-    files = tuple(_files(key, one, other, volatile))
-    means_nothing = same or all(file.kind == "volatile" for file in files)
-    kind: Kind = "volatile" if means_nothing else "changed"
+        known |= ALL_MEMBERS
+    files = tuple(_files(key, one, other, known))
+    kind: Kind = "changed"
+    if before.digest.semantic == after.digest.semantic:
+        kind = "volatile"
+    elif all(file.kind == "volatile" for file in files):
+        if volatile:
+            kind = "volatile"
+        else:  # some of the known members mean something to this component
+            files = tuple(_files(key, one, other, volatile))
     return KeyDifference(key, kind, before.size, after.size, files)
 
 
@@ -303,9 +309,9 @@ def _inside(
     if old is None or new is None:
         return None
     if _is_dbt(old[0]) and _is_dbt(new[0]):
-        return compare(_resources(old[0]), _resources(new[0]), volatile) or compare(
-            old[0].get("metadata"), new[0].get("metadata"), volatile
-        )
+        resources = compare(_resources(old[0]), _resources(new[0]), volatile)
+        if resources:
+            return resources
     return compare(old[0], new[0], volatile)
 
 

@@ -95,11 +95,7 @@ def _field(field: FieldChange) -> str:
         signed = [*(f"+{item}" for item in field.added), *(f"-{item}" for item in field.removed)]
         more = len(signed) - _MOST_ITEMS
         return ", ".join(signed[:_MOST_ITEMS]) + (f" and {more} more" if more > 0 else "")
-    return f"{_value(field.before)} -> {_value(field.after)}"
+    from bundler.state.jsondiff import apart
 
-
-def _value(value: Any) -> str:
-    if value is None:
-        return "none"
-    text = str(value)
-    return text if len(text) <= _MOST_VALUE else f"{text[:_MOST_VALUE]}…"
+    before, after = ("none" if it is None else str(it) for it in (field.before, field.after))
+    return " -> ".join(apart(before, after, _MOST_VALUE))

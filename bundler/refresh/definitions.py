@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from bundler.artifacts.definitions import Request, describe
 from bundler.artifacts.running import TIMEOUT_SECONDS, Runner, without_network
 from bundler.project.layout import import_roots
-from bundler.refresh.surroundings import Surroundings, surroundings_of
+from bundler.refresh.surroundings import Surroundings, configured_surroundings
 from bundler.state.definitions import Definitions
 from bundler.state.statedir import sanitize_key
 from bundler.system import process
@@ -80,8 +80,7 @@ def describe_with(
 
     Raises `ToolFailed` if a load gives no answer.
     """
-    config = project.config.refresh
-    surroundings = surroundings_of(project, named=config.secrets, excluded=config.not_secrets)
+    surroundings = configured_surroundings(project)
     with ThreadPoolExecutor(max_workers=len(several)) as pool:
         return tuple(
             pool.map(lambda states: _describe(project, states, inside, surroundings), several)

@@ -113,13 +113,9 @@ def recall(question: Question) -> Found | None:
     if question.surroundings == answer.surroundings:
         return answer.found
     from bundler.refresh.key_credentials import withheld
-    from bundler.refresh.surroundings import surroundings_of
+    from bundler.refresh.surroundings import configured_surroundings
 
-    config = question.source.project.config.refresh
-    now = surroundings_of(
-        question.source.project, named=config.secrets, excluded=config.not_secrets
-    )
-    return withheld(answer.found, now.secrets)
+    return withheld(answer.found, configured_surroundings(question.source.project).secrets)
 
 
 def keep(question: Question, event: dict[str, Any], shown: Found) -> None:

@@ -23,6 +23,12 @@ class Surroundings(msgspec.Struct, frozen=True):
     secrets: Secrets
 
 
+def configured_surroundings(project: Project) -> Surroundings:
+    """The same, with what the project's configuration says is secret and what is not."""
+    config = project.config.refresh
+    return surroundings_of(project, named=config.secrets, excluded=config.not_secrets)
+
+
 def surroundings_of(
     project: Project, *, named: Sequence[str], excluded: Sequence[str]
 ) -> Surroundings:

@@ -6,6 +6,7 @@ fields that a reader would ask about. Nothing here knows Dagster.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
@@ -17,6 +18,11 @@ from bundler.worker.describing import CONFIGURATION
 KINDS = ("assets", "asset checks", "jobs", "schedules", "sensors", "resources")
 
 Fields = Mapping[str, Any]
+
+# They end in a digest of how Dagster writes the object, which differs between its versions; that of
+# a text that was cut follows a `…`.
+_WRITTEN_BY_DAGSTER = ("automation", "condition", "partitions")
+_DIGEST = re.compile(r"(?<!…) #[0-9a-f]{8}$")
 
 
 class Definitions(msgspec.Struct, frozen=True):
@@ -136,7 +142,8 @@ def _fields(before: Fields, after: Fields, *, same_dagster: bool) -> Iterator[Fi
         empty = type(new if old is None else old)
         if empty in (list, dict):  # a field that says nothing is left out
             old, new = (empty() if it is None else it for it in (old, new))
-        if old == new or (not same_dagster and _label(old) == _label(new)):
+        is_written = name in _WRITTEN_BY_DAGSTER and not same_dagster
+        if old == new or (is_written and _label(old) == _label(new)):
             continue
         if isinstance(old, list) and isinstance(new, list):
             added, removed = sorted({*new} - {*old}), sorted({*old} - {*new})
@@ -151,5 +158,4 @@ def _fields(before: Fields, after: Fields, *, same_dagster: bool) -> Iterator[Fi
 
 
 def _label(value: Any) -> Any:
-    """A value without its digest, which differs between versions of Dagster."""
-    return value.partition(" #")[0] if isinstance(value, str) else value
+    return _DIGEST.sub("", value) if isinstance(value, str) else value

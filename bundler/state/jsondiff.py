@@ -10,6 +10,7 @@ Members that are *volatile*, such as ``generated_at``, are compared too, but rep
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
@@ -128,9 +129,7 @@ class _Comparison(msgspec.Struct):
             yield from self._lists(before, after, path, what or "entries")
         else:
             details = tuple(_changed_lines(before, after))
-            yield JsonChange(
-                "changed", path, before=short(before), after=short(after), details=details
-            )
+            yield JsonChange("changed", path, "", *_both(before, after), details=details)
 
     def _members(
         self, before: Mapping[str, Any], after: Mapping[str, Any], path: str
@@ -144,7 +143,7 @@ class _Comparison(msgspec.Struct):
                 yield JsonChange("added", below, after=short(after[name]), volatile=volatile)
             elif volatile:
                 if not self.equal(before[name], after[name]):
-                    told = short(before[name]), short(after[name])
+                    told = _both(before[name], after[name])
                     yield JsonChange("changed", below, "", *told, volatile=True)
             else:
                 yield from self.of(before[name], after[name], below, _collection_name(name))
@@ -327,11 +326,32 @@ def _collection_name(member: str) -> str:
 
 def short(value: Any) -> str:
     """A value as text that fits on a line."""
+    return _cut(_text(value), _SHOWN)
+
+
+def apart(before: str, after: str, most: int) -> tuple[str, str]:
+    """Two texts cut to a length, without so much of their common beginning that they look alike."""
+    start = 0
+    if max(len(before), len(after)) > most:
+        same = os.path.commonprefix([before, after])  # noqa: RUF071  # of characters is meant
+        start = max(0, len(same) - most // 4)
+    one, other = (f"…{it[start:]}" if start else it for it in (before, after))
+    return _cut(one, most), _cut(other, most)
+
+
+def _both(before: Any, after: Any) -> tuple[str, str]:
+    return apart(_text(before), _text(after), _SHOWN)
+
+
+def _text(value: Any) -> str:
     if isinstance(value, str) and "\n" in value:
         return f"{value.count(chr(10)) + 1} lines"
     if isinstance(value, dict):
         return f"{{{len(value)} members}}" if value else "{}"
     if isinstance(value, list) and len(value) > 1:
         return f"[{len(value)} items]"
-    text = msgspec.json.encode(value).decode()
-    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"
+    return msgspec.json.encode(value).decode()
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most - 1]}…"

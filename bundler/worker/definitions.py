@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 AUTOLOAD = "defs-of"
 NEAR = "near"
 MARKER = "\x1estate-bundler-definitions "
-_MOST_TEXT = 2000
+_MOST_TEXT = 100_000
 _STATE_DIRECTORY = ".local_defs_state"
 _NETWORK = ("socket.connect", "socket.getaddrinfo", "socket.sendto")
 

@@ -16,11 +16,15 @@ if TYPE_CHECKING:
 
 # Of values that may be secret there is only a digest, which differs from process to process.
 CONFIGURATION = "configuration"
-_MOST_VALUE = 200
+# Of what follows it in a text only a digest is shown.
+DIGESTED = "\x1f"
+_MOST_TEXT = 100_000
+# What a path follows in a text that is not a longer path or an address.
+_BEFORE_A_PATH = r"(?:(?<![^\s\"'`(\[{<=,:;|@])|(?<=file://)|(?<=:///))"
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 _KIND_TAG = "dagster/kind/"
 _CODE_METADATA = ("dagster/code_references", "dagster/component_origin")
-_FOLDERS: set[str] = set()
+_FOLDERS: dict[str, re.Pattern[str]] = {}
 _salt = ""
 
 
@@ -32,7 +36,9 @@ def salt_digests(salt: str) -> None:
 
 def leave_out(folder: object) -> None:
     """Leaves the path of a folder out of all texts: it is another one in each load."""
-    _FOLDERS.add(str(folder))
+    path = str(folder).rstrip("/")
+    if path:
+        _FOLDERS[path] = re.compile(rf"{_BEFORE_A_PATH}{re.escape(path)}(?![\w-]|\.\w)")
 
 
 def described(location: Any) -> dict[str, dict[str, Any]]:
@@ -119,7 +125,7 @@ def _computation(made_by: Any, together: Any) -> dict[str, Any]:
             "pools": sorted({op.pool for op in definition.iterate_op_defs() if op.pool}),
             "retries": _text(getattr(definition, "retry_policy", None)),
             "hooks": sorted(hook.name for hook in made_by.hook_defs),
-            "made with": f"{len(together)} {_digest(sorted(map(str, together)))}" if many else None,
+            "made with": f"{len(together)} {digest(sorted(map(str, together)))}" if many else None,
         }
     )
 
@@ -163,7 +169,7 @@ def _job(job: Any) -> dict[str, Any]:
                 "hooks": sorted(hook.name for hook in job.hook_defs),
                 "retries": _text(job.op_retry_policy),
                 "resources": [] if selected else sorted(job.required_resource_keys),
-                "wiring": None if selected else _digest(job.graph.dependencies),
+                "wiring": None if selected else digest(job.graph.dependencies),
                 CONFIGURATION: _secret(job.run_config or None),
             }
         ),
@@ -331,29 +337,29 @@ def _automation(condition: Any) -> str | None:
     if condition is None:
         return None
     text = _stable(repr(condition))
-    return f"{_cut(condition.get_label() or text)} {_digest(text)}"
+    return _bounded(f"{condition.get_label() or text}{DIGESTED}{text}")
 
 
 def _partitions(partitions: Any) -> str | None:
     """As Dagster describes them; that leaves out the name of dynamic ones and formats of times."""
     text = _text(partitions)
     is_listed = type(partitions).__name__ == "StaticPartitionsDefinition"
-    return text if text is None or is_listed else f"{text.partition(' #')[0]} {_digest(partitions)}"
+    if text is None or is_listed:
+        return text
+    return _bounded(f"{text}{DIGESTED}{_stable(repr(partitions))}")
 
 
 def _text(value: Any) -> str | None:
-    if value is None:
-        return None
-    text = _stable(str(value))
-    return text if len(text) <= _MOST_VALUE else f"{_cut(text)} {_digest(text)}"
+    return None if value is None else _bounded(_stable(str(value)))
 
 
 def _secret(value: Any) -> str | None:
     """A digest that only the request that salted it can compare: a value may be a credential."""
-    return None if value is None else _digest(f"{_salt}{value!r}")
+    return None if value is None else digest(f"{_salt}{value!r}")
 
 
-def _digest(value: Any) -> str:
+def digest(value: Any) -> str:
+    """A short digest of a text, or of how another value is written."""
     text = value if isinstance(value, str) else _stable(repr(value))
     return f"#{hashlib.sha256(text.encode(errors='replace')).hexdigest()[:8]}"
 
@@ -361,9 +367,10 @@ def _digest(value: Any) -> str:
 def _stable(text: str) -> str:
     """Text without what is another one at each load: addresses, and the folder of the states."""
     for folder in sorted(_FOLDERS, key=len, reverse=True):
-        text = text.replace(folder, "…")
+        text = _FOLDERS[folder].sub("…", text)
     return _ADDRESS.sub("", text)
 
 
-def _cut(text: str) -> str:
-    return text if len(text) <= _MOST_VALUE else f"{text[:_MOST_VALUE]}…"
+def _bounded(text: str) -> str:
+    """The whole text: secrets are removed from it by its reader, who then cuts it."""
+    return text if len(text) <= _MOST_TEXT else f"{text[:_MOST_TEXT]}… {digest(text)}"

@@ -19,7 +19,7 @@ from bundler.listener import Listener
 from bundler.project.projects import Project
 from bundler.refresh.definitions import States, describe_with
 from bundler.refresh.secret_values import collect
-from bundler.refresh.surroundings import Surroundings, surroundings_of
+from bundler.refresh.surroundings import Surroundings, configured_surroundings
 from bundler.state.artifact import Artifact
 from bundler.state.definitions import Definitions, DefinitionsDifference, compare, merge
 from bundler.worker.definitions import NEAR
@@ -74,7 +74,7 @@ class Loader:
 
     def _surroundings(self) -> Surroundings:
         if self._project is not None:
-            return surroundings_of(self._project, named=(), excluded=())
+            return configured_surroundings(self._project)
         secrets = collect(os.environ, root=Path.cwd())
         return Surroundings(dict(os.environ), secrets)
 

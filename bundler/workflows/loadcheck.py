@@ -23,6 +23,7 @@ from bundler.errors import ToolFailed, UsageError, VerificationFailed
 from bundler.listener import Listener
 from bundler.project.projects import Project
 from bundler.refresh.definitions import target_of
+from bundler.refresh.surroundings import configured_surroundings
 from bundler.state.artifact import Artifact
 from bundler.state.definitions import DefinitionChange, Definitions, compare
 from bundler.state.manifest import DirectoryRefresh
@@ -183,7 +184,7 @@ def compare_with_plan(
             Request(target_of(project) or ""),  # as in the plan, whatever else is loaded
             demanded.environment,
             name,
-            lambda text: _redacted(text.encode(), demanded),
+            configured_surroundings(project).secrets.redact,  # as in the plan
         )
         if found.error is not None:
             raise VerificationFailed(f"{name} does not load: {found.error}")

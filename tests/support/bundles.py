@@ -28,6 +28,7 @@ def make_bundle(
     *,
     place: str = PLACE,
     writable: Mapping[str, tuple[str, ...]] | None = None,
+    semantic: str | None = None,
 ) -> Bundle:
     """A published state directory at ``root``. states: by key, its files."""
     root.mkdir(parents=True, exist_ok=True)
@@ -39,7 +40,7 @@ def make_bundle(
             (root / name / path).parent.mkdir(parents=True, exist_ok=True)
             (root / name / path).write_bytes(content)
         allowed = (writable or {}).get(key, ())
-        entries.append(state_of(key, name, scan(root / name), writable=allowed))
+        entries.append(state_of(key, name, scan(root / name), semantic=semantic, writable=allowed))
     with (root / ".gitignore").open("rb", buffering=0) as stream:
         digest, size = hash_stream(stream)
     manifest = build(Contents(tuple(entries)), (File(".gitignore", digest, size),))

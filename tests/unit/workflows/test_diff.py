@@ -19,7 +19,8 @@ from bundler.project.projects import open_project
 from bundler.refresh.run import refresh
 from bundler.state.directory import DirectoryArtifact
 from bundler.state.manifest import RunRecord
-from tests.support.bundles import make_bundle
+from bundler.state.volatile import DBT_MEMBERS, FIVETRAN_MEMBERS, meaning
+from tests.support.bundles import PLACE, make_bundle
 from tests.support.embedding import embed_layout
 
 _States = Mapping[str, Mapping[str, bytes]]
@@ -141,6 +142,51 @@ def test_brief_is_one_line_about_two_key_directories(tmp_path: Path) -> None:
     assert brief(tmp_path / "a", tmp_path / "b") == "+2 tables"
     (tmp_path / "b" / "state").write_text("no JSON")
     assert brief(tmp_path / "a", tmp_path / "b") == ""
+
+
+def _macros(sql: str, at: str) -> dict[str, bytes]:
+    manifest = json.loads(_dbt({"orders": "select 1"}, at)["project/target/manifest.json"])
+    manifest["macros"] = {"macro.shop.tax": {"macro_sql": sql}}
+    return {"state": json.dumps(manifest).encode()}
+
+
+def _connector(name: str, at: str) -> dict[str, bytes]:
+    return _state({"created_at": name, "succeeded_at": at})
+
+
+_KNOWN = {"dbt": DBT_MEMBERS, "fivetran": FIVETRAN_MEMBERS}
+
+
+@pytest.mark.parametrize(
+    ("kind", "before", "after", "differs"),
+    [
+        ("fivetran", _connector("1", "1"), _connector("2", "2"), True),
+        ("fivetran", _connector("1", "1"), _connector("1", "2"), False),
+        ("dbt", _macros("a", "1"), _macros("b", "2"), True),
+        ("dbt", _macros("a", "1"), _macros("b", "1"), True),
+        ("dbt", _macros("a", "1"), _macros("a", "2"), False),
+    ],
+)
+def test_what_a_refresh_publishes_is_a_difference(
+    kind: str,
+    before: Mapping[str, bytes],
+    after: Mapping[str, bytes],
+    differs: bool,
+    tmp_path: Path,
+) -> None:
+    roots = tmp_path / "a", tmp_path / "b"
+    for root, files in zip(roots, (before, after), strict=True):
+        root.mkdir()
+        (root / "state").write_bytes(files["state"])
+        known = frozenset(_KNOWN[kind])
+        semantic = meaning(root / "state", "", known, frozenset())
+        make_bundle(root / PLACE, {"A": {"state": files["state"]}}, semantic=semantic)
+    with DirectoryArtifact(roots[0]) as first, DirectoryArtifact(roots[1]) as second:
+        found = diff(first, second)
+    assert found.differs is differs
+    (key,) = found.keys
+    assert [file.kind for file in key.files] == ["changed" if differs else "volatile"]
+    assert not key.files[0].form_only
 
 
 class _Details(Listener):

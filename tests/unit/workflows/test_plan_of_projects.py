@@ -15,6 +15,7 @@ from bundler.listener import Listener
 from bundler.project.options import KeyOptions, RefreshOptions
 from bundler.refresh.removals import ShrunkState, refused
 from bundler.refresh.run import check_selection
+from bundler.refresh.secrets import Secrets
 from bundler.state.definitions import Definitions
 from bundler.state.directory import DirectoryArtifact, PublishedDirectories
 from bundler.state.statedir import StateDir
@@ -174,6 +175,8 @@ def test_a_finished_artifact_is_compared_by_what_the_plan_loaded(
 
     monkeypatch.setattr(loadcheck, "describe", describe)
     monkeypatch.setattr(loadcheck, "target_of", lambda project: f"{project.name}.definitions")
+    nothing: Any = SimpleNamespace(secrets=Secrets({}))
+    monkeypatch.setattr(loadcheck, "configured_surroundings", lambda _: nothing)
     projects: Any = [SimpleNamespace(name="shop"), SimpleNamespace(name="without_dagster")]
     run: Any = None
     for targets in (("shop.definitions",), ("shop.other",), ("shop.other", "shop.third")):

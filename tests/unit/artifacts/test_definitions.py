@@ -1,0 +1,202 @@
+"""What of a described code location is shown, and that a secret is not; with made-up answers."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bundler.artifacts.definitions import Request, describe
+from bundler.artifacts.running import Runner
+from bundler.cli.definitions import markdown
+from bundler.errors import VerificationFailed
+from bundler.listener import Listener
+from bundler.project.projects import Project, open_project
+from bundler.refresh.secrets import Secrets
+from bundler.state.definitions import Definitions, compare
+from bundler.state.jsondiff import apart
+from bundler.system.process import Completed
+from bundler.worker import describing
+from bundler.worker.definitions import MARKER
+from bundler.workflows.definitions import Loader
+from bundler.workflows.loadcheck import LoadCheck, compare_with_plan
+
+_SECRET = "correct-horse-battery"
+_DIGEST = re.compile("#[0-9a-f]{8}")
+
+
+def _runner(told: Mapping[str, Any]) -> Runner:
+    def run(*_: Any) -> Completed:
+        return Completed(0, f"\n{MARKER}{json.dumps(told)}\n".encode(), b"")
+
+    return run
+
+
+def _asset(version: str = "", name: str = "orders", **fields: Any) -> dict[str, Any]:
+    return {"definitions": {"assets": {name: fields}}, "version": version}
+
+
+def _described(told: Mapping[str, Any], secret: str = _SECRET) -> Definitions:
+    redact = Secrets({"TOKEN": secret}).redact
+    return describe(_runner(told), Request("shop"), {}, "app.pex", redact)
+
+
+def _project(folder: Path, table: str = "") -> Project:
+    dg = '[tool.dg]\ndirectory_type = "project"\n[tool.dg.project]\nroot_module = "shop"\n'
+    (folder / "pyproject.toml").write_text(f'[project]\nname = "shop"\n{dg}{table}')
+    (folder / "src/shop").mkdir(parents=True)
+    return open_project(folder, python=Path(sys.executable))
+
+
+# --- secrets --------------------------------------------------------------------------------
+
+
+def _text(before: int, secret: str) -> str:
+    return "x" * before + secret + "y" * 300
+
+
+@pytest.mark.parametrize("before", range(170, 210, 3))
+def test_no_part_of_a_secret_that_spans_a_cut_is_shown(before: int) -> None:
+    texts = [
+        _described(_asset(description=value, tags={"a": value}, owners=[value]), secret)
+        for secret in (_SECRET, "Troubadour3-and-more")
+        for value in (_text(before, secret), f"{_text(before, secret)}{describing.DIGESTED}z")
+    ]
+    for found in texts:
+        assert "corr" not in str(found)
+        assert "Trou" not in str(found)
+    # The digest is of what is shown: nobody can guess the secret with it.
+    assert texts[:2] == texts[2:]
+    assert _DIGEST.search(texts[0].assets["orders"]["description"])
+
+
+@pytest.mark.parametrize("before", [1990, 2000])
+def test_an_error_is_cut_after_secrets_are_removed(before: int) -> None:
+    found = _described({"definitions": {}, "error": _text(before, _SECRET)})
+    assert found.error is not None
+    assert len(found.error) == 2000
+    assert "corr" not in found.error
+
+
+def test_a_secret_in_a_name_is_removed_and_one_like_a_field_changes_no_field() -> None:
+    told = {
+        **_asset(name=f"a/{_SECRET}", group="g", tags={_SECRET: "1"}),
+        "keys": {f"K[{_SECRET}]": {"assets": [f"a/{_SECRET}"]}},
+        "states": {f"K[{_SECRET}]": True},
+    }
+    shown = json.loads(json.dumps(told).replace(_SECRET, "[TOKEN]"))
+    found = _described(told)
+    assert found.definitions == shown["definitions"]
+    assert (found.keys, found.states) == (shown["keys"], shown["states"])
+    for secret in ("definitions", "assets", "description"):
+        found = _described(_asset(description=f"about {secret}"), secret)
+        assert found.assets == {"orders": {"description": "about [TOKEN]"}}
+
+
+@pytest.mark.parametrize("variable", ["REGION", "DEBUG", "DB_PASSWORD"])
+@pytest.mark.parametrize("value", ["prod", "true", "definitions", "group"])
+def test_a_finished_artifact_is_redacted_as_the_plan_is(
+    variable: str, value: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, value)
+    project = _project(tmp_path, '[tool.state-bundler]\nsecrets = ["DB_PASSWORD"]\n')
+    told = _asset(name="prod/orders", group="prod", blocking=True, description=f"of {value}")
+    redact = Loader(project, None, (), Listener())._surroundings().secrets.redact
+    planned = describe(_runner(told), Request(""), {}, "shop", redact)
+    demanded = LoadCheck((), environment={variable: value})
+    expected = {project.name: planned}
+    compare_with_plan(_runner(told), demanded, [project], expected, "app.pex")
+    told["definitions"]["assets"]["prod/orders"]["group"] = "test"
+    with pytest.raises(VerificationFailed, match="has another group"):
+        compare_with_plan(_runner(told), demanded, [project], expected, "app.pex")
+
+
+def test_a_comparison_knows_the_secrets_of_the_configuration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SHOP_LOGIN", _SECRET)
+    monkeypatch.setenv("PUBLIC_TOKEN", "everyone-may-see-it")
+    table = '[tool.state-bundler]\nsecrets = ["SHOP_LOGIN"]\nnot-secrets = ["PUBLIC_TOKEN"]\n'
+    loader = Loader(_project(tmp_path, table), None, (), Listener())
+    redact = loader._surroundings().secrets.redact
+    assert redact(f"{_SECRET} everyone-may-see-it") == "[SHOP_LOGIN] everyone-may-see-it"
+
+
+# --- folders --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("folder", "text", "expected"),
+    [
+        ("/", "*/5 * * * *", "*/5 * * * *"),
+        ("", "abc", "abc"),
+        ("/5", "*/5 * * * *", "*/5 * * * *"),
+        ("/app", "https://wiki.acme.com/apps/rates", "https://wiki.acme.com/apps/rates"),
+        ("/app", "https://wiki.acme.com/app/rates", "https://wiki.acme.com/app/rates"),
+        ("/app", "https://app/rates", "https://app/rates"),
+        ("/app", "${ROOT}/app, **/app, ./app, /app.old, /app-2", None),
+        ("/app", "/app", "…"),
+        ("/app/", "in /app/x and '/app/y'. See /app.", "in …/x and '…/y'. See …."),
+        ("/tmp/s-1", "file:///tmp/s-1/a, sqlite:////tmp/s-1/b", "file://…/a, sqlite:///…/b"),
+        ("/tmp/s-1", "PosixPath('/tmp/s-1') a=/tmp/s-1", "PosixPath('…') a=…"),
+    ],
+)
+def test_only_a_whole_path_is_left_out(
+    folder: str, text: str, expected: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(describing, "_FOLDERS", {})
+    describing.leave_out(folder)
+    assert describing._stable(text) == (text if expected is None else expected)
+
+
+# --- comparing ------------------------------------------------------------------------------
+
+
+_LONG = "a" * 250
+
+
+@pytest.mark.parametrize("same_dagster", [True, False])
+@pytest.mark.parametrize(
+    ("field", "old", "new"),
+    [
+        ("description", "See ticket #12: sales", "See ticket #99: finance"),
+        ("description", "version #12345678", "version #abcdef12"),
+        ("description", f"{_LONG}1", f"{_LONG}2"),
+        ("partitions", f"{_LONG}1", f"{_LONG}2"),
+        ("partitions", "'#1', 'b #2'", "'#1', 'b #3'"),
+        ("made with", "2 #12345678", "2 #abcdef12"),
+        ("automation", f"eager #1{describing.DIGESTED}a", f"eager #2{describing.DIGESTED}a"),
+    ],
+)
+def test_a_change_of_text_is_a_change_between_versions_of_dagster_too(
+    field: str, old: str, new: str, same_dagster: bool
+) -> None:
+    before = _described(_asset("1.12.1", **{field: old}))
+    after = _described(_asset("1.12.1" if same_dagster else "1.12.2", **{field: new}))
+    assert [change.change for change in compare(before, after).changes] == ["changed"]
+    (line,) = (it for it in markdown(compare(before, after), 9) if f"{field}: " in it)
+    one, other = line.partition(": ")[2].split(" -> ")
+    assert one != other
+
+
+@pytest.mark.parametrize("field", ["automation", "condition", "partitions"])
+def test_how_dagster_writes_an_object_is_no_change_between_its_versions(field: str) -> None:
+    one, same, other = (
+        _described(_asset(version, **{field: f"eager{describing.DIGESTED}{text}"}))
+        for version, text in (("1", "a"), ("1", "b"), ("2", "b"))
+    )
+    assert compare(one, same).changes
+    assert not compare(one, other).changes
+
+
+@pytest.mark.parametrize("same", [0, 5, 59, 60, 61, 79, 80, 81, 500])
+@pytest.mark.parametrize("rest", [("", "a"), ("a", "b"), ("a", "b" * 200), ("a" * 99, "b" * 99)])
+def test_two_texts_that_differ_are_shown_as_different(same: int, rest: tuple[str, str]) -> None:
+    one, other = apart("x" * same + rest[0], "x" * same + rest[1], 80)
+    assert one != other
+    assert max(len(one), len(other)) <= 80
