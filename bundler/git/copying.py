@@ -13,7 +13,10 @@ from bundler.errors import ToolFailed
 from bundler.git.repository import Question, Repository, initialised, open_repository
 from bundler.system.git_directory import read_regular
 
-_SETTINGS = ("commit.gpgsign=false", "tag.gpgsign=false", "user.name=Copy", "user.email=copy@none")
+_SETTINGS = (
+    *("commit.gpgsign=false", "tag.gpgsign=false", "tag.forceSignAnnotated=false"),
+    *("user.name=Copy", "user.email=copy@none"),
+)
 _OPTIONS = [word for setting in _SETTINGS for word in ("-c", setting)]
 
 

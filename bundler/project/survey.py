@@ -26,6 +26,8 @@ _BACKENDS = {
     "setuptools": "setuptools",
     "uv_build": "uv_build",
 }
+# Folders that a build leaves in the project.
+_BUILT = ("build", "dist")
 
 
 @dataclass(frozen=True)
@@ -141,17 +143,27 @@ def _state_directories(
 
 def _folder_of(root: Path, pyproject: Mapping[str, Any], module: PurePosixPath) -> PurePosixPath:
     """Where a module is: below the root or `src`, or where a setting of the build backend says."""
-    package = module.parts[0]
-    for layout in ("src", "", *_layouts(root, pyproject, package)):
-        if (root / layout / package).is_dir():
-            return PurePosixPath(layout) / module
+    package, *below = module.parts
+    homes = list(_homes(root, pyproject, package))
+    # A folder of charts or tests may have the package's name, too.
+    for content in filter(None, ("/".join(below), "__init__.py", ".")):
+        for home in homes:
+            if (root / home).is_dir() and (root / home / content).exists():
+                return PurePosixPath(home, *below)
     renamed = table(pyproject, "tool", "setuptools", "package-dir").get(package)
-    return PurePosixPath(renamed, *module.parts[1:]) if isinstance(renamed, str) else module
+    return PurePosixPath(renamed, *below) if isinstance(renamed, str) else module
 
 
-def _layouts(root: Path, pyproject: Mapping[str, Any], package: str) -> Iterator[str]:
-    yield str(table(pyproject, "tool", "uv", "build-backend").get("module-root", ""))
-    yield from sorted(path.parent.name for path in root.glob(f"[!.]*/{package}"))
+def _homes(root: Path, pyproject: Mapping[str, Any], package: str) -> Iterator[str]:
+    """Where a package may be, the usual places first."""
+    yield from (f"src/{package}", package)
+    module_root = table(pyproject, "tool", "uv", "build-backend").get("module-root", "")
+    yield f"{module_root or '.'}/{package}"
+    renamed = table(pyproject, "tool", "setuptools", "package-dir").get(package)
+    if isinstance(renamed, str):
+        yield renamed
+    found = sorted(root.glob(f"[!.]*/{package}"))
+    yield from (f"{each.parent.name}/{package}" for each in found if each.parent.name not in _BUILT)
 
 
 def _dockerfiles(root: Path) -> Iterator[PurePosixPath]:

@@ -26,7 +26,10 @@ _PATTERNS = re.compile(
     r"id_(?:rsa|dsa|ecdsa|ed25519)(?:_sk)?|kubeconfig\.ya?ml|client_secret.*\.json"
     r"|.*service[-_ ]?account.*\.json|.*-credentials\.json|gcp[-_]?key.*\.json"
 )
-_PATHS = (".docker/config.json", ".config/gcloud", ".streamlit/secrets.toml", ".cargo/credentials")
+_PATHS = (
+    *(".docker/config.json", ".config/gcloud", ".streamlit/secrets.toml"),
+    *(".cargo/credentials", ".cargo/credentials.toml"),
+)
 # Their contents decide: many are public.
 BY_CONTENT = (".pem", ".key")
 _MOST_BYTES = 16 * 1024 * 1024

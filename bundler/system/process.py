@@ -195,10 +195,9 @@ async def logged(
 
 def end_group(process: subprocess.Popen[bytes]) -> None:
     """Kills a program that was started in its own session, and everything that it started."""
-    if process.poll() is None:
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def _start(

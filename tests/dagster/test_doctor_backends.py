@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import select
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -256,6 +258,39 @@ def test_the_names_of_published_states_are_tried(tmp_path: Path) -> None:
     (state / "B").mkdir()
     (state / "B/state").write_text("x")
     assert _examined(root).grade == "fail"
+
+
+def test_a_build_leaves_no_process_behind_and_writes_nothing_into_the_project(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = Case("hatch", "fail", _HOOK).make(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(root / "src"))
+    monkeypatch.setenv("SHOP_INDEX", "https://user:a-password@example.com/simple")
+    note = tmp_path / "note"
+    os.mkfifo(note)
+    (root / "hatch_build.py").write_text(f"""\
+import os, subprocess
+stream = os.open({str(note)!r}, os.O_WRONLY)
+os.write(stream, b"started")
+subprocess.Popen(["sleep", "60"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                 stderr=subprocess.DEVNULL, pass_fds=[stream])
+names = ["SHOP_INDEX", "PYTHONPATH", "PYTHONDONTWRITEBYTECODE"]
+raise SystemExit(str([os.environ.get(name) for name in names]))
+""")
+    reader = os.open(note, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        assert "[None, None, '1']" in _examined(root).what
+        assert os.read(reader, 7) == b"started"
+        os.set_blocking(reader, True)
+        assert select.select([reader], [], [], 30)[0]  # its last writer is gone
+    finally:
+        os.close(reader)
+
+
+def test_a_reason_names_no_folder_that_is_removed(tmp_path: Path) -> None:
+    root = Case("hatch", "fail", _HOOK).make(tmp_path)
+    (root / "hatch_build.py").write_text("open(__file__ + '.missing')\n")
+    assert "state-bundler-probe" not in _examined(root).what
 
 
 def test_our_own_hook_includes_the_made_up_state(tmp_path: Path) -> None:

@@ -10,13 +10,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from bundler.artifacts.image.engine.dockerfile import instructions
-from bundler.errors import ConfigurationError
 from bundler.setup.doctor import DoctorContext, Finding
 from bundler.setup.doctor.code_in_image import hides, state_in_image, working_directories
 from bundler.system.text_files import scanned
 
 _NAMES = ("compose*.y*ml", "docker-compose*.y*ml", "*.compose.y*ml")
-_VARIABLE = re.compile(r"\$(?:\{(\w+)(?::?[-=?+]([^}]*))?\}|(\w+))")
+_VARIABLE = re.compile(r"\$(?:\{(\w+)(?::?([-=?+])([^}]*))?\}|(\w+))")
 _FIX = (
     "Remove that mount where the image is deployed. For development, put it into another "
     "file, such as compose.dev.yaml, which only `docker compose -f` names."
@@ -54,11 +53,12 @@ class Mount:
 
 def compose(patient: DoctorContext) -> Iterator[Finding]:
     """Each mount over the code of this project, in the files here and above in the repository."""
+    _ = patient.project.config  # what is wrong with it is no file's fault
     for file in _files(patient):
         name = os.path.relpath(file, patient.survey.root)
         try:
             found = list(_of_file(patient, file, name))
-        except (ValueError, OSError, ConfigurationError) as error:
+        except (ValueError, OSError) as error:
             found = [Finding("warn", f"{name} cannot be read: {error}")]
         yield from (replace(finding, where=name) for finding in found)
 
@@ -243,6 +243,12 @@ def _device(layer: Layer, volume: str) -> str:
 
 def _resolved(text: str) -> str:
     """With the defaults of its variables; what the shell or ``.env`` sets goes before them."""
-    return _VARIABLE.sub(
-        lambda found: os.environ.get(found[1] or found[3]) or found[2] or found[0], text
-    )
+    return _VARIABLE.sub(_value, text)
+
+
+def _value(found: re.Match[str]) -> str:
+    name = found[1] or found[4]
+    value, operator, word = os.environ.get(name, ""), found[2], found[3]
+    if operator == "+":
+        return word if value else ""
+    return value or (operator != "?" and word) or f"${{{name}}}"

@@ -108,7 +108,7 @@ def _unread(patient: DoctorContext) -> Iterator[Finding]:
             "warn",
             f"The context is {os.path.relpath(image.context, root)}, so no build reads "
             f"{IGNORE_FILE} in the project.",
-            "The context's own ignore file holds, or one that is named after the Dockerfile.",
+            "A build reads the context's ignore file, or the one named after the Dockerfile.",
             f"Move its rules to {_ignore_file(patient)}; they are relative to the context.",
         )
 

@@ -14,7 +14,7 @@ from bundler.project.layout import import_path
 from bundler.project.survey import Survey, table
 from bundler.setup.doctor import DoctorContext, Finding
 from bundler.setup.doctor.printed import set_in_pyproject, word
-from bundler.setup.doctor.probe import Change, Probe, Route, probing, unchanged
+from bundler.setup.doctor.probe import PREFIX, Change, Probe, Route, probing, unchanged
 from bundler.setup.doctor.probe_copy import MadeUpFile, ProjectCopy
 from bundler.setup.init.pyproject import add_backend_list, backend_list
 from bundler.state.bundle import STATE_DIRECTORY
@@ -51,6 +51,7 @@ _TABLES = {
     "setuptools": ("setuptools",),
     "uv_build": ("uv", "build-backend"),
 }
+_IN_THE_PROBE = re.compile(rf"/[^\s'\"]*/{PREFIX}[^/\s]+/")
 _EXCLUDES = re.compile(r"exclude|only-include|ignore-vcs|find")
 _OURS = "Build the wheel with state-bundler, which embeds the state whatever the backend does."
 
@@ -89,7 +90,12 @@ def _by_the_backend(patient: DoctorContext) -> Finding:
             return _judge(survey, probe)
     except (BundlerError, OSError) as error:
         guess = _guess(survey)
-        return replace(guess, what=f"Could not try: {str(error).rstrip('.')}; guess: {guess.what}")
+        return replace(guess, what=f"Could not try: {_reason(str(error))}; guess: {guess.what}")
+
+
+def _reason(said: str) -> str:
+    """Without the path of the copy, which is removed by then."""
+    return _IN_THE_PROBE.sub("", said).rstrip(".")
 
 
 def _python(patient: DoctorContext) -> Path | None:
@@ -140,7 +146,7 @@ def _judge(survey: Survey, probe: Probe) -> Finding:
     outcome = ignored if probe.copy.ignores(rules) or ignored.problem else _outcome(probe)
     if outcome.problem:
         what = f"{name} includes the state in a wheel. Could not try a wheel built from an sdist: "
-        return Finding("warn", f"{what}{outcome.problem.rstrip('.')}.", why)
+        return Finding("warn", f"{what}{_reason(outcome.problem)}.", why)
     if outcome.is_certain and (outside := _not_in_a_package(survey)):
         return outside
     fix, part = _tried_fix(survey, probe, rules)
@@ -162,7 +168,10 @@ def _tried_fix(survey: Survey, probe: Probe, rules: Sequence[str]) -> tuple[str,
     def change(copy: ProjectCopy) -> None:
         copy.ignore(rules)
         path = copy.root / "pyproject.toml"
-        path.write_text(add_backend_list(path.read_text(), survey) or "")
+        fixed = add_backend_list(path.read_text(encoding="utf-8"), survey)
+        if fixed is None:
+            raise ToolFailed("The fix cannot be written into pyproject.toml.")
+        path.write_text(fixed, encoding="utf-8")
 
     target = backend_list(survey)
     with suppress(ToolFailed):

@@ -19,7 +19,7 @@ import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -34,10 +34,13 @@ from bundler.setup.demo.environment import installer
 from bundler.setup.doctor.probe_copy import MadeUpFile, ProjectCopy, copy_project
 from bundler.system.process import check, run
 from bundler.system.secret_names import is_about_a_secret
+from bundler.system.url_credentials import has_credentials
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
 
+# The name of the folder that has the copy.
+PREFIX = "state-bundler-probe-"
 # For one wheel or sdist, which usually takes less than one.
 _DEADLINE_SECONDS = 30.0
 # A copy has no history that a version could be derived from.
@@ -57,7 +60,7 @@ _OFFLINE = {
     **dict.fromkeys(("no_proxy", "NO_PROXY"), ""),
 }
 _INSTALLED = """\
-import importlib.metadata as m, importlib.util as u, json, sys
+import importlib.metadata as m, importlib.util as u, json, platform, sys
 def version(name):
     try:
         return m.version(name)
@@ -68,7 +71,14 @@ try:
     found = not backend or u.find_spec(backend) is not None
 except ImportError:
     found = False
-print(json.dumps([found, {name: version(name) for name in names}]))
+markers = {
+    "implementation_name": sys.implementation.name,
+    "implementation_version": platform.python_version(),
+    "platform_python_implementation": platform.python_implementation(),
+    "python_full_version": platform.python_version(),
+    "python_version": ".".join(platform.python_version_tuple()[:2]),
+}
+print(json.dumps([found, {name: version(name) for name in names}, markers]))
 """
 _BUILDS_WHEELS_ALONE = "setuptools>=70.1"
 # How uv summarises a failure, after what the backend printed.
@@ -119,7 +129,7 @@ def probing(survey: Survey, python: Path | None) -> Iterator[Probe]:
 
     Raises `ToolFailed` if its build backend is not available here, and `OSError`.
     """
-    with tempfile.TemporaryDirectory(prefix="state-bundler-probe-") as name:
+    with tempfile.TemporaryDirectory(prefix=PREFIX) as name:
         build = _builder(survey.root, python)
         yield Probe(copy_project(survey, Path(name, "project")), build, Path(name))
 
@@ -200,13 +210,13 @@ class _BuildSystem(msgspec.Struct, frozen=True):
             wanted = [Requirement(text) for text in self.requires]
         except InvalidRequirement as error:
             return f"[build-system] requires is invalid: {error}"
-        wanted = [it for it in wanted if it.name != "wheel" and _applies(it)]
         names = {"setuptools", "wheel", *(it.name for it in wanted)}
         argv = [str(python), "-I", "-c", _INSTALLED, self.backend, *names]
         try:
-            is_importable, versions = json.loads(check(argv, timeout=_DEADLINE_SECONDS))
+            is_importable, versions, markers = json.loads(check(argv, timeout=_DEADLINE_SECONDS))
         except (ToolFailed, ValueError) as error:
             return str(error)
+        wanted = [it for it in wanted if it.name != "wheel" and _applies(it, markers)]
         if self.backend.startswith("setuptools.") and versions["wheel"] is None:
             wanted.append(Requirement(_BUILDS_WHEELS_ALONE))
         for requirement in wanted:
@@ -218,8 +228,9 @@ class _BuildSystem(msgspec.Struct, frozen=True):
         return None if is_importable else f"{self.backend} is not installed in {python}"
 
 
-def _applies(requirement: Requirement) -> bool:
-    return requirement.marker is None or requirement.marker.evaluate()
+def _applies(requirement: Requirement, markers: dict[str, str]) -> bool:
+    """markers: what they say of the Python that the requirement is for."""
+    return requirement.marker is None or requirement.marker.evaluate(markers)
 
 
 def _by_hooks(python: Path, kind: Kind, root: Path, out: Path) -> Path:
@@ -259,7 +270,7 @@ def _run(argv: Sequence[str], cwd: Path, extra: Mapping[str, str]) -> None:
     start = time.monotonic()
     env = _environment(extra)
     try:
-        done = run([*without_network(), *argv], cwd=cwd, env=env, timeout=_DEADLINE_SECONDS)
+        done = run([*_isolation(), *argv], cwd=cwd, env=env, timeout=_DEADLINE_SECONDS)
     except ToolFailed as error:
         if time.monotonic() - start < _DEADLINE_SECONDS:
             raise
@@ -284,6 +295,20 @@ def _environment(extra: Mapping[str, str]) -> dict[str, str]:
     kept = {
         name: value
         for name, value in os.environ.items()
-        if not is_about_a_secret(name) and not name.startswith("GIT_")
+        if not is_about_a_secret(name)
+        and not has_credentials(value)
+        and not name.startswith("GIT_")
+        and name != "PYTHONPATH"
     }
-    return {**kept, **_VERSIONS, **_OFFLINE, **extra}
+    # What a build imports may be an editable installation: the project itself.
+    return {**kept, **_VERSIONS, **_OFFLINE, "PYTHONDONTWRITEBYTECODE": "1", **extra}
+
+
+@cache
+def _isolation() -> tuple[str, ...]:
+    """Without network, and with the end of every process that the build has started."""
+    without = without_network()
+    command = (*without, "--pid", "--fork", "--kill-child")
+    if without and run([*command, "true"]).exit_code == 0:
+        return command
+    return without

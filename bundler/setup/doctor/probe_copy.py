@@ -2,29 +2,29 @@
 
 It has the project's files, without large contents, credentials, environments and caches; of each
 folder above, up to the top of the repository, the files directly in it (ignore files, a shared
-README); and what pyproject.toml names above the project. The published state is not copied: files
-of the same names say where they are from.
+README); and what pyproject.toml names above the project. Links lead to the copies of what they
+lead to. The published state is not copied: files of the same names say where they are from.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import islice
+from itertools import islice, takewhile
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import msgspec
 
+from bundler.errors import ToolFailed
 from bundler.git.copying import copy_repository
-from bundler.project.survey import Survey
+from bundler.project.survey import Survey, table
 from bundler.state.bundle import MANIFEST_NAME, STATE_DIRECTORY
 from bundler.state.manifest import Contents, File, build, state_of
 from bundler.state.statedir import IGNORE_EVERYTHING, IGNORE_NAME
 from bundler.state.tree import hash_stream, scan
-from bundler.system.credential_files import has_credentials_name
+from bundler.system.credential_files import holds_credentials
 from bundler.system.text_files import scanned
 from bundler.system.walking import files_below
 
@@ -40,14 +40,16 @@ _PASSED_OVER = {
     "site-packages",
 }
 _LEFT_BY_BUILDS = ("build/lib*", "build/bdist*", "dist")
+# What an environment in the project's own folder has there.
+_IN_ENVIRONMENTS = ("bin", "include", "lib", "lib64")
 # Files that say of a folder that it is a virtual environment or a cache.
 _MARKS = ("pyvenv.cfg", "CACHEDIR.TAG")
-_MOST_FILES = 5000
-_MOST_FILES_IN_A_FOLDER = 500
+_MOST_PATHS = 10_000
 _MOST_BYTES = 256 * 1024
-_MOST_BYTES_TOGETHER = 64 * 1024 * 1024
+_MOST_BYTES_TOGETHER = 128 * 1024 * 1024
 _MOST_STATE_FILES = 200
-_READ_BY_BUILDS = (".py", ".toml", ".cfg", ".in", ".md", ".rst", ".txt")
+# The backends whose table does not have their name.
+_TABLES = {"hatchling": ("hatch",), "uv_build": ("uv", "build-backend")}
 _MADE_UP_KEY = "MadeUp"
 
 
@@ -101,12 +103,13 @@ class ProjectCopy(msgspec.Struct, frozen=True):
 def copy_project(survey: Survey, top: Path) -> ProjectCopy:
     """Copies the project into the new folder `top`.
 
-    Raises `OSError` for a file that cannot be copied, `ToolFailed` if git cannot answer.
+    Raises `OSError` for a file that cannot be copied, `ToolFailed` for a project that is too large
+    or partly outside its repository, or if git cannot answer.
     """
-    anchor = _anchor(survey.root)
-    named = [path for path in _named_above(survey) if path.exists()]
+    anchor = survey.repository or _anchor(survey.root)
+    named = list(_named_above(survey, anchor))
     outermost = Path(os.path.commonpath([anchor, *named]))
-    copying = _Copying(outermost, top, {survey.root / path for path in survey.state_directories})
+    copying = _Copying(outermost, top, anchor, survey)
     for path in (survey.root, *named):
         copying.copy_tree(path)
     for folder in survey.root.parents:
@@ -122,20 +125,26 @@ def copy_project(survey: Survey, top: Path) -> ProjectCopy:
 
 
 def _anchor(root: Path) -> Path:
-    """The top of the repository; without one, the folder whose ignore rules hatchling reads."""
+    """The top of Mercurial's repository; without one, the folder whose rules hatchling reads."""
     above = (root, *root.parents)
-    for marks in ((".git", ".hg"), (".gitignore", ".hgignore")):
+    for marks in ((".hg",), (".gitignore", ".hgignore")):
         for folder in above:
             if any((folder / mark).exists() for mark in marks):
                 return folder
     return root
 
 
-def _named_above(survey: Survey) -> Iterator[Path]:
-    """What pyproject.toml names above the project."""
-    for text in _texts(survey.pyproject):
-        if text.startswith("../"):
-            yield Path(os.path.normpath(survey.root / text.partition("*")[0]))
+def _named_above(survey: Survey, anchor: Path) -> Iterator[Path]:
+    """What the backend's settings name above the project: files, and folders below `anchor`."""
+    tool = _TABLES.get(survey.backend or "", (survey.backend or "",))
+    for names in (("project",), ("tool", *tool)):
+        for text in _texts(table(survey.pyproject, *names)):
+            if text.startswith("../"):
+                named = Path(os.path.normpath(survey.root / text.partition("*")[0]))
+                path = _real(named.parent) / named.name
+                is_above = survey.root.is_relative_to(path) or not path.is_relative_to(anchor)
+                if os.path.isfile(path) if is_above else os.path.exists(path):
+                    yield path
 
 
 def _texts(value: Any) -> Iterator[str]:
@@ -149,72 +158,97 @@ def _texts(value: Any) -> Iterator[str]:
             yield from _texts(part)
 
 
+def _real(path: Path) -> Path:
+    return Path(os.path.realpath(path))  # Path.resolve raises for a link that leads to itself
+
+
 class _Copying:
-    """Copies from below one folder into another, up to a number of files.
+    """Copies from below the folder `source` into `top`; no link is followed out of `anchor`."""
 
-    What is near the top comes first. left_out: folders that are not copied.
-    """
-
-    def __init__(self, source: Path, top: Path, left_out: set[Path]) -> None:
+    def __init__(self, source: Path, top: Path, anchor: Path, survey: Survey) -> None:
         self._source = source
         self._top = top
-        self._left_out = left_out
+        self._anchor = anchor
+        self._root = survey.root
+        states = {_real(survey.root / path) for path in survey.state_directories}
+        if not all(state.is_relative_to(anchor) for state in states):
+            raise ToolFailed(f"A link leads from the state's folder out of {anchor}.")
+        left = (path for pattern in _LEFT_BY_BUILDS for path in survey.root.glob(pattern))
+        self._left_out = states.union(left)
         self._seen: set[Path] = set()
-        self._count = 0
+        self._paths_left = _MOST_PATHS
         self._bytes_left = _MOST_BYTES_TOGETHER
 
     def target(self, path: Path) -> Path:
         return self._top / path.relative_to(self._source)
 
     def copy_tree(self, start: Path) -> None:
-        if not start.is_dir():
-            self._copy(start)
-            return
-        pending = deque([start])
-        while pending and self._count < _MOST_FILES:
-            folder = pending.popleft()
-            real = folder.resolve()  # a link may lead back, or out
-            if real not in self._seen and not self._is_left_out(folder, real):
-                self._seen.add(real)
-                pending.extend(self.copy_files(folder))
+        """Copies a file, or a folder with everything in it, and what links in it lead to."""
+        pending = [start]
+        while pending:
+            path = pending.pop()
+            if path in self._seen or self._is_left_out(path):
+                continue
+            self._seen.add(path)
+            self._paths_left -= 1
+            self.target(path).parent.mkdir(parents=True, exist_ok=True)
+            if path.is_symlink():
+                pending += self._copy_link(path)
+            elif path.is_dir():
+                self.target(path).mkdir(exist_ok=True)
+                pending += _entries(path)
+            elif path.is_file():
+                self._copy_file(path)
+            if min(self._paths_left, self._bytes_left) < 0:
+                raise ToolFailed("The project has too many files to copy.")
 
-    def copy_files(self, folder: Path) -> list[Path]:
-        """Copies the files directly in a folder; returns the folders in it."""
-        self.target(folder).mkdir(parents=True, exist_ok=True)
-        entries = sorted(os.scandir(folder), key=_by_use) if os.access(folder, os.R_OK) else []
-        for entry in [entry for entry in entries if entry.is_file()][:_MOST_FILES_IN_A_FOLDER]:
-            self._copy(Path(entry.path))
-        self._count += len(entries)
-        return [Path(entry.path) for entry in entries if entry.is_dir()]
+    def copy_files(self, folder: Path) -> None:
+        """Copies the files directly in a folder."""
+        for path in _entries(folder):
+            if os.path.isfile(path):
+                self.copy_tree(path)
 
-    def _copy(self, path: Path) -> None:
+    def _copy_link(self, path: Path) -> list[Path]:
+        """Returns what has to be copied for the link to lead to it."""
+        real = _real(path)
+        if not os.path.exists(real):
+            return []
+        if real.is_relative_to(self._anchor) and self._is_copied(real):
+            self.target(path).symlink_to(os.path.relpath(real, path.parent))
+            return [] if self._root.is_relative_to(real) else [real]
+        if os.path.isfile(path):
+            self.target(path).touch()
+        return []
+
+    def _copy_file(self, path: Path) -> None:
         """Copies a file that may be read by a build; for any other one an empty file is enough."""
-        # In a linked work tree .git is a file, and would make the copy a part of the repository.
-        if path.name in _PASSED_OVER or has_credentials_name(path.name):
-            return
-        target = self.target(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
         size = path.stat().st_size
-        if size <= min(_MOST_BYTES, self._bytes_left) and os.access(path, os.R_OK):
+        if size <= _MOST_BYTES and os.access(path, os.R_OK):
             self._bytes_left -= size
-            shutil.copy(path, target)
+            shutil.copy(path, self.target(path))
         else:
-            target.touch()
+            self.target(path).touch()
 
-    def _is_left_out(self, folder: Path, real: Path) -> bool:
-        return (
-            not real.is_relative_to(self._source)
-            or folder in self._left_out
-            or folder.name in _PASSED_OVER
-            or folder.name.endswith(".egg-info")
-            or any(folder.match(pattern) for pattern in _LEFT_BY_BUILDS)
-            or any((folder / mark).exists() for mark in _MARKS)
+    def _is_copied(self, path: Path) -> bool:
+        tops = (self._root, self._anchor)
+        inside = takewhile(lambda each: each not in tops, (path, *path.parents))
+        return not any(map(self._is_left_out, inside))
+
+    def _is_left_out(self, path: Path) -> bool:
+        """By what it is itself, wherever it is. The project's own folder never is."""
+        # In a linked work tree .git is a file, and would make the copy a part of the repository.
+        return path != self._root and (
+            path in self._left_out
+            or path.name in _PASSED_OVER
+            or path.name.endswith(".egg-info")
+            or holds_credentials(path.relative_to(self._source).as_posix(), path)
+            or (path.name in _IN_ENVIRONMENTS and os.path.exists(path.parent / "pyvenv.cfg"))
+            or any(os.path.exists(path / mark) for mark in _MARKS)
         )
 
 
-def _by_use(entry: os.DirEntry[str]) -> tuple[bool, str]:
-    """What builds read comes first, in case that there is too much."""
-    return not entry.name.endswith(_READ_BY_BUILDS), entry.name
+def _entries(folder: Path) -> list[Path]:
+    return list(folder.iterdir()) if os.access(folder, os.R_OK | os.X_OK) else []
 
 
 def _make_up(survey: Survey, directory: PurePosixPath, root: Path) -> Iterator[MadeUpFile]:

@@ -302,7 +302,7 @@ def _declared(
     arguments: Sequence[tuple[str, str]] = (),
     **rest: Any,
 ) -> Iterator[DeclaredBuild]:
-    """With paths relative to the repository; None for anything outside."""
+    """With paths relative to the repository; nothing if a path is outside."""
     kept = tuple(pair for pair in arguments if _is_public(*pair))
     withheld = tuple(name for name, _ in arguments if name not in dict(kept))
     rest |= {"target": target if _is_known(target) else "", "arguments": kept, "withheld": withheld}
@@ -400,7 +400,8 @@ def _mapping(data: Any, *names: str) -> dict[str, Any]:
 
 
 def _arguments(given: Any) -> tuple[tuple[str, str], ...]:
-    """Builds arguments as a mapping or as ``NAME=value``; one without a value is left out."""
+    """The build arguments, given as a mapping or as ``NAME=value``; without those that have no
+    value."""
     if not isinstance(given, Mapping | list):
         return ()
     pairs: Iterable[tuple[Any, Any]] = (

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from bundler.errors import ConfigurationError
 from bundler.project.survey import survey
 from bundler.setup.doctor import DoctorContext, Finding, docker
 from bundler.setup.doctor.compose import compose
@@ -49,6 +50,9 @@ _LONG = "{{type: {}, source: {}, target: {}}}"
         (_volumes("./src:/app/src"), "mounts src over /app/src"),
         (_volumes("./src/shop:/app/src/shop"), "mounts src/shop over"),
         (_volumes("${CODE:-.}:/app"), "mounts . over /app"),
+        (_volumes("${UNSET_CODE:?must be set}:/app"), "has a volume over /app"),
+        (_volumes(".${UNSET_CODE:+/data}:/app"), "mounts . over /app"),
+        (_volumes(".${HOME:+/src}:/app/src"), "mounts src over /app/src"),
         (_volumes("/srv/elsewhere:/app"), "over /app"),
         (_volumes(_LONG.format("bind", ".", "/app")), "mounts . over /app"),
         (_volumes(_LONG.format("volume", "code", "/app")), "has a volume over /app"),
@@ -247,3 +251,11 @@ def test_a_volume_over_the_code_is_found(
     (tmp_path / "Dockerfile").write_text(f"FROM x\n{dockerfile}\n")
     found = docker.dockerfiles(DoctorContext(survey(tmp_path), Path(sys.executable)))
     assert any("declares the volume" in finding.what for finding in found) == is_found
+
+
+def test_what_is_wrong_with_the_configuration_is_no_fault_of_a_compose_file(tmp_path: Path) -> None:
+    compose_file = {"compose.yaml": _service(_volumes(".:/app")), "Dockerfile": _DOCKERFILE}
+    _found(tmp_path, compose_file)
+    (tmp_path / "pyproject.toml").write_text(f"[tool.state-bundler]\nimage-path = 3\n{_PYPROJECT}")
+    with pytest.raises(ConfigurationError):
+        list(compose(DoctorContext(survey(tmp_path), Path(sys.executable))))
