@@ -149,13 +149,23 @@ class ConfigurationError(BundlerError):
 
 
 class Interrupted(BundlerError):
-    """A signal ended the run."""
+    """A signal ended the run. done: what was published before."""
 
     title = "interrupted"
 
-    def __init__(self, signal_number: int) -> None:
-        super().__init__(f"Stopped by signal {signal_number}; nothing was published.")
+    def __init__(self, signal_number: int, done: str = "nothing was published") -> None:
+        super().__init__(f"Stopped by signal {signal_number}; {done}.")
         self.exit_code = 128 + signal_number  # type: ignore[misc]  # a code for each signal
+
+
+def signal_of(error: BaseException) -> int | None:
+    """The signal that this exception ends the run for; None if it is another failure."""
+    import signal
+
+    if isinstance(error, KeyboardInterrupt):
+        return signal.SIGINT
+    terminated = isinstance(error, SystemExit) and error.code == _SIGNALS + signal.SIGTERM
+    return signal.SIGTERM if terminated else None
 
 
 class ChildFailed(BundlerError):

@@ -53,6 +53,14 @@ def open_artifact(name: str | ArtifactName, connections: Connections | None = No
     return _open_directory(name.path) if name.path.is_dir() else _open_file(name.path)
 
 
+def is_in_registry(name: str) -> bool:
+    """Whether reading it mostly waits for a registry. False for what is not a name."""
+    try:
+        return ArtifactName.parse(name).without_asking().kind == "registry"
+    except BundlerError:
+        return False
+
+
 @contextmanager
 def shared_connections(names: Sequence[object]) -> Iterator[Connections | None]:
     """The connections for all artifacts of a command; None if it has only one."""

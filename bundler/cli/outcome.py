@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -46,13 +47,45 @@ def attempted(artifact: str, work: Callable[[], EmbedResult]) -> Outcome:
         return Outcome(artifact, None, error)
 
 
-def show_outcomes(outcomes: Sequence[Outcome], style: str) -> None:
-    """Like `show_outcome`, for all artifacts that were given. Raises their failures at the end."""
+@contextmanager
+def shown_at_the_end(count: int, style: str) -> Iterator[list[Outcome]]:
+    """Collects the outcomes of artifacts, shows them like `show_outcome`, then raises the failures.
+
+    count: of the artifacts that were given. After a signal or a bug, the outcomes so far are shown.
+    """
+    from bundler.errors import Interrupted, signal_of
+
+    outcomes: list[Outcome] = []
+    try:
+        yield outcomes
+    except BaseException as error:
+        _show_outcomes(outcomes, count, style)
+        for outcome in outcomes:
+            if outcome.failure is not None:
+                Console(sys.stderr).failure(outcome.failure)
+        number = signal_of(error)
+        if number is None or count == 1:
+            raise
+        changed = sum(outcome.made is not None and outcome.made.changed for outcome in outcomes)
+        raise Interrupted(number, f"{changed} of {count} artifacts updated") from error
+    _show_outcomes(outcomes, count, style)
+    raise_failures([(outcome.artifact, outcome.failure) for outcome in outcomes])
+
+
+def raise_failures(named: Sequence[tuple[str, BundlerError | None]]) -> None:
+    """Raises the failures of artifacts; those of one of several name their artifact."""
+    from bundler.artifacts.reference import PREFIX
     from bundler.errors import raise_all
 
-    failures = [outcome.failure for outcome in outcomes if outcome.failure is not None]
+    for name, error in named:
+        if error is not None and len(named) > 1 and name.removeprefix(PREFIX) not in error.what:
+            error.what = f"{name}: {error.what}"
+    raise_all([error for _, error in named if error is not None])
+
+
+def _show_outcomes(outcomes: Sequence[Outcome], count: int, style: str) -> None:
     made = [outcome.made for outcome in outcomes if outcome.made is not None]
-    if len(outcomes) > 1:
+    if count > 1:
         names = json.dumps([each.name for each in made])
         tell_github({"changed": any(each.changed for each in made), "images": names})
         if style == "json":
@@ -61,7 +94,6 @@ def show_outcomes(outcomes: Sequence[Outcome], style: str) -> None:
             show_verdicts([(each.verdict, each.name) for each in made])
     elif made:
         show_outcome(made[0], style)
-    raise_all(failures)
 
 
 def _error(failure: BundlerError | None) -> dict[str, Any]:

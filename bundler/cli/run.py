@@ -18,7 +18,7 @@ import click
 from bundler import listener
 from bundler.cli.console import Console
 from bundler.cli.progress import ConsoleListener
-from bundler.errors import Bug, BundlerError, Interrupted, Several
+from bundler.errors import Bug, BundlerError, Interrupted, Several, signal_of
 from bundler.system import streams
 
 
@@ -69,8 +69,8 @@ def _terminate(number: int, _: FrameType | None) -> None:
 
 
 def _exit_code(error: SystemExit) -> int:
-    if error.code == 128 + signal.SIGTERM:
-        return report(Interrupted(signal.SIGTERM))
+    if number := signal_of(error):
+        return report(Interrupted(number))
     return error.code if isinstance(error.code, int) else 1
 
 

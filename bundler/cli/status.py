@@ -181,9 +181,9 @@ def _watch(look: Look) -> None:
 
 def _raise_failures(holders: Iterable[Holder]) -> None:
     """Shows all holders first, then fails if any of them could not be read."""
-    from bundler.errors import raise_all
+    from bundler.cli.outcome import raise_failures
 
-    raise_all([holder.failure for holder in holders if holder.failure is not None])
+    raise_failures([(holder.name, holder.failure) for holder in holders])
 
 
 def _as_page(holders: Sequence[Holder], target: Path) -> None:

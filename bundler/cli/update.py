@@ -16,7 +16,7 @@ from bundler.cli.options import (
     load_options,
     narrator,
 )
-from bundler.cli.outcome import attempted, format_option, show_outcomes
+from bundler.cli.outcome import attempted, format_option, shown_at_the_end
 
 
 @click.command(cls=Grouped)
@@ -46,8 +46,8 @@ def update(
     """Refresh once, and replace the state in each ARTIFACT without a build.
 
     A PEX is replaced in place. An image gets a new tag, so that a rollout picks up the new state.
-    If the state is unchanged, nothing is written. If one ARTIFACT fails, the others are still
-    updated; the exit code is that of the most serious failure.
+    If the state is unchanged, nothing is written. If one ARTIFACT fails after the refresh, the
+    others are still updated; the exit code is that of the most serious failure.
 
     \b
     Examples:
@@ -62,11 +62,12 @@ def update(
     from bundler.workflows.update import open_if_pex, require_engine
     from bundler.workflows.update import update as renew
 
+    artifacts = tuple(dict.fromkeys(artifacts))
     if new_tag and in_place:
         raise click.UsageError("--tag and --in-place are mutually exclusive.")
     if new_tag and len(artifacts) > 1:
         raise click.UsageError("--tag requires exactly one ARTIFACT.")
-    names = [ArtifactName.parse(artifact) for artifact in dict.fromkeys(artifacts)]
+    names = [ArtifactName.parse(artifact) for artifact in artifacts]
     for name in names:  # before minutes are spent on a refresh
         require_engine(name)
     with ExitStack() as stack:
@@ -78,7 +79,7 @@ def update(
         listener = narrator(quiet=building.quiet or style == "json")
         prepared = building.prepare(listener, replaces=artifacts)
         prepared = loading.add_to(prepared, by_default=bool(prepared.expected))
-        outcomes = []
+        outcomes = stack.enter_context(shown_at_the_end(len(names), style))
         for name in names:
             outcome = attempted(
                 str(name),
@@ -97,4 +98,3 @@ def update(
             if outcome.made is not None and not outcome.made.changed:
                 listener.note(f"The state of {name} is unchanged; nothing to update.")
             outcomes.append(outcome)
-    show_outcomes(outcomes, style)

@@ -14,7 +14,7 @@ import click
 from bundler.cli import completion
 from bundler.cli.console import Console, age
 from bundler.cli.options import Duration, narrator, taken_as
-from bundler.cli.outcome import show_verdict
+from bundler.cli.outcome import raise_failures, show_verdict
 from bundler.system.wording import counted
 
 if TYPE_CHECKING:
@@ -117,8 +117,8 @@ def verify(
     """Verify that the state in each ARTIFACT is exactly what its manifest describes.
 
     ARTIFACT is a PEX, a wheel, a directory, an OCI layout (oci:DIR[:TAG]) or an image. Several
-    are verified concurrently. Exits with 76 if one is not intact, 1 if one violates the policy that
-    the options set.
+    in registries are verified concurrently. Exits with 76 if one is not intact, 1 if one violates
+    the policy that the options set.
 
     \b
     Examples:
@@ -126,9 +126,8 @@ def verify(
       state-bundler verify shop:1.4 --max-age 24h --commit HEAD --clean --guarded
       state-bundler verify oci:build/image --signed-by allowed_signers
     """
-    from bundler.artifacts.open import shared_connections
+    from bundler.artifacts.open import is_in_registry, shared_connections
     from bundler.cli.verify_formats import formatted
-    from bundler.errors import raise_all
     from bundler.system.parallel import while_waiting
 
     if signature and (len(artifacts) > 1 or not signed_by):
@@ -139,13 +138,13 @@ def verify(
     listener.working(f"Verifying {named}")
     with shared_connections(artifacts) as connections:
         report = partial(_report, connections, policy, signed_by, signature)
-        reports = list(while_waiting(report, artifacts))
+        reports = list(while_waiting(report, artifacts, is_in_registry))
     listener.working("")
     if style == "text":
         _as_text(reports)
     else:
         click.echo(formatted(reports, style), nl=False)
-    raise_all([failure for report in reports if (failure := report.failure()) is not None])
+    raise_failures([(report.name, report.failure()) for report in reports])
 
 
 def _keys_of(directories: tuple[Path, ...]) -> list[str]:

@@ -40,15 +40,29 @@ def in_parallel(
                 raise error
 
 
-def while_waiting(work: Callable[[_Item], _Result], items: Sequence[_Item]) -> Iterator[_Result]:
-    """Like ``map(work, items)``, for work that mostly waits for a server: eight concurrently."""
-    if len(items) == 1:
+def while_waiting(
+    work: Callable[[_Item], _Result], items: Sequence[_Item], waits: Callable[[_Item], bool]
+) -> Iterator[_Result]:
+    """Like ``map(work, items)``, with up to eight items concurrently that mostly wait for a server.
+
+    waits: whether an item is one of these; the others would compete for memory and processors.
+    """
+    waiting = [waits(item) for item in items]
+    if len(items) == 1 or not any(waiting):
         yield from map(work, items)
         return
     from concurrent.futures import ThreadPoolExecutor
 
-    with ThreadPoolExecutor(max_workers=_MOST_WAITING) as pool:
-        yield from pool.map(work, items)
+    pool = ThreadPoolExecutor(max_workers=_MOST_WAITING)
+    try:
+        started = [
+            pool.submit(work, item) if is_waiting else None
+            for item, is_waiting in zip(items, waiting, strict=True)
+        ]
+        for item, future in zip(items, started, strict=True):
+            yield work(item) if future is None else future.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def processors() -> int:

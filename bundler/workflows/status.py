@@ -119,11 +119,11 @@ def of_names(
 ) -> Iterator[Holder]:
     """The artifacts with these names, in order; one that cannot be read says why.
 
-    Several are read concurrently, since those in registries mostly wait; with a baseline, which all
-    of them are compared with, one after the other. Raises if the baseline cannot be read: none of
+    Those in registries are read concurrently; with a baseline, which all of them are compared with,
+    one after the other. Raises if the baseline cannot be read: none of
     them could be compared then.
     """
-    from bundler.artifacts.open import open_artifact, shared_connections
+    from bundler.artifacts.open import is_in_registry, open_artifact, shared_connections
 
     with ExitStack() as stack:
         connections = stack.enter_context(shared_connections(names))
@@ -136,7 +136,7 @@ def of_names(
             except BundlerError as error:
                 return Holder(name, "unknown", failure=error)
 
-        yield from map(look, names) if before is not None else while_waiting(look, names)
+        yield from while_waiting(look, names, lambda name: before is None and is_in_registry(name))
 
 
 def of_artifact(

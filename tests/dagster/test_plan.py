@@ -175,6 +175,27 @@ def test_a_plan_for_an_artifact_is_stale_once_that_has_moved(
     assert f"The plan is stale: {name} has changed" in capsys.readouterr().err
 
 
+def test_a_plan_has_to_name_every_artifact_that_it_is_for(
+    project: _Project, capsys: pytest.CaptureFixture[str]
+) -> None:
+    layouts = [project.folder / name for name in ("first", "second")]
+    names = [f"oci:{layout}:latest" for layout in layouts]
+    for layout, state in zip(layouts, (BEFORE, {**BEFORE, "resources": []}), strict=True):
+        project.feed(state)
+        project.run("build oci", "-o", layout, "--no-guard")
+    project.feed(AFTER)
+    file = project.folder / "plan.bin"
+    project.run("plan", names[0], "--out", file, code=1)
+    before = [snapshot(layout) for layout in layouts]
+    capsys.readouterr()
+    project.run("update", *names, "--in-place", "--no-guard", "--plan", file, code=76)
+    assert f"does not say what would change in {names[1]}" in capsys.readouterr().err
+    assert [snapshot(layout) for layout in layouts] == before
+    project.run("plan", *names, "--out", file, code=1)
+    project.run("update", *names, "--in-place", "--no-guard", "--plan", file)
+    assert [project.state_in(name) for name in names] == [AFTER] * 2
+
+
 _STORED = """
 
 class Stored(Feed):

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -11,6 +14,9 @@ import pytest
 
 from bundler.artifacts.image.registry.credentials import Logins
 from bundler.artifacts.image.registry.tokens import Authorizer, Challenge
+from bundler.artifacts.open import is_in_registry
+from bundler.cli.outcome import Outcome, shown_at_the_end
+from bundler.errors import ToolFailed
 from bundler.state.bundle import Bundle
 from tests.support.layouts import LayoutMaker
 from tests.support.pushing import (
@@ -119,6 +125,71 @@ def test_an_update_refreshes_once_and_sends_the_state_once(
     assert "unchanged" in state_bundler("update", *artifacts(names))
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_what_was_updated_before_an_interruption_is_shown(
+    ours: Registry,  # noqa: F811
+    maker: LayoutMaker,  # noqa: F811
+    project: WorkDir,
+    number: signal.Signals,
+) -> None:
+    names = [f"{ours.host}/{name}:1" for name in ("mine", "yours", "theirs")]
+    for name in names:
+        push_base(maker, name)
+    outputs = project.path.parent / "outputs"
+    program = Path(sys.executable).with_name("state-bundler")
+    # Whoever started the tests in the background may have had Ctrl-C ignored.
+    argv = ["env", "--default-signal=INT", program, "update", *artifacts(names)]
+    with subprocess.Popen(
+        [*argv, "--in-place", "--format", "json"],
+        env={**os.environ, "GITHUB_OUTPUT": str(outputs)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+
+        def stop(_: int, __: str, path: str) -> None:
+            if path.startswith("/v2/yours/manifests/"):
+                process.send_signal(number)
+
+        ours.fault = stop
+        printed, said = process.communicate(timeout=120)
+    assert process.returncode == 128 + number
+    assert f"Stopped by signal {int(number)}; 1 of 3 artifacts updated." in said
+    (made,) = json.loads(printed)["artifacts"]
+    assert (made["image"], made["changed"]) == (names[0], True)
+    assert f'images=["{names[0]}"]' in outputs.read_text()
+
+
+def test_a_bug_hides_no_outcome(capsys: pytest.CaptureFixture[str]) -> None:
+    def work() -> None:
+        with shown_at_the_end(2, "json") as outcomes:
+            outcomes.append(Outcome("first", None, ToolFailed("It failed.")))
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        work()
+    shown = capsys.readouterr()
+    assert json.loads(shown.out)["artifacts"][0]["artifact"] == "first"
+    assert "It failed." in shown.err
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("docker://acme/shop:1", True),
+        ("ghcr.io/acme/shop:1", True),
+        ("acme/shop:1", False),
+        ("docker-daemon:ghcr.io/acme/shop:1", False),
+        ("oci:build/shop:1", False),
+        ("store:", False),
+        ("missing.pex", False),
+        ("docker://", False),
+    ],
+)
+def test_only_images_in_registries_are_read_concurrently(name: str, expected: bool) -> None:
+    assert is_in_registry(name) == expected
+
+
 @pytest.mark.parametrize("refusal", [400, 401, 403, 404, 405])
 def test_a_refused_mount_sends_the_state_instead(
     ours: Registry,  # noqa: F811
@@ -180,6 +251,7 @@ def test_one_that_fails_does_not_keep_the_others_from_their_state(
     )
     assert "--baseline" in state_bundler("update", *artifacts(names), code=2)
     assert "exactly one ARTIFACT" in state_bundler("update", *given, "--tag", "x", code=2)
+    assert "--baseline" not in state_bundler("update", given[0], given[0], "--tag", "x")
 
 
 @pytest.fixture
@@ -278,7 +350,8 @@ def test_each_repository_has_its_own_login(
     for order in (names, names[::-1]):
         said = state_bundler("verify", *artifacts(order), code=77)
         assert f"docker://{names[0]}" in said
-        assert "requires credentials" in said
+        registry = f"The registry {ours.host} requires credentials."
+        assert f"docker://{names[1]}: {registry}" in " ".join(said.split())
 
 
 def test_threads_that_are_refused_together_get_one_token() -> None:

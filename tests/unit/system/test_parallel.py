@@ -41,10 +41,21 @@ def test_little_work_starts_no_thread() -> None:
 
 def test_waiting_overlaps_and_results_come_in_order() -> None:
     together = threading.Barrier(8)  # is broken unless eight wait concurrently
-    assert list(while_waiting(lambda item: (together.wait(60), item)[1], range(16))) == list(
-        range(16)
+
+    def work(item: int) -> int:
+        together.wait(60)
+        return item
+
+    assert list(while_waiting(work, range(16), lambda _: True)) == list(range(16))
+    assert list(while_waiting(str, [1], lambda _: True)) == ["1"]
+
+
+def test_what_does_not_wait_is_done_one_by_one() -> None:
+    threads = list(
+        while_waiting(lambda _: threading.current_thread(), range(16), lambda item: item % 2 == 0)
     )
-    assert list(while_waiting(str, [1])) == ["1"]
+    assert set(threads[1::2]) == {threading.main_thread()}
+    assert threading.main_thread() not in threads[::2]
 
 
 _DECODED = re.compile(r"(?:json\.decode\(.*type=|msgspec\.convert\(\w+, )(_?[A-Z]\w+)")
