@@ -168,7 +168,7 @@ class _EmbeddedState:
 
     def _verified(self) -> dg.AssetCheckResult:
         found = [problem for problem in problems(str(self._directory)) if self._concerns(problem)]
-        metadata: dict[str, Any] = {**self._metadata(), "entries": self._entries()}
+        metadata: dict[str, Any] = {**self._metadata(), **self._entries()}
         if found:
             metadata["problems"] = "\n".join(found[:_SHOWN])
         return self._result("verified", passed=not found, metadata=metadata)
@@ -179,14 +179,19 @@ class _EmbeddedState:
         others.remove(self._state["path"])
         return not any(f"{path}/" in problem for path in others)
 
-    def _entries(self) -> int:
-        from bundler.state.json_entries import count_entries
+    def _entries(self) -> dict[str, int]:
+        """Empty if the state is too large to count its entries."""
+        from bundler.state.json_entries import TooLargeToCountError, entries_in
 
         state = self._directory / self._state["path"] / "state"
         try:
-            return count_entries(json.loads(state.read_bytes()))
-        except (OSError, ValueError):
-            return len(self._state["files"])
+            with state.open("rb") as stream:
+                entries = entries_in(stream)
+        except TooLargeToCountError:
+            return {}
+        except OSError:
+            entries = None
+        return {"entries": len(self._state["files"]) if entries is None else entries}
 
     def _fresh(self) -> dg.AssetCheckResult:
         from bundler.project.config import seconds

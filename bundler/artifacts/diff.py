@@ -258,18 +258,14 @@ def _of_key(key: str, one: _Side, other: _Side, volatile: frozenset[str]) -> Key
     before, after = one.states[key].state, other.states[key].state
     if not _changed(before, after):
         return None
-    known = volatile
-    if any(state.digest.semantic != state.digest.dir_hash for state in (before, after)):
-        known |= ALL_MEMBERS
-    files = tuple(_files(key, one, other, known))
-    kind: Kind = "changed"
-    if before.digest.semantic == after.digest.semantic:
-        kind = "volatile"
-    elif all(file.kind == "volatile" for file in files):
-        if volatile:
-            kind = "volatile"
-        else:  # some of the known members mean something to this component
-            files = tuple(_files(key, one, other, volatile))
+    knows = [state.digest.semantic != state.digest.dir_hash for state in (before, after)]
+    same = before.digest.semantic == after.digest.semantic
+    files = tuple(_files(key, one, other, volatile | ALL_MEMBERS if any(knows) else volatile))
+    means_nothing = same or all(file.kind == "volatile" for file in files)
+    if means_nothing and not same and all(knows) and not volatile:
+        # What changed is volatile in states of another kind only.
+        means_nothing, files = False, tuple(_files(key, one, other, volatile))
+    kind: Kind = "volatile" if means_nothing else "changed"
     return KeyDifference(key, kind, before.size, after.size, files)
 
 
@@ -304,15 +300,17 @@ def _means_nothing(
 def _inside(
     before: Path | None, after: Path | None, volatile: frozenset[str]
 ) -> tuple[JsonChange, ...] | None:
-    """What changed inside a file that is JSON on both sides; else None."""
+    """What changed inside a file that is JSON on both sides; else, or nested too deeply, None."""
     old, new = (None if path is None else read_document(path) for path in (before, after))
     if old is None or new is None:
         return None
-    if _is_dbt(old[0]) and _is_dbt(new[0]):
-        resources = compare(_resources(old[0]), _resources(new[0]), volatile)
-        if resources:
-            return resources
-    return compare(old[0], new[0], volatile)
+    with suppress(RecursionError):
+        if _is_dbt(old[0]) and _is_dbt(new[0]):
+            found = compare(_resources(old[0]), _resources(new[0]), volatile)
+            if not all(change.volatile for change in found):
+                return found
+        return compare(old[0], new[0], volatile)
+    return None
 
 
 def _is_dbt(document: Any) -> bool:

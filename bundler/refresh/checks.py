@@ -29,7 +29,13 @@ from bundler.refresh.relocate import relocate
 from bundler.refresh.secret_forms import Secret
 from bundler.refresh.secrets import Secrets
 from bundler.refresh.vendors import Kind, kind_of
-from bundler.state.json_entries import count_entries, count_values
+from bundler.state.json_entries import (
+    TooLargeToCountError,
+    count_entries,
+    count_values,
+    is_empty,
+    size_of,
+)
 from bundler.state.manifest import State, state_of
 from bundler.state.statedir import sanitize_key
 from bundler.state.tree import FileEntry, StateTree, dir_hash, scan
@@ -314,9 +320,9 @@ def _refuse_loss(
     directory: Path, state: State, options: KeyOptions, baseline: Baseline | None
 ) -> tuple[str, ...]:
     """Returns warnings: what is smaller than before, but not small enough to be refused."""
-    key = state.key
-    document = read_document(directory / _STATE)
-    empty = state.size == 0 or (document is not None and is_empty(document[0]))
+    key, file = state.key, directory / _STATE
+    with io_errors(file):
+        empty = state.size == 0 or is_empty(file)
     if empty and not options.allow_empty:
         raise BadData(
             f"{key}: the state is empty.",
@@ -325,13 +331,12 @@ def _refuse_loss(
             key=key,
         )
     if options.min_entries is not None:
-        entries = len(state.files) if document is None else count_entries(document[0])
-        _refuse_few(key, entries, options.min_entries)
+        _refuse_few(key, file, len(state.files), options.min_entries)
     if baseline is None or _means_the_same(state, baseline):
         return ()
     if empty and options.allow_empty:
         return ()
-    return tuple(_refuse_shrunk(state, document, options, baseline))
+    return tuple(_refuse_shrunk(state, file, options, baseline))
 
 
 def _means_the_same(state: State, baseline: Baseline) -> bool:
@@ -341,7 +346,16 @@ def _means_the_same(state: State, baseline: Baseline) -> bool:
     return now.dir_hash == before.dir_hash or now.semantic == before.semantic
 
 
-def _refuse_few(key: str, entries: int, least: int) -> None:
+def _refuse_few(key: str, file: Path, files: int, least: int) -> None:
+    try:
+        size = size_of(file)
+    except TooLargeToCountError as error:
+        raise BadData(
+            f"{key}: the state is too large to count its entries, which min-entries requires.",
+            hint="Use `json-schema` or `validate` instead of `min-entries` for this key.",
+            key=key,
+        ) from error
+    entries = files if size is None else size.entries
     if entries < least:
         raise BadData(
             f"{key}: the state has {entries} entries, fewer than min-entries = {least}.",
@@ -355,48 +369,60 @@ class _ShrunkError(BadData):
 
 
 def _refuse_shrunk(
-    state: State, document: tuple[Any] | None, options: KeyOptions, baseline: Baseline
+    state: State, file: Path, options: KeyOptions, baseline: Baseline
 ) -> Iterator[str]:
     key = state.key
     share = DEFAULT_SHRINK if options.shrink is None else options.shrink
-    earlier = read_document(baseline.directory / _STATE)
-    documents = None if document is None or earlier is None else (earlier[0], document[0])
-    sizes = (baseline.state.size, state.size)
-    lost = next(_lost(documents, sizes, share), "")
+    paths = (baseline.directory / _STATE, file)
+    documents = _documents(*paths)
+    counts = _counts(documents, paths, (baseline.state.size, state.size))
+    lost = next(_lost(documents, counts, share), "")
     if lost:
         hint = (
             f"Check what the API returns. If this is expected: --allow-shrink {shlex.quote(key)}."
         )
         raise _ShrunkError(f"{key}: {lost}.", hint=hint, key=key)
     if share:
-        for less in itertools.islice(_lost(documents, sizes, _SHARE_WITHOUT_A_WORD), 1):
+        for less in itertools.islice(_lost(documents, counts, _SHARE_WITHOUT_A_WORD), 1):
             yield f"{key}: {less}. To change the limits, set `shrink` or `min-entries`."
 
 
-def _lost(documents: tuple[Any, Any] | None, sizes: tuple[int, int], share: float) -> Iterator[str]:
-    """What has shrunk below that share: the state, or a collection in it."""
-    counts = [("bytes", *sizes)]
+def _documents(before: Path, now: Path) -> tuple[Any, Any] | None:
+    one, other = read_document(before), read_document(now)
+    return None if one is None or other is None else (one[0], other[0])
+
+
+def _counts(
+    documents: tuple[Any, Any] | None, paths: tuple[Path, Path], sizes: tuple[int, int]
+) -> list[tuple[str, int, int]]:
+    """What is compared of the two states: a unit, and how many each has."""
     if documents is not None:
         before, now = documents
-        counts = [
+        return [
             ("entries", count_entries(before), count_entries(now)),
             ("values", count_values(before), count_values(now)),
         ]
+    try:
+        one, other = map(size_of, paths)
+    except TooLargeToCountError:
+        return [("bytes (one is too large to count its entries)", *sizes)]
+    if one is None or other is None:
+        return [("bytes", *sizes)]
+    return [
+        ("entries", one.entries, other.entries),
+        ("bytes without white space", one.length, other.length),
+    ]
+
+
+def _lost(
+    documents: tuple[Any, Any] | None, counts: list[tuple[str, int, int]], share: float
+) -> Iterator[str]:
+    """What has shrunk below that share: the state, or a collection in it."""
     for unit, held, holds in counts:
         if holds < held * share:
             yield f"the state has shrunk from {held} to {holds} {unit}"
     for loss in losses(*documents, share) if documents else ():
         yield f"`{loss.name}` in the state has shrunk from {loss.before} to {loss.now} entries"
-
-
-def is_empty(document: Any) -> bool:
-    """Whether a JSON document is empty: null, "", [], {}, or containers of empty items only."""
-    if not isinstance(document, (dict, list)):
-        return document in (None, "")
-    if isinstance(document, list):
-        return all(isinstance(item, (dict, list)) and is_empty(item) for item in document)
-    containers = [value for value in document.values() if isinstance(value, (dict, list))]
-    return not document or (bool(containers) and all(map(is_empty, containers)))
 
 
 # --- the semantic digest ----------------------------------------------------------------------

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from pathlib import Path
+from typing import Any, BinaryIO
 
-from bundler.state.jsondiff import is_collection
+import msgspec
+
+from bundler.state.jsondiff import SAMPLE, is_collection
+from bundler.system.documents import is_json
 
 
 def count_entries(document: Any) -> int:
@@ -41,3 +46,161 @@ def count_values(document: Any) -> int:
         total += len(values)
         level = [value for value in values if isinstance(value, (dict, list))]
     return total
+
+
+# --- without decoding -------------------------------------------------------------------------
+
+# Text up to this size is read. Together with one object of that many members it takes about as much
+# memory as two decoded documents.
+_MOST_BYTES = 32 * 1024 * 1024
+_MOST_MEMBERS = 128 * 1024
+_LEAST_MEMBER = len('"":0,')
+_TOKENS = re.compile(
+    rb'[\[{][^][{}"\\]*(?:"[^"\\]*"[^][{}"\\]*){0,64}[\]}]'  # a container without others inside
+    rb'|"[^"\\]*"?|\\.[^"\\]*"?'  # text up to its end or an escape, or from there
+    rb'|[][{}]|[^][{}"\\]{1,4096}',
+    re.DOTALL,
+)
+_SIGNS = re.compile(
+    rb'[\[{]\s*[\]}]?|[\]},:]|"[^"\\]*"?|\\.[^"\\]*"?|[^][{},:"\\\s]{1,4096}', re.DOTALL
+)
+_MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_EMPTY = re.compile(rb"[\[{]\s*[\]}]")
+
+
+class TooLargeToCountError(Exception):
+    """A JSON document is too large to count its entries."""
+
+
+class JsonSize(msgspec.Struct, frozen=True):
+    """entries: as `count_entries` counts them. length: bytes without white space."""
+
+    entries: int
+    length: int
+
+
+def entries_in(stream: BinaryIO) -> int | None:
+    """The entries of a JSON document, as `count_entries` counts them; None if it is not JSON.
+
+    Decodes one object at a time. Raises `TooLargeToCountError`.
+    """
+    text = _text(stream)
+    return None if text is None else _count(text)
+
+
+def size_of(path: Path) -> JsonSize | None:
+    """How much a JSON document holds; None if it is not JSON. Raises `TooLargeToCountError`."""
+    if not path.is_file():
+        return None
+    with path.open("rb") as stream:
+        text = _text(stream)
+    if text is None:
+        return None
+    return JsonSize(_count(text), len(msgspec.json.format(text, indent=-1)))
+
+
+def _text(stream: BinaryIO) -> bytes | None:
+    text = stream.read(_MOST_BYTES + 1)
+    if len(text) <= _MOST_BYTES:
+        return text if is_json(text) else None
+    if is_json(text, cut=True):
+        raise TooLargeToCountError
+    return None
+
+
+def _count(text: bytes) -> int:
+    entries = leaves = 0
+    pending: list[tuple[str, Any]] = [("", text.strip())]
+    while pending:
+        name, value = pending.pop()
+        first = _first(value)
+        if first == b"[":
+            entries += _length(value)
+        elif first == b"{":
+            members = _members(value)
+            outlines = _outlines(members)
+            if outlines and is_collection(outlines, outlines, name):
+                entries += len(members)
+            elif len(pending) + len(members) > _MOST_MEMBERS:
+                raise TooLargeToCountError
+            else:
+                pending += members.items()
+        else:
+            leaves += 1
+    return entries or (leaves if _first(text.strip()) == b"{" else 0)
+
+
+def _first(value: Any) -> bytes:
+    return bytes(memoryview(value)[:1])
+
+
+def _members(text: Any) -> dict[str, msgspec.Raw]:
+    if len(memoryview(text)) > _LEAST_MEMBER * _MOST_MEMBERS and _length(text) > _MOST_MEMBERS:
+        raise TooLargeToCountError
+    return _MEMBERS.decode(text)
+
+
+def _length(text: Any) -> int:
+    """The number of items of an array, or members of an object."""
+    if _EMPTY.fullmatch(text):
+        return 0
+    depth = commas = 0
+    for found in _TOKENS.finditer(text, 1):
+        token = found[0]
+        if token in (b"[", b"{"):
+            depth += 1
+        elif token in (b"]", b"}"):
+            depth -= 1
+        elif not depth and token[:1] not in b'"\\[{':
+            commas += token.count(b",")
+    return commas + 1
+
+
+def _outlines(members: dict[str, msgspec.Raw]) -> dict[str, Any] | None:
+    """Of each member, what `is_collection` looks at; None if one is not an object."""
+    if any(_first(value) != b"{" for value in members.values()):
+        return None
+    sampled = {*list(members)[:SAMPLE], *list(members)[-SAMPLE:]}
+    return {name: _outline(value, name in sampled) for name, value in members.items()}
+
+
+def _outline(text: msgspec.Raw, sampled: bool) -> dict[str, Any]:
+    outline = {name: _shown(value) for name, value in _members(text).items()}
+    if sampled:
+        return outline
+    # Only whether they are records matters of the others.
+    return next(({"": None} for value in outline.values() if value != {}), {})
+
+
+def _shown(value: msgspec.Raw) -> Any:
+    first = _first(value)
+    return {} if first == b"{" else msgspec.json.decode(value) if first == b'"' else None
+
+
+def is_empty(path: Path) -> bool:
+    """Whether a JSON document is empty: null, "", [], {}, or containers of empty items only.
+
+    Of the largest, only the beginning is read.
+    """
+    if not path.is_file():
+        return False
+    with path.open("rb") as stream:
+        text = stream.read(_MOST_BYTES + 1)
+    return _holds_nothing(text) and (len(text) > _MOST_BYTES or is_json(text))
+
+
+def _holds_nothing(text: bytes) -> bool:
+    outer: list[bytes] = []  # an open array, an object without containers so far, another object
+    for found in _SIGNS.finditer(text):
+        token, sign = found[0], found[0][:1]
+        if sign in b"[{":
+            if outer[-1:] == [b"{"]:
+                outer[-1] = b"+"
+            if token[-1:] not in b"]}":
+                outer.append(sign)
+        elif sign in b"]}":
+            if not outer or outer.pop() == b"{":
+                return False
+        elif sign not in b",:" and outer[-1:] in ([], [b"["]):
+            return not outer and token in (b"null", b'""')
+    return bool(text)

@@ -22,7 +22,7 @@ Kind = Literal["added", "removed", "renamed", "changed", "reordered"]
 _NAMES = ("name", "display_name", "displayName", "title", "full_name", "label", "table_name")
 _IDENTITIES = ("unique_id", "id", "uid", "uuid", "guid", "urn", "key", "slug", *_NAMES, "path")
 _SHOWN = 60
-_SAMPLE = 20
+SAMPLE = 20
 _TEXT_LINES = 500
 _SHOWN_LINES = 6
 
@@ -263,7 +263,7 @@ def is_collection(before: Mapping[str, Any], after: Mapping[str, Any], what: str
     values = [*before.values(), *after.values()]
     if not values or not all(map(_is_record, values)):
         return False
-    shapes = [frozenset(value) for value in [*values[:_SAMPLE], *values[-_SAMPLE:]]]
+    shapes = [frozenset(value) for value in [*values[:SAMPLE], *values[-SAMPLE:]]]
     common = frozenset.intersection(*shapes)
     if 2 * len(common) < max(map(len, shapes)):
         return False

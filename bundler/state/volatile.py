@@ -57,15 +57,17 @@ def meaning(path: Path, sha256: str, known: frozenset[str], named: frozenset[str
 
 
 def _drop(value: Any, known: frozenset[str], named: frozenset[str]) -> None:
-    if isinstance(value, dict):
-        for name in value.keys() & (known | named):
-            # A column of a table may have the name of one of dbt's own members.
-            if name in named or not isinstance(value[name], (dict, list)):
-                del value[name]
-        value = list(value.values())
-    if isinstance(value, list):
-        for item in value:
-            _drop(item, known, named)
+    pending = [value]
+    while pending:
+        value = pending.pop()
+        if isinstance(value, dict):
+            for name in value.keys() & (known | named):
+                # A column of a table may have the name of one of dbt's own members.
+                if name in named or not isinstance(value[name], (dict, list)):
+                    del value[name]
+            pending += value.values()
+        elif isinstance(value, list):
+            pending += value
 
 
 def _without(stream: BinaryIO, names: frozenset[str]) -> Iterator[bytes]:

@@ -13,31 +13,15 @@ _MOST_MEMORY = 28 * 1024 * 1024
 MOST_BYTES = _MOST_MEMORY // 2
 # Measured, in bytes: an object, an array, and another value with its place in one of them.
 _OBJECT, _ARRAY, _VALUE = 200, 72, 40
-_START_BYTES = 4096
+_ENDS = {b"{": b"}", b"[": b"]"}
+_TAIL_BYTES = 4096
 
 
 def read_document(path: Path) -> tuple[Any] | None:
-    """What a JSON file holds, as `decoded` returns it."""
+    """The value of a JSON file, in a tuple with one item; None if not JSON or too large."""
     if not path.is_file() or not 0 < path.stat().st_size <= MOST_BYTES:
         return None
-    return decoded(path.read_bytes())
-
-
-def is_large_document(path: Path) -> bool:
-    """Whether a file that was not decoded is JSON. Of the largest, only the start is looked at."""
-    with path.open("rb") as stream:
-        raw = stream.read(MOST_BYTES + 1)
-    if len(raw) > MOST_BYTES:
-        return raw[:_START_BYTES].lstrip()[:1] in (b"{", b"[")
-    try:
-        msgspec.json.decode(raw, type=msgspec.Raw)
-    except (msgspec.DecodeError, RecursionError, UnicodeError):
-        return False
-    return True
-
-
-def decoded(raw: bytes) -> tuple[Any] | None:
-    """The value of a JSON document, in a tuple with one item; None if not JSON or too large."""
+    raw = path.read_bytes()
     if _memory(raw) > _MOST_MEMORY:
         return None
     # The garbage collector would traverse all new objects again and again, and find nothing.
@@ -50,6 +34,31 @@ def decoded(raw: bytes) -> tuple[Any] | None:
     finally:
         if collects:
             gc.enable()
+
+
+def is_json(raw: bytes, *, cut: bool = False) -> bool:
+    """Whether it is a JSON document or, if cut, at least the beginning of one."""
+    # Before a comma there is a text or a whole value, and not half of a number.
+    end = raw.rfind(b",", 0, -_TAIL_BYTES) if cut else len(raw)
+    try:
+        msgspec.json.decode(memoryview(raw)[:end], type=msgspec.Raw)
+    except msgspec.DecodeError as error:
+        return cut and "truncated" in str(error)
+    except RecursionError:
+        return False
+    return True
+
+
+def is_large_document(path: Path) -> bool:
+    """Whether a file that was not decoded is JSON. Of the largest, only both ends are read."""
+    with path.open("rb") as stream:
+        raw = stream.read(MOST_BYTES + 1)
+        if len(raw) <= MOST_BYTES:
+            return is_json(raw)
+        stream.seek(-min(_TAIL_BYTES, len(raw)), 2)
+        tail = stream.read().rstrip()
+    end = _ENDS.get(raw[:_TAIL_BYTES].lstrip()[:1])
+    return end is not None and tail.endswith(end) and is_json(raw, cut=True)
 
 
 def _memory(raw: bytes) -> int:

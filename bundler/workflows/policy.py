@@ -14,7 +14,6 @@ from bundler.artifacts.verify import Verdict
 from bundler.state.age import age_problem
 from bundler.state.artifact import Artifact, StateDirectory
 from bundler.state.manifest import KeyRefresh, State
-from bundler.system.documents import MOST_BYTES, decoded
 from bundler.system.wording import nearest
 
 _SHORTEST_COMMIT = 7
@@ -41,12 +40,15 @@ class Policy(msgspec.Struct, frozen=True):
 
 
 class Subject(msgspec.Struct, frozen=True):
-    """What is judged. labels: the artifact's. entries: of each state, by directory and key. now:
-    seconds since the epoch."""
+    """What is judged.
+
+    labels: the artifact's. entries: of each state, by directory and key; None if it is too large to
+    count them. now: seconds since the epoch.
+    """
 
     verdict: Verdict
     labels: Mapping[str, str]
-    entries: Mapping[tuple[str, str], int]
+    entries: Mapping[tuple[str, str], int | None]
     now: float
 
     def states(self) -> Iterator[tuple[str, State, KeyRefresh | None]]:
@@ -86,32 +88,37 @@ def subject_of(policy: Policy, artifact: Artifact, verdict: Verdict, now: float)
     return Subject(verdict, labels, entries, now)
 
 
-def entries_of(artifact: Artifact, verdict: Verdict) -> dict[tuple[str, str], int]:
-    """The entries in each state's JSON, or its files, by directory and key. Reads every state."""
-    found: dict[tuple[str, str], int] = {}
+def entries_of(artifact: Artifact, verdict: Verdict) -> dict[tuple[str, str], int | None]:
+    """The entries in each state's JSON, or its files, by directory and key. Reads every state.
+
+    None stands for a state that is too large to count its entries.
+    """
+    found: dict[tuple[str, str], int | None] = {}
     for directory in artifact.state_directories():
         found.update(_entries(directory, verdict))
     return found
 
 
-def _entries(directory: StateDirectory, verdict: Verdict) -> Iterator[tuple[tuple[str, str], int]]:
+def _entries(
+    directory: StateDirectory, verdict: Verdict
+) -> Iterator[tuple[tuple[str, str], int | None]]:
+    from bundler.state.json_entries import TooLargeToCountError, entries_in
+
     found = next(item for item in verdict.directories if item.path == directory.path)
     states = {state.path: state for state in found.manifest.states} if found.manifest else {}
-    counted: dict[str, int] = {path: len(state.files) for path, state in states.items()}
+    counted: dict[str, int | None] = {path: len(it.files) for path, it in states.items()}
     for member in directory.members():
         path, _, name = member.path.partition("/")
-        if name == "state" and path in states and 0 < member.size <= MOST_BYTES:
-            with member.open() as stream:
-                counted[path] = _count(stream.read(), otherwise=counted[path])
+        if name == "state" and path in states and member.size:
+            try:
+                with member.open() as stream:
+                    entries = entries_in(stream)
+            except TooLargeToCountError:
+                counted[path] = None
+            else:
+                counted[path] = counted[path] if entries is None else entries
     for path, count in counted.items():
         yield (directory.path, states[path].key), count
-
-
-def _count(raw: bytes, otherwise: int) -> int:
-    from bundler.state.json_entries import count_entries
-
-    document = decoded(raw)
-    return otherwise if document is None else count_entries(document[0])
 
 
 # --- the rules ------------------------------------------------------------------------------
@@ -192,7 +199,11 @@ def _entry_counts(policy: Policy, subject: Subject) -> Iterator[Breach]:
             yield Breach("min-entries", f"There is no state for {key}.", key)
     for (path, key), count in subject.entries.items():
         least = policy.min_entries.get(key, policy.min_entries.get("*", 0))
-        if count < least:
+        if count is None and least:
+            what = f"{key} in {path}: its state is too large to count its entries."
+            hint = "Use a `json-schema` or `validate` instead of --min-entries for this key."
+            yield Breach("min-entries", what, key, hint)
+        elif count is not None and count < least:
             what = f"{key} in {path}: its state has {count} entries, fewer than {least}."
             yield Breach("min-entries", what, key)
 

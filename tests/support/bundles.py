@@ -16,7 +16,8 @@ from bundler.state.manifest import (
     state_of,
 )
 from bundler.state.statedir import sanitize_key
-from bundler.state.tree import hash_stream, scan
+from bundler.state.tree import FileEntry, dir_hash, hash_stream, scan
+from bundler.state.volatile import meaning
 
 PLACE = f"shop/defs/{STATE_DIRECTORY}"
 IGNORE = b"*\n*/\n.*\n"
@@ -29,8 +30,9 @@ def make_bundle(
     place: str = PLACE,
     writable: Mapping[str, tuple[str, ...]] | None = None,
     semantic: str | None = None,
+    volatile: tuple[str, ...] = (),
 ) -> Bundle:
-    """A published state directory at ``root``. states: by key, its files."""
+    """A published state directory at ``root``. states: by key, its files. volatile: members."""
     root.mkdir(parents=True, exist_ok=True)
     (root / ".gitignore").write_bytes(IGNORE)
     entries = []
@@ -40,7 +42,17 @@ def make_bundle(
             (root / name / path).parent.mkdir(parents=True, exist_ok=True)
             (root / name / path).write_bytes(content)
         allowed = (writable or {}).get(key, ())
-        entries.append(state_of(key, name, scan(root / name), semantic=semantic, writable=allowed))
+        tree = scan(root / name)
+        meanings = [
+            FileEntry(
+                it.path,
+                meaning(root / name / it.path, it.sha256, frozenset(volatile), frozenset()),
+                0,
+            )
+            for it in tree.files
+        ]
+        meant = dir_hash(meanings) if volatile else semantic
+        entries.append(state_of(key, name, tree, writable=allowed, semantic=meant))
     with (root / ".gitignore").open("rb", buffering=0) as stream:
         digest, size = hash_stream(stream)
     manifest = build(Contents(tuple(entries)), (File(".gitignore", digest, size),))

@@ -25,6 +25,9 @@ from bundler.project.options import KeyOptions, RefreshOptions
 from bundler.project.projects import open_project
 from bundler.refresh import checks
 from bundler.refresh.run import Refreshed, refresh
+from bundler.state import json_entries
+from bundler.system import documents
+from bundler.system.documents import read_document
 
 KEY = "Vendor[catalogue]"
 Refresh = Callable[..., Refreshed]
@@ -226,17 +229,50 @@ def test_too_few_entries_are_refused(run: Refresh) -> None:
         run(writes(items(4)), table="min-entries = 5")
 
 
-@pytest.mark.parametrize("depth", [600, 5000])
-@pytest.mark.parametrize("table", ["", 'volatile = ["at"]'])
-def test_a_state_that_is_nested_too_deep_is_no_bug_of_ours(
-    depth: int, table: str, run: Refresh
+_LARGE = "{'rows': [{'id': n, 'n': 'x'} for n in range(%d)]}"
+
+
+def test_the_entries_of_a_state_that_is_not_decoded_are_counted(run: Refresh, root: Path) -> None:
+    table = "min-entries = 60001"
+    with pytest.raises(BadData, match="has 60000 entries, fewer than min-entries = 60001"):
+        run(f"json.dump({_LARGE % 60_000}, open(path, 'w'), indent=8)", table=table)
+    # The baseline is not decoded, and the new state is: it has less white space.
+    indented = f"json.dump({_LARGE % 60_001}, open(path, 'w'), indent=90)"
+    assert run(indented, table=table).changed == (KEY,)
+    assert read_document(root / "state/Vendor__catalogue__/state") is None
+    told = Told()
+    small = f"json.dump({_LARGE % 60_001}, open(path, 'w'), separators=(',', ':'))"
+    assert run(small, table=table, told=told).changed == (KEY,)
+    assert read_document(root / "state/Vendor__catalogue__/state") is not None
+    assert not any("shrunk" in word for word in told.words)
+    with pytest.raises(BadData, match="shrunk from 60001 to 20 entries"):
+        run(f"json.dump({_LARGE % 20}, open(path, 'w'))")
+
+
+def test_what_is_too_large_to_count_is_an_error_that_says_so(
+    run: Refresh, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    deep = f"open(path, 'w').write('[' * {depth} + '1' + ']' * {depth})"
-    if depth > 1000:  # too deep for our parser, which then compares bytes
-        assert run(deep, table=table).changed == (KEY,)
-    else:
-        with pytest.raises(BadData, match="nested too deep"):
-            run(deep, table=table)
+    monkeypatch.setattr(documents, "MOST_BYTES", 1000)
+    monkeypatch.setattr(json_entries, "_MOST_BYTES", 1000)
+    with pytest.raises(BadData, match="too large to count its entries, which min-entries"):
+        run(writes(items(1000)), table="min-entries = 5")
+    run(writes(items(1000)))
+    with pytest.raises(BadData, match=r"bytes \(one is too large to count its entries\)"):
+        run(writes(items(2)))
+
+
+@pytest.mark.parametrize("inner", ["[]", "{}", '{"n": 1, "rows": []}'])
+def test_a_large_state_that_holds_nothing_is_empty(inner: str, run: Refresh) -> None:
+    with pytest.raises(BadData, match="the state is empty"):
+        run(f"open(path, 'w').write('[' + ','.join(['{inner}'] * 400_000) + ']')")
+
+
+@pytest.mark.parametrize("depth", [300, 600, 5000])
+@pytest.mark.parametrize("table", ["", 'volatile = ["at"]'])
+def test_a_state_may_be_nested_deeply(depth: int, table: str, run: Refresh) -> None:
+    deep = "open(path, 'w').write('[' * {0} + '{1}' + ']' * {0})".format
+    assert run(deep(depth, 1), table=table).changed == (KEY,)
+    assert run(deep(depth, 2), table=table).changed == (KEY,)
 
 
 def test_another_baseline_is_compared_with_and_its_bytes_are_kept(

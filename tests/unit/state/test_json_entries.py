@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import io
+import json
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from bundler.state.json_entries import count_entries
+from bundler.state import json_entries
+from bundler.state.json_entries import TooLargeToCountError, count_entries, entries_in, is_empty
 from bundler.state.jsondiff import compare, counts
 
 ROWS = [{"id": number, "name": f"row {number}", "tags": ["a", "b"]} for number in range(30)]
@@ -43,3 +50,113 @@ def test_diff_counts_the_same_entries(wrapped: Any) -> None:
     before, now = wrapped(ROWS), wrapped(ROWS[:15])
     (count,) = counts(compare(before, now)).values()
     assert count.removed == count_entries(before) - count_entries(now) == 15
+
+
+_texts = st.sampled_from(["id", "rows", 'a"], {', "\\", '\\"', "[{,", "é\n", ""]) | st.text(
+    max_size=4
+)
+_scalars = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | _texts
+)
+_records = st.dictionaries(
+    _texts,
+    st.fixed_dictionaries({"id": _texts}, optional={"n": _scalars, "o": st.just({"x": 1})}),
+    max_size=4,
+)
+_documents = st.recursive(
+    _scalars | _records,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(_texts, inner, max_size=4),
+    max_leaves=20,
+)
+_nothing = st.recursive(
+    st.sampled_from([None, "", 0, [], {}]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_texts, inner, max_size=3),
+    max_leaves=9,
+)
+_indents = st.sampled_from([None, 0, 2])
+
+
+def _stream(document: Any, indent: int | None = None) -> io.BytesIO:
+    return io.BytesIO(json.dumps(document, indent=indent).encode())
+
+
+@given(_documents, _indents)
+def test_a_document_has_the_same_entries_without_being_decoded(
+    document: Any, indent: int | None
+) -> None:
+    assert entries_in(_stream(document, indent)) == count_entries(document)
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"rows": [{"id": n, "n": "x"} for n in range(120_000)]},
+        {str(n): {"id": n, "tags": {"x": {}}} for n in range(50_000)},
+        {"rows": [[] for _ in range(100_000)]},
+        [[{"id": n} for n in range(3)] for _ in range(20_000)],
+        [{"a": '"},{' * 100, "b": list(map(str, range(100)))}] * 500,
+        list(range(300_000)),
+        ["[,]"] * 20_000,
+    ],
+    ids=lambda document: json.dumps(document)[:20],
+)
+def test_the_entries_of_large_documents(document: Any) -> None:
+    assert entries_in(_stream(document)) == count_entries(document)
+
+
+@pytest.mark.parametrize(
+    "document", [{str(n): n for n in range(30)}, {"a": {str(n): [n] for n in range(30)}, "b": 1}]
+)
+def test_an_object_of_too_many_members_is_not_counted(
+    document: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(json_entries, "_MOST_MEMBERS", 20)
+    with pytest.raises(TooLargeToCountError):
+        entries_in(_stream(document))
+
+
+def test_a_document_of_too_many_bytes_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(json_entries, "_MOST_BYTES", 20)
+    with pytest.raises(TooLargeToCountError):
+        entries_in(_stream(list(range(30))))
+    assert entries_in(io.BytesIO(b"[1] is a footnote, and this is a text")) is None
+
+
+def _is_empty(text: bytes) -> bool:
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(text)
+        file.flush()
+        return is_empty(Path(file.name))
+
+
+@pytest.mark.parametrize("text", [b"", b" ", b"[1", b"[] []", b"{}\n{}", b"x", b"[1,]", b"[}"])
+def test_what_is_not_json_has_no_entries_and_is_not_empty(text: bytes) -> None:
+    assert entries_in(io.BytesIO(text)) is None
+    assert not _is_empty(text)
+
+
+def _is_nothing(value: Any) -> bool:
+    if isinstance(value, list):
+        return all(isinstance(item, (dict, list)) and _is_nothing(item) for item in value)
+    if isinstance(value, dict):
+        inner = [item for item in value.values() if isinstance(item, (dict, list))]
+        return not value or (bool(inner) and all(map(_is_nothing, inner)))
+    return value is None or value == ""
+
+
+@given(_documents | _nothing, _indents)
+def test_a_document_is_empty_if_nothing_is_in_it_at_any_depth(
+    document: Any, indent: int | None
+) -> None:
+    assert _is_empty(_stream(document, indent).getvalue()) == _is_nothing(document)
+
+
+@pytest.mark.parametrize("depth", [1, 300, 600])
+def test_depth_makes_no_difference(depth: int) -> None:
+    for inner, empty in (b"", True), (b"1", False):
+        text = b"[" * depth + inner + b"]" * depth
+        assert _is_empty(text) is empty

@@ -55,6 +55,7 @@ def test_cutting_leaves_out_the_members_and_nothing_else(
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(documents, "MOST_BYTES", 100)
+    monkeypatch.setattr(documents, "_TAIL_BYTES", 10)
 
 
 def _meaning(path: Path, text: str) -> str:
@@ -86,3 +87,43 @@ def test_a_document_of_many_small_values_is_too_large_to_decode(tmp_path: Path) 
     path.write_text(f"[{','.join(['{}'] * 300_000)}]")
     assert documents.read_document(path) is None
     assert documents.is_large_document(path)
+
+
+_LONG = "n" * 200
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"at": %s}\n' * 20,  # JSON Lines
+        f'[{{"at": %s, "name": "{_LONG}"}}, ',  # cut off
+        f'[2026-01-01] "at": %s, {_LONG}\n[done]',  # a log
+        f'{{"at": %s}} {_LONG} }}',
+    ],
+)
+def test_what_only_begins_like_a_large_document_is_digested_whole(
+    tmp_path: Path, text: str
+) -> None:
+    path = tmp_path / "state"
+    assert _meaning(path, text.replace("%s", "1")) != _meaning(path, text.replace("%s", "2"))
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("size", range(90, 130))
+def test_a_large_document_is_one_wherever_its_beginning_ends(tmp_path: Path, size: int) -> None:
+    path = tmp_path / "state"
+    path.write_text(
+        '{"a": 1, "%s": [true, -1.5e3, "\\u00e9\\\\"], "z": {}} \n' % ("n" * (size - 20))
+    )
+    assert path.stat().st_size > 100
+    assert documents.is_large_document(path)
+
+
+def test_members_are_left_out_at_any_depth(tmp_path: Path) -> None:
+    deep = '{"id": %d, "x": ' * 300
+    one, other = (
+        _meaning(tmp_path / "state", deep.replace("%d", number) + "1" + "}" * 300)
+        for number in ("1", "2")
+    )
+    assert one == other

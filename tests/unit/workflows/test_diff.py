@@ -237,3 +237,49 @@ def test_the_command_shows_it_and_ends_with_1(tmp_path: Path) -> None:
     shutil.rmtree(tmp_path / "b")
     shutil.copytree(tmp_path / "a", tmp_path / "b")
     assert _cli(tmp_path).returncode == 0
+
+
+def _dated(succeeded: int, created: int) -> dict[str, bytes]:
+    return _state({"connectors": [{"id": "a", "succeeded_at": succeeded, "created_at": created}]})
+
+
+def _with(dbt: Mapping[str, bytes], **sections: object) -> dict[str, bytes]:
+    path = "project/target/manifest.json"
+    return {**dbt, path: json.dumps({**json.loads(dbt[path]), **sections}).encode()}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "known", "differs"),
+    [
+        (_dated(1, 1), _dated(2, 1), FIVETRAN_MEMBERS, False),
+        # A name that is volatile in dbt's states means something in those of Fivetran.
+        (_dated(1, 1), _dated(2, 2), FIVETRAN_MEMBERS, True),
+        (_dbt({"a": "1"}, "1"), _dbt({"a": "1"}, "2"), DBT_MEMBERS, False),
+        *(
+            (
+                _with(_dbt({"a": "1"}, "1"), **{name: {"x": {"sql": "1"}}}),
+                _with(_dbt({"a": "1"}, at), **{name: {"x": {"sql": "2"}}}),
+                DBT_MEMBERS,
+                True,
+            )
+            for name in ("macros", "unit_tests", "groups", "docs")
+            for at in ("1", "2")
+        ),
+    ],
+)
+def test_a_key_differs_if_its_meaning_does_as_a_refresh_decides(
+    tmp_path: Path,
+    before: dict[str, bytes],
+    after: dict[str, bytes],
+    known: tuple[str, ...],
+    differs: bool,
+) -> None:
+    one, other = tmp_path / "a", tmp_path / "b"
+    for root, files in ((one, before), (other, after)):
+        make_bundle(root / "shop/defs/.local_defs_state", {"A": files}, volatile=known)
+    with DirectoryArtifact(one) as first, DirectoryArtifact(other) as second:
+        found = diff(first, second)
+    assert found.differs is differs
+    (key,) = found.keys
+    assert any(file.kind == "changed" for file in key.files) is differs
+    assert not any(file.form_only for file in key.files)
