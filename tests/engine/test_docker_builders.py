@@ -264,7 +264,7 @@ def test_no_credentials_and_nothing_that_git_ignores_gets_into_the_image(
     (sentence,) = [line for line in said if line.startswith("Not in the build context: ")]
     assert sentence.endswith(
         ".aws, .env, .env.production, .git and 2 more, and what git ignores (a.log, dist/old.pex). "
-        "To have one there, name it in a COPY, or in the ignore file: !.aws"
+        f"To have one there, name it in a COPY, or in {project.root / '.dockerignore'}: !.aws"
     )
 
 
