@@ -14,7 +14,6 @@ from bundler.project.config import pyproject_of, read_toml
 
 _SOURCE = "[[tool.state-bundler.source]] with a key, a command that writes {state_path}, and a path"
 _MOST_NAMES = 6
-_NOT_ONE = "is not a Dagster project"
 # What in a file says that Dagster runs its code. A workspace.yaml is also a file of other tools.
 _REQUIRED = re.compile(r"(?m)^\[tool\.dagster\]|(?:^|[\s\"'\[])dagster(?:[\s\"',;=<>~!\[]|$)")
 _LOCATIONS = re.compile(r"(?m)^load_from:")
@@ -35,8 +34,9 @@ def no_project(root: Path, below: Sequence[Path], *, has_all: bool = False) -> C
 
 def what_is_missing(root: Path) -> str:
     """The error message for a folder that is not a project."""
-    kind = "has a Dagster project without dg" if dagster_without_dg(root) else _NOT_ONE
-    return f"{root} {kind}, and it configures no sources."
+    if dagster_without_dg(root):
+        return f"{root} has a Dagster project without dg, and it configures no sources."
+    return f"{root} is not a Dagster project, and it configures no sources."
 
 
 def way_out(root: Path, below: Sequence[Path], *, has_all: bool = False) -> str:

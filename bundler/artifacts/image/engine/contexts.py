@@ -110,4 +110,6 @@ def unaliased(environ: Mapping[str, str], folder: Path) -> dict[str, str]:
     return {**environ, "DOCKER_CONFIG": str(folder)}
 
 
-msgspec.json.Decoder(_ClientConfiguration)  # before threads do it: see `bundler.state.manifest`
+# Before threads do it: see `bundler.state.manifest`.
+msgspec.json.Decoder(_ClientConfiguration)
+msgspec.json.Decoder(_CurrentBuilder)
