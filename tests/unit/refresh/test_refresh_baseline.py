@@ -237,7 +237,7 @@ def test_the_entries_of_a_state_that_is_not_decoded_are_counted(run: Refresh, ro
     with pytest.raises(BadData, match="has 60000 entries, fewer than min-entries = 60001"):
         run(f"json.dump({_LARGE % 60_000}, open(path, 'w'), indent=8)", table=table)
     # The baseline is not decoded, and the new state is: it has less white space.
-    indented = f"json.dump({_LARGE % 60_001}, open(path, 'w'), indent=90)"
+    indented = f"json.dump({_LARGE % 60_001}, open(path, 'w'), indent=20)"
     assert run(indented, table=table).changed == (KEY,)
     assert read_document(root / "state/Vendor__catalogue__/state") is None
     told = Told()
