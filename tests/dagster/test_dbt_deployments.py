@@ -17,7 +17,6 @@ from bundler.artifacts.open import open_artifact
 from bundler.artifacts.verify import verify
 from bundler.cli.commands import cli
 from bundler.cli.run import run
-from bundler.state.bundle import MANIFEST_NAME
 from bundler.state.manifest import State
 from tests.support.deployments import make_home
 from tests.support.environments import ROOT, python_of
@@ -223,17 +222,6 @@ def test_new_models_reach_production_through_a_store(
     shutil.rmtree(root / "orders")  # an image of the code need not have it
     shutil.rmtree(root / _STATES, ignore_errors=True)
     assert "profit" in _load(root, latest, "profit")
-    # The image loads the version that it pins, though it is neither current nor among the newest.
-    store = ("--store", url)
-    assert run(cli, ["store", "pin", pinned["version"], *store]) == 0
-    assert run(cli, ["store", "prune", "--keep", "1", *store]) == 0
-    (root / _STATES).mkdir()
-    (root / _STATES / MANIFEST_NAME).write_text(json.dumps(raw))
-    image = make_home(tmp_path / "pinned", url, versions="pinned")
-    assert "profit" not in _load(root, image, "revenue")
-    # After a rollback, that is what every program loads.
-    assert run(cli, ["store", "rollback", *store]) == 0
-    assert "profit" not in _load(root, latest)
 
 
 def _load(root: Path, home: Path, *made: str) -> list[str]:

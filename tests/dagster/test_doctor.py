@@ -113,7 +113,7 @@ def test_reach_asks_each_system_with_the_same_load(sample: Sample, vendor: Vendo
     vendor.token = "another"
     done = _doctor(sample, "--reach")
     assert done.returncode == 1
-    assert "VendorCatalog[products]: " in done.stdout
+    assert "VendorCatalog[products]: " in done.stderr
     assert "✗ findings (1): VendorCatalog[suppliers]: " in done.stderr
     assert {request.target.partition("?")[0] for request in vendor.requests} == {
         "/v1/products",

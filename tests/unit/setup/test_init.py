@@ -48,6 +48,7 @@ def _project(root: Path, pyproject: str = PYPROJECT) -> Path:
     (root / ".git").mkdir(parents=True)
     (root / ".github").mkdir()
     (root / "src" / "shop" / "defs").mkdir(parents=True)
+    (root / "src" / "shop" / "defs" / "defs.yaml").write_text("type: shop.components.Catalog\n")
     (root / "pyproject.toml").write_text(pyproject)
     (root / ".gitignore").write_text(GITIGNORE)
     (root / "Dockerfile").write_text("FROM scratch\n")

@@ -122,7 +122,7 @@ def test_doctor_fixes_a_workspace_as_init_does(shape: WorkDir) -> None:
     edits = {
         edit.path.relative_to(shape.path).as_posix() for edit in fixes(Together(shape.path, states))
     }
-    assert edits == {".gitignore"}
+    assert edits == {".dockerignore", ".gitignore"}
     apply(fixes(Together(shape.path, states)))
     assert shape.path.joinpath(".gitignore").read_text().count(".local_defs_state") == 1
     assert fixes(Together(shape.path, states)) == []
