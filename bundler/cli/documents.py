@@ -202,7 +202,7 @@ class Embed(_Document, frozen=True):
     digest: str | None
 
 
-class _Update(_DocumentPart, frozen=True):
+class _UpdatedArtifact(_DocumentPart, frozen=True):
     artifact: str
     changed: bool
     image: str | None = None
@@ -211,7 +211,7 @@ class _Update(_DocumentPart, frozen=True):
 
 
 class Updates(_Document, frozen=True):
-    artifacts: list[_Update]
+    artifacts: list[_UpdatedArtifact]
 
 
 class Sign(_Document, frozen=True):

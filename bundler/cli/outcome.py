@@ -25,7 +25,7 @@ format_option = click.option(
 )
 
 
-class Outcome(NamedTuple):
+class UpdateOutcome(NamedTuple):
     """What came of one of the artifacts that a command was given. made: None if it failed."""
 
     artifact: str
@@ -37,25 +37,25 @@ class Outcome(NamedTuple):
         return {"artifact": self.artifact, **made, **_error(self.failure)}
 
 
-def attempted(artifact: str, work: Callable[[], EmbedResult]) -> Outcome:
+def attempted(artifact: str, work: Callable[[], EmbedResult]) -> UpdateOutcome:
     """Does the work for one of several artifacts: its failure does not keep the others from it."""
     from bundler.errors import BundlerError
 
     try:
-        return Outcome(artifact, work())
+        return UpdateOutcome(artifact, work())
     except BundlerError as error:
-        return Outcome(artifact, None, error)
+        return UpdateOutcome(artifact, None, error)
 
 
 @contextmanager
-def shown_at_the_end(count: int, style: str) -> Iterator[list[Outcome]]:
+def shown_at_the_end(count: int, style: str) -> Iterator[list[UpdateOutcome]]:
     """Collects the outcomes of artifacts, shows them like `show_outcome`, then raises the failures.
 
     count: of the artifacts that were given. After a signal or a bug, the outcomes so far are shown.
     """
     from bundler.errors import Interrupted, signal_of
 
-    outcomes: list[Outcome] = []
+    outcomes: list[UpdateOutcome] = []
     try:
         yield outcomes
     except BaseException as error:
@@ -83,7 +83,7 @@ def raise_failures(named: Sequence[tuple[str, BundlerError | None]]) -> None:
     raise_all([error for _, error in named if error is not None])
 
 
-def _show_outcomes(outcomes: Sequence[Outcome], count: int, style: str) -> None:
+def _show_outcomes(outcomes: Sequence[UpdateOutcome], count: int, style: str) -> None:
     made = [outcome.made for outcome in outcomes if outcome.made is not None]
     if count > 1:
         names = json.dumps([each.name for each in made])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -121,3 +123,9 @@ def _pyproject(folder: Path) -> dict[str, Any]:
         return read_toml(pyproject_of(folder))
     except BundlerError:
         return {}
+
+
+def find_uv() -> str | None:
+    """uv, next to our own interpreter or on PATH; None if it is missing."""
+    beside = Path(sys.executable).with_name("uv")
+    return str(beside) if beside.exists() else shutil.which("uv")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from bundler.errors import BundlerError, ConfigurationError, Unavailable, raise_all
-from bundler.refresh.discovery_cache import Question
+from bundler.refresh.discovery_cache import CacheQuery
 from bundler.refresh.key_credentials import withheld
 from bundler.refresh.model import Component, Found, Source, found_of
 from bundler.refresh.outcome.exchanges import links
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 _LOAD_SECONDS = 120.0
 
-# Takes a question, the worker's answer, and what of it may be shown.
-Keep = Callable[[Question, dict[str, Any], Found], None]
+# Takes a query, the worker's answer, and what of it may be shown.
+Keep = Callable[[CacheQuery, dict[str, Any], Found], None]
 
 
 class LoadedSource(msgspec.Struct, frozen=True):
@@ -84,15 +84,15 @@ async def load_all(
     order: dict[int, int] = {}
     for project in projects:
         config = project.config.refresh
-        questions = [Question.of(source) for source in sources_of(project)]
+        queries = [CacheQuery.of(source) for source in sources_of(project)]
         surroundings = surroundings_of(
             project,
             named=(*named, *config.secrets),
             excluded=(*excluded, *config.not_secrets),
         )
-        for question in questions:
-            order[id(question.source)] = len(order)
-            tasks.append(_load(question, surroundings, scratch, loaded, image=image, keep=keep))
+        for query in queries:
+            order[id(query.source)] = len(order)
+            tasks.append(_load(query, surroundings, scratch, loaded, image=image, keep=keep))
     results = await asyncio.gather(*tasks, return_exceptions=True)
     failures = []
     for result in results:
@@ -106,7 +106,7 @@ async def load_all(
 
 
 async def _load(
-    question: Question,
+    query: CacheQuery,
     surroundings: Surroundings,
     scratch: Path,
     loaded: list[LoadedSource],
@@ -114,12 +114,12 @@ async def _load(
     image: Image | None,
     keep: Keep | None,
 ) -> None:
-    source = question.source
+    source = query.source
     command = source.load
     if keep is not None:
         # What is withheld also depends on the files that variables name.
         named = named_files(surroundings.environment, source.project.root)
-        command = {**command, "observed": (*question.files, *named)}
+        command = {**command, "observed": (*query.files, *named)}
     worker = start(source, surroundings, scratch, image)
     try:
         event = await asyncio.wait_for(worker.load(command), _LOAD_SECONDS)
@@ -140,7 +140,7 @@ async def _load(
     found = withheld(found_of(event), surroundings.secrets)
     loaded.append(LoadedSource(source, found, worker, surroundings))
     if keep is not None:
-        keep(question, event, found)
+        keep(query, event, found)
 
 
 def unique(components: Sequence[Component]) -> dict[str, Component]:

@@ -1,9 +1,9 @@
 """Keeps what discovery found until anything that it depends on changes.
 
     <user cache>/discovery/      0700
-      <question>.json.z          0600; one for each source of each project
+      <query>.json.z             0600; one for each source of each project
 
-A question is a source, its interpreter, and this version of state-bundler. The worker records what
+A query is a source, its interpreter, and this version of state-bundler. The worker records what
 the answer depends on (`bundler.worker.inputs`). An answer is used only if each of these paths and
 variables is as it was. Everything else, a damaged or foreign file included, means to ask again.
 
@@ -41,7 +41,7 @@ _LONGEST_SECONDS = 86400.0
 _SHELL = ("OLDPWD", "PWD", "SHLVL", "_", "_STATE_BUNDLER_COMPLETE")
 
 
-class Answer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class CacheEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """An answer and what it depends on.
 
     at: seconds since the epoch. digest: of the uses, as the worker's `digest_of` has it. variables:
@@ -58,7 +58,7 @@ class Answer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     found: Found
 
 
-class Question(msgspec.Struct, frozen=True):
+class CacheQuery(msgspec.Struct, frozen=True):
     """A source, and what was true before anything was asked.
 
     files: the ``.env`` files, which are read before the worker starts; digest: of them.
@@ -70,7 +70,7 @@ class Question(msgspec.Struct, frozen=True):
     digest: str
 
     @classmethod
-    def of(cls, source: Source) -> Question:
+    def of(cls, source: Source) -> CacheQuery:
         project = source.project
         folders = (project.root, project.workspace or project.root)
         files = tuple(dict.fromkeys(str(folder / ".env") for folder in folders))
@@ -100,42 +100,42 @@ class Question(msgspec.Struct, frozen=True):
         return _of_variables(decisive, None, extra=names)
 
 
-def recall(question: Question) -> Found | None:
+def recall(query: CacheQuery) -> Found | None:
     """The kept answer if nothing has changed since; else None."""
-    path = question.path()
+    path = query.path()
     answer = path and _read(path)
     if not answer or not 0 <= time.time() - answer.at < _LONGEST_SECONDS:
         return None
-    if _of_variables(question.environment, answer.variables) != answer.environment:
+    if _of_variables(query.environment, answer.variables) != answer.environment:
         return None
     if _digest_of(answer.uses) != answer.digest:
         return None
-    if question.surroundings == answer.surroundings:
+    if query.surroundings == answer.surroundings:
         return answer.found
     from bundler.refresh.key_credentials import withheld
     from bundler.refresh.surroundings import configured_surroundings
 
-    return withheld(answer.found, configured_surroundings(question.source.project).secrets)
+    return withheld(answer.found, configured_surroundings(query.source.project).secrets)
 
 
-def keep(question: Question, event: dict[str, Any], shown: Found) -> None:
+def keep(query: CacheQuery, event: dict[str, Any], shown: Found) -> None:
     """Keeps an answer, unless it depends on what cannot be compared, or holds a secret.
 
     event: the worker's; shown: what was made of it.
     """
     recorded = event.pop("inputs")
-    if "reasons" in recorded or found_of(event) != shown or not _same_files(question):
+    if "reasons" in recorded or found_of(event) != shown or not _same_files(query):
         return
     variables = recorded["variables"]
-    if any(b"$" in _bytes(file) for file in question.files):  # it refers to any other variable
+    if any(b"$" in _bytes(file) for file in query.files):  # it refers to any other variable
         variables = None
-    answer = Answer(
+    answer = CacheEntry(
         at=time.time(),
         uses=tuple(map(tuple, recorded["uses"])),
         digest=recorded["digest"],
         variables=None if variables is None else tuple(variables),
-        environment=_of_variables(question.environment, variables),
-        surroundings=question.surroundings,
+        environment=_of_variables(query.environment, variables),
+        surroundings=query.surroundings,
         found=shown,
     )
     from bundler.system.atomic import write_synced
@@ -143,14 +143,14 @@ def keep(question: Question, event: dict[str, Any], shown: Found) -> None:
     # A text that is not UTF-8 has no JSON.
     with suppress(OSError, InputOutputError, UnicodeEncodeError):
         data = zlib.compress(msgspec.json.encode(answer, enc_hook=str), 1)
-        path = question.path(creates=True)
+        path = query.path(creates=True)
         if path is not None and len(data) <= _MOST_BYTES:
             write_synced(path, data, 0o600)
             _prune(path.parent)
 
 
-def _same_files(question: Question) -> bool:
-    return bool(question.digest) and _digest(question.files) == question.digest
+def _same_files(query: CacheQuery) -> bool:
+    return bool(query.digest) and _digest(query.files) == query.digest
 
 
 # --- digests ----------------------------------------------------------------------------------
@@ -220,7 +220,7 @@ def _decoded(kind: type, value: Any) -> Path:
     return Path(value)
 
 
-def _read(path: Path) -> Answer | None:
+def _read(path: Path) -> CacheEntry | None:
     """None if there is no answer, or one that is damaged or not ours."""
     try:
         with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as stream:
@@ -228,7 +228,7 @@ def _read(path: Path) -> Answer | None:
             if not stat.S_ISREG(status.st_mode) or not _is_ours(status):
                 return None
             data = stream.read(_MOST_BYTES + 1)
-        return msgspec.json.decode(zlib.decompress(data), type=Answer, dec_hook=_decoded)
+        return msgspec.json.decode(zlib.decompress(data), type=CacheEntry, dec_hook=_decoded)
     except (OSError, zlib.error, msgspec.DecodeError):
         return None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from bundler.refresh.discovery_cache import Question, keep, recall
+from bundler.refresh.discovery_cache import CacheQuery, keep, recall
 from bundler.refresh.model import Found, warnings_of
 from bundler.refresh.sources import sources_of
 
@@ -36,7 +36,7 @@ def recalled(projects: Sequence[Project]) -> tuple[Found, ...] | None:
     found = []
     for project in projects:
         for source in sources_of(project):
-            known = recall(Question.of(source))
+            known = recall(CacheQuery.of(source))
             if known is None:
                 return None
             found.append(known)

@@ -197,8 +197,7 @@ class OpenDirectory:
 
 
 def _close(descriptor: int) -> None:
-    """Closes a descriptor. What had to be on disk is there already, so a failure does not
-    matter."""
+    """Closes a descriptor. Its data is already on disk, so a failure does not matter."""
     with suppress(OSError):
         os.close(descriptor)
 

@@ -238,7 +238,7 @@ def _code(artifact: Artifact) -> list[str]:
 
 
 def _intact(artifact: Artifact) -> Verdict:
-    """Whether what is there already is valid; its support files may be of an older version."""
+    """Whether the existing artifact is valid; its support files may be from an older version."""
     verdict = verify(artifact)
     verdict.raise_for_problems()
     return verdict

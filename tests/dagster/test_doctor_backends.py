@@ -178,9 +178,10 @@ setup(packages=["shop", "shop.defs"], package_dir={"": "src"},
     Case("poetry include", "ok", f"{_POETRY}include = [{_BOTH}]\n"),
     Case("poetry include of the sdist alone", "fail",
          f'{_POETRY}include = [{{ path = "src/shop/defs/{_STATE}/*", format = "sdist" }}]\n'),
-    Case("poetry include and exclude", "fail",
-         f'{_POETRY}include = [{_BOTH}]\n'
-         f'exclude = [{{ path = "{_STATE}", format = ["wheel"] }}]\n'),
+    # What poetry includes by name, it does not exclude.
+    Case("poetry include and exclude", "ok",
+         f'{_POETRY}include = [{_BOTH}]\nexclude = ["{_STATE}"]\n'),
+    Case("poetry exclude", "fail", f'{_POETRY}exclude = ["{_STATE}"]\n'),
 )  # fmt: skip
 
 

@@ -15,7 +15,7 @@ import pytest
 from bundler.artifacts.image.registry.credentials import Logins
 from bundler.artifacts.image.registry.tokens import Authorizer, Challenge
 from bundler.artifacts.open import is_in_registry
-from bundler.cli.outcome import Outcome, shown_at_the_end
+from bundler.cli.outcome import UpdateOutcome, shown_at_the_end
 from bundler.errors import ToolFailed
 from bundler.state.bundle import Bundle
 from tests.support.layouts import LayoutMaker
@@ -137,7 +137,7 @@ def test_what_was_updated_before_an_interruption_is_shown(
         push_base(maker, name)
     outputs = project.path.parent / "outputs"
     program = Path(sys.executable).with_name("state-bundler")
-    # Whoever started the tests in the background may have had Ctrl-C ignored.
+    # Tests that were started in the background inherit an ignored SIGINT.
     argv = ["env", "--default-signal=INT", program, "update", *artifacts(names)]
     with subprocess.Popen(
         [*argv, "--in-place", "--format", "json"],
@@ -163,7 +163,7 @@ def test_what_was_updated_before_an_interruption_is_shown(
 def test_a_bug_hides_no_outcome(capsys: pytest.CaptureFixture[str]) -> None:
     def work() -> None:
         with shown_at_the_end(2, "json") as outcomes:
-            outcomes.append(Outcome("first", None, ToolFailed("It failed.")))
+            outcomes.append(UpdateOutcome("first", None, ToolFailed("It failed.")))
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):

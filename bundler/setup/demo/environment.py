@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from bundler.errors import ToolFailed
+from bundler.project.environment_tools import find_uv
 from bundler.system.process import run
 
 _INSTALL_TIMEOUT_SECONDS = 900.0
@@ -27,12 +27,6 @@ def environment_of(environ: Mapping[str, str]) -> dict[str, str]:
     return {**kept, "DAGSTER_DISABLE_TELEMETRY": "true"}
 
 
-def installer() -> str | None:
-    """uv, next to our own interpreter or on PATH; None if it is missing."""
-    beside = Path(sys.executable).with_name("uv")
-    return str(beside) if beside.exists() else shutil.which("uv")
-
-
 def install(folder: Path) -> bool:
     """Creates ``.venv`` with the project's dependencies and the project itself, editable.
 
@@ -45,7 +39,7 @@ def install(folder: Path) -> bool:
     if stamp.exists() and stamp.read_text() == digest:
         return False
     python = str(home / "bin" / "python")
-    uv = installer()
+    uv = find_uv()
     if uv:
         _call(folder, [uv, "venv", "--clear", "--python", sys.executable, str(home)])
     else:

@@ -27,7 +27,7 @@ _LAYERS = 5
 
 
 @dataclass(frozen=True)
-class Layer:
+class ServiceInFile:
     """A service as one file has it. volumes: those that the file declares."""
 
     file: Path
@@ -76,7 +76,7 @@ def _of_file(patient: DoctorContext, file: Path, name: str) -> Iterator[Finding]
             yield from _of_service(patient, said, own, [*below, *own])
 
 
-def _layers(file: Path, service: str, most: int = _LAYERS) -> list[Layer]:
+def _layers(file: Path, service: str, most: int = _LAYERS) -> list[ServiceInFile]:
     """A service behind those that it extends."""
     document = _load(file)
     table = _table(document, "services", service)
@@ -86,7 +86,7 @@ def _layers(file: Path, service: str, most: int = _LAYERS) -> list[Layer]:
     if isinstance(given, Mapping) and most:
         other = file.parent / _resolved(str(given["file"])) if given.get("file") else file
         below = _layers(other, str(given.get("service")), most - 1)
-    return [*below, Layer(file, table, _table(document, "volumes"))]
+    return [*below, ServiceInFile(file, table, _table(document, "volumes"))]
 
 
 def _table(document: Any, *names: str) -> Mapping[str, Any]:
@@ -116,7 +116,7 @@ def _load(file: Path) -> Mapping[str, Any]:
 
 
 def _of_service(
-    patient: DoctorContext, name: str, own: Sequence[Layer], layers: Sequence[Layer]
+    patient: DoctorContext, name: str, own: Sequence[ServiceInFile], layers: Sequence[ServiceInFile]
 ) -> Iterator[Finding]:
     """own: the layers whose mounts are reported. layers: all that say what is built."""
     survey = patient.survey
@@ -149,7 +149,7 @@ def _why(mount: Mount) -> str:
     return "It keeps what the first container had: the state of a new image is not seen."
 
 
-def _places(patient: DoctorContext, layer: Layer) -> tuple[str, ...] | None:
+def _places(patient: DoctorContext, layer: ServiceInFile) -> tuple[str, ...] | None:
     """Where the service's image has the state, empty if that is not known; None for another image.
 
     A service that builds nothing may run the image that is built of this project.
@@ -191,7 +191,7 @@ def _arguments(build: Mapping[str, Any]) -> dict[str, str]:
     return {name: _resolved(value) for name, _, value in pairs if value}
 
 
-def _synced(layer: Layer, states: Sequence[Path]) -> Iterator[Mount]:
+def _synced(layer: ServiceInFile, states: Sequence[Path]) -> Iterator[Mount]:
     """The folders with state that ``docker compose watch`` copies into the container."""
     from bundler.artifacts.image.engine.ignore import excluded, parse
 
@@ -211,7 +211,7 @@ def _synced(layer: Layer, states: Sequence[Path]) -> Iterator[Mount]:
                 break
 
 
-def _mounts(layer: Layer) -> Iterator[Mount]:
+def _mounts(layer: ServiceInFile) -> Iterator[Mount]:
     service, folder = layer.service, layer.file.parent
     volumes = service.get("volumes")
     for volume in volumes if isinstance(volumes, list) else ():
@@ -234,7 +234,7 @@ def _mounts(layer: Layer) -> Iterator[Mount]:
         yield Mount("tmpfs", None, str(target).partition(":")[0])
 
 
-def _device(layer: Layer, volume: str) -> str:
+def _device(layer: ServiceInFile, volume: str) -> str:
     """The folder that a named volume is; empty for any other volume."""
     options = _table(layer.volumes, volume, "driver_opts")
     is_bind = "bind" in str(options.get("o", "")).split(",")

@@ -29,8 +29,8 @@ import msgspec
 from bundler.artifacts.running import without_network
 from bundler.errors import ToolFailed
 from bundler.project.config import read_toml
+from bundler.project.environment_tools import find_uv
 from bundler.project.survey import Survey, table
-from bundler.setup.demo.environment import installer
 from bundler.setup.doctor.probe_copy import MadeUpFile, ProjectCopy, copy_project
 from bundler.system.process import check, run
 from bundler.system.secret_names import is_about_a_secret
@@ -176,7 +176,7 @@ def _builder(root: Path, python: Path | None) -> Build:
         if problem is None:
             return partial(_by_hooks, interpreter)
         problems.append(problem)
-    if uv := installer():
+    if uv := find_uv():
         chosen = [] if python is None else ["--python", str(python)]
         return partial(_by_uv, [uv, "build", "--no-python-downloads", *chosen], problems[0])
     raise ToolFailed(problems[0])
