@@ -75,12 +75,14 @@ class Directory(msgspec.Struct):
     (record), by key. states, refreshes: what will be published. versions: of keys in versioned
     storage, as it has them now. published_in: where the project's states are, if these are to be
     published elsewhere. shrunk: states that are refused if what they define cannot be counted.
+    removed_keys: keys without a component, removed with approval.
     """
 
     statedir: StateDir
     options: RefreshOptions
     published_in: StateDir | None = None
     shrunk: dict[str, BadData] = msgspec.field(default_factory=dict)
+    removed_keys: tuple[str, ...] = ()
     sources: list[LoadedSource] = msgspec.field(default_factory=list)
     components: dict[str, Component] = msgspec.field(default_factory=dict)
     baselines: dict[str, Baseline] = msgspec.field(default_factory=dict)
@@ -90,6 +92,7 @@ class Directory(msgspec.Struct):
     versions: dict[str, str] = msgspec.field(default_factory=dict)
     _opened: Staging | None = None
     _before: Manifest | None = None
+    _removed_before: tuple[str, ...] = ()
 
     @property
     def staging(self) -> Staging:
@@ -167,11 +170,9 @@ class Directory(msgspec.Struct):
         published = statedir.read()
         if published is None:
             return None
-        known = {
-            refresh.key: refresh
-            for directory in (published.record.refresh if published.record else ())
-            for refresh in directory.keys
-        }
+        refreshes = published.record.refresh if published.record else ()
+        known = {refresh.key: refresh for entry in refreshes for refresh in entry.keys}
+        self._removed_before += tuple(key for entry in refreshes for key in entry.removed_keys)
         for state in published.manifest.states:
             baseline = Baseline(state, statedir.path / state.path)
             if await asyncio.to_thread(_verifies, baseline):
@@ -344,6 +345,15 @@ class Directory(msgspec.Struct):
             f"{key}: {len(names)} definitions are removed, because --allow-removed allows it."
         )
 
+    def allow_removed_keys(self, keys: tuple[str, ...], listener: Listener) -> None:
+        """Records that keys without a component are removed with approval, despite a limit."""
+        self.removed_keys = keys
+        for key in keys:
+            listener.warning(
+                f"{key} is removed with everything that it defines, because --allow-removed "
+                "allows it."
+            )
+
     def key_directories(self) -> dict[str, Path]:
         """The directory of each key's state that will be published."""
         return {key: self._key_directory(state) for key, state in self.states.items()}
@@ -386,7 +396,11 @@ class Directory(msgspec.Struct):
 
     def _refresh(self) -> DirectoryRefresh:
         keys = sorted(self.refreshes.values(), key=lambda item: item.key)
-        return DirectoryRefresh(self.statedir.place, tuple(keys))
+        is_kept = all(self.record.get(item.key) == item for item in keys)
+        removed = {*self.removed_keys, *(self._removed_before if is_kept else ())}
+        return DirectoryRefresh(
+            self.statedir.place, tuple(keys), removed_keys=tuple(sorted(removed))
+        )
 
     def published(self, publication: Publication, listener: Listener) -> PublishedDirectory:
         """Reports the result of publishing."""

@@ -9,7 +9,7 @@ from bundler.errors import BadData, BundlerError, raise_all
 from bundler.listener import Listener
 from bundler.refresh.definitions import describe_with
 from bundler.refresh.directories import Directory
-from bundler.refresh.removals import Removal, allowed_names, refused, removals
+from bundler.refresh.removals import Removal, allowed_keys, allowed_names, refused, removals
 from bundler.state.definitions import Definitions
 
 
@@ -21,12 +21,7 @@ async def refuse_removals(directories: Sequence[Directory], listener: Listener) 
         gone = directory.vanished()
         failures += refused((*gone, *compared))
         failures += directory.refused_as_shrunk(before)
-        for it in gone:
-            if it.exceeds and it.allowed:
-                listener.warning(
-                    f"{it.key} is removed with everything that it defines, because "
-                    "--allow-removed allows it."
-                )
+        directory.allow_removed_keys(allowed_keys(gone), listener)
         for key in directory.refreshes:
             if names := allowed_names(compared, key):
                 directory.allow_removed(key, names, listener)

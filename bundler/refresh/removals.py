@@ -26,7 +26,8 @@ class Removal(msgspec.Struct, frozen=True):
     """What a key would make no longer, of one kind. limit: as configured, ``20%``; None for none.
 
     of: how many there were; 0 if the key has no component any more, and makes nothing. allowed:
-    with ``--allow-removed``, though the limit is exceeded.
+    with ``--allow-removed``, though the limit is exceeded. place: of the state directory, for a
+    plan.
     """
 
     key: str
@@ -35,6 +36,7 @@ class Removal(msgspec.Struct, frozen=True):
     of: int
     limit: str | None = None
     allowed: bool = False
+    place: str = ""
 
     @property
     def exceeds(self) -> bool:
@@ -147,6 +149,11 @@ def allowed_names(found: Sequence[Removal], key: str) -> tuple[str, ...]:
         if removal.key == key and removal.exceeds and removal.allowed
         for name in removal.names
     )
+
+
+def allowed_keys(found: Sequence[Removal]) -> tuple[str, ...]:
+    """The keys without a component that may be removed despite a limit, for the run record."""
+    return tuple(it.key for it in found if not it.of and it.exceeds and it.allowed)
 
 
 def _of_key(

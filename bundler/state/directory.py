@@ -135,7 +135,11 @@ def _only_refresh(record: RunRecord, path: str) -> DirectoryRefresh:
     """The refresh in a directory's own record, under the directory's current path."""
     if len(record.refresh) == 1:
         return msgspec.structs.replace(record.refresh[0], path=path)
-    return DirectoryRefresh(path, tuple(key for entry in record.refresh for key in entry.keys))
+    return DirectoryRefresh(
+        path,
+        tuple(key for entry in record.refresh for key in entry.keys),
+        removed_keys=tuple(key for entry in record.refresh for key in entry.removed_keys),
+    )
 
 
 def find_state_directories(root: Path) -> list[Path]:

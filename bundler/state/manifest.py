@@ -365,11 +365,13 @@ class DirectoryRefresh(Model, frozen=True):
     """The refresh of one state directory; path as in the artifact, or in the project.
 
     content_digest: of the states that it speaks of, so that the record of other states shows.
+    removed_keys: keys without a component that it removed despite `max-removed`, with approval.
     """
 
     path: str
     keys: tuple[KeyRefresh, ...]
     content_digest: Hex256 | None = None
+    removed_keys: tuple[str, ...] = ()
 
     def of(self, manifest: Manifest) -> DirectoryRefresh:
         """This refresh, bound to the states that came of it."""

@@ -291,7 +291,8 @@ class _Loader:
     def _removals(self, before: _ByProject, after: _ByProject) -> Iterator[Removal]:
         for project in self._projects:
             options = self._options.over(project.config.refresh)
-            yield from removals(before[project.name], after[project.name], options)
+            found = removals(before[project.name], after[project.name], options)
+            yield from _located(found, _place_of(project))
 
     def _vanished(self, there: Mapping[str, StateDir]) -> Iterator[Removal]:
         """Each project's keys in a baseline for which it has no component any more."""
@@ -300,7 +301,8 @@ class _Loader:
             old = self._states_at(there, place)
             compared = counterparts(old, self._new.get(place, {})).values()
             gone = old.keys() - self._components(place) - {*compared}
-            yield from vanished(gone, self._options.over(project.config.refresh))
+            found = vanished(gone, self._options.over(project.config.refresh))
+            yield from _located(found, place)
 
     def _components(self, place: str) -> set[str]:
         """The keys of the components whose states are at a place."""
@@ -339,6 +341,10 @@ class _Loader:
 def _place_of(project: Project) -> str:
     defs = project.dagster.defs if project.dagster is not None else ""
     return f"{defs.replace('.', '/')}/{STATE_DIRECTORY}"
+
+
+def _located(found: Sequence[Removal], place: str) -> Iterator[Removal]:
+    return (msgspec.structs.replace(removal, place=place) for removal in found)
 
 
 def _held(directory: StateDir) -> _Held:

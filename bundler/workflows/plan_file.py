@@ -24,7 +24,7 @@ from bundler.errors import BadData, VerificationFailed, raise_all
 from bundler.listener import Listener
 from bundler.project.options import RefreshOptions, matches
 from bundler.project.projects import Project
-from bundler.refresh.removals import Removal, allowed_names, refused
+from bundler.refresh.removals import Removal, allowed_keys, allowed_names, refused
 from bundler.refresh.run import Refreshed
 from bundler.state import run_record
 from bundler.state.artifact import Artifact
@@ -131,11 +131,11 @@ def _judged(plan: Plan, allowed: Sequence[str]) -> list[Removal]:
 
 
 def _with_removed(directory: DirectoryRefresh, removed: Sequence[Removal]) -> DirectoryRefresh:
+    mine = [it for it in removed if it.place == directory.path]
     keys = tuple(
-        msgspec.structs.replace(key, removed=allowed_names(removed, key.key))
-        for key in directory.keys
+        msgspec.structs.replace(key, removed=allowed_names(mine, key.key)) for key in directory.keys
     )
-    return msgspec.structs.replace(directory, keys=keys)
+    return msgspec.structs.replace(directory, keys=keys, removed_keys=allowed_keys(mine))
 
 
 def _read(path: Path, scratch: Path) -> Plan:

@@ -204,7 +204,9 @@ def _bundle(
             raise VerificationFailed(f"{state.path!r} is not the directory of {state.key!r}.")
     keys = tuple(_refresh_of(record, item.path, state.key, origin) for state in states)
     contents = _as_needed(item.manifest.predicate.contents, target, keys)
-    refresh = DirectoryRefresh(target.place, keys)
+    directories = record.refresh if record else ()
+    removed = tuple(key for it in directories if it.path == item.path for key in it.removed_keys)
+    refresh = DirectoryRefresh(target.place, keys, removed_keys=removed)
     with StateDir(item.target, target.place).staging() as staging:
         publication = staging.publish(
             contents.states,

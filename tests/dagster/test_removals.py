@@ -12,6 +12,7 @@ import pytest
 
 from bundler.cli.commands import cli
 from bundler.cli.run import run
+from bundler.state.manifest import DirectoryRefresh
 from bundler.state.statedir import StateDir
 from tests.support.planned import feed, make, python
 
@@ -41,11 +42,11 @@ class _Project:
         state = self.root / _STATES / "Feed__main__" / "state"
         return set(json.loads(state.read_text())["assets"])
 
-    def removed(self) -> tuple[str, ...]:
+    def recorded(self) -> DirectoryRefresh:
         published = StateDir(self.root / _STATES, "").read()
         assert published is not None
         assert published.record is not None
-        return published.record.refresh[0].keys[0].removed
+        return published.record.refresh[0]
 
 
 @pytest.fixture
@@ -72,7 +73,7 @@ def test_more_than_the_share_is_refused_until_it_is_allowed(
     assert project.published() == set(TEN)
     assert project.refresh(_of(*TEN[3:]), "--allow-removed", "Feed[*") == 0
     assert project.published() == set(TEN[3:])
-    assert project.removed() == ("a", "b", "c", "nightly")
+    assert project.recorded().keys[0].removed == ("a", "b", "c", "nightly")
     assert "4 definitions are removed, because --allow-removed allows it" in capsys.readouterr().err
 
 
@@ -153,6 +154,7 @@ def test_a_key_without_a_component_is_removed_only_with_approval(
     assert [line.partition(":")[0] for line in baseline["refused"]] == ["Feed[more]"]
     assert project.refresh(_of(*TEN), "--allow-removed", "Feed[more]") == 0
     assert not (project.root / _STATES / "Feed__more__").exists()
+    assert project.recorded().removed_keys == ("Feed[more]",)
 
 
 def test_a_key_with_another_name_is_compared_with_what_it_was(

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import shlex
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
 from bundler.project.options import KeyOptions, RefreshOptions
+from bundler.refresh.directories import Directory
 from bundler.refresh.removals import (
+    allowed_keys,
     allowed_names,
     counts_assets,
     refused,
@@ -16,6 +20,9 @@ from bundler.refresh.removals import (
     vanished,
 )
 from bundler.state.definitions import Definitions
+from bundler.state.manifest import DirectoryRefresh, KeyRefresh, RunRecord
+from bundler.state.statedir import StateDir
+from tests.support.statedirs import fill
 
 _KEY = "Feed[main]"
 
@@ -133,6 +140,36 @@ def test_a_yes_names_the_key_or_all_that_goes(allowed: tuple[str, ...], passes: 
     found = removals(_made(assets="abc"), _made(assets="c"), _limited(*allowed, assets="0"))
     assert (not refused(found)) is passes
     assert allowed_names(found, _KEY) == (("a", "b") if passes else ())
+
+
+@pytest.mark.parametrize(
+    ("limit", "allowed", "recorded"),
+    [("0", (_KEY,), (_KEY,)), ("0", (), ()), ("0", ("Other",), ()), (None, (_KEY,), ())],
+)
+def test_the_record_names_the_keys_whose_removal_was_approved(
+    limit: str | None, allowed: tuple[str, ...], recorded: tuple[str, ...]
+) -> None:
+    limits = {} if limit is None else {"assets": limit}
+    assert allowed_keys(vanished([_KEY], _limited(*allowed, **limits))) == recorded
+    # Of a key that has a component, the record names the definitions.
+    assert allowed_keys(removals(_made(assets="a"), _made(), _limited(_KEY, assets="0"))) == ()
+
+
+@pytest.mark.parametrize(("fetches", "recorded"), [(False, ("Gone",)), (True, ())])
+def test_a_removed_key_stays_in_the_record_until_the_next_fetch(
+    fetches: bool, recorded: tuple[str, ...], tmp_path: Path
+) -> None:
+    """A build with ``--refresh never`` ships the states, and the record of how they were made."""
+    statedir = StateDir(tmp_path, "states")
+    known = KeyRefresh(_KEY, fetched="2026-01-01T00:00:00Z")
+    record = RunRecord(refresh=(DirectoryRefresh("states", (known,), removed_keys=("Gone",)),))
+    with statedir.staging() as staging:
+        staging.publish(fill(staging, {_KEY: {"state": "1"}}), (), lambda _: record)
+    directory = Directory(statedir, RefreshOptions())
+    asyncio.run(directory.read_baselines(statedir))
+    directory.refreshes[_KEY] = KeyRefresh(_KEY, attempts=1) if fetches else known
+    assert directory.record == {_KEY: known}
+    assert directory._refresh().removed_keys == recorded
 
 
 @pytest.mark.parametrize("key", [_KEY, "it's", "a b", "$HOME", "plain"])

@@ -18,8 +18,9 @@ from bundler.refresh.run import check_selection
 from bundler.refresh.secrets import Secrets
 from bundler.state.definitions import Definitions
 from bundler.state.directory import DirectoryArtifact, PublishedDirectories
+from bundler.state.manifest import DirectoryRefresh, KeyRefresh
 from bundler.state.statedir import StateDir
-from bundler.workflows import loadcheck, plan
+from bundler.workflows import loadcheck, plan, plan_file
 from tests.support.statedirs import publish
 
 A, B = (f"{name}/defs/.local_defs_state" for name in "ab")
@@ -122,6 +123,23 @@ def test_keys_without_a_component_are_judged_by_the_options_of_their_project(
     projects = _Projects(tmp_path, {"a": RefreshOptions(), "b": limited}, **own)
     found = [*projects.loader._vanished(projects.baseline("old", **before))]
     assert [error.key for error in refused(found)] == expected
+
+
+def test_each_projects_record_names_what_was_removed_from_its_own_states(tmp_path: Path) -> None:
+    limited = RefreshOptions(defaults=KeyOptions(max_removed={"assets": "0"}), allow_removed=("*",))
+    projects = _Projects(tmp_path, {"a": limited, "b": limited}, a=["K"], b=["K"])
+    before, after = (
+        {name: Definitions({}, {"K": {"assets": made}}) for name, made in made.items()}
+        for made in ({"a": ["x"], "b": ["x", "y"]}, {"a": [], "b": ["x"]})
+    )
+    there = projects.baseline("old", a=["K"], b=["K", "Gone"])
+    removed = [*projects.loader._removals(before, after), *projects.loader._vanished(there)]
+    one, other = (
+        plan_file._with_removed(DirectoryRefresh(place, (KeyRefresh("K"),)), removed)
+        for place in (A, B)
+    )
+    assert (one.keys[0].removed, one.removed_keys) == (("x",), ())
+    assert (other.keys[0].removed, other.removed_keys) == (("y",), ("Gone",))
 
 
 @pytest.mark.parametrize(
