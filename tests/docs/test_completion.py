@@ -28,7 +28,7 @@ _SECONDS = 60.0
 def _line_of(shell: str) -> str:
     """What the documentation says to put into the shell's start-up file."""
     readme = (ROOT / "docs/how-to/install.md").read_text()
-    (line,) = re.findall(rf"^.*_STATE_BUNDLER_COMPLETE={shell}_source.*$", readme, re.MULTILINE)
+    (line,) = re.findall(rf"^(.*state-bundler completion {shell}\S*.*?) *#", readme, re.MULTILINE)
     return str(line)
 
 
