@@ -15,13 +15,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from typing import ClassVar
 
+    from typing_extensions import Self
+
 
 class BundlerError(Exception):
     """An expected failure.
 
     what: a message that says what happened, to which key or file. Never contains a secret.
     hint: what the user can do; may be empty.
-    key: the defs state key, if any.
+    key: the defs state key, if any. problem: `what` without the key (`of_key`), for a line that
+    already begins with it.
     where: the file and line that declare what failed, such as ``defs/shop/defs.yaml:1``.
     why: the reason that it matters, if the message does not say so.
     headline: the message to print, if `details` has a line for each finding, by its rule.
@@ -42,14 +45,17 @@ class BundlerError(Exception):
         self.what = what
         self.hint = hint
         self.key = key
+        self.problem = what
+
+    @classmethod
+    def of_key(cls, key: str, problem: str, *, hint: str = "") -> Self:
+        """An error about a key: its message begins with the key."""
+        error = cls(f"{key}: {problem}", hint=hint, key=key)
+        error.problem = problem
+        return error
 
     def __str__(self) -> str:
         return self.what
-
-    @property
-    def without_key(self) -> str:
-        """`what`, for a line that already begins with the key."""
-        return self.what.removeprefix(f"{self.key}: ")
 
 
 class Findings(BundlerError):

@@ -2,7 +2,7 @@
 
 A rule in the repository's ignore file is what protects state in every clone, and exactly that
 makes some backends leave the state out. state-bundler puts the state into what it builds itself;
-this is for those who run ``uv build`` or ``pip wheel`` on the side.
+this is for users who also run ``uv build`` or ``pip wheel``.
 """
 
 from __future__ import annotations

@@ -175,9 +175,8 @@ def _telling(failure: Failure, earlier: Sequence[Failure]) -> BundlerError:
     error = failure.error
     if not failure.late or not earlier:
         return error
-    before = earlier[-1].error.without_key
-    what = f"{error.what.rstrip('.')}; the previous attempt: {before}"
-    return type(error)(what, hint=error.hint, key=error.key)
+    problem = f"{error.problem.rstrip('.')}; the previous attempt: {earlier[-1].error.problem}"
+    return type(error).of_key(error.key or "", problem, hint=error.hint)
 
 
 def _next(
@@ -201,7 +200,7 @@ def _next(
         return False
     earlier.append(failure)
     key = job.component.key
-    listener.key(KeyProgress(key, "retrying", attempt, detail=failure.error.without_key))
+    listener.key(KeyProgress(key, "retrying", attempt, detail=failure.error.problem))
     return failure.wait or True
 
 
@@ -297,8 +296,8 @@ async def _check(job: KeyJob, write: Write, attempt: int, report: Report) -> Che
         raise _failed(job, error, write, attempt) from error
     except RecursionError as error:  # a program that loads it would fail the same way
         key = job.component.key
-        told = BadData(
-            f"{key}: the state is nested too deeply.", hint="Check what the API answers.", key=key
+        told = BadData.of_key(
+            key, "the state is nested too deeply.", hint="Check what the API returns."
         )
         raise _failed(job, told, write, attempt) from error
 
@@ -336,8 +335,8 @@ def _judge(job: KeyJob, write: Write, copies: Sequence[CopiedDirectory]) -> Chec
 def _failed(
     job: KeyJob, error: BundlerError, write: Write, attempts: int, *, seen: bool = False
 ) -> KeyFailedError:
-    told = error.what.rstrip(".") + (f", after {attempts} attempts." if attempts > 1 else ".")
-    again = type(error)(told, hint=error.hint, key=job.component.key)
+    problem = error.problem.rstrip(".") + (f", after {attempts} attempts." if attempts > 1 else ".")
+    again = type(error).of_key(job.component.key, problem, hint=error.hint)
     # What was seen on the wire is sufficient; a traceback would hide it.
     quiet = seen or isinstance(error, (Unavailable, CredentialsRefused))
     output = tuple(_tail(write.log, job.source.surroundings.secrets, None))

@@ -119,7 +119,7 @@ def check(
     try:
         tree = scan(directory)
     except BadData as error:
-        raise BadData(f"{key}: {error.what}", hint=error.hint, key=key) from error
+        raise BadData.of_key(key, error.what, hint=error.hint) from error
     _refuse_nothing(key, tree, directory)
     _refuse_secrets(
         key,
@@ -191,10 +191,10 @@ def _tidy(key: str, directory: Path, options: KeyOptions) -> Iterator[str]:
             prefix = "" if below == "." else f"{below}/"
             count += len(files)
             if count > MAX_FILES:
-                raise BadData(
-                    f"{key}: the component wrote more than {MAX_FILES} files.",
+                raise BadData.of_key(
+                    key,
+                    f"the component wrote more than {MAX_FILES} files.",
                     hint="Make it write fewer and larger files.",
-                    key=key,
                 )
             for name in [*directories, *files]:
                 path = f"{prefix}{name}"
@@ -230,16 +230,16 @@ def _remove(path: Path) -> None:
 
 def _refuse_nothing(key: str, tree: StateTree, directory: Path) -> None:
     if not tree.files:
-        raise BadData(
-            f"{key}: the component wrote nothing.",
+        raise BadData.of_key(
+            key,
+            "the component wrote nothing.",
             hint="`write_state_to_path` must write a file or a directory at the path it is given.",
-            key=key,
         )
     if not (directory / _STATE).exists():
-        raise BadData(
-            f"{key}: the component wrote {tree.files[0].path}, but not the path it was given.",
+        raise BadData.of_key(
+            key,
+            f"the component wrote {tree.files[0].path}, but not the path it was given.",
             hint="Make `write_state_to_path` write to its argument, a path that ends in `state`.",
-            key=key,
         )
 
 
@@ -274,30 +274,30 @@ def _refuse_secrets(
         if hit.what:
             what = f"{file.path}:{hit.line} contains {hit.what}"
             raise _key_material_refused(key, file.path, what)
-        raise BadData(
-            f"{key}: {file.path} contains the path of the staging directory, which is removed "
+        raise BadData.of_key(
+            key,
+            f"{file.path} contains the path of the staging directory, which is removed "
             "after the refresh.",
             hint="Make the component write relative paths, or exclude the file: "
             f'exclude = ["{file.path}"].',
-            key=key,
         )
 
 
 def _credentials_refused(key: str, where: str, secret: Secret) -> CredentialsRefused:
-    return CredentialsRefused(
-        f"{key}: {where} contains {secret.what}.",
+    return CredentialsRefused.of_key(
+        key,
+        f"{where} contains {secret.what}.",
         hint="Everyone who gets the artifact gets that credential. Make the component omit "
         f'it; if it is not a secret, set not-secrets = ["{secret.variable}"].',
-        key=key,
     )
 
 
 def _key_material_refused(key: str, path: str, what: str) -> ConfigurationError:
-    return ConfigurationError(
-        f"{key}: {what}.",
+    return ConfigurationError.of_key(
+        key,
+        f"{what}.",
         hint=f'Exclude the file: exclude = ["{path}"]. If everyone who gets the artifact may '
         f'have it, set allow-key-material = ["{path}"].',
-        key=key,
     )
 
 
@@ -324,11 +324,11 @@ def _refuse_loss(
     with io_errors(file):
         empty = state.size == 0 or is_empty(file)
     if empty and not options.allow_empty:
-        raise BadData(
-            f"{key}: the state is empty.",
+        raise BadData.of_key(
+            key,
+            "the state is empty.",
             hint="Check what the API returns. If an empty state is expected: --allow-empty "
             f"{shlex.quote(key)}.",
-            key=key,
         )
     if options.min_entries is not None:
         _refuse_few(key, file, len(state.files), options.min_entries)
@@ -350,17 +350,17 @@ def _refuse_few(key: str, file: Path, files: int, least: int) -> None:
     try:
         size = size_of(file)
     except TooLargeToCountError as error:
-        raise BadData(
-            f"{key}: the state is too large to count its entries, which min-entries requires.",
+        raise BadData.of_key(
+            key,
+            "the state is too large to count its entries, which min-entries requires.",
             hint="Use `json-schema` or `validate` instead of `min-entries` for this key.",
-            key=key,
         ) from error
     entries = files if size is None else size.entries
     if entries < least:
-        raise BadData(
-            f"{key}: the state has {entries} entries, fewer than min-entries = {least}.",
+        raise BadData.of_key(
+            key,
+            f"the state has {entries} entries, fewer than min-entries = {least}.",
             hint="Check what the API returns.",
-            key=key,
         )
 
 
@@ -381,7 +381,7 @@ def _refuse_shrunk(
         hint = (
             f"Check what the API returns. If this is expected: --allow-shrink {shlex.quote(key)}."
         )
-        raise _ShrunkError(f"{key}: {lost}.", hint=hint, key=key)
+        raise _ShrunkError.of_key(key, f"{lost}.", hint=hint)
     if share:
         for less in itertools.islice(_lost(documents, counts, _SHARE_WITHOUT_A_WORD), 1):
             yield f"{key}: {less}. To change the limits, set `shrink` or `min-entries`."

@@ -161,7 +161,7 @@ class InsideWorker(WorkerProcess):
             said = self._output.read_text(errors="replace").strip().splitlines()
             raise ToolFailed(
                 f"{self._container.image} cannot run the refresh: "
-                f"{said[-1].rstrip('.') if said else 'it said nothing'}.",
+                f"{said[-1].rstrip('.') if said else 'it printed nothing'}.",
                 hint="The image must contain the project and its Python; --in-python selects that.",
             ) from error
 
@@ -283,11 +283,15 @@ def _unpack(stream: Any, target: Path, key: str) -> None:
             with tarfile.open(fileobj=stream, mode="r|", bufsize=_BUFFER_BYTES) as archive:
                 for count, info in enumerate(archive):
                     if count > MAX_FILES:
-                        raise BadData(f"{key}: the component wrote too many files.", key=key)
+                        raise BadData.of_key(
+                            key, f"the component wrote more than {MAX_FILES} files."
+                        )
                     _unpack_one(archive, info, target, made, key)
                     archive.members = []  # type: ignore[attr-defined]  # typeshed leaves it out
         except tarfile.TarError as error:
-            raise ToolFailed(f"The state of {key} could not be copied out of the image.") from error
+            raise ToolFailed.of_key(
+                key, "the state could not be copied out of the image."
+            ) from error
 
 
 def _unpack_one(
@@ -298,7 +302,7 @@ def _unpack_one(
     if not path:
         return
     if parent not in made or name in ("", ".", ".."):
-        raise BadData(f"{key}: {path!r} leads outside the state.", key=key)
+        raise BadData.of_key(key, f"{path!r} leads outside the state.")
     here = target / path
     if info.isdir():
         if path not in made:
@@ -312,10 +316,10 @@ def _unpack_one(
         os.mkfifo(here)
     else:
         kind = "a hard link" if info.islnk() else "a device"
-        raise BadData(
-            f"{key}: {path} is {kind}, which a state must not contain.",
+        raise BadData.of_key(
+            key,
+            f"{path} is {kind}, which a state must not contain.",
             hint="Make the component write regular files.",
-            key=key,
         )
 
 

@@ -216,8 +216,8 @@ def _connect(key: str, address: str, seconds: float, *, secure: bool) -> None:
                     pass
     except OSError as error:
         said = getattr(error, "verify_message", "") or error.strerror or "no answer in time"
-        raise Unavailable(
-            f"{key}: {address} is unreachable: {said}.",
+        raise Unavailable.of_key(
+            key,
+            f"{address} is unreachable: {said}.",
             hint=f"Check that {address} is up and reachable from here.",
-            key=key,
         ) from error

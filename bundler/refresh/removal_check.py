@@ -49,6 +49,6 @@ async def _compared(
     if after.error is not None:
         raise BadData(
             f"{project.name} does not load with the new states: {after.error}",
-            hint="It loads with those of the baseline: check what the API answers.",
+            hint="It loads with those of the baseline: check what the API returns.",
         )
     return before, removals(before, after, directory.options)

@@ -53,21 +53,21 @@ class Removal(msgspec.Struct, frozen=True):
     def refusal(self) -> BadData:
         """Why the refresh is refused, with the names."""
         if not self.of:
-            return BadData(
-                f"{self.key}: no component has this key any more, so everything that it defines "
+            return BadData.of_key(
+                self.key,
+                "no component has this key any more, so everything that it defines "
                 "would be removed.",
                 hint="Check the component and the variables that its key is made of. If it is "
                 f"intended, pass --allow-removed {shlex.quote(self.key)}.",
-                key=self.key,
             )
         shown = ", ".join(self.names[:_SHOWN])
         more = len(self.names) - _SHOWN
-        return BadData(
-            f"{self.key}: {len(self.names)} of {self.of} {self.kind} would be removed, more than "
+        return BadData.of_key(
+            self.key,
+            f"{len(self.names)} of {self.of} {self.kind} would be removed, more than "
             f"max-removed = {self.limit} allows: {shown}{f' and {more} more' if more > 0 else ''}.",
-            hint="Check what the API answers. If it is intended, pass --allow-removed "
+            hint="Check what the API returns. If it is intended, pass --allow-removed "
             f"{shlex.quote(self.key)}.",
-            key=self.key,
         )
 
 

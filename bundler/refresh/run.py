@@ -401,10 +401,10 @@ async def _fetch_all(
 
 
 def _too_late(key: str, seconds: float) -> BundlerError:
-    return Unavailable(
-        f"{key}: the refresh did not finish within {seconds:g} s.",
+    return Unavailable.of_key(
+        key,
+        f"the refresh did not finish within {seconds:g} s.",
         hint="Increase --total-timeout, or find out what is slow.",
-        key=key,
     )
 
 

@@ -41,10 +41,10 @@ def _against_schema(key: str, state_path: Path, schema: Path, secrets: Secrets) 
     try:
         jsonschema: Any = importlib.import_module("jsonschema")  # an extra; it has no types
     except ImportError as error:
-        raise ConfigurationError(
-            f"json-schema of {key} requires the package jsonschema, which is not installed.",
+        raise ConfigurationError.of_key(
+            key,
+            "json-schema requires the package jsonschema, which is not installed.",
             hint=f"Install it: {installed().command('schema')}",
-            key=key,
         ) from error
     document = _read(key, state_path, "the state")
     try:
@@ -55,22 +55,22 @@ def _against_schema(key: str, state_path: Path, schema: Path, secrets: Secrets) 
     problem = jsonschema.exceptions.best_match(validator(rules).iter_errors(document))
     if problem is not None:
         said = secrets.redact(problem.message)[:_MAX_SAID].rstrip(".")
-        raise BadData(
-            f"{key}: the state does not match {schema.name}: {said} (at {problem.json_path}).",
+        raise BadData.of_key(
+            key,
+            f"the state does not match {schema.name}: {said} (at {problem.json_path}).",
             hint="Check what the API returns, and the schema.",
-            key=key,
         )
 
 
 def _read(key: str, path: Path, what: str) -> Any:
     try:
         if path.stat().st_size > _MAX_BYTES:
-            raise BadData(f"{key}: {what} is too large to validate against a schema.", key=key)
+            raise BadData.of_key(key, f"{what} is too large to validate against a schema.")
         return msgspec.json.decode(path.read_bytes())
     except OSError as error:
         raise ConfigurationError(f"{path} cannot be read: {error.strerror}.") from error
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-        raise BadData(f"{key}: {what} is not JSON.", key=key) from error
+        raise BadData.of_key(key, f"{what} is not JSON.") from error
 
 
 def _by_command(
@@ -80,8 +80,8 @@ def _by_command(
     if done.exit_code:
         lines = (done.stderr or done.stdout).decode("utf-8", "replace").strip().splitlines()
         said = secrets.redact(lines[-1])[:_MAX_SAID].rstrip(".") if lines else "it printed nothing"
-        raise BadData(
-            f"{key}: {argv[0]} rejects the state: {said}.",
+        raise BadData.of_key(
+            key,
+            f"{argv[0]} rejects the state: {said}.",
             hint="Check what the API returns, and the command in `validate`.",
-            key=key,
         )

@@ -29,7 +29,7 @@ _salt = ""
 
 
 def salt_digests(salt: str) -> None:
-    """Makes digests of values that may be secret comparable for those who know the salt only."""
+    """Salts the digests of values that may be secret: only the request can compare them."""
     global _salt  # noqa: PLW0603  # one request a process
     _salt = salt
 

@@ -109,10 +109,10 @@ def _wanted(refreshed: Refreshed) -> dict[str, Component]:
         )
     for component in found.values():
         if problem := name_problem(component.defers_in):
-            raise ConfigurationError(
-                f"{component.key}: its state_path is outside of its state: it {problem}.",
+            raise ConfigurationError.of_key(
+                component.key,
+                f"its state_path {problem}, so it is outside of its state.",
                 hint="Make state_path relative to the dbt project, such as target/production.",
-                key=component.key,
             )
     return found
 

@@ -369,5 +369,5 @@ def _refuse_error(found: _ByProject, baseline: str) -> None:
         if described.error is not None:
             raise BadData(
                 f"{name} does not load with the refreshed states: {described.error}",
-                hint="Check what the API answers, and whether the code loads: dg check defs",
+                hint="Check what the API returns, and whether the code loads: dg check defs",
             )

@@ -271,7 +271,7 @@ RULES: Mapping[str, tuple[str, str]] = {
     ),
     "min-entries": (
         "A state has fewer entries than required.",
-        "Check what the API answers, then refresh the state.",
+        "Check what the API returns, then refresh the state.",
     ),
     "require-label": (
         "A label is missing or has another value.",

@@ -120,8 +120,8 @@ def test_what_a_repository_can_lack(account: Account) -> None:
         "empty": (78, "the default branch is missing or empty"),
         "headless": (78, "the default branch is missing or empty"),
         "nowhere": (78, "has no such repository"),
-        "shop": (78, "repo_relative_path names another folder"),
-        "plain": (77, "wants other credentials"),
+        "shop": (78, "repo_relative_path names another directory"),
+        "plain": (77, "rejected the credentials"),
     }
     for name, (code, sentence) in said.items():
         (failure,) = [one for key, one in failures.items() if f"/{name}.git" in key]

@@ -76,7 +76,7 @@ def test_pages_that_the_library_does_not_ask_for_are_no_success(
     monkeypatch.setenv(LIMIT, "5")
     (failure,) = account.refresh().values()
     assert failure.exit_code == 65
-    assert "api.fivetran.com:443 said that there is more" in failure.what
+    assert "api.fivetran.com:443 reported further pages" in failure.what
     assert 'allow-http = ["GET /v1/groups/group_2/connectors more"]' in failure.hint
     assert account.digests() == before
 

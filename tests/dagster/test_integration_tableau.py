@@ -64,4 +64,4 @@ def test_a_rate_limit_is_waited_for_as_long_as_tableau_asks(tried: Tried) -> Non
     key = tried.standin.key(BUSY)
     assert tried.account.refresh(key) == {}
     assert tried.account.told.took[key] > 1  # Retry-After
-    assert "answered 429 and asks to wait 1 s" in " ".join(tried.account.told.words)
+    assert "answered 429 and asked to wait 1 s" in " ".join(tried.account.told.words)

@@ -234,9 +234,9 @@ def test_why_the_only_key_failed_is_told_once(prepare: Prepare) -> None:
 
 
 EXPECTED = {
-    "exits": (71, "ended without a word"),
+    "exits": (71, "exited without reporting a result"),
     "says_exit": (71, "the vendor is tired"),
-    "is_killed": (71, "ended by signal 9"),
+    "is_killed": (71, "killed by signal 9"),
     "divides": (71, "ZeroDivisionError: division by zero"),
     "prints_a_secret": (71, "RuntimeError: https://vendor.example.org/"),
     "needs_a_variable": (78, "the environment variable NOBODY_SETS_THIS is not set"),

@@ -37,6 +37,8 @@ _WORDS = {
     r"makes? no sense": "is invalid",
     r"is gone|are gone": "was removed",
     r"Mend|as is demanded": "Fix, the policy",
+    r"those who|asks? less": "users who, the operator of X; fewer requests",
+    r"final slash|without a word": "trailing slash, without a message",
 }
 _LISTED = re.compile(rf"\b(?:{'|'.join(_WORDS)})\b", re.IGNORECASE)
 # A bare repository is git's own term, and code in a string is not prose.
@@ -70,6 +72,28 @@ def test_usual_words() -> None:
         for line, word in _found(path.read_text(encoding="utf-8"))
     ]
     assert not found, "\n".join(found)
+
+
+def _prefixed(source: str) -> list[int]:
+    """The lines of calls whose message begins with ``{key}: ``, which `of_key` adds."""
+    return [
+        node.lineno
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Call)
+        and ast.unparse(node.func)[:1].isupper()
+        and node.args
+        and re.match(r"f['\"]\{(\w+\.)*key\}: ", ast.unparse(node.args[0]))
+    ]
+
+
+def test_the_key_in_a_message_is_added_in_one_place() -> None:
+    found = [
+        f"{path.relative_to(_PACKAGE.parent)}:{line}"
+        for path in sorted(_PACKAGE.rglob("*.py"))
+        for line in _prefixed(path.read_text(encoding="utf-8"))
+    ]
+    assert not found, "\n".join(found)
+    assert _prefixed('raise BadData(f"{self.key}: empty.", key=self.key)') == [1]
 
 
 def _unusual(page: str) -> list[tuple[int, str]]:

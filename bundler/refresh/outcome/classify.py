@@ -9,14 +9,14 @@ what happened                         code   retry
 ====================================  =====  =====================================
 DNS, refused, reset, closed, timeout  69     yes
 TLS certificate                       69     no
-proxy                                 69     unless it wants credentials (407)
+proxy                                 69     unless it requires credentials (407)
 429                                   69     after ``Retry-After``
 5xx, 408                              69     yes
 401, 403                              77     no
 other 4xx                             78     no
 cut body, cut JSON, HTML, no HTTP     69     once
 no body, 204, 206 or 304 unasked      69     once
-redirects that lead to no answer      69     no
+redirects that do not end             69     no
 an error document with status 200     by the status that it names, else 65
 not UTF-8, nested too deep, a bomb    65     no
 wrong shape                           65     no
@@ -70,45 +70,48 @@ from bundler.refresh.outcome.faults import (
 from bundler.refresh.secrets import Secrets
 from bundler.system.secret_names import has_a_secret_name
 
-_AGAIN = "Try again. If it happens again, ask those who run {host}."
+_AGAIN = "Try again. If it happens again, contact the operator of {host}."
 _BUSY = (
-    "It was not waiting for an answer, as far as can be seen from here: it computes, or another "
-    "program that it has started asks. If it is only slow, raise the key's timeout."
+    "It was not waiting for an answer that could be observed: it may be computing, or waiting for "
+    "another program that it started. If it is only slow, increase the key's timeout."
 )
-_PAGE = "It may be a login or a maintenance notice. Check the URL and the credentials."
+_PAGE = "It may be a login page or a maintenance notice. Check the URL and the credentials."
 _NO_ANSWER = (
-    "Check the URL of the component: http or https, the host, a final slash. A redirect may also "
-    "lead to a login."
+    "Check the URL of the component: http or https, the host, a trailing slash. A redirect may "
+    "also lead to a login page."
 )
 # Problems of a body, whether a retry may help, and what to do.
 _BODIES: dict[str, tuple[type[BundlerError], str, Retry, str]] = {
-    "html": (Unavailable, "what {host} answered is HTML", "once", _PAGE),
-    "cut": (Unavailable, "the answer of {host} was cut off", "once", _AGAIN),
+    "html": (Unavailable, "the response from {host} is HTML", "once", _PAGE),
+    "cut": (Unavailable, "the response from {host} was cut off", "once", _AGAIN),
     "empty": (Unavailable, "{host} answered {status} without a body", "once", _AGAIN),
-    "partial": (Unavailable, "{host} answered only a part (206) of what was asked", "once", _AGAIN),
-    "not-modified": (Unavailable, "{host} answered 304 instead of the data", "once", _AGAIN),
+    "partial": (Unavailable, "{host} sent only part of the data (206)", "once", _AGAIN),
+    "not-modified": (
+        Unavailable,
+        "{host} answered 304 instead of sending the data",
+        "once",
+        _AGAIN,
+    ),
     "redirect": (
         Unavailable,
-        "{host} answered {status}, and the redirect led to no answer",
+        "{host} answered {status}, and the redirect did not lead to a response",
         "no",
         _NO_ANSWER,
     ),
     "not-utf-8": (
         BadData,
-        "what {host} answered is not in the encoding it declares",
+        "the response from {host} is not in the encoding that it declares",
         "no",
         "",
     ),
-    "too-deep": (BadData, "the JSON that {host} answered is nested too deep", "no", ""),
-    "bomb": (BadData, "the answer of {host} decompresses to over 200 times its size", "no", ""),
+    "too-deep": (BadData, "the JSON from {host} is nested too deeply", "no", ""),
+    "bomb": (BadData, "the response from {host} decompresses to over 200 times its size", "no", ""),
     "graphql-errors": (BadData, "{host} answered with GraphQL errors", "no", ""),
-    "more": (BadData, "{host} said that there is more, and was not asked for the rest", "no", ""),
+    "more": (BadData, "{host} reported further pages, which were not requested", "no", ""),
 }
 # Of `bundler.worker.command_worker`.
 _NOT_STARTED = "ProgramNotStartedError"
-_WHERE_PROGRAMS_ARE = (
-    "It is looked for next to the project's interpreter, then on PATH: install it there."
-)
+_WHERE_PROGRAMS_ARE = "Install it next to the project's interpreter, or put it on PATH."
 # Variables that say where a system is, not who asks it.
 _PLACES = re.compile(r"(?i)URL|URI|HOST|ENDPOINT|SERVER|DOMAIN|BASE|REGION|PORT|PATH|DIR|FILE|SITE")
 # The names of JSON decoders' exceptions.
@@ -200,11 +203,11 @@ def failure_of(
     it, if it was not ours.
     """
     if report.blind:
-        says = f"its requests cannot be watched in {report.blind}"
+        says = f"its requests cannot be observed in {report.blind}"
         hint = "Install an earlier version of that library, or a newer state-bundler."
         return _say(component, _Finding(ToolFailed, says, hint=hint), None, secrets)
     if report.uncopied:
-        hint = "See `git status` in that directory. A FIFO, a lock or a network disk can block git."
+        hint = "Run `git status` in that directory: a FIFO, a lock or a network disk can block git."
         return _say(component, _Finding(ToolFailed, report.uncopied, hint=hint), None, secrets)
     if deadline is not None:
         finding = _late(report, deadline)
@@ -257,7 +260,7 @@ def of_command(
     kind, retry = code or _SYSEXITS.get(exit_code, (ToolFailed, "no"))
     if fault and kind is ToolFailed:
         kind, retry = Unavailable, RETRY[fault]
-    says = f"{program} ended with exit code {exit_code}: {last.rstrip('.')}"
+    says = f"{program} failed with exit code {exit_code}: {last.rstrip('.')}"
     hint = "Run the command yourself to find out why." if kind is ToolFailed and not lines else ""
     return _say(component, _Finding(kind, says, retry, hint=hint), None, secrets)
 
@@ -288,13 +291,15 @@ def partial(
     pattern = f"{exchange.method} {urlsplit(exchange.url).path} {code}"
     went_on = "and the component went on" + ("" if by_word else " without that part")
     hint = _hint(component, finding, exchange, environment, secrets)
-    error = finding.kind(
-        f"{component.key}: {finding.says} ({_request(exchange)}){though}, {went_on}.",
-        hint=f'{hint} If that answer is expected, say so: allow-http = ["{pattern}"].',
-        key=component.key,
+    error = _error(
+        component,
+        finding,
+        f"{finding.says} ({_request(exchange)}){though}, {went_on}.",
+        f'{hint} If that response is expected, accept it: allow-http = ["{pattern}"].',
+        secrets,
     )
     retry = _retry(finding, exchange)
-    return Failure(_clean(error, secrets), retry, finding.wait, seen=bool(exchange.body))
+    return Failure(error, retry, finding.wait, seen=bool(exchange.body))
 
 
 def _behind(report: Report) -> Exchange | None:
@@ -388,14 +393,14 @@ def _of_status(status: int, host: str, retry_after: float | None = None) -> _Fin
     if status in (401, 403):
         return _Finding(CredentialsRefused, says)
     if status == 429:  # noqa: PLR2004
-        asks = f" and asks to wait {retry_after:g} s" if retry_after else ""
-        hint = "Try again later, or ask less at a time: --jobs, kind-jobs."
+        asks = f" and asked to wait {retry_after:g} s" if retry_after else ""
+        hint = "Try again later, or allow fewer concurrent requests: --jobs, kind-jobs."
         return _Finding(Unavailable, f"{says}{asks}", "yes", retry_after, hint)
     if status == 407:  # noqa: PLR2004
-        says = f"the proxy before {host} wants credentials (407)"
+        says = f"the proxy for {host} requires valid credentials (407)"
         return _Finding(Unavailable, says, hint=FAULT_HINTS["proxy"])
     if status == 408 or status >= 500:  # noqa: PLR2004
-        hint = f"The fault is on the side of {host}. Try again later, or ask those who run it."
+        hint = f"The server has a problem. Try again later, or contact the operator of {host}."
         return _Finding(Unavailable, says, "yes", retry_after, hint)
     return _Finding(ConfigurationError, says)
 
@@ -435,13 +440,13 @@ def _without_url(component: Component, report: Report, secrets: Secrets) -> _Fin
     for exchange in report.failed if unset else ():
         host = urlsplit(exchange.url).hostname or ""
         if not host or "none" in re.split(r"[.-]", host):
-            says = f"{unset} is not set, and is part of the URL it asks: {host or 'it has no host'}"
+            says = f"{unset} is not set, but is part of the URL: {host or 'it has no host'}"
             return _Finding(ConfigurationError, says, hint=hint)
     refused = next((link for link in report.raised if _refuses_url(link)), None)
     if refused is None:
         return None
-    because = f"{unset} is not set, so that " if unset else ""
-    says = f"{because}the URL it asks is not one: {quoted(refused, secrets)}"
+    because = f"{unset} is not set, so " if unset else ""
+    says = f"{because}the URL is invalid: {quoted(refused, secrets)}"
     return _Finding(ConfigurationError, says, hint=hint)
 
 
@@ -478,7 +483,7 @@ def _of_chain(report: Report, secrets: Secrets) -> _Finding:
     if last and (report.not_json or not _NOT_JSON.isdisjoint(names)):
         return _no_data(last, host)
     if last and not _SHAPE.isdisjoint(names):
-        says = f"the answer of {host} has another shape than expected: {quoted(chain[0], secrets)}"
+        says = f"the response from {host} has an unexpected structure: {quoted(chain[0], secrets)}"
         return _Finding(BadData, says)
     return _Finding(ToolFailed, f"the component failed: {quoted(chain[0], secrets)}")
 
@@ -491,9 +496,11 @@ def _host_in(chain: Sequence[Link]) -> str:
 
 def _no_data(exchange: Exchange, host: str) -> _Finding:
     kind = exchange.content_type
-    what = "HTML" if "html" in kind else f"not whole {'XML' if 'xml' in kind else 'JSON'}"
+    what = (
+        "HTML" if "html" in kind else f"incomplete or invalid {'XML' if 'xml' in kind else 'JSON'}"
+    )
     hint = _PAGE if "html" in kind else _AGAIN.format(host=host)
-    return _Finding(Unavailable, f"what {host} answered is {what}", "once", hint=hint)
+    return _Finding(Unavailable, f"the response from {host} is {what}", "once", hint=hint)
 
 
 def _missing(chain: Sequence[Link]) -> _Finding | None:
@@ -501,7 +508,7 @@ def _missing(chain: Sequence[Link]) -> _Finding | None:
     variable = next((link.text.strip("'\"") for link in chain if _asked_environment(link)), None)
     if variable:
         says = f"the environment variable {variable} is not set"
-        return _Finding(ConfigurationError, says, hint=f"Export {variable}, or put it into .env.")
+        return _Finding(ConfigurationError, says, hint=f"Export {variable}, or set it in .env.")
     program = next((link.text for link in chain if link.type.endswith(_NOT_STARTED)), None)
     if program:
         says = f"the program cannot be started: {program}"
@@ -528,9 +535,9 @@ def _late(report: Report, deadline: float) -> _Finding:
 
 def _vanished(signal: int | None) -> _Finding:
     if signal is not None:
-        detail = ", as happens when memory runs out" if signal == 9 else ""  # noqa: PLR2004
-        return _Finding(ToolFailed, f"its process was ended by signal {signal}{detail}")
-    return _Finding(ToolFailed, "its process ended without a word")
+        detail = ", probably because memory ran out" if signal == 9 else ""  # noqa: PLR2004
+        return _Finding(ToolFailed, f"its process was killed by signal {signal}{detail}")
+    return _Finding(ToolFailed, "its process exited without reporting a result")
 
 
 def _say(
@@ -541,13 +548,10 @@ def _say(
     environment: Sequence[str] = (),
 ) -> Failure:
     request = f" ({_request(exchange)})" if exchange and finding.kind is not ToolFailed else ""
-    error = finding.kind(
-        f"{component.key}: {finding.says}{request}.",
-        hint=_hint(component, finding, exchange, environment, secrets),
-        key=component.key,
-    )
+    hint = _hint(component, finding, exchange, environment, secrets)
+    error = _error(component, finding, f"{finding.says}{request}.", hint, secrets)
     seen = exchange is not None and bool(exchange.body)
-    return Failure(_clean(error, secrets), _retry(finding, exchange), finding.wait, seen=seen)
+    return Failure(error, _retry(finding, exchange), finding.wait, seen=seen)
 
 
 def _request(exchange: Exchange) -> str:
@@ -578,7 +582,7 @@ def _hint(
     if finding.kind is Unavailable:
         return f"Check that {host} is up and reachable from here, then try again."
     if finding.kind is BadData:
-        return "Check what the API answers and what the component expects of it."
+        return "Check what the API returns and what the component expects."
     return "The output of the component is above."
 
 
@@ -589,6 +593,8 @@ def _credentials(names: Iterable[str], secrets: Secrets) -> list[str]:
     return found or [name for name in names if not _PLACES.search(name)]
 
 
-def _clean(error: BundlerError, secrets: Secrets) -> BundlerError:
-    """The same error without secrets in its messages."""
-    return type(error)(secrets.redact(error.what), hint=secrets.redact(error.hint), key=error.key)
+def _error(
+    component: Component, finding: _Finding, problem: str, hint: str, secrets: Secrets
+) -> BundlerError:
+    """The error of a finding, without secrets in its messages."""
+    return finding.kind.of_key(component.key, secrets.redact(problem), hint=secrets.redact(hint))

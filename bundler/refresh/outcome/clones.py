@@ -24,7 +24,7 @@ _URL = re.compile(r"'[^']*://[^']*'")
 _SAYS: tuple[tuple[tuple[str, ...], Cause], ...] = (
     (
         ("from proxy after CONNECT", "CONNECT tunnel failed", "Could not resolve proxy"),
-        (Unavailable, "the proxy before {host} did not let the request through", "yes"),
+        (Unavailable, "the proxy for {host} rejected the request", "yes"),
     ),
     (
         ("Could not resolve host", "Name or service not known"),
@@ -37,7 +37,7 @@ _SAYS: tuple[tuple[tuple[str, ...], Cause], ...] = (
             r"Permission denied \(",
             "Access denied",
         ),
-        (CredentialsRefused, "{host} wants other credentials for the repository", "no"),
+        (CredentialsRefused, "{host} rejected the credentials for the repository", "no"),
     ),
     (
         ("Host key verification failed",),
@@ -47,7 +47,7 @@ _SAYS: tuple[tuple[tuple[str, ...], Cause], ...] = (
         ("repository .*not found", "does not appear to be a git repository"),
         (
             ConfigurationError,
-            "{host} has no such repository, or does not show it to these credentials",
+            "{host} has no such repository, or these credentials have no access to it",
             "no",
         ),
     ),
@@ -57,7 +57,7 @@ _SAYS: tuple[tuple[tuple[str, ...], Cause], ...] = (
     ),
     (
         ("certificate", "SSL routines", "SSL_ERROR"),
-        (Unavailable, "the TLS certificate of {host} is not accepted", "no"),
+        (Unavailable, "the TLS certificate of {host} was rejected", "no"),
     ),
     (
         ("timed out", "too slow"),
@@ -75,7 +75,7 @@ _SAYS: tuple[tuple[tuple[str, ...], Cause], ...] = (
             "bad line length",
             "expected service",
         ),
-        (Unavailable, "what {host} answered is no git repository", "once"),
+        (Unavailable, "the response from {host} is not that of a git repository", "once"),
     ),
     (
         (
@@ -92,7 +92,7 @@ _SAYS: tuple[tuple[tuple[str, ...], Cause], ...] = (
             "remote-curl",
             "transfer closed",
         ),
-        (Unavailable, "the answer of {host} was cut off", "once"),
+        (Unavailable, "the response from {host} was cut off", "once"),
     ),
 )
 
@@ -111,7 +111,7 @@ def of_package(text: str) -> Cause | None:
         return None
     host = urlsplit(found["url"]).hostname or "the git repository"
     kind, says, retry = _cause(text[found.end() :], host)
-    return kind, f"dbt cannot get a package: {says}", retry
+    return kind, f"dbt cannot download a package: {says}", retry
 
 
 def _cause(text: str, host: str) -> Cause:
@@ -139,12 +139,12 @@ def clone_without_project(exchange: Exchange) -> str | None:
     if exchange.method != _METHOD:
         return None
     return (
-        f"what {urlsplit(exchange.url).netloc} gave holds no dbt project where the component "
+        f"the clone from {urlsplit(exchange.url).netloc} has no dbt project where the component "
         "expects one: the default branch is missing or empty, or repo_relative_path names another "
-        "folder"
+        "directory"
     )
 
 
 def is_cloned(exchange: Exchange) -> bool:
-    """Whether this is a clone that is over: what takes its time now is something else."""
+    """True once the clone has finished: then something else takes the time."""
     return exchange.method == _METHOD and exchange.status is not None

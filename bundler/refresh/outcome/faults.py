@@ -44,21 +44,21 @@ SAYS: dict[Fault, str] = {
     "reset": "{host} reset the connection",
     "closed": "{host} closed the connection before it answered",
     "timeout": "{host} did not answer in time",
-    "unreachable": "{host} cannot be reached from here",
-    "tls": "the TLS certificate of {host} is not accepted",
-    "proxy": "the proxy before {host} did not let the request through",
-    "cut": "the answer of {host} was cut off",
-    "no-http": "what {host} answered is not HTTP",
-    "redirects": "the redirects of {host} led to no answer",
+    "unreachable": "{host} is unreachable",
+    "tls": "the TLS certificate of {host} was rejected",
+    "proxy": "the proxy for {host} rejected the request",
+    "cut": "the response from {host} was cut off",
+    "no-http": "the response from {host} is not HTTP",
+    "redirects": "the redirects of {host} do not lead to a response",
 }
 # What to do, unless it is to check that the host is up and reachable.
 FAULT_HINTS: dict[Fault, str] = {
     "dns": "Check the name {host} in the settings of the component, and this machine's DNS.",
     "tls": "Check the certificate of {host}, and the CAs that this machine trusts (SSL_CERT_FILE).",
     "proxy": "Check the proxy and its credentials (HTTPS_PROXY, HTTP_PROXY, NO_PROXY).",
-    "cut": "Try again. If it happens again, ask those who run {host}.",
+    "cut": "Try again. If it happens again, contact the operator of {host}.",
     "no-http": "Check the URL of the component: the port, http or https.",
-    "redirects": "Check the URL of the component: http or https, the host, a final slash.",
+    "redirects": "Check the URL of the component: http or https, the host, a trailing slash.",
 }
 # Errno and names of exception classes, the most specific first.
 _BY_ERRNO: dict[int, Fault] = {
@@ -108,7 +108,7 @@ CERTIFICATE = (
     ("IP address mismatch", "it is for another host"),
     ("self-signed certificate", "it is self-signed"),
     ("self signed certificate", "it is self-signed"),
-    ("unable to get local issuer", "its issuer is not trusted here"),
+    ("unable to get local issuer", "its issuer is not trusted on this machine"),
 )
 PROXY_STATUS = re.compile(r"(?i)tunnel connection failed: (\d{3})\b")
 

@@ -17,7 +17,7 @@ LINES = "\n".join(TOKEN[at : at + 64] for at in range(0, len(TOKEN), 64))
 
 
 def _failure(says: str, *, late: bool = False) -> Failure:
-    return Failure(Unavailable(f"Key[x]: {says}.", hint="Wait.", key="Key[x]"), late=late)
+    return Failure(Unavailable.of_key("Key[x]", f"{says}.", hint="Wait."), late=late)
 
 
 def test_a_deadline_in_a_second_attempt_tells_what_ended_the_first() -> None:

@@ -237,7 +237,7 @@ def test_without_a_credential_by_name_what_names_a_place_is_left_out() -> None:
 def test_a_server_that_answers_is_reachable(status: int) -> None:
     hint = hint_of(Exchange(1, "GET", "https://host:443/v1", "", status))
     assert "reachable" not in hint
-    assert "The fault is on the side of host:443" in hint
+    assert "contact the operator of host:443" in hint
 
 
 @pytest.mark.parametrize(

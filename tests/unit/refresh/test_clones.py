@@ -58,7 +58,7 @@ def test_the_sentence_names_key_host_and_repository() -> None:
     failure = failure_of(component, report, secrets=Secrets({}))
     assert failure is not None
     assert failure.error.what == (
-        "DbtProjectComponent[x]: git.example.com:443 wants other credentials for the repository "
+        "DbtProjectComponent[x]: git.example.com:443 rejected the credentials for the repository "
         "(git-clone /shop.git)."
     )
 

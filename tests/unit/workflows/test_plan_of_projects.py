@@ -174,7 +174,7 @@ def test_shrunk_states_are_judged_against_each_baseline(
 def test_a_shrunk_state_is_shown_if_only_the_refresh_has_compared_it() -> None:
     nothing = plan.PlannedChange(plan.PlanBaseline("x", {}), Difference("", "", (), 0))
     shown = msgspec.structs.replace(nothing, shrunk=(ShrunkState("K", "small", ""),))
-    errors = [BadData(f"{key}: shrunk.", key=key) for key in "KL"]
+    errors = [BadData.of_key(key, "shrunk.") for key in "KL"]
     found = plan._with_others(nothing, [nothing, shown], errors)
     assert [(it.key, it.what) for it in found.shrunk] == [
         ("L", "L: shrunk. A refresh compares it with another baseline.")
