@@ -214,6 +214,11 @@ def test_how_an_image_starts_after_a_stage() -> None:
         ("ARG H=/app\nWORKDIR $H", {"WorkingDir": "/$H"}, True),
         ("ARG H\nENV PYTHONPATH=${H:-/x}", {"PYTHONPATH": "${H:-/x}"}, True),
         ("VOLUME $D", {"Volumes": {"$D": {}}}, True),
+        ("ENV H=/x\nARG H=/app\nWORKDIR $H", {"WorkingDir": "/$H"}, True),
+        ("ARG H=/app\nENV H=/x\nWORKDIR $H", {"WorkingDir": "/x"}, False),
+        ("ARG BASE\nVOLUME $BASE", {"Volumes": {"$BASE": {}}}, True),
+        ("CMD a\nENTRYPOINT []", {"Cmd": None, "Entrypoint": []}, False),
+        ("CMD [ ]", {"Cmd": []}, False),
         ("CMD run $PORT", {"Cmd": ["/bin/sh", "-c", "run $PORT"]}, False),
     ],
 )

@@ -249,8 +249,8 @@ def image_settings(config: Mapping[str, Any], stage: Sequence[Instruction]) -> d
     see `is_open`.
     """
     made = dict(config)
-    for found in stage:
-        values = dict(entry.partition("=")[::2] for entry in made.get("Env") or ())
+    for number, found in enumerate(stage):
+        values = _variables(made, stage[:number])
         if found.name == "WORKDIR":
             folder = _known(" ".join(words_of(found.text)), values)
             made["WorkingDir"] = posixpath.join(made.get("WorkingDir") or "/", folder)
@@ -266,8 +266,9 @@ def image_settings(config: Mapping[str, Any], stage: Sequence[Instruction]) -> d
             made["Volumes"] = {**(made.get("Volumes") or {}), **paths}
         elif found.name in ("CMD", "ENTRYPOINT"):
             made["Cmd"] = None if found.name == "ENTRYPOINT" else made.get("Cmd")
-            words = _json_words(found.text) or ["/bin/sh", "-c", found.text]
-            made[found.name.capitalize()] = words
+            words = _json_words(found.text)
+            is_shell = not words and "".join(found.text.split()) != "[]"
+            made[found.name.capitalize()] = ["/bin/sh", "-c", found.text] if is_shell else words
     return made
 
 
@@ -286,7 +287,7 @@ def additions(config: Mapping[str, Any], stage: Sequence[Instruction]) -> list[s
         if found.name == "WORKDIR":
             folders.append(folder)
         elif found.name in ("COPY", "ADD"):
-            values = dict(entry.partition("=")[::2] for entry in settings.get("Env") or ())
+            values = _variables(settings, stage[:number])
             words = _json_words(_without_options(found.text)) or words_of(found.text)
             if not words:
                 return None
@@ -298,7 +299,19 @@ def additions(config: Mapping[str, Any], stage: Sequence[Instruction]) -> list[s
     return None if any("$" in place for place in places) else places
 
 
-def _known(text: str, values: Mapping[str, str]) -> str:
+def _variables(config: Mapping[str, Any], before: Sequence[Instruction]) -> dict[str, str | None]:
+    """The environment; None for a variable that an ARG declares again, whose value may win."""
+    values = dict(entry.partition("=")[::2] for entry in config.get("Env") or ())
+    declared: set[str] = set()
+    for found in before:
+        if found.name == "ARG":
+            declared.update(word.partition("=")[0] for word in words_of(found.text))
+        elif found.name == "ENV":
+            declared.difference_update(name for name, _ in environment_of(found.text))
+    return {**values, **dict.fromkeys(declared, None)}
+
+
+def _known(text: str, values: Mapping[str, str | None]) -> str:
     """Replaces variables; returns the text unchanged if one of them may be an ARG's."""
     value = substituted(text, values, all_known=False)
     return text if value is None else value
