@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -54,6 +55,7 @@ def count_values(document: Any) -> int:
 # memory as two decoded documents.
 _MOST_BYTES = 32 * 1024 * 1024
 _MOST_MEMBERS = 128 * 1024
+_MOST_OBJECTS = 1024 * 1024
 _LEAST_MEMBER = len('"":0,')
 _TOKENS = re.compile(
     rb'[\[{][^][{}"\\]*(?:"[^"\\]*"[^][{}"\\]*){0,64}[\]}]'  # a container without others inside
@@ -64,7 +66,13 @@ _TOKENS = re.compile(
 _SIGNS = re.compile(
     rb'[\[{]\s*[\]}]?|[\]},:]|"[^"\\]*"?|\\.[^"\\]*"?|[^][{},:"\\\s]{1,4096}', re.DOTALL
 )
+class _Object(msgspec.Struct, gc=False):
+    """Any object; its members are skipped."""
+
+
 _MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
+# Skips records some 25 times as fast as the expressions, which need no memory for each.
+_OBJECTS = msgspec.json.Decoder(list[_Object])
 _EMPTY = re.compile(rb"[\[{]\s*[\]}]")
 
 
@@ -144,6 +152,9 @@ def _length(text: Any) -> int:
     """The number of items of an array, or members of an object."""
     if _EMPTY.fullmatch(text):
         return 0
+    if _first(text) == b"[" and bytes(memoryview(text)).count(b"{") <= _MOST_OBJECTS:
+        with suppress(msgspec.ValidationError):  # not all are objects
+            return len(_OBJECTS.decode(text))
     depth = commas = 0
     for found in _TOKENS.finditer(text, 1):
         token = found[0]
