@@ -66,6 +66,8 @@ _TOKENS = re.compile(
 _SIGNS = re.compile(
     rb'[\[{]\s*[\]}]?|[\]},:]|"[^"\\]*"?|\\.[^"\\]*"?|[^][{},:"\\\s]{1,4096}', re.DOTALL
 )
+
+
 class _Object(msgspec.Struct, gc=False):
     """Any object; its members are skipped."""
 
