@@ -12,6 +12,7 @@ import msgspec
 
 from bundler.errors import BundlerError, ConfigurationError, Unavailable, raise_all
 from bundler.refresh.discovery_cache import CacheQuery
+from bundler.refresh.forking import Forks, Start
 from bundler.refresh.key_credentials import withheld
 from bundler.refresh.model import Component, Found, Source, found_of
 from bundler.refresh.outcome.exchanges import links
@@ -40,8 +41,12 @@ class LoadedSource(msgspec.Struct, frozen=True):
     surroundings: Surroundings
 
 
-def start(
-    source: Source, surroundings: Surroundings, scratch: Path, image: Image | None = None
+def _start(
+    source: Source,
+    surroundings: Surroundings,
+    scratch: Path,
+    image: Image | None,
+    forks: Forks | None,
 ) -> WorkerProcess:
     """Starts a worker for this source, in an image or on this machine, without loading anything."""
     if image is not None:
@@ -50,13 +55,16 @@ def start(
         output = scratch / f"inside-{id(source)}.log"
         return InsideWorker(source, image, surroundings.environment, output)
     how = launch(
-        source.python,
-        source.kind,
+        _start_of(source, surroundings),
         cwd=source.project.root,
-        environment=surroundings.environment,
         output=scratch / "load.log",
+        forks=forks,
     )
     return WorkerProcess(how, str(source.python))
+
+
+def _start_of(source: Source, surroundings: Surroundings) -> Start:
+    return Start.of(source.python, source.kind, surroundings.environment)
 
 
 async def load_all(
@@ -68,10 +76,12 @@ async def load_all(
     excluded: Sequence[str] = (),
     inside: Inside | None = None,
     keep: Keep | None = None,
+    forks: Forks | None = None,
 ) -> None:
     """Appends every source of the projects, with its worker running.
 
-    keep: receives each answer, with what it depends on in its event.
+    keep: receives each answer, with what it depends on in its event. forks: where workers can be
+    forked, which ends after them.
 
     The caller closes the workers, also after an error. Raises one error for all that failed.
     """
@@ -80,8 +90,7 @@ async def load_all(
         from bundler.refresh.inside import Image
 
         image = await asyncio.to_thread(Image.find, inside)
-    tasks = []
-    order: dict[int, int] = {}
+    queried = []
     for project in projects:
         config = project.config.refresh
         queries = [CacheQuery.of(source) for source in sources_of(project)]
@@ -90,9 +99,16 @@ async def load_all(
             named=(*named, *config.secrets),
             excluded=(*excluded, *config.not_secrets),
         )
-        for query in queries:
-            order[id(query.source)] = len(order)
-            tasks.append(_load(query, surroundings, scratch, loaded, image=image, keep=keep))
+        queried += [(query, surroundings) for query in queries]
+    if keep is not None:  # what a fork's parent has read would be missing in its answer
+        forks = None
+    if forks is not None:
+        forks.expect([_start_of(query.source, seen) for query, seen in queried])
+    order = {id(query.source): number for number, (query, _) in enumerate(queried)}
+    tasks = [
+        _load(query, seen, scratch, loaded, image=image, keep=keep, forks=forks)
+        for query, seen in queried
+    ]
     results = await asyncio.gather(*tasks, return_exceptions=True)
     failures = []
     for result in results:
@@ -113,6 +129,7 @@ async def _load(
     *,
     image: Image | None,
     keep: Keep | None,
+    forks: Forks | None,
 ) -> None:
     source = query.source
     command = source.load
@@ -120,7 +137,7 @@ async def _load(
         # What is withheld also depends on the files that variables name.
         named = named_files(surroundings.environment, source.project.root)
         command = {**command, "observed": (*query.files, *named)}
-    worker = start(source, surroundings, scratch, image)
+    worker = _start(source, surroundings, scratch, image, forks)
     try:
         event = await asyncio.wait_for(worker.load(command), _LOAD_SECONDS)
     except (asyncio.TimeoutError, TimeoutError) as error:

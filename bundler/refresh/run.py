@@ -36,6 +36,7 @@ from bundler.project.options import (
     RefreshOptions,
     matches,
 )
+from bundler.refresh import forking
 from bundler.refresh.attempts import Fetched, KeyFailedError, KeyJob, fetch
 from bundler.refresh.directories import VERSIONED, Collected, Collector, Directory
 from bundler.refresh.discovery import Keep, LoadedSource, load_all
@@ -197,7 +198,7 @@ async def loaded_sources(
 ) -> AsyncIterator[tuple[list[LoadedSource], Path]]:
     """The sources with their workers, which end with the context, and a private scratch folder."""
     loaded: list[LoadedSource] = []
-    with scratch_folder() as scratch:
+    with scratch_folder() as scratch, forking.of_process() as forks:
         try:
             await load_all(
                 projects,
@@ -207,6 +208,7 @@ async def loaded_sources(
                 excluded=options.not_secrets,
                 inside=options.inside,
                 keep=keep,
+                forks=forks,
             )
             for warning in warnings_of([item.found for item in loaded], options.keys):
                 listener.warning(warning)

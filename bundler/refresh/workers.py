@@ -22,8 +22,8 @@ from typing import Any
 import msgspec
 
 from bundler.errors import ToolFailed
+from bundler.refresh.forking import START, ForkedWorker, Forks, Start
 
-_WORKER = Path(__file__).parent.parent / "worker" / "start.py"
 # The time between SIGTERM and SIGKILL: a process only writes to staging, nothing is lost.
 _GRACE_SECONDS = 0.3
 _POLL_SECONDS = 0.01
@@ -51,26 +51,27 @@ class Write(msgspec.Struct, frozen=True):
     previous_path: Path | None = None
 
 
-Launch = Callable[[int, int], "subprocess.Popen[bytes]"]
+Launch = Callable[[int, int], "subprocess.Popen[bytes] | ForkedWorker"]
 
 
-def launch(
-    python: Path, kind: str, *, cwd: Path, environment: Mapping[str, str], output: Path
-) -> Launch:
-    """How to start a worker of this kind on this machine.
+def launch(start: Start, *, cwd: Path, output: Path, forks: Forks | None) -> Launch:
+    """How to start a worker on this machine.
 
-    output: a file for what the project prints while it loads.
+    output: a file for what the project prints while it loads. forks: where it is forked instead, if
+    that is possible.
     """
     # A worker that only starts another program needs no installed package, and starts faster
     # without.
-    flags = ["-S"] if kind == "command" else []
+    flags = ["-S"] if start.kind == "command" else []
 
-    def start(commands: int, events: int) -> subprocess.Popen[bytes]:
+    def started(commands: int, events: int) -> subprocess.Popen[bytes] | ForkedWorker:
         with open(output, "ab") as stream:
-            return subprocess.Popen(
-                [python, *flags, _WORKER, kind, str(commands), str(events)],
+            descriptors = (commands, events, stream.fileno())
+            forked = forks.fork(start, cwd, descriptors) if forks is not None else None
+            return forked or subprocess.Popen(
+                [start.python, *flags, START, start.kind, str(commands), str(events)],
                 cwd=cwd,
-                env=dict(environment),
+                env=dict(start.environment),
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
                 stderr=stream,
@@ -78,7 +79,7 @@ def launch(
                 start_new_session=True,
             )
 
-    return start
+    return started
 
 
 class WorkerProcess:
@@ -161,7 +162,8 @@ class WorkerProcess:
     async def close(self) -> None:
         """Ends the worker and everything that it still runs."""
         self._hang_up()
-        await end_tree(self._process.pid, grace=0)
+        if pid := self._process.pid:
+            await end_tree(pid, grace=0)
         asyncio.get_running_loop().remove_reader(self._events)
         with suppress(OSError):
             os.close(self._events)

@@ -52,6 +52,8 @@ def load(command: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Finds the components once. Returns what to report, and one component per key."""
     root = Path(command["root"])
     os.chdir(root)
+    # First: no file of the project takes the place of a library that Dagster imports.
+    _import_installed("dagster")
     reported = _make_importable(root, command["root_module"])
     dagster = importlib.import_module("dagster")
 
@@ -196,6 +198,15 @@ def _make_importable(root: Path, root_module: str) -> list[str]:
     return [
         f"The package {root_module} is not installed in {sys.executable}; it is used from {source}."
     ]
+
+
+def _import_installed(name: str) -> None:
+    """Imports a package if it is installed; else it may be in the project's folder."""
+    try:
+        importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name != name:
+            raise
 
 
 def _unlisted(dagster: Any, tree: Any, defs: Path, listed: list[Any]) -> Iterator[Any]:

@@ -3,7 +3,8 @@
 Only the standard library here: nothing of ours is installed in that interpreter. It is started as
 ``python start.py KIND COMMANDS EVENTS`` with two descriptors that carry JSON lines, because
 components print. KIND names the file next to this one that knows how to find components (``load``)
-and how to have one write its state (``write``).
+and how to have one write its state (``write``). With ``python start.py KIND REQUESTS`` the workers
+of several projects are forked, see ``fork_server.py``.
 
 Commands: ``load`` (find the components, once; without a root, look for the project here), ``write``
 (write one state), ``end`` (kill a write, for a parent in another PID namespace). Events: ``found``,
@@ -171,11 +172,8 @@ def _where(error: BaseException) -> str:
 class Worker:
     """Reads commands until there are no more."""
 
-    def __init__(self, kind: str, commands: int, events: int) -> None:
+    def __init__(self, kind: str) -> None:
         self._kind = kind
-        self._commands = commands
-        self._events = events
-        self._say = Lines(events)
         # Requests of another program cannot be seen from here.
         self._recorder = None if kind == "command" else _installed_recorder()
         if kind != "command":
@@ -189,7 +187,11 @@ class Worker:
         self._running: dict[int, int] = {}  # pid -> id of the write
         self._helpers: set[int] = set()  # what the project started during the load
 
-    def serve(self) -> None:
+    def serve(self, commands: int, events: int) -> None:
+        """Obeys the commands, and reports on the other descriptor."""
+        self._commands = commands
+        self._events = events
+        self._say = Lines(events)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops us
         signal.signal(signal.SIGTERM, _leave)
         wake_read, wake_write = os.pipe()
@@ -479,7 +481,21 @@ def _leave(number: int, _frame: FrameType | None) -> None:
 
 def main(arguments: list[str]) -> None:
     """The main function of a worker; see the top for the arguments."""
-    if len(arguments) == 1:
-        Worker(arguments[0], -1, -1).write_alone(*json.load(sys.stdin))
-    kind, commands, events = arguments
-    Worker(kind, int(commands), int(events)).serve()
+    kind, *descriptors = arguments
+    worker = Worker(kind)
+    if not descriptors:
+        worker.write_alone(*json.load(sys.stdin))
+    elif len(descriptors) == 1:
+        worker.serve(*_forked(kind, int(descriptors[0])))
+    else:
+        worker.serve(*map(int, descriptors))
+
+
+def _forked(kind: str, requests: int) -> tuple[int, int]:
+    """Forks workers; returns in each of them."""
+    module = _sibling("_state_bundler_fork_server", "fork_server.py")
+    server = module.ForkServer(requests, [sys.executable, sys.argv[0], kind])
+    server.import_shared("dagster" if kind == "dagster" else "")
+    commands, events = server.next_worker()
+    del sys.modules[module.__name__]
+    return commands, events

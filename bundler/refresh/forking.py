@@ -1,0 +1,177 @@
+"""Workers of several projects, forked from one interpreter, see `bundler.worker.fork_server`.
+
+An interpreter is shared only by projects whose workers would start with the same program and
+exactly the same environment. Until it forks, it loads nothing of a project. A worker so differs
+from one that was started by itself only in how long that took.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+from bundler.system.process import end_group
+
+# The worker's file, next to this package.
+START = Path(__file__).parent.parent / "worker" / "start.py"
+# Each keeps an imported Dagster in memory.
+_MOST_SERVERS = 4
+_GRACE_SECONDS = 0.3  # for one that still imports
+_KILLED = b"-9\n"
+_ANSWERS = 2  # the pid and the exit code
+_READ_BYTES = 64
+
+
+class Start(msgspec.Struct, frozen=True):
+    """What determines a worker's interpreter until it loads its project."""
+
+    python: str
+    kind: str
+    environment: tuple[tuple[str, str], ...]
+
+    @classmethod
+    def of(cls, python: Path, kind: str, environment: Mapping[str, str]) -> Start:
+        return cls(str(python), kind, tuple(sorted(environment.items())))
+
+    @property
+    def is_shareable(self) -> bool:
+        """Whether the current directory does not matter, and forking is safe."""
+        path = dict(self.environment).get("PYTHONPATH")
+        folders = [self.python, *(path.split(os.pathsep) if path else ())]
+        absolute = all(map(os.path.isabs, folders))
+        return sys.platform == "linux" and self.kind != "command" and absolute
+
+
+class ForkedWorker:
+    """A forked worker, used like a `subprocess.Popen`."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._said = b""
+
+    @property
+    def pid(self) -> int:
+        """0 if there is no such process yet; then there will be none."""
+        if not self._numbers(socket.MSG_DONTWAIT):
+            self._connection.shutdown(socket.SHUT_RD)
+        return self._numbers(socket.MSG_DONTWAIT)[0]
+
+    def poll(self) -> int | None:
+        """The exit code; None while the worker runs."""
+        numbers = self._numbers(socket.MSG_DONTWAIT)
+        return numbers[-1] if len(numbers) == _ANSWERS else None
+
+    def wait(self, timeout: float | None = None) -> int:
+        """The exit code, once it has ended. From then on its pid may be another process's."""
+        self._connection.settimeout(timeout)
+        exit_code = self._numbers()[-1]
+        self._connection.close()
+        return exit_code
+
+    def _numbers(self, flags: int = 0) -> list[int]:
+        """The pid and the exit code, as far as the server has said them.
+
+        If the server has ended, so have its workers.
+        """
+        with suppress(BlockingIOError):
+            while self._said.count(b"\n") < _ANSWERS:
+                received = self._connection.recv(_READ_BYTES, flags)
+                self._said += received or (_KILLED if self._said else b"0\n" + _KILLED)
+        return [int(line) for line in self._said.split()]
+
+
+class Forks(Protocol):
+    """Where workers can be forked."""
+
+    def expect(self, starts: Sequence[Start]) -> None:
+        """Says which workers will be needed: a server for only one of a kind saves nothing."""
+
+    def fork(
+        self, start: Start, folder: Path, descriptors: tuple[int, int, int]
+    ) -> ForkedWorker | None:
+        """Returns a new worker, or None if it has to be started by itself.
+
+        folder: where it works. descriptors: of its commands, its events and its output.
+        """
+
+
+class ForkServers:
+    """Interpreters to fork from, started once a second worker needs them."""
+
+    def __init__(self) -> None:
+        self._needed: Counter[Start] = Counter()
+        self._servers: dict[Start, tuple[subprocess.Popen[bytes], socket.socket]] = {}
+
+    def expect(self, starts: Sequence[Start]) -> None:
+        """See `Forks`."""
+        self._needed.update(starts)
+
+    def fork(
+        self, start: Start, folder: Path, descriptors: tuple[int, int, int]
+    ) -> ForkedWorker | None:
+        """See `Forks`."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            if self.pass_on(start, folder, [*descriptors, theirs.fileno()]):
+                return ForkedWorker(ours)
+        ours.close()
+        return None
+
+    def pass_on(self, start: Start, folder: Path, descriptors: Sequence[int]) -> bool:
+        """Whether a server got the request. descriptors: the last is that of a connection."""
+        if not (start.is_shareable and self._needed[start] > 1 and folder.is_dir()):
+            return False
+        if start not in self._servers:
+            if len(self._servers) == _MOST_SERVERS:
+                return False
+            self._servers[start] = _start_server(start)
+        try:
+            socket.send_fds(self._servers[start][1], [os.fsencode(folder)], descriptors)
+        except OSError:
+            return False
+        return True
+
+    def close(self) -> None:
+        """Ends the servers, and with them their workers."""
+        for process, requests in self._servers.values():
+            requests.close()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(_GRACE_SECONDS)
+            end_group(process)
+        self._servers.clear()
+
+
+@contextmanager
+def of_process() -> Iterator[Forks]:
+    """Where this process has workers forked."""
+    servers = ForkServers()
+    try:
+        yield servers
+    finally:
+        servers.close()
+
+
+def _start_server(start: Start) -> tuple[subprocess.Popen[bytes], socket.socket]:
+    requests, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    requests.setblocking(False)  # while it imports, it reads nothing
+    with theirs:
+        process = subprocess.Popen(
+            [start.python, START, start.kind, str(theirs.fileno())],
+            cwd="/",
+            env=dict(start.environment),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            pass_fds=(theirs.fileno(),),
+            start_new_session=True,
+        )
+    return process, requests

@@ -1,0 +1,241 @@
+"""Workers that are forked from one interpreter write what workers of their own write."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from bundler.errors import BundlerError, Several
+from bundler.listener import Listener
+from bundler.project.options import KeyOptions, RefreshOptions
+from bundler.project.projects import open_project
+from bundler.refresh import discovery
+from bundler.refresh.forking import ForkedWorker, ForkServers, Start
+from bundler.refresh.run import refresh
+
+_ROOT = Path(__file__).parents[3]
+_PROJECT = """\
+[project]
+name = "{name}"
+version = "1"
+
+[[tool.state-bundler.source]]
+component = "shop.keys:Portrait"
+path = "src/shop/state"
+"""
+# The state is a portrait of the process that wrote it.
+_KEYS = """\
+import hashlib, json, os, signal, sys, threading, time
+from bundler.component import DefsStateConfig, StateBackedComponent
+
+{at_import}
+
+def kind(descriptor):
+    try:
+        return os.readlink(f"/proc/self/fd/{{descriptor}}").partition(":")[0]
+    except OSError:  # of the list itself
+        return ""
+
+
+class Portrait(StateBackedComponent):
+    @property
+    def defs_state_config(self):
+        return DefsStateConfig("Portrait[{name}]")
+
+    def write_state_to_path(self, state_path):
+        {in_write}
+        kinds = [kind(each) for each in os.listdir("/proc/self/fd")]
+        state_path.write_text(json.dumps({{
+            "argv": sys.argv[:2],
+            "environment": hashlib.sha256(repr(sorted(os.environ.items())).encode()).hexdigest(),
+            "file": __file__,
+            "folder": os.getcwd(),
+            "leads its session": os.getsid(0) == os.getpid(),
+            "modules": sorted(sys.modules),
+            "open": sorted("file" if each.startswith("/") else each for each in kinds if each),
+            "path": sys.path,
+            "region": os.environ.get("SHOP_REGION"),
+            "signals": [str(signal.getsignal(each)) for each in (2, 13, 15, 17)],
+            "threads": threading.active_count(),
+        }}))
+
+    def build_defs_from_state(self, context, state_path):
+        return None
+"""
+_HANGS = "time.sleep(60)"
+
+
+@pytest.fixture(autouse=True)
+def _surroundings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(_ROOT))
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
+    monkeypatch.setenv("FORKING_TEST", str(tmp_path))
+
+
+def _make(root: Path, *, at_import: str = "", in_write: str = "pass") -> Path:
+    package = root / "src/shop"
+    package.mkdir(parents=True)
+    (root / "pyproject.toml").write_text(_PROJECT.format(name=root.name))
+    (package / "__init__.py").touch()
+    text = _KEYS.format(name=root.name, at_import=at_import, in_write=in_write)
+    (package / "keys.py").write_text(text)
+    return root
+
+
+def _files(root: Path) -> Mapping[str, bytes]:
+    states = (root / "src/shop/state").rglob("*")
+    files = (path for path in states if path.is_file() and path.name != "holder")
+    return {str(path.relative_to(root)): path.read_bytes() for path in files}
+
+
+def _refreshed(roots: list[Path], options: RefreshOptions) -> tuple[object, ...]:
+    """What a refresh returns or raises, and what it leaves on disk."""
+    projects = [open_project(root, python=Path(sys.executable)) for root in roots]
+    for root in roots:
+        shutil.rmtree(root / "src/shop/state", ignore_errors=True)
+    try:
+        done = refresh(projects, options, Listener())
+        said: object = (msgspec.to_builtins(done.record), done.changed, done.found)
+    except BundlerError as error:
+        failures = error.failures if isinstance(error, Several) else (error,)
+        said = [(type(each), each.what, each.hint) for each in failures]
+    return (said, *map(_files, roots))
+
+
+@pytest.fixture
+def same(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[object, ...]]:
+    """Refreshes with workers of their own, then with forked ones, and compares."""
+
+    def compare(
+        roots: list[Path], forked: int, options: RefreshOptions | None = None
+    ) -> tuple[object, ...]:
+        options = options or RefreshOptions()
+        with monkeypatch.context() as patched:
+            patched.setattr(Start, "is_shareable", False)
+            alone = _refreshed(roots, options)
+        made: list[ForkedWorker] = []
+        fork = ForkServers.fork
+
+        def counted(*arguments: object) -> ForkedWorker | None:
+            worker = fork(*arguments)  # type: ignore[arg-type]  # as it was called
+            made.extend([worker] if worker else [])
+            return worker
+
+        with monkeypatch.context() as patched:
+            patched.setattr(ForkServers, "fork", counted)
+            together = _refreshed(roots, options)
+        assert len(made) == forked
+        assert together == alone
+        assert _left_over(os.environ["FORKING_TEST"]) == []
+        return together
+
+    return compare
+
+
+def _left_over(mark: str) -> list[str]:
+    """The processes with this mark in their environment, except for this one."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if folder.name != str(os.getpid()) and mark in (folder / "environ").read_text():
+                found.append((folder / "cmdline").read_text())
+        except (OSError, UnicodeDecodeError):
+            continue
+    return found
+
+
+def test_a_forked_worker_does_what_another_does(
+    tmp_path: Path, same: Callable[..., tuple[object, ...]]
+) -> None:
+    """Packages with one name and different code; one project has a ``.env``."""
+    roots = [_make(tmp_path / name) for name in ("north", "south", "west")]
+    (roots[2] / ".env").write_text("SHOP_REGION=west\n")
+    _, north, south, west = same(roots, forked=2)
+    assert isinstance(north, dict)
+    assert isinstance(west, dict)
+    assert north.keys() != (south if isinstance(south, dict) else {}).keys()
+    assert b'"region": null' in north["src/shop/state/Portrait__north__/state"]
+    assert b'"region": "west"' in west["src/shop/state/Portrait__west__/state"]
+
+
+@pytest.mark.parametrize(
+    ("at_import", "in_write"),
+    [
+        ("os._exit(3)", "pass"),
+        ("os.kill(os.getpid(), signal.SIGKILL)", "pass"),
+        ("", "raise RuntimeError('no catalogue')"),
+        ("", "os.kill(os.getpid(), signal.SIGSEGV)"),
+        ("", "os.kill(os.getppid(), signal.SIGKILL); time.sleep(60)"),
+        ("", _HANGS),
+        ("threading.Thread(target=time.sleep, args=(0.5,)).start()", "pass"),
+    ],
+)
+def test_what_one_project_does_to_its_worker_affects_no_other(
+    at_import: str, in_write: str, tmp_path: Path, same: Callable[..., tuple[object, ...]]
+) -> None:
+    roots = [
+        _make(tmp_path / "north"),
+        _make(tmp_path / "south", at_import=at_import, in_write=in_write),
+        _make(tmp_path / "west"),
+    ]
+    timeout = 1.5 if in_write == _HANGS else None
+    per_key = {"Portrait[south]": KeyOptions(timeout=timeout, attempts=1)}
+    same(roots, 3, RefreshOptions(per_key=per_key))
+
+
+def test_a_load_that_hangs_ends_at_its_deadline(
+    tmp_path: Path, same: Callable[..., tuple[object, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(discovery, "_LOAD_SECONDS", 2.0)
+    roots = [_make(tmp_path / name, at_import=_HANGS) for name in ("north", "south")]
+    said, *_ = same(roots, forked=2)
+    assert "took longer than 2 s" in str(said)
+
+
+def test_a_server_that_cannot_fork_safely_starts_interpreters(
+    tmp_path: Path, same: Callable[..., tuple[object, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site/sitecustomize.py").write_text(
+        "import threading, time\n"
+        "threading.Thread(target=time.sleep, args=(60,), daemon=True).start()\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path / 'site'}{os.pathsep}{_ROOT}")
+    same([_make(tmp_path / name) for name in ("north", "south")], forked=2)
+
+
+@pytest.mark.parametrize("path", ["src", f"{_ROOT}{os.pathsep}"])
+def test_nothing_is_shared_where_the_folder_decides_what_is_imported(
+    path: str, tmp_path: Path, same: Callable[..., tuple[object, ...]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setenv("PYTHONPATH", path)
+    same([_make(tmp_path / name) for name in ("north", "south")], forked=0)
+
+
+def test_an_interrupt_ends_the_workers_and_their_server(tmp_path: Path) -> None:
+    for name in ("north", "south"):
+        _make(tmp_path / name, in_write=f"open('started', 'w').close(); {_HANGS}")
+    with subprocess.Popen(
+        [sys.executable, "-m", "bundler", "refresh", "--all", "--python", sys.executable],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        while not all((tmp_path / name / "started").exists() for name in ("north", "south")):
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.05)
+        assert any("start.py" in each for each in _left_over(str(tmp_path)))
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGINT
+    assert _left_over(str(tmp_path)) == []
