@@ -53,9 +53,9 @@ def describe(
     if not found:
         said = redact(done.stderr.decode(errors="replace")).strip().splitlines()
         raise ToolFailed(
-            f"{name} could not be loaded: Python ended with exit code {done.exit_code}"
+            f"{name} could not be loaded: Python failed with exit code {done.exit_code}"
             + (f": {said[-1]}" if said else "."),
-            hint="Run it by hand to see why: an import may have ended the process.",
+            hint="Import its modules by hand: an import may have ended the process.",
         )
     return _without_secrets(
         msgspec.json.decode(answer.splitlines()[0], type=Definitions), cache(redact)

@@ -126,8 +126,9 @@ def read_back(artifact: Artifact, bundles: Sequence[Bundle]) -> Verdict:
         found = [directory.path for directory in artifact.state_directories()]
         if found:
             raise VerificationFailed(
-                f"{artifact.name} holds state that was not refreshed for it: {', '.join(found)}.",
-                hint="Name the project that it belongs to with --project.",
+                f"{artifact.name} contains state that was not refreshed for it: "
+                f"{', '.join(found)}.",
+                hint="Select the project that this state belongs to with --project.",
             )
         return Verdict(artifact.name, artifact.kind, artifact.digest, (), None, ())
     verdict = verify(artifact)

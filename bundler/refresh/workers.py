@@ -127,7 +127,7 @@ class WorkerProcess:
         if reply["event"] == "gone":
             raise ToolFailed(
                 f"{self._name} exited while it loaded the project.",
-                hint="Run it by hand to find out why: an import may have ended the process.",
+                hint="Import its modules by hand: an import may have ended the process.",
             )
         return reply
 

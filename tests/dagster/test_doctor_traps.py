@@ -201,7 +201,7 @@ TRAPS = (
     _ignore("this machine's environment in the context", ".env\n", ".venv", "warn"),
     Trap("an instruction that needs BuildKit, without BuildKit",
          lambda patient: docker.without_buildkit(patient, lambda: Builder("classic", "28.2.2")),
-         "needs BuildKit", "fail",
+         "requires BuildKit", "fail",
          {"Dockerfile": "FROM x\nRUN --mount=type=cache,target=/c true\n"}),
 )  # fmt: skip
 

@@ -201,7 +201,7 @@ def test_the_classic_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert assets_in_image(image_of(root, bundle, tmp_path), python, on_path) == ASSETS
     _assert_times_mean_nothing(bundle.root / "orders")
     (root / "orders/models/broken.sql").write_text("select {{ nothing(")
-    with pytest.raises(ToolFailed, match="dbt ended with exit code 2: Compilation Error") as failed:
+    with pytest.raises(ToolFailed, match="dbt failed with exit code 2: Compilation") as failed:
         refresh([project], RefreshOptions(), Told())
     assert "broken" in failed.value.what
     assert published(root, place).manifest.content_digest == first.manifest.content_digest

@@ -153,7 +153,7 @@ def test_programs_are_asked_as_they_say_or_connected_to(
     assert told["Untrusted"].grade == "fail"
     assert "self-signed" in told["Untrusted"].what or "issuer" in told["Untrusted"].what
     assert "127.0.0.1:1 is unreachable: Connection refused" in told["Gone"].what
-    assert "ended with exit code 77" in told["Says"].what
+    assert "failed with exit code 77" in told["Says"].what
     assert again["Says"].grade == "ok"
     assert told["Silent"].grade == "warn"
     assert "reach = " in told["Silent"].fix

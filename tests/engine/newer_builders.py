@@ -275,7 +275,7 @@ def test_what_bake_cannot_build_is_refused_before_the_refresh(
     apps = ["app-one", "app-two"] if file == "compose.yaml" else ["app"]
     words = ["-f", file, *(f"--bundle-state-target={app}" for app in apps)]
     for change, code, message in (
-        ("app*.args.FOLDER=gone", 78, "one.Dockerfile:3 takes gone from the context"),
+        ("app*.args.FOLDER=gone", 78, "one.Dockerfile:3 uses gone from the context"),
         ("app-two.dockerfile=gone", 2, "There is no gone in"),
         ("app-two.contexts.extra=gone", 2, "--build-context extra is gone"),
         ("app-*.context=gone", 2, "The context is gone"),

@@ -261,10 +261,11 @@ def test_no_credentials_and_nothing_that_git_ignores_gets_into_the_image(
         *("/app/.env.example", "/app/.gitignore", "/app/dist/shop.whl", "/app/pyproject.toml"),
         *("/app/src/shop/__init__.py", "/dist/shop.whl"),
     }
-    (sentence,) = [line for line in said if line.startswith("Not in the build context: ")]
+    (sentence,) = [line for line in said if line.startswith("Excluded from the build context: ")]
     assert sentence.endswith(
-        ".aws, .env, .env.production, .git and 2 more, and what git ignores (a.log, dist/old.pex). "
-        f"To have one there, name it in a COPY, or in {project.root / '.dockerignore'}: !.aws"
+        ".aws, .env, .env.production, .git and 2 more, and files that git ignores (a.log, "
+        "dist/old.pex). To include one, name it in a COPY, or add a rule to "
+        f"{project.root / '.dockerignore'}: !.aws"
     )
 
 

@@ -37,7 +37,7 @@ _REFUSED = [
     ("unix://{path}/denied.sock", "FROM scratch\n", "This user may not use the Docker engine"),
     ("tcp://127.0.0.1:9", "FROM scratch\n", "127.0.0.1:9"),
     (None, "FROM x\nRUN --mount=type=cache,target=/c true\n",
-     "Dockerfile:2 needs BuildKit"),
+     "Dockerfile:2 requires BuildKit"),
 ]  # fmt: skip
 
 

@@ -223,7 +223,7 @@ _BOTH = "/one/shop/defs, /two/shop/defs"
          ["--bundle-image-path=/three"], "no directory /three", True),
         ("FROM NAME-base\nRUN true\nVOLUME /one\n", ["--bundle-image-path=/one/shop/defs"],
          "VOLUME /one, which hides", True),
-        (_TWICE, [], f"In NAME as it is now: shop/defs exists more than once in the image: {_BOTH}",
+        (_TWICE, [], f"In the current NAME: shop/defs exists more than once in the image: {_BOTH}",
          False),
         ('FROM NAME-base\nENV H=/two\nENV PYTHONPATH $H\nWORKDIR "/srv"\n', [], "", False),
     ],

@@ -76,7 +76,7 @@ def test_state_that_the_dockerfile_brings_along_is_refused(project: Project) -> 
     (project.root / "elsewhere").mkdir()
     project.new_state().root.rename(project.root / "elsewhere/.local_defs_state")
     done = bundler(project, "build", "docker", "--no-guard", "-t", project.name, ".", code=76)
-    assert "holds state that was not refreshed for it: " in done.stderr
+    assert "contains state that was not refreshed for it: " in done.stderr
     assert f"/app/src/{PLACE}" in done.stderr
     assert not project.engine.has_image(project.name)
 

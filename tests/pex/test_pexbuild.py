@@ -129,7 +129,7 @@ def test_credentials_are_refused_by_name(
         if not bundles:
             shutil.rmtree(tmp_path / "src" / PLACE)
         named = where if "aws" not in where else ".aws"
-        with pytest.raises(ConfigurationError, match=f"app.pex would hold credentials: {named}."):
+        with pytest.raises(ConfigurationError, match=f"would contain credentials: {named}."):
             build("-D", "src", "-m", "shop", "-o", "app.pex", bundles=bundles)
     assert not (tmp_path / "app.pex").exists()
 
@@ -143,7 +143,7 @@ def test_a_private_key_of_the_package_is_refused_unless_it_is_named(
     (tmp_path / "src" / "shop" / "test.key").write_text("-----BEGIN PRIVATE KEY-----\n")
     state = set_state(tmp_path / "s", A="verified")
     words = ["-D", "src", "-m", "shop", "--venv", "-o", "app.pex"]
-    with pytest.raises(ConfigurationError, match=r"would hold credentials: shop/test\.key\.") as it:
+    with pytest.raises(ConfigurationError, match=r"contain credentials: shop/test\.key\.") as it:
         build(*words, bundles=[state])
     assert 'allow-credential-files = ["shop/test.key"]' in it.value.hint
     heard = Heard()
@@ -152,7 +152,7 @@ def test_a_private_key_of_the_package_is_refused_unless_it_is_named(
     build(*words, bundles=[state], listener=heard, allowed=allowed)
     (warning,) = heard.warnings
     assert warning.startswith("app.pex holds shop/test.key, which allow-credential-files names.")
-    assert "app.pex holds older artifacts, or what git ignores: old.pex." in heard.notes
+    assert "app.pex contains older artifacts or files that git ignores: old.pex." in heard.notes
 
 
 def test_what_a_folder_holds_is_refused_before_anything_is_refreshed(
@@ -167,7 +167,7 @@ def test_what_a_folder_holds_is_refused_before_anything_is_refreshed(
     words = ["build", "pex", "--no-guard", "-o", "app.pex", "--", "-D", "src"]
     assert run(cli, words) == 78
     said = capsys.readouterr().err
-    assert "The PEX would hold credentials: src/conf/.env." in said
+    assert "The PEX would contain credentials: src/conf/.env." in said
     assert 'allow-credential-files = ["conf/.env"]' in said
     assert not (tmp_path / "ran").exists()
 

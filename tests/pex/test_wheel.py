@@ -116,7 +116,7 @@ def test_a_wheel_with_credentials_is_refused(tmp_path: Path) -> None:
     key = '{"type": "service_account", "private_key": "' + pem + '"}'
     files = {"shop/.env": "TOKEN=x", "shop/ca.pem": "-----BEGIN CERTIFICATE-----"}
     made = wheel(tmp_path, {**files, "shop/acme-0123.json": key, "shop/.aws/config": "x"})
-    found = r"w\.whl would hold credentials: shop/\.aws, shop/\.env, shop/acme-0123\.json\."
+    found = r"w\.whl would contain credentials: shop/\.aws, shop/\.env, shop/acme-0123\.json\."
     with open_wheel(made) as artifact:
         with pytest.raises(ConfigurationError, match=found):
             refuse("w.whl", [artifact.tree], NOTHING, SILENT)
@@ -132,7 +132,7 @@ def test_a_file_that_may_be_a_key_is_a_warning(tmp_path: Path) -> None:
         refuse("w.whl", [artifact.tree], NOTHING, listener)
         refuse("w.whl", [artifact.tree], AllowedFiles(["shop/*.key"]), listener)
     (warning,) = warnings
-    assert warning.startswith("w.whl holds files that may be private keys: shop/api.key. ")
+    assert warning.startswith("w.whl contains files that may be private keys: shop/api.key. ")
 
 
 def test_a_package_elsewhere_in_the_wheel_names_the_candidate(tmp_path: Path) -> None:

@@ -374,7 +374,7 @@ def test_a_layer_of_ours_that_holds_something_else_is_refused(
     forge(top)
     assert verdict_of(f"{ours.host}/shop:forged").all_problems == ()
     forge(top[:-1024] + extra)
-    refused(f"{ours.host}/shop:forged", r"evil\.py, which is no state")
+    refused(f"{ours.host}/shop:forged", r"evil\.py, which is not part of a state")
     visible = io.BytesIO()
     with (
         tarfile.open(fileobj=io.BytesIO(top)) as old,

@@ -118,7 +118,9 @@ def append(
 def _copied(target: BlobTarget, sources: Sequence[BaseImage]) -> Appended:
     """Copies a source unchanged, if no state is added to it."""
     if len(sources) != 1:
-        raise UsageError("There is no state to embed.")
+        raise UsageError(
+            "There is no state to embed.", hint="Select the project that has it with --project."
+        )
     (source,) = sources
     entry = source.entry
     copy(source.store, target, entry)
@@ -154,7 +156,7 @@ def _refuse_twins(entries: Sequence[Json]) -> None:
         if platform in seen:
             raise UsageError(
                 f"Two of the images are for {platform[0]}/{platform[1]}.",
-                hint="An index has one image per platform.",
+                hint="An index has one image per platform: pass only one of them.",
             )
         seen.add(platform)
 

@@ -123,7 +123,7 @@ class Archive:
             name = _normal(f"{folder}/{member.target}")
             member = self._members.get(name)
         if member is None or member.kind != "file":
-            raise VerificationFailed(f"{self.path} lacks {name}.")
+            raise VerificationFailed(f"{self.path} is missing {name}.")
         return member
 
     def _open(self, name: str) -> BinaryIO:

@@ -99,7 +99,7 @@ def refuse_variants(value: Mapping[str, object], known: Collection[str], what: s
     for name in value:
         if folded.get(name.casefold(), name) != name:
             raise VerificationFailed(
-                f"{what} has the key {name!r}, which some programs take for "
+                f"{what} has the key {name!r}, which some programs read as "
                 f"{folded[name.casefold()]!r}."
             )
 

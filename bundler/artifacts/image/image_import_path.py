@@ -431,7 +431,7 @@ def user_id(files: Files, user: str) -> int:
         if fields[0] == name and fields[2].isdecimal():
             return int(fields[2])
     raise ConfigurationError(
-        f"The image runs as {name!r}, who is not in its /etc/passwd.",
+        f"The image runs as the user {name!r}, which is not in its /etc/passwd.",
         hint="Create the user in the Dockerfile, or use a number: USER 10001.",
     )
 

@@ -222,7 +222,7 @@ def _other_than(expected: str, found: bytes, rest: BinaryIO) -> VerificationFail
     with suppress(VerificationFailed):
         member = TarReader(whole, "The state layer").next()
         if member is not None and member.path != f"/{expected}":
-            belongs = f"where /{expected} belongs" if expected else "which is no state"
+            belongs = f"where /{expected} belongs" if expected else "which is not part of a state"
             what = f"The state layer contains {member.path}, {belongs}."
             return VerificationFailed(what, hint=_AGAIN)
     return _altered(expected)

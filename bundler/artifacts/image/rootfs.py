@@ -139,7 +139,7 @@ class RootFilesystem:
         above = {parent for path in wanted for parent in parents_of(path)}
         for doubt, why in self._doubts.items():
             if doubt in above or not wanted.isdisjoint((doubt, *parents_of(doubt))):
-                yield f"The content of {doubt} depends on who unpacks the image: {why}."
+                yield f"The content of {doubt} depends on what unpacks the image: {why}."
 
     def lookup(self, path: str) -> Node | None:
         """The node at exactly this path; follows no link."""

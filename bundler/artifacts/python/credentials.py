@@ -49,29 +49,31 @@ def refuse(name: str, trees: Iterable[Tree], allowed: AllowedFiles, listener: Li
     """
     own = list(trees)
     found = [(tree.at(path), path) for tree in own for path in _credentials(tree)]
-    _refuse(f"{name} would hold credentials", found, allowed)
+    _refuse(f"{name} would contain credentials", found, allowed)
     for shown in dict(found):
         listener.warning(
-            f"{name} holds {shown}, which {SETTING} names. Anyone with the file can read it."
+            f"{name} contains {shown}, which {SETTING} allows. Anyone with the file can read it."
         )
     likely = [tree.at(path) for tree in own for path in _likely(tree) if not allowed.names(path)]
     if likely := [shown for shown in likely if shown not in dict(found)]:
         listener.warning(
-            f"{name} holds files that may be private keys: {_listed(likely)}. If they may be "
-            f"public, name them in {SETTING}."
+            f"{name} contains files that may be private keys: {_listed(likely)}. If they may be "
+            f"public, add them to {SETTING}."
         )
     ignored = _ignored(allowed.root)
     odd = dict.fromkeys(
         tree.at(top) for tree in own for path in tree.leaves for top in _odd(path, ignored)
     )
     if odd:
-        listener.note(f"{name} holds older artifacts, or what git ignores: {_listed(list(odd))}.")
+        listener.note(
+            f"{name} contains older artifacts or files that git ignores: {_listed(list(odd))}."
+        )
 
 
 def refuse_below(folders: Iterable[Path], allowed: AllowedFiles) -> None:
     """The same as `refuse`, before a build, for folders that are packed completely."""
     found = [(str(folder / path), path) for folder in folders for path in below(folder)]
-    _refuse("The PEX would hold credentials", found, allowed)
+    _refuse("The PEX would contain credentials", found, allowed)
 
 
 def below(folder: Path) -> Iterator[str]:

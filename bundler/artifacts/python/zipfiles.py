@@ -544,7 +544,7 @@ class _Inflating(io.RawIOBase):
             try:
                 piece = self._inflate.decompress(packed, limit)
             except zlib.error as error:
-                raise self._file.refuse(f"{self._entry.name} does not inflate") from error
+                raise self._file.refuse(f"{self._entry.name} cannot be decompressed") from error
             self._pending = self._inflate.unconsumed_tail
             if piece or not packed:
                 return piece

@@ -72,11 +72,11 @@ def context(patient: DoctorContext) -> Iterator[Finding]:
         *_environment_in_context(patient, rules),
     ]
     if not findings:
-        yield Finding("ok", "The context holds the code, and no state.")
+        yield Finding("ok", "The context contains the code and no state.")
     if said := str(left_out):
-        yield Finding("ok", f"build docker leaves something out. {said}")
+        yield Finding("ok", f"build docker leaves some files out. {said}")
     if left_out.artifacts:
-        yield Finding("ok", f"In the context are older artifacts: {left_out.artifacts[0]}.")
+        yield Finding("ok", f"The context contains older artifacts: {left_out.artifacts[0]}.")
     yield from findings
 
 
@@ -132,13 +132,13 @@ def _secrets_in_context(patient: DoctorContext, left_out: LeftOut) -> Iterator[F
         yield _unnamed(
             patient,
             path,
-            f"It holds {holds}. build docker leaves it out; with a plain docker build, "
+            f"It contains {holds}. build docker leaves it out; with a plain docker build, "
             "COPY . and ADD . put it into a layer, where it stays.",
             [f"**/{quoted(name)}"],
         )
     for path, where in left_out.named:
         sentence = named_sentence(path, where)
-        fix = "Take it out: a step that needs it has RUN --mount=type=secret."
+        fix = "Exclude it; a step that needs it can use RUN --mount=type=secret."
         if where == IGNORE_RULE:
             rules = [f"**/{quoted(posixpath.basename(path))}"]
             fix = _add_rules(patient, rules)
@@ -152,7 +152,7 @@ def _secrets_in_context(patient: DoctorContext, left_out: LeftOut) -> Iterator[F
             where=_ignore_file(patient),
         )
     for problem in left_out.problems:
-        yield Finding("warn", problem, fix="See what `git status` says there.")
+        yield Finding("warn", problem, fix="Run `git status` there to find out why.")
 
 
 def _environment_in_context(
@@ -165,8 +165,8 @@ def _environment_in_context(
         yield _unnamed(
             patient,
             str(path),
-            "The whole local environment is sent to the engine with each build, and COPY . "
-            "overwrites the one that the image has created.",
+            "The entire local environment is sent to the engine with each build, and COPY . "
+            "overwrites the one in the image.",
             ["**/.venv"],
         )
 
@@ -304,9 +304,9 @@ def without_buildkit(patient: DoctorContext, detected: Callable[[], Builder]) ->
         if not builder.is_buildkit:
             yield Finding(
                 "fail",
-                f"{name}:{modern.line} needs BuildKit; {builder} does not have it.",
-                "The build ends at that instruction, after the refresh.",
-                "Install docker-buildx; up to Docker 22, DOCKER_BUILDKIT=1 does it.",
+                f"{name}:{modern.line} requires BuildKit, which {builder} does not have.",
+                "The build would fail at that instruction, after the refresh.",
+                "Install the docker-buildx plugin; up to Docker 22, DOCKER_BUILDKIT=1 is enough.",
                 where=f"{name}:{modern.line}",
             )
         return

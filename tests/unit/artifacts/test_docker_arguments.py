@@ -204,7 +204,7 @@ def test_a_named_context_that_holds_the_state_is_told_of(tmp_path: Path) -> None
     line = "src/shop/defs/.local_defs_state"
     assert said == (
         f"--build-context code contains {line}: new state will invalidate the cache. "
-        f"Add that line to {tmp_path / '.dockerignore'}."
+        f"Add that path to {tmp_path / '.dockerignore'}."
     )
     (tmp_path / ".dockerignore").write_text(f"{line}\n")
     assert list(shown(parse(words), [bundle])) == []
@@ -316,7 +316,7 @@ def test_a_context_without_dagster_s_configuration_is_refused(
             way()
             continue
         # One that is copied by name is found before.
-        with pytest.raises(ConfigurationError, match=f"keeps {missing} out|takes {missing} from"):
+        with pytest.raises(ConfigurationError, match=f"(excludes|uses) {missing} from"):
             way()
 
 

@@ -309,7 +309,7 @@ def test_many_files_in_the_topmost_layer_are_not_all_read(command: str, tmp_path
         assert done.returncode == 0, done.stderr.decode()
     else:
         assert done.returncode == 76
-        assert b"app/a, which is no state" in done.stderr + done.stdout
+        assert b"app/a, which is not part of a state" in done.stderr + done.stdout
 
 
 @pytest.mark.parametrize("folder", ["app", "app/src/shop/defs", STATE, f"{STATE}/Dbt/project"])

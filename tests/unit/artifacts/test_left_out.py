@@ -197,8 +197,9 @@ def test_what_is_left_out_of_a_folder_that_is_copied_by_name_is_a_warning(
 def test_it_is_said_in_one_line_and_in_a_failure(repository: Path) -> None:
     left_out = _left_out(repository)
     sentence = (
-        "Not in the build context: .git, and what git ignores (.venv, build, dist, new/b.log and "
-        "4 more). To have one there, name it in a COPY, or in the ignore file: !.git"
+        "Excluded from the build context: .git, and files that git ignores (.venv, build, dist, "
+        "new/b.log and 4 more). To include one, name it in a COPY, or add a rule to the ignore "
+        "file: !.git"
     )
     assert str(left_out) == sentence
     with pytest.raises(ChildFailed) as failed, left_out.explaining():
@@ -234,7 +235,7 @@ def test_git_that_cannot_answer_is_told(tmp_path: Path) -> None:
     left_out = _left_out(tmp_path)
     assert left_out.credentials == (".env", ".git")
     (said,) = left_out.problems
-    assert "git could not say what it ignores" in said
+    assert "git cannot list what it ignores" in said
 
 
 # --- an archive on stdin --------------------------------------------------------------------

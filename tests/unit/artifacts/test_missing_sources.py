@@ -192,7 +192,7 @@ def test_a_build_says_which_folder_has_to_be_the_context(tmp_path: Path) -> None
     project = tmp_path / "projects/shop"
     write(tmp_path, {"uv.lock": "", "projects/shop/dockerfile": "FROM base\nCOPY uv.lock /x\n"})
     with pytest.raises(
-        ConfigurationError, match=r"dockerfile:2 takes uv\.lock from .*shop"
+        ConfigurationError, match=r"dockerfile:2 uses uv\.lock from .*shop"
     ) as caught:
         preflight(parse([str(project)]))
     assert caught.value.hint.startswith(f"It is in {tmp_path}: pass that as the context")
@@ -229,7 +229,7 @@ def test_a_dockerfile_on_stdin_is_held_against_its_context(tmp_path: Path) -> No
     arguments = parse(["-f", "-", str(tmp_path)])
     with (
         take(arguments, BytesIO(b"FROM base\nCOPY uv.lock /x\n")) as piped,
-        pytest.raises(ConfigurationError, match=r"Dockerfile:2 takes uv.lock .*\.dockerignore"),
+        pytest.raises(ConfigurationError, match=r"Dockerfile:2 uses uv.lock .*\.dockerignore"),
     ):
         preflight(arguments, piped=piped)
 
@@ -242,7 +242,7 @@ def test_a_build_argument_without_a_value_is_that_of_the_environment(
     monkeypatch.delenv("V", raising=False)
     preflight(arguments)
     monkeypatch.setenv("V", "gone")
-    with pytest.raises(ConfigurationError, match="takes gone"):
+    with pytest.raises(ConfigurationError, match="uses gone"):
         preflight(arguments)
 
 

@@ -338,7 +338,7 @@ TRIED: tuple[tuple[str, str, str], ...] = (
 # A label, the words of a message, or a comment in a file that is written: each by its start.
 NO_COMMAND = (
     *("docker build", "docker buildx bake", "docker bundle", "docker compose -f", "docker history"),
-    *("docker push {}", "docker {}, {}", "git add", "git could not say", "git would read it"),
+    *("docker push {}", "docker {}, {}", "git add", "git cannot list", "git would read it"),
     *("state-bundler build {}", "state-bundler embed {}", "state-bundler init --docker-plugin"),
     *("state-bundler init: ", "state-bundler is not installed", "state-bundler leaves"),
     *(

@@ -75,7 +75,7 @@ def test_a_build_names_the_file_with_the_rule(wd: WorkDir, dockerfile: str, *, o
     with pytest.raises(ConfigurationError, match=f"but {wd.path}/{name} excludes it"):
         preflight(arguments, detected=lambda: Builder("buildx", ""))
     write(wd.path, {name: "**/pyproject.toml\n"})
-    with pytest.raises(ConfigurationError, match=f"{wd.path}/{name} keeps projects/shop/pyp"):
+    with pytest.raises(ConfigurationError, match=f"{wd.path}/{name} excludes projects/shop/pyp"):
         refuse_missing_configuration(
             arguments, wd.path / "projects/shop", detected=lambda: Builder("buildx", "")
         )

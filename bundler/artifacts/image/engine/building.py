@@ -82,8 +82,8 @@ def require_buildkit(
     if found is None or modern is None or builder.is_buildkit:
         return
     raise ToolFailed(
-        f"{found[0]}:{modern.line} needs BuildKit; {builder} does not have it.",
-        hint="Install docker-buildx; up to Docker 22, DOCKER_BUILDKIT=1 does it.",
+        f"{found[0]}:{modern.line} requires BuildKit, which {builder} does not have.",
+        hint="Install the docker-buildx plugin; up to Docker 22, DOCKER_BUILDKIT=1 is enough.",
     )
 
 
@@ -105,9 +105,9 @@ def refuse_missing_configuration(
         return
     if missing := missing_configuration(root, project, text, parse(rules_in(file))):
         raise ConfigurationError(
-            f"{file} keeps {' and '.join(missing)} out of the image, and Dagster finds the "
-            "project, and with it the state, by that file.",
-            hint=f"Take out the rule, or add a last one: !{missing[0]}",
+            f"{file} excludes {' and '.join(missing)} from the image, but Dagster needs that file "
+            "to find the project and its state.",
+            hint=f"Remove the rule, or add this one at the end: !{missing[0]}",
         )
 
 
@@ -157,11 +157,11 @@ def _refuse_missing_sources(
     for missing in missing_sources(
         root, text, build_args, rules, target=arguments.target, contexts=contexts
     ):
-        where = f"{name}:{missing.line} takes {missing.path} from the context {root.resolve()}"
+        where = f"{name}:{missing.line} uses {missing.path} from the context {root.resolve()}"
         if missing.is_excluded:
             raise ConfigurationError(
                 f"{where}, but {ignore_file} excludes it.",
-                hint=f"Take out the rule, or add a last one: !{missing.path}",
+                hint=f"Remove the rule, or add this one at the end: !{missing.path}",
             )
         raise ConfigurationError(
             f"{where}, where it does not exist.", hint=_elsewhere(root, dockerfile, missing.path)
@@ -175,7 +175,7 @@ def _elsewhere(root: Path, dockerfile: Path | None, path: str) -> str:
     for folder in (*own, *top.parents):
         if folder != top and (folder / path).exists():
             return f"It is in {folder}: pass that as the context, and the Dockerfile with -f."
-    return "Add it, or pass another context."
+    return "Create the file, or pass another context."
 
 
 def _dockerfile(arguments: Arguments, piped: Piped | None) -> tuple[str, bytes] | None:

@@ -68,7 +68,9 @@ def history_of(history: Sequence[Mapping[str, Any]], layers: int) -> list[Json]:
         key=lambda position: (-_likelihood(oldest_first[position]), position),
     )
     if layers > len(ranked):
-        raise ToolFailed("The Docker engine reports fewer steps than the image has layers.")
+        raise ToolFailed(
+            "The Docker engine reports fewer history entries than the image has layers."
+        )
     making = set(ranked[:layers])
     return [_line(entry, position in making) for position, entry in enumerate(oldest_first)]
 

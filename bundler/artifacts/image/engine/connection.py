@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 _OLDEST, _NEWEST = (1, 41), (1, 44)
 _PODMAN_HEADER = "libpod-api-version"
 _HINT = "Is the engine running? Run `docker version` to find out."
-_BROKEN = "The Docker engine broke the connection."
+_BROKEN = "The Docker engine closed the connection."
 _BUFFER_BYTES = 256 * 1024
 # No program is ever run in a container; an image without a command needs a placeholder.
 _NEVER_RUN = ["state-bundler-reads-only"]
@@ -198,7 +198,7 @@ class Engine:
         except requests.RequestException as error:
             raise ToolFailed(f"No Docker engine responds at {self._host}.", hint=_HINT) from error
         except DockerException as error:
-            raise ToolFailed(f"The Docker SDK cannot ask the engine: {error}.") from error
+            raise ToolFailed(f"The request to the Docker engine failed: {error}.") from error
 
     def image(self, name: str) -> Any:
         """What ``docker image inspect`` shows of an image, by name or ID."""
@@ -371,7 +371,7 @@ def _refuse(response: requests.Response) -> NoReturn:
         said = str(msgspec.json.decode(said)["message"]).encode()
     text = said.decode(errors="replace").strip() or response.reason
     if response.status_code == http.client.NOT_FOUND:
-        raise NotInEngine(f"The Docker engine does not have it: {text}.")
+        raise NotInEngine(f"The Docker engine answered: {text}.")
     path = str(response.request.path_url).partition("?")[0]
     raise ToolFailed(f"The Docker engine refused {path}: {text}.")
 

@@ -72,14 +72,14 @@ def shown(arguments: Arguments, bundles: Sequence[Bundle]) -> Iterator[str]:
         rules = parse(ignored)
         if credentials := find(root, ignored, Names.of(b"", "", ignored, {})).credentials:
             yield (
-                f"--build-context {name} shows the build {', '.join(credentials)}. If that is not "
-                f"to be copied, put it into {root / IGNORE_FILE}."
+                f"--build-context {name} gives the build access to {', '.join(credentials)}. To "
+                f"keep that out of the image, add it to {root / IGNORE_FILE}."
             )
         for rule in withheld_rules(root, bundles).rules:
             if not excluded(rule.replace("\\", ""), rules):
                 yield (
                     f"--build-context {name} contains {rule}: new state will invalidate the "
-                    f"cache. Add that line to {root / IGNORE_FILE}."
+                    f"cache. Add that path to {root / IGNORE_FILE}."
                 )
 
 

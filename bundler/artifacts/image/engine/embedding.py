@@ -131,7 +131,7 @@ class EngineDestination:
             with reading(self.engine, base.identity) as container:
                 layer = plan(container, base, request)
         paths = sorted(item.path for item in layer.placed)
-        request.listener.note(f"The state belongs in {', '.join(paths)}.")
+        request.listener.note(f"Path of the state in the image: {', '.join(paths)}.")
         return layer
 
     def digest(self) -> str | None:

@@ -146,7 +146,7 @@ def _parse_stat(encoded: str) -> _Stat:
         stat: dict[str, Any] = msgspec.json.decode(base64.b64decode(encoded))
         mode, target = int(stat["mode"]), str(stat.get("linkTarget") or "")
     except (ValueError, KeyError, msgspec.DecodeError) as error:
-        raise ToolFailed("The Docker engine did not say what a path is.") from error
+        raise ToolFailed("The Docker engine did not describe a path in the image.") from error
     if mode & _GO_SYMLINK:
         return _Stat("symlink", target)
     if mode & _GO_DIRECTORY:

@@ -81,7 +81,7 @@ class Foreseer:
             if is_certain:
                 raise problem
             listener.warning(
-                f"In {name} as it is now: {problem.what} If the new image is like it, the build "
+                f"In the current {name}: {problem.what} Unless the new image differs, the build "
                 f"will fail. {problem.hint}"
             )
 

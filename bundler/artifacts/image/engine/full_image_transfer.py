@@ -111,7 +111,7 @@ def _documents(docker: Docker, image_id: str, folder: Path) -> LayoutFolder:
         argv = docker.argv("buildx", "history", "inspect", "attachment", "", digest)
         raw = process.check(argv, env=docker.environment)
         if f"sha256:{hashlib.sha256(raw).hexdigest()}" != digest:
-            raise ToolFailed(f"buildx shows something else than {digest}.")
+            raise ToolFailed(f"buildx returned something other than {digest}.")
         layout.add(partial(_write, raw), partial(str, digest))
         top.setdefault("size", len(raw))
         return image.load(raw, digest)
@@ -188,7 +188,7 @@ def _converted(archive: tarfile.TarFile, folder: Path) -> LayoutFolder:
 def _bytes_of(archive: tarfile.TarFile, name: str) -> bytes:
     stream = archive.extractfile(archive.getmember(name))
     if stream is None:
-        raise VerificationFailed(f"The engine's archive lacks {name}.")
+        raise VerificationFailed(f"The engine's archive is missing {name}.")
     with stream:
         return stream.read()
 

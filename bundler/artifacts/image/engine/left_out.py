@@ -146,18 +146,18 @@ class LeftOut:
         ignored = [path for path in self.ignored if posixpath.basename(path) != _BYTECODE]
         ignored += [_BYTECODE] if len(ignored) < len(self.ignored) else []
         parts = [_listed(self.credentials)] if self.credentials else []
-        parts += [f"what git ignores ({_listed(ignored)})"] if ignored else []
+        parts += [f"files that git ignores ({_listed(ignored)})"] if ignored else []
         if self.elsewhere:
             return (
-                f"{self.elsewhere} is not on this machine, so nothing is left out of that context: "
-                "the build sees its credentials and state, too."
+                f"{self.elsewhere} is not on this machine, so nothing is excluded from that "
+                "context: the build sees its credentials and state, too."
             )
         if not parts:
             return ""
         first = (*self.credentials, *ignored)[0]
         return (
-            f"Not in the build context: {', and '.join(parts)}. To have one there, name it in a "
-            f"COPY, or in {self.ignore_file}: !{first}"
+            f"Excluded from the build context: {', and '.join(parts)}. To include one, name it in "
+            f"a COPY, or add a rule to {self.ignore_file}: !{first}"
         )
 
     def tell(self, listener: Listener) -> None:
@@ -166,7 +166,7 @@ class LeftOut:
         if said := str(self):
             listener.note(said)
         if self.artifacts:
-            listener.note(f"In the build context are older artifacts: {_listed(self.artifacts)}.")
+            listener.note(f"The build context contains older artifacts: {_listed(self.artifacts)}.")
 
     def warnings(self) -> Iterator[str]:
         yield from (named_sentence(*named) for named in self.named)
@@ -191,7 +191,7 @@ class LeftOut:
 
 def named_sentence(path: str, where: str) -> str:
     return (
-        f"{path} goes into the build context, because {where} names it. Anyone with the "
+        f"{path} is in the build context because {where} names it. Anyone with the "
         "image can read what is copied from it."
     )
 
@@ -293,8 +293,8 @@ class _Search:
                 }
         except (ToolFailed, OSError, ValueError) as error:
             self.problems.append(
-                f"git could not say what it ignores in {place}, so only credentials are left out "
-                f"of the build context there: {error}"
+                f"git cannot list what it ignores in {place}, so only credentials are excluded "
+                f"from the build context there: {error}"
             )
 
 

@@ -342,7 +342,7 @@ def _of_proxy(host: str, error: urllib3.exceptions.ProxyError) -> BundlerError:
     """A proxy that requires another login will require it again."""
     if f" {_PROXY_LOGIN} " in f"{error.original_error} ":
         return CredentialsRefused(
-            f"The proxy for {host} requires (other) credentials.",
+            f"The proxy for {host} requires valid credentials.",
             hint="Add them to its URL: HTTPS_PROXY=http://USER:PASSWORD@HOST:PORT",
         )
     return Transient(f"The proxy for {host} cannot be used.")

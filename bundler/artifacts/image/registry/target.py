@@ -372,4 +372,4 @@ def with_digest(location: str, digest: str) -> str:
 
 def _refuse_other(digest: str, expected: str | None, name: str) -> None:
     if expected is not None and digest != expected:
-        raise VerificationFailed(f"{name} was to contain {expected}, but contains {digest}.")
+        raise VerificationFailed(f"{name} should contain {expected}, but contains {digest}.")
