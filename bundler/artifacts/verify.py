@@ -290,9 +290,11 @@ def _content_problem(member: Member, known: Known) -> str | None:
     expected, size = known.files[member.path]
     if member.size != size:
         return f"has {member.size} bytes instead of {size}"
-    with member.open() as stream:
-        found = hash_stream(stream, size)  # type: ignore[arg-type]  # BinaryIO hides readinto
-    return None if found == (expected, size) else "was altered"
+    found = member.sha256()
+    if found is None:
+        with member.open() as stream:
+            found, size = hash_stream(stream, size)  # type: ignore[arg-type]  # BinaryIO hides readinto
+    return None if (found, size) == (expected, member.size) else "was altered"
 
 
 def _is_below(path: str, parents: tuple[str, ...]) -> bool:

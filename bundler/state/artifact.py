@@ -24,7 +24,8 @@ class Member(msgspec.Struct, frozen=True):
 
     path: POSIX, relative to the state directory. size: in bytes, 0 for anything that is not a file.
     open: a stream over the bytes, valid only until the next member is requested. mode: permission
-    bits, None if the artifact has none.
+    bits, None if the artifact has none. sha256: in hexadecimal, if the file has to be read for
+    another hash anyway; None to read it with `open`.
     """
 
     path: str
@@ -32,6 +33,7 @@ class Member(msgspec.Struct, frozen=True):
     size: int
     open: Callable[[], BinaryIO]
     mode: int | None = None
+    sha256: Callable[[], str | None] = lambda: None
 
 
 class StateDirectory(Protocol):

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TypeVar
+from typing import TYPE_CHECKING, BinaryIO, TypeVar
+
+if TYPE_CHECKING:
+    from hashlib import _Hash
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
@@ -16,6 +19,7 @@ _BATCH_BYTES = 2 * 1024 * 1024
 _BATCH_ITEMS = 64
 # Registries answer in tens of milliseconds and count the requests of each client.
 _MOST_WAITING = 8
+_PIECE_BYTES = 1024 * 1024
 
 
 def in_parallel(
@@ -63,6 +67,24 @@ def while_waiting(
             yield work(item) if future is None else future.result()
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def update(stream: BinaryIO, hashes: Sequence[_Hash]) -> None:
+    """Updates the hashes with the rest of a stream. Each piece of a large one is hashed while the
+    next one is read."""
+    piece = stream.read(_PIECE_BYTES)
+    if len(piece) < _PIECE_BYTES:
+        for each in hashes:
+            each.update(piece)
+        return
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(max_workers=len(hashes)) as pool:
+        while piece:
+            hashing = [pool.submit(each.update, piece) for each in hashes]
+            piece = stream.read(_PIECE_BYTES)
+            for done in hashing:
+                done.result()
 
 
 def processors() -> int:

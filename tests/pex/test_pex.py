@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
 from bundler.artifacts.python.pex import open_pex
+from bundler.artifacts.python.zipfiles import ZipEntry, ZipFile
 from bundler.artifacts.verify import verify
 from bundler.errors import ConfigurationError, UsageError, VerificationFailed
 from bundler.state.artifact import LABEL_RUN_RECORD, LABEL_STATES
@@ -57,6 +59,37 @@ def test_the_result_verifies_and_a_flipped_byte_does_not(plain: Path, tmp_path: 
     target.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
     with open_pex(target) as artifact, pytest.raises(VerificationFailed, match="A/state"):
         verify(artifact).raise_for_problems()
+
+
+@pytest.mark.parametrize("damaged", [None, "A/state", "shop/zebra.py"])
+def test_verifying_reads_each_state_once(
+    damaged: str | None, plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is hashed for pex is not read again for the manifest; a damaged file is named, and no
+    other one."""
+    target = tmp_path / "new.pex"
+    states = set_state(tmp_path / "s", A="abc" * 50, B="é" * 2_000_000)
+    embed_pex(plain, [bundle_of(states)], RECORD, target)
+    if damaged:
+        data = bytearray(target.read_bytes())
+        data[data.index(damaged.encode()) + len(damaged) + 3] ^= 1
+        target.write_bytes(data)
+    opened: list[str] = []
+    really = ZipFile.open
+
+    def counted(file: ZipFile, entry: ZipEntry) -> BinaryIO:
+        opened.append(entry.name)
+        return really(file, entry)
+
+    monkeypatch.setattr(ZipFile, "open", counted)
+    with open_pex(target) as artifact:
+        found = verify(artifact)
+    if damaged is None:
+        assert found.all_problems == ()
+        assert opened.count(f"{PLACE}/B/state") == 1
+    else:
+        assert found.all_problems
+        assert all(damaged in problem for problem in found.all_problems)
 
 
 def test_it_is_the_file_that_pex_itself_makes_of_the_same_inputs(

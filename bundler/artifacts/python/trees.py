@@ -10,8 +10,8 @@ import hashlib
 import io
 import os
 import stat
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cached_property
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import cached_property, partial
 from pathlib import Path
 from typing import BinaryIO, ClassVar, Literal
 
@@ -150,10 +150,11 @@ def _state_directory_of(path: str) -> str | None:
 
 
 class TreeStateDirectory(msgspec.Struct, frozen=True):
-    """A state directory in a tree."""
+    """A state directory in a tree. sha256_of: of a path in the tree, see `Member.sha256`."""
 
     tree: Tree
     relative: str
+    sha256_of: Callable[[str], str | None] = lambda _: None
 
     sealed: ClassVar[bool] = False
     concurrent: ClassVar[bool] = True
@@ -178,7 +179,8 @@ class TreeStateDirectory(msgspec.Struct, frozen=True):
             if folder.startswith(start):
                 yield Member(folder[len(start) :], "directory", 0, _nothing)
         for path, leaf in self.tree.below(self.relative):
-            yield Member(path, leaf.kind, leaf.size, leaf.open, leaf.mode)
+            sha256 = partial(self.sha256_of, start + path)
+            yield Member(path, leaf.kind, leaf.size, leaf.open, leaf.mode, sha256)
 
 
 def _nothing() -> BinaryIO:
@@ -221,16 +223,16 @@ class ZipLeaves(Mapping[str, Leaf]):
 
 def zip_tree(file: ZipFile, path: str = "") -> Tree:
     """A whole zip file, such as a wheel. path: within its container."""
-    names = [name for name in file.names if not name.endswith("/")]
-    return Tree(path, ZipLeaves(file, names), file, folders_in(file))
+    tree = tree_in_zip(file, file.names)
+    return Tree(path, tree.leaves, file, tree.folders)
 
 
-def folders_in(file: ZipFile, below: str = "") -> tuple[str, ...]:
-    """The folders that a zip file names below one of them, which is given with its slash."""
-    start = len(below)
-    return tuple(
-        name[start:-1] for name in file.names if name[-1] == "/" and name.startswith(below)
-    )
+def tree_in_zip(file: ZipFile, names: Collection[str], path: str = "") -> Tree:
+    """A folder in a zip file. names: of all entries below it."""
+    below = f"{path}/" if path else ""
+    files = [name for name in names if name[-1] != "/"]
+    folders = tuple(name[len(below) : -1] for name in names if name[-1] == "/")
+    return Tree(path, ZipLeaves(file, files, below), folders=folders)
 
 
 def folder_tree(root: Path, path: str = "") -> Tree:

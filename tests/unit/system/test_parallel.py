@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import hashlib
+import io
 import re
 import threading
 from pathlib import Path
@@ -8,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bundler.system.parallel import in_parallel, while_waiting
+from bundler.system.parallel import in_parallel, update, while_waiting
 from tests.support.environments import ROOT
 
 
@@ -32,6 +34,18 @@ def test_an_error_comes_after_the_results_before_it() -> None:
         for number in in_parallel(work, range(300), lambda _: 100_000):
             found.append(number)  # noqa: PERF402  # the error would lose a list
     assert found == list(range(150))
+
+
+@pytest.mark.parametrize("size", [0, 1, 2**20 - 1, 2**20, 2**20 + 1, 3 * 2**20 + 7])
+def test_a_stream_of_any_size_updates_every_hash(size: int) -> None:
+    data = (b"%08d" % size) * (size // 8 + 1)
+    stream = io.BytesIO(data[:size])
+    hashes = [hashlib.sha1(usedforsecurity=False), hashlib.sha256()]
+    update(stream, hashes)
+    assert [each.digest() for each in hashes] == [
+        hashlib.sha1(data[:size], usedforsecurity=False).digest(),
+        hashlib.sha256(data[:size]).digest(),
+    ]
 
 
 def test_little_work_starts_no_thread() -> None:

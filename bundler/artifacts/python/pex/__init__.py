@@ -45,7 +45,7 @@ class PexArtifact(OneArtifact):
         return self._pex.info.run_record(self.name)
 
     def state_directories(self) -> Sequence[StateDirectory]:
-        return [found for tree in self._pex.trees for found in tree.state_directories()]
+        return list(self._pex.state_directories())
 
     def problems(self, found: Mapping[str, Manifest]) -> Iterator[str]:
         """Where a run would find something other than what is read here, as messages."""

@@ -17,7 +17,9 @@ import re
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import cached_property
 from pathlib import Path
+from threading import Lock
 
 import msgspec
 
@@ -29,16 +31,17 @@ from bundler.artifacts.python.pex.info import (
     IMPORT_HOOK,
     MAIN,
     PEX_INFO,
+    Code,
     PexInfo,
-    code_hash,
     is_user_file,
+    read_code,
 )
 from bundler.artifacts.python.trees import (
     Tree,
     TreeChange,
-    ZipLeaves,
+    TreeStateDirectory,
     folder_tree,
-    folders_in,
+    tree_in_zip,
     zip_tree,
 )
 from bundler.artifacts.python.zipfiles import STORED, ZipFile
@@ -55,7 +58,7 @@ _AFTER_SLASH = chr(ord("/") + 1)
 Stamp = tuple[int, int, int, int, int]
 
 
-class PexFile(msgspec.Struct, frozen=True):
+class PexFile(msgspec.Struct, frozen=True, dict=True):
     """name: as the user named it. zip, stamp: of a zipapp's only zip file, else None."""
 
     name: str
@@ -65,6 +68,7 @@ class PexFile(msgspec.Struct, frozen=True):
     zip: ZipFile | None
     root: Path
     stamp: Stamp | None = None
+    reading: Lock = msgspec.field(default_factory=Lock)
 
     @property
     def trees(self) -> tuple[Tree, ...]:
@@ -78,6 +82,30 @@ class PexFile(msgspec.Struct, frozen=True):
             return (_read(path), path.stat().st_mode & 0o777) if path.is_file() else None
         entry = self.zip.get(name)
         return None if entry is None else (self.zip.read(entry), entry.permissions)
+
+    def state_directories(self) -> Iterator[TreeStateDirectory]:
+        for found in self.user.state_directories():
+            yield msgspec.structs.replace(found, sha256_of=self._sha256_of)
+        for tree in self.distributions:
+            yield from tree.state_directories()
+
+    def _sha256_of(self, path: str) -> str | None:
+        code = self._code
+        return None if isinstance(code, VerificationFailed) else code.sha256.get(path)
+
+    @property
+    def _code(self) -> Code | VerificationFailed:
+        """What is read for the code hash, and for the digests of the states in it: once."""
+        with self.reading:  # several threads verify files
+            return self._read_code
+
+    @cached_property
+    def _read_code(self) -> Code | VerificationFailed:
+        states = tuple(f"{found.relative}/" for found in self.user.state_directories())
+        try:
+            return read_code(self.user.changed(TreeChange({})), states)
+        except VerificationFailed as error:
+            return error
 
     def check_hashes(self) -> None:
         """Computes all hashes from the contents. Raises `VerificationFailed` if any differs."""
@@ -94,8 +122,11 @@ class PexFile(msgspec.Struct, frozen=True):
 
         A machine that knows a hash runs what it has unpacked under it, not these contents.
         """
+        code = self._code
+        if isinstance(code, VerificationFailed):
+            raise code
         if (
-            code_hash(self.user.changed(TreeChange({}))) != self.info.code_hash
+            code.code_hash != self.info.code_hash
             or self.info.computed_pex_hash() != self.info.pex_hash
         ):
             yield f"The hashes in the PEX-INFO of {self.name} do not match its contents."
@@ -143,13 +174,12 @@ def _open_zipapp(path: Path, stack: ExitStack, like: ZipFile | None) -> PexFile:
     info = None if entry is None else PexInfo.parse(file.read(entry), str(path))
     if info is None or MAIN not in file or IMPORT_HOOK not in file:
         raise VerificationFailed(f"{path} is not a PEX: it has no {PEX_INFO}, or no boot code.")
-    names = sorted([name for name in file.names if name[-1] != "/"])
+    names = sorted(file.names)
     trees = tuple(_wheel_in_zip(file, name, names) for name in sorted(info.distributions))
     prefix = file.read_prefix()
     if prefix and not prefix.startswith(b"#!"):
         raise VerificationFailed(f"{path} is not a PEX: it does not start with a #! line.")
-    folders = tuple(name for name in folders_in(file) if is_user_file(f"{name}/"))
-    user = Tree("", ZipLeaves(file, [*_user_files(names)]), folders=folders)
+    user = tree_in_zip(file, [*_user_names(names)])
     return PexFile(str(path), info, user, trees, file, path, _stamp(os.fstat(file.descriptor)))
 
 
@@ -170,7 +200,7 @@ def _below(folder: str, names: Sequence[str]) -> slice:
     return slice(bisect_left(names, folder), bisect_left(names, f"{folder[:-1]}{_AFTER_SLASH}"))
 
 
-def _user_files(names: Sequence[str]) -> Iterator[str]:
+def _user_names(names: Sequence[str]) -> Iterator[str]:
     """Those of the sorted names that are not pex's; skips pex's folders."""
     position = 0
     for folder in _PEXS_FOLDERS:
@@ -184,11 +214,10 @@ def _wheel_in_zip(file: ZipFile, name: str, names: Sequence[str]) -> Tree:
     path = f"{DEPS}/{name}"
     whole = file.get(path)
     if whole is None:
-        inside = names[_below(f"{path}/", names)]
-        if not inside:
+        tree = tree_in_zip(file, names[_below(f"{path}/", names)], path)
+        if not tree.leaves:
             raise VerificationFailed(f"{file.name} is missing {path}, which its {PEX_INFO} lists.")
-        folders = folders_in(file, f"{path}/")
-        return Tree(path, ZipLeaves(file, inside, f"{path}/"), folders=folders)
+        return tree
     if whole.method != STORED:
         raise VerificationFailed(f"{path} in {file.name} is compressed twice: pex stores wheels.")
     start = file.start + file.data_offset(whole)

@@ -18,7 +18,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import msgspec
 
@@ -26,6 +26,7 @@ from bundler.artifacts.labels import decode_claims, decode_record, encode_claims
 from bundler.errors import VerificationFailed
 from bundler.state.artifact import LABEL_RUN_RECORD, LABEL_STATES
 from bundler.state.manifest import Claim, RunRecord, canonical
+from bundler.system.parallel import update
 
 PEX_INFO = "PEX-INFO"
 MAIN = "__main__.py"
@@ -36,7 +37,6 @@ BOOTSTRAP = ".bootstrap"
 DEPS = ".deps"
 
 _MAX_INFO_BYTES = 16 * 1024 * 1024
-_BUFFER_BYTES = 1024 * 1024
 # The first version whose code hash covers only the user's files.
 LOWEST_PEX = (2, 24, 0)
 LOWEST_PEX_VERSION = ".".join(map(str, LOWEST_PEX))
@@ -192,15 +192,30 @@ def is_older(version: str, than: tuple[int, ...]) -> bool:
     return parts is not None and tuple(map(int, parts[0].split("."))) < than
 
 
+class Code(NamedTuple):
+    """code_hash: pex's hash of the user's files. sha256: of single files, by path."""
+
+    code_hash: str
+    sha256: Mapping[str, str]
+
+
 def code_hash(files: Mapping[str, Callable[[], BinaryIO]]) -> str:
-    """pex's hash of the user's files, by path; reads only those that count."""
+    """pex's hash of the user's files, by path."""
+    return read_code(files).code_hash
+
+
+def read_code(files: Mapping[str, Callable[[], BinaryIO]], below: tuple[str, ...] = ()) -> Code:
+    """Reads the user's files that count, each once. below: folders whose files get a sha256."""
     names = sorted(name for name in files if counts(name))
-    digest = hashlib.sha1("".join(names).encode(), usedforsecurity=False)
+    whole = hashlib.sha1("".join(names).encode(), usedforsecurity=False)
+    found = {}
     for name in names:
+        own = hashlib.sha256() if name.startswith(below) else None
         with files[name]() as stream:
-            while piece := stream.read(_BUFFER_BYTES):
-                digest.update(piece)
-    return digest.hexdigest()
+            update(stream, [whole] if own is None else [whole, own])
+        if own is not None:
+            found[name] = own.hexdigest()
+    return Code(whole.hexdigest(), found)
 
 
 def counts(name: str) -> bool:
