@@ -61,7 +61,7 @@ class StateBundlerHook(BuildHookInterface):  # type: ignore[type-arg]  # generic
 
         found: PublishedFiles = self._run(published, Path(self.root))
         for path in found.missing:
-            what = f"{path} holds no state"
+            what = f"{path} contains no state"
             if self.config.get("require"):
                 self.app.abort(f"{what}. Run: state-bundler refresh")
             self.app.display_warning(f"{what}, so the {self.target_name} ships without it.")

@@ -64,7 +64,7 @@ def embed(
     prepared = building.prepare(listener)
     prepared = loading.add_to(prepared, by_default=bool(prepared.expected))
     if not prepared.bundles:
-        raise click.UsageError("There is no state to embed. Name its project with --project.")
+        raise click.UsageError("There is no state to embed. Select its project with --project.")
     places = places_of(prepared, image_path)
     made = embed_images(sources, tags, prepared, listener, places=places, every_byte=every_byte)
     show_outcome(made, style)

@@ -238,11 +238,11 @@ def verify(*, url: str | None, root: Path, only_current: bool, style: str) -> No
         )
     if checked.problems:
         error = VerificationFailed(
-            f"{found.url} does not verify: {' '.join(checked.problems)}",
-            hint=f"Roll back to a version that is whole: {found.command('rollback')}",
+            f"{found.url} is damaged: {' '.join(checked.problems)}",
+            hint=f"Roll back to an intact version: {found.command('rollback')}",
         )
         if len(checked.problems) > 1:
-            error.headline = f"{found.url} does not verify: {len(checked.problems)} problems."
+            error.headline = f"{found.url} is damaged: {len(checked.problems)} problems."
             error.details = (("damage", tuple(checked.problems)),)
         raise error
 

@@ -340,8 +340,8 @@ def _meanwhile(questions: Sequence[Question], env: Mapping[str, str]) -> Iterato
 
     verbs = list(dict.fromkeys(os.fsdecode(question.arguments[0]) for question in questions))
     listener.of_process.note(
-        f"Still waiting for git ({', '.join(verbs)}): a large repository or a slow disk takes its "
-        "time."
+        f"Still waiting for git ({', '.join(verbs)}): this can take a while in a large repository "
+        "or on a slow disk."
     )
     if "GIT_WORK_TREE" in env and not _READING_RULES.isdisjoint(verbs):
         top = os.fsencode(env["GIT_WORK_TREE"])

@@ -66,9 +66,9 @@ def way_out(root: Path, below: Sequence[Path], *, has_all: bool = False) -> str:
 def _example(root: Path) -> str:
     """`init` changes a pyproject.toml but does not create one."""
     if not pyproject_of(root).is_file():
-        return " It belongs in pyproject.toml, which is missing here."
+        return " It belongs in pyproject.toml, which does not exist yet."
     if "state-bundler" in read_toml(pyproject_of(root)).get("tool", {}):
-        return " [tool.state-bundler] in pyproject.toml is where it belongs."
+        return " It belongs in [tool.state-bundler] in pyproject.toml."
     return " `state-bundler init` adds an example to pyproject.toml."
 
 

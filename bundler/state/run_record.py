@@ -53,7 +53,7 @@ def code_of(root: Path, *, required: bool) -> CodeIdentity | None:
     except ToolFailed as error:
         if required:
             raise
-        listener.of_process.note(f"The record does not say which code this is: {error.what}")
+        listener.of_process.note(f"The run record will not name the commit: {error.what}")
         return None
 
 

@@ -40,7 +40,9 @@ def copy(source: Store, target: Store, *, history: bool = False, author: Author 
     there = target.known.find_all(wanted)
     for key, version in steps[-1].items():
         if version not in there:
-            raise VerificationFailed(f"{source.url} has lost version {version} of {key}.", key=key)
+            raise VerificationFailed(
+                f"{source.url} no longer has version {version} of {key}.", key=key
+            )
     number = 0
     for step in steps:
         members = [there[version] for version in step.values() if version in there]

@@ -81,8 +81,8 @@ def join(store: Store, run: str, count: int, author: Author = NOBODY) -> Current
         return before
     if missing:
         raise UsageError(
-            f"{store.url} has nothing of run {run} from {', '.join(missing)}; nothing was joined.",
-            hint=f"Run what is missing: state-bundler refresh --shard {missing[0]} "
+            f"{store.url} has no shard {', '.join(missing)} of run {run}; nothing was joined.",
+            hint=f"Refresh each missing shard: state-bundler refresh --shard {missing[0]} "
             f"--run {shlex.quote(run)} --store {shlex.quote(store.url)}",
         )
     kept = {key: version for shard in shards for key, version in shard.unchanged.items()}
@@ -97,7 +97,7 @@ def join(store: Store, run: str, count: int, author: Author = NOBODY) -> Current
     found = store.known.find_all(wanted)
     for version in wanted:
         if version not in found:
-            raise VerificationFailed(f"{store.url} has lost version {version} of run {run}.")
+            raise VerificationFailed(f"{store.url} no longer has version {version} of run {run}.")
     current = store.adopt([found[version] for version in wanted], "join", author)
     joined = Joined(count, current.number, current.change.made, tuple(wanted))
     _put(store, _joined_name(run), records.encode(joined))

@@ -43,7 +43,7 @@ class Store:
         current = self.current()
         if current is None:
             raise UsageError(
-                f"{self.url} holds no state yet.", hint=f"Push some: {self.command('push')}"
+                f"{self.url} contains no state yet.", hint=f"Push states: {self.command('push')}"
             )
         return current
 
@@ -110,7 +110,7 @@ class Store:
         if found is None:
             raise UsageError(
                 f"{self.url} has no version {version}.",
-                hint=f"See what there is: {self.command('list')}",
+                hint=f"List the versions: {self.command('list')}",
             )
         return found
 
@@ -140,7 +140,7 @@ class Store:
             if version not in found:
                 raise VerificationFailed(
                     f"{self.url} has no version {version} of {key} any more.",
-                    hint=f"It was pruned or lost. See what there is: {self.command('list')}",
+                    hint=f"It was pruned or lost. List the versions: {self.command('list')}",
                     key=key,
                 )
         return {key: found[version] for key, version in wanted.items()}
@@ -178,8 +178,8 @@ class Store:
             if (change.number <= moment) if isinstance(moment, int) else (change.made <= moment):
                 return change.number, pointer.keys_at(current, passed, change.number)
         raise UsageError(
-            f"{self.url} keeps nothing of {moment}; its oldest set is number {current.oldest}.",
-            hint=f"See what there is: {self.command('list --sets')}",
+            f"{self.url} has no set from {moment}; its oldest set is number {current.oldest}.",
+            hint=f"List the sets: {self.command('list --sets')}",
         )
 
     def rollback(

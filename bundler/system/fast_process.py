@@ -146,7 +146,7 @@ def run_concurrently(
 def too_slow(name: str, timeout: float) -> ToolFailed:
     return ToolFailed(
         f"{name} did not answer within {timeout:g} s.",
-        hint="Something blocks it: a FIFO as an ignore file, a lock, a network disk.",
+        hint="Something may block it: a FIFO as an ignore file, a lock, a network disk.",
     )
 
 

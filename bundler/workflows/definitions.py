@@ -81,8 +81,8 @@ class Loader:
     def _with_code_here(self, artifact: Artifact, folder: Path) -> Definitions:
         if self._project is None or self._project.dagster is None:
             raise UsageError(
-                f"{artifact.name} holds states and no code, and there is no Dagster project here.",
-                hint="Name the project whose code loads them with --project.",
+                f"{artifact.name} contains states and no code, but this is not a Dagster project.",
+                hint="Select the project whose code loads them with --project.",
             )
         self._listener.note(
             f"{artifact.name} does not run by itself: its states are loaded with the code of "

@@ -102,7 +102,7 @@ def _destinations(
     """stack: closes what is opened."""
     kinds = {target.kind for target in targets}
     if len(kinds) != 1:
-        raise UsageError("All tags must be in registries, in layouts or in the engine.")
+        raise UsageError("Tags in registries, in layouts and in the engine cannot be combined.")
     if kinds == {"engine"}:
         return [_in_engine(names, targets, stack)]
     sources = tuple(stack.enter_context(_opened(name, listener)) for name in names)
@@ -142,7 +142,7 @@ def _in_registry(
     tags = tuple(registry.parse(target.image) for target in targets)
     for tag in tags:
         if tag.tag is None:
-            raise UsageError(f"{tag} has no tag.", hint=f"--tag {tag.name}:TAG")
+            raise UsageError(f"{tag} has no tag.", hint=f"Add one: --tag {tag.name}:TAG")
     target, _ = stack.enter_context(registry.opened(tags[0], listener))
     return registry.RegistryDestination(target, tags, sources)
 
@@ -151,7 +151,8 @@ def _filled(text: str, prepared: Prepared) -> str:
     content = tag_for("", prepared.bundles).removeprefix("-s")
     if "{environment}" in text and not prepared.record.environment:
         raise UsageError(
-            f"{text}: the run has no environment.", hint="Pass one: --environment prod"
+            f"{text} contains {{environment}}, but no environment is set.",
+            hint="Pass one: --environment prod",
         )
     return text.replace("{content}", content).replace(
         "{environment}", prepared.record.environment or ""

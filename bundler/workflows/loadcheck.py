@@ -194,15 +194,15 @@ def compare_with_plan(
         raise VerificationFailed(
             f"{name} does not define what the plan says: {'; '.join(differing[:_SHOWN_CHANGES])}"
             + (f" and {more} more." if more > 0 else "."),
-            hint="Its code or its environment is not what the plan was made with: make a new plan "
-            "with the code that is in it. To ship it without loading it, pass --no-load-check.",
+            hint="Its code or environment differs from the plan's: make a new plan with the code "
+            "that it contains. To ship it without loading it, pass --no-load-check.",
         )
 
 
 def _differing(change: DefinitionChange) -> str:
     what = f"{change.kind.removesuffix('s')} {change.name}"
     if change.change == "changed":
-        return f"{what} has another {', '.join(field.name for field in change.fields)}"
+        return f"{what} has a different {', '.join(field.name for field in change.fields)}"
     return f"{what} is {'missing' if change.change == 'removed' else 'not in the plan'}"
 
 
@@ -244,7 +244,7 @@ def _advice(problems: Sequence[str]) -> str:
     if any(_NO_CONFIGURATION.search(problem) for problem in problems):
         return (
             "Dagster looks for a dg.toml or pyproject.toml in the folders above the package and "
-            "found none. Put one next to the package, or a dg.toml into it: "
+            "found none. Put one next to the package, or a dg.toml in it: "
             '[project]\nroot_module = "PACKAGE"'
         )
     return (
@@ -297,7 +297,7 @@ def load(run: Runner, target: str, demanded: LoadCheck, name: str) -> LoadedLoca
         said = _redacted(done.stderr, demanded).strip().splitlines()[-_SHOWN_LINES:]
         is_foreign = done.exit_code in NOT_STARTED or _FOREIGN.search(done.stderr)
         raise (NotTried if is_foreign else ToolFailed)(
-            f"{name} could not be loaded: its Python failed with exit code {done.exit_code}"
+            f"{name} could not be loaded: Python failed with exit code {done.exit_code}"
             + (f": {said[-1]}" if said else "."),
         )
     loaded = msgspec.json.decode(reports[-1][len(marker) :], type=LoadedLocation)

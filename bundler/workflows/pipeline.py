@@ -139,10 +139,10 @@ def prepare(
     if defer_from is not None:
         from bundler.workflows.defer import deferred
 
-        listener.phase(f"Taking what dbt defers to from {defer_from}")
+        listener.phase(f"Extracting the dbt manifest to defer to from {defer_from}")
         refreshed = deferred(refreshed, defer_from, held, listener)
     if not refreshed.bundles:
-        listener.note("No component keeps its state in the artifact: it is built as it is.")
+        listener.note("No component has state to embed: the artifact is built without state.")
     named = environment or projects[0].config.environment
     return Prepared(tuple(projects), refreshed, guarded, named, expected=expected)
 

@@ -203,9 +203,9 @@ def _refuse_other(target: str, plan: Plan, path: Path) -> None:
     known = [plan.contents, *(change.baseline.contents for change in plan.changes)]
     if not any(now == sorted(contents.values()) for contents in known):
         raise VerificationFailed(
-            f"{path} does not say what would change in {target}: it was compared with "
+            f"{path} does not show what would change in {target}: it was made for "
             f"{', '.join(change.baseline.name for change in plan.changes)}.",
-            hint=f"Compare it, too: state-bundler plan {shlex.quote(target)} --out plan.bin",
+            hint=f"Make a plan for it: state-bundler plan {shlex.quote(target)} --out plan.bin",
         )
 
 
@@ -213,8 +213,7 @@ def _refuse_other_projects(plan: Plan, refreshed: Refreshed, path: Path) -> None
     here = sorted(bundle.place for bundle in refreshed.bundles)
     if here != sorted(plan.contents):
         raise VerificationFailed(
-            f"{path} is a plan for {', '.join(sorted(plan.contents))}, and not for "
-            f"{', '.join(here)}.",
+            f"{path} is a plan for {', '.join(sorted(plan.contents))}, not for {', '.join(here)}.",
             hint="Select the projects that it was made for with --project.",
         )
 
@@ -224,13 +223,13 @@ def _warn_of_other_code(plan: Plan, projects: Sequence[Project], listener: Liste
     other = []
     if (now := _commit(projects)) != plan.commit:
         of_plan, here = ((name or "unknown")[:12] for name in (plan.commit, now))
-        other.append(f"of commit {of_plan}, and here is {here}")
+        other.append(f"from commit {of_plan}, but this is {here}")
     if _locks(projects) != plan.locks:
         other.append("with other requirements or another lock file")
     if other:
         listener.warning(
             f"The plan was made {', '.join(other)}. Only a load of the finished artifact shows "
-            "whether it still defines what the plan says."
+            "whether it still defines what the plan describes."
         )
 
 

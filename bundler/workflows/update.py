@@ -108,7 +108,7 @@ class _NewTag(msgspec.Struct, frozen=True):
             return name.tagged(self.given)
         if old is None:
             raise UsageError(
-                "An image that is named only by digest has no tag to derive the new one from.",
+                "An image that is named only by digest has no tag from which to derive one.",
                 hint="Pass the new tag: --tag TAG",
             )
         return name.tagged(old if self.in_place else tag_for(old, self.bundles))

@@ -70,7 +70,7 @@ def test_without_code_there_is_nothing_to_load_with(
     (tmp_path / "nothing").mkdir()
     monkeypatch.chdir(tmp_path / "nothing")
     assert _diff(one, one) == 2
-    assert "holds states and no code" in capsys.readouterr().err
+    assert "contains states and no code" in capsys.readouterr().err
 
 
 def test_a_pex_is_loaded_in_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

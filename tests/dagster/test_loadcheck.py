@@ -209,7 +209,7 @@ def test_a_location_that_dagster_does_not_find_is_told_with_the_fix(location: Pa
     (location / "dg.toml").unlink()
     with pytest.raises(VerificationFailed) as failed:
         check(_in(location), LoadCheck(_TARGET, is_required=False), "shop", Listener())
-    assert "Put one next to the package, or a dg.toml into it" in failed.value.hint
+    assert "Put one next to the package, or a dg.toml in it" in failed.value.hint
 
 
 def test_a_wheel_loads_in_place_of_the_project(location: Path, tmp_path_factory: Any) -> None:

@@ -189,7 +189,7 @@ def test_a_plan_has_to_name_every_artifact_that_it_is_for(
     before = [snapshot(layout) for layout in layouts]
     capsys.readouterr()
     project.run("update", *names, "--in-place", "--no-guard", "--plan", file, code=76)
-    assert f"does not say what would change in {names[1]}" in capsys.readouterr().err
+    assert f"does not show what would change in {names[1]}" in capsys.readouterr().err
     assert [snapshot(layout) for layout in layouts] == before
     project.run("plan", *names, "--out", file, code=1)
     project.run("update", *names, "--in-place", "--no-guard", "--plan", file)
@@ -270,7 +270,7 @@ def test_a_finished_artifact_defines_what_the_plan_says(
     project.run("update", pex, "--no-guard", "--plan", plan, code=76)
     said = capsys.readouterr().err
     assert "does not define what the plan says: " in said
-    assert "asset check orders:fresh has another blocking" in said
+    assert "asset check orders:fresh has a different blocking" in said
     assert project.state_in(str(pex)) == BEFORE
     project.run(*build, "--plan", plan, built=built)
     assert "), as planned" in capsys.readouterr().out
@@ -373,7 +373,7 @@ def test_a_plan_of_something_else_is_refused(
     capsys.readouterr()
     project.run(*update, code=76)
     said = capsys.readouterr().err
-    assert f"does not say what would change in oci:{layouts[1]}:latest" in said
+    assert f"does not show what would change in oci:{layouts[1]}:latest" in said
     assert project.state_in(f"oci:{layouts[1]}:latest")["resources"] == ["lake"]
     # Of a project with the same keys.
     text = (project.root / "pyproject.toml").read_text()
@@ -382,7 +382,7 @@ def test_a_plan_of_something_else_is_refused(
     declared = project.root / "src/another/defs/feed/defs.yaml"
     declared.write_text(declared.read_text().replace("planned", "another"))
     project.run("build oci", "-o", project.folder / "third", "--no-guard", "--plan", file, code=76)
-    assert "is a plan for planned/defs/.local_defs_state, and not for another/" in (
+    assert "is a plan for planned/defs/.local_defs_state, not for another/" in (
         capsys.readouterr().err
     )
     assert not (project.folder / "third").exists()
@@ -417,4 +417,4 @@ def test_a_plan_of_another_version_or_other_code(
     assert "The plan was made with other requirements or another lock file." in said
     _rewritten(file, {"commit": "0123456789abcdef"})
     project.run(*build)
-    assert "The plan was made of commit 0123456789ab, and here is " in capsys.readouterr().err
+    assert "The plan was made from commit 0123456789ab, but this is " in capsys.readouterr().err

@@ -14,7 +14,7 @@ from tests.support.dockerprojects import Project
 
 pytestmark = pytest.mark.engine
 
-SAID = "No component keeps its state in the artifact: it is built as it is."
+SAID = "No component has state to embed: the artifact is built without state."
 _WITHOUT = f"""\
 [project]
 name = "plain"

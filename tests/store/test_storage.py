@@ -84,7 +84,7 @@ def test_rollback(store: Store, states: Make, tmp_path: Path) -> None:
     assert [change.action for change in store.history()][:3] == ["rollback"] * 3
     made = store.require_current().change.made
     assert store.rollback(made).number == 6, "nothing to change, so no set"
-    with pytest.raises(UsageError, match="keeps nothing of"):
+    with pytest.raises(UsageError, match="has no set from"):
         store.rollback("1999-01-01T00:00:00Z")
 
 
@@ -217,7 +217,7 @@ def test_shards_become_one_set(store: Store, states: Make, tmp_path: Path) -> No
     store.push(states(A=b"1", B=b"1", C=b"same"))
     shards.stage(store, states(A=b"2"), "run-1", (1, 2), ME)
     assert contents(store, tmp_path)["A"] == {"state": b"1"}, "not before the join"
-    with pytest.raises(UsageError, match="nothing of run run-1 from 2/2"):
+    with pytest.raises(UsageError, match="no shard 2/2 of run run-1"):
         shards.join(store, "run-1", 2)
     shards.stage(open_store(store.url), states(B=b"wrong", C=b"same"), "run-1", (2, 2), ME)
     shards.stage(open_store(store.url), states(B=b"2", C=b"same"), "run-1", (2, 2), ME)
@@ -246,7 +246,7 @@ def test_a_join_that_is_asked_for_again_finds_what_it_did(store: Store, states: 
         assert isinstance(again, Joined)
         assert again.number == joined.number
         assert not [item.name for item in store.objects.list("shards") if item.name in left]
-    with pytest.raises(UsageError, match="nothing of run run-1 from 1/3, 2/3, 3/3"):
+    with pytest.raises(UsageError, match="no shard 1/3, 2/3, 3/3 of run run-1"):
         shards.join(store, "run-1", 3)
     # The whole run once more: what it fetched is joined like any other.
     for index, value in enumerate((b"3", b"4"), start=1):

@@ -118,9 +118,7 @@ def append(
 def _copied(target: BlobTarget, sources: Sequence[BaseImage]) -> Appended:
     """Copies a source unchanged, if no state is added to it."""
     if len(sources) != 1:
-        raise UsageError(
-            "There is no state to embed.", hint="Select the project that has it with --project."
-        )
+        raise UsageError("There is no state to embed.", hint="Select its project with --project.")
     (source,) = sources
     entry = source.entry
     copy(source.store, target, entry)

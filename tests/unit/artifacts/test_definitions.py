@@ -112,7 +112,7 @@ def test_a_finished_artifact_is_redacted_as_the_plan_is(
     expected = {project.name: planned}
     compare_with_plan(_runner(told), demanded, [project], expected, "app.pex")
     told["definitions"]["assets"]["prod/orders"]["group"] = "test"
-    with pytest.raises(VerificationFailed, match="has another group"):
+    with pytest.raises(VerificationFailed, match="has a different group"):
         compare_with_plan(_runner(told), demanded, [project], expected, "app.pex")
 
 

@@ -153,7 +153,7 @@ def test_a_build_without_the_guard_names_the_fifo(shop: WorkDir, command: str) -
     assert done.returncode == 0, done
     assert "Still waiting for git (status)" in done.stderr
     told = " ".join(done.stderr.split())
-    assert "The record does not say which code this is" in told
+    assert "The run record will not name the commit" in told
     assert "deep/er/.gitignore is a FIFO" in told
 
 

@@ -113,7 +113,7 @@ def test_without_state_the_base_is_copied_as_it_is(wd: WorkDir, kind: str) -> No
     project = ("--project", "projects/plain")
     done = _build(wd, "oci", *project, "--base", "base", "-o", "build/plain:1")
     assert done.returncode == 0, done.stderr
-    assert "No component keeps its state in the artifact: it is built as it is." in done.stderr
+    assert "No component has state to embed: the artifact is built without state." in done.stderr
     (made,) = json.loads((wd.path / "build/plain/index.json").read_text())["manifests"]
     assert made["digest"] == entry["digest"]
     with open_layout(wd.path / "build/plain") as image:
