@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import shlex
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from bundler.artifacts.diff import Difference, KeyDifference, diff, manifest_of
 from bundler.artifacts.extract import Extracted, extract
 from bundler.artifacts.open import open_artifact
 from bundler.errors import ConfigurationError
-from bundler.state.bundle import is_at
+from bundler.state.artifact import Artifact, OneArtifact, StateDirectory
+from bundler.state.bundle import paths_at
+from bundler.state.manifest import RunRecord
 from bundler.state.statedir import StateDir
 
 
@@ -31,20 +35,57 @@ def opened(name: str | None) -> Iterator[tuple[Extracted, ...]]:
         yield extracted
 
 
-def of_place(extracted: Sequence[Extracted], place: str, name: str) -> StateDir:
+def of_place(
+    extracted: Sequence[Extracted], place: str, places: Sequence[str], name: str
+) -> StateDir:
     """The state directory in it that the program looks for at this place.
 
-    Raises `ConfigurationError` if there is none.
+    places: of all projects that are refreshed. Raises `ConfigurationError` for none and for
+    several.
     """
-    found = [item for item in extracted if is_at(item.path, place)]
-    if not found and len(extracted) == 1:
-        found = list(extracted)
-    if not found:
-        raise ConfigurationError(
-            f"The baseline {name} contains no states of {place}.",
-            hint=f"It contains: {', '.join(item.path for item in extracted)}.",
-        )
-    return StateDir(found[0].target, place)
+    targets = {item.path: item.target for item in extracted}
+    found = paths_at(targets, place, places)
+    if len(found) == 1 and places.count(place) == 1:
+        return StateDir(targets[found[0]], place)
+    if found:
+        problem = f"several states for {place}, or several projects have their states there"
+    else:
+        problem = f"no states of {place}"
+    raise ConfigurationError(
+        f"The baseline {name} contains {problem}.",
+        hint=f"It contains: {', '.join(targets)}. To name one of them, pass its directory with "
+        f"--baseline after: state-bundler extract {shlex.quote(name)} -o states",
+    )
+
+
+def since(before: Artifact, after: Artifact, places: Sequence[str]) -> Difference:
+    """What changed since a baseline, of which only the states at these places are compared."""
+    own = _OfProjects(before, places)
+    if own.state_directories():
+        return diff(own, after)
+    added = (
+        KeyDifference(state.key, "added", None, state.size)
+        for directory in after.state_directories()
+        for state in manifest_of(directory, after.name).states
+    )
+    return Difference(before.name, after.name, tuple(added), 0)
+
+
+class _OfProjects(OneArtifact):
+    """An artifact without the state directories of other projects than those at these places."""
+
+    def __init__(self, artifact: Artifact, places: Sequence[str]) -> None:
+        self.name, self.kind = artifact.name, artifact.kind
+        self._artifact = artifact
+        directories = {item.path: item for item in artifact.state_directories()}
+        own = {path for place in places for path in paths_at(directories, place, places)}
+        self._directories = tuple(item for path, item in directories.items() if path in own)
+
+    def run_record(self) -> RunRecord | None:
+        return self._artifact.run_record()
+
+    def state_directories(self) -> Sequence[StateDirectory]:
+        return self._directories
 
 
 def holds_states(name: str) -> bool:

@@ -1,8 +1,8 @@
 """What changed between the states of two artifacts, key by key, inside JSON too.
 
-Keys are matched by name, wherever their state directories are; a name that an artifact has twice
-is matched together with its directory's path. By the manifests' digests alone it is known which
-keys and which files differ; only those files are read.
+Keys are matched by name, wherever their state directories are. In artifacts of several projects,
+they are matched together with their directory's path. By the manifests' digests alone it is known
+which keys and which files differ; only those files are read.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
@@ -149,6 +149,22 @@ class _Located(msgspec.Struct, frozen=True):
     directory: str
     state: State
 
+    @property
+    def key(self) -> str:
+        return self.state.key
+
+
+class _Elsewhere(msgspec.Struct, frozen=True):
+    """A key whose state is not in the artifact. version: the pinned one, else its management
+    type."""
+
+    directory: str
+    key: str
+    version: str
+
+
+_Key = TypeVar("_Key", _Located, _Elsewhere)
+
 
 class _Side(msgspec.Struct):
     """One of the two artifacts: its states by key, and copies of the files to compare."""
@@ -156,7 +172,8 @@ class _Side(msgspec.Struct):
     artifact: Artifact
     folder: Path
     states: dict[str, _Located] = msgspec.field(default_factory=dict)
-    non_local: dict[str, str] = msgspec.field(default_factory=dict)
+    non_local: dict[str, _Elsewhere] = msgspec.field(default_factory=dict)
+    paths: tuple[str, ...] = ()
     contents: dict[tuple[str, str], Path] = msgspec.field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -166,22 +183,43 @@ class _Side(msgspec.Struct):
         }
         if not manifests:
             raise VerificationFailed(f"{self.artifact.name} contains no state directory.")
-        keys = [state.key for manifest in manifests.values() for state in manifest.states]
-        for path, manifest in manifests.items():
-            for state in manifest.states:
-                name = state.key if keys.count(state.key) == 1 else name_in(state.key, path)
-                self.states[name] = _Located(path, state)
-            for item in manifest.predicate.contents.non_local:
-                self.non_local[item.key] = item.version or item.management_type
+        self.paths = tuple(manifests)
+        self.states = _named(
+            [_Located(path, state) for path, it in manifests.items() for state in it.states]
+        )
+        self.non_local = _named(
+            [
+                _Elsewhere(path, item.key, item.version or item.management_type)
+                for path, manifest in manifests.items()
+                for item in manifest.predicate.contents.non_local
+            ]
+        )
 
     def take_names_of(self, other: _Side) -> None:
-        """A key that both have twice is matched if one path ends with the other, as in an image."""
-        for theirs, there in other.states.items():
-            for ours, here in list(self.states.items()):
-                is_same = here.state.key == there.state.key and theirs not in self.states
-                paths = (here.directory, there.directory)
-                if is_same and (is_at(*paths) or is_at(*reversed(paths))):
-                    self.states[theirs] = self.states.pop(ours)
+        self.states = self._renamed(self.states, other.states, other)
+        self.non_local = self._renamed(self.non_local, other.non_local, other)
+
+    def _renamed(
+        self, ours: Mapping[str, _Key], theirs: Mapping[str, _Key], other: _Side
+    ) -> dict[str, _Key]:
+        """Our keys, named as theirs where these are the same project's, and only there."""
+        found: dict[str, _Key] = {}
+        for name, here in ours.items():
+            same = [
+                its
+                for its, there in theirs.items()
+                if here.key == there.key and _are_same(here.directory, there.directory)
+            ]
+            if len(same) == 1 and same[0] not in found:
+                found[same[0]] = here
+            elif name in theirs and (
+                _is_among(here.directory, other.paths)
+                or _is_among(theirs[name].directory, self.paths)
+            ):
+                found[name_in(here.key, here.directory)] = here
+            else:
+                found[name] = here
+        return found
 
     def read(self, wanted: Mapping[str, frozenset[str]]) -> None:
         """Reads files by key, in one pass over each state directory."""
@@ -210,6 +248,22 @@ class _Side(msgspec.Struct):
                         f"{self.artifact.name}: {directory.path}/{member.path} was altered."
                     )
                 self.contents[key, path] = copy
+
+
+def _named(keys: Sequence[_Key]) -> dict[str, _Key]:
+    names = [it.key for it in keys]
+    return {
+        it.key if names.count(it.key) == 1 else name_in(it.key, it.directory): it for it in keys
+    }
+
+
+def _are_same(one: str, other: str) -> bool:
+    """Whether two paths are those of one project: one ends with the other, as in an image."""
+    return is_at(one, other) or is_at(other, one)
+
+
+def _is_among(path: str, others: Sequence[str]) -> bool:
+    return any(_are_same(path, other) for other in others)
 
 
 def name_in(key: str, path: str) -> str:
@@ -332,9 +386,11 @@ def _resources(document: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _non_local(before: Mapping[str, str], after: Mapping[str, str]) -> Iterator[KeyDifference]:
+def _non_local(
+    before: Mapping[str, _Elsewhere], after: Mapping[str, _Elsewhere]
+) -> Iterator[KeyDifference]:
     for key in sorted({**before, **after}):
-        old, new = before.get(key), after.get(key)
+        old, new = (side[key].version if key in side else None for side in (before, after))
         if old != new:
             kind: Kind = "added" if old is None else "removed" if new is None else "changed"
             yield KeyDifference(key, kind, old, new)

@@ -121,18 +121,23 @@ class Directory(msgspec.Struct):
     # --- opening ------------------------------------------------------------------------------
 
     async def open(
-        self, stack: AsyncExitStack, given: Sequence[Extracted], listener: Listener
+        self,
+        stack: AsyncExitStack,
+        given: Sequence[Extracted],
+        places: Sequence[str],
+        listener: Listener,
     ) -> None:
         """Locks the state directory, and finds each key's baseline.
 
-        given: the state directories of the baseline that was named.
+        given: the state directories of the baseline that was named. places: of all directories
+        that are refreshed.
         """
         if self._needs_lock():
             self._opened = await self._stage(stack, listener)
         self._before = await self.read_baselines(self.published_in or self.statedir)
         if self.options.baseline is not None:
             place = self.statedir.place
-            await self.read_baselines(of_place(given, place, self.options.baseline))
+            await self.read_baselines(of_place(given, place, places, self.options.baseline))
         if self.local and not self.baselines:
             listener.note(
                 "No baseline: the checks for shrunk states and for removed definitions are off."

@@ -235,11 +235,14 @@ async def _refresh(
     ):
         directories = directories_of(loaded, options, listener, into)
         check_selection(options, directories)
+        if held is not None or into is not None:
+            _refuse_one_place(directories)
         name = directories[0].options.baseline if directories else None
         given = stack.enter_context(baseline.opened(name))
+        places = [directory.statedir.place for directory in directories]
         # In the same order in every process: each waits for the locks of others.
         for directory in sorted(directories, key=lambda item: item.statedir.path):
-            await directory.open(stack, given, listener)
+            await directory.open(stack, given, places, listener)
             _tell_legacy(directory, listener)
             if aside is None:
                 await directory.take_stored(listener)
@@ -345,6 +348,21 @@ def check_selection(options: RefreshOptions, directories: Sequence[Directory]) -
                 f"No component has a key that {pattern!r} matches.",
                 hint=nearest_key(pattern, known),
                 key=pattern,
+            )
+
+
+def _refuse_one_place(directories: Sequence[Directory]) -> None:
+    """One artifact cannot have two state directories at the same place."""
+    by_place: dict[str, Directory] = {}
+    for directory in directories:
+        place = directory.statedir.place
+        other = by_place.setdefault(place, directory)
+        if other is not directory:
+            one, two = ((it.published_in or it.statedir).path for it in (other, directory))
+            raise ConfigurationError(
+                f"{one} and {two} would both be {place} in the artifact.",
+                hint="Build the projects one at a time with --project, or set another `place` "
+                "for one of the sources.",
             )
 
 

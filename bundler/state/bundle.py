@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -36,6 +36,27 @@ def is_at(path: str, place: str) -> bool:
     An artifact names it relative to its own root, or to where its modules are imported from.
     """
     return f"/{path.strip('/')}".endswith(f"/{place.strip('/')}")
+
+
+def paths_at(paths: Collection[str], place: str, places: Iterable[str]) -> list[str]:
+    """Those of an artifact's state directories that belong to the project with this place.
+
+    places: of all projects that the command is about. Where several match, the longest one does.
+    For a single project, the artifact's only state directory may have any name but that of another
+    module.
+    """
+    others = [other for other in places if other != place]
+    longer = [other for other in others if len(other) > len(place)]
+    found = [
+        path
+        for path in paths
+        if is_at(path, place) and not any(is_at(path, other) for other in longer)
+    ]
+    if found or others or len(paths) != 1:
+        return found
+    (path,) = paths
+    is_of_module = is_at(path, STATE_DIRECTORY) and path.strip("/") != STATE_DIRECTORY
+    return [] if is_of_module else [path]
 
 
 class BundleMember(msgspec.Struct, frozen=True):

@@ -30,13 +30,15 @@ from bundler.refresh.model import Component
 from bundler.refresh.run import Refreshed
 from bundler.refresh.scratch import scratch_folder
 from bundler.refresh.vendors import kind_of
-from bundler.state.bundle import Bundle
+from bundler.state.bundle import Bundle, paths_at
 from bundler.state.manifest import Deferral, DirectoryRefresh, RunRecord, State, state_of
 from bundler.state.run_record import TOOL
 from bundler.state.statedir import StateDir
 from bundler.state.tree import name_problem, scan
 from bundler.system.atomic import io_errors
 from bundler.workflows.state_from import origin_of
+
+_StateName = tuple[str, str]  # the place of its state directory, and its key
 
 
 class _Production(msgspec.Struct, frozen=True):
@@ -63,26 +65,33 @@ def deferred(refreshed: Refreshed, name: str, held: ExitStack, listener: Listene
     with open_artifact(name) as artifact:
         verify(artifact).raise_for_problems()
         origin, extracted = origin_of(artifact), extract(artifact, scratch / "production")
+    places = [bundle.place for bundle in refreshed.bundles]
+    found = {item.path: item for item in extracted}
     there = {
-        state.key: _project_of(origin, wanted[state.key], item.target / state.path, state)
-        for item in extracted
-        for state in item.manifest.states
-        if state.key in wanted
+        (place, state.key): _project_of(origin, component, found[path].target / state.path, state)
+        for (place, key), component in wanted.items()
+        for path in paths_at(found, place, places)
+        for state in found[path].manifest.states
+        if state.key == key
     }
-    for key in sorted(wanted):
-        if key in there:
-            listener.note(f"{key} defers to {name} (state {there[key].state[:12]}).")
+    for place, key in sorted(wanted):
+        if (place, key) in there:
+            state = there[place, key].state[:12]
+            listener.note(f"{key} defers to {name} (state {state}).")
         else:
-            listener.warning(f"{name} has no {key}, so that dbt project defers to nothing.")
+            listener.warning(
+                f"{name} has no {key} in {place}, so that dbt project defers to nothing."
+            )
     if not there:
         raise VerificationFailed(
             f"{name} contains none of the dbt projects that could defer to it.",
-            hint=f"Name an artifact with the state of {', '.join(sorted(wanted))}.",
+            hint="Name an artifact with the state of "
+            f"{', '.join(f'{key} in {place}' for place, key in sorted(wanted))}.",
         )
     pairs = zip(refreshed.bundles, refreshed.record, strict=True)
     made = [
         _with_manifests(bundle, record, there, scratch / str(number))
-        if any(state.key in there for state in bundle.manifest.states)
+        if any((bundle.place, state.key) in there for state in bundle.manifest.states)
         else (bundle, record)
         for number, (bundle, record) in enumerate(pairs)
     ]
@@ -93,14 +102,18 @@ def deferred(refreshed: Refreshed, name: str, held: ExitStack, listener: Listene
     )
 
 
-def _wanted(refreshed: Refreshed) -> dict[str, Component]:
-    """The embedded dbt projects that have a `state_path`, by their keys."""
-    embedded = {state.key for bundle in refreshed.bundles for state in bundle.manifest.states}
+def _wanted(refreshed: Refreshed) -> dict[_StateName, Component]:
+    """The embedded dbt projects that have a `state_path`."""
+    embedded = {
+        (bundle.place, state.key)
+        for bundle in refreshed.bundles
+        for state in bundle.manifest.states
+    }
     found = {
-        component.key: component
+        (source.place, component.key): component
         for source in refreshed.found
         for component in source.components
-        if component.defers_in and component.key in embedded
+        if component.defers_in and (source.place, component.key) in embedded
     }
     if not found:
         raise ConfigurationError(
@@ -132,12 +145,12 @@ def _project_of(origin: str, component: Component, directory: Path, state: State
 def _with_manifests(
     bundle: Bundle,
     record: DirectoryRefresh,
-    there: Mapping[str, _Production],
+    there: Mapping[_StateName, _Production],
     folder: Path,
 ) -> tuple[Bundle, DirectoryRefresh]:
     keys = tuple(
-        msgspec.structs.replace(key, deferred_from=there[key.key].origin)
-        if key.key in there
+        msgspec.structs.replace(key, deferred_from=there[bundle.place, key.key].origin)
+        if (bundle.place, key.key) in there
         else key
         for key in record.keys
     )
@@ -147,7 +160,7 @@ def _with_manifests(
         for state in bundle.manifest.states:
             directory = staging.key_directory(state.key)
             _copy(state, (bundle.held or bundle.root) / state.path, directory)
-            production = there.get(state.key)
+            production = there.get((bundle.place, state.key))
             states.append(_deferring(state, directory, production) if production else state)
         publication = staging.publish(
             states,

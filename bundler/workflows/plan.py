@@ -15,8 +15,8 @@ from pathlib import Path
 
 import msgspec
 
-from bundler.artifacts.baseline import holds_states
-from bundler.artifacts.diff import Difference, KeyDifference, diff, manifest_of, name_in
+from bundler.artifacts.baseline import holds_states, since
+from bundler.artifacts.diff import Difference
 from bundler.artifacts.extract import extract
 from bundler.artifacts.open import open_artifact
 from bundler.errors import BadData, VerificationFailed
@@ -37,7 +37,7 @@ from bundler.refresh.removals import (
 )
 from bundler.refresh.run import Refreshed, refresh
 from bundler.state.artifact import Artifact
-from bundler.state.bundle import STATE_DIRECTORY, is_at
+from bundler.state.bundle import STATE_DIRECTORY, paths_at
 from bundler.state.definitions import Definitions, DefinitionsDifference, compare, merge
 from bundler.state.directory import PublishedDirectories
 from bundler.state.manifest import NonLocalKey, parse
@@ -131,7 +131,8 @@ def make(
         names = tuple(baselines) or (PUBLISHED,)
         opened = [stack.enter_context(_opened(name, refreshed)) for name in names]
         states = [_states_of(it, scratch / f"baseline-{n}") for n, it in enumerate(opened)]
-        differences = [_of_projects(_difference(it, new), it, refreshed) for it in opened]
+        places = [source.place for source in refreshed.found]
+        differences = [_of_projects(since(it, new, places), it, refreshed) for it in opened]
         expected = [as_it_is(name, it) for name, it in zip(names, opened, strict=True)]
     loader = _Loader(projects, options, refreshed, listener)
     changes = list(loader.changes(expected, differences, states, expects=expects))
@@ -175,44 +176,17 @@ def _states_of(artifact: Artifact, folder: Path) -> dict[str, StateDir]:
     return {item.path: StateDir(item.target, item.path) for item in extract(artifact, folder)}
 
 
-def _difference(before: Artifact, after: Artifact) -> Difference:
-    if before.state_directories():
-        return diff(before, after)
-    added = (
-        KeyDifference(state.key, "added", None, state.size)
-        for directory in after.state_directories()
-        for state in parse(directory.read_manifest() or b"", after.name).states
-    )
-    return Difference(before.name, after.name, tuple(added), 0)
-
-
 def _of_projects(found: Difference, before: Artifact, refreshed: Refreshed) -> Difference:
-    """Without what a plan of these projects does not change.
-
-    A baseline may have states of other projects, too. A store has those of versioned keys, which a
-    refresh leaves alone.
-    """
-    places = [source.place for source in refreshed.found]
-    held = before.state_directories()
-    others = [it for it in held if not any(is_at(it.path, place) for place in places)]
-    if len(others) == len(held) == 1:
-        others = []
-    ignored: set[tuple[str, str]] = set()
-    for directory in others:
-        manifest = manifest_of(directory, before.name)
-        theirs = [state.key for state in manifest.states]
-        theirs += [item.key for item in manifest.predicate.contents.non_local]
-        for key in theirs:
-            ignored |= {(key, "removed"), (name_in(key, directory.path), "removed")}
-    if before.kind == "store":
-        ignored |= {
-            (component.key, kind)
-            for source in refreshed.found
-            for component in source.components
-            if component.management_type == VERSIONED
-            for kind in ("added", "removed", "changed")
-        }
-    keys = tuple(key for key in found.keys if (key.key, key.kind) not in ignored)
+    """Without versioned keys, whose states a store has too: a refresh leaves them alone."""
+    if before.kind != "store":
+        return found
+    ignored = {
+        component.key
+        for source in refreshed.found
+        for component in source.components
+        if component.management_type == VERSIONED
+    }
+    keys = tuple(key for key in found.keys if key.key not in ignored)
     return msgspec.structs.replace(found, keys=keys)
 
 
@@ -316,13 +290,9 @@ class _Loader:
         }
 
     def _states_at(self, there: Mapping[str, StateDir], place: str) -> _Held:
-        """The states that a baseline has at a place, by key. Its only state directory may be
-        elsewhere, but not where another project's is."""
-        same = [item for path, item in there.items() if is_at(path, place)]
+        """The states that a baseline has at a place, by key."""
         places = [source.place for source in self._refreshed.found]
-        is_elsewhere = not any(is_at(path, other) for path in there for other in places)
-        if is_elsewhere and len(there) == 1:
-            same = list(there.values())
+        same = [there[path] for path in paths_at(there, place, places)]
         return {key: state for item in same for key, state in _held(item).items()}
 
     def _shrunk(self, there: Mapping[str, StateDir], before: _ByProject) -> Iterator[ShrunkState]:

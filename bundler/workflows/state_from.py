@@ -35,7 +35,7 @@ from bundler.refresh.run import Refreshed, discover
 from bundler.refresh.scratch import scratch_folder
 from bundler.refresh.sources import sources_of
 from bundler.state.artifact import Artifact
-from bundler.state.bundle import STATE_DIRECTORY, Bundle, is_at
+from bundler.state.bundle import STATE_DIRECTORY, Bundle, paths_at
 from bundler.state.manifest import Contents, DirectoryRefresh, KeyRefresh, Manifest, RunRecord
 from bundler.state.run_record import TOOL, version_in
 from bundler.state.statedir import StateDir, sanitize_key
@@ -157,14 +157,14 @@ def configured(project: Project) -> list[_Target]:
 def _match(
     item: Extracted, extracted: Sequence[Extracted], targets: Sequence[_Target], name: str
 ) -> _Target:
-    same = [target for target in targets if is_at(item.path, target.place)]
-    if same:
-        return max(same, key=lambda target: len(target.place))
-    if len(extracted) == len(targets) == 1:
-        return targets[0]
-    places = ", ".join(target.place for target in targets) or "none"
+    paths = [each.path for each in extracted]
+    places = [target.place for target in targets]
+    for target in targets:
+        if item.path in paths_at(paths, target.place, places):
+            return target
     raise UsageError(
-        f"{item.path} in {name} is not a state directory of any selected project: {places}.",
+        f"{item.path} in {name} is not a state directory of any selected project: "
+        f"{', '.join(places) or 'none'}.",
         hint="Select the projects that the artifact was built from with --project.",
     )
 

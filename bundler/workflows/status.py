@@ -310,6 +310,7 @@ def _since(baseline: Artifact | None, artifact: Artifact) -> Difference | None:
 
 def _project_since(name: str, baseline: str | None, sources: Sequence[Found]) -> Difference | None:
     """What is published in the project's state directories, compared with the baseline."""
+    from bundler.artifacts.baseline import since
     from bundler.artifacts.open import open_artifact
     from bundler.state.directory import PublishedDirectories
 
@@ -317,7 +318,7 @@ def _project_since(name: str, baseline: str | None, sources: Sequence[Found]) ->
         return None
     places = {source.place: source.directory for source in sources}
     with open_artifact(baseline) as before, PublishedDirectories(name, places) as now:
-        return _since(before, now)
+        return since(before, now, list(places))
 
 
 def _of_manifest(path: str, manifest: Manifest, record: RunRecord | None) -> Iterator[KeyStatus]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import shlex
+import shutil
 import sys
 import zipfile
 from collections.abc import Iterator
@@ -142,6 +143,16 @@ def test_what_a_store_does_not_have(shop: WorkDir, store: str) -> None:
     assert "it's" in paste(shop, printed(unknown))
     too_old = said(shop, "store", "diff", "2001-01-01T00:00:00Z", store, code=2)
     assert "1" in paste(shop, printed(too_old))
+
+
+def test_a_baseline_of_other_projects(shop: WorkDir, tmp_path: Path) -> None:
+    """Its states are compared only if the user names them."""
+    said(shop, "refresh", code=0)
+    for name in ("one", "two"):
+        shutil.copytree(shop.path / STATES, tmp_path / "old ones" / name / ".local_defs_state")
+    other = said(shop, "refresh", "--baseline", tmp_path / "old ones", code=78)
+    paste(shop, printed(other))
+    said(shop, "refresh", "--baseline", "states/one/.local_defs_state", code=0)
 
 
 def test_a_version_that_has_rotted(shop: WorkDir, store: str, tmp_path: Path) -> None:

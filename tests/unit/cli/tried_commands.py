@@ -31,6 +31,11 @@ _OTHER_TOOL = "not here: its tool would have to be installed for each run"
 TRIED: tuple[tuple[str, str, str], ...] = (
     ("artifacts/image/engine/arguments.py parse", "docker bundle build -t NAME", _NO_CONTEXT),
     (
+        "artifacts/baseline.py of_place",
+        "state-bundler extract {} -o states",
+        f"{_HERE}::test_a_baseline_of_other_projects",
+    ),
+    (
         "artifacts/image/engine/connection.py ",
         "docker version",
         f"{_DOCKER}::test_an_engine_that_does_not_respond",

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from bundler.artifacts.diff import Difference, diff
+from bundler.artifacts.diff import Difference, KeyDifference
 from bundler.errors import BadData, ConfigurationError
 from bundler.listener import Listener
 from bundler.project.options import KeyOptions, RefreshOptions
@@ -17,7 +17,6 @@ from bundler.refresh.removals import ShrunkState, refused
 from bundler.refresh.run import check_selection
 from bundler.refresh.secrets import Secrets
 from bundler.state.definitions import Definitions
-from bundler.state.directory import DirectoryArtifact, PublishedDirectories
 from bundler.state.manifest import DirectoryRefresh, KeyRefresh
 from bundler.state.statedir import StateDir
 from bundler.workflows import loadcheck, plan, plan_file
@@ -26,33 +25,15 @@ from tests.support.statedirs import publish
 A, B = (f"{name}/defs/.local_defs_state" for name in "ab")
 
 
-@pytest.mark.parametrize(
-    ("own", "others", "expected"),
-    [
-        (["K"], ["K"], []),
-        (["K"], ["Other"], []),
-        (["K", "Gone"], ["K"], [("Gone", "removed")]),
-        (["K", "Gone"], ["K", "Gone"], [(f"Gone in app/{A}", "removed")]),
-        (["K"], None, []),
-    ],
-)
-def test_other_state_directories_of_a_baseline_are_ignored(
-    own: list[str], others: list[str] | None, expected: list[tuple[str, str]], tmp_path: Path
-) -> None:
-    image = tmp_path / "image/app"
-    publish(StateDir(image / A, A), {key: {"state": "1"} for key in own})
-    if others is None:  # Dagster alone has filled it
-        (image / B / "Feed__x").mkdir(parents=True)
-        (image / B / "Feed__x/state").write_text("1")
-    else:
-        publish(StateDir(image / B, B), {key: {"state": "1"} for key in others})
-    new = StateDir(tmp_path / "new" / A, A)
-    publish(new, {"K": {"state": "1"}})
-    refreshed: Any = SimpleNamespace(found=[SimpleNamespace(place=A, components=())])
-    with DirectoryArtifact(tmp_path / "image") as before:
-        after = PublishedDirectories("new", {A: new.path})
-        found = plan._of_projects(diff(before, after), before, refreshed)
-    assert [(key.key, key.kind) for key in found.keys] == expected
+def test_versioned_keys_of_a_store_are_not_part_of_a_plan() -> None:
+    found = Difference(
+        "store", "new", tuple(KeyDifference(key, "removed", 1, 1) for key in "KV"), 0
+    )
+    versioned = SimpleNamespace(key="V", management_type="VERSIONED_STATE_STORAGE")
+    refreshed: Any = SimpleNamespace(found=[SimpleNamespace(place=A, components=[versioned])])
+    for kind, expected in (("store", ["K"]), ("oci", ["K", "V"])):
+        before: Any = SimpleNamespace(kind=kind)
+        assert [it.key for it in plan._of_projects(found, before, refreshed).keys] == expected
 
 
 class _Projects:
