@@ -21,12 +21,12 @@ KEY: Mapping[str, str] = {
     "max-removed": "Maximum number or share of a key's assets that a refresh may remove, such as "
     '`20%`. A table sets it by kind, such as `{ assets = "20%", jobs = 0 }`. Replaces `shrink` if '
     "the code location loads. Default: no limit.",
-    "allow-http": "Failed requests to accept, as `METHOD PATH STATUS` with `*`, such as "
-    "`GET /v1/connectors/*/schemas 404`, or with the name of the problem with the body, such as "
-    "`GET /news/* html`.",
+    "allow-http": "Failed requests to accept, as `METHOD PATH STATUS` with `*` as a wildcard, "
+    "such as `GET /v1/connectors/*/schemas 404`. Instead of a status, the name of a fault in the "
+    "answer, such as `GET /news/* html`.",
     "exclude": "Patterns of paths to exclude from a state, in addition to the defaults.",
-    "include": "Patterns of paths to keep although they are excluded.",
-    "allow-key-material": "Patterns of files in a state that may hold private keys and tokens.",
+    "include": "Patterns of paths to keep, even if they match `exclude` or the defaults.",
+    "allow-key-material": "Patterns of files in a state that may contain private keys and tokens.",
     "volatile": "Names of JSON members whose changes are ignored.",
     "writable": "Paths in a key's directory that the program may write to at run time.",
     "json-schema": "A file with the JSON schema that a state must match.",
@@ -46,15 +46,15 @@ ROOT: Mapping[str, str] = {
     "system. Default: never.",
     "secrets": "Names of variables that are secrets, in addition to those recognised by name.",
     "not-secrets": "Names of variables that are not secrets, although their names suggest it.",
-    "allow-credential-files": "Patterns of files with credentials that may be in a PEX or a wheel, "
-    "as paths in it, such as `shop/tests/test.key`.",
+    "allow-credential-files": "Patterns of files with credentials that a PEX or a wheel may "
+    "contain, as paths in it, such as `shop/tests/test.key`.",
     "image-path": "Path of the state directory in an image. Default: where the image's Python "
     "imports the defs module.",
     "environment": "Environment to name in the run record, such as `staging`.",
     "store": "The URL of the versioned state storage.",
-    "guard": "See the table below.",
-    "keys": "A table for a key, or for all keys that match a pattern with `*`.",
-    "source": "See the table below; one for each state of a program without Dagster.",
+    "guard": "Settings of the guard.",
+    "keys": "Settings for one key, or for all keys that match a pattern with `*`.",
+    "source": "The sources of a program without Dagster, one for each state.",
 }
 GUARD: Mapping[str, str] = {
     "allow": "Paths or patterns of state that is committed on purpose, such as fixtures.",

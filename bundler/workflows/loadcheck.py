@@ -270,7 +270,12 @@ def _told(loaded: Sequence[LoadedLocation]) -> str:
     for item in loaded:
         for kind, number in item.definitions.items():
             kinds[kind] = kinds.get(kind, 0) + number
-    return ", ".join(f"{number} {kind}" for kind, number in kinds.items() if number) or "nothing"
+    counts = [
+        f"{number} {kind.removesuffix('s') if number == 1 else kind}"
+        for kind, number in kinds.items()
+        if number
+    ]
+    return ", ".join(counts) or "0 definitions"
 
 
 def _before(run: Runner, demanded: LoadCheck, listener: Listener) -> int | None:

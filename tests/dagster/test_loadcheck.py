@@ -144,7 +144,7 @@ def _says(**definitions: int) -> Runner:
 def test_fewer_definitions_than_before_are_a_failure() -> None:
     now, before = _says(assets=4, jobs=1), _says(assets=6)
     with pytest.raises(
-        VerificationFailed, match=r"loads only 4 assets, 1 jobs; .* of that name has 6"
+        VerificationFailed, match=r"loads only 4 assets, 1 job; .* of that name has 6"
     ):
         check(now, LoadCheck(_TARGET), "shop", Listener(), baseline=before)
     check(before, LoadCheck(_TARGET), "shop", Listener(), baseline=now)
@@ -199,9 +199,9 @@ def test_a_module_that_only_a_refresh_needs_need_not_ship(missing: str, kind: ty
 def test_without_a_demand_states_that_are_used_need_make_nothing(location: Path) -> None:
     set_state(location / PLACE, Catalog="[]")
     check(_in(location), LoadCheck(_TARGET, is_required=False), "shop", Listener())
-    with pytest.raises(VerificationFailed, match="loads only nothing"):
+    with pytest.raises(VerificationFailed, match="loads only 0 definitions"):
         check(_in(location), LoadCheck(_TARGET), "shop", Listener())
-    with pytest.raises(VerificationFailed, match="loads only nothing"):
+    with pytest.raises(VerificationFailed, match="loads only 0 definitions"):
         check(_says(), LoadCheck(_TARGET, is_required=False), "shop", Listener())
 
 

@@ -1,4 +1,4 @@
-"""The documentation is held against the program: commands, settings, links, tables, examples."""
+"""The documentation is compared with the program: commands, settings, links, tables, examples."""
 
 from __future__ import annotations
 

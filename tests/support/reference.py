@@ -1,6 +1,6 @@
 """Writes the pages of docs/ that are made from the program itself: ``make docs``.
 
-A test holds the pages against what this would write.
+A test compares the pages with what this would write.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ the first of these that occurred: 128+n · {order}.
 
 If nothing reads the output any more (`| head -1`), the command exits quietly with 141, which is
 128 + SIGPIPE. A closed stderr (`2>&-`) is not an error."""
-_MADE = "<!-- Made by `make docs`; a test holds it against the program. -->"
+_MADE = "<!-- Written by `make docs`; a test compares it with the program. -->"
 
 
 def pages() -> dict[str, str]:
@@ -102,8 +102,8 @@ def help_of(name: str, command: click.Command) -> str:
 
 def _commands() -> Iterator[str]:
     yield from ("# Commands", "", _MADE, "")
-    yield "Every command accepts `--help`. Data goes to stdout, progress to stderr."
-    yield "What an exit code means: [exit codes](exit-codes.md)."
+    yield "These are the help texts of all commands, with all options. Data goes to stdout,"
+    yield "progress to stderr. [Exit codes](exit-codes.md) are on a separate page."
     for name, command in commands():
         yield from ("", f"## {name}", "", "```text", help_of(name, command), "```")
 
