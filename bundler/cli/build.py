@@ -33,7 +33,7 @@ class _BuildGroup(click.Group):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if args[:1] == ["--all"]:
             ctx.fail(
-                "No such option: --all.\n`build --each KIND` builds an artifact of each project,\n"
+                "Unknown option '--all'.\n`build --each KIND` builds an artifact of each project,\n"
                 "`build KIND --all` one artifact of all projects."
             )
         # The subcommand and its arguments; empty if there is none.

@@ -148,7 +148,7 @@ def build_docker(
 
 
 def _start(arguments: Arguments, listener: Listener) -> Path | None:
-    """Where the project is looked for: a context that is no folder here says nothing of it."""
+    """Where to look for the project: in the context, if it is a local directory."""
     from bundler.artifacts.image.engine.dockerbuild import dockerfile_of, is_local
     from bundler.project.projects import start_for_context
 
@@ -161,7 +161,7 @@ def _start(arguments: Arguments, listener: Listener) -> Path | None:
 
 
 def refuse_relative(image_path: str | None, projects: Sequence[Project]) -> None:
-    """Raises `ConfigurationError` for a path in the image that begins nowhere."""
+    """Raises `ConfigurationError` if the path in the image is relative."""
     named = image_path or projects[0].config.image_path
     if named is not None and not named.startswith("/"):
         raise ConfigurationError(
@@ -173,7 +173,7 @@ def refuse_relative(image_path: str | None, projects: Sequence[Project]) -> None
 def wanted_places(
     arguments: Arguments, projects: Sequence[Project], image_path: str | None = None
 ) -> WantedPlaces:
-    """Where in the image the state of these projects will be looked for, as far as files tell."""
+    """Where the state of these projects goes in the image, as far as local files show."""
     from bundler.artifacts.image.engine.foreseen import WantedPlaces
     from bundler.workflows.state_from import configured
 

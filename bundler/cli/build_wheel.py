@@ -66,7 +66,7 @@ def build_wheel(output: Path, style: str, building: BuildArguments, loading: Loa
 
 
 def allowed_files(projects: Sequence[Project]) -> AllowedFiles:
-    """The files with credentials that the projects' settings let into a PEX or a wheel."""
+    """The files with credentials that the projects' settings allow in a PEX or a wheel."""
     from bundler.artifacts.python.credentials import AllowedFiles
 
     patterns = [pattern for project in projects for pattern in project.config.credential_files]

@@ -126,7 +126,7 @@ def annotate(where: System | None, error: BundlerError) -> Iterator[str]:
 
 
 def _place(at: str, environ: Mapping[str, str] = os.environ) -> tuple[str, str]:
-    """The file, relative to the repository's top, and the line; a relative path as it is."""
+    """The file, relative to the repository's top, and the line; a relative path is unchanged."""
     file, _, line = at.rpartition(":")
     if not line.isdecimal():
         file, line = at, ""
@@ -196,13 +196,13 @@ def _findings(error: BundlerError) -> list[str]:
 
 
 def finished() -> Mapping[str, KeyProgress]:
-    """What became of each key that this process has refreshed."""
+    """The result of each key that this process has refreshed."""
     reports = listener.of_process
     return reports.finished if isinstance(reports, ConsoleListener) else {}
 
 
 def keys_summary(ended: Mapping[str, KeyProgress]) -> list[str]:
-    """What became of each key, and how long it took."""
+    """The result of each key, and how long it took."""
     if not ended:
         return []
     rows = [

@@ -1,4 +1,4 @@
-"""What a bug leaves to paste into a report: versions, the command, the traceback, and no secret.
+"""The log of a bug, to paste into a report: versions, the command, the traceback, and no secret.
 
 Values may be credentials: of the command line there are only names, and of the exceptions only
 their types.

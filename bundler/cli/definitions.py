@@ -68,7 +68,7 @@ def _signed(found: DefinitionsDifference, kind: str) -> str:
 
 
 def document(found: DefinitionsDifference) -> dict[str, Any]:
-    """The changes as JSON has them."""
+    """The changes as JSON."""
     import msgspec
 
     return {

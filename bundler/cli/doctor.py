@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 @click.option(
     "--reach",
     is_flag=True,
-    help="Also ask each external system whether it answers and accepts the credentials.",
+    help="Also check that each external system responds and accepts the credentials.",
 )
 @no_cache_option
 @click.option("--matrix", is_flag=True, help="Only print the projects as a CI matrix.")
@@ -49,8 +49,8 @@ def doctor(
 ) -> None:
     """Find every reason why a build would fail or silently lose state.
 
-    Exits with 1 if there is any failure. Warnings do not make a build fail. Asks no external
-    system without --reach.
+    Exits with 1 if there is any failure. Warnings do not make a build fail. External
+    systems are only contacted with --reach.
 
     \b
     Examples:
@@ -95,7 +95,7 @@ def _roots(project: Path) -> Sequence[Path]:
 
 
 def _stateless(roots: Sequence[Path]) -> Sequence[Path]:
-    """Of several projects, those that nothing is embedded for: they need no environment.
+    """Of several projects, those for which nothing is embedded: they need no environment.
 
     None of them if no project has state: then each is checked.
     """
@@ -114,7 +114,7 @@ def _without_state() -> list[Examined]:
 
 
 class _Asked(NamedTuple):
-    """What the command line says of all projects. shows: each check as soon as it finishes."""
+    """The options that apply to all projects. shows: each check as soon as it finishes."""
 
     python: Path | None
     reaches: bool
@@ -139,7 +139,7 @@ def _show_together(home: Path, reports: Mapping[Path, Sequence[Examined]]) -> No
 
 
 def _announced(root: Path, asked: _Asked) -> Iterator[Examined]:
-    """The checks' answers; what takes longer than a second is announced on stderr."""
+    """The findings; a check that takes longer than a second is announced on stderr."""
     from bundler.setup.doctor import examine
 
     listener = narrator()

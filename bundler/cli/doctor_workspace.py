@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from bundler.setup.doctor import Examined, Finding
 
 _SIGNS = {"ok": ("✓", "ok", "green"), "warn": ("!", "!", "yellow"), "fail": ("✗", "x", "red")}
-# Of what is in order, only this is worth a line.
+# The only successful checks that get a line.
 _WORTH_A_LINE = ("repository", "interpreter")
 
 
@@ -70,7 +70,7 @@ def distinct(reports: Mapping[Path, Sequence[Examined]]) -> Iterator[Finding]:
 
 
 def _shared(reports: Sequence[Sequence[Examined]]) -> dict[tuple[str, str], Finding]:
-    """What is said of each project with state, or of the repository, by check and text."""
+    """The findings about each project with state, or the repository, by check and text."""
     concerned = [checks for checks in reports if not _is_stateless(checks)]
     found = [
         ((check.title, finding.what), finding, check.is_shared)

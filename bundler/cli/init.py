@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 # The names in `bundler.setup.init.PARTS`; a test compares them.
 PART_NAMES = ("table", "backend", "ignore", "dockerignore", "pre-commit", "ci")
 _LOCAL = (
-    "state-bundler is installed from a folder or a file of this machine ({source}), which nobody "
-    "else has: everyone who commits must have state-guard on PATH, and CI must have the variable "
-    "STATE_BUNDLER, which says what to install."
+    "state-bundler is installed from a folder or file on this machine ({source}), which other "
+    "machines do not have: everyone who commits needs state-guard on PATH, and CI needs the "
+    "variable STATE_BUNDLER, which says what to install."
 )
 _FROM_AN_INDEX = (
     "state-bundler was installed from a package index that the installer did not record: check "
@@ -162,7 +162,7 @@ def _say_what_is_next(found: Sequence[Survey], edits: Sequence[FileEdit]) -> Non
 
 
 def _registry(found: Sequence[Survey], *, ask: bool) -> str:
-    """Where images go that have no name yet: asked for on a terminal."""
+    """Where CI pushes images without a declared name: asked for on a terminal."""
     from bundler.setup.init.workflow import default_registry, needs_registry
 
     default = default_registry(found[0].outer)
@@ -184,7 +184,7 @@ def _nothing_here(root: Path) -> BundlerError:
 
 
 def _say_how_to_install(console: Console) -> None:
-    """What others need, where the files that were written cannot say it all."""
+    """What other machines need, if the written files cannot express it."""
     from bundler.system.installed import installed
 
     found = installed()

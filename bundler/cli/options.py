@@ -221,13 +221,13 @@ _REFRESH_OPTIONS = (
         "--allow-removed",
         multiple=True,
         metavar="KEY",
-        help="Let KEY exceed max-removed. Or pass the name of each removed definition.",
+        help="Allow KEY to exceed max-removed. Or pass the name of each removed definition.",
     ),
     click.option(
         "--baseline",
         shell_complete=completion.artifacts,
         metavar="ARTIFACT",
-        help="Compare with (and fall back to) its states. Default: the published state.",
+        help="Compare with (and fall back to) its states. Default: the published states.",
     ),
     click.option(
         "--allow-stale",
@@ -472,7 +472,7 @@ class LoadArguments(NamedTuple):
         return msgspec.structs.replace(prepared, load_check=check)
 
     def _least(self, prepared: Prepared, *, is_required: bool) -> int:
-        """To import a module of components makes no definitions, nor does a location need any."""
+        """Importing a module of components makes no definitions, and a location needs none."""
         if self.min_definitions is not None:
             return self.min_definitions
         has_dagster = any(project.dagster is not None for project in prepared.projects)

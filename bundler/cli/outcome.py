@@ -26,7 +26,7 @@ format_option = click.option(
 
 
 class UpdateOutcome(NamedTuple):
-    """What came of one of the artifacts that a command was given. made: None if it failed."""
+    """The result for one of the artifacts that a command was given. made: None if it failed."""
 
     artifact: str
     made: EmbedResult | None
@@ -38,7 +38,7 @@ class UpdateOutcome(NamedTuple):
 
 
 def attempted(artifact: str, work: Callable[[], EmbedResult]) -> UpdateOutcome:
-    """Does the work for one of several artifacts: its failure does not keep the others from it."""
+    """Processes one of several artifacts; its failure does not stop the others."""
     from bundler.errors import BundlerError
 
     try:
@@ -73,7 +73,7 @@ def shown_at_the_end(count: int, style: str) -> Iterator[list[UpdateOutcome]]:
 
 
 def raise_failures(named: Sequence[tuple[str, BundlerError | None]]) -> None:
-    """Raises the failures of artifacts; those of one of several name their artifact."""
+    """Raises the failures; of several artifacts, each failure names its own."""
     from bundler.artifacts.reference import PREFIX
     from bundler.errors import raise_all
 

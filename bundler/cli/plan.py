@@ -132,7 +132,7 @@ def _markdown(made: Plan, most: int) -> Iterator[str]:
 
 
 def _not_refreshed(made: Plan) -> Iterator[str]:
-    """A line for each key that a build does not refresh: "no change" would not be true of it."""
+    """A line for each key that a build does not refresh: "no change" would be wrong for it."""
     for item in made.not_refreshed:
         if item.management_type == "VERSIONED_STATE_STORAGE":
             current = f" (current version: {item.version})" if item.version else ""

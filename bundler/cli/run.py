@@ -57,6 +57,9 @@ def _run(command: click.Command, arguments: Sequence[str]) -> int:
 def _show(error: click.ClickException) -> None:
     from bundler.cli.help import Renamed, as_typed
 
+    if isinstance(error, click.NoSuchOption):  # as all our programs call it
+        says = f"Unknown option {error.option_name!r}."
+        error = click.NoSuchOption(error.option_name, says, error.possibilities, error.ctx)
     if not Renamed.option:
         error.show(sys.stderr)
         return

@@ -45,7 +45,7 @@ def log(
 def result(
     rule: str, level: str, message: str, file: bytes, *, line: int = 1, name: str = ""
 ) -> dict[str, Any]:
-    """A finding. file: relative to the top of the repository. name: of what is in no file."""
+    """A finding. file: relative to the top of the repository. name: if it is in no file."""
     place: dict[str, Any] = {
         "physicalLocation": {
             "artifactLocation": {"uri": quote(file), "uriBaseId": "%SRCROOT%"},

@@ -112,7 +112,7 @@ def show_staged(store: Store, staged: Shard, run: str, style: str) -> None:
 
 
 def pushed_document(pushed: PushedStates, url: str) -> dict[str, Any]:
-    """What a push made current, as JSON has it."""
+    """What a push made current, as JSON."""
     versions = [
         {"key": key, "version": version, "new": key not in pushed.unchanged}
         for key, version in sorted(pushed.versions.items())

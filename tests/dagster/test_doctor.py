@@ -103,7 +103,7 @@ def test_the_sample_project_has_no_failure_and_its_legacy_component_is_named(
     texts = "\n".join(finding["what"] for finding in findings)
     assert "VendorCatalog[products], DbtProjectComponent[warehouse]" in texts
     assert "ShopCalendar[2026]" in texts
-    assert "No external system was asked" in texts
+    assert "No external system was contacted" in texts
     assert "NOT_SET_HERE, which is not set. No component there has state" in texts
     (held,) = [finding["what"] for finding in findings if "will contain" in finding["what"]]
     assert "VendorCatalog[suppliers]" not in held

@@ -1,4 +1,4 @@
-"""What a page says of the health of a key and of what holds it, in words that it filters by."""
+"""The health of a key and of its artifact or project, in the words that a page filters by."""
 
 from __future__ import annotations
 

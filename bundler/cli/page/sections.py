@@ -23,7 +23,7 @@ _TYPES = {
 
 
 def filters(holders: Sequence[Holder]) -> Html:
-    """What leaves only some of the keys and artifacts on the page."""
+    """The controls that filter the keys and artifacts of the page."""
     badges = [badge for holder in holders for badge in health.of_holder(holder)]
     badges += [badge for h in holders for key in h.keys for badge in health.of_key(key, h)]
     found = dict.fromkeys(word for badge in badges for word in health.words([badge]).split("|"))
@@ -79,7 +79,7 @@ def _fleet_cells(holder: Holder, now: Now, largest: int, oldest: float) -> Itera
 
 
 def _built(holder: Holder) -> str:
-    """The commit and the environment, as far as the artifact says them."""
+    """The commit and the environment, if the artifact records them."""
     record = holder.record
     if record is None:
         return ""

@@ -47,9 +47,9 @@ def passed(moment: str, now: Now) -> str:
 
 
 def labels(names: Iterable[str]) -> dict[str, str]:
-    """What to call each artifact or project: no folders of the machine that wrote the page.
+    """A label for each artifact or project, without folders of the machine that wrote the page.
 
-    Of an absolute path, so many of its last parts as tell it from the others.
+    An absolute path is shortened to the last parts that distinguish it from the others.
     """
     found: dict[str, str] = {}
     known = list(dict.fromkeys(names))

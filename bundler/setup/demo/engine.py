@@ -22,7 +22,7 @@ def base_image(environ: Mapping[str, str]) -> str:
     from bundler.artifacts.image.engine import Docker
 
     if sys.platform != "linux":
-        raise ToolFailed("The demo's environment only runs in an image if it was made on Linux.")
+        raise ToolFailed("The demo's environment only runs in an image if it was created on Linux.")
     name = environ.get(_BASE) or f"python:{sys.version_info[0]}.{sys.version_info[1]}-slim"
     docker = Docker.from_environment()
     docker.connect()

@@ -157,11 +157,11 @@ def checks() -> tuple[Check, ...]:
         Check("state", state.state),
         Check("state contents", contents.contents),
         Check("build backend", packaging.backend, "Building a wheel of a copy", is_fixable=True),
-        Check("build", build.build, "Looking at the baseline"),
+        Check("build", build.build, "Reading the baseline"),
         Check("Docker context", docker.context, is_fixable=True),
         Check("Dockerfile", docker.dockerfiles),
         Check("Compose", compose.compose),
-        Check("Docker engine", docker.engine, "Asking the Docker engine"),
+        Check("Docker engine", docker.engine, "Connecting to the Docker engine"),
     )
 
 

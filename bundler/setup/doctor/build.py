@@ -107,8 +107,8 @@ def _packaged(patient: DoctorContext, config: Config) -> Iterator[Finding]:
             if not allowed.names(imported):
                 yield Finding(
                     "warn",
-                    f"{top}/{path} holds credentials, and a PEX or a wheel may contain it.",
-                    "build pex and build wheel refuse an artifact that holds it.",
+                    f"{top}/{path} contains credentials, and may be packed into a PEX or a wheel.",
+                    "build pex and build wheel refuse an artifact that contains it.",
                     f"Move it out of {top}, or, if it may be public, name it in "
                     f"{credentials.SETTING}.",
                 )

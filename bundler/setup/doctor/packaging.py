@@ -178,7 +178,10 @@ def _tried_fix(survey: Survey, probe: Probe, rules: Sequence[str]) -> tuple[str,
         if target is not None and _outcome(probe, change).is_whole:
             return _fix(survey, *target), "backend"
     settings = ", ".join(_excluding(survey))
-    return f"Change what leaves it out: {settings}. Or: {_OURS}" if settings else _OURS, ""
+    return (
+        f"Change the setting that excludes it: {settings}. Or: {_OURS}" if settings else _OURS,
+        "",
+    )
 
 
 def _rule(directory: PurePosixPath) -> str:

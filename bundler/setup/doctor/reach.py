@@ -21,7 +21,7 @@ def reach(patient: DoctorContext) -> Iterator[Finding]:
     if not patient.reaches:
         if any(found.components for found in looked.found):
             fix = command("state-bundler doctor --reach", patient.survey.root)
-            yield Finding("ok", f"No external system was asked. To ask them: {fix}")
+            yield Finding("ok", f"No external system was contacted. To check them: {fix}")
         return
     for reached in looked.reached:
         if reached.failure is not None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 OURS = "state-bundler init"
 _DAGSTER_TABLE = f"""\
-# {OURS}: every setting has a default; one for a single key goes into its own table, as in
+# {OURS}: every setting has a default; one for a single key goes into its own table:
 #   [tool.state-bundler.keys."VendorCatalog[products]"]
 #   timeout = "5m"
 [tool.state-bundler]
@@ -32,8 +32,8 @@ max-removed = "20%"
 """
 _DAGSTER_SETTINGS = {"max-removed": "20%"}
 _SOURCE_TABLE = f"""\
-# {OURS}: say where each state comes from; the command writes it to {{state_path}}. The path
-# is a new directory for state alone: a refresh replaces and removes what is in it. As in
+# {OURS}: configure where each state comes from; the command writes it to {{state_path}}. The
+# path is a new directory for state alone: a refresh replaces and removes what is in it. Example:
 #   [[tool.state-bundler.source]]
 #   key = "VendorCatalog"
 #   command = ["python", "-m", "package.fetch", "{{state_path}}"]
@@ -42,8 +42,8 @@ _SOURCE_TABLE = f"""\
 """
 
 _DBT_TABLE = f"""\
-# {OURS}: runs dbt parse before each build. {{code}} is to read the manifest
-# where it ships: Path(__file__).parent / "{{manifest}}"
+# {OURS}: runs dbt parse before each build. {{code}} must read the
+# manifest from where it ships: Path(__file__).parent / "{{manifest}}"
 [[tool.state-bundler.source]]
 {{items}}"""
 
