@@ -37,6 +37,12 @@ _WORDS = {
     r"makes? no sense": "is invalid",
     r"is gone|are gone": "was removed",
     r"Mend|as is demanded": "Fix, the policy",
+    r"comput\w+( [\w'`]+){0,3} again": "recompute",
+    r"(holds?|held)( it| them)? against": "compare with",
+    r"(group|section)s? that folds?": "collapsible group",
+    r"starts? empty": "has no X yet",
+    r"left out here": "omitted",
+    r"by luck": "by accident",
     r"those who|asks? less": "users who, the operator of X; fewer requests",
     r"final slash|without a word": "trailing slash, without a message",
 }
