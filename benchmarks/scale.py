@@ -1,6 +1,10 @@
 """A workspace of many projects with many keys on one machine, built with ``build --each``.
 
     python benchmarks/scale.py [--projects 100] [--keys 10] [--workers 4] [--milliseconds 50]
+        [--separate] [--dagster PYTHON]
+
+With ``--dagster`` they are Dagster projects, and PYTHON has Dagster. With ``--separate`` they are
+built once more, by processes that share nothing, as on macOS.
 
 Each key waits so long for its system, as one that is asked over a network does, and writes a state
 of its own. Every project becomes an OCI image of its own with its states inside. Then one project
@@ -22,7 +26,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-_BUNDLER = [sys.executable, "-m", "bundler"]
+_CHECKOUT = Path(__file__).parents[1]
 _COMPONENT = """\
 import time
 from bundler.component import DefsStateConfig, StateBackedComponent
@@ -48,6 +52,49 @@ class Waits(StateBackedComponent):
 _INSTANCE = (
     "class Waits%(number)d(Waits):\n    def __init__(self):\n        super().__init__(%(number)d)\n"
 )
+_DAGSTER_COMPONENT = """\
+import asyncio
+from dagster import Definitions, Model, Resolvable, StateBackedComponent, component_instance
+from dagster.components import DefsStateConfig, DefsStateConfigArgs
+
+
+class Waits(StateBackedComponent, Model, Resolvable):
+    number: int
+
+    @property
+    def defs_state_config(self):
+        return DefsStateConfig.from_args(
+            DefsStateConfigArgs.local_filesystem(), default_key=f"Waits[{self.number:04}]"
+        )
+
+    async def write_state_to_path(self, state_path):
+        await asyncio.sleep(%(seconds)s)
+        state_path.write_text(str([self.number] * 100))
+
+    def build_defs_from_state(self, context, state_path):
+        return Definitions()
+
+
+"""
+_DAGSTER_INSTANCE = (
+    "@component_instance\ndef waits%(number)d(context) -> Waits:\n"
+    "    return Waits(number=%(number)d)\n"
+)
+_DAGSTER_PROJECT = """\
+[tool.dg]
+directory_type = "project"
+
+[tool.dg.project]
+root_module = "%s"
+"""
+_SEPARATE = """\
+from bundler.cli import main
+from bundler.refresh.forking import Start
+from bundler.workflows import build_all
+Start.is_shareable = False
+build_all.can_fork = lambda: False
+main()
+"""
 
 
 @dataclass(frozen=True)
@@ -62,45 +109,69 @@ class Measured:
         return f"{what}: {self.wall:.1f} s, CPU {self.cpu:.1f} s; {each}"
 
 
-def make_project(root: Path, name: str, keys: Sequence[int], seconds: float) -> None:
+def make_project(
+    root: Path, name: str, keys: Sequence[int], seconds: float, *, dagster: bool = False
+) -> None:
     """A program with these keys, each a component."""
     package = root / "src" / name
     package.mkdir(parents=True)
-    text = f'[project]\nname = "{name}"\nversion = "1"\n'
-    for number in keys:
-        text += (
-            "\n[[tool.state-bundler.source]]\n"
-            f'component = "{name}.keys:Waits{number}"\npath = "src/{name}/state"\n'
-        )
-    (root / "pyproject.toml").write_text(text)
     (package / "__init__.py").write_text("")
-    instances = "\n\n".join(_INSTANCE % {"number": number} for number in keys)
-    (package / "keys.py").write_text(_COMPONENT % {"seconds": seconds} + instances)
+    text = f'[project]\nname = "{name}"\nversion = "1"\n\n'
+    if dagster:
+        text += _DAGSTER_PROJECT % name
+        package /= "defs"
+        package.mkdir()
+    else:
+        for number in keys:
+            text += (
+                "[[tool.state-bundler.source]]\n"
+                f'component = "{name}.keys:Waits{number}"\npath = "src/{name}/state"\n\n'
+            )
+    (root / "pyproject.toml").write_text(text)
+    component, instance = (
+        (_DAGSTER_COMPONENT, _DAGSTER_INSTANCE) if dagster else (_COMPONENT, _INSTANCE)
+    )
+    instances = "\n\n".join(instance % {"number": number} for number in keys)
+    (package / "keys.py").write_text(component % {"seconds": seconds} + instances)
 
 
-def make_workspace(root: Path, projects: int, keys: int, seconds: float) -> None:
+def make_workspace(
+    root: Path, projects: int, keys: int, seconds: float, *, dagster: bool = False
+) -> None:
     """A git repository with all of them."""
     (root / "pyproject.toml").write_text('[tool.uv.workspace]\nmembers = ["projects/*"]\n')
-    (root / ".gitignore").write_text("/build\nstate\n")
+    (root / ".gitignore").write_text("/build\nstate\n.local_defs_state\n")
     for number in range(projects):
         first = number * keys
         name = f"shop_{number:03}"
-        make_project(root / "projects" / name, name, range(first, first + keys), seconds)
-    make_project(root / "single", "single", range(projects * keys), seconds)
+        numbers = range(first, first + keys)
+        make_project(root / "projects" / name, name, numbers, seconds, dagster=dagster)
+    make_project(root / "single", "single", range(projects * keys), seconds, dagster=dagster)
     for command in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "-m", "all"]):
         identity = ["-c", "user.name=bench", "-c", "user.email=bench@localhost"]
         subprocess.run(["git", *identity, *command], cwd=root, check=True)
 
 
-def measured(arguments: Sequence[str], cwd: Path, log: Path) -> Measured:
-    """Runs our command line. Where it fails, this ends with what it said."""
+def measured(
+    arguments: Sequence[str],
+    cwd: Path,
+    log: Path,
+    *,
+    python: str = sys.executable,
+    program: Sequence[str] = ("-m", "bundler"),
+) -> Measured:
+    """Runs our command line. Where it fails, this ends with what it said.
+
+    python: the projects' interpreter.
+    """
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
     with log.open("wb") as output:
         done = subprocess.run(
-            [*_BUNDLER, *arguments], cwd=cwd, check=False, stdout=output, stderr=subprocess.STDOUT,
+            [sys.executable, *program, *arguments], cwd=cwd, check=False,
+            stdout=output, stderr=subprocess.STDOUT,
             env={
-                **os.environ, "CI": "1", "PYTHONPATH": str(cwd / "src"),
-                "DG_PROJECT_PYTHON_EXECUTABLE": sys.executable,
+                **os.environ, "CI": "1", "DAGSTER_DISABLE_TELEMETRY": "1",
+                "PYTHONPATH": str(_CHECKOUT), "DG_PROJECT_PYTHON_EXECUTABLE": python,
             },
         )  # fmt: skip
     if done.returncode:
@@ -117,25 +188,36 @@ def main() -> None:
     parser.add_argument("--keys", type=int, default=10)
     parser.add_argument("--workers", type=int, default=4)
     parser.add_argument("--milliseconds", type=int, default=50)
+    parser.add_argument("--separate", action="store_true")
+    parser.add_argument("--dagster", metavar="PYTHON")
     given = parser.parse_args()
     total = given.projects * given.keys
     with tempfile.TemporaryDirectory(prefix="scale-") as name:
         root = Path(name)
-        make_workspace(root, given.projects, given.keys, given.milliseconds / 1000)
+        seconds, python = given.milliseconds / 1000, given.dagster or sys.executable
+        make_workspace(root, given.projects, given.keys, seconds, dagster=bool(given.dagster))
         build = ["build", "--each", "--workers", str(given.workers), "--report", "report.json"]
         image = ["oci", "-o", "{here}/build/{name}:1"]
         print(f"{given.projects} projects of {given.keys} keys, {given.workers} at once")
-        first = measured([*build, *image], root / "projects" / "..", root / "log")
+        first = measured([*build, *image], root, root / "log", python=python)
         print(first.told("refreshed and built", given.projects, "project"))
-        again = measured([*build, *image, "--refresh", "missing"], root, root / "log")
+        if given.separate:
+            alone = measured(
+                [*build, *image], root, root / "log", python=python, program=("-c", _SEPARATE)
+            )
+            print(alone.told("the same by separate processes", given.projects, "project"))
+            print(f"shared takes {first.cpu / alone.cpu:.2f} of the CPU of separate processes")
+        again = measured(
+            [*build, *image, "--refresh", "missing"], root, root / "log", python=python
+        )
         print(again.told("built again, state unchanged", given.projects, "project"))
         builds = json.loads((root / "report.json").read_text())["builds"]
         assert [found["exitCode"] for found in builds] == [0] * given.projects
         images = [f"oci:{root}/build/shop_{number:03}:1" for number in range(given.projects)]
         proof = measured(["verify", *images], root, root / "log")
         print(proof.told("verified", given.projects, "proof"))
-        alone = measured(["refresh"], root / "single", root / "log")
-        print(alone.told(f"one project of {total} keys refreshed", total, "key"))
+        single = measured(["refresh"], root / "single", root / "log", python=python)
+        print(single.told(f"one project of {total} keys refreshed", total, "key"))
         # Of children: the processes started here inherit no larger figure, this one stays small.
         peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
         print(f"largest process: {peak:.0f} MiB")

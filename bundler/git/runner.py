@@ -49,7 +49,7 @@ def _started(command: Command, env: Mapping[str, str]) -> Iterator[subprocess.Po
     # GitPython adds to the inherited environment and cannot remove anything from it.
     unset = [word for name in sorted(os.environ.keys() - env.keys()) for word in ("-u", name)]
     argv = [_ENV, *unset, command.program, *map(os.fsdecode, command.arguments)]
-    started: Any = _gitpython().execute(
+    started: Any = gitpython().execute(
         argv, istream=subprocess.PIPE, as_process=True, env=dict(env), start_new_session=True
     )
     process: subprocess.Popen[bytes] = started.proc
@@ -84,7 +84,7 @@ def _answer(
 
 
 @cache
-def _gitpython() -> Git:
+def gitpython() -> Git:
     """GitPython's runner.
 
     Its import runs ``git version`` in the inherited environment, where ``GIT_TRACE`` names a file

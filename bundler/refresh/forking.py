@@ -7,6 +7,7 @@ from one that was started by itself only in how long that took.
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -15,6 +16,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Protocol
 
 import msgspec
@@ -29,6 +31,8 @@ _GRACE_SECONDS = 0.3  # for one that still imports
 _KILLED = b"-9\n"
 _ANSWERS = 2  # the pid and the exit code
 _READ_BYTES = 64
+_REQUEST, _ACCEPTED, _REFUSED = b"?", b"y", b"n"
+_REQUEST_DESCRIPTORS = 5  # of the request, and those of `ForkServers.pass_on`
 
 
 class Start(msgspec.Struct, frozen=True):
@@ -140,6 +144,31 @@ class ForkServers:
             return False
         return True
 
+    def serve(self, child: socket.socket) -> bool:
+        """Answers a request of a `ParentForks`. Returns whether there can be more of them."""
+        packet, descriptors, _, _ = socket.recv_fds(child, len(_REQUEST), _REQUEST_DESCRIPTORS)
+        if not packet:
+            return False
+        try:
+            with open(descriptors[0], "rb", closefd=False) as request:
+                request.seek(0)
+                text, folder = json.load(request)
+            start = msgspec.convert(text, Start)
+            self.expect([start])
+            accepted = self.pass_on(start, Path(folder), descriptors[1:])
+        finally:
+            for descriptor in descriptors:
+                os.close(descriptor)
+        with suppress(OSError):
+            child.send(_ACCEPTED if accepted else _REFUSED)
+        return True
+
+    def forget(self) -> None:
+        """In a forked process: these servers are its parent's."""
+        for _, requests in self._servers.values():
+            requests.close()
+        self._servers.clear()
+
     def close(self) -> None:
         """Ends the servers, and with them their workers."""
         for process, requests in self._servers.values():
@@ -150,9 +179,51 @@ class ForkServers:
         self._servers.clear()
 
 
+class ParentForks:
+    """What a forked process has: its parent decides and forks."""
+
+    def __init__(self, parent: socket.socket) -> None:
+        """parent: a connection to `ForkServers.serve`."""
+        self._parent = parent
+
+    def expect(self, starts: Sequence[Start]) -> None:
+        """The parent counts what it is asked for."""
+
+    def fork(
+        self, start: Start, folder: Path, descriptors: tuple[int, int, int]
+    ) -> ForkedWorker | None:
+        """See `Forks`."""
+        ours, theirs = socket.socketpair()
+        with theirs, TemporaryFile() as request:
+            # An environment may be larger than a packet.
+            request.write(json.dumps([msgspec.to_builtins(start), str(folder)]).encode())
+            request.flush()
+            with suppress(OSError):
+                given = [request.fileno(), *descriptors, theirs.fileno()]
+                socket.send_fds(self._parent, [_REQUEST], given)
+                if self._parent.recv(1) == _ACCEPTED:
+                    return ForkedWorker(ours)
+        ours.close()
+        return None
+
+
+class _OfProcess:
+    """parent: set in a forked process whose parent forks for it."""
+
+    parent: ParentForks | None = None
+
+
+def ask_parent(connection: socket.socket) -> None:
+    """From now on this process has its parent fork workers."""
+    _OfProcess.parent = ParentForks(connection)
+
+
 @contextmanager
 def of_process() -> Iterator[Forks]:
     """Where this process has workers forked."""
+    if _OfProcess.parent is not None:
+        yield _OfProcess.parent
+        return
     servers = ForkServers()
     try:
         yield servers

@@ -15,6 +15,9 @@ from bundler.refresh.secrets import Secrets
 if TYPE_CHECKING:
     from bundler.project.projects import Project
 
+# Names the file that one of several builds writes its result to; its presence prevents recursion.
+ONE_OF_ALL = "STATE_BUNDLER_ONE_OF_ALL"
+
 
 class Surroundings(msgspec.Struct, frozen=True):
     """What a project's processes see, and which of it is secret."""
@@ -41,7 +44,7 @@ def surroundings_of(
             environment.update(values)
             from_file |= set(values)
     # What our own interpreter was started with is not the project's.
-    for name in ("PYTHONHOME", "__PYVENV_LAUNCHER__"):
+    for name in ("PYTHONHOME", "__PYVENV_LAUNCHER__", ONE_OF_ALL):
         environment.pop(name, None)
     environment["PATH"] = os.pathsep.join(
         [str(project.interpreter.path.parent), environment.get("PATH", os.defpath)]

@@ -11,7 +11,9 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -23,6 +25,7 @@ from bundler.errors import ToolFailed
 DEFAULT_TIMEOUT_SECONDS = 120.0
 # How often to check: a build takes seconds, a hundred checks well under a millisecond.
 _POLL_SECONDS = 0.05
+_ENDING_SECONDS = 10.0
 
 
 class Completed(msgspec.Struct, frozen=True):
@@ -164,36 +167,110 @@ def dial(
             end_group(process)
 
 
-async def logged(
-    argv: Sequence[str | os.PathLike[str]], log: Path, *, cwd: Path, env: Mapping[str, str]
-) -> tuple[int, bytes]:
-    """Runs a program with its stderr in a file; returns its exit code and output.
+class ForkedProcess:
+    """A forked process, used like a `subprocess.Popen`."""
 
-    When it is cancelled, the program and everything that it started are asked to end, and waited
-    for. Raises `ToolFailed` if it cannot be started.
-    """
-    import asyncio
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.returncode: int | None = None
 
-    with log.open("wb") as errors, tempfile.TemporaryFile() as output:
-        process = _start(
-            argv, cwd, env, stdin=subprocess.DEVNULL, output=output.fileno(), errors=errors.fileno()
-        )
-        try:
-            while process.poll() is None:  # noqa: ASYNC110  # asyncio cannot wait for it before 3.12
-                await asyncio.sleep(_POLL_SECONDS)
-        except BaseException:
+    def poll(self) -> int | None:
+        """The exit code; None while it runs."""
+        return self._ended(os.WNOHANG)
+
+    def wait(self) -> int:
+        """The exit code, once it has ended."""
+        ended = self._ended(0)
+        return ended if ended is not None else self.wait()
+
+    def _ended(self, options: int) -> int | None:
+        if self.returncode is None:
+            pid, status = os.waitpid(self.pid, options)
+            self.returncode = os.waitstatus_to_exitcode(status) if pid else None
+        return self.returncode
+
+
+class Logged:
+    """A program in its own session that runs with its stderr in a file."""
+
+    def __init__(
+        self,
+        argv: Sequence[str],
+        log: Path,
+        *,
+        cwd: Path,
+        env: Mapping[str, str],
+        forked: Callable[[], int] | None = None,
+    ) -> None:
+        """forked: what runs instead in a fork of this process; returns an exit code.
+
+        Raises `ToolFailed` if the program cannot be started.
+        """
+        self._output = tempfile.TemporaryFile()  # noqa: SIM115  # `end` closes it
+        with log.open("wb") as errors:
+            output = (self._output.fileno(), errors.fileno())
+            self.process = (
+                _start(argv, cwd, env, stdin=subprocess.DEVNULL, output=output[0], errors=output[1])
+                if forked is None
+                else _fork(forked, cwd, env, output)
+            )
+
+    def poll(self) -> int | None:
+        """The exit code; None while it runs."""
+        return self.process.poll()
+
+    def end(self) -> bytes:
+        """Ends it with everything that it started. Returns what it has printed."""
+        end_group(self.process)
+        with self._output as output:
+            output.seek(0)
+            return output.read()
+
+    @staticmethod
+    def ask_to_end(processes: Iterable[Logged]) -> None:
+        """Asks programs to end, with everything that they started, and waits for that."""
+        running = [each for each in processes if each.poll() is None]
+        for each in running:
             with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGTERM)
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(timeout=10)
-            raise
-        finally:
-            end_group(process)
-        output.seek(0)
-        return process.returncode, output.read()
+                os.killpg(each.process.pid, signal.SIGTERM)
+        deadline = time.monotonic() + _ENDING_SECONDS
+        while any(each.poll() is None for each in running) and time.monotonic() < deadline:
+            time.sleep(_POLL_SECONDS)
 
 
-def end_group(process: subprocess.Popen[bytes]) -> None:
+def can_fork() -> bool:
+    """Whether a fork of this process can go on: on Linux, if this process has one thread."""
+    return sys.platform == "linux" and len(os.listdir("/proc/self/task")) == 1
+
+
+def _fork(
+    work: Callable[[], int], cwd: Path, env: Mapping[str, str], output: tuple[int, int]
+) -> ForkedProcess:
+    """Does the work in a fork, in the surroundings that a program would have there."""
+    if not cwd.is_dir():
+        raise ToolFailed(f"{cwd} was not found.")
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    pid = os.fork()
+    if pid:
+        return ForkedProcess(pid)
+    code = 1
+    try:
+        os.setsid()
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.dup2(output[0], 1)
+        os.dup2(output[1], 2)
+        os.environ.clear()
+        os.environ.update(env)
+        os.chdir(cwd)
+        code = work()
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+    finally:
+        os._exit(code)
+
+
+def end_group(process: subprocess.Popen[bytes] | ForkedProcess) -> None:
     """Kills a program that was started in its own session, and everything that it started."""
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)

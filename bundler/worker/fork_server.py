@@ -41,6 +41,7 @@ class ForkServer:
         self._requests = socket.socket(fileno=requests)
         self._argv = argv
         self._environment = dict(os.environ)
+        self._pid = os.getpid()
         self._forks = False
         self._connections: dict[int, socket.socket] = {}  # by the worker's pid
         self._running: set[int] = set()
@@ -144,6 +145,8 @@ class ForkServer:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         os.setsid()
         _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != self._pid:  # it ended before that
+            os._exit(0)
         self._requests.close()
         for connection in self._connections.values():
             connection.close()

@@ -1,14 +1,17 @@
 """Builds many projects, each in its own process, some of them concurrently, with one report.
 
 A build needs its own environment, directory and terminal. In a process for each, one that fails, or
-uses all the memory, does not affect the others. The output of each goes to its own file.
+uses all the memory, does not affect the others. The output of each goes to its own file. Where that
+is safe, these processes are forks of this one, which has imported the program, and so are their
+workers (`bundler.refresh.forking`).
 """
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
+import select
+import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,27 +23,32 @@ import msgspec
 from bundler.errors import BundlerError, ChildFailed, ConfigurationError, UsageError, exit_code_of
 from bundler.project.config import pyproject_of
 from bundler.project.projects import project_name
+from bundler.refresh.forking import ForkServers, ask_parent
+from bundler.refresh.surroundings import ONE_OF_ALL
 from bundler.system.atomic import io_errors
-from bundler.system.process import logged
+from bundler.system.process import Logged, can_fork
 from bundler.version import SCHEMA_VERSION
 
+_POLL_SECONDS = 0.05
 _LEVELS = 2  # of folders for logs, below the current directory
 
 # A build mostly waits for the network and for other programs.
 DEFAULT_WORKERS = 4
-# Names the file that a build writes its result to; its presence also prevents recursion.
-MARK = "STATE_BUNDLER_ONE_OF_ALL"
 _NAME, _PATH, _HERE = "{name}", "{path}", "{here}"
 
 
 @dataclass(frozen=True)
 class ProjectBuild:
-    """One project's build. argv: what runs, in the project's directory. log: for its output."""
+    """One project's build. argv: what runs, in the project's directory. log: for its output.
+
+    arguments: the part of argv after the program.
+    """
 
     name: str
     root: Path
     argv: tuple[str, ...]
     log: Path
+    arguments: tuple[str, ...] = ()
 
     @property
     def result(self) -> Path:
@@ -90,12 +98,12 @@ class Outcome:
 
 def is_one_of_all(environ: Mapping[str, str] = os.environ) -> bool:
     """Whether the process that builds all projects started this one."""
-    return bool(environ.get(MARK))
+    return bool(environ.get(ONE_OF_ALL))
 
 
 def report_result(result: BuildResult, environ: Mapping[str, str] = os.environ) -> None:
     """Writes the result for the process that builds all projects, if that started this one."""
-    path = environ.get(MARK)
+    path = environ.get(ONE_OF_ALL)
     if path:
         with io_errors(Path(path)):
             Path(path).write_bytes(msgspec.json.encode(result))
@@ -122,9 +130,9 @@ def jobs_of(
     for root in roots:
         path = os.path.relpath(root, here)
         values = {_NAME: _safe(project_name(root), root), _PATH: path, _HERE: str(here)}
-        argv = [*program, *(_filled(argument, values) for argument in arguments)]
+        filled = tuple(_filled(argument, values) for argument in arguments)
         log = logs / f"{path.replace(os.sep, '__') if path != '.' else values[_NAME]}.log"
-        jobs.append(ProjectBuild(values[_NAME], root, tuple(argv), log))
+        jobs.append(ProjectBuild(values[_NAME], root, (*program, *filled), log, filled))
     if len({job.argv for job in jobs}) < len(jobs) and not any(_PATH in it for it in arguments):
         raise UsageError(
             "All projects would write the same artifact, or two projects have the same name.",
@@ -151,52 +159,111 @@ def run_all(
     workers: int,
     told: Callable[[Outcome], None],
     *,
+    build: Callable[[Sequence[str]], int] | None = None,
     environ: Mapping[str, str] = os.environ,
 ) -> list[Outcome]:
     """Runs all jobs, regardless of failures; told: called as each one ends.
 
-    The outcomes are in the jobs' order. If we are interrupted, so are the running jobs.
+    build: does in a forked process what the rest of a job's argv says, after the program, where
+    that is safe. The outcomes are in the jobs' order. If we are interrupted, so are the running
+    jobs.
     """
     for job in jobs:
-        links = [
-            path
-            for path in (job.log, job.result, *list(job.log.parents)[:_LEVELS])
-            if path.is_symlink()
-        ]
-        if links:
-            raise ConfigurationError(
-                f"{links[0]} is a symbolic link, so the log of {job.name} would be written "
-                "elsewhere.",
-                hint="Remove the link.",
-            )
-        with io_errors(job.log):
-            job.log.parent.mkdir(parents=True, exist_ok=True)
-            job.result.unlink(missing_ok=True)
+        _clear(job)
     # A table of keys is invalid in a file.
     quiet = {**environ, "CI": environ.get("CI", "1"), "NO_COLOR": "1"}
+    servers = ForkServers()
+    runs: list[_Run] = []
+    try:
+        while len(runs) < len(jobs) or any(run.outcome is None for run in runs):
+            running = [run for run in runs if run.outcome is None]
+            if len(running) < workers and len(runs) < len(jobs):
+                runs.append(_Run(jobs[len(runs)], quiet, build, servers, running))
+                continue
+            for run in running:
+                if (outcome := run.settle()) is not None:
+                    told(outcome)
+            _serve(running, servers)
+    except BaseException:
+        Logged.ask_to_end(run.process for run in runs if run.outcome is None)
+        raise
+    finally:
+        for run in runs:
+            run.close()
+        servers.close()
+    return [run.outcome for run in runs if run.outcome is not None]
 
-    async def main() -> list[Outcome]:
-        room = asyncio.Semaphore(workers)
-        return await asyncio.gather(*(_one(job, room, quiet, told) for job in jobs))
 
-    return asyncio.run(main())
+def _clear(job: ProjectBuild) -> None:
+    """Makes room for what a job writes."""
+    written = [job.log, job.result, *list(job.log.parents)[:_LEVELS]]
+    links = [path for path in written if path.is_symlink()]
+    if links:
+        raise ConfigurationError(
+            f"{links[0]} is a symbolic link, so the log of {job.name} would be written elsewhere.",
+            hint="Remove the link.",
+        )
+    with io_errors(job.log):
+        job.log.parent.mkdir(parents=True, exist_ok=True)
+        job.result.unlink(missing_ok=True)
 
 
-async def _one(
-    job: ProjectBuild,
-    room: asyncio.Semaphore,
-    environ: Mapping[str, str],
-    told: Callable[[Outcome], None],
-) -> Outcome:
-    async with room:
-        began = time.monotonic()
-        environment = {**environ, MARK: str(job.result)}
-        code, stdout = await logged(job.argv, job.log, cwd=job.root, env=environment)
-        seconds = time.monotonic() - began
-    said = stdout.decode(errors="replace").strip()
-    outcome = Outcome(job, code, seconds, said, _result_of(job))
-    told(outcome)
-    return outcome
+class _Run:
+    """A job under way, and at its end its outcome."""
+
+    def __init__(
+        self,
+        job: ProjectBuild,
+        environ: Mapping[str, str],
+        build: Callable[[Sequence[str]], int] | None,
+        servers: ForkServers,
+        others: Sequence[_Run],
+    ) -> None:
+        """others: whose connections are not this one's."""
+        self.job = job
+        self.outcome: Outcome | None = None
+        self._began = time.monotonic()
+        self.child, parent = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+        def forked() -> int:
+            for connection in (self.child, *(other.child for other in others)):
+                connection.close()
+            servers.forget()
+            ask_parent(parent)
+            return build(job.arguments) if build is not None else 0
+
+        with parent:
+            self.process = Logged(
+                job.argv,
+                job.log,
+                cwd=job.root,
+                env={**environ, ONE_OF_ALL: str(job.result)},
+                forked=forked if build is not None and can_fork() else None,
+            )
+
+    def settle(self) -> Outcome | None:
+        """Its outcome, if it has just ended."""
+        code = self.process.poll()
+        if code is None:
+            return None
+        seconds = time.monotonic() - self._began
+        said = self.process.end().decode(errors="replace").strip()
+        self.outcome = Outcome(self.job, code, seconds, said, _result_of(self.job))
+        return self.outcome
+
+    def close(self) -> None:
+        self.child.close()
+        if self.outcome is None:
+            self.process.end()
+
+
+def _serve(running: Sequence[_Run], servers: ForkServers) -> None:
+    """Answers the builds for a moment."""
+    open_ones = [run.child for run in running if run.child.fileno() >= 0]
+    readable, _, _ = select.select(open_ones, [], [], _POLL_SECONDS)
+    for child in readable:
+        if not servers.serve(child):
+            child.close()
 
 
 def _result_of(job: ProjectBuild) -> BuildResult:

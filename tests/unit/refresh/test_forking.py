@@ -135,15 +135,23 @@ def same(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[object, ...]]:
             together = _refreshed(roots, options)
         assert len(made) == forked
         assert together == alone
-        assert _left_over(os.environ["FORKING_TEST"]) == []
+        assert _left_over() == []
         return together
 
     return compare
 
 
-def _left_over(mark: str) -> list[str]:
-    """The processes with this mark in their environment, except for this one."""
-    found = []
+def _left_over() -> list[str]:
+    """What is left after the end: a process that is killed is gone a little later."""
+    deadline = time.monotonic() + 10
+    while (running := _running()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return running
+
+
+def _running() -> list[str]:
+    """The processes with this test's mark in their environment, except for this one."""
+    found, mark = [], os.environ["FORKING_TEST"]
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             if folder.name != str(os.getpid()) and mark in (folder / "environ").read_text():
@@ -234,8 +242,8 @@ def test_an_interrupt_ends_the_workers_and_their_server(tmp_path: Path) -> None:
         while not all((tmp_path / name / "started").exists() for name in ("north", "south")):
             assert process.poll() is None, process.communicate()
             time.sleep(0.05)
-        assert any("start.py" in each for each in _left_over(str(tmp_path)))
+        assert any("start.py" in each for each in _running())
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGINT
-    assert _left_over(str(tmp_path)) == []
+    assert _left_over() == []

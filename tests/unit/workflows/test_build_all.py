@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +18,7 @@ from bundler.artifacts.image.ociread import open_layout
 from bundler.errors import UsageError
 from bundler.workflows.build_all import ProjectBuild, jobs_of, run_all
 from bundler.workflows.status import of_names
+from tests.support.environments import ROOT
 from tests.support.layouts import LayoutMaker, code_layer
 from tests.support.workdir import WorkDir
 
@@ -30,6 +33,7 @@ key = "Catalogue"
 command = ["{python}", "-c", "{script}", "{{state_path}}"]
 path = "src/{name}/state"
 """
+_SECONDS = re.compile(r"\d+\.\d s")
 _WRITES = "import sys; open(sys.argv[1], 'w').write('[1, 2]')"
 
 
@@ -77,6 +81,85 @@ def test_each_is_built_and_one_that_fails_stops_no_other(wd: WorkDir) -> None:
     assert "no such table" in Path(broken["log"]).read_text()
     assert broken["why"].startswith("tool failed (71): Catalogue")
     assert "projects__broken" in broken["log"]
+
+
+# As on a machine where a process cannot be forked safely.
+_SEPARATE = """
+from bundler.cli import main
+from bundler.refresh.forking import Start
+from bundler.workflows import build_all
+Start.is_shareable = False
+build_all.can_fork = lambda: False
+main()
+"""
+_COUNTED = """
+from bundler.cli import main
+from bundler.refresh.forking import ForkServers
+ask = ForkServers.pass_on
+def pass_on(*arguments):
+    answer = ask(*arguments)
+    print("forked" if answer else "started", file=open("workers", "a"))
+    return answer
+ForkServers.pass_on = pass_on
+main()
+"""
+_COMPONENT = """\
+import json, os, sys
+from bundler.component import DefsStateConfig, StateBackedComponent
+{at_import}
+
+class Stock(StateBackedComponent):
+    defs_state_config = DefsStateConfig("Stock")
+
+    def write_state_to_path(self, state_path):
+        state = [os.getcwd(), sorted(os.environ), sorted(sys.modules), os.environ.get("REGION")]
+        state_path.write_text(json.dumps(state))
+
+    def build_defs_from_state(self, context, state_path):
+        return None
+"""
+
+
+def test_forked_builds_make_what_separate_ones_make(wd: WorkDir) -> None:
+    """Each project has a package ``shop`` with its own code, one its own ``.env``, one crashes."""
+    make_workspace(wd, {})
+    source = '[[tool.state-bundler.source]]\ncomponent = "shop:Stock"\npath = "state"\n'
+    for name, code in {
+        "north": "a = 1",
+        "south": "b = 2",
+        "west": "",
+        "east": "os._exit(3)",
+    }.items():
+        wd.write(f"projects/{name}/pyproject.toml", f'[project]\nname = "{name}"\n{source}')
+        wd.write(f"projects/{name}/src/shop/__init__.py", _COMPONENT.format(at_import=code))
+    wd.write("projects/west/.env", "REGION=west\n")
+    arguments = ["build", "--each", "--workers", "1", "--report", "report.json", "oci"]
+    arguments += ["-o", "{here}/build/{name}:1"]
+    environment = {
+        **os.environ, **wd.env, "PYTHONPATH": str(ROOT), "SOURCE_DATE_EPOCH": "1700000000",
+        "DG_PROJECT_PYTHON_EXECUTABLE": sys.executable,
+    }  # fmt: skip
+    made = []
+    for program in (_SEPARATE, _COUNTED):
+        done = subprocess.run(
+            [sys.executable, "-c", program, *arguments],
+            cwd=wd.path, env=environment, check=False, capture_output=True, text=True,
+        )  # fmt: skip
+        assert "3 built, 1 failed." in done.stdout, done.stderr
+        report = json.loads((wd.path / "report.json").read_text())
+        logs = [Path(build["log"]).read_text() for build in report["builds"]]
+        for build in report["builds"]:
+            del build["seconds"]
+        images = sorted(path.read_bytes() for path in wd.path.glob("build/*/index.json"))
+        made.append((done.returncode, report, [_SECONDS.sub("", log) for log in logs], images))
+        shutil.rmtree(wd.path / "build")
+        for state in wd.path.glob("projects/*/state"):
+            shutil.rmtree(state)
+    separate, forked = made
+    assert forked == separate
+    # The first of its kind is not worth it, and another environment is another kind.
+    workers = (wd.path / "workers").read_text().split()
+    assert workers == ["started", "forked", "forked", "started"]
 
 
 def _add_project_without_state(wd: WorkDir) -> None:
