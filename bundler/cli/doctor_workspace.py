@@ -65,7 +65,7 @@ def distinct(reports: Mapping[Path, Sequence[Examined]]) -> Iterator[Finding]:
     shared, is_alone = _shared(list(reports.values())), len(reports) == 1
     yield from reversed(shared.values())
     for root, checks in reports.items():
-        for finding in _wrong(checks, shared):
+        for finding in _wrong(checks, shared, is_alone=is_alone):
             yield finding if finding.where or is_alone else replace(finding, where=_declared(root))
 
 
@@ -101,10 +101,14 @@ def _line(
 
 
 def _wrong(
-    checks: Sequence[Examined], shared: Mapping[tuple[str, str], Finding]
+    checks: Sequence[Examined],
+    shared: Mapping[tuple[str, str], Finding],
+    *,
+    is_alone: bool = False,
 ) -> Iterator[Finding]:
-    """A project's own warnings and failures. One without state is not warned about its state."""
-    is_stateless = _is_stateless(checks)
+    """A project's own warnings and failures. Of several projects, one without state is not warned
+    about its state."""
+    is_stateless = not is_alone and _is_stateless(checks)
     for check in checks:
         for finding in check.findings:
             is_ours = (check.title, finding.what) not in shared

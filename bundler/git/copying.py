@@ -26,8 +26,8 @@ def copy_repository(top: str | os.PathLike[str], copy: str | os.PathLike[str]) -
     Its one commit holds those of the copied files that `top` tracks, and has the newest tag of
     `top`. Raises `ToolFailed` if git cannot do it.
     """
-    original = open_repository(top)
-    made = initialised(copy)
+    original = open_repository(top, fast=True)
+    made = initialised(copy, fast=True)
     place = os.path.realpath(os.fsencode(copy))
     if original is None or original.top is None:
         return

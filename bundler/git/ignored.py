@@ -20,7 +20,7 @@ def ignored_below(place: Path) -> Iterator[str]:
     A folder in the result that is followed by entries below it is not ignored itself: all of its
     contents are.
     """
-    repository = open_repository(place)
+    repository = open_repository(place, fast=True)
     if repository is None or repository.top is None:
         return
     (answer,) = repository.ask(ignored_question())

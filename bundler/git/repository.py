@@ -135,14 +135,14 @@ def open_repository(
     return _locate(place, env, fast=fast)
 
 
-def initialised(root: str | os.PathLike[str]) -> Repository:
+def initialised(root: str | os.PathLike[str], *, fast: bool = False) -> Repository:
     """The repository at the top of a directory; creates it if there is none. See
     `open_repository`."""
     place = os.path.realpath(os.fsencode(root))
     env = environment(os.environ)
     question = Question(["init", "--quiet", "--initial-branch=main"])
-    (answer,) = _ask(place, [question], env, fast=False)
-    repository = _locate(place, env, fast=False)
+    (answer,) = _ask(place, [question], env, fast)
+    repository = _locate(place, env, fast=fast)
     if answer.exit_code or repository is None:
         raise _cannot_answer(question.arguments, answer)
     return repository

@@ -105,7 +105,7 @@ def _at_a_commit(root: Path) -> list[bytes]:
 
 
 def _repository(root: Path) -> git.Repository:
-    repository = git.open_repository(root)
+    repository = git.open_repository(root, fast=True)
     if repository is None:
         raise ToolFailed(f"{root} is not in a git repository.", hint="Create one with git init.")
     return repository

@@ -103,6 +103,7 @@ def files(root: Path, *, must_be_all: bool = False) -> Iterator[Path]:
             for name in folders
             if not name.startswith(".")
             and name not in _PASSED_OVER
+            and "{{" not in name  # a template of cookiecutter or copier
             and not os.path.exists(os.path.join(folder, name, "pyvenv.cfg"))
         )
         yield from (Path(folder, name) for name in sorted(names))

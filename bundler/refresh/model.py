@@ -72,6 +72,27 @@ class Found(msgspec.Struct, frozen=True):
     warnings: tuple[str, ...] = ()
 
 
+class Reached(msgspec.Struct, frozen=True):
+    """The result of reaching one key's system.
+
+    hosts: those that answered, with their port. how: the way in which that was determined. failure:
+    as in a refresh. how ``nothing`` without a failure: no request was seen.
+    """
+
+    key: str
+    hosts: tuple[str, ...]
+    how: str
+    seconds: float
+    failure: BundlerError | None = None
+
+
+class Looked(msgspec.Struct, frozen=True):
+    """The components of the sources, and the result of reaching their systems."""
+
+    found: tuple[Found, ...]
+    reached: tuple[Reached, ...] = ()
+
+
 class Source(msgspec.Struct, frozen=True):
     """How the worker finds a source's components.
 

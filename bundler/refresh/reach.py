@@ -30,7 +30,7 @@ from bundler.errors import BundlerError, Unavailable
 from bundler.listener import SILENT
 from bundler.project.options import KeyOptions, RefreshOptions
 from bundler.refresh.discovery import LoadedSource
-from bundler.refresh.model import Component, Found
+from bundler.refresh.model import Component, Looked, Reached
 from bundler.refresh.outcome.classify import failure_of, of_command
 from bundler.refresh.outcome.exchanges import Report, read
 from bundler.refresh.run import loaded_sources, run_to_end
@@ -45,29 +45,6 @@ REACH_SECONDS = 10.0
 _JOBS = 8
 # These work on files; a git host is only asked during a refresh.
 _ASKS_NOBODY = ("dagster_dbt.*",)
-
-
-@dataclass(frozen=True)
-class Reached:
-    """The result of reaching one key's system.
-
-    hosts: those that answered, with their port. how: the way in which that was determined. failure:
-    as in a refresh. how ``nothing`` without a failure: no request was seen.
-    """
-
-    key: str
-    hosts: tuple[str, ...]
-    how: str
-    seconds: float
-    failure: BundlerError | None = None
-
-
-@dataclass(frozen=True)
-class Looked:
-    """The components of the sources, and the result of reaching their systems."""
-
-    found: tuple[Found, ...]
-    reached: tuple[Reached, ...] = ()
 
 
 def look(projects: Sequence[Project], *, seconds: float = REACH_SECONDS) -> Looked:

@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from bundler.project.survey import survey
-from bundler.refresh.model import Component, Found
-from bundler.refresh.reach import Looked
+from bundler.refresh.model import Component, Found, Looked
 from bundler.setup.demo.vendor import VendorApi
 from bundler.setup.doctor import (
     DoctorContext,

@@ -16,8 +16,7 @@ from bundler.artifacts.image.engine.dockerbuild import Builder
 from bundler.cli.console import Console
 from bundler.errors import BundlerError, ConfigurationError
 from bundler.project.survey import survey
-from bundler.refresh.model import Component, Found
-from bundler.refresh.reach import Looked
+from bundler.refresh.model import Component, Found, Looked
 from bundler.setup.doctor import (
     DoctorContext,
     Finding,

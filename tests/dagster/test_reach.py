@@ -13,7 +13,8 @@ import trustme
 from bundler.listener import SILENT
 from bundler.project.projects import open_project
 from bundler.project.survey import survey
-from bundler.refresh.reach import Reached, look
+from bundler.refresh.model import Reached
+from bundler.refresh.reach import look
 from bundler.refresh.run import discover
 from bundler.setup.doctor import DoctorContext, Finding
 from bundler.setup.doctor.reach import reach as findings

@@ -19,7 +19,7 @@ from bundler.setup.file_edits import FileEdit
 
 if TYPE_CHECKING:
     from bundler.project.projects import Project
-    from bundler.refresh.reach import Looked
+    from bundler.refresh.model import Looked
     from bundler.setup.init.images import ImageSource
 
 # How to fix what `init` can fix.
@@ -84,6 +84,13 @@ class DoctorContext:
 
         return image_source(self.survey)
 
+    @cached_property
+    def makes_wheels(self) -> bool:
+        """Whether a wheel or a PEX is made of the project, as far as its files say."""
+        from bundler.setup.doctor.packaging import makes_wheels
+
+        return makes_wheels(self.survey, self.image.dockerfile)
+
     def looked(self) -> Looked:
         """The components, loaded once for all checks. Raises why they cannot be loaded."""
         if isinstance(self._looked, BundlerError):
@@ -94,10 +101,12 @@ class DoctorContext:
     def _looked(self) -> Looked | BundlerError:
         from bundler.listener import SILENT
         from bundler.refresh.known_components import discover
-        from bundler.refresh.reach import Looked, look
+        from bundler.refresh.model import Looked
 
         try:
             if self.reaches:
+                from bundler.refresh.reach import look
+
                 return look([self.project])
             return Looked(discover([self.project], SILENT, is_cached=self.is_cached))
         except BundlerError as error:

@@ -23,8 +23,9 @@ def build(patient: DoctorContext) -> Iterator[Finding]:
     yield _baseline(patient, config)
     if config.store:
         yield Finding("ok", "Versioned keys come from the store that `store` configures.")
-    yield _pex(patient)
-    yield from _packaged(patient, config)
+    if patient.makes_wheels:
+        yield _pex(patient)
+        yield from _packaged(patient, config)
 
 
 def _place(patient: DoctorContext, config: Config) -> Iterator[Finding]:

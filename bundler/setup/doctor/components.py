@@ -7,6 +7,7 @@ import re
 import shutil
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 from bundler.errors import BundlerError, ConfigurationError
 from bundler.refresh.model import Component, Found
@@ -16,14 +17,34 @@ from bundler.state.statedir import StateDir, check_keys, sanitize_key
 from bundler.state.tree import fold
 
 _DBT = re.compile(r"dagster_dbt\.")
+_SCAFFOLD = "Add one with dg scaffold defs; dg list components lists the existing ones."
 
 
 def components(patient: DoctorContext) -> Iterator[Finding]:
     """Discovers the components, in the project's own interpreter."""
     for found in patient.looked().found:
-        yield from judge(found)
+        for finding in judge(found):
+            is_advice = finding.is_stateless and finding.fix
+            yield replace(finding, fix=how_to_get_state(patient)) if is_advice else finding
         yield from _without_dbt(found, patient)
     yield from _without_program(patient)
+
+
+def how_to_get_state(patient: DoctorContext) -> str:
+    """The advice for a project without a state-backed component."""
+    from bundler.project.classic_dbt import classic_dbt
+    from bundler.setup.init.pyproject import dbt_table
+
+    root = patient.survey.root
+    found = classic_dbt(root)
+    if found is None or found.home != root or patient.survey.dagster is None:
+        return _SCAFFOLD
+    code = found.code.relative_to(root).as_posix()
+    return (
+        f"{code} loads dbt's models from a manifest: make it a component with dg scaffold defs "
+        "dagster_dbt.DbtProjectComponent, or add a source to pyproject.toml:\n"
+        f"{dbt_table(found, root)}"
+    ).rstrip()
 
 
 def _without_program(patient: DoctorContext) -> Iterator[Finding]:
@@ -71,7 +92,7 @@ def judge(found: Found) -> Iterator[Finding]:
             "warn",
             f"There is no state-backed component, so {found.place} has no state.",
             "A build would embed nothing in the artifact.",
-            "Add one with dg scaffold defs; dg list components lists the existing ones.",
+            _SCAFFOLD,
             is_stateless=True,
         )
     for warning in (*found.warnings, *(it.warning for it in found.components if it.warning)):

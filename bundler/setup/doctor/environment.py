@@ -56,6 +56,7 @@ def interpreter(patient: DoctorContext) -> Iterator[Finding]:
     from bundler.project.environment_tools import how_to_add, how_to_install
     from bundler.project.stateful import has_state
     from bundler.refresh.sources.dagster import no_dagster
+    from bundler.setup.doctor.components import how_to_get_state
 
     survey = patient.survey
     found = patient.project.interpreter
@@ -70,7 +71,7 @@ def interpreter(patient: DoctorContext) -> Iterator[Finding]:
             "warn",
             "The project's files have no state-backed component, so there is nothing to embed.",
             f"They were read, not loaded: {said} has no dagster.",
-            "Add one with dg scaffold defs. If there is one, install the project and try again.",
+            f"{how_to_get_state(patient)}\nIf there is one, install the project and try again.",
             is_end=True,
             is_stateless=True,
         )

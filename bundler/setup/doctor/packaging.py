@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from bundler.errors import BundlerError, ToolFailed
@@ -62,13 +62,18 @@ def backend(patient: DoctorContext) -> Iterator[Finding]:
     yield from _left_over(patient.survey)
 
 
-def makes_wheels(survey: Survey) -> bool:
+def makes_wheels(survey: Survey, declared: Path | None) -> bool:
     """Whether a wheel or a PEX is made of the project: if there is no Dockerfile, or if a file that
-    says what is built names what builds them."""
-    if not survey.dockerfiles:
+    says what is built names what builds them.
+
+    declared: the Dockerfile of the project's image, wherever in the repository it is.
+    """
+    dockerfiles = [survey.root / path for path in survey.dockerfiles]
+    dockerfiles += [declared] if declared is not None else []
+    if not dockerfiles:
         return True
     files = [path for pattern in _RECIPES for path in survey.outer.glob(pattern)]
-    files += [survey.root / path for path in survey.dockerfiles]
+    files += dockerfiles
     files += [path for pattern in _RECIPES for path in survey.root.glob(pattern)]
     return any(_BUILDS_WHEELS.search(scanned(file)) for file in files)
 
@@ -79,7 +84,7 @@ def _by_the_backend(patient: DoctorContext) -> Finding:
         return Finding("ok", "This project has no build backend.")
     if not survey.state_directories:
         return Finding("ok", "This project has no state directory.")
-    if not makes_wheels(survey):
+    if not patient.makes_wheels:
         guess = _guess(survey)
         what = f"No wheel was tried; guess: {guess.what}"
         if guess.grade == "ok":
@@ -138,18 +143,18 @@ def _outcome(probe: Probe, change: Change = unchanged) -> _Outcome:
 def _judge(survey: Survey, probe: Probe) -> Finding:
     """Tried as if an ignore rule named the state, then as it is, then with the fix."""
     name = survey.backend
-    rules = [_rule(path) for path in survey.state_directories]
-    ignored = _outcome(probe, lambda copy: copy.ignore(rules))
+    states = survey.state_directories
+    ignored = _outcome(probe, lambda copy: copy.ignore(states))
     if ignored.is_whole:
         return Finding("ok", f"{name} includes the state in a wheel: a wheel was tried.")
     why = _why(survey)
-    outcome = ignored if probe.copy.ignores(rules) or ignored.problem else _outcome(probe)
+    outcome = ignored if probe.copy.ignores(states) or ignored.problem else _outcome(probe)
     if outcome.problem:
         what = f"{name} includes the state in a wheel. Could not try a wheel built from an sdist: "
         return Finding("warn", f"{what}{_reason(outcome.problem)}.", why)
     if outcome.is_certain and (outside := _not_in_a_package(survey)):
         return outside
-    fix, part = _tried_fix(survey, probe, rules)
+    fix, part = _tried_fix(survey, probe)
     if outcome.is_whole:
         return Finding("warn", _luck(survey), why, fix, part)
     if not outcome.is_certain:
@@ -162,11 +167,11 @@ def _judge(survey: Survey, probe: Probe) -> Finding:
     )
 
 
-def _tried_fix(survey: Survey, probe: Probe, rules: Sequence[str]) -> tuple[str, str]:
+def _tried_fix(survey: Survey, probe: Probe) -> tuple[str, str]:
     """The fix, and the part of `init` that makes it: the backend's list if that is enough."""
 
     def change(copy: ProjectCopy) -> None:
-        copy.ignore(rules)
+        copy.ignore(survey.state_directories)
         path = copy.root / "pyproject.toml"
         fixed = add_backend_list(path.read_text(encoding="utf-8"), survey)
         if fixed is None:
@@ -182,10 +187,6 @@ def _tried_fix(survey: Survey, probe: Probe, rules: Sequence[str]) -> tuple[str,
         f"Change the setting that excludes it: {settings}. Or: {_OURS}" if settings else _OURS,
         "",
     )
-
-
-def _rule(directory: PurePosixPath) -> str:
-    return STATE_DIRECTORY if directory.name == STATE_DIRECTORY else f"/{directory}"
 
 
 # --- by guessing ------------------------------------------------------------------------------

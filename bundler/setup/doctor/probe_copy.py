@@ -83,15 +83,21 @@ class ProjectCopy(msgspec.Struct, frozen=True):
         shutil.copytree(self.top, top, symlinks=True)
         return ProjectCopy(top, top / self.root.relative_to(self.top), self.files)
 
-    def ignores(self, rules: Iterable[str]) -> bool:
-        """Whether the nearest ignore file has all these rules."""
-        text = scanned(self._ignore_file)
-        return all(rule in text.split() for rule in rules)
+    def ignores(self, directories: Iterable[PurePosixPath]) -> bool:
+        """Whether the nearest ignore file has a rule for each of these directories."""
+        rules = {rule.strip("/") for rule in scanned(self._ignore_file).split()}
+        return all(self._rule(directory).strip("/") in rules for directory in directories)
 
-    def ignore(self, rules: Iterable[str]) -> None:
-        """Adds these rules to the nearest ignore file."""
+    def ignore(self, directories: Iterable[PurePosixPath]) -> None:
+        """Adds a rule for each of these directories of the project to the nearest ignore file."""
+        rules = map(self._rule, directories)
         with self._ignore_file.open("a") as stream:
             stream.write("\n".join(["", *rules, ""]))
+
+    def _rule(self, directory: PurePosixPath) -> str:
+        if directory.name == STATE_DIRECTORY:
+            return STATE_DIRECTORY
+        return f"/{(self.root / directory).relative_to(self._ignore_file.parent).as_posix()}"
 
     @property
     def _ignore_file(self) -> Path:

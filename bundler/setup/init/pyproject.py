@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from bundler.project.survey import Survey, table
@@ -20,6 +20,8 @@ from bundler.state.bundle import STATE_DIRECTORY
 
 if TYPE_CHECKING:
     from tomlkit.items import Array
+
+    from bundler.project.classic_dbt import ClassicDbt
 
 OURS = "state-bundler init"
 _DAGSTER_TABLE = f"""\
@@ -69,19 +71,24 @@ def remove_table(text: str | None, survey: Survey) -> str | None:
 
 def _table_of(survey: Survey) -> str:
     if survey.classic_dbt is not None:
-        found = survey.classic_dbt
-        code = os.path.relpath(found.code, survey.root)
-        items = "".join(f"{_key(k)} = {_inline(v)}\n" for k, v in _sources_of(survey)[0].items())
-        return _DBT_TABLE.format(code=code, manifest=found.manifest, items=items)
+        return dbt_table(survey.classic_dbt, survey.root)
     return _SOURCE_TABLE if survey.dagster is None else _DAGSTER_TABLE
 
 
 def _sources_of(survey: Survey) -> list[Any]:
     """The source that runs dbt, if that is the only state."""
-    found = survey.classic_dbt
-    if found is None:
-        return []
-    return [{"key": found.key, "command": found.command, "path": found.state_path}]
+    return [] if survey.classic_dbt is None else [_dbt_source(survey.classic_dbt)]
+
+
+def _dbt_source(found: ClassicDbt) -> dict[str, Any]:
+    return {"key": found.key, "command": found.command, "path": found.state_path}
+
+
+def dbt_table(found: ClassicDbt, root: Path) -> str:
+    """The source that runs dbt, as lines of TOML."""
+    code = os.path.relpath(found.code, root)
+    items = "".join(f"{_key(k)} = {_inline(v)}\n" for k, v in _dbt_source(found).items())
+    return _DBT_TABLE.format(code=code, manifest=found.manifest, items=items)
 
 
 # --- the build backend ----------------------------------------------------------------------
@@ -205,13 +212,23 @@ def _with_items(text: str, path: Sequence[str], items: Sequence[Any]) -> str:
     for part in path[:-1]:
         parent = parent[part]
     if path[-1] not in parent:
-        parent[path[-1]] = tomlkit.array()
+        _add_last(parent, path[-1], tomlkit.array())
     array: Array = parent[path[-1]]
     for item in items:
         array.append(item)
     if not array.trivia.comment:
         array.comment(OURS)
     return tomlkit.dumps(document)
+
+
+def _add_last(parent: Any, key: str, item: Array) -> None:
+    """Adds a key to a table, above the comments at its end: they are about what follows it."""
+    body: list[Any] = parent.value.body if hasattr(parent.value, "body") else []
+    comments: list[Any] = []
+    while body and body[-1][0] is None:
+        comments.insert(0, body.pop())
+    parent[key] = item
+    body += comments
 
 
 def _without_items(text: str, path: Sequence[str], items: Sequence[Any]) -> str:

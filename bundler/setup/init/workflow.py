@@ -222,8 +222,6 @@ def _prepare(survey: Survey) -> str:
     others = "poetry" in tools or "pixi" in tools or (survey.root / "pixi.toml").exists()
     if "project" in survey.pyproject and not others:
         return f"uv sync --directory {project}"
-    if survey.classic_dbt is not None:
-        return "true"
     named = next(
         (
             folder / "requirements.txt"
@@ -233,10 +231,10 @@ def _prepare(survey: Survey) -> str:
         None,
     )
     if named is None:
-        return ""
+        # Its source runs a program of its environment, which no image offers to `--in`.
+        return _made_by_its_tool(survey) if survey.classic_dbt is not None else ""
     file = shlex.quote(named.relative_to(survey.outer).as_posix())
-    venv = f"{project}/.venv"
-    return f"uv venv {venv} && uv pip install --python {venv} -r {file}"
+    return _installed(project, f"-r {file}")
 
 
 def _made_by_its_tool(survey: Survey) -> str:
@@ -248,7 +246,14 @@ def _made_by_its_tool(survey: Survey) -> str:
     if tool is not None and tool.install.startswith("pixi "):
         name = "pixi.toml" if (survey.root / "pixi.toml").exists() else "pyproject.toml"
         return f"pixi install --manifest-path {shlex.quote(posixpath.join(project, name))}"
+    if survey.backend is not None:
+        return _installed(project, f"-e {project}")
     return "true"
+
+
+def _installed(project: str, what: str) -> str:
+    """The commands that install something into a project's own environment."""
+    return f"uv venv {project}/.venv && uv pip install --python {project}/.venv {what}"
 
 
 def _login(builds: Sequence[DeclaredBuild]) -> str:

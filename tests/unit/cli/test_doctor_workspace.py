@@ -96,6 +96,12 @@ def test_a_single_project_with_state_keeps_what_is_its_own() -> None:
     assert any(line.strip().endswith("old") for line in said[said.index("a") :])
 
 
+def test_every_warning_of_a_single_project_counts() -> None:
+    hook = Finding("warn", "No hook runs the guard.")
+    reports = {_HOME: [*_report(hook), Examined("interpreter", (_STATELESS,))]}
+    assert list(distinct(reports)) == [_RULE, hook]
+
+
 @pytest.mark.parametrize("name", ["workspace_uv", "workspace_dg", "build_arg", "dagster_cloud"])
 def test_the_files_say_which_projects_have_state(name: str, tmp_path: Path) -> None:
     root = tmp_path / name

@@ -109,7 +109,7 @@ def test_the_files_that_a_pattern_matches_are_no_members(tmp_path: Path) -> None
 
 
 def test_other_peoples_code_is_not_searched(tmp_path: Path) -> None:
-    for folder in (".venv/a", "node_modules/a", "env/lib/a", "dist/a", ".git/a"):
+    for folder in (".venv/a", "node_modules/a", "env/lib/a", "dist/a", ".git/a", "{{ name }}/a"):
         path = tmp_path / folder
         path.mkdir(parents=True)
         (path / "dg.toml").write_text("[project]\n")

@@ -320,6 +320,19 @@ def test_a_list_that_is_there_gets_one_more_item(tmp_path: Path, build: str) -> 
     assert read_toml(root / "pyproject.toml") == before
 
 
+def test_a_comment_stays_with_the_table_that_follows_it(tmp_path: Path) -> None:
+    theirs = "[tool.setuptools.package-data]\nother = ['*.sql']\n\n# About dg.\n"
+    text = PYPROJECT.replace("hatchling.build", "setuptools.build_meta")
+    text = text.replace("[tool.dg.project]", f"{theirs}[tool.dg.project]")
+    root = _project(tmp_path, text)
+    apply(plan(survey(root)))
+    said = (root / "pyproject.toml").read_text()
+    assert "shop = [" in said[: said.index("# About dg.")]
+    assert "# About dg.\n[tool.dg.project]" in said
+    apply(plan(survey(root), remove=True))
+    assert (root / "pyproject.toml").read_text() == text
+
+
 def test_what_was_added_to_our_table_since_stays(tmp_path: Path) -> None:
     root = _project(tmp_path)
     apply(plan(survey(root)))

@@ -6,14 +6,16 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from bundler.project.config import read_toml
 from bundler.project.projects import find_interpreter
-from bundler.project.survey import Together
-from bundler.setup.doctor import fixes
+from bundler.project.survey import Together, survey
+from bundler.setup.doctor import DoctorContext, fixes
+from bundler.setup.doctor.components import how_to_get_state
 from bundler.setup.file_edits import apply
 from bundler.setup.init import chosen, plan
 from bundler.setup.init.workflow import default_registry
@@ -67,6 +69,11 @@ def shape(request: pytest.FixtureRequest, tmp_path: Path) -> WorkDir:
 
 def _workflow(wd: WorkDir) -> Path:
     return wd.path / ".github/workflows/state-bundler.yml"
+
+
+def _jobs(wd: WorkDir) -> dict[str, Any]:
+    jobs: dict[str, Any] = yaml.safe_load(_workflow(wd).read_text())["jobs"]
+    return jobs
 
 
 @pytest.mark.parametrize("shape", ALL, indirect=True)
@@ -141,7 +148,7 @@ def test_what_no_image_has_pixi_installs(shape: WorkDir) -> None:
     (shape.path / "Dockerfile").unlink()
     shape.write("pyproject.toml", _BUILT)
     apply(plan(*chosen(shape.path)))
-    job = yaml.safe_load(_workflow(shape).read_text())["jobs"]["artifact"]
+    job = _jobs(shape)["artifact"]
     (entry,) = job["strategy"]["matrix"]["include"]
     assert entry["prepare"].startswith("pixi install --manifest-path ./pixi.toml")
     used = [step.get("uses", "").partition("@")[0] for step in job["steps"]]
@@ -169,6 +176,39 @@ def test_the_source_of_a_classic_dbt_project_is_written(shape: WorkDir) -> None:
     assert (shape.path / ".dockerignore").exists()  # in the context, which is the repository
     text = _workflow(shape).read_text()
     assert "run: state-bundler guard dagster_project/jaffle/dbt_state\n" in text
+
+
+@pytest.mark.parametrize("shape", ["classic_dbt"], indirect=True)
+def test_the_program_of_a_source_is_installed(shape: WorkDir) -> None:
+    """Also for a project whose dependencies only setup.py has, in an image and without one."""
+    shape.write("dagster_project/pyproject.toml", "[tool.dagster]\nmodule_name = 'jaffle'\n")
+    shape.write("dagster_project/setup.py", "from setuptools import setup\nsetup()\n")
+    apply(plan(*chosen(shape.path)))
+    venv = "dagster_project/.venv"
+    expected = f"uv venv {venv} && uv pip install --python {venv} -e dagster_project"
+    (image,) = _jobs(shape)["image"]["strategy"]["matrix"]["include"]
+    assert (image["prepare"], image["options"]) == (expected, "")
+    _workflow(shape).unlink()
+    (shape.path / "Dockerfile").unlink()
+    apply(plan(*chosen(shape.path)))
+    (artifact,) = _jobs(shape)["artifact"]["strategy"]["matrix"]["include"]
+    assert artifact["prepare"] == expected
+
+
+@pytest.mark.parametrize("shape", ["classic_dbt"], indirect=True)
+def test_a_dg_project_learns_how_its_manifest_becomes_state(shape: WorkDir) -> None:
+    root = shape.path / "dagster_project"
+    shape.write("dagster_project/dg.toml", '[project]\nroot_module = "jaffle"\n')
+    advice = how_to_get_state(DoctorContext(survey(root)))
+    assert "jaffle/definitions.py loads dbt's models from a manifest" in advice
+    assert 'path = "jaffle/dbt_state"' in advice
+
+
+@pytest.mark.parametrize("shape", ["compose"], indirect=True)
+def test_no_wheel_is_tried_where_only_a_declared_image_is_built(shape: WorkDir) -> None:
+    assert not DoctorContext(survey(shape.path)).makes_wheels
+    shape.write("Makefile", "dist:\n\tuv build\n")
+    assert DoctorContext(survey(shape.path)).makes_wheels
 
 
 @pytest.mark.parametrize(

@@ -166,3 +166,16 @@ def test_an_environment_in_the_projects_own_folder(name: str, tmp_path: Path) ->
     paths = _paths(_copied(root, tmp_path))
     assert paths.issuperset({"src/shop/__init__.py", "pyproject.toml", *packages})
     assert not paths.intersection({*environment[1:], *built})
+
+
+def test_the_rule_names_the_state_from_the_folder_of_the_ignore_file(tmp_path: Path) -> None:
+    top = WorkDir.make(tmp_path / "repo")
+    root = _project(top.path / "services/shop")
+    top.write(".gitignore", "*.log\n")
+    copy, states = _copied(root, tmp_path), survey(root).state_directories
+    assert not copy.ignores(states)
+    copy.ignore(states)
+    assert copy.ignores(states)
+    assert "/services/shop/src/shop/state" in (copy.top / ".gitignore").read_text()
+    (copy.top / ".gitignore").write_text("services/shop/src/shop/state/\n")
+    assert copy.ignores(states)

@@ -14,7 +14,6 @@ container.
 
 from __future__ import annotations
 
-import http.client
 import io
 import os
 import posixpath
@@ -26,6 +25,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 
 import msgspec
@@ -370,7 +370,7 @@ def _refuse(response: requests.Response) -> NoReturn:
     with suppress(msgspec.DecodeError, KeyError, TypeError):
         said = str(msgspec.json.decode(said)["message"]).encode()
     text = said.decode(errors="replace").strip() or response.reason
-    if response.status_code == http.client.NOT_FOUND:
+    if response.status_code == HTTPStatus.NOT_FOUND:
         raise NotInEngine(f"The Docker engine answered: {text}.")
     path = str(response.request.path_url).partition("?")[0]
     raise ToolFailed(f"The Docker engine refused {path}: {text}.")

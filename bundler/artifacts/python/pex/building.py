@@ -59,7 +59,8 @@ def find_pex(interpreter: Path | None, named: str | None = None) -> str:
 
 def installed_version(pex: str) -> str | None:
     """The version of the pex that is installed where the command is; None if that is not clear."""
-    found = list(Path(pex).parent.parent.glob("lib/python3*/site-packages/pex-*.dist-info"))
+    installation = Path(pex).resolve().parent.parent
+    found = list(installation.glob("lib/python3*/site-packages/pex-*.dist-info"))
     return found[0].name[len("pex-") : -len(".dist-info")] if len(found) == 1 else None
 
 
