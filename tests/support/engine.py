@@ -303,6 +303,9 @@ def _finish_root(root: Path) -> None:
     (root / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\n")
     (root / "etc/group").write_text("root:x:0:\n")
     (root / "usr/bin/python").symlink_to("python3")
+    # As Debian's packages do when they are set up; whatever the times in the image are.
+    compileall = ["python3", "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash"]
+    subprocess.run(["chroot", root, *compileall, "/usr/lib/python3.11"], check=True)
     # The image stands for one whose Python is the person's own, such as python:3.11.
     (root / "usr/lib/python3.11/EXTERNALLY-MANAGED").unlink()
     shutil.copy(uv.find_uv_bin(), root / "usr/local/bin/uv")
