@@ -12,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 
+from bundler.project.config import pyproject_of
 from bundler.system.text_files import scanned
 from bundler.system.walking import walk
 
@@ -69,7 +70,7 @@ def classic_dbt(root: Path) -> ClassicDbt | None:
     if code is None:
         return None
     home = next(
-        (path for path in code.parents if (path / "pyproject.toml").exists() or path == root), root
+        (path for path in code.parents if pyproject_of(path).exists() or path == root), root
     )
     found = list(_declared(root)) or list(_declared(_repository(root)))
     project = next((path for path in found if path.name in code.read_text(errors="replace")), None)

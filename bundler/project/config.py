@@ -294,7 +294,7 @@ def _max_removed(
         return None
     by_kind = limit if isinstance(limit, Mapping) else {"assets": limit}
     known = {kind.replace(" ", "-"): kind for kind in KINDS}
-    file = root / "pyproject.toml"
+    file = pyproject_of(root)
     for kind, value in by_kind.items():
         if kind not in known:
             raise ConfigurationError(

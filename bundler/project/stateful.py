@@ -13,6 +13,7 @@ from pathlib import Path
 
 from bundler.project.classic_dbt import MOST_FOLDERS, files
 from bundler.project.component_classes import ComponentClasses
+from bundler.project.layout import import_roots
 from bundler.project.projects import DagsterModules, Project
 from bundler.project.survey import Survey, survey, table
 from bundler.system.git_directory import read_regular
@@ -63,7 +64,7 @@ def _loaded(home: Path, root: str, defs: str) -> Iterator[Path]:
     """
     for module in [root] if defs.startswith(f"{root}.") else [root, defs]:
         parts = module.split(".")
-        places = [home.joinpath(*above, *parts) for above in ((), ("src",))]
+        places = [above.joinpath(*parts) for above in import_roots(home)]
         found = [path for path in places if path.is_dir()]
         if not found:
             raise FileNotFoundError(module)

@@ -10,13 +10,13 @@ The format is specified in ``docs/reference/manifest.md``; `json_schema` gives i
 from __future__ import annotations
 
 import hashlib
-from datetime import datetime
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 
 from bundler.errors import VerificationFailed
 from bundler.state.tree import FileEntry, StateTree, dir_hash
+from bundler.system.times import refuse_impossible
 from bundler.verify_at_start import (
     MAX_MANIFEST_BYTES as MAX_MANIFEST_BYTES,  # noqa: PLC0414  # a name of this module, too
 )
@@ -358,7 +358,7 @@ class KeyRefresh(Model, frozen=True):
     def __post_init__(self) -> None:
         """Raises `ValueError` for a time that no calendar has."""
         for time in filter(None, (self.fetched, self.confirmed)):
-            datetime.fromisoformat(time.removesuffix("Z"))
+            refuse_impossible(time)
 
 
 class DirectoryRefresh(Model, frozen=True):

@@ -60,6 +60,7 @@ from bundler.state.source_path import ADVICE, is_allowed
 from bundler.state.tree import fold, hash_stream
 from bundler.system.atomic import io_errors, make_directories, restrict_modes, sync_tree
 from bundler.system.folder import OpenDirectory
+from bundler.system.times import now
 from bundler.verify_at_start import sanitize_key as sanitize_key  # noqa: PLC0414  # a name of this module, too
 
 IGNORE_NAME = ".gitignore"
@@ -67,7 +68,7 @@ IGNORE_NAME = ".gitignore"
 _RULES = (IGNORE_NAME, ".gitkeep", ".keep")
 # The bytes that Dagster writes when it creates the directory itself.
 IGNORE_EVERYTHING = b"*\n*/\n.*"
-_HOLDER = re.compile(r"process [0-9]+ since [0-9: UTC-]{20,30}")
+_HOLDER = re.compile(r"process [0-9]+ since [0-9TZ:-]{20}")
 _MAX_KEY_BYTES = 255
 _LOCK = "lock"
 _DEFAULT_LOCK_SECONDS = 10.0
@@ -322,8 +323,8 @@ def _locked(staging: OpenDirectory, timeout: float) -> Iterator[None]:
                         hint="Wait for the other refresh to finish, or stop it.",
                     )
                 time.sleep(_POLL_SECONDS)
-            now = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
-            staging.write("holder", f"process {os.getpid()} since {now}".encode(), durable=False)
+            holder = f"process {os.getpid()} since {now()}"
+            staging.write("holder", holder.encode(), durable=False)
         yield
 
 

@@ -24,6 +24,13 @@ def reproducible_now() -> str:
     return rfc3339(int(epoch)) if epoch.isdecimal() else now()
 
 
+def refuse_impossible(moment: str) -> None:
+    """Raises `ValueError` for a date or time that no calendar has. Takes less than `seconds_of`."""
+    from datetime import datetime
+
+    datetime.fromisoformat(moment.removesuffix("Z"))
+
+
 def seconds_of(moment: str) -> int:
     """Seconds since the epoch. Raises `ValueError` for any other form."""
     import calendar  # with locale, which it imports, 5 ms

@@ -80,28 +80,6 @@ def test_usual_words() -> None:
     assert not found, "\n".join(found)
 
 
-def _prefixed(source: str) -> list[int]:
-    """The lines of calls whose message begins with ``{key}: ``, which `of_key` adds."""
-    return [
-        node.lineno
-        for node in ast.walk(ast.parse(source))
-        if isinstance(node, ast.Call)
-        and ast.unparse(node.func)[:1].isupper()
-        and node.args
-        and re.match(r"f['\"]\{(\w+\.)*key\}: ", ast.unparse(node.args[0]))
-    ]
-
-
-def test_the_key_in_a_message_is_added_in_one_place() -> None:
-    found = [
-        f"{path.relative_to(_PACKAGE.parent)}:{line}"
-        for path in sorted(_PACKAGE.rglob("*.py"))
-        for line in _prefixed(path.read_text(encoding="utf-8"))
-    ]
-    assert not found, "\n".join(found)
-    assert _prefixed('raise BadData(f"{self.key}: empty.", key=self.key)') == [1]
-
-
 def _unusual(page: str) -> list[tuple[int, str]]:
     """The same in Markdown, outside of code."""
     text = _CODE.sub(lambda found: "\n" * found[0].count("\n"), page)

@@ -13,6 +13,7 @@ from bundler import git
 from bundler.artifacts.python.trees import Leaf, Tree
 from bundler.errors import ConfigurationError, ToolFailed
 from bundler.listener import Listener
+from bundler.project.layout import import_path
 from bundler.state.bundle import STATE_DIRECTORY
 from bundler.system import credential_files
 
@@ -140,7 +141,7 @@ def _ignored(root: Path | None) -> set[str]:
         found = [path for path in git.ignored_below(root) if not _LEFTOVER.search(path)]
     except (ToolFailed, OSError, ValueError):
         return set()  # the guard asks the same, and fails
-    return {each for path in found for each in (path, path.removeprefix("src/"))}
+    return {each for path in found for each in (path, import_path(path.split("/")))}
 
 
 def _odd(path: str, ignored: set[str]) -> Iterator[str]:

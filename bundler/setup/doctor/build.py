@@ -8,6 +8,7 @@ from bundler.artifacts.python import credentials
 from bundler.artifacts.python.credentials import AllowedFiles
 from bundler.errors import BundlerError, ToolFailed
 from bundler.project.config import Config, load
+from bundler.project.layout import import_path
 from bundler.setup.doctor import DoctorContext, Finding
 from bundler.setup.doctor.printed import set_in_pyproject
 from bundler.state.bundle import MANIFEST_NAME
@@ -104,7 +105,7 @@ def _packaged(patient: DoctorContext, config: Config) -> Iterator[Finding]:
     allowed = AllowedFiles(config.credential_files)
     for top in sorted(tops):
         for path in credentials.below(root / top):
-            imported = path if top == "src" else f"{top}/{path}"
+            imported = import_path(f"{top}/{path}".split("/"))
             if not allowed.names(imported):
                 yield Finding(
                     "warn",

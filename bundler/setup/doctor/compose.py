@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from bundler.artifacts.image.engine.dockerfile import instructions
+from bundler.project.config import pyproject_of
 from bundler.setup.doctor import DoctorContext, Finding
 from bundler.setup.doctor.code_in_image import hides, state_in_image, working_directories
 from bundler.system.text_files import scanned
@@ -180,7 +181,7 @@ def _places(patient: DoctorContext, layer: ServiceInFile) -> tuple[str, ...] | N
 def _project_of(dockerfile: Path, context: Path) -> Path:
     """The project whose folder has the Dockerfile; the context if no project has it."""
     above = (path for path in dockerfile.parents if path.is_relative_to(context))
-    return next((path for path in above if (path / "pyproject.toml").exists()), context)
+    return next((path for path in above if pyproject_of(path).exists()), context)
 
 
 def _arguments(build: Mapping[str, Any]) -> dict[str, str]:

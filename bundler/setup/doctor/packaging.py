@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bundler.errors import BundlerError, ToolFailed
+from bundler.project.config import pyproject_of
 from bundler.project.layout import import_path
 from bundler.project.survey import Survey, table
 from bundler.setup.doctor import DoctorContext, Finding
@@ -172,7 +173,7 @@ def _tried_fix(survey: Survey, probe: Probe) -> tuple[str, str]:
 
     def change(copy: ProjectCopy) -> None:
         copy.ignore(survey.state_directories)
-        path = copy.root / "pyproject.toml"
+        path = pyproject_of(copy.root)
         fixed = add_backend_list(path.read_text(encoding="utf-8"), survey)
         if fixed is None:
             raise ToolFailed("The fix cannot be written into pyproject.toml.")

@@ -28,7 +28,7 @@ import msgspec
 
 from bundler.artifacts.running import without_network
 from bundler.errors import ToolFailed
-from bundler.project.config import read_toml
+from bundler.project.config import pyproject_of, read_toml
 from bundler.project.environment_tools import find_uv
 from bundler.project.survey import Survey, table
 from bundler.setup.doctor.probe_copy import MadeUpFile, ProjectCopy, copy_project
@@ -198,7 +198,7 @@ class _BuildSystem(msgspec.Struct, frozen=True):
                 requires = ProjectBuilder(root).build_system_requires
             except BuildException as error:
                 raise ToolFailed(str(error)) from error
-        found = table(read_toml(root / "pyproject.toml"), "build-system")
+        found = table(read_toml(pyproject_of(root)), "build-system")
         backend = str(found.get("build-backend", "setuptools.build_meta")).partition(":")[0]
         return cls("" if "backend-path" in found else backend, tuple(sorted(requires)))
 

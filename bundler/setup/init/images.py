@@ -21,6 +21,7 @@ from bundler.artifacts.image.engine.dockerfile import copied_paths, open_argumen
 from bundler.artifacts.image.engine.ignore import ignore_file_of
 from bundler.git.ignored import ignored_below
 from bundler.project.classic_dbt import files
+from bundler.project.layout import import_roots
 from bundler.project.survey import Survey
 from bundler.system.secret_names import has_a_secret_name
 from bundler.system.text_files import scanned
@@ -364,7 +365,7 @@ def _code(survey: Survey) -> Path:
     """The project's outermost package, or else its folder."""
     if survey.dagster is not None:
         parts = survey.dagster.root.split(".")
-        for folder in (survey.root / "src", survey.root):
+        for folder in import_roots(survey.root):
             if folder.joinpath(*parts).is_dir():
                 return folder.joinpath(*parts)
     parents = [survey.root / path.parent for path in survey.state_directories]

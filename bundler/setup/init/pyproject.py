@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from bundler.project.layout import import_path
 from bundler.project.survey import Survey, table
 from bundler.setup.file_edits import newline_of
 from bundler.state.bundle import STATE_DIRECTORY
@@ -150,7 +151,7 @@ def _package_data(survey: Survey) -> tuple[str, list[Any]] | None:
     """The package that the first state directory is in, and those of its directories' files."""
     found: dict[str, list[Any]] = {}
     for directory in survey.state_directories:
-        parts = directory.parts[directory.parts[0] == "src" :]
+        parts = import_path(directory.parts).split("/")
         depth = 1
         if survey.dagster is not None and directory.name == STATE_DIRECTORY:
             depth = len(survey.dagster.root.split("."))
