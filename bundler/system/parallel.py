@@ -69,6 +69,30 @@ def while_waiting(
         pool.shutdown(cancel_futures=True)
 
 
+def while_programs_run(
+    work: Callable[[_Item], _Result], items: Sequence[_Item]
+) -> Iterator[_Result]:
+    """Like ``map(work, items)``, with one item on each processor, for work that runs programs.
+
+    An exception, such as that of Ctrl-C, ends the programs.
+    """
+    workers = min(processors(), len(items))
+    if workers < 2:  # noqa: PLR2004
+        yield from map(work, items)
+        return
+    from concurrent.futures import ThreadPoolExecutor
+
+    from bundler.system.process import stoppable
+
+    with ThreadPoolExecutor(workers) as pool, stoppable() as context:
+        started = [pool.submit(context.copy().run, work, item) for item in items]
+        try:
+            yield from (future.result() for future in started)
+        finally:
+            for future in started:
+                future.cancel()
+
+
 def update(stream: BinaryIO, hashes: Sequence[_Hash]) -> None:
     """Updates the hashes with the rest of a stream. Each piece of a large one is hashed while the
     next one is read."""

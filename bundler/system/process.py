@@ -13,19 +13,23 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from contextvars import Context, ContextVar, copy_context
 from pathlib import Path
 
 import msgspec
 
-from bundler.errors import ToolFailed
+from bundler.errors import Interrupted, ToolFailed
 
 DEFAULT_TIMEOUT_SECONDS = 120.0
 # How often to check: a build takes seconds, a hundred checks well under a millisecond.
 _POLL_SECONDS = 0.05
 _ENDING_SECONDS = 10.0
+# Set once the programs of a thread are to end, see `stoppable`.
+_stop: ContextVar[threading.Event | None] = ContextVar("stop", default=None)
 
 
 class Completed(msgspec.Struct, frozen=True):
@@ -58,12 +62,39 @@ def run(
         errors=subprocess.PIPE,
     ) as process:
         try:
-            stdout, stderr = process.communicate(stdin, timeout=timeout)
+            stdout, stderr = _communicate(process, stdin, time.monotonic() + timeout)
         except subprocess.TimeoutExpired as error:
             raise ToolFailed(f"{argv[0]} did not finish within {timeout:g} s.") from error
         finally:
             end_group(process)
     return Completed(process.returncode, stdout, stderr)
+
+
+def _communicate(
+    process: subprocess.Popen[bytes], stdin: bytes | None, deadline: float
+) -> tuple[bytes, bytes]:
+    stop = _stop.get()
+    while True:
+        left = deadline - time.monotonic()
+        try:
+            return process.communicate(stdin, left if stop is None else min(left, _POLL_SECONDS))
+        except subprocess.TimeoutExpired:
+            if stop is not None and stop.is_set():
+                _stop.set(None)  # what cleans up may run programs, too
+                raise Interrupted(signal.SIGINT) from None
+            if left <= _POLL_SECONDS:
+                raise
+
+
+@contextmanager
+def stoppable() -> Iterator[Context]:
+    """A context for threads that run programs; when the block ends, so do these programs."""
+    context, stop = copy_context(), threading.Event()
+    context.run(_stop.set, stop)
+    try:
+        yield context
+    finally:
+        stop.set()
 
 
 def check(

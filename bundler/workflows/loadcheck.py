@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -27,6 +28,7 @@ from bundler.refresh.surroundings import configured_surroundings
 from bundler.state.artifact import Artifact
 from bundler.state.definitions import DefinitionChange, Definitions, compare
 from bundler.state.manifest import DirectoryRefresh
+from bundler.system.parallel import while_programs_run
 
 _SHOWN_LINES = 15
 _SHOWN_CHANGES = 5
@@ -129,7 +131,7 @@ def check(
     baseline: runs in the artifact that had the name before. Raises `VerificationFailed` for a
     missing state, an error, or too few definitions; `ToolFailed` if it could not be tried.
     """
-    loaded = tuple(load(run, target, demanded, name) for target in demanded.targets)
+    loaded = _load_all(run, demanded, name)
     for target, item in zip(demanded.targets, loaded, strict=True):
         if demanded.may_be_absent and _is_absent(target, item.error or ""):
             raise NotTried(f"it does not contain {target}; name the module with --load-module")
@@ -178,14 +180,18 @@ def compare_with_plan(
     """
     planned = [project for project in projects if project.name in expected]
     differing: list[str] = []
-    for project in planned:
-        found = describe(
+
+    def describe_one(project: Project) -> Definitions:
+        return describe(
             run,
             Request(target_of(project) or ""),  # as in the plan, whatever else is loaded
             demanded.environment,
             name,
             configured_surroundings(project).secrets.redact,  # as in the plan
         )
+
+    found_in = while_programs_run(describe_one, planned)
+    for project, found in zip(planned, found_in, strict=True):
         if found.error is not None:
             raise VerificationFailed(f"{name} does not load: {found.error}")
         differing += map(_differing, compare(expected[project.name], found.portable()).changes)
@@ -280,7 +286,7 @@ def _told(loaded: Sequence[LoadedLocation]) -> str:
 
 def _before(run: Runner, demanded: LoadCheck, listener: Listener) -> int | None:
     try:
-        loaded = [load(run, target, demanded, "It") for target in demanded.targets]
+        loaded = _load_all(run, demanded, "It")
     except ToolFailed as error:
         listener.note(
             f"The older artifact could not be loaded, so definitions are not compared: {error.what}"
@@ -290,6 +296,12 @@ def _before(run: Runner, demanded: LoadCheck, listener: Listener) -> int | None:
         listener.note("The older artifact does not load, so definitions are not compared.")
         return None
     return sum(item.total for item in loaded)
+
+
+def _load_all(run: Runner, demanded: LoadCheck, name: str) -> tuple[LoadedLocation, ...]:
+    """Loads the targets, several concurrently."""
+    work = partial(load, run, demanded=demanded, name=name)
+    return tuple(while_programs_run(work, demanded.targets))
 
 
 def load(run: Runner, target: str, demanded: LoadCheck, name: str) -> LoadedLocation:

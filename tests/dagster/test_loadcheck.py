@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ from bundler.listener import Listener
 from bundler.project.projects import open_project
 from bundler.state.manifest import DirectoryRefresh, KeyRefresh, RunRecord
 from bundler.state.statedir import StateDir
-from bundler.system import process
+from bundler.system import parallel, process
 from bundler.system.process import Completed
 from bundler.workflows.loadcheck import LoadCheck, NotTried, check, environment_of, load, targets_of
 from tests.dagster.test_pex_dagster import COMPONENTS
@@ -153,6 +154,18 @@ def test_fewer_definitions_than_before_are_a_failure() -> None:
         check(now, LoadCheck(_TARGET, 6), "shop", Listener())
     with pytest.raises(VerificationFailed, match="requires 11"):
         check(now, LoadCheck((*_TARGET, "other"), 11), "shop", Listener())
+
+
+def test_code_locations_load_concurrently(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parallel, "processors", lambda: 2)
+    says, together = _says(assets=1), threading.Barrier(2, timeout=30)
+
+    def run(*given: Any) -> Completed:
+        together.wait()
+        return says(*given)
+
+    loaded = check(run, LoadCheck(("shop", "stock")), "both", Listener(), baseline=run)
+    assert [each.total for each in loaded] == [1, 1]
 
 
 def test_what_does_not_answer_could_not_be_tried_and_is_no_baseline() -> None:

@@ -2,15 +2,18 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import re
 import threading
+import time
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bundler.system.parallel import in_parallel, update, while_waiting
+from bundler.system import parallel, process
+from bundler.system.parallel import in_parallel, update, while_programs_run, while_waiting
 from tests.support.environments import ROOT
 
 
@@ -95,3 +98,41 @@ def test_msgspec_knows_a_model_before_threads_decode_it(path: Path) -> None:
     for model in _DECODED.findall(text):
         assert "json.Decoder(" in text, path
         assert model in prepared, f"{path}: add msgspec.json.Decoder({model}) at its end"
+
+
+def test_programs_run_concurrently_on_as_many_processors(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parallel, "processors", lambda: 3)
+    together = threading.Barrier(3, timeout=30)
+
+    def work(number: int) -> bytes:
+        together.wait()
+        return process.check(["echo", str(number)])
+
+    assert list(while_programs_run(work, range(6))) == [b"%d\n" % each for each in range(6)]
+
+
+@pytest.mark.parametrize("failure", [KeyboardInterrupt, ValueError])
+def test_an_exception_ends_the_programs_and_lets_them_clean_up(
+    failure: type[BaseException], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parallel, "processors", lambda: 2)
+    pid, cleaned = tmp_path / "pid", tmp_path / "cleaned"
+
+    def work(item: str) -> None:
+        if item == "fails":
+            while not (pid.exists() and pid.read_text().endswith("\n")):
+                time.sleep(0.01)
+            raise failure
+        try:
+            process.run(["sh", "-c", f"echo $$ > {pid}; exec sleep 60"])
+        except BaseException:
+            process.check(["sh", "-c", f"sleep 0.3; touch {cleaned}"])
+            raise
+
+    began = time.monotonic()
+    with pytest.raises(failure):
+        list(while_programs_run(work, ["fails", "runs", "waits"]))
+    assert time.monotonic() - began < 30
+    assert cleaned.exists()
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid.read_text()), 0)
