@@ -10,6 +10,7 @@ from pathlib import Path
 
 from bundler.errors import ConfigurationError
 from bundler.project.classic_dbt import classic_dbt, files, mentions
+from bundler.project.classic_vendors import advice_on_vendors
 from bundler.project.config import pyproject_of, read_toml
 
 _SOURCE = "[[tool.state-bundler.source]] with a key, a command that writes {state_path}, and a path"
@@ -29,12 +30,13 @@ def no_project(root: Path, below: Sequence[Path], *, has_all: bool = False) -> C
 
     below: the projects in it. has_all: whether ``--all`` would select them.
     """
-    return ConfigurationError(what_is_missing(root), hint=way_out(root, below, has_all=has_all))
+    what = what_is_missing(root, below)
+    return ConfigurationError(what, hint=way_out(root, below, has_all=has_all))
 
 
-def what_is_missing(root: Path) -> str:
-    """The error message for a folder that is not a project."""
-    if dagster_without_dg(root):
+def what_is_missing(root: Path, below: Sequence[Path] = ()) -> str:
+    """The error message for a folder that is not a project. below: the projects in it."""
+    if not below and dagster_without_dg(root):
         return f"{root} has a Dagster project without dg, and it configures no sources."
     return f"{root} is not a Dagster project, and it configures no sources."
 
@@ -54,11 +56,12 @@ def way_out(root: Path, below: Sequence[Path], *, has_all: bool = False) -> str:
             f"{code} loads dbt's models from a manifest. `state-bundler init` writes the source "
             "that runs dbt parse before each build."
         )
-    if said := dagster_without_dg(root):
+    if file := dagster_without_dg(root):
+        about_vendors = f"{said} " if (said := advice_on_vendors(root)) else ""
         return (
-            f"{said} names a Dagster project without dg, and state-backed components belong to dg "
-            "projects. If it has some, add [tool.dg.project] with root_module to its "
-            f"pyproject.toml. For other state write a source: {_SOURCE}.{_example(root)}"
+            f"{file} names a Dagster project without dg, and state-backed components belong to dg "
+            f"projects. {about_vendors}If it has some, add [tool.dg.project] with root_module to "
+            f"its pyproject.toml. For other state write a source: {_SOURCE}.{_example(root)}"
         )
     return f"Write a source: {_SOURCE}.{_example(root)}"
 

@@ -33,9 +33,12 @@ def components(patient: DoctorContext) -> Iterator[Finding]:
 def how_to_get_state(patient: DoctorContext) -> str:
     """The advice for a project without a state-backed component."""
     from bundler.project.classic_dbt import classic_dbt
+    from bundler.project.classic_vendors import advice_on_vendors
     from bundler.setup.init.pyproject import dbt_table
 
     root = patient.survey.root
+    if said := advice_on_vendors(root):
+        return said
     found = classic_dbt(root)
     if found is None or found.home != root or patient.survey.dagster is None:
         return _SCAFFOLD

@@ -159,8 +159,8 @@ def _judge(survey: Survey, probe: Probe) -> Finding:
     if outcome.is_whole:
         return Finding("warn", _luck(survey), why, fix, part)
     if not outcome.is_certain:
-        lost = outcome.lost[0].path
-        what = f"{name} includes a file named state in a wheel, but not {lost}, as dbt writes it."
+        # What only dbt's state has: its project, with folders that the project may ignore.
+        what = f"{name} includes a file named state in a wheel, but not dbt's target/manifest.json."
         return Finding("warn", what, why, fix, part)
     by = " that is built from an sdist" if outcome.route == "sdist" else ""
     return Finding(

@@ -50,6 +50,7 @@ def test_the_way_out_is_named(name: str, tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(ConfigurationError) as raised:
         find([], start=root, python=python)
     assert expected in raised.value.hint
+    assert ("without dg" in raised.value.what) == ("Dagster project" in way or "dbt parse" in way)
 
     done = CliRunner().invoke(cli, ["doctor", "--matrix"], standalone_mode=False)
     if isinstance(way, list):

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from bundler.project.config import read_toml
+from bundler.project.no_project import way_out
 from bundler.project.projects import find_interpreter
 from bundler.project.survey import Together, survey
 from bundler.setup.doctor import DoctorContext, fixes
@@ -202,6 +203,30 @@ def test_a_dg_project_learns_how_its_manifest_becomes_state(shape: WorkDir) -> N
     advice = how_to_get_state(DoctorContext(survey(root)))
     assert "jaffle/definitions.py loads dbt's models from a manifest" in advice
     assert 'path = "jaffle/dbt_state"' in advice
+
+
+@pytest.mark.parametrize("shape", ["tool_dagster"], indirect=True)
+@pytest.mark.parametrize(
+    ("call", "component"),
+    [
+        ("load_airbyte_cloud_asset_specs(w)", "dagster_airbyte.AirbyteWorkspaceComponent"),
+        ("build_fivetran_assets_definitions(w)", "dagster_fivetran.FivetranAccountComponent"),
+        ("load_powerbi_asset_specs(w)", "dagster_powerbi.PowerBIWorkspaceComponent"),
+    ],
+)
+def test_what_is_asked_at_every_load_has_a_component(
+    shape: WorkDir, call: str, component: str
+) -> None:
+    name = call.partition("(")[0]
+    shape.write("etl/vendor.py", f"from x import {name}\n")
+    assert "vendor" not in way_out(shape.path, [])
+    shape.write("etl/vendor.py", f"from x import {name}\nspecs = {call}\n")
+    for advice in (
+        way_out(shape.path, []),
+        how_to_get_state(DoctorContext(survey(shape.path))),
+    ):
+        assert f"etl/vendor.py calls {name}" in advice
+        assert f"dg scaffold defs {component}." in advice
 
 
 @pytest.mark.parametrize("shape", ["compose"], indirect=True)
