@@ -22,7 +22,6 @@ from tests.support.bundles import make_bundle
 from tests.support.sample import Sample
 
 _BUNDLER = [sys.executable, "-m", "bundler"]
-_NOW = time.time()  # the page's script has no other clock
 _DAY = 86400.0
 
 

@@ -62,8 +62,12 @@ def test_each_build_ships_what_it_has_fetched(shop: Path) -> None:
         ]
         for process, state in zip(running, ("x", "y", "z"), strict=True):
             said = process.communicate()[1]
-            assert process.returncode == 0, (turn, said)
-            assert states_in(shop / f"{state}.pex") == {state}
+            # pex reads the sources itself, and with them what others stage.
+            assert process.returncode in (0, 75), (turn, said)
+            if process.returncode == 0:
+                assert states_in(shop / f"{state}.pex") == {state}
+            else:
+                assert "pex failed while another process refreshed" in said
     assert not [name for name in os.listdir(shop / STATES / "@staging") if "state-bundler" in name]
 
 

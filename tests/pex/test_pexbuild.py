@@ -21,6 +21,7 @@ from bundler.cli.run import run
 from bundler.errors import (
     ChildFailed,
     ConfigurationError,
+    Locked,
     ToolFailed,
     UsageError,
     VerificationFailed,
@@ -182,6 +183,34 @@ def test_a_failed_build_passes_the_code_through_and_leaves_the_older_file(
     assert caught.value.exit_code == 2
     assert (tmp_path / "app.pex").read_text() == "older"
     assert os.listdir(tmp_path) == ["app.pex"]
+
+
+@pytest.mark.parametrize(
+    ("option", "touched", "raised"),
+    [
+        ("-D", "src/@staging/run", Locked),
+        ("-D", "src/other", ChildFailed),
+        ("-r", "src/@staging/run", ChildFailed),  # pex does not read there
+    ],
+)
+def test_a_refresh_that_disturbs_pex_is_said(
+    option: str, touched: str, raised: type[Exception], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    made = bundle_of(set_state(tmp_path / "src", A="1"))
+    (tmp_path / "src/@staging").mkdir(exist_ok=True)
+    os.utime("src/@staging", (1, 1))
+    pex = tmp_path / "pex"
+    pex.write_text(f"#!/bin/sh\nmkdir -p {touched}\nexit 3\n")
+    pex.chmod(0o755)
+    arguments = parse([option, "src", "-o", "app.pex"])
+    with (
+        pytest.raises(raised, match="pex failed"),
+        building(str(pex), arguments, EmbedRequest((made,), RECORD)),
+    ):
+        pass
+    assert not (tmp_path / "app.pex").exists()
 
 
 def test_a_failed_verification_leaves_the_older_file(

@@ -23,8 +23,11 @@ from tests.support.bundles import make_bundle
 
 pytestmark = pytest.mark.slow
 
-_NOW = time.time()  # the page's script has no other clock
 _DAY = 86400.0
+
+
+def _now() -> float:
+    return time.time()  # the page's script has no other clock
 
 
 def _iso(seconds: float) -> str:
@@ -45,7 +48,7 @@ def _fleet() -> list[Holder]:
     """Three artifacts, of which one cannot be read and one is full of traps."""
 
     def key(name: str, size: int | None, age: float, *, stale: bool = False) -> KeyStatus:
-        refresh = KeyRefresh(name, fetched=_iso(_NOW - age), confirmed=_iso(_NOW - age / 2),
+        refresh = KeyRefresh(name, fetched=_iso(_now() - age), confirmed=_iso(_now() - age / 2),
                              stale=stale)  # fmt: skip
         return KeyStatus("shop/defs/.local_defs_state", name, "LOCAL_FILESYSTEM", size,
                          f"{len(name):064x}", refresh=refresh, users=(f"defs/{name}",))  # fmt: skip
@@ -64,7 +67,7 @@ def _fleet() -> list[Holder]:
 @pytest.fixture
 def fleet_page(tmp_path: Path) -> Path:
     file = tmp_path / "fleet.html"
-    file.write_text(page(_fleet(), _NOW), encoding="utf-8")
+    file.write_text(page(_fleet(), _now()), encoding="utf-8")
     return file
 
 
@@ -177,7 +180,7 @@ def test_the_filter_leaves_what_matches_in_every_table(
 ) -> None:
     def key(name: str, *, stale: bool = False) -> KeyStatus:
         return KeyStatus("shop", name, "LOCAL_FILESYSTEM", 5, "1" * 64,
-                         refresh=KeyRefresh(name, fetched=_iso(_NOW), stale=stale))  # fmt: skip
+                         refresh=KeyRefresh(name, fetched=_iso(_now()), stale=stale))  # fmt: skip
 
     staging = RunRecord(build=Build(commit="5" * 40, dirty=True), environment="staging")
     holders = [
@@ -188,7 +191,7 @@ def test_the_filter_leaves_what_matches_in_every_table(
         Holder("/home/ci/cut.pex", "unknown", failure=VerificationFailed("It is cut short.")),
     ]  # fmt: skip
     file = tmp_path / "page.html"
-    file.write_text(page(holders, _NOW), encoding="utf-8")
+    file.write_text(page(holders, _now()), encoding="utf-8")
     chromium.show(file)
     everything = chromium.value(_SHOWN)
     left = _filter(chromium, *asked)
@@ -200,7 +203,7 @@ def test_the_filter_leaves_what_matches_in_every_table(
 def test_a_projects_keys_can_be_filtered(chromium: Browser, tmp_path: Path) -> None:
     keys = tuple(KeyStatus("shop", name, "LOCAL_FILESYSTEM", 5) for name in ("orders", "users"))
     file = tmp_path / "page.html"
-    file.write_text(page([Holder("/home/ci/shop", "project", keys)], _NOW), encoding="utf-8")
+    file.write_text(page([Holder("/home/ci/shop", "project", keys)], _now()), encoding="utf-8")
     chromium.show(file)
     assert chromium.value("document.title") == "State of shop"
     assert _filter(chromium, "user")["keys"] == ["users"]
@@ -210,18 +213,18 @@ def test_the_history_of_a_key_is_a_line(chromium: Browser, tmp_path: Path) -> No
     """Over several artifacts and a store's versions; the same state twice is one point."""
 
     def holder(name: str, age: float, size: int, entries: int) -> Holder:
-        refresh = KeyRefresh("orders", fetched=_iso(_NOW - age))
+        refresh = KeyRefresh("orders", fetched=_iso(_now() - age))
         key = KeyStatus("shop", "orders", "LOCAL_FILESYSTEM", size, f"{size:064x}",
                         entries=entries, refresh=refresh)  # fmt: skip
         once = KeyStatus("shop", "once", "LOCAL_FILESYSTEM", 1, "2" * 64, refresh=refresh)
         return Holder(name, "docker", (key, *[once] * (size == 100)), verified=True)
 
-    stored = Moment("orders", _iso(_NOW - 9 * _DAY), 400, "9" * 64, "version 1")
+    stored = Moment("orders", _iso(_now() - 9 * _DAY), 400, "9" * 64, "version 1")
     store = Holder("store:s3://acme", "store", earlier=(stored,))
     artifacts = [holder("shop:1", 3 * _DAY, 100, 10), holder("shop:2", _DAY, 200, 12)]
     file = tmp_path / "page.html"
     held = [*artifacts, holder("shop:again", _DAY, 200, 12), store]
-    file.write_text(page(held, _NOW), encoding="utf-8")
+    file.write_text(page(held, _now()), encoding="utf-8")
     chromium.show(file)
     cells = "[...document.querySelectorAll('table.history tbody td')]"
     row = f"{cells}.map(cell => cell.innerText.trim())"
@@ -301,7 +304,7 @@ def test_a_phone_shows_a_key_as_a_card_without_what_is_not_known(
         KeyStatus("shop", "Calendar", "LEGACY_CODE_SERVER_SNAPSHOTS", None, None),
         KeyStatus("shop", "Lost", "LOCAL_FILESYSTEM", None, None),
     )
-    file.write_text(page([Holder("shop", "project", keys)], _NOW), encoding="utf-8")
+    file.write_text(page([Holder("shop", "project", keys)], _now()), encoding="utf-8")
     shown = "[...document.querySelectorAll('tbody tr')].map(row => row.innerText.split(/\\s+/))"
     chromium.show(file, width=390)
     assert chromium.value(shown) == [["Calendar", "legacy"], ["Lost", "no", "state", "local"]]

@@ -10,8 +10,8 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,8 +22,9 @@ from bundler.artifacts.python.pex import PexArtifact, PexDestination, open_pex
 from bundler.artifacts.python.pex.arguments import PexArguments
 from bundler.artifacts.python.pex.info import LOWEST_PEX, LOWEST_PEX_VERSION, is_older
 from bundler.artifacts.python.replacing import publish, refuse_foreign
-from bundler.errors import ChildFailed, ToolFailed, UsageError
+from bundler.errors import ChildFailed, Locked, ToolFailed, UsageError
 from bundler.listener import Listener
+from bundler.state.bundle import STAGING_NAME, Bundle
 from bundler.system import process
 from bundler.system.atomic import io_errors, make_directories, temporary_folder
 from bundler.system.home import cache
@@ -98,7 +99,8 @@ def building(
         refuse_foreign(output)
     with _folder_beside(output) as folder:
         request.listener.phase("Building the PEX")
-        printed = _run_pex(pex, arguments, folder / output.name, request.listener)
+        with _explaining(arguments, request.bundles):
+            printed = _run_pex(pex, arguments, folder / output.name, request.listener)
         made = _only_child(folder)
         destination = output.with_name(made.name)
         printed = printed.replace(str(made), _as_given(arguments, made))
@@ -113,6 +115,32 @@ def building(
                 return
             yield BuiltPex(plain, destination, printed)
         publish(made, destination)
+
+
+@contextmanager
+def _explaining(arguments: PexArguments, bundles: Sequence[Bundle]) -> Iterator[None]:
+    """Raises `Locked` if pex fails while another process refreshes within what pex packs."""
+    read = {folder.resolve() for folder in (*arguments.sources, *arguments.projects)}
+    roots = [bundle.root.resolve() for bundle in bundles]
+    inside = [root for root in roots if read & {root, *root.parents}]
+    before = [_staged(root) for root in inside]
+    try:
+        yield
+    except ChildFailed as error:
+        for root, staged in zip(inside, before, strict=True):
+            if _staged(root) != staged:
+                raise Locked(
+                    f"pex failed while another process refreshed {root}, which pex reads.",
+                    hint="Run the command again.",
+                ) from error
+        raise
+
+
+def _staged(root: Path) -> int | None:
+    """When a refresh last created or removed something in the state directory."""
+    with suppress(OSError):
+        return (root / STAGING_NAME).stat().st_mtime_ns
+    return None
 
 
 def _as_given(arguments: PexArguments, made: Path) -> str:
