@@ -33,7 +33,8 @@ COMMANDS = (
     "refresh --all",
     "build oci --all -o build/image",
 )
-_SAYS = re.compile(r"^\s*(?:✗|x |error|Error|Usage|Invalid)")
+# Not the name of a check of doctor's that has failed, which is a heading.
+_SAYS = re.compile(r"^\s*(?:(?:✗|x) .*[.:]|error|Error|Usage|Invalid)")
 _FOLDERS = re.compile(r"(?<![\w.])/(?:[\w.+-]+/)+")
 _LENGTH = 110
 
